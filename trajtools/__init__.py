@@ -1,0 +1,50 @@
+"""Training as a dynamical system: record the weights, measure the dynamics.
+
+The names below are the public interface; each is loaded when it is first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "open": "store",
+    "File": "store",
+    "Run": "store",
+    "validate": "store",
+    "repair": "store",
+    "Trajectory": "trajectory",
+    "Parameter": "parameters",
+    "NodeSet": "parameters",
+    "Member": "parameters",
+    "between": "distances",
+    "METRICS": "distances",
+    "register_metric": "distances",
+    "twins": "estimators.twins",
+    "lyapunov": "estimators.lyapunov",
+    "fit_slope": "fitting",
+    "Divergence": "results",
+    "Exponent": "results",
+    "TrajtoolsError": "errors",
+}
+_MODULES = ("errors", "plots", "networks", "systems")
+
+__all__ = [*_HOME, *_MODULES, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"trajtools has no {name!r}; it has {', '.join(sorted(__all__))}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
