@@ -1,6 +1,7 @@
 """Training as a dynamical system: record the weights, measure the dynamics.
 
-The names below are the public interface; each is loaded when it is first used, so that importing the package costs nothing.
+The names below are the public interface. Each is loaded when it is first used, so importing the package costs
+nothing.
 """
 
 from __future__ import annotations

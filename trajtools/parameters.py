@@ -47,7 +47,9 @@ class Parameter:
         if self.kind not in KINDS:
             raise ValueError(f"parameter {self.name!r}: kind {self.kind!r} is none of {', '.join(KINDS)}")
         if prod(self.shape) != self.size:
-            raise ValueError(f"parameter {self.name!r}: shape {self.shape} holds {prod(self.shape)} entries, size says {self.size}")
+            raise ValueError(
+                f"parameter {self.name!r}: shape {self.shape} holds {prod(self.shape)} entries, size says {self.size}"
+            )
 
 
 @dataclass(frozen=True)

@@ -13,4 +13,4 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
     No fastmath: NaN and inf are normal data here, and a sum must not depend on the number of threads.
     """
-    return njit(cache=True, error_model="numpy", **options)  # type: ignore[no-any-return]
+    return njit(cache=True, error_model="numpy", **options)
