@@ -1,0 +1,111 @@
+"""Distances between states at equal times; see trajtools.distances."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from trajtools._kernels._jit import kernel
+
+
+@kernel(nogil=True)
+def pairs_l1(a: Any, b: Any, left: Any, right: Any) -> Any:
+    """Sum of absolute differences of a[t, left[k]] and b[t, right[k]]; see trajtools.distances.METRICS."""
+    out = np.empty((a.shape[0], left.shape[0]))
+    size = a.shape[2]
+    for t in range(a.shape[0]):
+        for k in range(left.shape[0]):
+            i, j = left[k], right[k]
+            # Four running sums: one alone would wait for its own last addition at every entry.
+            s0 = s1 = s2 = s3 = 0.0
+            whole = size - size % 4
+            for p in range(0, whole, 4):
+                s0 += abs(np.float64(a[t, i, p]) - np.float64(b[t, j, p]))
+                s1 += abs(np.float64(a[t, i, p + 1]) - np.float64(b[t, j, p + 1]))
+                s2 += abs(np.float64(a[t, i, p + 2]) - np.float64(b[t, j, p + 2]))
+                s3 += abs(np.float64(a[t, i, p + 3]) - np.float64(b[t, j, p + 3]))
+            for p in range(whole, size):
+                s0 += abs(np.float64(a[t, i, p]) - np.float64(b[t, j, p]))
+            out[t, k] = (s0 + s1) + (s2 + s3)
+    return out
+
+
+@kernel(nogil=True)
+def pairs_linf(a: Any, b: Any, left: Any, right: Any) -> Any:
+    """Largest absolute difference, NaN if any is NaN; see trajtools.distances.METRICS."""
+    out = np.empty((a.shape[0], left.shape[0]))
+    for t in range(a.shape[0]):
+        for k in range(left.shape[0]):
+            i, j = left[k], right[k]
+            largest = 0.0
+            broken = False
+            for p in range(a.shape[2]):
+                difference = abs(np.float64(a[t, i, p]) - np.float64(b[t, j, p]))
+                if difference > largest:
+                    largest = difference
+                elif difference != difference:
+                    broken = True
+            out[t, k] = np.nan if broken else largest
+    return out
+
+
+@kernel(nogil=True)
+def pairs_l2(a: Any, b: Any, left: Any, right: Any) -> Any:
+    """Root of the sum of squared differences; see trajtools.distances.METRICS."""
+    out = np.empty((a.shape[0], left.shape[0]))
+    size = a.shape[2]
+    for t in range(a.shape[0]):
+        for k in range(left.shape[0]):
+            i, j = left[k], right[k]
+            s0 = s1 = 0.0
+            whole = size - size % 2
+            for p in range(0, whole, 2):
+                d0 = np.float64(a[t, i, p]) - np.float64(b[t, j, p])
+                d1 = np.float64(a[t, i, p + 1]) - np.float64(b[t, j, p + 1])
+                s0 += d0 * d0
+                s1 += d1 * d1
+            if whole < size:
+                d0 = np.float64(a[t, i, whole]) - np.float64(b[t, j, whole])
+                s0 += d0 * d0
+            total = s0 + s1
+            if total < 1e-280 or total > 1e300:
+                # Squares of very small or very large differences leave the range of float64: divide by the largest.
+                largest = 0.0
+                for p in range(size):
+                    difference = abs(np.float64(a[t, i, p]) - np.float64(b[t, j, p]))
+                    if difference > largest:
+                        largest = difference
+                if largest > 0.0 and largest < np.inf:
+                    total = 0.0
+                    for p in range(size):
+                        d0 = (np.float64(a[t, i, p]) - np.float64(b[t, j, p])) / largest
+                        total += d0 * d0
+                    out[t, k] = largest * math.sqrt(total)
+                else:
+                    out[t, k] = largest if total == total else np.nan
+            else:
+                out[t, k] = math.sqrt(total)
+    return out
+
+
+@kernel(nogil=True)
+def rounding_rows(a: Any, mantissa: int, smallest: int) -> Any:
+    """Sum, root of the sum of squares and maximum of the spacings (ulp) of each a[t, m]; see trajtools.distances.floor."""
+    out = np.empty((3, a.shape[0], a.shape[1]))
+    for t in range(a.shape[0]):
+        for m in range(a.shape[1]):
+            total = squares = largest = 0.0
+            for p in range(a.shape[2]):
+                value = abs(np.float64(a[t, m, p]))
+                if value < np.inf:  # false for NaN as well: such a state has no floor, and its distance is NaN anyway
+                    exponent = math.frexp(value)[1] - 1 if value > 0.0 else smallest
+                    spacing = math.ldexp(1.0, max(exponent, smallest) - mantissa)
+                    total += spacing
+                    squares += spacing * spacing
+                    largest = max(largest, spacing)
+            out[0, t, m] = total
+            out[1, t, m] = math.sqrt(squares)
+            out[2, t, m] = largest
+    return out
