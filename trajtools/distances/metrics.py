@@ -1,0 +1,281 @@
+"""Metrics by name. The loops live in `trajtools._kernels.distances`, the words here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import entry_points
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.errors import DataError, UnknownNameError
+
+Floats = NDArray[np.float64]
+RowMetric = Callable[[Any, Any], Any]
+
+ENTRY_POINTS = "trajtools.metrics"
+
+# Bits of the significand that are stored, and exponent of the smallest normal number.
+_FORMATS = {"float16": (10, -14), "bfloat16": (7, -126), "float32": (23, -126), "float64": (52, -1022)}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A distance between two states.
+
+    Attributes
+    ----------
+    name : str
+        Its name in `METRICS`.
+    description : str
+        One line for people.
+    pairs : callable
+        ``pairs(a, b, left, right)`` with states a (t, m, p) and b (t, n, p) gives the distances (t, k) of
+        ``a[:, left[k]]`` and ``b[:, right[k]]``, over the p entries it is shown.
+    merge : callable or None
+        Puts the distances over two disjoint sets of entries together; None: the metric needs all entries at once.
+    finish : callable or None
+        ``finish(distance, P)``: the last step, once all P entries are merged.
+    rounding : callable or None
+        ``rounding(sums, P)``: the distance that rounding alone produces, from the sum, the root of the sum of squares
+        and the maximum of the spacings of the weights; None: unknown.
+    """
+
+    name: str
+    description: str
+    pairs: Callable[..., Any]
+    merge: Callable[[Any, Any], Any] | None = None
+    finish: Callable[[Any, int], Any] | None = None
+    rounding: Callable[[Any, int], Any] | None = None
+
+
+MetricLike = str | RowMetric | Metric
+
+
+def _compiled(name: str) -> Callable[..., Any]:
+    """Load the kernel when it is first called: naming a metric should not cost the import of numba."""
+
+    def pairs(a: Any, b: Any, left: Any, right: Any) -> Any:
+        from trajtools._kernels import distances
+
+        return getattr(distances, name)(a, b, left, right)
+
+    pairs.__name__ = name
+    return pairs
+
+
+# Rounding moves a weight by up to half a spacing u, evenly: the difference of two rounded weights has the mean absolute
+# value u / 3 and the mean square u^2 / 6.
+_OURS = (
+    Metric(
+        "l1",
+        "sum of the absolute differences of all weights",
+        _compiled("pairs_l1"),
+        np.add,
+        None,
+        lambda sums, size: sums[0] / 3,
+    ),
+    Metric(
+        "l2",
+        "root of the sum of the squared differences",
+        _compiled("pairs_l2"),
+        np.hypot,
+        None,
+        lambda sums, size: sums[1] / sqrt(6),
+    ),
+    Metric(
+        "linf", "largest absolute difference", _compiled("pairs_linf"), np.maximum, None, lambda sums, size: sums[2]
+    ),
+    Metric(
+        "rms",
+        "root of the mean of the squared differences",
+        _compiled("pairs_l2"),
+        np.hypot,
+        lambda distance, size: distance / sqrt(size),
+        lambda sums, size: sums[1] / sqrt(6 * size),
+    ),
+)
+
+
+def _from_rows(name: str, function: RowMetric, description: str) -> Metric:
+    def pairs(a: Any, b: Any, left: Any, right: Any) -> Floats:
+        out = np.empty((a.shape[0], len(left)))
+        for k, (i, j) in enumerate(zip(left, right, strict=True)):
+            row = np.asarray(function(a[:, i], b[:, j]), dtype=np.float64)
+            if row.shape != (a.shape[0],):
+                raise DataError(
+                    f"metric {name!r} gave shape {row.shape} for two blocks of {a.shape[0]} states; "
+                    f"it must give one distance per state, shape ({a.shape[0]},)"
+                )
+            out[:, k] = row
+        return out
+
+    return Metric(name, description, pairs)
+
+
+class _Registry(Mapping[str, Metric]):
+    """Metrics by name; those of other packages are found through the entry points `trajtools.metrics`."""
+
+    def __init__(self, metrics: tuple[Metric, ...]) -> None:
+        self._known = {metric.name: metric for metric in metrics}
+
+    @staticmethod
+    @lru_cache(maxsize=1)
+    def _offered() -> dict[str, Any]:
+        return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+    def __getitem__(self, name: str) -> Metric:
+        if name not in self._known and name in self._offered():
+            loaded = self._offered()[name].load()
+            self.add(loaded if isinstance(loaded, Metric) else _from_rows(name, loaded, f"entry point {name}"), name)
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from dict.fromkeys([*self._known, *self._offered()])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def add(self, metric: Metric, name: str) -> None:
+        self._known[name] = metric
+
+
+METRICS = _Registry(_OURS)
+
+
+def register_metric(name: str, function: RowMetric | Metric, *, description: str = "") -> None:
+    """Add a metric, so that every function of the toolkit knows it by name.
+
+    Parameters
+    ----------
+    name : str
+        Its name; a name that is taken is refused.
+    function : callable or Metric
+        ``function(a, b)`` with two blocks of states, each (t, P), gives the t distances of equal rows.
+    description : str
+        One line for people.
+
+    Raises
+    ------
+    UnknownNameError
+        If the name is taken.
+    DataError
+        If `function` cannot be called.
+
+    Notes
+    -----
+    Another package offers a metric without this call by an entry point of the group ``trajtools.metrics``. The
+    numerical floor of such a metric is unknown, unless it is a `Metric` that says it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> tt.register_metric("first", lambda a, b: abs(a[:, 0] - b[:, 0]), description="of the first weight")
+    >>> tt.between(np.zeros((2, 3)), np.ones((2, 3)), metric="first")
+    array([1., 1.])
+    """
+    if name in METRICS:
+        raise UnknownNameError(f"a metric named {name!r} exists already; choose another name")
+    if isinstance(function, Metric):
+        METRICS.add(function, name)
+    elif callable(function):
+        METRICS.add(_from_rows(name, function, description), name)
+    else:
+        raise DataError(f"metric {name!r} must be a function of two blocks of states, not {type(function).__name__}")
+
+
+def find_metric(metric: MetricLike) -> Metric:
+    """Return the metric of this name; a function of two blocks of states (t, P) is taken as it is.
+
+    Parameters
+    ----------
+    metric : str, callable or Metric
+        Name in `METRICS`, or the metric itself.
+
+    Returns
+    -------
+    Metric
+        What it names.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such metric; the message lists those that exist.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    if callable(metric):
+        return _from_rows(getattr(metric, "__name__", "custom"), metric, "given as a function")
+    if isinstance(metric, str) and metric in METRICS:
+        return METRICS[metric]
+    raise UnknownNameError(
+        f"there is no metric {metric!r}; there are {', '.join(METRICS)}, and `register_metric` adds one"
+    )
+
+
+def floor(states: Any, metric: MetricLike = "l1", *, dtype: Any = None) -> Floats:
+    """Distance that rounding of the stored weights alone can produce between two equal states.
+
+    Parameters
+    ----------
+    states : ndarray, shape (T, P)
+        States of the reference.
+    metric : str, callable or Metric
+        The distance that is to be judged.
+    dtype : dtype, str or None
+        Format that the weights were stored in, if `states` holds them wider (``"float32"``, ``"bfloat16"``, ...).
+
+    Returns
+    -------
+    ndarray of float64, shape (T,)
+        Expected distance of two copies of each state that were rounded independently (for ``"linf"`` the largest
+        possible); NaN where the metric has no known floor. Zero for integers.
+
+    Raises
+    ------
+    DataError
+        If the states are not two-dimensional.
+
+    Notes
+    -----
+    Each weight is off by a uniform error of up to half the spacing u of its format, so the difference of two has the
+    mean absolute value u/3 and the mean square u^2/6. A distance near the floor says nothing about the dynamics.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> floor(np.ones((1, 3)), "l1") == np.spacing(1.0)
+    array([ True])
+    """
+    states = np.asarray(states)
+    if states.ndim != 2:
+        raise DataError(f"floor needs states (T, P), got shape {states.shape}; a series (T,) is x[:, None]")
+    name = str(states.dtype if dtype is None else dtype if dtype == "bfloat16" else np.dtype(dtype))
+    return block_floor(states[:, None, :], find_metric(metric), name, states.shape[1])[:, 0]
+
+
+def block_floor(block: Any, metric: Metric, dtype: str, size: int) -> Floats:
+    """Return the numerical floor (t, m) of states (t, m, p) that were stored as `dtype` and have P = `size` weights."""
+    if np.dtype(block.dtype).kind in "biu":
+        return np.zeros(block.shape[:2])
+    if metric.rounding is None or dtype not in _FORMATS:
+        return np.full(block.shape[:2], np.nan)
+    from trajtools._kernels.distances import rounding_rows
+
+    sums = rounding_rows(kernel_ready(block), *_FORMATS[dtype])
+    return np.asarray(metric.rounding(sums, size), dtype=np.float64)
+
+
+def kernel_ready(block: Any) -> Any:
+    """Return the block contiguous, as float32 or float64; every narrower format fits into float32 exactly."""
+    block = np.asarray(block)
+    if block.dtype in (np.float16, np.float32):
+        return np.ascontiguousarray(block, dtype=np.float32)
+    if np.issubdtype(block.dtype, np.complexfloating) or block.dtype.kind not in "biuf":
+        raise DataError(f"states must be real numbers, not {block.dtype}")
+    return np.ascontiguousarray(block, dtype=np.float64)

@@ -1,0 +1,418 @@
+"""Divergence of a trajectory and its perturbed copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.distances import MetricLike, find_metric
+from trajtools.distances.ensembles import to_references
+from trajtools.distances.paths import as_states, check_alike, common, rows_of
+from trajtools.errors import DataError, SelectionError, UnknownNameError
+from trajtools.results import AVERAGES, Divergence, average_curves, mean_curve
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Copies:
+    """A reference and its copies given as arrays or Trajectories; reads like a `Run`."""
+
+    members: tuple[Any, ...]
+
+    @property
+    def step(self) -> Any:
+        first = self.members[0]
+        return np.asarray(first.step) if hasattr(first, "step") else np.arange(len(first), dtype=np.int64)
+
+    def states(self, rows: slice, members: Iterable[int], columns: slice) -> Any:
+        """Return the states of some members, (t, m, p)."""
+        blocks = [rows_of(self.members[m], rows.start, rows.stop)[:, columns] for m in members]
+        if len({block.dtype for block in blocks}) > 1:
+            blocks = [common(block, np.empty((0, 0)))[0] for block in blocks]
+        return np.stack(blocks, axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Twins of one run or pair, before their times are aligned: distance (T, U), floor (T, U), the rest (U,)."""
+
+    step: Ints
+    distance: Floats
+    floor: Floats
+    scale: Floats
+    group: Ints
+    dt: float
+    time_unit: str
+    settings: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+def twins(
+    x: Any,
+    *,
+    metric: MetricLike = "l1",
+    average: str = "mean-log",
+    dt: float | None = None,
+    window: tuple[int, int] | None = None,
+    start: int | Sequence[int] | None = None,
+) -> Divergence:
+    r"""Growth of the distance between a trajectory and its perturbed copies.
+
+    Parameters
+    ----------
+    x : Run, pair, or list of Runs or pairs
+        A run whose members know their reference; or ``(reference, [perturbed, ...])``, each a Trajectory or an array
+        (T, P) or (T,), all of the same length; or a list of these. Every reference is one initial condition; pairs that
+        hold the same reference object share theirs.
+    metric : str, callable or Metric
+        Distance between states, see `trajtools.METRICS`. A run that stores distances gives them in its own metric
+        only, one that stores sketches gives ``"l2"`` only.
+    average : str
+        ``"mean-log"``, ``"log-mean"`` or ``"rms"``; see Notes.
+    dt : float or None
+        Time between two steps, in a unit of the caller's; None keeps the unit of the data (one optimiser step for runs).
+    window : (int, int) or None
+        Use only the states whose step s fulfils ``window[0] <= s < window[1]``.
+    start : int, sequence of int or None
+        Step at which the first state of each pair was recorded, for arrays that are pieces of longer trajectories;
+        one number, or one per pair. None: 0, or what the Trajectory says.
+
+    Returns
+    -------
+    Divergence
+        One curve per twin, each aligned at the step where its perturbation was introduced: the first recorded step
+        at which it differs from its reference.
+
+    Raises
+    ------
+    DataError
+        If there is no twin, if shapes or steps do not match, or if a stored distance is of another metric.
+    UnknownNameError
+        If there is no such metric or average.
+    SelectionError
+        If no state lies in the window.
+
+    Notes
+    -----
+    .. math:: S(t) = \langle \langle \ln d_{ij}(t) \rangle_j \rangle_i
+
+    over the copies j of the initial conditions i: the mean of the logarithms, as in [1]_ and [2]_ for neighbours of one
+    trajectory. ``"log-mean"`` takes :math:`\ln \langle d_{ij} \rangle_j`, the logarithm of the mean over the
+    copies of *one* initial condition, as in [3]_; it is larger, and is led by the fastest copy. ``"rms"`` is the same
+    with the root mean square. No average takes the mean over initial conditions before the logarithm: such a mean is
+    carried by the few fastest ones and grows with the generalised exponent L(1), which is larger than the exponent.
+
+    A curve ends where a weight becomes NaN or infinite (a training that diverged), or where the twin has merged with its
+    reference; both are counted. A distance of zero has no logarithm: it is left out and counted.
+
+    References
+    ----------
+    .. [1] M. T. Rosenstein, J. J. Collins, C. J. De Luca, Physica D 65, 117 (1993), doi:10.1016/0167-2789(93)90009-P
+    .. [2] U. Parlitz, in Chaos Detection and Predictability, Lect. Notes Phys. 915 (2016), doi:10.1007/978-3-662-48410-4_1
+    .. [3] K. Danovski, M. C. Soriano, L. Lacasa, Front. Complex Syst. 2, 1367957 (2024), doi:10.3389/fcpxs.2024.1367957
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(40.0)
+    >>> growth = tt.twins((1.1**t, [1.1**t + 1e-9 * 1.5**t]))
+    >>> bool(np.allclose(np.diff(growth.log_distance), np.log(1.5)))
+    True
+    """
+    if average not in AVERAGES:
+        raise UnknownNameError(f"there is no average {average!r}; there are {', '.join(AVERAGES)}")
+    if dt is not None and not (np.isfinite(dt) and dt > 0):
+        raise DataError(f"dt must be a positive number, got {dt}")
+    chosen = find_metric(metric)
+    sources = _sources(x)
+    offsets = _offsets(start, len(sources))
+    parts: list[_Measured] = []
+    orbits: dict[int, int] = {}
+    for source, offset in zip(sources, offsets, strict=True):
+        part = _measure(source, chosen, window, offset)
+        # The same reference object is the same initial condition; a run has labels of its own, made unique here.
+        known = orbits.get(id(source[0]), -1) if isinstance(source, tuple) else -1
+        first = known if known >= 0 else sum(len(np.unique(p.group)) for p in parts)
+        if isinstance(source, tuple):
+            orbits[id(source[0])] = first
+        parts.append(replace(part, group=part.group + first))
+    return _assemble(parts, chosen.name, average, dt, window)
+
+
+def _sources(x: Any) -> list[Any]:
+    """Return x as a list of Runs and of tuples (reference, copies)."""
+    if _is_run(x):
+        return [x]
+    if _is_pair(x):
+        return [_pair(x)]
+    if isinstance(x, (list, tuple)) and x and all(_is_run(item) or _is_pair(item) for item in x):
+        return [item if _is_run(item) else _pair(item) for item in x]
+    raise DataError(
+        f"twins need a Run with members, a pair (reference, [perturbed, ...]) or a list of these, got {type(x).__name__}; "
+        "a single trajectory has no twins"
+    )
+
+
+def _is_run(x: Any) -> bool:
+    return hasattr(x, "members") and hasattr(x, "states") and not isinstance(x, (tuple, list))
+
+
+def _is_state_like(x: Any) -> bool:
+    return isinstance(x, np.ndarray) or (hasattr(x, "read") and hasattr(x, "step"))
+
+
+def _is_pair(x: Any) -> bool:
+    if not (isinstance(x, (list, tuple)) and len(x) == 2 and _is_state_like(x[0])):
+        return False
+    return _is_state_like(x[1]) or (isinstance(x[1], (list, tuple)) and all(_is_state_like(y) for y in x[1]))
+
+
+def _pair(x: Any) -> tuple[Any, list[Any]]:
+    reference, copies = x
+    depth = getattr(reference, "ndim", 2)
+    several = isinstance(copies, (list, tuple)) or copies.ndim == depth + 1
+    return reference, list(copies) if several else [copies]
+
+
+def _offsets(start: int | Sequence[int] | None, count: int) -> list[int | None]:
+    if start is None:
+        return [None] * count
+    given = np.atleast_1d(np.asarray(start))
+    if given.dtype.kind not in "iu" or given.ndim != 1 or len(given) not in (1, count):
+        raise DataError(f"start must be one step or {count} of them (one per pair), as integers; got {start!r}")
+    return [int(s) for s in np.broadcast_to(given, (count,))]
+
+
+def _measure(source: Any, metric: Any, window: tuple[int, int] | None, offset: int | None) -> _Measured:
+    if _is_run(source):
+        return _measure_run(source, metric, window)
+    reference, copies = source
+    members = tuple(as_states(member, "a trajectory") for member in (reference, *copies))
+    if len(members) < 2:
+        raise DataError("a reference came without any perturbed copy; give (reference, [perturbed, ...])")
+    for member in members[1:]:
+        check_alike(members[0], member)
+    ensemble = _Copies(members)
+    step = np.asarray(ensemble.step, dtype=np.int64)
+    if offset is not None:
+        step = step - step[0] + offset if len(step) else step
+    rows = _rows(step, window)
+    dtypes = [str(member.dtype) for member in members]
+    dtype = min(
+        dtypes,
+        key=lambda name: ("bfloat16", "float16", "float32").index(name) if "64" not in name and "float" in name else 9,
+    )
+    index = np.arange(1, len(members))
+    found = to_references(
+        ensemble, index, np.zeros_like(index), metric, rows=rows, dtype=dtype, size=members[0].shape[1]
+    )
+    count = len(index)
+    return _Measured(
+        step[rows],
+        found.distance,
+        np.repeat(found.floor, count, axis=1),
+        np.repeat(found.scale, count),
+        np.zeros(count, dtype=np.int64),
+        float(getattr(reference, "dt", 1.0)),
+        str(getattr(reference, "time_unit", "step")),
+        {"stored": "weights", "dtype": dtype},
+    )
+
+
+def _rows(step: Ints, window: tuple[int, int] | None) -> slice:
+    if len(step) == 0:
+        raise DataError("the trajectories hold no state")
+    if window is None:
+        return slice(0, len(step))
+    inside = np.flatnonzero((step >= window[0]) & (step < window[1]))
+    if len(inside) == 0:
+        raise SelectionError(f"no state lies in the window {window}; the steps run from {step[0]} to {step[-1]}")
+    return slice(int(inside[0]), int(inside[-1]) + 1)
+
+
+def _measure_run(run: Any, metric: Any, window: tuple[int, int] | None) -> _Measured:
+    reference = np.array([member.reference for member in run.members], dtype=np.int64)
+    twin = np.flatnonzero(reference >= 0)
+    if len(twin) == 0:
+        raise DataError(
+            f"run {run.name!r} has {len(reference)} member(s) and none is a perturbed copy of another; record twins "
+            "(`perturb`), or give pairs (reference, [perturbed, ...])"
+        )
+    of = reference[twin]
+    step = np.asarray(run.step, dtype=np.int64)
+    rows = _rows(step, window)
+    members = [run.members[i] for i in twin]
+    notes: list[str] = []
+    if any(member.noise == "independent" for member in members):
+        notes.append(
+            "the twins were trained on batches of their own: their distance grows by diffusion, whatever the dynamics; "
+            "only twins on common batches show sensitivity"
+        )
+    settings = {
+        "run": run.name,
+        "stored": run.stored,
+        "dtype": str(run.dtype),
+        "epsilon": sorted({float(member.epsilon) for member in members if np.isfinite(member.epsilon)}),
+        "noise": sorted({member.noise for member in members}),
+    }
+    if run.stored == "weights":
+        found = to_references(run, twin, of, metric, rows=rows, dtype=str(run.dtype), size=run.n_parameters)
+        place = np.searchsorted(found.references, of)
+        distance, floor, scale = found.distance, found.floor[:, place], found.scale[place]
+    else:
+        distance, note = _stored_distance(run, metric.name, twin, of, rows, settings)
+        floor, scale = np.full(distance.shape, np.nan), np.full(len(twin), np.nan)
+        notes.append(note)
+    group = np.unique(_orbits(reference)[twin], return_inverse=True)[1].astype(np.int64)
+    return _Measured(step[rows], distance, floor, scale, group, 1.0, run.time_unit, settings, tuple(notes))
+
+
+def _orbits(reference: Ints) -> Ints:
+    """Follow copies of copies back to the member that was not copied: they share its orbit."""
+    orbit = np.arange(len(reference))
+    for _ in range(len(reference)):
+        parent = reference[orbit]
+        if np.all(parent < 0):
+            return orbit
+        orbit = np.where(parent >= 0, parent, orbit)
+    raise DataError(
+        "the members refer to each other in a circle; every reference must lead to a member with reference -1"
+    )
+
+
+def _stored_distance(
+    run: Any, metric: str, twin: Ints, of: Ints, rows: slice, settings: dict[str, Any]
+) -> tuple[Floats, str]:
+    if run.stored == "distances":
+        if run.distance_metric != metric:
+            raise DataError(
+                f"run {run.name!r} stores distances in the metric {run.distance_metric!r} and no weights, so "
+                f"{metric!r} cannot be had; use metric={run.distance_metric!r}"
+            )
+        distance = np.asarray(run.distances[rows], dtype=np.float64)[:, twin]
+        return (
+            distance,
+            "the run stores distances only: the rounding floor of its weights is unknown and was not checked",
+        )
+    if metric != "l2":
+        raise DataError(
+            f"run {run.name!r} stores sketches, which keep Euclidean distances only; use metric='l2', not {metric!r}"
+        )
+    sketch = run.sketch
+    width = int(sketch.shape[-1])
+    error = (0.5 / width) ** 0.5
+    settings.update(sketch_width=width, sketch_relative_error=error)
+    distance = np.empty((rows.stop - rows.start, len(twin)))
+    for start in range(rows.start, rows.stop, 64):
+        stop = min(start + 64, rows.stop)
+        block = np.asarray(sketch[start:stop], dtype=np.float64)
+        distance[start - rows.start : stop - rows.start] = np.linalg.norm(block[:, twin] - block[:, of], axis=2)
+    return distance, (
+        f"distances come from sketches of width {width}: each is off by about {error:.1%} (one standard deviation), "
+        "and their rounding floor is unknown"
+    )
+
+
+def _assemble(
+    parts: list[_Measured], metric: str, average: str, dt: float | None, window: tuple[int, int] | None
+) -> Divergence:
+    units = {(part.time_unit, part.dt) for part in parts}
+    if dt is None and len(units) > 1:
+        raise DataError(f"the trajectories have different units of time, {sorted(units)}; give dt to put them on one")
+    scale_of_time = parts[0].dt if dt is None else float(dt)
+    rows = [
+        _clean(part.step, part.distance[:, u], part.floor[:, u])
+        for part in parts
+        for u in range(part.distance.shape[1])
+    ]
+    grid = max((row.step - row.step[0] for row in rows), key=len)
+    distances = np.full((len(rows), len(grid)), np.nan)
+    floor = np.full_like(distances, np.nan)
+    for u, row in enumerate(rows):
+        own = row.step - row.step[0]
+        if not np.array_equal(own, grid[: len(own)]):
+            raise DataError(
+                "the twins were perturbed at different steps, and the states were not recorded at equal spacing, so their "
+                "times cannot be aligned; record every k-th step, or use `window` to analyse one perturbation at a time"
+            )
+        distances[u, : len(own)], floor[u, : len(own)] = row.distance, row.floor
+    group = np.concatenate([part.group for part in parts])
+    start = np.array([row.step[0] for row in rows], dtype=np.int64)
+    curves = average_curves(distances, group, start, average)
+    counts = {name: sum(getattr(row, name) for row in rows) for name in ("diverged", "merged", "unperturbed", "zeros")}
+    settings: dict[str, Any] = {"metric": metric, "average": average, "dt": scale_of_time, "window": window}
+    settings |= {
+        "n_units": len(rows),
+        "n_references": len(np.unique(group)),
+        **{f"n_{k}": v for k, v in counts.items()},
+    }
+    for name in dict.fromkeys(key for part in parts for key in part.settings):
+        values = [part.settings.get(name) for part in parts]
+        settings[name] = values[0] if all(value == values[0] for value in values) else values
+    notes = [note for part in parts for note in part.warnings]
+    return Divergence(
+        method="twins",
+        metric=metric,
+        average=average,
+        time=grid * scale_of_time,
+        time_unit=parts[0].time_unit if dt is None else "time",
+        log_distance=mean_curve(curves[0], curves[1]),
+        distances=distances,
+        group=group,
+        start=start,
+        floor=floor,
+        scale=np.concatenate([part.scale for part in parts]),
+        n_references=len(np.unique(group)),
+        settings=settings,
+        warnings=tuple(dict.fromkeys([*notes, *_words(counts, len(rows))])),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """One twin from the step of its perturbation on, and what was left out of it."""
+
+    step: Ints
+    distance: Floats
+    floor: Floats
+    diverged: bool = False
+    merged: bool = False
+    unperturbed: bool = False
+    zeros: int = 0
+
+
+def _clean(step: Ints, distance: Floats, floor: Floats) -> _Row:
+    """Cut a twin to the states between its perturbation and its end; zeros in between become NaN."""
+    apart = np.flatnonzero(distance != 0)
+    if len(apart) == 0:
+        return _Row(step, distance, floor, unperturbed=True, zeros=len(distance))
+    first = int(apart[0])
+    step, distance, floor = step[first:], distance[first:].copy(), floor[first:].copy()
+    broken = np.flatnonzero(~np.isfinite(distance))
+    if len(broken):
+        distance[broken[0] :] = np.nan
+    zero = distance == 0
+    merged = bool(zero[-1])
+    distance[zero] = np.nan
+    return _Row(step, distance, floor, bool(len(broken)), merged, False, int(zero.sum()))
+
+
+def _words(counts: dict[str, int], total: int) -> list[str]:
+    words = []
+    if counts["unperturbed"]:
+        words.append(
+            f"{counts['unperturbed']} of {total} twins never differ from their reference (distance 0 at every state): "
+            "they were not perturbed, or the perturbation was rounded away; they are not fitted"
+        )
+    if counts["merged"]:
+        words.append(f"{counts['merged']} of {total} twins end at distance 0: they merged with their reference")
+    if counts["diverged"]:
+        words.append(f"{counts['diverged']} of {total} twins end early, where a weight became NaN or infinite")
+    return words
