@@ -1,0 +1,59 @@
+"""Systems with known answers, training-like ones first, each with the code that recomputes its exponents.
+
+They are what the estimators are held to; nothing in trajtools is tuned to one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trajtools.systems.flows import hopf, lorenz, lorenz96, mackey_glass, rossler, van_der_pol
+from trajtools.systems.maps import (
+    bernoulli,
+    cat,
+    coupled_bernoulli,
+    globally_coupled,
+    henon,
+    ikeda,
+    logistic,
+    standard_map,
+)
+from trajtools.systems.system import Spectrum, System
+from trajtools.systems.training import (
+    dictionary_orbit,
+    heavy_ball,
+    linear_network,
+    quadratic_descent,
+    quartic_descent,
+    saddle_escape,
+    softmax_map,
+)
+
+SYSTEMS: dict[str, Callable[..., System]] = {
+    make.__name__: make
+    for make in (
+        quadratic_descent,
+        quartic_descent,
+        saddle_escape,
+        heavy_ball,
+        linear_network,
+        softmax_map,
+        coupled_bernoulli,
+        globally_coupled,
+        logistic,
+        bernoulli,
+        henon,
+        ikeda,
+        cat,
+        standard_map,
+        lorenz,
+        rossler,
+        lorenz96,
+        mackey_glass,
+        van_der_pol,
+        hopf,
+    )
+}
+"""Name -> function that makes the system; every parameter has a default."""
+
+__all__ = ["SYSTEMS", "Spectrum", "System", "dictionary_orbit", *SYSTEMS]  # noqa: PLE0604
