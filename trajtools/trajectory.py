@@ -1,0 +1,516 @@
+"""Trajectory: T states of one network as a lazy (T, P) view, and what it reads them from."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Protocol, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from trajtools.errors import DataError, SelectionError, TooLargeError
+from trajtools.parameters import NodeSet, Parameter
+
+if TYPE_CHECKING:
+    import networkx
+
+MAX_ARRAY_BYTES = 4 * 2**30
+"""`numpy.asarray` of a trajectory larger than this is refused."""
+
+CHUNK_ROWS = 64  # rows of a chunk in most files; blocks of whole chunks read no chunk twice
+
+
+class StateSource(Protocol):
+    """Where the states come from: an array, a file. Picklable, and never holding an open file when pickled."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of states T and of entries P."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of what `read` returns (float32 for stored bfloat16, which is exact)."""
+
+    def read(self, rows: slice | NDArray[np.int64], columns: slice | NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """States `rows`, entries `columns` (all for None).
+
+        Parameters
+        ----------
+        rows : slice or ndarray of int64
+            States; a slice has explicit bounds and a positive stride.
+        columns : slice or ndarray of int64 or None
+            Entries.
+
+        Returns
+        -------
+        ndarray, shape (t, p)
+            Of dtype `dtype`; possibly a read-only view.
+        """
+
+
+class ArrayStates:
+    """States that are in memory already.
+
+    Parameters
+    ----------
+    array : ndarray, shape (T, P)
+        Not copied, never written.
+    """
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        if array.ndim != 2:
+            raise DataError(f"states form an array (T, P); this one has {array.ndim} dimensions, shape {array.shape}")
+        view = array.view()
+        view.flags.writeable = False
+        self._array = view
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of states T and of entries P."""
+        return self._array.shape[0], self._array.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the states."""
+        return self._array.dtype
+
+    def read(self, rows: slice | NDArray[np.int64], columns: slice | NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """States `rows`, entries `columns`, as a read-only view where they are slices.
+
+        Parameters
+        ----------
+        rows : slice or ndarray of int64
+            States.
+        columns : slice or ndarray of int64 or None
+            Entries; None: all.
+
+        Returns
+        -------
+        ndarray, shape (t, p)
+        """
+        states = self._array[rows]
+        return states if columns is None else states[:, columns]
+
+
+class Trajectory:
+    """T states of one network, shape (T, P), read when they are asked for.
+
+    Parameters
+    ----------
+    source : StateSource
+        Where the states are.
+    step : ndarray of int64, shape (T,)
+        Step of each state, strictly increasing: state ``s`` is the one after ``s`` updates.
+    parameters : sequence of Parameter
+        Which entry of the state is which; empty where nothing is known (a plain array).
+    nodes : sequence of NodeSet
+        Node sets that the parameters connect.
+    dt : float, in `time_unit`
+        Time of one step.
+    time_unit : str
+        Unit of `dt`.
+    name : str
+        For messages and plots.
+
+    Raises
+    ------
+    DataError
+        If the steps do not increase, are more than the states, or `dt` is not a positive number.
+    """
+
+    def __init__(
+        self,
+        source: StateSource,
+        *,
+        step: ArrayLike,
+        parameters: Sequence[Parameter] = (),
+        nodes: Sequence[NodeSet] = (),
+        dt: float = 1.0,
+        time_unit: str = "step",
+        name: str = "",
+    ) -> None:
+        steps = _checked_steps(step)
+        if len(steps) > source.shape[0]:
+            raise DataError(f"{len(steps)} steps for {source.shape[0]} states; give one step per state")
+        if not (np.isfinite(dt) and dt > 0):
+            raise DataError(f"dt is {dt}; it must be a positive number, the time from one step to the next")
+        described = sum(p.size for p in parameters)
+        if parameters and described != source.shape[1]:
+            raise DataError(f"the parameters describe {described} entries, the states have {source.shape[1]}")
+        self._source = source
+        self._rows = range(len(steps))
+        self._stored = tuple(parameters)  # offsets in the source
+        self._parameters = self._stored  # offsets in this selection
+        self._columns: tuple[slice, ...] | None = None
+        self._width = source.shape[1]
+        self._step = steps
+        self._nodes = tuple(nodes)
+        self._dt = float(dt)
+        self._time_unit = time_unit
+        self._name = name
+
+    @classmethod
+    def from_array(
+        cls,
+        x: ArrayLike,
+        *,
+        dt: float = 1.0,
+        step: ArrayLike | None = None,
+        parameters: Sequence[Parameter] = (),
+        nodes: Sequence[NodeSet] = (),
+    ) -> Trajectory:
+        """Trajectory of states that are in memory.
+
+        Parameters
+        ----------
+        x : array_like, shape (T, d) or (T,)
+            States; a series (T,) becomes (T, 1). Floats are kept as they are and not copied, integers become float64.
+        dt : float, in the time unit
+            Time of one step.
+        step : array_like of int or None, shape (T,)
+            Step of each state; None: 0, 1, 2, ...
+        parameters : sequence of Parameter
+            Which entry is which.
+        nodes : sequence of NodeSet
+            Node sets that the parameters connect.
+
+        Returns
+        -------
+        Trajectory
+
+        Raises
+        ------
+        DataError
+            If `x` is no real (T, d) or (T,) array, or `step` has another length.
+
+        Examples
+        --------
+        >>> x = Trajectory.from_array([[0.0, 1.0], [0.5, 1.5], [1.0, 2.0]], dt=0.1)
+        >>> x.shape
+        (3, 2)
+        >>> x[1:].time.tolist()
+        [0.1, 0.2]
+        """
+        array = np.asarray(x)
+        if array.dtype.kind in "biu":
+            array = array.astype(np.float64)
+        if array.dtype.kind != "f":
+            raise DataError(f"states are real numbers; this array has dtype {array.dtype}")
+        if array.ndim == 1:
+            array = array[:, None]
+        source = ArrayStates(array)
+        steps = np.arange(len(array), dtype=np.int64) if step is None else _checked_steps(step)
+        if len(steps) != len(array):
+            raise DataError(f"{len(steps)} steps for {len(array)} states; give one step per state")
+        return cls(source, step=steps, parameters=parameters, nodes=nodes, dt=dt)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of states T and of entries P."""
+        return len(self._rows), self._width
+
+    @property
+    def ndim(self) -> int:
+        """2: states by entries."""
+        return 2
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype in which the states are read."""
+        return self._source.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all states in memory, in bytes."""
+        return len(self._rows) * self._width * self.dtype.itemsize
+
+    @property
+    def step(self) -> NDArray[np.int64]:
+        """Step of each state, int64, shape (T,)."""
+        return self._step
+
+    @property
+    def time(self) -> NDArray[np.float64]:
+        """Time of each state, ``step * dt`` in `time_unit`, float64, shape (T,)."""
+        return np.asarray(self._step * self._dt, dtype=np.float64)
+
+    @property
+    def dt(self) -> float:
+        """Time of one step, in `time_unit`."""
+        return self._dt
+
+    @property
+    def time_unit(self) -> str:
+        """Unit of `time` and `dt`."""
+        return self._time_unit
+
+    @property
+    def name(self) -> str:
+        """Name, for messages and plots."""
+        return self._name
+
+    @property
+    def source(self) -> StateSource:
+        """Where the states are read from, whole, whatever is selected here."""
+        return self._source
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The selected parameters, with their offsets in the states of this trajectory."""
+        return self._parameters
+
+    @property
+    def nodes(self) -> tuple[NodeSet, ...]:
+        """Node sets of the network."""
+        return self._nodes
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        label = f"{self._name!r}, " if self._name else ""
+        span = f", steps {self._step[0]}..{self._step[-1]}" if len(self) else ""
+        return f"Trajectory({label}{len(self)} states of {self._width} x {self.dtype}{span})"
+
+    @overload
+    def __getitem__(self, index: slice) -> Trajectory: ...
+    @overload
+    def __getitem__(self, index: int) -> NDArray[Any]: ...
+    def __getitem__(self, index: slice | int) -> Trajectory | NDArray[Any]:
+        if isinstance(index, slice):
+            if index.step is not None and operator.index(index.step) < 1:
+                raise SelectionError(f"stride {index.step}: time runs forward; read the states and reverse the array")
+            return self._with_rows(index)
+        try:
+            row = operator.index(index)
+        except TypeError:
+            raise SelectionError(
+                f"a trajectory is indexed by one state or a slice of states, not by {type(index).__name__}; "
+                "use select() for parameters and window() for steps"
+            ) from None
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"state {row} of a trajectory of {len(self)} states")
+        row %= len(self)
+        state: NDArray[Any] = self.read(row, row + 1)[0]
+        return state
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        for _, states in self.blocks():
+            yield from states
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if self.nbytes > MAX_ARRAY_BYTES:
+            size, limit = self.nbytes / 2**30, MAX_ARRAY_BYTES / 2**30
+            raise TooLargeError(
+                f"{self!r} is {size:.1f} GiB as one array, the limit is {limit:.1f} GiB; "
+                "use blocks(), window() or select(), or read(start, stop) for as much as you mean to have"
+            )
+        states = self.read()
+        # `states` may be a view of the caller's array, so "no copy" is possible for arrays in memory alone.
+        return np.array(states, dtype=dtype, copy=copy)
+
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """States ``start .. stop`` as one array.
+
+        Parameters
+        ----------
+        start, stop : int, in states
+            As in a slice: negative counts from the end, None is the end.
+
+        Returns
+        -------
+        ndarray, shape (t, P)
+            In the stored dtype (bfloat16 as float32, exactly); possibly a read-only view.
+        """
+        rows = self._rows[start:stop]
+        asked = slice(rows.start, rows.stop, rows.step)
+        if not len(rows):
+            return np.empty((0, self._width), self.dtype)
+        if self._columns is None:
+            return self._source.read(asked)
+        if len(self._columns) == 1:
+            return self._source.read(asked, self._columns[0])
+        states = np.empty((len(rows), self._width), self.dtype)
+        at = 0
+        for columns in self._columns:
+            width = columns.stop - columns.start
+            states[:, at : at + width] = self._source.read(asked, columns)
+            at += width
+        return states
+
+    def select(self, *globs: str, exclude: str | Sequence[str] = ()) -> Trajectory:
+        """Only the parameters whose names match, in the order of the state.
+
+        Parameters
+        ----------
+        *globs : str
+            Names or patterns with ``*``, ``?`` and ``[...]``; none: all parameters.
+        exclude : str or sequence of str
+            Names or patterns to leave out.
+
+        Returns
+        -------
+        Trajectory
+            A lazy view.
+
+        Raises
+        ------
+        SelectionError
+            If a pattern matches nothing, or nothing is left; the message lists the names.
+
+        Examples
+        --------
+        >>> p = [Parameter("w", "other", (2,), "float64", 0, 2), Parameter("b", "other", (1,), "float64", 2, 1)]
+        >>> Trajectory.from_array([[1.0, 2.0, 3.0]], parameters=p).select("b")[0].tolist()
+        [3.0]
+        """
+        excluded = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        names = [p.name for p in self._stored]
+        for glob in (*globs, *excluded):
+            if not any(fnmatchcase(name, glob) for name in names):
+                raise SelectionError(f"no parameter matches {glob!r}; {_listed(names)}")
+        chosen = [
+            index
+            for index, name in enumerate(names)
+            if (not globs or any(fnmatchcase(name, g) for g in globs))
+            and not any(fnmatchcase(name, g) for g in excluded)
+        ]
+        if not chosen:
+            raise SelectionError(f"the selection leaves no parameter; {_listed(names)}")
+        view = self._copy()
+        view._stored = tuple(self._stored[i] for i in chosen)
+        view._parameters = _packed(view._stored)
+        view._columns = _merged(view._stored)
+        view._width = sum(p.size for p in view._stored)
+        return view
+
+    def window(self, start: int | None = None, stop: int | None = None, every: int = 1) -> Trajectory:
+        """Only the states whose step is in ``[start, stop)``, every k-th of them.
+
+        Parameters
+        ----------
+        start, stop : int or None, in steps
+            Steps, not indices; None: from the first, to the last.
+        every : int
+            Of the states in the window, keep the first and every `every`-th after it.
+
+        Returns
+        -------
+        Trajectory
+            A lazy view.
+
+        Raises
+        ------
+        SelectionError
+            If no state lies in the window, or `every` is below 1.
+        """
+        if every < 1:
+            raise SelectionError(f"every={every}; it must be 1 or more")
+        first = 0 if start is None else int(np.searchsorted(self._step, start))
+        last = len(self) if stop is None else int(np.searchsorted(self._step, stop))
+        if first >= last:
+            span = f"steps {self._step[0]} to {self._step[-1]}" if len(self) else "no states"
+            raise SelectionError(f"no state in steps [{start}, {stop}); the trajectory has {span}")
+        return self._with_rows(slice(first, last, every))
+
+    def blocks(self, max_bytes: int = 64 * 2**20) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """All states in turn, in blocks of bounded size.
+
+        Parameters
+        ----------
+        max_bytes : int, in bytes
+            Size of a block; a block holds at least one state.
+
+        Yields
+        ------
+        rows : slice
+            Where the block stands in this trajectory.
+        states : ndarray, shape (t, P)
+            Possibly a read-only view.
+        """
+        rows = max(1, max_bytes // max(1, self._width * self.dtype.itemsize))
+        if rows > CHUNK_ROWS:
+            rows -= rows % CHUNK_ROWS
+        for start in range(0, len(self), rows):
+            stop = min(start + rows, len(self))
+            yield slice(start, stop), self.read(start, stop)
+
+    def network(self, t: int, max_edges: int = 1_000_000) -> networkx.MultiDiGraph:
+        """State `t` as a graph.
+
+        Parameters
+        ----------
+        t : int
+            Index of the state.
+        max_edges : int
+            Refuse to build a larger graph.
+
+        Returns
+        -------
+        networkx.MultiDiGraph
+            See `trajtools.networks.Network.to_networkx`.
+
+        Raises
+        ------
+        TooLargeError
+            If the graph has more than `max_edges` edges.
+        DataError
+            If no selected parameter is an edge.
+        """
+        from trajtools.networks import Network
+
+        network = Network(self[t], self._parameters, self._nodes)
+        return network.to_networkx(max_edges=max_edges)
+
+    def _copy(self) -> Trajectory:
+        view = object.__new__(Trajectory)
+        view.__dict__.update(self.__dict__)
+        return view
+
+    def _with_rows(self, rows: slice) -> Trajectory:
+        view = self._copy()
+        view._rows = self._rows[rows]
+        view._step = self._step[rows]
+        return view
+
+
+def _checked_steps(step: ArrayLike) -> NDArray[np.int64]:
+    given = np.asarray(step)
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise DataError(f"steps are whole numbers, shape (T,); got dtype {given.dtype}, shape {given.shape}")
+    steps = given.astype(np.int64)
+    backward = np.flatnonzero(steps[1:] <= steps[:-1])
+    if len(backward):
+        i = int(backward[0])
+        raise DataError(f"steps must increase; state {i} has step {steps[i]}, state {i + 1} has step {steps[i + 1]}")
+    steps.flags.writeable = False
+    return steps
+
+
+def _merged(parameters: Sequence[Parameter]) -> tuple[slice, ...]:
+    """Columns of the parameters in as few slices as possible: each one is a read of its own."""
+    spans: list[list[int]] = []
+    for p in parameters:
+        if spans and spans[-1][1] == p.offset:
+            spans[-1][1] = p.offset + p.size
+        else:
+            spans.append([p.offset, p.offset + p.size])
+    return tuple(slice(first, last) for first, last in spans)
+
+
+def _packed(parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
+    offset, packed = 0, []
+    for p in parameters:
+        packed.append(replace(p, offset=offset))
+        offset += p.size
+    return tuple(packed)
+
+
+def _listed(names: Sequence[str], most: int = 20) -> str:
+    if not names:
+        return "this trajectory has no table of parameters"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"the parameters are {', '.join(names[:most])}{more}"
