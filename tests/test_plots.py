@@ -1,0 +1,89 @@
+import builtins
+
+import numpy as np
+import pytest
+from made_answers import divergence, exponent
+
+from trajtools import plots
+from trajtools.errors import MissingDependencyError
+
+
+@pytest.fixture(autouse=True)
+def agg():
+    pytest.importorskip("matplotlib").use("Agg")
+
+
+def test_figure_shows_every_initial_condition_their_mean_the_fit_and_the_floor():
+    growth = divergence(slope=0.3, inits=6)
+    ax = plots.divergence(growth, exponent(growth, 0.3))
+    labels = [line.get_label() for line in ax.lines]
+    assert sum(line.get_linewidth() == 0.5 for line in ax.lines) == 6
+    assert {"6 initial conditions", "mean", "rounding floor"} <= set(labels)
+    assert "0.300 1/step, 95% interval [0.280, 0.330]" in labels
+    assert ax.get_yscale() == "log"
+    fit = next(line for line in ax.lines if "interval" in line.get_label())
+    np.testing.assert_allclose(fit.get_ydata(), 1e-8 * np.exp(0.3 * np.array([10.0, 40.0])), rtol=1e-12)
+    mean = next(line for line in ax.lines if line.get_label() == "mean")
+    np.testing.assert_allclose(mean.get_ydata(), np.exp(growth.log_distance), rtol=1e-12)
+
+
+def test_figure_without_a_fit_says_so():
+    growth = divergence()
+    ax = plots.divergence(growth, exponent(growth, np.nan, verdict="inconclusive"))
+    assert "inconclusive: nothing fitted" in [line.get_label() for line in ax.lines]
+
+
+def test_results_draw_themselves():
+    growth = divergence()
+    assert growth.plot().lines
+    assert exponent(growth).plot().lines
+
+
+@pytest.mark.parametrize("average", ["mean-log", "log-mean", "rms"])
+def test_there_is_one_thin_curve_per_initial_condition(average):
+    growth = divergence(inits=4, copies=3, average=average)
+    curves = plots.orbit_curves(growth)
+    assert curves.shape == (4, len(growth.time))
+    first = growth.distances[:3]
+    expected = {
+        "mean-log": np.log(first).mean(axis=0),
+        "log-mean": np.log(first.mean(axis=0)),
+        "rms": 0.5 * np.log((first**2).mean(axis=0)),
+    }[average]
+    np.testing.assert_allclose(curves[0], expected, rtol=1e-12)
+
+
+def test_perturbations_at_other_times_are_curves_of_their_own():
+    growth = divergence(inits=2, copies=2)
+    growth.start[:] = [0, 50, 0, 50]
+    assert len(plots.orbit_curves(growth)) == 4
+
+
+def test_floor_is_the_median_over_the_twins_and_unknown_where_it_is_unknown():
+    growth = divergence(inits=3, copies=1)
+    growth.floor[:, 1:] = np.array([[1e-13], [2e-13], [4e-13]])
+    growth.floor[:, 0] = np.nan
+    floor = plots.floor_curve(growth)
+    assert np.isnan(floor[0])
+    np.testing.assert_allclose(np.exp(floor[1:]), 2e-13, rtol=1e-12)
+
+
+def test_several_divergences_share_a_figure(tmp_path):
+    growth = divergence()
+    figure = plots.divergences([("a", growth, exponent(growth)), ("b", growth, None), ("c", growth, None)])
+    assert [ax.get_title() for ax in figure.axes if ax.get_visible()] == ["a", "b", "c"]
+    figure.savefig(tmp_path / "all.svg")
+    assert (tmp_path / "all.svg").stat().st_size > 1000
+
+
+def test_without_matplotlib_the_way_out_is_named(monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingDependencyError, match=r'pip install "trajtools\[plot\]"'):
+        plots.divergence(divergence())

@@ -1,0 +1,191 @@
+"""Figures with matplotlib, which is loaded when one is drawn and not before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.errors import MissingDependencyError
+from trajtools.report.words import interval, number
+from trajtools.results import Divergence, Exponent, average_curves, mean_curve
+
+Floats = NDArray[np.float64]
+
+
+def orbit_curves(growth: Divergence) -> Floats:
+    """Return one curve per initial condition and time of perturbation: what the thin lines of the figures show.
+
+    Parameters
+    ----------
+    growth : Divergence
+        With any number of units.
+
+    Returns
+    -------
+    ndarray of float64, shape (C, K + 1)
+        Natural logarithm of the distance, averaged over the copies as the divergence says; NaN after a curve's end.
+    """
+    curves, group, start = average_curves(growth.distances, growth.group, growth.start, growth.average)
+    orbits, inverse = np.unique(np.stack([group, start], axis=1), axis=0, return_inverse=True)
+    if len(orbits) == len(curves):
+        return curves
+    found = [mean_curve(curves[inverse.ravel() == row], np.zeros(1, int).repeat(np.sum(inverse.ravel() == row)))
+             for row in range(len(orbits))]  # fmt: skip
+    return np.array(found)
+
+
+def floor_curve(growth: Divergence) -> Floats:
+    """Return the distance that rounding alone produces, as the median over the units.
+
+    Parameters
+    ----------
+    growth : Divergence
+        With any number of units.
+
+    Returns
+    -------
+    ndarray of float64, shape (K + 1,)
+        Natural logarithm; NaN where the floor is unknown or zero.
+    """
+    floor = np.broadcast_to(growth.floor, growth.distances.shape)
+    found = np.full(floor.shape[1], np.nan)
+    for k in range(floor.shape[1]):
+        known = floor[:, k][floor[:, k] > 0]
+        if known.size:
+            found[k] = np.log(np.median(known))
+    return found
+
+
+def divergence(growth: Divergence, exponent: Exponent | None = None, ax: Any = None) -> Any:
+    """Draw how the distance to the reference grows: every initial condition, their mean, and what was fitted.
+
+    Parameters
+    ----------
+    growth : Divergence
+        The curves: thin grey lines, one per initial condition (mean over its copies); their mean is thick.
+    exponent : Exponent or None
+        Adds the fitted window, its line, and the value with its interval in the legend.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn; ``.figure.savefig(...)`` writes it.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    if ax is None:
+        ax = _new_figure(7, 4.6).add_subplot()
+    curves = orbit_curves(growth)
+    thin = {"color": "0.55", "linewidth": 0.5, "alpha": 0.5}
+    for row, curve in enumerate(curves):
+        label = f"{growth.n_references} initial conditions" if row == 0 else None
+        ax.plot(growth.time, np.exp(curve), label=label, **thin)
+    ax.plot(growth.time, np.exp(growth.log_distance), color="tab:blue", linewidth=2.5, label="mean")
+    floor = floor_curve(growth)
+    if np.isfinite(floor).any():
+        ax.plot(growth.time, np.exp(floor), color="0.3", linewidth=1, linestyle=":", label="rounding floor")
+    if exponent is not None:
+        _draw_fit(ax, growth, exponent)
+    ax.set_yscale("log")
+    ax.set_xlabel(f"time since the perturbation ({growth.time_unit})")
+    ax.set_ylabel(f"distance to the reference ({growth.metric})")
+    ax.legend(loc="lower right", fontsize="small")
+    return ax
+
+
+def fitted_line(exponent: Exponent) -> tuple[Floats, Floats] | None:
+    """Return the ends of the fitted line.
+
+    Parameters
+    ----------
+    exponent : Exponent
+        Perhaps without a fit.
+
+    Returns
+    -------
+    (ndarray, ndarray) or None
+        Times and natural logarithms of the distance at both ends; None where nothing was fitted.
+    """
+    ends = np.asarray(exponent.window, dtype=np.float64)
+    line = exponent.intercept + exponent.value * ends
+    return (ends, line) if np.isfinite(ends).all() and np.isfinite(line).all() else None
+
+
+def _draw_fit(ax: Any, growth: Divergence, exponent: Exponent) -> None:
+    line = fitted_line(exponent)
+    words = f"{number(exponent.value)} {exponent.unit}, {exponent.level:.0%} interval {interval(exponent)}"
+    if line is None:
+        ax.plot([], [], " ", label=f"{exponent.verdict}: nothing fitted")
+        return
+    ax.axvspan(*line[0], color="tab:blue", alpha=0.12, linewidth=0)
+    ax.plot(line[0], np.exp(line[1]), color="tab:red", linestyle="--", linewidth=1.75, label=words)
+    top = saturation(growth, exponent)
+    if np.isfinite(top):
+        ax.axhline(np.exp(top), color="0.3", linewidth=1, linestyle="-.", label="saturation")
+
+
+def saturation(growth: Divergence, exponent: Exponent) -> float:
+    """Return the level above which distances were not fitted, as the median over the initial conditions.
+
+    Parameters
+    ----------
+    growth : Divergence
+        The curves.
+    exponent : Exponent
+        Whose settings say what was taken for saturation.
+
+    Returns
+    -------
+    float
+        Natural logarithm of the distance; NaN where the fit used none.
+    """
+    level = exponent.settings.get("saturation_level")
+    return float(level) if isinstance(level, float | int) else float("nan")
+
+
+def divergences(panels: Sequence[tuple[str, Divergence, Exponent | None]]) -> Any:
+    """Draw several divergences side by side, on one scale.
+
+    Parameters
+    ----------
+    panels : sequence of (str, Divergence, Exponent or None)
+        Title, curves and what was fitted to them; at least one.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        ``.savefig(...)`` writes it.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = _new_figure(7 * columns, 4.6 * rows)
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for ax, (title, growth, exponent) in zip(axes, panels, strict=False):
+        divergence(growth, exponent, ax=ax).set_title(title)
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    return figure
+
+
+def _new_figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as missing:
+        raise MissingDependencyError(
+            'figures need matplotlib, which is not installed: pip install "trajtools[plot]"'
+        ) from missing
+    # A Figure of its own, not pyplot: no window system, no global list of figures that grows.
+    return Figure(figsize=(width, height), layout="constrained")

@@ -1,0 +1,51 @@
+"""One run and what was found about it: what tables and reports are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from trajtools.results import Divergence, Exponent
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The analysis of one run.
+
+    Attributes
+    ----------
+    file, run : str
+        Where it was recorded.
+    growth : Divergence
+        The curves.
+    exponent : Exponent
+        By the procedure that was asked for.
+    published : Exponent or None
+        By a published procedure, for comparison.
+    facts : dict
+        What is worth saying about the run: number of states, members and parameters, dtype, status, ...
+    hparams : dict
+        Hyper-parameters, as recorded.
+    """
+
+    file: str
+    run: str
+    growth: Divergence
+    exponent: Exponent
+    published: Exponent | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    hparams: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer without the curves, as JSON can hold it.
+
+        Returns
+        -------
+        dict
+            ``file``, ``run``, ``hparams``, ``facts``, ``exponent`` and, where there is one, ``published``.
+        """
+        plain = {"file": self.file, "run": self.run, "hparams": self.hparams, "facts": self.facts}
+        plain["exponent"] = self.exponent.to_dict()
+        if self.published is not None:
+            plain["published"] = self.published.to_dict()
+        return plain
