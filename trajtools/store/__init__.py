@@ -1,0 +1,64 @@
+"""HDF5 <-> runs. Everything that touches a file is in this package; FORMAT.md is its law."""
+
+from __future__ import annotations
+
+from trajtools.errors import (
+    ArchitectureError,
+    DataError,
+    FileBusyError,
+    FormatError,
+    InterruptedWriteError,
+    MissingDependencyError,
+    PerturbationError,
+    RecordingError,
+    RunExistsError,
+    RunNotFoundError,
+    SelectionError,
+    TooLargeError,
+    TrajtoolsError,
+    UnknownNameError,
+    UnsafeFileError,
+)
+from trajtools.parameters import KINDS, NOISES, Member, NodeSet, Parameter
+from trajtools.store.dtypes import promote, stored_dtype, widen
+from trajtools.store.geometry import StreamLayout
+from trajtools.store.reader import File, Run
+from trajtools.store.resuming import Tail
+from trajtools.store.states import StoredArray, StoredStates
+from trajtools.store.writer import RunWriter
+
+__all__ = [
+    "KINDS",
+    "NOISES",
+    "ArchitectureError",
+    "DataError",
+    "File",
+    "FileBusyError",
+    "FormatError",
+    "InterruptedWriteError",
+    "Member",
+    "MissingDependencyError",
+    "NodeSet",
+    "Parameter",
+    "PerturbationError",
+    "RecordingError",
+    "Run",
+    "RunExistsError",
+    "RunNotFoundError",
+    "RunWriter",
+    "SelectionError",
+    "StoredArray",
+    "StoredStates",
+    "StreamLayout",
+    "Tail",
+    "TooLargeError",
+    "TrajtoolsError",
+    "UnknownNameError",
+    "UnsafeFileError",
+    "open",
+    "promote",
+    "stored_dtype",
+    "widen",
+]
+
+open = File  # noqa: A001

@@ -1,0 +1,73 @@
+"""Reading a file that this very process is writing.
+
+HDF5 would make one object of the reader's and the writer's file, so that closing the one leaves the other open. Through a
+file object of our own the reader is independent. HDF5's lock keeps reads and writes of metadata apart, and the order in
+which a SWMR writer puts them on disk does the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from trajtools.store.superblock import SIZE, Superblock
+
+
+class BesideWriter:
+    """A read-only file object that hides the writer's mark.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115  (closed with the object)
+        self._size = os.fstat(self._file.fileno()).st_size
+        head = os.pread(self._file.fileno(), SIZE, 0)
+        block = Superblock.parse(head)
+        self._head = head if block is None else block.released(self._size).encode()
+        self._position = 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move, as on any file."""
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
+
+    def tell(self) -> int:
+        """Say where the next read goes."""
+        return self._position
+
+    def read(self, length: int) -> bytes:
+        """Give bytes; zeros past the end."""
+        data = bytearray(length)
+        self.readinto(memoryview(data))
+        return bytes(data)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer; zeros past the end."""
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view):
+            got = os.preadv(self._file.fileno(), [view[done:]], self._position + done)
+            if not got:
+                view[done:] = bytes(len(view) - done)
+                break
+            done += got
+        if self._position < SIZE:
+            part = self._head[self._position : self._position + len(view)]
+            view[: len(part)] = part
+        self._position += len(view)
+        return len(view)
+
+    def write(self, data: bytes) -> int:
+        """Refuse."""
+        raise OSError("this view of the file is read-only")
+
+    def truncate(self, size: int | None = None) -> int:
+        """Refuse, silently: HDF5 asks on closing."""
+        return self._size if size is None else size
+
+    def flush(self) -> None:
+        """Do nothing."""

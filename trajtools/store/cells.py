@@ -1,0 +1,88 @@
+"""The two numbers of a run that change in place while it is recorded: `committed` and `heartbeat`.
+
+Each is eight aligned bytes at a fixed place, so a single write replaces it whole. Written past HDF5, the heartbeat needs no
+HDF5 lock and beats on while a long write runs; nothing in HDF5 caches them, for the writer never touches them through it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import time
+from pathlib import Path
+
+from trajtools.errors import RecordingError
+
+
+class Cells:
+    """Open the two cells of a run.
+
+    Parameters
+    ----------
+    path : Path
+        The HDF5 file.
+    committed_at, heartbeat_at : int, in bytes
+        Where the cells lie.
+    heartbeat : float, in seconds since 1970
+        What the heartbeat cell holds now.
+    """
+
+    def __init__(self, path: Path, committed_at: int, heartbeat_at: int, heartbeat: float) -> None:
+        self._path = path
+        self._committed_at, self._heartbeat_at = committed_at, heartbeat_at
+        self._heartbeat = heartbeat
+        self._lock = threading.Lock()
+        self._descriptor = os.open(path, os.O_RDWR)
+
+    def commit(self, count: int) -> None:
+        """Say that the first `count` states are whole."""
+        os.pwrite(self._descriptor, struct.pack("<q", count), self._committed_at)
+
+    def beat(self) -> None:
+        """Say that the writer lives.
+
+        Raises
+        ------
+        RecordingError
+            If another process has taken the run over.
+        """
+        with self._lock:
+            self._check()
+            self._put(time.time())
+
+    def give_up(self) -> None:
+        """Say that the writer will not write again, where the file itself cannot be changed any more."""
+        with self._lock:
+            self._put(0.0)
+
+    def check(self) -> None:
+        """Check that nobody has taken the run over.
+
+        Raises
+        ------
+        RecordingError
+            If another process has.
+        """
+        with self._lock:
+            self._check()
+
+    def sync(self) -> None:
+        """Wait until the disk has everything."""
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+    def _put(self, heartbeat: float) -> None:
+        os.pwrite(self._descriptor, struct.pack("<d", heartbeat), self._heartbeat_at)
+        self._heartbeat = heartbeat
+
+    def _check(self) -> None:
+        (found,) = struct.unpack("<d", os.pread(self._descriptor, 8, self._heartbeat_at).ljust(8, b"\0"))
+        if found != self._heartbeat:
+            raise RecordingError(
+                f"another process has taken over the recording into {self._path}, which this one had left without "
+                "a sign of life for more than a minute; record into a new file, or resume from a fresh recorder"
+            )

@@ -1,0 +1,94 @@
+"""The writer's open HDF5 file, which can be let go of without another byte reaching the disk.
+
+HDF5 flushes what it holds when a file is closed, and when a process ends. After a failed write, and in a forked child, that
+must not happen: the file on disk is consistent as it is, and the parent goes on writing it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import weakref
+from pathlib import Path
+
+import h5py
+
+from trajtools.store.superblock import SIZE, Superblock
+from trajtools.store.transaction import LIBVER
+
+
+class Detachable:
+    """An HDF5 file open for SWMR writing.
+
+    Parameters
+    ----------
+    path : Path
+        The file; nobody else writes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # Chunks are written straight to the file; the cache serves small series only.
+        self.file = h5py.File(path, "r+", libver=LIBVER, locking=False, rdcc_nbytes=8 * 2**20)
+        self._path = path
+        self._descriptor = self.file.id.get_vfd_handle()
+        self.identity = _identity(os.fstat(self._descriptor))
+        self.file.swmr_mode = True
+        _ALL.add(self)
+
+    def close(self) -> None:
+        """Close the file; everything is on disk, and its mark of being written is gone."""
+        _ALL.discard(self)
+        self.file.flush()
+        self.file.close()
+        with open(self._path, "rb") as raw:
+            block = Superblock.parse(raw.read(SIZE))
+        if block is not None and block.flags:
+            # Somebody in this process opened the file through h5py, so HDF5 keeps it open, and would write over
+            # later changes when that handle is closed.
+            self.divert()
+
+    def divert(self) -> None:
+        """Send whatever HDF5 still writes to nowhere."""
+        with tempfile.TemporaryFile() as nowhere:
+            os.dup2(nowhere.fileno(), self._descriptor, inheritable=False)
+
+    def detach(self) -> None:
+        """Close without touching the disk again, as if the process had been killed."""
+        self.divert()
+        _ALL.discard(self)
+        # What goes wrong on the way to nowhere is of no interest.
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            self.file.close()
+
+
+_ALL: weakref.WeakSet[Detachable] = weakref.WeakSet()
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def is_written_here(path: Path) -> bool:
+    """Say whether this process has the file open for writing.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file.
+
+    Returns
+    -------
+    bool
+    """
+    return bool(_ALL) and _identity(os.stat(path)) in {opened.identity for opened in list(_ALL)}
+
+
+def _divert_all() -> None:
+    for opened in list(_ALL):
+        with contextlib.suppress(OSError):
+            opened.divert()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_divert_all)

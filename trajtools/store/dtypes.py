@@ -1,0 +1,78 @@
+"""The dtypes that states may have, and how each lies in the file. Lossless, always."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.errors import ArchitectureError
+
+_STORED = {"float16": "<f2", "float32": "<f4", "float64": "<f8", "bfloat16": "<u2"}
+
+
+def stored_dtype(dtype: object) -> tuple[str, np.dtype[np.generic]]:
+    """Say how a dtype is named and stored.
+
+    Parameters
+    ----------
+    dtype : dtype or str
+        What the states are made of; ``"bfloat16"`` by name or as a dtype of that name.
+
+    Returns
+    -------
+    name : str
+        ``float16``, ``float32``, ``float64`` or ``bfloat16``.
+    stored : numpy.dtype
+        Little-endian dtype in the file; uint16 holds the bits of bfloat16.
+
+    Raises
+    ------
+    ArchitectureError
+        If the states would not be stored without loss.
+    """
+    try:
+        name = dtype if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype).name  # type: ignore[call-overload]
+    except TypeError:
+        name = str(dtype)
+    if name not in _STORED:
+        raise ArchitectureError(
+            f"states of dtype {name} cannot be recorded; needed: {', '.join(_STORED)}. "
+            "Leave the parameter out with exclude=, or hand over its real and imaginary parts (or its float values)."
+        )
+    return name, np.dtype(_STORED[name])
+
+
+def promote(names: list[str]) -> str:
+    """Give the smallest dtype that holds all the given ones exactly.
+
+    Parameters
+    ----------
+    names : list of str
+        Names as `stored_dtype` gives them.
+
+    Returns
+    -------
+    str
+        One such name.
+    """
+    kinds = set(names)
+    if len(kinds) == 1:
+        return names[0]
+    # No 16-bit float holds both float16 and bfloat16; float32 holds either.
+    return "float64" if "float64" in kinds else "float32"
+
+
+def widen(bits: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Turn the bits of bfloat16 numbers into float32, exactly.
+
+    Parameters
+    ----------
+    bits : ndarray of uint16, any shape
+        Upper halves of float32 numbers.
+
+    Returns
+    -------
+    ndarray of float32, same shape
+    """
+    # NaN payloads survive: only zero bits are added below.
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)

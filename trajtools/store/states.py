@@ -1,0 +1,198 @@
+"""The stored states as lazy arrays: of a whole run (T, M, P), and of one member (T, P)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.errors import FormatError, TooLargeError
+from trajtools.store import blocks, safety
+from trajtools.store.dtypes import widen
+from trajtools.store.h5 import ZSTD, filters, in_words, load_zstd
+from trajtools.store.handles import Handle, shared
+
+LARGEST_BYTES = 4 * 2**30
+
+
+class StoredArray:
+    """The first `n_states` states of a run, read when indexed.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (T, M, P).
+    dtype : numpy.dtype
+        Of what indexing gives; bfloat16 comes as float32.
+    """
+
+    def __init__(self, handle: Handle, run: str, name: str, n_states: int) -> None:
+        self._handle, self._run, self._name = handle, run, name
+        self._cache: tuple[int, h5py.Dataset] | None = None
+        dataset = self._dataset
+        self._widened = safety.attribute(dataset, "logical_dtype", "") == "bfloat16"
+        self.shape: tuple[int, int, int] = (n_states, *dataset.shape[1:])
+        self.dtype: np.dtype[Any] = np.dtype(np.float32) if self._widened else dataset.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Three."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<stored {self._name} of run {self._run!r}, shape {self.shape}, {self.dtype}>"
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        keys = list(key) if isinstance(key, tuple) else [key]
+        if any(k is Ellipsis for k in keys):
+            at = next(i for i, k in enumerate(keys) if k is Ellipsis)
+            keys[at : at + 1] = [slice(None)] * (4 - len(keys))
+        if len(keys) > 3:
+            raise IndexError(f"{len(keys)} indices for an array of 3 axes")
+        keys += [slice(None)] * (3 - len(keys))
+        chosen, single = [], []
+        for axis, (k, length) in enumerate(zip(keys, self.shape, strict=True)):
+            if isinstance(k, int | np.integer):
+                single.append(axis)
+                k = np.array([k])
+            elif not isinstance(k, slice):
+                k = np.asarray(k)
+                if k.dtype == bool:
+                    if k.shape != (length,):
+                        raise IndexError(f"a mask of shape {k.shape} for an axis of {length}")
+                    k = np.flatnonzero(k)
+            chosen.append(k)
+        found = self.read(*chosen)
+        return found[tuple(0 if axis in single else slice(None) for axis in range(3))]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("stored states have to be read, which is a copy")
+        size = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+        if size > LARGEST_BYTES:
+            raise TooLargeError(
+                f"all states of run {self._run!r} are {size / 2**30:.1f} GiB, more than {LARGEST_BYTES // 2**30} GiB; "
+                "read a part (weights[a:b]), or go through run.trajectory().blocks()"
+            )
+        return np.asarray(self.read(), dtype)
+
+    def read(
+        self,
+        rows: slice | NDArray[Any] | None = None,
+        members: slice | list[int] | NDArray[Any] | None = None,
+        columns: slice | NDArray[Any] | None = None,
+        *,
+        raw: bool = False,
+    ) -> NDArray[Any]:
+        """Read a rectangle.
+
+        Parameters
+        ----------
+        rows, members, columns : slice, array of int, or None
+            None: all.
+        raw : bool
+            Give bfloat16 as its bits (uint16).
+
+        Returns
+        -------
+        ndarray, shape (rows, members, columns)
+
+        Raises
+        ------
+        IndexError
+            If an index is out of range.
+        """
+        axes = zip((rows, members, columns), self.shape, strict=True)
+        chosen = [blocks.indices(k if isinstance(k, slice | None) else np.asarray(k), n) for k, n in axes]
+        with in_words(self._handle.path, f"read {self._name} of run {self._run!r}"):
+            found = blocks.read(self._dataset, *chosen)
+        return widen(found) if self._widened and not raw else found
+
+    @property
+    def _dataset(self) -> h5py.Dataset:
+        file = self._handle.file
+        if self._cache is None or self._cache[0] != self._handle.generation:
+            with in_words(self._handle.path, f"find {self._name} of run {self._run!r}"):
+                group = safety.child(safety.child(file, "runs", h5py.Group), self._run, h5py.Group)
+                dataset = safety.child(group, self._name, h5py.Dataset)
+                if dataset.ndim != 3 or dataset.chunks is None or dataset.dtype.str not in ("<f2", "<f4", "<f8", "<u2"):
+                    raise FormatError(f"{dataset.name} must be chunked, of three axes, of a known dtype; it is {dataset}")
+                if ZSTD in filters(dataset):
+                    load_zstd()
+            self._cache = (self._handle.generation, dataset)
+        return self._cache[1]
+
+
+class StoredStates:
+    """The states of one member, as a source for `Trajectory`; pickles as path and place, opens the file when read.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    run : str
+        Name of the run.
+    member : int
+        Index of the member.
+    dataset : str
+        ``weights`` or ``optimizer``.
+    n_states : int, optional
+        How many states are seen; all that are committed without it.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (T, P).
+    dtype : numpy.dtype
+        Of what `read` gives.
+    """
+
+    def __init__(
+        self, path: Path, run: str, member: int, dataset: str = "weights", *, n_states: int | None = None
+    ) -> None:
+        self.path, self.run, self.member, self.dataset = Path(path), run, member, dataset
+        if n_states is None:
+            from trajtools.store.reader import Run
+
+            n_states = Run(self.path, run).n_states
+        self._n_states = n_states
+        self._array = StoredArray(shared(self.path), run, dataset, n_states)
+        self.shape: tuple[int, int] = (n_states, self._array.shape[2])
+        self.dtype = self._array.dtype
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_reopen, (self.path, self.run, self.member, self.dataset, self._n_states))
+
+    def __repr__(self) -> str:
+        return f"<member {self.member} of run {self.run!r} in {str(self.path)!r}, shape {self.shape}>"
+
+    def read(self, rows: slice | NDArray[Any], columns: slice | NDArray[Any] | None = None) -> NDArray[Any]:
+        """Read states.
+
+        Parameters
+        ----------
+        rows : slice or ndarray of int
+            Which states.
+        columns : slice, ndarray of int, or None
+            Which entries; None: all.
+
+        Returns
+        -------
+        ndarray, shape (rows, columns)
+
+        Raises
+        ------
+        IndexError
+            If an index is out of range.
+        """
+        return self._array.read(rows, slice(self.member, self.member + 1), columns)[:, 0]
+
+
+def _reopen(path: Path, run: str, member: int, dataset: str, n_states: int) -> StoredStates:
+    return StoredStates(path, run, member, dataset, n_states=n_states)

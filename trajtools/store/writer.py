@@ -1,0 +1,535 @@
+"""Writing a run: claim the file, add the metrics, append whole blocks under SWMR, commit, close.
+
+The structure changes only in all-or-nothing transactions; between them data are only appended, and `committed` is written
+last. So a process killed anywhere leaves every committed state and every other run of the file as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.errors import ArchitectureError, RecordingError, RunExistsError
+from trajtools.parameters import Member, NodeSet, Parameter
+from trajtools.store import structure, tables, transaction
+from trajtools.store.cells import Cells
+from trajtools.store.detach import Detachable
+from trajtools.store.dtypes import stored_dtype
+from trajtools.store.geometry import StreamLayout
+from trajtools.store.handles import release
+from trajtools.store.h5 import ZSTD, filters, load_zstd
+from trajtools.store.resuming import Tail, prepare
+from trajtools.store.status import Owner
+from trajtools.store.streams import TileWriter, append_rows
+from trajtools.store.structure import RunSpec
+
+Array = NDArray[Any]
+
+
+class RunWriter:
+    """The writer of one run; made by `create` or `resume`, closed by `close` or `abort`.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    run : str
+        Name of the run.
+    layout : StreamLayout
+        Geometry of the states; `layout.rows` states make a block, whatever is stored.
+    optimizer_layout : StreamLayout or None
+        Geometry of the optimiser's buffers.
+    committed : int
+        States that are whole on disk.
+    last_step : int
+        Step of the last committed state; -1 before the first.
+    metrics : dict of str to tuple of int, or None
+        Shape of each metric for one state; None before `begin`.
+    tail : Tail or None
+        After `resume`: the last block as far as it was committed, if it was not full, so that it is completed in place.
+    """
+
+    def __init__(self, path: Path, run: str, spec: RunSpec, *, durable: bool) -> None:
+        self.path, self.run = path, run
+        self.layout: StreamLayout = spec.layout
+        self.optimizer_layout: StreamLayout | None = spec.optimizer_layout
+        self.committed, self.last_step = 0, -1
+        self.metrics: dict[str, tuple[int, ...]] | None = None
+        self.tail: Tail | None = None
+        self._spec, self._durable, self._pid = spec, durable, os.getpid()
+        self._cells: Cells | None = None
+        self._open: Detachable | None = None
+        self._before_block = -1  # step of the state before the last block
+        self._ended = ""
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        run: str,
+        *,
+        parameters: Sequence[Parameter],
+        nodes: Sequence[NodeSet],
+        members: Sequence[Member],
+        dtype: object,
+        stored: str = "weights",
+        mode: str = "x",
+        time_unit: str = "step",
+        hparams: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        reference: str | None = None,
+        compress: str | None = None,
+        durable: bool = False,
+        sketch: Mapping[str, Any] | None = None,
+        distance_metric: str | None = None,
+        optimizer: Mapping[str, Any] | None = None,
+    ) -> RunWriter:
+        """Claim the path at once and make the run in it.
+
+        Parameters
+        ----------
+        path : path
+            The HDF5 file.
+        run : str
+            Name of the run, without ``/``.
+        parameters, nodes, members : sequence of Parameter, NodeSet, Member
+            The static tables; the parameters must follow each other without gaps.
+        dtype : dtype or str
+            Of the states, after promotion: float16, float32, float64 or bfloat16.
+        stored : {"weights", "distances", "sketch"}
+            What is kept of each state.
+        mode : {"x", "a"}
+            ``"x"``: the file must be new. ``"a"``: the run is added to the file, and must be new in it.
+        time_unit : str
+            Unit of `step`.
+        hparams, provenance : mapping, optional
+            Kept as JSON.
+        reference : str, optional
+            Name of the run that this one was perturbed from.
+        compress : {None, "zstd", "gzip"}
+            Lossless filter for weights and optimiser buffers.
+        durable : bool
+            Bring every commit to the disk, so that a power cut loses no more than a kill does.
+        sketch : mapping, optional
+            Settings of the sketch, with its size ``k``.
+        distance_metric : str, optional
+            Name of the metric of the distances.
+        optimizer : mapping, optional
+            ``{"parameters": [Parameter, ...], "dtype": dtype}`` of the optimiser's buffers.
+
+        Returns
+        -------
+        RunWriter
+
+        Raises
+        ------
+        FileExistsError
+            If the path is taken and mode is ``"x"``.
+        RunExistsError
+            If the file holds a run of this name.
+        FileBusyError
+            If somebody is writing the file.
+        ArchitectureError
+            If parameters, members or dtype cannot be stored.
+        RecordingError
+            If the disk refuses.
+        """
+        structure.check_name(run, "run")
+        if mode not in ("x", "a"):
+            raise ValueError(f"mode={mode!r}: needed 'x' (a new file) or 'a' (a new run in a file)")
+        spec = RunSpec(
+            parameters=tuple(parameters),
+            nodes=tuple(nodes),
+            members=tuple(members),
+            dtype=stored_dtype(dtype)[0],
+            stored=stored,
+            time_unit=time_unit,
+            hparams=hparams or {},
+            provenance=provenance or {},
+            reference=reference,
+            compress=compress,
+            sketch=sketch,
+            distance_metric=distance_metric,
+            optimizer_parameters=tuple(optimizer["parameters"]) if optimizer else (),
+            optimizer_dtype=stored_dtype(optimizer["dtype"])[0] if optimizer else "",
+        )
+        writer = cls(Path(os.path.abspath(path)), run, spec, durable=durable)
+        if mode == "x" or not writer.path.exists():
+            writer._create_file()
+        else:
+            transaction.recover(writer.path)
+            structure.require_ours(writer.path)
+            writer._change(writer._add_run)
+        return writer
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        run: str,
+        *,
+        parameters: Sequence[Parameter],
+        members: Sequence[Member],
+        dtype: object,
+        stored: str = "weights",
+        durable: bool = False,
+        provenance: Mapping[str, Any] | None = None,
+        sketch: Mapping[str, Any] | None = None,
+        distance_metric: str | None = None,
+        optimizer: Mapping[str, Any] | None = None,
+    ) -> RunWriter:
+        """Go on with a run whose writer closed it or died; nothing that was committed is dropped.
+
+        Parameters
+        ----------
+        path : path
+            The HDF5 file; mended first if its writer was killed.
+        run : str
+            Name of the run.
+        parameters, members, dtype, stored, sketch, distance_metric, optimizer
+            As for `create`; they must be those of the run.
+        durable : bool
+            As for `create`.
+        provenance : mapping, optional
+            Of the continuation; appended to the list ``resumed`` in the provenance of the run.
+
+        Returns
+        -------
+        RunWriter
+            With `committed`, `last_step`, `metrics` and `tail` as the file has them; call `begin` next.
+
+        Raises
+        ------
+        ArchitectureError
+            If the run has another architecture, other members or stores something else.
+        FormatError
+            If the file has another format version, or committed states are missing.
+        FileBusyError
+            If the writer of the file still lives.
+        RunNotFoundError
+            If there is no such run.
+        """
+        spec = RunSpec(
+            parameters=tuple(parameters),
+            nodes=(),
+            members=tuple(members),
+            dtype=stored_dtype(dtype)[0],
+            stored=stored,
+            sketch=sketch,
+            distance_metric=distance_metric,
+            optimizer_parameters=tuple(optimizer["parameters"]) if optimizer else (),
+            optimizer_dtype=stored_dtype(optimizer["dtype"])[0] if optimizer else "",
+        )
+        writer = cls(Path(os.path.abspath(path)), run, spec, durable=durable)
+        transaction.recover(writer.path)
+        structure.require_ours(writer.path)
+        found = prepare(writer.path, run, spec)
+        writer.layout, writer.optimizer_layout = found.layout, found.optimizer_layout
+        writer.committed, writer.last_step, writer.metrics = found.committed, found.last_step, found.metrics
+        writer.tail, writer._before_block = found.tail, found.before_block
+
+        def take_over(file: h5py.File) -> None:
+            structure.refuse_live_writer(file)
+            group = file["runs"][run]
+            structure.set_status(group, "recording")
+            if provenance is not None:
+                structure.note_resumption(group, provenance)
+            writer._place(group, structure.set_owner(group, Owner.current()))
+
+        writer._change(take_over)
+        return writer
+
+    def begin(self, metrics: Mapping[str, Sequence[int]] | None = None) -> None:
+        """Fix the metrics and open the file for appending; called once, before the first `write`.
+
+        Parameters
+        ----------
+        metrics : mapping of str to sequence of int, optional
+            Shape of each metric for one state: (), (M,) or (M, k). After `resume`, those of the run, or None.
+
+        Raises
+        ------
+        ArchitectureError
+            If a shape fits no metric.
+        RecordingError
+            If a resumed run has other metrics, or the disk refuses.
+        """
+        self._require_open()
+        if self._open is not None:
+            raise RecordingError(f"run {self.run!r} has begun already; its metrics are fixed")
+        shapes = structure.check_metrics(metrics or {}, len(self._spec.members))
+        if self.metrics is not None:
+            if metrics is not None and shapes != self.metrics:
+                raise RecordingError(
+                    f"run {self.run!r} records the metrics {self.metrics}, not {shapes}; names and shapes are fixed at "
+                    "the first record. Record the same ones, or start a new run."
+                )
+        else:
+            if shapes:
+                self._change(lambda file: structure.add_metrics(file["runs"][self.run], shapes))
+            self.metrics = shapes
+        try:
+            self._open_streams()
+        except OSError as error:
+            raise self._fail(error) from error
+
+    def write(
+        self,
+        start: int,
+        count: int,
+        *,
+        step: Array,
+        metrics: Mapping[str, Array] | None = None,
+        tiles: Array | None = None,
+        optimizer_tiles: Array | None = None,
+        distances: Array | None = None,
+        sketch: Array | None = None,
+        final: bool = False,
+    ) -> None:
+        """Write one block, whole or as far as it goes, and commit it.
+
+        Parameters
+        ----------
+        start : int
+            First state of the block; a multiple of ``layout.rows``.
+        count : int
+            States in the block so far. A block may be written again, as long or longer, while it is the last one.
+        step : ndarray of int, shape (count,)
+            Step of each state, rising.
+        metrics : mapping of str to ndarray, shapes (count, ...)
+            Every metric of the run; NaN where not given.
+        tiles : ndarray, shape (M, n_column_chunks, rows, columns)
+            The whole block if weights are stored; rows from `count` on are padding.
+        optimizer_tiles : ndarray
+            Likewise, for the optimiser's buffers.
+        distances : ndarray, shape (count, M)
+            If distances are stored.
+        sketch : ndarray, shape (count, M, k)
+            If sketches are stored.
+        final : bool
+            The block will not be written again before `close`; compressed runs take a partial block only then.
+
+        Raises
+        ------
+        RecordingError
+            If the writer is closed, not begun, overtaken by another process, or the disk refuses; what was committed
+            before stays valid.
+        ValueError
+            If the block does not fit the run.
+        """
+        opened = self._require_begun()
+        step = np.asarray(step, np.int64)
+        series = self._check_block(start, count, step, metrics or {}, tiles, optimizer_tiles, distances, sketch, final)
+        cells = self._require_cells()
+        try:
+            cells.check()
+            for writer, data in ((self._weights, tiles), (self._optimizer, optimizer_tiles)):
+                if writer is not None and data is not None:
+                    writer.write(start, count, data)
+            for name, values in series.items():
+                append_rows(self._datasets[name], start, values)
+            opened.file.flush()
+            if self._durable:
+                cells.sync()
+            cells.commit(start + count)
+            if self._durable:
+                cells.sync()
+        except (OSError, RuntimeError) as error:
+            raise self._fail(error) from error
+        if start >= self.committed and start > 0:
+            self._before_block = self.last_step
+        self.committed, self.last_step = start + count, int(step[-1])
+
+    def beat(self) -> None:
+        """Say that the recorder lives; call it every few seconds, from any thread.
+
+        Raises
+        ------
+        RecordingError
+            If another process has taken the run over.
+        """
+        if self._cells is not None and not self._ended and os.getpid() == self._pid:
+            self._cells.beat()
+
+    def close(self, status: str = "complete", overhead: Mapping[str, Any] | None = None) -> None:
+        """Finish the run; every write after this is refused. A second call does nothing.
+
+        Parameters
+        ----------
+        status : {"complete", "interrupted"}
+            What the file will say.
+        overhead : mapping, optional
+            What the recording cost, kept as JSON.
+
+        Raises
+        ------
+        RecordingError
+            If the disk refuses; what was committed stays valid.
+        """
+        if self._ended or os.getpid() != self._pid:
+            return
+        if status not in ("complete", "interrupted"):
+            raise ValueError(f"status={status!r}: needed 'complete' or 'interrupted'")
+        cells = self._require_cells()
+        try:
+            cells.check()
+            if self._open is not None:
+                self._open.close()
+                self._open = None
+            self._change(lambda file: structure.finish(file["runs"][self.run], status, overhead))
+        except (OSError, RuntimeError) as error:
+            raise self._fail(error) from error
+        self._ended = "closed"
+        cells.close()
+
+    def abort(self) -> None:
+        """Leave the file as it is on disk, every committed state valid, and give the run up as interrupted."""
+        if self._ended or os.getpid() != self._pid:
+            return
+        self._ended = "aborted"
+        if self._open is not None:
+            self._open.detach()
+            self._open = None
+        if self._cells is not None:
+            with contextlib.suppress(OSError):
+                self._cells.give_up()
+            self._cells.close()
+
+    def _create_file(self) -> None:
+        def fill(file: h5py.File) -> None:
+            structure.mark_file(file)
+            self._add_run(file)
+
+        try:
+            transaction.create(self.path, fill, durable=self._durable)
+        except FileExistsError:
+            raise FileExistsError(
+                f"{self.path} exists and is never overwritten. Choose another path, add a run to it with mode='a', "
+                "or go on with its run with resume=True."
+            ) from None
+        self._open_cells()
+
+    def _add_run(self, file: h5py.File) -> None:
+        structure.refuse_live_writer(file)
+        if self.run in file["runs"]:
+            raise RunExistsError(
+                f"{self.path} already holds a run {self.run!r}, which is never overwritten; it has "
+                f"{', '.join(map(repr, file['runs']))}. Choose another name, or go on with the run with resume=True."
+            )
+        self._place(file["runs"], structure.build_run(file["runs"], self.run, self._spec, Owner.current()))
+
+    def _place(self, group: h5py.Group, heartbeat: float) -> None:
+        group = group if "committed" in group else group[self.run]
+        self._places = (group["committed"].id.get_offset(), group["heartbeat"].id.get_offset(), heartbeat)
+
+    def _change(self, edit: Callable[[h5py.File], None]) -> None:
+        transaction.change(self.path, edit, durable=self._durable)
+        self._open_cells()
+
+    def _open_cells(self) -> None:
+        if self._cells is None:
+            self._cells = Cells(self.path, *self._places)
+
+    def _open_streams(self) -> None:
+        release(self.path)
+        self._open = Detachable(self.path)
+        group = self._open.file["runs"][self.run]
+        if any(ZSTD in filters(group[name]) for name in ("weights", "optimizer") if name in group):
+            load_zstd()
+        self._weights = TileWriter(group["weights"], self.layout) if "weights" in group else None
+        self._optimizer = None
+        if self.optimizer_layout is not None:
+            self._optimizer = TileWriter(group["optimizer"], self.optimizer_layout)
+        self._datasets = {f"metrics/{name}": group["metrics"][name] for name in self.metrics or ()}
+        self._datasets |= {name: group[name] for name in ("step", "distances", "sketch") if name in group}
+
+    @property
+    def filtered(self) -> bool:
+        """Whether the states are compressed, so that a partial block is written only at the end."""
+        return self._spec.compress is not None or any(
+            w is not None and w.filtered for w in (getattr(self, "_weights", None), getattr(self, "_optimizer", None))
+        )
+
+    def _check_block(
+        self,
+        start: int,
+        count: int,
+        step: Array,
+        metrics: Mapping[str, Array],
+        tiles: Array | None,
+        optimizer_tiles: Array | None,
+        distances: Array | None,
+        sketch: Array | None,
+        final: bool,
+    ) -> dict[str, Array]:
+        rows = self.layout.rows
+        last_block = max(0, self.committed - 1) // rows * rows
+        if start % rows or not last_block <= start <= self.committed or not 1 <= count <= rows:
+            raise ValueError(
+                f"a block of {count} states at {start}: needed 1 to {rows} states from a multiple of {rows} on, in the "
+                f"last block ({last_block}) or right behind the {self.committed} committed states"
+            )
+        if start + count < self.committed:
+            raise ValueError(f"{self.committed} states are committed; a shorter block would drop some of them")
+        if self.filtered and count < rows and not final:
+            raise ValueError("a compressed run takes whole blocks only; pass final=True for the last one")
+        before = self.last_step if start >= self.committed else self._before_block
+        if step.shape != (count,) or (np.diff(step) <= 0).any() or step[0] <= before:
+            raise ValueError(f"step must be {count} rising numbers above {before}, got {step}")
+        for name, given, layout in (
+            ("tiles", tiles, self.layout if self._weights is not None else None),
+            ("optimizer_tiles", optimizer_tiles, self.optimizer_layout),
+        ):
+            if (given is None) != (layout is None):
+                raise ValueError(f"{name}: {'needed' if layout else 'not stored in this run'}")
+            if given is not None and layout is not None:
+                wanted = (layout.n_members, layout.n_column_chunks, layout.rows, layout.columns)
+                if given.shape != wanted or given.dtype != layout.dtype or not given.flags.c_contiguous:
+                    raise ValueError(f"{name}: needed a C-contiguous {layout.dtype} array {wanted}, as new_tiles() gives")
+        series: dict[str, Array] = {"step": step}
+        given_series = {f"metrics/{name}": values for name, values in metrics.items()}
+        given_series |= {n: v for n, v in (("distances", distances), ("sketch", sketch)) if v is not None}
+        if given_series.keys() | {"step"} != self._datasets.keys():
+            raise RecordingError(
+                f"this run records {sorted(self._datasets)}, got {sorted(given_series)}; "
+                "names and shapes of metrics are fixed at the first record"
+            )
+        for name, values in given_series.items():
+            series[name] = np.asarray(values, np.float64)
+            wanted = (count, *self._datasets[name].shape[1:])
+            if series[name].shape != wanted:
+                raise ValueError(f"{name}: needed shape {wanted}, got {series[name].shape}")
+        return series
+
+    def _fail(self, error: BaseException) -> RecordingError:
+        self.abort()
+        if isinstance(error, RecordingError):
+            return error
+        return RecordingError(
+            f"recording into {self.path} stopped: {error}. The {self.committed} states committed before are safe; "
+            "make room or choose another disk, then go on with resume=True."
+        )
+
+    def _require_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise RecordingError("a recorder belongs to the process that opened it; open another file in this one")
+        if self._ended:
+            raise RecordingError(f"the recording into {self.path} is {self._ended}; open a new one, or resume=True")
+
+    def _require_begun(self) -> Detachable:
+        self._require_open()
+        if self._open is None:
+            raise RecordingError("begin() fixes the metrics and must come before the first write")
+        return self._open
+
+    def _require_cells(self) -> Cells:
+        if self._cells is None:
+            raise RecordingError("the run was not made")
+        return self._cells
