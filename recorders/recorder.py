@@ -25,8 +25,461 @@ recorder asks for it through three methods, and never looks at it otherwise:
     where the state lives; None (the default) lets the recorder compute it on the host from `_read`.
 
 What the adapter knows about the parameters goes to ``super().__init__``: ``kinds={name: kind}``,
-``axes={name: (source_axis, target_axis)}``, ``wiring=...`` as `trajtools.parameters.describe` takes them, and
-``dtypes={name: "bfloat16"}`` is not needed: the name of ``leaf.dtype`` is enough (``torch.bfloat16`` reads as
-``bfloat16``). Optimiser hooks call ``self.advance(state)``; user loops call ``self.record(...)``.
-``_newest()`` may return the current state when `record` is called without one before any update; the default needs none.
+``axes={name: (source_axis, target_axis)}`` and ``wiring=...`` as `trajtools.parameters.describe` takes them. Optimiser
+hooks call ``self.advance(state)``; user loops call ``self.record(...)``. ``_busy_cores()`` says how many cores the
+training keeps busy, for ``writer="auto"``.
 """
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import operator
+import os
+import time
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from recorders.background import Tape
+from recorders.buffers import Pending
+from recorders.cost import Forecast
+from recorders.opening import Opening, member_table
+from recorders.policies import policy
+from recorders.sketch import Sketch
+from recorders.storage import Measured
+from recorders.structure import Structure
+from trajtools.store import ArchitectureError, Member, RecordingError
+
+_log = logging.getLogger("recorders")
+
+
+class Recorder:
+    """Records the states of a training, given as {name: array} by any loop.
+
+    Parameters
+    ----------
+    path : path-like
+        The HDF5 file.
+    state : mapping of str to ndarray, or list of them
+        The parameters at opening, real floating-point arrays; it is recorded at once, as step 0. A list records its
+        networks as members of one run; `Twin` among them are entered as perturbed copies of the network before them.
+        With `members` and one mapping, every array has a leading member axis.
+    run : str
+        Name of the run in the file.
+    mode : {"x", "a"}
+        "x": the file must not exist; "a": the run is added to a file. A run is never overwritten.
+    resume : bool
+        Go on with the run if the file holds it, else begin it as `mode` says. See Notes.
+    hparams, provenance : mapping, optional
+        Kept as JSON; software, command, machine and start time are added to the provenance.
+    reference : str, optional
+        Name of the run that this one is a perturbed copy of.
+    members : int or list of Member, optional
+        See `state`; names, references, perturbations and noise of the members.
+    every : int, LogSpaced, AtSteps or callable
+        Which steps are stored: multiples, log-spaced, listed, or where ``every(step)`` is true.
+    include, exclude : str or sequence of str
+        Globs of parameter names; what `include` matches (nothing given: all) without what `exclude` matches.
+    store : {"weights", "distances", "sketch"}
+        What is kept of a state: every entry; only the distance of each twin to its reference; a `Sketch`.
+    metric : {"l1", "l2", "linf", "rms"}
+        For ``store="distances"``.
+    sketch : Sketch, optional
+        For ``store="sketch"``; 1024 numbers and seed 0 if not given.
+    metrics : names, or mapping of name to shape, optional
+        Metrics to come, if the first `record` with metrics does not name them all. Shapes are those of one state:
+        () for a number, (M,) or (M, k) per member.
+    kinds, axes, wiring : optional
+        What names and shapes do not tell about the parameters, see `trajtools.parameters.describe`.
+    compress : {None, "zstd", "gzip"}
+        Filter of the weights. Filtered chunks are written whole only: the last states of a killed process, up to one
+        block, are then lost.
+    durable : bool
+        Survive a crash of the machine as well, not only of the process: fsync at every flush.
+    on_full : {"block", "skip", "error"}
+        What happens when the disk is slower than the training and all buffers are full: the loop waits; states are
+        left out, to be seen in ``step`` and in `n_skipped`; an error.
+    buffer_bytes : int
+        Memory for buffers; two blocks (of 64 states, at most 64 MiB or one state each) are the least.
+    flush_seconds, flush_bytes : float, int
+        A state is committed at most so long after it was recorded, and at most so many bytes wait for a block to fill
+        (not for filtered files; a disk that cannot keep up may lag by `buffer_bytes`).
+    writer : {"auto", "thread", "direct"}
+        Who writes full blocks: a thread, or the loop itself. "auto": a thread where a core is free.
+    expected_steps : int, optional
+        Length of the training, for the forecast.
+    step : int, optional
+        Step of the state at opening, 0 if not given (for resumed runs see Notes).
+    quiet : bool
+        Do not log the forecast.
+
+    Raises
+    ------
+    RecordingError
+        If an argument or an array cannot be recorded, or the disk is too small for a run of known length.
+    ArchitectureError
+        If members differ, or the run that goes on has another architecture.
+    SelectionError
+        If a glob matches no parameter.
+    FileExistsError, RunExistsError, FileBusyError
+        If the path or the run is taken.
+
+    Notes
+    -----
+    The recorder draws no random number, writes to no array of the user's, and keeps none.
+
+    Step s is the state after s updates. Metrics belong to the newest state; those of states that `every` leaves out are
+    not stored. Names and shapes of metrics are fixed by the first `record` that has any (or when the first block is
+    written, 64 states or `flush_seconds` later); metrics that are not given are NaN.
+
+    A resumed run goes on from the last committed step L. The state at opening is taken for step L if what the file would
+    hold of it equals what the file holds, bit for bit; else it is stored as L + 1. With ``step=`` it is that step:
+    states up to L, which a training that went back to a checkpoint computes again, are passed over.
+
+    A recorder that is never closed is closed when it is collected or at exit, and its run marked as interrupted.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, pathlib
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> w = {"w": np.ones((2, 3))}
+    >>> with Recorder(pathlib.Path(folder.name) / "run.h5", w) as rec:
+    ...     for _ in range(10):
+    ...         rec.record(w, loss=float((w["w"] ** 2).sum()))
+    ...         w["w"] = 0.9 * w["w"]
+    >>> rec.step, rec.n_recorded
+    (9, 10)
+    >>> folder.cleanup()
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        state: Any,
+        *,
+        run: str = "run",
+        mode: str = "x",
+        resume: bool = False,
+        hparams: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        reference: str | None = None,
+        members: int | Sequence[Member] | None = None,
+        every: Any = 1,
+        include: str | Sequence[str] = (),
+        exclude: str | Sequence[str] = (),
+        store: str = "weights",
+        metric: str = "l1",
+        sketch: Sketch | None = None,
+        metrics: Mapping[str, tuple[int, ...]] | Iterable[str] | None = None,
+        kinds: Mapping[str, str] | None = None,
+        axes: Mapping[str, tuple[int, int]] | None = None,
+        wiring: Any = None,
+        compress: str | None = None,
+        durable: bool = False,
+        on_full: str = "block",
+        buffer_bytes: int = 256 * 2**20,
+        flush_seconds: float = 5.0,
+        flush_bytes: int = 64 * 2**20,
+        writer: str = "auto",
+        expected_steps: int | None = None,
+        step: int | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self._every = policy(every)
+        mappings = self._named(state)
+        table, stacked = member_table(mappings, members)
+        self._structure = Structure.of(
+            mappings, n_members=len(table), stacked=stacked, include=include, exclude=exclude
+        )
+        self._store, self.metric = store, metric
+        opening = Opening(
+            path=path,
+            run=run,
+            structure=self._structure,
+            members=table,
+            named=members is not None or any(m.reference >= 0 for m in table),
+            mode=mode,
+            resume=resume,
+            stored=store,
+            metric=metric,
+            sketch=sketch,
+            compress=compress,
+            durable=durable,
+        )
+        opening.describe(kinds, axes, wiring)
+        self.forecast: Forecast = opening.forecast(self._every.count(expected_steps))
+        if not quiet:
+            _log.info("%s: %s", os.fspath(path), self.forecast.words)
+        pace = opening.pace(writer, self._busy_cores(), on_full, buffer_bytes, flush_seconds, flush_bytes)
+        settings = {"every": _told(self._every), "store": store, "include": include, "exclude": exclude}
+        self._tape: Tape = opening.open(metrics, pace, settings, hparams, provenance, reference, mappings)
+        self._finalizer = weakref.finalize(self, Tape.finish, self._tape)
+        self._stored, self._before = False, opening.committed
+        self._passed = opening.last_step  # states up to here are in the file already
+        try:
+            self._open_with(state, opening, step)
+        except BaseException:
+            self.close(status="interrupted")
+            raise
+
+    def _open_with(self, state: Any, opening: Opening, step: int | None) -> None:
+        """Record the state at opening, or find it in the run that goes on."""
+        arrays = _waited(self._read(state))
+        self._opening: bytes | None = _digest(arrays)
+        kept = _waited(self._arrays(state)) if self._store == "distances" else arrays
+        self._step = opening.first_step(step, kept)
+        if self._step > self._passed:
+            self._tape.append(self._step, lambda: kept)
+            self._stored = True
+        else:
+            self._stored = self._step == self._passed and opening.tail_open
+
+    # ------------------------------------------------------------------------------------------------------ the seam
+
+    def _named(self, state: Any) -> list[Mapping[str, Any]]:
+        """Mappings name -> leaf, see the top of this module."""
+        if isinstance(state, Mapping):
+            return [state]
+        if isinstance(state, Sequence) and state and all(isinstance(one, Mapping) for one in state):
+            return list(state)
+        raise RecordingError(
+            f"a state is a mapping name -> array or a list of such mappings, one per member; got {type(state).__name__}. "
+            "For torch modules and JAX trees use recorders.torch and recorders.jax"
+        )
+
+    def _host(self, leaves: Sequence[Any]) -> list[np.ndarray] | Pending:
+        """The leaves as host arrays, see the top of this module."""
+        return list(leaves)
+
+    def _read(self, state: Any) -> list[np.ndarray] | Pending:
+        """The recorded arrays of a state, checked, see the top of this module."""
+        return self._host(self._structure.check(self._named(state)))
+
+    def _device_distances(self, state: Any) -> np.ndarray | None:
+        """Distances measured where the state lives, see the top of this module."""
+        return None
+
+    def _busy_cores(self) -> int:
+        """How many cores the training keeps busy."""
+        return 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the recorded parameters, in the order of the state."""
+        return self._structure.names
+
+    def _arrays(self, state: Any) -> list[np.ndarray] | Pending:
+        if self._store == "distances":
+            measured = self._device_distances(state)
+            if measured is not None:
+                return Measured([np.asarray(measured, np.float64)])
+        return self._read(state)
+
+    # --------------------------------------------------------------------------------------------- what the user calls
+
+    def record(self, state: Any = None, *, step: int | None = None, **metrics: Any) -> None:
+        """Record a state, metrics of the newest state, or both.
+
+        Parameters
+        ----------
+        state : as at opening, optional
+            The next state. The first one that equals the state at opening, bit for bit, is that state, so that loops
+            may record before or after the update.
+        step : int, optional
+            Its step; one more than the last if not given. The step of the newest state adds metrics only.
+        **metrics : float, 0-d array, or array (M,) or (M, k)
+            Of the state that they were computed from: the newest.
+
+        Raises
+        ------
+        ArchitectureError
+            If the state differs in names, shapes or dtypes from the first one.
+        RecordingError
+            If the recorder is closed or its writer has failed, a metric is new or has another shape, or steps go back.
+        """
+        began = time.perf_counter()
+        self._tape.check()
+        values = self._tape.metrics.parse(metrics)
+        if state is not None:
+            self._place(state, step)
+        elif step is not None and operator.index(step) != self._step:
+            raise RecordingError(f"record(step={step}) without a state: the newest state is that of step {self._step}")
+        self._tape.note(values, self._stored)
+        self._tape.meter.record_seconds += time.perf_counter() - began
+
+    def advance(self, state: Any, step: int | None = None) -> None:
+        """Say that an update was made; the state is stored if `every` says so. Optimiser hooks call this.
+
+        Parameters
+        ----------
+        state : as at opening
+            The state after the update.
+        step : int, optional
+            Its step; one more than the last if not given.
+
+        Raises
+        ------
+        ArchitectureError, RecordingError
+            As `record` does.
+        """
+        began = time.perf_counter()
+        self._tape.check()
+        self._opening = None
+        self._take(state, self._step + 1 if step is None else self._risen(step))
+        self._tape.meter.record_seconds += time.perf_counter() - began
+
+    def record_block(self, states: Any, step: int | Sequence[int] | None = None, **metrics: Any) -> None:
+        """Record k consecutive states at once.
+
+        Parameters
+        ----------
+        states : as at opening
+            Every array with a leading axis of k states (before the member axis, if there is one).
+        step : int or sequence of int, optional
+            Step of the first state, or of each; one more than the last if not given. As for `record`, a first state
+            that equals the state at opening is that state.
+        **metrics : array (k,), (k, M) or (k, M, j)
+            Metrics of each state.
+
+        Raises
+        ------
+        ArchitectureError, RecordingError
+            As `record` does.
+        """
+        began = time.perf_counter()
+        self._tape.check()
+        mappings = self._named(states)
+        shape = np.shape(mappings[0].get(self.names[0]))
+        if not shape:
+            raise ArchitectureError(f"{self.names[0]!r} needs a leading axis over the states of the block")
+        blocks = _waited(self._host(self._structure.check(mappings, lead=shape[:1])))
+        values = self._tape.metrics.parse(metrics, lead=shape[:1])
+        for i, at in enumerate(self._steps_of_block(blocks, shape[0], step)):
+            if at != self._step:
+                self._take_arrays([block[i] for block in blocks], at)
+            self._tape.note({name: value[i] for name, value in values.items()}, self._stored)
+        self._tape.meter.record_seconds += time.perf_counter() - began
+
+    def _steps_of_block(self, blocks: list[np.ndarray], k: int, step: int | Sequence[int] | None) -> list[int]:
+        if k and step is None:
+            first = self._step if self._is_opening([block[0] for block in blocks]) else self._step + 1
+            return list(range(first, first + k))
+        self._opening = None
+        if isinstance(step, Sequence | np.ndarray):
+            steps = [operator.index(s) for s in step]
+        else:
+            steps = list(range(operator.index(step or 0), operator.index(step or 0) + k))
+        if len(steps) != k or any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
+            raise RecordingError(f"a block of {k} states needs {k} rising steps, got {steps[:10]}")
+        return [self._risen(s) for s in steps]
+
+    def _place(self, state: Any, step: int | None) -> None:
+        """Find out which step a state is, and take it unless it was there."""
+        if step is not None:
+            self._opening = None
+            if self._risen(step) != self._step:
+                self._take(state, operator.index(step))
+        elif self._opening is None:
+            self._take(state, self._step + 1)
+        else:
+            arrays = _waited(self._read(state))
+            if not self._is_opening(arrays):
+                self._take(state, self._step + 1)
+
+    def _is_opening(self, arrays: list[np.ndarray]) -> bool:
+        """Whether this, the first state since opening, is the one at opening."""
+        known, self._opening = self._opening, None
+        return known is not None and known == _digest(arrays)
+
+    def _risen(self, step: int) -> int:
+        if operator.index(step) < self._step:
+            raise RecordingError(
+                f"step {step} comes after step {self._step}; steps rise. Record it as a run of its own"
+            )
+        return operator.index(step)
+
+    def _take(self, state: Any, step: int) -> None:
+        wanted = step > self._passed and self._every(step)
+        self._stored = wanted and self._tape.append(step, lambda: self._arrays(state))
+        self._step = step
+
+    def _take_arrays(self, arrays: list[np.ndarray], step: int) -> None:
+        wanted = step > self._passed and self._every(step)
+        self._stored = wanted and self._tape.append(step, lambda: arrays)
+        self._step = step
+
+    # ------------------------------------------------------------------------------------------------- what it knows
+
+    @property
+    def step(self) -> int:
+        """Step of the newest state, stored or not."""
+        return self._step
+
+    @property
+    def n_recorded(self) -> int:
+        """Number of states in the run, those before it was resumed included."""
+        return self._before + self._tape.meter.states
+
+    @property
+    def n_skipped(self) -> int:
+        """Number of states left out because no buffer was free."""
+        return self._tape.meter.skipped
+
+    @property
+    def overhead(self) -> dict[str, float | int]:
+        """What recording cost so far: seconds in all, in record, blocked; states, skipped, bytes."""
+        return self._tape.meter.as_dict()
+
+    def close(self, status: str = "complete") -> None:
+        """Write what is left and close the file; a second call does nothing.
+
+        Parameters
+        ----------
+        status : {"complete", "interrupted"}
+            What the file says of the run.
+
+        Raises
+        ------
+        RecordingError
+            If the last states could not be written.
+        """
+        self._finalizer.detach()
+        self._tape.close(status)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        try:
+            self.close(status="interrupted")
+        except RecordingError as second:
+            error.add_note(f"and while the recording was saved: {second}")
+
+
+def _waited(arrays: list[np.ndarray] | Pending) -> list[np.ndarray]:
+    if isinstance(arrays, Pending):
+        arrays.wait()
+        return arrays.arrays
+    return arrays
+
+
+def _digest(arrays: list[np.ndarray]) -> bytes:
+    seen = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        seen.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return seen.digest()
+
+
+def _told(every: Any) -> Any:
+    choose = getattr(every, "choose", None)
+    return {type(every).__name__: asdict(every) if choose is None else getattr(choose, "__name__", repr(choose))}

@@ -1,0 +1,164 @@
+"""Host buffers of whole blocks of states, laid out as the file's chunks, and the plan that copies a state into them.
+
+A state goes from the user's arrays into its row of the tiles by strided assignments and nothing else: no flat copy of
+the state is made on the way, and a full block is written chunk by chunk as it lies in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from recorders.structure import Structure, widen
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Host arrays that a device is still filling.
+
+    Attributes
+    ----------
+    arrays : list of ndarray
+        As `Recorder._host` returns them.
+    wait : callable
+        Blocks until the arrays are filled; called once.
+    """
+
+    arrays: list[np.ndarray]
+    wait: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of one array that fits into the tiles by one assignment.
+
+    Attributes
+    ----------
+    members : int or slice
+        Which members of the tiles.
+    chunks : int or slice
+        Which column chunks.
+    columns : slice
+        Which columns inside the chunks.
+    entries : slice
+        Which entries of the flattened array.
+    shape : tuple of int
+        Shape of the stretch: ([M,] [chunks,] columns).
+    """
+
+    members: int | slice
+    chunks: int | slice
+    columns: slice
+    entries: slice
+    shape: tuple[int, ...]
+
+
+def _cuts(offset: int, size: int, width: int, members: int | slice, lead: tuple[int, ...]) -> list[Segment]:
+    """Cut `size` entries at `offset` of the state: the rest of a chunk, whole chunks in one piece, a last beginning."""
+    pieces = []
+    at, end = offset, offset + size
+    while at < end:
+        chunk, column = divmod(at, width)
+        entries_from = at - offset
+        if column == 0 and end - at >= width:
+            n = (end - at) // width
+            at += n * width
+            shape = (*lead, n, width)
+            piece = Segment(members, slice(chunk, chunk + n), slice(0, width), slice(entries_from, at - offset), shape)
+        else:
+            n = min(end - at, width - column)
+            at += n
+            where = slice(column, column + n)
+            piece = Segment(members, chunk, where, slice(entries_from, at - offset), (*lead, n))
+        pieces.append(piece)
+    return pieces
+
+
+class CopyPlan:
+    """Where every array of a state goes in the tiles (M, n_column_chunks, rows, columns).
+
+    Parameters
+    ----------
+    structure : Structure
+        Of the states.
+    width : int
+        Columns of a chunk.
+    """
+
+    def __init__(self, structure: Structure, width: int) -> None:
+        self.structure = structure
+        self.parts: list[tuple[str, tuple[int, ...], list[Segment]]] = []
+        members: list[int | slice] = [slice(None)] if structure.stacked else list(range(structure.n_members))
+        for member in members:
+            lead = (structure.n_members,) if structure.stacked else ()
+            offset = 0
+            for shape, dtype in zip(structure.shapes, structure.dtypes, strict=True):
+                size = prod(shape)
+                cuts = _cuts(offset, size, width, member, lead)
+                self.parts.append((dtype, (*lead, size), cuts))
+                offset += size
+
+    def views(self, tiles: np.ndarray) -> list[list[np.ndarray]]:
+        """The places of every segment in `tiles`, all rows: arrays ([M,] [chunks,] rows, columns), part by part."""
+        return [[tiles[s.members, s.chunks, :, s.columns] for s in cuts] for _, _, cuts in self.parts]
+
+    def copy(self, arrays: Sequence[np.ndarray], views: list[list[np.ndarray]], row: int) -> None:
+        """Copy one state into row `row` of the tiles whose `views` are given."""
+        target = self.structure.dtype
+        for array, (dtype, flat_shape, cuts), places in zip(arrays, self.parts, views, strict=True):
+            flat = widen(array, dtype, target).reshape(flat_shape)
+            for cut, place in zip(cuts, places, strict=True):
+                place[..., row, :] = flat[..., cut.entries].reshape(cut.shape)
+
+
+@dataclass
+class Block:
+    """Up to `rows` consecutive stored states on their way to the file.
+
+    Attributes
+    ----------
+    start : int
+        Index of the first state in the run.
+    count : int
+        States captured so far.
+    written : int
+        States of this block that are committed in the file.
+    step : ndarray (rows,), int64
+        Step of each state.
+    metrics : dict of str to ndarray (rows, ...)
+        Float64, NaN where nothing was given.
+    kept : dict of str to ndarray
+        What is stored of the states: ``tiles``, ``distances`` or ``sketch``.
+    views : list
+        Places of the segments in the tiles (see `CopyPlan.views`).
+    pending : list
+        Device copies under way: (row, Pending).
+    metrics_changed : bool
+        True where a metric arrived for a state that is already committed.
+    """
+
+    start: int
+    step: np.ndarray
+    kept: dict[str, np.ndarray]
+    views: list[list[np.ndarray]] = field(default_factory=list)
+    metrics: dict[str, np.ndarray] = field(default_factory=dict)
+    count: int = 0
+    written: int = 0
+    pending: list[tuple[int, Pending]] = field(default_factory=list)
+    metrics_changed: bool = False
+
+    @property
+    def rows(self) -> int:
+        """How many states fit."""
+        return len(self.step)
+
+    def payload(self, count: int) -> dict[str, Any]:
+        """The first `count` states as arguments of `RunWriter.write`: small arrays copied, tiles as they are."""
+        small = {name: array[:count].copy() for name, array in self.kept.items() if name != "tiles"}
+        tiles = {"tiles": self.kept["tiles"]} if "tiles" in self.kept else {}
+        metrics = {name: array[:count].copy() for name, array in self.metrics.items()}
+        return {"step": self.step[:count].copy(), "metrics": metrics, **small, **tiles}

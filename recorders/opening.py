@@ -1,0 +1,328 @@
+"""Everything between the arguments of a recorder and its first state: members, tables, forecast, the file itself."""
+
+from __future__ import annotations
+
+import operator
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recorders.background import ON_FULL, Pace, Tape
+from recorders.buffers import Block
+from recorders.cost import Forecast
+from recorders.metrics import MetricTable
+from recorders.provenance import provenance
+from recorders.sketch import Sketch
+from recorders.storage import Distances, Sketches, Storage, Weights
+from recorders.structure import Structure
+from trajtools.store import (
+    ArchitectureError,
+    File,
+    Member,
+    NodeSet,
+    Parameter,
+    RecordingError,
+    RunNotFoundError,
+    RunWriter,
+    StreamLayout,
+    describe,
+)
+
+STORES = ("weights", "distances", "sketch")
+WRITERS = ("auto", "thread", "direct")
+
+
+def member_table(
+    mappings: Sequence[Mapping[str, Any]], members: int | Sequence[Member] | None
+) -> tuple[tuple[Member, ...], bool]:
+    """The members of a run, and whether they share a leading axis.
+
+    Parameters
+    ----------
+    mappings : sequence of mapping
+        The state at opening; `Twin` say by themselves what they are.
+    members : int, sequence of Member or None
+        As given by the user.
+
+    Returns
+    -------
+    members : tuple of Member
+        One per network.
+    stacked : bool
+        True where one mapping holds all of them.
+
+    Raises
+    ------
+    ArchitectureError
+        If numbers do not agree, or a twin has nothing before it that it could be a copy of.
+    """
+    given = None if members is None or hasattr(members, "__index__") else tuple(members)  # type: ignore[arg-type]
+    n = len(mappings) if members is None else len(given) if given is not None else operator.index(members)  # type: ignore[arg-type]
+    stacked = len(mappings) == 1 and members is not None
+    if n < 1 or (not stacked and n != len(mappings)):
+        raise ArchitectureError(f"members says {n} networks, the state holds {len(mappings)}")
+    if given is not None:
+        return given, stacked
+    if stacked:
+        return tuple(Member(f"member {i}") for i in range(n)), True
+    return _members_of(mappings), False
+
+
+def _members_of(mappings: Sequence[Mapping[str, Any]]) -> tuple[Member, ...]:
+    found = [getattr(mapping, "member", None) for mapping in mappings]
+    plain = found.count(None)
+    stem = "network" if plain == len(found) else "reference"
+    table: list[Member] = []
+    reference = -1
+    for i, member in enumerate(found):
+        if member is None:
+            reference = i
+            number = sum(m is None for m in found[:i])
+            table.append(Member(stem if plain == 1 else f"{stem} {number}"))
+        elif reference < 0:
+            raise ArchitectureError(
+                f"the state begins with {member.name!r}: put the network before its perturbed copies"
+            )
+        else:
+            name = member.name if plain == 1 else f"{table[reference].name} {member.name}"
+            taken = {m.name for m in table}
+            name = name if name not in taken else f"{name} ({i})"
+            table.append(replace(member, name=name, reference=reference))
+    return tuple(table)
+
+
+@dataclass
+class Opening:
+    """One opening of a run: what is known before the file is touched, and what was found in it."""
+
+    path: str | os.PathLike[str]
+    run: str
+    structure: Structure
+    members: tuple[Member, ...]
+    named: bool
+    mode: str
+    resume: bool
+    stored: str
+    metric: str
+    sketch: Sketch | None
+    compress: str | None
+    durable: bool
+    parameters: tuple[Parameter, ...] = ()
+    nodes: tuple[NodeSet, ...] = ()
+    committed: int = 0
+    last_step: int = -1
+    tail_open: bool = False
+    _storage: Storage | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.stored not in STORES:
+            raise RecordingError(f"store={self.stored!r}: it may be {', '.join(STORES)}")
+        if self.sketch is not None and self.stored != "sketch":
+            raise RecordingError(f"sketch={self.sketch} needs store='sketch', got store={self.stored!r}")
+        if self.stored == "sketch" and self.sketch is None:
+            self.sketch = Sketch(1024)
+
+    def describe(self, kinds: Any, axes: Any, wiring: Any) -> None:
+        """Fill the tables of parameters and nodes."""
+        chosen = set(self.structure.names)
+        kinds, axes = ({n: v for n, v in (given or {}).items() if n in chosen} for given in (kinds, axes))
+        self.parameters, self.nodes = describe(self.structure.described(), kinds=kinds, axes=axes, wiring=wiring)
+
+    @property
+    def layout(self) -> StreamLayout:
+        """Geometry of what is stored, before the file says so."""
+        s = self.structure
+        if self.stored == "weights":
+            return StreamLayout.choose(s.n_entries, s.n_members, s.dtype)
+        return StreamLayout.choose(self.sketch.k if self.sketch else 1, s.n_members, "float64")
+
+    def forecast(self, states: int | None) -> Forecast:
+        """Say what the run will take; refuse where it cannot fit.
+
+        Parameters
+        ----------
+        states : int or None
+            Number of states, where the training has a known end.
+
+        Returns
+        -------
+        Forecast
+            Of this run.
+
+        Raises
+        ------
+        RecordingError
+            If the disk is too small.
+        """
+        folder = Path(self.path).absolute().parent
+        if not folder.is_dir():
+            raise RecordingError(f"{folder} is no folder; make it first")
+        layout = self.layout
+        found = Forecast(layout.block_bytes // layout.rows, states, shutil.disk_usage(folder).free)
+        if found.bytes is not None and found.bytes > found.free_bytes and self.compress is None:
+            raise RecordingError(
+                f"the run will not fit on the disk: {found.words}. Record less: every=, include=, store='sketch'"
+            )
+        return found
+
+    def pace(
+        self, writer: str, busy: int, on_full: str, buffer_bytes: int, flush_seconds: float, flush_bytes: int
+    ) -> Pace:
+        """Settle buffers and times."""
+        if writer not in WRITERS:
+            raise RecordingError(f"writer={writer!r}: it may be {', '.join(WRITERS)}")
+        if on_full not in ON_FULL:
+            raise RecordingError(f"on_full={on_full!r}: it may be {', '.join(ON_FULL)}")
+        for name, value in (
+            ("buffer_bytes", buffer_bytes),
+            ("flush_seconds", flush_seconds),
+            ("flush_bytes", flush_bytes),
+        ):
+            if not value > 0:
+                raise RecordingError(f"{name}={value}: it must be positive")
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        return Pace(
+            threaded=writer == "thread" or (writer == "auto" and cores > busy),
+            on_full=on_full,
+            n_blocks=max(2, buffer_bytes // self.layout.block_bytes),
+            flush_seconds=flush_seconds,
+            flush_bytes=flush_bytes,
+            partial=self.compress is None,
+        )
+
+    def open(
+        self,
+        metrics: Mapping[str, tuple[int, ...]] | Iterable[str] | None,
+        pace: Pace,
+        settings: Mapping[str, Any],
+        hparams: Mapping[str, Any] | None,
+        given: Mapping[str, Any] | None,
+        reference: str | None,
+        mappings: Sequence[Mapping[str, Any]],
+    ) -> Tape:
+        """Create the run, or find it, and give the tape that fills it."""
+        table = MetricTable(self.structure.n_members, metrics)
+        storage = self._new_storage(self.layout)  # refuses what cannot be measured before the path is claimed
+        origin = provenance(settings, given)
+        made = _perturbations(mappings)
+        if made:
+            origin["perturbations"] = made
+        writer = self._resumed(origin) if self.resume else None
+        if writer is None:
+            writer = self._created(hparams, origin, reference)
+        if writer.layout != self.layout:
+            storage = self._new_storage(writer.layout)
+        self._storage = storage
+        self.committed, self.last_step = writer.committed, writer.last_step
+        return Tape(writer, storage, *self._block_to_go_on(writer, table, storage, pace))
+
+    def _new_storage(self, layout: StreamLayout) -> Storage:
+        if self.stored == "weights":
+            return Weights(self.structure, layout)
+        if self.sketch is not None:
+            return Sketches(self.structure, self.sketch, layout.rows)
+        return Distances(self.structure, self.members, self.metric, layout.rows)
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "parameters": self.parameters,
+            "members": self.members,
+            "dtype": self.structure.dtype,
+            "stored": self.stored,
+            "durable": self.durable,
+            "sketch": self.sketch.settings if self.sketch else None,
+            "distance_metric": self.metric if self.stored == "distances" else None,
+        }
+
+    def _created(self, hparams: Any, origin: dict[str, Any], reference: str | None) -> RunWriter:
+        return RunWriter.create(
+            self.path,
+            self.run,
+            nodes=self.nodes,
+            mode=self.mode,
+            hparams=hparams,
+            provenance=origin,
+            reference=reference,
+            compress=self.compress,
+            **self._common(),
+        )
+
+    def _resumed(self, origin: dict[str, Any]) -> RunWriter | None:
+        """The writer of the run that goes on; None where there is none."""
+        if not Path(self.path).exists():
+            return None
+        if not self.named:  # nobody said who the members are: they are who they were
+            with File(self.path) as file:
+                if self.run in file and len(file[self.run].members) == len(self.members):
+                    self.members = file[self.run].members
+        try:
+            return RunWriter.resume(self.path, self.run, provenance=origin, **self._common())
+        except RunNotFoundError:
+            return None
+
+    def _block_to_go_on(
+        self, writer: RunWriter, table: MetricTable, storage: Storage, pace: Pace
+    ) -> tuple[MetricTable, Pace, Block]:
+        block = storage.new_block(writer.committed)
+        if writer.metrics is not None:
+            new = [name for name in table.shapes if name not in writer.metrics]
+            if new:
+                raise RecordingError(f"the run records {sorted(writer.metrics)}; it takes no new metrics {new}")
+            table = MetricTable(self.structure.n_members, writer.metrics)
+        tail = writer.tail
+        if writer.committed:
+            writer.begin(writer.metrics)
+            table.fixed = True
+            block.metrics = table.new_rows(block.rows)
+        if tail is not None:
+            self.tail_open = True
+            block.start, block.count, block.written = tail.start, tail.count, tail.count
+            block.step[: tail.count] = tail.step
+            for name, values in tail.metrics.items():
+                block.metrics[name][: tail.count] = values
+            if tail.tiles is not None:
+                block.kept["tiles"][:] = tail.tiles
+            for name, array in (("distances", tail.distances), ("sketch", tail.sketch)):
+                if array is not None:
+                    block.kept[name][: tail.count] = array
+        return table, pace, block
+
+    def first_step(self, given: int | None, arrays: list[np.ndarray]) -> int:
+        """Step of the state at opening; see the notes of `Recorder`."""
+        if given is not None and operator.index(given) < 0:
+            raise RecordingError(f"step={given}: steps count updates from 0")
+        if given is not None:
+            return operator.index(given)
+        if not self.committed:
+            return 0
+        assert self._storage is not None
+        probe = self._storage.new_block(0)
+        self._storage.put(probe, 0, arrays)
+        with File(self.path) as file:
+            last = file[self.run]
+            at = slice(self.committed - 1, self.committed)
+            if self.stored == "weights":
+                there = np.asarray(last.weights[at])
+                tiles = probe.kept["tiles"][:, :, 0]
+                here = tiles.reshape(1, self.structure.n_members, -1)[..., : self.structure.n_entries]
+            else:
+                there = np.asarray(last.sketch[at] if self.stored == "sketch" else last.distances[at])
+                here = probe.kept[self.stored][:1]
+        same = there.shape == here.shape and there.tobytes() == here.astype(there.dtype, copy=False).tobytes()
+        return self.last_step if same else self.last_step + 1
+
+
+def _perturbations(mappings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """How the twins of a state were made, each `perturb` once."""
+    found: list[dict[str, Any]] = []
+    for mapping in mappings:
+        made = getattr(mapping, "made", None)
+        if made and made not in found:
+            found.append(made)
+    return found

@@ -1,0 +1,256 @@
+"""The structure of the states of a run: names, shapes, dtypes, members; fixed at opening, checked at every state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from trajtools.store import ArchitectureError, RecordingError, SelectionError
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+def dtype_name(leaf: Any) -> str:
+    """NumPy's name of the dtype of an array of any framework (``torch.bfloat16`` is ``bfloat16``)."""
+    dtype = leaf.dtype
+    return getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+
+
+def common_dtype(names: Iterable[str]) -> str:
+    """The smallest dtype that holds every value of the named dtypes exactly.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names out of `FLOATS`.
+
+    Returns
+    -------
+    str
+        One of `FLOATS`; float32 for float16 with bfloat16, neither of which holds the other.
+    """
+    found = set(names)
+    if len(found) == 1:
+        return found.pop()
+    return "float64" if "float64" in found else "float32"
+
+
+def native_dtype(name: str) -> np.dtype[Any]:
+    """The NumPy dtype that the file holds for a dtype name: bfloat16 is kept as its bits in uint16."""
+    return np.dtype(np.uint16 if name == "bfloat16" else name)
+
+
+def widen(array: np.ndarray, source: str, target: str) -> np.ndarray:
+    """The values of `array`, of dtype name `source`, in a form that can be assigned to tiles of dtype name `target`.
+
+    Parameters
+    ----------
+    array : ndarray
+        Host array; bfloat16 as `ml_dtypes` array or as its bits in uint16.
+    source, target : str
+        Dtype names; `target` holds `source` exactly.
+
+    Returns
+    -------
+    ndarray
+        `array` itself, its bits, or a widened copy.
+    """
+    if source != "bfloat16":
+        return array
+    bits = array.view(np.uint16)
+    if target == "bfloat16":
+        return bits
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def select(names: Sequence[str], include: str | Sequence[str], exclude: str | Sequence[str]) -> list[str]:
+    """The names that match a glob of `include` (none given: all) and none of `exclude`, in their order.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of the parameters.
+    include, exclude : str or sequence of str
+        Globs (``*``, ``?``, ``[...]``; case-sensitive; ``*`` matches dots too).
+
+    Returns
+    -------
+    list of str
+        The selection.
+
+    Raises
+    ------
+    SelectionError
+        If a glob matches no name, or nothing is left.
+    """
+    include, exclude = ([given] if isinstance(given, str) else list(given) for given in (include, exclude))
+    for glob in [*include, *exclude]:
+        if not any(fnmatchcase(name, glob) for name in names):
+            raise SelectionError(f"no parameter matches {glob!r}; the parameters are {listed(names)}")
+    chosen = [
+        name
+        for name in names
+        if (not include or any(fnmatchcase(name, glob) for glob in include))
+        and not any(fnmatchcase(name, glob) for glob in exclude)
+    ]
+    if not chosen:
+        raise SelectionError(f"include and exclude together leave no parameter of {listed(names)}")
+    return chosen
+
+
+def listed(names: Iterable[str], limit: int = 20) -> str:
+    """Names for a message, cut after `limit` of them."""
+    found = list(names)
+    more = f", ... ({len(found)} in all)" if len(found) > limit else ""
+    return ", ".join(map(repr, found[:limit])) + more
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What every state of the run must look like.
+
+    Attributes
+    ----------
+    all_names : tuple of str
+        Every name of a state, in order, also those that are not recorded.
+    names, shapes, dtypes : tuple
+        Of the recorded parameters; shapes without the member axis, dtypes by name.
+    n_members : int
+        Number of networks in a state.
+    stacked : bool
+        True where one mapping holds all members on a leading axis, False where every member has a mapping.
+    """
+
+    all_names: tuple[str, ...]
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
+    n_members: int
+    stacked: bool
+
+    @classmethod
+    def of(
+        cls,
+        mappings: Sequence[Mapping[str, Any]],
+        *,
+        n_members: int,
+        stacked: bool,
+        include: str | Sequence[str] = (),
+        exclude: str | Sequence[str] = (),
+    ) -> Structure:
+        """Read the structure of the first state.
+
+        Parameters
+        ----------
+        mappings : sequence of mapping
+            One per member, or one with a leading member axis on every leaf.
+        n_members : int
+            Number of members.
+        stacked : bool
+            True for the leading member axis.
+        include, exclude : str or sequence of str
+            Globs, see `select`.
+
+        Returns
+        -------
+        Structure
+            Of the selected parameters.
+
+        Raises
+        ------
+        ArchitectureError, SelectionError, RecordingError
+            If members differ, a glob matches nothing, or an entry is no real floating-point array.
+        """
+        first = mappings[0]
+        names = select(list(first), include, exclude)
+        shapes = []
+        for name in names:
+            shape = tuple(first[name].shape)
+            if stacked and (not shape or shape[0] != n_members):
+                raise ArchitectureError(
+                    f"{name!r} has shape {shape}; with members={n_members} and one mapping every array needs a leading "
+                    f"axis of {n_members}"
+                )
+            shapes.append(shape[1:] if stacked else shape)
+            if dtype_name(first[name]) not in FLOATS:
+                raise RecordingError(
+                    f"{name!r} is {dtype_name(first[name])}; a state holds {', '.join(FLOATS)}. "
+                    f"Leave it out with exclude=({name!r},), or convert it in a copy of the mapping"
+                )
+        if sum(map(prod, shapes)) == 0:
+            raise RecordingError(f"the selected parameters hold no entry at all: {listed(names)}")
+        dtypes = tuple(dtype_name(first[name]) for name in names)
+        made = cls(tuple(first), tuple(names), tuple(shapes), dtypes, n_members, stacked)
+        made.check(mappings)
+        return made
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype of the stored state."""
+        return common_dtype(self.dtypes)
+
+    @property
+    def n_entries(self) -> int:
+        """P, the number of entries of one network."""
+        return sum(map(prod, self.shapes))
+
+    def described(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name -> (shape, dtype name), as `trajtools.parameters.describe` takes them."""
+        return {n: (s, d) for n, s, d in zip(self.names, self.shapes, self.dtypes, strict=True)}
+
+    def check(self, mappings: Sequence[Mapping[str, Any]], lead: tuple[int, ...] = ()) -> list[Any]:
+        """The leaves of the recorded parameters, member by member, after checking names, shapes and dtypes.
+
+        Parameters
+        ----------
+        mappings : sequence of mapping
+            A state, see `of`.
+        lead : tuple of int
+            Extra leading axes of every leaf (of a block of states).
+
+        Returns
+        -------
+        list
+            Leaves in the order of the plan: member by member, parameter by parameter.
+
+        Raises
+        ------
+        ArchitectureError
+            If anything differs from the first state.
+        """
+        expected = 1 if self.stacked else self.n_members
+        if len(mappings) != expected:
+            raise ArchitectureError(f"this state has {len(mappings)} members, the run was opened with {expected}")
+        extra = (*lead, self.n_members) if self.stacked else lead
+        leaves = []
+        for member, mapping in enumerate(mappings):
+            if len(mapping) != len(self.all_names) or not all(name in mapping for name in self.all_names):
+                self._refuse_names(member, mapping)
+            for name, shape, dtype in zip(self.names, self.shapes, self.dtypes, strict=True):
+                leaf = mapping[name]
+                if tuple(leaf.shape) != (*extra, *shape) or dtype_name(leaf) != dtype:
+                    self._refuse(member, name, leaf, (*extra, *shape), dtype)
+                leaves.append(leaf)
+        return leaves
+
+    def _refuse_names(self, member: int, mapping: Mapping[str, Any]) -> None:
+        gone = [name for name in self.all_names if name not in mapping]
+        new = [name for name in mapping if name not in self.all_names]
+        words = [f"lacks {listed(gone)}"] * bool(gone) + [f"has the new {listed(new)}"] * bool(new)
+        raise ArchitectureError(
+            f"the state of member {member} {' and '.join(words)}; the parameters of a run are fixed when the recorder "
+            "opens. Record a changed network as a run of its own: Recorder(path, state, run=..., mode='a')"
+        )
+
+    @staticmethod
+    def _refuse(member: int, name: str, leaf: Any, shape: tuple[int, ...], dtype: str) -> None:
+        raise ArchitectureError(
+            f"{name!r} of member {member} is {dtype_name(leaf)} of shape {tuple(leaf.shape)}; the run was opened with "
+            f"{dtype} of shape {shape}. Record a changed network as a run of its own: "
+            "Recorder(path, state, run=..., mode='a')"
+        )
