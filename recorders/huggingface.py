@@ -1,0 +1,68 @@
+"""A callback for the Trainer of transformers over `recorders.torch`: every optimiser step is recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recorders.torch import Recorder
+from trajtools.store import MissingDependencyError
+
+
+class RecorderHooks:
+    """What `RecorderCallback` adds to transformers' TrainerCallback: it records a training.
+
+    Use it as ``Trainer(..., callbacks=[RecorderCallback("run.h5", run="seed=0")])``.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    **options : object
+        What `recorders.torch.Recorder` takes. Without ``optimizer=``, any optimiser of the model is followed, because
+        the Trainer wraps its own.
+
+    Notes
+    -----
+    The metrics are what the Trainer logs: ``loss``, its mean since the last log, and ``learning_rate``; they stand at
+    the state after the last update that they cover. ``logging_steps=1`` gives a loss for every state.
+    """
+
+    def __init__(self, path: Any, **options: Any) -> None:
+        super().__init__()
+        self.path = path
+        self.options = options
+        self.recorder: Recorder | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Open the file: the weights are loaded and on their device now."""
+        self.recorder = Recorder(self.path, model, **{"optimizer": "any", **self.options})
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Record what was logged of the training; summaries at its end have no loss of their own."""
+        if self.recorder is not None and logs and "loss" in logs:
+            nan = float("nan")
+            self.recorder.record(loss=float(logs["loss"]), learning_rate=float(logs.get("learning_rate", nan)))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the file."""
+        recorder, self.recorder = self.recorder, None
+        if recorder is not None:
+            recorder.close()
+
+
+def _callback_class() -> Any:
+    """Give the base class of transformers' callbacks."""
+    try:
+        from transformers import TrainerCallback
+    except ImportError as error:
+        raise MissingDependencyError("recorders.huggingface needs transformers: pip install transformers") from error
+    return TrainerCallback
+
+
+def __getattr__(name: str) -> Any:
+    # The class needs its framework, this module does not: it is made when it is first asked for.
+    if name != "RecorderCallback":
+        raise AttributeError(f"recorders.huggingface has no {name!r}; it has RecorderCallback")
+    made = type(name, (RecorderHooks, _callback_class()), {"__doc__": RecorderHooks.__doc__, "__module__": __name__})
+    globals()[name] = made
+    return made

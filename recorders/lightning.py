@@ -1,0 +1,84 @@
+"""A Lightning callback over `recorders.torch`: every optimiser step of a fit is recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recorders.torch import Recorder
+from trajtools.store import MissingDependencyError
+
+
+class RecorderHooks:
+    """What `RecorderCallback` adds to Lightning's Callback: it records a fit.
+
+    Use it as ``Trainer(callbacks=[RecorderCallback("run.h5", run="lr=0.1")])``.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    **options : object
+        What `recorders.torch.Recorder` takes. Without ``optimizer=``, the trainer's optimisers are followed.
+
+    Notes
+    -----
+    The metric ``loss`` belongs to the state that it was computed from; over accumulated batches it is their mean.
+    An exception in the fit leaves a valid file whose run is marked as interrupted.
+    """
+
+    def __init__(self, path: Any, **options: Any) -> None:
+        super().__init__()
+        self.path = path
+        self.options = options
+        self.recorder: Recorder | None = None
+        self._loss: Any = 0.0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Open the file: the weights are loaded and on their device now."""
+        self.recorder = Recorder(self.path, pl_module, **{"optimizer": list(trainer.optimizers), **self.options})
+
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
+        """Gather the loss; Lightning has divided it by the number of accumulated batches."""
+        self._loss = self._loss + loss.detach()
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Record the loss of the state that is about to be updated."""
+        if self.recorder is not None:
+            self.recorder.record(loss=self._loss)
+        self._loss = 0.0
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Close the file."""
+        self._close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Close the file and mark the run as interrupted."""
+        self._close(exception)
+
+    def _close(self, exception: BaseException | None = None) -> None:
+        recorder, self.recorder = self.recorder, None
+        if recorder is not None:
+            recorder.__exit__(type(exception) if exception else None, exception, None)
+
+
+def _callback_class() -> Any:
+    """Give Lightning's Callback, from either of its two packages."""
+    try:
+        from lightning.pytorch.callbacks import Callback
+    except ImportError:
+        try:
+            from pytorch_lightning.callbacks import Callback
+        except ImportError as error:
+            raise MissingDependencyError(
+                "recorders.lightning needs Lightning: pip install lightning (or pytorch-lightning)"
+            ) from error
+    return Callback
+
+
+def __getattr__(name: str) -> Any:
+    # The class needs its framework, this module does not: it is made when it is first asked for.
+    if name != "RecorderCallback":
+        raise AttributeError(f"recorders.lightning has no {name!r}; it has RecorderCallback")
+    made = type(name, (RecorderHooks, _callback_class()), {"__doc__": RecorderHooks.__doc__, "__module__": __name__})
+    globals()[name] = made
+    return made

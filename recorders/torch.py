@@ -1,0 +1,329 @@
+"""Record the training of torch modules: by the optimiser's step hook, by hand, or under any trainer.
+
+The door to torch: `Recorder`, `perturb`, `Twins`. Nothing of the user's is changed: no train/eval switch, no draw from
+a generator, no gradient, no write; the trained weights are bit-identical with and without a recorder.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+from recorders import recorder as framework_free
+from recorders.buffers import Pending
+from recorders.opening import member_table
+from recorders.torch_modules import Walk, describe, refuse_sharded, roles, unwrap
+from recorders.torch_transfer import HostReader, distances
+from recorders.torch_twins import MARK, Twins, perturb
+from recorders.twins import Twin
+from trajtools.store import ArchitectureError, RecordingError
+
+__all__ = ["Recorder", "Twins", "perturb"]
+
+
+class Recorder(framework_free.Recorder):
+    """Records the trainable parameters of a module, or of several that train in lock-step.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    state : torch.nn.Module, list of them, Twins, or {name: Tensor}
+        One network; members of one run (``[model, *perturb(model, ...)]``); twins, which are then recorded at every
+        step by themselves; or tensors, with a leading member axis where `members` is given
+        (``torch.func.stack_module_state``). torch.compile and DistributedDataParallel are looked through.
+    optimizer : torch.optim.Optimizer, list of them, "any" or None
+        Every step of it stores a state. Of several, a state is stored after each step of the last one in the list.
+        "any": every step of any optimiser that owns a parameter of the state, wherever a trainer made it.
+        None: `record` stores the state.
+    learning_rate : bool or None
+        Record the learning rates of the optimiser along with the metrics, as ``learning_rate`` (several parameter
+        groups: ``learning_rate_0``, ...). None: yes where one optimiser is given.
+    every_rank : bool
+        Under torch.distributed only rank 0 records and the others get a recorder that does nothing, because data
+        parallel ranks hold equal weights. True: this rank trains a network of its own and records it to its own path.
+    **options : object
+        Everything else that `recorders.Recorder` takes: ``run``, ``hparams``, ``every``, ``include``, ``store``, ...
+
+    Raises
+    ------
+    ArchitectureError
+        If the model is sharded (FSDP, DTensor), has nothing to train, or is not what the optimiser trains.
+    RecordingError
+        As `recorders.Recorder` does.
+
+    Notes
+    -----
+    The state is what has ``requires_grad`` when the recorder opens, tied weights once; frozen parameters and aliases
+    are listed in the provenance. A parameter that is frozen later stays in the state. One that is unfrozen later
+    would move unseen, so that the next state is refused: open the recorder while everything that will ever train is
+    unfrozen.
+
+    An update is a call of ``optimizer.step`` that went through: accumulated micro-batches count once, steps skipped by
+    a GradScaler not at all, LBFGS once for all its inner iterates. A copied optimiser (``copy.deepcopy``) has lost
+    the hook: the recorder warns when it is closed. Optimisers that run inside the backward pass, one for each
+    parameter, fire once each: record those by hand.
+
+    On CUDA a state is cloned on the device, and the clone is moved to pinned memory on a stream of its own; see
+    `recorders.torch_transfer.CudaReader`.
+    """
+
+    def __new__(cls, path: str | PathLike[str], state: Any, *, every_rank: bool = False, **_: Any) -> Self:  # noqa: D102
+        return object.__new__(cls if every_rank or _is_first_rank() else _OtherRank)  # type: ignore[return-value]
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        state: nn.Module | Sequence[nn.Module] | Twins | Mapping[str, Tensor],
+        *,
+        optimizer: Optimizer | Sequence[Optimizer] | str | None = None,
+        learning_rate: bool | None = None,
+        every_rank: bool = False,
+        **options: Any,
+    ) -> None:
+        del every_rank  # told to __new__
+        self._handles: list[Any] = []
+        self._updates = self._calls = 0
+        self._by_hook = optimizer is not None or isinstance(state, Twins)
+        self._optimizers = _optimizers(optimizer, state)
+        self._with_rate = len(self._optimizers) == 1 if learning_rate is None else learning_rate
+        if self._with_rate and not self._optimizers:
+            raise RecordingError("learning_rate=True needs optimizer=: without it there is nobody to ask for the rate")
+        self._state = _simplest(state)
+        self._walks = [Walk(model) for model in _modules(self._state)]
+        self._reader = HostReader()
+        if self._walks:
+            first = self._walks[0].model
+            found = roles(first)
+            options.setdefault("kinds", {name: role.kind for name, role in found.items()})
+            options.setdefault("axes", {n: (role.source_axis, role.target_axis) for n, role in found.items()})
+            options["provenance"] = {**_provenance(first), **(options.get("provenance") or {})}
+        if isinstance(state, Twins):
+            options["members"] = list(state.members)
+            options.setdefault("metrics", {"loss": (len(state),)})
+            options["provenance"]["perturbation"] = state.made
+            state.attach(self)
+        self._members = options.get("members")
+        try:
+            super().__init__(path, self._state, **options)
+        except BaseException:
+            if isinstance(state, Twins):
+                state.attach(None)
+            raise
+        self._hook_up(optimizer)
+
+    # -- reading a state, as recorders.recorder asks for it
+
+    def _named(self, state: Any) -> list[Mapping[str, Any]]:
+        """Mapping name -> parameter for each member."""
+        if isinstance(state, Twins):
+            return [state.state]
+        if isinstance(state, Mapping):
+            return [state]
+        models = [unwrap(model) for model in ([state] if isinstance(state, nn.Module) else state)]
+        if len(models) != len(self._walks) or any(m is not w.model for m, w in zip(models, self._walks, strict=True)):
+            self._walks = [Walk(model) for model in _simplest(models)]
+        return [_with_member(walk.named(), walk.model) for walk in self._walks]
+
+    def _host(self, leaves: Sequence[Tensor]) -> list[np.ndarray] | Pending:
+        """Host arrays of the leaves, or the promise of them."""
+        return self._reader.read(leaves)
+
+    def _device_distances(self, state: Any) -> np.ndarray | None:
+        """Distances of the twins, measured on the device: only M numbers travel."""
+        mappings = self._named(state)
+        if not all(leaf.is_cuda for mapping in mappings for leaf in mapping.values()):
+            return None
+        references = [member.reference for member in member_table(mappings, self._members)[0]]
+        return distances(mappings, self.names, references, self.metric)
+
+    def _busy_cores(self) -> int:
+        """How many cores the training keeps busy."""
+        leaves = [leaf for mapping in self._named(self._state) for leaf in mapping.values()]
+        return 1 if all(leaf.is_cuda for leaf in leaves) else torch.get_num_threads()
+
+    # -- hooks
+
+    def _hook_up(self, optimizer: Any) -> None:
+        """Let the optimiser tell of every step."""
+        if isinstance(optimizer, str):
+            self._handles.append(register_optimizer_step_post_hook(self._after_any))
+        elif self._optimizers:
+            self._handles.append(self._optimizers[-1].register_step_post_hook(self._after_step))
+
+    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """Store the state that the step has made; the signature is torch's."""
+        self._updates += 1
+        self.advance(self._state)
+
+    def _after_any(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """Do the same for any optimiser of the process, if it trains this state."""
+        if _owns(optimizer, self._state):
+            self._after_step(optimizer, args, kwargs)
+
+    # -- what the user calls
+
+    def record(self, state: Any = None, *, step: int | None = None, **metrics: Any) -> None:
+        """Record metrics of the current state; without an optimiser, the state as well.
+
+        Parameters
+        ----------
+        state : torch.nn.Module, list of them, {name: Tensor} or None
+            None: the one that the recorder was opened with.
+        step : int or None
+            Number of updates behind this state; None: one more than the last, see `recorders.Recorder.record`.
+        **metrics : float or Tensor
+            Numbers, or one per member. Tensors are read, never changed.
+        """
+        self._calls += 1
+        if state is None and not self._by_hook:
+            state = self._state
+        if self._with_rate:
+            metrics = {**self._rates(), **metrics}
+        super().record(state, step=step, **metrics)
+
+    def _rates(self) -> dict[str, float]:
+        """Learning rates of the parameter groups, as they stand."""
+        rates = [float(group["lr"]) for group in self._optimizers[0].param_groups]
+        if len(rates) == 1:
+            return {"learning_rate": rates[0]}
+        return {f"learning_rate_{i}": rate for i, rate in enumerate(rates)}
+
+    def close(self, *args: Any, **kwargs: Any) -> None:
+        """Let go of the optimiser, write what is left and close the file.
+
+        Parameters
+        ----------
+        *args, **kwargs : object
+            As `recorders.Recorder.close` takes them.
+
+        Warns
+        -----
+        UserWarning
+            If `record` was called again and again while the optimiser never stepped.
+        """
+        watched = bool(self._handles)
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        if isinstance(self._state, Twins):
+            self._state.attach(None)
+        super().close(*args, **kwargs)
+        if watched and not self._updates and self._calls > 1:
+            warnings.warn(
+                f"record() was called {self._calls} times but the optimiser given to the recorder never stepped, so "
+                "only the first state is in the file. Was the optimiser copied, or made anew, after the opening? "
+                'Give the one that steps, or optimizer="any"',
+                stacklevel=2,
+            )
+
+
+class _OtherRank(Recorder):
+    """What the ranks behind the first hold: every call does nothing."""
+
+    def __init__(self, path: Any, state: Any, **options: Any) -> None:
+        del path, state, options
+
+    step = property(lambda self: 0)  # type: ignore[assignment]
+    n_recorded = property(lambda self: 0)  # type: ignore[assignment]
+    n_skipped = property(lambda self: 0)  # type: ignore[assignment]
+    names = property(lambda self: ())  # type: ignore[assignment]
+    overhead = property(lambda self: {})  # type: ignore[assignment]
+
+    def record(self, *args: Any, **metrics: Any) -> None:
+        """Do nothing."""
+
+    advance = record_block = close = record  # type: ignore[assignment]
+
+
+def _is_first_rank() -> bool:
+    """Whether this process is the one that records."""
+    distributed = torch.distributed
+    return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() != 0)
+
+
+def _simplest(state: Any) -> Any:
+    """The state without shells: a list of modules, twins, or a mapping."""
+    if isinstance(state, Twins):
+        return state
+    if isinstance(state, Mapping):
+        return state
+    models = [state] if isinstance(state, nn.Module) else list(state)
+    for model in models:
+        if not isinstance(model, nn.Module):
+            raise ArchitectureError(
+                "a state is a torch module, a list of modules, Twins or a mapping name -> Tensor; "
+                f"got {type(model).__name__}"
+            )
+        refuse_sharded(model)
+    return [unwrap(model) for model in models]
+
+
+def _modules(state: Any) -> list[nn.Module]:
+    """The modules that make up a state; none for a mapping."""
+    if isinstance(state, Twins):
+        return [state.models[0]]
+    return [] if isinstance(state, Mapping) else state
+
+
+def _with_member(named: dict[str, Any], model: nn.Module) -> Mapping[str, Any]:
+    """A mapping that says how the member was made, as the framework-free twins do."""
+    mark = getattr(model, MARK, None)
+    return named if mark is None else Twin(named, member=mark.member, made=mark.made)
+
+
+def _optimizers(given: Any, state: Any) -> list[Any]:
+    """The optimisers to listen to; checked to train the state."""
+    if given is None or isinstance(given, str):
+        if isinstance(given, str) and given != "any":
+            raise RecordingError(f'optimizer={given!r}: give the optimiser, a list of them, "any" or None')
+        return []
+    if isinstance(state, Twins):
+        raise RecordingError("twins tell of their steps by themselves: leave optimizer= out")
+    found = [_innermost(one) for one in ([given] if isinstance(given, Optimizer) else given)]
+    for one in found:
+        if not isinstance(one, Optimizer):
+            raise RecordingError(f"optimizer= takes torch.optim.Optimizer, got {type(one).__name__}")
+    if found and not any(_owns(one, state) for one in found):
+        raise ArchitectureError(
+            "the optimiser trains no parameter of this model. Was the model replaced after the optimiser was made? "
+            "Make the optimiser from model.parameters() of the model that is recorded"
+        )
+    return found
+
+
+def _innermost(optimizer: Any) -> Any:
+    """The torch optimiser inside the wrappers of trainers."""
+    while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def _owns(optimizer: Any, state: Any) -> bool:
+    """Whether the optimiser trains a parameter of the state."""
+    if isinstance(state, Mapping):
+        leaves: Iterable[Any] = state.values()
+    else:
+        models = [state] if isinstance(state, nn.Module) else state
+        leaves = (parameter for model in models for parameter in model.parameters())
+    ours = {id(leaf) for leaf in leaves}
+    return any(id(parameter) in ours for group in optimizer.param_groups for parameter in group["params"])
+
+
+def _provenance(model: nn.Module) -> dict[str, Any]:
+    """What torch adds to the provenance of a run."""
+    return {
+        "torch": {
+            "threads": torch.get_num_threads(),
+            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+            "device": str(next(model.parameters()).device),
+            **describe(model),
+        }
+    }

@@ -1,0 +1,282 @@
+"""What a torch module tells about its parameters: names, aliases, kinds and axes. Reads only, changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from trajtools.store import ArchitectureError
+
+NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    *((nn.RMSNorm,) if hasattr(nn, "RMSNorm") else ()),
+)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+SHARDED = ("FullyShardedDataParallel", "FSDPModule")
+
+
+@dataclass(frozen=True)
+class Role:
+    """What the entries of one parameter are in the graph.
+
+    Attributes
+    ----------
+    kind : str
+        One of `trajtools.parameters.KINDS`.
+    source_axis, target_axis : int
+        Axes that run over the source and the target units; -1 where there is none.
+    """
+
+    kind: str
+    source_axis: int = -1
+    target_axis: int = -1
+
+
+BIAS = Role("bias", -1, 0)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Give the module that the user wrote, without the shells of torch.compile and data parallelism.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Any module, wrapped or not.
+
+    Returns
+    -------
+    torch.nn.Module
+        The innermost module; it shares its parameters with `model`.
+    """
+    shells = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+    while True:
+        if isinstance(model, shells):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod
+        else:
+            return model
+
+
+def clean(name: str) -> str:
+    """Strip what torch.compile adds to the names of compiled submodules.
+
+    Parameters
+    ----------
+    name : str
+        A parameter's name.
+
+    Returns
+    -------
+    str
+        The name in the module as the user wrote it.
+    """
+    return name.replace("_orig_mod.", "")
+
+
+def refuse_sharded(model: nn.Module) -> None:
+    """Refuse a model whose parameters do not lie whole in this process.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model to be recorded.
+
+    Raises
+    ------
+    ArchitectureError
+        If the model is sharded (FSDP, DTensor), not yet initialised (lazy modules), or on the meta device.
+    """
+    for module in model.modules():
+        if any(cls.__name__ in SHARDED for cls in type(module).__mro__):
+            raise ArchitectureError(
+                f"the module {type(module).__name__} is sharded (FSDP): no process holds the whole state. "
+                "Record the unsharded model (DDP records on rank 0), or gather the state on rank 0 with "
+                "torch.distributed.checkpoint.state_dict.get_model_state_dict(full_state_dict=True, cpu_offload=True) "
+                "and hand it to recorders.Recorder as {name: array}"
+            )
+    for name, parameter in model.named_parameters():
+        words = _why_not_whole(parameter)
+        if words:
+            raise ArchitectureError(f"parameter {name!r} {words}")
+
+
+def _why_not_whole(parameter: nn.Parameter) -> str:
+    """Say why this parameter cannot be read, with the way out; empty where it can."""
+    if hasattr(parameter, "device_mesh"):
+        return (
+            "is a DTensor: it is spread over several processes. Gather it on rank 0 with .full_tensor() (or "
+            "get_model_state_dict(full_state_dict=True)) and hand {name: array} to recorders.Recorder"
+        )
+    if isinstance(parameter, nn.parameter.UninitializedParameter):
+        return "is lazy and has no shape yet: run one batch through the model before the recorder opens"
+    if parameter.is_meta:
+        return "is on the meta device and has no values: materialise the model with .to_empty(device=...) first"
+    return ""
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """List the parameters that make up the state: trainable ones, tied ones once, in the module's order.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The unwrapped model.
+
+    Returns
+    -------
+    dict of str to torch.nn.Parameter
+        The parameters themselves, not copies.
+
+    Raises
+    ------
+    ArchitectureError
+        If there is nothing to train.
+    """
+    found = {clean(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not found:
+        raise ArchitectureError(
+            f"{type(model).__name__} has no parameter with requires_grad=True: there is no state to record. "
+            "Open the recorder after the layers to be trained have been unfrozen"
+        )
+    return found
+
+
+def describe(model: nn.Module) -> dict[str, list[str] | dict[str, str]]:
+    """Say what of the model is not in the state of its own: frozen parameters and aliases of tied ones.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The unwrapped model.
+
+    Returns
+    -------
+    dict
+        ``frozen``: names of the parameters left out; ``aliases``: other name of a tied parameter -> name in the state.
+    """
+    first: dict[int, str] = {}
+    aliases: dict[str, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        known = first.setdefault(id(parameter), clean(name))
+        if known != clean(name):
+            aliases[clean(name)] = known
+    frozen = [clean(name) for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    return {"frozen": frozen, "aliases": aliases}
+
+
+def roles(model: nn.Module) -> dict[str, Role]:
+    """Say for every parameter what it is, from the type of the module that owns it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The unwrapped model.
+
+    Returns
+    -------
+    dict of str to Role
+        One entry for each name of `trainable`.
+    """
+    owners = {
+        clean(f"{prefix}.{name}" if prefix else name): (module, name)
+        for prefix, module in model.named_modules()
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    found = {}
+    for name, parameter in trainable(model).items():
+        module, short = owners[name]
+        found[name] = _role(module, short, parameter)
+    return found
+
+
+def _role(module: nn.Module, name: str, parameter: nn.Parameter) -> Role:
+    """What the parameter `name` of `module` is."""
+    if isinstance(module, NORMS):
+        return Role("norm")
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        return BIAS if name.startswith("bias") else Role("recurrent", 1, 0)
+    if "bias" in name:
+        return BIAS if parameter.ndim == 1 else Role("bias")
+    if not name.endswith("weight"):
+        # weight_g and the like: pieces of a kernel that some parametrization puts together
+        return Role("other")
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return Role("embedding", 0, 1)
+    if isinstance(module, CONVOLUTIONS + TRANSPOSED):
+        # A grouped kernel names its channels only within the group: no axis runs over all source units.
+        if module.groups != 1:
+            return Role("conv")
+        return Role("conv", 0, 1) if isinstance(module, TRANSPOSED) else Role("conv", 1, 0)
+    if isinstance(module, nn.Linear | nn.MultiheadAttention):
+        return Role("dense", 1, 0)
+    if type(module).__name__ == "Conv1D" and parameter.ndim == 2:
+        # The transformers package writes dense layers as (source, target) under this name.
+        return Role("dense", 0, 1)
+    return Role("other")
+
+
+class Walk:
+    """The state of one module, read many times: as `trainable`, but walking the module only when it has changed.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The unwrapped model. What is trainable now is the state from now on.
+
+    Raises
+    ------
+    ArchitectureError
+        If there is nothing to train.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._names = frozenset(trainable(model))
+        self._look()
+
+    def _look(self) -> None:
+        """Note every place of the module tree that could later hold something else."""
+        places = [
+            (module._parameters, key, child)
+            for module in self.model.modules()
+            for key, child in module._parameters.items()
+        ]
+        places += [
+            (module._modules, key, child) for module in self.model.modules() for key, child in module._modules.items()
+        ]  # type: ignore[misc]
+        self._places = places
+        self._counts = [(module._parameters, len(module._parameters)) for module in self.model.modules()]
+        self._counts += [(module._modules, len(module._modules)) for module in self.model.modules()]  # type: ignore[misc]
+        every = {clean(name): parameter for name, parameter in self.model.named_parameters()}
+        self._named = {name: parameter for name, parameter in every.items() if name in self._names}
+        self._outside = {name: parameter for name, parameter in every.items() if name not in self._names}
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """Give the parameters that are the state.
+
+        Returns
+        -------
+        dict of str to torch.nn.Parameter
+            Names as at the start; the recorder checks whether some are gone.
+
+        Raises
+        ------
+        ArchitectureError
+            If a parameter outside the state has been unfrozen.
+        """
+        same = all(place.get(key) is child for place, key, child in self._places)
+        if not (same and all(len(place) == count for place, count in self._counts)):
+            self._look()
+        for name, parameter in self._outside.items():
+            if parameter.requires_grad:
+                raise ArchitectureError(
+                    f"parameter {name!r} was frozen when the recorder opened and is trainable now: it would move "
+                    "without being recorded. Open the recorder while everything that will ever train has "
+                    "requires_grad=True, and freeze afterwards"
+                )
+        return self._named

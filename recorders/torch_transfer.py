@@ -1,0 +1,240 @@
+"""Tensors to host arrays and back, bit for bit; from CUDA through pinned buffers on a stream of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recorders.buffers import Pending
+from trajtools.store import MissingDependencyError
+
+
+def host_view(tensor: Tensor) -> np.ndarray:
+    """See a tensor in host memory as an array, without a copy; bfloat16 as its bits.
+
+    Parameters
+    ----------
+    tensor : Tensor, any shape
+        On the CPU.
+
+    Returns
+    -------
+    ndarray, same shape
+        Shares its memory; uint16 for bfloat16.
+    """
+    tensor = tensor.detach()
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def to_host(tensors: Iterable[Tensor]) -> list[np.ndarray]:
+    """Copy tensors from any device into arrays of their own dtype.
+
+    Parameters
+    ----------
+    tensors : iterable of Tensor
+        Anywhere.
+
+    Returns
+    -------
+    list of ndarray
+        Contiguous copies; bfloat16 as `ml_dtypes.bfloat16`.
+
+    Raises
+    ------
+    MissingDependencyError
+        If there is bfloat16 and `ml_dtypes` is not installed.
+    """
+    arrays = []
+    for tensor in tensors:
+        array = np.array(host_view(tensor.cpu()), order="C")
+        arrays.append(array.view(_bfloat16()) if tensor.dtype == torch.bfloat16 else array)
+    return arrays
+
+
+def from_host(array: np.ndarray, tensor: Tensor) -> None:
+    """Write an array into a tensor of the same shape and dtype, wherever it lives.
+
+    Parameters
+    ----------
+    array : ndarray
+        As `to_host` makes them.
+    tensor : Tensor, same shape
+        Overwritten.
+    """
+    if tensor.dtype == torch.bfloat16:
+        values = torch.from_numpy(np.ascontiguousarray(array).view(np.uint16)).view(torch.bfloat16)
+    else:
+        values = torch.from_numpy(np.ascontiguousarray(array))
+    tensor.copy_(values.reshape(tensor.shape))
+
+
+def _bfloat16() -> Any:
+    """NumPy's idea of bfloat16, which comes with JAX but not with torch."""
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError as error:
+        raise MissingDependencyError(
+            "perturbing bfloat16 weights needs the package ml_dtypes: pip install ml_dtypes"
+        ) from error
+    return bfloat16
+
+
+class _Slot:
+    """One set of buffers: a copy on the device, a pinned copy on the host, and the events between them."""
+
+    def __init__(self, leaves: Sequence[Tensor], devices: Iterable[torch.device]) -> None:
+        self.staged = [torch.empty(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in leaves]
+        self.pinned = [torch.empty(leaf.shape, dtype=leaf.dtype, pin_memory=True) for leaf in leaves]
+        self.arrays = [host_view(pinned) for pinned in self.pinned]
+        self.done = {device: torch.cuda.Event() for device in devices}
+
+    def wait(self) -> None:
+        """Block until the host copy is whole."""
+        for event in self.done.values():
+            event.synchronize()
+
+
+class CudaReader:
+    """Copies states off CUDA devices while the training goes on.
+
+    Parameters
+    ----------
+    leaves : sequence of Tensor
+        The state; later states have the same shapes, dtypes and devices.
+
+    Notes
+    -----
+    The state is first cloned on the device, in the stream of the training: at device bandwidth this takes about a
+    hundredth of the transfer, and from then on the training may overwrite its weights in any way, with or without an
+    optimiser. A stream of its own then moves the clone into pinned memory while the next passes run. The price is
+    two copies of the state on the device, because one may still be on its way when the next is taken.
+    """
+
+    def __init__(self, leaves: Sequence[Tensor]) -> None:
+        self.devices = sorted({leaf.device for leaf in leaves if leaf.device.type == "cuda"}, key=str)
+        self.streams = {device: torch.cuda.Stream(device) for device in self.devices}
+        with torch.inference_mode(False):  # buffers made in inference mode could not be written outside it
+            self.slots = [_Slot(leaves, self.devices) for _ in range(2)]
+        self.turn = 0
+
+    def read(self, leaves: Sequence[Tensor]) -> Pending:
+        """Start to copy a state.
+
+        Parameters
+        ----------
+        leaves : sequence of Tensor
+            As given at the start.
+
+        Returns
+        -------
+        Pending
+            Host arrays, and the function that waits for them.
+        """
+        slot = self.slots[self.turn]
+        self.turn = 1 - self.turn
+        with torch.no_grad():
+            for device in self.devices:
+                training = torch.cuda.current_stream(device)
+                # The clone below must not overwrite what the last transfer out of this slot still reads.
+                training.wait_event(slot.done[device])
+                mine = [i for i, leaf in enumerate(leaves) if leaf.device == device]
+                torch._foreach_copy_([slot.staged[i] for i in mine], [leaves[i].detach() for i in mine])
+                side = self.streams[device]
+                side.wait_stream(training)
+                with torch.cuda.stream(side):
+                    for i in mine:
+                        slot.pinned[i].copy_(slot.staged[i], non_blocking=True)
+                    slot.done[device].record(side)
+            for pinned, leaf in zip(slot.pinned, leaves, strict=True):
+                if leaf.device.type != "cuda":
+                    pinned.copy_(leaf.detach())
+        return Pending(slot.arrays, slot.wait)
+
+    def fits(self, leaves: Sequence[Tensor]) -> bool:
+        """Say whether a state still lies where the first one lay.
+
+        Parameters
+        ----------
+        leaves : sequence of Tensor
+            The state.
+
+        Returns
+        -------
+        bool
+            False after ``model.to(another device)``.
+        """
+        return all(a.device == b.device for a, b in zip(self.slots[0].staged, leaves, strict=True))
+
+
+class HostReader:
+    """Gives states as host arrays in the cheapest way that the device of the leaves allows."""
+
+    def __init__(self) -> None:
+        self._cuda: CudaReader | None = None
+
+    def read(self, leaves: Sequence[Tensor]) -> list[np.ndarray] | Pending:
+        """Give one state.
+
+        Parameters
+        ----------
+        leaves : sequence of Tensor
+            The state, in the order of the run.
+
+        Returns
+        -------
+        list of ndarray or Pending
+            Views of the weights where they are in host memory, to be copied at once; Pending for CUDA.
+        """
+        if any(leaf.device.type == "cuda" for leaf in leaves):
+            if self._cuda is None or not self._cuda.fits(leaves):
+                self._cuda = CudaReader(leaves)
+            return self._cuda.read(leaves)
+        # Other accelerators (mps, xpu) have no streams in common: a plain, blocking copy.
+        return [host_view(leaf if leaf.device.type == "cpu" else leaf.cpu()) for leaf in leaves]
+
+
+def distances(
+    mappings: Sequence[Mapping[str, Tensor]], names: Iterable[str], references: Sequence[int], metric: str
+) -> np.ndarray:
+    """Measure how far members are from their references, on the device where they live.
+
+    Parameters
+    ----------
+    mappings : sequence of mapping
+        One per member, or one whose tensors have a leading member axis.
+    names : iterable of str
+        The parameters that count.
+    references : sequence of int
+        Index of the reference of each member; -1 for none.
+    metric : {"l1", "l2", "linf", "rms"}
+        As `recorders.storage.Distances` defines them.
+
+    Returns
+    -------
+    ndarray of float64, shape (M,)
+        NaN for members without a reference. Differences and sums are taken in float64.
+    """
+    found = np.full(len(references), np.nan)
+    names = list(names)
+
+    def member(i: int, name: str) -> Tensor:
+        leaf = mappings[0][name][i] if len(mappings) == 1 else mappings[i][name]
+        return leaf.detach().double()
+
+    for i, reference in enumerate(references):
+        if reference < 0:
+            continue
+        gaps = [(member(i, name) - member(reference, name)).abs() for name in names]
+        if metric == "linf":
+            found[i] = max(float(gap.max()) for gap in gaps if gap.numel())
+        elif metric == "l1":
+            found[i] = float(torch.stack([gap.sum() for gap in gaps]).sum())
+        else:
+            squares = float(torch.stack([gap.square().sum() for gap in gaps]).sum())
+            entries = sum(gap.numel() for gap in gaps)
+            found[i] = (squares / entries if metric == "rms" else squares) ** 0.5
+    return found
