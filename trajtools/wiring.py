@@ -1,0 +1,410 @@
+"""Which nodes the entries of each parameter connect: the rules, where neither the framework nor the user says it.
+
+Plain names, shapes and sizes in and out; `trajtools.parameters.describe` makes the tables of them. The rules are
+written down there, once, for the user.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from trajtools.errors import ArchitectureError, SelectionError
+
+Shape = tuple[int, ...]
+Axes = tuple[int, int]  # source axis, target axis; -1 for none
+Ends = tuple[str, str]  # source set, target set
+
+BIAS_NODE = "bias"
+INPUT = "input"
+NOWHERE: Axes = (-1, -1)
+KERNELS = ("dense", "conv", "recurrent", "embedding")
+
+_BIAS = re.compile(r"bias(es)?|(^|_)[bB]_?\d*$|^[bB](?=[_\d]|[hxio]+$)")
+_WEIGHT = re.compile(r"weights?|kernels?")
+_LETTER = re.compile(r"^[wWbB]")
+_SCALE = re.compile(r"^(weight|scale|gamma|beta)$")
+_NORM = re.compile(r"norm|^bn_?\d*$|^ln(_\w+|\d*)$", re.IGNORECASE)
+_RECURRENT = re.compile(r"_hh|_ih|recurrent")
+_HIDDEN_TO_HIDDEN = re.compile(r"_hh|recurrent|(^|\.)h[figonrz]?\.(kernel|weight)$")
+_INPUT_TO_HIDDEN = re.compile(r"_ih|(^|\.)i[figonrz]?\.(kernel|weight)$")
+_GATE = re.compile(r"^[hi][figonrz]?$")
+
+
+def connect(
+    shapes: Mapping[str, Shape],
+    kinds: Mapping[str, str],
+    axes: Mapping[str, Axes],
+    wiring: Mapping[str, tuple[str, str] | None],
+) -> tuple[dict[str, Ends], dict[str, Axes], dict[str, int]]:
+    """Say for every parameter which node sets it connects, along which of its axes.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        Name to shape, in the order of the state.
+    kinds : mapping of str to str
+        Name to kind, for every name.
+    axes : mapping of str to tuple of int
+        Source and target axis, for every name; -1 for none.
+    wiring : mapping of str to tuple of str or None
+        What the user says: name or glob to (source, target), or to None for "no edges".
+
+    Returns
+    -------
+    ends : dict of str to tuple of str
+        Source and target set, of those that are edges.
+    axes : dict of str to tuple of int
+        As used; (-1, -1) for those that are no edges.
+    sizes : dict of str to int
+        Node sets and their sizes, in the order of the layers, the bias node last.
+
+    Raises
+    ------
+    SelectionError
+        If the wiring names a parameter that does not exist.
+    ArchitectureError
+        If the sizes do not fit.
+    """
+    graph = _Graph(shapes, kinds, axes, _spread(wiring, list(shapes)))
+    for name in shapes:
+        if kinds[name] != "bias":
+            graph.place(name)
+    for name in shapes:
+        if kinds[name] == "bias":
+            graph.place(name)
+    sizes = {n: s for n, s in graph.sizes.items() if n != BIAS_NODE}
+    if BIAS_NODE in graph.sizes:
+        sizes[BIAS_NODE] = graph.sizes[BIAS_NODE]
+    return graph.ends, graph.used, sizes
+
+
+def infer_kinds(shapes: Mapping[str, Shape], given: Mapping[str, str]) -> dict[str, str]:
+    """Kind of every parameter: as given, else from its name and its number of axes.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        Name to shape, in the order of the state.
+    given : mapping of str to str
+        What is known.
+
+    Returns
+    -------
+    dict of str to str
+        One of `trajtools.parameters.KINDS` for every name.
+    """
+    kinds = {name: given.get(name) or _kernel_kind(name, shape) for name, shape in shapes.items()}
+    groups: dict[str, list[str]] = {}
+    for name in shapes:
+        groups.setdefault(_split(name)[0], []).append(name)
+    for name, shape in shapes.items():
+        if kinds[name]:
+            continue
+        prefix, short = _split(name)
+        kernels = [n for n in groups[prefix] if kinds[n] in KERNELS]
+        if len(shape) == 1 and _in_norm(prefix, short, bool(kernels)):
+            kinds[name] = "norm"
+        elif len(shape) == 1 and (_BIAS.search(short) or any(shape[0] in shapes[n] for n in kernels)):
+            kinds[name] = "bias"
+        else:
+            kinds[name] = "other"
+    for names in groups.values():
+        # A bias beside a scale and no kernel shifts a normalised activity: it is part of the norm.
+        found = {kinds[n] for n in names}
+        if "norm" in found and not found & set(KERNELS):
+            kinds.update({n: "norm" for n in names if kinds[n] == "bias" and n not in given})
+    return kinds
+
+
+def infer_axes(shapes: Mapping[str, Shape], kinds: Mapping[str, str], given: Mapping[str, Axes]) -> dict[str, Axes]:
+    """Source and target axis of every parameter: as given, else (in, out), unless the biases fit (out, in) alone.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        Name to shape, in the order of the state.
+    kinds : mapping of str to str
+        Name to kind.
+    given : mapping of str to tuple of int
+        What is known; checked against the shapes.
+
+    Returns
+    -------
+    dict of str to tuple of int
+        For every name; -1 where there is no such axis.
+
+    Raises
+    ------
+    ArchitectureError
+        If a given axis does not exist.
+    """
+    for name, axis in given.items():
+        if name in shapes and not all(-1 <= a < len(shapes[name]) for a in axis):
+            raise ArchitectureError(f"axes {axis} of {name!r} do not exist: its shape is {shapes[name]}")
+    axes = {name: _default_axes(kinds[name], len(shape)) for name, shape in shapes.items()}
+    flipped = {name: _flipped(kinds[name], len(shape)) for name, shape in shapes.items()}
+    votes = set()
+    for name, kernel in _partners(kinds).items():
+        if len(shapes[name]) != 1 or kernel in given:
+            continue
+        size, ways = shapes[name][0], (axes[kernel], flipped[kernel])
+        fits, fits_flipped = (way != NOWHERE and shapes[kernel][way[1]] == size for way in ways)
+        if fits != fits_flipped:
+            votes.add(fits_flipped)
+            if fits_flipped:
+                axes[kernel] = flipped[kernel]
+    if votes == {True}:
+        axes.update({n: a for n, a in flipped.items() if a != NOWHERE})
+    axes.update({n: a for n, a in given.items() if n in shapes})
+    return axes
+
+
+class _Graph:
+    """The graph while it is being put together: `place` is called kernel by kernel, then bias by bias."""
+
+    def __init__(
+        self,
+        shapes: Mapping[str, Shape],
+        kinds: Mapping[str, str],
+        axes: Mapping[str, Axes],
+        wired: Mapping[str, Ends | None],
+    ) -> None:
+        self.shapes, self.kinds, self.axes, self.wired = shapes, kinds, axes, wired
+        self.ends: dict[str, Ends] = {}
+        self.used: dict[str, Axes] = dict.fromkeys(shapes, NOWHERE)
+        self.sizes: dict[str, int] = {}
+        self._because: dict[str, str] = {}  # node set -> parameter that gave it its size
+        self._target: dict[str, str] = {}  # kernel -> set that its biases end at
+        self._current: str | None = None  # the set that the last layer ends at
+        self._begun = False
+        self._order = {name: index for index, name in enumerate(shapes)}
+        self._kernel = _partners(kinds)
+        kernels = [n for n in shapes if kinds[n] in KERNELS]
+        prefixes = [_split(n)[0] for n in kernels]
+        self._labels = {n: p if p and prefixes.count(p) == 1 else n for n, p in zip(kernels, prefixes, strict=True)}
+
+    def place(self, name: str) -> None:
+        """Give the parameter its ends."""
+        kind = self.kinds[name]
+        if name in self.wired:
+            self._place_wired(name, self.wired[name])
+        elif kind == "bias":
+            self._place_bias(name)
+        elif kind in KERNELS and name not in self._target:
+            if -1 in self.axes[name]:
+                self._place_unknown(name)
+            elif kind == "recurrent":
+                self._place_cell(name)
+            else:
+                self._place_kernel(name)
+            self._begun = True
+
+    def _place_kernel(self, name: str) -> None:
+        source, target = self._counts(name)
+        if self.kinds[name] == "embedding":
+            start = self._declare(f"{self._label(name)}:vocabulary", source, name)
+        else:
+            start = self._start(name, source)
+        self._join(name, start, self._declare(self._label(name), target, name))
+        self._current = self._target[name]
+
+    def _place_cell(self, first: str) -> None:
+        """Place all kernels of a recurrent cell: they share the set of hidden units, which the cell ends at."""
+        members = [
+            n
+            for n in self.shapes
+            if self.kinds[n] == "recurrent"
+            and n not in self.wired
+            and -1 not in self.axes[n]
+            and _cell(n) == _cell(first)
+        ]
+        loops = [n for n in members if _hidden_to_hidden(n, *self._counts(n))]
+        hidden = self._counts(loops[0])[0] if loops else self._counts(first)[1]
+        cell, before = _cell(first) or self._label(first), self._current
+        # Without a kernel from the input, the units of the layer before are the ones that loop.
+        own = before if before and len(loops) == len(members) and self.sizes[before] == hidden else cell
+        inputs = {n: self._start(n, self._counts(n)[0]) for n in members if n not in loops}
+        self._declare(own, hidden, (loops or members)[0])
+        for name in members:
+            target = self._counts(name)[1]
+            end = own if target == hidden else self._declare(f"{cell}:gates", target, name)
+            self._join(name, inputs.get(name, own), end)
+        self._current = own
+
+    def _place_unknown(self, name: str) -> None:
+        """Leave out a kernel whose axes run over no whole node set, but let its biases say what it ends at."""
+        biases = [bias for bias, kernel in self._kernel.items() if kernel == name]
+        self._current = None
+        if biases and len(self.shapes[biases[0]]) == 1:
+            self._current = self._declare(self._label(name), self.shapes[biases[0]][0], biases[0])
+            self._target[name] = self._current
+
+    def _place_bias(self, name: str) -> None:
+        if len(self.shapes[name]) != 1 or self.axes[name] == NOWHERE:
+            return
+        size = self.shapes[name][0]
+        prefix = _split(name)[0]
+        beside = [n for n in self._target if _split(n)[0] == prefix]
+        before = [n for n in beside if self._order[n] < self._order[name]][::-1]
+        after = [n for n in beside if self._order[n] > self._order[name]]
+        own = [self._kernel[name]] if name in self._kernel else []
+        fitting = [n for n in (*own, *before, *after) if n in self._target and self.sizes[self._target[n]] == size]
+        if fitting:
+            target = self._target[fitting[0]]
+        else:
+            target = self._declare(self._free(prefix or name), size, name)
+        self._declare(BIAS_NODE, 1, name)
+        self.ends[name], self.used[name] = (BIAS_NODE, target), (-1, 0)
+
+    def _place_wired(self, name: str, ends: Ends | None) -> None:
+        if ends is None:
+            return
+        axes, shape = self.axes[name], self.shapes[name]
+        if self.kinds[name] == "bias" or len(shape) == 1:
+            axes = (-1, 0)
+        elif -1 in axes:
+            axes = (len(shape) - 2, len(shape) - 1)
+        if not shape:
+            raise ArchitectureError(f"wiring of {name!r}: a single number connects no nodes; wire it to None")
+        source, target = (1 if a < 0 else shape[a] for a in axes)
+        for node_set, size in zip(ends, (source, target), strict=True):
+            if self.sizes.get(node_set, size) != size:
+                raise ArchitectureError(
+                    f"wiring of {name!r}: its shape {shape} connects {source} -> {target} nodes, but {node_set!r} has "
+                    f"{self.sizes[node_set]} nodes by {self._because[node_set]!r}; name a set of {size} nodes, "
+                    "or a new one"
+                )
+            self._declare(node_set, size, name)
+        self.ends[name], self.used[name] = ends, axes
+        if self.kinds[name] != "bias":
+            self._target[name] = self._current = ends[1]
+            self._begun = True
+
+    def _start(self, name: str, size: int) -> str:
+        """Set that a layer reads: the one before where the sizes agree, else one of its own."""
+        if not self._begun:
+            return self._declare(INPUT, size, name)
+        if self._current is not None and self.sizes[self._current] == size:
+            return self._current
+        return self._declare(f"{self._label(name)}:in", size, name)
+
+    def _join(self, name: str, source: str, target: str) -> None:
+        self.ends[name], self.used[name] = (source, target), self.axes[name]
+        self._target[name] = target
+
+    def _declare(self, node_set: str, size: int, name: str) -> str:
+        known = self.sizes.setdefault(node_set, size)
+        if known != size:
+            raise ArchitectureError(
+                f"node set {node_set!r} has {known} nodes by {self._because[node_set]!r}, but {size} by {name!r}; "
+                f"say what {name!r} connects with wiring={{{name!r}: (source, target)}}"
+            )
+        self._because.setdefault(node_set, name)
+        return node_set
+
+    def _counts(self, name: str) -> tuple[int, int]:
+        source, target = self.axes[name]
+        return self.shapes[name][source], self.shapes[name][target]
+
+    def _label(self, name: str) -> str:
+        label = self._labels[name]
+        return f"{label}:out" if label in (INPUT, BIAS_NODE) else label
+
+    def _free(self, label: str) -> str:
+        return f"{label}:out" if label in (INPUT, BIAS_NODE) or label in self.sizes else label
+
+
+def _spread(wiring: Mapping[str, tuple[str, str] | None], names: Sequence[str]) -> dict[str, Ends | None]:
+    """What the user says, name by name: an exact name wins over a glob, a later glob over an earlier one."""
+    wired: dict[str, Ends | None] = {}
+    for glob, ends in sorted(wiring.items(), key=lambda item: item[0] in names):
+        matched = [glob] if glob in names else [n for n in names if fnmatchcase(n, glob)]
+        if not matched:
+            raise SelectionError(f"wiring names {glob!r}, which no parameter matches; they are {', '.join(names[:20])}")
+        if ends is not None and (len(ends) != 2 or isinstance(ends, str) or not all(isinstance(e, str) for e in ends)):
+            raise SelectionError(f"wiring of {glob!r} is {ends!r}; it must be (source, target), two names, or None")
+        wired.update(dict.fromkeys(matched, None if ends is None else (ends[0], ends[1])))
+    return wired
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Split into the layer's path and the parameter's own short name: ``fc.weight`` -> ``fc``, ``weight``."""
+    prefix, _, short = name.removesuffix(":0").replace("/", ".").rpartition(".")
+    return prefix, short
+
+
+def _tag(short: str) -> str:
+    """What a short name says beside "weight" or "bias": ``b1`` -> ``1``, ``bias_ih_l0`` -> ``_ih_l0``."""
+    tag = _WEIGHT.sub("", re.sub(r"bias(es)?", "", short))
+    return _LETTER.sub("", tag) if tag == short else tag
+
+
+def _partners(kinds: Mapping[str, str]) -> dict[str, str]:
+    """The kernel that each bias belongs to: the one in its layer that is called as it is, or the only one."""
+    layers: dict[str, list[str]] = {}
+    for name, kind in kinds.items():
+        if kind in KERNELS:
+            layers.setdefault(_split(name)[0], []).append(name)
+    partners = {}
+    for name in (n for n, kind in kinds.items() if kind == "bias"):
+        prefix, short = _split(name)
+        beside = layers.get(prefix, [])
+        found = [n for n in beside if _tag(_split(n)[1]) == _tag(short)] or beside
+        if len(found) == 1:
+            partners[name] = found[0]
+    return partners
+
+
+def _cell(name: str) -> str:
+    """The recurrent cell that a kernel belongs to: gates, and torch's ``_ih`` and ``_hh``, are pieces of one."""
+    prefix, short = _split(name)
+    parent, _, last = prefix.rpartition(".")
+    if _GATE.search(last):
+        return parent or last
+    layer = re.search(r"_[ih]h_?(.*)$", short)
+    number = layer[1] if layer else re.sub(r"^.*?(\d*)$", r"\1", short)
+    return ".".join(part for part in (prefix, number) if part)
+
+
+def _hidden_to_hidden(name: str, source: int, target: int) -> bool:
+    """Whether a recurrent kernel starts at the hidden units: its name says so, else it is square."""
+    if _INPUT_TO_HIDDEN.search(name):
+        return False
+    return bool(_HIDDEN_TO_HIDDEN.search(name)) or source == target
+
+
+def _kernel_kind(name: str, shape: Shape) -> str:
+    """Kind of an array of two axes or more by its name and shape; empty where it is no kernel."""
+    if len(shape) < 2 or _BIAS.search(_split(name)[1]):
+        return ""
+    if len(shape) == 2:
+        if "embed" in name.lower():
+            return "embedding"
+        return "recurrent" if _RECURRENT.search(name) else "dense"
+    if len(shape) == 4 or (len(shape) in (3, 5) and "conv" in name.lower()):
+        return "conv"
+    return ""
+
+
+def _in_norm(prefix: str, short: str, has_kernel: bool) -> bool:
+    """Whether a parameter that is no kernel belongs to a normalisation."""
+    if _NORM.search(prefix.rpartition(".")[2]) or short in ("scale", "gamma", "beta"):
+        return True
+    return not has_kernel and bool(_SCALE.search(short))
+
+
+def _default_axes(kind: str, ndim: int) -> Axes:
+    if kind == "bias":
+        return (-1, 0) if ndim == 1 else NOWHERE
+    if kind == "conv" and ndim >= 3:
+        return (ndim - 2, ndim - 1)
+    return (0, 1) if kind in KERNELS and ndim == 2 else NOWHERE
+
+
+def _flipped(kind: str, ndim: int) -> Axes:
+    """Axes of a kernel that is stored as (out, in, ...)."""
+    if (kind == "conv" and ndim >= 3) or (kind in ("dense", "recurrent") and ndim == 2):
+        return (1, 0)
+    return NOWHERE
