@@ -19,12 +19,15 @@ from trajtools.errors import (
     UnknownNameError,
     UnsafeFileError,
 )
-from trajtools.parameters import KINDS, NOISES, Member, NodeSet, Parameter
+from trajtools.parameters import KINDS, NOISES, Member, NodeSet, Parameter, describe
 from trajtools.store.dtypes import promote, stored_dtype, widen
+from trajtools.store.files import File
 from trajtools.store.geometry import StreamLayout
-from trajtools.store.reader import File, Run
+from trajtools.store.repairing import Repair, repair
 from trajtools.store.resuming import Tail
+from trajtools.store.runs import Run
 from trajtools.store.states import StoredArray, StoredStates
+from trajtools.store.validation import Problem, validate
 from trajtools.store.writer import RunWriter
 
 __all__ = [
@@ -40,6 +43,8 @@ __all__ = [
     "MissingDependencyError",
     "NodeSet",
     "Parameter",
+    "Problem",
+    "Repair",
     "PerturbationError",
     "RecordingError",
     "Run",
@@ -55,10 +60,13 @@ __all__ = [
     "TrajtoolsError",
     "UnknownNameError",
     "UnsafeFileError",
+    "describe",
     "open",
     "promote",
+    "repair",
     "stored_dtype",
+    "validate",
     "widen",
 ]
 
-open = File  # noqa: A001
+open = File

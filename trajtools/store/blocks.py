@@ -1,4 +1,4 @@
-"""Reading rectangles out of a (T, M, P) dataset, however rows and columns are chosen, without touching more chunks than needed."""
+"""Reading rectangles out of a (T, M, P) dataset, however rows and columns are chosen, each chunk once."""
 
 from __future__ import annotations
 
@@ -117,5 +117,7 @@ def read(
 
 
 def _grid(rows: Any, members: Any, columns: Any, shape: tuple[int, ...]) -> Any:
-    axes = [np.arange(n)[a] if isinstance(a, slice) else a for a, n in zip((rows, members, columns), shape, strict=True)]
+    axes = [
+        np.arange(n)[a] if isinstance(a, slice) else a for a, n in zip((rows, members, columns), shape, strict=True)
+    ]
     return np.ix_(*axes)

@@ -1,7 +1,7 @@
 """The writer's open HDF5 file, which can be let go of without another byte reaching the disk.
 
-HDF5 flushes what it holds when a file is closed, and when a process ends. After a failed write, and in a forked child, that
-must not happen: the file on disk is consistent as it is, and the parent goes on writing it.
+HDF5 flushes what it holds when a file is closed, and when a process ends. After a failed write, and in a forked child,
+that must not happen: the file on disk is consistent as it is, and the parent goes on writing it.
 """
 
 from __future__ import annotations

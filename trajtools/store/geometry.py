@@ -1,4 +1,4 @@
-"""How a (T, M, P) stream of states is cut into chunks, and how a block of states lies in memory before it is written."""
+"""How a (T, M, P) stream of states is cut into chunks, and how a block of states lies in memory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BLOCK_BYTES = 64 * 2**20
 class StreamLayout:
     """Geometry of one tiled dataset of shape (T, n_members, n_parameters).
 
-    Chunks are ``(rows, 1, columns)``. A *block* is `rows` consecutive states of all members; a *tile* is one chunk of a
-    block. In memory a block is an array (n_members, n_column_chunks, rows, columns), so that each tile is contiguous and
-    goes to disk as it is.
+    Chunks are ``(rows, 1, columns)``. A *block* is `rows` consecutive states of all members; a *tile* is one chunk of
+    a block. In memory a block is an array (n_members, n_column_chunks, rows, columns), so that each tile is contiguous
+    and goes to disk as it is.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class StreamLayout:
         chunk_bytes: int = CHUNK_BYTES,
         block_bytes: int = BLOCK_BYTES,
     ) -> StreamLayout:
-        """Choose rows and columns: 64 states in a block (fewer if they exceed `block_bytes`), chunks near `chunk_bytes`.
+        """Choose 64 states in a block (fewer if they exceed `block_bytes`), and chunks near `chunk_bytes`.
 
         Parameters
         ----------
@@ -68,7 +68,9 @@ class StreamLayout:
         StreamLayout
         """
         if n_parameters < 1 or n_members < 1:
-            raise ValueError(f"a state needs at least one entry and one member, got P = {n_parameters}, M = {n_members}")
+            raise ValueError(
+                f"a state needs at least one entry and one member, got P = {n_parameters}, M = {n_members}"
+            )
         name, stored = stored_dtype(dtype)
         rows = min(MAX_ROWS, max(1, block_bytes // (n_members * n_parameters * stored.itemsize)))
         pieces = max(1, round(n_parameters * rows * stored.itemsize / chunk_bytes))

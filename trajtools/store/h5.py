@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from trajtools.errors import MissingDependencyError, TrajtoolsError, FormatError
+from trajtools.errors import FormatError, MissingDependencyError, TrajtoolsError
 
 ZSTD = 32015
 """Number of the Zstandard filter in the HDF5 registry."""

@@ -146,7 +146,7 @@ def _open(path: Path) -> h5py.File:
     return file
 
 
-def roll_back(path: Path) -> None:
+def roll_back(path: Path) -> bool:
     """Put a file right whose writer was killed in the middle of a change.
 
     Parameters
@@ -154,13 +154,18 @@ def roll_back(path: Path) -> None:
     path : Path
         The file.
 
+    Returns
+    -------
+    bool
+        Whether there was something to put right.
+
     Raises
     ------
     InterruptedWriteError
         If it cannot be written from here.
     """
     try:
-        recover(path)
+        return recover(path)
     except PermissionError as error:
         raise InterruptedWriteError(
             f"{path} was left in the middle of a change ({journal_path(path).name} lies beside it), and it cannot be "

@@ -135,8 +135,10 @@ def _check_belongs(path: Path, descriptor: int, old_size: int, new_size: int, re
     belongs = old_size <= os.fstat(descriptor).st_size <= new_size
     for region in regions:
         now = os.pread(descriptor, len(region.old), region.offset)
-        belongs = belongs and len(now) == len(region.old) and all(
-            byte in pair for byte, *pair in zip(now, region.old, region.new, strict=True)
+        belongs = (
+            belongs
+            and len(now) == len(region.old)
+            and all(byte in pair for byte, *pair in zip(now, region.old, region.new, strict=True))
         )
     if not belongs:
         raise InterruptedWriteError(

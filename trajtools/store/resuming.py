@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import ArchitectureError, FormatError
 from trajtools.parameters import Parameter
+from trajtools.store.files import File
 from trajtools.store.geometry import StreamLayout
-from trajtools.store.reader import File, Run
+from trajtools.store.h5 import filters
+from trajtools.store.runs import Run
 from trajtools.store.structure import RunSpec
 
 Array = NDArray[Any]
@@ -58,6 +58,7 @@ class Found:
     before_block: int
     metrics: dict[str, tuple[int, ...]]
     tail: Tail | None
+    filtered: bool
 
 
 def prepare(path: Path, run: str, spec: RunSpec) -> Found:
@@ -100,6 +101,7 @@ def prepare(path: Path, run: str, spec: RunSpec) -> Found:
             before_block=int(steps[start - 1]) if start else -1,
             metrics={name: values.shape[1:] for name, values in stored.metrics.items()},
             tail=_tail(stored, layout, optimizer) if stored.n_states % layout.rows else None,
+            filtered=any(filters(stored._dataset(name)) for name in ("weights", "optimizer") if stored._has(name)),
         )
 
 

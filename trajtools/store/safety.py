@@ -105,10 +105,14 @@ def child(group: h5py.Group, name: str, kind: type[Any]) -> Any:
         raise FormatError(f"{group.name} lacks {name!r}, which the format demands")
     if not isinstance(link, h5py.HardLink):
         words = f"another file ({link.filename!r})" if isinstance(link, h5py.ExternalLink) else "another place"
-        raise UnsafeFileError(f"{group.name}/{name} is a link to {words}; links are refused. Copy the data into the file.")
+        raise UnsafeFileError(
+            f"{group.name}/{name} is a link to {words}; links are refused. Copy the data into the file."
+        )
     found = group[name]
     if not isinstance(found, kind):
-        raise FormatError(f"{group.name}/{name} must be a {kind.__name__.lower()}, it is a {type(found).__name__.lower()}")
+        raise FormatError(
+            f"{group.name}/{name} must be a {kind.__name__.lower()}, it is a {type(found).__name__.lower()}"
+        )
     if isinstance(found, h5py.Dataset):
         _check_dataset(found)
     return found
@@ -119,7 +123,9 @@ def _check_dataset(dataset: h5py.Dataset) -> None:
     if plist.get_layout() == h5py.h5d.VIRTUAL:
         raise UnsafeFileError(f"{dataset.name} is a virtual dataset, whose data lie elsewhere; that is refused")
     if plist.get_external_count():
-        raise UnsafeFileError(f"{dataset.name} keeps its data in another file ({plist.get_external(0)[0]!r}); that is refused")
+        raise UnsafeFileError(
+            f"{dataset.name} keeps its data in another file ({plist.get_external(0)[0]!r}); that is refused"
+        )
     _check_type(dataset.name, dataset.id.get_type())
 
 
@@ -157,7 +163,9 @@ def check_backed(dataset: h5py.Dataset, size: int, length: int | None = None) ->
     wanted = int(dataset.dtype.itemsize) * int(np.prod([int(n) for n in shape], dtype=object))
     if dataset.id.get_create_plist().get_nfilters():
         # Compressed: every chunk must be there; none holds more than its own size.
-        if wanted > size and wanted > dataset.id.get_num_chunks() * dataset.dtype.itemsize * int(np.prod(dataset.chunks)):
+        if wanted > size and wanted > dataset.id.get_num_chunks() * dataset.dtype.itemsize * int(
+            np.prod(dataset.chunks)
+        ):
             raise UnsafeFileError(f"{dataset.name} declares {wanted} bytes and holds far less")
     elif wanted > size:
         raise UnsafeFileError(

@@ -60,14 +60,7 @@ class StoredArray:
         for axis, (k, length) in enumerate(zip(keys, self.shape, strict=True)):
             if isinstance(k, int | np.integer):
                 single.append(axis)
-                k = np.array([k])
-            elif not isinstance(k, slice):
-                k = np.asarray(k)
-                if k.dtype == bool:
-                    if k.shape != (length,):
-                        raise IndexError(f"a mask of shape {k.shape} for an axis of {length}")
-                    k = np.flatnonzero(k)
-            chosen.append(k)
+            chosen.append(k if isinstance(k, slice) else _positions(k, length))
         found = self.read(*chosen)
         return found[tuple(0 if axis in single else slice(None) for axis in range(3))]
 
@@ -122,11 +115,24 @@ class StoredArray:
                 group = safety.child(safety.child(file, "runs", h5py.Group), self._run, h5py.Group)
                 dataset = safety.child(group, self._name, h5py.Dataset)
                 if dataset.ndim != 3 or dataset.chunks is None or dataset.dtype.str not in ("<f2", "<f4", "<f8", "<u2"):
-                    raise FormatError(f"{dataset.name} must be chunked, of three axes, of a known dtype; it is {dataset}")
+                    raise FormatError(
+                        f"{dataset.name} must be chunked, of three axes, of a known dtype; it is {dataset}"
+                    )
                 if ZSTD in filters(dataset):
                     load_zstd()
             self._cache = (self._handle.generation, dataset)
         return self._cache[1]
+
+
+def _positions(key: Any, length: int) -> NDArray[np.int64]:
+    array = np.atleast_1d(np.asarray(key))
+    if array.dtype == bool:
+        if array.shape != (length,):
+            raise IndexError(f"a mask of shape {array.shape} for an axis of {length}")
+        return np.flatnonzero(array)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise IndexError(f"states are chosen by integers, slices, lists of integers or masks, not by {key!r}")
+    return array.astype(np.int64)
 
 
 class StoredStates:
@@ -158,7 +164,7 @@ class StoredStates:
     ) -> None:
         self.path, self.run, self.member, self.dataset = Path(path), run, member, dataset
         if n_states is None:
-            from trajtools.store.reader import Run
+            from trajtools.store.runs import Run
 
             n_states = Run(self.path, run).n_states
         self._n_states = n_states

@@ -24,7 +24,8 @@ class Owner:
     boot : str
         What tells one boot (and one container) of that machine from another; empty where unknown.
     started : int
-        When the process started, in clock ticks since boot; -1 where unknown. Process numbers are used again, this is not.
+        When the process started, in clock ticks since boot; -1 where unknown. Process numbers are used again, this
+        is not.
     """
 
     process: int

@@ -1,4 +1,4 @@
-"""Appending to the datasets of a run: whole chunks straight to the file, everything else through HDF5's own chunk cache."""
+"""Appending to the datasets of a run: whole chunks straight to the file, the rest through HDF5's chunk cache."""
 
 from __future__ import annotations
 

@@ -52,6 +52,9 @@ class RunSpec:
     def __post_init__(self) -> None:
         tables.check_parameters(self.parameters)
         tables.check_members(self.members)
+        # What has no JSON form is refused before a file is made.
+        for value in (self.hparams, self.provenance, self.sketch):
+            tables.to_json(value)
         if self.stored not in STORED:
             raise ValueError(f"stored={self.stored!r}: needed one of {', '.join(STORED)}")
         if (self.stored == "sketch") != (self.sketch is not None):
@@ -97,7 +100,9 @@ def check_name(name: str, what: str) -> None:
         If the name is empty, ``.`` or ``..``, or holds ``/`` or NUL.
     """
     if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise ValueError(f"{what} name {name!r}: needed a text without '/', e.g. {str(name).replace('/', '_') or what!r}")
+        raise ValueError(
+            f"{what} name {name!r}: needed a text without '/', e.g. {str(name).replace('/', '_') or what!r}"
+        )
 
 
 def mark_file(file: h5py.File) -> None:
@@ -215,9 +220,7 @@ def _stream(group: h5py.Group, name: str, layout: StreamLayout, compress: str | 
 def _series(group: h5py.Group, name: str, shape: tuple[int, ...]) -> h5py.Dataset:
     row = max(8, 8 * int(np.prod(shape)))
     chunk = (max(1, min(_SERIES_ROWS, _SERIES_BYTES // row)), *shape)
-    return group.create_dataset(
-        name, (0, *shape), maxshape=(None, *shape), chunks=chunk, dtype="<f8", fillvalue=np.nan
-    )
+    return group.create_dataset(name, (0, *shape), maxshape=(None, *shape), chunks=chunk, dtype="<f8", fillvalue=np.nan)
 
 
 def add_metrics(group: h5py.Group, shapes: Mapping[str, tuple[int, ...]]) -> None:

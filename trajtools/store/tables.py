@@ -1,4 +1,4 @@
-"""The static tables of a run and its JSON attributes: Python objects <-> plain arrays of fixed-length text and numbers."""
+"""The static tables and JSON attributes of a run: Python objects <-> arrays of fixed-length text and numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def text_dtype(values: Sequence[str]) -> np.dtype[np.bytes_]:
         if "\0" in value:
             raise ArchitectureError(f"the name {value!r} holds a NUL character, which the file cannot keep; rename it")
     longest = max((len(value.encode()) for value in values), default=0)
-    return h5py.string_dtype("utf-8", max(1, longest))  # type: ignore[no-any-return]
+    return h5py.string_dtype("utf-8", max(1, longest))
 
 
 def _rows(fields: dict[str, tuple[Any, list[Any]]]) -> NDArray[np.void]:

@@ -1,8 +1,8 @@
 """All-or-nothing changes of the structure of a file: new runs, new datasets, attributes, status.
 
-h5py works on an `Overlay`, so the disk is untouched until the change is complete. Then, in this order: the undo journal,
-what is appended, what is overwritten (a few hundred bytes), and the journal is removed. A process killed anywhere leaves the
-old file or the new one, and `recover` tells which.
+h5py works on an `Overlay`, so the disk is untouched until the change is complete. Then, in this order: the undo
+journal, what is appended, what is overwritten (a few hundred bytes), and the journal is removed. A process killed
+anywhere leaves the old file or the new one, and `recover` brings back the old one from anything between.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import h5py
 
 from trajtools.errors import FileBusyError, RecordingError
+from trajtools.store.h5 import in_words
 from trajtools.store.journal import journal_path, roll_back, write_all, write_journal
 from trajtools.store.overlay import Overlay
 from trajtools.store.superblock import SIZE, Superblock
@@ -29,7 +30,7 @@ except ImportError:  # no advisory locks on this system; the heartbeat still tel
 LIBVER = "v110"
 """The oldest HDF5 whose files know SWMR; anything since reads them."""
 _PATIENCE_SECONDS = 10.0
-# Nothing that is written often straddles two 4096-byte pages, so that a kill cannot tear it.
+# The two cells that change in place never straddle a page, so a kill cannot tear them.
 _ALIGNMENT = {"alignment_threshold": 8, "alignment_interval": 8}
 
 
@@ -116,7 +117,7 @@ def change(path: Path, edit: Callable[[h5py.File], None], *, durable: bool = Fal
         roll_back(path, descriptor)
         overlay = Overlay(descriptor)
         _release(overlay)
-        with h5py.File(overlay, "r+", libver=LIBVER, **_ALIGNMENT) as file:
+        with in_words(path, "change the file"), h5py.File(overlay, "r+", libver=LIBVER, **_ALIGNMENT) as file:
             edit(file)
         _commit(path, descriptor, overlay, durable)
 

@@ -1,7 +1,7 @@
 """Writing a run: claim the file, add the metrics, append whole blocks under SWMR, commit, close.
 
-The structure changes only in all-or-nothing transactions; between them data are only appended, and `committed` is written
-last. So a process killed anywhere leaves every committed state and every other run of the file as they were.
+The structure changes only in all-or-nothing transactions; between them data are only appended, and `committed` is
+written last. So a process killed anywhere leaves every committed state and every other run of the file as they were.
 """
 
 from __future__ import annotations
@@ -14,23 +14,21 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
-from trajtools.errors import ArchitectureError, RecordingError, RunExistsError
+from trajtools.errors import RecordingError, RunExistsError
 from trajtools.parameters import Member, NodeSet, Parameter
-from trajtools.store import structure, tables, transaction
+from trajtools.store import structure, transaction
 from trajtools.store.cells import Cells
 from trajtools.store.detach import Detachable
 from trajtools.store.dtypes import stored_dtype
 from trajtools.store.geometry import StreamLayout
-from trajtools.store.handles import release
 from trajtools.store.h5 import ZSTD, filters, load_zstd
+from trajtools.store.handles import release
+from trajtools.store.incoming import Array, Block
 from trajtools.store.resuming import Tail, prepare
 from trajtools.store.status import Owner
 from trajtools.store.streams import TileWriter, append_rows
 from trajtools.store.structure import RunSpec
-
-Array = NDArray[Any]
 
 
 class RunWriter:
@@ -54,6 +52,8 @@ class RunWriter:
         Shape of each metric for one state; None before `begin`.
     tail : Tail or None
         After `resume`: the last block as far as it was committed, if it was not full, so that it is completed in place.
+    filtered : bool
+        The states are compressed: a block is written whole, and a partial one only at the end.
     """
 
     def __init__(self, path: Path, run: str, spec: RunSpec, *, durable: bool) -> None:
@@ -63,11 +63,17 @@ class RunWriter:
         self.committed, self.last_step = 0, -1
         self.metrics: dict[str, tuple[int, ...]] | None = None
         self.tail: Tail | None = None
+        self.filtered = spec.compress is not None
         self._spec, self._durable, self._pid = spec, durable, os.getpid()
         self._cells: Cells | None = None
         self._open: Detachable | None = None
         self._before_block = -1  # step of the state before the last block
         self._ended = ""
+        self._places = (0, 0, 0.0)
+        self._weights: TileWriter | None = None
+        self._optimizer: TileWriter | None = None
+        self._datasets: dict[str, h5py.Dataset] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
 
     @classmethod
     def create(
@@ -233,7 +239,7 @@ class RunWriter:
         found = prepare(writer.path, run, spec)
         writer.layout, writer.optimizer_layout = found.layout, found.optimizer_layout
         writer.committed, writer.last_step, writer.metrics = found.committed, found.last_step, found.metrics
-        writer.tail, writer._before_block = found.tail, found.before_block
+        writer.tail, writer._before_block, writer.filtered = found.tail, found.before_block, found.filtered
 
         def take_over(file: h5py.File) -> None:
             structure.refuse_live_writer(file)
@@ -325,27 +331,18 @@ class RunWriter:
             If the block does not fit the run.
         """
         opened = self._require_begun()
-        step = np.asarray(step, np.int64)
-        series = self._check_block(start, count, step, metrics or {}, tiles, optimizer_tiles, distances, sketch, final)
-        cells = self._require_cells()
+        steps = np.asarray(step, np.int64)
+        block = Block(start, count, steps, metrics or {}, tiles, optimizer_tiles, distances, sketch, final)
+        before = self.last_step if start >= self.committed else self._before_block
+        block.check_place(self.layout.rows, self.committed, before, whole=self.filtered)
+        block.check_tiles(self.layout if self._weights else None, self.optimizer_layout)
+        series = block.series(self._shapes)
         try:
-            cells.check()
-            for writer, data in ((self._weights, tiles), (self._optimizer, optimizer_tiles)):
-                if writer is not None and data is not None:
-                    writer.write(start, count, data)
-            for name, values in series.items():
-                append_rows(self._datasets[name], start, values)
-            opened.file.flush()
-            if self._durable:
-                cells.sync()
-            cells.commit(start + count)
-            if self._durable:
-                cells.sync()
+            self._append(opened, block, series)
         except (OSError, RuntimeError) as error:
             raise self._fail(error) from error
-        if start >= self.committed and start > 0:
-            self._before_block = self.last_step
-        self.committed, self.last_step = start + count, int(step[-1])
+        self._before_block = before
+        self.committed, self.last_step = start + count, int(steps[-1])
 
     def beat(self) -> None:
         """Say that the recorder lives; call it every few seconds, from any thread.
@@ -402,6 +399,21 @@ class RunWriter:
                 self._cells.give_up()
             self._cells.close()
 
+    def _append(self, opened: Detachable, block: Block, series: Mapping[str, Array]) -> None:
+        cells = self._require_cells()
+        cells.check()
+        for writer, tiles in ((self._weights, block.tiles), (self._optimizer, block.optimizer_tiles)):
+            if writer is not None and tiles is not None:
+                writer.write(block.start, block.count, tiles)
+        for name, values in series.items():
+            append_rows(self._datasets[name], block.start, values)
+        opened.file.flush()
+        if self._durable:
+            cells.sync()
+        cells.commit(block.start + block.count)
+        if self._durable:
+            cells.sync()
+
     def _create_file(self) -> None:
         def fill(file: h5py.File) -> None:
             structure.mark_file(file)
@@ -444,69 +456,11 @@ class RunWriter:
         if any(ZSTD in filters(group[name]) for name in ("weights", "optimizer") if name in group):
             load_zstd()
         self._weights = TileWriter(group["weights"], self.layout) if "weights" in group else None
-        self._optimizer = None
         if self.optimizer_layout is not None:
             self._optimizer = TileWriter(group["optimizer"], self.optimizer_layout)
         self._datasets = {f"metrics/{name}": group["metrics"][name] for name in self.metrics or ()}
         self._datasets |= {name: group[name] for name in ("step", "distances", "sketch") if name in group}
-
-    @property
-    def filtered(self) -> bool:
-        """Whether the states are compressed, so that a partial block is written only at the end."""
-        return self._spec.compress is not None or any(
-            w is not None and w.filtered for w in (getattr(self, "_weights", None), getattr(self, "_optimizer", None))
-        )
-
-    def _check_block(
-        self,
-        start: int,
-        count: int,
-        step: Array,
-        metrics: Mapping[str, Array],
-        tiles: Array | None,
-        optimizer_tiles: Array | None,
-        distances: Array | None,
-        sketch: Array | None,
-        final: bool,
-    ) -> dict[str, Array]:
-        rows = self.layout.rows
-        last_block = max(0, self.committed - 1) // rows * rows
-        if start % rows or not last_block <= start <= self.committed or not 1 <= count <= rows:
-            raise ValueError(
-                f"a block of {count} states at {start}: needed 1 to {rows} states from a multiple of {rows} on, in the "
-                f"last block ({last_block}) or right behind the {self.committed} committed states"
-            )
-        if start + count < self.committed:
-            raise ValueError(f"{self.committed} states are committed; a shorter block would drop some of them")
-        if self.filtered and count < rows and not final:
-            raise ValueError("a compressed run takes whole blocks only; pass final=True for the last one")
-        before = self.last_step if start >= self.committed else self._before_block
-        if step.shape != (count,) or (np.diff(step) <= 0).any() or step[0] <= before:
-            raise ValueError(f"step must be {count} rising numbers above {before}, got {step}")
-        for name, given, layout in (
-            ("tiles", tiles, self.layout if self._weights is not None else None),
-            ("optimizer_tiles", optimizer_tiles, self.optimizer_layout),
-        ):
-            if (given is None) != (layout is None):
-                raise ValueError(f"{name}: {'needed' if layout else 'not stored in this run'}")
-            if given is not None and layout is not None:
-                wanted = (layout.n_members, layout.n_column_chunks, layout.rows, layout.columns)
-                if given.shape != wanted or given.dtype != layout.dtype or not given.flags.c_contiguous:
-                    raise ValueError(f"{name}: needed a C-contiguous {layout.dtype} array {wanted}, as new_tiles() gives")
-        series: dict[str, Array] = {"step": step}
-        given_series = {f"metrics/{name}": values for name, values in metrics.items()}
-        given_series |= {n: v for n, v in (("distances", distances), ("sketch", sketch)) if v is not None}
-        if given_series.keys() | {"step"} != self._datasets.keys():
-            raise RecordingError(
-                f"this run records {sorted(self._datasets)}, got {sorted(given_series)}; "
-                "names and shapes of metrics are fixed at the first record"
-            )
-        for name, values in given_series.items():
-            series[name] = np.asarray(values, np.float64)
-            wanted = (count, *self._datasets[name].shape[1:])
-            if series[name].shape != wanted:
-                raise ValueError(f"{name}: needed shape {wanted}, got {series[name].shape}")
-        return series
+        self._shapes = {name: dataset.shape[1:] for name, dataset in self._datasets.items()}
 
     def _fail(self, error: BaseException) -> RecordingError:
         self.abort()

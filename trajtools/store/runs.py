@@ -1,12 +1,12 @@
-"""Reading: a file is a mapping of runs, a run gives its states, series and tables, always up to what is committed."""
+"""A run as it is read: its states, series and tables, always up to what is committed."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -32,71 +32,6 @@ _PARAMETER_FIELDS = {
 _MEMBER_FIELDS = {"name": "S", "reference": "i", "epsilon": "f", "norm": "S", "seed": "i", "noise": "S"}
 
 
-class File(Mapping[str, "Run"]):
-    """A file of runs, open for reading; a mapping from the names of the runs to `Run`.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    format_version : str
-        As the file says.
-    readable_newer : bool
-        The file is of a newer minor version: all is read that this version knows.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(os.path.abspath(path))
-        if not self.path.exists():
-            raise FileNotFoundError(f"{self.path} does not exist")
-        self._handle = Handle(self.path)
-        self._closed = False
-        file = self._handle.file
-        self.format_version = safety.attribute(file, "format_version")
-        self.readable_newer = safety.check_version(self.format_version, str(self.path))[1] > safety.VERSION[1]
-
-    def __getitem__(self, name: str) -> Run:
-        self._require_open()
-        if name not in list(self):
-            raise RunNotFoundError(
-                f"{self.path} holds no run {name!r}; it has {', '.join(map(repr, self)) or 'no run at all'}"
-            )
-        return Run(self.path, name, handle=self._handle)
-
-    def __iter__(self) -> Iterator[str]:
-        self._require_open()
-        with in_words(self.path, "list the runs"):
-            return iter(list(safety.child(self._handle.file, "runs", h5py.Group)))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __repr__(self) -> str:
-        return f"<trajtools file {str(self.path)!r}{', closed' if self._closed else f', {len(self)} runs'}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file. Trajectories and runs taken from it open it again when they are read."""
-        self._closed = True
-        self._handle.close()
-
-    def refresh(self) -> None:
-        """See runs that were added since the file was opened."""
-        self._require_open()
-        self._handle.close()
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise ValueError(f"{self.path} is closed; open it again with trajtools.open")
-
-
 class Run:
     """One training: M members that advance in lock-step, T states of each.
 
@@ -116,6 +51,7 @@ class Run:
     def __init__(self, path: Path, name: str, *, handle: Handle | None = None) -> None:
         self.path, self.name = path, name
         self._handle = handle if handle is not None else shared(path)
+        self._group_cache: tuple[int, h5py.Group] | None = None
         self._load()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -162,7 +98,7 @@ class Run:
 
     @property
     def metrics(self) -> Metrics:
-        """Mapping from the name of a metric to its float64 values, shape (T,), (T, M) or (T, M, k); read when asked for."""
+        """Name of a metric -> its float64 values, shape (T,), (T, M) or (T, M, k), read when asked for."""
         return Metrics(self)
 
     @property
@@ -211,8 +147,6 @@ class Run:
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         """Which edge of the graph each entry of the state is."""
-        if self._parameter_table is None:
-            self._parameter_table = self._parameters("parameters")
         return self._parameter_table
 
     @property
@@ -224,10 +158,6 @@ class Run:
     @property
     def members(self) -> tuple[Member, ...]:
         """The networks of the run."""
-        if self._member_table is None:
-            with self._reading("the members"):
-                found = safety.table(self._dataset("members"), self._size, _MEMBER_FIELDS)
-                self._member_table = tables.members_from(found)
         return self._member_table
 
     @property
@@ -319,24 +249,23 @@ class Run:
         return self.weights.read(rows, members, columns, raw=raw)
 
     def _load(self) -> None:
-        self._parameter_table: tuple[Parameter, ...] | None = None
-        self._member_table: tuple[Member, ...] | None = None
         with self._reading("the run"):
             runs = safety.child(self._handle.file, "runs", h5py.Group)
             if self.name not in runs:
                 raise RunNotFoundError(
                     f"{self.path} holds no run {self.name!r}; it has {', '.join(map(repr, runs)) or 'no run at all'}"
                 )
-            self._group_cache: tuple[int, h5py.Group] | None = None
             self._size = os.path.getsize(self.path)
             # First the number, then the data: what is written in between only makes the data longer.
             self.n_states = int(self._dataset("committed")[()])
             self._writer = writer_of(self._group)
+            self._parameter_table = self._parameters("parameters")
+            members = safety.table(self._dataset("members"), self._size, _MEMBER_FIELDS)
+            self._member_table = tables.members_from(members)
+            self.n_members, self.n_parameters = len(members), sum(p.size for p in self._parameter_table)
             self._check()
 
     def _check(self) -> None:
-        self.n_members = int(self._dataset("members").shape[0])
-        self.n_parameters = sum(p.size for p in self.parameters)
         if self.n_states < 0:
             raise FormatError(f"run {self.name!r} says that {self.n_states} states are committed")
         shapes = {
@@ -350,7 +279,9 @@ class Run:
             if name != "step" and not self._has(name):
                 continue
             dataset = self._dataset(name)
-            if dataset.ndim != len(shape) + 1 or any(b not in (None, a) for a, b in zip(dataset.shape[1:], shape, strict=True)):
+            if dataset.ndim != len(shape) + 1 or any(
+                b not in (None, a) for a, b in zip(dataset.shape[1:], shape, strict=True)
+            ):
                 raise FormatError(f"{name} of run {self.name!r} has the shape {dataset.shape}, needed (T, {shape})")
             if dataset.shape[0] < self.n_states:
                 raise FormatError(
@@ -400,7 +331,7 @@ class Run:
                 f"run {self.name!r} stores {self.stored} of each state, not the {name}; record it with store={name!r}"
             )
 
-    def _reading(self, what: str) -> Any:
+    def _reading(self, what: str) -> AbstractContextManager[None]:
         return in_words(self.path, f"read {what} (run {self.name!r})")
 
 
