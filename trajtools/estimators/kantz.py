@@ -1,0 +1,149 @@
+"""Growth of the distance from a state to all states in a ball around it (Kantz 1994)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from trajtools.errors import DataError
+from trajtools.neighbors.curves import as_divergence, block_edges, check_average, padded, sampling
+from trajtools.neighbors.rules import NearestK, WithinRadius
+from trajtools.neighbors.search import Strategy, absolute_radii, build, choose, count_left_out, nearest
+from trajtools.neighbors.states import Floats, States, is_scaled, prepare
+from trajtools.results import Divergence
+
+
+def kantz(
+    x: Any,
+    *,
+    metric: str = "l2",
+    neighbors: WithinRadius | NearestK | None = None,
+    theiler: int,
+    horizon: int,
+    dt: float | None = None,
+    average: str = "log-mean",
+) -> Divergence:
+    r"""Mean growth of the distance between a state and its neighbourhood (Kantz 1994).
+
+    Parameters
+    ----------
+    x : array_like or Trajectory, shape (T, d) or (T,); or (T, T)
+        States of one trajectory, or with ``metric="precomputed"`` their distances.
+    metric : str
+        ``"l1"``, ``"l2"``, ``"linf"`` or ``"precomputed"``.
+    neighbors : WithinRadius, NearestK or None
+        Which states are the neighbourhood of a state; None: a radius chosen from the data. Several radii cost one
+        search; see Returns.
+    theiler : int, in samples
+        States closer in time than this are not neighbours.
+    horizon : int, in samples
+        How long each pair is followed. States and neighbours nearer to the end of the record, or to a state that is
+        not finite, are not used.
+    dt : float or None, in the time unit
+        Time between two samples; None: that of the trajectory, 1 for arrays.
+    average : str
+        Inside a neighbourhood: ``"log-mean"``, the logarithm of the mean distance (Kantz); ``"mean-log"``, the mean of
+        the logarithms (Parlitz), which weighs close pairs more; ``"rms"``, the logarithm of the root mean square
+        (TISEAN's lyap_k).
+
+    Returns
+    -------
+    Divergence
+        Curve S(k dt), k = 0 .. horizon, natural logarithm, and the same for each block of reference states (its
+        units). Its slope is the largest exponent, in 1 / time unit. With several radii it is the curve of the smallest
+        one at which at least half of the states have neighbours; ``settings["curves"]`` holds all, in the order of
+        ``settings["radii"]``.
+
+    Raises
+    ------
+    NoNeighborsError
+        If no state has neighbours.
+    DataError
+        If the data cannot be analysed so.
+    UnknownNameError
+        If the metric or the average is unknown.
+
+    Notes
+    -----
+    .. math:: S(k) = \langle \ln \frac{1}{|U_i|} \sum_{j \in U_i} d(i+k, j+k) \rangle_i
+
+    The distance is that of the whole states; the paper takes that of the newest coordinate of a delay vector, which has
+    the same slope. Pairs at distance zero are no neighbours; pairs that meet later count with zero in a mean, and are
+    left out of a mean of logarithms.
+
+    References
+    ----------
+    .. [1] H. Kantz, Phys. Lett. A 185, 77 (1994), doi:10.1016/0375-9601(94)90991-1
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.empty(3000)
+    >>> x[0] = 0.4
+    >>> for t in range(2999):
+    ...     x[t + 1] = 1 - 2 * x[t] ** 2 * 0.999
+    >>> s = tt.kantz(x, neighbors=tt.WithinRadius([1e-3, 2e-3]), theiler=1, horizon=4)
+    >>> bool(abs((s.log_distance[3] - s.log_distance[0]) / 3 - np.log(2)) < 0.05)
+    True
+    """
+    from trajtools._kernels.divergence import Balls, kantz_rows
+
+    rule = neighbors or WithinRadius()
+    code = check_average(average)
+    clock = sampling(x, dt)
+    states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
+    if average == "rms" and is_scaled(states):
+        raise DataError(
+            "average='rms' squares the distances, and some numbers of these states are too small or too large for that; "
+            "multiply the states by a constant, which shifts the curve by its logarithm"
+        )
+    radii, lists, strategy, index = _neighborhoods(states, rule)
+    edges = block_edges(states)
+    cap, least = (rule.max_neighbors or 0, rule.min_neighbors) if isinstance(rule, WithinRadius) else (0, 1)
+    limits = states.gap(radii)
+    asked = Balls(lists, limits, states.lags(), states.theiler, states.horizon, code, cap, least)
+    logs, terms, pairs, skipped, missing, repeats = kantz_rows(index, asked, edges, padded(states.horizon))
+    references = int(np.count_nonzero(states.usable))
+    skips = skipped.sum(axis=0)
+    at = int(np.argmax((references - skips) * 2 >= references))
+    if (references - skips[at]) * 2 < references:
+        at = len(radii) - 1
+    counts = count_left_out(states, bool(repeats.any()))
+    counts["without_neighbors"] = int(skips[at])
+    counts["missing_later"] = int(missing.sum())
+    counts["zero_later"] = int((references - skips[at]) * (states.horizon + 1) - terms[:, at].sum())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        curves = logs.sum(axis=0) / terms.sum(axis=0)
+    return as_divergence(
+        states,
+        (logs[:, at], terms[:, at]),
+        edges,
+        method="kantz",
+        average=average,
+        rule=rule,
+        strategy=strategy,
+        clock=clock,
+        n_references=references - int(skips[at]),
+        counts=counts,
+        extra={
+            "radius": float(radii[at]),
+            "radii": radii,
+            "curves": curves,
+            "pairs": pairs.sum(axis=0),
+            "references": references - skips,
+        },
+    )
+
+
+def _neighborhoods(states: States, rule: WithinRadius | NearestK) -> tuple[Floats, Any, Strategy, Any]:
+    """Radii, ready lists of neighbours (none for balls), the search and its index."""
+    if isinstance(rule, NearestK):
+        found = nearest(states, rule)
+        # The index is only asked which states are usable: the lists are ready.
+        strategy = found.strategy
+        return np.array([np.inf]), found.index, strategy, build(states, strategy)
+    radii = absolute_radii(states, rule)
+    strategy = choose(states, float(radii[-1]))
+    return radii, np.empty((0, 0), dtype=np.int64), strategy, build(states, strategy)

@@ -1,0 +1,104 @@
+"""Growth of the distance between nearest neighbours (Rosenstein, Collins and De Luca 1993)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trajtools.neighbors.curves import as_divergence, block_edges, padded, sampling
+from trajtools.neighbors.rules import NearestK
+from trajtools.neighbors.search import nearest
+from trajtools.neighbors.states import prepare
+from trajtools.results import Divergence
+
+
+def rosenstein(
+    x: Any,
+    *,
+    metric: str = "l2",
+    neighbors: NearestK | None = None,
+    theiler: int,
+    horizon: int,
+    dt: float | None = None,
+) -> Divergence:
+    r"""Mean logarithmic growth of the distance between nearest neighbours (Rosenstein 1993).
+
+    Parameters
+    ----------
+    x : array_like or Trajectory, shape (T, d) or (T,); or (T, T)
+        States of one trajectory, or with ``metric="precomputed"`` their distances.
+    metric : str
+        ``"l1"``, ``"l2"``, ``"linf"`` or ``"precomputed"``.
+    neighbors : NearestK or None
+        How many neighbours of each state are followed; None: one, as in the paper.
+    theiler : int, in samples
+        States closer in time than this are not neighbours.
+    horizon : int, in samples
+        How long each pair is followed. States and neighbours nearer to the end of the record, or to a state that is
+        not finite, are not used.
+    dt : float or None, in the time unit
+        Time between two samples; None: that of the trajectory, 1 for arrays.
+
+    Returns
+    -------
+    Divergence
+        Curve S(k dt), k = 0 .. horizon, natural logarithm, and the same for each block of reference states (its
+        units). Its slope is the largest exponent, in 1 / time unit. `settings` holds the search that was chosen and
+        what was left out.
+
+    Raises
+    ------
+    NoNeighborsError
+        If no state has a neighbour.
+    DataError
+        If the data cannot be analysed so.
+    UnknownNameError
+        If the metric is unknown.
+
+    Notes
+    -----
+    .. math:: S(k) = \langle \ln d(i+k, j+k) \rangle_{(i, j)}
+
+    over all pairs of a state i and one of its nearest neighbours j outside the Theiler window. The distance is that of
+    the whole states. Pairs at distance zero are no neighbours; a pair that meets later is left out at that k.
+
+    References
+    ----------
+    .. [1] M. T. Rosenstein, J. J. Collins, C. J. De Luca, Physica D 65, 117 (1993), doi:10.1016/0167-2789(93)90009-P
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.empty(3000)
+    >>> x[0] = 0.4
+    >>> for t in range(2999):
+    ...     x[t + 1] = 1 - 2 * x[t] ** 2 * 0.999
+    >>> s = tt.rosenstein(x, theiler=1, horizon=4)
+    >>> bool(abs((s.log_distance[3] - s.log_distance[0]) / 3 - np.log(2)) < 0.05)
+    True
+    """
+    from trajtools._kernels.divergence import rosenstein_rows
+
+    rule = neighbors or NearestK()
+    clock = sampling(x, dt)
+    states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
+    found = nearest(states, rule)
+    edges = block_edges(states)
+    logs, terms, missing = rosenstein_rows(
+        found.index, edges, states.lags(), states.matrix, states.code, padded(states.horizon), states.horizon
+    )
+    counts = {**found.counts, "missing_later": int(missing.sum())}
+    counts["zero_later"] = int((terms[:, :1] - terms).sum())
+    return as_divergence(
+        states,
+        (logs, terms),
+        edges,
+        method="rosenstein",
+        average="mean-log",
+        rule=rule,
+        strategy=found.strategy,
+        clock=clock,
+        n_references=found.n_references,
+        counts=counts,
+        extra={"k": int(rule.k)},
+    )

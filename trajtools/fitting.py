@@ -1,0 +1,291 @@
+"""The only place where a line is fitted, and where the region for it is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trajtools.errors import DataError
+from trajtools.results import Fit
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Choices of this toolkit; none of them knows a scale. They are kept in the settings of every result.
+SATURATION_MARGIN = float(np.log(50.0))  # e-folds below the knee where fits stop: nonlinear terms are 2 % there
+PASSAGE_MARGIN = float(np.log(1000.0))  # e-folds below the knee that curves pass before they land
+EARLY_SHARE = 0.02  # of the curves may be past saturation at a common stop
+COMMON_SHARE = 0.5  # of the room that the mean growth must use up to a common stop, or the stops are individual
+KNEE_EXCESS = 2.0  # e-folds that a curve must bend above its own chord before it counts as saturating
+FLOOR_MARGIN = float(np.log(3.0))  # e-folds above the rounding floor where points begin to count
+
+
+def fit_slope(x: ArrayLike, y: ArrayLike, start: int = 0, stop: int | None = None) -> Fit:
+    """Fit a straight line by least squares to the samples ``start <= k < stop``.
+
+    Parameters
+    ----------
+    x, y : array_like of float, shape (K,)
+        Times and values; points where either is NaN or infinite are left out.
+    start : int
+        First sample.
+    stop : int or None
+        One past the last sample; None: to the end.
+
+    Returns
+    -------
+    Fit
+        Slope, intercept, their textbook error, the samples and R2.
+
+    Raises
+    ------
+    DataError
+        If the shapes differ, or fewer than two finite points at different x are left.
+
+    Examples
+    --------
+    >>> fit_slope([0, 1, 2, 3], [1.0, 3.5, 6.0, 8.5]).slope
+    2.5
+    """
+    times, values = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if times.ndim != 1 or times.shape != values.shape:
+        raise DataError(f"a line needs x and y of one length, got shapes {times.shape} and {values.shape}")
+    start, stop, _ = slice(start, stop).indices(len(times))
+    times, values = times[start:stop], values[start:stop]
+    known = np.isfinite(times) & np.isfinite(values)
+    times, values = times[known], values[known]
+    if len(times) < 2 or np.all(times == times[0]):
+        raise DataError(
+            f"a line needs at least two finite points at different times; samples {start} to {stop} have "
+            f"{len(times)}: widen the region"
+        )
+    centre, middle = times.mean(), values.mean()
+    spread = float(np.sum((times - centre) ** 2))
+    slope = float(np.sum((times - centre) * (values - middle)) / spread)
+    residual = float(np.sum((values - middle - slope * (times - centre)) ** 2))
+    total = float(np.sum((values - middle) ** 2))
+    stderr = (residual / (len(times) - 2) / spread) ** 0.5 if len(times) > 2 else float("nan")
+    r2 = 1.0 - residual / total if total > 0 else float("nan")
+    return Fit(slope, float(middle - slope * centre), stderr, start, stop, r2)
+
+
+def window_fits(time: Floats, curves: Floats, starts: Ints, stops: Ints) -> tuple[Floats, Floats, Floats]:
+    """Fit a straight line to every curve on every window, by prefix sums.
+
+    Parameters
+    ----------
+    time : ndarray of float64, shape (K,)
+        Times.
+    curves : ndarray of float64, shape (C, K)
+        One curve per row; a window that holds a NaN gives NaN.
+    starts, stops : ndarray of int64, shape (W,)
+        The windows ``starts[w] <= k < stops[w]``, of at least two samples each.
+
+    Returns
+    -------
+    slope, intercept, r2 : ndarray of float64, shape (C, W)
+        As `fit_slope` gives them one by one; R2 is NaN where all values of a window are equal.
+    """
+    known = np.isfinite(curves)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        middle = np.where(known, curves, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    y = np.where(known, curves - middle[:, None], 0.0)  # centred: prefix sums lose digits where values are large
+    centre = time.mean()
+    x = time - centre
+
+    def sums(rows: Floats) -> Floats:
+        padded = np.concatenate([np.zeros((*rows.shape[:-1], 1)), np.cumsum(rows, axis=-1)], axis=-1)
+        return np.asarray(padded[..., stops] - padded[..., starts])
+
+    n = (stops - starts).astype(np.float64)
+    sx, sxx = sums(x), sums(x * x)
+    sy, sxy, syy = sums(y), sums(x * y), sums(y * y)
+    broken = sums((~known).astype(np.float64)) > 0
+    spread = sxx - sx * sx / n
+    total = syy - sy * sy / n
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = (sxy - sx * sy / n) / spread
+        r2 = np.where(total > 1e-12 * np.abs(syy), slope * slope * spread / total, np.nan)
+    intercept = (sy - slope * sx) / n + middle[:, None] - slope * centre
+    return tuple(np.where(broken, np.nan, found) for found in (slope, intercept, r2))  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """Which points of each curve can be used.
+
+    Attributes
+    ----------
+    begin, end : ndarray of int64, shape (C,)
+        First and last usable point; ``end < begin`` where there is none.
+    stop : ndarray of int64, shape (C,)
+        The growth of a curve is measured up to the mean of the points ``stop + 1 .. stop + landing``.
+    landing : int
+        How many points that are.
+    knee : ndarray of int64, shape (C,)
+        Where the curve bends down; `end` where it does not.
+    level : float
+        Natural logarithm of the distance that counts as saturation; infinite where nothing saturates.
+    rule : str
+        How `stop` was found: ``"end of the record"``, ``"common"``, ``"first passage"`` or ``"given"``.
+    saturated : int
+        Curves that bend down.
+    at_floor : int
+        Points left out at or below the rounding floor.
+    """
+
+    begin: Ints
+    end: Ints
+    stop: Ints
+    landing: int
+    knee: Ints
+    level: float
+    rule: str
+    saturated: int
+    at_floor: int
+
+    @property
+    def last(self) -> Ints:
+        """Last fitted point of each curve, (C,)."""
+        return np.minimum(self.stop + self.landing, self.end)
+
+
+def usable(curves: Floats, floor: Floats) -> tuple[Ints, Ints, int]:
+    """Find the first unbroken stretch of each curve above the rounding floor.
+
+    Parameters
+    ----------
+    curves : ndarray of float64, shape (C, K)
+        Natural logarithms of distances; NaN where there is none.
+    floor : ndarray of float64, shape (C, K)
+        Natural logarithm of the rounding floor; NaN or -inf where there is none.
+
+    Returns
+    -------
+    begin, end : ndarray of int64, shape (C,)
+        First and last point; ``end < begin`` where there is none.
+    at_floor : int
+        Points of all curves that were left out for the floor.
+    """
+    known = np.isfinite(curves)
+    high = known & ~(curves <= floor + FLOOR_MARGIN)
+    begin = np.argmax(high, axis=1)
+    after = np.arange(curves.shape[1])[None, :] > begin[:, None]
+    broken = after & ~high
+    end = np.where(broken.any(axis=1), np.argmax(broken, axis=1) - 1, curves.shape[1] - 1)
+    end = np.where(high.any(axis=1), end, begin - 1)
+    return begin.astype(np.int64), end.astype(np.int64), int(np.sum(known & ~high))
+
+
+def knees(time: Floats, curves: Floats, begin: Ints, end: Ints) -> tuple[Ints, Floats]:
+    """Find where each curve bends down: the point highest above the chord from its first to its last point.
+
+    Parameters
+    ----------
+    time : ndarray of float64, shape (K,)
+        Times.
+    curves : ndarray of float64, shape (C, K)
+        Natural logarithms.
+    begin, end : ndarray of int64, shape (C,)
+        The stretch of each curve.
+
+    Returns
+    -------
+    knee : ndarray of int64, shape (C,)
+        The point.
+    excess : ndarray of float64, shape (C,)
+        Its height above the chord, in e-folds. Growth that ends in a plateau or in slow drift has its knee where the
+        growth ends, however long the rest of the record is; a straight or convex curve has no excess.
+    """
+    rows = np.arange(len(curves))
+    last = np.maximum(end, begin)
+    index = np.arange(curves.shape[1])
+    inside = (index >= begin[:, None]) & (index <= last[:, None])
+    first_value, last_value = curves[rows, begin], curves[rows, last]
+    length = np.where(last > begin, time[last] - time[begin], 1.0)
+    chord = (
+        first_value[:, None] + (time[None, :] - time[begin][:, None]) * ((last_value - first_value) / length)[:, None]
+    )
+    above = np.where(inside & np.isfinite(curves), curves - chord, -np.inf)
+    knee = np.argmax(above, axis=1)
+    excess = np.where(end > begin, above[rows, knee], 0.0)
+    return knee.astype(np.int64), excess
+
+
+def choose_spans(time: Floats, curves: Floats, floor: Floats, *, single: bool = False) -> Spans:
+    """Choose what is fitted: above the rounding floor, and below saturation.
+
+    Parameters
+    ----------
+    time : ndarray of float64, shape (K,)
+        Times.
+    curves, floor : ndarray of float64, shape (C, K)
+        Natural logarithms of the distances and of their floor.
+    single : bool
+        Whether all curves belong to one orbit: then the landing is one point, because blocks of time are resampled.
+
+    Returns
+    -------
+    Spans
+        The points of each curve, and the level where fits stop.
+
+    Notes
+    -----
+    The level of saturation is common to all curves, `SATURATION_MARGIN` below the median height of their knees: a level
+    from each curve's own end would know the future of that curve and bias its rate.
+
+    If the curves grow alike, all stop at one time, the last at which at most `EARLY_SHARE` of them are past saturation:
+    a time that no single curve decides biases none. If they do not (bursts at different times), a curve passes a lower
+    level, `PASSAGE_MARGIN` below the knees, and lands on the mean of the points after it, as many as stay below
+    saturation. A first passage is a stopping time, so by Wald's identity the sum of gains over the sum of times is
+    unbiased for independent increments; the landing takes out the bias of bounded fluctuations, which are
+    high at the passage itself (1.6 % of the rate on the logistic map).
+    """
+    begin, end, at_floor = usable(curves, floor)
+    knee, excess = knees(time, curves, begin, end)
+    bent = excess >= KNEE_EXCESS
+    some = end > begin
+    height = float(np.median(curves[np.flatnonzero(bent), knee[bent]])) if bent.any() else float("inf")
+    level = height - SATURATION_MARGIN
+    rule, stop, landing = "end of the record", end - 1, 1
+    if bent.any():
+        rule, stop, landing = _stops(curves, begin, end, height)
+    elif some.any() and not single:
+        landing = max(1, int(np.median((end - begin)[some])) // 10)
+        stop = end - landing
+    if single and rule != "end of the record":
+        stop, landing = stop + landing - 1, 1
+    return Spans(begin, end, stop, landing, np.where(bent, knee, end), level, rule, int(bent.sum()), at_floor)
+
+
+def _stops(curves: Floats, begin: Ints, end: Ints, height: float) -> tuple[str, Ints, int]:
+    """Choose between a common stop and individual ones; return the rule, the stops and the landing."""
+    rows = np.flatnonzero(end > begin)
+    level = height - SATURATION_MARGIN
+    past = first_passage(curves[rows], begin[rows], end[rows], level)
+    over = np.sort(np.where(curves[rows, past] >= level, past, curves.shape[1]))
+    common = int(min(over[int(EARLY_SHARE * len(rows))] - 1, end.max()))
+    at = np.clip(common, begin[rows], end[rows])
+    first = curves[rows, begin[rows]]
+    grown, room = float(np.mean(curves[rows, at] - first)), float(np.mean(level - first))
+    if grown >= COMMON_SHARE * room:
+        landing = max(1, int(np.median(at - begin[rows])) // 10)
+        return "common", np.minimum(common - landing, end - 1), landing
+    stop = first_passage(curves, begin, end, height - PASSAGE_MARGIN)
+    landing = 1
+    while landing < curves.shape[1] // 10:
+        there = curves[rows, np.minimum(stop[rows] + landing + 1, end[rows])]
+        if np.mean(there >= level) > EARLY_SHARE:
+            break
+        landing += 1
+    return "first passage", stop, landing
+
+
+def first_passage(curves: Floats, begin: Ints, end: Ints, level: float) -> Ints:
+    """Return the first point of each curve at or above the level, or its end; shape (C,)."""
+    index = np.arange(curves.shape[1])
+    with np.errstate(invalid="ignore"):
+        over = (curves >= level) & (index >= begin[:, None]) & (index <= end[:, None])
+    return np.where(over.any(axis=1), np.argmax(over, axis=1), end).astype(np.int64)

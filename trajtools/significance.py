@@ -1,0 +1,216 @@
+"""Resampling of independent units, and the nulls that growth is tested against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+N_RESAMPLES = 1999
+DECISION = 0.01  # every decision is taken at this level
+LARGEST_POWER = 3.0  # of the power laws that growth is compared with
+FEWEST_UNITS = 8  # 2^-8 < 1 %: with fewer sign flips no p-value can fall below the level of decision
+_BATCH = 2_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Ratio:
+    """A rate with its resampling error.
+
+    Attributes
+    ----------
+    value : float
+        Sum of the gains over the sum of the durations.
+    error : float
+        Standard error; NaN where there are fewer than two independent clusters.
+    interval : (float, float)
+        Confidence interval; NaN where the error is unknown.
+    p_positive : float
+        One-sided p-value of "the rate is not positive"; NaN where the error is unknown.
+    clusters : int
+        Independent units.
+    """
+
+    value: float
+    error: float
+    interval: tuple[float, float]
+    p_positive: float
+    clusters: int
+
+
+def resampled_ratio(
+    gain: Floats, duration: Floats, cell: Ints, cluster: Ints, *, level: float, rng: np.random.Generator
+) -> Ratio:
+    """Rate with a hierarchical bootstrap: clusters (initial conditions) are drawn, then the twins within their cells.
+
+    Parameters
+    ----------
+    gain, duration : ndarray of float64, shape (C,)
+        Growth of the logarithm of each curve, and the time it took.
+    cell : ndarray of int64, shape (C,)
+        Curves of one cell are copies of each other (one initial condition, one start); their mean counts.
+    cluster : ndarray of int64, shape (C,)
+        Cells of one cluster are not independent.
+    level : float
+        Confidence level.
+    rng : numpy.random.Generator
+        Source of the draws.
+
+    Returns
+    -------
+    Ratio
+        The rate; the interval is Student's, with the bootstrap's standard error and the number of clusters less one
+        as degrees of freedom, because percentiles of few clusters are too narrow.
+    """
+    _, first, of_cell = np.unique(cell, return_index=True, return_inverse=True)
+    copies = np.bincount(of_cell)
+    clusters, of_cluster = np.unique(cluster[first], return_inverse=True)
+    total_gain = np.bincount(of_cell, gain) / copies
+    total_time = np.bincount(of_cell, duration) / copies
+    value = float(total_gain.sum() / total_time.sum()) if total_time.sum() > 0 else float("nan")
+    n = len(clusters)
+    if n < 2 or not np.isfinite(value):
+        return Ratio(value, float("nan"), (float("nan"), float("nan")), float("nan"), n)
+    order = np.argsort(of_cell, kind="stable")
+    begin = np.concatenate([[0], np.cumsum(copies)[:-1]])
+    draws = np.empty(N_RESAMPLES)
+    batch = max(1, _BATCH // len(gain))
+    for done in range(0, N_RESAMPLES, batch):
+        count = min(batch, N_RESAMPLES - done)
+        draws[done : done + count] = _draw(count, rng, n, of_cluster, (gain, duration, order, begin, copies))
+    error = float(np.sqrt(np.mean((draws - value) ** 2) * n / (n - 1)))
+    from scipy.stats import t as student
+
+    half = float(student.ppf(0.5 + level / 2, n - 1)) * error
+    scale = max(error, 1e-12 * abs(value), 1e-300)
+    return Ratio(value, error, (value - half, value + half), float(student.sf(value / scale, n - 1)), n)
+
+
+def _draw(count: int, rng: np.random.Generator, n: int, of_cluster: Ints, data: tuple[Any, ...]) -> Floats:
+    gain, duration, order, begin, copies = data
+    weight = rng.multinomial(n, np.full(n, 1.0 / n), size=count)[:, of_cluster].astype(np.float64)
+    gains = np.zeros((count, len(copies)))
+    times = np.zeros_like(gains)
+    for k in range(int(copies.max())):
+        here = copies > k
+        pick = order[begin[here] + (rng.random((count, int(here.sum()))) * copies[here]).astype(np.int64)]
+        gains[:, here] += gain[pick] / copies[here]
+        times[:, here] += duration[pick] / copies[here]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = (weight * gains).sum(axis=1) / (weight * times).sum(axis=1)
+    return np.where(np.isfinite(ratio), ratio, 0.0)
+
+
+def sign_flip_p(evidence: Floats, *, rng: np.random.Generator) -> float:
+    """Probability that the mean is at least this large if the signs of the independent contributions were random.
+
+    Parameters
+    ----------
+    evidence : ndarray of float64, shape (n,)
+        Contributions, positive where they speak against the null.
+    rng : numpy.random.Generator
+        Source of the signs.
+
+    Returns
+    -------
+    float
+        ``(k + 1) / (n + 1)`` with k of n resamples at least as large; NaN without contributions.
+    """
+    if len(evidence) == 0:
+        return float("nan")
+    observed = float(evidence.mean())
+    signs = rng.integers(0, 2, size=(N_RESAMPLES, len(evidence))) * 2.0 - 1.0
+    reached = int(np.sum(signs @ evidence / len(evidence) >= observed * (1 - 1e-12)))
+    return (reached + 1) / (N_RESAMPLES + 1)
+
+
+def power_evidence(time: Floats, curves: Floats, begin: Ints, stop: Ints, blocks: int = 1) -> Floats:
+    r"""How much better an exponential describes each curve than a power law or diffusion does.
+
+    Parameters
+    ----------
+    time : ndarray of float64, shape (K,)
+        Time since the perturbation.
+    curves : ndarray of float64, shape (C, K)
+        Natural logarithms of distances.
+    begin, stop : ndarray of int64, shape (C,)
+        First and last point of each curve that counts.
+    blocks : int
+        Stretches of time that the evidence is split into.
+
+    Returns
+    -------
+    ndarray of float64, shape (C, blocks)
+        Difference of the squared residuals, null minus exponential, over their sum over the whole curve: the row sums
+        lie between -1 (the null fits exactly) and 1 (the exponential does). NaN for curves of fewer than four points.
+
+    Notes
+    -----
+    All are fitted to :math:`\ln d(t)` by least squares. The null is the best of
+    :math:`\ln d_0 + \alpha \ln(1 + t/\tau)` with :math:`0 \le \alpha \le 3` and of
+    :math:`\ln d_0 + \frac12 \ln(1 + a t + b t^2)`, that is :math:`d = \sqrt{d_0^2 + a' t + b' t^2}` (random walk with
+    drift), over logarithmic grids of :math:`\tau`, a and b. The null has more freedom than the exponential.
+    """
+    n_curves, n_points = curves.shape
+    index = np.arange(n_points)
+    mask = ((index >= begin[:, None]) & (index <= stop[:, None])).astype(np.float64)
+    count = mask.sum(axis=1)
+    out = np.full((n_curves, blocks), np.nan)
+    good = count >= 4
+    if not good.any():
+        return out
+    mask, count = mask[good], count[good]
+    y = np.where(mask > 0, curves[good], 0.0)
+    middle = y.sum(axis=1) / count
+    y = np.where(mask > 0, y - middle[:, None], 0.0)
+    line, _ = _residuals(y, mask, count, time[None, :], None)
+    null = _best_null(y, mask, count, time)
+    noise = (1e-9 * np.maximum(np.abs(y).max(axis=1), 1.0)) ** 2  # residuals below this are rounding
+    difference = null**2 - line**2
+    scale = (null**2 + line**2).sum(axis=1) + count * noise
+    block = np.clip(((index - begin[good][:, None]) * blocks) // count[:, None].astype(np.int64), 0, blocks - 1)
+    for b in range(blocks):
+        out[good, b] = np.where((block == b) & (mask > 0), difference, 0.0).sum(axis=1) / scale
+    return out
+
+
+def _residuals(y: Floats, mask: Floats, count: Floats, shape: Floats, largest: float | None) -> tuple[Floats, Floats]:
+    """Residuals (C, K) of ``y ~ c + slope * shape`` within the mask, one shape (1, K) or (C, K); slope within [0, largest]."""
+    x = np.where(mask > 0, shape, 0.0)
+    x = np.where(mask > 0, x - (x.sum(axis=1) / count)[:, None], 0.0)
+    spread = (x * x).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = np.where(spread > 0, (x * y).sum(axis=1) / spread, 0.0)
+    if largest is not None:
+        slope = np.clip(slope, 0.0, largest)
+    return y - slope[:, None] * x, slope
+
+
+def _best_null(y: Floats, mask: Floats, count: Floats, time: Floats) -> Floats:
+    """Residuals (C, K) of the best power law or diffusion of each curve."""
+    step = float(np.min(np.diff(time)))
+    scales = np.geomspace(1e-3 * step, 1e2 * float(time[-1] - time[0]), 48)
+    powers = np.log1p(time[None, :] / scales[:, None])
+    a = np.concatenate([[0.0], 1.0 / np.geomspace(1e-6 * step, 1e2 * float(time[-1]), 24)])
+    b = np.concatenate([[0.0], 1.0 / np.geomspace(1e-6 * step, 1e2 * float(time[-1]), 24) ** 2])
+    walks = 0.5 * np.log1p(a[:, None, None] * time + b[None, :, None] * time**2).reshape(-1, len(time))
+
+    def cost(shapes: Floats, largest: float | None) -> tuple[Floats, Ints]:
+        sx, sxx, sxy = mask @ shapes.T, mask @ (shapes**2).T, y @ shapes.T
+        syy = (y * y).sum(axis=1)[:, None]
+        spread = np.maximum(sxx - sx**2 / count[:, None], 1e-300)
+        slope = np.ones_like(sxy) if largest is None else np.clip(sxy / spread, 0.0, largest)
+        left = syy - 2 * slope * sxy + slope**2 * spread
+        return left.min(axis=1), left.argmin(axis=1)
+
+    power_cost, power = cost(powers, LARGEST_POWER)
+    walk_cost, walk = cost(walks, None)
+    by_power, _ = _residuals(y, mask, count, powers[power], LARGEST_POWER)
+    x = np.where(mask > 0, walks[walk], 0.0)
+    by_walk = np.where(mask > 0, y - x + (x.sum(axis=1) / count)[:, None], 0.0)
+    return np.where((power_cost <= walk_cost)[:, None], by_power, by_walk)
