@@ -245,18 +245,20 @@ class _Graph:
         if len(self.shapes[name]) != 1 or self.axes[name] == NOWHERE:
             return
         size = self.shapes[name][0]
-        prefix = _split(name)[0]
-        beside = [n for n in self._target if _split(n)[0] == prefix]
-        before = [n for n in beside if self._order[n] < self._order[name]][::-1]
-        after = [n for n in beside if self._order[n] > self._order[name]]
-        own = [self._kernel[name]] if name in self._kernel else []
-        fitting = [n for n in (*own, *before, *after) if n in self._target and self.sizes[self._target[n]] == size]
-        if fitting:
-            target = self._target[fitting[0]]
-        else:
-            target = self._declare(self._free(prefix or name), size, name)
+        target = self._end_of_bias(name, size) or self._declare(self._free(_split(name)[0] or name), size, name)
         self._declare(BIAS_NODE, 1, name)
         self.ends[name], self.used[name] = (BIAS_NODE, target), (-1, 0)
+
+    def _end_of_bias(self, name: str, size: int) -> str | None:
+        """Set of this size that the kernel of a bias ends at: its own kernel, else the nearest one beside it."""
+        own = self._kernel.get(name)
+        if own in self._target and self.sizes[self._target[own]] == size:
+            return self._target[own]
+        beside = [n for n in self._target if _split(n)[0] == _split(name)[0]]
+        before = [n for n in beside if self._order[n] < self._order[name]][::-1]
+        after = [n for n in beside if self._order[n] > self._order[name]]
+        fitting = [self._target[n] for n in (*before, *after) if self.sizes[self._target[n]] == size]
+        return fitting[0] if fitting else None
 
     def _place_wired(self, name: str, ends: Ends | None) -> None:
         if ends is None:
@@ -344,14 +346,15 @@ def _tag(short: str) -> str:
 def _partners(kinds: Mapping[str, str]) -> dict[str, str]:
     """The kernel that each bias belongs to: the one in its layer that is called as it is, or the only one."""
     layers: dict[str, list[str]] = {}
-    for name, kind in kinds.items():
-        if kind in KERNELS:
-            layers.setdefault(_split(name)[0], []).append(name)
+    tagged: dict[tuple[str, str], list[str]] = {}
+    for name in (n for n, kind in kinds.items() if kind in KERNELS):
+        prefix, short = _split(name)
+        layers.setdefault(prefix, []).append(name)
+        tagged.setdefault((prefix, _tag(short)), []).append(name)
     partners = {}
     for name in (n for n, kind in kinds.items() if kind == "bias"):
         prefix, short = _split(name)
-        beside = layers.get(prefix, [])
-        found = [n for n in beside if _tag(_split(n)[1]) == _tag(short)] or beside
+        found = tagged.get((prefix, _tag(short))) or layers.get(prefix, [])
         if len(found) == 1:
             partners[name] = found[0]
     return partners
