@@ -1,0 +1,312 @@
+"""Recording from inside jit: blocks of a scan whose states come out stacked, and the callback as fallback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import io_callback
+
+from trajtools.store import RecordingError
+
+# XLA's CPU client copies what it hands to a callback in the background where it is larger than 100 kB. With one core the
+# thread that would copy is the one that waits for the copy: measured, jax 0.10.2 then hangs for good. Pieces below that
+# size are copied at once.
+PIECE_BYTES = 64 * 1024
+
+
+def record_scan(
+    recorder: Any,
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    carry: Any,
+    xs: Any = None,
+    *,
+    params: Callable[[Any], Any] | None = None,
+    metrics: str | Sequence[str] | None = None,
+    length: int | None = None,
+    block: int = 64,
+) -> tuple[Any, Any]:
+    """Scan `step` over `xs` as `jax.lax.scan` does, and record the states on the way.
+
+    Parameters
+    ----------
+    recorder : recorders.jax.Recorder
+        Open; the states continue at its current step.
+    step : callable
+        ``step(carry, x)`` -> ``(carry, y)``, one optimiser update; pure, traced by JAX.
+    carry : pytree of arrays
+        State of the training, e.g. ``(params, opt_state)``. Its parameters are the newest state of the recorder; if
+        they are not, they are recorded first, as the next step.
+    xs : pytree of arrays, each of shape (n, ...), or None
+        Inputs of the n steps. NumPy arrays are sliced on the host, JAX arrays where they live.
+    params : callable or None
+        ``params(carry)`` -> the tree that the recorder was opened with, e.g. ``lambda carry: carry[0]``; None where
+        the carry is that tree.
+    metrics : str, sequence of str or None
+        Which of `y` to record: the name of a `y` that is one array; names out of a `y` that is a mapping; None for all
+        of a mapping, and for nothing of any other `y`.
+    length : int or None
+        n, where `xs` is None.
+    block : int
+        Steps that run as one compiled program between two transfers.
+
+    Returns
+    -------
+    carry : pytree of arrays
+        After the last step.
+    ys : pytree of ndarray, each of shape (n, ...)
+        On the host.
+
+    Raises
+    ------
+    RecordingError
+        If `block` or `length` make no sense, or a metric is not in `y`.
+    ArchitectureError
+        If ``params(carry)`` is not the tree that the recorder was opened with.
+
+    Notes
+    -----
+    Records what this loop records, the same states in the same order::
+
+        for x in xs:
+            new, y = step(carry, x)
+            recorder.record(params(carry), loss=y["loss"])     # the state that the loss was computed from
+            carry = new
+        recorder.record(params(carry))
+
+    The recorder's policy is asked ahead for the steps of the call; a state that it does not want never leaves the
+    device. While one block is fetched and written the next one runs; no third is started, so that the device holds at
+    most two blocks of states. Two programs are compiled: one for whole blocks, one for a shorter last block. They
+    are kept with the recorder, and found again for the same `step` and `params`, also where these are lambdas that a
+    loop makes anew.
+    XLA may fuse, and so round, a step inside a scan other than the same step alone; with equal programs the states are
+    equal bit for bit.
+
+    Examples
+    --------
+    >>> carry, ys = record_scan(rec, step, (params, opt_state), batches, params=lambda carry: carry[0])  # doctest: +SKIP
+    """
+    n = _length(xs, length)
+    if block < 1:
+        raise RecordingError(f"block={block}: give the number of steps between two transfers, 1 or more")
+    params = _itself if params is None else params
+    first = recorder._enter(params(carry))
+    wanted = np.array([i > 0 and recorder._wants(first + i) for i in range(n)], dtype=bool)
+    carry = jax.tree_util.tree_map(_strong, carry)
+    run = _program(recorder, step, params)
+    capacity = max((int(wanted[start : start + block].sum()) for start in range(0, n, block)), default=0)
+    fetched: list[Any] = []
+    pending: _Block | None = None
+    for start in range(0, n, block):
+        kept = np.flatnonzero(wanted[start : start + block])
+        slots = np.full(min(block, n - start), capacity)
+        slots[kept] = np.arange(len(kept))
+        carry, room, ys = run(carry, _rows(xs, start, len(slots)), slots, capacity=capacity)
+        newest = _Block(first + start, kept, _head(room, len(kept)), ys)
+        newest.start_transfer()
+        if pending is not None:
+            fetched.append(_write(recorder, pending, metrics))
+        pending = newest
+    if pending is not None:
+        fetched.append(_write(recorder, pending, metrics))
+        recorder._leave(first + n, params(carry))
+        return carry, jax.tree_util.tree_map(lambda *parts: np.concatenate(parts), *fetched)
+    nothing = jax.eval_shape(lambda c, x: jax.lax.scan(step, c, x, length=0)[1], carry, xs)
+    return carry, jax.tree_util.tree_map(lambda y: np.zeros(y.shape, y.dtype), nothing)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Steps that were dispatched together; `kept` are the offsets of the states that `room` holds, slot by slot."""
+
+    start: int
+    kept: np.ndarray
+    room: list[Any]
+    ys: Any
+
+    def start_transfer(self) -> None:
+        """Let the copies to the host begin as soon as the block is computed, while the next one runs."""
+        for leaf in jax.tree_util.tree_leaves((self.room, self.ys)):
+            leaf.copy_to_host_async()
+
+
+def _write(recorder: Any, block: _Block, metrics: str | Sequence[str] | None) -> Any:
+    """Wait for a block, hand it to the recorder, and return its ys."""
+    room, ys = jax.device_get((block.room, block.ys))
+    values = _named_metrics(ys, metrics)
+    recorder._block(block.start, block.kept, [leaf[: len(block.kept)] for leaf in room], values)
+    return ys
+
+
+def _named_metrics(ys: Any, metrics: str | Sequence[str] | None) -> dict[str, Any]:
+    """Pick the metrics out of the stacked outputs of a block."""
+    if isinstance(metrics, str) and not isinstance(ys, Mapping):
+        if not hasattr(ys, "shape"):
+            raise RecordingError(
+                f"metrics={metrics!r} names one array, but y is a {type(ys).__name__}: return a dict of arrays"
+            )
+        return {metrics: ys}
+    if metrics is None:
+        return dict(ys) if isinstance(ys, Mapping) else {}
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    missing = [name for name in names if not (isinstance(ys, Mapping) and name in ys)]
+    if missing:
+        there = (
+            f"has {', '.join(map(repr, ys))}" if isinstance(ys, Mapping) else f"is a {type(ys).__name__}, no mapping"
+        )
+        raise RecordingError(f"metrics={metrics!r}: {missing[0]!r} is not in y, which {there}")
+    return {name: ys[name] for name in names}
+
+
+def _program(recorder: Any, step: Callable[..., Any], params: Callable[[Any], Any]) -> Callable[..., Any]:
+    """The compiled block of steps, made once for a recorder, a step and a choice of parameters."""
+    key = (_identity(step), _identity(params))
+    if key not in recorder._programs:
+        # What the ids in the key stand for must live as long as the key.
+        recorder._programs[key] = (_compiled(recorder._leaves, step, params), step, params)
+    return recorder._programs[key][0]
+
+
+def _compiled(
+    leaves: Callable[[Any], list[Any]], step: Callable[..., Any], params: Callable[[Any], Any]
+) -> Callable[..., Any]:
+    """Scan over (x, slot): the state that enters a step goes to its slot, unwanted ones to a last slot for scrap."""
+
+    def one(state: Any, given: Any) -> Any:
+        (carry, room), (x, slot) = state, given
+        room = [
+            jax.lax.dynamic_update_index_in_dim(kept, leaf, slot, 0)
+            for kept, leaf in zip(room, leaves(params(carry)), strict=True)
+        ]
+        carry, y = step(carry, x)
+        return (carry, room), y
+
+    def run(carry: Any, xs: Any, slots: Any, *, capacity: int) -> Any:
+        shapes = jax.eval_shape(lambda c: leaves(params(c)), carry)
+        room = [jnp.zeros((capacity + 1, *shape.shape), shape.dtype) for shape in shapes]
+        (carry, room), ys = jax.lax.scan(one, (carry, room), (xs, slots))
+        return carry, room, ys
+
+    return jax.jit(run, static_argnames=("capacity",))
+
+
+def _identity(function: Any) -> tuple[Any, ...]:
+    """Equal for functions that were made anew from the same source over the same objects, as a lambda in a loop is."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return (id(function),)
+    inside = [cell.cell_contents for cell in function.__closure__ or ()]
+    given = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return (id(code), id(function.__globals__), id(getattr(function, "__self__", None)), *map(id, [*inside, *given]))
+
+
+def _itself(carry: Any) -> Any:
+    return carry
+
+
+def _strong(leaf: Any) -> Any:
+    """An array whose dtype does not give way to others: a weakly typed carry would change type after the first block."""
+    if isinstance(leaf, jax.Array) and not leaf.weak_type:
+        return leaf
+    return jnp.asarray(leaf, dtype=jnp.result_type(leaf))
+
+
+def _length(xs: Any, length: int | None) -> int:
+    """Number of steps that `xs` and `length` ask for."""
+    lengths = {len(leaf) for leaf in jax.tree_util.tree_leaves(xs)} | ({length} if length is not None else set())
+    if len(lengths) != 1:
+        came = f"arrays of lengths {sorted(lengths)}" if lengths else "nothing"
+        raise RecordingError(
+            f"xs and length give {came}; every array of xs needs one row a step, or give length=n alone"
+        )
+    return lengths.pop()
+
+
+def _rows(xs: Any, start: int, size: int) -> Any:
+    """Rows start .. start + size of every array: a view on the host, a slice where a JAX array lives."""
+    return jax.tree_util.tree_map(
+        lambda x: _slice(x, start, size) if isinstance(x, jax.Array) else x[start : start + size], xs
+    )
+
+
+def _slice_rows(x: Any, start: Any, size: int) -> Any:
+    return jax.lax.dynamic_slice_in_dim(x, start, size)
+
+
+# `start` is an argument, so that every block of one size uses one compiled slice.
+_slice = jax.jit(_slice_rows, static_argnums=2)
+
+
+def _head_rows(room: list[Any], size: int) -> list[Any]:
+    return [leaf[:size] for leaf in room]
+
+
+_cut = jax.jit(_head_rows, static_argnums=1)
+
+
+def _head(room: list[Any], count: int) -> list[Any]:
+    """The first rows that hold `count` states, cut to a power of two: little is moved for nothing, few cuts compiled."""
+    size = 1 << (count - 1).bit_length() if count else 0
+    return _cut(room, size) if room and size < len(room[0]) // 2 else room
+
+
+def tap(recorder: Any, params: Any, step: Any = None, **metrics: Any) -> None:
+    """Record a state from inside jit or scan; the fallback where a loop cannot be given to `record_scan`.
+
+    Parameters
+    ----------
+    recorder : recorders.jax.Recorder
+        Open; the compiled function writes to this recorder for as long as it lives.
+    params : pytree of arrays
+        The tree that the recorder was opened with.
+    step : int array of shape (), int or None
+        Number of updates behind this state; None: one more than the last.
+    **metrics : array
+        Of this state, as for `Recorder.record`.
+
+    Raises
+    ------
+    ArchitectureError
+        If `params` is not the tree that the recorder was opened with, while the function is traced.
+
+    Notes
+    -----
+    An ordered `jax.experimental.io_callback`: every call arrives, once, in the order of the program. It cannot be
+    vectorised or differentiated: call it outside of `jax.vmap` (put the member axis into the state) and outside of the
+    loss function. Every call stops the device until the state has been copied, so that `record_scan` is faster. What
+    goes wrong on the host is raised by JAX where the results are used, or by ``recorder.close()``, which waits for all
+    calls. A jitted function keeps the recorder that it was traced with: make the function anew for another one.
+
+    Examples
+    --------
+    >>> def step(params, x):
+    ...     tap(rec, params, loss=loss(params, x))
+    ...     return update(params, x), None
+    """
+    recorder._tapped = True
+    leaves = recorder._leaves(params)
+    shapes = [tuple(leaf.shape) for leaf in leaves]
+    pieces = [_pieces(leaf) for leaf in leaves]
+    names = list(metrics)
+
+    def arrive(at: Any, parts: list[list[Any]], values: list[Any]) -> None:
+        # NumPy only: anything of JAX that runs in here waits for the computation that waits for this.
+        arrays = [
+            np.concatenate([np.asarray(part) for part in leaf]).reshape(shape)
+            for leaf, shape in zip(parts, shapes, strict=True)
+        ]
+        given = {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+        recorder._arrived(arrays, None if at is None else int(np.asarray(at)), given)
+
+    io_callback(arrive, None, step, pieces, list(metrics.values()), ordered=True)
+
+
+def _pieces(leaf: Any) -> list[Any]:
+    """The entries of an array in pieces that a callback on the CPU gets without a copy in the background."""
+    flat = jnp.reshape(leaf, -1)
+    size = max(1, PIECE_BYTES // flat.dtype.itemsize) if jax.default_backend() == "cpu" else max(1, flat.size)
+    return [flat[start : start + size] for start in range(0, max(1, flat.size), size)]

@@ -1,0 +1,330 @@
+"""What a pytree tells about its arrays: names, order, kinds and axes; which of them cannot be read, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from trajtools.store import ArchitectureError, RecordingError
+
+SEPARATOR = "."
+NORMS = ("LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm", "InstanceNorm", "WeightNorm", "SpectralNorm")
+ATTENTION = ("query", "key", "value", "out")
+RECURRENT_GATES = frozenset(("h", "i", *(side + gate for side in "hi" for gate in "figonrz")))
+
+
+@dataclass(frozen=True)
+class Role:
+    """What the entries of one array are in the graph.
+
+    Attributes
+    ----------
+    kind : str
+        One of `trajtools.parameters.KINDS`.
+    source_axis, target_axis : int
+        Axes that run over the source and the target units; -1 where there is none.
+    """
+
+    kind: str
+    source_axis: int = -1
+    target_axis: int = -1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where in a pytree the weights are, what they are called and what they are.
+
+    Attributes
+    ----------
+    treedef : PyTreeDef
+        Structure of the whole tree, other leaves included.
+    names : tuple of str
+        Key paths joined by dots (``params.Dense_0.kernel``, ``layers.0.weight``), in the order of the state; a tree
+        that is one bare array is called ``weights``.
+    positions : tuple of int
+        Index of each of them among the leaves of the tree.
+    paths : tuple of tuple of str
+        The keys that `names` joins.
+    owners : tuple
+        The container that holds each array; None where it cannot be reached from the outside.
+
+    Notes
+    -----
+    The state holds the floating-point (and complex: to be refused in words) arrays. What else a tree may hold stays
+    out: functions and Python numbers (equinox), integer counters (optax), random keys. The order is JAX's own, except
+    that the keys of a dict are sorted as a person would: ``Dense_2`` before ``Dense_10``. It does not depend on the
+    order in which a dict was filled.
+    """
+
+    treedef: Any
+    names: tuple[str, ...]
+    positions: tuple[int, ...]
+    paths: tuple[tuple[str, ...], ...]
+    owners: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, tree: Any) -> Layout:
+        """Read the layout of a tree.
+
+        Parameters
+        ----------
+        tree : pytree
+            With at least one floating-point array.
+
+        Returns
+        -------
+        Layout
+            Of the tree.
+
+        Raises
+        ------
+        ArchitectureError
+            If it holds no array, or two arrays of the same name.
+        """
+        found, treedef = jax.tree_util.tree_flatten_with_path(tree)
+        weights = [(path, position) for position, (path, leaf) in enumerate(found) if is_weight(leaf)]
+        if not weights:
+            raise ArchitectureError(
+                f"a {type(tree).__name__} came that holds no floating-point array: there is no state to record. Give "
+                "the pytree of the parameters (a dict, a flax or equinox tree, ...), its leaves JAX or NumPy arrays"
+            )
+        weights.sort(key=_order([path for path, _ in weights]))
+        chains = [_owners(tree, path) for path, _ in weights]
+        paths = tuple(_keys(path, chain) for (path, _), chain in zip(weights, chains, strict=True))
+        names = tuple(SEPARATOR.join(path) for path in paths)
+        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        if twice:
+            raise ArchitectureError(
+                f"two arrays of the tree are called {twice[0]!r}; rename a key, names must be unique"
+            )
+        owners = tuple(chain[-1] if chain else None for chain in chains)
+        return cls(treedef, names, tuple(position for _, position in weights), paths, owners)
+
+    def pick(self, tree: Any) -> list[Any]:
+        """The weights of a tree of this layout, in the order of the state.
+
+        Parameters
+        ----------
+        tree : pytree
+            Of the structure that the layout was read from.
+
+        Returns
+        -------
+        list of array
+            As they are; nothing is copied.
+
+        Raises
+        ------
+        ArchitectureError
+            If the structure is another one.
+        """
+        leaves, treedef = jax.tree_util.tree_flatten(tree)
+        if treedef != self.treedef:
+            raise ArchitectureError(
+                f"this state has the structure {_short(treedef)}, the run was opened with {_short(self.treedef)}; the "
+                "parameters of a run are fixed when the recorder opens. Record a changed network as a run of its own: "
+                "Recorder(path, params, run=..., mode='a')"
+            )
+        return [leaves[position] for position in self.positions]
+
+    def put(self, tree: Any, weights: Sequence[Any]) -> Any:
+        """A tree like `tree` with other weights.
+
+        Parameters
+        ----------
+        tree : pytree
+            Of this layout; it is not changed.
+        weights : sequence
+            In the order of the state.
+
+        Returns
+        -------
+        pytree
+            Its other leaves are those of `tree`.
+        """
+        leaves = jax.tree_util.tree_leaves(tree)
+        for position, array in zip(self.positions, weights, strict=True):
+            leaves[position] = array
+        return jax.tree_util.tree_unflatten(self.treedef, leaves)
+
+    def roles(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, Role]:
+        """What arrays are in the graph, as far as names of flax, equinox and haiku layers tell.
+
+        Parameters
+        ----------
+        shapes : sequence of tuple of int
+            Shapes of the arrays of one member, in the order of the state.
+
+        Returns
+        -------
+        dict of str to Role
+            Names that tell nothing are missing: `trajtools.parameters.describe` has rules for them.
+        """
+        groups: dict[tuple[str, ...], dict[str, tuple[int, ...]]] = {}
+        for path, shape in zip(self.paths, shapes, strict=True):
+            groups.setdefault(path[:-1], {})[path[-1]] = shape
+        found = {
+            name: _role(path, owner, shape, groups[path[:-1]])
+            for name, path, owner, shape in zip(self.names, self.paths, self.owners, shapes, strict=True)
+        }
+        return {name: role for name, role in found.items() if role is not None}
+
+
+def is_weight(leaf: Any) -> bool:
+    """Whether a leaf belongs to the state: an array of floating-point (or complex) numbers.
+
+    Parameters
+    ----------
+    leaf : object
+        Leaf of a pytree; a tracer counts as the array that it stands for.
+
+    Returns
+    -------
+    bool
+        False for Python numbers, functions, integers, random keys.
+    """
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
+
+
+def refuse_unreadable(names: Sequence[str], leaves: Sequence[Any]) -> None:
+    """Refuse leaves whose values this process cannot read now.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of the leaves, for the message.
+    leaves : sequence of array
+        Leaves of a state.
+
+    Raises
+    ------
+    RecordingError
+        If a leaf is a tracer (inside jit), or its buffer was donated or deleted.
+    ArchitectureError
+        If a leaf is spread over several processes.
+    """
+    for name, leaf in zip(names, leaves, strict=True):
+        if isinstance(leaf, jax.core.Tracer):
+            raise RecordingError(
+                f"{name!r} is a tracer: record was called inside jit, grad, vmap or scan, where arrays have no values. "
+                "Call it outside, or use record_scan(rec, step, carry, xs); tap(rec, params) works inside jit and scan"
+            )
+        if not isinstance(leaf, jax.Array):
+            continue
+        if leaf.is_deleted():
+            raise RecordingError(
+                f"the buffer of {name!r} was deleted, most likely because the state was donated to a jitted function "
+                "(donate_argnums) before it was recorded. Record a state before it is donated, or record the new "
+                "state that the function returned"
+            )
+        if not leaf.is_fully_addressable:
+            raise ArchitectureError(
+                f"{name!r} is sharded over several processes ({leaf.sharding}): no process can read all of it. Gather "
+                "it first, e.g. jax.experimental.multihost_utils.process_allgather(params, tiled=True), and record on "
+                "one process; or record the addressable part of each process into a file of its own"
+            )
+
+
+def _short(treedef: Any, limit: int = 300) -> str:
+    words = str(treedef)
+    return words if len(words) <= limit else words[:limit] + " ..."
+
+
+def _key(entry: Any) -> Any:
+    """The key, index or attribute name inside an entry of a key path."""
+    for attribute in ("key", "idx", "name"):
+        if hasattr(entry, attribute):
+            return getattr(entry, attribute)
+    return str(entry)
+
+
+def _owners(tree: Any, path: Sequence[Any]) -> list[Any]:
+    """The containers along a key path, outermost first; empty where one of them cannot be entered by its key."""
+    chain = []
+    for depth, entry in enumerate(path):
+        chain.append(tree)
+        if depth == len(path) - 1:
+            break
+        try:
+            tree = getattr(tree, entry.name) if hasattr(entry, "name") else tree[_key(entry)]
+        except (AttributeError, KeyError, IndexError, TypeError):
+            return []
+    return chain
+
+
+def _keys(path: Sequence[Any], chain: Sequence[Any]) -> tuple[str, ...]:
+    """Keys of a path as strings, without the ``.value`` that flax.nnx wraps around every array."""
+    keys = tuple(str(_key(entry)) for entry in path) or ("weights",)
+    wrapped = chain and any(cls.__module__.startswith("flax.nnx") for cls in type(chain[-1]).__mro__)
+    return keys[:-1] if len(keys) > 1 and keys[-1] == "value" and wrapped else keys
+
+
+def _order(paths: Sequence[Sequence[Any]]) -> Any:
+    """Sort key of (path, position): dict keys in natural order, everything else as JAX flattens it."""
+    seen: dict[Any, int] = {}
+    for path in paths:
+        for depth in range(len(path) + 1):
+            seen.setdefault(jax.tree_util.keystr(path[:depth]), len(seen))
+
+    def key(item: tuple[Sequence[Any], int]) -> list[Any]:
+        path, _ = item
+        return [
+            _natural(entry.key)
+            if isinstance(entry, jax.tree_util.DictKey)
+            else seen[jax.tree_util.keystr(path[: i + 1])]
+            for i, entry in enumerate(path)
+        ]
+
+    return key
+
+
+def _natural(key: Any) -> tuple[Any, ...]:
+    """Sort key by which ``Dense_2`` comes before ``Dense_10``; ties (``1`` and ``01``) by the text."""
+    pieces = re.split(r"(\d+)", str(key))
+    return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], str(key)
+
+
+def _role(
+    path: tuple[str, ...], owner: Any, shape: tuple[int, ...], siblings: Mapping[str, tuple[int, ...]]
+) -> Role | None:
+    """What the array at `path` is, or None if no framework named it; `siblings` are the shapes in its container."""
+    name = path[-1].lower()
+    kind = type(owner).__name__
+    if kind in NORMS or name in ("scale", "offset") or (name == "bias" and "scale" in siblings):
+        return Role("norm")
+    if name.startswith("bias"):
+        # equinox gives the biases of convolutions the form (channels, 1, 1)
+        return Role("bias", -1, 0) if shape and all(n == 1 for n in shape[1:]) else Role("bias")
+    if len(shape) < 2:
+        return None
+    if name == "embedding" or kind == "Embedding":
+        return Role("embedding", 0, 1) if len(shape) == 2 else Role("embedding")
+    if name.startswith(("weight_ih", "weight_hh")):
+        return Role("recurrent", 1, 0)
+    if name == "weight":
+        return _equinox_weight(owner, shape)
+    return _flax_kernel(path, shape) if name == "kernel" else None
+
+
+def _equinox_weight(owner: Any, shape: tuple[int, ...]) -> Role:
+    """A ``weight`` has its outputs first, as in torch."""
+    if len(shape) == 2:
+        return Role("dense", 1, 0)
+    # A grouped kernel names its channels only within the group: no axis runs over all source units.
+    return Role("conv", 1, 0) if getattr(owner, "groups", 1) == 1 else Role("conv")
+
+
+def _flax_kernel(path: tuple[str, ...], shape: tuple[int, ...]) -> Role:
+    """A ``kernel`` has inputs before outputs, both last."""
+    parent = path[-2].lower() if len(path) > 1 else ""
+    if len(shape) == 2:
+        cell = parent in RECURRENT_GATES and any("cell" in key.lower() for key in path[:-2])
+        return Role("recurrent" if cell else "dense", 0, 1)
+    # The kernels of flax's attention have several axes of units on one side: no single axis runs over them.
+    return Role("other") if parent in ATTENTION else Role("conv", len(shape) - 2, len(shape) - 1)
