@@ -8,6 +8,7 @@ the order in which a SWMR writer puts them on disk does the rest.
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
 
 from trajtools.store.superblock import SIZE, Superblock
@@ -23,9 +24,11 @@ class BesideWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115  (closed with the object)
-        self._size = os.fstat(self._file.fileno()).st_size
-        head = os.pread(self._file.fileno(), SIZE, 0)
+        self._descriptor = os.open(path, os.O_RDONLY)
+        # h5py closes no file object that it is handed; this one goes with its last user.
+        weakref.finalize(self, os.close, self._descriptor)
+        self._size = os.fstat(self._descriptor).st_size
+        head = os.pread(self._descriptor, SIZE, 0)
         block = Superblock.parse(head)
         self._head = head if block is None else block.released(self._size).encode()
         self._position = 0
@@ -50,7 +53,7 @@ class BesideWriter:
         view = memoryview(buffer).cast("B")
         done = 0
         while done < len(view):
-            got = os.preadv(self._file.fileno(), [view[done:]], self._position + done)
+            got = os.preadv(self._descriptor, [view[done:]], self._position + done)
             if not got:
                 view[done:] = bytes(len(view) - done)
                 break
