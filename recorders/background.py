@@ -14,6 +14,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,18 @@ from trajtools.store import RecordingError, RunWriter
 
 BEAT_SECONDS = 10.0
 ON_FULL = ("block", "skip", "error")
+
+
+_TAPES: weakref.WeakSet[Tape] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for tape in _TAPES:
+        tape.dead = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @dataclass(frozen=True)
@@ -82,23 +95,33 @@ class Tape:
         self.metrics = metrics
         self._writer, self._storage, self._pace = writer, storage, pace
         self._current: Block | None = current
+        self._flush_rows = max(1, -(-pace.flush_bytes // storage.bytes_per_state))
         self._next = current.start  # index of the first state of the next block
-        self._free: list[Block] = []
+        self._free: list[Block] = [storage.new_block(0)] if pace.threaded else []
         self._full: deque[Block] = deque()
-        self._n_blocks = 1
+        self._n_blocks = 1 + len(self._free)
         self._waiting_since: float | None = None
         self._beat_at = time.monotonic() + BEAT_SECONDS
+        self.dead = False  # closed, failed or forked: `check` says which
         self._error: BaseException | None = None
         self._told = self._closed = self._stop = self._abandoned = False
         self._pid = os.getpid()
-        self._turn = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._turn = threading.Condition(self._lock)
         self._io = threading.Lock()
+        _TAPES.add(self)
         self._thread = threading.Thread(target=self._run, name="trajtools recorder", daemon=True)
         self._thread.start()
 
     # ------------------------------------------------------------------------------------------- the training loop
 
-    def append(self, step: int, read: Callable[[], list[np.ndarray] | Pending]) -> bool:
+    def append(
+        self,
+        step: int,
+        read: Callable[[Any], list[np.ndarray] | Pending],
+        state: Any,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Capture one state.
 
         Parameters
@@ -106,41 +129,50 @@ class Tape:
         step : int
             Its step.
         read : callable
-            Gives its arrays.
+            ``read(state)`` gives its arrays.
+        state : object
+            The state.
+        metrics : mapping, optional
+            Its metrics, as `MetricTable.parse` returns them.
 
         Returns
         -------
         bool
             False where no buffer was free and the state was left out (``on_full="skip"``).
         """
-        self.check()
-        with self._turn:
-            block = self._room()
+        if self.dead:
+            self.check()
+        with self._lock:
+            block = self._current
+            if block is None or block.count == block.rows:
+                block = self._turn_to_next()
             if block is None:
                 self.meter.skipped += 1
                 return False
-            arrays = read()
+            arrays = read(state)
             row = block.count
-            self._settle(block)
+            if block.pending:
+                self._settle(block)
             if isinstance(arrays, Pending):
                 block.pending.append((row, arrays))
             else:
                 self._storage.put(block, row, arrays)
             block.step[row] = step
-            for values in block.metrics.values():
-                values[row] = np.nan
             self.meter.states += 1
             block.count = row + 1
-            self._look_at_clock(block)
+            if metrics:
+                self.note(metrics)
+            if self._waiting_since is None or self._flush_rows <= block.rows:
+                self._look_at_clock(block)
             return True
 
-    def note(self, values: Mapping[str, np.ndarray], stored: bool) -> None:
+    def note(self, values: Mapping[str, Any], stored: bool = True) -> None:
         """Give metrics, as `MetricTable.parse` returns them, to the newest state; drop them if it is not `stored`."""
-        self.check()
-        if not values:
-            return
-        with self._turn:
-            self._guarded(self._fix)
+        if self.dead:
+            self.check()
+        with self._lock:
+            if not self.metrics.fixed:
+                self._guarded(self._fix)
             block = self._current
             if not stored or block is None:
                 return
@@ -166,26 +198,25 @@ class Tape:
 
     def settle(self) -> None:
         """Copy what is still on its way from a device."""
-        with self._turn:
+        with self._lock:
             if self._current is not None:
                 self._settle(self._current)
 
-    def _room(self) -> Block | None:
-        """A block with a free row; None where the state must be left out."""
-        block = self._current
-        if block is not None and block.count < block.rows:
-            return block
-        if block is not None:
-            self._hand_over(block)
+    def _turn_to_next(self) -> Block | None:
+        """Hand a full block over and give an empty one; None where the state must be left out."""
+        if self._current is not None:
+            self._hand_over(self._current)
         if not self._free and self._n_blocks >= self._pace.n_blocks and not self._wait():
             return None
         if self._free:
             block = self._free.pop()  # the one used last is the one still in the cache
             block.start, block.count, block.written, block.metrics_changed = self._next, 0, 0, False
+            for values in block.metrics.values():
+                values.fill(np.nan)
         else:
             block = self._storage.new_block(self._next)
-            block.metrics = self.metrics.new_rows(block.rows)
             self._n_blocks += 1
+        block.metrics = block.metrics or self.metrics.new_rows(block.rows)
         self._current = block
         return block
 
@@ -232,7 +263,7 @@ class Tape:
             return
         with self._io:
             self._writer.begin(self.metrics.shapes)
-        self.metrics.fixed = True
+        self.metrics.fix()
         if self._current is not None:
             self._current.metrics = self.metrics.new_rows(self._current.rows)
 
@@ -241,15 +272,18 @@ class Tape:
         try:
             act()
         except Exception as error:
-            self._error = error
+            self._fail(error)
             self.check()
+
+    def _fail(self, error: BaseException) -> None:
+        self._error, self.dead = error, True
+        self._turn.notify_all()
 
     def _look_at_clock(self, block: Block) -> None:
         # The opening state alone sets no clock: the metrics of the first step may still be on their way.
         if self.metrics.fixed or block.start + block.count > 1:
             self._mark_waiting()
-        waiting = (block.count - block.written) * self._storage.bytes_per_state
-        if self._pace.partial and block.count < block.rows and waiting >= self._pace.flush_bytes:
+        if self._pace.partial and block.count < block.rows and block.count - block.written >= self._flush_rows:
             self._waiting_since = -np.inf
             self._turn.notify_all()
 
@@ -265,15 +299,14 @@ class Tape:
             while self._work():
                 pass
         except BaseException as error:
-            with self._turn:
-                self._error = error
-                self._turn.notify_all()
+            with self._lock:
+                self._fail(error)
         if self._abandoned:
             self._close_unasked()
 
     def _work(self) -> bool:
         """Wait for something to do and do it; False when all is done."""
-        with self._turn:
+        with self._lock:
             while not (self._stop or self._full or self._seconds_left() <= 0):
                 self._turn.wait(self._seconds_left())
             if self._error is not None or (self._stop and not self._full):
@@ -286,7 +319,7 @@ class Tape:
         finally:
             self._io.release()
         if block is not None:
-            with self._turn:
+            with self._lock:
                 self._release(block)
         return True
 
@@ -341,20 +374,20 @@ class Tape:
         """
         if self._closed or self._pid != os.getpid():
             return
-        with self._turn:
+        with self._lock:
             self._stop = True
             self._turn.notify_all()
         if threading.current_thread() is not self._thread:
             self._thread.join()
-        with self._turn:
+        with self._lock:
             if self._closed:
                 return
-            self._closed = True
+            self._closed = self.dead = True
             try:
                 if self._error is None:
                     self._write_rest()
             except BaseException as error:
-                self._error = error
+                self._fail(error)
             self._close_writer(status)
         if self._error is not None and not self._told:
             self._told = True

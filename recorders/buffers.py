@@ -78,6 +78,9 @@ def _cuts(offset: int, size: int, width: int, members: int | slice, lead: tuple[
     return pieces
 
 
+Place = tuple[tuple[str, str] | None, tuple[int, ...], list[tuple[np.ndarray, slice | None, tuple[int, ...]]]]
+
+
 class CopyPlan:
     """Where every array of a state goes in the tiles (M, n_column_chunks, rows, columns).
 
@@ -90,29 +93,68 @@ class CopyPlan:
     """
 
     def __init__(self, structure: Structure, width: int) -> None:
-        self.structure = structure
-        self.parts: list[tuple[str, tuple[int, ...], list[Segment]]] = []
+        self._parts: list[tuple[tuple[str, str] | None, tuple[int, ...], list[Segment]]] = []
         members: list[int | slice] = [slice(None)] if structure.stacked else list(range(structure.n_members))
+        lead = (structure.n_members,) if structure.stacked else ()
         for member in members:
-            lead = (structure.n_members,) if structure.stacked else ()
             offset = 0
             for shape, dtype in zip(structure.shapes, structure.dtypes, strict=True):
                 size = prod(shape)
-                cuts = _cuts(offset, size, width, member, lead)
-                self.parts.append((dtype, (*lead, size), cuts))
+                bits = (dtype, structure.dtype) if dtype == "bfloat16" else None
+                self._parts.append((bits, (*lead, size), _cuts(offset, size, width, member, lead)))
                 offset += size
 
-    def views(self, tiles: np.ndarray) -> list[list[np.ndarray]]:
-        """The places of every segment in `tiles`, all rows: arrays ([M,] [chunks,] rows, columns), part by part."""
-        return [[tiles[s.members, s.chunks, :, s.columns] for s in cuts] for _, _, cuts in self.parts]
+    def places(self, tiles: np.ndarray) -> list[Place]:
+        """Where the arrays of a state go in `tiles`, in their order.
 
-    def copy(self, arrays: Sequence[np.ndarray], views: list[list[np.ndarray]], row: int) -> None:
-        """Copy one state into row `row` of the tiles whose `views` are given."""
-        target = self.structure.dtype
-        for array, (dtype, flat_shape, cuts), places in zip(arrays, self.parts, views, strict=True):
-            flat = widen(array, dtype, target).reshape(flat_shape)
-            for cut, place in zip(cuts, places, strict=True):
-                place[..., row, :] = flat[..., cut.entries].reshape(cut.shape)
+        Parameters
+        ----------
+        tiles : ndarray, (M, n_column_chunks, rows, columns)
+            A block.
+
+        Returns
+        -------
+        list
+            For every array: dtype names if it is made of bits, its flat shape, and its stretches: a view of the tiles
+            with the rows first, the entries (None: all), their shape.
+        """
+        return [
+            (
+                bits,
+                flat,
+                [
+                    (
+                        np.moveaxis(tiles[cut.members, cut.chunks, :, cut.columns], -2, 0),
+                        None if len(cuts) == 1 else cut.entries,
+                        cut.shape,
+                    )
+                    for cut in cuts
+                ],
+            )
+            for bits, flat, cuts in self._parts
+        ]
+
+
+def copy_state(arrays: Sequence[np.ndarray], places: list[Place], row: int) -> None:
+    """Copy one state into its row of a block.
+
+    Parameters
+    ----------
+    arrays : sequence of ndarray
+        The arrays of the state, in the order of the plan.
+    places : list
+        Of the block, from `CopyPlan.places`.
+    row : int
+        Which state of the block.
+    """
+    # Every microsecond here is one of the training's.
+    for array, (bits, flat_shape, stretches) in zip(arrays, places, strict=True):
+        source = array if bits is None else widen(array, *bits)
+        if len(stretches) > 1:
+            source = source.reshape(flat_shape)
+        for place, entries, shape in stretches:
+            part = source if entries is None else source[..., entries]
+            place[row] = part.reshape(shape)
 
 
 @dataclass
@@ -133,8 +175,8 @@ class Block:
         Float64, NaN where nothing was given.
     kept : dict of str to ndarray
         What is stored of the states: ``tiles``, ``distances`` or ``sketch``.
-    views : list
-        Places of the segments in the tiles (see `CopyPlan.views`).
+    places : list
+        Where the arrays of a state go in the tiles (see `CopyPlan.places`).
     pending : list
         Device copies under way: (row, Pending).
     metrics_changed : bool
@@ -144,7 +186,7 @@ class Block:
     start: int
     step: np.ndarray
     kept: dict[str, np.ndarray]
-    views: list[list[np.ndarray]] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
     metrics: dict[str, np.ndarray] = field(default_factory=dict)
     count: int = 0
     written: int = 0

@@ -26,7 +26,8 @@ class MetricTable:
 
     def __init__(self, n_members: int, declared: Mapping[str, Shape] | Iterable[str] | None = None) -> None:
         self.n_members = n_members
-        self.fixed = False
+        self._fixed = False
+        self._numbers: frozenset[str] = frozenset()  # the usual metrics, which need no look
         self._shapes: dict[str, Shape | None] = {}
         if isinstance(declared, Mapping):
             for name, shape in declared.items():
@@ -36,11 +37,21 @@ class MetricTable:
             self._shapes.update((str(name), None) for name in names)
 
     @property
+    def fixed(self) -> bool:
+        """Whether names and shapes are settled for good."""
+        return self._fixed
+
+    def fix(self) -> None:
+        """Settle names and shapes for good; a name without a value so far is a number per state."""
+        self._fixed = True
+        self._numbers = frozenset(name for name, shape in self.shapes.items() if shape == ())
+
+    @property
     def shapes(self) -> dict[str, Shape]:
         """Name -> shape per state."""
         return {name: shape or () for name, shape in self._shapes.items()}
 
-    def parse(self, values: Mapping[str, Any], lead: Shape = ()) -> dict[str, np.ndarray]:
+    def parse(self, values: Mapping[str, Any], lead: Shape = ()) -> Mapping[str, Any]:
         """Check values against the table; before it is fixed, new names join it.
 
         Parameters
@@ -52,7 +63,7 @@ class MetricTable:
 
         Returns
         -------
-        dict of str to ndarray
+        mapping of str to float or ndarray
             Float64, of shape `lead` + the shape of the metric.
 
         Raises
@@ -60,6 +71,8 @@ class MetricTable:
         RecordingError
             If a name is new after the names were fixed, or a value is no number or of the wrong shape.
         """
+        if all(type(value) is float and name in self._numbers for name, value in values.items()) and not lead:
+            return values
         parsed = {name: self._array(name, value) for name, value in values.items()}
         joining: dict[str, Shape] = {}
         for name, array in parsed.items():

@@ -278,7 +278,7 @@ class Opening:
         tail = writer.tail
         if writer.committed:
             writer.begin(writer.metrics)
-            table.fixed = True
+            table.fix()
             block.metrics = table.new_rows(block.rows)
         if tail is not None:
             self.tail_open = True

@@ -38,7 +38,7 @@ import operator
 import os
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
@@ -234,7 +234,7 @@ class Recorder:
         kept = _waited(self._arrays(state)) if self._store == "distances" else arrays
         self._step = opening.first_step(step, kept)
         if self._step > self._passed:
-            self._tape.append(self._step, lambda: kept)
+            self._tape.append(self._step, _same, kept)
             self._stored = True
         else:
             self._stored = self._step == self._passed and opening.tail_open
@@ -303,14 +303,20 @@ class Recorder:
             If the recorder is closed or its writer has failed, a metric is new or has another shape, or steps go back.
         """
         began = time.perf_counter()
-        self._tape.check()
-        values = self._tape.metrics.parse(metrics)
+        tape = self._tape
+        if tape.dead:
+            tape.check()
+        values = tape.metrics.parse(metrics) if metrics else metrics
         if state is not None:
-            self._place(state, step)
+            if self._opening is None and step is None:
+                self._take(self._arrays, state, self._step + 1, values)
+            else:
+                self._place(state, step, values)
         elif step is not None and operator.index(step) != self._step:
             raise RecordingError(f"record(step={step}) without a state: the newest state is that of step {self._step}")
-        self._tape.note(values, self._stored)
-        self._tape.meter.record_seconds += time.perf_counter() - began
+        else:
+            self._note(values)
+        tape.meter.record_seconds += time.perf_counter() - began
 
     def advance(self, state: Any, step: int | None = None) -> None:
         """Say that an update was made; the state is stored if `every` says so. Optimiser hooks call this.
@@ -330,7 +336,7 @@ class Recorder:
         began = time.perf_counter()
         self._tape.check()
         self._opening = None
-        self._take(state, self._step + 1 if step is None else self._risen(step))
+        self._take(self._arrays, state, self._step + 1 if step is None else self._risen(step))
         self._tape.meter.record_seconds += time.perf_counter() - began
 
     def record_block(self, states: Any, step: int | Sequence[int] | None = None, **metrics: Any) -> None:
@@ -360,9 +366,11 @@ class Recorder:
         blocks = _waited(self._host(self._structure.check(mappings, lead=shape[:1])))
         values = self._tape.metrics.parse(metrics, lead=shape[:1])
         for i, at in enumerate(self._steps_of_block(blocks, shape[0], step)):
-            if at != self._step:
-                self._take_arrays([block[i] for block in blocks], at)
-            self._tape.note({name: value[i] for name, value in values.items()}, self._stored)
+            metrics_at = {name: value[i] for name, value in values.items()}
+            if at == self._step:
+                self._note(metrics_at)
+            else:
+                self._take(_same, [block[i] for block in blocks], at, metrics_at)
         self._tape.meter.record_seconds += time.perf_counter() - began
 
     def _steps_of_block(self, blocks: list[np.ndarray], k: int, step: int | Sequence[int] | None) -> list[int]:
@@ -378,18 +386,21 @@ class Recorder:
             raise RecordingError(f"a block of {k} states needs {k} rising steps, got {steps[:10]}")
         return [self._risen(s) for s in steps]
 
-    def _place(self, state: Any, step: int | None) -> None:
+    def _place(self, state: Any, step: int | None, values: Mapping[str, Any]) -> None:
         """Find out which step a state is, and take it unless it was there."""
-        if step is not None:
-            self._opening = None
-            if self._risen(step) != self._step:
-                self._take(state, operator.index(step))
-        elif self._opening is None:
-            self._take(state, self._step + 1)
+        if step is None:
+            here = self._is_opening(_waited(self._read(state)))
         else:
-            arrays = _waited(self._read(state))
-            if not self._is_opening(arrays):
-                self._take(state, self._step + 1)
+            self._opening = None
+            here = self._risen(step) == self._step
+        if here:
+            self._note(values)
+        else:
+            self._take(self._arrays, state, self._step + 1 if step is None else operator.index(step), values)
+
+    def _note(self, values: Mapping[str, Any]) -> None:
+        if values:
+            self._tape.note(values, self._stored)
 
     def _is_opening(self, arrays: list[np.ndarray]) -> bool:
         """Whether this, the first state since opening, is the one at opening."""
@@ -403,15 +414,18 @@ class Recorder:
             )
         return operator.index(step)
 
-    def _take(self, state: Any, step: int) -> None:
-        wanted = step > self._passed and self._every(step)
-        self._stored = wanted and self._tape.append(step, lambda: self._arrays(state))
+    def _take(
+        self,
+        read: Callable[[Any], list[np.ndarray] | Pending],
+        state: Any,
+        step: int,
+        values: Mapping[str, Any] | None = None,
+    ) -> None:
+        """A new state: store it if it is wanted."""
+        self._stored = step > self._passed and self._every(step) and self._tape.append(step, read, state, values)
         self._step = step
-
-    def _take_arrays(self, arrays: list[np.ndarray], step: int) -> None:
-        wanted = step > self._passed and self._every(step)
-        self._stored = wanted and self._tape.append(step, lambda: arrays)
-        self._step = step
+        if values and not self._stored:
+            self._tape.note(values, False)  # nothing to keep, but their names count
 
     # ------------------------------------------------------------------------------------------------- what it knows
 
@@ -464,6 +478,10 @@ class Recorder:
             self.close(status="interrupted")
         except RecordingError as second:
             error.add_note(f"and while the recording was saved: {second}")
+
+
+def _same(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    return arrays
 
 
 def _waited(arrays: list[np.ndarray] | Pending) -> list[np.ndarray]:

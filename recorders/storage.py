@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from recorders.buffers import Block, CopyPlan
+from recorders.buffers import Block, CopyPlan, copy_state
 from recorders.sketch import Sketch, Sketcher
 from recorders.structure import Structure, widen
 from trajtools.store import Member, RecordingError
@@ -53,11 +53,12 @@ class Weights:
     def new_block(self, start: int) -> Block:
         """Make an empty block whose first state has index `start`."""
         tiles = self._layout.new_tiles()
-        return Block(start, np.zeros(self._layout.rows, np.int64), {"tiles": tiles}, self._plan.views(tiles))
+        tiles.fill(0)  # the system hands out the memory now, not at the first states
+        return Block(start, np.zeros(self._layout.rows, np.int64), {"tiles": tiles}, self._plan.places(tiles))
 
     def put(self, block: Block, row: int, arrays: Sequence[np.ndarray]) -> None:
         """Copy the state into its row of the tiles."""
-        self._plan.copy(arrays, block.views, row)
+        copy_state(arrays, block.places, row)
 
 
 class Distances:

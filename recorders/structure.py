@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache, cached_property
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from trajtools.store import ArchitectureError, RecordingError, SelectionError
+
+from trajtools.store import ArchitectureError, RecordingError, SelectionError, promote
+from trajtools.store import widen as widen_bits
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
+@cache
+def _name(dtype: Any) -> str:
+    return getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+
+
 def dtype_name(leaf: Any) -> str:
     """NumPy's name of the dtype of an array of any framework (``torch.bfloat16`` is ``bfloat16``)."""
-    dtype = leaf.dtype
-    return getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+    return _name(leaf.dtype)
 
 
 def common_dtype(names: Iterable[str]) -> str:
@@ -34,15 +41,7 @@ def common_dtype(names: Iterable[str]) -> str:
     str
         One of `FLOATS`; float32 for float16 with bfloat16, neither of which holds the other.
     """
-    found = set(names)
-    if len(found) == 1:
-        return found.pop()
-    return "float64" if "float64" in found else "float32"
-
-
-def native_dtype(name: str) -> np.dtype[Any]:
-    """The NumPy dtype that the file holds for a dtype name: bfloat16 is kept as its bits in uint16."""
-    return np.dtype(np.uint16 if name == "bfloat16" else name)
+    return promote(sorted(set(names)))
 
 
 def widen(array: np.ndarray, source: str, target: str) -> np.ndarray:
@@ -65,7 +64,7 @@ def widen(array: np.ndarray, source: str, target: str) -> np.ndarray:
     bits = array.view(np.uint16)
     if target == "bfloat16":
         return bits
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return widen_bits(bits)
 
 
 def select(names: Sequence[str], include: str | Sequence[str], exclude: str | Sequence[str]) -> list[str]:
@@ -227,16 +226,25 @@ class Structure:
         if len(mappings) != expected:
             raise ArchitectureError(f"this state has {len(mappings)} members, the run was opened with {expected}")
         extra = (*lead, self.n_members) if self.stacked else lead
+        wanted = [(n, (*extra, *s), d) for n, s, d in self._fields] if extra else self._fields
         leaves = []
         for member, mapping in enumerate(mappings):
-            if len(mapping) != len(self.all_names) or not all(name in mapping for name in self.all_names):
+            if mapping.keys() != self._keys:
                 self._refuse_names(member, mapping)
-            for name, shape, dtype in zip(self.names, self.shapes, self.dtypes, strict=True):
+            for name, shape, dtype in wanted:
                 leaf = mapping[name]
-                if tuple(leaf.shape) != (*extra, *shape) or dtype_name(leaf) != dtype:
-                    self._refuse(member, name, leaf, (*extra, *shape), dtype)
+                if leaf.shape != shape or _name(leaf.dtype) != dtype:
+                    self._refuse(member, name, leaf, shape, dtype)
                 leaves.append(leaf)
         return leaves
+
+    @cached_property
+    def _keys(self) -> frozenset[str]:
+        return frozenset(self.all_names)
+
+    @cached_property
+    def _fields(self) -> list[tuple[str, tuple[int, ...], str]]:
+        return list(zip(self.names, self.shapes, self.dtypes, strict=True))
 
     def _refuse_names(self, member: int, mapping: Mapping[str, Any]) -> None:
         gone = [name for name in self.all_names if name not in mapping]
