@@ -7,6 +7,7 @@ written down there, once, for the user.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -145,17 +146,16 @@ def infer_axes(shapes: Mapping[str, Shape], kinds: Mapping[str, str], given: Map
             raise ArchitectureError(f"axes {axis} of {name!r} do not exist: its shape is {shapes[name]}")
     axes = {name: _default_axes(kinds[name], len(shape)) for name, shape in shapes.items()}
     flipped = {name: _flipped(kinds[name], len(shape)) for name, shape in shapes.items()}
-    votes = set()
+    votes: dict[str, set[bool]] = {}
     for name, kernel in _partners(kinds).items():
         if len(shapes[name]) != 1 or kernel in given:
             continue
         size, ways = shapes[name][0], (axes[kernel], flipped[kernel])
         fits, fits_flipped = (way != NOWHERE and shapes[kernel][way[1]] == size for way in ways)
         if fits != fits_flipped:
-            votes.add(fits_flipped)
-            if fits_flipped:
-                axes[kernel] = flipped[kernel]
-    if votes == {True}:
+            votes.setdefault(kernel, set()).add(fits_flipped)
+    axes.update({kernel: flipped[kernel] for kernel, ballots in votes.items() if ballots == {True}})
+    if votes and all(ballots == {True} for ballots in votes.values()):
         axes.update({n: a for n, a in flipped.items() if a != NOWHERE})
     axes.update({n: a for n, a in given.items() if n in shapes})
     return axes
@@ -183,7 +183,8 @@ class _Graph:
         self._kernel = _partners(kinds)
         kernels = [n for n in shapes if kinds[n] in KERNELS]
         prefixes = [_split(n)[0] for n in kernels]
-        self._labels = {n: p if p and prefixes.count(p) == 1 else n for n, p in zip(kernels, prefixes, strict=True)}
+        alone = {p for p, count in Counter(prefixes).items() if p and count == 1 and p not in kinds}
+        self._labels = {n: p if p in alone else n for n, p in zip(kernels, prefixes, strict=True)}
 
     def place(self, name: str) -> None:
         """Give the parameter its ends."""
