@@ -33,8 +33,8 @@ def load() -> tuple[Floats, NDArray[np.int64]]:
     species : ndarray of int64, shape (150,)
         Index into `SPECIES`.
     """
-    with (files("recorders") / "iris.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))[1:]
+    text = (files("recorders") / "iris.csv").read_text(encoding="utf-8")
+    rows = list(csv.reader(text.splitlines()))[1:]
     features = np.array([row[:4] for row in rows], dtype=np.float64)
     return features, np.array([SPECIES.index(row[4]) for row in rows], dtype=np.int64)
 

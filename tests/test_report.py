@@ -161,6 +161,8 @@ def test_only_our_own_markup_is_not_escaped():
 
 def test_numbers_are_written_with_what_they_mean():
     assert number(0.27651) == "0.277"
+    assert number(0.04821) == "0.0482"
+    assert number(0.00123) == "0.0012"
     assert number(-0.00001) == "-1.0e-05"
     assert number(0.0) == "0.000"
     assert number(float("nan")) == "unknown"

@@ -48,7 +48,7 @@ def divergence_figure(growth: Divergence, exponent: Exponent, y_range: tuple[flo
     )
     line = fitted_line(exponent)
     if line is not None:
-        figure.band(*line[0], "band")
+        figure.band(float(line[0][0]), float(line[0][1]), "band")
     thin = slice(None, None, math.ceil(len(growth.time) / MOST_POINTS))
     curves = orbit_curves(growth)
     for row in shown(len(curves)):

@@ -7,25 +7,25 @@ import numpy as np
 from trajtools.results import Exponent
 
 
-def number(value: float, digits: int = 3) -> str:
-    """Return a number in words: a minus sign that is one, and "unknown" for NaN.
+def number(value: float) -> str:
+    """Return an exponent, or a number like one, in words: "unknown" for NaN.
 
     Parameters
     ----------
     value : float
         What to write.
-    digits : int
-        Decimals; numbers that would round to zero are written with as many significant digits.
 
     Returns
     -------
     str
-        Such as ``0.277`` or ``1.2e-05``.
+        Three decimals, one more below 0.1, powers of ten below 0.001: ``0.277``, ``0.0482``, ``1.2e-05``.
     """
     if not np.isfinite(value):
         return "unknown"
-    tiny = 0 < abs(value) < 0.5 * 10.0**-digits
-    return f"{value:.1e}" if tiny or abs(value) >= 10**6 else f"{value:.{digits}f}"
+    size = abs(value)
+    if size != 0 and (size < 0.001 or size >= 10**6):
+        return f"{value:.1e}"
+    return f"{value:.4f}" if 0 < size < 0.1 else f"{value:.3f}"
 
 
 def interval(exponent: Exponent) -> str:

@@ -1,0 +1,301 @@
+"""`trajtools lyapunov`: the exponent of recorded twins, as a table, a document or a figure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trajtools.cli import options, sentence
+from trajtools.cli.analysis import Choices, analyse, head, kept, row, spread
+from trajtools.cli.reading import chosen_runs, reading
+from trajtools.errors import TrajtoolsError
+from trajtools.report.answers import Answer
+from trajtools.report.words import number
+from trajtools.results import AVERAGES, to_plain
+
+PROCEDURES = ("danovski2024",)
+FIGURES = (".png", ".svg", ".pdf")
+
+
+def span(kind: type[int] | type[float]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """Return what reads START:STOP.
+
+    Parameters
+    ----------
+    kind : int or float
+        What the ends are.
+
+    Returns
+    -------
+    callable
+        A callback for an option: text -> (start, stop), None stays None.
+    """
+
+    def read(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> Any:
+        if value is None:
+            return None
+        try:
+            start, stop = (kind(word) for word in value.split(":"))
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is not of the form START:STOP, such as 20:80") from None
+        if not start < stop:
+            raise click.BadParameter(f"{value!r} is empty: START must lie below STOP")
+        return start, stop
+
+    return read
+
+
+@click.command("lyapunov")
+@options.files
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "twins"]),
+    default="auto",
+    show_default=True,
+    help="auto: what the run allows.",
+)
+@options.runs
+@click.option("--select", metavar="GLOB", multiple=True, help="Only parameters of this name, such as '*.weight'.")
+@click.option("--metric", default="l1", show_default=True, help="Distance between two states.")
+@click.option("--average", type=click.Choice(AVERAGES), default="mean-log", show_default=True, help="Over the copies.")
+@click.option("--window", callback=span(int), metavar="START:STOP", help="Only these steps of the training.")
+@click.option("--region", callback=span(float), metavar="START:STOP", help="Fit here, in steps since the perturbation.")
+@click.option("--procedure", type=click.Choice(PROCEDURES), help="A published procedure instead of ours.")
+@click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True,
+              help="Confidence level of the interval.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resampling.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the curves (.png, .svg or .pdf).")
+@click.option("--strict", is_flag=True, help="Exit with status 3 if a verdict is inconclusive.")
+@options.as_json
+@options.output
+@options.quiet
+@options.debug
+def command(
+    *,
+    files: tuple[Path, ...],
+    runs: tuple[str, ...],
+    plot: Path | None,
+    strict: bool,
+    as_json: bool,
+    output: Path | None,
+    quiet: bool,
+    **chosen: Any,
+) -> None:
+    """Measure how fast the twins of each run of each FILE leave their references.
+
+    The answer is an exponent per step with an interval, a verdict and the reasons for it.
+    """
+    check_plot(plot, files)
+    choices = Choices(**chosen)
+    answers, errors = gather(files, runs, choices, quiet=quiet)
+    tell(errors)
+    if as_json:
+        failed = [{"file": where, "error": sentence(problem)} for where, problem in errors]
+        text = options.document("lyapunov/1", results=[with_curve(answer) for answer in answers], errors=failed)
+        options.emit(text, output, files)
+    elif answers:
+        options.emit(in_words(answers, several_files=len(files) > 1), output, files)
+    if plot is not None and answers:
+        draw(answers, plot)
+    leave(answers, failed=bool(errors), strict=strict)
+
+
+def tell(errors: list[tuple[str, Exception]]) -> None:
+    """Say on stderr what could not be analysed, one sentence each.
+
+    Parameters
+    ----------
+    errors : list of (str, Exception)
+        File and reason.
+    """
+    for where, problem in errors:
+        words = sentence(problem)
+        click.echo(f"Error: {words}" if where in words else f"Error: {where}: {words}", err=True)
+
+
+def leave(answers: list[Answer], *, failed: bool, strict: bool) -> None:
+    """Leave with the exit status that the answers deserve.
+
+    Parameters
+    ----------
+    answers : list of Answer
+        What was found.
+    failed : bool
+        Whether something could not be analysed.
+    strict : bool
+        Whether an inconclusive verdict counts.
+    """
+    if failed:
+        click.get_current_context().exit(1)
+    if strict and any(answer.exponent.verdict == "inconclusive" for answer in answers):
+        click.get_current_context().exit(3)
+
+
+def gather(
+    files: tuple[Path, ...], patterns: tuple[str, ...], choices: Choices, *, quiet: bool = False,
+    published: str | None = None,
+) -> tuple[list[Answer], list[tuple[str, Exception]]]:  # fmt: skip
+    """Analyse the runs of several files; what fails does not keep the others from being analysed.
+
+    Parameters
+    ----------
+    files : tuple of Path
+        As the user gave them.
+    patterns : tuple of str
+        Names or globs of runs; empty for all.
+    choices : Choices
+        What the user chose.
+    quiet : bool
+        No progress.
+    published : str or None
+        Also fit by this published procedure.
+
+    Returns
+    -------
+    answers : list of Answer
+        One per run.
+    errors : list of (str, Exception)
+        File, and why it or one of its runs could not be analysed.
+    """
+    answers: list[Answer] = []
+    errors: list[tuple[str, Exception]] = []
+    for path in files:
+        try:
+            with reading(path) as file:
+                chosen = chosen_runs(file, patterns)
+                with progress(len(chosen), path.name, quiet) as step:
+                    for run in chosen:
+                        try:
+                            answers.append(replace(analyse(run, choices, published=published), file=str(path)))
+                        except TrajtoolsError as problem:
+                            if click.get_current_context().meta.get("trajtools.debug"):
+                                raise
+                            errors.append((str(path), problem))
+                        step(1)
+        except (TrajtoolsError, OSError) as problem:
+            if click.get_current_context().meta.get("trajtools.debug"):
+                raise
+            errors.append((str(path), problem))
+    return answers, errors
+
+
+@contextmanager
+def progress(length: int, label: str, quiet: bool) -> Iterator[Any]:
+    """Show a bar on a terminal, nothing elsewhere.
+
+    Parameters
+    ----------
+    length : int
+        Number of steps.
+    label : str
+        What stands before the bar.
+    quiet : bool
+        Show nothing anywhere.
+
+    Yields
+    ------
+    callable
+        Called with the number of steps that were made.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+        yield bar.update
+
+
+def with_curve(answer: Answer) -> dict[str, Any]:
+    """Return an answer with its mean curve, as JSON can hold it.
+
+    Parameters
+    ----------
+    answer : Answer
+        Of one run.
+
+    Returns
+    -------
+    dict
+        The answer, ``curve`` added.
+    """
+    growth = answer.growth
+    curve = {
+        "time": growth.time,
+        "log_distance": growth.log_distance,
+        "unit": growth.time_unit,
+        "metric": growth.metric,
+    }
+    plain: dict[str, Any] = to_plain({**answer.to_dict(), "curve": curve})
+    return plain
+
+
+def in_words(answers: list[Answer], *, several_files: bool = False) -> str:
+    """Return the table and the reasons.
+
+    Parameters
+    ----------
+    answers : list of Answer
+        At least one.
+    several_files : bool
+        Whether the file of each run is worth a column.
+
+    Returns
+    -------
+    str
+        Several lines.
+    """
+    columns, rows = head(answers[0]), [row(answer) for answer in answers]
+    published = answers[0].exponent.settings.get("procedure") in PROCEDURES
+    if published:
+        columns = [*columns, "s.d.", "kept"]
+        for cells, answer in zip(rows, answers, strict=True):
+            cells += [number(spread(answer.exponent)), f"{kept(answer.exponent):.0%}"]
+    right = {1, 2, 4, 5, 6, 7}
+    if several_files:
+        columns = ["file", *columns]
+        rows = [[answer.file, *cells] for cells, answer in zip(rows, answers, strict=True)]
+        right = {i + 1 for i in right}
+    text = [options.table(columns, rows, right=right)]
+    for answer in answers:
+        said = dict.fromkeys((*answer.exponent.reasons, *answer.exponent.warnings, *answer.growth.warnings))
+        text.append("\n".join([f"{answer.run}: {answer.exponent.verdict}", *(f"  - {reason}" for reason in said)]))
+    return "\n\n".join(text)
+
+
+def check_plot(plot: Path | None, files: tuple[Path, ...]) -> None:
+    """Refuse a figure that cannot be written before anything is computed.
+
+    Parameters
+    ----------
+    plot : Path or None
+        Where the figure is wanted.
+    files : tuple of Path
+        What is being read.
+    """
+    if plot is None:
+        return
+    if plot.suffix.lower() not in FIGURES:
+        raise click.BadParameter(f"{plot} must end in {', '.join(FIGURES)}", param_hint="--plot")
+    options.refuse_inputs(plot, files)
+
+
+def draw(answers: list[Answer], plot: Path) -> None:
+    """Draw one panel per answer.
+
+    Parameters
+    ----------
+    answers : list of Answer
+        At least one.
+    plot : Path
+        The figure; overwritten if it is there.
+    """
+    from trajtools import plots
+
+    figure = plots.divergences([(f"{a.run}: {a.exponent.verdict}", a.growth, a.exponent) for a in answers])
+    figure.savefig(plot)
+    click.echo(f"Figure written to {plot}.", err=True)
