@@ -1,0 +1,105 @@
+"""Delay embedding and the parameters that are chosen from data."""
+
+import numpy as np
+import pytest
+
+from trajtools.embedding import embed, estimate_delay, estimate_dimension, theiler_window
+from trajtools.errors import DataError, UnknownNameError
+from trajtools.systems import henon, logistic, lorenz
+
+
+@pytest.fixture(scope="module")
+def lorenz_x():
+    return lorenz(dt=0.02).trajectory(4000, rng=np.random.default_rng(0))[:, 0]
+
+
+def test_embedding_puts_channels_side_by_side():
+    x = np.arange(10).reshape(5, 2)
+    rows = embed(x, dim=2, delay=2)
+    np.testing.assert_array_equal(rows, [[0, 1, 4, 5], [2, 3, 6, 7], [4, 5, 8, 9]])
+
+
+def test_embedding_says_how_many_samples_it_takes():
+    with pytest.raises(DataError, match="which takes 21"):
+        embed(np.arange(20.0), dim=5, delay=5)
+    with pytest.raises(DataError, match="from 1 on"):
+        embed(np.arange(20.0), dim=0)
+
+
+def test_maps_get_delay_one_and_flows_a_quarter_turn(lorenz_x):
+    # A lag of tens of samples on the logistic map is what turns its exponent from .69 into .55 elsewhere.
+    assert estimate_delay(logistic().trajectory(2000, rng=np.random.default_rng(1))[:, 0]).value == 1
+    # With a little noise: the bins of an exactly repeating series are full of coincidences.
+    sine = np.sin(2 * np.pi * np.arange(3000) / 41.01) + 0.05 * np.random.default_rng(7).standard_normal(3000)
+    assert 8 <= estimate_delay(sine).value <= 12
+    # The literature has .1 to .2 time units for Lorenz x.
+    assert 4 <= estimate_delay(lorenz_x).value <= 12
+
+
+def test_mutual_information_equals_the_plain_double_sum():
+    rng = np.random.default_rng(2)
+    x = np.cumsum(rng.standard_normal(400))
+    choice = estimate_delay(x, max_delay=5)
+    bins = int(np.clip(np.sqrt(400 / 5), 4, 32))
+    rank = {value: k for k, value in enumerate(sorted(x))}
+    cell = [rank[value] * bins // 400 for value in x]
+    pairs = list(zip(cell[:-3], cell[3:], strict=True))
+    total = 0.0
+    for a in range(bins):
+        for b in range(bins):
+            p = sum(pair == (a, b) for pair in pairs) / len(pairs)
+            p_a = sum(pair[0] == a for pair in pairs) / len(pairs)
+            p_b = sum(pair[1] == b for pair in pairs) / len(pairs)
+            total += p * np.log(p / (p_a * p_b)) if p else 0.0
+    assert choice.statistic[3] == pytest.approx(total, rel=1e-12)
+
+
+@pytest.mark.parametrize("method", ["cao", "false-neighbors"])
+def test_dimension_of_henon_is_two_and_of_lorenz_at_most_four(method, lorenz_x):
+    x = henon().trajectory(2000, rng=np.random.default_rng(3))[:, 0]
+    assert estimate_dimension(x, delay=1, method=method, max_dim=5).value == 2
+    assert 2 <= estimate_dimension(lorenz_x, delay=8, method=method, max_dim=6).value <= 4
+
+
+def test_noise_is_called_noise_by_cao():
+    x = np.random.default_rng(4).standard_normal(3000)
+    choice = estimate_dimension(x, delay=1, max_dim=5)
+    assert any("noise" in words for words in choice.warnings)
+
+
+@pytest.mark.parametrize("method", ["autocorrelation", "space-time-separation"])
+def test_theiler_window_scales_with_the_sampling(method):
+    fine = lorenz(dt=0.01).trajectory(6000, rng=np.random.default_rng(5))
+    coarse = fine[::4]
+    ratio = theiler_window(fine, method=method).value / theiler_window(coarse, method=method).value
+    assert 3 <= ratio <= 5
+
+
+def test_a_drift_is_said_to_drift():
+    ramp = np.linspace(0, 1, 500) + 1e-3 * np.random.default_rng(6).standard_normal(500)
+    assert theiler_window(ramp, method="space-time-separation").warnings
+    assert theiler_window(ramp).warnings
+
+
+def test_choices_do_not_depend_on_scale_and_offset(lorenz_x):
+    moved = 1e-6 * lorenz_x + 3
+    assert estimate_delay(moved).value == estimate_delay(lorenz_x).value
+    assert theiler_window(moved).value == theiler_window(lorenz_x).value
+
+
+def test_missing_samples_are_left_out(lorenz_x):
+    holed = lorenz_x.copy()
+    holed[::97] = np.nan
+    assert abs(estimate_delay(holed).value - estimate_delay(lorenz_x).value) <= 1
+    assert 2 <= estimate_dimension(holed, delay=8, max_dim=5).value <= 4
+
+
+@pytest.mark.parametrize("bad", [np.zeros(100), np.arange(3.0), np.full(50, np.nan)])
+def test_series_without_a_time_scale_are_refused(bad):
+    with pytest.raises(DataError, match=r"constant|finite"):
+        estimate_delay(bad)
+
+
+def test_unknown_methods_are_refused_with_the_known_ones():
+    with pytest.raises(UnknownNameError, match="mutual-information"):
+        estimate_delay(np.arange(50.0), method="guess")

@@ -1,0 +1,373 @@
+"""Delay embedding, and its delay, dimension and Theiler window from the data: each with the statistic it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trajtools.errors import DataError, UnknownNameError
+from trajtools.results import Floats, Result
+
+_E_FOLD = float(np.exp(-1))
+_SIGNIFICANCE = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Choice(Result):
+    """A parameter chosen from data.
+
+    Attributes
+    ----------
+    quantity : str
+        ``"delay"``, ``"dimension"`` or ``"theiler"``.
+    value : int
+        What was chosen; delays and windows in samples.
+    method : str
+        The statistic.
+    argument : ndarray of float64, shape (n,)
+        What the statistic was computed for: lags in samples, or dimensions.
+    statistic : ndarray of float64, shape (n,)
+        The statistic itself.
+    reason : str
+        The rule that was applied, with its numbers.
+    settings : dict
+        Every parameter used.
+    warnings : tuple of str
+        Why the choice should be doubted.
+    """
+
+    quantity: str
+    value: int
+    method: str
+    argument: Floats
+    statistic: Floats
+    reason: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def embed(x: ArrayLike, dim: int, delay: int = 1) -> Floats:
+    r"""Delay vectors of a series (Takens 1981).
+
+    Parameters
+    ----------
+    x : array_like, shape (N,) or (N, c)
+        The series; of c channels, each is embedded and they are put side by side.
+    dim : int
+        Embedding dimension.
+    delay : int, in samples
+        Time between neighbouring entries.
+
+    Returns
+    -------
+    ndarray of float64, shape (N - (dim - 1) delay, dim c)
+        Row i is :math:`(x_i, x_{i+\tau}, \dots, x_{i+(m-1)\tau})`, oldest first.
+
+    Raises
+    ------
+    DataError
+        If dimension or delay is below one, or the series is too short; the message says what it needs.
+
+    Examples
+    --------
+    >>> embed([0, 1, 2, 3, 4], dim=2, delay=3).tolist()
+    [[0.0, 3.0], [1.0, 4.0]]
+    """
+    series = _series(x, channels=True)
+    if dim < 1 or delay < 1:
+        raise DataError(f"dim and delay are whole numbers from 1 on, got dim={dim} and delay={delay}")
+    length = len(series) - (dim - 1) * delay
+    if length < 1:
+        raise DataError(
+            f"{len(series)} samples cannot be embedded with dim={dim} and delay={delay}, which takes "
+            f"{(dim - 1) * delay + 1}; lower one of them"
+        )
+    return np.concatenate([series[k * delay : k * delay + length] for k in range(dim)], axis=1)
+
+
+def estimate_delay(x: ArrayLike, *, method: str = "mutual-information", max_delay: int | None = None) -> Choice:
+    """Delay at which a series tells something new about itself.
+
+    Parameters
+    ----------
+    x : array_like, shape (N,)
+        The series; samples that are not finite are left out of every pair they belong to.
+    method : str
+        ``"mutual-information"``: first minimum of the mutual information between the series and its shift
+        (Fraser and Swinney 1986; bins of equal frequency), or the lag where it is lost in the bias of independent
+        samples, if that comes first; 1 for a series that has forgotten itself after one sample, such as a map.
+        ``"autocorrelation"``: first lag where the autocorrelation is below 1/e.
+    max_delay : int or None, in samples
+        Longest delay considered; None: a tenth of the series, at most 1000.
+
+    Returns
+    -------
+    Choice
+        The delay, in samples, with the statistic (mutual information in nats).
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such method.
+    DataError
+        If the series is too short or constant.
+    """
+    if method not in ("mutual-information", "autocorrelation"):
+        raise UnknownNameError(f"no method {method!r}; there are 'mutual-information' and 'autocorrelation'")
+    series = _series(x)[:, 0]
+    longest = _longest(series, max_delay)
+    correlation = _autocorrelation(series, longest)
+    settings: dict[str, Any] = {"max_delay": longest, "n": len(series)}
+    lags = np.arange(longest + 1, dtype=np.float64)
+    if method == "autocorrelation":
+        value, reason, warnings = _first_below(correlation, _E_FOLD, "the autocorrelation is below 1/e")
+        return Choice("delay", max(value, 1), method, lags, correlation, reason, settings, warnings)
+    information, level = _mutual_information(series, longest)
+    settings["level_of_independence"] = level
+    if correlation[1] < _E_FOLD:
+        reason = f"the autocorrelation is {correlation[1]:.2f} after one sample: it is sampled like a map"
+        return Choice("delay", 1, method, lags, information, reason, settings)
+    # A minimum counts if nothing within a quarter of the correlation time is lower: bins make the curve ragged.
+    reach = max(1, int(np.argmax(correlation < _E_FOLD)) // 4)
+    lower = np.array([_is_lowest(information, lag, reach) for lag in range(1, longest)])
+    minimum = int(np.argmax(lower)) + 1 if lower.any() else longest
+    lost = int(np.argmax(information <= level)) if (information <= level).any() else longest
+    value = max(1, min(minimum, lost))
+    reason = f"first minimum of the mutual information is at {minimum}, it is lost in the bias at {lost}"
+    warnings = ()
+    if not lower.any() and lost == longest:
+        warnings = (f"the mutual information has no minimum up to {longest} samples; the series may drift",)
+    return Choice("delay", value, method, lags, information, reason, settings, warnings)
+
+
+def estimate_dimension(
+    x: ArrayLike, *, delay: int, method: str = "cao", max_dim: int = 10, theiler: int | None = None, most: int = 5000
+) -> Choice:
+    r"""Dimension from which on neighbours stay neighbours.
+
+    Parameters
+    ----------
+    x : array_like, shape (N,)
+        The series.
+    delay : int, in samples
+        Delay of the embedding.
+    method : str
+        ``"cao"``: smallest dimension from which E1 stays above 0.9 (Cao 1997, maximum norm).
+        ``"false-neighbors"``: smallest dimension with at most 1 % false neighbours by the first and second criterion
+        of Kennel, Brown and Abarbanel (1992), with tolerances 15 and 2.
+    max_dim : int
+        Largest dimension considered.
+    theiler : int or None, in samples
+        Pairs closer in time are no neighbours; None: from the data, see `theiler_window`.
+    most : int
+        Longer series are analysed on their first `most` samples.
+
+    Returns
+    -------
+    Choice
+        The dimension with the statistic: E1, or the fraction of false neighbours; ``settings["E2"]`` holds Cao's E2,
+        which is 1 for every dimension where the series is noise.
+
+    Raises
+    ------
+    UnknownNameError, DataError
+        For an unknown method, or too few samples.
+    """
+    if method not in ("cao", "false-neighbors"):
+        raise UnknownNameError(f"no method {method!r}; there are 'cao' and 'false-neighbors'")
+    whole = _series(x)[:, 0]
+    series = whole[:most]
+    if np.isfinite(series).sum() < 50 + max_dim * delay or np.nanmin(series) == np.nanmax(series):
+        raise DataError(
+            f"the dimension of {len(series)} samples ({int(np.isfinite(series).sum())} finite) cannot be told up to "
+            f"max_dim={max_dim} with delay={delay}: it takes {50 + max_dim * delay} that are not all equal"
+        )
+    window = theiler_window(series).value if theiler is None else theiler
+    dims = np.arange(1, max_dim + 1, dtype=np.float64)
+    settings: dict[str, Any] = {"delay": delay, "theiler": window, "n": len(series), "n_total": len(whole)}
+    if method == "cao":
+        e1, e2 = _cao(series, delay, max_dim, window)
+        settings["E2"] = e2
+        good = np.array([bool((e1[m:] > 0.9).all()) for m in range(max_dim)])
+        value, warnings = _smallest(good, max_dim, "E1 does not settle above 0.9")
+        if np.nanmax(np.abs(e2 - 1)) < 0.1:
+            warnings += ("E2 is 1 for every dimension: the series looks like noise",)
+        reason = f"E1 stays above 0.9 from dimension {value} on"
+        return Choice("dimension", value, method, dims, e1, reason, settings, warnings)
+    share = _false_neighbors(series, delay, max_dim, window)
+    value, warnings = _smallest(share <= _SIGNIFICANCE, max_dim, "more than 1 % of the neighbours stay false")
+    reason = f"{share[value - 1]:.1%} of the neighbours are false in dimension {value}"
+    return Choice("dimension", value, method, dims, share, reason, settings, warnings)
+
+
+def theiler_window(x: ArrayLike, *, method: str = "autocorrelation", max_lag: int | None = None) -> Choice:
+    """How far apart in time two states must be to be neighbours by recurrence and not by closeness in time.
+
+    Parameters
+    ----------
+    x : array_like, shape (N,) or (N, d)
+        Series or states.
+    method : str
+        ``"autocorrelation"``: three times the first lag where the autocorrelation of every coordinate is below 1/e.
+        ``"space-time-separation"``: first lag where the 10 % quantile of the distances of pairs so far apart in time
+        reaches its plateau, half its largest value over all lags (Provenzale et al. 1992).
+    max_lag : int or None, in samples
+        Longest lag considered; None: a fifth of the series, at most 1000.
+
+    Returns
+    -------
+    Choice
+        The window, in samples: pairs with ``abs(i - j) < value`` are no neighbours.
+
+    Raises
+    ------
+    UnknownNameError, DataError
+        For an unknown method, or a series that is too short or constant.
+    """
+    if method not in ("autocorrelation", "space-time-separation"):
+        raise UnknownNameError(f"no method {method!r}; there are 'autocorrelation' and 'space-time-separation'")
+    states = _series(x, channels=True)
+    states = states[:, np.nanmax(states, axis=0) > np.nanmin(states, axis=0)]
+    if not states.shape[1]:
+        raise DataError("every coordinate is constant: there is no motion to separate in time")
+    longest = _longest(states[:, 0], max_lag, share=5)
+    lags = np.arange(longest + 1, dtype=np.float64)
+    settings = {"max_lag": longest, "n": len(states)}
+    if method == "autocorrelation":
+        slowest = np.max([_autocorrelation(column, longest) for column in states.T], axis=0)
+        lag, reason, warnings = _first_below(slowest, _E_FOLD, "every autocorrelation is below 1/e")
+        return Choice("theiler", max(1, 3 * lag), method, lags, slowest, f"3 times: {reason}", settings, warnings)
+    curve = _separation(states, longest)
+    plateau = float(np.nanmax(curve)) / 2
+    lag = int(np.argmax(curve >= plateau))
+    reason = f"the 10 % quantile of the distances passes half its largest value at lag {lag}"
+    warnings = ()
+    if np.nanargmax(curve) > 0.9 * longest:
+        warnings = (f"the distances still grow at lag {longest}: a drift, not a recurrence",)
+    return Choice("theiler", max(1, lag), method, lags, curve, reason, settings, warnings)
+
+
+def _is_lowest(curve: Floats, at: int, reach: int) -> bool:
+    around = curve[max(0, at - reach) : at + reach + 1]
+    return bool(curve[at] == around.min() and curve[at] < curve[at - 1])
+
+
+def _series(x: ArrayLike, channels: bool = False) -> Floats:
+    series = np.asarray(x, dtype=np.float64)
+    if series.ndim == 1:
+        series = series[:, None]
+    if series.ndim != 2 or (series.shape[1] != 1 and not channels):
+        kind = "(N,) or (N, c)" if channels else "(N,)"
+        raise DataError(f"needed a series of shape {kind}, got {np.shape(x)}")
+    if not len(series):
+        raise DataError("the series is empty")
+    return series
+
+
+def _longest(series: Floats, given: int | None, share: int = 10) -> int:
+    finite = int(np.isfinite(series).sum())
+    if finite < 20:
+        raise DataError(f"{finite} finite samples cannot tell a time scale; 20 or more are needed")
+    if np.nanmin(np.where(np.isfinite(series), series, np.nan)) == np.nanmax(
+        np.where(np.isfinite(series), series, np.nan)
+    ):
+        raise DataError("the series is constant: it has no time scale")
+    return max(2, min(given or min(len(series) // share, 1000), len(series) - 2))
+
+
+def _autocorrelation(series: Floats, longest: int) -> Floats:
+    """Over the pairs that exist, lag by lag."""
+    good = np.isfinite(series)
+    centred = np.where(good, series - series[good].mean(), 0.0)
+    size = 1 << (2 * len(series) - 1).bit_length()
+
+    def correlate(values: Floats) -> Floats:
+        return np.fft.irfft(np.abs(np.fft.rfft(values, size)) ** 2, size)[: longest + 1]
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        covariance = correlate(centred) / np.round(correlate(good.astype(np.float64)))
+    return covariance / covariance[0]
+
+
+def _first_below(curve: Floats, level: float, words: str) -> tuple[int, str, tuple[str, ...]]:
+    below = curve < level
+    if below.any():
+        lag = int(np.argmax(below))
+        return lag, f"{words} from lag {lag} on", ()
+    lag = len(curve) - 1
+    return lag, f"up to lag {lag} it is not so that {words}", (f"not once up to lag {lag}: the series may drift",)
+
+
+def _mutual_information(series: Floats, longest: int) -> tuple[Floats, float]:
+    """In nats, for lags 0 .. longest, and the level that independent samples stay below with 99 %."""
+    from scipy.stats import chi2
+
+    good = np.isfinite(series)
+    bins = int(np.clip(np.sqrt(good.sum() / 5), 4, 32))
+    ranks = np.full(len(series), -1)
+    ranks[good] = np.argsort(np.argsort(series[good], kind="stable"), kind="stable") * bins // good.sum()
+    out = np.empty(longest + 1)
+    for lag in range(longest + 1):
+        a, b = ranks[: len(ranks) - lag], ranks[lag:]
+        both = (a >= 0) & (b >= 0)
+        joint = np.bincount(a[both] * bins + b[both], minlength=bins * bins).reshape(bins, bins) / max(both.sum(), 1)
+        product = joint.sum(axis=1)[:, None] * joint.sum(axis=0)[None]
+        some = joint > 0
+        out[lag] = np.sum(joint[some] * np.log(joint[some] / product[some]))
+    # For independent samples 2 N I is chi-squared distributed (likelihood ratio test).
+    level = chi2.ppf(1 - _SIGNIFICANCE, (bins - 1) ** 2) / (2 * good.sum())
+    return out, float(level)
+
+
+def _pairs(series: Floats, dim: int, delay: int, metric: str, theiler: int) -> tuple[NDArray[Any], ...]:
+    """Delay vectors that can be lengthened by one entry, and the nearest neighbour of each: i, j, d(i, j)."""
+    from trajtools.neighbors import NearestK, find_nearest
+
+    length = len(series) - dim * delay
+    vectors = embed(series, dim, delay)[:length]
+    usable = np.isfinite(vectors).all(axis=1) & np.isfinite(series[dim * delay :])
+    vectors = np.where(usable[:, None], vectors, np.nan)
+    found = find_nearest(vectors, metric=metric, neighbors=NearestK(1), theiler=theiler)
+    i = np.flatnonzero(found.index[:, 0] >= 0)
+    return i, found.index[i, 0], found.distance[i, 0]
+
+
+def _cao(series: Floats, delay: int, max_dim: int, theiler: int) -> tuple[Floats, Floats]:
+    growth, leap = np.empty(max_dim + 1), np.empty(max_dim + 1)
+    for dim in range(1, max_dim + 2):
+        i, j, near = _pairs(series, dim, delay, "linf", theiler)
+        new = np.abs(series[i + dim * delay] - series[j + dim * delay])
+        growth[dim - 1] = np.mean(np.maximum(near, new) / near) if len(i) else np.nan
+        leap[dim - 1] = np.mean(new) if len(i) else np.nan
+    return growth[1:] / growth[:-1], leap[1:] / leap[:-1]
+
+
+def _false_neighbors(series: Floats, delay: int, max_dim: int, theiler: int) -> Floats:
+    spread = np.nanstd(series)
+    share = np.empty(max_dim)
+    for dim in range(1, max_dim + 1):
+        i, j, near = _pairs(series, dim, delay, "l2", theiler)
+        new = np.abs(series[i + dim * delay] - series[j + dim * delay])
+        false = (new > 15 * near) | (np.hypot(near, new) > 2 * spread)
+        share[dim - 1] = false.mean() if len(i) else np.nan
+    return share
+
+
+def _smallest(good: NDArray[np.bool_], max_dim: int, words: str) -> tuple[int, tuple[str, ...]]:
+    if good.any():
+        return int(np.argmax(good)) + 1, ()
+    return max_dim, (f"{words} up to dimension {max_dim}: noise, too few samples, or more dimensions",)
+
+
+def _separation(states: Floats, longest: int) -> Floats:
+    """10 % quantile of the distance of states that are 0 .. longest samples apart; at most 2000 pairs a lag."""
+    curve = np.zeros(longest + 1)
+    for lag in range(1, longest + 1):
+        i = np.unique(np.linspace(0, len(states) - lag - 1, min(2000, len(states) - lag)).astype(np.int64))
+        gaps = np.sqrt(np.sum((states[i + lag] - states[i]) ** 2, axis=1))
+        gaps = gaps[np.isfinite(gaps)]
+        curve[lag] = np.quantile(gaps, 0.1) if len(gaps) else np.nan
+    return curve
