@@ -1,8 +1,8 @@
-"""The way from the captured states to the file: a ring of blocks, one writer, and the thread that keeps promises of time.
+"""The way from the captured states to the file: blocks in turn, one writer, and the thread that keeps promises of time.
 
-Locks: `_turn` guards the blocks, `_io` the writer of the file; whoever needs both takes `_turn` first, and the thread holds
-only `_io` while it writes. The thread writes full blocks (``threaded``), writes a block that is not full yet when the time
-is up, and gives the sign of life; without ``threaded``, full blocks are written by the training loop itself.
+Locks: `_lock` guards the blocks, `_io` the writer of the file; whoever needs both takes `_lock` first, and the thread
+holds only `_io` while it writes. The thread writes full blocks (``threaded``), writes a block that is not full yet when
+the time is up, and gives the sign of life; without ``threaded``, full blocks are written by the training loop itself.
 
 The newest state is always in the current block, also when that is full: the block is handed over when the next state
 needs a row, so metrics of the newest state find it in memory.
@@ -17,7 +17,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,11 +25,11 @@ import numpy as np
 from recorders.buffers import Block, Pending
 from recorders.cost import Meter
 from recorders.metrics import MetricTable
+from recorders.pace import Pace
 from recorders.storage import Storage
 from trajtools.store import RecordingError, RunWriter
 
 BEAT_SECONDS = 10.0
-ON_FULL = ("block", "skip", "error")
 
 
 _TAPES: weakref.WeakSet[Tape] = weakref.WeakSet()
@@ -43,34 +42,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How far the file may lag behind, and what happens when the disk is slower than the training.
-
-    Attributes
-    ----------
-    threaded : bool
-        Full blocks are written by a thread.
-    on_full : str
-        One of `ON_FULL`.
-    n_blocks : int
-        Largest number of blocks in memory, at least 2.
-    flush_seconds : float
-        A captured state waits at most so long.
-    flush_bytes : int
-        So many captured bytes at most wait for their block to fill.
-    partial : bool
-        False for filtered files, whose blocks are written whole only.
-    """
-
-    threaded: bool
-    on_full: str
-    n_blocks: int
-    flush_seconds: float
-    flush_bytes: int
-    partial: bool
 
 
 class Tape:
@@ -331,7 +302,7 @@ class Tape:
         return np.inf if waiting is None else waiting + self._pace.flush_seconds
 
     def _small_job(self) -> Callable[[], None]:
-        """The tail if it is due, else the sign of life; asked for with `_turn` held, done with `_io` held."""
+        """The tail if it is due, else the sign of life; asked for with `_lock` held, done with `_io` held."""
         self._beat_at = time.monotonic() + BEAT_SECONDS
         block = self._current
         if block is None or time.monotonic() < self._flush_at():
@@ -350,7 +321,7 @@ class Tape:
             self._release(block)
 
     def _release(self, block: Block) -> None:
-        """Free a block that is safe; `_turn` is held. It may have been freed by the other side already."""
+        """Free a block that is safe; `_lock` is held. It may have been freed by the other side already."""
         if self._full and self._full[0] is block:
             self._full.popleft()
             self._free.append(block)
@@ -372,7 +343,7 @@ class Tape:
         status : str
             ``complete`` or ``interrupted``.
         """
-        if self._closed or self._pid != os.getpid():
+        if self._pid != os.getpid():
             return
         with self._lock:
             self._stop = True

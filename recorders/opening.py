@@ -6,16 +6,17 @@ import operator
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recorders.background import ON_FULL, Pace, Tape
+from recorders.background import Tape
 from recorders.buffers import Block
 from recorders.cost import Forecast
 from recorders.metrics import MetricTable
+from recorders.pace import Pace
 from recorders.provenance import provenance
 from recorders.sketch import Sketch
 from recorders.storage import Distances, Sketches, Storage, Weights
@@ -34,7 +35,6 @@ from trajtools.store import (
 )
 
 STORES = ("weights", "distances", "sketch")
-WRITERS = ("auto", "thread", "direct")
 
 
 def member_table(
@@ -61,8 +61,11 @@ def member_table(
     ArchitectureError
         If numbers do not agree, or a twin has nothing before it that it could be a copy of.
     """
-    given = None if members is None or hasattr(members, "__index__") else tuple(members)  # type: ignore[arg-type]
-    n = len(mappings) if members is None else len(given) if given is not None else operator.index(members)  # type: ignore[arg-type]
+    given = tuple(members) if isinstance(members, Sequence) else None
+    if given is not None:
+        n = len(given)
+    else:
+        n = len(mappings) if members is None else operator.index(members)  # type: ignore[arg-type]
     stacked = len(mappings) == 1 and members is not None
     if n < 1 or (not stacked and n != len(mappings)):
         raise ArchitectureError(f"members says {n} networks, the state holds {len(mappings)}")
@@ -117,7 +120,6 @@ class Opening:
     committed: int = 0
     last_step: int = -1
     tail_open: bool = False
-    _storage: Storage | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.stored not in STORES:
@@ -170,34 +172,9 @@ class Opening:
             )
         return found
 
-    def pace(
-        self, writer: str, busy: int, on_full: str, buffer_bytes: int, flush_seconds: float, flush_bytes: int
-    ) -> Pace:
-        """Settle buffers and times."""
-        if writer not in WRITERS:
-            raise RecordingError(f"writer={writer!r}: it may be {', '.join(WRITERS)}")
-        if on_full not in ON_FULL:
-            raise RecordingError(f"on_full={on_full!r}: it may be {', '.join(ON_FULL)}")
-        for name, value in (
-            ("buffer_bytes", buffer_bytes),
-            ("flush_seconds", flush_seconds),
-            ("flush_bytes", flush_bytes),
-        ):
-            if not value > 0:
-                raise RecordingError(f"{name}={value}: it must be positive")
-        affinity = getattr(os, "sched_getaffinity", None)
-        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        return Pace(
-            threaded=writer == "thread" or (writer == "auto" and cores > busy),
-            on_full=on_full,
-            n_blocks=max(2, buffer_bytes // self.layout.block_bytes),
-            flush_seconds=flush_seconds,
-            flush_bytes=flush_bytes,
-            partial=self.compress is None,
-        )
-
     def open(
         self,
+        *,
         metrics: Mapping[str, tuple[int, ...]] | Iterable[str] | None,
         pace: Pace,
         settings: Mapping[str, Any],
@@ -218,7 +195,6 @@ class Opening:
             writer = self._created(hparams, origin, reference)
         if writer.layout != self.layout:
             storage = self._new_storage(writer.layout)
-        self._storage = storage
         self.committed, self.last_step = writer.committed, writer.last_step
         return Tape(writer, storage, *self._block_to_go_on(writer, table, storage, pace))
 
@@ -301,21 +277,23 @@ class Opening:
             return operator.index(given)
         if not self.committed:
             return 0
-        assert self._storage is not None
-        probe = self._storage.new_block(0)
-        self._storage.put(probe, 0, arrays)
+        here = self._as_stored(arrays)
         with File(self.path) as file:
-            last = file[self.run]
-            at = slice(self.committed - 1, self.committed)
-            if self.stored == "weights":
-                there = np.asarray(last.weights[at])
-                tiles = probe.kept["tiles"][:, :, 0]
-                here = tiles.reshape(1, self.structure.n_members, -1)[..., : self.structure.n_entries]
-            else:
-                there = np.asarray(last.sketch[at] if self.stored == "sketch" else last.distances[at])
-                here = probe.kept[self.stored][:1]
-        same = there.shape == here.shape and there.tobytes() == here.astype(there.dtype, copy=False).tobytes()
+            run = file[self.run]
+            kept = {"weights": run.weights, "sketch": run.sketch, "distances": run.distances}[self.stored]
+            there = np.asarray(kept[self.committed - 1])  # type: ignore[index]
+        same = there.shape == here.shape and there.tobytes() == here.tobytes()
         return self.last_step if same else self.last_step + 1
+
+    def _as_stored(self, arrays: list[np.ndarray]) -> np.ndarray:
+        """One state as the file holds it."""
+        storage = self._new_storage(self.layout)
+        probe = storage.new_block(0)
+        storage.put(probe, 0, arrays)
+        if self.stored != "weights":
+            return probe.kept[self.stored][0]
+        rows = probe.kept["tiles"][:, :, 0].reshape(self.structure.n_members, -1)
+        return rows[:, : self.structure.n_entries]
 
 
 def _perturbations(mappings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

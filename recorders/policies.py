@@ -28,6 +28,7 @@ class Every:
             raise RecordingError(f"every={self.k}: states are stored every k-th step, k must be 1 or more")
 
     def __call__(self, step: int) -> bool:
+        """Say whether the state of a step is stored."""
         return step % self.k == 0
 
     def count(self, last: int | None) -> int | None:
@@ -57,6 +58,7 @@ class LogSpaced:
         return round(10 ** (j / self.per_decade))
 
     def __call__(self, step: int) -> bool:
+        """Say whether the state of a step is stored."""
         if step == 0:
             return True
         # The index of `step` on the grid, by integers only near the answer: exact for every step below 10 ** 15.
@@ -91,7 +93,8 @@ class AtSteps:
         object.__setattr__(self, "_set", frozenset(found))
 
     def __call__(self, step: int) -> bool:
-        return step == 0 or step in self._set  # type: ignore[attr-defined, no-any-return]
+        """Say whether the state of a step is stored."""
+        return step == 0 or step in self._set  # type: ignore[attr-defined]
 
     def count(self, last: int | None) -> int | None:
         """Number of stored steps in 0 .. `last`, or in all where `last` is None."""
@@ -111,6 +114,7 @@ class Chosen:
     choose: Callable[[int], bool]
 
     def __call__(self, step: int) -> bool:
+        """Say whether the state of a step is stored."""
         return bool(self.choose(step))
 
     def count(self, last: int | None) -> int | None:

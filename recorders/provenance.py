@@ -1,4 +1,4 @@
-"""Where a run came from: software and versions, command, machine, start time. Asks nothing that is not loaded already."""
+"""Where a run came from: software, versions, command, machine, start time; of what is loaded already."""
 
 from __future__ import annotations
 

@@ -1,45 +1,16 @@
 """The recorder that knows no framework: when a state is stored, and what a user may ask.
 
-The seam for frameworks
------------------------
-`recorders.torch` and `recorders.jax` subclass `Recorder`. A state is whatever the framework's user has in hand; the
-recorder asks for it through three methods, and never looks at it otherwise:
-
-``_named(state) -> list[Mapping[str, leaf]]``
-    One mapping name -> array per member, or exactly one whose leaves have a leading member axis (when `members=` was
-    given). A leaf needs ``.shape`` and ``.dtype``; nothing is copied here. Called at opening, and by the default
-    `_read` at every state. The order of the first mapping is the order of the parameters in the state.
-``_host(leaves) -> list[numpy.ndarray] | Pending``
-    The selected leaves as host arrays in their native dtype (bfloat16: as `ml_dtypes` array or as its bits in uint16),
-    in the order given: member by member, parameter by parameter (one mapping with a member axis: parameter by
-    parameter). Views are welcome: the recorder copies before `record` returns, and keeps no reference.
-    A device adapter starts its copies and returns ``Pending(arrays, wait)``: `wait()` blocks until the arrays are
-    filled, is called exactly once, possibly from the recorder's background thread, and the arrays are consumed right
-    after. At most one Pending is open when `_host` is called, so two sets of buffers taken in turn suffice.
-``_read(state) -> list[numpy.ndarray] | Pending``
-    `_named` + the selection of `include`/`exclude` + checks of names, shapes and dtypes + `_host`. An adapter that
-    has a faster way to its (selected) leaves overrides it; ``self.names`` are the selected names, in order, and
-    ``self._check(names, leaves)`` does the checks.
-``_device_distances(state) -> numpy.ndarray (M,) | None``
-    Only for ``store="distances"``: d of each member to its reference in ``self.metric`` (NaN for references), computed
-    where the state lives; None (the default) lets the recorder compute it on the host from `_read`.
-
-What the adapter knows about the parameters goes to ``super().__init__``: ``kinds={name: kind}``,
-``axes={name: (source_axis, target_axis)}`` and ``wiring=...`` as `trajtools.parameters.describe` takes them. Optimiser
-hooks call ``self.advance(state)``; user loops call ``self.record(...)``. ``_busy_cores()`` says how many cores the
-training keeps busy, for ``writer="auto"``.
+How a framework's adapter reads its states stands at the top of `recorders.seam`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import operator
 import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
@@ -49,16 +20,19 @@ from recorders.background import Tape
 from recorders.buffers import Pending
 from recorders.cost import Forecast
 from recorders.opening import Opening, member_table
+from recorders.pace import Pace
 from recorders.policies import policy
+from recorders.seam import Seam
 from recorders.sketch import Sketch
-from recorders.storage import Measured
+from recorders.steps import Steps, told
+from recorders.steps import digest as _digest  # noqa: F401  (the adapters compare states by it)
 from recorders.structure import Structure
 from trajtools.store import ArchitectureError, Member, RecordingError
 
 _log = logging.getLogger("recorders")
 
 
-class Recorder:
+class Recorder(Seam):
     """Records the states of a training, given as {name: array} by any loop.
 
     Parameters
@@ -141,7 +115,7 @@ class Recorder:
     hold of it equals what the file holds, bit for bit; else it is stored as L + 1. With ``step=`` it is that step:
     states up to L, which a training that went back to a checkpoint computes again, are passed over.
 
-    A recorder that is never closed is closed when it is collected or at exit, and its run marked as interrupted.
+    A recorder that is never closed is closed when it is collected or at exit; its run is then marked as interrupted.
 
     Examples
     --------
@@ -215,9 +189,26 @@ class Recorder:
         self.forecast: Forecast = opening.forecast(self._every.count(expected_steps))
         if not quiet:
             _log.info("%s: %s", os.fspath(path), self.forecast.words)
-        pace = opening.pace(writer, self._busy_cores(), on_full, buffer_bytes, flush_seconds, flush_bytes)
-        settings = {"every": _told(self._every), "store": store, "include": include, "exclude": exclude}
-        self._tape: Tape = opening.open(metrics, pace, settings, hparams, provenance, reference, mappings)
+        pace = Pace.settle(
+            writer=writer,
+            busy_cores=self._busy_cores(),
+            on_full=on_full,
+            block_bytes=opening.layout.block_bytes,
+            buffer_bytes=buffer_bytes,
+            flush_seconds=flush_seconds,
+            flush_bytes=flush_bytes,
+            partial=compress is None,
+        )
+        settings = {"every": told(self._every), "store": store, "include": include, "exclude": exclude}
+        self._tape: Tape = opening.open(
+            metrics=metrics,
+            pace=pace,
+            settings=settings,
+            hparams=hparams,
+            given=provenance,
+            reference=reference,
+            mappings=mappings,
+        )
         self._finalizer = weakref.finalize(self, Tape.finish, self._tape)
         self._stored, self._before = False, opening.committed
         self._passed = opening.last_step  # states up to here are in the file already
@@ -230,55 +221,13 @@ class Recorder:
     def _open_with(self, state: Any, opening: Opening, step: int | None) -> None:
         """Record the state at opening, or find it in the run that goes on."""
         arrays = _waited(self._read(state))
-        self._opening: bytes | None = _digest(arrays)
         kept = _waited(self._arrays(state)) if self._store == "distances" else arrays
-        self._step = opening.first_step(step, kept)
-        if self._step > self._passed:
-            self._tape.append(self._step, _same, kept)
-            self._stored = True
+        now = opening.first_step(step, kept)
+        self._steps = Steps(self._every, now, self._passed, arrays)
+        if now > self._passed:
+            self._stored = self._tape.append(now, _same, kept)
         else:
-            self._stored = self._step == self._passed and opening.tail_open
-
-    # ------------------------------------------------------------------------------------------------------ the seam
-
-    def _named(self, state: Any) -> list[Mapping[str, Any]]:
-        """Mappings name -> leaf, see the top of this module."""
-        if isinstance(state, Mapping):
-            return [state]
-        if isinstance(state, Sequence) and state and all(isinstance(one, Mapping) for one in state):
-            return list(state)
-        raise RecordingError(
-            f"a state is a mapping name -> array or a list of such mappings, one per member; got {type(state).__name__}. "
-            "For torch modules and JAX trees use recorders.torch and recorders.jax"
-        )
-
-    def _host(self, leaves: Sequence[Any]) -> list[np.ndarray] | Pending:
-        """The leaves as host arrays, see the top of this module."""
-        return list(leaves)
-
-    def _read(self, state: Any) -> list[np.ndarray] | Pending:
-        """The recorded arrays of a state, checked, see the top of this module."""
-        return self._host(self._structure.check(self._named(state)))
-
-    def _device_distances(self, state: Any) -> np.ndarray | None:
-        """Distances measured where the state lives, see the top of this module."""
-        return None
-
-    def _busy_cores(self) -> int:
-        """How many cores the training keeps busy."""
-        return 1
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the recorded parameters, in the order of the state."""
-        return self._structure.names
-
-    def _arrays(self, state: Any) -> list[np.ndarray] | Pending:
-        if self._store == "distances":
-            measured = self._device_distances(state)
-            if measured is not None:
-                return Measured([np.asarray(measured, np.float64)])
-        return self._read(state)
+            self._stored = now == self._passed and opening.tail_open
 
     # --------------------------------------------------------------------------------------------- what the user calls
 
@@ -308,12 +257,9 @@ class Recorder:
             tape.check()
         values = tape.metrics.parse(metrics) if metrics else metrics
         if state is not None:
-            if self._opening is None and step is None:
-                self._take(self._arrays, state, self._step + 1, values)
-            else:
-                self._place(state, step, values)
-        elif step is not None and operator.index(step) != self._step:
-            raise RecordingError(f"record(step={step}) without a state: the newest state is that of step {self._step}")
+            self._place(state, step, values)
+        elif step is not None and operator.index(step) != self.step:
+            raise RecordingError(f"record(step={step}) without a state: the newest state is that of step {self.step}")
         else:
             self._note(values)
         tape.meter.record_seconds += time.perf_counter() - began
@@ -335,8 +281,8 @@ class Recorder:
         """
         began = time.perf_counter()
         self._tape.check()
-        self._opening = None
-        self._take(self._arrays, state, self._step + 1 if step is None else self._risen(step))
+        self._steps.fresh = False
+        self._take(self._arrays, state, self.step + 1 if step is None else self._steps.given(step))
         self._tape.meter.record_seconds += time.perf_counter() - began
 
     def record_block(self, states: Any, step: int | Sequence[int] | None = None, **metrics: Any) -> None:
@@ -360,59 +306,34 @@ class Recorder:
         began = time.perf_counter()
         self._tape.check()
         mappings = self._named(states)
-        shape = np.shape(mappings[0].get(self.names[0]))
+        shape = tuple(getattr(mappings[0].get(self.names[0]), "shape", ()))
         if not shape:
             raise ArchitectureError(f"{self.names[0]!r} needs a leading axis over the states of the block")
         blocks = _waited(self._host(self._structure.check(mappings, lead=shape[:1])))
         values = self._tape.metrics.parse(metrics, lead=shape[:1])
-        for i, at in enumerate(self._steps_of_block(blocks, shape[0], step)):
+        for i, at in enumerate(self._steps.of_block(blocks, shape[0], step)):
             metrics_at = {name: value[i] for name, value in values.items()}
-            if at == self._step:
+            if at == self.step:
                 self._note(metrics_at)
             else:
                 self._take(_same, [block[i] for block in blocks], at, metrics_at)
         self._tape.meter.record_seconds += time.perf_counter() - began
 
-    def _steps_of_block(self, blocks: list[np.ndarray], k: int, step: int | Sequence[int] | None) -> list[int]:
-        if k and step is None:
-            first = self._step if self._is_opening([block[0] for block in blocks]) else self._step + 1
-            return list(range(first, first + k))
-        self._opening = None
-        if isinstance(step, Sequence | np.ndarray):
-            steps = [operator.index(s) for s in step]
-        else:
-            steps = list(range(operator.index(step or 0), operator.index(step or 0) + k))
-        if len(steps) != k or any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
-            raise RecordingError(f"a block of {k} states needs {k} rising steps, got {steps[:10]}")
-        return [self._risen(s) for s in steps]
-
     def _place(self, state: Any, step: int | None, values: Mapping[str, Any]) -> None:
         """Find out which step a state is, and take it unless it was there."""
-        if step is None:
-            here = self._is_opening(_waited(self._read(state)))
+        steps = self._steps
+        if step is not None:
+            at = steps.given(step)
         else:
-            self._opening = None
-            here = self._risen(step) == self._step
-        if here:
+            at = steps.now if steps.fresh and steps.is_opening(_waited(self._read(state))) else steps.now + 1
+        if at == steps.now:
             self._note(values)
         else:
-            self._take(self._arrays, state, self._step + 1 if step is None else operator.index(step), values)
+            self._take(self._arrays, state, at, values)
 
     def _note(self, values: Mapping[str, Any]) -> None:
         if values:
             self._tape.note(values, self._stored)
-
-    def _is_opening(self, arrays: list[np.ndarray]) -> bool:
-        """Whether this, the first state since opening, is the one at opening."""
-        known, self._opening = self._opening, None
-        return known is not None and known == _digest(arrays)
-
-    def _risen(self, step: int) -> int:
-        if operator.index(step) < self._step:
-            raise RecordingError(
-                f"step {step} comes after step {self._step}; steps rise. Record it as a run of its own"
-            )
-        return operator.index(step)
 
     def _take(
         self,
@@ -422,8 +343,8 @@ class Recorder:
         values: Mapping[str, Any] | None = None,
     ) -> None:
         """A new state: store it if it is wanted."""
-        self._stored = step > self._passed and self._every(step) and self._tape.append(step, read, state, values)
-        self._step = step
+        self._stored = self._steps.wanted(step) and self._tape.append(step, read, state, values)
+        self._steps.now = step
         if values and not self._stored:
             self._tape.note(values, False)  # nothing to keep, but their names count
 
@@ -432,7 +353,7 @@ class Recorder:
     @property
     def step(self) -> int:
         """Step of the newest state, stored or not."""
-        return self._step
+        return self._steps.now
 
     @property
     def n_recorded(self) -> int:
@@ -489,15 +410,3 @@ def _waited(arrays: list[np.ndarray] | Pending) -> list[np.ndarray]:
         arrays.wait()
         return arrays.arrays
     return arrays
-
-
-def _digest(arrays: list[np.ndarray]) -> bytes:
-    seen = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        seen.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return seen.digest()
-
-
-def _told(every: Any) -> Any:
-    choose = getattr(every, "choose", None)
-    return {type(every).__name__: asdict(every) if choose is None else getattr(choose, "__name__", repr(choose))}

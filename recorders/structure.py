@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-
 from trajtools.store import ArchitectureError, RecordingError, SelectionError, promote
 from trajtools.store import widen as widen_bits
 

@@ -1,7 +1,7 @@
 """Perturbed copies of a network: seeded, framework-free, mapping in, mappings out.
 
-The numbers are drawn here, in float64 and in the order of the parameters, whatever framework the weights live in; so the
-same seed makes bit-equal twins in numpy, torch and jax.
+The numbers are drawn here, in float64 and in the order of the parameters, whatever framework the weights live in; so
+the same seed makes bit-equal twins in numpy, torch and jax.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def perturb(
     fraction = count.unchanged / count.perturbed if count.perturbed else 0.0
     if fraction > LARGEST_ROUNDED and not allow_rounded:
         _refuse_rounded(params, sizes, fraction)
-    # One size for all has a number in the members table; sizes per entry stand in the provenance as far as they are numbers.
+    # The members table has room for one size; sizes per parameter stand in the provenance.
     size = float("nan") if isinstance(epsilon, Mapping) else float(epsilon)
     made = {
         "epsilon": {g: _told(e) for g, e in epsilon.items()} if isinstance(epsilon, Mapping) else size,
