@@ -1,0 +1,108 @@
+"""What the documentation says about arguments is what the signature says, and its examples run."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import recorders
+import trajtools
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted(p for package in ("trajtools", "recorders") for p in (ROOT / package).rglob("*.py"))
+OPTIONAL = ("torch", "jax", "lightning", "transformers", "huggingface", "matplotlib")
+OPEN_MODULES = {f"trajtools.{m}" for m in (*trajtools._MODULES, "trajectory", "parameters", "results")}
+OPEN_MODULES |= {f"recorders.{m}" for m in ("torch", "jax", "lightning", "huggingface", "twins", "sketch")}
+EXPORTED = {*trajtools._HOME, *recorders.__all__}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def decorators(node: Function | ast.ClassDef) -> str:
+    return " ".join(ast.unparse(d) for d in node.decorator_list)
+
+
+def arguments(function: Function) -> list[str]:
+    a = function.args
+    named = [arg.arg for arg in (*a.posonlyargs, *a.args)]
+    stars = [f"*{a.vararg.arg}"] if a.vararg else []
+    rest = [f"**{a.kwarg.arg}"] if a.kwarg else []
+    return [n for n in (*named, *stars, *(arg.arg for arg in a.kwonlyargs), *rest) if n not in ("self", "cls")]
+
+
+def section(docstring: str, title: str) -> list[str] | None:
+    """Names in a numpydoc section, ``a, b : int`` counting as two; None where there is no such section."""
+    found = re.search(rf"^{title}\n-{{3,}}\n(.*?)(?=^\w[^\n]*\n-{{3,}}$|\Z)", docstring, re.MULTILINE | re.DOTALL)
+    if found is None:
+        return None
+    heads = [line.split(" :")[0] for line in found[1].splitlines() if line and not line.startswith(" ")]
+    return [name.strip().replace("\\", "") for head in heads for name in head.split(",")]
+
+
+def public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Function | ast.ClassDef]]:
+    for node in body:
+        if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_"):
+            yield prefix + node.name, node
+            if isinstance(node, ast.ClassDef):
+                yield from public(node.body, f"{prefix}{node.name}.")
+
+
+def problems(path: Path) -> Iterator[str]:
+    tree = ast.parse(path.read_text())
+    if not ast.get_docstring(tree):
+        yield "the module has no docstring"
+    for name, node in public(tree.body):
+        marks = decorators(node)
+        if "overload" in marks or ".setter" in marks:
+            continue
+        docstring = ast.get_docstring(node)
+        if not docstring:
+            yield f"{name} has no docstring"
+            continue
+        described = section(docstring, "Parameters")
+        if isinstance(node, ast.ClassDef):
+            start = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+            expected = arguments(start[0]) if start else None
+            if described is not None and expected is not None and described != expected:
+                yield f"{name}: the docstring describes {described}, __init__ takes {expected}"
+        elif described is None and not (arguments(node) and must_describe(path, name, marks)):
+            continue
+        elif (described or []) != arguments(node):
+            yield f"{name}: the docstring describes {described}, the signature has {arguments(node)}"
+
+
+def must_describe(path: Path, name: str, marks: str) -> bool:
+    """Whether a user meets it: then every argument is described; inside the house a sentence may do.
+
+    Commands are documented by their options, hooks by the framework that calls them.
+    """
+    if "command" in marks or name.split(".", maxsplit=1)[0].endswith("Hooks"):
+        return False
+    module = module_name(path)
+    return name.split(".", maxsplit=1)[0] in EXPORTED or module in OPEN_MODULES
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_docstrings_describe_the_arguments_that_there_are(path: Path) -> None:
+    found = list(problems(path))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if ">>> " in p.read_text()], ids=module_name)
+def test_examples_in_docstrings_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in OPTIONAL:
+        if re.search(rf"^\s*(import|from) {package}\b", path.read_text(), re.MULTILINE):
+            pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testmod(importlib.import_module(module_name(path)))
+    assert result.attempted > 0
+    assert result.failed == 0
