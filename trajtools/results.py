@@ -123,7 +123,8 @@ class Divergence(Result):
     log_distance : ndarray of float64, shape (K + 1,)
         Mean over the initial conditions of their curves, natural logarithm; NaN where no curve is left.
     distances : ndarray of float64, shape (U, K + 1)
-        Distance of each unit (each twin to its reference), aligned at its own start; NaN after its end.
+        Distance of each unit (each twin to its reference), aligned at its own start; zero where it has merged with the
+        reference, NaN after the end of its record and from where a weight is not finite.
     group : ndarray of int64, shape (U,)
         The initial condition that the unit belongs to. Units of one group share an orbit and are not independent.
     start : ndarray of int64, shape (U,)
@@ -131,7 +132,7 @@ class Divergence(Result):
     floor : ndarray of float64, shape (U, K + 1)
         Distance that rounding of the stored weights alone produces; NaN where unknown.
     scale : ndarray of float64, shape (U,)
-        Largest size of the reference on its way (its distance to zero): the room that the twins have; NaN where unknown.
+        Largest size of the reference on its way (its distance to zero), the room that the twins have; NaN where unknown.
     n_references : int
         Number of initial conditions.
     settings : dict
@@ -177,7 +178,7 @@ class Divergence(Result):
         level: float = 0.95,
         rng: Any = 0,
     ) -> Exponent:
-        """Fit the exponential regime; see `trajtools.estimators.growth.fit`.
+        """Fit the exponential regime; see `trajtools.growth.fit`.
 
         Parameters
         ----------
@@ -197,7 +198,7 @@ class Divergence(Result):
         Exponent
             The answer, in 1 / `time_unit`.
         """
-        from trajtools.estimators.growth import fit
+        from trajtools.growth import fit
 
         return fit(self, region, null=null, procedure=procedure, level=level, rng=rng)
 

@@ -180,7 +180,7 @@ def power_evidence(time: Floats, curves: Floats, begin: Ints, stop: Ints, blocks
 
 
 def _residuals(y: Floats, mask: Floats, count: Floats, shape: Floats, largest: float | None) -> tuple[Floats, Floats]:
-    """Residuals (C, K) of ``y ~ c + slope * shape`` within the mask, one shape (1, K) or (C, K); slope within [0, largest]."""
+    """Residuals (C, K) of ``y ~ c + slope * shape`` within the mask, with shapes (1, K) or (C, K), and the slope."""
     x = np.where(mask > 0, shape, 0.0)
     x = np.where(mask > 0, x - (x.sum(axis=1) / count)[:, None], 0.0)
     spread = (x * x).sum(axis=1)

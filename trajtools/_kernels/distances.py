@@ -45,7 +45,7 @@ def pairs_linf(a: Any, b: Any, left: Any, right: Any) -> Any:
                 difference = abs(np.float64(a[t, i, p]) - np.float64(b[t, j, p]))
                 if difference > largest:
                     largest = difference
-                elif difference != difference:
+                elif math.isnan(difference):
                     broken = True
             out[t, k] = np.nan if broken else largest
     return out
@@ -75,8 +75,7 @@ def pairs_l2(a: Any, b: Any, left: Any, right: Any) -> Any:
                 largest = 0.0
                 for p in range(size):
                     difference = abs(np.float64(a[t, i, p]) - np.float64(b[t, j, p]))
-                    if difference > largest:
-                        largest = difference
+                    largest = max(largest, difference)
                 if largest > 0.0 and largest < np.inf:
                     total = 0.0
                     for p in range(size):
@@ -84,7 +83,7 @@ def pairs_l2(a: Any, b: Any, left: Any, right: Any) -> Any:
                         total += d0 * d0
                     out[t, k] = largest * math.sqrt(total)
                 else:
-                    out[t, k] = largest if total == total else np.nan
+                    out[t, k] = np.nan if math.isnan(total) else largest
             else:
                 out[t, k] = math.sqrt(total)
     return out
@@ -92,7 +91,7 @@ def pairs_l2(a: Any, b: Any, left: Any, right: Any) -> Any:
 
 @kernel(nogil=True)
 def rounding_rows(a: Any, mantissa: int, smallest: int) -> Any:
-    """Sum, root of the sum of squares and maximum of the spacings (ulp) of each a[t, m]; see trajtools.distances.floor."""
+    """Sum, root of the sum of squares and maximum of the spacings of each a[t, m]; see trajtools.distances.floor."""
     out = np.empty((3, a.shape[0], a.shape[1]))
     for t in range(a.shape[0]):
         for m in range(a.shape[1]):

@@ -100,7 +100,14 @@ def to_references(
             stop = min(start + height, rows.stop)
             here = slice(start - rows.start, stop - rows.start)
             distance, floor, norm = _block(
-                ensemble, slice(start, stop), members, columns, size, (left, right, centre), metric, dtype
+                ensemble,
+                slice(start, stop),
+                members,
+                columns=columns,
+                size=size,
+                units=(left, right, centre),
+                metric=metric,
+                dtype=dtype,
             )
             out.distance[here, units] = distance
             out.floor[here, where] = floor
@@ -136,7 +143,8 @@ def _shape(metric: Metric, rows: int, members: int, size: int) -> tuple[int, int
     height = BLOCK_BYTES // (8 * members * size)
     if height < 1:
         raise TooLargeError(
-            f"metric {metric.name!r} needs whole states, and one state of {members} members is {8 * members * size:,} bytes; "
+            f"metric {metric.name!r} needs whole states, and one state of {members} members is {8 * members * size:,} "
+            "bytes; "
             "use l1, l2, linf or rms, select fewer parameters, or analyse fewer members at a time"
         )
     return height, size
@@ -146,6 +154,7 @@ def _block(
     ensemble: Ensemble,
     rows: slice,
     members: Ints,
+    *,
     columns: int,
     size: int,
     units: tuple[Ints, Ints, Ints],

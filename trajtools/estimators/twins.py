@@ -76,7 +76,7 @@ def twins(
     average : str
         ``"mean-log"``, ``"log-mean"`` or ``"rms"``; see Notes.
     dt : float or None
-        Time between two steps, in a unit of the caller's; None keeps the unit of the data (one optimiser step for runs).
+        Time between two steps, in the caller's unit; None keeps the unit of the data (one optimiser step for runs).
     window : (int, int) or None
         Use only the states whose step s fulfils ``window[0] <= s < window[1]``.
     start : int, sequence of int or None
@@ -108,13 +108,13 @@ def twins(
     with the root mean square. No average takes the mean over initial conditions before the logarithm: such a mean is
     carried by the few fastest ones and grows with the generalised exponent L(1), which is larger than the exponent.
 
-    A curve ends where a weight becomes NaN or infinite (a training that diverged), or where the twin has merged with its
-    reference; both are counted. A distance of zero has no logarithm: it is left out and counted.
+    A curve ends where a weight becomes NaN or infinite (a training that diverged), or where the twin has merged with
+    its reference; both are counted. A distance of zero has no logarithm: it is left out and counted.
 
     References
     ----------
     .. [1] M. T. Rosenstein, J. J. Collins, C. J. De Luca, Physica D 65, 117 (1993), doi:10.1016/0167-2789(93)90009-P
-    .. [2] U. Parlitz, in Chaos Detection and Predictability, Lect. Notes Phys. 915 (2016), doi:10.1007/978-3-662-48410-4_1
+    .. [2] U. Parlitz, in Chaos Detection and Predictability (2016), doi:10.1007/978-3-662-48410-4_1
     .. [3] K. Danovski, M. C. Soriano, L. Lacasa, Front. Complex Syst. 2, 1367957 (2024), doi:10.3389/fcpxs.2024.1367957
 
     Examples
@@ -155,7 +155,8 @@ def _sources(x: Any) -> list[Any]:
     if isinstance(x, (list, tuple)) and x and all(_is_run(item) or _is_pair(item) for item in x):
         return [item if _is_run(item) else _pair(item) for item in x]
     raise DataError(
-        f"twins need a Run with members, a pair (reference, [perturbed, ...]) or a list of these, got {type(x).__name__}; "
+        "twins need a Run with members, a pair (reference, [perturbed, ...]) or a list of these, got "
+        f"{type(x).__name__}; "
         "a single trajectory has no twins"
     )
 
@@ -267,7 +268,7 @@ def _measure_run(run: Any, metric: Any, window: tuple[int, int] | None) -> _Meas
         place = np.searchsorted(found.references, of)
         distance, floor, scale = found.distance, found.floor[:, place], found.scale[place]
     else:
-        distance, note = _stored_distance(run, metric.name, twin, of, rows, settings)
+        distance, note = _stored_distance(run, metric.name, twin=twin, of=of, rows=rows, settings=settings)
         floor, scale = np.full(distance.shape, np.nan), np.full(len(twin), np.nan)
         notes.append(note)
     group = np.unique(_orbits(reference)[twin], return_inverse=True)[1].astype(np.int64)
@@ -288,7 +289,7 @@ def _orbits(reference: Ints) -> Ints:
 
 
 def _stored_distance(
-    run: Any, metric: str, twin: Ints, of: Ints, rows: slice, settings: dict[str, Any]
+    run: Any, metric: str, *, twin: Ints, of: Ints, rows: slice, settings: dict[str, Any]
 ) -> tuple[Floats, str]:
     if run.stored == "distances":
         if run.distance_metric != metric:
@@ -340,6 +341,7 @@ def _assemble(
         if not np.array_equal(own, grid[: len(own)]):
             raise DataError(
                 "the twins were perturbed at different steps, and the states were not recorded at equal spacing, so their "
+                ""
                 "times cannot be aligned; record every k-th step, or use `window` to analyse one perturbation at a time"
             )
         distances[u, : len(own)], floor[u, : len(own)] = row.distance, row.floor
@@ -389,7 +391,7 @@ class _Row:
 
 
 def _clean(step: Ints, distance: Floats, floor: Floats) -> _Row:
-    """Cut a twin to the states between its perturbation and its end; zeros in between become NaN."""
+    """Cut a twin to the states from its perturbation on; NaN from where a weight is not finite."""
     apart = np.flatnonzero(distance != 0)
     if len(apart) == 0:
         return _Row(step, distance, floor, unperturbed=True, zeros=len(distance))
@@ -399,9 +401,7 @@ def _clean(step: Ints, distance: Floats, floor: Floats) -> _Row:
     if len(broken):
         distance[broken[0] :] = np.nan
     zero = distance == 0
-    merged = bool(zero[-1])
-    distance[zero] = np.nan
-    return _Row(step, distance, floor, bool(len(broken)), merged, False, int(zero.sum()))
+    return _Row(step, distance, floor, bool(len(broken)), bool(zero[-1]), False, int(zero.sum()))
 
 
 def _words(counts: dict[str, int], total: int) -> list[str]:

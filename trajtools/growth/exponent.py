@@ -1,0 +1,218 @@
+"""From the curves to the number: the region, the rate, its interval, its null and the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from trajtools.errors import DataError, UnknownNameError
+from trajtools.fitting import SATURATION_MARGIN
+from trajtools.growth.measured import Measured, against_powers, measure
+from trajtools.growth.persistence import Epoch, does_not_persist, separate_starts
+from trajtools.growth.published import danovski2024
+from trajtools.growth.verdicts import caveats, judge
+from trajtools.results import Divergence, Exponent, Floats
+from trajtools.significance import N_RESAMPLES
+
+PROCEDURES = ("danovski2024",)
+NULLS = ("power-law",)
+NULL_WORDS = "power law (d ~ (1 + t/tau)^alpha, alpha <= 3) or diffusion (d^2 = d0^2 + a t + b t^2)"
+
+
+def fit(
+    growth: Divergence,
+    region: str | tuple[float, float] = "auto",
+    *,
+    null: str | None = "power-law",
+    procedure: str | None = None,
+    level: float = 0.95,
+    rng: Any = 0,
+) -> Exponent:
+    r"""Fit the exponential regime of a divergence.
+
+    Parameters
+    ----------
+    growth : Divergence
+        The curves.
+    region : "auto" or (float, float)
+        Times since the perturbation between which the growth is measured, in the time unit of the divergence;
+        ``"auto"`` chooses, and `settings` says what it chose.
+    null : "power-law" or None
+        What the growth is tested against. Without a null the verdict is ``"inconclusive"``.
+    procedure : None or "danovski2024"
+        None: the procedure below. A name: a published procedure, see `trajtools.growth.published`.
+    level : float
+        Confidence level of the interval.
+    rng : int, numpy.random.Generator or None
+        Source of the resampling; the same seed gives the same bits. None: unpredictable.
+
+    Returns
+    -------
+    Exponent
+        Value, interval, p-value, verdict, reasons, window and settings.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such null or procedure.
+    DataError
+        If the region or the level makes no sense.
+
+    Notes
+    -----
+    .. math:: \lambda = \frac{\sum_i [\ln d_i(t_i^*) - \ln d_i(t_0)]}{\sum_i (t_i^* - t_0)}
+
+    where i runs over the initial conditions (copies of one are averaged first): the mean of the local slopes, each step
+    of each initial condition with equal weight. A curve stops at :math:`t_i^*`, where it first passes the saturation
+    level, which is common to all: that is a stopping time, and the ratio of sums is unbiased for it (Wald's
+    identity), while the mean of :math:`\Delta \ln d_i / \Delta t_i` favours those that grew fast by chance. No line's
+    R2 decides anything. The start :math:`t_0` is common, too: the first time after which the rate is constant
+    within its error (the perturbation has turned to the growing directions).
+
+    The interval resamples initial conditions, then twins. With a single initial condition it comes from its separate
+    starts, if there are three, or else from blocks of time.
+    """
+    if procedure is not None and procedure not in PROCEDURES:
+        raise UnknownNameError(
+            f"there is no procedure {procedure!r}; there are None (ours) and {', '.join(PROCEDURES)}"
+        )
+    if null is not None and null not in NULLS:
+        raise UnknownNameError(
+            f"there is no null {null!r} for twins; there are {', '.join(NULLS)}, and None for no test"
+        )
+    if not 0 < level < 1:
+        raise DataError(f"level must lie between 0 and 1, got {level}")
+    if procedure == "danovski2024":
+        return danovski2024(growth, level=level)
+    generator = np.random.default_rng(rng)
+    found = measure(growth, region, null, level, generator)
+    epochs = separate_starts(found, level, generator)
+    if any(epoch.grows for epoch in epochs) and any(epoch.silent for epoch in epochs):
+        return _of_growing(growth, epochs, region, null=null, level=level, rng=rng)
+    rise = (float("nan"), float("nan"))
+    if null is not None and len(found.usable):
+        # Asked the other way round: is the null the better description, over the whole rise?
+        rise = against_powers(found.curves, found.spans.begin, found.spans.knee, generator, in_favour=True)
+    verdict, reasons = judge(found, epochs, rise, null)
+    return _exponent(
+        found,
+        epochs,
+        (verdict, reasons),
+        settings=_settings(found, epochs, region=region, null=null, level=level, rng=rng),
+    )
+
+
+def _of_growing(growth: Divergence, epochs: tuple[Epoch, ...], region: Any, **options: Any) -> Exponent:
+    """Fit only the perturbations that grow, and say that the others do not: growth that ends is a transient."""
+    kept = np.zeros(len(growth.start), dtype=bool)
+    for epoch in epochs:
+        if not epoch.silent:
+            kept |= (growth.start >= epoch.start) & (growth.start < epoch.until)
+    parts = {name: getattr(growth, name)[kept] for name in ("distances", "group", "start", "floor", "scale")}
+    part = replace(growth, **parts, n_references=len(np.unique(growth.group[kept])))
+    found = fit(part, region, **options)
+    settings = found.settings | {
+        "starts": [epoch.start for epoch in epochs],
+        "start_values": [epoch.value for epoch in epochs],
+        "n_curves_of_other_starts": int(np.sum(~kept)),
+    }
+    verdict = "transient" if found.verdict == "chaotic" else found.verdict
+    reasons = found.reasons if found.verdict == "inconclusive" else found.reasons[:-1]
+    reasons += (does_not_persist(epochs),)
+    return replace(found, verdict=verdict, reasons=reasons, settings=settings, curve=growth)
+
+
+def _exponent(
+    found: Measured, epochs: tuple[Epoch, ...], judgement: tuple[str, tuple[str, ...]], *, settings: dict[str, Any]
+) -> Exponent:
+    growth, time, some = found.growth, found.growth.time, found.some
+    labels, inverse = np.unique(found.curves.group, return_inverse=True)
+    gain, duration = np.bincount(inverse, found.gain), np.bincount(inverse, found.duration)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = np.where(duration > 0, gain / duration, np.nan)
+    nan = float("nan")
+    window, intercept = (nan, nan), nan
+    if len(some):
+        window = (float(np.median(time[found.first[some]])), float(np.median(time[found.last[some]])))
+        begun = found.curves.values[some, found.first[some]] - found.ratio.value * time[found.first[some]]
+        intercept = float(np.mean(begun))
+    tested = settings["null"] is not None
+    # Both have to be excluded, a rate of zero and the null: the larger p-value is that of their union.
+    p_value = (
+        max(found.p_null, found.ratio.p_positive) if np.isfinite([found.p_null, found.ratio.p_positive]).all() else nan
+    )
+    return Exponent(
+        value=found.ratio.value,
+        interval=found.ratio.interval,
+        level=settings["level"],
+        p_value=p_value,
+        null=NULL_WORDS if tested else "",
+        n_used=int(np.sum(duration > 0)),
+        n_total=len(labels),
+        verdict=judgement[0],
+        reasons=judgement[1],
+        window=window,
+        window_values=_window_values(found),
+        values=values,
+        intercept=intercept,
+        method=growth.method,
+        unit=f"1/{growth.time_unit}",
+        settings=settings,
+        warnings=(*growth.warnings, *caveats(found)),
+        curve=growth,
+    )
+
+
+def _settings(
+    found: Measured, epochs: tuple[Epoch, ...], *, region: Any, null: str | None, level: float, rng: Any
+) -> dict[str, Any]:
+    """Everything that was chosen, by the caller or by the machine."""
+    spans = found.spans
+    return {
+        **found.growth.settings,
+        "region": region,
+        "level": level,
+        "null": null,
+        "procedure": None,
+        "rng": int(rng) if isinstance(rng, (int, np.integer)) else str(rng),
+        "counted": "initial conditions",
+        "weighting": "every step of every initial condition equally",
+        "stop": spans.rule,
+        "landing": spans.landing,
+        "saturation_level": spans.level,
+        "saturation_margin": SATURATION_MARGIN,
+        "settled": found.settled,
+        "n_saturated": spans.saturated,
+        "n_points_at_floor": spans.at_floor,
+        "n_points_past_saturation": int(np.maximum(spans.end - spans.last, 0).sum()),
+        "n_curves": len(found.first),
+        "n_curves_used": len(found.some),
+        "resampled": found.unit,
+        "n_resamples": N_RESAMPLES,
+        "standard_error": found.ratio.error,
+        "p_zero": found.ratio.p_positive,
+        "p_power_law": found.p_null,
+        "evidence_against_power_law": found.evidence,
+        "starts": [epoch.start for epoch in epochs],
+        "start_values": [epoch.value for epoch in epochs],
+    }
+
+
+def _window_values(found: Measured) -> Floats:
+    """Rate over the windows inside the fitted one that are at least half as long: what another choice would give."""
+    some = found.some
+    if not len(some):
+        return np.empty(0)
+    first, last, curves = found.first[some], found.last[some], found.curves[some]
+    low, high = int(np.median(first)), int(np.median(last))
+    edges = np.unique(np.round(np.linspace(low, high, 17)).astype(np.int64))
+    values = []
+    for a in edges:
+        for b in edges[edges - a >= max((high - low) / 2, 1)]:
+            here, there = np.clip(a, first, last), np.clip(b, first, last)
+            duration = float(curves.duration(here, there).sum())
+            if duration > 0:
+                values.append(float(curves.gain(here, there).sum()) / duration)
+    return np.array(values)
