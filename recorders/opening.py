@@ -280,8 +280,10 @@ class Opening:
         here = self._as_stored(arrays)
         with File(self.path) as file:
             run = file[self.run]
-            kept = {"weights": run.weights, "sketch": run.sketch, "distances": run.distances}[self.stored]
-            there = np.asarray(kept[self.committed - 1])  # type: ignore[index]
+            if self.stored == "weights":
+                there = run.weights.read(slice(self.committed - 1, self.committed), raw=True)[0]
+            else:
+                there = np.asarray(getattr(run, self.stored)[self.committed - 1])
         same = there.shape == here.shape and there.tobytes() == here.tobytes()
         return self.last_step if same else self.last_step + 1
 
