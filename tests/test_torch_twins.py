@@ -1,0 +1,380 @@
+"""Twins of torch modules: how they are made, and that they train as they would alone."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import trajtools as tt  # noqa: E402
+from recorders import perturb as perturb_arrays  # noqa: E402
+from recorders.torch import Recorder, Twins, perturb  # noqa: E402
+from trajtools.errors import ArchitectureError, PerturbationError, RecordingError  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+nn = torch.nn
+STEPS, BATCH = 25, 17
+
+
+def network(kind="relu"):
+    torch.manual_seed(0)
+    middle = {
+        "relu": [nn.ReLU()],
+        "gelu": [nn.GELU()],
+        "dropout": [nn.Tanh(), nn.Dropout(0.4)],
+        "batchnorm": [nn.BatchNorm1d(9), nn.ReLU()],
+    }[kind]
+    return nn.Sequential(nn.Linear(6, 9), *middle, nn.Linear(9, 3)).double()
+
+
+def batches(steps=STEPS, size=BATCH):
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(steps, size, 6, generator=generator, dtype=torch.float64)
+    return list(zip(x, torch.randint(0, 3, (steps, size), generator=generator), strict=True))
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+
+
+def adam(parameters):
+    return torch.optim.Adam(parameters, lr=0.01)
+
+
+def trained(model, factory, *, epsilon, vectorize, members=3, data=None, **options):
+    twins = Twins(
+        model, nn.CrossEntropyLoss(), factory, epsilon=epsilon, members=members, seed=3, vectorize=vectorize, **options
+    )
+    torch.manual_seed(7)
+    losses = [twins.step(x, y) for x, y in data or batches()]
+    return twins, torch.stack(losses)
+
+
+def distances(twins):
+    return sum((values - values[:1]).abs().flatten(1).sum(1) for values in twins.state.values())
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "gaussian"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_twins_have_the_bits_of_the_numpy_twins(dtype, distribution):
+    model = network().to(dtype)
+    arrays = {name: p.detach().numpy() for name, p in model.named_parameters()}
+    weights = ["0.weight", "2.weight"]
+    ours = perturb(model, 1e-3, 4, 11, distribution=distribution)
+    theirs = perturb_arrays(arrays, 1e-3, 4, 11, distribution=distribution, only=weights)
+    for twin, expected in zip(ours, theirs, strict=True):
+        for name, p in twin.named_parameters():
+            np.testing.assert_array_equal(p.detach().numpy(), expected[name])
+
+
+def test_only_weights_are_perturbed_unless_told_otherwise():
+    model = nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Embedding(3, 2))
+    reference = dict(model.named_parameters())
+    (twin,) = perturb(model, 1e-2, 1, 0)
+    moved = {name for name, p in twin.named_parameters() if not torch.equal(p, reference[name])}
+    assert moved == {"0.weight", "2.weight"}
+    (twin,) = perturb(model, 1e-2, 1, 0, only="all")
+    assert all(not torch.equal(p, reference[name]) for name, p in twin.named_parameters())
+    (twin,) = perturb(model, 1e-2, 1, 0, only=["0.*"])
+    moved = {name for name, p in twin.named_parameters() if not torch.equal(p, reference[name])}
+    assert moved == {"0.weight", "0.bias"}
+
+
+def test_perturbing_leaves_the_model_and_its_state_dict_alone():
+    model = network("batchnorm")
+    before = copy.deepcopy(model.state_dict())
+    generator = torch.get_rng_state()
+    (twin,) = perturb(model, 1e-3, 1, 0)
+    assert list(twin.state_dict()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(generator, torch.get_rng_state())
+
+
+def test_an_epsilon_that_the_dtype_swallows_is_refused():
+    with pytest.raises(PerturbationError):
+        perturb(network().float(), 1e-12, 2, 0)
+
+
+def test_bfloat16_twins_differ_from_their_model_by_about_epsilon():
+    pytest.importorskip("ml_dtypes")
+    model = network().to(torch.bfloat16)
+    (twin,) = perturb(model, 0.5, 1, 0)
+    moved = (twin[0].weight.float() - model[0].weight.float()).abs()
+    assert 0.4 < moved.max() <= 0.5 + 0.01
+    assert torch.equal(twin[0].bias, model[0].bias)
+
+
+def test_a_model_without_anything_to_train_has_no_twins():
+    model = network().requires_grad_(False)
+    with pytest.raises(ArchitectureError, match="requires_grad=True"):
+        perturb(model, 1e-3, 1, 0)
+
+
+@pytest.mark.parametrize("kind", ["relu", "gelu", "dropout", "batchnorm"])
+@pytest.mark.parametrize("factory", [sgd, adam])
+@pytest.mark.parametrize("vectorize", ["auto", False])
+def test_an_unperturbed_twin_stays_on_its_reference_to_the_bit(kind, factory, vectorize):
+    twins, losses = trained(network(kind), factory, epsilon=0.0, vectorize=vectorize)
+    assert distances(twins).tolist() == [0.0] * 4
+    assert bool((losses == losses[:, :1]).all())
+
+
+@pytest.mark.parametrize("kind", ["relu", "dropout"])
+@pytest.mark.parametrize("factory", [sgd, adam, torch.optim.Adagrad, torch.optim.AdamW, torch.optim.RMSprop])
+def test_vectorised_training_equals_the_loop_to_rounding(kind, factory):
+    fast, fast_losses = trained(network(kind), factory, epsilon=1e-4, vectorize="auto")
+    slow, slow_losses = trained(network(kind), factory, epsilon=1e-4, vectorize=False)
+    assert fast.vectorized is True
+    assert slow.vectorized is False
+    torch.testing.assert_close(fast_losses, slow_losses, rtol=1e-10, atol=1e-12)
+    for name, values in fast.state.items():
+        torch.testing.assert_close(values, slow.state[name], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("vectorize", ["auto", False])
+@pytest.mark.parametrize("kind", ["relu", "dropout"])
+def test_the_reference_trains_as_the_model_would_alone(vectorize, kind):
+    model = network(kind)
+    twins, _ = trained(model, adam, epsilon=1e-4, vectorize=vectorize)
+    alone = copy.deepcopy(model)
+    optimizer = adam(alone.parameters())
+    torch.manual_seed(7)
+    for x, y in batches():
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(alone(x), y).backward()
+        optimizer.step()
+    # The same masks: a draw more or fewer a step would leave the generator elsewhere, and the weights far away.
+    for name, value in twins.reference().items():
+        torch.testing.assert_close(value, alone.state_dict()[name], rtol=1e-9, atol=1e-11)
+
+
+def test_the_generators_stand_where_one_pass_would_have_left_them():
+    x, y = batches(1)[0]
+    model = network("dropout")
+    states = []
+    for vectorize in ("auto", False, None):
+        torch.manual_seed(1)
+        random.seed(1)
+        if vectorize is None:
+            model(x)
+        else:
+            Twins(model, nn.CrossEntropyLoss(), sgd, epsilon=1e-3, members=2, seed=0, vectorize=vectorize).step(x, y)
+        states.append((torch.get_rng_state().tolist(), random.getstate()))
+    assert states[0] == states[1] == states[2]
+
+
+def test_noise_from_numpy_and_random_is_common_too():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.layer(x) * (1 + random.random()) + np.random.random()  # noqa: NPY002
+
+    twins, _ = trained(Noisy().double(), sgd, epsilon=0.0, vectorize=False)
+    assert distances(twins).tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("vectorize", ["auto", False])
+def test_distance_on_a_quadratic_loss_shrinks_by_one_minus_eta_h(vectorize):
+    # loss = h/2 |w|^2 through a linear model: w(t) = (1 - eta h)^t w(0), member by member
+    eta, h = 0.05, 3.0
+    model = nn.Linear(5, 1, bias=False).double()
+    x = torch.eye(5, dtype=torch.float64)
+    twins = Twins(
+        model,
+        lambda output: h / 2 * output.square().sum(),
+        lambda parameters: torch.optim.SGD(parameters, lr=eta),
+        epsilon=1e-2,
+        members=4,
+        seed=0,
+        vectorize=vectorize,
+    )
+    start = distances(twins)[1:]
+    for t in range(1, 61):
+        twins.step(x)
+        torch.testing.assert_close(distances(twins)[1:], abs(1 - eta * h) ** t * start, rtol=1e-6, atol=0)
+
+
+def test_batchnorm_goes_through_the_loop_and_says_why():
+    twins, _ = trained(network("batchnorm"), sgd, epsilon=1e-3, vectorize="auto")
+    assert twins.vectorized is False
+    assert "running_mean" in twins.reason
+    means = torch.stack([model[1].running_mean for model in twins.models])
+    assert not torch.equal(means[0], means[1])
+
+
+def test_kernels_that_round_members_differently_go_through_the_loop_unless_forced():
+    # 17 x 9 activations of a member do not fill the last SIMD register: which one they share differs by member.
+    auto, _ = trained(network("gelu"), sgd, epsilon=1e-3, vectorize="auto")
+    forced, _ = trained(network("gelu"), sgd, epsilon=1e-3, vectorize=True)
+    assert forced.vectorized is True
+    if auto.vectorized:
+        pytest.skip("this machine's kernels round all members alike")
+    assert "round equal members differently" in auto.reason
+    assert "although" in forced.reason
+    for name, values in auto.state.items():
+        torch.testing.assert_close(values, forced.state[name], rtol=1e-9, atol=1e-11)
+
+
+def test_an_optimiser_that_mixes_entries_gets_one_for_each_member():
+    def lbfgs(parameters):
+        return torch.optim.LBFGS(parameters, lr=0.1, max_iter=3)
+
+    twins, _ = trained(network(), lbfgs, epsilon=1e-6, vectorize="auto", data=batches(5))
+    assert twins.vectorized is False
+    assert "LBFGS" in twins.reason
+    assert len(twins.optimizers) == 4
+    with pytest.raises(ValueError, match="LBFGS"):
+        trained(network(), lbfgs, epsilon=1e-6, vectorize=True)
+
+
+def test_a_model_that_vmap_cannot_trace_loops_or_is_refused():
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+
+        def forward(self, x):
+            y = self.layer(x)
+            return y if y.sum().item() > 0 else 2 * y
+
+    twins, _ = trained(Branching().double(), sgd, epsilon=1e-3, vectorize="auto", data=batches(2))
+    assert twins.vectorized is False
+    assert "vmap" in twins.reason
+    with pytest.raises(RuntimeError, match='vectorize="auto"'):
+        trained(Branching().double(), sgd, epsilon=1e-3, vectorize=True)
+
+
+def test_recurrent_networks_can_have_twins():
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = nn.LSTM(6, 4, batch_first=True)
+            self.out = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.out(self.cell(x[:, None])[0][:, -1])
+
+    twins, _ = trained(Reader().double(), sgd, epsilon=0.0, vectorize="auto", data=batches(4))
+    assert distances(twins).tolist() == [0.0] * 4
+    twins, _ = trained(Reader().double(), sgd, epsilon=1e-3, vectorize="auto", data=batches(4))
+    assert float(distances(twins)[1:].min()) > 0
+
+
+def test_groups_and_schedulers_are_those_of_the_user():
+    def grouped(parameters):
+        matrices = [p for p in parameters if p.ndim > 1]
+        vectors = [p for p in parameters if p.ndim == 1]
+        return torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "lr": 0.002}])
+
+    def halving(optimizer):
+        return torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.5)
+
+    results = []
+    for vectorize in ("auto", False):
+        twins = Twins(
+            network(), nn.CrossEntropyLoss(), grouped, epsilon=1e-3, members=2, seed=0,
+            scheduler_factory=halving, vectorize=vectorize,
+        )  # fmt: skip
+        for x, y in batches(6):
+            twins.step(x, y)
+            twins.schedule()
+        results.append(twins)
+    fast, slow = results
+    assert [[group["lr"] for group in optimizer.param_groups] for optimizer in fast.optimizers] == [
+        [0.001 / 8, 0.002 / 8]
+    ]
+    assert len(slow.schedulers) == 3
+    for name, values in fast.state.items():
+        torch.testing.assert_close(values, slow.state[name], rtol=1e-9, atol=1e-11)
+
+
+def test_tied_and_frozen_parameters_stay_tied_and_frozen():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(6, 6)
+            self.second = nn.Linear(6, 6)
+            self.last = nn.Linear(6, 3)
+            self.second.weight = self.first.weight
+            self.last.bias.requires_grad_(False)
+
+        def forward(self, x):
+            return self.last(torch.relu(self.second(torch.relu(self.first(x)))))
+
+    torch.manual_seed(0)
+    model = Tied().double()
+    fast, _ = trained(model, sgd, epsilon=1e-3, vectorize="auto")
+    slow, _ = trained(model, sgd, epsilon=1e-3, vectorize=False)
+    assert fast.vectorized is True
+    assert list(fast.state) == ["first.weight", "first.bias", "second.bias", "last.weight"]
+    for member in (*fast.models, *slow.models):
+        assert member.second.weight is member.first.weight
+        assert torch.equal(member.last.bias, model.last.bias)
+    for name, values in fast.state.items():
+        torch.testing.assert_close(values, slow.state[name], rtol=1e-9, atol=1e-11)
+
+
+def test_the_users_model_and_its_mode_are_left_alone():
+    model = network("dropout").eval()
+    before = copy.deepcopy(model.state_dict())
+    twins, _ = trained(model, adam, epsilon=1e-3, vectorize="auto")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(member.training for member in twins.models)
+    model.load_state_dict(twins.reference())
+    assert torch.equal(model[0].weight, twins.models[0][0].weight)
+
+
+@pytest.mark.parametrize("vectorize", ["auto", False])
+def test_a_loss_that_is_no_number_is_refused(vectorize):
+    loss_fn = nn.CrossEntropyLoss(reduction="none")
+    twins = Twins(network(), loss_fn, sgd, epsilon=1e-3, members=1, seed=0, vectorize=vectorize)
+    with pytest.raises(ValueError, match="take the mean or the sum"):
+        twins.step(*batches(1)[0])
+
+
+def test_an_unknown_way_to_vectorise_is_refused():
+    with pytest.raises(ValueError, match='True, False or "auto"'):
+        trained(network(), sgd, epsilon=1e-3, vectorize="yes")
+
+
+@pytest.mark.recorders
+@pytest.mark.parametrize("factory", [adam, lambda p: torch.optim.LBFGS(p, lr=0.1, max_iter=2)])
+def test_recorded_twins_hold_every_step_every_loss_and_their_origin(tmp_path, factory):
+    twins = Twins(network(), nn.CrossEntropyLoss(), factory, epsilon=1e-5, members=2, seed=9)
+    states, losses = [twins.state], []
+    with Recorder(tmp_path / "twins.h5", twins, run="r", quiet=True):
+        for x, y in batches(10):
+            losses.append(twins.step(x, y))
+            states.append({name: values.clone() for name, values in twins.state.items()})
+    expected = np.stack([np.concatenate([v.flatten(1).numpy() for v in s.values()], axis=1) for s in states[1:]])
+    with tt.open(tmp_path / "twins.h5") as file:
+        run = file["r"]
+        np.testing.assert_array_equal(run.states(slice(1, 11)), expected)
+        assert run.step.tolist() == list(range(11))
+        np.testing.assert_array_equal(run.metrics["loss"][:10], torch.stack(losses).numpy())
+        assert np.isnan(run.metrics["loss"][10]).all()
+        assert [(m.reference, m.epsilon, m.norm, m.seed, m.noise) for m in run.members[1:]] == [
+            (0, 1e-5, "uniform", run.members[1].seed, "common"),
+            (0, 1e-5, "uniform", run.members[2].seed, "common"),
+        ]
+        assert run.members[0].reference == -1
+
+
+@pytest.mark.recorders
+def test_twins_are_followed_by_one_recorder_at_a_time(tmp_path):
+    twins = Twins(network(), nn.CrossEntropyLoss(), sgd, epsilon=1e-5, members=1, seed=9)
+    with (
+        Recorder(tmp_path / "a.h5", twins, quiet=True),
+        pytest.raises(RecordingError, match="follows these twins already"),
+    ):
+        Recorder(tmp_path / "b.h5", twins, quiet=True)
+    with Recorder(tmp_path / "c.h5", twins, quiet=True) as recorder:
+        twins.step(*batches(1)[0])
+        assert recorder.step == 1
