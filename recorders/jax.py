@@ -17,9 +17,11 @@ import jax
 import numpy as np
 
 from recorders import recorder as framework_free
+from recorders.jax_perturb import TwinList, members_of, perturb, stack
 from recorders.jax_scan import record_scan, tap
 from recorders.jax_trees import Layout, refuse_unreadable
-from recorders.jax_twins import TwinList, Twins, members_of, perturb, stack
+from recorders.jax_twins import Twins
+from recorders.steps import digest
 from recorders.twins import Twin
 from trajtools.store import ArchitectureError, Member, RecordingError
 
@@ -88,10 +90,10 @@ class Recorder(framework_free.Recorder):
         self._scanned: tuple[int, bytes] | None = None
         self._newest: list[Any] = []
         self._twins = state if isinstance(state, Twins) else None
-        if self._twins is not None:
-            members, state = self._twins, self._twins.state
-        self._made: Mapping[str, Any] = getattr(members, "made", {})
-        table, self._listed = _members(state, members)
+        state = state.state if isinstance(state, Twins) else state
+        who = self._twins or members
+        self._made: Mapping[str, Any] = getattr(who, "made", {})
+        table, self._listed = (list(who.members), False) if who is self._twins and who else _members(state, who)
         first = state[0] if self._listed else state
         self._layout = Layout.of(first)
         cut = 0 if self._listed or table is None else 1
@@ -101,6 +103,8 @@ class Recorder(framework_free.Recorder):
         options["kinds"] = {**kinds, **(options.get("kinds") or {})}
         options["axes"] = {**axes, **(options.get("axes") or {})}
         options["provenance"] = {**_provenance(), **(options.get("provenance") or {})}
+        if self._twins is not None and members is not None:
+            raise RecordingError("twins say by themselves who their members are: leave members= out")
         super().__init__(path, state, members=table, **options)
         self._remember(state)
         if self._twins is not None:
@@ -218,19 +222,18 @@ class Recorder(framework_free.Recorder):
         arrays = _arrays(state)
         if len(arrays) == len(self._newest) and all(a is b() for a, b in zip(arrays, self._newest, strict=True)):
             return self.step
-        digest = framework_free._digest(self._host(self._leaves(state)))
-        if (self.step, digest) != self._scanned:
+        if (self.step, digest(self._host(self._leaves(state)))) != self._scanned:
             self.record(state)  # the state at opening is recognised there
         return self.step
 
     def _leave(self, step: int, state: Any) -> None:
         """Take the state that a scan ends with."""
         self.advance(state, step=step)
-        self._scanned = (step, framework_free._digest(self._host(self._leaves(state))))
+        self._scanned = (step, digest(self._host(self._leaves(state))))
 
     def _wants(self, step: int) -> bool:
         """Whether the state of a later step will be stored."""
-        return step > self._passed and self._every(step)
+        return self._steps.wanted(step)
 
     def _block(self, start: int, kept: np.ndarray, leaves: Sequence[np.ndarray], metrics: Mapping[str, Any]) -> None:
         """States and metrics of consecutive steps: `leaves` hold the states of the `kept` ones, metrics are of all."""

@@ -158,7 +158,8 @@ class Lockstep:
             loss, aux = given if self._has_aux else (given, {})
             if jnp.shape(loss) != ():
                 raise ValueError(
-                    f"loss_fn(params, *batch) gave shape {jnp.shape(loss)}; it must give one number: take the mean or the sum"
+                    f"loss_fn(params, *batch) gave shape {jnp.shape(loss)}; it must give one number: take the mean "
+                    "or the sum"
                 )
             return loss, dict(aux)
 
@@ -167,7 +168,15 @@ class Lockstep:
         moved = jax.tree_util.tree_map(lambda p, u: jnp.asarray(p + u).astype(p.dtype), params, updates)
         return (moved, state), {"loss": loss, **aux}
 
-    def rounds_unevenly(self, carry: tuple[Any, Any], batch: tuple[Any, ...]) -> str:
+    def _two_steps(self, carry: tuple[Any, Any], batch: tuple[Any, ...]) -> Any:
+        """Vectorised updates as the body of a loop, which XLA compiles apart from a single update."""
+
+        def body(carry: Any, _: None) -> Any:
+            return self.update(True, carry, batch)
+
+        return jax.lax.scan(body, carry, length=2)[0]
+
+    def rounds_unevenly(self, carry: tuple[Any, Any], batch: tuple[Any, ...], scanned: bool = False) -> str:
         """Find out on one batch whether the vectorised update gives equal members equal bits.
 
         Parameters
@@ -176,6 +185,8 @@ class Lockstep:
             (parameters, optimiser state), stacked; not changed.
         batch : tuple
             A batch.
+        scanned : bool
+            The update will run inside a scan.
 
         Returns
         -------
@@ -191,7 +202,7 @@ class Lockstep:
         """
         if self._independent:
             return ""  # members under different noise are not equal to the bit anyway
-        update = self.compiled(True)
+        update = jax.jit(self._two_steps) if scanned else self.compiled(True)
         rng = np.random.default_rng(0)
         for draw in range(PROBES):
             scale = 1 + 0.3 * rng.standard_normal() if draw else 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,9 @@ from jax.experimental import io_callback
 
 from trajtools.store import RecordingError
 
-# XLA's CPU client copies what it hands to a callback in the background where it is larger than 100 kB. With one core the
-# thread that would copy is the one that waits for the copy: measured, jax 0.10.2 then hangs for good. Pieces below that
-# size are copied at once.
+# XLA's CPU client copies what it hands to a callback in the background where it is larger than 100 kB. With one core
+# the thread that would copy is the one that waits for the copy: measured, jax 0.10.2 then hangs for good. Pieces below
+# that size are copied at once.
 PIECE_BYTES = 64 * 1024
 
 
@@ -88,7 +88,16 @@ def record_scan(
 
     Examples
     --------
-    >>> carry, ys = record_scan(rec, step, (params, opt_state), batches, params=lambda carry: carry[0])  # doctest: +SKIP
+    >>> import pathlib, tempfile
+    >>> from recorders.jax import Recorder
+    >>> def step(params, x):
+    ...     return {"w": params["w"] - 0.1 * (params["w"] - x)}, {"loss": 0.5 * ((params["w"] - x) ** 2).sum()}
+    >>> folder, params = tempfile.TemporaryDirectory(), {"w": jnp.ones(3)}
+    >>> with Recorder(pathlib.Path(folder.name) / "run.h5", params) as rec:
+    ...     params, ys = record_scan(rec, step, params, jnp.zeros((100, 3)))
+    >>> rec.n_recorded, ys["loss"].shape
+    (101, (100,))
+    >>> folder.cleanup()
     """
     n = _length(xs, length)
     if block < 1:
@@ -209,7 +218,7 @@ def _itself(carry: Any) -> Any:
 
 
 def _strong(leaf: Any) -> Any:
-    """An array whose dtype does not give way to others: a weakly typed carry would change type after the first block."""
+    """An array whose dtype gives way to no other: a weakly typed carry would change type after the first block."""
     if isinstance(leaf, jax.Array) and not leaf.weak_type:
         return leaf
     return jnp.asarray(leaf, dtype=jnp.result_type(leaf))
@@ -249,7 +258,7 @@ _cut = jax.jit(_head_rows, static_argnums=1)
 
 
 def _head(room: list[Any], count: int) -> list[Any]:
-    """The first rows that hold `count` states, cut to a power of two: little is moved for nothing, few cuts compiled."""
+    """The rows that hold `count` states, rounded up to a power of two: few cuts to compile, little moved in vain."""
     size = 1 << (count - 1).bit_length() if count else 0
     return _cut(room, size) if room and size < len(room[0]) // 2 else room
 
@@ -283,9 +292,18 @@ def tap(recorder: Any, params: Any, step: Any = None, **metrics: Any) -> None:
 
     Examples
     --------
-    >>> def step(params, x):
-    ...     tap(rec, params, loss=loss(params, x))
-    ...     return update(params, x), None
+    >>> import pathlib, tempfile
+    >>> from recorders.jax import Recorder
+    >>> folder, params = tempfile.TemporaryDirectory(), {"w": jnp.ones(3)}
+    >>> rec = Recorder(pathlib.Path(folder.name) / "run.h5", params)
+    >>> def halve(i, params):
+    ...     tap(rec, params, norm=jnp.abs(params["w"]).sum())
+    ...     return {"w": params["w"] / 2}
+    >>> params = jax.jit(lambda params: jax.lax.fori_loop(0, 10, halve, params))(params)
+    >>> rec.close()
+    >>> rec.n_recorded
+    10
+    >>> folder.cleanup()
     """
     recorder._tapped = True
     leaves = recorder._leaves(params)
