@@ -22,7 +22,7 @@ METRICS = {"loss": (), "accuracy": (M,)}
 
 
 def states(first: int, count: int, n_parameters: int = P) -> np.ndarray:
-    """States first .. first + count as float32 (count, M, n_parameters), any bit pattern, NaN and infinities included."""
+    """States first .. first + count as float32 (count, M, n_parameters): any bit pattern, NaN included."""
     index = np.arange(first, first + count, dtype=np.uint64)[:, None, None]
     entry = np.arange(M * n_parameters, dtype=np.uint64).reshape(M, n_parameters)[None]
     mixed = (index * np.uint64(0x9E3779B97F4A7C15) + entry * np.uint64(0xD1B54A32D192ED03)) >> np.uint64(29)
@@ -41,7 +41,15 @@ def create(path, run="run", mode="x", *, stored="weights", **options) -> RunWrit
     if stored == "distances":
         options["distance_metric"] = "l1"
     return RunWriter.create(
-        path, run, parameters=PARAMETERS, nodes=NODES, members=MEMBERS, dtype="float32", stored=stored, mode=mode, **options
+        path,
+        run,
+        parameters=PARAMETERS,
+        nodes=NODES,
+        members=MEMBERS,
+        dtype="float32",
+        stored=stored,
+        mode=mode,
+        **options,
     )
 
 
@@ -70,7 +78,12 @@ def write(writer: RunWriter, start: int, count: int, *, final: bool = False, sto
         given["distances"] = numbers(start, count, 1)[:, :, 0]
     metrics = {"loss": numbers(start, count, 1)[:, 0, 0], "accuracy": numbers(start, count, 1)[:, :, 0]}
     writer.write(
-        start, count, step=2 * np.arange(start, start + count), metrics=metrics if writer.metrics else {}, final=final, **given
+        start,
+        count,
+        step=2 * np.arange(start, start + count),
+        metrics=metrics if writer.metrics else {},
+        final=final,
+        **given,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -9,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Selection = slice | NDArray[Any]
+Simple = slice | NDArray[np.int64]
 
 
-def indices(selection: Selection | None, length: int) -> slice | NDArray[np.int64]:
+def indices(selection: Selection | None, length: int) -> Simple:
     """Put a choice along one axis into its simplest form.
 
     Parameters
@@ -48,7 +50,7 @@ def indices(selection: Selection | None, length: int) -> slice | NDArray[np.int6
     return chosen
 
 
-def count(selection: slice | NDArray[np.int64]) -> int:
+def count(selection: Simple) -> int:
     """Say how many entries a simple choice has.
 
     Parameters
@@ -63,61 +65,119 @@ def count(selection: slice | NDArray[np.int64]) -> int:
     return selection.stop - selection.start if isinstance(selection, slice) else len(selection)
 
 
-def _pieces(selection: slice | NDArray[np.int64], width: int) -> list[tuple[slice, slice | NDArray[np.int64], Any]]:
-    """Cut a choice into (stretch of the file, part of it that is wanted, place in the answer), one for each chunk."""
-    if isinstance(selection, slice):
-        return [(selection, slice(None), slice(0, count(selection)))] if count(selection) else []
-    places: dict[int, list[int]] = {}
-    for place, chunk in enumerate((selection // width).tolist()):
-        places.setdefault(chunk, []).append(place)
-    found: list[tuple[slice, slice | NDArray[np.int64], Any]] = []
-    for at in places.values():
-        wanted = selection[at]
-        first = int(wanted.min())
-        found.append((slice(first, int(wanted.max()) + 1), wanted - first, np.asarray(at)))
-    return found
-
-
-def read(
-    dataset: h5py.Dataset,
-    rows: slice | NDArray[np.int64],
-    members: slice | NDArray[np.int64],
-    columns: slice | NDArray[np.int64],
-) -> NDArray[Any]:
-    """Read states.
+class BlockReader:
+    """Reads rectangles of one dataset: whole chunks where most of one is wanted, single stretches where little is.
 
     Parameters
     ----------
     dataset : h5py.Dataset, shape (T, M, P)
         Chunked in (rows, 1, columns).
-    rows, members, columns : slice or ndarray
-        From `indices`.
-
-    Returns
-    -------
-    ndarray, shape (rows, members, columns)
-        In the dtype of the dataset.
+    filtered : bool
+        Its chunks are compressed, so that HDF5 has to unpack them.
     """
-    out = np.empty((count(rows), count(members), count(columns)), dataset.dtype)
-    row_pieces, column_pieces = _pieces(rows, dataset.chunks[0]), _pieces(columns, dataset.chunks[2])
-    for member_span, _, member_place in _pieces(members, 1):
-        for row_span, row_part, row_place in row_pieces:
-            for column_span, column_part, column_place in column_pieces:
-                whole = row_part == slice(None) if isinstance(row_part, slice) else False
-                plain = whole and isinstance(column_part, slice) and isinstance(members, slice)
-                if plain:
-                    dataset.read_direct(
-                        out, (row_span, member_span, column_span), (row_place, member_place, column_place)
-                    )
-                    continue
-                part = dataset[row_span, member_span, column_span]
-                part = part[row_part][:, :, column_part]
-                out[_grid(row_place, member_place, column_place, out.shape)] = part
-    return out
+
+    def __init__(self, dataset: h5py.Dataset, *, filtered: bool) -> None:
+        self._dataset, self._filtered = dataset, filtered
+        self._rows, _, self._columns = dataset.chunks
+        self._scratch = np.empty((self._rows, self._columns), dataset.dtype)
+
+    def read(self, rows: Simple, members: Simple, columns: Simple) -> NDArray[Any]:
+        """Read states.
+
+        Parameters
+        ----------
+        rows, members, columns : slice or ndarray
+            From `indices`.
+
+        Returns
+        -------
+        ndarray, shape (rows, members, columns)
+            In the dtype of the dataset.
+        """
+        out = np.empty((count(rows), count(members), count(columns)), self._dataset.dtype)
+        if out.size == 0:
+            return out
+        chosen = np.arange(members.start, members.stop) if isinstance(members, slice) else members
+        if (
+            isinstance(rows, slice)
+            and isinstance(columns, slice)
+            and (self._filtered or self._is_sparse(rows, columns))
+        ):
+            if isinstance(members, slice):
+                self._dataset.read_direct(out, (rows, members, columns))
+                return out
+            for place, member in enumerate(chosen.tolist()):
+                out[:, place] = self._dataset[rows, member, columns]
+            return out
+        column_pieces = _pieces(columns, self._columns)
+        for row_piece in _pieces(rows, self._rows):
+            for place, member in enumerate(chosen.tolist()):
+                for column_piece in column_pieces:
+                    part = self._part(row_piece.chunk, member, column_piece.chunk, row_piece.span, column_piece.span)
+                    out[:, place][_both(row_piece.place, column_piece.place)] = part[
+                        _both(row_piece.part, column_piece.part)
+                    ]
+        return out
+
+    def _read_chunks(self, out: NDArray[Any], rows: slice, members: NDArray[np.int64], columns: slice) -> None:
+        scratch, read_chunk = self._scratch, self._dataset.id.read_direct_chunk
+        raw = scratch.view(np.uint8).reshape(-1)
+        numbers = members.tolist()
+        for row in _pieces(rows, self._rows):
+            top, wanted_rows, rows_of_out = row.chunk * self._rows, row.span, out[row.place]
+            for column in _pieces(columns, self._columns):
+                left, target = column.chunk * self._columns, rows_of_out[:, :, column.place]
+                wanted = scratch[wanted_rows, column.span]
+                for place, member in enumerate(numbers):
+                    read_chunk((top, member, left), out=raw)
+                    target[:, place] = wanted
+
+    def _is_sparse(self, rows: slice, columns: slice) -> bool:
+        wanted = min(count(rows), self._rows) * min(count(columns), self._columns)
+        return 4 * wanted < self._rows * self._columns
+
+    def _part(self, row_chunk: int, member: int, column_chunk: int, rows: slice, columns: slice) -> NDArray[Any]:
+        """Give rows and columns, counted from the corner of the chunk, of one chunk."""
+        top, left = row_chunk * self._rows, column_chunk * self._columns
+        if self._filtered or self._is_sparse(rows, columns):
+            return np.asarray(
+                self._dataset[top + rows.start : top + rows.stop, member, left + columns.start : left + columns.stop]
+            )
+        bytes_ = self._scratch.view(np.uint8).reshape(-1)
+        self._dataset.id.read_direct_chunk((top, member, left), out=bytes_)
+        return self._scratch[rows, columns]
 
 
-def _grid(rows: Any, members: Any, columns: Any, shape: tuple[int, ...]) -> Any:
-    axes = [
-        np.arange(n)[a] if isinstance(a, slice) else a for a, n in zip((rows, members, columns), shape, strict=True)
-    ]
-    return np.ix_(*axes)
+@dataclass(frozen=True)
+class _Piece:
+    """The part of a choice that lies in one chunk: what of the chunk, what of that, and where it goes."""
+
+    chunk: int
+    span: slice
+    part: Simple
+    place: Simple
+
+
+def _pieces(selection: Simple, width: int) -> list[_Piece]:
+    if isinstance(selection, slice):
+        found = []
+        for chunk in range(selection.start // width, -(-selection.stop // width)):
+            first, last = max(selection.start, chunk * width), min(selection.stop, (chunk + 1) * width)
+            span, place = (slice(first - at, last - at) for at in (chunk * width, selection.start))
+            found.append(_Piece(chunk, span, slice(None), place))
+        return found
+    order = np.argsort(selection // width, kind="stable")
+    chunks, starts = np.unique(selection[order] // width, return_index=True)
+    found = []
+    for chunk, places in zip(chunks.tolist(), np.split(order, starts[1:]), strict=True):
+        wanted = selection[places] - chunk * width
+        first = int(wanted.min())
+        found.append(_Piece(chunk, slice(first, int(wanted.max()) + 1), wanted - first, places))
+    return found
+
+
+def _both(rows: Simple, columns: Simple) -> Any:
+    """Index rows and columns independently of each other."""
+    if isinstance(rows, slice) or isinstance(columns, slice):
+        return rows, columns
+    return np.ix_(rows, columns)

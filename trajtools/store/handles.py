@@ -18,9 +18,6 @@ from trajtools.store.safety import check_file
 from trajtools.store.superblock import SIGNATURE, SIZE, Superblock
 from trajtools.store.transaction import recover
 
-# Room for one weight's chunks over some 16,000 states, so that a second weight of the same chunks costs no disk.
-CACHE_BYTES = 256 * 2**20
-CACHE_SLOTS = 20_011
 _TRIES = 5
 
 
@@ -131,12 +128,11 @@ def _open(path: Path) -> h5py.File:
     block = check_head(path, head, size)
     # SWMR reading needs a superblock of version 3, which is what we write; a copy made by another tool may be older.
     swmr = block is not None and block.version == 3
-    cache = {"rdcc_nbytes": CACHE_BYTES, "rdcc_nslots": CACHE_SLOTS}
     with in_words(path, "open the file"):
         if block is not None and is_written_here(path):
-            file = h5py.File(BesideWriter(path), "r", **cache)
+            file = h5py.File(BesideWriter(path), "r")
         else:
-            file = h5py.File(path, "r", swmr=swmr, locking=False, **cache)
+            file = h5py.File(path, "r", swmr=swmr, locking=False)
     try:
         with in_words(path, "read the head of the file"):
             check_file(file)

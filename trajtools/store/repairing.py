@@ -10,7 +10,6 @@ import h5py
 
 from trajtools.store import handles, safety, structure, transaction
 from trajtools.store.superblock import SIZE
-from trajtools.store.wholeness import check_committed
 
 
 @dataclass(frozen=True)
@@ -91,12 +90,12 @@ def repair(path: str | os.PathLike[str]) -> Repair:
 
     def mend(file: h5py.File) -> None:
         structure.refuse_live_writer(file)
+        structure.refuse_truncated(file, size)
         runs = safety.child(file, "runs", h5py.Group)
         for name in runs:
             group = safety.child(runs, name, h5py.Group)
             committed[name] = int(safety.child(group, "committed", h5py.Dataset)[()])
             if safety.attribute(group, "status") == "recording":
-                check_committed(group, size)
                 structure.set_status(group, "interrupted")
                 interrupted.append(name)
 

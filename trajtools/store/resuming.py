@@ -56,7 +56,7 @@ class Found:
     committed: int
     last_step: int
     before_block: int
-    metrics: dict[str, tuple[int, ...]]
+    metrics: dict[str, tuple[int, ...]] | None
     tail: Tail | None
     filtered: bool
 
@@ -99,10 +99,16 @@ def prepare(path: Path, run: str, spec: RunSpec) -> Found:
             committed=stored.n_states,
             last_step=int(steps[-1]) if len(steps) else -1,
             before_block=int(steps[start - 1]) if start else -1,
-            metrics={name: values.shape[1:] for name, values in stored.metrics.items()},
+            metrics=_fixed_metrics(stored),
             tail=_tail(stored, layout, optimizer) if stored.n_states % layout.rows else None,
             filtered=any(filters(stored._dataset(name)) for name in ("weights", "optimizer") if stored._has(name)),
         )
+
+
+def _fixed_metrics(run: Run) -> dict[str, tuple[int, ...]] | None:
+    """Give names and shapes; None where the writer died before it fixed them."""
+    found = {name: values.shape[1:] for name, values in run.metrics.items()}
+    return found if found or run.n_states else None
 
 
 def _compare(run: Run, spec: RunSpec) -> None:

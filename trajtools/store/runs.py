@@ -52,6 +52,7 @@ class Run:
         self.path, self.name = path, name
         self._handle = handle if handle is not None else shared(path)
         self._group_cache: tuple[int, h5py.Group] | None = None
+        self._weights: StoredArray | None = None
         self._load()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -76,8 +77,10 @@ class Run:
     @property
     def weights(self) -> StoredArray:
         """The states, shape (T, M, P), read when indexed; bfloat16 comes as float32, exactly."""
-        self._require("weights")
-        return StoredArray(self._handle, self.name, "weights", self.n_states)
+        if self._weights is None:
+            self._require("weights")
+            self._weights = StoredArray(self._handle, self.name, "weights", self.n_states)
+        return self._weights
 
     @property
     def optimizer(self) -> StoredArray | None:
@@ -256,6 +259,7 @@ class Run:
                     f"{self.path} holds no run {self.name!r}; it has {', '.join(map(repr, runs)) or 'no run at all'}"
                 )
             self._size = os.path.getsize(self.path)
+            self._weights = None
             # First the number, then the data: what is written in between only makes the data longer.
             self.n_states = int(self._dataset("committed")[()])
             self._writer = writer_of(self._group)

@@ -77,7 +77,7 @@ def number(target: h5py.Dataset, name: str) -> int:
     return int(np.asarray(target.attrs[name]).reshape(-1)[0])
 
 
-def child(group: h5py.Group, name: str, kind: type[Any]) -> Any:
+def child(group: h5py.Group, name: str, kind: type[Any], access: h5py.h5p.PropDAID | None = None) -> Any:
     """Give a member of a group that lies in this very file.
 
     Parameters
@@ -88,6 +88,8 @@ def child(group: h5py.Group, name: str, kind: type[Any]) -> Any:
         Of the child, no path.
     kind : type
         h5py.Group or h5py.Dataset.
+    access : PropDAID, optional
+        How to open a dataset.
 
     Returns
     -------
@@ -108,7 +110,10 @@ def child(group: h5py.Group, name: str, kind: type[Any]) -> Any:
         raise UnsafeFileError(
             f"{group.name}/{name} is a link to {words}; links are refused. Copy the data into the file."
         )
-    found = group[name]
+    if access is not None and group.get(name, getclass=True) is h5py.Dataset:
+        found = h5py.Dataset(h5py.h5d.open(group.id, name.encode(), access))
+    else:
+        found = group[name]
     if not isinstance(found, kind):
         raise FormatError(
             f"{group.name}/{name} must be a {kind.__name__.lower()}, it is a {type(found).__name__.lower()}"

@@ -16,6 +16,9 @@ from trajtools.store.h5 import ZSTD, filters, in_words, load_zstd
 from trajtools.store.handles import Handle, shared
 
 LARGEST_BYTES = 4 * 2**30
+# For compressed chunks: room for those of one weight over 16,000 states, so that the next weight comes from memory.
+CACHE_BYTES = 256 * 2**20
+CACHE_SLOTS = 20_011
 
 
 class StoredArray:
@@ -31,8 +34,8 @@ class StoredArray:
 
     def __init__(self, handle: Handle, run: str, name: str, n_states: int) -> None:
         self._handle, self._run, self._name = handle, run, name
-        self._cache: tuple[int, h5py.Dataset] | None = None
-        dataset = self._dataset
+        self._cache: tuple[int, h5py.Dataset, blocks.BlockReader] | None = None
+        dataset, _ = self._opened()
         self._widened = safety.attribute(dataset, "logical_dtype", "") == "bfloat16"
         self.shape: tuple[int, int, int] = (n_states, *dataset.shape[1:])
         self.dtype: np.dtype[Any] = np.dtype(np.float32) if self._widened else dataset.dtype
@@ -104,24 +107,34 @@ class StoredArray:
         axes = zip((rows, members, columns), self.shape, strict=True)
         chosen = [blocks.indices(k if isinstance(k, slice | None) else np.asarray(k), n) for k, n in axes]
         with in_words(self._handle.path, f"read {self._name} of run {self._run!r}"):
-            found = blocks.read(self._dataset, *chosen)
+            found = self._opened()[1].read(*chosen)
         return widen(found) if self._widened and not raw else found
 
-    @property
-    def _dataset(self) -> h5py.Dataset:
+    def _opened(self) -> tuple[h5py.Dataset, blocks.BlockReader]:
         file = self._handle.file
         if self._cache is None or self._cache[0] != self._handle.generation:
             with in_words(self._handle.path, f"find {self._name} of run {self._run!r}"):
                 group = safety.child(safety.child(file, "runs", h5py.Group), self._run, h5py.Group)
-                dataset = safety.child(group, self._name, h5py.Dataset)
+                dataset = _with_cache(group, self._name, 0)
                 if dataset.ndim != 3 or dataset.chunks is None or dataset.dtype.str not in ("<f2", "<f4", "<f8", "<u2"):
                     raise FormatError(
                         f"{dataset.name} must be chunked, of three axes, of a known dtype; it is {dataset}"
                     )
-                if ZSTD in filters(dataset):
-                    load_zstd()
-            self._cache = (self._handle.generation, dataset)
-        return self._cache[1]
+                found = filters(dataset)
+                if found:
+                    if ZSTD in found:
+                        load_zstd()
+                    del dataset  # HDF5 gives one cache to all that have a dataset open at once
+                    dataset = _with_cache(group, self._name, CACHE_BYTES)
+                self._cache = self._handle.generation, dataset, blocks.BlockReader(dataset, filtered=bool(found))
+        return self._cache[1:]
+
+
+def _with_cache(group: h5py.Group, name: str, size: int) -> h5py.Dataset:
+    """Open a dataset with a chunk cache of its own; without one, HDF5 reads just the bytes that are asked for."""
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    access.set_chunk_cache(CACHE_SLOTS, size, 0.75)
+    return safety.child(group, name, h5py.Dataset, access)
 
 
 def _positions(key: Any, length: int) -> NDArray[np.int64]:

@@ -38,7 +38,11 @@ def append_rows(dataset: h5py.Dataset, start: int, rows: NDArray[np.generic]) ->
         What to write.
     """
     grow(dataset, start + len(rows))
-    dataset[start : start + len(rows)] = rows
+    # What `dataset[a:b] = rows` does, without the 80 microseconds that it takes to find out.
+    rows = np.ascontiguousarray(rows, dataset.dtype)
+    there = dataset.id.get_space()
+    there.select_hyperslab((start,) + (0,) * (rows.ndim - 1), rows.shape)
+    dataset.id.write(h5py.h5s.create_simple(rows.shape), there, rows)
 
 
 class TileWriter:

@@ -18,6 +18,7 @@ from trajtools.store.geometry import StreamLayout
 from trajtools.store.h5 import filter_options, set_text
 from trajtools.store.handles import open_checked
 from trajtools.store.status import Owner, is_writing
+from trajtools.store.wholeness import check_committed
 
 FORMAT = "trajtools"
 FORMAT_VERSION = safety.VERSION
@@ -289,6 +290,27 @@ def refuse_live_writer(file: h5py.File) -> None:
                 f"(last sign of life {max(0.0, time.time() - beat):.0f} s ago); a file has one writer at a time. "
                 "Record into another file, or close that recorder first."
             )
+
+
+def refuse_truncated(file: h5py.File, size: int) -> None:
+    """Refuse to change a file from which committed states have been cut off.
+
+    Parameters
+    ----------
+    file : h5py.File
+        Ours, as a change sees it.
+    size : int, in bytes
+        Real size of the file before the change.
+
+    Raises
+    ------
+    FormatError
+        If some are missing: the change would cover the gap with zeros.
+    """
+    short = file.id.get_filesize() > size
+    for group in file["runs"].values():
+        if short or safety.attribute(group, "status") == "recording":
+            check_committed(group, size)
 
 
 def writer_of(group: h5py.Group) -> tuple[str, float, Owner]:

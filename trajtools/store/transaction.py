@@ -129,6 +129,9 @@ def _release(overlay: Overlay) -> None:
     if block is not None and (block.flags or block.end < overlay.old_size):
         overlay.seek(0)
         overlay.write(block.released(overlay.old_size).encode())
+    if block is not None and block.end > overlay.old_size:
+        # Space that the dead writer had claimed and not yet filled; `edit` checks that nothing committed lies there.
+        overlay.truncate(block.end)
     overlay.seek(0)
 
 

@@ -243,6 +243,7 @@ class RunWriter:
 
         def take_over(file: h5py.File) -> None:
             structure.refuse_live_writer(file)
+            structure.refuse_truncated(file, os.path.getsize(writer.path))
             group = file["runs"][run]
             structure.set_status(group, "recording")
             if provenance is not None:
@@ -430,6 +431,8 @@ class RunWriter:
 
     def _add_run(self, file: h5py.File) -> None:
         structure.refuse_live_writer(file)
+        if self.path.exists():
+            structure.refuse_truncated(file, os.path.getsize(self.path))
         if self.run in file["runs"]:
             raise RunExistsError(
                 f"{self.path} already holds a run {self.run!r}, which is never overwritten; it has "
