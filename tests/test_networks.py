@@ -191,6 +191,8 @@ def test_what_does_not_fit_together_is_refused() -> None:
         Network(np.zeros(83), parameters, (NodeSet("input", 4), NodeSet("W1", 9)))
     with pytest.raises(DataError, match=r"no parameter of this state is an edge.*wiring="):
         Network([1.0], (Parameter("scale", "norm", (1,), "float64", 0, 1),), ())
+    with pytest.raises(DataError, match="'w' ends at 'y', but none of its axes"):
+        Network([1.0], (Parameter("w", "dense", (1,), "float64", 0, 1, "x", "y"),), (NodeSet("x", 1), NodeSet("y", 1)))
     with pytest.raises(UnknownNameError, match="no strength 'in'; there are signed, absolute"):
         made(IRIS).strengths("in")
 

@@ -218,6 +218,16 @@ def test_numbers_and_empty_arrays_are_described_too() -> None:
     assert sizes["w"] == 2
 
 
+def test_a_bias_without_a_unit_axis_is_no_edge() -> None:
+    table, _ = found({"attn.bias": (2, 3)}, kinds={"attn.bias": "bias"})
+    assert ends(table) == {"attn.bias": (None, None)}
+
+
+def test_a_single_number_cannot_be_wired() -> None:
+    with pytest.raises(ArchitectureError, match="'temperature': a single number connects no nodes"):
+        found({"temperature": ()}, wiring={"temperature": ("a", "b")})
+
+
 names = st.text("abwk01_.", min_size=1, max_size=12)
 shapes = st.lists(st.integers(1, 6), max_size=5).map(tuple)
 

@@ -84,6 +84,10 @@ class Network:
         self._n_nodes = int(starts[-1])
         sizes = {n.name: n.size for n in self._nodes}
         for p in self._edges:
+            if p.target_axis < 0:
+                raise DataError(
+                    f"parameter {p.name!r} ends at {p.target!r}, but none of its axes runs over these nodes"
+                )
             for node_set, axis in ((p.source, p.source_axis), (p.target, p.target_axis)):
                 size = 1 if axis < 0 else p.shape[axis]
                 if node_set not in sizes or sizes[node_set] != size:
@@ -241,12 +245,8 @@ class Network:
 
 def _oriented(array: NDArray[Any], p: Parameter) -> NDArray[Any]:
     """Bring the source and the target axis to the end; a bias gets a source axis of length one."""
-    if p.source_axis < 0 and p.target_axis < 0:
-        raise DataError(f"parameter {p.name!r} is an edge parameter without a source or target axis")
     if p.source_axis < 0:
         return np.moveaxis(array, p.target_axis, -1)[..., None, :]
-    if p.target_axis < 0:
-        return np.moveaxis(array, p.source_axis, -1)[..., :, None]
     return np.moveaxis(array, (p.source_axis, p.target_axis), (-2, -1))
 
 
