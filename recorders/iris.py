@@ -207,7 +207,13 @@ class Progress:
             print(f"\r{self._name}: step {step} of {self._steps}", end="", file=sys.stderr, flush=True)
 
     def done(self, members: int) -> None:
-        """Say that the run is recorded."""
+        """Say that the run is recorded.
+
+        Parameters
+        ----------
+        members : int
+            How many networks were trained.
+        """
         if self._quiet:
             return
         start = "\r" if self._live else ""

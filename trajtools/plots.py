@@ -129,7 +129,7 @@ def _draw_fit(ax: Any, growth: Divergence, exponent: Exponent) -> None:
     ax.plot(line[0], np.exp(line[1]), color="tab:red", linestyle="--", linewidth=1.75, label=words)
     top = saturation(growth, exponent)
     if np.isfinite(top):
-        ax.axhline(np.exp(top), color="0.3", linewidth=1, linestyle="-.", label="saturation")
+        ax.axhline(np.exp(top), color="0.3", linewidth=1, linestyle="-.", label="fits stop here, below saturation")
 
 
 def saturation(growth: Divergence, exponent: Exponent) -> float:

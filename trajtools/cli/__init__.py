@@ -33,25 +33,65 @@ class Commands(click.Group):
     """A group that imports a command when it is called, and turns what we refuse into one sentence."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names, in the order of the table."""
+        """Return the names, in the order of the table.
+
+        Parameters
+        ----------
+        ctx : click.Context
+            Of the command line.
+        """
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None if there is none of this name."""
+        """Import a command.
+
+        Parameters
+        ----------
+        ctx : click.Context
+            Of the command line.
+        cmd_name : str
+            As the user gave it.
+
+        Returns
+        -------
+        click.Command or None
+            None if there is none of this name.
+        """
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"trajtools.cli.{cmd_name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table, without importing what stands behind it."""
+        """Write the table, without importing what stands behind it.
+
+        Parameters
+        ----------
+        ctx : click.Context
+            Of the command line.
+        formatter : click.HelpFormatter
+            What writes it.
+        """
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, and say what was perhaps meant if there is none."""
+        """Find the command, and say what was perhaps meant if there is none.
+
+        Parameters
+        ----------
+        ctx : click.Context
+            Of the command line.
+        args : list of str
+            The command and what follows it.
+
+        Returns
+        -------
+        tuple
+            Name, command, and the rest of the words.
+        """
         near = get_close_matches(args[0], COMMANDS, n=1)
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(COMMANDS)}."
@@ -59,7 +99,18 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what trajtools and the operating system refuse becomes exit status 1 and one sentence."""
+        """Run the command; what trajtools and the operating system refuse becomes exit status 1 and one sentence.
+
+        Parameters
+        ----------
+        ctx : click.Context
+            Of the command line.
+
+        Returns
+        -------
+        object
+            What the command returns.
+        """
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -106,7 +157,17 @@ def _words(problem: BaseException) -> str:
 
 
 def keep_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    """Remember that `--debug` was given, before the command or after it."""
+    """Remember that `--debug` was given, before the command or after it.
+
+    Parameters
+    ----------
+    ctx : click.Context
+        Of the group or of the command; they share what is remembered.
+    _parameter : click.Parameter
+        The option.
+    value : bool
+        Whether it was given.
+    """
     if value:
         ctx.meta["trajtools.debug"] = True
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from trajtools.cli.info import run_facts
 from trajtools.errors import DataError
 from trajtools.estimators.twins import twins
@@ -81,8 +79,31 @@ def analyse(run: Run, choices: Choices, *, published: str | None = None) -> Answ
     growth = divergence_of(run, choices)
     exponent = fitted(growth, choices, choices.procedure)
     facts = {name: value for name, value in run_facts(run).items() if name in FACTS}
+    facts["last"] = last_metrics(run)
     beside = fitted(growth, choices, published) if published else None
     return Answer(str(run.path), run.name, growth, exponent, beside, facts, dict(run.hparams))
+
+
+def last_metrics(run: Run) -> dict[str, float]:
+    """Return every metric at the last state, so that a reader sees whether the networks were learning at all.
+
+    Parameters
+    ----------
+    run : Run
+        Of an open file.
+
+    Returns
+    -------
+    dict of str to float
+        Name -> mean over the references. Metrics with several numbers per member are left out.
+    """
+    references = [i for i, member in enumerate(run.members) if member.reference < 0]
+    found = {}
+    for name in run.metrics if run.n_states else ():
+        last = run.metrics[name][-1]
+        if last.ndim < 2:
+            found[name] = float(last if last.ndim == 0 else last[references].mean())
+    return found
 
 
 def check_has_twins(run: Run) -> None:
@@ -215,36 +236,3 @@ def head(answer: Answer) -> list[str]:
         f"fitted {unit}s",
         "used",
     ]
-
-
-def spread(exponent: Exponent) -> float:
-    """Return the standard deviation over the initial conditions that were kept.
-
-    Parameters
-    ----------
-    exponent : Exponent
-        With its values.
-
-    Returns
-    -------
-    float
-        NaN where fewer than two were kept.
-    """
-    kept = exponent.values[np.isfinite(exponent.values)]
-    return float(kept.std()) if kept.size > 1 else float("nan")
-
-
-def kept(exponent: Exponent) -> float:
-    """Return the fraction of initial conditions that entered the value.
-
-    Parameters
-    ----------
-    exponent : Exponent
-        With its counts.
-
-    Returns
-    -------
-    float
-        Between 0 and 1.
-    """
-    return exponent.n_used / exponent.n_total if exponent.n_total else 0.0

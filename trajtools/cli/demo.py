@@ -12,12 +12,12 @@ from typing import Any
 import click
 
 from trajtools.cli import options, sentence
-from trajtools.cli.analysis import Choices, head, kept, row, spread
+from trajtools.cli.analysis import Choices, head, row
 from trajtools.cli.lyapunov import gather, leave, tell, with_curve
 from trajtools.errors import DataError, RecordingError
 from trajtools.report.answers import Answer
 from trajtools.report.demo import demo_page
-from trajtools.report.words import number
+from trajtools.report.words import kept, number, spread
 
 PARAMETERS = 83
 BLOCK = 64
@@ -27,8 +27,8 @@ PUBLISHED = "danovski2024"
 @click.command("demo")
 @click.option("-o", "--output", "folder", type=click.Path(path_type=Path, file_okay=False), default="trajtools-demo",
               show_default=True, help="Folder for iris.h5 and report.html.")  # fmt: skip
-@click.option("--rates", default="0.01,0.1,0.5,1,2", show_default=True, metavar="R,R,...", help="Learning rates.")
-@click.option("--inits", type=click.IntRange(min=2), default=60, show_default=True, help="Initial conditions.")
+@click.option("--rates", default="0.01,0.5,1,2", show_default=True, metavar="R,R,...", help="Learning rates.")
+@click.option("--inits", type=click.IntRange(min=2), default=75, show_default=True, help="Initial conditions.")
 @click.option("--copies", type=click.IntRange(min=1), default=5, show_default=True, help="Perturbed copies of each.")
 @click.option("--steps", type=click.IntRange(min=10), default=200, show_default=True, help="Steps of gradient descent.")
 @click.option("--epsilon", type=float, default=1e-8, show_default=True, help="Size of the perturbation of a weight.")

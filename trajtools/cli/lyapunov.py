@@ -12,11 +12,11 @@ from typing import Any
 import click
 
 from trajtools.cli import options, sentence
-from trajtools.cli.analysis import Choices, analyse, head, kept, row, spread
+from trajtools.cli.analysis import Choices, analyse, head, row
 from trajtools.cli.reading import chosen_runs, reading
 from trajtools.errors import TrajtoolsError
 from trajtools.report.answers import Answer
-from trajtools.report.words import number
+from trajtools.report.words import kept, number, spread
 from trajtools.results import AVERAGES, to_plain
 
 PROCEDURES = ("danovski2024",)

@@ -31,7 +31,18 @@ quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.
 
 
 def debug(command: Command) -> Command:
-    """Let `--debug` also stand after the command."""
+    """Let `--debug` also stand after the command.
+
+    Parameters
+    ----------
+    command : callable
+        What is to become a command.
+
+    Returns
+    -------
+    callable
+        The same, with the option.
+    """
     return click.option(
         "--debug",
         is_flag=True,

@@ -57,7 +57,7 @@ def divergence_figure(growth: Divergence, exponent: Exponent, y_range: tuple[flo
     figure.line(growth.time[thin], floor[thin] / LN10, "floor")
     top = saturation(growth, exponent)
     if math.isfinite(top):
-        figure.rule(top / LN10, "floor", "saturation")
+        figure.rule(top / LN10, "floor", "fits stop here")
     figure.line(growth.time[thin], growth.log_distance[thin] / LN10, "mean")
     if line is not None:
         figure.line(line[0], line[1] / LN10, "fit")

@@ -61,9 +61,9 @@ svg .curve { fill: none; stroke: var(--curve); stroke-width: .6; opacity: .55; }
 svg .mean { fill: none; stroke: var(--accent); stroke-width: 2.5; stroke-linejoin: round; }
 svg .fit { fill: none; stroke: var(--fit); stroke-width: 1.75; stroke-dasharray: 6 4; }
 svg .band { fill: var(--band); }
-svg .floor { stroke: var(--floor); stroke-width: 1; stroke-dasharray: 2 3; }
+svg .floor { fill: none; stroke: var(--floor); stroke-width: 1; stroke-dasharray: 2 3; }
 @media (max-width: 32rem) {
-  th { white-space: normal; } table { font-size: .875rem; } th, td { padding-right: .55rem; }
+  th, th.number { white-space: normal; } table { font-size: .875rem; } th, td { padding-right: .55rem; }
 }
 @media print { .card { break-inside: avoid; } }
 """

@@ -69,13 +69,31 @@ class Figure:
         return BOTTOM - (value - self.y[0]) / (self.y[1] - self.y[0]) * (BOTTOM - TOP)
 
     def band(self, start: float, stop: float, look: str) -> None:
-        """Shade the range of x from `start` to `stop` in the class `look`."""
+        """Shade a range of x from bottom to top.
+
+        Parameters
+        ----------
+        start, stop : float
+            The range; what lies outside the frame is cut.
+        look : str
+            Class in the style sheet.
+        """
         left, right = np.clip((self._at_x(start), self._at_x(stop)), LEFT, RIGHT)
         width, height = f"{right - left:.1f}", BOTTOM - TOP
         self._parts.append(tag("rect", x=f"{left:.1f}", y=TOP, width=width, height=height, class_=look))
 
     def rule(self, y: float, look: str, words: str = "") -> None:
-        """Draw a level line at `y` in the class `look`, with `words` above its right end; none if out of range."""
+        """Draw a level line; none if it lies outside the frame.
+
+        Parameters
+        ----------
+        y : float
+            In log10, as the range.
+        look : str
+            Class in the style sheet.
+        words : str
+            What stands above its right end.
+        """
         if not self.y[0] <= y <= self.y[1]:
             return
         at = float(self._at_y(y))
@@ -85,7 +103,15 @@ class Figure:
             self._parts.append(tag("text", words, x=RIGHT - 4, y=f"{above:.1f}", class_="note", text_anchor="end"))
 
     def line(self, x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, look: str) -> None:
-        """Draw a line in the class `look`; it is broken where y is not finite, and cut at the frame."""
+        """Draw a line; it is broken where y is not finite, and cut at the frame.
+
+        Parameters
+        ----------
+        x, y : sequence of float, of equal length
+            Its points, y in log10.
+        look : str
+            Class in the style sheet.
+        """
         at_x, at_y = self._at_x(np.asarray(x, dtype=float)), self._at_y(np.asarray(y, dtype=float))
         words, pen_down = [], False
         for px, py in zip(at_x, at_y, strict=True):

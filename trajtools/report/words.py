@@ -60,3 +60,36 @@ def window(exponent: Exponent) -> str:
     """
     start, stop = exponent.window
     return f"{start:g}-{stop:g}" if np.isfinite([start, stop]).all() else ""
+
+
+def spread(exponent: Exponent) -> float:
+    """Return the standard deviation over the initial conditions that were kept.
+
+    Parameters
+    ----------
+    exponent : Exponent
+        With its values.
+
+    Returns
+    -------
+    float
+        NaN where fewer than two were kept.
+    """
+    kept = exponent.values[np.isfinite(exponent.values)]
+    return float(kept.std()) if kept.size > 1 else float("nan")
+
+
+def kept(exponent: Exponent) -> float:
+    """Return the fraction of initial conditions that entered the value.
+
+    Parameters
+    ----------
+    exponent : Exponent
+        With its counts.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+    """
+    return exponent.n_used / exponent.n_total if exponent.n_total else 0.0
