@@ -231,16 +231,16 @@ class _OtherRank(Recorder):
     def __init__(self, path: Any, state: Any, **options: Any) -> None:
         del path, state, options
 
-    step = property(lambda self: 0)  # type: ignore[assignment]
-    n_recorded = property(lambda self: 0)  # type: ignore[assignment]
-    n_skipped = property(lambda self: 0)  # type: ignore[assignment]
-    names = property(lambda self: ())  # type: ignore[assignment]
-    overhead = property(lambda self: {})  # type: ignore[assignment]
+    step = property(lambda self: 0)
+    n_recorded = property(lambda self: 0)
+    n_skipped = property(lambda self: 0)
+    names = property(lambda self: ())
+    overhead = property(lambda self: {})
 
     def record(self, *args: Any, **metrics: Any) -> None:
         """Do nothing."""
 
-    advance = record_block = close = record  # type: ignore[assignment]
+    advance = record_block = close = record
 
 
 def _is_first_rank() -> bool:

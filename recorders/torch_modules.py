@@ -56,8 +56,8 @@ def unwrap(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, shells):
             model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod
+        elif "_orig_mod" in model._modules:  # getattr would cost a caught exception at every state
+            model = model._modules["_orig_mod"]
         else:
             return model
 
@@ -248,10 +248,10 @@ class Walk:
         ]
         places += [
             (module._modules, key, child) for module in self.model.modules() for key, child in module._modules.items()
-        ]  # type: ignore[misc]
+        ]
         self._places = places
         self._counts = [(module._parameters, len(module._parameters)) for module in self.model.modules()]
-        self._counts += [(module._modules, len(module._modules)) for module in self.model.modules()]  # type: ignore[misc]
+        self._counts += [(module._modules, len(module._modules)) for module in self.model.modules()]
         every = {clean(name): parameter for name, parameter in self.model.named_parameters()}
         self._named = {name: parameter for name, parameter in every.items() if name in self._names}
         self._outside = {name: parameter for name, parameter in every.items() if name not in self._names}
@@ -269,8 +269,7 @@ class Walk:
         ArchitectureError
             If a parameter outside the state has been unfrozen.
         """
-        same = all(place.get(key) is child for place, key, child in self._places)
-        if not (same and all(len(place) == count for place, count in self._counts)):
+        if self._has_changed():
             self._look()
         for name, parameter in self._outside.items():
             if parameter.requires_grad:
@@ -280,3 +279,10 @@ class Walk:
                     "requires_grad=True, and freeze afterwards"
                 )
         return self._named
+
+    def _has_changed(self) -> bool:
+        """Whether a layer or a parameter was replaced, added or removed."""
+        for place, key, child in self._places:
+            if place.get(key) is not child:
+                return True
+        return any(len(place) != count for place, count in self._counts)

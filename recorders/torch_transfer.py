@@ -175,6 +175,8 @@ class HostReader:
 
     def __init__(self) -> None:
         self._cuda: CudaReader | None = None
+        self._seen: list[tuple[Any, ...]] = []
+        self._views: list[np.ndarray] = []
 
     def read(self, leaves: Sequence[Tensor]) -> list[np.ndarray] | Pending:
         """Give one state.
@@ -189,12 +191,19 @@ class HostReader:
         list of ndarray or Pending
             Views of the weights where they are in host memory, to be copied at once; Pending for CUDA.
         """
-        if any(leaf.device.type == "cuda" for leaf in leaves):
+        if any(leaf.is_cuda for leaf in leaves):
             if self._cuda is None or not self._cuda.fits(leaves):
                 self._cuda = CudaReader(leaves)
             return self._cuda.read(leaves)
-        # Other accelerators (mps, xpu) have no streams in common: a plain, blocking copy.
-        return [host_view(leaf if leaf.device.type == "cpu" else leaf.cpu()) for leaf in leaves]
+        if not all(leaf.is_cpu for leaf in leaves):
+            # Other accelerators (mps, xpu) have no streams in common: a plain, blocking copy.
+            return [host_view(leaf.cpu()) for leaf in leaves]
+        # Making a view costs more than copying a small layer. One that was made before shows the weights of today as
+        # long as they lie at the same address; holding it keeps that address from being used for anything else.
+        seen = [(leaf.data_ptr(), leaf.stride(), leaf.shape, leaf.dtype) for leaf in leaves]
+        if seen != self._seen:
+            self._seen, self._views = seen, [host_view(leaf) for leaf in leaves]
+        return list(self._views)
 
 
 def distances(

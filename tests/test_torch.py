@@ -507,11 +507,13 @@ def test_a_training_continues_in_the_same_run(tmp_path):
 
 RANK = """
 import sys
+from datetime import timedelta
 import numpy as np, torch, torch.distributed as dist
 from recorders.torch import Recorder
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+where, patience = f"file://{folder}/rendezvous", timedelta(seconds=60)
+dist.init_process_group("gloo", init_method=where, timeout=patience, rank=rank, world_size=2)
 torch.manual_seed(0)
 model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 3))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
