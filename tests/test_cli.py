@@ -150,7 +150,8 @@ def test_a_broken_file_is_not_valid(recorded, tmp_path):
     result = call("validate", broken, recorded, code=1)
     assert "step" in result.stdout
     assert "not valid" in result.stdout
-    assert result.stderr == "Error: 1 of 2 files break the format\n"
+    assert result.stderr == f"Error: {broken} breaks the format.\n"
+    assert [line for line in result.stdout.splitlines() if not line.startswith(" ")][1] == f"{recorded}: valid"
 
 
 def test_repair_leaves_a_sound_file_alone(recorded, tmp_path):
@@ -281,6 +282,10 @@ def test_one_bad_file_does_not_hide_the_answers_of_the_others(recorded, tmp_path
     document = json.loads(call("lyapunov", recorded, tmp_path / "missing.h5", "--json", code=1).stdout)
     assert len(document["results"]) == 2
     assert "does not exist" in document["errors"][0]["error"]
+    for command in ("info", "validate", "repair"):
+        both = call(command, tmp_path / "missing.h5", recorded, code=1)
+        assert str(recorded) in both.stdout
+        assert "missing.h5 does not exist" in both.stderr
 
 
 # Files that are not what they should be
@@ -301,8 +306,8 @@ def bad_files(folder, recorded):
     [
         ("missing.h5", "does not exist"),
         (".", "is a directory"),
-        ("truncated.h5", ""),
-        ("text.h5", ""),
+        ("truncated.h5", "truncated"),
+        ("text.h5", "not an HDF5 file"),
         ("empty.h5", "empty"),
         ("other.h5", "trajtools"),
     ],
@@ -312,8 +317,10 @@ def test_what_is_no_recording_is_refused_in_one_sentence(recorded, tmp_path, com
     result = call(command, tmp_path / name, code=1)
     assert words in result.stdout + result.stderr
     assert result.stderr.startswith("Error: ")
-    assert "fault of trajtools" not in result.stderr
     assert len(result.stderr.splitlines()) == 1
+    assert "fault of trajtools" not in result.stderr
+    if command != "validate":  # what that finds inside a file is its answer
+        assert result.stdout == ""
 
 
 def test_a_missing_file_is_answered_with_those_that_are_there(recorded):

@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-from trajtools.cli import options, sentence
+from trajtools.cli import options
 from trajtools.cli.analysis import Choices, head, row
-from trajtools.cli.lyapunov import gather, leave, tell, with_curve
+from trajtools.cli.lyapunov import gather, leave, with_curve
+from trajtools.cli.reading import tell, told
 from trajtools.errors import DataError, RecordingError
 from trajtools.report.answers import Answer
 from trajtools.report.demo import demo_page
@@ -67,9 +68,8 @@ def command(
     sizes = {"initial conditions": str(inits), "copies of each": str(copies), "steps": str(steps)}
     report.write_text(demo_page(answers, recorded(file, sizes, epsilon, seed)), encoding="utf-8")
     if as_json:
-        failed = [{"file": where, "error": sentence(problem)} for where, problem in errors]
         results = [with_curve(answer) for answer in answers]
-        click.echo(options.document("demo/1", file=str(file), report=str(report), results=results, errors=failed))
+        click.echo(options.document("demo/1", file=str(file), report=str(report), results=results, errors=told(errors)))
     elif answers:
         click.echo(in_words(answers))
     say(f"\nDone in {time.monotonic() - began:.0f} s. Open {report} for the curves, the reasons and how to read them.")

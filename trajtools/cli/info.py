@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from trajtools.cli import options
-from trajtools.cli.reading import chosen_runs, reading
+from trajtools.cli.reading import chosen_runs, each, reading, tell, told
 from trajtools.results import to_plain
 from trajtools.store import File, Run
 
@@ -21,15 +21,19 @@ from trajtools.store import File, Run
 @options.debug
 def command(*, files: tuple[Path, ...], runs: tuple[str, ...], as_json: bool, output: Path | None) -> None:
     """Say what each FILE holds: runs, states, members, parameters, metrics, and whether they are complete."""
-    described = []
-    for path in files:
+
+    def look(path: Path) -> dict[str, Any]:
         with reading(path) as file:
-            described.append(describe(file, runs))
+            return describe(file, runs)
+
+    described, errors = each(files, look)
+    tell(errors)
     if as_json:
-        text = options.document("info/1", files=described)
-    else:
-        text = "\n\n".join(in_words(one) for one in described)
-    options.emit(text, output, files)
+        options.emit(options.document("info/1", files=described, errors=told(errors)), output, files)
+    elif described:
+        options.emit("\n\n".join(in_words(one) for one in described), output, files)
+    if errors:
+        click.get_current_context().exit(1)
 
 
 def describe(file: File, patterns: tuple[str, ...] = ()) -> dict[str, Any]:

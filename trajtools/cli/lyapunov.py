@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from trajtools.cli import options, sentence
+from trajtools.cli import options
 from trajtools.cli.analysis import Choices, analyse, head, row
-from trajtools.cli.reading import chosen_runs, reading
+from trajtools.cli.reading import Errors, chosen_runs, debugging, reading, tell, told
 from trajtools.errors import TrajtoolsError
 from trajtools.report.answers import Answer
 from trajtools.report.words import kept, number, spread
@@ -96,27 +96,14 @@ def command(
     answers, errors = gather(files, runs, choices, quiet=quiet)
     tell(errors)
     if as_json:
-        failed = [{"file": where, "error": sentence(problem)} for where, problem in errors]
-        text = options.document("lyapunov/1", results=[with_curve(answer) for answer in answers], errors=failed)
+        found = [with_curve(answer) for answer in answers]
+        text = options.document("lyapunov/1", results=found, errors=told(errors))
         options.emit(text, output, files)
     elif answers:
         options.emit(in_words(answers, several_files=len(files) > 1), output, files)
     if plot is not None and answers:
         draw(answers, plot)
     leave(answers, failed=bool(errors), strict=strict)
-
-
-def tell(errors: list[tuple[str, Exception]]) -> None:
-    """Say on stderr what could not be analysed, one sentence each.
-
-    Parameters
-    ----------
-    errors : list of (str, Exception)
-        File and reason.
-    """
-    for where, problem in errors:
-        words = sentence(problem)
-        click.echo(f"Error: {words}" if where in words else f"Error: {where}: {words}", err=True)
 
 
 def leave(answers: list[Answer], *, failed: bool, strict: bool) -> None:
@@ -140,7 +127,7 @@ def leave(answers: list[Answer], *, failed: bool, strict: bool) -> None:
 def gather(
     files: tuple[Path, ...], patterns: tuple[str, ...], choices: Choices, *, quiet: bool = False,
     published: str | None = None,
-) -> tuple[list[Answer], list[tuple[str, Exception]]]:  # fmt: skip
+) -> tuple[list[Answer], Errors]:  # fmt: skip
     """Analyse the runs of several files; what fails does not keep the others from being analysed.
 
     Parameters
@@ -164,7 +151,7 @@ def gather(
         File, and why it or one of its runs could not be analysed.
     """
     answers: list[Answer] = []
-    errors: list[tuple[str, Exception]] = []
+    errors: Errors = []
     for path in files:
         try:
             with reading(path) as file:
@@ -174,12 +161,12 @@ def gather(
                         try:
                             answers.append(replace(analyse(run, choices, published=published), file=str(path)))
                         except TrajtoolsError as problem:
-                            if click.get_current_context().meta.get("trajtools.debug"):
+                            if debugging():
                                 raise
                             errors.append((str(path), problem))
                         step(1)
         except (TrajtoolsError, OSError) as problem:
-            if click.get_current_context().meta.get("trajtools.debug"):
+            if debugging():
                 raise
             errors.append((str(path), problem))
     return answers, errors

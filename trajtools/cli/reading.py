@@ -2,14 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeVar
 
-from trajtools.errors import DataError, FormatError, RunNotFoundError
+import click
+
+from trajtools.cli import sentence
+from trajtools.errors import DataError, FormatError, RunNotFoundError, TrajtoolsError
 from trajtools.store import File, Run
 from trajtools.store import open as open_file
+
+Found = TypeVar("Found")
+Errors = list[tuple[str, Exception]]
+
+
+def debugging() -> bool:
+    """Whether `--debug` was given, so that errors are to be raised and not told.
+
+    Returns
+    -------
+    bool
+        As the user chose.
+    """
+    return bool(click.get_current_context().meta.get("trajtools.debug"))
+
+
+def each(files: Sequence[Path], look: Callable[[Path], Found]) -> tuple[list[Found], Errors]:
+    """Do something with every file; one that fails does not keep the others from being looked at.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        As the user gave them.
+    look : callable
+        What is done with a file.
+
+    Returns
+    -------
+    found : list
+        What `look` returned, for the files where it did.
+    errors : list of (str, Exception)
+        The other files, and why.
+    """
+    found: list[Found] = []
+    errors: Errors = []
+    for path in files:
+        try:
+            check_is_file(path)
+            found.append(look(path))
+        except (TrajtoolsError, OSError) as problem:
+            if debugging():
+                raise
+            errors.append((str(path), problem))
+    return found, errors
+
+
+def tell(errors: Errors) -> None:
+    """Say on stderr what went wrong, one sentence per file.
+
+    Parameters
+    ----------
+    errors : list of (str, Exception)
+        File and reason.
+    """
+    for where, problem in errors:
+        words = sentence(problem)
+        click.echo(f"Error: {words}" if where in words else f"Error: {where}: {words}", err=True)
+
+
+def told(errors: Errors) -> list[dict[str, str]]:
+    """Return what went wrong, as JSON can hold it.
+
+    Parameters
+    ----------
+    errors : list of (str, Exception)
+        File and reason.
+
+    Returns
+    -------
+    list of dict
+        ``file`` and ``error``.
+    """
+    return [{"file": where, "error": sentence(problem)} for where, problem in errors]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from trajtools.cli import options
-from trajtools.cli.reading import check_is_file
+from trajtools.cli.reading import each, tell, told
 from trajtools.results import to_plain
 from trajtools.store import repair
 
@@ -20,13 +20,12 @@ from trajtools.store import repair
 @options.debug
 def command(*, files: tuple[Path, ...], as_json: bool, output: Path | None) -> None:
     """Mend each FILE whose writer was killed: every committed state is kept, and the file can be written again."""
-    done = []
-    for path in files:
-        check_is_file(path)
-        done.append(repair(path))
+    done, errors = each(files, repair)
+    tell(errors)
     if as_json:
         entries = [{**to_plain(asdict(report)), "changed": report.changed} for report in done]
-        text = options.document("repair/1", files=entries)
-    else:
-        text = "\n".join(str(report) for report in done)
-    options.emit(text, output, files)
+        options.emit(options.document("repair/1", files=entries, errors=told(errors)), output, files)
+    elif done:
+        options.emit("\n".join(str(report) for report in done), output, files)
+    if errors:
+        click.get_current_context().exit(1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from trajtools.cli import options
-from trajtools.cli.reading import check_is_file
-from trajtools.store import validate
+from trajtools.cli.reading import each, tell, told
+from trajtools.store import Problem, validate
 
 
 @click.command("validate")
@@ -18,27 +19,38 @@ from trajtools.store import validate
 @options.debug
 def command(*, files: tuple[Path, ...], as_json: bool, output: Path | None) -> None:
     """Check each FILE against the format (trajtools/FORMAT.md); exit status 1 if one breaks a MUST."""
-    found = {}
-    for path in files:
-        check_is_file(path)
-        found[path] = validate(path)
-    broken = [path for path, problems in found.items() if any(p.severity == "error" for p in problems)]
+    found, errors = each(files, lambda path: (path, validate(path)))
+    tell(errors)
+    broken = [path for path, problems in found if any(p.severity == "error" for p in problems)]
     if as_json:
         entries = [
-            {
-                "file": str(path),
-                "valid": path not in broken,
-                "problems": [{"severity": p.severity, "where": p.where, "words": p.words} for p in problems],
-            }
-            for path, problems in found.items()
+            {"file": str(path), "valid": path not in broken, "problems": [asdict(problem) for problem in problems]}
+            for path, problems in found
         ]
-        text = options.document("validate/1", files=entries)
-    else:
-        lines = []
-        for path, problems in found.items():
-            lines.append(f"{path}: {'not valid' if path in broken else 'valid'}")
-            lines += [f"  {p.severity}: {p.where}: {p.words}" for p in problems]
-        text = "\n".join(lines)
-    options.emit(text, output, files)
-    if broken:
-        raise click.ClickException(f"{len(broken)} of {len(files)} files break the format")
+        options.emit(options.document("validate/1", files=entries, errors=told(errors)), output, files)
+    elif found:
+        options.emit("\n".join(in_words(path, problems, path in broken) for path, problems in found), output, files)
+    for path in broken:
+        click.echo(f"Error: {path} breaks the format.", err=True)
+    if broken or errors:
+        click.get_current_context().exit(1)
+
+
+def in_words(path: Path, problems: list[Problem], broken: bool) -> str:
+    """Return the verdict on one file, and what is wrong with it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    problems : list of Problem
+        As `validate` returns them.
+    broken : bool
+        Whether a MUST is broken.
+
+    Returns
+    -------
+    str
+        One line, and one per problem.
+    """
+    return "\n".join([f"{path}: {'not valid' if broken else 'valid'}", *(f"  {problem}" for problem in problems)])

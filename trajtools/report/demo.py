@@ -181,8 +181,8 @@ def _how_to_read() -> list[Html]:
             "p",
             "The interval tells how much the exponent would change with other initial conditions. It does not cover a "
             "fitted window that was chosen badly: look whether the thin lines are straight inside the shaded window. "
-            "It ends at the median time of reaching the level where fits stop. The dashed line is flatter than the thick "
-            "one because slow initial conditions are followed for longer.",
+            "It ends at the median time of reaching the level where fits stop. The dashed line is flatter than the "
+            "thick one because slow initial conditions are followed for longer.",
         ),
         tag(
             "p",
