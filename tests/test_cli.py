@@ -243,8 +243,15 @@ def test_output_goes_to_a_file_and_never_over_the_recording(recorded, tmp_path):
     assert call("lyapunov", recorded, "--json", "-o", target).stdout == ""
     assert json.loads(target.read_text())["schema"] == "trajtools/lyapunov/1"
     before = recorded.read_bytes()
+    assert "there is no folder" in call("lyapunov", recorded, "-o", tmp_path / "no" / "a.json", code=1).stderr
     assert "recorded file itself" in call("lyapunov", recorded, "-o", recorded, code=1).stderr
     assert recorded.read_bytes() == before
+
+
+def test_what_is_wrong_with_every_run_is_said_once(recorded):
+    said = call("lyapunov", recorded, "--metric", "foo", code=1).stderr
+    assert "there is no metric 'foo'" in said
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import click
 from trajtools.cli import options
 from trajtools.cli.analysis import Choices, analyse, head, row
 from trajtools.cli.reading import Errors, chosen_runs, debugging, reading, tell, told
-from trajtools.errors import TrajtoolsError
+from trajtools.errors import MissingDependencyError, TrajtoolsError
 from trajtools.report.answers import Answer
 from trajtools.report.words import kept, number, spread
 from trajtools.results import AVERAGES, to_plain
@@ -92,6 +93,8 @@ def command(
     The answer is an exponent per step with an interval, a verdict and the reasons for it.
     """
     check_plot(plot, files)
+    if output is not None:
+        options.check_target(output, files)
     choices = Choices(**chosen)
     answers, errors = gather(files, runs, choices, quiet=quiet)
     tell(errors)
@@ -268,7 +271,9 @@ def check_plot(plot: Path | None, files: tuple[Path, ...]) -> None:
         return
     if plot.suffix.lower() not in FIGURES:
         raise click.BadParameter(f"{plot} must end in {', '.join(FIGURES)}", param_hint="--plot")
-    options.refuse_inputs(plot, files)
+    if find_spec("matplotlib") is None:
+        raise MissingDependencyError('--plot needs matplotlib, which is not installed: pip install "trajtools[plot]"')
+    options.check_target(plot, files)
 
 
 def draw(answers: list[Answer], plot: Path) -> None:

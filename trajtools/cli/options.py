@@ -87,7 +87,7 @@ def emit(text: str, output: Path | None, inputs: Iterable[Path] = ()) -> None:
     if output is None:
         click.echo(printable(text))
         return
-    refuse_inputs(output, inputs)
+    check_target(output, inputs)
     output.write_text(text + "\n", encoding="utf-8")
     click.echo(f"Written to {output}.", err=True)
 
@@ -108,8 +108,8 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
-def refuse_inputs(target: Path, inputs: Iterable[Path]) -> None:
-    """Refuse to write over one of the recorded files.
+def check_target(target: Path, inputs: Iterable[Path]) -> None:
+    """Refuse what cannot be written before anything is computed, and to write over one of the recorded files.
 
     Parameters
     ----------
@@ -121,8 +121,10 @@ def refuse_inputs(target: Path, inputs: Iterable[Path]) -> None:
     Raises
     ------
     DataError
-        If the target is one of the inputs.
+        If the target is one of the inputs, or its folder does not exist.
     """
+    if not target.parent.is_dir():
+        raise DataError(f"{target} cannot be written: there is no folder {target.parent}")
     for path in inputs:
         if target.exists() and path.exists() and os.path.samefile(target, path):
             raise DataError(f"{target} is the recorded file itself: name another file for the output")

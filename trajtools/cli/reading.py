@@ -68,8 +68,7 @@ def tell(errors: Errors) -> None:
     errors : list of (str, Exception)
         File and reason.
     """
-    for where, problem in errors:
-        words = sentence(problem)
+    for where, words in unique(errors):
         click.echo(f"Error: {words}" if where in words else f"Error: {where}: {words}", err=True)
 
 
@@ -86,7 +85,23 @@ def told(errors: Errors) -> list[dict[str, str]]:
     list of dict
         ``file`` and ``error``.
     """
-    return [{"file": where, "error": sentence(problem)} for where, problem in errors]
+    return [{"file": where, "error": words} for where, words in unique(errors)]
+
+
+def unique(errors: Errors) -> list[tuple[str, str]]:
+    """Return every error once: what is wrong with a file is often wrong with each of its runs.
+
+    Parameters
+    ----------
+    errors : list of (str, Exception)
+        File and reason.
+
+    Returns
+    -------
+    list of (str, str)
+        File and sentence.
+    """
+    return list(dict.fromkeys((where, sentence(problem)) for where, problem in errors))
 
 
 @contextmanager
