@@ -193,10 +193,14 @@ class Opening:
         writer = self._resumed(origin) if self.resume else None
         if writer is None:
             writer = self._created(hparams, origin, reference)
-        if writer.layout != self.layout:
-            storage = self._new_storage(writer.layout)
-        self.committed, self.last_step = writer.committed, writer.last_step
-        return Tape(writer, storage, *self._block_to_go_on(writer, table, storage, pace))
+        try:
+            if writer.layout != self.layout:
+                storage = self._new_storage(writer.layout)
+            self.committed, self.last_step = writer.committed, writer.last_step
+            return Tape(writer, storage, *self._block_to_go_on(writer, table, storage, pace))
+        except BaseException:
+            writer.abort()
+            raise
 
     def _new_storage(self, layout: StreamLayout) -> Storage:
         if self.stored == "weights":

@@ -168,6 +168,8 @@ class Structure:
         names = select(list(first), include, exclude)
         shapes = []
         for name in names:
+            if not (hasattr(first[name], "shape") and hasattr(first[name], "dtype")):
+                raise RecordingError(f"{name!r} is a {type(first[name]).__name__}; a state maps names to arrays")
             shape = tuple(first[name].shape)
             if stacked and (not shape or shape[0] != n_members):
                 raise ArchitectureError(
@@ -232,7 +234,7 @@ class Structure:
                 self._refuse_names(member, mapping)
             for name, shape, dtype in wanted:
                 leaf = mapping[name]
-                if leaf.shape != shape or _name(leaf.dtype) != dtype:
+                if getattr(leaf, "shape", None) != shape or _name(leaf.dtype) != dtype:
                     self._refuse(member, name, leaf, shape, dtype)
                 leaves.append(leaf)
         return leaves
@@ -256,8 +258,9 @@ class Structure:
 
     @staticmethod
     def _refuse(member: int, name: str, leaf: Any, shape: tuple[int, ...], dtype: str) -> None:
+        is_array = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+        came = f"{dtype_name(leaf)} of shape {tuple(leaf.shape)}" if is_array else f"a {type(leaf).__name__}"
         raise ArchitectureError(
-            f"{name!r} of member {member} is {dtype_name(leaf)} of shape {tuple(leaf.shape)}; the run was opened with "
-            f"{dtype} of shape {shape}. Record a changed network as a run of its own: "
+            f"{name!r} of member {member} is {came}; the run was opened with {dtype} of shape {shape}. Record a changed network as a run of its own: "
             "Recorder(path, state, run=..., mode='a')"
         )

@@ -1,0 +1,433 @@
+"""Flushing, buffers, errors in the writer, the end of a recording: with forgotten closes, forks and interrupts."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import recorders.background
+import trajtools as tt
+from recorders import Recorder
+from trajtools.errors import RecordingError
+from trajtools.store import RunWriter
+
+pytestmark = pytest.mark.recorders
+WRITERS = pytest.mark.parametrize("writer", ["thread", "direct"])
+
+
+def network(size=100):
+    return {"w": np.arange(size, dtype="f4").reshape(-1, 10), "b": np.zeros(10, "f4")}
+
+
+def wait_until(true, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def committed(path):
+    with tt.open(path) as file:
+        return file["run"].n_states
+
+
+@WRITERS
+def test_states_reach_the_file_within_the_promised_time_while_the_loop_idles(tmp_path, writer):
+    params = network()
+    with Recorder(tmp_path / "a.h5", params, writer=writer, flush_seconds=0.1) as rec:
+        for step in range(5):
+            rec.record(params, loss=float(step))
+        wait_until(lambda: committed(tmp_path / "a.h5") == 5)
+        rec.record(params, loss=5.0)
+        wait_until(lambda: committed(tmp_path / "a.h5") == 6)
+        with tt.open(tmp_path / "a.h5") as file:
+            assert_array_equal(file["run"].metrics["loss"], np.arange(6.0))
+            assert file["run"].status == "recording"
+
+
+def test_metrics_that_come_after_their_state_was_committed_are_written(tmp_path):
+    params = network()
+    with Recorder(tmp_path / "a.h5", params, metrics=("loss",), flush_seconds=0.05) as rec:
+        for step in range(64):  # with the opening state, a full block and one more
+            rec.advance(params)
+            if step == 62:
+                wait_until(lambda: rec.overhead["bytes"] > 0)
+                wait_until(lambda: committed(tmp_path / "a.h5") == 64)
+                rec.record(loss=63.0)
+        wait_until(lambda: committed(tmp_path / "a.h5") == 65)
+        rec.record(loss=64.0)
+        wait_until(lambda: read_metric(tmp_path / "a.h5")[-1] == 64.0)
+    assert_array_equal(read_metric(tmp_path / "a.h5")[62:], [np.nan, 63.0, 64.0])
+
+
+def read_metric(path):
+    with tt.open(path) as file:
+        return np.asarray(file["run"].metrics["loss"])
+
+
+def test_the_opening_state_alone_does_not_fix_the_metrics(tmp_path):
+    params = network()
+    with Recorder(tmp_path / "a.h5", params, flush_seconds=0.01) as rec:
+        time.sleep(0.1)
+        rec.record(loss=1.0)
+    assert read_metric(tmp_path / "a.h5").tolist() == [1.0]
+
+
+def test_the_second_state_starts_the_clock(tmp_path):
+    params = network()
+    with Recorder(tmp_path / "a.h5", params, flush_seconds=0.01) as rec:
+        rec.advance(params)
+        wait_until(lambda: rec.overhead["bytes"] > 0)
+        assert committed(tmp_path / "a.h5") == 2
+        with pytest.raises(RecordingError, match="holds none"):
+            rec.record(loss=1.0)
+
+
+@WRITERS
+def test_bytes_waiting_for_their_block_are_bounded(tmp_path, writer):
+    params = network(1000)
+    with Recorder(tmp_path / "a.h5", params, writer=writer, flush_bytes=20_000, flush_seconds=1e6) as rec:
+        for _ in range(12):
+            rec.record(params)
+        wait_until(lambda: rec.overhead["bytes"] >= 20_000)
+        assert 5 <= committed(tmp_path / "a.h5") <= 12
+
+
+def test_compressed_runs_write_whole_blocks_only(tmp_path):
+    pytest.importorskip("hdf5plugin")
+    params = network()
+    with Recorder(tmp_path / "a.h5", params, compress="zstd", flush_seconds=0.01) as rec:
+        for _ in range(70):
+            rec.record(params, loss=1.0)
+        time.sleep(0.2)
+        assert committed(tmp_path / "a.h5") in (0, 64)
+        wait_until(lambda: committed(tmp_path / "a.h5") == 64)
+    assert committed(tmp_path / "a.h5") == 70
+
+
+def test_the_heartbeat_goes_on_while_the_loop_idles(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorders.background, "BEAT_SECONDS", 0.02)
+    beats = []
+    beat = RunWriter.beat
+    monkeypatch.setattr(RunWriter, "beat", lambda self: (beats.append(1), beat(self)))
+    with Recorder(tmp_path / "a.h5", network(), writer="direct"):
+        wait_until(lambda: len(beats) >= 5)
+
+
+class Gate:
+    """Lets the writer's calls wait."""
+
+    def __init__(self, monkeypatch):
+        self.open = threading.Event()
+        self.open.set()
+        write = RunWriter.write
+
+        def slow(writer, *args, **options):
+            assert self.open.wait(30)
+            write(writer, *args, **options)
+
+        monkeypatch.setattr(RunWriter, "write", slow)
+
+
+def test_skipped_states_are_counted_and_visible_in_step(tmp_path, monkeypatch):
+    gate = Gate(monkeypatch)
+    params = network()
+    with Recorder(tmp_path / "a.h5", params, writer="thread", on_full="skip", buffer_bytes=1, flush_seconds=1e6) as rec:
+        gate.open.clear()
+        for step in range(200):
+            rec.record(params, loss=float(step))
+        assert rec.n_recorded == 128
+        assert rec.n_skipped == 200 - 128
+        gate.open.set()
+        wait_until(lambda: committed(tmp_path / "a.h5") >= 128)
+        rec.record(params, loss=200.0)
+    with tt.open(tmp_path / "a.h5") as file:
+        assert file["run"].step.tolist() == [*range(128), 200]
+        assert_array_equal(file["run"].metrics["loss"], [*range(128), 200])
+        assert file["run"].overhead["skipped"] == 72
+
+
+def test_a_full_ring_may_be_an_error(tmp_path, monkeypatch):
+    gate = Gate(monkeypatch)
+    params = network()
+    with Recorder(tmp_path / "a.h5", params, writer="thread", on_full="error", buffer_bytes=1) as rec:
+        gate.open.clear()
+        with pytest.raises(RecordingError, match="all 2 buffers are full"):
+            for _ in range(200):
+                rec.record(params)
+        gate.open.set()
+    assert committed(tmp_path / "a.h5") == 128
+
+
+def test_a_full_ring_makes_the_loop_wait_and_says_how_long(tmp_path, monkeypatch):
+    gate = Gate(monkeypatch)
+    params = network()
+    with Recorder(tmp_path / "a.h5", params, writer="thread", buffer_bytes=1) as rec:
+        gate.open.clear()
+        threading.Timer(0.2, gate.open.set).start()
+        for _ in range(200):
+            rec.record(params)
+        assert rec.overhead["seconds_blocked"] > 0.05
+    assert committed(tmp_path / "a.h5") == 200
+
+
+@WRITERS
+def test_an_error_of_the_writer_surfaces_in_the_loop(tmp_path, monkeypatch, writer):
+    params = network()
+    write = RunWriter.write
+
+    def failing(self, start, *args, **options):
+        if start >= 64:
+            raise OSError(28, "No space left on device")
+        write(self, start, *args, **options)
+
+    monkeypatch.setattr(RunWriter, "write", failing)
+    rec = Recorder(tmp_path / "a.h5", params, writer=writer)
+    with pytest.raises(RecordingError, match="No space left on device"):
+        for _ in range(100_000):
+            rec.record(params, loss=1.0)
+    with pytest.raises(RecordingError, match="No space left on device"):
+        rec.record(params)
+    rec.close()  # told already
+    with tt.open(tmp_path / "a.h5") as file:
+        assert file["run"].n_states == 64
+        assert file["run"].status == "interrupted"
+
+
+def test_an_error_of_the_writer_that_nobody_saw_surfaces_at_close(tmp_path, monkeypatch):
+    def failing(self, *args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunWriter, "write", failing)
+    rec = Recorder(tmp_path / "a.h5", network())
+    with pytest.raises(RecordingError, match="last states could not be written: .*No space left"):
+        rec.close()
+
+
+def test_a_closed_recorder_says_so(tmp_path):
+    rec = Recorder(tmp_path / "a.h5", network())
+    rec.close()
+    rec.close()
+    for call in (lambda: rec.record(network()), lambda: rec.record(loss=1.0), lambda: rec.advance(network())):
+        with pytest.raises(RecordingError, match="recorder is closed"):
+            call()
+
+
+def test_an_exception_in_the_loop_saves_and_passes(tmp_path):
+    params = network()
+    with pytest.raises(ZeroDivisionError), Recorder(tmp_path / "a.h5", params) as rec:
+        rec.record(params)
+        rec.record(params)
+        _ = 1 / 0
+    with tt.open(tmp_path / "a.h5") as file:
+        assert file["run"].status == "interrupted"
+        assert file["run"].step.tolist() == [0, 1]
+
+
+def test_a_recorder_that_is_dropped_saves(tmp_path):
+    params = network()
+    rec = Recorder(tmp_path / "a.h5", params)
+    rec.record(params)
+    rec.record(params)
+    del rec
+    gc.collect()
+    with tt.open(tmp_path / "a.h5") as file:
+        assert file["run"].status == "interrupted"
+        assert file["run"].n_states == 2
+
+
+def test_no_thread_is_left_behind(tmp_path):
+    before = threading.active_count()
+    Recorder(tmp_path / "a.h5", network()).close()
+    assert threading.active_count() == before
+
+
+def script(tmp_path, body):
+    head = f"""
+        import os, sys
+        sys.path.insert(0, {os.getcwd()!r})
+        import numpy as np
+        from recorders import Recorder
+        params = {{"w": np.ones((10, 10), "f4")}}
+        rec = Recorder({str(tmp_path / "a.h5")!r}, params)
+        for _ in range(10):
+            rec.record(params, loss=1.0)
+    """
+    code = textwrap.dedent(head) + textwrap.dedent(body)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_forgotten_close_saves_at_exit(tmp_path):
+    done = script(tmp_path, "")
+    assert done.returncode == 0, done.stderr
+    with tt.open(tmp_path / "a.h5") as file:
+        assert file["run"].n_states == 10
+        assert file["run"].status == "interrupted"
+
+
+def test_an_uncaught_exception_saves_at_exit(tmp_path):
+    done = script(tmp_path, "raise KeyboardInterrupt")
+    assert "KeyboardInterrupt" in done.stderr
+    assert committed(tmp_path / "a.h5") == 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("leave", ["os._exit(0)", "sys.exit(0)"])
+def test_a_forked_child_does_not_write(tmp_path, leave):
+    done = script(
+        tmp_path,
+        f"""
+        child = os.fork()
+        if child == 0:
+            from trajtools.errors import RecordingError
+            try:
+                rec.record(params)
+            except RecordingError as error:
+                print(error, flush=True)
+            rec.close()
+            {leave}
+        assert os.waitpid(child, 0)[1] == 0
+        for _ in range(200):
+            rec.record(params, loss=2.0)
+        rec.close()
+        """,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "forked from the one that records" in done.stdout
+    with tt.open(tmp_path / "a.h5") as file:
+        assert file["run"].status == "complete"
+        assert_array_equal(file["run"].metrics["loss"], [1.0] * 10 + [2.0] * 200)
+
+
+def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path):
+    done = script(
+        tmp_path,
+        f"""
+        import resource, signal
+        from trajtools.errors import RecordingError
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        size = os.path.getsize({str(tmp_path / "a.h5")!r})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 200_000, size + 200_000))
+        try:
+            for _ in range(100_000):
+                rec.record(params, loss=1.0)
+        except RecordingError as error:
+            print(error)
+        """,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "could not write" in done.stdout
+    with tt.open(tmp_path / "a.h5") as file:
+        n = file["run"].n_states
+        assert n >= 64
+        assert (np.asarray(file["run"].weights) == 1).all()
+        assert_array_equal(file["run"].step, np.arange(n))
+
+
+def test_memory_stays_bounded_while_large_states_are_recorded(tmp_path):
+    code = f"""
+        import resource, sys
+        sys.path.insert(0, {os.getcwd()!r})
+        import numpy as np
+        from recorders import Recorder
+        params = {{"w": np.ones((1000, 1000), "f4")}}  # 4 MB a state
+        with Recorder({str(tmp_path / "a.h5")!r}, params, every=2, buffer_bytes=2**27, writer="thread") as rec:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            for step in range(200):
+                rec.record(params)
+                params["w"] += 1
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    # 400 MB go through; at most the 128 MiB that were allowed stay, with what the writer needs for itself.
+    assert int(done.stdout) < (2**27 + 2**25) / 1024
+
+
+@WRITERS
+def test_a_run_goes_on_where_it_stopped(tmp_path, writer):
+    path = tmp_path / "a.h5"
+    for n_before in (0, 1, 30, 63, 64, 70):
+        path = tmp_path / f"{n_before}.h5"
+        params = network()
+        with Recorder(path, params, writer=writer) as rec:
+            for step in range(n_before):
+                rec.record(loss=float(step))
+                params = {name: array + 1 for name, array in params.items()}
+                rec.advance(params)
+            rec.record(loss=float(n_before))
+        with Recorder(path, params, resume=True, writer=writer) as rec:
+            assert rec.step == n_before
+            for step in range(n_before, n_before + 80):
+                params = {name: array + 1 for name, array in params.items()}
+                rec.record(params, loss=float(step + 1))
+        with tt.open(path) as file:
+            run = file["run"]
+            assert run.step.tolist() == list(range(n_before + 81))
+            assert_array_equal(run.metrics["loss"], np.arange(n_before + 81.0))
+            assert_array_equal(np.asarray(run.weights)[:, 0, 0], np.arange(n_before + 81))
+            assert run.status == "complete"
+
+
+@pytest.mark.parametrize("store", ["weights", "sketch", "distances"])
+def test_another_state_at_resumption_is_one_step_later(tmp_path, store):
+    reference, twin = network(), {name: array + 1 for name, array in network().items()}
+    from recorders import Twin
+    from trajtools.parameters import Member
+
+    def members(x):
+        return [reference, Twin({name: array + np.float32(x) for name, array in twin.items()}, member=Member("t", 0))]
+
+    Recorder(tmp_path / "a.h5", members(0), store=store).close()
+    with Recorder(tmp_path / "a.h5", members(0), store=store, resume=True) as rec:
+        assert rec.step == 0
+    with Recorder(tmp_path / "a.h5", members(1), store=store, resume=True) as rec:
+        assert rec.step == 1
+    with tt.open(tmp_path / "a.h5") as file:
+        assert file["run"].step.tolist() == [0, 1]
+
+
+def test_steps_that_are_in_the_file_are_passed_over(tmp_path):
+    states = [{name: array + i for name, array in network().items()} for i in range(10)]
+    with Recorder(tmp_path / "a.h5", states[0]) as rec:
+        for state in states[1:6]:
+            rec.record(state, loss=1.0)
+    with Recorder(tmp_path / "a.h5", states[3], resume=True, step=3) as rec:  # back to a checkpoint
+        for state in states[4:]:
+            rec.record(state, loss=2.0)
+        assert rec.step == 9
+        assert rec.n_recorded == 10
+    with tt.open(tmp_path / "a.h5") as file:
+        assert file["run"].step.tolist() == list(range(10))
+        assert file["run"].metrics["loss"].tolist()[1:] == [1.0] * 5 + [2.0] * 4
+
+
+def test_resuming_what_is_not_there_begins_it(tmp_path):
+    Recorder(tmp_path / "a.h5", network(), resume=True).close()
+    Recorder(tmp_path / "a.h5", network(), run="b", mode="a", resume=True).close()
+    with tt.open(tmp_path / "a.h5") as file:
+        assert set(file) == {"run", "b"}
+
+
+def test_a_resumed_run_takes_no_new_metrics_and_keeps_its_own(tmp_path):
+    params = network()
+    with Recorder(tmp_path / "a.h5", params) as rec:
+        rec.record(params, loss=1.0)
+    with pytest.raises(RecordingError, match="it takes no new metrics"):
+        Recorder(tmp_path / "a.h5", params, resume=True, metrics=("accuracy",))
+    with Recorder(tmp_path / "a.h5", params, resume=True) as rec:
+        with pytest.raises(RecordingError, match="'accuracy' is new; the run holds 'loss'"):
+            rec.record(accuracy=1.0)
+        rec.record(step=0, loss=3.0)
+    assert read_metric(tmp_path / "a.h5").tolist() == [3.0]
