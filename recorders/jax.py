@@ -103,12 +103,16 @@ class Recorder(framework_free.Recorder):
         options["kinds"] = {**kinds, **(options.get("kinds") or {})}
         options["axes"] = {**axes, **(options.get("axes") or {})}
         options["provenance"] = {**_provenance(), **(options.get("provenance") or {})}
-        if self._twins is not None and members is not None:
-            raise RecordingError("twins say by themselves who their members are: leave members= out")
-        super().__init__(path, state, members=table, **options)
-        self._remember(state)
         if self._twins is not None:
+            if members is not None:
+                raise RecordingError("twins say by themselves who their members are: leave members= out")
             self._twins.attach(self)
+        try:
+            super().__init__(path, state, members=table, **options)
+        except BaseException:
+            self._detach()
+            raise
+        self._remember(state)
 
     # -- reading a state, as recorders.recorder asks for it
 
@@ -205,13 +209,43 @@ class Recorder(framework_free.Recorder):
                 jax.effects_barrier()
             except Exception as error:  # XLA's own types, which differ between versions
                 failure, status = error, "interrupted"
-        if self._twins is not None:
-            self._twins.attach(None)
+        self._detach()
         super().close(status)
         if failure is not None:
             raise RecordingError(f"a tap failed, states after it are missing: {failure}") from failure
 
+    def record_block(self, states: Any, step: int | Sequence[int] | None = None, **metrics: Any) -> None:
+        """Record k consecutive states at once, such as the stacked outputs of a scan of your own.
+
+        Parameters
+        ----------
+        states : as at opening
+            Every array with a leading axis of k states (before the member axis, if there is one).
+        step : int or sequence of int, optional
+            Step of the first state, or of each; one more than the last if not given. As for `record`, a first state
+            that equals the state at opening is that state.
+        **metrics : array (k,), (k, M) or (k, M, j)
+            Metrics of each state.
+
+        Raises
+        ------
+        ArchitectureError, RecordingError
+            As `record` does.
+        """
+        super().record_block(states, step, **metrics)
+        mappings = self._named(states)
+        length = mappings[0][self.names[0]].shape[:1]
+        if length != (0,):
+            last = [leaf[-1] for leaf in self._host(self._structure.check(mappings, lead=length))]
+            self._newest, self._scanned = [], (self.step, digest(last))
+
     # -- what scans and taps call
+
+    def _detach(self) -> None:
+        """Follow twins no longer; once, because another recorder may follow them later."""
+        if self._twins is not None:
+            self._twins.attach(None)
+            self._twins = None
 
     def _remember(self, state: Any) -> None:
         """Note which arrays the newest state consists of, without keeping them alive."""

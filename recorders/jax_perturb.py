@@ -140,7 +140,7 @@ def stack(params: Any, twins: Iterable[Any]) -> Any:
             raise ArchitectureError(
                 f"members of different shapes cannot be stacked: {sorted({np.shape(a) for a in row})}"
             )
-        stacked.append(jnp.stack(row) if isinstance(row[0], jax.Array | np.ndarray) else row[0])
+        stacked.append(jnp.stack(row) if isinstance(row[0], jax.Array | np.ndarray | np.generic) else row[0])
     return jax.tree_util.tree_unflatten(treedef, stacked)
 
 

@@ -446,6 +446,52 @@ def test_a_scan_of_another_tree_is_refused_with_the_structures(path):
         record_scan(rec, lambda c, x: (c, None), (WHOLE, 0), np.ones(3, np.float32))
 
 
+def test_the_stacked_states_of_a_scan_of_ones_own_are_recorded_as_a_block(path):
+    def step(params, x):
+        new, out = exact(params, x)
+        return new, (params, out)
+
+    with Recorder(path, WHOLE, quiet=True) as rec:
+        params = WHOLE
+        for _ in range(3):
+            params, (states, out) = jax.lax.scan(step, params, jnp.ones(25))
+            rec.record_block(states, **out)
+        rec.record(params)
+        rec.record_block(jax.tree_util.tree_map(lambda p: p[None] + jnp.ones(4).reshape(4, *[1] * p.ndim), params))
+        record_scan(rec, lambda c, x: (c, None), jax.tree_util.tree_map(lambda p: p + 1, params), length=0)
+    found, steps, metrics = read(path)
+    assert steps == list(range(80))
+    np.testing.assert_array_equal(found[:76, 0], 1.0 + np.arange(76))
+    np.testing.assert_array_equal(metrics["norm"][:75], 15 + 6.0 * np.arange(75))
+
+
+def test_an_equinox_carry_is_put_together_for_the_recorder(path):
+    eqx = pytest.importorskip("equinox")
+    arrays, rest = eqx.partition(eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0)), eqx.is_array)
+
+    def step(carry, x):
+        return (jax.tree_util.tree_map(lambda a: a + x, carry[0]), carry[1] + 1), None
+
+    with Recorder(path, eqx.combine(arrays, rest), quiet=True) as rec:
+        record_scan(rec, step, (arrays, 0), np.ones(5, np.float32), params=lambda carry: eqx.combine(carry[0], rest))
+    found, steps, _ = read(path)
+    assert steps == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_allclose(found[-1] - found[0], 5.0, rtol=1e-6)
+
+
+def test_a_run_goes_on_in_a_scan_after_it_was_closed(path):
+    xs = np.arange(1.0, 101.0, dtype=np.float32)
+    with Recorder(path, WHOLE, quiet=True) as rec:
+        carry, _ = record_scan(rec, exact, WHOLE, xs[:37])
+    with Recorder(path, carry, resume=True, quiet=True) as rec:
+        assert rec.step == 37
+        record_scan(rec, exact, carry, xs[37:])
+    found, steps, metrics = read(path)
+    assert steps == list(range(101))
+    np.testing.assert_array_equal(found[:, 0], 1 + np.concatenate([[0], np.cumsum(xs)]))
+    np.testing.assert_array_equal(metrics["loss"][:-1], 2 * xs)
+
+
 # ----------------------------------------------------------------------------------------------------------- taps
 
 
@@ -595,6 +641,25 @@ def test_arrays_spread_over_processes_are_refused(tmp_path):
         out, errors = process.communicate(timeout=120)
         assert "'w' is sharded over several processes" in out, errors
         assert "process_allgather" in out
+
+
+def test_arrays_spread_over_devices_of_one_process_are_gathered(tmp_path):
+    code = """
+import sys
+import jax, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from recorders.jax import Recorder, perturb, record_scan
+assert len(jax.devices()) == 2
+sharding = NamedSharding(Mesh(np.array(jax.devices()), "x"), PartitionSpec("x"))
+params = {"w": jax.device_put(np.arange(12, dtype=np.float32).reshape(4, 3), sharding)}
+assert perturb(params, 1e-2, 1, 0)[0]["w"].sharding == sharding
+with Recorder(sys.argv[1], params, quiet=True) as rec:
+    record_scan(rec, lambda p, x: ({"w": p["w"] + x}, None), params, np.ones(3, np.float32))
+"""
+    environment = quiet_environment(XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run.h5")], check=True, env=environment)
+    found, _, _ = read(tmp_path / "run.h5")
+    np.testing.assert_array_equal(found, np.arange(12.0) + np.arange(4.0)[:, None])
 
 
 def test_importing_recorders_loads_no_jax():

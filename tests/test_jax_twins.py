@@ -358,7 +358,11 @@ def test_a_second_recorder_is_refused_and_closing_the_first_frees_the_twins(tmp_
         pytest.raises(RecordingError, match="follows these twins already"),
     ):
         Recorder(tmp_path / "b.h5", twins, quiet=True)
-    with Recorder(tmp_path / "c.h5", twins, quiet=True) as rec:
+    assert not (tmp_path / "b.h5").exists()
+    first = Recorder(tmp_path / "c.h5", twins, quiet=True)
+    first.close()
+    with Recorder(tmp_path / "d.h5", twins, quiet=True) as rec:
+        first.close()
         twins.step(*(a[0] for a in batches()))
         assert rec.step == 1
     twins.step(*(a[0] for a in batches()))
