@@ -1,45 +1,17 @@
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command_line import ROOT, call, process, write
 
 import trajtools
-from recorders import Recorder, iris
-from trajtools.cli import COMMANDS, cli, options
-from trajtools.store import Member
-
-ROOT = Path(trajtools.__file__).resolve().parents[1]
-
-
-def call(*arguments, code=0):
-    result = CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="trajtools")
-    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr, result.exception)
-    assert "Traceback" not in result.stderr
-    return result
-
-
-def process(*arguments, **more):
-    line = [sys.executable, "-m", "trajtools", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=120, check=False, **more)
-
-
-def write(path, states, *, members=None, run="run"):
-    """Record (T, M, P) states as they are."""
-    states = np.asarray(states, dtype=np.float64)
-    members = members or [Member(f"m{i}", reference=-1 if i == 0 else 0, epsilon=1e-8) for i in range(states.shape[1])]
-    with Recorder(path, {"layer.kernel": states[0]}, run=run, members=members, quiet=True) as recorder:
-        for state in states:
-            recorder.record({"layer.kernel": state})
-    return path
+from recorders import iris
+from trajtools.cli import COMMANDS, options
 
 
 @pytest.fixture(scope="module")
@@ -295,88 +267,6 @@ def test_one_bad_file_does_not_hide_the_answers_of_the_others(recorded, tmp_path
         assert "missing.h5 does not exist" in both.stderr
 
 
-# Files that are not what they should be
-
-
-def bad_files(folder, recorded):
-    whole = recorded.read_bytes()
-    (folder / "truncated.h5").write_bytes(whole[: len(whole) // 3])
-    (folder / "text.h5").write_text("loss,accuracy\n" * 100)
-    (folder / "empty.h5").write_bytes(b"")
-    with h5py.File(folder / "other.h5", "w") as file:
-        file["data"] = [1, 2]
-
-
-@pytest.mark.parametrize("command", ["info", "validate", "repair", "lyapunov"])
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("missing.h5", "does not exist"),
-        (".", "is a directory"),
-        ("truncated.h5", "truncated"),
-        ("text.h5", "not an HDF5 file"),
-        ("empty.h5", "empty"),
-        ("other.h5", "trajtools"),
-    ],
-)
-def test_what_is_no_recording_is_refused_in_one_sentence(recorded, tmp_path, command, name, words):
-    bad_files(tmp_path, recorded)
-    result = call(command, tmp_path / name, code=1)
-    assert words in result.stdout + result.stderr
-    assert result.stderr.startswith("Error: ")
-    assert len(result.stderr.splitlines()) == 1
-    assert "fault of trajtools" not in result.stderr
-    if command != "validate":  # what that finds inside a file is its answer
-        assert result.stdout == ""
-
-
-def test_a_missing_file_is_answered_with_those_that_are_there(recorded):
-    assert "holds iris.h5" in call("info", recorded.parent / "irsi.h5", code=1).stderr
-    assert "did you mean" in call("info", recorded.parent, code=1).stderr
-
-
-def test_an_unknown_run_is_answered_with_those_that_are_there(recorded):
-    for command in ("info", "lyapunov"):
-        assert "eta=0.01, eta=1" in call(command, recorded, "--run", "eta=2", code=1).stderr
-
-
-def test_a_single_network_has_no_twins(tmp_path):
-    single = write(tmp_path / "one.h5", np.random.default_rng(0).normal(size=(20, 1, 4)).cumsum(axis=0))
-    said = call("lyapunov", single, code=1).stderr
-    assert "no perturbed copy" in said
-    assert "perturb" in said
-
-
-def test_weights_that_are_not_numbers_are_no_exponent(tmp_path):
-    states = np.full((40, 3, 4), np.nan)
-    states[0] = np.random.default_rng(0).normal(size=(3, 4))
-    said = call("lyapunov", write(tmp_path / "nan.h5", states)).stdout
-    assert "inconclusive" in said
-    assert "NaN" in said
-
-
-def test_a_training_that_stands_still_is_not_chaotic(tmp_path):
-    states = np.ones((60, 3, 4)) + np.array([0, 1e-8, 2e-8])[None, :, None]
-    said = call("lyapunov", write(tmp_path / "still.h5", states)).stdout
-    assert "chaotic" not in said.splitlines()[1]
-    assert "transient" not in said.splitlines()[1]
-
-
-def test_copies_that_were_not_moved_are_no_exponent(tmp_path):
-    states = np.random.default_rng(0).normal(size=(60, 1, 4)).cumsum(axis=0).repeat(3, axis=1)
-    said = call("lyapunov", write(tmp_path / "same.h5", states)).stdout
-    assert "inconclusive" in said.splitlines()[1]
-    assert "never differ" in said
-
-
-def test_names_from_a_file_cannot_command_the_terminal(tmp_path):
-    states = np.ones((5, 2, 3)).cumsum(axis=0)
-    path = write(tmp_path / "evil.h5", states, run="\x1b[31mred")
-    said = call("info", path).stdout
-    assert "\x1b" not in said
-    assert "\\x1b[31mred" in said
-
-
 # Processes
 
 
@@ -402,83 +292,6 @@ def test_a_reader_that_leaves_is_no_error_message(recorded):
     done = subprocess.run(line, shell=True, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
-def test_an_interrupt_from_the_keyboard_leaves_with_130(tmp_path):
-    line = [sys.executable, "-m", "trajtools", "demo", "-o", str(tmp_path), "--inits", "400", "--steps", "2000"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    running = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
-    assert running.stderr.readline().startswith("Training")
-    while not (tmp_path / "iris.h5").exists():
-        time.sleep(0.05)
-        assert running.poll() is None
-    time.sleep(0.5)
-    os.killpg(running.pid, signal.SIGINT)
-    said = running.communicate(timeout=30)[1]
-    assert running.returncode == 130, said
-    assert "Traceback" not in said
-    assert "Interrupted" in said
-
-
-# demo
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo") / "out"
-    done = process(
-        "demo", "-o", folder, "--inits", "8", "--copies", "2", "--steps", "120", "--rates", "0.01,1", "--json"
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, done
-
-
-def test_demo_records_analyses_and_reports(demo):
-    folder, done = demo
-    document = json.loads(done.stdout)
-    assert document["schema"] == "trajtools/demo/1"
-    assert [r["hparams"]["learning_rate"] for r in document["results"]] == [0.01, 1.0]
-    assert all({"exponent", "published"} <= set(r) for r in document["results"])
-    assert document["results"][0]["exponent"]["verdict"] != "chaotic"
-    assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
-    assert "report.html" in done.stderr
-    assert call("validate", folder / "iris.h5")
-
-
-def test_demo_measures_what_lyapunov_measures(demo):
-    folder, done = demo
-    again = json.loads(call("lyapunov", folder / "iris.h5", "--json").stdout)["results"]
-    for one, two in zip(json.loads(done.stdout)["results"], again, strict=True):
-        assert one["exponent"] == two["exponent"]
-
-
-def test_demo_never_overwrites_unless_forced(demo):
-    folder, _ = demo
-    before = (folder / "iris.h5").read_bytes()
-    said = call("demo", "-o", folder, code=1).stderr
-    assert "--force" in said
-    assert (folder / "iris.h5").read_bytes() == before
-
-
-def test_forced_demo_is_reproducible_and_prints_a_table(demo):
-    folder, done = demo
-    small = ["--inits", "8", "--copies", "2", "--steps", "120", "--rates", "0.01,1"]
-    again = process("demo", "-o", folder, *small, "--force", "--json")
-    assert again.stdout == done.stdout
-    text = process("demo", "-o", folder, *small, "--force", "-q")
-    assert text.returncode == 0
-    assert text.stderr == ""
-    head, *rows = text.stdout.splitlines()
-    assert head.split()[:2] == ["learning", "rate"]
-    assert "papers' procedure" in head
-    assert [row.split()[0] for row in rows] == ["0.01", "1"]
-
-
-@pytest.mark.parametrize("rates", ["fast", "-1", "0", "inf", ""])
-def test_demo_refuses_learning_rates_that_are_none(tmp_path, rates):
-    assert "--rates" in call("demo", "-o", tmp_path / "out", "--rates", rates, code=2).stderr
-    assert not (tmp_path / "out").exists()
 
 
 # Words

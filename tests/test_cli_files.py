@@ -1,0 +1,95 @@
+"""What the command line says about files that are not what they should be."""
+
+import h5py
+import numpy as np
+import pytest
+from command_line import call, write
+
+from recorders import iris
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    path = tmp_path_factory.mktemp("files") / "iris.h5"
+    for mode, rate in (("x", 0.01), ("a", 1.0)):
+        iris.record(path, rate, inits=3, copies=2, steps=80, mode=mode, seed=0)
+    return path
+
+
+def bad_files(folder, recorded):
+    whole = recorded.read_bytes()
+    (folder / "truncated.h5").write_bytes(whole[: len(whole) // 3])
+    (folder / "text.h5").write_text("loss,accuracy\n" * 100)
+    (folder / "empty.h5").write_bytes(b"")
+    with h5py.File(folder / "other.h5", "w") as file:
+        file["data"] = [1, 2]
+
+
+@pytest.mark.parametrize("command", ["info", "validate", "repair", "lyapunov"])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("missing.h5", "does not exist"),
+        (".", "is a directory"),
+        ("truncated.h5", "truncated"),
+        ("text.h5", "not an HDF5 file"),
+        ("empty.h5", "empty"),
+        ("other.h5", "trajtools"),
+    ],
+)
+def test_what_is_no_recording_is_refused_in_one_sentence(recorded, tmp_path, command, name, words):
+    bad_files(tmp_path, recorded)
+    result = call(command, tmp_path / name, code=1)
+    assert words in result.stdout + result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert "fault of trajtools" not in result.stderr
+    if command != "validate":  # what that finds inside a file is its answer
+        assert result.stdout == ""
+
+
+def test_a_missing_file_is_answered_with_those_that_are_there(recorded):
+    assert "holds iris.h5" in call("info", recorded.parent / "irsi.h5", code=1).stderr
+    assert "did you mean" in call("info", recorded.parent, code=1).stderr
+
+
+def test_an_unknown_run_is_answered_with_those_that_are_there(recorded):
+    for command in ("info", "lyapunov"):
+        assert "eta=0.01, eta=1" in call(command, recorded, "--run", "eta=2", code=1).stderr
+
+
+def test_a_single_network_has_no_twins(tmp_path):
+    single = write(tmp_path / "one.h5", np.random.default_rng(0).normal(size=(20, 1, 4)).cumsum(axis=0))
+    said = call("lyapunov", single, code=1).stderr
+    assert "no perturbed copy" in said
+    assert "perturb" in said
+
+
+def test_weights_that_are_not_numbers_are_no_exponent(tmp_path):
+    states = np.full((40, 3, 4), np.nan)
+    states[0] = np.random.default_rng(0).normal(size=(3, 4))
+    said = call("lyapunov", write(tmp_path / "nan.h5", states)).stdout
+    assert "inconclusive" in said
+    assert "NaN" in said
+
+
+def test_a_training_that_stands_still_is_not_chaotic(tmp_path):
+    states = np.ones((60, 3, 4)) + np.array([0, 1e-8, 2e-8])[None, :, None]
+    said = call("lyapunov", write(tmp_path / "still.h5", states)).stdout
+    assert "chaotic" not in said.splitlines()[1]
+    assert "transient" not in said.splitlines()[1]
+
+
+def test_copies_that_were_not_moved_are_no_exponent(tmp_path):
+    states = np.random.default_rng(0).normal(size=(60, 1, 4)).cumsum(axis=0).repeat(3, axis=1)
+    said = call("lyapunov", write(tmp_path / "same.h5", states)).stdout
+    assert "inconclusive" in said.splitlines()[1]
+    assert "never differ" in said
+
+
+def test_names_from_a_file_cannot_command_the_terminal(tmp_path):
+    states = np.ones((5, 2, 3)).cumsum(axis=0)
+    path = write(tmp_path / "evil.h5", states, run="\x1b[31mred")
+    said = call("info", path).stdout
+    assert "\x1b" not in said
+    assert "\\x1b[31mred" in said
