@@ -199,7 +199,7 @@ def test_distances_start_where_the_perturbation_puts_them(tmp_path):
 @pytest.mark.recorders
 def test_published_exponent_comes_out_with_the_published_procedure(tmp_path):
     _, exponent = published(tmp_path, 75)
-    # Published: 0.285 with a standard deviation of 0.10 over the kept, 90 % kept; of 75: standard errors 0.012 and 0.035.
+    # Published: 0.285 with a standard deviation of 0.10 over the kept, 90 % kept; standard errors here 0.012 and 0.035.
     assert exponent.value == pytest.approx(0.285, abs=0.05)
     assert exponent.settings["sd"] == pytest.approx(0.10, abs=0.04)
     assert 0.76 <= exponent.n_used / exponent.n_total <= 1
