@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("errors", "_kernels"),
     ("wiring",),
-    ("parameters",),
+    ("parameters", "sources"),
     ("results", "trajectory"),
     ("store", "networks", "neighbors", "fitting", "embedding", "systems", "words"),
     ("distances", "significance"),
@@ -184,7 +184,7 @@ def test_optional_packages_are_loaded_inside_functions_only() -> None:
 
 
 def test_the_store_loads_nothing_that_a_recorder_must_not_load() -> None:
-    near = ("errors", "wiring", "parameters", "trajectory", "store")
+    near = ("errors", "wiring", "parameters", "sources", "trajectory", "store")
     wrong = [str(i) for i in imports() if member(i.module) in near and not i.lazily and any(map(i.of, HEAVY))]
     assert not wrong, "\n".join(wrong)
 

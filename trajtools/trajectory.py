@@ -1,4 +1,4 @@
-"""Trajectory: T states of one network as a lazy (T, P) view, and what it reads them from."""
+"""Trajectory: T states of one network as a lazy (T, P) view."""
 
 from __future__ import annotations
 
@@ -6,93 +6,24 @@ import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from trajtools.errors import DataError, SelectionError, TooLargeError
 from trajtools.parameters import NodeSet, Parameter
+from trajtools.sources import ArrayStates, StateSource
 
 if TYPE_CHECKING:
     import networkx
+
+__all__ = ["ArrayStates", "StateSource", "Trajectory"]
 
 MAX_ARRAY_BYTES = 4 * 2**30
 """`numpy.asarray` of a trajectory larger than this is refused."""
 
 CHUNK_ROWS = 64  # rows of a chunk in most files; blocks of whole chunks read no chunk twice
-
-
-class StateSource(Protocol):
-    """Where the states come from: an array, a file. Picklable, and never holding an open file when pickled."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of states T and of entries P."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of what `read` returns (float32 for stored bfloat16, which is exact)."""
-
-    def read(self, rows: slice | NDArray[np.int64], columns: slice | NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """States `rows`, entries `columns` (all for None).
-
-        Parameters
-        ----------
-        rows : slice or ndarray of int64
-            States; a slice has explicit bounds and a positive stride.
-        columns : slice or ndarray of int64 or None
-            Entries.
-
-        Returns
-        -------
-        ndarray, shape (t, p)
-            Of dtype `dtype`; possibly a read-only view.
-        """
-
-
-class ArrayStates:
-    """States that are in memory already.
-
-    Parameters
-    ----------
-    array : ndarray, shape (T, P)
-        Not copied, never written.
-    """
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        if array.ndim != 2:
-            raise DataError(f"states form an array (T, P); this one has {array.ndim} dimensions, shape {array.shape}")
-        view = array.view()
-        view.flags.writeable = False
-        self._array = view
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of states T and of entries P."""
-        return self._array.shape[0], self._array.shape[1]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of the states."""
-        return self._array.dtype
-
-    def read(self, rows: slice | NDArray[np.int64], columns: slice | NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """States `rows`, entries `columns`, as a read-only view where they are slices.
-
-        Parameters
-        ----------
-        rows : slice or ndarray of int64
-            States.
-        columns : slice or ndarray of int64 or None
-            Entries; None: all.
-
-        Returns
-        -------
-        ndarray, shape (t, p)
-        """
-        states = self._array[rows]
-        return states if columns is None else states[:, columns]
 
 
 class Trajectory:
