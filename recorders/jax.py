@@ -253,6 +253,7 @@ class Recorder(framework_free.Recorder):
 
     def _enter(self, state: Any) -> int:
         """Step of the state that a scan begins with, recorded now if it is not the newest one."""
+        self.record()  # raises now what stands in the way of recording
         arrays = _arrays(state)
         if len(arrays) == len(self._newest) and all(a is b() for a, b in zip(arrays, self._newest, strict=True)):
             return self.step

@@ -173,7 +173,7 @@ def _like(values: np.ndarray, leaf: Any) -> Any:
     """The values as the same kind of array as `leaf`, in the same place."""
     if not isinstance(leaf, jax.Array):
         return np.asarray(values)[()] if isinstance(leaf, np.generic) else values
-    return jax.device_put(values, leaf.sharding) if leaf.committed else jnp.asarray(values)
+    return jax.device_put(values, leaf.sharding) if getattr(leaf, "committed", True) else jnp.asarray(values)
 
 
 def _refuse_narrowing(names: Sequence[str], leaves: Sequence[Any]) -> None:

@@ -212,8 +212,8 @@ def refuse_unreadable(names: Sequence[str], leaves: Sequence[Any]) -> None:
     for name, leaf in zip(names, leaves, strict=True):
         if isinstance(leaf, jax.core.Tracer):
             raise RecordingError(
-                f"{name!r} is a tracer: record was called inside jit, grad, vmap or scan, where arrays have no values. "
-                "Call it outside, or use record_scan(rec, step, carry, xs); tap(rec, params) works inside jit and scan"
+                f"{name!r} is a tracer: inside jit, grad, vmap and scan arrays have no values yet. Call this outside; "
+                "to record a scan use record_scan(rec, step, carry, xs), or tap(rec, params), which works inside of it"
             )
         if not isinstance(leaf, jax.Array):
             continue

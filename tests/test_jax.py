@@ -441,6 +441,14 @@ def test_scans_say_what_they_cannot_do(path, given, words):
         record_scan(rec, exact, WHOLE, np.ones(4, np.float32), **given)
 
 
+def test_a_scan_on_a_closed_recorder_is_refused_before_anything_is_computed(path):
+    rec, traced = Recorder(path, WHOLE, quiet=True), []
+    rec.close()
+    with pytest.raises(RecordingError, match="closed"):
+        record_scan(rec, lambda c, x: traced.append(1) or (c, None), WHOLE, np.ones(3, np.float32))
+    assert not traced
+
+
 def test_a_scan_of_another_tree_is_refused_with_the_structures(path):
     with Recorder(path, WHOLE, quiet=True) as rec, pytest.raises(ArchitectureError, match="has the structure"):
         record_scan(rec, lambda c, x: (c, None), (WHOLE, 0), np.ones(3, np.float32))
