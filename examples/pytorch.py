@@ -61,7 +61,8 @@ def analyse(path: str) -> None:
         print(f"{run.n_states} states of {run.n_members} networks with {run.n_parameters} weights")
         growth = tt.twins(run, metric="l1")
         exponent = growth.fit()
-        print(f"exponent {exponent.value:.4f} per step, 95 % interval {exponent.interval}")
+        low, high = exponent.interval
+        print(f"exponent {exponent.value:.4f} per step, 95 % interval {low:.4f} .. {high:.4f}")
         print(f"verdict: {exponent.verdict} ({'; '.join(exponent.reasons)})")
 
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class Recorder(framework_free.Recorder):
         None: `record` stores the state.
     learning_rate : bool or None
         Record the learning rates of the optimiser along with the metrics, as ``learning_rate`` (several parameter
-        groups: ``learning_rate_0``, ...). None: yes where one optimiser is given.
+        groups: ``learning_rate_0``, ...). None: yes where one optimiser is given, and for twins.
     every_rank : bool
         Under torch.distributed only rank 0 records and the others get a recorder that does nothing, because data
         parallel ranks hold equal weights. True: this rank trains a network of its own and records it to its own path.
@@ -92,8 +93,10 @@ class Recorder(framework_free.Recorder):
         self._handles: list[Any] = []
         self._updates = self._calls = 0
         self._by_hook = optimizer is not None or isinstance(state, Twins)
+        self._owners: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()
         self._optimizers = _optimizers(optimizer, state)
-        self._with_rate = len(self._optimizers) == 1 if learning_rate is None else learning_rate
+        one = isinstance(state, Twins) or len(self._optimizers) == 1
+        self._with_rate = one if learning_rate is None else learning_rate
         if self._with_rate and not self._optimizers:
             raise RecordingError("learning_rate=True needs optimizer=: without it there is nobody to ask for the rate")
         self._state = _simplest(state)
@@ -107,7 +110,7 @@ class Recorder(framework_free.Recorder):
             options["provenance"] = {**_provenance(first), **(options.get("provenance") or {})}
         if isinstance(state, Twins):
             options["members"] = list(state.members)
-            options.setdefault("metrics", {"loss": (len(state),)})
+            options["metrics"] = self._metrics_of_twins(len(state), options.get("metrics"))
             options["provenance"]["perturbation"] = state.made
             state.attach(self)
         self._members = options.get("members")
@@ -155,7 +158,7 @@ class Recorder(framework_free.Recorder):
         """Let the optimiser tell of every step."""
         if isinstance(optimizer, str):
             self._handles.append(register_optimizer_step_post_hook(self._after_any))
-        elif self._optimizers:
+        elif optimizer is not None:
             self._handles.append(self._optimizers[-1].register_step_post_hook(self._after_step))
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -165,7 +168,11 @@ class Recorder(framework_free.Recorder):
 
     def _after_any(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Do the same for any optimiser of the process, if it trains this state."""
-        if _owns(optimizer, self._state):
+        size = sum(len(group["params"]) for group in optimizer.param_groups)
+        known = self._owners.get(optimizer)
+        if known is None or known[0] != size:
+            known = self._owners[optimizer] = size, _owns(optimizer, self._state)
+        if known[1]:
             self._after_step(optimizer, args, kwargs)
 
     # -- what the user calls
@@ -195,6 +202,14 @@ class Recorder(framework_free.Recorder):
         if len(rates) == 1:
             return {"learning_rate": rates[0]}
         return {f"learning_rate_{i}": rate for i, rate in enumerate(rates)}
+
+    def _metrics_of_twins(self, members: int, given: Any) -> Any:
+        """The metrics that twins bring, before those that the user has named."""
+        rates = self._rates() if self._with_rate else {}
+        theirs: dict[str, tuple[int, ...]] = {"loss": (members,), **dict.fromkeys(rates, ())}
+        if given is None or isinstance(given, Mapping):
+            return {**theirs, **(given or {})}
+        return [*theirs, *((given,) if isinstance(given, str) else given)]
 
     def close(self, *args: Any, **kwargs: Any) -> None:
         """Let go of the optimiser, write what is left and close the file.
@@ -281,17 +296,17 @@ def _with_member(named: dict[str, Any], model: nn.Module) -> Mapping[str, Any]:
 
 def _optimizers(given: Any, state: Any) -> list[Any]:
     """The optimisers to listen to; checked to train the state."""
-    if given is None or isinstance(given, str):
-        if isinstance(given, str) and given != "any":
-            raise RecordingError(f'optimizer={given!r}: give the optimiser, a list of them, "any" or None')
-        return []
     if isinstance(state, Twins):
-        raise RecordingError("twins tell of their steps by themselves: leave optimizer= out")
-    found = [_innermost(one) for one in ([given] if isinstance(given, Optimizer) else given)]
+        if given is not None:
+            raise RecordingError("twins tell of their steps by themselves: leave optimizer= out")
+        return list(state.optimizers)
+    if given is None or (isinstance(given, str) and given == "any"):
+        return []
+    found = [_innermost(one) for one in (given if isinstance(given, list | tuple) and given else [given])]
     for one in found:
         if not isinstance(one, Optimizer):
-            raise RecordingError(f"optimizer= takes torch.optim.Optimizer, got {type(one).__name__}")
-    if found and not any(_owns(one, state) for one in found):
+            raise RecordingError(f'optimizer={one!r:.60}: give a torch.optim.Optimizer, a list of them, "any" or None')
+    if not any(_owns(one, state) for one in found):
         raise ArchitectureError(
             "the optimiser trains no parameter of this model. Was the model replaced after the optimiser was made? "
             "Make the optimiser from model.parameters() of the model that is recorded"

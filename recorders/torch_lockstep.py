@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -26,12 +26,12 @@ ELEMENTWISE = frozenset(
 
 
 @contextmanager
-def same_noise(device: torch.device) -> Iterator[Callable[[], None]]:
+def same_noise(devices: Iterable[torch.device]) -> Iterator[Callable[[], None]]:
     """Let several passes draw the same random numbers.
 
     Parameters
     ----------
-    device : torch.device
+    devices : iterable of torch.device
         Where the model lives, besides the CPU.
 
     Yields
@@ -40,18 +40,43 @@ def same_noise(device: torch.device) -> Iterator[Callable[[], None]]:
         Call it before every pass but the first: it winds the generators (torch, numpy, random) back to the start.
         After the last pass they stand where a single pass would have left them.
     """
-    cuda = device.type == "cuda"
     start = (torch.get_rng_state(), np.random.get_state(), random.getstate())  # noqa: NPY002 (the user's global state)
-    start_cuda = torch.cuda.get_rng_state(device) if cuda else None
+    elsewhere = [(device, _device_generator(device).get_rng_state(*_which(device))) for device in devices]
 
     def rewind() -> None:
         torch.set_rng_state(start[0])
         np.random.set_state(start[1])  # noqa: NPY002
         random.setstate(start[2])
-        if start_cuda is not None:
-            torch.cuda.set_rng_state(start_cuda, device)
+        for device, state in elsewhere:
+            _device_generator(device).set_rng_state(state, *_which(device))
 
     yield rewind
+
+
+def _device_generator(device: torch.device) -> Any:
+    """The module of torch that holds the generator of a device: torch.cuda, torch.mps, ..."""
+    return getattr(torch, device.type)
+
+
+def _which(device: torch.device) -> tuple[torch.device, ...]:
+    """The argument that tells devices of one kind apart; mps has one only and takes none."""
+    return () if device.type == "mps" else (device,)
+
+
+def devices_of(tensors: Iterable[Tensor]) -> list[torch.device]:
+    """Give the devices besides the CPU that tensors live on.
+
+    Parameters
+    ----------
+    tensors : iterable of Tensor
+        Parameters of a model.
+
+    Returns
+    -------
+    list of torch.device
+        Each once.
+    """
+    return list({tensor.device for tensor in tensors if not tensor.is_cpu})
 
 
 def call(model: nn.Module, x: Any) -> Any:
@@ -149,7 +174,7 @@ def why_not_at_once(
     """
     scratch = deepcopy(model)
     buffers = {name: buffer.clone() for name, buffer in scratch.named_buffers()}
-    with same_noise(next(iter(stacked.values())).device) as rewind:
+    with same_noise(devices_of(stacked.values())) as rewind:
         with torch.no_grad():
             loss_fn(call(scratch, batch[0]), *batch[1:])
         rewind()
@@ -216,7 +241,7 @@ def gradients_one_by_one(
         If a parameter has a gradient in some members and none in others.
     """
     losses, rows = [], []
-    with same_noise(next(iter(stacked.values())).device) as rewind:
+    with same_noise(devices_of(stacked.values())) as rewind:
         for i, model in enumerate(models):
             if i:
                 rewind()

@@ -263,8 +263,7 @@ class Twins:
 
             return evaluate
 
-        device = next(iter(trainable(self.models[0]).values())).device
-        with lockstep.same_noise(device) as rewind:
+        with lockstep.same_noise(lockstep.devices_of(self.models[0].parameters())) as rewind:
             for i, optimizer in enumerate(self.optimizers):
                 if i:
                     rewind()

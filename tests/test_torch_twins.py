@@ -361,6 +361,7 @@ def test_recorded_twins_hold_every_step_every_loss_and_their_origin(tmp_path, fa
         assert run.step.tolist() == list(range(11))
         np.testing.assert_array_equal(run.metrics["loss"][:10], torch.stack(losses).numpy())
         assert np.isnan(run.metrics["loss"][10]).all()
+        assert run.metrics["learning_rate"][:10].tolist() == [twins.optimizers[0].param_groups[0]["lr"]] * 10
         assert [(m.reference, m.epsilon, m.norm, m.seed, m.noise) for m in run.members[1:]] == [
             (0, 1e-5, "uniform", run.members[1].seed, "common"),
             (0, 1e-5, "uniform", run.members[2].seed, "common"),
