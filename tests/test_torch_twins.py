@@ -380,3 +380,52 @@ def test_twins_are_followed_by_one_recorder_at_a_time(tmp_path):
     with Recorder(tmp_path / "c.h5", twins, quiet=True) as recorder:
         twins.step(*batches(1)[0])
         assert recorder.step == 1
+
+
+def test_batches_of_another_shape_are_judged_anew():
+    data = batches(6, size=16) + batches(2, size=5) + batches(2, size=16)
+    fast, fast_losses = trained(network("gelu"), adam, epsilon=1e-4, vectorize="auto", data=data)
+    slow, slow_losses = trained(network("gelu"), adam, epsilon=1e-4, vectorize=False, data=data)
+    assert len(fast._plans) == 2
+    torch.testing.assert_close(fast_losses, slow_losses, rtol=1e-10, atol=1e-12)
+    for name, values in fast.state.items():
+        torch.testing.assert_close(values, slow.state[name], rtol=1e-9, atol=1e-11)
+
+
+def test_members_that_take_different_paths_need_optimisers_of_their_own():
+    class Routed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.paths = nn.ModuleList([nn.Linear(6, 3), nn.Linear(6, 3)])
+            self.gate = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x):
+            path = self.paths[int(self.gate.item() > 0)]
+            return path(x) + self.gate
+
+    model = Routed().double()
+    options = {"epsilon": 1e-3, "only": ["gate"], "members": 8, "data": batches(2)}
+    with pytest.raises(RuntimeError, match="vectorize=False"):
+        trained(model, adam, vectorize="auto", **options)
+    twins, _ = trained(model, adam, vectorize=False, **options)
+    assert {int(member.gate > 0) for member in twins.models} == {0, 1}
+
+
+def test_inputs_may_be_several_or_named():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+
+        def forward(self, a, b):
+            return self.layer(a + b)
+
+    x, y = batches(1)[0]
+    found = []
+    for given in ((x, 2 * x), {"a": x, "b": 2 * x}):
+        for vectorize in ("auto", False):
+            torch.manual_seed(0)
+            _, losses = trained(Sum().double(), sgd, epsilon=1e-3, vectorize=vectorize, data=[(given, y)])
+            found.append(losses)
+    for losses in found[1:]:
+        torch.testing.assert_close(losses, found[0], rtol=1e-12, atol=0)
