@@ -6,6 +6,7 @@ from made_answers import divergence, exponent
 
 from trajtools import plots
 from trajtools.errors import MissingDependencyError
+from trajtools.plots.curves import floor_curve, orbit_curves
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def test_results_draw_themselves():
 @pytest.mark.parametrize("average", ["mean-log", "log-mean", "rms"])
 def test_there_is_one_thin_curve_per_initial_condition(average):
     growth = divergence(inits=4, copies=3, average=average)
-    curves = plots.orbit_curves(growth)
+    curves = orbit_curves(growth)
     assert curves.shape == (4, len(growth.time))
     first = growth.distances[:3]
     expected = {
@@ -56,14 +57,14 @@ def test_there_is_one_thin_curve_per_initial_condition(average):
 def test_perturbations_at_other_times_are_curves_of_their_own():
     growth = divergence(inits=2, copies=2)
     growth.start[:] = [0, 50, 0, 50]
-    assert len(plots.orbit_curves(growth)) == 4
+    assert len(orbit_curves(growth)) == 4
 
 
 def test_floor_is_the_median_over_the_twins_and_unknown_where_it_is_unknown():
     growth = divergence(inits=3, copies=1)
     growth.floor[:, 1:] = np.array([[1e-13], [2e-13], [4e-13]])
     growth.floor[:, 0] = np.nan
-    floor = plots.floor_curve(growth)
+    floor = floor_curve(growth)
     assert np.isnan(floor[0])
     np.testing.assert_allclose(np.exp(floor[1:]), 2e-13, rtol=1e-12)
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from made_answers import answer, divergence, exponent
 
+from trajtools.plots.words import interval, number, window
 from trajtools.report.demo import demo_page
 from trajtools.report.divergence import MOST_CURVES, divergence_figure, log10_range, shown
 from trajtools.report.markup import Html, join, table, tag
 from trajtools.report.page import facts, page
 from trajtools.report.svg import Figure, nice_ticks
-from trajtools.report.words import interval, number, window
 
 EMPTY = {"meta", "br"}
 

@@ -8,8 +8,8 @@ from typing import Any
 from trajtools.cli.info import run_facts
 from trajtools.errors import DataError
 from trajtools.estimators.twins import twins
+from trajtools.plots.words import interval, number, window
 from trajtools.report.answers import Answer
-from trajtools.report.words import interval, number, window
 from trajtools.results import Divergence, Exponent
 from trajtools.store import Run
 

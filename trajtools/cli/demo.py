@@ -16,9 +16,9 @@ from trajtools.cli.analysis import Choices, head, row
 from trajtools.cli.lyapunov import gather, leave, with_curve
 from trajtools.cli.reading import tell, told
 from trajtools.errors import DataError, RecordingError
+from trajtools.plots.words import kept, number, spread
 from trajtools.report.answers import Answer
 from trajtools.report.demo import demo_page
-from trajtools.report.words import kept, number, spread
 
 PARAMETERS = 83
 BLOCK = 64

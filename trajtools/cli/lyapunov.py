@@ -16,8 +16,8 @@ from trajtools.cli import options
 from trajtools.cli.analysis import Choices, analyse, head, row
 from trajtools.cli.reading import Errors, chosen_runs, debugging, reading, tell, told
 from trajtools.errors import MissingDependencyError, TrajtoolsError
+from trajtools.plots.words import kept, number, spread
 from trajtools.report.answers import Answer
-from trajtools.report.words import kept, number, spread
 from trajtools.results import AVERAGES, to_plain
 
 PROCEDURES = ("danovski2024",)

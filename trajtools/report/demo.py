@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.plots.words import interval, kept, number, spread, window
 from trajtools.report.answers import Answer
 from trajtools.report.divergence import MOST_CURVES, divergence_figure, key, log10_range, shown
 from trajtools.report.markup import Html, table, tag
 from trajtools.report.page import facts, page, section
-from trajtools.report.words import interval, kept, number, spread, window
 
 MEANINGS = {
     "chaotic": "Nearby networks separate exponentially, and go on doing so when they are perturbed later.",

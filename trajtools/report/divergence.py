@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.plots import fitted_line, floor_curve, orbit_curves, saturation
+from trajtools.plots.curves import fitted_line, floor_curve, orbit_curves, saturation
+from trajtools.plots.words import interval, number
 from trajtools.report.markup import Html, tag
 from trajtools.report.svg import Figure
-from trajtools.report.words import interval, number
 from trajtools.results import Divergence, Exponent
 
 # More lines than these cannot be told apart in a figure of this size, and each adds 2 kB to the page.

@@ -1,4 +1,4 @@
-"""Figures with matplotlib, which is loaded when one is drawn and not before."""
+"""Divergence curves with matplotlib, which is loaded when a figure is drawn and not before."""
 
 from __future__ import annotations
 
@@ -6,57 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.errors import MissingDependencyError
-from trajtools.report.words import interval, number
-from trajtools.results import Divergence, Exponent, average_curves, mean_curve
-
-Floats = NDArray[np.float64]
-
-
-def orbit_curves(growth: Divergence) -> Floats:
-    """Return one curve per initial condition and time of perturbation: what the thin lines of the figures show.
-
-    Parameters
-    ----------
-    growth : Divergence
-        With any number of units.
-
-    Returns
-    -------
-    ndarray of float64, shape (C, K + 1)
-        Natural logarithm of the distance, averaged over the copies as the divergence says; NaN after a curve's end.
-    """
-    curves, group, start = average_curves(growth.distances, growth.group, growth.start, growth.average)
-    orbits, inverse = np.unique(np.stack([group, start], axis=1), axis=0, return_inverse=True)
-    if len(orbits) == len(curves):
-        return curves
-    found = [mean_curve(curves[inverse.ravel() == row], np.zeros(1, int).repeat(np.sum(inverse.ravel() == row)))
-             for row in range(len(orbits))]  # fmt: skip
-    return np.array(found)
-
-
-def floor_curve(growth: Divergence) -> Floats:
-    """Return the distance that rounding alone produces, as the median over the units.
-
-    Parameters
-    ----------
-    growth : Divergence
-        With any number of units.
-
-    Returns
-    -------
-    ndarray of float64, shape (K + 1,)
-        Natural logarithm; NaN where the floor is unknown or zero.
-    """
-    floor = np.broadcast_to(growth.floor, growth.distances.shape)
-    found = np.full(floor.shape[1], np.nan)
-    for k in range(floor.shape[1]):
-        known = floor[:, k][floor[:, k] > 0]
-        if known.size:
-            found[k] = np.log(np.median(known))
-    return found
+from trajtools.plots.curves import fitted_line, floor_curve, orbit_curves, saturation
+from trajtools.plots.words import interval, number
+from trajtools.results import Divergence, Exponent
 
 
 def divergence(growth: Divergence, exponent: Exponent | None = None, ax: Any = None) -> Any:
@@ -101,24 +55,6 @@ def divergence(growth: Divergence, exponent: Exponent | None = None, ax: Any = N
     return ax
 
 
-def fitted_line(exponent: Exponent) -> tuple[Floats, Floats] | None:
-    """Return the ends of the fitted line.
-
-    Parameters
-    ----------
-    exponent : Exponent
-        Perhaps without a fit.
-
-    Returns
-    -------
-    (ndarray, ndarray) or None
-        Times and natural logarithms of the distance at both ends; None where nothing was fitted.
-    """
-    ends = np.asarray(exponent.window, dtype=np.float64)
-    line = exponent.intercept + exponent.value * ends
-    return (ends, line) if np.isfinite(ends).all() and np.isfinite(line).all() else None
-
-
 def _draw_fit(ax: Any, growth: Divergence, exponent: Exponent) -> None:
     line = fitted_line(exponent)
     words = f"{number(exponent.value)} {exponent.unit}, {exponent.level:.0%} interval {interval(exponent)}"
@@ -130,25 +66,6 @@ def _draw_fit(ax: Any, growth: Divergence, exponent: Exponent) -> None:
     top = saturation(growth, exponent)
     if np.isfinite(top):
         ax.axhline(np.exp(top), color="0.3", linewidth=1, linestyle="-.", label="fits stop here, below saturation")
-
-
-def saturation(growth: Divergence, exponent: Exponent) -> float:
-    """Return the level above which distances were not fitted, as the median over the initial conditions.
-
-    Parameters
-    ----------
-    growth : Divergence
-        The curves.
-    exponent : Exponent
-        Whose settings say what was taken for saturation.
-
-    Returns
-    -------
-    float
-        Natural logarithm of the distance; NaN where the fit used none.
-    """
-    level = exponent.settings.get("saturation_level")
-    return float(level) if isinstance(level, float | int) else float("nan")
 
 
 def divergences(panels: Sequence[tuple[str, Divergence, Exponent | None]]) -> Any:
