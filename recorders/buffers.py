@@ -78,7 +78,8 @@ def _cuts(offset: int, size: int, width: int, members: int | slice, lead: tuple[
     return pieces
 
 
-Place = tuple[tuple[str, str] | None, tuple[int, ...], list[tuple[np.ndarray, slice | None, tuple[int, ...]]]]
+Stretch = tuple[np.ndarray, Any, tuple[int, ...] | None]
+Place = tuple[tuple[str, str] | None, tuple[int, ...], list[Stretch]]
 
 
 class CopyPlan:
@@ -116,23 +117,17 @@ class CopyPlan:
         -------
         list
             For every array: dtype names if it is made of bits, its flat shape, and its stretches: a view of the tiles
-            with the rows first, the entries (None: all), their shape.
+            with the rows first, an index into the flat array (None: all of it), a shape (None: as it is).
         """
-        return [
-            (
-                bits,
-                flat,
-                [
-                    (
-                        np.moveaxis(tiles[cut.members, cut.chunks, :, cut.columns], -2, 0),
-                        None if len(cuts) == 1 else cut.entries,
-                        cut.shape,
-                    )
-                    for cut in cuts
-                ],
-            )
-            for bits, flat, cuts in self._parts
-        ]
+        return [(bits, flat, [_stretch(tiles, cut, flat) for cut in cuts]) for bits, flat, cuts in self._parts]
+
+
+def _stretch(tiles: np.ndarray, cut: Segment, flat: tuple[int, ...]) -> Stretch:
+    view = np.moveaxis(tiles[cut.members, cut.chunks, :, cut.columns], -2, 0)
+    whole = cut.entries == slice(0, flat[-1])
+    stacked = isinstance(cut.members, slice)
+    index = None if whole else (slice(None), cut.entries) if stacked else cut.entries
+    return view, index, None if len(cut.shape) == len(flat) else cut.shape
 
 
 def copy_state(arrays: Sequence[np.ndarray], places: list[Place], row: int) -> None:
@@ -149,12 +144,10 @@ def copy_state(arrays: Sequence[np.ndarray], places: list[Place], row: int) -> N
     """
     # Every microsecond here is one of the training's.
     for array, (bits, flat_shape, stretches) in zip(arrays, places, strict=True):
-        source = array if bits is None else widen(array, *bits)
-        if len(stretches) > 1:
-            source = source.reshape(flat_shape)
-        for place, entries, shape in stretches:
-            part = source if entries is None else source[..., entries]
-            place[row] = part.reshape(shape)
+        flat = (array if bits is None else widen(array, *bits)).reshape(flat_shape)
+        for place, index, shape in stretches:
+            part = flat if index is None else flat[index]
+            place[row] = part if shape is None else part.reshape(shape)
 
 
 @dataclass

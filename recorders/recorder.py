@@ -111,9 +111,9 @@ class Recorder(Seam):
     not stored. Names and shapes of metrics are fixed by the first `record` that has any (or when the first block is
     written, 64 states or `flush_seconds` later); metrics that are not given are NaN.
 
-    A resumed run goes on from the last committed step L. The state at opening is taken for step L if what the file would
-    hold of it equals what the file holds, bit for bit; else it is stored as L + 1. With ``step=`` it is that step:
-    states up to L, which a training that went back to a checkpoint computes again, are passed over.
+    A resumed run goes on from the last committed step L. The state at opening is taken for step L if what the file
+    would hold of it equals what the file holds, bit for bit; else it is stored as L + 1. With ``step=`` it is that
+    step: states up to L, which a training that went back to a checkpoint computes again, are passed over.
 
     A recorder that is never closed is closed when it is collected or at exit; its run is then marked as interrupted.
 

@@ -55,8 +55,8 @@ class Seam:
         if isinstance(state, Sequence) and state and all(isinstance(one, Mapping) for one in state):
             return list(state)
         raise RecordingError(
-            f"a state is a mapping name -> array or a list of such mappings, one per member; got {type(state).__name__}. "
-            "For torch modules and JAX trees use recorders.torch and recorders.jax"
+            "a state is a mapping name -> array or a list of such mappings, one per member; got "
+            f"{type(state).__name__}. For torch modules and JAX trees use recorders.torch and recorders.jax"
         )
 
     def _host(self, leaves: Sequence[Any]) -> list[np.ndarray] | Pending:

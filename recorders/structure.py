@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache, cached_property
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -17,14 +17,16 @@ from trajtools.store import widen as widen_bits
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
-@cache
-def _name(dtype: Any) -> str:
-    return getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+_NAMES: dict[Any, str] = {}
 
 
 def dtype_name(leaf: Any) -> str:
     """NumPy's name of the dtype of an array of any framework (``torch.bfloat16`` is ``bfloat16``)."""
-    return _name(leaf.dtype)
+    dtype = leaf.dtype
+    name = _NAMES.get(dtype)
+    if name is None:
+        name = _NAMES[dtype] = getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+    return name
 
 
 def common_dtype(names: Iterable[str]) -> str:
@@ -234,7 +236,7 @@ class Structure:
                 self._refuse_names(member, mapping)
             for name, shape, dtype in wanted:
                 leaf = mapping[name]
-                if getattr(leaf, "shape", None) != shape or _name(leaf.dtype) != dtype:
+                if getattr(leaf, "shape", None) != shape or dtype_name(leaf) != dtype:
                     self._refuse(member, name, leaf, shape, dtype)
                 leaves.append(leaf)
         return leaves
@@ -261,6 +263,7 @@ class Structure:
         is_array = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
         came = f"{dtype_name(leaf)} of shape {tuple(leaf.shape)}" if is_array else f"a {type(leaf).__name__}"
         raise ArchitectureError(
-            f"{name!r} of member {member} is {came}; the run was opened with {dtype} of shape {shape}. Record a changed network as a run of its own: "
+            f"{name!r} of member {member} is {came}; the run was opened with {dtype} of shape {shape}. "
+            "Record a changed network as a run of its own: "
             "Recorder(path, state, run=..., mode='a')"
         )

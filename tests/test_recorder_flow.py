@@ -35,6 +35,13 @@ def wait_until(true, seconds=20.0):
         time.sleep(0.01)
 
 
+def record_often(recorder, params, n=100_000, fail=False):
+    for _ in range(n):
+        recorder.record(params, loss=1.0)
+    if fail:
+        raise ZeroDivisionError
+
+
 def committed(path):
     with tt.open(path) as file:
         return file["run"].n_states
@@ -162,8 +169,7 @@ def test_a_full_ring_may_be_an_error(tmp_path, monkeypatch):
     with Recorder(tmp_path / "a.h5", params, writer="thread", on_full="error", buffer_bytes=1) as rec:
         gate.open.clear()
         with pytest.raises(RecordingError, match="all 2 buffers are full"):
-            for _ in range(200):
-                rec.record(params)
+            record_often(rec, params)
         gate.open.set()
     assert committed(tmp_path / "a.h5") == 128
 
@@ -193,8 +199,7 @@ def test_an_error_of_the_writer_surfaces_in_the_loop(tmp_path, monkeypatch, writ
     monkeypatch.setattr(RunWriter, "write", failing)
     rec = Recorder(tmp_path / "a.h5", params, writer=writer)
     with pytest.raises(RecordingError, match="No space left on device"):
-        for _ in range(100_000):
-            rec.record(params, loss=1.0)
+        record_often(rec, params)
     with pytest.raises(RecordingError, match="No space left on device"):
         rec.record(params)
     rec.close()  # told already
@@ -209,7 +214,7 @@ def test_an_error_of_the_writer_that_nobody_saw_surfaces_at_close(tmp_path, monk
 
     monkeypatch.setattr(RunWriter, "write", failing)
     rec = Recorder(tmp_path / "a.h5", network())
-    with pytest.raises(RecordingError, match="last states could not be written: .*No space left"):
+    with pytest.raises(RecordingError, match=r"last states could not be written: .*No space left"):
         rec.close()
 
 
@@ -225,9 +230,7 @@ def test_a_closed_recorder_says_so(tmp_path):
 def test_an_exception_in_the_loop_saves_and_passes(tmp_path):
     params = network()
     with pytest.raises(ZeroDivisionError), Recorder(tmp_path / "a.h5", params) as rec:
-        rec.record(params)
-        rec.record(params)
-        _ = 1 / 0
+        record_often(rec, params, 2, fail=True)
     with tt.open(tmp_path / "a.h5") as file:
         assert file["run"].status == "interrupted"
         assert file["run"].step.tolist() == [0, 1]

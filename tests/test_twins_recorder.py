@@ -103,8 +103,8 @@ def test_an_epsilon_that_the_dtype_swallows_is_refused_with_the_measured_fractio
 
 def test_an_accepted_rounding_is_measured_and_recorded(tmp_path):
     params = {"w": np.full((100, 100), 1.0, np.float32)}
-    # Float32 near 1 is spaced 2**-24 below and 2**-23 above: of Uniform(-1e-7, 1e-7) the part within half a spacing of 0
-    # is lost, (2**-25 + 2**-24) / 2e-7 = 45 %. 20,000 draws: the standard deviation is 0.35 %.
+    # Float32 near 1 is spaced 2**-24 below and 2**-23 above: of Uniform(-1e-7, 1e-7) the part within half a spacing
+    # of 0 is lost, (2**-25 + 2**-24) / 2e-7 = 45 %. 20,000 draws: the standard deviation is 0.35 %.
     twins = perturb(params, 1e-7, 2, 0, allow_rounded=True)
     assert abs(twins.rounded_fraction - (2**-25 + 2**-24) / 2e-7) < 0.02
     Recorder(tmp_path / "a.h5", [params, *twins]).close()
