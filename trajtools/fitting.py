@@ -17,6 +17,7 @@ Ints = NDArray[np.int64]
 SATURATION_MARGIN = float(np.log(50.0))  # e-folds below the knee where fits stop: nonlinear terms are 2 % there
 PASSAGE_MARGIN = float(np.log(1000.0))  # e-folds below the knee that curves pass before they land
 EARLY_SHARE = 0.02  # of the curves may be past saturation at a common stop
+BENT_SHARE = 0.1  # of the curves must bend before anything counts as saturation
 COMMON_SHARE = 0.5  # of the room that the mean growth must use up to a common stop, or the stops are individual
 KNEE_EXCESS = 2.0  # e-folds that a curve must bend above its own chord before it counts as saturating
 FLOOR_MARGIN = float(np.log(3.0))  # e-folds above the rounding floor where points begin to count
@@ -246,15 +247,13 @@ def choose_spans(time: Floats, curves: Floats, floor: Floats, *, single: bool = 
     begin, end, at_floor = usable(curves, floor)
     knee, excess = knees(time, curves, begin, end)
     bent = excess >= KNEE_EXCESS
-    some = end > begin
+    if bent.sum() < BENT_SHARE * max(1, int(np.sum(end > begin))):
+        bent = np.zeros_like(bent)
     height = float(np.median(curves[np.flatnonzero(bent), knee[bent]])) if bent.any() else float("inf")
     level = height - SATURATION_MARGIN
     rule, stop, landing = "end of the record", end - 1, 1
     if bent.any():
         rule, stop, landing = _stops(curves, begin, end, height)
-    elif some.any() and not single:
-        landing = max(1, int(np.median((end - begin)[some])) // 10)
-        stop = end - landing
     if single and rule != "end of the record":
         stop, landing = stop + landing - 1, 1
     return Spans(begin, end, stop, landing, np.where(bent, knee, end), level, rule, int(bent.sum()), at_floor)
@@ -271,8 +270,7 @@ def _stops(curves: Floats, begin: Ints, end: Ints, height: float) -> tuple[str, 
     first = curves[rows, begin[rows]]
     grown, room = float(np.mean(curves[rows, at] - first)), float(np.mean(level - first))
     if grown >= COMMON_SHARE * room:
-        landing = max(1, int(np.median(at - begin[rows])) // 10)
-        return "common", np.minimum(common - landing, end - 1), landing
+        return "common", np.minimum(common, end) - 1, 1
     stop = first_passage(curves, begin, end, height - PASSAGE_MARGIN)
     landing = 1
     while landing < curves.shape[1] // 10:

@@ -132,7 +132,7 @@ class Divergence(Result):
     floor : ndarray of float64, shape (U, K + 1)
         Distance that rounding of the stored weights alone produces; NaN where unknown.
     scale : ndarray of float64, shape (U,)
-        Largest size of the reference on its way (its distance to zero), the room that the twins have; NaN where unknown.
+        Largest distance of the reference to zero on its way, the room that the twins have; NaN where unknown.
     n_references : int
         Number of initial conditions.
     settings : dict

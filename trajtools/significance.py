@@ -196,9 +196,12 @@ def _best_null(y: Floats, mask: Floats, count: Floats, time: Floats) -> Floats:
     step = float(np.min(np.diff(time)))
     scales = np.geomspace(1e-3 * step, 1e2 * float(time[-1] - time[0]), 48)
     powers = np.log1p(time[None, :] / scales[:, None])
-    a = np.concatenate([[0.0], 1.0 / np.geomspace(1e-6 * step, 1e2 * float(time[-1]), 24)])
-    b = np.concatenate([[0.0], 1.0 / np.geomspace(1e-6 * step, 1e2 * float(time[-1]), 24) ** 2])
-    walks = 0.5 * np.log1p(a[:, None, None] * time + b[None, :, None] * time**2).reshape(-1, len(time))
+    drift = 1.0 / np.geomspace(1e-4 * step, 1e2 * float(time[-1]), 64) ** 2
+    # A walk without drift is the power law with alpha = 1/2: only drift alone, and mixtures, are shapes of their own.
+    mixed = np.geomspace(1e-4 * step, 1e2 * float(time[-1]), 20)
+    a = np.concatenate([np.zeros(len(drift)), np.repeat(1.0 / mixed, len(mixed))])
+    b = np.concatenate([drift, np.tile(1.0 / mixed**2, len(mixed))])
+    walks = 0.5 * np.log1p(a[:, None] * time + b[:, None] * time**2)
 
     def cost(shapes: Floats, largest: float | None) -> tuple[Floats, Ints]:
         sx, sxx, sxy = mask @ shapes.T, mask @ (shapes**2).T, y @ shapes.T

@@ -83,7 +83,7 @@ def pairs_l2(a: Any, b: Any, left: Any, right: Any) -> Any:
                         total += d0 * d0
                     out[t, k] = largest * math.sqrt(total)
                 else:
-                    out[t, k] = np.nan if math.isnan(total) else largest
+                    out[t, k] = largest
             else:
                 out[t, k] = math.sqrt(total)
     return out

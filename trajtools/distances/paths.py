@@ -109,7 +109,7 @@ def check_alike(a: Any, b: Any) -> None:
             f"the trajectories have {len(a)} and {len(b)} states; d(t) compares equal times: cut both to the same steps"
         )
     steps = [np.asarray(x.step) for x in (a, b) if hasattr(x, "step")]
-    if len(steps) == 2 and not np.array_equal(*steps):
+    if len(steps) == 2 and not np.array_equal(steps[0], steps[1]):
         raise DataError(
             "the trajectories were recorded at different steps; select the steps that both have (`.window`)"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ class _Copies:
         first = self.members[0]
         return np.asarray(first.step) if hasattr(first, "step") else np.arange(len(first), dtype=np.int64)
 
-    def states(self, rows: slice, members: Iterable[int], columns: slice) -> Any:
+    def states(self, rows: Any, members: Any = None, columns: Any = None) -> Any:
         """Return the states of some members, (t, m, p)."""
         blocks = [rows_of(self.members[m], rows.start, rows.stop)[:, columns] for m in members]
         if len({block.dtype for block in blocks}) > 1:
@@ -205,11 +205,9 @@ def _measure(source: Any, metric: Any, window: tuple[int, int] | None, offset: i
     if offset is not None:
         step = step - step[0] + offset if len(step) else step
     rows = _rows(step, window)
+    # The floor is that of the narrowest format: it is its rounding that the distance shows.
     dtypes = [str(member.dtype) for member in members]
-    dtype = min(
-        dtypes,
-        key=lambda name: ("bfloat16", "float16", "float32").index(name) if "64" not in name and "float" in name else 9,
-    )
+    dtype = next((narrow for narrow in ("float16", "float32") if narrow in dtypes), dtypes[0])
     index = np.arange(1, len(members))
     found = to_references(
         ensemble, index, np.zeros_like(index), metric, rows=rows, dtype=dtype, size=members[0].shape[1]
@@ -259,12 +257,12 @@ def _measure_run(run: Any, metric: Any, window: tuple[int, int] | None) -> _Meas
     settings = {
         "run": run.name,
         "stored": run.stored,
-        "dtype": str(run.dtype),
+        "dtype": str(run.logical_dtype),
         "epsilon": sorted({float(member.epsilon) for member in members if np.isfinite(member.epsilon)}),
         "noise": sorted({member.noise for member in members}),
     }
     if run.stored == "weights":
-        found = to_references(run, twin, of, metric, rows=rows, dtype=str(run.dtype), size=run.n_parameters)
+        found = to_references(run, twin, of, metric, rows=rows, dtype=str(run.logical_dtype), size=run.n_parameters)
         place = np.searchsorted(found.references, of)
         distance, floor, scale = found.distance, found.floor[:, place], found.scale[place]
     else:
@@ -340,9 +338,9 @@ def _assemble(
         own = row.step - row.step[0]
         if not np.array_equal(own, grid[: len(own)]):
             raise DataError(
-                "the twins were perturbed at different steps, and the states were not recorded at equal spacing, so their "
-                ""
-                "times cannot be aligned; record every k-th step, or use `window` to analyse one perturbation at a time"
+                "the twins were perturbed at different steps, and the states were not recorded at equal spacing, so "
+                "their times cannot be aligned; record every k-th step, or use `window` to analyse one perturbation "
+                "at a time"
             )
         distances[u, : len(own)], floor[u, : len(own)] = row.distance, row.floor
     group = np.concatenate([part.group for part in parts])

@@ -91,10 +91,11 @@ def fit(
     epochs = separate_starts(found, level, generator)
     if any(epoch.grows for epoch in epochs) and any(epoch.silent for epoch in epochs):
         return _of_growing(growth, epochs, region, null=null, level=level, rng=rng)
-    rise = (float("nan"), float("nan"))
-    if null is not None and len(found.usable):
+
+    def rise() -> tuple[float, float]:
         # Asked the other way round: is the null the better description, over the whole rise?
-        rise = against_powers(found.curves, found.spans.begin, found.spans.knee, generator, in_favour=True)
+        return against_powers(found.curves, found.spans.begin, found.spans.knee, generator, in_favour=True)
+
     verdict, reasons = judge(found, epochs, rise, null)
     return _exponent(
         found,
@@ -109,7 +110,7 @@ def _of_growing(growth: Divergence, epochs: tuple[Epoch, ...], region: Any, **op
     kept = np.zeros(len(growth.start), dtype=bool)
     for epoch in epochs:
         if not epoch.silent:
-            kept |= (growth.start >= epoch.start) & (growth.start < epoch.until)
+            kept |= (growth.start >= epoch.start) & (growth.start < epoch.early)
     parts = {name: getattr(growth, name)[kept] for name in ("distances", "group", "start", "floor", "scale")}
     part = replace(growth, **parts, n_references=len(np.unique(growth.group[kept])))
     found = fit(part, region, **options)

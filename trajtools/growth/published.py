@@ -45,7 +45,7 @@ def danovski2024(growth: Divergence, *, level: float = 0.95) -> Exponent:
     curves, group, _ = average_curves(growth.distances, growth.group, growth.start, "log-mean")
     labels = np.unique(group)
     length = min(curves.shape[1], LONGEST)
-    windows = [(s, s + w) for s in STARTS for w in WIDTHS if s + w <= length]
+    windows = [(int(s), int(s + w)) for s in STARTS for w in WIDTHS if s + w <= length]
     slope = r2 = intercept = np.full((len(curves), 1), np.nan)
     starts, stops = np.array(windows or [(0, 0)], dtype=np.int64).T
     if windows:

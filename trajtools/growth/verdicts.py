@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from trajtools.growth.measured import Measured
@@ -15,9 +17,10 @@ FEWEST_STEPS = 3  # fitted steps: a line through fewer shows no shape
 
 
 Judgement = tuple[str, tuple[str, ...]]
+Rise = Callable[[], tuple[float, float]]
 
 
-def judge(found: Measured, epochs: tuple[Epoch, ...], rise: tuple[float, float], null: str | None) -> Judgement:
+def judge(found: Measured, epochs: tuple[Epoch, ...], rise: Rise, null: str | None) -> Judgement:
     """Return the verdict and its reasons.
 
     Parameters
@@ -26,8 +29,9 @@ def judge(found: Measured, epochs: tuple[Epoch, ...], rise: tuple[float, float],
         What was fitted.
     epochs : tuple of Epoch
         Separate times of perturbation.
-    rise : (float, float)
-        p-value and mean evidence against the null over the whole rise up to the knee.
+    rise : callable
+        Gives the p-value of the null being the better description of the whole rise up to the knee, and the mean
+        evidence against it; only called where it is needed.
     null : str or None
         The null that was asked for.
 
@@ -55,7 +59,7 @@ def judge(found: Measured, epochs: tuple[Epoch, ...], rise: tuple[float, float],
     gain = float(np.mean(found.gain[some])) if len(some) else 0.0
     steps = float(np.median((found.last - found.first)[some])) if len(some) else 0.0
     if gain < FEWEST_EFOLDS or steps < FEWEST_STEPS:
-        return _too_little(found, gain, steps, rise)
+        return _too_little(found, gain, steps, rise if null is not None else None)
     grown = (
         f"the distance grows by {gain:.1f} e-folds in {_median_time(found):g} {unit}s (median), "
         f"{found.ratio.value:.4g} per {unit}, before it comes within a factor of 100 of saturation"
@@ -164,19 +168,20 @@ def _bounded(found: Measured, tallest: float) -> Judgement:
     return "regular", (f"{stays}{words}: there is no exponential regime in the recorded time",)
 
 
-def _too_little(found: Measured, gain: float, steps: float, rise: tuple[float, float]) -> Judgement:
+def _too_little(found: Measured, gain: float, steps: float, rise: Rise | None) -> Judgement:
     unit = found.growth.time_unit
     rows = found.usable
     whole = found.curves.values[rows, found.spans.knee[rows]] - found.curves.values[rows, found.spans.begin[rows]]
     total = float(np.mean(whole))
-    if total >= FEWEST_EFOLDS and rise[1] < 0 and rise[0] < DECISION:
+    p_null, evidence = rise() if rise is not None and total >= FEWEST_EFOLDS else (1.0, 0.0)
+    if evidence < 0 and p_null < DECISION:
         return "regular", (
             f"the distance grows by {total:.1f} e-folds, and a power law or diffusion describes the growth better than "
             "an "
-            f"exponential does (p = {rise[0]:.3g})",
+            f"exponential does (p = {p_null:.3g})",
         )
     seen = f"only {gain:.1f} e-folds in {steps:g} steps (median) lie between the start and saturation"
-    if np.isfinite(found.spans.level):
+    if np.isfinite(found.spans.level) and np.median((found.spans.end - found.spans.begin)[rows]) >= SHORTEST:
         way = "use a smaller epsilon, so that the growth has more room" if steps >= FEWEST_STEPS else (
             "the separation is faster than the recording, or it is not exponential; record every step and use a "
             "smaller epsilon"

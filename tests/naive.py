@@ -1,0 +1,87 @@
+"""Slow and obvious twins of what the package computes, written from the papers; nothing of ours is imported."""
+
+import math
+
+import numpy as np
+
+
+def distance(a, b, metric):
+    """Distance of two states, entry by entry, in Python floats."""
+    gaps = [abs(float(x) - float(y)) for x, y in zip(a, b, strict=True)]
+    if any(math.isnan(gap) for gap in gaps):
+        return math.nan
+    if metric == "l1":
+        return math.fsum(gaps)
+    if metric == "linf":
+        return max(gaps)
+    square = math.fsum(gap * gap for gap in gaps)
+    return math.sqrt(square / len(gaps) if metric == "rms" else square)
+
+
+def between(a, b, metric):
+    return np.array([distance(x, y, metric) for x, y in zip(a, b, strict=True)])
+
+
+def rounding_floor(state, metric, dtype):
+    """Typical distance of two copies of one state, each rounded by up to half a spacing."""
+    spacing = [float(np.spacing(np.abs(np.asarray(x, dtype)))) for x in state]
+    if metric == "l1":
+        return sum(spacing) / 3
+    if metric == "linf":
+        return max(spacing)
+    square = sum(u * u / 6 for u in spacing)
+    return math.sqrt(square / len(spacing) if metric == "rms" else square)
+
+
+def averaged(distances, average):
+    """One curve of the copies of one initial condition, (C, T) -> (T,)."""
+    curve = []
+    for column in np.asarray(distances).T:
+        if average == "mean-log":
+            curve.append(sum(math.log(d) for d in column) / len(column))
+        elif average == "log-mean":
+            curve.append(math.log(sum(column) / len(column)))
+        else:
+            curve.append(0.5 * math.log(sum(d * d for d in column) / len(column)))
+    return np.array(curve)
+
+
+def line(x, y):
+    """Slope, intercept and R2 of a straight line, by the normal equations."""
+    n = len(x)
+    mx, my = sum(x) / n, sum(y) / n
+    sxx = sum((p - mx) ** 2 for p in x)
+    slope = sum((p - mx) * (q - my) for p, q in zip(x, y, strict=True)) / sxx
+    intercept = my - slope * mx
+    left = sum((q - intercept - slope * p) ** 2 for p, q in zip(x, y, strict=True))
+    total = sum((q - my) ** 2 for q in y)
+    return slope, intercept, 1 - left / total
+
+
+def danovski2024(curves):
+    """Slope and R2 of the best window of each curve, as the loops of Danovski et al. (2024) run over them."""
+    found = []
+    for curve in curves:
+        best = (-math.inf, math.nan)
+        for start in range(0, 101, 5):
+            for width in range(30, 101, 5):
+                if start + width > min(len(curve), 200):
+                    continue
+                slope, _, r2 = line(list(range(start, start + width)), list(curve[start : start + width]))
+                best = max(best, (r2, slope))
+        found.append((best[1], best[0]))
+    return np.array(found)
+
+
+def first_passage(curve, level):
+    for t, value in enumerate(curve):
+        if value >= level:
+            return t
+    return len(curve) - 1
+
+
+def knee(curve):
+    """Point of a curve highest above the chord between its ends, and its height above it."""
+    last = len(curve) - 1
+    above = [y - (curve[0] + (curve[last] - curve[0]) * t / last) for t, y in enumerate(curve)]
+    return int(np.argmax(above)), max(above)

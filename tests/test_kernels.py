@@ -1,0 +1,67 @@
+"""The contract of every kernel of the twins: threads, NaN, inputs, compiled and interpreted."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from trajtools._kernels import distances
+
+PAIRS = (distances.pairs_l1, distances.pairs_l2, distances.pairs_linf)
+LEFT, RIGHT = np.array([0, 2, 1]), np.array([1, 1, 0])
+
+
+@pytest.fixture(params=[np.float64, np.float32], ids=["float64", "float32"])
+def blocks(request):
+    rng = np.random.default_rng(0)
+    return tuple(rng.normal(size=(6, 3, 11)).astype(request.param) for _ in range(2))
+
+
+@pytest.mark.parametrize("kernel", PAIRS, ids=lambda k: k.__name__)
+def test_compiled_equals_interpreted(kernel, blocks):
+    with np.errstate(all="ignore"):
+        assert_allclose(kernel(*blocks, LEFT, RIGHT), kernel.py_func(*blocks, LEFT, RIGHT), rtol=1e-14)
+
+
+def test_rounding_compiled_equals_interpreted(blocks):
+    block = blocks[0].copy()
+    block[0, 0, :4] = [0.0, np.inf, np.nan, 1e-30]
+    compiled = distances.rounding_rows(block, 23, -126)
+    assert_allclose(compiled, distances.rounding_rows.py_func(block, 23, -126), rtol=1e-14)
+    assert np.isfinite(compiled).all()
+
+
+@pytest.mark.parametrize("kernel", PAIRS, ids=lambda k: k.__name__)
+def test_inputs_are_left_unchanged(kernel, blocks):
+    before = [block.copy() for block in blocks]
+    for block in blocks:
+        block.flags.writeable = False
+    kernel(*blocks, LEFT, RIGHT)
+    for block, old in zip(blocks, before, strict=True):
+        assert_array_equal(block, old)
+
+
+@pytest.mark.parametrize("kernel", PAIRS, ids=lambda k: k.__name__)
+def test_threads_change_nothing(kernel, blocks):
+    alone = kernel(*blocks, LEFT, RIGHT)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: kernel(*blocks, LEFT, RIGHT), range(16)):
+            assert_array_equal(found, alone)
+
+
+@pytest.mark.parametrize("kernel", PAIRS, ids=lambda k: k.__name__)
+@pytest.mark.parametrize("place", [0, 5, 10])
+def test_nan_anywhere_is_nan_in_that_row(kernel, blocks, place):
+    a, b = blocks
+    a = a.copy()
+    a[2, 0, place] = np.nan
+    found = kernel(a, b, LEFT, RIGHT)
+    assert np.isnan(found[2, 0])
+    assert np.isfinite(np.delete(found.ravel(), 2 * 3)).all()
+
+
+@pytest.mark.parametrize("kernel", PAIRS, ids=lambda k: k.__name__)
+def test_no_states_and_no_weights_are_no_error(kernel):
+    assert kernel(np.empty((0, 1, 3)), np.empty((0, 1, 3)), np.zeros(1, int), np.zeros(1, int)).shape == (0, 1)
+    assert kernel(np.empty((2, 1, 0)), np.empty((2, 1, 0)), np.zeros(1, int), np.zeros(1, int)).tolist() == [[0], [0]]

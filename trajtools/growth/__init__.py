@@ -1,0 +1,7 @@
+"""From divergence curves to an exponent: the region, the rate, its interval, its null and the verdict."""
+
+from __future__ import annotations
+
+from trajtools.growth.exponent import fit
+
+__all__ = ["fit"]

@@ -1,0 +1,343 @@
+"""The rate of a set of curves over a region, with its error from what is independent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from trajtools.errors import DataError
+from trajtools.fitting import Spans, choose_spans, usable
+from trajtools.results import Divergence, Floats, Ints, average_curves
+from trajtools.significance import DECISION, FEWEST_UNITS, Ratio, power_evidence, resampled_ratio, sign_flip_p
+
+SKIPPED = 8  # one part in so many of the usable time is always skipped, while the perturbation turns to where it grows
+MOST_SKIPPED = 4  # at most one part in so many
+TIME_BLOCKS = 8  # that a single orbit is cut into
+MOST_POINTS = 400  # of a curve that the null is compared on; longer ones are thinned evenly
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Logarithmic curves with their labels.
+
+    Attributes
+    ----------
+    time : ndarray of float64, shape (K + 1,)
+        Time since the perturbation.
+    values : ndarray of float64, shape (C, K + 1)
+        Natural logarithms of distances.
+    group, start : ndarray of int64, shape (C,)
+        Initial condition of each curve, and the step at which it was perturbed.
+    """
+
+    time: Floats
+    values: Floats
+    group: Ints
+    start: Ints
+
+    def __getitem__(self, rows: Ints) -> Curves:
+        """Return some of the curves."""
+        return Curves(self.time, self.values[rows], self.group[rows], self.start[rows])
+
+    @property
+    def cell(self) -> Ints:
+        """Label of each curve's initial condition and start: curves of one cell are copies of each other."""
+        return np.unique(np.stack([self.group, self.start], axis=1), axis=0, return_inverse=True)[1].ravel()
+
+    def gain(self, first: Ints, last: Ints) -> Floats:
+        """Growth of each curve from its first to its last point, zero where there is none; shape (C,)."""
+        rows = np.arange(len(self.values))
+        some = last > first
+        with np.errstate(invalid="ignore"):
+            gain = self.values[rows, np.where(some, last, 0)] - self.values[rows, np.where(some, first, 0)]
+        return np.where(some, gain, 0.0)
+
+    def duration(self, first: Ints, last: Ints) -> Floats:
+        """Time from its first to its last point, zero where there is none; shape (C,)."""
+        return np.asarray(self.time[np.maximum(last, first)] - self.time[first])
+
+    def landed(self, first: Ints, last: Ints, landing: int) -> tuple[Floats, Floats]:
+        """Mean gain and duration, each (C,), between the first and the last `landing` points, pair by pair.
+
+        Curves shorter than twice that many points are measured from their first to their last point.
+        """
+        count = np.where(last - first >= 2 * landing, landing, 1)
+        gain, duration = np.zeros(len(first)), np.zeros(len(first))
+        for k in range(int(count.max(initial=1))):
+            a = np.where(k < count, first + k, first)
+            b = np.where(k < count, np.maximum(last - count + 1 + k, a), first)
+            gain += self.gain(a, b) / count
+            duration += self.duration(a, b) / count
+        return gain, duration
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The curves, what of them was fitted, and the rate that came out.
+
+    Attributes
+    ----------
+    growth : Divergence
+        What was given.
+    curves : Curves
+        Its curves.
+    spans : Spans
+        What of each curve can be used.
+    first, last : ndarray of int64, shape (C,)
+        First and last fitted point of each curve; ``last <= first`` where there is nothing.
+    gain, duration : ndarray of float64, shape (C,)
+        Growth of the logarithm of each curve over its fitted points in e-folds, and the time it took.
+    ratio : Ratio
+        Rate of the whole.
+    unit : str
+        What was resampled: ``"initial conditions"``, ``"starts"``, ``"blocks of time"``, or ``""`` for nothing.
+    p_null, evidence : float
+        p-value against the null, and mean evidence against it, between -1 and 1; NaN without a null.
+    settled : bool
+        Whether the rate was found constant after the common start.
+    """
+
+    growth: Divergence
+    curves: Curves
+    spans: Spans
+    first: Ints
+    last: Ints
+    gain: Floats
+    duration: Floats
+    ratio: Ratio
+    unit: str
+    p_null: float
+    evidence: float
+    settled: bool
+
+    @property
+    def some(self) -> Ints:
+        """Curves of which something was fitted."""
+        return np.flatnonzero(self.last > self.first)
+
+    @property
+    def usable(self) -> Ints:
+        """Curves that have two points above the rounding floor."""
+        return np.flatnonzero(self.spans.end > self.spans.begin)
+
+
+def measure(
+    growth: Divergence, region: str | tuple[float, float], null: str | None, level: float, rng: np.random.Generator
+) -> Measured:
+    """Choose the region and measure the rate.
+
+    Parameters
+    ----------
+    growth : Divergence
+        The curves.
+    region : "auto" or (float, float)
+        As in `trajtools.growth.fit`.
+    null : str or None
+        None: no test.
+    level : float
+        Confidence level.
+    rng : numpy.random.Generator
+        Source of the resampling.
+
+    Returns
+    -------
+    Measured
+        Rate and everything that led to it.
+    """
+    curves = Curves(growth.time, *growth.curves())
+    floor = np.asarray(np.broadcast_to(growth.floor, growth.distances.shape))
+    log_floor, _, _ = average_curves(floor, growth.group, growth.start, growth.average)
+    if isinstance(region, str):
+        if region != "auto":
+            raise DataError(f"region must be 'auto' or two times (start, stop), got {region!r}")
+        single = len(np.unique(curves.group)) < 2 and len(np.unique(curves.start)) < 3
+        spans = choose_spans(curves.time, curves.values, log_floor, single=single)
+        common, settled = _settling(curves, spans)
+        first = np.maximum(spans.begin, common)
+    else:
+        spans, first = _given_region(curves, log_floor, region)
+        settled = True
+    last = np.maximum(spans.last, first - 1)
+    gain, duration = curves.landed(first, last, spans.landing)
+    ratio, unit = rate(curves, first, last, (gain, duration), level=level, rng=rng)
+    p_null, evidence = float("nan"), float("nan")
+    if null is not None:
+        p_null, evidence = against_powers(curves, first, last, rng)
+    return Measured(growth, curves, spans, first, last, gain, duration, ratio, unit, p_null, evidence, settled)
+
+
+def _given_region(curves: Curves, floor: Floats, region: tuple[float, float]) -> tuple[Spans, Ints]:
+    try:
+        low, high = (float(edge) for edge in region)
+    except (TypeError, ValueError):
+        raise DataError(f"region must be 'auto' or two times (start, stop), got {region!r}") from None
+    time = curves.time
+    inside = np.flatnonzero((time >= low) & (time <= high))
+    if len(inside) < 2:
+        raise DataError(
+            f"the region {low:g} to {high:g} holds {len(inside)} of the recorded times ({time[0]:g} to {time[-1]:g}); "
+            "a slope needs two: widen it"
+        )
+    begin, end, at_floor = usable(curves.values, floor)
+    spans = Spans(begin, end, np.minimum(end, inside[-1]) - 1, 1, end, float("inf"), "given", 0, at_floor)
+    return spans, np.maximum(begin, inside[0])
+
+
+def _settling(curves: Curves, spans: Spans) -> tuple[int, bool]:
+    """Find the first point after which the early rate equals the later one within its error (1 % level)."""
+    some = spans.last > spans.begin
+    if not some.any():
+        return 0, True
+    length = int(np.median((spans.last - spans.begin)[some]))
+    begin = int(np.median(spans.begin[some]))
+    if length < 4:
+        return begin, True
+    width = max(1, length // 8)
+    earliest = begin + -(-length // SKIPPED)
+    latest = max(earliest, begin + length // MOST_SKIPPED)
+    compare = _by_orbit if len(np.unique(curves.group)) > 1 else _by_time
+    for shift in range(earliest, latest + 1):
+        gap, error, freedom, later = compare(curves, spans, shift, width)
+        if freedom < 1:
+            return shift, True
+        from scipy.stats import t as student
+
+        if abs(gap) <= float(student.ppf(1 - DECISION / 2, freedom)) * error + 1e-6 * later:
+            return shift, True
+    return latest, False
+
+
+def _by_orbit(curves: Curves, spans: Spans, shift: int, width: int) -> tuple[float, float, int, float]:
+    """Early rate less late rate, its error from the scatter over initial conditions, freedom, size of the late rate."""
+    (g1, t1), (g2, t2) = _piece(curves, spans, shift, shift + width), _piece(curves, spans, shift + width, None)
+    if t1.sum() <= 0 or t2.sum() <= 0:
+        return 0.0, 0.0, 0, 0.0
+    early, late = g1.sum() / t1.sum(), g2.sum() / t2.sum()
+    pull = (g1 - early * t1) / t1.sum() - (g2 - late * t2) / t2.sum()
+    freedom = len(pull) - 1
+    return early - late, float(np.sqrt(np.sum(pull**2) * len(pull) / freedom)), freedom, abs(late)
+
+
+def _by_time(curves: Curves, spans: Spans, shift: int, width: int) -> tuple[float, float, int, float]:
+    """Do the same for a single orbit, with the scatter over the later stretches of time."""
+    edges = [*range(shift, shift + 9 * width, width), None]
+    pieces = [_piece(curves, spans, low or 0, high) for low, high in pairwise(edges)]
+    rates = np.array([g.sum() / t.sum() for g, t in pieces if t.sum() > 0])
+    if len(rates) < 4:
+        return 0.0, 0.0, 0, 0.0
+    late = rates[1:]
+    error = float(late.std(ddof=1) * (1 + 1 / len(late)) ** 0.5)
+    return rates[0] - late.mean(), error, len(late) - 1, abs(float(late.mean()))
+
+
+def _piece(curves: Curves, spans: Spans, low: int, high: int | None) -> tuple[Floats, Floats]:
+    """Gain and time of each initial condition between two points, within what is fitted."""
+    last = np.maximum(spans.last, spans.begin)
+    a = np.clip(low, spans.begin, last)
+    b = last if high is None else np.clip(high, spans.begin, last)
+    _, inverse = np.unique(curves.group, return_inverse=True)
+    return _sums(inverse, curves.gain(a, b)), _sums(inverse, curves.duration(a, b))
+
+
+def _sums(label: Ints, values: Floats) -> Floats:
+    return np.bincount(label, values).astype(np.float64)
+
+
+def rate(
+    curves: Curves,
+    first: Ints,
+    last: Ints,
+    grown: tuple[Floats, Floats],
+    *,
+    level: float,
+    rng: np.random.Generator,
+) -> tuple[Ratio, str]:
+    """Rate of all curves, with the error from what is independent: initial conditions, else starts, else time.
+
+    Parameters
+    ----------
+    curves : Curves
+        The curves.
+    first, last : ndarray of int64, shape (C,)
+        What is fitted.
+    grown : (ndarray, ndarray)
+        Gain and duration of each curve, (C,) each.
+    level : float
+        Confidence level.
+    rng : numpy.random.Generator
+        Source of the resampling.
+
+    Returns
+    -------
+    ratio : Ratio
+        The rate.
+    unit : str
+        What was resampled.
+    """
+    some = np.flatnonzero(last > first)
+    gain, duration, used = grown[0][some], grown[1][some], curves[some]
+    if not len(some):
+        nan = float("nan")
+        return Ratio(nan, nan, (nan, nan), nan, 0), ""
+    if len(np.unique(used.group)) >= 2:
+        return resampled_ratio(gain, duration, used.cell, used.group, level=level, rng=rng), "initial conditions"
+    if len(np.unique(used.start)) >= 3:
+        return resampled_ratio(gain, duration, used.cell, used.start, level=level, rng=rng), "starts"
+    if int(np.median((last - first)[some])) < TIME_BLOCKS:
+        return resampled_ratio(gain, duration, used.cell, used.group, level=level, rng=rng), ""
+    gain, duration, block = _time_blocks(used, first[some], last[some])
+    return resampled_ratio(gain, duration, block, block, level=level, rng=rng), "blocks of time"
+
+
+def _time_blocks(curves: Curves, first: Ints, last: Ints) -> tuple[Floats, Floats, Ints]:
+    """Cut every curve into `TIME_BLOCKS` stretches; the copies of one orbit share them."""
+    edges = np.round(np.linspace(int(first.min()), int(np.median(last)), TIME_BLOCKS + 1)).astype(np.int64)
+    edges[-1] = curves.values.shape[1] - 1
+    cuts = [(np.clip(a, first, last), np.clip(b, first, last)) for a, b in pairwise(edges)]
+    gain = np.concatenate([curves.gain(a, b) for a, b in cuts])
+    duration = np.concatenate([curves.duration(a, b) for a, b in cuts])
+    return gain, duration, np.repeat(np.arange(TIME_BLOCKS), len(first))
+
+
+def against_powers(
+    curves: Curves, first: Ints, last: Ints, rng: np.random.Generator, *, in_favour: bool = False
+) -> tuple[float, float]:
+    """Test the shape of the growth against power laws and diffusion.
+
+    Parameters
+    ----------
+    curves : Curves
+        The curves.
+    first, last : ndarray of int64, shape (C,)
+        What is compared; curves of fewer than four points are left out.
+    rng : numpy.random.Generator
+        Source of the resampling.
+    in_favour : bool
+        Ask the other way round: p-value of "the exponential describes the growth at least as well".
+
+    Returns
+    -------
+    p_value : float
+        By sign flips of the independent contributions: of each initial condition and start, cut into blocks of time
+        where there are too few of them for a p-value below 1 %. NaN where no curve has four points.
+    evidence : float
+        Mean of the contributions, between -1 (the null fits exactly) and 1 (the exponential does).
+    """
+    some = np.flatnonzero(last - first >= 3)
+    if not len(some):
+        return float("nan"), float("nan")
+    orbit = curves[some].cell
+    blocks = max(1, -(-FEWEST_UNITS // (int(orbit.max()) + 1)))
+    thin = max(1, len(curves.time) // MOST_POINTS)
+    a, b = -(-first[some] // thin), last[some] // thin
+    found = power_evidence(curves.time[::thin], curves.values[some][:, ::thin], a, b, blocks)
+    known = np.isfinite(found[:, 0])
+    if not known.any():
+        return float("nan"), float("nan")
+    _, orbit = np.unique(orbit[known], return_inverse=True)
+    copies = np.bincount(orbit)
+    per_orbit = np.stack([np.bincount(orbit, found[known, k]) / copies for k in range(blocks)], axis=1)
+    sign = -1.0 if in_favour else 1.0
+    return sign_flip_p(sign * per_orbit.ravel(), rng=rng), float(per_orbit.sum(axis=1).mean())
