@@ -7,7 +7,7 @@ a generator, no gradient, no write; the trained weights are bit-identical with a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -21,6 +21,7 @@ from recorders import recorder as framework_free
 from recorders.buffers import Pending
 from recorders.opening import member_table
 from recorders.torch_modules import Walk, describe, refuse_sharded, roles, unwrap
+from recorders.torch_optimizers import followed, owns
 from recorders.torch_transfer import HostReader, distances
 from recorders.torch_twins import MARK, Twins, perturb
 from recorders.twins import Twin
@@ -94,7 +95,7 @@ class Recorder(framework_free.Recorder):
         self._updates = self._calls = 0
         self._by_hook = optimizer is not None or isinstance(state, Twins)
         self._owners: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()
-        self._optimizers = _optimizers(optimizer, state)
+        self._optimizers = followed(optimizer, state)
         one = isinstance(state, Twins) or len(self._optimizers) == 1
         self._with_rate = one if learning_rate is None else learning_rate
         if self._with_rate and not self._optimizers:
@@ -171,7 +172,7 @@ class Recorder(framework_free.Recorder):
         size = sum(len(group["params"]) for group in optimizer.param_groups)
         known = self._owners.get(optimizer)
         if known is None or known[0] != size:
-            known = self._owners[optimizer] = size, _owns(optimizer, self._state)
+            known = self._owners[optimizer] = size, owns(optimizer, self._state)
         if known[1]:
             self._after_step(optimizer, args, kwargs)
 
@@ -183,18 +184,37 @@ class Recorder(framework_free.Recorder):
         Parameters
         ----------
         state : torch.nn.Module, list of them, {name: Tensor} or None
-            None: the one that the recorder was opened with.
+            None: the one that the recorder was opened with. With an optimiser it may be given, and changes nothing.
         step : int or None
             Number of updates behind this state; None: one more than the last, see `recorders.Recorder.record`.
         **metrics : float or Tensor
             Numbers, or one per member. Tensors are read, never changed.
+
+        Raises
+        ------
+        ArchitectureError, RecordingError
+            As `recorders.Recorder.record`, and for another state than the one that the optimiser trains.
         """
         self._calls += 1
-        if state is None and not self._by_hook:
+        if self._by_hook:
+            self._refuse_foreign(state)
+            state = None
+        elif state is None:
             state = self._state
         if self._with_rate:
             metrics = {**self._rates(), **metrics}
         super().record(state, step=step, **metrics)
+
+    def _refuse_foreign(self, state: Any) -> None:
+        """Take the state that the hook stores anyway, and no other: two sources of states would mix up the steps."""
+        ours, given = (list(map(id, one if isinstance(one, list | tuple) else [one])) for one in (self._state, state))
+        if isinstance(state, nn.Module):
+            given = [id(unwrap(state))]
+        if state is not None and given != ours:
+            raise RecordingError(
+                "every step of the optimiser stores the state that this recorder was opened with, and record() was "
+                "given another one: call record(**metrics) without a state, or open the recorder without optimizer="
+            )
 
     def _rates(self) -> dict[str, float]:
         """Learning rates of the parameter groups, as they stand."""
@@ -292,44 +312,6 @@ def _with_member(named: dict[str, Any], model: nn.Module) -> Mapping[str, Any]:
     """A mapping that says how the member was made, as the framework-free twins do."""
     mark = getattr(model, MARK, None)
     return named if mark is None else Twin(named, member=mark.member, made=mark.made)
-
-
-def _optimizers(given: Any, state: Any) -> list[Any]:
-    """The optimisers to listen to; checked to train the state."""
-    if isinstance(state, Twins):
-        if given is not None:
-            raise RecordingError("twins tell of their steps by themselves: leave optimizer= out")
-        return list(state.optimizers)
-    if given is None or (isinstance(given, str) and given == "any"):
-        return []
-    found = [_innermost(one) for one in (given if isinstance(given, list | tuple) and given else [given])]
-    for one in found:
-        if not isinstance(one, Optimizer):
-            raise RecordingError(f'optimizer={one!r:.60}: give a torch.optim.Optimizer, a list of them, "any" or None')
-    if not any(_owns(one, state) for one in found):
-        raise ArchitectureError(
-            "the optimiser trains no parameter of this model. Was the model replaced after the optimiser was made? "
-            "Make the optimiser from model.parameters() of the model that is recorded"
-        )
-    return found
-
-
-def _innermost(optimizer: Any) -> Any:
-    """The torch optimiser inside the wrappers of trainers."""
-    while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
-        optimizer = optimizer.optimizer
-    return optimizer
-
-
-def _owns(optimizer: Any, state: Any) -> bool:
-    """Whether the optimiser trains a parameter of the state."""
-    if isinstance(state, Mapping):
-        leaves: Iterable[Any] = state.values()
-    else:
-        models = [state] if isinstance(state, nn.Module) else state
-        leaves = (parameter for model in models for parameter in model.parameters())
-    ours = {id(leaf) for leaf in leaves}
-    return any(id(parameter) in ours for group in optimizer.param_groups for parameter in group["params"])
 
 
 def _provenance(model: nn.Module) -> dict[str, Any]:

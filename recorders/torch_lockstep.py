@@ -260,6 +260,23 @@ def gradients_one_by_one(
     return torch.stack(losses)
 
 
+def clip(stacked: dict[str, Tensor], max_norm: float) -> None:
+    """Scale the gradient of every member down to a norm, as `torch.nn.utils.clip_grad_norm_` does for one model.
+
+    Parameters
+    ----------
+    stacked : dict of str to Tensor, each of shape (M, ...)
+        Parameters of the members, with their gradients.
+    max_norm : float
+        Largest 2-norm over all parameters of a member.
+    """
+    gradients = [values.grad for values in stacked.values() if values.grad is not None]
+    norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
+    factors = (max_norm / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factors.to(gradient).reshape(-1, *[1] * (gradient.ndim - 1)))
+
+
 def scalar(loss: Tensor) -> Tensor:
     """Check that a loss is one number for one member.
 

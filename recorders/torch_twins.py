@@ -107,6 +107,8 @@ class Twins:
         As for `perturb`.
     scheduler_factory : callable or None
         ``scheduler_factory(optimizer)`` -> scheduler; `schedule` steps it.
+    max_norm : float or None
+        Clip the gradient of every member to this 2-norm, as `torch.nn.utils.clip_grad_norm_`.
     vectorize : {"auto", True, False}
         False: every member its own passes and its own optimiser. "auto": all members in one vectorised pass where
         that gives equal members equal bits, which the first batch of every shape is used to find out. True:
@@ -156,6 +158,7 @@ class Twins:
         only: str | Sequence[str] = "weights",
         allow_rounded: bool = False,
         scheduler_factory: Callable[[Any], Any] | None = None,
+        max_norm: float | None = None,
         vectorize: bool | str = "auto",
     ) -> None:
         if vectorize not in (True, False, "auto"):
@@ -168,6 +171,7 @@ class Twins:
         self.members: tuple[Member, ...] = (Member("reference"), *(getattr(copy, MARK).member for copy in copies))
         self.made: dict[str, Any] = getattr(copies[0], MARK).made
         self._loss_fn = loss_fn
+        self._max_norm = max_norm
         self._vectorize = vectorize
         self._plans: dict[Any, tuple[bool, str]] = {}
         self._plan: tuple[bool, str] | None = None
@@ -259,6 +263,8 @@ class Twins:
                 self.optimizers[i].zero_grad()
                 loss = lockstep.scalar(self._loss_fn(lockstep.call(self.models[i], batch[0]), *batch[1:]))
                 loss.backward()
+                if self._max_norm is not None:
+                    nn.utils.clip_grad_norm_(self.models[i].parameters(), self._max_norm)
                 return loss
 
             return evaluate
@@ -283,6 +289,8 @@ class Twins:
                 losses.sum().backward()
             else:
                 losses = lockstep.gradients_one_by_one(self.models, self._loss_fn, stacked, batch)
+        if self._max_norm is not None:
+            lockstep.clip(stacked, self._max_norm)
         self._note(losses.detach())
         optimizer.step()
         return losses.detach()

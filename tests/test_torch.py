@@ -225,6 +225,20 @@ def test_an_optimiser_of_another_model_is_refused(tmp_path):
         opened(tmp_path, network(), optimizer=OPTIMISERS["sgd"](network().parameters()))
 
 
+def test_a_state_given_along_with_an_optimiser_is_not_stored_twice(tmp_path):
+    model = network()
+    optimizer = OPTIMISERS["sgd"](model.parameters())
+    with opened(tmp_path, model, optimizer=optimizer) as recorder:
+        for x, y in batches(3):
+            optimizer.zero_grad()
+            loss = backward(model, x, y)
+            optimizer.step()
+            recorder.record(model, loss=loss)
+        with pytest.raises(RecordingError, match="without a state"):
+            recorder.record(network(), loss=0.0)
+    assert read(tmp_path)[1] == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("optimizer", ["adam", 3, [], [None]])
 def test_what_is_no_optimiser_is_refused(tmp_path, optimizer):
     with pytest.raises(RecordingError, match="optimizer="):

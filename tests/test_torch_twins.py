@@ -234,6 +234,18 @@ def test_an_optimiser_that_mixes_entries_gets_one_for_each_member():
         trained(network(), lbfgs, epsilon=1e-6, vectorize=True)
 
 
+@pytest.mark.parametrize("kind", ["relu", "gelu"])
+def test_gradients_are_clipped_member_by_member_as_torch_does(kind):
+    fast, _ = trained(network(kind), sgd, epsilon=1e-3, vectorize="auto", max_norm=0.1)
+    slow, _ = trained(network(kind), sgd, epsilon=1e-3, vectorize=False, max_norm=0.1)
+    free, _ = trained(network(kind), sgd, epsilon=1e-3, vectorize=False)
+    for name, values in fast.state.items():
+        torch.testing.assert_close(values, slow.state[name], rtol=1e-9, atol=1e-11)
+        assert (values - free.state[name]).abs().max() > 1e-3
+    same, _ = trained(network(kind), sgd, epsilon=0.0, vectorize="auto", max_norm=0.1)
+    assert distances(same).tolist() == [0.0] * 4
+
+
 def test_a_model_that_vmap_cannot_trace_loops_or_is_refused():
     class Branching(nn.Module):
         def __init__(self):

@@ -1,0 +1,94 @@
+"""Which optimisers a recorder listens to, and whether they train what it records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim.optimizer import Optimizer
+
+from recorders.torch_twins import Twins
+from trajtools.store import ArchitectureError, RecordingError
+
+
+def followed(given: Any, state: Any) -> list[Any]:
+    """List the optimisers that a recorder was given, the torch optimisers inside wrappers, checked to train the state.
+
+    Parameters
+    ----------
+    given : torch.optim.Optimizer, list of them, "any" or None
+        As the user gave it.
+    state : torch.nn.Module, list of them, Twins or {name: Tensor}
+        What is recorded.
+
+    Returns
+    -------
+    list of torch.optim.Optimizer
+        Those of the twins where twins are recorded; none for "any" and None.
+
+    Raises
+    ------
+    RecordingError
+        If something is no optimiser, or twins, which tell of their steps by themselves, are given one.
+    ArchitectureError
+        If none of them trains a parameter of the state.
+    """
+    if isinstance(state, Twins):
+        if given is not None:
+            raise RecordingError("twins tell of their steps by themselves: leave optimizer= out")
+        return list(state.optimizers)
+    if given is None or (isinstance(given, str) and given == "any"):
+        return []
+    found = [innermost(one) for one in (given if isinstance(given, list | tuple) and given else [given])]
+    for one in found:
+        if not isinstance(one, Optimizer):
+            raise RecordingError(f'optimizer={one!r:.60}: give a torch.optim.Optimizer, a list of them, "any" or None')
+    if not any(owns(one, state) for one in found):
+        raise ArchitectureError(
+            "the optimiser trains no parameter of this model. Was the model replaced after the optimiser was made? "
+            "Make the optimiser from model.parameters() of the model that is recorded"
+        )
+    return found
+
+
+def innermost(optimizer: Any) -> Any:
+    """Find the torch optimiser inside the wrappers of trainers.
+
+    Parameters
+    ----------
+    optimizer : object
+        An optimiser, or something that holds one as ``.optimizer``.
+
+    Returns
+    -------
+    object
+        The innermost one.
+    """
+    while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def owns(optimizer: Any, state: Any) -> bool:
+    """Say whether an optimiser trains a parameter of a state.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Any.
+    state : torch.nn.Module, list of them or {name: Tensor}
+        What is recorded.
+
+    Returns
+    -------
+    bool
+        True if they share at least one parameter.
+    """
+    if isinstance(state, Mapping):
+        leaves: Iterable[Any] = state.values()
+    else:
+        models = [state] if isinstance(state, nn.Module) else state
+        leaves = (parameter for model in models for parameter in model.parameters())
+    ours = {id(leaf) for leaf in leaves}
+    return any(id(parameter) in ours for group in optimizer.param_groups for parameter in group["params"])
