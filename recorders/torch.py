@@ -21,7 +21,7 @@ from recorders import recorder as framework_free
 from recorders.buffers import Pending
 from recorders.opening import member_table
 from recorders.torch_modules import Walk, describe, refuse_sharded, roles, unwrap
-from recorders.torch_optimizers import followed, owns
+from recorders.torch_optimizers import followed, owns, skipped
 from recorders.torch_transfer import HostReader, distances
 from recorders.torch_twins import MARK, Twins, perturb
 from recorders.twins import Twin
@@ -164,6 +164,8 @@ class Recorder(framework_free.Recorder):
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Store the state that the step has made; the signature is torch's."""
+        if skipped(optimizer):
+            return
         self._updates += 1
         self.advance(self._state)
 

@@ -92,3 +92,21 @@ def owns(optimizer: Any, state: Any) -> bool:
         leaves = (parameter for model in models for parameter in model.parameters())
     ours = {id(leaf) for leaf in leaves}
     return any(id(parameter) in ours for group in optimizer.param_groups for parameter in group["params"])
+
+
+def skipped(optimizer: Any) -> bool:
+    """Say whether a step that has just returned left the weights alone because a gradient was not finite.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        The one that stepped.
+
+    Returns
+    -------
+    bool
+        True for a step that a GradScaler took back. Ordinary optimisers are not called then; fused ones are, and skip
+        the update inside their kernel. On CUDA, asking one of these waits for the step.
+    """
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)

@@ -83,9 +83,11 @@ def test_accumulated_micro_batches_are_one_update(tmp_path):
     np.testing.assert_array_equal(stored, expected)
 
 
-def test_steps_that_a_gradscaler_skips_are_no_updates(tmp_path):
+@pytest.mark.parametrize("fused", [False, True])
+def test_steps_that_a_gradscaler_skips_are_no_updates(tmp_path, fused):
+    # A fused optimiser is called in any case and skips the update by itself.
     model = network()
-    optimizer = OPTIMISERS["sgd"](model.parameters())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=fused)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     expected = [flat(model)]
     with opened(tmp_path, model, optimizer=optimizer):
