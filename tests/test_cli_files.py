@@ -49,7 +49,7 @@ def test_what_is_no_recording_is_refused_in_one_sentence(recorded, tmp_path, com
 
 
 def test_a_missing_file_is_answered_with_those_that_are_there(recorded):
-    assert "holds iris.h5" in call("info", recorded.parent / "irsi.h5", code=1).stderr
+    assert "its folder holds iris.h5" in call("info", recorded.parent / "irsi.h5", code=1).stderr
     assert "did you mean" in call("info", recorded.parent, code=1).stderr
 
 

@@ -149,7 +149,7 @@ def check_is_file(path: Path) -> None:
         raise DataError(f"{path} is a directory{hint}")
     if not path.exists():
         there = sorted(path.parent.glob("*.h5")) if path.parent.is_dir() else []
-        near = f"; {path.parent} holds {', '.join(p.name for p in there[:5])}" if there else ""
+        near = f"; its folder holds {', '.join(p.name for p in there[:5])}" if there else ""
         raise DataError(f"{path} does not exist{near}")
     if path.stat().st_size == 0:
         raise FormatError(f"{path} is empty (0 bytes): nothing was recorded into it")
