@@ -163,7 +163,7 @@ def scaling(folder: Path, repeat: int) -> None:
 
 def large(folder: Path, writer: str) -> None:
     """Run in a process of its own: 1e7 weights, every 10th of 300 steps; prints peaks in states."""
-    state = one(10_000_000)
+    state = {"w": np.full(10_000_000, 0.5, "f4")}
     size = state["w"].nbytes
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     with Recorder(fresh(folder), state, every=10, writer=writer, quiet=True) as recorder:
@@ -192,7 +192,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         folder = Path(scratch)
-        sustained(folder, 640, 3 if options.quick else 9)
+        sustained(folder, 640 if options.quick else 1280, 3 if options.quick else 7)
         blocking(folder, 400 if options.quick else 1600)
         scaling(folder, 1 if options.quick else 3)
         if not options.quick:
