@@ -66,7 +66,7 @@ def from_distances(distances, group=None, *, dt=None, start=None, **options):
     """Twins whose distances (U, T) are given: the reference stays at 1, the twin is off by the distance."""
     distances = np.asarray(distances, dtype=np.float64)
     group = np.arange(len(distances)) if group is None else np.asarray(group)
-    reference = {label: np.zeros((distances.shape[1], 2)) + [1.0, 0.0] for label in np.unique(group)}
+    reference = {label: np.tile([1.0, 0.0], (distances.shape[1], 1)) for label in np.unique(group)}
     listed = []
     for row, label in zip(distances, group, strict=True):
         twin = reference[label].copy()

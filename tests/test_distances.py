@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from trajtools.distances import METRICS, between, find_metric, floor, register_metric
-from trajtools.distances import ensembles, metrics
+from trajtools.distances import METRICS, between, ensembles, find_metric, floor, metrics, register_metric
 from trajtools.distances.ensembles import to_references
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 
@@ -182,7 +181,7 @@ def test_ensemble_read_in_small_blocks_gives_the_same(metric, monkeypatch):
     rng = np.random.default_rng(3)
     states = rng.normal(size=(70, 7, 50))
     twins, reference = np.array([1, 2, 4, 5, 6]), np.array([0, 0, 3, 3, 0])
-    options = dict(rows=slice(2, 69), dtype="float64", size=50)
+    options = {"rows": slice(2, 69), "dtype": "float64", "size": 50}
     whole = to_references(_Members(states), twins, reference, find_metric(metric), **options)
     for u, (i, j) in enumerate(zip(twins, reference, strict=True)):
         assert_allclose(whole.distance[:, u], naive.between(states[2:69, i], states[2:69, j], metric), rtol=1e-13)
@@ -203,7 +202,7 @@ def test_a_metric_that_cannot_be_cut_reads_fewer_rows_and_then_refuses(monkeypat
     states = rng.normal(size=(10, 2, 30))
     own = find_metric(lambda a, b: np.abs(a - b).max(axis=1))
     one, zero = np.array([1]), np.array([0])
-    options = dict(rows=slice(0, 10), dtype="float64", size=30)
+    options = {"rows": slice(0, 10), "dtype": "float64", "size": 30}
     monkeypatch.setattr(ensembles, "BLOCK_BYTES", 8 * 2 * 30 * 3)
     found = to_references(_Members(states), one, zero, own, **options)
     assert_allclose(found.distance[:, 0], np.abs(states[:, 1] - states[:, 0]).max(axis=1), rtol=0)

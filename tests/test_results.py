@@ -24,7 +24,7 @@ def strict(document):
 def test_results_are_json_without_loss(growth):
     back = strict(growth.to_json())
     assert_array_equal(np.array(back["distances"], dtype=float), growth.distances)
-    assert set(back) == {f for f in Divergence.__dataclass_fields__}
+    assert set(back) == set(Divergence.__dataclass_fields__)
     exponent = growth.fit()
     back = strict(exponent.to_json())
     assert back["value"] == exponent.value

@@ -5,9 +5,9 @@ from numpy.testing import assert_allclose
 from trajtools.significance import power_evidence, resampled_ratio, sign_flip_p
 
 
-def ratio(gain, duration, cell, cluster, seed=0, level=0.95):
+def ratio(gain, duration, cell, cluster, seed=0):
     rng = np.random.default_rng(seed)
-    return resampled_ratio(np.array(gain), np.array(duration), np.array(cell), np.array(cluster), level=level, rng=rng)
+    return resampled_ratio(np.array(gain), np.array(duration), np.array(cell), np.array(cluster), level=0.95, rng=rng)
 
 
 def test_rate_weighs_every_step_equally_and_copies_once():

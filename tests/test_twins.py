@@ -31,10 +31,11 @@ def as_run(walks, **more):
     members = tuple(
         Member(f"{i}.{c}", -1 if c == 0 else order.index((i, 0)), np.nan if c == 0 else 0.5) for i, c in order
     )
-    fields = dict(
-        name="made", members=members, step=np.arange(t), n_parameters=p, dtype=states.dtype, stored="weights",
-        logical_dtype=str(states.dtype), time_unit="step", states=lambda rows, m, c: states[rows][:, m][:, :, c],
-    )  # fmt: skip
+    fields = {
+        "name": "made", "members": members, "step": np.arange(t), "n_parameters": p, "dtype": states.dtype,
+        "stored": "weights", "logical_dtype": str(states.dtype), "time_unit": "step",
+        "states": lambda rows, m, c: states[rows][:, m][:, :, c],
+    }  # fmt: skip
     return SimpleNamespace(**(fields | more))
 
 
