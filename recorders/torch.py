@@ -156,11 +156,12 @@ class Recorder(framework_free.Recorder):
     # -- hooks
 
     def _hook_up(self, optimizer: Any) -> None:
-        """Let the optimiser tell of every step."""
+        """Let the optimiser tell of every step; of a compiled step, the hook is left out of the compilation."""
         if isinstance(optimizer, str):
-            self._handles.append(register_optimizer_step_post_hook(self._after_any))
+            self._handles.append(register_optimizer_step_post_hook(torch.compiler.disable(self._after_any)))
         elif optimizer is not None:
-            self._handles.append(self._optimizers[-1].register_step_post_hook(self._after_step))
+            hook = torch.compiler.disable(self._after_step)
+            self._handles.append(self._optimizers[-1].register_step_post_hook(hook))
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Store the state that the step has made; the signature is torch's."""
