@@ -1,4 +1,4 @@
-"""Reading a file that this very process is writing.
+"""Reading a file that carries a writer's mark: one that this very process is writing, or whose writer has died.
 
 HDF5 would make one object of the reader's and the writer's file, so that closing the one leaves the other open.
 Through a file object of our own the reader is independent. HDF5's lock keeps reads and writes of metadata apart, and
@@ -30,7 +30,11 @@ class BesideWriter:
         self._size = os.fstat(self._descriptor).st_size
         head = os.pread(self._descriptor, SIZE, 0)
         block = Superblock.parse(head)
-        self._head = head if block is None else block.released(self._size).encode()
+        self._head = head
+        if block is not None:
+            whole = block.released(self._size)
+            # A writer may have claimed space that it has not filled; it reads as zeros, and nothing committed is there.
+            self._head, self._size = whole.encode(), whole.end
         self._position = 0
 
     def seek(self, offset: int, whence: int = 0) -> int:

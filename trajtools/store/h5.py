@@ -77,6 +77,21 @@ def filters(dataset: h5py.Dataset) -> tuple[int, ...]:
     return tuple(plist.get_filter(i)[0] for i in range(plist.get_nfilters()))
 
 
+def one_line(error: BaseException) -> str:
+    """Give the message of an error without the line breaks that HDF5 puts in.
+
+    Parameters
+    ----------
+    error : BaseException
+        Any.
+
+    Returns
+    -------
+    str
+    """
+    return " ".join(str(error).split())
+
+
 @contextlib.contextmanager
 def in_words(path: Path, doing: str) -> Iterator[None]:
     """Turn what h5py raises into one sentence.
@@ -99,7 +114,7 @@ def in_words(path: Path, doing: str) -> Iterator[None]:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, UnicodeError) as error:
         raise FormatError(
-            f"could not {doing} in {path}: {error}. The file is damaged or was cut short; "
+            f"could not {doing} in {path}: {one_line(error)}. The file is damaged or was cut short; "
             "`trajtools validate` says more, and a file whose writer died is mended by `trajtools repair`."
         ) from error
 

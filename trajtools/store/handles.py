@@ -14,6 +14,7 @@ from trajtools.store.beside import BesideWriter
 from trajtools.store.detach import is_written_here
 from trajtools.store.h5 import in_words
 from trajtools.store.journal import journal_path
+from trajtools.store.liveness import has_live_writer
 from trajtools.store.safety import check_file
 from trajtools.store.superblock import SIGNATURE, SIZE, Superblock
 from trajtools.store.transaction import recover
@@ -126,13 +127,19 @@ def _open(path: Path) -> h5py.File:
     with open(path, "rb") as raw:
         head, size = raw.read(SIZE), os.fstat(raw.fileno()).st_size
     block = check_head(path, head, size)
-    # SWMR reading needs a superblock of version 3, which is what we write; a copy made by another tool may be older.
-    swmr = block is not None and block.version == 3
+    marked = block is not None and block.flags != 0
+    file = _read(path, BesideWriter(path) if marked else path)
+    if marked and not is_written_here(path) and has_live_writer(file):
+        # Only beside a living writer: in SWMR mode HDF5 reads a damaged place again and again, for hours.
+        file.close()
+        file = _read(path, path, swmr=True)
+    return file
+
+
+def _read(path: Path, source: Path | BesideWriter, *, swmr: bool = False) -> h5py.File:
+    options = {"locking": False, "swmr": swmr} if isinstance(source, Path) else {}
     with in_words(path, "open the file"):
-        if block is not None and is_written_here(path):
-            file = h5py.File(BesideWriter(path), "r")
-        else:
-            file = h5py.File(path, "r", swmr=swmr, locking=False)
+        file = h5py.File(source, "r", **options)
     try:
         with in_words(path, "read the head of the file"):
             check_file(file)

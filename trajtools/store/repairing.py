@@ -8,7 +8,7 @@ from pathlib import Path
 
 import h5py
 
-from trajtools.store import handles, safety, structure, transaction
+from trajtools.store import handles, liveness, safety, structure, transaction
 from trajtools.store.superblock import SIZE
 
 
@@ -89,7 +89,7 @@ def repair(path: str | os.PathLike[str]) -> Repair:
     committed: dict[str, int] = {}
 
     def mend(file: h5py.File) -> None:
-        structure.refuse_live_writer(file)
+        liveness.refuse_live_writer(file)
         structure.refuse_truncated(file, size)
         runs = safety.child(file, "runs", h5py.Group)
         for name in runs:

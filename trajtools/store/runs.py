@@ -12,15 +12,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.errors import FormatError, RunNotFoundError, SelectionError
+from trajtools.errors import ArchitectureError, FormatError, RunNotFoundError, SelectionError
 from trajtools.parameters import Member, NodeSet, Parameter
 from trajtools.store import safety, tables
 from trajtools.store.dtypes import promote
 from trajtools.store.h5 import in_words
 from trajtools.store.handles import Handle, shared
+from trajtools.store.liveness import writer_of
 from trajtools.store.states import StoredArray, StoredStates
 from trajtools.store.status import effective_status
-from trajtools.store.structure import writer_of
 
 if TYPE_CHECKING:
     from trajtools.trajectory import Trajectory
@@ -291,6 +291,8 @@ class Run:
                 raise FormatError(
                     f"run {self.name!r} says that {self.n_states} states are committed, {name} holds {dataset.shape[0]}"
                 )
+            if dataset.dtype.str not in ("<f2", "<f4", "<f8", "<u2", "<i8"):
+                raise FormatError(f"{name} of run {self.name!r} is not of a known dtype: {dataset.dtype}")
             safety.check_backed(dataset, self._size, self.n_states)
 
     @property
@@ -321,7 +323,10 @@ class Run:
     def _parameters(self, name: str) -> tuple[Parameter, ...]:
         with self._reading("the table of parameters"):
             found = tables.parameters_from(safety.table(self._dataset(name), self._size, _PARAMETER_FIELDS))
-            tables.check_parameters(found)
+            try:
+                tables.check_parameters(found)
+            except ArchitectureError as error:
+                raise FormatError(f"{self.path}: the table {name} of run {self.name!r} is wrong: {error}") from error
             return found
 
     def _json(self, name: str) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def is_writing(status: str, heartbeat: float, owner: Owner) -> bool:
     bool
         False if the run is finished, its process gone, or the heartbeat older than 60 s.
     """
-    return status == "recording" and time.time() - heartbeat <= STALE_SECONDS and not owner.is_gone()
+    return status == "recording" and abs(time.time() - heartbeat) <= STALE_SECONDS and not owner.is_gone()
 
 
 def effective_status(status: str, heartbeat: float, owner: Owner) -> str:

@@ -11,13 +11,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from trajtools.errors import ArchitectureError, FileBusyError, FormatError
+from trajtools.errors import ArchitectureError, FormatError
 from trajtools.parameters import Member, NodeSet, Parameter
 from trajtools.store import safety, tables
 from trajtools.store.geometry import StreamLayout
 from trajtools.store.h5 import filter_options, set_text
 from trajtools.store.handles import open_checked
-from trajtools.store.status import Owner, is_writing
+from trajtools.store.status import Owner
 from trajtools.store.wholeness import check_committed
 
 FORMAT = "trajtools"
@@ -269,29 +269,6 @@ def check_metrics(shapes: Mapping[str, Sequence[int]], n_members: int) -> dict[s
     return checked
 
 
-def refuse_live_writer(file: h5py.File) -> None:
-    """Refuse to change a file that somebody is writing.
-
-    Parameters
-    ----------
-    file : h5py.File
-        Ours.
-
-    Raises
-    ------
-    FileBusyError
-        If the writer of one of its runs lives.
-    """
-    for name, group in file["runs"].items():
-        status, beat, owner = writer_of(group)
-        if is_writing(status, beat, owner):
-            raise FileBusyError(
-                f"run {name!r} of this file is being recorded by process {owner.process} on {owner.host} "
-                f"(last sign of life {max(0.0, time.time() - beat):.0f} s ago); a file has one writer at a time. "
-                "Record into another file, or close that recorder first."
-            )
-
-
 def refuse_truncated(file: h5py.File, size: int) -> None:
     """Refuse to change a file from which committed states have been cut off.
 
@@ -311,33 +288,6 @@ def refuse_truncated(file: h5py.File, size: int) -> None:
     for group in file["runs"].values():
         if short or safety.attribute(group, "status") == "recording":
             check_committed(group, size)
-
-
-def writer_of(group: h5py.Group) -> tuple[str, float, Owner]:
-    """Read who writes a run.
-
-    Parameters
-    ----------
-    group : h5py.Group
-        Of the run.
-
-    Returns
-    -------
-    status : str
-        As the file says.
-    heartbeat : float
-        In seconds since 1970.
-    owner : Owner
-        The writing process.
-    """
-    beat = group["heartbeat"]
-    owner = Owner(
-        safety.number(beat, "process"),
-        safety.attribute(beat, "host"),
-        safety.attribute(beat, "boot"),
-        safety.number(beat, "started"),
-    )
-    return safety.attribute(group, "status"), float(beat[()]), owner
 
 
 def require_ours(path: Path) -> None:

@@ -180,19 +180,19 @@ def _check_series(found: _Findings, run: Run, size: int) -> None:
                 f"{where}/metrics/{name}",
                 f"must have the shape (T,), (T, {run.n_members}) or (T, {run.n_members}, k), has {dataset.shape}",
             )
-    growing = [n for n in GROWING if n in group] + [f"metrics/{n}" for n in group["metrics"]]
-    for name in growing:
-        with found.noting(f"{where}/{name}"):
-            dataset = group[name]
+    growing = [(group, n) for n in GROWING if n in group] + [(group["metrics"], n) for n in group["metrics"]]
+    for parent, name in growing:
+        with found.noting(f"{parent.name}/{name}"):
+            dataset = safety.child(parent, name, h5py.Dataset)
             found.need(
                 dataset.chunks is not None and dataset.maxshape[0] is None,
-                f"{where}/{name}",
+                f"{parent.name}/{name}",
                 "must be chunked and unlimited along its first axis",
             )
             if dataset.chunks is not None and dataset.shape[0] >= run.n_states:
                 gone = missing_chunks(dataset, run.n_states, size)
                 found.need(
-                    gone == 0, f"{where}/{name}", f"{gone} chunks of the {run.n_states} committed states are gone"
+                    gone == 0, f"{parent.name}/{name}", f"{gone} chunks of the {run.n_states} committed states are gone"
                 )
 
 

@@ -17,12 +17,12 @@ import numpy as np
 
 from trajtools.errors import RecordingError, RunExistsError
 from trajtools.parameters import Member, NodeSet, Parameter
-from trajtools.store import structure, transaction
+from trajtools.store import liveness, structure, transaction
 from trajtools.store.cells import Cells
 from trajtools.store.detach import Detachable
 from trajtools.store.dtypes import stored_dtype
 from trajtools.store.geometry import StreamLayout
-from trajtools.store.h5 import ZSTD, filters, load_zstd
+from trajtools.store.h5 import ZSTD, filters, load_zstd, one_line
 from trajtools.store.handles import release
 from trajtools.store.incoming import Array, Block
 from trajtools.store.resuming import Tail, prepare
@@ -242,7 +242,7 @@ class RunWriter:
         writer.tail, writer._before_block, writer.filtered = found.tail, found.before_block, found.filtered
 
         def take_over(file: h5py.File) -> None:
-            structure.refuse_live_writer(file)
+            liveness.refuse_live_writer(file)
             structure.refuse_truncated(file, os.path.getsize(writer.path))
             group = file["runs"][run]
             structure.set_status(group, "recording")
@@ -430,7 +430,7 @@ class RunWriter:
         self._open_cells()
 
     def _add_run(self, file: h5py.File) -> None:
-        structure.refuse_live_writer(file)
+        liveness.refuse_live_writer(file)
         if self.path.exists():
             structure.refuse_truncated(file, os.path.getsize(self.path))
         if self.run in file["runs"]:
@@ -470,8 +470,8 @@ class RunWriter:
         if isinstance(error, RecordingError):
             return error
         return RecordingError(
-            f"recording into {self.path} stopped: {error}. The {self.committed} states committed before are safe; "
-            "make room or choose another disk, then go on with resume=True."
+            f"recording into {self.path} stopped: {one_line(error)}. The {self.committed} states committed before are "
+            "safe; make room or choose another disk, then go on with resume=True."
         )
 
     def _require_open(self) -> None:
