@@ -34,7 +34,9 @@ class MetricTable:
                 self._shapes[str(name)] = self._allowed(str(name), tuple(shape))
         else:
             names = (declared,) if isinstance(declared, str) else declared or ()
-            self._shapes.update((str(name), None) for name in names)
+            for name in map(str, names):
+                self._allowed(name, ())
+                self._shapes[name] = None
 
     @property
     def fixed(self) -> bool:
@@ -105,7 +107,11 @@ class MetricTable:
         return self.shapes[name] if self.fixed else self._shapes.get(name)
 
     def _allowed(self, name: str, shape: Shape) -> Shape:
-        if shape == () or (len(shape) in (1, 2) and shape[0] == self.n_members and min(shape) > 0):
+        if not name or "/" in name or "\0" in name or name in (".", ".."):
+            allowed = name.replace("/", "_").strip(".") or "metric"
+            raise RecordingError(f"metric {name!r} cannot be named so in a file; call it {allowed!r}")
+        per_member = len(shape) in (1, 2) and shape[0] == self.n_members and min(shape) > 0
+        if shape == () or per_member:
             return shape
         raise RecordingError(
             f"metric {name!r} has shape {shape} per state; with {self.n_members} members it may be a number (), "

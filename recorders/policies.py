@@ -32,7 +32,18 @@ class Every:
         return step % self.k == 0
 
     def count(self, last: int | None) -> int | None:
-        """Number of stored steps in 0 .. `last`; None where the training has no known end."""
+        """Count the stored steps of a training.
+
+        Parameters
+        ----------
+        last : int or None
+            Last step of the training; None where it has no known end.
+
+        Returns
+        -------
+        int or None
+            Number of stored steps in 0 .. `last`; None where there is no end.
+        """
         return None if last is None else last // self.k + 1
 
 
@@ -66,7 +77,18 @@ class LogSpaced:
         return j > 0 and self._at(j - 1) == step
 
     def count(self, last: int | None) -> int | None:
-        """Number of stored steps in 0 .. `last`; None where the training has no known end."""
+        """Count the stored steps of a training.
+
+        Parameters
+        ----------
+        last : int or None
+            Last step of the training; None where it has no known end.
+
+        Returns
+        -------
+        int or None
+            Number of stored steps in 0 .. `last`; None where there is no end.
+        """
         if last is None:
             return None
         steps = {self._at(j) for j in range(bisect_right(range(16 * self.per_decade), last, key=self._at))}
@@ -97,7 +119,18 @@ class AtSteps:
         return step == 0 or step in self._set  # type: ignore[attr-defined]
 
     def count(self, last: int | None) -> int | None:
-        """Number of stored steps in 0 .. `last`, or in all where `last` is None."""
+        """Count the stored steps of a training.
+
+        Parameters
+        ----------
+        last : int or None
+            Last step of the training; None where it has no known end.
+
+        Returns
+        -------
+        int
+            Number of stored steps in 0 .. `last`, or of all that are listed.
+        """
         return len({0, *(s for s in self.steps if last is None or s <= last)})
 
 
@@ -118,7 +151,18 @@ class Chosen:
         return bool(self.choose(step))
 
     def count(self, last: int | None) -> int | None:
-        """None: a function cannot be counted without calling it for every step."""
+        """Count the stored steps of a training.
+
+        Parameters
+        ----------
+        last : int or None
+            Last step of the training; None where it has no known end.
+
+        Returns
+        -------
+        None
+            A function cannot be counted without calling it for every step.
+        """
         return None
 
 

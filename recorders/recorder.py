@@ -215,7 +215,7 @@ class Recorder(Seam):
         try:
             self._open_with(state, opening, step)
         except BaseException:
-            self.close(status="interrupted")
+            Recorder.close(self, status="interrupted")  # an adapter is not whole yet
             raise
 
     def _open_with(self, state: Any, opening: Opening, step: int | None) -> None:

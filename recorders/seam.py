@@ -17,7 +17,7 @@ recorder asks for it through three methods, and never looks at it otherwise:
 ``_read(state) -> list[numpy.ndarray] | Pending``
     `_named` + the selection of `include`/`exclude` + checks of names, shapes and dtypes + `_host`. An adapter that
     has a faster way to its (selected) leaves overrides it; ``self.names`` are the selected names, in order, and
-    ``self._check(names, leaves)`` does the checks.
+    ``self._structure.check(mappings)`` does the checks and gives the leaves.
 ``_device_distances(state) -> numpy.ndarray (M,) | None``
     Only for ``store="distances"``: d of each member to its reference in ``self.metric`` (NaN for references), computed
     where the state lives; None (the default) lets the recorder compute it on the host from `_read`.

@@ -258,6 +258,16 @@ def test_what_is_no_metric_is_refused(tmp_path, value, words):
         rec.record(loss=value)
 
 
+def test_a_metric_that_would_be_a_path_is_refused_and_the_recorder_goes_on(tmp_path):
+    with Recorder(tmp_path / "a.h5", network()) as rec:
+        with pytest.raises(RecordingError, match="'val/loss' cannot be named so in a file; call it 'val_loss'"):
+            rec.record(**{"val/loss": 1.0})
+        rec.record(val_loss=1.0)
+    assert read(tmp_path / "a.h5")["metrics"]["val_loss"].tolist() == [1.0]
+    with pytest.raises(RecordingError, match="call it 'a_b'"):
+        Recorder(tmp_path / "b.h5", network(), metrics=("a/b",))
+
+
 def test_the_shape_of_a_metric_stays(tmp_path):
     with Recorder(tmp_path / "a.h5", [network(0), network(1)]) as rec:
         rec.record(loss=[1.0, 2.0])
