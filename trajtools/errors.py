@@ -59,6 +59,10 @@ class DataError(TrajtoolsError, ValueError):
     """The data cannot be analysed as asked: wrong shape, too short, nothing finite."""
 
 
+class NoNeighborsError(DataError):
+    """No state has a neighbour under this rule."""
+
+
 class UnknownNameError(TrajtoolsError, ValueError):
     """A metric, method or option of this name does not exist; the message lists those that do."""
 

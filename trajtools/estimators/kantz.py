@@ -8,9 +8,11 @@ import numpy as np
 
 from trajtools.errors import DataError
 from trajtools.neighbors.curves import as_divergence, block_edges, check_average, padded, sampling
+from trajtools.neighbors.radii import absolute_radii
 from trajtools.neighbors.rules import NearestK, WithinRadius
-from trajtools.neighbors.search import Strategy, absolute_radii, build, choose, count_left_out, nearest
+from trajtools.neighbors.search import build, count_left_out, nearest
 from trajtools.neighbors.states import Floats, States, is_scaled, prepare
+from trajtools.neighbors.strategy import Strategy, choose
 from trajtools.results import Divergence
 
 
@@ -88,7 +90,7 @@ def kantz(
     >>> bool(abs((s.log_distance[3] - s.log_distance[0]) / 3 - np.log(2)) < 0.05)
     True
     """
-    from trajtools._kernels.divergence import Balls, kantz_rows
+    from trajtools._kernels.balls import Balls, kantz_rows
 
     rule = neighbors or WithinRadius()
     code = check_average(average)
@@ -96,7 +98,7 @@ def kantz(
     states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
     if average == "rms" and is_scaled(states):
         raise DataError(
-            "average='rms' squares the distances, and some numbers of these states are too small or too large for that; "
+            "average='rms' squares the distances, and some numbers of these states are too small or too large for it: "
             "multiply the states by a constant, which shifts the curve by its logarithm"
         )
     radii, lists, strategy, index = _neighborhoods(states, rule)

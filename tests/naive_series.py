@@ -1,0 +1,130 @@
+"""Slow, obvious neighbours and divergence curves, written from the papers. Imports nothing of the package."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def distance(a, b, metric="l2"):
+    steps = [abs(float(p) - float(q)) for p, q in zip(a, b, strict=True)]
+    if metric == "l1":
+        return sum(steps)
+    if metric == "linf":
+        return max(steps)
+    return math.sqrt(sum(s * s for s in steps))
+
+
+def distances(x, metric="l2"):
+    return np.array([[distance(a, b, metric) for b in x] for a in x])
+
+
+def followable(x, horizon):
+    good = [bool(np.all(np.isfinite(row))) for row in x]
+    return [i + horizon < len(x) and all(good[i : i + horizon + 1]) for i in range(len(x))]
+
+
+def allowed(i, j, usable, theiler):
+    return i != j and abs(i - j) >= theiler and usable[i] and usable[j]
+
+
+def nearest(x, k, theiler, horizon=0, *, metric="l2"):
+    """Lists of (distance, time), nearest first, and the number of ordered pairs at zero."""
+    usable = followable(x, horizon)
+    lists, zeros = [], 0
+    for i in range(len(x)):
+        found = []
+        for j in range(len(x)):
+            if allowed(i, j, usable, theiler):
+                d = distance(x[i], x[j], metric)
+                if d > 0:
+                    found.append((d, j))
+                else:
+                    zeros += 1
+        lists.append(sorted(found)[:k])
+    return lists, zeros
+
+
+def rosenstein(x, k, theiler, horizon, *, metric="l2"):
+    """Mean over the pairs of the logarithm of their distance, and how many pairs there were at each step."""
+    lists, _ = nearest(x, k, theiler, horizon, metric=metric)
+    logs = [[] for _ in range(horizon + 1)]
+    for i, found in enumerate(lists):
+        for _, j in found:
+            for step in range(horizon + 1):
+                d = distance(x[i + step], x[j + step], metric)
+                if d > 0:
+                    logs[step].append(math.log(d))
+    return np.array([math.fsum(v) / len(v) if v else math.nan for v in logs]), [len(v) for v in logs]
+
+
+def inside(values, average):
+    """Average of the distances in one neighbourhood, as a logarithm; None where there is none."""
+    if average == "mean-log":
+        logs = [math.log(v) for v in values if v > 0]
+        return math.fsum(logs) / len(logs) if logs else None
+    power = 2 if average == "rms" else 1
+    mean = math.fsum(v**power for v in values) / len(values)
+    return math.log(mean) / power if mean > 0 else None
+
+
+def kantz(x, radius, theiler, horizon, *, metric="l2", average="log-mean", least=1):
+    """Mean over the states of the averaged distance to their ball, and how many states had one."""
+    usable = followable(x, horizon)
+    curves, pairs = [], 0
+    for i in range(len(x)):
+        ball = [
+            j for j in range(len(x)) if allowed(i, j, usable, theiler) and 0 < distance(x[i], x[j], metric) <= radius
+        ]
+        if not usable[i] or len(ball) < least:
+            continue
+        pairs += len(ball)
+        curves.append(
+            [inside([distance(x[i + s], x[j + s], metric) for j in ball], average) for s in range(horizon + 1)]
+        )
+    mean = []
+    for step in range(horizon + 1):
+        known = [c[step] for c in curves if c[step] is not None]
+        mean.append(math.fsum(known) / len(known) if known else math.nan)
+    return np.array(mean), len(curves), pairs
+
+
+def rationed(rings, cap):
+    """At most `cap` of the members of some rings, in order: equal shares of what is left, evenly spaced.
+
+    Returns the chosen members of each ring.
+    """
+    chosen, left = [], cap
+    for at, members in enumerate(rings):
+        share = min(len(members), left // (len(rings) - at))
+        left -= share
+        chosen.append([m for t, m in enumerate(members) if (t * share) % len(members) < share] if members else [])
+    return chosen
+
+
+def capped_kantz(x, radii, *, theiler, horizon, cap, order, metric="l2"):
+    """Log of the mean, over at most `cap` neighbours, ring by ring weighted with the rings' true sizes.
+
+    `order` is the order in which the states are searched.
+    """
+    usable = followable(x, horizon)
+    sums = np.zeros((len(radii), horizon + 1))
+    counts = np.zeros(len(radii))
+    for i in range(len(x)):
+        rings = [[] for _ in radii]
+        for j in order:
+            d = distance(x[i], x[j], metric) if allowed(i, j, usable, theiler) else 0.0
+            if 0 < d <= radii[-1]:
+                rings[next(b for b, r in enumerate(radii) if d <= r)].append(j)
+        chosen = rationed(rings, cap)
+        size, total = 0, np.zeros(horizon + 1)
+        for b in range(len(radii)):
+            if chosen[b]:
+                followed = [[distance(x[i + s], x[j + s], metric) for s in range(horizon + 1)] for j in chosen[b]]
+                total += np.mean(followed, axis=0) * len(rings[b])
+                size += len(rings[b])
+            if size:
+                sums[b] += np.log(total / size)
+                counts[b] += 1
+    return sums / counts[:, None]

@@ -1,0 +1,315 @@
+"""How the neighbourhoods of states grow. See trajtools.estimators.kantz.
+
+Neighbours are sorted into rings by the smallest radius that holds them, followed once, and cumulated over the rings.
+Sums of logarithms are kept as products; see trajtools._kernels.divergence.
+"""
+
+# Arrays go one by one into what is called for every pair: numba copies a tuple of them at each call, which made the
+# searches three times slower.
+# ruff: noqa: PLR0917
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange
+
+from trajtools._kernels._jit import kernel
+from trajtools._kernels.buckets import BUCKET, L2, STACK
+from trajtools._kernels.divergence import LN2, TERMS, follow, multiply, renormalise
+from trajtools._kernels.neighbors import ball
+
+MEAN_LOG, LOG_MEAN, RMS = 0, 1, 2
+
+
+class Rings(NamedTuple):
+    """Work space of one block: the neighbours of one state, by the smallest radius that holds them, and their sums."""
+
+    near: np.ndarray
+    gap: np.ndarray
+    ring: np.ndarray
+    sizes: np.ndarray
+    taken: np.ndarray
+    seen: np.ndarray
+    totals: np.ndarray
+    powers: np.ndarray
+    zeros: np.ndarray
+    weighted: np.ndarray
+    weights: np.ndarray
+
+
+class Sums(NamedTuple):
+    """Sums of one block: logarithms as they are, or as products of mantissas and exponents; views as integers."""
+
+    logs: np.ndarray
+    product: np.ndarray
+    exponent: np.ndarray
+    zeros: np.ndarray
+    held: np.ndarray
+    mean: np.ndarray
+    mean_bits: np.ndarray
+    split: np.ndarray
+    mantissas: np.ndarray
+
+
+class Balls(NamedTuple):
+    """What is asked: radii or ready lists of neighbours, and how to average over them."""
+
+    lists: np.ndarray
+    limits: np.ndarray
+    lags: np.ndarray
+    theiler: int
+    horizon: int
+    average: int
+    cap: int
+    least: int
+
+
+@kernel()
+def ration(rings: Any, cap: Any, count: Any) -> Any:
+    """Leave at most `cap` of the neighbours: each ring in turn gets an equal share of what is left, evenly spaced."""
+    left = cap
+    n_rings = rings.sizes.shape[0]
+    whole = True
+    for b in range(n_rings):
+        rings.seen[b] = 0
+        rings.taken[b] = rings.sizes[b]
+        if cap > 0:
+            rings.taken[b] = min(rings.sizes[b], left // (n_rings - b))
+            left -= rings.taken[b]
+            whole &= rings.taken[b] == rings.sizes[b]
+    if whole:
+        return
+    for m in range(count):
+        b = rings.ring[m]
+        if (rings.seen[b] * rings.taken[b]) % rings.sizes[b] >= rings.taken[b]:
+            rings.ring[m] = -1
+        rings.seen[b] += 1
+
+
+@kernel()
+def add_gaps(total: Any, gaps: Any, metric: Any, average: Any) -> Any:
+    """Add the distances of one pair, or their squares, to the sums of a ring."""
+    if average == LOG_MEAN:
+        if metric == L2:
+            for k in range(total.shape[0]):
+                total[k] += np.sqrt(gaps[k])
+        else:
+            for k in range(total.shape[0]):
+                total[k] += gaps[k]
+    elif metric == L2:
+        for k in range(total.shape[0]):
+            total[k] += gaps[k]
+    else:
+        for k in range(total.shape[0]):
+            total[k] += gaps[k] * gaps[k]
+
+
+@kernel()
+def gather(index: Any, balls: Any, rings: Any, time: Any, bucket: Any, stack: Any) -> Any:
+    """Find the neighbours of one state and the ring of each; their number, and whether one was at zero."""
+    if balls.lists.shape[0] > 0:
+        count = 0
+        while count < balls.lists.shape[1] and balls.lists[time, count] >= 0:
+            rings.near[count] = balls.lists[time, count]
+            rings.ring[count] = 0
+            count += 1
+        rings.sizes[0] = count
+        return count, False
+    n_rings = balls.limits.shape[0]
+    widest = balls.limits[n_rings - 1]
+    count, repeat = ball(index, time, balls.theiler, widest, bucket, rings.near, rings.gap, stack)
+    for b in range(n_rings):
+        rings.sizes[b] = 0
+    for m in range(count):
+        b = 0
+        for r in range(n_rings - 1):
+            b += rings.gap[m] > balls.limits[r]
+        rings.ring[m] = b
+        rings.sizes[b] += 1
+    return count, repeat
+
+
+@kernel()
+def sum_rings(
+    index: Any, balls: Any, rings: Any, time: Any, count: Any, gaps: Any, bits: Any, split: Any, mantissas: Any
+) -> Any:
+    """Follow the neighbours of one state and sum over each ring; the number that could not be followed."""
+    metric = index.metric
+    width = gaps.shape[0]
+    rings.totals[:] = 1.0 if balls.average == MEAN_LOG else 0.0
+    rings.powers[:] = 0
+    rings.zeros[:] = 0
+    missing = 0
+    followed = 0
+    for m in range(count):
+        b = rings.ring[m]
+        if b < 0:
+            continue
+        followed += 1
+        if not follow(gaps, time, rings.near[m], balls.lags, index.matrix, metric, width, balls.horizon):
+            missing += 1
+            rings.sizes[b] -= 1
+            rings.taken[b] -= 1
+        elif balls.average == MEAN_LOG:
+            multiply(rings.totals[b], rings.powers[b], rings.zeros[b], bits, mantissas, split)
+            if followed % TERMS == 0:
+                for r in range(rings.sizes.shape[0]):
+                    renormalise(rings.totals[r], rings.powers[r])
+        else:
+            add_gaps(rings.totals[b], gaps, metric, balls.average)
+    return missing
+
+
+@kernel()
+def add_ring(metric: Any, balls: Any, rings: Any, b: Any) -> Any:
+    """Add the sums of ring b, weighted with its true size, to those of the rings inside it; return that size."""
+    if rings.taken[b] == 0:
+        return 0
+    share = rings.sizes[b] / rings.taken[b]
+    half = 0.5 if metric == L2 else 1.0
+    for k in range(balls.horizon + 1):
+        if balls.average == MEAN_LOG:
+            logs = rings.powers[b, k] * LN2 + np.log(rings.totals[b, k])
+            rings.weighted[k] += share * half * logs
+            rings.weights[k] += share * (rings.taken[b] - rings.zeros[b, k])
+        else:
+            rings.weighted[k] += share * rings.totals[b, k]
+    return rings.sizes[b]
+
+
+@kernel()
+def make_rings(n_times: Any, n_rings: Any, width: Any) -> Any:
+    """Work space for one block of references."""
+    return Rings(
+        np.empty(n_times, dtype=np.int64),
+        np.empty(n_times),
+        np.empty(n_times, dtype=np.int64),
+        np.zeros(n_rings, dtype=np.int64),
+        np.zeros(n_rings, dtype=np.int64),
+        np.zeros(n_rings, dtype=np.int64),
+        np.zeros((n_rings, width)),
+        np.zeros((n_rings, width), dtype=np.int64),
+        np.zeros((n_rings, width), dtype=np.int64),
+        np.zeros(width),
+        np.zeros(width),
+    )
+
+
+@kernel()
+def make_sums(n_rings: Any, width: Any) -> Any:
+    """Sums of a block before its first reference."""
+    mean = np.ones(width)
+    split = np.ones(width)
+    return Sums(
+        np.zeros((n_rings, width)),
+        np.ones((n_rings, width)),
+        np.zeros((n_rings, width), dtype=np.int64),
+        np.zeros((n_rings, width), dtype=np.int64),
+        np.zeros(n_rings, dtype=np.int64),
+        mean,
+        mean.view(np.int64),
+        split,
+        split.view(np.int64),
+    )
+
+
+@kernel()
+def _close_reference(balls: Any, metric: Any, rings: Any, sums: Any, pairs: Any, skipped: Any) -> Any:
+    """Take the logarithm of one state's averages, radius by radius, into the sums of the block."""
+    rings.weighted[:] = 0.0
+    rings.weights[:] = 0.0
+    size = 0
+    for b in range(rings.sizes.shape[0]):
+        size += add_ring(metric, balls, rings, b)
+        if size < balls.least:
+            skipped[b] += 1
+            continue
+        pairs[b] += size
+        if balls.average == MEAN_LOG:
+            for k in range(balls.horizon + 1):
+                if rings.weights[k] > 0.0:
+                    sums.logs[b, k] += rings.weighted[k] / rings.weights[k]
+                else:
+                    sums.zeros[b, k] += 1
+        else:
+            for k in range(sums.mean.shape[0]):
+                sums.mean[k] = rings.weighted[k] / size
+            multiply(sums.product[b], sums.exponent[b], sums.zeros[b], sums.mean_bits, sums.mantissas, sums.split)
+        sums.held[b] += 1
+
+
+@kernel()
+def _close_block(balls: Any, sums: Any, logs: Any, counts: Any) -> Any:
+    """Take the logarithms of a block's products."""
+    half = 0.5 if balls.average == RMS else 1.0
+    for b in range(logs.shape[0]):
+        for k in range(logs.shape[1]):
+            logs[b, k] = sums.logs[b, k] + half * (sums.exponent[b, k] * LN2 + np.log(sums.product[b, k]))
+            counts[b, k] = sums.held[b] - sums.zeros[b, k]
+
+
+@kernel()
+def _kantz_block(
+    index: Any,
+    balls: Any,
+    first: Any,
+    last: Any,
+    width: Any,
+    logs: Any,
+    counts: Any,
+    pairs: Any,
+    skipped: Any,
+    repeats: Any,
+) -> Any:
+    """Sums over the references first .. last, for every radius; the number of pairs that could not be followed."""
+    n_rings = balls.limits.shape[0]
+    rings = make_rings(index.usable.shape[0], n_rings, width)
+    sums = make_sums(n_rings, width)
+    stack = np.empty(STACK, dtype=np.int64)
+    bucket = np.empty(BUCKET)
+    gaps = np.ones(width)
+    bits = gaps.view(np.int64)
+    missing = 0
+    references = 0
+    for i in range(first, last):
+        if not index.usable[i]:
+            continue
+        n, repeats[i] = gather(index, balls, rings, i, bucket, stack)
+        ration(rings, balls.cap, n)
+        missing += sum_rings(index, balls, rings, i, n, gaps, bits, sums.split, sums.mantissas)
+        _close_reference(balls, index.metric, rings, sums, pairs, skipped)
+        references += 1
+        if references % TERMS == 0:
+            for b in range(n_rings):
+                renormalise(sums.product[b], sums.exponent[b])
+    _close_block(balls, sums, logs, counts)
+    return missing
+
+
+@kernel(parallel=True)
+def kantz_rows(index: Any, balls: Any, edges: Any, width: Any) -> Any:
+    """One row per block of references and radius: sums of logs, references in them, pairs, references skipped."""
+    n_blocks = edges.shape[0] - 1
+    n_rings = balls.limits.shape[0]
+    logs = np.zeros((n_blocks, n_rings, balls.horizon + 1))
+    counts = np.zeros((n_blocks, n_rings, balls.horizon + 1), dtype=np.int64)
+    pairs = np.zeros((n_blocks, n_rings), dtype=np.int64)
+    skipped = np.zeros((n_blocks, n_rings), dtype=np.int64)
+    missing = np.zeros(n_blocks, dtype=np.int64)
+    repeats = np.zeros(index.usable.shape[0], dtype=np.bool_)
+    for block in prange(n_blocks):
+        missing[block] = _kantz_block(
+            index,
+            balls,
+            edges[block],
+            edges[block + 1],
+            width,
+            logs[block],
+            counts[block],
+            pairs[block],
+            skipped[block],
+            repeats,
+        )
+    return logs, counts, pairs, skipped, missing, repeats

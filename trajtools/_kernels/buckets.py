@@ -1,0 +1,182 @@
+"""States in buckets, in the order of a search, and a balanced k-d tree over them. See trajtools.neighbors.
+
+Points lie in buckets of `BUCKET` lanes, one coordinate after the other: `leaves[leaf, coordinate, lane]`. Lanes that
+hold no point are +inf, so no distance to them passes a test. Node 1 is the root, node n has the children 2n and
+2n + 1, the last half of the nodes are the leaves. `gap` is the distance, squared where the metric is Euclidean.
+"""
+
+# Arrays go one by one into what is called for every pair: numba copies a tuple of them at each call, which made the
+# searches three times slower.
+# ruff: noqa: PLR0917
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange
+
+from trajtools._kernels._jit import kernel
+
+BUCKET = 8
+# L2_SCALED is L2 for numbers whose squares would overflow or vanish; its gaps are distances, not squares.
+L1, L2, LINF, L2_SCALED, PRECOMPUTED = 1, 2, 3, 4, 5
+BRUTE, SWEEP, TREE, MATRIX = 0, 1, 2, 3
+# Larger than every gap between finite points, smaller than the gap to an empty lane.
+FAR = 1.7976931348623157e308
+STACK = 128
+_SERIAL_LEVELS = 3
+_SPREAD_SAMPLE = 64
+
+
+class Index(NamedTuple):
+    """What a search reads; which arrays are filled depends on `kind`."""
+
+    kind: int
+    metric: int
+    axis: int
+    leaves: np.ndarray
+    times: np.ndarray
+    slots: np.ndarray
+    boxes: np.ndarray
+    flat: np.ndarray
+    matrix: np.ndarray
+    usable: np.ndarray
+
+
+@kernel()
+def _swap(points: Any, order: Any, i: Any, j: Any) -> Any:
+    for c in range(points.shape[1]):
+        held = points[i, c]
+        points[i, c] = points[j, c]
+        points[j, c] = held
+    time = order[i]
+    order[i] = order[j]
+    order[j] = time
+
+
+@kernel()
+def _select(points: Any, order: Any, start: Any, stop: Any, nth: Any, axis: Any) -> Any:
+    """Order the rows so that the nth is in its sorted place along one axis (Hoare; equal keys split evenly)."""
+    low = start
+    high = stop - 1
+    while high > low:
+        a = points[low, axis]
+        b = points[(low + high) >> 1, axis]
+        c = points[high, axis]
+        pivot = max(min(a, b), min(max(a, b), c))
+        i = low
+        j = high
+        while i <= j:
+            while points[i, axis] < pivot:
+                i += 1
+            while points[j, axis] > pivot:
+                j -= 1
+            if i <= j:
+                _swap(points, order, i, j)
+                i += 1
+                j -= 1
+        if nth <= j:
+            high = j
+        elif nth >= i:
+            low = i
+        else:
+            return
+
+
+@kernel()
+def _longest_axis(points: Any, start: Any, stop: Any) -> Any:
+    """Axis along which some rows spread most, and whether they spread at all; judged by a sample of the rows."""
+    longest = 0
+    spread = 0.0
+    stride = max(1, (stop - start) // _SPREAD_SAMPLE)
+    for c in range(points.shape[1]):
+        low = points[start, c]
+        high = low
+        for p in range(start + 1, stop, stride):
+            v = points[p, c]
+            low = v if v < low else low
+            high = v if v > high else high
+        if high - low > spread:
+            spread = high - low
+            longest = c
+    return longest
+
+
+@kernel()
+def _subtree(points: Any, order: Any, top: Any, top_level: Any, end_level: Any, depth: Any) -> Any:
+    """Put the medians of one subtree in place, down to a level, depth first."""
+    n = points.shape[0]
+    stack = np.empty(STACK, dtype=np.int64)
+    levels = np.empty(STACK, dtype=np.int64)
+    stack[0] = top
+    levels[0] = top_level
+    count = 1
+    while count > 0:
+        count -= 1
+        node = stack[count]
+        level = levels[count]
+        first = (node << (depth - level)) - (1 << depth)
+        last = ((node + 1) << (depth - level)) - (1 << depth)
+        start = (n * first) >> depth
+        stop = (n * last) >> depth
+        _select(points, order, start, stop, (n * ((first + last) >> 1)) >> depth, _longest_axis(points, start, stop))
+        if level + 1 < end_level:
+            for side in range(2):
+                stack[count + side] = 2 * node + 1 - side
+                levels[count + side] = level + 1
+            count += 2
+
+
+@kernel(parallel=True)
+def sort_tree(points: Any, order: Any, depth: Any) -> Any:
+    """Reorder rows and times in place into 2**depth leaves, every node split at the median of its longest axis."""
+    serial = min(_SERIAL_LEVELS, depth)
+    if serial > 0:
+        _subtree(points, order, 1, 0, serial, depth)
+    if depth > serial:
+        for part in prange(1 << serial):
+            _subtree(points, order, (1 << serial) + part, serial, depth, depth)
+
+
+@kernel()
+def bound_tree(leaves: Any, counts: Any) -> Any:
+    """Boxes (nodes, 2, d) of all nodes from the leaves up, and which hold one point only (or copies of it)."""
+    n_leaves, d = leaves.shape[0], leaves.shape[1]
+    boxes = np.empty((2 * n_leaves, 2, d))
+    flat = np.ones(2 * n_leaves, dtype=np.bool_)
+    for leaf in range(n_leaves):
+        for c in range(d):
+            low = leaves[leaf, c, 0]
+            high = low
+            for k in range(1, counts[leaf]):
+                v = leaves[leaf, c, k]
+                low = v if v < low else low
+                high = v if v > high else high
+            boxes[n_leaves + leaf, 0, c] = low
+            boxes[n_leaves + leaf, 1, c] = high
+            flat[n_leaves + leaf] &= low == high
+    for node in range(n_leaves - 1, 0, -1):
+        for c in range(d):
+            boxes[node, 0, c] = min(boxes[2 * node, 0, c], boxes[2 * node + 1, 0, c])
+            boxes[node, 1, c] = max(boxes[2 * node, 1, c], boxes[2 * node + 1, 1, c])
+            flat[node] &= boxes[node, 0, c] == boxes[node, 1, c]
+    return boxes, flat
+
+
+@kernel()
+def fill_leaves(points: Any, order: Any, starts: Any, n_times: Any) -> Any:
+    """Copy rows into buckets; `starts` (leaves + 1) bounds them. Return leaves, times and the slot of every time."""
+    d = points.shape[1]
+    n_leaves = starts.shape[0] - 1
+    leaves = np.full((n_leaves, d, BUCKET), np.inf)
+    times = np.full((n_leaves, BUCKET), -1, dtype=np.int64)
+    slots = np.full(n_times, -1, dtype=np.int64)
+    for leaf in range(n_leaves):
+        for p in range(starts[leaf], starts[leaf + 1]):
+            lane = p - starts[leaf]
+            for c in range(d):
+                leaves[leaf, c, lane] = points[p, c]
+            times[leaf, lane] = order[p]
+            slots[order[p]] = leaf * BUCKET + lane
+    return leaves, times, slots

@@ -1,0 +1,147 @@
+"""How pairs of states move apart. See trajtools.estimators.rosenstein.
+
+Sums of logarithms are kept as products: mantissas are multiplied, exponents added as integers, and one logarithm is
+taken at the end. `lags` holds the states as (d, T + padding), so that following a pair reads memory in order; `width`
+is the number of steps followed (horizon + 1) rounded up to whole lanes, and what lies beyond the horizon is not used.
+Distances below the smallest normal number (2e-308) count as zero.
+"""
+
+# Arrays go one by one into what is called for every pair: numba copies a tuple of them at each call, which made the
+# searches three times slower.
+# ruff: noqa: PLR0917
+
+from __future__ import annotations
+
+from math import frexp
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from trajtools._kernels._jit import kernel
+from trajtools._kernels.buckets import L1, L2, L2_SCALED, PRECOMPUTED
+
+_MANTISSA = np.int64(0x000FFFFFFFFFFFFF)
+_ONE = np.int64(0x3FF0000000000000)
+_BIAS = np.int64(1023)
+# Mantissas are below 2, so this many can be multiplied before the product must be split again.
+TERMS = 900
+LN2 = 0.6931471805599453
+
+
+@kernel()
+def _lengthen(gaps: Any, i: Any, j: Any, lags: Any) -> Any:
+    """From largest differences to Euclidean distances, without squaring anything above one."""
+    for k in range(gaps.shape[0]):
+        if gaps[k] > 0.0:
+            total = 0.0
+            for c in range(lags.shape[0]):
+                step = (lags[c, i + k] - lags[c, j + k]) / gaps[k]
+                total += step * step
+            gaps[k] *= np.sqrt(total)
+
+
+@kernel(forceinline=True)
+def follow(gaps: Any, i: Any, j: Any, lags: Any, matrix: Any, metric: Any, width: Any, horizon: Any) -> Any:
+    """Gaps of the pair (i, j) after 0 .. horizon steps; False where a given distance is missing."""
+    if metric == PRECOMPUTED:
+        whole = True
+        for k in range(horizon + 1):
+            gaps[k] = matrix[i + k, j + k]
+            whole &= gaps[k] < np.inf
+        return whole
+    for k in range(width):
+        gaps[k] = 0.0
+    for c in range(lags.shape[0]):
+        a = lags[c, i : i + width]
+        b = lags[c, j : j + width]
+        if metric == L2:
+            for k in range(width):
+                step = a[k] - b[k]
+                gaps[k] += step * step
+        elif metric == L1:
+            for k in range(width):
+                gaps[k] += abs(a[k] - b[k])
+        else:
+            for k in range(width):
+                gaps[k] = max(gaps[k], abs(a[k] - b[k]))
+    if metric == L2_SCALED:
+        _lengthen(gaps, i, j, lags)
+    return True
+
+
+@kernel(forceinline=True)
+def multiply(product: Any, exponent: Any, zeros: Any, bits: Any, mantissas: Any, split: Any) -> Any:
+    """Multiply values into products, as mantissas and exponents; zeros are left out and counted.
+
+    `bits` are the values as integers, `mantissas` is `split` as integers: a view costs more than the sums.
+    """
+    dead = np.int64(0)
+    for k in range(product.shape[0]):
+        power = bits[k] >> 52
+        live = power > 0
+        dead |= power - 1
+        exponent[k] += power - _BIAS if live else 0
+        mantissas[k] = (bits[k] & _MANTISSA) | _ONE if live else _ONE
+    for k in range(product.shape[0]):
+        product[k] *= split[k]
+    if dead < 0:
+        for k in range(product.shape[0]):
+            zeros[k] += bits[k] >> 52 == 0
+
+
+@kernel()
+def renormalise(product: Any, exponent: Any) -> Any:
+    """Move what the products have grown by into the exponents."""
+    for k in range(product.shape[0]):
+        mantissa, power = frexp(product[k])
+        product[k] = mantissa
+        exponent[k] += power
+
+
+@kernel()
+def _rosenstein_block(
+    found: Any, first: Any, last: Any, lags: Any, matrix: Any, metric: Any, width: Any, logs: Any, counts: Any
+) -> Any:
+    """Sums of log distances over the pairs of the references first .. last; the number of pairs left out."""
+    horizon = logs.shape[0] - 1
+    gaps = np.ones(width)
+    split = np.empty(width)
+    product = np.ones(width)
+    exponent = np.zeros(width, dtype=np.int64)
+    zeros = np.zeros(width, dtype=np.int64)
+    bits = gaps.view(np.int64)
+    mantissas = split.view(np.int64)
+    pairs = 0
+    missing = 0
+    for i in range(first, last):
+        for at in range(found.shape[1]):
+            j = found[i, at]
+            if j < 0:
+                break
+            if not follow(gaps, i, j, lags, matrix, metric, width, horizon):
+                missing += 1
+                continue
+            multiply(product, exponent, zeros, bits, mantissas, split)
+            pairs += 1
+            if pairs % TERMS == 0:
+                renormalise(product, exponent)
+    half = 0.5 if metric == L2 else 1.0
+    for k in range(horizon + 1):
+        logs[k] = half * (exponent[k] * LN2 + np.log(product[k]))
+        counts[k] = pairs - zeros[k]
+    return missing
+
+
+@kernel(parallel=True)
+def rosenstein_rows(found: Any, edges: Any, lags: Any, matrix: Any, metric: Any, width: Any, horizon: Any) -> Any:
+    """One row per block of references: sums of logs, counts, pairs left out because a distance is missing."""
+    n_blocks = edges.shape[0] - 1
+    logs = np.zeros((n_blocks, horizon + 1))
+    counts = np.zeros((n_blocks, horizon + 1), dtype=np.int64)
+    missing = np.zeros(n_blocks, dtype=np.int64)
+    for block in prange(n_blocks):
+        missing[block] = _rosenstein_block(
+            found, edges[block], edges[block + 1], lags, matrix, metric, width, logs[block], counts[block]
+        )
+    return logs, counts, missing

@@ -1,0 +1,73 @@
+"""Rules that say which states are neighbours, as types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trajtools.errors import DataError
+
+
+@dataclass(frozen=True)
+class NearestK:
+    """The k nearest states outside the Theiler window.
+
+    Attributes
+    ----------
+    k : int
+        How many, at least 1. Of two at the same distance the earlier one is nearer.
+    """
+
+    k: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.k, bool) or not isinstance(self.k, (int, np.integer)) or self.k < 1:
+            raise DataError(f"NearestK({self.k!r}): k is a whole number of neighbours, at least 1")
+
+
+@dataclass(frozen=True)
+class WithinRadius:
+    """All states outside the Theiler window within a radius (distance <= radius).
+
+    Attributes
+    ----------
+    radius : float, sequence of float or "auto"
+        One radius or several; several cost one search. ``"auto"`` takes the median distance to the 30th neighbour.
+    relative : bool
+        The radii are multiples of the spread: the median distance between two states of the record.
+    max_neighbors : int or None
+        Use at most so many neighbours of each state, for all radii together. With several radii each ring between two
+        of them gives an equal share, evenly spaced in the order of the search, and counts with its true size.
+    min_neighbors : int
+        States with fewer neighbours are skipped and counted.
+    """
+
+    radius: float | Sequence[float] | str = "auto"
+    relative: bool = False
+    max_neighbors: int | None = None
+    min_neighbors: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.radius, str):
+            if self.radius != "auto":
+                raise DataError(f"WithinRadius({self.radius!r}): give a number, several numbers, or 'auto'")
+            if self.relative:
+                raise DataError("WithinRadius('auto', relative=True): 'auto' is a distance already; drop `relative`")
+        else:
+            radii = np.atleast_1d(np.asarray(self.radius, dtype=np.float64))
+            if radii.ndim != 1 or not radii.size or not np.all(np.isfinite(radii) & (radii > 0)):
+                raise DataError(f"WithinRadius({self.radius!r}): radii are positive numbers")
+        if self.min_neighbors < 1:
+            raise DataError(f"WithinRadius(min_neighbors={self.min_neighbors}): at least 1 neighbour is needed")
+        if self.max_neighbors is not None and self.max_neighbors < max(self.min_neighbors, self.n_radii):
+            raise DataError(
+                f"WithinRadius(max_neighbors={self.max_neighbors}): not below min_neighbors={self.min_neighbors} "
+                f"nor below the number of radii, {self.n_radii}"
+            )
+
+    @property
+    def n_radii(self) -> int:
+        """Number of radii."""
+        return 1 if isinstance(self.radius, str) else int(np.size(self.radius))

@@ -1,0 +1,207 @@
+"""Nearest neighbours of every state, what was left out, and the index that the kernels search in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trajtools.neighbors.rules import NearestK
+from trajtools.neighbors.states import PRECOMPUTED, Floats, Ints, States, prepare
+from trajtools.neighbors.strategy import Strategy, choose, named
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbors:
+    """The nearest neighbours of every state.
+
+    Attributes
+    ----------
+    index : ndarray of int64, shape (T, k)
+        Times of the neighbours, nearest first; -1 where there is none.
+    distance : ndarray of float64, shape (T, k)
+        Their distances; NaN where there is none.
+    n_references : int
+        States with at least one neighbour.
+    counts : dict of str to int
+        What was left out: ``not_finite`` states, states that are ``not_followable`` (those included), states
+        ``without_neighbors``, and ordered pairs of states at ``zero_distance`` outside the Theiler window.
+    strategy : Strategy
+        The search that was used.
+    """
+
+    index: Ints
+    distance: Floats
+    n_references: int
+    counts: dict[str, int] = field(default_factory=dict)
+    strategy: Strategy = field(default_factory=lambda: Strategy("brute", -1, ""))
+
+
+def find_nearest(
+    x: Any,
+    *,
+    metric: str = "l2",
+    neighbors: NearestK | None = None,
+    theiler: int,
+    horizon: int = 0,
+    strategy: str | None = None,
+) -> Neighbors:
+    """Nearest neighbours outside the Theiler window that can be followed as long as the state itself.
+
+    Parameters
+    ----------
+    x : array_like or Trajectory, shape (T, d) or (T,); or (T, T)
+        States, or with ``metric="precomputed"`` their distances.
+    metric : str
+        ``"l1"``, ``"l2"``, ``"linf"`` or ``"precomputed"``.
+    neighbors : NearestK or None
+        How many; None: one.
+    theiler : int, in samples
+        States closer in time than this are not neighbours; a state is never its own neighbour.
+    horizon : int, in samples
+        A state and its neighbour must be in the record, and finite, for so many steps more.
+    strategy : str or None
+        ``"brute"``, ``"sweep"`` or ``"tree"``; None chooses. The neighbours do not depend on it.
+
+    Returns
+    -------
+    Neighbors
+        Times and distances; of neighbours at the same distance the earlier one comes first. Zero distances are no
+        neighbours, and are counted.
+
+    Raises
+    ------
+    DataError
+        If the data cannot be searched so.
+    UnknownNameError
+        If the metric is unknown.
+
+    Examples
+    --------
+    >>> found = find_nearest([0.0, 5.0, 1.0, 5.5, 0.9], theiler=1)
+    >>> found.index[:, 0].tolist()
+    [4, 3, 4, 1, 2]
+    """
+    states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
+    return nearest(states, neighbors or NearestK(), strategy)
+
+
+def nearest(states: States, rule: NearestK, strategy: str | None = None) -> Neighbors:
+    """Search prepared states; see `find_nearest`.
+
+    Parameters
+    ----------
+    states : States
+        From `prepare`.
+    rule : NearestK
+        How many.
+    strategy : str or None
+        None chooses.
+
+    Returns
+    -------
+    Neighbors
+    """
+    from trajtools._kernels.neighbors import nearest as search
+
+    chosen = named(states, strategy) if strategy else choose(states, None)
+    index = build(states, chosen)
+    gaps, found, repeats = search(index, int(rule.k), states.theiler, len(states))
+    with np.errstate(invalid="ignore"):
+        distance = np.where(found >= 0, states.distance(gaps), np.nan)
+    n_references = int(np.count_nonzero(found[:, 0] >= 0))
+    counts = count_left_out(states, bool(repeats.any()))
+    counts["without_neighbors"] = int(np.count_nonzero(states.usable)) - n_references
+    return Neighbors(found, distance, n_references, counts, chosen)
+
+
+def count_left_out(states: States, repeats: bool) -> dict[str, int]:
+    """Count what no search considers.
+
+    Parameters
+    ----------
+    states : States
+        From `prepare`.
+    repeats : bool
+        Whether the search met a distance of zero; if not, they need no counting.
+
+    Returns
+    -------
+    dict of str to int
+        ``not_finite``, ``not_followable``, ``zero_distance``; see `Neighbors`.
+    """
+    return {
+        "not_finite": states.not_finite,
+        "not_followable": int(len(states) - np.count_nonzero(states.usable)),
+        "zero_distance": count_repeats(states) if repeats else 0,
+    }
+
+
+def count_repeats(states: States) -> int:
+    """Ordered pairs of usable states at distance zero outside the Theiler window.
+
+    Parameters
+    ----------
+    states : States
+        From `prepare`.
+
+    Returns
+    -------
+    int
+        Each pair counts twice: once for each of its states.
+    """
+    times = np.flatnonzero(states.usable)
+    if states.code == PRECOMPUTED:
+        apart = np.abs(times[:, None] - times[None, :]) >= states.theiler
+        return int(np.count_nonzero((states.matrix[np.ix_(times, times)] == 0) & apart))
+    points = states.points[times] + 0.0  # no negative zeros
+    _, group = np.unique(points, axis=0, return_inverse=True)
+    order = np.lexsort((times, group.ravel()))
+    group, times = group.ravel()[order], times[order]
+    starts = np.searchsorted(group, group)
+    # Earlier members of the same group that are far enough back in time.
+    span = int(times.max()) + 1
+    reach = np.searchsorted(group * span + times, group * span + np.maximum(times - states.theiler, -1), side="right")
+    return 2 * int(np.maximum(reach - starts, 0).sum())
+
+
+def build(states: States, strategy: Strategy) -> Any:
+    """Build what the kernels search in.
+
+    Parameters
+    ----------
+    states : States
+        From `prepare`.
+    strategy : Strategy
+        From `choose`.
+
+    Returns
+    -------
+    trajtools._kernels.buckets.Index
+    """
+    from trajtools._kernels import buckets
+
+    kind = {"brute": buckets.BRUTE, "sweep": buckets.SWEEP, "tree": buckets.TREE, "matrix": buckets.MATRIX}[
+        strategy.name
+    ]
+    order = np.flatnonzero(states.usable)
+    if strategy.name == "sweep":
+        order = order[np.argsort(states.points[order, strategy.axis])]
+    boxes = np.empty((0, 2, 0))
+    flat = np.empty(0, dtype=np.bool_)
+    leaves, times, slots = np.empty((0, 0, 0)), np.empty((0, 0), dtype=np.int64), np.empty(0, dtype=np.int64)
+    if strategy.name != "matrix":
+        points = states.points[order]
+        n_leaves = -(-len(order) // buckets.BUCKET)
+        starts = np.minimum(np.arange(n_leaves + 1) * buckets.BUCKET, len(order))
+        if strategy.name == "tree":
+            depth = max(n_leaves - 1, 0).bit_length()
+            buckets.sort_tree(points, order, depth)
+            starts = (np.arange((1 << depth) + 1) * len(order)) >> depth
+        leaves, times, slots = buckets.fill_leaves(points, order, starts, len(states))
+        if strategy.name == "tree":
+            boxes, flat = buckets.bound_tree(leaves, np.diff(starts))
+    return buckets.Index(
+        kind, states.code, strategy.axis, leaves, times, slots, boxes, flat, states.matrix, states.usable
+    )

@@ -1,0 +1,235 @@
+"""States or given distances, checked once: metric, what is finite, what can be followed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.errors import DataError, UnknownNameError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+METRICS = ("l1", "l2", "linf", "precomputed")
+# As in trajtools._kernels.buckets, which may not be imported before it is needed: numba takes a while.
+_CODES = {"l1": 1, "l2": 2, "linf": 3, "precomputed": 5}
+_L1, _L2, _L2_SCALED, PRECOMPUTED = 1, 2, 4, 5
+# A square of anything between these keeps all its digits, and so does the square of a difference of two of them.
+_SMALLEST, _LARGEST = 1e-120, 1e150
+# Beyond this the difference of two numbers overflows: treated as infinite.
+_INFINITE = 1e300
+LANES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """Checked states, ready to be searched.
+
+    Attributes
+    ----------
+    points : ndarray of float64, shape (T, d)
+        The states; shape (T, 0) where distances were given.
+    matrix : ndarray of float64, shape (T, T)
+        The distances that were given; shape (0, 0) where states were.
+    metric : str
+        Name of the metric.
+    code : int
+        The metric as the kernels know it.
+    usable : ndarray of bool, shape (T,)
+        States that can be followed for the whole horizon.
+    theiler, horizon : int, in samples
+        As asked, checked.
+    not_finite : int
+        States that hold NaN or inf.
+    """
+
+    points: Floats
+    matrix: Floats
+    metric: str
+    code: int
+    usable: Bools
+    theiler: int
+    horizon: int
+    not_finite: int
+
+    def __len__(self) -> int:
+        return len(self.usable)
+
+    @property
+    def root(self) -> bool:
+        """Whether the kernels work with squared distances."""
+        return self.code == _L2
+
+    def gap(self, distance: Any) -> Any:
+        """Distance as the kernels compare it."""
+        return np.square(distance) if self.root else distance
+
+    def distance(self, gap: Any) -> Any:
+        """Undo `gap`."""
+        return np.sqrt(gap) if self.root else gap
+
+    def lags(self) -> Floats:
+        """States as (d, T + padding), so that a state and its future are contiguous."""
+        lags = np.zeros((self.points.shape[1], len(self) + LANES))
+        lags[:, : len(self)] = self.points.T
+        return lags
+
+    def between(self, rows: Ints, columns: Ints) -> Floats:
+        """Distances of some states to some others; for probes, not for the work."""
+        if self.code == PRECOMPUTED:
+            return self.matrix[np.ix_(rows, columns)]
+        out = np.zeros((len(rows), len(columns)))
+        for at in range(self.points.shape[1]):
+            step = np.abs(self.points[rows, at][:, None] - self.points[columns, at][None, :])
+            if self.metric == "l2" and self.code != _L1:
+                out = np.hypot(out, step) if self.code == _L2_SCALED else out + step * step
+            elif self.metric == "l1" or self.code == _L1:
+                out += step
+            else:
+                np.maximum(out, step, out=out)
+        return np.sqrt(out) if self.code == _L2 else out
+
+
+def prepare(x: Any, *, metric: str, theiler: int, horizon: int) -> States:
+    """Check states and turn them into what the searches read.
+
+    Parameters
+    ----------
+    x : array_like or Trajectory, shape (T, d) or (T,); or (T, T)
+        States, or with ``metric="precomputed"`` their distances.
+    metric : str
+        ``"l1"``, ``"l2"``, ``"linf"`` or ``"precomputed"``.
+    theiler : int, in samples
+        States closer in time than this are not neighbours.
+    horizon : int, in samples
+        How long a pair must be followed.
+
+    Returns
+    -------
+    States
+
+    Raises
+    ------
+    UnknownNameError
+        If the metric is not one of those.
+    DataError
+        If `x` is not such an array, a number is out of range, or no two states can be compared and followed.
+    """
+    if metric not in METRICS:
+        raise UnknownNameError(f"metric {metric!r} is none of {', '.join(METRICS)}; for others give distances (T, T)")
+    theiler = _whole("theiler", theiler)
+    horizon = _whole("horizon", horizon)
+    given = np.asarray(x)
+    if given.dtype.kind not in "fiub":
+        raise DataError(f"states are real numbers; this array has dtype {given.dtype}")
+    array = given.astype(np.float64, copy=False)
+    if array.ndim == 1 and metric != "precomputed":
+        array = array[:, None]
+    if array.ndim != 2 or not array.shape[1]:
+        raise DataError(f"states are an array (T, d) or (T,); this one has shape {given.shape}")
+    length = len(array)
+    needed = horizon + max(theiler, 1) + 1
+    if length < needed:
+        raise DataError(
+            f"{length} states are too few: to follow two states for horizon={horizon} steps, theiler={theiler} apart, "
+            f"takes {needed} at least; record more or lower the two"
+        )
+    if metric == "precomputed":
+        return _from_distances(array, theiler, horizon)
+    tame = bool(_squarable(array).all())  # the usual case, which needs no closer look
+    finite = np.ones(length, dtype=bool) if tame else np.abs(array).max(axis=1) < _INFINITE  # False for NaN
+    states = States(
+        points=array,
+        matrix=np.empty((0, 0)),
+        metric=metric,
+        code=_code(array, finite, metric, tame),
+        usable=_followable(finite, horizon),
+        theiler=max(theiler, 1),
+        horizon=horizon,
+        not_finite=int(length - np.count_nonzero(finite)),
+    )
+    _refuse_unusable(states)
+    return states
+
+
+def is_scaled(states: States) -> bool:
+    """Whether some numbers cannot be squared without losing digits, so that the kernels scale each distance.
+
+    Parameters
+    ----------
+    states : States
+        From `prepare`.
+
+    Returns
+    -------
+    bool
+    """
+    return not bool(np.all(_squarable(states.points[np.abs(states.points) < _INFINITE])))
+
+
+def _squarable(values: Floats) -> Bools:
+    size = np.abs(values)
+    squarable: Bools = (size < _LARGEST) & ((size > _SMALLEST) | (size == 0))
+    return squarable
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise DataError(f"{name}={value!r}: it counts samples, a whole number from 0 on")
+    return int(value)
+
+
+def _from_distances(matrix: Floats, theiler: int, horizon: int) -> States:
+    if matrix.shape[0] != matrix.shape[1]:
+        raise DataError(
+            f"distances have shape (T, T), this array has {matrix.shape}; for states (T, d) name a metric instead"
+        )
+    if np.any(matrix < 0):
+        raise DataError("the given distances hold negative numbers; distances are positive or zero")
+    # A state that is not finite has no distance to any other.
+    finite = np.count_nonzero(np.isfinite(matrix), axis=1) > 1
+    if not np.allclose(matrix, matrix.T, rtol=1e-6, atol=0.0, equal_nan=True):
+        raise DataError("the given distances are not symmetric; give d(i, j) for all pairs of states")
+    states = States(
+        points=np.empty((len(matrix), 0)),
+        matrix=np.ascontiguousarray(matrix),
+        metric="precomputed",
+        code=PRECOMPUTED,
+        usable=_followable(finite, horizon),
+        theiler=max(theiler, 1),
+        horizon=horizon,
+        not_finite=int(len(matrix) - np.count_nonzero(finite)),
+    )
+    _refuse_unusable(states)
+    return states
+
+
+def _code(array: Floats, finite: Bools, metric: str, tame: bool) -> int:
+    """Choose the kernel's metric: in one dimension all are the same, and not every number can be squared."""
+    if array.shape[1] == 1:
+        return _L1
+    if metric != "l2":
+        return _CODES[metric]
+    return _L2 if tame or bool(np.all(_squarable(array[finite]))) else _L2_SCALED
+
+
+def _followable(finite: Bools, horizon: int) -> Bools:
+    """States from which the next `horizon` states are in the record and finite."""
+    broken = np.concatenate([[0], np.cumsum(~finite)])
+    usable = np.zeros(len(finite), dtype=bool)
+    last = len(finite) - horizon
+    usable[:last] = broken[horizon + 1 :] == broken[:last]
+    return usable
+
+
+def _refuse_unusable(states: States) -> None:
+    times = np.flatnonzero(states.usable)
+    if len(times) < 2 or times[-1] - times[0] < states.theiler:
+        raise DataError(
+            f"no two states can be followed for horizon={states.horizon} steps: {states.not_finite} of {len(states)} "
+            "states hold NaN or inf; select a window without them or lower the horizon"
+        )

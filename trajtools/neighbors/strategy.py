@@ -1,0 +1,166 @@
+"""Which search, and why: along an axis, in a k-d tree, over everything, or in a matrix of distances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trajtools.errors import DataError
+from trajtools.neighbors.states import PRECOMPUTED, Floats, Ints, States
+
+STRATEGIES = ("brute", "sweep", "tree", "matrix")
+# Below this many states comparing everything is as fast as anything else.
+_FEW = 1000
+# From this dimension on a box around a bucket tells little about the distances in it.
+_HIGH_DIMENSION = 20
+# The largest matrix of distances that is made: 512 MiB.
+_MATRIX_STATES = 8192
+_QUERIES, _SAMPLE = 32, 2048
+# Candidates per state up to which a sweep costs less than building and climbing a tree, and how many of the
+# candidates of a ball must be inside.
+_SWEEP_CANDIDATES = 48.0
+_SWEEP_SHARE = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class Strategy:
+    """The search that was chosen.
+
+    Attributes
+    ----------
+    name : str
+        ``"brute"``, ``"sweep"``, ``"tree"`` or ``"matrix"``.
+    axis : int
+        Coordinate that a sweep runs along; -1 for the others.
+    why : str
+        The reason, with its numbers.
+    """
+
+    name: str
+    axis: int
+    why: str
+
+
+def named(states: States, strategy: str) -> Strategy:
+    """The strategy of this name, as asked.
+
+    Parameters
+    ----------
+    states : States
+        From `prepare`.
+    strategy : str
+        ``"brute"``, ``"sweep"``, ``"tree"`` or ``"matrix"``.
+
+    Returns
+    -------
+    Strategy
+
+    Raises
+    ------
+    DataError
+        If there is none of this name, or it cannot search these data.
+    """
+    if strategy not in STRATEGIES:
+        raise DataError(f"strategy {strategy!r} is none of {', '.join(STRATEGIES)}")
+    if (states.code == PRECOMPUTED) != (strategy == "matrix"):
+        raise DataError(f"strategy {strategy!r} does not fit metric {states.metric!r}; leave it out to choose")
+    return Strategy(strategy, 0 if strategy == "sweep" else -1, "as asked")
+
+
+def choose(states: States, radius: float | None) -> Strategy:
+    """Choose a search from the dimension, the number of states and a probe of the data.
+
+    Parameters
+    ----------
+    states : States
+        From `prepare`.
+    radius : float or None
+        Radius of the balls that are searched, or None for nearest neighbours.
+
+    Returns
+    -------
+    Strategy
+        The same for the same data on every machine: nothing is timed.
+    """
+    count = int(np.count_nonzero(states.usable))
+    dimension = states.points.shape[1]
+    if states.code == PRECOMPUTED:
+        return Strategy("matrix", -1, "distances were given")
+    if count < _FEW:
+        return Strategy("brute", -1, f"{count} states, fewer than {_FEW}")
+    if dimension > _HIGH_DIMENSION:
+        return Strategy("brute", -1, f"dimension {dimension}, above {_HIGH_DIMENSION}")
+    candidates, inside = probe(states, radius)
+    axis = int(np.argmin(candidates))
+    expected = float(candidates[axis])
+    words = f"a sweep along coordinate {axis} would look at {expected:.0f} of {count} states for each"
+    if expected <= _SWEEP_CANDIDATES + inside / _SWEEP_SHARE:
+        return Strategy("sweep", axis, words)
+    return Strategy("tree", -1, words)
+
+
+def probe(states: States, radius: float | None) -> tuple[Floats, float]:
+    """Estimate from a sample how many states a sweep along each coordinate would look at, for one state.
+
+    Parameters
+    ----------
+    states : States
+        From `prepare`.
+    radius : float or None
+        Radius of the balls that are searched, or None for nearest neighbours.
+
+    Returns
+    -------
+    candidates : ndarray of float64, shape (d,)
+        States within the search radius along that coordinate alone.
+    inside : float
+        States within the radius; 0 for nearest neighbours.
+    """
+    times = np.flatnonzero(states.usable)
+    sample = evenly(times, _SAMPLE)
+    queries = evenly(sample, _QUERIES)
+    grown = len(times) / len(sample)
+    if radius is not None:
+        inside = float(np.mean(np.count_nonzero(states.between(queries, sample) <= radius, axis=1)))
+        return _along(states, queries, sample, np.full(len(queries), radius)) * grown, inside * grown
+    counts = []
+    for part in (sample[::4], sample):
+        distance = states.between(queries, part)
+        close = np.abs(queries[:, None] - part[None, :]) < max(states.theiler, 1)
+        distance[close | (distance == 0)] = np.inf
+        reach = distance.min(axis=1)
+        counts.append(_along(states, queries, part, reach))
+    # A record four times as long has so many times the candidates; go on like that to the whole record.
+    factor = np.clip(counts[1] / np.maximum(counts[0], 1.0), 1.0, 4.0)
+    return counts[1] * factor ** (np.log(grown) / np.log(4.0)), 0.0
+
+
+def evenly(times: Ints, most: int) -> Ints:
+    """At most so many of the times, evenly spaced.
+
+    Parameters
+    ----------
+    times : ndarray of int64, shape (n,)
+        Times to choose from.
+    most : int
+        How many.
+
+    Returns
+    -------
+    ndarray of int64
+    """
+    if len(times) <= most:
+        return times
+    return times[(np.arange(most) * len(times)) // most]
+
+
+def _along(states: States, queries: Ints, sample: Ints, reach: Floats) -> Floats:
+    """Mean number of sampled states within reach of the queries along each coordinate."""
+    counts = []
+    for at in range(states.points.shape[1]):
+        values = np.sort(states.points[sample, at])
+        centre = states.points[queries, at]
+        upper = np.searchsorted(values, centre + reach, side="right")
+        counts.append(float(np.mean(upper - np.searchsorted(values, centre - reach))))
+    return np.array(counts)
