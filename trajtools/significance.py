@@ -84,11 +84,11 @@ def resampled_ratio(
         count = min(batch, N_RESAMPLES - done)
         draws[done : done + count] = _draw(count, rng, n, of_cluster, (gain, duration, order, begin, copies))
     error = float(np.sqrt(np.mean((draws - value) ** 2) * n / (n - 1)))
-    from scipy.stats import t as student
+    from scipy.special import stdtr, stdtrit  # Student's t without scipy.stats, which takes a second to import
 
-    half = float(student.ppf(0.5 + level / 2, n - 1)) * error
+    half = float(stdtrit(n - 1, 0.5 + level / 2)) * error
     scale = max(error, 1e-12 * abs(value), 1e-300)
-    return Ratio(value, error, (value - half, value + half), float(student.sf(value / scale, n - 1)), n)
+    return Ratio(value, error, (value - half, value + half), float(stdtr(n - 1, -value / scale)), n)
 
 
 def _draw(count: int, rng: np.random.Generator, n: int, of_cluster: Ints, data: tuple[Any, ...]) -> Floats:

@@ -9,6 +9,7 @@ import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.fitting import SATURATION_MARGIN
+from trajtools.growth.caligiuri import caligiuri2023
 from trajtools.growth.measured import Measured, against_powers, measure
 from trajtools.growth.persistence import Epoch, does_not_persist, separate_starts
 from trajtools.growth.published import danovski2024
@@ -16,7 +17,7 @@ from trajtools.growth.verdicts import caveats, judge
 from trajtools.results import Divergence, Exponent, Floats
 from trajtools.significance import N_RESAMPLES
 
-PROCEDURES = ("danovski2024",)
+PROCEDURES = ("danovski2024", "caligiuri2023")
 NULLS = ("power-law",)
 NULL_WORDS = "power law (d ~ (1 + t/tau)^alpha, alpha <= 3) or diffusion (d^2 = d0^2 + a t + b t^2)"
 
@@ -41,8 +42,9 @@ def fit(
         ``"auto"`` chooses, and `settings` says what it chose.
     null : "power-law" or None
         What the growth is tested against. Without a null the verdict is ``"inconclusive"``.
-    procedure : None or "danovski2024"
-        None: the procedure below. A name: a published procedure, see `trajtools.growth.published`.
+    procedure : None, "danovski2024" or "caligiuri2023"
+        None: the procedure below. A name: a published procedure, see `trajtools.growth.published` (twins) and
+        `trajtools.growth.caligiuri` (blocks of a temporal network).
     level : float
         Confidence level of the interval.
     rng : int, numpy.random.Generator or None
@@ -86,6 +88,8 @@ def fit(
         raise DataError(f"level must lie between 0 and 1, got {level}")
     if procedure == "danovski2024":
         return danovski2024(growth, level=level)
+    if procedure == "caligiuri2023":
+        return caligiuri2023(growth, level=level)
     generator = np.random.default_rng(rng)
     found = measure(growth, region, null, level, generator)
     epochs = separate_starts(found, level, generator)

@@ -202,9 +202,9 @@ def _settling(curves: Curves, spans: Spans) -> tuple[int, bool]:
         gap, error, freedom, later = compare(curves, spans, shift, width)
         if freedom < 1:
             return shift, True
-        from scipy.stats import t as student
+        from scipy.special import stdtrit
 
-        if abs(gap) <= float(student.ppf(1 - DECISION / 2, freedom)) * error + 1e-6 * later:
+        if abs(gap) <= float(stdtrit(freedom, 1 - DECISION / 2)) * error + 1e-6 * later:
             return shift, True
     return latest, False
 

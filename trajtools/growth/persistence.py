@@ -86,8 +86,10 @@ def separate_starts(found: Measured, level: float, rng: np.random.Generator) -> 
         # Those introduced late in the epoch see only the end of the growth: they belong to it, but are no evidence.
         early = begun + max((until - begun) * EARLY, 1.0)
         mine = np.flatnonzero((start >= begun) & (start < early))
-        grown = found.gain[mine], found.duration[mine]
-        ratio, _ = rate(found.curves[mine], found.first[mine], found.last[mine], grown, level=level, rng=rng)
+        ratio = found.ratio
+        if len(mine) < len(start):
+            grown = found.gain[mine], found.duration[mine]
+            ratio, _ = rate(found.curves[mine], found.first[mine], found.last[mine], grown, level=level, rng=rng)
         used = mine[found.last[mine] > found.first[mine]]
         gain = float(np.mean(found.gain[used])) if len(used) else 0.0
         units = (growth.start >= begun) & (growth.start < early)
