@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from trajtools.store.detach import Detachable
 from trajtools.store.geometry import StreamLayout
-from trajtools.store.h5 import filters
+from trajtools.store.h5 import ZSTD, filters, load_zstd
+from trajtools.store.incoming import Array, Block
 
 
 def grow(dataset: h5py.Dataset, length: int) -> None:
@@ -87,3 +92,61 @@ class TileWriter:
             for piece in range(self._layout.n_column_chunks):
                 first, last = piece * columns, min((piece + 1) * columns, size)
                 self._dataset[start : start + count, member, first:last] = tiles[member, piece, :count, : last - first]
+
+
+class RunStreams:
+    """Everything of a run that grows, open for appending.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    run : str
+        Name of the run.
+    layout, optimizer_layout : StreamLayout or None
+        Geometry of the states and of the optimiser's buffers.
+
+    Attributes
+    ----------
+    has_weights : bool
+        Whether the run stores weights.
+    shapes : dict of str to tuple of int
+        Datasets that are no tiles, and the shape of one state in each.
+    """
+
+    def __init__(self, path: Path, run: str, layout: StreamLayout, optimizer_layout: StreamLayout | None) -> None:
+        self._open = Detachable(path)
+        group = self._open.file["runs"][run]
+        if any(ZSTD in filters(group[name]) for name in ("weights", "optimizer") if name in group):
+            load_zstd()
+        self._weights = TileWriter(group["weights"], layout) if "weights" in group else None
+        self._optimizer = None if optimizer_layout is None else TileWriter(group["optimizer"], optimizer_layout)
+        self._datasets = {name: group[name] for name in ("step", "distances", "sketch") if name in group}
+        self._datasets |= {f"metrics/{name}": dataset for name, dataset in group["metrics"].items()}
+        self.has_weights = self._weights is not None
+        self.shapes: dict[str, tuple[int, ...]] = {name: d.shape[1:] for name, d in self._datasets.items()}
+
+    def append(self, block: Block, series: Mapping[str, Array]) -> None:
+        """Write one block and hand it to the system.
+
+        Parameters
+        ----------
+        block : Block
+            Checked.
+        series : mapping of str to ndarray
+            From `Block.series`.
+        """
+        for writer, tiles in ((self._weights, block.tiles), (self._optimizer, block.optimizer_tiles)):
+            if writer is not None and tiles is not None:
+                writer.write(block.start, block.count, tiles)
+        for name, values in series.items():
+            append_rows(self._datasets[name], block.start, values)
+        self._open.file.flush()
+
+    def close(self) -> None:
+        """Close the file; everything is on disk."""
+        self._open.close()
+
+    def detach(self) -> None:
+        """Let go of the file without another byte reaching the disk."""
+        self._open.detach()

@@ -15,19 +15,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from trajtools.errors import RecordingError, RunExistsError
+from trajtools.errors import RecordingError
 from trajtools.parameters import Member, NodeSet, Parameter
-from trajtools.store import liveness, structure, transaction
+from trajtools.store import structure, takeover, transaction
 from trajtools.store.cells import Cells
-from trajtools.store.detach import Detachable
 from trajtools.store.dtypes import stored_dtype
 from trajtools.store.geometry import StreamLayout
-from trajtools.store.h5 import ZSTD, filters, load_zstd, one_line
+from trajtools.store.h5 import one_line
 from trajtools.store.handles import release
 from trajtools.store.incoming import Array, Block
 from trajtools.store.resuming import Tail, prepare
-from trajtools.store.status import Owner
-from trajtools.store.streams import TileWriter, append_rows
+from trajtools.store.streams import RunStreams
 from trajtools.store.structure import RunSpec
 
 
@@ -66,14 +64,10 @@ class RunWriter:
         self.filtered = spec.compress is not None
         self._spec, self._durable, self._pid = spec, durable, os.getpid()
         self._cells: Cells | None = None
-        self._open: Detachable | None = None
+        self._streams: RunStreams | None = None
         self._before_block = -1  # step of the state before the last block
         self._ended = ""
         self._places = (0, 0, 0.0)
-        self._weights: TileWriter | None = None
-        self._optimizer: TileWriter | None = None
-        self._datasets: dict[str, h5py.Dataset] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
 
     @classmethod
     def create(
@@ -241,16 +235,10 @@ class RunWriter:
         writer.committed, writer.last_step, writer.metrics = found.committed, found.last_step, found.metrics
         writer.tail, writer._before_block, writer.filtered = found.tail, found.before_block, found.filtered
 
-        def take_over(file: h5py.File) -> None:
-            liveness.refuse_live_writer(file)
-            structure.refuse_truncated(file, os.path.getsize(writer.path))
-            group = file["runs"][run]
-            structure.set_status(group, "recording")
-            if provenance is not None:
-                structure.note_resumption(group, provenance)
-            writer._place(group, structure.set_owner(group, Owner.current()))
+        def edit(file: h5py.File) -> None:
+            writer._places = takeover.take_over(file, writer.path, run, provenance)
 
-        writer._change(take_over)
+        writer._change(edit)
         return writer
 
     def begin(self, metrics: Mapping[str, Sequence[int]] | None = None) -> None:
@@ -269,7 +257,7 @@ class RunWriter:
             If a resumed run has other metrics, or the disk refuses.
         """
         self._require_open()
-        if self._open is not None:
+        if self._streams is not None:
             raise RecordingError(f"run {self.run!r} has begun already; its metrics are fixed")
         shapes = structure.check_metrics(metrics or {}, len(self._spec.members))
         if self.metrics is not None:
@@ -283,7 +271,8 @@ class RunWriter:
                 self._change(lambda file: structure.add_metrics(file["runs"][self.run], shapes))
             self.metrics = shapes
         try:
-            self._open_streams()
+            release(self.path)
+            self._streams = RunStreams(self.path, self.run, self.layout, self.optimizer_layout)
         except OSError as error:
             raise self._fail(error) from error
 
@@ -331,15 +320,21 @@ class RunWriter:
         ValueError
             If the block does not fit the run.
         """
-        opened = self._require_begun()
+        streams, cells = self._require_begun(), self._require_cells()
         steps = np.asarray(step, np.int64)
         block = Block(start, count, steps, metrics or {}, tiles, optimizer_tiles, distances, sketch, final)
         before = self.last_step if start >= self.committed else self._before_block
         block.check_place(self.layout.rows, self.committed, before, whole=self.filtered)
-        block.check_tiles(self.layout if self._weights else None, self.optimizer_layout)
-        series = block.series(self._shapes)
+        block.check_tiles(self.layout if streams.has_weights else None, self.optimizer_layout)
+        series = block.series(streams.shapes)
         try:
-            self._append(opened, block, series)
+            cells.check()
+            streams.append(block, series)
+            if self._durable:
+                cells.sync()
+            cells.commit(start + count)
+            if self._durable:
+                cells.sync()
         except (OSError, RuntimeError) as error:
             raise self._fail(error) from error
         self._before_block = before
@@ -378,9 +373,9 @@ class RunWriter:
         cells = self._require_cells()
         try:
             cells.check()
-            if self._open is not None:
-                self._open.close()
-                self._open = None
+            if self._streams is not None:
+                self._streams.close()
+                self._streams = None
             self._change(lambda file: structure.finish(file["runs"][self.run], status, overhead))
         except (OSError, RuntimeError) as error:
             raise self._fail(error) from error
@@ -392,28 +387,13 @@ class RunWriter:
         if self._ended or os.getpid() != self._pid:
             return
         self._ended = "aborted"
-        if self._open is not None:
-            self._open.detach()
-            self._open = None
+        if self._streams is not None:
+            self._streams.detach()
+            self._streams = None
         if self._cells is not None:
             with contextlib.suppress(OSError):
                 self._cells.give_up()
             self._cells.close()
-
-    def _append(self, opened: Detachable, block: Block, series: Mapping[str, Array]) -> None:
-        cells = self._require_cells()
-        cells.check()
-        for writer, tiles in ((self._weights, block.tiles), (self._optimizer, block.optimizer_tiles)):
-            if writer is not None and tiles is not None:
-                writer.write(block.start, block.count, tiles)
-        for name, values in series.items():
-            append_rows(self._datasets[name], block.start, values)
-        opened.file.flush()
-        if self._durable:
-            cells.sync()
-        cells.commit(block.start + block.count)
-        if self._durable:
-            cells.sync()
 
     def _create_file(self) -> None:
         def fill(file: h5py.File) -> None:
@@ -430,19 +410,7 @@ class RunWriter:
         self._open_cells()
 
     def _add_run(self, file: h5py.File) -> None:
-        liveness.refuse_live_writer(file)
-        if self.path.exists():
-            structure.refuse_truncated(file, os.path.getsize(self.path))
-        if self.run in file["runs"]:
-            raise RunExistsError(
-                f"{self.path} already holds a run {self.run!r}, which is never overwritten; it has "
-                f"{', '.join(map(repr, file['runs']))}. Choose another name, or go on with the run with resume=True."
-            )
-        self._place(file["runs"], structure.build_run(file["runs"], self.run, self._spec, Owner.current()))
-
-    def _place(self, group: h5py.Group, heartbeat: float) -> None:
-        group = group if "committed" in group else group[self.run]
-        self._places = (group["committed"].id.get_offset(), group["heartbeat"].id.get_offset(), heartbeat)
+        self._places = takeover.add_run(file, self.path, self.run, self._spec)
 
     def _change(self, edit: Callable[[h5py.File], None]) -> None:
         transaction.change(self.path, edit, durable=self._durable)
@@ -451,19 +419,6 @@ class RunWriter:
     def _open_cells(self) -> None:
         if self._cells is None:
             self._cells = Cells(self.path, *self._places)
-
-    def _open_streams(self) -> None:
-        release(self.path)
-        self._open = Detachable(self.path)
-        group = self._open.file["runs"][self.run]
-        if any(ZSTD in filters(group[name]) for name in ("weights", "optimizer") if name in group):
-            load_zstd()
-        self._weights = TileWriter(group["weights"], self.layout) if "weights" in group else None
-        if self.optimizer_layout is not None:
-            self._optimizer = TileWriter(group["optimizer"], self.optimizer_layout)
-        self._datasets = {f"metrics/{name}": group["metrics"][name] for name in self.metrics or ()}
-        self._datasets |= {name: group[name] for name in ("step", "distances", "sketch") if name in group}
-        self._shapes = {name: dataset.shape[1:] for name, dataset in self._datasets.items()}
 
     def _fail(self, error: BaseException) -> RecordingError:
         self.abort()
@@ -480,11 +435,11 @@ class RunWriter:
         if self._ended:
             raise RecordingError(f"the recording into {self.path} is {self._ended}; open a new one, or resume=True")
 
-    def _require_begun(self) -> Detachable:
+    def _require_begun(self) -> RunStreams:
         self._require_open()
-        if self._open is None:
+        if self._streams is None:
             raise RecordingError("begin() fixes the metrics and must come before the first write")
-        return self._open
+        return self._streams
 
     def _require_cells(self) -> Cells:
         if self._cells is None:
