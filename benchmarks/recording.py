@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -161,17 +160,22 @@ def scaling(folder: Path, repeat: int) -> None:
 # ---------------------------------------------------------------------------------------------------------- memory
 
 
+def peak_bytes() -> int:
+    """Largest resident memory so far; ru_maxrss would count that of the process that started this one (Linux only)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
 def large(folder: Path, writer: str) -> None:
     """Run in a process of its own: 1e7 weights, every 10th of 300 steps; prints peaks in states."""
     state = {"w": np.full(10_000_000, 0.5, "f4")}
     size = state["w"].nbytes
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = peak_bytes()
     with Recorder(fresh(folder), state, every=10, writer=writer, quiet=True) as recorder:
         for _ in range(300):
             state["w"] += np.float32(1e-3)
             recorder.advance(state)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    more = peak - before
+    more = peak_bytes() - before
     print(f"  {writer:6s} {more / 2**20:6.0f} MiB more than before it opened, {more / size:.1f} states")
 
 
