@@ -6,7 +6,6 @@ from typing import Any
 
 from trajtools.distances import MetricLike
 from trajtools.errors import UnknownNameError
-from trajtools.estimators.twins import twins
 from trajtools.results import Exponent
 
 METHODS = ("twins",)
@@ -77,5 +76,7 @@ def lyapunov(
     """
     if method not in ("auto", *METHODS):
         raise UnknownNameError(f"there is no method {method!r}; there are {', '.join(METHODS)}, and 'auto' to choose")
+    from trajtools.estimators.twins import twins  # here: estimators do not import each other, this one only dispatches
+
     growth = twins(x, metric=metric, average=average, dt=dt, window=window)
     return growth.fit(region, null=null, procedure=procedure, level=level, rng=rng)
