@@ -1,0 +1,191 @@
+"""Blocks of a temporal network as Caligiuri et al. (2023) choose them; `wolf` and `kantz` offer them by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from trajtools.errors import DataError
+from trajtools.neighbors.rules import WithinRadius
+from trajtools.neighbors.segments import Walk, prepare_walk, segments_divergence
+from trajtools.neighbors.states import Floats, Ints
+from trajtools.results import Divergence
+
+NAME = "caligiuri2023"
+NO_THEILER = (
+    "the procedure has no Theiler window: neighbours may be the states just before and after, which follow the "
+    "trajectory without telling anything about it"
+)
+
+
+def caligiuri_wolf(
+    x: Any,
+    *,
+    metric: str,
+    nodes: int | None,
+    theiler: int,
+    horizon: int,
+    points: int | None,
+    clock: tuple[float, str, Ints | None],
+) -> Divergence:
+    r"""Blocks of `horizon` states, each beside the nearest state of the whole record.
+
+    Parameters
+    ----------
+    x : array_like or Trajectory
+        As `trajtools.wolf` takes it.
+    metric : str
+        As there.
+    nodes : int or None
+        As there.
+    theiler : int, in samples
+        Must be 0: the procedure has none.
+    horizon : int, in samples
+        Length tau of a block.
+    points : int or None, in samples
+        Length w of the fitted window, 3 .. tau.
+    clock : tuple
+        From `trajtools.neighbors.curves.sampling`.
+
+    Returns
+    -------
+    Divergence
+        One unit per block, z = 0 .. tau - 1; ``fit(procedure="caligiuri2023")`` is the published fit.
+
+    Raises
+    ------
+    DataError
+        If the data cannot be analysed so.
+
+    Notes
+    -----
+    For :math:`i = 0, \tau, 2\tau, \dots < T - \tau - 1`: the neighbour is the first of the nearest states j with
+    0 < j < T - tau - 1 and a positive distance.
+    """
+    walk, ends = _prepare(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, points=points)
+    others = np.arange(1, ends)
+    rows, starts, neighbors = [], [], []
+    for i in range(0, ends, horizon):
+        gaps = walk.distances(i, others)
+        apart = gaps > 0
+        if not apart.any():
+            continue
+        j = int(others[apart][np.argmin(gaps[apart])])
+        rows.append(walk.paths(i, np.array([j]))[0, :horizon])
+        starts.append(i)
+        neighbors.append(j)
+    return segments_divergence(
+        walk,
+        np.array(rows).reshape(-1, horizon),
+        np.array(starts, dtype=np.int64),
+        method="wolf",
+        average="mean-log",
+        rule=None,
+        strategy="brute",
+        clock=clock,
+        settings={"procedure": NAME, "points": points, "neighbor": np.array(neighbors, dtype=np.int64)},
+        warnings=(NO_THEILER,),
+    )
+
+
+def caligiuri_kantz(
+    x: Any,
+    *,
+    metric: str,
+    nodes: int | None,
+    neighbors: WithinRadius | None,
+    theiler: int,
+    horizon: int,
+    points: int | None,
+    clock: tuple[float, str, Ints | None],
+) -> Divergence:
+    r"""Blocks of `horizon` states, each beside all later states within a radius, up to the first empty ball.
+
+    Parameters
+    ----------
+    x : array_like or Trajectory
+        As `trajtools.wolf` takes it.
+    metric : str
+        As there.
+    nodes : int or None
+        As there.
+    neighbors : WithinRadius or None
+        One absolute radius, which it must name.
+    theiler : int, in samples
+        Must be 0: the procedure has none.
+    horizon : int, in samples
+        Length tau of a block.
+    points : int or None, in samples
+        Length w of the fitted window, 3 .. tau.
+    clock : tuple
+        From `trajtools.neighbors.curves.sampling`.
+
+    Returns
+    -------
+    Divergence
+        One unit per block: the mean distance of the ball, z = 0 .. tau - 1; ``fit(procedure="caligiuri2023")`` is the
+        published fit.
+
+    Raises
+    ------
+    DataError
+        If the data cannot be analysed so.
+    NoNeighborsError
+        If already the first ball is empty.
+
+    Notes
+    -----
+    The ball of state i holds :math:`\{j : i \le j < T - \tau - 1, 0 < d(i, j) < \epsilon\}`: only later states, so
+    that the balls thin out along the record, and the run ends where the first one is empty.
+    """
+    if not isinstance(neighbors, WithinRadius) or neighbors.relative or not np.isscalar(neighbors.radius):
+        raise DataError("procedure 'caligiuri2023' needs one absolute radius: neighbors=WithinRadius(epsilon)")
+    if isinstance(neighbors.radius, str):
+        raise DataError("procedure 'caligiuri2023' chooses no radius: neighbors=WithinRadius(epsilon)")
+    radius = float(np.asarray(neighbors.radius))
+    walk, ends = _prepare(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, points=points)
+    rows: list[Floats] = []
+    sizes: list[int] = []
+    for i in range(0, ends, horizon):
+        others = np.arange(i, ends)
+        gaps = walk.distances(i, others)
+        ball = others[(gaps > 0) & (gaps < radius)]
+        if not len(ball):
+            break
+        rows.append(walk.paths(i, ball)[:, :horizon].mean(axis=0))
+        sizes.append(len(ball))
+    possible = len(range(0, ends, horizon))
+    words = f"the run ended at the first empty ball, after {len(rows)} of {possible} blocks"
+    return segments_divergence(
+        walk,
+        np.array(rows).reshape(-1, horizon),
+        np.arange(len(rows)) * horizon,
+        method="kantz",
+        average="log-mean",
+        rule=neighbors,
+        strategy="brute",
+        clock=clock,
+        settings={"procedure": NAME, "points": points, "radius": radius, "sizes": np.array(sizes), "blocks": possible},
+        warnings=(NO_THEILER, words) if len(rows) < possible else (NO_THEILER,),
+    )
+
+
+def _prepare(
+    x: Any, *, metric: str, nodes: int | None, theiler: int, horizon: int, points: int | None
+) -> tuple[Walk, int]:
+    """Check what the procedure needs; the prepared states, and the first state that may not begin a block."""
+    if theiler != 0:
+        raise DataError(f"procedure 'caligiuri2023' has no Theiler window: theiler=0 says so, got {theiler}")
+    if points is None or not 3 <= points <= horizon:
+        raise DataError(
+            f"points={points!r}: procedure 'caligiuri2023' fits the first `points` states of each block of "
+            f"horizon={horizon}; give 3 to {horizon}"
+        )
+    walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=0, horizon=horizon)
+    if walk.states.not_finite:
+        raise DataError(
+            f"{walk.states.not_finite} states hold NaN or inf, and procedure 'caligiuri2023' has no rule for them; "
+            "select a window without"
+        )
+    return walk, len(walk) - horizon - 1

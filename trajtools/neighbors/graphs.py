@@ -1,0 +1,66 @@
+"""Networks as states: their links as rows, and the normalised distance between two graphs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from trajtools.errors import DataError
+from trajtools.trajectory import Trajectory
+
+GRAPH_L1 = "graph-l1"
+
+
+def as_links(x: Any, nodes: int | None) -> tuple[Any, float]:
+    r"""Rows of links, and what their L1 distance is multiplied with.
+
+    Parameters
+    ----------
+    x : array_like or Trajectory
+        Adjacency matrices (T, N, N); or rows of links (T, E) with `nodes` given; or a Trajectory of a network, which
+        knows its nodes.
+    nodes : int or None
+        Number of nodes N of each graph; None: read from `x`.
+
+    Returns
+    -------
+    links : ndarray or Trajectory, shape (T, E)
+        What to compare in L1. The diagonals of adjacency matrices are left out.
+    factor : float
+        :math:`1/(N(N-1))`, or twice that where each undirected link is listed once (E = N(N-1)/2): the distance
+        :math:`\sum_{ij} |a_{ij} - b_{ij}| / (N(N-1))` then is the part of the pairs of nodes that differ.
+
+    Raises
+    ------
+    DataError
+        If the number of nodes is unknown.
+    """
+    if isinstance(x, Trajectory):
+        if nodes is None and x.nodes:
+            # A table of parameters lists every link once and with its direction.
+            return x, _factor(0, sum(int(each.size) for each in x.nodes))
+        return x, _factor(int(x.shape[1]), nodes)
+    array = np.asarray(x)
+    if array.ndim == 3:
+        size = array.shape[1]
+        if size != array.shape[2] or nodes not in (None, size):
+            raise DataError(f"adjacency matrices are (T, N, N); these have shape {array.shape}, nodes={nodes}")
+        return array[:, ~np.eye(size, dtype=bool)], _factor(size * (size - 1), size)
+    if array.ndim != 2:
+        raise DataError(
+            f"metric 'graph-l1' compares adjacency matrices (T, N, N) or rows of links (T, E), not shape {array.shape}"
+        )
+    return array, _factor(int(array.shape[1]), nodes)
+
+
+def _factor(links: int, nodes: int | None) -> float:
+    if nodes is None:
+        raise DataError(
+            f"metric 'graph-l1' divides by N(N-1), and {links} links do not tell N: give nodes=N, or adjacency "
+            "matrices (T, N, N)"
+        )
+    if isinstance(nodes, bool) or not isinstance(nodes, (int, np.integer)) or nodes < 2:
+        raise DataError(f"nodes={nodes!r}: a graph has a whole number of nodes, at least 2")
+    pairs = int(nodes) * (int(nodes) - 1)
+    return (2.0 if 2 * links == pairs else 1.0) / pairs

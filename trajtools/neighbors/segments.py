@@ -1,0 +1,285 @@
+"""Stretches of a trajectory that are followed beside a neighbour each: what Wolf's method and its kin share."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from trajtools.errors import DataError, NoNeighborsError
+from trajtools.neighbors.graphs import GRAPH_L1, as_links
+from trajtools.neighbors.radii import spread
+from trajtools.neighbors.rules import NearestK, WithinRadius
+from trajtools.neighbors.search import nearest
+from trajtools.neighbors.states import Floats, Ints, States, prepare
+from trajtools.neighbors.strategy import Strategy, choose
+from trajtools.results import Divergence, average_curves, mean_curve
+
+# Of the spread (the median distance of two states): where a pair counts as grown too far, if nobody says otherwise.
+LIMIT_SHARE = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """A prepared trajectory along which pairs are followed.
+
+    Attributes
+    ----------
+    states : States
+        From `trajtools.neighbors.states.prepare`.
+    metric : str
+        As asked.
+    factor : float
+        What the distances of `states` are multiplied with: 1, but for normalised distances of graphs.
+    """
+
+    states: States
+    metric: str
+    factor: float
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def distances(self, i: int, others: Ints) -> Floats:
+        """Distances of state i to others, shape (m,)."""
+        from trajtools._kernels.segments import distances_to
+
+        s = self.states
+        return self.factor * distances_to(s.points, s.matrix, i, others, s.code)
+
+    def paths(self, i: int, others: Ints) -> Floats:
+        """Distances of the states i .. i + horizon to others and their successors, shape (m, horizon + 1)."""
+        from trajtools._kernels.segments import paths
+
+        s = self.states
+        return self.factor * paths(s.points, s.matrix, i, others, s.horizon, s.code)
+
+
+def prepare_walk(x: Any, *, metric: str, nodes: int | None, theiler: int, horizon: int) -> Walk:
+    """Check states for following pairs of them, block by block.
+
+    Parameters
+    ----------
+    x : array_like or Trajectory
+        As the estimators take it.
+    metric : str
+        One of `trajtools.neighbors.states.METRICS`, or ``"graph-l1"``.
+    nodes : int or None
+        For ``"graph-l1"``, see `as_links`.
+    theiler, horizon : int, in samples
+        As in `prepare`; a block has one step at least.
+
+    Returns
+    -------
+    Walk
+
+    Raises
+    ------
+    DataError
+        If the data cannot be analysed so.
+    UnknownNameError
+        If the metric is unknown.
+    """
+    factor = 1.0
+    kernel_metric = metric
+    if metric == GRAPH_L1:
+        x, factor = as_links(x, nodes)
+        kernel_metric = "l1"
+    elif nodes is not None:
+        raise DataError(f"nodes={nodes!r} belongs to metric 'graph-l1', not to {metric!r}; leave it out")
+    states = prepare(x, metric=kernel_metric, theiler=theiler, horizon=horizon)
+    if states.horizon < 1:
+        raise DataError("horizon=0: a block is followed for one step at least")
+    contiguous = np.ascontiguousarray(states.points)
+    if contiguous is not states.points:
+        states = States(**{**vars(states), "points": contiguous})
+    return Walk(states, metric, factor)
+
+
+def block_starts(walk: Walk) -> Ints:
+    """Where the blocks begin: one after the other, over what is missing to the next state that can be followed.
+
+    Parameters
+    ----------
+    walk : Walk
+        From `prepare_walk`.
+
+    Returns
+    -------
+    ndarray of int64, shape (B,)
+    """
+    usable = np.flatnonzero(walk.states.usable)
+    starts, at = [], 0
+    while at < len(usable):
+        starts.append(int(usable[at]))
+        at = int(np.searchsorted(usable, starts[-1] + walk.states.horizon))
+    return np.array(starts, dtype=np.int64)
+
+
+def candidates(walk: Walk, rule: NearestK, starts: Ints) -> tuple[Ints, bool, Strategy]:
+    """The nearest states of the first state of each block.
+
+    Parameters
+    ----------
+    walk : Walk
+        From `prepare_walk`.
+    rule : NearestK
+        How many.
+    starts : ndarray of int64, shape (B,)
+        Beginnings of the blocks.
+
+    Returns
+    -------
+    index : ndarray of int64, shape (B, k)
+        Times of the neighbours, nearest first, the earlier one of two at the same distance; -1 where there is none.
+    repeats : bool
+        Whether a distance of zero was met.
+    strategy : Strategy
+        The search that was used.
+    """
+    states = walk.states
+    strategy = choose(states, None)
+    if strategy.name in ("tree", "sweep"):
+        # The search of all states costs less than comparing those few with everything.
+        found = nearest(states, rule, strategy.name)
+        return found.index[starts], found.counts["zero_distance"] > 0, strategy
+    from trajtools._kernels.segments import nearest_of
+
+    _, index, repeats = nearest_of(
+        states.points, states.matrix, states.usable, starts, int(rule.k), states.theiler, states.code
+    )
+    return index, bool(repeats.any()), strategy
+
+
+def growth_limit(walk: Walk, limit: float | None) -> float:
+    """The distance beyond which a pair is given up.
+
+    Parameters
+    ----------
+    walk : Walk
+        From `prepare_walk`.
+    limit : float or None
+        A distance, or None for a tenth of the spread.
+
+    Returns
+    -------
+    float
+        In the units of the metric.
+
+    Raises
+    ------
+    DataError
+        If it is no positive number, or there is no spread to take it from.
+    """
+    if limit is None:
+        return LIMIT_SHARE * walk.factor * spread(walk.states)
+    if not limit > 0:
+        raise DataError(f"limit={limit!r}: pairs are given up beyond a positive distance")
+    return float(limit)
+
+
+def cosine(to_old: Any, to_new: Any, between: Any) -> Any:
+    r"""Cosine of the angle between two separations from one state, from distances alone.
+
+    Parameters
+    ----------
+    to_old, to_new : float or ndarray
+        Distances of the state to its old and to its new neighbour, positive.
+    between : float or ndarray
+        Distance of the two neighbours.
+
+    Returns
+    -------
+    float or ndarray
+        :math:`(a^2 + b^2 - c^2) / 2ab`: the true cosine where the distance is Euclidean, and the comparison angle
+        of metric geometry for others; between -1 and 1 for every metric, by the triangle inequality.
+    """
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        gain = (to_old - between) / to_new
+        return np.clip((gain * (1 + between / to_old) + to_new / to_old) / 2, -1.0, 1.0)
+
+
+def segments_divergence(
+    walk: Walk,
+    rows: Floats,
+    starts: Ints,
+    *,
+    method: str,
+    average: str,
+    rule: NearestK | WithinRadius | None,
+    strategy: str,
+    clock: tuple[float, str, Ints | None],
+    settings: dict[str, Any],
+    warnings: tuple[str, ...] = (),
+) -> Divergence:
+    """Turn blocks into curves, one unit each.
+
+    Parameters
+    ----------
+    walk : Walk
+        From `prepare_walk`.
+    rows : ndarray of float64, shape (B, K + 1)
+        Distance of the pair (or of the neighbourhood) of each block; zero where it has met.
+    starts : ndarray of int64, shape (B,)
+        First state of each block.
+    method, average : str
+        Names for the result.
+    rule : NearestK, WithinRadius or None
+        As asked.
+    strategy : str
+        Search that was used.
+    clock : tuple
+        From `trajtools.neighbors.curves.sampling`.
+    settings : dict
+        More settings.
+    warnings : tuple of str
+        For the reader.
+
+    Returns
+    -------
+    Divergence
+        The blocks do not overlap: they are blocks of time of one orbit, each its own group.
+
+    Raises
+    ------
+    NoNeighborsError
+        If there is no block.
+    """
+    if not len(rows):
+        left_out = settings.get("left_out")
+        raise NoNeighborsError(
+            f"{method}: no block of {walk.states.horizon} steps begins at a state with a neighbour outside "
+            f"theiler={walk.states.theiler} ({left_out}); lower theiler or horizon, widen the neighbourhood, "
+            "or record more"
+        )
+    dt, unit, step = clock
+    group = np.arange(len(rows))
+    start = starts if step is None else np.asarray(step, dtype=np.int64)[starts]
+    curves, of, _ = average_curves(rows, group, start, average)
+    return Divergence(
+        method=method,
+        metric=walk.metric,
+        average=average,
+        time=np.arange(rows.shape[1], dtype=np.float64) * dt,
+        time_unit=unit,
+        log_distance=mean_curve(curves, of),
+        distances=rows,
+        group=group,
+        start=start,
+        floor=np.full(rows.shape, np.nan),
+        scale=np.full(len(rows), np.nan),
+        n_references=len(rows),
+        settings={
+            "metric": walk.metric,
+            "factor": walk.factor,
+            "neighbors": None if rule is None else {"rule": type(rule).__name__, **asdict(rule)},
+            "theiler": walk.states.theiler,
+            "horizon": walk.states.horizon,
+            "dt": dt,
+            "average": average,
+            "strategy": strategy,
+            **settings,
+        },
+        warnings=warnings,
+    )
