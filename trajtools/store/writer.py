@@ -179,11 +179,11 @@ class RunWriter:
         members: Sequence[Member],
         dtype: object,
         stored: str = "weights",
-        durable: bool = False,
-        provenance: Mapping[str, Any] | None = None,
         sketch: Mapping[str, Any] | None = None,
         distance_metric: str | None = None,
         optimizer: Mapping[str, Any] | None = None,
+        durable: bool = False,
+        provenance: Mapping[str, Any] | None = None,
     ) -> RunWriter:
         """Go on with a run whose writer closed it or died; nothing that was committed is dropped.
 
