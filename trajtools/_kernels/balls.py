@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
 
 from trajtools._kernels._jit import kernel
 from trajtools._kernels.buckets import BUCKET, L2, STACK
@@ -51,6 +50,20 @@ class Sums(NamedTuple):
     mean_bits: np.ndarray
     split: np.ndarray
     mantissas: np.ndarray
+
+
+class Rows(NamedTuple):
+    """What comes out, per block and radius: sums of logs and their number, pairs, references without neighbours.
+
+    `missing` counts the pairs of a block that could not be followed, `repeats` marks states with one at distance zero.
+    """
+
+    logs: np.ndarray
+    counts: np.ndarray
+    pairs: np.ndarray
+    skipped: np.ndarray
+    missing: np.ndarray
+    repeats: np.ndarray
 
 
 class Balls(NamedTuple):
@@ -288,28 +301,19 @@ def _kantz_block(
     return missing
 
 
-@kernel(parallel=True)
-def kantz_rows(index: Any, balls: Any, edges: Any, width: Any) -> Any:
-    """One row per block of references and radius: sums of logs, references in them, pairs, references skipped."""
-    n_blocks = edges.shape[0] - 1
-    n_rings = balls.limits.shape[0]
-    logs = np.zeros((n_blocks, n_rings, balls.horizon + 1))
-    counts = np.zeros((n_blocks, n_rings, balls.horizon + 1), dtype=np.int64)
-    pairs = np.zeros((n_blocks, n_rings), dtype=np.int64)
-    skipped = np.zeros((n_blocks, n_rings), dtype=np.int64)
-    missing = np.zeros(n_blocks, dtype=np.int64)
-    repeats = np.zeros(index.usable.shape[0], dtype=np.bool_)
-    for block in prange(n_blocks):
-        missing[block] = _kantz_block(
+@kernel(nogil=True)
+def kantz_rows(index: Any, balls: Any, edges: Any, first: Any, last: Any, width: Any, rows: Any) -> Any:
+    """Fill one row per block of references, for every radius."""
+    for block in range(first, last):
+        rows.missing[block] = _kantz_block(
             index,
             balls,
             edges[block],
             edges[block + 1],
             width,
-            logs[block],
-            counts[block],
-            pairs[block],
-            skipped[block],
-            repeats,
+            rows.logs[block],
+            rows.counts[block],
+            rows.pairs[block],
+            rows.skipped[block],
+            rows.repeats,
         )
-    return logs, counts, pairs, skipped, missing, repeats

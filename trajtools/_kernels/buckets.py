@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
 
 from trajtools._kernels._jit import kernel
 
@@ -25,7 +24,6 @@ BRUTE, SWEEP, TREE, MATRIX = 0, 1, 2, 3
 # Larger than every gap between finite points, smaller than the gap to an empty lane.
 FAR = 1.7976931348623157e308
 STACK = 128
-_SERIAL_LEVELS = 3
 _SPREAD_SAMPLE = 64
 
 
@@ -40,6 +38,7 @@ class Index(NamedTuple):
     slots: np.ndarray
     boxes: np.ndarray
     flat: np.ndarray
+    earliest: np.ndarray
     matrix: np.ndarray
     usable: np.ndarray
 
@@ -104,8 +103,8 @@ def _longest_axis(points: Any, start: Any, stop: Any) -> Any:
 
 
 @kernel()
-def _subtree(points: Any, order: Any, top: Any, top_level: Any, end_level: Any, depth: Any) -> Any:
-    """Put the medians of one subtree in place, down to a level, depth first."""
+def _sort_subtree(points: Any, order: Any, top: Any, top_level: Any, end_level: Any, depth: Any) -> Any:
+    """Split the nodes of one subtree along their longest axes, depth first."""
     n = points.shape[0]
     stack = np.empty(STACK, dtype=np.int64)
     levels = np.empty(STACK, dtype=np.int64)
@@ -128,23 +127,20 @@ def _subtree(points: Any, order: Any, top: Any, top_level: Any, end_level: Any, 
             count += 2
 
 
-@kernel(parallel=True)
-def sort_tree(points: Any, order: Any, depth: Any) -> Any:
-    """Reorder rows and times in place into 2**depth leaves, every node split at the median of its longest axis."""
-    serial = min(_SERIAL_LEVELS, depth)
-    if serial > 0:
-        _subtree(points, order, 1, 0, serial, depth)
-    if depth > serial:
-        for part in prange(1 << serial):
-            _subtree(points, order, (1 << serial) + part, serial, depth, depth)
+@kernel(nogil=True)
+def sort_subtrees(points: Any, order: Any, first: Any, last: Any, top_level: Any, end_level: Any, depth: Any) -> Any:
+    """Reorder rows and times in place: every node from some of one level down to another is split at its median."""
+    for part in range(first, last):
+        _sort_subtree(points, order, (1 << top_level) + part, top_level, end_level, depth)
 
 
 @kernel()
-def bound_tree(leaves: Any, counts: Any) -> Any:
-    """Boxes (nodes, 2, d) of all nodes from the leaves up, and which hold one point only (or copies of it)."""
+def bound_tree(leaves: Any, times: Any, counts: Any) -> Any:
+    """Boxes (nodes, 2, d) of all nodes from the leaves up, which of them hold copies of one point, earliest times."""
     n_leaves, d = leaves.shape[0], leaves.shape[1]
     boxes = np.empty((2 * n_leaves, 2, d))
     flat = np.ones(2 * n_leaves, dtype=np.bool_)
+    earliest = np.empty(2 * n_leaves, dtype=np.int64)
     for leaf in range(n_leaves):
         for c in range(d):
             low = leaves[leaf, c, 0]
@@ -156,12 +152,14 @@ def bound_tree(leaves: Any, counts: Any) -> Any:
             boxes[n_leaves + leaf, 0, c] = low
             boxes[n_leaves + leaf, 1, c] = high
             flat[n_leaves + leaf] &= low == high
+        earliest[n_leaves + leaf] = times[leaf, : counts[leaf]].min()
     for node in range(n_leaves - 1, 0, -1):
         for c in range(d):
             boxes[node, 0, c] = min(boxes[2 * node, 0, c], boxes[2 * node + 1, 0, c])
             boxes[node, 1, c] = max(boxes[2 * node, 1, c], boxes[2 * node + 1, 1, c])
             flat[node] &= boxes[node, 0, c] == boxes[node, 1, c]
-    return boxes, flat
+        earliest[node] = min(earliest[2 * node], earliest[2 * node + 1])
+    return boxes, flat, earliest
 
 
 @kernel()

@@ -16,7 +16,6 @@ from math import frexp
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from trajtools._kernels._jit import kernel
 from trajtools._kernels.buckets import L1, L2, L2_SCALED, PRECOMPUTED
@@ -133,15 +132,22 @@ def _rosenstein_block(
     return missing
 
 
-@kernel(parallel=True)
-def rosenstein_rows(found: Any, edges: Any, lags: Any, matrix: Any, metric: Any, width: Any, horizon: Any) -> Any:
-    """One row per block of references: sums of logs, counts, pairs left out because a distance is missing."""
-    n_blocks = edges.shape[0] - 1
-    logs = np.zeros((n_blocks, horizon + 1))
-    counts = np.zeros((n_blocks, horizon + 1), dtype=np.int64)
-    missing = np.zeros(n_blocks, dtype=np.int64)
-    for block in prange(n_blocks):
+@kernel(nogil=True)
+def rosenstein_rows(
+    found: Any,
+    edges: Any,
+    first: Any,
+    last: Any,
+    lags: Any,
+    matrix: Any,
+    metric: Any,
+    width: Any,
+    logs: Any,
+    counts: Any,
+    missing: Any,
+) -> Any:
+    """Fill one row per block of references: sums of logs, counts, pairs left out because a distance is missing."""
+    for block in range(first, last):
         missing[block] = _rosenstein_block(
             found, edges[block], edges[block + 1], lags, matrix, metric, width, logs[block], counts[block]
         )
-    return logs, counts, missing

@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from trajtools._kernels._jit import kernel
-from trajtools._kernels.buckets import BUCKET, FAR, L2, MATRIX, STACK, SWEEP, TREE
+from trajtools._kernels.buckets import BUCKET, L2, MATRIX, STACK, SWEEP, TREE
 from trajtools._kernels.tree import offer_leaf, take_leaf, tree_ball, tree_nearest
 
 
@@ -74,9 +73,12 @@ def matrix_nearest(matrix: Any, usable: Any, time: Any, theiler: Any, best: Any,
     return repeat
 
 
-@kernel()
-def _nearest_block(index: Any, first: Any, last: Any, theiler: Any, best: Any, found: Any, repeats: Any) -> Any:
-    """Nearest points of the buckets (or of the rows of the matrix) first .. last."""
+@kernel(nogil=True)
+def nearest(index: Any, first: Any, last: Any, theiler: Any, best: Any, found: Any, repeats: Any) -> Any:
+    """Fill `best` (gaps), `found` (times) and `repeats` for the points of the buckets (or matrix rows) first .. last.
+
+    `best` comes filled with `FAR`, `found` with -1.
+    """
     leaves, times, metric = index.leaves, index.times, index.metric
     gaps = np.empty(BUCKET)
     stack = np.empty(STACK, dtype=np.int64)
@@ -97,6 +99,7 @@ def _nearest_block(index: Any, first: Any, last: Any, theiler: Any, best: Any, f
                     times,
                     index.boxes,
                     index.flat,
+                    index.earliest,
                     home,
                     lane,
                     metric,
@@ -116,19 +119,6 @@ def _nearest_block(index: Any, first: Any, last: Any, theiler: Any, best: Any, f
                     repeats[time] |= offer_leaf(
                         leaves, times, leaf, home, lane, metric, theiler, gaps, best[time], found[time]
                     )
-
-
-@kernel(parallel=True)
-def nearest(index: Any, k: Any, theiler: Any, n_times: Any) -> Any:
-    """The k nearest of every state: gaps (T, k), times (T, k) with -1 where there is none, repeats (T,)."""
-    best = np.full((n_times, k), FAR)
-    found = np.full((n_times, k), -1, dtype=np.int64)
-    repeats = np.zeros(n_times, dtype=np.bool_)
-    rows = n_times if index.kind == MATRIX else index.leaves.shape[0]
-    blocks = min(64, rows)
-    for block in prange(blocks):
-        _nearest_block(index, rows * block // blocks, rows * (block + 1) // blocks, theiler, best, found, repeats)
-    return best, found, repeats
 
 
 @kernel()

@@ -122,6 +122,7 @@ def tree_nearest(
     times: Any,
     boxes: Any,
     flat: Any,
+    earliest: Any,
     home: Any,
     lane: Any,
     metric: Any,
@@ -152,7 +153,8 @@ def tree_nearest(
         depth -= 1
         node = stack[depth]
         gap = stack_gap[depth]
-        if gap > best[k - 1]:
+        # Of points at the same gap the earliest counts; without this, copies of a few points would all be visited.
+        if gap > best[k - 1] or (gap == best[k - 1] and earliest[node] > found[k - 1]):
             continue
         if gap == 0.0 and flat[node]:
             repeat = True

@@ -90,7 +90,8 @@ def kantz(
     >>> bool(abs((s.log_distance[3] - s.log_distance[0]) / 3 - np.log(2)) < 0.05)
     True
     """
-    from trajtools._kernels.balls import Balls, kantz_rows
+    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels.balls import Balls, Rows, kantz_rows
 
     rule = neighbors or WithinRadius()
     code = check_average(average)
@@ -104,23 +105,32 @@ def kantz(
     radii, lists, strategy, index = _neighborhoods(states, rule)
     edges = block_edges(states)
     cap, least = (rule.max_neighbors or 0, rule.min_neighbors) if isinstance(rule, WithinRadius) else (0, 1)
-    limits = states.gap(radii)
-    asked = Balls(lists, limits, states.lags(), states.theiler, states.horizon, code, cap, least)
-    logs, terms, pairs, skipped, missing, repeats = kantz_rows(index, asked, edges, padded(states.horizon))
+    asked = Balls(lists, states.gap(radii), states.lags(), states.theiler, states.horizon, code, cap, least)
+    shape = (len(edges) - 1, len(radii))
+    rows = Rows(
+        logs=np.zeros((*shape, states.horizon + 1)),
+        counts=np.zeros((*shape, states.horizon + 1), dtype=np.int64),
+        pairs=np.zeros(shape, dtype=np.int64),
+        skipped=np.zeros(shape, dtype=np.int64),
+        missing=np.zeros(shape[0], dtype=np.int64),
+        repeats=np.zeros(len(states), dtype=np.bool_),
+    )
+    width = padded(states.horizon)
+    in_parts(lambda first, last: kantz_rows(index, asked, edges, first, last, width, rows), shape[0])
     references = int(np.count_nonzero(states.usable))
-    skips = skipped.sum(axis=0)
+    skips = rows.skipped.sum(axis=0)
     at = int(np.argmax((references - skips) * 2 >= references))
     if (references - skips[at]) * 2 < references:
         at = len(radii) - 1
-    counts = count_left_out(states, bool(repeats.any()))
+    counts = count_left_out(states, bool(rows.repeats.any()))
     counts["without_neighbors"] = int(skips[at])
-    counts["missing_later"] = int(missing.sum())
-    counts["zero_later"] = int((references - skips[at]) * (states.horizon + 1) - terms[:, at].sum())
+    counts["missing_later"] = int(rows.missing.sum())
+    counts["zero_later"] = int((references - skips[at]) * (states.horizon + 1) - rows.counts[:, at].sum())
     with np.errstate(invalid="ignore", divide="ignore"):
-        curves = logs.sum(axis=0) / terms.sum(axis=0)
+        curves = rows.logs.sum(axis=0) / rows.counts.sum(axis=0)
     return as_divergence(
         states,
-        (logs[:, at], terms[:, at]),
+        (rows.logs[:, at], rows.counts[:, at]),
         edges,
         method="kantz",
         average=average,
@@ -133,7 +143,7 @@ def kantz(
             "radius": float(radii[at]),
             "radii": radii,
             "curves": curves,
-            "pairs": pairs.sum(axis=0),
+            "pairs": rows.pairs.sum(axis=0),
             "references": references - skips,
         },
     )

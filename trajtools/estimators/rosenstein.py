@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from trajtools.neighbors.curves import as_divergence, block_edges, padded, sampling
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import nearest
@@ -77,6 +79,7 @@ def rosenstein(
     >>> bool(abs((s.log_distance[3] - s.log_distance[0]) / 3 - np.log(2)) < 0.05)
     True
     """
+    from trajtools._kernels._threads import in_parts
     from trajtools._kernels.divergence import rosenstein_rows
 
     rule = neighbors or NearestK()
@@ -84,8 +87,15 @@ def rosenstein(
     states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
     found = nearest(states, rule)
     edges = block_edges(states)
-    logs, terms, missing = rosenstein_rows(
-        found.index, edges, states.lags(), states.matrix, states.code, padded(states.horizon), states.horizon
+    width, lags = padded(states.horizon), states.lags()
+    logs = np.zeros((len(edges) - 1, states.horizon + 1))
+    terms = np.zeros(logs.shape, dtype=np.int64)
+    missing = np.zeros(len(logs), dtype=np.int64)
+    in_parts(
+        lambda first, last: rosenstein_rows(
+            found.index, edges, first, last, lags, states.matrix, states.code, width, logs, terms, missing
+        ),
+        len(logs),
     )
     counts = {**found.counts, "missing_later": int(missing.sum())}
     counts["zero_later"] = int((terms[:, :1] - terms).sum())

@@ -11,6 +11,9 @@ from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.states import PRECOMPUTED, Floats, Ints, States, prepare
 from trajtools.neighbors.strategy import Strategy, choose, named
 
+# The tree is split serially so far down, then its subtrees on several threads.
+_SERIAL_LEVELS = 3
+
 
 @dataclass(frozen=True, eq=False)
 class Neighbors:
@@ -103,11 +106,19 @@ def nearest(states: States, rule: NearestK, strategy: str | None = None) -> Neig
     -------
     Neighbors
     """
+    from trajtools._kernels import buckets
+    from trajtools._kernels._threads import in_parts
     from trajtools._kernels.neighbors import nearest as search
 
     chosen = named(states, strategy) if strategy else choose(states, None)
     index = build(states, chosen)
-    gaps, found, repeats = search(index, int(rule.k), states.theiler, len(states))
+    gaps = np.full((len(states), int(rule.k)), buckets.FAR)
+    found = np.full((len(states), int(rule.k)), -1, dtype=np.int64)
+    repeats = np.zeros(len(states), dtype=np.bool_)
+    in_parts(
+        lambda first, last: search(index, first, last, states.theiler, gaps, found, repeats),
+        len(states) if index.kind == buckets.MATRIX else len(index.leaves),
+    )
     with np.errstate(invalid="ignore"):
         distance = np.where(found >= 0, states.distance(gaps), np.nan)
     n_references = int(np.count_nonzero(found[:, 0] >= 0))
@@ -181,6 +192,7 @@ def build(states: States, strategy: Strategy) -> Any:
     trajtools._kernels.buckets.Index
     """
     from trajtools._kernels import buckets
+    from trajtools._kernels._threads import in_parts
 
     kind = {"brute": buckets.BRUTE, "sweep": buckets.SWEEP, "tree": buckets.TREE, "matrix": buckets.MATRIX}[
         strategy.name
@@ -189,7 +201,7 @@ def build(states: States, strategy: Strategy) -> Any:
     if strategy.name == "sweep":
         order = order[np.argsort(states.points[order, strategy.axis])]
     boxes = np.empty((0, 2, 0))
-    flat = np.empty(0, dtype=np.bool_)
+    flat, earliest = np.empty(0, dtype=np.bool_), np.empty(0, dtype=np.int64)
     leaves, times, slots = np.empty((0, 0, 0)), np.empty((0, 0), dtype=np.int64), np.empty(0, dtype=np.int64)
     if strategy.name != "matrix":
         points = states.points[order]
@@ -197,11 +209,14 @@ def build(states: States, strategy: Strategy) -> Any:
         starts = np.minimum(np.arange(n_leaves + 1) * buckets.BUCKET, len(order))
         if strategy.name == "tree":
             depth = max(n_leaves - 1, 0).bit_length()
-            buckets.sort_tree(points, order, depth)
+            top = min(_SERIAL_LEVELS, depth)
+            buckets.sort_subtrees(points, order, 0, min(top, 1), 0, top, depth)
+            if depth > top:
+                in_parts(lambda a, b: buckets.sort_subtrees(points, order, a, b, top, depth, depth), 1 << top)
             starts = (np.arange((1 << depth) + 1) * len(order)) >> depth
         leaves, times, slots = buckets.fill_leaves(points, order, starts, len(states))
         if strategy.name == "tree":
-            boxes, flat = buckets.bound_tree(leaves, np.diff(starts))
+            boxes, flat, earliest = buckets.bound_tree(leaves, times, np.diff(starts))
     return buckets.Index(
-        kind, states.code, strategy.axis, leaves, times, slots, boxes, flat, states.matrix, states.usable
+        kind, states.code, strategy.axis, leaves, times, slots, boxes, flat, earliest, states.matrix, states.usable
     )

@@ -1,0 +1,28 @@
+"""Independent parts of a kernel's work on several threads.
+
+The kernels release the GIL, so plain threads do what `prange` would: numba compiles a function that holds a `prange`
+twice, which doubled the wait for a first result, and its default threading layer aborts when two threads of the user
+call it at once. Every part writes its own rows, so the number of threads changes no bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from numba import get_num_threads
+
+_PARTS_PER_THREAD = 8
+
+
+def in_parts(work: Callable[[int, int], object], count: int) -> None:
+    """Call ``work(first, last)`` on consecutive parts of 0 .. count, on as many threads as numba is allowed."""
+    threads = min(int(get_num_threads()), count)
+    if threads < 2:
+        work(0, count)
+        return
+    parts = min(count, threads * _PARTS_PER_THREAD)
+    edges = [count * part // parts for part in range(parts + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        # The list raises what a part raised.
+        list(pool.map(work, edges[:-1], edges[1:]))
