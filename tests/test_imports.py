@@ -25,7 +25,7 @@ LAYERS = (
     ("parameters", "sources"),
     ("results", "trajectory"),
     ("store", "networks", "neighbors", "fitting", "embedding", "systems", "words"),
-    ("distances", "significance"),
+    ("distances", "significance", "surrogates"),
     ("growth",),
     ("estimators",),
     ("sweeps",),

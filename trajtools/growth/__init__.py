@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from trajtools.growth.exponent import fit
+from trajtools.growth.methods import fit
 
 __all__ = ["fit"]

@@ -1,0 +1,236 @@
+"""Where the curve of neighbours grows exponentially: a plateau of local slopes, and what another choice would give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from trajtools.fitting import window_fits
+from trajtools.results import Divergence, Floats, Ints
+
+# Choices of this toolkit; none of them knows a scale. They are kept in the settings of every result.
+FEWEST_EFOLDS = 1.0  # that a fitted window must hold
+FEWEST_STEPS = 3  # of a window: a line through fewer shows no shape
+MARGIN = 1.0  # e-folds below saturation where windows end
+FLAT_SHARE = 0.1  # of the whole rise that the last quarter of a saturated curve may add
+SATURATED = 0.5  # e-folds below the last quarter's mean where the curve counts as saturated
+EDGES = 36  # candidate ends of windows
+NEARLY = 2.0  # windows with a score up to so many times the best are nearly as good
+
+
+@dataclass(frozen=True, eq=False)
+class Plateau:
+    """The window that was chosen, and the others.
+
+    Attributes
+    ----------
+    start, stop : int
+        First and last fitted point; both 0 where there is no admissible window.
+    slope : float
+        Slope of the mean curve there; NaN without a window.
+    intercept : float
+        Of the fitted line.
+    block_slopes : ndarray of float64, shape (B,)
+        Slope of each block's own curve in the window.
+    bend : float
+        Half the range of the slopes of the three thirds of the window.
+    spread : float
+        Standard deviation of the slopes over the windows that are nearly as good.
+    near : float
+        Share of the slope that finite distances may take from it: half the distance in the middle of the window over
+        that at saturation.
+    slopes : ndarray of float64, shape (W,)
+        Slopes of the mean curve over all windows that are nearly as good.
+    gain : float
+        E-folds between the ends of the window.
+    level : float
+        Natural logarithm of the distance at saturation; infinite where the curve does not saturate.
+    end : int
+        Last point that windows may hold.
+    rise : float
+        E-folds between the first point of the curve and its highest.
+    """
+
+    start: int
+    stop: int
+    slope: float
+    intercept: float
+    block_slopes: Floats = field(default_factory=lambda: np.empty(0))
+    bend: float = float("nan")
+    spread: float = float("nan")
+    near: float = 0.0
+    slopes: Floats = field(default_factory=lambda: np.empty(0))
+    gain: float = 0.0
+    level: float = float("inf")
+    end: int = 0
+    rise: float = 0.0
+
+
+def block_curves(growth: Divergence) -> tuple[Floats, Floats]:
+    """Logarithmic curves of the blocks of reference states, and how much each block counts.
+
+    Parameters
+    ----------
+    growth : Divergence
+        Of neighbours.
+
+    Returns
+    -------
+    curves : ndarray of float64, shape (B, K + 1)
+        NaN where a block holds no pair that is apart.
+    weight : ndarray of float64, shape (B,)
+        Pairs of each block; they add up to one.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        curves = np.log(np.where(growth.distances > 0, growth.distances, np.nan))
+    terms = growth.settings.get("block_terms")
+    weight = np.ones(len(curves)) if terms is None else np.asarray(terms, dtype=np.float64)[:, 0]
+    return curves, weight / weight.sum()
+
+
+def saturation(curve: Floats) -> tuple[float, int]:
+    """Level of saturation of a curve, and the last point that lies `MARGIN` below it.
+
+    Parameters
+    ----------
+    curve : ndarray of float64, shape (K + 1,)
+        Natural logarithms of distances.
+
+    Returns
+    -------
+    level : float
+        Infinite where the last quarter of the curve still adds more than `FLAT_SHARE` of the whole rise.
+    end : int
+        Last point before the curve first comes within the margin.
+    """
+    last = len(curve) - 1
+    if last < 4:
+        return float("inf"), last
+    quarter = curve[-max(2, last // 4) :]
+    half = len(quarter) // 2
+    rise = float(np.nanmax(curve) - curve[0])
+    added = float(np.nanmean(quarter[half:]) - np.nanmean(quarter[:half])) * len(quarter) / max(half, 1)
+    if not added <= FLAT_SHARE * rise:
+        return float("inf"), last
+    level = float(np.nanmean(quarter))
+    over = np.flatnonzero(~(curve <= level - MARGIN))
+    return level, int(over[0] - 1) if len(over) else last
+
+
+def find_plateau(growth: Divergence, span: tuple[int, int] | None, *, saturates: bool = True) -> Plateau:
+    r"""Choose the window with the flattest local slopes.
+
+    Parameters
+    ----------
+    growth : Divergence
+        Of neighbours.
+    span : (int, int) or None
+        A window that was asked for, first and last point; None chooses.
+    saturates : bool
+        Whether pairs are followed until they saturate; blocks that replace their neighbours before are fitted whole.
+
+    Returns
+    -------
+    Plateau
+        Without a window where none holds `FEWEST_EFOLDS` in `FEWEST_STEPS`.
+
+    Notes
+    -----
+    Every window between the first point and saturation that holds enough e-folds is fitted. The best has the
+    smallest
+
+    .. math:: \frac{\sqrt{b^2 + s^2}}{\lambda} \sqrt{\frac{r}{g}}
+
+    with half the range b of the slopes of its thirds, the standard error s from the blocks, its slope, its gain g
+    and the room r in e-folds: flat first, then long. The transient in which neighbours turn to where they grow, and
+    the approach to saturation, are bent and so left out without naming a scale.
+    """
+    curve = growth.log_distance
+    level, end = saturation(curve) if saturates else (float("inf"), len(curve) - 1)
+    known = np.isfinite(curve)
+    if not known[: end + 1].all():
+        end = int(np.argmin(known)) - 1
+    rise = float(np.nanmax(curve) - curve[0]) if known.any() and known[0] else 0.0
+    starts, stops = _candidates(curve, end, saturates) if span is None else (np.array([span[0]]), np.array([span[1]]))
+    if not len(starts):
+        return Plateau(0, 0, float("nan"), float("nan"), level=level, end=end, rise=rise)
+    rows, weight = block_curves(growth)
+    slope, intercept, _ = (found[0] for found in window_fits(growth.time, curve[None], starts, stops + 1))
+    bend = _bend(growth.time, curve, starts, stops)
+    blocks = window_fits(growth.time, rows, starts, stops + 1)[0]
+    error = standard_error(blocks, weight)
+    gain = slope * (growth.time[stops] - growth.time[starts])
+    room = max(float(np.max(gain)), FEWEST_EFOLDS)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        score = np.sqrt(bend**2 + np.nan_to_num(error) ** 2) / np.abs(slope) * np.sqrt(room / np.abs(gain))
+    score = np.where(np.isfinite(score), score, np.inf)
+    best = int(np.argmin(score))
+    near = score <= NEARLY * score[best]
+    share = 1.0 / np.maximum(score[near], 1e-12) ** 2
+    share /= share.sum()
+    spread = float(np.sqrt(np.sum(share * (slope[near] - slope[best]) ** 2)))
+    return Plateau(
+        start=int(starts[best]),
+        stop=int(stops[best]),
+        slope=float(slope[best]),
+        intercept=float(intercept[best]),
+        block_slopes=blocks[:, best],
+        bend=float(bend[best]),
+        spread=spread,
+        near=0.5 * float(np.exp(curve[(starts[best] + stops[best]) // 2] - level)) if np.isfinite(level) else 0.0,
+        slopes=slope[near],
+        gain=float(gain[best]),
+        level=level,
+        end=end,
+        rise=rise,
+    )
+
+
+def _candidates(curve: Floats, end: int, saturates: bool) -> tuple[Ints, Ints]:
+    """First and last points of the windows that hold enough steps and e-folds."""
+    edges = np.unique(np.round(np.linspace(0, max(end, 0), min(max(end, 0), EDGES) + 1)).astype(np.int64))
+    starts, stops = (grid.ravel() for grid in np.meshgrid(edges, edges, indexing="ij"))
+    enough = stops - starts >= FEWEST_STEPS
+    if saturates:
+        enough &= curve[stops] - curve[starts] >= FEWEST_EFOLDS
+    else:
+        enough &= stops - starts >= end / 2
+    return starts[enough], stops[enough]
+
+
+def _bend(time: Floats, curve: Floats, starts: Ints, stops: Ints) -> Floats:
+    """Half the range of the slopes of the three thirds of each window."""
+    length = stops - starts
+    first, second = starts + np.maximum(length // 3, 1), stops - np.maximum(length // 3, 1)
+    second = np.maximum(second, np.minimum(first + 1, stops - 1))
+    thirds = [
+        window_fits(time, curve[None], a, b + 1)[0][0]
+        for a, b in ((starts, first), (np.minimum(first, second - 1), second), (second, stops))
+    ]
+    return np.asarray((np.max(thirds, axis=0) - np.min(thirds, axis=0)) / 2)
+
+
+def standard_error(blocks: Floats, weight: Floats) -> Floats:
+    """Standard error of the weighted mean over the blocks.
+
+    Parameters
+    ----------
+    blocks : ndarray of float64, shape (B, W)
+        Slope of each block in each window; NaN where there is none.
+    weight : ndarray of float64, shape (B,)
+        How much each block counts.
+
+    Returns
+    -------
+    ndarray of float64, shape (W,)
+        NaN where fewer than two blocks have a slope.
+    """
+    known = np.isfinite(blocks)
+    share = np.where(known, weight[:, None], 0.0)
+    share /= np.maximum(share.sum(axis=0), 1e-300)
+    middle = np.sum(share * np.where(known, blocks, 0.0), axis=0)
+    count = known.sum(axis=0)
+    square = np.sum((share * np.where(known, blocks - middle, 0.0)) ** 2, axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(count > 1, np.sqrt(square * count / (count - 1)), np.nan)
