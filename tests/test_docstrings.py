@@ -18,7 +18,9 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted(p for package in ("trajtools", "recorders") for p in (ROOT / package).rglob("*.py"))
 OPTIONAL = ("torch", "jax", "lightning", "transformers", "huggingface", "matplotlib")
 OPEN_MODULES = {f"trajtools.{m}" for m in (*trajtools._MODULES, "trajectory", "parameters", "results")}
-OPEN_MODULES |= {f"recorders.{m}" for m in ("torch", "jax", "lightning", "huggingface", "twins", "sketch")}
+OPEN_MODULES |= {f"recorders.{m}" for m in ("lightning", "huggingface", "twins", "sketch", "iris.training")}
+OPEN_MODULES |= {f"recorders.{m}.{room}" for m in ("torch", "jax") for room in ("recorder", "perturbed", "twins")}
+OPEN_MODULES |= {"recorders.jax.scan"}
 EXPORTED = {*trajtools._HOME, *recorders.__all__}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -9,7 +9,7 @@ from torch_training import OPTIMISERS, backward, batches, flat, network, opened,
 
 import trajtools as tt  # noqa: E402
 from recorders.torch import perturb  # noqa: E402
-from recorders.torch_transfer import distances  # noqa: E402
+from recorders.torch.transfer import distances  # noqa: E402
 from trajtools.errors import ArchitectureError  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.recorders]

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from recorders.jax_lockstep import Lockstep
-from recorders.jax_perturb import members_of, perturb
-from recorders.jax_scan import record_scan
+from recorders.jax.lockstep import Lockstep
+from recorders.jax.perturbed import members_of, perturb
+from recorders.jax.scan import record_scan
 from trajtools.store import Member, RecordingError
 
 

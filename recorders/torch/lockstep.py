@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from recorders.torch_modules import trainable
+from recorders.torch.modules import trainable
 
 PROBES = 16
 """Draws of the check that equal members get equal bits: a draw missed at most 13 of 16 times where they do not."""

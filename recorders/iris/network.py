@@ -1,4 +1,4 @@
-"""The Iris network of Danovski, Soriano and Lacasa (2024) and its data; `recorders.iris` trains and records it.
+"""The Iris network of Danovski, Soriano and Lacasa (2024) and its data; `training` trains and records it.
 
 Everything works on an ensemble: arrays with a leading axis of members, every member by the same operations in the same
 order, so that members that are equal stay equal.
@@ -33,7 +33,7 @@ def load() -> tuple[Floats, NDArray[np.int64]]:
     species : ndarray of int64, shape (150,)
         Index into `SPECIES`.
     """
-    text = (files("recorders") / "iris.csv").read_text(encoding="utf-8")
+    text = (files("recorders.iris") / "iris.csv").read_text(encoding="utf-8")
     rows = list(csv.reader(text.splitlines()))[1:]
     features = np.array([row[:4] for row in rows], dtype=np.float64)
     return features, np.array([SPECIES.index(row[4]) for row in rows], dtype=np.int64)

@@ -1,33 +1,14 @@
-"""Iris from many initial conditions at once: the training of Danovski, Soriano and Lacasa (2024), in NumPy only.
-
-A 4-10-3 network (sigmoid hidden units, softmax out) learns Fisher's 150 flowers by full-batch gradient descent on the
-mean cross-entropy, in float64: W ~ N(0, 1), b = 0, no scaling of the features, no momentum. A seeded random subset of
-120 rows trains, the other 30 test. Every initial condition is followed by copies whose weights (not biases) were moved
-by Uniform(-epsilon, epsilon), and all of them are the members of one run, one run per learning rate:
-
-    python -m recorders.iris iris.h5 --rates 0.01,1 --inits 100 --copies 5 --steps 200
-
-The initial conditions, the copies and the split depend on the seed only, so that every learning rate starts from the
-same states.
-
-References
-----------
-.. [1] P. Danovski, M. C. Soriano, L. Lacasa, Front. Complex Syst. 2, 1367957 (2024), arXiv:2404.05782
-.. [2] R. A. Fisher, Annals of Eugenics 7, 179 (1936), doi:10.1111/j.1469-1809.1936.tb02137.x
-"""
+"""The training of the Iris network from many initial conditions at once, recorded."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from recorders.iris_network import (
+from recorders.iris.network import (
     COPIES,
     WEIGHTS,
     Floats,
@@ -41,7 +22,7 @@ from recorders.iris_network import (
 )
 from recorders.recorder import Recorder
 from recorders.twins import perturb
-from trajtools.store import Member, TrajtoolsError
+from trajtools.store import Member
 
 # Members whose work arrays (about 50 kB each) stay in the second-level cache together: measured 8 us a member and step
 # with 8 to 16 of them, 12 us with 64.
@@ -189,100 +170,3 @@ def record(
                 progress(step)
             recorder.record(state, loss=loss, accuracy=right)
     return name
-
-
-class Progress:
-    """Where the training stands, on stderr: one line that is rewritten on a terminal, one line per run elsewhere."""
-
-    def __init__(self, name: str, steps: int, quiet: bool) -> None:
-        self._name, self._steps, self._quiet, self._started = name, steps, quiet, time.monotonic()
-        self._live = sys.stderr.isatty() and not quiet
-        self._shown = -1.0
-
-    def __call__(self, step: int) -> None:
-        """Say that `step` is being taken."""
-        now = time.monotonic()
-        if self._live and (now - self._shown > 0.1 or step == self._steps):
-            self._shown = now
-            print(f"\r{self._name}: step {step} of {self._steps}", end="", file=sys.stderr, flush=True)
-
-    def done(self, members: int) -> None:
-        """Say that the run is recorded.
-
-        Parameters
-        ----------
-        members : int
-            How many networks were trained.
-        """
-        if self._quiet:
-            return
-        start = "\r" if self._live else ""
-        took = time.monotonic() - self._started
-        words = f"{start}{self._name}: {members} networks, {self._steps} steps, {took:.1f} s"
-        print(words, file=sys.stderr, flush=True)
-
-
-def _rates(text: str) -> list[float]:
-    rates = [float(word) for word in text.split(",")]
-    if not all(np.isfinite(rates)):
-        raise ValueError(text)
-    return list(dict.fromkeys(rates))
-
-
-def _count(text: str) -> int:
-    if int(text) < 0:
-        raise ValueError(text)
-    return int(text)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m recorders.iris", description="Train the Iris network of Danovski et al. (2024) and record it."
-    )
-    parser.add_argument("file", type=Path, help="HDF5 file to write; it must not exist")
-    parser.add_argument("--rates", type=_rates, default=[0.01, 0.3, 1.0, 5.0], metavar="R,R,...", help="learning rates")
-    parser.add_argument("--inits", type=_count, default=100, help="initial conditions (default %(default)s)")
-    parser.add_argument("--copies", type=_count, default=5, help="perturbed copies of each (default %(default)s)")
-    parser.add_argument("--steps", type=_count, default=200, help="updates (default %(default)s)")
-    parser.add_argument("--epsilon", type=float, default=1e-8, help="size of the perturbation (default %(default)s)")
-    parser.add_argument("--seed", type=_count, default=0, help="of split, weights and copies (default %(default)s)")
-    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Without the name of the program; the command line of the process if not given.
-
-    Returns
-    -------
-    int
-        Exit status: 0 done, 1 error.
-    """
-    parser = _parser()
-    chosen = parser.parse_args(arguments)
-    if chosen.inits < 1:
-        parser.error("--inits must be at least 1")
-    try:
-        for number, rate in enumerate(chosen.rates):
-            progress = Progress(run_name(rate), chosen.steps, chosen.quiet)
-            record(
-                chosen.file, rate, inits=chosen.inits, copies=chosen.copies, steps=chosen.steps,
-                epsilon=chosen.epsilon, seed=chosen.seed, mode="a" if number else "x", progress=progress,
-            )  # fmt: skip
-            progress.done(chosen.inits * (1 + chosen.copies))
-    except (TrajtoolsError, OSError) as problem:
-        print(f"Error: {problem}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\nInterrupted; what was recorded stays in {chosen.file}.", file=sys.stderr)
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

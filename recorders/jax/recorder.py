@@ -1,10 +1,4 @@
-"""Record the training of pytrees: state by state in a Python loop, in compiled blocks of a scan, or from inside jit.
-
-The door to JAX: `Recorder`, `record_scan`, `tap`, `perturb`, `stack`, `Twins`. Names of parameters are key paths joined
-by dots: ``params.Dense_0.kernel`` (flax), ``layers.0.weight`` (equinox), ``0.1`` (tuples). Nothing of the user's is
-changed: no key is used, no option set, no array donated; the trained weights are bit-identical with and without a
-recorder.
-"""
+"""The recorder of pytrees: by hand, and what scans and taps call."""
 
 from __future__ import annotations
 
@@ -17,15 +11,12 @@ import jax
 import numpy as np
 
 from recorders import recorder as framework_free
-from recorders.jax_perturb import TwinList, members_of, perturb, stack
-from recorders.jax_scan import record_scan, tap
-from recorders.jax_trees import Layout, refuse_unreadable
-from recorders.jax_twins import Twins
+from recorders.jax.perturbed import TwinList, members_of
+from recorders.jax.trees import Layout, refuse_unreadable
+from recorders.jax.twins import Twins
 from recorders.steps import digest
 from recorders.twins import Twin
 from trajtools.store import ArchitectureError, Member, RecordingError
-
-__all__ = ["Recorder", "TwinList", "Twins", "perturb", "record_scan", "stack", "tap"]
 
 
 class Recorder(framework_free.Recorder):
@@ -55,7 +46,7 @@ class Recorder(framework_free.Recorder):
     Notes
     -----
     Leaves that are no floating-point arrays (functions, Python numbers, integers, random keys) are not part of the
-    state; see `recorders.jax_trees.Layout` for names and their order. Kernels named ``kernel`` (flax) are
+    state; see `recorders.jax.trees.Layout` for names and their order. Kernels named ``kernel`` (flax) are
     (..., inputs, outputs), those named ``weight`` (equinox) (outputs, inputs, ...); for other names the rules of
     `trajtools.parameters.describe` hold.
 

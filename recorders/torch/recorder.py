@@ -1,8 +1,4 @@
-"""Record the training of torch modules: by the optimiser's step hook, by hand, or under any trainer.
-
-The door to torch: `Recorder`, `perturb`, `Twins`. Nothing of the user's is changed: no train/eval switch, no draw from
-a generator, no gradient, no write; the trained weights are bit-identical with and without a recorder.
-"""
+"""The recorder of torch modules: by the optimiser's step hook, by hand, or under any trainer."""
 
 from __future__ import annotations
 
@@ -20,14 +16,13 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from recorders import recorder as framework_free
 from recorders.buffers import Pending
 from recorders.opening import member_table
-from recorders.torch_modules import Walk, describe, refuse_sharded, roles, unwrap
-from recorders.torch_optimizers import followed, owns, skipped
-from recorders.torch_transfer import HostReader, distances
-from recorders.torch_twins import MARK, Twins, perturb
+from recorders.torch.modules import Walk, describe, refuse_sharded, roles, unwrap
+from recorders.torch.optimizers import followed, owns, skipped
+from recorders.torch.perturbed import MARK
+from recorders.torch.transfer import HostReader, distances
+from recorders.torch.twins import Twins
 from recorders.twins import Twin
 from trajtools.store import ArchitectureError, RecordingError
-
-__all__ = ["Recorder", "Twins", "perturb"]
 
 
 class Recorder(framework_free.Recorder):
@@ -74,7 +69,7 @@ class Recorder(framework_free.Recorder):
     parameter, fire once each: record those by hand.
 
     On CUDA a state is cloned on the device, and the clone is moved to pinned memory on a stream of its own; see
-    `recorders.torch_transfer.CudaReader`.
+    `recorders.torch.transfer.CudaReader`.
     """
 
     def __new__(cls, path: str | PathLike[str], state: Any, *, every_rank: bool = False, **_: Any) -> Self:  # noqa: D102

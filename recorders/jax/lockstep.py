@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recorders.jax_trees import Layout
+from recorders.jax.trees import Layout
 
 PROBES = 8
 """Draws of the check that equal members get equal bits."""

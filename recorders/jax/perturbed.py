@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recorders import twins as framework_free
-from recorders.jax_trees import Layout, refuse_unreadable
+from recorders.jax.trees import Layout, refuse_unreadable
 from trajtools.store import ArchitectureError, Member, PerturbationError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim.optimizer import Optimizer
 
-from recorders.torch_twins import Twins
+from recorders.torch.twins import Twins
 from trajtools.store import ArchitectureError, RecordingError
 
 
