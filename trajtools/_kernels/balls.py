@@ -79,7 +79,7 @@ class Balls(NamedTuple):
     least: int
 
 
-@kernel()
+@kernel(_nrt=False)
 def ration(rings: Any, cap: Any, count: Any) -> Any:
     """Leave at most `cap` of the neighbours: each ring in turn gets an equal share of what is left, evenly spaced."""
     left = cap
@@ -101,7 +101,7 @@ def ration(rings: Any, cap: Any, count: Any) -> Any:
         rings.seen[b] += 1
 
 
-@kernel()
+@kernel(_nrt=False)
 def add_gaps(total: Any, gaps: Any, metric: Any, average: Any) -> Any:
     """Add the distances of one pair, or their squares, to the sums of a ring."""
     if average == LOG_MEAN:
@@ -119,7 +119,7 @@ def add_gaps(total: Any, gaps: Any, metric: Any, average: Any) -> Any:
             total[k] += gaps[k] * gaps[k]
 
 
-@kernel()
+@kernel(_nrt=False)
 def gather(index: Any, balls: Any, rings: Any, time: Any, bucket: Any, stack: Any) -> Any:
     """Find the neighbours of one state and the ring of each; their number, and whether one was at zero."""
     if balls.lists.shape[0] > 0:
@@ -144,7 +144,7 @@ def gather(index: Any, balls: Any, rings: Any, time: Any, bucket: Any, stack: An
     return count, repeat
 
 
-@kernel()
+@kernel(_nrt=False)
 def sum_rings(
     index: Any, balls: Any, rings: Any, time: Any, count: Any, gaps: Any, bits: Any, split: Any, mantissas: Any
 ) -> Any:
@@ -175,7 +175,7 @@ def sum_rings(
     return missing
 
 
-@kernel()
+@kernel(_nrt=False)
 def add_ring(metric: Any, balls: Any, rings: Any, b: Any) -> Any:
     """Add the sums of ring b, weighted with its true size, to those of the rings inside it; return that size."""
     if rings.taken[b] == 0:
@@ -228,7 +228,7 @@ def make_sums(n_rings: Any, width: Any) -> Any:
     )
 
 
-@kernel()
+@kernel(_nrt=False)
 def _close_reference(balls: Any, metric: Any, rings: Any, sums: Any, pairs: Any, skipped: Any) -> Any:
     """Take the logarithm of one state's averages, radius by radius, into the sums of the block."""
     rings.weighted[:] = 0.0
@@ -253,7 +253,7 @@ def _close_reference(balls: Any, metric: Any, rings: Any, sums: Any, pairs: Any,
         sums.held[b] += 1
 
 
-@kernel()
+@kernel(_nrt=False)
 def _close_block(balls: Any, sums: Any, logs: Any, counts: Any) -> Any:
     """Take the logarithms of a block's products."""
     half = 0.5 if balls.average == RMS else 1.0

@@ -13,7 +13,7 @@ Distances below the smallest normal number (2e-308) count as zero.
 from __future__ import annotations
 
 from math import frexp
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ TERMS = 900
 LN2 = 0.6931471805599453
 
 
-@kernel()
+@kernel(_nrt=False)
 def _lengthen(gaps: Any, i: Any, j: Any, lags: Any) -> Any:
     """From largest differences to Euclidean distances, without squaring anything above one."""
     for k in range(gaps.shape[0]):
@@ -40,7 +40,7 @@ def _lengthen(gaps: Any, i: Any, j: Any, lags: Any) -> Any:
             gaps[k] *= np.sqrt(total)
 
 
-@kernel(forceinline=True)
+@kernel(_nrt=False, forceinline=True)
 def follow(gaps: Any, i: Any, j: Any, lags: Any, matrix: Any, metric: Any, width: Any, horizon: Any) -> Any:
     """Gaps of the pair (i, j) after 0 .. horizon steps; False where a given distance is missing."""
     if metric == PRECOMPUTED:
@@ -69,7 +69,7 @@ def follow(gaps: Any, i: Any, j: Any, lags: Any, matrix: Any, metric: Any, width
     return True
 
 
-@kernel(forceinline=True)
+@kernel(_nrt=False, forceinline=True)
 def multiply(product: Any, exponent: Any, zeros: Any, bits: Any, mantissas: Any, split: Any) -> Any:
     """Multiply values into products, as mantissas and exponents; zeros are left out and counted.
 
@@ -89,7 +89,7 @@ def multiply(product: Any, exponent: Any, zeros: Any, bits: Any, mantissas: Any,
             zeros[k] += bits[k] >> 52 == 0
 
 
-@kernel()
+@kernel(_nrt=False)
 def renormalise(product: Any, exponent: Any) -> Any:
     """Move what the products have grown by into the exponents."""
     for k in range(product.shape[0]):
@@ -98,19 +98,34 @@ def renormalise(product: Any, exponent: Any) -> Any:
         exponent[k] += power
 
 
+class Product(NamedTuple):
+    """Sums of logarithms as products, one per step, and the room to add a pair to them; some also as integers."""
+
+    mantissa: np.ndarray
+    exponent: np.ndarray
+    zeros: np.ndarray
+    gaps: np.ndarray
+    bits: np.ndarray
+    split: np.ndarray
+    split_bits: np.ndarray
+
+
 @kernel()
-def _rosenstein_block(
-    found: Any, first: Any, last: Any, lags: Any, matrix: Any, metric: Any, width: Any, logs: Any, counts: Any
-) -> Any:
-    """Sums of log distances over the pairs of the references first .. last; the number of pairs left out."""
-    horizon = logs.shape[0] - 1
+def make_product(width: Any) -> Any:
+    """Empty sums; a view as integers costs more than a pair, so the views are made once."""
     gaps = np.ones(width)
-    split = np.empty(width)
-    product = np.ones(width)
-    exponent = np.zeros(width, dtype=np.int64)
+    split = np.ones(width)
     zeros = np.zeros(width, dtype=np.int64)
-    bits = gaps.view(np.int64)
-    mantissas = split.view(np.int64)
+    return Product(
+        np.ones(width), np.zeros(width, dtype=np.int64), zeros, gaps, gaps.view(np.int64), split, split.view(np.int64)
+    )
+
+
+@kernel(_nrt=False)
+def _multiply_pairs(
+    product: Any, found: Any, first: Any, last: Any, lags: Any, matrix: Any, metric: Any, horizon: Any
+) -> Any:
+    """Follow the pairs of the references first .. last; their number, and that of the pairs left out."""
     pairs = 0
     missing = 0
     for i in range(first, last):
@@ -118,18 +133,14 @@ def _rosenstein_block(
             j = found[i, at]
             if j < 0:
                 break
-            if not follow(gaps, i, j, lags, matrix, metric, width, horizon):
+            if not follow(product.gaps, i, j, lags, matrix, metric, product.gaps.shape[0], horizon):
                 missing += 1
                 continue
-            multiply(product, exponent, zeros, bits, mantissas, split)
+            multiply(product.mantissa, product.exponent, product.zeros, product.bits, product.split_bits, product.split)
             pairs += 1
             if pairs % TERMS == 0:
-                renormalise(product, exponent)
-    half = 0.5 if metric == L2 else 1.0
-    for k in range(horizon + 1):
-        logs[k] = half * (exponent[k] * LN2 + np.log(product[k]))
-        counts[k] = pairs - zeros[k]
-    return missing
+                renormalise(product.mantissa, product.exponent)
+    return pairs, missing
 
 
 @kernel(nogil=True)
@@ -147,7 +158,13 @@ def rosenstein_rows(
     missing: Any,
 ) -> Any:
     """Fill one row per block of references: sums of logs, counts, pairs left out because a distance is missing."""
+    half = 0.5 if metric == L2 else 1.0
+    horizon = logs.shape[1] - 1
     for block in range(first, last):
-        missing[block] = _rosenstein_block(
-            found, edges[block], edges[block + 1], lags, matrix, metric, width, logs[block], counts[block]
+        product = make_product(width)
+        pairs, missing[block] = _multiply_pairs(
+            product, found, edges[block], edges[block + 1], lags, matrix, metric, horizon
         )
+        for k in range(horizon + 1):
+            logs[block, k] = half * (product.exponent[k] * LN2 + np.log(product.mantissa[k]))
+            counts[block, k] = pairs - product.zeros[k]

@@ -12,16 +12,16 @@ import numpy as np
 
 from trajtools._kernels._jit import kernel
 from trajtools._kernels.buckets import BUCKET, L2, MATRIX, STACK, SWEEP, TREE
-from trajtools._kernels.tree import offer_leaf, take_leaf, tree_ball, tree_nearest
+from trajtools._kernels.tree import insert, offer_leaf, take_leaf, tree_ball, tree_nearest
 
 
-@kernel(forceinline=True)
+@kernel(_nrt=False, forceinline=True)
 def axis_gap(step: Any, metric: Any) -> Any:
     """Gap of two points that differ along one axis only."""
     return step * step if metric == L2 else abs(step)
 
 
-@kernel()
+@kernel(_nrt=False, forceinline=True)
 def sweep_nearest(
     leaves: Any,
     times: Any,
@@ -36,7 +36,8 @@ def sweep_nearest(
 ) -> Any:
     """Nearest points of one point among those sorted along an axis: outwards until the axis alone is too far."""
     n_leaves = leaves.shape[0]
-    k = best.shape[0]
+    time = times[home, lane]
+    last = best.shape[1] - 1
     v = leaves[home, axis, lane]
     leaf = home
     step = 1
@@ -44,32 +45,26 @@ def sweep_nearest(
     while True:
         repeat |= offer_leaf(leaves, times, leaf, home, lane, metric, theiler, gaps, best, found)
         leaf += step
-        if step > 0 and (leaf == n_leaves or axis_gap(leaves[leaf, axis, 0] - v, metric) > best[k - 1]):
+        if step > 0 and (leaf == n_leaves or axis_gap(leaves[leaf, axis, 0] - v, metric) > best[time, last]):
             leaf = home - 1
             step = -1
-        if step < 0 and (leaf < 0 or axis_gap(v - leaves[leaf, axis, BUCKET - 1], metric) > best[k - 1]):
+        if step < 0 and (leaf < 0 or axis_gap(v - leaves[leaf, axis, BUCKET - 1], metric) > best[time, last]):
             return repeat
 
 
-@kernel()
+@kernel(_nrt=False)
 def matrix_nearest(matrix: Any, usable: Any, time: Any, theiler: Any, best: Any, found: Any) -> Any:
     """Nearest points of one state, read from the row of a distance matrix."""
-    k = best.shape[0]
+    last = best.shape[1] - 1
     repeat = False
     for other in range(usable.shape[0]):
         gap = matrix[time, other]
-        if not gap < best[k - 1] or abs(other - time) < theiler or not usable[other]:
+        if not gap < best[time, last] or abs(other - time) < theiler or not usable[other]:
             continue
-        if gap == 0.0:
+        if gap > 0.0:
+            insert(best, found, time, gap, other)
+        else:
             repeat = True
-            continue
-        at = k - 1
-        while at > 0 and best[at - 1] > gap:
-            best[at] = best[at - 1]
-            found[at] = found[at - 1]
-            at -= 1
-        best[at] = gap
-        found[at] = other
     return repeat
 
 
@@ -80,13 +75,14 @@ def nearest(index: Any, first: Any, last: Any, theiler: Any, best: Any, found: A
     `best` comes filled with `FAR`, `found` with -1.
     """
     leaves, times, metric = index.leaves, index.times, index.metric
+    boxes, flat, earliest = index.boxes, index.flat, index.earliest
     gaps = np.empty(BUCKET)
     stack = np.empty(STACK, dtype=np.int64)
     stack_gap = np.empty(STACK)
     if index.kind == MATRIX:
         for time in range(first, last):
             if index.usable[time]:
-                repeats[time] = matrix_nearest(index.matrix, index.usable, time, theiler, best[time], found[time])
+                repeats[time] = matrix_nearest(index.matrix, index.usable, time, theiler, best, found)
         return
     for home in range(first, last):
         for lane in range(BUCKET):
@@ -97,31 +93,27 @@ def nearest(index: Any, first: Any, last: Any, theiler: Any, best: Any, found: A
                 repeats[time] = tree_nearest(
                     leaves,
                     times,
-                    index.boxes,
-                    index.flat,
-                    index.earliest,
+                    boxes,
+                    flat,
+                    earliest,
                     home,
                     lane,
                     metric,
                     theiler,
                     gaps,
-                    best[time],
-                    found[time],
+                    best,
+                    found,
                     stack,
                     stack_gap,
                 )
             elif index.kind == SWEEP:
-                repeats[time] = sweep_nearest(
-                    leaves, times, index.axis, home, lane, metric, theiler, gaps, best[time], found[time]
-                )
+                repeats[time] = sweep_nearest(leaves, times, index.axis, home, lane, metric, theiler, gaps, best, found)
             else:
                 for leaf in range(leaves.shape[0]):
-                    repeats[time] |= offer_leaf(
-                        leaves, times, leaf, home, lane, metric, theiler, gaps, best[time], found[time]
-                    )
+                    repeats[time] |= offer_leaf(leaves, times, leaf, home, lane, metric, theiler, gaps, best, found)
 
 
-@kernel()
+@kernel(_nrt=False)
 def sweep_ball(
     leaves: Any,
     times: Any,
@@ -151,7 +143,7 @@ def sweep_ball(
     return count, repeat
 
 
-@kernel()
+@kernel(_nrt=False)
 def matrix_ball(matrix: Any, usable: Any, time: Any, theiler: Any, limit: Any, near: Any, near_gap: Any) -> Any:
     """All states within `limit` of one state, read from the row of a distance matrix."""
     count = 0
@@ -168,7 +160,7 @@ def matrix_ball(matrix: Any, usable: Any, time: Any, theiler: Any, limit: Any, n
     return count, repeat
 
 
-@kernel()
+@kernel(_nrt=False)
 def ball(index: Any, time: Any, theiler: Any, limit: Any, gaps: Any, near: Any, near_gap: Any, stack: Any) -> Any:
     """All states within `limit` of one state, in the order of the index; their number, and whether one was at zero."""
     if index.kind == MATRIX:

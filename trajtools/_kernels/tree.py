@@ -14,7 +14,7 @@ from trajtools._kernels._jit import kernel
 from trajtools._kernels.buckets import BUCKET, FAR, L1, L2, L2_SCALED
 
 
-@kernel()
+@kernel(_nrt=False)
 def lengthen(gaps: Any, leaves: Any, leaf: Any, home: Any, lane: Any) -> Any:
     """From the largest difference to the Euclidean distance, without squaring anything above one."""
     for k in range(BUCKET):
@@ -26,7 +26,7 @@ def lengthen(gaps: Any, leaves: Any, leaf: Any, home: Any, lane: Any) -> Any:
             gaps[k] *= np.sqrt(total)
 
 
-@kernel(forceinline=True)
+@kernel(_nrt=False, forceinline=True)
 def leaf_gaps(gaps: Any, leaves: Any, leaf: Any, home: Any, lane: Any, metric: Any) -> Any:
     """Gaps between one point (a lane of the leaf `home`) and all lanes of a leaf."""
     for k in range(BUCKET):
@@ -52,7 +52,7 @@ def leaf_gaps(gaps: Any, leaves: Any, leaf: Any, home: Any, lane: Any, metric: A
             lengthen(gaps, leaves, leaf, home, lane)
 
 
-@kernel(forceinline=True)
+@kernel(_nrt=False, forceinline=True)
 def box_gap(boxes: Any, node: Any, leaves: Any, home: Any, lane: Any, metric: Any) -> Any:
     """Smallest gap that a point of the node's box can have; rounding keeps it below every real one."""
     total = 0.0
@@ -71,21 +71,21 @@ def box_gap(boxes: Any, node: Any, leaves: Any, home: Any, lane: Any, metric: An
     return total
 
 
-@kernel()
-def insert(best: Any, found: Any, gap: Any, other: Any) -> Any:
-    """Put a point into the sorted list of nearest ones; equal gaps go to the earlier time."""
-    at = best.shape[0] - 1
-    if gap == best[at] and other > found[at]:
+@kernel(_nrt=False)
+def insert(best: Any, found: Any, row: Any, gap: Any, other: Any) -> Any:
+    """Put a point into a sorted row of nearest ones; equal gaps go to the earlier time."""
+    at = best.shape[1] - 1
+    if gap == best[row, at] and other > found[row, at]:
         return
-    while at > 0 and (best[at - 1] > gap or (best[at - 1] == gap and found[at - 1] > other)):
-        best[at] = best[at - 1]
-        found[at] = found[at - 1]
+    while at > 0 and (best[row, at - 1] > gap or (best[row, at - 1] == gap and found[row, at - 1] > other)):
+        best[row, at] = best[row, at - 1]
+        found[row, at] = found[row, at - 1]
         at -= 1
-    best[at] = gap
-    found[at] = other
+    best[row, at] = gap
+    found[row, at] = other
 
 
-@kernel(forceinline=True)
+@kernel(_nrt=False, forceinline=True)
 def offer_leaf(
     leaves: Any,
     times: Any,
@@ -100,23 +100,24 @@ def offer_leaf(
 ) -> Any:
     """Offer the points of a leaf to the list of nearest ones; True if one was met at distance zero."""
     leaf_gaps(gaps, leaves, leaf, home, lane, metric)
-    worst = best[best.shape[0] - 1]
+    time = times[home, lane]
+    last = best.shape[1] - 1
+    worst = best[time, last]
     hit = False
     for k in range(BUCKET):
         hit |= gaps[k] <= worst
     repeat = False
     if hit:
-        time = times[home, lane]
         for k in range(BUCKET):
-            if gaps[k] <= best[best.shape[0] - 1] and abs(times[leaf, k] - time) >= theiler:
+            if gaps[k] <= best[time, last] and abs(times[leaf, k] - time) >= theiler:
                 if gaps[k] > 0.0:
-                    insert(best, found, gaps[k], times[leaf, k])
+                    insert(best, found, time, gaps[k], times[leaf, k])
                 else:
                     repeat = True
     return repeat
 
 
-@kernel()
+@kernel(_nrt=False)
 def tree_nearest(
     leaves: Any,
     times: Any,
@@ -135,7 +136,8 @@ def tree_nearest(
 ) -> Any:
     """Nearest points of one point: its own leaf, then the siblings on the way up, the nearer child first."""
     n_leaves = leaves.shape[0]
-    k = best.shape[0]
+    time = times[home, lane]
+    last = best.shape[1] - 1
     depth = 0
     node = 1
     bit = n_leaves >> 1
@@ -154,7 +156,7 @@ def tree_nearest(
         node = stack[depth]
         gap = stack_gap[depth]
         # Of points at the same gap the earliest counts; without this, copies of a few points would all be visited.
-        if gap > best[k - 1] or (gap == best[k - 1] and earliest[node] > found[k - 1]):
+        if gap > best[time, last] or (gap == best[time, last] and earliest[node] > found[time, last]):
             continue
         if gap == 0.0 and flat[node]:
             repeat = True
@@ -171,7 +173,7 @@ def tree_nearest(
     return repeat
 
 
-@kernel(forceinline=True)
+@kernel(_nrt=False, forceinline=True)
 def take_leaf(
     leaves: Any,
     times: Any,
@@ -199,7 +201,7 @@ def take_leaf(
     return count, repeat
 
 
-@kernel()
+@kernel(_nrt=False)
 def tree_ball(
     leaves: Any,
     times: Any,
