@@ -43,47 +43,60 @@ class Index(NamedTuple):
     usable: np.ndarray
 
 
-@kernel()
-def _swap(points: Any, order: Any, i: Any, j: Any) -> Any:
-    for c in range(points.shape[1]):
-        held = points[i, c]
-        points[i, c] = points[j, c]
-        points[j, c] = held
-    time = order[i]
-    order[i] = order[j]
-    order[j] = time
+@kernel(_nrt=False)
+def _partition(points: Any, order: Any, start: Any, stop: Any, axis: Any, pivot: Any, ties: Any) -> Any:
+    """Move rows below the pivot (with `ties`: up to it) to the front; return where they end.
+
+    Every row is moved, into its own place if need be: a branch would be mispredicted for every other row.
+    """
+    end = start
+    for p in range(start, stop):
+        v = points[p, axis]
+        for c in range(points.shape[1]):
+            held = points[end, c]
+            points[end, c] = points[p, c]
+            points[p, c] = held
+        time = order[end]
+        order[end] = order[p]
+        order[p] = time
+        end += (v < pivot) | (ties & (v == pivot))
+    return end
 
 
-@kernel()
+@kernel(_nrt=False, forceinline=True)
+def _middle(a: Any, b: Any, c: Any) -> Any:
+    return max(min(a, b), min(max(a, b), c))
+
+
+@kernel(_nrt=False)
 def _select(points: Any, order: Any, start: Any, stop: Any, nth: Any, axis: Any) -> Any:
-    """Order the rows so that the nth is in its sorted place along one axis (Hoare; equal keys split evenly)."""
+    """Order the rows so that the nth is in its sorted place along one axis."""
     low = start
-    high = stop - 1
-    while high > low:
-        a = points[low, axis]
-        b = points[(low + high) >> 1, axis]
-        c = points[high, axis]
-        pivot = max(min(a, b), min(max(a, b), c))
-        i = low
-        j = high
-        while i <= j:
-            while points[i, axis] < pivot:
-                i += 1
-            while points[j, axis] > pivot:
-                j -= 1
-            if i <= j:
-                _swap(points, order, i, j)
-                i += 1
-                j -= 1
-        if nth <= j:
-            high = j
-        elif nth >= i:
-            low = i
+    high = stop
+    while high - low > 1:
+        third = (high - low) // 3
+        ninth = third // 3
+        a = low + ninth
+        b = a + third
+        c = b + third
+        pivot = _middle(
+            _middle(points[a - ninth, axis], points[a, axis], points[a + ninth, axis]),
+            _middle(points[b - ninth, axis], points[b, axis], points[b + ninth, axis]),
+            _middle(points[c - ninth, axis], points[c, axis], points[c + ninth, axis]),
+        )
+        end = _partition(points, order, low, high, axis, pivot, False)
+        if end == low:
+            # Nothing is below: the pivot and its copies come first.
+            end = _partition(points, order, low, high, axis, pivot, True)
+            if nth < end:
+                return
+        if nth < end:
+            high = end
         else:
-            return
+            low = end
 
 
-@kernel()
+@kernel(_nrt=False)
 def _longest_axis(points: Any, start: Any, stop: Any) -> Any:
     """Axis along which some rows spread most, and whether they spread at all; judged by a sample of the rows."""
     longest = 0

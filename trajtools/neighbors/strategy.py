@@ -19,7 +19,7 @@ _MATRIX_STATES = 8192
 _QUERIES, _SAMPLE = 32, 2048
 # Candidates per state up to which a sweep costs less than building and climbing a tree, and how many of the
 # candidates of a ball must be inside.
-_SWEEP_CANDIDATES = 48.0
+_SWEEP_CANDIDATES = 90.0
 _SWEEP_SHARE = 0.3
 
 
