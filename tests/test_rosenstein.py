@@ -129,7 +129,7 @@ def test_a_trajectory_brings_its_own_time():
     path = Trajectory.from_array(x, dt=0.1, step=np.arange(200) * 5 + 100)
     curve = rosenstein(path, theiler=5, horizon=4)
     assert_allclose(curve.time, np.arange(5) * 0.5)
-    assert curve.time_unit == "step"
+    assert curve.time_unit == "time"  # a step takes 0.1 of it
     assert curve.start[0] == 100
     assert_array_equal(curve.log_distance, rosenstein(x, theiler=5, horizon=4).log_distance)
 

@@ -230,4 +230,4 @@ def test_a_pickled_trajectory_is_the_same_view() -> None:
     npt.assert_array_equal(np.asarray(y), np.asarray(x))
     npt.assert_array_equal(y.time, x.time)
     assert y.parameters == x.parameters
-    assert (y.dt, y.time_unit, y.nodes) == (0.1, "step", ())
+    assert (y.dt, y.time_unit, y.nodes) == (0.1, "time", ())

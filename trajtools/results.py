@@ -293,6 +293,53 @@ class Exponent(Result):
         """
         return {f.name: to_plain(getattr(self, f.name)) for f in fields(self) if f.name != "curve"}
 
+    def per(
+        self,
+        unit: str,
+        *,
+        run: Any = None,
+        steps_per_epoch: float | None = None,
+        learning_rate: Any = None,
+        steps_per_sample: float | None = None,
+    ) -> Exponent:
+        """State the exponent per step, per epoch or per unit of integrated learning rate.
+
+        Parameters
+        ----------
+        unit : str
+            ``"step"``, ``"epoch"`` or ``"learning-rate"``.
+        run : Run or None
+            Whose hyper-parameters and metrics say what is not given here.
+        steps_per_epoch : float or None, in steps
+            Steps of one pass through the data.
+        learning_rate : float, array_like of float (n,) or None
+            A constant, or the rate of the update from step s to step s + 1 at index s.
+        steps_per_sample : float or None, in steps
+            Steps from one sample to the next, for exponents of arrays.
+
+        Returns
+        -------
+        Exponent
+            In the new unit; see `trajtools.growth.units.per`.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such unit.
+        DataError
+            If neither the arguments nor the run say what the conversion needs.
+        """
+        from trajtools.growth.units import per
+
+        return per(
+            self,
+            unit,
+            run=run,
+            steps_per_epoch=steps_per_epoch,
+            learning_rate=learning_rate,
+            steps_per_sample=steps_per_sample,
+        )
+
     def plot(self, ax: Any = None) -> Any:
         """Draw the curves and the fitted line; see `trajtools.plots.divergence`.
 

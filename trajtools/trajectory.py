@@ -92,6 +92,7 @@ class Trajectory:
         step: ArrayLike | None = None,
         parameters: Sequence[Parameter] = (),
         nodes: Sequence[NodeSet] = (),
+        time_unit: str | None = None,
     ) -> Trajectory:
         """Trajectory of states that are in memory.
 
@@ -107,10 +108,8 @@ class Trajectory:
             Which entry is which.
         nodes : sequence of NodeSet
             Node sets that the parameters connect.
-
-        Returns
-        -------
-        Trajectory
+        time_unit : str or None
+            Unit of `dt`; None: ``"step"``, or ``"time"`` where a step takes other than 1.
 
         Raises
         ------
@@ -136,7 +135,8 @@ class Trajectory:
         steps = np.arange(len(array), dtype=np.int64) if step is None else _checked_steps(step)
         if len(steps) != len(array):
             raise DataError(f"{len(steps)} steps for {len(array)} states; give one step per state")
-        return cls(source, step=steps, parameters=parameters, nodes=nodes, dt=dt)
+        unit = time_unit or ("step" if dt == 1 else "time")
+        return cls(source, step=steps, parameters=parameters, nodes=nodes, dt=dt, time_unit=unit)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -33,7 +33,7 @@ def sampling(x: Any, dt: float | None) -> tuple[float, str, Ints | None]:
     dt : float
         In the time unit.
     unit : str
-        ``"sample"`` for arrays.
+        That of the trajectory, ``"sample"`` for arrays; ``"time"`` where `dt` was given, in a unit of the caller's.
     step : ndarray of int64 or None
         Steps of a trajectory.
 
@@ -52,10 +52,29 @@ def sampling(x: Any, dt: float | None) -> tuple[float, str, Ints | None]:
                 "select with window(start, stop, every=k)"
             )
         natural = x.dt * int(gaps[0]) if len(gaps) else x.dt
-    dt = natural if dt is None else dt
+    if dt is None:
+        dt = natural
+    else:
+        unit = "time"
     if not (np.isfinite(dt) and dt > 0):
         raise DataError(f"dt={dt!r}: the time between two samples is a positive number")
     return float(dt), unit, step
+
+
+def steps_per_sample(step: Ints | None) -> int | None:
+    """Steps from one state to the next.
+
+    Parameters
+    ----------
+    step : ndarray of int64 or None
+        Steps of evenly spaced states; None: unknown.
+
+    Returns
+    -------
+    int or None
+        None where it is unknown.
+    """
+    return int(step[1] - step[0]) if step is not None and len(step) > 1 else None
 
 
 def check_average(average: str) -> int:
@@ -179,6 +198,7 @@ def as_divergence(
         curve = logs.sum(axis=0) / terms.sum(axis=0)
         rows = np.exp(logs[held] / terms[held])
     first = edges[:-1][held]
+    last = int(edges[-1]) - 1 + states.horizon
     unknown = np.full(len(rows), np.nan)
     settings: dict[str, Any] = {
         "metric": states.metric,
@@ -186,6 +206,8 @@ def as_divergence(
         "theiler": states.theiler,
         "horizon": states.horizon,
         "dt": dt,
+        "steps_per_sample": steps_per_sample(step),
+        "span": (int(edges[0]), last) if step is None else (int(step[edges[0]]), int(step[last])),
         "average": average,
         "strategy": strategy.name,
         "strategy_why": strategy.why,

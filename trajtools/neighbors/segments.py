@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, NoNeighborsError
+from trajtools.neighbors.curves import steps_per_sample
 from trajtools.neighbors.graphs import GRAPH_L1, as_links
 from trajtools.neighbors.radii import spread
 from trajtools.neighbors.rules import NearestK, WithinRadius
@@ -277,6 +278,7 @@ def segments_divergence(
             "theiler": walk.states.theiler,
             "horizon": walk.states.horizon,
             "dt": dt,
+            "steps_per_sample": steps_per_sample(step),
             "average": average,
             "strategy": strategy,
             **settings,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from trajtools.growth.units import factor_of
 from trajtools.results import Divergence, Exponent, average_curves, mean_curve
 
 Floats = NDArray[np.float64]
@@ -68,7 +69,8 @@ def fitted_line(exponent: Exponent) -> tuple[Floats, Floats] | None:
         Times and natural logarithms of the distance at both ends; None where nothing was fitted.
     """
     ends = np.asarray(exponent.window, dtype=np.float64)
-    line = exponent.intercept + exponent.value * ends
+    # The curve keeps its unit of time, whatever unit the exponent is stated in.
+    line = exponent.intercept + exponent.value / factor_of(exponent) * ends
     return (ends, line) if np.isfinite(ends).all() and np.isfinite(line).all() else None
 
 
