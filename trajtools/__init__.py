@@ -28,6 +28,7 @@ _HOME = {
     "rosenstein": "estimators.rosenstein",
     "kantz": "estimators.kantz",
     "wolf": "estimators.wolf",
+    "lyapunov_spectrum": "estimators.spectrum",
     "lyapunov": "estimators.lyapunov",
     "NearestK": "neighbors",
     "WithinRadius": "neighbors",

@@ -1,0 +1,71 @@
+"""Tangent vectors along a chain of linear maps. See trajtools.estimators.spectrum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from trajtools._kernels._jit import kernel
+
+
+@kernel()
+def orthonormalise(frame: Any, logs: Any) -> Any:
+    """Gram-Schmidt in place; the logarithms of what was divided by, and zeros for what vanishes."""
+    for c in range(frame.shape[1]):
+        for before in range(c):
+            overlap = 0.0
+            for a in range(frame.shape[0]):
+                overlap += frame[a, before] * frame[a, c]
+            for a in range(frame.shape[0]):
+                frame[a, c] -= overlap * frame[a, before]
+        square = 0.0
+        for a in range(frame.shape[0]):
+            square += frame[a, c] ** 2
+        logs[c] = 0.5 * np.log(square)
+        for a in range(frame.shape[0]):
+            frame[a, c] = frame[a, c] / np.sqrt(square) if square > 0.0 else 0.0
+
+
+@kernel()
+def multiply(matrix: Any, frame: Any, out: Any) -> Any:
+    """Product of two small matrices, into the third."""
+    for a in range(matrix.shape[0]):
+        for c in range(frame.shape[1]):
+            total = 0.0
+            for b in range(matrix.shape[1]):
+                total += matrix[a, b] * frame[b, c]
+            out[a, c] = total
+
+
+@kernel()
+def tangent_logs(maps: Any, linked: Any, planes: Any, k: Any) -> Any:
+    """Logarithms (n, k) of what k orthonormal vectors are stretched by in each map, and the vectors before (n, k, d).
+
+    `linked` says whether a map goes on where the one before ended; where not, the vectors start anew. `planes` holds
+    orthonormal vectors as rows, (n, p, d), that span where the vectors lie before each map; what they lose when they
+    are laid into them does not count. With no planes the vectors may lie anywhere.
+    """
+    n, size = maps.shape[0], maps.shape[1]
+    logs = np.empty((n, k))
+    frames = np.empty((n, k, size))
+    lost = np.empty(k)
+    frame = np.zeros((size, k))
+    moved = np.zeros((size, k))
+    inside = np.zeros((planes.shape[1], k))
+    for t in range(n):
+        if t == 0 or not linked[t]:
+            for a in range(size):
+                for c in range(k):
+                    frame[a, c] = 1.0 if a == c else 0.0
+                    if planes.shape[0] > 0:
+                        frame[a, c] = planes[t, c, a]
+        elif planes.shape[0] > 0:
+            multiply(planes[t], frame, inside)
+            orthonormalise(inside, lost)
+            multiply(planes[t].T, inside, frame)
+        frames[t] = frame.T
+        multiply(maps[t], frame, moved)
+        orthonormalise(moved, logs[t])
+        frame[:] = moved
+    return logs, frames

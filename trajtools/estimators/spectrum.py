@@ -1,0 +1,403 @@
+"""Several exponents from local linear maps (Sano and Sawada 1985; Eckmann, Kamphorst, Ruelle and Ciliberto 1986)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
+from trajtools.estimators.thickness import Thickness, thickness
+from trajtools.neighbors.curves import sampling
+from trajtools.neighbors.rules import NearestK
+from trajtools.neighbors.search import nearest
+from trajtools.neighbors.states import Floats, Ints, States, prepare
+from trajtools.results import Result
+
+BLOCKS = 20  # of time, that the interval comes from
+FEWEST_BLOCKS = 8
+SHORTEST_BLOCK = 8  # local maps
+MOST_DIRECTIONS = 64
+MOST_UNEXPLAINED = 0.5  # of the neighbours' scatter, before the maps mean nothing
+_CHUNK = 2_000_000  # numbers of a batch of neighbourhoods
+_IN_PLANE = 0.95  # overlap from which free vectors count as lying in the tangent planes
+
+
+@dataclass(frozen=True, eq=False)
+class LyapunovSpectrum(Result):
+    """Several exponents, with their doubt.
+
+    Attributes
+    ----------
+    values : ndarray of float64, shape (k,)
+        Exponents, largest first, natural logarithm, in `unit`; NaN for directions that the data do not resolve.
+    intervals : ndarray of float64, shape (k, 2)
+        Confidence intervals at `level`, from blocks of time: the scatter only. The local maps have a bias of their own,
+        which shrinks with the neighbourhoods (that is, with T) and shows when `neighbors` is changed.
+    level : float
+        Confidence level of the intervals.
+    resolved : ndarray of bool, shape (k,)
+        Whether the neighbourhoods extend in as many directions; the others would give spurious exponents.
+    whole : ndarray of float64, shape (d,)
+        Exponents of the maps in all d directions, resolved or not: what the plain method gives, spurious ones included.
+    thickness : ndarray of float64, shape (d,)
+        How the extent of the neighbourhoods in each direction grows with their size: 1 for a direction of the
+        attractor, 2 and more for one in which it is only bent. NaN where the record is too short to tell.
+    kaplan_yorke : float
+        Kaplan-Yorke dimension; NaN where the exponents do not tell.
+    block_values : ndarray of float64, shape (B, k)
+        Exponents of each block of time.
+    n_used, n_total : int
+        Local maps, out of how many states they could begin at.
+    unit : str
+        ``"1/sample"``, ``"1/step"``, ...
+    settings : dict
+        Every parameter as used, chosen or given.
+    warnings : tuple of str
+        What the reader should know before believing the numbers.
+    """
+
+    values: Floats
+    intervals: Floats
+    level: float
+    resolved: Any
+    whole: Floats
+    thickness: Floats
+    kaplan_yorke: float
+    block_values: Floats
+    n_used: int
+    n_total: int
+    unit: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def lyapunov_spectrum(
+    x: Any,
+    *,
+    metric: str = "l2",
+    neighbors: NearestK | None = None,
+    theiler: int,
+    horizon: int = 1,
+    dt: float | None = None,
+    k: int | None = None,
+    level: float = 0.95,
+) -> LyapunovSpectrum:
+    r"""Lyapunov exponents from linear maps that are fitted to the neighbours of each state.
+
+    Parameters
+    ----------
+    x : array_like or Trajectory, shape (T, d) or (T,)
+        States, or an embedding of a series (`trajtools.embed`).
+    metric : str
+        ``"l1"``, ``"l2"`` or ``"linf"``: which states are near.
+    neighbors : NearestK or None
+        How many neighbours each map is fitted to, at least 2 d; None: 2 (d + 1).
+    theiler : int, in samples
+        States closer in time than this are not neighbours.
+    horizon : int, in samples
+        How far one map goes; above 1 for flows that are sampled finely.
+    dt : float or None, in the time unit
+        Time between two samples; None: that of the trajectory, 1 for arrays.
+    k : int or None
+        How many exponents; None: d.
+    level : float
+        Confidence level of the intervals.
+
+    Returns
+    -------
+    LyapunovSpectrum
+        Exponents with their intervals, which of them the data resolve, and the Kaplan-Yorke dimension.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than 2 d neighbours a map, or the data cannot be analysed so.
+    NoNeighborsError
+        If no state has so many neighbours.
+    UnknownNameError
+        If the metric is unknown.
+
+    Notes
+    -----
+    At each state :math:`x_i` the affine map :math:`x_j \mapsto x_{j+h}` is fitted to its neighbours by least squares. A
+    frame of orthonormal vectors is sent through the linear parts one after the other, and the mean logarithms of its
+    stretching, found by QR after each map, are the exponents.
+
+    A map in d directions has d exponents, whether or not the attractor has as many directions. What the plain method
+    gives for the surplus is spurious, can be larger than every true exponent (2, 3, ... times the largest one for an
+    embedded map, [3]_), and changes its sign under time reversal like a true one when there is no noise. So the number
+    of directions is read from the neighbourhoods first: the extent of a neighbourhood grows with its radius r along
+    a direction of the attractor, and with r^2 or faster across it. The maps are then taken in the tangent space of
+    those directions (the principal directions of each neighbourhood), and the surplus exponents are NaN. `whole` holds
+    those of the plain method. Strongly contracting directions of flows (the third of the Lorenz system) are that thin,
+    too: they exist, but these data do not tell their exponents.
+
+    References
+    ----------
+    .. [1] M. Sano, Y. Sawada, Phys. Rev. Lett. 55, 1082 (1985), doi:10.1103/PhysRevLett.55.1082
+    .. [2] J.-P. Eckmann, S. O. Kamphorst, D. Ruelle, S. Ciliberto, Phys. Rev. A 34, 4971 (1986),
+       doi:10.1103/PhysRevA.34.4971
+    .. [3] T. D. Sauer, J. A. Tempkin, J. A. Yorke, Phys. Rev. Lett. 81, 4341 (1998), doi:10.1103/PhysRevLett.81.4341
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.empty((3000, 2))
+    >>> x[0] = 0.1, 0.1
+    >>> for t in range(2999):
+    ...     x[t + 1] = 1 - 1.4 * x[t, 0] ** 2 + x[t, 1], 0.3 * x[t, 0]
+    >>> found = tt.lyapunov_spectrum(x[100:], theiler=1)
+    >>> bool(abs(found.values[0] - 0.419) < 0.03)
+    True
+    """
+    if metric == "precomputed":
+        raise UnknownNameError("lyapunov_spectrum fits maps to states; distances alone do not hold them: give states")
+    clock = sampling(x, dt)
+    states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
+    d = states.points.shape[1]
+    if states.horizon < 1:
+        raise DataError("horizon=0: a map goes one sample at least")
+    wanted, rule = _asked(k, neighbors, d, level)
+    found = nearest(states, rule)
+    whole_rows = np.flatnonzero(found.index[:, -1] >= 0)
+    if not len(whole_rows):
+        raise NoNeighborsError(
+            f"no state has {rule.k} neighbours outside theiler={states.theiler} ({found.counts}); record more, lower "
+            "theiler, or reduce the dimension"
+        )
+    across = thickness(states, np.asarray(x).dtype)
+    directions = across.directions
+    time = clock[0] * states.horizon
+    maps = _fit_maps(states, found.index, whole_rows, across)
+    unexplained = float(np.median(maps.unexplained))
+    logs, laid, overlap = _stretching(maps, directions)
+    whole = _mean(logs) / time
+    count = 0 if unexplained > MOST_UNEXPLAINED else min(wanted, directions)
+    logs = (logs if laid is None else laid)[:, :count]
+    blocks = _blocks(logs) / time
+    values, intervals = np.full(wanted, np.nan), np.full((wanted, 2), np.nan)
+    values[:count] = _mean(logs) / time
+    intervals[:count] = _intervals(values[:count], blocks, level)
+    return LyapunovSpectrum(
+        values=values,
+        intervals=intervals,
+        level=level,
+        resolved=np.arange(wanted) < count,
+        whole=whole,
+        thickness=across.growth,
+        kaplan_yorke=kaplan_yorke(values, float(whole[-1]) if laid is None else float("nan")),
+        block_values=blocks,
+        n_used=len(maps.times),
+        n_total=int(np.count_nonzero(states.usable)),
+        unit=f"1/{clock[1]}",
+        settings={
+            "metric": metric,
+            "neighbors": {"rule": "NearestK", "k": int(rule.k)},
+            "theiler": states.theiler,
+            "horizon": states.horizon,
+            "dt": clock[0],
+            "k": wanted,
+            "directions": directions,
+            "overlap": overlap,
+            "unexplained": unexplained,
+            "vectors": "free" if laid is None else "laid into the tangent planes",
+            "thickness_sizes": across.sizes,
+            "strategy": found.strategy.name,
+            "strategy_why": found.strategy.why,
+            "left_out": found.counts,
+            "n_blocks": len(blocks),
+        },
+        warnings=_words(across, whole, wanted, unexplained=unexplained, blocks=len(blocks)),
+    )
+
+
+def kaplan_yorke(values: Floats, last: float = float("nan")) -> float:
+    """Kaplan-Yorke dimension of a spectrum whose last exponents may be unknown.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (k,)
+        Exponents, largest first; NaN at the end for those that are not resolved.
+    last : float
+        A guess at the smallest exponent, or NaN. It closes the sum where the resolved ones do not, if it is below
+        all of them: it is so negative then that its error hardly counts.
+
+    Returns
+    -------
+    float
+        NaN where the sum never becomes negative; 0 where the largest exponent is negative.
+    """
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return float("nan")
+    if known[0] < 0:
+        return 0.0
+    if len(known) < len(values) and last < known[-1]:
+        known = np.append(known, last)
+    sums = np.cumsum(known)
+    below = np.flatnonzero(sums < 0)
+    if not len(below):
+        return float("nan")
+    j = int(below[0])
+    return float(j + sums[j - 1] / abs(known[j]))
+
+
+def _asked(k: int | None, neighbors: NearestK | None, d: int, level: float) -> tuple[int, NearestK]:
+    if d > MOST_DIRECTIONS:
+        raise DataError(
+            f"local maps of {d} x {d} numbers need more than {2 * d} close neighbours of every state, which no record "
+            f"has: project to at most {MOST_DIRECTIONS} directions (PCA, observables) or use wolf or kantz"
+        )
+    wanted = d if k is None else k
+    if isinstance(wanted, bool) or not isinstance(wanted, (int, np.integer)) or not 1 <= wanted <= d:
+        raise DataError(f"k={k!r}: states of dimension {d} have 1 to {d} exponents")
+    rule = neighbors or NearestK(2 * (d + 1))
+    if not isinstance(rule, NearestK):
+        raise DataError(f"a map is fitted to a number of neighbours: neighbors is a NearestK, not {rule!r}")
+    if rule.k < 2 * d:
+        raise DataError(
+            f"{rule.k} neighbours do not determine a map in {d} dimensions: NearestK({2 * d}) at least, twice the "
+            "dimension"
+        )
+    if not 0 < level < 1:
+        raise DataError(f"level must lie between 0 and 1, got {level}")
+    return int(wanted), rule
+
+
+@dataclass(frozen=True, eq=False)
+class _Maps:
+    """Linear maps (n, d, d), principal directions of the neighbourhoods as rows (n, d, d), where they begin, links.
+
+    `unexplained` (n,) is the part of the neighbours' scatter after a map that the fit leaves, 1 if it explains nothing.
+    """
+
+    linear: Floats
+    principal: Floats
+    times: Ints
+    linked: Any
+    unexplained: Floats
+
+
+def _fit_maps(states: States, index: Ints, rows: Ints, across: Thickness) -> _Maps:
+    """Fit the maps along the record, each from where the one before ends."""
+    step, d = states.horizon, states.points.shape[1]
+    has = np.zeros(len(states), dtype=bool)
+    has[rows] = True
+    chain = np.arange(int(rows[0]), len(states) - step, step)
+    chain = chain[has[chain]]
+    linear, principal = np.empty((len(chain), d, d)), np.empty((len(chain), d, d))
+    rank, unexplained = np.empty(len(chain), dtype=np.int64), np.empty(len(chain))
+    batch = max(1, _CHUNK // (index.shape[1] * d))
+    for start in range(0, len(chain), batch):
+        part = slice(start, min(start + batch, len(chain)))
+        linear[part], principal[part], rank[part], unexplained[part] = _maps(
+            states, index[chain[part]], across.rounding
+        )
+    spanned = rank >= across.directions
+    if not spanned.any():
+        raise NoNeighborsError(
+            f"the {index.shape[1]} neighbours of no state span {across.directions} directions, so no map can be "
+            "fitted: states repeat, or a coordinate is constant or a multiple of others; leave it out or use more "
+            "neighbours"
+        )
+    chain = chain[spanned]
+    linked = np.concatenate([[False], np.diff(chain) == step])
+    return _Maps(linear[spanned], principal[spanned], chain, linked, unexplained[spanned])
+
+
+def _stretching(maps: _Maps, directions: int) -> tuple[Floats, Floats | None, float]:
+    """Logarithms (n, d) of the stretching of free vectors; (n, directions) of vectors laid into the tangent planes.
+
+    The latter only where the free ones leave the planes, which spurious exponents do: planes are taken wrongly now and
+    then where a sheet folds, and free vectors do not care. The overlap is the cosine of the largest angle between the
+    leading free vectors and the planes (median), 1 where there are as many directions as dimensions.
+    """
+    from trajtools._kernels.tangents import tangent_logs
+
+    d = maps.linear.shape[1]
+    free, vectors = tangent_logs(maps.linear, maps.linked, np.empty((0, d, d)), d)
+    if directions == d:
+        return free, None, 1.0
+    planes = np.ascontiguousarray(maps.principal[:, :directions])
+    inside = planes @ np.swapaxes(vectors[:, :directions], 1, 2)
+    overlap = float(np.median(np.linalg.svd(inside, compute_uv=False)[:, -1]))
+    if overlap >= _IN_PLANE:
+        return free, None, overlap
+    laid, _ = tangent_logs(maps.linear, maps.linked, planes, directions)
+    return free, laid, overlap
+
+
+def _maps(states: States, near: Ints, rounding: float) -> tuple[Floats, Floats, Ints, Floats]:
+    """Linear parts of affine fits, principal directions as rows, ranks of the neighbourhoods, what is unexplained."""
+    before, after = states.points[near], states.points[near + states.horizon]
+    before = before - before.mean(axis=1, keepdims=True)
+    after = after - after.mean(axis=1, keepdims=True)
+    # Neighbourhoods are tiny: bring them to size one, so that no scale of the states matters to the inverse.
+    scale = np.abs(before).max(axis=(1, 2), keepdims=True)
+    scale[scale == 0] = 1.0
+    after /= scale
+    left, extent, principal = np.linalg.svd(before / scale, full_matrices=False)
+    # A direction in which the neighbours do not differ at all has no map.
+    dead = extent * scale[:, 0] <= rounding
+    inverse = np.where(dead, 0.0, 1.0 / np.where(dead, 1.0, extent))
+    image = np.swapaxes(left, 1, 2) @ after
+    linear = np.swapaxes(image * inverse[:, :, None], 1, 2) @ principal
+    rank = np.count_nonzero(~dead, axis=1)
+    free = np.maximum(near.shape[1] - 1 - rank, 1)
+    left_over = np.sum((after - left @ image) ** 2, axis=(1, 2)) / free
+    total = np.sum(after**2, axis=(1, 2)) / (near.shape[1] - 1)
+    return linear, principal, rank, np.where(total > 0, left_over / np.where(total > 0, total, 1.0), 0.0)
+
+
+def _mean(logs: Floats) -> Floats:
+    return np.asarray(logs.mean(axis=0))
+
+
+def _blocks(logs: Floats) -> Floats:
+    """Means over equal stretches of time, (B, k); none where the record is too short for enough of them."""
+    count = min(BLOCKS, len(logs) // SHORTEST_BLOCK)
+    if count < FEWEST_BLOCKS:
+        return np.empty((0, logs.shape[1]))
+    edges = (np.arange(count) * len(logs)) // count
+    sums = np.add.reduceat(logs, edges, axis=0)
+    return np.asarray(sums / np.diff([*edges, len(logs)])[:, None])
+
+
+def _intervals(values: Floats, blocks: Floats, level: float) -> Floats:
+    """Student's interval of the mean over the blocks, (k, 2)."""
+    if not len(blocks):
+        return np.full((len(values), 2), np.nan)
+    from scipy.stats import t as student
+
+    with np.errstate(invalid="ignore"):  # an exponent of minus infinity has no interval
+        reach = student.ppf((1 + level) / 2, len(blocks) - 1) * blocks.std(axis=0, ddof=1) / np.sqrt(len(blocks))
+        return np.stack([values - reach, values + reach], axis=1)
+
+
+def _words(across: Thickness, whole: Floats, wanted: int, *, unexplained: float, blocks: int) -> tuple[str, ...]:
+    words = []
+    d, directions = len(whole), across.directions
+    if unexplained > MOST_UNEXPLAINED:
+        words.append(
+            f"the maps leave {unexplained:.0%} of where the neighbours go unexplained (median): noise, missing "
+            "coordinates, or too few states; their exponents would mean nothing and are not given"
+        )
+    if not across.known:
+        words.append(
+            f"the record is too short to tell in how many of the {d} directions the attractor extends: some of the "
+            "exponents may be spurious"
+        )
+    elif directions < d:
+        listed = ", ".join(f"{value:.3g}" for value in whole)
+        words.append(
+            f"the neighbourhoods extend in {directions} of {d} directions (their extent in the next grows with the "
+            f"power {across.growth[directions]:.2g} of their size), so {max(wanted - directions, 0)} of {wanted} "
+            f"exponents are not resolved; in the whole space the maps give {listed}, of which {d - directions} are "
+            "spurious or unresolved"
+        )
+    if blocks < FEWEST_BLOCKS:
+        words.append(f"fewer than {FEWEST_BLOCKS * SHORTEST_BLOCK} local maps: the intervals are unknown")
+    return tuple(words)
