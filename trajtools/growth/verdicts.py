@@ -14,6 +14,7 @@ from trajtools.significance import DECISION
 BOUNDED = 1.0  # e-folds: distances that never rise further than this stay near their start
 SHORTEST = 20  # states that a record must have before "nothing grows" says something
 FEWEST_STEPS = 3  # fitted steps: a line through fewer shows no shape
+SHAPE_STEPS = 10  # fitted steps that a power law must describe better before the growth counts as one
 
 
 Judgement = tuple[str, tuple[str, ...]]
@@ -70,7 +71,7 @@ def judge(found: Measured, epochs: tuple[Epoch, ...], rise: Rise, null: str | No
     if null is None:
         return "inconclusive", (grown, "no null was asked for, so the growth was not tested; use null='power-law'")
     if not found.p_null < DECISION:
-        return _not_exponential(grown, found.p_null, found.evidence)
+        return _not_exponential(grown, found.p_null, found.evidence, steps)
     if not np.isfinite(found.ratio.p_positive):
         return "inconclusive", (
             grown,
@@ -173,7 +174,9 @@ def _too_little(found: Measured, gain: float, steps: float, rise: Rise | None) -
     rows = found.usable
     whole = found.curves.values[rows, found.spans.knee[rows]] - found.curves.values[rows, found.spans.begin[rows]]
     total = float(np.mean(whole))
-    p_null, evidence = rise() if rise is not None and total >= FEWEST_EFOLDS else (1.0, 0.0)
+    risen = float(np.median((found.spans.knee - found.spans.begin)[rows]))
+    shaped = rise is not None and total >= FEWEST_EFOLDS and risen >= SHAPE_STEPS
+    p_null, evidence = rise() if rise is not None and shaped else (1.0, 0.0)
     if evidence < 0 and p_null < DECISION:
         return "regular", (
             f"the distance grows by {total:.1f} e-folds, and a power law or diffusion describes the growth better than "
@@ -191,11 +194,17 @@ def _too_little(found: Measured, gain: float, steps: float, rise: Rise | None) -
     return "inconclusive", (f"{seen}, {FEWEST_EFOLDS:g} e-folds in {FEWEST_STEPS} steps are needed; {way}",)
 
 
-def _not_exponential(grown: str, p_null: float, evidence: float) -> Judgement:
+def _not_exponential(grown: str, p_null: float, evidence: float, steps: float) -> Judgement:
     if not np.isfinite(p_null):
         return "inconclusive", (
             grown,
             "no curve has the four points that a comparison with a power law needs; record more often",
+        )
+    if evidence < 0 and p_null > 1 - DECISION and steps < SHAPE_STEPS:
+        return "inconclusive", (
+            grown,
+            f"{steps:g} fitted steps are too few to tell an exponential from a power law ({SHAPE_STEPS} are needed); "
+            "use a smaller epsilon, so that the growth has more room",
         )
     if evidence < 0 and p_null > 1 - DECISION:
         return "regular", (
