@@ -414,3 +414,22 @@ def _words(counts: dict[str, int], total: int) -> list[str]:
     if counts["diverged"]:
         words.append(f"{counts['diverged']} of {total} twins end early, where a weight became NaN or infinite")
     return words
+
+
+def has_twins(x: Any) -> bool:
+    """Whether something holds twins: a Run with members that know their reference, a pair, or a list of these.
+
+    Parameters
+    ----------
+    x : object
+        What a caller gave.
+
+    Returns
+    -------
+    bool
+    """
+    if _is_run(x):
+        return len(x.members) > 1 or getattr(x, "stored", "weights") != "weights"
+    if _is_pair(x):
+        return True
+    return isinstance(x, (list, tuple)) and bool(x) and all(_is_run(item) or _is_pair(item) for item in x)

@@ -1,0 +1,131 @@
+"""Is the trajectory more predictable than a null that it could have come from?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trajtools.embedding import embed
+from trajtools.errors import DataError
+from trajtools.results import Floats
+from trajtools.surrogates import WORDS, matched_ends, rank_p, surrogate
+
+MOST_STATES = 3000  # that are compared with surrogates
+REFERENCES = 500
+LAGS = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """A comparison with surrogates.
+
+    Attributes
+    ----------
+    p_value : float
+        ``(k + 1) / (n + 1)``; NaN where nothing was compared.
+    name, words : str
+        The null; empty where nothing was compared.
+    settings : dict
+        What was compared.
+    """
+
+    p_value: float = float("nan")
+    name: str = ""
+    words: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def against_surrogates(
+    series: Floats,
+    null: str,
+    *,
+    embedding: tuple[int, int],
+    theiler: int,
+    horizon: int,
+    count: int,
+    drifting: bool,
+    rng: np.random.Generator,
+) -> Tested:
+    """Compare how long neighbours stay close with what surrogates do.
+
+    Parameters
+    ----------
+    series : ndarray of float64, shape (T, c)
+        Record, not embedded.
+    null : str
+        A null of `trajtools.surrogates`, or ``"auto"``: one that the record could have come from.
+    embedding : (int, int)
+        Dimension and delay.
+    theiler, horizon : int, in samples
+        As used for the record.
+    count : int
+        Surrogates.
+    drifting : bool
+        Whether the record was found not to be stationary.
+    rng : numpy.random.Generator
+        Source of draws.
+
+    Returns
+    -------
+    Tested
+        NaN where the record has no finite stretch that is long enough.
+
+    Notes
+    -----
+    The statistic is the mean over the lags up to saturation of minus the mean logarithm of the distance between
+    nearest neighbours, of a stretch of at most `MOST_STATES` states; its ends are matched for the stationary nulls.
+    It is the area under the same curve that the exponent is read from: chaos keeps close what a stochastic process with
+    the same spectrum separates.
+    """
+    part = _longest_finite(series)[: MOST_STATES + (embedding[0] - 1) * embedding[1]]
+    name = null
+    if null == "auto":
+        name = ("random-walk" if part.shape[1] > 1 else "shuffled-increments") if drifting else (
+            "phase-randomised" if part.shape[1] > 1 else "iaaft"
+        )  # fmt: skip
+    if len(part) < 64:
+        return Tested(settings={"tested_states": len(part)})
+    if name in ("phase-randomised", "iaaft"):
+        part = part[matched_ends(part)]
+    value = _closeness(part, embedding, theiler, horizon)
+    drawn = np.array([_closeness(surrogate(part, name, rng=rng), embedding, theiler, horizon) for _ in range(count)])
+    settings = {
+        "tested_states": len(part),
+        "surrogates": count,
+        "statistic": "minus the mean log distance of nearest neighbours over the lags up to saturation",
+        "statistic_value": value,
+        "statistic_of_surrogates": np.quantile(drawn, [0, 0.05, 0.5, 0.95, 1]) if np.isfinite(drawn).all() else drawn,
+    }
+    return Tested(rank_p(value, drawn), name, WORDS[name], settings)
+
+
+def _longest_finite(series: Floats) -> Floats:
+    broken = np.flatnonzero(~np.isfinite(series).all(axis=1))
+    edges = np.concatenate([[-1], broken, [len(series)]])
+    at = int(np.argmax(np.diff(edges)))
+    return series[edges[at] + 1 : edges[at + 1]]
+
+
+def _closeness(part: Floats, embedding: tuple[int, int], theiler: int, horizon: int) -> float:
+    from trajtools.neighbors import NearestK, find_nearest
+
+    states = embed(part, *embedding) if embedding[0] > 1 else part
+    horizon = min(horizon, len(states) // 4)
+    try:
+        found = find_nearest(states, neighbors=NearestK(1), theiler=theiler, horizon=horizon)
+    except DataError:
+        return float("nan")
+    i = np.flatnonzero(found.index[:, 0] >= 0)
+    if not len(i):
+        return float("nan")
+    i = i[:: max(1, len(i) // REFERENCES)]
+    j = found.index[i, 0]
+    total = []
+    for lag in np.unique(np.linspace(0, horizon, LAGS).astype(np.int64)):
+        gaps = np.sqrt(np.sum((states[i + lag] - states[j + lag]) ** 2, axis=1))
+        gaps = gaps[gaps > 0]
+        if len(gaps):
+            total.append(float(np.mean(np.log(gaps))))
+    return -float(np.mean(total))

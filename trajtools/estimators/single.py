@@ -1,0 +1,391 @@
+"""The answer of one trajectory: parameters from the data, checks, the curve, its fit, its null and the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from trajtools.embedding import Choice, embed, estimate_delay, estimate_dimension, theiler_window
+from trajtools.errors import DataError
+from trajtools.estimators.nulls import Tested, against_surrogates
+from trajtools.growth.applicability import TWINS, Probe, objections, probe
+from trajtools.growth.plateau import MARGIN
+from trajtools.growth.recurrent import BOUNDED, NO_NULL
+from trajtools.results import Divergence, Exponent, Floats
+from trajtools.significance import DECISION
+
+METHODS = ("rosenstein", "kantz", "wolf", "hybrid")
+PROJECTED = 32  # dimensions that checks and nulls use of states with more than twice as many
+REFINED_STATES = 100_000  # at most, after interpolation
+REFINED_DIMENSION = 20
+LONGEST = 2000  # samples that pairs are followed which do not part
+FINEST = 8  # samples that one is divided into, at most
+SMOOTH = 0.1  # of the distance of neighbours: the largest error of an interpolation that may be used
+HALVING = 10.0  # by which half the spacing lowers that error at least; fourth order would be 16
+BENT = 0.5  # of the slope: a window whose thirds differ by more holds no exponential regime
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What the caller chose; None where the data are to choose.
+
+    Attributes
+    ----------
+    method, metric : str
+        Estimator and distance.
+    average : str or None
+        Of Kantz's estimator.
+    neighbors : object
+        Rule of the estimator.
+    theiler, horizon, dim, delay : int or None
+        In samples; dimension of the embedding.
+    dt : float or None
+        Time between two samples.
+    region : "auto" or (float, float)
+        Of the fit.
+    null : str or None
+        ``"auto"``, a name, or None for no test.
+    surrogates : int
+        How many.
+    level : float
+        Confidence level.
+    rng : int, numpy.random.Generator or None
+        Source of draws.
+    """
+
+    method: str
+    metric: str
+    average: str | None = None
+    neighbors: Any = None
+    theiler: int | None = None
+    horizon: int | None = None
+    dim: int | None = None
+    delay: int | None = None
+    dt: float | None = None
+    region: str | tuple[float, float] = "auto"
+    null: str | None = "auto"
+    surrogates: int = 99
+    level: float = 0.95
+    rng: Any = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """States, ready to be analysed, and how they came about.
+
+    Attributes
+    ----------
+    series : ndarray of float64, shape (T, c)
+        What was given.
+    states : ndarray of float64, shape (T', d)
+        Embedded, if so chosen.
+    small : ndarray of float64, shape (T', d')
+        The same for checks and nulls, projected where there are many dimensions.
+    dim, delay, theiler : int
+        As used.
+    dtype : dtype
+        That the numbers were stored in.
+    choices : dict
+        Every choice with its statistic.
+    """
+
+    series: Floats
+    states: Floats
+    small: Floats
+    dim: int
+    delay: int
+    theiler: int
+    dtype: np.dtype[Any]
+    choices: dict[str, Any] = field(default_factory=dict)
+
+
+def answer(x: Any, asked: Asked, *, clock: tuple[float, str], doubts: tuple[str, ...] = ()) -> Exponent:
+    """Exponent of one trajectory from its recurrences.
+
+    Parameters
+    ----------
+    x : array_like, shape (T, d) or (T,)
+        Numbers, finite or not.
+    asked : Asked
+        What the caller chose.
+    clock : (float, str)
+        Time between two samples, and its unit.
+    doubts : tuple of str
+        Objections that are known already.
+
+    Returns
+    -------
+    Exponent
+        ``"inconclusive"`` with a reason wherever the data do not allow an answer.
+    """
+    try:
+        ready = prepare_states(x, asked)
+        seen = probe(ready.small, theiler=ready.theiler, dtype=ready.dtype)
+    except DataError as problem:
+        return _nothing(asked, clock, (str(problem), *doubts))
+    against = (*doubts, *objections(seen, theiler=ready.theiler))
+    try:
+        growth = curve_of(ready, seen, asked, clock)
+    except DataError as problem:
+        return _nothing(asked, clock, (*against, str(problem)), ready.choices | {"probe": _said(seen)})
+    found = growth.fit(asked.region, level=asked.level, rng=asked.rng)
+    verdict, reasons = found.verdict, found.reasons
+    tested = Tested()
+    promising = reasons[-1:] == (NO_NULL,) and not against and found.settings["p_zero"] <= DECISION
+    if asked.null is not None and (promising or asked.null != "auto"):
+        tested = against_surrogates(
+            ready.small if ready.series.shape[1] > 1 else ready.series[:, :1],
+            asked.null,
+            embedding=(1, 1) if ready.series.shape[1] > 1 else (ready.dim, ready.delay),
+            theiler=ready.theiler,
+            horizon=max(seen.saturation, 4),
+            count=asked.surrogates,
+            drifting=any("stationary" in word or "drifts" in word for word in against),
+            rng=np.random.default_rng(asked.rng),
+        )
+    if reasons[-1:] == (NO_NULL,):
+        verdict, reasons = _judge(found, seen, tested, asked)
+    if against:
+        verdict, reasons = "inconclusive", (*against, *(r for r in reasons if r != NO_NULL))
+    p_values = [p for p in (tested.p_value, found.settings["p_zero"]) if np.isfinite(p)]
+    return replace(
+        found,
+        verdict=verdict,
+        reasons=reasons,
+        null=tested.words,
+        p_value=max(p_values) if tested.words and p_values else float("nan"),
+        settings={
+            **found.settings,
+            **ready.choices,
+            **tested.settings,
+            "null": tested.name or None,
+            "probe": _said(seen),
+            "value_of_half_record": _of_half(ready, seen, asked, clock),
+        },
+    )
+
+
+def prepare_states(x: Any, asked: Asked) -> Prepared:
+    """Embed a series, project states of many dimensions, and choose the Theiler window.
+
+    Parameters
+    ----------
+    x : array_like, shape (T, d) or (T,)
+        Numbers.
+    asked : Asked
+        What is not None there is taken as it is.
+
+    Returns
+    -------
+    Prepared
+
+    Raises
+    ------
+    DataError
+        If nothing can be said about time scales: too short, or constant.
+    """
+    given = np.asarray(x)
+    if given.dtype.kind not in "fiub" or given.ndim not in (1, 2) or not given.size:
+        raise DataError(f"a trajectory is an array (T,) or (T, d) of real numbers, got {given.dtype} {given.shape}")
+    series = given.astype(np.float64, copy=False).reshape(len(given), -1)
+    finite = np.isfinite(series).all(axis=1)
+    if finite.sum() < 20:
+        raise DataError(f"{int(finite.sum())} finite states are too few to tell a time scale; record more")
+    if np.ptp(series[finite], axis=0).max() == 0:
+        raise DataError("the trajectory is constant: it has no neighbours apart; nothing moves, so nothing diverges")
+    size = float(np.abs(series[finite]).max())
+    if not 1e-100 < size < 1e100:
+        series = series / size  # an exponent knows no scale, squares do
+    choices: dict[str, Any] = {}
+    dim, delay = asked.dim or 1, asked.delay or 1
+    if series.shape[1] == 1 and asked.dim is None:
+        dim, delay = _embedding(series[:, 0], asked, choices)
+    states = embed(series, dim, delay) if dim > 1 else series
+    whole = np.asarray(np.isfinite(states).all(axis=1))
+    states = np.where(whole[:, None], states, np.nan)
+    small = _projected(states, choices)
+    theiler = asked.theiler
+    if theiler is None:
+        chosen = theiler_window(series if series.shape[1] <= 2 * PROJECTED else small)
+        theiler = min(chosen.value, max(len(states) // 8, 1))
+        choices["theiler_choice"] = _summary(chosen)
+    choices |= {"dim": dim, "delay": delay, "theiler": theiler}
+    return Prepared(series, states, small, dim, delay, theiler, given.dtype, choices)
+
+
+def curve_of(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str], half: bool = False) -> Divergence:
+    """Call the estimator with parameters from the data.
+
+    Parameters
+    ----------
+    ready : Prepared
+        The states.
+    seen : Probe
+        What their neighbours look like.
+    asked : Asked
+        What the caller chose.
+    clock : (float, str)
+        Time between two samples, and its unit.
+    half : bool
+        Use only the first half of the record.
+
+    Returns
+    -------
+    Divergence
+        The curves; `settings` says what was chosen.
+    """
+    states = ready.states[: len(ready.states) // 2] if half else ready.states
+    dt, unit = clock
+    followed = asked.method in ("rosenstein", "kantz")
+    wanted = seen.saturation + seen.saturation // 3 + 4 if followed else max(seen.saturation // 4, 4)
+    if followed and seen.rise < BOUNDED:
+        wanted = min(len(states) // 8, LONGEST)  # nothing saturates: see whether neighbours stay neighbours
+    horizon = asked.horizon if asked.horizon is not None else int(np.clip(wanted, 4, max(len(states) // 4, 4)))
+    finer = _finer(ready, seen, asked) if followed else 1
+    if finer > 1:
+        from scipy.interpolate import CubicSpline
+
+        states = CubicSpline(np.arange(len(states)), states)(np.arange((len(states) - 1) * finer + 1) / finer)
+    options: dict[str, Any] = {
+        "metric": asked.metric,
+        "neighbors": asked.neighbors,
+        "theiler": ready.theiler * finer,
+        "horizon": horizon * finer,
+        "dt": dt / finer,
+    }
+    if asked.average is not None and asked.method == "kantz":
+        options["average"] = asked.average
+    growth = _estimator(asked.method)(states, **options)
+    return replace(growth, time_unit=unit, settings={**growth.settings, "interpolated": finer})
+
+
+def _estimator(method: str) -> Any:
+    from importlib import import_module
+
+    return getattr(import_module(f"trajtools.estimators.{method}"), method)
+
+
+def _embedding(series: Floats, asked: Asked, choices: dict[str, Any]) -> tuple[int, int]:
+    delay = asked.delay
+    if delay is None:
+        chosen = estimate_delay(series)
+        delay, choices["delay_choice"] = chosen.value, _summary(chosen)
+    most = int(np.clip((len(series) - 60) // (5 * delay), 1, 10))
+    # Cao's criterion fails on steep maps, false neighbours on some flows: each then asks for too many dimensions.
+    found = [estimate_dimension(series, delay=delay, max_dim=most, method=name) for name in ("false-neighbors", "cao")]
+    dimension = min(found, key=lambda choice: choice.value)
+    choices["dim_choice"] = _summary(dimension)
+    choices["dim_by_method"] = {choice.method: choice.value for choice in found}
+    return dimension.value, delay
+
+
+def _summary(chosen: Choice) -> dict[str, Any]:
+    """The choice with its statistic, thinned to what can be read."""
+    stride = max(1, len(chosen.argument) // 50)
+    return {
+        "value": chosen.value,
+        "method": chosen.method,
+        "reason": chosen.reason,
+        "argument": chosen.argument[::stride],
+        "statistic": chosen.statistic[::stride],
+        "warnings": chosen.warnings,
+    }
+
+
+def _projected(states: Floats, choices: dict[str, Any]) -> Floats:
+    """States for checks and nulls: a fixed random projection keeps distances within a tenth or so."""
+    if states.shape[1] <= 2 * PROJECTED:
+        return states
+    choices["checked_in"] = f"a random projection to {PROJECTED} of {states.shape[1]} dimensions"
+    rng = np.random.default_rng(0)
+    small = np.zeros((len(states), PROJECTED))
+    for begin in range(0, states.shape[1], 4096):
+        part = states[:, begin : begin + 4096]
+        small += part @ rng.standard_normal((part.shape[1], PROJECTED))
+    return small / np.sqrt(PROJECTED)
+
+
+def _finer(ready: Prepared, seen: Probe, asked: Asked) -> int:
+    """How finely to interpolate: neighbours of a sampled flow are apart along it by up to half a sample."""
+    states = ready.states
+    if seen.rise < BOUNDED or states.shape[1] > REFINED_DIMENSION or not np.isfinite(states).all():
+        return 1
+    from scipy.interpolate import CubicSpline
+
+    part = states[: min(len(states), 5001)]
+    coarse = CubicSpline(np.arange(0, len(part), 2), part[::2])
+    error = np.sqrt(np.sum((coarse(np.arange(1, len(part) - 1, 2)) - part[1:-1:2]) ** 2, axis=1))
+    near = float(np.exp(seen.log_distance[0]))
+    if not float(np.quantile(error, 0.95)) < HALVING * SMOOTH * near:
+        return 1
+    step = float(np.median(np.sqrt(np.sum(np.diff(part, axis=0) ** 2, axis=1))))
+    wanted = int(np.ceil(2 * step / near))
+    return int(np.clip(min(wanted, REFINED_STATES // len(states)), 1, FINEST))
+
+
+def _of_half(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str]) -> float:
+    """The exponent of the first half of the record: whether it settles with T; NaN where there is none."""
+    try:
+        return curve_of(ready, seen, asked, clock, half=True).fit(asked.region, level=asked.level).value
+    except DataError:
+        return float("nan")
+
+
+def _judge(found: Exponent, seen: Probe, tested: Tested, asked: Asked) -> tuple[str, tuple[str, ...]]:
+    grown = found.reasons[0]
+    if found.interval[1] < 0:
+        return "regular", (grown, "the exponent is below zero in its whole interval")
+    p_zero = found.settings["p_zero"]
+    if p_zero > DECISION:
+        return "inconclusive", (grown, f"an exponent of zero cannot be excluded at the 1 % level (p = {p_zero:.3g})")
+    if found.settings["bend"] > BENT * found.value:
+        return "inconclusive", (
+            grown,
+            f"the local slopes differ by a factor of up to {BENT:g} around it: there is no exponential regime; record "
+            "more states, so that neighbours are closer",
+        )
+    if asked.null is None:
+        return "inconclusive", (grown, "no null was asked for, so the growth was not tested; use null='auto'")
+    if not tested.p_value <= DECISION:
+        return "inconclusive", (
+            grown,
+            f"{tested.words} is as predictable (p = {tested.p_value:.3g}, {asked.surrogates} surrogates)"
+            if np.isfinite(tested.p_value)
+            else "no surrogate could be drawn from these data",
+        )
+    return "chaotic", (
+        grown,
+        f"its neighbours return from {seen.time_apart:.0%} of the record away (median) and it is stationary, so the "
+        "sensitivity persists",
+        f"no surrogate of {asked.surrogates} ({tested.words}) is as predictable (p = {tested.p_value:.3g})",
+    )
+
+
+def _said(seen: Probe) -> dict[str, Any]:
+    return {name: value for name, value in seen.to_dict().items() if name not in ("lags", "log_distance")}
+
+
+def _nothing(
+    asked: Asked, clock: tuple[float, str], reasons: tuple[str, ...], settings: dict[str, Any] | None = None
+) -> Exponent:
+    nan = float("nan")
+    return Exponent(
+        value=nan,
+        interval=(nan, nan),
+        level=asked.level,
+        p_value=nan,
+        null="",
+        n_used=0,
+        n_total=0,
+        verdict="inconclusive",
+        reasons=reasons if any("twins" in r for r in reasons) else (*reasons, f"or {TWINS}"),
+        window=(nan, nan),
+        window_values=np.empty(0),
+        values=np.empty(0),
+        intercept=nan,
+        method=asked.method,
+        unit=f"1/{clock[1]}",
+        settings={"method": asked.method, "metric": asked.metric, "margin": MARGIN, **(settings or {})},
+    )

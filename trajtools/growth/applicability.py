@@ -1,0 +1,213 @@
+"""May a single trajectory be asked for an exponent? Whether it returns, stays the same, and is resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.errors import DataError
+from trajtools.results import Floats, Ints, Result
+
+FEWEST_STATES = 100  # of which neighbours can be looked for
+REFERENCES = 400  # that a probe follows
+MOST_STATES = 20_000  # that a probe searches
+SEGMENTS = 8  # that stationarity compares
+DRIFT = 0.5  # of the variance may lie between the means of segments
+RECENT = 0.15  # of the record: neighbours whose median distance in time is less are the drift itself
+CONTRAST = float(np.exp(-1.0))  # nearest over typical distance: above, there is no room for an e-fold
+FLOOR_FACTOR = 10.0  # distances must exceed the rounding of the stored numbers so many times
+REPEATS = 0.5  # of the references may return exactly
+SATURATION = 0.5  # e-folds below the highest mean distance where the probe counts it as saturated
+
+TWINS = "use twins: perturbed copies of the training, see trajtools.twins"
+
+
+@dataclass(frozen=True, eq=False)
+class Probe(Result):
+    """What neighbours of a trajectory look like, from a few of its states.
+
+    Attributes
+    ----------
+    n_states : int
+        Finite states.
+    n_references : int
+        States that were followed.
+    contrast : float
+        Median distance to the nearest neighbour over the median distance of two states.
+    time_apart : float
+        Median time between neighbours, in parts of the record; a third for independent times.
+    drift : float
+        Part of the variance that lies between the means of `SEGMENTS` segments.
+    repeats : float
+        Part of the references that come back exactly.
+    at_floor : float
+        Part of the nearest distances that rounding of the stored numbers could make.
+    saturation : int
+        Samples until the mean logarithm of the distance saturates; the longest lag looked at if it does not.
+    rise : float
+        E-folds by which neighbours part in all.
+    lags : ndarray of int64, shape (L,)
+        Samples that the probe looked ahead.
+    log_distance : ndarray of float64, shape (L,)
+        Mean logarithm of the distance there.
+    """
+
+    n_states: int
+    n_references: int
+    contrast: float
+    time_apart: float
+    drift: float
+    repeats: float
+    at_floor: float
+    saturation: int
+    rise: float
+    lags: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    log_distance: Floats = field(default_factory=lambda: np.empty(0))
+
+
+def probe(states: Floats, *, theiler: int, dtype: np.dtype[Any]) -> Probe:
+    """Look at the nearest neighbours of some states, and at where they go.
+
+    Parameters
+    ----------
+    states : ndarray of float64, shape (T, d)
+        The trajectory; states that are not finite are left out.
+    theiler : int, in samples
+        States closer in time are no neighbours.
+    dtype : dtype
+        In which the states were stored: sets the floor of rounding.
+
+    Returns
+    -------
+    Probe
+
+    Raises
+    ------
+    DataError
+        If no two states can be compared.
+    """
+    from trajtools.neighbors import NearestK, find_nearest
+
+    part = states[: min(len(states), MOST_STATES)]
+    length = len(part)
+    found = find_nearest(part, neighbors=NearestK(1), theiler=theiler)
+    with_neighbor = np.flatnonzero(found.index[:, 0] >= 0)
+    finite = np.flatnonzero(np.isfinite(part).all(axis=1))
+    if not len(with_neighbor):
+        raise DataError(
+            f"no two of {length} states differ that are {theiler} samples apart; there are no neighbours: the record "
+            "repeats exactly, or is too short"
+        )
+    chosen = _evenly(with_neighbor, REFERENCES)
+    near, gaps = found.index[chosen, 0], found.distance[chosen, 0]
+    typical = _typical(part[_evenly(finite, 256)])
+    size = np.sqrt(np.nansum(part[chosen] ** 2, axis=1))
+    floor = float(np.finfo(dtype).eps) * np.maximum(size, 1e-300) if dtype.kind == "f" else np.zeros(len(chosen))
+    lags, curve = _follow(part, chosen, near)
+    highest = float(np.nanmax(curve))
+    late = np.flatnonzero(curve >= highest - SATURATION)
+    return Probe(
+        n_states=len(finite),
+        n_references=len(chosen),
+        contrast=float(np.median(gaps)) / typical if typical > 0 else 1.0,
+        time_apart=float(np.median(np.abs(near - chosen))) / length,
+        drift=_between(part[finite]),
+        repeats=float(found.counts["zero_distance"]) / max(length, 1) if found.counts["zero_distance"] else 0.0,
+        at_floor=float(np.mean(gaps <= FLOOR_FACTOR * floor)),
+        saturation=int(lags[late[0]]),
+        rise=highest - float(curve[0]),
+        lags=lags,
+        log_distance=curve,
+    )
+
+
+def objections(found: Probe, *, theiler: int) -> tuple[str, ...]:
+    """Reasons why the exponent of this trajectory cannot be told from its neighbours, each with the way out.
+
+    Parameters
+    ----------
+    found : Probe
+        Of the trajectory.
+    theiler : int, in samples
+        As used.
+
+    Returns
+    -------
+    tuple of str
+        Empty where there is none.
+    """
+    words = []
+    if found.n_states < FEWEST_STATES:
+        words.append(
+            f"{found.n_states} finite states are too few for neighbours ({FEWEST_STATES} are needed); record more, "
+            f"or {TWINS}"
+        )
+    if found.time_apart < RECENT and found.drift > DRIFT / 2:
+        words.append(
+            f"the nearest neighbours outside the Theiler window of {theiler} samples are close in time (median "
+            f"{found.time_apart:.1%} of the record apart): the trajectory drifts and does not return; {TWINS}"
+        )
+    elif found.drift > DRIFT:
+        words.append(
+            f"the trajectory is not stationary: {found.drift:.0%} of its variance lie between the means of {SEGMENTS} "
+            f"segments; record longer, select a window in which it stays, or {TWINS}"
+        )
+    if found.contrast > CONTRAST:
+        words.append(
+            f"the nearest neighbours are hardly nearer than other states (distances {found.contrast:.2f} of the "
+            f"typical one): there is no room for exponential growth, as for noise in many dimensions; {TWINS}"
+        )
+    if found.repeats > REPEATS:
+        words.append(
+            f"the states repeat exactly ({found.repeats:.3g} times each on average): distances of zero do not grow; "
+            "the orbit is periodic, or the numbers are coarse (integers, float16): store more digits"
+        )
+    elif found.at_floor > REPEATS:
+        words.append(
+            f"{found.at_floor:.0%} of the nearest distances are within {FLOOR_FACTOR:g} times the rounding of the "
+            "stored numbers; store more digits"
+        )
+    return tuple(words)
+
+
+def _evenly(times: Ints, most: int) -> Ints:
+    return times if len(times) <= most else times[(np.arange(most) * len(times)) // most]
+
+
+def _typical(states: Floats) -> float:
+    """Median distance of two of the states."""
+    gaps = [
+        float(gap) for i in range(len(states)) for gap in np.sqrt(np.sum((states[i + 1 :] - states[i]) ** 2, axis=1))
+    ]
+    return float(np.median(gaps)) if gaps else 0.0
+
+
+def _between(states: Floats) -> float:
+    """Part of the variance that lies between the means of segments; NaN-free states (T, d)."""
+    parts = np.array_split(states, SEGMENTS)
+    if len(states) < 2 * SEGMENTS:
+        return 0.0
+    middle = states.mean(axis=0)
+    total = float(np.sum((states - middle) ** 2))
+    between = sum(float(np.sum((part.mean(axis=0) - middle) ** 2)) * len(part) for part in parts)
+    return between / total if total > 0 else 0.0
+
+
+def _follow(states: Floats, i: Ints, j: Ints) -> tuple[Ints, Floats]:
+    """Mean logarithm of the distance of pairs at growing lags, up to a quarter of the record."""
+    longest = max(len(states) // 4, 1)
+    lags = np.unique(np.concatenate([np.arange(min(longest, 8) + 1), np.geomspace(1, longest, 60).astype(np.int64)]))
+    curve = np.full(len(lags), np.nan)
+    for at, lag in enumerate(lags):
+        inside = np.maximum(i, j) + lag < len(states)
+        gaps = np.sqrt(np.sum((states[i[inside] + lag] - states[j[inside] + lag]) ** 2, axis=1))
+        gaps = gaps[np.isfinite(gaps) & (gaps > 0)]
+        if len(gaps) >= 5:
+            curve[at] = float(np.mean(np.log(gaps)))
+    known: NDArray[np.bool_] = np.isfinite(curve)
+    if not known.any():
+        return lags[:1], np.zeros(1)
+    return lags[known], curve[known]
