@@ -424,14 +424,13 @@ def test_iris_at_a_small_learning_rate_is_regular():
     assert growth.fit(procedure="danovski2024").n_used <= 2
 
 
-@pytest.mark.parametrize("rise", [[0, 4, 6, 7.2, 8, 9, 11, 13], [0, 5, 7, 8.2, 9, 10, 12, 14]])
-def test_a_few_steps_of_growth_are_too_few_to_call_it_a_power_law(rise):
+def test_a_few_steps_of_growth_are_too_few_to_call_it_a_power_law():
     # What training far beyond the edge of stability does: many e-folds in a few concave steps, then a plateau.
     rng = np.random.default_rng(11)
     pairs = []
     for _ in range(40):
         log_d = np.full(150, 16.0)
-        log_d[: len(rise)] = rise
+        log_d[:8] = [0, 5, 7, 8.2, 9, 10, 12, 14]
         log_d[1:] += 0.3 * rng.standard_normal(149)
         pairs.append((np.zeros((150, 1)), [1e-7 * np.exp(log_d)[:, None]]))
     exponent = twins(pairs).fit(rng=0)
