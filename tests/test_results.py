@@ -98,3 +98,24 @@ def test_importing_results_and_fitting_loads_no_numba_and_no_scipy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_printed_exponent_says_number_interval_verdict_and_reasons():
+    exponent = Exponent(
+        value=0.12345678,
+        interval=(0.1, float("nan")),
+        level=0.95,
+        p_value=float("nan"),
+        null="",
+        n_used=1,
+        n_total=1,
+        verdict="inconclusive",
+        reasons=("too short",),
+        window=(0.0, 1.0),
+        window_values=np.empty(0),
+        values=np.empty(0),
+        intercept=0.0,
+        method="twins",
+        unit="1/step",
+    )
+    assert str(exponent) == "0.1235 1/step, 95% interval unknown: inconclusive\n- too short"

@@ -283,6 +283,13 @@ class Exponent(Result):
         if self.verdict not in VERDICTS:
             raise ValueError(f"verdict {self.verdict!r} is none of {', '.join(VERDICTS)}")
 
+    def __str__(self) -> str:
+        """Say the number, its interval, the verdict and its reasons, one to a line; `repr` has every field."""
+        low, high = self.interval
+        span = f"[{low:.4g}, {high:.4g}]" if low == low and high == high else "unknown"
+        head = f"{self.value:.4g} {self.unit}, {self.level:.0%} interval {span}: {self.verdict}"
+        return "\n".join([head, *(f"- {words}" for words in (*self.reasons, *self.warnings))])
+
     def to_dict(self) -> dict[str, Any]:
         """Return the result as a dict that JSON can hold, without the curve it was fitted to.
 
