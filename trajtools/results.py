@@ -286,7 +286,7 @@ class Exponent(Result):
     def __str__(self) -> str:
         """Say the number, its interval, the verdict and its reasons, one to a line; `repr` has every field."""
         low, high = self.interval
-        span = f"[{low:.4g}, {high:.4g}]" if low == low and high == high else "unknown"
+        span = f"[{low:.4g}, {high:.4g}]" if isfinite(low) and isfinite(high) else "unknown"
         head = f"{self.value:.4g} {self.unit}, {self.level:.0%} interval {span}: {self.verdict}"
         return "\n".join([head, *(f"- {words}" for words in (*self.reasons, *self.warnings))])
 
