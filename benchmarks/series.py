@@ -166,12 +166,16 @@ def show(name: str, seconds: float, baseline: float, note: str) -> float:
     return ratio
 
 
+def best_first(x: np.ndarray, theiler: int, horizon: int) -> int:
+    """Number of neighbours that the baseline had best ask for at first."""
+    return min((2, 4, 8), key=lambda k: timed(lambda: rosenstein_by_ckdtree(x, theiler, horizon, k), 1)[0])
+
+
 def bench_rosenstein(data: dict[str, np.ndarray], repeats: int) -> None:
     ratios = []
     for name, x in data.items():
         theiler, horizon = SETTINGS[name]
-        # The baseline asks for so many neighbours at first as is fastest for it.
-        first = min((2, 4, 8), key=lambda k: timed(lambda: rosenstein_by_ckdtree(x, theiler, horizon, k), 1)[0])  # noqa: B023
+        first = best_first(x, theiler, horizon)
         seconds, baseline, curve, expected = compare(
             lambda x=x, t=theiler, h=horizon: rosenstein(x, theiler=t, horizon=h),
             lambda x=x, t=theiler, h=horizon, k=first: rosenstein_by_ckdtree(x, t, h, k),
@@ -182,6 +186,15 @@ def bench_rosenstein(data: dict[str, np.ndarray], repeats: int) -> None:
     print(f"{'geometric mean':62s} {np.exp(np.mean(np.log(ratios))):7.1f}x")
 
 
+def faster_balls(x: np.ndarray, radii: np.ndarray, theiler: int, horizon: int) -> Callable[..., Any]:
+    """The way of asking for balls that is faster for the baseline."""
+
+    def seconds(balls: Callable[..., Any]) -> float:
+        return timed(lambda: kantz_by_ckdtree(x, radii, theiler=theiler, horizon=horizon, balls=balls), 1)[0]
+
+    return min((balls_as_lists, balls_as_arrays), key=seconds)
+
+
 def bench_kantz(data: dict[str, np.ndarray], repeats: int) -> None:
     ratios: dict[int | None, list[float]] = {None: [], 100: []}
     for name, x in data.items():
@@ -189,14 +202,7 @@ def bench_kantz(data: dict[str, np.ndarray], repeats: int) -> None:
         # More states take smaller radii, so that the neighbourhoods hold some hundred states at most.
         shrink = (len(x) / 10_000) ** (-0.5 if name == "lorenz" else -0.8)
         radii = RADII * shrink * np.sqrt(x.var(axis=0).sum()) * (4 if name == "lorenz" else 1)
-        # The baseline asks for the balls in the way that is faster for it.
-        few = x[:5000]
-        ask = min(
-            (balls_as_lists, balls_as_arrays),
-            key=lambda way: timed(lambda: kantz_by_ckdtree(few, radii, theiler=theiler, horizon=horizon, balls=way), 1)[
-                0
-            ],  # noqa: B023
-        )
+        ask = faster_balls(x[:5000], radii, theiler, horizon)
         for cap, found in ratios.items():
             rule = WithinRadius(tuple(radii), max_neighbors=cap)
             seconds, baseline, curve, expected = compare(
