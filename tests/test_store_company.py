@@ -167,6 +167,88 @@ def test_a_handle_of_h5py_in_the_same_process_does_no_harm(tmp_path):
         assert file["run"].status == "complete"
 
 
+@pytest.mark.parametrize("files", [8, pytest.param(100, marks=pytest.mark.slow)])
+def test_threads_may_read_at_the_very_moment_of_a_change(tmp_path, files):
+    """Opening and reading, on handles of their own and on one that all share, while a run begins, grows and ends."""
+    for number in range(files):
+        path = tmp_path / f"{number}.h5"
+        record(path, 70, "before")
+        held = tt.open(path)
+        run, done, failures = held["before"], threading.Event(), []
+
+        def read(path=path, run=run, done=done, failures=failures):
+            try:
+                while not done.is_set():
+                    assert_whole(run, 70)
+                    run.refresh()
+                    with tt.open(path) as file:
+                        assert_whole(file["before"], 70)
+            except Exception as error:
+                failures.append(error)
+
+        readers = [threading.Thread(target=read) for _ in range(2)]
+        for reader in readers:
+            reader.start()
+        try:
+            writer = create(path, "run", "a")
+            writer.begin(METRICS)
+            write(writer, 0, 64)
+            write(writer, 64, 20)
+            writer.close()
+        finally:
+            done.set()
+            for reader in readers:
+                reader.join()
+        assert failures == []
+        with held:
+            held.refresh()
+            assert_whole(held["run"], 84)
+
+
+def test_a_plain_handle_of_h5py_does_not_keep_a_run_from_beginning(tmp_path):
+    path = tmp_path / "run.h5"
+    record(path, 70, "before")
+    with h5py.File(path, "r", locking=False) as plain:
+        record(path, 84, "run", "a")
+        assert plain["runs/before/committed"][()] == 70
+        with tt.open(path) as file:
+            assert_whole(file["run"], 84)
+    assert validate(path) == []
+
+
+def test_handles_from_before_and_during_a_recording_elsewhere_live_together(tmp_path):
+    path = tmp_path / "run.h5"
+    record(path, 70, "before")
+    code = f"""
+import sys
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(tt.__file__).parent.parent)]!r}
+from stored_runs import METRICS, create, write
+writer = create({str(path)!r}, "run", "a")
+writer.begin(METRICS)
+write(writer, 0, 64)
+print("written", flush=True)
+sys.stdin.readline()
+writer.close()
+"""
+    with tt.open(path) as early:
+        assert_whole(early["before"], 70)
+        command = [sys.executable, "-c", code]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdout.readline() == "written\n"
+            with tt.open(path) as during:
+                assert_whole(during["run"], 64)
+                assert during["run"].status == "recording"
+                assert_whole(early["before"], 70)
+                other.communicate("go on\n", timeout=60)
+                with tt.open(path) as after:
+                    assert_whole(after["run"], 64)
+                    assert after["run"].status == "complete"
+                assert_whole(during["run"], 64)
+        assert other.returncode == 0
+        early.refresh()
+        assert_whole(early["run"], 64)
+
+
 def test_heartbeats_from_a_thread_do_not_disturb_the_writing(tmp_path):
     path = tmp_path / "run.h5"
     writer = create(path)

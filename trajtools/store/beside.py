@@ -1,8 +1,8 @@
 """Reading a file that carries a writer's mark: one that this very process is writing, or whose writer has died.
 
-HDF5 would make one object of the reader's and the writer's file, so that closing the one leaves the other open.
-Through a file object of our own the reader is independent. HDF5's lock keeps reads and writes of metadata apart, and
-the order in which a SWMR writer puts them on disk does the rest.
+HDF5 opens a marked file as a SWMR reader only, and not at all where this process has it open in another way. Through a
+file object of our own the reader depends on neither. HDF5's lock keeps reads and writes of metadata apart, and the
+order in which a SWMR writer puts them on disk does the rest.
 """
 
 from __future__ import annotations

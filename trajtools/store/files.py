@@ -13,7 +13,7 @@ import h5py
 from trajtools.errors import RunNotFoundError
 from trajtools.store import safety
 from trajtools.store.h5 import in_words
-from trajtools.store.handles import Handle
+from trajtools.store.handles import Handle, steady
 from trajtools.store.runs import Run
 
 
@@ -36,8 +36,7 @@ class File(Mapping[str, "Run"]):
             raise FileNotFoundError(f"{self.path} does not exist")
         self._handle = Handle(self.path)
         self._closed = False
-        file = self._handle.file
-        self.format_version = safety.attribute(file, "format_version")
+        self.format_version = self._version()
         self.readable_newer = safety.check_version(self.format_version, str(self.path))[1] > safety.VERSION[1]
 
     def __getitem__(self, name: str) -> Run:
@@ -50,8 +49,7 @@ class File(Mapping[str, "Run"]):
 
     def __iter__(self) -> Iterator[str]:
         self._require_open()
-        with in_words(self.path, "list the runs"):
-            return iter(list(safety.child(self._handle.file, "runs", h5py.Group)))
+        return iter(self._names())
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -76,6 +74,15 @@ class File(Mapping[str, "Run"]):
         """See runs that were added since the file was opened."""
         self._require_open()
         self._handle.close()
+
+    @steady
+    def _names(self) -> list[str]:
+        with in_words(self.path, "list the runs"):
+            return list(safety.child(self._handle.file, "runs", h5py.Group))
+
+    @steady
+    def _version(self) -> str:
+        return safety.attribute(self._handle.file, "format_version")
 
     def _require_open(self) -> None:
         if self._closed:

@@ -1,11 +1,20 @@
-"""Open files for reading: one per path and process, opened when needed, never carried into another process."""
+"""Open files for reading: one per path and process, opened when needed, never carried into another process.
+
+A file may be written while it is read, by this process, too. What is in the file stays where it is; but a change of the
+structure (a new run, the end of a run) can come between two looks at it, and what was looked up before then does not
+fit. `steady` looks again.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import h5py
 
@@ -20,6 +29,11 @@ from trajtools.store.superblock import SIGNATURE, SIZE, Superblock
 from trajtools.store.transaction import recover
 
 _TRIES = 5
+_SETTLED_SECONDS = 1.0  # what was changed longer ago than this shows in the time stamp of the file
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Reader = TypeVar("Reader", bound="Reads")
 
 
 class Handle:
@@ -29,33 +43,110 @@ class Handle:
     ----------
     path : Path
         The file.
+
+    Attributes
+    ----------
+    lock : threading.RLock
+        Held while something is read: a reader keeps others from opening the file anew under it.
+    generation : int
+        How often the file was opened; objects of HDF5 belong to one generation.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.lock = threading.RLock()
         self.generation = 0
         self._file: h5py.File | None = None
         self._pid = -1
-
+        self._outdated = False
+        self._seen = (0, 0, 0)
         _HANDLES.add(self)
 
     @property
     def file(self) -> h5py.File:
-        """The open file; opened anew after `close` and in a forked process."""
+        """The open file; opened anew after `close`, and in a forked process."""
+        if self._outdated:
+            self.close()
         if self._file is None or self._pid != os.getpid():
-            self._file, self._pid = open_checked(self.path), os.getpid()
+            self._seen = _stamp(self.path)
+            self._file, self._pid, self._outdated = open_checked(self.path), os.getpid(), False
             self.generation += 1
         return self._file
 
     def close(self) -> None:
         """Close the file; the next use opens it again, with what was written meanwhile."""
-        if self._file is not None and self._pid == os.getpid():
-            self._file.close()
-        self._file = None
+        with self.lock:
+            if self._file is not None and self._pid == os.getpid():
+                self._file.close()
+            self._file = None
+
+    def outdate(self) -> None:
+        """Let the next use open the file again."""
+        self._outdated = True
+
+    def was_overtaken(self) -> bool:
+        """Say whether the file was changed since it was opened, or so lately that its time stamp does not tell."""
+        now = _stamp(self.path)
+        return now != self._seen or abs(time.time() - now[2] / 1e9) < _SETTLED_SECONDS
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return (0, 0, 0)
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 _HANDLES: weakref.WeakSet[Handle] = weakref.WeakSet()
 _SHARED: weakref.WeakValueDictionary[tuple[Path, int], Handle] = weakref.WeakValueDictionary()
+
+
+def _renew_locks() -> None:
+    for handle in list(_HANDLES):
+        handle.lock = threading.RLock()  # its holder may be a thread that the fork has left behind
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
+
+
+class Reads(Protocol):
+    """What reads through a handle."""
+
+    _handle: Handle
+
+
+def steady(method: Callable[Concatenate[Reader, P], T]) -> Callable[Concatenate[Reader, P], T]:
+    """Let a method read undisturbed: one thread at a time, and again if the file was changed while it read.
+
+    Parameters
+    ----------
+    method : callable
+        Of something with a `_handle`; it changes nothing but by its last statement, so that it can be called again.
+
+    Returns
+    -------
+    callable
+        The same; errors of h5py come in words.
+    """
+
+    @functools.wraps(method)
+    def read(self: Reader, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        handle = self._handle
+        with handle.lock:
+            for trial in range(_TRIES):
+                try:
+                    with in_words(handle.path, "find what is asked for"):
+                        return method(self, *args, **kwargs)
+                except FormatError:
+                    if trial == _TRIES - 1 or not handle.was_overtaken():
+                        raise
+                    handle.close()
+                    time.sleep(0.01 * 2**trial)
+        raise AssertionError("the loop returns or raises")
+
+    return read
 
 
 def shared(path: Path) -> Handle:
@@ -73,12 +164,12 @@ def shared(path: Path) -> Handle:
     key = (path, os.getpid())
     handle = _SHARED.get(key)
     if handle is None:
-        handle = _SHARED[key] = Handle(path)
+        handle = _SHARED.setdefault(key, Handle(path))
     return handle
 
 
 def release(path: Path) -> None:
-    """Close all handles of a file in this process, because HDF5 does not open it for writing beside them.
+    """Let all handles of a file in this process see what is in it from now on.
 
     Parameters
     ----------
@@ -87,7 +178,7 @@ def release(path: Path) -> None:
     """
     for handle in list(_HANDLES):
         if handle.path == path or (handle.path.exists() and path.exists() and handle.path.samefile(path)):
-            handle.close()
+            handle.outdate()
 
 
 def open_checked(path: Path) -> h5py.File:
@@ -128,12 +219,23 @@ def _open(path: Path) -> h5py.File:
         head, size = raw.read(SIZE), os.fstat(raw.fileno()).st_size
     block = check_head(path, head, size)
     marked = block is not None and block.flags != 0
-    file = _read(path, BesideWriter(path) if marked else path)
-    if marked and not is_written_here(path) and has_live_writer(file):
-        # Only beside a living writer: in SWMR mode HDF5 reads a damaged place again and again, for hours.
-        file.close()
-        file = _read(path, path, swmr=True)
-    return file
+    if not marked:
+        return _directly(path, swmr=False)
+    file = _read(path, BesideWriter(path))
+    if is_written_here(path) or not has_live_writer(file):
+        return file
+    # Only beside a living writer: in SWMR mode HDF5 reads a damaged place again and again, for hours.
+    file.close()
+    return _directly(path, swmr=True)
+
+
+def _directly(path: Path, *, swmr: bool) -> h5py.File:
+    try:
+        return _read(path, path, swmr=swmr)
+    except FormatError:
+        # HDF5 gives one process no file both with and without SWMR, and somebody here may have it open the other way;
+        # or it is being marked at this moment. If it is damaged, this says so, too.
+        return _read(path, BesideWriter(path))
 
 
 def _read(path: Path, source: Path | BesideWriter, *, swmr: bool = False) -> h5py.File:

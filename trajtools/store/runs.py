@@ -17,7 +17,7 @@ from trajtools.parameters import Member, NodeSet, Parameter
 from trajtools.store import safety, tables
 from trajtools.store.dtypes import promote
 from trajtools.store.h5 import in_words
-from trajtools.store.handles import Handle, shared
+from trajtools.store.handles import Handle, shared, steady
 from trajtools.store.liveness import writer_of
 from trajtools.store.states import StoredArray, StoredStates
 from trajtools.store.status import effective_status
@@ -83,6 +83,7 @@ class Run:
         return self._weights
 
     @property
+    @steady
     def optimizer(self) -> StoredArray | None:
         """Buffers of the optimiser, shape (T, M, P'), or None."""
         if not self._has("optimizer"):
@@ -90,6 +91,7 @@ class Run:
         return StoredArray(self._handle, self.name, "optimizer", self.n_states)
 
     @property
+    @steady
     def optimizer_parameters(self) -> tuple[Parameter, ...]:
         """Table of the optimiser's buffers; empty if none are stored."""
         return self._parameters("optimizer_parameters") if self._has("optimizer_parameters") else ()
@@ -110,6 +112,7 @@ class Run:
         return np.asarray(self._series("distances"), np.float64) if self._has("distances") else None
 
     @property
+    @steady
     def distance_metric(self) -> str | None:
         """Name of the metric of `distances`."""
         if not self._has("distances"):
@@ -122,6 +125,7 @@ class Run:
         return np.asarray(self._series("sketch"), np.float64) if self._has("sketch") else None
 
     @property
+    @steady
     def sketch_settings(self) -> dict[str, Any] | None:
         """Settings from which the sketch can be made again."""
         if not self._has("sketch"):
@@ -130,6 +134,7 @@ class Run:
         return tables.from_json(safety.attribute(self._dataset("sketch"), "settings"), where)
 
     @property
+    @steady
     def stored(self) -> str:
         """What the run keeps of each state: ``"weights"``, ``"sketch"`` or ``"distances"``."""
         return next((name for name in ("weights", "sketch", "distances") if self._has(name)), "weights")
@@ -141,6 +146,7 @@ class Run:
         return np.dtype("float32" if name == "bfloat16" else name)
 
     @property
+    @steady
     def logical_dtype(self) -> str:
         """Dtype of the states as they were recorded: float16, float32, float64 or bfloat16."""
         if self._has("weights"):
@@ -153,6 +159,7 @@ class Run:
         return self._parameter_table
 
     @property
+    @steady
     def nodes(self) -> tuple[NodeSet, ...]:
         """The node sets of the graph."""
         with self._reading("the node sets"):
@@ -174,16 +181,19 @@ class Run:
         return self._json("provenance")
 
     @property
+    @steady
     def overhead(self) -> dict[str, Any] | None:
         """What the recording cost, as measured by the recorder; None before the run was closed."""
         return self._json("overhead") if "overhead" in self._group.attrs else None
 
     @property
+    @steady
     def time_unit(self) -> str:
         """Unit of `step`."""
         return safety.attribute(self._group, "time_unit")
 
     @property
+    @steady
     def reference(self) -> str | None:
         """Name of the run that this one was perturbed from, or None."""
         return safety.attribute(self._group, "reference", "") or None
@@ -251,6 +261,7 @@ class Run:
         """
         return self.weights.read(rows, members, columns, raw=raw)
 
+    @steady
     def _load(self) -> None:
         with self._reading("the run"):
             runs = safety.child(self._handle.file, "runs", h5py.Group)
@@ -303,15 +314,26 @@ class Run:
             self._group_cache = (self._handle.generation, group)
         return self._group_cache[1]
 
+    @property
+    def _metrics_group(self) -> h5py.Group:
+        return safety.child(self._group, "metrics", h5py.Group)
+
+    @steady
+    def _metric_names(self) -> list[str]:
+        with self._reading("the names of the metrics"):
+            return list(self._metrics_group)
+
+    @steady
     def _has(self, name: str) -> bool:
         return self._group.get(name, getlink=True) is not None
 
     def _dataset(self, name: str) -> h5py.Dataset:
         return safety.child(self._group, name, h5py.Dataset)
 
-    def _series(self, name: str, group: h5py.Group | None = None) -> NDArray[Any]:
+    @steady
+    def _series(self, name: str, *, metric: bool = False) -> NDArray[Any]:
         with self._reading(name):
-            dataset = self._dataset(name) if group is None else safety.child(group, name, h5py.Dataset)
+            dataset = safety.child(self._metrics_group if metric else self._group, name, h5py.Dataset)
             if dataset.ndim < 1 or dataset.shape[0] < self.n_states or dataset.dtype.kind not in "if":
                 raise FormatError(
                     f"{dataset.name} must hold a number for each of the {self.n_states} states; its shape is "
@@ -320,6 +342,7 @@ class Run:
             safety.check_backed(dataset, self._size, self.n_states)
             return np.asarray(dataset[: self.n_states])
 
+    @steady
     def _parameters(self, name: str) -> tuple[Parameter, ...]:
         with self._reading("the table of parameters"):
             found = tables.parameters_from(safety.table(self._dataset(name), self._size, _PARAMETER_FIELDS))
@@ -329,6 +352,7 @@ class Run:
                 raise FormatError(f"{self.path}: the table {name} of run {self.name!r} is wrong: {error}") from error
             return found
 
+    @steady
     def _json(self, name: str) -> dict[str, Any]:
         with self._reading(name):
             text = safety.attribute(self._group, name)
@@ -359,16 +383,13 @@ class Metrics(Mapping[str, NDArray[np.float64]]):
     def __getitem__(self, name: str) -> NDArray[np.float64]:
         if name not in list(self):
             raise KeyError(f"run {self._run.name!r} has no metric {name!r}; it has {', '.join(self) or 'none'}")
-        return np.asarray(self._run._series(name, self._metrics_group()), np.float64)
+        return np.asarray(self._run._series(name, metric=True), np.float64)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(self._metrics_group()))
+        return iter(self._run._metric_names())
 
     def __len__(self) -> int:
-        return len(self._metrics_group())
+        return len(self._run._metric_names())
 
     def __repr__(self) -> str:
         return f"<metrics {', '.join(self) or 'none'}>"
-
-    def _metrics_group(self) -> h5py.Group:
-        return safety.child(self._run._group, "metrics", h5py.Group)

@@ -13,7 +13,7 @@ from trajtools.errors import FormatError, TooLargeError
 from trajtools.store import blocks, safety
 from trajtools.store.dtypes import widen
 from trajtools.store.h5 import ZSTD, filters, in_words, load_zstd
-from trajtools.store.handles import Handle, shared
+from trajtools.store.handles import Handle, shared, steady
 
 LARGEST_BYTES = 4 * 2**30
 # For compressed chunks: room for those of one weight over 16,000 states, so that the next weight comes from memory.
@@ -78,6 +78,7 @@ class StoredArray:
             )
         return np.asarray(self.read(), dtype)
 
+    @steady
     def read(
         self,
         rows: slice | NDArray[Any] | None = None,
@@ -110,6 +111,7 @@ class StoredArray:
             found = self._opened()[1].read(*chosen)
         return widen(found) if self._widened and not raw else found
 
+    @steady
     def _opened(self) -> tuple[h5py.Dataset, blocks.BlockReader]:
         file = self._handle.file
         if self._cache is None or self._cache[0] != self._handle.generation:

@@ -65,7 +65,8 @@ def locked(path: Path, *, write: bool = True) -> Iterator[int]:
             except BlockingIOError:
                 if time.monotonic() > until:
                     raise FileBusyError(
-                        f"{path} is being changed by another process; try again when it is done"
+                        f"{path} is being changed by another process, or open somewhere in a way that locks it (h5py "
+                        "without locking=False, HDF5 viewers); try again when it is done or closed"
                     ) from None
                 time.sleep(0.01)
         yield descriptor

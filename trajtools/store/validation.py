@@ -71,7 +71,7 @@ def validate(path: str | os.PathLike[str]) -> list[Problem]:
     if not where.exists():
         raise FileNotFoundError(f"{where} does not exist")
     found = _Findings(where)
-    with found.noting("/"), File(where) as file:
+    with found.noting("/"), File(where) as file, file._handle.lock:
         root = file._handle.file
         if file.readable_newer:
             found.warn("/", f"format version {file.format_version} is newer than this trajtools; new parts are ignored")
