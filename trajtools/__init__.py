@@ -30,6 +30,8 @@ _HOME = {
     "wolf": "estimators.wolf",
     "lyapunov_spectrum": "estimators.spectrum",
     "lyapunov": "estimators.lyapunov",
+    "lyapunov_windows": "estimators.windows",
+    "Windows": "growth.windows",
     "NearestK": "neighbors",
     "WithinRadius": "neighbors",
     "fit_slope": "fitting",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import MissingDependencyError
+from trajtools.growth.windows import Windows
 from trajtools.plots.curves import fitted_line, floor_curve, orbit_curves, saturation
 from trajtools.plots.words import interval, number
 from trajtools.results import Divergence, Exponent
@@ -95,6 +96,58 @@ def divergences(panels: Sequence[tuple[str, Divergence, Exponent | None]]) -> An
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
     return figure
+
+
+VERDICT_COLORS = {"chaotic": "tab:red", "transient": "tab:orange", "regular": "tab:blue", "inconclusive": "0.5"}
+
+
+def windows(found: Windows, ax: Any = None) -> Any:
+    """Draw the exponent of each window of the training, with its interval and its verdict.
+
+    Parameters
+    ----------
+    found : Windows
+        Of `trajtools.lyapunov_windows`. Bars are drawn thin where the twins were perturbed before the window.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    if ax is None:
+        ax = _new_figure(7, 4.0).add_subplot()
+    ax.axhline(0, color="0.3", linewidth=0.8)
+    named: set[str] = set()
+    for w, verdict in enumerate(found.verdict):
+        span = [found.start[w], found.stop[w]]
+        color = VERDICT_COLORS[verdict]
+        if not np.isfinite(found.value[w]):
+            ax.axvspan(*span, color="0.92", linewidth=0)
+            continue
+        if np.isfinite(found.interval[w]).all():
+            ax.fill_between(span, *found.interval[w], color=color, alpha=0.2, linewidth=0)
+        label = None if verdict in named else verdict
+        ax.plot(span, [found.value[w]] * 2, color=color, linewidth=3 if found.fresh[w] else 1.5, label=label)
+        named.add(verdict)
+    for begun in found.perturbed:
+        ax.axvline(begun, color="0.3", linewidth=0.5, linestyle=":")
+    if np.isfinite(found.max_gain):
+        low, high = found.max_gain_between
+        ax.set_title(
+            f"largest cumulative gain: {number(found.max_gain)} e-folds, steps {low} to {high}", fontsize="small"
+        )
+    ax.set_xlabel("step of the training")
+    ax.set_ylabel(f"exponent ({found.unit})")
+    if named:
+        ax.legend(fontsize="small")
+    return ax
 
 
 def _new_figure(width: float, height: float) -> Any:
