@@ -80,10 +80,10 @@ def lyapunov_windows(
     >>> import numpy as np
     >>> import trajtools as tt
     >>> t = np.arange(101)
-    >>> distance = 1e-9 * 1.2 ** np.minimum(t, 50) * 0.9 ** np.maximum(t - 50, 0)
+    >>> distance = 1e-6 * 0.9 ** np.minimum(t, 50) * 1.2 ** np.maximum(t - 50, 0)
     >>> found = tt.lyapunov_windows((np.ones(101), [1 + distance]), window=25)
     >>> np.round(np.exp(found.value), 3).tolist()
-    [1.2, 1.2, 0.9, 0.9]
+    [0.9, 0.9, 1.2, 1.2]
     """
     from trajtools.estimators.twins import has_twins
 
