@@ -28,6 +28,7 @@ _HOME = {
     "rosenstein": "estimators.rosenstein",
     "kantz": "estimators.kantz",
     "wolf": "estimators.wolf",
+    "hybrid": "estimators.hybrid",
     "lyapunov_spectrum": "estimators.spectrum",
     "lyapunov": "estimators.lyapunov",
     "lyapunov_windows": "estimators.windows",

@@ -18,6 +18,7 @@ from trajtools.neighbors.segments import (
     candidates,
     cosine,
     growth_limit,
+    mean_rate,
     prepare_walk,
     segments_divergence,
 )
@@ -159,7 +160,7 @@ def wolf(
             "turn": followed.turn,
             "kept": followed.kept,
             "n_kept": int(followed.kept.sum()),
-            "rate": _rate(followed.rows, horizon * clock[0]),
+            "rate": mean_rate(followed.rows, horizon * clock[0]),
         },
     )
 
@@ -213,11 +214,3 @@ def _follow(walk: Walk, starts: Ints, index: Ints, limit: float) -> _Followed:
         np.array(turns),
         np.array(kept, dtype=bool),
     )
-
-
-def _rate(rows: Floats, duration: float) -> float:
-    """Summed growth of the blocks that have not met at their end, over the time it took."""
-    apart = rows[:, -1] > 0 if len(rows) else np.zeros(0, dtype=bool)
-    if not apart.any():
-        return float("nan")
-    return float(np.log(rows[apart, -1] / rows[apart, 0]).sum() / (np.count_nonzero(apart) * duration))

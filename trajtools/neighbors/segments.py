@@ -10,15 +10,15 @@ import numpy as np
 from trajtools.errors import DataError, NoNeighborsError
 from trajtools.neighbors.curves import steps_per_sample
 from trajtools.neighbors.graphs import GRAPH_L1, as_links
-from trajtools.neighbors.radii import spread
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import nearest
 from trajtools.neighbors.states import Floats, Ints, States, prepare
-from trajtools.neighbors.strategy import Strategy, choose
+from trajtools.neighbors.strategy import Strategy, choose, evenly
 from trajtools.results import Divergence, average_curves, mean_curve
 
 # Of the spread (the median distance of two states): where a pair counts as grown too far, if nobody says otherwise.
 LIMIT_SHARE = 0.1
+_SPREAD_STATES = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,13 +171,27 @@ def growth_limit(walk: Walk, limit: float | None) -> float:
     Raises
     ------
     DataError
-        If it is no positive number, or there is no spread to take it from.
+        If it is no positive number.
+    NoNeighborsError
+        If half of the states are equal, so that they have no spread.
     """
     if limit is None:
-        return LIMIT_SHARE * walk.factor * spread(walk.states)
+        return LIMIT_SHARE * _spread(walk)
     if not limit > 0:
         raise DataError(f"limit={limit!r}: pairs are given up beyond a positive distance")
     return float(limit)
+
+
+def _spread(walk: Walk) -> float:
+    """Median distance between two of some evenly spaced states."""
+    times = evenly(np.flatnonzero(walk.states.usable), _SPREAD_STATES)
+    apart = np.concatenate([walk.distances(int(i), times[at + 1 :]) for at, i in enumerate(times[:-1])])
+    median = float(np.nanmedian(apart)) if np.isfinite(apart).any() else 0.0
+    if not median > 0:
+        raise NoNeighborsError(
+            "half of the states are equal, so no limit can be taken from their spread; give limit= (a distance)"
+        )
+    return median
 
 
 def cosine(to_old: Any, to_new: Any, between: Any) -> Any:
@@ -199,6 +213,27 @@ def cosine(to_old: Any, to_new: Any, between: Any) -> Any:
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         gain = (to_old - between) / to_new
         return np.clip((gain * (1 + between / to_old) + to_new / to_old) / 2, -1.0, 1.0)
+
+
+def mean_rate(rows: Floats, duration: float) -> float:
+    """Wolf's value: summed growth of the blocks that have not met at their end, over the time it took.
+
+    Parameters
+    ----------
+    rows : ndarray of float64, shape (B, K + 1)
+        Distances of the blocks.
+    duration : float, in the time unit
+        Of one block.
+
+    Returns
+    -------
+    float
+        NaN without such a block.
+    """
+    apart = rows[:, -1] > 0
+    if not apart.any():
+        return float("nan")
+    return float(np.log(rows[apart, -1] / rows[apart, 0]).sum() / (np.count_nonzero(apart) * duration))
 
 
 def segments_divergence(
