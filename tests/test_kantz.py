@@ -43,6 +43,19 @@ def test_every_radius_equals_its_slow_twin(metric, average, d):
         assert curve.settings["pairs"][at] == pairs
 
 
+@pytest.mark.parametrize("metric", ["l1", "l2", "linf"])
+def test_states_of_many_dimensions_are_compared_once_and_equal_the_twin(metric):
+    x = walk(60, 530)  # more entries than are compared at a time
+    x[20, 7] = np.nan
+    radius = float(np.median(naive.distances(np.delete(x, 20, axis=0), metric)))
+    curve = kantz(x, metric=metric, neighbors=WithinRadius(radius), theiler=3, horizon=5)
+    expected, references, _ = naive.kantz(x, radius, 3, 5, metric=metric)
+    assert curve.settings["strategy"] == "matrix"
+    assert "dimension 530" in curve.settings["strategy_why"]
+    assert_allclose(curve.log_distance, expected, rtol=1e-12)
+    assert curve.n_references == references
+
+
 @pytest.fixture
 def force(monkeypatch):
     """Make the search be the one of this name."""

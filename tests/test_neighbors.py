@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
 from trajtools.neighbors import NearestK, WithinRadius, find_nearest
 from trajtools.neighbors.radii import absolute_radii, spread
-from trajtools.neighbors.states import prepare
+from trajtools.neighbors.states import compact, prepare
 from trajtools.neighbors.strategy import choose
 
 SEARCHES = ["brute", "sweep", "tree"]
@@ -77,6 +77,20 @@ def test_all_searches_give_the_same_bits(d):
     for other in found[1:]:
         assert_array_equal(found[0].index, other.index)
         assert_array_equal(found[0].distance, other.distance)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_in_many_dimensions_all_distances_are_computed_once(metric):
+    x = walk(60, 33)
+    x[50] = np.inf
+    found = find_nearest(x, metric=metric, neighbors=NearestK(2), theiler=4, horizon=3)
+    plain = find_nearest(x, metric=metric, neighbors=NearestK(2), theiler=4, horizon=3, strategy="brute")
+    assert found.strategy.name == "matrix"
+    assert_array_equal(found.index, plain.index)
+    assert_allclose(found.distance, plain.distance, rtol=1e-12)
+    states = prepare(x, metric=metric, theiler=4, horizon=3)
+    times = np.arange(5, 40, 3)
+    assert_allclose(compact(states).matrix[np.ix_(times, times)], states.between(times, times), rtol=1e-12)
 
 
 def test_a_matrix_of_distances_gives_the_same_neighbors():

@@ -37,7 +37,7 @@ def slope(curve, start, stop):
 
 
 @pytest.mark.parametrize("metric", ["l1", "l2", "linf"])
-@pytest.mark.parametrize(("d", "k", "horizon"), [(1, 1, 0), (2, 1, 9), (3, 4, 8), (5, 2, 20)])
+@pytest.mark.parametrize(("d", "k", "horizon"), [(1, 1, 0), (2, 1, 9), (3, 4, 8), (5, 2, 20), (30, 2, 8)])
 def test_the_curve_equals_its_slow_twin(metric, d, k, horizon):
     x = walk(d=d)
     curve = rosenstein(x, metric=metric, neighbors=NearestK(k), theiler=6, horizon=horizon)

@@ -11,7 +11,7 @@ from trajtools.neighbors.curves import as_divergence, block_edges, check_average
 from trajtools.neighbors.radii import absolute_radii
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import build, count_left_out, nearest
-from trajtools.neighbors.states import Floats, States, is_scaled, prepare
+from trajtools.neighbors.states import Floats, States, compact, is_scaled, prepare
 from trajtools.neighbors.strategy import Strategy, choose
 from trajtools.results import Divergence
 
@@ -96,7 +96,7 @@ def kantz(
     rule = neighbors or WithinRadius()
     code = check_average(average)
     clock = sampling(x, dt)
-    states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
+    states = compact(prepare(x, metric=metric, theiler=theiler, horizon=horizon))
     if average == "rms" and is_scaled(states):
         raise DataError(
             "average='rms' squares the distances, and some numbers of these states are too small or too large for it: "

@@ -9,7 +9,7 @@ import numpy as np
 from trajtools.neighbors.curves import as_divergence, block_edges, padded, sampling
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import nearest
-from trajtools.neighbors.states import prepare
+from trajtools.neighbors.states import compact, prepare
 from trajtools.results import Divergence
 
 
@@ -84,7 +84,7 @@ def rosenstein(
 
     rule = neighbors or NearestK()
     clock = sampling(x, dt)
-    states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
+    states = compact(prepare(x, metric=metric, theiler=theiler, horizon=horizon))
     found = nearest(states, rule)
     edges = block_edges(states)
     width, lags = padded(states.horizon), states.lags()

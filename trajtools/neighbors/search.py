@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.neighbors.rules import NearestK
-from trajtools.neighbors.states import PRECOMPUTED, Floats, Ints, States, prepare
+from trajtools.neighbors.states import PRECOMPUTED, Floats, Ints, States, compact, prepare
 from trajtools.neighbors.strategy import Strategy, choose, named
 
 # The tree is split serially so far down, then its subtrees on several threads.
@@ -87,7 +87,7 @@ def find_nearest(
     [4, 3, 4, 1, 2]
     """
     states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
-    return nearest(states, neighbors or NearestK(), strategy)
+    return nearest(states if strategy else compact(states), neighbors or NearestK(), strategy)
 
 
 def nearest(states: States, rule: NearestK, strategy: str | None = None) -> Neighbors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,10 @@ _SMALLEST, _LARGEST = 1e-120, 1e150
 # Beyond this the difference of two numbers overflows: treated as infinite.
 _INFINITE = 1e300
 LANES = 8
+# From this dimension on a box around a bucket tells little about the distances in it.
+HIGH_DIMENSION = 20
+MATRIX_STATES = 8192
+_ROW_ENTRIES = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +77,9 @@ class States:
         return np.sqrt(gap) if self.root else gap
 
     def lags(self) -> Floats:
-        """States as (d, T + padding), so that a state and its future are contiguous."""
+        """States as (d, T + padding), so that a state and its future are contiguous; empty where distances are read."""
+        if self.code == PRECOMPUTED:
+            return np.empty((0, 0))
         lags = np.zeros((self.points.shape[1], len(self) + LANES))
         lags[:, : len(self)] = self.points.T
         return lags
@@ -82,6 +88,8 @@ class States:
         """Distances of some states to some others; for probes, not for the work."""
         if self.code == PRECOMPUTED:
             return self.matrix[np.ix_(rows, columns)]
+        if self.points.shape[1] > HIGH_DIMENSION:
+            return self._between_rows(rows, columns)
         out = np.zeros((len(rows), len(columns)))
         for at in range(self.points.shape[1]):
             step = np.abs(self.points[rows, at][:, None] - self.points[columns, at][None, :])
@@ -92,6 +100,17 @@ class States:
             else:
                 np.maximum(out, step, out=out)
         return np.sqrt(out) if self.code == _L2 else out
+
+    def _between_rows(self, rows: Ints, columns: Ints) -> Floats:
+        """`between` for many dimensions: row by row, a few columns at a time."""
+        order = {"l1": 1, "l2": 2, "linf": np.inf}[self.metric]
+        few = max(1, _ROW_ENTRIES // self.points.shape[1])
+        out = np.empty((len(rows), len(columns)))
+        for at, row in enumerate(rows):
+            for start in range(0, len(columns), few):
+                step = self.points[columns[start : start + few]] - self.points[row]
+                out[at, start : start + few] = np.linalg.norm(step, ord=order, axis=1)
+        return out
 
 
 def prepare(x: Any, *, metric: str, theiler: int, horizon: int) -> States:
@@ -154,6 +173,32 @@ def prepare(x: Any, *, metric: str, theiler: int, horizon: int) -> States:
     )
     _refuse_unusable(states)
     return states
+
+
+def compact(states: States) -> States:
+    """States of many dimensions as the matrix of their distances, which every step of every pair is then read from.
+
+    Parameters
+    ----------
+    states : States
+        From `prepare`.
+
+    Returns
+    -------
+    States
+        With all distances where the dimension is above 20, there are at most 8192 states (512 MiB of distances), and
+        all numbers can be squared; else unchanged.
+    """
+    length, dimension = states.points.shape
+    if dimension <= HIGH_DIMENSION or length > MATRIX_STATES or states.code == _L2_SCALED:
+        return states
+    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels.matrix import TILE, distance_rows
+
+    points = np.ascontiguousarray(states.points)
+    matrix = np.zeros((length, length))
+    in_parts(lambda first, last: distance_rows(points, states.code, first, last, matrix), -(-length // TILE))
+    return replace(states, matrix=matrix, code=PRECOMPUTED)
 
 
 def is_scaled(states: States) -> bool:

@@ -7,15 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from trajtools.errors import DataError
-from trajtools.neighbors.states import PRECOMPUTED, Floats, Ints, States
+from trajtools.neighbors.states import HIGH_DIMENSION, PRECOMPUTED, Floats, Ints, States
 
 STRATEGIES = ("brute", "sweep", "tree", "matrix")
 # Below this many states comparing everything is as fast as anything else.
 _FEW = 1000
-# From this dimension on a box around a bucket tells little about the distances in it.
-_HIGH_DIMENSION = 20
-# The largest matrix of distances that is made: 512 MiB.
-_MATRIX_STATES = 8192
 _QUERIES, _SAMPLE = 32, 2048
 # Candidates per state up to which a sweep costs less than building and climbing a tree, and how many of the
 # candidates of a ball must be inside.
@@ -86,11 +82,12 @@ def choose(states: States, radius: float | None) -> Strategy:
     count = int(np.count_nonzero(states.usable))
     dimension = states.points.shape[1]
     if states.code == PRECOMPUTED:
-        return Strategy("matrix", -1, "distances were given")
+        given = "distances were given" if not dimension else f"dimension {dimension}, above {HIGH_DIMENSION}"
+        return Strategy("matrix", -1, given)
     if count < _FEW:
         return Strategy("brute", -1, f"{count} states, fewer than {_FEW}")
-    if dimension > _HIGH_DIMENSION:
-        return Strategy("brute", -1, f"dimension {dimension}, above {_HIGH_DIMENSION}")
+    if dimension > HIGH_DIMENSION:
+        return Strategy("brute", -1, f"dimension {dimension}, above {HIGH_DIMENSION}")
     candidates, inside = probe(states, radius)
     axis = int(np.argmin(candidates))
     expected = float(candidates[axis])
