@@ -14,6 +14,7 @@ from trajtools.neighbors.radii import absolute_radii
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import count_left_out
 from trajtools.neighbors.segments import (
+    EQUAL_COSINES,
     Walk,
     block_starts,
     candidates,
@@ -238,9 +239,9 @@ def _follow(walk: Walk, ask: _Ball, limit: float, aligned: float, average: str) 
         members = old[usable] if keep else ask.of(block)
         if not keep and known and len(members):
             cosines = _along(walk, i, members, (old, gaps))
-            done.unaligned += int(np.count_nonzero(cosines >= aligned)) < ask.least
+            done.unaligned += int(np.count_nonzero(cosines >= aligned - EQUAL_COSINES)) < ask.least
             # Never fewer than asked: then the best aligned ones.
-            members = members[cosines >= min(aligned, np.sort(cosines)[-ask.least])]
+            members = members[cosines >= min(aligned, np.sort(cosines)[-ask.least]) - EQUAL_COSINES]
         paths = walk.paths(i, members) if len(members) else np.empty((0, horizon + 1))
         whole = np.all(np.isfinite(paths), axis=1)
         done.missing += int(np.count_nonzero(~whole))

@@ -13,6 +13,7 @@ from trajtools.neighbors.curves import sampling
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import count_left_out
 from trajtools.neighbors.segments import (
+    EQUAL_COSINES,
     Walk,
     block_starts,
     candidates,
@@ -197,7 +198,7 @@ def _follow(walk: Walk, starts: Ints, index: Ints, limit: float) -> _Followed:
             if known:
                 cosines = np.abs(cosine(gap, walk.distances(i, near), walk.distances(old, near)))
                 cosines = np.where(np.isnan(cosines), 0.0, cosines)  # a given distance may be missing
-                at = int(np.argmax(cosines))
+                at = int(np.argmax(cosines >= cosines.max() - EQUAL_COSINES))  # the nearest of the best
                 turn = float(np.arccos(cosines[at]))
             j = int(near[at])
         path = walk.paths(i, np.array([j]))[0]

@@ -19,6 +19,8 @@ from trajtools.results import Divergence, average_curves, mean_curve
 # Of the spread (the median distance of two states): where a pair counts as grown too far, if nobody says otherwise.
 LIMIT_SHARE = 0.1
 _SPREAD_STATES = 200
+# Cosines closer than this are equal: on a line, or in L1, many are, up to rounding.
+EQUAL_COSINES = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +235,8 @@ def mean_rate(rows: Floats, duration: float) -> float:
     apart = rows[:, -1] > 0
     if not apart.any():
         return float("nan")
-    return float(np.log(rows[apart, -1] / rows[apart, 0]).sum() / (np.count_nonzero(apart) * duration))
+    grown = np.log(rows[apart, -1]) - np.log(rows[apart, 0])
+    return float(grown.sum() / (len(grown) * duration))
 
 
 def segments_divergence(
