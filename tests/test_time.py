@@ -224,6 +224,29 @@ def test_neighbours_of_a_trajectory_know_their_steps_and_those_of_an_array_do_no
     assert tt.rosenstein(x, theiler=5, horizon=12, dt=0.5).fit().unit == "1/time"
 
 
+def test_an_exponent_in_one_call_knows_the_steps_of_its_trajectory():
+    x = tt.systems.henon().trajectory(1200, rng=np.random.default_rng(3))
+    path = tt.Trajectory.from_array(x, step=100 + np.arange(1200) * 10)
+    for method in ("rosenstein", "wolf"):
+        found = tt.lyapunov(path, method=method, null=None)
+        assert_allclose(found.per("step").value, found.value)
+        assert_allclose(found.per("epoch", steps_per_epoch=100).value, 100 * found.value)
+        low, high = found.settings["span"]
+        assert 100 <= low < 400
+        assert 11000 < high <= 12100
+        timed = tt.lyapunov(path, method=method, null=None, dt=0.5)
+        assert timed.unit == "1/time"
+        assert_allclose(timed.per("step").value, found.value)
+    rates = np.linspace(1, 2, 13000)
+    assert_allclose(found.per("learning-rate", learning_rate=rates).value * 1.5, found.value, rtol=0.05)
+
+
+def test_what_was_not_found_is_unknown_in_every_unit():
+    nothing = tt.lyapunov(np.ones(100))
+    assert np.isnan(nothing.per("epoch", steps_per_epoch=3).value)
+    assert nothing.per("epoch", steps_per_epoch=3).unit == "1/epoch"
+
+
 def test_an_exponent_without_its_curve_is_refused():
     alone = exponent(divergence())
     object.__setattr__(alone, "curve", None)

@@ -8,6 +8,7 @@ import numpy as np
 
 from trajtools.distances import MetricLike
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.growth.units import with_steps
 from trajtools.results import Exponent
 from trajtools.surrogates import DRIFTING, STATIONARY
 from trajtools.trajectory import Trajectory
@@ -149,7 +150,9 @@ def lyapunov(
         rng=rng,
     )
     states, clock, doubts = _read(x, dt, window, dim)
-    return answer(states, asked, clock=clock, doubts=doubts)
+    spacing, unit, step = clock
+    found = answer(states, asked, clock=(spacing, unit), doubts=doubts)
+    return found if step is None else with_steps(found, step)
 
 
 def _metric(metric: MetricLike | None) -> str:
@@ -185,7 +188,7 @@ def _count(name: str, value: Any, least: int) -> int | None:
 
 
 def _read(x: Any, dt: float | None, window: tuple[int, int] | None, dim: int | None) -> tuple[Any, Any, Any]:
-    """States, (time between samples, unit), and what is known to be wrong with them."""
+    """States, (time between samples, unit, steps), and what is known to be wrong with them."""
     from trajtools.neighbors.curves import sampling
 
     doubts: tuple[str, ...] = ()
@@ -196,8 +199,7 @@ def _read(x: Any, dt: float | None, window: tuple[int, int] | None, dim: int | N
     if window is not None:
         x = x if isinstance(x, Trajectory) else Trajectory.from_array(x)
         x = x.window(*window)
-    spacing, unit, _ = sampling(x, dt)
-    return np.asarray(x), (spacing, unit), doubts
+    return np.asarray(x), sampling(x, dt), doubts
 
 
 def _hidden_state(run: Any) -> tuple[str, ...]:

@@ -72,11 +72,11 @@ def fit_recurrent(
     nan = float("nan")
     interval, p_positive = (nan, nan), nan
     if np.isfinite(error):
-        from scipy.stats import t as student
+        from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes half a second to import
 
-        half = float(student.ppf(0.5 + level / 2, degrees)) * error
+        half = float(stdtrit(degrees, 0.5 + level / 2)) * error
         interval = (found.slope - half, found.slope + half)
-        p_positive = float(student.sf(found.slope / max(error, 1e-300), degrees))
+        p_positive = float(stdtr(degrees, -found.slope / max(error, 1e-300)))
     verdict, reasons = _judge(growth, found, p_positive)
     window = (float(growth.time[found.start]), float(growth.time[found.stop])) if found.stop else (nan, nan)
     return Exponent(

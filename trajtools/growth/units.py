@@ -78,17 +78,18 @@ def per(
     if unit not in UNITS:
         raise UnknownNameError(f"there is no unit {unit!r}; there are {', '.join(UNITS)}")
     plain = _unconverted(exponent)
-    growth = plain.curve
+    growth, name = plain.curve, _name(unit)
+    if growth is None and not np.isfinite(plain.value):
+        return replace(plain, unit=f"1/{name}")  # nothing was found, in any unit
     if growth is None:
         raise DataError("this exponent does not hold its curve, so the steps that were fitted are unknown")
-    steps = _steps_per_time(growth, steps_per_sample)
+    steps = _steps_per_time(plain.settings, steps_per_sample, growth.time_unit)
     if unit == "step":
         found = _Conversion(1.0, f"one {growth.time_unit} is {steps:g} steps", {})
     elif unit == "epoch":
         found = _epoch(run, steps_per_epoch)
     else:
         found = _learning_rate(plain, growth, steps, run, learning_rate)
-    name = "integrated learning rate" if unit == "learning-rate" else unit
     factor = found.steps / steps
     low, high = plain.interval
     conversion = {
@@ -129,6 +130,33 @@ def factor_of(exponent: Exponent) -> float:
     return float(exponent.settings.get("conversion", {}).get("factor", 1.0))
 
 
+def with_steps(exponent: Exponent, step: Ints) -> Exponent:
+    """Tell an exponent of an array of states from a trajectory which steps they stand at.
+
+    Parameters
+    ----------
+    exponent : Exponent
+        Of neighbours; samples are counted in its settings.
+    step : ndarray of int64, shape (T,)
+        Step of each state, evenly spaced.
+
+    Returns
+    -------
+    Exponent
+        The same, with ``steps_per_sample`` and ``span`` in steps.
+    """
+    if "steps_per_sample" not in exponent.settings or len(step) < 2:
+        return exponent
+    gap = float(step[1] - step[0]) / float(exponent.settings.get("interpolated", 1))
+    low, high = exponent.settings.get("span", (0, (float(step[-1]) - float(step[0])) / gap))
+    known = {"steps_per_sample": gap, "span": (float(step[0]) + low * gap, float(step[0]) + high * gap)}
+    return replace(exponent, settings=exponent.settings | known)
+
+
+def _name(unit: str) -> str:
+    return "integrated learning rate" if unit == "learning-rate" else unit
+
+
 def _unconverted(exponent: Exponent) -> Exponent:
     conversion = exponent.settings.get("conversion")
     if conversion is None:
@@ -148,15 +176,15 @@ def _unconverted(exponent: Exponent) -> Exponent:
     )
 
 
-def _steps_per_time(growth: Divergence, given: float | None) -> float:
+def _steps_per_time(settings: dict[str, Any], given: float | None, unit: str) -> float:
     """Steps in one time unit of the curve."""
-    dt = float(growth.settings.get("dt", 1.0))
-    if "steps_per_sample" not in growth.settings:
+    dt = float(settings.get("dt", 1.0))
+    if "steps_per_sample" not in settings:
         return 1.0 / dt  # twins: dt is the time of one step
-    known = growth.settings["steps_per_sample"]
+    known = settings["steps_per_sample"]
     if given is None and known is None:
         raise DataError(
-            f"this exponent is per {growth.time_unit} of an array, and nothing says how many steps a sample is: give "
+            f"this exponent is per {unit} of an array, and nothing says how many steps a sample is: give "
             "steps_per_sample=, or analyse a Trajectory, which knows its steps"
         )
     return _positive(given if given is not None else known, "steps_per_sample") / dt
@@ -240,12 +268,11 @@ def _learning_rate(plain: Exponent, growth: Divergence, steps: float, run: Any, 
 
 def _fitted_steps(plain: Exponent, growth: Divergence, steps: float) -> tuple[Ints, Ints]:
     """First and last fitted step of each start; of neighbours, of the whole record."""
-    starts = np.unique(growth.start)
-    if "steps_per_sample" in growth.settings:
-        horizon = round(growth.time[-1] * steps)
-        scale = 1 if growth.settings["steps_per_sample"] is not None else round(steps * float(growth.settings["dt"]))
-        low, high = growth.settings.get("span", (starts[0], starts[-1] + horizon // scale))
-        return np.array([low * scale]), np.array([high * scale])
+    starts, settings = np.unique(growth.start), plain.settings
+    if "steps_per_sample" in settings:
+        scale = 1.0 if settings["steps_per_sample"] is not None else steps * float(settings["dt"])
+        low, high = settings.get("span", (starts[0], starts[-1] + growth.time[-1] * steps / scale))
+        return np.array([round(low * scale)]), np.array([round(high * scale)])
     window = np.asarray(plain.window, dtype=np.float64) * steps
     if not np.isfinite(window).all():
         raise DataError(
