@@ -336,8 +336,7 @@ def _maps(states: States, near: Ints, rounding: float) -> tuple[Floats, Floats, 
     before = before - before.mean(axis=1, keepdims=True)
     after = after - after.mean(axis=1, keepdims=True)
     # Neighbourhoods are tiny: bring them to size one, so that no scale of the states matters to the inverse.
-    scale = np.abs(before).max(axis=(1, 2), keepdims=True)
-    scale[scale == 0] = 1.0
+    scale = np.maximum(np.abs(before).max(axis=(1, 2), keepdims=True), rounding)
     after /= scale
     left, extent, principal = np.linalg.svd(before / scale, full_matrices=False)
     # A direction in which the neighbours do not differ at all has no map.
@@ -346,9 +345,10 @@ def _maps(states: States, near: Ints, rounding: float) -> tuple[Floats, Floats, 
     image = np.swapaxes(left, 1, 2) @ after
     linear = np.swapaxes(image * inverse[:, :, None], 1, 2) @ principal
     rank = np.count_nonzero(~dead, axis=1)
-    free = np.maximum(near.shape[1] - 1 - rank, 1)
-    left_over = np.sum((after - left @ image) ** 2, axis=(1, 2)) / free
-    total = np.sum(after**2, axis=(1, 2)) / (near.shape[1] - 1)
+    top = np.abs(after).max(axis=(1, 2), keepdims=True)
+    top[top == 0] = 1.0
+    left_over = np.sum(((after - left @ image) / top) ** 2, axis=(1, 2)) / np.maximum(near.shape[1] - 1 - rank, 1)
+    total = np.sum((after / top) ** 2, axis=(1, 2)) / (near.shape[1] - 1)
     return linear, principal, rank, np.where(total > 0, left_over / np.where(total > 0, total, 1.0), 0.0)
 
 

@@ -1,0 +1,218 @@
+import naive_wolf as naive
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_allclose, assert_array_equal
+
+import trajtools as tt
+from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
+from trajtools.estimators.spectrum import kaplan_yorke, lyapunov_spectrum
+from trajtools.neighbors import NearestK, WithinRadius
+from trajtools.systems import henon, ikeda, logistic, lorenz, rossler, softmax_map
+from trajtools.trajectory import Trajectory
+
+
+def states(system, T, seed=0):
+    return system.trajectory(T, rng=np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("horizon", [1, 2])
+def test_the_exponents_of_the_whole_space_equal_the_slow_twin(horizon):
+    x = states(henon(), 260)
+    found = lyapunov_spectrum(x, neighbors=NearestK(6), theiler=2, horizon=horizon)
+    assert_allclose(found.whole, naive.spectrum(x, 6, 2, horizon) / horizon, rtol=1e-7)
+
+
+def test_a_gap_starts_the_vectors_anew():
+    x = states(henon(), 260)
+    x[130] = np.nan
+    found = lyapunov_spectrum(x, neighbors=NearestK(6), theiler=2)
+    assert_allclose(found.whole, naive.spectrum(x, 6, 2), rtol=1e-7)
+
+
+def test_a_linear_map_gives_its_eigenvalues_exactly():
+    # Neighbours are pushed off the diagonal by an independent start each: many short orbits, one after the other.
+    matrix = np.array([[1.1, 0.4], [0.0, 0.8]])
+    rng = np.random.default_rng(0)
+    x = np.empty((4000, 2))
+    for t in range(4000):
+        x[t] = rng.normal(size=2) if t % 20 == 0 else matrix @ x[t - 1]
+    x[::20] = np.nan
+    found = lyapunov_spectrum(x, theiler=1)
+    # 17 maps in a row only, so the vectors of each start are still turning: the sum does not care.
+    assert found.whole.sum() == pytest.approx(np.log(1.1 * 0.8), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_henon_map_gives_both_exponents_and_its_dimension(seed):
+    found = lyapunov_spectrum(states(henon(), 5000, seed), theiler=1)
+    assert found.values[0] == pytest.approx(0.4192, rel=0.03)
+    # The Cantor set is resolved by few neighbours only: 5 % too weak.
+    assert found.values[1] == pytest.approx(-1.6232, rel=0.06)
+    assert found.kaplan_yorke == pytest.approx(1.258, abs=0.02)
+    assert found.resolved.all()
+    assert found.intervals[0, 0] < 0.4192 < found.intervals[0, 1]
+
+
+def test_ikeda_map_gives_both_exponents():
+    paths = ikeda().trajectories(3, 5000, rng=np.random.default_rng(0))
+    values = np.mean([lyapunov_spectrum(x, theiler=1).values for x in paths], axis=0)
+    assert_allclose(values, [0.5077, -0.7184], rtol=0.05)
+
+
+def test_logistic_map_gives_ln_2():
+    found = lyapunov_spectrum(states(logistic(4.0), 3000), theiler=1)
+    assert found.values[0] == pytest.approx(np.log(2), rel=0.02)
+
+
+@pytest.mark.parametrize("horizon", [1, 5])
+def test_lorenz_flow_gives_its_two_leading_exponents(horizon):
+    paths = lorenz().trajectories(2, 20_000, rng=np.random.default_rng(0))
+    found = [lyapunov_spectrum(x, theiler=100, horizon=horizon, dt=0.01) for x in paths]
+    values = np.mean([f.values for f in found], axis=0)
+    assert values[0] == pytest.approx(0.9057, rel=0.1)
+    assert values[1] == pytest.approx(0.0, abs=0.09)
+    # The third is thinner than the neighbourhoods: unknown, and said so.
+    assert np.isnan(values[2])
+    assert all("not resolved" in f.warnings[0] for f in found)
+    assert found[0].kaplan_yorke == pytest.approx(2.06, abs=0.06)
+
+
+def test_rossler_flow_gives_its_two_leading_exponents():
+    found = lyapunov_spectrum(states(rossler(), 20_000), theiler=100, dt=0.1)
+    assert found.values[0] == pytest.approx(0.0714, rel=0.1)
+    assert found.values[1] == pytest.approx(0.0, abs=0.01)
+
+
+def test_a_conserved_sum_is_no_direction():
+    # Three logits whose sum is conserved: rounding alone differs along it, and must not leak into the others.
+    found = lyapunov_spectrum(states(softmax_map(), 5000), theiler=1)
+    truth = softmax_map().exponents(4000, rng=np.random.default_rng(1), k=2, n=8).values
+    assert_allclose(found.values[:2], truth, atol=0.02)
+    assert found.resolved.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("dim", [2, 3, 4])
+def test_an_embedded_logistic_map_has_one_exponent_and_the_rest_is_spurious(dim):
+    x = tt.embed(states(logistic(4.0), 3000)[:, 0], dim)
+    found = lyapunov_spectrum(x, theiler=1)
+    assert found.values[0] == pytest.approx(np.log(2), rel=0.03)
+    assert np.all(np.isnan(found.values[1:]))
+    assert found.resolved.tolist() == [True] + [False] * (dim - 1)
+    # Sauer, Tempkin and Yorke: the plain method gives multiples of it, as far as rounding lets it.
+    assert found.whole[0] > 1.9 * np.log(2)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 4])
+def test_an_embedded_henon_map_has_two_exponents(dim):
+    x = tt.embed(states(henon(), 5000)[:, 0], dim)
+    found = lyapunov_spectrum(x, theiler=1)
+    assert found.values[0] == pytest.approx(0.4192, rel=0.05)
+    assert found.values[1] == pytest.approx(-1.6232, rel=0.12)
+    assert np.all(np.isnan(found.values[2:]))
+    if dim > 2:
+        assert found.whole[0] > 0.7
+
+
+def test_noise_gets_no_exponents():
+    found = lyapunov_spectrum(np.random.default_rng(0).normal(size=(3000, 3)), theiler=1)
+    assert np.all(np.isnan(found.values))
+    assert not found.resolved.any()
+    assert "unexplained" in found.warnings[0]
+    assert np.isnan(found.kaplan_yorke)
+
+
+@pytest.mark.parametrize("scale", [2.0**-40, 1e-100, 3.7, 1e100])
+def test_scale_changes_nothing(scale):
+    x = states(henon(), 1500)
+    plain, scaled = lyapunov_spectrum(x, theiler=1), lyapunov_spectrum(x * scale, theiler=1)
+    assert_allclose(scaled.values, plain.values, rtol=1e-6)
+
+
+def test_rotation_and_translation_change_nothing():
+    x = states(henon(), 1500)
+    q, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(2, 2)))
+    plain, turned = lyapunov_spectrum(x, theiler=1).values, lyapunov_spectrum(x @ q + 1, theiler=1).values
+    assert turned.sum() == pytest.approx(plain.sum(), rel=1e-6)
+    # The vectors start along the axes: a memory of one in 1500 steps.
+    assert_allclose(turned, plain, atol=2e-3)
+
+
+def test_time_unit_and_number_of_exponents_are_as_asked():
+    x = states(henon(), 2000)
+    path = Trajectory.from_array(x, step=np.arange(2000) * 5)
+    plain, timed = lyapunov_spectrum(x, theiler=1), lyapunov_spectrum(path, theiler=1, k=1)
+    assert_allclose(timed.values, plain.values[:1] / 5, rtol=1e-12)
+    assert timed.unit == "1/step"
+    assert timed.intervals.shape == (1, 2)
+    assert plain.to_dict()["settings"]["neighbors"] == {"rule": "NearestK", "k": 6}
+
+
+def test_intervals_narrow_as_the_record_grows():
+    x = states(henon(), 8000)
+    short, long = lyapunov_spectrum(x[:2000], theiler=1), lyapunov_spectrum(x, theiler=1)
+    widths = [np.diff(f.intervals[0])[0] for f in (short, long)]
+    assert widths[1] < 0.8 * widths[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "last", "expected"),
+    [
+        ([0.2, 0.1, -0.4, -1.0], np.nan, 2.75),
+        ([0.5, np.nan], -2.0, 1.25),
+        ([0.5, 0.1], np.nan, np.nan),
+        ([-0.1, -0.2], np.nan, 0.0),
+        ([np.nan], -1.0, np.nan),
+    ],
+)
+def test_kaplan_yorke_dimension_by_hand(values, last, expected):
+    assert_allclose(kaplan_yorke(np.array(values), last), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(
+        np.float64,
+        st.tuples(st.integers(3, 40), st.integers(1, 3)),
+        elements=st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(-2, 2).map(float)),
+    )
+)
+def test_no_numbers_crash_it(x):
+    try:
+        found = lyapunov_spectrum(x, theiler=1)
+    except DataError:
+        return
+    assert not np.any(np.isposinf(found.values))
+
+
+def test_inputs_are_left_unchanged():
+    x = states(henon(), 500)
+    before = x.copy()
+    lyapunov_spectrum(x, theiler=1)
+    assert_array_equal(x, before)
+
+
+def test_refusals_say_the_way_out():
+    x = states(henon(), 300)
+    with pytest.raises(DataError, match=r"NearestK\(4\) at least, twice the dimension"):
+        lyapunov_spectrum(x, theiler=1, neighbors=NearestK(3))
+    with pytest.raises(DataError, match="is a NearestK"):
+        lyapunov_spectrum(x, theiler=1, neighbors=WithinRadius(0.1))
+    with pytest.raises(DataError, match="k=3"):
+        lyapunov_spectrum(x, theiler=1, k=3)
+    with pytest.raises(DataError, match="level"):
+        lyapunov_spectrum(x, theiler=1, level=95)
+    with pytest.raises(DataError, match="one sample at least"):
+        lyapunov_spectrum(x, theiler=1, horizon=0)
+    with pytest.raises(DataError, match="project to at most 64"):
+        lyapunov_spectrum(np.random.default_rng(0).normal(size=(300, 65)), theiler=1)
+    with pytest.raises(UnknownNameError, match="give states"):
+        lyapunov_spectrum(np.ones((30, 30)), theiler=1, metric="precomputed")
+    with pytest.raises(NoNeighborsError, match="no state has 6 neighbours"):
+        lyapunov_spectrum(np.ones((100, 2)), theiler=1)
+    with pytest.raises(DataError, match="too few"):
+        lyapunov_spectrum(x[:2], theiler=1)
+    with pytest.raises(NoNeighborsError, match="span 2 directions"):
+        lyapunov_spectrum(np.tile([[0.0, 0.0], [1.0, 1.0]], (50, 1)), theiler=1)
