@@ -11,7 +11,6 @@ from trajtools.embedding import Choice, embed, estimate_delay, estimate_dimensio
 from trajtools.errors import DataError
 from trajtools.estimators.nulls import Tested, against_surrogates
 from trajtools.growth.applicability import TWINS, Probe, objections, probe
-from trajtools.growth.plateau import MARGIN
 from trajtools.growth.recurrent import BOUNDED, NO_NULL
 from trajtools.results import Divergence, Exponent, Floats
 from trajtools.significance import DECISION
@@ -393,5 +392,5 @@ def _nothing(
         intercept=nan,
         method=asked.method,
         unit=f"1/{clock[1]}",
-        settings={"method": asked.method, "metric": asked.metric, "margin": MARGIN, **(settings or {})},
+        settings={"method": asked.method, "metric": asked.metric, **(settings or {})},
     )

@@ -12,9 +12,11 @@ from trajtools.results import Divergence, Floats, Ints
 # Choices of this toolkit; none of them knows a scale. They are kept in the settings of every result.
 FEWEST_EFOLDS = 1.0  # that a fitted window must hold
 FEWEST_STEPS = 3  # of a window: a line through fewer shows no shape
-MARGIN = 1.0  # e-folds below saturation where windows end
+MARGINS = (1.5, 1.0)  # e-folds below saturation where windows end: the second where the first leaves no window
 FLAT_SHARE = 0.1  # of the whole rise that the last quarter of a saturated curve may add
 SATURATED = 0.5  # e-folds below the last quarter's mean where the curve counts as saturated
+TRANSIENT = 3  # one part in so many of the Theiler window, a correlation time, is always skipped: neighbours turn
+MOST_SKIPPED = 4  # at most one part in so many of the curve up to saturation
 EDGES = 36  # candidate ends of windows
 NEARLY = 2.0  # windows with a score up to so many times the best are nearly as good
 
@@ -89,13 +91,15 @@ def block_curves(growth: Divergence) -> tuple[Floats, Floats]:
     return curves, weight / weight.sum()
 
 
-def saturation(curve: Floats) -> tuple[float, int]:
-    """Level of saturation of a curve, and the last point that lies `MARGIN` below it.
+def saturation(curve: Floats, margin: float) -> tuple[float, int]:
+    """Level of saturation of a curve, and the last point that lies so far below it.
 
     Parameters
     ----------
     curve : ndarray of float64, shape (K + 1,)
         Natural logarithms of distances.
+    margin : float
+        In e-folds.
 
     Returns
     -------
@@ -114,7 +118,7 @@ def saturation(curve: Floats) -> tuple[float, int]:
     if not added <= FLAT_SHARE * rise:
         return float("inf"), last
     level = float(np.nanmean(quarter))
-    over = np.flatnonzero(~(curve <= level - MARGIN))
+    over = np.flatnonzero(~(curve <= level - margin))
     return level, int(over[0] - 1) if len(over) else last
 
 
@@ -137,22 +141,21 @@ def find_plateau(growth: Divergence, span: tuple[int, int] | None, *, saturates:
 
     Notes
     -----
-    Every window between the first point and saturation that holds enough e-folds is fitted. The best has the
-    smallest
+    Every window between the end of the transient (a correlation time) and saturation that holds enough e-folds is
+    fitted. The best has the smallest
 
-    .. math:: \frac{\sqrt{b^2 + s^2}}{\lambda} \sqrt{\frac{r}{g}}
+    .. math:: \frac{\sqrt{b^2 + s^2}}{\lambda} \frac{r}{g}
 
     with half the range b of the slopes of its thirds, the standard error s from the blocks, its slope, its gain g
     and the room r in e-folds: flat first, then long. The transient in which neighbours turn to where they grow, and
     the approach to saturation, are bent and so left out without naming a scale.
     """
     curve = growth.log_distance
-    level, end = saturation(curve) if saturates else (float("inf"), len(curve) - 1)
     known = np.isfinite(curve)
-    if not known[: end + 1].all():
-        end = int(np.argmin(known)) - 1
     rise = float(np.nanmax(curve) - curve[0]) if known.any() and known[0] else 0.0
-    starts, stops = _candidates(curve, end, saturates) if span is None else (np.array([span[0]]), np.array([span[1]]))
+    level, end, starts, stops = _windows(curve, int(growth.settings.get("theiler", 0)), saturates)
+    if span is not None:
+        starts, stops = (np.array([edge]) for edge in span)
     if not len(starts):
         return Plateau(0, 0, float("nan"), float("nan"), level=level, end=end, rise=rise)
     rows, weight = block_curves(growth)
@@ -163,7 +166,7 @@ def find_plateau(growth: Divergence, span: tuple[int, int] | None, *, saturates:
     gain = slope * (growth.time[stops] - growth.time[starts])
     room = max(float(np.max(gain)), FEWEST_EFOLDS)
     with np.errstate(divide="ignore", invalid="ignore"):
-        score = np.sqrt(bend**2 + np.nan_to_num(error) ** 2) / np.abs(slope) * np.sqrt(room / np.abs(gain))
+        score = np.sqrt(bend**2 + np.nan_to_num(error) ** 2) / np.abs(slope) * room / np.abs(gain)
     score = np.where(np.isfinite(score), score, np.inf)
     best = int(np.argmin(score))
     near = score <= NEARLY * score[best]
@@ -187,9 +190,25 @@ def find_plateau(growth: Divergence, span: tuple[int, int] | None, *, saturates:
     )
 
 
-def _candidates(curve: Floats, end: int, saturates: bool) -> tuple[Ints, Ints]:
-    """First and last points of the windows that hold enough steps and e-folds."""
-    edges = np.unique(np.round(np.linspace(0, max(end, 0), min(max(end, 0), EDGES) + 1)).astype(np.int64))
+def _windows(curve: Floats, theiler: int, saturates: bool) -> tuple[float, int, Ints, Ints]:
+    """Level of saturation, last point before it, and the windows that may be fitted."""
+    for margin in MARGINS:
+        level, end = saturation(curve, margin) if saturates else (float("inf"), len(curve) - 1)
+        known = np.isfinite(curve[: end + 1])
+        if not known.all():
+            end = int(np.argmin(known)) - 1
+        starts, stops = _candidates(curve, end, theiler, saturates)
+        if len(starts):
+            break
+    return level, end, starts, stops
+
+
+def _candidates(curve: Floats, end: int, theiler: int, saturates: bool) -> tuple[Ints, Ints]:
+    """First and last points of the windows that hold enough steps and e-folds, after the transient."""
+    skipped = min(theiler // TRANSIENT, end // MOST_SKIPPED) if saturates else 0
+    edges = np.unique(
+        np.round(np.linspace(skipped, max(end, 0), min(max(end, 0) - skipped, EDGES) + 1)).astype(np.int64)
+    )
     starts, stops = (grid.ravel() for grid in np.meshgrid(edges, edges, indexing="ij"))
     enough = stops - starts >= FEWEST_STEPS
     if saturates:

@@ -1,0 +1,198 @@
+"""How right and how honest the exponents are: accuracy, coverage, detection and false alarms, as one table.
+
+    python benchmarks/validation.py --seeds 20                  # everything, prints Markdown
+    python benchmarks/validation.py --seeds 5 --systems henon lorenz
+    python benchmarks/validation.py --seeds 100 --results validation.jsonl
+
+Every row is run with the defaults of `trajtools.lyapunov`. Results are appended to the file of results, and what is in
+it is not run again, so that a run can be stopped and go on. Delete the file after a change of the code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+
+import numpy as np
+from nulls import NULLS, halvorsen, holmes, lozi, saddle_twins
+
+import trajtools as tt
+from trajtools.systems import SYSTEMS
+from trajtools.systems.system import System
+
+
+@dataclass(frozen=True)
+class Chaotic:
+    """A chaotic row. `seen`: the rules of the fit were chosen while looking at this system."""
+
+    make: Callable[[], System]
+    length: int
+    transient: int = 1000
+    column: int | None = None
+    seen: bool = False
+    twins: bool = False
+
+
+def named(name: str, **parameters: Any) -> Callable[[], System]:
+    return lambda: SYSTEMS[name](**parameters)
+
+
+CHAOTIC = {
+    "logistic": Chaotic(named("logistic"), 5000, seen=True),
+    "quartic GD, eta 2": Chaotic(named("quartic_descent"), 5000, seen=True),
+    "henon": Chaotic(named("henon"), 5000, seen=True),
+    "henon, x only": Chaotic(named("henon"), 5000, column=0, seen=True),
+    "ikeda": Chaotic(named("ikeda"), 5000, seen=True),
+    "lorenz": Chaotic(named("lorenz"), 20000, 3000, seen=True),
+    "lorenz, x only": Chaotic(named("lorenz"), 20000, 3000, column=0, seen=True),
+    "rossler": Chaotic(named("rossler"), 20000, 3000, seen=True),
+    "lorenz96, 5 sites": Chaotic(named("lorenz96", size=5), 20000, seen=True),
+    "logistic 3.7": Chaotic(named("logistic", r=3.7), 5000),
+    "softmax map, gain 10": Chaotic(named("softmax_map"), 5000),
+    "linear network, eta 1.8": Chaotic(named("linear_network", eta=1.8), 5000),
+    "coupled quartic GD (2 maps)": Chaotic(named("quartic_descent", weights=2), 10000),
+    "coupled logistic (4 maps, 0.2)": Chaotic(named("globally_coupled", size=4, coupling=0.2), 10000),
+    "holmes": Chaotic(holmes, 5000),
+    "lozi": Chaotic(lozi, 5000),
+    "halvorsen": Chaotic(halvorsen, 20000),
+    "rossler, x only": Chaotic(named("rossler"), 20000, 3000, column=0),
+    "mackey-glass 17": Chaotic(named("mackey_glass"), 20000, 1000, column=-1),
+    "twins: logistic 3.7": Chaotic(named("logistic", r=3.7), 60, twins=True),
+    "twins: henon": Chaotic(named("henon"), 100, twins=True),
+    "twins: softmax map": Chaotic(named("softmax_map"), 120, twins=True),
+    "twins: holmes": Chaotic(holmes, 80, twins=True),
+    "twins: lorenz": Chaotic(named("lorenz"), 3000, twins=True),
+    "twins: coupled logistic": Chaotic(named("globally_coupled", size=4, coupling=0.2), 80, twins=True),
+}
+
+
+@cache
+def truth(name: str) -> float:
+    system = CHAOTIC[name].make()
+    if system.exact:
+        return system.exact[0]
+    steps = 3000 if system.dimension > 50 else 40000 if not system.substeps else 20000
+    return float(system.exponents(steps, rng=np.random.default_rng(12345), k=1, n=16, transient=2000).values[0])
+
+
+def record(name: str, rng: np.random.Generator) -> tuple[Any, float]:
+    """The data of a row and the time between two samples."""
+    if name in NULLS:
+        return NULLS[name](rng), 1.0
+    if name == "saddle twins":
+        return saddle_twins(rng), 1.0
+    row = CHAOTIC[name]
+    system = row.make()
+    if row.twins:
+        return system.twins(24, 2, row.length, epsilon=1e-10, rng=rng), system.dt
+    for _ in range(20):  # some starts run away
+        x = system.trajectory(row.length, rng=rng, transient=row.transient)
+        if np.isfinite(x).all():
+            return (x if row.column is None else x[:, row.column]), system.dt
+    raise RuntimeError(f"{name} always runs away")
+
+
+def run_one(name: str, seed: int) -> dict[str, Any]:
+    number = sum(map(ord, name))
+    x, dt = record(name, np.random.default_rng([number, seed]))
+    began = time.perf_counter()
+    found = tt.lyapunov(x, dt=dt, rng=seed)
+    return {
+        "row": name,
+        "seed": seed,
+        "value": found.value,
+        "low": found.interval[0],
+        "high": found.interval[1],
+        "verdict": found.verdict,
+        "reason": found.reasons[0] if found.reasons else "",
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def report(results: list[dict[str, Any]]) -> str:
+    by_row: dict[str, list[dict[str, Any]]] = {}
+    for item in results:
+        by_row.setdefault(item["row"], []).append(item)
+    lines = [
+        "| system | seen | N | true | median | median error | interval covers | interval width | chaotic |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    covered, counted = 0, 0
+    for name, row in CHAOTIC.items():
+        items = by_row.get(name, [])
+        if not items:
+            continue
+        true = truth(name)
+        value, low, high = (np.array([i[key] for i in items], dtype=float) for key in ("value", "low", "high"))
+        inside = int(np.sum((low <= true) & (true <= high)))
+        told = int(np.isfinite(low).sum())
+        covered, counted = covered + inside, counted + told
+        wanted = "transient" if row.twins else "chaotic"
+        hits = sum(i["verdict"] in ("chaotic", wanted) for i in items)
+        or_transient = " (or transient)" if row.twins else ""
+        lines.append(
+            f"| {name} | {'yes' if row.seen else 'no'} | {len(items)} | {true:.4g} | {np.nanmedian(value):.4g} | "
+            f"{np.nanmedian(np.abs(value / true - 1)):.1%} | {inside}/{told} | "
+            f"{np.nanmedian((high - low) / 2 / true):.0%} | {hits}/{len(items)}{or_transient} |"
+        )
+    if counted:
+        lines += [
+            "",
+            f"Intervals of all rows together: {covered} of {counted} ({covered / counted:.1%}) cover the truth.",
+        ]
+    lines += [
+        "",
+        "| null | N | chaotic | transient | regular | inconclusive |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    wrong, total = 0, 0
+    for name in (*NULLS, "saddle twins"):
+        verdicts = [i["verdict"] for i in by_row.get(name, [])]
+        if not verdicts:
+            continue
+        count = [verdicts.count(v) for v in ("chaotic", "transient", "regular", "inconclusive")]
+        if name != "saddle twins":
+            wrong, total = wrong + count[0] + count[1], total + len(verdicts)
+        lines.append(f"| {name.replace('_', ' ')} | {len(verdicts)} | {' | '.join(map(str, count))} |")
+    if total:
+        lines += ["", f"False alarms (without the saddle twins): {wrong} of {total} ({wrong / total:.1%})."]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    every = [*CHAOTIC, *NULLS, "saddle twins"]
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--systems", nargs="*", default=every, help="rows; all by default")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--results", type=Path, default=Path("validation.jsonl"))
+    arguments = parser.parse_args()
+    unknown = set(arguments.systems) - set(every)
+    if unknown:
+        parser.error(f"no row {sorted(unknown)}; there are {every}")
+    done = (
+        [json.loads(line) for line in arguments.results.read_text().splitlines()] if arguments.results.exists() else []
+    )
+    known = {(item["row"], item["seed"]) for item in done}
+    todo = [(row, seed) for seed in range(arguments.seeds) for row in arguments.systems if (row, seed) not in known]
+    with ProcessPoolExecutor(arguments.jobs) as pool, arguments.results.open("a") as file:
+        for future in as_completed([pool.submit(run_one, *each) for each in todo]):
+            done.append(future.result())
+            file.write(json.dumps(done[-1]) + "\n")
+            file.flush()
+    print(report([item for item in done if item["row"] in arguments.systems]))
+
+
+if __name__ == "__main__":
+    main()
