@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from trajtools.errors import DataError
+from trajtools.neighbors.rules import NearestK, WithinRadius
+from trajtools.results import Divergence
 from trajtools.trajectory import Trajectory
 
 GRAPH_L1 = "graph-l1"
@@ -52,6 +56,54 @@ def as_links(x: Any, nodes: int | None) -> tuple[Any, float]:
             f"metric 'graph-l1' compares adjacency matrices (T, N, N) or rows of links (T, E), not shape {array.shape}"
         )
     return array, _factor(int(array.shape[1]), nodes)
+
+
+def on_graphs(
+    estimate: Callable[..., Divergence],
+    x: Any,
+    *,
+    nodes: int | None,
+    neighbors: WithinRadius | NearestK | None = None,
+    **options: Any,
+) -> Divergence:
+    """Run an estimator in L1 on the links of graphs, and give its curves in the normalised distance.
+
+    Parameters
+    ----------
+    estimate : callable
+        `trajtools.kantz` or `trajtools.rosenstein`.
+    x : array_like or Trajectory
+        As `as_links` takes it.
+    nodes : int or None
+        As there.
+    neighbors : WithinRadius, NearestK or None
+        Absolute radii are normalised distances.
+    **options
+        For the estimator.
+
+    Returns
+    -------
+    Divergence
+        With ``metric="graph-l1"``.
+    """
+    links, factor = as_links(x, nodes)
+    rule = neighbors
+    if isinstance(rule, WithinRadius) and not (rule.relative or isinstance(rule.radius, str)):
+        rule = replace(rule, radius=(np.asarray(rule.radius, dtype=np.float64) / factor).tolist())
+    plain = estimate(links, metric="l1", neighbors=rule, **options)
+    settings = plain.settings | {"metric": GRAPH_L1, "factor": factor}
+    if neighbors is not None:
+        settings["neighbors"] = {"rule": type(neighbors).__name__, **vars(neighbors)}
+    settings |= {name: settings[name] * factor for name in ("radius", "radii") if name in settings}
+    if "curves" in settings:
+        settings["curves"] = settings["curves"] + np.log(factor)
+    return replace(
+        plain,
+        metric=GRAPH_L1,
+        log_distance=plain.log_distance + np.log(factor),
+        distances=plain.distances * factor,
+        settings=settings,
+    )
 
 
 def _factor(links: int, nodes: int | None) -> float:
