@@ -40,8 +40,8 @@ class Plateau:
     spread : float
         Standard deviation of the slopes over the windows that are nearly as good.
     near : float
-        Share of the slope that finite distances may take from it: half the distance in the middle of the window over
-        that at saturation.
+        Share of the slope that finite distances may take from it: the distance in the middle of the window over that
+        at saturation.
     slopes : ndarray of float64, shape (W,)
         Slopes of the mean curve over all windows that are nearly as good.
     gain : float
@@ -181,7 +181,7 @@ def find_plateau(growth: Divergence, span: tuple[int, int] | None, *, saturates:
         block_slopes=blocks[:, best],
         bend=float(bend[best]),
         spread=spread,
-        near=0.5 * float(np.exp(curve[(starts[best] + stops[best]) // 2] - level)) if np.isfinite(level) else 0.0,
+        near=float(np.exp(curve[(starts[best] + stops[best]) // 2] - level)) if np.isfinite(level) else 0.0,
         slopes=slope[near],
         gain=float(gain[best]),
         level=level,
