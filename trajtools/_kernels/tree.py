@@ -134,7 +134,7 @@ def tree_nearest(
     stack: Any,
     stack_gap: Any,
 ) -> Any:
-    """Nearest points of one point: its own leaf, then the siblings on the way up, the nearer child first."""
+    """Nearest points of one point: its own leaf, then the siblings on the way up; the nearer or earlier child first."""
     n_leaves = leaves.shape[0]
     time = times[home, lane]
     last = best.shape[1] - 1
@@ -166,7 +166,10 @@ def tree_nearest(
             for side in range(2):
                 stack[depth + side] = 2 * node + side
                 stack_gap[depth + side] = box_gap(boxes, 2 * node + side, leaves, home, lane, metric)
-            if stack_gap[depth] < stack_gap[depth + 1]:
+            left = 2 * node
+            if stack_gap[depth] < stack_gap[depth + 1] or (
+                stack_gap[depth] == stack_gap[depth + 1] and earliest[left] < earliest[left + 1]
+            ):
                 stack[depth], stack[depth + 1] = stack[depth + 1], stack[depth]
                 stack_gap[depth], stack_gap[depth + 1] = stack_gap[depth + 1], stack_gap[depth]
             depth += 2

@@ -112,14 +112,16 @@ def probe(states: States, radius: float | None) -> tuple[Floats, float]:
     candidates : ndarray of float64, shape (d,)
         States within the search radius along that coordinate alone.
     inside : float
-        States within the radius; 0 for nearest neighbours.
+        States within the radius and not at distance zero; 0 for nearest neighbours.
     """
     times = np.flatnonzero(states.usable)
     sample = evenly(times, _SAMPLE)
     queries = evenly(sample, _QUERIES)
     grown = len(times) / len(sample)
     if radius is not None:
-        inside = float(np.mean(np.count_nonzero(states.between(queries, sample) <= radius, axis=1)))
+        distance = states.between(queries, sample)
+        # Copies of the same state are no neighbours; a tree skips them, a sweep does not.
+        inside = float(np.mean(np.count_nonzero((distance <= radius) & (distance > 0), axis=1)))
         return _along(states, queries, sample, np.full(len(queries), radius)) * grown, inside * grown
     counts = []
     for part in (sample[::4], sample):
