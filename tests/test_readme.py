@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
@@ -23,6 +24,7 @@ def test_python_programs_of_the_readme_run(tmp_path, monkeypatch, capsys):
     x, y = torch.randn(30, 16, 8), torch.randint(0, 3, (30, 16))
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
     names = {
+        "np": np,
         "torch": torch,
         "model": model,
         "opt": torch.optim.Adam(model.parameters()),
@@ -30,8 +32,10 @@ def test_python_programs_of_the_readme_run(tmp_path, monkeypatch, capsys):
         "loader": list(zip(x, y, strict=True)),
     }
     programs = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
-    assert len(programs) == 3
+    assert len(programs) == 4
     for program in programs:
         exec(compile(program, str(README), "exec"), names)
     assert {"digits.h5", "twins.h5", "growth.png"} <= {path.name for path in tmp_path.iterdir()}
-    assert "1/step, 95% interval" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1/step, 95% interval" in printed
+    assert ": chaotic" in printed
