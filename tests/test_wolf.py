@@ -9,13 +9,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import trajtools as tt
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
-from trajtools.estimators.caligiuri import caligiuri_kantz
 from trajtools.estimators.wolf import wolf
 from trajtools.neighbors import NearestK, WithinRadius
 from trajtools.systems import dictionary_orbit, henon, logistic, lorenz, rossler
 from trajtools.trajectory import Trajectory
-
-CLOCK = (1.0, "sample", None)
 
 
 def walk(n=150, d=2, seed=0):
@@ -171,15 +168,14 @@ def test_published_blocks_equal_their_slow_twin():
 def test_published_balls_equal_their_slow_twin():
     x = np.round(walk(90, 1), 1)
     d = naive_series.distances(x)
-    blocks = caligiuri_kantz(
+    blocks = tt.kantz(
         d,
         metric="precomputed",
-        nodes=None,
         neighbors=WithinRadius(3.0),
         theiler=0,
         horizon=8,
         points=4,
-        clock=CLOCK,
+        procedure="caligiuri2023",
     )
     expected = naive.published_kantz(d, 8, 4, 3.0)
     assert 0 < len(expected) < len(range(0, 90 - 9, 8))
@@ -204,6 +200,35 @@ def test_networks_as_links_matrices_or_bins_are_the_same_walk():
     assert_allclose(rows.distances, steps.distances * 2 / (16 * 15), rtol=1e-12)
     assert_allclose(stack.distances, rows.distances, rtol=1e-12)
     assert rows.metric == "graph-l1"
+
+
+@pytest.mark.parametrize(
+    "estimate",
+    [
+        tt.rosenstein,
+        lambda x, **o: tt.kantz(x, neighbors=NearestK(4), **o),
+        lambda x, **o: tt.kantz(x, neighbors=WithinRadius(0.05, relative=True), **o),
+    ],
+)
+def test_rosenstein_and_kantz_take_graphs_too(estimate):
+    orbit = logistic(3.9).trajectory(400, rng=np.random.default_rng(2))[:, 0]
+    links = dictionary_orbit(orbit, 16, 100, rng=np.random.default_rng(3))
+    options = {"theiler": 2, "horizon": 3}
+    graphs = estimate(links, metric="graph-l1", nodes=16, **options)
+    steps = estimate(np.minimum((orbit * 100).astype(int), 99.0), metric="l1", **options)
+    assert_allclose(graphs.log_distance, steps.log_distance + np.log(1 / 120), rtol=1e-9)
+    assert_allclose(graphs.distances, steps.distances / 120, rtol=1e-9)
+    assert graphs.metric == graphs.settings["metric"] == "graph-l1"
+
+
+def test_a_radius_for_graphs_is_a_normalised_distance():
+    orbit = logistic(3.9).trajectory(400, rng=np.random.default_rng(2))[:, 0]
+    links = dictionary_orbit(orbit, 16, 100, rng=np.random.default_rng(3))
+    graphs = tt.kantz(links, metric="graph-l1", nodes=16, neighbors=WithinRadius(4.5 / 120), theiler=2, horizon=3)
+    plain = tt.kantz(links, metric="l1", neighbors=WithinRadius(4.5), theiler=2, horizon=3)
+    assert_allclose(graphs.distances, plain.distances / 120, rtol=1e-9)
+    assert graphs.settings["radius"] == pytest.approx(4.5 / 120)
+    assert graphs.settings["neighbors"]["radius"] == 4.5 / 120
 
 
 def test_exact_repeats_are_no_neighbors_and_are_counted():
@@ -307,6 +332,10 @@ def test_refusals_of_the_published_procedure_say_the_way_out():
         wolf(x, theiler=0, horizon=5, points=3, limit=1.0, **published)
     with pytest.raises(DataError, match="no rule for them"):
         wolf(np.where(np.arange(150)[:, None] == 9, np.nan, x), theiler=0, horizon=5, points=3, **published)
+    with pytest.raises(DataError, match="needs one absolute radius"):
+        tt.kantz(x, theiler=0, horizon=5, points=3, **published)
+    with pytest.raises(UnknownNameError, match="kantz has no procedure"):
+        tt.kantz(x, theiler=1, horizon=5, procedure="kantz1994")
     with pytest.raises(DataError, match="was not made for procedure"):
         tt.wolf(x, theiler=1, horizon=5).fit(procedure="caligiuri2023")
 
@@ -318,5 +347,6 @@ def test_refusals_of_graphs_say_the_way_out():
         wolf(np.ones((50, 3, 2)), metric="graph-l1", theiler=1, horizon=2)
     with pytest.raises(DataError, match="at least 2"):
         wolf(np.ones((50, 6)), metric="graph-l1", nodes=1, theiler=1, horizon=2)
-    with pytest.raises(DataError, match="belongs to metric 'graph-l1'"):
-        wolf(np.ones((50, 6)), nodes=4, theiler=1, horizon=2)
+    for estimate in (tt.wolf, tt.kantz, tt.rosenstein, tt.hybrid):
+        with pytest.raises(DataError, match="belongs to metric 'graph-l1'"):
+            estimate(np.ones((50, 6)), nodes=4, theiler=1, horizon=2)

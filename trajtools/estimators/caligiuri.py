@@ -94,7 +94,7 @@ def caligiuri_kantz(
     *,
     metric: str,
     nodes: int | None,
-    neighbors: WithinRadius | None,
+    neighbors: Any,
     theiler: int,
     horizon: int,
     points: int | None,
@@ -110,7 +110,7 @@ def caligiuri_kantz(
         As there.
     nodes : int or None
         As there.
-    neighbors : WithinRadius or None
+    neighbors : WithinRadius
         One absolute radius, which it must name.
     theiler : int, in samples
         Must be 0: the procedure has none.

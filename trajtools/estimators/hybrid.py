@@ -270,11 +270,10 @@ def _averaged(paths: Floats, average: str) -> Floats:
     """Average over the members at each step, as a distance; zero where all have met."""
     if average == "log-mean":
         return np.asarray(paths.mean(axis=0))
+    if average == "mean-log":
+        positive = paths > 0
+        logs = np.log(np.where(positive, paths, 1.0)).sum(axis=0) / np.maximum(positive.sum(axis=0), 1)
+        return np.where(positive.any(axis=0), np.exp(logs), 0.0)
     top = paths.max(axis=0)
-    safe = np.where(top > 0, top, 1.0)
-    if average == "rms":
-        return np.asarray(top * np.sqrt(np.mean((paths / safe) ** 2, axis=0)))
-    positive = paths > 0
-    count = np.maximum(positive.sum(axis=0), 1)
-    logs = np.log(np.where(positive, paths / safe, 1.0)).sum(axis=0) / count
-    return np.asarray(top * np.exp(logs))
+    safe = np.where(top > 0, top, 1.0)  # scaled, so that squares neither underflow nor overflow
+    return np.asarray(top * np.sqrt(np.mean((paths / safe) ** 2, axis=0)))

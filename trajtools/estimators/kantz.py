@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.errors import DataError
+from trajtools.errors import DataError, UnknownNameError
+from trajtools.estimators.caligiuri import caligiuri_kantz
 from trajtools.neighbors.curves import as_divergence, block_edges, check_average, padded, sampling
+from trajtools.neighbors.graphs import GRAPH_L1, check_nodes, on_graphs
 from trajtools.neighbors.radii import absolute_radii
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import build, count_left_out, nearest
@@ -25,15 +27,20 @@ def kantz(
     horizon: int,
     dt: float | None = None,
     average: str = "log-mean",
+    nodes: int | None = None,
+    procedure: str | None = None,
+    points: int | None = None,
 ) -> Divergence:
     r"""Mean growth of the distance between a state and its neighbourhood (Kantz 1994).
 
     Parameters
     ----------
-    x : array_like or Trajectory, shape (T, d) or (T,); or (T, T)
-        States of one trajectory, or with ``metric="precomputed"`` their distances.
+    x : array_like or Trajectory, shape (T, d) or (T,); or (T, T); or (T, N, N)
+        States of one trajectory; with ``metric="precomputed"`` their distances; with ``metric="graph-l1"`` adjacency
+        matrices.
     metric : str
-        ``"l1"``, ``"l2"``, ``"linf"`` or ``"precomputed"``.
+        ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"``, or ``"graph-l1"``: the sum of the absolute differences of all
+        links over N(N-1).
     neighbors : WithinRadius, NearestK or None
         Which states are the neighbourhood of a state; None: a radius chosen from the data. Several radii cost one
         search; see Returns.
@@ -48,6 +55,13 @@ def kantz(
         Inside a neighbourhood: ``"log-mean"``, the logarithm of the mean distance (Kantz); ``"mean-log"``, the mean of
         the logarithms (Parlitz), which weighs close pairs more; ``"rms"``, the logarithm of the root mean square
         (TISEAN's lyap_k).
+    nodes : int or None
+        Number of nodes N for ``"graph-l1"`` of rows of links (T, E); a Trajectory of a network and matrices know it.
+    procedure : None or "caligiuri2023"
+        None is the procedure described here. ``"caligiuri2023"`` is that of [2]_ for networks, exactly, with its bias:
+        blocks of `horizon` states, each with the later states within the radius; see `trajtools.estimators.caligiuri`.
+    points : int or None, in samples
+        Only for ``"caligiuri2023"``: the length w of the fitted window.
 
     Returns
     -------
@@ -64,7 +78,7 @@ def kantz(
     DataError
         If the data cannot be analysed so.
     UnknownNameError
-        If the metric or the average is unknown.
+        If metric, average or procedure is unknown.
 
     Notes
     -----
@@ -77,6 +91,8 @@ def kantz(
     References
     ----------
     .. [1] H. Kantz, Phys. Lett. A 185, 77 (1994), doi:10.1016/0375-9601(94)90991-1
+    .. [2] A. Caligiuri, V. M. Eguiluz, L. Di Gaetano, T. Galla, L. Lacasa, Phys. Rev. E 107, 044305 (2023),
+       doi:10.1103/PhysRevE.107.044305
 
     Examples
     --------
@@ -93,9 +109,20 @@ def kantz(
     from trajtools._kernels._threads import in_parts
     from trajtools._kernels.balls import Balls, Rows, kantz_rows
 
-    rule = neighbors or WithinRadius()
     code = check_average(average)
     clock = sampling(x, dt)
+    options: dict[str, Any] = {"theiler": theiler, "horizon": horizon}
+    if procedure is not None:
+        if procedure != "caligiuri2023":
+            raise UnknownNameError(f"kantz has no procedure {procedure!r}; there are None (ours) and caligiuri2023")
+        published: dict[str, Any] = {"metric": metric, "nodes": nodes, "points": points, "clock": clock, **options}
+        return caligiuri_kantz(x, neighbors=neighbors, **published)
+    if points is not None:
+        raise DataError("points belongs to procedure='caligiuri2023'; this one fits nothing, see Divergence.fit")
+    if metric == GRAPH_L1:
+        return on_graphs(kantz, x, nodes=nodes, neighbors=neighbors, dt=dt, average=average, **options)
+    check_nodes(nodes, metric)
+    rule = neighbors or WithinRadius()
     states = compact(prepare(x, metric=metric, theiler=theiler, horizon=horizon))
     if average == "rms" and is_scaled(states):
         raise DataError(

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.errors import DataError
 from trajtools.neighbors.curves import as_divergence, block_edges, padded, sampling
+from trajtools.neighbors.graphs import GRAPH_L1, check_nodes, on_graphs
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import nearest
 from trajtools.neighbors.states import compact, prepare
@@ -21,15 +23,18 @@ def rosenstein(
     theiler: int,
     horizon: int,
     dt: float | None = None,
+    nodes: int | None = None,
 ) -> Divergence:
     r"""Mean logarithmic growth of the distance between nearest neighbours (Rosenstein 1993).
 
     Parameters
     ----------
-    x : array_like or Trajectory, shape (T, d) or (T,); or (T, T)
-        States of one trajectory, or with ``metric="precomputed"`` their distances.
+    x : array_like or Trajectory, shape (T, d) or (T,); or (T, T); or (T, N, N)
+        States of one trajectory; with ``metric="precomputed"`` their distances; with ``metric="graph-l1"`` adjacency
+        matrices.
     metric : str
-        ``"l1"``, ``"l2"``, ``"linf"`` or ``"precomputed"``.
+        ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"``, or ``"graph-l1"``: the sum of the absolute differences of all
+        links over N(N-1).
     neighbors : NearestK or None
         How many neighbours of each state are followed; None: one, as in the paper.
     theiler : int, in samples
@@ -39,6 +44,8 @@ def rosenstein(
         not finite, are not used.
     dt : float or None, in the time unit
         Time between two samples; None: that of the trajectory, 1 for arrays.
+    nodes : int or None
+        Number of nodes N for ``"graph-l1"`` of rows of links (T, E); a Trajectory of a network and matrices know it.
 
     Returns
     -------
@@ -82,7 +89,14 @@ def rosenstein(
     from trajtools._kernels._threads import in_parts
     from trajtools._kernels.divergence import rosenstein_rows
 
+    if metric == GRAPH_L1:
+        return on_graphs(rosenstein, x, nodes=nodes, neighbors=neighbors, theiler=theiler, horizon=horizon, dt=dt)
+    check_nodes(nodes, metric)
     rule = neighbors or NearestK()
+    if not isinstance(rule, NearestK):
+        raise DataError(
+            f"rosenstein follows the nearest states: neighbors is a NearestK, not {rule}; kantz takes a radius"
+        )
     clock = sampling(x, dt)
     states = compact(prepare(x, metric=metric, theiler=theiler, horizon=horizon))
     found = nearest(states, rule)

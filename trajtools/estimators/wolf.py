@@ -27,7 +27,7 @@ from trajtools.neighbors.states import Floats, Ints
 from trajtools.results import Divergence
 
 PROCEDURES = ("caligiuri2023",)
-CANDIDATES = 32
+CANDIDATES, CANDIDATE_SHARE = 64, 50
 
 
 def wolf(
@@ -54,8 +54,8 @@ def wolf(
         ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"``, or ``"graph-l1"``: the sum of the absolute differences of all
         links over N(N-1).
     neighbors : NearestK or None
-        How many of the nearest states are candidates when a neighbour is chosen; None: 32. With 1 the nearest is taken
-        whatever its direction.
+        How many of the nearest states are candidates when a neighbour is chosen; None: a fiftieth of all, at most 64.
+        With 1 the nearest is taken whatever its direction.
     theiler : int, in samples
         States closer in time than this are not neighbours.
     horizon : int, in samples
@@ -97,8 +97,8 @@ def wolf(
     of the old one (the paper asks for the same side of it, too; small separations grow alike on both). Angles are taken
     from distances (the comparison angle), so that any metric will do. The nearest state alone is a poor choice for
     flows: it is nearest where the two orbits pass each other, and moves away faster than the exponent says. States
-    at distance zero are no neighbours, and are counted; a pair that has met is replaced. No block is dropped for
-    the look of its curve.
+    at distance zero are no neighbours, and are counted; a pair that has met is replaced. No block is dropped for the
+    look of its curve.
 
     References
     ----------
@@ -132,10 +132,10 @@ def wolf(
         )
     if points is not None:
         raise DataError("points belongs to procedure='caligiuri2023'; this one fits nothing, see Divergence.fit")
-    rule = neighbors or NearestK(CANDIDATES)
-    if not isinstance(rule, NearestK):
-        raise DataError(f"wolf chooses among the nearest states: neighbors is a NearestK, not {rule!r}")
+    if not isinstance(neighbors, NearestK | None):
+        raise DataError(f"wolf chooses among the nearest states: neighbors is a NearestK, not {neighbors!r}")
     walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon)
+    rule = neighbors or NearestK(int(np.clip(len(walk) // CANDIDATE_SHARE, 1, CANDIDATES)))
     beyond = growth_limit(walk, limit)
     starts = block_starts(walk)
     index, repeats, strategy = candidates(walk, rule, starts)

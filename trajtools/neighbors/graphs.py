@@ -58,6 +58,25 @@ def as_links(x: Any, nodes: int | None) -> tuple[Any, float]:
     return array, _factor(int(array.shape[1]), nodes)
 
 
+def check_nodes(nodes: int | None, metric: str) -> None:
+    """Refuse a number of nodes where the metric has no use for it.
+
+    Parameters
+    ----------
+    nodes : int or None
+        As given.
+    metric : str
+        Not ``"graph-l1"``.
+
+    Raises
+    ------
+    DataError
+        If it was given.
+    """
+    if nodes is not None:
+        raise DataError(f"nodes={nodes!r} belongs to metric 'graph-l1', not to {metric!r}; leave it out")
+
+
 def on_graphs(
     estimate: Callable[..., Divergence],
     x: Any,

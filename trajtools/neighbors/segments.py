@@ -9,7 +9,7 @@ import numpy as np
 
 from trajtools.errors import DataError, NoNeighborsError
 from trajtools.neighbors.curves import steps_per_sample
-from trajtools.neighbors.graphs import GRAPH_L1, as_links
+from trajtools.neighbors.graphs import GRAPH_L1, as_links, check_nodes
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import nearest
 from trajtools.neighbors.states import Floats, Ints, States, prepare
@@ -89,8 +89,8 @@ def prepare_walk(x: Any, *, metric: str, nodes: int | None, theiler: int, horizo
     if metric == GRAPH_L1:
         x, factor = as_links(x, nodes)
         kernel_metric = "l1"
-    elif nodes is not None:
-        raise DataError(f"nodes={nodes!r} belongs to metric 'graph-l1', not to {metric!r}; leave it out")
+    else:
+        check_nodes(nodes, metric)
     states = prepare(x, metric=kernel_metric, theiler=theiler, horizon=horizon)
     if states.horizon < 1:
         raise DataError("horizon=0: a block is followed for one step at least")
