@@ -60,9 +60,11 @@ def test_an_unknown_run_is_answered_with_those_that_are_there(recorded):
 
 def test_a_single_network_has_no_twins(tmp_path):
     single = write(tmp_path / "one.h5", np.random.default_rng(0).normal(size=(20, 1, 4)).cumsum(axis=0))
-    said = call("lyapunov", single, code=1).stderr
+    said = call("lyapunov", single, "--method", "twins", code=1).stderr
     assert "no perturbed copy" in said
     assert "perturb" in said
+    # By itself it looks at the neighbours of the one trajectory, which drifts and has none.
+    assert "use twins" in call("lyapunov", single).stdout
 
 
 def test_weights_that_are_not_numbers_are_no_exponent(tmp_path):

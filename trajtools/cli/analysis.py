@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from trajtools.cli.asking import Choices
 from trajtools.cli.info import run_facts
+from trajtools.cli.recurrences import noted, nothing_to_draw, options_of, record_of
 from trajtools.errors import DataError
+from trajtools.estimators.lyapunov import lyapunov
 from trajtools.estimators.twins import twins
+from trajtools.estimators.windows import lyapunov_windows
+from trajtools.growth.windows import Windows
 from trajtools.plots.words import interval, number, window
 from trajtools.report.answers import Answer
 from trajtools.results import Divergence, Exponent
@@ -16,45 +20,8 @@ from trajtools.store import Run
 FACTS = ("status", "states", "members", "references", "twins", "parameters", "dtype", "stored")
 
 
-@dataclass(frozen=True)
-class Choices:
-    """What the user chose; the defaults are those of the library.
-
-    Attributes
-    ----------
-    method : str
-        ``"twins"``, or ``"auto"``: what the run allows.
-    metric : str
-        Distance between states.
-    average : str
-        How the copies of one initial condition are averaged.
-    select : tuple of str
-        Globs of parameter names; empty for all.
-    window : (float, float) or None
-        Steps of the training that are looked at, [start, stop).
-    region : (float, float) or None
-        Where the line is fitted, in the time unit since the perturbation; None chooses.
-    procedure : str or None
-        A published procedure instead of ours.
-    level : float
-        Confidence level.
-    seed : int
-        Of the resampling.
-    """
-
-    method: str = "auto"
-    metric: str = "l1"
-    average: str = "mean-log"
-    select: tuple[str, ...] = ()
-    window: tuple[int, int] | None = None
-    region: tuple[float, float] | None = None
-    procedure: str | None = None
-    level: float = 0.95
-    seed: int = 0
-
-
 def analyse(run: Run, choices: Choices, *, published: str | None = None) -> Answer:
-    """Measure how fast the twins of a run leave their references.
+    """Measure how fast the twins of a run leave their references, or neighbours of one trajectory each other.
 
     Parameters
     ----------
@@ -75,13 +42,76 @@ def analyse(run: Run, choices: Choices, *, published: str | None = None) -> Answ
     DataError
         If the run cannot be analysed so; the message says what it lacks.
     """
-    check_has_twins(run)
-    growth = divergence_of(run, choices)
-    exponent = fitted(growth, choices, choices.procedure)
+    beside: Exponent | None = None
+    looked_at: Any
+    if by_twins(run, choices):
+        check_has_twins(run)
+        looked_at = growth = divergence_of(run, choices)
+        exponent = fitted(growth, choices, choices.procedure)
+        beside = fitted(growth, choices, published) if published else None
+    else:
+        looked_at = record_of(run, choices)
+        exponent = noted(lyapunov(looked_at, **options_of(choices)), run, choices)
+        growth = exponent.curve if exponent.curve is not None else nothing_to_draw(exponent, run.time_unit)
+    windows = windows_of(looked_at, choices) if choices.windows is not None else None
+    if choices.per is not None:
+        known: dict[str, Any] = {"run": run, "steps_per_epoch": choices.steps_per_epoch}
+        exponent = exponent.per(choices.per, **known)
+        windows = windows.per(choices.per, **known) if windows is not None else None
     facts = {name: value for name, value in run_facts(run).items() if name in FACTS}
     facts["last"] = last_metrics(run)
-    beside = fitted(growth, choices, published) if published else None
-    return Answer(str(run.path), run.name, growth, exponent, beside, facts, dict(run.hparams))
+    return Answer(str(run.path), run.name, growth, exponent, beside, facts, dict(run.hparams), windows)
+
+
+def by_twins(run: Run, choices: Choices) -> bool:
+    """Whether twins answer, and not the neighbours of one trajectory.
+
+    Parameters
+    ----------
+    run : Run
+        Of an open file.
+    choices : Choices
+        What the user chose.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    DataError
+        If twins were asked for with options that they do not know.
+    """
+    if choices.method == "twins" and choices.only_neighbors:
+        raise DataError(
+            f"{', '.join(choices.only_neighbors)}: only for the neighbours of one trajectory; drop --method twins or "
+            "these"
+        )
+    has = any(member.reference >= 0 for member in run.members)
+    return choices.method == "twins" or (choices.method == "auto" and has and not choices.only_neighbors)
+
+
+def windows_of(looked_at: Any, choices: Choices) -> Windows:
+    """Measure window by window.
+
+    Parameters
+    ----------
+    looked_at : Divergence, Record or Trajectory
+        What the whole was measured on.
+    choices : Choices
+        What the user chose; with windows.
+
+    Returns
+    -------
+    Windows
+        One exponent per window.
+    """
+    window, step = choices.windows or (None, None)
+    options = options_of(choices)
+    if isinstance(looked_at, Divergence):
+        options = {name: options[name] for name in ("null", "level", "rng")}
+        return lyapunov_windows(looked_at, window=window, step=step, **options)
+    return lyapunov_windows(looked_at, window=window, step=step, **options)
 
 
 def last_metrics(run: Run) -> dict[str, float]:
@@ -143,15 +173,16 @@ def divergence_of(run: Run, choices: Choices) -> Divergence:
     Divergence
         One unit per twin.
     """
+    metric, average = choices.metric or "l1", choices.average or "mean-log"
     if not choices.select:
-        return twins(run, metric=choices.metric, average=choices.average, window=choices.window)
+        return twins(run, metric=metric, average=average, window=choices.window)
     if run.stored != "weights":
         raise DataError(f"run {run.name!r} stores {run.stored} and no weights: no parameters can be selected from it")
     pairs = [
         (run.trajectory(i).select(*choices.select), [run.trajectory(j).select(*choices.select) for j in copies])
         for i, copies in copies_of(run).items()
     ]
-    return twins(pairs, metric=choices.metric, average=choices.average, window=choices.window)
+    return twins(pairs, metric=metric, average=average, window=choices.window)
 
 
 def copies_of(run: Run) -> dict[int, list[int]]:
@@ -192,7 +223,8 @@ def fitted(growth: Divergence, choices: Choices, procedure: str | None) -> Expon
         With its doubt.
     """
     region: Any = choices.region if choices.region is not None else "auto"
-    return growth.fit(region, procedure=procedure, level=choices.level, rng=choices.seed)
+    null = {"auto": "power-law", "none": None}.get(choices.null, choices.null)
+    return growth.fit(region, null=null, procedure=procedure, level=choices.level, rng=choices.seed)
 
 
 def row(answer: Answer) -> list[str]:

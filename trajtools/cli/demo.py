@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from trajtools.cli import options
-from trajtools.cli.analysis import Choices, head, row
+from trajtools.cli.analysis import head, row
+from trajtools.cli.asking import Choices
 from trajtools.cli.lyapunov import gather, leave, with_curve
 from trajtools.cli.reading import tell, told
 from trajtools.errors import DataError, RecordingError

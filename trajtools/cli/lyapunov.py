@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -12,11 +12,16 @@ from typing import Any
 
 import click
 
+from trajtools._kernels._compiling import told_of_compiling
 from trajtools.cli import options
-from trajtools.cli.analysis import Choices, analyse, head, row
+from trajtools.cli.analysis import analyse, head, row
+from trajtools.cli.asking import Choices, embedding, lengths, rule, span
 from trajtools.cli.reading import Errors, chosen_runs, debugging, reading, tell, told
 from trajtools.errors import MissingDependencyError, TrajtoolsError
-from trajtools.plots.words import kept, number, spread
+from trajtools.estimators.lyapunov import METHODS
+from trajtools.growth.units import UNITS
+from trajtools.growth.windows import Windows
+from trajtools.plots.words import interval, kept, number, spread
 from trajtools.report.answers import Answer
 from trajtools.results import AVERAGES, to_plain
 
@@ -24,50 +29,35 @@ PROCEDURES = ("danovski2024",)
 FIGURES = (".png", ".svg", ".pdf")
 
 
-def span(kind: type[int] | type[float]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """Return what reads START:STOP.
-
-    Parameters
-    ----------
-    kind : int or float
-        What the ends are.
-
-    Returns
-    -------
-    callable
-        A callback for an option: text -> (start, stop), None stays None.
-    """
-
-    def read(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> Any:
-        if value is None:
-            return None
-        try:
-            start, stop = (kind(word) for word in value.split(":"))
-        except ValueError:
-            raise click.BadParameter(f"{value!r} is not of the form START:STOP, such as 20:80") from None
-        if not start < stop:
-            raise click.BadParameter(f"{value!r} is empty: START must lie below STOP")
-        return start, stop
-
-    return read
-
-
 @click.command("lyapunov")
 @options.files
 @click.option(
     "--method",
-    type=click.Choice(["auto", "twins"]),
+    type=click.Choice(["auto", *METHODS]),
     default="auto",
     show_default=True,
-    help="auto: what the run allows.",
+    help="auto: twins where the run has any, else the neighbours of one trajectory.",
 )
 @options.runs
 @click.option("--select", metavar="GLOB", multiple=True, help="Only parameters of this name, such as '*.weight'.")
-@click.option("--metric", default="l1", show_default=True, help="Distance between two states.")
-@click.option("--average", type=click.Choice(AVERAGES), default="mean-log", show_default=True, help="Over the copies.")
+@click.option("--member", type=click.IntRange(min=0), help="The one trajectory: this member of the run.")
+@click.option("--series", metavar="NAME", help="The one trajectory: this metric, such as loss, instead of the weights.")
+@click.option("--embed", callback=embedding, metavar="DIM,DELAY", help="Delay coordinates; auto: from the data.")
+@click.option("--neighbors", callback=rule, metavar="K|R", help="How many neighbours (4), or how near (0.05).")
+@click.option("--theiler", type=click.IntRange(min=0), help="States closer in time, in samples, are no neighbours.")
+@click.option("--horizon", type=click.IntRange(min=1), help="How long neighbours are followed, in samples.")
+@click.option("--metric", help="Distance between two states; l1 for twins and l2 for neighbours if not given.")
+@click.option("--average", type=click.Choice(AVERAGES), help="Over copies or neighbours; that of the method's paper.")
 @click.option("--window", callback=span(int), metavar="START:STOP", help="Only these steps of the training.")
 @click.option("--region", callback=span(float), metavar="START:STOP", help="Fit here, in steps since the perturbation.")
 @click.option("--procedure", type=click.Choice(PROCEDURES), help="A published procedure instead of ours.")
+@click.option("--null", default="auto", show_default=True, help="What growth is tested against; none: no test.")
+@click.option("--surrogates", type=click.IntRange(min=1), default=99, show_default=True, help="Drawn from the null.")
+@click.option("--per", type=click.Choice(UNITS), help="State the exponent per step, epoch or integrated learning rate.")
+@click.option("--steps-per-epoch", type=click.FloatRange(0, min_open=True), help="If the run does not know.")
+@click.option(
+    "--windows", callback=lengths, metavar="W[,S]", help="Also window by window: W steps, S from one to the next."
+)
 @click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True,
               help="Confidence level of the interval.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resampling.")
@@ -88,15 +78,18 @@ def command(
     quiet: bool,
     **chosen: Any,
 ) -> None:
-    """Measure how fast the twins of each run of each FILE leave their references.
+    """Measure how fast nearby trainings diverge, for each run of each FILE.
 
-    The answer is an exponent per step with an interval, a verdict and the reasons for it.
+    Twins are perturbed copies that were trained beside their reference. Without any, the neighbours of one trajectory
+    take their place, if it returns to where it has been. The answer is an exponent with an interval, a verdict and the
+    reasons for it.
     """
     check_plot(plot, files)
     if output is not None:
         options.check_target(output, files)
     choices = Choices(**chosen)
-    answers, errors = gather(files, runs, choices, quiet=quiet)
+    with saying_that_it_compiles(quiet):
+        answers, errors = gather(files, runs, choices, quiet=quiet)
     tell(errors)
     if as_json:
         found = [with_curve(answer) for answer in answers]
@@ -200,6 +193,26 @@ def progress(length: int, label: str, quiet: bool) -> Iterator[Any]:
         yield bar.update
 
 
+@contextmanager
+def saying_that_it_compiles(quiet: bool) -> Iterator[None]:
+    """Say on stderr, once, if kernels have to be compiled: it takes seconds, the first time only.
+
+    Parameters
+    ----------
+    quiet : bool
+        Say nothing.
+    """
+    said: list[str] = []
+
+    def say() -> None:
+        if not said and not quiet:
+            said.append("compiling")
+            click.echo("Compiling kernels; this is kept for the next time ...", err=True)
+
+    with told_of_compiling(say):
+        yield
+
+
 def with_curve(answer: Answer) -> dict[str, Any]:
     """Return an answer with its mean curve, as JSON can hold it.
 
@@ -254,7 +267,35 @@ def in_words(answers: list[Answer], *, several_files: bool = False) -> str:
     for answer in answers:
         said = dict.fromkeys((*answer.exponent.reasons, *answer.exponent.warnings, *answer.growth.warnings))
         text.append("\n".join([f"{answer.run}: {answer.exponent.verdict}", *(f"  - {reason}" for reason in said)]))
+        if answer.windows is not None:
+            text.append(windows_in_words(answer.run, answer.windows))
     return "\n\n".join(text)
+
+
+def windows_in_words(run: str, found: Windows) -> str:
+    """Return the table of the windows of a run.
+
+    Parameters
+    ----------
+    run : str
+        Its name.
+    found : Windows
+        At least one window.
+
+    Returns
+    -------
+    str
+        Several lines.
+    """
+    columns = ["steps", f"exponent ({found.unit})", f"{found.level:.0%} interval", "verdict", "e-folds"]
+    rows = [
+        [f"{found.start[w]}-{found.stop[w]}", number(found.value[w]), interval(one), one.verdict, number(found.gain[w])]
+        for w, one in enumerate(found.exponents)
+    ]
+    low, high = found.max_gain_between
+    lines = [f"{run}, window by window", options.table(columns, rows, right={1, 2, 4})]
+    lines.append(f"largest cumulative gain: {number(found.max_gain)} e-folds, from step {low} to {high}")
+    return "\n".join([*lines, *(f"  - {words}" for words in found.warnings)])
 
 
 def check_plot(plot: Path | None, files: tuple[Path, ...]) -> None:
@@ -288,6 +329,9 @@ def draw(answers: list[Answer], plot: Path) -> None:
     """
     from trajtools import plots
 
-    figure = plots.divergences([(f"{a.run}: {a.exponent.verdict}", a.growth, a.exponent) for a in answers])
+    figure = plots.divergences(
+        [(f"{a.run}: {a.exponent.verdict}", a.growth, a.exponent) for a in answers],
+        windows=[(a.run, a.windows) for a in answers if a.windows is not None],
+    )
     figure.savefig(plot)
     click.echo(f"Figure written to {plot}.", err=True)

@@ -13,6 +13,7 @@ from trajtools.errors import DataError
 from trajtools.fitting import choose_spans
 from trajtools.growth.exponent import fit
 from trajtools.growth.persistence import FEWEST_EFOLDS
+from trajtools.growth.units import factor_of
 from trajtools.results import Divergence, Exponent, Floats, Ints, Result, average_curves, mean_curve, to_plain
 
 RETURNED = 0.5  # of the saturated twins of one start that must be close again before any of them counts again
@@ -94,6 +95,33 @@ class Windows(Result):
         """
         plain = {f.name: to_plain(getattr(self, f.name)) for f in fields(self) if f.name != "exponents"}
         return plain | {"exponents": [exponent.to_dict() for exponent in self.exponents]}
+
+    def per(self, unit: str, **known: Any) -> Windows:
+        """State the exponents per step, per epoch or per unit of the learning rate integrated over each window.
+
+        Parameters
+        ----------
+        unit : str
+            ``"step"``, ``"epoch"`` or ``"learning-rate"``.
+        **known
+            As of `Exponent.per`.
+
+        Returns
+        -------
+        Windows
+            In the new unit; gains have none.
+        """
+        converted = tuple(exponent.per(unit, **known) for exponent in self.exponents)
+        value = np.array([exponent.value for exponent in converted], dtype=np.float64)
+        factor = [factor_of(one) / factor_of(old) for one, old in zip(converted, self.exponents, strict=True)]
+        return replace(
+            self,
+            unit=converted[0].unit,
+            value=value,
+            interval=np.array([exponent.interval for exponent in converted], dtype=np.float64),
+            by_start=self.by_start * np.array(factor),
+            exponents=converted,
+        )
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the exponent against the training; see `trajtools.plots.windows`.

@@ -69,13 +69,17 @@ def _draw_fit(ax: Any, growth: Divergence, exponent: Exponent) -> None:
         ax.axhline(np.exp(top), color="0.3", linewidth=1, linestyle="-.", label="fits stop here, below saturation")
 
 
-def divergences(panels: Sequence[tuple[str, Divergence, Exponent | None]]) -> Any:
+def divergences(
+    panels: Sequence[tuple[str, Divergence, Exponent | None]], windows: Sequence[tuple[str, Windows]] = ()
+) -> Any:
     """Draw several divergences side by side, on one scale.
 
     Parameters
     ----------
     panels : sequence of (str, Divergence, Exponent or None)
         Title, curves and what was fitted to them; at least one.
+    windows : sequence of (str, Windows)
+        Title and exponents of windows, drawn after the curves.
 
     Returns
     -------
@@ -87,21 +91,25 @@ def divergences(panels: Sequence[tuple[str, Divergence, Exponent | None]]) -> An
     MissingDependencyError
         If matplotlib is not installed.
     """
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
+    count = len(panels) + len(windows)
+    columns = min(2, count)
+    rows = -(-count // columns)
     figure = _new_figure(7 * columns, 4.6 * rows)
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    for ax, (title, growth, exponent) in zip(axes, panels, strict=False):
+    first = None
+    for place, (title, growth, exponent) in enumerate(panels):
+        ax = figure.add_subplot(rows, columns, place + 1, sharey=first)
         divergence(growth, exponent, ax=ax).set_title(title)
-    for ax in axes[len(panels) :]:
-        ax.set_visible(False)
+        first = ax if first is None else first
+    for place, (title, found) in enumerate(windows, start=len(panels)):
+        ax = figure.add_subplot(rows, columns, place + 1)
+        ax.set_title(f"{title}: {draw_windows(found, ax=ax).get_title()}", fontsize="small")
     return figure
 
 
 VERDICT_COLORS = {"chaotic": "tab:red", "transient": "tab:orange", "regular": "tab:blue", "inconclusive": "0.5"}
 
 
-def windows(found: Windows, ax: Any = None) -> Any:
+def draw_windows(found: Windows, ax: Any = None) -> Any:
     """Draw the exponent of each window of the training, with its interval and its verdict.
 
     Parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from trajtools.growth.windows import Windows
 from trajtools.results import Divergence, Exponent
 
 
@@ -26,6 +27,8 @@ class Answer:
         What is worth saying about the run: number of states, members and parameters, dtype, status, ...
     hparams : dict
         Hyper-parameters, as recorded.
+    windows : Windows or None
+        The same, window by window of the training.
     """
 
     file: str
@@ -35,6 +38,7 @@ class Answer:
     published: Exponent | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     hparams: dict[str, Any] = field(default_factory=dict)
+    windows: Windows | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer without the curves, as JSON can hold it.
@@ -42,10 +46,13 @@ class Answer:
         Returns
         -------
         dict
-            ``file``, ``run``, ``hparams``, ``facts``, ``exponent`` and, where there is one, ``published``.
+            ``file``, ``run``, ``hparams``, ``facts``, ``exponent`` and, where there are any, ``published`` and
+            ``windows``.
         """
         plain = {"file": self.file, "run": self.run, "hparams": self.hparams, "facts": self.facts}
         plain["exponent"] = self.exponent.to_dict()
         if self.published is not None:
             plain["published"] = self.published.to_dict()
+        if self.windows is not None:
+            plain["windows"] = self.windows.to_dict()
         return plain
