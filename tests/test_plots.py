@@ -1,12 +1,14 @@
 import builtins
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from made_answers import divergence, exponent
 
+import trajtools as tt
 from trajtools import plots
 from trajtools.errors import MissingDependencyError
-from trajtools.plots.curves import floor_curve, orbit_curves
+from trajtools.plots.curves import floor_curve, null_band, orbit_curves, slopes
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +69,48 @@ def test_floor_is_the_median_over_the_twins_and_unknown_where_it_is_unknown():
     floor = floor_curve(growth)
     assert np.isnan(floor[0])
     np.testing.assert_allclose(np.exp(floor[1:]), 2e-13, rtol=1e-12)
+
+
+def band(figure_or_ax, label=None):
+    """Corners of the filled areas."""
+    return [c.get_paths()[0].vertices for c in figure_or_ax.collections if label is None or c.get_label() == label]
+
+
+def test_the_interval_is_a_wedge_of_slopes_from_the_start_of_the_fit():
+    growth = divergence()
+    found = exponent(growth, 0.3)
+    ends, low, high = slopes(found)
+    np.testing.assert_allclose(ends, [10, 40])
+    np.testing.assert_allclose(high - low, [0, 30 * 0.05], atol=1e-12)
+    (wedge,) = band(plots.divergence(growth, found))
+    assert wedge[:, 1].max() == pytest.approx(np.exp(high[1]))
+    unknown = replace(found, interval=(np.nan, np.nan))
+    assert slopes(unknown) is None
+    assert not band(plots.divergence(growth, unknown))
+
+
+def test_the_null_is_a_band_in_the_time_of_the_curve():
+    growth = replace(divergence(), method="rosenstein")
+    curves = {"lag": np.arange(3), "record": np.log([1e-3, 1e-2, 1e-1])}
+    curves |= {"low": np.log([0.1, 0.2, 0.3]), "high": np.log([0.4, 0.5, 0.6])}
+    found = exponent(growth, 0.3, null_band=curves, dt=0.5, interpolated=4)
+    np.testing.assert_allclose(null_band(found)["time"], [0, 2, 4])
+    ax = plots.divergence(growth, found)
+    (drawn,) = band(ax, "90 % of the null")
+    assert (drawn[:, 1].min(), drawn[:, 1].max()) == pytest.approx((0.1, 0.6))
+    assert ax.get_ylabel() == "distance of neighbours (l1)"
+    assert null_band(exponent(growth, 0.3)) is None
+    unknown = curves | {"low": np.full(3, np.nan), "high": np.full(3, np.nan)}
+    assert null_band(exponent(growth, 0.3, null_band=unknown)) is None
+
+
+def test_surrogates_leave_their_curves_for_the_figure():
+    x = tt.systems.henon().trajectory(600, rng=np.random.default_rng(0))
+    found = null_band(tt.lyapunov(x, dt=0.5))
+    assert found["time"][0] == 0
+    assert (found["low"] <= found["high"]).all()
+    # Chaos keeps its neighbours closer than noise with the same spectrum does, until they saturate.
+    assert (found["record"][:4] < found["low"][:4]).all()
 
 
 def test_several_divergences_share_a_figure(tmp_path):

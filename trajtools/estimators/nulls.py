@@ -9,7 +9,7 @@ import numpy as np
 
 from trajtools.embedding import embed
 from trajtools.errors import DataError
-from trajtools.results import Floats
+from trajtools.results import Floats, Ints
 from trajtools.surrogates import WORDS, matched_ends, rank_p, surrogate
 
 MOST_STATES = 3000  # that are compared with surrogates
@@ -89,14 +89,16 @@ def against_surrogates(
         return Tested(settings={"tested_states": len(part)})
     if name in ("phase-randomised", "iaaft"):
         part = part[matched_ends(part)]
-    value = _closeness(part, embedding, theiler, horizon)
-    drawn = np.array([_closeness(surrogate(part, name, rng=rng), embedding, theiler, horizon) for _ in range(count)])
+    lags, curve = _separation(part, embedding, theiler, horizon)
+    curves = [_separation(surrogate(part, name, rng=rng), embedding, theiler, horizon)[1] for _ in range(count)]
+    value, drawn = _closeness(curve), np.array([_closeness(one) for one in curves])
     settings = {
         "tested_states": len(part),
         "surrogates": count,
         "statistic": "minus the mean log distance of nearest neighbours over the lags up to saturation",
         "statistic_value": value,
         "statistic_of_surrogates": np.quantile(drawn, [0, 0.05, 0.5, 0.95, 1]) if np.isfinite(drawn).all() else drawn,
+        "null_band": _band(lags, curve, np.array(curves)),
     }
     return Tested(rank_p(value, drawn), name, WORDS[name], settings)
 
@@ -108,24 +110,39 @@ def _longest_finite(series: Floats) -> Floats:
     return series[edges[at] + 1 : edges[at + 1]]
 
 
-def _closeness(part: Floats, embedding: tuple[int, int], theiler: int, horizon: int) -> float:
+def _closeness(curve: Floats) -> float:
+    known = curve[np.isfinite(curve)]
+    return -float(known.mean()) if len(known) else float("nan")
+
+
+def _band(lags: Ints, curve: Floats, curves: Floats) -> dict[str, Floats | Ints]:
+    """Curve of the record and the middle 90 % of those of the surrogates, as natural logarithms; lags in samples."""
+    known = curves[np.isfinite(curves).all(axis=1)]
+    nothing = np.full(len(lags), np.nan)
+    low, high = np.quantile(known, [0.05, 0.95], axis=0) if len(known) else (nothing, nothing)
+    return {"lag": lags, "record": curve, "low": low, "high": high}
+
+
+def _separation(part: Floats, embedding: tuple[int, int], theiler: int, horizon: int) -> tuple[Ints, Floats]:
+    """Mean logarithm of the distance between nearest neighbours against the lag; NaN where there is none."""
     from trajtools.neighbors import NearestK, find_nearest
 
     states = embed(part, *embedding) if embedding[0] > 1 else part
     horizon = min(horizon, len(states) // 4)
+    lags = np.unique(np.linspace(0, horizon, LAGS).astype(np.int64))
+    curve = np.full(len(lags), np.nan)
     try:
         found = find_nearest(states, neighbors=NearestK(1), theiler=theiler, horizon=horizon)
     except DataError:
-        return float("nan")
+        return lags, curve
     i = np.flatnonzero(found.index[:, 0] >= 0)
     if not len(i):
-        return float("nan")
+        return lags, curve
     i = i[:: max(1, len(i) // REFERENCES)]
     j = found.index[i, 0]
-    total = []
-    for lag in np.unique(np.linspace(0, horizon, LAGS).astype(np.int64)):
+    for place, lag in enumerate(lags):
         gaps = np.sqrt(np.sum((states[i + lag] - states[j + lag]) ** 2, axis=1))
         gaps = gaps[gaps > 0]
         if len(gaps):
-            total.append(float(np.mean(np.log(gaps))))
-    return -float(np.mean(total))
+            curve[place] = float(np.mean(np.log(gaps)))
+    return lags, curve

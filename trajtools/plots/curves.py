@@ -74,6 +74,49 @@ def fitted_line(exponent: Exponent) -> tuple[Floats, Floats] | None:
     return (ends, line) if np.isfinite(ends).all() and np.isfinite(line).all() else None
 
 
+def slopes(exponent: Exponent) -> tuple[Floats, Floats, Floats] | None:
+    """Return the lines that the interval allows, through the start of the fitted line.
+
+    Parameters
+    ----------
+    exponent : Exponent
+        Perhaps without a fit, or without an interval.
+
+    Returns
+    -------
+    (ndarray, ndarray, ndarray) or None
+        Times of both ends, and the natural logarithms of the distance on the lowest and the highest line; None where
+        they are unknown.
+    """
+    line, edges = fitted_line(exponent), np.asarray(exponent.interval, dtype=np.float64) / factor_of(exponent)
+    if line is None or not np.isfinite(edges).all():
+        return None
+    ends, values = line
+    low, high = values[0] + edges[:, None] * (ends - ends[0])
+    return ends, low, high
+
+
+def null_band(exponent: Exponent) -> dict[str, Floats] | None:
+    """Return the curves of the null, where the exponent was tested against surrogates.
+
+    Parameters
+    ----------
+    exponent : Exponent
+        Perhaps without a test.
+
+    Returns
+    -------
+    dict or None
+        ``time`` in the unit of the curve, and the natural logarithms ``record`` (the part of the record that was
+        compared), ``low`` and ``high`` (the middle 90 % of the surrogates).
+    """
+    band = exponent.settings.get("null_band")
+    if band is None or not np.isfinite(band["low"]).any():
+        return None
+    spacing = float(exponent.settings.get("dt", 1.0)) * float(exponent.settings.get("interpolated", 1))
+    return {"time": np.asarray(band["lag"]) * spacing, **{name: band[name] for name in ("record", "low", "high")}}
+
+
 def saturation(growth: Divergence, exponent: Exponent) -> float:
     """Return the level above which distances were not fitted, as the median over the initial conditions.
 

@@ -9,20 +9,22 @@ import numpy as np
 
 from trajtools.errors import MissingDependencyError
 from trajtools.growth.windows import Windows
-from trajtools.plots.curves import fitted_line, floor_curve, orbit_curves, saturation
+from trajtools.plots.curves import fitted_line, floor_curve, null_band, orbit_curves, saturation, slopes
 from trajtools.plots.words import interval, number
 from trajtools.results import Divergence, Exponent
 
 
 def divergence(growth: Divergence, exponent: Exponent | None = None, ax: Any = None) -> Any:
-    """Draw how the distance to the reference grows: every initial condition, their mean, and what was fitted.
+    """Draw how distances grow: every initial condition or block of neighbours, their mean, and what was fitted.
 
     Parameters
     ----------
     growth : Divergence
-        The curves: thin grey lines, one per initial condition (mean over its copies); their mean is thick.
+        The curves: thin grey lines, one per initial condition (mean over its copies) or block of states; their mean is
+        thick.
     exponent : Exponent or None
-        Adds the fitted window, its line, and the value with its interval in the legend.
+        Adds the fitted window, its line, the lines that the interval allows, the value in the legend, and the curves of
+        the surrogates where there were any.
     ax : matplotlib.axes.Axes or None
         Where to draw; None makes a new figure.
 
@@ -38,10 +40,10 @@ def divergence(growth: Divergence, exponent: Exponent | None = None, ax: Any = N
     """
     if ax is None:
         ax = _new_figure(7, 4.6).add_subplot()
-    curves = orbit_curves(growth)
+    curves, of_twins = orbit_curves(growth), growth.method == "twins"
     thin = {"color": "0.55", "linewidth": 0.5, "alpha": 0.5}
     for row, curve in enumerate(curves):
-        label = f"{growth.n_references} initial conditions" if row == 0 else None
+        label = None if row else f"{growth.n_references} initial conditions" if of_twins else f"{len(curves)} blocks"
         ax.plot(growth.time, np.exp(curve), label=label, **thin)
     ax.plot(growth.time, np.exp(growth.log_distance), color="tab:blue", linewidth=2.5, label="mean")
     floor = floor_curve(growth)
@@ -49,11 +51,23 @@ def divergence(growth: Divergence, exponent: Exponent | None = None, ax: Any = N
         ax.plot(growth.time, np.exp(floor), color="0.3", linewidth=1, linestyle=":", label="rounding floor")
     if exponent is not None:
         _draw_fit(ax, growth, exponent)
+        _draw_null(ax, exponent)
     ax.set_yscale("log")
-    ax.set_xlabel(f"time since the perturbation ({growth.time_unit})")
-    ax.set_ylabel(f"distance to the reference ({growth.metric})")
+    ax.set_xlabel(f"time {'since the perturbation ' if of_twins else ''}({growth.time_unit})")
+    ax.set_ylabel(f"distance {'to the reference' if of_twins else 'of neighbours'} ({growth.metric})")
     ax.legend(loc="lower right", fontsize="small")
     return ax
+
+
+def _draw_null(ax: Any, exponent: Exponent) -> None:
+    band = null_band(exponent)
+    if band is None:
+        return
+    low, high = np.exp(band["low"]), np.exp(band["high"])
+    ax.fill_between(band["time"], low, high, color="tab:green", alpha=0.2, linewidth=0, label="90 % of the null")
+    ax.plot(
+        band["time"], np.exp(band["record"]), color="tab:green", linewidth=1, label="what the null was compared with"
+    )
 
 
 def _draw_fit(ax: Any, growth: Divergence, exponent: Exponent) -> None:
@@ -63,10 +77,14 @@ def _draw_fit(ax: Any, growth: Divergence, exponent: Exponent) -> None:
         ax.plot([], [], " ", label=f"{exponent.verdict}: nothing fitted")
         return
     ax.axvspan(*line[0], color="tab:blue", alpha=0.12, linewidth=0)
+    allowed = slopes(exponent)
+    if allowed is not None:
+        ax.fill_between(allowed[0], np.exp(allowed[1]), np.exp(allowed[2]), color="tab:red", alpha=0.15, linewidth=0)
     ax.plot(line[0], np.exp(line[1]), color="tab:red", linestyle="--", linewidth=1.75, label=words)
     top = saturation(growth, exponent)
     if np.isfinite(top):
-        ax.axhline(np.exp(top), color="0.3", linewidth=1, linestyle="-.", label="fits stop here, below saturation")
+        stop = "fits stop here, below saturation" if growth.method == "twins" else "saturation"
+        ax.axhline(np.exp(top), color="0.3", linewidth=1, linestyle="-.", label=stop)
 
 
 def divergences(
