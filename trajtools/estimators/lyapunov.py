@@ -199,7 +199,13 @@ def _read(x: Any, dt: float | None, window: tuple[int, int] | None, dim: int | N
     if window is not None:
         x = x if isinstance(x, Trajectory) else Trajectory.from_array(x)
         x = x.window(*window)
-    return np.asarray(x), sampling(x, dt), doubts
+    clock, states = sampling(x, dt), np.asarray(x)
+    if states.dtype.kind not in "fiub" or states.ndim not in (1, 2):
+        raise DataError(
+            f"a trajectory is an array (T,) or (T, d) of real numbers, got {states.dtype} {states.shape}; for networks "
+            "give their links as rows"
+        )
+    return states, clock, doubts
 
 
 def _hidden_state(run: Any) -> tuple[str, ...]:

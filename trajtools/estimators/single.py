@@ -19,6 +19,7 @@ METHODS = ("rosenstein", "kantz", "wolf", "hybrid")
 PROJECTED = 32  # dimensions that checks and nulls use of states with more than twice as many
 REFINED_STATES = 100_000  # at most, after interpolation
 REFINED_DIMENSION = 20
+LARGEST = 1e100  # number that is squared
 LONGEST = 2000  # samples that pairs are followed which do not part
 FINEST = 8  # samples that one is divided into, at most
 SMOOTH = 0.1  # of the distance of neighbours: the largest error of an interpolation that may be used
@@ -186,17 +187,14 @@ def prepare_states(x: Any, asked: Asked) -> Prepared:
         If nothing can be said about time scales: too short, or constant.
     """
     given = np.asarray(x)
-    if given.dtype.kind not in "fiub" or given.ndim not in (1, 2) or not given.size:
-        raise DataError(f"a trajectory is an array (T,) or (T, d) of real numbers, got {given.dtype} {given.shape}")
-    series = given.astype(np.float64, copy=False).reshape(len(given), -1)
+    if not given.size:
+        raise DataError(f"the trajectory is empty, its shape is {given.shape}")
+    series = _scaled(given.astype(np.float64, copy=False).reshape(len(given), -1))
     finite = np.isfinite(series).all(axis=1)
     if finite.sum() < 20:
         raise DataError(f"{int(finite.sum())} finite states are too few to tell a time scale; record more")
     if np.ptp(series[finite], axis=0).max() == 0:
         raise DataError("the trajectory is constant: it has no neighbours apart; nothing moves, so nothing diverges")
-    size = float(np.abs(series[finite]).max())
-    if not 1e-100 < size < 1e100:
-        series = series / size  # an exponent knows no scale, squares do
     choices: dict[str, Any] = {}
     dim, delay = asked.dim or 1, asked.delay or 1
     if series.shape[1] == 1 and asked.dim is None:
@@ -260,6 +258,17 @@ def curve_of(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str
     return replace(growth, time_unit=unit, settings={**growth.settings, "interpolated": finer})
 
 
+def _scaled(series: Floats) -> Floats:
+    """Bring numbers whose squares overflow or vanish to one: an exponent knows no scale. What is beyond is NaN."""
+    size = np.abs(series)
+    some = size[np.isfinite(size) & (size > 0)]
+    typical = float(np.median(some)) if len(some) else 1.0
+    if not LARGEST**-1 < typical < LARGEST:
+        series = series / typical
+        size = np.abs(series)
+    return series if np.all(size < LARGEST) else np.where(size < LARGEST, series, np.nan)
+
+
 def _estimator(method: str) -> Any:
     from importlib import import_module
 
@@ -273,7 +282,10 @@ def _embedding(series: Floats, asked: Asked, choices: dict[str, Any]) -> tuple[i
         delay, choices["delay_choice"] = chosen.value, _summary(chosen)
     most = int(np.clip((len(series) - 60) // (5 * delay), 1, 10))
     # Cao's criterion fails on steep maps, false neighbours on some flows: each then asks for too many dimensions.
-    found = [estimate_dimension(series, delay=delay, max_dim=most, method=name) for name in ("false-neighbors", "cao")]
+    with np.errstate(all="ignore"):  # neighbours that agree exactly in the new coordinate, too
+        found = [
+            estimate_dimension(series, delay=delay, max_dim=most, method=name) for name in ("false-neighbors", "cao")
+        ]
     dimension = min(found, key=lambda choice: choice.value)
     choices["dim_choice"] = _summary(dimension)
     choices["dim_by_method"] = {choice.method: choice.value for choice in found}

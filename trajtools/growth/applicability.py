@@ -16,6 +16,7 @@ REFERENCES = 400  # that a probe follows
 MOST_STATES = 20_000  # that a probe searches
 SEGMENTS = 8  # that stationarity compares
 DRIFT = 0.5  # of the variance may lie between the means of segments
+UNEQUAL = 10.0  # the largest over the smallest spread of segments that may be called the same
 RECENT = 0.15  # of the record: neighbours whose median distance in time is less are the drift itself
 CONTRAST = float(np.exp(-1.0))  # nearest over typical distance: above, there is no room for an e-fold
 FLOOR_FACTOR = 10.0  # distances must exceed the rounding of the stored numbers so many times
@@ -41,8 +42,10 @@ class Probe(Result):
         Median time between neighbours, in parts of the record; a third for independent times.
     drift : float
         Part of the variance that lies between the means of `SEGMENTS` segments.
+    unequal : float
+        Largest over smallest spread (root mean square deviation from their means) of the segments.
     repeats : float
-        Part of the references that come back exactly.
+        How many times a state comes back exactly, on average.
     at_floor : float
         Part of the nearest distances that rounding of the stored numbers could make.
     saturation : int
@@ -60,6 +63,7 @@ class Probe(Result):
     contrast: float
     time_apart: float
     drift: float
+    unequal: float
     repeats: float
     at_floor: float
     saturation: int
@@ -106,6 +110,7 @@ def probe(states: Floats, *, theiler: int, dtype: np.dtype[Any]) -> Probe:
     typical = _typical(part[_evenly(finite, 256)])
     size = np.sqrt(np.nansum(part[chosen] ** 2, axis=1))
     floor = float(np.finfo(dtype).eps) * np.maximum(size, 1e-300) if dtype.kind == "f" else np.zeros(len(chosen))
+    drift, unequal = _segments(part[finite])
     lags, curve = _follow(part, chosen, near)
     highest = float(np.nanmax(curve))
     late = np.flatnonzero(curve >= highest - SATURATION)
@@ -114,7 +119,8 @@ def probe(states: Floats, *, theiler: int, dtype: np.dtype[Any]) -> Probe:
         n_references=len(chosen),
         contrast=float(np.median(gaps)) / typical if typical > 0 else 1.0,
         time_apart=float(np.median(np.abs(near - chosen))) / length,
-        drift=_between(part[finite]),
+        drift=drift,
+        unequal=unequal,
         repeats=float(found.counts["zero_distance"]) / max(length, 1) if found.counts["zero_distance"] else 0.0,
         at_floor=float(np.mean(gaps <= FLOOR_FACTOR * floor)),
         saturation=int(lags[late[0]]),
@@ -155,6 +161,11 @@ def objections(found: Probe, *, theiler: int) -> tuple[str, ...]:
             f"the trajectory is not stationary: {found.drift:.0%} of its variance lie between the means of {SEGMENTS} "
             f"segments; record longer, select a window in which it stays, or {TWINS}"
         )
+    elif found.unequal > UNEQUAL:
+        words.append(
+            f"the trajectory is not stationary: the spread of its states differs by a factor of {found.unequal:.3g} "
+            f"between {SEGMENTS} segments; select a window in which it stays, or {TWINS}"
+        )
     if found.contrast > CONTRAST:
         words.append(
             f"the nearest neighbours are hardly nearer than other states (distances {found.contrast:.2f} of the "
@@ -185,15 +196,17 @@ def _typical(states: Floats) -> float:
     return float(np.median(gaps)) if gaps else 0.0
 
 
-def _between(states: Floats) -> float:
-    """Part of the variance that lies between the means of segments; NaN-free states (T, d)."""
-    parts = np.array_split(states, SEGMENTS)
+def _segments(states: Floats) -> tuple[float, float]:
+    """Part of the variance between the means of segments, and the ratio of their spreads; NaN-free states (T, d)."""
     if len(states) < 2 * SEGMENTS:
-        return 0.0
+        return 0.0, 1.0
+    parts = np.array_split(states, SEGMENTS)
     middle = states.mean(axis=0)
     total = float(np.sum((states - middle) ** 2))
     between = sum(float(np.sum((part.mean(axis=0) - middle) ** 2)) * len(part) for part in parts)
-    return between / total if total > 0 else 0.0
+    spreads = [float(np.sqrt(np.sum((part - part.mean(axis=0)) ** 2) / len(part))) for part in parts]
+    unequal = max(spreads) / min(spreads) if min(spreads) > 0 else float("inf")
+    return between / total if total > 0 else 0.0, unequal if total > 0 else 1.0
 
 
 def _follow(states: Floats, i: Ints, j: Ints) -> tuple[Ints, Floats]:

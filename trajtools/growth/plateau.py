@@ -97,7 +97,7 @@ def saturation(curve: Floats, margin: float) -> tuple[float, int]:
     Parameters
     ----------
     curve : ndarray of float64, shape (K + 1,)
-        Natural logarithms of distances.
+        Natural logarithms of distances, finite.
     margin : float
         In e-folds.
 
@@ -113,11 +113,11 @@ def saturation(curve: Floats, margin: float) -> tuple[float, int]:
         return float("inf"), last
     quarter = curve[-max(2, last // 4) :]
     half = len(quarter) // 2
-    rise = float(np.nanmax(curve) - curve[0])
-    added = float(np.nanmean(quarter[half:]) - np.nanmean(quarter[:half])) * len(quarter) / max(half, 1)
+    rise = float(np.max(curve) - curve[0])
+    added = float(np.mean(quarter[half:]) - np.mean(quarter[:half])) * len(quarter) / max(half, 1)
     if not added <= FLAT_SHARE * rise:
         return float("inf"), last
-    level = float(np.nanmean(quarter))
+    level = float(np.mean(quarter))
     over = np.flatnonzero(~(curve <= level - margin))
     return level, int(over[0] - 1) if len(over) else last
 
@@ -168,9 +168,11 @@ def find_plateau(growth: Divergence, span: tuple[int, int] | None, *, saturates:
     with np.errstate(divide="ignore", invalid="ignore"):
         score = np.sqrt(bend**2 + np.nan_to_num(error) ** 2) / np.abs(slope) * room / np.abs(gain)
     score = np.where(np.isfinite(score), score, np.inf)
+    if not np.isfinite(score).any():
+        return Plateau(0, 0, float("nan"), float("nan"), level=level, end=end, rise=rise)
     best = int(np.argmin(score))
     near = score <= NEARLY * score[best]
-    share = 1.0 / np.maximum(score[near], 1e-12) ** 2
+    share = 1.0 / np.maximum(score[near] / max(score[best], 1e-12), 1.0) ** 2
     share /= share.sum()
     spread = float(np.sqrt(np.sum(share * (slope[near] - slope[best]) ** 2)))
     return Plateau(
@@ -192,11 +194,11 @@ def find_plateau(growth: Divergence, span: tuple[int, int] | None, *, saturates:
 
 def _windows(curve: Floats, theiler: int, saturates: bool) -> tuple[float, int, Ints, Ints]:
     """Level of saturation, last point before it, and the windows that may be fitted."""
+    known = np.isfinite(curve)
+    if not known.all():
+        curve = curve[: int(np.argmin(known))]  # all pairs have met there, or none is left
     for margin in MARGINS:
         level, end = saturation(curve, margin) if saturates else (float("inf"), len(curve) - 1)
-        known = np.isfinite(curve[: end + 1])
-        if not known.all():
-            end = int(np.argmin(known)) - 1
         starts, stops = _candidates(curve, end, theiler, saturates)
         if len(starts):
             break
@@ -205,10 +207,10 @@ def _windows(curve: Floats, theiler: int, saturates: bool) -> tuple[float, int, 
 
 def _candidates(curve: Floats, end: int, theiler: int, saturates: bool) -> tuple[Ints, Ints]:
     """First and last points of the windows that hold enough steps and e-folds, after the transient."""
+    if end < FEWEST_STEPS:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     skipped = min(theiler // TRANSIENT, end // MOST_SKIPPED) if saturates else 0
-    edges = np.unique(
-        np.round(np.linspace(skipped, max(end, 0), min(max(end, 0) - skipped, EDGES) + 1)).astype(np.int64)
-    )
+    edges = np.unique(np.round(np.linspace(skipped, end, min(end - skipped, EDGES) + 1)).astype(np.int64))
     starts, stops = (grid.ravel() for grid in np.meshgrid(edges, edges, indexing="ij"))
     enough = stops - starts >= FEWEST_STEPS
     if saturates:

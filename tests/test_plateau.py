@@ -1,0 +1,131 @@
+"""Curves of neighbours: the plateau is found between transient and saturation, and the interval doubts it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from trajtools.errors import DataError, UnknownNameError
+from trajtools.growth.plateau import find_plateau, saturation, standard_error
+from trajtools.results import Divergence
+
+RATE = 0.2
+
+
+def planted(blocks=40, steps=60, *, rate=RATE, level=0.0, start=-8.0, noise=0.02, transient=0.0, method="rosenstein"):
+    """Blocks whose distances grow exponentially into saturation, with slopes of their own."""
+    rng = np.random.default_rng(1)
+    time = np.arange(steps + 1.0)
+    slopes = rate * (1 + noise * rng.standard_normal((blocks, 1)))
+    free = start + slopes * time + transient * (1 - np.exp(-time / 2))
+    curves = -np.logaddexp(-free, -level)
+    return Divergence(
+        method=method,
+        metric="l2",
+        average="mean-log",
+        time=time,
+        time_unit="sample",
+        log_distance=curves.mean(axis=0),
+        distances=np.exp(curves),
+        group=np.arange(blocks),
+        start=np.arange(blocks) * 100,
+        floor=np.full(curves.shape, np.nan),
+        scale=np.full(blocks, np.nan),
+        n_references=blocks,
+        settings={"theiler": 3, "block_terms": np.full((blocks, steps + 1), 50)},
+    )
+
+
+def test_the_slope_of_a_planted_plateau_is_found():
+    found = planted(steps=90).fit()
+    assert_allclose(found.value, RATE, rtol=0.02)
+    assert found.interval[0] < RATE < found.interval[1]
+    assert found.interval[1] - found.interval[0] < 0.05 * RATE
+    assert found.window[1] < 40  # where it saturates
+    assert found.settings["saturation_level"] == pytest.approx(0.0, abs=0.05)
+    assert len(found.window_values) > 3
+    assert_allclose(found.settings["half_values"], RATE, rtol=0.03)
+
+
+def test_a_transient_is_skipped():
+    found = planted(transient=2.0, start=-14.0, steps=100).fit()
+    assert found.window[0] >= 4
+    assert_allclose(found.value, RATE, rtol=0.03)
+
+
+def test_the_fit_knows_no_scale():
+    one, two = planted(start=-8.0, level=0.0).fit(), planted(start=-108.0, level=-100.0).fit()
+    assert_allclose(two.value, one.value, rtol=1e-9)
+    assert two.window == one.window
+
+
+def test_little_room_widens_the_interval():
+    wide, narrow = planted(start=-3.5).fit(), planted(start=-12.0, steps=80).fit()
+    assert wide.interval[1] - wide.interval[0] > 4 * (narrow.interval[1] - narrow.interval[0])
+    assert wide.interval[0] < RATE < wide.interval[1]
+
+
+def test_a_curve_without_saturation_is_fitted_to_its_end():
+    growth = planted(steps=20)
+    assert saturation(growth.log_distance, 1.0) == (float("inf"), 20)
+    assert growth.fit().window[1] > 12
+    assert_allclose(growth.fit().value, RATE, rtol=0.02)
+
+
+def test_neighbours_that_stay_neighbours_are_regular():
+    found = planted(rate=0.0).fit()
+    assert found.verdict == "regular"
+    assert "stay neighbours" in found.reasons[0]
+
+
+def test_a_jump_is_no_exponential_regime():
+    growth = planted(steps=30, rate=8.0, start=-5.0)
+    found = growth.fit()
+    assert found.verdict == "inconclusive"
+    assert "first step" in found.reasons[0]
+
+
+def test_a_region_can_be_given():
+    found = planted().fit((5.0, 15.0))
+    assert found.window == (5.0, 15.0)
+    assert_allclose(found.value, RATE, rtol=0.02)
+    with pytest.raises(DataError, match="holds 0 points"):
+        planted().fit((500.0, 600.0))
+    with pytest.raises(UnknownNameError, match="auto"):
+        planted().fit("best")
+    with pytest.raises(DataError, match="level"):
+        planted().fit(level=2.0)
+
+
+def test_few_blocks_give_no_interval():
+    found = planted(blocks=3).fit()
+    assert np.isnan(found.interval).all()
+    assert "blocks of reference states" in found.reasons[-1]
+
+
+def test_without_the_data_no_verdict_of_chaos_is_given():
+    found = planted().fit()
+    assert found.verdict == "inconclusive"
+    assert "surrogates" in found.reasons[-1]
+
+
+def test_blocks_that_are_replaced_are_fitted_whole():
+    found = planted(steps=8, method="wolf", start=-20.0).fit()
+    assert_allclose(found.value, RATE, rtol=0.02)
+    assert found.window[1] - found.window[0] >= 4
+
+
+def test_all_nan_after_a_point_is_the_end():
+    growth = planted(steps=40)
+    curve = growth.log_distance.copy()
+    curve[25:] = np.nan
+    cut = Divergence(**{**vars(growth), "log_distance": curve})
+    assert find_plateau(cut, None).stop < 25
+
+
+def test_the_standard_error_is_that_of_a_weighted_mean():
+    rng = np.random.default_rng(2)
+    blocks = rng.standard_normal((50, 1))
+    assert_allclose(standard_error(blocks, np.ones(50)), blocks.std(ddof=1) / np.sqrt(50))
+    assert np.isnan(standard_error(blocks[:1], np.ones(1)))
