@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
+from trajtools.errors import DataError, NoNeighborsError, TooLargeError, UnknownNameError
+from trajtools.estimators.rosenstein import rosenstein
 from trajtools.neighbors import NearestK, WithinRadius, find_nearest
 from trajtools.neighbors.radii import absolute_radii, spread
 from trajtools.neighbors.states import compact, prepare
@@ -248,3 +249,26 @@ def test_neighbors_of_a_map_are_found_far_outside_a_long_window():
     found = find_nearest(x, theiler=500)
     own = np.arange(len(x))
     assert np.all(np.abs(found.index[:, 0] - own) >= 500)
+
+
+def test_metrics_of_the_users_own_are_asked_for_every_pair():
+    rng = np.random.default_rng(12)
+    x = rng.standard_normal((80, 3))
+    x[7] = np.nan
+
+    def manhattan(a, b):
+        assert a.shape == b.shape
+        return np.abs(a - b).sum(axis=1)
+
+    ours, theirs = (find_nearest(x, metric=metric, theiler=3, horizon=2) for metric in ("l1", manhattan))
+    np.testing.assert_array_equal(ours.index, theirs.index)
+    np.testing.assert_allclose(ours.distance, theirs.distance, rtol=1e-12)
+    curve = rosenstein(x, metric=manhattan, theiler=3, horizon=2)
+    assert curve.metric == "manhattan"
+    np.testing.assert_allclose(
+        curve.log_distance, rosenstein(x, metric="l1", theiler=3, horizon=2).log_distance, rtol=1e-12
+    )
+    with pytest.raises(DataError, match="one distance for each pair"):
+        find_nearest(x, metric=lambda a, b: 0.0, theiler=3)
+    with pytest.raises(TooLargeError, match="Thin the states"):
+        find_nearest(np.zeros((9000, 1)), metric=manhattan, theiler=3)

@@ -9,7 +9,7 @@ import numpy as np
 from trajtools.errors import DataError
 from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.segments import Walk, prepare_walk, segments_divergence
-from trajtools.neighbors.states import Floats, Ints
+from trajtools.neighbors.states import Floats, Ints, MetricOfStates
 from trajtools.results import Divergence
 
 NAME = "caligiuri2023"
@@ -22,7 +22,7 @@ NO_THEILER = (
 def caligiuri_wolf(
     x: Any,
     *,
-    metric: str,
+    metric: MetricOfStates,
     nodes: int | None,
     theiler: int,
     horizon: int,
@@ -35,7 +35,7 @@ def caligiuri_wolf(
     ----------
     x : array_like or Trajectory
         As `trajtools.wolf` takes it.
-    metric : str
+    metric : str or callable
         As there.
     nodes : int or None
         As there.
@@ -92,7 +92,7 @@ def caligiuri_wolf(
 def caligiuri_kantz(
     x: Any,
     *,
-    metric: str,
+    metric: MetricOfStates,
     nodes: int | None,
     neighbors: Any,
     theiler: int,
@@ -106,7 +106,7 @@ def caligiuri_kantz(
     ----------
     x : array_like or Trajectory
         As `trajtools.wolf` takes it.
-    metric : str
+    metric : str or callable
         As there.
     nodes : int or None
         As there.
@@ -172,7 +172,7 @@ def caligiuri_kantz(
 
 
 def _prepare(
-    x: Any, *, metric: str, nodes: int | None, theiler: int, horizon: int, points: int | None
+    x: Any, *, metric: MetricOfStates, nodes: int | None, theiler: int, horizon: int, points: int | None
 ) -> tuple[Walk, int]:
     """Check what the procedure needs; the prepared states, and the first state that may not begin a block."""
     if theiler != 0:

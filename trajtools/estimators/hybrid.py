@@ -24,7 +24,7 @@ from trajtools.neighbors.segments import (
     prepare_walk,
     segments_divergence,
 )
-from trajtools.neighbors.states import Floats, Ints
+from trajtools.neighbors.states import Floats, Ints, MetricOfStates
 from trajtools.results import Divergence
 
 PROCEDURES = (NAME,)
@@ -36,7 +36,7 @@ MEMBERS = 32
 def hybrid(
     x: Any,
     *,
-    metric: str = "l2",
+    metric: MetricOfStates = "l2",
     neighbors: WithinRadius | NearestK | None = None,
     theiler: int | None = None,
     horizon: int | None = None,
@@ -54,8 +54,9 @@ def hybrid(
     x : array_like or Trajectory, shape (T, d) or (T,); or (T, T); or (T, N, N)
         States of one trajectory of any dimension; with ``metric="precomputed"`` their distances; with
         ``metric="graph-l1"`` adjacency matrices. For ``"mittra2024"``: a reference with its perturbed copies.
-    metric : str
-        ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"`` or ``"graph-l1"``.
+    metric : str or callable
+        ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"`` or ``"graph-l1"``; or a function of two blocks of states
+        (t, d) that gives their distances (t,), pair by pair.
     neighbors : WithinRadius, NearestK or None
         The ball that the members of a new neighbourhood are taken from; None: the 32 nearest states.
     theiler : int, in samples

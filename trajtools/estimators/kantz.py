@@ -13,7 +13,7 @@ from trajtools.neighbors.graphs import GRAPH_L1, check_nodes, on_graphs
 from trajtools.neighbors.radii import absolute_radii
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import build, count_left_out, nearest
-from trajtools.neighbors.states import Floats, States, compact, is_scaled, prepare
+from trajtools.neighbors.states import Floats, MetricOfStates, States, compact, is_scaled, prepare
 from trajtools.neighbors.strategy import Strategy, choose
 from trajtools.results import Divergence
 
@@ -21,7 +21,7 @@ from trajtools.results import Divergence
 def kantz(
     x: Any,
     *,
-    metric: str = "l2",
+    metric: MetricOfStates = "l2",
     neighbors: WithinRadius | NearestK | None = None,
     theiler: int,
     horizon: int,
@@ -38,9 +38,9 @@ def kantz(
     x : array_like or Trajectory, shape (T, d) or (T,); or (T, T); or (T, N, N)
         States of one trajectory; with ``metric="precomputed"`` their distances; with ``metric="graph-l1"`` adjacency
         matrices.
-    metric : str
+    metric : str or callable
         ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"``, or ``"graph-l1"``: the sum of the absolute differences of all
-        links over N(N-1).
+        links over N(N-1). Or a function of two blocks of states (t, d) that gives their distances (t,), pair by pair.
     neighbors : WithinRadius, NearestK or None
         Which states are the neighbourhood of a state; None: a radius chosen from the data. Several radii cost one
         search; see Returns.

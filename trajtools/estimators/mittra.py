@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError
+from trajtools.neighbors.states import MetricOfStates
 from trajtools.results import Divergence, Floats, average_curves, mean_curve
 
 NAME = "mittra2024"
@@ -19,14 +20,14 @@ CURVATURE = (
 )
 
 
-def mittra_cloud(x: Any, *, metric: str, horizon: int | None, dt: float | None) -> Divergence:
+def mittra_cloud(x: Any, *, metric: MetricOfStates, horizon: int | None, dt: float | None) -> Divergence:
     r"""Mean distance of a cloud of copies to its parent, and the two numbers that are taken from it.
 
     Parameters
     ----------
     x : Run, pair, or list of Runs or pairs
         ``(reference, [copies])`` as `trajtools.twins` takes it; the first state is the perturbed one, before any step.
-    metric : str
+    metric : str or callable
         ``"l2"`` in the paper.
     horizon : int or None, in samples
         Steps E that are used; None: all.

@@ -11,14 +11,14 @@ from trajtools.neighbors.curves import as_divergence, block_edges, padded, sampl
 from trajtools.neighbors.graphs import GRAPH_L1, check_nodes, on_graphs
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import nearest
-from trajtools.neighbors.states import compact, prepare
+from trajtools.neighbors.states import MetricOfStates, compact, prepare
 from trajtools.results import Divergence
 
 
 def rosenstein(
     x: Any,
     *,
-    metric: str = "l2",
+    metric: MetricOfStates = "l2",
     neighbors: NearestK | None = None,
     theiler: int,
     horizon: int,
@@ -32,9 +32,9 @@ def rosenstein(
     x : array_like or Trajectory, shape (T, d) or (T,); or (T, T); or (T, N, N)
         States of one trajectory; with ``metric="precomputed"`` their distances; with ``metric="graph-l1"`` adjacency
         matrices.
-    metric : str
+    metric : str or callable
         ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"``, or ``"graph-l1"``: the sum of the absolute differences of all
-        links over N(N-1).
+        links over N(N-1). Or a function of two blocks of states (t, d) that gives their distances (t,), pair by pair.
     neighbors : NearestK or None
         How many neighbours of each state are followed; None: one, as in the paper.
     theiler : int, in samples

@@ -23,7 +23,7 @@ from trajtools.neighbors.segments import (
     prepare_walk,
     segments_divergence,
 )
-from trajtools.neighbors.states import Floats, Ints
+from trajtools.neighbors.states import Floats, Ints, MetricOfStates
 from trajtools.results import Divergence
 
 PROCEDURES = ("caligiuri2023",)
@@ -33,7 +33,7 @@ CANDIDATES, CANDIDATE_SHARE = 64, 50
 def wolf(
     x: Any,
     *,
-    metric: str = "l2",
+    metric: MetricOfStates = "l2",
     neighbors: NearestK | None = None,
     theiler: int,
     horizon: int,
@@ -50,9 +50,9 @@ def wolf(
     x : array_like or Trajectory, shape (T, d) or (T,); or (T, T); or (T, N, N)
         States of one trajectory of any dimension; with ``metric="precomputed"`` their distances; with
         ``metric="graph-l1"`` adjacency matrices.
-    metric : str
+    metric : str or callable
         ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"``, or ``"graph-l1"``: the sum of the absolute differences of all
-        links over N(N-1).
+        links over N(N-1). Or a function of two blocks of states (t, d) that gives their distances (t,), pair by pair.
     neighbors : NearestK or None
         How many of the nearest states are candidates when a neighbour is chosen; None: a fiftieth of all, at most 64.
         With 1 the nearest is taken whatever its direction.

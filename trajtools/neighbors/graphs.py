@@ -58,7 +58,7 @@ def as_links(x: Any, nodes: int | None) -> tuple[Any, float]:
     return array, _factor(int(array.shape[1]), nodes)
 
 
-def check_nodes(nodes: int | None, metric: str) -> None:
+def check_nodes(nodes: int | None, metric: Any) -> None:
     """Refuse a number of nodes where the metric has no use for it.
 
     Parameters

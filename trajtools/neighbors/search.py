@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.neighbors.rules import NearestK
-from trajtools.neighbors.states import PRECOMPUTED, Floats, Ints, States, compact, prepare
+from trajtools.neighbors.states import PRECOMPUTED, Floats, Ints, MetricOfStates, States, compact, prepare
 from trajtools.neighbors.strategy import Strategy, choose, named
 
 # The tree is split serially so far down, then its subtrees on several threads.
@@ -44,7 +44,7 @@ class Neighbors:
 def find_nearest(
     x: Any,
     *,
-    metric: str = "l2",
+    metric: MetricOfStates = "l2",
     neighbors: NearestK | None = None,
     theiler: int,
     horizon: int = 0,
@@ -56,8 +56,9 @@ def find_nearest(
     ----------
     x : array_like or Trajectory, shape (T, d) or (T,); or (T, T)
         States, or with ``metric="precomputed"`` their distances.
-    metric : str
-        ``"l1"``, ``"l2"``, ``"linf"`` or ``"precomputed"``.
+    metric : str or callable
+        ``"l1"``, ``"l2"``, ``"linf"`` or ``"precomputed"``; or a function of two blocks of states (t, d) that gives
+        their distances (t,), pair by pair.
     neighbors : NearestK or None
         How many; None: one.
     theiler : int, in samples

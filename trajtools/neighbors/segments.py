@@ -12,7 +12,7 @@ from trajtools.neighbors.curves import steps_per_sample
 from trajtools.neighbors.graphs import GRAPH_L1, as_links, check_nodes
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import nearest
-from trajtools.neighbors.states import Floats, Ints, States, prepare
+from trajtools.neighbors.states import Floats, Ints, MetricOfStates, States, prepare
 from trajtools.neighbors.strategy import Strategy, choose, evenly
 from trajtools.results import Divergence, average_curves, mean_curve
 
@@ -59,15 +59,15 @@ class Walk:
         return self.factor * paths(s.points, s.matrix, i, others, s.horizon, s.code)
 
 
-def prepare_walk(x: Any, *, metric: str, nodes: int | None, theiler: int, horizon: int) -> Walk:
+def prepare_walk(x: Any, *, metric: MetricOfStates, nodes: int | None, theiler: int, horizon: int) -> Walk:
     """Check states for following pairs of them, block by block.
 
     Parameters
     ----------
     x : array_like or Trajectory
         As the estimators take it.
-    metric : str
-        One of `trajtools.neighbors.states.METRICS`, or ``"graph-l1"``.
+    metric : str or callable
+        As `trajtools.neighbors.states.prepare` takes it, or ``"graph-l1"``.
     nodes : int or None
         For ``"graph-l1"``, see `as_links`.
     theiler, horizon : int, in samples
@@ -97,7 +97,7 @@ def prepare_walk(x: Any, *, metric: str, nodes: int | None, theiler: int, horizo
     contiguous = np.ascontiguousarray(states.points)
     if contiguous is not states.points:
         states = States(**{**vars(states), "points": contiguous})
-    return Walk(states, metric, factor)
+    return Walk(states, metric if isinstance(metric, str) else states.metric, factor)
 
 
 def block_starts(walk: Walk) -> Ints:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.errors import DataError, UnknownNameError
+from trajtools.errors import DataError, TooLargeError, UnknownNameError
 
 Floats = NDArray[np.float64]
+MetricOfStates = str | Callable[[Any, Any], Any]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
@@ -113,15 +115,16 @@ class States:
         return out
 
 
-def prepare(x: Any, *, metric: str, theiler: int, horizon: int) -> States:
+def prepare(x: Any, *, metric: MetricOfStates, theiler: int, horizon: int) -> States:
     """Check states and turn them into what the searches read.
 
     Parameters
     ----------
     x : array_like or Trajectory, shape (T, d) or (T,); or (T, T)
         States, or with ``metric="precomputed"`` their distances.
-    metric : str
-        ``"l1"``, ``"l2"``, ``"linf"`` or ``"precomputed"``.
+    metric : str or callable
+        ``"l1"``, ``"l2"``, ``"linf"`` or ``"precomputed"``; or a function of two blocks of states (t, d) that returns
+        their distances (t,), pair by pair, and is then asked for all pairs.
     theiler : int, in samples
         States closer in time than this are not neighbours.
     horizon : int, in samples
@@ -137,8 +140,10 @@ def prepare(x: Any, *, metric: str, theiler: int, horizon: int) -> States:
         If the metric is not one of those.
     DataError
         If `x` is not such an array, a number is out of range, or no two states can be compared and followed.
+    TooLargeError
+        If there are more than 8192 states and the metric is a function.
     """
-    if metric not in METRICS:
+    if not callable(metric) and metric not in METRICS:
         raise UnknownNameError(f"metric {metric!r} is none of {', '.join(METRICS)}; for others give distances (T, T)")
     theiler = _whole("theiler", theiler)
     horizon = _whole("horizon", horizon)
@@ -159,6 +164,9 @@ def prepare(x: Any, *, metric: str, theiler: int, horizon: int) -> States:
         )
     if metric == "precomputed":
         return _from_distances(array, theiler, horizon)
+    if callable(metric):
+        measured = _from_distances(_all_distances(array, metric), theiler, horizon)
+        return replace(measured, metric=getattr(metric, "__name__", repr(metric)))
     tame = bool(_squarable(array).all())  # the usual case, which needs no closer look
     finite = np.ones(length, dtype=bool) if tame else np.abs(array).max(axis=1) < _INFINITE  # False for NaN
     states = States(
@@ -226,6 +234,28 @@ def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
         raise DataError(f"{name}={value!r}: it counts samples, a whole number from 0 on")
     return int(value)
+
+
+def _all_distances(array: Floats, metric: Callable[[Any, Any], Any]) -> Floats:
+    """Ask a metric of the user's for every pair of finite states, row by row."""
+    length = len(array)
+    if length > MATRIX_STATES:
+        raise TooLargeError(
+            f"a metric that is a function is asked for all pairs of states, up to {MATRIX_STATES} of them; there are "
+            f"{length}. Thin the states out, or name one of l1, l2, linf"
+        )
+    matrix = np.full((length, length), np.nan)
+    finite = np.flatnonzero(np.isfinite(array).all(axis=1))
+    for k, i in enumerate(finite):
+        others = finite[k:]
+        found = np.asarray(metric(np.repeat(array[i : i + 1], len(others), axis=0), array[others]), dtype=np.float64)
+        if found.shape != (len(others),):
+            raise DataError(
+                f"the metric gave shape {found.shape} for two blocks of {len(others)} states; it must give one "
+                f"distance for each pair, ({len(others)},)"
+            )
+        matrix[i, others] = matrix[others, i] = found
+    return matrix
 
 
 def _from_distances(matrix: Floats, theiler: int, horizon: int) -> States:
