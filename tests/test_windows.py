@@ -219,7 +219,7 @@ def test_a_van_der_pol_cycle_is_chaotic_in_no_window():
 def test_windows_count_steps_and_not_states():
     x = tt.systems.henon().trajectory(1000, rng=np.random.default_rng(0))
     path = tt.Trajectory.from_array(x, step=np.arange(1000) * 10)
-    found = tt.lyapunov_windows(path, window=5000, method="rosenstein", null=None)
+    found = tt.lyapunov_windows(path, window=5000, method="rosenstein")
     assert found.start.tolist() == [0, 5000]
     one = tt.lyapunov(path, window=(0, 5000), method="rosenstein", null=None)
     assert_allclose(found.value[0], one.value)
@@ -233,10 +233,14 @@ def test_windows_that_cannot_be_are_refused_with_the_way_out():
     growth = from_distances(piecewise([(SLOW, 50)]))
     with pytest.raises(DataError, match="give window="):
         tt.lyapunov_windows(growth)
-    with pytest.raises(DataError, match="2 steps or more"):
-        tt.lyapunov_windows(growth, window=1)
-    with pytest.raises(DataError, match="1 or more later"):
+    for wrong in (1, 20.5, "20", True):
+        with pytest.raises(DataError, match="whole number of steps, 2 or more"):
+            tt.lyapunov_windows(growth, window=wrong)
+    with pytest.raises(DataError, match="step=0: a whole number of steps, 1 or more"):
         tt.lyapunov_windows(growth, window=5, step=0)
+    for wrong in (None, "abc", np.zeros((3, 3, 3)), [None]):
+        with pytest.raises(DataError, match="windows are cut from"):
+            tt.lyapunov_windows(wrong, window=2)
     with pytest.raises(DataError, match="know no option theiler"):
         tt.lyapunov_windows(growth, window=5, theiler=3)
     with pytest.raises(DataError, match="give window="):
@@ -262,6 +266,27 @@ def test_what_is_left_at_the_end_is_a_window_if_it_is_half_as_long():
     assert (found.start.tolist(), found.stop.tolist()) == ([0, 20, 40, 60], [50, 70, 90, 110])
     found = tt.lyapunov_windows(growth, window=50, step=25)
     assert (found.start.tolist(), found.stop.tolist()) == ([0, 25, 50, 75], [50, 75, 100, 110])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [np.ones((40, 2)), np.arange(80).reshape(40, 2), np.full((40, 2), np.nan), np.ones((3, 2)), np.ones((1, 2))],
+    ids=["constant", "integers", "NaN", "three states", "one state"],
+)
+def test_windows_of_nothing_are_answered_and_not_chaotic(broken):
+    other = broken.astype(np.float64) * (1 + 1e-9)
+    other[len(other) // 2 :, 0] = np.inf
+    for x, method in (((broken, [other]), "twins"), (other, "rosenstein"), (broken, "kantz")):
+        found = tt.lyapunov_windows(x, window=10, method=method)
+        assert not set(found.verdict) & {"chaotic", "transient"}
+        json.loads(found.to_json())
+
+
+def test_noise_gains_nothing():
+    found = tt.lyapunov_windows(np.random.default_rng(0).normal(size=(400, 2)), window=200)
+    assert set(found.verdict) == {"inconclusive"}
+    assert np.isnan(found.gain).all()
+    assert np.isnan(found.max_gain)
 
 
 def test_windows_draw_themselves():

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError
-from trajtools.growth.windows import Windows, twin_windows, unknown, windows_of
+from trajtools.growth.twin_windows import twin_windows
+from trajtools.growth.windows import Windows, unknown, windows_of
 from trajtools.results import Divergence, Exponent, Ints
 
 MOST_WINDOWS = 10_000
@@ -68,7 +69,7 @@ def lyapunov_windows(
     unstable, it needs hundreds of steps to show (delayed loss of stability). So twins perturbed inside a window are
     used in it, if there are any; windows without fresh twins are counted in a warning.
 
-    Twins: growth from the state at the start of the window to that at its end, see `trajtools.growth.windows`.
+    Twins: growth from the state at the start of the window to that at its end, see `trajtools.growth.twin_windows`.
     Neighbours: the states of the window alone are the record, so windows must be long enough for states to return.
 
     See Also
@@ -87,10 +88,10 @@ def lyapunov_windows(
     """
     from trajtools.estimators.twins import has_twins
 
-    if (window is not None and (isinstance(window, bool) or window < 2)) or (step is not None and step < 1):
-        raise DataError(
-            f"window={window!r}, step={step!r}: a window has 2 steps or more, the next begins 1 or more later"
-        )
+    for name, given, least in (("window", window, 2), ("step", step, 1)):
+        whole = isinstance(given, (int, np.integer)) and not isinstance(given, bool)
+        if given is not None and not (whole and given >= least):
+            raise DataError(f"{name}={given!r}: a whole number of steps, {least} or more")
     if isinstance(x, Divergence) or method == "twins" or (method == "auto" and has_twins(x)):
         growth = x if isinstance(x, Divergence) else _twins(x, metric, dt, options)
         options = {name: value for name, value in options.items() if name != "average"}
@@ -142,7 +143,14 @@ def _edges(first: int, end: int, window: int, step: int | None) -> tuple[Ints, I
 def _of_record(x: Any, window: int | None, step: int | None, *, method: str, **options: Any) -> Windows:
     from trajtools.estimators.lyapunov import lyapunov
 
-    recorded = np.asarray(x.step, dtype=np.int64) if hasattr(x, "step") else np.arange(len(x), dtype=np.int64)
+    if not hasattr(x, "step"):
+        x = np.asarray(x)
+        if x.dtype.kind not in "fiub" or x.ndim not in (1, 2):
+            raise DataError(
+                f"windows are cut from twins, a Run, a Trajectory, or an array (T,) or (T, d) of real numbers; got "
+                f"{x.dtype} of shape {x.shape}"
+            )
+    recorded = np.asarray(x.step if hasattr(x, "step") else np.arange(len(x)), dtype=np.int64)
     if not len(recorded):
         raise DataError("the record holds no state")
     if window is None:
@@ -158,9 +166,9 @@ def _of_record(x: Any, window: int | None, step: int | None, *, method: str, **o
             found.append(unknown(method, "1/step", options["level"], f"no state was recorded in the steps {a} to {b}"))
         else:
             found.append(lyapunov(x, method=method, window=(a, b), **options))
-    return windows_of(
-        found, start, stop, _time_per_step(x, recorded, options["dt"]), settings=_settings(found, options)
-    )
+    known = np.array([exponent.verdict != "inconclusive" for exponent in found])
+    clock = _time_per_step(x, recorded, options["dt"])
+    return windows_of(found, start, stop, clock, known=known, settings=_settings(found, options))
 
 
 def _settings(found: list[Exponent], options: dict[str, Any]) -> dict[str, Any]:
