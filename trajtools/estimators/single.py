@@ -17,7 +17,7 @@ from trajtools.significance import DECISION
 
 METHODS = ("rosenstein", "kantz", "wolf", "hybrid")
 PROJECTED = 32  # dimensions that checks and nulls use of states with more than twice as many
-REFINED_STATES = 100_000  # at most, after interpolation
+REFINED_STATES = 160_000  # at most, after interpolation
 REFINED_DIMENSION = 20
 LARGEST = 1e100  # number that is squared
 LONGEST = 2000  # samples that pairs are followed which do not part
@@ -240,7 +240,7 @@ def curve_of(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str
     if followed and seen.rise < BOUNDED:
         wanted = min(len(states) // 8, LONGEST)  # nothing saturates: see whether neighbours stay neighbours
     horizon = asked.horizon if asked.horizon is not None else int(np.clip(wanted, 4, max(len(states) // 4, 4)))
-    finer = _finer(ready, seen, asked) if followed else 1
+    finer, step = _finer(ready, seen, asked) if followed else (1, 0.0)
     if finer > 1:
         from scipy.interpolate import CubicSpline
 
@@ -255,7 +255,9 @@ def curve_of(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str
     if asked.average is not None and asked.method == "kantz":
         options["average"] = asked.average
     growth = _estimator(asked.method)(states, **options)
-    return replace(growth, time_unit=unit, settings={**growth.settings, "interpolated": finer})
+    return replace(
+        growth, time_unit=unit, settings={**growth.settings, "interpolated": finer, "distance_along": step / finer / 4}
+    )
 
 
 def _scaled(series: Floats) -> Floats:
@@ -318,11 +320,14 @@ def _projected(states: Floats, choices: dict[str, Any]) -> Floats:
     return small / np.sqrt(PROJECTED)
 
 
-def _finer(ready: Prepared, seen: Probe, asked: Asked) -> int:
-    """How finely to interpolate: neighbours of a sampled flow are apart along it by up to half a sample."""
+def _finer(ready: Prepared, seen: Probe, asked: Asked) -> tuple[int, float]:
+    """How finely to interpolate, and the distance between samples.
+
+    Neighbours of a sampled flow are apart along it by a quarter of a sample on average. 1 and 0 where it is no flow.
+    """
     states = ready.states
     if seen.rise < BOUNDED or states.shape[1] > REFINED_DIMENSION or not np.isfinite(states).all():
-        return 1
+        return 1, 0.0
     part = states[: min(len(states), 5001)]
     near = float(np.exp(seen.log_distance[0]))
     even, odd = part[::2], part[3:-3:2]
@@ -330,16 +335,16 @@ def _finer(ready: Prepared, seen: Probe, asked: Asked) -> int:
     rough = np.sqrt(np.sum((between - odd[: len(between)]) ** 2, axis=1))
     # Between four points interpolation is off nine times as far as a spline: then none is loaded, which takes time.
     if len(rough) and float(np.quantile(rough, 0.95)) > 30 * HALVING * SMOOTH * near:
-        return 1
+        return 1, 0.0
     from scipy.interpolate import CubicSpline
 
     coarse = CubicSpline(np.arange(0, len(part), 2), part[::2])
     error = np.sqrt(np.sum((coarse(np.arange(1, len(part) - 1, 2)) - part[1:-1:2]) ** 2, axis=1))
     if not float(np.quantile(error, 0.95)) < HALVING * SMOOTH * near:
-        return 1
+        return 1, 0.0
     step = float(np.median(np.sqrt(np.sum(np.diff(part, axis=0) ** 2, axis=1))))
     wanted = int(np.ceil(2 * step / near))
-    return int(np.clip(min(wanted, REFINED_STATES // len(states)), 1, FINEST))
+    return int(np.clip(min(wanted, REFINED_STATES // len(states)), 1, FINEST)), step
 
 
 def _of_half(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str]) -> float:

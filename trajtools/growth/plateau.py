@@ -41,7 +41,7 @@ class Plateau:
         Standard deviation of the slopes over the windows that are nearly as good.
     near : float
         Share of the slope that finite distances may take from it: the distance in the middle of the window over that
-        at saturation.
+        at saturation, and the square of the distance along the flow over it.
     slopes : ndarray of float64, shape (W,)
         Slopes of the mean curve over all windows that are nearly as good.
     gain : float
@@ -183,13 +183,19 @@ def find_plateau(growth: Divergence, span: tuple[int, int] | None, *, saturates:
         block_slopes=blocks[:, best],
         bend=float(bend[best]),
         spread=spread,
-        near=float(np.exp(curve[(starts[best] + stops[best]) // 2] - level)) if np.isfinite(level) else 0.0,
+        near=_doubt(float(curve[(starts[best] + stops[best]) // 2]), level, growth),
         slopes=slope[near],
         gain=float(gain[best]),
         level=level,
         end=end,
         rise=rise,
     )
+
+
+def _doubt(middle: float, level: float, growth: Divergence) -> float:
+    """Share of the slope in doubt where distances are not small, or not large beside those along the flow."""
+    along = float(growth.settings.get("distance_along", 0.0))
+    return float(np.exp(middle - level)) + (along / float(np.exp(middle))) ** 2
 
 
 def _windows(curve: Floats, theiler: int, saturates: bool) -> tuple[float, int, Ints, Ints]:
