@@ -59,6 +59,45 @@ def coloured_states(rng: np.random.Generator) -> Any:
     return x[500:] @ mix
 
 
+def smooth_noise(rng: np.random.Generator) -> Any:
+    """Noise through a Gaussian filter: as smooth as a flow."""
+    width = rng.uniform(2, 15)
+    kernel = np.exp(-0.5 * (np.arange(-100, 101) / width) ** 2)
+    return np.convolve(rng.standard_normal(6000), kernel, "valid")
+
+
+def phase_noise(rng: np.random.Generator) -> Any:
+    """A sine whose phase walks."""
+    return np.sin(0.2 * np.arange(5000) + 0.05 * rng.standard_normal(5000).cumsum())
+
+
+def noisy_cycle(rng: np.random.Generator) -> Any:
+    """A van der Pol oscillator that is kicked at every step."""
+    x, v, out = 2.0, 0.0, np.empty((4000, 2))
+    for t, kick in enumerate(0.03 * rng.standard_normal((4000, 5))):
+        for force in kick:
+            x, v = x + 0.02 * v, v + 0.02 * ((1 - x * x) * v - x) + force
+        out[t] = x, v
+    return out
+
+
+def changing_variance(rng: np.random.Generator) -> Any:
+    """Noise whose variance depends on its past (GARCH)."""
+    x, variance = np.zeros(5000), 1.0
+    for t in range(1, len(x)):
+        variance = 0.1 + 0.2 * x[t - 1] ** 2 + 0.7 * variance
+        x[t] = np.sqrt(variance) * rng.standard_normal()
+    return x
+
+
+def double_well(rng: np.random.Generator) -> Any:
+    """A noisy particle between two minima: nonlinear, not Gaussian, and no chaos."""
+    x, e = np.zeros(6000), 0.2 * rng.standard_normal(6000)
+    for t in range(1, len(x)):
+        x[t] = x[t - 1] + 0.05 * (x[t - 1] - x[t - 1] ** 3) + e[t]
+    return x
+
+
 def van_der_pol(rng: np.random.Generator) -> Any:
     return SYSTEMS["van_der_pol"](mu=rng.uniform(0.5, 2)).trajectory(4000, rng=rng)
 
@@ -121,6 +160,11 @@ NULLS = {
         random_walk_states,
         coloured,
         coloured_states,
+        smooth_noise,
+        phase_noise,
+        noisy_cycle,
+        changing_variance,
+        double_well,
         van_der_pol,
         quadratic,
         real_descent,
