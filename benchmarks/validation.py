@@ -67,7 +67,7 @@ CHAOTIC = {
     "holmes": Chaotic(holmes, 5000),
     "lozi": Chaotic(lozi, 5000),
     "halvorsen": Chaotic(halvorsen, 20000),
-    "rossler, x only": Chaotic(named("rossler"), 20000, 3000, column=0),
+    "rossler, x only": Chaotic(named("rossler"), 20000, 3000, column=0, seen=True),
     "mackey-glass 17": Chaotic(named("mackey_glass"), 20000, 1000, column=-1),
     "twins: logistic 3.7": Chaotic(named("logistic", r=3.7), 60, twins=True),
     "twins: henon": Chaotic(named("henon"), 100, twins=True),
