@@ -59,7 +59,7 @@ CHAOTIC = {
     "lorenz, x only": Chaotic(named("lorenz"), 20000, 3000, column=0, seen=True),
     "rossler": Chaotic(named("rossler"), 20000, 3000, seen=True),
     "lorenz96, 5 sites": Chaotic(named("lorenz96", size=5), 20000, seen=True),
-    "logistic 3.7": Chaotic(named("logistic", r=3.7), 5000),
+    "logistic 3.7": Chaotic(named("logistic", r=3.7), 5000, seen=True),
     "softmax map, gain 10": Chaotic(named("softmax_map"), 5000, seen=True),
     "linear network, eta 1.8": Chaotic(named("linear_network", eta=1.8), 5000, seen=True),
     "coupled quartic GD (2 maps)": Chaotic(named("quartic_descent", weights=2), 10000, seen=True),
