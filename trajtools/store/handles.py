@@ -80,6 +80,16 @@ class Handle:
                 self._file.close()
             self._file = None
 
+    @property
+    def file_id(self) -> h5py.h5f.FileID | None:
+        """HDF5's name for the open file; None where it is not open."""
+        return self._file.id if self._file is not None and self._pid == os.getpid() else None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it is open, and the file is as it was when it was opened."""
+        return self.file_id is not None and _stamp(self.path) == self._seen
+
     def outdate(self) -> None:
         """Let the next use open the file again."""
         self._outdated = True
@@ -230,12 +240,26 @@ def _open(path: Path) -> h5py.File:
 
 
 def _directly(path: Path, *, swmr: bool) -> h5py.File:
-    try:
-        return _read(path, path, swmr=swmr)
-    except FormatError:
-        # HDF5 gives one process no file both with and without SWMR, and somebody here may have it open the other way;
-        # or it is being marked at this moment. If it is damaged, this says so, too.
-        return _read(path, BesideWriter(path))
+    # HDF5 gives all of a process one view of a file: the one that was first, even if it is out of date by now.
+    if not _is_viewed(path):
+        try:
+            return _read(path, path, swmr=swmr)
+        except FormatError:
+            # Perhaps it is viewed here since, or marked by a writer at this moment; if it is damaged, the view through
+            # an object of our own says so, too.
+            pass
+    return _read(path, BesideWriter(path))
+
+
+def _is_viewed(path: Path) -> bool:
+    """Whether HDF5 has a view of the file in this process, other than one by our handles of the file as it is now."""
+    there, fresh = os.stat(path), {h.file_id for h in list(_HANDLES) if h.path == path and h.is_fresh}
+    for opened in h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE):
+        if opened in fresh or opened.get_access_plist().get_driver() != h5py.h5fd.SEC2:
+            continue
+        if os.path.samestat(there, os.fstat(opened.get_vfd_handle())):
+            return True
+    return False
 
 
 def _read(path: Path, source: Path | BesideWriter, *, swmr: bool = False) -> h5py.File:

@@ -35,10 +35,10 @@ class StoredArray:
     def __init__(self, handle: Handle, run: str, name: str, n_states: int) -> None:
         self._handle, self._run, self._name = handle, run, name
         self._cache: tuple[int, h5py.Dataset, blocks.BlockReader] | None = None
-        dataset, _ = self._opened()
-        self._widened = safety.attribute(dataset, "logical_dtype", "") == "bfloat16"
-        self.shape: tuple[int, int, int] = (n_states, *dataset.shape[1:])
-        self.dtype: np.dtype[Any] = np.dtype(np.float32) if self._widened else dataset.dtype
+        logical, shape, stored = self._described()
+        self._widened = logical == "bfloat16"
+        self.shape: tuple[int, int, int] = (n_states, *shape)
+        self.dtype: np.dtype[Any] = np.dtype(np.float32) if self._widened else stored
 
     @property
     def ndim(self) -> int:
@@ -110,6 +110,12 @@ class StoredArray:
         with in_words(self._handle.path, f"read {self._name} of run {self._run!r}"):
             found = self._opened()[1].read(*chosen)
         return widen(found) if self._widened and not raw else found
+
+    @steady
+    def _described(self) -> tuple[str, tuple[int, int], np.dtype[Any]]:
+        """Logical dtype, shape of one state, stored dtype."""
+        dataset, _ = self._opened()
+        return safety.attribute(dataset, "logical_dtype", ""), dataset.shape[1:], dataset.dtype
 
     @steady
     def _opened(self) -> tuple[h5py.Dataset, blocks.BlockReader]:
