@@ -16,7 +16,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -78,7 +79,9 @@ class Tape:
         self._told = self._closed = self._stop = self._abandoned = False
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._turn = threading.Condition(self._lock)
+        self._turn = threading.Condition(self._lock)  # the training loop waits here for a free block
+        self._wake = threading.Event()  # and the thread here for work
+        self._asking = False  # the thread wants `_lock`
         self._io = threading.Lock()
         _TAPES.add(self)
         self._thread = threading.Thread(target=self._run, name="trajtools recorder", daemon=True)
@@ -113,6 +116,9 @@ class Tape:
         """
         if self.dead:
             self.check()
+        if self._asking:
+            # A loop that does nothing but record takes the lock again before the thread, woken, can.
+            time.sleep(0)
         with self._lock:
             block = self._current
             if block is None or block.count == block.rows:
@@ -199,7 +205,7 @@ class Tape:
         self._full.append(block)
         self._current, self._waiting_since = None, None
         if self._pace.threaded:
-            self._turn.notify_all()
+            self._wake.set()
             return
         began = time.perf_counter()
         # A block that an interrupt (Ctrl-C) leaves in the queue is written by the thread.
@@ -249,6 +255,7 @@ class Tape:
     def _fail(self, error: BaseException) -> None:
         self._error, self.dead = error, True
         self._turn.notify_all()
+        self._wake.set()
 
     def _look_at_clock(self, block: Block) -> None:
         # The opening state alone sets no clock: the metrics of the first step may still be on their way.
@@ -256,12 +263,12 @@ class Tape:
             self._mark_waiting()
         if self._pace.partial and block.count < block.rows and block.count - block.written >= self._flush_rows:
             self._waiting_since = -np.inf
-            self._turn.notify_all()
+            self._wake.set()
 
     def _mark_waiting(self) -> None:
         if self._waiting_since is None:
             self._waiting_since = time.monotonic()
-            self._turn.notify_all()
+            self._wake.set()
 
     # -------------------------------------------------------------------------------------------------- the thread
 
@@ -277,11 +284,15 @@ class Tape:
 
     def _work(self) -> bool:
         """Wait for something to do and do it; False when all is done."""
-        with self._lock:
-            while not (self._stop or self._full or self._seconds_left() <= 0):
-                self._turn.wait(self._seconds_left())
+        if not (self._stop or self._full):
+            self._wake.wait(max(0.0, self._seconds_left()))
+        # What happens from here on sets it again.
+        self._wake.clear()
+        with self._thread_turn():
             if self._error is not None or (self._stop and not self._full):
                 return False
+            if not self._full and self._seconds_left() > 0:
+                return True
             block = self._full[0] if self._full else None
             job = self._small_job() if block is None else partial(self._write, block.start, block.payload(block.count))
             self._io.acquire()
@@ -290,9 +301,17 @@ class Tape:
         finally:
             self._io.release()
         if block is not None:
-            with self._lock:
+            with self._thread_turn():
                 self._release(block)
         return True
+
+    @contextmanager
+    def _thread_turn(self) -> Iterator[None]:
+        """Hold `_lock` in the thread, asking the training loop for it first."""
+        self._asking = True
+        with self._lock:
+            self._asking = False
+            yield
 
     def _seconds_left(self) -> float:
         return min(self._beat_at, self._flush_at()) - time.monotonic()
@@ -347,7 +366,7 @@ class Tape:
             return
         with self._lock:
             self._stop = True
-            self._turn.notify_all()
+            self._wake.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()
         with self._lock:
