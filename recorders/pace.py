@@ -90,5 +90,6 @@ class Pace:
         affinity = getattr(os, "sched_getaffinity", None)
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
         threaded = writer == "thread" or (writer == "auto" and cores > busy_cores)
-        n_blocks = max(2, int(buffer_bytes // block_bytes))
+        # Blocks that wait for a slow disk are behind, too: together they keep the promise of flush_bytes.
+        n_blocks = max(2, int(min(buffer_bytes, flush_bytes) // block_bytes))
         return cls(threaded, on_full, n_blocks, flush_seconds, flush_bytes, partial)

@@ -79,10 +79,11 @@ class Recorder(Seam):
         What happens when the disk is slower than the training and all buffers are full: the loop waits; states are
         left out, to be seen in ``step`` and in `n_skipped`; an error.
     buffer_bytes : int
-        Memory for buffers; two blocks (of 64 states, at most 64 MiB or one state each) are the least.
+        Memory for buffers; two blocks (of 64 states, at most 64 MiB or one state each) are the least, and no more
+        than `flush_bytes` beyond them are used.
     flush_seconds, flush_bytes : float, int
-        A state is committed at most so long after it was recorded, and at most so many bytes wait for a block to fill
-        (not for filtered files; a disk that cannot keep up may lag by `buffer_bytes`).
+        A state is committed at most so long after it was recorded, and at most so many bytes, or two blocks, wait to
+        be written (a filtered file waits for whole blocks, and a slow disk takes its time).
     writer : {"auto", "thread", "direct"}
         Who writes full blocks: a thread, or the loop itself. "auto": a thread where a core is free.
     expected_steps : int, optional

@@ -198,8 +198,10 @@ def test_an_error_of_the_writer_surfaces_in_the_loop(tmp_path, monkeypatch, writ
 
     monkeypatch.setattr(RunWriter, "write", failing)
     rec = Recorder(tmp_path / "a.h5", params, writer=writer)
+    until = time.monotonic() + 60
     with pytest.raises(RecordingError, match="No space left on device"):
-        record_often(rec, params)
+        while time.monotonic() < until:  # a loop this tight leaves the thread few gaps
+            rec.record(params, loss=1.0)
     with pytest.raises(RecordingError, match="No space left on device"):
         rec.record(params)
     rec.close()  # told already
