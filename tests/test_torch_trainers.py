@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 RANK = """
-import sys
+import os, sys, time
 from datetime import timedelta
 import numpy as np, torch, torch.distributed as dist
 from recorders.torch import Recorder
@@ -43,7 +43,12 @@ with Recorder(f"{folder}/run.h5", model, optimizer=optimizer, quiet=True) as rec
         optimizer.step()
     print(recorder.step, recorder.n_recorded, recorder.n_skipped, len(recorder.overhead) > 0, len(recorder.names))
 np.save(f"{folder}/last{rank}.npy", np.concatenate([p.detach().numpy().ravel() for p in model.parameters()]))
-dist.destroy_process_group()
+sys.stdout.flush()
+for _ in range(600):  # neither leaves while the other may still wait for its gradients
+    if all(os.path.exists(f"{folder}/last{other}.npy") for other in (0, 1)):
+        break
+    time.sleep(0.05)
+os._exit(0)  # gloo's own threads sometimes abort the interpreter on its way out, when all is done
 """
 
 
