@@ -1,0 +1,128 @@
+"""How the distance between neighbouring trajectories grows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from trajtools.results.curves import Floats, Ints, average_curves
+from trajtools.results.plain import Result
+
+if TYPE_CHECKING:
+    from trajtools.results.exponent import Exponent
+
+
+@dataclass(frozen=True, eq=False)
+class Divergence(Result):
+    """How the distance between neighbouring trajectories grows: the curves, not a number.
+
+    Attributes
+    ----------
+    method : str
+        The estimator that made it.
+    metric : str
+        Name of the distance between states.
+    average : str
+        ``"mean-log"``, ``"log-mean"`` or ``"rms"``: how the copies of one initial condition are averaged; see `curves`.
+    time : ndarray of float64, shape (K + 1,)
+        Time since the perturbation, in `time_unit`.
+    time_unit : str
+        Unit of `time`; exponents are in 1 / unit.
+    log_distance : ndarray of float64, shape (K + 1,)
+        Mean over the initial conditions of their curves, natural logarithm; NaN where no curve is left.
+    distances : ndarray of float64, shape (U, K + 1)
+        Distance of each unit (each twin to its reference), aligned at its own start; zero where it has merged with the
+        reference, NaN after the end of its record and from where a weight is not finite.
+    group : ndarray of int64, shape (U,)
+        The initial condition that the unit belongs to. Units of one group share an orbit and are not independent.
+    start : ndarray of int64, shape (U,)
+        Step at which the perturbation was introduced.
+    floor : ndarray of float64, shape (U, K + 1)
+        Distance that rounding of the stored weights alone produces; NaN where unknown.
+    scale : ndarray of float64, shape (U,)
+        Largest distance of the reference to zero on its way, the room that the twins have; NaN where unknown.
+    n_references : int
+        Number of initial conditions.
+    settings : dict
+        Every parameter as used, chosen or given.
+    warnings : tuple of str
+        What the reader should know before believing the curve.
+    """
+
+    method: str
+    metric: str
+    average: str
+    time: Floats
+    time_unit: str
+    log_distance: Floats
+    distances: Floats
+    group: Ints
+    start: Ints
+    floor: Floats
+    scale: Floats
+    n_references: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def curves(self) -> tuple[Floats, Ints, Ints]:
+        """Return the logarithmic curves that are fitted, averaged as `average` says.
+
+        Returns
+        -------
+        curves : ndarray of float64, shape (C, K + 1)
+            Natural logarithms; NaN after a curve's end. For ``"mean-log"`` one curve per unit, for the others one per
+            initial condition and start.
+        group, start : ndarray of int64, shape (C,)
+            Initial condition of each curve, and the step at which it was perturbed.
+        """
+        return average_curves(self.distances, self.group, self.start, self.average)
+
+    def fit(
+        self,
+        region: str | tuple[float, float] = "auto",
+        *,
+        null: str | None = "power-law",
+        procedure: str | None = None,
+        level: float = 0.95,
+        rng: Any = 0,
+    ) -> Exponent:
+        """Fit the exponential regime; see `trajtools.growth.fit`.
+
+        Parameters
+        ----------
+        region : "auto" or (float, float)
+            Times between which the growth is measured, in `time_unit`; ``"auto"`` chooses and says what it chose.
+        null : "power-law" or None
+            What the growth is tested against. Without a null no verdict but ``"inconclusive"`` is given.
+        procedure : None or "danovski2024"
+            None is the procedure of this toolkit; a name is a published one, with a warning about its bias.
+        level : float
+            Confidence level of the interval.
+        rng : int, numpy.random.Generator or None
+            Source of the resampling; the same seed gives the same bits.
+
+        Returns
+        -------
+        Exponent
+            The answer, in 1 / `time_unit`.
+        """
+        from trajtools.growth import fit
+
+        return fit(self, region, null=null, procedure=procedure, level=level, rng=rng)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the curves; see `trajtools.plots.divergence`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.divergence(self, ax=ax)
