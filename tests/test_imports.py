@@ -22,9 +22,9 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("errors", "_kernels"),
     ("wiring",),
-    ("parameters", "sources"),
+    ("parameters", "sources", "optimizers"),
     ("results", "trajectory"),
-    ("store", "networks", "neighbors", "fitting", "embedding", "systems", "words"),
+    ("store", "networks", "neighbors", "fitting", "embedding", "systems", "words", "random_maps"),
     ("distances", "significance", "surrogates"),
     ("growth",),
     ("estimators",),

@@ -2,5 +2,6 @@
 
 from trajtools.plots.figures import divergence, divergences
 from trajtools.plots.figures import draw_windows as windows
+from trajtools.plots.order_chaos import order_chaos
 
-__all__ = ["divergence", "divergences", "windows"]
+__all__ = ["divergence", "divergences", "order_chaos", "windows"]

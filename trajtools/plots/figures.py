@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.errors import MissingDependencyError
 from trajtools.growth.windows import Windows
+from trajtools.plots.canvas import new_figure
 from trajtools.plots.curves import fitted_line, floor_curve, null_band, orbit_curves, saturation, slopes
 from trajtools.plots.words import interval, number
 from trajtools.results import Divergence, Exponent
@@ -39,7 +39,7 @@ def divergence(growth: Divergence, exponent: Exponent | None = None, ax: Any = N
         If matplotlib is not installed.
     """
     if ax is None:
-        ax = _new_figure(7, 4.6).add_subplot()
+        ax = new_figure(7, 4.6).add_subplot()
     curves, of_twins = orbit_curves(growth), growth.method == "twins"
     thin = {"color": "0.55", "linewidth": 0.5, "alpha": 0.5}
     for row, curve in enumerate(curves):
@@ -112,7 +112,7 @@ def divergences(
     count = len(panels) + len(windows)
     columns = min(2, count)
     rows = -(-count // columns)
-    figure = _new_figure(7 * columns, 4.6 * rows)
+    figure = new_figure(7 * columns, 4.6 * rows)
     first = None
     for place, (title, growth, exponent) in enumerate(panels):
         ax = figure.add_subplot(rows, columns, place + 1, sharey=first)
@@ -148,7 +148,7 @@ def draw_windows(found: Windows, ax: Any = None) -> Any:
         If matplotlib is not installed.
     """
     if ax is None:
-        ax = _new_figure(7, 4.0).add_subplot()
+        ax = new_figure(7, 4.0).add_subplot()
     ax.axhline(0, color="0.3", linewidth=0.8)
     named: set[str] = set()
     for w, verdict in enumerate(found.verdict):
@@ -174,14 +174,3 @@ def draw_windows(found: Windows, ax: Any = None) -> Any:
     if named:
         ax.legend(fontsize="small")
     return ax
-
-
-def _new_figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as missing:
-        raise MissingDependencyError(
-            'figures need matplotlib, which is not installed: pip install "trajtools[plot]"'
-        ) from missing
-    # A Figure of its own, not pyplot: no window system, no global list of figures that grows.
-    return Figure(figsize=(width, height), layout="constrained")

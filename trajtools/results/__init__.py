@@ -5,6 +5,7 @@ from __future__ import annotations
 from trajtools.results.curves import AVERAGES, Fit, Floats, Ints, average_curves, mean_curve
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import VERDICTS, Exponent
+from trajtools.results.order_chaos import OrderChaos, TrunkStability
 from trajtools.results.plain import Result, to_plain
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "Fit",
     "Floats",
     "Ints",
+    "OrderChaos",
     "Result",
+    "TrunkStability",
     "average_curves",
     "mean_curve",
     "to_plain",
