@@ -7,7 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.surrogates import DRIFTING, STATIONARY, WORDS, matched_ends, rank_p, surrogate
+from trajtools.optimizers import Optimizer, optimizer_of
+from trajtools.surrogates import BASIN, NULLS, WORDS, fit_basin, matched_ends, rank_p, steepest, surrogate
 
 
 def record(seed, length=512, dims=3):
@@ -63,7 +64,7 @@ def test_shuffled_increments_are_the_same_steps():
 
 
 def test_same_seed_gives_the_same_bits():
-    for null in (*STATIONARY, *DRIFTING):
+    for null in NULLS:
         x = record(11, dims=1)
         one, two = (surrogate(x, null, rng=np.random.default_rng(12)) for _ in range(2))
         assert np.array_equal(one, two)
@@ -95,3 +96,93 @@ def test_what_has_no_surrogate_is_refused():
         surrogate([1.0, np.nan, 2.0, 3.0], "iaaft", rng=np.random.default_rng(0))
     with pytest.raises(DataError, match="at least 4"):
         surrogate([1.0, 2.0], "iaaft", rng=np.random.default_rng(0))
+
+
+def descent(optimizer, curvatures, length, seed, noise=0.0):
+    """Steps of gradient descent in a turned quadratic basin, written as an optimiser writes them."""
+    rng = np.random.default_rng(seed)
+    turn = np.linalg.qr(rng.standard_normal((len(curvatures), len(curvatures))))[0]
+    hessian, minimum = turn * curvatures @ turn.T, np.arange(len(curvatures))
+    x, velocity = 10 * rng.standard_normal(len(curvatures)), np.zeros(len(curvatures))
+    out = []
+    for _ in range(length):
+        out.append(x)
+        look = x + optimizer.momentum * velocity if optimizer.nesterov else x
+        velocity = optimizer.momentum * velocity - hessian @ (look - minimum)
+        x = x + velocity + noise * rng.standard_normal(len(curvatures))
+        velocity = x - out[-1]
+    return np.array(out)
+
+
+LAWS = (Optimizer(), Optimizer(0.9), Optimizer(0.9, nesterov=True))
+
+
+@pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.words)
+def test_a_basin_is_fitted_exactly_where_there_is_one(optimizer):
+    curvatures = np.array([0.05, 0.2, 0.5, 0.9]) * steepest(optimizer)
+    x = descent(optimizer, curvatures, 60, 13)
+    basin = fit_basin(x, optimizer)
+    assert_allclose(basin.rates, curvatures, rtol=1e-6)
+    assert np.abs(basin.noise).max() < 1e-9
+    assert_allclose(surrogate(x, BASIN, rng=np.random.default_rng(0), optimizer=optimizer), x, atol=1e-7)
+
+
+@pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.words)
+def test_a_noisy_basin_is_drawn_with_its_own_rates_and_spread(optimizer):
+    curvatures = np.array([0.05, 0.3, 0.8]) * steepest(optimizer)
+    x = descent(optimizer, curvatures, 4000, 14, noise=0.1)
+    basin = fit_basin(x, optimizer)
+    assert_allclose(basin.rates, curvatures, rtol=0.1)
+    made = basin.draw(np.random.default_rng(15))
+    assert made.shape == x.shape
+    assert_allclose(made[500:].std(axis=0), x[500:].std(axis=0), rtol=0.15)
+    again = fit_basin(made, optimizer)
+    assert_allclose(again.rates, basin.rates, rtol=0.1)
+    assert not np.allclose(made[500:], x[500:], atol=0.05)
+
+
+def test_a_basin_turns_with_the_states_and_never_runs_away():
+    rng = np.random.default_rng(16)
+    x = descent(Optimizer(), np.array([0.1, 0.5, 1.5]), 200, 16, noise=0.1)
+    turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    one, two = fit_basin(x), fit_basin(x @ turn)
+    assert_allclose(one.rates, two.rates, rtol=1e-9)
+    runaway = 1.1 ** np.arange(300.0)[:, None] * rng.standard_normal(4)
+    for optimizer in LAWS:
+        basin = fit_basin(runaway, optimizer)
+        assert np.all((basin.rates >= 0) & (basin.rates <= steepest(optimizer)))
+        assert np.isfinite(basin.draw(rng)).all()
+
+
+@pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.words)
+def test_the_steepest_basin_is_the_edge_of_stability(optimizer):
+    for share, grows in ((0.995, False), (1.005, True)):
+        x = descent(optimizer, np.array([share * steepest(optimizer)]), 1500, 17)[:, 0]
+        assert (np.abs(x[-100:]).max() > np.abs(x[:100]).max()) is np.bool_(grows)
+
+
+def test_a_basin_knows_no_adaptive_optimizer():
+    with pytest.raises(DataError, match=r"adamw: use 'phase-randomised'"):
+        surrogate(record(1), BASIN, rng=np.random.default_rng(0), optimizer=Optimizer(adaptive="adamw"))
+    with pytest.raises(DataError, match="between 0 and 1"):
+        fit_basin(record(1), Optimizer(momentum=1.5))
+
+
+@pytest.mark.parametrize(
+    ("hparams", "found"),
+    [
+        ({"lr": 0.1, "batch": 32}, Optimizer()),
+        ({"momentum": 0.9}, Optimizer(0.9)),
+        ({"momentum": 0}, Optimizer()),
+        ({"optimizer": {"name": "SGD", "momentum": 0.5, "nesterov": True}}, Optimizer(0.5, True)),
+        ({"optimizer": "SGD(lr=0.1, momentum=0.9, nesterov=False)"}, Optimizer(0.9)),
+        ({"optimizer": "AdamW"}, Optimizer(adaptive="adamw")),
+        ({"optimizer_class": "torch.optim.RMSprop"}, Optimizer(adaptive="rmsprop")),
+        ({"data": "a million lionfish", "nesterov": False, "bn_momentum": 0.1}, Optimizer()),
+        ({"momentum": True, "notes": None}, Optimizer()),
+    ],
+    ids=str,
+)
+def test_the_optimiser_is_read_from_hyperparameters(hparams, found):
+    assert optimizer_of(hparams) == found
+    assert found.has_buffers is (found != Optimizer())

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.optimizers import Optimizer
 from trajtools.results import Floats
 
 ROUNDS = 60  # of IAAFT at most; it stops earlier where nothing changes any more
 
 STATIONARY = ("phase-randomised", "iaaft")
 DRIFTING = ("random-walk", "shuffled-increments")
+BASIN = "quadratic-basin"
+NULLS = (*STATIONARY, *DRIFTING, BASIN)
 WORDS = {
     "phase-randomised": "a stationary linear Gaussian process with the same spectra and cross-spectra",
     "iaaft": "a stationary linear process with the same spectrum, seen through a static function "
     "(same values, shuffled)",
     "random-walk": "a random walk whose steps have the same mean and covariance",
     "shuffled-increments": "a walk with the same steps in random order",
+    BASIN: "gradient descent in a quadratic basin, whose rates are fitted to the steps and whose noise is what is left "
+    "of them, in random order",
 }
+PLAIN = Optimizer()
 
 
-def surrogate(x: ArrayLike, null: str, *, rng: np.random.Generator) -> Floats:
+def surrogate(x: ArrayLike, null: str, *, rng: np.random.Generator, optimizer: Optimizer = PLAIN) -> Floats:
     r"""Draw a record that could have come from a null.
 
     Parameters
@@ -35,9 +42,11 @@ def surrogate(x: ArrayLike, null: str, *, rng: np.random.Generator) -> Floats:
         coordinates are kept, the phases drawn (Prichard and Theiler 1994). ``"iaaft"``: amplitudes and the values
         themselves are kept, for one series (Schreiber and Schmitz 1996). ``"random-walk"``: Gaussian steps with the
         mean and covariance of the steps, from the first state. ``"shuffled-increments"``: the steps themselves in
-        random order.
+        random order. ``"quadratic-basin"``: a descent from the first state, see `Basin`.
     rng : numpy.random.Generator
         Source of the draw.
+    optimizer : Optimizer
+        Of ``"quadratic-basin"``: with momentum or without.
 
     Returns
     -------
@@ -61,13 +70,128 @@ def surrogate(x: ArrayLike, null: str, *, rng: np.random.Generator) -> Floats:
     """
     states = np.asarray(x, dtype=np.float64)
     states = states[:, None] if states.ndim == 1 else states
-    if null not in _MAKERS:
-        raise UnknownNameError(f"there is no null {null!r}; there are {', '.join(_MAKERS)}")
+    if null not in NULLS:
+        raise UnknownNameError(f"there is no null {null!r}; there are {', '.join(NULLS)}")
     if states.ndim != 2 or len(states) < 4 or not states.shape[1]:
         raise DataError(f"a surrogate takes at least 4 states (T, d) or (T,), got shape {np.shape(x)}")
     if not np.isfinite(states).all():
         raise DataError("a surrogate takes finite states; select a window without NaN and inf")
+    if null == BASIN:
+        return fit_basin(states, optimizer).draw(rng)
     return _MAKERS[null](states, rng)
+
+
+@dataclass(frozen=True, eq=False)
+class Basin:
+    r"""A descent in a quadratic basin that was fitted to a record.
+
+    Attributes
+    ----------
+    optimizer : Optimizer
+        Its law.
+    axes : ndarray of float64, shape (d, d)
+        Columns: the principal axes of the basin.
+    rates : ndarray of float64, shape (d,)
+        :math:`\eta h` along each, between 0 (flat) and the largest that the optimiser is stable at.
+    drift : ndarray of float64, shape (d,)
+        Mean of the part of the steps that momentum does not explain, along the axes.
+    middle : ndarray of float64, shape (d,)
+        Mean of the states that the gradients belong to, along the axes.
+    start : ndarray of float64, shape (2, d)
+        First two states, along the axes.
+    noise : ndarray of float64, shape (T - 2, d) or (T - 1, d)
+        What the basin leaves of the steps, along the axes.
+
+    Notes
+    -----
+    .. math:: x_{t+1} - x_t = \mu (x_t - x_{t-1}) - \eta H (x_t + \nu (x_t - x_{t-1}) - x^*) + \xi_t
+
+    with the momentum :math:`\mu` of the optimiser and :math:`\nu = \mu` for Nesterov's, else 0. :math:`\eta H` is
+    the symmetric matrix of least squares, its eigenvalues brought into the stable range: a basin. A record of this law
+    is as predictable as its noise lets it be, and two records with the same noise come together.
+    """
+
+    optimizer: Optimizer
+    axes: Floats
+    rates: Floats
+    drift: Floats
+    middle: Floats
+    start: Floats
+    noise: Floats
+
+    def draw(self, rng: np.random.Generator) -> Floats:
+        """Return a record (T, d) that starts as the fitted one did, with the noise in random order."""
+        mu, nu = self.optimizer.momentum, self.optimizer.momentum * self.optimizer.nesterov
+        given = 2 if mu else 1
+        noise = self.drift + rng.permutation(self.noise, axis=0)
+        out = np.empty((given + len(noise), len(self.rates)))
+        out[:given] = self.start[:given]
+        step = self.start[1] - self.start[0] if mu else np.zeros(len(self.rates))
+        for t in range(given, len(out)):
+            step = mu * step - self.rates * (out[t - 1] + nu * step - self.middle) + noise[t - given]
+            out[t] = out[t - 1] + step
+        return np.asarray(out @ self.axes.T)
+
+
+def fit_basin(states: Floats, optimizer: Optimizer = PLAIN) -> Basin:
+    """Fit a descent in a quadratic basin to the steps of a record.
+
+    Parameters
+    ----------
+    states : ndarray of float64, shape (T, d)
+        The record, finite, T at least 4.
+    optimizer : Optimizer
+        Its law; with what momentum is known, the rates are fitted.
+
+    Returns
+    -------
+    Basin
+
+    Raises
+    ------
+    DataError
+        If the optimiser is adaptive: its steps are no linear function of the weights in any basin.
+    """
+    if optimizer.adaptive:
+        raise DataError(
+            f"null {BASIN!r} knows gradient descent, with and without momentum; this run was trained with "
+            f"{optimizer.adaptive}: use 'phase-randomised' or 'random-walk'"
+        )
+    mu, nu = optimizer.momentum, optimizer.momentum * optimizer.nesterov
+    if not 0 <= mu < 1:
+        raise DataError(f"null {BASIN!r}: a basin holds momentum between 0 and 1, got {mu:g}")
+    steps = np.diff(states, axis=0)
+    here, pull = states[:-1], steps
+    if mu:
+        here, pull = states[1:-1] + nu * steps[:-1], steps[1:] - mu * steps[:-1]
+    middle, drift = here.mean(axis=0), pull.mean(axis=0)
+    x, y = here - middle, pull - drift
+    variance, axes = np.linalg.eigh(x.T @ x)
+    both = axes.T @ (x.T @ y) @ axes
+    size = variance[:, None] + variance[None, :]
+    known = size > 1e-13 * max(float(variance[-1]), 1e-300)
+    law = axes @ np.where(known, (both + both.T) / np.where(known, size, 1.0), 0.0) @ axes.T
+    rates, axes = np.linalg.eigh(-law)
+    rates = np.clip(rates, 0.0, steepest(optimizer))
+    noise = y @ axes + (x @ axes) * rates
+    return Basin(optimizer, axes, rates, drift @ axes, middle @ axes, states[:2] @ axes, noise)
+
+
+def steepest(optimizer: Optimizer) -> float:
+    r"""Largest curvature times learning rate at which an optimiser is stable.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Gradient descent, with momentum or without.
+
+    Returns
+    -------
+    float
+        2; with momentum :math:`2 (1 + \mu)`; with Nesterov's :math:`2 (1 + \mu) / (1 + 2 \mu)`.
+    """
+    mu = optimizer.momentum
+    return 2 * (1 + mu) / (1 + 2 * mu) if optimizer.nesterov else 2 * (1 + mu)
 
 
 def _phase_randomised(states: Floats, rng: np.random.Generator) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from trajtools.embedding import embed
 from trajtools.errors import DataError
+from trajtools.optimizers import Optimizer
 from trajtools.results import Floats, Ints
-from trajtools.surrogates import WORDS, matched_ends, rank_p, surrogate
+from trajtools.surrogates import BASIN, PLAIN, STATIONARY, WORDS, fit_basin, matched_ends, rank_p, surrogate
 
 MOST_STATES = 3000  # that are compared with surrogates
 REFERENCES = 500
@@ -47,6 +49,7 @@ def against_surrogates(
     count: int,
     drifting: bool,
     rng: np.random.Generator,
+    optimizer: Optimizer = PLAIN,
 ) -> Tested:
     """Compare how long neighbours stay close with what surrogates do.
 
@@ -66,6 +69,8 @@ def against_surrogates(
         Whether the record was found not to be stationary.
     rng : numpy.random.Generator
         Source of draws.
+    optimizer : Optimizer
+        Of the training, for ``"quadratic-basin"``.
 
     Returns
     -------
@@ -87,10 +92,11 @@ def against_surrogates(
         )  # fmt: skip
     if len(part) < 64:
         return Tested(settings={"tested_states": len(part)})
-    if name in ("phase-randomised", "iaaft"):
+    if name in STATIONARY:
         part = part[matched_ends(part)]
+    draw, words, fitted = _source(part, name, optimizer)
     lags, curve = _separation(part, embedding, theiler, horizon)
-    curves = [_separation(surrogate(part, name, rng=rng), embedding, theiler, horizon)[1] for _ in range(count)]
+    curves = [_separation(draw(rng), embedding, theiler, horizon)[1] for _ in range(count)]
     value, drawn = _closeness(curve), np.array([_closeness(one) for one in curves])
     settings = {
         "tested_states": len(part),
@@ -99,8 +105,20 @@ def against_surrogates(
         "statistic_value": value,
         "statistic_of_surrogates": np.quantile(drawn, [0, 0.05, 0.5, 0.95, 1]) if np.isfinite(drawn).all() else drawn,
         "null_band": _band(lags, curve, np.array(curves)),
+        **fitted,
     }
-    return Tested(rank_p(value, drawn), name, WORDS[name], settings)
+    return Tested(rank_p(value, drawn), name, words, settings)
+
+
+def _source(
+    part: Floats, null: str, optimizer: Optimizer
+) -> tuple[Callable[[np.random.Generator], Floats], str, dict[str, Any]]:
+    """What draws a record, the null in words, and what of it was fitted."""
+    if null != BASIN:
+        return lambda rng: surrogate(part, null, rng=rng), WORDS[null], {}
+    basin = fit_basin(part, optimizer)  # once, for all surrogates
+    fitted = {"basin_rates": basin.rates, "basin_momentum": optimizer.momentum, "basin_nesterov": optimizer.nesterov}
+    return basin.draw, WORDS[null].replace("gradient descent", optimizer.words), fitted
 
 
 def _longest_finite(series: Floats) -> Floats:

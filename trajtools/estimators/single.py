@@ -12,8 +12,10 @@ from trajtools.errors import DataError
 from trajtools.estimators.nulls import Tested, against_surrogates
 from trajtools.growth.applicability import TWINS, Probe, objections, probe
 from trajtools.growth.recurrent import BOUNDED, NO_NULL
+from trajtools.optimizers import Optimizer
 from trajtools.results import Divergence, Exponent, Floats
 from trajtools.significance import DECISION
+from trajtools.surrogates import PLAIN
 
 METHODS = ("rosenstein", "kantz", "wolf", "hybrid")
 PROJECTED = 32  # dimensions that checks and nulls use of states with more than twice as many
@@ -53,6 +55,8 @@ class Asked:
         Confidence level.
     rng : int, numpy.random.Generator or None
         Source of draws.
+    optimizer : Optimizer
+        Of the training, for the null of a quadratic basin.
     """
 
     method: str
@@ -69,6 +73,7 @@ class Asked:
     surrogates: int = 99
     level: float = 0.95
     rng: Any = 0
+    optimizer: Optimizer = PLAIN
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +149,7 @@ def answer(x: Any, asked: Asked, *, clock: tuple[float, str], doubts: tuple[str,
             count=asked.surrogates,
             drifting=any("stationary" in word or "drifts" in word for word in against),
             rng=np.random.default_rng(asked.rng),
+            optimizer=asked.optimizer,
         )
     if reasons[-1:] == (NO_NULL,):
         verdict, reasons = _judge(found, seen, tested, asked)
