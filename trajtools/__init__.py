@@ -45,6 +45,7 @@ _HOME = {
     "estimate_delay": "embedding",
     "estimate_dimension": "embedding",
     "theiler_window": "embedding",
+    "Distances": "results",
     "Divergence": "results",
     "Exponent": "results",
     "TrajtoolsError": "errors",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trajtools.distances.metrics import METRICS, Metric, MetricLike, find_metric, floor, register_metric
+from trajtools.distances.metrics import METRICS, Metric, MetricLike, bind_metric, find_metric, floor, register_metric
 from trajtools.distances.paths import between
 
-__all__ = ["METRICS", "Metric", "MetricLike", "between", "find_metric", "floor", "register_metric"]
+__all__ = ["METRICS", "Metric", "MetricLike", "between", "bind_metric", "find_metric", "floor", "register_metric"]

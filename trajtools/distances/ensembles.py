@@ -168,10 +168,11 @@ def _block(
     for start in range(0, size, columns):
         block = kernel_ready(ensemble.states(rows, members.tolist(), slice(start, min(start + columns, size))))
         zero = np.zeros((block.shape[0], 1, block.shape[2]), dtype=block.dtype)
+        shown = metric.described(block)
         parts = [
-            metric.pairs(block, block, left, right),
+            metric.pairs(shown, shown, left, right),
             block_floor(block[:, centre], metric, dtype, size),
-            metric.pairs(block, zero, centre, origin),
+            metric.pairs(shown, metric.described(zero), centre, origin),
         ]
         if found and metric.merge is not None:
             parts = [metric.merge(old, new) for old, new in zip(found, parts, strict=True)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import entry_points
 from math import sqrt
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.parameters import NodeSet, Parameter
 
 Floats = NDArray[np.float64]
 RowMetric = Callable[[Any, Any], Any]
@@ -23,9 +24,12 @@ ENTRY_POINTS = "trajtools.metrics"
 _FORMATS = {"float16": (10, -14), "bfloat16": (7, -126), "float32": (23, -126), "float64": (52, -1022)}
 
 
+KINDS = ("metric", "pseudo-metric", "divergence", "unstated")
+
+
 @dataclass(frozen=True)
 class Metric:
-    """A distance between two states.
+    """A distance between two states, and what it says of itself.
 
     Attributes
     ----------
@@ -35,7 +39,7 @@ class Metric:
         One line for people.
     pairs : callable
         ``pairs(a, b, left, right)`` with states a (t, m, p) and b (t, n, p) gives the distances (t, k) of
-        ``a[:, left[k]]`` and ``b[:, right[k]]``, over the p entries it is shown.
+        ``a[:, left[k]]`` and ``b[:, right[k]]``, over the p entries it is shown. With `features`, a and b hold those.
     merge : callable or None
         Puts the distances over two disjoint sets of entries together; None: the metric needs all entries at once.
     finish : callable or None
@@ -43,6 +47,22 @@ class Metric:
     rounding : callable or None
         ``rounding(sums, P)``: the distance that rounding alone produces, from the sum, the root of the sum of squares
         and the maximum of the spacings of the weights; None: unknown.
+    kind : str
+        ``"metric"``: zero for equal states only, symmetric, obeys the triangle inequality; ``"pseudo-metric"``: may be
+        zero for states that differ; ``"divergence"``: zero on itself, the triangle inequality is not claimed;
+        ``"unstated"``: nothing is claimed (a function that was given).
+    symmetric : bool or None
+        Whether d(a, b) = d(b, a); None: not said, then no one may count on it.
+    invariant_to : tuple of str
+        What may be done to a state (or to both) without any change of the distance.
+    cost : str
+        Operations for one pair of states of P weights, N nodes.
+    features : callable or None
+        ``features(states)`` with states (n, P) gives float64 (n, F): what is computed once for each state. `pairs` then
+        compares features, and `merge` must be None.
+    bind : callable or None
+        ``bind(parameters, nodes)`` gives the metric for networks with this table of parameters and these node sets.
+        Such a metric needs the wiring; its own `pairs` is never called. See `bind_metric`.
     """
 
     name: str
@@ -51,6 +71,31 @@ class Metric:
     merge: Callable[[Any, Any], Any] | None = None
     finish: Callable[[Any, int], Any] | None = None
     rounding: Callable[[Any, int], Any] | None = None
+    kind: str = "unstated"
+    symmetric: bool | None = None
+    invariant_to: tuple[str, ...] = ()
+    cost: str = ""
+    features: Callable[[Any], Any] | None = None
+    bind: Callable[[Sequence[Parameter], Sequence[NodeSet]], Metric] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise DataError(f"metric {self.name!r} is of kind {self.kind!r}; there are {', '.join(KINDS)}")
+        if self.features is not None and self.merge is not None:
+            raise DataError(f"metric {self.name!r} has features, which need whole states, and merges parts of states")
+
+    @property
+    def obeys_triangle(self) -> bool:
+        """Whether the triangle inequality is claimed."""
+        return self.kind in ("metric", "pseudo-metric")
+
+    def described(self, states: Any) -> Any:
+        """Return what `pairs` compares of a block (t, m, P): the features of its states (t, m, F), or the block."""
+        if self.features is None:
+            return states
+        count, members, size = states.shape
+        found = np.asarray(self.features(states.reshape(count * members, size)), dtype=np.float64)
+        return np.ascontiguousarray(found.reshape(count, members, -1))
 
 
 MetricLike = str | RowMetric | Metric
@@ -70,6 +115,12 @@ def _compiled(name: str) -> Callable[..., Any]:
 
 # Rounding moves a weight by up to half a spacing u, evenly: the difference of two rounded weights has the mean absolute
 # value u / 3 and the mean square u^2 / 6.
+_NORM: dict[str, Any] = {
+    "kind": "metric",
+    "symmetric": True,
+    "invariant_to": ("a shift of both states", "one permutation of the entries of both"),
+    "cost": "P",
+}
 _OURS = (
     Metric(
         "l1",
@@ -78,6 +129,7 @@ _OURS = (
         np.add,
         None,
         lambda sums, size: sums[0] / 3,
+        **_NORM,
     ),
     Metric(
         "l2",
@@ -86,9 +138,16 @@ _OURS = (
         np.hypot,
         None,
         lambda sums, size: sums[1] / sqrt(6),
+        **_NORM,
     ),
     Metric(
-        "linf", "largest absolute difference", _compiled("pairs_linf"), np.maximum, None, lambda sums, size: sums[2]
+        "linf",
+        "largest absolute difference",
+        _compiled("pairs_linf"),
+        np.maximum,
+        None,
+        lambda sums, size: sums[2],
+        **_NORM,
     ),
     Metric(
         "rms",
@@ -97,6 +156,7 @@ _OURS = (
         np.hypot,
         lambda distance, size: distance / sqrt(size),
         lambda sums, size: sums[1] / sqrt(6 * size),
+        **_NORM,
     ),
 )
 
@@ -216,6 +276,40 @@ def find_metric(metric: MetricLike) -> Metric:
     raise UnknownNameError(
         f"there is no metric {metric!r}; there are {', '.join(METRICS)}, and `register_metric` adds one"
     )
+
+
+def bind_metric(metric: Metric, *sources: Any) -> Metric:
+    """Return the metric for the networks of these trajectories; one that needs no wiring comes back as it is.
+
+    Parameters
+    ----------
+    metric : Metric
+        From `find_metric`.
+    *sources : object
+        Trajectories or runs that will be compared; those with `.parameters` and `.nodes` say what connects what.
+
+    Returns
+    -------
+    Metric
+        Ready to be asked for distances.
+
+    Raises
+    ------
+    DataError
+        If the metric needs the wiring and none of the sources knows it, or two of them differ in it.
+    """
+    if metric.bind is None:
+        return metric
+    tables = [(tuple(x.parameters), tuple(x.nodes)) for x in sources if getattr(x, "parameters", ())]
+    if not tables:
+        raise DataError(
+            f"metric {metric.name!r} compares networks and needs to know what connects what; an array does not say it. "
+            "Give a Trajectory with parameters and nodes (from a run, or Trajectory.from_array(x, parameters=, nodes=))"
+        )
+    if any(table != tables[0] for table in tables):
+        raise DataError(f"metric {metric.name!r}: the trajectories are networks of different wiring")
+    bound = metric.bind(*tables[0])
+    return replace(bound, name=metric.name, bind=None)
 
 
 def floor(states: Any, metric: MetricLike = "l1", *, dtype: Any = None) -> Floats:

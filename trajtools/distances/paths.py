@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.metrics import Metric, MetricLike, find_metric, kernel_ready
+from trajtools.distances.metrics import Metric, MetricLike, bind_metric, find_metric, kernel_ready
 from trajtools.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -33,7 +33,7 @@ def between(a: Any, b: Any, *, metric: MetricLike = "l1") -> Floats:
     Raises
     ------
     DataError
-        If lengths, numbers of weights or steps differ.
+        If lengths, numbers of weights or steps differ, or the metric needs the wiring of a network and nothing says it.
     UnknownNameError
         If there is no such metric.
 
@@ -44,9 +44,9 @@ def between(a: Any, b: Any, *, metric: MetricLike = "l1") -> Floats:
     >>> tt.between(np.zeros((3, 2)), np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]))
     array([1., 2., 3.])
     """
-    chosen = find_metric(metric)
     left, right = as_states(a, "a"), as_states(b, "b")
     check_alike(left, right)
+    chosen = bind_metric(find_metric(metric), left, right)
     size = left.shape[1]
     rows = max(1, BLOCK_BYTES // (2 * 8 * max(size, 1)))
     out = np.empty(len(left))
@@ -61,7 +61,7 @@ def between(a: Any, b: Any, *, metric: MetricLike = "l1") -> Floats:
 def pairs(metric: Metric, a: Any, b: Any, left: NDArray[np.int64], right: NDArray[np.int64]) -> Floats:
     """Return the finished distances (t, k) of members ``left[k]`` of a (t, m, P) and ``right[k]`` of b (t, n, P)."""
     a, b = common(a, b)
-    distance = metric.pairs(a, b, left, right)
+    distance = metric.pairs(metric.described(a), metric.described(b), left, right)
     if metric.finish is not None:
         distance = metric.finish(distance, a.shape[2])
     return np.asarray(distance, dtype=np.float64)

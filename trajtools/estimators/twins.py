@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances import MetricLike, find_metric
+from trajtools.distances import MetricLike, bind_metric, find_metric
 from trajtools.distances.ensembles import to_references
 from trajtools.distances.paths import as_states, check_alike, common, rows_of
 from trajtools.errors import DataError, SelectionError, UnknownNameError
@@ -209,8 +209,9 @@ def _measure(source: Any, metric: Any, window: tuple[int, int] | None, offset: i
     dtypes = [str(member.dtype) for member in members]
     dtype = next((narrow for narrow in ("float16", "float32") if narrow in dtypes), dtypes[0])
     index = np.arange(1, len(members))
+    bound = bind_metric(metric, *members)
     found = to_references(
-        ensemble, index, np.zeros_like(index), metric, rows=rows, dtype=dtype, size=members[0].shape[1]
+        ensemble, index, np.zeros_like(index), bound, rows=rows, dtype=dtype, size=members[0].shape[1]
     )
     count = len(index)
     return _Measured(
@@ -262,7 +263,8 @@ def _measure_run(run: Any, metric: Any, window: tuple[int, int] | None) -> _Meas
         "noise": sorted({member.noise for member in members}),
     }
     if run.stored == "weights":
-        found = to_references(run, twin, of, metric, rows=rows, dtype=str(run.logical_dtype), size=run.n_parameters)
+        bound = bind_metric(metric, run)
+        found = to_references(run, twin, of, bound, rows=rows, dtype=str(run.logical_dtype), size=run.n_parameters)
         place = np.searchsorted(found.references, of)
         distance, floor, scale = found.distance, found.floor[:, place], found.scale[place]
     else:

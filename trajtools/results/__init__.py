@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trajtools.results.curves import AVERAGES, Fit, Floats, Ints, average_curves, mean_curve
+from trajtools.results.distances import Distances
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import VERDICTS, Exponent
 from trajtools.results.order_chaos import OrderChaos, TrunkStability
@@ -11,6 +12,7 @@ from trajtools.results.plain import Result, to_plain
 __all__ = [
     "AVERAGES",
     "VERDICTS",
+    "Distances",
     "Divergence",
     "Exponent",
     "Fit",
