@@ -128,3 +128,55 @@ def capped_kantz(x, radii, *, theiler, horizon, cap, order, metric="l2"):
                 sums[b] += np.log(total / size)
                 counts[b] += 1
     return sums / counts[:, None]
+
+
+def across(a, b, u, v):
+    """Length of what is left of b - a when its part along the mean of two directions is taken out."""
+    step = [float(q) - float(p) for p, q in zip(a, b, strict=True)]
+    both = [float(p) + float(q) for p, q in zip(u, v, strict=True)]
+    size = math.sqrt(sum(w * w for w in both))
+    if size < 1e-7:
+        return math.sqrt(sum(s * s for s in step))
+    part = sum(s * w for s, w in zip(step, both, strict=True)) / size
+    return math.sqrt(sum((s - part * w / size) ** 2 for s, w in zip(step, both, strict=True)))
+
+
+def motion(x):
+    """Unit vectors from a state's finite neighbours in time; zero where there are none."""
+    found = []
+    for t in range(len(x)):
+        if not np.all(np.isfinite(x[t])):
+            found.append([math.nan] * x.shape[1])
+            continue
+        before = x[t] - x[t - 1] if t > 0 and np.all(np.isfinite(x[t - 1])) else None
+        after = x[t + 1] - x[t] if t + 1 < len(x) and np.all(np.isfinite(x[t + 1])) else None
+        known = [step for step in (before, after) if step is not None]
+        total = np.sum(known, axis=0) if known else np.zeros(x.shape[1])
+        size = math.sqrt(float(np.sum(total**2)))
+        found.append(list(total / size) if size > 0 else [0.0] * x.shape[1])
+    return np.array(found)
+
+
+def rosenstein_across(x, k, theiler, horizon, stride):
+    """`rosenstein` with distances across the motion, of every so many reference states."""
+    lists, _ = nearest(x, k, theiler, horizon)
+    ways = motion(x)
+    logs = [[] for _ in range(horizon + 1)]
+    for i in range(0, len(x), stride):
+        for _, j in lists[i]:
+            for step in range(horizon + 1):
+                d = across(x[i + step], x[j + step], ways[i + step], ways[j + step])
+                if d > 1e-7:
+                    logs[step].append(math.log(d))
+    return np.array([math.fsum(v) / len(v) if v else math.nan for v in logs]), [len(v) for v in logs]
+
+
+def kantz_across(x, radius, theiler, horizon, stride):
+    """`kantz` (mean of the distances) with distances across the motion, of every so many reference states."""
+    usable, ways, curves = followable(x, horizon), motion(x), []
+    for i in range(0, len(x), stride):
+        ball = [j for j in range(len(x)) if allowed(i, j, usable, theiler) and 0 < distance(x[i], x[j]) <= radius]
+        if usable[i] and ball:
+            rows = [[across(x[i + s], x[j + s], ways[i + s], ways[j + s]) for s in range(horizon + 1)] for j in ball]
+            curves.append(np.log(np.mean(rows, axis=0)))
+    return np.mean(curves, axis=0), len(curves)

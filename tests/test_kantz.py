@@ -276,3 +276,15 @@ def test_an_empty_ball_says_what_to_do():
 def test_an_unknown_average_is_refused_with_those_that_are():
     with pytest.raises(UnknownNameError, match="mean-log, log-mean, rms"):
         kantz(walk(), theiler=1, horizon=2, average="median")
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_balls_across_the_motion_equal_their_slow_twin(stride):
+    x = walk(90, 3, seed=6)
+    x[50] = np.nan
+    curve = kantz(x, neighbors=WithinRadius(3.0), theiler=5, horizon=9, across=True, stride=stride)
+    expected, references = naive.kantz_across(x, 3.0, 5, 9, stride)
+    assert_allclose(curve.log_distance, expected, rtol=1e-11, atol=1e-12)
+    assert curve.n_references == references
+    with pytest.raises(DataError, match="caligiuri2023"):
+        kantz(x, theiler=0, horizon=9, procedure="caligiuri2023", across=True)

@@ -197,3 +197,46 @@ def test_one_state_of_many_weights_is_enough_for_a_row():
 def test_bad_dt_is_refused():
     with pytest.raises(DataError, match="dt=0"):
         rosenstein(walk(50), theiler=1, horizon=2, dt=0)
+
+
+# -- across the motion -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("d", "k", "horizon", "stride"), [(2, 1, 9, 1), (3, 3, 12, 2), (5, 2, 20, 3)])
+def test_the_curve_across_the_motion_equals_its_slow_twin(d, k, horizon, stride):
+    x = walk(90, d, seed=3)
+    x[40] = np.nan
+    curve = rosenstein(x, neighbors=NearestK(k), theiler=6, horizon=horizon, across=True, stride=stride)
+    expected, terms = naive.rosenstein_across(x, k, 6, horizon, stride)
+    assert_allclose(curve.log_distance, expected, rtol=1e-11, atol=1e-12)
+    assert_array_equal(curve.settings["terms"], terms)
+    assert curve.settings["across"] is True
+    assert curve.settings["stride"] == stride
+
+
+def test_a_shift_in_time_is_no_distance_across_the_motion():
+    # The turns of a helix are 2 pi c apart; its samples meet with a shift of 0.017, which the plain distance counts.
+    t, c = 0.1 * np.arange(1500), 1e-3
+    helix = np.stack([np.cos(t), np.sin(t), c * t], axis=1)
+    options = {"theiler": 20, "horizon": 30}
+    plain, across = (rosenstein(helix, **options, across=each) for each in (False, True))
+    assert_allclose(np.exp(across.log_distance), 2 * np.pi * c, rtol=1e-3)
+    assert np.all(np.exp(plain.log_distance) > 2 * 2 * np.pi * c)
+
+
+def test_distances_across_the_motion_do_not_change_under_rotation():
+    x = walk(300, 3, seed=4)
+    turn = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))[0]
+    one, two = (rosenstein(each, theiler=5, horizon=12, across=True) for each in (x, x @ turn))
+    assert_allclose(two.log_distance, one.log_distance, rtol=1e-9)
+
+
+def test_what_has_no_direction_is_refused():
+    with pytest.raises(DataError, match="two dimensions"):
+        rosenstein(walk(60, 1), theiler=2, horizon=3, across=True)
+    with pytest.raises(DataError, match="'l1'"):
+        rosenstein(walk(60, 2), metric="l1", theiler=2, horizon=3, across=True)
+    with pytest.raises(DataError, match="precomputed"):
+        rosenstein(naive.distances(walk(60, 2)), metric="precomputed", theiler=2, horizon=3, across=True)
+    with pytest.raises(DataError, match="stride=0"):
+        rosenstein(walk(60, 2), theiler=2, horizon=3, stride=0)

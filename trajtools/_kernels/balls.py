@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trajtools._kernels._jit import kernel
-from trajtools._kernels.buckets import BUCKET, L2, STACK
+from trajtools._kernels.buckets import ACROSS, BUCKET, L2, STACK
 from trajtools._kernels.divergence import LN2, TERMS, follow, multiply, renormalise
 from trajtools._kernels.neighbors import ball
 
@@ -67,7 +67,11 @@ class Rows(NamedTuple):
 
 
 class Balls(NamedTuple):
-    """What is asked: radii or ready lists of neighbours, and how to average over them."""
+    """What is asked: radii or ready lists of neighbours, and how to average over them.
+
+    `across`: distances across the motion, whose directions stand below the states in `lags`. `stride`: only every so
+    many states are references.
+    """
 
     lists: np.ndarray
     limits: np.ndarray
@@ -77,6 +81,8 @@ class Balls(NamedTuple):
     average: int
     cap: int
     least: int
+    across: bool
+    stride: int
 
 
 @kernel(_nrt=False)
@@ -150,6 +156,7 @@ def sum_rings(
 ) -> Any:
     """Follow the neighbours of one state and sum over each ring; the number that could not be followed."""
     metric = index.metric
+    followed_by = ACROSS if balls.across else metric
     width = gaps.shape[0]
     rings.totals[:] = 1.0 if balls.average == MEAN_LOG else 0.0
     rings.powers[:] = 0
@@ -161,7 +168,7 @@ def sum_rings(
         if b < 0:
             continue
         followed += 1
-        if not follow(gaps, time, rings.near[m], balls.lags, index.matrix, metric, width, balls.horizon):
+        if not follow(gaps, split, time, rings.near[m], balls.lags, index.matrix, followed_by, width, balls.horizon):
             missing += 1
             rings.sizes[b] -= 1
             rings.taken[b] -= 1
@@ -287,7 +294,7 @@ def _kantz_block(
     missing = 0
     references = 0
     for i in range(first, last):
-        if not index.usable[i]:
+        if not index.usable[i] or i % balls.stride:
             continue
         n, repeats[i] = gather(index, balls, rings, i, bucket, stack)
         ration(rings, balls.cap, n)

@@ -19,7 +19,7 @@ from trajtools._kernels._jit import kernel
 
 BUCKET = 8
 # L2_SCALED is L2 for numbers whose squares would overflow or vanish; its gaps are distances, not squares.
-L1, L2, LINF, L2_SCALED, PRECOMPUTED = 1, 2, 3, 4, 5
+L1, L2, LINF, L2_SCALED, PRECOMPUTED, ACROSS = 1, 2, 3, 4, 5, 6
 BRUTE, SWEEP, TREE, MATRIX = 0, 1, 2, 3
 # Larger than every gap between finite points, smaller than the gap to an empty lane.
 FAR = 1.7976931348623157e308

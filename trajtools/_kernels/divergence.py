@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trajtools._kernels._jit import kernel
-from trajtools._kernels.buckets import L1, L2, L2_SCALED, PRECOMPUTED
+from trajtools._kernels.buckets import ACROSS, L1, L2, L2_SCALED, PRECOMPUTED
 
 _MANTISSA = np.int64(0x000FFFFFFFFFFFFF)
 _ONE = np.int64(0x3FF0000000000000)
@@ -26,6 +26,8 @@ _BIAS = np.int64(1023)
 # Mantissas are below 2, so this many can be multiplied before the product must be split again.
 TERMS = 900
 LN2 = 0.6931471805599453
+# What is left of a squared distance across the motion below this part of it is rounding, and counts as zero.
+ROUNDING = 1e-14
 
 
 @kernel(_nrt=False)
@@ -40,9 +42,40 @@ def _lengthen(gaps: Any, i: Any, j: Any, lags: Any) -> Any:
             gaps[k] *= np.sqrt(total)
 
 
+@kernel(_nrt=False)
+def _follow_across(gaps: Any, along: Any, i: Any, j: Any, lags: Any, width: Any) -> Any:
+    """Squared gaps across the mean motion of i and j: `lags` holds the states, and below them their directions.
+
+    The mean of the two directions is that of the chord between two points of one orbit, to the second order.
+    """
+    half = lags.shape[0] // 2
+    for k in range(width):
+        gaps[k] = 0.0
+        along[k] = 0.0
+    for c in range(half):
+        a, u = lags[c, i : i + width], lags[half + c, i : i + width]
+        b, v = lags[c, j : j + width], lags[half + c, j : j + width]
+        for k in range(width):
+            step = a[k] - b[k]
+            gaps[k] += step * step
+            along[k] += step * (u[k] + v[k])
+    for k in range(width):
+        along[k] *= along[k]
+    for k in range(width):
+        size = 0.0
+        for c in range(half, 2 * half):
+            both = lags[c, i + k] + lags[c, j + k]
+            size += both * both
+        rest = gaps[k] - along[k] / size if size > ROUNDING else gaps[k]
+        gaps[k] = rest if rest > ROUNDING * gaps[k] else 0.0
+
+
 @kernel(_nrt=False, forceinline=True)
-def follow(gaps: Any, i: Any, j: Any, lags: Any, matrix: Any, metric: Any, width: Any, horizon: Any) -> Any:
+def follow(gaps: Any, along: Any, i: Any, j: Any, lags: Any, matrix: Any, metric: Any, width: Any, horizon: Any) -> Any:
     """Gaps of the pair (i, j) after 0 .. horizon steps; False where a given distance is missing."""
+    if metric == ACROSS:
+        _follow_across(gaps, along, i, j, lags, width)
+        return True
     if metric == PRECOMPUTED:
         whole = True
         for k in range(horizon + 1):
@@ -133,7 +166,7 @@ def _multiply_pairs(
             j = found[i, at]
             if j < 0:
                 break
-            if not follow(product.gaps, i, j, lags, matrix, metric, product.gaps.shape[0], horizon):
+            if not follow(product.gaps, product.split, i, j, lags, matrix, metric, product.gaps.shape[0], horizon):
                 missing += 1
                 continue
             multiply(product.mantissa, product.exponent, product.zeros, product.bits, product.split_bits, product.split)
@@ -158,7 +191,7 @@ def rosenstein_rows(
     missing: Any,
 ) -> Any:
     """Fill one row per block of references: sums of logs, counts, pairs left out because a distance is missing."""
-    half = 0.5 if metric == L2 else 1.0
+    half = 0.5 if metric in (L2, ACROSS) else 1.0
     horizon = logs.shape[1] - 1
     for block in range(first, last):
         product = make_product(width)

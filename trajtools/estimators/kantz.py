@@ -10,6 +10,7 @@ from trajtools.errors import DataError, UnknownNameError
 from trajtools.estimators.caligiuri import caligiuri_kantz
 from trajtools.neighbors.curves import as_divergence, block_edges, check_average, padded, sampling
 from trajtools.neighbors.graphs import GRAPH_L1, check_nodes, on_graphs
+from trajtools.neighbors.motion import thinned, with_directions
 from trajtools.neighbors.radii import absolute_radii
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import build, count_left_out, nearest
@@ -28,6 +29,8 @@ def kantz(
     dt: float | None = None,
     average: str = "log-mean",
     nodes: int | None = None,
+    across: bool = False,
+    stride: int = 1,
     procedure: str | None = None,
     points: int | None = None,
 ) -> Divergence:
@@ -57,6 +60,11 @@ def kantz(
         (TISEAN's lyap_k).
     nodes : int or None
         Number of nodes N for ``"graph-l1"`` of rows of links (T, E); a Trajectory of a network and matrices know it.
+    across : bool
+        Measure distances across the motion: the part of a separation along the velocity of the reference state is left
+        out, but not in the search. In a flow that part does not grow, yet is mixed into the growing one by shear.
+    stride : int, in samples
+        Only every so many states are references; all are neighbours. For states that were interpolated.
     procedure : None or "caligiuri2023"
         None is the procedure described here. ``"caligiuri2023"`` is that of [2]_ for networks, exactly, with its bias:
         blocks of `horizon` states, each with the later states within the radius; see `trajtools.estimators.caligiuri`.
@@ -112,27 +120,33 @@ def kantz(
     code = check_average(average)
     clock = sampling(x, dt)
     options: dict[str, Any] = {"theiler": theiler, "horizon": horizon}
+    motion: dict[str, Any] = {"across": across, "stride": stride}
     if procedure is not None:
         if procedure != "caligiuri2023":
             raise UnknownNameError(f"kantz has no procedure {procedure!r}; there are None (ours) and caligiuri2023")
+        if across or stride != 1:
+            raise DataError("procedure 'caligiuri2023' knows neither across nor stride; leave them out")
         published: dict[str, Any] = {"metric": metric, "nodes": nodes, "points": points, "clock": clock, **options}
         return caligiuri_kantz(x, neighbors=neighbors, **published)
     if points is not None:
         raise DataError("points belongs to procedure='caligiuri2023'; this one fits nothing, see Divergence.fit")
     if metric == GRAPH_L1:
-        return on_graphs(kantz, x, nodes=nodes, neighbors=neighbors, dt=dt, average=average, **options)
+        return on_graphs(kantz, x, nodes=nodes, neighbors=neighbors, dt=dt, average=average, **options | motion)
     check_nodes(nodes, metric)
     rule = neighbors or WithinRadius()
-    states = compact(prepare(x, metric=metric, theiler=theiler, horizon=horizon))
+    states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
+    states = states if across else compact(states)
     if average == "rms" and is_scaled(states):
         raise DataError(
             "average='rms' squares the distances, and some numbers of these states are too small or too large for it: "
             "multiply the states by a constant, which shifts the curve by its logarithm"
         )
+    lags = with_directions(states) if across else states.lags()
+    is_reference = thinned(np.where(states.usable, 0, -1)[:, None], stride)[:, 0] >= 0
     radii, lists, strategy, index = _neighborhoods(states, rule)
     edges = block_edges(states)
     cap, least = (rule.max_neighbors or 0, rule.min_neighbors) if isinstance(rule, WithinRadius) else (0, 1)
-    asked = Balls(lists, states.gap(radii), states.lags(), states.theiler, states.horizon, code, cap, least)
+    asked = Balls(lists, states.gap(radii), lags, states.theiler, states.horizon, code, cap, least, across, int(stride))
     shape = (len(edges) - 1, len(radii))
     rows = Rows(
         logs=np.zeros((*shape, states.horizon + 1)),
@@ -144,7 +158,7 @@ def kantz(
     )
     width = padded(states.horizon)
     in_parts(lambda first, last: kantz_rows(index, asked, edges, first, last, width, rows), shape[0])
-    references = int(np.count_nonzero(states.usable))
+    references = int(np.count_nonzero(is_reference))
     skips = rows.skipped.sum(axis=0)
     at = int(np.argmax((references - skips) * 2 >= references))
     if (references - skips[at]) * 2 < references:
@@ -172,6 +186,7 @@ def kantz(
             "curves": curves,
             "pairs": rows.pairs.sum(axis=0),
             "references": references - skips,
+            **motion,
         },
     )
 

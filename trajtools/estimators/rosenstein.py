@@ -9,6 +9,7 @@ import numpy as np
 from trajtools.errors import DataError
 from trajtools.neighbors.curves import as_divergence, block_edges, padded, sampling
 from trajtools.neighbors.graphs import GRAPH_L1, check_nodes, on_graphs
+from trajtools.neighbors.motion import thinned, with_directions
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import nearest
 from trajtools.neighbors.states import MetricOfStates, compact, prepare
@@ -24,6 +25,8 @@ def rosenstein(
     horizon: int,
     dt: float | None = None,
     nodes: int | None = None,
+    across: bool = False,
+    stride: int = 1,
 ) -> Divergence:
     r"""Mean logarithmic growth of the distance between nearest neighbours (Rosenstein 1993).
 
@@ -46,6 +49,11 @@ def rosenstein(
         Time between two samples; None: that of the trajectory, 1 for arrays.
     nodes : int or None
         Number of nodes N for ``"graph-l1"`` of rows of links (T, E); a Trajectory of a network and matrices know it.
+    across : bool
+        Measure distances across the motion: the part of a separation along the velocity of the reference state is left
+        out, but not in the search. In a flow that part does not grow, yet is mixed into the growing one by shear.
+    stride : int, in samples
+        Only every so many states are references; all are neighbours. For states that were interpolated.
 
     Returns
     -------
@@ -87,10 +95,12 @@ def rosenstein(
     True
     """
     from trajtools._kernels._threads import in_parts
+    from trajtools._kernels.buckets import ACROSS
     from trajtools._kernels.divergence import rosenstein_rows
 
     if metric == GRAPH_L1:
-        return on_graphs(rosenstein, x, nodes=nodes, neighbors=neighbors, theiler=theiler, horizon=horizon, dt=dt)
+        options: dict[str, Any] = {"theiler": theiler, "horizon": horizon, "across": across, "stride": stride}
+        return on_graphs(rosenstein, x, nodes=nodes, neighbors=neighbors, dt=dt, **options)
     check_nodes(nodes, metric)
     rule = neighbors or NearestK()
     if not isinstance(rule, NearestK):
@@ -98,16 +108,19 @@ def rosenstein(
             f"rosenstein follows the nearest states: neighbors is a NearestK, not {rule}; kantz takes a radius"
         )
     clock = sampling(x, dt)
-    states = compact(prepare(x, metric=metric, theiler=theiler, horizon=horizon))
+    states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
+    states = states if across else compact(states)
+    lags, code = (with_directions(states), ACROSS) if across else (states.lags(), states.code)
     found = nearest(states, rule)
+    index = thinned(found.index, stride)
     edges = block_edges(states)
-    width, lags = padded(states.horizon), states.lags()
+    width = padded(states.horizon)
     logs = np.zeros((len(edges) - 1, states.horizon + 1))
     terms = np.zeros(logs.shape, dtype=np.int64)
     missing = np.zeros(len(logs), dtype=np.int64)
     in_parts(
         lambda first, last: rosenstein_rows(
-            found.index, edges, first, last, lags, states.matrix, states.code, width, logs, terms, missing
+            index, edges, first, last, lags, states.matrix, code, width, logs, terms, missing
         ),
         len(logs),
     )
@@ -122,7 +135,7 @@ def rosenstein(
         rule=rule,
         strategy=found.strategy,
         clock=clock,
-        n_references=found.n_references,
+        n_references=int(np.count_nonzero(index[:, 0] >= 0)),
         counts=counts,
-        extra={"k": int(rule.k)},
+        extra={"k": int(rule.k), "across": across, "stride": int(stride)},
     )

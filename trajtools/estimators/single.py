@@ -258,11 +258,16 @@ def curve_of(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str
         "horizon": horizon * finer,
         "dt": dt / finer,
     }
+    across = step > 0 and asked.metric == "l2"
+    if across:
+        options |= {"across": True, "stride": finer}
     if asked.average is not None and asked.method == "kantz":
         options["average"] = asked.average
     growth = _estimator(asked.method)(states, **options)
     return replace(
-        growth, time_unit=unit, settings={**growth.settings, "interpolated": finer, "distance_along": step / finer / 4}
+        growth,
+        time_unit=unit,
+        settings={**growth.settings, "interpolated": finer, "distance_along": 0.0 if across else step / finer / 4},
     )
 
 

@@ -1,0 +1,154 @@
+"""Chaotic systems that the rules of the fit were not made with: maps and flows from the literature.
+
+Tangent maps are exact to rounding by a complex step, so that a system is its rule and where it starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from trajtools.systems.system import System
+
+STEP = 1e-30  # imaginary; its square vanishes beside anything
+
+
+def system(
+    name: str,
+    rule: Callable[[np.ndarray], np.ndarray],
+    low: tuple[float, ...],
+    high: tuple[float, ...],
+    *,
+    dt: float = 1.0,
+    substeps: int = 0,
+    exact: tuple[float, ...] = (),
+) -> System:
+    """A rule on states (n, d), analytic in them, that starts between `low` and `high`."""
+
+    def jacobian(s: np.ndarray) -> np.ndarray:
+        columns = [rule(s + 1j * STEP * unit).imag / STEP for unit in np.eye(s.shape[1])]
+        return np.stack(columns, axis=2)
+
+    return System(
+        name,
+        len(low),
+        rule,
+        jacobian,
+        lambda rng, n: rng.uniform(low, high, (n, len(low))),
+        dt=dt,
+        substeps=substeps,
+        exact=exact,
+    )
+
+
+def stacked(*columns: np.ndarray) -> np.ndarray:
+    return np.stack(np.broadcast_arrays(*columns), axis=1)
+
+
+def chen() -> System:
+    """Chen and Ueta 1999, (35, 3, 28)."""
+    return system(
+        "chen",
+        lambda s: stacked(
+            35 * (s[:, 1] - s[:, 0]),
+            -7 * s[:, 0] - s[:, 0] * s[:, 2] + 28 * s[:, 1],
+            s[:, 0] * s[:, 1] - 3 * s[:, 2],
+        ),
+        (-5, -5, 10),
+        (5, 5, 20),
+        dt=0.005,
+        substeps=4,
+    )
+
+
+def thomas() -> System:
+    """Thomas's cyclically symmetric flow, b = 0.18."""
+    return system(
+        "thomas", lambda s: np.sin(np.roll(s, -1, axis=1)) - 0.18 * s, (-2,) * 3, (2,) * 3, dt=0.25, substeps=5
+    )
+
+
+def sprott_b() -> System:
+    """Sprott 1994, case B: (yz, x - y, 1 - xy)."""
+    return system(
+        "sprott b",
+        lambda s: stacked(s[:, 1] * s[:, 2], s[:, 0] - s[:, 1], 1 - s[:, 0] * s[:, 1]),
+        (-1,) * 3,
+        (1,) * 3,
+        dt=0.08,
+        substeps=4,
+    )
+
+
+def driven_pendulum() -> System:
+    """A damped pendulum in a periodic force (damping 0.5, force 1.15, frequency 2/3); angle and phase on circles."""
+
+    def rule(s: np.ndarray) -> np.ndarray:
+        # The angle t lives as (cos t, sin t), and so does the phase of the force.
+        cosine, sine, speed, force, other = s.T
+        return stacked(-sine * speed, cosine * speed, -0.5 * speed - sine + 1.15 * force, -2 / 3 * other, 2 / 3 * force)
+
+    made = system("driven pendulum", rule, (0,) * 5, (1,) * 5, dt=0.1, substeps=4)
+
+    def start(rng: np.random.Generator, n: int) -> np.ndarray:
+        angle, speed, phase = rng.uniform(-np.pi, np.pi, (3, n))
+        return stacked(np.cos(angle), np.sin(angle), speed / np.pi, np.cos(phase), np.sin(phase))
+
+    return System(made.name, 5, rule, made.jacobian, start, dt=made.dt, substeps=made.substeps)
+
+
+def hyperchaos() -> System:
+    """Rossler 1979 in four dimensions, with two positive exponents."""
+    return system(
+        "hyperchaos",
+        lambda s: stacked(
+            -s[:, 1] - s[:, 2],
+            s[:, 0] + 0.25 * s[:, 1] + s[:, 3],
+            3 + s[:, 0] * s[:, 2],
+            -0.5 * s[:, 2] + 0.05 * s[:, 3],
+        ),
+        (-21, -1, -1, 14),
+        (-19, 1, 1, 16),
+        dt=0.1,
+        substeps=10,
+    )
+
+
+def cat() -> System:
+    """Arnold's cat map, on two circles (angles as cosines and sines); exact."""
+
+    def rule(s: np.ndarray) -> np.ndarray:
+        a, b = s[:, 0] + 1j * s[:, 1], s[:, 2] + 1j * s[:, 3]
+        one, two = a * b, a * b * b
+        return stacked(*(part for z in (one / abs(one), two / abs(two)) for part in (z.real, z.imag)))
+
+    def start(rng: np.random.Generator, n: int) -> np.ndarray:
+        a, b = rng.uniform(0, 2 * np.pi, (2, n))
+        return stacked(np.cos(a), np.sin(a), np.cos(b), np.sin(b))
+
+    value = float(np.log((3 + np.sqrt(5)) / 2))
+    return System("cat", 4, rule, lambda s: np.zeros((len(s), 4, 4)), start, exact=(value, -value))
+
+
+def tinkerbell() -> System:
+    """The Tinkerbell map (0.9, -0.6013, 2, 0.5)."""
+    return system(
+        "tinkerbell",
+        lambda s: stacked(
+            s[:, 0] ** 2 - s[:, 1] ** 2 + 0.9 * s[:, 0] - 0.6013 * s[:, 1],
+            2 * s[:, 0] * s[:, 1] + 2 * s[:, 0] + 0.5 * s[:, 1],
+        ),
+        (-0.75, -0.65),
+        (-0.7, -0.6),
+    )
+
+
+def ricker() -> System:
+    """Ricker's map x exp(3 - x)."""
+    return system("ricker", lambda s: s * np.exp(3.0 - s), (0.5,), (2.0,))
+
+
+UNSEEN = {
+    make.__name__: make for make in (chen, thomas, sprott_b, driven_pendulum, hyperchaos, cat, tinkerbell, ricker)
+}

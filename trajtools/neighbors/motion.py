@@ -1,0 +1,91 @@
+"""Distances across the motion: what is left of a separation when its part along the velocity is taken out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trajtools.errors import DataError
+from trajtools.neighbors.states import LANES, PRECOMPUTED, Floats, Ints, States, is_scaled
+
+
+def directions(points: Floats) -> Floats:
+    """Unit vectors along the motion, from central differences.
+
+    Parameters
+    ----------
+    points : ndarray of float64, shape (T, d)
+        States, evenly spaced in time.
+
+    Returns
+    -------
+    ndarray of float64, shape (T, d)
+        One-sided at the ends of the record and beside a state that is not finite; zero where nothing moves or no
+        neighbouring state is finite.
+    """
+    step = np.diff(points, axis=0)
+    before, after = (np.full_like(points, np.nan) for _ in range(2))
+    before[1:], after[:-1] = step, step
+    velocity = before + after
+    for one in (before, after, np.zeros_like(points)):
+        unknown = ~np.isfinite(velocity).all(axis=1)
+        velocity[unknown] = one[unknown]
+    size = np.linalg.norm(velocity, axis=1, keepdims=True)
+    return np.asarray(velocity / np.where(size > 0, size, 1.0))
+
+
+def with_directions(states: States) -> Floats:
+    """States and the directions of their motion, as the kernels read them.
+
+    Parameters
+    ----------
+    states : States
+        From `trajtools.neighbors.states.prepare`.
+
+    Returns
+    -------
+    ndarray of float64, shape (2 d, T + padding)
+        The states above the unit vectors.
+
+    Raises
+    ------
+    DataError
+        If these states have no directions: they are given by distances, in one dimension, or with another metric.
+    """
+    if states.code == PRECOMPUTED or states.metric != "l2" or states.points.shape[1] < 2 or is_scaled(states):
+        raise DataError(
+            "across=True takes the motion out of Euclidean distances of states with two dimensions or more, whose "
+            f"numbers can be squared; got metric {states.metric!r} and {states.points.shape[1]} dimensions. Embed a "
+            "series first, see trajtools.embed"
+        )
+    lags = np.zeros((2 * states.points.shape[1], len(states) + LANES))
+    lags[:, : len(states)] = np.concatenate([states.points, directions(states.points)], axis=1).T
+    return lags
+
+
+def thinned(index: Ints, stride: int) -> Ints:
+    """Lists of neighbours of every so many states; the others are no references.
+
+    Parameters
+    ----------
+    index : ndarray of int64, shape (T, k)
+        Neighbours of each state; -1 where there is none.
+    stride : int, in samples
+        1 changes nothing.
+
+    Returns
+    -------
+    ndarray of int64, shape (T, k)
+        With -1 for the states in between.
+
+    Raises
+    ------
+    DataError
+        If the stride is no whole number from 1 on.
+    """
+    if isinstance(stride, bool) or not isinstance(stride, (int, np.integer)) or stride < 1:
+        raise DataError(f"stride={stride!r}: every so many states are references, a whole number from 1 on")
+    if stride == 1:
+        return index
+    kept = np.full_like(index, -1)
+    kept[::stride] = index[::stride]
+    return kept
