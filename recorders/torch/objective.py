@@ -1,0 +1,293 @@
+"""The loss of a torch module as a function of its trainable weights alone: gradients and Hessian-vector products.
+
+Every pass runs on detached weights and on copies of the buffers, through `torch.func.functional_call`, under random
+generators that are wound back: the user's weights, gradients, buffers, mode and generators are as they were. What a
+pass sees is what the training sees next: the mode is the user's (`model.train()` or `model.eval()`), dropout draws
+what the next forward pass of the training will draw, batch normalisation in train mode uses the statistics of the
+batch, and its running averages do not move. State that a module keeps in plain attributes is not protected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from recorders.batches import examples, pieces
+from recorders.lanczos import Floats
+from recorders.torch.lockstep import devices_of, same_noise, scalar
+from recorders.torch.modules import refuse_sharded, trainable, unwrap
+from trajtools.store import ArchitectureError, DataError
+
+LossFunction = Callable[..., Tensor]
+
+
+class Objective:
+    """A model's loss as a function of its trainable weights.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The user's; shells of torch.compile and data parallelism are looked through.
+    loss_fn : callable
+        ``loss_fn(model(x), *targets)`` -> scalar Tensor.
+
+    Raises
+    ------
+    ArchitectureError
+        If the model is sharded or has nothing to train.
+    """
+
+    def __init__(self, model: nn.Module, loss_fn: LossFunction) -> None:
+        refuse_sharded(model)
+        self.model = unwrap(model)
+        self.loss_fn = loss_fn
+        trainable(self.model)  # refuses a model without any
+        # functional_call wants the names that the modules have, torch.compile's additions included.
+        self.names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        self.shapes = [tuple(weight.shape) for weight in self.weights()]
+        self.sizes = [weight.numel() for weight in self.weights()]
+        self.n = sum(self.sizes)
+
+    def weights(self) -> list[Tensor]:
+        """The trainable weights as they are now, in the order of a recorded state, detached; they are not copied."""
+        return [parameter.detach() for parameter in self.parameters()]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The trainable parameters themselves, in the order of a recorded state."""
+        named = dict(self.model.named_parameters())
+        return [named[name] for name in self.names]
+
+    def loss(self, weights: Sequence[Tensor], batch: tuple[Any, ...]) -> Tensor:
+        """Evaluate the loss of one batch at other weights, with its graph.
+
+        Parameters
+        ----------
+        weights : sequence of Tensor
+            In place of the trainable ones.
+        batch : tuple
+            ``(x, *targets)``.
+
+        Returns
+        -------
+        Tensor of shape ()
+            The loss.
+        """
+        x, *targets = batch
+        arguments, keywords = ((), x) if isinstance(x, dict) else (x if isinstance(x, tuple) else (x,), {})
+        state = dict(zip(self.names, weights, strict=True))
+        state |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        return scalar(self.loss_fn(functional_call(self.model, state, arguments, keywords), *targets))
+
+    def gradient(self, weights: Sequence[Tensor], batch: tuple[Any, ...]) -> tuple[Tensor, list[Tensor]]:
+        """Loss and gradient of one batch at other weights; generators move on as by one pass.
+
+        Parameters
+        ----------
+        weights : sequence of Tensor
+            In place of the trainable ones; not changed.
+        batch : tuple
+            ``(x, *targets)``.
+
+        Returns
+        -------
+        tuple of (Tensor, list of Tensor)
+            Loss; gradient, zero for weights that the loss does not depend on.
+        """
+        leaves = [weight.detach().requires_grad_() for weight in weights]
+        with torch.enable_grad():
+            loss = self.loss(leaves, batch)
+            gradient = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+        return loss.detach(), list(gradient)
+
+    @contextmanager
+    def noise(self) -> Iterator[Callable[[], None]]:
+        """Wind the random generators back to where they stand now, at every call of what is given and at the end."""
+        with same_noise(devices_of(self.weights())) as rewind:
+            try:
+                yield rewind
+            finally:
+                rewind()
+
+    def flat(self, tensors: Iterable[Tensor]) -> Floats:
+        """Lay tensors of the weights' shapes out as one float64 vector on the host.
+
+        Parameters
+        ----------
+        tensors : iterable of Tensor
+            One for each weight.
+
+        Returns
+        -------
+        ndarray of float64, shape (P,)
+            In the order of a recorded state.
+        """
+        return np.concatenate([tensor.detach().reshape(-1).double().cpu().numpy() for tensor in tensors])
+
+    def unflat(self, vector: Any) -> list[Tensor]:
+        """Cut a vector into tensors like the weights: same shapes, dtypes and devices.
+
+        Parameters
+        ----------
+        vector : ndarray of float64, shape (P,)
+            In the order of a recorded state.
+
+        Returns
+        -------
+        list of Tensor
+            One for each weight.
+        """
+        cuts = torch.as_tensor(np.ascontiguousarray(vector, np.float64)).split(self.sizes)
+        return [
+            cut.to(device=weight.device, dtype=weight.dtype).reshape(weight.shape)
+            for cut, weight in zip(cuts, self.weights(), strict=True)
+        ]
+
+
+class Slope:
+    """The gradient of one batch with its graph, so that many products with the Hessian share one forward pass.
+
+    Parameters
+    ----------
+    objective : Objective
+        The loss.
+    batch : tuple
+        ``(x, *targets)``.
+    """
+
+    def __init__(self, objective: Objective, batch: tuple[Any, ...]) -> None:
+        self.leaves = [weight.detach().requires_grad_() for weight in objective.weights()]
+        # The fused kernels of attention have no second derivative; the plain one has.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            self.loss = objective.loss(self.leaves, batch)
+            self.gradient = torch.autograd.grad(
+                self.loss, self.leaves, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+
+    def times(self, tangents: Sequence[Tensor]) -> list[Tensor]:
+        """Multiply the Hessian with a vector.
+
+        Parameters
+        ----------
+        tangents : sequence of Tensor
+            One for each weight.
+
+        Returns
+        -------
+        list of Tensor
+            H v, one for each weight.
+        """
+        curved = [(g, v) for g, v in zip(self.gradient, tangents, strict=True) if g.requires_grad]
+        if not curved:  # a loss that is linear in all weights
+            return [torch.zeros_like(leaf) for leaf in self.leaves]
+        gradients, along = zip(*curved, strict=True)
+        found = torch.autograd.grad(
+            gradients, self.leaves, along, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return [product.detach() for product in found]
+
+
+class Hessian:
+    """Products of flat float64 vectors with the Hessian of a loss on a batch or on `Batches`.
+
+    Parameters
+    ----------
+    model, loss_fn
+        As for `Objective`.
+    batch : tuple
+        ``(x, *targets)``, or `Batches` alone.
+
+    Raises
+    ------
+    ArchitectureError, DataError
+        As for `Objective` and `recorders.batches.pieces`.
+    """
+
+    def __init__(self, model: nn.Module, loss_fn: LossFunction, batch: tuple[Any, ...]) -> None:
+        self.objective = Objective(model, loss_fn)
+        self.n = self.objective.n
+        self._batches, self._reduction = pieces(batch)
+        self._slope: Slope | None = None
+
+    def slopes(self) -> Iterator[tuple[float, Slope]]:
+        """Weight and gradient graph of each batch, under the same random numbers every time it is called."""
+        with self.objective.noise():
+            for batch in self._batches:
+                share = 1.0 if self._reduction in ("one", "sum") else float(examples(batch))
+                yield share, Slope(self.objective, batch)
+
+    def __call__(self, vector: Floats) -> Floats:
+        """Multiply."""
+        tangents = self.objective.unflat(vector)
+        if self._reduction == "one":
+            if self._slope is None:
+                (self._slope,) = (slope for _, slope in self.slopes())
+            return self.objective.flat(self._slope.times(tangents))
+        total, weight = np.zeros(self.n), 0.0
+        for share, slope in self.slopes():
+            total += share * self.objective.flat(slope.times(tangents))
+            weight += share
+        return total / (weight if self._reduction == "mean" else 1.0)
+
+
+def like(names: Sequence[str], shapes: Sequence[tuple[int, ...]], vector: Any) -> list[Any]:
+    """Put the tensors of a vector given as {name: Tensor} in the order of the weights.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of the weights.
+    shapes : sequence of tuple of int
+        Their shapes.
+    vector : mapping of str to Tensor
+        One entry for each name.
+
+    Returns
+    -------
+    list of Tensor
+        In order.
+
+    Raises
+    ------
+    ArchitectureError
+        If names are missing or unknown, or a shape differs.
+    """
+    if set(vector) != set(names):
+        odd = sorted(set(vector) ^ set(names))
+        raise ArchitectureError(f"the vector needs one tensor for each trainable parameter; look at {odd[:5]}")
+    for name, shape in zip(names, shapes, strict=True):
+        if tuple(vector[name].shape) != shape:
+            raise ArchitectureError(f"the vector's {name!r} has shape {tuple(vector[name].shape)}, not {shape}")
+    return [vector[name] for name in names]
+
+
+def of_length(vector: Any, n: int) -> Floats:
+    """Check a flat vector.
+
+    Parameters
+    ----------
+    vector : array_like, shape (n,)
+        As given.
+    n : int
+        Number of trainable weights.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        The same numbers.
+
+    Raises
+    ------
+    DataError
+        If it has another shape.
+    """
+    found = np.asarray(vector, np.float64)
+    if found.shape != (n,):
+        raise DataError(f"the vector has shape {found.shape}; the model has {n} trainable weights, so give ({n},)")
+    return found

@@ -1,0 +1,397 @@
+"""Shadows of a torch training: curvature and local exponents for one extra gradient a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recorders.shadows import NOTHING, ROUNDOFF, Book, Reading, own_ascent, random_direction, rayleigh
+from recorders.torch.lockstep import call, devices_of, same_noise, scalar
+from recorders.torch.objective import LossFunction, Objective
+from recorders.torch.optimizers import innermost
+from trajtools.store import ArchitectureError, DataError
+
+
+class Shadow:
+    """Copies of a network a hair's breadth away, moved on the same batches and drawn back after every step.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The network that trains; it is not changed.
+    loss_fn : callable
+        ``loss_fn(model(x), *targets)`` -> scalar Tensor.
+    optimizer : torch.optim.SGD or None
+        What trains it, with or without momentum: the forward copy is moved as it moves the network. Not needed for
+        the reverse copy alone.
+    directions : sequence of {"forward", "reverse"}
+        "forward": local exponent and h_min; "reverse": h_max. One extra gradient a step each.
+    epsilon : float or None
+        Distance of the copies, 2-norm over all trained weights. None: sqrt(roundoff) times the norm of the weights at
+        the first step (float64: 1e-8 of it; float32: 2e-4 of it).
+    ascent : float or None
+        Length of the uphill step of the reverse copy, in the unit of a learning rate. None: |d| / |q|, which is 1 /
+        h_max once the copy is aligned.
+    window : int or None
+        Draw a fresh offset for the forward copy every so many steps. None: never.
+    of : {"batch", "subset", "full"}
+        What the data are, for the names of the metrics: "full" if every batch is the whole training set.
+    seed : int
+        Of the first offsets; no generator of torch is drawn from.
+
+    Raises
+    ------
+    ArchitectureError
+        If the forward copy is asked for and the optimiser is no `torch.optim.SGD`, or trains nothing of this model.
+    DataError, UnknownNameError
+        If an argument makes no sense.
+
+    Notes
+    -----
+    Call `backward` in the place of ``loss.backward()``; or leave the loop as it is and call `step` before the forward
+    pass of the batch, which costs one gradient more. `recorders.shadows` says what the numbers mean and what they are
+    called. Offset of the momentum buffers: d_v' = mu d_v + (1 - dampening) (q + wd d), d' = d - eta d_v' (Nesterov: as
+    torch does it); lengths are taken over (d, eta d_v) together. Gradient clipping and scaling are not seen.
+
+    The weights that a copy really gets are theta + d rounded to their dtype; d is corrected to that. A step whose
+    gradients are not finite counts as lost (`n_lost`): its numbers are NaN, and the copies begin afresh.
+
+    Examples
+    --------
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> opt = torch.optim.SGD(model.parameters(), lr=0.01)
+    >>> shadow = Shadow(model, nn.MSELoss(), opt, of="full")
+    >>> for _ in range(20):
+    ...     opt.zero_grad()
+    ...     loss = shadow.backward(torch.tensor([[3.0, 1.0]]), torch.zeros(1, 1))
+    ...     opt.step()
+    >>> round(shadow.h_max, 2)
+    20.0
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        optimizer: Any = None,
+        *,
+        directions: Sequence[str] = ("forward", "reverse"),
+        epsilon: float | None = None,
+        ascent: float | None = None,
+        window: int | None = None,
+        of: str = "batch",
+        seed: int = 0,
+    ) -> None:
+        self._model, self._loss_fn = model, loss_fn
+        self._objective = Objective(model, loss_fn)
+        roundoff = max(ROUNDOFF[weight.element_size()] for weight in self._objective.weights())
+        self._book = Book(directions, epsilon=epsilon, ascent=ascent, window=window, of=of, roundoff=roundoff)
+        self._optimizer = innermost(optimizer)
+        self._moved = Moves.of(self._objective, self._optimizer, "forward" in self._book.directions)
+        self._seed, self._draws = seed, dict.fromkeys(self._book.directions, 0)
+        self._offsets: dict[str, list[Tensor]] = {}
+        self._momenta: list[Tensor] = []
+
+    # -- what the user calls
+
+    def backward(self, x: Any, *targets: Any) -> Tensor:
+        """Compute the loss of a batch and its gradients, as ``loss.backward()`` does, and move the copies.
+
+        Parameters
+        ----------
+        x : Tensor, tuple or dict
+            Input of the model: one argument, several, or keywords.
+        *targets : object
+            Passed on to the loss function after the output.
+
+        Returns
+        -------
+        Tensor of shape ()
+            The loss, detached; the parameters have their ``.grad``, to the bit as without a shadow.
+
+        Notes
+        -----
+        Call it between ``optimizer.zero_grad()`` and ``optimizer.step()``. The copies see the same dropout masks.
+        """
+        batch = (x, *targets)
+        devices = devices_of(self._objective.weights())
+        parameters = self._objective.parameters()
+        before = [None if p.grad is None else p.grad.clone() for p in parameters]
+        with same_noise(devices) as to_the_start:
+            loss = scalar(self._loss_fn(call(self._model, x), *targets))
+            loss.backward()
+            gradients = [_added(p, old) for p, old in zip(parameters, before, strict=True)]
+            with same_noise(devices) as to_the_end:
+                try:
+                    self._follow(batch, gradients, to_the_start)
+                finally:
+                    to_the_end()
+        return loss.detach()
+
+    def step(self, x: Any, *targets: Any, gradients: Iterable[Tensor] | None = None) -> dict[str, float]:
+        """Move the copies on a batch, beside a loop that does its own forward and backward passes.
+
+        Parameters
+        ----------
+        x : Tensor, tuple or dict
+            Input of the model: one argument, several, or keywords.
+        *targets : object
+            Passed on to the loss function after the output.
+        gradients : iterable of Tensor, or None
+            The gradient of this batch at the weights as they are, one for each trainable parameter, neither clipped
+            nor scaled nor accumulated. None: computed here, which costs a pass more.
+
+        Returns
+        -------
+        dict of str to float
+            As `metrics`.
+
+        Notes
+        -----
+        Call it before ``optimizer.step()``; and before the forward pass of the batch if the model draws random numbers
+        (dropout), so that the copies draw the same. The generators are left as they were.
+        """
+        batch = (x, *targets)
+        with self._objective.noise() as rewind:
+            if gradients is None:
+                _, given = self._objective.gradient(self._objective.weights(), batch)
+                self._book.n_gradients += 1
+            else:
+                given = [gradient.detach() for gradient in gradients]
+            self._follow(batch, given, rewind)
+        return self.metrics
+
+    # -- what it knows
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Numbers of the last step, for ``rec.record(**shadow.metrics)``; NaN before the first."""
+        return self._book.metrics
+
+    @property
+    def h_max(self) -> float:
+        """Largest curvature of the last step's data, from the reverse copy."""
+        return self._book.h_max
+
+    @property
+    def h_min(self) -> float:
+        """Smallest curvature of the last step's data, from the forward copy; NaN while that points elsewhere."""
+        return self._book.h_min
+
+    @property
+    def growth(self) -> float:
+        """ln(|d'| / |d|) of the forward copy in the last step: the local exponent, nats per step."""
+        return self._book.last["forward"].growth
+
+    @property
+    def epsilon(self) -> float | None:
+        """Distance of the copies; None while it has not been chosen."""
+        return self._book.epsilon
+
+    @property
+    def floor(self) -> float:
+        """How much of the forward copy may be rounding, see `recorders.shadows.Floor`."""
+        return self._book.floor.value
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the reader should know before believing the numbers."""
+        return (self._book.floor.warned,) if self._book.floor.warned else ()
+
+    @property
+    def n_gradients(self) -> int:
+        """Gradients that the copies have cost, beyond those of the training."""
+        return self._book.n_gradients
+
+    @property
+    def n_lost(self) -> int:
+        """Steps without numbers, because a gradient was not finite."""
+        return self._book.n_lost
+
+    # -- one step
+
+    def _follow(self, batch: tuple[Any, ...], gradients: list[Tensor], rewind: Any) -> None:
+        """Move every copy by its own gradient of the batch."""
+        book, weights = self._book, self._objective.weights()
+        size = math.sqrt(_inner(weights, weights))
+        epsilon = book.choose_epsilon(size)
+        if book.due() and "forward" in book.directions:
+            self._offsets.pop("forward", None)
+        for direction in book.directions:
+            if direction not in self._offsets:
+                self._begin(direction, epsilon)
+            rewind()
+            elsewhere = [w + d for w, d in zip(weights, self._offsets[direction], strict=True)]
+            _, there = self._objective.gradient(elsewhere, batch)
+            book.n_gradients += 1
+            d = [e - w for e, w in zip(elsewhere, weights, strict=True)]
+            q = [one - other for one, other in zip(there, gradients, strict=True)]
+            reading = self._move(direction, d, q, epsilon)
+            if not math.isfinite(reading.curvature):
+                reading = NOTHING
+                book.n_lost += 1
+                del self._offsets[direction]
+            if direction == "forward":
+                book.forward(reading, self._moved.rate, self._moved.momentum, size)
+            else:
+                book.last["reverse"] = reading
+        book.n_steps += 1
+
+    def _move(self, direction: str, d: list[Tensor], q: list[Tensor], epsilon: float) -> Reading:
+        """Move one copy, draw it back to its distance, and read off growth and curvature."""
+        dd, dq, qq = _inner(d, d), _inner(d, q), _inner(q, q)
+        if dd == 0.0:
+            raise DataError(
+                f"epsilon={epsilon:.3g}: the dtype of the weights rounds the whole offset away. Give a larger epsilon, "
+                "or leave it out to have one chosen"
+            )
+        curvature, residual = rayleigh(dd, dq, qq)
+        if direction == "forward":
+            rates, before = self._moved.rates(), self._momenta
+            was = dd + _inner(before, before, rates)
+            d, self._momenta = self._moved.apply(d, q, before)
+            now = _inner(d, d) + _inner(self._momenta, self._momenta, rates)
+        else:
+            step = own_ascent(dd, qq) if self._book.ascent is None else self._book.ascent
+            was = dd
+            d = [one + step * other for one, other in zip(d, q, strict=True)]
+            now = _inner(d, d)
+        if not (math.isfinite(now) and math.isfinite(curvature)):
+            return NOTHING
+        back = epsilon / math.sqrt(now) if now > 0 else 0.0
+        self._offsets[direction] = [back * one for one in d]
+        if direction == "forward":
+            self._momenta = [back * one for one in self._momenta]
+        if now == 0.0:  # eta h = 1 along the offset: nothing is left of it
+            self._begin(direction, epsilon)
+        return Reading(0.5 * math.log(now / was) if now > 0 else -math.inf, curvature, residual)
+
+    def _begin(self, direction: str, epsilon: float) -> None:
+        """Draw a fresh offset, among the weights that the optimiser moves."""
+        drawn = random_direction(self._objective.n, self._seed, direction, self._draws[direction])
+        self._draws[direction] += 1
+        offset = self._objective.unflat(drawn)
+        if direction == "forward":
+            offset = [d if moved else torch.zeros_like(d) for d, moved in zip(offset, self._moved.groups, strict=True)]
+            self._momenta = [torch.zeros_like(d) for d in offset] if self._moved.momentum else []
+            self._book.floor.afresh()
+        scale = epsilon / math.sqrt(_inner(offset, offset))
+        self._offsets[direction] = [scale * d for d in offset]
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How SGD moves an offset: its settings for every weight, read when they are needed.
+
+    Attributes
+    ----------
+    groups : list of dict or None
+        The parameter group of each weight; None for one that the optimiser does not move.
+    """
+
+    groups: list[dict[str, Any] | None]
+
+    @classmethod
+    def of(cls, objective: Objective, optimizer: Any, wanted: bool) -> Moves:
+        """Look the weights of a model up in an optimiser.
+
+        Parameters
+        ----------
+        objective : Objective
+            Of the model.
+        optimizer : object
+            The user's.
+        wanted : bool
+            Whether the forward copy is asked for at all.
+
+        Returns
+        -------
+        Moves
+            Of no weight if it is not.
+
+        Raises
+        ------
+        ArchitectureError
+            If the optimiser is no SGD, or moves none of the weights.
+        """
+        if not wanted:
+            return cls([None] * len(objective.names))
+        if type(optimizer) is not torch.optim.SGD:
+            raise ArchitectureError(
+                f"the forward shadow moves as torch.optim.SGD does, with or without momentum; "
+                f"{_named(optimizer)} came. Use tangent_exponents, which goes through the steps of other optimisers, "
+                'or directions=("reverse",), which needs none'
+            )
+        owner = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        groups = [owner.get(id(p)) for p in objective.parameters()]
+        if not any(group is not None for group in groups):
+            raise ArchitectureError(
+                "the optimiser trains no parameter of this model: make it from model.parameters() of the same model"
+            )
+        return cls(groups)
+
+    @property
+    def rate(self) -> float:
+        """The largest learning rate."""
+        return max((float(group["lr"]) for group in self.groups if group is not None), default=math.nan)
+
+    @property
+    def momentum(self) -> bool:
+        """Whether any weight has momentum."""
+        return any(group is not None and group["momentum"] != 0 for group in self.groups)
+
+    def rates(self) -> list[float]:
+        """Learning rate of each weight; 0 for those that do not move."""
+        return [0.0 if group is None else float(group["lr"]) for group in self.groups]
+
+    def apply(self, d: list[Tensor], q: list[Tensor], v: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Move an offset by one step, exactly as the difference of two steps of SGD.
+
+        Parameters
+        ----------
+        d, q : list of Tensor
+            Offset of the weights and of the gradients.
+        v : list of Tensor
+            Offset of the momentum buffers; empty without momentum.
+
+        Returns
+        -------
+        tuple of (list of Tensor, list of Tensor)
+            New d and new v.
+        """
+        moved, kept = [], []
+        for i, group in enumerate(self.groups):
+            if group is None:
+                moved.append(d[i])
+                kept.extend(v[i : i + 1])
+                continue
+            change = (-q[i] if group["maximize"] else q[i]) + group["weight_decay"] * d[i]
+            if v:
+                buffer = group["momentum"] * v[i] + (1 - group["dampening"]) * change
+                kept.append(buffer)
+                change = change + group["momentum"] * buffer if group["nesterov"] else buffer
+            moved.append(d[i] - float(group["lr"]) * change)
+        return moved, kept
+
+
+def _named(optimizer: Any) -> str:
+    return "no optimiser" if optimizer is None else type(optimizer).__name__
+
+
+def _added(parameter: nn.Parameter, old: Tensor | None) -> Tensor:
+    """What the last backward pass added to ``.grad``."""
+    if parameter.grad is None:
+        return torch.zeros_like(parameter)
+    return parameter.grad.detach().clone() if old is None else parameter.grad.detach() - old
+
+
+def _inner(a: Sequence[Tensor], b: Sequence[Tensor], weights: Sequence[float] | None = None) -> float:
+    """Inner product over all weights in float64; `weights` are factors of both."""
+    factors = weights if weights is not None else [1.0] * len(a)
+    parts = [f * f * (x.double() * y.double()).sum() for f, x, y in zip(factors, a, b, strict=False)]
+    return float(sum(part.item() for part in parts))
