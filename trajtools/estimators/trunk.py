@@ -109,7 +109,7 @@ def iterated_trunk(
     -----
     The paper's edge of chaos is \|J*\|_F / sqrt(N) = 1 with J* the Jacobian at the asymptotic state. ln of it (M1) is a
     mean over all directions, so it lies below the largest exponent; M3 saturates, because the perturbation is finite
-    and never renormalised. `exponent` is the one that a textbook means: a tangent vector, renormalised at every iterate.
+    and never renormalised. `exponent` is the textbook one: a tangent vector, renormalised at every iterate.
     Jacobians are central differences of `trunk` in float64, 2 N evaluations each.
 
     References

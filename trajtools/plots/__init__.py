@@ -3,5 +3,7 @@
 from trajtools.plots.figures import divergence, divergences
 from trajtools.plots.figures import draw_windows as windows
 from trajtools.plots.order_chaos import order_chaos
+from trajtools.plots.stability import stability
+from trajtools.plots.sweep import phase_diagram, sweep
 
-__all__ = ["divergence", "divergences", "order_chaos", "windows"]
+__all__ = ["divergence", "divergences", "order_chaos", "phase_diagram", "stability", "sweep", "windows"]

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+from trajtools.results.correlation_sum import CorrelationSum
 from trajtools.results.curves import AVERAGES, Fit, Floats, Ints, average_curves, mean_curve
+from trajtools.results.dimension import DIMENSION_VERDICTS, Dimension
 from trajtools.results.distances import Distances
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import VERDICTS, Exponent
 from trajtools.results.order_chaos import OrderChaos, TrunkStability
 from trajtools.results.plain import Result, to_plain
+from trajtools.results.stability import STABILITY_CLASSES, OrbitalStability, Trend
+from trajtools.results.sweep import Coincidence, Fastest, Onset, PhaseDiagram, Scaling, Sweep, SweepPoint
 
 __all__ = [
     "AVERAGES",
+    "DIMENSION_VERDICTS",
+    "STABILITY_CLASSES",
     "VERDICTS",
     "Distances",
+    "Coincidence",
+    "CorrelationSum",
+    "Dimension",
     "Divergence",
     "Exponent",
+    "Fastest",
     "Fit",
     "Floats",
     "Ints",
+    "Onset",
+    "OrbitalStability",
     "OrderChaos",
+    "PhaseDiagram",
     "Result",
+    "Scaling",
+    "Sweep",
+    "SweepPoint",
+    "Trend",
     "TrunkStability",
     "average_curves",
     "mean_curve",

@@ -1,0 +1,116 @@
+"""Exponent and training time of a sweep on one axis of the hyper-parameter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from trajtools.plots.canvas import new_figure
+from trajtools.results import PhaseDiagram, Sweep
+from trajtools.sweeps.curve import Curve, curve_of
+from trajtools.sweeps.fastest import median, medians
+from trajtools.sweeps.reading import select_threshold
+
+COLOURS = {"chaotic": "tab:red", "transient": "tab:orange", "regular": "tab:blue", "inconclusive": "0.6"}
+
+
+def sweep(found: Sweep, threshold: float | None = None, figure: Any = None) -> Any:
+    """Draw exponents above, training times below, with the onset and the minimum.
+
+    Parameters
+    ----------
+    found : Sweep
+        Over one hyper-parameter.
+    threshold : float or None
+        Accuracy of the training times, as in `Sweep.fastest`.
+    figure : matplotlib.figure.Figure or None
+        Where to draw; None makes a new one.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        With two axes that share x.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    SelectionError
+        If the sweep has two hyper-parameters or not that threshold.
+    """
+    figure = new_figure(7, 6) if figure is None else figure
+    above, below = figure.subplots(2, 1, sharex=True)
+    curve = curve_of(found.one().points)
+    _exponents(above, curve)
+    begins = found.onset()
+    if begins.found:
+        for ax in (above, below):
+            ax.axvspan(*begins.interval, color="tab:red", alpha=0.1, linewidth=0)
+            ax.axvline(begins.value, color="tab:red", linewidth=1, label=f"onset {begins.value:.3g}")
+    _times(below, found, threshold)
+    if len(curve.x) and (curve.x > 0).all():
+        below.set_xscale("log")
+    below.set_xlabel(found.x_name)
+    for ax in (above, below):
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(fontsize="small")
+    return figure
+
+
+def _exponents(ax: Any, curve: Curve) -> None:
+    for verdict in dict.fromkeys(curve.verdict):
+        here = np.array([v == verdict for v in curve.verdict])
+        colour = COLOURS.get(verdict, "tab:purple")
+        error = np.where(np.isfinite(curve.error), 1.96 * curve.error, 0.0)
+        ax.errorbar(curve.x[here], curve.value[here], error[here], fmt="o", color=colour, capsize=2, label=verdict)
+    ax.axhline(0, color="0.7", linewidth=0.8)
+    ax.set_ylabel("exponent (1/step)")
+
+
+def _times(ax: Any, found: Sweep, threshold: float | None) -> None:
+    row = select_threshold(found.points, found.thresholds, threshold)
+    for control, style, name in ((False, "o-", "training"), (True, "s--", "stable control")):
+        x, times = medians([p for p in found.points if p.control is control], row)
+        middle = np.array([median(t) for t in times])
+        if np.isfinite(middle).any():
+            ax.plot(x, np.where(np.isfinite(middle), middle, np.nan), style, label=name)
+    quickest = found.fastest(found.thresholds[row])
+    if np.isfinite(quickest.value):
+        ax.plot([quickest.value], [quickest.time], "*", color="k", markersize=12, label=f"fastest {quickest.value:.3g}")
+        ax.set_yscale("log")
+    ax.set_ylabel(f"{found.time_unit}s to accuracy {found.thresholds[row]:g}")
+
+
+def phase_diagram(found: PhaseDiagram, names: tuple[str, str] = ("x", "y"), ax: Any = None) -> Any:
+    """Draw the exponent over two hyper-parameters, with the onset along x.
+
+    Parameters
+    ----------
+    found : PhaseDiagram
+        The grid.
+    names : (str, str)
+        Of x and y.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn.
+    """
+    if ax is None:
+        ax = new_figure(6.5, 5).add_subplot()
+    size = float(np.nanmax(np.abs(found.exponent))) if np.isfinite(found.exponent).any() else 1.0
+    drawn = ax.pcolormesh(found.x, found.y, found.exponent, cmap="RdBu_r", vmin=-size, vmax=size, shading="nearest")
+    ax.figure.colorbar(drawn, ax=ax, label="exponent (1/step)")
+    known = np.isfinite(found.boundary)
+    ax.plot(found.boundary[known], found.y[known], "k.-", label="onset")
+    for scale, values in ((ax.set_xscale, found.x), (ax.set_yscale, found.y)):
+        if len(values) > 1 and (values > 0).all():
+            scale("log")
+    ax.set_xlabel(names[0])
+    ax.set_ylabel(names[1])
+    if known.any():
+        ax.legend(fontsize="small")
+    return ax

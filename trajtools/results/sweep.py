@@ -1,0 +1,460 @@
+"""Many trainings side by side: exponent and training time against hyper-parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trajtools.errors import SelectionError
+from trajtools.results.curves import Floats
+from trajtools.results.exponent import Exponent
+from trajtools.results.plain import Result
+
+
+@dataclass(frozen=True, eq=False)
+class SweepPoint(Result):
+    """One run of a sweep.
+
+    Attributes
+    ----------
+    x, y : float
+        Its hyper-parameters; y is NaN in a sweep over one.
+    path, run : str
+        Where it was read from.
+    control : bool
+        Whether it is a control (see `trajtools.sweep`).
+    exponent : Exponent or None
+        Its exponent; None where the run has nothing to measure one from, or it was not asked for.
+    times : ndarray of float64, shape (n_thresholds, n)
+        Training time of each initial condition to each threshold, in `time_unit`; inf where it was not reached.
+    final_loss : ndarray of float64, shape (n,)
+        Loss of the last recorded state of each initial condition; NaN where there is none.
+    final_accuracy : ndarray of float64, shape (n,)
+        Likewise.
+    sharpness : float
+        Median over the last half of the recorded sharpness; NaN where none was recorded.
+    steps : int
+        Last recorded step.
+    hparams : dict
+        All hyper-parameters of the run.
+    warnings : tuple of str
+        What is missing or doubtful in this run.
+    """
+
+    x: float
+    y: float
+    path: str
+    run: str
+    control: bool
+    exponent: Exponent | None
+    times: Floats
+    final_loss: Floats
+    final_accuracy: Floats
+    sharpness: float
+    steps: int
+    hparams: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reached(self) -> Floats:
+        """Fraction of the initial conditions that reach each threshold, shape (n_thresholds,); NaN without any."""
+        if not self.times.shape[1]:
+            return np.full(len(self.times), np.nan)
+        return np.asarray(np.isfinite(self.times).mean(axis=1))
+
+
+@dataclass(frozen=True, eq=False)
+class Onset(Result):
+    """Where sensitive dependence begins along a sweep; see `Sweep.onset`.
+
+    Attributes
+    ----------
+    value : float
+        The hyper-parameter at which the exponent passes `above`, on a logarithmic scale of x; NaN where there is none.
+    interval : (float, float)
+        From the resampled exponents.
+    bracket : (float, float)
+        The largest x below which nothing is sensitive by its verdict, and the smallest that is; inconclusive points
+        between widen it. NaN at an end that the sweep does not reach.
+    above : float
+        The exponent that counts as sensitive.
+    found : bool
+        Whether the sweep holds an onset: points on both sides.
+    reasons : tuple of str
+        Why, in sentences.
+    draws : ndarray of float64, shape (B,)
+        The onset in each resampling; NaN where there was none.
+    level : float
+        Confidence level.
+    settings : dict
+        What was chosen.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    bracket: tuple[float, float]
+    above: float
+    found: bool
+    reasons: tuple[str, ...]
+    draws: Floats
+    level: float = 0.95
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Fastest(Result):
+    """Where training is fastest along a sweep; see `Sweep.fastest`.
+
+    Attributes
+    ----------
+    value : float
+        The hyper-parameter with the smallest median training time; NaN where nothing reaches the threshold.
+    interval : (float, float)
+        Between which the minimum lies in `level` of the resamplings of the initial conditions.
+    time : float
+        The smallest median training time, in `time_unit`.
+    within : (float, float)
+        Smallest and largest x whose median training time is at most 1.25 times the smallest.
+    threshold : float
+        The accuracy to be reached.
+    inside : bool
+        Whether the minimum lies inside the range of the sweep, not at one of its ends.
+    reasons : tuple of str
+        In sentences.
+    draws : ndarray of float64, shape (B,)
+        The minimum in each resampling.
+    time_unit : str
+        Unit of `time`.
+    level : float
+        Confidence level.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    time: float
+    within: tuple[float, float]
+    threshold: float
+    inside: bool
+    reasons: tuple[str, ...]
+    draws: Floats
+    time_unit: str
+    level: float = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Coincidence(Result):
+    """Whether training is fastest at the onset of chaos; see `Sweep.coincidence`.
+
+    Attributes
+    ----------
+    ratio : float
+        The fastest x over the onset.
+    interval : (float, float)
+        From the resamplings of both, no narrower than one step of the sweep.
+    verdict : str
+        ``"coincide"`` where the interval holds 1, ``"apart"``, or ``"inconclusive"``.
+    reasons : tuple of str
+        In sentences, with what the control says.
+    onset : Onset
+        One of the two.
+    fastest : Fastest
+        The other.
+    """
+
+    ratio: float
+    interval: tuple[float, float]
+    verdict: str
+    reasons: tuple[str, ...]
+    onset: Onset
+    fastest: Fastest
+
+
+@dataclass(frozen=True, eq=False)
+class PhaseDiagram(Result):
+    """Exponent and verdict over two hyper-parameters.
+
+    Attributes
+    ----------
+    x, y : ndarray of float64, shape (nx,) and (ny,)
+        The values that occur, in order.
+    exponent : ndarray of float64, shape (ny, nx)
+        Mean exponent of the runs there; NaN where there is none.
+    verdict : list of list of str
+        The same grid: the verdict, ``"mixed"`` where the runs there differ, ``""`` where there is none.
+    time : ndarray of float64, shape (n_thresholds, ny, nx)
+        Median training time; inf where most do not reach the threshold.
+    count : ndarray of int64, shape (ny, nx)
+        Runs.
+    boundary : ndarray of float64, shape (ny,)
+        Onset along x for each y; NaN where there is none.
+    """
+
+    x: Floats
+    y: Floats
+    exponent: Floats
+    verdict: list[list[str]]
+    time: Floats
+    count: Any
+    boundary: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling(Result):
+    """A power law for the training time, fitted where training is stable; see `Sweep.scaling`.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The factors, as keys of the hyper-parameters.
+    powers : ndarray of float64, shape (k,)
+        ln time = constant + sum of power x ln factor.
+    intervals : ndarray of float64, shape (k, 2)
+        From resampled initial conditions.
+    constant : float
+        Natural logarithm of the time at all factors 1.
+    scatter : float
+        Root mean square of the residuals of ln time: how well the curves collapse.
+    n_used, n_total : int
+        Runs that entered, out of how many.
+    level : float
+        Confidence level.
+    reasons : tuple of str
+        What was left out and why.
+    """
+
+    names: tuple[str, ...]
+    powers: Floats
+    intervals: Floats
+    constant: float
+    scatter: float
+    n_used: int
+    n_total: int
+    level: float
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep(Result):
+    """The runs of a sweep; see `trajtools.sweep`.
+
+    Attributes
+    ----------
+    x_name, y_name : str
+        The hyper-parameters; `y_name` is empty in a sweep over one.
+    points : tuple of SweepPoint
+        In the order of (y, x).
+    thresholds : tuple of float
+        Accuracies that the training times are to.
+    time_unit : str
+        Unit of the training times.
+    settings : dict
+        What was given.
+    warnings : tuple of str
+        Runs that were left out, and why.
+    """
+
+    x_name: str
+    y_name: str
+    points: tuple[SweepPoint, ...]
+    thresholds: tuple[float, ...]
+    time_unit: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say the sweep as a table."""
+        from trajtools.sweeps.table import as_text
+
+        return as_text(self)
+
+    def onset(self, *, above: float | str = "auto", level: float = 0.95, rng: Any = 0) -> Onset:
+        """Find where sensitive dependence begins along x.
+
+        Parameters
+        ----------
+        above : float or "auto"
+            The exponent that counts as sensitive. ``"auto"``: three times the exponent that the trend of the stable
+            points, proportional to x, predicts, and at least one e-fold in the time that the growth was measured for.
+        level : float
+            Confidence level.
+        rng : int, numpy.random.Generator or None
+            Source of the resampling.
+
+        Returns
+        -------
+        Onset
+            With `found` False and the reason where the range holds none.
+
+        Raises
+        ------
+        SelectionError
+            If the sweep has two hyper-parameters: take `phase_diagram`, or one value of y.
+        """
+        from trajtools.sweeps.onset import onset
+
+        return onset(self.one(), above=above, level=level, rng=rng)
+
+    def fastest(self, threshold: float | None = None, *, level: float = 0.95, rng: Any = 0) -> Fastest:
+        """Find where training is fastest along x.
+
+        Parameters
+        ----------
+        threshold : float or None
+            One of `thresholds`; None: the largest that at least half of the initial conditions of some run reach.
+        level : float
+            Confidence level.
+        rng : int, numpy.random.Generator or None
+            Source of the resampling.
+
+        Returns
+        -------
+        Fastest
+            By the median over the initial conditions, those that do not arrive counted as infinite.
+
+        Raises
+        ------
+        SelectionError
+            If the threshold is not one of the sweep's, or the sweep has two hyper-parameters.
+        """
+        from trajtools.sweeps.fastest import fastest
+
+        return fastest(self.one(), threshold, level=level, rng=rng)
+
+    def coincidence(self, threshold: float | None = None, *, level: float = 0.95, rng: Any = 0) -> Coincidence:
+        """Ask whether training is fastest at the onset of chaos, and whether chaos explains it.
+
+        Parameters
+        ----------
+        threshold : float or None
+            As in `fastest`.
+        level : float
+            Confidence level.
+        rng : int, numpy.random.Generator or None
+            Source of the resampling.
+
+        Returns
+        -------
+        Coincidence
+            With what the controls say, if there are any: where a stable control of equal step length goes on getting
+            faster, the minimum is made by the instability that cuts a 1/eta law off, not by chaos as such.
+
+        Raises
+        ------
+        SelectionError
+            As `onset` and `fastest`.
+        """
+        from trajtools.sweeps.fastest import coincidence
+
+        return coincidence(self.one(), threshold, level=level, rng=rng)
+
+    def phase_diagram(self) -> PhaseDiagram:
+        """Arrange a sweep over two hyper-parameters as a grid.
+
+        Returns
+        -------
+        PhaseDiagram
+            Exponent, verdict and training time over x and y, with the onset along x for each y.
+
+        Raises
+        ------
+        SelectionError
+            If the sweep has one hyper-parameter only.
+        """
+        from trajtools.sweeps.diagram import phase_diagram
+
+        return phase_diagram(self)
+
+    def scaling(
+        self, names: tuple[str, ...] | None = None, threshold: float | None = None, *, level: float = 0.95, rng: Any = 0
+    ) -> Scaling:
+        """Fit a power law of the training time in the hyper-parameters, where training is stable.
+
+        Parameters
+        ----------
+        names : tuple of str or None
+            Factors, keys of the hyper-parameters; ``"1-momentum"`` is one minus the momentum. None: x, and y if any.
+        threshold : float or None
+            As in `fastest`.
+        level : float
+            Confidence level.
+        rng : int, numpy.random.Generator or None
+            Source of the resampling.
+
+        Returns
+        -------
+        Scaling
+            The powers with intervals, and the scatter about the law.
+
+        Raises
+        ------
+        SelectionError
+            If the threshold or a factor is unknown.
+        DataError
+            If too few stable runs are left.
+        """
+        from trajtools.sweeps.scaling import scaling
+
+        return scaling(self, names, threshold, level=level, rng=rng)
+
+    def where(self, y: float) -> Sweep:
+        """Keep the runs with one value of y.
+
+        Parameters
+        ----------
+        y : float
+            The value.
+
+        Returns
+        -------
+        Sweep
+            A sweep over x alone.
+
+        Raises
+        ------
+        SelectionError
+            If no run has it; the message lists the values.
+        """
+        kept = tuple(p for p in self.points if p.y == y)
+        if not kept:
+            there = ", ".join(f"{value:g}" for value in sorted({p.y for p in self.points}))
+            raise SelectionError(f"no run has {self.y_name}={y:g}; there are {there}")
+        return Sweep(self.x_name, "", kept, self.thresholds, self.time_unit, self.settings, self.warnings)
+
+    def one(self) -> Sweep:
+        """Give the sweep itself, if it has one hyper-parameter.
+
+        Returns
+        -------
+        Sweep
+            The sweep.
+
+        Raises
+        ------
+        SelectionError
+            If it has two.
+        """
+        if self.y_name:
+            raise SelectionError(
+                f"this sweep has two hyper-parameters, {self.x_name} and {self.y_name}: take one value of the second "
+                "(.where(...)), or .phase_diagram()"
+            )
+        return self
+
+    def plot(self, figure: Any = None) -> Any:
+        """Draw exponent and training time against x; see `trajtools.plots.sweep`.
+
+        Parameters
+        ----------
+        figure : matplotlib.figure.Figure or None
+            Where to draw; None makes a new one.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.sweep(self, figure=figure)

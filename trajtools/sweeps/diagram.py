@@ -1,0 +1,57 @@
+"""Two hyper-parameters: order and chaos on a grid."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trajtools.errors import SelectionError
+from trajtools.results.sweep import PhaseDiagram, Sweep, SweepPoint
+from trajtools.sweeps.curve import curve_of
+from trajtools.sweeps.fastest import median
+from trajtools.sweeps.onset import onset_of
+
+
+def phase_diagram(sweep: Sweep) -> PhaseDiagram:
+    """Arrange a sweep over two hyper-parameters as a grid; see `Sweep.phase_diagram`.
+
+    Parameters
+    ----------
+    sweep : Sweep
+        Over two hyper-parameters.
+
+    Returns
+    -------
+    PhaseDiagram
+        Cells without a run stay empty.
+
+    Raises
+    ------
+    SelectionError
+        If the sweep has one.
+    """
+    if not sweep.y_name:
+        raise SelectionError("a phase diagram needs two hyper-parameters: sweep(files, x=..., y=...)")
+    points = [p for p in sweep.points if not p.control]
+    xs, ys = sorted({p.x for p in points}), sorted({p.y for p in points})
+    shape = (len(ys), len(xs))
+    exponent, count = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
+    time = np.full((len(sweep.thresholds), *shape), np.nan)
+    verdict = [["" for _ in xs] for _ in ys]
+    for row, y in enumerate(ys):
+        for column, x in enumerate(xs):
+            here = [p for p in points if p.x == x and p.y == y]
+            count[row, column] = len(here)
+            exponent[row, column], verdict[row][column] = _cell(here)
+            for k in range(len(sweep.thresholds)):
+                times = np.concatenate([p.times[k] for p in here]) if here else np.empty(0)
+                time[k, row, column] = median(times) if len(times) else np.nan
+    boundary = np.array([onset_of(curve_of([p for p in points if p.y == y])).value for y in ys])
+    return PhaseDiagram(np.array(xs), np.array(ys), exponent, verdict, time, count, boundary)
+
+
+def _cell(points: list[SweepPoint]) -> tuple[float, str]:
+    found = [p.exponent for p in points if p.exponent is not None]
+    values = [e.value for e in found if np.isfinite(e.value)]
+    verdicts = {e.verdict for e in found}
+    word = "" if not verdicts else verdicts.pop() if len(verdicts) == 1 else "mixed"
+    return (float(np.mean(values)) if values else float("nan")), word
