@@ -1,0 +1,131 @@
+"""The class that follows from two trends: of the distance at equal times, and of the distance to the orbit."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trajtools.results import Trend
+
+DECISIVE = 3.0  # e-folds that a distance must have fallen or grown
+NEUTRAL = 1.0  # e-folds within which it has done neither
+STOPPED = 0.2  # a fall has stopped if less than this share of it belongs to its second half
+TUBE = 3.0  # times the perturbation: what the tube around the orbit may measure
+LEFT = 0.1  # of the size of the orbit: further away it has been left
+
+SETTINGS = {"decisive": DECISIVE, "neutral": NEUTRAL, "stopped": STOPPED, "tube_limit": TUBE, "left": LEFT}
+
+
+def classify(
+    dynamical: Trend, orbital: Trend, *, apart: float, reached: float, n_diverged: int
+) -> tuple[str, tuple[str, ...]]:
+    """Choose the class, in the order of the reasons.
+
+    Parameters
+    ----------
+    dynamical, orbital : Trend
+        Of the distance at equal times and of the distance to the orbit.
+    apart : float
+        Mean of ln(distance at equal times / distance to the orbit) over the last tenth: how much of the difference
+        is phase.
+    reached : float
+        Distance to the orbit at the end, in units of the size of the orbit, median over the trajectories.
+    n_diverged : int
+        Trajectories that end with NaN or inf while their reference does not.
+
+    Returns
+    -------
+    verdict : str
+        One of `trajtools.results.STABILITY_CLASSES`.
+    reasons : tuple of str
+        Why, with numbers.
+    """
+    if n_diverged:
+        return "unstable", (
+            f"{n_diverged} of {n_diverged + dynamical.n_units} perturbed trajectories end with NaN or infinite weights "
+            "while their reference does not",
+        )
+    if not dynamical.n_units:
+        return "inconclusive", ("no perturbed trajectory differs from its reference: there is nothing to follow",)
+    if _decays(dynamical):
+        return "asymptotically stable", (_fell(dynamical),)
+    grown = _grows(orbital, reached)
+    if grown:
+        return "unstable", (grown,)
+    if _decays(orbital):
+        return "orbitally stable", (_fell(orbital), _phase(dynamical, apart))
+    if orbital.largest <= np.log(TUBE) and apart > NEUTRAL:
+        words = f"the distance to the orbit stays within {np.exp(orbital.largest):.3g} times the perturbation"
+        return "orbitally stable", (words, _phase(dynamical, apart))
+    neutral = _neutral(orbital)
+    if neutral:
+        return "marginal drift", (neutral, _told(dynamical))
+    return "inconclusive", (_undecided(orbital), _told(dynamical))
+
+
+def _decays(of: Trend) -> bool:
+    if of.n_floor == of.n_units and of.change <= -DECISIVE:
+        return True
+    ended = of.change_interval[1] < -DECISIVE and of.rate_interval[1] < 0
+    return bool(ended and of.late_change < STOPPED * of.change)
+
+
+def _grows(of: Trend, reached: float) -> str:
+    if not of.change_interval[0] > DECISIVE:
+        return ""
+    words = f"the distance to the orbit grew by {of.change:.3g} e-folds, interval {_span(of.change_interval)}"
+    if of.exponential > 0 and not of.p_exponential > 0.01:
+        return f"{words}, exponentially (evidence against a power law {of.exponential:.2g} on a scale from -1 to 1)"
+    if reached > LEFT:
+        return f"{words}, and reached {reached:.2g} of the size of the orbit: its neighbourhood was left"
+    return ""
+
+
+def _neutral(of: Trend) -> str:
+    low, high = of.change_interval
+    words = f"the distance to the orbit changed by {of.change:.3g} e-folds, interval {_span(of.change_interval)}"
+    if low > -NEUTRAL and high < NEUTRAL:
+        return f"{words}: it neither decays nor grows exponentially"
+    if high < 0 and abs(of.late_change) < STOPPED * abs(of.change):
+        return f"{words}, and stopped: {of.late_change:.2g} of it in the second half"
+    if low > 0 and (not of.exponential > 0 or of.p_exponential > 0.01):
+        return f"{words}, no faster than a power of time"
+    return ""
+
+
+def _fell(of: Trend) -> str:
+    if not np.isfinite(of.rate):
+        return f"the {of.quantity} is below what numbers resolve from the start, {-of.change:.3g} e-folds down"
+    floor = f"; {of.n_floor} of {of.n_units} reached the numerical floor" if of.n_floor else ""
+    return (
+        f"the {of.quantity} fell by {-of.change:.3g} e-folds at {of.rate:.4g} per unit of time, interval "
+        f"{_span(of.rate_interval)} over {of.over}{floor}"
+    )
+
+
+def _phase(of: Trend, apart: float) -> str:
+    return (
+        f"the distance at equal times changed by {of.change:.3g} e-folds: what remains is a lag along the orbit, "
+        f"{np.exp(apart):.3g} times the distance to it"
+    )
+
+
+def _told(of: Trend) -> str:
+    return f"the {of.quantity} changed by {of.change:.3g} e-folds, interval {_span(of.change_interval)} over {of.over}"
+
+
+def _undecided(of: Trend) -> str:
+    if not np.isfinite(of.change):
+        return f"the {of.quantity} is at the numerical floor, or excluded, from the start: perturb by more"
+    if not np.isfinite(of.change_interval[0]):
+        return (
+            f"the {of.quantity} changed by {of.change:.3g} e-folds over too few states for an interval; record more "
+            "states, or more initial conditions"
+        )
+    return (
+        f"the {of.quantity} changed by {of.change:.3g} e-folds, interval {_span(of.change_interval)}: neither within "
+        f"{NEUTRAL:g} nor beyond {DECISIVE:g} of them; record longer, or more initial conditions"
+    )
+
+
+def _span(interval: tuple[float, float]) -> str:
+    return f"[{interval[0]:.3g}, {interval[1]:.3g}]" if np.isfinite(interval).all() else "unknown"

@@ -1,0 +1,111 @@
+"""Distances between two paths as sets of states and as curves, in one pass over their distances.
+
+The distances of a block of states of one path to all of the other exist at a time, never the whole table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.distances.metrics import Metric
+from trajtools.distances.paths import pairs
+from trajtools.stability.rows import Rows
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+TABLE_BYTES = 16 * 2**20
+STATE_BYTES = 32 * 2**20
+Some = tuple[Rows, Ints]
+
+
+@dataclass(frozen=True, eq=False)
+class Sets:
+    """What `compare` finds.
+
+    Attributes
+    ----------
+    nearest : ndarray of float64, shape (K,)
+        Distance of each state of the path to the set of all states of the orbit.
+    argmin : ndarray of int64, shape (K,)
+        The state of the orbit that is nearest.
+    back : float
+        Largest distance of a state of the orbit's part to the path: the other half of the Hausdorff distance.
+    frechet : float
+        Discrete Frechet distance of the path and the orbit's part; NaN where either is empty.
+    """
+
+    nearest: Floats
+    argmin: Ints
+    back: float
+    frechet: float
+
+    @property
+    def tube(self) -> float:
+        """Radius of the tube around the orbit that holds the path."""
+        return float(self.nearest.max()) if len(self.nearest) else float("nan")
+
+    @property
+    def hausdorff(self) -> float:
+        """Hausdorff distance: the larger of the two one-sided ones."""
+        return float(max(self.tube, self.back)) if len(self.nearest) else float("nan")
+
+
+def compare(metric: Metric, path: Some, orbit: Some, part: slice) -> Sets:
+    """Compare a path with an orbit.
+
+    Parameters
+    ----------
+    metric : Metric
+        Distance between states.
+    path, orbit : (Rows, ndarray of int64)
+        The states, and which of them count, ascending, (K,) and (S,): those that are finite.
+    part : slice
+        The part of the S states of the orbit that runs beside the path: what the path must cover in turn, and what it
+        is coupled to by the Frechet distance.
+
+    Returns
+    -------
+    Sets
+        Memory O(S) beyond blocks of bounded size.
+    """
+    from trajtools._kernels.orbits import coupled_rows
+
+    count, length = len(path[1]), len(orbit[1])
+    nearest, argmin = np.full(count, np.nan), np.zeros(count, dtype=np.int64)
+    beside = len(range(*part.indices(length)))
+    covered = np.full(beside, np.inf)
+    coupling = np.full(beside, np.inf)
+    if not count or not length:
+        return Sets(nearest, argmin, float("nan"), float("nan"))
+    for first, table in tables(metric, path, orbit):
+        here = slice(first, first + len(table))
+        argmin[here] = table.argmin(axis=1)
+        nearest[here] = table[np.arange(len(table)), argmin[here]]
+        beside_table = np.ascontiguousarray(table[:, part])
+        if beside:
+            covered = np.minimum(covered, beside_table.min(axis=0))
+            coupling = coupled_rows(beside_table, coupling, first > 0)
+    back = float(covered.max()) if beside else float("nan")
+    frechet = float(coupling[-1]) if beside else float("nan")
+    return Sets(nearest, orbit[1][argmin], back, frechet)
+
+
+def tables(metric: Metric, path: Some, orbit: Some) -> Iterator[tuple[int, Floats]]:
+    """Yield (first, distances (k, S)) of blocks of states of the path to all states of the orbit."""
+    (mine, mine_rows), (theirs, their_rows) = path, orbit
+    size = 8 * max(mine.shape[1], 1)
+    tall = max(1, min(len(mine_rows), TABLE_BYTES // (8 * len(their_rows)), STATE_BYTES // size))
+    wide = max(1, min(len(their_rows), STATE_BYTES // size, TABLE_BYTES // (16 * tall)))
+    for first in range(0, len(mine_rows), tall):
+        a = mine.take(mine_rows[first : first + tall])
+        table = np.empty((len(a), len(their_rows)))
+        for start in range(0, len(their_rows), wide):
+            b = theirs.take(their_rows[start : start + wide])
+            left, right = np.repeat(np.arange(len(a)), len(b)), np.tile(np.arange(len(b)), len(a))
+            table[:, start : start + len(b)] = pairs(metric, a[None], b[None], left, right)[0].reshape(len(a), len(b))
+        yield first, table
