@@ -98,7 +98,7 @@ def _draws(design: Floats, times: list[Floats], rng: np.random.Generator) -> Flo
     n, unknowns = design.shape
     draws = np.full((N_RESAMPLES, unknowns), np.nan)
     for at in range(N_RESAMPLES):
-        rows = [int(k) for k in rng.integers(0, n, size=n)]
+        rows = np.atleast_1d(rng.integers(0, n, size=n)).tolist()
         drawn = [rng.choice(times[k], len(times[k])) for k in rows]
         middle = np.array([median(chosen) for chosen in drawn])
         fine = np.isfinite(middle) & (middle > 0)
