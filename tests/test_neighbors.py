@@ -197,7 +197,7 @@ def test_bad_input_is_refused_with_the_way_out(x, options, words):
 
 
 def test_an_unknown_metric_is_refused_with_those_that_are():
-    with pytest.raises(UnknownNameError, match="l1, l2, linf, precomputed"):
+    with pytest.raises(UnknownNameError, match="l1, l2, linf.*precomputed"):
         find_nearest([1.0, 2.0, 3.0], metric="cosine", theiler=1)
 
 
@@ -268,7 +268,7 @@ def test_metrics_of_the_users_own_are_asked_for_every_pair():
     np.testing.assert_allclose(
         curve.log_distance, rosenstein(x, metric="l1", theiler=3, horizon=2).log_distance, rtol=1e-12
     )
-    with pytest.raises(DataError, match="one distance for each pair"):
+    with pytest.raises(DataError, match="one distance per state"):
         find_nearest(x, metric=lambda a, b: 0.0, theiler=3)
     with pytest.raises(TooLargeError, match="Thin the states"):
         find_nearest(np.zeros((9000, 1)), metric=manhattan, theiler=3)

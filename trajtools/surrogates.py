@@ -150,16 +150,10 @@ def fit_basin(states: Floats, optimizer: Optimizer = PLAIN) -> Basin:
     Raises
     ------
     DataError
-        If the optimiser is adaptive: its steps are no linear function of the weights in any basin.
+        If the optimiser knows no basin, see `steepest`.
     """
-    if optimizer.adaptive:
-        raise DataError(
-            f"null {BASIN!r} knows gradient descent, with and without momentum; this run was trained with "
-            f"{optimizer.adaptive}: use 'phase-randomised' or 'random-walk'"
-        )
+    top = steepest(optimizer)
     mu, nu = optimizer.momentum, optimizer.momentum * optimizer.nesterov
-    if not 0 <= mu < 1:
-        raise DataError(f"null {BASIN!r}: a basin holds momentum between 0 and 1, got {mu:g}")
     steps = np.diff(states, axis=0)
     here, pull = states[:-1], steps
     if mu:
@@ -172,7 +166,7 @@ def fit_basin(states: Floats, optimizer: Optimizer = PLAIN) -> Basin:
     known = size > 1e-13 * max(float(variance[-1]), 1e-300)
     law = axes @ np.where(known, (both + both.T) / np.where(known, size, 1.0), 0.0) @ axes.T
     rates, axes = np.linalg.eigh(-law)
-    rates = np.clip(rates, 0.0, steepest(optimizer))
+    rates = np.clip(rates, 0.0, top)
     noise = y @ axes + (x @ axes) * rates
     return Basin(optimizer, axes, rates, drift @ axes, middle @ axes, states[:2] @ axes, noise)
 
@@ -189,8 +183,21 @@ def steepest(optimizer: Optimizer) -> float:
     -------
     float
         2; with momentum :math:`2 (1 + \mu)`; with Nesterov's :math:`2 (1 + \mu) / (1 + 2 \mu)`.
+
+    Raises
+    ------
+    DataError
+        If the optimiser is adaptive (its steps are no linear function of the weights in any basin), or its momentum
+        lets it leave every basin.
     """
     mu = optimizer.momentum
+    if optimizer.adaptive:
+        raise DataError(
+            f"null {BASIN!r} knows gradient descent, with and without momentum; this run was trained with "
+            f"{optimizer.adaptive}: use another null"
+        )
+    if not 0 <= mu < 1:
+        raise DataError(f"null {BASIN!r}: a basin holds momentum between 0 and 1, got {mu:g}")
     return 2 * (1 + mu) / (1 + 2 * mu) if optimizer.nesterov else 2 * (1 + mu)
 
 

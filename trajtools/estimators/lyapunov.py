@@ -8,14 +8,10 @@ import numpy as np
 
 from trajtools.distances import MetricLike
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.growth.units import with_steps
 from trajtools.results import Exponent
-from trajtools.surrogates import DRIFTING, STATIONARY
-from trajtools.trajectory import Trajectory
+from trajtools.surrogates import BASIN, NULLS, steepest
 
 METHODS = ("twins", "rosenstein", "kantz", "wolf", "hybrid")
-NULLS = (*STATIONARY, *DRIFTING)
-METRICS = ("l1", "l2", "linf", "precomputed")
 
 
 def lyapunov(
@@ -29,6 +25,8 @@ def lyapunov(
     horizon: int | None = None,
     dim: int | None = None,
     delay: int | None = None,
+    nodes: int | None = None,
+    buffers: bool | None = None,
     dt: float | None = None,
     window: tuple[int, int] | None = None,
     region: str | tuple[float, float] = "auto",
@@ -42,15 +40,18 @@ def lyapunov(
 
     Parameters
     ----------
-    x : Run, pair, list of Runs or pairs; or Trajectory, array_like (T, d) or (T,)
+    x : Run, pair, list of Runs or pairs; or Trajectory, array_like (T, d) or (T,); or Distances
         Twins, as `trajtools.twins` takes them; or one trajectory, whose recurrences take the place of twins. A series
-        is embedded.
+        is embedded. `Distances` of all pairs of its states will do, too, and adjacency matrices (T, N, N) with
+        ``metric="graph-l1"``.
     method : str
         ``"twins"``, ``"rosenstein"``, ``"kantz"``, ``"wolf"`` or ``"hybrid"``. ``"auto"``: twins where `x` holds twins,
         else rosenstein, which has the most room for growth.
     metric : str, callable, Metric or None
-        Distance between states, see `trajtools.METRICS`. None: ``"l1"`` for twins, ``"l2"`` for recurrences, which know
-        ``"l1"``, ``"l2"`` and ``"linf"``.
+        Distance between states, see `trajtools.METRICS`. None: ``"l1"`` for twins, ``"l2"`` for recurrences. These
+        also know ``"graph-l1"``, the sum of the absolute differences of all links over N(N-1), and ``"precomputed"``
+        for distances (T, T); metrics other than ``"l1"``, ``"l2"``, ``"linf"`` and ``"rms"`` are asked for all pairs
+        and take at most 8192 states.
     average : str or None
         ``"mean-log"``, ``"log-mean"`` or ``"rms"``, see `trajtools.twins` and `trajtools.kantz`; None: theirs.
     neighbors : NearestK, WithinRadius or None
@@ -63,6 +64,12 @@ def lyapunov(
     dim, delay : int or None
         Embedding; None: for a series from the data, see `estimate_dimension` and `estimate_delay`, and none for states.
         ``dim=1`` takes a series as the whole state; with ``dim > 1`` states are embedded, too.
+    nodes : int or None
+        Number of nodes N for ``"graph-l1"`` of rows of links (T, E); a Trajectory of a network and matrices know it.
+    buffers : bool or None
+        Of a run whose optimiser has momentum or moments: whether its recorded buffers are joined to the weights, which
+        alone are not the state; see `trajtools.estimators.records.full_state`. None: wherever they are recorded, and
+        no delay coordinates are asked for.
     dt : float or None
         Time between two steps; None keeps the unit of the data.
     window : (int, int) or None
@@ -72,7 +79,10 @@ def lyapunov(
     null : str or None
         What the growth is tested against. ``"auto"``: ``"power-law"`` for twins; for recurrences a null that the data
         could come from, ``"iaaft"`` (series), ``"phase-randomised"`` (states), ``"shuffled-increments"`` or
-        ``"random-walk"`` (where they drift). None: no test, and no verdict but inconclusive or regular.
+        ``"random-walk"`` (where they drift). By name also ``"quadratic-basin"``, for both: descent in a quadratic
+        basin by the optimiser of the run (gradient descent, with momentum if its hyper-parameters say so); see
+        `trajtools.surrogates.Basin` and `trajtools.growth.basin`. None: no test, and no verdict but inconclusive or
+        regular.
     surrogates : int
         How many records are drawn from the null of recurrences; below 99 no p-value reaches the 1 % level.
     procedure : None or "danovski2024"
@@ -126,43 +136,39 @@ def lyapunov(
     if method not in ("auto", *METHODS):
         raise UnknownNameError(f"there is no method {method!r}; there are {', '.join(METHODS)}, and 'auto' to choose")
     if method == "twins" or (method == "auto" and has_twins(x)):
+        if buffers or nodes is not None:
+            raise DataError("buffers= and nodes= belong to the neighbours of one trajectory; leave them out for twins")
         growth = twins(x, metric=metric or "l1", average=average or "mean-log", dt=dt, window=window)
         null = "power-law" if null == "auto" else null
         return growth.fit(region, null=null, procedure=procedure, level=level, rng=rng)
     if procedure is not None:
         raise UnknownNameError(f"procedure {procedure!r} is for twins; for one trajectory give procedure=None")
+    from trajtools.estimators.records import record_of
     from trajtools.estimators.single import Asked, answer
 
+    null, dim, level = _null(null), _count("dim", dim, 1), _level(level)
+    record = record_of(x, metric=metric, dt=dt, window=window, dim=dim, nodes=nodes, buffers=buffers)
+    if null == BASIN:
+        steepest(record.optimizer)
     asked = Asked(
         method="rosenstein" if method == "auto" else method,
-        metric=_metric(metric),
+        metric=record.metric,
         average=average,
         neighbors=neighbors,
         theiler=_count("theiler", theiler, 0),
         horizon=_count("horizon", horizon, 1),
-        dim=_count("dim", dim, 1),
+        dim=dim,
         delay=_count("delay", delay, 1),
         dt=dt,
         region=region,
-        null=_null(null),
+        null=null,
         surrogates=_count("surrogates", surrogates, 1) or 1,
-        level=_level(level),
+        level=level,
         rng=rng,
+        optimizer=record.optimizer,
     )
-    states, clock, doubts = _read(x, dt, window, dim)
-    spacing, unit, step = clock
-    found = answer(states, asked, clock=(spacing, unit), doubts=doubts)
-    return found if step is None else with_steps(found, step)
-
-
-def _metric(metric: MetricLike | None) -> str:
-    name = "l2" if metric is None else metric if isinstance(metric, str) else getattr(metric, "name", str(metric))
-    if name not in METRICS[:3]:
-        raise UnknownNameError(
-            f"metric {name!r}: recurrences know {', '.join(METRICS[:3])}; for others call rosenstein or kantz on "
-            "distances, with metric='precomputed'"
-        )
-    return name
+    found = answer(record.states, asked, clock=record.clock, doubts=record.doubts)
+    return record.told(found)
 
 
 def _null(null: str | None) -> str | None:
@@ -185,38 +191,3 @@ def _count(name: str, value: Any, least: int) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise DataError(f"{name}={value!r}: a whole number, at least {least}")
     return int(value)
-
-
-def _read(x: Any, dt: float | None, window: tuple[int, int] | None, dim: int | None) -> tuple[Any, Any, Any]:
-    """States, (time between samples, unit, steps), and what is known to be wrong with them."""
-    from trajtools.neighbors.curves import sampling
-
-    doubts: tuple[str, ...] = ()
-    if hasattr(x, "hparams") and hasattr(x, "trajectory"):
-        if dim is None or dim == 1:
-            doubts = _hidden_state(x)
-        x = x.trajectory()
-    if window is not None:
-        x = x if isinstance(x, Trajectory) else Trajectory.from_array(x)
-        x = x.window(*window)
-    clock, states = sampling(x, dt), np.asarray(x)
-    if states.dtype.kind not in "fiub" or states.ndim not in (1, 2):
-        raise DataError(
-            f"a trajectory is an array (T,) or (T, d) of real numbers, got {states.dtype} {states.shape}; for networks "
-            "give their links as rows"
-        )
-    return states, clock, doubts
-
-
-def _hidden_state(run: Any) -> tuple[str, ...]:
-    """Objection where the weights of a run alone do not say where it goes next."""
-    words = " ".join(f"{key}={value}" for key, value in run.hparams.items()).lower()
-    moving = any(name in words for name in ("adam", "rmsprop", "adagrad", "lion", "nesterov"))
-    momentum = run.hparams.get("momentum", 0)
-    moving |= isinstance(momentum, (int, float)) and momentum != 0
-    if not moving and run.optimizer is None:
-        return ()
-    return (
-        "the weights alone are not the state: the optimiser keeps buffers (momentum or moments), so nearby weights "
-        "can part without sensitivity; give delay coordinates (dim=2 or more, delay=1), or use twins",
-    )

@@ -10,10 +10,12 @@ import numpy as np
 from trajtools.embedding import Choice, embed, estimate_delay, estimate_dimension, theiler_window
 from trajtools.errors import DataError
 from trajtools.estimators.nulls import Tested, against_surrogates
-from trajtools.growth.applicability import TWINS, Probe, objections, probe
+from trajtools.growth.applicability import TWINS, Probe, objections, probe, probe_distances
 from trajtools.growth.recurrent import BOUNDED, NO_NULL
+from trajtools.neighbors.states import GIVEN, MATRIX_STATES, MetricOfStates
 from trajtools.optimizers import Optimizer
 from trajtools.results import Divergence, Exponent, Floats
+from trajtools.results.distances import Distances
 from trajtools.significance import DECISION
 from trajtools.surrogates import PLAIN
 
@@ -26,6 +28,7 @@ LONGEST = 2000  # samples that pairs are followed which do not part
 FINEST = 8  # samples that one is divided into, at most
 SMOOTH = 0.1  # of the distance of neighbours: the largest error of an interpolation that may be used
 HALVING = 10.0  # by which half the spacing lowers that error at least; fourth order would be 16
+NO_SURROGATE = "no surrogate could be drawn from these data"
 BENT = 0.5  # of the slope: a window whose thirds differ by more holds no exponential regime
 
 
@@ -35,8 +38,10 @@ class Asked:
 
     Attributes
     ----------
-    method, metric : str
-        Estimator and distance.
+    method : str
+        Estimator.
+    metric : str or Metric
+        Distance between states.
     average : str or None
         Of Kantz's estimator.
     neighbors : object
@@ -60,7 +65,7 @@ class Asked:
     """
 
     method: str
-    metric: str
+    metric: MetricOfStates
     average: str | None = None
     neighbors: Any = None
     theiler: int | None = None
@@ -126,8 +131,15 @@ def answer(x: Any, asked: Asked, *, clock: tuple[float, str], doubts: tuple[str,
         ``"inconclusive"`` with a reason wherever the data do not allow an answer.
     """
     try:
-        ready = prepare_states(x, asked)
-        seen = probe(ready.small, theiler=ready.theiler, dtype=ready.dtype)
+        if isinstance(x, Distances):
+            # Imported here: it needs what stands in this file.
+            from trajtools.estimators.given_distances import prepare_distances
+
+            ready = prepare_distances(x, asked)
+            seen = probe_distances(ready.states, theiler=ready.theiler, floor=x.floor)
+        else:
+            ready = prepare_states(x, asked)
+            seen = probe(ready.small, theiler=ready.theiler, dtype=ready.dtype)
     except DataError as problem:
         return _nothing(asked, clock, (str(problem), *doubts))
     against = (*doubts, *objections(seen, theiler=ready.theiler))
@@ -139,7 +151,7 @@ def answer(x: Any, asked: Asked, *, clock: tuple[float, str], doubts: tuple[str,
     verdict, reasons = found.verdict, found.reasons
     tested = Tested()
     promising = reasons[-1:] == (NO_NULL,) and not against and found.settings["p_zero"] <= DECISION
-    if asked.null is not None and (promising or asked.null != "auto"):
+    if asked.null is not None and (promising or asked.null != "auto") and "no_null" not in ready.choices:
         tested = against_surrogates(
             ready.small if ready.series.shape[1] > 1 else ready.series[:, :1],
             asked.null,
@@ -152,7 +164,7 @@ def answer(x: Any, asked: Asked, *, clock: tuple[float, str], doubts: tuple[str,
             optimizer=asked.optimizer,
         )
     if reasons[-1:] == (NO_NULL,):
-        verdict, reasons = _judge(found, seen, tested, asked)
+        verdict, reasons = _judge(found, seen, tested, asked, ready.choices.get("no_null", NO_SURROGATE))
     if against:
         verdict, reasons = "inconclusive", (*against, *(r for r in reasons if r != NO_NULL))
     p_values = [p for p in (tested.p_value, found.settings["p_zero"]) if np.isfinite(p)]
@@ -239,7 +251,10 @@ def curve_of(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str
     Divergence
         The curves; `settings` says what was chosen.
     """
-    states = ready.states[: len(ready.states) // 2] if half else ready.states
+    states = ready.states
+    if half:
+        first = slice(len(states) // 2)
+        states = states[first, first] if asked.metric == GIVEN else states[first]
     dt, unit = clock
     followed = asked.method in ("rosenstein", "kantz")
     wanted = seen.saturation + seen.saturation // 3 + 4 if followed else max(seen.saturation // 4, 4)
@@ -355,7 +370,8 @@ def _finer(ready: Prepared, seen: Probe, asked: Asked) -> tuple[int, float]:
         return 1, 0.0
     step = float(np.median(np.sqrt(np.sum(np.diff(part, axis=0) ** 2, axis=1))))
     wanted = int(np.ceil(2 * step / near))
-    return int(np.clip(min(wanted, REFINED_STATES // len(states)), 1, FINEST)), step
+    most = REFINED_STATES if isinstance(asked.metric, str) else MATRIX_STATES  # others are asked for all pairs
+    return int(np.clip(min(wanted, most // len(states)), 1, FINEST)), step
 
 
 def _of_half(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str]) -> float:
@@ -366,7 +382,7 @@ def _of_half(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str
         return float("nan")
 
 
-def _judge(found: Exponent, seen: Probe, tested: Tested, asked: Asked) -> tuple[str, tuple[str, ...]]:
+def _judge(found: Exponent, seen: Probe, tested: Tested, asked: Asked, no_null: str) -> tuple[str, tuple[str, ...]]:
     grown = found.reasons[0]
     if found.interval[1] < 0:
         return "regular", (grown, "the exponent is below zero in its whole interval")
@@ -386,7 +402,7 @@ def _judge(found: Exponent, seen: Probe, tested: Tested, asked: Asked) -> tuple[
             grown,
             f"{tested.words} is as predictable (p = {tested.p_value:.3g}, {asked.surrogates} surrogates)"
             if np.isfinite(tested.p_value)
-            else "no surrogate could be drawn from these data",
+            else no_null,
         )
     return "chaotic", (
         grown,
@@ -420,5 +436,9 @@ def _nothing(
         intercept=nan,
         method=asked.method,
         unit=f"1/{clock[1]}",
-        settings={"method": asked.method, "metric": asked.metric, **(settings or {})},
+        settings={
+            "method": asked.method,
+            "metric": asked.metric if isinstance(asked.metric, str) else asked.metric.name,
+            **(settings or {}),
+        },
     )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError
 from trajtools.results import Floats, Ints, Result
+
+if TYPE_CHECKING:
+    from trajtools.neighbors import Neighbors
 
 FEWEST_STATES = 100  # of which neighbours can be looked for
 REFERENCES = 400  # that a probe follows
@@ -96,22 +100,84 @@ def probe(states: Floats, *, theiler: int, dtype: np.dtype[Any]) -> Probe:
     from trajtools.neighbors import NearestK, find_nearest
 
     part = states[: min(len(states), MOST_STATES)]
-    length = len(part)
     found = find_nearest(part, neighbors=NearestK(1), theiler=theiler)
-    with_neighbor = np.flatnonzero(found.index[:, 0] >= 0)
     finite = np.flatnonzero(np.isfinite(part).all(axis=1))
+    chosen, near, gaps = _pairs(found, len(part), theiler)
+    size = np.sqrt(np.nansum(part[chosen] ** 2, axis=1))
+    floor = float(np.finfo(dtype).eps) * np.maximum(size, 1e-300) if dtype.kind == "f" else np.zeros(len(chosen))
+
+    def apart(i: Ints, j: Ints) -> Floats:
+        return np.asarray(np.sqrt(np.sum((part[i] - part[j]) ** 2, axis=1)))
+
+    return _seen(
+        found, (chosen, near, gaps), finite, apart, length=len(part), floor=floor, parts=_segments(part[finite])
+    )
+
+
+def probe_distances(matrix: Floats, *, theiler: int, floor: Floats) -> Probe:
+    """Do the same with the distances of all pairs of states.
+
+    Parameters
+    ----------
+    matrix : ndarray of float64, shape (T, T)
+        Distances; rows and columns of NaN are left out.
+    theiler : int, in samples
+        States closer in time are no neighbours.
+    floor : ndarray of float64, shape (T,)
+        Distances that rounding alone produces; NaN where unknown.
+
+    Returns
+    -------
+    Probe
+        Means and spreads of segments are those that squared distances have between points of a Euclidean space.
+
+    Raises
+    ------
+    DataError
+        If no two states can be compared.
+    """
+    from trajtools.neighbors import NearestK, find_nearest
+
+    part = matrix[:MOST_STATES, :MOST_STATES]
+    found = find_nearest(part, metric="precomputed", neighbors=NearestK(1), theiler=theiler)
+    finite = np.flatnonzero(np.count_nonzero(np.isfinite(part), axis=1) > 1)
+    chosen, near, gaps = _pairs(found, len(part), theiler)
+    return _seen(
+        found,
+        (chosen, near, gaps),
+        finite,
+        lambda i, j: part[i, j],
+        length=len(part),
+        floor=np.nan_to_num(floor[chosen]),
+        parts=_segments_apart(part, finite),
+    )
+
+
+def _pairs(found: Neighbors, length: int, theiler: int) -> tuple[Ints, Ints, Floats]:
+    """Some states, their nearest neighbours, and how far apart they are."""
+    with_neighbor = np.flatnonzero(found.index[:, 0] >= 0)
     if not len(with_neighbor):
         raise DataError(
             f"no two of {length} states differ that are {theiler} samples apart; there are no neighbours: the record "
             "repeats exactly, or is too short"
         )
     chosen = _evenly(with_neighbor, REFERENCES)
-    near, gaps = found.index[chosen, 0], found.distance[chosen, 0]
-    typical = _typical(part[_evenly(finite, 256)])
-    size = np.sqrt(np.nansum(part[chosen] ** 2, axis=1))
-    floor = float(np.finfo(dtype).eps) * np.maximum(size, 1e-300) if dtype.kind == "f" else np.zeros(len(chosen))
-    drift, unequal = _segments(part[finite])
-    lags, curve = _follow(part, chosen, near)
+    return chosen, found.index[chosen, 0], found.distance[chosen, 0]
+
+
+def _seen(
+    found: Neighbors,
+    pairs: tuple[Ints, Ints, Floats],
+    finite: Ints,
+    apart: Callable[[Ints, Ints], Floats],
+    *,
+    length: int,
+    floor: Floats,
+    parts: tuple[float, float],
+) -> Probe:
+    chosen, near, gaps = pairs
+    typical = _typical(_evenly(finite, 256), apart)
+    lags, curve = _follow(length, chosen, near, apart)
     highest = float(np.nanmax(curve))
     late = np.flatnonzero(curve >= highest - SATURATION)
     return Probe(
@@ -119,8 +185,8 @@ def probe(states: Floats, *, theiler: int, dtype: np.dtype[Any]) -> Probe:
         n_references=len(chosen),
         contrast=float(np.median(gaps)) / typical if typical > 0 else 1.0,
         time_apart=float(np.median(np.abs(near - chosen))) / length,
-        drift=drift,
-        unequal=unequal,
+        drift=parts[0],
+        unequal=parts[1],
         repeats=float(found.counts["zero_distance"]) / max(length, 1) if found.counts["zero_distance"] else 0.0,
         at_floor=float(np.mean(gaps <= FLOOR_FACTOR * floor)),
         saturation=int(lags[late[0]]),
@@ -188,11 +254,9 @@ def _evenly(times: Ints, most: int) -> Ints:
     return times if len(times) <= most else times[(np.arange(most) * len(times)) // most]
 
 
-def _typical(states: Floats) -> float:
+def _typical(times: Ints, apart: Callable[[Ints, Ints], Floats]) -> float:
     """Median distance of two of the states."""
-    gaps = [
-        float(gap) for i in range(len(states)) for gap in np.sqrt(np.sum((states[i + 1 :] - states[i]) ** 2, axis=1))
-    ]
+    gaps = [gap for k, i in enumerate(times) for gap in apart(np.full(len(times) - k - 1, i), times[k + 1 :]).tolist()]
     return float(np.median(gaps)) if gaps else 0.0
 
 
@@ -209,14 +273,29 @@ def _segments(states: Floats) -> tuple[float, float]:
     return between / total if total > 0 else 0.0, unequal if total > 0 else 1.0
 
 
-def _follow(states: Floats, i: Ints, j: Ints) -> tuple[Ints, Floats]:
+def _segments_apart(matrix: Floats, finite: Ints) -> tuple[float, float]:
+    """`_segments` from distances: half the mean squared distance of two points is their variance."""
+    if len(finite) < 2 * SEGMENTS:
+        return 0.0, 1.0
+
+    def variance(rows: Ints) -> float:
+        return float(np.mean([np.mean(matrix[i, rows] ** 2) for i in rows])) / 2
+
+    total, parts = variance(finite), np.array_split(finite, SEGMENTS)
+    within = [variance(part) for part in parts]
+    inside = sum(one * len(part) for one, part in zip(within, parts, strict=True)) / len(finite)
+    unequal = float(np.sqrt(max(within) / min(within))) if min(within) > 0 else float("inf")
+    return max(1 - inside / total, 0.0) if total > 0 else 0.0, unequal if total > 0 else 1.0
+
+
+def _follow(length: int, i: Ints, j: Ints, apart: Callable[[Ints, Ints], Floats]) -> tuple[Ints, Floats]:
     """Mean logarithm of the distance of pairs at growing lags, up to a quarter of the record."""
-    longest = max(len(states) // 4, 1)
+    longest = max(length // 4, 1)
     lags = np.unique(np.concatenate([np.arange(min(longest, 8) + 1), np.geomspace(1, longest, 60).astype(np.int64)]))
     curve = np.full(len(lags), np.nan)
     for at, lag in enumerate(lags):
-        inside = np.maximum(i, j) + lag < len(states)
-        gaps = np.sqrt(np.sum((states[i[inside] + lag] - states[j[inside] + lag]) ** 2, axis=1))
+        inside = np.maximum(i, j) + lag < length
+        gaps = apart(i[inside] + lag, j[inside] + lag)
         gaps = gaps[np.isfinite(gaps) & (gaps > 0)]
         if len(gaps) >= 5:
             curve[at] = float(np.mean(np.log(gaps)))

@@ -12,6 +12,7 @@ from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.states import LANES, Floats, Ints, States
 from trajtools.neighbors.strategy import Strategy
 from trajtools.results import AVERAGES, Divergence
+from trajtools.results.distances import Distances
 from trajtools.trajectory import Trajectory
 
 _BLOCKS = 128
@@ -23,7 +24,7 @@ def sampling(x: Any, dt: float | None) -> tuple[float, str, Ints | None]:
 
     Parameters
     ----------
-    x : array_like or Trajectory
+    x : array_like, Trajectory or Distances
         What was given to the estimator.
     dt : float or None, in the time unit
         Time between two samples; None: what the trajectory says, 1 for arrays.
@@ -43,7 +44,7 @@ def sampling(x: Any, dt: float | None) -> tuple[float, str, Ints | None]:
         If `dt` is no positive number, or the states of a trajectory are not evenly spaced in time.
     """
     unit, step, natural = "sample", None, 1.0
-    if isinstance(x, Trajectory):
+    if isinstance(x, (Trajectory, Distances)):
         unit, step = x.time_unit, x.step
         gaps = np.unique(np.diff(step))
         if len(gaps) > 1:

@@ -14,6 +14,7 @@ from trajtools.results import Divergence
 from trajtools.trajectory import Trajectory
 
 GRAPH_L1 = "graph-l1"
+LENGTHS = ("radius", "radii", "limit", "distance_along")  # settings that are distances
 
 
 def as_links(x: Any, nodes: int | None) -> tuple[Any, float]:
@@ -110,10 +111,30 @@ def on_graphs(
     if isinstance(rule, WithinRadius) and not (rule.relative or isinstance(rule.radius, str)):
         rule = replace(rule, radius=(np.asarray(rule.radius, dtype=np.float64) / factor).tolist())
     plain = estimate(links, metric="l1", neighbors=rule, **options)
-    settings = plain.settings | {"metric": GRAPH_L1, "factor": factor}
+    found = normalised(plain, factor)
     if neighbors is not None:
-        settings["neighbors"] = {"rule": type(neighbors).__name__, **vars(neighbors)}
-    settings |= {name: settings[name] * factor for name in ("radius", "radii") if name in settings}
+        rule_as_asked = {"rule": type(neighbors).__name__, **vars(neighbors)}
+        found = replace(found, settings=found.settings | {"neighbors": rule_as_asked})
+    return found
+
+
+def normalised(plain: Divergence, factor: float) -> Divergence:
+    """Turn a divergence in L1 of links into one in the normalised distance of graphs.
+
+    Parameters
+    ----------
+    plain : Divergence
+        In L1.
+    factor : float
+        From `as_links`.
+
+    Returns
+    -------
+    Divergence
+        With ``metric="graph-l1"``.
+    """
+    settings = plain.settings | {"metric": GRAPH_L1, "factor": factor}
+    settings |= {name: settings[name] * factor for name in LENGTHS if name in settings}
     if "curves" in settings:
         settings["curves"] = settings["curves"] + np.log(factor)
     return replace(

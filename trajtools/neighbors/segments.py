@@ -97,7 +97,7 @@ def prepare_walk(x: Any, *, metric: MetricOfStates, nodes: int | None, theiler: 
     contiguous = np.ascontiguousarray(states.points)
     if contiguous is not states.points:
         states = States(**{**vars(states), "points": contiguous})
-    return Walk(states, metric if isinstance(metric, str) else states.metric, factor)
+    return Walk(states, GRAPH_L1 if metric == GRAPH_L1 else states.metric, factor)
 
 
 def block_starts(walk: Walk) -> Ints:

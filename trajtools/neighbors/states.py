@@ -10,15 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
+from trajtools.results.distances import Distances
 
 Floats = NDArray[np.float64]
-MetricOfStates = str | Callable[[Any, Any], Any]
+# A name, a function of two blocks of states, or a trajtools.distances.Metric.
+MetricOfStates = Any
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-METRICS = ("l1", "l2", "linf", "precomputed")
+GIVEN = "precomputed"
+# What the kernels measure by themselves; any other metric is asked for all pairs.
+METRICS = ("l1", "l2", "linf", "rms", GIVEN)
 # As in trajtools._kernels.buckets, which may not be imported before it is needed: numba takes a while.
-_CODES = {"l1": 1, "l2": 2, "linf": 3, "precomputed": 5}
+_CODES = {"l1": 1, "l2": 2, "linf": 3, "rms": 2, GIVEN: 5}
+_EUCLIDEAN = ("l2", "rms")
 _L1, _L2, _L2_SCALED, PRECOMPUTED = 1, 2, 4, 5
 # A square of anything between these keeps all its digits, and so does the square of a difference of two of them.
 _SMALLEST, _LARGEST = 1e-120, 1e150
@@ -38,7 +43,7 @@ class States:
     Attributes
     ----------
     points : ndarray of float64, shape (T, d)
-        The states; shape (T, 0) where distances were given.
+        The states, divided by the root of d for ``"rms"``; shape (T, 0) where distances were given.
     matrix : ndarray of float64, shape (T, T)
         The distances that were given; shape (0, 0) where states were.
     metric : str
@@ -95,7 +100,7 @@ class States:
         out = np.zeros((len(rows), len(columns)))
         for at in range(self.points.shape[1]):
             step = np.abs(self.points[rows, at][:, None] - self.points[columns, at][None, :])
-            if self.metric == "l2" and self.code != _L1:
+            if self.metric in _EUCLIDEAN and self.code != _L1:
                 out = np.hypot(out, step) if self.code == _L2_SCALED else out + step * step
             elif self.metric == "l1" or self.code == _L1:
                 out += step
@@ -105,7 +110,7 @@ class States:
 
     def _between_rows(self, rows: Ints, columns: Ints) -> Floats:
         """`between` for many dimensions: row by row, a few columns at a time."""
-        order = {"l1": 1, "l2": 2, "linf": np.inf}[self.metric]
+        order = {"l1": 1, "l2": 2, "rms": 2, "linf": np.inf}[self.metric]
         few = max(1, _ROW_ENTRIES // self.points.shape[1])
         out = np.empty((len(rows), len(columns)))
         for at, row in enumerate(rows):
@@ -120,11 +125,12 @@ def prepare(x: Any, *, metric: MetricOfStates, theiler: int, horizon: int) -> St
 
     Parameters
     ----------
-    x : array_like or Trajectory, shape (T, d) or (T,); or (T, T)
-        States, or with ``metric="precomputed"`` their distances.
-    metric : str or callable
-        ``"l1"``, ``"l2"``, ``"linf"`` or ``"precomputed"``; or a function of two blocks of states (t, d) that returns
-        their distances (t,), pair by pair, and is then asked for all pairs.
+    x : array_like or Trajectory, shape (T, d) or (T,); or (T, T); or Distances
+        States, or with ``metric="precomputed"`` their distances; `Distances` need no metric.
+    metric : str, callable or Metric
+        ``"l1"``, ``"l2"``, ``"linf"``, ``"rms"`` or ``"precomputed"``; or another name in `trajtools.METRICS`, a
+        Metric, or a function of two blocks of states (t, d) that returns their distances (t,), pair by pair: these are
+        asked for all pairs.
     theiler : int, in samples
         States closer in time than this are not neighbours.
     horizon : int, in samples
@@ -141,17 +147,16 @@ def prepare(x: Any, *, metric: MetricOfStates, theiler: int, horizon: int) -> St
     DataError
         If `x` is not such an array, a number is out of range, or no two states can be compared and followed.
     TooLargeError
-        If there are more than 8192 states and the metric is a function.
+        If there are more than 8192 states and the metric is one that is asked for all pairs.
     """
-    if not callable(metric) and metric not in METRICS:
-        raise UnknownNameError(f"metric {metric!r} is none of {', '.join(METRICS)}; for others give distances (T, T)")
+    x, metric, name = _given(x, metric)
     theiler = _whole("theiler", theiler)
     horizon = _whole("horizon", horizon)
     given = np.asarray(x)
     if given.dtype.kind not in "fiub":
         raise DataError(f"states are real numbers; this array has dtype {given.dtype}")
     array = given.astype(np.float64, copy=False)
-    if array.ndim == 1 and metric != "precomputed":
+    if array.ndim == 1 and not (isinstance(metric, str) and metric == GIVEN):
         array = array[:, None]
     if array.ndim != 2 or not array.shape[1]:
         raise DataError(f"states are an array (T, d) or (T,); this one has shape {given.shape}")
@@ -162,11 +167,12 @@ def prepare(x: Any, *, metric: MetricOfStates, theiler: int, horizon: int) -> St
             f"{length} states are too few: to follow two states for horizon={horizon} steps, theiler={theiler} apart, "
             f"takes {needed} at least; record more or lower the two"
         )
-    if metric == "precomputed":
-        return _from_distances(array, theiler, horizon)
     if callable(metric):
-        measured = _from_distances(_all_distances(array, metric), theiler, horizon)
-        return replace(measured, metric=getattr(metric, "__name__", repr(metric)))
+        return replace(_from_distances(_all_distances(array, metric), theiler, horizon), metric=name)
+    if metric == GIVEN:
+        return replace(_from_distances(array, theiler, horizon), metric=name)
+    if metric == "rms":
+        array = array / np.sqrt(array.shape[1])
     tame = bool(_squarable(array).all())  # the usual case, which needs no closer look
     finite = np.ones(length, dtype=bool) if tame else np.abs(array).max(axis=1) < _INFINITE  # False for NaN
     states = States(
@@ -236,24 +242,42 @@ def _whole(name: str, value: Any) -> int:
     return int(value)
 
 
+def _given(x: Any, metric: MetricOfStates) -> tuple[Any, MetricOfStates, str]:
+    """States or distances; the metric as a name of ours or a function of two blocks; and its name for the result."""
+    if isinstance(x, Distances):
+        # A default metric is no wish: the distances say which one they are in.
+        if len(x.shape) != 2 or x.shape[0] != x.shape[1]:
+            raise DataError(
+                f"neighbours are looked for among the states of one trajectory; these distances are {x.shape}"
+            )
+        return x, GIVEN, x.metric
+    if isinstance(metric, str) and metric in METRICS:
+        return x, metric, metric
+    # Looked up here, and not above: the registry lies in a layer below this one.
+    from trajtools.distances.metrics import bind_metric, find_metric
+    from trajtools.distances.paths import between
+
+    try:
+        found = find_metric(metric)
+    except UnknownNameError as unknown:
+        raise UnknownNameError(f"{unknown}; {GIVEN!r} takes distances (T, T)") from None
+    found = bind_metric(found, x, x)
+    return x, lambda a, b: between(a, b, metric=found), found.name
+
+
 def _all_distances(array: Floats, metric: Callable[[Any, Any], Any]) -> Floats:
     """Ask a metric of the user's for every pair of finite states, row by row."""
     length = len(array)
     if length > MATRIX_STATES:
         raise TooLargeError(
-            f"a metric that is a function is asked for all pairs of states, up to {MATRIX_STATES} of them; there are "
-            f"{length}. Thin the states out, or name one of l1, l2, linf"
+            f"a metric other than {', '.join(METRICS[:4])} is asked for all pairs of states, up to {MATRIX_STATES} of "
+            f"them; there are {length}. Thin the states out, or name one of these"
         )
     matrix = np.full((length, length), np.nan)
     finite = np.flatnonzero(np.isfinite(array).all(axis=1))
     for k, i in enumerate(finite):
         others = finite[k:]
         found = np.asarray(metric(np.repeat(array[i : i + 1], len(others), axis=0), array[others]), dtype=np.float64)
-        if found.shape != (len(others),):
-            raise DataError(
-                f"the metric gave shape {found.shape} for two blocks of {len(others)} states; it must give one "
-                f"distance for each pair, ({len(others)},)"
-            )
         matrix[i, others] = matrix[others, i] = found
     return matrix
 
