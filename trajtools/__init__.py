@@ -31,6 +31,7 @@ _HOME = {
     "hybrid": "estimators.hybrid",
     "correlation_sum": "estimators.correlation_sum",
     "correlation_dimension": "estimators.dimension",
+    "zero_one_test": "estimators.zero_one",
     "lyapunov_spectrum": "estimators.spectrum",
     "lyapunov": "estimators.lyapunov",
     "lyapunov_windows": "estimators.windows",

@@ -10,12 +10,23 @@ from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import VERDICTS, Exponent
 from trajtools.results.order_chaos import OrderChaos, TrunkStability
 from trajtools.results.plain import Result, to_plain
+from trajtools.results.recurrence import (
+    MEASURES,
+    Lines,
+    Measures,
+    Recurrence,
+    RecurrenceIntervals,
+    RecurrenceNetwork,
+    WindowedRecurrence,
+)
 from trajtools.results.stability import STABILITY_CLASSES, OrbitalStability, Trend
 from trajtools.results.sweep import Coincidence, Fastest, Onset, PhaseDiagram, Scaling, Sweep, SweepPoint
+from trajtools.results.zero_one import ZERO_ONE_VERDICTS, ZeroOne
 
 __all__ = [
     "AVERAGES",
     "DIMENSION_VERDICTS",
+    "MEASURES",
     "STABILITY_CLASSES",
     "VERDICTS",
     "Distances",
@@ -28,16 +39,24 @@ __all__ = [
     "Fit",
     "Floats",
     "Ints",
+    "Lines",
+    "Measures",
     "Onset",
     "OrbitalStability",
     "OrderChaos",
     "PhaseDiagram",
+    "Recurrence",
+    "RecurrenceIntervals",
+    "RecurrenceNetwork",
     "Result",
     "Scaling",
     "Sweep",
     "SweepPoint",
     "Trend",
     "TrunkStability",
+    "ZERO_ONE_VERDICTS",
+    "ZeroOne",
+    "WindowedRecurrence",
     "average_curves",
     "mean_curve",
     "to_plain",

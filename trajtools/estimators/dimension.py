@@ -1,0 +1,244 @@
+"""The correlation dimension of the set that a trajectory fills (Grassberger and Procaccia 1983, Takens 1985)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from trajtools.embedding import embed, estimate_delay
+from trajtools.errors import DataError
+from trajtools.estimators.pairs import Pairs, find_pairs, sum_of
+from trajtools.estimators.scaling import Scaling, choices, find_scaling
+from trajtools.neighbors.strategy import evenly
+from trajtools.results import CorrelationSum, Dimension
+from trajtools.results.distances import Distances
+
+# Choices of this toolkit, kept in the settings of every result.
+DIMS = (1, 2, 3, 4, 5, 6, 7)
+FILLED = 0.85  # of the dimension of the space counts as all of it: the edge of a set lowers its slope so much
+SATURATED = 0.07  # relative change of the slope over the last three embedding dimensions
+VAGUE = 0.25  # half width of the interval, relative to the slope, above which it says nothing
+RETURNS = 0.5  # of the mean time between all pairs must lie between close ones
+LONGEST_WINDOW = 0.2  # of the record may be the Theiler window
+EXCESS = 1.15  # times the dimension of the space is more than a set in it can have
+_RETURN_STATES = 1024
+
+
+def correlation_dimension(
+    x: Any,
+    radii: Any = None,
+    *,
+    metric: Any = "l2",
+    theiler: int | None = None,
+    dims: int | Sequence[int] | None = None,
+    delay: int | None = None,
+    level: float = 0.95,
+    rng: Any = 0,
+) -> Dimension:
+    r"""Correlation dimension: how fast the number of close pairs grows with the radius.
+
+    Parameters
+    ----------
+    x : array_like or Trajectory, shape (T, d) or (T,); or Distances, shape (T, T)
+        States of one trajectory, or their distances; or a series (T,) or (T, 1), which is embedded.
+    radii : array_like of float or None, shape (R,)
+        None: from the data, see `correlation_sum`.
+    metric : str or callable
+        As for `correlation_sum`.
+    theiler : int or None, in samples
+        Pairs closer in time are not counted; None: from the data, see `correlation_sum`.
+    dims : int, sequence of int or None
+        Embedding dimensions for a series; None: 1 to 7. ``dims=1`` takes the series as the state that it is. Not for
+        states or distances.
+    delay : int or None, in samples
+        Delay of the embedding; None: first minimum of the mutual information, see `estimate_delay`.
+    level : float
+        Confidence level of the intervals.
+    rng : int, numpy.random.Generator or None
+        Source of the resampling; the same seed gives the same bits.
+
+    Returns
+    -------
+    Dimension
+        Value, interval, verdict and reasons, and the correlation sums behind them.
+
+    Raises
+    ------
+    DataError
+        If the data cannot be analysed so, or no two states differ.
+    UnknownNameError
+        If the metric is unknown.
+
+    Notes
+    -----
+    The scaling region is the longest window of radii, at least a factor of 4, with at most a tenth of all pairs inside
+    and C(r) known to 10 %, in which the slopes of the two halves agree within 5 %; no goodness of fit is asked for,
+    every correlation sum looks straight to it. The interval comes from resampling blocks of reference states together
+    with the windows inside the region; a bias, such as that from the edge of the set, is not in it. Takens' estimate
+    [2]_ uses all pairs below one radius and no line.
+
+    A verdict ``"finite"`` says that the slope is smaller than the dimension of the space, and, for a series, that it
+    stops growing with the embedding dimension. It does not say that the dynamics is deterministic: noise with a steep
+    spectrum has a finite dimension, too (Osborne and Provenzale 1989); compare with surrogates.
+
+    References
+    ----------
+    .. [1] P. Grassberger, I. Procaccia, Phys. Rev. Lett. 50, 346 (1983), doi:10.1103/PhysRevLett.50.346
+    .. [2] F. Takens, in Lecture Notes in Mathematics 1125, 99 (1985), doi:10.1007/BFb0075637
+    .. [3] J.-P. Eckmann, D. Ruelle, Physica D 56, 185 (1992), doi:10.1016/0167-2789(92)90023-G
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> angle = np.random.default_rng(0).uniform(0, 2 * np.pi, 2000)
+    >>> d = tt.correlation_dimension(np.stack([np.cos(angle), np.sin(angle)], axis=1), theiler=1)
+    >>> d.verdict, bool(abs(d.value - 1) < 0.05)
+    ('finite', True)
+    """
+    if not 0 < level < 1:
+        raise DataError(f"level={level!r}: a confidence level lies between 0 and 1, such as 0.95")
+    generator = np.random.default_rng(rng)
+    series = _series(x, metric)
+    if series is None:
+        if dims is not None or delay is not None:
+            raise DataError(f"dims={dims!r} and delay={delay!r} are for a series (T,); states are not embedded again")
+        pairs = find_pairs(x, metric=metric, theiler=theiler)
+        sums = sum_of(pairs, radii)
+        return _answer([(pairs, sums, find_scaling(sums, level, generator))], level, {})
+    asked = _checked_dims(dims)
+    lag, settings = _delay(series, delay, asked)
+    found: list[Found] = []
+    for dim in asked:
+        # One window for all: the coordinates of every embedding are the same series.
+        window = theiler if theiler is not None else (found[0][0].theiler if found else None)
+        pairs = find_pairs(embed(series, dim, lag), metric=metric, theiler=window)
+        sums = sum_of(pairs, radii)
+        found.append((pairs, sums, find_scaling(sums, level, generator)))
+    return _answer(found, level, settings | {"dims": asked, "delay": lag})
+
+
+def _series(x: Any, metric: Any) -> Any:
+    """The values (T,) if `x` is a series, else None."""
+    if isinstance(x, Distances) or (isinstance(metric, str) and metric == "precomputed"):
+        return None
+    shape = x.shape if hasattr(x, "shape") else np.shape(x)
+    if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
+        values = np.asarray(x).reshape(-1)
+        if values.dtype.kind not in "fiub":
+            raise DataError(f"a series holds real numbers; this one has dtype {values.dtype}")
+        return values.astype(np.float64)
+    return None
+
+
+def _checked_dims(dims: int | Sequence[int] | None) -> tuple[int, ...]:
+    asked = DIMS if dims is None else tuple(np.atleast_1d(np.asarray(dims)).tolist())
+    if not asked or not all(isinstance(d, int) and d >= 1 for d in asked):
+        raise DataError(f"dims={dims!r}: embedding dimensions are whole numbers from 1 on")
+    return tuple(sorted(set(asked)))
+
+
+def _delay(series: Any, delay: int | None, dims: tuple[int, ...]) -> tuple[int, dict[str, Any]]:
+    if delay is not None or dims == (1,):
+        return (1 if delay is None else delay), {"delay_why": "as given" if delay is not None else "not embedded"}
+    choice = estimate_delay(series)
+    return choice.value, {"delay_why": choice.reason}
+
+
+Found = tuple[Pairs, CorrelationSum, Scaling]
+
+
+def _answer(found: list[Found], level: float, settings: dict[str, Any]) -> Dimension:
+    """Put together what was found, for one set of states or for several embedding dimensions."""
+    known = [each for each in found if np.isfinite(each[2].value)]
+    pairs, sums, scaling = known[-1] if known else found[-1]
+    bound = 2 * float(np.log10(max(sums.n_states, 1)))
+    verdict, reasons = _verdict(found, known, bound)
+    embedded = "dims" in settings
+    return Dimension(
+        value=scaling.value,
+        interval=scaling.interval,
+        level=level,
+        verdict=verdict,
+        reasons=reasons,
+        region=scaling.region,
+        window_values=scaling.window_values,
+        takens=scaling.takens,
+        takens_interval=scaling.takens_interval,
+        takens_radius=scaling.takens_radius,
+        bound=bound,
+        space=pairs.space,
+        dims=np.array(settings.get("dims", ()), dtype=np.int64),
+        dim_values=np.array([s.value for _, _, s in found if embedded]),
+        dim_intervals=np.array([s.interval for _, _, s in found if embedded]).reshape(-1, 2),
+        correlation_sums=tuple(c for _, c, _ in found),
+        settings={**sums.settings, "n_states": sums.n_states, "n_excluded": sums.n_excluded, **choices(),
+                  "filled": FILLED, "saturated": SATURATED, "vague": VAGUE, "returns": RETURNS, "longest_window": LONGEST_WINDOW, "excess": EXCESS, **settings},
+        warnings=tuple(dict.fromkeys(w for _, c, _ in found for w in c.warnings)),
+    )  # fmt: skip
+
+
+def _verdict(found: list[Found], known: list[Found], bound: float) -> tuple[str, tuple[str, ...]]:
+    """Say what the slopes mean, and why."""
+    if not known:
+        return "inconclusive", (found[-1][2].reason,)
+    pairs, sums, scaling = known[-1]
+    value, half = scaling.value, (scaling.interval[1] - scaling.interval[0]) / 2
+    if scaling.reason:  # states that repeat exactly
+        return "finite", (scaling.reason,)
+    reasons = [
+        f"the slope is {value:.3g} from r={scaling.region[0]:.3g} to {scaling.region[1]:.3g}, "
+        f"[{scaling.interval[0]:.3g}, {scaling.interval[1]:.3g}]"
+    ]
+    doubts = []
+    if value > bound:
+        doubts.append(f"{sums.n_states} states can show a dimension of at most 2 log10 N = {bound:.2g}")
+    if not half <= VAGUE * max(value, VAGUE):
+        doubts.append(f"the interval is wider than {VAGUE:.0%} of the value to either side")
+    if value > EXCESS * pairs.space > 0:
+        doubts.append(f"that is more than the dimension of the space, {pairs.space}: no scaling of a set")
+    length = len(pairs.usable)
+    if pairs.theiler > LONGEST_WINDOW * length:
+        doubts.append(f"the Theiler window, {pairs.theiler} of {length} samples, leaves too few independent states")
+    share = _time_between_close(pairs, scaling)
+    if share < RETURNS:
+        doubts.append(
+            f"close pairs are {share:.0%} as far apart in time as all pairs: the states drift and hardly return, so "
+            "the slope is that of a path and not of a set"
+        )
+    if doubts:
+        return "inconclusive", (*reasons, *doubts)
+    verdict, words = _compared_with_space(found, known)
+    return verdict, (*reasons, words)
+
+
+def _compared_with_space(found: list[Found], known: list[Found]) -> tuple[str, str]:
+    value, space = known[-1][2].value, known[-1][0].space
+    if space and value >= FILLED * space and (len(found) == 1 or space > 1):
+        return "space-filling", f"that is the dimension of the space, {space}: a set this large, or noise"
+    if len(found) == 1:
+        of = f"smaller than that of the space, {space}" if space else "the distances do not tell that of the space"
+        return "finite", of
+    values = [each[2].value for each in known]
+    if len(values) < 3:
+        return "inconclusive", f"there is a scaling region in {len(values)} embedding dimensions: saturation takes 3"
+    growth = abs(values[-1] - values[-3]) / max(abs(values[-1]), VAGUE)
+    last = f"from embedding dimension {known[-3][0].space} to {space} it changes by {growth:.1%}"
+    if growth <= SATURATED:
+        return "finite", f"{last}: it is saturated"
+    return "inconclusive", f"{last}: it is not saturated"
+
+
+def _time_between_close(pairs: Pairs, scaling: Scaling) -> float:
+    """Mean time between close states over the mean time between all: 1 where they return, small where they drift."""
+    sample = evenly(np.flatnonzero(pairs.usable), _RETURN_STATES)
+    distance = pairs.between(sample, sample)
+    lag = np.abs(sample[:, None] - sample[None, :])
+    apart = (lag >= pairs.theiler) & np.isfinite(distance)
+    if not apart.any():
+        return float("nan")
+    # At least one pair in a hundred: a small sample may hold none within the region.
+    limit = max(scaling.region[1], float(np.quantile(distance[apart], 0.01)))
+    return float(lag[apart & (distance <= limit)].mean() / lag[apart].mean())

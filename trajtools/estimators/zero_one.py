@@ -1,0 +1,251 @@
+"""The 0-1 test for chaos (Gottwald and Melbourne 2004, 2009)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from trajtools.embedding import estimate_delay
+from trajtools.errors import DataError, UnknownNameError
+from trajtools.fitting import least_absolute_slopes
+from trajtools.results import Floats, ZeroOne
+
+METHODS = ("correlation", "regression")
+# Choices of this toolkit, kept in the settings of every result.
+LOW, HIGH = 0.2, 0.8  # K below and above which the motion is called regular and irregular
+SPREAD = 0.3  # between the quartiles of K over the frequencies
+DRIFT = 0.25  # K may change so much from the first half of the series to all of it
+FEWEST = 200  # samples
+BAND = (np.pi / 5, 4 * np.pi / 5)  # away from the resonances at 0 and pi (Gottwald and Melbourne 2009, section 3.1)
+_LEAST = 20
+_ROUNDING = 64.0  # spacings of the numbers: what moves less moves by rounding
+_OVERSAMPLED = 10.0  # mean steps in the range of the series, above which it looks oversampled
+
+
+def zero_one_test(
+    x: Any,
+    *,
+    method: str = "correlation",
+    every: int | str = "auto",
+    frequencies: int = 100,
+    damping: float = 0.0,
+    rng: Any = 0,
+) -> ZeroOne:
+    r"""Whether a series moves regularly (K near 0) or irregularly (K near 1).
+
+    Parameters
+    ----------
+    x : array_like, shape (T,) or (T, 1)
+        A series, such as a loss, one weight or a principal component.
+    method : str
+        ``"correlation"``: K is the correlation of the mean square displacement with time; ``"regression"``: its slope
+        in logarithms, by least absolute deviations.
+    every : int or "auto", in samples
+        Use every so many samples. ``"auto"``: the first minimum of the mutual information, because a smooth signal that
+        is sampled too often looks regular whatever it does.
+    frequencies : int
+        How many frequencies c to draw from (pi/5, 4 pi/5).
+    damping : float
+        Strength alpha of the term that makes the test less sensitive to weak noise; 0: none.
+    rng : int, numpy.random.Generator or None
+        Draws the frequencies.
+
+    Returns
+    -------
+    ZeroOne
+        K, its distribution over the frequencies, verdict and reasons.
+
+    Raises
+    ------
+    DataError
+        If `x` is no real series, or a number is out of range.
+    UnknownNameError
+        If there is no such method.
+
+    Notes
+    -----
+    .. math::
+        z_c(n) = \sum_{j \le n} (\phi_j - \bar\phi) e^{i j c}, \quad
+        D_c(n) = \frac{1}{N - L} \sum_{j=1}^{N - L} |z_c(j + n) - z_c(j)|^2 + \alpha \bar\phi^2 \sin(\sqrt{2} n)
+
+    for n = 1 .. L, L = N / 10; K is the median over c of the correlation of D with n, or of the slope of ln D against
+    ln n. The paper keeps the mean in the sum and subtracts the oscillation that it makes,
+    :math:`\bar\phi^2 (1 - \cos nc) / (1 - \cos c)`; without the mean there is none, and no digits are lost where the
+    mean is large. The damping term is the paper's (section 4.2), with the mean of the series as given.
+
+    Noise has K = 1, like chaos: the verdict says ``"irregular"``. A record whose samples are not all finite is cut to
+    its longest stretch that is.
+
+    References
+    ----------
+    .. [1] G. A. Gottwald, I. Melbourne, Proc. R. Soc. A 460, 603 (2004), doi:10.1098/rspa.2003.1183
+    .. [2] G. A. Gottwald, I. Melbourne, SIAM J. Appl. Dyn. Syst. 8, 129 (2009), doi:10.1137/080718851
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = [0.4]
+    >>> for _ in range(1999):
+    ...     x.append(3.97 * x[-1] * (1 - x[-1]))
+    >>> k = tt.zero_one_test(x)
+    >>> k.verdict, bool(k.value > 0.9)
+    ('irregular', True)
+    >>> tt.zero_one_test(np.cos(2.2 * np.arange(2000))).verdict
+    'regular'
+    """
+    if method not in METHODS:
+        raise UnknownNameError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    if isinstance(frequencies, bool) or not isinstance(frequencies, (int, np.integer)) or frequencies < 1:
+        raise DataError(f"frequencies={frequencies!r}: how many to draw, a whole number from 1 on")
+    if not (np.isfinite(damping) and damping >= 0):
+        raise DataError(f"damping={damping!r}: a number from 0 on")
+    given, spacing = _series(x)
+    series, warnings = _longest_stretch(given)
+    step, why, more, doubt = _every(series, every)
+    thinned = series[::step]
+    settings: dict[str, Any] = {
+        "method": method, "every": step, "every_why": why, "frequencies": int(frequencies), "band": BAND,
+        "damping": float(damping), "low": LOW, "high": HIGH, "spread": SPREAD, "drift": DRIFT, "fewest": FEWEST,
+    }  # fmt: skip
+    c = np.sort(np.random.default_rng(rng).uniform(*BAND, frequencies))
+    head = {"method": method, "frequencies": c, "every": step, "n_used": len(thinned), "n_total": len(given),
+            "settings": settings, "warnings": (*warnings, *more)}  # fmt: skip
+    if len(thinned) < _LEAST or np.ptp(thinned) <= _ROUNDING * spacing:
+        return _without_answer(thinned, head)
+    values, displacement = _k_values(thinned, c, method, float(damping))
+    half, _ = _k_values(thinned[: len(thinned) // 2], c, method, float(damping))
+    value, before = float(np.median(values)), float(np.median(half))
+    low, high = np.quantile(values, [0.25, 0.75])
+    verdict, reasons = _verdict(value, (float(low), float(high)), before, len(thinned), doubt)
+    return ZeroOne(
+        value=value,
+        verdict=verdict,
+        reasons=reasons,
+        values=values,
+        spread=(float(low), float(high)),
+        half=before,
+        displacement=displacement[np.argmin(np.abs(values - value))],
+        **head,
+    )
+
+
+def _series(x: Any) -> tuple[Floats, float]:
+    array = np.asarray(x)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or array.dtype.kind not in "biuf":
+        raise DataError(
+            f"the 0-1 test takes one real series, (T,); got shape {array.shape} of {array.dtype}. For networks give an "
+            "observable: a metric of the run, one weight, or a coordinate of `trajtools.pca`"
+        )
+    values = array.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        raise DataError(f"none of {len(values)} samples is finite")
+    dtype = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)
+    return values, float(np.spacing(np.abs(finite).max().astype(dtype)))
+
+
+def _longest_stretch(series: Floats) -> tuple[Floats, tuple[str, ...]]:
+    """Longest run of finite samples: a gap would join what is not neighbours."""
+    good = np.isfinite(series)
+    if good.all():
+        return series, ()
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]]).astype(np.int8)))
+    starts, stops = edges[::2], edges[1::2]
+    best = int(np.argmax(stops - starts))
+    stretch = series[starts[best] : stops[best]]
+    words = f"{np.count_nonzero(~good)} of {len(series)} samples are not finite; the longest stretch without them, "
+    return stretch, (words + f"{len(stretch)} samples from sample {starts[best]} on, is tested",)
+
+
+def _every(series: Floats, every: int | str) -> tuple[int, str, tuple[str, ...], str]:
+    """Thinning, why, warnings, and what makes the answer doubtful."""
+    if every != "auto":
+        if isinstance(every, bool) or not isinstance(every, (int, np.integer)) or every < 1:
+            raise DataError(f"every={every!r}: a whole number of samples from 1 on, or 'auto'")
+        kept = series[:: int(every)]
+        steps = np.mean(np.abs(np.diff(kept))) if len(kept) > 1 else 0.0
+        over = bool(steps > 0 and np.ptp(kept) > _OVERSAMPLED * steps)
+        words = f"the series moves through its range in {np.ptp(kept) / max(steps, 1e-300):.0f} mean steps: it looks "
+        words += "oversampled, and oversampled chaos looks regular; leave every='auto'"
+        return int(every), "as given", (words,) * over, "the series looks oversampled" if over else ""
+    if len(series) < _LEAST or np.ptp(series) == 0:
+        return 1, "too short or constant", (), ""
+    choice = estimate_delay(series)
+    doubt = "the series drifts: the test is for stationary ones" if choice.warnings else ""
+    if choice.value == 1:
+        return 1, choice.reason, choice.warnings, doubt
+    words = f"the series is oversampled: every {choice.value}th sample is used ({choice.reason})"
+    return choice.value, choice.reason, (words, *choice.warnings), doubt
+
+
+def _k_values(series: Floats, c: Floats, method: str, damping: float) -> tuple[Floats, Floats]:
+    """K (C,) and the displacements (C, L) for all frequencies."""
+    displacement = np.stack([_displacement(series, float(each)) for each in c])
+    lags = np.arange(1, displacement.shape[1] + 1)
+    displacement = displacement + damping * float(np.mean(series)) ** 2 * np.sin(np.sqrt(2.0) * lags)
+    if method == "regression":
+        # Rounding of the transform may leave a displacement of zero a little below it.
+        tiny = np.finfo(np.float64).eps * np.abs(displacement).max(axis=1, keepdims=True)
+        return least_absolute_slopes(np.log(lags), np.log(np.maximum(displacement, tiny))), displacement
+    centred = displacement - displacement.mean(axis=1, keepdims=True)
+    time = lags - lags.mean()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        k = centred @ time / np.sqrt((centred**2).sum(axis=1) * (time**2).sum())
+    return np.where(np.isfinite(k), k, 0.0), displacement
+
+
+def _displacement(series: Floats, c: float) -> Floats:
+    """Mean square displacement for lags 1 .. N / 10, by a Fourier transform."""
+    length = len(series)
+    cut = max(2, length // 10)
+    z = np.cumsum((series - series.mean()) * np.exp(1j * c * np.arange(1, length + 1)))
+    z -= z.mean()
+    kept = length - cut
+    squares = np.concatenate([[0.0], np.cumsum(np.abs(z) ** 2)])
+    size = 1 << (length + kept - 1).bit_length()
+    product = np.fft.ifft(np.fft.fft(z, size) * np.conj(np.fft.fft(z[:kept], size)))[1 : cut + 1].real
+    lags = np.arange(1, cut + 1)
+    return np.asarray((squares[kept] + squares[lags + kept] - squares[lags] - 2 * product) / kept)
+
+
+def _verdict(
+    value: float, spread: tuple[float, float], half: float, length: int, doubt: str
+) -> tuple[str, tuple[str, ...]]:
+    reasons = [f"K = {value:.3f} (quartiles over the frequencies {spread[0]:.3f} and {spread[1]:.3f})"]
+    doubts = []
+    if length < FEWEST:
+        doubts.append(f"{length} samples are left; {FEWEST} are needed")
+    if doubt:
+        doubts.append(doubt)
+    if LOW <= value <= HIGH:
+        doubts.append(f"K is between {LOW} and {HIGH}: record more")
+    if spread[1] - spread[0] > SPREAD:
+        doubts.append("K depends on the frequency")
+    if abs(value - half) > DRIFT:
+        doubts.append(f"half of the series gives K = {half:.3f}: it has not converged")
+    if doubts:
+        return "inconclusive", (*reasons, *doubts)
+    if value > HIGH:
+        return "irregular", (*reasons, "it wanders like a random walk: chaos or noise, which K does not tell apart")
+    return "regular", (*reasons, "it stays bounded: periodic, quasi-periodic or at rest")
+
+
+def _without_answer(series: Floats, head: dict[str, Any]) -> ZeroOne:
+    unknown, constant = float("nan"), bool(len(series) >= FEWEST and np.ptp(series) == 0)
+    words = f"{len(series)} samples are left; {FEWEST} are needed"
+    if len(series) >= _LEAST:
+        words = "the series moves by no more than rounding" if np.ptp(series) > 0 else "the series is constant"
+    return ZeroOne(
+        value=0.0 if constant else unknown,
+        verdict="regular" if constant else "inconclusive",
+        reasons=(words,),
+        values=np.full(len(head["frequencies"]), 0.0 if constant else unknown),
+        spread=(unknown, unknown),
+        half=unknown,
+        displacement=np.empty(0),
+        **head,
+    )
