@@ -4,5 +4,20 @@ from __future__ import annotations
 
 from trajtools.distances.metrics import METRICS, Metric, MetricLike, bind_metric, find_metric, floor, register_metric
 from trajtools.distances.paths import between
+from trajtools.distances.spectral import SPECTRAL, heat_trace
+from trajtools.distances.structural import STRUCTURAL
 
-__all__ = ["METRICS", "Metric", "MetricLike", "between", "bind_metric", "find_metric", "floor", "register_metric"]
+for _metric in (*SPECTRAL, *STRUCTURAL):
+    METRICS.add(_metric, _metric.name)
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "MetricLike",
+    "between",
+    "bind_metric",
+    "find_metric",
+    "floor",
+    "heat_trace",
+    "register_metric",
+]
