@@ -80,3 +80,38 @@ class ArrayStates:
         """
         states = self._array[rows]
         return states if columns is None else states[:, columns]
+
+
+def cut_spans(spans: tuple[slice, ...] | None, wanted: slice, width: int) -> tuple[slice, ...]:
+    """Where some entries of a selection lie in the source.
+
+    Parameters
+    ----------
+    spans : tuple of slice or None
+        The selected columns of the source, in order; None: all of them.
+    wanted : slice
+        Entries of the selection, without a stride.
+    width : int
+        Number of entries of the selection.
+
+    Returns
+    -------
+    tuple of slice
+        Columns of the source.
+
+    Raises
+    ------
+    DataError
+        If the slice has a stride.
+    """
+    first, last, stride = wanted.indices(width)
+    if stride != 1:
+        raise DataError(f"entries are read in slices without a stride; got a stride of {stride}")
+    cut, at = [], 0
+    for span in (slice(0, width),) if spans is None else spans:
+        size = span.stop - span.start
+        low, high = max(first - at, 0), min(last - at, size)
+        if low < high:
+            cut.append(slice(span.start + low, span.start + high))
+        at += size
+    return tuple(cut)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from trajtools.errors import DataError, SelectionError, TooLargeError
 from trajtools.parameters import NodeSet, Parameter
-from trajtools.sources import ArrayStates, StateSource
+from trajtools.sources import ArrayStates, StateSource, cut_spans
 
 if TYPE_CHECKING:
     import networkx
@@ -243,13 +243,15 @@ class Trajectory:
         # `states` may be a view of the caller's array, so "no copy" is possible for arrays in memory alone.
         return np.array(states, dtype=dtype, copy=copy)
 
-    def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+    def read(self, start: int = 0, stop: int | None = None, columns: slice | None = None) -> NDArray[Any]:
         """States ``start .. stop`` as one array.
 
         Parameters
         ----------
         start, stop : int, in states
             As in a slice: negative counts from the end, None is the end.
+        columns : slice or None
+            Only these entries of the states, a slice without a stride; None: all.
 
         Returns
         -------
@@ -258,17 +260,17 @@ class Trajectory:
         """
         rows = self._rows[start:stop]
         asked = slice(rows.start, rows.stop, rows.step)
-        if not len(rows):
-            return np.empty((0, self._width), self.dtype)
-        if self._columns is None:
+        spans = self._columns if columns is None else cut_spans(self._columns, columns, self._width)
+        if spans is None and len(rows):
             return self._source.read(asked)
-        if len(self._columns) == 1:
-            return self._source.read(asked, self._columns[0])
-        states = np.empty((len(rows), self._width), self.dtype)
+        if spans is not None and len(spans) == 1 and len(rows):
+            return self._source.read(asked, spans[0])
+        widths = [self._width] if spans is None else [span.stop - span.start for span in spans]
+        states = np.empty((len(rows), sum(widths)), self.dtype)
         at = 0
-        for columns in self._columns:
-            width = columns.stop - columns.start
-            states[:, at : at + width] = self._source.read(asked, columns)
+        for span in (spans or ()) if len(rows) else ():
+            width = span.stop - span.start
+            states[:, at : at + width] = self._source.read(asked, span)
             at += width
         return states
 
