@@ -52,6 +52,8 @@ _HOME = {
     "Distances": "results",
     "orbital_stability": "estimators.orbital",
     "OrbitalStability": "results",
+    "autocorrelation": "estimators.correlation",
+    "Autocorrelation": "results",
     "Divergence": "results",
     "Exponent": "results",
     "TrajtoolsError": "errors",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.plots.figures import new_figure
+from trajtools.plots.canvas import new_figure
 from trajtools.results import OrbitalStability
 
 

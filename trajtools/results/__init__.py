@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trajtools.results.correlation import CYCLES, Autocorrelation, Cycles, NodeCorrelation
 from trajtools.results.correlation_sum import CorrelationSum
 from trajtools.results.curves import AVERAGES, Fit, Floats, Ints, average_curves, mean_curve
 from trajtools.results.dimension import DIMENSION_VERDICTS, Dimension
@@ -25,6 +26,7 @@ from trajtools.results.zero_one import ZERO_ONE_VERDICTS, ZeroOne
 
 __all__ = [
     "AVERAGES",
+    "CYCLES",
     "DIMENSION_VERDICTS",
     "MEASURES",
     "STABILITY_CLASSES",
@@ -33,6 +35,8 @@ __all__ = [
     "Coincidence",
     "CorrelationSum",
     "Dimension",
+    "Autocorrelation",
+    "Cycles",
     "Divergence",
     "Exponent",
     "Fastest",
@@ -41,6 +45,7 @@ __all__ = [
     "Ints",
     "Lines",
     "Measures",
+    "NodeCorrelation",
     "Onset",
     "OrbitalStability",
     "OrderChaos",

@@ -1,0 +1,143 @@
+"""States at equal spacing, read by columns: correlations need one weight at all times, not all weights at one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.distances.paths import as_states, rows_of
+from trajtools.errors import DataError, SelectionError
+from trajtools.results import Distances
+from trajtools.trajectory import Trajectory
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Span = tuple[int, int]
+
+BLOCK_BYTES = 64 * 2**20
+FEWEST = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """A trajectory (or distances) whose states are equally spaced in time.
+
+    Attributes
+    ----------
+    states : Trajectory, ndarray (T, P) or Distances
+        The states, or their distances.
+    rows : slice
+        Those in the window.
+    fine : ndarray of bool, shape (T,)
+        Which of them are finite.
+    spacing : float
+        Time between two states.
+    time_unit : str
+        Its unit.
+    """
+
+    states: Any
+    rows: slice
+    fine: Bools
+    spacing: float
+    time_unit: str
+
+    def __len__(self) -> int:
+        return len(self.fine)
+
+    @property
+    def width(self) -> int:
+        """Number of entries of a state."""
+        return int(self.states.shape[1])
+
+    def columns(self, spans: list[Span]) -> Iterator[Floats]:
+        """Yield blocks (T, p) of the columns of some spans, as float64 and less the first finite state."""
+        first = int(np.argmax(self.fine))
+        wide = max(1, BLOCK_BYTES // (8 * max(len(self), 1)))
+        for begin, end in spans:
+            for start in range(begin, end, wide):
+                block = _columns(self.states, self.rows, start, min(start + wide, end)).astype(np.float64)
+                # Before anything is averaged: weights near 1 that move by 1e-8 keep all digits of their motion.
+                block = np.where(self.fine[:, None], block, 0.0)
+                block -= block[first]
+                block[~self.fine] = 0.0
+                yield block
+
+
+def series_of(x: Any, window: tuple[int, int] | None) -> Series:
+    """Check what a caller gave and cut it to the window.
+
+    Parameters
+    ----------
+    x : Trajectory, ndarray (T, P) or (T,), or Distances
+        What is analysed.
+    window : (int, int) or None
+        Steps ``window[0] <= s < window[1]`` that count.
+
+    Returns
+    -------
+    Series
+        With at least four finite states.
+
+    Raises
+    ------
+    DataError
+        If the states are too few, not equally spaced, or the distances not square.
+    SelectionError
+        If no state lies in the window.
+    """
+    states = x if isinstance(x, Distances) else as_states(x, "x")
+    if isinstance(states, Distances) and not states.square:
+        raise DataError(f"distances of one trajectory are needed, square; these are of two, {states.shape}")
+    step = np.asarray(getattr(states, "step", np.arange(len(states))), dtype=np.int64)
+    rows = slice(0, len(step))
+    if window is not None:
+        inside = np.flatnonzero((step >= window[0]) & (step < window[1]))
+        if not len(inside):
+            span = f"the steps run from {step[0]} to {step[-1]}" if len(step) else "there is no state at all"
+            raise SelectionError(f"no state lies in the window {window}; {span}")
+        rows = slice(int(inside[0]), int(inside[-1]) + 1)
+    step = step[rows]
+    spacing = np.unique(np.diff(step))
+    if len(spacing) > 1:
+        raise DataError(
+            f"the states are {spacing[0]} to {spacing[-1]} steps apart; a correlation at a lag needs equal spacing: "
+            "select a window that was recorded evenly, or every k-th state"
+        )
+    fine = _fine(states, rows)
+    if fine.sum() < FEWEST:
+        raise DataError(f"{int(fine.sum())} finite states of {len(fine)}; a correlation needs at least {FEWEST}")
+    between = float(spacing[0]) if len(spacing) else 1.0
+    return Series(
+        states, rows, fine, between * float(getattr(states, "dt", 1.0)), str(getattr(states, "time_unit", "step"))
+    )
+
+
+def _fine(states: Any, rows: slice) -> Bools:
+    if isinstance(states, Distances):
+        return ~np.asarray(states.excluded, dtype=bool)[rows]
+    tall = max(1, BLOCK_BYTES // (8 * max(int(states.shape[1]), 1)))
+    found = [
+        np.isfinite(rows_of(states, start, min(start + tall, rows.stop))).all(axis=1)
+        for start in range(rows.start, rows.stop, tall)
+    ]
+    return np.concatenate(found) if found else np.zeros(0, dtype=bool)
+
+
+def _columns(states: Any, rows: slice, start: int, stop: int) -> NDArray[Any]:
+    """Some columns of all rows, without reading the others: a file keeps blocks of columns together."""
+    if not isinstance(states, Trajectory):
+        return np.asarray(rows_of(states, rows.start, rows.stop))[:, start:stop]
+    chosen = states._rows[rows]
+    asked = slice(chosen.start, chosen.stop, chosen.step)
+    parts, passed = [], 0
+    for span in states._columns if states._columns is not None else (slice(0, states.shape[1]),):
+        low, high = max(start - passed, 0), min(stop - passed, span.stop - span.start)
+        if low < high:
+            parts.append(states.source.read(asked, slice(span.start + low, span.start + high)))
+        passed += span.stop - span.start
+    return np.concatenate(parts, axis=1) if len(parts) > 1 else np.asarray(parts[0])
