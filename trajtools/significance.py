@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,6 +157,27 @@ def power_evidence(time: Floats, curves: Floats, begin: Ints, stop: Ints, blocks
     :math:`\ln d_0 + \frac12 \ln(1 + a t + b t^2)`, that is :math:`d = \sqrt{d_0^2 + a' t + b' t^2}` (random walk with
     drift), over logarithmic grids of :math:`\tau`, a and b. The null has more freedom than the exponential.
     """
+    return shape_evidence(time, curves, begin, stop, blocks, null=_best_null)
+
+
+def shape_evidence(
+    time: Floats, curves: Floats, begin: Ints, stop: Ints, blocks: int, *, null: Callable[..., Floats]
+) -> Floats:
+    """`power_evidence` for any null that gives its own residuals.
+
+    Parameters
+    ----------
+    time, curves, begin, stop, blocks
+        As in `power_evidence`.
+    null : callable
+        From centred curves (C, K), their mask (C, K), the points of each curve (C,) and the times (K,) to the
+        residuals (C, K) of the null that describes them best.
+
+    Returns
+    -------
+    ndarray of float64, shape (C, blocks)
+        As `power_evidence`.
+    """
     n_curves, n_points = curves.shape
     index = np.arange(n_points)
     mask = ((index >= begin[:, None]) & (index <= stop[:, None])).astype(np.float64)
@@ -169,10 +191,10 @@ def power_evidence(time: Floats, curves: Floats, begin: Ints, stop: Ints, blocks
     middle = y.sum(axis=1) / count
     y = np.where(mask > 0, y - middle[:, None], 0.0)
     line, _ = _residuals(y, mask, count, time[None, :], None)
-    null = _best_null(y, mask, count, time)
+    other = null(y, mask, count, time)
     noise = (1e-9 * np.maximum(np.abs(y).max(axis=1), 1.0)) ** 2  # residuals below this are rounding
-    difference = null**2 - line**2
-    scale = (null**2 + line**2).sum(axis=1) + count * noise
+    difference = other**2 - line**2
+    scale = (other**2 + line**2).sum(axis=1) + count * noise
     block = np.clip(((index - begin[good][:, None]) * blocks) // count[:, None].astype(np.int64), 0, blocks - 1)
     for b in range(blocks):
         out[good, b] = np.where((block == b) & (mask > 0), difference, 0.0).sum(axis=1) / scale

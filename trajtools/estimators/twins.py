@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from trajtools.distances import MetricLike, bind_metric, find_metric
 from trajtools.distances.ensembles import to_references
 from trajtools.distances.paths import as_states, check_alike, common, rows_of
 from trajtools.errors import DataError, SelectionError, UnknownNameError
+from trajtools.optimizers import optimizer_of
 from trajtools.results import AVERAGES, Divergence, average_curves, mean_curve
 
 Floats = NDArray[np.float64]
@@ -261,6 +262,7 @@ def _measure_run(run: Any, metric: Any, window: tuple[int, int] | None) -> _Meas
         "dtype": str(run.logical_dtype),
         "epsilon": sorted({float(member.epsilon) for member in members if np.isfinite(member.epsilon)}),
         "noise": sorted({member.noise for member in members}),
+        "optimizer": asdict(optimizer_of(getattr(run, "hparams", {}))),
     }
     if run.stored == "weights":
         bound = bind_metric(metric, run)

@@ -9,17 +9,22 @@ import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.fitting import SATURATION_MARGIN
+from trajtools.growth.basin import optimizer_of_twins
 from trajtools.growth.caligiuri import caligiuri2023
-from trajtools.growth.measured import Measured, against_powers, measure
+from trajtools.growth.measured import Measured, against_shapes, measure, shape_of
 from trajtools.growth.persistence import Epoch, does_not_persist, separate_starts
 from trajtools.growth.published import danovski2024
 from trajtools.growth.verdicts import caveats, judge
 from trajtools.results import Divergence, Exponent, Floats
 from trajtools.significance import N_RESAMPLES
+from trajtools.surrogates import BASIN
 
 PROCEDURES = ("danovski2024", "caligiuri2023")
-NULLS = ("power-law",)
-NULL_WORDS = "power law (d ~ (1 + t/tau)^alpha, alpha <= 3) or diffusion (d^2 = d0^2 + a t + b t^2)"
+NULL_WORDS = {
+    "power-law": "power law (d ~ (1 + t/tau)^alpha, alpha <= 3) or diffusion (d^2 = d0^2 + a t + b t^2)",
+    BASIN: "twins in a quadratic basin under the same optimiser ({optimizer}; d^p = sum of w |m(t)|^p over its modes)",
+}
+NULLS = tuple(NULL_WORDS)
 
 
 def fit(
@@ -40,8 +45,9 @@ def fit(
     region : "auto" or (float, float)
         Times since the perturbation between which the growth is measured, in the time unit of the divergence;
         ``"auto"`` chooses, and `settings` says what it chose.
-    null : "power-law" or None
-        What the growth is tested against. Without a null the verdict is ``"inconclusive"``.
+    null : "power-law", "quadratic-basin" or None
+        What the growth is tested against: power laws and diffusion, or what twins do in a quadratic basin under the
+        optimiser of the run (`trajtools.growth.basin`). Without a null the verdict is ``"inconclusive"``.
     procedure : None, "danovski2024" or "caligiuri2023"
         None: the procedure below. A name: a published procedure, see `trajtools.growth.published` (twins) and
         `trajtools.growth.caligiuri` (blocks of a temporal network).
@@ -98,7 +104,8 @@ def fit(
 
     def rise() -> tuple[float, float]:
         # Asked the other way round: is the null the better description, over the whole rise?
-        return against_powers(found.curves, found.spans.begin, found.spans.knee, generator, in_favour=True)
+        shape = shape_of(growth, null or NULLS[0])
+        return against_shapes(found.curves, found.spans.begin, found.spans.knee, generator, shape=shape, in_favour=True)
 
     verdict, reasons = judge(found, epochs, rise, null)
     return _exponent(
@@ -143,7 +150,6 @@ def _exponent(
         window = (float(np.median(time[found.first[some]])), float(np.median(time[found.last[some]])))
         begun = found.curves.values[some, found.first[some]] - found.ratio.value * time[found.first[some]]
         intercept = float(np.mean(begun))
-    tested = settings["null"] is not None
     # Both have to be excluded, a rate of zero and the null: the larger p-value is that of their union.
     p_value = (
         max(found.p_null, found.ratio.p_positive) if np.isfinite([found.p_null, found.ratio.p_positive]).all() else nan
@@ -153,7 +159,7 @@ def _exponent(
         interval=found.ratio.interval,
         level=settings["level"],
         p_value=p_value,
-        null=NULL_WORDS if tested else "",
+        null=_in_words(settings["null"], growth),
         n_used=int(np.sum(duration > 0)),
         n_total=len(labels),
         verdict=judgement[0],
@@ -168,6 +174,12 @@ def _exponent(
         warnings=(*growth.warnings, *caveats(found)),
         curve=growth,
     )
+
+
+def _in_words(null: str | None, growth: Divergence) -> str:
+    if null is None:
+        return ""
+    return NULL_WORDS[null].format(optimizer=optimizer_of_twins(growth).words if null == BASIN else "")
 
 
 def _settings(

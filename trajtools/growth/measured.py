@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
 from trajtools.errors import DataError
 from trajtools.fitting import Spans, choose_spans, usable
+from trajtools.growth.basin import basin_null
 from trajtools.results import Divergence, Floats, Ints, average_curves
-from trajtools.significance import DECISION, FEWEST_UNITS, Ratio, power_evidence, resampled_ratio, sign_flip_p
+from trajtools.significance import (
+    DECISION,
+    FEWEST_UNITS,
+    Ratio,
+    power_evidence,
+    resampled_ratio,
+    shape_evidence,
+    sign_flip_p,
+)
+from trajtools.surrogates import BASIN
+
+Evidence = Callable[[Floats, Floats, Ints, Ints, int], Floats]
 
 SKIPPED = 8  # one part in so many of the usable time is always skipped, while the perturbation turns to where it grows
 MOST_SKIPPED = 4  # at most one part in so many
@@ -164,7 +178,7 @@ def measure(
     ratio, unit = rate(curves, first, last, (gain, duration), level=level, rng=rng)
     p_null, evidence = float("nan"), float("nan")
     if null is not None:
-        p_null, evidence = against_powers(curves, first, last, rng)
+        p_null, evidence = against_shapes(curves, first, last, rng, shape=shape_of(growth, null))
     return Measured(growth, curves, spans, first, last, gain, duration, ratio, unit, p_null, evidence, settled)
 
 
@@ -301,10 +315,34 @@ def _time_blocks(curves: Curves, first: Ints, last: Ints) -> tuple[Floats, Float
     return gain, duration, np.repeat(np.arange(TIME_BLOCKS), len(first))
 
 
-def against_powers(
-    curves: Curves, first: Ints, last: Ints, rng: np.random.Generator, *, in_favour: bool = False
+def shape_of(growth: Divergence, null: str) -> Evidence:
+    """How much better an exponential describes curves than a null does, as a function of the curves.
+
+    Parameters
+    ----------
+    growth : Divergence
+        Of twins.
+    null : str
+        ``"power-law"`` or ``"quadratic-basin"``.
+
+    Returns
+    -------
+    callable
+        With the arguments of `trajtools.significance.power_evidence`.
+    """
+    return partial(shape_evidence, null=basin_null(growth)) if null == BASIN else power_evidence
+
+
+def against_shapes(
+    curves: Curves,
+    first: Ints,
+    last: Ints,
+    rng: np.random.Generator,
+    *,
+    shape: Evidence = power_evidence,
+    in_favour: bool = False,
 ) -> tuple[float, float]:
-    """Test the shape of the growth against power laws and diffusion.
+    """Test the shape of the growth against that of a null, such as power laws and diffusion.
 
     Parameters
     ----------
@@ -314,6 +352,8 @@ def against_powers(
         What is compared; curves of fewer than four points are left out.
     rng : numpy.random.Generator
         Source of the resampling.
+    shape : callable
+        From `shape_of`.
     in_favour : bool
         Ask the other way round: p-value of "the exponential describes the growth at least as well".
 
@@ -332,7 +372,7 @@ def against_powers(
     blocks = max(1, -(-FEWEST_UNITS // (int(orbit.max()) + 1)))
     thin = max(1, len(curves.time) // MOST_POINTS)
     a, b = -(-first[some] // thin), last[some] // thin
-    found = power_evidence(curves.time[::thin], curves.values[some][:, ::thin], a, b, blocks)
+    found = shape(curves.time[::thin], curves.values[some][:, ::thin], a, b, blocks)
     known = np.isfinite(found[:, 0])
     if not known.any():
         return float("nan"), float("nan")

@@ -26,7 +26,7 @@ def fit(
         The curves.
     region : "auto" or (float, float)
         Times between which the growth is measured, in the time unit of the divergence; ``"auto"`` chooses.
-    null : "power-law" or None
+    null : "power-law", "quadratic-basin" or None
         What the growth of twins is tested against; neighbours are tested against surrogates of the data, by
         `trajtools.lyapunov`.
     procedure : None or str

@@ -45,7 +45,7 @@ def twin_windows(
         Of `trajtools.twins`.
     start, stop : ndarray of int64, shape (W,)
         The windows, in steps: growth from the state at `start` to that at `stop`.
-    null : "power-law" or None
+    null : "power-law", "quadratic-basin" or None
         What the growth in each window is tested against.
     level : float
         Confidence level of the intervals.

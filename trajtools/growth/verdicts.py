@@ -10,10 +10,12 @@ from trajtools.growth.measured import Measured
 from trajtools.growth.persistence import EPOCHS, FEWEST_EFOLDS, Epoch, does_not_persist
 from trajtools.results import Floats
 from trajtools.significance import DECISION
+from trajtools.surrogates import BASIN
 
 BOUNDED = 1.0  # e-folds: distances that never rise further than this stay near their start
 SHORTEST = 20  # states that a record must have before "nothing grows" says something
 FEWEST_STEPS = 3  # fitted steps: a line through fewer shows no shape
+NULLS = {"power-law": "a power law or diffusion", BASIN: "a quadratic basin under the same optimiser"}
 SHAPE_STEPS = 10  # fitted steps that a power law must describe better before the growth counts as one
 
 
@@ -60,7 +62,7 @@ def judge(found: Measured, epochs: tuple[Epoch, ...], rise: Rise, null: str | No
     gain = float(np.mean(found.gain[some])) if len(some) else 0.0
     steps = float(np.median((found.last - found.first)[some])) if len(some) else 0.0
     if gain < FEWEST_EFOLDS or steps < FEWEST_STEPS:
-        return _too_little(found, gain, steps, rise if null is not None else None)
+        return _too_little(found, gain, steps, (rise, NULLS[null]) if null is not None else None)
     grown = (
         f"the distance grows by {gain:.1f} e-folds in {_median_time(found):g} {unit}s (median), "
         f"{found.ratio.value:.4g} per {unit}, before it comes within a factor of 100 of saturation"
@@ -71,7 +73,7 @@ def judge(found: Measured, epochs: tuple[Epoch, ...], rise: Rise, null: str | No
     if null is None:
         return "inconclusive", (grown, "no null was asked for, so the growth was not tested; use null='power-law'")
     if not found.p_null < DECISION:
-        return _not_exponential(grown, found.p_null, found.evidence, steps)
+        return _not_exponential(grown, found, steps, NULLS[null])
     if not np.isfinite(found.ratio.p_positive):
         return "inconclusive", (
             grown,
@@ -85,7 +87,7 @@ def judge(found: Measured, epochs: tuple[Epoch, ...], rise: Rise, null: str | No
             f"a rate of zero cannot be excluded at the 1 % level (p = {found.ratio.p_positive:.3g}, "
             f"{found.ratio.clusters} {found.unit}); train more initial conditions",
         )
-    tested = f"a power law or diffusion does not describe it (p = {found.p_null:.3g})"
+    tested = f"{NULLS[null]} does not describe it (p = {found.p_null:.3g})"
     return _persistence((grown, tested), epochs, unit)
 
 
@@ -169,19 +171,19 @@ def _bounded(found: Measured, tallest: float) -> Judgement:
     return "regular", (f"{stays}{words}: there is no exponential regime in the recorded time",)
 
 
-def _too_little(found: Measured, gain: float, steps: float, rise: Rise | None) -> Judgement:
+def _too_little(found: Measured, gain: float, steps: float, tested: tuple[Rise, str] | None) -> Judgement:
     unit = found.growth.time_unit
     rows = found.usable
     whole = found.curves.values[rows, found.spans.knee[rows]] - found.curves.values[rows, found.spans.begin[rows]]
     total = float(np.mean(whole))
     risen = float(np.median((found.spans.knee - found.spans.begin)[rows]))
-    shaped = rise is not None and total >= FEWEST_EFOLDS and risen >= SHAPE_STEPS
-    p_null, evidence = rise() if rise is not None and shaped else (1.0, 0.0)
+    p_null, evidence, words = 1.0, 0.0, ""
+    if tested is not None and total >= FEWEST_EFOLDS and risen >= SHAPE_STEPS:
+        (p_null, evidence), words = tested[0](), tested[1]
     if evidence < 0 and p_null < DECISION:
         return "regular", (
-            f"the distance grows by {total:.1f} e-folds, and a power law or diffusion describes the growth better than "
-            "an "
-            f"exponential does (p = {p_null:.3g})",
+            f"the distance grows by {total:.1f} e-folds, and {words} describes the growth better than an exponential "
+            f"does (p = {p_null:.3g})",
         )
     seen = f"only {gain:.1f} e-folds in {steps:g} steps (median) lie between the start and saturation"
     if np.isfinite(found.spans.level) and np.median((found.spans.end - found.spans.begin)[rows]) >= SHORTEST:
@@ -194,28 +196,28 @@ def _too_little(found: Measured, gain: float, steps: float, rise: Rise | None) -
     return "inconclusive", (f"{seen}, {FEWEST_EFOLDS:g} e-folds in {FEWEST_STEPS} steps are needed; {way}",)
 
 
-def _not_exponential(grown: str, p_null: float, evidence: float, steps: float) -> Judgement:
+def _not_exponential(grown: str, found: Measured, steps: float, words: str) -> Judgement:
+    p_null, evidence = found.p_null, found.evidence
     if not np.isfinite(p_null):
         return "inconclusive", (
             grown,
-            "no curve has the four points that a comparison with a power law needs; record more often",
+            f"no curve has the four points that a comparison with {words} needs; record more often",
         )
     if evidence < 0 and p_null > 1 - DECISION and steps < SHAPE_STEPS:
         return "inconclusive", (
             grown,
-            f"{steps:g} fitted steps are too few to tell an exponential from a power law ({SHAPE_STEPS} are needed); "
+            f"{steps:g} fitted steps are too few to tell an exponential from {words} ({SHAPE_STEPS} are needed); "
             "use a smaller epsilon, so that the growth has more room",
         )
     if evidence < 0 and p_null > 1 - DECISION:
         return "regular", (
             grown,
-            f"a power law or diffusion describes it better than an exponential does (p = {p_null:.3g})",
+            f"{words} describes it better than an exponential does (p = {p_null:.3g})",
         )
     return "inconclusive", (
         grown,
-        f"a power law or diffusion describes it as well as an exponential does (p = {p_null:.3g}); more initial "
-        "conditions or "
-        "a smaller epsilon would tell them apart",
+        f"{words} describes it as well as an exponential does (p = {p_null:.3g}); more initial conditions or a smaller "
+        "epsilon would tell them apart",
     )
 
 

@@ -92,7 +92,7 @@ class Divergence(Result):
         ----------
         region : "auto" or (float, float)
             Times between which the growth is measured, in `time_unit`; ``"auto"`` chooses and says what it chose.
-        null : "power-law" or None
+        null : "power-law", "quadratic-basin" or None
             What the growth is tested against. Without a null no verdict but ``"inconclusive"`` is given.
         procedure : None or "danovski2024"
             None is the procedure of this toolkit; a name is a published one, with a warning about its bias.
