@@ -47,6 +47,8 @@ class Choices:
         Name of a null, ``"auto"`` or ``"none"``.
     surrogates : int
         Records drawn from the null.
+    buffers : bool or None
+        Whether recorded buffers of the optimiser are joined to the weights; None: where there are any.
     per : str or None
         Unit in which the exponent is stated.
     steps_per_epoch : float or None
@@ -72,6 +74,7 @@ class Choices:
     embed: tuple[int, int] | None = None
     null: str = "auto"
     surrogates: int = 99
+    buffers: bool | None = None
     per: str | None = None
     steps_per_epoch: float | None = None
     windows: tuple[int, int] | None = None
@@ -79,7 +82,8 @@ class Choices:
     @property
     def only_neighbors(self) -> tuple[str, ...]:
         """The options that were given and that twins do not know."""
-        given = {name: getattr(self, name) for name in ("member", "series", "neighbors", "theiler", "horizon", "embed")}
+        names = ("member", "series", "neighbors", "theiler", "horizon", "embed", "buffers")
+        given = {name: getattr(self, name) for name in names}
         return tuple(f"--{name}" for name, value in given.items() if value is not None)
 
 

@@ -198,6 +198,7 @@ def options_of(choices: Choices) -> dict[str, Any]:
         "region": choices.region if choices.region is not None else "auto",
         "null": None if choices.null == "none" else choices.null,
         "surrogates": choices.surrogates,
+        "buffers": choices.buffers,
         "procedure": choices.procedure,
         "level": choices.level,
         "rng": choices.seed,
