@@ -1,0 +1,278 @@
+"""Periods of a trajectory, from its autocorrelation and from its returns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.distances import MetricLike, find_metric
+from trajtools.errors import DataError
+from trajtools.lagged import (
+    Filter,
+    Series,
+    along_lags,
+    draw_from_gram,
+    draw_from_states,
+    from_distances,
+    from_states,
+    make_filter,
+    null_of,
+    series_of,
+)
+from trajtools.lagged.returns import Returns
+from trajtools.results import Cycles, Distances
+
+Floats = NDArray[np.float64]
+
+MULTIPLES = 4  # of the period that must fit into the lags
+SUSTAINED = 0.5
+ABOVE = 0.9  # of the multiples must be significant
+CONTRAST = 0.15
+EXACT = 1e-9  # of the typical distance
+SURROGATES = 99
+FLOOR_FACTOR = 10.0
+NEARLY_ONE = 0.9  # exact returns have the autocorrelation 1, but for the ends of the record
+
+
+def find_cycles(
+    x: Any,
+    *,
+    metric: MetricLike = "l1",
+    lags: int | None = None,
+    detrend: str | int | None = None,
+    window: tuple[int, int] | None = None,
+    level: float = 0.95,
+    rng: Any = 0,
+) -> Cycles:
+    r"""Find the period of a trajectory, if it has one.
+
+    Parameters
+    ----------
+    x : Trajectory, ndarray (T, P) or (T,), or Distances
+        States, or their Euclidean distances.
+    metric : str, callable or Metric
+        Distance in which returns are measured, see `trajtools.METRICS`.
+    lags : int or None, in states
+        Largest lag; None: half of the states. Periods up to a quarter of it can be found.
+    detrend : None, "linear", "quadratic", "difference" or int
+        As in `trajtools.autocorrelation`; returns are measured between the states as they are.
+    window : (int, int) or None
+        Use only the states whose step s fulfils ``window[0] <= s < window[1]``: a transient hides a period.
+    level : float
+        Level of the significance of the autocorrelation.
+    rng : int, numpy.random.Generator or None
+        Source of shuffles and samples; the same seed gives the same bits.
+
+    Returns
+    -------
+    Cycles
+
+    Raises
+    ------
+    DataError
+        If there are too few finite states for any period, or they are not equally spaced.
+    SelectionError
+        If no state lies in the window.
+    UnknownNameError
+        If there is no such metric or filter.
+
+    Notes
+    -----
+    Candidates are the lags p at which the autocorrelation r has a local maximum and of which four multiples fit into
+    the lags. One is a period if r at its multiples is significant against shuffled states (9 of 10 beyond the
+    threshold of all lags together), does not fade (the later half of the multiples keeps at least half of the
+    earlier half: chaos forgets its phase), stands out from the lags between by at least 0.15 (drift does not), keeps
+    at least half of its strength at the multiples among the next half as many lags, which were not searched, and if
+    the states return more closely after p than is typical. The smallest period that is nearly as strong as the
+    strongest is taken.
+
+    It is *exact* if no state differs from the one a period before by more than the rounding floor (or 1e-9 of the
+    typical distance); the smallest such period then counts, whatever else repeats. It has *bands* if the nearest other
+    state is always a whole number of periods away (200 states are sampled): the motion within a band may be chaotic.
+    Otherwise it is *approximate*: noise, or a period that is no whole number of states.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> tt.find_cycles(np.tile([0.1, 0.7, 0.4], 50)).period
+    3.0
+    """
+    chosen = find_metric(metric)
+    if not 0 < level < 1:
+        raise DataError(f"level must lie between 0 and 1, got {level}")
+    series = series_of(x, window)
+    flat = make_filter(detrend, series.fine)
+    count = len(flat.fine) // 2 if lags is None else int(lags)
+    if not 2 * MULTIPLES <= count < len(flat.fine):
+        raise DataError(
+            f"lags up to {count} of {len(flat.fine)} states; a period needs at least {2 * MULTIPLES} lags, and fewer "
+            "lags than states"
+        )
+    generator = np.random.default_rng(rng)
+    beyond = min(count + count // 2, len(flat.fine) - 1)
+    values, threshold, variance = _correlate(series, flat, (count, beyond), level, generator)
+    returns = Returns(series, chosen, generator)
+    found = _decide(values, count, threshold, returns, variance)
+    excluded = int((~series.fine).sum())
+    return Cycles(
+        kind=found["kind"],
+        period=found["period"],
+        time=found["period"] * series.spacing,
+        time_unit=series.time_unit,
+        strength=found["strength"],
+        sustained=found["sustained"],
+        return_distance=found["return_distance"],
+        reasons=tuple(found["reasons"]),
+        candidates=found["candidates"],
+        lag=np.arange(count + 1),
+        values=values[: count + 1],
+        threshold=threshold,
+        settings={
+            "metric": x.metric if isinstance(x, Distances) else chosen.name,
+            "lags": count,
+            "detrend": detrend,
+            "window": window,
+            "level": level,
+            "surrogates": SURROGATES,
+            "multiples": MULTIPLES,
+            "sustained": SUSTAINED,
+            "contrast": CONTRAST,
+            "exact": EXACT,
+            "n_states": len(series),
+            "n_excluded": excluded,
+        },
+        warnings=(f"{excluded} of {len(series)} states are not finite and were left out",) if excluded else (),
+    )
+
+
+def _correlate(
+    series: Series, flat: Filter, lags: tuple[int, int], level: float, rng: np.random.Generator
+) -> tuple[Floats, float, float]:
+    """Autocorrelation at the lags that are searched and beyond, the threshold of its significance, and the variance."""
+    spans, (count, beyond) = [(0, series.width)], lags
+    if isinstance(series.states, Distances):
+        gram = from_distances(series, flat)
+        found, draw = along_lags(gram, flat, beyond), draw_from_gram(gram, flat, count)
+    else:
+        found, draw = from_states(series, flat, spans, beyond), None
+    if not found.covariance[0] > 0:
+        return found.correlation, float("nan"), 0.0
+    if draw is None:
+        draw = draw_from_states(series, flat, spans, count)
+    values = found.correlation
+    null = null_of(
+        "shuffle", values[: count + 1], draw, flat=flat, surrogates=SURROGATES, block=1, level=level, rng=rng
+    )
+    return values, null.threshold, float(found.covariance[0])
+
+
+def _decide(values: Floats, count: int, threshold: float, returns: Returns, variance: float) -> dict[str, Any]:
+    """Kind, period, reasons and what else the result says."""
+    found: dict[str, Any] = dict.fromkeys(("period", "strength", "sustained", "return_distance"), float("nan"))
+    found |= {"kind": "none", "candidates": np.empty((0, 4))}
+    typical, floor = returns.typical, FLOOR_FACTOR * returns.floor()
+    if variance <= 0 or typical <= floor:
+        return found | {"reasons": ["the states differ by no more than rounding: a state at rest has no period"]}
+    table = np.array([_comb(values, count, int(p), threshold) for p in _candidates(values[: count + 1])])
+    if not len(table):
+        words = "the autocorrelation has no local maximum of which four multiples fit into the lags"
+        return found | {"reasons": [words]}
+    found["candidates"] = table[:, :4]
+    exact = _exact(table, returns, max(floor, EXACT * typical))
+    if exact is not None:
+        period, largest = exact
+        words = (
+            f"every state is the one {period} before, to within {largest:.3g}, {largest / typical:.2g} of the typical "
+            "distance"
+        )
+        back = float(np.median(returns.after(period))) / typical
+        return found | _named("exact", table[table[:, 0] == period][0], back, words)
+    good = table[
+        (table[:, 1] > threshold)
+        & (table[:, 2] >= SUSTAINED)
+        & (table[:, 3] >= CONTRAST)
+        & (table[:, 4] >= ABOVE)
+        & (table[:, 5] >= SUSTAINED * table[:, 1])
+    ]
+    if not len(good):
+        best = table[np.argmax(table[:, 1])]
+        words = (
+            f"the strongest candidate, {best[0]:.4g} states, has the autocorrelation {best[1]:.3g} at its multiples "
+            f"({best[4]:.0%} of them beyond the threshold {threshold:.3g}), keeps {best[2]:.2g} of it, stands out by "
+            f"{best[3]:.3g}, and has {best[5]:.3g} at lags that were not searched"
+        )
+        return found | {"reasons": [words]}
+    return found | _repeated(good[good[:, 1] >= 0.9 * good[:, 1].max()][0], threshold, returns)
+
+
+def _repeated(row: Floats, threshold: float, returns: Returns) -> dict[str, Any]:
+    """What is said of a period that is not exact, if the states return at all."""
+    back = float(np.median(returns.after(round(row[0])))) / returns.typical
+    if back >= 1:
+        words = f"states {row[0]:.4g} apart are no closer than any others ({back:.3g} of the typical distance)"
+        return {"reasons": [words]}
+    whole = row[0] == round(row[0])
+    share = returns.same_phase(round(row[0])) if whole else 0.0
+    words = (
+        f"the autocorrelation at the multiples of {row[0]:.6g} states is {row[1]:.3g} (threshold {threshold:.3g}) and "
+        f"keeps {row[2]:.2g} of it; states return to {back:.3g} of the typical distance"
+    )
+    if whole:
+        words += f"; the nearest other state is a whole number of periods away for {share:.1%} of the states"
+    return _named("bands" if share == 1 else "approximate", row, back, words)
+
+
+def _named(kind: str, row: Floats, back: float, words: str) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "period": float(row[0]),
+        "strength": float(row[1]),
+        "sustained": float(row[2]),
+        "return_distance": back,
+        "reasons": [words],
+    }
+
+
+def _candidates(values: Floats) -> NDArray[np.int64]:
+    """Lags of local maxima of which enough multiples fit; the strongest hundred."""
+    most = (len(values) - 1) // MULTIPLES
+    p = np.arange(2, most + 1)
+    peak = (values[p] > values[p - 1]) & (values[p] >= values[p + 1]) & (values[p] > 0)
+    found = p[peak]
+    return np.sort(found[np.argsort(values[found], kind="stable")[::-1][:100]])
+
+
+def _comb(values: Floats, count: int, lag: int, threshold: float) -> list[float]:
+    """Period, strength, sustained, contrast, fraction beyond the threshold, and strength beyond the lags searched."""
+    slack, places, at = lag // 8, [], 0
+    while at + lag + slack <= count:
+        around = np.arange(at + lag - slack, at + lag + slack + 1)
+        at = int(around[np.argmax(values[around])])
+        places.append(at)
+    comb, period = values[places], places[-1] / len(places)
+    half = len(comb) // 2
+    early, late = float(comb[:half].mean()), float(comb[half:].mean())
+    near = np.zeros(places[-1] + 1, dtype=bool)
+    for place in (0, *places):
+        near[max(0, place - slack) : place + slack + 1] = True
+    rest = values[: places[-1] + 1][~near]
+    contrast = float(np.median(comb) - np.median(rest)) if len(rest) else 0.0
+    further = np.rint(period * np.arange(len(places) + 1, int((len(values) - 1) / period) + 1)).astype(np.int64)
+    further = further[further < len(values)]
+    outside = float(np.median(values[further])) if len(further) else 0.0
+    sustained = late / early if early > 0 else 0.0
+    return [period, float(np.median(comb)), sustained, contrast, float(np.mean(comb > threshold)), outside]
+
+
+def _exact(table: Floats, returns: Returns, tolerance: float) -> tuple[int, float] | None:
+    """Smallest candidate after which every state comes back, and the largest distance."""
+    for period, strength in table[:, :2]:
+        if period != round(period) or strength < NEARLY_ONE:
+            continue
+        largest = float(returns.after(int(period)).max())
+        if largest <= tolerance:
+            return int(period), largest
+    return None

@@ -1,0 +1,112 @@
+"""How far states are from those a period later, and which states are nearest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.distances.metrics import Metric, block_floor
+from trajtools.distances.paths import pairs
+from trajtools.lagged.series import BLOCK_BYTES, Series
+from trajtools.results import Distances
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SAMPLED = 200
+
+
+class Returns:
+    """Distances between the states of a series, by index.
+
+    Parameters
+    ----------
+    series : Series
+        States, or Distances.
+    metric : Metric
+        Distance between states; not used for Distances.
+    rng : numpy.random.Generator
+        Draws the states that stand for all.
+    """
+
+    def __init__(self, series: Series, metric: Metric, rng: np.random.Generator) -> None:
+        self._series, self._metric = series, metric
+        self._fine = np.flatnonzero(series.fine)
+        self._sample = np.sort(rng.choice(self._fine, min(SAMPLED, len(self._fine)), replace=False))
+        self._tables: Floats | None = None
+
+    @property
+    def typical(self) -> float:
+        """Typical distance of two states: the median over those from the sampled states to all others."""
+        table = self._table()
+        return float(np.nanmedian(table)) if np.isfinite(table).any() else 0.0
+
+    def floor(self) -> float:
+        """Distance that rounding alone produces, largest over the sampled states; 0 where it is unknown."""
+        states = self._series.states
+        if isinstance(states, Distances):
+            known = np.asarray(states.floor)[self._series.rows][self._sample]
+        else:
+            known = np.concatenate([self._floor_of(t) for t in self._sample])
+        return float(np.nan_to_num(known).max(initial=0.0))
+
+    def _floor_of(self, t: int) -> Floats:
+        state = self._read(int(t), int(t) + 1)
+        dtype = str(state.dtype) if state.dtype.kind == "f" else "float64"
+        return np.asarray(block_floor(state[:, None], self._metric, dtype, state.shape[1])[:, 0])
+
+    def after(self, period: int) -> Floats:
+        """Return the distances of all finite states to those `period` states later."""
+        count, series = len(self._series), self._series
+        both = np.flatnonzero(series.fine[: count - period] & series.fine[period:])
+        if isinstance(series.states, Distances):
+            offset = series.rows.start
+            found = [float(series.states.read(t + offset, t + offset + 1)[0, t + offset + period]) for t in both]
+            return np.array(found)
+        out = np.empty(count - period)
+        tall = max(1, BLOCK_BYTES // (16 * max(series.width, 1)))
+        one = np.zeros(1, dtype=np.int64)
+        for start in range(0, count - period, tall):
+            stop = min(start + tall, count - period)
+            early, late = self._read(start, stop), self._read(start + period, stop + period)
+            out[start:stop] = pairs(self._metric, early[:, None], late[:, None], one, one)[:, 0]
+        return out[both]
+
+    def same_phase(self, period: int) -> float:
+        """Fraction of the sampled states whose nearest other state is a whole number of periods away."""
+        table, count = self._table(), len(self._series)
+        nearest = np.array([int(np.nanargmin(row)) for row in table if np.isfinite(row).any()])
+        kept = self._sample[np.isfinite(table).any(axis=1)]
+        return float(np.mean((nearest - kept) % period == 0)) if count and len(kept) else 0.0
+
+    def _table(self) -> Floats:
+        """Distances (s, T) of the sampled states to all others; NaN to themselves."""
+        if self._tables is None:
+            rows = [self._row(int(t)) for t in self._sample]
+            table = np.array(rows)
+            table[np.arange(len(table)), self._sample] = np.nan
+            table[:, ~self._series.fine] = np.nan
+            self._tables = table
+        return self._tables
+
+    def _row(self, t: int) -> Floats:
+        series = self._series
+        if isinstance(series.states, Distances):
+            offset = series.rows.start
+            return np.asarray(series.states.read(t + offset, t + offset + 1)[0, series.rows], dtype=np.float64)
+        out, one = np.empty(len(series)), np.zeros(1, dtype=np.int64)
+        centre = self._read(t, t + 1)
+        tall = max(1, BLOCK_BYTES // (16 * max(series.width, 1)))
+        for start in range(0, len(series), tall):
+            block = self._read(start, min(start + tall, len(series)))
+            fixed = np.broadcast_to(centre, block.shape)
+            out[start : start + len(block)] = pairs(self._metric, block[:, None], fixed[:, None], one, one)[:, 0]
+        return out
+
+    def _read(self, start: int, stop: int) -> Any:
+        from trajtools.distances.paths import rows_of
+
+        offset = self._series.rows.start
+        return rows_of(self._series.states, start + offset, stop + offset)
