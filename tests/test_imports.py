@@ -26,7 +26,7 @@ LAYERS = (
     ("results", "trajectory"),
     ("store", "networks", "neighbors", "fitting", "embedding", "systems", "words", "random_maps"),
     ("distances", "significance", "surrogates"),
-    ("growth", "stability", "lagged"),
+    ("growth", "recurrences", "stability", "lagged"),
     ("estimators",),
     ("sweeps",),
     ("plots",),

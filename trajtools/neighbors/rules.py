@@ -34,7 +34,7 @@ class WithinRadius:
     Attributes
     ----------
     radius : float, sequence of float or "auto"
-        One radius or several; several cost one search. ``"auto"`` takes the median distance to the 30th neighbour.
+        One radius or several; several cost one search. ``"auto"`` takes the median distance to the fourth neighbour.
     relative : bool
         The radii are multiples of the spread: the median distance between two states of the record.
     max_neighbors : int or None
@@ -71,3 +71,49 @@ class WithinRadius:
     def n_radii(self) -> int:
         """Number of radii."""
         return 1 if isinstance(self.radius, str) else int(np.size(self.radius))
+
+
+@dataclass(frozen=True)
+class RecurrenceRate:
+    """The nearest pairs of states: as many as make up a given share of all pairs.
+
+    Attributes
+    ----------
+    rate : float
+        Share of the pairs outside the Theiler window that recur, above 0 and at most 1. The threshold is the exact
+        quantile of their distances; pairs at the same distance recur together.
+    local : bool
+        Every state has its own threshold and recurs with this share of the states outside its Theiler window, rounded
+        up: the same number for all but those near the ends. Of two at the same distance the earlier one is nearer.
+    """
+
+    rate: float
+    local: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rate, bool) or not isinstance(self.rate, (int, float, np.number)) or not 0 < self.rate <= 1:
+            raise DataError(f"RecurrenceRate({self.rate!r}): the rate is a share of all pairs, above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class ScaledRadius:
+    """All pairs of states within a multiple of the size of the trajectory.
+
+    Attributes
+    ----------
+    factor : float
+        Multiple, positive.
+    by : str
+        ``"std"``: the standard deviation of the coordinates, root mean square over the channels of the series.
+        ``"max"``: the largest distance of two states outside the Theiler window.
+    """
+
+    factor: float
+    by: str = "std"
+
+    def __post_init__(self) -> None:
+        known = isinstance(self.factor, (int, float, np.number)) and not isinstance(self.factor, bool)
+        if not known or not (np.isfinite(self.factor) and self.factor > 0):
+            raise DataError(f"ScaledRadius({self.factor!r}): the factor is a positive number")
+        if self.by not in ("std", "max"):
+            raise DataError(f"ScaledRadius(by={self.by!r}): 'std' or 'max'")

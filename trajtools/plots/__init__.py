@@ -2,9 +2,13 @@
 
 from trajtools.plots.dimensions import correlation_dimension, correlation_sum
 from trajtools.plots.correlation import autocorrelation
+from trajtools.plots.edge import edge
 from trajtools.plots.figures import divergence, divergences
 from trajtools.plots.figures import draw_windows as windows
 from trajtools.plots.order_chaos import order_chaos
+from trajtools.plots.recurrence import draw_lines as recurrence_lines
+from trajtools.plots.recurrence import draw_recurrence as recurrence
+from trajtools.plots.recurrence import draw_windowed as recurrence_windows
 from trajtools.plots.stability import stability
 from trajtools.plots.sweep import phase_diagram, sweep
 from trajtools.plots.zero_ones import zero_one_test
@@ -18,6 +22,9 @@ __all__ = [
     "divergences",
     "order_chaos",
     "phase_diagram",
+    "recurrence",
+    "recurrence_lines",
+    "recurrence_windows",
     "stability",
     "sweep",
     "windows",

@@ -9,17 +9,12 @@ from trajtools.results.dimension import DIMENSION_VERDICTS, Dimension
 from trajtools.results.distances import Distances
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import VERDICTS, Exponent
+from trajtools.results.observables import Observables
 from trajtools.results.order_chaos import OrderChaos, TrunkStability
 from trajtools.results.plain import Result, to_plain
-from trajtools.results.recurrence import (
-    MEASURES,
-    Lines,
-    Measures,
-    Recurrence,
-    RecurrenceIntervals,
-    RecurrenceNetwork,
-    WindowedRecurrence,
-)
+from trajtools.results.recurrence import MEASURES, Lines, Measures, Recurrence
+from trajtools.results.recurrence_views import RecurrenceIntervals, RecurrenceNetwork, WindowedRecurrence
+from trajtools.results.projection import Projection
 from trajtools.results.stability import STABILITY_CLASSES, OrbitalStability, Trend
 from trajtools.results.sweep import Coincidence, Fastest, Onset, PhaseDiagram, Scaling, Sweep, SweepPoint
 from trajtools.results.zero_one import ZERO_ONE_VERDICTS, ZeroOne
@@ -46,6 +41,7 @@ __all__ = [
     "Lines",
     "Measures",
     "NodeCorrelation",
+    "Observables",
     "Onset",
     "OrbitalStability",
     "OrderChaos",
@@ -53,6 +49,7 @@ __all__ = [
     "Recurrence",
     "RecurrenceIntervals",
     "RecurrenceNetwork",
+    "Projection",
     "Result",
     "Scaling",
     "Sweep",

@@ -1,0 +1,245 @@
+"""Recurrences of states lag by lag, as bits; a recurrence plot is never held. See trajtools.recurrences.counting."""
+
+# Arrays go one by one into what is called for every row: numba copies a tuple of them at each call.
+# ruff: noqa: PLR0917
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import get_num_threads
+
+from trajtools._kernels._jit import kernel
+from trajtools._kernels.recurrence_bits import below, bits_between, count, near
+from trajtools._kernels.recurrence_lines import HISTOGRAMS, MEMORY, across, along
+
+L1, L2, LINF = 1, 2, 3
+# Every series has so many NaN before its first sample, and so many after its last: whole words are compared.
+BEFORE, AFTER = 64, 192
+# Words whose distances are summed at a time: they stay in the nearest cache.
+_STRIP = 8
+
+
+class Plane(NamedTuple):
+    """Two sets of states whose recurrences are looked at.
+
+    `rows` (C, ...) and `columns` (C, ...): series with NaN around them; state i has the coordinates
+    ``rows[c, BEFORE + i + offset]`` for all channels c and offsets. `code`: the metric; `level`: largest distance, of
+    L2 largest squared distance.
+    """
+
+    rows: Any
+    columns: Any
+    offsets: Any
+    code: Any
+    level: Any
+
+
+def threads() -> int:
+    """How many threads numba may use."""
+    return int(get_num_threads())
+
+
+@kernel(nogil=True, _nrt=False)
+def _near_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, raw: Any, black: Any) -> Any:
+    """Maximum norm: a delay vector recurs where the series does at all its delays at once."""
+    left, right, offsets, level = plane.rows, plane.columns, plane.offsets, plane.level
+    channels, delays = left.shape[0], len(offsets)
+    reach = offsets[delays - 1]
+    for c in range(channels):
+        at, other = BEFORE + origin + lag, BEFORE + origin
+        a, b = left[c], right[c]
+        if delays == 1:
+            for w in range(first, last):
+                if c == 0:
+                    black[w] = near(a, at + 64 * w, b, other + 64 * w, level)
+                elif black[w] != np.uint64(0):
+                    black[w] &= near(a, at + 64 * w, b, other + 64 * w, level)
+            continue
+        for w in range(first, last + (reach + 63) // 64):
+            raw[w] = near(a, at + 64 * w, b, other + 64 * w, level)
+        for w in range(first, last):
+            black[w] = raw[w] if c == 0 else black[w] & raw[w]
+        for delay in range(1, delays):
+            word, bit = offsets[delay] >> 6, np.uint64(offsets[delay] & 63)
+            if bit == np.uint64(0):
+                for w in range(first, last):
+                    black[w] &= raw[w + word]
+            else:
+                for w in range(first, last):
+                    black[w] &= (raw[w + word] >> bit) | (raw[w + word + 1] << (np.uint64(64) - bit))
+
+
+@kernel(nogil=True, _nrt=False)
+def _sum_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, sums: Any, black: Any) -> Any:
+    """L1 and L2: sums over the coordinates, in their order, for some words at a time."""
+    for begin in range(first, last, _STRIP):
+        end = min(begin + _STRIP, last)
+        sum_distances(plane, lag, origin + 64 * begin, 64 * (end - begin), sums)
+        for w in range(begin, end):
+            black[w] = below(sums, 64 * (w - begin), plane.level)
+
+
+@kernel(nogil=True, _nrt=False)
+def sum_distances(plane: Any, lag: Any, column: Any, length: Any, sums: Any) -> Any:
+    """Distances, of L2 squared, of the states ``column + lag + q`` and ``column + q`` for q < length."""
+    for delay in range(len(plane.offsets)):
+        for c in range(plane.rows.shape[0]):
+            at = BEFORE + column + plane.offsets[delay]
+            a = plane.rows[c, at + lag : at + lag + length]
+            b = plane.columns[c, at : at + length]
+            if delay == 0 and c == 0:
+                _first_gaps(a, b, plane.code, sums)
+            elif plane.code == L2:
+                for q in range(length):
+                    sums[q] += (a[q] - b[q]) * (a[q] - b[q])
+            elif plane.code == L1:
+                for q in range(length):
+                    sums[q] += abs(a[q] - b[q])
+            else:
+                for q in range(length):
+                    gap = abs(a[q] - b[q])
+                    # NaN stays, and comes in.
+                    sums[q] = gap if gap > sums[q] or np.isnan(gap) else sums[q]
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def _first_gaps(a: Any, b: Any, code: Any, sums: Any) -> Any:
+    if code == L2:
+        for q in range(len(a)):
+            sums[q] = (a[q] - b[q]) * (a[q] - b[q])
+    else:
+        for q in range(len(a)):
+            sums[q] = abs(a[q] - b[q])
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def _recurrences(plane: Any, lag: Any, origin: Any, first: Any, last: Any, raw: Any, sums: Any, black: Any) -> Any:
+    if plane.code == LINF:
+        _near_words(plane, lag, origin, first, last, raw, black)
+    else:
+        _sum_words(plane, lag, origin, first, last, sums, black)
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def _mark_valid(
+    low: Any, high: Any, origin: Any, lag: Any, holes: Any, row_bits: Any, column_bits: Any, valid: Any
+) -> Any:
+    """Bits of the columns low .. high whose states are finite, both of them."""
+    for w in range((low - origin) >> 6, (high - origin + 63) >> 6):
+        begin = origin + 64 * w
+        word = bits_between(max(low - begin, 0), min(high - begin, 64))
+        if holes:
+            at = BEFORE + begin + lag
+            place, bit = at >> 6, np.uint64(at & 63)
+            word &= column_bits[begin >> 6]
+            if bit == np.uint64(0):
+                word &= row_bits[place]
+            else:
+                word &= (row_bits[place] >> bit) | (row_bits[place + 1] << (np.uint64(64) - bit))
+        valid[w] = word
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def _count_words(words: Any, first: Any, last: Any) -> Any:
+    total = 0
+    for w in range(first, last):
+        total += count(words[w])
+    return total
+
+
+@kernel(nogil=True)
+def lag_block(
+    plane: Any,
+    other: Any,
+    joint: Any,
+    rows: Any,
+    columns: Any,
+    finite: Any,
+    bits: Any,
+    windows: Any,
+    mirrored: Any,
+    rule: Any,
+    low_column: Any,
+    high_column: Any,
+    edges: Any,
+) -> Any:
+    """Count the recurrences and lines in some columns of a recurrence plot.
+
+    `finite` and `bits`: which states of the rows and columns are finite, as flags and as bits (those of the rows from
+    BEFORE on). `windows`: the Theiler windows of diagonal and of vertical lines. `edges` (lags, 2) takes the lines
+    that go on in another block. Gives histograms (7, n), and for every lag the recurrences, those in the largest
+    square, the cells, and the cells in that square: (4, lags).
+    """
+    row_finite, column_finite = finite
+    row_bits, column_bits = bits
+    diagonal_window, vertical_window = windows
+    words = (high_column - low_column + 63) >> 6
+    reach = max(plane.offsets[-1], other.offsets[-1])
+    raw = np.zeros(words + (reach >> 6) + 3, dtype=np.uint64)
+    black, more, valid = np.zeros(words, np.uint64), np.zeros(words, np.uint64), np.zeros(words, np.uint64)
+    was_black, was_valid = np.zeros(words, np.uint64), np.zeros(words, np.uint64)
+    nothing = np.zeros(words, dtype=np.uint64)
+    sums = np.empty(64 * _STRIP)
+    memory = np.full((64 * words, MEMORY), -1, dtype=np.int32)
+    histograms = np.zeros((HISTOGRAMS, max(rows, columns) + 2), dtype=np.int64)
+    counts = np.zeros((4, rows + columns - 1), dtype=np.int64)
+    holes = not (row_finite.all() and column_finite.all())
+    square = min(rows, columns)
+    old_first, old_last = 0, 0
+    for lag in range(1 - columns, rows + 1):
+        index = lag + columns - 1
+        row_low, row_high = max(0, -lag), min(columns, rows - lag)
+        low, high = max(low_column, row_low), min(high_column, row_high)
+        first, last = 0, 0
+        if low < high:
+            first, last = (low - low_column) >> 6, (high - low_column + 63) >> 6
+            _recurrences(plane, lag, low_column, first, last, raw, sums, black)
+            if joint:
+                _recurrences(other, lag, low_column, first, last, raw, sums, more)
+                for w in range(first, last):
+                    black[w] &= more[w]
+            _mark_valid(low, high, low_column, lag, holes, row_bits, column_bits, valid)
+            counts[0, index] = counts[1, index] = _count_words(black, first, last)
+            counts[2, index] = counts[3, index] = _count_words(valid, first, last)
+            if rows != columns:
+                _count_square(black, valid, low_column, low, min(high, square, square - lag), index, counts)
+            if abs(lag) >= diagonal_window and not (mirrored and lag < 0):
+                weight = 2 if mirrored and lag > 0 else 1
+                along(
+                    black,
+                    low_column,
+                    low,
+                    high,
+                    row_low,
+                    row_high,
+                    lag,
+                    row_finite,
+                    column_finite,
+                    weight,
+                    histograms,
+                    edges[index],
+                )
+        from_word, to_word = min(first, old_first), max(last, old_last)
+        if low < high and abs(lag) >= vertical_window:
+            # What the last lag reached and this one does not is void now.
+            black[from_word:first] = np.uint64(0)
+            valid[from_word:first] = np.uint64(0)
+            black[last:to_word] = np.uint64(0)
+            valid[last:to_word] = np.uint64(0)
+            across(black, valid, was_black, was_valid, from_word, to_word, index, rule, memory, histograms)
+            old_first, old_last = first, last
+        else:
+            across(nothing, nothing, was_black, was_valid, from_word, to_word, index, rule, memory, histograms)
+    return histograms, counts
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def _count_square(black: Any, valid: Any, origin: Any, low: Any, high: Any, index: Any, counts: Any) -> Any:
+    """Recurrences and cells of one lag in the largest square from the first states on."""
+    counts[1, index] = counts[3, index] = 0
+    for w in range((low - origin) >> 6, (high - origin + 63) >> 6):
+        inside = bits_between(0, min(high - origin - 64 * w, 64))
+        counts[1, index] += count(black[w] & inside)
+        counts[3, index] += count(valid[w] & inside)

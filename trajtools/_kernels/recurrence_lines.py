@@ -1,0 +1,213 @@
+"""Lines of a recurrence plot, from rows of bits: along a row, and across rows. See trajtools.recurrences.counting.
+
+A cell is black (recurrent), white, or void: outside the plot, inside the Theiler window, or of a state that is not
+finite. Rows may be lags (diagonals of the plot), so that a line along a row is a diagonal line.
+"""
+
+# Arrays go one by one into what is called for every row: numba copies a tuple of them at each call.
+# ruff: noqa: PLR0917
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from trajtools._kernels._jit import kernel
+from trajtools._kernels.recurrence_bits import lowest
+
+# Rows of a histogram (7, n): lines by length, those that touch a border of the plot at one end or at both, vertical
+# lines, white vertical lines between two black ones, those that touch a border, and recurrence times.
+DIAGONAL, ONE_END, BOTH_ENDS, VERTICAL, WHITE, WHITE_CUT, TIMES = range(7)
+HISTOGRAMS = 7
+# Recurrence times: from the beginning of a line to the beginning of the next; or the white cells between them and the
+# halves of both, rounded down, also over a void.
+ENTRIES, MIDDLES = 0, 1
+# What is remembered of every column: where the current line and the last one began, where the last one ended, where
+# the void ended.
+_START, _LAST_START, _LAST_END, _OPENED = range(4)
+MEMORY = 4
+WHOLE = -1
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def is_void(row_finite: Any, column_finite: Any, lag: Any, column: Any) -> Any:
+    """Whether a cell inside the plot belongs to a state that is not finite."""
+    return not (row_finite[column + lag] and column_finite[column])
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def add_line(histograms: Any, length: Any, ends: Any, weight: Any) -> Any:
+    """Count a diagonal line; `ends`: how many of its ends touch a border."""
+    histograms[DIAGONAL, length] += weight
+    if ends == 1:
+        histograms[ONE_END, length] += weight
+    elif ends == 2:
+        histograms[BOTH_ENDS, length] += weight
+
+
+@kernel(nogil=True, _nrt=False)
+def along(
+    black: Any,
+    origin: Any,
+    low: Any,
+    high: Any,
+    row_low: Any,
+    row_high: Any,
+    lag: Any,
+    row_finite: Any,
+    column_finite: Any,
+    weight: Any,
+    histograms: Any,
+    edge: Any,
+) -> Any:
+    """Count the lines of one lag between the columns low and high; a line that goes on in another block is its edge.
+
+    `black` begins at the column `origin`. The whole lag lies between `row_low` and `row_high`. An edge is twice the
+    length, plus one where the other end touches a border; `WHOLE` where the line fills the block.
+    """
+    start = -1
+    edge[0] = edge[1] = 0
+    for w in range((low - origin) >> 6, (high - origin + 63) >> 6):
+        word = black[w]
+        while True:
+            if start < 0:
+                if word == np.uint64(0):
+                    break
+                bit = lowest(word)
+                start = origin + (w << 6) + bit
+                word |= (np.uint64(1) << np.uint64(bit)) - np.uint64(1)
+            else:
+                if word == ~np.uint64(0):
+                    break
+                bit = lowest(~word)
+                stop = origin + (w << 6) + bit
+                word &= ~np.uint64(0) << np.uint64(bit)
+                _end_line(
+                    start, stop, low, high, row_low, row_high, lag, row_finite, column_finite, weight, histograms, edge
+                )
+                start = -1
+    if start >= 0:
+        _end_line(start, high, low, high, row_low, row_high, lag, row_finite, column_finite, weight, histograms, edge)
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def _end_line(
+    start: Any,
+    stop: Any,
+    low: Any,
+    high: Any,
+    row_low: Any,
+    row_high: Any,
+    lag: Any,
+    row_finite: Any,
+    column_finite: Any,
+    weight: Any,
+    histograms: Any,
+    edge: Any,
+) -> Any:
+    from_before = start == low and low > row_low
+    goes_on = stop == high and high < row_high
+    if from_before and goes_on:
+        edge[0] = edge[1] = WHOLE
+        return
+    begins = start == row_low or is_void(row_finite, column_finite, lag, start - 1)
+    ends = stop == row_high or is_void(row_finite, column_finite, lag, stop)
+    if from_before:
+        edge[0] = 2 * (stop - start) + (1 if ends else 0)
+    elif goes_on:
+        edge[1] = 2 * (stop - start) + (1 if begins else 0)
+    else:
+        add_line(histograms, stop - start, (1 if begins else 0) + (1 if ends else 0), weight)
+
+
+@kernel(nogil=True)
+def stitch(
+    edges: Any, bounds: Any, rows: Any, columns: Any, skip: Any, mirrored: Any, row_finite: Any, column_finite: Any
+) -> Any:
+    """Join the lines of neighbouring blocks: histograms (7, n) of what `along` left at the edges."""
+    histograms = np.zeros((HISTOGRAMS, max(rows, columns) + 2), dtype=np.int64)
+    for index in range(edges.shape[0]):
+        lag = index - (columns - 1)
+        if abs(lag) < skip or (mirrored and lag < 0):
+            continue
+        weight = 2 if mirrored and lag > 0 else 1
+        row_low, row_high = max(0, -lag), min(columns, rows - lag)
+        length, ends = 0, 0
+        for block in range(len(bounds) - 1):
+            low, high = bounds[block], bounds[block + 1]
+            if max(low, row_low) >= min(high, row_high):
+                continue
+            if low > row_low:
+                if length == 0:
+                    ends = 1 if is_void(row_finite, column_finite, lag, low - 1) else 0
+                if edges[index, block, 0] == WHOLE:
+                    length += high - low
+                    continue
+                lead = edges[index, block, 0] >> 1
+                if length + lead > 0:
+                    void = is_void(row_finite, column_finite, lag, low)
+                    closes = (edges[index, block, 0] & 1) if lead > 0 else (1 if void else 0)
+                    add_line(histograms, length + lead, ends + closes, weight)
+            length, ends = edges[index, block, 1] >> 1, edges[index, block, 1] & 1
+    return histograms
+
+
+@kernel(nogil=True, _nrt=False)
+def across(
+    black: Any,
+    valid: Any,
+    was_black: Any,
+    was_valid: Any,
+    first: Any,
+    last: Any,
+    step: Any,
+    rule: Any,
+    memory: Any,
+    histograms: Any,
+) -> Any:
+    """Go one row on in every column of the words first .. last: only where something changes is anything to be done."""
+    for w in range(first, last):
+        now, before, there, was_there = black[w], was_black[w], valid[w], was_valid[w]
+        if now == before and there == was_there:
+            continue
+        base = w << 6
+        changed = before & ~now
+        while changed != np.uint64(0):
+            _end_column(base + lowest(changed), step, rule, memory, histograms)
+            changed &= changed - np.uint64(1)
+        changed = now & ~before
+        while changed != np.uint64(0):
+            memory[base + lowest(changed), _START] = step
+            changed &= changed - np.uint64(1)
+        changed = was_there & ~there
+        while changed != np.uint64(0):
+            column = base + lowest(changed)
+            rest = step - max(memory[column, _LAST_END] + 1, memory[column, _OPENED])
+            if rest > 0:
+                histograms[WHITE_CUT, rest] += 1
+            changed &= changed - np.uint64(1)
+        changed = there & ~was_there
+        while changed != np.uint64(0):
+            memory[base + lowest(changed), _OPENED] = step
+            changed &= changed - np.uint64(1)
+        was_black[w] = now
+        was_valid[w] = there
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def _end_column(column: Any, step: Any, rule: Any, memory: Any, histograms: Any) -> Any:
+    start, last_start = memory[column, _START], memory[column, _LAST_START]
+    last_end, opened = memory[column, _LAST_END], memory[column, _OPENED]
+    length = step - start
+    histograms[VERTICAL, length] += 1
+    if last_end >= opened:
+        histograms[WHITE, start - last_end - 1] += 1
+        if rule == ENTRIES:
+            histograms[TIMES, start - last_start] += 1
+    elif start > opened:
+        histograms[WHITE_CUT, start - opened] += 1
+    if rule == MIDDLES and last_end >= 0:
+        histograms[TIMES, start - last_end - 1 + (last_end + 1 - last_start) // 2 + length // 2] += 1
+    memory[column, _LAST_START] = start
+    memory[column, _LAST_END] = step - 1

@@ -1,0 +1,211 @@
+"""Recurrence plots row by row, from distances that are read or computed. See trajtools.recurrences.counting."""
+
+# Arrays go one by one into what is called for every row: numba copies a tuple of them at each call.
+# ruff: noqa: PLR0917
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from trajtools._kernels._jit import kernel
+from trajtools._kernels.recurrence_bits import below, bits_between, count, lowest
+from trajtools._kernels.recurrence_lags import L1, L2
+from trajtools._kernels.recurrence_lines import across, add_line, is_void
+
+# Coordinates that are looked at a time, and rows that pass over them while they are in the cache.
+_CHUNK = 512
+_TILE = 8
+
+
+@kernel(nogil=True)
+def distance_block(a: Any, b: Any, code: Any, out: Any) -> Any:
+    """Distances of states (t, d) to states (S, d), of L2 squared, into `out` (t, S)."""
+    rows, dimension = a.shape
+    for top in range(0, rows, _TILE):
+        bottom = min(top + _TILE, rows)
+        out[top:bottom] = 0.0
+        for start in range(0, dimension, _CHUNK):
+            stop = min(start + _CHUNK, dimension)
+            for j in range(b.shape[0]):
+                for i in range(top, bottom):
+                    part = _part(a, b, i, j, start, stop, code)
+                    if code in (L1, L2):
+                        out[i, j] += part
+                    else:
+                        out[i, j] = part if part > out[i, j] or np.isnan(part) else out[i, j]
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def _part(a: Any, b: Any, i: Any, j: Any, start: Any, stop: Any, code: Any) -> Any:
+    """Sum over some coordinates of one pair. Four running sums: one alone would wait for its own last addition."""
+    s0 = s1 = s2 = s3 = 0.0
+    whole = start + (stop - start) // 4 * 4
+    if code == L2:
+        for c in range(start, whole, 4):
+            s0 += (a[i, c] - b[j, c]) * (a[i, c] - b[j, c])
+            s1 += (a[i, c + 1] - b[j, c + 1]) * (a[i, c + 1] - b[j, c + 1])
+            s2 += (a[i, c + 2] - b[j, c + 2]) * (a[i, c + 2] - b[j, c + 2])
+            s3 += (a[i, c + 3] - b[j, c + 3]) * (a[i, c + 3] - b[j, c + 3])
+        for c in range(whole, stop):
+            s0 += (a[i, c] - b[j, c]) * (a[i, c] - b[j, c])
+        return (s0 + s1) + (s2 + s3)
+    if code == L1:
+        for c in range(start, whole, 4):
+            s0 += abs(a[i, c] - b[j, c])
+            s1 += abs(a[i, c + 1] - b[j, c + 1])
+            s2 += abs(a[i, c + 2] - b[j, c + 2])
+            s3 += abs(a[i, c + 3] - b[j, c + 3])
+        for c in range(whole, stop):
+            s0 += abs(a[i, c] - b[j, c])
+        return (s0 + s1) + (s2 + s3)
+    for c in range(start, stop):
+        gap = abs(a[i, c] - b[j, c])
+        s0 = gap if gap > s0 or np.isnan(gap) else s0
+    return s0
+
+
+@kernel(nogil=True)
+def bits_below(distances: Any, levels: Any, words: Any) -> Any:
+    """Bits (t, words): whether the distances of a row are at most its level."""
+    rows, columns = distances.shape
+    padded = np.full(64 * words, np.nan)
+    out = np.zeros((rows, words), dtype=np.uint64)
+    for i in range(rows):
+        padded[:columns] = distances[i]
+        for w in range(words):
+            out[i, w] = below(padded, 64 * w, levels[i])
+    return out
+
+
+@kernel(nogil=True)
+def count_rows(
+    bits: Any,
+    start: Any,
+    rows: Any,
+    columns: Any,
+    row_finite: Any,
+    column_finite: Any,
+    column_bits: Any,
+    windows: Any,
+    rule: Any,
+    was: Any,
+    memory: Any,
+    slanted: Any,
+    begun: Any,
+    histograms: Any,
+    counts: Any,
+) -> Any:
+    """Take the rows start, start + 1, ... of a recurrence plot, as bits (t, words), and count their lines.
+
+    What is remembered between calls: `was` (2, words), `memory` (columns, 4), and of the diagonals, a bit each of
+    ``rows + columns - 1``, whether a line is open (`slanted`) and where it began (`begun`). After the last row comes
+    one that is empty.
+    """
+    diagonal_window, vertical_window = windows
+    words = was.shape[1]
+    black, valid = np.zeros(words, dtype=np.uint64), np.zeros(words, dtype=np.uint64)
+    square = min(rows, columns)
+    for at in range(bits.shape[0]):
+        i = start + at
+        inside = i < rows
+        for w in range(words):
+            kept = column_bits[w] if inside and row_finite[i] else np.uint64(0)
+            black[w], valid[w] = bits[at, w] & kept, kept
+        if inside:
+            _count_row(black, i, columns, square, counts)
+        _slant(black, i, rows, columns, diagonal_window, row_finite, column_finite, slanted, begun, histograms)
+        for w in range(words):
+            band = ~bits_between(
+                min(max(i - vertical_window + 1 - 64 * w, 0), 64), min(max(i + vertical_window - 64 * w, 0), 64)
+            )
+            black[w] &= band
+            valid[w] &= band
+        across(black, valid, was[0], was[1], 0, words, i, rule, memory, histograms)
+
+
+@kernel(nogil=True, _nrt=False)
+def _count_row(black: Any, i: Any, columns: Any, square: Any, counts: Any) -> Any:
+    """Recurrences of every lag: all, and those in the largest square."""
+    for w in range(len(black)):
+        word = black[w]
+        while word != np.uint64(0):
+            j = 64 * w + lowest(word)
+            word &= word - np.uint64(1)
+            counts[0, i - j + columns - 1] += 1
+            if i < square and j < square:
+                counts[1, i - j + columns - 1] += 1
+
+
+@kernel(nogil=True, _nrt=False)
+def _slant(
+    black: Any,
+    i: Any,
+    rows: Any,
+    columns: Any,
+    window: Any,
+    row_finite: Any,
+    column_finite: Any,
+    slanted: Any,
+    begun: Any,
+    histograms: Any,
+) -> Any:
+    """Go on along all diagonals: column j of row i is the place ``j - i + rows - 1`` of them."""
+    shift = rows - 1 - i
+    low, high = max(shift, 0), shift + columns
+    # A diagonal that the row before reached and this one does not ends here.
+    for w in range(low >> 6, min((high + 64) >> 6, len(slanted) - 1) + 1):
+        word = _word_at(black, 64 * w - shift, columns)
+        middle = rows - 1 - 64 * w
+        word &= ~bits_between(min(max(middle - window + 1, 0), 64), min(max(middle + window, 0), 64))
+        changed = slanted[w] & ~word
+        while changed != np.uint64(0):
+            place = 64 * w + lowest(changed)
+            changed &= changed - np.uint64(1)
+            lag = rows - 1 - place
+            from_row = begun[place]
+            length = i - from_row
+            begins = from_row in (0, lag) or is_void(row_finite, column_finite, lag, from_row - 1 - lag)
+            ends = i == rows or i - lag == columns or is_void(row_finite, column_finite, lag, i - lag)
+            add_line(histograms, length, (1 if begins else 0) + (1 if ends else 0), 1)
+        changed = word & ~slanted[w]
+        while changed != np.uint64(0):
+            begun[64 * w + lowest(changed)] = i
+            changed &= changed - np.uint64(1)
+        slanted[w] = word
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def _word_at(bits: Any, at: Any, length: Any) -> Any:
+    """64 bits of a row from any place on, also from before it; beyond `length` there is nothing."""
+    if at <= -64 or at >= length:
+        return np.uint64(0)
+    if at < 0:
+        return bits[0] << np.uint64(-at)
+    place, bit = at >> 6, np.uint64(at & 63)
+    word = bits[place] >> bit
+    if bit != np.uint64(0) and place + 1 < len(bits):
+        word |= bits[place + 1] << (np.uint64(64) - bit)
+    return word
+
+
+@kernel(nogil=True)
+def shared_neighbors(bits: Any) -> Any:
+    """Of a symmetric plot as bits (T, words): closed and all pairs of neighbours of each state, (T,) each."""
+    length, words = bits.shape
+    closed, degree = np.zeros(length, dtype=np.int64), np.zeros(length, dtype=np.int64)
+    for i in range(length):
+        for w in range(words):
+            word = bits[i, w]
+            degree[i] += count(word)
+            while word != np.uint64(0):
+                j = 64 * w + lowest(word)
+                word &= word - np.uint64(1)
+                if j > i:
+                    common = 0
+                    for v in range(words):
+                        common += count(bits[i, v] & bits[j, v])
+                    closed[i] += common
+                    closed[j] += common
+    return closed // 2, degree

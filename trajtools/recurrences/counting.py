@@ -1,0 +1,211 @@
+"""Lines and recurrences of a recurrence plot, counted without ever holding it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from trajtools.recurrences.planes import Bools, Ints, Pair
+from trajtools.results import Lines
+
+_SHORTEST_BLOCK = 1024
+_WORD = 64
+
+
+def count_lags(
+    pair: Pair,
+    threshold: float,
+    *,
+    other: tuple[Pair, float] | None = None,
+    inclusive: bool = True,
+    windows: tuple[int, int] = (1, 1),
+    middles: bool = False,
+) -> Lines:
+    """Count the lines of states lag by lag.
+
+    Parameters
+    ----------
+    pair : Pair
+        The states of the rows and of the columns.
+    threshold : float
+        Largest distance of a recurrence.
+    other : (Pair, float) or None
+        A second system of the same shape that has to recur as well, and its threshold.
+    inclusive : bool
+        Whether a pair at the threshold recurs.
+    windows : (int, int), in samples
+        Theiler windows of the diagonal and of the vertical lines.
+    middles : bool
+        Recurrence times between the middles of lines, not between their beginnings.
+
+    Returns
+    -------
+    Lines
+    """
+    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels.recurrence_lags import lag_block, threads
+    from trajtools._kernels.recurrence_lines import ENTRIES, MIDDLES, stitch
+
+    rows, columns = pair.shape
+    plane = pair.plane(threshold, inclusive)
+    second = plane if other is None else other[0].plane(other[1], inclusive)
+    row_finite, column_finite = pair.rows.finite, pair.columns.finite
+    if other is not None:
+        row_finite, column_finite = row_finite & other[0].rows.finite, column_finite & other[0].columns.finite
+    mirrored = pair.symmetric and (other is None or other[0].symmetric)
+    bits = (pack(row_finite, before=1), pack(column_finite))
+    n_blocks = max(1, min(threads(), columns // _SHORTEST_BLOCK))
+    bounds = np.array([columns * b // n_blocks // _WORD * _WORD for b in range(n_blocks)] + [columns], dtype=np.int64)
+    edges = np.zeros((rows + columns - 1, n_blocks, 2), dtype=np.int64)
+    found: list[Any] = [None] * n_blocks
+
+    def work(first: int, last: int) -> None:
+        for block in range(first, last):
+            found[block] = lag_block(
+                plane,
+                second,
+                other is not None,
+                rows,
+                columns,
+                (row_finite, column_finite),
+                bits,
+                windows,
+                mirrored,
+                MIDDLES if middles else ENTRIES,
+                bounds[block],
+                bounds[block + 1],
+                edges[:, block],
+            )
+
+    in_parts(work, n_blocks)
+    histograms, counts = sum(f[0] for f in found), sum(f[1] for f in found)
+    if n_blocks > 1:
+        histograms += stitch(edges, bounds, rows, columns, windows[0], mirrored, row_finite, column_finite)
+    return as_lines(histograms, counts, pair.shape)
+
+
+def as_lines(histograms: Ints, counts: Ints, shape: tuple[int, int]) -> Lines:
+    """Histograms of the kernels, without what is empty beyond the longest line of each.
+
+    Parameters
+    ----------
+    histograms : ndarray of int64, shape (7, n)
+        As in trajtools._kernels.recurrence_lines.
+    counts : ndarray of int64, shape (4, T + S - 1)
+        Recurrences, those in the largest square, cells, those in that square.
+    shape : (int, int)
+        T and S.
+
+    Returns
+    -------
+    Lines
+    """
+    trimmed = [row[: int(np.max(np.flatnonzero(row), initial=0)) + 1].copy() for row in histograms]
+    recurrences, square_recurrences, cells, square_cells = counts
+    diagonal, one_end, both_ends, vertical, white, white_cut, times = trimmed
+    return Lines(
+        diagonal=diagonal,
+        one_end=one_end,
+        both_ends=both_ends,
+        vertical=vertical,
+        white=white,
+        white_cut=white_cut,
+        times=times,
+        recurrences=recurrences,
+        cells=cells,
+        square_recurrences=square_recurrences,
+        square_cells=square_cells,
+        shape=shape,
+    )
+
+
+def pack(flags: Bools, before: int = 0) -> Any:
+    """Flags as words of 64 bits, with empty words around them."""
+    words = -(-len(flags) // _WORD) + 4
+    bits = np.zeros(_WORD * words, dtype=bool)
+    bits[: len(flags)] = flags
+    packed = np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64)
+    return np.concatenate([np.zeros(before, dtype=np.uint64), packed])
+
+
+def count_rows(
+    read: Callable[[int, int], Any],
+    shape: tuple[int, int],
+    finite: tuple[Bools, Bools],
+    *,
+    windows: tuple[int, int],
+    middles: bool,
+) -> Lines:
+    """Count the lines of a recurrence plot that is read row by row.
+
+    Parameters
+    ----------
+    read : callable
+        Gives the rows start .. stop as bits, uint64 (t, words).
+    shape : (int, int)
+        T and S.
+    finite : (ndarray of bool, ndarray of bool), shapes (T,) and (S,)
+        States that count, of the rows and of the columns.
+    windows : (int, int), in samples
+        Theiler windows of the diagonal and of the vertical lines.
+    middles : bool
+        As in `count_lags`.
+
+    Returns
+    -------
+    Lines
+    """
+    from trajtools._kernels.recurrence_lines import ENTRIES, HISTOGRAMS, MEMORY, MIDDLES
+    from trajtools._kernels.recurrence_rows import count_rows as count
+
+    rows, columns = shape
+    words = -(-columns // _WORD)
+    column_bits = pack(finite[1])[:words].copy()
+    was, memory = np.zeros((2, words), dtype=np.uint64), np.full((_WORD * words, MEMORY), -1, dtype=np.int32)
+    slants = -(-(rows + columns) // _WORD) + 1
+    slanted, begun = np.zeros(slants, dtype=np.uint64), np.zeros(_WORD * slants, dtype=np.int64)
+    histograms = np.zeros((HISTOGRAMS, max(rows, columns) + 2), dtype=np.int64)
+    counts = np.zeros((4, rows + columns - 1), dtype=np.int64)
+    rule = MIDDLES if middles else ENTRIES
+
+    def take(bits: Any, start: int) -> None:
+        count(
+            bits,
+            start,
+            rows,
+            columns,
+            *finite,
+            column_bits,
+            windows,
+            rule,
+            was,
+            memory,
+            slanted,
+            begun,
+            histograms,
+            counts,
+        )
+
+    for start in range(0, rows, rows_at_a_time(columns)):
+        take(read(start, min(start + rows_at_a_time(columns), rows)), start)
+    take(np.zeros((1, words), dtype=np.uint64), rows)
+    counts[2] = pairs_of_lags(*finite)
+    square = min(rows, columns)
+    inside = pairs_of_lags(finite[0][:square], finite[1][:square])
+    counts[3, columns - square : columns + square - 1] = inside
+    return as_lines(histograms, counts, shape)
+
+
+def rows_at_a_time(columns: int) -> int:
+    """So many rows of distances take about 4 MB."""
+    return max(1, 2**19 // columns)
+
+
+def pairs_of_lags(rows: Bools, columns: Bools) -> Ints:
+    """Pairs of finite states of every lag ``i - j``, from ``1 - S`` on."""
+    length = len(rows) + len(columns) - 1
+    size = 1 << (length - 1).bit_length()
+    product = np.fft.rfft(rows.astype(np.float64), size) * np.fft.rfft(columns[::-1].astype(np.float64), size)
+    return np.rint(np.fft.irfft(product, size)[:length]).astype(np.int64)

@@ -1,0 +1,252 @@
+"""Measures of recurrence quantification from the numbers of lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.errors import DataError, UnknownNameError
+from trajtools.fitting import fit_slope
+from trajtools.recurrences.conventions import Convention, find_convention
+from trajtools.recurrences.planes import Floats, Ints
+from trajtools.results import Lines, Measures, Recurrence
+
+BORDERS = ("keep", "discard", "longest", "censi")
+# Of the lags at the corners of the plot so many hold too few cells to tell a trend.
+TREND_BORDER = 10
+# The tail of the cumulative distribution is not fitted where fewer lines than this are left.
+_FEWEST_LINES = 50
+_THOUSAND = 1000.0
+Counts = NDArray[Any]
+
+
+def measure(
+    lines: Lines,
+    convention: Convention,
+    *,
+    theiler: int,
+    lmin: int = 2,
+    vmin: int = 2,
+    wmin: int | None = None,
+    border: str = "keep",
+    semi: bool = False,
+    symmetric: bool = True,
+    cross: bool = False,
+    trend_border: int = TREND_BORDER,
+    dt: float = 1.0,
+) -> Measures:
+    """All measures; see `trajtools.recurrence` for what they mean.
+
+    Parameters
+    ----------
+    lines : Lines
+        From `count_lags` or `count_rows`.
+    convention : Convention
+        What the names mean.
+    theiler : int, in samples
+        The window that the lines were counted with.
+    lmin, vmin, wmin : int, in samples
+        Shortest diagonal and vertical lines and recurrence times that count; None: that of the convention.
+    border : str
+        What becomes of diagonal lines that end at the border of the plot.
+    semi : bool
+        Lines with one end at a border are such lines as well.
+    symmetric : bool
+        Every line is there twice.
+    cross : bool
+        A plot between two systems: the convention "recurrenceanalysis" divides by all its cells.
+    trend_border : int, in samples
+        Outermost lags that the trend leaves out.
+    dt : float, in the time unit
+        Time between two samples.
+
+    Returns
+    -------
+    Measures
+
+    Raises
+    ------
+    DataError
+        If a shortest length is below one.
+    UnknownNameError
+        If there is no such correction of the border.
+    """
+    wmin = convention.wmin if wmin is None else wmin
+    for name, value in (("lmin", lmin), ("vmin", vmin), ("wmin", wmin)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise DataError(f"{name}={value!r}: the shortest line that counts has a whole length, at least 1")
+    diagonal = correct_border(lines, border, semi=semi, symmetric=symmetric)
+    times = recurrence_times(lines, convention)
+    recurrences, cells = lines.outside(theiler if convention.everywhere else 0)
+    if cross and convention.name == "recurrenceanalysis":
+        cells = int(lines.cells.sum())
+    det, length, entropy = line_measures(diagonal, lmin, convention)
+    lam, trapping, vertical_entropy = line_measures(lines.vertical, vmin, convention)
+    _, mean_time, time_entropy = line_measures(times, wmin, convention)
+    lmax = longest(diagonal, lmin if convention.name == "recurrenceanalysis" else 1)
+    vmax = longest(lines.vertical, vmin if convention.name == "recurrenceanalysis" else 1)
+    return Measures(
+        RR=recurrences / cells if cells else float("nan"),
+        DET=det,
+        L=length,
+        Lmax=lmax,
+        DIV=1.0 / lmax if lmax else float("inf"),
+        ENTR=entropy,
+        LAM=lam,
+        TT=trapping,
+        Vmax=vmax,
+        VENTR=vertical_entropy,
+        TREND=trend(lines, theiler, trend_border, convention),
+        MRT=mean_time,
+        RTE=time_entropy,
+        NMPRT=int(np.max(times[wmin:], initial=0)),
+        K2=correlation_entropy(diagonal, lmin, dt),
+    )
+
+
+def line_measures(lengths: Counts, least: int, convention: Convention) -> tuple[float, float, float]:
+    """Share of the cells that lie in long lines, their mean length, and the entropy of their lengths.
+
+    Parameters
+    ----------
+    lengths : ndarray, shape (n,)
+        Entry l: lines of length l.
+    least : int
+        Shortest line that counts.
+    convention : Convention
+        What is added to denominators, and what no lines give.
+
+    Returns
+    -------
+    share, mean, entropy : float
+        The entropy in nats.
+    """
+    size = np.arange(len(lengths))
+    counted = lengths[least:]
+    cells, of_all = float(size[least:] @ counted), float(size @ lengths)
+    number = float(counted.sum())
+    share = cells / (of_all + convention.epsilon) if of_all else convention.no_share
+    if not number:
+        return share, convention.none, convention.no_entropy
+    probability = counted[counted > 0] / (number + convention.epsilon)
+    entropy = 0.0 - float(np.sum(probability * np.log(probability)))
+    return share, cells / (number + convention.epsilon), entropy
+
+
+def longest(lengths: Counts, least: int = 1) -> int:
+    """Length of the longest line, 0 where there is none of the least length."""
+    found = np.flatnonzero(lengths[least:])
+    return int(found[-1]) + least if len(found) else 0
+
+
+def correct_border(lines: Lines, border: str, *, semi: bool, symmetric: bool) -> Ints:
+    """Diagonal lines without the bias of those that are cut by the border of the plot (Kraemer and Marwan 2019).
+
+    Parameters
+    ----------
+    lines : Lines
+        As counted.
+    border : str
+        ``"keep"``: all lines as they are. ``"discard"``: without the lines at the border. ``"longest"``: of those only
+        the longest, once in each triangle of a symmetric plot. ``"censi"``: all of them as long as the longest (Censi
+        et al. 2004; the line of identity counts among them only where theiler is 0).
+    semi : bool
+        Lines with one end at the border count as lines at the border, else those with both.
+    symmetric : bool
+        Every line is there twice.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such correction.
+    """
+    if border not in BORDERS:
+        raise UnknownNameError(f"border {border!r} is none of {', '.join(BORDERS)}")
+    if border == "keep":
+        return lines.diagonal
+    at_border = np.zeros_like(lines.diagonal)
+    at_border[: len(lines.both_ends)] += lines.both_ends
+    if semi:
+        at_border[: len(lines.one_end)] += lines.one_end
+    top = longest(at_border)
+    corrected = lines.diagonal - at_border
+    if top and border == "longest":
+        corrected[top] += min(2 if symmetric else 1, int(at_border[top]))
+    elif top and border == "censi":
+        corrected[top] += at_border.sum()
+    return corrected
+
+
+def recurrence_times(lines: Lines, convention: Convention) -> Ints:
+    """Entry t: recurrence times t, as the convention defines them."""
+    if convention.times != "white":
+        return lines.times
+    out = np.zeros(max(len(lines.white), len(lines.white_cut)), dtype=np.int64)
+    out[: len(lines.white)] += lines.white
+    out[: len(lines.white_cut)] += lines.white_cut
+    return out
+
+
+def lag_rates(lines: Lines) -> Floats:
+    """Share of the cells that recur at every distance 0, 1, ... from the line of identity, in the largest square."""
+    columns = lines.shape[1]
+    square = min(lines.shape)
+    middle = columns - 1
+
+    def fold(counts: Ints) -> Ints:
+        after = counts[middle : middle + square].copy()
+        after[1:] += counts[middle - square + 1 : middle][::-1]
+        return after
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return fold(lines.square_recurrences) / fold(lines.square_cells)
+
+
+def trend(lines: Lines, theiler: int, trend_border: int, convention: Convention) -> float:
+    """Change of the recurrence rate with the distance from the line of identity, per 1000 samples; NaN of < 2 lags."""
+    rates = lag_rates(lines)
+    lags = np.arange(theiler, len(rates) - trend_border)
+    rates = rates[lags] if len(lags) else rates[:0]
+    known = np.isfinite(rates)
+    lags, rates = lags[known], rates[known]
+    if len(lags) < 2:
+        return float("nan")
+    if convention.trend == "least-squares":
+        return _THOUSAND * fit_slope(lags, rates).slope
+    # Lags are counted from 1 there, and centred on half the last one.
+    offset = lags + 1 - (lags[-1] + 1) / 2
+    return _THOUSAND * float(offset @ (rates - rates.mean())) / float(offset @ offset)
+
+
+def correlation_entropy(diagonal: Counts, lmin: int, dt: float) -> float:
+    """Decay of the number of diagonal lines with their length, per unit of time; NaN where two lengths are not left.
+
+    Least squares through the logarithm of the number of lines at least l long, from lmin to where fewer than 50 are
+    left.
+    """
+    longer = np.cumsum(diagonal[::-1])[::-1].astype(np.float64)
+    lengths = np.arange(lmin, len(diagonal))
+    lengths = lengths[longer[lmin:] >= _FEWEST_LINES] if len(lengths) else lengths
+    if len(lengths) < 2:
+        return float("nan")
+    return -fit_slope(lengths * dt, np.log(longer[lengths])).slope
+
+
+def measures_of(result: Recurrence, changed: dict[str, Any]) -> Measures:
+    """The measures of a result, with some options changed; see `Recurrence.measures`."""
+    options = {name: result.settings[name] for name in ("lmin", "vmin", "wmin", "border", "semi", "trend_border")}
+    return measure(
+        result.lines,
+        find_convention(result.convention),
+        theiler=result.theiler,
+        symmetric=bool(result.settings["symmetric"]),
+        cross=result.kind == "cross",
+        dt=result.dt,
+        **(options | changed),
+    )

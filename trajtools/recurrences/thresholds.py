@@ -1,0 +1,333 @@
+"""Thresholds of recurrence as distances: given, scaled, or the exact quantile of all distances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from trajtools.errors import DataError
+from trajtools.neighbors.rules import RecurrenceRate, ScaledRadius, WithinRadius
+from trajtools.recurrences.counting import pairs_of_lags, rows_at_a_time
+from trajtools.recurrences.planes import Bools, Floats, Pair
+
+# So many distances of a bracket are kept and sorted (8 MB); of more only the part that holds the rank is looked at.
+_KEPT = 2**20
+_BINS = 4096
+_SAMPLE = 2**16
+_SIGMAS = 6.0
+
+
+def absolute(pair: Pair, rule: Any, theiler: int) -> tuple[float, dict[str, Any]]:
+    """The threshold of a rule as a distance.
+
+    Parameters
+    ----------
+    pair : Pair
+        The states.
+    rule : float, WithinRadius, ScaledRadius or RecurrenceRate
+        As asked; not local.
+    theiler : int, in samples
+        Pairs closer in time do not count.
+
+    Returns
+    -------
+    threshold : float
+        Distance.
+    settings : dict
+        What it came from.
+
+    Raises
+    ------
+    DataError
+        If it is no such rule, or no pair is left.
+    """
+    if isinstance(rule, ScaledRadius):
+        if rule.by == "std":
+            size = spread(pair)
+        else:
+            size = nth_distance(pair, count_pairs(pair, theiler), theiler)
+        if not size > 0:
+            raise DataError(f"{rule}: all states are equal, they have no size to scale with; give a threshold")
+        return rule.factor * size, {"size": size}
+    if isinstance(rule, RecurrenceRate):
+        pairs = count_pairs(pair, theiler)
+        rank = max(1, int(np.ceil(rule.rate * pairs - 1e-9)))
+        return nth_distance(pair, rank, theiler), {"pairs": pairs, "rank": rank}
+    return fixed(rule), {}
+
+
+def fixed(rule: Any) -> float:
+    """A threshold that was given as a distance.
+
+    Parameters
+    ----------
+    rule : float or WithinRadius
+        As given.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    DataError
+        If it is no single distance.
+    """
+    value = rule.radius if isinstance(rule, WithinRadius) and not rule.relative else rule
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value) and value >= 0:
+        return float(value)
+    raise DataError(
+        f"threshold={rule!r} is no distance: give a number from 0 on, WithinRadius(radius), ScaledRadius(factor), "
+        "RecurrenceRate(rate) or NearestK(k)"
+    )
+
+
+def spread(pair: Pair) -> float:
+    """Standard deviation of the coordinates: root mean square over the channels of both systems."""
+    series = (pair.rows.series,) if pair.symmetric else (pair.rows.series, pair.columns.series)
+    finite = [np.where(np.isfinite(s), s, np.nan) for s in series]
+    return float(np.sqrt(np.mean([np.nanvar(s, axis=1) for s in finite])))
+
+
+def count_pairs(pair: Pair, theiler: int) -> int:
+    """Pairs of finite states outside the Theiler window; each once where the plot is symmetric."""
+    rows, columns = pair.rows.finite, pair.columns.finite
+    near = range(0 if pair.symmetric else 1 - theiler, theiler)
+    inside = sum(int(np.count_nonzero(on_lag(rows, columns, lag))) for lag in near)
+    both = int(np.count_nonzero(rows)) * int(np.count_nonzero(columns))
+    if pair.symmetric:
+        both = (both + int(np.count_nonzero(rows))) // 2
+    if both == inside:
+        raise DataError(
+            f"no two finite states are theiler={theiler} or more samples apart among {pair.shape}; lower theiler or "
+            "record more"
+        )
+    return both - inside
+
+
+def on_lag(rows: Bools, columns: Bools, lag: int) -> Bools:
+    """Which columns j have a finite state whose row j + lag is finite as well."""
+    low, high = max(0, -lag), min(len(columns), len(rows) - lag)
+    if low >= high:
+        return np.zeros(0, dtype=bool)
+    return rows[low + lag : high + lag] & columns[low:high]
+
+
+def nth_distance(pair: Pair, rank: int, theiler: int) -> float:
+    """The distance of a given rank among all pairs outside the Theiler window, exactly.
+
+    Parameters
+    ----------
+    pair : Pair
+        The states.
+    rank : int
+        1: the smallest; at most `count_pairs`.
+    theiler : int, in samples
+        Pairs closer in time do not count.
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    All distances pass by once or twice, without being kept: a sample tells between which two distances the rank lies,
+    those between them are kept, or counted in bins until they are few enough to be kept. What the sample says cannot
+    change the result, only the number of passes.
+    """
+    rows, columns = pair.shape
+    plane = pair.plane(0.0, True)
+    first = max(theiler, 1) if pair.symmetric else 1 - columns
+    lags = np.array([lag for lag in range(first, rows) if abs(lag) >= theiler], dtype=np.int64)
+    top = _upper_bound(pair)
+    low, high = 0.0, top
+    pairs = count_pairs(pair, theiler)
+    if pairs > _KEPT:
+        low, high = _bracket(pair, plane, rank / pairs, theiler, top)
+    while True:
+        under, inside, number, smallest, largest, kept = _pass(plane, (rows, columns), lags, low, high)
+        if rank <= under:
+            low, high = 0.0, low
+        elif rank > under + inside:
+            low, high = high, top
+        elif inside == len(kept):
+            return _distance(pair, float(np.partition(kept, rank - under - 1)[rank - under - 1]))
+        else:
+            part = int(np.searchsorted(np.cumsum(number), rank - under))
+            low, high = float(smallest[part]), float(largest[part])
+            if low == high:
+                return _distance(pair, low)
+
+
+def _distance(pair: Pair, value: float) -> float:
+    return float(np.sqrt(value)) / pair.scale if pair.code == 2 else value
+
+
+def _pass(plane: Any, shape: tuple[int, int], lags: Any, low: float, high: float) -> tuple[Any, ...]:
+    """One look at all distances, on several threads; the kept ones are those in the bracket if all had room."""
+    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels.recurrence_lags import threads
+    from trajtools._kernels.recurrence_ranks import lag_ranks
+
+    parts = max(1, min(threads(), len(lags) // 256))
+    room = np.empty((parts, min(_KEPT, len(lags) * min(shape)) // parts + 1))
+    found: list[Any] = [None] * parts
+
+    def work(begin: int, end: int) -> None:
+        for part in range(begin, end):
+            found[part] = lag_ranks(plane, shape, lags[part::parts].copy(), low, high, _BINS, room[part])
+
+    in_parts(work, parts)
+    kept = np.concatenate([room[p, : min(f[1], room.shape[1])] for p, f in enumerate(found)])
+    return (
+        sum(f[0] for f in found),
+        sum(f[1] for f in found),
+        np.sum([f[2] for f in found], axis=0),
+        np.min([f[3] for f in found], axis=0),
+        np.max([f[4] for f in found], axis=0),
+        kept,
+    )
+
+
+def _bracket(pair: Pair, plane: Any, share: float, theiler: int, top: float) -> tuple[float, float]:
+    """Two distances, as the kernels compare them, between which the quantile almost certainly lies."""
+    rng = np.random.default_rng(0)
+    i = rng.choice(np.flatnonzero(pair.rows.finite), _SAMPLE)
+    j = rng.choice(np.flatnonzero(pair.columns.finite), _SAMPLE)
+    apart = np.abs(i - j) >= theiler
+    i, j = i[apart], j[apart]
+    if len(i) < _SAMPLE // 16:
+        return 0.0, top
+    values = np.sort(_sample(plane, i, j))
+    margin = _SIGMAS * np.sqrt(share * (1 - share) / len(values)) + 2 / len(values)
+    below, above = int(np.floor((share - margin) * len(values))), int(np.ceil((share + margin) * len(values)))
+    return (float(values[below]) if below >= 0 else 0.0, float(values[above]) if above < len(values) else top)
+
+
+def _sample(plane: Any, i: Any, j: Any) -> Floats:
+    """Distances of some pairs, of L2 squared, as the kernels have them."""
+    from trajtools._kernels.recurrence_lags import BEFORE, L1, L2
+
+    out = np.zeros(len(i))
+    for offset in plane.offsets:
+        for left, right in zip(plane.rows, plane.columns, strict=True):
+            gap = np.abs(left[BEFORE + i + offset] - right[BEFORE + j + offset])
+            if plane.code == L2:
+                out += gap * gap
+            elif plane.code == L1:
+                out += gap
+            else:
+                np.maximum(out, gap, out=out)
+    return out
+
+
+def _upper_bound(pair: Pair) -> float:
+    """No distance, as the kernels compare it, is above this."""
+    gaps = []
+    for left, right in zip(pair.rows.series, pair.columns.series, strict=True):
+        both = np.concatenate([left[np.isfinite(left)], right[np.isfinite(right)]])
+        gaps.append((both.max() - both.min()) * pair.scale)
+    size, delays = np.array(gaps), len(pair.rows.offsets)
+    if pair.code == 2:
+        return float(np.sum(size**2)) * delays * (1 + 1e-9)
+    return float(np.sum(size)) * delays * (1 + 1e-9) if pair.code == 1 else float(np.max(size)) * (1 + 1e-9)
+
+
+def nth_of_rows(read: Any, finite: tuple[Bools, Bools], rank: int, theiler: int) -> float:
+    """The distance of a given rank among all ordered pairs outside the Theiler window, from rows that are read.
+
+    Parameters
+    ----------
+    read : callable
+        Gives the distances of the rows start .. stop, shape (t, S).
+    finite : (ndarray of bool, ndarray of bool), shapes (T,) and (S,)
+        States that count.
+    rank : int
+        1: the smallest.
+    theiler : int, in samples
+        Pairs closer in time do not count.
+
+    Returns
+    -------
+    float
+    """
+    low, high = 0.0, np.inf
+    while True:
+        under, inside, kept, edges, number = 0, 0, [], None, np.zeros(_BINS, dtype=np.int64)
+        top, bottom = 0.0, np.inf
+        for values in _outside(read, finite, theiler):
+            under += int(np.count_nonzero(values < low))
+            found = values[(values >= low) & (values <= high)]
+            if not len(found):
+                continue
+            bottom, top = min(bottom, float(found.min())), max(top, float(found.max()))
+            if inside < _KEPT:
+                kept.append(found)
+            inside += len(found)
+            if np.isfinite(high):
+                edges = np.linspace(low, high, _BINS + 1)
+                number += np.histogram(found, edges)[0]
+        if inside <= _KEPT or bottom == top:
+            return float(np.partition(np.concatenate(kept), rank - under - 1)[rank - under - 1])
+        if edges is None:
+            low, high = bottom, top
+            continue
+        part = int(np.searchsorted(np.cumsum(number), rank - under))
+        low, high = float(np.nextafter(edges[part], -np.inf)), float(np.nextafter(edges[part + 1], np.inf))
+        low, high = max(low, bottom), min(high, top)
+
+
+def _outside(read: Any, finite: tuple[Bools, Bools], theiler: int) -> Any:
+    """Distances of all pairs outside the Theiler window, a few rows at a time."""
+    rows, columns = finite
+    step = rows_at_a_time(len(columns))
+    j = np.arange(len(columns))
+    for start in range(0, len(rows), step):
+        i = np.arange(start, min(start + step, len(rows)))
+        counted = rows[i][:, None] & columns & (np.abs(i[:, None] - j) >= theiler)
+        yield read(int(i[0]), int(i[-1]) + 1)[counted]
+
+
+def absolute_of_rows(read: Any, finite: tuple[Bools, Bools], rule: Any, theiler: int) -> tuple[float, dict[str, Any]]:
+    """The threshold of a rule as a distance, where distances are read and not states.
+
+    Parameters
+    ----------
+    read : callable
+        Gives the distances of the rows start .. stop, shape (t, S).
+    finite : (ndarray of bool, ndarray of bool), shapes (T,) and (S,)
+        States that count.
+    rule : float, WithinRadius, ScaledRadius or RecurrenceRate
+        As asked; not local.
+    theiler : int, in samples
+        Pairs closer in time do not count.
+
+    Returns
+    -------
+    threshold : float
+        Distance.
+    settings : dict
+        What it came from.
+
+    Raises
+    ------
+    DataError
+        If it is no such rule, or no pair is left.
+    """
+    if not isinstance(rule, (RecurrenceRate, ScaledRadius)):
+        return fixed(rule), {}
+    pairs = pairs_of_lags(*finite)
+    lags = np.arange(1 - len(finite[1]), len(finite[0]))
+    total = int(pairs[np.abs(lags) >= theiler].sum())
+    if not total:
+        raise DataError(f"no two finite states are theiler={theiler} or more samples apart; lower theiler")
+    if isinstance(rule, RecurrenceRate):
+        rank = max(1, int(np.ceil(rule.rate * total - 1e-9)))
+        return nth_of_rows(read, finite, rank, theiler), {"pairs": total, "rank": rank}
+    if rule.by == "std":
+        raise DataError(f"{rule}: distances have no coordinates; give the states, or ScaledRadius(factor, by='max')")
+    size = max((float(values.max()) for values in _outside(read, finite, theiler) if len(values)), default=0.0)
+    if not size > 0:
+        raise DataError(f"{rule}: all states are equal, they have no size to scale with; give a threshold")
+    return rule.factor * size, {"size": size}
