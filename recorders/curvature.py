@@ -420,3 +420,29 @@ def _mean_and_error(samples: Floats) -> tuple[float, float]:
         return float("nan"), float("nan")
     error = float(samples.std(ddof=1) / np.sqrt(len(samples))) if len(samples) > 1 else float("nan")
     return float(samples.mean()), error
+
+
+def of_length(vector: Any, n: int) -> Floats:
+    """Check a flat vector.
+
+    Parameters
+    ----------
+    vector : array_like, shape (n,)
+        As given.
+    n : int
+        Number of weights.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        The same numbers.
+
+    Raises
+    ------
+    DataError
+        If it has another shape.
+    """
+    found: Floats = np.asarray(vector, np.float64)
+    if found.shape != (n,):
+        raise DataError(f"the vector has shape {found.shape}; there are {n} weights, so give ({n},)")
+    return found

@@ -29,80 +29,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from recorders.curvature import label
+from recorders.offsets import DIRECTIONS, climb, floor_of, points_down
 from trajtools.store import DataError, UnknownNameError
 
-DIRECTIONS = ("forward", "reverse")
 LARGEST_FLOOR = 1e-2
-ALIGNED = 0.1  # largest eta x residual at which the forward copy counts as pointing along one curvature
-ROUNDOFF = {8: 2.0**-53, 4: 2.0**-24, 2: 2.0**-9}
-"""Half a unit in the last place, by bytes of the dtype; of the two of two bytes the coarser one, bfloat16."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What one step of one copy told.
-
-    Attributes
-    ----------
-    growth : float
-        ln(|d'| / |d|), nats per step.
-    curvature : float
-        Rayleigh quotient d q / d d.
-    residual : float
-        |q - curvature d| / |d|.
-    """
-
-    growth: float = math.nan
-    curvature: float = math.nan
-    residual: float = math.nan
-
-
-NOTHING = Reading()
-
-
-def rayleigh(dd: float, dq: float, qq: float) -> tuple[float, float]:
-    """Curvature along an offset, and how far it is from an eigenvalue at most.
-
-    Parameters
-    ----------
-    dd, dq, qq : float
-        Inner products of the offset d and of the difference q of the gradients.
-
-    Returns
-    -------
-    tuple of (float, float)
-        d q / d d, and |q - (d q / d d) d| / |d|.
-    """
-    curvature = dq / dd
-    return curvature, math.sqrt(max(qq / dd - curvature**2, 0.0))
-
-
-def own_ascent(dd: float, qq: float) -> float:
-    """Length of the uphill step where the user gave none: |d| / |q|.
-
-    Parameters
-    ----------
-    dd, qq : float
-        Squared lengths of the offset and of the difference of the gradients.
-
-    Returns
-    -------
-    float
-        0 where there is no curvature at all.
-
-    Notes
-    -----
-    Once the copy is aligned this is 1 / h_max: what has the curvature h_max doubles, what has h_2 grows by 1 + h_2 /
-    h_max, and negative curvature shrinks as long as it is weaker than 3 h_max. Longer steps come nearer to the power
-    iteration, which is faster, and fails where |h_min| > h_max.
-    """
-    return math.sqrt(dd / qq) if qq > 0 else 0.0
 
 
 class Floor:
@@ -157,18 +93,33 @@ class Floor:
         UserWarning
             Once, when the floor exceeds 1 %.
         """
-        if math.isfinite(growth):
-            self._total += growth
-            self._lowest = min(self._lowest, self._total)
-            self.gain = max(self.gain, self._total - self._lowest)
-        self.value = max(self.value, self.roundoff * weights / epsilon * math.exp(min(self.gain, 700.0)))
+        climbed = climb(np, self._total, self._lowest, self.gain, growth)
+        self._total, self._lowest, self.gain = map(float, climbed)
+        self.see(float(floor_of(np, self.roundoff, weights, epsilon, self.gain)), epsilon)
+
+    def see(self, value: float, epsilon: float) -> None:
+        """Take in a floor that was computed elsewhere.
+
+        Parameters
+        ----------
+        value : float
+            As `floor_of` gives it.
+        epsilon : float
+            |d|.
+
+        Warns
+        -----
+        UserWarning
+            Once, when the floor exceeds 1 %.
+        """
+        self.value = max(self.value, value)
         if self.value > LARGEST_FLOOR and not self.warned:
             self.warned = (
-                f"a shadow at epsilon = {epsilon:.2g} has grown by {self.gain:.1f} nats: rounding errors of "
-                f"{self.roundoff * weights / epsilon:.1g} of its length, grown as much, may be what is seen. Compare "
-                "with fresh offsets (window=), another epsilon, float64, or tangent_exponents"
+                f"the forward shadow at epsilon = {epsilon:.2g} has grown so much that rounding errors, grown as much, "
+                f"may be {self.value:.2g} of it, and its exponent may depend on epsilon. Compare with fresh offsets "
+                "(window=), another epsilon, float64, or tangent_exponents"
             )
-            warnings.warn(self.warned, stacklevel=4)
+            warnings.warn(self.warned, stacklevel=2)
 
 
 class Book:
@@ -215,8 +166,7 @@ class Book:
         self.epsilon, self.ascent, self.window = epsilon, ascent, window
         self.of = label(of)
         self.floor = Floor(roundoff)
-        self.last = dict.fromkeys(DIRECTIONS, NOTHING)
-        self.points_down = True
+        self.last: dict[str, float] = {}
         self.n_steps = self.n_gradients = self.n_lost = 0
 
     def choose_epsilon(self, weights: float) -> float:
@@ -247,73 +197,92 @@ class Book:
         """Whether the forward copy begins afresh at this step."""
         return self.window is not None and self.n_steps % self.window == 0
 
-    def forward(self, reading: Reading, rate: float, momentum: bool, weights: float) -> None:
-        """Take in a step of the forward copy.
+    def lose(self, direction: str) -> None:
+        """Note that a copy told nothing in this step.
 
         Parameters
         ----------
-        reading : Reading
-            What it told.
+        direction : str
+            Which one.
+        """
+        self.note(direction, (math.nan, math.nan, math.nan))
+        self.n_lost += 1
+
+    def note(self, direction: str, reading: Sequence[float]) -> None:
+        """Take in what one step of a copy told.
+
+        Parameters
+        ----------
+        direction : str
+            Which copy.
+        reading : sequence of three floats
+            As `recorders.offsets.read` gives them.
+        """
+        for name, value in zip(("growth", "curvature", "residual"), reading, strict=True):
+            self.last[f"{direction}_{name}"] = float(value)
+
+    def judge(self, rate: float, momentum: bool, weights: float) -> None:
+        """Say where the forward copy points and how near it is to rounding, after `note`.
+
+        Parameters
+        ----------
         rate : float
             Learning rate; where groups differ, the largest.
         momentum : bool
-            Whether the optimiser has momentum: then a positive curvature says nothing about which end it belongs to.
+            Whether the optimiser has momentum.
         weights : float
             |theta|.
         """
-        self.last["forward"] = reading
-        # Along the low end of the spectrum a plain step stretches without turning round; along the high end it flips.
-        self.points_down = reading.curvature < 0 if momentum else rate * reading.curvature < 1
-        self.points_down &= rate * reading.residual < ALIGNED
-        self.floor.note(reading.growth, weights, self.epsilon or math.nan)
+        last = self.last
+        last["down"] = float(points_down(last["forward_curvature"], last["forward_residual"], rate, momentum))
+        self.floor.note(last["forward_growth"], weights, self.epsilon or math.nan)
+        last["floor"] = self.floor.value
 
     @property
     def h_max(self) -> float:
         """Largest curvature, from the reverse copy."""
-        return self.last["reverse"].curvature
+        return self.last.get("reverse_curvature", math.nan)
 
     @property
     def h_min(self) -> float:
         """Smallest curvature, from the forward copy; NaN while it does not point there."""
-        return self.last["forward"].curvature if self.points_down else math.nan
+        return self.last["forward_curvature"] if self.last.get("down") else math.nan
+
+    @property
+    def growth(self) -> float:
+        """Local exponent of the forward copy, nats per step."""
+        return self.last.get("forward_growth", math.nan)
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The last step's numbers, under the names at the top of this module."""
-        found = {}
+        """The last step's numbers, under the names at the top of this module; NaN before the first."""
+        return {name: float(value) for name, value in self.named(np, self.last).items()}
+
+    def named(self, xp: Any, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the numbers of a step the names at the top of this module.
+
+        Parameters
+        ----------
+        xp : module
+            numpy or jax.numpy.
+        found : mapping of str to scalar
+            ``<direction>_<growth, curvature or residual>``, ``down`` and ``floor``.
+
+        Returns
+        -------
+        dict of str to scalar
+            The metrics.
+        """
+        given: dict[str, Any] = {}
         if "forward" in self.directions:
-            down = self.last["forward"]
-            found["shadow_growth"] = down.growth
-            found["shadow_h_min"] = self.h_min
-            found["shadow_h_min_residual"] = down.residual if self.points_down else math.nan
-            found["shadow_floor"] = self.floor.value
+            given["shadow_growth"] = found.get("forward_growth", math.nan)
+            down = xp.asarray(found.get("down", 0.0)) > 0
+            given["shadow_h_min"] = xp.where(down, found.get("forward_curvature", math.nan), math.nan)
+            given["shadow_h_min_residual"] = xp.where(down, found.get("forward_residual", math.nan), math.nan)
+            given["shadow_floor"] = found.get("floor", math.nan)
         if "reverse" in self.directions:
-            up = self.last["reverse"]
-            found["shadow_reverse_growth"] = up.growth
-            found["shadow_h_max"] = up.curvature
-            found["shadow_h_max_residual"] = up.residual
-        named = {f"{name}_{self.of}": value for name, value in found.items()}
-        return {**named, "shadow_epsilon": math.nan if self.epsilon is None else self.epsilon}
-
-
-def random_direction(n: int, seed: int, direction: str, draw: int) -> np.ndarray:
-    """Draw an offset of unit length, the same in every framework.
-
-    Parameters
-    ----------
-    n : int
-        Number of weights.
-    seed : int
-        Of the shadow.
-    direction : str
-        Of the copy.
-    draw : int
-        How many offsets the copy had before.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        Normal in every entry, scaled.
-    """
-    found = np.random.default_rng([seed, DIRECTIONS.index(direction), draw]).standard_normal(n)
-    return found / np.linalg.norm(found)
+            given["shadow_reverse_growth"] = found.get("reverse_growth", math.nan)
+            given["shadow_h_max"] = found.get("reverse_curvature", math.nan)
+            given["shadow_h_max_residual"] = found.get("reverse_residual", math.nan)
+        named = {f"{name}_{self.of}": value for name, value in given.items()}
+        return {**named, "shadow_epsilon": xp.asarray(math.nan if self.epsilon is None else self.epsilon)}

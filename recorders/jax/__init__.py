@@ -1,16 +1,36 @@
-"""Record the training of pytrees: state by state in a Python loop, in compiled blocks of a scan, or from inside jit.
+"""Record and probe the training of pytrees: state by state, in compiled blocks of a scan, or from inside jit.
 
-The door to JAX: `Recorder`, `record_scan`, `tap`, `perturb`, `stack`, `Twins`. Names of parameters are key paths joined
-by dots: ``params.Dense_0.kernel`` (flax), ``layers.0.weight`` (equinox), ``0.1`` (tuples). Nothing of the user's is
-changed: no key is used, no option set, no array donated; the trained weights are bit-identical with and without a
-recorder.
+The door to JAX. Recording: `Recorder`, `record_scan`, `tap`, `perturb`, `stack`, `Twins`. Probes, whose numbers are
+recorded as metrics: `sharpness`, `hessian_vector_product`, `batch_sharpness`, `trace`, `spectral_density` (with
+`Batches` for data that come in pieces) and `Shadow`. Names of parameters are key paths joined by dots:
+``params.Dense_0.kernel`` (flax), ``layers.0.weight`` (equinox), ``0.1`` (tuples). Nothing of the user's is changed: no
+key is used, no option set, no array donated; the trained weights are bit-identical with and without a recorder or a
+probe.
 """
 
 from __future__ import annotations
 
+from recorders.batches import Batches
+from recorders.jax.curvature import batch_sharpness, hessian_vector_product, sharpness, spectral_density, trace
 from recorders.jax.perturbed import TwinList, perturb, stack
 from recorders.jax.recorder import Recorder
 from recorders.jax.scan import record_scan, tap
+from recorders.jax.shadow import Shadow
 from recorders.jax.twins import Twins
 
-__all__ = ["Recorder", "TwinList", "Twins", "perturb", "record_scan", "stack", "tap"]
+__all__ = [
+    "Batches",
+    "Recorder",
+    "Shadow",
+    "TwinList",
+    "Twins",
+    "batch_sharpness",
+    "hessian_vector_product",
+    "perturb",
+    "record_scan",
+    "sharpness",
+    "spectral_density",
+    "stack",
+    "tap",
+    "trace",
+]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from recorders import curvature
 from recorders.curvature import BatchSharpness, Sharpness, SpectralDensity, Trace
-from recorders.torch.objective import Hessian, LossFunction, like, of_length
+from recorders.torch.objective import Hessian, LossFunction, like
 
 
 def hessian_vector_product(model: nn.Module, loss_fn: LossFunction, vector: Any, *batch: Any) -> Any:
@@ -46,7 +46,7 @@ def hessian_vector_product(model: nn.Module, loss_fn: LossFunction, vector: Any,
     if not hasattr(vector, "keys"):
         if isinstance(vector, Tensor):
             vector = vector.detach().double().cpu().numpy()
-        return hessian(of_length(vector, hessian.n))
+        return hessian(curvature.of_length(vector, hessian.n))
     objective = hessian.objective
     found = hessian(objective.flat(like(objective.names, objective.shapes, vector)))
     return dict(zip(objective.names, objective.unflat(found), strict=True))

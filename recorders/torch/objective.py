@@ -23,7 +23,7 @@ from recorders.batches import examples, pieces
 from recorders.lanczos import Floats
 from recorders.torch.lockstep import devices_of, same_noise, scalar
 from recorders.torch.modules import refuse_sharded, trainable, unwrap
-from trajtools.store import ArchitectureError, DataError
+from trajtools.store import ArchitectureError
 
 LossFunction = Callable[..., Tensor]
 
@@ -265,29 +265,3 @@ def like(names: Sequence[str], shapes: Sequence[tuple[int, ...]], vector: Any) -
         if tuple(vector[name].shape) != shape:
             raise ArchitectureError(f"the vector's {name!r} has shape {tuple(vector[name].shape)}, not {shape}")
     return [vector[name] for name in names]
-
-
-def of_length(vector: Any, n: int) -> Floats:
-    """Check a flat vector.
-
-    Parameters
-    ----------
-    vector : array_like, shape (n,)
-        As given.
-    n : int
-        Number of trainable weights.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        The same numbers.
-
-    Raises
-    ------
-    DataError
-        If it has another shape.
-    """
-    found = np.asarray(vector, np.float64)
-    if found.shape != (n,):
-        raise DataError(f"the vector has shape {found.shape}; the model has {n} trainable weights, so give ({n},)")
-    return found

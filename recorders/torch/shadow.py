@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recorders.shadows import NOTHING, ROUNDOFF, Book, Reading, own_ascent, random_direction, rayleigh
+from recorders.offsets import ROUNDOFF, own_ascent, random_direction, read
+from recorders.shadows import Book
 from recorders.torch.lockstep import call, devices_of, same_noise, scalar
 from recorders.torch.objective import LossFunction, Objective
 from recorders.torch.optimizers import innermost
-from trajtools.store import ArchitectureError, DataError
+from recorders.torch.sgd import Moves
+from trajtools.store import DataError
+
+Numbers = tuple[float, float, float]
 
 
 class Shadow:
@@ -186,7 +190,7 @@ class Shadow:
     @property
     def growth(self) -> float:
         """ln(|d'| / |d|) of the forward copy in the last step: the local exponent, nats per step."""
-        return self._book.last["forward"].growth
+        return self._book.growth
 
     @property
     def epsilon(self) -> float | None:
@@ -232,44 +236,46 @@ class Shadow:
             d = [e - w for e, w in zip(elsewhere, weights, strict=True)]
             q = [one - other for one, other in zip(there, gradients, strict=True)]
             reading = self._move(direction, d, q, epsilon)
-            if not math.isfinite(reading.curvature):
-                reading = NOTHING
-                book.n_lost += 1
+            if reading is None:
+                book.lose(direction)
                 del self._offsets[direction]
-            if direction == "forward":
-                book.forward(reading, self._moved.rate, self._moved.momentum, size)
             else:
-                book.last["reverse"] = reading
+                book.note(direction, reading)
+            if direction == "forward":
+                book.judge(self._moved.rate, self._moved.momentum, size)
         book.n_steps += 1
 
-    def _move(self, direction: str, d: list[Tensor], q: list[Tensor], epsilon: float) -> Reading:
-        """Move one copy, draw it back to its distance, and read off growth and curvature."""
-        dd, dq, qq = _inner(d, d), _inner(d, q), _inner(q, q)
-        if dd == 0.0:
+    def _move(self, direction: str, d: list[Tensor], q: list[Tensor], epsilon: float) -> Numbers | None:
+        """Move one copy, draw it back to its distance, and read off growth and curvature; None: not finite."""
+        products = _inner(d, d), _inner(d, q), _inner(q, q)
+        if products[0] == 0.0:
             raise DataError(
                 f"epsilon={epsilon:.3g}: the dtype of the weights rounds the whole offset away. Give a larger epsilon, "
                 "or leave it out to have one chosen"
             )
-        curvature, residual = rayleigh(dd, dq, qq)
+        was = products[0]
         if direction == "forward":
-            rates, before = self._moved.rates(), self._momenta
-            was = dd + _inner(before, before, rates)
-            d, self._momenta = self._moved.apply(d, q, before)
-            now = _inner(d, d) + _inner(self._momenta, self._momenta, rates)
+            rates = self._moved.rates()
+            was += _inner(self._momenta, self._momenta, rates)
+            d, momenta = self._moved.apply(d, q, self._momenta)
+            now = _inner(d, d) + _inner(momenta, momenta, rates)
         else:
-            step = own_ascent(dd, qq) if self._book.ascent is None else self._book.ascent
-            was = dd
-            d = [one + step * other for one, other in zip(d, q, strict=True)]
+            ascent = self._book.ascent
+            step = float(own_ascent(np, was, products[2])) if ascent is None else ascent
+            d, momenta = [one + step * other for one, other in zip(d, q, strict=True)], []
             now = _inner(d, d)
-        if not (math.isfinite(now) and math.isfinite(curvature)):
-            return NOTHING
-        back = epsilon / math.sqrt(now) if now > 0 else 0.0
+        if not (math.isfinite(now) and math.isfinite(products[2])):
+            return None
+        with np.errstate(divide="ignore"):  # eta h = 1 along the offset: nothing is left of it, ln 0
+            reading = read(np, products, was, np.float64(now))
+        if now == 0.0:
+            self._begin(direction, epsilon)
+            return reading
+        back = epsilon / math.sqrt(now)
         self._offsets[direction] = [back * one for one in d]
         if direction == "forward":
-            self._momenta = [back * one for one in self._momenta]
-        if now == 0.0:  # eta h = 1 along the offset: nothing is left of it
-            self._begin(direction, epsilon)
-        return Reading(0.5 * math.log(now / was) if now > 0 else -math.inf, curvature, residual)
+            self._momenta = [back * one for one in momenta]
+        return reading
 
     def _begin(self, direction: str, epsilon: float) -> None:
         """Draw a fresh offset, among the weights that the optimiser moves."""
@@ -282,105 +288,6 @@ class Shadow:
             self._book.floor.afresh()
         scale = epsilon / math.sqrt(_inner(offset, offset))
         self._offsets[direction] = [scale * d for d in offset]
-
-
-@dataclass(frozen=True)
-class Moves:
-    """How SGD moves an offset: its settings for every weight, read when they are needed.
-
-    Attributes
-    ----------
-    groups : list of dict or None
-        The parameter group of each weight; None for one that the optimiser does not move.
-    """
-
-    groups: list[dict[str, Any] | None]
-
-    @classmethod
-    def of(cls, objective: Objective, optimizer: Any, wanted: bool) -> Moves:
-        """Look the weights of a model up in an optimiser.
-
-        Parameters
-        ----------
-        objective : Objective
-            Of the model.
-        optimizer : object
-            The user's.
-        wanted : bool
-            Whether the forward copy is asked for at all.
-
-        Returns
-        -------
-        Moves
-            Of no weight if it is not.
-
-        Raises
-        ------
-        ArchitectureError
-            If the optimiser is no SGD, or moves none of the weights.
-        """
-        if not wanted:
-            return cls([None] * len(objective.names))
-        if type(optimizer) is not torch.optim.SGD:
-            raise ArchitectureError(
-                f"the forward shadow moves as torch.optim.SGD does, with or without momentum; "
-                f"{_named(optimizer)} came. Use tangent_exponents, which goes through the steps of other optimisers, "
-                'or directions=("reverse",), which needs none'
-            )
-        owner = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-        groups = [owner.get(id(p)) for p in objective.parameters()]
-        if not any(group is not None for group in groups):
-            raise ArchitectureError(
-                "the optimiser trains no parameter of this model: make it from model.parameters() of the same model"
-            )
-        return cls(groups)
-
-    @property
-    def rate(self) -> float:
-        """The largest learning rate."""
-        return max((float(group["lr"]) for group in self.groups if group is not None), default=math.nan)
-
-    @property
-    def momentum(self) -> bool:
-        """Whether any weight has momentum."""
-        return any(group is not None and group["momentum"] != 0 for group in self.groups)
-
-    def rates(self) -> list[float]:
-        """Learning rate of each weight; 0 for those that do not move."""
-        return [0.0 if group is None else float(group["lr"]) for group in self.groups]
-
-    def apply(self, d: list[Tensor], q: list[Tensor], v: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Move an offset by one step, exactly as the difference of two steps of SGD.
-
-        Parameters
-        ----------
-        d, q : list of Tensor
-            Offset of the weights and of the gradients.
-        v : list of Tensor
-            Offset of the momentum buffers; empty without momentum.
-
-        Returns
-        -------
-        tuple of (list of Tensor, list of Tensor)
-            New d and new v.
-        """
-        moved, kept = [], []
-        for i, group in enumerate(self.groups):
-            if group is None:
-                moved.append(d[i])
-                kept.extend(v[i : i + 1])
-                continue
-            change = (-q[i] if group["maximize"] else q[i]) + group["weight_decay"] * d[i]
-            if v:
-                buffer = group["momentum"] * v[i] + (1 - group["dampening"]) * change
-                kept.append(buffer)
-                change = change + group["momentum"] * buffer if group["nesterov"] else buffer
-            moved.append(d[i] - float(group["lr"]) * change)
-        return moved, kept
-
-
-def _named(optimizer: Any) -> str:
-    return "no optimiser" if optimizer is None else type(optimizer).__name__
 
 
 def _added(parameter: nn.Parameter, old: Tensor | None) -> Tensor:

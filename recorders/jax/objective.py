@@ -1,0 +1,242 @@
+"""The loss of a pytree as a function of its weights alone: gradients and Hessian-vector products, compiled once.
+
+A compiled function is kept for each loss function (the object, so give the same one every time and not a new lambda),
+structure of the tree and shape of the data. Random numbers are what the keys in the batch make them: the same batch,
+the same dropout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recorders.batches import examples, pieces
+from recorders.jax.trees import Layout, refuse_unreadable
+from recorders.lanczos import Floats
+
+LossFunction = Callable[..., Any]
+
+
+class Functions:
+    """Compiled derivatives of one loss function on trees of one structure.
+
+    Parameters
+    ----------
+    loss_fn : callable
+        ``loss_fn(params, *batch)`` -> scalar.
+    layout : Layout
+        Of the parameters.
+    others : tuple
+        Leaves of the tree that are no weights, in order; None where an array comes with every call.
+    """
+
+    def __init__(self, loss_fn: LossFunction, layout: Layout, others: tuple[Any, ...]) -> None:
+        self._loss_fn, self._layout, self._others = loss_fn, layout, others
+        self.gradient = jax.jit(self.value_and_gradient)
+        self.product = jax.jit(self._product)
+
+    def value_and_gradient(self, weights: Any, arrays: Any, batch: Any) -> Any:
+        """Loss and its gradient."""
+        return jax.value_and_grad(self._loss)(weights, arrays, batch)
+
+    def _loss(self, weights: Any, arrays: Any, batch: Any) -> Any:
+        """The loss as a function of the weights."""
+        others = iter(zip(self._others, arrays, strict=True))
+        positions = {position: i for i, position in enumerate(self._layout.positions)}
+        leaves = []
+        for at in range(self._layout.treedef.num_leaves):
+            if at in positions:
+                leaves.append(weights[positions[at]])
+            else:
+                static, array = next(others)
+                leaves.append(static if array is None else array)
+        loss = self._loss_fn(jax.tree_util.tree_unflatten(self._layout.treedef, leaves), *batch)
+        if jnp.shape(loss) != ():
+            raise ValueError(
+                f"loss_fn(params, *batch) gave shape {jnp.shape(loss)}; it must give one number: take the mean or the "
+                "sum (and leave auxiliary outputs out)"
+            )
+        return loss
+
+    def _product(self, weights: Any, arrays: Any, batch: Any, tangents: Any) -> Any:
+        """H v: the derivative of the gradient along v."""
+        return jax.jvp(lambda w: jax.grad(self._loss)(w, arrays, batch), (weights,), (tangents,))[1]
+
+
+_kept = lru_cache(maxsize=64)(Functions)
+
+
+class Objective:
+    """A loss as a function of the weights of a tree.
+
+    Parameters
+    ----------
+    params : pytree
+        Its floating-point arrays are the weights; whatever else it holds stays as it is.
+    loss_fn : callable
+        ``loss_fn(params, *batch)`` -> scalar; pure, traced by JAX.
+
+    Raises
+    ------
+    ArchitectureError
+        If the tree holds no floating-point array.
+    """
+
+    def __init__(self, params: Any, loss_fn: LossFunction) -> None:
+        self.layout = Layout.of(params)
+        weights = set(self.layout.positions)
+        others = [leaf for i, leaf in enumerate(jax.tree_util.tree_leaves(params)) if i not in weights]
+        self.arrays = tuple(leaf if isinstance(leaf, jax.Array | np.ndarray) else None for leaf in others)
+        static = tuple(leaf if array is None else None for leaf, array in zip(others, self.arrays, strict=True))
+        key = Layout(self.layout.treedef, (), self.layout.positions, (), ())  # names and owners do not matter here
+        try:
+            self.functions = _kept(loss_fn, key, static)
+        except TypeError:  # something in the tree or the loss function cannot be hashed: compiled for this time
+            self.functions = Functions(loss_fn, key, static)
+        first = self.weights(params)
+        self.shapes = [weight.shape for weight in first]
+        self.dtypes = [weight.dtype for weight in first]
+        self.sizes = [weight.size for weight in first]
+        self.n = sum(self.sizes)
+
+    def weights(self, params: Any) -> list[jax.Array]:
+        """Pick the weights of a tree, in the order of a recorded state.
+
+        Parameters
+        ----------
+        params : pytree
+            Of the structure of the first one.
+
+        Returns
+        -------
+        list of jax.Array
+            Not copied.
+        """
+        return [jnp.asarray(leaf) for leaf in self.layout.pick(params)]
+
+    def tree(self, weights: Sequence[Any]) -> Any:
+        """Put arrays in the places of the weights, None in all others, as gradients come from equinox.
+
+        Parameters
+        ----------
+        weights : sequence of array
+            In the order of a recorded state.
+
+        Returns
+        -------
+        pytree
+            For a tree that holds weights only, a tree of the same structure.
+        """
+        leaves: list[Any] = [None] * self.layout.treedef.num_leaves
+        for position, array in zip(self.layout.positions, weights, strict=True):
+            leaves[position] = array
+        return jax.tree_util.tree_unflatten(self.layout.treedef, leaves)
+
+    def picked(self, tree: Any) -> list[Any]:
+        """Pick the weights' places from a tree of gradients, whose other leaves may be None or missing.
+
+        Parameters
+        ----------
+        tree : pytree
+            As `tree` gives it, or as `jax.grad` does.
+
+        Returns
+        -------
+        list of array
+            In the order of a recorded state.
+        """
+        leaves = jax.tree_util.tree_leaves(tree)
+        if len(leaves) == self.layout.treedef.num_leaves:
+            return [leaves[position] for position in self.layout.positions]
+        ranks = {position: rank for rank, position in enumerate(sorted(self.layout.positions))}
+        return [leaves[ranks[position]] for position in self.layout.positions]
+
+    def flat(self, arrays: Sequence[Any]) -> Floats:
+        """Lay arrays of the weights' shapes out as one float64 vector on the host.
+
+        Parameters
+        ----------
+        arrays : sequence of array
+            One for each weight.
+
+        Returns
+        -------
+        ndarray of float64, shape (P,)
+            In the order of a recorded state.
+        """
+        return np.concatenate([np.asarray(array).astype(np.float64).ravel() for array in jax.device_get(arrays)])
+
+    def unflat(self, vector: Any) -> list[jax.Array]:
+        """Cut a vector into arrays like the weights.
+
+        Parameters
+        ----------
+        vector : ndarray of float64, shape (P,)
+            In the order of a recorded state.
+
+        Returns
+        -------
+        list of jax.Array
+            One for each weight, in its shape and dtype.
+        """
+        cuts = np.split(np.asarray(vector, np.float64), np.cumsum(self.sizes)[:-1])
+        return [
+            jnp.asarray(cut.reshape(shape).astype(dtype))
+            for cut, shape, dtype in zip(cuts, self.shapes, self.dtypes, strict=True)
+        ]
+
+
+class Hessian:
+    """Products of flat float64 vectors with the Hessian of a loss on a batch or on `Batches`.
+
+    Parameters
+    ----------
+    params, loss_fn
+        As for `Objective`.
+    batch : tuple
+        Arguments of the loss function behind the parameters, if it takes any, or `Batches` alone.
+
+    Raises
+    ------
+    ArchitectureError, RecordingError, DataError
+        If the tree holds no weights, its values cannot be read now, or the batches are empty.
+    """
+
+    _batches: Iterable[tuple[Any, ...]]
+
+    def __init__(self, params: Any, loss_fn: LossFunction, batch: tuple[Any, ...]) -> None:
+        self.objective = Objective(params, loss_fn)
+        self.n = self.objective.n
+        leaves = self.objective.layout.pick(params)
+        refuse_unreadable(self.objective.layout.names, leaves)
+        self.weights = [jnp.asarray(leaf) for leaf in leaves]
+        # A loss may hold its data itself and take the parameters alone.
+        self._batches, self._reduction = pieces(batch) if batch else (((),), "one")
+
+    def batches(self) -> Iterator[tuple[float, tuple[Any, ...]]]:
+        """Weight and data of each batch."""
+        for batch in self._batches:
+            yield 1.0 if self._reduction in ("one", "sum") else float(examples(batch)), batch
+
+    def times(self, tangents: Sequence[Any], batch: tuple[Any, ...]) -> list[Any]:
+        """H v on one batch."""
+        objective = self.objective
+        return objective.functions.product(self.weights, objective.arrays, batch, list(tangents))
+
+    def gradient(self, batch: tuple[Any, ...]) -> list[Any]:
+        """Gradient of one batch."""
+        return self.objective.functions.gradient(self.weights, self.objective.arrays, batch)[1]
+
+    def __call__(self, vector: Floats) -> Floats:
+        """Multiply."""
+        tangents = self.objective.unflat(vector)
+        total, weight = np.zeros(self.n), 0.0
+        for share, batch in self.batches():
+            total += share * self.objective.flat(self.times(tangents, batch))
+            weight += share
+        return total / (weight if self._reduction == "mean" else 1.0)

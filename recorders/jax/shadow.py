@@ -1,0 +1,366 @@
+"""Shadows of a JAX training: curvature and local exponents for one extra gradient a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from recorders.jax.objective import LossFunction, Objective
+from recorders.offsets import ROUNDOFF, climb, floor_of, own_ascent, points_down, random_direction, read
+from recorders.shadows import Book
+from trajtools.store import DataError
+
+State = dict[str, Any]
+
+
+class Shadow:
+    """Copies of a network a hair's breadth away, moved on the same batches and drawn back after every step.
+
+    Parameters
+    ----------
+    params : pytree of arrays
+        The network at the start; structure and shapes are taken from it.
+    loss_fn : callable
+        ``loss_fn(params, *batch)`` -> scalar; pure, traced by JAX.
+    learning_rate : float, callable or None
+        Rate of the training, or ``schedule(step)`` as optax has it: the forward copy is moved as SGD moves the network.
+        Not needed for the reverse copy alone, nor where every step is told its own.
+    momentum : float
+        Of ``optax.sgd``; 0: none.
+    nesterov : bool
+        Of ``optax.sgd``.
+    weight_decay : float
+        Coefficient of ``optax.add_decayed_weights`` before the SGD.
+    directions : sequence of {"forward", "reverse"}
+        "forward": local exponent and h_min; "reverse": h_max. One extra gradient a step each.
+    epsilon : float or None
+        Distance of the copies, 2-norm over all weights. None: sqrt(roundoff) times the norm of `params` (float64: 1e-8
+        of it; float32: 2e-4 of it).
+    ascent : float or None
+        Length of the uphill step of the reverse copy, in the unit of a learning rate. None: |d| / |q|, which is 1 /
+        h_max once the copy is aligned.
+    window : int or None
+        Draw a fresh offset for the forward copy every so many steps. None: never.
+    of : {"batch", "subset", "full"}
+        What the data are, for the names of the metrics: "full" if every batch is the whole training set.
+    seed : int
+        Of the offsets.
+
+    Raises
+    ------
+    ArchitectureError, DataError, UnknownNameError
+        If the tree holds no floating-point array, or an argument makes no sense.
+
+    Notes
+    -----
+    Call `value_and_grad` in the place of ``jax.value_and_grad(loss_fn)``, or `step` beside it, which costs one gradient
+    more; inside of jit and scan, `pure_step`. `recorders.shadows` says what the numbers mean and what they are called.
+
+    Random keys in the batch are the same for all copies, so that they see the same dropout masks. The weights that a
+    copy really gets are theta + d rounded to their dtype; d is corrected to that. A step whose gradients are not finite
+    counts as lost (`n_lost`): its numbers are NaN, and the copies begin afresh. Offsets after the first one are drawn
+    by ``jax.random`` from a key made of `seed`.
+
+    Examples
+    --------
+    >>> def loss_fn(params, x):
+    ...     return (x @ params["w"]) ** 2
+    >>> params, x = {"w": jnp.ones(2)}, jnp.array([3.0, 1.0])
+    >>> shadow = Shadow(params, loss_fn, learning_rate=0.01, of="full")
+    >>> for _ in range(20):
+    ...     loss, gradient = shadow.value_and_grad(params, x)
+    ...     params = jax.tree_util.tree_map(lambda w, g: w - 0.01 * g, params, gradient)
+    >>> round(shadow.h_max, 2)
+    20.0
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        loss_fn: LossFunction,
+        *,
+        learning_rate: float | Callable[[Any], Any] | None = None,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        directions: Sequence[str] = ("forward", "reverse"),
+        epsilon: float | None = None,
+        ascent: float | None = None,
+        window: int | None = None,
+        of: str = "batch",
+        seed: int = 0,
+    ) -> None:
+        self._objective = Objective(params, loss_fn)
+        roundoff = max(ROUNDOFF[dtype.itemsize] for dtype in self._objective.dtypes)
+        self._book = Book(directions, epsilon=epsilon, ascent=ascent, window=window, of=of, roundoff=roundoff)
+        self._rate, self._momentum, self._nesterov, self._decay = learning_rate, momentum, nesterov, weight_decay
+        self._seed = seed
+        weights = self._objective.weights(params)
+        self.epsilon: float = self._book.choose_epsilon(float(jnp.sqrt(_inner(weights, weights))))
+        self._compiled = jax.jit(self._step)
+        self._state = self.init()
+
+    # -- what the user calls
+
+    def value_and_grad(self, params: Any, *batch: Any, learning_rate: float | None = None) -> tuple[jax.Array, Any]:
+        """Compute loss and gradient of a batch, as `jax.value_and_grad` does, and move the copies.
+
+        Parameters
+        ----------
+        params : pytree
+            The weights as they are.
+        *batch : object
+            Passed on to the loss function.
+        learning_rate : float or None
+            Rate of the step that follows; None: as given at the start.
+
+        Returns
+        -------
+        tuple of (Array, pytree)
+            Loss; gradient, None in the places of leaves that are no weights.
+        """
+        loss, gradients = self._objective.functions.gradient(
+            self._objective.weights(params), self._objective.arrays, batch
+        )
+        self._follow(params, batch, gradients, learning_rate)
+        return loss, self._objective.tree(gradients)
+
+    def step(
+        self, params: Any, *batch: Any, gradients: Any = None, learning_rate: float | None = None
+    ) -> dict[str, float]:
+        """Move the copies on a batch, beside a loop that computes its own gradients.
+
+        Parameters
+        ----------
+        params : pytree
+            The weights as they are, before the update.
+        *batch : object
+            Passed on to the loss function.
+        gradients : pytree or None
+            The gradient of this batch at these weights, neither clipped nor scaled nor accumulated. None: computed
+            here, which costs a pass more.
+        learning_rate : float or None
+            Rate of the step that follows; None: as given at the start.
+
+        Returns
+        -------
+        dict of str to float
+            As `metrics`.
+        """
+        if gradients is None:
+            given = self._objective.functions.gradient(self._objective.weights(params), self._objective.arrays, batch)[
+                1
+            ]
+            self._book.n_gradients += 1
+        else:
+            given = self._objective.picked(gradients)
+        self._follow(params, batch, given, learning_rate)
+        return self.metrics
+
+    def init(self) -> State:
+        """Give the copies at the start, for `pure_step`.
+
+        Returns
+        -------
+        dict
+            A pytree of arrays: offsets, offsets of the momentum, and counters.
+        """
+        zero = jnp.zeros(())
+        state: State = {"steps": jnp.zeros((), jnp.int32)}
+        for direction in self._book.directions:
+            drawn = self.epsilon * random_direction(self._objective.n, self._seed, direction, 0)
+            state[direction] = self._objective.unflat(drawn)
+        if "forward" in state:
+            state["momenta"] = [jnp.zeros_like(d) for d in state["forward"]] if self._momentum else []
+            state["climb"], state["floor"] = (zero, zero, zero), zero
+        return state
+
+    def pure_step(
+        self, state: State, params: Any, *batch: Any, gradients: Any = None, learning_rate: Any = None
+    ) -> tuple[State, dict[str, jax.Array]]:
+        """Move the copies as a pure function, for jit, `jax.lax.scan` and `record_scan`.
+
+        Parameters
+        ----------
+        state : dict
+            As `init` or the last call gave it.
+        params : pytree
+            The weights as they are, before the update.
+        *batch : object
+            Passed on to the loss function.
+        gradients : pytree or None
+            The gradient of this batch at these weights, neither clipped nor scaled. None: computed here.
+        learning_rate : scalar or None
+            Rate of the step that follows; None: as given at the start.
+
+        Returns
+        -------
+        state : dict
+            After the step.
+        metrics : dict of str to Array
+            As `metrics`; nobody warns of the floor here: look at ``shadow_floor``.
+        """
+        weights = self._objective.weights(params)
+        if gradients is None:
+            given = self._objective.functions.value_and_gradient(weights, self._objective.arrays, batch)[1]
+        else:
+            given = self._objective.picked(gradients)
+        state, found = self._step(state, weights, given, batch, self._rate_at(state["steps"], learning_rate))
+        return state, self._book.named(jnp, found)
+
+    # -- what it knows
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Numbers of the last step, for ``rec.record(**shadow.metrics)``; NaN before the first."""
+        return self._book.metrics
+
+    @property
+    def h_max(self) -> float:
+        """Largest curvature of the last step's data, from the reverse copy."""
+        return self._book.h_max
+
+    @property
+    def h_min(self) -> float:
+        """Smallest curvature of the last step's data, from the forward copy; NaN while that points elsewhere."""
+        return self._book.h_min
+
+    @property
+    def growth(self) -> float:
+        """ln(|d'| / |d|) of the forward copy in the last step: the local exponent, nats per step."""
+        return self._book.growth
+
+    @property
+    def floor(self) -> float:
+        """How much of the forward copy may be rounding, see `recorders.shadows.Floor`."""
+        return self._book.floor.value
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the reader should know before believing the numbers."""
+        return (self._book.floor.warned,) if self._book.floor.warned else ()
+
+    @property
+    def n_gradients(self) -> int:
+        """Gradients that the copies have cost, beyond those of the training."""
+        return self._book.n_gradients
+
+    @property
+    def n_lost(self) -> int:
+        """Steps without numbers, because a gradient was not finite."""
+        return self._book.n_lost
+
+    # -- one step
+
+    def _rate_at(self, step: Any, given: Any) -> Any:
+        """The learning rate of a step."""
+        rate = self._rate if given is None else given
+        if rate is None:
+            if "forward" in self._book.directions:
+                raise DataError(
+                    "the forward shadow needs the learning rate: Shadow(..., learning_rate=0.1), a schedule, or "
+                    'learning_rate= at every step; directions=("reverse",) needs none'
+                )
+            return math.nan
+        return rate(step) if callable(rate) else rate
+
+    def _follow(self, params: Any, batch: Any, gradients: list[Any], learning_rate: Any) -> None:
+        """Move the copies, and note what they told."""
+        weights, book = self._objective.weights(params), self._book
+        rate = self._rate_at(book.n_steps, learning_rate)
+        self._state, found = self._compiled(self._state, weights, gradients, batch, rate)
+        found = {name: float(value) for name, value in jax.device_get(found).items()}
+        for direction in book.directions:
+            if found.pop(f"{direction}_length") == 0.0:
+                raise DataError(
+                    f"epsilon={self.epsilon:.3g}: the dtype of the weights rounds the whole offset away. Give a larger "
+                    "epsilon, or leave it out to have one chosen"
+                )
+            book.n_lost += math.isnan(found[f"{direction}_curvature"])
+        book.last = found
+        book.n_steps += 1
+        book.n_gradients += len(book.directions)
+        if "floor" in found:
+            book.floor.see(found["floor"], self.epsilon)
+
+    def _step(
+        self, state: State, weights: list[Any], gradients: list[Any], batch: Any, rate: Any
+    ) -> tuple[State, dict[str, Any]]:
+        """Move every copy by its own gradient of the batch."""
+        new: State = {"steps": state["steps"] + 1}
+        found: dict[str, Any] = {}
+        for direction in self._book.directions:
+            elsewhere = [w + d for w, d in zip(weights, state[direction], strict=True)]
+            there = self._objective.functions.value_and_gradient(elsewhere, self._objective.arrays, batch)[1]
+            d = [e - w for e, w in zip(elsewhere, weights, strict=True)]
+            q = [one - other for one, other in zip(there, gradients, strict=True)]
+            products = _inner(d, d), _inner(d, q), _inner(q, q)
+            if direction == "forward":
+                momenta = state["momenta"]
+                was = products[0] + rate**2 * _inner(momenta, momenta)
+                moved, momenta = self._trained(d, q, momenta, rate)
+                now = _inner(moved, moved) + rate**2 * _inner(momenta, momenta)
+            else:
+                ascent = self._book.ascent
+                step = own_ascent(jnp, products[0], products[2]) if ascent is None else ascent
+                was, moved, momenta = products[0], [a + step * b for a, b in zip(d, q, strict=True)], []
+                now = _inner(moved, moved)
+            reading = read(jnp, products, was, now)
+            good = jnp.isfinite(now) & jnp.isfinite(products[2])
+            for name, value in zip(("growth", "curvature", "residual"), reading, strict=True):
+                found[f"{direction}_{name}"] = jnp.where(good, value, jnp.nan)
+            found[f"{direction}_length"] = products[0]
+            afresh = ~good | (now == 0)
+            if direction == "forward" and self._book.window is not None:
+                afresh |= new["steps"] % self._book.window == 0
+            offset, momenta = self._drawn_back((moved, momenta), now, afresh, new["steps"])
+            new[direction] = offset
+            if direction == "forward":
+                new["momenta"] = momenta
+                self._watch(state, new, found, weights)
+                new["climb"] = tuple(jnp.where(afresh, 0.0, part).astype(part.dtype) for part in new["climb"])
+                found["down"] = points_down(reading[1], reading[2], rate, bool(self._momentum))
+        return new, found
+
+    def _trained(self, d: list[Any], q: list[Any], v: list[Any], rate: Any) -> tuple[list[Any], list[Any]]:
+        """Move an offset by one step, exactly as the difference of two steps of SGD."""
+        change = [b + self._decay * a for a, b in zip(d, q, strict=True)]
+        if v:
+            v = [self._momentum * old + c for old, c in zip(v, change, strict=True)]
+            change = [c + self._momentum * b for c, b in zip(change, v, strict=True)] if self._nesterov else v
+        return [a - rate * c for a, c in zip(d, change, strict=True)], v
+
+    def _drawn_back(self, pair: tuple[list[Any], list[Any]], now: Any, afresh: Any, steps: Any) -> Any:
+        """Bring an offset and its momenta back to its length, or draw a fresh one without."""
+        back = self.epsilon / jnp.sqrt(now)
+
+        def kept() -> Any:
+            return jax.tree_util.tree_map(lambda a: (back * a).astype(a.dtype), pair)
+
+        def drawn() -> Any:
+            moved, momenta = pair
+            key = jax.random.fold_in(jax.random.key(self._seed), steps)
+            keys = jax.random.split(key, len(moved))
+            noise = [jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, moved, strict=True)]
+            scale = self.epsilon / jnp.sqrt(_inner(noise, noise))
+            return [(scale * a).astype(a.dtype) for a in noise], [jnp.zeros_like(v) for v in momenta]
+
+        return jax.lax.cond(afresh, drawn, kept)
+
+    def _watch(self, state: State, new: State, found: dict[str, Any], weights: list[Any]) -> None:
+        """Say how near the forward copy is to rounding."""
+        total, lowest, gain = state["climb"]
+        new["climb"] = climb(jnp, total, lowest, gain, found["forward_growth"])
+        size = jnp.sqrt(_inner(weights, weights))
+        floor = floor_of(jnp, self._book.floor.roundoff, size, self.epsilon, new["climb"][2])
+        new["floor"] = found["floor"] = jnp.maximum(state["floor"], floor).astype(state["floor"].dtype)
+
+
+def _inner(a: Sequence[Any], b: Sequence[Any]) -> Any:
+    """Inner product over all weights, in the widest type that JAX is set to."""
+    wide = jnp.zeros(()).dtype
+    return sum((jnp.sum(x.astype(wide) * y.astype(wide)) for x, y in zip(a, b, strict=True)), jnp.zeros(()))

@@ -1,0 +1,151 @@
+"""Formulas of a shadow's step, for numbers and for arrays that are being traced alike (`xp`: numpy or jax.numpy).
+
+What they mean stands at the top of `recorders.shadows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from recorders.lanczos import Floats
+
+DIRECTIONS = ("forward", "reverse")
+ALIGNED = 0.1  # largest eta x residual at which the forward copy counts as pointing along one curvature
+ROUNDOFF = {8: 2.0**-53, 4: 2.0**-24, 2: 2.0**-9}
+"""Half a unit in the last place, by bytes of the dtype; of the two of two bytes the coarser one, bfloat16."""
+
+
+def read(xp: Any, products: Sequence[Any], was: Any, now: Any) -> tuple[Any, Any, Any]:
+    """Read growth, curvature and residual off one step of a copy.
+
+    Parameters
+    ----------
+    xp : module
+        numpy or jax.numpy: numbers, or arrays that are being traced.
+    products : sequence of three scalars
+        Inner products d d, d q and q q of the offset d and of the difference q of the gradients.
+    was, now : scalar
+        Squared length of the offset before and after the step, momentum included.
+
+    Returns
+    -------
+    tuple of three scalars
+        ln(|d'| / |d|); d q / d d; |q - (d q / d d) d| / |d|.
+    """
+    dd, dq, qq = products
+    curvature = dq / dd
+    return 0.5 * xp.log(now / was), curvature, xp.sqrt(xp.maximum(qq / dd - curvature**2, 0.0))
+
+
+def own_ascent(xp: Any, dd: Any, qq: Any) -> Any:
+    """Length of the uphill step where the user gave none: |d| / |q|.
+
+    Parameters
+    ----------
+    xp : module
+        numpy or jax.numpy.
+    dd, qq : scalar
+        Squared lengths of the offset and of the difference of the gradients.
+
+    Returns
+    -------
+    scalar
+        0 where there is no curvature at all.
+
+    Notes
+    -----
+    Once the copy is aligned this is 1 / h_max: what has the curvature h_max doubles, what has h_2 grows by 1 + h_2 /
+    h_max, and negative curvature shrinks as long as it is weaker than 3 h_max. Longer steps come nearer to the power
+    iteration, which is faster, and fails where |h_min| > h_max.
+    """
+    return xp.where(qq > 0, xp.sqrt(dd / xp.where(qq > 0, qq, 1.0)), 0.0)
+
+
+def points_down(curvature: Any, residual: Any, rate: Any, momentum: bool) -> Any:
+    """Whether the forward copy points along the low end of the spectrum, and along one curvature only.
+
+    Parameters
+    ----------
+    curvature, residual : scalar
+        As `read` gives them.
+    rate : scalar
+        Learning rate; where groups differ, the largest.
+    momentum : bool
+        Whether the optimiser has momentum: then all positive curvatures up to the threshold are damped alike, and one
+        of them says nothing about the end.
+
+    Returns
+    -------
+    bool scalar
+        Along the low end a plain step stretches without turning round (rate x curvature < 1), along the high end it
+        flips.
+    """
+    return ((curvature < 0) if momentum else (rate * curvature < 1)) & (rate * residual < ALIGNED)
+
+
+def climb(xp: Any, total: Any, lowest: Any, gain: Any, growth: Any) -> tuple[Any, Any, Any]:
+    """Largest growth of a copy since any earlier step.
+
+    Parameters
+    ----------
+    xp : module
+        numpy or jax.numpy.
+    total, lowest, gain : scalar
+        Sum of the growths so far, its minimum, and the largest rise from a minimum; all 0 for a fresh offset.
+    growth : scalar
+        Of this step; left out if it is not finite.
+
+    Returns
+    -------
+    tuple of three scalars
+        The same, after this step.
+    """
+    total = total + xp.where(xp.isfinite(growth), growth, 0.0)
+    lowest = xp.minimum(lowest, total)
+    return total, lowest, xp.maximum(gain, total - lowest)
+
+
+def floor_of(xp: Any, roundoff: float, weights: Any, epsilon: Any, gain: Any) -> Any:
+    """How much of a copy may be rounding: roundoff |theta| / epsilon e^gain.
+
+    Parameters
+    ----------
+    xp : module
+        numpy or jax.numpy.
+    roundoff : float
+        Half a unit in the last place of the weights.
+    weights, epsilon, gain : scalar
+        |theta|, |d|, and nats as `climb` gives them.
+
+    Returns
+    -------
+    scalar
+        1 means: as large as the copy's offset.
+    """
+    return roundoff * weights / epsilon * xp.exp(xp.minimum(gain, 60.0))
+
+
+def random_direction(n: int, seed: int, direction: str, draw: int) -> Floats:
+    """Draw an offset of unit length, the same in every framework.
+
+    Parameters
+    ----------
+    n : int
+        Number of weights.
+    seed : int
+        Of the shadow.
+    direction : str
+        Of the copy.
+    draw : int
+        How many offsets the copy had before.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Normal in every entry, scaled.
+    """
+    found = np.random.default_rng([seed, DIRECTIONS.index(direction), draw]).standard_normal(n)
+    return found / np.linalg.norm(found)
