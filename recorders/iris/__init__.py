@@ -7,6 +7,9 @@ by Uniform(-epsilon, epsilon), and all of them are the members of one run, one r
 
     python -m recorders.iris iris.h5 --rates 0.01,1 --inits 100 --copies 5 --steps 200
 
+With ``--restart 4000`` the copies of a second run, ``eta=<rate> from 4000``, leave their references late, to test the
+stability of what was learned.
+
 The initial conditions, the copies and the split depend on the seed only, so that every learning rate starts from the
 same states.
 
@@ -18,6 +21,6 @@ References
 
 from __future__ import annotations
 
-from recorders.iris.training import ensemble, record, run_name, steps_of
+from recorders.iris.training import ensemble, record, restart, restarted_name, run_name, steps_of
 
-__all__ = ["ensemble", "record", "run_name", "steps_of"]
+__all__ = ["ensemble", "record", "restart", "restarted_name", "run_name", "steps_of"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recorders.iris.training import record, run_name
+from recorders.iris.training import record, restart, restarted_name, run_name
 from trajtools.store import TrajtoolsError
 
 
@@ -69,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=_count, default=200, help="updates (default %(default)s)")
     parser.add_argument("--epsilon", type=float, default=1e-8, help="size of the perturbation (default %(default)s)")
     parser.add_argument("--seed", type=_count, default=0, help="of split, weights and copies (default %(default)s)")
+    parser.add_argument(
+        "--restart", type=_count, metavar="STEP",
+        help="also train copies that are perturbed at this step, as the run 'eta=<rate> from <STEP>'",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return parser
 
@@ -90,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.inits < 1:
         parser.error("--inits must be at least 1")
+    if chosen.restart is not None and not (chosen.restart < chosen.steps and chosen.copies):
+        parser.error("--restart must be below --steps, and needs --copies")
     try:
         for number, rate in enumerate(chosen.rates):
             progress = Progress(run_name(rate), chosen.steps, chosen.quiet)
@@ -98,6 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 epsilon=chosen.epsilon, seed=chosen.seed, mode="a" if number else "x", progress=progress,
             )  # fmt: skip
             progress.done(chosen.inits * (1 + chosen.copies))
+            if chosen.restart is not None:
+                progress = Progress(restarted_name(rate, chosen.restart), chosen.steps - chosen.restart, chosen.quiet)
+                restart(
+                    chosen.file, rate, chosen.restart, copies=chosen.copies, epsilon=chosen.epsilon, progress=progress
+                )
+                progress.done(chosen.inits * (1 + chosen.copies))
     except (TrajtoolsError, OSError) as problem:
         print(f"Error: {problem}", file=sys.stderr)
         return 1

@@ -20,7 +20,7 @@ SPECIES = ("setosa", "versicolor", "virginica")
 HIDDEN = 10
 TRAINED = 120
 # What a seed is for: the streams of the split, the weights and the perturbations must not meet.
-SPLIT, WEIGHTS, COPIES = range(3)
+SPLIT, WEIGHTS, COPIES, LATE = range(4)
 
 
 def load() -> tuple[Floats, NDArray[np.int64]]:
@@ -65,7 +65,7 @@ def derived_seed(seed: int, purpose: int, index: int = 0) -> int:
     seed : int
         The seed of the whole training.
     purpose : int
-        `SPLIT`, `WEIGHTS` or `COPIES`.
+        `SPLIT`, `WEIGHTS`, `COPIES` or `LATE`.
     index : int
         Which initial condition.
 

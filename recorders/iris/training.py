@@ -10,6 +10,7 @@ import numpy as np
 
 from recorders.iris.network import (
     COPIES,
+    LATE,
     WEIGHTS,
     Floats,
     Split,
@@ -22,7 +23,8 @@ from recorders.iris.network import (
 )
 from recorders.recorder import Recorder
 from recorders.twins import perturb
-from trajtools.store import Member
+from trajtools.store import Member, SelectionError
+from trajtools.store import open as open_file
 
 # Members whose work arrays (about 50 kB each) stay in the second-level cache together: measured 8 us a member and step
 # with 8 to 16 of them, 12 us with 64.
@@ -117,6 +119,24 @@ def run_name(rate: float) -> str:
     return f"eta={rate:.12g}"
 
 
+def restarted_name(rate: float, step: int) -> str:
+    """Name of the run of one learning rate that was perturbed late.
+
+    Parameters
+    ----------
+    rate : float
+        Learning rate.
+    step : int
+        Step of the perturbation.
+
+    Returns
+    -------
+    str
+        Such as ``eta=0.01 from 4000``.
+    """
+    return f"{run_name(rate)} from {step}"
+
+
 def record(
     path: str | Path,
     rate: float,
@@ -168,5 +188,90 @@ def record(
         for step, (loss, right) in enumerate(steps_of(state, split(seed), rate, steps)):
             if progress is not None:
                 progress(step)
+            recorder.record(state, loss=loss, accuracy=right)
+    return name
+
+
+def restart(
+    path: str | Path,
+    rate: float,
+    step: int,
+    *,
+    copies: int = 20,
+    epsilon: float = 1e-8,
+    progress: Callable[[int], None] | None = None,
+) -> str:
+    """Perturb a recorded training late: train copies of its states at one step to its end, as a run of their own.
+
+    This is how the stability of what was learned is tested [1]_: 20 copies from step 4000 of 5000, at the rate 0.01.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file that holds the run of this learning rate, complete.
+    rate : float
+        Learning rate.
+    step : int
+        Step at which the copies leave their reference; it must have been recorded.
+    copies : int
+        Perturbed copies of each initial condition.
+    epsilon : float
+        Every weight (no bias) of a copy is moved by Uniform(-epsilon, epsilon).
+    progress : callable, optional
+        Called with the number of the step before each one.
+
+    Returns
+    -------
+    str
+        The name of the new run, ``eta=<rate> from <step>``. Its members are the copies and, before them, their
+        references; its steps go on from `step`, and it names the run that it was perturbed from.
+
+    Raises
+    ------
+    SelectionError
+        If the run did not record this step, or ends there.
+
+    References
+    ----------
+    .. [1] P. Danovski, M. C. Soriano, L. Lacasa, Front. Complex Syst. 2, 1367957 (2024), doi:10.3389/fcpxs.2024.1367957
+    """
+    with open_file(path) as file:
+        run = file[run_name(rate)]
+        row, last = int(np.searchsorted(run.step, step)), int(run.step[-1])
+        if row == len(run.step) or run.step[row] != step or step >= last:
+            raise SelectionError(
+                f"run {run.name!r} recorded steps {run.step[0]} to {last}, and a restart needs one of them before the "
+                f"last; {step} is none"
+            )
+        seed, free = int(run.hparams["seed"]), [m for m, member in enumerate(run.members) if member.reference < 0]
+        weights, names = run.states(slice(row, row + 1))[0], [run.members[m].name for m in free]
+        table, hparams = run.parameters, run.hparams
+    states: list[State] = []
+    members: list[Member] = []
+    for i, (m, name) in enumerate(zip(free, names, strict=True)):
+        start = {p.name: weights[m, p.offset : p.offset + p.size].reshape(p.shape) for p in table}
+        reference = len(members)
+        states.append(start)
+        members.append(Member(name))
+        for k, twin in enumerate(perturb(start, epsilon, copies, derived_seed(seed, LATE, i))):
+            states.append(twin)
+            members.append(replace(twin.member, name=f"{name} copy {k}", reference=reference))
+    state = {name: np.stack([one[name] for one in states]) for name in states[0]}
+    hparams = {**hparams, "copies": copies, "epsilon": epsilon, "perturbed_at": step}
+    name = restarted_name(rate, step)
+    with Recorder(
+        path,
+        state,
+        run=name,
+        mode="a",
+        members=members,
+        hparams=hparams,
+        step=step,
+        reference=run_name(rate),
+        quiet=True,
+    ) as recorder:
+        for done, (loss, right) in enumerate(steps_of(state, split(seed), rate, last - step)):
+            if progress is not None:
+                progress(done)
             recorder.record(state, loss=loss, accuracy=right)
     return name
