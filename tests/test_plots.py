@@ -132,3 +132,19 @@ def test_without_matplotlib_the_way_out_is_named(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingDependencyError, match=r'pip install "trajtools\[plot\]"'):
         plots.divergence(divergence())
+
+
+def test_the_band_of_twins_is_what_the_null_comes_to_for_each_curve():
+    rng = np.random.default_rng(0)
+    rates = 0.3 + 0.1 * rng.standard_normal((12, 70))
+    pairs = [(np.ones((70, 1)), [1 + 1e-9 * np.exp(one.cumsum())[:, None]]) for one in rates]
+    found = tt.twins(pairs).fit()
+    shown = null_band(found)
+    assert shown["time"][0] >= found.window[0] - 1e-9
+    assert np.all(shown["low"] <= shown["high"])
+    # No power law up to the third rises so far: it begins above the curve and ends below it.
+    assert shown["low"][0] > shown["record"][0]
+    assert shown["high"][-1] < shown["record"][-1]
+    ax = plots.divergence(found.curve, found)
+    assert "90 % of the null" in ax.get_legend_handles_labels()[1]
+    assert null_band(tt.twins(pairs).fit(null=None)) is None

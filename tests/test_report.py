@@ -171,3 +171,24 @@ def test_numbers_are_written_with_what_they_mean():
     assert interval(exponent(growth, np.nan)) == "unknown"
     assert window(exponent(growth)) == "10-40"
     assert window(exponent(growth, np.nan)) == ""
+
+
+def test_the_null_stands_beside_the_curve():
+    time = np.arange(10.0, 41.0)
+    band = {"time": time, "record": np.log(1e-8) + 0.3 * time, "low": -18 + 0 * time, "high": -12 + 0 * time}
+    growth = divergence()
+    drawn = read(divergence_figure(growth, exponent(growth, null_band=band)))
+    looks = [value for name, value in drawn.attributes if name == "class"]
+    assert looks.count("null") == 1
+    assert "compared" not in looks  # of twins that is the mean
+    outline = next(value for name, value in drawn.attributes if name == "d" and value.endswith("Z"))
+    heights = {point.split()[1] for point in outline[1:-1].split("L")}
+    assert len(heights) == 2
+    plain = read(divergence_figure(growth, exponent(growth)))
+    assert "null" not in [value for name, value in plain.attributes if name == "class"]
+
+
+def test_an_area_without_two_points_is_not_drawn():
+    figure = Figure((0, 1), (0, 1), "x", "y", "title")
+    figure.between(np.array([0.0, 1.0]), np.array([0.2, np.nan]), np.array([0.5, 0.6]), "null")
+    assert 'class="null"' not in figure.render()

@@ -157,48 +157,57 @@ def power_evidence(time: Floats, curves: Floats, begin: Ints, stop: Ints, blocks
     :math:`\ln d_0 + \frac12 \ln(1 + a t + b t^2)`, that is :math:`d = \sqrt{d_0^2 + a' t + b' t^2}` (random walk with
     drift), over logarithmic grids of :math:`\tau`, a and b. The null has more freedom than the exponential.
     """
-    return shape_evidence(time, curves, begin, stop, blocks, null=_best_null)
+    return shape_evidence(time, curves, begin, stop, blocks)[0]
 
 
 def shape_evidence(
-    time: Floats, curves: Floats, begin: Ints, stop: Ints, blocks: int, *, null: Callable[..., Floats]
-) -> Floats:
-    """`power_evidence` for any null that gives its own residuals.
+    time: Floats,
+    curves: Floats,
+    begin: Ints,
+    stop: Ints,
+    blocks: int = 1,
+    *,
+    null: Callable[[Floats, Floats, Floats, Floats], Floats] | None = None,
+) -> tuple[Floats, Floats]:
+    """`power_evidence` for any null that gives its own residuals, and the curves that the null comes to.
 
     Parameters
     ----------
     time, curves, begin, stop, blocks
         As in `power_evidence`.
-    null : callable
+    null : callable or None
         From centred curves (C, K), their mask (C, K), the points of each curve (C,) and the times (K,) to the
-        residuals (C, K) of the null that describes them best.
+        residuals (C, K) of the null that describes them best. None: power laws and diffusion.
 
     Returns
     -------
-    ndarray of float64, shape (C, blocks)
+    evidence : ndarray of float64, shape (C, blocks)
         As `power_evidence`.
+    fitted : ndarray of float64, shape (C, K)
+        The best the null can do for each curve, natural logarithms; NaN where nothing was compared.
     """
     n_curves, n_points = curves.shape
     index = np.arange(n_points)
     mask = ((index >= begin[:, None]) & (index <= stop[:, None])).astype(np.float64)
     count = mask.sum(axis=1)
-    out = np.full((n_curves, blocks), np.nan)
+    out, fitted = np.full((n_curves, blocks), np.nan), np.full(curves.shape, np.nan)
     good = count >= 4
     if not good.any():
-        return out
+        return out, fitted
     mask, count = mask[good], count[good]
     y = np.where(mask > 0, curves[good], 0.0)
     middle = y.sum(axis=1) / count
     y = np.where(mask > 0, y - middle[:, None], 0.0)
     line, _ = _residuals(y, mask, count, time[None, :], None)
-    other = null(y, mask, count, time)
+    other = (null or _best_null)(y, mask, count, time)
+    fitted[good] = np.where(mask > 0, y - other + middle[:, None], np.nan)
     noise = (1e-9 * np.maximum(np.abs(y).max(axis=1), 1.0)) ** 2  # residuals below this are rounding
     difference = other**2 - line**2
     scale = (other**2 + line**2).sum(axis=1) + count * noise
     block = np.clip(((index - begin[good][:, None]) * blocks) // count[:, None].astype(np.int64), 0, blocks - 1)
     for b in range(blocks):
         out[good, b] = np.where((block == b) & (mask > 0), difference, 0.0).sum(axis=1) / scale
-    return out
+    return out, fitted
 
 
 def _residuals(y: Floats, mask: Floats, count: Floats, shape: Floats, largest: float | None) -> tuple[Floats, Floats]:

@@ -105,7 +105,10 @@ def fit(
     def rise() -> tuple[float, float]:
         # Asked the other way round: is the null the better description, over the whole rise?
         shape = shape_of(growth, null or NULLS[0])
-        return against_shapes(found.curves, found.spans.begin, found.spans.knee, generator, shape=shape, in_favour=True)
+        p_value, evidence, _ = against_shapes(
+            found.curves, found.spans.begin, found.spans.knee, generator, shape=shape, in_favour=True
+        )
+        return p_value, evidence
 
     verdict, reasons = judge(found, epochs, rise, null)
     return _exponent(
@@ -201,6 +204,7 @@ def _settings(
         "saturation_level": spans.level,
         "saturation_margin": SATURATION_MARGIN,
         "settled": found.settled,
+        "null_band": found.band,
         "n_saturated": spans.saturated,
         "n_points_at_floor": spans.at_floor,
         "n_points_past_saturation": int(np.maximum(spans.end - spans.last, 0).sum()),

@@ -17,14 +17,16 @@ from trajtools.significance import (
     DECISION,
     FEWEST_UNITS,
     Ratio,
-    power_evidence,
     resampled_ratio,
     shape_evidence,
     sign_flip_p,
 )
 from trajtools.surrogates import BASIN
 
-Evidence = Callable[[Floats, Floats, Ints, Ints, int], Floats]
+Shape = Callable[[Floats, Floats, Ints, Ints, int], tuple[Floats, Floats]]
+Band = dict[str, Floats]
+NULL_SHARE = 0.9  # of the curves of the null that its band holds
+BAND_POINTS = 60  # of a band at most: it is for the eye
 
 SKIPPED = 8  # one part in so many of the usable time is always skipped, while the perturbation turns to where it grows
 MOST_SKIPPED = 4  # at most one part in so many
@@ -111,6 +113,8 @@ class Measured:
         p-value against the null, and mean evidence against it, between -1 and 1; NaN without a null.
     settled : bool
         Whether the rate was found constant after the common start.
+    band : dict or None
+        What the null comes to, see `against_shapes`.
     """
 
     growth: Divergence
@@ -125,6 +129,7 @@ class Measured:
     p_null: float
     evidence: float
     settled: bool
+    band: Band | None = None
 
     @property
     def some(self) -> Ints:
@@ -176,10 +181,10 @@ def measure(
     last = np.maximum(spans.last, first - 1)
     gain, duration = curves.landed(first, last, spans.landing)
     ratio, unit = rate(curves, first, last, (gain, duration), level=level, rng=rng)
-    p_null, evidence = float("nan"), float("nan")
+    p_null, evidence, band = float("nan"), float("nan"), None
     if null is not None:
-        p_null, evidence = against_shapes(curves, first, last, rng, shape=shape_of(growth, null))
-    return Measured(growth, curves, spans, first, last, gain, duration, ratio, unit, p_null, evidence, settled)
+        p_null, evidence, band = against_shapes(curves, first, last, rng, shape=shape_of(growth, null))
+    return Measured(growth, curves, spans, first, last, gain, duration, ratio, unit, p_null, evidence, settled, band)
 
 
 def _given_region(curves: Curves, floor: Floats, region: tuple[float, float]) -> tuple[Spans, Ints]:
@@ -315,7 +320,7 @@ def _time_blocks(curves: Curves, first: Ints, last: Ints) -> tuple[Floats, Float
     return gain, duration, np.repeat(np.arange(TIME_BLOCKS), len(first))
 
 
-def shape_of(growth: Divergence, null: str) -> Evidence:
+def shape_of(growth: Divergence, null: str) -> Shape:
     """How much better an exponential describes curves than a null does, as a function of the curves.
 
     Parameters
@@ -328,9 +333,9 @@ def shape_of(growth: Divergence, null: str) -> Evidence:
     Returns
     -------
     callable
-        With the arguments of `trajtools.significance.power_evidence`.
+        `trajtools.significance.shape_evidence` for this null.
     """
-    return partial(shape_evidence, null=basin_null(growth)) if null == BASIN else power_evidence
+    return partial(shape_evidence, null=basin_null(growth) if null == BASIN else None)
 
 
 def against_shapes(
@@ -339,9 +344,9 @@ def against_shapes(
     last: Ints,
     rng: np.random.Generator,
     *,
-    shape: Evidence = power_evidence,
+    shape: Shape = shape_evidence,
     in_favour: bool = False,
-) -> tuple[float, float]:
+) -> tuple[float, float, Band | None]:
     """Test the shape of the growth against that of a null, such as power laws and diffusion.
 
     Parameters
@@ -364,20 +369,34 @@ def against_shapes(
         where there are too few of them for a p-value below 1 %. NaN where no curve has four points.
     evidence : float
         Mean of the contributions, between -1 (the null fits exactly) and 1 (the exponential does).
+    band : dict or None
+        ``time``, the mean ``record`` of the curves that were compared, and ``low`` and ``high`` around the middle 90 %
+        of what the null comes to for each; natural logarithms. None where nothing was compared.
     """
     some = np.flatnonzero(last - first >= 3)
     if not len(some):
-        return float("nan"), float("nan")
+        return float("nan"), float("nan"), None
     orbit = curves[some].cell
     blocks = max(1, -(-FEWEST_UNITS // (int(orbit.max()) + 1)))
     thin = max(1, len(curves.time) // MOST_POINTS)
     a, b = -(-first[some] // thin), last[some] // thin
-    found = shape(curves.time[::thin], curves.values[some][:, ::thin], a, b, blocks)
+    found, fitted = shape(curves.time[::thin], curves.values[some][:, ::thin], a, b, blocks)
     known = np.isfinite(found[:, 0])
     if not known.any():
-        return float("nan"), float("nan")
+        return float("nan"), float("nan"), None
+    band = _band(curves.time[::thin], curves.values[some][known, ::thin], fitted[known])
     _, orbit = np.unique(orbit[known], return_inverse=True)
     copies = np.bincount(orbit)
     per_orbit = np.stack([np.bincount(orbit, found[known, k]) / copies for k in range(blocks)], axis=1)
     sign = -1.0 if in_favour else 1.0
-    return sign_flip_p(sign * per_orbit.ravel(), rng=rng), float(per_orbit.sum(axis=1).mean())
+    return sign_flip_p(sign * per_orbit.ravel(), rng=rng), float(per_orbit.sum(axis=1).mean()), band
+
+
+def _band(time: Floats, values: Floats, fitted: Floats) -> Band:
+    """Where at least half of the curves were compared: their mean, and the middle of what the null comes to."""
+    compared = np.isfinite(fitted)
+    there = np.flatnonzero(compared.sum(axis=0) * 2 >= len(fitted))
+    there = there[:: -(-len(there) // BAND_POINTS)]
+    fitted, values = fitted[:, there], np.where(compared, values, np.nan)[:, there]
+    low, high = np.nanquantile(fitted, [(1 - NULL_SHARE) / 2, (1 + NULL_SHARE) / 2], axis=0)
+    return {"time": time[there], "record": np.nanmean(values, axis=0), "low": low, "high": high}

@@ -97,7 +97,7 @@ def slopes(exponent: Exponent) -> tuple[Floats, Floats, Floats] | None:
 
 
 def null_band(exponent: Exponent) -> dict[str, Floats] | None:
-    """Return the curves of the null, where the exponent was tested against surrogates.
+    """Return the curves of the null, where the exponent was tested against one.
 
     Parameters
     ----------
@@ -107,14 +107,18 @@ def null_band(exponent: Exponent) -> dict[str, Floats] | None:
     Returns
     -------
     dict or None
-        ``time`` in the unit of the curve, and the natural logarithms ``record`` (the part of the record that was
-        compared), ``low`` and ``high`` (the middle 90 % of the surrogates).
+        ``time`` in the unit of the curve, and the natural logarithms ``record`` (what was compared: part of the record,
+        or the mean of the twins), ``low`` and ``high``: the middle 90 % of the surrogates, or of what the null comes to
+        when it is fitted to each curve of twins.
     """
     band = exponent.settings.get("null_band")
     if band is None or not np.isfinite(band["low"]).any():
         return None
-    spacing = float(exponent.settings.get("dt", 1.0)) * float(exponent.settings.get("interpolated", 1))
-    return {"time": np.asarray(band["lag"]) * spacing, **{name: band[name] for name in ("record", "low", "high")}}
+    time = band.get("time")
+    if time is None:
+        spacing = float(exponent.settings.get("dt", 1.0)) * float(exponent.settings.get("interpolated", 1))
+        time = np.asarray(band["lag"]) * spacing
+    return {"time": np.asarray(time), **{name: np.asarray(band[name]) for name in ("record", "low", "high")}}
 
 
 def saturation(growth: Divergence, exponent: Exponent) -> float:

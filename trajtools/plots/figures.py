@@ -63,11 +63,9 @@ def _draw_null(ax: Any, exponent: Exponent) -> None:
     band = null_band(exponent)
     if band is None:
         return
-    low, high = np.exp(band["low"]), np.exp(band["high"])
-    ax.fill_between(band["time"], low, high, color="tab:green", alpha=0.2, linewidth=0, label="90 % of the null")
-    ax.plot(
-        band["time"], np.exp(band["record"]), color="tab:green", linewidth=1, label="what the null was compared with"
-    )
+    low, high, color = np.exp(band["low"]), np.exp(band["high"]), "tab:green"
+    ax.fill_between(band["time"], low, high, color=color, alpha=0.2, linewidth=0, label="90 % of the null")
+    ax.plot(band["time"], np.exp(band["record"]), color=color, linewidth=1, label="what the null was compared with")
 
 
 def _draw_fit(ax: Any, growth: Divergence, exponent: Exponent) -> None:

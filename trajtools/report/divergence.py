@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.plots.curves import fitted_line, floor_curve, orbit_curves, saturation
+from trajtools.plots.curves import fitted_line, floor_curve, null_band, orbit_curves, saturation
 from trajtools.plots.words import interval, number
 from trajtools.report.markup import Html, tag
 from trajtools.report.svg import Figure
@@ -58,6 +58,11 @@ def divergence_figure(growth: Divergence, exponent: Exponent, y_range: tuple[flo
     top = saturation(growth, exponent)
     if math.isfinite(top):
         figure.rule(top / LN10, "floor", "fits stop here")
+    band = null_band(exponent)
+    if band is not None:
+        figure.between(band["time"], band["low"] / LN10, band["high"] / LN10, "null")
+        if growth.method != "twins":  # a stretch of the record, in Euclidean distances: not the curve itself
+            figure.line(band["time"], band["record"] / LN10, "compared")
     figure.line(growth.time[thin], growth.log_distance[thin] / LN10, "mean")
     if line is not None:
         figure.line(line[0], line[1] / LN10, "fit")
@@ -116,10 +121,14 @@ def key() -> Html:
         "floor": "rounding floor (below: not measurable)",
     }
     entries = [tag("li", _sample(look), words) for look, words in meanings.items()]
-    band = tag(
-        "svg", tag("rect", x=0, y=0, width=28, height=12, class_="band"), viewBox="0 0 28 12", aria_hidden="true"
-    )
-    return tag("ul", entries, tag("li", band, "fitted window"), class_="key")
+    areas = {"band": "fitted window", "null": "middle 90 % of what the null comes to"}
+    entries += [tag("li", _area(look), words) for look, words in areas.items()]
+    return tag("ul", entries, class_="key")
+
+
+def _area(look: str) -> Html:
+    square = tag("rect", x=0, y=0, width=28, height=12, class_=look)
+    return tag("svg", square, viewBox="0 0 28 12", aria_hidden="true")
 
 
 def _sample(look: str) -> Html:

@@ -12,13 +12,13 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --page: #ffffff; --card: #f6f7f9; --ink: #1b1f24; --quiet: #59636e; --rule: #d5dae0; --curve: #8b949e;
-  --accent: #0a58ca; --fit: #b3261e; --band: #0a58ca1f; --floor: #59636e;
+  --accent: #0a58ca; --fit: #b3261e; --band: #0a58ca1f; --floor: #59636e; --null: #11652f33;
   --chaotic: #a4161a; --transient: #8a4b00; --regular: #11652f; --inconclusive: #59636e;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #14171a; --card: #1c2024; --ink: #e6e9ec; --quiet: #a0a9b2; --rule: #363c43; --curve: #98a1ab;
-    --accent: #79b0ff; --fit: #ff8f86; --band: #79b0ff2b; --floor: #a0a9b2;
+    --accent: #79b0ff; --fit: #ff8f86; --band: #79b0ff2b; --floor: #a0a9b2; --null: #7fd69a3d;
     --chaotic: #ff9a94; --transient: #f5b871; --regular: #7fd69a; --inconclusive: #a0a9b2;
   }
 }
@@ -61,6 +61,8 @@ svg .curve { fill: none; stroke: var(--curve); stroke-width: .6; opacity: .55; }
 svg .mean { fill: none; stroke: var(--accent); stroke-width: 2.5; stroke-linejoin: round; }
 svg .fit { fill: none; stroke: var(--fit); stroke-width: 1.75; stroke-dasharray: 6 4; }
 svg .band { fill: var(--band); }
+svg .null { fill: var(--null); stroke: var(--regular); stroke-width: .75; stroke-dasharray: 1 3; }
+svg .compared { fill: none; stroke: var(--regular); stroke-width: 1; }
 svg .floor { fill: none; stroke: var(--floor); stroke-width: 1; stroke-dasharray: 2 3; }
 @media (max-width: 32rem) {
   th, th.number { white-space: normal; } table { font-size: .875rem; } th, td { padding-right: .55rem; }

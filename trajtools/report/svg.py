@@ -123,6 +123,24 @@ class Figure:
         if words:
             self._parts.append(tag("path", d="".join(words), class_=look))
 
+    def between(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, look: str) -> None:
+        """Shade what lies between two lines; points where either is not finite are left out.
+
+        Parameters
+        ----------
+        x, low, high : ndarray of float, of equal length
+            The lines, low and high in log10.
+        look : str
+            Class in the style sheet.
+        """
+        known = np.isfinite(x) & np.isfinite(low) & np.isfinite(high)
+        if known.sum() < 2:
+            return
+        around = np.concatenate([x[known], x[known][::-1]])
+        edge = np.concatenate([low[known], high[known][::-1]])
+        words = [f"{px:.1f} {py:.1f}" for px, py in zip(self._at_x(around), self._at_y(edge), strict=True)]
+        self._parts.append(tag("path", d=f"M{'L'.join(words)}Z", class_=look))
+
     def _axes(self) -> list[Html]:
         parts = [tag("line", x1=LEFT, x2=RIGHT, y1=BOTTOM, y2=BOTTOM, class_="axis")]
         parts.append(tag("line", x1=LEFT, x2=LEFT, y1=TOP, y2=BOTTOM, class_="axis"))
