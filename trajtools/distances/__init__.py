@@ -6,18 +6,21 @@ from trajtools.distances.metrics import METRICS, Metric, MetricLike, bind_metric
 from trajtools.distances.paths import between
 from trajtools.distances.spectral import SPECTRAL, heat_trace
 from trajtools.distances.structural import STRUCTURAL
+from trajtools.distances.symmetry import SYMMETRIES, align, permutation_metric
 
-for _metric in (*SPECTRAL, *STRUCTURAL):
+for _metric in (*SPECTRAL, *STRUCTURAL, *SYMMETRIES):
     METRICS.add(_metric, _metric.name)
 
 __all__ = [
     "METRICS",
     "Metric",
     "MetricLike",
+    "align",
     "between",
     "bind_metric",
     "find_metric",
     "floor",
     "heat_trace",
+    "permutation_metric",
     "register_metric",
 ]

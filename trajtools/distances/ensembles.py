@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.metrics import Metric, block_floor, kernel_ready
+from trajtools.distances.metrics import Metric, block_floor, in_time, kernel_ready
 from trajtools.distances.paths import BLOCK_BYTES
 from trajtools.errors import TooLargeError
 
@@ -96,6 +96,7 @@ def to_references(
         height, columns = _shape(metric, tall, len(members), size)
         left, right = np.searchsorted(members, twins[units]), np.searchsorted(members, reference[units])
         centre = np.searchsorted(members, references[where])
+        followed = in_time(metric)
         for start in range(rows.start, rows.stop, height):
             stop = min(start + height, rows.stop)
             here = slice(start - rows.start, stop - rows.start)
@@ -106,7 +107,7 @@ def to_references(
                 columns=columns,
                 size=size,
                 units=(left, right, centre),
-                metric=metric,
+                metric=followed,
                 dtype=dtype,
             )
             out.distance[here, units] = distance

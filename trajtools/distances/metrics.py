@@ -63,6 +63,9 @@ class Metric:
     bind : callable or None
         ``bind(parameters, nodes)`` gives the metric for networks with this table of parameters and these node sets.
         Such a metric needs the wiring; its own `pairs` is never called. See `bind_metric`.
+    following : callable or None
+        ``following()`` gives a `pairs` that begins each search where its last call ended, for one caller that visits
+        the states of the same pairs in the order of time. See `in_time`.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Metric:
     cost: str = ""
     features: Callable[[Any], Any] | None = None
     bind: Callable[[Sequence[Parameter], Sequence[NodeSet]], Metric] | None = None
+    following: Callable[[], Callable[..., Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -310,6 +314,22 @@ def bind_metric(metric: Metric, *sources: Any) -> Metric:
         raise DataError(f"metric {metric.name!r}: the trajectories are networks of different wiring")
     bound = metric.bind(*tables[0])
     return replace(bound, name=metric.name, bind=None)
+
+
+def in_time(metric: Metric) -> Metric:
+    """Return a metric that follows pairs of states along time, for one caller that visits them in that order.
+
+    Parameters
+    ----------
+    metric : Metric
+        Bound to a network where it needs one.
+
+    Returns
+    -------
+    Metric
+        The same, unless its distance is searched for: then every search also begins where the last one ended.
+    """
+    return metric if metric.following is None else replace(metric, pairs=metric.following())
 
 
 def floor(states: Any, metric: MetricLike = "l1", *, dtype: Any = None) -> Floats:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.metrics import Metric, MetricLike, bind_metric, find_metric, kernel_ready
+from trajtools.distances.metrics import Metric, MetricLike, bind_metric, find_metric, in_time, kernel_ready
 from trajtools.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -46,7 +46,7 @@ def between(a: Any, b: Any, *, metric: MetricLike = "l1") -> Floats:
     """
     left, right = as_states(a, "a"), as_states(b, "b")
     check_alike(left, right)
-    chosen = bind_metric(find_metric(metric), left, right)
+    chosen = in_time(bind_metric(find_metric(metric), left, right))
     size = left.shape[1]
     rows = max(1, BLOCK_BYTES // (2 * 8 * max(size, 1)))
     out = np.empty(len(left))

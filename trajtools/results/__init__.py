@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trajtools.results.alignment import Alignment
 from trajtools.results.correlation import CYCLES, Autocorrelation, Cycles, NodeCorrelation
 from trajtools.results.correlation_sum import CorrelationSum
 from trajtools.results.curves import AVERAGES, Fit, Floats, Ints, average_curves, mean_curve
@@ -26,6 +27,7 @@ __all__ = [
     "MEASURES",
     "STABILITY_CLASSES",
     "VERDICTS",
+    "Alignment",
     "Distances",
     "Coincidence",
     "CorrelationSum",

@@ -1,0 +1,256 @@
+"""Which node sets of a network may be permuted, and where the weights of their units stand in the state."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.errors import DataError, UnknownNameError
+from trajtools.parameters import NodeSet, Parameter
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+KERNELS = ("dense", "conv", "recurrent", "embedding")
+FLATTENINGS = ("auto", "channels-first", "channels-last")
+_SCALE_OR_SHIFT = re.compile(r"weight|scale|gamma|bias|shift|offset|beta")
+
+
+@dataclass(frozen=True)
+class Use:
+    """A parameter with an axis that runs over the units of a set.
+
+    Attributes
+    ----------
+    name : str
+        The parameter.
+    entries : slice
+        Its place in the state.
+    shape : tuple of int
+        Its shape, with the axis of a flattened image split into channels and positions.
+    axis : int
+        The axis of `shape` that runs over the units.
+    role : str
+        ``"in"``: its edges end at the units, ``"out"``: they start there, ``"norm"``: it is no edge, one entry a unit.
+    other : str or None
+        The node set at the other end; None where there is none.
+    """
+
+    name: str
+    entries: slice
+    shape: tuple[int, ...]
+    axis: int
+    role: str
+    other: str | None
+
+    def rows(self, state: Floats) -> Floats:
+        """Return the weights (n, F) of every unit."""
+        return np.moveaxis(state[self.entries].reshape(self.shape), self.axis, 0).reshape(self.shape[self.axis], -1)
+
+    def view(self, state: Floats) -> Floats:
+        """Return the weights with the axis of the units first, as a view into the state."""
+        return np.moveaxis(state[self.entries].reshape(self.shape), self.axis, 0)
+
+
+@dataclass(frozen=True)
+class UnitSet:
+    """Hidden units that may be put in any order.
+
+    Attributes
+    ----------
+    name : str
+        The node set.
+    size : int
+        Number of units.
+    uses : tuple of Use
+        All parameters that move with them.
+    """
+
+    name: str
+    size: int
+    uses: tuple[Use, ...]
+
+    @property
+    def loops(self) -> bool:
+        """Whether a parameter leads from the units to themselves."""
+        return any(use.other == self.name for use in self.uses)
+
+    @property
+    def normalised(self) -> bool:
+        """Whether a normalisation stands at the units, with scales or shifts of its own."""
+        return any(use.role == "norm" for use in self.uses)
+
+
+@dataclass(frozen=True)
+class Units:
+    """The hidden units of a network.
+
+    Attributes
+    ----------
+    sets : tuple of UnitSet
+        Those that may be permuted, in the order of the layers.
+    fixed : dict of str to str
+        Hidden node sets that are left in their order, and why.
+    flattened : dict of str to str
+        Node sets that are a flattened image, and how its entries were taken to be ordered.
+    """
+
+    sets: tuple[UnitSet, ...]
+    fixed: dict[str, str] = field(default_factory=dict)
+    flattened: dict[str, str] = field(default_factory=dict)
+
+
+def find_units(parameters: Sequence[Parameter], nodes: Sequence[NodeSet], *, flatten: str = "auto") -> Units:
+    """Find the hidden units that may be permuted without a change of what the network computes.
+
+    Parameters
+    ----------
+    parameters : sequence of Parameter
+        Table of the parameters, in the order of the layers.
+    nodes : sequence of NodeSet
+        The node sets.
+    flatten : {"auto", "channels-first", "channels-last"}
+        Order of the entries of a flattened image, between a convolution and a dense layer. "auto": channels first where
+        the kernel of the convolution has its channels first (torch), else last (jax).
+
+    Returns
+    -------
+    Units
+        Sets at which kernels end and start. The first and the last layer are not hidden. Scales and shifts of a
+        normalisation belong to the units of the kernel before them, if the sizes agree. A set that a parameter without
+        known ends may belong to stays as it is.
+
+    Raises
+    ------
+    DataError
+        If there are no hidden units.
+    UnknownNameError
+        If there is no such order of entries.
+    """
+    if flatten not in FLATTENINGS:
+        raise UnknownNameError(
+            f"there is no order of flattened entries {flatten!r}; there are {', '.join(FLATTENINGS)}"
+        )
+    kernels = [p for p in parameters if p.kind in KERNELS and p.source is not None and p.source_axis >= 0]
+    targets = {str(p.target) for p in kernels}
+    images, flattened = _flattened(parameters, kernels, targets, {n.name: n.size for n in nodes}, flatten)
+    sources = {images.get(str(p.source), str(p.source)) for p in kernels}
+    hidden = {n.name: n.size for n in nodes if n.name in targets & sources}
+    uses: dict[str, list[Use]] = {name: [] for name in hidden}
+    for p in parameters:
+        for use_of, use in _edge_uses(p, images, hidden, flattened):
+            uses[use_of].append(use)
+    fixed = _attach_norms(parameters, hidden, uses)
+    sets = tuple(UnitSet(name, size, tuple(uses[name])) for name, size in hidden.items() if name not in fixed)
+    if not sets:
+        reasons = "; ".join(f"{name!r}: {why}" for name, why in fixed.items()) or "no kernel starts where another ends"
+        raise DataError(
+            f"this network has no hidden units that may be permuted ({reasons}); record or select two layers in a row, "
+            "or use 'l1' or 'l2', which compare the weights as they stand"
+        )
+    return Units(sets, fixed, flattened)
+
+
+def _flattened(
+    parameters: Sequence[Parameter], kernels: Sequence[Parameter], targets: set[str], sizes: dict[str, int], order: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return sets that are a flattened image -> set of its channels, and -> order of its entries."""
+    images, orders = {}, {}
+    for p in kernels:
+        source = str(p.source)
+        if p.kind != "dense" or source in targets or source in images:
+            continue
+        before = [q for q in parameters[: list(parameters).index(p)] if q.kind in KERNELS]
+        if not before or before[-1].kind != "conv" or before[-1].target is None:
+            continue
+        conv = before[-1]
+        if sizes[source] % sizes[str(conv.target)] == 0:
+            images[source] = str(conv.target)
+            first = conv.target_axis < len(conv.shape) - 2 if order == "auto" else order == "channels-first"
+            orders[source] = "channels-first" if first else "channels-last"
+    return images, orders
+
+
+def _edge_uses(
+    p: Parameter, images: dict[str, str], hidden: dict[str, int], orders: dict[str, str]
+) -> Iterable[tuple[str, Use]]:
+    """Yield the hidden sets that an edge parameter starts and ends at."""
+    if p.source is None or p.target is None:
+        return
+    entries = slice(p.offset, p.offset + p.size)
+    source = images.get(p.source, p.source)
+    if p.target in hidden:
+        yield p.target, Use(p.name, entries, p.shape, p.target_axis, "in", source)
+    if source in hidden and p.source_axis >= 0:
+        shape, axis = p.shape, p.source_axis
+        if p.source in images:
+            count = hidden[source]
+            split = (count, shape[axis] // count)
+            if orders[p.source] == "channels-last":
+                split = split[::-1]
+            shape = (*shape[:axis], *split, *shape[axis + 1 :])
+            axis += orders[p.source] == "channels-last"
+        yield source, Use(p.name, entries, shape, axis, "out", p.target)
+
+
+def _attach_norms(
+    parameters: Sequence[Parameter], hidden: dict[str, int], uses: dict[str, list[Use]]
+) -> dict[str, str]:
+    """Give the parameters that are no edges to the units they stand at; return the sets where that is not clear."""
+    homes = _homes(parameters)
+    # Two normalisations after one kernel: the order of the state is not that of the layers.
+    layers: dict[str, set[str]] = {}
+    for name, home in homes.items():
+        layers.setdefault(home, set()).add(_SCALE_OR_SHIFT.sub("", name))
+    fixed: dict[str, str] = {}
+    for p in parameters:
+        if p.source is not None or p.size == 1:
+            continue
+        home = homes.get(p.name)
+        if home is not None and len(layers[home]) == 1:
+            if home in uses:
+                entries = slice(p.offset, p.offset + p.size)
+                uses[home].append(Use(p.name, entries, p.shape, 0, "norm", None))
+            continue
+        for name, size in hidden.items():
+            if any(n % size == 0 for n in p.shape):
+                fixed.setdefault(name, f"parameter {p.name!r} may belong to its units, and its wiring is unknown")
+    return fixed
+
+
+def _homes(parameters: Sequence[Parameter]) -> dict[str, str]:
+    """Return norm parameters -> set that the kernel before them ends at, where the sizes agree."""
+    homes: dict[str, str] = {}
+    last: Parameter | None = None
+    for p in parameters:
+        if p.kind in KERNELS:
+            last = p
+        elif p.kind == "norm" and p.source is None and len(p.shape) == 1:
+            if last is not None and last.target is not None and last.shape[last.target_axis] == p.size:
+                homes[p.name] = last.target
+    return homes
+
+
+def rows_of(unit_set: UnitSet, state: Any, roles: Iterable[str] | None = None) -> Floats:
+    """Return the weights (n, F) of the units, of all parameters or of those with these roles, side by side.
+
+    Parameters
+    ----------
+    unit_set : UnitSet
+        The units.
+    state : ndarray of float64, shape (P,)
+        The state.
+    roles : iterable of str or None
+        See `Use`.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, F)
+    """
+    chosen = [use.rows(state) for use in unit_set.uses if roles is None or use.role in roles]
+    return np.concatenate(chosen, axis=1) if chosen else np.zeros((unit_set.size, 0))
