@@ -130,14 +130,6 @@ def _fine(states: Any, rows: slice) -> Bools:
 
 def _columns(states: Any, rows: slice, start: int, stop: int) -> NDArray[Any]:
     """Some columns of all rows, without reading the others: a file keeps blocks of columns together."""
-    if not isinstance(states, Trajectory):
-        return np.asarray(rows_of(states, rows.start, rows.stop))[:, start:stop]
-    chosen = states._rows[rows]
-    asked = slice(chosen.start, chosen.stop, chosen.step)
-    parts, passed = [], 0
-    for span in states._columns if states._columns is not None else (slice(0, states.shape[1]),):
-        low, high = max(start - passed, 0), min(stop - passed, span.stop - span.start)
-        if low < high:
-            parts.append(states.source.read(asked, slice(span.start + low, span.start + high)))
-        passed += span.stop - span.start
-    return np.concatenate(parts, axis=1) if len(parts) > 1 else np.asarray(parts[0])
+    if isinstance(states, Trajectory):
+        return states.read(rows.start, rows.stop, slice(start, stop))
+    return np.asarray(rows_of(states, rows.start, rows.stop))[:, start:stop]

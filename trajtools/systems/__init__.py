@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trajtools.systems.flows import hopf, lorenz, lorenz96, mackey_glass, rossler, van_der_pol
+from trajtools.systems.flows import hopf, lorenz, lorenz96, mackey_glass, oscillator, rossler, van_der_pol
 from trajtools.systems.maps import (
     bernoulli,
     cat,
@@ -19,6 +19,7 @@ from trajtools.systems.maps import (
     standard_map,
 )
 from trajtools.systems.system import Spectrum, System
+from trajtools.systems.temporal import darn, darn_autocorrelation, periodic_networks, white_networks
 from trajtools.systems.training import (
     dictionary_orbit,
     heavy_ball,
@@ -52,8 +53,19 @@ SYSTEMS: dict[str, Callable[..., System]] = {
         mackey_glass,
         van_der_pol,
         hopf,
+        oscillator,
     )
 }
 """Name -> function that makes the system; every parameter has a default."""
 
-__all__ = ["SYSTEMS", "Spectrum", "System", "dictionary_orbit", *SYSTEMS]  # noqa: PLE0604
+__all__ = [  # noqa: PLE0604
+    "SYSTEMS",
+    "Spectrum",
+    "System",
+    "darn",
+    "darn_autocorrelation",
+    "dictionary_orbit",
+    "periodic_networks",
+    "white_networks",
+    *SYSTEMS,
+]

@@ -284,3 +284,36 @@ def hopf(omega: float = 1.0, dt: float = 0.1) -> System:
         parameters={"omega": omega},
         source="algebra",
     )
+
+
+def oscillator(damping: float = 0.1, omega: float = 1.0, dt: float = 0.1) -> System:
+    """Linear oscillator x'' + 2 damping x' + omega^2 x = 0: both exponents are -damping while it is underdamped.
+
+    Parameters
+    ----------
+    damping : float
+        0: every orbit is closed, and neutral.
+    omega : float
+        Frequency without damping.
+    dt : float
+        Time between samples.
+
+    Returns
+    -------
+    System
+        Two-dimensional; the state is (x, x' / omega).
+    """
+    matrix = np.array([[0.0, omega], [-omega, -2 * damping]])
+    exact = tuple(sorted(np.linalg.eigvals(matrix).real.tolist(), reverse=True))
+    return System(
+        "oscillator",
+        2,
+        lambda s: s @ matrix.T,
+        lambda s: np.broadcast_to(matrix, (len(s), 2, 2)),
+        lambda rng, n: rng.uniform(0.5, 1, (n, 2)),
+        dt=dt,
+        substeps=max(1, round(dt / 0.02)),
+        exact=exact,
+        parameters={"damping": damping, "omega": omega},
+        source="eigenvalues of the linear flow",
+    )

@@ -1,0 +1,159 @@
+"""Trajectories of networks whose autocorrelation is known: white, with memory, and noisy periodic.
+
+All are links of undirected networks in time, shape (T, N (N - 1) / 2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Links = NDArray[np.uint8]
+
+
+def white_networks(nodes: int, T: int, *, density: float = 0.5, rng: np.random.Generator) -> Links:
+    """Draw networks without memory: every link exists at every time with the same probability.
+
+    Parameters
+    ----------
+    nodes : int
+        Nodes N.
+    T : int, in states
+        Length.
+    density : float
+        Probability of a link.
+    rng : numpy.random.Generator
+        Draws the links.
+
+    Returns
+    -------
+    ndarray (T, N (N - 1) / 2), uint8
+        The autocorrelation is 0 at every lag, with a bias of -1 / (T - 1) when the mean is estimated.
+    """
+    return (rng.random((T, _links(nodes))) < density).astype(np.uint8)
+
+
+def darn(nodes: int, T: int, *, memory: float, order: int = 1, density: float = 0.5, rng: np.random.Generator) -> Links:
+    """Draw networks with memory, DARN(p): a link copies one of its p last states, or is drawn anew.
+
+    Parameters
+    ----------
+    nodes : int
+        Nodes N.
+    T : int, in states
+        Length.
+    memory : float
+        Probability q of copying.
+    order : int
+        p: the state that is copied is one of the last p, all alike.
+    density : float
+        Probability of a link that is drawn.
+    rng : numpy.random.Generator
+        Draws the links, and whether and what they copy.
+
+    Returns
+    -------
+    ndarray (T, N (N - 1) / 2), uint8
+        Stationary from the first state on; `darn_autocorrelation` is its autocorrelation.
+
+    Raises
+    ------
+    ValueError
+        If the memory is not in [0, 1), or the order below 1.
+
+    References
+    ----------
+    .. [1] O. E. Williams, F. Lillo, V. Latora, New J. Phys. 21, 043028 (2019), doi:10.1088/1367-2630/ab13fb
+    """
+    if not 0 <= memory < 1 or order < 1:
+        raise ValueError(f"memory must be in [0, 1) and order at least 1, got {memory} and {order}")
+    links = _links(nodes)
+    # The chance that nothing since the beginning was drawn anew is below 1e-12 after this many states.
+    transient = order * (1 if memory == 0 else int(np.ceil(np.log(1e-12) / np.log(memory))) + 1)
+    past = (rng.random((order, links)) < density).astype(np.uint8)
+    out = np.empty((T, links), dtype=np.uint8)
+    column = np.arange(links)
+    for t in range(transient + T):
+        copied = past[rng.integers(order, size=links), column]
+        fresh = (rng.random(links) < density).astype(np.uint8)
+        now = np.where(rng.random(links) < memory, copied, fresh)
+        past = np.concatenate([now[None], past[:-1]])
+        if t >= transient:
+            out[t - transient] = now
+    return out
+
+
+def darn_autocorrelation(memory: float, order: int, lags: int) -> Floats:
+    """Autocorrelation of `darn`, from the Yule-Walker equations.
+
+    Parameters
+    ----------
+    memory : float
+        Probability q of copying.
+    order : int
+        Order p.
+    lags : int
+        Largest lag.
+
+    Returns
+    -------
+    ndarray (lags + 1,), float64
+        rho(k) = (q / p) sum of rho(abs(k - i)) over i = 1 .. p, with rho(0) = 1; q^k for order 1.
+    """
+    # Unknowns rho(1) .. rho(p); rho(0) = 1 goes to the right-hand side.
+    matrix, right = np.eye(order), np.zeros(order)
+    for k in range(1, order + 1):
+        for i in range(1, order + 1):
+            if k == i:
+                right[k - 1] += memory / order
+            else:
+                matrix[k - 1, abs(k - i) - 1] -= memory / order
+    rho = np.concatenate([[1.0], np.linalg.solve(matrix, right), np.zeros(lags)])
+    for k in range(order + 1, lags + 1):
+        rho[k] = memory / order * rho[k - order : k].sum()
+    return np.asarray(rho[: lags + 1])
+
+
+def periodic_networks(
+    nodes: int, T: int, *, period: int, noise: float = 0.0, density: float = 0.5, rng: np.random.Generator
+) -> Links:
+    """Draw networks that repeat, each link drawn anew with some probability: noisy periodic.
+
+    Parameters
+    ----------
+    nodes : int
+        Nodes N.
+    T : int, in states
+        Length.
+    period : int, in states
+        The networks of one period are drawn without memory.
+    noise : float
+        Probability q that a link of a state is drawn anew.
+    density : float
+        Probability of a link.
+    rng : numpy.random.Generator
+        Draws the networks and their noise.
+
+    Returns
+    -------
+    ndarray (T, N (N - 1) / 2), uint8
+        The autocorrelation is (1 - q)^2 at the multiples of the period and -(1 - q)^2 / (period - 1) elsewhere, the
+        mean being estimated over whole periods.
+
+    References
+    ----------
+    .. [1] L. Lacasa, J. P. Rodriguez, V. M. Eguiluz, Phys. Rev. Research 4, L042008 (2022),
+       doi:10.1103/PhysRevResearch.4.L042008
+    """
+    links = _links(nodes)
+    pattern = rng.random((period, links)) < density
+    repeated = pattern[np.arange(T) % period]
+    fresh = rng.random((T, links)) < density
+    return np.where(rng.random((T, links)) < noise, fresh, repeated).astype(np.uint8)
+
+
+def _links(nodes: int) -> int:
+    if nodes < 2:
+        raise ValueError(f"{nodes} nodes have no link; give at least 2")
+    return nodes * (nodes - 1) // 2
