@@ -168,6 +168,8 @@ def test_recorders_import_the_store_and_nothing_else_of_trajtools() -> None:
         str(i)
         for i in imports()
         if i.module.startswith("recorders") and i.of("trajtools") and i.imported != "trajtools.store"
+        # `find_edge` answers with an onset, which is estimated in one place, when it has measured and not before.
+        if not (i.lazily and i.module == "recorders.edge")
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from recorders.batches import Batches
 from recorders.jax.curvature import batch_sharpness, hessian_vector_product, sharpness, spectral_density, trace
+from recorders.jax.edge import find_edge
 from recorders.jax.perturbed import TwinList, perturb, stack
 from recorders.jax.recorder import Recorder
 from recorders.jax.scan import record_scan, tap
@@ -25,6 +26,7 @@ __all__ = [
     "TwinList",
     "Twins",
     "batch_sharpness",
+    "find_edge",
     "hessian_vector_product",
     "perturb",
     "record_scan",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from recorders.batches import Batches
 from recorders.torch.curvature import batch_sharpness, hessian_vector_product, sharpness, spectral_density, trace
+from recorders.torch.edge import find_edge
 from recorders.torch.perturbed import perturb
 from recorders.torch.recorder import Recorder
 from recorders.torch.shadow import Shadow
@@ -21,6 +22,7 @@ __all__ = [
     "Shadow",
     "Twins",
     "batch_sharpness",
+    "find_edge",
     "hessian_vector_product",
     "perturb",
     "sharpness",

@@ -1,7 +1,7 @@
 """Figures of results; matplotlib is loaded when one is drawn and not before."""
 
-from trajtools.plots.dimensions import correlation_dimension, correlation_sum
 from trajtools.plots.correlation import autocorrelation
+from trajtools.plots.dimensions import correlation_dimension, correlation_sum
 from trajtools.plots.edge import edge
 from trajtools.plots.figures import divergence, divergences
 from trajtools.plots.figures import draw_windows as windows
@@ -20,6 +20,7 @@ __all__ = [
     "zero_one_test",
     "divergence",
     "divergences",
+    "edge",
     "order_chaos",
     "phase_diagram",
     "recurrence",

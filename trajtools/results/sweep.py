@@ -275,8 +275,8 @@ class Sweep(Result):
         Parameters
         ----------
         above : float or "auto"
-            The exponent that counts as sensitive. ``"auto"``: three times the exponent that the trend of the stable
-            points, proportional to x, predicts, and at least one e-fold in the time that the growth was measured for.
+            The exponent that counts as sensitive. ``"auto"``: three times the largest exponent of the
+            stable points below the first sensitive one, and at least one e-fold in the time that was measured.
         level : float
             Confidence level.
         rng : int, numpy.random.Generator or None

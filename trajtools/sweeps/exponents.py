@@ -130,7 +130,7 @@ def mean_growth(values: Floats, rng: np.random.Generator, level: float = LEVEL) 
     value : float
         The mean; NaN without any value.
     interval : (float, float)
-        NaN where there are fewer than 8 blocks.
+        NaN where there are fewer than 16 values.
     """
     nothing = (float("nan"), float("nan"))
     if not values.size or not np.isfinite(values).any():
@@ -138,9 +138,9 @@ def mean_growth(values: Floats, rng: np.random.Generator, level: float = LEVEL) 
     series = np.nanmean(values, axis=1)
     series = series[np.isfinite(series)]
     value, n = float(series.mean()), len(series)
-    length = max(1, round(n ** (1 / 2)))  # longer than for independent noise: bursts last
-    if n // length < FEWEST_BLOCKS:
+    if n < 2 * FEWEST_BLOCKS:
         return value, nothing
+    length = min(round(n**0.5), n // FEWEST_BLOCKS)  # longer than for independent noise: bursts last
     starts = rng.integers(0, n - length + 1, size=(N_RESAMPLES, -(-n // length)))
     sums = np.concatenate([[0.0], np.cumsum(series)])
     means = (sums[starts + length] - sums[starts]).mean(axis=1) / length

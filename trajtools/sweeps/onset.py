@@ -11,9 +11,9 @@ from trajtools.results import Floats
 from trajtools.results.sweep import Onset, Sweep
 from trajtools.sweeps.curve import Curve, curve_of, quantiles
 
-# Below the onset gradient descent grows along -h_min, at a rate proportional to the learning rate; beyond it the growth
-# departs from that trend. Three times the trend is well past its scatter and still far below any instability.
-TIMES_TREND = 3.0
+# Below the onset gradient descent grows slowly along -h_min; three times the largest of these exponents is well past
+# their scatter and still far below any instability.
+TIMES_STABLE = 3.0
 ERRORS = 4.0  # standard errors: beyond them a point is as sure as it can be
 SHARE = 0.9  # of the resamplings must hold an onset
 
@@ -68,17 +68,17 @@ def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, 
         raise DataError(f"above={above!r}: an exponent, or 'auto'")
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
-    settings = {"above": above, "level": level, "points": len(curve.x), "times_trend": TIMES_TREND}
+    settings = {"above": above, "level": level, "points": len(curve.x), "times_stable": TIMES_STABLE}
     if len(curve.x) < 2:
         words = f"{len(curve.x)} values of the hyper-parameter have an exponent; an onset needs two at least"
         return _none(curve, (words,), float("nan"), level, settings)
-    limit, trend = _limits(curve, above)
+    limit, stable = _limits(curve, above)
     scale = np.log(curve.x) if (curve.x > 0).all() else curve.x
     cap = np.maximum(np.abs(limit), ERRORS * np.where(np.isfinite(curve.error), curve.error, 0.0))
     cap = np.where(cap > 0, cap, np.inf)
     at, place = _crossing(scale, curve.value - limit, cap)
     if at <= 0:
-        return _none(curve, (_why_none(curve, limit, at),), float(limit[-1]), level, settings | {"trend": trend})
+        return _none(curve, (_why_none(curve, limit, at),), float(limit[-1]), level, settings | {"stable": stable})
     drawn = curve.draws(np.random.default_rng(rng)) - limit
     splits = [_crossing(scale, row, cap) for row in drawn]
     draws = np.array([crossing for _, crossing in splits])
@@ -109,23 +109,19 @@ def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, 
         reasons=tuple(reasons),
         draws=np.asarray(back(draws)),
         level=level,
-        settings=settings | {"trend": trend, "share": share},
+        settings=settings | {"stable": stable, "share": share},
     )
 
 
 def _limits(curve: Curve, above: float | str) -> tuple[Floats, float]:
-    """The exponent that counts as sensitive at each x, and the trend of the stable points per unit of x."""
+    """The exponent that counts as sensitive at each x, and the largest stable one before the first sensitive."""
     if not isinstance(above, str):
         return np.full(len(curve.x), float(above)), float("nan")
-    stable = ~curve.sensitive & np.isfinite(curve.value)
-    # Only the stable points below the first sensitive one: stable windows inside chaos have no trend.
     first = int(np.argmax(curve.sensitive)) if curve.sensitive.any() else len(curve.x)
-    stable[first:] = False
-    slopes = curve.value[stable] / curve.x[stable] if (curve.x > 0).all() else np.zeros(0)
-    trend = max(0.0, float(np.median(slopes))) if len(slopes) else 0.0
+    stable = float(curve.value[:first].max(initial=0.0))
     known = np.isfinite(curve.duration) & (curve.duration > 0)
     e_fold = np.where(known, 1.0 / np.where(known, curve.duration, 1.0), 0.0)
-    return np.maximum(TIMES_TREND * trend * curve.x, e_fold), trend
+    return np.maximum(TIMES_STABLE * stable, e_fold), stable
 
 
 def _crossing(scale: Floats, excess: Floats, cap: Floats) -> tuple[int, float]:

@@ -1,0 +1,330 @@
+"""Where the edge of chaos of a training lies, and which learning rate to take: what `find_edge` of torch and jax share.
+
+Both train copies of the network for a few steps over a range of learning rates, all on the same batches. Each copy has
+shadows a hair's breadth away that are moved by the same optimiser and drawn back after every step; the mean growth of
+their distance is the exponent of the training at that rate. This module turns the recorded growth and losses into an
+answer; the onset is found by `trajtools.sweeps`, which is imported when it is needed and not before.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.store import DataError
+
+Floats = NDArray[np.float64]
+
+BURN = 0.2  # share of the steps in which shadows turn towards the direction that grows most
+LATE = 0.25  # share of the steps, at the end, over which losses are compared
+SAME = 1.1  # a loss within this factor of the smallest is as good
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """The answer of `find_edge`.
+
+    Attributes
+    ----------
+    rates : ndarray of float64, shape (R,)
+        Learning rates, in order.
+    exponents : ndarray of float64, shape (R,)
+        Mean growth of the shadows in nats per step, after the first fifth; NaN where the training diverged before.
+    intervals : ndarray of float64, shape (R, 2)
+        95 %, from blocks of time; NaN where unknown.
+    losses : ndarray of float64, shape (R,)
+        Median training loss over the last quarter of the steps; inf where it diverged.
+    onset : float
+        Rate at which the exponent leaves those of the stable rates behind; NaN where none was found.
+    onset_interval : (float, float)
+        Whole cells of the range of rates.
+    found : bool
+        Whether there is an onset in the range that noise does not hide.
+    recommended : float
+        The rate to take; NaN if training diverged at every rate.
+    reasons : tuple of str
+        Why, in sentences.
+    gradients : int
+        Evaluations of the gradient of one batch that it took.
+    growth : ndarray of float64, shape (T, R)
+        Growth per step, mean over the shadows.
+    curves : ndarray of float64, shape (T, R)
+        Training loss per step.
+    settings : dict
+        What was given and what was chosen.
+    warnings : tuple of str
+        Doubts.
+    """
+
+    rates: Floats
+    exponents: Floats
+    intervals: Floats
+    losses: Floats
+    onset: float
+    onset_interval: tuple[float, float]
+    found: bool
+    recommended: float
+    reasons: tuple[str, ...]
+    gradients: int
+    growth: Floats
+    curves: Floats
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say the recommendation, the reasons and the table."""
+        lines = [f"recommended rate {self.recommended:.4g}"]
+        lines += [f"- {words}" for words in (*self.reasons, *self.warnings)]
+        lines.append(f"{'rate':>10}  {'exponent':>10}  {'95 % interval':>22}  {'late loss':>10}")
+        for rate, value, (low, high), loss in zip(self.rates, self.exponents, self.intervals, self.losses, strict=True):
+            lines.append(f"{rate:10.4g}  {value:10.4g}  {f'[{low:.3g}, {high:.3g}]':>22}  {loss:10.4g}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the answer as plain data.
+
+        Returns
+        -------
+        dict
+            Lists for arrays; NaN and the infinities are None.
+        """
+        names = self.__dataclass_fields__
+        return {name: _plain(getattr(self, name)) for name in names}
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Give the answer as a JSON document.
+
+        Parameters
+        ----------
+        indent : int or None
+            Spaces per level.
+
+        Returns
+        -------
+        str
+            The document.
+        """
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+
+    def plot(self, figure: Any = None) -> Any:
+        """Draw exponents and losses against the rate, with the onset and the recommendation.
+
+        Parameters
+        ----------
+        figure : matplotlib.figure.Figure or None
+            Where to draw; None makes a new one.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.edge(self, figure=figure)
+
+
+def checked_rates(rates: Any, points: int) -> Floats:
+    """Read the range of learning rates.
+
+    Parameters
+    ----------
+    rates : (float, float) or sequence of float
+        Two: ends of a geometric range; more: the rates themselves.
+    points : int
+        How many rates a range has.
+
+    Returns
+    -------
+    ndarray of float64, shape (R,)
+        In order, each once.
+
+    Raises
+    ------
+    DataError
+        If they are not positive numbers, or fewer than three.
+    """
+    given = np.asarray(rates, dtype=np.float64).ravel()
+    if not len(given) or not np.isfinite(given).all() or (given <= 0).any():
+        raise DataError(f"rates={rates!r}: learning rates are positive numbers, give (lowest, highest) or all of them")
+    if len(given) == 2:
+        if points < 3 or given[0] >= given[1]:
+            raise DataError(f"rates={rates!r}, points={points}: a range needs its lower end first and 3 points or more")
+        return np.geomspace(given[0], given[1], points)
+    if len(given) < 3:
+        raise DataError(f"rates={rates!r}: an onset needs at least three rates")
+    return np.unique(given)
+
+
+def checked_counts(**counts: int) -> None:
+    """Refuse numbers that count nothing.
+
+    Parameters
+    ----------
+    **counts : int
+        Name and value; each at least 1, ``steps`` at least 10.
+
+    Raises
+    ------
+    DataError
+        If one is no whole number, or too small.
+    """
+    for name, value in counts.items():
+        least = 10 if name == "steps" else 1
+        if isinstance(value, bool) or int(value) != value or value < least:
+            raise DataError(f"{name}={value!r}: a whole number, at least {least}")
+
+
+def judge(rates: Floats, growth: Floats, losses: Floats, *, gradients: int, settings: dict[str, Any]) -> Edge:
+    """Find the onset and the rate to take.
+
+    Parameters
+    ----------
+    rates : ndarray of float64, shape (R,)
+        In order.
+    growth : ndarray of float64, shape (T, R)
+        ln of the growth of the shadows at each step; NaN from where a training diverged.
+    losses : ndarray of float64, shape (T, R)
+        Training losses on the common batches.
+    gradients : int
+        What it cost.
+    settings : dict
+        What was chosen.
+
+    Returns
+    -------
+    Edge
+        The rate with the smallest late loss among those that are not beyond the onset.
+    """
+    from trajtools.sweeps.curve import Curve
+    from trajtools.sweeps.exponents import mean_growth
+    from trajtools.sweeps.onset import onset_of
+
+    steps = len(growth)
+    burn = math.ceil(BURN * steps)
+    rng = np.random.default_rng(settings.get("seed", 0))
+    found = [mean_growth(column[burn:, None], rng, LEVEL) for column in _until_lost(growth).T]
+    values = np.array([value for value, _ in found])
+    intervals = np.array([interval for _, interval in found], dtype=np.float64).reshape(-1, 2)
+    late = late_losses(losses)
+    known = np.isfinite(values)
+    errors = (intervals[:, 1] - intervals[:, 0]) / 2 / 1.96
+    lowest = np.where(np.isfinite(intervals[:, 0]), intervals[:, 0], values)
+    sensitive = known & (lowest > 1.0 / max(1, steps - burn))
+    verdicts = tuple("transient" if s else "regular" for s in sensitive[known])
+    spans = np.full(int(known.sum()), float(steps - burn))
+    begins = onset_of(Curve(rates[known], values[known], errors[known], spans, verdicts), level=LEVEL, rng=rng)
+    limit = begins.interval[1] if begins.found else math.inf
+    chosen, words = recommend(rates, late, limit)
+    lost = int(np.sum(~np.isfinite(late)))
+    warnings = [f"training diverged at {lost} of {len(rates)} rates"] if lost else []
+    return Edge(
+        rates=rates,
+        exponents=values,
+        intervals=intervals,
+        losses=late,
+        onset=begins.value,
+        onset_interval=begins.interval,
+        found=begins.found,
+        recommended=chosen,
+        reasons=(*_onset_words(begins), *words, *_relation(chosen, begins)),
+        gradients=gradients,
+        growth=growth,
+        curves=losses,
+        settings=settings | {"burn": burn, "late": LATE, "onset": begins.settings, "above": begins.above},
+        warnings=tuple(warnings),
+    )
+
+
+def late_losses(losses: Floats) -> Floats:
+    """Typical loss at the end.
+
+    Parameters
+    ----------
+    losses : ndarray of float64, shape (T, R)
+        NaN or inf where a training diverged.
+
+    Returns
+    -------
+    ndarray of float64, shape (R,)
+        Median over the last quarter; inf where any of it is not finite.
+    """
+    late = losses[-max(1, round(LATE * len(losses))) :]
+    fine = np.isfinite(late).all(axis=0)
+    return np.where(fine, np.median(np.where(fine, late, 0.0), axis=0), np.inf)
+
+
+def recommend(rates: Floats, late: Floats, limit: float) -> tuple[float, tuple[str, ...]]:
+    """Take the rate with the smallest late loss that is not beyond a limit.
+
+    Parameters
+    ----------
+    rates, late : ndarray of float64, shape (R,)
+        Rates, and losses at the end.
+    limit : float
+        The upper end of the onset.
+
+    Returns
+    -------
+    rate : float
+        NaN where no training stayed finite.
+    words : tuple of str
+        Why.
+    """
+    allowed = np.isfinite(late) & (rates <= limit * (1 + 1e-12))
+    if not allowed.any():
+        return math.nan, ("no training stayed finite: go to lower rates",)
+    best = int(np.argmin(np.where(allowed, late, np.inf)))
+    words = [f"after the same number of steps the loss is smallest at {rates[best]:.4g} ({late[best]:.4g})"]
+    as_good = np.flatnonzero(allowed & (late <= SAME * late[best])) if late[best] > 0 else np.array([best])
+    if len(as_good) > 1:
+        words.append(f"from {rates[as_good[0]]:.4g} to {rates[as_good[-1]]:.4g} it is within {SAME - 1:.0%} of that")
+    if best == len(rates) - 1:
+        words.append("that is the largest rate of the range: look further up")
+    elif best == 0:
+        words.append("that is the smallest rate of the range: look further down")
+    return float(rates[best]), tuple(words)
+
+
+def _until_lost(growth: Floats) -> Floats:
+    """Growth up to the step where a training diverged; what comes after is not chaos but overflow."""
+    lost = np.cumsum(~np.isfinite(growth), axis=0) > 0
+    return np.where(lost, np.nan, growth)
+
+
+def _onset_words(begins: Any) -> tuple[str, ...]:
+    if not begins.found:
+        return (f"no onset of chaos: {begins.reasons[-1] if begins.reasons else 'nothing was measured'}",)
+    low, high = begins.interval
+    return (f"the onset of chaos is at {begins.value:.4g} [{low:.4g}, {high:.4g}]: {begins.reasons[0]}",)
+
+
+def _relation(chosen: float, begins: Any) -> tuple[str, ...]:
+    if not begins.found or not math.isfinite(chosen):
+        return ()
+    low, high = begins.interval
+    ratio = chosen / begins.value
+    if chosen < low:
+        return (f"training is fastest below the onset, at {ratio:.2g} times it: it is not chaos that makes it fast",)
+    return (f"training is fastest at the onset ({ratio:.2g} times it, between {low:.4g} and {high:.4g})",)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, (int, bool, str)) or value is None else str(value)

@@ -1,0 +1,176 @@
+"""Find the edge of chaos of a jax training, and the learning rate to take."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recorders.edge import Edge, checked_counts, checked_rates, judge
+from recorders.jax.lockstep import Lockstep
+from recorders.offsets import ROUNDOFF, random_direction
+from trajtools.store import DataError
+
+
+def find_edge(
+    params: Any,
+    data: Iterable[Any],
+    loss_fn: Callable[..., Any],
+    optimizer: Callable[[Any], Any],
+    *,
+    rates: Any = (1e-3, 10.0),
+    points: int = 12,
+    steps: int = 100,
+    shadows: int = 1,
+    epsilon: float | None = None,
+    seed: int = 0,
+    has_aux: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Edge:
+    """Train copies for a few steps at many learning rates; say where chaos begins and which rate to take.
+
+    Parameters
+    ----------
+    params : pytree
+        The weights as they stand now; they are not changed.
+    data : iterable of batches
+        Each a tuple of arguments of the loss function behind the weights. Gone through again where it is shorter than
+        `steps`. All rates see the same batches; a random key in a batch is common to all copies.
+    loss_fn : callable
+        ``loss_fn(params, *batch)`` -> scalar, or with `has_aux` -> (scalar, anything).
+    optimizer : callable
+        ``optimizer(rate)`` -> optax.GradientTransformation; the rate is an array that is being traced, as
+        ``lambda rate: optax.sgd(rate, momentum=0.9)`` takes it.
+    rates : (float, float) or sequence of float
+        Ends of a geometric range, or the rates.
+    points : int
+        Rates in the range.
+    steps : int
+        Updates at each rate.
+    shadows : int
+        Copies that measure the exponent at each rate; one gradient per step each.
+    epsilon : float or None
+        Distance of the shadows, 2-norm over all weights. None: the root of the roundoff times the norm of the weights.
+    seed : int
+        Of the directions of the shadows.
+    has_aux : bool
+        See `loss_fn`.
+    progress : callable or None
+        ``progress(done, total)`` after each step.
+
+    Returns
+    -------
+    Edge
+        With its reasons, curves, and what it cost; ``print(edge)``, ``edge.plot()``.
+
+    Raises
+    ------
+    DataError
+        If there are no batches, or an argument makes no sense.
+
+    Notes
+    -----
+    Shadows are drawn back together with the state of the optimiser, so the exponent is that of the whole state under
+    momentum or Adam. It is a finite-time exponent of the first `steps` updates from these weights. All copies are
+    updated by one vmapped call. Each rate counts ``steps * (1 + shadows)`` gradients.
+    """
+    checked_counts(points=points, steps=steps, shadows=shadows)
+    asked = checked_rates(rates, points)
+    batches = [tuple(b) if isinstance(b, list | tuple) else (b,) for b in itertools.islice(iter(data), steps)]
+    if not batches:
+        raise DataError("the data hold no batch: give a list of tuples of arguments behind the weights")
+
+    plain = _plain_loss(loss_fn, has_aux)
+    lockstep = Lockstep(params, plain, optimizer(0.0), False, independent=False)
+    start = jax.tree_util.tree_map(jnp.asarray, lockstep.trained(params))
+    size, members = _shadows(start, epsilon, shadows, seed)
+    update = jax.jit(_updater(lockstep, plain, optimizer, size))
+    carry = _carry(members, optimizer, jnp.asarray(asked))
+    growth, losses = np.full((steps, len(asked)), np.nan), np.full((steps, len(asked)), np.nan)
+    for t, batch in enumerate(itertools.islice(itertools.cycle(batches), steps)):
+        carry, loss, grown = update(carry, jnp.asarray(asked), batch)
+        losses[t], growth[t] = np.asarray(loss, np.float64), np.asarray(grown, np.float64)
+        if progress is not None:
+            progress(t + 1, steps)
+    settings = {
+        "steps": steps, "points": len(asked), "shadows": shadows, "epsilon": size, "seed": seed, "vectorized": True,
+        "batches": len(batches),
+    }  # fmt: skip
+    return judge(asked, growth, losses, gradients=steps * len(asked) * (1 + shadows), settings=settings)
+
+
+def _plain_loss(loss_fn: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
+    if not has_aux:
+        return loss_fn
+    return lambda *arguments: loss_fn(*arguments)[0]
+
+
+def _shadows(start: Any, epsilon: float | None, shadows: int, seed: int) -> tuple[float, Any]:
+    """Distance of the shadows; reference and shadows with a leading axis (1 + shadows)."""
+    leaves, treedef = jax.tree_util.tree_flatten(start)
+    norm = float(np.sqrt(sum(float(jnp.sum(jnp.square(leaf.astype(jnp.float32)))) for leaf in leaves)))
+    coarse = max(ROUNDOFF[leaf.dtype.itemsize] for leaf in leaves)
+    size = epsilon if epsilon is not None else float(np.sqrt(coarse)) * norm
+    if not size > 0:
+        raise DataError(f"epsilon={epsilon}, |weights|={norm:g}: the shadows need a positive distance")
+    sizes = [leaf.size for leaf in leaves]
+    columns: list[list[Any]] = [[leaf] for leaf in leaves]
+    for k in range(shadows):
+        cuts = np.split(size * random_direction(sum(sizes), seed, "forward", k), np.cumsum(sizes)[:-1])
+        for column, leaf, cut in zip(columns, leaves, cuts, strict=True):
+            column.append(leaf + jnp.asarray(cut.reshape(leaf.shape)).astype(leaf.dtype))
+    return size, jax.tree_util.tree_unflatten(treedef, [jnp.stack(column) for column in columns])
+
+
+def _carry(members: Any, optimizer: Callable[[Any], Any], rates: Any) -> tuple[Any, Any]:
+    """Weights and optimiser states of all copies, shape (R, 1 + shadows, ...)."""
+
+    def at(rate: Any) -> tuple[Any, Any]:
+        return members, jax.vmap(optimizer(rate).init)(members)
+
+    return jax.vmap(at)(rates)
+
+
+def _updater(
+    lockstep: Lockstep, loss_fn: Callable[..., Any], optimizer: Callable[[Any], Any], size: float
+) -> Callable[..., Any]:
+    """One update of all copies and the drawing back of the shadows, as a pure function."""
+
+    def one(member: Any, state: Any, rate: Any, batch: Any) -> Any:
+        loss, gradient = jax.value_and_grad(lambda trained: loss_fn(lockstep.whole(trained), *batch))(member)
+        updates, state = optimizer(rate).update(gradient, state, member)
+        moved = jax.tree_util.tree_map(lambda p, u: jnp.asarray(p + u).astype(p.dtype), member, updates)
+        return moved, state, loss
+
+    def at(members: Any, states: Any, rate: Any, batch: Any) -> Any:
+        members, states, losses = jax.vmap(lambda member, state: one(member, state, rate, batch))(members, states)
+        square = sum(_square(leaf) for leaf in jax.tree_util.tree_leaves(members))
+        length = jnp.sqrt(square)
+        factor = jnp.where(jnp.isfinite(length) & (length > 0), size / length, 1.0)
+        back = lambda leaf: _shrink(leaf, factor)  # noqa: E731
+        drawn = jax.tree_util.tree_map(back, members), jax.tree_util.tree_map(back, states)
+        return drawn, losses[0], jnp.mean(jnp.log(length / size))
+
+    def update(carry: Any, rates: Any, batch: Any) -> Any:
+        return jax.vmap(lambda members, states, rate: at(members, states, rate, batch))(*carry, rates)
+
+    return update
+
+
+def _square(leaf: Any) -> Any:
+    """Squared distances of the shadows in one array, shape (shadows,)."""
+    offset = (leaf[1:] - leaf[:1]).astype(jnp.float64 if leaf.dtype == jnp.float64 else jnp.float32)
+    return jnp.sum(jnp.square(offset).reshape(offset.shape[0], -1), axis=1)
+
+
+def _shrink(leaf: Any, factor: Any) -> Any:
+    """Scale what shadows differ from their reference by; what is nowhere negative stays so (mean squares)."""
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return leaf
+    scaled = leaf[:1] + (leaf[1:] - leaf[:1]) * factor.reshape(-1, *[1] * (leaf.ndim - 1)).astype(leaf.dtype)
+    kept = jnp.where(jnp.all(leaf >= 0), jnp.maximum(scaled, 0), scaled)
+    return jnp.concatenate([leaf[:1], kept])

@@ -1,0 +1,305 @@
+"""Find the edge of chaos of a torch training, and the learning rate to take."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recorders.edge import Edge, checked_counts, checked_rates, judge
+from recorders.offsets import ROUNDOFF, random_direction
+from recorders.torch.lockstep import (
+    ELEMENTWISE,
+    clip,
+    devices_of,
+    gradients_one_by_one,
+    losses_at_once,
+    same_noise,
+    stack,
+    why_not_at_once,
+)
+from recorders.torch.modules import refuse_sharded, trainable, unwrap
+from trajtools.store import ArchitectureError, DataError
+
+Factory = Callable[[Any, float], torch.optim.Optimizer]
+
+
+def find_edge(
+    model: nn.Module,
+    data: Iterable[Any],
+    loss_fn: Callable[..., Tensor],
+    optimizer: Factory | torch.optim.Optimizer,
+    *,
+    rates: Any = (1e-3, 10.0),
+    points: int = 12,
+    steps: int = 100,
+    shadows: int = 1,
+    epsilon: float | None = None,
+    max_norm: float | None = None,
+    seed: int = 0,
+    vectorize: bool | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Edge:
+    """Train copies for a few steps at many learning rates; say where chaos begins and which rate to take.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The network as it stands now; it is not changed.
+    data : iterable of batches
+        A `DataLoader` or a list; each batch a tuple ``(x, *targets)``. Gone through again where it is shorter than
+        `steps`. All rates see the same batches.
+    loss_fn : callable
+        ``loss_fn(model(x), *targets)`` -> scalar Tensor.
+    optimizer : callable or torch.optim.Optimizer
+        ``optimizer(parameters, rate)`` makes the optimiser; or an optimiser whose type and settings are taken, with
+        another rate. Its state is not.
+    rates : (float, float) or sequence of float
+        Ends of a geometric range, or the rates.
+    points : int
+        Rates in the range.
+    steps : int
+        Updates at each rate.
+    shadows : int
+        Copies that measure the exponent at each rate; one gradient per step each.
+    epsilon : float or None
+        Distance of the shadows, 2-norm over all weights. None: the root of the roundoff times the norm of the weights.
+    max_norm : float or None
+        Clip gradients to this norm, as the training will.
+    seed : int
+        Of the directions of the shadows.
+    vectorize : bool or None
+        All copies in one vectorised pass; None: where the model allows it.
+    progress : callable or None
+        ``progress(done, total)`` after each step.
+
+    Returns
+    -------
+    Edge
+        With its reasons, curves, and what it cost; ``print(edge)``, ``edge.plot()``.
+
+    Raises
+    ------
+    ArchitectureError
+        If the model is sharded or has nothing to train.
+    DataError
+        If there are no batches, or an argument makes no sense.
+
+    Notes
+    -----
+    Nothing of the user's is changed: weights, gradients, buffers, mode; torch's, numpy's and Python's global generators
+    are wound back. A generator of the loader's own moves on.
+
+    Shadows are drawn back together with the buffers of the optimiser, so the exponent is that of the whole state under
+    momentum or Adam. It is a finite-time exponent of the first `steps` updates from these weights: another
+    initialisation, or late training, can have its edge elsewhere. Each rate counts ``steps * (1 + shadows)`` gradients.
+
+    References
+    ----------
+    .. [1] Jimenez-Gonzalez, Soriano and Lacasa, arXiv:2506.08523 (2025): training is fastest at the onset of chaos.
+       Whether that holds for this training, `Edge.reasons` says.
+    """
+    checked_counts(points=points, steps=steps, shadows=shadows)
+    refuse_sharded(model)
+    model = unwrap(model)
+    trained = trainable(model)
+    asked = checked_rates(rates, points)
+    placed: dict[str, Any] = {"shadows": shadows, "epsilon": epsilon, "max_norm": max_norm, "seed": seed}
+    with same_noise(devices_of(trained.values())) as rewind:
+        batches = _batches(data, steps)
+        rewind()
+        ensemble = Ensemble(model, loss_fn, _factory(optimizer), asked, **placed)
+        ensemble.vectorise(vectorize, batches[0])
+        growth, losses = np.full((steps, len(asked)), np.nan), np.full((steps, len(asked)), np.nan)
+        for t, batch in enumerate(itertools.islice(itertools.cycle(batches), steps)):
+            losses[t], growth[t] = ensemble.step(batch)
+            if progress is not None:
+                progress(t + 1, steps)
+        rewind()
+    settings = {
+        "steps": steps, "points": len(asked), "shadows": shadows, "epsilon": ensemble.epsilon, "seed": seed,
+        "max_norm": max_norm, "vectorized": ensemble.vectorized, "why_not": ensemble.why_not, "batches": len(batches),
+    }  # fmt: skip
+    cost = steps * len(asked) * (1 + shadows)
+    return judge(asked, growth, losses, gradients=cost, settings=settings)
+
+
+class Ensemble:
+    """References and shadows at every rate, moved together.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        What they are copies of.
+    loss_fn : callable
+        As for `find_edge`.
+    factory : callable
+        ``factory(parameters, rate)`` -> optimiser.
+    rates : ndarray of float64, shape (R,)
+        Learning rates.
+    shadows : int
+        Of each reference.
+    epsilon, max_norm, seed
+        As for `find_edge`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: Callable[..., Tensor],
+        factory: Factory,
+        rates: Any,
+        *,
+        shadows: int,
+        epsilon: float | None,
+        max_norm: float | None,
+        seed: int,
+    ) -> None:
+        self._loss_fn, self._max_norm = loss_fn, max_norm
+        self._size = 1 + shadows
+        self._models = [deepcopy(model) for _ in range(len(rates) * self._size)]
+        self._stacked = stack(self._models)
+        self.epsilon = self._place_shadows(epsilon, shadows, seed)
+        # Rows of the stacked weights as leaves of their own: the same storage, one optimiser for each rate.
+        self._parts = [
+            {name: values.data[self._rows(r)].requires_grad_() for name, values in self._stacked.items()}
+            for r in range(len(rates))
+        ]
+        self._optimizers = [factory(list(p.values()), float(rate)) for p, rate in zip(self._parts, rates, strict=True)]
+        odd = type(self._optimizers[0])
+        if odd not in ELEMENTWISE:
+            known = ", ".join(sorted(kind.__name__ for kind in ELEMENTWISE))
+            raise DataError(f"{odd.__name__} cannot hold several copies in one array; find_edge knows {known}")
+        self.vectorized, self.why_not = False, ""
+
+    def _rows(self, r: int) -> slice:
+        return slice(r * self._size, (r + 1) * self._size)
+
+    def _place_shadows(self, epsilon: float | None, shadows: int, seed: int) -> float:
+        """Put every shadow at the same distance; the same directions for every rate."""
+        first = [values.detach()[0] for values in self._stacked.values()]
+        norm = float(torch.sqrt(sum(((w.double() ** 2).sum() for w in first), torch.zeros((), dtype=torch.float64))))
+        coarse = max(ROUNDOFF[w.element_size()] for w in first)
+        size = epsilon if epsilon is not None else float(np.sqrt(coarse)) * norm
+        if not size > 0:
+            raise DataError(f"epsilon={epsilon}, |weights|={norm:g}: the shadows need a positive distance")
+        sizes = [w.numel() for w in first]
+        for k in range(shadows):
+            cuts = torch.as_tensor(size * random_direction(sum(sizes), seed, "forward", k)).split(sizes)
+            for values, cut in zip(self._stacked.values(), cuts, strict=True):
+                values.data[1 + k :: self._size] += cut.reshape(values.shape[1:]).to(values)
+        return size
+
+    def vectorise(self, asked: bool | None, batch: Any) -> None:
+        """Choose between one vectorised pass and one pass for each copy.
+
+        Parameters
+        ----------
+        asked : bool or None
+            As for `find_edge`.
+        batch : tuple
+            To try it on.
+
+        Raises
+        ------
+        ArchitectureError
+            If it was asked for and the model does not allow it.
+        """
+        if asked is not False:
+            self.why_not, _ = why_not_at_once(self._models[0], self._loss_fn, self._stacked, batch)
+        self.vectorized = asked is not False and not self.why_not
+        if asked and self.why_not:
+            raise ArchitectureError(f"vectorize=True, but {self.why_not}; leave it to None")
+
+    def step(self, batch: Any) -> tuple[Any, Any]:
+        """Move all copies by one update and draw the shadows back.
+
+        Parameters
+        ----------
+        batch : tuple
+            Input and targets.
+
+        Returns
+        -------
+        losses, growth : ndarray of float64, shape (R,)
+            Loss of each reference before the update; mean ln of the growth of its shadows.
+        """
+        losses = self._gradients(batch)
+        for r, (part, optimizer) in enumerate(zip(self._parts, self._optimizers, strict=True)):
+            for name, values in part.items():
+                whole = self._stacked[name].grad
+                values.grad = None if whole is None else whole[self._rows(r)]
+            if self._max_norm is not None:
+                clip(part, self._max_norm)
+            optimizer.step()
+        growth = list(map(self._draw_back, self._parts, self._optimizers))
+        return losses.detach().double().cpu().numpy()[:: self._size], np.array(growth)
+
+    def _gradients(self, batch: Any) -> Tensor:
+        if not self.vectorized:
+            return gradients_one_by_one(self._models, self._loss_fn, self._stacked, batch)
+        with torch.enable_grad():
+            losses = losses_at_once(self._models[0], self._loss_fn, self._stacked, batch)
+            found = torch.autograd.grad(losses.sum(), list(self._stacked.values()), allow_unused=True)
+        for values, gradient in zip(self._stacked.values(), found, strict=True):
+            values.grad = gradient
+        return losses
+
+    @torch.no_grad()
+    def _draw_back(self, part: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> float:
+        """Bring the shadows of one rate back to epsilon, weights and buffers alike."""
+        square = sum((_offset(v).double().flatten(1) ** 2).sum(dim=1) for v in part.values())
+        length = torch.sqrt(torch.as_tensor(square))
+        growth = float(torch.log(length / self.epsilon).mean())
+        factor = torch.where(length > 0, self.epsilon / length, torch.ones_like(length))
+        if torch.isfinite(factor).all():
+            for values in part.values():
+                _shrink(values.data, factor)
+                for buffer in optimizer.state.get(values, {}).values():
+                    if torch.is_tensor(buffer) and buffer.shape == values.shape:
+                        _shrink(buffer, factor)
+        return growth
+
+
+def _offset(values: Tensor) -> Tensor:
+    return values[1:] - values[:1]
+
+
+def _shrink(values: Tensor, factor: Tensor) -> None:
+    """Scale what shadows differ from their reference by; what is nowhere negative stays so (mean squares)."""
+    shape = (-1, *[1] * (values.ndim - 1))
+    positive = bool((values >= 0).all())
+    values[1:] = values[:1] + _offset(values) * factor.to(values).reshape(shape)
+    if positive:
+        values.clamp_(min=0)
+
+
+def _batches(data: Iterable[Any], steps: int) -> list[tuple[Any, ...]]:
+    """The first batches, as many as there are steps, kept so that every rate sees the same."""
+    found = [tuple(b) if isinstance(b, list | tuple) else (b,) for b in itertools.islice(_iterate(data), steps)]
+    if not found:
+        raise DataError("the data hold no batch: give a DataLoader or a list of (x, *targets)")
+    return found
+
+
+def _iterate(data: Iterable[Any]) -> Iterator[Any]:
+    return iter(data)
+
+
+def _factory(optimizer: Factory | torch.optim.Optimizer) -> Factory:
+    """Make optimisers of the kind that was given."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        return optimizer
+    kind = type(optimizer)
+    if len(optimizer.param_groups) != 1:
+        raise DataError(
+            f"the optimiser has {len(optimizer.param_groups)} groups of parameters; give a function "
+            "optimizer(parameters, rate) that makes it"
+        )
+    settings = {key: value for key, value in optimizer.param_groups[0].items() if key in optimizer.defaults}
+    return lambda parameters, rate: kind(parameters, **(settings | {"lr": rate}))
