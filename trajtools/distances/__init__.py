@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from trajtools.distances.deltacon import DELTACON
 from trajtools.distances.metrics import METRICS, Metric, MetricLike, bind_metric, find_metric, floor, register_metric
 from trajtools.distances.paths import between
+from trajtools.distances.quantum import QUANTUM, quantum_jensen_shannon
 from trajtools.distances.spectral import SPECTRAL, heat_trace
 from trajtools.distances.structural import STRUCTURAL
 from trajtools.distances.symmetry import SYMMETRIES, align, permutation_metric
 
-for _metric in (*SPECTRAL, *STRUCTURAL, *SYMMETRIES):
+for _metric in (*SPECTRAL, *STRUCTURAL, DELTACON, QUANTUM, *SYMMETRIES):
     METRICS.add(_metric, _metric.name)
 
 __all__ = [
@@ -22,5 +24,6 @@ __all__ = [
     "floor",
     "heat_trace",
     "permutation_metric",
+    "quantum_jensen_shannon",
     "register_metric",
 ]

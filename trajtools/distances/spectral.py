@@ -99,12 +99,8 @@ class HeatTrace:
     def eigenvalues(self, state: Floats) -> Floats:
         """Return the eigenvalues (N,) of the normalised signed Laplacian of a state (P,)."""
         if not self._skeleton.sides[2]:
-            matrix = self._skeleton.symmetric(state)
-            degree = np.abs(matrix).sum(axis=1)
-            scaled = _scaled(matrix, degree, degree)
-            np.negative(scaled, out=scaled)
-            scaled[np.diag_indices_from(scaled)] += degree > 0
-            return np.asarray(np.linalg.eigvalsh(scaled), dtype=np.float64)
+            normalized = normalized_laplacian(self._skeleton.symmetric(state))
+            return np.asarray(np.linalg.eigvalsh(normalized), dtype=np.float64)
         block = self._skeleton.between_sides(state)
         rows, columns = np.abs(block).sum(axis=1), np.abs(block).sum(axis=0)
         empty = int((rows == 0).sum() + (columns == 0).sum())
@@ -130,6 +126,25 @@ def signed_laplacian(matrix: Floats) -> Floats:
     """
     laplacian = -matrix
     laplacian[np.diag_indices_from(laplacian)] += np.abs(matrix).sum(axis=1)
+    return laplacian
+
+
+def normalized_laplacian(matrix: Floats) -> Floats:
+    r"""Return :math:`D^{-1/2} (D - W) D^{-1/2}` with :math:`D_{ii} = \sum_j |W_{ij}|`.
+
+    Parameters
+    ----------
+    matrix : ndarray of float64, shape (N, N)
+        Symmetric weights W.
+
+    Returns
+    -------
+    ndarray of float64, shape (N, N)
+        With eigenvalues in [0, 2]; zeros at a node without any weight.
+    """
+    degree = np.abs(matrix).sum(axis=1)
+    laplacian = -_scaled(matrix, degree, degree)
+    laplacian[np.diag_indices_from(laplacian)] += degree > 0
     return laplacian
 
 

@@ -197,9 +197,9 @@ def permutation_metric(
     over all orders of the units of every hidden layer. The search gives an upper bound: one layer at a time is solved
     exactly, the others held, in turn and from several starts. With one hidden layer it is the minimum, and also where
     the two networks are closer than half the distance of the first to itself in another order (`trajtools.align` says
-    which). What may be permuted is read from the wiring of the run; units of a recurrent cell with gates, and sets that a
-    parameter of unknown wiring may belong to, keep their order. A skip connection joins node sets that the wiring must
-    show as one set.
+    which). What may be permuted is read from the wiring of the run: say there what is connected otherwise than in a
+    chain, a skip connection for one joins the node sets at its ends to one. Units of a recurrent cell with gates, and
+    sets that a parameter of unknown wiring may belong to, keep their order.
 
     Nobody can see from the weights whether an activation is odd or homogeneous: `signs` and `scales` state it.
 

@@ -1,4 +1,4 @@
-"""Scales of hidden units: for activations that are positively homogeneous, such as ReLU, the smallest weights of all."""
+"""Scales of hidden units with positively homogeneous activations, such as ReLU: the smallest weights of all."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def balanced(state: Floats, sets: Sequence[UnitSet], base: str) -> Floats:
         if largest <= TOLERANCE:
             return np.ldexp(out, exponent)
     raise DataError(
-        f"the scales of the hidden units did not settle in {STEPS} rounds over {len(sets)} layers; compare fewer layers "
-        "at a time (trajectory.select(...)), or leave the scales as they are (scales=False)"
+        f"the scales of the hidden units did not settle in {STEPS} rounds over {len(sets)} layers; compare fewer "
+        "layers at a time (trajectory.select(...)), or leave the scales as they are (scales=False)"
     )
 
 

@@ -211,8 +211,8 @@ def _attach_norms(
     for p in parameters:
         if p.source is not None or p.size == 1:
             continue
-        home = homes.get(p.name)
-        if home is not None and len(layers[home]) == 1:
+        home = homes.get(p.name, "")
+        if len(layers.get(home, ())) == 1:
             if home in uses:
                 entries = slice(p.offset, p.offset + p.size)
                 uses[home].append(Use(p.name, entries, p.shape, 0, "norm", None))
@@ -230,9 +230,10 @@ def _homes(parameters: Sequence[Parameter]) -> dict[str, str]:
     for p in parameters:
         if p.kind in KERNELS:
             last = p
-        elif p.kind == "norm" and p.source is None and len(p.shape) == 1:
-            if last is not None and last.target is not None and last.shape[last.target_axis] == p.size:
-                homes[p.name] = last.target
+        elif p.kind != "norm" or p.source is not None or last is None or last.target is None:
+            continue
+        elif p.shape == (last.shape[last.target_axis],):
+            homes[p.name] = last.target
     return homes
 
 
