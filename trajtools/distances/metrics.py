@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trajtools.distances import sums as all_pairs
+from trajtools.distances.sums import Sums
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.parameters import NodeSet, Parameter
 
@@ -21,7 +23,7 @@ RowMetric = Callable[[Any, Any], Any]
 ENTRY_POINTS = "trajtools.metrics"
 
 # Bits of the significand that are stored, and exponent of the smallest normal number.
-_FORMATS = {"float16": (10, -14), "bfloat16": (7, -126), "float32": (23, -126), "float64": (52, -1022)}
+FORMATS = {"float16": (10, -14), "bfloat16": (7, -126), "float32": (23, -126), "float64": (52, -1022)}
 
 
 KINDS = ("metric", "pseudo-metric", "divergence", "unstated")
@@ -66,6 +68,8 @@ class Metric:
     following : callable or None
         ``following()`` gives a `pairs` that begins each search where its last call ended, for one caller that visits
         the states of the same pairs in the order of time. See `in_time`.
+    sums : Sums or None
+        How the distances of all pairs follow from sums over the weights, where they do: what makes `pairwise` fast.
     """
 
     name: str
@@ -81,6 +85,7 @@ class Metric:
     features: Callable[[Any], Any] | None = None
     bind: Callable[[Sequence[Parameter], Sequence[NodeSet]], Metric] | None = None
     following: Callable[[], Callable[..., Any]] | None = None
+    sums: Sums | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -133,6 +138,7 @@ _OURS = (
         np.add,
         None,
         lambda sums, size: sums[0] / 3,
+        sums=Sums("l1", all_pairs.as_they_are),
         **_NORM,
     ),
     Metric(
@@ -142,6 +148,7 @@ _OURS = (
         np.hypot,
         None,
         lambda sums, size: sums[1] / sqrt(6),
+        sums=Sums("l2", all_pairs.as_they_are),
         **_NORM,
     ),
     Metric(
@@ -151,6 +158,7 @@ _OURS = (
         np.maximum,
         None,
         lambda sums, size: sums[2],
+        sums=Sums("linf", all_pairs.as_they_are),
         **_NORM,
     ),
     Metric(
@@ -160,6 +168,7 @@ _OURS = (
         np.hypot,
         lambda distance, size: distance / sqrt(size),
         lambda sums, size: sums[1] / sqrt(6 * size),
+        sums=Sums("l2", all_pairs.root_means),
         **_NORM,
     ),
 )
@@ -186,6 +195,7 @@ class _Registry(Mapping[str, Metric]):
 
     def __init__(self, metrics: tuple[Metric, ...]) -> None:
         self._known = {metric.name: metric for metric in metrics}
+        self._given: set[str] = set()
 
     @staticmethod
     @lru_cache(maxsize=1)
@@ -206,6 +216,14 @@ class _Registry(Mapping[str, Metric]):
 
     def add(self, metric: Metric, name: str) -> None:
         self._known[name] = metric
+
+    def give(self, metric: Metric, name: str) -> None:
+        self._given.add(name)
+        self.add(metric, name)
+
+    def is_everywhere(self, metric: Metric) -> bool:
+        """Whether another process finds it under its name: not what this process was given by `register_metric`."""
+        return metric.name not in self._given and self._known.get(metric.name) is metric
 
 
 METRICS = _Registry(_OURS)
@@ -246,9 +264,9 @@ def register_metric(name: str, function: RowMetric | Metric, *, description: str
     if name in METRICS:
         raise UnknownNameError(f"a metric named {name!r} exists already; choose another name")
     if isinstance(function, Metric):
-        METRICS.add(function, name)
+        METRICS.give(function, name)
     elif callable(function):
-        METRICS.add(_from_rows(name, function, description), name)
+        METRICS.give(_from_rows(name, function, description), name)
     else:
         raise DataError(f"metric {name!r} must be a function of two blocks of states, not {type(function).__name__}")
 
@@ -377,11 +395,11 @@ def block_floor(block: Any, metric: Metric, dtype: str, size: int) -> Floats:
     """Return the numerical floor (t, m) of states (t, m, p) that were stored as `dtype` and have P = `size` weights."""
     if np.dtype(block.dtype).kind in "biu":
         return np.zeros(block.shape[:2])
-    if metric.rounding is None or dtype not in _FORMATS:
+    if metric.rounding is None or dtype not in FORMATS:
         return np.full(block.shape[:2], np.nan)
     from trajtools._kernels.distances import rounding_rows
 
-    sums = rounding_rows(kernel_ready(block), *_FORMATS[dtype])
+    sums = rounding_rows(kernel_ready(block), *FORMATS[dtype])
     return np.asarray(metric.rounding(sums, size), dtype=np.float64)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trajtools.results.alignment import Alignment
+from trajtools.results.change_points import ChangePoints
 from trajtools.results.correlation import CYCLES, Autocorrelation, Cycles, NodeCorrelation
 from trajtools.results.correlation_sum import CorrelationSum
 from trajtools.results.curves import AVERAGES, Fit, Floats, Ints, average_curves, mean_curve
@@ -13,11 +14,13 @@ from trajtools.results.exponent import VERDICTS, Exponent
 from trajtools.results.observables import Observables
 from trajtools.results.order_chaos import OrderChaos, TrunkStability
 from trajtools.results.plain import Result, to_plain
+from trajtools.results.projection import Projection
 from trajtools.results.recurrence import MEASURES, Lines, Measures, Recurrence
 from trajtools.results.recurrence_views import RecurrenceIntervals, RecurrenceNetwork, WindowedRecurrence
-from trajtools.results.projection import Projection
 from trajtools.results.stability import STABILITY_CLASSES, OrbitalStability, Trend
 from trajtools.results.sweep import Coincidence, Fastest, Onset, PhaseDiagram, Scaling, Sweep, SweepPoint
+from trajtools.results.system_states import SystemStates
+from trajtools.results.to_orbit import ToOrbit
 from trajtools.results.zero_one import ZERO_ONE_VERDICTS, ZeroOne
 
 __all__ = [
@@ -29,6 +32,7 @@ __all__ = [
     "VERDICTS",
     "Alignment",
     "Distances",
+    "ChangePoints",
     "Coincidence",
     "CorrelationSum",
     "Dimension",
@@ -53,9 +57,11 @@ __all__ = [
     "RecurrenceNetwork",
     "Projection",
     "Result",
+    "ToOrbit",
     "Scaling",
     "Sweep",
     "SweepPoint",
+    "SystemStates",
     "Trend",
     "TrunkStability",
     "ZERO_ONE_VERDICTS",

@@ -1,0 +1,232 @@
+"""Sums over the weights for all pairs of two blocks of states, by direct differences. See trajtools.distances.pairwise.
+
+A register tile compares GROUP x GROUP states, 16 float32 or 8 float64 weights at a time. Sums of float32 differences go
+on in float32 for a few steps only: then they are added to sums in float64. The order of the additions of one pair
+depends on nothing but the number of weights, so neither tiles nor threads nor the width of the machine's vectors change
+a bit. numba knows no vectors, so the innermost loop is written for LLVM.
+"""
+
+# Arrays go one by one into what is called for every tile.
+# ruff: noqa: PLR0917
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir  # type: ignore[import-untyped]
+from numba import types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
+
+from trajtools._kernels._jit import kernel
+
+BLOCK_BYTES = 8192  # of one state that are compared at a time: two groups of states stay in the first-level cache
+PANEL = 32  # groups of states that pass by while another one stays: in the second-level cache
+SPAN = 16  # steps that are summed in float32
+_UNROLL = 4
+_DOUBLES = 8
+_VECTOR_BYTES = 64
+
+# 16 sums of 64 bytes fill the 32 registers of AVX-512 well; others have half of the room or less.
+GROUP = 4 if binding.get_host_cpu_features().get("avx512f", False) else 2
+
+_WORD = ir.IntType(64)
+_SUMS = ir.VectorType(ir.DoubleType(), _DOUBLES)
+
+
+def _vector(kind: Any) -> Any:
+    """LLVM's vector of 64 bytes for an array of this kind, and the ending of the names of its functions."""
+    single = kind.dtype == types.float32
+    lanes = _VECTOR_BYTES // (4 if single else 8)
+    return ir.VectorType(ir.FloatType() if single else ir.DoubleType(), lanes), f"v{lanes}f{32 if single else 64}"
+
+
+def _function(builder: Any, name: str, vector: Any, ending: str, arguments: int) -> Any:
+    return get_or_insert_function(
+        builder.module, ir.FunctionType(vector, [vector] * arguments), f"llvm.{name}.{ending}"
+    )
+
+
+def _add_l1(builder: Any, sums: Any, difference: Any, vector: Any, ending: str) -> Any:
+    term = builder.call(_function(builder, "fabs", vector, ending, 1), [difference])
+    return term if sums is None else builder.fadd(sums, term)
+
+
+def _add_l2(builder: Any, sums: Any, difference: Any, vector: Any, ending: str) -> Any:
+    if sums is None:
+        return builder.fmul(difference, difference)
+    return builder.call(_function(builder, "fma", vector, ending, 3), [difference, difference, sums])
+
+
+def _add_linf(builder: Any, sums: Any, difference: Any, vector: Any, ending: str) -> Any:
+    term = builder.call(_function(builder, "fabs", vector, ending, 1), [difference])
+    return term if sums is None else _larger(builder, sums, term)
+
+
+def _add_differing(builder: Any, sums: Any, difference: Any, vector: Any, ending: str) -> Any:
+    zero, one = (ir.Constant(vector, [number] * vector.count) for number in (0.0, 1.0))
+    term = builder.select(builder.fcmp_unordered("!=", difference, zero), one, zero)
+    return term if sums is None else builder.fadd(sums, term)
+
+
+def _larger(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _plus(builder: Any, a: Any, b: Any) -> Any:
+    return builder.fadd(a, b)
+
+
+def _doubles(builder: Any, vector: Any) -> list[Any]:
+    """Eight float64 at a time, as many as there are."""
+    if vector.type == _SUMS:
+        return [vector]
+    halves = []
+    for first in range(0, vector.type.count, _DOUBLES):
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), _DOUBLES), list(range(first, first + _DOUBLES)))
+        part = builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), lanes)
+        halves.append(builder.fpext(part, _SUMS))
+    return halves
+
+
+def _span(add: Any, merge: Any) -> Any:
+    """Make the innermost loop: GROUP x GROUP pairs over some steps, merged into eight running float64 for each pair."""
+
+    @intrinsic
+    def span(typing: Any, a: Any, at: Any, b: Any, other: Any, steps: Any, sums: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            vector, ending = _vector(signature.args[0])
+
+            def start(array: int, index: int, kind: Any) -> Any:
+                data = make_array(signature.args[array])(context, builder, values[array]).data
+                return builder.bitcast(builder.gep(data, [values[index]]) if index else data, kind.as_pointer())
+
+            left, right, room = start(0, 1, vector), start(2, 3, vector), start(5, 0, _SUMS)
+            entry, loop, done = builder.block, builder.append_basic_block("steps"), builder.append_basic_block("sums")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            step = builder.phi(_WORD)
+            step.add_incoming(ir.Constant(_WORD, 0), entry)
+            running = [builder.phi(vector) for _ in range(GROUP * GROUP)]
+            parts: list[Any] = [None] * (GROUP * GROUP)
+            for ahead in range(_UNROLL):
+                row = builder.mul(builder.add(step, ir.Constant(_WORD, ahead)), ir.Constant(_WORD, GROUP))
+                places = [builder.add(row, ir.Constant(_WORD, lane)) for lane in range(GROUP)]
+                rows, columns = (
+                    [builder.load(builder.gep(x, [place]), align=4) for place in places] for x in (left, right)
+                )
+                for pair in range(GROUP * GROUP):
+                    difference = builder.fsub(rows[pair // GROUP], columns[pair % GROUP])
+                    parts[pair] = add(builder, parts[pair], difference, vector, ending)
+            following = builder.add(step, ir.Constant(_WORD, _UNROLL))
+            step.add_incoming(following, loop)
+            sums = [merge(builder, old, part) for old, part in zip(running, parts, strict=True)]
+            for old, new in zip(running, sums, strict=True):
+                old.add_incoming(ir.Constant(vector, [0.0] * vector.count), entry)
+                old.add_incoming(new, loop)
+            builder.cbranch(builder.icmp_signed("<", following, values[4]), loop, done)
+            builder.position_at_end(done)
+            for pair, new in enumerate(sums):
+                place = builder.gep(room, [ir.Constant(_WORD, pair)])
+                total = builder.load(place, align=8)
+                for half in _doubles(builder, new):
+                    total = merge(builder, total, half)
+                builder.store(total, place, align=8)
+            return context.get_dummy_value()
+
+        return types.void(a, types.intp, b, types.intp, types.intp, sums), generate
+
+    return span
+
+
+_span_l1 = _span(_add_l1, _plus)
+_span_l2 = _span(_add_l2, _plus)
+_span_linf = _span(_add_linf, _larger)
+_span_differing = _span(_add_differing, _plus)
+
+
+@kernel(nogil=True)
+def _sum_l1(a: Any, at: Any, b: Any, other: Any, steps: Any, sums: Any) -> None:
+    _span_l1(a, at, b, other, steps, sums)
+
+
+@kernel(nogil=True)
+def _sum_l2(a: Any, at: Any, b: Any, other: Any, steps: Any, sums: Any) -> None:
+    _span_l2(a, at, b, other, steps, sums)
+
+
+@kernel(nogil=True)
+def _sum_linf(a: Any, at: Any, b: Any, other: Any, steps: Any, sums: Any) -> None:
+    _span_linf(a, at, b, other, steps, sums)
+
+
+@kernel(nogil=True)
+def _sum_differing(a: Any, at: Any, b: Any, other: Any, steps: Any, sums: Any) -> None:
+    _span_differing(a, at, b, other, steps, sums)
+
+
+L1, L2, LINF, DIFFERING = 0, 1, 2, 3
+
+
+@kernel(nogil=True)
+def pack(states: Any, scale: Any, signs: Any, first: Any, last: Any, panel: Any) -> Any:
+    """Put entries first .. last of states (n, p), times a scale for each, in the order that a tile reads them.
+
+    `panel` (groups, steps, GROUP, lanes) is filled up with zeros; returns the number of steps, a multiple of 4.
+    """
+    lanes = panel.shape[3]
+    steps = -(-(last - first) // (lanes * _UNROLL)) * _UNROLL
+    for group in range(panel.shape[0]):
+        for step in range(steps):
+            for row in range(GROUP):
+                state = group * GROUP + row
+                start = first + step * lanes
+                end = min(lanes, last - start) if state < states.shape[0] else 0
+                for lane in range(end):
+                    value = states[state, start + lane] * scale[state]
+                    panel[group, step, row, lane] = np.sign(value) if signs else value
+                for lane in range(max(end, 0), lanes):
+                    panel[group, step, row, lane] = 0.0
+    return steps
+
+
+@kernel(nogil=True)
+def add_block(operation: Any, triangle: Any, a: Any, b: Any, steps: Any, sums: Any, out: Any) -> None:
+    """Add what one block of weights, packed, contributes to the pairs out (n, m); of `triangle` the lower half only."""
+    left, right = a.reshape(-1), b.reshape(-1)
+    width = a.shape[2] * a.shape[3]
+    size = a.shape[1] * width
+    for panel in range(0, b.shape[0], PANEL):
+        for i in range(a.shape[0]):
+            end = min(panel + PANEL, b.shape[0])
+            for j in range(panel, min(end, i + 1) if triangle else end):
+                sums[:] = 0.0
+                for step in range(0, steps, SPAN):
+                    at, other, count = i * size + step * width, j * size + step * width, min(SPAN, steps - step)
+                    if operation == L1:
+                        _sum_l1(left, at, right, other, count, sums)
+                    elif operation == L2:
+                        _sum_l2(left, at, right, other, count, sums)
+                    elif operation == LINF:
+                        _sum_linf(left, at, right, other, count, sums)
+                    else:
+                        _sum_differing(left, at, right, other, count, sums)
+                for row in range(min(GROUP, out.shape[0] - i * GROUP)):
+                    for column in range(min(GROUP, out.shape[1] - j * GROUP)):
+                        s = sums[(row * GROUP + column) * _DOUBLES : (row * GROUP + column + 1) * _DOUBLES]
+                        place = i * GROUP + row, j * GROUP + column
+                        if operation == LINF:
+                            out[place] = max(out[place], s.max())
+                        else:
+                            out[place] += ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]))
+
+
+@kernel(nogil=True)
+def count_exponents(bits: Any, shift: Any, counts: Any) -> None:
+    """Count how often each exponent occurs among the entries of each state: bits (n, p) of floats, counts (n, bins)."""
+    mask = counts.shape[1] - 1
+    for state in range(bits.shape[0]):
+        for entry in range(bits.shape[1]):
+            counts[state, (bits[state, entry] >> shift) & mask] += 1
