@@ -15,6 +15,11 @@ from numba import get_num_threads
 _PARTS_PER_THREAD = 8
 
 
+def allowed() -> int:
+    """How many threads numba may use: what a user sets where cores are shared."""
+    return int(get_num_threads())
+
+
 def in_parts(work: Callable[[int, int], object], count: int) -> None:
     """Call ``work(first, last)`` on consecutive parts of 0 .. count, on as many threads as numba is allowed."""
     threads = min(int(get_num_threads()), count)

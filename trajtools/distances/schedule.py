@@ -12,10 +12,10 @@ _AHEAD = 32  # tasks that wait on an executor of the user's: enough for its work
 
 
 def threads() -> int:
-    """How many threads numba is allowed, which is what the user sets where cores are shared."""
-    from numba import get_num_threads
+    """How many threads of this process may work."""
+    from trajtools._kernels._threads import allowed
 
-    return int(get_num_threads())
+    return allowed()
 
 
 def run(
