@@ -2,10 +2,10 @@
 
 The door to JAX. Recording: `Recorder`, `record_scan`, `tap`, `perturb`, `stack`, `Twins`. Probes, whose numbers are
 recorded as metrics: `sharpness`, `hessian_vector_product`, `batch_sharpness`, `trace`, `spectral_density` (with
-`Batches` for data that come in pieces) and `Shadow`. Names of parameters are key paths joined by dots:
-``params.Dense_0.kernel`` (flax), ``layers.0.weight`` (equinox), ``0.1`` (tuples). Nothing of the user's is changed: no
-key is used, no option set, no array donated; the trained weights are bit-identical with and without a recorder or a
-probe.
+`Batches` for data that come in pieces), `Shadow`, `tangent_exponents` and `Tangents`; and `CurvatureLR`, which sets the
+learning rate. Names of parameters are key paths joined by dots: ``params.Dense_0.kernel`` (flax), ``layers.0.weight``
+(equinox), ``0.1`` (tuples). Nothing of the user's is changed by recorders and probes: no key is used, no option set, no
+array donated; the trained weights are bit-identical with and without them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from recorders.jax.edge import find_edge
 from recorders.jax.perturbed import TwinList, perturb, stack
 from recorders.jax.recorder import Recorder
 from recorders.jax.scan import record_scan, tap
+from recorders.jax.schedule import CurvatureLR
 from recorders.jax.shadow import Shadow
+from recorders.jax.tangents import Tangents, tangent_exponents
 from recorders.jax.twins import Twins
 
 __all__ = [
     "Batches",
+    "CurvatureLR",
     "Recorder",
     "Shadow",
+    "Tangents",
     "TwinList",
     "Twins",
     "batch_sharpness",
@@ -34,5 +38,6 @@ __all__ = [
     "spectral_density",
     "stack",
     "tap",
+    "tangent_exponents",
     "trace",
 ]

@@ -2,8 +2,9 @@
 
 The door to torch. Recording: `Recorder`, `perturb`, `Twins`. Probes, whose numbers are recorded as metrics:
 `sharpness`, `hessian_vector_product`, `batch_sharpness`, `trace`, `spectral_density` (with `Batches` for data that come
-in pieces) and `Shadow`. Nothing of the user's is changed: no train/eval switch, no draw from a generator, no gradient,
-no write; the trained weights are bit-identical with and without a recorder or a probe.
+in pieces), `Shadow`, `tangent_exponents` and `Tangents`; and `CurvatureLR`, which sets the learning rate. Recorders and
+probes change nothing of the user's: no train/eval switch, no draw from a generator, no gradient, no write; the trained
+weights are bit-identical with and without them.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from recorders.torch.curvature import batch_sharpness, hessian_vector_product, s
 from recorders.torch.edge import find_edge
 from recorders.torch.perturbed import perturb
 from recorders.torch.recorder import Recorder
+from recorders.torch.schedule import CurvatureLR
 from recorders.torch.shadow import Shadow
+from recorders.torch.tangents import Tangents, tangent_exponents
 from recorders.torch.twins import Twins
 
 __all__ = [
     "Batches",
+    "CurvatureLR",
     "Recorder",
     "Shadow",
+    "Tangents",
     "Twins",
     "batch_sharpness",
     "find_edge",
@@ -27,5 +32,6 @@ __all__ = [
     "perturb",
     "sharpness",
     "spectral_density",
+    "tangent_exponents",
     "trace",
 ]

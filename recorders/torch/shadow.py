@@ -178,6 +178,21 @@ class Shadow:
         return self._book.metrics
 
     @property
+    def directions(self) -> tuple[str, ...]:
+        """Which copies there are."""
+        return self._book.directions
+
+    @property
+    def of(self) -> str:
+        """What the data are."""
+        return self._book.of
+
+    @property
+    def n_steps(self) -> int:
+        """Steps that the copies have made."""
+        return self._book.n_steps
+
+    @property
     def h_max(self) -> float:
         """Largest curvature of the last step's data, from the reverse copy."""
         return self._book.h_max

@@ -1,0 +1,363 @@
+"""Tangent-space exponents of a training: k vectors through the Jacobian of every step, and QR (Benettin).
+
+Framework-free bookkeeping behind `recorders.torch.Tangents` and `recorders.jax.Tangents`, which bring the products of
+vectors with the Jacobian of the optimiser's own step. The state is (weights, optimiser buffers).
+
+Training is no stationary process, and one number for all of it misleads. While a direction is damped, a tangent vector
+loses its share in it; when the direction becomes unstable later, the vector does not see it until the share has grown
+back (the bifurcation delay of a slow passage: in exact arithmetic hundreds of steps, with rounding fewer). So exponents
+are measured in windows, each with fresh vectors, besides the exponents of the vectors that are kept from the start.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from recorders.curvature import label
+from recorders.lanczos import Floats
+from trajtools.store import DataError, UnknownNameError
+
+VECTORS = ("both", "fresh", "kept")
+BLOCKS = 20
+FEWEST_BLOCKS = 8
+SHORTEST_BLOCK = 8  # steps
+Push = Callable[[Floats], Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class TangentExponents:
+    """Exponents of a stretch of training: finite-time numbers, in nats per step.
+
+    Attributes
+    ----------
+    values : ndarray of float64, shape (k,)
+        Exponents of the kept vectors over all steps but those discarded, largest first; NaN if none were kept.
+    intervals : ndarray of float64, shape (k, 2)
+        Confidence intervals at `level`, from the scatter of blocks of time; NaN where there are too few steps. They
+        know nothing of a drift through the whole stretch: compare the windows.
+    level : float
+        Confidence level.
+    local : ndarray of float64, shape (T, k)
+        ln of the stretching in every step, kept vectors; NaN in lost steps.
+    windows : ndarray of float64, shape (W, k)
+        Exponents of fresh vectors, window by window, largest first: growth of perturbations of the weights, measured in
+        the weights.
+    window_starts : ndarray of int64, shape (W,)
+        Step at which each window began, counted from the first that was followed.
+    window_gains : ndarray of float64, shape (W,)
+        Largest growth of the leading fresh vector within each window, in nats.
+    window : int
+        Steps of a window. The steps after the last whole one are in `local` only.
+    kaplan_yorke : float
+        Kaplan-Yorke dimension of `values`; NaN where k exponents do not reach that far.
+    entropy : float
+        Sum of the positive `values`, nats per step.
+    condition : float
+        Largest ratio of the stretchings of two kept vectors in one step: how unequal the directions are.
+    n_lost : int
+        Steps without numbers, because a derivative was not finite.
+    unit : str
+        ``"1/step"``.
+    settings : dict
+        Every parameter as used.
+    warnings : tuple of str
+        What the reader should know before believing the numbers.
+    """
+
+    values: Floats
+    intervals: Floats
+    level: float
+    local: Floats = field(repr=False)
+    windows: Floats
+    window_starts: np.ndarray[Any, np.dtype[np.int64]]
+    window_gains: Floats
+    window: int
+    kaplan_yorke: float
+    entropy: float
+    condition: float
+    n_lost: int
+    unit: str = "1/step"
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def kaplan_yorke(exponents: Any, *, complete: bool = False) -> float:
+    r"""Kaplan-Yorke dimension of a set of exponents.
+
+    Parameters
+    ----------
+    exponents : array_like of float, shape (k,)
+        In any order.
+    complete : bool
+        Whether these are all exponents of the system; then a sum that stays positive means the dimension k.
+
+    Returns
+    -------
+    float
+        :math:`j + \sum_{i \le j} \lambda_i / |\lambda_{j+1}|` with the largest j whose sum is not negative; 0 if all
+        exponents are negative; NaN if the sum of all k is still positive and there may be more, or if one is NaN.
+
+    Examples
+    --------
+    >>> kaplan_yorke([0.2, 0.1, -0.4, -1.0])
+    2.75
+    """
+    ordered = np.sort(np.asarray(exponents, np.float64))[::-1]
+    if not len(ordered) or np.isnan(ordered).any():
+        return math.nan
+    sums = np.cumsum(ordered)
+    if ordered[0] < 0:
+        return 0.0
+    j = int(np.flatnonzero(sums >= 0)[-1]) + 1
+    if j == len(ordered):
+        return float(j) if complete else math.nan
+    return float(j + sums[j - 1] / abs(ordered[j]))
+
+
+class Frame:
+    """Orthonormal tangent vectors that are sent through one Jacobian after the other.
+
+    Parameters
+    ----------
+    columns : ndarray of float64, shape (n, k)
+        Where they begin; orthonormalised here.
+    """
+
+    def __init__(self, columns: Floats) -> None:
+        self.columns: Floats = np.linalg.qr(columns)[0]
+        self.sums = np.zeros(columns.shape[1])
+        self.highest = 0.0
+
+    def advance(self, images: Floats) -> Floats:
+        """Take the images of the vectors, and orthonormalise them.
+
+        Parameters
+        ----------
+        images : ndarray of float64, shape (n, k)
+            Jacobian times columns.
+
+        Returns
+        -------
+        ndarray of float64, shape (k,)
+            ln of the stretching; -inf for a direction that the step has wiped out.
+        """
+        self.columns, triangle = np.linalg.qr(images)
+        with np.errstate(divide="ignore"):
+            local: Floats = np.log(np.abs(np.diag(triangle)))
+        self.sums += local
+        self.highest = max(self.highest, float(self.sums[0]))
+        return local
+
+    def of_weights(self, n_weights: int) -> Floats:
+        """Give the growth since the beginning as it shows in the weights alone.
+
+        Parameters
+        ----------
+        n_weights : int
+            The first entries of the state; the vectors began with nothing in the others.
+
+        Returns
+        -------
+        ndarray of float64, shape (k,)
+            ln of the growth; sums of the first j do not depend on how buffers are scaled.
+        """
+        triangle = np.linalg.qr(self.columns[:n_weights], mode="r")
+        with np.errstate(divide="ignore"):
+            return self.sums + np.log(np.abs(np.diag(triangle)))
+
+
+class Ledger:
+    """Frames of one training, and everything that they have told.
+
+    Parameters
+    ----------
+    n_weights, n_state : int
+        Number of weights; with the optimiser's buffers.
+    k : int
+        Number of vectors.
+    window : int
+        Steps of a window.
+    vectors : {"both", "fresh", "kept"}
+        Which frames there are.
+    of : str
+        Whose gradients.
+    seed : int
+        Of the vectors.
+
+    Raises
+    ------
+    DataError, UnknownNameError
+        If an argument makes no sense.
+    """
+
+    def __init__(self, n_weights: int, n_state: int, *, k: int, window: int, vectors: str, of: str, seed: int) -> None:
+        if vectors not in VECTORS:
+            raise UnknownNameError(f'vectors={vectors!r}: it must be "both", "fresh" or "kept"')
+        most = n_weights if vectors != "kept" else n_state
+        if not 1 <= k <= most:
+            raise DataError(
+                f"k={k} tangent vectors: 1 to {most} are possible here ({n_weights} weights, {n_state} numbers in the "
+                'state; vectors="kept" allows as many as the state has)'
+            )
+        if window < 1:
+            raise DataError(f"window={window}: a window needs at least one step")
+        self.n_weights, self.n_state, self.k, self.window, self.vectors = n_weights, n_state, k, window, vectors
+        self.of, self._rng = label(of), np.random.default_rng(seed)
+        self._kept: Frame | None = None
+        self._fresh: Frame | None = None
+        self.local: list[Floats] = []
+        self.windows: list[tuple[int, Floats, float]] = []
+        self.condition = 1.0
+        self.n_lost = 0
+        self._began = 0
+
+    def step(self, push: Push) -> None:
+        """Send all vectors through one step.
+
+        Parameters
+        ----------
+        push : callable
+            ``push(columns)`` -> Jacobian times columns, both float64 of shape (n_state, j).
+        """
+        at = len(self.local)
+        if self.vectors != "fresh" and self._kept is None:
+            self._kept = Frame(self._drawn(self.n_state if self.k > self.n_weights else self.n_weights))
+        if self.vectors != "kept" and self._fresh is None:
+            self._fresh, self._began = Frame(self._drawn(self.n_weights)), at
+        frames = [frame for frame in (self._kept, self._fresh) if frame is not None]
+        images = push(np.hstack([frame.columns for frame in frames]))
+        local = np.full(self.k, np.nan)
+        if np.isfinite(images).all():
+            if self._fresh is not None:
+                self._fresh.advance(images[:, -self.k :])
+            if self._kept is not None:
+                local = self._kept.advance(images[:, : self.k])
+                span = local.max() - local.min()
+                self.condition = max(self.condition, math.exp(min(span, 700.0)))
+        else:
+            self.n_lost += 1
+            self._kept = self._fresh = None
+        self.local.append(local)
+        if self._fresh is not None and len(self.local) - self._began == self.window:
+            fresh = self._fresh
+            # Vectors that are this young need not have come into order.
+            exponents = np.sort(fresh.of_weights(self.n_weights))[::-1] / self.window
+            self.windows.append((self._began, exponents, fresh.highest))
+            self._fresh = None
+
+    def _drawn(self, extent: int) -> Floats:
+        """Random vectors in the first `extent` directions of the state."""
+        columns = np.zeros((self.n_state, self.k))
+        columns[:extent] = self._rng.standard_normal((extent, self.k))
+        return columns
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The last step's numbers: ``tangent_growth_<of>``, and ``tangent_window_<of>`` where a window has ended."""
+        nothing = np.full(self.k, np.nan)
+        found = {}
+        if self.vectors != "fresh":
+            found[f"tangent_growth_{self.of}"] = self.local[-1] if self.local else nothing
+        if self.vectors != "kept":
+            ended = bool(self.windows) and self.windows[-1][0] + self.window == len(self.local)
+            found[f"tangent_window_{self.of}"] = self.windows[-1][1] if ended else nothing
+        return {name: float(value[0]) if self.k == 1 else value for name, value in found.items()}
+
+    def result(self, *, discard: int, level: float, settings: dict[str, Any]) -> TangentExponents:
+        """Sum up.
+
+        Parameters
+        ----------
+        discard : int
+            Steps at the beginning that the exponents of the kept vectors leave out.
+        level : float
+            Confidence level of the intervals.
+        settings : dict
+            What else the result should tell of how it was made.
+
+        Returns
+        -------
+        TangentExponents
+            Of all steps so far.
+
+        Raises
+        ------
+        DataError
+            If no step is left, or the level is none.
+        """
+        if not 0 < level < 1:
+            raise DataError(f"level={level}: a confidence level lies between 0 and 1, e.g. 0.95")
+        if not 0 <= discard < max(len(self.local), 1) or not self.local:
+            raise DataError(f"{len(self.local)} steps were followed, and discard={discard} of them are to be left out")
+        local = np.array(self.local)
+        counted = local[discard:][~np.isnan(local[discard:]).any(1)]  # lost steps do not count
+        values = counted.mean(0) if len(counted) else np.full(self.k, np.nan)
+        intervals = by_blocks(counted, level)
+        order = np.argsort(-values)
+        starts, windows, gains = zip(*self.windows, strict=True) if self.windows else ((), (), ())
+        complete = self.k == self.n_state
+        return TangentExponents(
+            values[order],
+            intervals[order],
+            level,
+            local,
+            np.array(windows).reshape(-1, self.k),
+            np.array(starts, np.int64),
+            np.array(gains, np.float64),
+            self.window,
+            kaplan_yorke(values, complete=complete),
+            float(values[values > 0].sum()) if not np.isnan(values).any() else math.nan,
+            self.condition,
+            self.n_lost,
+            settings={
+                "k": self.k, "window": self.window, "vectors": self.vectors, "of": self.of, "discard": discard,
+                "n_weights": self.n_weights, "n_state": self.n_state, "n_steps": len(local), **settings,
+            },
+            warnings=tuple(self._doubts(intervals)),
+        )  # fmt: skip
+
+    def _doubts(self, intervals: Floats) -> list[str]:
+        """What the reader should know."""
+        found = []
+        if self.n_lost:
+            found.append(f"{self.n_lost} steps have no numbers: a derivative was not finite; the vectors began anew")
+        if self.vectors != "fresh" and np.isnan(intervals).any():
+            found.append(f"too few steps for an interval: {FEWEST_BLOCKS} blocks of {SHORTEST_BLOCK} are the least")
+        if self.vectors != "kept" and not self.windows:
+            found.append(f"no whole window of {self.window} steps")
+        return found
+
+
+def by_blocks(local: Floats, level: float) -> Floats:
+    """Confidence intervals of means over time, from the scatter of the means of consecutive blocks.
+
+    Parameters
+    ----------
+    local : ndarray of float64, shape (T, k)
+        Local exponents.
+    level : float
+        Confidence level.
+
+    Returns
+    -------
+    ndarray of float64, shape (k, 2)
+        Student's interval over 8 to 20 blocks of at least 8 steps; NaN where T is too short or a value is infinite.
+    """
+    from scipy.special import stdtrit
+
+    n_blocks = min(BLOCKS, len(local) // SHORTEST_BLOCK)
+    intervals = np.full((local.shape[1], 2), np.nan)
+    if n_blocks < FEWEST_BLOCKS:
+        return intervals
+    cut = len(local) - len(local) % n_blocks
+    means = local[len(local) - cut :].reshape(n_blocks, -1, local.shape[1]).mean(1)
+    good = np.isfinite(means).all(0)
+    half = stdtrit(n_blocks - 1, 0.5 + level / 2) * means[:, good].std(0, ddof=1) / math.sqrt(n_blocks)
+    middle = local[:, good].mean(0)
+    intervals[good] = np.stack([middle - half, middle + half], axis=1)
+    return intervals

@@ -1,0 +1,276 @@
+"""Tangent-space exponents of a JAX training, through the step of its own optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recorders.exponents import Ledger, TangentExponents
+from recorders.jax.objective import LossFunction, Objective
+from recorders.jax.trees import is_weight
+from recorders.lanczos import Floats
+from trajtools.store import DataError
+
+
+class Tangents:
+    """Tangent vectors that follow a training: Benettin's method through the optimiser's own step.
+
+    Parameters
+    ----------
+    params : pytree of arrays
+        The network at the start; structure and shapes are taken from it.
+    loss_fn : callable
+        ``loss_fn(params, *batch)`` -> scalar; pure, traced by JAX.
+    optimizer : optax.GradientTransformation
+        Anything with ``init(params)`` and ``update(gradients, state, params)``. The floating-point arrays of its state
+        belong to the state of the system.
+    k : int
+        Number of vectors, for as many exponents.
+    window : int
+        Steps of a window; each begins with fresh vectors.
+    vectors : {"both", "fresh", "kept"}
+        Vectors that begin afresh in each window, vectors that are kept from the start, or both.
+    of : {"batch", "subset", "full"}
+        What the data are, for the names of the metrics.
+    seed : int
+        Of the vectors.
+
+    Raises
+    ------
+    ArchitectureError, DataError, UnknownNameError
+        If the tree holds no floating-point array, or an argument makes no sense.
+
+    Notes
+    -----
+    A step costs about k + 1 gradients (2 k + 1 for "both"). Fresh vectors are perturbations of the weights, and what is
+    reported of a window is their growth in the weights; kept vectors live in (weights, buffers). Vectors are held on
+    the host in float64; the products are computed in the dtype of the weights. See `recorders.exponents` for why
+    windows matter.
+
+    Adam has no derivative where a weight has never had a gradient (the square root of 0): such a step counts as lost
+    (`n_lost`). ``optax.adam(..., eps_root=1e-16)`` has one.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        loss_fn: LossFunction,
+        optimizer: Any,
+        *,
+        k: int = 1,
+        window: int = 100,
+        vectors: str = "both",
+        of: str = "batch",
+        seed: int = 0,
+    ) -> None:
+        self._objective = Objective(params, loss_fn)
+        self._optimizer = optimizer
+        buffers = _floating(optimizer.init(self._objective.tree(self._objective.weights(params))))[0]
+        self._shapes = [*self._objective.shapes, *(buffer.shape for buffer in buffers)]
+        self._sizes = [int(np.prod(shape, dtype=np.int64)) for shape in self._shapes]
+        self._seed = seed
+        n = self._objective.n
+        self._ledger = Ledger(n, sum(self._sizes), k=k, window=window, vectors=vectors, of=of, seed=seed)
+        self._images = jax.jit(self._pushed)
+
+    def step(self, params: Any, state: Any, *batch: Any) -> dict[str, Any]:
+        """Send the vectors through the step that the optimiser makes next on a batch.
+
+        Parameters
+        ----------
+        params : pytree
+            The weights as they are, before the update.
+        state : pytree
+            The optimiser's state, before the update.
+        *batch : object
+            Passed on to the loss function.
+
+        Returns
+        -------
+        dict of str to float or ndarray (k,)
+            As `metrics`.
+        """
+        weights = self._objective.weights(params)
+
+        def push(columns: Floats) -> Floats:
+            cuts = np.split(columns, np.cumsum(self._sizes)[:-1])
+            tangents = [
+                jnp.asarray(np.ascontiguousarray(cut.T).reshape(-1, *shape))
+                for cut, shape in zip(cuts, self._shapes, strict=True)
+            ]
+            images = jax.device_get(self._images(weights, state, batch, tangents))
+            return np.concatenate([np.asarray(part, np.float64).reshape(columns.shape[1], -1).T for part in images])
+
+        self._ledger.step(push)
+        return self.metrics
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Numbers of the last step, for ``rec.record(**tangents.metrics)``.
+
+        ``tangent_growth_<of>``: ln of the stretching of the kept vectors, nats; ``tangent_window_<of>``: exponents of
+        the fresh vectors, nats per step, where a window has ended, else NaN. Numbers for k = 1, else arrays (k,).
+        """
+        return self._ledger.metrics
+
+    def result(self, *, discard: int = 0, level: float = 0.95) -> TangentExponents:
+        """Sum up all steps so far.
+
+        Parameters
+        ----------
+        discard : int
+            Steps at the beginning that the exponents of the kept vectors leave out.
+        level : float
+            Confidence level of the intervals.
+
+        Returns
+        -------
+        TangentExponents
+            Exponents of the kept vectors with intervals, and of the windows.
+
+        Raises
+        ------
+        DataError
+            If no step is left.
+        """
+        return self._ledger.result(discard=discard, level=level, settings={"seed": self._seed})
+
+    # -- the Jacobian of a step
+
+    def update(self, weights: list[Any], state: Any, batch: Any) -> tuple[list[Any], Any]:
+        """Make the optimiser's step, as a pure function.
+
+        Parameters
+        ----------
+        weights : list of array
+            In the order of a recorded state.
+        state : pytree
+            The optimiser's.
+        batch : tuple
+            Arguments of the loss function behind the parameters.
+
+        Returns
+        -------
+        tuple of (list of array, pytree)
+            After the step.
+        """
+        objective = self._objective
+        gradient = objective.functions.value_and_gradient(weights, objective.arrays, batch)[1]
+        changes, state = self._optimizer.update(objective.tree(gradient), state, objective.tree(weights))
+        moved = [(w + u).astype(w.dtype) for w, u in zip(weights, objective.picked(changes), strict=True)]
+        return moved, state
+
+    def _pushed(self, weights: list[Any], state: Any, batch: Any, tangents: list[Any]) -> list[Any]:
+        """Multiply the Jacobian of the step with vectors of (weights, buffers), along the leading axis."""
+        buffers, put = _floating(state)
+        at = [*weights, *buffers]
+        n = len(weights)
+
+        def step(everything: list[Any]) -> list[Any]:
+            moved, after = self.update(everything[:n], put(everything[n:]), batch)
+            return [*moved, *_floating(after)[0]]
+
+        derivative = jax.linearize(step, at)[1]
+        along = [t.astype(a.dtype) for t, a in zip(tangents, at, strict=True)]
+        return jax.vmap(derivative)(along)
+
+
+def tangent_exponents(
+    params: Any,
+    loss_fn: LossFunction,
+    optimizer: Any,
+    batches: Iterable[Any],
+    *,
+    k: int = 1,
+    window: int = 100,
+    vectors: str = "both",
+    discard: int = 0,
+    level: float = 0.95,
+    state: Any = None,
+    of: str = "batch",
+    seed: int = 0,
+) -> TangentExponents:
+    r"""Lyapunov exponents of a training, by Benettin's method through the optimiser's own step.
+
+    Parameters
+    ----------
+    params : pytree of arrays
+        Where the training begins.
+    loss_fn : callable
+        ``loss_fn(params, *batch)`` -> scalar; pure, traced by JAX.
+    optimizer : optax.GradientTransformation
+        Anything with ``init(params)`` and ``update(gradients, state, params)``.
+    batches : iterable of tuples
+        Arguments of the loss function behind the parameters, for each step; its length is that of the training.
+    k : int
+        Number of exponents.
+    window : int
+        Steps of a window; each begins with fresh vectors.
+    vectors : {"both", "fresh", "kept"}
+        Vectors that begin afresh in each window, vectors that are kept from the start, or both.
+    discard : int
+        Steps at the beginning that the exponents of the kept vectors leave out.
+    level : float
+        Confidence level of the intervals.
+    state : pytree or None
+        State of the optimiser at the start; None: ``optimizer.init``.
+    of : {"batch", "subset", "full"}
+        What the data are, for the record.
+    seed : int
+        Of the vectors.
+
+    Returns
+    -------
+    TangentExponents
+        In nats per step.
+
+    Raises
+    ------
+    ArchitectureError, DataError, UnknownNameError
+        If there are no batches or no weights, or an argument makes no sense.
+
+    Notes
+    -----
+    With F the step (weights and buffers before to weights and buffers after, on the batch of that step) and Q
+    orthonormal, :math:`DF\,Q = Q' R` and :math:`\lambda_i = \langle \ln |R_{ii}| \rangle`. DF is applied by
+    forward-mode differentiation through gradient and update; for plain SGD it is :math:`1 - \eta H`. These are
+    finite-time numbers of a driven system: read `windows` beside `values`. `Tangents` follows a training that goes on
+    anyway.
+
+    Examples
+    --------
+    >>> import optax
+    >>> found = tangent_exponents(jnp.ones(1), lambda w: jnp.sum(w**2), optax.sgd(0.1), [()] * 100, window=50)
+    >>> round(float(found.values[0]), 4)  # ln |1 - 0.1 x 2|
+    -0.2231
+    """
+    follower = Tangents(params, loss_fn, optimizer, k=k, window=window, vectors=vectors, of=of, seed=seed)
+    weights = follower._objective.weights(params)
+    if state is None:
+        state = optimizer.init(follower._objective.tree(weights))
+    update = jax.jit(follower.update)
+    for batch in batches:
+        given = tuple(batch) if isinstance(batch, list | tuple) else (batch,)
+        follower.step(follower._objective.layout.put(params, weights), state, *given)
+        weights, state = update(weights, state, given)
+    if not follower._ledger.local:
+        raise DataError("there are no batches: give one for each step of the training")
+    return follower.result(discard=discard, level=level)
+
+
+def _floating(tree: Any) -> tuple[list[Any], Any]:
+    """The floating-point arrays of a tree, and how to put others in their places."""
+    leaves, treedef = jax.tree_util.tree_flatten(tree)
+    at = [i for i, leaf in enumerate(leaves) if is_weight(leaf)]
+
+    def put(arrays: list[Any]) -> Any:
+        new = list(leaves)
+        for i, array in zip(at, arrays, strict=True):
+            new[i] = array
+        return jax.tree_util.tree_unflatten(treedef, new)
+
+    return [leaves[i] for i in at], put

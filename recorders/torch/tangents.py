@@ -1,0 +1,282 @@
+"""Tangent-space exponents of a torch training, through the step of its own optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recorders.exponents import Ledger, TangentExponents
+from recorders.lanczos import Floats
+from recorders.torch.lockstep import call, scalar
+from recorders.torch.modules import unwrap
+from recorders.torch.objective import LossFunction, Objective, Slope
+from recorders.torch.optimizers import innermost
+from recorders.torch.updates import Rule, rule
+from trajtools.store import ArchitectureError, DataError
+
+
+class Tangents:
+    """Tangent vectors that follow a training: Benettin's method through the optimiser's own step.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The network that trains; it is not changed.
+    loss_fn : callable
+        ``loss_fn(model(x), *targets)`` -> scalar Tensor.
+    optimizer : torch.optim.Optimizer
+        What trains it: SGD, Adam, AdamW or RMSprop. Its buffers belong to the state.
+    k : int
+        Number of vectors, for as many exponents.
+    window : int
+        Steps of a window; each begins with fresh vectors.
+    vectors : {"both", "fresh", "kept"}
+        Vectors that begin afresh in each window, vectors that are kept from the start, or both.
+    of : {"batch", "subset", "full"}
+        What the data are, for the names of the metrics.
+    seed : int
+        Of the vectors; no generator of torch is drawn from.
+
+    Raises
+    ------
+    ArchitectureError
+        If the optimiser's step is not known as a function, or it trains nothing of this model.
+    DataError, UnknownNameError
+        If an argument makes no sense.
+
+    Notes
+    -----
+    A step costs a gradient and k Hessian-vector products (2 k for "both"). Fresh vectors are perturbations of the
+    weights, and what is reported of a window is their growth in the weights; kept vectors live in (weights, buffers).
+    Vectors are held on the host in float64; the products are computed in the dtype of the weights. Gradient clipping is
+    not seen. See `recorders.exponents` for why windows matter.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        optimizer: Any,
+        *,
+        k: int = 1,
+        window: int = 100,
+        vectors: str = "both",
+        of: str = "batch",
+        seed: int = 0,
+    ) -> None:
+        self._objective = Objective(model, loss_fn)
+        self._optimizer = innermost(optimizer)
+        owner = {id(p): group for group in self._optimizer.param_groups for p in group["params"]}
+        self._groups = [owner.get(id(p)) for p in self._objective.parameters()]
+        if not any(group is not None for group in self._groups):
+            raise ArchitectureError(
+                "the optimiser trains no parameter of this model: make it from model.parameters() of the same model"
+            )
+        self._sizes = [
+            size for made, n in zip(self._rules(), self._objective.sizes, strict=True) for size in [n] * len(made.names)
+        ]
+        n_state = self._objective.n + sum(self._sizes)
+        self._seed = seed
+        self._ledger = Ledger(self._objective.n, n_state, k=k, window=window, vectors=vectors, of=of, seed=seed)
+
+    def step(self, x: Any, *targets: Any) -> dict[str, Any]:
+        """Send the vectors through the step that the optimiser makes next on a batch.
+
+        Parameters
+        ----------
+        x : Tensor, tuple or dict
+            Input of the model: one argument, several, or keywords.
+        *targets : object
+            Passed on to the loss function after the output.
+
+        Returns
+        -------
+        dict of str to float or ndarray (k,)
+            As `metrics`.
+
+        Notes
+        -----
+        Call it before ``optimizer.step()``; and before the forward pass of the batch if the model draws random numbers
+        (dropout), so that the vectors see the same. The generators are left as they were.
+        """
+        with self._objective.noise():
+            slope = Slope(self._objective, (x, *targets))
+        self._ledger.step(lambda columns: self._push(slope, columns))
+        return self.metrics
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Numbers of the last step, for ``rec.record(**tangents.metrics)``.
+
+        ``tangent_growth_<of>``: ln of the stretching of the kept vectors, nats; ``tangent_window_<of>``: exponents of
+        the fresh vectors, nats per step, where a window has ended, else NaN. Numbers for k = 1, else arrays (k,).
+        """
+        return self._ledger.metrics
+
+    def result(self, *, discard: int = 0, level: float = 0.95) -> TangentExponents:
+        """Sum up all steps so far.
+
+        Parameters
+        ----------
+        discard : int
+            Steps at the beginning that the exponents of the kept vectors leave out.
+        level : float
+            Confidence level of the intervals.
+
+        Returns
+        -------
+        TangentExponents
+            Exponents of the kept vectors with intervals, and of the windows.
+
+        Raises
+        ------
+        DataError
+            If no step is left.
+        """
+        settings = {"seed": self._seed, "optimizer": type(self._optimizer).__name__}
+        return self._ledger.result(discard=discard, level=level, settings=settings)
+
+    # -- the Jacobian of a step
+
+    def _rules(self) -> list[Rule]:
+        """How the next step changes each weight; weights that the optimiser does not know stay."""
+        state = self._optimizer.state
+        return [
+            Rule((), lambda w, g, buffers: (w, []))
+            if group is None
+            else rule(self._optimizer, group, state.get(parameter, {}))
+            for group, parameter in zip(self._groups, self._objective.parameters(), strict=True)
+        ]
+
+    def _push(self, slope: Slope, columns: Floats) -> Floats:
+        """Multiply the Jacobian of the next step with vectors of the state."""
+        rules, weights, n = self._rules(), self._objective.weights(), self._objective.n
+        tangents = [self._objective.unflat(column) for column in columns[:n].T]
+        along = _stacked(tangents), _stacked([slope.times(tangent) for tangent in tangents])
+        cuts = iter(torch.as_tensor(np.ascontiguousarray(columns[n:].T)).split(self._sizes, dim=1))
+        moved, kept = [], []
+        for i, (made, buffers) in enumerate(zip(rules, self._buffers(rules, weights), strict=True)):
+            rest = [next(cuts).to(buffer).reshape(-1, *buffer.shape) for buffer in buffers]
+            images = _image(made, [weights[i], slope.gradient[i], *buffers], [along[0][i], along[1][i], *rest])
+            moved.append(images[0])
+            kept.extend(images[1:])
+        return np.concatenate([part.reshape(columns.shape[1], -1).double().cpu().numpy().T for part in (*moved, *kept)])
+
+    def _buffers(self, rules: list[Rule], weights: list[Tensor]) -> list[list[Tensor]]:
+        """The buffers of each weight as they stand; zero where the optimiser has none yet."""
+        found = []
+        for made, parameter, weight in zip(rules, self._objective.parameters(), weights, strict=True):
+            state = self._optimizer.state.get(parameter, {})
+            given = [state.get(name) for name in made.names]
+            found.append([torch.zeros_like(weight) if buffer is None else buffer.detach() for buffer in given])
+        return found
+
+
+def tangent_exponents(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    optimizer: Any,
+    batches: Iterable[Any],
+    *,
+    k: int = 1,
+    window: int = 100,
+    vectors: str = "both",
+    discard: int = 0,
+    level: float = 0.95,
+    of: str = "batch",
+    seed: int = 0,
+) -> TangentExponents:
+    r"""Lyapunov exponents of a training, by Benettin's method through the optimiser's own step.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Where the training begins. A copy of it is trained; the model itself is not changed.
+    loss_fn : callable
+        ``loss_fn(model(x), *targets)`` -> scalar Tensor.
+    optimizer : torch.optim.Optimizer
+        SGD, Adam, AdamW or RMSprop over the model's parameters; a copy of it, buffers included, makes the steps.
+    batches : iterable of tuples
+        ``(x, *targets)`` of each step; its length is that of the training.
+    k : int
+        Number of exponents.
+    window : int
+        Steps of a window; each begins with fresh vectors.
+    vectors : {"both", "fresh", "kept"}
+        Vectors that begin afresh in each window, vectors that are kept from the start, or both.
+    discard : int
+        Steps at the beginning that the exponents of the kept vectors leave out.
+    level : float
+        Confidence level of the intervals.
+    of : {"batch", "subset", "full"}
+        What the data are, for the record.
+    seed : int
+        Of the vectors.
+
+    Returns
+    -------
+    TangentExponents
+        In nats per step.
+
+    Raises
+    ------
+    ArchitectureError
+        If the optimiser's step is not known as a function, or it trains nothing of this model.
+    DataError, UnknownNameError
+        If there are no batches, or an argument makes no sense.
+
+    Notes
+    -----
+    With F the step (weights and buffers before to weights and buffers after, on the batch of that step) and Q
+    orthonormal, :math:`DF\,Q = Q' R` and :math:`\lambda_i = \langle \ln |R_{ii}| \rangle`. DF is applied by
+    Hessian-vector products and the derivative of the update; for plain SGD it is :math:`1 - \eta H`.
+    These are finite-time numbers of a driven system: read `windows` beside `values`. `Tangents` follows a training that
+    goes on anyway.
+
+    Examples
+    --------
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> batch = torch.ones(1, 1), torch.zeros(1, 1)
+    >>> found = tangent_exponents(model, nn.MSELoss(), opt, [batch] * 100, window=50, of="full")
+    >>> round(float(found.values[0]), 4), found.windows.round(4).ravel().tolist()  # ln |1 - 0.1 x 2|
+    (-0.2231, [-0.2231, -0.2231])
+    """
+    model, optimizer = deepcopy((unwrap(model), innermost(optimizer)))
+    follower = Tangents(model, loss_fn, optimizer, k=k, window=window, vectors=vectors, of=of, seed=seed)
+    with follower._objective.noise():
+        for batch in batches:
+            x, *targets = batch if isinstance(batch, list | tuple) else (batch,)
+            follower.step(x, *targets)
+            optimizer.zero_grad()
+            with torch.enable_grad():
+                scalar(loss_fn(call(model, x), *targets)).backward()
+            optimizer.step()
+    if not follower._ledger.local:
+        raise DataError("there are no batches: give one for each step of the training")
+    return follower.result(discard=discard, level=level)
+
+
+def _image(made: Rule, at: list[Tensor], along: list[Tensor]) -> list[Tensor]:
+    """Derivative of one weight's update along several tangents of (weight, gradient, buffers).
+
+    An update works entry by entry, so the derivative of an entry by an entry is that of the sum of all entries.
+    """
+    leaves = [part.detach().requires_grad_() for part in at]
+    with torch.enable_grad():
+        weight, buffers = made.update(leaves[0], leaves[1], leaves[2:])
+    found = []
+    for after in (weight, *buffers):
+        slopes = torch.autograd.grad(after.sum(), leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
+        found.append(sum((slope * part for slope, part in zip(slopes, along, strict=True)), torch.zeros_like(along[0])))
+    return found
+
+
+def _stacked(vectors: list[list[Tensor]]) -> list[Tensor]:
+    """One tensor per weight, with the vectors along a leading axis."""
+    return [torch.stack(column) for column in zip(*vectors, strict=True)]
