@@ -114,7 +114,7 @@ def _told(of: Trend) -> str:
 
 
 def _undecided(of: Trend) -> str:
-    if not np.isfinite(of.change):
+    if not np.isfinite(of.change) or (of.n_floor == of.n_units and not np.isfinite(of.rate)):
         return f"the {of.quantity} is at the numerical floor, or excluded, from the start: perturb by more"
     if not np.isfinite(of.change_interval[0]):
         return (

@@ -93,7 +93,7 @@ def trend(
         change=change,
         change_interval=change_interval,
         late_change=_mean(lates),
-        largest=float(np.max([u.largest for u in units])),
+        largest=float(np.max([u.largest for u in units], initial=-np.inf)) if units else NAN,
         n_floor=sum(u.floored for u in units),
         n_units=len(units),
         over=over,

@@ -138,8 +138,9 @@ def periodic_networks(
     Returns
     -------
     ndarray (T, N (N - 1) / 2), uint8
-        The autocorrelation is (1 - q)^2 at the multiples of the period and -(1 - q)^2 / (period - 1) elsewhere, the
-        mean being estimated over whole periods.
+        The autocorrelation is (1 - q)^2 at the multiples of the period, for long ones. The mean of the networks of a
+        period of P states is estimated with them: with k = (1 - q)^2 it is k (1 - 1 / P) / (1 - k / P) there and
+        -k / (P - k) on average elsewhere.
 
     References
     ----------
