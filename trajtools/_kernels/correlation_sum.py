@@ -53,7 +53,7 @@ def _bounds(boxes: Any, home: Any, node: Any, metric: Any, out: Any) -> Any:
     low = 0.0
     high = 0.0
     for c in range(boxes.shape[2]):
-        near = max(max(boxes[node, 0, c] - boxes[home, 1, c], boxes[home, 0, c] - boxes[node, 1, c]), 0.0)
+        near = max(boxes[node, 0, c] - boxes[home, 1, c], boxes[home, 0, c] - boxes[node, 1, c], 0.0)
         far = max(boxes[node, 1, c] - boxes[home, 0, c], boxes[home, 1, c] - boxes[node, 0, c])
         if metric == L2:
             low += near * near

@@ -174,8 +174,19 @@ def _answer(found: list[Found], level: float, settings: dict[str, Any]) -> Dimen
         dim_values=np.array([s.value for _, _, s in found if embedded]),
         dim_intervals=np.array([s.interval for _, _, s in found if embedded]).reshape(-1, 2),
         correlation_sums=tuple(c for _, c, _ in found),
-        settings={**sums.settings, "n_states": sums.n_states, "n_excluded": sums.n_excluded, **choices(),
-                  "filled": FILLED, "saturated": SATURATED, "vague": VAGUE, "returns": RETURNS, "longest_window": LONGEST_WINDOW, "excess": EXCESS, **settings},
+        settings={
+            **sums.settings,
+            "n_states": sums.n_states,
+            "n_excluded": sums.n_excluded,
+            **choices(),
+            "filled": FILLED,
+            "saturated": SATURATED,
+            "vague": VAGUE,
+            "returns": RETURNS,
+            "longest_window": LONGEST_WINDOW,
+            "excess": EXCESS,
+            **settings,
+        },
         warnings=tuple(dict.fromkeys(w for _, c, _ in found for w in c.warnings)),
     )  # fmt: skip
 

@@ -174,7 +174,7 @@ def _of_states(x: Any, metric: str, theiler: int | None) -> Pairs:
     states = prepare(x, metric=metric, theiler=1, horizon=0)
     if states.code == PRECOMPUTED:
         return _of_rows(
-            lambda a, b: states.matrix[a:b], states.usable, theiler, metric, "the given distances were read", 0
+            lambda a, b: states.matrix[a:b], states.usable, theiler, metric, "the given distances were read"
         )
     window, why, warnings = _window(states.points, states.usable, theiler)
     states = prepare(x, metric=metric, theiler=window, horizon=0)
@@ -197,12 +197,10 @@ def _of_distances(x: Distances, theiler: int | None) -> Pairs:
             f"a correlation sum needs symmetric distances of one trajectory, (T, T); these are {x.shape[0]} x "
             f"{x.shape[1]} in {x.metric}" + (", which is not symmetric" if x.square else "")
         )
-    return _of_rows(x.read, ~np.asarray(x.excluded), theiler, x.metric, "rows of distances were read in turn", 0)
+    return _of_rows(x.read, ~np.asarray(x.excluded), theiler, x.metric, "rows of distances were read in turn")
 
 
-def _of_rows(
-    read: Callable[[int, int], Floats], usable: Bools, theiler: int | None, metric: str, way: str, space: int
-) -> Pairs:
+def _of_rows(read: Callable[[int, int], Floats], usable: Bools, theiler: int | None, metric: str, way: str) -> Pairs:
     length = len(usable)
 
     def between(rows: Ints, columns: Ints) -> Floats:
@@ -219,7 +217,7 @@ def _of_rows(
         usable,
         window,
         why,
-        space,
+        0,
         between,
         lambda radii, edges, logged: count_rows(read, usable, window, radii, edges),
         way,

@@ -110,7 +110,7 @@ def zero_one_test(
         "damping": float(damping), "low": LOW, "high": HIGH, "spread": SPREAD, "drift": DRIFT, "fewest": FEWEST,
     }  # fmt: skip
     c = np.sort(np.random.default_rng(rng).uniform(*BAND, frequencies))
-    head = {"method": method, "frequencies": c, "every": step, "n_used": len(thinned), "n_total": len(given),
+    head: dict[str, Any] = {"method": method, "frequencies": c, "every": step, "n_used": len(thinned), "n_total": len(given),
             "settings": settings, "warnings": (*warnings, *more)}  # fmt: skip
     if len(thinned) < _LEAST or np.ptp(thinned) <= _ROUNDING * spacing:
         return _without_answer(thinned, head)

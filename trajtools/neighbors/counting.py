@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -144,11 +146,15 @@ def count_rows(read: Reader, usable: Bools, theiler: int, radii: Floats, edges: 
         rows = np.ascontiguousarray(read(first, min(first + step, length)), dtype=np.float64)
         counts = np.zeros((len(rows), len(limits)), dtype=np.int64)
         logs = np.zeros(counts.shape)
-        given = (rows, first, usable, theiler, limits, start)
-        in_parts(lambda a, b, g=given, c=counts, s=logs: kernels.row_counts(*g, a, b, c, s), len(rows))
+        work = partial(kernels.row_counts, rows, first, usable, theiler, limits, start)
+        in_parts(partial(_into, work, counts, logs), len(rows))
         np.add.at(total, block[first : first + len(rows)], counts)
         np.add.at(sums, block[first : first + len(rows)], logs)
     return _cumulated(radii, total, sums, len(radii))
+
+
+def _into(work: Callable[..., Any], counts: Ints, logs: Floats, first: int, last: int) -> None:
+    work(first, last, counts, logs)
 
 
 def choose_radii(between: Between, usable: Bools, theiler: int) -> Floats:

@@ -10,23 +10,28 @@ from trajtools.plots.recurrence import draw_lines as recurrence_lines
 from trajtools.plots.recurrence import draw_recurrence as recurrence
 from trajtools.plots.recurrence import draw_windowed as recurrence_windows
 from trajtools.plots.stability import stability
+from trajtools.plots.structure import change_points, observables, projection, system_states
 from trajtools.plots.sweep import phase_diagram, sweep
 from trajtools.plots.zero_ones import zero_one_test
 
 __all__ = [
     "autocorrelation",
+    "change_points",
     "correlation_dimension",
     "correlation_sum",
-    "zero_one_test",
     "divergence",
     "divergences",
     "edge",
+    "observables",
     "order_chaos",
     "phase_diagram",
+    "projection",
     "recurrence",
     "recurrence_lines",
     "recurrence_windows",
     "stability",
     "sweep",
+    "system_states",
     "windows",
+    "zero_one_test",
 ]

@@ -86,7 +86,7 @@ class CorrelationSum(Result):
         return plots.correlation_sum(self, ax=ax)
 
 
-def takens_estimate(radii: Floats, counts: Floats, zeros: Floats, logs: Floats) -> Floats:
+def takens_estimate(radii: Floats, counts: Any, zeros: Any, logs: Floats) -> Floats:
     r"""Takens' estimate :math:`-1 / \langle \ln(d / r) \rangle` over all distances below each radius.
 
     Parameters

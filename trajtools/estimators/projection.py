@@ -1,0 +1,340 @@
+"""Joint principal components and classical multidimensional scaling of runs and their perturbed copies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trajtools.distances.paths import check_alike
+from trajtools.errors import DataError, TooLargeError
+from trajtools.estimators.joint import Joint, join
+from trajtools.estimators.preservation import decorrelation_index, distance_correlations, trustworthiness
+from trajtools.neighbors.strategy import evenly
+from trajtools.results import Divergence, Floats, Ints, Projection, average_curves, mean_curve
+from trajtools.results.distances import Distances
+
+CHECKED, NEIGHBORS = 256, 12
+_FULL_SPECTRUM, _MOST_DISTANCES = 1500, 4096
+_EQUAL = 1e-6  # relative difference of eigenvalues that counts as none
+
+
+def pca(x: Any, *, components: int = 2) -> Projection:
+    r"""Principal components of all states of several trajectories together.
+
+    Parameters
+    ----------
+    x : Run, Trajectory, array_like (T, P), pair (reference, [perturbed, ...]), or list of trajectories
+        What is projected together; a Run stands for all its members. States need not fit in memory.
+    components : int
+        How many coordinates to keep.
+
+    Returns
+    -------
+    Projection
+        Coordinates in the unit of the weights: distances of rows are the Euclidean ones, as far as they are kept.
+
+    Raises
+    ------
+    DataError
+        If `x` is nothing of this kind, or fewer than two states differ.
+    TooLargeError
+        If there are more than 8192 states.
+
+    Notes
+    -----
+    The states are centred, their products :math:`G = X X^\top` are summed over blocks of weights in float64, and the
+    coordinates are :math:`X u` with the axes u from the leading eigenvectors of G. Each coordinate is turned so that
+    the first trajectory ends at a larger value than it starts. Distances of perturbed copies are projected as
+    differences of states, so that one of 1e-15 is not lost in coordinates of size 1.
+    """
+    return _project(join(x), "pca", components)
+
+
+def mds(x: Any, *, components: int = 1, metric: Any = "rms") -> Projection:
+    r"""Classical multidimensional scaling of all states of several trajectories together.
+
+    Parameters
+    ----------
+    x : Run, Trajectory, array_like (T, P), pair (reference, [perturbed, ...]), or list of trajectories; or Distances
+        What is projected together; a Run stands for all its members. Distances must be those of one trajectory, (T, T).
+    components : int
+        How many coordinates to keep; 1 is what [1]_ uses.
+    metric : str or callable
+        Distance between states. ``"rms"``, :math:`\sqrt{\sum_k (w_k - w'_k)^2 / P}`, and ``"l2"`` are computed by
+        columns from states of any size; for others all distances are computed (`trajtools.pairwise`). Distances know
+        theirs.
+
+    Returns
+    -------
+    Projection
+        Coordinates whose distances approximate the given ones.
+
+    Raises
+    ------
+    DataError
+        If `x` is nothing of this kind, or fewer than two states differ.
+    TooLargeError
+        If there are more than 8192 states.
+
+    Notes
+    -----
+    .. math:: B = -\tfrac{1}{2} H D^2 H = V \Lambda V^\top, \quad z_m = v_m \sqrt{\lambda_m}
+
+    with the centring matrix H. For ``"rms"`` these are the principal components over :math:`\sqrt{P}`, and are computed
+    as such. In other metrics some eigenvalues may be negative: that part of the distances has no coordinates.
+
+    References
+    ----------
+    .. [1] Jimenez-Gonzalez, Soriano, Lacasa, Scalar representations of neural network training dynamics,
+       arXiv:2606.30384 (2026)
+    """
+    if isinstance(x, Distances):
+        return _of_distances(x, components)
+    joint = join(x)
+    if isinstance(metric, str) and metric in ("rms", "l2"):
+        return _project(joint, "mds", components, metric=metric)
+    from trajtools.distances import pairwise
+
+    states = joint.members[0] if len(joint.members) == 1 else np.concatenate([np.asarray(m) for m in joint.members])
+    return _of_distances(pairwise(states, metric=metric), components, joint)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """What a second look at all states gives."""
+
+    scores: Floats
+    axes: Floats
+    apart: Floats
+    between: Floats
+    squares: Floats
+
+
+def _project(joint: Joint, method: str, components: int, metric: str = "l2") -> Projection:
+    _check_components(components)
+    rows = int(joint.starts[-1])
+    gram, usable = np.zeros((rows, rows)), np.ones(rows, dtype=bool)
+    for _, block in joint.columns():
+        good = np.isfinite(block).all(axis=1)
+        usable &= good
+        if good.any():
+            block[good] -= block[good].mean(axis=0)
+        block[~good] = 0.0
+        gram += block @ block.T
+    kept = np.flatnonzero(usable)
+    if len(kept) < 2:
+        raise DataError(f"{len(kept)} of {rows} states are finite; a projection needs two that differ")
+    inner = _centred(gram[np.ix_(kept, kept)] if len(kept) < rows else gram)
+    del gram
+    total = float(np.trace(inner))
+    if not total > 0:
+        raise DataError(f"all {len(kept)} states are equal: there is no direction to project on")
+    values, vectors = _leading(inner, min(components, len(kept) - 1))
+    some = values > total * np.finfo(np.float64).eps * len(kept)
+    values, vectors = values[some], vectors[:, some]
+    found = _second_look(joint, kept, vectors, np.sqrt(values))
+    unit = 1.0 if method == "pca" or metric == "l2" else 1.0 / np.sqrt(joint.size)
+    sign = _signs(found.scores, int(np.count_nonzero(kept < joint.starts[1])))
+    scores, apart = found.scores * sign * unit, found.apart * unit
+    coordinates = np.full((rows, len(values)), np.nan)
+    coordinates[kept] = scores
+    sample = evenly(np.arange(len(kept)), CHECKED)
+    head = {
+        "method": method,
+        "metric": metric if method == "mds" else "l2",
+        "coordinates": coordinates,
+        "eigenvalues": values * unit**2,
+        "share": values / total,
+        "negative": 0.0,
+        "axes": found.axes * sign[:, None],
+    }
+    return _finish(joint, head, np.sqrt(found.squares), scores[sample], twins=(found, apart), unit=unit)
+
+
+def _of_distances(distances: Distances, components: int, joint: Joint | None = None) -> Projection:
+    _check_components(components)
+    if not distances.symmetric:
+        raise DataError(f"scaling needs symmetric distances of one trajectory, (T, T); these are {distances!r}")
+    if len(distances) > _MOST_DISTANCES:
+        raise TooLargeError(
+            f"{len(distances)} states; the spectrum of at most {_MOST_DISTANCES} is computed. Thin the distances out "
+            f"with window(every={-(-len(distances) // _MOST_DISTANCES)}), or use metric='rms' on the states"
+        )
+    kept = np.flatnonzero(~np.asarray(distances.excluded))
+    matrix = np.asarray(distances.values)[np.ix_(kept, kept)]
+    if len(kept) < 2 or not np.nanmax(matrix) > 0:
+        raise DataError(f"no two of {len(distances)} states differ: there is no direction to project on")
+    if not np.isfinite(matrix).all():
+        raise DataError(
+            f"{np.count_nonzero(~np.isfinite(matrix)) // 2} pairs of states have no distance in {distances.metric}; "
+            "scaling needs all of them"
+        )
+    inner = _centred(-0.5 * matrix**2)
+    everything, vectors = np.linalg.eigh(inner)
+    total = float(np.abs(everything).sum())
+    values, vectors = everything[::-1][:components], vectors[:, ::-1][:, :components]
+    some = values > total * np.finfo(np.float64).eps * len(kept)
+    values, vectors = values[some], vectors[:, some]
+    scores = vectors * np.sqrt(values)
+    joint = joint or Joint((), ("trajectory",), np.array([-1]), (distances.step,), distances.time_unit)
+    scores = scores * _signs(scores, int(np.count_nonzero(kept < len(joint.step[0]))))
+    coordinates = np.full((len(distances), len(values)), np.nan)
+    coordinates[kept] = scores
+    sample = evenly(np.arange(len(kept)), CHECKED)
+    head = {
+        "method": "mds",
+        "metric": distances.metric,
+        "coordinates": coordinates,
+        "eigenvalues": values,
+        "share": values / total,
+        "negative": float(-everything[everything < 0].sum()) / total,
+        "axes": np.empty((0, 0)),
+    }
+    return _finish(joint, head, matrix[np.ix_(sample, sample)], scores[sample], twins=None, unit=1.0)
+
+
+def _check_components(components: int) -> None:
+    if isinstance(components, bool) or not isinstance(components, (int, np.integer)) or components < 1:
+        raise DataError(f"components={components!r}: a whole number from 1 on")
+
+
+def _centred(inner: Floats) -> Floats:
+    """Inner products as seen from the centre of all states."""
+    means = inner.mean(axis=0)
+    return inner - means - means[:, None] + means.mean()
+
+
+def _leading(inner: Floats, count: int) -> tuple[Floats, Floats]:
+    """Largest eigenvalues, descending, and their vectors; the same bits every time."""
+    if len(inner) <= _FULL_SPECTRUM or count > len(inner) // 4:
+        values, vectors = np.linalg.eigh(inner)
+        return values[::-1][:count], vectors[:, ::-1][:, :count]
+    from scipy.sparse.linalg import eigsh
+
+    values, vectors = eigsh(inner, k=count, which="LA", v0=np.random.default_rng(0).standard_normal(len(inner)))
+    return values[::-1], vectors[:, ::-1]
+
+
+def _second_look(joint: Joint, kept: Ints, vectors: Floats, roots: Floats) -> _Sums:
+    """Project all states, and measure directly what must not come from products: the distances of close pairs."""
+    from trajtools._kernels.buckets import L2
+    from trajtools._kernels.matrix import TILE, distance_rows
+
+    starts, copies = joint.starts, np.flatnonzero(joint.reference >= 0)
+    for copy in copies:
+        check_alike(joint.members[joint.reference[copy]], joint.members[copy])
+    length = len(joint.step[copies[0]]) if len(copies) else 0
+    sample = kept[evenly(np.arange(len(kept)), CHECKED)]
+    out = _Sums(
+        np.zeros((len(kept), len(roots))),
+        np.zeros((len(roots), joint.size)),
+        np.zeros((len(copies), length)),
+        np.zeros((len(copies), length)),
+        np.zeros((len(sample), len(sample))),
+    )
+    for span, block in joint.columns():
+        inside = block[kept]
+        inside -= inside.mean(axis=0)
+        axes = inside.T @ (vectors / roots)
+        out.axes[:, span] = axes.T
+        out.scores[:] += inside @ axes
+        part = np.zeros(out.squares.shape)
+        distance_rows(np.ascontiguousarray(block[sample]), L2, 0, -(-len(sample) // TILE), part)
+        out.squares[:] += part**2
+        for at, copy in enumerate(copies):
+            reference = starts[joint.reference[copy]]
+            difference = block[starts[copy] : starts[copy + 1]] - block[reference : reference + length]
+            out.apart[at] += difference @ axes[:, 0]
+            out.between[at] += np.abs(difference).sum(axis=1)
+    return out
+
+
+def _signs(scores: Floats, first: int) -> Floats:
+    """Turn every coordinate so that the first trajectory ends above its start, or its largest entry is positive."""
+    scale = np.abs(scores).max(axis=0)
+    moved = scores[max(first - 1, 0)] - scores[0]
+    largest = scores[np.argmax(np.abs(scores), axis=0), np.arange(scores.shape[1])]
+    return np.where(np.where(np.abs(moved) > _EQUAL * scale, moved, largest) < 0, -1.0, 1.0)
+
+
+def _finish(
+    joint: Joint, head: dict[str, Any], full: Floats, kept: Floats, *, twins: tuple[_Sums, Floats] | None, unit: float
+) -> Projection:
+    distances = np.sqrt(((kept[:, None, :] - kept[None, :, :]) ** 2).sum(axis=2))
+    neighbors = min(NEIGHBORS, (len(full) - 1) // 3)
+    pearson, spearman = distance_correlations(full, distances)
+    embedded = complete = None
+    late = late_full = np.empty(0)
+    if twins is not None and len(twins[1]):
+        sums, apart = twins
+        embedded = _divergence(joint, np.abs(apart), f"{head['method']}, first coordinate")
+        complete = _divergence(joint, sums.between, "l1")
+        late, late_full = _decorrelation(joint, np.abs(apart)), _decorrelation(joint, sums.between)
+    excluded = int(np.count_nonzero(np.isnan(head["coordinates"]).any(axis=1)))
+    return Projection(
+        **head,
+        member=np.repeat(np.arange(len(joint.step)), [len(s) for s in joint.step]),
+        step=np.concatenate(joint.step),
+        names=joint.names,
+        reference=joint.reference,
+        distance_correlation=pearson,
+        rank_correlation=spearman,
+        trustworthiness=trustworthiness(full, distances, neighbors) if neighbors else float("nan"),
+        n_excluded=excluded,
+        embedded=embedded,
+        full=complete,
+        decorrelation=late,
+        decorrelation_full=late_full,
+        settings={"components": len(head["share"]), "unit": unit, "checked": len(full), "neighbors": neighbors},
+        warnings=_warnings(head, excluded),
+    )
+
+
+def _warnings(head: dict[str, Any], excluded: int) -> tuple[str, ...]:
+    words = []
+    if excluded:
+        words.append(f"{excluded} states hold NaN or inf and were left out")
+    values = head["eigenvalues"]
+    for k in range(len(values) - 1):
+        if values[k] - values[k + 1] <= _EQUAL * values[k]:
+            words.append(f"coordinates {k} and {k + 1} hold the same spread: only their plane is determined")
+    if head["negative"] > 0.1:
+        words.append(f"{head['negative']:.0%} of the distances' spread is not Euclidean and has no coordinates")
+    return tuple(words)
+
+
+def _divergence(joint: Joint, distances: Floats, metric: str) -> Divergence:
+    """Distances (U, T) of the copies as a divergence that can be fitted."""
+    copies = np.flatnonzero(joint.reference >= 0)
+    group = joint.reference[copies]
+    start = np.array([joint.step[copy][0] for copy in copies], dtype=np.int64)
+    time = (joint.step[copies[0]] - joint.step[copies[0]][0]).astype(np.float64)
+    curves, of, _ = average_curves(distances, group, start, "mean-log")
+    return Divergence(
+        method="twins",
+        metric=metric,
+        average="mean-log",
+        time=time,
+        time_unit=joint.time_unit,
+        log_distance=mean_curve(curves, of),
+        distances=distances,
+        group=group,
+        start=start,
+        floor=np.full(distances.shape, np.nan),
+        scale=np.full(len(copies), np.nan),
+        n_references=len(np.unique(group)),
+        settings={"metric": metric, "average": "mean-log"},
+    )
+
+
+def _decorrelation(joint: Joint, distances: Floats) -> Floats:
+    """Decorrelation times of the copies, in steps."""
+    copies = np.flatnonzero(joint.reference >= 0)
+    out = np.full(len(copies), np.nan)
+    for at, copy in enumerate(copies):
+        index = decorrelation_index(distances[at])
+        if np.isfinite(index):
+            out[at] = joint.step[copy][int(index)] - joint.step[copy][0]
+    return out

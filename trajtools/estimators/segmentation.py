@@ -1,0 +1,292 @@
+"""Change points of a trajectory, found by ruptures and tested against stationary noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from trajtools.distances import MetricLike, bind_metric, find_metric
+from trajtools.distances.paths import as_states
+from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
+from trajtools.estimators.walk import clock_of, walk
+from trajtools.results import ChangePoints, Floats, Ints
+from trajtools.results.distances import Distances
+
+SIGNALS = ("step_length", "displacement", "norm")
+MODELS = {"mean": "linear", "distribution": "rbf"}
+# Choices of this toolkit, kept in the settings of every result.
+MOST_POINTS = 500  # longer signals are averaged over neighbours
+MOST_CHANGES = 5  # of a null record are looked at for the penalty
+NULLS = 199
+AROUND = 10  # states on each side of a change
+CORRELATED = 0.98  # the largest autocorrelation of the null
+_FEWEST = 20
+
+
+def change_points(
+    x: Any,
+    *,
+    signal: str = "step_length",
+    metric: MetricLike = "l1",
+    model: str = "mean",
+    level: float = 0.01,
+    penalty: float | None = None,
+    min_size: int | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    member: int = 0,
+    rng: Any = 0,
+) -> ChangePoints:
+    r"""Find where a trajectory changes its pace, and say what the loss did there.
+
+    Parameters
+    ----------
+    x : Run, Trajectory, array_like (T, P), Distances (T, T), or series (T,)
+        What is searched. Of a run, one member and its metrics.
+    signal : str
+        ``"step_length"``: distance to the state before; ``"displacement"``: to the first state; ``"norm"``: to zero;
+        or, for a run, the name of a recorded metric. A series is its own signal.
+    metric : str, callable or Metric
+        Distance between states, see `METRICS`; Distances know theirs.
+    model : str
+        ``"mean"``: changes of the mean (squared deviations); ``"distribution"``: of the whole distribution (Gaussian
+        kernel, width from the median distance).
+    level : float
+        Part of stationary records in which a change may be found.
+    penalty : float or None
+        What each change must gain; None: from the null, at `level`.
+    min_size : int or None, in states
+        Shortest segment; None: a fiftieth of the record, at least 5.
+    metrics : mapping of str to array_like (T,), or None
+        What to read off before and after each change; None: the metrics of the run.
+    member : int
+        Of a run.
+    rng : int, numpy.random.Generator or None
+        Draws the null.
+
+    Returns
+    -------
+    ChangePoints
+        Changes, the p-value of there being any, and metrics before and after. A slow drift is no noise: it is cut into
+        a staircase.
+
+    Raises
+    ------
+    MissingDependencyError
+        If ruptures is not installed.
+    DataError, UnknownNameError
+        If the signal cannot be had, or is too short.
+
+    Notes
+    -----
+    The signal is averaged to at most 500 points and replaced by its normal scores (the quantiles of its ranks), so that
+    neither its unit nor a lone spike matters. Its autocorrelation is estimated from differences over one and two
+    points, which changes hardly touch [2]_. The null is Gaussian noise with that autocorrelation; for each of 199 such
+    records the smallest penalty that admits no change is found (from the best segmentations with up to 5 changes), and
+    the penalty is their upper quantile at `level`. With it the segmentation is optimal (PELT, [1]_).
+
+    References
+    ----------
+    .. [1] R. Killick, P. Fearnhead, I. A. Eckley, J. Am. Stat. Assoc. 107, 1590 (2012),
+       doi:10.1080/01621459.2012.737745
+    .. [2] S. Chakar, E. Lebarbier, C. Levy-Leduc, S. Robin, Bernoulli 23, 1408 (2017), doi:10.3150/15-BEJ782
+    """
+    ruptures = _ruptures()
+    if model not in MODELS:
+        raise UnknownNameError(f"no model {model!r}; there are {', '.join(MODELS)}")
+    if not 1 / (NULLS + 1) <= level < 1:
+        raise DataError(f"level={level!r}: between {1 / (NULLS + 1)} ({NULLS} records are drawn) and 1")
+    values, steps, name, known = _signal(x, signal, metric, member)
+    good = np.flatnonzero(np.isfinite(values))
+    size = max(5, len(good) // 50) if min_size is None else _whole("min_size", min_size)
+    if len(good) < max(_FEWEST, 2 * size):
+        raise DataError(
+            f"{name} has {len(good)} finite values of {len(values)}; changes between segments of {size} states take "
+            f"{max(_FEWEST, 2 * size)}"
+        )
+    width = -(-len(good) // MOST_POINTS)
+    points = normal_scores(_averaged(values[good], width))
+    shortest = max(2, -(-size // width))
+    rho = correlation(points)
+    search = _Search(ruptures, MODELS[model], shortest)
+    p_value, null = float("nan"), ""
+    needed = penalty
+    if needed is None:
+        generator = np.random.default_rng(rng)
+        drawn = np.sort([search.critical(normal_scores(_noise(len(points), rho, generator))) for _ in range(NULLS)])
+        needed = float(drawn[-int(level * (NULLS + 1))])
+        p_value = float((1 + np.count_nonzero(drawn >= search.critical(points))) / (NULLS + 1))
+        null = f"stationary Gaussian noise with autocorrelation {rho:.2f} between neighbouring points"
+    found = search.changes(points, needed) if np.ptp(values[good]) > 0 else np.empty(0, dtype=np.int64)
+    index = good[found * width]
+    table = {key: np.asarray(series, dtype=np.float64) for key, series in (metrics or known).items()}
+    return ChangePoints(
+        index=index,
+        step=steps[index],
+        signal=name,
+        values=values,
+        steps=steps,
+        segment_mean=np.array([np.nanmean(part) for part in np.split(values, index)]),
+        around={key: _around(key, series, index, len(values)) for key, series in table.items()},
+        p_value=p_value,
+        level=level,
+        null=null,
+        penalty=needed,
+        correlation=rho,
+        resolution=width,
+        settings={
+            "signal": name,
+            "model": model,
+            "penalty": needed,
+            "min_size": size,
+            "nulls": 0 if penalty is not None else NULLS,
+            "most_changes": MOST_CHANGES,
+            "averaged_over": width,
+            "around": AROUND,
+        },
+        warnings=_words(values, good, rho, width),
+    )
+
+
+class _Search:
+    """Segmentations by ruptures.
+
+    Parameters
+    ----------
+    ruptures : module
+        The package.
+    kernel : str
+        ``"linear"`` or ``"rbf"``.
+    min_size : int
+        Shortest segment, in points.
+    """
+
+    def __init__(self, ruptures: Any, kernel: str, min_size: int) -> None:
+        self._ruptures, self._kernel, self._min_size = ruptures, kernel, min_size
+
+    def _fitted(self, points: Floats) -> Any:
+        return self._ruptures.KernelCPD(kernel=self._kernel, min_size=self._min_size).fit(points[:, None])
+
+    def critical(self, points: Floats) -> float:
+        """Smallest penalty with which no change is found, from the best segmentations with few changes."""
+        fitted = self._fitted(points)
+        most = min(MOST_CHANGES, len(points) // self._min_size - 1)
+        fitted.predict(n_bkps=most)
+        whole = fitted.cost.sum_of_costs([len(points)])
+        gains = [
+            (whole - fitted.cost.sum_of_costs(fitted.segmentations_dict[count])) / count for count in range(1, most + 1)
+        ]
+        return float(max(gains))
+
+    def changes(self, points: Floats, penalty: float) -> Ints:
+        """First points after the changes."""
+        return np.array(self._fitted(points).predict(pen=penalty)[:-1], dtype=np.int64)
+
+
+def normal_scores(values: Floats) -> Floats:
+    """Quantiles of the normal distribution in place of values of the same rank; equal values share one."""
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
+    return np.asarray(ndtri((rankdata(values) - 0.5) / len(values)))
+
+
+def correlation(points: Floats) -> float:
+    """Autocorrelation at lag one of what is left without the changes, between 0 and 0.98 (Chakar et al. 2017)."""
+    one = float(np.median(np.abs(points[1:] - points[:-1])))
+    two = float(np.median(np.abs(points[2:] - points[:-2])))
+    return float(np.clip((two / one) ** 2 - 1, 0.0, CORRELATED)) if one > 0 else 0.0
+
+
+def _noise(length: int, rho: float, rng: np.random.Generator) -> Floats:
+    from scipy.signal import lfilter
+
+    shocks = rng.standard_normal(length)
+    shocks[1:] *= np.sqrt(1 - rho**2)
+    return np.asarray(lfilter([1.0], [1.0, -rho], shocks))
+
+
+def _averaged(values: Floats, width: int) -> Floats:
+    """Means over groups of neighbours; the last group may be smaller."""
+    if width == 1:
+        return values
+    starts = np.arange(0, len(values), width)
+    return np.asarray(np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values))))
+
+
+def _signal(x: Any, signal: str, metric: MetricLike, member: int) -> tuple[Floats, Ints, str, dict[str, Any]]:
+    """Return values, steps, name and known metrics of what is searched."""
+    known: dict[str, Any] = {}
+    if hasattr(x, "members") and hasattr(x, "trajectory"):
+        of_member = {name: np.asarray(x.metrics[name]) for name in x.metrics}
+        known = {n: v[:, member] if v.ndim == 2 else v for n, v in of_member.items() if v.ndim <= 2}
+        if signal in known:
+            return known[signal].astype(np.float64), np.asarray(x.step), signal, known
+        if signal not in SIGNALS:
+            raise UnknownNameError(f"no signal {signal!r}; there are {', '.join((*SIGNALS, *known))}")
+        x = x.trajectory(member)
+    elif signal not in SIGNALS:
+        raise UnknownNameError(f"no signal {signal!r}; there are {', '.join(SIGNALS)}, and the metrics of a run")
+    if isinstance(x, Distances):
+        return (*_from_distances(x, signal), known)
+    states = as_states(x, "x")
+    if states.shape[1] == 1 and not hasattr(states, "read"):
+        return np.asarray(states, dtype=np.float64)[:, 0], np.arange(len(states)), "series", known
+    path = walk(states, bind_metric(find_metric(metric), states), [])
+    values = {"step_length": path.steps, "displacement": path.displacement, "norm": path.norm}[signal]
+    return values, np.asarray(clock_of(states)[0]), signal, known
+
+
+def _from_distances(distances: Distances, signal: str) -> tuple[Floats, Ints, str]:
+    if signal == "norm":
+        raise DataError("distances do not tell the norm of a state; use 'step_length' or 'displacement', or the states")
+    if not distances.square:
+        raise DataError(f"changes are searched in the distances of one trajectory, (T, T); these are {distances!r}")
+    if signal == "displacement":
+        first = int(np.argmin(distances.excluded))
+        return np.array(distances.read(first, first + 1)[0]), distances.step, signal
+    at = np.arange(len(distances))
+    return np.concatenate([[np.nan], np.asarray(distances.values[at[1:], at[:-1]])]), distances.step, signal
+
+
+def _around(name: str, series: Floats, index: Ints, length: int) -> Floats:
+    if series.shape != (length,):
+        raise DataError(f"metric {name!r} has shape {series.shape}; one value per state is needed, ({length},)")
+    edges = np.concatenate([[0], index, [length]])
+    out = np.full((len(index), 2), np.nan)
+    for c, at in enumerate(index):
+        sides = series[max(at - AROUND, edges[c]) : at], series[at : min(at + AROUND, edges[c + 2])]
+        for side, part in enumerate(sides):
+            if np.isfinite(part).any():
+                out[c, side] = np.median(part[np.isfinite(part)])
+    return out
+
+
+def _words(values: Floats, good: Ints, rho: float, width: int) -> tuple[str, ...]:
+    words = []
+    if len(good) < len(values) - 1:
+        words.append(f"{len(values) - len(good)} of {len(values)} values are not known and were left out")
+    if width > 1:
+        words.append(f"the signal was averaged over {width} states: changes are placed to that many")
+    if np.ptp(values[good]) == 0:
+        words.append("the signal is constant: there is nothing to change")
+    if rho >= CORRELATED:
+        words.append("the signal is smooth or drifts: noise with an autocorrelation of 0.98 is no good null for it")
+    return tuple(words)
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 2:
+        raise DataError(f"{name}={value!r}: a whole number of states from 2 on")
+    return int(value)
+
+
+def _ruptures() -> Any:
+    try:
+        import ruptures
+    except ImportError as missing:
+        raise MissingDependencyError(
+            'change points are found by ruptures, which is not installed: pip install "trajtools[structure]"'
+        ) from missing
+    return ruptures

@@ -1,0 +1,301 @@
+"""System states: the few states that a trajectory dwells in (Masuda and Holme 2019)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from trajtools.errors import DataError, TooLargeError, UnknownNameError
+from trajtools.neighbors.strategy import evenly
+from trajtools.results import Floats, Ints, SystemStates
+from trajtools.results.distances import Distances
+
+LINKAGES = ("average", "complete", "single", "weighted")
+CRITERIA = ("silhouette", "dunn")
+# Choices of this toolkit, kept in the settings of every result.
+NULLS = 99
+TESTED = 250  # evenly spaced states are compared with the null
+COORDINATES = 6  # of them in the null
+SMALLEST = 3  # states make a system state
+_MOST, _CORRELATED = 8192, 0.999
+_NULL = (
+    "in each principal coordinate a stationary Gaussian process with the same variance and the same correlation from "
+    "one state to the next"
+)
+
+
+def system_states(
+    x: Any,
+    *,
+    metric: Any = "l2",
+    linkage: str = "average",
+    criterion: str = "silhouette",
+    count: int | None = None,
+    most: int = 8,
+    level: float = 0.01,
+    rng: Any = 0,
+) -> SystemStates:
+    r"""Cluster the states of a trajectory into system states, one being an answer, too.
+
+    Parameters
+    ----------
+    x : Distances, shape (T, T); or Trajectory or array_like, shape (T, P) or (T,)
+        Distances of the states, or the states.
+    metric : str or callable
+        Distance between states; Distances know theirs.
+    linkage : str
+        How clusters are joined: ``"average"``, ``"complete"``, ``"single"`` (that of [1]_) or ``"weighted"``.
+    criterion : str
+        What the number of clusters maximises: ``"silhouette"`` (mean over the states, [2]_) or ``"dunn"`` (smallest
+        distance between clusters over the largest within, [1]_).
+    count : int or None
+        Number of system states; None: from the criterion, and 1 where the null explains its best value.
+    most : int
+        Largest number considered.
+    level : float
+        Level of the test.
+    rng : int, numpy.random.Generator or None
+        Draws the null.
+
+    Returns
+    -------
+    SystemStates
+        Labels, dwell times, transitions, and the score of every number that was compared.
+
+    Raises
+    ------
+    DataError, UnknownNameError
+        If the distances cannot be clustered so.
+    TooLargeError
+        If there are more than 8192 states.
+
+    Notes
+    -----
+    Every set of points can be cut in two. So the best score of at most 250 evenly spaced states is compared with that
+    of 99 records from a null: Gaussian processes of first order with the variances of their principal coordinates (at
+    most 6, from the distances) and their correlations from one state to the next, which move as far and as smoothly
+    and dwell nowhere. Noise, a drift and a smooth path all give one state. [1]_ makes no such test.
+
+    References
+    ----------
+    .. [1] N. Masuda, P. Holme, Sci. Rep. 9, 795 (2019), doi:10.1038/s41598-018-37534-2
+    .. [2] P. J. Rousseeuw, J. Comput. Appl. Math. 20, 53 (1987), doi:10.1016/0377-0427(87)90125-7
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> place = np.repeat([0.0, 5.0, 0.0, 5.0], [40, 60, 50, 50])
+    >>> s = tt.system_states(place[:, None] + np.random.default_rng(0).normal(size=(200, 3)))
+    >>> s.count, s.transitions.tolist(), s.dwell.tolist()
+    (2, [[88, 2], [1, 108]], [40, 60, 50, 50])
+    """
+    if linkage not in LINKAGES:
+        raise UnknownNameError(f"no linkage {linkage!r}; there are {', '.join(LINKAGES)}")
+    if criterion not in CRITERIA:
+        raise UnknownNameError(f"no criterion {criterion!r}; there are {', '.join(CRITERIA)}")
+    if not 1 / (NULLS + 1) <= level < 1:
+        raise DataError(f"level={level!r}: between {1 / (NULLS + 1)} ({NULLS} records are drawn) and 1")
+    for name, value, least in (("count", count, 1), ("most", most, 2)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least):
+            raise DataError(f"{name}={value!r}: a whole number from {least} on")
+    distances = _distances(x, metric)
+    kept = np.flatnonzero(~np.asarray(distances.excluded))
+    matrix = _checked(distances, kept, count)
+    tree = _tree(matrix, linkage)
+    p_value, null, chosen = float("nan"), "", count
+    candidates, scores = np.empty(0, dtype=np.int64), np.empty(0)
+    if count is None:
+        candidates, scores = _scores(matrix, tree, most, criterion)
+        chosen = int(candidates[np.argmax(scores)]) if len(candidates) else 1
+        if len(candidates):
+            p_value = _p_value(matrix, linkage, criterion, most, np.random.default_rng(rng))
+            null = _NULL
+            chosen = chosen if p_value <= level else 1
+    labels = np.full(len(distances), -1, dtype=np.int64)
+    labels[kept] = _in_order(_cut(tree, int(chosen or 1)))
+    return _result(distances, matrix, kept, labels, {
+        "candidates": candidates, "scores": scores, "criterion": criterion if count is None else "given",
+        "p_value": p_value, "null": null, "linkage": linkage,
+        "settings": {"metric": distances.metric, "linkage": linkage, "criterion": criterion, "count": count,
+                     "most": most, "level": level, "nulls": NULLS, "tested": min(TESTED, len(kept)),
+                     "coordinates": COORDINATES, "smallest": SMALLEST},
+    })  # fmt: skip
+
+
+def _distances(x: Any, metric: Any) -> Distances:
+    if isinstance(x, Distances):
+        return x
+    from trajtools.distances import pairwise
+
+    return pairwise(x, metric=metric)
+
+
+def _checked(distances: Distances, kept: Ints, count: int | None) -> Floats:
+    if not distances.symmetric:
+        raise DataError(f"clustering needs symmetric distances of one trajectory, (T, T); these are {distances!r}")
+    if len(distances) > _MOST:
+        raise TooLargeError(
+            f"{len(distances)} states; at most {_MOST} are clustered. Thin them out with "
+            f"window(every={-(-len(distances) // _MOST)})"
+        )
+    if not len(kept) or (count or 1) > len(kept):
+        raise DataError(f"{len(kept)} of {len(distances)} states have distances; {count or 1} are needed at least")
+    matrix = np.asarray(distances.values)[np.ix_(kept, kept)]
+    if not np.isfinite(matrix).all():
+        raise DataError(
+            f"{np.count_nonzero(~np.isfinite(matrix)) // 2} pairs of states have no distance in {distances.metric}; "
+            "clustering needs all of them"
+        )
+    return matrix
+
+
+def _tree(matrix: Floats, linkage: str) -> Floats:
+    """Hierarchy of joins, (n - 1, 4)."""
+    if len(matrix) < 2:
+        return np.empty((0, 4))
+    from scipy.cluster.hierarchy import linkage as joined
+
+    return np.asarray(joined(matrix[np.triu_indices(len(matrix), 1)], method=linkage))
+
+
+def _cut(tree: Floats, count: int) -> Ints:
+    """Labels (n,) of so many clusters; fewer only if there are fewer states."""
+    size = len(tree) + 1
+    parent = np.arange(2 * size - 1)
+    for at in range(size - count):
+        parent[tree[at, :2].astype(np.int64)] = size + at
+    for node in range(2 * size - 2, -1, -1):
+        parent[node] = parent[parent[node]]
+    return np.unique(parent[:size], return_inverse=True)[1].astype(np.int64)
+
+
+def _in_order(labels: Ints) -> Ints:
+    """Number the clusters in the order of their first state."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse]
+
+
+def _scores(matrix: Floats, tree: Floats, most: int, criterion: str) -> tuple[Ints, Floats]:
+    """Numbers of clusters that the states can be cut into, each with at least a few states, and their scores."""
+    counts, scores = [], []
+    for count in range(2, min(most, len(matrix) // SMALLEST) + 1):
+        labels = _cut(tree, count)
+        if np.bincount(labels).min() < SMALLEST:
+            continue
+        score = silhouette(matrix, labels) if criterion == "silhouette" else dunn(matrix, labels)
+        if np.isfinite(score):
+            counts.append(count)
+            scores.append(score)
+    return np.array(counts, dtype=np.int64), np.array(scores)
+
+
+def silhouette(matrix: Floats, labels: Ints) -> float:
+    r"""Mean over the states of :math:`(b - a) / \max(a, b)` (Rousseeuw 1987).
+
+    Parameters
+    ----------
+    matrix : ndarray of float64, shape (n, n)
+        Distances.
+    labels : ndarray of int64, shape (n,)
+        Clusters 0 .. K - 1, K at least 2.
+
+    Returns
+    -------
+    float
+        With a the mean distance to the others of the own cluster, b that to the nearest other cluster; 0 for a state
+        that is alone.
+    """
+    sizes = np.bincount(labels)
+    means = matrix @ np.eye(len(sizes))[labels]
+    own = np.take_along_axis(means, labels[:, None], axis=1)[:, 0] / np.maximum(sizes[labels] - 1, 1)
+    means /= sizes
+    np.put_along_axis(means, labels[:, None], np.inf, axis=1)
+    other = means.min(axis=1)
+    larger = np.maximum(own, other)
+    alone = (sizes[labels] == 1) | (larger == 0)
+    return float(np.mean(np.where(alone, 0.0, (other - own) / np.where(alone, 1.0, larger))))
+
+
+def dunn(matrix: Floats, labels: Ints) -> float:
+    """Smallest distance between two clusters over the largest distance within one (Dunn 1974).
+
+    Parameters
+    ----------
+    matrix : ndarray of float64, shape (n, n)
+        Distances.
+    labels : ndarray of int64, shape (n,)
+        Clusters.
+
+    Returns
+    -------
+    float
+        NaN where all states of every cluster are equal.
+    """
+    same = labels[:, None] == labels[None, :]
+    within, between = float(matrix[same].max()), float(matrix[~same].min())
+    return between / within if within > 0 else float("nan")
+
+
+def _p_value(matrix: Floats, linkage: str, criterion: str, most: int, rng: np.random.Generator) -> float:
+    """Rank of the best score among those of records that move alike and dwell nowhere."""
+    sample = evenly(np.arange(len(matrix)), TESTED)
+    if len(sample) < 4 * SMALLEST:
+        return 1.0
+    inner = -0.5 * matrix[np.ix_(sample, sample)] ** 2
+    inner = inner - inner.mean(axis=0) - inner.mean(axis=1)[:, None] + inner.mean()
+    values, vectors = np.linalg.eigh(inner)
+    coordinates = (vectors * np.sqrt(np.maximum(values, 0.0)))[:, ::-1][:, :COORDINATES]
+    best = _best(coordinates, linkage, criterion, most)
+    drawn = [_best(_wandering(coordinates, rng), linkage, criterion, most) for _ in range(NULLS)]
+    return float((1 + np.count_nonzero(np.array(drawn) >= best)) / (NULLS + 1))
+
+
+def _wandering(coordinates: Floats, rng: np.random.Generator) -> Floats:
+    """A record of the null."""
+    spread = coordinates.std(axis=0)
+    centred = coordinates - coordinates.mean(axis=0)
+    moved = (centred[1:] * centred[:-1]).sum(axis=0)
+    size = (centred**2).sum(axis=0)
+    rho = np.clip(moved / np.where(size > 0, size, 1.0), -_CORRELATED, _CORRELATED)
+    out = rng.standard_normal(coordinates.shape)
+    out[1:] *= np.sqrt(1 - rho**2)
+    for t in range(1, len(out)):
+        out[t] += rho * out[t - 1]
+    return np.asarray(out * spread)
+
+
+def _best(coordinates: Floats, linkage: str, criterion: str, most: int) -> float:
+    matrix = np.sqrt(((coordinates[:, None] - coordinates[None]) ** 2).sum(axis=2))
+    _, scores = _scores(matrix, _tree(matrix, linkage), most, criterion)
+    return float(scores.max()) if len(scores) else -np.inf
+
+
+def _result(distances: Distances, matrix: Floats, kept: Ints, labels: Ints, head: dict[str, Any]) -> SystemStates:
+    inside = labels[kept]
+    number = int(inside.max()) + 1
+    pairs = (labels[1:] >= 0) & (labels[:-1] >= 0)
+    transitions = np.zeros((number, number), dtype=np.int64)
+    np.add.at(transitions, (labels[:-1][pairs], labels[1:][pairs]), 1)
+    starts = np.flatnonzero(np.concatenate([[True], labels[1:] != labels[:-1]]))
+    lengths = np.diff(np.append(starts, len(labels)))
+    visits = labels[starts] >= 0
+    excluded = len(labels) - len(kept)
+    medoids = [
+        kept[members[np.argmin(matrix[np.ix_(members, members)].mean(axis=1))]]
+        for members in (np.flatnonzero(inside == k) for k in range(number))
+    ]
+    return SystemStates(
+        count=number,
+        labels=labels,
+        step=distances.step,
+        sizes=np.bincount(inside, minlength=number),
+        medoids=np.array(medoids, dtype=np.int64),
+        transitions=transitions,
+        dwell=lengths[visits],
+        visited=labels[starts][visits],
+        n_excluded=excluded,
+        warnings=(f"{excluded} states have no distances; visits end at them",) if excluded else (),
+        **head,
+    )
