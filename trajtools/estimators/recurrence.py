@@ -51,7 +51,8 @@ def recurrence(
         States of a second system, for cross and joint recurrences.
     kind : str or None
         ``"auto"``: state i of x recurs with state j of x. ``"cross"``: with state j of y. ``"joint"``: with state j of
-        x, while state i of y recurs with state j of y. None: ``"auto"``, or ``"cross"`` where y is given.
+        x, while state i of y recurs with state j of y. None: ``"auto"``, or ``"cross"`` where y is given or x holds the
+        distances of two systems (which is sure where they are no square).
     threshold : float, WithinRadius, ScaledRadius, RecurrenceRate, NearestK, or a pair of them
         Which states recur: those within a distance, within a multiple of the size of the trajectory, as many pairs as
         make up a share of all (exactly, outside the Theiler window), or so many neighbours of each state. Of a joint
@@ -108,8 +109,8 @@ def recurrence(
     The other conventions reproduce their packages: "pyunicorn" (distance < threshold; line of identity left out of the
     diagonal lines only; 1e-8 added to denominators; MRT and RTE of all white vertical lines), "pyrqa" (distance <
     threshold; the Theiler window applies to diagonal lines only; white lines from 2 on), "recurrenceanalysis" (cells of
-    cross plots in the denominator of RR, recurrence times between the middles of lines, rounded down, a trend whose
-    lags are not centred). Theiler windows that the package has not are refused.
+    cross plots in the denominator of RR; recurrence times that are the white cells between two lines and half of each,
+    rounded down; lags of the trend centred half a lag too low). Theiler windows that the package has not are refused.
 
     K2 is the decay of the number of diagonal lines of at least a length, where 50 or more are left; it estimates the
     correlation entropy for long lines of small thresholds. The plot is never held: memory is linear in T.
@@ -129,7 +130,8 @@ def recurrence(
     (0.246231, 1.0, 100.0, 196, 4.0)
     """
     rules = find_convention(convention)
-    kind = _kind(kind, y)
+    given = isinstance(x, Distances) or metric == "precomputed"
+    kind = _kind_of_distances(kind, x) if given else _kind(kind, y)
     theiler = _window(theiler, kind, rules)
     asked = Asked(threshold, theiler, rules, metric, dim, delay)
     plot, chosen = build_plot(x, y, kind, asked)
@@ -188,6 +190,14 @@ def _kind(kind: str | None, y: Any) -> str:
         wanted = "takes no y" if kind == "auto" else "needs the second system as y"
         raise DataError(f"kind={kind!r} {wanted}")
     return kind
+
+
+def _kind_of_distances(kind: str | None, x: Any) -> str:
+    square = x.square if isinstance(x, Distances) else len(set(np.shape(x))) == 1
+    found = kind or ("auto" if square else "cross")
+    if found not in ("auto", "cross") or (found == "auto" and not square):
+        raise DataError(f"kind={kind!r}: distances of shape {np.shape(x)} give {'auto or ' * square}cross recurrences")
+    return found
 
 
 def _window(theiler: int | None, kind: str, rules: Convention) -> int:

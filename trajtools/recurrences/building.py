@@ -75,7 +75,7 @@ def build_plot(x: Any, y: Any, kind: str, asked: Asked) -> tuple[Plot, Chosen]:
     if isinstance(x, Distances) or asked.metric == "precomputed":
         if y is not None or asked.dim != 1:
             raise DataError("x holds distances: y and dim belong to states; for two systems give pairwise(x, y=y)")
-        return _of_distances(x, asked)
+        return _of_distances(x, kind, asked)
     if kind != "joint" and asked.dim == 1 and _is_wide(x):
         return _of_wide_states(x, y, asked)
     first = prepare(x, dim=asked.dim, delay=asked.delay)
@@ -149,10 +149,10 @@ class MatrixRows:
         return self.matrix[start:stop]
 
 
-def _of_distances(x: Any, asked: Asked) -> tuple[DistancePlot, Chosen]:
+def _of_distances(x: Any, kind: str, asked: Asked) -> tuple[DistancePlot, Chosen]:
     if isinstance(x, Distances):
         finite = (~x.excluded, ~x.column_excluded)
-        return _of_rows(x, finite, asked, square=x.square, symmetric=x.symmetric)
+        return _of_rows(x, finite, asked, square=kind == "auto", symmetric=x.symmetric)
     matrix = np.asarray(x)
     if matrix.dtype.kind not in "fiub" or matrix.ndim != 2 or min(matrix.shape) < 2:
         raise DataError(f"distances are an array (T, S) of real numbers; this one is {matrix.dtype} {matrix.shape}")
@@ -163,7 +163,7 @@ def _of_distances(x: Any, asked: Asked) -> tuple[DistancePlot, Chosen]:
     finite = (known.any(axis=1), known.any(axis=0))
     if np.count_nonzero(known) != np.count_nonzero(finite[0]) * np.count_nonzero(finite[1]):
         raise DataError("single distances are NaN; a state without distances has NaN in its whole row and column")
-    square = matrix.shape[0] == matrix.shape[1]
+    square = kind == "auto"
     symmetric = square and np.array_equal(matrix, matrix.T, equal_nan=True)
     return _of_rows(MatrixRows(matrix), finite, asked, square=square, symmetric=symmetric)
 

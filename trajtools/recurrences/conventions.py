@@ -37,7 +37,7 @@ class Convention:
     wmin : int, in samples
         Shortest recurrence time that counts.
     trend : str
-        ``"least-squares"``, or ``"centred"``: the package's formula, whose lags are centred on half the last lag.
+        ``"least-squares"``, or ``"shifted"``: the package's formula, whose lags are centred half a lag too low.
     """
 
     name: str
@@ -82,7 +82,7 @@ CONVENTIONS = {
         times="white",
     ),
     "pyrqa": Convention("pyrqa", inclusive=False, everywhere=False, no_entropy=0.0, times="white", wmin=2),
-    "recurrenceanalysis": Convention("recurrenceanalysis", none=0.0, no_share=0.0, times="middles", trend="centred"),
+    "recurrenceanalysis": Convention("recurrenceanalysis", none=0.0, no_share=0.0, times="middles", trend="shifted"),
 }
 
 

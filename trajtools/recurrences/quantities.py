@@ -219,8 +219,8 @@ def trend(lines: Lines, theiler: int, trend_border: int, convention: Convention)
         return float("nan")
     if convention.trend == "least-squares":
         return _THOUSAND * fit_slope(lags, rates).slope
-    # Lags are counted from 1 there, and centred on half the last one.
-    offset = lags + 1 - (lags[-1] + 1) / 2
+    # Lags are counted from 1 there, and centred half a lag too low.
+    offset = lags + 1 - (lags[-1] + 1 + theiler) / 2
     return _THOUSAND * float(offset @ (rates - rates.mean())) / float(offset @ offset)
 
 
