@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from recorders import curvature
+from recorders import spectra
 from recorders.curvature import BatchSharpness, Sharpness, SpectralDensity, Trace
 from recorders.jax.objective import Hessian, LossFunction
 
@@ -47,7 +47,7 @@ def hessian_vector_product(params: Any, loss_fn: LossFunction, vector: Any, *bat
     if not _is_flat(vector):
         tangents = hessian.objective.picked(vector)
         return hessian.objective.tree(hessian.objective.unflat(hessian(hessian.objective.flat(tangents))))
-    return hessian(curvature.of_length(vector, hessian.n))
+    return hessian(spectra.of_length(vector, hessian.n))
 
 
 def _is_flat(vector: Any) -> bool:
@@ -120,7 +120,7 @@ def sharpness(
     (20.0, 0.0, True)
     """
     hessian = Hessian(params, loss_fn, batch)
-    return curvature.extremes(
+    return spectra.extremes(
         hessian, hessian.n, k=k, which=which, of=of, tolerance=tolerance, max_products=max_products, seed=seed
     )
 
@@ -157,7 +157,7 @@ def batch_sharpness(params: Any, loss_fn: LossFunction, *batch: Any) -> BatchSha
         gradient = hessian.gradient(data)
         g, hg = hessian.objective.flat(gradient), hessian.objective.flat(hessian.times(gradient, data))
         pairs.append((float(g @ hg), float(g @ g)))
-    return curvature.along_gradients(pairs)
+    return spectra.along_gradients(pairs)
 
 
 def trace(
@@ -191,7 +191,7 @@ def trace(
         As for `sharpness`.
     """
     hessian = Hessian(params, loss_fn, batch)
-    return curvature.hutchinson(hessian, hessian.n, samples=samples, of=of, seed=seed)
+    return spectra.hutchinson(hessian, hessian.n, samples=samples, of=of, seed=seed)
 
 
 def spectral_density(
@@ -241,4 +241,4 @@ def spectral_density(
     smooths with a Gaussian whose width the user chooses.
     """
     hessian = Hessian(params, loss_fn, batch)
-    return curvature.lanczos_quadrature(hessian, hessian.n, steps=steps, samples=samples, of=of, seed=seed)
+    return spectra.lanczos_quadrature(hessian, hessian.n, steps=steps, samples=samples, of=of, seed=seed)

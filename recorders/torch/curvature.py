@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from recorders import curvature
+from recorders import spectra
 from recorders.curvature import BatchSharpness, Sharpness, SpectralDensity, Trace
 from recorders.torch.objective import Hessian, LossFunction, like
 
@@ -46,7 +46,7 @@ def hessian_vector_product(model: nn.Module, loss_fn: LossFunction, vector: Any,
     if not hasattr(vector, "keys"):
         if isinstance(vector, Tensor):
             vector = vector.detach().double().cpu().numpy()
-        return hessian(curvature.of_length(vector, hessian.n))
+        return hessian(spectra.of_length(vector, hessian.n))
     objective = hessian.objective
     found = hessian(objective.flat(like(objective.names, objective.shapes, vector)))
     return dict(zip(objective.names, objective.unflat(found), strict=True))
@@ -115,7 +115,7 @@ def sharpness(
     (20.0, 0.0, True)
     """
     hessian = Hessian(model, loss_fn, batch)
-    return curvature.extremes(
+    return spectra.extremes(
         hessian, hessian.n, k=k, which=which, of=of, tolerance=tolerance, max_products=max_products, seed=seed
     )
 
@@ -152,7 +152,7 @@ def batch_sharpness(model: nn.Module, loss_fn: LossFunction, *batch: Any) -> Bat
         gradient = [part.detach() for part in slope.gradient]
         g, hg = hessian.objective.flat(gradient), hessian.objective.flat(slope.times(gradient))
         pairs.append((float(g @ hg), float(g @ g)))
-    return curvature.along_gradients(pairs)
+    return spectra.along_gradients(pairs)
 
 
 def trace(
@@ -186,7 +186,7 @@ def trace(
         As for `sharpness`.
     """
     hessian = Hessian(model, loss_fn, batch)
-    return curvature.hutchinson(hessian, hessian.n, samples=samples, of=of, seed=seed)
+    return spectra.hutchinson(hessian, hessian.n, samples=samples, of=of, seed=seed)
 
 
 def spectral_density(
@@ -236,4 +236,4 @@ def spectral_density(
     smooths with a Gaussian whose width the user chooses.
     """
     hessian = Hessian(model, loss_fn, batch)
-    return curvature.lanczos_quadrature(hessian, hessian.n, steps=steps, samples=samples, of=of, seed=seed)
+    return spectra.lanczos_quadrature(hessian, hessian.n, steps=steps, samples=samples, of=of, seed=seed)
