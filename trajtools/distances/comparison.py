@@ -65,7 +65,7 @@ class Comparison:
         return self.square and self.metric.symmetric is True
 
     def side(self, workers: int) -> int:
-        """Choose the side of a tile: as large as memory allows, small enough that every worker gets several."""
+        """Choose the side of a tile: what memory allows, and small enough that every worker (if any) gets several."""
         most = _LARGEST_TILE
         if self.metric.sums is None:
             most = self.budget // (2 * 8 * max(self.x.shape[1], 1))
@@ -75,6 +75,8 @@ class Comparison:
                     f"{2 * 8 * self.x.shape[1]:,} bytes, more than the {self.budget:,} that a thread may take; select "
                     "fewer parameters, or use a metric that adds up over the weights (l1, l2, linf, rms)"
                 )
+        if not workers:
+            return most
         pairs = len(self.x) * len(self.y) / (2 if self.symmetric else 1)
         fair = int(np.sqrt(pairs / (_TILES_PER_WORKER * workers)))
         side = min(most, max(fair, 4 * _GROUPS), _LARGEST_TILE)

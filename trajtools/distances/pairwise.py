@@ -11,13 +11,11 @@ import numpy as np
 
 from trajtools.distances import schedule
 from trajtools.distances.comparison import Comparison, compare
+from trajtools.distances.keeping import Keeper
 from trajtools.distances.metrics import MetricLike
 from trajtools.distances.tiles import Tile, compute
-from trajtools.errors import DataError, TooLargeError
+from trajtools.errors import DataError
 from trajtools.results import Distances
-
-MAX_MATRIX_BYTES = 4 * 2**30
-"""A matrix larger than this is not kept in memory."""
 
 Progress = Callable[[int, int], None]
 
@@ -43,8 +41,9 @@ def pairwise(
     metric : str, callable or Metric
         Distance between states, see `METRICS`.
     out : str, Path or None
-        Write the distances to this file while they are computed, and continue there if it was begun before; None: keep
-        them in memory.
+        Write the distances to this file while they are computed, and continue there if it was begun before. A folder:
+        to a file in it that is named after the content, so that the same distances are found again. The file can be
+        deleted at any time; nothing else needs it. None: keep them in memory.
     block : int or None, in states
         Side of the tiles that the matrix is cut into; None: chosen. It changes no number.
     executor : concurrent.futures.Executor or None
@@ -62,6 +61,8 @@ def pairwise(
     ------
     DataError
         If the states cannot be compared, or `out` holds the distances of something else.
+    FileBusyError
+        If another process is writing to `out`.
     TooLargeError
         If the matrix does not fit: into memory (give `out`), or onto the disk.
     UnknownNameError
@@ -85,55 +86,37 @@ def pairwise(
         raise DataError(f"block={block!r}: it counts states, a whole number from 1 on")
     what = compare(x, y, metric, digest=out is not None, executor=executor)
     workers = schedule.threads()
-    side = min(int(block), what.side(1)) if block is not None else what.side(workers)
-    matrix = _in_memory(what)
-    tasks = _tasks(what, side)
+    side = what.side(workers) if block is None else min(int(block), what.side(0))
+    keeper = Keeper(what, side, None if out is None else Path(out))
+    try:
+        _compute(what, keeper, workers, executor, progress)
+        return keeper.result()
+    finally:
+        keeper.close()
 
-    def keep(task: tuple[slice, slice], found: Any) -> None:
-        rows, columns = task
-        matrix[rows, columns] = what.blank(rows, columns, found)
-        if what.symmetric and rows != columns:
-            matrix[columns, rows] = matrix[rows, columns].T
+
+def _compute(
+    what: Comparison, keeper: Keeper, workers: int, executor: Executor | None, progress: Progress | None
+) -> None:
+    tasks = keeper.missing()
+    total = len(keeper.tiles())
+    done = total - len(tasks)
+
+    def tell() -> None:
+        if progress is not None:
+            progress(done, total)
+
+    def keep(task: tuple[slice, slice], block: Any) -> None:
+        nonlocal done
+        keeper.keep(task, block)
+        done += 1
+        tell()
 
     def send(task: tuple[slice, slice]) -> Tile:
         return what.tile(*task, travels=executor is not None)
 
+    tell()
+    if executor is not None and tasks:
+        # Many processes that compile at once have broken numba's cache.
+        compute(what.tile(slice(0, 1), slice(0, 1)))
     schedule.run(tasks, compute, keep, executor=executor, workers=workers, send=send)
-    return _result(what, matrix)
-
-
-def _tasks(what: Comparison, side: int) -> list[tuple[slice, slice]]:
-    rows, columns = (
-        [slice(start, min(start + side, len(states))) for start in range(0, len(states), side)]
-        for states in (what.x, what.y)
-    )
-    return [(r, c) for r in rows for c in columns if not what.symmetric or c.start <= r.start]
-
-
-def _in_memory(what: Comparison) -> Any:
-    size = 8 * len(what.x) * len(what.y)
-    if size > MAX_MATRIX_BYTES:
-        raise TooLargeError(
-            f"the distances of {len(what.x)} x {len(what.y)} states are {size / 2**30:.1f} GiB, more than "
-            f"{MAX_MATRIX_BYTES / 2**30:.0f} GiB; give out=path to keep them on disk, or thin the states out "
-            "(x.window(every=k))"
-        )
-    return np.empty((len(what.x), len(what.y)))
-
-
-def _result(what: Comparison, matrix: Any) -> Distances:
-    matrix.flags.writeable = False
-    return Distances(
-        values=matrix,
-        metric=what.metric.name,
-        step=what.x.step,
-        column_step=what.y.step,
-        dt=what.x.dt,
-        time_unit=what.x.time_unit,
-        excluded=~what.rows.finite,
-        column_excluded=~what.columns.finite,
-        floor=what.rows.floor,
-        square=what.square,
-        symmetric=what.symmetric,
-        settings={"metric": what.metric.name, "single_precision": what.single},
-    )

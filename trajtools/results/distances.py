@@ -169,7 +169,7 @@ class Distances(Result):
         FormatError
             If it is no such file, or its distances are not complete.
         """
-        from trajtools.store.matrices import read_distances
+        from trajtools.store.saved import read_distances
 
         return read_distances(Path(path))
 
@@ -191,7 +191,7 @@ class Distances(Result):
         FileExistsError
             If there is a file already.
         """
-        from trajtools.store.matrices import write_distances
+        from trajtools.store.saved import write_distances
 
         return write_distances(self, Path(path))
 
