@@ -25,6 +25,12 @@ COMMANDS = {
     "validate": "Check a file against the format, rule by rule.",
     "repair": "Mend a file whose writer was killed.",
     "lyapunov": "Measure how fast nearby trainings diverge.",
+    "stability": "Ask whether perturbed trainings come back to the orbit of their reference.",
+    "recurrence": "Quantify when a trajectory returns to where it has been.",
+    "distances": "Measure the distances between all states of a trajectory.",
+    "correlation": "Correlate a trajectory with itself, some states later.",
+    "dimension": "Estimate the correlation dimension of a trajectory.",
+    "sweep": "Set many runs beside each other: onset of chaos, fastest training.",
     "completion": "Print the script that completes commands in your shell.",
 }
 

@@ -118,7 +118,9 @@ def _limits(curve: Curve, above: float | str) -> tuple[Floats, float]:
     if not isinstance(above, str):
         return np.full(len(curve.x), float(above)), float("nan")
     first = int(np.argmax(curve.sensitive)) if curve.sensitive.any() else len(curve.x)
-    stable = float(curve.value[:first].max(initial=0.0))
+    regular = np.array([v == "regular" for v in curve.verdict], dtype=bool)
+    regular[first:] = False
+    stable = float(curve.value[regular].max(initial=0.0))
     known = np.isfinite(curve.duration) & (curve.duration > 0)
     e_fold = np.where(known, 1.0 / np.where(known, curve.duration, 1.0), 0.0)
     return np.maximum(TIMES_STABLE * stable, e_fold), stable

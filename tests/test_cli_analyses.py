@@ -1,0 +1,161 @@
+"""The commands of one analysis: stability, recurrence, distances, correlation, dimension, sweep."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from command_line import call, write
+
+import trajtools as tt
+from recorders import iris
+
+COMMANDS = ("stability", "recurrence", "distances", "correlation", "dimension", "sweep")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("analyses") / "iris.h5"
+    for k, rate in enumerate((0.05, 1.0)):
+        iris.record(path, rate, inits=4, copies=2, steps=120, seed=0, mode="a" if k else "x")
+    return path
+
+
+@pytest.fixture(scope="module")
+def henon(tmp_path_factory):
+    states = tt.systems.henon().trajectory(3000, rng=np.random.default_rng(0))
+    return write(tmp_path_factory.mktemp("henon") / "henon.h5", states[:, None, :])
+
+
+def results(*arguments):
+    return [one["result"] for one in json.loads(call(*arguments, "--json").stdout)["results"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_run_is_named_in_the_text(trained, command):
+    said = call(command, trained).stdout
+    assert "eta=0.05" in said
+    assert "eta=1" in said
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_json_is_one_document_without_nan(trained, command):
+    said = call(command, trained, "--json").stdout
+    found = json.loads(said, parse_constant=pytest.fail)
+    assert found["schema"] == f"trajtools/{command}/1"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_figure_is_drawn(trained, command, tmp_path):
+    pytest.importorskip("matplotlib")
+    call(command, trained, "--plot", tmp_path / "figure.svg")
+    assert (tmp_path / "figure.svg").read_text().startswith("<?xml")
+    call(command, trained, "--plot", tmp_path / "figure.docx", code=2)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_that_is_not_there_is_an_error_in_one_sentence(command, tmp_path):
+    said = call(command, tmp_path / "none.h5", code=1).stderr
+    assert said.count("Error") == 1
+    assert "does not exist" in said
+
+
+@pytest.mark.parametrize("command", COMMANDS[:-1])
+def test_a_run_that_is_not_there_is_an_error_that_lists_the_runs(trained, command):
+    assert "eta=0.05" in call(command, trained, "--run", "eta=7", code=1).stderr
+
+
+def test_recurrence_says_what_the_library_says(henon):
+    with tt.open(henon) as file:
+        truth = tt.recurrence(file["run"].trajectory(), threshold=tt.RecurrenceRate(0.02), theiler=3)
+    (found,) = results("recurrence", henon, "--rate", "0.02", "--theiler", "3")
+    assert found["DET"] == truth.DET
+    assert found["RR"] == pytest.approx(0.02, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("--threshold", "0.1", tt.WithinRadius(0.1)),
+        ("--scaled", "0.1", tt.ScaledRadius(0.1)),
+        ("--neighbors", "5", tt.NearestK(5)),
+    ],
+)
+def test_each_rule_of_what_recurs_reaches_the_library(henon, option, value, rule):
+    with tt.open(henon) as file:
+        truth = tt.recurrence(file["run"].trajectory(), threshold=rule)
+    assert results("recurrence", henon, option, value)[0]["RR"] == truth.RR
+
+
+def test_two_rules_are_refused(henon):
+    assert "one rule" in call("recurrence", henon, "--rate", "0.1", "--threshold", "1", code=2).stderr
+
+
+def test_windows_are_said(henon):
+    said = call("recurrence", henon, "--windows", "1000").stdout
+    assert "0-1000" in said
+    assert "2000-3000" in said
+
+
+def test_the_dimension_of_the_henon_map_is_near_what_is_known(henon):
+    (found,) = results("dimension", henon)
+    assert found["value"] == pytest.approx(1.22, abs=0.06)
+
+
+def test_an_inconclusive_verdict_is_status_three_if_asked(trained):
+    call("dimension", trained, "--strict", code=3)
+
+
+def test_stability_says_what_the_library_says(trained):
+    with tt.open(trained) as file:
+        truth = tt.orbital_stability(file["eta=1"], rng=0)
+    (found,) = results("stability", trained, "--run", "eta=1")
+    assert found["verdict"] == truth.verdict
+    assert found["frechet"] == pytest.approx(truth.frechet)
+
+
+def test_correlation_says_what_the_library_says(trained):
+    with tt.open(trained) as file:
+        truth = tt.autocorrelation(file["eta=1"].trajectory().window(20, 121), lags=30, rng=0)
+    (found,) = results("correlation", trained, "--run", "eta=1", "--window", "20:121", "--lags", "30")
+    assert found["values"] == pytest.approx(truth.values)
+
+
+def test_distances_are_summarised_and_kept(trained, tmp_path):
+    kept = tmp_path / "kept"
+    (found,) = results("distances", trained, "--run", "eta=1", "--metric", "l1", "--save", kept)
+    with tt.open(trained) as file:
+        x = np.asarray(file["eta=1"].trajectory())
+    truth = np.abs(x[:, None] - x[None]).sum(axis=2)
+    others = truth[~np.eye(len(x), dtype=bool)]
+    assert found["smallest"] == pytest.approx(others.min())
+    assert found["mean"] == pytest.approx(others.mean())
+    assert found["largest"] == pytest.approx(others.max())
+    assert found["step"] == pytest.approx(np.median(np.diagonal(truth, 1)))
+    assert np.asarray(tt.Distances.open(kept)) == pytest.approx(truth)
+
+
+def test_two_runs_do_not_fit_into_one_matrix(trained, tmp_path):
+    said = call("distances", trained, "--save", tmp_path / "kept", code=1)
+    assert "choose with --run" in said.stderr
+
+
+def test_a_sweep_says_onset_and_minimum(trained):
+    said = call("sweep", trained, "--threshold", "0.6", "--threshold", "0.7").stdout
+    for words in ("onset of chaos", "fastest training", "do they coincide", "no stable control"):
+        assert words in said
+    found = json.loads(call("sweep", trained, "--json", "--threshold", "0.6").stdout)
+    assert [point["x"] for point in found["sweep"]["points"]] == [0.05, 1.0]
+    assert "no run with the hyper-parameter 'width'" in call("sweep", trained, "--x", "width", code=1).stderr
+
+
+def test_several_processes_give_the_same_sweep(trained):
+    assert call("sweep", trained, "--workers", "2").stdout == call("sweep", trained).stdout
+
+
+def test_a_series_and_a_member_can_be_chosen(trained):
+    (found,) = results("correlation", trained, "--run", "eta=1", "--series", "loss", "--member", "3")
+    with tt.open(trained) as file:
+        loss = file["eta=1"].metrics["loss"][:, 3]
+    assert found["values"] == pytest.approx(tt.autocorrelation(loss, rng=0).values)
