@@ -108,7 +108,7 @@ def root_divergence(x: Floats, y: Floats) -> float:
     size = int(np.sqrt(len(x) - 1))
     one, two = x[:-1].reshape(size, size), y[:-1].reshape(size, size)
     mixture = (one + two) / 2
-    values: Floats = np.linalg.eigvalsh(mixture)
+    values = np.asarray(np.linalg.eigvalsh(mixture), dtype=np.float64)
     divergence = _entropy(values) - (x[-1] + y[-1]) / 2
     if divergence < CLOSE:
         divergence = _second_order(mixture, (one - two) / 2)

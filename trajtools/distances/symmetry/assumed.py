@@ -60,7 +60,7 @@ class Symmetry:
         if looping and self.scales is not True:
             raise DataError(f"the units of {looping[0]!r} lead to themselves: their scales are no free choice")
         matcher = Matcher(units, self.base, frozenset(s.name for s in signed), self.restarts, self.seed)
-        return BoundSymmetry(matcher, tuple(s for s in scaled if not s.loops))
+        return BoundSymmetry(self, matcher, tuple(s for s in scaled if not s.loops))
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,15 @@ class BoundSymmetry:
 
     Attributes
     ----------
+    asked : Symmetry
+        What was assumed.
     matcher : Matcher
         The search for the best order.
     scaled : tuple of UnitSet
         Units that are scaled first.
     """
 
+    asked: Symmetry
     matcher: Matcher
     scaled: tuple[UnitSet, ...]
 
@@ -87,11 +90,11 @@ class BoundSymmetry:
         """Say which hidden units were not given the freedom that was asked for."""
         sets = self.matcher.units.sets
         words = [f"{name!r} is left in its order: {why}" for name, why in self.matcher.units.fixed.items()]
-        if self.matcher.signed or self.scaled:
+        if self.asked.signs is True or self.asked.scales is True:
             words += [
                 f"{s.name!r} keeps signs and scales: a normalisation stands at its units" for s in sets if s.normalised
             ]
-        if self.scaled:
+        if self.asked.scales is True:
             words += [f"{s.name!r} keeps its scales: its units lead to themselves" for s in sets if s.loops]
         return words
 
