@@ -241,7 +241,7 @@ def test_what_has_no_twins_is_refused(walks):
     with pytest.raises(UnknownNameError, match="mean-log, log-mean, rms"):
         twins(as_pairs(walks), average="median")
     with pytest.raises(UnknownNameError, match="l1, l2, linf, rms"):
-        twins(as_pairs(walks), metric="cosine")
+        twins(as_pairs(walks), metric="manhattan")
 
 
 @pytest.mark.parametrize("dtype", ["int64", "float16", "float32"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.distances import schedule
-from trajtools.distances.metrics import Metric, MetricLike, bind_metric, find_metric
+from trajtools.distances.metrics import Metric, MetricLike, bind_metric, find_metric, kernel_ready
 from trajtools.distances.paths import as_states
 from trajtools.distances.scan import Scan, scan
 from trajtools.distances.tiles import LARGEST_SINGLE, Tile, Which
@@ -39,6 +39,12 @@ class Comparison:
         The metric as it travels.
     rows, columns : Scan
         What is known of the states.
+    size : int
+        Number P of weights of a state.
+    dtype : str
+        Of the states of the rows.
+    described : bool
+        Whether x and y hold the features of the states, which were computed once for all tiles.
     single : bool
         Whether differences are taken in float32.
     budget : int, in bytes
@@ -51,6 +57,9 @@ class Comparison:
     which: Which
     rows: Scan
     columns: Scan
+    size: int
+    dtype: str
+    described: bool
     single: bool
     budget: int
 
@@ -97,6 +106,8 @@ class Comparison:
             left_norm=self.rows.norm[rows] if norms else np.empty(0),
             right_norm=self.columns.norm[columns] if norms else np.empty(0),
             budget=self.budget,
+            size=self.size,
+            described=self.described,
         )
 
     def blank(self, rows: slice, columns: slice, block: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -146,13 +157,52 @@ def compare(x: Any, y: Any, metric: MetricLike, *, digest: bool, executor: Execu
     norms = bound.sums is not None and bound.sums.norms
     rows = scan(left, bound, norms=norms, digest=digest, threads=workers)
     columns = rows if right is left else scan(right, bound, norms=norms, digest=digest, threads=workers)
-    narrow = all(side.dtype.itemsize < 8 for side in (left, right))
-    small = max(rows.largest, columns.largest) <= LARGEST_SINGLE
-    # A unit vector in float32 would be rounded by as much as neighbouring states differ.
-    single = narrow and small and left.shape[1] >= SHORT and not (bound.sums is not None and bound.sums.unit)
     budget = BUDGET // (workers if executor is None else 1)
-    return Comparison(left, right, bound, which, rows, columns, single, budget)
+    shown = _described((left,) if right is left else (left, right), bound, budget)
+    return Comparison(
+        shown[0] if shown else left,
+        shown[-1] if shown else right,
+        bound,
+        which,
+        rows,
+        columns,
+        size=left.shape[1],
+        dtype=str(left.dtype),
+        described=bool(shown),
+        single=_is_single(bound, left, right, max(rows.largest, columns.largest)),
+        budget=budget,
+    )
 
+
+def _is_single(metric: Metric, left: Trajectory, right: Trajectory, largest: float) -> bool:
+    narrow = all(x.dtype.itemsize < 8 for x in (left, right)) and largest <= LARGEST_SINGLE
+    # A unit vector in float32 would be rounded by as much as neighbouring states differ.
+    return metric.sums is not None and not metric.sums.unit and narrow and left.shape[1] >= SHORT
+
+
+def _described(sources: tuple[Trajectory, ...], metric: Metric, budget: int) -> list[Trajectory]:
+    """Compute the features of all states once for all tiles; nothing where there are none, or they are too many."""
+    if metric.features is None or metric.sums is not None or not all(len(x) for x in sources):
+        return []
+    found = []
+    for x in sources:
+        states = max(1, budget // (2 * 8 * max(x.shape[1], 1)))
+        first = metric.described(kernel_ready(np.asarray(x.read(0, 1)))[None])[0]
+        if 8 * first.shape[1] * sum(len(each) for each in sources) > FEATURE_BYTES:
+            return []
+
+        def describe(start: int, x: Trajectory = x, states: int = states) -> Any:
+            block = kernel_ready(np.asarray(x.read(start, min(start + states, len(x)))))
+            return metric.described(block[None])[0]
+
+        with ThreadPoolExecutor(schedule.threads()) as pool:
+            table = np.concatenate(list(pool.map(describe, range(0, len(x), states))))
+        found.append(Trajectory(ArrayStates(table), step=x.step, dt=x.dt, time_unit=x.time_unit))
+    return found
+
+
+FEATURE_BYTES = 2**30
+"""Features that take more than this are computed for every tile anew."""
 
 SHORT = 1024
 """States of fewer weights are compared in float64: the roundings of a few differences do not average out."""

@@ -165,8 +165,8 @@ def _known(what: Comparison) -> dict[str, Any]:
         "settings": {
             "metric": what.metric.name,
             "kind": what.metric.kind,
-            "n_parameters": what.x.shape[1],
-            "dtype": str(what.x.dtype),
+            "n_parameters": what.size,
+            "dtype": what.dtype,
             "differences": "float32" if what.single else "float64",
         },
     }

@@ -1,177 +1,42 @@
-"""Metrics by name. The loops live in `trajtools._kernels.distances`, the words here."""
+"""Metrics by name: the registry, what it finds, and the floor below which a distance says nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import entry_points
-from math import sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances import sums as all_pairs
-from trajtools.distances.sums import Sums
+from trajtools.distances.entrywise import ENTRYWISE
+from trajtools.distances.metric import KINDS, Metric, MetricLike, RowMetric
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.parameters import NodeSet, Parameter
 
 Floats = NDArray[np.float64]
-RowMetric = Callable[[Any, Any], Any]
+
+__all__ = [
+    "FORMATS",
+    "KINDS",
+    "METRICS",
+    "Metric",
+    "MetricLike",
+    "RowMetric",
+    "bind_metric",
+    "block_floor",
+    "find_metric",
+    "floor",
+    "in_time",
+    "kernel_ready",
+    "register_metric",
+]
 
 ENTRY_POINTS = "trajtools.metrics"
 
 # Bits of the significand that are stored, and exponent of the smallest normal number.
 FORMATS = {"float16": (10, -14), "bfloat16": (7, -126), "float32": (23, -126), "float64": (52, -1022)}
-
-
-KINDS = ("metric", "pseudo-metric", "divergence", "unstated")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A distance between two states, and what it says of itself.
-
-    Attributes
-    ----------
-    name : str
-        Its name in `METRICS`.
-    description : str
-        One line for people.
-    pairs : callable
-        ``pairs(a, b, left, right)`` with states a (t, m, p) and b (t, n, p) gives the distances (t, k) of
-        ``a[:, left[k]]`` and ``b[:, right[k]]``, over the p entries it is shown. With `features`, a and b hold those.
-    merge : callable or None
-        Puts the distances over two disjoint sets of entries together; None: the metric needs all entries at once.
-    finish : callable or None
-        ``finish(distance, P)``: the last step, once all P entries are merged.
-    rounding : callable or None
-        ``rounding(sums, P)``: the distance that rounding alone produces, from the sum, the root of the sum of squares
-        and the maximum of the spacings of the weights; None: unknown.
-    kind : str
-        ``"metric"``: zero for equal states only, symmetric, obeys the triangle inequality; ``"pseudo-metric"``: may be
-        zero for states that differ; ``"divergence"``: zero on itself, the triangle inequality is not claimed;
-        ``"unstated"``: nothing is claimed (a function that was given).
-    symmetric : bool or None
-        Whether d(a, b) = d(b, a); None: not said, then no one may count on it.
-    invariant_to : tuple of str
-        What may be done to a state (or to both) without any change of the distance.
-    cost : str
-        Operations for one pair of states of P weights, N nodes.
-    features : callable or None
-        ``features(states)`` with states (n, P) gives float64 (n, F): what is computed once for each state. `pairs` then
-        compares features, and `merge` must be None.
-    bind : callable or None
-        ``bind(parameters, nodes)`` gives the metric for networks with this table of parameters and these node sets.
-        Such a metric needs the wiring; its own `pairs` is never called. See `bind_metric`.
-    following : callable or None
-        ``following()`` gives a `pairs` that begins each search where its last call ended, for one caller that visits
-        the states of the same pairs in the order of time. See `in_time`.
-    sums : Sums or None
-        How the distances of all pairs follow from sums over the weights, where they do: what makes `pairwise` fast.
-    """
-
-    name: str
-    description: str
-    pairs: Callable[..., Any]
-    merge: Callable[[Any, Any], Any] | None = None
-    finish: Callable[[Any, int], Any] | None = None
-    rounding: Callable[[Any, int], Any] | None = None
-    kind: str = "unstated"
-    symmetric: bool | None = None
-    invariant_to: tuple[str, ...] = ()
-    cost: str = ""
-    features: Callable[[Any], Any] | None = None
-    bind: Callable[[Sequence[Parameter], Sequence[NodeSet]], Metric] | None = None
-    following: Callable[[], Callable[..., Any]] | None = None
-    sums: Sums | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise DataError(f"metric {self.name!r} is of kind {self.kind!r}; there are {', '.join(KINDS)}")
-        if self.features is not None and self.merge is not None:
-            raise DataError(f"metric {self.name!r} has features, which need whole states, and merges parts of states")
-
-    @property
-    def obeys_triangle(self) -> bool:
-        """Whether the triangle inequality is claimed."""
-        return self.kind in ("metric", "pseudo-metric")
-
-    def described(self, states: Any) -> Any:
-        """Return what `pairs` compares of a block (t, m, P): the features of its states (t, m, F), or the block."""
-        if self.features is None:
-            return states
-        count, members, size = states.shape
-        found = np.asarray(self.features(states.reshape(count * members, size)), dtype=np.float64)
-        return np.ascontiguousarray(found.reshape(count, members, -1))
-
-
-MetricLike = str | RowMetric | Metric
-
-
-def _compiled(name: str) -> Callable[..., Any]:
-    """Load the kernel when it is first called: naming a metric should not cost the import of numba."""
-
-    def pairs(a: Any, b: Any, left: Any, right: Any) -> Any:
-        from trajtools._kernels import distances
-
-        return getattr(distances, name)(a, b, left, right)
-
-    pairs.__name__ = name
-    return pairs
-
-
-# Rounding moves a weight by up to half a spacing u, evenly: the difference of two rounded weights has the mean absolute
-# value u / 3 and the mean square u^2 / 6.
-_NORM: dict[str, Any] = {
-    "kind": "metric",
-    "symmetric": True,
-    "invariant_to": ("a shift of both states", "one permutation of the entries of both"),
-    "cost": "P",
-}
-_OURS = (
-    Metric(
-        "l1",
-        "sum of the absolute differences of all weights",
-        _compiled("pairs_l1"),
-        np.add,
-        None,
-        lambda sums, size: sums[0] / 3,
-        sums=Sums("l1", all_pairs.as_they_are),
-        **_NORM,
-    ),
-    Metric(
-        "l2",
-        "root of the sum of the squared differences",
-        _compiled("pairs_l2"),
-        np.hypot,
-        None,
-        lambda sums, size: sums[1] / sqrt(6),
-        sums=Sums("l2", all_pairs.as_they_are),
-        **_NORM,
-    ),
-    Metric(
-        "linf",
-        "largest absolute difference",
-        _compiled("pairs_linf"),
-        np.maximum,
-        None,
-        lambda sums, size: sums[2],
-        sums=Sums("linf", all_pairs.as_they_are),
-        **_NORM,
-    ),
-    Metric(
-        "rms",
-        "root of the mean of the squared differences",
-        _compiled("pairs_l2"),
-        np.hypot,
-        lambda distance, size: distance / sqrt(size),
-        lambda sums, size: sums[1] / sqrt(6 * size),
-        sums=Sums("l2", all_pairs.root_means),
-        **_NORM,
-    ),
-)
 
 
 def _from_rows(name: str, function: RowMetric, description: str) -> Metric:
@@ -226,7 +91,7 @@ class _Registry(Mapping[str, Metric]):
         return metric.name not in self._given and self._known.get(metric.name) is metric
 
 
-METRICS = _Registry(_OURS)
+METRICS = _Registry(ENTRYWISE)
 
 
 def register_metric(name: str, function: RowMetric | Metric, *, description: str = "") -> None:

@@ -67,7 +67,7 @@ def to_orbit(a: Any, b: Any, *, metric: MetricLike = "l2", executor: Executor | 
         excluded=~what.rows.finite,
         orbit_excluded=~what.columns.finite,
         n_computed=len(what.x) * len(what.y),
-        settings={"metric": what.metric.name, "single_precision": what.single},
+        settings={"metric": what.metric.name, "differences": "float32" if what.single else "float64"},
     )
 
 

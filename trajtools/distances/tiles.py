@@ -72,6 +72,10 @@ class Tile:
         Euclidean norms of the states, where the metric needs them; else empty.
     budget : int, in bytes
         Of states that are held at a time.
+    size : int
+        Number P of weights of a state.
+    described : bool
+        Whether left and right hold the features of the states already.
     """
 
     left: Trajectory
@@ -82,6 +86,8 @@ class Tile:
     left_norm: Floats
     right_norm: Floats
     budget: int
+    size: int
+    described: bool = False
 
 
 def compute(tile: Tile) -> Floats:
@@ -114,7 +120,7 @@ def _by_sums(tile: Tile, metric: Metric) -> Floats:
     _add(tile, metric, operation, kind, total)
     if sums.operation == "l2":
         total = np.sqrt(total) if sums.unit else _roots(tile, metric, kind, total)
-    return sums.finish(total, tile.left.shape[1], tile.left_norm, tile.right_norm)
+    return sums.finish(total, tile.size, tile.left_norm, tile.right_norm)
 
 
 def _add(tile: Tile, metric: Metric, operation: int, kind: np.dtype[Any], total: Floats) -> None:
@@ -213,8 +219,8 @@ def _root_in_parts(tile: Tile, metric: Metric, i: int, j: int, largest: float) -
 
 def _by_pairs(tile: Tile, metric: Metric) -> Floats:
     """Any other metric: whole states, as many at a time as fit."""
-    n, m, size = len(tile.left), len(tile.right), tile.left.shape[1]
-    needed = (n + m) * size * 8
+    n, m, width = len(tile.left), len(tile.right), tile.left.shape[1]
+    needed = (n + m) * width * 8
     if needed > tile.budget and n * m > 1:
         raise TooLargeError(
             f"metric {metric.name!r} needs whole states, and {n + m} of them are {needed:,} bytes; lower block"
@@ -222,14 +228,14 @@ def _by_pairs(tile: Tile, metric: Metric) -> Floats:
     a, b = (kernel_ready(np.asarray(x.read(0, len(x))))[None] for x in (tile.left, tile.right))
     if a.dtype != b.dtype:
         a, b = a.astype(np.float64), b.astype(np.float64)
-    shown = metric.described(a)
-    other = shown if tile.left is tile.right else metric.described(b)
+    shown = a if tile.described else metric.described(a)
+    other = shown if tile.left is tile.right else b if tile.described else metric.described(b)
     left, right = (
         np.ascontiguousarray(k) for k in (np.tril_indices(n) if tile.lower else np.indices((n, m)).reshape(2, -1))
     )
     found = metric.pairs(shown, other, left, right)
     if metric.finish is not None:
-        found = metric.finish(found, size)
+        found = metric.finish(found, tile.size)
     out = np.zeros((n, m))
     out[left, right] = np.asarray(found, dtype=np.float64)[0]
     return out

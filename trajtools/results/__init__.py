@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trajtools.results.alignment import Alignment
 from trajtools.results.change_points import ChangePoints
+from trajtools.results.contributions import Contributions
 from trajtools.results.correlation import CYCLES, Autocorrelation, Cycles, NodeCorrelation
 from trajtools.results.correlation_sum import CorrelationSum
 from trajtools.results.curves import AVERAGES, Fit, Floats, Ints, average_curves, mean_curve
@@ -31,6 +32,7 @@ __all__ = [
     "STABILITY_CLASSES",
     "VERDICTS",
     "Alignment",
+    "Contributions",
     "Distances",
     "ChangePoints",
     "Coincidence",

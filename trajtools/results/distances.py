@@ -135,7 +135,7 @@ class Distances(Result):
         steps = np.arange(len(array)) if step is None else np.asarray(step, dtype=np.int64)
         view = array.view()
         view.flags.writeable = False
-        excluded = np.isnan(array).all(axis=1)
+        excluded: Bools = np.asarray(np.isnan(array).all(axis=1))
         return cls(
             values=view,
             metric=metric,
