@@ -19,7 +19,7 @@ from recorders.metrics import MetricTable
 from recorders.pace import Pace
 from recorders.provenance import provenance
 from recorders.sketch import Sketch
-from recorders.storage import Distances, Sketches, Storage, Weights
+from recorders.storage import Sketches, Storage, TwinDistances, Weights
 from recorders.structure import Structure
 from trajtools.store import (
     ArchitectureError,
@@ -207,7 +207,7 @@ class Opening:
             return Weights(self.structure, layout)
         if self.sketch is not None:
             return Sketches(self.structure, self.sketch, layout.rows)
-        return Distances(self.structure, self.members, self.metric, layout.rows)
+        return TwinDistances(self.structure, self.members, self.metric, layout.rows)
 
     def _common(self) -> dict[str, Any]:
         return {

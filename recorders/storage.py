@@ -61,7 +61,7 @@ class Weights:
         copy_state(arrays, block.places, row)
 
 
-class Distances:
+class TwinDistances:
     """d(t) of every twin to its reference, float64; NaN for members without one.
 
     Parameters

@@ -66,14 +66,14 @@ def test_distances_are_those_of_the_definition(tmp_path, metric, stacked, dtype)
 
 
 def test_close_twins_are_measured_by_direct_differences():
-    from recorders.storage import Distances
+    from recorders.storage import TwinDistances
     from recorders.structure import Structure
 
     a = {"w": np.full(200_000, 1e3)}
     b = {"w": a["w"] + 1e-9}
     structure = Structure.of([a, b], n_members=2, stacked=False)
     table = [Member("a"), Member("b", 0)]
-    found = Distances(structure, table, "l2", 4).measure([a["w"], b["w"]])[1]
+    found = TwinDistances(structure, table, "l2", 4).measure([a["w"], b["w"]])[1]
     gap = b["w"][0] - a["w"][0]
     assert_allclose(found, gap * np.sqrt(200_000), rtol=1e-12)
 

@@ -220,7 +220,7 @@ def distances(
     references : sequence of int
         Index of the reference of each member; -1 for none.
     metric : {"l1", "l2", "linf", "rms"}
-        As `recorders.storage.Distances` defines them.
+        As `recorders.storage.TwinDistances` defines them.
 
     Returns
     -------
