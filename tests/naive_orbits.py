@@ -42,7 +42,7 @@ def frechet(path, orbit, metric):
 
 
 def autocorrelation(states, lags, order=None):
-    """tr C(lag) / tr C(0), missing states (with a NaN) left out of every sum; states in another order if one is given."""
+    """tr C(lag) / tr C(0), states with a NaN left out of every sum; in another order if one is given."""
     states = [list(map(float, s)) for s in states]
     if order is not None:
         states = [states[i] for i in order]

@@ -1,4 +1,4 @@
-"""Autocorrelation of networks, correlations of nodes, cycles: twins, the exact values of the literature, and refusals."""
+"""Autocorrelation of networks, correlations of nodes, cycles: twins, exact values of the literature, refusals."""
 
 import naive_orbits as naive
 import numpy as np
@@ -215,8 +215,8 @@ def test_noisy_periodic_networks_come_back_by_the_square_of_what_is_kept(noise):
     make = lambda rng: periodic_networks(40, period * repeats, period=period, noise=noise, rng=rng)  # noqa: E731
     mean, error = replicated(make, 35, 20)
     kept = (1 - noise) ** 2
-    # Of the variance (1 - q)^2 repeats, less the part 1 / period that the estimated mean of the drawn networks takes; the
-    # rest is white, and the estimated mean takes 1 / T of it.
+    # Of the variance (1 - q)^2 repeats, less the part 1 / period that the estimated mean of the drawn networks takes;
+    # the rest is white, and the estimated mean takes 1 / T of it.
     white = (1 - kept) / (period * repeats)
     total = 1 - kept / period - white
     multiples = [10, 20, 30]
@@ -404,7 +404,7 @@ def test_states_that_do_not_move_are_no_crash():
         (lambda x: tt.autocorrelation(tt.Distances.from_array(np.ones((9, 9)))), DataError, "only Euclidean ones"),
         (lambda x: tt.find_cycles(x[:12]), DataError, "needs at least 8 lags"),
         (lambda x: tt.find_cycles(x, metric="l7"), UnknownNameError, "no metric"),
-        (lambda x: tt.node_correlation(x), DataError, "adjacency matrices"),
+        (tt.node_correlation, DataError, "adjacency matrices"),
         (lambda x: tt.node_correlation(np.zeros((9, 2, 2)), lag=9), DataError, "lags from 0 to 8"),
         (lambda x: tt.node_correlation(np.full((9, 2, 2), np.nan)), DataError, "0 finite states"),
     ],

@@ -90,7 +90,6 @@ def test_small_blocks_change_nothing(monkeypatch):
     whole = tt.orbital_stability(pairs, metric="l2")
     for module, name in ((following, "BLOCK_BYTES"), (phase, "STENCIL_BYTES"), (sets, "TABLE_BYTES")):
         monkeypatch.setattr(module, name, 500)
-    monkeypatch.setattr(sets, "STATE_BYTES", 100)
     monkeypatch.setattr(rows, "ROWS", 7)
     monkeypatch.setattr(rows, "KEPT_BYTES", 300)
     parts = tt.orbital_stability(pairs, metric="l2")
@@ -229,7 +228,7 @@ def test_a_saddle_is_unstable():
 
 def test_chaos_is_unstable():
     system = tt.systems.lorenz()
-    pairs = system.twins(10, 1, 2500, epsilon=1e-6, rng=np.random.default_rng(3))
+    pairs = system.twins(8, 1, 2000, epsilon=1e-6, rng=np.random.default_rng(3))
     found = tt.orbital_stability(pairs, metric="l2", dt=0.01)
     assert found.verdict == "unstable", found
     # The perturbed stays on the attractor: as a set it is as near as the reference's own states are to each other.
@@ -272,7 +271,7 @@ def test_a_cycle_of_a_map_has_no_flow_to_remove():
 def late(tmp_path_factory):
     path = tmp_path_factory.mktemp("late") / "iris.h5"
     iris.record(path, 0.01, inits=4, copies=0, steps=5000)
-    iris.restart(path, 0.01, 4000, copies=5, epsilon=1e-8)
+    iris.restart(path, 0.01, 4000, copies=3, epsilon=1e-8)
     return path
 
 
@@ -282,7 +281,7 @@ def test_a_restarted_training_goes_on_as_if_it_had_not_stopped(late):
         whole, rest = file["eta=0.01"], file["eta=0.01 from 4000"]
         assert rest.reference == "eta=0.01"
         assert (int(rest.step[0]), int(rest.step[-1])) == (4000, 5000)
-        assert [m.reference for m in rest.members[:7]] == [-1, 0, 0, 0, 0, 0, -1]
+        assert [m.reference for m in rest.members[:5]] == [-1, 0, 0, 0, -1]
         own = [m for m, member in enumerate(rest.members) if member.reference < 0]
         np.testing.assert_array_equal(rest.states(None, own), whole.states(slice(4000, 5001)))
 
@@ -295,12 +294,12 @@ def test_what_iris_learned_is_marginal_as_published(late):
         alone = tt.orbital_stability(file["eta=0.01 from 4000"])
     assert found.verdict == alone.verdict == "marginal drift", found
     share = found.distance.mean(axis=0) / (70 * 1e-8)
-    assert share[0] == pytest.approx(0.50, abs=0.02)  # the mean of 20 copies; s.d. of one 0.035
+    assert share[0] == pytest.approx(0.50, abs=0.03)  # the mean of 12 copies; s.d. of one 0.035
     assert 0.01 <= share[0] - share[-1] <= 0.05  # the published change is -0.03 .. -0.01 of epsilon N, all epsilon
     assert abs(share[-1] - share[600]) < 0.01
     assert found.orbital.change_interval[0] > -0.3
     assert found.n_references == 4
-    assert found.start.tolist() == [4000] * 20
+    assert found.start.tolist() == [4000] * 12
     # The orbit is the whole training for the one, its last 1000 steps for the other.
     assert (found.orbit <= alone.orbit + 1e-18).all()
     np.testing.assert_array_equal(found.distance, alone.distance)

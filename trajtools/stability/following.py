@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.metrics import Metric, block_floor
+from trajtools.distances.metrics import Metric, bind_metric, block_floor, in_time
 from trajtools.distances.paths import pairs
 from trajtools.errors import DataError, SelectionError
 from trajtools.stability.phase import follow_phase
@@ -119,7 +119,8 @@ def follow(pair: Pair, metric: Metric, window: tuple[int, int] | None) -> Follow
         If none of the common steps lies in the window.
     """
     step, mine, theirs = _common(pair, window)
-    distance, floor, fine_mine, fine_theirs = _same_time(pair, metric, mine, theirs)
+    metric = bind_metric(metric, pair.reference.states, pair.perturbed.states)
+    distance, floor, fine_mine, fine_theirs = _same_time(pair, in_time(metric), mine, theirs)
     apart = np.flatnonzero(distance != 0)
     unperturbed = not len(apart)
     first = 0 if unperturbed else int(apart[0])

@@ -23,11 +23,11 @@ class Rows:
     Parameters
     ----------
     x : Trajectory or ndarray, shape (T, P)
-        What holds them.
+        What holds them; `states` gives it back.
     """
 
     def __init__(self, x: Any) -> None:
-        self._x = x
+        self.states = x
         self.shape: tuple[int, int] = (len(x), int(x.shape[1]))
         size = 8 * max(self.shape[1], 1)
         self._rows = max(1, min(ROWS, BLOCK_BYTES // size))
@@ -40,11 +40,11 @@ class Rows:
     @property
     def dtype(self) -> str:
         """Name of the dtype in which the states are read."""
-        return str(self._x.dtype)
+        return str(self.states.dtype)
 
     def read(self, start: int, stop: int) -> Any:
         """Return the states start .. stop, (t, P), in the dtype they are stored in."""
-        return rows_of(self._x, start, stop)
+        return rows_of(self.states, start, stop)
 
     def take(self, index: Ints) -> Any:
         """Return the states of some indices, (k, P)."""

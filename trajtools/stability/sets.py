@@ -6,20 +6,20 @@ The distances of a block of states of one path to all of the other exist at a ti
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trajtools.distances import comparison, schedule
 from trajtools.distances.metrics import Metric
-from trajtools.distances.paths import pairs
+from trajtools.distances.tiles import compute
 from trajtools.stability.rows import Rows
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 TABLE_BYTES = 16 * 2**20
-STATE_BYTES = 32 * 2**20
 Some = tuple[Rows, Ints]
 
 
@@ -98,14 +98,28 @@ def compare(metric: Metric, path: Some, orbit: Some, part: slice) -> Sets:
 def tables(metric: Metric, path: Some, orbit: Some) -> Iterator[tuple[int, Floats]]:
     """Yield (first, distances (k, S)) of blocks of states of the path to all states of the orbit."""
     (mine, mine_rows), (theirs, their_rows) = path, orbit
-    size = 8 * max(mine.shape[1], 1)
-    tall = max(1, min(len(mine_rows), TABLE_BYTES // (8 * len(their_rows)), STATE_BYTES // size))
-    wide = max(1, min(len(their_rows), STATE_BYTES // size, TABLE_BYTES // (16 * tall)))
-    for first in range(0, len(mine_rows), tall):
-        a = mine.take(mine_rows[first : first + tall])
-        table = np.empty((len(a), len(their_rows)))
-        for start in range(0, len(their_rows), wide):
-            b = theirs.take(their_rows[start : start + wide])
-            left, right = np.repeat(np.arange(len(a)), len(b)), np.tile(np.arange(len(b)), len(a))
-            table[:, start : start + len(b)] = pairs(metric, a[None], b[None], left, right)[0].reshape(len(a), len(b))
-        yield first, table
+    low, high = int(mine_rows[0]), int(mine_rows[-1]) + 1
+    # Without the rounding of every state, which is known already and takes as long as the distances of small networks.
+    known = replace(metric, rounding=None)
+    what = comparison.compare(mine.states[low:high], theirs.states, known, digest=False, executor=None)
+    workers = schedule.threads()
+    side = what.side(workers)
+    tall = max(1, min(side, TABLE_BYTES // (8 * len(theirs))))
+    columns = [slice(start, min(start + side, len(theirs))) for start in range(0, len(theirs), side)]
+    for start in range(low, high, tall):
+        first, last = np.searchsorted(mine_rows, [start, start + tall]).tolist()
+        if first == last:
+            continue
+        rows = slice(start - low, min(start + tall, high) - low)
+        table = np.empty((rows.stop - rows.start, len(theirs)))
+        _fill(table, what, rows, columns, workers)
+        if last - first < len(table):
+            table = table[mine_rows[first:last] - start]
+        yield first, table if len(their_rows) == len(theirs) else np.ascontiguousarray(table[:, their_rows])
+
+
+def _fill(table: Floats, what: comparison.Comparison, rows: slice, columns: list[slice], workers: int) -> None:
+    def keep(task: slice, block: Floats) -> None:
+        table[:, task] = block
+
+    schedule.run(columns, compute, keep, executor=None, workers=workers, send=lambda task: what.tile(rows, task))
