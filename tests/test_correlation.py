@@ -139,6 +139,14 @@ def test_small_motion_of_large_weights_is_not_lost():
     np.testing.assert_allclose(moved, plain, rtol=0, atol=1e-7)  # 1 + 1e-8 s keeps 8 digits of s
 
 
+def test_motion_at_the_level_of_rounding_is_called_so():
+    weights = np.random.default_rng(0).standard_normal(50).astype(np.float32)
+    rounded = (weights.astype(float) + 1e-9 * walk(200, 50)).astype(np.float32)
+    found = tt.autocorrelation(rounded, null=None)
+    assert any("rounding" in words for words in found.warnings)
+    assert not any("rounding" in words for words in tt.autocorrelation(walk(), null=None).warnings)
+
+
 def test_scale_shift_and_the_order_of_the_weights_change_nothing():
     x = walk()
     plain = tt.autocorrelation(x, lags=30).values

@@ -82,6 +82,20 @@ def test_the_distances_are_in_their_order():
     assert (found.frechet <= same + 1e-12).all()
 
 
+def test_coupling_compiled_equals_interpreted_and_leaves_its_input_alone():
+    from trajtools._kernels.orbits import coupled_rows
+
+    rng = np.random.default_rng(0)
+    table, before = rng.random((7, 5)), np.full(5, np.inf)
+    table.flags.writeable = before.flags.writeable = False
+    for begun in (False, True):
+        row = rng.random(5) if begun else before
+        np.testing.assert_array_equal(coupled_rows(table, row, begun), coupled_rows.py_func(table, row, begun))
+    # In parts as at once.
+    half = coupled_rows(table[:3], before, False)
+    np.testing.assert_array_equal(coupled_rows(table[3:], half, True), coupled_rows(table, before, False))
+
+
 def test_small_blocks_change_nothing(monkeypatch):
     from trajtools.stability import following, phase, rows, sets
 
@@ -232,7 +246,7 @@ def test_chaos_is_unstable():
     found = tt.orbital_stability(pairs, metric="l2", dt=0.01)
     assert found.verdict == "unstable", found
     # The perturbed stays on the attractor: as a set it is as near as the reference's own states are to each other.
-    assert np.median(found.orbit[:, -500:]) < 0.1 * np.median(found.transverse[:, -500:])
+    assert np.median(found.orbit[:, -500:]) < 0.25 * np.median(found.transverse[:, -500:])
 
 
 def test_slow_growth_is_a_drift_and_not_an_instability():

@@ -27,6 +27,7 @@ from trajtools.results import Autocorrelation, Distances
 Floats = NDArray[np.float64]
 Span = tuple[int, int]
 
+FLOOR_FACTOR = 10.0
 GROUPINGS = ("layer", "parameter", "kind")
 
 
@@ -228,6 +229,11 @@ def _warnings(series: Series, found: Lagged, lags: int) -> tuple[str, ...]:
         words.append(f"{excluded} of {len(series)} states are not finite and were left out")
     if not found.covariance[0] > 0:
         words.append("nothing moves: all states are equal after what was taken out, and nothing can be correlated")
+    elif series.variance_of_rounding() * FLOOR_FACTOR > found.covariance[0]:
+        words.append(
+            f"the variance, {found.covariance[0]:.3g}, is near that of rounding alone, "
+            f"{series.variance_of_rounding():.3g}: what is correlated may be rounding"
+        )
     if 4 * lags > len(series):
         words.append(
             f"lags above a quarter of the {len(series)} states are means of few independent pairs; do not read single "

@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.metrics import Metric, block_floor
-from trajtools.distances.paths import pairs
+from trajtools.distances.metrics import Metric, bind_metric, block_floor
+from trajtools.distances.pairwise import pairwise
+from trajtools.distances.paths import pairs, rows_of
+from trajtools.distances.scan import stored_format
 from trajtools.lagged.series import BLOCK_BYTES, Series
 from trajtools.results import Distances
+from trajtools.trajectory import Trajectory
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -32,7 +35,8 @@ class Returns:
     """
 
     def __init__(self, series: Series, metric: Metric, rng: np.random.Generator) -> None:
-        self._series, self._metric = series, metric
+        self._series = series
+        self._metric = metric if isinstance(series.states, Distances) else bind_metric(metric, series.states)
         self._fine = np.flatnonzero(series.fine)
         self._sample = np.sort(rng.choice(self._fine, min(SAMPLED, len(self._fine)), replace=False))
         self._tables: Floats | None = None
@@ -53,8 +57,8 @@ class Returns:
         return float(np.nan_to_num(known).max(initial=0.0))
 
     def _floor_of(self, t: int) -> Floats:
-        state = self._read(int(t), int(t) + 1)
-        dtype = str(state.dtype) if state.dtype.kind == "f" else "float64"
+        state, states = self._read(int(t), int(t) + 1), self._series.states
+        dtype = stored_format(states) if isinstance(states, Trajectory) else str(state.dtype)
         return np.asarray(block_floor(state[:, None], self._metric, dtype, state.shape[1])[:, 0])
 
     def after(self, period: int) -> Floats:
@@ -84,29 +88,20 @@ class Returns:
     def _table(self) -> Floats:
         """Distances (s, T) of the sampled states to all others; NaN to themselves."""
         if self._tables is None:
-            rows = [self._row(int(t)) for t in self._sample]
-            table = np.array(rows)
+            series, states = self._series, self._series.states
+            if isinstance(states, Distances):
+                rows = [states.read(t, t + 1)[0, series.rows] for t in (self._sample + series.rows.start).tolist()]
+                table = np.array(rows, dtype=np.float64)
+            else:
+                sample: Any = np.concatenate([self._read(t, t + 1) for t in self._sample.tolist()])
+                if isinstance(states, Trajectory):
+                    sample = Trajectory.from_array(sample, parameters=states.parameters, nodes=states.nodes)
+                table = np.array(pairwise(sample, y=states[series.rows], metric=self._metric).values)
             table[np.arange(len(table)), self._sample] = np.nan
-            table[:, ~self._series.fine] = np.nan
+            table[:, ~series.fine] = np.nan
             self._tables = table
         return self._tables
 
-    def _row(self, t: int) -> Floats:
-        series = self._series
-        if isinstance(series.states, Distances):
-            offset = series.rows.start
-            return np.asarray(series.states.read(t + offset, t + offset + 1)[0, series.rows], dtype=np.float64)
-        out, one = np.empty(len(series)), np.zeros(1, dtype=np.int64)
-        centre = self._read(t, t + 1)
-        tall = max(1, BLOCK_BYTES // (16 * max(series.width, 1)))
-        for start in range(0, len(series), tall):
-            block = self._read(start, min(start + tall, len(series)))
-            fixed = np.broadcast_to(centre, block.shape)
-            out[start : start + len(block)] = pairs(self._metric, block[:, None], fixed[:, None], one, one)[:, 0]
-        return out
-
     def _read(self, start: int, stop: int) -> Any:
-        from trajtools.distances.paths import rows_of
-
         offset = self._series.rows.start
         return rows_of(self._series.states, start + offset, stop + offset)

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trajtools.distances import METRICS
+from trajtools.distances.metrics import block_floor
 from trajtools.distances.paths import as_states, rows_of
+from trajtools.distances.scan import stored_format
 from trajtools.errors import DataError, SelectionError
 from trajtools.results import Distances
 from trajtools.trajectory import Trajectory
@@ -53,6 +56,18 @@ class Series:
     def width(self) -> int:
         """Number of entries of a state."""
         return int(self.states.shape[1])
+
+    def variance_of_rounding(self) -> float:
+        """Variance, summed over the entries, that rounding of the stored states alone makes; 0 where it is unknown."""
+        states, first = self.states, self.rows.start + int(np.argmax(self.fine))
+        if isinstance(states, Distances):
+            floor = float(np.asarray(states.floor)[first])
+        else:
+            state = rows_of(states, first, first + 1)
+            dtype = stored_format(states) if isinstance(states, Trajectory) else str(state.dtype)
+            floor = float(block_floor(state[:, None], METRICS["l2"], dtype, state.shape[1])[0, 0])
+        # The floor is the root mean square difference of two roundings.
+        return floor**2 / 2 if np.isfinite(floor) else 0.0
 
     def columns(self, spans: list[Span]) -> Iterator[Floats]:
         """Yield blocks (T, p) of the columns of some spans, as float64 and less the first finite state."""

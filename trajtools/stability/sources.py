@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from trajtools.distances.paths import as_states
+from trajtools.distances.scan import stored_format
 from trajtools.errors import DataError
 from trajtools.stability.following import Pair
 from trajtools.stability.rows import Rows
+from trajtools.trajectory import Trajectory
 
 NARROW = ("bfloat16", "float16", "float32")
 Family = tuple[Any, list[Any], str | None]  # a reference, its copies, and the format they were stored in
@@ -68,7 +70,8 @@ class _Source:
             self.step = self.step - self.step[0] + start
         self.dt = float(getattr(states, "dt", 1.0))
         self.time_unit = str(getattr(states, "time_unit", "step"))
-        self.dtype = str(states.dtype) if dtype is None else dtype
+        known = stored_format(states) if isinstance(states, Trajectory) else str(states.dtype)
+        self.dtype = known if dtype is None else dtype
 
 
 def _pair(first: _Source, second: _Source, group: int, dt: float | None) -> Pair:
