@@ -6,7 +6,7 @@ What they mean stands at the top of `recorders.shadows`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,34 @@ DIRECTIONS = ("forward", "reverse")
 ALIGNED = 0.1  # largest eta x residual at which the forward copy counts as pointing along one curvature
 ROUNDOFF = {8: 2.0**-53, 4: 2.0**-24, 2: 2.0**-9}
 """Half a unit in the last place, by bytes of the dtype; of the two of two bytes the coarser one, bfloat16."""
+
+
+class Climb(NamedTuple):
+    """How a copy has grown since it began.
+
+    Attributes
+    ----------
+    steps : scalar
+        Steps so far.
+    total, lowest : scalar
+        Sum of the growths, in nats, and its minimum.
+    bottom : scalar
+        Steps to that minimum.
+    gain : scalar
+        Largest rise from a minimum, in nats.
+    began : scalar
+        Steps to where that rise began.
+    """
+
+    steps: Any = 0.0
+    total: Any = 0.0
+    lowest: Any = 0.0
+    bottom: Any = 0.0
+    gain: Any = 0.0
+    began: Any = 0.0
+
+
+GROUND = Climb()
 
 
 def read(xp: Any, products: Sequence[Any], was: Any, now: Any) -> tuple[Any, Any, Any]:
@@ -86,26 +114,30 @@ def points_down(curvature: Any, residual: Any, rate: Any, momentum: bool) -> Any
     return ((curvature < 0) if momentum else (rate * curvature < 1)) & (rate * residual < ALIGNED)
 
 
-def climb(xp: Any, total: Any, lowest: Any, gain: Any, growth: Any) -> tuple[Any, Any, Any]:
-    """Largest growth of a copy since any earlier step.
+def climb(xp: Any, state: Climb, growth: Any) -> Climb:
+    """Largest growth of a copy since any earlier step, and when it began.
 
     Parameters
     ----------
     xp : module
         numpy or jax.numpy.
-    total, lowest, gain : scalar
-        Sum of the growths so far, its minimum, and the largest rise from a minimum; all 0 for a fresh offset.
+    state : Climb
+        Before this step; `GROUND` for a fresh offset.
     growth : scalar
         Of this step; left out if it is not finite.
 
     Returns
     -------
-    tuple of three scalars
-        The same, after this step.
+    Climb
+        After this step.
     """
-    total = total + xp.where(xp.isfinite(growth), growth, 0.0)
-    lowest = xp.minimum(lowest, total)
-    return total, lowest, xp.maximum(gain, total - lowest)
+    steps = state.steps + 1
+    total = state.total + xp.where(xp.isfinite(growth), growth, 0.0)
+    bottom = xp.where(total < state.lowest, steps, state.bottom)
+    lowest = xp.minimum(state.lowest, total)
+    rise = total - lowest
+    began = xp.where(rise > state.gain, bottom, state.began)
+    return Climb(steps, total, lowest, bottom, xp.maximum(state.gain, rise), began)
 
 
 def floor_of(xp: Any, roundoff: float, weights: Any, epsilon: Any, gain: Any) -> Any:

@@ -35,10 +35,11 @@ from typing import Any
 import numpy as np
 
 from recorders.curvature import label
-from recorders.offsets import DIRECTIONS, climb, floor_of, points_down
+from recorders.offsets import DIRECTIONS, GROUND, climb, floor_of, points_down
 from trajtools.store import DataError, UnknownNameError
 
 LARGEST_FLOOR = 1e-2
+LONGEST_QUIET = 10  # steps before the growth begins; a copy that grows from its beginning has forgotten nothing
 
 
 class Floor:
@@ -51,8 +52,8 @@ class Floor:
 
     Attributes
     ----------
-    gain : float
-        Largest growth since any earlier step, in nats; it begins anew with a fresh offset.
+    climb : Climb
+        How the copy has grown since its last fresh offset.
     value : float
         ``roundoff |theta| / epsilon e^gain``, the largest seen.
     warned : str
@@ -63,18 +64,19 @@ class Floor:
     Every step rounds the weights, which adds an error of the relative size roundoff |theta| / epsilon to the offset.
     While a copy is damped in a direction that becomes unstable later, that error is all that is left there, and when it
     has grown by e^gain it is what is seen: the exponent then depends on epsilon and on the dtype (delayed loss of
-    stability). A copy that began afresh where the growth begins is not concerned: `window=` draws fresh offsets.
+    stability). A copy that grows from its beginning on is not concerned, and nobody is warned: `window=` draws fresh
+    offsets where growth may begin late.
     """
 
     def __init__(self, roundoff: float) -> None:
         self.roundoff = roundoff
         self.value = 0.0
         self.warned = ""
-        self.afresh()
+        self.climb = GROUND
 
     def afresh(self) -> None:
         """Begin with a fresh offset."""
-        self._total = self._lowest = self.gain = 0.0
+        self.climb = GROUND
 
     def note(self, growth: float, weights: float, epsilon: float) -> None:
         """Take in one step.
@@ -91,33 +93,35 @@ class Floor:
         Warns
         -----
         UserWarning
-            Once, when the floor exceeds 1 %.
+            As `see` does.
         """
-        climbed = climb(np, self._total, self._lowest, self.gain, growth)
-        self._total, self._lowest, self.gain = map(float, climbed)
-        self.see(float(floor_of(np, self.roundoff, weights, epsilon, self.gain)), epsilon)
+        self.climb = climb(np, self.climb, growth)
+        floor = float(floor_of(np, self.roundoff, weights, epsilon, self.climb.gain))
+        self.see(floor, float(self.climb.began), epsilon)
 
-    def see(self, value: float, epsilon: float) -> None:
+    def see(self, value: float, began: float, epsilon: float) -> None:
         """Take in a floor that was computed elsewhere.
 
         Parameters
         ----------
         value : float
             As `floor_of` gives it.
+        began : float
+            Steps of the copy before the growth began.
         epsilon : float
             |d|.
 
         Warns
         -----
         UserWarning
-            Once, when the floor exceeds 1 %.
+            Once, when the floor exceeds 1 % by a growth that began late.
         """
         self.value = max(self.value, value)
-        if self.value > LARGEST_FLOOR and not self.warned:
+        if value > LARGEST_FLOOR and began > LONGEST_QUIET and not self.warned:
             self.warned = (
-                f"the forward shadow at epsilon = {epsilon:.2g} has grown so much that rounding errors, grown as much, "
-                f"may be {self.value:.2g} of it, and its exponent may depend on epsilon. Compare with fresh offsets "
-                "(window=), another epsilon, float64, or tangent_exponents"
+                f"the forward shadow at epsilon = {epsilon:.2g} was quiet for {began:.0f} steps and has grown so much "
+                f"since that rounding errors, grown as much, may be {value:.2g} of it: its exponent may depend on "
+                "epsilon. Compare with fresh offsets (window=), another epsilon, float64, or tangent_exponents"
             )
             warnings.warn(self.warned, stacklevel=2)
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from recorders.jax.objective import LossFunction, Objective
-from recorders.offsets import ROUNDOFF, climb, floor_of, own_ascent, points_down, random_direction, read
+from recorders.offsets import GROUND, ROUNDOFF, Climb, climb, floor_of, own_ascent, points_down, random_direction, read
 from recorders.shadows import Book
 from trajtools.store import DataError
 
@@ -176,7 +176,7 @@ class Shadow:
             state[direction] = self._objective.unflat(drawn)
         if "forward" in state:
             state["momenta"] = [jnp.zeros_like(d) for d in state["forward"]] if self._momentum else []
-            state["climb"], state["floor"] = (zero, zero, zero), zero
+            state["climb"], state["floor"] = Climb(*[zero] * len(GROUND)), zero
         return state
 
     def pure_step(
@@ -300,7 +300,7 @@ class Shadow:
         book.n_steps += 1
         book.n_gradients += len(book.directions)
         if "floor" in found:
-            book.floor.see(found["floor"], self.epsilon)
+            book.floor.see(found["floor"], found["began"], self.epsilon)
 
     def _step(
         self, state: State, weights: list[Any], gradients: list[Any], batch: Any, rate: Any
@@ -337,7 +337,7 @@ class Shadow:
             if direction == "forward":
                 new["momenta"] = momenta
                 self._watch(state, new, found, weights)
-                new["climb"] = tuple(jnp.where(afresh, 0.0, part).astype(part.dtype) for part in new["climb"])
+                new["climb"] = Climb(*(jnp.where(afresh, 0.0, part).astype(part.dtype) for part in new["climb"]))
                 found["down"] = points_down(reading[1], reading[2], rate, bool(self._momentum))
         return new, found
 
@@ -368,10 +368,10 @@ class Shadow:
 
     def _watch(self, state: State, new: State, found: dict[str, Any], weights: list[Any]) -> None:
         """Say how near the forward copy is to rounding."""
-        total, lowest, gain = state["climb"]
-        new["climb"] = climb(jnp, total, lowest, gain, found["forward_growth"])
+        new["climb"] = climb(jnp, state["climb"], found["forward_growth"])
+        found["began"] = new["climb"].began
         size = jnp.sqrt(_inner(weights, weights))
-        floor = floor_of(jnp, self._book.floor.roundoff, size, self.epsilon, new["climb"][2])
+        floor = floor_of(jnp, self._book.floor.roundoff, size, self.epsilon, new["climb"].gain)
         new["floor"] = found["floor"] = jnp.maximum(state["floor"], floor).astype(state["floor"].dtype)
 
 

@@ -21,9 +21,15 @@ class Moves:
     ----------
     groups : list of dict or None
         The parameter group of each weight; None for one that the optimiser does not move.
+    parameters : list of torch.nn.Parameter
+        The weights, as the optimiser knows them.
+    optimizer : torch.optim.SGD or None
+        The user's.
     """
 
     groups: list[dict[str, Any] | None]
+    parameters: list[Any]
+    optimizer: Any = None
 
     @classmethod
     def of(cls, objective: Objective, optimizer: Any, wanted: bool) -> Moves:
@@ -49,7 +55,7 @@ class Moves:
             If the optimiser is no SGD, or moves none of the weights.
         """
         if not wanted:
-            return cls([None] * len(objective.names))
+            return cls([None] * len(objective.names), [])
         if type(optimizer) is not torch.optim.SGD:
             raise ArchitectureError(
                 f"the forward shadow moves as torch.optim.SGD does, with or without momentum; "
@@ -62,7 +68,7 @@ class Moves:
             raise ArchitectureError(
                 "the optimiser trains no parameter of this model: make it from model.parameters() of the same model"
             )
-        return cls(groups)
+        return cls(groups, objective.parameters(), optimizer)
 
     @property
     def rate(self) -> float:
@@ -100,12 +106,19 @@ class Moves:
                 kept.extend(v[i : i + 1])
                 continue
             change = (-q[i] if group["maximize"] else q[i]) + group["weight_decay"] * d[i]
-            if v:
-                buffer = group["momentum"] * v[i] + (1 - group["dampening"]) * change
+            if v and group["momentum"] != 0:
+                buffer = group["momentum"] * v[i] + self._undamped(i, group) * change
                 kept.append(buffer)
                 change = change + group["momentum"] * buffer if group["nesterov"] else buffer
+            else:
+                kept.extend(v[i : i + 1])
             moved.append(d[i] - float(group["lr"]) * change)
         return moved, kept
+
+    def _undamped(self, i: int, group: dict[str, Any]) -> float:
+        """Share of a gradient that enters the buffer; torch leaves the dampening out of the very first step."""
+        begun = self.optimizer.state.get(self.parameters[i], {}).get("momentum_buffer") is not None
+        return 1 - float(group["dampening"]) if begun else 1.0
 
 
 def _named(optimizer: Any) -> str:

@@ -1,0 +1,468 @@
+"""Curvature, shadows and exponents without a framework: against dense linear algebra and known answers."""
+
+import math
+
+import naive_probes as naive
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from recorders import spectra
+from recorders.batches import Batches, examples, pieces
+from recorders.exponents import Frame, Ledger, by_blocks, kaplan_yorke
+from recorders.offsets import GROUND, climb, floor_of, own_ascent, points_down, random_direction, read
+from recorders.rates import CurvatureRule
+from recorders.shadows import Book, Floor
+from trajtools.store import DataError, UnknownNameError
+
+
+def symmetric(values, seed=0):
+    values = np.asarray(values, float)
+    q = np.linalg.qr(np.random.default_rng(seed).standard_normal((len(values), len(values))))[0]
+    return (q * values) @ q.T
+
+
+def extremes(h, **options):
+    given = {"k": 1, "which": "both", "of": "full", "tolerance": 1e-8, "max_products": 500, "seed": 0, **options}
+    return spectra.extremes(lambda v: h @ v, len(h), **given)
+
+
+SPREAD = np.r_[-3.0, -1.0, np.linspace(-0.2, 0.3, 295), 2.0, 5.0, 9.0]
+
+
+@pytest.mark.parametrize("values", [SPREAD, np.arange(1.0, 40), [2.5], [-1.0, 4.0]], ids=["large", "dense", "1", "2"])
+def test_both_ends_of_a_spectrum_are_found(values) -> None:
+    k = min(3, len(values))
+    found = extremes(symmetric(values), k=k)
+    assert found.converged
+    assert_allclose(found.largest, np.sort(values)[::-1][:k], rtol=1e-9, atol=1e-9)
+    assert_allclose(found.smallest, np.sort(values)[:k], rtol=1e-9, atol=1e-9)
+
+
+def test_residuals_are_those_of_the_vectors() -> None:
+    h = symmetric(SPREAD)
+    found = extremes(h, k=2, tolerance=1e-3)
+    for value, vector, residual in zip(found.smallest, found.smallest_vectors, found.smallest_residuals, strict=True):
+        assert_allclose(np.linalg.norm(vector), 1, rtol=1e-12)
+        assert_allclose(np.linalg.norm(h @ vector - value * vector), residual, rtol=1e-6, atol=1e-12)
+        assert np.abs(np.linalg.eigvalsh(h) - value).min() <= residual + 1e-12
+
+
+def test_a_search_that_is_longer_than_its_basis_goes_on_after_a_restart() -> None:
+    # Eigenvalues that crowd at both ends need more products than the 64 vectors that are held.
+    values = np.cos(np.pi * (np.arange(400) + 0.5) / 400)
+    found = extremes(symmetric(values), k=2, tolerance=1e-5, max_products=3000)
+    assert found.converged
+    assert found.n_products > 64
+    assert_allclose(found.largest, np.sort(values)[::-1][:2], atol=1e-6)
+    assert_allclose(found.smallest, np.sort(values)[:2], atol=1e-6)
+
+
+def test_a_search_that_is_cut_short_says_so() -> None:
+    found = extremes(symmetric(SPREAD), tolerance=1e-12, max_products=6)
+    assert not found.converged
+    assert found.n_products == 6
+    assert "Raise max_products" in found.warnings[0]
+
+
+def test_eigenvalues_of_low_rank_and_none_at_all_are_found() -> None:
+    low = symmetric(np.r_[4.0, 3.0, -1.0, np.zeros(197)])
+    found = extremes(low, k=2)
+    assert_allclose(found.largest, [4, 3], atol=1e-10)
+    assert_allclose(found.smallest, [-1, 0], atol=1e-10)
+    assert found.n_products < 40
+    nothing = extremes(np.zeros((100, 100)))
+    assert nothing.converged
+    assert (nothing.h_max, nothing.h_min) == (0.0, 0.0)
+
+
+def test_multiplicities_are_right_where_all_directions_are_looked_at() -> None:
+    found = extremes(symmetric([3.0, 3.0, 1.0, -2.0, -2.0]), k=2)
+    assert_allclose(found.largest, [3, 3], atol=1e-12)
+    assert_allclose(found.smallest, [-2, -2], atol=1e-12)
+
+
+def test_one_end_alone_leaves_the_other_empty_and_unrecorded() -> None:
+    found = extremes(symmetric(SPREAD), which="largest", of="subset")
+    assert found.metrics == {"h_max_subset": found.h_max}
+    assert math.isnan(found.h_min)
+    assert found.smallest.shape == (0,)
+
+
+def test_the_scale_of_the_loss_scales_its_curvature() -> None:
+    h = symmetric(SPREAD)
+    one, other = extremes(h), extremes(1e-6 * h)
+    assert_allclose(other.largest, 1e-6 * one.largest, rtol=1e-9)
+    assert_allclose(other.smallest, 1e-6 * one.smallest, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"k": 0}, DataError, "at least one"),
+        ({"k": 9}, DataError, "there are 4"),
+        ({"which": "top"}, UnknownNameError, '"largest" or "smallest"'),
+        ({"of": "test"}, UnknownNameError, '"full", "subset" or "batch"'),
+        ({"max_products": 3}, DataError, "at least 4 products"),
+        ({"tolerance": 0.0}, DataError, "must be positive"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_the_way_out(options, error, words) -> None:
+    with pytest.raises(error, match=words):
+        extremes(np.eye(4), **options)
+
+
+def test_a_curvature_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(DataError, match="not finite"):
+        extremes(np.full((4, 4), np.nan))
+    with pytest.raises(DataError, match="not finite"):
+        spectra.hutchinson(lambda v: v * np.inf, 3, samples=2, of="full", seed=0)
+
+
+def test_the_trace_of_a_diagonal_is_exact_and_of_others_within_its_error() -> None:
+    exact = spectra.hutchinson(lambda v: np.arange(5.0) * v, 5, samples=4, of="full", seed=0)
+    assert (exact.value, exact.standard_error) == (10.0, 0.0)
+    h = symmetric(SPREAD)
+    found = spectra.hutchinson(lambda v: h @ v, len(h), samples=400, of="full", seed=1)
+    # The variance of one sample is 2 sum of the squared entries off the diagonal.
+    theory = math.sqrt(2 * (np.sum(h**2) - np.sum(np.diag(h) ** 2)) / 400)
+    assert_allclose(found.standard_error, theory, rtol=0.2)
+    assert abs(found.value - np.trace(h)) < 4 * theory
+    assert math.isnan(spectra.hutchinson(lambda v: v, 3, samples=1, of="full", seed=0).standard_error)
+
+
+def test_the_quadrature_has_the_moments_of_the_spectrum() -> None:
+    h = symmetric(SPREAD)
+    found = spectra.lanczos_quadrature(lambda v: h @ v, len(h), steps=12, samples=60, of="full", seed=0)
+    assert_allclose(found.weights.sum(1), 1, rtol=1e-12)
+    for power in range(1, 6):
+        value, error = found.moment(power)
+        assert abs(value - np.mean(SPREAD**power)) < 4 * error
+    # For its own vector the quadrature is exact up to degree 2 x 12 - 1.
+    z = spectra.rademacher(len(h), np.random.default_rng(0))
+    moment, v = [], z
+    for _ in range(24):
+        moment.append(z @ v / len(z))
+        v = h @ v
+    assert_allclose([(found.weights[0] * found.nodes[0] ** p).sum() for p in range(24)], moment, rtol=1e-9)
+
+
+def test_a_density_integrates_to_one_and_peaks_where_the_eigenvalues_are() -> None:
+    h = np.diag(np.repeat([-1.0, 2.0], [300, 100]))
+    found = spectra.lanczos_quadrature(lambda v: h @ v, 400, steps=5, samples=3, of="full", seed=0)
+    at = np.linspace(-3, 4, 2001)
+    density = found.density(at, width=0.1)
+    assert_allclose(np.trapezoid(density, at), 1, rtol=1e-9)
+    assert_allclose(np.trapezoid(density[at < 0.5], at[at < 0.5]), 0.75, rtol=1e-9)
+    with pytest.raises(DataError, match="width=0"):
+        found.density(at, 0)
+
+
+def test_curvature_along_gradients_counts_batches_without_one() -> None:
+    found = spectra.along_gradients([(6.0, 2.0), (0.0, 0.0), (5.0, 1.0)])
+    assert (found.value, found.standard_error) == (4.0, 1.0)
+    assert found.settings["n_without_gradient"] == 1
+    assert_allclose(found.samples, [3, np.nan, 5])
+
+
+# ----------------------------------------------------------------------------------------------------------- batches
+
+
+def test_batches_are_gone_through_again_and_generators_are_refused() -> None:
+    twice = Batches([(1, 2), [3, 4], 5])
+    assert list(twice) == list(twice) == [(1, 2), (3, 4), (5,)]
+    with pytest.raises(DataError, match="Give the loader itself"):
+        Batches(iter([1]))
+    with pytest.raises(UnknownNameError, match='"mean" or "sum"'):
+        Batches([1], reduction="none")
+    with pytest.raises(DataError, match="empty"):
+        list(Batches([]))
+
+
+def test_data_come_as_one_batch_or_as_batches() -> None:
+    assert pieces((1, 2)) == (((1, 2),), "one")
+    assert pieces((Batches([1], reduction="sum"),))[1] == "sum"
+    with pytest.raises(DataError, match="give them alone"):
+        pieces((Batches([1]), 2))
+    with pytest.raises(DataError, match="no data"):
+        pieces(())
+
+
+def test_examples_are_counted_on_the_first_array() -> None:
+    assert examples(({"a": [np.zeros((7, 2))]}, 3)) == 7
+    with pytest.raises(DataError, match="no number of examples"):
+        examples((np.float64(3), "x"))
+
+
+# ----------------------------------------------------------------------------------------------------------- shadows
+
+
+def test_a_step_of_a_copy_is_read_exactly() -> None:
+    h, d = np.array([4.0, -1.0]), np.array([3e-6, 4e-6])
+    q, eta = h * d, 0.3
+    growth, curvature, residual = read(np, (d @ d, d @ q, q @ q), d @ d, (d - eta * q) @ (d - eta * q))
+    assert_allclose(growth, np.log(np.linalg.norm((1 - eta * h) * d) / np.linalg.norm(d)), rtol=1e-12)
+    assert_allclose(curvature, 0.36 * 4 - 0.64, rtol=1e-12)
+    assert_allclose(residual, np.linalg.norm(q - curvature * d) / np.linalg.norm(d), rtol=1e-9)
+    assert own_ascent(np, d @ d, 4 * (d @ d)) == 0.5
+    assert own_ascent(np, d @ d, 0.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("curvature", "residual", "momentum", "down"),
+    [(-0.1, 0, False, True), (9.9, 0, False, True), (10.1, 0, False, False), (1, 2, False, False), (1, 0, True, False)],
+)
+def test_a_copy_says_which_end_it_points_to(curvature, residual, momentum, down) -> None:
+    assert bool(points_down(curvature, residual, 0.1, momentum)) is down
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=30))
+def test_the_gain_is_the_largest_rise_of_the_sum(growths) -> None:
+    state = GROUND
+    for growth in [*growths, math.nan]:
+        state = climb(np, state, growth)
+    sums = np.r_[0, np.cumsum(growths)]
+    rises = {(i, j): sums[j] - sums[i] for i in range(len(sums)) for j in range(i, len(sums))}
+    assert_allclose(state.gain, max(rises.values()), atol=1e-9)
+    assert max(rise for (i, _), rise in rises.items() if i == state.began) == pytest.approx(state.gain, abs=1e-9)
+
+
+def test_the_floor_is_that_of_the_formula() -> None:
+    assert_allclose(floor_of(np, 2.0**-53, 10.0, 1e-6, 9.0), 2.0**-53 * 10 / 1e-6 * np.exp(9), rtol=1e-12)
+
+
+def test_growth_that_begins_late_is_doubted_in_words_and_once() -> None:
+    floor = Floor(2.0**-53)
+    for _ in range(20):
+        floor.note(-0.01, 1.0, 1e-8)
+    with pytest.warns(UserWarning, match="quiet for 20 steps .* another epsilon, float64, or tangent_exponents"):
+        floor.note(20.0, 1.0, 1e-8)
+    floor.note(1.0, 1.0, 1e-8)  # no second warning
+    assert "window=" in floor.warned
+
+
+def test_growth_from_the_beginning_is_not_doubted() -> None:
+    floor = Floor(2.0**-53)
+    for _ in range(40):  # chaos from the start; and pytest turns warnings into errors
+        floor.note(1.0, 1.0, 1e-8)
+    assert floor.value > 1e6
+    assert floor.warned == ""
+    floor.afresh()
+    assert floor.climb.gain == 0.0
+
+
+def book(**options):
+    given = {"epsilon": None, "ascent": None, "window": None, "of": "batch", "roundoff": 2.0**-53, **options}
+    return Book(given.pop("directions", ("forward", "reverse")), **given)
+
+
+def test_epsilon_is_chosen_from_the_weights() -> None:
+    assert_allclose(book().choose_epsilon(2.0), 2 * math.sqrt(2.0**-53), rtol=1e-12)
+    assert book(epsilon=0.5).choose_epsilon(0.0) == 0.5
+    with pytest.raises(DataError, match="give epsilon="):
+        book().choose_epsilon(0.0)
+
+
+def test_metrics_have_their_names_before_the_first_step() -> None:
+    before = book().metrics
+    told = book(epsilon=1e-6)
+    told.note("forward", (0.1, -1.0, 0.0))
+    told.note("reverse", (0.7, 5.0, 0.0))
+    told.judge(0.1, False, 1.0)
+    assert before.keys() == told.metrics.keys()
+    assert all(math.isnan(value) for value in before.values())
+    assert told.metrics["shadow_h_min_batch"] == told.h_min == -1.0
+    assert told.metrics["shadow_h_max_batch"] == told.h_max == 5.0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"directions": ("up",)}, UnknownNameError, '"forward", "reverse" or both'),
+        ({"epsilon": 0.0}, DataError, "epsilon=0.0: it must be positive"),
+        ({"window": -1}, DataError, "window=-1"),
+        ({"of": "x"}, UnknownNameError, "whose Hessian"),
+    ],
+)
+def test_a_book_refuses_what_makes_no_sense(options, error, words) -> None:
+    with pytest.raises(error, match=words):
+        book(**options)
+
+
+def test_offsets_are_unit_vectors_that_differ_between_copies_and_draws() -> None:
+    drawn = [random_direction(50, 0, *which) for which in (("forward", 0), ("reverse", 0), ("forward", 1))]
+    assert_allclose(np.array(drawn) @ np.array(drawn).T, np.eye(3), atol=0.5)
+    assert_allclose([np.linalg.norm(d) for d in drawn], 1, rtol=1e-12)
+    assert (random_direction(50, 0, "forward", 1) == drawn[2]).all()
+
+
+# --------------------------------------------------------------------------------------------------------- exponents
+
+
+def test_the_kaplan_yorke_dimension_of_known_spectra() -> None:
+    assert kaplan_yorke([0.2, 0.1, -0.4, -1.0]) == pytest.approx(2.75)
+    assert kaplan_yorke([0.419, -1.623]) == pytest.approx(1 + 0.419 / 1.623)  # Henon
+    assert kaplan_yorke([-0.1, -0.2]) == 0.0
+    assert kaplan_yorke([0.0, -0.2]) == 1.0
+    assert kaplan_yorke([0.3, 0.1], complete=True) == 2.0
+    assert math.isnan(kaplan_yorke([0.3, 0.1]))
+    assert math.isnan(kaplan_yorke([0.3, np.nan]))
+    assert math.isnan(kaplan_yorke([]))
+
+
+@given(st.lists(st.floats(-2, 2).filter(lambda v: abs(v) > 1e-3), min_size=1, max_size=8))
+def test_the_dimension_follows_its_definition(exponents) -> None:
+    expected = naive.kaplan_yorke(exponents)
+    found = kaplan_yorke(exponents)
+    assert math.isnan(found) if expected is None else found == pytest.approx(expected)
+
+
+def follow(matrices, n_weights=None, discard=0, **options):
+    n = len(matrices[0])
+    ledger = Ledger(
+        n if n_weights is None else n_weights,
+        n,
+        **{"window": 10, "vectors": "both", "of": "full", "seed": 0, **options},
+    )
+    for m in matrices:
+        ledger.step(lambda columns, m=m: m @ columns)
+    return ledger.result(discard=discard, level=0.95, settings={})
+
+
+def test_exponents_of_constant_and_of_random_triangular_maps() -> None:
+    m = symmetric([2.0, 0.5, -0.25])
+    found = follow([m] * 200, k=3, discard=50)
+    assert_allclose(found.values, np.log([2, 0.5, 0.25]), atol=1e-9)
+    assert found.kaplan_yorke == pytest.approx(2.0)  # ln 2 - ln 2 = 0, and the third is negative
+    assert found.entropy == pytest.approx(np.log(2))
+    rng = np.random.default_rng(0)
+    diagonals = rng.uniform(0.2, 2, (4000, 3)) * [4, 1, 0.2]
+    upper = [np.triu(rng.standard_normal((3, 3)), 1) * 0.1 + np.diag(d) for d in diagonals]
+    found = follow(upper, k=3, window=100)
+    # Exponents of triangular maps are the means of the logarithms of their diagonals.
+    assert_allclose(found.values, np.log(diagonals).mean(0), atol=5e-3)
+    assert (
+        (found.intervals[:, 0] < np.log(diagonals).mean(0)) & (np.log(diagonals).mean(0) < found.intervals[:, 1])
+    ).all()
+    assert found.windows.shape == (40, 3)
+    assert_allclose(found.windows.mean(0), found.values, atol=0.05)
+
+
+def test_a_window_sees_what_kept_vectors_have_forgotten() -> None:
+    # The second direction is damped to nothing, then unstable: a slow passage through a bifurcation, in two numbers.
+    early, late = np.diag([1.0, 0.1]), np.diag([1.0, 3.0])
+    found = follow([early] * 30 + [late] * 10, k=1, window=10)
+    assert found.windows[-1, 0] == pytest.approx(np.log(3), rel=0.2)
+    assert found.windows[:3, 0].max() < 0.01
+    assert found.local[-10:].max() < 1e-6  # 0.1^30 3^10 is nothing yet
+    assert found.window_starts.tolist() == [0, 10, 20, 30]
+    assert found.window_gains[-1] == pytest.approx(10 * found.windows[-1, 0], rel=0.2)
+
+
+def test_growth_in_a_window_is_that_of_the_weights_whatever_the_unit_of_the_buffers() -> None:
+    # Heavy ball on one weight of curvature h, the velocity measured in units that differ by a factor of a thousand.
+    def maps(unit, h=2.0, eta=0.1, beta=0.9):
+        plain = np.array([[1 - eta * h, -eta * beta], [h, beta]])
+        scale = np.diag([1.0, unit])
+        return [scale @ plain @ np.linalg.inv(scale)] * 20
+
+    one, other = (follow(maps(unit), n_weights=1, k=1, vectors="fresh") for unit in (1.0, 1000.0))
+    assert_allclose(one.windows, other.windows, rtol=1e-9)
+
+
+def test_a_step_without_a_derivative_counts_as_lost() -> None:
+    m = np.diag([2.0, 0.5])
+    found = follow([m] * 40 + [np.full((2, 2), np.nan)] + [m] * 40, k=1)
+    assert found.n_lost == 1
+    assert found.values[0] == pytest.approx(np.log(2), rel=0.1)
+    assert np.isnan(found.local).sum() == 1
+    assert "not finite" in found.warnings[0]
+
+
+def test_a_direction_that_is_wiped_out_has_the_exponent_minus_infinity() -> None:
+    found = follow([np.diag([0.5, 0.0])] * 100, k=2)
+    assert found.values[0] == pytest.approx(np.log(0.5), rel=0.05)
+    assert found.values[1] == -np.inf
+    assert np.isnan(found.intervals[1]).all()
+
+
+def test_too_few_steps_give_values_without_an_interval_and_say_so() -> None:
+    found = follow([np.diag([2.0, 0.5])] * 9, k=1)
+    assert np.isnan(found.intervals).all()
+    assert any("too few steps" in words for words in found.warnings)
+    assert any("no whole window" in words for words in found.warnings)
+
+
+def test_intervals_from_blocks_cover_the_mean_of_correlated_noise() -> None:
+    rng, inside = np.random.default_rng(0), 0
+    for _ in range(300):
+        noise = rng.standard_normal(1010)
+        series = np.convolve(noise, np.ones(11) / 11, "valid")[:1000, None]
+        low, high = by_blocks(series, 0.95)[0]
+        inside += low < 0 < high
+    # 95 % of 300 with a binomial standard deviation of 3.8; blocks of 50 over a memory of 11 lose a little.
+    assert 268 <= inside <= 297
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"k": 3}, "1 to 2 are possible"), ({"k": 0}, "1 to 2"), ({"window": 0}, "at least one step")],
+)
+def test_a_ledger_refuses_what_makes_no_sense(options, words) -> None:
+    with pytest.raises(DataError, match=words):
+        follow([np.eye(2)], **{"k": 1, **options})
+
+
+def test_a_result_needs_steps_and_a_level() -> None:
+    with pytest.raises(DataError, match="0 steps were followed"):
+        Ledger(2, 2, k=1, window=5, vectors="both", of="full", seed=0).result(discard=0, level=0.95, settings={})
+    with pytest.raises(DataError, match="discard=5"):
+        follow([np.eye(2)] * 5, k=1, discard=5)
+    with pytest.raises(UnknownNameError, match='"fresh" or "kept"'):
+        follow([np.eye(2)], k=1, vectors="new")
+
+
+def test_frames_stay_orthonormal() -> None:
+    rng = np.random.default_rng(0)
+    frame = Frame(rng.standard_normal((6, 3)))
+    for _ in range(50):
+        frame.advance(rng.standard_normal((6, 6)) @ frame.columns)
+    assert_allclose(frame.columns.T @ frame.columns, np.eye(3), atol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------------------- rates
+
+
+def rates(rule, curvatures, start=0.1):
+    smoothed, rate, found = math.nan, start, []
+    for n, h in enumerate(curvatures, 1):
+        smoothed = rule.smooth(np, smoothed, h, n)
+        rate = float(rule.rate(np, rate, smoothed, n))
+        found.append(rate)
+    return found
+
+
+def test_the_rate_is_c_over_the_smoothed_curvature() -> None:
+    assert rates(CurvatureRule(c=1.5, smoothing=0.0, warm_up=0), [5.0, 10.0, 3.0]) == [0.3, 0.15, 0.5]
+    assert_allclose(rates(CurvatureRule(smoothing=0.5, warm_up=0), [2.0, 4.0, 8.0]), [1 / 2, 1 / 3, 1 / 5.5])
+
+
+def test_the_rate_waits_keeps_to_its_interval_and_to_its_bounds() -> None:
+    assert rates(CurvatureRule(smoothing=0.0, warm_up=2), [5.0] * 4) == [0.1, 0.1, 0.2, 0.2]
+    late = CurvatureRule(smoothing=0.0, warm_up=1, interval=3)
+    assert_allclose(rates(late, [5.0, 5.0, 4.0, 2.0, 1.0]), [0.1, 0.2, 0.2, 0.2, 1.0])
+    bounded = CurvatureRule(smoothing=0.0, warm_up=0, lowest=0.2, highest=0.4)
+    assert rates(bounded, [100.0, 0.01, 4.0]) == [0.2, 0.4, 0.25]
+
+
+def test_curvature_that_is_not_positive_leaves_the_rate_alone() -> None:
+    rule = CurvatureRule(smoothing=0.0, warm_up=0)
+    assert rates(rule, [math.nan, -3.0, math.inf, 5.0, -1.0, 0.0]) == [0.1, 0.1, 0.1, 0.2, 0.2, 0.2]
+
+
+@pytest.mark.parametrize("options", [{"c": 0}, {"smoothing": 1.0}, {"lowest": 2, "highest": 1}, {"interval": 0}])
+def test_a_rule_refuses_what_makes_no_sense(options) -> None:
+    with pytest.raises(DataError, match=next(iter(options))):
+        CurvatureRule(**options)
