@@ -302,7 +302,7 @@ def least_absolute_slopes(x: Floats, y: Floats) -> Floats:
     Returns
     -------
     ndarray of float64, shape (C,)
-        To a millionth of the largest slope between two neighbouring points.
+        To 1e-12 of the largest slope between two neighbouring points.
 
     Notes
     -----
@@ -319,7 +319,7 @@ def least_absolute_slopes(x: Floats, y: Floats) -> Floats:
 
     a, b = high - golden * (high - low), low + golden * (high - low)
     cost_a, cost_b = cost(a), cost(b)
-    for _ in range(30):
+    for _ in range(60):
         left = cost_a <= cost_b
         low, high = np.where(left, low, a), np.where(left, b, high)
         new = np.where(left, high - golden * (high - low), low + golden * (high - low))

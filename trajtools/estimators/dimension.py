@@ -24,6 +24,7 @@ RETURNS = 0.5  # of the mean time between all pairs must lie between close ones
 LONGEST_WINDOW = 0.2  # of the record may be the Theiler window
 EXCESS = 1.15  # times the dimension of the space is more than a set in it can have
 _RETURN_STATES = 1024
+_COUNTED = 0.3  # of all pairs are inside the largest radius; what lies beyond tells of the edge of the set alone
 
 
 def correlation_dimension(
@@ -44,7 +45,7 @@ def correlation_dimension(
     x : array_like or Trajectory, shape (T, d) or (T,); or Distances, shape (T, T)
         States of one trajectory, or their distances; or a series (T,) or (T, 1), which is embedded.
     radii : array_like of float or None, shape (R,)
-        None: from the data, see `correlation_sum`.
+        None: from the data, as for `correlation_sum`, but only up to where about 30 % of the pairs are inside.
     metric : str or callable
         As for `correlation_sum`.
     theiler : int or None, in samples
@@ -106,7 +107,7 @@ def correlation_dimension(
         if dims is not None or delay is not None:
             raise DataError(f"dims={dims!r} and delay={delay!r} are for a series (T,); states are not embedded again")
         pairs = find_pairs(x, metric=metric, theiler=theiler)
-        sums = sum_of(pairs, radii)
+        sums = sum_of(pairs, radii, _COUNTED)
         return _answer([(pairs, sums, find_scaling(sums, level, generator))], level, {})
     asked = _checked_dims(dims)
     lag, settings = _delay(series, delay, asked)
@@ -115,7 +116,7 @@ def correlation_dimension(
         # One window for all: the coordinates of every embedding are the same series.
         window = theiler if theiler is not None else (found[0][0].theiler if found else None)
         pairs = find_pairs(embed(series, dim, lag), metric=metric, theiler=window)
-        sums = sum_of(pairs, radii)
+        sums = sum_of(pairs, radii, _COUNTED)
         found.append((pairs, sums, find_scaling(sums, level, generator)))
     return _answer(found, level, settings | {"dims": asked, "delay": lag})
 

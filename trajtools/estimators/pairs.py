@@ -103,12 +103,12 @@ def find_pairs(x: Any, *, metric: Any, theiler: int | None) -> Pairs:
     plain = isinstance(metric, str) and metric in METRICS
     if plain and (dimension <= HIGH_DIMENSION or given):
         return _of_states(x, metric, theiler)
-    from trajtools.distances import pairwise
+    from trajtools.distances.pairwise import pairwise
 
     return _of_distances(pairwise(x, metric=metric), theiler)
 
 
-def sum_of(pairs: Pairs, radii: Any) -> CorrelationSum:
+def sum_of(pairs: Pairs, radii: Any, share: float = 1.0) -> CorrelationSum:
     """Count.
 
     Parameters
@@ -117,13 +117,15 @@ def sum_of(pairs: Pairs, radii: Any) -> CorrelationSum:
         From `find_pairs`.
     radii : array_like or None
         None: from the data.
+    share : float
+        Part of all pairs that the largest of the chosen radii holds.
 
     Returns
     -------
     CorrelationSum
     """
     chosen = radii is None
-    limits = choose_radii(pairs.between, pairs.usable, pairs.theiler) if chosen else _checked_radii(radii)
+    limits = choose_radii(pairs.between, pairs.usable, pairs.theiler, share) if chosen else _checked_radii(radii)
     edges = blocks_of_time(pairs.usable, pairs.theiler)
     logged = logged_radii(pairs.between, pairs.usable, pairs.theiler, limits)
     found = pairs.count(limits, edges, logged)

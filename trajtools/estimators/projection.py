@@ -95,7 +95,7 @@ def mds(x: Any, *, components: int = 1, metric: Any = "rms") -> Projection:
     joint = join(x)
     if isinstance(metric, str) and metric in ("rms", "l2"):
         return _project(joint, "mds", components, metric=metric)
-    from trajtools.distances import pairwise
+    from trajtools.distances.pairwise import pairwise
 
     states = joint.members[0] if len(joint.members) == 1 else np.concatenate([np.asarray(m) for m in joint.members])
     return _of_distances(pairwise(states, metric=metric), components, joint)

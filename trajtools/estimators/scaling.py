@@ -97,7 +97,7 @@ def find_scaling(sums: CorrelationSum, level: float, rng: np.random.Generator) -
     log_c, drawn = _drawn(sums, weights)
     if sums.zero_pairs > LARGEST_SHARE * sums.n_pairs:
         return _points(sums)
-    span, reason = _span(sums, drawn)
+    span, reason = _span(sums)
     if reason:
         return no_scaling(reason)
     x, curves = np.log(sums.radii[span]), np.vstack([log_c[span], drawn[:, span]])
@@ -150,18 +150,20 @@ def _drawn(sums: CorrelationSum, weights: Ints) -> tuple[Floats, Floats]:
         return log_c, log_c + 2 * (drawn - log_c)
 
 
-def _span(sums: CorrelationSum, drawn: Floats) -> tuple[slice, str]:
+def _span(sums: CorrelationSum) -> tuple[slice, str]:
     """Radii at which C is known and small."""
-    with np.errstate(invalid="ignore"):
-        error = np.where(np.isfinite(drawn).all(axis=0), drawn, np.inf).std(axis=0)
-    known = (sums.counts >= FEWEST_PAIRS) & (error <= LARGEST_ERROR) if len(sums.block_pairs) > 1 else sums.counts < 0
-    small = sums.correlation <= LARGEST_SHARE
-    good = np.flatnonzero(known & small)
+    blocks = len(sums.block_pairs)
+    excess = sums.block_counts - np.outer(sums.block_pairs, sums.correlation)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = 2 * np.sqrt((excess**2).sum(axis=0) * blocks / (blocks - 1)) / sums.block_counts.sum(axis=0)
+    good = np.flatnonzero(
+        (sums.counts >= FEWEST_PAIRS) & (error <= LARGEST_ERROR) & (sums.correlation <= LARGEST_SHARE)
+    )
     if len(good):
         return slice(int(good[0]), int(good[-1]) + 1), ""
     return slice(0), (
-        f"{sums.n_states} states are too few: at no radius with at most {LARGEST_SHARE:.0%} of all pairs is C(r) known "
-        f"to {LARGEST_ERROR:.0%}"
+        f"at no radius with at most {LARGEST_SHARE:.0%} of all pairs is C(r) known to {LARGEST_ERROR:.0%}: "
+        f"{sums.n_states} states are too few, or they hardly return"
     )
 
 

@@ -127,7 +127,7 @@ def system_states(
 def _distances(x: Any, metric: Any) -> Distances:
     if isinstance(x, Distances):
         return x
-    from trajtools.distances import pairwise
+    from trajtools.distances.pairwise import pairwise
 
     return pairwise(x, metric=metric)
 

@@ -103,6 +103,9 @@ def zero_one_test(
         raise DataError(f"damping={damping!r}: a number from 0 on")
     given, spacing = _series(x)
     series, warnings = _longest_stretch(given)
+    peak = float(np.abs(series).max())
+    if peak > 0:  # squares of the numbers must neither overflow nor vanish
+        series, spacing = series / peak, spacing / peak
     step, why, more, doubt = _every(series, every)
     thinned = series[::step]
     settings: dict[str, Any] = {
@@ -110,7 +113,8 @@ def zero_one_test(
         "damping": float(damping), "low": LOW, "high": HIGH, "spread": SPREAD, "drift": DRIFT, "fewest": FEWEST,
     }  # fmt: skip
     c = np.sort(np.random.default_rng(rng).uniform(*BAND, frequencies))
-    head: dict[str, Any] = {"method": method, "frequencies": c, "every": step, "n_used": len(thinned), "n_total": len(given),
+    head: dict[str, Any] = {"method": method,
+            "frequencies": c, "every": step, "n_used": len(thinned), "n_total": len(given),
             "settings": settings, "warnings": (*warnings, *more)}  # fmt: skip
     if len(thinned) < _LEAST or np.ptp(thinned) <= _ROUNDING * spacing:
         return _without_answer(thinned, head)

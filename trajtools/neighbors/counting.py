@@ -157,7 +157,7 @@ def _into(work: Callable[..., Any], counts: Ints, logs: Floats, first: int, last
     work(first, last, counts, logs)
 
 
-def choose_radii(between: Between, usable: Bools, theiler: int) -> Floats:
+def choose_radii(between: Between, usable: Bools, theiler: int, share: float = 1.0) -> Floats:
     """Radii from the distance of the nearest neighbours up to the diameter, four an octave, as far as a sample tells.
 
     Parameters
@@ -168,6 +168,8 @@ def choose_radii(between: Between, usable: Bools, theiler: int) -> Floats:
         States that count.
     theiler : int, in samples
         States closer in time are no pairs.
+    share : float
+        The largest radius holds about such a part of all pairs; 1: all of them.
 
     Returns
     -------
@@ -187,7 +189,7 @@ def choose_radii(between: Between, usable: Bools, theiler: int) -> Floats:
             f"no two of {len(times)} states at least theiler={theiler} samples apart differ: there is no distance to "
             "count pairs by. Lower theiler, record more, or check that the states move at all"
         )
-    low, high = float(np.nanmin(near)), float(np.nanmax(near))
+    low, high = float(np.nanmin(near)), float(np.nanquantile(near, share))
     step = max(np.log(_RATIO), np.log(high / low) / _MOST_RADII)
     first, last = int(np.floor(np.log(low) / step)), int(np.ceil(np.log(high) / step))
     return np.exp(np.arange(first, last + 1) * step)

@@ -39,7 +39,8 @@ class ZeroOne(Result):
     n_used, n_total : int
         Samples that entered, out of how many.
     displacement : ndarray of float64, shape (L,)
-        Mean square displacement, oscillation removed, at the median frequency, for lags 1 .. L.
+        Mean square displacement at the median frequency, for lags 1 .. L, of the series over its largest absolute
+        value.
     settings : dict
         Every parameter as used, chosen or given.
     warnings : tuple of str
