@@ -45,6 +45,7 @@ def hybrid(
     limit: float | None = None,
     turn: float = TURN,
     nodes: int | None = None,
+    across: bool = False,
     procedure: str | None = None,
 ) -> Divergence:
     r"""Growth of a neighbourhood that is followed block after block, and replaced when it no longer is one.
@@ -76,6 +77,9 @@ def hybrid(
         replaced, and of the new ones those within it are taken.
     nodes : int or None
         Number of nodes N for ``"graph-l1"`` of rows of links (T, E); a Trajectory of a network and matrices know it.
+    across : bool
+        Read the growth from distances across the motion, see `trajtools.rosenstein`; neighbours, limits and angles take
+        whole distances.
     procedure : None or "mittra2024"
         None is the procedure described here. ``"mittra2024"`` is the perturbed cloud of [3]_, with a warning about what
         it measures; see `trajtools.estimators.mittra`.
@@ -127,7 +131,7 @@ def hybrid(
             f"hybrid has no procedure {procedure!r}; there are None (ours) and {', '.join(PROCEDURES)}"
         )
     if procedure == NAME:
-        if neighbors is not None or theiler is not None or limit is not None or nodes is not None:
+        if neighbors is not None or theiler is not None or limit is not None or nodes is not None or across:
             raise DataError(
                 "procedure 'mittra2024' searches no neighbours: give the cloud, metric, horizon and dt only"
             )
@@ -139,7 +143,7 @@ def hybrid(
     check_average(average)
     clock = sampling(x, dt)
     rule = neighbors or NearestK(MEMBERS)
-    walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon)
+    walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, across=across)
     ask = _Ball(walk, rule, block_starts(walk))
     beyond = growth_limit(walk, limit)
     followed = _follow(walk, ask, beyond, float(np.cos(turn)), average)
@@ -250,7 +254,7 @@ def _follow(walk: Walk, ask: _Ball, limit: float, aligned: float, average: str) 
         if not len(members):
             arrival = -1
             continue
-        done.rows.append(_averaged(paths, average))
+        done.rows.append(_averaged(walk.measured(i, members, paths), average))
         done.start.append(i)
         done.sizes.append(len(members))
         done.kept.append(keep)

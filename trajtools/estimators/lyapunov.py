@@ -59,7 +59,7 @@ def lyapunov(
     theiler : int or None, in samples
         States closer in time are no neighbours; None: three times the correlation time, see `theiler_window`.
     horizon : int or None, in samples
-        How long pairs are followed; None: half as long again as the distances take to saturate (a quarter of that for
+        How long pairs are followed; None: half as long again as the distances take to saturate (a sixteenth of that for
         wolf and hybrid).
     dim, delay : int or None
         Embedding; None: for a series from the data, see `estimate_dimension` and `estimate_delay`, and none for states.

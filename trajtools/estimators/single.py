@@ -12,6 +12,7 @@ from trajtools.errors import DataError
 from trajtools.estimators.nulls import Tested, against_surrogates
 from trajtools.growth.applicability import TWINS, Probe, objections, probe, probe_distances
 from trajtools.growth.recurrent import BOUNDED, NO_NULL
+from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.states import GIVEN, MATRIX_STATES, MetricOfStates
 from trajtools.optimizers import Optimizer
 from trajtools.results import Divergence, Exponent, Floats
@@ -29,6 +30,8 @@ FINEST = 8  # samples that one is divided into, at most
 SMOOTH = 0.1  # of the distance of neighbours: the largest error of an interpolation that may be used
 HALVING = 10.0  # by which half the spacing lowers that error at least; fourth order would be 16
 NO_SURROGATE = "no surrogate could be drawn from these data"
+REPLACED = 16  # one part in so many of the time to saturation is how long a pair is followed before it may be replaced
+MOST_IN_BALL = 16  # neighbours of a state that kantz follows: those of a dense region know no more
 BENT = 0.5  # of the slope: a window whose thirds differ by more holds no exponential regime
 
 
@@ -257,11 +260,12 @@ def curve_of(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str
         states = states[first, first] if asked.metric == GIVEN else states[first]
     dt, unit = clock
     followed = asked.method in ("rosenstein", "kantz")
-    wanted = seen.saturation + seen.saturation // 3 + 4 if followed else max(seen.saturation // 4, 4)
+    wanted = seen.saturation + seen.saturation // 3 + 4 if followed else max(seen.saturation // REPLACED, 4)
     if followed and seen.rise < BOUNDED:
         wanted = min(len(states) // 8, LONGEST)  # nothing saturates: see whether neighbours stay neighbours
     horizon = asked.horizon if asked.horizon is not None else int(np.clip(wanted, 4, max(len(states) // 4, 4)))
-    finer, step = _finer(ready, seen, asked) if followed else (1, 0.0)
+    finer, step = _finer(ready, seen, asked)
+    finer = finer if followed else 1
     if finer > 1:
         from scipy.interpolate import CubicSpline
 
@@ -273,9 +277,11 @@ def curve_of(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str
         "horizon": horizon * finer,
         "dt": dt / finer,
     }
+    if asked.method == "kantz" and asked.neighbors is None:
+        options["neighbors"] = WithinRadius(max_neighbors=MOST_IN_BALL)
     across = step > 0 and asked.metric == "l2"
     if across:
-        options |= {"across": True, "stride": finer}
+        options |= {"across": True} | ({"stride": finer} if followed else {})
     if asked.average is not None and asked.method == "kantz":
         options["average"] = asked.average
     growth = _estimator(asked.method)(states, **options)

@@ -40,6 +40,7 @@ def wolf(
     dt: float | None = None,
     limit: float | None = None,
     nodes: int | None = None,
+    across: bool = False,
     procedure: str | None = None,
     points: int | None = None,
 ) -> Divergence:
@@ -67,6 +68,9 @@ def wolf(
         of the median distance between two states.
     nodes : int or None
         Number of nodes N for ``"graph-l1"`` of rows of links (T, E); a Trajectory of a network and matrices know it.
+    across : bool
+        Read the growth from distances across the motion, see `trajtools.rosenstein`; neighbours, limits and angles take
+        whole distances.
     procedure : None or "caligiuri2023"
         None is the procedure described here. ``"caligiuri2023"`` is that of [2]_ for networks, exactly, with its bias;
         see `trajtools.estimators.caligiuri`.
@@ -125,8 +129,10 @@ def wolf(
         )
     clock = sampling(x, dt)
     if procedure == "caligiuri2023":
-        if neighbors is not None or limit is not None:
-            raise DataError("procedure 'caligiuri2023' takes the nearest state and knows no limit; leave them out")
+        if neighbors is not None or limit is not None or across:
+            raise DataError(
+                "procedure 'caligiuri2023' takes the nearest state and knows no limit and no across; leave them out"
+            )
         return caligiuri_wolf(
             x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, points=points, clock=clock
         )
@@ -134,7 +140,7 @@ def wolf(
         raise DataError("points belongs to procedure='caligiuri2023'; this one fits nothing, see Divergence.fit")
     if not isinstance(neighbors, NearestK | None):
         raise DataError(f"wolf chooses among the nearest states: neighbors is a NearestK, not {neighbors!r}")
-    walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon)
+    walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, across=across)
     rule = neighbors or NearestK(int(np.clip(len(walk) // CANDIDATE_SHARE, 1, CANDIDATES)))
     beyond = growth_limit(walk, limit)
     starts = block_starts(walk)
@@ -201,8 +207,10 @@ def _follow(walk: Walk, starts: Ints, index: Ints, limit: float) -> _Followed:
                 at = int(np.argmax(cosines >= cosines.max() - EQUAL_COSINES))  # the nearest of the best
                 turn = float(np.arccos(cosines[at]))
             j = int(near[at])
-        path = walk.paths(i, np.array([j]))[0]
-        rows.append(path)
+        one = np.array([j])
+        whole = walk.paths(i, one)
+        path = whole[0]
+        rows.append(walk.measured(i, one, whole)[0])
         begun.append(i)
         chosen.append(j)
         turns.append(turn)

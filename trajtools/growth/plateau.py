@@ -159,9 +159,15 @@ def find_plateau(growth: Divergence, span: tuple[int, int] | None, *, saturates:
     if not len(starts):
         return Plateau(0, 0, float("nan"), float("nan"), level=level, end=end, rise=rise)
     rows, weight = block_curves(growth)
-    slope, intercept, _ = (found[0] for found in window_fits(growth.time, curve[None], starts, stops + 1))
+    # Blocks that replace their neighbours are telescoped, as Wolf does: every step of the record counts alike.
+    telescoped = span is None and not saturates
+    time, line, lines, first, past = growth.time, curve[None], rows, starts, stops + 1
+    if telescoped:
+        ends = [int(starts[0]), int(stops[0])]
+        time, line, lines, first, past = time[ends], line[:, ends], rows[:, ends], np.array([0]), np.array([2])
+    slope, intercept, _ = (found[0] for found in window_fits(time, line, first, past))
     bend = _bend(growth.time, curve, starts, stops)
-    blocks = window_fits(growth.time, rows, starts, stops + 1)[0]
+    blocks = window_fits(time, lines, first, past)[0]
     error = standard_error(blocks, weight)
     gain = slope * (growth.time[stops] - growth.time[starts])
     room = max(float(np.max(gain)), FEWEST_EFOLDS)
@@ -215,14 +221,12 @@ def _candidates(curve: Floats, end: int, theiler: int, saturates: bool) -> tuple
     """First and last points of the windows that hold enough steps and e-folds, after the transient."""
     if end < FEWEST_STEPS:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    skipped = min(theiler // TRANSIENT, end // MOST_SKIPPED) if saturates else 0
+    if not saturates:
+        return np.zeros(1, dtype=np.int64), np.array([end])
+    skipped = min(theiler // TRANSIENT, end // MOST_SKIPPED)
     edges = np.unique(np.round(np.linspace(skipped, end, min(end - skipped, EDGES) + 1)).astype(np.int64))
     starts, stops = (grid.ravel() for grid in np.meshgrid(edges, edges, indexing="ij"))
-    enough = stops - starts >= FEWEST_STEPS
-    if saturates:
-        enough &= curve[stops] - curve[starts] >= FEWEST_EFOLDS
-    else:
-        enough &= stops - starts >= end / 2
+    enough = (stops - starts >= FEWEST_STEPS) & (curve[stops] - curve[starts] >= FEWEST_EFOLDS)
     return starts[enough], stops[enough]
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from trajtools.errors import DataError
 from trajtools.neighbors.states import LANES, PRECOMPUTED, Floats, Ints, States, is_scaled
 
+ROUNDING = 1e-14  # part of a squared distance below which what is left of it is rounding, as in the kernels
+
 
 def directions(points: Floats) -> Floats:
     """Unit vectors along the motion, from central differences.
@@ -33,6 +35,48 @@ def directions(points: Floats) -> Floats:
     return np.asarray(velocity / np.where(size > 0, size, 1.0))
 
 
+def across_motion(apart: Floats, both: Floats) -> Floats:
+    """Length of what is left of separations when their part along the motion is taken out.
+
+    Parameters
+    ----------
+    apart : ndarray of float64, shape (..., d)
+        Separations of two states.
+    both : ndarray of float64, shape (..., d)
+        Sum of their unit vectors along the motion: the direction of a chord between two points of one orbit, to the
+        second order.
+
+    Returns
+    -------
+    ndarray of float64, shape (...)
+        Zero where no more than rounding is left; the whole length where the two move in opposite directions, or not.
+    """
+    whole, along, size = (np.sum(each, axis=-1) for each in (apart * apart, apart * both, both * both))
+    rest = whole - np.where(size > ROUNDING, along * along / np.maximum(size, ROUNDING), 0.0)
+    return np.asarray(np.sqrt(np.where(rest > ROUNDING * whole, rest, 0.0)))
+
+
+def check_motion(states: States) -> None:
+    """Refuse states whose motion has no direction that could be taken out.
+
+    Parameters
+    ----------
+    states : States
+        From `trajtools.neighbors.states.prepare`.
+
+    Raises
+    ------
+    DataError
+        If they are given by distances, have one dimension, another metric, or numbers that cannot be squared.
+    """
+    if states.code == PRECOMPUTED or states.metric != "l2" or states.points.shape[1] < 2 or is_scaled(states):
+        raise DataError(
+            "across=True takes the motion out of Euclidean distances of states with two dimensions or more, whose "
+            f"numbers can be squared; got metric {states.metric!r} and {states.points.shape[1]} dimensions. Embed a "
+            "series first, see trajtools.embed"
+        )
+
+
 def with_directions(states: States) -> Floats:
     """States and the directions of their motion, as the kernels read them.
 
@@ -49,14 +93,9 @@ def with_directions(states: States) -> Floats:
     Raises
     ------
     DataError
-        If these states have no directions: they are given by distances, in one dimension, or with another metric.
+        If these states have no directions, see `check_motion`.
     """
-    if states.code == PRECOMPUTED or states.metric != "l2" or states.points.shape[1] < 2 or is_scaled(states):
-        raise DataError(
-            "across=True takes the motion out of Euclidean distances of states with two dimensions or more, whose "
-            f"numbers can be squared; got metric {states.metric!r} and {states.points.shape[1]} dimensions. Embed a "
-            "series first, see trajtools.embed"
-        )
+    check_motion(states)
     lags = np.zeros((2 * states.points.shape[1], len(states) + LANES))
     lags[:, : len(states)] = np.concatenate([states.points, directions(states.points)], axis=1).T
     return lags

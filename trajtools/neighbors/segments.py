@@ -10,6 +10,7 @@ import numpy as np
 from trajtools.errors import DataError, NoNeighborsError
 from trajtools.neighbors.curves import steps_per_sample
 from trajtools.neighbors.graphs import GRAPH_L1, as_links, check_nodes
+from trajtools.neighbors.motion import across_motion, check_motion, directions
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import nearest
 from trajtools.neighbors.states import Floats, Ints, MetricOfStates, States, prepare
@@ -35,11 +36,14 @@ class Walk:
         As asked.
     factor : float
         What the distances of `states` are multiplied with: 1, but for normalised distances of graphs.
+    ways : ndarray of float64, shape (T, d), or None
+        Unit vectors along the motion, where distances across it are asked for.
     """
 
     states: States
     metric: str
     factor: float
+    ways: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.states)
@@ -58,8 +62,19 @@ class Walk:
         s = self.states
         return self.factor * paths(s.points, s.matrix, i, others, s.horizon, s.code)
 
+    def measured(self, i: int, others: Ints, whole: Floats) -> Floats:
+        """Return the paths that growth is read from: `whole`, those of `paths`, or across the motion."""
+        if self.ways is None:
+            return whole
+        steps = np.arange(self.states.horizon + 1)
+        there = np.asarray(others)[:, None] + steps
+        apart = self.states.points[there] - self.states.points[i + steps]
+        return across_motion(apart, self.ways[there] + self.ways[i + steps])
 
-def prepare_walk(x: Any, *, metric: MetricOfStates, nodes: int | None, theiler: int, horizon: int) -> Walk:
+
+def prepare_walk(
+    x: Any, *, metric: MetricOfStates, nodes: int | None, theiler: int, horizon: int, across: bool = False
+) -> Walk:
     """Check states for following pairs of them, block by block.
 
     Parameters
@@ -72,6 +87,8 @@ def prepare_walk(x: Any, *, metric: MetricOfStates, nodes: int | None, theiler: 
         For ``"graph-l1"``, see `as_links`.
     theiler, horizon : int, in samples
         As in `prepare`; a block has one step at least.
+    across : bool
+        Read growth from the distances across the motion.
 
     Returns
     -------
@@ -97,7 +114,11 @@ def prepare_walk(x: Any, *, metric: MetricOfStates, nodes: int | None, theiler: 
     contiguous = np.ascontiguousarray(states.points)
     if contiguous is not states.points:
         states = States(**{**vars(states), "points": contiguous})
-    return Walk(states, GRAPH_L1 if metric == GRAPH_L1 else states.metric, factor)
+    ways = None
+    if across:
+        check_motion(states)
+        ways = directions(states.points)
+    return Walk(states, GRAPH_L1 if metric == GRAPH_L1 else states.metric, factor, ways)
 
 
 def block_starts(walk: Walk) -> Ints:
@@ -232,7 +253,7 @@ def mean_rate(rows: Floats, duration: float) -> float:
     float
         NaN without such a block.
     """
-    apart = rows[:, -1] > 0
+    apart = (rows[:, -1] > 0) & (rows[:, 0] > 0)
     if not apart.any():
         return float("nan")
     grown = np.log(rows[apart, -1]) - np.log(rows[apart, 0])
@@ -319,6 +340,7 @@ def segments_divergence(
             "steps_per_sample": steps_per_sample(step),
             "average": average,
             "strategy": strategy,
+            "across": walk.ways is not None,
             **settings,
         },
         warnings=warnings,
