@@ -261,7 +261,7 @@ def test_slow_growth_is_a_drift_and_not_an_instability():
         pairs.append((reference, [moved]))
     found = tt.orbital_stability(pairs, metric="l1")
     assert found.verdict == "marginal drift", found
-    assert "power of time" in found.reasons[0]
+    assert "shape of a power of time" in found.reasons[0]
 
 
 def test_a_cycle_of_a_map_has_no_flow_to_remove():

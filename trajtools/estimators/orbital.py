@@ -87,12 +87,13 @@ def orbital_stability(
 
     - *asymptotically stable*: the distance at equal times fell by more than 3 e-folds and was still falling, or fell
       to the numerical floor;
-    - *unstable*: the distance to the orbit, at the phase, grew exponentially by more than 3 e-folds (or as a power of
-      time, to more than 0.1 of the size of the orbit), or a trajectory ended with NaN or inf;
+    - *unstable*: the distance to the orbit, at the phase, grew by more than 3 e-folds, and exponentially, or to more
+      than 0.1 of the size of the orbit, or by more than a thousandfold that is not clearly a power of time; or a
+      trajectory ended with NaN or inf;
     - *orbitally stable*: the distance to the orbit fell by more than 3 e-folds while that at equal times did not; or
       it stayed within 3 times the perturbation, and what grew is a lag;
     - *marginal drift*: the distance to the orbit changed by less than one e-fold, or its fall has stopped, or it
-      grew no faster than a power of time: a neutral direction, as of a valley of minima;
+      grew as a power of time: a neutral direction, as of a valley of minima;
     - *inconclusive*: none of this can be said.
 
     A change is "more" or "less" than a number where its whole interval is. Intervals come from resampling initial

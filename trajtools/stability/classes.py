@@ -11,8 +11,18 @@ NEUTRAL = 1.0  # e-folds within which it has done neither
 STOPPED = 0.2  # a fall has stopped if less than this share of it belongs to its second half
 TUBE = 3.0  # times the perturbation: what the tube around the orbit may measure
 LEFT = 0.1  # of the size of the orbit: further away it has been left
+SHAPE = 0.2  # evidence, from -1 to 1, that tells an exponential from a power of time where it has no p-value
+THOUSANDFOLD = float(np.log(1000))  # growth that is no drift, whatever its shape, unless it is clearly a power of time
 
-SETTINGS = {"decisive": DECISIVE, "neutral": NEUTRAL, "stopped": STOPPED, "tube_limit": TUBE, "left": LEFT}
+SETTINGS = {
+    "decisive": DECISIVE,
+    "neutral": NEUTRAL,
+    "stopped": STOPPED,
+    "tube_limit": TUBE,
+    "left": LEFT,
+    "shape": SHAPE,
+    "thousandfold": THOUSANDFOLD,
+}
 
 
 def classify(
@@ -73,11 +83,21 @@ def _grows(of: Trend, reached: float) -> str:
     if not of.change_interval[0] > DECISIVE:
         return ""
     words = f"the distance to the orbit grew by {of.change:.3g} e-folds, interval {_span(of.change_interval)}"
-    if of.exponential > 0 and not of.p_exponential > 0.01:
+    if _exponential(of):
         return f"{words}, exponentially (evidence against a power law {of.exponential:.2g} on a scale from -1 to 1)"
     if reached > LEFT:
         return f"{words}, and reached {reached:.2g} of the size of the orbit: its neighbourhood was left"
+    if of.change_interval[0] > THOUSANDFOLD and not _power(of):
+        return f"{words}: more than a thousandfold, though not in the shape of an exponential ({of.exponential:.2g})"
     return ""
+
+
+def _exponential(of: Trend) -> bool:
+    return of.p_exponential <= 0.01 if np.isfinite(of.p_exponential) else of.exponential > SHAPE
+
+
+def _power(of: Trend) -> bool:
+    return of.exponential < -SHAPE
 
 
 def _neutral(of: Trend) -> str:
@@ -87,8 +107,8 @@ def _neutral(of: Trend) -> str:
         return f"{words}: it neither decays nor grows exponentially"
     if high < 0 and abs(of.late_change) < STOPPED * abs(of.change):
         return f"{words}, and stopped: {of.late_change:.2g} of it in the second half"
-    if low > 0 and (not of.exponential > 0 or of.p_exponential > 0.01):
-        return f"{words}, no faster than a power of time"
+    if low > 0 and _power(of):
+        return f"{words}, in the shape of a power of time (evidence for an exponential {of.exponential:.2g})"
     return ""
 
 
@@ -120,6 +140,12 @@ def _undecided(of: Trend) -> str:
         return (
             f"the {of.quantity} changed by {of.change:.3g} e-folds over too few states for an interval; record more "
             "states, or more initial conditions"
+        )
+    if of.change_interval[0] > NEUTRAL:
+        return (
+            f"the {of.quantity} grew by {of.change:.3g} e-folds, interval {_span(of.change_interval)}, and whether "
+            f"exponentially cannot be told (evidence {of.exponential:.2g}); give more initial conditions, or a smaller "
+            "perturbation"
         )
     return (
         f"the {of.quantity} changed by {of.change:.3g} e-folds, interval {_span(of.change_interval)}: neither within "
