@@ -84,7 +84,7 @@ class NodeSummaries:
         self.width = PER_NODE * MOMENTS * len(self._spans)
 
     def __call__(self, state: Floats) -> Floats:
-        """Return the summaries (sets, features, moments), flat, of a state (P,); NaN where its squares leave float64."""
+        """Return the summaries (sets, features, moments), flat, of a state (P,); NaN where squares leave float64."""
         largest = np.abs(state).max(initial=0.0)
         if largest and not 1e-75 < largest < 1e75:
             return np.full(self.width, np.nan)
