@@ -171,24 +171,28 @@ L1, L2, LINF, DIFFERING = 0, 1, 2, 3
 
 
 @kernel(nogil=True)
-def pack(states: Any, scale: Any, signs: Any, first: Any, last: Any, panel: Any) -> Any:
-    """Put entries first .. last of states (n, p), times a scale for each, in the order that a tile reads them.
+def pack(entries: Any, stride: Any, count: Any, scale: Any, signs: Any, first: Any, last: Any, panel: Any) -> Any:
+    """Put entries first .. last of some states, times a scale for each, in the order that a tile reads them.
 
-    `panel` (groups, steps, GROUP, lanes) is filled up with zeros; returns the number of steps, a multiple of 4.
+    State i begins at ``entries[i * stride]``. `panel` (groups, steps, GROUP, lanes) is filled up with zeros. Returns
+    the number of steps, a multiple of 4.
     """
     lanes = panel.shape[3]
     steps = -(-(last - first) // (lanes * _UNROLL)) * _UNROLL
     for group in range(panel.shape[0]):
-        for step in range(steps):
-            for row in range(GROUP):
-                state = group * GROUP + row
-                start = first + step * lanes
-                end = min(lanes, last - start) if state < states.shape[0] else 0
-                for lane in range(end):
-                    value = states[state, start + lane] * scale[state]
+        for row in range(GROUP):
+            state = group * GROUP + row
+            start = state * stride + first
+            whole = (last - first) // lanes if state < count else 0
+            for step in range(whole):
+                for lane in range(lanes):
+                    value = entries[start + step * lanes + lane] * scale[state]
                     panel[group, step, row, lane] = np.sign(value) if signs else value
-                for lane in range(max(end, 0), lanes):
-                    panel[group, step, row, lane] = 0.0
+            for step in range(whole, steps):
+                for lane in range(lanes):
+                    at = step * lanes + lane
+                    value = entries[start + at] * scale[state] if state < count and at < last - first else scale[0] * 0
+                    panel[group, step, row, lane] = np.sign(value) if signs else value
     return steps
 
 
@@ -224,9 +228,25 @@ def add_block(operation: Any, triangle: Any, a: Any, b: Any, steps: Any, sums: A
 
 
 @kernel(nogil=True)
-def count_exponents(bits: Any, shift: Any, counts: Any) -> None:
-    """Count how often each exponent occurs among the entries of each state: bits (n, p) of floats, counts (n, bins)."""
-    mask = counts.shape[1] - 1
-    for state in range(bits.shape[0]):
-        for entry in range(bits.shape[1]):
-            counts[state, (bits[state, entry] >> shift) & mask] += 1
+def count_exponents(bits: Any, stride: Any, size: Any, shift: Any, counts: Any) -> None:
+    """Count how often each exponent occurs among the entries of each state: counts (n, bins).
+
+    State i begins at ``bits[i * stride]``. Four counters in turn: one alone would wait for itself where all are alike.
+    """
+    bins = counts.shape[1]
+    mask = bins - 1
+    parts = np.zeros((4, bins), np.int64)
+    for state in range(counts.shape[0]):
+        parts[:] = 0
+        start = state * stride
+        whole = size // 4 * 4
+        for entry in range(start, start + whole, 4):
+            parts[0, (bits[entry] >> shift) & mask] += 1
+            parts[1, (bits[entry + 1] >> shift) & mask] += 1
+            parts[2, (bits[entry + 2] >> shift) & mask] += 1
+            parts[3, (bits[entry + 3] >> shift) & mask] += 1
+        for entry in range(start + whole, start + size):
+            parts[0, (bits[entry] >> shift) & mask] += 1
+        for part in range(4):
+            for place in range(bins):
+                counts[state, place] += parts[part, place]

@@ -89,7 +89,10 @@ class Comparison:
         pairs = len(self.x) * len(self.y) / (2 if self.symmetric else 1)
         fair = int(np.sqrt(pairs / (_TILES_PER_WORKER * workers)))
         side = min(most, max(fair, 4 * _GROUPS), _LARGEST_TILE)
-        return max(1, side // _GROUPS * _GROUPS or side)
+        # As many tiles as that takes, all of one size.
+        longest = max(len(self.x), len(self.y), 1)
+        even = -(-longest // -(-longest // side))
+        return min(most, -(-even // _GROUPS) * _GROUPS)
 
     def tile(self, rows: slice, columns: slice, *, travels: bool = False) -> Tile:
         """Cut out a rectangle; what travels to another process takes along only the states that it needs."""

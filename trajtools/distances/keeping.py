@@ -58,7 +58,9 @@ class Keeper:
             [slice(start, min(start + self.side, len(states))) for start in range(0, len(states), self.side)]
             for states in (self._what.x, self._what.y)
         )
-        return [(r, c) for r in rows for c in columns if not self._what.symmetric or c.start <= r.start]
+        # The halves on the diagonal last: what is left to wait for at the end is short.
+        tiles = [(r, c) for r in rows for c in columns if not self._what.symmetric or c.start <= r.start]
+        return sorted(tiles, key=lambda tile: tile[0] == tile[1])
 
     def missing(self) -> list[Rectangle]:
         """The tiles that are not there yet; those that are there are looked at."""

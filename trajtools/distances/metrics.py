@@ -28,6 +28,7 @@ __all__ = [
     "block_floor",
     "find_metric",
     "floor",
+    "in_line",
     "in_time",
     "kernel_ready",
     "register_metric",
@@ -266,6 +267,17 @@ def block_floor(block: Any, metric: Metric, dtype: str, size: int) -> Floats:
 
     sums = rounding_rows(kernel_ready(block), *FORMATS[dtype])
     return np.asarray(metric.rounding(sums, size), dtype=np.float64)
+
+
+def in_line(block: Any, kind: np.dtype[Any]) -> tuple[Any, int]:
+    """Return states (n, p) as one line of numbers, not copied if possible, and how far apart the states begin."""
+    block = np.asarray(block)
+    near = block.strides[1] == kind.itemsize and block.strides[0] % kind.itemsize == 0 and block.strides[0] >= 0
+    if block.dtype != kind or not block.dtype.isnative or not near:
+        block = kernel_ready(block).astype(kind, copy=False)
+    stride = block.strides[0] // kind.itemsize
+    length = (len(block) - 1) * stride + block.shape[1] if block.size else 0
+    return np.lib.stride_tricks.as_strided(block, (length,), (kind.itemsize,), writeable=False), stride
 
 
 def kernel_ready(block: Any) -> Any:

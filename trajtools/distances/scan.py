@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.metrics import FORMATS, Metric, kernel_ready
+from trajtools.distances.metrics import FORMATS, Metric, in_line
 from trajtools.trajectory import Trajectory
 
 Floats = NDArray[np.float64]
@@ -75,8 +75,8 @@ def scan(x: Trajectory, metric: Metric, *, norms: bool, digest: bool, threads: i
 
     def look(start: int) -> None:
         rows, hasher = slice(start, min(start + ROWS, length)), hashlib.sha256()
-        for block in _blocks(x, rows, kind):
-            _count(block, counts[rows])
+        for block in _blocks(x, rows):
+            _count(block, kind, counts[rows])
             if norms:
                 squares[rows] += _squares(block)
             if digest:
@@ -103,19 +103,20 @@ def scan(x: Trajectory, metric: Metric, *, norms: bool, digest: bool, threads: i
     )
 
 
-def _blocks(x: Trajectory, rows: slice, kind: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+def _blocks(x: Trajectory, rows: slice) -> Iterator[NDArray[Any]]:
     """Entries of some states, the same stretches whoever asks: a hash over them depends on the states alone."""
     width = BLOCK_BYTES // (ROWS * 8)
     for first in range(0, max(x.shape[1], 1), width):
-        block = kernel_ready(np.asarray(x.read(rows.start, rows.stop, slice(first, first + width))))
-        yield block if block.dtype == kind else block.astype(kind)
+        block = np.asarray(x.read(rows.start, rows.stop, slice(first, first + width)))
+        yield block
 
 
-def _count(block: NDArray[Any], counts: NDArray[np.int64]) -> None:
+def _count(block: NDArray[Any], kind: np.dtype[Any], counts: NDArray[np.int64]) -> None:
     from trajtools._kernels.tiles import count_exponents
 
-    word, shift, _, _ = _BITS[block.dtype.itemsize]
-    count_exponents(block.view(word), shift, counts)
+    word, shift, _, _ = _BITS[kind.itemsize]
+    line, stride = in_line(block, kind)
+    count_exponents(line.view(word), stride, block.shape[1], shift, counts)
 
 
 def _squares(block: NDArray[Any]) -> Floats:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.metrics import METRICS, Metric, kernel_ready
+from trajtools.distances.metrics import METRICS, Metric, in_line, kernel_ready
 from trajtools.distances.sums import OPERATIONS
 from trajtools.errors import TooLargeError
 from trajtools.parameters import NodeSet, Parameter
@@ -138,12 +138,12 @@ def _add(tile: Tile, metric: Metric, operation: int, kind: np.dtype[Any], total:
             last = min(first + width, stretch.stop)
             a = left.read(first, last)
             b = a if tile.lower else right.read(first, last)
+            other = left if tile.lower else right
             for start in range(0, last - first, entries):
                 end = min(start + entries, last - first)
-                steps = left.pack(a, start, end, sums.signs)
-                other = left if tile.lower else right
+                steps = left.pack(*a, start, end, sums.signs)
                 if not tile.lower:
-                    right.pack(b, start, end, sums.signs)
+                    right.pack(*b, start, end, sums.signs)
                 kernels.add_block(operation, tile.lower, left.packed, other.packed, steps, room, total)
 
 
@@ -171,14 +171,13 @@ class _Panel:
         scale = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0) if unit else np.ones(len(states))
         self._scale = scale.astype(kind)
 
-    def read(self, first: int, last: int) -> NDArray[Any]:
-        block = kernel_ready(np.asarray(self._states.read(0, len(self._states), slice(first, last))))
-        return block if block.dtype == self._kind else block.astype(self._kind)
+    def read(self, first: int, last: int) -> tuple[NDArray[Any], int]:
+        return in_line(self._states.read(0, len(self._states), slice(first, last)), self._kind)
 
-    def pack(self, block: NDArray[Any], start: int, end: int, signs: bool) -> int:
+    def pack(self, line: NDArray[Any], stride: int, start: int, end: int, signs: bool) -> int:
         from trajtools._kernels import tiles as kernels
 
-        return int(kernels.pack(block, self._scale, signs, start, end, self.packed))
+        return int(kernels.pack(line, stride, len(self._states), self._scale, signs, start, end, self.packed))
 
 
 def _aligned(shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
