@@ -48,6 +48,7 @@ _HOME = {
     "lyapunov_windows": "estimators.windows",
     "Windows": "growth.windows",
     "sweep": "sweeps",
+    "curvature": "estimators.curvature",
     "order_chaos": "estimators.order_chaos",
     "asymptotic_distance": "estimators.trunk",
     "iterated_trunk": "estimators.trunk",

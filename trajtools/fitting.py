@@ -56,17 +56,19 @@ def fit_slope(x: ArrayLike, y: ArrayLike, start: int = 0, stop: int | None = Non
     start, stop, _ = slice(start, stop).indices(len(times))
     times, values = times[start:stop], values[start:stop]
     known = np.isfinite(times) & np.isfinite(values)
-    times, values = times[known], values[known]
-    if len(times) < 2 or np.all(times == times[0]):
+    if not known.all():
+        times, values = times[known], values[known]
+    if len(times) < 2 or (times == times[0]).all():
         raise DataError(
             f"a line needs at least two finite points at different times; samples {start} to {stop} have "
             f"{len(times)}: widen the region"
         )
     centre, middle = times.mean(), values.mean()
-    spread = float(np.sum((times - centre) ** 2))
-    slope = float(np.sum((times - centre) * (values - middle)) / spread)
-    residual = float(np.sum((values - middle - slope * (times - centre)) ** 2))
-    total = float(np.sum((values - middle) ** 2))
+    x_offset, y_offset = times - centre, values - middle
+    spread = float((x_offset**2).sum())
+    slope = float((x_offset * y_offset).sum() / spread)
+    residual = float(((y_offset - slope * x_offset) ** 2).sum())
+    total = float((y_offset**2).sum())
     stderr = (residual / (len(times) - 2) / spread) ** 0.5 if len(times) > 2 else float("nan")
     r2 = 1.0 - residual / total if total > 0 else float("nan")
     return Fit(slope, float(middle - slope * centre), stderr, start, stop, r2)

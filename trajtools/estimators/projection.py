@@ -150,7 +150,7 @@ def _project(joint: Joint, method: str, components: int, metric: str = "l2") -> 
         "negative": 0.0,
         "axes": found.axes * sign[:, None],
     }
-    return _finish(joint, head, np.sqrt(found.squares), scores[sample], twins=(found, apart), unit=unit)
+    return _finish(joint, head, np.sqrt(found.squares), scores[sample], twins=(apart, found.between, "l1"), unit=unit)
 
 
 def _of_distances(distances: Distances, components: int, joint: Joint | None = None) -> Projection:
@@ -192,7 +192,20 @@ def _of_distances(distances: Distances, components: int, joint: Joint | None = N
         "negative": float(-everything[everything < 0].sum()) / total,
         "axes": np.empty((0, 0)),
     }
-    return _finish(joint, head, matrix[np.ix_(sample, sample)], scores[sample], twins=None, unit=1.0)
+    twins = (*_copies_in(distances, joint, coordinates), distances.metric)
+    return _finish(joint, head, matrix[np.ix_(sample, sample)], scores[sample], twins=twins, unit=1.0)
+
+
+def _copies_in(distances: Distances, joint: Joint, coordinates: Floats) -> tuple[Floats, Floats]:
+    """How far copies are from their references at equal times: in the first coordinate, and as given, (U, T) each."""
+    apart, between = [], []
+    for copy in np.flatnonzero(joint.reference >= 0):
+        check_alike(joint.members[joint.reference[copy]], joint.members[copy])
+        own = np.arange(joint.starts[copy], joint.starts[copy + 1])
+        other = own - joint.starts[copy] + joint.starts[joint.reference[copy]]
+        apart.append(coordinates[own, 0] - coordinates[other, 0])
+        between.append(np.asarray(distances.values[own, other]))
+    return (np.stack(apart), np.stack(between)) if apart else (np.empty((0, 0)), np.empty((0, 0)))
 
 
 def _check_components(components: int) -> None:
@@ -260,18 +273,18 @@ def _signs(scores: Floats, first: int) -> Floats:
 
 
 def _finish(
-    joint: Joint, head: dict[str, Any], full: Floats, kept: Floats, *, twins: tuple[_Sums, Floats] | None, unit: float
+    joint: Joint, head: dict[str, Any], full: Floats, kept: Floats, *, twins: tuple[Floats, Floats, str], unit: float
 ) -> Projection:
     distances = np.sqrt(((kept[:, None, :] - kept[None, :, :]) ** 2).sum(axis=2))
     neighbors = min(NEIGHBORS, (len(full) - 1) // 3)
     pearson, spearman = distance_correlations(full, distances)
     embedded = complete = None
     late = late_full = np.empty(0)
-    if twins is not None and len(twins[1]):
-        sums, apart = twins
+    apart, between, metric = twins
+    if len(apart):
         embedded = _divergence(joint, np.abs(apart), f"{head['method']}, first coordinate")
-        complete = _divergence(joint, sums.between, "l1")
-        late, late_full = _decorrelation(joint, np.abs(apart)), _decorrelation(joint, sums.between)
+        complete = _divergence(joint, between, metric)
+        late, late_full = _decorrelation(joint, np.abs(apart)), _decorrelation(joint, between)
     excluded = int(np.count_nonzero(np.isnan(head["coordinates"]).any(axis=1)))
     return Projection(
         **head,
@@ -287,7 +300,7 @@ def _finish(
         full=complete,
         decorrelation=late,
         decorrelation_full=late_full,
-        settings={"components": len(head["share"]), "unit": unit, "checked": len(full), "neighbors": neighbors},
+        settings={"components": len(head["share"]), "unit": float(unit), "checked": len(full), "neighbors": neighbors},
         warnings=_warnings(head, excluded),
     )
 

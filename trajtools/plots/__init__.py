@@ -1,6 +1,7 @@
 """Figures of results; matplotlib is loaded when one is drawn and not before."""
 
 from trajtools.plots.correlation import autocorrelation
+from trajtools.plots.curvature import curvature
 from trajtools.plots.dimensions import correlation_dimension, correlation_sum
 from trajtools.plots.edge import edge
 from trajtools.plots.figures import divergence, divergences
@@ -19,6 +20,7 @@ __all__ = [
     "change_points",
     "correlation_dimension",
     "correlation_sum",
+    "curvature",
     "divergence",
     "divergences",
     "edge",

@@ -7,6 +7,7 @@ from trajtools.results.change_points import ChangePoints
 from trajtools.results.contributions import Contributions
 from trajtools.results.correlation import CYCLES, Autocorrelation, Cycles, NodeCorrelation
 from trajtools.results.correlation_sum import CorrelationSum
+from trajtools.results.curvature import Curvature
 from trajtools.results.curves import AVERAGES, Fit, Floats, Ints, average_curves, mean_curve
 from trajtools.results.dimension import DIMENSION_VERDICTS, Dimension
 from trajtools.results.distances import Distances
@@ -36,6 +37,7 @@ __all__ = [
     "Distances",
     "ChangePoints",
     "Coincidence",
+    "Curvature",
     "CorrelationSum",
     "Dimension",
     "Autocorrelation",

@@ -48,11 +48,11 @@ class Projection(Result):
         States left out because they hold NaN or inf.
     embedded, full : Divergence or None
         How the perturbed copies part from their references: in the first coordinate, and in the L1 distance of the
-        whole states. None without copies.
+        whole states (in the given metric, where the coordinates come from distances). None without copies.
     decorrelation : ndarray of float64, shape (U,), in steps
         Decorrelation time of each copy from the first coordinate; NaN where it is not reached.
     decorrelation_full : ndarray of float64, shape (U,), in steps
-        The same from the L1 distance.
+        The same from the distance of the whole states.
     settings : dict
         Every parameter as used, chosen or given.
     warnings : tuple of str
