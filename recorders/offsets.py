@@ -27,20 +27,27 @@ class Climb(NamedTuple):
         Steps so far.
     total, lowest : scalar
         Sum of the growths, in nats, and its minimum.
-    bottom : scalar
-        Steps to that minimum.
     gain : scalar
         Largest rise from a minimum, in nats.
-    began : scalar
-        Steps to where that rise began.
+    quiet : scalar
+        Steps before the present rise had made its first nat.
     """
 
     steps: Any = 0.0
     total: Any = 0.0
     lowest: Any = 0.0
-    bottom: Any = 0.0
     gain: Any = 0.0
-    began: Any = 0.0
+    quiet: Any = 0.0
+
+    @property
+    def rise(self) -> Any:
+        """Present rise from the minimum, in nats."""
+        return self.total - self.lowest
+
+    @property
+    def missed(self) -> Any:
+        """Nats that the copy would have risen more, had it risen from its beginning as it does now."""
+        return self.quiet * self.rise / (self.steps - self.quiet + 1)
 
 
 GROUND = Climb()
@@ -115,7 +122,7 @@ def points_down(curvature: Any, residual: Any, rate: Any, momentum: bool) -> Any
 
 
 def climb(xp: Any, state: Climb, growth: Any) -> Climb:
-    """Largest growth of a copy since any earlier step, and when it began.
+    """Take a step's growth into the account of a copy.
 
     Parameters
     ----------
@@ -133,11 +140,9 @@ def climb(xp: Any, state: Climb, growth: Any) -> Climb:
     """
     steps = state.steps + 1
     total = state.total + xp.where(xp.isfinite(growth), growth, 0.0)
-    bottom = xp.where(total < state.lowest, steps, state.bottom)
     lowest = xp.minimum(state.lowest, total)
-    rise = total - lowest
-    began = xp.where(rise > state.gain, bottom, state.began)
-    return Climb(steps, total, lowest, bottom, xp.maximum(state.gain, rise), began)
+    quiet = xp.where(total - lowest < 1, steps, state.quiet)
+    return Climb(steps, total, lowest, xp.maximum(state.gain, total - lowest), quiet)
 
 
 def floor_of(xp: Any, roundoff: float, weights: Any, epsilon: Any, gain: Any) -> Any:

@@ -35,11 +35,11 @@ from typing import Any
 import numpy as np
 
 from recorders.curvature import label
-from recorders.offsets import DIRECTIONS, GROUND, climb, floor_of, points_down
+from recorders.offsets import DIRECTIONS, GROUND, Climb, climb, floor_of, points_down
 from trajtools.store import DataError, UnknownNameError
 
 LARGEST_FLOOR = 1e-2
-LONGEST_QUIET = 10  # steps before the growth begins; a copy that grows from its beginning has forgotten nothing
+MOST_MISSED = 5.0  # nats; a copy that grows from its beginning has forgotten nothing
 
 
 class Floor:
@@ -64,8 +64,8 @@ class Floor:
     Every step rounds the weights, which adds an error of the relative size roundoff |theta| / epsilon to the offset.
     While a copy is damped in a direction that becomes unstable later, that error is all that is left there, and when it
     has grown by e^gain it is what is seen: the exponent then depends on epsilon and on the dtype (delayed loss of
-    stability). A copy that grows from its beginning on is not concerned, and nobody is warned: `window=` draws fresh
-    offsets where growth may begin late.
+    stability). A copy that grows from its beginning on is not concerned, and nobody is warned of it; `window=` draws
+    fresh offsets where growth may begin late.
     """
 
     def __init__(self, roundoff: float) -> None:
@@ -95,19 +95,17 @@ class Floor:
         UserWarning
             As `see` does.
         """
-        self.climb = climb(np, self.climb, growth)
-        floor = float(floor_of(np, self.roundoff, weights, epsilon, self.climb.gain))
-        self.see(floor, float(self.climb.began), epsilon)
+        self.see(climb(np, self.climb, growth), weights, epsilon)
 
-    def see(self, value: float, began: float, epsilon: float) -> None:
-        """Take in a floor that was computed elsewhere.
+    def see(self, now: Climb, weights: float, epsilon: float) -> None:
+        """Take in an account that was kept elsewhere.
 
         Parameters
         ----------
-        value : float
-            As `floor_of` gives it.
-        began : float
-            Steps of the copy before the growth began.
+        now : Climb
+            After this step.
+        weights : float
+            |theta|.
         epsilon : float
             |d|.
 
@@ -116,12 +114,15 @@ class Floor:
         UserWarning
             Once, when the floor exceeds 1 % by a growth that began late.
         """
-        self.value = max(self.value, value)
-        if value > LARGEST_FLOOR and began > LONGEST_QUIET and not self.warned:
+        self.climb = now
+        self.value = max(self.value, float(floor_of(np, self.roundoff, weights, epsilon, now.gain)))
+        present = float(floor_of(np, self.roundoff, weights, epsilon, now.rise))
+        if present > LARGEST_FLOOR and now.missed > MOST_MISSED and not self.warned:
             self.warned = (
-                f"the forward shadow at epsilon = {epsilon:.2g} was quiet for {began:.0f} steps and has grown so much "
-                f"since that rounding errors, grown as much, may be {value:.2g} of it: its exponent may depend on "
-                "epsilon. Compare with fresh offsets (window=), another epsilon, float64, or tangent_exponents"
+                f"the forward shadow at epsilon = {epsilon:.2g} was quiet for {now.quiet:.0f} steps and has grown by "
+                f"{now.rise:.1f} nats since. Rounding errors, grown as much, may be {present:.2g} of it: its exponent "
+                "may depend on epsilon. Compare with fresh offsets (window=), another epsilon, float64, or "
+                "tangent_exponents"
             )
             warnings.warn(self.warned, stacklevel=2)
 

@@ -29,7 +29,8 @@ def jacobian(f, at, step=1e-5):
     """Central differences, extrapolated once."""
 
     def differences(h):
-        return np.stack([(f(at + h * e) - f(at - h * e)) / (2 * h) for e in np.eye(len(at))], axis=1)
+        h = np.broadcast_to(h, len(at))
+        return np.stack([(f(at + k * e) - f(at - k * e)) / (2 * k) for k, e in zip(h, np.eye(len(at)), strict=True)], 1)
 
     return (4 * differences(step) - differences(2 * step)) / 3
 
@@ -65,11 +66,11 @@ def adam(rate, t, betas=(0.9, 0.999), eps=1e-8):
     return step
 
 
-def benettin(steps, state, batches, columns):
+def benettin(steps, state, batches, columns, size=1e-5):
     """ln of the stretching of each column in each step: the whole Jacobian, and Gram-Schmidt by hand."""
     found = []
     for step, (x, y) in zip(steps, batches, strict=True):
-        columns = jacobian(lambda s, f=step, x=x, y=y: f(s, x, y), state) @ columns
+        columns = jacobian(lambda s, f=step, x=x, y=y: f(s, x, y), state, size) @ columns
         state = step(state, x, y)
         row = []
         for j in range(columns.shape[1]):

@@ -224,9 +224,18 @@ def test_the_gain_is_the_largest_rise_of_the_sum(growths) -> None:
     for growth in [*growths, math.nan]:
         state = climb(np, state, growth)
     sums = np.r_[0, np.cumsum(growths)]
-    rises = {(i, j): sums[j] - sums[i] for i in range(len(sums)) for j in range(i, len(sums))}
-    assert_allclose(state.gain, max(rises.values()), atol=1e-9)
-    assert max(rise for (i, _), rise in rises.items() if i == state.began) == pytest.approx(state.gain, abs=1e-9)
+    assert_allclose(
+        state.gain, max(sums[j] - sums[i] for i in range(len(sums)) for j in range(i, len(sums))), atol=1e-9
+    )
+    assert_allclose(state.rise, sums[-1] - sums.min(), atol=1e-9)
+
+
+def test_what_a_quiet_copy_has_missed_is_counted_at_the_rate_of_its_rise() -> None:
+    state = GROUND
+    for growth in [0.0] * 100 + [0.5] * 20:
+        state = climb(np, state, growth)
+    assert state.quiet == 101  # the first half nat does not count yet
+    assert_allclose(state.missed, 101 * 10 / 20)
 
 
 def test_the_floor_is_that_of_the_formula() -> None:
@@ -237,7 +246,7 @@ def test_growth_that_begins_late_is_doubted_in_words_and_once() -> None:
     floor = Floor(2.0**-53)
     for _ in range(20):
         floor.note(-0.01, 1.0, 1e-8)
-    with pytest.warns(UserWarning, match="quiet for 20 steps .* another epsilon, float64, or tangent_exponents"):
+    with pytest.warns(UserWarning, match=r"quiet for 20 steps .* another epsilon, float64, or tangent_exponents"):
         floor.note(20.0, 1.0, 1e-8)
     floor.note(1.0, 1.0, 1e-8)  # no second warning
     assert "window=" in floor.warned

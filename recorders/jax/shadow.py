@@ -61,9 +61,9 @@ class Shadow:
     more; inside of jit and scan, `pure_step`. `recorders.shadows` says what the numbers mean and what they are called.
 
     Random keys in the batch are the same for all copies, so that they see the same dropout masks. The weights that a
-    copy really gets are theta + d rounded to their dtype; d is corrected to that. A step whose gradients are not finite
-    counts as lost (`n_lost`): its numbers are NaN, and the copies begin afresh. Offsets after the first one are drawn
-    by ``jax.random`` from a key made of `seed`.
+    copy really gets are theta + d rounded to their dtype; d is corrected to that. A step whose gradients are not
+    finite, or whose weights have outgrown the offset, counts as lost (`n_lost`): its numbers are NaN, and the copies
+    begin afresh. Offsets after the first one are drawn by ``jax.random`` from a key made of `seed`.
 
     Examples
     --------
@@ -288,9 +288,11 @@ class Shadow:
         weights, book = self._objective.weights(params), self._book
         rate = self._rate_at(book.n_steps, learning_rate)
         self._state, found = self._compiled(self._state, weights, gradients, batch, rate)
-        found = {name: float(value) for name, value in jax.device_get(found).items()}
+        now = jax.device_get(found)
+        account, size = now.pop("climb", None), now.pop("size", None)
+        found = {name: float(value) for name, value in now.items()}
         for direction in book.directions:
-            if found.pop(f"{direction}_length") == 0.0:
+            if found.pop(f"{direction}_length") == 0.0 and not book.n_steps:
                 raise DataError(
                     f"epsilon={self.epsilon:.3g}: the dtype of the weights rounds the whole offset away. Give a larger "
                     "epsilon, or leave it out to have one chosen"
@@ -299,8 +301,8 @@ class Shadow:
         book.last = found
         book.n_steps += 1
         book.n_gradients += len(book.directions)
-        if "floor" in found:
-            book.floor.see(found["floor"], found["began"], self.epsilon)
+        if account is not None:
+            book.floor.see(Climb(*map(float, account)), float(size), self.epsilon)
 
     def _step(
         self, state: State, weights: list[Any], gradients: list[Any], batch: Any, rate: Any
@@ -325,7 +327,7 @@ class Shadow:
                 was, moved, momenta = products[0], [a + step * b for a, b in zip(d, q, strict=True)], []
                 now = _inner(moved, moved)
             reading = read(jnp, products, was, now)
-            good = jnp.isfinite(now) & jnp.isfinite(products[2])
+            good = jnp.isfinite(now) & jnp.isfinite(products[2]) & (products[0] > 0)
             for name, value in zip(("growth", "curvature", "residual"), reading, strict=True):
                 found[f"{direction}_{name}"] = jnp.where(good, value, jnp.nan)
             found[f"{direction}_length"] = products[0]
@@ -368,10 +370,9 @@ class Shadow:
 
     def _watch(self, state: State, new: State, found: dict[str, Any], weights: list[Any]) -> None:
         """Say how near the forward copy is to rounding."""
-        new["climb"] = climb(jnp, state["climb"], found["forward_growth"])
-        found["began"] = new["climb"].began
-        size = jnp.sqrt(_inner(weights, weights))
-        floor = floor_of(jnp, self._book.floor.roundoff, size, self.epsilon, new["climb"].gain)
+        new["climb"] = found["climb"] = climb(jnp, state["climb"], found["forward_growth"])
+        found["size"] = jnp.sqrt(_inner(weights, weights))
+        floor = floor_of(jnp, self._book.floor.roundoff, found["size"], self.epsilon, new["climb"].gain)
         new["floor"] = found["floor"] = jnp.maximum(state["floor"], floor).astype(state["floor"].dtype)
 
 

@@ -63,7 +63,8 @@ class Shadow:
     torch does it); lengths are taken over (d, eta d_v) together. Gradient clipping and scaling are not seen.
 
     The weights that a copy really gets are theta + d rounded to their dtype; d is corrected to that. A step whose
-    gradients are not finite counts as lost (`n_lost`): its numbers are NaN, and the copies begin afresh.
+    gradients are not finite, or whose weights have outgrown the offset, counts as lost (`n_lost`): its numbers are NaN,
+    and the copies begin afresh.
 
     Examples
     --------
@@ -263,6 +264,8 @@ class Shadow:
     def _move(self, direction: str, d: list[Tensor], q: list[Tensor], epsilon: float) -> Numbers | None:
         """Move one copy, draw it back to its distance, and read off growth and curvature; None: not finite."""
         products = _inner(d, d), _inner(d, q), _inner(q, q)
+        if products[0] == 0.0 and self._book.n_steps:
+            return None  # the weights have outgrown the offset: they diverge
         if products[0] == 0.0:
             raise DataError(
                 f"epsilon={epsilon:.3g}: the dtype of the weights rounds the whole offset away. Give a larger epsilon, "

@@ -270,9 +270,10 @@ def _image(made: Rule, at: list[Tensor], along: list[Tensor]) -> list[Tensor]:
     leaves = [part.detach().requires_grad_() for part in at]
     with torch.enable_grad():
         weight, buffers = made.update(leaves[0], leaves[1], leaves[2:])
+        sums = [after.sum() for after in (weight, *buffers)]
     found = []
-    for after in (weight, *buffers):
-        slopes = torch.autograd.grad(after.sum(), leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
+    for total in sums:
+        slopes = torch.autograd.grad(total, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
         found.append(sum((slope * part for slope, part in zip(slopes, along, strict=True)), torch.zeros_like(along[0])))
     return found
 
