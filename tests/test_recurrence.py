@@ -42,11 +42,13 @@ def plot_of(x, y, metric, dim, delay):
 
 @pytest.mark.parametrize("metric", ["linf", "l2", "l1"])
 @pytest.mark.parametrize(
-    ("rows", "columns", "dim", "delay", "channels"),
+    "case",
     [(90, None, 1, 1, 1), (140, None, 3, 5, 1), (75, None, 2, 40, 2), (70, 131, 1, 1, 3), (131, 66, 2, 7, 1)],
+    ids=str,
 )
 @pytest.mark.parametrize("gaps", [0, 3])
-def test_lines_equal_those_of_the_matrix(metric, rows, columns, dim, delay, channels, gaps):
+def test_lines_equal_those_of_the_matrix(metric, case, gaps):
+    rows, columns, dim, delay, channels = case
     x = walk(rows, channels, seed=rows, gaps=gaps)
     y = x if columns is None else walk(columns, channels, seed=columns)
     pair, distances = plot_of(x, y, metric, dim, delay)
@@ -120,7 +122,7 @@ def test_measures_follow_from_the_matrix_by_their_definitions():
     good = np.isfinite(x).all(axis=1)
     lines = naive.lines(matrix, good_rows=good, good_columns=good, diagonal_window=3, vertical_window=3)
     apart = np.abs(np.subtract.outer(np.arange(120), np.arange(120))) >= 3
-    assert found.RR == matrix[apart].sum() / np.isfinite(distances[apart]).sum()
+    assert matrix[apart].sum() / np.isfinite(distances[apart]).sum() == found.RR
     diagonal, vertical = naive.longer(lines["diagonal"], 3), naive.longer(lines["vertical"], 2)
     assert_allclose(found.DET, naive.points(diagonal) / naive.points(lines["diagonal"]), rtol=1e-14)
     assert_allclose(found.L, naive.points(diagonal) / diagonal.total(), rtol=1e-14)
@@ -130,7 +132,7 @@ def test_measures_follow_from_the_matrix_by_their_definitions():
     for name, kind in (("ENTR", diagonal), ("VENTR", vertical), ("RTE", lines["times"])):
         assert_allclose(found[name], naive.entropy(kind), rtol=1e-12)
     assert (found.Lmax, found.Vmax) == (max(lines["diagonal"]), max(lines["vertical"]))
-    assert found.DIV == 1 / found.Lmax
+    assert 1 / found.Lmax == found.DIV
     assert max(lines["times"].values()) == found.NMPRT
     rates = naive.lag_rates(matrix, good)[3 : 120 - 7]
     assert_allclose(found.TREND, 1000 * np.polyfit(np.arange(3, 113), rates, 1)[0], rtol=1e-9)
@@ -173,7 +175,7 @@ def test_constant_series_recurs_always():
 def test_ramp_recurs_with_nothing_but_itself():
     found = tt.recurrence(np.arange(50.0), threshold=0.5)
     assert (found.RR, found.Lmax, found.NMPRT) == (0.0, 0, 0)
-    assert found.DIV == np.inf
+    assert np.inf == found.DIV
     assert all(np.isnan(found[name]) for name in ("DET", "L", "ENTR", "LAM", "TT", "MRT", "K2"))
     assert any("no state recurs" in words for words in found.warnings)
 
@@ -306,7 +308,7 @@ def test_large_and_tiny_numbers_are_squared_without_harm():
 def test_identical_states_are_warned_about_but_counted():
     found = tt.recurrence(np.repeat([0.0, 1.0], 20), threshold=tt.RecurrenceRate(0.1))
     assert found.threshold == 0.0
-    assert found.RR == pytest.approx(2 * 20 * 19 / (40 * 39))
+    assert pytest.approx(2 * 20 * 19 / (40 * 39)) == found.RR
     assert any("many distances are equal" in words for words in found.warnings)
 
 

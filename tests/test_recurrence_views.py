@@ -212,8 +212,8 @@ def test_intervals_of_independent_numbers_cover_the_truth():
         x = np.random.default_rng(seed).random(400)
         low, high = tt.recurrence(x, threshold=0.05).bootstrap(n=200, rng=seed)["DET"]
         covered += low <= truth <= high
-    # Lines of one state are not independent, as the documentation says: 95 % intervals cover less often than that.
-    assert covered >= 24
+    # 93 of 100 do with other seeds; neighbouring lines are not quite independent.
+    assert covered >= 33
 
 
 def test_borders_of_periodic_motion_are_corrected():

@@ -45,30 +45,37 @@ def threads() -> int:
 def _near_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, raw: Any, black: Any) -> Any:
     """Maximum norm: a delay vector recurs where the series does at all its delays at once."""
     left, right, offsets, level = plane.rows, plane.columns, plane.offsets, plane.level
-    channels, delays = left.shape[0], len(offsets)
-    reach = offsets[delays - 1]
-    for c in range(channels):
-        at, other = BEFORE + origin + lag, BEFORE + origin
+    delays, words = len(offsets), last - first
+    other = BEFORE + origin + 64 * first
+    at = other + lag
+    out = black[first:last]
+    for c in range(left.shape[0]):
         a, b = left[c], right[c]
         if delays == 1:
-            for w in range(first, last):
+            for w in range(words):
                 if c == 0:
-                    black[w] = near(a, at + 64 * w, b, other + 64 * w, level)
-                elif black[w] != np.uint64(0):
-                    black[w] &= near(a, at + 64 * w, b, other + 64 * w, level)
+                    out[w] = near(a, at + 64 * w, b, other + 64 * w, level)
+                elif out[w] != np.uint64(0):
+                    out[w] &= near(a, at + 64 * w, b, other + 64 * w, level)
             continue
-        for w in range(first, last + (reach + 63) // 64):
+        for w in range(words + (offsets[delays - 1] + 63) // 64):
             raw[w] = near(a, at + 64 * w, b, other + 64 * w, level)
-        for w in range(first, last):
-            black[w] = raw[w] if c == 0 else black[w] & raw[w]
+        for w in range(words):
+            out[w] = raw[w] if c == 0 else out[w] & raw[w]
         for delay in range(1, delays):
-            word, bit = offsets[delay] >> 6, np.uint64(offsets[delay] & 63)
-            if bit == np.uint64(0):
-                for w in range(first, last):
-                    black[w] &= raw[w + word]
-            else:
-                for w in range(first, last):
-                    black[w] &= (raw[w + word] >> bit) | (raw[w + word + 1] << (np.uint64(64) - bit))
+            _keep_shifted(out, raw[offsets[delay] >> 6 :], np.uint64(offsets[delay] & 63))
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def _keep_shifted(words: Any, others: Any, bit: Any) -> Any:
+    """Keep the bits that are set in other words as well, from a bit of their first word on."""
+    if bit == np.uint64(0):
+        for w in range(len(words)):
+            words[w] &= others[w]
+    else:
+        rest = np.uint64(64) - bit
+        for w in range(len(words)):
+            words[w] &= (others[w] >> bit) | (others[w + 1] << rest)
 
 
 @kernel(nogil=True, _nrt=False)
@@ -122,29 +129,29 @@ def _recurrences(plane: Any, lag: Any, origin: Any, first: Any, last: Any, raw: 
         _sum_words(plane, lag, origin, first, last, sums, black)
 
 
-@kernel(nogil=True, _nrt=False, forceinline=True)
+@kernel(nogil=True, _nrt=False)
 def _mark_valid(
     low: Any, high: Any, origin: Any, lag: Any, holes: Any, row_bits: Any, column_bits: Any, valid: Any
 ) -> Any:
-    """Bits of the columns low .. high whose states are finite, both of them."""
-    for w in range((low - origin) >> 6, (high - origin + 63) >> 6):
-        begin = origin + 64 * w
-        word = bits_between(max(low - begin, 0), min(high - begin, 64))
-        if holes:
-            at = BEFORE + begin + lag
-            place, bit = at >> 6, np.uint64(at & 63)
-            word &= column_bits[begin >> 6]
-            if bit == np.uint64(0):
-                word &= row_bits[place]
-            else:
-                word &= (row_bits[place] >> bit) | (row_bits[place + 1] << (np.uint64(64) - bit))
-        valid[w] = word
+    """Bits of the columns low .. high whose states are finite, both of them; gives their number."""
+    first, last = (low - origin) >> 6, (high - origin + 63) >> 6
+    marked = valid[first:last]
+    for w in range(len(marked)):
+        marked[w] = ~np.uint64(0)
+    marked[0] &= bits_between((low - origin) & 63, 64)
+    marked[len(marked) - 1] &= bits_between(0, high - origin - 64 * (last - 1))
+    if not holes:
+        return high - low
+    begin = origin + 64 * first
+    _keep_shifted(marked, column_bits[begin >> 6 :], np.uint64(0))
+    _keep_shifted(marked, row_bits[(BEFORE + begin + lag) >> 6 :], np.uint64((BEFORE + begin + lag) & 63))
+    return _count_words(marked)
 
 
 @kernel(nogil=True, _nrt=False, forceinline=True)
-def _count_words(words: Any, first: Any, last: Any) -> Any:
+def _count_words(words: Any) -> Any:
     total = 0
-    for w in range(first, last):
+    for w in range(len(words)):
         total += count(words[w])
     return total
 
@@ -158,6 +165,7 @@ def lag_block(
     columns: Any,
     finite: Any,
     bits: Any,
+    holes: Any,
     windows: Any,
     mirrored: Any,
     rule: Any,
@@ -167,8 +175,8 @@ def lag_block(
 ) -> Any:
     """Count the recurrences and lines in some columns of a recurrence plot.
 
-    `finite` and `bits`: which states of the rows and columns are finite, as flags and as bits (those of the rows from
-    BEFORE on). `windows`: the Theiler windows of diagonal and of vertical lines. `edges` (lags, 2) takes the lines
+    `finite` and `bits`: which states of the rows and columns are finite, as flags and, if there are `holes`, as bits
+    (those of the rows from BEFORE on). `windows`: the Theiler windows of diagonal and of vertical lines. `edges` (lags, 2) takes the lines
     that go on in another block. Gives histograms (7, n), and for every lag the recurrences, those in the largest
     square, the cells, and the cells in that square: (4, lags).
     """
@@ -185,7 +193,6 @@ def lag_block(
     memory = np.full((64 * words, MEMORY), -1, dtype=np.int32)
     histograms = np.zeros((HISTOGRAMS, max(rows, columns) + 2), dtype=np.int64)
     counts = np.zeros((4, rows + columns - 1), dtype=np.int64)
-    holes = not (row_finite.all() and column_finite.all())
     square = min(rows, columns)
     old_first, old_last = 0, 0
     for lag in range(1 - columns, rows + 1):
@@ -200,9 +207,9 @@ def lag_block(
                 _recurrences(other, lag, low_column, first, last, raw, sums, more)
                 for w in range(first, last):
                     black[w] &= more[w]
-            _mark_valid(low, high, low_column, lag, holes, row_bits, column_bits, valid)
-            counts[0, index] = counts[1, index] = _count_words(black, first, last)
-            counts[2, index] = counts[3, index] = _count_words(valid, first, last)
+            counts[0, index] = counts[1, index] = _count_words(black[first:last])
+            cells = _mark_valid(low, high, low_column, lag, holes, row_bits, column_bits, valid)
+            counts[2, index] = counts[3, index] = cells
             if rows != columns:
                 _count_square(black, valid, low_column, low, min(high, square, square - lag), index, counts)
             if abs(lag) >= diagonal_window and not (mirrored and lag < 0):

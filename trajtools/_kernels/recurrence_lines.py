@@ -211,3 +211,33 @@ def _end_column(column: Any, step: Any, rule: Any, memory: Any, histograms: Any)
         histograms[TIMES, start - last_end - 1 + (last_end + 1 - last_start) // 2 + length // 2] += 1
     memory[column, _LAST_START] = start
     memory[column, _LAST_END] = step - 1
+
+
+@kernel(nogil=True, _nrt=False)
+def summarize(lengths: Any, least: Any) -> Any:
+    """Cells and number of the lines of at least a length, the sum of n ln n over lengths, all cells, and the longest."""
+    cells, number, logs, everything, longest = 0, 0, 0.0, 0, 0
+    for length in range(len(lengths)):
+        n = lengths[length]
+        if n == 0:
+            continue
+        longest = length
+        everything += n * length
+        if length >= least:
+            cells += n * length
+            number += n
+            logs += n * np.log(float(n))
+    return cells, number, logs, everything, longest
+
+
+@kernel(nogil=True)
+def fold_lags(recurrences: Any, cells: Any, middle: Any, size: Any) -> Any:
+    """Share of the cells that recur at the distances 0, 1, ..., size - 1 from the lag `middle`; NaN of no cells."""
+    rates = np.empty(size)
+    for lag in range(size):
+        found, number = recurrences[middle + lag], cells[middle + lag]
+        if lag > 0:
+            found += recurrences[middle - lag]
+            number += cells[middle - lag]
+        rates[lag] = found / number
+    return rates

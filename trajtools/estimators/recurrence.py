@@ -12,7 +12,7 @@ from trajtools.neighbors.rules import RecurrenceRate
 from trajtools.recurrences.building import Asked, build_plot
 from trajtools.recurrences.conventions import Convention, find_convention
 from trajtools.recurrences.planes import sampling
-from trajtools.recurrences.quantities import TREND_BORDER, lag_rates, measure
+from trajtools.recurrences.quantities import TREND_BORDER, measure
 from trajtools.recurrences.thresholds import fixed
 from trajtools.results import Distances, Lines, Recurrence
 
@@ -172,7 +172,7 @@ def recurrence(
         kind=kind,
         convention=convention,
         theiler=theiler,
-        n_excluded=int(np.count_nonzero(~plot.finite[0])),
+        n_excluded=len(plot.finite[0]) - int(np.count_nonzero(plot.finite[0])),
         dt=step,
         time_unit=unit,
         settings=settings,
@@ -220,14 +220,16 @@ def _described(rule: Rule) -> Any:
 
 def _warnings(lines: Lines, theiler: int, kind: str, rule: Rule) -> tuple[str, ...]:
     found = []
-    recurrences, cells = lines.outside(theiler)
-    if not recurrences:
+    if len(lines.diagonal) < 2:
         found.append("no state recurs outside the Theiler window: most measures are not defined")
-    if isinstance(rule, RecurrenceRate) and not rule.local and cells and recurrences / cells > 1.01 * rule.rate:
-        found.append(f"{recurrences / cells:.4g} of the pairs recur, not {rule.rate:.4g}: many distances are equal")
-    if kind != "cross" and theiler == 1 and len(rates := lag_rates(lines)) > 2 and rates[1] > _TANGENTIAL:
+    if isinstance(rule, RecurrenceRate) and not rule.local:
+        recurrences, cells = lines.outside(theiler)
+        if recurrences > 1.01 * rule.rate * cells + 2:
+            found.append(f"{recurrences / cells:.4g} of the pairs recur, not {rule.rate:.4g}: many distances are equal")
+    neighbors = lines.shape[1]
+    if kind != "cross" and theiler == 1 and lines.recurrences[neighbors] > _TANGENTIAL * lines.cells[neighbors]:
         found.append(
-            f"{rates[1]:.0%} of the states recur with the next one: lines count how densely the motion is sampled; a "
-            "longer Theiler window leaves that out, see theiler_window"
+            f"{lines.recurrences[neighbors] / lines.cells[neighbors]:.0%} of the states recur with the next one: lines "
+            "count how densely the motion is sampled; a longer Theiler window leaves that out, see theiler_window"
         )
     return tuple(found)

@@ -12,6 +12,7 @@ from trajtools.results import Lines
 
 _SHORTEST_BLOCK = 1024
 _WORD = 64
+_NO_BITS = np.zeros(0, dtype=np.uint64)
 
 
 def count_lags(
@@ -55,8 +56,9 @@ def count_lags(
     if other is not None:
         row_finite, column_finite = row_finite & other[0].rows.finite, column_finite & other[0].columns.finite
     mirrored = pair.symmetric and (other is None or other[0].symmetric)
-    bits = (pack(row_finite, before=1), pack(column_finite))
-    n_blocks = max(1, min(threads(), columns // _SHORTEST_BLOCK))
+    holes = not (row_finite.all() and column_finite.all())
+    bits = (pack(row_finite, before=1), pack(column_finite)) if holes else (_NO_BITS, _NO_BITS)
+    n_blocks = min(threads(), columns // _SHORTEST_BLOCK) if columns >= 2 * _SHORTEST_BLOCK else 1
     bounds = np.array([columns * b // n_blocks // _WORD * _WORD for b in range(n_blocks)] + [columns], dtype=np.int64)
     edges = np.zeros((rows + columns - 1, n_blocks, 2), dtype=np.int64)
     found: list[Any] = [None] * n_blocks
@@ -71,6 +73,7 @@ def count_lags(
                 columns,
                 (row_finite, column_finite),
                 bits,
+                holes,
                 windows,
                 mirrored,
                 MIDDLES if middles else ENTRIES,
@@ -79,10 +82,12 @@ def count_lags(
                 edges[:, block],
             )
 
+    if n_blocks == 1:
+        work(0, 1)
+        return as_lines(*found[0], pair.shape)
     in_parts(work, n_blocks)
     histograms, counts = sum(f[0] for f in found), sum(f[1] for f in found)
-    if n_blocks > 1:
-        histograms += stitch(edges, bounds, rows, columns, windows[0], mirrored, row_finite, column_finite)
+    histograms += stitch(edges, bounds, rows, columns, windows[0], mirrored, row_finite, column_finite)
     return as_lines(histograms, counts, pair.shape)
 
 
@@ -102,7 +107,9 @@ def as_lines(histograms: Ints, counts: Ints, shape: tuple[int, int]) -> Lines:
     -------
     Lines
     """
-    trimmed = [row[: int(np.max(np.flatnonzero(row), initial=0)) + 1].copy() for row in histograms]
+    longest = histograms.shape[1] - (histograms[:, ::-1] != 0).argmax(axis=1)
+    some = histograms.any(axis=1)
+    trimmed = [row[: end if any_line else 1] for row, end, any_line in zip(histograms, longest, some, strict=True)]
     recurrences, square_recurrences, cells, square_cells = counts
     diagonal, one_end, both_ends, vertical, white, white_cut, times = trimmed
     return Lines(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log
 from typing import Any
 
 import numpy as np
@@ -82,11 +83,11 @@ def measure(
     recurrences, cells = lines.outside(theiler if convention.everywhere else 0)
     if cross and convention.name == "recurrenceanalysis":
         cells = int(lines.cells.sum())
-    det, length, entropy = line_measures(diagonal, lmin, convention)
-    lam, trapping, vertical_entropy = line_measures(lines.vertical, vmin, convention)
-    _, mean_time, time_entropy = line_measures(times, wmin, convention)
-    lmax = longest(diagonal, lmin if convention.name == "recurrenceanalysis" else 1)
-    vmax = longest(lines.vertical, vmin if convention.name == "recurrenceanalysis" else 1)
+    least = 1 if convention.name != "recurrenceanalysis" else None
+    det, length, entropy, lmax = line_measures(diagonal, lmin, convention)
+    lam, trapping, vertical_entropy, vmax = line_measures(lines.vertical, vmin, convention)
+    _, mean_time, time_entropy, _ = line_measures(times, wmin, convention)
+    lmax, vmax = (lmax if lmax >= (least or lmin) else 0), (vmax if vmax >= (least or vmin) else 0)
     return Measures(
         RR=recurrences / cells if cells else float("nan"),
         DET=det,
@@ -101,12 +102,12 @@ def measure(
         TREND=trend(lines, theiler, trend_border, convention),
         MRT=mean_time,
         RTE=time_entropy,
-        NMPRT=int(np.max(times[wmin:], initial=0)),
+        NMPRT=int(times[wmin:].max(initial=0)),
         K2=correlation_entropy(diagonal, lmin, dt),
     )
 
 
-def line_measures(lengths: Counts, least: int, convention: Convention) -> tuple[float, float, float]:
+def line_measures(lengths: Counts, least: int, convention: Convention) -> tuple[float, float, float, int]:
     """Share of the cells that lie in long lines, their mean length, and the entropy of their lengths.
 
     Parameters
@@ -122,23 +123,19 @@ def line_measures(lengths: Counts, least: int, convention: Convention) -> tuple[
     -------
     share, mean, entropy : float
         The entropy in nats.
+    longest : int
+        Length of the longest line of all; 0 where there is none.
     """
-    size = np.arange(len(lengths))
-    counted = lengths[least:]
-    cells, of_all = float(size[least:] @ counted), float(size @ lengths)
-    number = float(counted.sum())
+    from trajtools._kernels.recurrence_lines import summarize
+
+    cells, number, logs, of_all, longest = summarize(lengths, least)
     share = cells / (of_all + convention.epsilon) if of_all else convention.no_share
     if not number:
-        return share, convention.none, convention.no_entropy
-    probability = counted[counted > 0] / (number + convention.epsilon)
-    entropy = 0.0 - float(np.sum(probability * np.log(probability)))
-    return share, cells / (number + convention.epsilon), entropy
-
-
-def longest(lengths: Counts, least: int = 1) -> int:
-    """Length of the longest line, 0 where there is none of the least length."""
-    found = np.flatnonzero(lengths[least:])
-    return int(found[-1]) + least if len(found) else 0
+        return share, convention.none, convention.no_entropy, longest
+    # Minus the sum of p ln p, with p = n / total.
+    total = number + convention.epsilon
+    entropy = max((number * log(total) - logs) / total, 0.0)
+    return share, cells / total, entropy, longest
 
 
 def correct_border(lines: Lines, border: str, *, semi: bool, symmetric: bool) -> Ints:
@@ -174,7 +171,7 @@ def correct_border(lines: Lines, border: str, *, semi: bool, symmetric: bool) ->
     at_border[: len(lines.both_ends)] += lines.both_ends
     if semi:
         at_border[: len(lines.one_end)] += lines.one_end
-    top = longest(at_border)
+    top = int(np.flatnonzero(at_border)[-1]) if at_border.any() else 0
     corrected = lines.diagonal - at_border
     if top and border == "longest":
         corrected[top] += min(2 if symmetric else 1, int(at_border[top]))
@@ -195,26 +192,19 @@ def recurrence_times(lines: Lines, convention: Convention) -> Ints:
 
 def lag_rates(lines: Lines) -> Floats:
     """Share of the cells that recur at every distance 0, 1, ... from the line of identity, in the largest square."""
-    columns = lines.shape[1]
-    square = min(lines.shape)
-    middle = columns - 1
+    from trajtools._kernels.recurrence_lines import fold_lags
 
-    def fold(counts: Ints) -> Ints:
-        after = counts[middle : middle + square].copy()
-        after[1:] += counts[middle - square + 1 : middle][::-1]
-        return after
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return fold(lines.square_recurrences) / fold(lines.square_cells)
+    return fold_lags(lines.square_recurrences, lines.square_cells, lines.shape[1] - 1, min(lines.shape))
 
 
 def trend(lines: Lines, theiler: int, trend_border: int, convention: Convention) -> float:
     """Change of the recurrence rate with the distance from the line of identity, per 1000 samples; NaN of < 2 lags."""
     rates = lag_rates(lines)
-    lags = np.arange(theiler, len(rates) - trend_border)
-    rates = rates[lags] if len(lags) else rates[:0]
+    lags = np.arange(theiler, max(len(rates) - trend_border, theiler))
+    rates = rates[theiler : theiler + len(lags)]
     known = np.isfinite(rates)
-    lags, rates = lags[known], rates[known]
+    if not known.all():
+        lags, rates = lags[known], rates[known]
     if len(lags) < 2:
         return float("nan")
     if convention.trend == "least-squares":

@@ -66,7 +66,7 @@ def resample_lines(
         values = np.full((n, 3), np.nan)
         if number:
             for row, counts in enumerate(_draw(lengths[group], number, int(n), source)):
-                values[row] = line_measures(counts, least[group], rules)
+                values[row] = line_measures(counts, least[group], rules)[:3]
         for column, name in enumerate(names):
             if name is not None:
                 intervals[name] = _percentiles(values[:, column], tail)

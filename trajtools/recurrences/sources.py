@@ -51,8 +51,11 @@ class StatePlot:
     @property
     def finite(self) -> tuple[Bools, Bools]:
         """States that count, of the rows and of the columns."""
-        rows = np.logical_and.reduce([p.rows.finite for p in self.pairs])
-        return rows, np.logical_and.reduce([p.columns.finite for p in self.pairs])
+        first, *others = self.pairs
+        rows, columns = first.rows.finite, first.columns.finite
+        for other in others:
+            rows, columns = rows & other.rows.finite, columns & other.columns.finite
+        return rows, columns
 
     @property
     def symmetric(self) -> bool:
