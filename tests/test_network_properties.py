@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import networks_drawn as networks
 import numpy as np
 import numpy.testing as npt
@@ -218,6 +220,26 @@ def test_a_network_without_edges_and_a_bare_array_are_refused_with_the_way_out(n
         between(np.ones((1, 11)), np.ones((1, 11)), tables, name)
     with pytest.raises(DataError, match="parameters"):
         tt.between(np.ones((2, 11)), np.ones((2, 11)), metric=name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_pairs_are_the_pairs_one_by_one(name):
+    x, tables = states("biases", 5)
+    x[3, 0] = np.nan
+    alone = [between(np.tile(x[i], (5, 1)), x, tables, name) for i in range(5)]
+    if name in QUOTIENTS:
+        # One after the other, a search begins where the last one ended; in tiles, which have no order, it does not.
+        alone = [[between(x[i : i + 1], x[j : j + 1], tables, name)[0] for j in range(5)] for i in range(5)]
+    npt.assert_allclose(tt.pairwise(networks.trajectory(x, tables), metric=name), alone, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metric_travels_to_another_process(name):
+    x, tables = states("biases", 4)
+    there = pickle.loads(pickle.dumps(METRICS[name]))
+    npt.assert_array_equal(between(x[:2], x[2:], tables, there), between(x[:2], x[2:], tables, name))
+    bound = pickle.loads(pickle.dumps(bind_metric(there, networks.trajectory(x, tables))))
+    assert bound.name == name
 
 
 @pytest.mark.parametrize("name", NAMES)

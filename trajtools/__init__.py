@@ -28,6 +28,8 @@ _HOME = {
     "to_orbit": "distances.orbits",
     "permutation_metric": "distances",
     "heat_trace": "distances",
+    "quantum_jensen_shannon": "distances",
+    "Alignment": "results",
     "METRICS": "distances",
     "register_metric": "distances",
     "twins": "estimators.twins",

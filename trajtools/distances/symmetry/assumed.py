@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trajtools.distances.features import EUCLIDEAN
 from trajtools.distances.metrics import METRICS, Metric
 from trajtools.distances.symmetry.balancing import balanced
 from trajtools.distances.symmetry.matching import Match, Matcher
@@ -132,6 +133,18 @@ class QuotientPairs:
 
 
 @dataclass(frozen=True)
+class _Rounding:
+    """What rounding alone gives in the distance of the weights as they stand; no order makes it larger."""
+
+    base: str
+
+    def __call__(self, sums: Any, size: int) -> Any:
+        """Return the floor; see `Metric`."""
+        rounding = METRICS[self.base].rounding
+        return np.nan if rounding is None else rounding(sums, size)
+
+
+@dataclass(frozen=True)
 class _Binding:
     metric: Metric
     symmetry: Symmetry
@@ -222,8 +235,8 @@ def permutation_metric(
     metric = Metric(
         f"permutation{tail}",
         f"smallest {base} distance found over the orders of the hidden units: an upper bound of the smallest",
-        METRICS[base].pairs,
-        rounding=None if scales else METRICS[base].rounding,
+        EUCLIDEAN,
+        rounding=None if scales else _Rounding(base),
         kind="divergence",
         symmetric=True,
         invariant_to=tuple(freedom),
