@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+from pathlib import Path
 
 import networks_drawn as networks
 import numpy as np
@@ -254,3 +256,11 @@ def test_blocks_and_company_do_not_change_a_distance(name):
         alone = metric.pairs(block[:, i : i + 1], block[:, j : j + 1], np.zeros(1, int), np.zeros(1, int))
         npt.assert_allclose(together[:, k], alone[:, 0], rtol=1e-12, atol=1e-15)
     npt.assert_array_equal(together[:, 1], 0)
+
+
+def test_the_documentation_lists_every_metric_with_its_kind():
+    page = (Path(__file__).parent.parent / "docs" / "distances.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| (.+?) \| ([\w-]+) \|", page, flags=re.MULTILINE)
+    ours = [name for name in METRICS if METRICS.is_everywhere(METRICS[name])]
+    assert sorted(name for name, _, _ in rows) == sorted(ours)
+    assert {name: kind for name, _, kind in rows} == {name: METRICS[name].kind for name in ours}
