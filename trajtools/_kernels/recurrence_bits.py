@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
-from numba.core.cgutils import get_or_insert_function
+from numba.core.cgutils import alloca_once, for_range, get_or_insert_function, unpack_tuple
 from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
@@ -26,9 +26,17 @@ _WORD = ir.IntType(64)
 
 
 def _load(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
-    """Eight numbers from `at` on."""
-    place = builder.gep(make_array(kind)(context, builder, array).data, [at])
-    return builder.load(builder.bitcast(place, _DOUBLES.as_pointer()), align=8)
+    """Eight numbers of an array from `at` on."""
+    return _eight(builder, make_array(kind)(context, builder, array).data, at)
+
+
+def _eight(builder: Any, data: Any, at: Any) -> Any:
+    return builder.load(builder.bitcast(builder.gep(data, [at]), _DOUBLES.as_pointer()), align=8)
+
+
+def _magnitude(builder: Any) -> Any:
+    kind = ir.FunctionType(_DOUBLES, [_DOUBLES])
+    return get_or_insert_function(builder.module, kind, f"llvm.fabs.v{_LANES}f64")
 
 
 def _spread(builder: Any, number: Any) -> Any:
@@ -52,8 +60,7 @@ def _near(typing: Any, a: Any, at: Any, b: Any, other: Any, level: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Signature, values: Any) -> Any:
         x, i, y, j, limit = values
         limits = _spread(builder, limit)
-        kind = ir.FunctionType(_DOUBLES, [_DOUBLES])
-        magnitude = get_or_insert_function(builder.module, kind, f"llvm.fabs.v{_LANES}f64")
+        magnitude = _magnitude(builder)
 
         def compare(offset: int) -> Any:
             shift = ir.Constant(_WORD, offset)
@@ -64,6 +71,44 @@ def _near(typing: Any, a: Any, at: Any, b: Any, other: Any, level: Any) -> Any:
         return _word(builder, compare)
 
     return types.uint64(a, types.int64, b, types.int64, types.float64), generate
+
+
+def _sums_within(squared: bool) -> Any:
+    """Sums over coordinates stay in registers: in memory they would take most of the time."""
+
+    def _within(typing: Any, a: Any, at: Any, b: Any, other: Any, offsets: Any, level: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Signature, values: Any) -> Any:
+            x, i, y, j, delays, limit = values
+            left, right = (make_array(signature.args[k])(context, builder, v) for k, v in ((0, x), (2, y)))
+            steps = make_array(signature.args[4])(context, builder, delays)
+            channels, width = unpack_tuple(builder, left.shape)
+            _, other_width = unpack_tuple(builder, right.shape)
+            magnitude = _magnitude(builder)
+            sums = [alloca_once(builder, _DOUBLES) for _ in range(64 // _LANES)]
+            for place in sums:
+                builder.store(ir.Constant(_DOUBLES, [0.0] * _LANES), place)
+            with for_range(builder, unpack_tuple(builder, steps.shape)[0]) as delay:
+                step = builder.load(builder.gep(steps.data, [delay.index]))
+                with for_range(builder, channels) as channel:
+                    here = builder.add(builder.add(i, step), builder.mul(channel.index, width))
+                    there = builder.add(builder.add(j, step), builder.mul(channel.index, other_width))
+                    for group, place in enumerate(sums):
+                        shift = ir.Constant(_WORD, group * _LANES)
+                        gap = builder.fsub(
+                            _eight(builder, left.data, builder.add(here, shift)),
+                            _eight(builder, right.data, builder.add(there, shift)),
+                        )
+                        part = builder.fmul(gap, gap) if squared else builder.call(magnitude, [gap])
+                        builder.store(builder.fadd(builder.load(place), part), place)
+            limits = _spread(builder, limit)
+            return _word(builder, lambda q: builder.fcmp_ordered("<=", builder.load(sums[q // _LANES]), limits))
+
+        return types.uint64(a, types.int64, b, types.int64, offsets, types.float64), generate
+
+    return _within
+
+
+_squares_within, _gaps_within = intrinsic(_sums_within(True)), intrinsic(_sums_within(False))
 
 
 @intrinsic
@@ -101,6 +146,18 @@ def _count(typing: Any, word: Any) -> Any:
 def near(a: Any, at: Any, b: Any, other: Any, level: Any) -> Any:
     """Bit q: whether a[at + q] and b[other + q] differ by at most the level. NaN is near nothing."""
     return _near(a, at, b, other, level)
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def squares_within(a: Any, at: Any, b: Any, other: Any, offsets: Any, level: Any) -> Any:
+    """Bit q: whether the squares of ``a[c, at + q + o] - b[c, other + q + o]``, over all c and o, sum to the level."""
+    return _squares_within(a, at, b, other, offsets, level)
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def gaps_within(a: Any, at: Any, b: Any, other: Any, offsets: Any, level: Any) -> Any:
+    """Bit q: whether the magnitudes of ``a[c, at + q + o] - b[c, other + q + o]`` sum to at most the level."""
+    return _gaps_within(a, at, b, other, offsets, level)
 
 
 @kernel(nogil=True, _nrt=False, forceinline=True)

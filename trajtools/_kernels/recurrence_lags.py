@@ -11,14 +11,12 @@ import numpy as np
 from numba import get_num_threads
 
 from trajtools._kernels._jit import kernel
-from trajtools._kernels.recurrence_bits import below, bits_between, count, near
+from trajtools._kernels.recurrence_bits import bits_between, count, gaps_within, near, squares_within
 from trajtools._kernels.recurrence_lines import HISTOGRAMS, MEMORY, across, along
 
 L1, L2, LINF = 1, 2, 3
 # Every series has so many NaN before its first sample, and so many after its last: whole words are compared.
 BEFORE, AFTER = 64, 192
-# Words whose distances are summed at a time: they stay in the nearest cache.
-_STRIP = 8
 
 
 class Plane(NamedTuple):
@@ -79,13 +77,15 @@ def _keep_shifted(words: Any, others: Any, bit: Any) -> Any:
 
 
 @kernel(nogil=True, _nrt=False)
-def _sum_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, sums: Any, black: Any) -> Any:
-    """L1 and L2: sums over the coordinates, in their order, for some words at a time."""
-    for begin in range(first, last, _STRIP):
-        end = min(begin + _STRIP, last)
-        sum_distances(plane, lag, origin + 64 * begin, 64 * (end - begin), sums)
-        for w in range(begin, end):
-            black[w] = below(sums, 64 * (w - begin), plane.level)
+def _sum_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, black: Any) -> Any:
+    """L1 and L2: sums over the coordinates, in their order."""
+    left, right, offsets, level = plane.rows, plane.columns, plane.offsets, plane.level
+    for w in range(first, last):
+        other = BEFORE + origin + 64 * w
+        if plane.code == L2:
+            black[w] = squares_within(left, other + lag, right, other, offsets, level)
+        else:
+            black[w] = gaps_within(left, other + lag, right, other, offsets, level)
 
 
 @kernel(nogil=True, _nrt=False)
@@ -122,11 +122,11 @@ def _first_gaps(a: Any, b: Any, code: Any, sums: Any) -> Any:
 
 
 @kernel(nogil=True, _nrt=False, forceinline=True)
-def _recurrences(plane: Any, lag: Any, origin: Any, first: Any, last: Any, raw: Any, sums: Any, black: Any) -> Any:
+def _recurrences(plane: Any, lag: Any, origin: Any, first: Any, last: Any, raw: Any, black: Any) -> Any:
     if plane.code == LINF:
         _near_words(plane, lag, origin, first, last, raw, black)
     else:
-        _sum_words(plane, lag, origin, first, last, sums, black)
+        _sum_words(plane, lag, origin, first, last, black)
 
 
 @kernel(nogil=True, _nrt=False)
@@ -176,9 +176,9 @@ def lag_block(
     """Count the recurrences and lines in some columns of a recurrence plot.
 
     `finite` and `bits`: which states of the rows and columns are finite, as flags and, if there are `holes`, as bits
-    (those of the rows from BEFORE on). `windows`: the Theiler windows of diagonal and of vertical lines. `edges` (lags, 2) takes the lines
-    that go on in another block. Gives histograms (7, n), and for every lag the recurrences, those in the largest
-    square, the cells, and the cells in that square: (4, lags).
+    (those of the rows from BEFORE on). `windows`: the Theiler windows of diagonal and of vertical lines. `edges`
+    (lags, 2) takes the lines that go on in another block. Gives histograms (7, n), and for every lag the recurrences,
+    those in the largest square, the cells, and the cells in that square: (4, lags).
     """
     row_finite, column_finite = finite
     row_bits, column_bits = bits
@@ -189,7 +189,6 @@ def lag_block(
     black, more, valid = np.zeros(words, np.uint64), np.zeros(words, np.uint64), np.zeros(words, np.uint64)
     was_black, was_valid = np.zeros(words, np.uint64), np.zeros(words, np.uint64)
     nothing = np.zeros(words, dtype=np.uint64)
-    sums = np.empty(64 * _STRIP)
     memory = np.full((64 * words, MEMORY), -1, dtype=np.int32)
     histograms = np.zeros((HISTOGRAMS, max(rows, columns) + 2), dtype=np.int64)
     counts = np.zeros((4, rows + columns - 1), dtype=np.int64)
@@ -202,9 +201,9 @@ def lag_block(
         first, last = 0, 0
         if low < high:
             first, last = (low - low_column) >> 6, (high - low_column + 63) >> 6
-            _recurrences(plane, lag, low_column, first, last, raw, sums, black)
+            _recurrences(plane, lag, low_column, first, last, raw, black)
             if joint:
-                _recurrences(other, lag, low_column, first, last, raw, sums, more)
+                _recurrences(other, lag, low_column, first, last, raw, more)
                 for w in range(first, last):
                     black[w] &= more[w]
             counts[0, index] = counts[1, index] = _count_words(black[first:last])

@@ -127,7 +127,7 @@ def stitch(
 ) -> Any:
     """Join the lines of neighbouring blocks: histograms (7, n) of what `along` left at the edges."""
     histograms = np.zeros((HISTOGRAMS, max(rows, columns) + 2), dtype=np.int64)
-    for index in range(edges.shape[0]):
+    for index in range(edges.shape[1]):
         lag = index - (columns - 1)
         if abs(lag) < skip or (mirrored and lag < 0):
             continue
@@ -141,15 +141,15 @@ def stitch(
             if low > row_low:
                 if length == 0:
                     ends = 1 if is_void(row_finite, column_finite, lag, low - 1) else 0
-                if edges[index, block, 0] == WHOLE:
+                if edges[block, index, 0] == WHOLE:
                     length += high - low
                     continue
-                lead = edges[index, block, 0] >> 1
+                lead = edges[block, index, 0] >> 1
                 if length + lead > 0:
                     void = is_void(row_finite, column_finite, lag, low)
-                    closes = (edges[index, block, 0] & 1) if lead > 0 else (1 if void else 0)
+                    closes = (edges[block, index, 0] & 1) if lead > 0 else (1 if void else 0)
                     add_line(histograms, length + lead, ends + closes, weight)
-            length, ends = edges[index, block, 1] >> 1, edges[index, block, 1] & 1
+            length, ends = edges[block, index, 1] >> 1, edges[block, index, 1] & 1
     return histograms
 
 
@@ -215,7 +215,7 @@ def _end_column(column: Any, step: Any, rule: Any, memory: Any, histograms: Any)
 
 @kernel(nogil=True, _nrt=False)
 def summarize(lengths: Any, least: Any) -> Any:
-    """Cells and number of the lines of at least a length, the sum of n ln n over lengths, all cells, and the longest."""
+    """Cells and number n of the lines of at least a length, sum of n ln n over the lengths, all cells, the longest."""
     cells, number, logs, everything, longest = 0, 0, 0.0, 0, 0
     for length in range(len(lengths)):
         n = lengths[length]

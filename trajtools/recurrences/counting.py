@@ -60,7 +60,7 @@ def count_lags(
     bits = (pack(row_finite, before=1), pack(column_finite)) if holes else (_NO_BITS, _NO_BITS)
     n_blocks = min(threads(), columns // _SHORTEST_BLOCK) if columns >= 2 * _SHORTEST_BLOCK else 1
     bounds = np.array([columns * b // n_blocks // _WORD * _WORD for b in range(n_blocks)] + [columns], dtype=np.int64)
-    edges = np.zeros((rows + columns - 1, n_blocks, 2), dtype=np.int64)
+    edges = np.zeros((n_blocks, rows + columns - 1, 2), dtype=np.int64)
     found: list[Any] = [None] * n_blocks
 
     def work(first: int, last: int) -> None:
@@ -79,7 +79,7 @@ def count_lags(
                 MIDDLES if middles else ENTRIES,
                 bounds[block],
                 bounds[block + 1],
-                edges[:, block],
+                edges[block],
             )
 
     if n_blocks == 1:
