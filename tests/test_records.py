@@ -177,7 +177,7 @@ def test_registered_metrics_are_known_and_unknown_ones_listed(henon):
     alone = tt.lyapunov(henon[:600, 0], dim=1, null=None, theiler=3, horizon=6)
     assert_allclose(found.curve.log_distance, alone.curve.log_distance, atol=1e-9)
     with pytest.raises(UnknownNameError, match=r"l1, l2, linf, rms.*graph-l1.*precomputed"):
-        tt.lyapunov(henon, metric="cosine")
+        tt.lyapunov(henon, metric="no such")
 
 
 def test_graphs_are_compared_by_their_links(henon):

@@ -226,7 +226,7 @@ def test_arguments_that_make_no_sense_are_refused(henon):
     with pytest.raises(UnknownNameError, match="rosenstein"):
         tt.lyapunov(henon, method="best")
     with pytest.raises(UnknownNameError, match="precomputed"):
-        tt.lyapunov(henon, metric="cosine")
+        tt.lyapunov(henon, metric="no such")
     with pytest.raises(UnknownNameError, match="iaaft"):
         tt.lyapunov(henon, null="power-law")
     with pytest.raises(UnknownNameError, match="twins"):

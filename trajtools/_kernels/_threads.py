@@ -7,8 +7,10 @@ call it at once. Every part writes its own rows, so the number of threads change
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 from numba import get_num_threads
 
@@ -28,6 +30,23 @@ def in_parts(work: Callable[[int, int], object], count: int) -> None:
         return
     parts = min(count, threads * _PARTS_PER_THREAD)
     edges = [count * part // parts for part in range(parts + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        # The list raises what a part raised.
-        list(pool.map(work, edges[:-1], edges[1:]))
+    left = deque(pairwise(edges))
+
+    def take() -> None:
+        while left:
+            try:
+                part = left.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                work(*part)
+            except BaseException:
+                left.clear()
+                raise
+
+    # This thread takes its share: one thread less to start, which counts where a part lasts a millisecond.
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(take) for _ in range(threads - 1)]
+        take()
+        for other in others:
+            other.result()

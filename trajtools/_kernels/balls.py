@@ -23,7 +23,10 @@ MEAN_LOG, LOG_MEAN, RMS = 0, 1, 2
 
 
 class Rings(NamedTuple):
-    """Work space of one block: the neighbours of one state, by the smallest radius that holds them, and their sums."""
+    """Work space: the neighbours of one state, by the smallest radius that holds them, and their sums.
+
+    `gaps` are those of one pair after each step, `gap_bits` the same as integers; a search uses `bucket` and `stack`.
+    """
 
     near: np.ndarray
     gap: np.ndarray
@@ -36,6 +39,10 @@ class Rings(NamedTuple):
     zeros: np.ndarray
     weighted: np.ndarray
     weights: np.ndarray
+    gaps: np.ndarray
+    gap_bits: np.ndarray
+    bucket: np.ndarray
+    stack: np.ndarray
 
 
 class Sums(NamedTuple):
@@ -126,7 +133,7 @@ def add_gaps(total: Any, gaps: Any, metric: Any, average: Any) -> Any:
 
 
 @kernel(_nrt=False)
-def gather(index: Any, balls: Any, rings: Any, time: Any, bucket: Any, stack: Any) -> Any:
+def gather(index: Any, balls: Any, rings: Any, time: Any) -> Any:
     """Find the neighbours of one state and the ring of each; their number, and whether one was at zero."""
     if balls.lists.shape[0] > 0:
         count = 0
@@ -138,7 +145,7 @@ def gather(index: Any, balls: Any, rings: Any, time: Any, bucket: Any, stack: An
         return count, False
     n_rings = balls.limits.shape[0]
     widest = balls.limits[n_rings - 1]
-    count, repeat = ball(index, time, balls.theiler, widest, bucket, rings.near, rings.gap, stack)
+    count, repeat = ball(index, time, balls.theiler, widest, rings.bucket, rings.near, rings.gap, rings.stack)
     for b in range(n_rings):
         rings.sizes[b] = 0
     for m in range(count):
@@ -151,12 +158,11 @@ def gather(index: Any, balls: Any, rings: Any, time: Any, bucket: Any, stack: An
 
 
 @kernel(_nrt=False)
-def sum_rings(
-    index: Any, balls: Any, rings: Any, time: Any, count: Any, gaps: Any, bits: Any, split: Any, mantissas: Any
-) -> Any:
+def sum_rings(index: Any, balls: Any, rings: Any, time: Any, count: Any, split: Any, mantissas: Any) -> Any:
     """Follow the neighbours of one state and sum over each ring; the number that could not be followed."""
     metric = index.metric
     followed_by = ACROSS if balls.across else metric
+    gaps, bits = rings.gaps, rings.gap_bits
     width = gaps.shape[0]
     rings.totals[:] = 1.0 if balls.average == MEAN_LOG else 0.0
     rings.powers[:] = 0
@@ -199,44 +205,46 @@ def add_ring(metric: Any, balls: Any, rings: Any, b: Any) -> Any:
     return rings.sizes[b]
 
 
-@kernel()
-def make_rings(n_times: Any, n_rings: Any, width: Any) -> Any:
-    """Work space for one block of references."""
-    return Rings(
-        np.empty(n_times, dtype=np.int64),
-        np.empty(n_times),
-        np.empty(n_times, dtype=np.int64),
-        np.zeros(n_rings, dtype=np.int64),
-        np.zeros(n_rings, dtype=np.int64),
-        np.zeros(n_rings, dtype=np.int64),
-        np.zeros((n_rings, width)),
-        np.zeros((n_rings, width), dtype=np.int64),
-        np.zeros((n_rings, width), dtype=np.int64),
-        np.zeros(width),
-        np.zeros(width),
-    )
+def make_work(n_times: int, n_rings: int, width: int) -> tuple[Rings, Sums]:
+    """Work space of one thread, made outside the kernels: what they allocate has to be compiled."""
 
+    def whole(*shape: int) -> np.ndarray:
+        return np.zeros(shape, dtype=np.int64)
 
-@kernel()
-def make_sums(n_rings: Any, width: Any) -> Any:
-    """Sums of a block before its first reference."""
-    mean = np.ones(width)
-    split = np.ones(width)
-    return Sums(
-        np.zeros((n_rings, width)),
-        np.ones((n_rings, width)),
-        np.zeros((n_rings, width), dtype=np.int64),
-        np.zeros((n_rings, width), dtype=np.int64),
-        np.zeros(n_rings, dtype=np.int64),
-        mean,
-        mean.view(np.int64),
-        split,
-        split.view(np.int64),
+    gaps, mean, split = np.ones(width), np.ones(width), np.ones(width)
+    rings = Rings(
+        near=whole(n_times),
+        gap=np.empty(n_times),
+        ring=whole(n_times),
+        sizes=whole(n_rings),
+        taken=whole(n_rings),
+        seen=whole(n_rings),
+        totals=np.zeros((n_rings, width)),
+        powers=whole(n_rings, width),
+        zeros=whole(n_rings, width),
+        weighted=np.zeros(width),
+        weights=np.zeros(width),
+        gaps=gaps,
+        gap_bits=gaps.view(np.int64),
+        bucket=np.empty(BUCKET),
+        stack=whole(STACK),
     )
+    sums = Sums(
+        logs=np.zeros((n_rings, width)),
+        product=np.ones((n_rings, width)),
+        exponent=whole(n_rings, width),
+        zeros=whole(n_rings, width),
+        held=whole(n_rings),
+        mean=mean,
+        mean_bits=mean.view(np.int64),
+        split=split,
+        mantissas=split.view(np.int64),
+    )
+    return rings, sums
 
 
 @kernel(_nrt=False)
-def _close_reference(balls: Any, metric: Any, rings: Any, sums: Any, pairs: Any, skipped: Any) -> Any:
+def _close_reference(balls: Any, metric: Any, rings: Any, sums: Any, rows: Any, block: Any) -> Any:
     """Take the logarithm of one state's averages, radius by radius, into the sums of the block."""
     rings.weighted[:] = 0.0
     rings.weights[:] = 0.0
@@ -244,9 +252,9 @@ def _close_reference(balls: Any, metric: Any, rings: Any, sums: Any, pairs: Any,
     for b in range(rings.sizes.shape[0]):
         size += add_ring(metric, balls, rings, b)
         if size < balls.least:
-            skipped[b] += 1
+            rows.skipped[block, b] += 1
             continue
-        pairs[b] += size
+        rows.pairs[block, b] += size
         if balls.average == MEAN_LOG:
             for k in range(balls.horizon + 1):
                 if rings.weights[k] > 0.0:
@@ -261,66 +269,43 @@ def _close_reference(balls: Any, metric: Any, rings: Any, sums: Any, pairs: Any,
 
 
 @kernel(_nrt=False)
-def _close_block(balls: Any, sums: Any, logs: Any, counts: Any) -> Any:
+def _open_block(sums: Any) -> Any:
+    """Nothing is summed before the first reference of a block."""
+    for b in range(sums.held.shape[0]):
+        sums.held[b] = 0
+        for k in range(sums.logs.shape[1]):
+            sums.logs[b, k] = 0.0
+            sums.product[b, k] = 1.0
+            sums.exponent[b, k] = 0
+            sums.zeros[b, k] = 0
+
+
+@kernel(_nrt=False)
+def _close_block(balls: Any, sums: Any, rows: Any, block: Any) -> Any:
     """Take the logarithms of a block's products."""
     half = 0.5 if balls.average == RMS else 1.0
-    for b in range(logs.shape[0]):
-        for k in range(logs.shape[1]):
-            logs[b, k] = sums.logs[b, k] + half * (sums.exponent[b, k] * LN2 + np.log(sums.product[b, k]))
-            counts[b, k] = sums.held[b] - sums.zeros[b, k]
+    for b in range(rows.logs.shape[1]):
+        for k in range(rows.logs.shape[2]):
+            product = sums.exponent[b, k] * LN2 + np.log(sums.product[b, k])
+            rows.logs[block, b, k] = sums.logs[b, k] + half * product
+            rows.counts[block, b, k] = sums.held[b] - sums.zeros[b, k]
 
 
-@kernel()
-def _kantz_block(
-    index: Any,
-    balls: Any,
-    first: Any,
-    last: Any,
-    width: Any,
-    logs: Any,
-    counts: Any,
-    pairs: Any,
-    skipped: Any,
-    repeats: Any,
-) -> Any:
-    """Sums over the references first .. last, for every radius; the number of pairs that could not be followed."""
-    n_rings = balls.limits.shape[0]
-    rings = make_rings(index.usable.shape[0], n_rings, width)
-    sums = make_sums(n_rings, width)
-    stack = np.empty(STACK, dtype=np.int64)
-    bucket = np.empty(BUCKET)
-    gaps = np.ones(width)
-    bits = gaps.view(np.int64)
-    missing = 0
-    references = 0
-    for i in range(first, last):
-        if not index.usable[i] or i % balls.stride:
-            continue
-        n, repeats[i] = gather(index, balls, rings, i, bucket, stack)
-        ration(rings, balls.cap, n)
-        missing += sum_rings(index, balls, rings, i, n, gaps, bits, sums.split, sums.mantissas)
-        _close_reference(balls, index.metric, rings, sums, pairs, skipped)
-        references += 1
-        if references % TERMS == 0:
-            for b in range(n_rings):
-                renormalise(sums.product[b], sums.exponent[b])
-    _close_block(balls, sums, logs, counts)
-    return missing
-
-
-@kernel(nogil=True)
-def kantz_rows(index: Any, balls: Any, edges: Any, first: Any, last: Any, width: Any, rows: Any) -> Any:
+@kernel(nogil=True, _nrt=False)
+def kantz_rows(index: Any, balls: Any, edges: Any, first: Any, last: Any, rings: Any, sums: Any, rows: Any) -> Any:
     """Fill one row per block of references, for every radius."""
     for block in range(first, last):
-        rows.missing[block] = _kantz_block(
-            index,
-            balls,
-            edges[block],
-            edges[block + 1],
-            width,
-            rows.logs[block],
-            rows.counts[block],
-            rows.pairs[block],
-            rows.skipped[block],
-            rows.repeats,
-        )
+        _open_block(sums)
+        references = 0
+        for i in range(edges[block], edges[block + 1]):
+            if not index.usable[i] or i % balls.stride:
+                continue
+            n, rows.repeats[i] = gather(index, balls, rings, i)
+            ration(rings, balls.cap, n)
+            rows.missing[block] += sum_rings(index, balls, rings, i, n, sums.split, sums.mantissas)
+            _close_reference(balls, index.metric, rings, sums, rows, block)
+            references += 1
+            if references % TERMS == 0:
+                for b in range(sums.held.shape[0]):
+                    renormalise(sums.product[b], sums.exponent[b])
+        _close_block(balls, sums, rows, block)

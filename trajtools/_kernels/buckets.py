@@ -175,19 +175,20 @@ def bound_tree(leaves: Any, times: Any, counts: Any) -> Any:
     return boxes, flat, earliest
 
 
-@kernel()
-def fill_leaves(points: Any, order: Any, starts: Any, n_times: Any) -> Any:
-    """Copy rows into buckets; `starts` (leaves + 1) bounds them. Return leaves, times and the slot of every time."""
-    d = points.shape[1]
-    n_leaves = starts.shape[0] - 1
-    leaves = np.full((n_leaves, d, BUCKET), np.inf)
-    times = np.full((n_leaves, BUCKET), -1, dtype=np.int64)
-    slots = np.full(n_times, -1, dtype=np.int64)
-    for leaf in range(n_leaves):
+@kernel(nogil=True)
+def fill_leaves(
+    points: Any, rows: Any, order: Any, starts: Any, first: Any, last: Any, leaves: Any, times: Any, slots: Any
+) -> Any:
+    """Copy `points[rows]` into the buckets first .. last; `starts` (leaves + 1) bounds them, `order` holds their times.
+
+    `slots` (the place of every time) comes filled with -1.
+    """
+    for leaf in range(first, last):
+        leaves[leaf] = np.inf
+        times[leaf] = -1
         for p in range(starts[leaf], starts[leaf + 1]):
             lane = p - starts[leaf]
-            for c in range(d):
-                leaves[leaf, c, lane] = points[p, c]
+            for c in range(points.shape[1]):
+                leaves[leaf, c, lane] = points[rows[p], c]
             times[leaf, lane] = order[p]
             slots[order[p]] = leaf * BUCKET + lane
-    return leaves, times, slots

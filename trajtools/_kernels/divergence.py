@@ -28,6 +28,9 @@ TERMS = 900
 LN2 = 0.6931471805599453
 # What is left of a squared distance across the motion below this part of it is rounding, and counts as zero.
 ROUNDING = 1e-14
+# Samples between two shifts of the partner in time; as many as the states are padded by.
+LANES = 8
+FARTHEST = 1e6  # samples that a shift is looked for
 
 
 @kernel(_nrt=False)
@@ -43,38 +46,63 @@ def _lengthen(gaps: Any, i: Any, j: Any, lags: Any) -> Any:
 
 
 @kernel(_nrt=False)
-def _follow_across(gaps: Any, along: Any, i: Any, j: Any, lags: Any, width: Any) -> Any:
-    """Squared gaps across the mean motion of i and j: `lags` holds the states, and below them their directions.
+def _slip(i: Any, j: Any, lags: Any) -> Any:
+    """By how many samples state j runs behind state i, along the mean of their motions; 0 where that says nothing."""
+    half = lags.shape[0] // 2
+    j = min(max(j, 1), lags.shape[1] - LANES - 2)
+    chord = 0.0
+    step = 0.0
+    for c in range(half):
+        both = lags[half + c, i] + lags[half + c, j]
+        chord += (lags[c, i] - lags[c, j]) * both
+        step += 0.5 * (lags[c, j + 1] - lags[c, j - 1]) * both
+    # The comparisons are false for NaN, beside a state that is not finite.
+    if step > 0.0 and abs(chord) < FARTHEST * step:
+        return int(np.floor(chord / step + 0.5))
+    return 0
 
-    The mean of the two directions is that of the chord between two points of one orbit, to the second order.
+
+@kernel(_nrt=False)
+def _follow_across(gaps: Any, along: Any, i: Any, j: Any, lags: Any, width: Any, horizon: Any) -> Any:
+    """Squared gaps of i to the orbit of j: `lags` holds the states, and below them the directions of their motion.
+
+    Every few samples the partner is shifted in time to where it is beside i, within the record. What is left of the
+    gap along the mean of the two directions, that of a chord of one orbit to the second order, is taken out.
     """
     half = lags.shape[0] // 2
-    for k in range(width):
-        gaps[k] = 0.0
-        along[k] = 0.0
-    for c in range(half):
-        a, u = lags[c, i : i + width], lags[half + c, i : i + width]
-        b, v = lags[c, j : j + width], lags[half + c, j : j + width]
-        for k in range(width):
-            step = a[k] - b[k]
-            gaps[k] += step * step
-            along[k] += step * (u[k] + v[k])
-    for k in range(width):
-        along[k] *= along[k]
-    for k in range(width):
-        size = 0.0
-        for c in range(half, 2 * half):
-            both = lags[c, i + k] + lags[c, j + k]
-            size += both * both
-        rest = gaps[k] - along[k] / size if size > ROUNDING else gaps[k]
-        gaps[k] = rest if rest > ROUNDING * gaps[k] else 0.0
+    lowest = -j
+    highest = lags.shape[1] - LANES - 1 - (j + horizon)
+    shift = 0
+    for first in range(0, width, LANES):
+        if first <= horizon:
+            slip = _slip(i + first, j + first + shift, lags)
+            shift = min(max(shift + min(max(slip, -LANES), LANES), lowest), highest)
+        here, there, last = i + first, j + first + shift, first + LANES
+        gap, part = gaps[first:last], along[first:last]
+        for k in range(LANES):
+            gap[k] = 0.0
+            part[k] = 0.0
+        for c in range(half):
+            a, u = lags[c, here : here + LANES], lags[half + c, here : here + LANES]
+            b, v = lags[c, there : there + LANES], lags[half + c, there : there + LANES]
+            for k in range(LANES):
+                step = a[k] - b[k]
+                gap[k] += step * step
+                part[k] += step * (u[k] + v[k])
+        for k in range(LANES):
+            size = 0.0
+            for c in range(half, 2 * half):
+                both = lags[c, here + k] + lags[c, there + k]
+                size += both * both
+            rest = gap[k] - part[k] * part[k] / size if size > ROUNDING else gap[k]
+            gap[k] = rest if rest > ROUNDING * gap[k] else 0.0
 
 
 @kernel(_nrt=False, forceinline=True)
 def follow(gaps: Any, along: Any, i: Any, j: Any, lags: Any, matrix: Any, metric: Any, width: Any, horizon: Any) -> Any:
     """Gaps of the pair (i, j) after 0 .. horizon steps; False where a given distance is missing."""
     if metric == ACROSS:
-        _follow_across(gaps, along, i, j, lags, width)
+        _follow_across(gaps, along, i, j, lags, width, horizon)
         return True
     if metric == PRECOMPUTED:
         whole = True
@@ -143,12 +171,12 @@ class Product(NamedTuple):
     split_bits: np.ndarray
 
 
-@kernel()
-def make_product(width: Any) -> Any:
-    """Empty sums; a view as integers costs more than a pair, so the views are made once."""
-    gaps = np.ones(width)
-    split = np.ones(width)
-    zeros = np.zeros(width, dtype=np.int64)
+def make_product(width: int) -> Product:
+    """Work space of one thread, made outside the kernels: what they allocate has to be compiled.
+
+    A view as integers costs more than a pair, so the views are made once.
+    """
+    gaps, split, zeros = np.ones(width), np.ones(width), np.zeros(width, dtype=np.int64)
     return Product(
         np.ones(width), np.zeros(width, dtype=np.int64), zeros, gaps, gaps.view(np.int64), split, split.view(np.int64)
     )
@@ -161,6 +189,10 @@ def _multiply_pairs(
     """Follow the pairs of the references first .. last; their number, and that of the pairs left out."""
     pairs = 0
     missing = 0
+    for k in range(product.gaps.shape[0]):
+        product.mantissa[k] = 1.0
+        product.exponent[k] = 0
+        product.zeros[k] = 0
     for i in range(first, last):
         for at in range(found.shape[1]):
             j = found[i, at]
@@ -176,7 +208,7 @@ def _multiply_pairs(
     return pairs, missing
 
 
-@kernel(nogil=True)
+@kernel(nogil=True, _nrt=False)
 def rosenstein_rows(
     found: Any,
     edges: Any,
@@ -185,7 +217,7 @@ def rosenstein_rows(
     lags: Any,
     matrix: Any,
     metric: Any,
-    width: Any,
+    product: Any,
     logs: Any,
     counts: Any,
     missing: Any,
@@ -194,7 +226,6 @@ def rosenstein_rows(
     half = 0.5 if metric in (L2, ACROSS) else 1.0
     horizon = logs.shape[1] - 1
     for block in range(first, last):
-        product = make_product(width)
         pairs, missing[block] = _multiply_pairs(
             product, found, edges[block], edges[block + 1], lags, matrix, metric, horizon
         )

@@ -115,7 +115,7 @@ def kantz(
     True
     """
     from trajtools._kernels._threads import in_parts
-    from trajtools._kernels.balls import Balls, Rows, kantz_rows
+    from trajtools._kernels.balls import Balls, Rows, kantz_rows, make_work
 
     code = check_average(average)
     clock = sampling(x, dt)
@@ -157,7 +157,9 @@ def kantz(
         repeats=np.zeros(len(states), dtype=np.bool_),
     )
     width = padded(states.horizon)
-    in_parts(lambda first, last: kantz_rows(index, asked, edges, first, last, width, rows), shape[0])
+    in_parts(
+        lambda a, b: kantz_rows(index, asked, edges, a, b, *make_work(len(states), len(radii), width), rows), shape[0]
+    )
     references = int(np.count_nonzero(is_reference))
     skips = rows.skipped.sum(axis=0)
     at = int(np.argmax((references - skips) * 2 >= references))

@@ -96,7 +96,7 @@ def rosenstein(
     """
     from trajtools._kernels._threads import in_parts
     from trajtools._kernels.buckets import ACROSS
-    from trajtools._kernels.divergence import rosenstein_rows
+    from trajtools._kernels.divergence import make_product, rosenstein_rows
 
     if metric == GRAPH_L1:
         options: dict[str, Any] = {"theiler": theiler, "horizon": horizon, "across": across, "stride": stride}
@@ -120,7 +120,7 @@ def rosenstein(
     missing = np.zeros(len(logs), dtype=np.int64)
     in_parts(
         lambda first, last: rosenstein_rows(
-            index, edges, first, last, lags, states.matrix, code, width, logs, terms, missing
+            index, edges, first, last, lags, states.matrix, code, make_product(width), logs, terms, missing
         ),
         len(logs),
     )

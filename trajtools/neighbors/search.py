@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.states import PRECOMPUTED, Floats, Ints, MetricOfStates, States, compact, prepare
 from trajtools.neighbors.strategy import Strategy, choose, named
 
-# The tree is split serially so far down, then its subtrees on several threads.
-_SERIAL_LEVELS = 3
+# So many levels of the tree are split one after the other, their nodes on several threads; then whole subtrees.
+_TOP_LEVELS = 4
+# Fewer values are sorted in one piece; more in pieces between quantiles of a sample.
+_SORTED_WHOLE, _SORTED_SAMPLE, _SORTED_PARTS = 2**15, 1000, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +123,8 @@ def nearest(states: States, rule: NearestK, strategy: str | None = None) -> Neig
         lambda first, last: search(index, first, last, states.theiler, gaps, found, repeats),
         len(states) if index.kind == buckets.MATRIX else len(index.leaves),
     )
-    with np.errstate(invalid="ignore"):
-        distance = np.where(found >= 0, states.distance(gaps), np.nan)
+    distance = np.sqrt(gaps, out=gaps) if states.root else gaps
+    distance[found < 0] = np.nan
     n_references = int(np.count_nonzero(found[:, 0] >= 0))
     counts = count_left_out(states, bool(repeats.any()))
     counts["without_neighbors"] = int(np.count_nonzero(states.usable)) - n_references
@@ -200,24 +203,86 @@ def build(states: States, strategy: Strategy) -> Any:
     ]
     order = np.flatnonzero(states.usable)
     if strategy.name == "sweep":
-        order = order[np.argsort(states.points[order, strategy.axis])]
+        order = order[sorted_along(states.points[:, strategy.axis][order])]
     boxes = np.empty((0, 2, 0))
     flat, earliest = np.empty(0, dtype=np.bool_), np.empty(0, dtype=np.int64)
     leaves, times, slots = np.empty((0, 0, 0)), np.empty((0, 0), dtype=np.int64), np.empty(0, dtype=np.int64)
     if strategy.name != "matrix":
-        points = states.points[order]
+        # The kernels are compiled for one kind of array.
+        points, rows = np.require(states.points, requirements="CW"), order
         n_leaves = -(-len(order) // buckets.BUCKET)
         starts = np.minimum(np.arange(n_leaves + 1) * buckets.BUCKET, len(order))
         if strategy.name == "tree":
-            depth = max(n_leaves - 1, 0).bit_length()
-            top = min(_SERIAL_LEVELS, depth)
-            buckets.sort_subtrees(points, order, 0, min(top, 1), 0, top, depth)
-            if depth > top:
-                in_parts(lambda a, b: buckets.sort_subtrees(points, order, a, b, top, depth, depth), 1 << top)
-            starts = (np.arange((1 << depth) + 1) * len(order)) >> depth
-        leaves, times, slots = buckets.fill_leaves(points, order, starts, len(states))
+            # The tree moves the points themselves.
+            points, starts = split_points(states, order)
+            rows = np.arange(len(order))
+        n_leaves = len(starts) - 1
+        leaves = np.empty((n_leaves, points.shape[1], buckets.BUCKET))
+        times, slots = np.empty((n_leaves, buckets.BUCKET), dtype=np.int64), np.full(len(states), -1)
+        in_parts(lambda a, b: buckets.fill_leaves(points, rows, order, starts, a, b, leaves, times, slots), n_leaves)
         if strategy.name == "tree":
             boxes, flat, earliest = buckets.bound_tree(leaves, times, np.diff(starts))
     return buckets.Index(
         kind, states.code, strategy.axis, leaves, times, slots, boxes, flat, earliest, states.matrix, states.usable
     )
+
+
+def split_points(states: States, order: Ints) -> tuple[Floats, Ints]:
+    """Copy states into the order of a balanced k-d tree; `order` is brought into it, too.
+
+    Parameters
+    ----------
+    states : States
+        From `prepare`.
+    order : ndarray of int64, shape (n,)
+        Times of the states; changed in place.
+
+    Returns
+    -------
+    points : ndarray of float64, shape (n, d)
+        The states.
+    starts : ndarray of int64, shape (leaves + 1,)
+        Where the leaves begin.
+    """
+    from trajtools._kernels import buckets
+    from trajtools._kernels._threads import in_parts
+
+    depth = max(-(-len(order) // buckets.BUCKET) - 1, 0).bit_length()
+    points = np.empty((len(order), states.points.shape[1]))
+    # The mode only tells numpy not to buffer: all times are inside.
+    in_parts(lambda a, b: np.take(states.points, order[a:b], axis=0, out=points[a:b], mode="clip"), len(order))
+    for level in range(min(_TOP_LEVELS, depth)):
+        end = level + 1 if level + 1 < _TOP_LEVELS else depth
+        split = partial(buckets.sort_subtrees, points, order, top_level=level, end_level=end, depth=depth)
+        in_parts(split, 1 << level)
+    return points, (np.arange((1 << depth) + 1) * len(order)) >> depth
+
+
+def sorted_along(values: Floats) -> Ints:
+    """Order that sorts some values, in parts of them on several threads.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (n,)
+        Finite.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        The same for any number of threads.
+    """
+    from trajtools._kernels._threads import in_parts
+
+    if len(values) < _SORTED_WHOLE:
+        return np.asarray(np.argsort(values))
+    edges = np.quantile(values[:: len(values) // _SORTED_SAMPLE], np.arange(1, _SORTED_PARTS) / _SORTED_PARTS)
+    bounds = np.concatenate([[-np.inf], edges, [np.inf]])
+    parts: list[Ints] = [np.empty(0, dtype=np.int64)] * _SORTED_PARTS
+
+    def sort(first: int, last: int) -> None:
+        for part in range(first, last):
+            here = np.flatnonzero((values >= bounds[part]) & (values < bounds[part + 1]))
+            parts[part] = here[np.argsort(values[here])]
+
+    in_parts(sort, _SORTED_PARTS)
+    return np.concatenate(parts)

@@ -87,8 +87,15 @@ class States:
         """States as (d, T + padding), so that a state and its future are contiguous; empty where distances are read."""
         if self.code == PRECOMPUTED:
             return np.empty((0, 0))
-        lags = np.zeros((self.points.shape[1], len(self) + LANES))
-        lags[:, : len(self)] = self.points.T
+        from trajtools._kernels._threads import in_parts
+
+        lags = np.empty((self.points.shape[1], len(self) + LANES))
+        lags[:, len(self) :] = 0.0
+
+        def turn(first: int, last: int) -> None:
+            lags[:, first:last] = self.points[first:last].T
+
+        in_parts(turn, len(self))
         return lags
 
     def between(self, rows: Ints, columns: Ints) -> Floats:
@@ -99,14 +106,18 @@ class States:
             return self._between_rows(rows, columns)
         out = np.zeros((len(rows), len(columns)))
         for at in range(self.points.shape[1]):
-            step = np.abs(self.points[rows, at][:, None] - self.points[columns, at][None, :])
-            if self.metric in _EUCLIDEAN and self.code != _L1:
-                out = np.hypot(out, step) if self.code == _L2_SCALED else out + step * step
+            step = self.points[rows, at][:, None] - self.points[columns, at][None, :]
+            if self.code == _L2:
+                out += np.square(step, out=step)
+                continue
+            np.abs(step, out=step)
+            if self.code == _L2_SCALED:
+                np.hypot(out, step, out=out)
             elif self.metric == "l1" or self.code == _L1:
                 out += step
             else:
                 np.maximum(out, step, out=out)
-        return np.sqrt(out) if self.code == _L2 else out
+        return np.asarray(np.sqrt(out, out=out)) if self.code == _L2 else out
 
     def _between_rows(self, rows: Ints, columns: Ints) -> Floats:
         """`between` for many dimensions: row by row, a few columns at a time."""
@@ -173,7 +184,7 @@ def prepare(x: Any, *, metric: MetricOfStates, theiler: int, horizon: int) -> St
         return replace(_from_distances(array, theiler, horizon), metric=name)
     if metric == "rms":
         array = array / np.sqrt(array.shape[1])
-    tame = bool(_squarable(array).all())  # the usual case, which needs no closer look
+    tame = _is_tame(array)  # the usual case, which needs no closer look
     finite = np.ones(length, dtype=bool) if tame else np.abs(array).max(axis=1) < _INFINITE  # False for NaN
     states = States(
         points=array,
@@ -228,6 +239,16 @@ def is_scaled(states: States) -> bool:
     bool
     """
     return not bool(np.all(_squarable(states.points[np.abs(states.points) < _INFINITE])))
+
+
+def _is_tame(array: Floats) -> bool:
+    """Whether all numbers are finite and can be squared. Zeros take a second look."""
+    rows = max(1, _ROW_ENTRIES // 32 // array.shape[1])  # so few stay in the cache
+    for first in range(0, len(array), rows):
+        size = np.abs(array[first : first + rows])
+        if not (float(size.max()) < _LARGEST and float(size.min()) > _SMALLEST):  # NaN, too
+            return bool(_squarable(array).all())
+    return True
 
 
 def _squarable(values: Floats) -> Bools:
@@ -318,9 +339,12 @@ def _code(array: Floats, finite: Bools, metric: str, tame: bool) -> int:
 
 def _followable(finite: Bools, horizon: int) -> Bools:
     """States from which the next `horizon` states are in the record and finite."""
-    broken = np.concatenate([[0], np.cumsum(~finite)])
     usable = np.zeros(len(finite), dtype=bool)
     last = len(finite) - horizon
+    if finite.all():
+        usable[:last] = True
+        return usable
+    broken = np.concatenate([[0], np.cumsum(~finite)])
     usable[:last] = broken[horizon + 1 :] == broken[:last]
     return usable
 

@@ -124,12 +124,15 @@ def probe(states: States, radius: float | None) -> tuple[Floats, float]:
         inside = float(np.mean(np.count_nonzero((distance <= radius) & (distance > 0), axis=1)))
         return _along(states, queries, sample, np.full(len(queries), radius)) * grown, inside * grown
     counts = []
-    for part in (sample[::4], sample):
-        distance = states.between(queries, part)
-        close = np.abs(queries[:, None] - part[None, :]) < max(states.theiler, 1)
-        distance[close | (distance == 0)] = np.inf
-        reach = distance.min(axis=1)
-        counts.append(_along(states, queries, part, reach))
+    distance = states.between(queries, sample)
+    distance[distance == 0] = np.inf
+    window = max(states.theiler, 1)
+    first = np.searchsorted(sample, queries - window, side="right")
+    last = np.searchsorted(sample, queries + window, side="left")
+    for row, (a, b) in enumerate(zip(first, last, strict=True)):
+        distance[row, a:b] = np.inf  # closer in time than the window
+    for every in (4, 1):
+        counts.append(_along(states, queries, sample[::every], distance[:, ::every].min(axis=1)))
     # A record four times as long has so many times the candidates; go on like that to the whole record.
     factor = np.clip(counts[1] / np.maximum(counts[0], 1.0), 1.0, 4.0)
     return counts[1] * factor ** (np.log(grown) / np.log(4.0)), 0.0
