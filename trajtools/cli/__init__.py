@@ -30,6 +30,7 @@ COMMANDS = {
     "distances": "Measure the distances between all states of a trajectory.",
     "correlation": "Correlate a trajectory with itself, some states later.",
     "dimension": "Estimate the correlation dimension of a trajectory.",
+    "curvature": "Set recorded curvature against the learning rate: the edge of stability.",
     "sweep": "Set many runs beside each other: onset of chaos, fastest training.",
     "completion": "Print the script that completes commands in your shell.",
 }

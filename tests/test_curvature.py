@@ -1,0 +1,135 @@
+"""Recorded curvature against the learning rate: thresholds, entry into the edge of stability, agreement."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from command_line import call
+
+import trajtools as tt
+from recorders import Recorder
+from trajtools.errors import DataError, SelectionError
+
+
+def write(path, h_max, *, hparams=None, name="h_max_full", **metrics):
+    """A run with this curvature at every step."""
+    with Recorder(path, {"w": np.zeros(2)}, hparams={"lr": 0.1} if hparams is None else hparams, quiet=True) as rec:
+        for t, value in enumerate(h_max):
+            more = {key: float(series[t]) for key, series in metrics.items()}
+            rec.record({"w": np.full(2, float(t))}, step=t, **{name: float(value)}, **more)
+    return path
+
+
+def measured(path, **options):
+    with tt.open(path) as file:
+        return tt.curvature(file["run"], **options)
+
+
+def rising(level, steps=400, at=100, noise=0.02):
+    """Curvature that rises to 1 / rate times a level and hovers there."""
+    rng = np.random.default_rng(0)
+    path = np.concatenate([np.linspace(0.2, 1.02, at), np.full(steps - at, 1.0)]) * level / 0.1
+    return path * (1 + noise * rng.standard_normal(steps) * (np.arange(steps) >= at))
+
+
+def test_the_entry_into_the_edge_of_stability_is_found(tmp_path):
+    found = measured(write(tmp_path / "a.h5", rising(2.0)))
+    assert found.verdict == "at the edge"
+    assert 95 <= found.entry <= 101
+    assert found.after == pytest.approx(2.0, abs=0.01)
+    low, high = found.after_interval
+    assert low <= 2.0 <= high
+
+
+@pytest.mark.parametrize(
+    ("hparams", "threshold"),
+    [
+        ({"lr": 0.1}, 2.0),
+        ({"lr": 0.1, "momentum": 0.9}, 3.8),
+        ({"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}, 3.8 / 2.8),
+    ],
+)
+def test_the_threshold_is_that_of_the_optimiser(tmp_path, hparams, threshold):
+    found = measured(write(tmp_path / "a.h5", rising(threshold), hparams=hparams))
+    assert found.threshold == pytest.approx(threshold)
+    assert found.verdict == "at the edge"
+    # A quadratic that is trained at just this curvature neither grows nor shrinks.
+    h, beta = threshold / 0.1, hparams.get("momentum", 0.0)
+    if hparams.get("nesterov"):
+        step = np.array([[1 + beta - 0.1 * h * (1 + beta), -beta * (1 - 0.1 * h)], [1, 0]])
+    else:
+        step = np.array([[1 + beta - 0.1 * h, -beta], [1, 0]])
+    assert np.abs(np.linalg.eigvals(step)).max() == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("level", "verdict"), [(1.0, "below the edge"), (3.0, "beyond the edge")])
+def test_other_levels_are_said(tmp_path, level, verdict):
+    assert measured(write(tmp_path / "a.h5", rising(level))).verdict == verdict
+
+
+def test_a_visit_to_the_threshold_is_no_edge(tmp_path):
+    visit = np.concatenate([np.full(150, 10.0), np.full(5, 21.0), np.full(150, 10.0)])
+    assert measured(write(tmp_path / "a.h5", visit)).verdict == "below the edge"
+
+
+def test_a_sharp_start_is_no_entry(tmp_path):
+    start = np.linspace(26, 8, 60)
+    found = measured(write(tmp_path / "a.h5", np.concatenate([start, rising(2.0)])))
+    assert found.verdict == "at the edge"
+    assert 155 <= found.entry <= 161
+
+
+def test_too_little_is_inconclusive(tmp_path):
+    found = measured(write(tmp_path / "a.h5", [10.0, np.nan, 12.0]))
+    assert found.verdict == "inconclusive"
+    assert any("unknown at 1 of 3" in words for words in found.warnings)
+
+
+def test_the_predicted_exponent_is_that_of_the_multipliers(tmp_path):
+    rng = np.random.default_rng(1)
+    high, low = rng.uniform(1, 30, 200), rng.uniform(-5, 0.5, 200)
+    truth = [max(np.log(abs(1 - 0.1 * a)), np.log(abs(1 - 0.1 * b))) for a, b in zip(low, high, strict=True)]
+    found = measured(write(tmp_path / "a.h5", high, h_min_full=low, shadow_growth_full=truth))
+    assert found.predicted == pytest.approx(truth)
+    assert found.agreement == pytest.approx(1.0)
+    assert found.sources == {"h_max": "h_max_full", "h_min": "h_min_full", "growth": "shadow_growth_full"}
+    assert np.isnan(measured(tmp_path / "a.h5", momentum=0.5).predicted).all()
+
+
+def test_a_recorded_rate_is_used_where_there_is_one(tmp_path):
+    rate = np.linspace(0.1, 0.2, 50)
+    found = measured(write(tmp_path / "a.h5", np.full(50, 5.0), learning_rate=rate))
+    assert found.product == pytest.approx(5 * rate)
+    assert measured(tmp_path / "a.h5", rate=0.3).product == pytest.approx(1.5)
+
+
+def test_what_is_missing_is_said(tmp_path):
+    path = write(tmp_path / "a.h5", np.ones(20), name="loss")
+    with pytest.raises(SelectionError, match="loss"):
+        measured(path)
+    path = write(tmp_path / "b.h5", np.ones(20), hparams={"epochs": 3})
+    with pytest.raises(DataError, match="no learning rate"):
+        measured(path)
+    with pytest.raises(SelectionError, match="batch"):
+        measured(path, of="batch")
+    with pytest.raises(DataError, match="momentum"):
+        measured(path, rate=0.1, momentum=1.5)
+
+
+def test_the_whole_set_goes_before_batches_and_lanczos_before_shadows(tmp_path):
+    path = write(tmp_path / "a.h5", np.ones(20), name="shadow_h_max_batch", h_max_batch=np.full(20, 2.0))
+    assert measured(path).sources["h_max"] == "h_max_batch"
+    assert any("mini-batches" in words for words in measured(path).warnings)
+
+
+def test_the_command_says_what_the_library_says(tmp_path):
+    path = write(tmp_path / "a.h5", rising(2.0))
+    said = call("curvature", path).stdout
+    assert "at the edge" in said
+    (found,) = json.loads(call("curvature", path, "--json").stdout)["results"]
+    assert found["result"]["entry"] == measured(path).entry
+    pytest.importorskip("matplotlib")
+    call("curvature", path, "--plot", tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000

@@ -1,0 +1,88 @@
+"""The studies of the five papers run as a user would run them, in their smallest size."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trajtools as tt
+
+pytestmark = pytest.mark.recorders
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def study(name: str, out: Path) -> str:
+    command = [sys.executable, ROOT / "examples" / f"{name}.py", "--out", out, "--smoke"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list(out.glob("*.png"))
+    assert list(out.glob("*.md"))
+    return done.stdout
+
+
+def cells(said: str, start: str) -> list[str]:
+    """The cells of the first row of a Markdown table that starts like this."""
+    line = next(line for line in said.splitlines() if line.startswith(f"| {start} "))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_iris_has_regimes_and_is_marginal_after_learning(tmp_path):
+    pytest.importorskip("matplotlib")
+    said = study("iris_stability", tmp_path)
+    assert cells(said, "eta = 0.01")[5] == "regular"
+    assert float(cells(said, "eta = 1")[1]) > 0.1
+    assert "marginal drift" in said
+    assert float(cells(said, "10")[1]) == pytest.approx(0.242, abs=0.01)  # the exact map at eta = 5
+    assert float(cells(said, "5")[1]) == pytest.approx(-0.405, abs=0.001)
+
+
+def test_an_interrupted_study_goes_on_with_what_is_missing(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    said = study("chaotic_transients", tmp_path)
+    assert "stable control" in said
+    (tmp_path / "digits-rate-1.h5").unlink()
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")}
+    assert len(files) == 3
+    assert study("chaotic_transients", tmp_path) == said
+    assert files.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")}.items()
+
+
+def test_a_layer_moves_towards_the_edge_of_chaos(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    said = study("edge_of_chaos", tmp_path)
+    assert float(cells(said, "0.1")[3]) > 0  # the slope of J^2
+    with tt.open(tmp_path / "digits-no-decay.h5") as file:
+        path = tt.order_chaos(file["run"])
+    assert path.J[0] == pytest.approx(0.5, abs=0.02)
+    assert path.time_unit == "epoch"
+
+
+def test_the_cloud_follows_the_mean_curvature_and_not_the_leading_exponent(tmp_path):
+    pytest.importorskip("matplotlib")
+    said = study("activation_choice", tmp_path)
+    rows = {tuple(cells(line, cells_start)[:2]): cells(line, cells_start) for line, cells_start in _rows(said)}
+    for activation in ("linear", "sigmoid", "ReLU"):
+        assert float(rows[activation, "L2"][6]) > 0.5
+        assert float(rows[activation, "leading exponent"][2]) > 0
+    assert float(rows["linear", "L2"][2]) < 0
+
+
+def _rows(said: str) -> list[tuple[str, str]]:
+    names = ("linear", "sigmoid", "ReLU")
+    return [(line, name) for line in said.splitlines() for name in names if line.startswith(f"| {name} ")]
+
+
+@pytest.mark.torch
+def test_the_shadow_measures_the_curvature_of_lanczos(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    said = study("shadow_hessian", tmp_path)
+    assert abs(float(cells(said, "200")[3])) < 1e-3
+    assert "/ h_max" in said

@@ -1,0 +1,245 @@
+"""Recorded curvature against the learning rate, after Sasdelli et al. (2021) and Cohen et al. (2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from trajtools.errors import DataError, SelectionError
+from trajtools.results import Floats
+from trajtools.results.curvature import Curvature
+
+KINDS = ("full", "subset", "batch")
+NEAR = 0.15  # of the threshold: the product hovers that near at the edge of stability
+DIP = 0.25  # of the threshold: further below, for longer than a moment, it has left the edge again
+FEWEST = 10
+STRETCHES = 20
+N_RESAMPLES = 999
+LEVEL = 0.95
+_RATES = ("lr", "learning_rate", "eta")
+
+
+def curvature(
+    run: Any, *, of: str | None = None, rate: float | None = None, momentum: float | None = None,
+    nesterov: bool | None = None, rng: Any = 0,
+) -> Curvature:  # fmt: skip
+    r"""Ask where a training stands to the edge of stability, from curvature that was recorded by probes.
+
+    Parameters
+    ----------
+    run : Run
+        With metrics of `sharpness` (``h_max_full``, ...) or `Shadow` (``shadow_h_max_batch``, ...).
+    of : str or None
+        Whose Hessian: ``"full"``, ``"subset"`` or ``"batch"``; None: the first of these that was recorded.
+    rate, momentum : float or None
+        Learning rate and momentum. None: the metric ``learning_rate`` or ``lr`` where there is one, else the `hparams`.
+    nesterov : bool or None
+        Nesterov's momentum; None: from the `hparams`, else no.
+    rng : int, numpy.random.Generator or None
+        Source of the resampling.
+
+    Returns
+    -------
+    Curvature
+        With a verdict.
+
+    Raises
+    ------
+    SelectionError
+        If no curvature was recorded; the message lists the metrics.
+    DataError
+        If the learning rate is not known.
+
+    Notes
+    -----
+    Gradient descent on a quadratic is stable while rate x h_max < 2, with momentum beta while it is below 2 + 2 beta,
+    with Nesterov's below (2 + 2 beta) / (1 + 2 beta). A training that reaches that level and stays near it is at the
+    edge of stability [2]_. The local exponent of gradient descent is ln max(\|1 - rate h_min\|, \|1 - rate h_max\|): at
+    small rates that of the most negative curvature [1]_, beyond the edge that of the largest.
+
+    A curvature of mini-batches exceeds that of the whole set, and the level of stochastic training lies below 2:
+    compare with ``of="full"``.
+
+    References
+    ----------
+    .. [1] M. Sasdelli et al., A Chaos Theory Approach to Understand Neural Network Optimization, DICTA (2021)
+    .. [2] J. Cohen et al., Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability, ICLR (2021),
+       arXiv:2103.00065
+    """
+    if of is not None and of not in KINDS:
+        raise SelectionError(f"of={of!r} is none of {', '.join(KINDS)}")
+    metrics = run.metrics
+    sources = {}
+    for name in ("h_max", "h_min"):
+        found = _source(metrics, name, of)
+        if found:
+            sources[name] = found
+    if "h_max" not in sources:
+        asked = f" of the {of} Hessian" if of else ""
+        raise SelectionError(
+            f"run {run.name!r} has no recorded curvature{asked}: record `sharpness` or `Shadow` metrics. It has "
+            f"{', '.join(metrics) or 'no metrics'}"
+        )
+    growth = next((f"shadow_growth_{kind}" for kind in KINDS if f"shadow_growth_{kind}" in metrics), None)
+    T = run.n_states
+    h_max, h_min = (_series(metrics, sources.get(name), T) for name in ("h_max", "h_min"))
+    measured = _series(metrics, growth, T)
+    rates, rate_source = _rates(run, rate)
+    beta = _beta(run.hparams, momentum)
+    ahead = bool(run.hparams.get("nesterov", False)) if nesterov is None else nesterov
+    threshold = (2 + 2 * beta) / (1 + 2 * beta) if ahead else 2 + 2 * beta
+    product = rates * h_max
+    predicted = np.full(T, np.nan) if beta else _local(rates, h_min, h_max)
+    at, after, interval = _entry(run.step, product, threshold, np.random.default_rng(rng))
+    agreement = _agreement(measured, predicted)
+    verdict, reasons = _judge(product, threshold, at, after, interval)
+    settings = {"of": of, "rate": rate_source, "momentum": beta, "nesterov": ahead, "near": NEAR, "level": LEVEL}
+    return Curvature(
+        step=run.step,
+        rate=rates,
+        h_max=h_max,
+        h_min=h_min,
+        sources=sources | ({"growth": growth} if growth else {}),
+        product=product,
+        threshold=threshold,
+        predicted=predicted,
+        measured=measured,
+        entry=at,
+        after=after,
+        after_interval=interval,
+        agreement=agreement,
+        verdict=verdict,
+        reasons=reasons,
+        settings=settings,
+        warnings=_warnings(sources, h_max),
+    )
+
+
+def _source(metrics: Mapping[str, Any], name: str, of: str | None) -> str | None:
+    """Lanczos before shadows, the whole set before its parts."""
+    for kind in (of,) if of else KINDS:
+        for candidate in (f"{name}_{kind}", f"shadow_{name}_{kind}"):
+            if candidate in metrics:
+                return candidate
+    return None
+
+
+def _series(metrics: Mapping[str, Any], name: str | None, T: int) -> Floats:
+    """A metric as one series, (T,): the first column of several."""
+    if name is None:
+        return np.full(T, np.nan)
+    values = np.asarray(metrics[name], dtype=np.float64).reshape(T, -1)
+    return values[:, -1] if name.startswith("h_min") else values[:, 0]
+
+
+def _rates(run: Any, rate: float | None) -> tuple[Floats, str]:
+    if rate is not None:
+        if not rate > 0:
+            raise DataError(f"rate={rate!r} must be positive")
+        return np.full(run.n_states, float(rate)), "given"
+    for name in ("learning_rate", "lr"):
+        if name in run.metrics:
+            values = np.asarray(run.metrics[name], dtype=np.float64).reshape(run.n_states, -1)[:, 0]
+            return values, f"metric {name}"
+    for name in _RATES:
+        value = run.hparams.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return np.full(run.n_states, float(value)), f"hparams {name}"
+    raise DataError(f"run {run.name!r} knows no learning rate: record it as a metric or in hparams, or give rate=")
+
+
+def _beta(hparams: Mapping[str, Any], momentum: float | None) -> float:
+    value = hparams.get("momentum", 0.0) if momentum is None else momentum
+    beta = float(value) if isinstance(value, (int, float)) else 0.0
+    if not 0 <= beta < 1:
+        raise DataError(f"momentum={value!r} must lie between 0 and 1")
+    return beta
+
+
+def _local(rate: Floats, low: Floats, high: Floats) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.log(np.maximum(np.abs(1 - rate * low), np.abs(1 - rate * high))))
+
+
+def _entry(
+    step: Any, product: Floats, threshold: float, rng: np.random.Generator
+) -> tuple[float, float, tuple[float, float]]:
+    """First step at the threshold whose future stays near it, and the mean of the product from there on."""
+    nothing = (float("nan"), float("nan"))
+    known = np.flatnonzero(np.isfinite(product))
+    values = product[known]
+    away = np.flatnonzero(_smoothed(values) < (1 - DIP) * threshold)
+    for at in np.flatnonzero(values >= threshold):
+        if len(away) and at < away[-1]:
+            continue
+        rest = values[at:]
+        if len(rest) >= FEWEST and abs(np.median(rest) / threshold - 1) <= NEAR:
+            return float(step[known[at]]), float(rest.mean()), _blocks(rest, rng)
+    return float("nan"), float("nan"), nothing
+
+
+def _smoothed(values: Floats) -> Floats:
+    """Running median over a fiftieth of the record, so that the swings at the edge do not count."""
+    half = max(1, len(values) // 100)
+    padded = np.concatenate([values[:1].repeat(half), values, values[-1:].repeat(half)])
+    if not len(values):
+        return values
+    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1))
+
+
+def _blocks(values: Floats, rng: np.random.Generator) -> tuple[float, float]:
+    n = len(values)
+    length = max(1, round(n**0.5))
+    starts = rng.integers(0, n - length + 1, size=(N_RESAMPLES, -(-n // length)))
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    means = (sums[starts + length] - sums[starts]).mean(axis=1) / length
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _agreement(measured: Floats, predicted: Floats) -> float:
+    """Correlation of means over stretches: single steps of a shadow lag behind the curvature."""
+    both = np.flatnonzero(np.isfinite(measured) & np.isfinite(predicted))
+    if len(both) < 2 * STRETCHES:
+        return float("nan")
+    parts = np.array_split(both, STRETCHES)
+    a, b = (np.array([values[part].mean() for part in parts]) for values in (measured, predicted))
+    if min(a.std(), b.std()) == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _judge(
+    product: Floats, threshold: float, at: float, after: float, interval: tuple[float, float]
+) -> tuple[str, tuple[str, ...]]:
+    values = product[np.isfinite(product)]
+    if len(values) < FEWEST:
+        return "inconclusive", (f"rate x h_max is known at {len(values)} states, {FEWEST} are needed",)
+    if np.isfinite(at):
+        span = f"[{interval[0]:.4g}, {interval[1]:.4g}]"
+        return "at the edge", (
+            f"rate x h_max reaches {threshold:.4g} at step {at:.0f} and is {after:.4g} {span} on average from there on",
+        )
+    late = values[len(values) // 2 :]
+    if np.median(late) < threshold:
+        return "below the edge", (
+            f"rate x h_max is {np.median(late):.4g} in the second half and {values.max():.4g} at most; it does not "
+            f"stay at {threshold:.4g}",
+        )
+    return "beyond the edge", (f"rate x h_max is {np.median(late):.4g} in the second half, above {threshold:.4g}",)
+
+
+def _warnings(sources: Mapping[str, str], h_max: Floats) -> tuple[str, ...]:
+    words = []
+    if sources["h_max"].endswith("batch"):
+        words.append("h_max is that of the mini-batches, larger than that of the whole set unless a batch is all of it")
+    if sources["h_max"].startswith("shadow"):
+        words.append("h_max comes from a shadow, which lags behind where the curvature changes fast")
+    if "h_min" not in sources:
+        words.append("no smallest curvature was recorded: no local exponent is predicted")
+    unknown = int(np.sum(~np.isfinite(h_max)))
+    if unknown:
+        words.append(f"h_max is unknown at {unknown} of {len(h_max)} states")
+    return tuple(words)
