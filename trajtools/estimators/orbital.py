@@ -83,7 +83,7 @@ def orbital_stability(
       that the neutral direction of every flow is removed. The phase gives the lag;
     - the discrete Frechet distance [2]_ and the Hausdorff distance of the two curves.
 
-    The classes compare ln of a distance at the end with ln of the distance that the perturbation made (e-folds):
+    The classes compare ln of a distance at the end with ln of the same distance at the beginning (e-folds):
 
     - *asymptotically stable*: the distance at equal times fell by more than 3 e-folds and was still falling, or fell
       to the numerical floor;
@@ -91,9 +91,10 @@ def orbital_stability(
       than 0.1 of the size of the orbit, or by more than a thousandfold that is not clearly a power of time; or a
       trajectory ended with NaN or inf;
     - *orbitally stable*: the distance to the orbit fell by more than 3 e-folds while that at equal times did not; or
-      it stayed within 3 times the perturbation, and what grew is a lag;
-    - *marginal drift*: the distance to the orbit changed by less than one e-fold, or its fall has stopped, or it
-      grew as a power of time: a neutral direction, as of a valley of minima;
+      it stayed within 3 times the perturbation while that at equal times grew by more than one e-fold, into a lag; or
+      all but 5 % of the perturbation is a lag at all times;
+    - *marginal drift*: the distance to the orbit changed by less than one e-fold without falling steadily, or stood
+      still after a fall, or grew as a power of time: a neutral direction, as of a valley of minima;
     - *inconclusive*: none of this can be said.
 
     A change is "more" or "less" than a number where its whole interval is. Intervals come from resampling initial

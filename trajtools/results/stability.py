@@ -20,19 +20,20 @@ class Trend(Result):
     quantity : str
         ``"distance at equal times"`` or ``"distance to the orbit"``.
     rate : float
-        Slope of ln d(t), least squares over the usable part of each curve, mean over the initial conditions; in
-        1 / time unit. NaN where no curve has a usable part.
+        Slope of ln d(t), least squares over the part of each curve that is above the numerical floor and, after
+        growth by 3 e-folds, not yet within one of its largest value; mean over the initial conditions; in
+        1 / time unit. NaN where no curve has such a part.
     rate_interval : (float, float)
         Its confidence interval; NaN where it is unknown.
     change : float
-        ln of the distance at the end of the usable part (mean over its last tenth) over the distance at equal times
-        that the perturbation made.
+        ln of the distance at the end (mean over the last tenth of what is above the numerical floor; the floor itself
+        where it was reached) over the first one. NaN where all of it is below the floor.
     change_interval : (float, float)
         Its confidence interval; NaN where it is unknown.
     late_change : float
-        The part of the change that falls into the second half of the usable part.
+        The part of the change that falls into the second half.
     largest : float
-        ln of the largest distance over the one that the perturbation made.
+        ln of the largest distance over the distance at equal times that the perturbation made.
     n_floor : int
         Trajectories whose distance fell to the numerical floor, and stayed there.
     n_units : int

@@ -8,7 +8,9 @@ from trajtools.results import Trend
 
 DECISIVE = 3.0  # e-folds that a distance must have fallen or grown
 NEUTRAL = 1.0  # e-folds within which it has done neither
-STOPPED = 0.2  # a fall has stopped if less than this share of it belongs to its second half
+STOPPED = 0.2  # a fall goes on if at least this share of it belongs to its second half
+STEADY = 0.35  # an exponential falls half of its e-folds in the second half
+STILL = 0.1  # e-folds: a distance that changes by less in the second half stands still
 TUBE = 3.0  # times the perturbation: what the tube around the orbit may measure
 LEFT = 0.1  # of the size of the orbit: further away it has been left
 SHAPE = 0.2  # evidence, from -1 to 1, that tells an exponential from a power of time where it has no p-value
@@ -18,6 +20,8 @@ SETTINGS = {
     "decisive": DECISIVE,
     "neutral": NEUTRAL,
     "stopped": STOPPED,
+    "still": STILL,
+    "steady": STEADY,
     "tube_limit": TUBE,
     "left": LEFT,
     "shape": SHAPE,
@@ -63,10 +67,13 @@ def classify(
         return "unstable", (grown,)
     if _decays(orbital):
         return "orbitally stable", (_fell(orbital), _phase(dynamical, apart))
-    if orbital.largest <= np.log(TUBE) and apart > NEUTRAL:
+    if orbital.largest <= -DECISIVE:
+        words = f"the distance to the orbit is never more than {np.exp(orbital.largest):.2g} of the perturbation"
+        return "orbitally stable", (words, _phase(dynamical, apart))
+    if orbital.largest <= np.log(TUBE) and apart > NEUTRAL and dynamical.change_interval[0] > NEUTRAL:
         words = f"the distance to the orbit stays within {np.exp(orbital.largest):.3g} times the perturbation"
         return "orbitally stable", (words, _phase(dynamical, apart))
-    neutral = _neutral(orbital)
+    neutral = "" if _falling(dynamical) or _falling(orbital) else _neutral(orbital)
     if neutral:
         return "marginal drift", (neutral, _told(dynamical))
     return "inconclusive", (_undecided(orbital), _told(dynamical))
@@ -100,13 +107,19 @@ def _power(of: Trend) -> bool:
     return of.exponential < -SHAPE
 
 
+def _falling(of: Trend) -> bool:
+    """Whether it falls as steadily in the second half as in the first, though not yet far enough."""
+    share = of.late_change / of.change if of.change < 0 else 0.0
+    return bool(of.rate_interval[1] < 0 and of.late_change < -STILL and share > STEADY)
+
+
 def _neutral(of: Trend) -> str:
     low, high = of.change_interval
     words = f"the distance to the orbit changed by {of.change:.3g} e-folds, interval {_span(of.change_interval)}"
     if low > -NEUTRAL and high < NEUTRAL:
         return f"{words}: it neither decays nor grows exponentially"
-    if high < 0 and abs(of.late_change) < STOPPED * abs(of.change):
-        return f"{words}, and stopped: {of.late_change:.2g} of it in the second half"
+    if of.change < NEUTRAL and abs(of.late_change) < STILL and of.n_floor < of.n_units and np.isfinite(low):
+        return f"{words}, and then stood still: {of.late_change:.2g} of it in the second half"
     if low > 0 and _power(of):
         return f"{words}, in the shape of a power of time (evidence for an exponential {of.exponential:.2g})"
     return ""
@@ -141,6 +154,8 @@ def _undecided(of: Trend) -> str:
             f"the {of.quantity} changed by {of.change:.3g} e-folds over too few states for an interval; record more "
             "states, or more initial conditions"
         )
+    if _falling(of):
+        return f"{_fell(of)}, and falls on: record longer"
     if of.change_interval[0] > NEUTRAL:
         return (
             f"the {of.quantity} grew by {of.change:.3g} e-folds, interval {_span(of.change_interval)}, and whether "

@@ -15,14 +15,15 @@ Ints = NDArray[np.int64]
 
 FLOOR_FACTOR = 10.0  # distances below this many times the rounding floor are rounding
 RESOLUTION_FACTOR = 3.0  # the same for the estimated error of the interpolated orbit
-TIME_BLOCKS = 8
+TIME_BLOCKS = (8, 4)  # as many as leave two states to each
+SATURATES = 3.0  # e-folds: after such growth, a curve that is within one of its largest value has ended to grow
 FEWEST_POINTS = 3
 NAN = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
 class _Unit:
-    """The numbers of one curve."""
+    """The numbers of one curve; `stop` is where its usable part ends."""
 
     stop: int
     floored: bool
@@ -73,8 +74,7 @@ def trend(
         curves = np.log(distances / begun[:, None])
         ground = np.log(floor / begun[:, None])
     units = [_unit(time, curve, low) for curve, low in zip(curves, ground, strict=True)]
-    rates, changes = np.array([u.rate for u in units]), np.array([u.change for u in units])
-    lates = np.array([u.late for u in units])
+    rates, changes, lates = (np.array([getattr(u, name) for u in units]) for name in ("rate", "change", "late"))
     groups = len(np.unique(group[np.isfinite(changes)]))
     if groups > 1:
         over = "initial conditions"
@@ -82,8 +82,9 @@ def trend(
         change, change_interval = _over_units(changes, group, level, rng)
     else:
         rate, change = _mean(rates), _mean(changes)
-        stop = min((u.stop for u in units), default=0)
-        rate_interval, change_interval = _over_blocks(time, curves, stop, (rate, change), level)
+        used = [k for k, unit in enumerate(units) if np.isfinite(unit.change)]
+        stop = min((units[k].stop for k in used), default=0)
+        rate_interval, change_interval = _over_blocks(time, curves[used, :stop], (rate, change), level)
         over = "blocks of time" if np.isfinite(rate_interval[0]) else "nothing"
     exponential, p = _growth(time, curves, units, group, rng)
     return Trend(
@@ -103,7 +104,7 @@ def trend(
 
 
 def _unit(time: Floats, curve: Floats, ground: Floats) -> _Unit:
-    """Cut a curve where it has reached the floor for good, and measure what is above."""
+    """Measure the part of a curve that is above the floor, and for its rate the part before it saturates."""
     known = np.flatnonzero(~np.isnan(curve))
     if not len(known):
         return _Unit(0, False, NAN, NAN, NAN, NAN)
@@ -111,24 +112,22 @@ def _unit(time: Floats, curve: Floats, ground: Floats) -> _Unit:
     # At the floor for good: here, and in most of what follows.
     share = np.cumsum(low[::-1])[::-1] / np.arange(len(low), 0, -1)
     reached = np.flatnonzero(low & (share > 0.5))
-    floored = bool(len(reached))
-    used = known[: reached[0]] if floored else known
-    used = used[np.isfinite(curve[used])]
-    stop = int(known[reached[0]]) if floored else len(curve)
-    largest = float(curve[known].max())
-    if floored:
-        # Where the floor is unknown it is exact zero, and a zero is below any distance.
-        bottom = float(np.nan_to_num(ground[known[reached[0]]], nan=-np.inf, neginf=-np.inf))
-        last = bottom if np.isfinite(bottom) else float(curve[used].min(initial=0.0))
-        return _Unit(stop, True, _slope(time, curve, used), min(last, 0.0), min(last, 0.0) / 2, largest)
+    used = known[: reached[0]] if len(reached) else known
+    used, largest = used[np.isfinite(curve[used])], float(curve[known].max())
     if not len(used):
-        return _Unit(stop, False, NAN, NAN, NAN, largest)
-    tail = used[-max(1, len(used) // 10) :]
-    end = float(curve[tail].mean())
-    half = len(used) // 2
-    width = max(1, len(used) // 20)
-    middle = used[max(0, half - width) : half + width]
-    return _Unit(stop, False, _slope(time, curve, used), end, end - float(curve[middle].mean()), largest)
+        return _Unit(0, bool(len(reached)), NAN, NAN, NAN, largest)
+    first = float(curve[used[0]])
+    if len(reached):
+        # Where the floor is unknown it is exact zero, and below it there is no distance that could be told.
+        bottom = float(ground[known[reached[0]]])
+        fall = (bottom if np.isfinite(bottom) else float(curve[used].min())) - first
+        return _Unit(int(known[reached[0]]), True, _slope(time, curve, used), fall, fall / 2, largest)
+    tail, half, width = used[-max(1, len(used) // 10) :], len(used) // 2, max(1, len(used) // 20)
+    end, middle = float(curve[tail].mean()), float(curve[used[max(0, half - width) : half + width]].mean())
+    stop = len(curve)
+    if float(curve[used].max()) - first > SATURATES:
+        stop = int(used[np.argmax(curve[used] >= curve[used].max() - 1)]) + 1
+    return _Unit(stop, False, _slope(time, curve, used[used < stop]), end - first, end - middle, largest)
 
 
 def _slope(time: Floats, curve: Floats, used: Ints) -> float:
@@ -154,19 +153,19 @@ def _over_units(
 
 
 def _over_blocks(
-    time: Floats, curves: Floats, stop: int, values: tuple[float, float], level: float
+    time: Floats, curves: Floats, values: tuple[float, float], level: float
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Student's intervals from the increments of the mean curve over blocks of time."""
     from scipy.special import stdtrit
 
-    unknown = (NAN, NAN), (NAN, NAN)
-    used = np.flatnonzero(np.isfinite(curves[:, :stop]).all(axis=0))
-    if len(used) < 2 * TIME_BLOCKS + 1:
-        return unknown
-    mean, edges = curves[:, used].mean(axis=0), np.linspace(0, len(used) - 1, TIME_BLOCKS + 1).astype(np.int64)
+    used = np.flatnonzero(np.isfinite(curves).all(axis=0)) if len(curves) else np.empty(0, np.int64)
+    blocks = next((n for n in TIME_BLOCKS if len(used) > 2 * n), 0)
+    if not blocks:
+        return (NAN, NAN), (NAN, NAN)
+    mean, edges = curves[:, used].mean(axis=0), np.linspace(0, len(used) - 1, blocks + 1).astype(np.int64)
     gain, took = np.diff(mean[edges]), np.diff(time[used][edges])
-    error = float(np.std(gain / took, ddof=1) / np.sqrt(TIME_BLOCKS))
-    half = float(stdtrit(TIME_BLOCKS - 1, 0.5 + level / 2)) * error
+    error = float(np.std(gain / took, ddof=1) / np.sqrt(blocks))
+    half = float(stdtrit(blocks - 1, 0.5 + level / 2)) * error
     width = half * float(time[used[-1]] - time[used[0]])
     rate, change = values
     return (rate - half, rate + half), (change - width, change + width)
