@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -103,9 +102,8 @@ def compare(states: int, weights: int, dtype: str, threads: int) -> None:
         wall, used = cost(lambda m=metric, k=kept: k.append(tt.pairwise(x, metric=m)), 2)
         found = kept[-1]
         near, far = errors(x, metric, found.values)
-        print(
-            f"{metric}: {wall:.2f} s wall, {used:.2f} s = {states**2 * weights / 2 / used / 1e9:.1f} G terms/s and core"
-        )
+        speed = states**2 * weights / 2 / used / 1e9
+        print(f"{metric}: {wall:.2f} s wall, {used:.2f} s = {speed:.1f} G terms/s and core")
         print(f"   cdist {slow:.0f} s: {slow / wall:.0f}x by wall, {slow / used:.0f}x per core")
         print(f"   pdist {half:.0f} s: {half / used:.1f}x per core")
         if dtype == "float32" and states % 4 == 0 and weights % 16 == 0:
@@ -152,9 +150,6 @@ def out_of_core(gib: float, folder: Path) -> None:
         memory = tt.pairwise(np.stack([x[int(i)] for i in few]), metric="l1")
         disk = tt.Distances.open(out)
         print("the same numbers as in memory, bit by bit:", np.array_equal(disk[few][:, few], memory[:]))
-        print(
-            f"this process, which wrote the file: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
-        )
     finally:
         for each in (path, out):
             each.unlink(missing_ok=True)

@@ -17,6 +17,8 @@ from trajtools.distances.tiles import LARGEST_SINGLE, Tile, Which
 from trajtools.errors import DataError, TooLargeError
 from trajtools.trajectory import ArrayStates, Trajectory
 
+Bools = NDArray[np.bool_]
+
 BUDGET = 256 * 2**20
 """Bytes of states that all threads together hold in memory."""
 
@@ -161,7 +163,8 @@ def compare(x: Any, y: Any, metric: MetricLike, *, digest: bool, executor: Execu
     rows = scan(left, bound, norms=norms, digest=digest, threads=workers)
     columns = rows if right is left else scan(right, bound, norms=norms, digest=digest, threads=workers)
     budget = BUDGET // (workers if executor is None else 1)
-    shown = _described((left,) if right is left else (left, right), bound, budget)
+    sources = [(left, rows.finite)] if right is left else [(left, rows.finite), (right, columns.finite)]
+    shown = _described(sources, bound, budget)
     return Comparison(
         shown[0] if shown else left,
         shown[-1] if shown else right,
@@ -183,23 +186,30 @@ def _is_single(metric: Metric, left: Trajectory, right: Trajectory, largest: flo
     return metric.sums is not None and not metric.sums.unit and narrow and left.shape[1] >= SHORT
 
 
-def _described(sources: tuple[Trajectory, ...], metric: Metric, budget: int) -> list[Trajectory]:
-    """Compute the features of all states once for all tiles; nothing where there are none, or they are too many."""
-    if metric.features is None or metric.sums is not None or not all(len(x) for x in sources):
+def _described(sources: list[tuple[Trajectory, Bools]], metric: Metric, budget: int) -> list[Trajectory]:
+    """Compute the features of all finite states once for all tiles; nothing where there are none, or too many."""
+    if metric.features is None or metric.sums is not None or not all(finite.any() for _, finite in sources):
         return []
     found = []
-    for x in sources:
-        states = max(1, budget // (2 * 8 * max(x.shape[1], 1)))
-        first = metric.described(kernel_ready(np.asarray(x.read(0, 1)))[None])[0]
-        if 8 * first.shape[1] * sum(len(each) for each in sources) > FEATURE_BYTES:
+    count = sum(len(x) for x, _ in sources)
+    for x, finite in sources:
+        first = int(np.flatnonzero(finite)[0])
+        width = metric.described(kernel_ready(x.read(first, first + 1))[None]).shape[2]
+        if 8 * width * count > FEATURE_BYTES:
             return []
+        table = np.full((len(x), width), np.nan)
+        states = max(1, budget // (2 * 8 * max(x.shape[1], 1)))
 
-        def describe(start: int, x: Trajectory = x, states: int = states) -> Any:
-            block = kernel_ready(np.asarray(x.read(start, min(start + states, len(x)))))
-            return metric.described(block[None])[0]
+        def describe(
+            start: int, x: Trajectory = x, finite: Bools = finite, table: Any = table, n: int = states
+        ) -> None:
+            rows = start + np.flatnonzero(finite[start : start + n])
+            if len(rows):
+                block = kernel_ready(x.read(start, min(start + n, len(x))))[rows - start]
+                table[rows] = metric.described(block[None])[0]
 
         with ThreadPoolExecutor(schedule.threads()) as pool:
-            table = np.concatenate(list(pool.map(describe, range(0, len(x), states))))
+            list(pool.map(describe, range(0, len(x), states)))
         found.append(Trajectory(ArrayStates(table), step=x.step, dt=x.dt, time_unit=x.time_unit))
     return found
 

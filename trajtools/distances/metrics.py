@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -40,20 +40,28 @@ ENTRY_POINTS = "trajtools.metrics"
 FORMATS = {"float16": (10, -14), "bfloat16": (7, -126), "float32": (23, -126), "float64": (52, -1022)}
 
 
-def _from_rows(name: str, function: RowMetric, description: str) -> Metric:
-    def pairs(a: Any, b: Any, left: Any, right: Any) -> Floats:
+@dataclass(frozen=True)
+class _Rows:
+    """The pairs of a metric that is a function of two blocks of states, row by row; it travels if the function does."""
+
+    name: str
+    function: RowMetric
+
+    def __call__(self, a: Any, b: Any, left: Any, right: Any) -> Floats:
         out = np.empty((a.shape[0], len(left)))
         for k, (i, j) in enumerate(zip(left, right, strict=True)):
-            row = np.asarray(function(a[:, i], b[:, j]), dtype=np.float64)
+            row = np.asarray(self.function(a[:, i], b[:, j]), dtype=np.float64)
             if row.shape != (a.shape[0],):
                 raise DataError(
-                    f"metric {name!r} gave shape {row.shape} for two blocks of {a.shape[0]} states; "
+                    f"metric {self.name!r} gave shape {row.shape} for two blocks of {a.shape[0]} states; "
                     f"it must give one distance per state, shape ({a.shape[0]},)"
                 )
             out[:, k] = row
         return out
 
-    return Metric(name, description, pairs)
+
+def _from_rows(name: str, function: RowMetric, description: str) -> Metric:
+    return Metric(name, description, _Rows(name, function))
 
 
 class _Registry(Mapping[str, Metric]):

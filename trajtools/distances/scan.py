@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.metrics import FORMATS, Metric, in_line
+from trajtools.distances.metrics import FORMATS, Metric, in_line, kernel_ready
 from trajtools.trajectory import Trajectory
 
 Floats = NDArray[np.float64]
@@ -70,7 +70,7 @@ def scan(x: Trajectory, metric: Metric, *, norms: bool, digest: bool, threads: i
     kind = np.dtype(np.float32) if x.dtype.itemsize < 8 else np.dtype(np.float64)
     bins, bias = _BITS[kind.itemsize][2:]
     counts = np.zeros((length, bins), np.int64)
-    squares = np.zeros(length)
+    norm = np.zeros(length)
     hashes: dict[int, bytes] = {}
 
     def look(start: int) -> None:
@@ -78,7 +78,7 @@ def scan(x: Trajectory, metric: Metric, *, norms: bool, digest: bool, threads: i
         for block in _blocks(x, rows):
             _count(block, kind, counts[rows])
             if norms:
-                squares[rows] += _squares(block)
+                norm[rows] = np.hypot(norm[rows], _norms(block))
             if digest:
                 hasher.update(np.ascontiguousarray(block).data)
         hashes[start] = hasher.digest()
@@ -96,7 +96,7 @@ def scan(x: Trajectory, metric: Metric, *, norms: bool, digest: bool, threads: i
         whole.update(hashes[start])
     return Scan(
         finite=finite,
-        norm=np.sqrt(squares) if norms else np.empty(0),
+        norm=norm if norms else np.empty(0),
         floor=_floor(x, metric, counts, exponent),
         largest=largest,
         digest=whole.hexdigest() if digest else "",
@@ -119,9 +119,12 @@ def _count(block: NDArray[Any], kind: np.dtype[Any], counts: NDArray[np.int64]) 
     count_exponents(line.view(word), stride, block.shape[1], shift, counts)
 
 
-def _squares(block: NDArray[Any]) -> Floats:
-    wide = block.astype(np.float64)
-    return np.einsum("ij,ij->i", wide, wide)
+def _norms(block: NDArray[Any]) -> Floats:
+    from trajtools._kernels.distances import pairs_l2
+
+    states = kernel_ready(block)[None]
+    rows = np.arange(len(block))
+    return pairs_l2(states, np.zeros_like(states[:, :1]), rows, np.zeros_like(rows))[0]
 
 
 def stored_format(x: Trajectory) -> str:
@@ -150,5 +153,7 @@ def _floor(x: Trajectory, metric: Metric, counts: NDArray[np.int64], exponent: N
     spacing[0] = np.ldexp(1.0, smallest - mantissa)
     there = np.where(counts[:, :-1].any(axis=0), spacing, 0.0)
     largest = np.array([spacing[row[:-1] > 0].max(initial=0.0) for row in counts])
-    sums = np.stack([counts[:, :-1] @ there, np.sqrt(counts[:, :-1] @ there**2), largest])
+    unit = there.max(initial=0.0) or 1.0  # squares of spacings may leave the range of float64
+    roots = unit * np.sqrt(counts[:, :-1] @ (there / unit) ** 2)
+    sums = np.stack([counts[:, :-1] @ there, roots, largest])
     return np.asarray(metric.rounding(sums, prod(x.shape[1:])), dtype=np.float64)

@@ -227,14 +227,26 @@ def _by_pairs(tile: Tile, metric: Metric) -> Floats:
     a, b = (kernel_ready(np.asarray(x.read(0, len(x))))[None] for x in (tile.left, tile.right))
     if a.dtype != b.dtype:
         a, b = a.astype(np.float64), b.astype(np.float64)
-    shown = a if tile.described else metric.described(a)
-    other = shown if tile.left is tile.right else b if tile.described else metric.described(b)
-    left, right = (
-        np.ascontiguousarray(k) for k in (np.tril_indices(n) if tile.lower else np.indices((n, m)).reshape(2, -1))
-    )
-    found = metric.pairs(shown, other, left, right)
-    if metric.finish is not None:
-        found = metric.finish(found, tile.size)
-    out = np.zeros((n, m))
-    out[left, right] = np.asarray(found, dtype=np.float64)[0]
+    finite = [np.isfinite(states[0]).all(axis=1) for states in (a, b)]
+    left, right = np.tril_indices(n) if tile.lower else np.indices((n, m)).reshape(2, -1)
+    there = finite[0][left] & finite[1][right]
+    left, right = left[there], right[there]
+    out = np.full((n, m), np.nan)
+    if len(left):
+        shown = a if tile.described else _described(metric, a, finite[0])
+        other = shown if tile.left is tile.right else b if tile.described else _described(metric, b, finite[1])
+        found = metric.pairs(shown, other, left, right)
+        if metric.finish is not None:
+            found = metric.finish(found, tile.size)
+        out[left, right] = np.asarray(found, dtype=np.float64)[0]
     return out
+
+
+def _described(metric: Metric, states: Any, finite: NDArray[np.bool_]) -> Any:
+    """Features of the finite states; the others are not asked about."""
+    if metric.features is None:
+        return states
+    known = metric.described(states[:, finite])
+    found = np.full((1, len(finite), known.shape[2]), np.nan)
+    found[:, finite] = known
+    return found

@@ -1,0 +1,484 @@
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import naive_distances as naive
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from stored_runs import create
+
+import trajtools as tt
+from recorders import Recorder
+from trajtools.distances import METRICS, comparison, keeping, scan
+from trajtools.distances import pairwise as pairwise_module
+from trajtools.distances.metrics import floor
+from trajtools.errors import DataError, FileBusyError, FormatError, TooLargeError, UnknownNameError
+from trajtools.store.matrices import MatrixFile
+
+ENTRYWISE = ("l1", "l2", "linf", "rms", "relative", "cosine", "sign")
+DTYPES = ("float16", "float32", "float64")
+
+
+def states(count, size, dtype="float64", seed=0):
+    return np.random.default_rng(seed).normal(size=(count, size)).astype(dtype)
+
+
+def far(shape):
+    return ~np.eye(shape[0], shape[1], dtype=bool)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A run of 150 states of 2100 float32 weights, and the states."""
+    path = tmp_path_factory.mktemp("runs") / "run.h5"
+    walk = states(150, 2100, "float32").cumsum(axis=0, dtype=np.float32)
+    with Recorder(path, {"a.weight": walk[0, :2000].reshape(40, 50), "a.bias": walk[0, 2000:]}, quiet=True) as recorder:
+        for row in walk[1:]:
+            recorder.record({"a.weight": row[:2000].reshape(40, 50), "a.bias": row[2000:]})
+    return path, walk
+
+
+# ------------------------------------------------------------------------------------------------------- the numbers
+
+
+@pytest.mark.parametrize("metric", ENTRYWISE)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_distances_are_those_of_the_definition(metric, dtype):
+    x, y = states(11, 37, dtype), states(6, 37, dtype, seed=1)
+    found = tt.pairwise(x, metric=metric)
+    assert_allclose(found[:], naive.matrix(x, x, metric), rtol=1e-13, atol=1e-15 if metric == "cosine" else 0)
+    assert_allclose(tt.pairwise(x, y=y, metric=metric)[:], naive.matrix(x, y, metric), rtol=1e-13)
+    assert_array_equal(np.diagonal(found[:]), 0)
+    assert_array_equal(found[:], found[:].T)
+
+
+@pytest.mark.parametrize("metric", ENTRYWISE)
+def test_float32_states_are_right_to_1e_7_and_float64_ones_to_1e_12_near_and_far(metric):
+    rng = np.random.default_rng(2)
+    x = np.concatenate([rng.normal(size=(5, 9001)), np.zeros((5, 9001))])
+    x[5:] = x[4] + 1e-6 * rng.normal(size=(5, 9001)).cumsum(axis=0)
+    # States are divided by their norms before they are subtracted, which costs the cosine digits of what is left.
+    for dtype, tolerance in (("float32", 1e-7), ("float64", 1e-11 if metric == "cosine" else 1e-12)):
+        stored = x.astype(dtype)
+        found, truth = tt.pairwise(stored, metric=metric), naive.long_matrix(stored, stored, metric)
+        off = far(truth.shape) & (truth > 0)
+        assert np.abs(found[:] / np.where(off, truth, 1) - 1)[off].max() <= tolerance
+    assert tt.pairwise(x.astype("f4"), metric="l1").settings["differences"] == "float32"
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2"])
+def test_equal_float32_differences_do_not_add_up_their_rounding(metric):
+    x = np.zeros((200, 20_000), np.float32)
+    x[1:] = (10 ** np.random.default_rng(3).uniform(-6, 2, 199)).astype(np.float32)[:, None]
+    found = tt.pairwise(x, y=x[:1], metric=metric)[1:, 0]
+    truth = x[1:, 0].astype(float) * (20_000 if metric == "l1" else np.sqrt(20_000))
+    assert np.abs(found / truth - 1).max() <= 1e-7
+
+
+def test_steps_of_1e_8_on_weights_near_1_keep_their_order():
+    x = 1.0 + 1e-8 * np.arange(20)[:, None] * np.ones(50)
+    found = tt.pairwise(x, metric="l2")[:]
+    truth = naive.matrix(x, x, "l2")
+    assert_allclose(found, truth, rtol=1e-14)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-30, 1e30, 1e200])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_euclidean_distances_neither_underflow_nor_overflow(scale, dtype):
+    if dtype == "float32" and not 1e-37 < scale < 1e37:
+        pytest.skip("no float32")
+    x = (scale * states(6, 1100 if dtype == "float32" else 40)).astype(dtype)
+    x[3] = x[2]
+    x[5] = x[4]
+    x[5, 7] = np.nextafter(x[5, 7], np.asarray(np.inf, dtype))
+    for metric in ("l2", "rms", "relative"):
+        assert_allclose(tt.pairwise(x, metric=metric)[:], naive.matrix(x, x, metric), rtol=1e-7)
+
+
+def test_scaling_by_a_power_of_two_scales_every_bit():
+    x = states(20, 3000, "float32")
+    for metric in ("l1", "l2", "linf", "rms"):
+        assert_array_equal(tt.pairwise(8 * x, metric=metric)[:], 8 * tt.pairwise(x, metric=metric)[:])
+
+
+def test_every_shape_of_the_last_register_tile_and_block_is_computed():
+    for size in (1, 3, 15, 16, 17, 1023, 1024, 1025, 2047, 2048, 2049):
+        x = states(9, size, "float32")
+        truth = np.abs(x[:, None].astype(float) - x[None]).sum(axis=2)
+        for count in (1, 2, 3, 4, 5, 9):
+            assert_allclose(tt.pairwise(x[:count], metric="l1")[:], truth[:count, :count], rtol=1e-7)
+
+
+def test_rows_that_are_strided_reversed_or_integers_are_states():
+    x = states(12, 20)
+    for given in (x[::3], x[::-1], x[:, ::2], np.asfortranarray(x), (10 * x).astype(int), x[:, 0]):
+        table = np.asarray(given, float).reshape(len(given), -1)
+        assert_allclose(tt.pairwise(given, metric="l1")[:], naive.matrix(table, table, "l1"), rtol=1e-13)
+
+
+def test_input_is_left_unchanged():
+    x = states(10, 2000, "float32")
+    before = x.copy()
+    x.flags.writeable = False
+    for metric in ENTRYWISE:
+        tt.pairwise(x, metric=metric)
+    assert_array_equal(x, before)
+
+
+def test_pairwise_agrees_with_between():
+    x, y = states(12, 600), states(12, 600, seed=5)
+    for metric in ENTRYWISE:
+        assert_allclose(np.diagonal(tt.pairwise(x, y=y, metric=metric)[:]), tt.between(x, y, metric=metric), rtol=1e-13)
+
+
+# -------------------------------------------------------------------------------------------- tiles, threads, executors
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2", "linf", "cosine", lambda a, b: np.abs(a - b).sum(axis=1)])
+def test_tiles_and_memory_change_no_bit(metric, monkeypatch):
+    x = states(70, 5000, "float32")
+    whole = tt.pairwise(x, metric=metric)[:]
+    for block in (1, 16, 33):
+        assert_array_equal(tt.pairwise(x, metric=metric, block=block)[:], whole)
+    monkeypatch.setattr(comparison, "BUDGET", 400_000)
+    assert_array_equal(tt.pairwise(x, metric=metric)[:], whole)
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2"])
+def test_threads_and_executors_change_no_bit(metric, recorded, monkeypatch):
+    path, walk = recorded
+    x = tt.open(path)["run"].trajectory()
+    alone = tt.pairwise(walk, metric=metric)[:]
+    monkeypatch.setattr("trajtools.distances.schedule.threads", lambda: 3)
+    assert_array_equal(tt.pairwise(x, metric=metric, block=32)[:], alone)
+    with ProcessPoolExecutor(2) as pool:
+        assert_array_equal(tt.pairwise(x, metric=metric, block=64, executor=pool)[:], alone)
+        assert_array_equal(tt.pairwise(walk, metric=metric, block=64, executor=pool)[:], alone)
+
+
+def test_a_task_is_a_place_in_a_file(recorded):
+    path, _ = recorded
+    x = tt.open(path)["run"].trajectory().select("a.bias")
+    what = comparison.compare(x, None, "l1", digest=False, executor=None)
+    assert len(pickle.dumps(what.tile(slice(0, 64), slice(64, 128), travels=True))) < 8000
+
+
+def test_a_metric_of_the_users_own_travels(recorded):
+    path, walk = recorded
+    x = tt.open(path)["run"].trajectory()[:20]
+    with ProcessPoolExecutor(1) as pool:
+        found = tt.pairwise(x, metric=mean_gap, executor=pool)
+    assert_allclose(found[:], tt.pairwise(walk[:20].astype(float), metric="l1")[:] / 2100, rtol=1e-6)
+
+
+def mean_gap(a, b):
+    return np.abs(a - b).mean(axis=1)
+
+
+def test_dask_gives_the_same_bits(recorded):
+    distributed = pytest.importorskip("distributed")
+    path, walk = recorded
+    x = tt.open(path)["run"].trajectory()
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        found = tt.pairwise(x, metric="l1", executor=client.get_executor())
+    assert_array_equal(found[:], tt.pairwise(walk, metric="l1")[:])
+
+
+def test_progress_counts_tiles():
+    told = []
+    tt.pairwise(states(64, 5), block=16, progress=lambda done, total: told.append((done, total)))
+    assert told == [(k, 10) for k in range(11)]
+
+
+# ------------------------------------------------------------------------------------------------- files as sources
+
+
+def test_a_file_is_as_far_as_its_states(recorded):
+    path, walk = recorded
+    x = tt.open(path)["run"].trajectory()
+    assert_array_equal(tt.pairwise(x, metric="l1")[:], tt.pairwise(walk, metric="l1")[:])
+    part = x.select("a.bias").window(10, 100, every=3)
+    found = tt.pairwise(part, metric="l1")
+    assert_array_equal(found[:], tt.pairwise(walk[10:100:3, 2000:], metric="l1")[:])
+    assert_array_equal(found.step, np.arange(10, 100, 3))
+
+
+def test_a_file_is_read_in_blocks_of_the_budget(recorded, monkeypatch):
+    path, walk = recorded
+    x = tt.open(path)["run"].trajectory()
+    sizes = []
+    read = type(x.source).read
+
+    def watched(self, *asked):
+        found = read(self, *asked)
+        sizes.append(found.nbytes)
+        return found
+
+    monkeypatch.setattr(comparison, "BUDGET", 2**20)
+    monkeypatch.setattr(scan, "BLOCK_BYTES", 2**18)
+    monkeypatch.setattr(type(x.source), "read", watched)
+    tt.pairwise(x, metric="l1")
+    assert max(sizes) <= 2**20
+    assert sum(sizes) < 10 * walk.nbytes
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_narrow_formats_are_compared_exactly_and_have_the_floor_of_their_format(tmp_path, dtype):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float16
+    x = states(20, 40).astype(kind)
+    with Recorder(tmp_path / "x.h5", {"w": x[0]}, quiet=True) as recorder:
+        for row in x[1:]:
+            recorder.record({"w": row})
+    found = tt.pairwise(tt.open(tmp_path / "x.h5")["run"].trajectory(), metric="l1")
+    assert_allclose(found[:], naive.matrix(x, x, "l1"), rtol=1e-13)
+    assert_allclose(found.floor, floor(x.astype(np.float32), "l1", dtype=dtype), rtol=1e-13)
+
+
+# ------------------------------------------------------------------------------------- what is not finite, what is low
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("metric", ["l1", "l2", "cosine", mean_gap])
+def test_states_that_are_not_finite_are_excluded_and_counted(bad, metric):
+    x = states(9, 1500, "float32")
+    x[4, 1499] = bad
+    found = tt.pairwise(x, metric=metric)
+    assert found.n_excluded == 1
+    assert_array_equal(np.flatnonzero(found.excluded), [4])
+    assert np.isnan(found[4]).all()
+    assert np.isnan(found[:, 4]).all()
+    rest = np.delete(np.arange(9), 4)
+    assert_array_equal(found[np.ix_(rest, rest)], tt.pairwise(x[rest], metric=metric)[:])
+    assert any("1 of 9 states hold NaN" in word for word in found.warnings)
+
+
+def test_a_state_without_a_direction_has_no_cosine():
+    x = states(4, 5)
+    x[2] = 0
+    found = tt.pairwise(x, metric="cosine")
+    assert_array_equal(found.excluded, [False, False, True, False])
+    assert np.isnan(found[2]).all()
+    assert np.isnan(tt.between(x, x, metric="cosine")[2])
+    assert_array_equal(tt.pairwise(np.zeros((2, 3)), metric="relative")[:], 0)
+
+
+def test_distances_below_the_floor_are_counted_and_said():
+    x = np.float32(0.3) + np.arange(6)[:, None] * np.spacing(np.float32(0.3)) * np.array([1.0, 0, 0, 0, 0])
+    found = tt.pairwise(x.astype(np.float32), metric="l1")
+    assert_allclose(found.floor, floor(x.astype(np.float32), "l1"))
+    truth = naive.matrix(x.astype("f4"), x.astype("f4"), "l1")
+    low = np.count_nonzero(np.tril(truth < found.floor[0], -1))
+    assert low > 0
+    assert found.settings["below_floor"] == low
+    assert found.settings["pairs"] == 15
+    assert any(f"{low} of 15 distances lie below" in word for word in found.warnings)
+    assert not tt.pairwise(states(5, 5), metric="l1").warnings
+
+
+def test_no_state_one_state_and_no_weight_are_no_error():
+    assert tt.pairwise(np.empty((0, 3))).shape == (0, 0)
+    assert tt.pairwise(np.ones((1, 3)))[:].tolist() == [[0.0]]
+    assert tt.pairwise(np.ones((2, 0)), metric="l1")[:].tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert tt.pairwise(np.ones((2, 3)), y=np.empty((0, 3))).shape == (2, 0)
+    assert tt.pairwise(np.full((3, 2), np.nan)).n_excluded == 3
+
+
+def test_a_metric_that_is_not_symmetric_is_asked_both_ways():
+    x = states(20, 3)
+    found = tt.pairwise(x, metric=lambda a, b: (a - b).clip(0).sum(axis=1), block=8)
+    assert not found.symmetric
+    assert_allclose(found[:], np.clip(x[:, None] - x[None], 0, None).sum(axis=2), rtol=1e-14)
+
+
+# ----------------------------------------------------------------------------------------------------- kept on disk
+
+
+def test_distances_on_disk_are_those_in_memory(tmp_path):
+    x = states(70, 1100, "float32")
+    x[5, 0] = np.nan
+    memory = tt.pairwise(x, metric="l1", block=32)
+    disk = tt.pairwise(x, metric="l1", block=32, out=tmp_path / "d.h5")
+    for found in (disk, tt.Distances.open(tmp_path / "d.h5"), pickle.loads(pickle.dumps(disk))):
+        assert isinstance(found.values, np.memmap)
+        assert_array_equal(found[:], memory[:])
+        for name in ("metric", "dt", "time_unit", "square", "symmetric", "warnings", "settings"):
+            assert getattr(found, name) == getattr(memory, name), name
+        for name in ("step", "excluded", "floor", "column_step", "column_excluded"):
+            assert_array_equal(getattr(found, name), getattr(memory, name))
+
+
+def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
+    x = states(64, 100)
+    out = tmp_path / "d.h5"
+
+    def interrupt(done, total):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tt.pairwise(x, metric="l1", out=out, block=16, progress=interrupt)
+    with pytest.raises(FormatError, match="not complete"):
+        tt.Distances.open(out)
+    computed = []
+    compute = pairwise_module.compute
+    monkeypatch.setattr(pairwise_module, "compute", lambda tile: computed.append(1) or compute(tile))
+    found = tt.pairwise(x, metric="l1", out=out)
+    assert len(computed) == 6
+    assert found.settings["tiles_resumed"] == 4
+    assert_array_equal(found[:], tt.pairwise(x, metric="l1")[:])
+    computed.clear()
+    assert_array_equal(tt.pairwise(x, metric="l1", out=out)[:], found[:])
+    assert not computed
+
+
+def test_a_tile_that_was_spoilt_is_computed_again(tmp_path):
+    x = states(40, 10)
+    out = tmp_path / "d.h5"
+    before = tt.pairwise(x, metric="l1", out=out, block=16)[:].copy()
+    with MatrixFile(out, write=True) as file:
+        file.put(slice(20, 21), slice(3, 4), np.array([[-1.0]]))
+    again = tt.pairwise(x, metric="l1", out=out)
+    assert again.settings["tiles_resumed"] == 5
+    assert_array_equal(again[:], before)
+
+
+KILLED = """
+import os, sys, numpy as np, trajtools as tt
+x = np.random.default_rng(0).normal(size=(96, 50))
+def tell(done, total):
+    if done == 3:
+        print("three", flush=True)
+        os.kill(os.getpid(), 9)
+tt.pairwise(x, metric="l1", out=sys.argv[1], block=32, progress=tell)
+"""
+
+
+@pytest.mark.crash
+def test_a_process_that_is_killed_leaves_what_it_had_done(tmp_path):
+    out = tmp_path / "d.h5"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    ended = subprocess.run([sys.executable, "-c", KILLED, out], env=environment, capture_output=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    x = np.random.default_rng(0).normal(size=(96, 50))
+    found = tt.pairwise(x, metric="l1", out=out)
+    assert found.settings["tiles_resumed"] == 3
+    assert_array_equal(found[:], tt.pairwise(x, metric="l1")[:])
+
+
+def test_a_folder_finds_the_same_distances_again(tmp_path):
+    x = states(20, 10)
+    first = tt.pairwise(x, metric="l1", out=tmp_path)
+    assert tt.pairwise(x.copy(), metric="l1", out=tmp_path).path == first.path
+    others = [
+        tt.pairwise(x, metric="l2", out=tmp_path),
+        tt.pairwise(np.nextafter(x, 9), metric="l1", out=tmp_path),
+        tt.pairwise(tt.Trajectory.from_array(x)[1:], metric="l1", out=tmp_path),
+        tt.pairwise(tt.Trajectory.from_array(x, dt=0.5), metric="l1", out=tmp_path),
+        tt.pairwise(x, y=x.copy(), metric="l1", out=tmp_path),
+    ]
+    assert len({first.path, *(other.path for other in others)}) == 6
+    Path(first.path).unlink()
+    assert_array_equal(tt.pairwise(x, metric="l1", out=tmp_path)[:], tt.pairwise(x, metric="l1")[:])
+
+
+def test_the_key_does_not_depend_on_how_the_states_are_kept(recorded, tmp_path):
+    path, walk = recorded
+    stored = tt.pairwise(tt.open(path)["run"].trajectory(), metric="l1", out=tmp_path)
+    assert tt.pairwise(walk, metric="l1", out=tmp_path).path == stored.path
+
+
+def test_a_file_of_something_else_is_not_touched(tmp_path):
+    x = states(20, 10)
+    out = tmp_path / "d.h5"
+    tt.pairwise(x, metric="l1", out=out)
+    before = out.read_bytes()
+    with pytest.raises(DataError, match="holds the l1 distances of 20 x 20 states, which are not these"):
+        tt.pairwise(x, metric="l2", out=out)
+    with pytest.raises(DataError, match="cannot be recognised"):
+        tt.pairwise(x, metric=mean_gap, out=out)
+    assert out.read_bytes() == before
+    run = tmp_path / "run.h5"
+    create(run).close()
+    with pytest.raises(FormatError, match="no file of distances"):
+        tt.pairwise(x, out=run)
+
+
+def test_two_writers_of_one_file_are_kept_apart(tmp_path):
+    x = states(20, 10)
+    tt.pairwise(x, metric="l1", out=tmp_path / "d.h5")
+    with MatrixFile(tmp_path / "d.h5", write=True), pytest.raises(FileBusyError, match="another process"):
+        tt.pairwise(x, metric="l1", out=tmp_path / "d.h5")
+
+
+def test_a_file_that_was_cut_short_is_refused(tmp_path):
+    out = tmp_path / "d.h5"
+    tt.pairwise(states(20, 10), out=out)
+    out.write_bytes(out.read_bytes()[: out.stat().st_size // 2])
+    with pytest.raises(FormatError):
+        tt.Distances.open(out)
+
+
+def test_a_full_disk_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Free", (), {"free": 1000})())
+    with pytest.raises(TooLargeError, match="thin the states out"):
+        tt.pairwise(states(20, 10), out=tmp_path / "d.h5")
+    assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------------------------------------ refusals
+
+
+def test_what_cannot_be_compared_is_refused(monkeypatch):
+    with pytest.raises(DataError, match="3 and 4 weights"):
+        tt.pairwise(np.ones((2, 3)), y=np.ones((2, 4)))
+    with pytest.raises(DataError, match="real numbers"):
+        tt.pairwise(np.ones((2, 3), complex))
+    with pytest.raises(UnknownNameError, match="l1, l2"):
+        tt.pairwise(np.ones((2, 3)), metric="manhattan")
+    with pytest.raises(DataError, match="whole number from 1 on"):
+        tt.pairwise(np.ones((2, 3)), block=0)
+    with pytest.raises(DataError, match="needs to know what connects what"):
+        tt.pairwise(np.ones((2, 3)), metric="graph-l1")
+    monkeypatch.setattr(keeping, "MAX_MATRIX_BYTES", 100)
+    with pytest.raises(TooLargeError, match="give out=path"):
+        tt.pairwise(np.ones((4, 3)))
+    monkeypatch.setattr(comparison, "BUDGET", 100)
+    with pytest.raises(TooLargeError, match="needs whole states"):
+        tt.pairwise(np.ones((2, 300)), metric=mean_gap)
+
+
+def test_interrupted_threads_end(monkeypatch):
+    monkeypatch.setattr("trajtools.distances.schedule.threads", lambda: 2)
+
+    def interrupt(done, total):
+        if done:
+            raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        tt.pairwise(states(200, 2000), block=16, progress=interrupt)
+    assert time.monotonic() - began < 20
+
+
+def test_pairwise_may_be_called_from_many_threads():
+    x = states(40, 1500, "float32")
+    alone = tt.pairwise(x, metric="l1")[:]
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: tt.pairwise(x, metric="l1")[:], range(8)):
+            assert_array_equal(found, alone)
+
+
+def test_all_metrics_by_name_are_there():
+    assert {*ENTRYWISE, "graph-l1"} <= set(METRICS)
