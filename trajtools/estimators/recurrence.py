@@ -30,7 +30,7 @@ def recurrence(
     threshold: Rule = _FIVE_PERCENT,
     theiler: int | None = None,
     convention: str = "standard",
-    metric: str = "l2",
+    metric: Any = "l2",
     dim: int = 1,
     delay: int = 1,
     lmin: int = 2,
@@ -62,8 +62,10 @@ def recurrence(
         recurrences.
     convention : str
         ``"standard"``, ``"pyunicorn"``, ``"pyrqa"`` or ``"recurrenceanalysis"``: what the measures mean, see Notes.
-    metric : str
-        ``"l2"``, ``"linf"`` or ``"l1"``; ``"precomputed"``: x holds distances. For others give `Distances`.
+    metric : str, callable or Metric
+        ``"l2"``, ``"linf"``, ``"l1"``, or another one of `METRICS`; ``"precomputed"``: x holds distances. In another
+        metric, and of states of more than 128 coordinates where they take no more room than the states, all distances
+        are computed first, see `pairwise`.
     dim, delay : int
         Embedding of x (and y): dimension and delay in samples; 1: the states as they are.
     lmin, vmin, wmin : int, in samples
@@ -130,7 +132,7 @@ def recurrence(
     (0.246231, 1.0, 100.0, 196, 4.0)
     """
     rules = find_convention(convention)
-    given = isinstance(x, Distances) or metric == "precomputed"
+    given = isinstance(x, Distances) or (isinstance(metric, str) and metric == "precomputed")
     kind = _kind_of_distances(kind, x) if given else _kind(kind, y)
     theiler = _window(theiler, kind, rules)
     asked = Asked(threshold, theiler, rules, metric, dim, delay)
@@ -154,7 +156,7 @@ def recurrence(
         dt=step,
         **options,
     )
-    used = x.metric if isinstance(x, Distances) else metric
+    used = x.metric if isinstance(x, Distances) else _name(metric)
     settings = options | {
         "dim": dim,
         "delay": delay,
@@ -208,6 +210,14 @@ def _window(theiler: int | None, kind: str, rules: Convention) -> int:
     if kind != "cross":
         rules.check_window(int(theiler))
     return int(theiler)
+
+
+def _name(metric: Any) -> str:
+    if isinstance(metric, str):
+        return metric
+    from trajtools.distances import find_metric
+
+    return find_metric(metric).name
 
 
 def _described(rule: Rule) -> Any:

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.embedding import embed
 from trajtools.errors import DataError
-from trajtools.neighbors.rules import NearestK, RecurrenceRate, ScaledRadius
+from trajtools.neighbors.rules import NearestK, RecurrenceRate
 from trajtools.recurrences.conventions import Convention
-from trajtools.recurrences.planes import Bools, Pair, States, is_trajectory, make_pair, metric_code, prepare
-from trajtools.recurrences.sources import DistancePlot, StatePlot, StateRows
-from trajtools.recurrences.thresholds import absolute, absolute_of_rows
+from trajtools.recurrences.planes import METRICS, Bools, Pair, States, is_trajectory, make_pair, prepare
+from trajtools.recurrences.sources import DistancePlot, StatePlot, StateRows, TileRows
+from trajtools.recurrences.thresholds import absolute, absolute_of_rows, just_reached
 from trajtools.results import Distances
 
 # States of more coordinates are compared row by row, a block of them at a time.
@@ -33,8 +34,8 @@ class Asked:
         Pairs closer in time do not count.
     rules : Convention
         What the measures mean.
-    metric : str
-        Name of the distance.
+    metric : str, callable or Metric
+        Distance between states.
     dim, delay : int
         Embedding.
     """
@@ -42,7 +43,7 @@ class Asked:
     threshold: Any
     theiler: int
     rules: Convention
-    metric: str
+    metric: Any
     dim: int
     delay: int
 
@@ -76,8 +77,13 @@ def build_plot(x: Any, y: Any, kind: str, asked: Asked) -> tuple[Plot, Chosen]:
         if y is not None or asked.dim != 1:
             raise DataError("x holds distances: y and dim belong to states; for two systems give pairwise(x, y=y)")
         return _of_distances(x, kind, asked)
-    if kind != "joint" and asked.dim == 1 and _is_wide(x):
-        return _of_wide_states(x, y, asked)
+    if asked.metric not in METRICS or (asked.dim == 1 and _is_wide(x)):
+        if kind == "joint":
+            raise DataError(
+                f"joint recurrences are those of up to {_HIGH_DIMENSION} coordinates, in {', '.join(METRICS)}; "
+                "project the states, or select fewer parameters"
+            )
+        return _of_compared(x, y, asked)
     first = prepare(x, dim=asked.dim, delay=asked.delay)
     if y is None:
         return _of_states((make_pair(first, first, asked.metric),), (asked.threshold,), asked)
@@ -106,7 +112,8 @@ def _of_states(pairs: tuple[Pair, ...], thresholds: tuple[Any, ...], asked: Aske
         rows = StateRows.of(pair)
         return _of_rows(rows, (pair.rows.finite, pair.columns.finite), asked, square=pair.symmetric, symmetric=True)
     found = [absolute(pair, rule, asked.theiler) for pair, rule in zip(pairs, thresholds, strict=True)]
-    plot = StatePlot(pairs, tuple(f[0] for f in found), asked.rules.inclusive, thresholds)
+    levels = tuple(just_reached(f[0], rule, asked.rules.inclusive) for f, rule in zip(found, thresholds, strict=True))
+    plot = StatePlot(pairs, levels, asked.rules.inclusive, thresholds)
     return plot, {"thresholds": plot.thresholds, **found[0][1]}
 
 
@@ -118,7 +125,8 @@ def _of_rows(
     chosen: Chosen = {}
     rule, local = asked.threshold, _is_local(asked.threshold)
     if not local:
-        rule, chosen = absolute_of_rows(source.read, finite, rule, window)
+        level, chosen = absolute_of_rows(source.read, finite, rule, window)
+        rule = just_reached(level, rule, asked.rules.inclusive)
     plot = DistancePlot(
         source=source,
         finite=finite,
@@ -152,6 +160,7 @@ class MatrixRows:
 def _of_distances(x: Any, kind: str, asked: Asked) -> tuple[DistancePlot, Chosen]:
     if isinstance(x, Distances):
         finite = (~x.excluded, ~x.column_excluded)
+        _refuse_few(finite[0], "x")
         return _of_rows(x, finite, asked, square=kind == "auto", symmetric=x.symmetric)
     matrix = np.asarray(x)
     if matrix.dtype.kind not in "fiub" or matrix.ndim != 2 or min(matrix.shape) < 2:
@@ -173,26 +182,28 @@ def _is_wide(x: Any) -> bool:
     return len(shape) == 2 and shape[1] > _HIGH_DIMENSION
 
 
-def _of_wide_states(x: Any, y: Any, asked: Asked) -> tuple[DistancePlot, Chosen]:
-    rows = x if is_trajectory(x) else np.asarray(x)
-    columns = rows if y is None else y if is_trajectory(y) else np.asarray(y)
-    if len(columns.shape) != 2 or columns.shape[1] != rows.shape[1]:
-        raise DataError(f"the states of x have {rows.shape[1]} coordinates, y has shape {columns.shape}")
-    if isinstance(asked.threshold, ScaledRadius) and asked.threshold.by == "std":
-        raise DataError(f"{asked.threshold}: for states of more than {_HIGH_DIMENSION} coordinates give by='max'")
-    finite = _finite(rows)
-    others = finite if y is None else _finite(columns)
-    source = StateRows(rows, columns, metric_code(asked.metric, rows.shape[1]))
-    return _of_rows(source, (finite, others), asked, square=y is None, symmetric=True)
+def _of_compared(x: Any, y: Any, asked: Asked) -> tuple[Plot, Chosen]:
+    """Of states of many coordinates, or in any metric: all distances if they take no more room than the states."""
+    from trajtools.distances.comparison import compare
+    from trajtools.distances.pairwise import pairwise
+
+    if asked.dim > 1:
+        x, y = (None if s is None else embed(s, asked.dim, asked.delay) for s in (x, y))
+    rows, size = np.shape(x)[0], int(np.prod(np.shape(x)[1:]))
+    columns = rows if y is None else np.shape(y)[0]
+    kind = "auto" if y is None else "cross"
+    if columns <= size or asked.metric not in METRICS:
+        return _of_distances(pairwise(x, y=y, metric=asked.metric), kind, asked)
+    what = compare(x, y, asked.metric, digest=False, executor=None)
+    _refuse_few(what.rows.finite, "x")
+    return _of_rows(
+        TileRows(what), (what.rows.finite, what.columns.finite), asked, square=y is None, symmetric=what.symmetric
+    )
 
 
-def _finite(states: Any) -> Bools:
-    """Which states are finite, read a block at a time."""
-    if states.dtype.kind not in "fiub":
-        raise DataError(f"states are real numbers; this array has dtype {states.dtype}")
-    step = max(1, 2**23 // states.shape[1])
-    parts = [np.isfinite(np.asarray(states[a : a + step])).all(axis=1) for a in range(0, len(states), step)]
-    finite = np.concatenate(parts)
+def _refuse_few(finite: Bools, name: str) -> None:
     if np.count_nonzero(finite) < 2:
-        raise DataError(f"{int(np.count_nonzero(finite))} of {len(finite)} states are finite; two at least are needed")
-    return finite
+        raise DataError(
+            f"{name}: {int(np.count_nonzero(finite))} of {len(finite)} states are finite; two at least are needed: "
+            "select a window without NaN and inf"
+        )

@@ -84,7 +84,8 @@ def count_lags(
 
     if n_blocks == 1:
         work(0, 1)
-        return as_lines(*found[0], pair.shape)
+        histograms, counts = found[0]
+        return as_lines(histograms, counts, pair.shape)
     in_parts(work, n_blocks)
     histograms, counts = sum(f[0] for f in found), sum(f[1] for f in found)
     histograms += stitch(edges, bounds, rows, columns, windows[0], mirrored, row_finite, column_finite)
@@ -108,8 +109,8 @@ def as_lines(histograms: Ints, counts: Ints, shape: tuple[int, int]) -> Lines:
     Lines
     """
     longest = histograms.shape[1] - (histograms[:, ::-1] != 0).argmax(axis=1)
-    some = histograms.any(axis=1)
-    trimmed = [row[: end if any_line else 1] for row, end, any_line in zip(histograms, longest, some, strict=True)]
+    longest[~np.logical_or.reduce(histograms, axis=1)] = 1
+    trimmed = [row[:end] for row, end in zip(histograms, longest, strict=True)]
     recurrences, square_recurrences, cells, square_cells = counts
     diagonal, one_end, both_ends, vertical, white, white_cut, times = trimmed
     return Lines(

@@ -12,13 +12,13 @@ from trajtools.errors import DataError, TooLargeError
 from trajtools.neighbors.rules import NearestK, RecurrenceRate
 from trajtools.recurrences.counting import count_lags, count_rows
 from trajtools.recurrences.planes import Bools, Floats, Pair
-from trajtools.recurrences.thresholds import absolute, absolute_of_rows
+from trajtools.recurrences.thresholds import absolute, absolute_of_rows, just_reached
 from trajtools.results import Lines, Recurrence
 
 Words = NDArray[np.uint64]
 
-# States of a block that is compared with others, in float64.
-_BLOCK_BYTES = 16 * 2**20
+# Distances of many states that are computed at once.
+_BAND_BYTES = 32 * 2**20
 _LARGEST_MATRIX = 2**30
 
 
@@ -91,7 +91,10 @@ class StatePlot:
 
     def with_own_threshold(self, theiler: int) -> StatePlot:
         """The same plot, with thresholds found by the rules that were given."""
-        levels = [absolute(p, rule, theiler)[0] for p, rule in zip(self.pairs, self.asked, strict=True)]
+        levels = [
+            just_reached(absolute(pair, rule, theiler)[0], rule, self.inclusive)
+            for pair, rule in zip(self.pairs, self.asked, strict=True)
+        ]
         return replace(self, thresholds=tuple(levels))
 
     def part(self, start: int, stop: int) -> StatePlot:
@@ -105,16 +108,16 @@ class StateRows:
 
     Attributes
     ----------
-    rows, columns : ndarray or Trajectory, shapes (T, d) and (S, d)
-        The states; of a trajectory a block at a time is read.
+    rows, columns : ndarray of float64, shapes (T, d) and (S, d)
+        The states.
     code : int
         The metric as the kernels know it.
     scale : float
         A power of two that numbers are multiplied with before they are squared.
     """
 
-    rows: Any
-    columns: Any
+    rows: Floats
+    columns: Floats
     code: int
     scale: float = 1.0
 
@@ -122,24 +125,61 @@ class StateRows:
         """Distances of some rows to all columns, shape (t, S)."""
         from trajtools._kernels.recurrence_rows import distance_block
 
-        a = self._scaled(self.rows, start, stop)
-        length, dimension = self.columns.shape
-        out = np.empty((len(a), length))
-        step = max(1, _BLOCK_BYTES // (8 * dimension))
-        for begin in range(0, length, step):
-            end = min(begin + step, length)
-            distance_block(a, self._scaled(self.columns, begin, end), self.code, out[:, begin:end])
+        out = np.empty((stop - start, len(self.columns)))
+        distance_block(self.rows[start:stop], self.columns, self.code, out)
         return np.sqrt(out) / self.scale if self.code == 2 else out
-
-    def _scaled(self, states: Any, start: int, stop: int) -> Floats:
-        block = np.ascontiguousarray(states[start:stop], dtype=np.float64)
-        return block if self.scale == 1.0 else block * self.scale
 
     @classmethod
     def of(cls, pair: Pair) -> StateRows:
         """Of checked states."""
-        points = pair.rows.points()
-        return cls(points, points if pair.symmetric else pair.columns.points(), pair.code, pair.scale)
+        scale = pair.scale if pair.code == 2 else 1.0
+        points = np.ascontiguousarray(pair.rows.points()) * scale
+        others = points if pair.symmetric else np.ascontiguousarray(pair.columns.points()) * scale
+        return cls(points, others, pair.code, scale)
+
+
+class TileRows:
+    """Distances that are computed tile by tile when they are read: of states of many coordinates.
+
+    Parameters
+    ----------
+    what : trajtools.distances.comparison.Comparison
+        The states and the metric.
+    """
+
+    def __init__(self, what: Any) -> None:
+        self._what = what
+        # A tile reads the states of all its columns: many rows at once, and those that were not asked for are kept.
+        self._height = int(np.clip(_BAND_BYTES // (8 * len(what.y)), 16, what.side(0)))
+        self._band: tuple[int, Floats] = (-1, np.empty((0, 0)))
+
+    def read(self, start: int, stop: int) -> Floats:
+        """Distances of some rows to all columns, shape (t, S)."""
+        parts = []
+        for band in range(start // self._height, -(-stop // self._height)):
+            first = band * self._height
+            rows = self._rows(band)
+            parts.append(rows[max(start - first, 0) : stop - first])
+        return np.concatenate(parts)
+
+    def _rows(self, band: int) -> Floats:
+        from trajtools._kernels._threads import in_parts
+        from trajtools.distances.tiles import compute
+
+        if self._band[0] == band:
+            return self._band[1]
+        what, side = self._what, self._what.side(0)
+        rows = slice(band * self._height, min((band + 1) * self._height, len(what.x)))
+        out = np.empty((rows.stop - rows.start, len(what.y)))
+
+        def work(first: int, last: int) -> None:
+            for tile in range(first, last):
+                columns = slice(tile * side, min((tile + 1) * side, len(what.y)))
+                out[:, columns] = what.blank(rows, columns, compute(what.tile(rows, columns)))
+
+        in_parts(work, -(-len(what.y) // side))
+        self._band = (band, out)
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +236,8 @@ class DistancePlot:
         """The same plot, with a threshold found by the rule that was given."""
         if self.is_local:
             return self
-        return replace(self, rule=absolute_of_rows(self.distances, self.finite, self.asked, theiler)[0])
+        level, _ = absolute_of_rows(self.distances, self.finite, self.asked, theiler)
+        return replace(self, rule=just_reached(level, self.asked, self.inclusive))
 
     def count(self, windows: tuple[int, int], middles: bool) -> Lines:
         """Count the lines outside Theiler windows."""

@@ -57,6 +57,11 @@ def absolute(pair: Pair, rule: Any, theiler: int) -> tuple[float, dict[str, Any]
     return fixed(rule), {}
 
 
+def just_reached(level: float, rule: Any, inclusive: bool) -> float:
+    """The threshold at which a recurrence rate is reached, where pairs at the threshold itself do not recur."""
+    return float(np.nextafter(level, np.inf)) if isinstance(rule, RecurrenceRate) and not inclusive else level
+
+
 def fixed(rule: Any) -> float:
     """A threshold that was given as a distance.
 
