@@ -1,7 +1,7 @@
 """The loss of a pytree as a function of its weights alone: gradients and Hessian-vector products, compiled once.
 
 A compiled function is kept for each loss function (the object, so give the same one every time and not a new lambda),
-structure of the tree and shape of the data. Random numbers are what the keys in the batch make them: the same batch,
+structure of the tree and shape of the data; the last sixteen of them are kept, with what their loss functions hold. Random numbers are what the keys in the batch make them: the same batch,
 the same dropout.
 """
 
@@ -68,7 +68,7 @@ class Functions:
         return jax.jvp(lambda w: jax.grad(self._loss)(w, arrays, batch), (weights,), (tangents,))[1]
 
 
-_kept = lru_cache(maxsize=64)(Functions)
+_kept = lru_cache(maxsize=16)(Functions)
 
 
 class Objective:

@@ -9,12 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from recorders.jax.motion import Motion, State, compiled, inner
 from recorders.jax.objective import LossFunction, Objective
-from recorders.offsets import GROUND, ROUNDOFF, Climb, climb, floor_of, own_ascent, points_down, random_direction, read
+from recorders.offsets import ROUNDOFF, Climb, random_direction
 from recorders.shadows import Book
 from trajtools.store import DataError
-
-State = dict[str, Any]
 
 
 class Shadow:
@@ -63,7 +62,8 @@ class Shadow:
     Random keys in the batch are the same for all copies, so that they see the same dropout masks. The weights that a
     copy really gets are theta + d rounded to their dtype; d is corrected to that. A step whose gradients are not
     finite, or whose weights have outgrown the offset, counts as lost (`n_lost`): its numbers are NaN, and the copies
-    begin afresh. Offsets after the first one are drawn by ``jax.random`` from a key made of `seed`.
+    begin afresh. Offsets after the first one are a second drawn vector, its entries shifted within each array by
+    the number of steps.
 
     Examples
     --------
@@ -97,11 +97,13 @@ class Shadow:
         self._objective = Objective(params, loss_fn)
         roundoff = max(ROUNDOFF[dtype.itemsize] for dtype in self._objective.dtypes)
         self._book = Book(directions, epsilon=epsilon, ascent=ascent, window=window, of=of, roundoff=roundoff)
-        self._rate, self._momentum, self._nesterov, self._decay = learning_rate, momentum, nesterov, weight_decay
-        self._seed = seed
+        self._rate, self._seed = learning_rate, seed
+        self._motion = Motion(
+            self._objective.functions, self._book.directions, momentum, nesterov, weight_decay, ascent, window, roundoff
+        )
         weights = self._objective.weights(params)
-        self.epsilon: float = self._book.choose_epsilon(float(jnp.sqrt(_inner(weights, weights))))
-        self._compiled = jax.jit(self._step)
+        self.epsilon: float = self._book.choose_epsilon(float(jnp.sqrt(inner(weights, weights))))
+        self._compiled = compiled(self._motion)
         self._state = self.init()
 
     # -- what the user calls
@@ -169,15 +171,14 @@ class Shadow:
         dict
             A pytree of arrays: offsets, offsets of the momentum, and counters.
         """
-        zero = jnp.zeros(())
-        state: State = {"steps": jnp.zeros((), jnp.int32)}
-        for direction in self._book.directions:
-            drawn = self.epsilon * random_direction(self._objective.n, self._seed, direction, 0)
-            state[direction] = self._objective.unflat(drawn)
-        if "forward" in state:
-            state["momenta"] = [jnp.zeros_like(d) for d in state["forward"]] if self._momentum else []
-            state["climb"], state["floor"] = Climb(*[zero] * len(GROUND)), zero
-        return state
+
+        def drawn(direction: str, draw: int) -> list[jax.Array]:
+            return self._objective.unflat(
+                self.epsilon * random_direction(self._objective.n, self._seed, direction, draw)
+            )
+
+        offsets = {direction: drawn(direction, 0) for direction in self._book.directions}
+        return self._motion.start(offsets, drawn("forward", 1), self.epsilon)
 
     def pure_step(
         self, state: State, params: Any, *batch: Any, gradients: Any = None, learning_rate: Any = None
@@ -206,10 +207,12 @@ class Shadow:
         """
         weights = self._objective.weights(params)
         if gradients is None:
-            given = self._objective.functions.value_and_gradient(weights, self._objective.arrays, batch)[1]
+            given = self._objective.functions.gradient(weights, self._objective.arrays, batch)[1]
         else:
             given = self._objective.picked(gradients)
-        state, found = self._step(state, weights, given, batch, self._rate_at(state["steps"], learning_rate))
+        # Compiled even where nobody traces this, as in an optax update called step by step.
+        rate = self._rate_at(state["steps"], learning_rate)
+        state, found = self._compiled(state, weights, (given, self._objective.arrays, batch), rate)
         return state, self._book.named(jnp, found)
 
     # -- what it knows
@@ -287,7 +290,7 @@ class Shadow:
         """Move the copies, and note what they told."""
         weights, book = self._objective.weights(params), self._book
         rate = self._rate_at(book.n_steps, learning_rate)
-        self._state, found = self._compiled(self._state, weights, gradients, batch, rate)
+        self._state, found = self._compiled(self._state, weights, (gradients, self._objective.arrays, batch), rate)
         now = jax.device_get(found)
         account, size = now.pop("climb", None), now.pop("size", None)
         found = {name: float(value) for name, value in now.items()}
@@ -303,80 +306,3 @@ class Shadow:
         book.n_gradients += len(book.directions)
         if account is not None:
             book.floor.see(Climb(*map(float, account)), float(size), self.epsilon)
-
-    def _step(
-        self, state: State, weights: list[Any], gradients: list[Any], batch: Any, rate: Any
-    ) -> tuple[State, dict[str, Any]]:
-        """Move every copy by its own gradient of the batch."""
-        new: State = {"steps": state["steps"] + 1}
-        found: dict[str, Any] = {}
-        for direction in self._book.directions:
-            elsewhere = [w + d for w, d in zip(weights, state[direction], strict=True)]
-            there = self._objective.functions.value_and_gradient(elsewhere, self._objective.arrays, batch)[1]
-            d = [e - w for e, w in zip(elsewhere, weights, strict=True)]
-            q = [one - other for one, other in zip(there, gradients, strict=True)]
-            products = _inner(d, d), _inner(d, q), _inner(q, q)
-            if direction == "forward":
-                momenta = state["momenta"]
-                was = products[0] + rate**2 * _inner(momenta, momenta)
-                moved, momenta = self._trained(d, q, momenta, rate)
-                now = _inner(moved, moved) + rate**2 * _inner(momenta, momenta)
-            else:
-                ascent = self._book.ascent
-                step = own_ascent(jnp, products[0], products[2]) if ascent is None else ascent
-                was, moved, momenta = products[0], [a + step * b for a, b in zip(d, q, strict=True)], []
-                now = _inner(moved, moved)
-            reading = read(jnp, products, was, now)
-            good = jnp.isfinite(now) & jnp.isfinite(products[2]) & (products[0] > 0)
-            for name, value in zip(("growth", "curvature", "residual"), reading, strict=True):
-                found[f"{direction}_{name}"] = jnp.where(good, value, jnp.nan)
-            found[f"{direction}_length"] = products[0]
-            afresh = ~good | (now == 0)
-            if direction == "forward" and self._book.window is not None:
-                afresh |= new["steps"] % self._book.window == 0
-            offset, momenta = self._drawn_back((moved, momenta), now, afresh, new["steps"])
-            new[direction] = offset
-            if direction == "forward":
-                new["momenta"] = momenta
-                self._watch(state, new, found, weights)
-                new["climb"] = Climb(*(jnp.where(afresh, 0.0, part).astype(part.dtype) for part in new["climb"]))
-                found["down"] = points_down(reading[1], reading[2], rate, bool(self._momentum))
-        return new, found
-
-    def _trained(self, d: list[Any], q: list[Any], v: list[Any], rate: Any) -> tuple[list[Any], list[Any]]:
-        """Move an offset by one step, exactly as the difference of two steps of SGD."""
-        change = [b + self._decay * a for a, b in zip(d, q, strict=True)]
-        if v:
-            v = [self._momentum * old + c for old, c in zip(v, change, strict=True)]
-            change = [c + self._momentum * b for c, b in zip(change, v, strict=True)] if self._nesterov else v
-        return [a - rate * c for a, c in zip(d, change, strict=True)], v
-
-    def _drawn_back(self, pair: tuple[list[Any], list[Any]], now: Any, afresh: Any, steps: Any) -> Any:
-        """Bring an offset and its momenta back to its length, or draw a fresh one without."""
-        back = self.epsilon / jnp.sqrt(now)
-
-        def kept() -> Any:
-            return jax.tree_util.tree_map(lambda a: (back * a).astype(a.dtype), pair)
-
-        def drawn() -> Any:
-            moved, momenta = pair
-            key = jax.random.fold_in(jax.random.key(self._seed), steps)
-            keys = jax.random.split(key, len(moved))
-            noise = [jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, moved, strict=True)]
-            scale = self.epsilon / jnp.sqrt(_inner(noise, noise))
-            return [(scale * a).astype(a.dtype) for a in noise], [jnp.zeros_like(v) for v in momenta]
-
-        return jax.lax.cond(afresh, drawn, kept)
-
-    def _watch(self, state: State, new: State, found: dict[str, Any], weights: list[Any]) -> None:
-        """Say how near the forward copy is to rounding."""
-        new["climb"] = found["climb"] = climb(jnp, state["climb"], found["forward_growth"])
-        found["size"] = jnp.sqrt(_inner(weights, weights))
-        floor = floor_of(jnp, self._book.floor.roundoff, found["size"], self.epsilon, new["climb"].gain)
-        new["floor"] = found["floor"] = jnp.maximum(state["floor"], floor).astype(state["floor"].dtype)
-
-
-def _inner(a: Sequence[Any], b: Sequence[Any]) -> Any:
-    """Inner product over all weights, in the widest type that JAX is set to."""
-    wide = jnp.zeros(()).dtype
-    return sum((jnp.sum(x.astype(wide) * y.astype(wide)) for x, y in zip(a, b, strict=True)), jnp.zeros(()))
