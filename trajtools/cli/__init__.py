@@ -32,6 +32,7 @@ COMMANDS = {
     "dimension": "Estimate the correlation dimension of a trajectory.",
     "curvature": "Set recorded curvature against the learning rate: the edge of stability.",
     "sweep": "Set many runs beside each other: onset of chaos, fastest training.",
+    "report": "Write one page about everything that applies to a file.",
     "completion": "Print the script that completes commands in your shell.",
 }
 

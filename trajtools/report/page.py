@@ -63,6 +63,7 @@ svg .fit { fill: none; stroke: var(--fit); stroke-width: 1.75; stroke-dasharray:
 svg .band { fill: var(--band); }
 svg .null { fill: var(--null); stroke: var(--regular); stroke-width: .75; stroke-dasharray: 1 3; }
 svg .compared { fill: none; stroke: var(--regular); stroke-width: 1; }
+svg .heat { fill: var(--accent); } svg .frame { fill: none; stroke: var(--quiet); stroke-width: 1; }
 svg .floor { fill: none; stroke: var(--floor); stroke-width: 1; stroke-dasharray: 2 3; }
 @media (max-width: 32rem) {
   th, th.number { white-space: normal; } table { font-size: .875rem; } th, td { padding-right: .55rem; }

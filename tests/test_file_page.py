@@ -1,0 +1,144 @@
+"""The page of `trajtools report`: everything that applies, nothing that does not, and nothing from the network."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from command_line import call, write
+
+import trajtools as tt
+from recorders import Recorder, iris
+from trajtools.report.gathering import CELLS, STATES, gather
+from trajtools.report.heat import SHADES, heat_map
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "iris.h5"
+    for k, rate in enumerate((0.05, 1.0)):
+        iris.record(path, rate, inits=4, copies=2, steps=100, seed=0, mode="a" if k else "x")
+    return path
+
+
+class Balanced(HTMLParser):
+    """Every element is closed, in order."""
+
+    VOID = ("meta", "br", "hr", "link", "!doctype")
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_names_every_run_and_verdict_and_loads_nothing(trained, tmp_path):
+    out = tmp_path / "page.html"
+    call("report", trained, "-o", out)
+    page = out.read_text(encoding="utf-8")
+    parser = Balanced()
+    parser.feed(page)
+    assert not parser.open
+    for words in (
+        "Run eta=0.05",
+        "Run eta=1",
+        "Recurrence plot",
+        "Back to the orbit?",
+        "All runs against lr",
+        "regular",
+    ):
+        assert words in page
+    assert not re.search(r"(src|href)=\"(?!#)", page)
+    assert "default-src &#x27;none&#x27;" in page
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_what_does_not_apply_is_left_out_with_the_reason(tmp_path):
+    path = tmp_path / "alone.h5"
+    rng = np.random.default_rng(0)
+    with Recorder(path, {"w": np.zeros(4)}, quiet=True) as rec:
+        for _ in range(60):
+            rec.record({"w": rng.standard_normal(4)}, loss=1.0)
+    with tt.open(path) as file:
+        found = gather(file["run"])
+    assert found.answer is None
+    assert found.curvature is None
+    assert pytest.approx(0.05, abs=0.01) == found.recurrence.RR
+    assert any("no twins" in words for words in found.left_out)
+
+
+def test_a_run_that_keeps_distances_has_no_recurrence(tmp_path):
+    path = tmp_path / "distances.h5"
+    states = [{"w": np.zeros(3)}, {"w": np.full(3, 1e-6)}]
+    members = [tt.Member("a"), tt.Member("b", 0, 1e-6)]
+    with Recorder(path, states, members=members, store="distances", quiet=True) as rec:
+        for t in range(20):
+            rec.record([{"w": np.full(3, float(t))}, {"w": t + np.full(3, 1e-6 * (t + 1))}])
+    with tt.open(path) as file:
+        found = gather(file["run"])
+    assert found.recurrence is None
+    assert found.answer is not None
+    assert any("keeps distances" in words for words in found.left_out)
+
+
+def test_long_trajectories_are_thinned_and_cells_are_means(tmp_path):
+    T = 2 * STATES + 11
+    path = write(tmp_path / "long.h5", np.sin(np.arange(T) / 40)[:, None, None] * np.ones(3))
+    with tt.open(path) as file:
+        found = gather(file["run"])
+    assert found.distances.shape == (CELLS, CELLS)
+    assert found.cell_time[0] >= 0
+    assert found.cell_time[-1] < T
+    assert np.nanmean(found.recurrent) == pytest.approx(0.05, abs=0.02)
+
+
+def test_states_that_are_not_finite_leave_holes_and_no_crash(tmp_path):
+    states = np.random.default_rng(0).standard_normal((40, 1, 3))
+    states[5] = np.nan
+    path = write(tmp_path / "nan.h5", states)
+    with tt.open(path) as file:
+        found = gather(file["run"])
+    assert np.isnan(found.distances[5]).all()
+    call("report", path, "-o", tmp_path / "page.html")
+
+
+def test_names_of_strangers_stay_text(tmp_path):
+    path = write(
+        tmp_path / "odd.h5", np.random.default_rng(0).standard_normal((30, 1, 2)), run="<script>alert(1)"
+    )
+    call("report", path, "-o", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script" in page
+
+
+def test_an_empty_selection_and_the_file_itself_are_refused(trained, tmp_path):
+    assert "holds no run" in call("report", trained, "--run", "none", "-o", tmp_path / "a.html", code=1).stderr
+    assert "recorded file itself" in call("report", trained, "-o", trained, code=1).stderr
+    assert "width" in call("report", trained, "--x", "width", "-o", tmp_path / "a.html", code=1).stderr
+
+
+def test_a_heat_map_covers_every_cell_once():
+    values = np.arange(25.0).reshape(5, 5)
+    values[2, 2] = np.nan
+    drawn = heat_map(values, np.arange(5.0), label="step", title="t")
+    areas = [float(w) * float(h) for w, h in re.findall(r"h([\d.]+)v([\d.]+)h-", drawn)]
+    assert sum(areas) == pytest.approx(24 * (248 / 5) ** 2, rel=1e-3)
+    assert drawn.count("<path") <= SHADES
+
+
+def test_a_constant_matrix_is_drawn():
+    assert "<svg" in heat_map(np.ones((3, 3)), np.arange(3.0), label="step", title="t")
+    assert "<svg" in heat_map(np.full((3, 3), np.nan), np.zeros(3), label="step", title="t")
