@@ -14,7 +14,7 @@ import numpy as np
 
 from trajtools.embedding import Choice
 from trajtools.errors import DataError, TooLargeError
-from trajtools.estimators.single import Asked, Prepared
+from trajtools.estimators.single import LARGEST, Asked, Prepared
 from trajtools.results import Floats, Ints
 from trajtools.results.distances import Distances
 
@@ -26,6 +26,11 @@ LONGEST_LAG = 1000
 NOT_EUCLIDEAN = (
     "no null can be drawn from these distances: they are not Euclidean ({share:.1%} of their scalar products are "
     "negative), so there are no states that surrogates could be made of; give the states, or Euclidean distances"
+)
+
+MISSING = (
+    "no null can be drawn from these distances: some are missing between states that have others, so the states cannot "
+    "be made of them; give the states"
 )
 
 
@@ -57,7 +62,7 @@ def prepare_distances(x: Distances, asked: Asked) -> Prepared:
             f"following pairs reads distances at random, in memory: of at most {MOST_STATES} states, these are "
             f"{len(x)}. Take a part of them (window=), or give the states"
         )
-    matrix = np.asarray(x.read(0, len(x)), dtype=np.float64)
+    matrix = tame(np.asarray(x.read(0, len(x)), dtype=np.float64))
     usable = np.flatnonzero(np.count_nonzero(np.isfinite(matrix), axis=1) > 1)
     if len(usable) < 20:
         raise DataError(f"{len(usable)} states with distances are too few to tell a time scale; record more")
@@ -79,10 +84,37 @@ def prepare_distances(x: Distances, asked: Asked) -> Prepared:
     if asked.null is None:
         choices["no_null"] = ""
     elif not coordinates.size:
-        choices["no_null"] = NOT_EUCLIDEAN.format(share=share)
+        choices["no_null"] = NOT_EUCLIDEAN.format(share=share) if np.isfinite(share) else MISSING
     else:
         choices["tested_in"] = f"{coordinates.shape[1]} coordinates from classical scaling of {len(coordinates)} states"
     return Prepared(matrix, matrix, coordinates, 1, 1, theiler, np.dtype(np.float64), choices)
+
+
+def tame(matrix: Floats) -> Floats:
+    """Bring distances whose squares overflow or vanish to one: an exponent knows no scale.
+
+    Parameters
+    ----------
+    matrix : ndarray of float64, shape (T, T)
+        Distances.
+
+    Returns
+    -------
+    ndarray of float64, shape (T, T)
+        As they are, or divided by a typical one; what is beyond 1e100 then is missing.
+    """
+    some = matrix[:: max(1, len(matrix) // 500)]
+    some = some[np.isfinite(some) & (some > 0)]
+    typical = float(np.median(some)) if len(some) else 1.0
+    if not 1 / LARGEST < typical < LARGEST:
+        matrix = matrix / typical
+    largest = max((float(np.max(row, initial=0.0, where=np.isfinite(row))) for row in matrix), default=0.0)
+    return matrix if largest < LARGEST else np.where(matrix < LARGEST, matrix, np.nan)
+
+
+def _mean_square(distances: Floats) -> float:
+    known = distances[np.isfinite(distances)]
+    return float(np.mean(known**2)) if len(known) else float("nan")
 
 
 def window_of(matrix: Floats, usable: Ints) -> Choice:
@@ -107,9 +139,9 @@ def window_of(matrix: Floats, usable: Ints) -> Choice:
     which for Euclidean distances is the autocorrelation of the states.
     """
     longest = max(2, min(len(matrix) // 5, LONGEST_LAG))
-    typical = float(np.mean([np.mean(matrix[i, usable] ** 2) for i in usable[:: max(1, len(usable) // 2000)]]))
+    typical = float(np.mean([_mean_square(matrix[i, usable]) for i in usable[:: max(1, len(usable) // 2000)]]))
     lags = np.arange(longest + 1, dtype=np.float64)
-    curve = 1 - np.array([np.nanmean(np.diagonal(matrix, k) ** 2) for k in range(longest + 1)]) / typical
+    curve = 1 - np.array([_mean_square(np.diagonal(matrix, k)) for k in range(longest + 1)]) / typical
     below = np.flatnonzero(curve < np.exp(-1.0))
     lag = int(below[0]) if len(below) else longest
     warnings = () if len(below) else (f"not once up to lag {longest}: the trajectory may drift",)
@@ -141,6 +173,8 @@ def scaled(matrix: Floats, usable: Ints) -> tuple[Floats, float]:
     run = usable[edges[at] : edges[at + 1]][:SCALED_STATES]
     square = matrix[run[0] : run[-1] + 1, run[0] : run[-1] + 1] ** 2
     np.fill_diagonal(square, 0.0)
+    if not np.isfinite(square).all():
+        return np.empty((0, 0)), float("nan")
     rows = square.mean(axis=0)
     products = -(square - rows - rows[:, None] + rows.mean()) / 2
     size, axes = np.linalg.eigh(products)

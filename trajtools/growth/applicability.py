@@ -279,7 +279,7 @@ def _segments_apart(matrix: Floats, finite: Ints) -> tuple[float, float]:
         return 0.0, 1.0
 
     def variance(rows: Ints) -> float:
-        return float(np.mean([np.mean(matrix[i, rows] ** 2) for i in rows])) / 2
+        return float(np.mean([np.mean(np.nan_to_num(matrix[i, rows]) ** 2) for i in rows])) / 2
 
     total, parts = variance(finite), np.array_split(finite, SEGMENTS)
     within = [variance(part) for part in parts]
