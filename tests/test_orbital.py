@@ -294,7 +294,7 @@ def test_a_cycle_of_a_map_has_no_flow_to_remove():
 
 @pytest.mark.slow
 def test_classes_hold_for_random_perturbations():
-    """Twenty draws each, with one and with four initial conditions: seldom undecided, never the wrong class."""
+    """Eight draws each, with one and with four initial conditions: seldom undecided, never the wrong class."""
     allowed = {
         "van_der_pol": (van_der_pol(dt=0.05), 800, 1e-4, 400, {"orbitally stable"}),
         "hopf": (hopf(dt=0.05), 600, 1e-4, 200, {"orbitally stable"}),
@@ -307,9 +307,9 @@ def test_classes_hold_for_random_perturbations():
         "logistic": (tt.systems.logistic(), 300, 1e-9, 0, {"unstable"}),
     }
     for name, (system, T, epsilon, transient, right) in allowed.items():
-        for inits, most in ((1, 8), (4, 1)):
+        for inits, most in ((1, 4), (4, 1)):
             undecided = 0
-            for seed in range(20):
+            for seed in range(8):
                 rng = np.random.default_rng(seed)
                 pairs = system.twins(inits, 1, T, epsilon=epsilon, rng=rng, transient=transient)
                 found = tt.orbital_stability(pairs, metric="l1", dt=system.dt)

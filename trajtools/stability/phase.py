@@ -206,19 +206,23 @@ def _interpolation(metric: Metric, orbit: Rows, nearest: Ints) -> tuple[Floats, 
 def _project(states: Floats, orbit: Rows, base: Ints, nearest: Ints) -> tuple[Floats, Floats]:
     """Place u (from `base` on) where the difference is orthogonal to the interpolated orbit, and the point there."""
     centre = np.asarray(orbit.take(nearest), dtype=np.float64)
-    nodes = np.stack([np.asarray(orbit.take(base + k), dtype=np.float64) - centre for k in range(NODES)], axis=1)
-    apart = states - centre
+    nodes = np.empty((len(states), NODES, states.shape[1]))
+    with np.errstate(invalid="ignore"):  # a state next to one that is not finite has no place, and NaN says so
+        for k in range(NODES):
+            np.subtract(orbit.take(base + k), centre, out=nodes[:, k])
+        # The steps towards the place need scalar products only; the weights themselves are gone through once.
+        among = nodes @ nodes.swapaxes(1, 2)
+    apart = np.einsum("tkp,tp->tk", nodes, states - centre, optimize=True)
     u = (nearest - base).astype(np.float64)
     low, high = u - 1.5, u + 1.5
     for _ in range(_NEWTON):
         weight, slope = _lagrange(u)
-        velocity = np.einsum("tk,tkp->tp", slope, nodes)
-        left = apart - np.einsum("tk,tkp->tp", weight, nodes)
-        speed = np.einsum("tp,tp->t", velocity, velocity)
+        pull = (slope * (apart - np.einsum("tkl,tl->tk", among, weight))).sum(axis=1)
+        speed = np.einsum("tk,tkl,tl->t", slope, among, slope)
         with np.errstate(invalid="ignore", divide="ignore"):
-            move = np.einsum("tp,tp->t", left, velocity) / speed
+            move = pull / speed
         u = np.clip(u + np.where(np.isfinite(move), move, 0.0), low, high)
-    return u, centre + np.einsum("tk,tkp->tp", _lagrange(u)[0], nodes)
+    return u, centre + np.einsum("tk,tkp->tp", _lagrange(u)[0], nodes, optimize=True)
 
 
 def _lagrange(u: Floats) -> tuple[Floats, Floats]:
