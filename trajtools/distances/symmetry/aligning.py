@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trajtools.distances.metrics import bind_metric
 from trajtools.distances.paths import as_states, check_alike, rows_of
 from trajtools.distances.symmetry.assumed import BoundSymmetry, Symmetry, permutation_metric
-from trajtools.distances.symmetry.matching import Match, distance
+from trajtools.distances.symmetry.matching import Anchor, Match, distance
 from trajtools.errors import DataError, TooLargeError
 from trajtools.parameters import NodeSet, Parameter
 from trajtools.results import Alignment
@@ -155,7 +155,7 @@ class _Work:
         base = self.bound.matcher.base
         self.unaligned[t] = distance(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64), base)
         one, two = self.bound.prepared(a), self.bound.prepared(b)
-        found = self.bound.matcher.match(one, two, self.warm)
+        found = self.bound.matcher.match(Anchor(one), two, self.warm)
         self.warm = found
         self.distance[t], self.proven[t], self.states[t] = found.distance, found.proven, found.state
         if self.reference is not None:

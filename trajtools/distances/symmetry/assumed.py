@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trajtools.distances.features import EUCLIDEAN
 from trajtools.distances.metrics import METRICS, Metric
 from trajtools.distances.symmetry.balancing import balanced
-from trajtools.distances.symmetry.matching import Match, Matcher
+from trajtools.distances.symmetry.matching import Anchor, Match, Matcher
 from trajtools.distances.symmetry.units import Units, UnitSet, find_units
 from trajtools.errors import DataError, SelectionError, UnknownNameError
 from trajtools.parameters import NodeSet, Parameter
@@ -119,17 +119,21 @@ class QuotientPairs:
         """Return the distances (t, k) of ``a[:, left[k]]`` and ``b[:, right[k]]``, following each pair along t."""
         out = np.full((a.shape[0], len(left)), np.nan)
         warm = {} if self.last is None else self.last
-        for k, (i, j) in enumerate(zip(np.asarray(left).tolist(), np.asarray(right).tolist(), strict=True)):
-            for t in range(a.shape[0]):
-                one, two = a[t, i], b[t, j]
-                if not (np.isfinite(one).all() and np.isfinite(two).all()):
+        pairs = list(zip(np.asarray(left).tolist(), np.asarray(right).tolist(), strict=True))
+        for t in range(a.shape[0]):
+            anchors = {i: self._anchor(a[t, i]) for i in {i for i, _ in pairs}}
+            for k, (i, j) in enumerate(pairs):
+                one, two = anchors[i], b[t, j]
+                if one is None or not np.isfinite(two).all():
                     continue
-                one, two = self.symmetry.prepared(one), self.symmetry.prepared(two)
-                found = self.symmetry.matcher.match(one, two, warm.get((i, j)))
+                found = self.symmetry.matcher.match(one, self.symmetry.prepared(two), warm.get((i, j)))
                 out[t, k] = found.distance
                 if two.any():  # the zero state, from which norms are measured, is the same in every order
-                    warm[i, j] = found
+                    warm[i, j] = replace(found, state=np.empty(0))
         return out
+
+    def _anchor(self, state: Any) -> Anchor | None:
+        return Anchor(self.symmetry.prepared(state)) if np.isfinite(state).all() else None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ r"""The search for the order of hidden units in which two networks are closest.
 One node set at a time is a linear assignment problem, which is solved exactly while the others are held; the sets take
 turns until none gains. That ends in a local minimum, so there are several starts, and the smallest distance found is an
 upper bound of the smallest one. It is known to be the smallest where there is one set only, and where the networks are
-so close that any other order must be farther (`_margin`).
+so close that any other order must be farther (`Matcher.margin`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 GAIN = 1e-12  # a distance that shrinks by a smaller part has not shrunk: it may be rounding
+SAFE = 200  # powers of two between which no scaling is needed: squares and their sums stay in range
 _ONE = np.zeros(1, dtype=np.int64)
 
 
@@ -49,6 +50,11 @@ class Match:
     distance: float = np.inf
     proven: bool = False
 
+    def as_it_stands(self) -> bool:
+        """Whether nothing moved."""
+        moved = any((order != np.arange(len(order))).any() for order in self.orders.values())
+        return not moved and not any((sign < 0).any() for sign in self.signs.values())
+
     def apply(self, units: UnitSet, order: Ints, sign: Floats | None) -> None:
         """Reorder the units of one set once more."""
         for use in units.uses:
@@ -59,6 +65,22 @@ class Match:
         self.orders[units.name] = self.orders[units.name][order]
         if sign is not None:
             self.signs[units.name] = self.signs[units.name][order] * sign
+
+
+@dataclass
+class Anchor:
+    """A network that others are matched to.
+
+    Attributes
+    ----------
+    state : ndarray of float64, shape (P,)
+        A finite state.
+    margin : float or None
+        Once it is known: how far the network is at least from itself in another order.
+    """
+
+    state: Floats
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,13 +107,15 @@ class Matcher:
     restarts: int = 2
     seed: int = 0
 
-    def match(self, a: Floats, b: Floats, warm: Match | None = None) -> Match:
+    def match(self, a: Anchor, b: Floats, warm: Match | None = None) -> Match:
         """Reorder b to be close to a.
 
         Parameters
         ----------
-        a, b : ndarray of float64, shape (P,)
-            Finite states.
+        a : Anchor
+            A finite state, which stays as it is.
+        b : ndarray of float64, shape (P,)
+            A finite state.
         warm : Match or None
             Where to look first, besides everywhere else: what was found for the states before these.
 
@@ -100,14 +124,16 @@ class Matcher:
         Match
             With the smallest distance found; of equal ones the first, and the order as it stands comes first.
         """
-        exponent = exponent_of(a, b)
-        scaled = np.ldexp(a, -exponent), np.ldexp(b, -exponent)  # exact, so that no square leaves the range
-        best = self._search(*scaled, warm)
+        exponent = exponent_of(a.state, b)
+        if abs(exponent) <= SAFE:
+            return self._search(a, a.state, b, warm, 0)
+        # A power of two is exact, and keeps the squares in range.
+        best = self._search(a, np.ldexp(a.state, -exponent), np.ldexp(b, -exponent), warm, exponent)
         best.state, best.distance = np.ldexp(best.state, exponent), float(np.ldexp(best.distance, exponent))
         return best
 
-    def _search(self, a: Floats, b: Floats, warm: Match | None) -> Match:
-        margin = None
+    def _search(self, anchor: Anchor, a: Floats, b: Floats, warm: Match | None, exponent: int) -> Match:
+        """Try every start; a and b are divided by two to this exponent, the anchor is not."""
         single = len(self.units.sets) == 1 and not self.units.sets[0].loops
         best = Match({}, {}, b)
         for candidate, climb in self._starts(a, b, warm):
@@ -116,13 +142,10 @@ class Matcher:
             candidate.distance = distance(a, candidate.state, self.base)
             if candidate.distance < best.distance:
                 best = candidate
-            if best.distance == 0:
+            if best.distance == 0 or (climb and single) or not (a.any() and b.any()):
                 best.proven = True
-            elif climb:
-                best.proven = best.proven or single
-            elif not best.proven:
-                margin = self._margin(a) if margin is None else margin
-                best.proven = 2 * best.distance < margin
+            elif not climb:
+                best.proven = 2 * best.distance < np.ldexp(self.margin(anchor), -exponent)
             if best.proven:
                 break
         return best
@@ -130,7 +153,7 @@ class Matcher:
     def _starts(self, a: Floats, b: Floats, warm: Match | None) -> Iterator[tuple[Match, bool]]:
         """Yield where to begin, and whether to search from there."""
         yield self._as_it_stands(b), False
-        if warm is not None:
+        if warm is not None and not warm.as_it_stands():
             yield self._reordered(b, warm.orders, warm.signs), False
             yield self._reordered(b, warm.orders, warm.signs), True
         yield self._as_it_stands(b), True
@@ -201,13 +224,28 @@ class Matcher:
             return order, None
         return order, np.where(flipped[np.arange(len(order)), order], -1.0, 1.0)
 
-    def _margin(self, a: Floats) -> float:
-        r"""Return how far a is at least from itself in any other order of its units, and with other signs.
+    def margin(self, anchor: Anchor) -> float:
+        r"""Return how far a network is at least from itself in any other order of its units, and with other signs.
 
         The first set whose units move has weights from sets that do not move; at least two of the rows change places.
         So a network b with :math:`|a - b| < m / 2` is closest as it stands: in another order g,
         :math:`|a - g b| \ge |a - g a| - |g a - g b| \ge m - |a - b|`.
+
+        Parameters
+        ----------
+        anchor : Anchor
+            The network, which remembers it.
+
+        Returns
+        -------
+        float
         """
+        if anchor.margin is None:
+            exponent = exponent_of(anchor.state)
+            anchor.margin = float(np.ldexp(self._margin(np.ldexp(anchor.state, -exponent)), exponent))
+        return anchor.margin
+
+    def _margin(self, a: Floats) -> float:
         margin, open_sets = np.inf, {s.name for s in self.units.sets}
         for units in self.units.sets:
             known = UnitSet(units.name, units.size, tuple(u for u in units.uses if u.other not in open_sets))
