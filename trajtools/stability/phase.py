@@ -167,7 +167,8 @@ def _refine(metric: Metric, states: Any, orbit: Rows, nearest: Ints) -> tuple[An
     fit = known[smooth]
     if len(fit):
         base = np.clip(nearest[fit] - NODES // 2 + 1, 0, last + 1 - NODES)
-        u, point = _project(np.asarray(states[fit], dtype=np.float64), orbit, base, nearest[fit])
+        with np.errstate(invalid="ignore"):  # beside a state that is not finite there is no place, and NaN says so
+            u, point = _project(np.asarray(states[fit], dtype=np.float64), orbit, base, nearest[fit])
         place[fit] = base + u
         transverse[fit] = _rowwise(metric, np.asarray(states[fit], dtype=np.float64), point)
         shape = np.abs(np.prod(u[:, None] - np.arange(NODES), axis=1)) / _ERROR_AT_MIDDLE
@@ -207,11 +208,10 @@ def _project(states: Floats, orbit: Rows, base: Ints, nearest: Ints) -> tuple[Fl
     """Place u (from `base` on) where the difference is orthogonal to the interpolated orbit, and the point there."""
     centre = np.asarray(orbit.take(nearest), dtype=np.float64)
     nodes = np.empty((len(states), NODES, states.shape[1]))
-    with np.errstate(invalid="ignore"):  # a state next to one that is not finite has no place, and NaN says so
-        for k in range(NODES):
-            np.subtract(orbit.take(base + k), centre, out=nodes[:, k])
-        # The steps towards the place need scalar products only; the weights themselves are gone through once.
-        among = nodes @ nodes.swapaxes(1, 2)
+    for k in range(NODES):
+        np.subtract(orbit.take(base + k), centre, out=nodes[:, k])
+    # The steps towards the place need scalar products only; the weights themselves are gone through once.
+    among = nodes @ nodes.swapaxes(1, 2)
     apart = np.einsum("tkp,tp->tk", nodes, states - centre, optimize=True)
     u = (nearest - base).astype(np.float64)
     low, high = u - 1.5, u + 1.5
