@@ -263,13 +263,16 @@ class DistancePlot:
             i = start + at
             if not self.finite[0][i]:
                 continue
-            apart = self.finite[1] & (np.abs(columns - i) >= self.theiler)
-            others = np.flatnonzero(apart)
-            k = neighbors_of(self.rule, len(others))
-            order = np.argsort(row[others], kind="stable")[:k]
-            out[at, others[order]] = True
-            if len(order):
-                out[at] |= ~apart & self.finite[1] & (row <= row[others[order[-1]]])
+            near = self.finite[1] & (np.abs(columns - i) < self.theiler)
+            away = np.where(near | ~self.finite[1], np.inf, row)
+            k = neighbors_of(self.rule, int(np.count_nonzero(np.isfinite(away))))
+            if not k:
+                continue
+            level = np.partition(away, k - 1)[k - 1]
+            out[at] = away < level
+            equal = np.flatnonzero(away == level)
+            out[at, equal[: k - np.count_nonzero(out[at])]] = True
+            out[at] |= near & (row <= level)
         return pack_rows(out)
 
     def part(self, start: int, stop: int) -> DistancePlot:
