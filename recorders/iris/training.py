@@ -22,7 +22,7 @@ from recorders.iris.network import (
     split,
 )
 from recorders.recorder import Recorder
-from recorders.twins import perturb
+from recorders.twins import Twin, perturb
 from trajtools.store import Member, SelectionError
 from trajtools.store import open as open_file
 
@@ -31,7 +31,9 @@ from trajtools.store import open as open_file
 MEMBERS_AT_ONCE = 16
 
 
-def ensemble(*, inits: int, copies: int, epsilon: float, seed: int) -> tuple[State, list[Member]]:
+def ensemble(
+    *, inits: int, copies: int, epsilon: float, seed: int, allow_rounded: bool = False
+) -> tuple[State, list[Member]]:
     """Draw the initial conditions and their perturbed copies.
 
     Parameters
@@ -44,6 +46,8 @@ def ensemble(*, inits: int, copies: int, epsilon: float, seed: int) -> tuple[Sta
         Every weight (no bias) of a copy is moved by Uniform(-epsilon, epsilon).
     seed : int
         The seed of the whole training.
+    allow_rounded : bool
+        Accept an epsilon that float64 rounds away in more than 1 % of the entries, as 1e-14 does.
 
     Returns
     -------
@@ -60,10 +64,14 @@ def ensemble(*, inits: int, copies: int, epsilon: float, seed: int) -> tuple[Sta
         reference, start = len(members), initial_weights(weights_seed)
         states.append(start)
         members.append(Member(f"init {i}", seed=weights_seed))
-        for k, twin in enumerate(perturb(start, epsilon, copies, copies_seed) if copies else ()):
+        for k, twin in enumerate(_copies(start, epsilon, copies, copies_seed, allow_rounded)):
             states.append(twin)
             members.append(replace(twin.member, name=f"init {i} copy {k}", reference=reference))
     return {name: np.stack([state[name] for state in states]) for name in states[0]}, members
+
+
+def _copies(start: State, epsilon: float, copies: int, seed: int, allow_rounded: bool) -> list[Twin]:
+    return perturb(start, epsilon, copies, seed, allow_rounded=allow_rounded) if copies else []
 
 
 def steps_of(state: State, data: Split, rate: float, steps: int) -> Iterator[tuple[Floats, Floats]]:
@@ -147,6 +155,7 @@ def record(
     epsilon: float = 1e-8,
     seed: int = 0,
     mode: str = "x",
+    allow_rounded: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> str:
     """Train at one learning rate and record it as the run ``eta=<rate>``.
@@ -169,6 +178,8 @@ def record(
         Of the split, the weights and the perturbations.
     mode : str
         ``"x"``: the file must not exist; ``"a"``: the run is added to it.
+    allow_rounded : bool
+        Accept an epsilon that float64 rounds away in more than 1 % of the entries, as 1e-14 does.
     progress : callable, optional
         Called with the number of the step before each one.
 
@@ -177,7 +188,7 @@ def record(
     str
         The name of the run.
     """
-    state, members = ensemble(inits=inits, copies=copies, epsilon=epsilon, seed=seed)
+    state, members = ensemble(inits=inits, copies=copies, epsilon=epsilon, seed=seed, allow_rounded=allow_rounded)
     name = run_name(rate)
     hparams = {
         "learning_rate": rate, "steps": steps, "initial_conditions": inits, "copies": copies, "epsilon": epsilon,
