@@ -150,6 +150,46 @@ def test_periodic_series_has_the_measures_of_its_period(period, cycles):
     assert np.isnan(found.TT)
 
 
+def test_measures_of_a_short_sequence_worked_out_by_hand():
+    # Equal letters recur: (0,2) (1,3) | (2,5) (3,6) | (0,5) (1,6), three diagonal lines of two on each side.
+    found = tt.recurrence([0.0, 1.0, 0.0, 1.0, 2.0, 0.0, 1.0], threshold=0.0, trend_border=0)
+    assert float(Fraction(6, 21)) == found.RR
+    assert (found.DET, found.L, found.Lmax, found.DIV, found.ENTR) == (1.0, 2.0, 2, 0.5, 0.0)
+    assert (found.LAM, found.Vmax) == (0.0, 1)
+    assert counts(found.lines.diagonal) == {2: 6}
+    assert counts(found.lines.one_end) == {2: 4}  # of lag 2 at the beginning, of lag 3 at the end
+    assert counts(found.lines.both_ends) == {2: 2}  # all of lag 5
+    assert counts(found.lines.times) == {2: 2, 3: 2}  # down the columns 0 and 1, up the columns 5 and 6
+    assert (2.5, log(2), 2) == (found.MRT, found.RTE, found.NMPRT)
+    assert_allclose(found.TREND, 1000 * np.polyfit(range(1, 7), [0, 2 / 5, 2 / 4, 0, 1, 0], 1)[0], rtol=1e-12)
+
+
+def test_states_that_are_not_finite_are_excluded_and_counted():
+    x = walk(90, 2, seed=7)
+    lost = x.copy()
+    lost[[10, 40, 41, 70], [0, 1, 0, 1]] = [np.nan, np.inf, -np.inf, np.nan]
+    for metric in ("linf", "l2", "l1"):
+        for threshold in (2.0, tt.RecurrenceRate(0.1), tt.NearestK(4), tt.ScaledRadius(0.3, by="max")):
+            found = tt.recurrence(lost, metric=metric, threshold=threshold)
+            assert found.n_excluded == 4
+            kept = np.delete(np.arange(90), [10, 40, 41, 70])
+            alone = tt.recurrence(x[kept], metric=metric, threshold=threshold)
+            assert_array_equal(found.matrix()[np.ix_(kept, kept)], alone.matrix())
+            assert found.RR == alone.RR
+            assert not found.matrix()[[10, 40, 41, 70]].any()
+
+
+@pytest.mark.parametrize("length", [2, 3, 12])
+def test_few_states_are_no_reason_to_fail(length):
+    for threshold in (0.5, tt.RecurrenceRate(0.5), tt.NearestK(1)):
+        for theiler in (1, 2):
+            if theiler < length:
+                found = tt.recurrence(np.arange(float(length)) ** 2, threshold=threshold, theiler=theiler)
+                assert 0.0 <= found.RR <= 1.0
+    empty = tt.recurrence(np.arange(float(length)), threshold=0.5, theiler=length)
+    assert np.isnan(empty.RR)
+
+
 def test_independent_numbers_have_the_measures_of_independence():
     found = tt.recurrence(np.random.default_rng(1).random(3000), threshold=0.05)
     p = 2 * 0.05 - 0.05**2
