@@ -121,6 +121,19 @@ def test_planted_orders_are_found(widths, base):
             npt.assert_array_equal(found.states[0], a)
 
 
+@pytest.mark.parametrize("kept", [0.1, 0.03])
+@pytest.mark.parametrize("signs", [False, True])
+def test_planted_orders_of_sparse_networks_are_found_though_units_tie(kept, signs):
+    # With 8 inputs most units of the first layer receive nothing, and look alike from the input.
+    tables = networks.mlp(8, 32, 32, 4)
+    rng = np.random.default_rng(20)
+    for _ in range(10):
+        a = rng.normal(size=networks.size(tables[0]))
+        a *= rng.random(len(a)) < kept
+        b = planted(a, tables, rng, signs)
+        assert tt.align(a, b, signs=signs, parameters=tables[0], nodes=tables[1]).distance[0] == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("widths", [(512,), (512, 512), (512, 256, 128), (64, 64, 64, 64, 64)])
 def test_planted_orders_are_found_in_100_of_100_wide_networks(widths):

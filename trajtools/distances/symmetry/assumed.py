@@ -189,8 +189,8 @@ def permutation_metric(
         Node sets (or True: all) whose activation is positively homogeneous, such as ReLU: both networks are brought to
         the scales of their units at which their weights are smallest, and then compared.
     restarts : int
-        Random starts of the search, besides the order as it stands, the order found at the states before, and one
-        found layer by layer from either end.
+        Random starts of the search, besides the order as it stands, the order found at the states before, one found
+        layer by layer from either end, and one by the sorted weights of the units.
     seed : int
         Of the random starts.
     flatten : {"auto", "channels-first", "channels-last"}

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.distances.symmetry.balancing import exponent_of
+from trajtools.distances.symmetry.profiles import profile, propagate_signs
 from trajtools.distances.symmetry.units import Units, UnitSet, rows_of
 
 Floats = NDArray[np.float64]
@@ -159,6 +160,7 @@ class Matcher:
         yield self._as_it_stands(b), True
         for sets in (self.units.sets, self.units.sets[::-1]):
             yield self._layer_by_layer(a, b, sets), True
+        yield self._by_profile(a, b), True
         rng = np.random.default_rng(self.seed)
         for _ in range(self.restarts):
             orders = {s.name: _involution(s.size, rng) for s in self.units.sets}
@@ -182,9 +184,28 @@ class Matcher:
         for units in sets:
             known = UnitSet(units.name, units.size, tuple(u for u in units.uses if u.other not in open_sets))
             if known.uses:
-                order, sign = self._assign(rows_of(known, a), rows_of(known, match.state), units.name)
+                order, sign = self._assign(
+                    rows_of(known, a), rows_of(known, match.state), signed=units.name in self.signed
+                )
                 match.apply(units, order, sign)
             open_sets.discard(units.name)
+        return match
+
+    def _by_profile(self, a: Floats, b: Floats) -> Match:
+        """Match each set by what no order of the others changes: in sparse layers the better guide."""
+        match = self._as_it_stands(b)
+        movable = {s.name for s in self.units.sets}
+        for units in self.units.sets:
+            # The order of the sets before this one changes nothing in its sorted weights.
+            rows = (profile(units, x, movable, absolute=bool(self.signed)) for x in (a, b))
+            match.apply(units, self._assign(*rows, signed=False)[0], None)
+        propagate_signs(
+            self.units,
+            self.signed,
+            a,
+            match.state,
+            lambda units, sign: match.apply(units, np.arange(units.size), sign),
+        )
         return match
 
     def _climb(self, a: Floats, match: Match) -> None:
@@ -195,7 +216,7 @@ class Matcher:
             moved = False
             for units in self.units.sets:
                 mine, theirs = rows[units.name], rows_of(units, match.state)
-                order, sign = self._assign(mine, theirs, units.name)
+                order, sign = self._assign(mine, theirs, signed=units.name in self.signed)
                 tried = theirs[order] if sign is None else theirs[order] * sign[:, None]
                 if units.loops:
                     # Rows and columns of a loop move together, and the assignment saw one of them at rest.
@@ -207,11 +228,10 @@ class Matcher:
                     match.apply(units, order, sign)
                     moved = True
 
-    def _assign(self, a: Floats, b: Floats, name: str) -> tuple[Ints, Floats | None]:
+    def _assign(self, a: Floats, b: Floats, *, signed: bool) -> tuple[Ints, Floats | None]:
         """Return the order of the rows of b, and the signs where they may change, that come closest to a."""
         from scipy.optimize import linear_sum_assignment
 
-        signed = name in self.signed
         if self.base == "l2":
             worth = a @ b.T
             better, flipped = (np.abs(worth), worth < 0) if signed else (worth, None)
