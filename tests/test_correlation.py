@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import trajtools as tt
+from recorders import iris
 from recorders.iris.network import initial_weights
 from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNameError
 from trajtools.parameters import describe
@@ -305,6 +306,30 @@ def test_saturated_softmax_training_has_the_cycles_that_it_has(gain, kind, perio
     assert (found.kind, found.period) == (kind, period), found
     assert found.sustained == pytest.approx(1, abs=0.1)
     assert tt.find_cycles(euclidean(x)).period == period
+
+
+@pytest.mark.recorders
+def test_training_at_a_very_high_rate_falls_into_its_period_of_three(tmp_path):
+    # eta = 5: most of the saturated networks visit three levels of the loss in turn, one rests at ln 3, and others
+    # are chaotic in two bands.
+    iris.record(tmp_path / "iris.h5", 5.0, inits=6, copies=0, steps=3000)
+    with tt.open(tmp_path / "iris.h5") as file:
+        run = file["eta=5"]
+        found = [tt.find_cycles(run.trajectory(m), window=(2000, 3001)) for m in range(6)]
+        loss = run.metrics["loss"][2000:]
+        states = run.states(slice(2000, 3001), [5])[:, 0]
+        stored = tt.autocorrelation(run.trajectory(5), window=(2000, 3001), lags=9, per="layer", null=None)
+    for m, cycle in enumerate(found):
+        returns = np.quantile(np.abs(loss[3:, m] - loss[:-3, m]), 0.95)  # one is still settling at first
+        three = returns < 0.01 and np.abs(np.diff(loss[:, m])).min() > 0.05
+        assert (cycle.period == 3) == three, (m, str(cycle))
+    assert sum(cycle.period == 3 for cycle in found) >= 3
+    at_rest = np.abs(loss - np.log(3)).max(axis=0) < 0.01
+    assert at_rest.any()
+    assert {cycle.kind for cycle, rests in zip(found, at_rest, strict=True) if rests} == {"none"}
+    # A file is read by columns, an array as it is.
+    np.testing.assert_allclose(stored.values, naive.autocorrelation(states, 9), rtol=0, atol=1e-9)
+    assert stored.layers == ("hidden", "output")
 
 
 def test_the_whole_cycle_is_found_and_not_a_part_of_it():

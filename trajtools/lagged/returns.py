@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SAMPLED = 200
+ROWS = 64
 
 
 class Returns:
@@ -53,13 +54,10 @@ class Returns:
         if isinstance(states, Distances):
             known = np.asarray(states.floor)[self._series.rows][self._sample]
         else:
-            known = np.concatenate([self._floor_of(t) for t in self._sample])
+            sample = self._states()
+            dtype = stored_format(states) if isinstance(states, Trajectory) else str(sample.dtype)
+            known = block_floor(sample[:, None], self._metric, dtype, sample.shape[1])
         return float(np.nan_to_num(known).max(initial=0.0))
-
-    def _floor_of(self, t: int) -> Floats:
-        state, states = self._read(int(t), int(t) + 1), self._series.states
-        dtype = stored_format(states) if isinstance(states, Trajectory) else str(state.dtype)
-        return np.asarray(block_floor(state[:, None], self._metric, dtype, state.shape[1])[:, 0])
 
     def after(self, period: int) -> Floats:
         """Return the distances of all finite states to those `period` states later."""
@@ -93,7 +91,7 @@ class Returns:
                 rows = [states.read(t, t + 1)[0, series.rows] for t in (self._sample + series.rows.start).tolist()]
                 table = np.array(rows, dtype=np.float64)
             else:
-                sample: Any = np.concatenate([self._read(t, t + 1) for t in self._sample.tolist()])
+                sample: Any = self._states()
                 if isinstance(states, Trajectory):
                     sample = Trajectory.from_array(sample, parameters=states.parameters, nodes=states.nodes)
                 table = np.array(pairwise(sample, y=states[series.rows], metric=self._metric).values)
@@ -101,6 +99,15 @@ class Returns:
             table[:, ~series.fine] = np.nan
             self._tables = table
         return self._tables
+
+    def _states(self) -> Any:
+        """The sampled states, (s, P); read in the blocks that a file keeps."""
+        found = []
+        for start in range(0, len(self._series), ROWS):
+            here = self._sample[(self._sample >= start) & (self._sample < start + ROWS)]
+            if len(here):
+                found.append(self._read(start, min(start + ROWS, len(self._series)))[here - start])
+        return np.concatenate(found)
 
     def _read(self, start: int, stop: int) -> Any:
         offset = self._series.rows.start
