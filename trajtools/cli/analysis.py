@@ -175,14 +175,14 @@ def divergence_of(run: Run, choices: Choices) -> Divergence:
     """
     metric, average = choices.metric or "l1", choices.average or "mean-log"
     if not choices.select:
-        return twins(run, metric=metric, average=average, window=choices.window)
+        return twins(run, metric=metric, average=average, window=choices.window, dt=choices.dt)
     if run.stored != "weights":
         raise DataError(f"run {run.name!r} stores {run.stored} and no weights: no parameters can be selected from it")
     pairs = [
         (run.trajectory(i).select(*choices.select), [run.trajectory(j).select(*choices.select) for j in copies])
         for i, copies in copies_of(run).items()
     ]
-    return twins(pairs, metric=metric, average=average, window=choices.window)
+    return twins(pairs, metric=metric, average=average, window=choices.window, dt=choices.dt)
 
 
 def copies_of(run: Run) -> dict[int, list[int]]:

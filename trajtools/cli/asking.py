@@ -36,7 +36,7 @@ class Choices:
     member : int or None
         The member whose trajectory is looked at; None: twins, or the first.
     series : str or None
-        A metric that is looked at instead of the weights.
+        A metric that is looked at instead of the weights; columns of a table, with commas between them.
     neighbors : NearestK, WithinRadius or None
         Rule of the estimator.
     theiler, horizon : int or None, in samples
@@ -49,6 +49,8 @@ class Choices:
         Records drawn from the null.
     buffers : bool or None
         Whether recorded buffers of the optimiser are joined to the weights; None: where there are any.
+    dt : float or None
+        Time between two samples (twins: two steps) in a unit of the user's own.
     per : str or None
         Unit in which the exponent is stated.
     steps_per_epoch : float or None
@@ -75,6 +77,7 @@ class Choices:
     null: str = "auto"
     surrogates: int = 99
     buffers: bool | None = None
+    dt: float | None = None
     per: str | None = None
     steps_per_epoch: float | None = None
     windows: tuple[int, int] | None = None

@@ -1,4 +1,4 @@
-"""`trajtools lyapunov`: the exponent of recorded twins, as a table, a document or a figure."""
+"""`trajtools lyapunov`: the exponent of twins or of one trajectory, as a table, a document or a figure."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from trajtools.cli import options
 from trajtools.cli.analysis import analyse, head, row
 from trajtools.cli.asking import Choices, embedding, lengths, rule, span
 from trajtools.cli.reading import Errors, chosen_runs, debugging, reading, tell, told
+from trajtools.cli.tables import analyse_table, is_table
 from trajtools.errors import MissingDependencyError, TrajtoolsError
 from trajtools.estimators.lyapunov import METHODS
 from trajtools.growth.units import UNITS
@@ -41,7 +42,7 @@ FIGURES = (".png", ".svg", ".pdf")
 @options.runs
 @click.option("--select", metavar="GLOB", multiple=True, help="Only parameters of this name, such as '*.weight'.")
 @click.option("--member", type=click.IntRange(min=0), help="The one trajectory: this member of the run.")
-@click.option("--series", metavar="NAME", help="The one trajectory: this metric, such as loss, instead of the weights.")
+@click.option("--series", metavar="NAME", help="The one trajectory: this metric (or, of a table, these columns).")
 @click.option("--embed", callback=embedding, metavar="DIM,DELAY", help="Delay coordinates; auto: from the data.")
 @click.option("--buffers/--no-buffers", default=None, help="Join the optimiser's recorded buffers to the weights.")
 @click.option("--neighbors", callback=rule, metavar="K|R", help="How many neighbours (4), or how near (0.05).")
@@ -54,6 +55,7 @@ FIGURES = (".png", ".svg", ".pdf")
 @click.option("--procedure", type=click.Choice(PROCEDURES), help="A published procedure instead of ours.")
 @click.option("--null", default="auto", show_default=True, help="What growth is tested against; none: no test.")
 @click.option("--surrogates", type=click.IntRange(min=1), default=99, show_default=True, help="Drawn from the null.")
+@click.option("--dt", type=click.FloatRange(0, min_open=True), help="Time between samples, in a unit of your own.")
 @click.option("--per", type=click.Choice(UNITS), help="State the exponent per step, epoch or integrated learning rate.")
 @click.option("--steps-per-epoch", type=click.FloatRange(0, min_open=True), help="If the run does not know.")
 @click.option(
@@ -63,7 +65,7 @@ FIGURES = (".png", ".svg", ".pdf")
               help="Confidence level of the interval.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resampling.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the curves (.png, .svg or .pdf).")
-@click.option("--strict", is_flag=True, help="Exit with status 3 if a verdict is inconclusive.")
+@click.option("--strict", is_flag=True, help="Exit with status 3 if a verdict is inconclusive; not with --procedure.")
 @options.as_json
 @options.output
 @options.quiet
@@ -83,8 +85,13 @@ def command(
 
     Twins are perturbed copies that were trained beside their reference. Without any, the neighbours of one trajectory
     take their place, if it returns to where it has been. The answer is an exponent with an interval, a verdict and the
-    reasons for it.
+    reasons for it. A FILE may also be a table: .npy, or .csv and .txt with one state a line.
     """
+    if strict and chosen["procedure"] is not None:
+        raise click.UsageError(
+            f"--strict asks for a verdict, and --procedure {chosen['procedure']} gives a number without one: drop one "
+            "of the two"
+        )
     check_plot(plot, files)
     if output is not None:
         options.check_target(output, files)
@@ -151,6 +158,9 @@ def gather(
     errors: Errors = []
     for path in files:
         try:
+            if is_table(path):
+                answers.append(analyse_table(path, choices, patterns))
+                continue
             with reading(path) as file:
                 chosen = chosen_runs(file, patterns)
                 with progress(len(chosen), path.name, quiet) as step:

@@ -91,11 +91,7 @@ def record_of(run: Run, choices: Choices) -> Record | Trajectory:
     """
     if not run.n_states:
         raise DataError(f"run {run.name!r} holds no state: nothing was recorded into it")
-    if isinstance(choices.neighbors, WithinRadius) and choices.method not in BY_RADIUS:
-        raise DataError(
-            f"a radius is for --method {' and '.join(BY_RADIUS)}; the others follow the nearest: give --neighbors "
-            "a whole number, such as 4"
-        )
+    check_rule(choices)
     member = choices.member or 0
     if not 0 <= member < run.n_members:
         raise SelectionError(f"run {run.name!r} has {run.n_members} members (from 0): there is no member {member}")
@@ -108,6 +104,26 @@ def record_of(run: Run, choices: Choices) -> Record | Trajectory:
         return Record(run, member, choices.select, choices.window)
     series = series_of(run, choices.series, member, choices.select)
     return series if choices.window is None else series.window(*choices.window)
+
+
+def check_rule(choices: Choices) -> None:
+    """Refuse a radius where the method follows the nearest states.
+
+    Parameters
+    ----------
+    choices : Choices
+        What the user chose.
+
+    Raises
+    ------
+    DataError
+        If the two do not fit.
+    """
+    if isinstance(choices.neighbors, WithinRadius) and choices.method not in BY_RADIUS:
+        raise DataError(
+            f"a radius is for --method {' and '.join(BY_RADIUS)}; the others follow the nearest: give --neighbors "
+            "a whole number, such as 4"
+        )
 
 
 def series_of(run: Run, name: str, member: int, select: tuple[str, ...] = ()) -> Trajectory:
@@ -199,6 +215,7 @@ def options_of(choices: Choices) -> dict[str, Any]:
         "null": None if choices.null == "none" else choices.null,
         "surrogates": choices.surrogates,
         "buffers": choices.buffers,
+        "dt": choices.dt,
         "procedure": choices.procedure,
         "level": choices.level,
         "rng": choices.seed,
