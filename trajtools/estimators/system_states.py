@@ -14,8 +14,8 @@ from trajtools.results.distances import Distances
 LINKAGES = ("average", "complete", "single", "weighted")
 CRITERIA = ("silhouette", "dunn")
 # Choices of this toolkit, kept in the settings of every result.
-NULLS = 99
-TESTED = 250  # evenly spaced states are compared with the null
+NULLS, ENOUGH = 99, 5  # records of the null; fewer, once so many of them score as high
+TESTED = 150  # evenly spaced states are compared with the null
 COORDINATES = 6  # of them in the null
 SMALLEST = 3  # states make a system state
 _MOST, _CORRELATED = 8192, 0.999
@@ -72,10 +72,11 @@ def system_states(
 
     Notes
     -----
-    Every set of points can be cut in two. So the best score of at most 250 evenly spaced states is compared with that
+    Every set of points can be cut in two. So the best score of at most 150 evenly spaced states is compared with that
     of 99 records from a null: Gaussian processes of first order with the variances of their principal coordinates (at
     most 6, from the distances) and their correlations from one state to the next, which move as far and as smoothly
-    and dwell nowhere. Noise, a drift and a smooth path all give one state. [1]_ makes no such test.
+    and dwell nowhere. Noise, a steady drift and a smooth path all give one state; a relaxation dwells where it ends.
+    [1]_ makes no such test.
 
     References
     ----------
@@ -248,8 +249,12 @@ def _p_value(matrix: Floats, linkage: str, criterion: str, most: int, rng: np.ra
     values, vectors = np.linalg.eigh(inner)
     coordinates = (vectors * np.sqrt(np.maximum(values, 0.0)))[:, ::-1][:, :COORDINATES]
     best = _best(coordinates, linkage, criterion, most)
-    drawn = [_best(_wandering(coordinates, rng), linkage, criterion, most) for _ in range(NULLS)]
-    return float((1 + np.count_nonzero(np.array(drawn) >= best)) / (NULLS + 1))
+    above = 0
+    for drawn in range(1, NULLS + 1):
+        above += _best(_wandering(coordinates, rng), linkage, criterion, most) >= best
+        if above >= ENOUGH:
+            return above / drawn  # Besag and Clifford 1991
+    return (above + 1) / (NULLS + 1)
 
 
 def _wandering(coordinates: Floats, rng: np.random.Generator) -> Floats:

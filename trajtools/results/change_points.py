@@ -38,7 +38,7 @@ class ChangePoints(Result):
     penalty : float
         What each change had to gain, in the units of the cost.
     correlation : float
-        Autocorrelation of neighbouring values inside the segments, which the null has, too.
+        Autocorrelation of neighbouring (averaged) values, which the null has, too.
     resolution : int, in states
         Changes are placed to so many states.
     settings : dict
