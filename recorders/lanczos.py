@@ -112,7 +112,15 @@ class Basis:
         return values, weights
 
     def shrink(self, values: Floats, weights: Floats, keep: Any) -> None:
-        """Keep the Ritz vectors `keep` alone (thick restart); the newest direction goes on from there."""
+        """Keep some Ritz vectors alone (thick restart); the newest direction goes on from there.
+
+        Parameters
+        ----------
+        values, weights : ndarray
+            As `ritz` gives them.
+        keep : ndarray of int
+            Which.
+        """
         kept = weights[:, keep].T @ self.vectors[: self.size]
         self.size = len(kept)
         self.vectors[: self.size] = kept

@@ -9,9 +9,12 @@ g the gradients of the same batch at both places and q = g(theta + d) - g(theta)
 - the reverse copy goes uphill, d' = d + a q, and turns towards the direction of h_max whatever eta is.
 
 Both curvatures are read as Rayleigh quotients d q / d d, whose error is of second order in the angle that is still
-missing; the residual |q - h d| / |d| tells how far the quotient is from an eigenvalue at most. They are those of the
-data that were used: of the mini-batch in stochastic training, whose largest curvature exceeds that of the whole set.
-The names of the metrics say so:
+missing; the residual |q - h d| / |d| tells how far the quotient is from an eigenvalue at most. With the same data at
+every step they become eigenvalues of its Hessian. With mini-batches each reading is d H_B d / d d for the batch B of
+the step, along a direction that many batches have turned: readings scatter from batch to batch, and their mean over
+steps comes close to the largest curvature of the whole set from below (the mean is d H d / d d, at most h_max). It is
+not the largest eigenvalue of a batch's own Hessian, which is larger: `sharpness` of the batch tells that one. The names
+of the metrics say which data were used:
 
 ================================ ================================================================
 ``shadow_growth_batch``          ln(|d'| / |d|) of the forward copy, nats per step
@@ -39,7 +42,6 @@ from recorders.offsets import DIRECTIONS, GROUND, Climb, climb, floor_of, points
 from trajtools.store import DataError, UnknownNameError
 
 LARGEST_FLOOR = 1e-2
-MOST_MISSED = 5.0  # nats; a copy that grows from its beginning has forgotten nothing
 
 
 class Floor:
@@ -116,8 +118,10 @@ class Floor:
         """
         self.climb = now
         self.value = max(self.value, float(floor_of(np, self.roundoff, weights, epsilon, now.gain)))
-        present = float(floor_of(np, self.roundoff, weights, epsilon, now.rise))
-        if present > LARGEST_FLOOR and now.missed > MOST_MISSED and not self.warned:
+        share = float(floor_of(np, self.roundoff, weights, epsilon, 0.0))
+        present = share * math.exp(min(now.rise, 60.0))
+        # A copy that could have been damped below its rounding errors before it grew; not one that grew from the start.
+        if present > LARGEST_FLOOR and now.missed > -math.log(share) and not self.warned:
             self.warned = (
                 f"the forward shadow at epsilon = {epsilon:.2g} was quiet for {now.quiet:.0f} steps and has grown by "
                 f"{now.rise:.1f} nats since. Rounding errors, grown as much, may be {present:.2g} of it: its exponent "

@@ -313,6 +313,7 @@ def test_fresh_offsets_lost_steps_and_late_growth_are_what_they_are_in_torch() -
         Shadow(p, loss_fn, directions=("reverse",), epsilon=1e-30).step(p, x, y)
 
 
+@pytest.mark.slow  # the same in test_probes_torch.py; compiling costs seconds here
 def test_float32_offsets_are_those_that_rounding_made() -> None:
     p, (x, y) = params(), data()
     exact = sharpness(p, loss_fn, x, y).h_max
@@ -357,6 +358,7 @@ def test_adam_without_a_gradient_has_no_derivative_and_eps_root_gives_it_one() -
     assert found.n_lost == 0
 
 
+@pytest.mark.slow  # the same in test_probes_torch.py; compiling costs seconds here
 def test_a_training_in_its_middle_goes_on_from_its_state() -> None:
     p, (x, y) = params(), data()
     tx = optax.adam(0.05)

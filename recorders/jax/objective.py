@@ -1,8 +1,8 @@
 """The loss of a pytree as a function of its weights alone: gradients and Hessian-vector products, compiled once.
 
 A compiled function is kept for each loss function (the object, so give the same one every time and not a new lambda),
-structure of the tree and shape of the data; the last sixteen of them are kept, with what their loss functions hold. Random numbers are what the keys in the batch make them: the same batch,
-the same dropout.
+structure of the tree and shape of the data; the last sixteen loss functions are kept, with what they hold. Random
+numbers are what the keys in the batch make them: the same batch, the same dropout.
 """
 
 from __future__ import annotations
