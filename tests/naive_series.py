@@ -157,6 +157,30 @@ def motion(x):
     return np.array(found)
 
 
+def behind(x, ways, i, j):
+    """Samples by which state j runs behind state i, along the sum of their directions."""
+    j = min(max(j, 1), len(x) - 2)
+    both = ways[i] + ways[j]
+    chord, step = float(np.dot(x[i] - x[j], both)), float(np.dot(x[j + 1] - x[j - 1], both)) / 2
+    return math.floor(chord / step + 0.5) if step > 0 and abs(chord) < 1e6 * step else 0
+
+
+def beside(x, ways, i, j, horizon):
+    """Distances of i, i + 1, .. to the orbit of j, whose phase is set anew every eight samples; inside the record."""
+    found, shift = [], 0
+    for step in range(horizon + 1):
+        if step % 8 == 0:
+            shift += min(max(behind(x, ways, i + step, j + step + shift), -8), 8)
+            shift = min(max(shift, -j), len(x) - 1 - j - horizon)
+            shift = max(shift, -((j - i) // 2)) if j > i else min(shift, (i - j) // 2)
+            ahead = range(step, min(step + 8, horizon + 1))
+            if any(math.isnan(ways[j + s + shift][0]) for s in ahead):
+                shift = 0
+        there = j + step + shift
+        found.append(across(x[i + step], x[there], ways[i + step], ways[there]))
+    return found
+
+
 def rosenstein_across(x, k, theiler, horizon, stride):
     """`rosenstein` with distances across the motion, of every so many reference states."""
     lists, _ = nearest(x, k, theiler, horizon)
@@ -164,8 +188,7 @@ def rosenstein_across(x, k, theiler, horizon, stride):
     logs = [[] for _ in range(horizon + 1)]
     for i in range(0, len(x), stride):
         for _, j in lists[i]:
-            for step in range(horizon + 1):
-                d = across(x[i + step], x[j + step], ways[i + step], ways[j + step])
+            for step, d in enumerate(beside(x, ways, i, j, horizon)):
                 if d > 1e-7:
                     logs[step].append(math.log(d))
     return np.array([math.fsum(v) / len(v) if v else math.nan for v in logs]), [len(v) for v in logs]
@@ -177,6 +200,6 @@ def kantz_across(x, radius, theiler, horizon, stride):
     for i in range(0, len(x), stride):
         ball = [j for j in range(len(x)) if allowed(i, j, usable, theiler) and 0 < distance(x[i], x[j]) <= radius]
         if usable[i] and ball:
-            rows = [[across(x[i + s], x[j + s], ways[i + s], ways[j + s]) for s in range(horizon + 1)] for j in ball]
+            rows = np.array([beside(x, ways, i, j, horizon) for j in ball])
             curves.append(np.log(np.mean(rows, axis=0)))
     return np.mean(curves, axis=0), len(curves)

@@ -70,13 +70,20 @@ def _follow_across(gaps: Any, along: Any, i: Any, j: Any, lags: Any, width: Any,
     gap along the mean of the two directions, that of a chord of one orbit to the second order, is taken out.
     """
     half = lags.shape[0] // 2
-    lowest = -j
+    # Within the record, and never more than half the way to the reference itself.
+    lowest = -j if j < i else max(-j, -((j - i) // 2))
     highest = lags.shape[1] - LANES - 1 - (j + horizon)
+    if j < i:
+        highest = min(highest, (i - j) // 2)
     shift = 0
     for first in range(0, width, LANES):
         if first <= horizon:
             slip = _slip(i + first, j + first + shift, lags)
             shift = min(max(shift + min(max(slip, -LANES), LANES), lowest), highest)
+            for k in range(first, min(first + LANES, horizon + 1)):
+                if lags[half, j + k + shift] != lags[half, j + k + shift]:  # not a finite state; its pair's own are
+                    shift = 0
+                    break
         here, there, last = i + first, j + first + shift, first + LANES
         gap, part = gaps[first:last], along[first:last]
         for k in range(LANES):

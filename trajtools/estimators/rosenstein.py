@@ -50,8 +50,9 @@ def rosenstein(
     nodes : int or None
         Number of nodes N for ``"graph-l1"`` of rows of links (T, E); a Trajectory of a network and matrices know it.
     across : bool
-        Measure distances across the motion: the part of a separation along the velocity of the reference state is left
-        out, but not in the search. In a flow that part does not grow, yet is mixed into the growing one by shear.
+        Measure distances to the orbit of a neighbour: every eight samples it is shifted in time to where it is beside
+        the reference, and what is left of the separation along their motion is taken out. In a flow that part does not
+        grow, yet shear mixes it into what grows. The search takes whole distances.
     stride : int, in samples
         Only every so many states are references; all are neighbours. For states that were interpolated.
 

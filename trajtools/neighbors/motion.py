@@ -7,6 +7,7 @@ import numpy as np
 from trajtools.errors import DataError
 from trajtools.neighbors.states import LANES, PRECOMPUTED, Floats, Ints, States, is_scaled
 
+INFINITE = 1e300  # a state beyond is not finite, as in `prepare`
 ROUNDING = 1e-14  # part of a squared distance below which what is left of it is rounding, as in the kernels
 
 
@@ -21,16 +22,18 @@ def directions(points: Floats) -> Floats:
     Returns
     -------
     ndarray of float64, shape (T, d)
-        One-sided at the ends of the record and beside a state that is not finite; zero where nothing moves or no
-        neighbouring state is finite.
+        One-sided at the ends of the record and beside a state that is not finite, NaN at such a state; zero where
+        nothing moves or no neighbouring state is finite.
     """
-    step = np.diff(points, axis=0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        step = np.diff(points, axis=0)
     before, after = (np.full_like(points, np.nan) for _ in range(2))
     before[1:], after[:-1] = step, step
     velocity = before + after
     for one in (before, after, np.zeros_like(points)):
         unknown = ~np.isfinite(velocity).all(axis=1)
         velocity[unknown] = one[unknown]
+    velocity[~(np.abs(points) < INFINITE).all(axis=1)] = np.nan
     size = np.linalg.norm(velocity, axis=1, keepdims=True)
     return np.asarray(velocity / np.where(size > 0, size, 1.0))
 
