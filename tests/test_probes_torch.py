@@ -393,7 +393,7 @@ def test_readings_of_mini_batches_average_to_the_curvature_of_the_whole_set() ->
     top = [np.linalg.eigvalsh((a.T @ a / len(a)).numpy())[-1] for a in (x, *x.split(25))]
     shadow = Shadow(model, half_mse, directions=("reverse",))
     read = [shadow.step(a, b)["shadow_h_max_batch"] for a, b in zip(x.split(25) * 4, y.split(25) * 4, strict=True)]
-    # Below the top of the whole set by the angle that the noise of the batches keeps open, and far below their own tops.
+    # Below the top of the whole set by the angle that the noise of the batches keeps open; far below their own tops.
     assert 0.9 * top[0] < np.mean(read[80:]) < top[0]
     assert np.mean(read[80:]) < 0.8 * np.mean(top[1:])
     assert np.std(read[80:]) > 0.1 * top[0]
