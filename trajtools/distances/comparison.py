@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,14 @@ class Comparison:
             size=self.size,
             described=self.described,
         )
+
+    def pick_columns(self, picked: NDArray[np.int64]) -> Comparison:
+        """Return the comparison with a few states of the columns only, which are held in memory."""
+        states = np.concatenate([self.y.read(k, k + 1) for k in picked.tolist()])
+        known = self.columns
+        norm = known.norm[picked] if len(known.norm) else known.norm
+        few = replace(known, finite=known.finite[picked], floor=known.floor[picked], norm=norm)
+        return replace(self, y=Trajectory.from_array(states, dt=self.y.dt, time_unit=self.y.time_unit), columns=few)
 
     def blank(self, rows: slice, columns: slice, block: NDArray[np.float64]) -> NDArray[np.float64]:
         """Put NaN where a state has no distances."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from trajtools.distances import schedule
 from trajtools.distances.comparison import Comparison, compare
+from trajtools.distances.landmarks import LANDMARKS, PAYS, WORTH, Found, Search, nothing
 from trajtools.distances.metrics import MetricLike
 from trajtools.distances.tiles import Tile, compute
 from trajtools.errors import DataError
@@ -16,7 +17,7 @@ from trajtools.results.to_orbit import ToOrbit
 
 
 def to_orbit(a: Any, b: Any, *, metric: MetricLike = "l2", executor: Executor | None = None) -> ToOrbit:
-    """Distance of each state of one trajectory to the nearest state of another, and which one that is.
+    r"""Distance of each state of one trajectory to the nearest state of another, and which one that is.
 
     Parameters
     ----------
@@ -27,7 +28,7 @@ def to_orbit(a: Any, b: Any, *, metric: MetricLike = "l2", executor: Executor | 
     metric : str, callable or Metric
         Distance between states, see `METRICS`.
     executor : concurrent.futures.Executor or None
-        Where distances are computed; None: threads of this process.
+        Where distances are computed, all of them; None: threads of this process.
 
     Returns
     -------
@@ -41,6 +42,13 @@ def to_orbit(a: Any, b: Any, *, metric: MetricLike = "l2", executor: Executor | 
     UnknownNameError
         If there is no such metric.
 
+    Notes
+    -----
+    In a metric that obeys the triangle inequality, :math:`|d(a, c) - d(b, c)| \le d(a, b)`: with the exact distances of
+    all states to 8 landmarks c on the orbit, most pairs are ruled out where trajectories are smooth, and never the
+    nearest one. Where the first blocks show that too few are ruled out, all distances are computed. The answer is the
+    same, bit by bit. Nothing but a few blocks of states is in memory at a time.
+
     Examples
     --------
     >>> import numpy as np
@@ -52,48 +60,81 @@ def to_orbit(a: Any, b: Any, *, metric: MetricLike = "l2", executor: Executor | 
     what = compare(a, b, metric, digest=False, executor=executor)
     if not what.columns.finite.any():
         raise DataError(f"none of the {len(what.y)} states of the orbit is finite; there is nothing to be near to")
-    distance = np.full(len(what.x), np.inf)
-    argmin = np.full(len(what.x), -1, dtype=np.int64)
-    _search(what, distance, argmin, executor)
-    distance[argmin < 0] = np.nan
+    found, landmarks = _search(what, executor)
+    known = found.argmin >= 0
     return ToOrbit(
         metric=what.metric.name,
-        distance=distance,
-        argmin=argmin,
+        distance=np.where(known, found.distance, np.nan),
+        argmin=found.argmin,
         step=what.x.step,
         orbit_step=what.y.step,
         time_unit=what.x.time_unit,
         dt=what.x.dt,
-        excluded=~what.rows.finite,
+        excluded=~known,
         orbit_excluded=~what.columns.finite,
-        n_computed=len(what.x) * len(what.y),
-        settings={"metric": what.metric.name, "differences": "float32" if what.single else "float64"},
+        n_computed=found.computed,
+        settings={
+            "metric": what.metric.name,
+            "differences": "float32" if what.single else "float64",
+            "landmarks": landmarks,
+        },
+        warnings=_words(~known, ~what.columns.finite),
     )
 
 
-def _search(what: Comparison, distance: Any, argmin: Any, executor: Executor | None) -> None:
+def _words(excluded: Any, orbit_excluded: Any) -> tuple[str, ...]:
+    words = []
+    if excluded.any():
+        words.append(
+            f"{np.count_nonzero(excluded)} of {len(excluded)} states hold NaN or inf, or have no distance in this "
+            "metric, and are excluded"
+        )
+    if orbit_excluded.any():
+        words.append(
+            f"{np.count_nonzero(orbit_excluded)} of {len(orbit_excluded)} states of the orbit hold NaN or inf; none of "
+            "them is the nearest"
+        )
+    return tuple(words)
+
+
+def _search(what: Comparison, executor: Executor | None) -> tuple[Found, int]:
+    """Return the nearest states, and by how many landmarks the others were ruled out."""
+    terms = len(what.x) * len(what.y) * what.size
+    if executor is not None or not what.metric.obeys_triangle or terms < WORTH:
+        return _everything(what, executor), 0
+    search = Search(what)
+    known = {rows.start: search(rows) for rows in search.probes()}
+    looked_at = sum(len(found.distance) for found in known.values()) * len(what.y)
+    if sum(found.computed for found in known.values()) > PAYS * looked_at:
+        return _everything(what, executor), 0
+
+    def keep(rows: slice, found: Found) -> None:
+        known[rows.start] = found
+
+    left = [rows for rows in search.rows() if rows.start not in known]
+    schedule.run(left, search, keep, executor=None, workers=schedule.threads())
+    parts = [known[rows.start] for rows in search.rows()]
+    distance, argmin = (np.concatenate([getattr(part, name) for part in parts]) for name in ("distance", "argmin"))
+    return Found(distance, argmin, search.computed + sum(part.computed for part in parts)), LANDMARKS
+
+
+def _everything(what: Comparison, executor: Executor | None) -> Found:
+    """Compute all distances, in large tiles."""
     workers = schedule.threads()
     side = what.side(workers)
+    rows, columns = (
+        [slice(start, min(start + side, len(x))) for start in range(0, len(x), side)] for x in (what.x, what.y)
+    )
+    found = {r.start: nothing(r.stop - r.start) for r in rows}
 
     def keep(task: tuple[slice, slice], block: Any) -> None:
-        rows, columns = task
-        block = what.blank(rows, columns, block)
-        block[np.isnan(block)] = np.inf
-        nearest = block.argmin(axis=1)
-        found = block[np.arange(len(block)), nearest]
-        place = nearest + columns.start
-        # Of equal ones the first, whatever the order in which the tiles come.
-        better = (found < distance[rows]) | ((found == distance[rows]) & (place < argmin[rows]))
-        better &= np.isfinite(found)
-        distance[rows] = np.where(better, found, distance[rows])
-        argmin[rows] = np.where(better, place, argmin[rows])
+        found[task[0].start] = found[task[0].start].nearer(what.blank(*task, block), task[1].start)
 
     def send(task: tuple[slice, slice]) -> Tile:
         return what.tile(*task, travels=executor is not None)
 
-    tasks = [(r, c) for r in _stretches(len(what.x), side) for c in _stretches(len(what.y), side)]
+    tasks = [(r, c) for r in rows for c in columns]
     schedule.run(tasks, compute, keep, executor=executor, workers=workers, send=send)
-
-
-def _stretches(length: int, side: int) -> list[slice]:
-    return [slice(start, min(start + side, length)) for start in range(0, length, side)]
+    parts = list(found.values()) or [nothing(0)]
+    distance, argmin = (np.concatenate([getattr(part, name) for part in parts]) for name in ("distance", "argmin"))
+    return Found(distance, argmin, sum(part.computed for part in parts))
