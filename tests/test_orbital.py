@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import trajtools as tt
-from recorders import iris
+from recorders import Recorder, iris
 from trajtools.errors import DataError, SelectionError, UnknownNameError
 from trajtools.systems import hopf, oscillator, saddle_escape, van_der_pol
 from trajtools.systems.system import System
@@ -456,6 +456,22 @@ def test_a_distance_at_the_rounding_floor_is_not_taken_for_dynamics():
 def test_bad_input_is_refused_with_a_way_out(arguments, options, words):
     with pytest.raises(DataError, match=words):
         tt.orbital_stability(*arguments, **options)
+
+
+def test_a_run_without_weights_or_without_twins_is_refused(tmp_path):
+    weights = {"w": np.ones(3)}
+    twins = [{"w": np.ones(3)}, {"w": np.ones(3) + 1e-3}]
+    members = [tt.Member("a"), tt.Member("b", reference=0)]
+    with Recorder(tmp_path / "d.h5", twins, members=members, store="distances", quiet=True) as recorder:
+        for _ in range(5):
+            recorder.record(twins)
+    with Recorder(tmp_path / "w.h5", weights, quiet=True) as recorder:
+        for _ in range(5):
+            recorder.record(weights)
+    with tt.open(tmp_path / "d.h5") as file, pytest.raises(DataError, match="stores distances and no weights"):
+        tt.orbital_stability(file["run"])
+    with tt.open(tmp_path / "w.h5") as file, pytest.raises(DataError, match="none is a perturbed copy"):
+        tt.orbital_stability(file["run"])
 
 
 def test_unknown_metrics_and_empty_windows_are_refused():

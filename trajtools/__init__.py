@@ -76,6 +76,7 @@ _HOME = {
     "autocorrelation": "estimators.correlation",
     "Autocorrelation": "results",
     "find_cycles": "estimators.cycles",
+    "Cycles": "results",
     "node_correlation": "estimators.node_correlation",
     "Divergence": "results",
     "Exponent": "results",

@@ -73,7 +73,8 @@ def orbital_stability(
 
     Notes
     -----
-    Every trajectory counts from the first recorded step at which it differs from its reference. Four distances:
+    Every trajectory counts from the first recorded step (in the window, if there is one) at which it differs from its
+    reference. Four distances:
 
     - :math:`d(x(t), r(t))`, at equal times: *dynamical* (Lyapunov) stability, what [1]_ measures;
     - :math:`\min_s d(x(t), r(s))`, to the set of all recorded states of the reference: *orbital* (Poincare)

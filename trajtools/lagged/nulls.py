@@ -111,7 +111,8 @@ def draw_from_states(series: Series, flat: Filter, spans: list[Span], lags: int)
     """Return what correlates the states in a given order, through whichever is cheaper: columns or a Gram matrix."""
     count, width = len(flat.fine), sum(b - a for a, b in spans)
     small = 8 * count * width <= GRAM_BYTES
-    if small and width * np.log2(max(count, 2)) * 4 < 3 * lags + count * width / 500:
+    # Measured: a transform takes about log2(T) / 4 of the time of one lag of a Gram matrix, whose making is shared.
+    if small and width * np.log2(max(count, 2)) < 4 * lags + count * width / 5000:
         columns = np.concatenate([flat.apply(block) for block in series.columns(spans)], axis=1)
 
         def by_columns(order: Ints) -> Floats:
