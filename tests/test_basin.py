@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from test_surrogates import LAWS
 import trajtools as tt
 from recorders import Recorder
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.estimators.nulls import against_surrogates
 from trajtools.growth.basin import modes
 from trajtools.optimizers import Optimizer
 from trajtools.store import Member
@@ -111,3 +113,55 @@ def test_runs_tell_their_optimiser_and_an_adaptive_one_is_refused(tmp_path):
 def test_an_unknown_null_of_twins_lists_both():
     with pytest.raises(UnknownNameError, match="power-law, quadratic-basin"):
         tt.twins((np.ones(30), [1 + 1e-6 * 1.5 ** np.arange(30.0)])).fit(null="iaaft")
+
+
+def noisy_descent(optimizer, seed, length=600):
+    """Descent on batches around the minimum of a quadratic: what the null says, with noise that is not Gaussian."""
+    rng = np.random.default_rng(seed)
+    curvatures = rng.uniform(0.05, 0.6, 3) * steepest(optimizer)
+    x, velocity, out = np.zeros(3), np.zeros(3), []
+    for kick in rng.exponential(size=(length + 200, 3)) - 1:
+        look = x + optimizer.momentum * velocity if optimizer.nesterov else x
+        velocity = optimizer.momentum * velocity - curvatures * look + 0.1 * kick
+        x = x + velocity
+        out.append(x)
+    return np.array(out[200:])
+
+
+def against_basin(x, optimizer, surrogates, seed):
+    return against_surrogates(
+        x,
+        BASIN,
+        embedding=(1, 1),
+        theiler=5,
+        horizon=12,
+        count=surrogates,
+        drifting=False,
+        rng=np.random.default_rng(seed),
+        optimizer=optimizer,
+    )
+
+
+@pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.words)
+def test_one_descent_is_as_predictable_as_its_basin_and_chaos_is_more_so(optimizer):
+    found = [against_basin(noisy_descent(optimizer, seed), optimizer, 19, seed).p_value for seed in range(12)]
+    assert np.mean(np.array(found) <= 0.05) <= 0.25  # one in twenty is expected
+    assert min(found) < 0.5 < max(found)
+    chaos = tt.systems.henon().trajectory(600, rng=np.random.default_rng(0), transient=100)
+    sensitive = against_basin(chaos, optimizer, 19, 0)
+    assert sensitive.p_value == 0.05  # the least there is with 19
+    assert optimizer.words in sensitive.words
+    assert sensitive.settings["basin_momentum"] == optimizer.momentum
+
+
+def test_the_basin_of_one_trajectory_is_that_of_its_run():
+    x = tt.Trajectory.from_array(tt.systems.henon().trajectory(800, rng=np.random.default_rng(1), transient=100))
+    heavy = SimpleNamespace(hparams={"momentum": 0.9}, optimizer=None, trajectory=lambda: x)
+    found = tt.lyapunov(heavy, null=BASIN, surrogates=19)
+    assert found.settings["basin_momentum"] == 0.9
+    assert "momentum 0.9 in a quadratic basin" in found.null
+    plain = tt.lyapunov(x, null=BASIN, surrogates=19)
+    assert plain.settings["basin_momentum"] == 0
+    assert plain.p_value == 0.05
+    with pytest.raises(DataError, match="trained with rmsprop"):
+        tt.lyapunov(SimpleNamespace(hparams={"opt": "RMSprop"}, optimizer=None, trajectory=lambda: x), null=BASIN)

@@ -3,7 +3,8 @@ r"""What twins would do in a quadratic basin under the optimiser of their traini
 In a basin :math:`x_{t+1} = x_t + \mu(x_t - x_{t-1}) - \eta H(\cdot - x^*)` on common batches the noise is the same for
 both and cancels: the difference of twins is a sum of modes, one for each curvature, and each mode is known once
 :math:`\eta h` is. Without momentum no mode grows. With momentum modes near the edge of stability grow for a while, by
-up to :math:`2 / (1 - \mu)`, without any sensitivity: that is what this null is for.
+up to :math:`2 / (1 - \mu)`, without any sensitivity: that is what this null is for. The perturbation is taken to be
+one of the weights alone, made where the curve begins; of a window that begins later, too.
 """
 
 from __future__ import annotations
