@@ -9,7 +9,7 @@ from scipy.signal import lfilter
 import trajtools as tt
 from recorders import Recorder
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
-from trajtools.estimators.segmentation import autocorrelation, innovations, normal_scores
+from trajtools.estimators.segmentation import innovations, lag_one, normal_scores
 from trajtools.results import Distances
 
 pytest.importorskip("ruptures")
@@ -76,12 +76,12 @@ def test_autocorrelation_is_taken_off():
     rng = np.random.default_rng(4)
     for rho in (0.0, 0.5, 0.9):
         x = normal_scores(noise(4000, rho, rng))
-        found = autocorrelation(x)
+        found = lag_one(x)
         assert found == pytest.approx(rho, abs=0.03)
         rest = innovations(x, found)
         assert len(rest) == 3999
         assert abs(np.corrcoef(rest[1:], rest[:-1])[0, 1]) < 0.05
-    assert autocorrelation(np.zeros(9)) == 0.0
+    assert lag_one(np.zeros(9)) == 0.0
 
 
 def test_normal_scores_keep_the_order_and_tell_ties():

@@ -83,11 +83,11 @@ def change_points(
     -----
     The signal is averaged to at most 400 points and replaced by its normal scores (the quantiles of its ranks), so that
     neither its unit nor a lone spike matters. What each point predicts of the next one, by their autocorrelation, is
-    taken off, and normal scores are taken again. The autocorrelation is estimated with the best single change
-    taken out, whether it is one or not. The null is Gaussian noise with it, treated the same way, estimate included; for each of 199 such records the smallest penalty that admits no change is found (from the
-    best segmentations with up to 3 changes), and the penalty is their upper quantile at `level`. With it the
-    segmentation is optimal (PELT, [1]_). Where changes are found, the autocorrelation is estimated anew
-    inside all segments, and they are searched again.
+    taken off, and normal scores are taken again. The autocorrelation is estimated with the best single change taken
+    out, whether it is one or not. The null is Gaussian noise with it, treated the same way, estimate included; for each
+    of 199 such records the smallest penalty that admits no change is found (from the best segmentations with up to 3
+    changes), and the penalty is their upper quantile at `level`. With it the segmentation is optimal (PELT, [1]_).
+    Where changes are found, the autocorrelation is estimated anew inside all segments, and they are searched again.
 
     References
     ----------
@@ -226,7 +226,7 @@ def normal_scores(values: Floats) -> Floats:
     return np.asarray(ndtri((rankdata(values) - 0.5) / len(values)))
 
 
-def autocorrelation(points: Floats, means: int = 1) -> float:
+def lag_one(points: Floats, means: int = 1) -> float:
     """Autocorrelation of neighbouring points, from 0 to 0.99, by least squares.
 
     The bias of first order (Marriott and Pope 1954) is taken off once for each of the means that were subtracted.
@@ -245,7 +245,7 @@ def _within(scores: Floats, changes: Ints) -> float:
     one record in a hundred (two, where it is 0.9 or more) of 120 to 400 points of noise passes a level of 0.01.
     """
     parts = np.split(scores, changes)
-    return autocorrelation(np.concatenate([part - part.mean() for part in parts]), 2 * len(parts) + 1)
+    return lag_one(np.concatenate([part - part.mean() for part in parts]), 2 * len(parts) + 1)
 
 
 def innovations(points: Floats, rho: float) -> Floats:

@@ -82,9 +82,10 @@ def walk(states: Any, metric: Any, spans: list[slice]) -> Path:
         if len(joined) > 1:
             moved = pairs(metric, joined[1:, None], joined[:-1, None], ONE, ONE)[:, 0]
             steps[here.stop - len(moved) : here.stop] = moved
+        whole = np.where(good[:, None], block, 0)
         for at, span in enumerate(spans):
-            mean[here, at] = np.where(good, block[:, span].mean(axis=1, dtype=np.float64), np.nan)
-            sd[here, at] = np.where(good, block[:, span].std(axis=1, dtype=np.float64), np.nan)
+            mean[here, at] = np.where(good, whole[:, span].mean(axis=1, dtype=np.float64), np.nan)
+            sd[here, at] = np.where(good, whole[:, span].std(axis=1, dtype=np.float64), np.nan)
         before = np.array(block[-1:])
     follows = np.concatenate([[False], usable[1:] & usable[:-1]])
     return Path(usable, norm, np.where(follows, steps, np.nan), displacement, mean, sd)

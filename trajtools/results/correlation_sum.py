@@ -93,10 +93,12 @@ def takens_estimate(radii: Floats, counts: Any, zeros: Any, logs: Floats) -> Flo
     ----------
     radii : ndarray of float64, shape (R,)
         Ascending.
-    counts, logs : ndarray, shape (..., R)
-        Number of distances up to each radius, and the sum of their logarithms without the zeros.
+    counts : ndarray, shape (..., R)
+        Number of distances up to each radius.
     zeros : ndarray, shape (..., 1)
         Number of distances that are zero.
+    logs : ndarray of float64, shape (..., R)
+        Sum of the logarithms of the distances up to each radius, without the zeros.
 
     Returns
     -------
