@@ -21,6 +21,9 @@ OPEN_MODULES = {f"trajtools.{m}" for m in (*trajtools._MODULES, "trajectory", "p
 OPEN_MODULES |= {f"recorders.{m}" for m in ("lightning", "huggingface", "twins", "sketch", "iris.training")}
 OPEN_MODULES |= {f"recorders.{m}.{room}" for m in ("torch", "jax") for room in ("recorder", "perturbed", "twins")}
 OPEN_MODULES |= {"recorders.jax.scan"}
+PROBES = ("curvature", "shadow", "tangents", "schedule")
+OPEN_MODULES |= {f"recorders.{m}.{room}" for m in ("torch", "jax") for room in PROBES}
+OPEN_MODULES |= {f"recorders.{m}" for m in ("batches", "curvature", "exponents", "rates", "spectra")}
 EXPORTED = {*trajtools._HOME, *recorders.__all__}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
