@@ -198,6 +198,9 @@ def test_too_few_states_are_said_to_be_too_few():
     assert np.isnan(found.value)
     assert "too few states" in found.reasons[0]
     assert found.bound == pytest.approx(2 * np.log10(400))
+    short = np.sin(0.1 * np.arange(90))
+    assert tt.correlation_dimension(short).verdict == "inconclusive"
+    assert tt.correlation_dimension(short, delay=9).dims[-1] == 6
     few = tt.correlation_dimension([0.0, 1.0, 3.0], dims=1)
     assert few.verdict == "inconclusive"
 

@@ -51,8 +51,8 @@ def correlation_dimension(
     theiler : int or None, in samples
         Pairs closer in time are not counted; None: from the data, see `correlation_sum`.
     dims : int, sequence of int or None
-        Embedding dimensions for a series; None: 1 to 7. ``dims=1`` takes the series as the state that it is. Not for
-        states or distances.
+        Embedding dimensions for a series; None: 1 to 7, as far as half of the series is left. ``dims=1`` takes the
+        series as the state that it is. Not for states or distances.
     delay : int or None, in samples
         Delay of the embedding; None: first minimum of the mutual information, see `estimate_delay`.
     level : float
@@ -111,6 +111,8 @@ def correlation_dimension(
         return _answer([(pairs, sums, find_scaling(sums, level, generator))], level, {})
     asked = _checked_dims(dims)
     lag, settings = _delay(series, delay, asked)
+    if dims is None:  # of the default ones, those that leave half of a short series
+        asked = tuple(dim for dim in asked if 2 * (dim - 1) * lag <= len(series))
     found: list[Found] = []
     for dim in asked:
         # One window for all: the coordinates of every embedding are the same series.
