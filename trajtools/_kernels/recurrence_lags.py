@@ -169,8 +169,8 @@ def lag_block(
     windows: Any,
     mirrored: Any,
     rule: Any,
-    low_column: Any,
-    high_column: Any,
+    origin: Any,
+    stop: Any,
     edges: Any,
 ) -> Any:
     """Count the recurrences and lines in some columns of a recurrence plot.
@@ -183,7 +183,7 @@ def lag_block(
     row_finite, column_finite = finite
     row_bits, column_bits = bits
     diagonal_window, vertical_window = windows
-    words = (high_column - low_column + 63) >> 6
+    words = (stop - origin + 63) >> 6
     reach = max(plane.offsets[-1], other.offsets[-1])
     raw = np.zeros(words + (reach >> 6) + 3, dtype=np.uint64)
     black, more, valid = np.zeros(words, np.uint64), np.zeros(words, np.uint64), np.zeros(words, np.uint64)
@@ -197,35 +197,25 @@ def lag_block(
     for lag in range(1 - columns, rows + 1):
         index = lag + columns - 1
         row_low, row_high = max(0, -lag), min(columns, rows - lag)
-        low, high = max(low_column, row_low), min(high_column, row_high)
+        low, high = max(origin, row_low), min(stop, row_high)
         first, last = 0, 0
         if low < high:
-            first, last = (low - low_column) >> 6, (high - low_column + 63) >> 6
-            _recurrences(plane, lag, low_column, first, last, raw, black)
+            first, last = (low - origin) >> 6, (high - origin + 63) >> 6
+            _recurrences(plane, lag, origin, first, last, raw, black)
             if joint:
-                _recurrences(other, lag, low_column, first, last, raw, more)
+                _recurrences(other, lag, origin, first, last, raw, more)
                 for w in range(first, last):
                     black[w] &= more[w]
             counts[0, index] = counts[1, index] = _count_words(black[first:last])
-            cells = _mark_valid(low, high, low_column, lag, holes, row_bits, column_bits, valid)
+            cells = _mark_valid(low, high, origin, lag, holes, row_bits, column_bits, valid)
             counts[2, index] = counts[3, index] = cells
             if rows != columns:
-                _count_square(black, valid, low_column, low, min(high, square, square - lag), index, counts)
+                _count_square(black, valid, origin, low, min(high, square, square - lag), index, counts)
             if abs(lag) >= diagonal_window and not (mirrored and lag < 0):
                 weight = 2 if mirrored and lag > 0 else 1
+                cut = edges[index]
                 along(
-                    black,
-                    low_column,
-                    low,
-                    high,
-                    row_low,
-                    row_high,
-                    lag,
-                    row_finite,
-                    column_finite,
-                    weight,
-                    histograms,
-                    edges[index],
+                    black, origin, low, high, row_low, row_high, lag, row_finite, column_finite, weight, histograms, cut
                 )
         from_word, to_word = min(first, old_first), max(last, old_last)
         if low < high and abs(lag) >= vertical_window:
