@@ -81,12 +81,8 @@ class Basis:
                 "a Hessian-vector product is not finite: the loss, its gradient or its curvature is NaN or infinite at "
                 "these weights. Probe before the training diverges, or look for the entry that is not finite"
             )
-        inside = self.vectors[: size + 1]
-        shares = inside @ new
-        new = new - shares @ inside
-        again = inside @ new  # a second pass: one leaves rounding that grows with every step
-        new -= again @ inside
-        self.matrix[: size + 1, size] = self.matrix[size, : size + 1] = shares + again
+        shares, new = self._split(new)
+        self.matrix[: size + 1, size] = self.matrix[size, : size + 1] = shares
         self.size += 1
         self.beta = float(np.linalg.norm(new))
         scale = max(float(np.abs(shares).max()), self.beta)
@@ -95,6 +91,24 @@ class Basis:
             self.n_breakdowns += 1
             new = self._elsewhere()
         self.rest = new / (self.beta or 1.0)
+
+    def _split(self, new: Floats) -> tuple[Floats, Floats]:
+        """Shares of a product in the basis vectors, and what is orthogonal to all of them."""
+        inside = self.vectors[: self.size + 1]
+        last = inside[-2:]
+        shares = np.zeros(len(inside))
+        shares[-len(last) :] = last @ new
+        new = new - shares[-len(last) :] @ last
+        # In exact arithmetic that was all, but for the step after a restart. One pass over the whole basis removes what
+        # rounding has left; a second one is needed only where the first has taken away most of the vector.
+        for _ in range(2):
+            before = np.linalg.norm(new)
+            more = inside @ new
+            new -= more @ inside
+            shares += more
+            if np.linalg.norm(new) > 0.7 * before:
+                break
+        return shares, new
 
     def _elsewhere(self) -> Floats:
         """A unit vector that the basis does not hold; zero where it holds everything."""

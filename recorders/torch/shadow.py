@@ -316,7 +316,7 @@ def _added(parameter: nn.Parameter, old: Tensor | None) -> Tensor:
 
 
 def _inner(a: Sequence[Tensor], b: Sequence[Tensor], weights: Sequence[float] | None = None) -> float:
-    """Inner product over all weights in float64; `weights` are factors of both."""
+    """Inner product over all weights, summed in float64; `weights` are factors of both."""
     factors = weights if weights is not None else [1.0] * len(a)
-    parts = [f * f * (x.double() * y.double()).sum() for f, x, y in zip(factors, a, b, strict=False)]
+    parts = [f * f * (x * y).sum(dtype=torch.float64) for f, x, y in zip(factors, a, b, strict=False)]
     return float(sum(part.item() for part in parts))
