@@ -90,17 +90,17 @@ def test_steps_of_1e_8_on_weights_near_1_keep_their_order():
     assert_allclose(found, truth, rtol=1e-14)
 
 
-@pytest.mark.parametrize("scale", [1e-200, 1e-30, 1e30, 1e200])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("scale", "dtype"),
+    [(1e-30, "float32"), (1e30, "float32"), (1e-200, "float64"), (1e-30, "float64"), (1e200, "float64")],
+)
 def test_euclidean_distances_neither_underflow_nor_overflow(scale, dtype):
-    if dtype == "float32" and not 1e-37 < scale < 1e37:
-        pytest.skip("no float32")
     x = (scale * states(6, 1100 if dtype == "float32" else 40)).astype(dtype)
     x[3] = x[2]
     x[5] = x[4]
     x[5, 7] = np.nextafter(x[5, 7], np.asarray(np.inf, dtype))
     for metric in ("l2", "rms", "relative"):
-        assert_allclose(tt.pairwise(x, metric=metric)[:], naive.matrix(x, x, metric), rtol=1e-7)
+        assert_allclose(tt.pairwise(x, metric=metric)[:], naive.long_matrix(x, x, metric), rtol=1e-7)
 
 
 def test_scaling_by_a_power_of_two_scales_every_bit():

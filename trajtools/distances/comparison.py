@@ -108,6 +108,8 @@ class Comparison:
             self.which,
             lower=same and self.symmetric,
             single=self.single,
+            left_finite=self.rows.finite[rows],
+            right_finite=self.columns.finite[columns],
             left_norm=self.rows.norm[rows] if norms else np.empty(0),
             right_norm=self.columns.norm[columns] if norms else np.empty(0),
             budget=self.budget,

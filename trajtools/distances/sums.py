@@ -70,7 +70,8 @@ def halves(sums: Floats, size: int, left: Any, right: Any) -> Floats:
 def of_the_larger(sums: Floats, size: int, left: Any, right: Any) -> Floats:
     """Euclidean distances as parts of the larger norm; two states that are zero do not differ."""
     larger = np.maximum(left[:, None], right[None, :])
-    return np.divide(sums, larger, out=np.zeros_like(sums), where=larger > 0)
+    with np.errstate(invalid="ignore"):  # inf of a state that is excluded
+        return np.divide(sums, larger, out=np.zeros_like(sums), where=larger > 0)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,8 @@ class Tile:
         Whether left and right are the same states and the metric is symmetric: only the lower half is computed.
     single : bool
         Whether differences are taken in float32.
+    left_finite, right_finite : ndarray of bool
+        States without NaN and inf.
     left_norm, right_norm : ndarray of float64
         Euclidean norms of the states, where the metric needs them; else empty.
     budget : int, in bytes
@@ -83,6 +85,8 @@ class Tile:
     which: Which
     lower: bool
     single: bool
+    left_finite: NDArray[np.bool_]
+    right_finite: NDArray[np.bool_]
     left_norm: Floats
     right_norm: Floats
     budget: int
@@ -192,6 +196,7 @@ def _roots(tile: Tile, metric: Metric, kind: np.dtype[Any], total: Floats) -> Fl
     """Roots of sums of squares; where these left the range of their format, in parts of the largest difference."""
     roots = np.sqrt(total)
     doubtful = ~((total >= _SMALLEST[kind]) & (total <= _LARGEST_SUM))
+    doubtful &= tile.left_finite[:, None] & tile.right_finite
     if tile.lower:
         doubtful &= np.tri(len(doubtful), k=-1, dtype=bool)
     if not doubtful.any():
@@ -199,7 +204,7 @@ def _roots(tile: Tile, metric: Metric, kind: np.dtype[Any], total: Floats) -> Fl
     largest = np.zeros_like(total)
     _add(tile, metric, OPERATIONS.index("linf"), np.dtype(np.float64), largest)
     roots[doubtful & (largest == 0)] = 0.0
-    for i, j in zip(*np.nonzero(doubtful & (largest > 0) & np.isfinite(largest)), strict=True):
+    for i, j in zip(*np.nonzero(doubtful & (largest > 0) & (largest < np.inf)), strict=True):
         roots[i, j] = largest[i, j] * _root_in_parts(tile, metric, int(i), int(j), float(largest[i, j]))
     return roots
 
@@ -227,7 +232,7 @@ def _by_pairs(tile: Tile, metric: Metric) -> Floats:
     a, b = (kernel_ready(np.asarray(x.read(0, len(x))))[None] for x in (tile.left, tile.right))
     if a.dtype != b.dtype:
         a, b = a.astype(np.float64), b.astype(np.float64)
-    finite = [np.isfinite(states[0]).all(axis=1) for states in (a, b)]
+    finite = tile.left_finite, tile.right_finite
     left, right = np.tril_indices(n) if tile.lower else np.indices((n, m)).reshape(2, -1)
     there = finite[0][left] & finite[1][right]
     left, right = left[there], right[there]

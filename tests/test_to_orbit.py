@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+
+import naive_distances as naive
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import trajtools as tt
+from recorders import Recorder
+from trajtools.distances import comparison, landmarks, orbits
+from trajtools.errors import DataError
+
+
+def cycles(count=200, size=30, shift=0.003):
+    """The same curve, sampled at two sets of times."""
+    rng = np.random.default_rng(0)
+    ways = rng.normal(size=(3, size))
+    times = np.linspace(0, 6, count)[:, None]
+    return [np.sin(t) * ways[0] + np.cos(2 * t) * ways[1] + t * ways[2] for t in (times + shift, times)]
+
+
+@pytest.fixture
+def pruned(monkeypatch):
+    monkeypatch.setattr(orbits, "WORTH", 0)
+    monkeypatch.setattr(landmarks, "SIDE", 8)
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2", "linf", "rms", "relative", "cosine", "sign"])
+def test_the_nearest_state_is_that_of_the_definition(metric):
+    a, b = np.random.default_rng(1).normal(size=(2, 9, 12))
+    found = tt.to_orbit(a, b[:7], metric=metric)
+    distance, place = naive.nearest(a, b[:7], metric)
+    assert_allclose(found.distance, distance, rtol=1e-12)
+    assert_array_equal(found.argmin, place)
+    assert found.n_computed == 63
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2", "linf", "rms", "relative"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_landmarks_rule_out_was_not_the_nearest(metric, dtype, pruned, monkeypatch):
+    a, b = (x.astype(dtype) for x in cycles(size=1100 if dtype == "float32" else 30))
+    a[17, 3] = np.nan
+    b[40:60] = np.inf
+    found = tt.to_orbit(a, b, metric=metric)
+    assert found.settings["landmarks"] == 8
+    assert found.n_computed < 0.4 * len(a) * len(b)
+    monkeypatch.setattr(orbits, "WORTH", np.inf)
+    everything = tt.to_orbit(a, b, metric=metric)
+    assert everything.settings["landmarks"] == 0
+    assert everything.n_computed == len(a) * len(b)
+    assert_array_equal(found.distance, everything.distance)
+    assert_array_equal(found.argmin, everything.argmin)
+
+
+def test_landmarks_are_given_up_where_they_rule_out_little(pruned):
+    a, b = np.random.default_rng(2).normal(size=(2, 100, 50))
+    found = tt.to_orbit(a, b)
+    assert found.settings["landmarks"] == 0
+    assert_array_equal(found.distance, tt.pairwise(a, y=b)[:].min(axis=1))
+
+
+def test_a_metric_that_claims_no_triangle_is_not_pruned(pruned):
+    a, b = cycles()
+    assert tt.to_orbit(a, b, metric="cosine").settings["landmarks"] == 0
+    assert tt.to_orbit(a, b, metric=lambda x, y: np.square(x - y).sum(axis=1)).settings["landmarks"] == 0
+
+
+def test_of_equal_states_the_first_is_named(pruned, monkeypatch):
+    orbit = np.tile(np.arange(20.0), 5)[:, None]
+    for worth in (0, np.inf):
+        monkeypatch.setattr(orbits, "WORTH", worth)
+        found = tt.to_orbit(np.arange(20.0), orbit)
+        assert_array_equal(found.argmin, np.arange(20))
+        assert_array_equal(found.distance, 0)
+
+
+def test_a_phase_lag_is_read_from_the_place():
+    t = np.arange(400)
+    orbit = np.stack([np.cos(0.05 * t), np.sin(0.05 * t)], axis=1)
+    found = tt.to_orbit(orbit[5:105], orbit)
+    assert_array_equal(found.argmin, np.arange(5, 105))
+    assert_array_equal(found.distance, 0)
+
+
+def test_files_threads_tiles_and_executors_change_no_bit(tmp_path, monkeypatch):
+    a, b = (x.astype(np.float32) for x in cycles(count=150, size=1500))
+    runs = []
+    for name, x in (("a", a), ("b", b)):
+        with Recorder(tmp_path / f"{name}.h5", {"w": x[0]}, quiet=True) as recorder:
+            for row in x[1:]:
+                recorder.record({"w": row})
+        runs.append(tt.open(tmp_path / f"{name}.h5")["run"].trajectory())
+    alone = tt.to_orbit(a, b)
+    monkeypatch.setattr("trajtools.distances.schedule.threads", lambda: 3)
+    found = [tt.to_orbit(*runs)]
+    with ProcessPoolExecutor(1) as pool:
+        found += [tt.to_orbit(*runs, executor=pool), tt.to_orbit(a, b, executor=pool)]
+    monkeypatch.setattr(orbits, "WORTH", 0)
+    monkeypatch.setattr(landmarks, "SIDE", 16)
+    found.append(tt.to_orbit(*runs))
+    monkeypatch.setattr(comparison, "BUDGET", 500_000)
+    found.append(tt.to_orbit(*runs))
+    assert found[-1].settings["landmarks"] == 8
+    for each in found:
+        assert_array_equal(each.distance, alone.distance)
+        assert_array_equal(each.argmin, alone.argmin)
+
+
+def test_states_that_are_not_finite_are_excluded_on_both_sides():
+    a, b = np.random.default_rng(3).normal(size=(2, 6, 4))
+    a[1, 0], b[2, 3], b[4] = np.nan, np.inf, np.nan
+    found = tt.to_orbit(a, b)
+    assert_array_equal(found.excluded, np.arange(6) == 1)
+    assert_array_equal(found.orbit_excluded, np.isin(np.arange(6), [2, 4]))
+    assert np.isnan(found.distance[1])
+    assert found.argmin[1] == -1
+    assert found.n_excluded == 1
+    rest = [0, 1, 3, 5]
+    whole, part = tt.to_orbit(a[[0, 2, 3]], b), tt.to_orbit(a[[0, 2, 3]], b[rest])
+    assert_array_equal(whole.distance, part.distance)
+    assert_array_equal(whole.argmin, np.array(rest)[part.argmin])
+    assert len(found.warnings) == 2
+    assert "1 of 6 states hold NaN" in found.warnings[0]
+    assert found.to_dict()["distance"][1] is None
+
+
+def test_an_orbit_without_a_finite_state_is_refused_and_no_state_is_no_error():
+    with pytest.raises(DataError, match="nothing to be near to"):
+        tt.to_orbit(np.zeros((2, 3)), np.full((2, 3), np.nan))
+    with pytest.raises(DataError, match="3 and 4 weights"):
+        tt.to_orbit(np.zeros((2, 3)), np.zeros((2, 4)))
+    assert tt.to_orbit(np.zeros((0, 3)), np.zeros((2, 3))).distance.shape == (0,)
+    assert np.isnan(tt.to_orbit(np.full((2, 3), np.inf), np.zeros((2, 3))).distance).all()
