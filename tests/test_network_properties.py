@@ -244,6 +244,15 @@ def test_metric_travels_to_another_process(name):
     assert bound.name == name
 
 
+def test_a_metric_with_named_sets_works_for_all_pairs():
+    x, tables = states("biases", 3)
+    trajectory = networks.trajectory(x, tables)
+    named = tt.pairwise(trajectory, metric=tt.permutation_metric(signs=["W1", "W2"]))
+    npt.assert_allclose(named, tt.pairwise(trajectory, metric="permutation-sign"))
+    one = tt.pairwise(trajectory, metric=tt.permutation_metric(signs="W1"))
+    assert (np.asarray(one) >= np.asarray(named) - 1e-9).all()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_and_company_do_not_change_a_distance(name):
     # Many pairs at once, and one by one: features are shared, numbers are the same.

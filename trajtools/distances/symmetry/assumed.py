@@ -49,6 +49,10 @@ class Symmetry:
     def __post_init__(self) -> None:
         if self.base not in BASES:
             raise UnknownNameError(f"hidden units are matched in {' or '.join(BASES)}, not in {self.base!r}")
+        for name in ("signs", "scales"):
+            given = getattr(self, name)
+            if not isinstance(given, bool):  # a tuple, so that the metric can be a key
+                object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         if isinstance(self.restarts, bool) or not isinstance(self.restarts, int) or self.restarts < 0:
             raise DataError(f"restarts={self.restarts!r}; it must be a whole number, 0 or more")
 
