@@ -127,6 +127,37 @@ def published_wolf(d, tau, w):
     return slopes
 
 
+def production_wolf(d, tau, w, theiler):
+    """Slope, R2 and points of each block, None without a neighbour: the published production code, by the letter."""
+    T = len(d)
+    out = []
+    for i in range(0, T - tau - 1, tau):
+        best, j_star = math.inf, None
+        for j in range(1, T - tau - 1):
+            lowest = d[i, j - 1] > d[i, j] < d[i, j + 1]
+            if lowest and d[i, j] > 0 and abs(i - j) > theiler and d[i, j] < best:
+                best, j_star = d[i, j], j
+        if j_star is None:
+            continue
+        path = [d[i + z, j_star + z] for z in range(1, tau)]
+        runs = "".join("+" if v > 0 else " " for v in path).split()
+        longest = max(runs, key=len, default="")
+        begin = "".join("+" if v > 0 else " " for v in path).find(longest)
+        logs = [math.log(v) for v in path[begin : begin + len(longest)]]
+        if len(logs) < w:
+            out.append((math.nan, math.nan, 0))
+            continue
+        size = w
+        r2, slope = r_squared_and_slope(logs[:size])
+        while size < len(logs):
+            longer, steeper = r_squared_and_slope(logs[: size + 1])
+            if not longer >= r2:
+                break
+            size, r2, slope = size + 1, longer, steeper
+        out.append((slope, r2, size))
+    return out
+
+
 def published_kantz(d, tau, w, eps):
     T = len(d)
     i, slopes = 0, []

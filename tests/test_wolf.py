@@ -165,6 +165,50 @@ def test_published_blocks_equal_their_slow_twin():
     assert_array_equal(np.isfinite(fit.values), r2 >= 0.9)
 
 
+def test_production_blocks_equal_their_slow_twin():
+    x = np.round(walk(300, 1, seed=4), 1)
+    d = naive_series.distances(x)
+    options = {"procedure": "caligiuri2023-production", "theiler": 20, "horizon": 14, "points": 4}
+    blocks = wolf(d, metric="precomputed", **options)
+    fit = blocks.fit(procedure="caligiuri2023-production")
+    slopes, r2, lengths = np.array(naive.production_wolf(d, 14, 4, 20)).T
+    assert_array_equal(fit.settings["lengths"], lengths)
+    assert len(set(lengths)) > 3
+    assert_allclose(fit.window_values, slopes, rtol=1e-9, atol=1e-12)
+    assert_allclose(fit.settings["r2"], r2, rtol=1e-9)
+    assert_allclose(fit.value, np.nanmean(slopes), rtol=1e-9)
+    assert fit.n_used == np.isfinite(slopes).sum()
+
+
+@pytest.mark.parametrize(("points", "low", "high"), [(3, 1.18, 1.4), (8, 1.0, 1.12)])
+def test_the_production_procedure_is_too_high_as_its_warning_says(points, low, high):
+    fits = [
+        wolf(
+            bins(4.0, 10_000, seed),
+            metric="l1",
+            theiler=250,
+            horizon=15,
+            points=points,
+            procedure="caligiuri2023-production",
+        ).fit(procedure="caligiuri2023-production")
+        for seed in range(3)
+    ]
+    assert low < np.mean([f.value for f in fits]) / np.log(2) < high
+    assert all(f.verdict == "inconclusive" for f in fits)
+    assert "4 to 35 % too high" in fits[0].warnings[-1]
+
+
+def test_the_production_procedure_refuses_what_it_cannot_take():
+    x = walk()
+    published = {"procedure": "caligiuri2023-production"}
+    with pytest.raises(DataError, match="give 3 to 4"):
+        wolf(x, theiler=9, horizon=5, points=5, **published)
+    with pytest.raises(DataError, match="no across"):
+        wolf(x, theiler=9, horizon=5, points=3, across=True, **published)
+    with pytest.raises(DataError, match="was not made for procedure 'caligiuri2023-production'"):
+        wolf(x, theiler=0, horizon=5, points=3, procedure="caligiuri2023").fit(**published)
+
+
 def test_published_balls_equal_their_slow_twin():
     x = np.round(walk(90, 1), 1)
     d = naive_series.distances(x)
@@ -350,3 +394,18 @@ def test_refusals_of_graphs_say_the_way_out():
     for estimate in (tt.wolf, tt.kantz, tt.rosenstein, tt.hybrid):
         with pytest.raises(DataError, match="belongs to metric 'graph-l1'"):
             estimate(np.ones((50, 6)), nodes=4, theiler=1, horizon=2)
+
+
+# -- across the motion -------------------------------------------------------------------------------------------------
+
+
+def test_blocks_across_the_motion_are_those_of_whole_distances_measured_otherwise():
+    x = walk(300, 3)
+    whole, across = (wolf(x, theiler=5, horizon=9, across=each) for each in (False, True))
+    assert_array_equal(across.settings["neighbor"], whole.settings["neighbor"])
+    ways = naive_series.motion(x)
+    for block, (i, j) in enumerate(zip(across.start, across.settings["neighbor"], strict=True)):
+        expected = [naive_series.across(x[i + z], x[j + z], ways[i + z], ways[j + z]) for z in range(10)]
+        assert_allclose(across.distances[block], expected, rtol=1e-9, atol=1e-7)
+    with pytest.raises(DataError, match="two dimensions"):
+        wolf(x[:, 0], theiler=5, horizon=9, across=True)

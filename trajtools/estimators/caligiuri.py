@@ -13,6 +13,7 @@ from trajtools.neighbors.states import Floats, Ints, MetricOfStates
 from trajtools.results import Divergence
 
 NAME = "caligiuri2023"
+PRODUCTION = "caligiuri2023-production"
 NO_THEILER = (
     "the procedure has no Theiler window: neighbours may be the states just before and after, which follow the "
     "trajectory without telling anything about it"
@@ -86,6 +87,90 @@ def caligiuri_wolf(
         clock=clock,
         settings={"procedure": NAME, "points": points, "neighbor": np.array(neighbors, dtype=np.int64)},
         warnings=(NO_THEILER,),
+    )
+
+
+def caligiuri_profile(
+    x: Any,
+    *,
+    metric: MetricOfStates,
+    nodes: int | None,
+    theiler: int,
+    horizon: int,
+    points: int | None,
+    clock: tuple[float, str, Ints | None],
+) -> Divergence:
+    r"""Blocks of `horizon` states, each beside the nearest local minimum of its profile of distances.
+
+    Parameters
+    ----------
+    x : array_like or Trajectory
+        As `trajtools.wolf` takes it.
+    metric : str or callable
+        As there.
+    nodes : int or None
+        As there.
+    theiler : int, in samples
+        Neighbours are further away in time than this; 250 in the published code.
+    horizon : int, in samples
+        Length tau of a block; 100 there.
+    points : int or None, in samples
+        Length w of the first fitted window, 3 .. tau - 1; 5 there.
+    clock : tuple
+        From `trajtools.neighbors.curves.sampling`.
+
+    Returns
+    -------
+    Divergence
+        One unit per block, z = 0 .. tau - 1; ``fit(procedure="caligiuri2023-production")`` is the published fit.
+
+    Raises
+    ------
+    DataError
+        If the data cannot be analysed so.
+
+    Notes
+    -----
+    For :math:`i = 0, \tau, 2\tau, \dots < T - \tau - 1`: of the states j with 0 < j < T - tau - 1,
+    :math:`|i - j|` above `theiler`, a positive distance :math:`p_j = d(i, j)` and :math:`p_{j-1} > p_j < p_{j+1}`, the
+    neighbour is the nearest, the first of equals. A block without one is left out.
+    """
+    walk, ends = _prepare(
+        x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, points=points, name=PRODUCTION
+    )
+    every = np.arange(ends + 1)
+    rows, starts, neighbors = [], [], []
+    for i in range(0, ends, horizon):
+        profile = walk.distances(i, every)
+        low = np.flatnonzero((profile[1:-1] < profile[:-2]) & (profile[1:-1] < profile[2:]) & (profile[1:-1] > 0)) + 1
+        low = low[np.abs(low - i) > theiler]
+        if not len(low):
+            continue
+        j = int(low[np.argmin(profile[low])])
+        rows.append(walk.paths(i, np.array([j]))[0, :horizon])
+        starts.append(i)
+        neighbors.append(j)
+    possible = len(range(0, ends, horizon))
+    words = (
+        f"{possible - len(rows)} of {possible} blocks have no local minimum of the distance outside theiler={theiler}"
+    )
+    return segments_divergence(
+        walk,
+        np.array(rows).reshape(-1, horizon),
+        np.array(starts, dtype=np.int64),
+        method="wolf",
+        average="mean-log",
+        rule=None,
+        strategy="brute",
+        clock=clock,
+        settings={
+            "procedure": PRODUCTION,
+            "points": points,
+            "neighbor": np.array(neighbors, dtype=np.int64),
+            "blocks": possible,
+            "theiler": theiler,
+        },
+        warnings=(words,) if len(rows) < possible else (),
     )
 
 
@@ -172,20 +257,28 @@ def caligiuri_kantz(
 
 
 def _prepare(
-    x: Any, *, metric: MetricOfStates, nodes: int | None, theiler: int, horizon: int, points: int | None
+    x: Any,
+    *,
+    metric: MetricOfStates,
+    nodes: int | None,
+    theiler: int,
+    horizon: int,
+    points: int | None,
+    name: str = NAME,
 ) -> tuple[Walk, int]:
     """Check what the procedure needs; the prepared states, and the first state that may not begin a block."""
-    if theiler != 0:
+    if theiler != 0 and name == NAME:
         raise DataError(f"procedure 'caligiuri2023' has no Theiler window: theiler=0 says so, got {theiler}")
-    if points is None or not 3 <= points <= horizon:
+    most = horizon if name == NAME else horizon - 1  # the production code leaves the first point out
+    if points is None or not 3 <= points <= most:
         raise DataError(
-            f"points={points!r}: procedure 'caligiuri2023' fits the first `points` states of each block of "
-            f"horizon={horizon}; give 3 to {horizon}"
+            f"points={points!r}: procedure {name!r} fits the first `points` states of each block of "
+            f"horizon={horizon}; give 3 to {most}"
         )
-    walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=0, horizon=horizon)
+    walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon)
     if walk.states.not_finite:
         raise DataError(
-            f"{walk.states.not_finite} states hold NaN or inf, and procedure 'caligiuri2023' has no rule for them; "
+            f"{walk.states.not_finite} states hold NaN or inf, and procedure {name!r} has no rule for them; "
             "select a window without"
         )
     return walk, len(walk) - horizon - 1

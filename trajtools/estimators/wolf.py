@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.estimators.caligiuri import caligiuri_wolf
+from trajtools.estimators.caligiuri import NAME, PRODUCTION, caligiuri_profile, caligiuri_wolf
 from trajtools.neighbors.curves import sampling
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import count_left_out
@@ -26,7 +26,7 @@ from trajtools.neighbors.segments import (
 from trajtools.neighbors.states import Floats, Ints, MetricOfStates
 from trajtools.results import Divergence
 
-PROCEDURES = ("caligiuri2023",)
+PROCEDURES = (NAME, PRODUCTION)
 CANDIDATES, CANDIDATE_SHARE = 64, 50
 
 
@@ -71,11 +71,12 @@ def wolf(
     across : bool
         Read the growth from distances across the motion, see `trajtools.rosenstein`; neighbours, limits and angles take
         whole distances.
-    procedure : None or "caligiuri2023"
+    procedure : None, "caligiuri2023" or "caligiuri2023-production"
         None is the procedure described here. ``"caligiuri2023"`` is that of [2]_ for networks, exactly, with its bias;
-        see `trajtools.estimators.caligiuri`.
+        ``"caligiuri2023-production"`` is the later code of the same authors, with a Theiler window and windows that
+        grow; see `trajtools.estimators.caligiuri`.
     points : int or None, in samples
-        Only for ``"caligiuri2023"``: the length w of the fitted window.
+        Only for the published procedures: the (first) length w of the fitted window.
 
     Returns
     -------
@@ -128,16 +129,15 @@ def wolf(
             f"wolf has no procedure {procedure!r}; there are None (ours) and {', '.join(PROCEDURES)}"
         )
     clock = sampling(x, dt)
-    if procedure == "caligiuri2023":
+    if procedure is not None:
         if neighbors is not None or limit is not None or across:
             raise DataError(
-                "procedure 'caligiuri2023' takes the nearest state and knows no limit and no across; leave them out"
+                f"procedure {procedure!r} takes the nearest state and knows no limit and no across; leave them out"
             )
-        return caligiuri_wolf(
-            x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, points=points, clock=clock
-        )
+        published = caligiuri_wolf if procedure == NAME else caligiuri_profile
+        return published(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, points=points, clock=clock)
     if points is not None:
-        raise DataError("points belongs to procedure='caligiuri2023'; this one fits nothing, see Divergence.fit")
+        raise DataError("points belongs to the published procedures; this one fits nothing, see Divergence.fit")
     if not isinstance(neighbors, NearestK | None):
         raise DataError(f"wolf chooses among the nearest states: neighbors is a NearestK, not {neighbors!r}")
     walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, across=across)

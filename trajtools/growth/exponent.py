@@ -10,7 +10,7 @@ import numpy as np
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.fitting import SATURATION_MARGIN
 from trajtools.growth.basin import optimizer_of_twins
-from trajtools.growth.caligiuri import caligiuri2023
+from trajtools.growth.caligiuri import PRODUCTION, caligiuri2023, caligiuri2023_production
 from trajtools.growth.measured import Measured, against_shapes, measure, shape_of
 from trajtools.growth.persistence import Epoch, does_not_persist, separate_starts
 from trajtools.growth.published import danovski2024
@@ -19,7 +19,7 @@ from trajtools.results import Divergence, Exponent, Floats
 from trajtools.significance import N_RESAMPLES
 from trajtools.surrogates import BASIN
 
-PROCEDURES = ("danovski2024", "caligiuri2023")
+PROCEDURES = ("danovski2024", "caligiuri2023", PRODUCTION)
 NULL_WORDS = {
     "power-law": "power law (d ~ (1 + t/tau)^alpha, alpha <= 3) or diffusion (d^2 = d0^2 + a t + b t^2)",
     BASIN: "twins in a quadratic basin under the same optimiser ({optimizer}; d^p = sum of w |m(t)|^p over its modes)",
@@ -48,7 +48,7 @@ def fit(
     null : "power-law", "quadratic-basin" or None
         What the growth is tested against: power laws and diffusion, or what twins do in a quadratic basin under the
         optimiser of the run (`trajtools.growth.basin`). Without a null the verdict is ``"inconclusive"``.
-    procedure : None, "danovski2024" or "caligiuri2023"
+    procedure : None, "danovski2024", "caligiuri2023" or "caligiuri2023-production"
         None: the procedure below. A name: a published procedure, see `trajtools.growth.published` (twins) and
         `trajtools.growth.caligiuri` (blocks of a temporal network).
     level : float
@@ -96,6 +96,8 @@ def fit(
         return danovski2024(growth, level=level)
     if procedure == "caligiuri2023":
         return caligiuri2023(growth, level=level)
+    if procedure == PRODUCTION:
+        return caligiuri2023_production(growth, level=level)
     generator = np.random.default_rng(rng)
     found = measure(growth, region, null, level, generator)
     epochs = separate_starts(found, level, generator)
