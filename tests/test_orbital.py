@@ -7,6 +7,7 @@ import pytest
 import trajtools as tt
 from recorders import Recorder, iris
 from trajtools.errors import DataError, SelectionError, UnknownNameError
+from trajtools.parameters import describe
 from trajtools.systems import hopf, oscillator, saddle_escape, van_der_pol
 from trajtools.systems.system import System
 
@@ -53,6 +54,7 @@ def test_distances_of_the_curves_equal_their_definitions(metric):
     found = tt.orbital_stability(reference, copy, metric=metric)
     nearest, _ = naive.to_orbit(copy, reference, metric)
     np.testing.assert_allclose(found.orbit[0], nearest, rtol=1e-12)
+    np.testing.assert_allclose(found.orbit[0], tt.to_orbit(copy, reference, metric=metric).distance, rtol=1e-12)
     np.testing.assert_allclose(found.tube, max(nearest), rtol=1e-12)
     np.testing.assert_allclose(found.hausdorff, naive.hausdorff(copy, reference, metric), rtol=1e-12)
     np.testing.assert_allclose(found.frechet, naive.frechet(copy, reference, metric), rtol=1e-12)
@@ -94,6 +96,17 @@ def test_coupling_compiled_equals_interpreted_and_leaves_its_input_alone():
     # In parts as at once.
     half = coupled_rows(table[:3], before, False)
     np.testing.assert_array_equal(coupled_rows(table[3:], half, True), coupled_rows(table, before, False))
+
+
+def test_a_metric_of_networks_takes_the_wiring_from_the_trajectories():
+    parameters, nodes = describe({"w": ((2, 3), "float64"), "b": ((3,), "float64")})
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((25, 9)).cumsum(axis=0)
+    a, b = (tt.Trajectory.from_array(y, parameters=parameters, nodes=nodes) for y in (x, x + 0.1))
+    found = tt.orbital_stability(a, b, metric="singular-values")
+    np.testing.assert_allclose(found.orbit[0], tt.to_orbit(b, a, metric="singular-values").distance, rtol=1e-9)
+    with pytest.raises(DataError, match="what connects what"):
+        tt.orbital_stability(x, x + 0.1, metric="singular-values")
 
 
 def test_small_blocks_change_nothing(monkeypatch):
