@@ -240,6 +240,53 @@ def bench_nolds(data: dict[str, np.ndarray]) -> None:
     print(f"{'geometric mean':62s} {np.exp(np.mean(np.log(ratios))):7.1f}x")
 
 
+def machine_gives(threads: int, seconds: float) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """The same arithmetic on one thread and in equal parts on several: no memory, no lock, nothing to share."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numba
+
+    @numba.njit(nogil=True)
+    def burn(count: int) -> float:
+        total = 0.0
+        for k in range(count):
+            total += np.sqrt(k * 1.0)
+        return total
+
+    burn(10)
+    count = int(1e6 * seconds / max(timed(lambda: burn(1_000_000), 3)[0], 1e-6))
+    pool = ThreadPoolExecutor(threads)
+    return lambda: burn(count), lambda: list(pool.map(burn, [count // threads] * threads))
+
+
+def bench_threads(data: dict[str, np.ndarray], threads: int, repeats: int) -> None:
+    """What more threads give, beside what the machine gives at that moment: all in turn, best of the turns."""
+    import numba
+
+    print(f"{'':34s} {'1 thread':>12s} {f'{threads} threads':>13s} {'gain':>8s}  the machine gives")
+    for name, x in data.items():
+        theiler, horizon = SETTINGS[name]
+        shrink = (len(x) / 10_000) ** (-0.5 if name == "lorenz" else -0.8)
+        radii = RADII * shrink * np.sqrt(x.var(axis=0).sum()) * (4 if name == "lorenz" else 1)
+        rule = WithinRadius(tuple(radii), max_neighbors=100)
+        for title, work in (
+            ("rosenstein", lambda x=x, t=theiler, h=horizon: rosenstein(x, theiler=t, horizon=h)),
+            ("kantz x5 <= 100", lambda x=x, r=rule, t=theiler, h=horizon: kantz(x, neighbors=r, theiler=t, horizon=h)),
+        ):
+            numba.set_num_threads(1)
+            jobs = [work, work, *machine_gives(threads, timed(work, 3)[0])]
+            best = [np.inf] * 4
+            for _ in range(5 * repeats):
+                for at, job in enumerate(jobs):
+                    numba.set_num_threads(threads if at == 1 else 1)
+                    best[at] = min(best[at], timed(job, 1)[0])
+            note = f"{best[2] / best[3]:.2f}x"
+            one, more = best[0] * 1e3, best[1] * 1e3
+            print(
+                f"{f'{title} {name} {len(x)}':34s} {one:9.1f} ms {more:10.1f} ms {one / more:7.2f}x  {note}", flush=True
+            )
+
+
 def bench_memory(n: int) -> None:
     x = lorenz(n)
     rosenstein(x[:5000], theiler=50, horizon=75)
@@ -255,7 +302,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", action="store_true", help="only the peak memory at 10^6 states")
-    parser.add_argument("--only", choices=("rosenstein", "kantz", "nolds"))
+    parser.add_argument("--only", choices=("rosenstein", "kantz", "nolds", "threads"))
     options = parser.parse_args()
 
     import numba
@@ -266,6 +313,9 @@ def main() -> None:
         return
     print(f"{options.threads} thread(s); ours, cKDTree (always one thread), ratio")
     data = {"logistic": logistic(options.n), "henon": henon(options.n), "lorenz": lorenz(options.n)}
+    if options.threads > 1:
+        bench_threads(data, options.threads, options.repeats)
+        numba.set_num_threads(options.threads)
     small = {name: x[:10_000] for name, x in data.items()}
     if options.only in (None, "rosenstein"):
         bench_rosenstein(data, options.repeats)
