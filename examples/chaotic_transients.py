@@ -20,11 +20,17 @@ from recorders import Recorder, perturb
 from trajtools.store import Member
 
 EPSILON = 1e-8
-RATES = ((0.2, 1.0, 3.0), tuple(np.geomspace(0.1, 6.5, 13)), tuple(np.geomspace(0.05, 20, 27)))
-INITS, COPIES, TWIN_STEPS, STEPS = (2, 6, 50), (2, 3, 5), (30, 120, 200), (40, 400, 1500)
+RATES = (
+    (0.2, 1.0, 3.0),
+    tuple(np.geomspace(0.1, 6.5, 13)),
+    tuple(np.geomspace(0.05, 20, 27)),
+    tuple(np.geomspace(0.5, 16, 7)),
+)
+# Smoke, default, full, and the default where images are given, which are larger.
+INITS, COPIES, TWIN_STEPS, STEPS = (2, 6, 50, 2), (2, 3, 5, 1), (30, 120, 200, 40), (40, 400, 1500, 80)
 SUBSTEPS = 8
 DONE = 0.95  # test accuracy at which a training ends
-CONTROLS = (1, 5, 9)  # of how many rates there are controls
+CONTROLS = (1, 5, 9, 2)  # of how many rates there are controls
 
 
 def ensemble(data: Data, inits: int, copies: int) -> tuple[dict[str, np.ndarray], list[Member]]:
@@ -81,7 +87,8 @@ def main() -> None:
     """Record what is missing, then analyse all of it."""
     chosen = options(__doc__, data=True)
     data, say = load(chosen.data), Progress().say
-    rates = RATES[chosen.size]
+    chosen.size = 3 if chosen.data and chosen.size == 1 else chosen.size
+    rates = np.geomspace(*RANGES[chosen.size])
     jobs = [(rate, False) for rate in rates]
     jobs += [(rate, True) for rate in rates[len(rates) // 2 :][: CONTROLS[chosen.size]]]
     for k, (rate, control) in enumerate(jobs, 1):
