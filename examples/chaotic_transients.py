@@ -20,12 +20,7 @@ from recorders import Recorder, perturb
 from trajtools.store import Member
 
 EPSILON = 1e-8
-RATES = (
-    (0.2, 1.0, 3.0),
-    tuple(np.geomspace(0.1, 6.5, 13)),
-    tuple(np.geomspace(0.05, 20, 27)),
-    tuple(np.geomspace(0.5, 16, 7)),
-)
+RANGES = ((0.2, 3.0, 3), (0.1, 6.5, 13), (0.05, 20, 27), (0.5, 16, 7))  # lowest, highest, how many rates
 # Smoke, default, full, and the default where images are given, which are larger.
 INITS, COPIES, TWIN_STEPS, STEPS = (2, 6, 50, 2), (2, 3, 5, 1), (30, 120, 200, 40), (40, 400, 1500, 80)
 SUBSTEPS = 8
