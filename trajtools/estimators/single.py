@@ -9,11 +9,13 @@ import numpy as np
 
 from trajtools.embedding import Choice, embed, estimate_delay, estimate_dimension, theiler_window
 from trajtools.errors import DataError
+from trajtools.estimators.interpolation import fineness, interpolated
 from trajtools.estimators.nulls import Tested, against_surrogates
 from trajtools.growth.applicability import TWINS, Probe, objections, probe, probe_distances
 from trajtools.growth.recurrent import BOUNDED, NO_NULL
+from trajtools.neighbors.motion import has_directions
 from trajtools.neighbors.rules import WithinRadius
-from trajtools.neighbors.states import GIVEN, MATRIX_STATES, MetricOfStates
+from trajtools.neighbors.states import GIVEN, MetricOfStates
 from trajtools.optimizers import Optimizer
 from trajtools.results import Divergence, Exponent, Floats
 from trajtools.results.distances import Distances
@@ -22,13 +24,8 @@ from trajtools.surrogates import PLAIN
 
 METHODS = ("rosenstein", "kantz", "wolf", "hybrid")
 PROJECTED = 32  # dimensions that checks and nulls use of states with more than twice as many
-REFINED_STATES = 160_000  # at most, after interpolation
-REFINED_DIMENSION = 20
 LARGEST = 1e100  # number that is squared
 LONGEST = 2000  # samples that pairs are followed which do not part
-FINEST = 8  # samples that one is divided into, at most
-SMOOTH = 0.1  # of the distance of neighbours: the largest error of an interpolation that may be used
-HALVING = 10.0  # by which half the spacing lowers that error at least; fourth order would be 16
 NO_SURROGATE = "no surrogate could be drawn from these data"
 REPLACED = 16  # one part in so many of the time to saturation is how long a pair is followed before it may be replaced
 MOST_IN_BALL = 16  # neighbours of a state that kantz follows: those of a dense region know no more
@@ -264,12 +261,9 @@ def curve_of(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str
     if followed and seen.rise < BOUNDED:
         wanted = min(len(states) // 8, LONGEST)  # nothing saturates: see whether neighbours stay neighbours
     horizon = asked.horizon if asked.horizon is not None else int(np.clip(wanted, 4, max(len(states) // 4, 4)))
-    finer, step = _finer(ready, seen, asked)
+    finer, step = fineness(ready.states, seen, asked.metric)
     finer = finer if followed else 1
-    if finer > 1:
-        from scipy.interpolate import CubicSpline
-
-        states = CubicSpline(np.arange(len(states)), states)(np.arange((len(states) - 1) * finer + 1) / finer)
+    states = interpolated(states, finer)
     options: dict[str, Any] = {
         "metric": asked.metric,
         "neighbors": asked.neighbors,
@@ -279,7 +273,11 @@ def curve_of(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str
     }
     if asked.method == "kantz" and asked.neighbors is None:
         options["neighbors"] = WithinRadius(max_neighbors=MOST_IN_BALL)
-    across = step > 0 and asked.metric == "l2"
+    if not followed and asked.metric == "l2":
+        # A pair that is kept must have room for another block below a tenth of where distances saturate.
+        grown = seen.rise * horizon / max(seen.saturation, 1)
+        options["limit"] = 0.1 * float(np.exp(seen.log_distance[0] + seen.rise - min(grown, seen.rise)))
+    across = step > 0 and asked.metric == "l2" and has_directions(states)
     if across:
         options |= {"across": True} | ({"stride": finer} if followed else {})
     if asked.average is not None and asked.method == "kantz":
@@ -350,34 +348,6 @@ def _projected(states: Floats, choices: dict[str, Any]) -> Floats:
         part = states[:, begin : begin + 4096]
         small += part @ rng.standard_normal((part.shape[1], PROJECTED))
     return small / np.sqrt(PROJECTED)
-
-
-def _finer(ready: Prepared, seen: Probe, asked: Asked) -> tuple[int, float]:
-    """How finely to interpolate, and the distance between samples.
-
-    Neighbours of a sampled flow are apart along it by a quarter of a sample on average. 1 and 0 where it is no flow.
-    """
-    states = ready.states
-    if seen.rise < BOUNDED or states.shape[1] > REFINED_DIMENSION or not np.isfinite(states).all():
-        return 1, 0.0
-    part = states[: min(len(states), 5001)]
-    near = float(np.exp(seen.log_distance[0]))
-    even, odd = part[::2], part[3:-3:2]
-    between = (9 * (even[1:-2] + even[2:-1]) - even[:-3] - even[3:])[: len(odd)] / 16
-    rough = np.sqrt(np.sum((between - odd[: len(between)]) ** 2, axis=1))
-    # Between four points interpolation is off nine times as far as a spline: then none is loaded, which takes time.
-    if len(rough) and float(np.quantile(rough, 0.95)) > 30 * HALVING * SMOOTH * near:
-        return 1, 0.0
-    from scipy.interpolate import CubicSpline
-
-    coarse = CubicSpline(np.arange(0, len(part), 2), part[::2])
-    error = np.sqrt(np.sum((coarse(np.arange(1, len(part) - 1, 2)) - part[1:-1:2]) ** 2, axis=1))
-    if not float(np.quantile(error, 0.95)) < HALVING * SMOOTH * near:
-        return 1, 0.0
-    step = float(np.median(np.sqrt(np.sum(np.diff(part, axis=0) ** 2, axis=1))))
-    wanted = int(np.ceil(2 * step / near))
-    most = REFINED_STATES if isinstance(asked.metric, str) else MATRIX_STATES  # others are asked for all pairs
-    return int(np.clip(min(wanted, most // len(states)), 1, FINEST)), step
 
 
 def _of_half(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trajtools.errors import DataError
-from trajtools.neighbors.states import LANES, PRECOMPUTED, Floats, Ints, States, is_scaled
+from trajtools.neighbors.states import LANES, PRECOMPUTED, Floats, Ints, States, is_scaled, prepare
 
 INFINITE = 1e300  # a state beyond is not finite, as in `prepare`
 ROUNDING = 1e-14  # part of a squared distance below which what is left of it is rounding, as in the kernels
@@ -57,6 +57,21 @@ def across_motion(apart: Floats, both: Floats) -> Floats:
     whole, along, size = (np.sum(each, axis=-1) for each in (apart * apart, apart * both, both * both))
     rest = whole - np.where(size > ROUNDING, along * along / np.maximum(size, ROUNDING), 0.0)
     return np.asarray(np.sqrt(np.where(rest > ROUNDING * whole, rest, 0.0)))
+
+
+def has_directions(points: Floats) -> bool:
+    """Whether distances across the motion can be taken: two dimensions or more, of numbers that can be squared.
+
+    Parameters
+    ----------
+    points : ndarray of float64, shape (T, d)
+        States.
+
+    Returns
+    -------
+    bool
+    """
+    return points.shape[1] > 1 and not is_scaled(prepare(points, metric="l2", theiler=0, horizon=0))
 
 
 def check_motion(states: States) -> None:
