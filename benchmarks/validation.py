@@ -4,8 +4,9 @@
     python benchmarks/validation.py --seeds 5 --systems henon lorenz
     python benchmarks/validation.py --seeds 100 --results validation.jsonl
 
-Every row is run with the defaults of `trajtools.lyapunov`. Results are appended to the file of results, and what is in
-it is not run again, so that a run can be stopped and go on. Delete the file after a change of the code.
+Every row is run with the defaults of `trajtools.lyapunov`; rows named after a method name that, and nothing else. Results are appended to the file of results, and what is in
+it is not run again, so that a run can be stopped and go on. Delete the file after a change of the code. `--jobs 1` uses
+one process.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import numpy as np
 from nulls import NULLS, halvorsen, holmes, lozi, saddle_twins
+from unseen import UNSEEN
 
 import trajtools as tt
 from trajtools.systems import SYSTEMS
@@ -43,6 +45,7 @@ class Chaotic:
     column: int | None = None
     seen: bool = False
     twins: bool = False
+    method: str = "auto"
 
 
 def named(name: str, **parameters: Any) -> Callable[[], System]:
@@ -69,12 +72,26 @@ CHAOTIC = {
     "halvorsen": Chaotic(halvorsen, 20000),
     "rossler, x only": Chaotic(named("rossler"), 20000, 3000, column=0, seen=True),
     "mackey-glass 17": Chaotic(named("mackey_glass"), 20000, 1000, column=-1, seen=True),
+    "chen": Chaotic(UNSEEN["chen"], 20000),
+    "thomas": Chaotic(UNSEEN["thomas"], 20000, seen=True),
+    "sprott b": Chaotic(UNSEEN["sprott_b"], 20000),
+    "driven pendulum": Chaotic(UNSEEN["driven_pendulum"], 20000),
+    "hyperchaos": Chaotic(UNSEEN["hyperchaos"], 20000),
+    "cat": Chaotic(UNSEEN["cat"], 5000),
+    "tinkerbell": Chaotic(UNSEEN["tinkerbell"], 5000),
+    "ricker": Chaotic(UNSEEN["ricker"], 5000),
     "twins: logistic 3.7": Chaotic(named("logistic", r=3.7), 60, twins=True),
     "twins: henon": Chaotic(named("henon"), 100, twins=True),
     "twins: softmax map": Chaotic(named("softmax_map"), 120, twins=True),
     "twins: holmes": Chaotic(holmes, 80, twins=True),
     "twins: lorenz": Chaotic(named("lorenz"), 3000, twins=True),
     "twins: coupled logistic": Chaotic(named("globally_coupled", size=4, coupling=0.2), 80, twins=True),
+}
+METHODS = ("kantz", "wolf", "hybrid")
+CHAOTIC |= {
+    f"{method}: {name}": replace(CHAOTIC[name], seen=True, method=method)
+    for method in METHODS
+    for name in ("logistic", "henon", "holmes", "lorenz", "rossler")
 }
 
 
@@ -128,7 +145,8 @@ def run_one(name: str, seed: int) -> dict[str, Any]:
     number = sum(map(ord, name))
     x, dt = record(name, np.random.default_rng([number, seed]))
     began = time.perf_counter()
-    found = tt.lyapunov(x, dt=dt, rng=seed)
+    method = CHAOTIC[name].method if name in CHAOTIC else "auto"
+    found = tt.lyapunov(x, dt=dt, rng=seed, method=method)
     return {
         "row": name,
         "seed": seed,
