@@ -4,9 +4,9 @@
     python benchmarks/validation.py --seeds 5 --systems henon lorenz
     python benchmarks/validation.py --seeds 100 --results validation.jsonl
 
-Every row is run with the defaults of `trajtools.lyapunov`; rows named after a method name that, and nothing else. Results are appended to the file of results, and what is in
-it is not run again, so that a run can be stopped and go on. Delete the file after a change of the code. `--jobs 1` uses
-one process.
+Every row is run with the defaults of `trajtools.lyapunov`; rows named after a method name that, and nothing else.
+Results are appended to the file of results, and what is in it is not run again, so that a run can be stopped and go
+on. Delete the file after a change of the code. `--jobs 1` uses one process.
 """
 
 from __future__ import annotations
