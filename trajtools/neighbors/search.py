@@ -209,7 +209,7 @@ def build(states: States, strategy: Strategy) -> Any:
     leaves, times, slots = np.empty((0, 0, 0)), np.empty((0, 0), dtype=np.int64), np.empty(0, dtype=np.int64)
     if strategy.name != "matrix":
         # The kernels are compiled for one kind of array.
-        points, rows = np.require(states.points, requirements="CW"), order
+        points, rows = np.require(states.points, requirements=("C", "W")), order
         n_leaves = -(-len(order) // buckets.BUCKET)
         starts = np.minimum(np.arange(n_leaves + 1) * buckets.BUCKET, len(order))
         if strategy.name == "tree":
