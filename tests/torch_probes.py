@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from recorders.torch import Shadow
+
 torch.set_num_threads(1)
 FULL = torch.float64
 
@@ -87,3 +89,15 @@ def chebyshev():
     nn.init.zeros_(model[0].bias)
     x = torch.linspace(-1, 1, 20, dtype=FULL)[:, None]
     return model, x, 8 * x**4 - 8 * x**2 + 1
+
+
+def follow(model, opt, steps, loss_fn=itself, batch=(ONE,), **options):
+    """A shadow beside a training, and the growth that it told of at every step."""
+    shadow = Shadow(model, loss_fn, opt, of="full", **options)
+    growth = []
+    for _ in range(steps):
+        opt.zero_grad()
+        shadow.backward(*batch)
+        opt.step()
+        growth.append(shadow.growth)
+    return shadow, np.array(growth)
