@@ -19,6 +19,8 @@ from trajtools.results import Distances
 
 Progress = Callable[[int, int], None]
 
+_ELSEWHERE = 16
+
 
 def pairwise(
     x: Any,
@@ -86,7 +88,9 @@ def pairwise(
         raise DataError(f"block={block!r}: it counts states, a whole number from 1 on")
     what = compare(x, y, metric, digest=out is not None, executor=executor)
     workers = schedule.threads()
-    side = what.side(workers) if block is None else min(int(block), what.side(0))
+    # How many workers an executor has it does not say.
+    hands = workers if executor is None else max(workers, _ELSEWHERE)
+    side = what.side(hands) if block is None else min(int(block), what.side(0))
     keeper = Keeper(what, side, None if out is None else Path(out))
     try:
         _compute(what, keeper, workers, executor, progress)

@@ -6,6 +6,7 @@ from trajtools.plots.dimensions import correlation_dimension, correlation_sum
 from trajtools.plots.edge import edge
 from trajtools.plots.figures import divergence, divergences
 from trajtools.plots.figures import draw_windows as windows
+from trajtools.plots.matrices import contributions, distances, to_orbit
 from trajtools.plots.order_chaos import order_chaos
 from trajtools.plots.recurrence import draw_lines as recurrence_lines
 from trajtools.plots.recurrence import draw_recurrence as recurrence
@@ -18,9 +19,11 @@ from trajtools.plots.zero_ones import zero_one_test
 __all__ = [
     "autocorrelation",
     "change_points",
+    "contributions",
     "correlation_dimension",
     "correlation_sum",
     "curvature",
+    "distances",
     "divergence",
     "divergences",
     "edge",
@@ -34,6 +37,7 @@ __all__ = [
     "stability",
     "sweep",
     "system_states",
+    "to_orbit",
     "windows",
     "zero_one_test",
 ]

@@ -48,3 +48,20 @@ class Contributions(Result):
     share: Floats
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw them; see `trajtools.plots.contributions`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.contributions(self, ax=ax)

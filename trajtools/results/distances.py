@@ -304,6 +304,23 @@ class Distances(Result):
             )
         return super().to_dict()
 
+    def plot(self, ax: Any = None) -> Any:
+        """Draw them; see `trajtools.plots.distances`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.distances(self, ax=ax)
+
     def __reduce__(self) -> Any:
         # What is on disk travels as its place there.
         if self.path is None or not isinstance(self.values, np.memmap) or not self.values.size:

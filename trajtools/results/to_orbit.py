@@ -59,3 +59,20 @@ class ToOrbit(Result):
     def n_excluded(self) -> int:
         """How many states have no distance to the orbit."""
         return int(self.excluded.sum())
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw them; see `trajtools.plots.to_orbit`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.to_orbit(self, ax=ax)
