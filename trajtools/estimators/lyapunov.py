@@ -111,7 +111,8 @@ def lyapunov(
     the 1 % level, the local slopes have a plateau, and fewer than 1 % of the records of the null keep neighbours close
     as long. The test takes at most 3000 states, the checks at most 20,000, and both a random projection of states
     with more than 64 dimensions. States of a flow whose samples lie further apart than neighbours do are interpolated
-    by cubic splines first, because neighbours are else apart along the flow, which does not grow.
+    by cubic splines first, and Euclidean distances are taken across the motion: a lag along the orbit does not grow by
+    itself, yet shear mixes it into what grows, which made exponents of flows up to a quarter wrong.
 
     Examples
     --------
