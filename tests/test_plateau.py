@@ -116,6 +116,16 @@ def test_blocks_that_are_replaced_are_fitted_whole():
     assert found.window[1] - found.window[0] >= 4
 
 
+def test_the_slope_of_replaced_blocks_is_what_they_gain_from_end_to_end():
+    growth = planted(steps=8, method="hybrid", start=-20.0, transient=1.0)
+    found = growth.fit()
+    assert found.window == (0.0, 8.0)
+    assert_allclose(found.value, (growth.log_distance[-1] - growth.log_distance[0]) / 8, rtol=1e-12)
+    gains = np.log(growth.distances[:, -1] / growth.distances[:, 0]) / 8
+    assert_allclose(found.values, gains, rtol=1e-12)
+    assert growth.fit((2.0, 6.0)).value != found.value
+
+
 def test_all_nan_after_a_point_is_the_end():
     growth = planted(steps=40)
     curve = growth.log_distance.copy()

@@ -240,3 +240,13 @@ def test_what_has_no_direction_is_refused():
         rosenstein(naive.distances(walk(60, 2)), metric="precomputed", theiler=2, horizon=3, across=True)
     with pytest.raises(DataError, match="stride=0"):
         rosenstein(walk(60, 2), theiler=2, horizon=3, stride=0)
+
+
+def test_a_partner_is_never_shifted_onto_the_reference_itself():
+    # A slow circle: the orbit beside each state is its own, so the shift could walk all the way home.
+    t = 0.05 * np.arange(2000)
+    noise = 1e-3 * np.random.default_rng(8).normal(size=(2000, 3))
+    circle = np.stack([np.cos(t), np.sin(t), 0.3 * np.sin(0.618 * t)], axis=1) + noise
+    curve = rosenstein(circle, theiler=3, horizon=100, across=True)
+    assert np.all(np.isfinite(curve.log_distance))
+    assert curve.settings["left_out"]["zero_later"] == 0
