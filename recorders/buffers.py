@@ -78,6 +78,8 @@ def _cuts(offset: int, size: int, width: int, members: int | slice, lead: tuple[
     return pieces
 
 
+TILES = ("tiles", "optimizer_tiles")  # what of a block goes to the file as it lies in memory
+
 Stretch = tuple[np.ndarray, Any, tuple[int, ...] | None]
 Place = tuple[tuple[str, str] | None, tuple[int, ...], list[Stretch]]
 
@@ -167,9 +169,9 @@ class Block:
     metrics : dict of str to ndarray (rows, ...)
         Float64, NaN where nothing was given.
     kept : dict of str to ndarray
-        What is stored of the states: ``tiles``, ``distances`` or ``sketch``.
+        What is stored of the states: ``tiles``, ``distances`` or ``sketch``; ``optimizer_tiles`` beside tiles.
     places : list
-        Where the arrays of a state go in the tiles (see `CopyPlan.places`).
+        Where the arrays of a state, those of its buffers behind them, go in the tiles (see `CopyPlan.places`).
     pending : list
         Device copies under way: (row, Pending).
     metrics_changed : bool
@@ -193,7 +195,7 @@ class Block:
 
     def payload(self, count: int) -> dict[str, Any]:
         """The first `count` states as arguments of `RunWriter.write`: small arrays copied, tiles as they are."""
-        small = {name: array[:count].copy() for name, array in self.kept.items() if name != "tiles"}
-        tiles = {"tiles": self.kept["tiles"]} if "tiles" in self.kept else {}
+        small = {name: array[:count].copy() for name, array in self.kept.items() if name not in TILES}
+        tiles = {name: self.kept[name] for name in TILES if name in self.kept}
         metrics = {name: array[:count].copy() for name, array in self.metrics.items()}
         return {"step": self.step[:count].copy(), "metrics": metrics, **small, **tiles}

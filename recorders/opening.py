@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from recorders.background import Tape
-from recorders.buffers import Block
+from recorders.buffers import TILES, Block
 from recorders.cost import Forecast
 from recorders.metrics import MetricTable
 from recorders.pace import Pace
 from recorders.provenance import provenance
 from recorders.sketch import Sketch
-from recorders.storage import Sketches, Storage, TwinDistances, Weights
+from recorders.storage import Sketches, Storage, TwinDistances, Weights, WithBuffers
 from recorders.structure import Structure
 from trajtools.store import (
     ArchitectureError,
@@ -115,6 +115,7 @@ class Opening:
     sketch: Sketch | None
     compress: str | None
     durable: bool
+    buffers: Structure | None = None
     parameters: tuple[Parameter, ...] = ()
     nodes: tuple[NodeSet, ...] = ()
     committed: int = 0
@@ -128,6 +129,10 @@ class Opening:
             raise RecordingError(f"sketch={self.sketch} needs store='sketch', got store={self.stored!r}")
         if self.stored == "sketch" and self.sketch is None:
             self.sketch = Sketch(1024)
+        if self.buffers is not None and self.stored != "weights":
+            raise RecordingError(
+                f"buffers= are kept beside the weights, got store={self.stored!r}; leave them out, or store='weights'"
+            )
 
     def describe(self, kinds: Any, axes: Any, wiring: Any) -> None:
         """Fill the tables of parameters and nodes."""
@@ -142,6 +147,16 @@ class Opening:
         if self.stored == "weights":
             return StreamLayout.choose(s.n_entries, s.n_members, s.dtype)
         return StreamLayout.choose(self.sketch.k if self.sketch else 1, s.n_members, "float64")
+
+    @property
+    def buffer_layout(self) -> StreamLayout | None:
+        """Geometry of the optimiser's buffers, before the file says so."""
+        return None if self.buffers is None else self.layout.beside(self.buffers.n_entries, self.buffers.dtype)
+
+    @property
+    def block_bytes(self) -> int:
+        """Size of a block in memory, buffers of the optimiser included."""
+        return self.layout.block_bytes + (self.buffer_layout.block_bytes if self.buffer_layout else 0)
 
     def forecast(self, states: int | None) -> Forecast:
         """Say what the run will take; refuse where it cannot fit.
@@ -164,8 +179,7 @@ class Opening:
         folder = Path(self.path).absolute().parent
         if not folder.is_dir():
             raise RecordingError(f"{folder} is no folder; make it first")
-        layout = self.layout
-        found = Forecast(layout.block_bytes // layout.rows, states, shutil.disk_usage(folder).free)
+        found = Forecast(self.block_bytes // self.layout.rows, states, shutil.disk_usage(folder).free)
         if found.bytes is not None and found.bytes > found.free_bytes and self.compress is None:
             raise RecordingError(
                 f"the run will not fit on the disk: {found.words}. Record less: every=, include=, store='sketch'"
@@ -185,7 +199,7 @@ class Opening:
     ) -> Tape:
         """Create the run, or find it, and give the tape that fills it."""
         table = MetricTable(self.structure.n_members, metrics)
-        storage = self._new_storage(self.layout)  # refuses what cannot be measured before the path is claimed
+        storage = self._new_storage()  # refuses what cannot be measured before the path is claimed
         origin = provenance(settings, given)
         made = _perturbations(mappings)
         if made:
@@ -194,15 +208,19 @@ class Opening:
         if writer is None:
             writer = self._created(hparams, origin, reference)
         try:
-            if writer.layout != self.layout:
-                storage = self._new_storage(writer.layout)
+            if (writer.layout, writer.optimizer_layout) != (self.layout, self.buffer_layout):
+                storage = self._new_storage(writer.layout, writer.optimizer_layout)
             self.committed, self.last_step = writer.committed, writer.last_step
             return Tape(writer, storage, *self._block_to_go_on(writer, table, storage, pace))
         except BaseException:
             writer.abort()
             raise
 
-    def _new_storage(self, layout: StreamLayout) -> Storage:
+    def _new_storage(self, layout: StreamLayout | None = None, beside: StreamLayout | None = None) -> Storage:
+        """What fills the blocks, in the geometry of the file or, before there is one, in ours."""
+        layout, beside = layout or self.layout, beside or self.buffer_layout
+        if self.buffers is not None:
+            return WithBuffers(self.structure, layout, self.buffers, beside)
         if self.stored == "weights":
             return Weights(self.structure, layout)
         if self.sketch is not None:
@@ -218,6 +236,7 @@ class Opening:
             "durable": self.durable,
             "sketch": self.sketch.settings if self.sketch else None,
             "distance_metric": self.metric if self.stored == "distances" else None,
+            "optimizer": {"parameters": b.table(), "dtype": b.dtype} if (b := self.buffers) else None,
         }
 
     def _created(self, hparams: Any, origin: dict[str, Any], reference: str | None) -> RunWriter:
@@ -266,8 +285,9 @@ class Opening:
             block.step[: tail.count] = tail.step
             for name, values in tail.metrics.items():
                 block.metrics[name][: tail.count] = values
-            if tail.tiles is not None:
-                block.kept["tiles"][:] = tail.tiles
+            for name in TILES:
+                if getattr(tail, name) is not None:
+                    block.kept[name][:] = getattr(tail, name)
             for name, array in (("distances", tail.distances), ("sketch", tail.sketch)):
                 if array is not None:
                     block.kept[name][: tail.count] = array
@@ -282,24 +302,26 @@ class Opening:
         if not self.committed:
             return 0
         here = self._as_stored(arrays)
+        newest = slice(self.committed - 1, self.committed)
         with File(self.path) as file:
             run = file[self.run]
             if self.stored == "weights":
-                there = run.weights.read(slice(self.committed - 1, self.committed), raw=True)[0]
+                streams = (run.weights, run.optimizer)
+                there = [stream.read(newest, raw=True)[0] for stream in streams if stream is not None]
             else:
-                there = np.asarray(getattr(run, self.stored)[self.committed - 1])
-        same = there.shape == here.shape and there.tobytes() == here.tobytes()
+                there = [np.asarray(getattr(run, self.stored)[self.committed - 1])]
+        same = all(a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in zip(there, here, strict=True))
         return self.last_step if same else self.last_step + 1
 
-    def _as_stored(self, arrays: list[np.ndarray]) -> np.ndarray:
-        """One state as the file holds it."""
-        storage = self._new_storage(self.layout)
+    def _as_stored(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """One state, and the buffers beside it, as the file holds them."""
+        storage = self._new_storage()
         probe = storage.new_block(0)
         storage.put(probe, 0, arrays)
         if self.stored != "weights":
-            return probe.kept[self.stored][0]
-        rows = probe.kept["tiles"][:, :, 0].reshape(self.structure.n_members, -1)
-        return rows[:, : self.structure.n_entries]
+            return [probe.kept[self.stored][0]]
+        layouts = zip(TILES, (self.layout, self.buffer_layout), strict=True)
+        return [layout.take(probe.kept[name], 1)[0] for name, layout in layouts if layout is not None]
 
 
 def _perturbations(mappings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

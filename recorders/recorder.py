@@ -65,6 +65,10 @@ class Recorder(Seam):
         For ``store="distances"``.
     sketch : Sketch, optional
         For ``store="sketch"``; 1024 numbers and seed 0 if not given.
+    buffers : mapping of str to ndarray, or list of them, optional
+        What the optimiser keeps beside the weights at opening (momenta, second moments, ...; zeros before the first
+        step), in the form of `state`; recorded with every state from then on, for ``store="weights"``. Best named after
+        the parameters: ``"W1.momentum"``. The weights alone do not say where a training with such buffers goes next.
     metrics : names, or mapping of name to shape, optional
         Metrics to come, if the first `record` with metrics does not name them all. Shapes are those of one state:
         () for a number, (M,) or (M, k) per member.
@@ -79,7 +83,7 @@ class Recorder(Seam):
         What happens when the disk is slower than the training and all buffers are full: the loop waits; states are
         left out, to be seen in ``step`` and in `n_skipped`; an error.
     buffer_bytes : int
-        Memory for buffers; two blocks (of 64 states, at most 64 MiB or one state each) are the least, and no more
+        Memory for blocks; two (of 64 states, at most 64 MiB of weights or one state each) are the least, and no more
         than `flush_bytes` beyond them are used.
     flush_seconds, flush_bytes : float, int
         A state is committed at most so long after it was recorded, and at most so many bytes, or two blocks, wait to
@@ -150,6 +154,7 @@ class Recorder(Seam):
         store: str = "weights",
         metric: str = "l1",
         sketch: Sketch | None = None,
+        buffers: Any = None,
         metrics: Mapping[str, tuple[int, ...]] | Iterable[str] | None = None,
         kinds: Mapping[str, str] | None = None,
         axes: Mapping[str, tuple[int, int]] | None = None,
@@ -171,6 +176,7 @@ class Recorder(Seam):
         self._structure = Structure.of(
             mappings, n_members=len(table), stacked=stacked, include=include, exclude=exclude
         )
+        self._buffers = self._structure_of_buffers(buffers)
         self._store, self.metric = store, metric
         opening = Opening(
             path=path,
@@ -185,6 +191,7 @@ class Recorder(Seam):
             sketch=sketch,
             compress=compress,
             durable=durable,
+            buffers=self._buffers,
         )
         opening.describe(kinds, axes, wiring)
         self.forecast: Forecast = opening.forecast(self._every.count(expected_steps))
@@ -194,7 +201,7 @@ class Recorder(Seam):
             writer=writer,
             busy_cores=self._busy_cores(),
             on_full=on_full,
-            block_bytes=opening.layout.block_bytes,
+            block_bytes=opening.block_bytes,
             buffer_bytes=buffer_bytes,
             flush_seconds=flush_seconds,
             flush_bytes=flush_bytes,
@@ -214,7 +221,7 @@ class Recorder(Seam):
         self._stored, self._before = False, opening.committed
         self._passed = opening.last_step  # states up to here are in the file already
         try:
-            self._open_with(state, opening, step)
+            self._open_with(self._beside(state, buffers), opening, step)
         except BaseException:
             Recorder.close(self, status="interrupted")  # an adapter is not whole yet
             raise
@@ -232,7 +239,7 @@ class Recorder(Seam):
 
     # --------------------------------------------------------------------------------------------- what the user calls
 
-    def record(self, state: Any = None, *, step: int | None = None, **metrics: Any) -> None:
+    def record(self, state: Any = None, *, step: int | None = None, buffers: Any = None, **metrics: Any) -> None:
         """Record a state, metrics of the newest state, or both.
 
         Parameters
@@ -242,6 +249,8 @@ class Recorder(Seam):
             may record before or after the update.
         step : int, optional
             Its step; one more than the last if not given. The step of the newest state adds metrics only.
+        buffers : as at opening, optional
+            Of this state; with every state if the recorder was opened with buffers, else with none.
         **metrics : float, 0-d array, or array (M,) or (M, k)
             Of the state that they were computed from: the newest.
 
@@ -250,7 +259,8 @@ class Recorder(Seam):
         ArchitectureError
             If the state differs in names, shapes or dtypes from the first one.
         RecordingError
-            If the recorder is closed or its writer has failed, a metric is new or has another shape, or steps go back.
+            If the recorder is closed or its writer has failed, a metric is new or has another shape, steps go back, or
+            buffers are missing.
         """
         began = time.perf_counter()
         tape = self._tape
@@ -258,14 +268,16 @@ class Recorder(Seam):
             tape.check()
         values = tape.metrics.parse(metrics) if metrics else metrics
         if state is not None:
-            self._place(state, step, values)
+            self._place(self._beside(state, buffers), step, values)
+        elif buffers is not None:
+            raise RecordingError("buffers= came without a state; give the state that they belong to")
         elif step is not None and operator.index(step) != self.step:
             raise RecordingError(f"record(step={step}) without a state: the newest state is that of step {self.step}")
         else:
             self._note(values)
         tape.meter.record_seconds += time.perf_counter() - began
 
-    def advance(self, state: Any, step: int | None = None) -> None:
+    def advance(self, state: Any, step: int | None = None, buffers: Any = None) -> None:
         """Say that an update was made; the state is stored if `every` says so. Optimiser hooks call this.
 
         Parameters
@@ -274,6 +286,8 @@ class Recorder(Seam):
             The state after the update.
         step : int, optional
             Its step; one more than the last if not given.
+        buffers : as at opening, optional
+            As for `record`.
 
         Raises
         ------
@@ -283,10 +297,13 @@ class Recorder(Seam):
         began = time.perf_counter()
         self._tape.check()
         self._steps.fresh = False
-        self._take(self._arrays, state, self.step + 1 if step is None else self._steps.given(step))
+        step = self.step + 1 if step is None else self._steps.given(step)
+        self._take(self._arrays, self._beside(state, buffers), step)
         self._tape.meter.record_seconds += time.perf_counter() - began
 
-    def record_block(self, states: Any, step: int | Sequence[int] | None = None, **metrics: Any) -> None:
+    def record_block(
+        self, states: Any, step: int | Sequence[int] | None = None, *, buffers: Any = None, **metrics: Any
+    ) -> None:
         """Record k consecutive states at once.
 
         Parameters
@@ -296,6 +313,8 @@ class Recorder(Seam):
         step : int or sequence of int, optional
             Step of the first state, or of each; one more than the last if not given. As for `record`, a first state
             that equals the state at opening is that state.
+        buffers : as at opening, optional
+            Of each state, with the same leading axis; as for `record`.
         **metrics : array (k,), (k, M) or (k, M, j)
             Metrics of each state.
 
@@ -310,7 +329,7 @@ class Recorder(Seam):
         shape = tuple(getattr(mappings[0].get(self.names[0]), "shape", ()))
         if not shape:
             raise ArchitectureError(f"{self.names[0]!r} needs a leading axis over the states of the block")
-        blocks = _waited(self._host(self._structure.check(mappings, lead=shape[:1])))
+        blocks = _waited(self._host(self._checked(self._beside(states, buffers), shape[:1])))
         values = self._tape.metrics.parse(metrics, lead=shape[:1])
         for i, at in enumerate(self._steps.of_block(blocks, shape[0], step)):
             metrics_at = {name: value[i] for name, value in values.items()}

@@ -61,6 +61,30 @@ class Weights:
         copy_state(arrays, block.places, row)
 
 
+class WithBuffers(Weights):
+    """Every entry of the weights, and of the optimiser's buffers beside them.
+
+    Parameters
+    ----------
+    structure, buffers : Structure
+        Of the weights and of the buffers; the arrays of a state are those of the weights, then those of the buffers.
+    layout, buffer_layout : StreamLayout
+        Geometries of their datasets.
+    """
+
+    def __init__(self, structure: Structure, layout: Any, buffers: Structure, buffer_layout: Any) -> None:
+        super().__init__(structure, layout)
+        self._beside = Weights(buffers, buffer_layout)
+        self.bytes_per_state += self._beside.bytes_per_state
+
+    def new_block(self, start: int) -> Block:
+        """Make an empty block whose first state has index `start`."""
+        block, beside = super().new_block(start), self._beside.new_block(start)
+        block.kept["optimizer_tiles"] = beside.kept["tiles"]
+        block.places += beside.places
+        return block
+
+
 class TwinDistances:
     """d(t) of every twin to its reference, float64; NaN for members without one.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.store import ArchitectureError, RecordingError, SelectionError, promote
+from trajtools.store import ArchitectureError, Parameter, RecordingError, SelectionError, promote
 from trajtools.store import widen as widen_bits
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -204,6 +204,14 @@ class Structure:
     def described(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> (shape, dtype name), as `trajtools.parameters.describe` takes them."""
         return {n: (s, d) for n, s, d in zip(self.names, self.shapes, self.dtypes, strict=True)}
+
+    def table(self) -> tuple[Parameter, ...]:
+        """The arrays one after the other, none of them edges of the graph."""
+        rows, offset = [], 0
+        for name, shape, dtype in self._fields:
+            rows.append(Parameter(name, "other", shape, dtype, offset, prod(shape)))
+            offset += prod(shape)
+        return tuple(rows)
 
     def check(self, mappings: Sequence[Mapping[str, Any]], lead: tuple[int, ...] = ()) -> list[Any]:
         """The leaves of the recorded parameters, member by member, after checking names, shapes and dtypes.

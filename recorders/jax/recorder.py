@@ -12,7 +12,7 @@ import numpy as np
 
 from recorders import recorder as framework_free
 from recorders.jax.perturbed import TwinList, members_of
-from recorders.jax.trees import Layout, refuse_unreadable
+from recorders.jax.trees import Layout, is_weight, refuse_unreadable
 from recorders.jax.twins import Twins
 from recorders.steps import digest
 from recorders.twins import Twin
@@ -32,6 +32,9 @@ class Recorder(framework_free.Recorder):
         then recorded at every step by themselves.
     members : int, list of Member, TwinList or None
         Number of members, or who they are; twins as `perturb` gave them stand for the reference and its twins.
+    buffers : pytree of arrays, list of them, or None
+        The optimiser's state at opening (optax: ``optimizer.init(params)``), in the form of `state`; recorded beside
+        every state from then on, in a table of its own. Its counters, which are integers, are left out.
     **options : object
         Everything else that `recorders.Recorder` takes: ``run``, ``hparams``, ``every``, ``include``, ``store``, ...
         ``kinds`` and ``axes`` correct what the names did not tell, name by name.
@@ -74,6 +77,7 @@ class Recorder(framework_free.Recorder):
         state: Any,
         *,
         members: int | Sequence[Member] | TwinList | None = None,
+        buffers: Any = None,
         **options: Any,
     ) -> None:
         self._programs: dict[Any, Any] = {}
@@ -97,9 +101,12 @@ class Recorder(framework_free.Recorder):
         if self._twins is not None:
             if members is not None:
                 raise RecordingError("twins say by themselves who their members are: leave members= out")
+            if buffers is not None:
+                raise RecordingError("twins keep the state of their optimiser to themselves: leave buffers= out")
             self._twins.attach(self)
+        self._buffer_layout: Layout | None = None
         try:
-            super().__init__(path, state, members=table, **options)
+            super().__init__(path, state, members=table, buffers=buffers, **options)
         except BaseException:
             self._detach()
             raise
@@ -119,13 +126,36 @@ class Recorder(framework_free.Recorder):
             return list(mappings)
         return [Twin(mapping, member=Member(""), made=self._made) for mapping in mappings]
 
+    def _named_buffers(self, buffers: Any) -> list[Mapping[str, Any]]:
+        """Mapping name -> leaf of the optimiser's state for each member, or one for all of them."""
+        if self._listed and not isinstance(buffers, list | tuple):
+            raise ArchitectureError(f"the run has a list of networks; give a list of buffers, not {type(buffers)}")
+        trees = list(buffers) if self._listed else [buffers]
+        if self._buffer_layout is None:
+            if not any(is_weight(leaf) for leaf in jax.tree_util.tree_leaves(trees)):
+                return [{}]  # plain gradient descent
+            self._buffer_layout = Layout.of(trees[0])
+        layout = self._buffer_layout
+        return [dict(zip(layout.names, layout.pick(tree), strict=True)) for tree in trees]
+
+    def _beside(self, state: Any, buffers: Any) -> Any:
+        """The state with its buffers; scans and taps bring none."""
+        if self._buffers is not None and isinstance(state, OnHost):
+            raise RecordingError(
+                "record_scan and tap bring the parameters alone, and this run records buffers as well: record by hand, "
+                "record(params, buffers=opt_state), or record_block(...) what a scan of your own has stacked"
+            )
+        return super()._beside(state, buffers)
+
     def _read(self, state: Any) -> Any:
         """The recorded arrays on the host; those that a compiled block or a tap brought are there already."""
         return list(state) if isinstance(state, OnHost) else super()._read(state)
 
     def _host(self, leaves: Sequence[Any]) -> list[np.ndarray]:
         """Host arrays of the leaves by one transfer."""
-        refuse_unreadable(self.names * (len(leaves) // len(self.names)), leaves)
+        copies = 1 if self._structure.stacked else self._structure.n_members
+        names = self.names * copies + (self._buffers.names * copies if self._buffers else ())
+        refuse_unreadable(names[: len(leaves)], leaves)
         return jax.device_get(list(leaves))
 
     def _busy_cores(self) -> int:
@@ -133,12 +163,13 @@ class Recorder(framework_free.Recorder):
         return (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
 
     def _leaves(self, state: Any) -> list[Any]:
-        """The recorded leaves of a state, checked; works on tracers."""
+        """The recorded leaves of a state, checked, for scans and taps; works on tracers."""
+        self._beside(OnHost(), None)
         return self._structure.check(self._named(state))
 
     # -- what the user calls
 
-    def record(self, state: Any = None, *, step: int | None = None, **metrics: Any) -> None:
+    def record(self, state: Any = None, *, step: int | None = None, buffers: Any = None, **metrics: Any) -> None:
         """Record a state, metrics of the newest state, or both.
 
         Parameters
@@ -148,6 +179,8 @@ class Recorder(framework_free.Recorder):
             may record before or after the update.
         step : int, optional
             Its step; one more than the last if not given. The step of the newest state adds metrics only.
+        buffers : as at opening, optional
+            The optimiser's state beside this one; with every state if the recorder was opened with buffers.
         **metrics : float, 0-d array, or array (M,) or (M, k)
             Of the state that they were computed from: the newest.
 
@@ -158,11 +191,11 @@ class Recorder(framework_free.Recorder):
         RecordingError
             If the state was donated or is being traced, or as `recorders.Recorder.record` does.
         """
-        super().record(state, step=step, **metrics)
+        super().record(state, step=step, buffers=buffers, **metrics)
         if state is not None:
             self._remember(() if isinstance(state, OnHost) else state)
 
-    def advance(self, state: Any, step: int | None = None) -> None:
+    def advance(self, state: Any, step: int | None = None, buffers: Any = None) -> None:
         """Say that an update was made; the state is stored if `every` says so.
 
         Parameters
@@ -171,13 +204,15 @@ class Recorder(framework_free.Recorder):
             The state after the update.
         step : int, optional
             Its step; one more than the last if not given.
+        buffers : as at opening, optional
+            As for `record`.
 
         Raises
         ------
         ArchitectureError, RecordingError
             As `record` does.
         """
-        super().advance(state, step)
+        super().advance(state, step, buffers)
         self._remember(state)
 
     def close(self, status: str = "complete") -> None:
@@ -205,7 +240,9 @@ class Recorder(framework_free.Recorder):
         if failure is not None:
             raise RecordingError(f"a tap failed, states after it are missing: {failure}") from failure
 
-    def record_block(self, states: Any, step: int | Sequence[int] | None = None, **metrics: Any) -> None:
+    def record_block(
+        self, states: Any, step: int | Sequence[int] | None = None, *, buffers: Any = None, **metrics: Any
+    ) -> None:
         """Record k consecutive states at once, such as the stacked outputs of a scan of your own.
 
         Parameters
@@ -215,6 +252,8 @@ class Recorder(framework_free.Recorder):
         step : int or sequence of int, optional
             Step of the first state, or of each; one more than the last if not given. As for `record`, a first state
             that equals the state at opening is that state.
+        buffers : as at opening, optional
+            Of each state, with the same leading axis; as for `record`.
         **metrics : array (k,), (k, M) or (k, M, j)
             Metrics of each state.
 
@@ -223,7 +262,7 @@ class Recorder(framework_free.Recorder):
         ArchitectureError, RecordingError
             As `record` does.
         """
-        super().record_block(states, step, **metrics)
+        super().record_block(states, step, buffers=buffers, **metrics)
         mappings = self._named(states)
         length = mappings[0][self.names[0]].shape[:1]
         if length != (0,):

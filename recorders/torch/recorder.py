@@ -16,6 +16,8 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from recorders import recorder as framework_free
 from recorders.buffers import Pending
 from recorders.opening import member_table
+from recorders.seam import Beside
+from recorders.torch.buffers import OptimizerBuffers, of_twins
 from recorders.torch.modules import Walk, describe, refuse_sharded, roles, unwrap
 from recorders.torch.optimizers import followed, owns, skipped
 from recorders.torch.perturbed import MARK
@@ -40,6 +42,11 @@ class Recorder(framework_free.Recorder):
         Every step of it stores a state. Of several, a state is stored after each step of the last one in the list.
         "any": every step of any optimiser that owns a parameter of the state, wherever a trainer made it.
         None: `record` stores the state.
+    buffers : bool, str or sequence of str
+        Record what the optimiser keeps beside the weights (``momentum_buffer``, ``exp_avg``, ...) with every state, as
+        ``<parameter>.<buffer>`` in a table of their own. True: every tensor of ``optimizer.state`` of the recorded
+        parameters, but no counts of steps. Names: those alone, each as large as its parameter. A buffer that the
+        optimiser has not made yet is zero.
     learning_rate : bool or None
         Record the learning rates of the optimiser along with the metrics, as ``learning_rate`` (several parameter
         groups: ``learning_rate_0``, ...). None: yes where one optimiser is given, and for twins.
@@ -68,6 +75,9 @@ class Recorder(framework_free.Recorder):
     the hook: the recorder warns when it is closed. Optimisers that run inside the backward pass, one for each
     parameter, fire once each: record those by hand.
 
+    The weights alone do not say where a training with momentum goes next; weights and buffers do. They make a run two
+    (momentum) or three times (Adam) as large. An optimiser without buffers records none.
+
     On CUDA a state is cloned on the device, and the clone is moved to pinned memory on a stream of its own; see
     `recorders.torch.transfer.CudaReader`.
     """
@@ -81,6 +91,7 @@ class Recorder(framework_free.Recorder):
         state: nn.Module | Sequence[nn.Module] | Twins | Mapping[str, Tensor],
         *,
         optimizer: Optimizer | Sequence[Optimizer] | str | None = None,
+        buffers: bool | str | Sequence[str] = False,
         learning_rate: bool | None = None,
         every_rank: bool = False,
         **options: Any,
@@ -91,6 +102,7 @@ class Recorder(framework_free.Recorder):
         self._by_hook = optimizer is not None or isinstance(state, Twins)
         self._owners: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()
         self._optimizers = followed(optimizer, state)
+        self._held = OptimizerBuffers(self._optimizers, buffers) if buffers else None
         one = isinstance(state, Twins) or len(self._optimizers) == 1
         self._with_rate = one if learning_rate is None else learning_rate
         if self._with_rate and not self._optimizers:
@@ -111,7 +123,7 @@ class Recorder(framework_free.Recorder):
             state.attach(self)
         self._members = options.get("members")
         try:
-            super().__init__(path, self._state, **options)
+            super().__init__(path, self._state, buffers=self._held, **options)
         except BaseException:
             if isinstance(state, Twins):
                 state.attach(None)
@@ -134,6 +146,26 @@ class Recorder(framework_free.Recorder):
     def _host(self, leaves: Sequence[Tensor]) -> list[np.ndarray] | Pending:
         """Host arrays of the leaves, or the promise of them."""
         return self._reader.read(leaves)
+
+    def _named_buffers(self, buffers: Any) -> list[Mapping[str, Any]]:
+        """Buffers of each member, as the optimisers hold them now."""
+        if self._held is None:
+            raise RecordingError("torch optimisers are asked for their buffers: open the recorder with buffers=True")
+        names = self._structure.names
+        if isinstance(self._state, Twins):
+            return [of_twins(self._held, self._state, names)]
+        return [self._held.named(leaves, names) for leaves in self._named(self._state)]
+
+    def _beside(self, state: Any, buffers: Any) -> Any:
+        """The state, and what the optimisers will be asked for."""
+        if self._held is None:
+            return super()._beside(state, buffers)
+        if self._buffers is None and any(self._named_buffers(None)):
+            raise RecordingError(
+                "the optimiser kept no buffers when the recorder opened, and now it does (was momentum switched on?): "
+                "they cannot be recorded any more. Open the recorder with the momentum that the training will have"
+            )
+        return state if self._buffers is None else Beside(state)
 
     def _device_distances(self, state: Any) -> np.ndarray | None:
         """Distances of the twins, measured on the device: only M numbers travel."""

@@ -144,6 +144,13 @@ class Twins:
         rows = [trainable(model) for model in self.models]
         return {name: torch.stack([row[name].detach() for row in rows]) for name in rows[0]}
 
+    @property
+    def leaves(self) -> list[dict[str, Any]]:
+        """The very tensors that the optimisers hold, by name: one mapping (M, ...), or one for each member."""
+        if self._stacked is not None:
+            return [self._stacked]
+        return [dict(trainable(model)) for model in self.models]
+
     def reference(self) -> dict[str, Tensor]:
         """Give the state of the reference back, to be loaded into the user's model.
 

@@ -76,6 +76,23 @@ class StreamLayout:
         pieces = max(1, round(n_parameters * rows * stored.itemsize / chunk_bytes))
         return cls(n_parameters, n_members, name, rows, -(-n_parameters // pieces))
 
+    def beside(self, n_parameters: int, dtype: object) -> StreamLayout:
+        """Choose the geometry of a second stream, whose blocks are as long as those of this one.
+
+        Parameters
+        ----------
+        n_parameters : int
+            Entries of a state of the second stream, at least 1.
+        dtype : dtype or str
+            Of its states.
+
+        Returns
+        -------
+        StreamLayout
+        """
+        chosen = StreamLayout.choose(n_parameters, self.n_members, dtype)
+        return StreamLayout(n_parameters, self.n_members, chosen.logical_dtype, self.rows, chosen.columns)
+
     @property
     def n_column_chunks(self) -> int:
         """Tiles of one state."""

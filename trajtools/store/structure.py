@@ -80,9 +80,7 @@ class RunSpec:
         """Geometry of the optimiser's buffers; their blocks are as long as those of the states."""
         if not self.optimizer_parameters:
             return None
-        size = tables.check_parameters(self.optimizer_parameters)
-        chosen = StreamLayout.choose(size, len(self.members), self.optimizer_dtype)
-        return StreamLayout(size, len(self.members), chosen.logical_dtype, self.layout.rows, chosen.columns)
+        return self.layout.beside(tables.check_parameters(self.optimizer_parameters), self.optimizer_dtype)
 
 
 def check_name(name: str, what: str) -> None:
