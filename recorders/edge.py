@@ -201,7 +201,7 @@ def judge(rates: Floats, growth: Floats, losses: Floats, *, gradients: int, sett
     Returns
     -------
     Edge
-        The rate with the smallest late loss among those that are not beyond the onset.
+        The rate with the smallest late loss; one beyond the onset only where it is better by more than a tenth.
     """
     from trajtools.sweeps.curve import Curve
     from trajtools.sweeps.exponents import mean_growth
@@ -262,14 +262,14 @@ def late_losses(losses: Floats) -> Floats:
 
 
 def recommend(rates: Floats, late: Floats, limit: float) -> tuple[float, tuple[str, ...]]:
-    """Take the rate with the smallest late loss that is not beyond a limit.
+    """Take the rate with the smallest late loss; one beyond the onset only where it is clearly better.
 
     Parameters
     ----------
     rates, late : ndarray of float64, shape (R,)
         Rates, and losses at the end.
     limit : float
-        The upper end of the onset.
+        The upper end of the onset; inf without one.
 
     Returns
     -------
@@ -278,12 +278,18 @@ def recommend(rates: Floats, late: Floats, limit: float) -> tuple[float, tuple[s
     words : tuple of str
         Why.
     """
-    allowed = np.isfinite(late) & (rates <= limit * (1 + 1e-12))
-    if not allowed.any():
+    fine = np.isfinite(late)
+    if not fine.any():
         return math.nan, ("no training stayed finite: go to lower rates",)
-    best = int(np.argmin(np.where(allowed, late, np.inf)))
+    below = fine & (rates <= limit * (1 + 1e-12))
+    best = int(np.argmin(np.where(fine, late, np.inf)))
+    inside = int(np.argmin(np.where(below, late, np.inf))) if below.any() else best
+    if late[inside] <= SAME * late[best]:
+        best = inside
     words = [f"after the same number of steps the loss is smallest at {rates[best]:.4g} ({late[best]:.4g})"]
-    as_good = np.flatnonzero(allowed & (late <= SAME * late[best])) if late[best] > 0 else np.array([best])
+    if best != inside:
+        words.append(f"up to the onset it is {late[inside]:.4g} at best, at {rates[inside]:.4g}")
+    as_good = np.flatnonzero(fine & (late <= SAME * late[best])) if late[best] > 0 else np.array([best])
     if len(as_good) > 1:
         words.append(f"from {rates[as_good[0]]:.4g} to {rates[as_good[-1]]:.4g} it is within {SAME - 1:.0%} of that")
     if best == len(rates) - 1:
@@ -313,6 +319,10 @@ def _relation(chosen: float, begins: Any) -> tuple[str, ...]:
     ratio = chosen / begins.value
     if chosen < low:
         return (f"training is fastest below the onset, at {ratio:.2g} times it: it is not chaos that makes it fast",)
+    if chosen > high * (1 + 1e-12):
+        return (
+            f"training is fastest beyond the onset, at {ratio:.2g} times it: sensitive dependence does not hinder it",
+        )
     return (f"training is fastest at the onset ({ratio:.2g} times it, between {low:.4g} and {high:.4g})",)
 
 

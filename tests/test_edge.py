@@ -22,8 +22,9 @@ def made(growth, losses=None, steps=100, noise=0.0, seed=0):
     return judge(RATES, grown, curves, gradients=10, settings={"seed": 0})
 
 
-def test_a_planted_onset_is_found_and_nothing_beyond_it_is_recommended():
-    found = made(np.where(RATES > 1.5, 0.4, 0.001), noise=0.002)
+def test_a_planted_onset_is_found_and_the_rate_before_it_recommended():
+    losses = np.where(RATES > 1.8, 5.0, 1 / RATES)
+    found = made(np.where(RATES > 1.5, 0.4, 0.001), losses, noise=0.002)
     assert found.found
     assert found.onset_interval[0] <= 1.5 <= found.onset_interval[1]
     assert found.recommended <= found.onset_interval[1]
@@ -34,6 +35,12 @@ def test_a_minimum_below_the_onset_is_said_to_be_no_work_of_chaos():
     found = made(np.where(RATES > 1.5, 0.4, 0.001), np.abs(np.log(RATES / 0.3)) + 0.1, noise=0.002)
     assert found.recommended == pytest.approx(RATES[2])
     assert any("below the onset" in words for words in found.reasons)
+
+
+def test_a_minimum_beyond_the_onset_is_said():
+    found = made(np.where(RATES > 1.5, 0.4, 0.001), 1 / RATES, noise=0.002)
+    assert found.recommended == 10.0
+    assert any("beyond the onset" in words for words in found.reasons)
 
 
 def test_no_onset_is_said():
@@ -65,9 +72,13 @@ def test_late_losses_are_medians_of_the_last_quarter():
     assert late_losses(losses) == pytest.approx([34.5, -34.5])
 
 
-def test_the_smallest_loss_within_the_limit_is_taken():
-    rate, _ = recommend(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0]), 2.0)
-    assert rate == 2.0
+def test_a_rate_beyond_the_onset_is_taken_only_where_it_is_clearly_better():
+    rates = np.array([1.0, 2.0, 3.0])
+    assert recommend(rates, np.array([3.0, 2.0, 1.95]), 2.0)[0] == 2.0
+    rate, words = recommend(rates, np.array([3.0, 2.0, 1.0]), 2.0)
+    assert rate == 3.0
+    assert any("up to the onset it is 2" in said for said in words)
+    assert recommend(rates, np.array([3.0, 2.0, np.inf]), 0.5)[0] == 2.0
 
 
 @pytest.mark.parametrize("rates", [(1.0, 0.1), (0.1,), (-1.0, 1.0), (np.nan, 1.0), ()])

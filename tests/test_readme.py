@@ -32,10 +32,11 @@ def test_python_programs_of_the_readme_run(tmp_path, monkeypatch, capsys):
         "loader": list(zip(x, y, strict=True)),
     }
     programs = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
-    assert len(programs) == 4
+    assert len(programs) == 6
     for program in programs:
         exec(compile(program, str(README), "exec"), names)
     assert {"digits.h5", "twins.h5", "growth.png"} <= {path.name for path in tmp_path.iterdir()}
     printed = capsys.readouterr().out
     assert "1/step, 95% interval" in printed
     assert ": chaotic" in printed
+    assert "recommended rate" in printed
