@@ -115,9 +115,7 @@ def test_states_that_are_not_finite_leave_holes_and_no_crash(tmp_path):
 
 
 def test_names_of_strangers_stay_text(tmp_path):
-    path = write(
-        tmp_path / "odd.h5", np.random.default_rng(0).standard_normal((30, 1, 2)), run="<script>alert(1)"
-    )
+    path = write(tmp_path / "odd.h5", np.random.default_rng(0).standard_normal((30, 1, 2)), run="<script>alert(1)")
     call("report", path, "-o", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script" not in page

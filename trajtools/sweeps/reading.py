@@ -254,7 +254,7 @@ def _last(values: Floats) -> Floats:
 
 
 def _sharpness(run: Any) -> float:
-    names = [name for name in run.metrics if name.split(".")[-1] in ("sharpness", "h_max")]
+    names = [name for name in run.metrics if name == "sharpness" or name.startswith(("h_max", "shadow_h_max"))]
     if not names:
         return float("nan")
     values = run.metrics[names[0]]
