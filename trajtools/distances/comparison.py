@@ -23,6 +23,7 @@ BUDGET = 256 * 2**20
 """Bytes of states that all threads together hold in memory."""
 
 _LARGEST_TILE = 512
+_LARGEST_READ = 2048
 _TILES_PER_WORKER = 4
 _GROUPS = 16  # a side is a multiple of this, so that register tiles are full
 
@@ -78,6 +79,9 @@ class Comparison:
     def side(self, workers: int) -> int:
         """Choose the side of a tile: what memory allows, and small enough that every worker (if any) gets several."""
         most = _LARGEST_TILE
+        if not all(isinstance(states.source, ArrayStates) for states in (self.x, self.y)):
+            # Every tile reads its states again: larger ones read a file less often. Four such squares are in use.
+            most = max(most, min(_LARGEST_READ, int(np.sqrt(self.budget / 32)) // _GROUPS * _GROUPS))
         if self.metric.sums is None:
             most = self.budget // (2 * 8 * max(self.x.shape[1], 1))
             if most < 1:
@@ -90,7 +94,7 @@ class Comparison:
             return most
         pairs = len(self.x) * len(self.y) / (2 if self.symmetric else 1)
         fair = int(np.sqrt(pairs / (_TILES_PER_WORKER * workers)))
-        side = min(most, max(fair, 4 * _GROUPS), _LARGEST_TILE)
+        side = min(most, max(fair, 4 * _GROUPS))
         # As many tiles as that takes, all of one size.
         longest = max(len(self.x), len(self.y), 1)
         even = -(-longest // -(-longest // side))
