@@ -83,7 +83,7 @@ class Comparison:
             # Every tile reads its states again: larger ones read a file less often. Four such squares are in use.
             most = max(most, min(_LARGEST_READ, int(np.sqrt(self.budget / 32)) // _GROUPS * _GROUPS))
         if self.metric.sums is None:
-            most = self.budget // (2 * 8 * max(self.x.shape[1], 1))
+            most = min(_LARGEST_TILE, self.budget // (2 * 8 * max(self.x.shape[1], 1)))
             if most < 1:
                 raise TooLargeError(
                     f"metric {self.metric.name!r} needs whole states, and two of them are "
