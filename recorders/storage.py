@@ -66,10 +66,14 @@ class WithBuffers(Weights):
 
     Parameters
     ----------
-    structure, buffers : Structure
-        Of the weights and of the buffers; the arrays of a state are those of the weights, then those of the buffers.
-    layout, buffer_layout : StreamLayout
-        Geometries of their datasets.
+    structure : Structure
+        Of the weights.
+    layout : StreamLayout
+        Geometry of their dataset.
+    buffers : Structure
+        Of the buffers, whose arrays come after those of the weights.
+    buffer_layout : StreamLayout
+        Geometry of their dataset; its blocks are as long.
     """
 
     def __init__(self, structure: Structure, layout: Any, buffers: Structure, buffer_layout: Any) -> None:

@@ -16,8 +16,9 @@ import jax.numpy as jnp  # noqa: E402
 from jax_training import WHOLE, batches, exact, flat, mlp, quiet_environment, read, sgd, tables  # noqa: E402
 
 import trajtools as tt  # noqa: E402
-from recorders.jax import Recorder  # noqa: E402
+from recorders.jax import Recorder, record_scan  # noqa: E402
 from trajtools.errors import ArchitectureError, RecordingError  # noqa: E402
+from trajtools.estimators.records import full_state  # noqa: E402
 
 pytestmark = [pytest.mark.jax, pytest.mark.recorders]
 
@@ -319,3 +320,46 @@ with Recorder(sys.argv[1], params, quiet=True) as rec:
 def test_importing_recorders_loads_no_jax():
     code = "import sys, recorders; recorders.Recorder; assert not {'jax', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env=quiet_environment())
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_the_state_of_the_optimiser_is_recorded_beside_the_weights(path, listed):
+    optax = pytest.importorskip("optax")
+    params, optimizer = mlp(), optax.adam(1e-2)
+    states, members = [(params, optimizer.init(params))], 2 if listed else None
+    for _ in range(5):
+        now, held = states[-1]
+        updates, held = optimizer.update(jax.tree_util.tree_map(jnp.cos, now), held)
+        states.append((optax.apply_updates(now, updates), held))
+
+    def given(tree):
+        return [tree, jax.tree_util.tree_map(lambda leaf: 2 * leaf, tree)] if listed else tree
+
+    with Recorder(path, given(params), members=members, buffers=given(states[0][1]), quiet=True) as rec:
+        for now, held in states:
+            rec.record(given(now), buffers=given(held))
+        with pytest.raises(RecordingError, match="bring the parameters alone"):
+            record_scan(rec, lambda p, _: (p, {}), given(now), length=2)
+    with tt.open(path) as file:
+        run = file["run"]
+        assert run.step.tolist() == list(range(6))
+        names = [p.name for p in run.optimizer_parameters]
+        assert names == [f"0.{moment}.{p.name}" for moment in ("mu", "nu") for p in run.parameters]
+        found = run.optimizer.read(slice(None))
+        for t, (_, held) in enumerate(states):
+            wanted = np.concatenate([flat(held[0].mu), flat(held[0].nu)])
+            np.testing.assert_array_equal(found[t, 0], wanted)
+            np.testing.assert_array_equal(found[t, -1], wanted * (2 if listed else 1))
+        if not listed:
+            _, settings = full_state(run)
+            assert set(settings["buffer_scales"]) == {"0.mu", "0.nu"}
+
+
+def test_plain_gradient_descent_has_no_buffers_to_record(path):
+    optax = pytest.importorskip("optax")
+    params = mlp()
+    held = optax.sgd(0.1).init(params)
+    with Recorder(path, params, buffers=held, quiet=True) as rec:
+        rec.record(params, buffers=held)
+    with tt.open(path) as file:
+        assert file["run"].optimizer is None

@@ -7,6 +7,7 @@ from numpy.testing import assert_array_equal
 import trajtools as tt
 from recorders import Recorder
 from trajtools.errors import ArchitectureError, RecordingError
+from trajtools.estimators.records import full_state
 from trajtools.parameters import Member, Parameter
 
 pytestmark = pytest.mark.recorders
@@ -20,10 +21,9 @@ def descended(steps, seed=0):
     found = []
     for _ in range(steps):
         found.append(({n: v.copy() for n, v in w.items()}, {n: v.copy() for n, v in m.items()}))
-        for name in w:
-            buffer = m[f"{name}.momentum_buffer"]
-            buffer[:] = 0.9 * buffer + w[name] ** 3 - w[name]
-            w[name] -= 0.05 * buffer
+        for now, buffer in zip(w.values(), m.values(), strict=True):
+            buffer[:] = 0.9 * buffer + now**3 - now
+            now[:] -= 0.05 * buffer
     return found
 
 
@@ -134,3 +134,16 @@ def test_buffers_that_fail_or_come_unasked_are_told(tmp_path):
     with pytest.raises(RecordingError, match="kept beside the weights"):
         Recorder(tmp_path / "c.h5", w, buffers=m, store="sketch", quiet=True)
     assert not (tmp_path / "c.h5").exists()
+
+
+def test_buffers_are_joined_to_the_parameter_whose_whole_name_they_hold(tmp_path):
+    """The name "b" is in "w.momentum_buffer" as well."""
+    states = descended(70)
+    with Recorder(tmp_path / "a.h5", states[0][0], buffers=states[0][1], quiet=True) as rec:
+        for w, m in states:
+            rec.record(w, buffers=m)
+    with tt.open(tmp_path / "a.h5") as file:
+        joined, settings = full_state(file["run"])
+    assert set(settings["buffer_scales"]) == {"momentum_buffer"}
+    wanted = np.stack([flat(m) for _, m in states]) * settings["buffer_scales"]["momentum_buffer"]
+    assert_array_equal(np.asarray(joined)[:, 16:], wanted)

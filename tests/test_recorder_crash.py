@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.crash, pytest.mark.recorders]
 KILLS = int(os.environ.get("TRAJTOOLS_KILLS", "3"))
 MODES = {
     "weights": {"store": "weights"},
+    "buffers": {"store": "weights"},
     "zstd": {"store": "weights", "compress": "zstd"},
     "distances": {"store": "distances", "metric": "l2"},
     "sketch": {"store": "sketch", "sketch": Sketch(32, 5)},
@@ -37,6 +38,11 @@ def state(step):
     return [{"w": reference}, Twin({"w": twin}, member=Member("twin", 0))]
 
 
+def beside(mode, members):
+    """Buffers of the optimiser, where they are recorded: as many numbers again, in another dtype."""
+    return {"buffers": [{"w.m": 2 * one["w"].astype("f8")} for one in members]} if mode == "buffers" else {}
+
+
 def last_step(path):
     """Step to go on from; None where there is no run, or nothing in it."""
     if not os.path.exists(path):
@@ -49,10 +55,11 @@ def child(path, mode):
     """Record until killed; say after every state how many are committed."""
     start = last_step(path) or 0
     print("opening", flush=True)
-    recorder = Recorder(path, state(start), resume=True, flush_seconds=0.02, writer=os.environ["WRITER"], **MODES[mode])
+    options = {**MODES[mode], **beside(mode, state(start)), "writer": os.environ["WRITER"]}
+    recorder = Recorder(path, state(start), resume=True, flush_seconds=0.02, **options)
     assert recorder.step == start, (recorder.step, start)
     for step in range(start, start + 10**6):
-        recorder.record(state(step), loss=float(step))
+        recorder.record(state(step), loss=float(step), **beside(mode, state(step)))
         print(recorder._tape._writer.committed, flush=True)
 
 
@@ -87,8 +94,10 @@ def check(path, mode, first=0):
         steps = run.step[first:]
         expected = [state(int(step)) for step in steps]
         stack = np.array([[member["w"] for member in members] for members in expected])
-        if mode in ("weights", "zstd"):
+        if mode in ("weights", "buffers", "zstd"):
             assert_array_equal(run.weights[first:].view("u4"), stack.view("u4"))
+            if mode == "buffers":
+                assert_array_equal(run.optimizer[first:], 2 * stack.astype("f8"))
         elif mode == "sketch":
             assert_array_equal(run.sketch[first:], MODES[mode]["sketch"](stack))
         else:
@@ -116,9 +125,9 @@ def test_no_flushed_state_is_lost_by_a_kill_and_the_run_goes_on(tmp_path, mode):
         with tt.open(path) as file:
             assert file["run"].status == "interrupted"
     start = last_step(path) or 0
-    with Recorder(path, state(start), resume=True, **MODES[mode]) as recorder:
+    with Recorder(path, state(start), resume=True, **MODES[mode], **beside(mode, state(start))) as recorder:
         for step in range(start, start + 70):
-            recorder.record(state(step), loss=float(step))
+            recorder.record(state(step), loss=float(step), **beside(mode, state(step)))
     assert check(path, mode) == start + 70
     with tt.open(path) as file:
         assert file["run"].status == "complete"

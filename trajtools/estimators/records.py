@@ -277,8 +277,9 @@ def _is_counter(buffer: Parameter) -> bool:
 
 
 def _owner(name: str, parameters: set[str]) -> str:
-    """The parameter that a buffer is of, the longest whose name it holds; empty if there is none."""
-    return max((one for one in parameters if one in name), key=len, default="")
+    """The parameter that a buffer is of, the longest whose whole name it holds; empty if there is none."""
+    words = f".{name.replace('/', '.')}."
+    return max((one for one in parameters if f".{one.replace('/', '.')}." in words), key=len, default="")
 
 
 def _kind(name: str, parameters: set[str]) -> str:
