@@ -75,9 +75,9 @@ def test_other_methods_are_within_5_percent_on_henon(method):
 
 
 @pytest.mark.parametrize(
-    "method", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("auto", "kantz")), "wolf", "hybrid"]
+    "method", [pytest.param("auto", marks=pytest.mark.slow), "wolf", "hybrid"]
 )
-def test_all_methods_are_within_10_percent_on_lorenz(method):
+def test_methods_are_within_10_percent_on_lorenz(method):
     found = [
         tt.lyapunov(trajectory("lorenz", 20000, seed, transient=3000), dt=0.01, method=method, null=None)
         for seed in range(3)
