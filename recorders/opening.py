@@ -20,7 +20,7 @@ from recorders.pace import Pace
 from recorders.provenance import provenance
 from recorders.sketch import Sketch
 from recorders.storage import Sketches, Storage, TwinDistances, Weights, WithBuffers
-from recorders.structure import Structure
+from recorders.structure import Structure, listed
 from trajtools.store import (
     ArchitectureError,
     File,
@@ -30,6 +30,7 @@ from trajtools.store import (
     RecordingError,
     RunNotFoundError,
     RunWriter,
+    SelectionError,
     StreamLayout,
     describe,
 )
@@ -136,7 +137,11 @@ class Opening:
 
     def describe(self, kinds: Any, axes: Any, wiring: Any) -> None:
         """Fill the tables of parameters and nodes."""
-        chosen = set(self.structure.names)
+        known, chosen = self.structure.all_names, set(self.structure.names)
+        for what, given in (("kinds", kinds), ("axes", axes)):
+            strange = [name for name in given or {} if name not in known]
+            if strange:
+                raise SelectionError(f"{what}= names {listed(strange)}; the parameters are {listed(known)}")
         kinds, axes = ({n: v for n, v in (given or {}).items() if n in chosen} for given in (kinds, axes))
         self.parameters, self.nodes = describe(self.structure.described(), kinds=kinds, axes=axes, wiring=wiring)
 
@@ -194,13 +199,14 @@ class Opening:
         settings: Mapping[str, Any],
         hparams: Mapping[str, Any] | None,
         given: Mapping[str, Any] | None,
+        framework: Mapping[str, Any],
         reference: str | None,
         mappings: Sequence[Mapping[str, Any]],
     ) -> Tape:
         """Create the run, or find it, and give the tape that fills it."""
         table = MetricTable(self.structure.n_members, metrics)
         storage = self._new_storage()  # refuses what cannot be measured before the path is claimed
-        origin = provenance(settings, given)
+        origin = {**provenance(settings, given), **framework}
         made = _perturbations(mappings)
         if made:
             origin["perturbations"] = made

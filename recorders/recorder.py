@@ -104,7 +104,7 @@ class Recorder(Seam):
     ArchitectureError
         If members differ, or the run that goes on has another architecture.
     SelectionError
-        If a glob matches no parameter.
+        If a glob, or a name in `kinds`, `axes` or `wiring`, matches no parameter.
     FileExistsError, RunExistsError, FileBusyError
         If the path or the run is taken.
 
@@ -214,6 +214,7 @@ class Recorder(Seam):
             settings=settings,
             hparams=hparams,
             given=provenance,
+            framework=self._origin,
             reference=reference,
             mappings=mappings,
         )

@@ -63,6 +63,7 @@ class Seam:
     metric: str
     _structure: Structure
     _store: str
+    _origin: Mapping[str, Any] = {}  # what the adapter adds to the provenance, beside what the user gives
     _buffers: Structure | None = None  # of the optimiser's buffers; None where the run records none
 
     def _named(self, state: Any) -> list[Mapping[str, Any]]:

@@ -363,3 +363,17 @@ def test_plain_gradient_descent_has_no_buffers_to_record(path):
         rec.record(params, buffers=held)
     with tt.open(path) as file:
         assert file["run"].optimizer is None
+
+
+def test_equinox_biases_of_convolutions_are_edges_to_their_channels(path):
+    eqx = pytest.importorskip("equinox")
+    with Recorder(path, {"conv": eqx.nn.Conv2d(2, 4, 3, key=jax.random.key(0))}, quiet=True):
+        pass
+    with tt.open(path) as file:
+        run = file["run"]
+        weight, bias = run.parameters
+        assert (bias.shape, bias.source, bias.target) == ((4, 1, 1), "bias", weight.target)
+        edges = run.trajectory().network(0)
+        assert sum(one == "bias" or one[0] == "bias" for one, _ in edges.edges()) == 4
+        assert run.provenance["jax"]["version"] == jax.__version__
+        assert "user" not in run.provenance

@@ -377,6 +377,18 @@ def test_a_run_that_cannot_fit_is_refused_before_the_first_step(tmp_path):
     assert not (tmp_path / "a.h5").exists()
 
 
+@pytest.mark.parametrize(
+    "option", [{"kinds": {"bais": "bias"}}, {"axes": {"bais": (-1, 0)}}, {"wiring": {"bais": None}}]
+)
+def test_a_misspelt_parameter_is_told_before_a_file_is_made(tmp_path, option):
+    with pytest.raises(SelectionError, match=rf"{next(iter(option))}.*'bais'.*0\.weight.*0\.bias"):
+        Recorder(tmp_path / "a.h5", network(), quiet=True, **option)
+    assert not (tmp_path / "a.h5").exists()
+    # What is left out of the recording may be named all the same.
+    with Recorder(tmp_path / "a.h5", network(), kinds={"0.bias": "bias"}, exclude="*.bias", quiet=True):
+        pass
+
+
 def test_the_file_says_what_recording_cost_and_where_it_came_from(tmp_path):
     params = network()
     with Recorder(tmp_path / "a.h5", params, provenance={"data": "iris"}) as rec:

@@ -66,8 +66,8 @@ def test_tied_weights_are_stored_once_and_frozen_ones_not_at_all(tmp_path):
     with tt.open(tmp_path / "run.h5") as file:
         run = file["run"]
         assert [p.name for p in run.parameters] == ["encoder.weight"]
-        assert run.provenance["user"]["torch"]["aliases"] == {"decoder.weight": "encoder.weight"}
-        assert run.provenance["user"]["torch"]["frozen"] == ["frozen.weight", "frozen.bias"]
+        assert run.provenance["torch"]["aliases"] == {"decoder.weight": "encoder.weight"}
+        assert run.provenance["torch"]["frozen"] == ["frozen.weight", "frozen.bias"]
 
 
 def test_a_parameter_frozen_later_stays_and_one_unfrozen_later_is_refused(tmp_path):

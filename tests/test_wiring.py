@@ -249,3 +249,12 @@ def test_any_names_and_shapes_give_tables_that_fit(shapes: dict[str, tuple[int, 
             assert sizes[p.target] == shape[p.target_axis]
         else:
             assert (p.source_axis, p.target_axis) == (-1, -1)
+
+
+def test_a_bias_that_is_shaped_to_be_broadcast_is_an_edge_to_every_channel() -> None:
+    shapes = {"conv.weight": (8, 3, 5, 5), "conv.bias": (8, 1, 1), "odd.bias": (2, 1, 4)}
+    kinds, axes = {n: "bias" for n in shapes if "bias" in n}, {"conv.weight": (1, 0), "conv.bias": (-1, 0)}
+    table, sizes = found(shapes, kinds=kinds, axes={**axes, "odd.bias": (-1, 0)})
+    assert ends(table) == {"conv.weight": ("input", "conv"), "conv.bias": ("bias", "conv"), "odd.bias": (None, None)}
+    assert (table["conv.bias"].source_axis, table["conv.bias"].target_axis) == (-1, 0)
+    assert sizes == {"input": 3, "conv": 8, "bias": 1}

@@ -243,9 +243,11 @@ class _Graph:
             self._target[name] = self._current
 
     def _place_bias(self, name: str) -> None:
-        if len(self.shapes[name]) != 1 or self.axes[name] == NOWHERE:
+        shape = self.shapes[name]
+        # Frameworks that broadcast give the bias of a convolution the shape (channels, 1, 1).
+        if not shape or self.axes[name] == NOWHERE or any(n != 1 for n in shape[1:]):
             return
-        size = self.shapes[name][0]
+        size = shape[0]
         target = self._end_of_bias(name, size) or self._declare(self._free(_split(name)[0] or name), size, name)
         self._declare(BIAS_NODE, 1, name)
         self.ends[name], self.used[name] = (BIAS_NODE, target), (-1, 0)

@@ -97,7 +97,7 @@ class Recorder(framework_free.Recorder):
         axes = {name: (role.source_axis, role.target_axis) for name, role in roles.items()}
         options["kinds"] = {**kinds, **(options.get("kinds") or {})}
         options["axes"] = {**axes, **(options.get("axes") or {})}
-        options["provenance"] = {**_provenance(), **(options.get("provenance") or {})}
+        self._origin = _provenance()
         if self._twins is not None:
             if members is not None:
                 raise RecordingError("twins say by themselves who their members are: leave members= out")

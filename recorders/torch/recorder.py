@@ -115,11 +115,11 @@ class Recorder(framework_free.Recorder):
             found = roles(first)
             options.setdefault("kinds", {name: role.kind for name, role in found.items()})
             options.setdefault("axes", {n: (role.source_axis, role.target_axis) for n, role in found.items()})
-            options["provenance"] = {**_provenance(first), **(options.get("provenance") or {})}
+            self._origin = _provenance(first)
         if isinstance(state, Twins):
             options["members"] = list(state.members)
             options["metrics"] = self._metrics_of_twins(len(state), options.get("metrics"))
-            options["provenance"]["perturbation"] = state.made
+            self._origin = {**self._origin, "perturbations": [state.made]}
             state.attach(self)
         self._members = options.get("members")
         try:
