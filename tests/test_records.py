@@ -37,7 +37,7 @@ def matrix(henon):
 @pytest.mark.parametrize("method", METHODS)
 def test_distances_give_the_answer_of_their_states(henon, matrix, method):
     # The balls that lyapunov takes by itself are thinned in the order of the search, which is another one here.
-    rule = tt.WithinRadius(0.05) if method == "kantz" else None
+    rule = tt.WithinRadius(0.05) if method in ("kantz", "hybrid") else None
     options = {"method": method, "neighbors": rule, "theiler": 5, "horizon": 12, "surrogates": 19}
     by_states = tt.lyapunov(henon, **options)
     by_matrix = tt.lyapunov(matrix, metric="precomputed", **options)

@@ -45,7 +45,7 @@ def test_an_interrupted_study_goes_on_with_what_is_missing(tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("sklearn")
     said = study("chaotic_transients", tmp_path)
-    assert "stable control" in said
+    assert "control (control)" in said
     (tmp_path / "digits-rate-0.7746.h5").unlink()
     files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")}
     assert len(files) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,10 @@ def executor_of(workers: int, scheduler: str | None) -> AbstractContextManager[E
         If Dask is asked for and not installed.
     """
     if scheduler is None:
-        return ProcessPoolExecutor(workers) if workers > 1 else nullcontext(None)
+        if workers == 1:
+            return nullcontext(None)
+        # Not forked: numba and BLAS may have threads by now.
+        return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     try:
         from distributed import Client
     except ImportError as missing:

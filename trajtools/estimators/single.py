@@ -273,7 +273,7 @@ def curve_of(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str
     }
     if asked.method == "kantz" and asked.neighbors is None:
         options["neighbors"] = WithinRadius(max_neighbors=MOST_IN_BALL)
-    if not followed and asked.metric == "l2":
+    if not followed and asked.metric in ("l2", GIVEN):  # what was seen is in the units of these
         # A pair that is kept must have room for another block below a tenth of where distances saturate.
         grown = seen.rise * horizon / max(seen.saturation, 1)
         options["limit"] = 0.1 * float(np.exp(seen.log_distance[0] + seen.rise - min(grown, seen.rise)))
