@@ -9,15 +9,14 @@ them the mean curvature -eta tr(H) / 9 and the leading exponent -eta h_min, from
 
 import numpy as np
 from scipy.stats import spearmanr
-from studies import Progress, options, table
+from studies import options, table
 
 import trajtools as tt
 from trajtools.plots.canvas import new_figure
 
 X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 Y = np.array([0.0, 1.0, 1.0, 0.0])
-RATE, EPOCHS, COPIES, SPREAD = 1e-3, 5, 24, 1e-4
-SEEDS = (12, 300, 10_000)
+RATE, EPOCHS, COPIES, SPREAD, SEEDS = 1e-3, 5, 24, 1e-4, (12, 300, 10_000)
 ACTIVATIONS = {
     "linear": (lambda z: z, lambda z, a: np.ones_like(z)),
     "sigmoid": (lambda z: 1 / (1 + np.exp(-z)), lambda z, a: a * (1 - a)),
@@ -48,30 +47,27 @@ def start(activation: str, seed: int) -> np.ndarray:
             return theta[0]
 
 
-def cloud(theta: np.ndarray, activation: str, seed: int, rate: float, epochs: int) -> tuple[np.ndarray, float]:
+def cloud(theta: np.ndarray, activation: str, seed: int) -> tuple[np.ndarray, float]:
     """Trajectories of a network and its copies, (epochs + 1, 25, 9), and the loss at the end."""
-    copies = theta + SPREAD * np.random.default_rng([seed, 1]).standard_normal((COPIES, 9))
-    states = [np.vstack([theta, copies])]
-    for _ in range(epochs):
-        states.append(states[-1] - rate * loss_and_gradient(states[-1], activation)[1])
+    away = np.random.default_rng([seed, 1]).standard_normal((COPIES, 9))
+    states = [np.vstack([theta, theta + SPREAD * away])]
+    for _ in range(EPOCHS):
+        states.append(states[-1] - RATE * loss_and_gradient(states[-1], activation)[1])
     return np.stack(states), float(loss_and_gradient(states[-1][:1], activation)[0][0])
 
 
 def hessian(theta: np.ndarray, activation: str, step: float = 1e-5) -> np.ndarray:
     """Central differences of the exact gradient."""
-    moved = step * np.eye(9)
-    up, down = (loss_and_gradient(theta + sign * moved, activation)[1] for sign in (1, -1))
+    up, down = (loss_and_gradient(theta + sign * step * np.eye(9), activation)[1] for sign in (1, -1))
     return (up - down + (up - down).T) / (4 * step)
 
 
 def main() -> None:
     """Measure every seed of every activation."""
-    chosen, say = options(__doc__), Progress().say
-    rows, figure = [], new_figure(12, 4)
+    chosen, rows, figure = options(__doc__), [], new_figure(12, 4)
     for place, activation in enumerate(ACTIVATIONS, 1):
-        seeds = range(SEEDS[chosen.size])
-        starts = [start(activation, seed) for seed in seeds]
-        clouds = [cloud(theta, activation, seed, RATE, EPOCHS) for seed, theta in zip(seeds, starts, strict=True)]
+        starts = [start(activation, seed) for seed in range(SEEDS[chosen.size])]
+        clouds = [cloud(theta, activation, seed) for seed, theta in enumerate(starts)]
         pairs = [(path[:, 0], list(np.moveaxis(path[:, 1:], 1, 0))) for path, _ in clouds]
         published = tt.hybrid(pairs, metric="l2", procedure="mittra2024").settings
         curvature = np.array([np.linalg.eigvalsh(hessian(theta, activation)) for theta in starts])
@@ -94,7 +90,6 @@ def main() -> None:
             ax.plot(columns["-eta tr(H) / 9"], columns[name], ".", label=name)
         ax.set(title=activation, xlabel="-eta tr(H) / 9", ylabel="per step")
         ax.legend(fontsize="small")
-        say(f"{activation}: {len(starts)} seeds")
     head = ["activation", "statistic", "mean", "95 % of seeds", "rank r with final loss", "p", "r with tr(H)"]
     table(head, rows, chosen.out / "xor.md")
     figure.savefig(chosen.out / "xor.png")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Data, load
-from networks import accuracy, descend, initial, loss_and_gradient
+from networks import accuracy, descend, initial, loss_and_gradient, whole
 from studies import Progress, options, recorded, table
 
 import trajtools as tt
@@ -66,16 +66,6 @@ def train(path: Path, data: Data, rate: float, size: int, control: bool) -> None
                 descend(state, gradient, rate / part)
                 if k < part - 1:
                     gradient = loss_and_gradient(state, data.train, data.labels)[1]
-
-
-def whole(state: dict[str, np.ndarray], alive: np.ndarray, members: int) -> dict[str, np.ndarray]:
-    """All members, NaN for those that are not trained any more: their distances end there."""
-    if len(alive) == members:
-        return state
-    out = {name: np.full((members, *values.shape[1:]), np.nan) for name, values in state.items()}
-    for name, values in state.items():
-        out[name][alive] = values
-    return out
 
 
 def main() -> None:

@@ -50,30 +50,21 @@ def late(path: Path, size: int) -> tuple[object, object]:
 def main() -> None:
     """The regimes, the exponents, the late perturbation and the map of eta = 5."""
     chosen, say = options(__doc__), Progress().say
-    inits, rows = INITS[chosen.size], []
-    for rate in REGIMES:
-        theirs, ours = curve(chosen.out / f"regime-{rate:g}.h5", rate, 1e-8, inits)
-        low, high = ours.interval
-        rows.append([f"eta = {rate:g}", theirs.value, f"{theirs.n_used} of {theirs.n_total}", ours.value,
-                     f"[{low:.3g}, {high:.3g}]", ours.verdict])  # fmt: skip
-        say(f"regime eta = {rate:g}")
+    inits, rows, values = INITS[chosen.size], [], []
+    jobs = [(f"eta = {rate:g}", rate, 1e-8) for rate in REGIMES]
+    jobs += [(f"epsilon = {epsilon:.0e}", 1.0, epsilon) for epsilon in EPSILONS[chosen.size]]
+    for name, rate, epsilon in jobs:
+        theirs, ours = curve(chosen.out / f"{name.replace(' ', '')}.h5", rate, epsilon, inits)
+        kept, (low, high) = theirs.values[np.isfinite(theirs.values)], ours.interval
+        values.append((theirs.value, float(kept.std()) if len(kept) else np.nan, ours.value, low, high))
+        counts = f"{theirs.n_used} of {theirs.n_total}"
+        rows.append([name, theirs.value, counts, ours.value, f"[{low:.3g}, {high:.3g}]", ours.verdict])
+        say(name)
+    head = ["regime, or epsilon at eta = 1", "papers' procedure", "kept", "ours", "95 %", "verdict"]
+    table(head, rows, chosen.out / "iris.md")
     figure = new_figure(12, 4)
     left, middle, right = figure.subplots(1, 3)
-    values = []
-    for epsilon in EPSILONS[chosen.size]:
-        theirs, ours = curve(chosen.out / f"epsilon-{epsilon:.0e}.h5", 1.0, epsilon, inits)
-        low, high = ours.interval
-        kept = theirs.values[np.isfinite(theirs.values)]
-        values.append((theirs.value, float(kept.std()) if len(kept) else np.nan, ours.value, low, high))
-        rows.append([f"epsilon = {epsilon:.0e}", theirs.value, f"{theirs.n_used} of {theirs.n_total}", ours.value,
-                     f"[{low:.3g}, {high:.3g}]", ours.verdict])  # fmt: skip
-        say(f"epsilon = {epsilon:.0e}")
-    table(
-        ["regime, or epsilon at eta = 1", "papers' procedure", "kept", "ours", "95 %", "verdict"],
-        rows,
-        chosen.out / "iris.md",
-    )
-    found = np.array(values)
+    found = np.array(values[len(REGIMES) :])
     left.errorbar(EPSILONS[chosen.size], found[:, 0], found[:, 1], fmt="o-", label="papers' procedure, s.d.")
     spread = np.abs(found[:, 3:].T - found[:, 2])
     left.errorbar(EPSILONS[chosen.size], found[:, 2], spread, fmt="s-", label="ours, 95 %")

@@ -63,3 +63,13 @@ def descend(state: State, gradient: State, rate: float) -> None:
     """One step of gradient descent, in place."""
     for name in state:
         state[name] -= rate * gradient[name]
+
+
+def whole(state: State, alive: np.ndarray, members: int) -> State:
+    """All members, NaN for those that are not trained any more: their distances end there."""
+    if len(alive) == members:
+        return state
+    out = {name: np.full((members, *values.shape[1:]), np.nan) for name, values in state.items()}
+    for name, values in state.items():
+        out[name][alive] = values
+    return out

@@ -19,6 +19,7 @@ from recorders.torch import CurvatureLR, Recorder, Shadow, sharpness
 RATE, STEPS, EVERY = 0.4, (300, 3000, 11_000), 100
 X = torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
 Y = 8 * X**4 - 8 * X**2 + 1
+half_mse = lambda output, target: 0.5 * ((output - target) ** 2).mean()  # noqa: E731
 FIXED, SHADOWED = (0.1, 0.2, 0.4, 0.8), (1.0, 1.8)
 
 
@@ -30,11 +31,6 @@ def network() -> nn.Module:
         nn.init.xavier_uniform_(layer.weight, gain=1.9)
     nn.init.zeros_(model[0].bias)
     return model
-
-
-def half_mse(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Half the mean squared error."""
-    return 0.5 * ((output - target) ** 2).mean()
 
 
 def train(path: Path, steps: int) -> None:
@@ -65,9 +61,7 @@ def race(steps: int) -> list[list[object]]:
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(opt, updates)
         for _ in range(updates):
             opt.zero_grad()
-            loss = shadow.backward(X, Y) if shadow else half_mse(model(X), Y)
-            if not shadow:
-                loss.backward()
+            _ = shadow.backward(X, Y) if shadow else half_mse(model(X), Y).backward()
             opt.step()
             if schedule:
                 schedule.step()

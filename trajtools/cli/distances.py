@@ -65,7 +65,7 @@ def command(
 
 
 def draw(result: Distances, ax: Any) -> None:
-    """Draw the matrix, thinned out to at most 800 states a side.
+    """Draw the matrix.
 
     Parameters
     ----------
@@ -74,13 +74,9 @@ def draw(result: Distances, ax: Any) -> None:
     ax : matplotlib.axes.Axes
         Where to draw.
     """
-    every = max(1, len(result) // 800)
-    values = np.array([result.read(at, at + 1)[0, ::every] for at in range(0, len(result), every)])
-    drawn = ax.pcolormesh(result.time[::every], result.time[::every], values, shading="nearest")
-    ax.figure.colorbar(drawn, ax=ax, label=f"distance ({result.metric})")
-    ax.set_xlabel(f"time ({result.time_unit})")
-    ax.set_ylabel(f"time ({result.time_unit})")
-    ax.set_aspect("equal")
+    from trajtools import plots
+
+    plots.distances(result, ax=ax)
 
 
 def summary(found: Distances) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from trajtools.errors import SelectionError
-from trajtools.results.sweep import PhaseDiagram, Sweep, SweepPoint
+from trajtools.results.sweep import Sweep, SweepPoint
+from trajtools.results.sweep_answers import PhaseDiagram
 from trajtools.sweeps.curve import curve_of
 from trajtools.sweeps.fastest import median
 from trajtools.sweeps.onset import onset_of

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from trajtools.results import Floats
-from trajtools.results.sweep import Coincidence, Fastest, Onset, Sweep, SweepPoint
+from trajtools.results.sweep import Sweep, SweepPoint
+from trajtools.results.sweep_answers import Coincidence, Fastest, Onset
 from trajtools.sweeps.curve import N_RESAMPLES, quantiles
 from trajtools.sweeps.reading import select_threshold
 

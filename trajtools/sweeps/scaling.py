@@ -8,7 +8,8 @@ import numpy as np
 
 from trajtools.errors import DataError, SelectionError
 from trajtools.results import Floats
-from trajtools.results.sweep import Scaling, Sweep, SweepPoint
+from trajtools.results.sweep import Sweep, SweepPoint
+from trajtools.results.sweep_answers import Scaling
 from trajtools.sweeps.curve import SENSITIVE, quantiles
 from trajtools.sweeps.fastest import median
 from trajtools.sweeps.reading import select_threshold

@@ -1,0 +1,179 @@
+"""What a sweep says: where chaos begins, what is fastest, whether they coincide, the diagram, the law."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from trajtools.results.curves import Floats
+from trajtools.results.plain import Result
+
+
+@dataclass(frozen=True, eq=False)
+class Onset(Result):
+    """Where sensitive dependence begins along a sweep; see `Sweep.onset`.
+
+    Attributes
+    ----------
+    value : float
+        The hyper-parameter at which the exponent passes `above`, on a logarithmic scale of x; NaN where there is none.
+    interval : (float, float)
+        From the resampled exponents.
+    bracket : (float, float)
+        The largest x below which nothing is sensitive by its verdict, and the smallest that is; inconclusive points
+        between widen it. NaN at an end that the sweep does not reach.
+    above : float
+        The exponent that counts as sensitive.
+    found : bool
+        Whether the sweep holds an onset: points on both sides.
+    reasons : tuple of str
+        Why, in sentences.
+    draws : ndarray of float64, shape (B,)
+        The onset in each resampling; NaN where there was none.
+    level : float
+        Confidence level.
+    settings : dict
+        What was chosen.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    bracket: tuple[float, float]
+    above: float
+    found: bool
+    reasons: tuple[str, ...]
+    draws: Floats
+    level: float = 0.95
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Fastest(Result):
+    """Where training is fastest along a sweep; see `Sweep.fastest`.
+
+    Attributes
+    ----------
+    value : float
+        The hyper-parameter with the smallest median training time; NaN where nothing reaches the threshold.
+    interval : (float, float)
+        Between which the minimum lies in `level` of the resamplings of the initial conditions.
+    time : float
+        The smallest median training time, in `time_unit`.
+    within : (float, float)
+        Smallest and largest x whose median training time is at most 1.25 times the smallest.
+    threshold : float
+        The accuracy to be reached.
+    inside : bool
+        Whether the minimum lies inside the range of the sweep, not at one of its ends.
+    reasons : tuple of str
+        In sentences.
+    draws : ndarray of float64, shape (B,)
+        The minimum in each resampling.
+    time_unit : str
+        Unit of `time`.
+    level : float
+        Confidence level.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    time: float
+    within: tuple[float, float]
+    threshold: float
+    inside: bool
+    reasons: tuple[str, ...]
+    draws: Floats
+    time_unit: str
+    level: float = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Coincidence(Result):
+    """Whether training is fastest at the onset of chaos; see `Sweep.coincidence`.
+
+    Attributes
+    ----------
+    ratio : float
+        The fastest x over the onset.
+    interval : (float, float)
+        From the resamplings of both, no narrower than one step of the sweep.
+    verdict : str
+        ``"coincide"`` where the interval holds 1, ``"apart"``, or ``"inconclusive"``.
+    reasons : tuple of str
+        In sentences, with what the control says.
+    onset : Onset
+        One of the two.
+    fastest : Fastest
+        The other.
+    """
+
+    ratio: float
+    interval: tuple[float, float]
+    verdict: str
+    reasons: tuple[str, ...]
+    onset: Onset
+    fastest: Fastest
+
+
+@dataclass(frozen=True, eq=False)
+class PhaseDiagram(Result):
+    """Exponent and verdict over two hyper-parameters.
+
+    Attributes
+    ----------
+    x, y : ndarray of float64, shape (nx,) and (ny,)
+        The values that occur, in order.
+    exponent : ndarray of float64, shape (ny, nx)
+        Mean exponent of the runs there; NaN where there is none.
+    verdict : list of list of str
+        The same grid: the verdict, ``"mixed"`` where the runs there differ, ``""`` where there is none.
+    time : ndarray of float64, shape (n_thresholds, ny, nx)
+        Median training time; inf where most do not reach the threshold.
+    count : ndarray of int64, shape (ny, nx)
+        Runs.
+    boundary : ndarray of float64, shape (ny,)
+        Onset along x for each y; NaN where there is none.
+    """
+
+    x: Floats
+    y: Floats
+    exponent: Floats
+    verdict: list[list[str]]
+    time: Floats
+    count: Any
+    boundary: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling(Result):
+    """A power law for the training time, fitted where training is stable; see `Sweep.scaling`.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The factors, as keys of the hyper-parameters.
+    powers : ndarray of float64, shape (k,)
+        ln time = constant + sum of power x ln factor.
+    intervals : ndarray of float64, shape (k, 2)
+        From resampled initial conditions.
+    constant : float
+        Natural logarithm of the time at all factors 1.
+    scatter : float
+        Root mean square of the residuals of ln time: how well the curves collapse.
+    n_used, n_total : int
+        Runs that entered, out of how many.
+    level : float
+        Confidence level.
+    reasons : tuple of str
+        What was left out and why.
+    """
+
+    names: tuple[str, ...]
+    powers: Floats
+    intervals: Floats
+    constant: float
+    scatter: float
+    n_used: int
+    n_total: int
+    level: float
+    reasons: tuple[str, ...]
