@@ -70,7 +70,11 @@ def test_demo_refuses_learning_rates_that_are_none(tmp_path, rates):
 def test_an_interrupt_from_the_keyboard_leaves_with_130(tmp_path):
     line = [sys.executable, "-m", "trajtools", "demo", "-o", str(tmp_path), "--inits", "400", "--steps", "2000"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    running = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    # A shell may have started the tests in the background, where interrupts are ignored.
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    running = subprocess.Popen(
+        line, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True, preexec_fn=heed
+    )
     assert running.stderr.readline().startswith("Training")
     while not (tmp_path / "iris.h5").exists():
         time.sleep(0.05)
