@@ -71,10 +71,11 @@ def test_an_interrupt_from_the_keyboard_leaves_with_130(tmp_path):
     line = [sys.executable, "-m", "trajtools", "demo", "-o", str(tmp_path), "--inits", "400", "--steps", "2000"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     # A shell may have started the tests in the background, where interrupts are ignored.
-    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
-    running = subprocess.Popen(
-        line, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True, preexec_fn=heed
-    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        running = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert running.stderr.readline().startswith("Training")
     while not (tmp_path / "iris.h5").exists():
         time.sleep(0.05)
