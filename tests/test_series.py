@@ -74,9 +74,7 @@ def test_other_methods_are_within_5_percent_on_henon(method):
     assert sum(f.interval[0] < HENON < f.interval[1] for f in found) >= 4
 
 
-@pytest.mark.parametrize(
-    "method", [pytest.param("auto", marks=pytest.mark.slow), "wolf", "hybrid"]
-)
+@pytest.mark.parametrize("method", [pytest.param("auto", marks=pytest.mark.slow), "wolf", "hybrid"])
 def test_methods_are_within_10_percent_on_lorenz(method):
     found = [
         tt.lyapunov(trajectory("lorenz", 20000, seed, transient=3000), dt=0.01, method=method, null=None)
