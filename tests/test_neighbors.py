@@ -197,7 +197,7 @@ def test_bad_input_is_refused_with_the_way_out(x, options, words):
 
 
 def test_an_unknown_metric_is_refused_with_those_that_are():
-    with pytest.raises(UnknownNameError, match="l1, l2, linf.*precomputed"):
+    with pytest.raises(UnknownNameError, match=r"l1, l2, linf.*precomputed"):
         find_nearest([1.0, 2.0, 3.0], metric="no such", theiler=1)
 
 
