@@ -174,7 +174,7 @@ def lyapunov_spectrum(
     time = clock[0] * states.horizon
     maps = fit_maps(states, found.index, whole_rows, across)
     unexplained = float(np.median(maps.unexplained))
-    logs, laid, overlap = stretching(maps, directions)
+    logs, laid, overlap = (_tame(found) for found in stretching(maps, directions))
     whole = _mean(logs) / time
     count = 0 if unexplained > MOST_UNEXPLAINED else min(wanted, directions)
     logs = (logs if laid is None else laid)[:, :count]
@@ -266,6 +266,11 @@ def _asked(k: int | None, neighbors: NearestK | None, d: int, level: float) -> t
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
     return int(wanted), rule
+
+
+def _tame(logs: Any) -> Any:
+    """A stretching beyond the range of numbers is unknown, and no exponent."""
+    return np.where(np.isposinf(logs), np.nan, logs) if isinstance(logs, np.ndarray) else logs
 
 
 def _mean(logs: Floats) -> Floats:

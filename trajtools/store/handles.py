@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -253,13 +254,24 @@ def _directly(path: Path, *, swmr: bool) -> h5py.File:
 
 def _is_viewed(path: Path) -> bool:
     """Whether HDF5 has a view of the file in this process, other than one by our handles of the file as it is now."""
-    there, fresh = os.stat(path), {h.file_id for h in list(_HANDLES) if h.path == path and h.is_fresh}
+    there, fresh = os.stat(path), _fresh_views(path)
     for opened in h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE):
         if opened in fresh or opened.get_access_plist().get_driver() != h5py.h5fd.SEC2:
             continue
         if os.path.samestat(there, os.fstat(opened.get_vfd_handle())):
             return True
     return False
+
+
+def _fresh_views(path: Path) -> set[h5py.h5f.FileID]:
+    """Views of the file as it is now by our handles, without those that another thread closes at this moment."""
+    found: set[h5py.h5f.FileID] = set()
+    for handle in list(_HANDLES):
+        view = handle.file_id if handle.path == path and handle.is_fresh else None
+        if view is not None:
+            with suppress(TypeError):  # what h5py says of the name of a closed file
+                found.add(view)
+    return found
 
 
 def _read(path: Path, source: Path | BesideWriter, *, swmr: bool = False) -> h5py.File:
