@@ -339,3 +339,13 @@ def test_pairwise_may_be_called_from_many_threads():
 
 def test_all_metrics_by_name_are_there():
     assert {*ENTRYWISE, "graph-l1"} <= set(METRICS)
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2"])
+def test_equal_differences_do_not_add_up_their_rounding(metric):
+    """Sign descent moves every weight by one step: each float32 sum of it rounds the same way."""
+    steps = np.random.default_rng(3).uniform(1e-3, 2e-3, 40).astype(np.float32)
+    x = np.repeat(np.r_[np.float32(0), steps][:, None], 4096, axis=1)
+    found = tt.pairwise(x, metric=metric)[0, 1:]
+    exact = steps.astype(np.float64) * (4096 if metric == "l1" else 64)
+    assert_allclose(found, exact, rtol=5e-8)

@@ -111,9 +111,10 @@ def test_narrower_machines_add_in_the_same_order():
     lanes = np.abs(a[:, None] - b[None])
     lanes = np.pad(lanes, ((0, 0), (0, 0), (0, -3000 % 64))).reshape(4, 4, -1, 16)
     total = np.zeros((4, 4))
-    for start in range(0, lanes.shape[2], 128):
+    steps_of_block = tiles.BLOCK_BYTES // 64
+    for start in range(0, lanes.shape[2], steps_of_block):
         eight = np.zeros((4, 4, 8))
-        block = lanes[:, :, start : start + 128]
+        block = lanes[:, :, start : start + steps_of_block]
         for span in range(0, block.shape[2], tiles.SPAN):
             sums = np.zeros((4, 4, 16), np.float32)
             for step in range(span, min(span + tiles.SPAN, block.shape[2]), 4):
@@ -126,8 +127,9 @@ def test_narrower_machines_add_in_the_same_order():
             (eight[..., 4] + eight[..., 5]) + (eight[..., 6] + eight[..., 7])
         )
     found = np.zeros((4, 4))
-    for first in range(0, 3000, 2048):
-        part = np.ascontiguousarray(a[:, first : first + 2048]), np.ascontiguousarray(b[:, first : first + 2048])
+    entries = tiles.BLOCK_BYTES // 4
+    for first in range(0, 3000, entries):
+        part = [np.ascontiguousarray(x[:, first : first + entries]) for x in (a, b)]
         (left, steps), (right, _) = packed(part[0]), packed(part[1])
         tiles.add_block(tiles.L1, False, left, right, steps, np.zeros(tiles.GROUP**2 * 8), found)
     assert_allclose(found, total, rtol=0)

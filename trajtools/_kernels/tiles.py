@@ -22,15 +22,17 @@ from numba.np.arrayobj import make_array
 
 from trajtools._kernels._jit import kernel
 
-BLOCK_BYTES = 8192  # of one state that are compared at a time: two groups of states stay in the first-level cache
-PANEL = 32  # groups of states that pass by while another one stays: in the second-level cache
+BLOCK_BYTES = 4096  # of one state that are compared at a time: two groups of states stay in the first-level cache
+PANEL = 64  # groups of states that pass by while another one stays: in the second-level cache
 SPAN = 16  # steps that are summed in float32
-_UNROLL = 4
+_UNROLL = 4  # of them, one after another, before they join the sums: equal terms lose next to nothing
 _DOUBLES = 8
 _VECTOR_BYTES = 64
 
-# 16 sums of 64 bytes fill the 32 registers of AVX-512 well; others have half of the room or less.
+# Half of a tile at a time: its sums, the terms that join them and the states fill 22 of the 32 registers of AVX-512;
+# others have half of the room or less.
 GROUP = 4 if binding.get_host_cpu_features().get("avx512f", False) else 2
+_ROWS = GROUP // 2
 
 _WORD = ir.IntType(64)
 _SUMS = ir.VectorType(ir.DoubleType(), _DOUBLES)
@@ -92,7 +94,7 @@ def _doubles(builder: Any, vector: Any) -> list[Any]:
 
 
 def _span(add: Any, merge: Any) -> Any:
-    """Make the innermost loop: GROUP x GROUP pairs over some steps, merged into eight running float64 for each pair."""
+    """Make the innermost loops: GROUP x GROUP pairs over some steps, merged into eight float64 for each pair."""
 
     @intrinsic
     def span(typing: Any, a: Any, at: Any, b: Any, other: Any, steps: Any, sums: Any) -> Any:
@@ -103,42 +105,50 @@ def _span(add: Any, merge: Any) -> Any:
                 data = make_array(signature.args[array])(context, builder, values[array]).data
                 return builder.bitcast(builder.gep(data, [values[index]]) if index else data, kind.as_pointer())
 
+            def term(sums: Any, difference: Any) -> Any:
+                return add(builder, sums, difference, vector, ending)
+
             left, right, room = start(0, 1, vector), start(2, 3, vector), start(5, 0, _SUMS)
-            entry, loop, done = builder.block, builder.append_basic_block("steps"), builder.append_basic_block("sums")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            step = builder.phi(_WORD)
-            step.add_incoming(ir.Constant(_WORD, 0), entry)
-            running = [builder.phi(vector) for _ in range(GROUP * GROUP)]
-            parts: list[Any] = [None] * (GROUP * GROUP)
-            for ahead in range(_UNROLL):
-                row = builder.mul(builder.add(step, ir.Constant(_WORD, ahead)), ir.Constant(_WORD, GROUP))
-                places = [builder.add(row, ir.Constant(_WORD, lane)) for lane in range(GROUP)]
-                rows, columns = (
-                    [builder.load(builder.gep(x, [place]), align=4) for place in places] for x in (left, right)
-                )
-                for pair in range(GROUP * GROUP):
-                    difference = builder.fsub(rows[pair // GROUP], columns[pair % GROUP])
-                    parts[pair] = add(builder, parts[pair], difference, vector, ending)
-            following = builder.add(step, ir.Constant(_WORD, _UNROLL))
-            step.add_incoming(following, loop)
-            sums = [merge(builder, old, part) for old, part in zip(running, parts, strict=True)]
-            for old, new in zip(running, sums, strict=True):
-                old.add_incoming(ir.Constant(vector, [0.0] * vector.count), entry)
-                old.add_incoming(new, loop)
-            builder.cbranch(builder.icmp_signed("<", following, values[4]), loop, done)
-            builder.position_at_end(done)
-            for pair, new in enumerate(sums):
-                place = builder.gep(room, [ir.Constant(_WORD, pair)])
-                total = builder.load(place, align=8)
-                for half in _doubles(builder, new):
-                    total = merge(builder, total, half)
-                builder.store(total, place, align=8)
+            for first in range(0, GROUP, _ROWS):
+                rows = range(first, first + _ROWS)
+                found = _loop(builder, (left, right), rows, values[4], vector, term, merge)
+                for pair, new in enumerate(found, first * GROUP):
+                    place = builder.gep(room, [ir.Constant(_WORD, pair)])
+                    total = builder.load(place, align=8)
+                    for half in _doubles(builder, new):
+                        total = merge(builder, total, half)
+                    builder.store(total, place, align=8)
             return context.get_dummy_value()
 
         return types.void(a, types.intp, b, types.intp, types.intp, sums), generate
 
     return span
+
+
+def _loop(builder: Any, sides: Any, rows: range, steps: Any, vector: Any, term: Any, merge: Any) -> list[Any]:
+    """Sum over the steps, for some rows of the tile: all their sums and the terms of a few steps stay in registers."""
+    pairs = [(row, column) for row in rows for column in range(GROUP)]
+    entry, loop, done = builder.block, builder.append_basic_block("steps"), builder.append_basic_block("sums")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    step = builder.phi(_WORD)
+    step.add_incoming(ir.Constant(_WORD, 0), entry)
+    running = [builder.phi(vector) for _ in pairs]
+    parts: list[Any] = [None] * len(pairs)
+    for ahead in range(_UNROLL):
+        start = builder.mul(builder.add(step, ir.Constant(_WORD, ahead)), ir.Constant(_WORD, GROUP))
+        places = [builder.add(start, ir.Constant(_WORD, lane)) for lane in range(GROUP)]
+        a, b = ([builder.load(builder.gep(side, [place]), align=4) for place in places] for side in sides)
+        parts = [term(part, builder.fsub(a[row], b[column])) for part, (row, column) in zip(parts, pairs, strict=True)]
+    following = builder.add(step, ir.Constant(_WORD, _UNROLL))
+    step.add_incoming(following, loop)
+    sums = [merge(builder, old, part) for old, part in zip(running, parts, strict=True)]
+    for old, new in zip(running, sums, strict=True):
+        old.add_incoming(ir.Constant(vector, [0.0] * vector.count), entry)
+        old.add_incoming(new, loop)
+    builder.cbranch(builder.icmp_signed("<", following, steps), loop, done)
+    builder.position_at_end(done)
+    return sums
 
 
 _span_l1 = _span(_add_l1, _plus)
