@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,8 +94,9 @@ class Edge:
         dict
             Lists for arrays; NaN and the infinities are None.
         """
-        names = self.__dataclass_fields__
-        return {name: _plain(getattr(self, name)) for name in names}
+        from trajtools.results import to_plain
+
+        return {name: to_plain(getattr(self, name)) for name in self.__dataclass_fields__}
 
     def to_json(self, indent: int | None = None) -> str:
         """Give the answer as a JSON document.
@@ -324,17 +324,3 @@ def _relation(chosen: float, begins: Any) -> tuple[str, ...]:
             f"training is fastest beyond the onset, at {ratio:.2g} times it: sensitive dependence does not hinder it",
         )
     return (f"training is fastest at the onset ({ratio:.2g} times it, between {low:.4g} and {high:.4g})",)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, (int, bool, str)) or value is None else str(value)

@@ -44,6 +44,56 @@ class Ratio:
     clusters: int
 
 
+def moving_blocks(n: int, length: int, count: int, rng: np.random.Generator) -> Ints:
+    """Draw where the blocks of resampled series of `n` values begin.
+
+    Parameters
+    ----------
+    n, length : int
+        Values of the series and of a block.
+    count : int
+        How many series are drawn.
+    rng : numpy.random.Generator
+        Source of the draws.
+
+    Returns
+    -------
+    ndarray of int64, shape (count, ceil(n / length))
+        First places; the last block of a series may reach beyond `n` values.
+    """
+    return rng.integers(0, n - length + 1, size=(count, -(-n // length)))
+
+
+def blocked_mean(
+    values: Floats, length: int, *, count: int, level: float, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Interval of the mean of a correlated series, by the moving-block bootstrap (Kuensch 1989).
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (n,)
+        The series; finite.
+    length : int
+        Values of a block.
+    count : int
+        How many series are drawn.
+    level : float
+        Confidence level.
+    rng : numpy.random.Generator
+        Source of the draws.
+
+    Returns
+    -------
+    (float, float)
+        Percentiles of the means.
+    """
+    starts = moving_blocks(len(values), length, count, rng)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    means = (sums[starts + length] - sums[starts]).mean(axis=1) / length
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def resampled_ratio(
     gain: Floats, duration: Floats, cell: Ints, cluster: Ints, *, level: float, rng: np.random.Generator
 ) -> Ratio:

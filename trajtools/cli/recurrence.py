@@ -108,10 +108,15 @@ def table_of(found: Sequence[Found]) -> str:
     str
         The table.
     """
-    rows = [[name, *(number(one.result[name]) for one in found)] for name in MEASURES]
+    rows = [[name, *(_set(one.result[name]) for one in found)] for name in MEASURES]
     rows.append(["threshold", *(number(float(one.result.threshold)) for one in found)])
     rows.append(["theiler", *(str(one.result.theiler) for one in found)])
     return options.table(["measure", *(one.run for one in found)], rows, right=range(1, len(found) + 1))
+
+
+def _set(value: float) -> str:
+    """Lengths and counts are whole numbers and stand as such."""
+    return f"{value:,.0f}" if abs(value) >= 1 and float(value).is_integer() else number(value)
 
 
 def windowed(one: Found, size: int) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from trajtools.errors import DataError, SelectionError
 from trajtools.results import Floats
 from trajtools.results.curvature import Curvature
+from trajtools.significance import blocked_mean
 
 KINDS = ("full", "subset", "batch")
 NEAR = 0.15  # of the threshold: the product hovers that near at the edge of stability
@@ -176,7 +177,7 @@ def _entry(
             continue
         rest = values[at:]
         if len(rest) >= FEWEST and abs(np.median(rest) / threshold - 1) <= NEAR:
-            return float(step[known[at]]), float(rest.mean()), _blocks(rest, rng)
+            return float(step[known[at]]), float(rest.mean()), _interval(rest, rng)
     return float("nan"), float("nan"), nothing
 
 
@@ -189,14 +190,9 @@ def _smoothed(values: Floats) -> Floats:
     return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1))
 
 
-def _blocks(values: Floats, rng: np.random.Generator) -> tuple[float, float]:
-    n = len(values)
-    length = max(1, round(n**0.5))
-    starts = rng.integers(0, n - length + 1, size=(N_RESAMPLES, -(-n // length)))
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    means = (sums[starts + length] - sums[starts]).mean(axis=1) / length
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+def _interval(values: Floats, rng: np.random.Generator) -> tuple[float, float]:
+    length = max(1, round(len(values) ** 0.5))
+    return blocked_mean(values, length, count=N_RESAMPLES, level=LEVEL, rng=rng)
 
 
 def _agreement(measured: Floats, predicted: Floats) -> float:

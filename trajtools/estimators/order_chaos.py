@@ -11,6 +11,7 @@ from trajtools.errors import DataError, SelectionError
 from trajtools.parameters import Parameter
 from trajtools.results import Floats
 from trajtools.results.order_chaos import OrderChaos
+from trajtools.significance import moving_blocks
 from trajtools.trajectory import Trajectory
 
 FEWEST_INCREMENTS = 8
@@ -216,7 +217,7 @@ def _slope(
     if n < FEWEST_INCREMENTS:
         return slope, nothing
     length = max(1, round(n ** (1 / 3)))
-    starts = rng.integers(0, n - length + 1, size=(N_RESAMPLES, -(-n // length)))
+    starts = moving_blocks(n, length, N_RESAMPLES, rng)
     at = (starts[:, :, None] + np.arange(length)).reshape(N_RESAMPLES, -1)[:, :n]
     drawn = gain[at].sum(axis=1) / took[at].sum(axis=1)
     low, high = np.quantile(drawn - gain.sum() / took.sum(), [(1 - level) / 2, (1 + level) / 2])

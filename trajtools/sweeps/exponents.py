@@ -8,6 +8,7 @@ import numpy as np
 
 from trajtools.errors import SelectionError, TrajtoolsError
 from trajtools.results import Exponent, Floats
+from trajtools.significance import blocked_mean
 
 NAMES = ("auto", "trajectory")
 FEWEST_BLOCKS = 8
@@ -141,8 +142,4 @@ def mean_growth(values: Floats, rng: np.random.Generator, level: float = LEVEL) 
     if n < 2 * FEWEST_BLOCKS:
         return value, nothing
     length = min(round(n**0.5), n // FEWEST_BLOCKS)  # longer than for independent noise: bursts last
-    starts = rng.integers(0, n - length + 1, size=(N_RESAMPLES, -(-n // length)))
-    sums = np.concatenate([[0.0], np.cumsum(series)])
-    means = (sums[starts + length] - sums[starts]).mean(axis=1) / length
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return value, (float(low), float(high))
+    return value, blocked_mean(series, length, count=N_RESAMPLES, level=level, rng=rng)

@@ -74,7 +74,7 @@ def sweep(
         A threshold counts as reached where the accuracy stays there for so many recorded states.
     control : str or None
         Runs whose `hparams` have this key with a true value are controls: drawn and compared, but no part of onset
-        and minimum.
+        and minimum, and without an exponent.
     executor : concurrent.futures.Executor or None
         Runs one task for each run; None: this process.
     progress : callable or None
@@ -187,7 +187,7 @@ def measure(task: Task) -> SweepPoint:
         accuracy = _series(run, task.accuracy, references, words)
         loss = _series(run, task.loss, references, words)
         step = run.step
-        found = exponent_of(run, task.exponent, task.rng, words)
+        found = None if task.control else exponent_of(run, task.exponent, task.rng, words)
         return SweepPoint(
             x=task.x,
             y=task.y,
