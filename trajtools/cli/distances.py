@@ -11,6 +11,7 @@ import numpy as np
 
 from trajtools.cli import options
 from trajtools.cli.each_run import Ask, Found, answer, printing, selection, trajectory_of, with_reasons
+from trajtools.cli.workers import executor_of, hands
 from trajtools.distances import METRICS
 from trajtools.distances.pairwise import pairwise
 from trajtools.errors import DataError
@@ -26,6 +27,7 @@ ROWS = 256
 @selection
 @click.option("--metric", default="l2", show_default=True, help=f"One of {', '.join(METRICS)}.")
 @click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Keep the matrix in this file.")
+@hands
 @printing
 def command(
     *,
@@ -50,7 +52,7 @@ def command(
             if used:
                 raise DataError(f"{save} holds the distances of one run; {run.name!r} is another: choose with --run")
             options.check_target(save, files)
-        found = pairwise(trajectory_of(run, chosen), metric=chosen["metric"], out=save)
+        found = pairwise(trajectory_of(run, chosen), metric=chosen["metric"], out=save, executor=pool)
         used.append(run.name)
         return found
 
@@ -61,7 +63,8 @@ def command(
         found = look(run)
         return {**summary(found), "path": found.path, "settings": found.settings} if as_json and plot is None else found
 
-    answer(Ask("distances", files, runs, plot, output, as_json, quiet), summarised, words, draw)
+    with executor_of(chosen["workers"], chosen["scheduler"]) as pool:
+        answer(Ask("distances", files, runs, plot, output, as_json, quiet), summarised, words, draw)
 
 
 def draw(result: Distances, ax: Any) -> None:

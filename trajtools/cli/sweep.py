@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from multiprocessing import get_context
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,8 @@ import click
 from trajtools.cli import each_run, options
 from trajtools.cli.lyapunov import check_plot, progress, saying_that_it_compiles
 from trajtools.cli.reading import check_is_file
-from trajtools.errors import DataError, MissingDependencyError
+from trajtools.cli.workers import executor_of, hands
+from trajtools.errors import DataError
 from trajtools.plots.words import number
 from trajtools.results import Sweep
 from trajtools.sweeps import sweep
@@ -33,8 +32,7 @@ from trajtools.sweeps.table import as_text
 @click.option("--exponent", default="auto", show_default=True, help="auto, trajectory, metric:NAME, or none.")
 @click.option("--control", default="control", show_default=True, help="Runs with this in hparams are controls.")
 @click.option("--scaling", metavar="NAME,NAME", help="Fit a power law of the training time in these hyper-parameters.")
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
-@click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster that does the work instead.")
+@hands
 @each_run.seed
 @each_run.printing
 def command(
@@ -63,40 +61,6 @@ def command(
         options.emit(in_words(found, factors, chosen["seed"]), output)
     if plot is not None:
         draw(found, plot)
-
-
-def executor_of(workers: int, scheduler: str | None) -> AbstractContextManager[Executor | None]:
-    """Choose who does the work.
-
-    Parameters
-    ----------
-    workers : int
-        Processes of this machine; 1: this one.
-    scheduler : str or None
-        Address of a Dask cluster.
-
-    Returns
-    -------
-    context manager
-        Gives an executor, or None for this process.
-
-    Raises
-    ------
-    MissingDependencyError
-        If Dask is asked for and not installed.
-    """
-    if scheduler is None:
-        if workers == 1:
-            return nullcontext(None)
-        # Not forked: numba and BLAS may have threads by now.
-        return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    try:
-        from distributed import Client
-    except ImportError as missing:
-        words = '--scheduler needs Dask, which is not installed: pip install "trajtools[dask]"'
-        raise MissingDependencyError(words) from missing
-    executor: Executor = Client(scheduler).get_executor()
-    return executor
 
 
 def measured(files: tuple[Path, ...], chosen: dict[str, Any], pool: Executor | None, quiet: bool) -> Sweep:
