@@ -20,19 +20,19 @@ from recorders import Recorder, perturb
 from trajtools.store import Member
 
 EPSILON = 1e-8
-RANGES = ((0.2, 3.0, 3), (0.1, 6.5, 13), (0.05, 20, 27), (0.5, 16, 7))  # lowest, highest, how many rates
+RANGES = ((0.2, 3.0, 3), (0.1, 6.5, 13), (0.05, 20, 27), (1.4, 12, 8))  # lowest, highest, how many rates
 # Smoke, default, full, and the default where images are given, which are larger.
-INITS, COPIES, TWIN_STEPS, STEPS = (2, 6, 50, 2), (2, 3, 5, 1), (30, 120, 200, 40), (40, 400, 1500, 80)
+INITS, COPIES, TWIN_STEPS, STEPS = (2, 6, 50, 3), (2, 3, 5, 1), (30, 120, 200, 40), (40, 400, 1500, 100)
 SUBSTEPS = 8
 DONE = 0.95  # test accuracy at which a training ends
 CONTROLS = (1, 5, 9, 2)  # of how many rates there are controls
 
 
-def ensemble(data: Data, inits: int, copies: int) -> tuple[dict[str, np.ndarray], list[Member]]:
+def ensemble(data: Data, inits: int, copies: int, scale: float = 1.0) -> tuple[dict[str, np.ndarray], list[Member]]:
     """Initial conditions, each followed by its copies."""
     states, members = [], []
     for seed in range(inits):
-        start = {k: v[0] for k, v in initial((data.train.shape[1], 64, 10), [seed]).items()}
+        start = {k: v[0] for k, v in initial((data.train.shape[1], 64, 10), [seed], scale=scale).items()}
         reference = len(members)
         states.append(start)
         members.append(Member(f"init {seed}", seed=seed))

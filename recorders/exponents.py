@@ -23,10 +23,18 @@ from recorders.lanczos import Floats
 from trajtools.store import DataError, UnknownNameError
 
 VECTORS = ("both", "fresh", "kept")
+SHARE_LOST = math.log(100)  # nats; a fresh vector holds a hundredth of what another one holds once in 160 windows
 BLOCKS = 20
 FEWEST_BLOCKS = 8
 SHORTEST_BLOCK = 8  # steps
 Push = Callable[[Floats], Floats]
+DELAYED = (
+    "in {count} of {total} windows, first in that from step {start}, fresh vectors grew far more than the kept one, by "
+    "up to {fresh:.1f} nats where it made {kept:.1f}: what is unstable there was damped before, the kept vector has "
+    "lost its share in it, and its growth begins late (delayed loss of stability). `values` miss it; read `windows`. "
+    "Shadows and twins from before begin as late, out of rounding and what is left of epsilon, and depend on both: "
+    "begin them at the window"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +59,9 @@ class TangentExponents:
         Step at which each window began, counted from the first that was followed.
     window_gains : ndarray of float64, shape (W,)
         Largest growth of the leading fresh vector within each window, in nats.
+    window_kept : ndarray of float64, shape (W,)
+        Exponent of the leading kept vector in the same windows, measured in the weights as well; NaN if none was kept.
+        It exceeds that of fresh vectors, which first have to turn; where it stays far below, see `warnings`.
     window : int
         Steps of a window. The steps after the last whole one are in `local` only.
     kaplan_yorke : float
@@ -76,6 +87,7 @@ class TangentExponents:
     windows: Floats
     window_starts: np.ndarray[Any, np.dtype[np.int64]]
     window_gains: Floats
+    window_kept: Floats
     window: int
     kaplan_yorke: float
     entropy: float
@@ -211,10 +223,12 @@ class Ledger:
         self._kept: Frame | None = None
         self._fresh: Frame | None = None
         self.local: list[Floats] = []
-        self.windows: list[tuple[int, Floats, float]] = []
+        self.windows: list[tuple[int, Floats, float, float]] = []
         self.condition = 1.0
         self.n_lost = 0
-        self._began = 0
+        self._began = self._kept_from = 0
+        self._kept_before = math.nan
+        self._delays: list[tuple[float, float, int]] = []
 
     def step(self, push: Push) -> None:
         """Send all vectors through one step.
@@ -227,8 +241,10 @@ class Ledger:
         at = len(self.local)
         if self.vectors != "fresh" and self._kept is None:
             self._kept = Frame(self._drawn(self.n_state if self.k > self.n_weights else self.n_weights))
+            self._kept_from = at
         if self.vectors != "kept" and self._fresh is None:
             self._fresh, self._began = Frame(self._drawn(self.n_weights)), at
+            self._kept_before = self._of_kept()
         frames = [frame for frame in (self._kept, self._fresh) if frame is not None]
         images = push(np.hstack([frame.columns for frame in frames]))
         local = np.full(self.k, np.nan)
@@ -247,8 +263,22 @@ class Ledger:
             fresh = self._fresh
             # Vectors that are this young need not have come into order.
             exponents = np.sort(fresh.of_weights(self.n_weights))[::-1] / self.window
-            self.windows.append((self._began, exponents, fresh.highest))
+            kept = self._of_kept() - self._kept_before
+            self.windows.append((self._began, exponents, fresh.highest, kept / self.window))
+            self._compare(float(exponents[0]) * self.window, kept)
             self._fresh = None
+
+    def _of_kept(self) -> float:
+        """Growth of the leading kept vector so far, as it shows in the weights; NaN if none is kept."""
+        if self._kept is None:
+            return math.nan
+        length = float(np.linalg.norm(self._kept.columns[: self.n_weights, 0]))
+        return float(self._kept.sums[0]) + math.log(length) if length > 0 else math.nan
+
+    def _compare(self, fresh: float, kept: float) -> None:
+        """Note a window in which fresh vectors grew and the kept one stayed behind, though it had time to turn."""
+        if self._kept_from < self._began and fresh > SHARE_LOST and fresh - kept > SHARE_LOST:
+            self._delays.append((fresh, kept, self._began))
 
     def _drawn(self, extent: int) -> Floats:
         """Random vectors in the first `extent` directions of the state."""
@@ -299,7 +329,7 @@ class Ledger:
         values = counted.mean(0) if len(counted) else np.full(self.k, np.nan)
         intervals = by_blocks(counted, level)
         order = np.argsort(-values)
-        starts, windows, gains = zip(*self.windows, strict=True) if self.windows else ((), (), ())
+        starts, windows, gains, kept = zip(*self.windows, strict=True) if self.windows else ((), (), (), ())
         complete = self.k == self.n_state
         return TangentExponents(
             values[order],
@@ -309,6 +339,7 @@ class Ledger:
             np.array(windows).reshape(-1, self.k),
             np.array(starts, np.int64),
             np.array(gains, np.float64),
+            np.array(kept, np.float64),
             self.window,
             kaplan_yorke(values, complete=complete),
             float(values[values > 0].sum()) if not np.isnan(values).any() else math.nan,
@@ -330,6 +361,10 @@ class Ledger:
             found.append(f"too few steps for an interval: {FEWEST_BLOCKS} blocks of {SHORTEST_BLOCK} are the least")
         if self.vectors != "kept" and not self.windows:
             found.append(f"no whole window of {self.window} steps")
+        if self._delays:
+            fresh, kept, _ = max(self._delays)
+            count, start = len(self._delays), self._delays[0][2]
+            found.append(DELAYED.format(count=count, total=len(self.windows), start=start, fresh=fresh, kept=kept))
         return found
 
 

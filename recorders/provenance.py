@@ -22,6 +22,7 @@ SOFTWARE = (
     "equinox",
     "lightning",
     "transformers",
+    "safetensors",
     "sklearn",
 )
 

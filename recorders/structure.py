@@ -92,15 +92,16 @@ def select(names: Sequence[str], include: str | Sequence[str], exclude: str | Se
     for glob in [*include, *exclude]:
         if not any(fnmatchcase(name, glob) for name in names):
             raise SelectionError(f"no parameter matches {glob!r}; the parameters are {listed(names)}")
-    chosen = [
-        name
-        for name in names
-        if (not include or any(fnmatchcase(name, glob) for glob in include))
-        and not any(fnmatchcase(name, glob) for glob in exclude)
-    ]
+    chosen = [name for name in names if is_selected(name, include, exclude)]
     if not chosen:
         raise SelectionError(f"include and exclude together leave no parameter of {listed(names)}")
     return chosen
+
+
+def is_selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether a name matches a glob of `include`, or there is none, and none of `exclude`."""
+    included = not include or any(fnmatchcase(name, glob) for glob in include)
+    return included and not any(fnmatchcase(name, glob) for glob in exclude)
 
 
 def listed(names: Iterable[str], limit: int = 20) -> str:

@@ -41,6 +41,7 @@ HOMES = {
     "hdf5plugin": ("trajtools.store",),
     "numba": ("trajtools._kernels",),
     "click": ("trajtools.cli",),
+    "safetensors": ("recorders.checkpoints",),
     "matplotlib": ("trajtools.plots", "trajtools.report"),
     "torch": ("recorders.torch", "recorders.lightning", "recorders.huggingface"),
     "jax": ("recorders.jax",),
@@ -184,7 +185,8 @@ def test_optional_packages_are_loaded_inside_functions_only() -> None:
     wrong = [
         str(i)
         for i in imports()
-        if not i.lazily and (i.of("matplotlib") or i.of("hdf5plugin") or i.of("nolds") or i.of("ruptures"))
+        if not i.lazily
+        and (i.of("matplotlib") or i.of("hdf5plugin") or i.of("nolds") or i.of("ruptures") or i.of("safetensors"))
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "info": "Say what a file holds.",
     "validate": "Check a file against the format, rule by rule.",
     "repair": "Mend a file whose writer was killed.",
+    "convert": "Turn a folder of saved weights into a file that all commands read.",
     "lyapunov": "Measure how fast nearby trainings diverge.",
     "stability": "Ask whether perturbed trainings come back to the orbit of their reference.",
     "recurrence": "Quantify when a trajectory returns to where it has been.",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from trajtools.cli.analysis import head, row
 from trajtools.cli.asking import Choices
 from trajtools.cli.lyapunov import gather, leave, with_curve
 from trajtools.cli.reading import tell, told
+from trajtools.cli.recorder_process import command_line, environment
 from trajtools.errors import DataError, RecordingError
 from trajtools.plots.words import kept, number, spread
 from trajtools.report.answers import Answer
@@ -145,13 +144,9 @@ def train(file: Path, *, quiet: bool, **chosen: Any) -> None:
     RecordingError
         If the training failed.
     """
-    root = str(Path(__file__).resolve().parents[2])  # where recorders/ lies beside trajtools/, installed or not
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    # -P: a folder named `recorders` in the user's working directory must not be taken for ours.
-    line = [sys.executable, "-P", "-m", "recorders.iris", str(file)]
-    line += [word for name, value in chosen.items() for word in (f"--{name}", str(value))]
-    line += ["--quiet"] if quiet else []
-    status = subprocess.run(line, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, check=False).returncode
+    words = [word for name, value in chosen.items() for word in (f"--{name}", str(value))]
+    line = command_line("recorders.iris", str(file), *words, *(["--quiet"] if quiet else []))
+    status = subprocess.run(line, env=environment(), check=False).returncode
     if status:
         raise RecordingError(f"the training ended with exit status {status}; what it said stands above")
 

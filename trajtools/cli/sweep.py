@@ -118,21 +118,21 @@ def in_words(found: Sweep, factors: tuple[str, ...] | None, rng: int) -> str:
     """
     text = [as_text(found)]
     if found.y_name:
-        diagram = found.phase_diagram()
-        rows = [[number(float(y)), number(float(b))] for y, b in zip(diagram.y, diagram.boundary, strict=True)]
-        text.append(options.table([found.y_name, f"onset in {found.x_name}"], rows, right=(0, 1)))
+        diagram = found.phase_diagram(rng=rng)
+        rows = [
+            [f"{y:g}", *(number(float(v)) for v in (value, *interval))]
+            for y, value, interval in zip(diagram.y, diagram.boundary, diagram.intervals, strict=True)
+        ]
+        head = [found.y_name, f"onset in {found.x_name}", "from", "to"]
+        text.append(options.table(head, rows, right=(0, 1, 2, 3)))
+        text.append("\n".join(f"  - {words}" for words in diagram.reasons))
     else:
         both = found.coincidence(rng=rng)
         text.append("\n".join(["onset of chaos:", *(f"  - {words}" for words in both.onset.reasons)]))
         text.append("\n".join(["fastest training:", *(f"  - {words}" for words in both.fastest.reasons)]))
         text.append("\n".join([f"do they coincide: {both.verdict}", *(f"  - {words}" for words in both.reasons)]))
     if factors is not None:
-        law = found.scaling(factors, rng=rng)
-        powers = zip(law.names, law.powers, law.intervals, strict=True)
-        said = [f"{name}^{power:.3g} [{low:.3g}, {high:.3g}]" for name, power, (low, high) in powers]
-        used = f"{law.n_used} of {law.n_total} runs"
-        head = f"training time ~ {' x '.join(said)}; scatter {law.scatter:.2g} in ln time, {used}"
-        text.append("\n".join([head, *(f"  - {words}" for words in law.reasons)]))
+        text.append(str(found.scaling(factors, rng=rng)))
     return "\n\n".join(text)
 
 
@@ -155,7 +155,7 @@ def as_plain(found: Sweep, factors: tuple[str, ...] | None, rng: int) -> dict[st
     """
     plain: dict[str, Any] = {"sweep": found.to_dict()}
     if found.y_name:
-        plain["phase_diagram"] = found.phase_diagram().to_dict()
+        plain["phase_diagram"] = found.phase_diagram(rng=rng).to_dict()
     else:
         plain["coincidence"] = found.coincidence(rng=rng).to_dict()
     if factors is not None:
@@ -183,7 +183,7 @@ def draw(found: Sweep, path: Path) -> None:
     if not found.points:
         raise DataError("the sweep holds no run: nothing to draw")
     if found.y_name:
-        figure = plots.phase_diagram(found.phase_diagram(), (found.x_name, found.y_name)).figure
+        figure = found.phase_diagram().plot().figure
     else:
         figure = plots.sweep(found)
     figure.savefig(path)

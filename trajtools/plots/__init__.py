@@ -11,9 +11,10 @@ from trajtools.plots.order_chaos import order_chaos
 from trajtools.plots.recurrence import draw_lines as recurrence_lines
 from trajtools.plots.recurrence import draw_recurrence as recurrence
 from trajtools.plots.recurrence import draw_windowed as recurrence_windows
+from trajtools.plots.scaling import phase_diagram, scaling
 from trajtools.plots.stability import stability
 from trajtools.plots.structure import change_points, observables, projection, system_states
-from trajtools.plots.sweep import phase_diagram, sweep
+from trajtools.plots.sweep import sweep
 from trajtools.plots.zero_ones import zero_one_test
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "recurrence",
     "recurrence_lines",
     "recurrence_windows",
+    "scaling",
     "stability",
     "sweep",
     "system_states",

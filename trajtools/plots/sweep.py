@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.plots.canvas import new_figure
-from trajtools.results import PhaseDiagram, Sweep
+from trajtools.results import Sweep
 from trajtools.sweeps.curve import Curve, curve_of
 from trajtools.sweeps.fastest import median, medians
 from trajtools.sweeps.reading import select_threshold
@@ -80,37 +80,3 @@ def _times(ax: Any, found: Sweep, threshold: float | None) -> None:
         ax.plot([quickest.value], [quickest.time], "*", color="k", markersize=12, label=f"fastest {quickest.value:.3g}")
         ax.set_yscale("log")
     ax.set_ylabel(f"{found.time_unit}s to accuracy {found.thresholds[row]:g}")
-
-
-def phase_diagram(found: PhaseDiagram, names: tuple[str, str] = ("x", "y"), ax: Any = None) -> Any:
-    """Draw the exponent over two hyper-parameters, with the onset along x.
-
-    Parameters
-    ----------
-    found : PhaseDiagram
-        The grid.
-    names : (str, str)
-        Of x and y.
-    ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        Where it was drawn.
-    """
-    if ax is None:
-        ax = new_figure(6.5, 5).add_subplot()
-    size = float(np.nanmax(np.abs(found.exponent))) if np.isfinite(found.exponent).any() else 1.0
-    drawn = ax.pcolormesh(found.x, found.y, found.exponent, cmap="RdBu_r", vmin=-size, vmax=size, shading="nearest")
-    ax.figure.colorbar(drawn, ax=ax, label="exponent (1/step)")
-    known = np.isfinite(found.boundary)
-    ax.plot(found.boundary[known], found.y[known], "k.-", label="onset")
-    for scale, values in ((ax.set_xscale, found.x), (ax.set_yscale, found.y)):
-        if len(values) > 1 and (values > 0).all():
-            scale("log")
-    ax.set_xlabel(names[0])
-    ax.set_ylabel(names[1])
-    if known.any():
-        ax.legend(fontsize="small")
-    return ax

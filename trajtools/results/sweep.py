@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -180,8 +181,15 @@ class Sweep(Result):
 
         return coincidence(self.one(), threshold, level=level, rng=rng)
 
-    def phase_diagram(self) -> PhaseDiagram:
+    def phase_diagram(self, *, level: float = 0.95, rng: Any = 0) -> PhaseDiagram:
         """Arrange a sweep over two hyper-parameters as a grid.
+
+        Parameters
+        ----------
+        level : float
+            Confidence level.
+        rng : int, numpy.random.Generator or None
+            Source of the resampling.
 
         Returns
         -------
@@ -195,10 +203,16 @@ class Sweep(Result):
         """
         from trajtools.sweeps.diagram import phase_diagram
 
-        return phase_diagram(self)
+        return phase_diagram(self, level=level, rng=rng)
 
     def scaling(
-        self, names: tuple[str, ...] | None = None, threshold: float | None = None, *, level: float = 0.95, rng: Any = 0
+        self,
+        names: tuple[str, ...] | None = None,
+        threshold: float | None = None,
+        *,
+        runs: Callable[[SweepPoint], bool] | None = None,
+        level: float = 0.95,
+        rng: Any = 0,
     ) -> Scaling:
         """Fit a power law of the training time in the hyper-parameters, where training is stable.
 
@@ -208,6 +222,9 @@ class Sweep(Result):
             Factors, keys of the hyper-parameters; ``"1-momentum"`` is one minus the momentum. None: x, and y if any.
         threshold : float or None
             As in `fastest`.
+        runs : callable or None
+            ``runs(point)`` says whether a run may enter the fit, to ask for the law in a part of the range; choose by
+            hyper-parameters, for a choice by the times themselves bends the law. None: all that are stable.
         level : float
             Confidence level.
         rng : int, numpy.random.Generator or None
@@ -216,7 +233,8 @@ class Sweep(Result):
         Returns
         -------
         Scaling
-            The powers with intervals, and the scatter about the law.
+            The powers with intervals, the scatter about the law, and the times of all runs beside those of the law.
+            Its `reasons` say so where the times bend away from any power law.
 
         Raises
         ------
@@ -227,31 +245,38 @@ class Sweep(Result):
         """
         from trajtools.sweeps.scaling import scaling
 
-        return scaling(self, names, threshold, level=level, rng=rng)
+        return scaling(self, names, threshold, runs=runs, level=level, rng=rng)
 
-    def where(self, y: float) -> Sweep:
-        """Keep the runs with one value of y.
+    def where(self, y: float | None = None, *, runs: Callable[[SweepPoint], bool] | None = None) -> Sweep:
+        """Keep some of the runs.
 
         Parameters
         ----------
-        y : float
-            The value.
+        y : float or None
+            Those with this value of y; None: all of them.
+        runs : callable or None
+            ``runs(point)`` says whether a run is kept, as in ``runs=lambda p: p.hparams["batch_size"] == 64``; None:
+            all of them.
 
         Returns
         -------
         Sweep
-            A sweep over x alone.
+            Over x alone if y is given.
 
         Raises
         ------
         SelectionError
-            If no run has it; the message lists the values.
+            If no run is left; the message lists the values of y.
         """
-        kept = tuple(p for p in self.points if p.y == y)
+        kept = tuple(p for p in self.points if y is None or p.y == y)
         if not kept:
             there = ", ".join(f"{value:g}" for value in sorted({p.y for p in self.points}))
-            raise SelectionError(f"no run has {self.y_name}={y:g}; there are {there}")
-        return Sweep(self.x_name, "", kept, self.thresholds, self.time_unit, self.settings, self.warnings)
+            raise SelectionError(f"no run has {self.y_name or 'y'}={y:g}; there are {there}")
+        kept = tuple(p for p in kept if runs is None or runs(p))
+        if not kept:
+            raise SelectionError(f"runs= keeps none of the {len(self.points)} runs of this sweep")
+        name = self.y_name if y is None else ""
+        return Sweep(self.x_name, name, kept, self.thresholds, self.time_unit, self.settings, self.warnings)
 
     def one(self) -> Sweep:
         """Give the sweep itself, if it has one hyper-parameter.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trajtools.results.curves import Floats
 from trajtools.results.plain import Result
 
@@ -121,6 +124,8 @@ class PhaseDiagram(Result):
 
     Attributes
     ----------
+    x_name, y_name : str
+        The hyper-parameters.
     x, y : ndarray of float64, shape (nx,) and (ny,)
         The values that occur, in order.
     exponent : ndarray of float64, shape (ny, nx)
@@ -132,9 +137,17 @@ class PhaseDiagram(Result):
     count : ndarray of int64, shape (ny, nx)
         Runs.
     boundary : ndarray of float64, shape (ny,)
-        Onset along x for each y; NaN where there is none.
+        Onset along x for each y; NaN where there is none, or noise hides it.
+    intervals : ndarray of float64, shape (ny, 2)
+        Of the boundary, made of whole cells of the sweep; NaN where there is none.
+    reasons : tuple of str
+        How each onset was found, or why there is none, and what the runs of one cell do not share.
+    level : float
+        Confidence level of the intervals.
     """
 
+    x_name: str
+    y_name: str
     x: Floats
     y: Floats
     exponent: Floats
@@ -142,6 +155,26 @@ class PhaseDiagram(Result):
     time: Floats
     count: Any
     boundary: Floats
+    intervals: Floats
+    reasons: tuple[str, ...]
+    level: float
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the diagram; see `trajtools.plots.phase_diagram`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.phase_diagram(self, ax=ax)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,17 +188,27 @@ class Scaling(Result):
     powers : ndarray of float64, shape (k,)
         ln time = constant + sum of power x ln factor.
     intervals : ndarray of float64, shape (k, 2)
-        From resampled initial conditions.
+        From resampled runs and initial conditions.
     constant : float
         Natural logarithm of the time at all factors 1.
     scatter : float
         Root mean square of the residuals of ln time: how well the curves collapse.
     n_used, n_total : int
         Runs that entered, out of how many.
+    factors : ndarray of float64, shape (n_total, k)
+        Of each run, in the order of the sweep; NaN where a run that did not enter lacks one.
+    times : ndarray of float64, shape (n_total,)
+        Median training time of each run; inf where it does not arrive, NaN where no accuracy was recorded.
+    used : ndarray of bool, shape (n_total,)
+        Which runs entered.
+    threshold : float
+        The accuracy to be reached.
+    time_unit : str
+        Unit of the times.
     level : float
         Confidence level.
     reasons : tuple of str
-        What was left out and why.
+        What was left out and why, and whether the times bend away from the law.
     """
 
     names: tuple[str, ...]
@@ -175,5 +218,42 @@ class Scaling(Result):
     scatter: float
     n_used: int
     n_total: int
+    factors: Floats
+    times: Floats
+    used: NDArray[np.bool_]
+    threshold: float
+    time_unit: str
     level: float
     reasons: tuple[str, ...]
+
+    @property
+    def predicted(self) -> Floats:
+        """Times by the law, of the runs that did not enter, too; shape (n_total,)."""
+        return np.asarray(np.exp(self.constant + np.log(self.factors) @ self.powers))
+
+    def __str__(self) -> str:
+        """Say the law, how well it holds, and what was left out."""
+        powers = zip(self.names, self.powers, self.intervals, strict=True)
+        said = " x ".join(f"({name})^{power:.3g} [{low:.3g}, {high:.3g}]" for name, power, (low, high) in powers)
+        head = (
+            f"{self.time_unit}s to {self.threshold:g} ~ {said}; scatter {self.scatter:.2g} in ln time, "
+            f"{self.n_used} of {self.n_total} runs"
+        )
+        return "\n".join([head, *(f"  - {words}" for words in self.reasons)])
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the times against those of the law; see `trajtools.plots.scaling`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.scaling(self, ax=ax)

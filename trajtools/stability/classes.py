@@ -136,10 +136,11 @@ def _fell(of: Trend) -> str:
 
 
 def _phase(of: Trend, apart: float) -> str:
-    return (
-        f"the distance at equal times changed by {of.change:.3g} e-folds: what remains is a lag along the orbit, "
-        f"{np.exp(apart):.3g} times the distance to it"
-    )
+    words = f"the distance at equal times changed by {of.change:.3g} e-folds"
+    if of.change <= -DECISIVE:
+        span = _span(of.change_interval)
+        return f"{words} too, interval {span} over {of.over}: asymptotic stability is neither shown nor excluded"
+    return f"{words}: what remains is a lag along the orbit, {np.exp(apart):.3g} times the distance to it"
 
 
 def _told(of: Trend) -> str:

@@ -27,6 +27,7 @@ from trajtools.store.repairing import Repair, repair
 from trajtools.store.resuming import Tail
 from trajtools.store.runs import Run
 from trajtools.store.states import StoredArray, StoredStates
+from trajtools.store.transaction import claim
 from trajtools.store.validation import Problem, validate
 from trajtools.store.writer import RunWriter
 
@@ -60,6 +61,7 @@ __all__ = [
     "TrajtoolsError",
     "UnknownNameError",
     "UnsafeFileError",
+    "claim",
     "describe",
     "open",
     "promote",

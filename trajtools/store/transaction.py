@@ -184,7 +184,7 @@ def create(path: Path, edit: Callable[[h5py.File], None], *, durable: bool = Fal
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        _claim(draft, path)
+        claim(draft, path)
     except FileExistsError:
         raise
     except OSError as error:
@@ -193,7 +193,21 @@ def create(path: Path, edit: Callable[[h5py.File], None], *, durable: bool = Fal
         draft.unlink(missing_ok=True)
 
 
-def _claim(draft: Path, path: Path) -> None:
+def claim(draft: Path, path: Path) -> None:
+    """Give a finished file its name, unless the name is taken.
+
+    Parameters
+    ----------
+    draft : Path
+        The file, beside `path`; the caller removes it if it is still there.
+    path : Path
+        Its name from now on.
+
+    Raises
+    ------
+    FileExistsError
+        If the name is taken, also at this very moment.
+    """
     try:
         os.link(draft, path)
     except FileExistsError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from trajtools.errors import SelectionError
@@ -12,13 +14,17 @@ from trajtools.sweeps.fastest import median
 from trajtools.sweeps.onset import onset_of
 
 
-def phase_diagram(sweep: Sweep) -> PhaseDiagram:
+def phase_diagram(sweep: Sweep, *, level: float, rng: Any) -> PhaseDiagram:
     """Arrange a sweep over two hyper-parameters as a grid; see `Sweep.phase_diagram`.
 
     Parameters
     ----------
     sweep : Sweep
         Over two hyper-parameters.
+    level : float
+        Confidence level.
+    rng : int, numpy.random.Generator or None
+        Source of the resampling.
 
     Returns
     -------
@@ -46,8 +52,35 @@ def phase_diagram(sweep: Sweep) -> PhaseDiagram:
             for k in range(len(sweep.thresholds)):
                 times = np.concatenate([p.times[k] for p in here]) if here else np.empty(0)
                 time[k, row, column] = median(times) if len(times) else np.nan
-    boundary = np.array([onset_of(curve_of([p for p in points if p.y == y])).value for y in ys])
-    return PhaseDiagram(np.array(xs), np.array(ys), exponent, verdict, time, count, boundary)
+    random = np.random.default_rng(rng)
+    begins = [onset_of(curve_of([p for p in points if p.y == y]), level=level, rng=random) for y in ys]
+    reasons = [f"{sweep.y_name}={y:g}: {words}" for y, o in zip(ys, begins, strict=True) for words in o.reasons]
+    return PhaseDiagram(
+        x_name=sweep.x_name,
+        y_name=sweep.y_name,
+        x=np.array(xs),
+        y=np.array(ys),
+        exponent=exponent,
+        verdict=verdict,
+        time=time,
+        count=count,
+        boundary=np.array([o.value if o.found else np.nan for o in begins]),
+        intervals=np.array([o.interval if o.found else (np.nan, np.nan) for o in begins]).reshape(-1, 2),
+        reasons=(*reasons, *_not_shared(points)),
+        level=level,
+    )
+
+
+def _not_shared(points: list[SweepPoint]) -> tuple[str, ...]:
+    """Hyper-parameters in which runs of one cell differ: the cell is a mean over them."""
+    seen: dict[tuple[float, float], dict[str, Any]] = {}
+    names: dict[str, None] = {}
+    for point in points:
+        first = seen.setdefault((point.x, point.y), point.hparams)
+        names |= dict.fromkeys(k for k in {**first, **point.hparams} if first.get(k) != point.hparams.get(k))
+    if not names:
+        return ()
+    return (f"runs of one cell differ in {', '.join(names)}; the cell is their mean (choose with .where(runs=...))",)
 
 
 def _cell(points: list[SweepPoint]) -> tuple[float, str]:

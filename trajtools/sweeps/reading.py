@@ -16,6 +16,7 @@ from trajtools.results import Floats
 from trajtools.results.sweep import Sweep, SweepPoint
 
 THRESHOLDS = (0.7, 0.8, 0.85, 0.9)
+RATE_NAMES = ("lr", "learning_rate", "eta")
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,7 @@ def _runs(files: Any) -> Iterable[Any]:
 
 
 def _number(hparams: dict[str, Any], name: str | None) -> float | None:
-    rates = ("lr", "learning_rate", "eta")
-    for key in rates if name in rates else (name,):
+    for key in RATE_NAMES if name in RATE_NAMES else (name,):
         value = hparams.get(key or "")
         if isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value):
             return float(value)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trajtools.errors import DataError, SelectionError
 from trajtools.results import Floats
@@ -16,9 +18,19 @@ from trajtools.sweeps.reading import select_threshold
 
 N_RESAMPLES = 499
 COMPLEMENT = "1-momentum"
+BEND = 4.0  # standard errors of the curvature
+STRAIGHTER = 0.9  # of the scatter must be left by it
 
 
-def scaling(sweep: Sweep, names: tuple[str, ...] | None, threshold: float | None, *, level: float, rng: Any) -> Scaling:
+def scaling(
+    sweep: Sweep,
+    names: tuple[str, ...] | None,
+    threshold: float | None,
+    *,
+    runs: Callable[[SweepPoint], bool] | None,
+    level: float,
+    rng: Any,
+) -> Scaling:
     """Fit ln(time) as a linear function of the logarithms of the factors; see `Sweep.scaling`.
 
     Parameters
@@ -29,6 +41,8 @@ def scaling(sweep: Sweep, names: tuple[str, ...] | None, threshold: float | None
         The factors.
     threshold : float or None
         Which accuracy.
+    runs : callable or None
+        Which may enter the fit.
     level : float
         Confidence level.
     rng : int, numpy.random.Generator or None
@@ -46,41 +60,94 @@ def scaling(sweep: Sweep, names: tuple[str, ...] | None, threshold: float | None
     """
     wanted = names or tuple(name for name in (sweep.x_name, sweep.y_name) if name)
     row = select_threshold(sweep.points, sweep.thresholds, threshold)
-    used, reasons = _stable(sweep, row)
-    factors = np.array([[_factor(p, name, sweep) for name in wanted] for p in used]).reshape(len(used), len(wanted))
-    if len(used) < len(wanted) + 2:
+    points = [p for p in sweep.points if not p.control]
+    used, reasons = _stable(points, row, sweep.thresholds[row], runs)
+    n_used = int(used.sum())
+    factors = _factors(sweep, points, wanted, used)
+    if n_used < len(wanted) + 2:
         raise DataError(
-            f"{len(used)} stable runs reach {sweep.thresholds[row]:g}; a law with {len(wanted)} powers needs "
+            f"{n_used} stable runs reach {sweep.thresholds[row]:g}; a law with {len(wanted)} powers needs "
             f"{len(wanted) + 2} at least: " + "; ".join(reasons)
         )
-    design = np.column_stack([np.ones(len(used)), np.log(factors)])
+    design = np.column_stack([np.ones(n_used), np.log(factors[used])])
     if np.linalg.matrix_rank(design) < design.shape[1]:
-        raise DataError(f"the factors {', '.join(wanted)} do not vary independently among the {len(used)} stable runs")
-    times = [p.times[row] for p in used]
+        raise DataError(f"the factors {', '.join(wanted)} do not vary independently among the {n_used} stable runs")
+    times = [points[k].times[row] for k in np.flatnonzero(used)]
     log_time = np.log([median(t) for t in times])
     found = np.linalg.lstsq(design, log_time, rcond=None)[0]
     draws = _draws(design, times, np.random.default_rng(rng))
     intervals = np.array([quantiles(draws[:, k], level) for k in range(1, draws.shape[1])])
     scatter = float(np.sqrt(np.mean((log_time - design @ found) ** 2)))
-    total = sum(not p.control for p in sweep.points)
-    return Scaling(wanted, found[1:], intervals, float(found[0]), scatter, len(used), total, level, tuple(reasons))
+    return Scaling(
+        names=wanted,
+        powers=found[1:],
+        intervals=intervals,
+        constant=float(found[0]),
+        scatter=scatter,
+        n_used=n_used,
+        n_total=len(points),
+        factors=factors,
+        times=np.array([median(p.times[row]) if p.times.shape[1] else np.nan for p in points]),
+        used=used,
+        threshold=sweep.thresholds[row],
+        time_unit=sweep.time_unit,
+        level=level,
+        reasons=(*reasons, *_bend(log_time, design @ found, scatter, design.shape[1])),
+    )
 
 
-def _stable(sweep: Sweep, row: int) -> tuple[list[SweepPoint], list[str]]:
-    """Runs without sensitive dependence whose median initial condition arrives, after the first step."""
-    points = [p for p in sweep.points if not p.control]
-    sensitive = [p for p in points if p.exponent is not None and p.exponent.verdict in SENSITIVE]
-    rest = [p for p in points if p not in sensitive]
-    used = [p for p in rest if p.times.shape[1] and 0 < median(p.times[row]) < np.inf]
-    reasons = []
-    if sensitive:
-        reasons.append(f"{len(sensitive)} runs with sensitive dependence were left out")
-    if len(used) < len(rest):
-        reasons.append(f"{len(rest) - len(used)} runs do not reach {sweep.thresholds[row]:g} or begin there")
-    unknown = sum(p.exponent is None for p in used)
-    if unknown:
-        reasons.append(f"{unknown} runs have no exponent and count as stable")
-    return used, reasons
+def _stable(
+    points: list[SweepPoint], row: int, threshold: float, runs: Callable[[SweepPoint], bool] | None
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which runs are asked for, are shown to be stable, and arrive after the first step; each is counted once."""
+    verdict = np.array(["none" if p.exponent is None else p.exponent.verdict for p in points], dtype=object)
+    asked = np.array([runs is None or bool(runs(p)) for p in points], dtype=bool)
+    sensitive = asked & np.isin(verdict, SENSITIVE)
+    unsure = asked & ~sensitive & np.array([v not in ("regular", "none") for v in verdict], dtype=bool)
+    rest = asked & ~sensitive & ~unsure
+    used = rest & np.array([bool(p.times.shape[1]) and 0 < median(p.times[row]) < np.inf for p in points], dtype=bool)
+    counts = (
+        (~asked, "were not asked for"),
+        (sensitive, "with sensitive dependence were left out"),
+        (unsure, "with an inconclusive exponent were left out (a sweep with exponent=None takes every run as stable)"),
+        (rest & ~used, f"do not reach {threshold:g} or begin there"),
+        (used & (verdict == "none"), "have no exponent and count as stable"),
+    )
+    return used, [f"{int(which.sum())} runs {words}" for which, words in counts if which.any()]
+
+
+def _factors(sweep: Sweep, points: list[SweepPoint], names: tuple[str, ...], used: NDArray[np.bool_]) -> Floats:
+    """Factors of all runs, (n, k); NaN where a run that does not enter has none."""
+    factors = np.full((len(points), len(names)), np.nan)
+    for k, point in enumerate(points):
+        try:
+            factors[k] = [_factor(point, name, sweep) for name in names]
+        except SelectionError:
+            if used[k]:
+                raise
+    return factors
+
+
+def _bend(log_time: Floats, predicted: Floats, scatter: float, unknowns: int) -> list[str]:
+    """Say so where a parabola describes the times far better than the law does."""
+    free = len(log_time) - unknowns - 1
+    if free < 1 or not np.ptp(predicted) > 0:
+        return []
+    z = predicted - predicted.mean()
+    bent = np.column_stack([np.ones(len(z)), z, z**2])
+    if np.linalg.matrix_rank(bent) < 3:
+        return []
+    found = np.linalg.lstsq(bent, log_time, rcond=None)[0]
+    rest = float(np.sum((log_time - bent @ found) ** 2))
+    error = np.sqrt(rest / free * np.linalg.inv(bent.T @ bent)[2, 2])
+    left = float(np.sqrt(rest / len(z)))
+    if not (abs(found[2]) > BEND * error and left < STRAIGHTER * scatter):
+        return []
+    slow, fast = (found[1] + 2 * found[2] * end for end in (z.max(), z.min()))
+    return [
+        f"no power law: the times change {slow:.2g} times as steeply as the fit at its slow end and {fast:.2g} times at "
+        f"its fast end (a parabola leaves a scatter of {left:.2g}); ask for a part of the range with runs="
+    ]
 
 
 def _factor(point: SweepPoint, name: str, sweep: Sweep) -> float:

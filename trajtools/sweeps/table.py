@@ -6,6 +6,7 @@ import numpy as np
 
 from trajtools.results.sweep import Sweep, SweepPoint
 from trajtools.sweeps.fastest import median
+from trajtools.sweeps.reading import RATE_NAMES
 
 
 def header(sweep: Sweep) -> list[str]:
@@ -21,7 +22,7 @@ def header(sweep: Sweep) -> list[str]:
     list of str
         One for each cell of `rows`.
     """
-    names = [sweep.x_name, *([sweep.y_name] if sweep.y_name else [])]
+    names = [sweep.x_name, *([sweep.y_name] if sweep.y_name else []), *others(sweep)]
     times = [f"{sweep.time_unit}s to {value:g} (reached)" for value in sweep.thresholds]
     return [*names, "run", "exponent", "95 % interval", "verdict", *times, "final loss", "accuracy", "sharpness"]
 
@@ -39,7 +40,29 @@ def rows(sweep: Sweep) -> list[list[str]]:
     list of list of str
         One row for each run, in the order of the points.
     """
-    return [_row(sweep, point) for point in sweep.points]
+    names = others(sweep)
+    return [_row(sweep, point, names) for point in sweep.points]
+
+
+def others(sweep: Sweep) -> list[str]:
+    """Hyper-parameters beside x and y that tell the runs apart.
+
+    Parameters
+    ----------
+    sweep : Sweep
+        The sweep.
+
+    Returns
+    -------
+    list of str
+        Those with more than one value but not another one in every run, as a seed has.
+    """
+    known = {sweep.x_name, sweep.y_name, sweep.settings.get("control")}
+    if known & set(RATE_NAMES):
+        known |= set(RATE_NAMES)
+    names = dict.fromkeys(name for p in sweep.points for name in p.hparams if name not in known)
+    values = {name: {repr(p.hparams.get(name)) for p in sweep.points} for name in names}
+    return [name for name in names if 1 < len(values[name]) < len(sweep.points)]
 
 
 def as_text(sweep: Sweep) -> str:
@@ -62,12 +85,13 @@ def as_text(sweep: Sweep) -> str:
     return "\n".join([*table, *doubts, *(f"- left out: {words}" for words in sweep.warnings)])
 
 
-def _row(sweep: Sweep, point: SweepPoint) -> list[str]:
+def _row(sweep: Sweep, point: SweepPoint, names: list[str]) -> list[str]:
     found = point.exponent
     middle = [_time(point, k) for k in range(len(sweep.thresholds))]
     return [
         f"{point.x:g}",
         *([f"{point.y:g}"] if sweep.y_name else []),
+        *(_value(point.hparams.get(name)) for name in names),
         point.run + (" (control)" if point.control else ""),
         "-" if found is None else f"{found.value:.4g}",
         "-" if found is None else f"[{found.interval[0]:.3g}, {found.interval[1]:.3g}]",
@@ -77,6 +101,10 @@ def _row(sweep: Sweep, point: SweepPoint) -> list[str]:
         _typical(point.final_accuracy),
         f"{point.sharpness:.4g}" if np.isfinite(point.sharpness) else "-",
     ]
+
+
+def _value(value: object) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _time(point: SweepPoint, k: int) -> str:
