@@ -1,0 +1,249 @@
+"""The arrays of one checkpoint, by name, each read when it is asked for. Files from strangers: nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from trajtools.store import DataError, MissingDependencyError, TrajtoolsError
+
+SAFETENSORS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """An array of a checkpoint that has not been read yet.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the array.
+    dtype : str
+        NumPy's name of its dtype, ``bfloat16`` included; what else stands there instead of an array.
+    read : callable
+        Gives the array; bfloat16 as its bits, uint16.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], np.ndarray]
+
+
+Leaves = dict[str, Leaf]
+
+
+def open_checkpoint(path: Path, kind: str, key: str | None = None) -> AbstractContextManager[Leaves]:
+    """Open a checkpoint.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    kind : {"npz", "safetensors", "torch"}
+        What it is.
+    key : str or None
+        Entry of the file that holds the weights, for PyTorch's.
+
+    Returns
+    -------
+    context manager
+        Gives name -> Leaf in the order of the layers as far as the file knows it; leaves can be read while it lasts.
+
+    Raises
+    ------
+    DataError
+        If the file is torn, is something else, or holds objects.
+    MissingDependencyError
+        If the package that reads it is missing.
+    """
+    if kind == "torch":
+        try:
+            from recorders.torch.checkpoints import open_torch
+        except ModuleNotFoundError as problem:
+            if problem.name != "torch":
+                raise
+            raise MissingDependencyError(
+                f"{path} is read by PyTorch, which is not installed: pip install 'trajtools[torch]', or save the "
+                "weights as .safetensors or .npz"
+            ) from None
+        return open_torch(path, key)
+    if key is not None:
+        raise DataError(f"--key {key!r} names an entry of a .pt file; {path} has none: choose arrays with --include")
+    return open_npz(path) if kind == "npz" else open_safetensors(path)
+
+
+@contextmanager
+def reading(path: Path, *problems: type[BaseException]) -> Iterator[None]:
+    """Say which file cannot be read, and why.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    *problems : type
+        What its reader raises if the file is damaged.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    DataError
+        Instead of these.
+    """
+    try:
+        yield
+    except TrajtoolsError:
+        raise
+    except problems as problem:
+        words = " ".join(str(problem).split()) or type(problem).__name__
+        raise DataError(
+            f"{path} cannot be read: {words[:300]}. It is damaged or something else than its name says; copy it "
+            "again, or choose the other files with --files"
+        ) from problem
+
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, SyntaxError)
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[Leaves]:
+    """Open what `numpy.savez` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Yields
+    ------
+    dict of str to Leaf
+        In the order in which the arrays were saved.
+
+    Raises
+    ------
+    DataError
+        If it is torn, or holds pickled objects.
+    """
+    with reading(path, *DAMAGED), zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        leaves = {entry.filename.removesuffix(".npy"): _npy(path, archive, entry) for entry in entries}
+        if len(leaves) < len(entries):
+            raise DataError(f"{path} holds two arrays of the same name")
+        yield leaves
+
+
+def _npy(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Leaf:
+    with archive.open(entry) as stream:
+        shape, dtype = _header(stream)
+        begin = stream.tell()
+    if dtype.hasobject:
+        raise DataError(
+            f"{path}: {entry.filename.removesuffix('.npy')!r} is a pickled object, which is never loaded because it "
+            "can run code; save arrays of numbers"
+        )
+    if begin + prod(shape) * dtype.itemsize != entry.file_size:
+        raise DataError(f"{path}: {entry.filename!r} says {shape} of {dtype}, and holds {entry.file_size} bytes")
+
+    def read() -> np.ndarray:
+        with reading(path, *DAMAGED), archive.open(entry) as stream:
+            array = npy.read_array(stream, allow_pickle=False)
+            stream.read(1)  # at the end the checksum is looked at
+            return array
+
+    return Leaf(shape, dtype.name, read)
+
+
+def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = npy.read_magic(stream)
+    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"an array in version {version} of the .npy format, which arrays of numbers do not need")
+    shape, _, dtype = read(stream)
+    return shape, dtype
+
+
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[Leaves]:
+    """Open a .safetensors file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Yields
+    ------
+    dict of str to Leaf
+        Sorted by name, numbers by value: the format does not keep the order of the layers.
+
+    Raises
+    ------
+    DataError
+        If it is torn.
+    MissingDependencyError
+        If the package is missing.
+    """
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ModuleNotFoundError as problem:
+        if problem.name != "safetensors":
+            raise
+        raise MissingDependencyError(
+            f"{path} is read by the package safetensors, which is not installed: pip install 'trajtools[safetensors]'"
+        ) from None
+    with reading(path, SafetensorError, ValueError), safe_open(path, framework="numpy") as file:
+        leaves = {}
+        for name in sorted(file.keys(), key=natural):
+            part = file.get_slice(name)
+            dtype = SAFETENSORS.get(part.get_dtype(), part.get_dtype().lower())
+            # NumPy has no bfloat16, so that the package needs another one for it; the bits are what is wanted anyway.
+            read = _bits(path, name) if dtype == "bfloat16" else _tensor(file, name)
+            leaves[name] = Leaf(tuple(part.get_shape()), dtype, read)
+        yield leaves
+
+
+def _tensor(file: Any, name: str) -> Callable[[], np.ndarray]:
+    return lambda: file.get_tensor(name)
+
+
+def _bits(path: Path, name: str) -> Callable[[], np.ndarray]:
+    def read() -> np.ndarray:
+        with open(path, "rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            about = json.loads(stream.read(length))[name]
+            start, stop = about["data_offsets"]
+            stream.seek(8 + length + start)
+            return np.frombuffer(stream.read(stop - start), "<u2").reshape(about["shape"])
+
+    return read
+
+
+def natural(name: str) -> list[tuple[bool, int, str]]:
+    """Return what sorts names with numbers in them as people do: 2 before 10.
+
+    Parameters
+    ----------
+    name : str
+        To be sorted.
+
+    Returns
+    -------
+    list
+        Its pieces.
+    """
+    pieces = re.findall(r"[0-9]+|[^0-9]+", name)
+    return [(False, int(p), "") if p[0] in "0123456789" else (True, 0, p) for p in pieces]

@@ -1,0 +1,255 @@
+"""From a folder of checkpoints to a file with one run, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recorders.checkpoints.archives import Leaf, Leaves, open_checkpoint
+from recorders.checkpoints.naming import Order, checkpoints_in, in_order
+from recorders.recorder import Recorder
+from recorders.structure import FLOATS, is_selected, listed, select
+from trajtools.store import ArchitectureError, RecordingError, SelectionError, claim, describe
+
+Progress = Callable[[int, int], None]
+
+
+def convert(
+    folder: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    run: str = "run",
+    files: str = "",
+    step_pattern: str | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    order: Sequence[str] = (),
+    key: str | None = None,
+    hparams: Mapping[str, Any] | None = None,
+    compress: str | None = None,
+    progress: Progress | None = None,
+) -> Order:
+    """Write the states that a folder of checkpoints holds into a new file, in the order of their steps.
+
+    One checkpoint is in memory at a time, and the blocks of the recorder. The file gets its name when it is whole;
+    until then it is called ``<path>.part-<process>``, and it is removed if anything goes wrong.
+
+    Parameters
+    ----------
+    folder : path
+        Holds .npz, .safetensors or PyTorch files, one for each state.
+    path : path
+        The file to be written; it must not exist.
+    run : str
+        Name of the run in it.
+    files : str
+        Glob of the checkpoints' paths below `folder`; empty: all that lie in it.
+    step_pattern : str, optional
+        Regular expression whose first group in such a path is the step; see `recorders.checkpoints.naming.in_order`.
+    include, exclude : sequence of str
+        Globs of the arrays that make the state.
+    order : sequence of str
+        Globs of the arrays that come first, in this order, where the files do not hold the layers in their order.
+    key : str, optional
+        Entry of PyTorch's files that holds the weights.
+    hparams : mapping, optional
+        Kept as JSON.
+    compress : {None, "zstd", "gzip"}
+        Lossless filter of the weights.
+    progress : callable, optional
+        Called with the number of states that are done and of all.
+
+    Returns
+    -------
+    Order
+        Files and steps, and which number of the name was taken.
+
+    Raises
+    ------
+    DataError
+        If there are no checkpoints, one is damaged, or their steps are not clear.
+    ArchitectureError
+        If two of them differ in names, shapes or dtypes; the message says which, and in what.
+    RecordingError
+        If an array is not made of real floating-point numbers, or the disk refuses.
+    SelectionError
+        If a glob matches nothing.
+    MissingDependencyError
+        If the package that reads the files is missing.
+    FileExistsError
+        If the path is taken.
+    """
+    target, source = Path(os.path.abspath(path)), Path(folder)
+    if target.exists():
+        raise FileExistsError(f"{path} exists and is never overwritten: name another file")
+    if not target.parent.is_dir():
+        raise RecordingError(f"{path} cannot be written: there is no folder {target.parent}")
+    names, kind = checkpoints_in(source, files)
+    found = in_order(names, step_pattern)
+    draft = target.with_name(f"{target.name}.part-{os.getpid()}")
+    origin = {
+        "folder": str(source.absolute()),
+        "files": files,
+        "first": found.names[0],
+        "last": found.names[-1],
+        "step": found.rule,
+        **{name: list(given) for name, given in (("include", include), ("exclude", exclude), ("order", order))},
+        **({"key": key} if key is not None else {}),
+    }
+    states = States(source, kind, key=key, include=include, exclude=exclude, order=order)
+    try:
+        _record(states, found, draft, origin, progress, run=run, hparams=hparams, compress=compress)
+        claim(draft, target)
+    except FileExistsError:
+        raise FileExistsError(f"{path} was made by somebody else meanwhile: name another file") from None
+    finally:
+        for left in (draft, draft.with_name(draft.name + ".journal")):
+            left.unlink(missing_ok=True)
+    return found
+
+
+class States:
+    """What is taken of every checkpoint, and that they all agree in it.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the checkpoints lie.
+    kind, key : str, str or None
+        As `open_checkpoint` takes them.
+    include, exclude, order : sequence of str
+        As `convert` takes them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        *,
+        key: str | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        order: Sequence[str] = (),
+    ) -> None:
+        self._folder, self._kind, self._key = folder, kind, key
+        self._include, self._exclude, self._order = tuple(include), tuple(exclude), tuple(order)
+        self.known: dict[str, dict[str, Any]] = {}
+        self._first = ""
+        self._wanted: dict[str, tuple[tuple[int, ...], str]] = {}
+
+    def each(self, names: Sequence[str], take: Callable[[int, Leaves], None]) -> None:
+        """Hand over the checkpoints one after the other.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Paths below the folder.
+        take : callable
+            Gets the index of a checkpoint and its arrays, which can be read until it returns.
+
+        Raises
+        ------
+        ArchitectureError, RecordingError, SelectionError
+            As `convert` does.
+        """
+        for index, name in enumerate(names):
+            with open_checkpoint(self._folder / name, self._kind, self._key) as leaves:
+                if not index:
+                    self._begin(name, leaves)
+                self._check(name, leaves)
+                take(index, {wanted: leaves[wanted] for wanted in self._wanted})
+
+    def _begin(self, file: str, leaves: Leaves) -> None:
+        chosen = select(list(leaves), self._include, self._exclude)
+        ordered: dict[str, None] = {}
+        for glob in self._order:
+            matching = [name for name in chosen if fnmatchcase(name, glob)]
+            if not matching:
+                raise SelectionError(f"--order {glob!r} matches none of the arrays {listed(chosen)}")
+            ordered.update(dict.fromkeys(matching))
+        ordered.update(dict.fromkeys(chosen))
+        strange = [name for name in ordered if leaves[name].dtype not in FLOATS]
+        if strange:
+            told = ", ".join(f"{name!r} ({leaves[name].dtype})" for name in strange[:5])
+            more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
+            out = " ".join(f"--exclude '{name}'" for name in strange[:5])
+            raise RecordingError(
+                f"{self._folder / file}: a state is made of {', '.join(FLOATS)}, and {told}{more} cannot be part of "
+                f"it; leave out what is no weight ({out}), or choose with --include"
+            )
+        self._first = file
+        if len(ordered) < len(leaves):
+            self.known = _known(leaves, list(ordered))
+        self._wanted = {name: (leaves[name].shape, leaves[name].dtype) for name in ordered}
+
+    def _check(self, file: str, leaves: Leaves) -> None:
+        there = [name for name in leaves if is_selected(name, self._include, self._exclude)]
+        gone = [name for name in self._wanted if name not in leaves]
+        new = [name for name in there if name not in self._wanted]
+        if gone or new:
+            words = [f"lacks {listed(gone, 5)}"] * bool(gone) + [f"has the new {listed(new, 5)}"] * bool(new)
+            raise ArchitectureError(
+                f"{self._folder / file} {' and '.join(words)}, compared with {self._first}: all states of a run have "
+                "the same arrays. Choose those that all have (--include, --exclude), or other files (--files)"
+            )
+        for name, (shape, dtype) in self._wanted.items():
+            came = leaves[name]
+            if (came.shape, came.dtype) != (shape, dtype):
+                raise ArchitectureError(
+                    f"{self._folder / file}: {name!r} is {came.dtype} of shape {came.shape}; needed {dtype} of shape "
+                    f"{shape}, as in {self._first}. Leave it out (--exclude '{name}'), or choose other files (--files)"
+                )
+
+
+def _known(leaves: Leaves, chosen: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Kinds and axes of the chosen arrays, from all of the file: biases tell how the kernels beside them lie."""
+    table, _ = describe({name: (leaf.shape, leaf.dtype) for name, leaf in leaves.items() if leaf.dtype in FLOATS})
+    kernels = [p for p in table if p.name in chosen and p.kind in ("dense", "conv") and p.source_axis >= 0]
+    return {
+        "kinds": {p.name: p.kind for p in table if p.name in chosen},
+        "axes": {p.name: (p.source_axis, p.target_axis) for p in kernels},
+    }
+
+
+class _CheckpointRecorder(Recorder):
+    """Records states whose arrays are still in a file."""
+
+    def __init__(self, path: Path, state: Leaves, origin: Mapping[str, Any], **options: Any) -> None:
+        self._origin = {"checkpoints": dict(origin)}
+        super().__init__(path, state, quiet=True, **options)
+
+    def _host(self, leaves: Sequence[Leaf]) -> list[np.ndarray]:
+        return [leaf.read() for leaf in leaves]
+
+
+def _record(
+    states: States, order: Order, draft: Path, origin: Mapping[str, Any], progress: Progress | None, **options: Any
+) -> None:
+    opened: list[_CheckpointRecorder] = []
+    count = len(order.names)
+
+    def take(index: int, leaves: Leaves) -> None:
+        step = order.steps[index]
+        if opened:
+            opened[0].record(leaves, step=step)
+        else:
+            opened.append(
+                _CheckpointRecorder(
+                    draft, leaves, origin, step=step, expected_steps=count - 1, **states.known, **options
+                )
+            )
+        if progress is not None:
+            progress(index + 1, count)
+
+    try:
+        states.each(order.names, take)
+    except BaseException:
+        for recorder in opened:
+            recorder.close(status="interrupted")
+        raise
+    opened[0].close()

@@ -1,0 +1,42 @@
+"""Folders of checkpoints for the tests: every bit of a state follows from its step."""
+
+import numpy as np
+
+SHAPES = {"fc1.weight": (8, 4), "fc1.bias": (8,), "fc2.weight": (3, 8), "fc2.bias": (3,)}
+
+
+def weights(step, dtype="float32", shapes=None):
+    """Arrays by name, of any bit pattern: NaN with payloads, infinities and denormals are among them."""
+    rng = np.random.default_rng([step, 1])
+    size = np.dtype(dtype).itemsize
+    made = {}
+    for name, shape in (shapes or SHAPES).items():
+        made[name] = np.frombuffer(rng.bytes(int(np.prod(shape)) * size), dtype).reshape(shape)
+    return made
+
+
+def save(path, arrays):
+    """Save arrays as the ending of the path says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)
+    elif path.suffix == ".safetensors":
+        from safetensors.numpy import save_file
+
+        save_file(arrays, path)
+    else:
+        import torch
+
+        torch.save({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}, path)
+
+
+def assert_states(run, steps, made=weights, member=0):
+    """The run holds exactly the saved weights, bit for bit."""
+    assert run.status == "complete"
+    np.testing.assert_array_equal(run.step, sorted(steps))
+    for row, step in enumerate(sorted(steps)):
+        arrays = made(step)
+        for p in run.parameters:
+            found = np.asarray(run.weights[row, member, p.offset : p.offset + p.size]).astype(p.dtype)
+            assert p.shape == arrays[p.name].shape
+            assert found.tobytes() == arrays[p.name].tobytes(), (step, p.name)
