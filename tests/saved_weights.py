@@ -1,5 +1,8 @@
 """Folders of checkpoints for the tests: every bit of a state follows from its step."""
 
+import json
+import struct
+
 import numpy as np
 
 SHAPES = {"fc1.weight": (8, 4), "fc1.bias": (8,), "fc2.weight": (3, 8), "fc2.bias": (3,)}
@@ -40,3 +43,12 @@ def assert_states(run, steps, made=weights, member=0):
             found = np.asarray(run.weights[row, member, p.offset : p.offset + p.size]).astype(p.dtype)
             assert p.shape == arrays[p.name].shape
             assert found.tobytes() == arrays[p.name].tobytes(), (step, p.name)
+
+
+def save_bfloat16(path, bits):
+    """Save the bits of bfloat16 numbers as the tensor ``w`` of a .safetensors file, written by hand."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {"a": ("F32", [1], [bits.nbytes, bits.nbytes + 4]), "w": ("BF16", list(bits.shape), [0, bits.nbytes])}
+    about = {name: {"dtype": d, "shape": s, "data_offsets": o} for name, (d, s, o) in tensors.items()}
+    head = json.dumps(about).encode()
+    path.write_bytes(struct.pack("<Q", len(head)) + head + bits.astype("<u2").tobytes() + b"abcd")

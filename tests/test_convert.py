@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import zipfile
 import numpy as np
 import pytest
 from command_line import ROOT, call
-from saved_weights import SHAPES, assert_states, save, weights
+from saved_weights import SHAPES, assert_states, save, save_bfloat16, weights
 
 import trajtools as tt
 from recorders.checkpoints import convert
@@ -58,14 +57,9 @@ def test_safetensors_come_out_bit_for_bit(tmp_path):
 
 def test_bfloat16_safetensors_come_out_bit_for_bit_without_another_package(tmp_path, monkeypatch):
     pytest.importorskip("safetensors")
-    (tmp_path / "saved").mkdir()
     bits = np.random.default_rng(0).integers(0, 2**16, (2, 5, 7), dtype=np.uint16)
     for step in (0, 1):
-        tensors = {"a": ("F32", [1], [70, 74]), "w": ("BF16", [5, 7], [0, 70])}
-        about = {n: {"dtype": d, "shape": s, "data_offsets": o} for n, (d, s, o) in tensors.items()}
-        head = json.dumps(about).encode()
-        content = struct.pack("<Q", len(head)) + head + bits[step].tobytes() + b"abcd"
-        (tmp_path / "saved" / f"{step}.safetensors").write_bytes(content)
+        save_bfloat16(tmp_path / "saved" / f"{step}.safetensors", bits[step])
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     convert(tmp_path / "saved", tmp_path / "out.h5", include="w")
     with tt.open(tmp_path / "out.h5") as file:

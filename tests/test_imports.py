@@ -30,7 +30,7 @@ LAYERS = (
     ("estimators",),
     ("sweeps",),
     ("plots",),
-    ("report",),
+    ("report", "exports"),
     ("cli",),
     ("__main__",),
 )

@@ -1,0 +1,340 @@
+"""Runs in the formats of other programs: every bit in .npz, every digit in .csv, every edge in .graphml."""
+
+import csv
+import io
+
+import networkx as nx
+import numpy as np
+import pytest
+from command_line import call, process, write
+from saved_weights import SHAPES, assert_states, save, save_bfloat16, weights
+
+import trajtools as tt
+from recorders import Recorder, Sketch
+from recorders.checkpoints import convert
+from trajtools.store import Member
+
+STEPS = (0, 5, 12, 40)
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    for step in STEPS:
+        save(folder / "saved" / f"{step}.npz", weights(step))
+    convert(folder / "saved", folder / "one.h5")
+    return folder / "one.h5"
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory):
+    """Two runs of a reference and two copies, with all shapes of metrics."""
+    path = tmp_path_factory.mktemp("export") / "twins.h5"
+    members = [Member("net"), Member("a, b", 0, 1e-3), Member("c", 0, 1e-3)]
+    rng = np.random.default_rng(0)
+    for mode, run in (("x", "one"), ("a", "two")):
+        state = {"w": rng.normal(size=(3, 2, 2)), "b": rng.normal(size=(3, 2))}
+        with Recorder(path, state, run=run, mode=mode, members=members, quiet=True) as recorder:
+            for _ in range(70):
+                recorder.record(loss=rng.normal(), accuracy=rng.normal(size=3), eigen=rng.normal(size=(3, 2)))
+                state = {name: values + 0.1 * rng.normal(size=values.shape) for name, values in state.items()}
+                recorder.record(state)
+    return path
+
+
+def table(text):
+    head, *rows = csv.reader(io.StringIO(text))
+    return head, np.array(rows, dtype=float)
+
+
+# npz
+
+
+def test_npz_holds_every_bit_under_the_names_of_the_arrays(converted, tmp_path):
+    call("export", converted, "-o", tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as found:
+        assert found.files == ["step", *SHAPES]
+        np.testing.assert_array_equal(found["step"], STEPS)
+        for name in SHAPES:
+            wanted = np.stack([weights(step)[name] for step in STEPS])
+            assert (found[name].dtype, found[name].shape) == (wanted.dtype, wanted.shape)
+            assert found[name].tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("dtypes", [("float16", "float64"), ("float32", "float32"), ("float16", "float16")])
+def test_a_folder_goes_round_through_a_file_and_back_without_losing_a_bit(tmp_path, dtypes):
+    def made(step):
+        one, two = (weights(step, dtype) for dtype in dtypes)
+        return {"fc1.weight": one["fc1.weight"], "fc2.weight": two["fc2.weight"], "scale": np.array(step, dtypes[0])}
+
+    def no_signalling(step):
+        # What NumPy makes of a signalling NaN of float16 that passes through a wider dtype: the quiet one.
+        return {n: a.astype("f8").astype(a.dtype) if n in ("fc1.weight", "scale") else a for n, a in made(step).items()}
+
+    for step in STEPS:
+        save(tmp_path / "saved" / f"w_{step}.npz", made(step))
+    convert(tmp_path / "saved", tmp_path / "one.h5")
+    call("export", tmp_path / "one.h5", "--format", "npz", "-o", tmp_path / "again")
+    assert sorted(p.name for p in (tmp_path / "again").iterdir()) == [f"step_{step:02d}.npz" for step in STEPS]
+    convert(tmp_path / "again", tmp_path / "two.h5")
+    with tt.open(tmp_path / "one.h5") as one, tt.open(tmp_path / "two.h5") as two:
+        assert one["run"].parameters == two["run"].parameters
+        assert one["run"].states().tobytes() == two["run"].states().tobytes()
+        assert_states(two["run"], STEPS, made if dtypes[0] == dtypes[1] else no_signalling)
+
+
+def test_many_states_are_written_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr("trajtools.exports.arrays.BLOCK_BYTES", 1000)
+    states = np.random.default_rng(0).normal(size=(200, 1, 7))
+    call("export", write(tmp_path / "long.h5", states), "-o", tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as found:
+        np.testing.assert_array_equal(found["layer.kernel"], states[:, 0])
+
+
+def test_states_are_chosen_as_elsewhere(twins, tmp_path):
+    out = tmp_path / "out.npz"
+    with tt.open(twins) as file:
+        run = file["two"]
+        x = run.trajectory(1)
+        call(
+            "export",
+            twins,
+            "--run",
+            "two",
+            "-o",
+            out,
+            "--member",
+            1,
+            "--window",
+            "10:60",
+            "--every",
+            7,
+            "--select",
+            "w",
+        )
+        with np.load(out) as found:
+            assert found.files == ["step", "w", "metrics/accuracy", "metrics/eigen", "metrics/loss"]
+            np.testing.assert_array_equal(found["step"], np.arange(10, 60, 7))
+            np.testing.assert_array_equal(found["w"].reshape(-1, 4), x.window(10, 60, 7).select("w"))
+            np.testing.assert_array_equal(found["metrics/eigen"], run.metrics["eigen"][10:60:7, 1])
+        for which in (("--step", 69), ("--state", -2)):
+            call("export", twins, "--run", "two", "-o", out, "--member", 1, *which)
+            with np.load(out) as found:
+                assert found["step"] == 69
+                np.testing.assert_array_equal(found["w"], x[69][:4].reshape(2, 2))
+                assert found["metrics/loss"] == run.metrics["loss"][69]
+    said = call("export", twins, "--run", "two", "-o", out).stderr
+    assert "member 0, 'net', of 3" in said
+    with np.load(out) as found:
+        assert found["metrics/accuracy"].shape == (71,)  # of the same member
+    assert call("export", twins, "--run", "two", "-o", out, "-q").stderr == ""
+
+
+def test_buffers_of_the_optimiser_go_along(tmp_path):
+    rng = np.random.default_rng(0)
+    made = rng.normal(size=(4, 2, 3, 2))
+    with Recorder(tmp_path / "b.h5", {"w": made[0, 0]}, buffers={"w.momentum": made[0, 1]}, quiet=True) as recorder:
+        for state, buffer in made[1:]:
+            recorder.record({"w": state}, buffers={"w.momentum": buffer})
+    call("export", tmp_path / "b.h5", "-o", tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as found:
+        np.testing.assert_array_equal(found["w"], made[:, 0])
+        np.testing.assert_array_equal(found["optimizer/w.momentum"], made[:, 1])
+
+
+def test_runs_without_weights_give_what_they_hold(tmp_path):
+    rng = np.random.default_rng(0)
+    members = [Member("net"), Member("copy", 0)]
+    states = rng.normal(size=(5, 2, 3))
+    for name, options in (("distances", {}), ("sketch", {"sketch": Sketch(4)})):
+        path = tmp_path / f"{name}.h5"
+        with Recorder(path, {"w": states[0]}, members=members, store=name, quiet=True, **options) as recorder:
+            for state in states[1:]:
+                recorder.record({"w": state})
+        call("export", path, "-o", tmp_path / "out.npz")
+        with np.load(tmp_path / "out.npz") as found, tt.open(path) as file:
+            assert found.files == ["step", name]
+            np.testing.assert_array_equal(found[name], getattr(file["run"], name))
+        assert "not the weights" in call("export", path, "--format", "npz", "-o", tmp_path / "no", code=1).stderr
+    said = call("export", tmp_path / "distances.h5", "--format", "csv").stdout
+    head, rows = table(said)
+    assert head == ["step", "distance[copy]"]
+    np.testing.assert_array_equal(rows[:, 1], np.abs(states[:, 1] - states[:, 0]).sum(axis=1))
+    wrong = call("export", tmp_path / "distances.h5", "--format", "csv", "--metric", "l2", code=1)
+    assert "--metric l1" in wrong.stderr
+
+
+def test_bfloat16_becomes_float32_of_the_same_value(tmp_path):
+    pytest.importorskip("safetensors")
+    bits = np.random.default_rng(0).integers(0, 2**16, (5, 7), dtype=np.uint16)
+    save_bfloat16(tmp_path / "saved" / "1.safetensors", bits)
+    convert(tmp_path / "saved", tmp_path / "b.h5", include="w")
+    call("export", tmp_path / "b.h5", "-o", tmp_path / "out.npz", "--state", 0)
+    with np.load(tmp_path / "out.npz") as found:
+        assert found["w"].dtype == np.float32
+        np.testing.assert_array_equal(found["w"].view(np.uint32), bits.astype(np.uint32) << 16)
+
+
+# csv
+
+
+def test_csv_holds_metrics_to_the_last_digit(twins):
+    head, rows = table(call("export", twins, "--run", "one", "--format", "csv").stdout)
+    assert head == ["step", *(f"accuracy[{m}]" for m in ("net", "a, b", "c")),
+                    *(f"eigen[{m},{i}]" for m in ("net", "a, b", "c") for i in (0, 1)), "loss"]  # fmt: skip
+    with tt.open(twins) as file:
+        metrics = file["one"].metrics
+        np.testing.assert_array_equal(rows[:, 1:4], metrics["accuracy"])
+        np.testing.assert_array_equal(rows[:, 4:10].reshape(-1, 3, 2), metrics["eigen"])
+        np.testing.assert_array_equal(rows[:, 10], metrics["loss"])
+    head, _ = table(call("export", twins, "--run", "one", "--format", "csv", "--member", 2, "--series", "e*").stdout)
+    assert head == ["step", "eigen[0]", "eigen[1]"]
+
+
+def test_csv_holds_distances_and_weights(twins, tmp_path):
+    what = ("--what", "distances", "--what", "weights")
+    out = tmp_path / "out.csv"
+    said = call("export", twins, "--run", "one", "-o", out, *what, "--metric", "l2", "--window", "3:20")
+    assert said.stdout == ""
+    head, rows = table(out.read_text(encoding="utf-8"))
+    assert head == ["step", "distance[a, b]", "distance[c]", "w[0,0]", "w[0,1]", "w[1,0]", "w[1,1]", "b[0]", "b[1]"]
+    with tt.open(twins) as file:
+        x = [np.asarray(file["one"].trajectory(i).window(3, 20)) for i in range(3)]
+    np.testing.assert_array_equal(rows[:, 0], np.arange(3, 20))
+    np.testing.assert_array_equal(rows[:, 3:], x[0])
+    for i in (1, 2):
+        np.testing.assert_allclose(rows[:, i], np.linalg.norm(x[i] - x[0], axis=1), rtol=1e-13)
+    head, rows = table(call("export", twins, "--run", "one", "--format", "csv", *what, "--member", 2).stdout)
+    assert head[1:3] == ["distance[c]", "w[0,0]"]
+    assert "member 0 of run 'one' is no perturbed copy" in call(
+        "export", twins, "--run", "one", "--format", "csv", *what, "--member", 0, code=1
+    ).stderr  # fmt: skip
+
+
+def test_numbers_that_are_none_stand_in_csv_as_such(tmp_path):
+    states = np.array([[[1.0, np.nan, -np.inf, 1e-320]]]).repeat(3, axis=0)
+    said = call("export", write(tmp_path / "x.h5", states), "--format", "csv", "--what", "weights").stdout
+    assert said.splitlines()[1] == "0,1.0,nan,-inf,1e-320"
+
+
+def test_too_wide_a_table_is_refused_before_it_is_made(tmp_path):
+    wide = write(tmp_path / "wide.h5", np.ones((3, 1, 1200)))
+    said = call("export", wide, "-o", tmp_path / "out.csv", "--what", "weights", code=1).stderr
+    for words in ("1200 columns", "more than 1000", "--select", "--max-columns", "npz"):
+        assert words in said
+    assert not (tmp_path / "out.csv").exists()
+    call("export", wide, "-o", tmp_path / "out.csv", "--what", "weights", "--max-columns", 1200)
+    assert table((tmp_path / "out.csv").read_text())[1].shape == (3, 1201)
+
+
+def test_names_in_a_table_cannot_command_the_terminal(tmp_path):
+    members = [Member("\x1b[31mred"), Member("copy", 0)]
+    path = write(tmp_path / "evil.h5", np.ones((3, 2, 2)), members=members)
+    assert "\x1b" not in call("export", path, "--format", "csv", "--what", "distances").stdout
+    with Recorder(tmp_path / "m.h5", {"w": np.ones(2)}, quiet=True) as recorder:
+        recorder.record(**{"\x1b[31mred": 1.0})
+    assert "\\x1b[31mred" in call("export", tmp_path / "m.h5", "--format", "csv").stdout
+
+
+def test_a_table_goes_through_a_pipe(twins):
+    done = process("export", twins, "--run", "one", "--format", "csv", "--member", "0")
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 72
+
+
+# graphml
+
+
+def test_graphml_holds_every_edge(converted, tmp_path):
+    out = tmp_path / "state.graphml"
+    call("export", converted, "-o", out, "--step", 12)
+    graph = nx.read_graphml(out, force_multigraph=True)
+    assert graph.graph["step"] == 12
+    with tt.open(converted) as file:
+        wanted = file["run"].trajectory().network(2)
+    assert {n: d["layer"] for n, d in graph.nodes(data=True)} == {f"{s}:{i}": s for s, i in wanted.nodes}
+
+    def listed(edges, name):
+        return {d["entry"]: (name(a), name(b), repr(d["weight"]), d["parameter"]) for a, b, d in edges}
+
+    assert listed(graph.edges(data=True), str) == listed(wanted.edges(data=True), lambda n: f"{n[0]}:{n[1]}")
+    call("export", converted, "-o", out, "--state", -1, "--select", "fc2.*")
+    assert nx.read_graphml(out, force_multigraph=True).number_of_edges() == 27
+
+
+def test_graphml_refuses_what_makes_no_sense(converted, twins, tmp_path):
+    out = tmp_path / "state.graphml"
+    said = call("export", converted, "-o", out, code=1).stderr
+    assert "holds one state" in said
+    assert "--step 40" in said
+    said = call("export", converted, "-o", out, "--state", 0, "--max-edges", 60, code=1).stderr
+    assert "67 edges, more than 60" in said
+    assert "--select" in said
+    assert (
+        "no state of step 6; the nearest: 5 and 12" in call("export", converted, "-o", out, "--step", 6, code=1).stderr
+    )
+    assert "no state 4" in call("export", converted, "-o", out, "--state", 4, code=1).stderr
+    assert "no member 3" in call("export", twins, "--run", "one", "-o", out, "--state", 0, "--member", 3, code=1).stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# What every format promises
+
+
+def test_the_output_is_there_whole_or_not_at_all(twins, tmp_path, monkeypatch):
+    out = tmp_path / "out.csv"
+    out.write_text("mine")
+
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trajtools.exports.columns._blocks", fail)
+    assert "No space left" in call("export", twins, "--run", "one", "-o", out, code=1).stderr
+    assert out.read_text() == "mine"
+    monkeypatch.setattr("trajtools.exports.arrays.write_npz", fail)
+    assert (
+        "No space left" in call("export", twins, "--run", "one", "-o", tmp_path / "f", "--format", "npz", code=1).stderr
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_a_folder_with_files_is_not_mixed_with_new_ones(converted, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a.npz").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    said = call("export", converted, "-o", tmp_path / "full", "--format", "npz", code=1).stderr
+    assert "a folder with files in it" in said
+    call("export", converted, "-o", tmp_path / "empty")
+    assert len(list((tmp_path / "empty").iterdir())) == len(STEPS)
+
+
+def test_the_recording_is_never_overwritten(twins):
+    before = twins.read_bytes()
+    assert (
+        "recorded file itself" in call("export", twins, "--run", "one", "--format", "csv", "-o", twins, code=1).stderr
+    )
+    assert twins.read_bytes() == before
+
+
+def test_several_runs_are_answered_with_their_names(twins, tmp_path):
+    said = call("export", twins, "-o", tmp_path / "out.npz", code=1).stderr
+    assert "choose with --run (one, two)" in said
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--format", "npz"],
+        ["-o", "out.bin"],
+        ["-o", "out.npz", "--what", "weights"],
+        ["-o", "out.csv", "--max-edges", "5"],
+        ["-o", "out.csv", "--format", "npz"],
+        ["-o", "out.npz", "--step", "1", "--state", "1"],
+        ["-o", "out.npz", "--step", "1", "--window", "1:2"],
+        ["-o", "out.npz", "--every", "0"],
+    ],
+)
+def test_contradictions_are_usage_errors(twins, tmp_path, monkeypatch, wrong):
+    monkeypatch.chdir(tmp_path)
+    assert "Error:" in call("export", twins, "--run", "one", *wrong, code=2).stderr
+    assert list(tmp_path.iterdir()) == []

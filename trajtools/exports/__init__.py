@@ -1,0 +1,1 @@
+"""Recorded states in the formats of other programs: NumPy archives, tables of text, graphs."""

@@ -1,0 +1,44 @@
+"""Outputs that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trajtools.errors import DataError
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[Path]:
+    """Write a file, or a folder, under another name, which it changes when it is whole.
+
+    Parameters
+    ----------
+    target : Path
+        A file there is replaced; a folder must be empty.
+
+    Yields
+    ------
+    Path
+        Where to write; removed if anything goes wrong.
+
+    Raises
+    ------
+    DataError
+        If there is a folder with something in it.
+    """
+    if target.is_dir() and any(target.iterdir()):
+        raise DataError(f"{target} is a folder with files in it, which could be mistaken for new ones: name another")
+    draft = target.with_name(f"{target.name}.part-{os.getpid()}")
+    try:
+        yield draft
+        if target.is_dir():
+            target.rmdir()
+        os.replace(draft, target)
+    finally:
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        draft.unlink(missing_ok=True)
