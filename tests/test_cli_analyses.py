@@ -150,6 +150,21 @@ def test_a_sweep_says_onset_and_minimum(trained):
     assert "no run with the hyper-parameter 'width'" in call("sweep", trained, "--x", "width", code=1).stderr
 
 
+def test_two_hyper_parameters_give_a_diagram_and_a_law(trained, tmp_path):
+    said = call("sweep", trained, "--y", "copies").stdout
+    assert "onset in lr" in said
+    assert "  - copies=2: the exponent" in said
+    found = json.loads(call("sweep", trained, "--y", "copies", "--json").stdout, parse_constant=pytest.fail)
+    assert found["phase_diagram"]["x"] == [0.05, 1.0]
+    assert len(found["phase_diagram"]["intervals"][0]) == 2
+    path = tmp_path / "slow.h5"
+    for k, rate in enumerate((0.02, 0.04, 0.08, 0.16)):
+        iris.record(path, rate, inits=3, copies=1, steps=300, seed=0, mode="a" if k else "x")
+    law = call("sweep", path, "--exponent", "none", "--threshold", "0.6", "--scaling", "lr").stdout
+    assert "steps to 0.6 ~ (lr)^-" in law
+    assert "4 of 4 runs have no exponent and count as stable" in law
+
+
 def test_several_processes_give_the_same_sweep(trained):
     assert call("sweep", trained, "--workers", "2").stdout == call("sweep", trained).stdout
 

@@ -53,6 +53,20 @@ def test_an_interrupted_study_goes_on_with_what_is_missing(tmp_path):
     assert files.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")}.items()
 
 
+def test_rate_momentum_and_batch_are_set_against_each_other(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    said = study("effective_rate", tmp_path)
+    assert {path.name for path in tmp_path.glob("*.md")} == {"onset.md", "collapse.md"}
+    law = cells(said, "0.7")  # the narrower range of effective rates
+    assert float(law[2]) == pytest.approx(-1, abs=0.25)
+    assert float(law[4]) == pytest.approx(1, abs=0.25)
+    table = (tmp_path / "onset.md").read_text().splitlines()[2:]
+    assert [line.split(" | ")[:2] for line in table] == [["| 16", "0"], ["| 16", "0.9"], ["| 64", "0"], ["| 64", "0.9"]]
+    runs = (tmp_path / "runs.txt").read_text()
+    assert sum(" run " in line for line in runs.splitlines()[1:]) == len(list(tmp_path.glob("*.h5"))) == 18
+
+
 def test_a_layer_moves_towards_the_edge_of_chaos(tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("sklearn")

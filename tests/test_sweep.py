@@ -6,37 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from made_sweeps import RATES, made, point
 
 import trajtools as tt
 from recorders import Recorder
 from recorders.iris.training import record
 from trajtools.errors import DataError, SelectionError
-from trajtools.results import Exponent, Sweep, SweepPoint
 from trajtools.sweeps.exponents import mean_growth
 from trajtools.sweeps.fastest import median
 from trajtools.sweeps.reading import training_times
-
-
-def exponent(value, verdict, error=0.01, duration=100.0):
-    return Exponent(
-        value, (value - 1.96 * error, value + 1.96 * error), 0.95, 0.001, "power-law", 10, 10, verdict, (),
-        (0, duration), np.empty(0), np.empty(0), 0.0, "twins", "1/step",
-    )  # fmt: skip
-
-
-def point(x, value=None, verdict="regular", times=(10.0,), *, y=np.nan, control=False, error=0.01, **hparams):
-    found = None if value is None else exponent(value, verdict, error)
-    return SweepPoint(
-        x, y, "made.h5", f"lr={x:g}", control, found, np.array([times], dtype=float), np.array([0.1]), np.array([0.9]),
-        np.nan, 100, {"lr": x, **hparams},
-    )  # fmt: skip
-
-
-def made(points, y_name=""):
-    return Sweep("lr", y_name, tuple(points), (0.9,), "step")
-
-
-RATES = np.geomspace(0.01, 10, 13)
 
 
 def planted(onset=1.0, noise=0.0, seed=0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -175,6 +176,59 @@ class PhaseDiagram(Result):
         from trajtools import plots
 
         return plots.phase_diagram(self, ax=ax)
+
+    def boundary_law(self, factor: Callable[[Floats], Floats], *, rng: Any = 0) -> BoundaryLaw:
+        """Ask whether the onset follows a function of y.
+
+        Parameters
+        ----------
+        factor : callable
+            ``factor(y)`` gives what the onset may go with, positive, as in ``lambda momentum: 1 - momentum``.
+        rng : int, numpy.random.Generator or None
+            Source of the draws.
+
+        Returns
+        -------
+        BoundaryLaw
+            The power of the factor, and whether the onset may be proportional to it.
+
+        Raises
+        ------
+        DataError
+            If the factor is not positive where there is an onset.
+        """
+        from trajtools.sweeps.diagram import boundary_law
+
+        return boundary_law(self, factor, rng=rng)
+
+
+@dataclass(frozen=True, eq=False)
+class BoundaryLaw(Result):
+    """Whether the onset of chaos follows a function of the second hyper-parameter; see `PhaseDiagram.boundary_law`.
+
+    Attributes
+    ----------
+    power : float
+        ln onset = constant + power x ln factor, the onsets drawn evenly from their intervals: the median. NaN with
+        fewer than two onsets, or where the factor does not vary.
+    interval : (float, float)
+        At the level of the diagram.
+    proportional : bool
+        Whether one constant times the factor lies within the intervals of all onsets, two at least.
+    constant : (float, float)
+        The constants that do; NaN where there is none.
+    n_used : int
+        Onsets.
+    reasons : tuple of str
+        What was left out.
+    """
+
+    power: float
+    interval: tuple[float, float]
+    proportional: bool
+    constant: tuple[float, float]
+    n_used: int
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)

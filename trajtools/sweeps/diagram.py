@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from trajtools.errors import SelectionError
+from trajtools.errors import DataError, SelectionError
+from trajtools.results import Floats
 from trajtools.results.sweep import Sweep, SweepPoint
-from trajtools.results.sweep_answers import PhaseDiagram
-from trajtools.sweeps.curve import curve_of
+from trajtools.results.sweep_answers import BoundaryLaw, PhaseDiagram
+from trajtools.sweeps.curve import N_RESAMPLES, curve_of, quantiles
 from trajtools.sweeps.fastest import median
 from trajtools.sweeps.onset import onset_of
 
@@ -81,6 +83,48 @@ def _not_shared(points: list[SweepPoint]) -> tuple[str, ...]:
     if not names:
         return ()
     return (f"runs of one cell differ in {', '.join(names)}; the cell is their mean (choose with .where(runs=...))",)
+
+
+def boundary_law(diagram: PhaseDiagram, factor: Callable[[Floats], Floats], *, rng: Any) -> BoundaryLaw:
+    """Set the onsets against a function of y; see `PhaseDiagram.boundary_law`.
+
+    Parameters
+    ----------
+    diagram : PhaseDiagram
+        With an onset for some values of y.
+    factor : callable
+        Function of y.
+    rng : int, numpy.random.Generator or None
+        Source of the draws.
+
+    Returns
+    -------
+    BoundaryLaw
+        An onset is known to lie in its interval and no better: none of it is likelier than another part.
+
+    Raises
+    ------
+    DataError
+        If the factor is not positive where there is an onset.
+    """
+    known = np.isfinite(diagram.boundary) & (diagram.intervals > 0).all(axis=1)
+    n, nothing = int(known.sum()), (float("nan"), float("nan"))
+    lost = f"{len(known) - n} of {len(known)} values of {diagram.y_name} have no onset"
+    reasons = (lost,) if n < len(known) else ()
+    if n < 2:
+        return BoundaryLaw(float("nan"), nothing, False, nothing, n, (*reasons, f"a law needs two onsets, not {n}"))
+    values = np.broadcast_to(np.asarray(factor(diagram.y[known]), dtype=np.float64), (n,))
+    if not (np.isfinite(values) & (values > 0)).all():
+        raise DataError(f"the factor must be positive at each {diagram.y_name}; it is {values.tolist()}")
+    scale, (low, high) = np.log(values), np.log(diagram.intervals[known]).T
+    power, interval = float("nan"), nothing
+    if np.ptp(scale) > 0:
+        drawn = np.random.default_rng(rng).uniform(low, high, (N_RESAMPLES, n))
+        slopes = (drawn - drawn.mean(axis=1, keepdims=True)) @ (scale - scale.mean()) / (n * scale.var())
+        power, interval = float(np.median(slopes)), quantiles(slopes, diagram.level)
+    least, most = float(np.exp((low - scale).max())), float(np.exp((high - scale).min()))
+    constant = (least, most) if least <= most else nothing
+    return BoundaryLaw(power, interval, least <= most, constant, n, reasons)
 
 
 def _cell(points: list[SweepPoint]) -> tuple[float, str]:

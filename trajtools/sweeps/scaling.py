@@ -113,7 +113,7 @@ def _stable(
         (rest & ~used, f"do not reach {threshold:g} or begin there"),
         (used & (verdict == "none"), "have no exponent and count as stable"),
     )
-    return used, [f"{int(which.sum())} runs {words}" for which, words in counts if which.any()]
+    return used, [f"{int(which.sum())} of {len(points)} runs {words}" for which, words in counts if which.any()]
 
 
 def _factors(sweep: Sweep, points: list[SweepPoint], names: tuple[str, ...], used: NDArray[np.bool_]) -> Floats:
@@ -145,8 +145,8 @@ def _bend(log_time: Floats, predicted: Floats, scatter: float, unknowns: int) ->
         return []
     slow, fast = (found[1] + 2 * found[2] * end for end in (z.max(), z.min()))
     return [
-        f"no power law: the times change {slow:.2g} times as steeply as the fit at its slow end and {fast:.2g} times at "
-        f"its fast end (a parabola leaves a scatter of {left:.2g}); ask for a part of the range with runs="
+        f"no power law: the times change {slow:.2g} times as steeply as the fit at its slow end and {fast:.2g} times "
+        f"at its fast end (a parabola leaves a scatter of {left:.2g}); ask for a part of the range with runs="
     ]
 
 
@@ -164,12 +164,24 @@ def _factor(point: SweepPoint, name: str, sweep: Sweep) -> float:
 def _draws(design: Floats, times: list[Floats], rng: np.random.Generator) -> Floats:
     """Coefficients with the runs and, within them, the initial conditions resampled."""
     n, unknowns = design.shape
+    count = np.array([len(t) for t in times])
+    padded = np.full((n, count.max()), np.nan)
+    for k, t in enumerate(times):
+        padded[k, : len(t)] = t
+    beyond = np.arange(padded.shape[1]) >= count[:, None]
     draws = np.full((N_RESAMPLES, unknowns), np.nan)
     for at in range(N_RESAMPLES):
-        rows = np.atleast_1d(rng.integers(0, n, size=n)).tolist()
-        drawn = [rng.choice(times[k], len(times[k])) for k in rows]
-        middle = np.array([median(chosen) for chosen in drawn])
+        rows = np.atleast_1d(rng.integers(0, n, size=n))
+        drawn = padded[rows[:, None], (rng.random(padded.shape) * count[rows, None]).astype(np.int64)]
+        middle = _medians(np.where(beyond[rows], np.nan, drawn), count[rows])
         fine = np.isfinite(middle) & (middle > 0)
         if np.linalg.matrix_rank(design[rows][fine]) == unknowns:
             draws[at] = np.linalg.lstsq(design[rows][fine], np.log(middle[fine]), rcond=None)[0]
     return draws
+
+
+def _medians(values: Floats, count: NDArray[np.int64]) -> Floats:
+    """`median` of the first `count` values of each row; NaN behind them."""
+    ordered, row = np.sort(values, axis=1), np.arange(len(values))
+    low, high = ordered[row, (count - 1) // 2], ordered[row, count // 2]
+    return np.asarray(np.where(np.isinf(high), low, (low + np.where(np.isinf(high), low, high)) / 2))

@@ -1,0 +1,99 @@
+"""Learning rate, momentum, batch: do they count as one effective rate, and where does chaos begin for each?
+
+    python examples/effective_rate.py --out rate    # digits, some minutes
+
+Mini-batch SGD of a 64-unit tanh network, float64, twins 1e-8 away on the same batches. Small steps follow the gradient
+flow: steps to an accuracy ~ (1 - beta) / eta, whatever the batch. A quadratic is stable up to eta = 2 (1 + beta) / h.
+"""
+
+from itertools import chain, product
+from pathlib import Path
+
+import numpy as np
+from chaotic_transients import ensemble
+from datasets import Data, load
+from matplotlib.figure import Figure
+from networks import accuracy, loss_and_gradient, whole
+from studies import Progress, options, recorded, table
+
+import trajtools as tt
+from recorders import Recorder
+
+# Smoke, default, full.
+RATES = tuple(np.geomspace(*grid) for grid in ((0.02, 6, 5), (0.001, 10, 21), (0.001, 10, 41)))
+MOMENTA = ((0.0, 0.9), (0.0, 0.5, 0.8, 0.9, 0.95), (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98))
+BATCHES = ((16, 64), (16, 64, 256), (8, 16, 32, 64, 128, 256, 1198))
+INITS, COPIES, TWIN_STEPS, STEPS = (3, 4, 20), (2, 2, 5), (40, 100, 200), (150, 1500, 5000)
+SLOWEST = (0.05, 0.01, 0.003)  # effective rates below cost time and say nothing new
+LIMITS = ((np.inf, 0.7), *((np.inf, 1.0, 0.3, 0.1, 0.03),) * 2)  # of the effective rate; the last law is drawn
+FACTORS, DONE = ("lr", "1-momentum", "batch_size"), 0.9
+
+
+def train(path: Path, data: Data, size: int, seed: int, **sgd: float) -> None:
+    """Twins on common batches for the first steps, references alone until all of them are done."""
+    state, members = ensemble(data, INITS[size], COPIES[size], 1 / 8)
+    velocity, best = {name: np.zeros_like(values) for name, values in state.items()}, np.zeros(len(members))
+    references = np.array([k for k, m in enumerate(members) if m.reference < 0])
+    rng, alive, order = np.random.default_rng(seed), np.arange(len(members)), np.empty(0, dtype=np.int64)
+    with Recorder(path, state, members=members, hparams={**sgd, "seed": seed}, store="distances", quiet=True) as rec:
+        for step in range(STEPS[size] + 1):
+            if step == TWIN_STEPS[size] + 1:  # the twins have told what they can
+                state, velocity = ({k: v[references] for k, v in part.items()} for part in (state, velocity))
+                alive = references
+            if len(order) < sgd["batch_size"]:
+                order = np.concatenate([order, rng.permutation(len(data.train))])
+            rows, order = np.split(order, [int(sgd["batch_size"])])
+            values, gradient = loss_and_gradient(state, data.train[rows], data.labels[rows])
+            if step <= TWIN_STEPS[size] or step % (step // 40) == 0:  # times to 2.5 % will do
+                loss, right = np.full((2, len(members)), np.nan)
+                loss[alive], right[alive] = values, accuracy(state, data.test, data.test_labels)
+                rec.record(whole(state, alive, len(members)), loss=loss, accuracy=right, step=step)
+                best = np.fmax(best, right)
+                if step > TWIN_STEPS[size] and (best[references] >= DONE).all():
+                    break
+            for name, g in gradient.items():
+                velocity[name] = sgd["momentum"] * velocity[name] - sgd["lr"] * g
+                state[name] += velocity[name]
+
+
+def main() -> None:
+    """Record what is missing, then analyse all of it."""
+    chosen = options(__doc__)
+    data, say, size, paths = load(), Progress().say, chosen.size, []
+    grid = [job for job in product(BATCHES[size], MOMENTA[size], RATES[size]) if job[2] / (1 - job[1]) >= SLOWEST[size]]
+    for k, (batch, momentum, rate) in enumerate(grid, 1):
+        paths.append(chosen.out / f"digits-{batch}-{momentum:g}-{rate:.4g}.h5")
+        if not recorded(paths[-1], "run"):
+            train(paths[-1], data, size, k, lr=float(rate), momentum=momentum, batch_size=batch)
+        say(f"{k} of {len(grid)} trainings")
+    found, shape = tt.sweep(paths, "lr", "momentum", thresholds=(DONE,)), (1 + len(BATCHES[size]) // 2, 2)
+    (chosen.out / "runs.txt").write_text(f"{found}\n", encoding="utf-8")
+    figure, rows, span = Figure((13, 5 * shape[0]), layout="constrained"), [], "[{:.3g}, {:.3g}]".format
+    axes = figure.subplots(*shape).ravel()
+    for ax, batch in zip(axes, BATCHES[size], strict=False):
+        one = found.where(runs=lambda p, batch=batch: p.hparams["batch_size"] == batch)
+        diagram = one.phase_diagram()
+        diagram.plot(ax).set_title(f"batch {batch}", loc="left")
+        for beta, at, ends in zip(diagram.y, diagram.boundary, diagram.intervals, strict=True):
+            best = one.where(beta).fastest()
+            rows.append([batch, beta, at, span(*ends), at / (1 - beta), at / (1 + beta), best.value, best.time])
+        print(f"batch {batch}:", *diagram.reasons, sep="\n- ")
+        for sign, name in ((-1, "1 - momentum"), (1, "1 + momentum")):
+            law = diagram.boundary_law(lambda beta, sign=sign: 1 + sign * beta)
+            print(f"- onset ~ ({name})^{law.power:.3g} {span(*law.interval)}, proportional: {law.proportional}")
+    head = ["batch", "momentum", "onset", "95 %", "/ (1 - momentum)", "/ (1 + momentum)", "fastest", "steps"]
+    table(head, rows, chosen.out / "onset.md")
+    rows = []
+    for most in LIMITS[size]:
+        law = found.scaling(FACTORS, runs=lambda p, most=most: p.x / (1 - p.y) <= most)
+        print(f"effective rates up to {most:g}: {law}")
+        powers = chain(*zip(law.powers, (span(*ends) for ends in law.intervals), strict=True))
+        rows.append([most, law.n_used, *powers, law.scatter])
+    head = ["lr / (1 - momentum) up to", "runs", *chain(*([name, "95 %"] for name in FACTORS)), "scatter"]
+    table(head, rows, chosen.out / "collapse.md")
+    law.plot(axes[-1])
+    figure.savefig(chosen.out / "effective_rate.png")
+
+
+if __name__ == "__main__":
+    main()
