@@ -124,9 +124,9 @@ class Floor:
         if present > LARGEST_FLOOR and now.missed > -math.log(share) and not self.warned:
             self.warned = (
                 f"the forward shadow at epsilon = {epsilon:.2g} was quiet for {now.quiet:.0f} steps and has grown by "
-                f"{now.rise:.1f} nats since. What grows now was damped before, so the copy began to grow late (delayed "
-                f"loss of stability): rounding errors, grown as much, may be {present:.2g} of it, and its exponent "
-                "may depend on epsilon. Compare with fresh offsets (window=), another epsilon, float64, or "
+                f"{now.rise:.1f} nats since. What was damped before grows late (delayed loss of stability), and out of "
+                f"rounding errors: grown as much, they may be {present:.2g} of it. Its exponent may depend on epsilon. "
+                "Compare with fresh offsets (window=), another epsilon, float64, or "
                 "tangent_exponents"
             )
             warnings.warn(self.warned, stacklevel=2)

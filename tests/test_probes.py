@@ -370,6 +370,38 @@ def test_a_window_sees_what_kept_vectors_have_forgotten() -> None:
     assert found.window_gains[-1] == pytest.approx(10 * found.windows[-1, 0], rel=0.2)
 
 
+def test_kept_vectors_that_have_lost_what_grows_are_called_delayed() -> None:
+    early, late = np.diag([1.0, 0.1]), np.diag([1.0, 3.0])
+    found = follow([early] * 30 + [late] * 10, k=1, window=10)
+    (words,) = (one for one in found.warnings if "delayed loss of stability" in one)
+    assert "in 1 of 4 windows, first in that from step 30" in words
+    assert "up to 11.1 nats where it made 0.0" in words or f"up to {10 * found.windows[-1, 0]:.1f} nats" in words
+    assert_allclose(found.window_kept, found.local[:, 0].reshape(4, 10).mean(1), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "maps",
+    [
+        [np.diag([1.0, 3.0])] * 40,  # grows from the start
+        [np.diag([1.0, 0.1])] * 40,  # never grows
+        [np.diag([1.0, 0.8])] * 10 + [np.diag([1.0, 3.0])] * 30,  # was damped by two nats only
+        [np.diag([3.0, 1.0])] * 20 + [np.diag([0.2, 1.0])] * 20,  # kept vectors shrink with what grew before
+    ],
+)
+def test_kept_vectors_that_see_what_grows_are_not_called_delayed(maps) -> None:
+    found = follow(maps, k=1, window=10)
+    assert not any("delayed" in words for words in found.warnings)
+    assert len(found.window_kept) == 4
+
+
+def test_the_growth_of_kept_vectors_in_windows_is_that_of_the_weights() -> None:
+    # The second number is a buffer: what goes into it is no growth of the weight.
+    found = follow([np.array([[0.5, 0.0], [7.0, 0.0]])] * 40, n_weights=1, k=1, window=10)
+    assert_allclose(found.window_kept, np.log(0.5), atol=1e-12)
+    assert_allclose(found.windows[:, 0], np.log(0.5), atol=1e-12)
+    assert np.isnan(follow([np.eye(2)] * 20, vectors="fresh", k=1).window_kept).all()
+
+
 def test_growth_in_a_window_is_that_of_the_weights_whatever_the_unit_of_the_buffers() -> None:
     # Heavy ball on one weight of curvature h, the velocity measured in units that differ by a factor of a thousand.
     def maps(unit, h=2.0, eta=0.1, beta=0.9):
