@@ -27,6 +27,7 @@ INITS, COPIES, TWIN_STEPS, STEPS = (3, 4, 20), (2, 2, 5), (40, 100, 200), (150, 
 SLOWEST = (0.05, 0.01, 0.003)  # effective rates below cost time and say nothing new
 LIMITS = ((np.inf, 0.7), *((np.inf, 1.0, 0.3, 0.1, 0.03),) * 2)  # of the effective rate; the last law is drawn
 FACTORS, DONE = ("lr", "1-momentum", "batch_size"), 0.9
+SIGNS = {"1 - momentum": -1, "1 + momentum": 1}  # what the onset would go with by the effective rate, by the bound
 
 
 def train(path: Path, data: Data, size: int, seed: int, **sgd: float) -> None:
@@ -68,22 +69,7 @@ def main() -> None:
         say(f"{k} of {len(grid)} trainings")
     found, shape = tt.sweep(paths, "lr", "momentum", thresholds=(DONE,)), (1 + len(BATCHES[size]) // 2, 2)
     (chosen.out / "runs.txt").write_text(f"{found}\n", encoding="utf-8")
-    figure, rows, span = Figure((13, 5 * shape[0]), layout="constrained"), [], "[{:.3g}, {:.3g}]".format
-    axes = figure.subplots(*shape).ravel()
-    for ax, batch in zip(axes, BATCHES[size], strict=False):
-        one = found.where(runs=lambda p, batch=batch: p.hparams["batch_size"] == batch)
-        diagram = one.phase_diagram()
-        diagram.plot(ax).set_title(f"batch {batch}", loc="left")
-        for beta, at, ends in zip(diagram.y, diagram.boundary, diagram.intervals, strict=True):
-            best = one.where(beta).fastest()
-            rows.append([batch, beta, at, span(*ends), at / (1 - beta), at / (1 + beta), best.value, best.time])
-        print(f"batch {batch}:", *diagram.reasons, sep="\n- ")
-        for sign, name in ((-1, "1 - momentum"), (1, "1 + momentum")):
-            law = diagram.boundary_law(lambda beta, sign=sign: 1 + sign * beta)
-            print(f"- onset ~ ({name})^{law.power:.3g} {span(*law.interval)}, proportional: {law.proportional}")
-    head = ["batch", "momentum", "onset", "95 %", "/ (1 - momentum)", "/ (1 + momentum)", "fastest", "steps"]
-    table(head, rows, chosen.out / "onset.md")
-    rows = []
+    rows, span = [], "[{:.3g}, {:.3g}]".format
     for most in LIMITS[size]:
         law = found.scaling(FACTORS, runs=lambda p, most=most: p.x / (1 - p.y) <= most)
         print(f"effective rates up to {most:g}: {law}")
@@ -91,6 +77,20 @@ def main() -> None:
         rows.append([most, law.n_used, *powers, law.scatter])
     head = ["lr / (1 - momentum) up to", "runs", *chain(*([name, "95 %"] for name in FACTORS)), "scatter"]
     table(head, rows, chosen.out / "collapse.md")
+    figure, rows, rate = Figure((13, 5 * shape[0]), layout="constrained"), [], law.factors[:, 0] / law.factors[:, 1]
+    axes = figure.subplots(*shape).ravel()
+    for ax, batch in zip(axes, BATCHES[size], strict=False):
+        one = found.where(runs=lambda p, batch=batch: p.hparams["batch_size"] == batch)
+        diagram = one.phase_diagram()
+        diagram.plot(ax).set_title(f"batch {batch}", loc="left")
+        for beta, at, ends in zip(diagram.y, diagram.boundary, diagram.intervals, strict=True):
+            best, mine = one.where(beta).fastest(), (law.factors[:, 1:] == [1 - beta, batch]).all(axis=1)
+            rows.append([batch, beta, at, span(*ends), at / (1 - beta), at / (1 + beta), law.holds_to(rate, mine)])
+            rows[-1] += [best.value, best.time]
+        laws = [diagram.boundary_law(lambda beta, k=k: 1 + k * beta, name) for name, k in SIGNS.items()]
+        print(f"batch {batch}:", *diagram.reasons, *laws, sep="\n- ")
+    head = ["/ (1 - momentum)", "/ (1 + momentum)", "law holds to", "fastest", "steps"]
+    table(["batch", "momentum", "onset", "95 %", *head], rows, chosen.out / "onset.md")
     law.plot(axes[-1])
     figure.savefig(chosen.out / "effective_rate.png")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_sweeps import RATES, made, point
@@ -122,6 +124,15 @@ def test_a_boundary_that_stays_where_it_is_follows_nothing():
     assert np.isnan(same.power)
 
 
+def test_a_law_of_the_boundary_is_said_in_words():
+    found = grid(lambda m: 3 * (1 - m)).phase_diagram()
+    assert str(found.boundary_law(complement, "1 - m")).endswith("]; it may be proportional to 1 - m")
+    assert str(found.boundary_law(lambda m: 1 + m, "1 + m")).endswith("]; it is not proportional to 1 + m")
+    assert str(found.boundary_law(lambda m: 1.0, "1")) == "it is not proportional to 1"
+    none = grid(lambda m: 50).phase_diagram().boundary_law(complement, "1 - m")
+    assert str(none).startswith("no law in 1 - m; 4 of 4 values of momentum have no onset; ")
+
+
 def test_a_law_of_the_boundary_needs_two_onsets_and_a_positive_factor():
     single = grid(lambda m: 50 if m else 1.0).phase_diagram().boundary_law(complement)
     assert (single.n_used, single.proportional) == (1, False)
@@ -148,6 +159,21 @@ def test_a_law_is_found_where_it_holds_and_its_end_is_said():
     off = law.times / law.predicted
     assert off[law.used] == pytest.approx(1, abs=0.1)
     assert off[~law.used].max() > 3
+
+
+def test_how_far_a_law_holds_is_where_the_first_run_leaves_it():
+    law = timed(delayed, noise=0.0).scaling(("lr", "1-momentum"), runs=lambda p: p.x / (1 - p.y) <= 0.02)
+    rate = law.factors[:, 0] / law.factors[:, 1]
+    off = np.maximum(law.times / law.predicted, law.predicted / law.times) > 1.25
+    assert law.holds_to(rate) == max(r for r in rate if r < rate[off].min())
+    assert law.holds_to(rate, within=100.0) == rate.max()
+    assert np.isnan(law.holds_to(rate, off))
+    one = law.factors[:, 1] == 1 - 0.9
+    assert law.holds_to(rate, one) == max(rate[one & ~off])
+    late = replace(law, times=np.where(rate > 0.05, np.inf, law.times))  # they do not arrive
+    assert late.holds_to(rate) == max(r for r in rate if r <= 0.05)
+    unknown = replace(law, times=np.where(off, np.nan, law.times))
+    assert unknown.holds_to(rate) == rate[~off].max()
 
 
 def test_a_pure_power_law_is_not_called_bent():

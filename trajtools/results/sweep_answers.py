@@ -177,13 +177,15 @@ class PhaseDiagram(Result):
 
         return plots.phase_diagram(self, ax=ax)
 
-    def boundary_law(self, factor: Callable[[Floats], Floats], *, rng: Any = 0) -> BoundaryLaw:
+    def boundary_law(self, factor: Callable[[Floats], Floats], name: str = "factor", *, rng: Any = 0) -> BoundaryLaw:
         """Ask whether the onset follows a function of y.
 
         Parameters
         ----------
         factor : callable
             ``factor(y)`` gives what the onset may go with, positive, as in ``lambda momentum: 1 - momentum``.
+        name : str
+            What the factor is called in words.
         rng : int, numpy.random.Generator or None
             Source of the draws.
 
@@ -199,7 +201,7 @@ class PhaseDiagram(Result):
         """
         from trajtools.sweeps.diagram import boundary_law
 
-        return boundary_law(self, factor, rng=rng)
+        return boundary_law(self, factor, name, rng=rng)
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +210,8 @@ class BoundaryLaw(Result):
 
     Attributes
     ----------
+    name : str
+        What the factor is called.
     power : float
         ln onset = constant + power x ln factor, the onsets drawn evenly from their intervals: the median. NaN with
         fewer than two onsets, or where the factor does not vary.
@@ -223,12 +227,20 @@ class BoundaryLaw(Result):
         What was left out.
     """
 
+    name: str
     power: float
     interval: tuple[float, float]
     proportional: bool
     constant: tuple[float, float]
     n_used: int
     reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Say the power, and whether the onset may be proportional to the factor."""
+        low, high = self.interval
+        power = f"onset ~ ({self.name})^{self.power:.3g} [{low:.3g}, {high:.3g}]; " if self.power == self.power else ""
+        same = f"{'may be' if self.proportional else 'is not'} proportional to {self.name}"
+        return "; ".join([f"{power}it {same}" if self.n_used > 1 else f"no law in {self.name}", *self.reasons])
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,6 +296,31 @@ class Scaling(Result):
     def predicted(self) -> Floats:
         """Times by the law, of the runs that did not enter, too; shape (n_total,)."""
         return np.asarray(np.exp(self.constant + np.log(self.factors) @ self.powers))
+
+    def holds_to(self, along: Floats, where: NDArray[np.bool_] | None = None, *, within: float = 0.25) -> float:
+        """Find how far along some quantity the law holds, whether the runs entered the fit or not.
+
+        Parameters
+        ----------
+        along : ndarray of float64, shape (n_total,)
+            The quantity, one value for each run, as in ``law.factors[:, 0] / law.factors[:, 1]``.
+        where : ndarray of bool, shape (n_total,), or None
+            Runs to look at; None: all.
+        within : float
+            A time is off the law where it is larger or smaller by a factor of more than 1 + `within`.
+
+        Returns
+        -------
+        float
+            The largest value before the first run that is off; NaN if the first one is. Runs whose time by the law is
+            unknown are passed over; one that does not arrive is off.
+        """
+        with np.errstate(divide="ignore"):
+            off = np.abs(np.log(self.times / self.predicted))
+        seen = np.isfinite(along) & np.isfinite(self.predicted) & ~np.isnan(self.times)
+        seen &= True if where is None else where
+        first = np.min(along[seen & (off > np.log1p(within))], initial=np.inf)
+        return float(np.max(along[seen & (along < first)], initial=-np.inf)) if (along[seen] < first).any() else np.nan
 
     def __str__(self) -> str:
         """Say the law, how well it holds, and what was left out."""

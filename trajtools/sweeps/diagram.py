@@ -85,7 +85,7 @@ def _not_shared(points: list[SweepPoint]) -> tuple[str, ...]:
     return (f"runs of one cell differ in {', '.join(names)}; the cell is their mean (choose with .where(runs=...))",)
 
 
-def boundary_law(diagram: PhaseDiagram, factor: Callable[[Floats], Floats], *, rng: Any) -> BoundaryLaw:
+def boundary_law(diagram: PhaseDiagram, factor: Callable[[Floats], Floats], name: str, *, rng: Any) -> BoundaryLaw:
     """Set the onsets against a function of y; see `PhaseDiagram.boundary_law`.
 
     Parameters
@@ -94,6 +94,8 @@ def boundary_law(diagram: PhaseDiagram, factor: Callable[[Floats], Floats], *, r
         With an onset for some values of y.
     factor : callable
         Function of y.
+    name : str
+        What it is called.
     rng : int, numpy.random.Generator or None
         Source of the draws.
 
@@ -112,7 +114,8 @@ def boundary_law(diagram: PhaseDiagram, factor: Callable[[Floats], Floats], *, r
     lost = f"{len(known) - n} of {len(known)} values of {diagram.y_name} have no onset"
     reasons = (lost,) if n < len(known) else ()
     if n < 2:
-        return BoundaryLaw(float("nan"), nothing, False, nothing, n, (*reasons, f"a law needs two onsets, not {n}"))
+        words = f"a law needs two onsets, not {n}"
+        return BoundaryLaw(name, float("nan"), nothing, False, nothing, n, (*reasons, words))
     values = np.broadcast_to(np.asarray(factor(diagram.y[known]), dtype=np.float64), (n,))
     if not (np.isfinite(values) & (values > 0)).all():
         raise DataError(f"the factor must be positive at each {diagram.y_name}; it is {values.tolist()}")
@@ -124,7 +127,7 @@ def boundary_law(diagram: PhaseDiagram, factor: Callable[[Floats], Floats], *, r
         power, interval = float(np.median(slopes)), quantiles(slopes, diagram.level)
     least, most = float(np.exp((low - scale).max())), float(np.exp((high - scale).min()))
     constant = (least, most) if least <= most else nothing
-    return BoundaryLaw(power, interval, least <= most, constant, n, reasons)
+    return BoundaryLaw(name, power, interval, least <= most, constant, n, reasons)
 
 
 def _cell(points: list[SweepPoint]) -> tuple[float, str]:
