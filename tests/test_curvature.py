@@ -124,6 +124,67 @@ def test_the_whole_set_goes_before_batches_and_lanczos_before_shadows(tmp_path):
     assert any("mini-batches" in words for words in measured(path).warnings)
 
 
+def passage(at, begins, level=0.1, threshold=2.0, steps=300):
+    """Rate x h_max a tenth above the threshold from step `at` on, and a shadow that grows from `begins` on."""
+    t = np.arange(steps)
+    h_max = np.where(t < at, 0.9, 1 + level) * threshold / 0.1
+    return h_max, np.where(t < begins, -0.01, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("hparams", "threshold", "step"),
+    [
+        ({"lr": 0.1}, 2.0, lambda p: [[1 - p]]),
+        ({"lr": 0.1, "momentum": 0.9}, 3.8, lambda p: [[1.9 - p, -0.9], [1, 0]]),
+        (
+            {"lr": 0.1, "momentum": 0.9, "nesterov": True},
+            3.8 / 2.8,
+            lambda p: [[1.9 * (1 - p), -0.9 * (1 - p)], [1, 0]],
+        ),
+    ],
+)
+def test_a_shadow_that_grows_late_is_said_to_with_the_nats_it_missed(tmp_path, hparams, threshold, step):
+    h_max, growth = passage(100, 200, threshold=threshold)
+    found = measured(write(tmp_path / "a.h5", h_max, hparams=hparams, shadow_growth_full=growth))
+    (words,) = (one for one in found.warnings if "delayed loss of stability" in one)
+    rate = np.log(np.abs(np.linalg.eigvals(np.array(step(1.1 * threshold)))).max())
+    nats, begins = 103 * rate, 203  # the first nat takes four steps of 0.3
+    assert f"from step 100 on; that makes {nats:.0f} nats until step {begins}" in words
+
+
+@pytest.mark.parametrize(
+    ("at", "begins", "name"),
+    [
+        (100, 103, "shadow_growth_full"),  # at once
+        (0, 0, "shadow_growth_full"),  # from the beginning
+        (
+            100,
+            300,
+            "shadow_growth_full",
+        ),  # never: at the edge of stability nothing need grow
+        (300, 200, "shadow_growth_full"),  # the curvature does not pass the threshold
+        (100, 200, "shadow_growth_batch"),  # each batch has a Hessian of its own
+    ],
+)
+def test_other_growth_is_not_called_late(tmp_path, at, begins, name):
+    h_max, growth = passage(at, begins)
+    found = measured(write(tmp_path / "a.h5", h_max, **{name: growth}))
+    assert not any("delayed" in words for words in found.warnings)
+    assert not any("delayed" in words for words in measured(write(tmp_path / "b.h5", h_max)).warnings)
+
+
+def test_late_growth_is_seen_in_a_thinned_record_with_gaps_and_on_the_page(tmp_path):
+    h_max, growth = passage(100, 200)
+    path = tmp_path / "a.h5"
+    with Recorder(path, {"w": np.zeros(2)}, hparams={"lr": 0.1}, quiet=True) as rec:
+        for t in range(0, 300, 5):
+            known = {"h_max_full": h_max[t] if t % 25 == 0 else np.nan, "shadow_growth_full": growth[t]}
+            rec.record({"w": np.full(2, float(t))}, step=t, **known)
+    assert any("from step 100 on; that makes 18 nats until step 200" in words for words in measured(path).warnings)
+    call("report", path, "-o", tmp_path / "a.html")
+    assert "delayed loss of stability" in (tmp_path / "a.html").read_text(encoding="utf-8")
+
+
 def test_the_command_says_what_the_library_says(tmp_path):
     path = write(tmp_path / "a.h5", rising(2.0))
     said = call("curvature", path).stdout

@@ -17,8 +17,15 @@ NEAR = 0.15  # of the threshold: the product hovers that near at the edge of sta
 DIP = 0.25  # of the threshold: further below, for longer than a moment, it has left the edge again
 FEWEST = 10
 STRETCHES = 20
+LATE = np.log(1000.0)  # nats: a copy that begins so much later than a fresh one has a thousandth of its share
 N_RESAMPLES = 999
 LEVEL = 0.95
+DELAYED = (
+    "rate x h_max is above the threshold from step {start} on; that makes {nats:.0f} nats until step {begins}, where "
+    "the forward shadow begins to grow: what is unstable there was damped before, so what was perturbed before grows "
+    "late, at a step that epsilon and the dtype decide (delayed loss of stability). Fresh offsets, Shadow(window=), or "
+    "the windows of tangent_exponents show the growth while it is there"
+)
 _RATES = ("lr", "learning_rate", "eta")
 
 
@@ -60,6 +67,9 @@ def curvature(
     edge of stability [2]_. The local exponent of gradient descent is ln max(\|1 - rate h_min\|, \|1 - rate h_max\|): at
     small rates that of the most negative curvature [1]_, beyond the edge that of the largest.
 
+    Where a recorded forward shadow begins to grow much later than that level is passed, a warning says so: it is no
+    error of either, see `docs/time.md`.
+
     A curvature of mini-batches exceeds that of the whole set, and the level of stochastic training lies below 2:
     compare with ``of="full"``.
 
@@ -95,6 +105,7 @@ def curvature(
     predicted = np.full(T, np.nan) if beta else _local(rates, h_min, h_max)
     at, after, interval = _entry(run.step, product, threshold, np.random.default_rng(rng))
     agreement = _agreement(measured, predicted)
+    waiting = np.where(product > threshold, _flipping(product, beta, ahead), 0.0 * product)
     verdict, reasons = _judge(product, threshold, at, after, interval)
     settings = {"of": of, "rate": rate_source, "momentum": beta, "nesterov": ahead, "near": NEAR, "level": LEVEL}
     return Curvature(
@@ -114,7 +125,7 @@ def curvature(
         verdict=verdict,
         reasons=reasons,
         settings=settings,
-        warnings=_warnings(sources, h_max),
+        warnings=_warnings(sources, h_max) + _late(run, (sources["h_max"], growth), measured, waiting),
     )
 
 
@@ -239,3 +250,37 @@ def _warnings(sources: Mapping[str, str], h_max: Floats) -> tuple[str, ...]:
     if unknown:
         words.append(f"h_max is unknown at {unknown} of {len(h_max)} states")
     return tuple(words)
+
+
+def _flipping(product: Floats, beta: float, ahead: bool) -> Floats:
+    """Growth along the largest curvature of a quadratic, nats per step, from the roots of the optimiser's step."""
+    trace = (1 + beta) * (1 - product) if ahead else 1 + beta - product
+    determinant = beta * (1 - product) if ahead else np.full_like(product, beta)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        root = np.sqrt((trace**2 - 4 * determinant).astype(np.complex128))
+        return np.log(np.maximum(np.abs(trace + root), np.abs(trace - root)) / 2)
+
+
+def _late(run: Any, sources: tuple[str, str | None], measured: Floats, waiting: Floats) -> tuple[str, ...]:
+    """Say where the shadow first begins to grow late.
+
+    `waiting` is what a quadratic of the recorded curvature makes at each state, in nats per step: 0 below the
+    threshold, NaN where the curvature is not known.
+    """
+    if sources[1] is None or any(name.endswith("batch") for name in sources if name):
+        return ()  # mini-batches have a Hessian each, whose growths do not add up
+    known = np.flatnonzero(np.isfinite(waiting))
+    above = np.concatenate([[0], (waiting[known] > 0).astype(int), [0]])
+    for a, b in np.flatnonzero(np.diff(above)).reshape(-1, 2):
+        rows = known[a:b]
+        steps = run.step[rows[0] : rows[-1] + 1]
+        grown = np.cumsum(measured[rows[0] : rows[-1]] * np.diff(steps))
+        risen = grown - np.minimum(np.minimum.accumulate(grown), 0.0)
+        if not (risen >= 1).any():
+            continue
+        begins = int(steps[np.argmax(risen >= 1)])
+        before = run.step[rows[1:]] <= begins
+        nats = float(np.sum((waiting[rows[:-1]] * np.diff(run.step[rows]))[before]))
+        if nats > LATE + 0.5 * np.log(run.n_parameters):
+            return (DELAYED.format(start=int(steps[0]), nats=nats, begins=begins),)
+    return ()
