@@ -78,20 +78,19 @@ def main() -> None:
     head = ["lr / (1 - momentum) up to", "runs", *chain(*([name, "95 %"] for name in FACTORS)), "scatter"]
     table(head, rows, chosen.out / "collapse.md")
     figure, rows, rate = Figure((13, 5 * shape[0]), layout="constrained"), [], law.factors[:, 0] / law.factors[:, 1]
-    axes = figure.subplots(*shape).ravel()
-    for ax, batch in zip(axes, BATCHES[size], strict=False):
+    for k, batch in enumerate(BATCHES[size], 1):
         one = found.where(runs=lambda p, batch=batch: p.hparams["batch_size"] == batch)
         diagram = one.phase_diagram()
-        diagram.plot(ax).set_title(f"batch {batch}", loc="left")
+        diagram.plot(figure.add_subplot(*shape, k)).set_title(f"batch {batch}", loc="left")
         for beta, at, ends in zip(diagram.y, diagram.boundary, diagram.intervals, strict=True):
             best, mine = one.where(beta).fastest(), (law.factors[:, 1:] == [1 - beta, batch]).all(axis=1)
             rows.append([batch, beta, at, span(*ends), at / (1 - beta), at / (1 + beta), law.holds_to(rate, mine)])
             rows[-1] += [best.value, best.time]
-        laws = [diagram.boundary_law(lambda beta, k=k: 1 + k * beta, name) for name, k in SIGNS.items()]
+        laws = [diagram.boundary_law(lambda beta, sign=sign: 1 + sign * beta, name) for name, sign in SIGNS.items()]
         print(f"batch {batch}:", *diagram.reasons, *laws, sep="\n- ")
     head = ["/ (1 - momentum)", "/ (1 + momentum)", "law holds to", "fastest", "steps"]
     table(["batch", "momentum", "onset", "95 %", *head], rows, chosen.out / "onset.md")
-    law.plot(axes[-1])
+    law.plot(figure.add_subplot(*shape, k + 1))
     figure.savefig(chosen.out / "effective_rate.png")
 
 

@@ -232,6 +232,7 @@ def test_values_are_drawn_evenly():
     assert scale == "index"
     assert places.tolist() == [0, 1, 2]
     assert edges.tolist() == [-0.5, 0.5, 1.5, 2.5]
+    assert _layout(np.array([0.0, 0.9]))[0] == "index"  # nothing says how two values go on
     assert _layout(np.array([0.9]))[2].tolist() == [-0.5, 0.5]
 
 

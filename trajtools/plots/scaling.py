@@ -46,7 +46,9 @@ def phase_diagram(found: PhaseDiagram, names: tuple[str, str] | None = None, ax:
     norm = SymLogNorm(linthresh=LINEAR * size, linscale=0.5, vmin=-size, vmax=size, base=10)
     ax.set_facecolor("0.85")
     drawn = ax.pcolormesh(x_edges, y_edges, np.ma.masked_invalid(found.exponent), cmap="RdBu_r", norm=norm)
-    ax.figure.colorbar(drawn, ax=ax, label="exponent (1/step)")
+    powers = 10.0 ** np.arange(np.ceil(np.log10(LINEAR * size)), np.log10(size) + 1e-9)
+    bar = ax.figure.colorbar(drawn, ax=ax, label="exponent (1/step)", ticks=[*-powers[::-1], 0.0, *powers])
+    bar.ax.minorticks_off()
     unsure = np.array([[v in ("inconclusive", "mixed") for v in row] for row in found.verdict], dtype=bool)
     if unsure.any():
         rows, columns = np.nonzero(unsure)
@@ -130,7 +132,7 @@ def _layout(values: Floats) -> tuple[str, Floats, Floats]:
     scale, places = "index", np.arange(float(count))
     for name, scaled in (("linear", values), ("log", np.log(values) if (values > 0).all() else values)):
         gaps = np.diff(scaled)
-        if count > 1 and np.ptp(gaps) <= EVEN * gaps.mean():
+        if count > 2 and np.ptp(gaps) <= EVEN * gaps.mean():
             scale, places = name, scaled
             break
     half = (places[1] - places[0]) / 2 if count > 1 else 0.5
