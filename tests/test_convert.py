@@ -112,8 +112,9 @@ def test_mixed_dtypes_are_promoted_without_loss_and_fortran_order_is_undone(tmp_
         rng = np.random.default_rng(step)
         return {"a": rng.normal(size=(3, 5)).astype("f2"), "b": np.asfortranarray(rng.normal(size=(4, 2)))}
 
+    (tmp_path / "saved").mkdir()
     for step in STEPS:
-        save(tmp_path / "saved" / f"{step}.npz", made(step))
+        np.savez_compressed(tmp_path / "saved" / f"{step}.npz", **made(step))
     convert(tmp_path / "saved", tmp_path / "out.h5")
     with tt.open(tmp_path / "out.h5") as file:
         assert_states(file["run"], STEPS, made)
@@ -332,6 +333,19 @@ def test_a_missing_package_is_answered_with_how_to_install_it(tmp_path, monkeypa
             convert(folder, tmp_path / "out.h5")
 
 
+def test_what_goes_wrong_beside_a_checkpoint_is_not_blamed_on_it(tmp_path):
+    pytest.importorskip("safetensors")
+    for ending in ("npz", "safetensors"):
+        save(tmp_path / "saved" / f"1.{ending}", weights(1))
+
+        def fail(done, states):
+            raise ValueError("something else")
+
+        with pytest.raises(ValueError, match=r"^something else$"):
+            convert(tmp_path / "saved", tmp_path / "out.h5", files=f"*.{ending}", progress=fail)
+    assert_nothing_left(tmp_path)
+
+
 def test_an_existing_file_is_never_overwritten(tmp_path):
     folder = folder_of(tmp_path)
     (tmp_path / "out.h5").write_text("mine")
@@ -373,6 +387,8 @@ def test_the_command_refuses_in_one_sentence(tmp_path):
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
     assert_nothing_left(tmp_path)
+    (folder / "step_20.npz").unlink()
+    assert "cannot name a run" in call("convert", folder, "-o", tmp_path / "out.h5", "--run", "a/b", code=1).stderr
     for wrong in (["--hparams", "lr=1"], ["--hparams", "[1]"], ["--compress", "lzma"], []):
         out = ["-o", tmp_path / "out.h5"] if wrong else []
         assert "Error:" in call("convert", folder, *out, *wrong, code=2).stderr

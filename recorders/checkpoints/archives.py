@@ -8,7 +8,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -138,9 +138,11 @@ def open_npz(path: Path) -> Iterator[Leaves]:
     DataError
         If it is torn, or holds pickled objects.
     """
-    with reading(path, *DAMAGED), zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        leaves = {entry.filename.removesuffix(".npy"): _npy(path, archive, entry) for entry in entries}
+    with ExitStack() as opened:
+        with reading(path, *DAMAGED):
+            archive = opened.enter_context(zipfile.ZipFile(path))
+            entries = archive.infolist()
+            leaves = {entry.filename.removesuffix(".npy"): _npy(path, archive, entry) for entry in entries}
         if len(leaves) < len(entries):
             raise DataError(f"{path} holds two arrays of the same name")
         yield leaves
@@ -205,19 +207,19 @@ def open_safetensors(path: Path) -> Iterator[Leaves]:
         raise MissingDependencyError(
             f"{path} is read by the package safetensors, which is not installed: pip install 'trajtools[safetensors]'"
         ) from None
-    with reading(path, SafetensorError, ValueError), safe_open(path, framework="numpy") as file:
-        leaves = {}
-        for name in sorted(file.keys(), key=natural):
-            part = file.get_slice(name)
-            dtype = SAFETENSORS.get(part.get_dtype(), part.get_dtype().lower())
-            # NumPy has no bfloat16, so that the package needs another one for it; the bits are what is wanted anyway.
-            read = _bits(path, name) if dtype == "bfloat16" else _tensor(file, name)
-            leaves[name] = Leaf(tuple(part.get_shape()), dtype, read)
+    with ExitStack() as opened:
+        with reading(path, SafetensorError, ValueError):
+            file = opened.enter_context(safe_open(path, framework="numpy"))
+            leaves = {name: _tensor(path, file, name) for name in sorted(file.keys(), key=natural)}
         yield leaves
 
 
-def _tensor(file: Any, name: str) -> Callable[[], np.ndarray]:
-    return lambda: file.get_tensor(name)
+def _tensor(path: Path, file: Any, name: str) -> Leaf:
+    part = file.get_slice(name)
+    dtype = SAFETENSORS.get(part.get_dtype(), part.get_dtype().lower())
+    # NumPy has no bfloat16, so that the package needs another one for it; the bits are what is wanted anyway.
+    read = _bits(path, name) if dtype == "bfloat16" else lambda: file.get_tensor(name)
+    return Leaf(tuple(part.get_shape()), dtype, read)
 
 
 def _bits(path: Path, name: str) -> Callable[[], np.ndarray]:

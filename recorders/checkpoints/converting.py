@@ -87,6 +87,8 @@ def convert(
     target, source = Path(os.path.abspath(path)), Path(folder)
     if target.exists():
         raise FileExistsError(f"{path} exists and is never overwritten: name another file")
+    if run in ("", ".", "..") or "/" in run or "\0" in run:
+        raise RecordingError(f"run={run!r} cannot name a run: needed a text without '/', such as 'eta=0.1'")
     if not target.parent.is_dir():
         raise RecordingError(f"{path} cannot be written: there is no folder {target.parent}")
     names, kind = checkpoints_in(source, files)
