@@ -280,7 +280,7 @@ def _read(path: Path, source: Path | BesideWriter, *, swmr: bool = False) -> h5p
         file = h5py.File(source, "r", **options)
     try:
         with in_words(path, "read the head of the file"):
-            check_file(file)
+            check_file(file, str(path))
     except BaseException:
         file.close()
         raise

@@ -208,13 +208,15 @@ def table(dataset: h5py.Dataset, size: int, fields: dict[str, str]) -> np.ndarra
     return np.asarray(dataset[()])
 
 
-def check_file(file: h5py.File) -> None:
+def check_file(file: h5py.File, where: str) -> None:
     """Check that an open HDF5 file is one of ours, and of a version that can be read.
 
     Parameters
     ----------
     file : h5py.File
         Open.
+    where : str
+        The file, for the words.
 
     Raises
     ------
@@ -223,10 +225,10 @@ def check_file(file: h5py.File) -> None:
     """
     if "format" not in file.attrs or attribute(file, "format") != "trajtools":
         raise FormatError(
-            f"{file.filename} is an HDF5 file, but not a trajtools one (its attribute 'format' is not 'trajtools'); "
+            f"{where} is an HDF5 file, but not a trajtools one (its attribute 'format' is not 'trajtools'); "
             "checkpoints of other tools are turned into trajectories by `trajtools convert`"
         )
-    check_version(attribute(file, "format_version"), file.filename)
+    check_version(attribute(file, "format_version"), where)
     child(file, "runs", h5py.Group)
 
 
