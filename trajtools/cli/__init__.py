@@ -26,6 +26,7 @@ COMMANDS = {
     "repair": "Mend a file whose writer was killed.",
     "convert": "Turn a folder of saved weights into a file that all commands read.",
     "export": "Write a run as .npz, .csv or .graphml, for other programs.",
+    "watch": "Follow a file while it is being written.",
     "lyapunov": "Measure how fast nearby trainings diverge.",
     "stability": "Ask whether perturbed trainings come back to the orbit of their reference.",
     "recurrence": "Quantify when a trajectory returns to where it has been.",

@@ -261,6 +261,25 @@ class Run:
         """
         return self.weights.read(rows, members, columns, raw=raw)
 
+    def latest(self, count: int = 64) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
+        """Read steps and metrics of the newest states, without those of all others.
+
+        Parameters
+        ----------
+        count : int
+            How many states, at most.
+
+        Returns
+        -------
+        step : ndarray of int64, shape (t,)
+            Their steps.
+        metrics : dict of str to ndarray of float64, shapes (t,), (t, M) or (t, M, k)
+            Their metrics; NaN where none was given, often for the newest state.
+        """
+        first = max(0, self.n_states - count)
+        found = {name: self._series(name, metric=True, first=first) for name in self.metrics}
+        return np.asarray(self._series("step", first=first), np.int64), found
+
     @steady
     def _load(self) -> None:
         with self._reading("the run"):
@@ -331,7 +350,7 @@ class Run:
         return safety.child(self._group, name, h5py.Dataset)
 
     @steady
-    def _series(self, name: str, *, metric: bool = False) -> NDArray[Any]:
+    def _series(self, name: str, *, metric: bool = False, first: int = 0) -> NDArray[Any]:
         with self._reading(name):
             dataset = safety.child(self._metrics_group if metric else self._group, name, h5py.Dataset)
             if dataset.ndim < 1 or dataset.shape[0] < self.n_states or dataset.dtype.kind not in "if":
@@ -340,7 +359,7 @@ class Run:
                     f"{dataset.shape}, its dtype {dataset.dtype}"
                 )
             safety.check_backed(dataset, self._size, self.n_states)
-            return np.asarray(dataset[: self.n_states])
+            return np.asarray(dataset[first : self.n_states])
 
     @steady
     def _parameters(self, name: str) -> tuple[Parameter, ...]:

@@ -1,0 +1,225 @@
+"""Following a file: what is shown is what is committed, and it ends when the run does, however that is."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from command_line import ROOT, call, write
+
+import trajtools as tt
+from recorders import Recorder
+from trajtools.cli.looking import Look, Rates, look
+from trajtools.store import Member
+
+LINE = re.compile(r"\d\d:\d\d:\d\d (.+): (recording|complete|interrupted), (\d+) states(?: \(step (\d+)\))?(.*)")
+
+# A training that records a state every few milliseconds, for as long as it is let.
+TRAINING = """
+import sys, time
+import numpy as np
+from recorders import Recorder
+path, run, mode, count, wait = sys.argv[1:]
+with Recorder(path, {"w": np.zeros(5)}, run=run, mode=mode, flush_seconds=0.1, quiet=True) as recorder:
+    print("open", flush=True)
+    for step in range(1, int(count)):
+        recorder.record(loss=1 / step)
+        recorder.record({"w": np.full(5, float(step))})
+        time.sleep(float(wait))
+"""
+
+
+def start(*line, **options):
+    """Start a process that heeds interrupts, also where the tests were started in the background of a shell."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen([sys.executable, *map(str, line)], text=True, env=environment, **options)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def watch(*arguments):
+    return start("-m", "trajtools", "watch", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def train(path, run="run", mode="x", count=10**6, wait=0.005):
+    process = start("-c", TRAINING, path, run, mode, count, wait, stdout=subprocess.PIPE)
+    with process.stdout as said:
+        assert said.readline() == "open\n"
+    return process
+
+
+def matched(text):
+    return [LINE.fullmatch(line).groups() for line in text.splitlines()]
+
+
+def test_a_run_is_followed_from_before_it_begins_to_its_end(tmp_path):
+    path = tmp_path / "run.h5"
+    watching = watch(path, "--interval", "0.05")
+    assert "does not exist yet: waiting up to 60 s" in watching.stderr.readline()
+    train(path, count=200).wait(timeout=60)
+    out, err = watching.communicate(timeout=60)
+    assert (watching.returncode, err) == (0, "")
+    lines = matched(out)
+    states = [int(line[2]) for line in lines]
+    assert states == sorted(states)
+    assert len(set(states)) > 3  # it was followed, not only found
+    assert all(line[1] == "recording" for line in lines[:-1])
+    assert lines[-1][:4] == ("run", "complete", "200", "199")
+    assert f"loss {1 / 199:.4g}" in lines[-1][4]
+    assert any("states/s" in line[4] for line in lines)
+    with tt.open(path) as file:
+        np.testing.assert_array_equal(file["run"].weights[:, 0, 0], np.arange(200))
+
+
+def test_a_run_that_is_named_is_waited_for_beside_others(tmp_path):
+    path = tmp_path / "runs.h5"
+    write(path, np.ones((3, 1, 2)), run="first")
+    watching = watch(path, "--run", "sec*", "--interval", "0.05")
+    assert "holds no run 'sec*' yet" in watching.stderr.readline()
+    train(path, "second", "a", count=20).wait(timeout=60)
+    out, err = watching.communicate(timeout=60)
+    assert (watching.returncode, err) == (0, "")
+    assert {line[0] for line in matched(out)} == {"second"}
+    assert matched(out)[-1][1:3] == ("complete", "20")
+
+
+@pytest.mark.crash
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_a_writer_that_dies_is_noticed_and_named(tmp_path):
+    path = tmp_path / "run.h5"
+    training = train(path)
+    watching = watch(path, "--interval", "0.05")
+    assert "recording" in watching.stdout.readline()
+    time.sleep(0.3)
+    training.kill()
+    training.wait()
+    out, err = watching.communicate(timeout=60)
+    assert watching.returncode == 1
+    assert re.fullmatch(r"Error: run 'run' was interrupted, its \d+ states are whole: .*trajtools repair.*\n", err)
+    last = matched(out)[-1]
+    assert last[1] == "interrupted"
+    assert f"its {last[2]} states" in err
+    assert "interrupted" in call("watch", path, "--once").stdout  # a look is no judgement
+    assert "was interrupted" in call("watch", path, code=1).stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_an_interrupt_ends_the_watching_and_not_the_training(tmp_path):
+    training = train(tmp_path / "run.h5")
+    watching = watch(tmp_path / "run.h5")
+    watching.stdout.readline()
+    watching.send_signal(signal.SIGINT)
+    assert watching.communicate(timeout=60)[1] == "Interrupted.\n"
+    assert watching.returncode == 130
+    assert training.poll() is None
+    training.kill()
+    training.wait()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a terminal")
+def test_a_terminal_shows_lines_that_are_rewritten_and_fit(tmp_path):
+    import pty
+
+    path = tmp_path / "run.h5"
+    write(path, np.ones((3, 1, 2)), run="an earlier run with a long name \x1b[31m")
+    training = train(path, "run", "a", count=300)
+    ours, theirs = pty.openpty()
+    watching = start("-m", "trajtools", "watch", path, "--interval", "0.05", stdout=theirs, stderr=subprocess.PIPE)
+    os.set_blocking(ours, False)
+    os.close(theirs)
+    shown = b""
+    while watching.poll() is None:
+        try:
+            shown += os.read(ours, 4096)
+        except BlockingIOError:
+            time.sleep(0.01)
+        except OSError:  # nobody has the other end any more
+            break
+    assert watching.communicate(timeout=60)[1] == ""
+    assert watching.returncode == 0
+    training.wait()
+    os.close(ours)
+    *before, last = shown.decode().split("\x1b[2F\x1b[J")
+    assert len(before) > 1
+    assert "31m" in last
+    assert "\x1b" not in last
+    assert "run: complete, 300 states (step 299)" in last
+    assert len(last.splitlines()) == 2
+    assert max(map(len, last.splitlines())) < 80
+
+
+def test_what_does_not_come_in_time_is_an_error(tmp_path):
+    said = call("watch", tmp_path / "no.h5", "--timeout", 0.1, code=1).stderr
+    assert "after 0.1 s" in said
+    assert "--timeout" in said
+    path = write(tmp_path / "run.h5", np.ones((3, 1, 2)))
+    assert "holds no run 'x' yet" in call("watch", path, "--run", "x", "--timeout", 0, "-q", code=1).stderr
+    (tmp_path / "empty.h5").touch()
+    assert "does not exist yet" in call("watch", tmp_path / "empty.h5", "--timeout", 0, code=1).stderr
+
+
+def test_what_is_no_recording_is_not_waited_for(tmp_path):
+    (tmp_path / "text.h5").write_text("loss\n" * 100)
+    write(tmp_path / "run.h5", np.ones((3, 1, 2)))
+    for once in ([], ["--once"]):
+        assert "not an HDF5 file" in call("watch", tmp_path / "text.h5", *once, code=1).stderr
+        assert "did you mean" in call("watch", tmp_path, *once, code=1).stderr
+    assert "does not exist; its folder holds run.h5" in call("watch", tmp_path / "rum.h5", "--once", code=1).stderr
+    assert "it holds run" in call("watch", tmp_path / "run.h5", "--once", "--run", "x", code=1).stderr
+    assert "--once" in call("watch", tmp_path / "run.h5", "--json", code=2).stderr
+
+
+def test_one_look_shows_status_states_and_newest_metrics(tmp_path):
+    path = tmp_path / "run.h5"
+    members = [Member("a"), Member("b"), Member("copy", 0)]
+    with Recorder(path, {"w": np.zeros((3, 2))}, members=members, metrics={"late": (), "never": ()}, quiet=True) as rec:
+        for step in range(1, 400):
+            late = {"late": 7.0} if step == 301 else {}
+            rec.record(loss=[1.0 * step, np.inf, -1e9], rate=0.5, eigen=np.ones((3, 4)), **late)
+            rec.record({"w": np.full((3, 2), float(step))})
+    said = call("watch", path, "--once").stdout
+    assert said == "run: complete, 400 states (step 399), late 7 at step 300, loss inf, never nan, rate 0.5\n"
+    (run,) = json.loads(call("watch", path, "--once", "--json").stdout)["runs"]
+    assert (run["run"], run["status"], run["states"], run["last_step"]) == ("run", "complete", 400, 399)
+    assert run["metrics"]["late"] == {"value": 7.0, "step": 300, "late": True}
+    assert run["metrics"]["rate"] == {"value": 0.5, "step": 398, "late": False}
+    assert call("watch", path).stdout.endswith(said)  # nobody writes it: it is shown, and that is all
+
+
+def test_the_newest_states_are_read_as_they_are(tmp_path):
+    path = write(tmp_path / "run.h5", np.ones((100, 2, 3)))
+    with Recorder(tmp_path / "m.h5", {"w": np.zeros(2)}, quiet=True) as recorder:
+        for step in range(1, 150):
+            recorder.record(loss=float(step))
+            recorder.record({"w": np.full(2, float(step))}, step=3 * step)
+    with tt.open(path) as file, tt.open(tmp_path / "m.h5") as other:
+        assert file["run"].latest(7)[0].tolist() == list(range(93, 100))
+        run = other["run"]
+        for count in (1, 70, 1000):
+            step, metrics = run.latest(count)
+            np.testing.assert_array_equal(step, run.step[-count:])
+            np.testing.assert_array_equal(metrics["loss"], run.metrics["loss"][-count:])
+    assert look(tmp_path / "m.h5", ["r*"])[0].last_step == 447
+    assert look(tmp_path / "m.h5", ["x*"]) == []
+
+
+def test_rates_are_those_of_the_last_half_minute():
+    rates = Rates()
+
+    def at(now, states):
+        return rates.join([Look("run", "recording", states, None, {})], now)[0]
+
+    assert at(0.0, 100).rate is None
+    assert at(2.0, 200).rate == 50
+    assert at(10.0, 200).rate == 10
+    assert at(10.0, 200).idle == 8
+    assert at(31.0, 500).rate == pytest.approx(300 / 29)  # the look at 0 is too old
+    assert at(80.0, 500).rate == 0
+    assert at(80.0, 500).idle == 49
