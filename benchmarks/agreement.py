@@ -20,6 +20,7 @@ import time
 import warnings
 from math import sqrt
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
@@ -31,14 +32,20 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 
-from agreeing import Estimate, agree, apart, in_windows, known, of_known  # noqa: E402
+from agreeing import Estimate, agree, apart, in_windows, known, of_known, rows  # noqa: E402
 from datasets import load  # noqa: E402
 
-from recorders.torch import Shadow, Twins, tangent_exponents  # noqa: E402
+import trajtools as tt  # noqa: E402
+from recorders.torch import Recorder, Shadow, Twins, tangent_exponents  # noqa: E402
 
 NETWORK_RUNS = ((0.1, 0.0), (1.5, 0.0), (2.0, 0.0), (0.02, 0.9), (1.0, 0.9))
 WINDOW, WINDOWS, COPIES, BATCH = 25, 16, 12, 64  # beyond the onset 50 steps grow by up to 36 nats, past saturation
 FULL = torch.float64
+RATE, SPAN = 0.4, 100  # of the toy
+SHADOWS = {
+    "shadow, fresh": {"window": SPAN},
+    **{f"shadow, {epsilon:.0e}": {"epsilon": epsilon} for epsilon in (1e-8, 1e-6, 1e-4)},
+}
 
 
 def systems(steps: int) -> None:
@@ -119,61 +126,63 @@ def half_mse(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return 0.5 * ((output - target) ** 2).mean()
 
 
-def followed(steps: int, **options: float) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Growth of a forward shadow of the toy at every step, and what it warns of."""
+def followed(path: Path, steps: int, **options: float) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Growth of a forward shadow of the toy at every step, and what it and the curvature of its run warn of."""
     model, x, y = toy()
-    opt = torch.optim.SGD(model.parameters(), lr=0.4)
-    shadow = Shadow(model, half_mse, opt, directions=("forward",), of="full", **options)
-    growth = np.empty(steps)
-    for t in range(steps):
-        opt.zero_grad()
-        shadow.backward(x, y)
-        opt.step()
-        growth[t] = shadow.growth
-    return growth, shadow.warnings
+    opt = torch.optim.SGD(model.parameters(), lr=RATE)
+    shadow, growth = Shadow(model, half_mse, opt, of="full", **options), []
+    with Recorder(path, model, hparams={"lr": RATE}, quiet=True) as rec:
+        for _ in range(steps):
+            opt.zero_grad()
+            shadow.backward(x, y)
+            opt.step()
+            rec.record(model, **shadow.metrics)
+            growth.append(shadow.growth)
+    with tt.open(path) as file:
+        late = [words for words in tt.curvature(file["run"]).warnings if "delayed" in words]
+    return np.array(growth), (*shadow.warnings, *late)
 
 
-def old_twins(steps: int, epsilon: float) -> np.ndarray:
-    """Growth of the distance of four twins that were perturbed at step 0, at every step."""
+def old_twins(steps: int, epsilon: float) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Mean growth of the distance of four twins perturbed at step 0 at every step, and what their windows warn of."""
     model, x, y = toy()
     twins = Twins(
-        model, half_mse, lambda p: torch.optim.SGD(p, lr=0.4), epsilon=epsilon, members=4, seed=0, only="all",
+        model, half_mse, lambda p: torch.optim.SGD(p, lr=RATE), epsilon=epsilon, members=4, seed=0, only="all",
         vectorize=False,
     )  # fmt: skip
-    logs = np.empty(steps + 1)
-    for t in range(steps + 1):
-        squares = sum(((w[1:] - w[0]) ** 2).flatten(1).sum(1) for w in twins.state.values())
-        logs[t] = 0.5 * squares.log().mean().item()
+    states = [rows(twins.models)]
+    for _ in range(steps):
         twins.step(x, y)
-    return np.diff(logs)
+        states.append(rows(twins.models))
+    moved = np.array(states)
+    growth = tt.twins((moved[:, 0], [moved[:, i] for i in range(1, 5)]), metric="l2")
+    return np.diff(growth.log_distance), tt.lyapunov_windows(growth, window=SPAN).warnings
 
 
 def delayed(steps: int) -> None:
     """The exponents of a training that loses its stability late, by what began when."""
     model, x, y = toy()
-    opt = torch.optim.SGD(model.parameters(), lr=0.4)
-    tangent = tangent_exponents(model, half_mse, opt, [(x, y)] * steps, window=100, of="full")
-    words = list(tangent.warnings)
-    means = {"tangent, fresh": tangent.windows[:, 0], "tangent, kept": tangent.window_kept}
-    with warnings.catch_warnings():
+    opt = torch.optim.SGD(model.parameters(), lr=RATE)
+    tangent = tangent_exponents(model, half_mse, opt, [(x, y)] * steps, window=SPAN, of="full")
+    means, words = {"tangent, fresh": tangent.windows[:, 0], "tangent, kept": tangent.window_kept}, {}
+    words["tangent"] = tangent.warnings
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they warn of is printed below
-        growth, said = followed(steps, window=100)
-        words += said
-        means["shadow, fresh"] = growth.reshape(-1, 100).mean(1)
-        for epsilon in (1e-8, 1e-6, 1e-4):
-            growth, said = followed(steps, epsilon=epsilon)
-            means[f"shadow, {epsilon:.0e}"] = growth.reshape(-1, 100).mean(1)
-            words += said
+        for name, options in SHADOWS.items():
+            growth, words[name] = followed(Path(folder) / f"{name}.h5", steps, **options)
+            means[name] = growth.reshape(-1, SPAN).mean(1)
     for epsilon in (1e-12, 1e-8, 1e-4):
-        means[f"twins of step 0, {epsilon:.0e}"] = old_twins(steps, epsilon).reshape(-1, 100).mean(1)
-    shown = [w for w in range(steps // 100) if w >= 3]
-    head = " | ".join(f"{100 * w} to {100 * w + 100}" for w in shown)
-    print(f"| per step | all {steps} steps | {head} |")
+        name = f"twins of step 0, {epsilon:.0e}"
+        growth, words[name] = old_twins(steps, epsilon)
+        means[name] = growth.reshape(-1, SPAN).mean(1)
+    shown = [w for w in range(steps // SPAN) if w >= 3]
+    print(f"| nats per step | 0 to {steps} | {' | '.join(f'{SPAN * w} to {SPAN * w + SPAN}' for w in shown)} |")
     print("| --- " * (len(shown) + 2) + "|")
     for name, values in means.items():
         print(f"| {name} | {values.mean():.4f} | {' | '.join(f'{values[w]:.4f}' for w in shown)} |")
     print("\nWhat the library says:\n")
-    print("\n".join(f"- {one}" for one in words), flush=True)
+    for name, said in words.items():
+        print(f"- {name}: {' '.join(f'({i}) {one}' for i, one in enumerate(said, 1)) or 'nothing'}", flush=True)
 
 
 def main() -> None:
