@@ -22,8 +22,9 @@ from recorders import Recorder
 # Smoke, default, full.
 RATES = tuple(np.geomspace(*grid) for grid in ((0.02, 6, 5), (0.001, 10, 21), (0.001, 10, 41)))
 MOMENTA = ((0.0, 0.9), (0.0, 0.5, 0.8, 0.9, 0.95), (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98))
-BATCHES = ((16, 64), (16, 64, 256), (8, 16, 32, 64, 128, 256, 1198))
-INITS, COPIES, TWIN_STEPS, STEPS = (3, 4, 20), (2, 2, 5), (40, 100, 200), (150, 1500, 5000)
+BATCHES = ((16, 64), (16, 64, 512), (8, 16, 32, 64, 128, 256, 512))
+TRAINED, TESTED = 512, 600  # images: the largest batch is all of them
+INITS, COPIES, TWIN_STEPS, MORE = (3, 4, 20), (2, 2, 5), (40, 100, 200), (60, 200, 1000)
 SLOWEST = (0.05, 0.01, 0.003)  # effective rates below cost time and say nothing new
 LIMITS = ((np.inf, 0.7), *((np.inf, 1.0, 0.3, 0.1, 0.03),) * 2)  # of the effective rate; the last law is drawn
 FACTORS, DONE = ("lr", "1-momentum", "batch_size"), 0.9
@@ -33,24 +34,24 @@ SIGNS = {"1 - momentum": -1, "1 + momentum": 1}  # what the onset would go with 
 def train(path: Path, data: Data, size: int, seed: int, **sgd: float) -> None:
     """Twins on common batches for the first steps, references alone until all of them are done."""
     state, members = ensemble(data, INITS[size], COPIES[size], 1 / 8)
-    velocity, best = {name: np.zeros_like(values) for name, values in state.items()}, np.zeros(len(members))
-    references = np.array([k for k, m in enumerate(members) if m.reference < 0])
-    rng, alive, order = np.random.default_rng(seed), np.arange(len(members)), np.empty(0, dtype=np.int64)
+    velocity = {name: np.zeros_like(values) for name, values in state.items()}
+    mine = references = np.array([k for k, m in enumerate(members) if m.reference < 0])
+    rng, best, alive = np.random.default_rng(seed), np.zeros(len(references)), np.arange(len(members))
+    limit = MORE[size] + int(20 * (1 - sgd["momentum"]) / sgd["lr"])  # then a training is given up; the flow takes 8
     with Recorder(path, state, members=members, hparams={**sgd, "seed": seed}, store="distances", quiet=True) as rec:
-        for step in range(STEPS[size] + 1):
+        for step in range(limit + 1):
             if step == TWIN_STEPS[size] + 1:  # the twins have told what they can
                 state, velocity = ({k: v[references] for k, v in part.items()} for part in (state, velocity))
-                alive = references
-            if len(order) < sgd["batch_size"]:
-                order = np.concatenate([order, rng.permutation(len(data.train))])
-            rows, order = np.split(order, [int(sgd["batch_size"])])
+                alive, mine = references, np.arange(len(references))
+            rows = rng.permutation(len(data.train))[: int(sgd["batch_size"])]
             values, gradient = loss_and_gradient(state, data.train[rows], data.labels[rows])
             if step <= TWIN_STEPS[size] or step % (step // 40) == 0:  # times to 2.5 % will do
                 loss, right = np.full((2, len(members)), np.nan)
-                loss[alive], right[alive] = values, accuracy(state, data.test, data.test_labels)
+                tested = {name: v[mine] for name, v in state.items()}
+                loss[alive], right[references] = values, accuracy(tested, data.test[:TESTED], data.test_labels[:TESTED])
                 rec.record(whole(state, alive, len(members)), loss=loss, accuracy=right, step=step)
-                best = np.fmax(best, right)
-                if step > TWIN_STEPS[size] and (best[references] >= DONE).all():
+                best = np.maximum(best, right[references])
+                if step > TWIN_STEPS[size] and (best >= DONE).all():
                     break
             for name, g in gradient.items():
                 velocity[name] = sgd["momentum"] * velocity[name] - sgd["lr"] * g
@@ -60,7 +61,7 @@ def train(path: Path, data: Data, size: int, seed: int, **sgd: float) -> None:
 def main() -> None:
     """Record what is missing, then analyse all of it."""
     chosen = options(__doc__)
-    data, say, size, paths = load(), Progress().say, chosen.size, []
+    data, say, size, paths = load(trained=TRAINED), Progress().say, chosen.size, []
     grid = [job for job in product(BATCHES[size], MOMENTA[size], RATES[size]) if job[2] / (1 - job[1]) >= SLOWEST[size]]
     for k, (batch, momentum, rate) in enumerate(grid, 1):
         paths.append(chosen.out / f"digits-{batch}-{momentum:g}-{rate:.4g}.h5")

@@ -178,6 +178,7 @@ def test_how_far_a_law_holds_is_where_the_first_run_leaves_it():
 
 def test_a_pure_power_law_is_not_called_bent():
     said = [timed(flow, seed=seed, noise=0.2).scaling(("lr", "1-momentum")) for seed in range(30)]
+    said += [timed(flow, noise=0.0).scaling(("lr", "1-momentum"))]  # what is left is rounding, and may look bent
     assert sum(any("no power law" in words for words in law.reasons) for law in said) == 0
 
 

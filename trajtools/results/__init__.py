@@ -21,7 +21,8 @@ from trajtools.results.recurrence import MEASURES, Lines, Measures, Recurrence
 from trajtools.results.recurrence_views import RecurrenceIntervals, RecurrenceNetwork, WindowedRecurrence
 from trajtools.results.stability import STABILITY_CLASSES, OrbitalStability, Trend
 from trajtools.results.sweep import Sweep, SweepPoint
-from trajtools.results.sweep_answers import BoundaryLaw, Coincidence, Fastest, Onset, PhaseDiagram, Scaling
+from trajtools.results.sweep_answers import Coincidence, Fastest, Onset
+from trajtools.results.sweep_grids import BoundaryLaw, PhaseDiagram, Scaling
 from trajtools.results.system_states import SystemStates
 from trajtools.results.to_orbit import ToOrbit
 from trajtools.results.zero_one import ZERO_ONE_VERDICTS, ZeroOne

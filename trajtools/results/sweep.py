@@ -12,7 +12,8 @@ from trajtools.errors import SelectionError
 from trajtools.results.curves import Floats
 from trajtools.results.exponent import Exponent
 from trajtools.results.plain import Result
-from trajtools.results.sweep_answers import Coincidence, Fastest, Onset, PhaseDiagram, Scaling
+from trajtools.results.sweep_answers import Coincidence, Fastest, Onset
+from trajtools.results.sweep_grids import PhaseDiagram, Scaling
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trajtools.errors import DataError, SelectionError
 from trajtools.results import Floats
 from trajtools.results.sweep import Sweep, SweepPoint
-from trajtools.results.sweep_answers import Scaling
+from trajtools.results.sweep_grids import Scaling
 from trajtools.sweeps.curve import SENSITIVE, quantiles
 from trajtools.sweeps.fastest import median
 from trajtools.sweeps.reading import select_threshold
@@ -19,7 +19,8 @@ from trajtools.sweeps.reading import select_threshold
 N_RESAMPLES = 499
 COMPLEMENT = "1-momentum"
 BEND = 4.0  # standard errors of the curvature
-STRAIGHTER = 0.9  # of the scatter must be left by it
+STRAIGHTER = 0.9  # a parabola must leave less than this share of the scatter
+EXACT = 1e-9  # a scatter below is rounding
 
 
 def scaling(
@@ -131,7 +132,7 @@ def _factors(sweep: Sweep, points: list[SweepPoint], names: tuple[str, ...], use
 def _bend(log_time: Floats, predicted: Floats, scatter: float, unknowns: int) -> list[str]:
     """Say so where a parabola describes the times far better than the law does."""
     free = len(log_time) - unknowns - 1
-    if free < 1 or not np.ptp(predicted) > 0:
+    if free < 1 or not np.ptp(predicted) > 0 or scatter < EXACT:
         return []
     z = predicted - predicted.mean()
     bent = np.column_stack([np.ones(len(z)), z, z**2])
