@@ -1,6 +1,6 @@
 """Whether exponents of tangent vectors, of renormalised shadows and of twins agree, and where they must not.
 
-    python benchmarks/agreement.py                     # everything, 3 minutes on one core
+    python benchmarks/agreement.py                     # everything, 3 to 4 minutes on one core
     python benchmarks/agreement.py --parts delayed     # systems, windows or delayed
 
 Three tables. `systems`: trainings whose exponent is known. `windows`: a network on digits, window by window, below and
@@ -36,16 +36,12 @@ from agreeing import Estimate, agree, apart, in_windows, known, of_known, rows  
 from datasets import load  # noqa: E402
 
 import trajtools as tt  # noqa: E402
-from recorders.torch import Recorder, Shadow, Twins, tangent_exponents  # noqa: E402
+from recorders.torch import Recorder, Shadow, Twins  # noqa: E402
 
 NETWORK_RUNS = ((0.1, 0.0), (1.5, 0.0), (2.0, 0.0), (0.02, 0.9), (1.0, 0.9))
 WINDOW, WINDOWS, COPIES, BATCH = 25, 16, 12, 64  # beyond the onset 50 steps grow by up to 36 nats, past saturation
 FULL = torch.float64
-RATE, SPAN = 0.4, 100  # of the toy
-SHADOWS = {
-    "shadow, fresh": {"window": SPAN},
-    **{f"shadow, {epsilon:.0e}": {"epsilon": epsilon} for epsilon in (1e-8, 1e-6, 1e-4)},
-}
+RATE, SPAN, FRESH = 0.4, 100, 6  # of the toy, and copies that begin in each window
 
 
 def systems(steps: int) -> None:
@@ -163,13 +159,14 @@ def delayed(steps: int) -> None:
     """The exponents of a training that loses its stability late, by what began when."""
     model, x, y = toy()
     opt = torch.optim.SGD(model.parameters(), lr=RATE)
-    tangent = tangent_exponents(model, half_mse, opt, [(x, y)] * steps, window=SPAN, of="full")
-    means, words = {"tangent, fresh": tangent.windows[:, 0], "tangent, kept": tangent.window_kept}, {}
-    words["tangent"] = tangent.warnings
+    means, words = {}, {}
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they warn of is printed below
-        for name, options in SHADOWS.items():
-            growth, words[name] = followed(Path(folder) / f"{name}.h5", steps, **options)
+        fresh = in_windows(model, half_mse, opt, [(x, y)] * steps, window=SPAN, copies=FRESH)
+        words["tangents, fresh shadows and twins"] = fresh.words
+        for epsilon in (1e-8, 1e-6, 1e-4):
+            name = f"shadow of step 0, {epsilon:.0e}"
+            growth, words[name] = followed(Path(folder) / f"{name}.h5", steps, epsilon=epsilon)
             means[name] = growth.reshape(-1, SPAN).mean(1)
     for epsilon in (1e-12, 1e-8, 1e-4):
         name = f"twins of step 0, {epsilon:.0e}"
@@ -178,7 +175,11 @@ def delayed(steps: int) -> None:
     shown = [w for w in range(steps // SPAN) if w >= 3]
     print(f"| nats per step | 0 to {steps} | {' | '.join(f'{SPAN * w} to {SPAN * w + SPAN}' for w in shown)} |")
     print("| --- " * (len(shown) + 2) + "|")
-    for name, values in means.items():
+    columns = zip(*fresh.estimates, strict=True)
+    for name, column in zip(("tangent, fresh", "shadow, fresh", "twins, fresh"), columns, strict=True):
+        mean = np.mean([one.value for one in column])
+        print(f"| {name} | {mean:.4f} | {' | '.join(str(column[w]) for w in shown)} |")
+    for name, values in {"tangent, kept": fresh.kept, **means}.items():
         print(f"| {name} | {values.mean():.4f} | {' | '.join(f'{values[w]:.4f}' for w in shown)} |")
     print("\nWhat the library says:\n")
     for name, said in words.items():
