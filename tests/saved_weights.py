@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 
+STEPS = (100, 20, 3)
 SHAPES = {"fc1.weight": (8, 4), "fc1.bias": (8,), "fc2.weight": (3, 8), "fc2.bias": (3,)}
 
 
@@ -52,3 +53,15 @@ def save_bfloat16(path, bits):
     about = {name: {"dtype": d, "shape": s, "data_offsets": o} for name, (d, s, o) in tensors.items()}
     head = json.dumps(about).encode()
     path.write_bytes(struct.pack("<Q", len(head)) + head + bits.astype("<u2").tobytes() + b"abcd")
+
+
+def folder_of(tmp_path, name="step_{}.npz", steps=STEPS, **options):
+    """Make the folder ``saved`` with a checkpoint for each step."""
+    for step in steps:
+        save(tmp_path / "saved" / name.format(step), weights(step, **options))
+    return tmp_path / "saved"
+
+
+def assert_nothing_left(tmp_path):
+    """A conversion that failed has left nothing beside the folder."""
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]

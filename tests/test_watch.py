@@ -19,18 +19,20 @@ from trajtools.store import Member
 
 LINE = re.compile(r"\d\d:\d\d:\d\d (.+): (recording|complete|interrupted), (\d+) states(?: \(step (\d+)\))?(.*)")
 
-# A training that records a state every few milliseconds, for as long as it is let.
+# A training that records a state every few milliseconds, until it is told to stop.
 TRAINING = """
-import sys, time
+import pathlib, sys, time
 import numpy as np
 from recorders import Recorder
-path, run, mode, count, wait = sys.argv[1:]
+path, run, mode = sys.argv[1:]
+stop, step = pathlib.Path(path + ".stop"), 0
 with Recorder(path, {"w": np.zeros(5)}, run=run, mode=mode, flush_seconds=0.1, quiet=True) as recorder:
     print("open", flush=True)
-    for step in range(1, int(count)):
+    while not stop.exists() and step < 10_000:
+        step += 1
         recorder.record(loss=1 / step)
         recorder.record({"w": np.full(5, float(step))})
-        time.sleep(float(wait))
+        time.sleep(0.005)
 """
 
 
@@ -48,11 +50,21 @@ def watch(*arguments):
     return start("-m", "trajtools", "watch", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def train(path, run="run", mode="x", count=10**6, wait=0.005):
-    process = start("-c", TRAINING, path, run, mode, count, wait, stdout=subprocess.PIPE)
+def train(path, run="run", mode="x"):
+    process = start("-c", TRAINING, path, run, mode, stdout=subprocess.PIPE)
     with process.stdout as said:
         assert said.readline() == "open\n"
     return process
+
+
+def stop(path, training):
+    """Let a training end by itself, and give its number of states."""
+    path.with_name(path.name + ".stop").touch()
+    assert training.wait(timeout=60) == 0
+    with tt.open(path) as file:
+        run = list(file.values())[-1]
+        np.testing.assert_array_equal(run.weights[:, 0, 0], np.arange(run.n_states))
+        return run.n_states
 
 
 def matched(text):
@@ -63,19 +75,18 @@ def test_a_run_is_followed_from_before_it_begins_to_its_end(tmp_path):
     path = tmp_path / "run.h5"
     watching = watch(path, "--interval", "0.05")
     assert "does not exist yet: waiting up to 60 s" in watching.stderr.readline()
-    train(path, count=200).wait(timeout=60)
+    training = train(path)
+    seen = [watching.stdout.readline() for _ in range(5)]
+    count = stop(path, training)
     out, err = watching.communicate(timeout=60)
     assert (watching.returncode, err) == (0, "")
-    lines = matched(out)
+    lines = matched("".join(seen) + out)
     states = [int(line[2]) for line in lines]
     assert states == sorted(states)
-    assert len(set(states)) > 3  # it was followed, not only found
-    assert all(line[1] == "recording" for line in lines[:-1])
-    assert lines[-1][:4] == ("run", "complete", "200", "199")
-    assert f"loss {1 / 199:.4g}" in lines[-1][4]
+    assert all(line[:2] == ("run", "recording") for line in lines[:-1])
+    assert lines[-1][:4] == ("run", "complete", str(count), str(count - 1))
+    assert f"loss {1 / (count - 1):.4g}" in lines[-1][4]
     assert any("states/s" in line[4] for line in lines)
-    with tt.open(path) as file:
-        np.testing.assert_array_equal(file["run"].weights[:, 0, 0], np.arange(200))
 
 
 def test_a_run_that_is_named_is_waited_for_beside_others(tmp_path):
@@ -83,11 +94,11 @@ def test_a_run_that_is_named_is_waited_for_beside_others(tmp_path):
     write(path, np.ones((3, 1, 2)), run="first")
     watching = watch(path, "--run", "sec*", "--interval", "0.05")
     assert "holds no run 'sec*' yet" in watching.stderr.readline()
-    train(path, "second", "a", count=20).wait(timeout=60)
+    count = stop(path, train(path, "second", "a"))
     out, err = watching.communicate(timeout=60)
     assert (watching.returncode, err) == (0, "")
     assert {line[0] for line in matched(out)} == {"second"}
-    assert matched(out)[-1][1:3] == ("complete", "20")
+    assert matched(out)[-1][1:3] == ("complete", str(count))
 
 
 @pytest.mark.crash
@@ -129,13 +140,15 @@ def test_a_terminal_shows_lines_that_are_rewritten_and_fit(tmp_path):
 
     path = tmp_path / "run.h5"
     write(path, np.ones((3, 1, 2)), run="an earlier run with a long name \x1b[31m")
-    training = train(path, "run", "a", count=300)
+    training = train(path, "run", "a")
     ours, theirs = pty.openpty()
     watching = start("-m", "trajtools", "watch", path, "--interval", "0.05", stdout=theirs, stderr=subprocess.PIPE)
     os.set_blocking(ours, False)
     os.close(theirs)
-    shown = b""
+    shown, count = b"", 0
     while watching.poll() is None:
+        if not count and shown.count(b"\x1b[2F\x1b[J") > 1:
+            count = stop(path, training)
         try:
             shown += os.read(ours, 4096)
         except BlockingIOError:
@@ -144,13 +157,12 @@ def test_a_terminal_shows_lines_that_are_rewritten_and_fit(tmp_path):
             break
     assert watching.communicate(timeout=60)[1] == ""
     assert watching.returncode == 0
-    training.wait()
     os.close(ours)
     *before, last = shown.decode().split("\x1b[2F\x1b[J")
     assert len(before) > 1
     assert "31m" in last
     assert "\x1b" not in last
-    assert "run: complete, 300 states (step 299)" in last
+    assert f"run: complete, {count} states (step {count - 1})" in last
     assert len(last.splitlines()) == 2
     assert max(map(len, last.splitlines())) < 80
 
