@@ -13,8 +13,10 @@ import pytest
 from command_line import ROOT, call, write
 
 import trajtools as tt
+import trajtools.cli.watch as following
 from recorders import Recorder
 from trajtools.cli.looking import Look, Rates, look
+from trajtools.errors import RecordingError
 from trajtools.store import Member
 
 LINE = re.compile(r"\d\d:\d\d:\d\d (.+): (recording|complete|interrupted), (\d+) states(?: \(step (\d+)\))?(.*)")
@@ -99,6 +101,32 @@ def test_a_run_that_is_named_is_waited_for_beside_others(tmp_path):
     assert (watching.returncode, err) == (0, "")
     assert {line[0] for line in matched(out)} == {"second"}
     assert matched(out)[-1][1:3] == ("complete", str(count))
+
+
+@pytest.mark.parametrize(
+    ("scenes", "looks", "words"),
+    [
+        (["complete"], 1, None),
+        (["interrupted"], 1, "'a' was interrupted"),
+        (["recording", "complete", "complete"], 3, None),
+        (["recording", "interrupted", "interrupted"], 3, "'a' was interrupted"),
+        (["recording", "complete", "complete recording", "complete complete", "complete complete"], 5, None),
+        (["recording interrupted", "complete interrupted", "complete interrupted"], 3, None),  # the other died long ago
+    ],
+)
+def test_the_end_is_where_nothing_is_recorded_any_more(monkeypatch, tmp_path, scenes, looks, words):
+    scripted = iter([[Look(run, status, 5, 4, {}) for run, status in zip("ab", scene.split(), strict=False)]
+                     for scene in scenes])  # fmt: skip
+    slept = []
+    monkeypatch.setattr(following, "look_again", lambda file, runs: next(scripted))
+    monkeypatch.setattr(following.time, "sleep", slept.append)
+    if words is None:
+        following.follow(tmp_path, (), 9.0)
+    else:
+        with pytest.raises(RecordingError, match=words):
+            following.follow(tmp_path, (), 9.0)
+    assert next(scripted, None) is None
+    assert len(slept) == looks - 1
 
 
 @pytest.mark.crash

@@ -19,6 +19,9 @@ from trajtools.results import to_plain
 TRIES = 3
 """So often in a row a file that could be read before may be unreadable, because its writer changes its structure."""
 
+GAP = 0.5
+"""Seconds that may pass between two runs that one program records."""
+
 
 @click.command("watch")
 @click.argument("file", type=click.Path(path_type=Path))
@@ -130,31 +133,55 @@ def follow(file: Path, runs: tuple[str, ...], interval: float) -> None:
     RecordingError
         If a run was interrupted; the message says how many states are whole.
     """
-    screen, rates, failures = Screen(), Rates(), 0
+    screen, rates = Screen(), Rates()
     followed: set[str] = set()
+    still = 0
     while True:
-        try:
-            found = rates.join(look(file, runs), time.monotonic())
-            failures = 0
-        except (TrajtoolsError, OSError):
-            failures += 1
-            if failures == TRIES or not file.exists():
-                raise
-            time.sleep(min(interval, 0.2))
-            continue
+        found = rates.join(look_again(file, runs), time.monotonic())
         screen.show(found)
         recording = {one.run for one in found if one.status == "recording"}
-        followed |= recording or ({one.run for one in found} if not followed else set())
-        if not recording:
+        followed |= recording
+        still = 0 if recording else still + 1
+        # A program that records one run after the other is between two of them for a moment.
+        if still > bool(followed):
             break
-        time.sleep(interval)
-    lost = [one for one in found if one.status == "interrupted" and one.run in followed]
+        time.sleep(interval if recording else min(interval, GAP))
+    lost = [one for one in found if one.status == "interrupted" and (one.run in followed or not followed)]
     if lost:
         words = "; ".join(f"run {one.run!r} was interrupted, its {one.states} states are whole" for one in lost[:5])
         raise RecordingError(
             f"{words}: its writer gave up, or died. `trajtools repair {file}` makes the file writable again, and "
             "resume=True goes on with the run"
         )
+
+
+def look_again(file: Path, runs: tuple[str, ...]) -> list[Look]:
+    """Look at a file that could be read before, and again if it cannot be read now.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+    runs : tuple of str
+        Names or globs; empty for all.
+
+    Returns
+    -------
+    list of Look
+
+    Raises
+    ------
+    TrajtoolsError, OSError
+        If it cannot be read for longer than a writer takes to change its structure.
+    """
+    for trial in range(TRIES):
+        try:
+            return look(file, runs)
+        except (TrajtoolsError, OSError):
+            if trial == TRIES - 1 or not file.exists():
+                raise
+            time.sleep(0.2)
+    raise AssertionError("the loop returns or raises")
 
 
 class Screen:
