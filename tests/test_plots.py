@@ -8,6 +8,7 @@ from made_answers import divergence, exponent
 import trajtools as tt
 from trajtools import plots
 from trajtools.errors import MissingDependencyError
+from trajtools.plots.canvas import logarithmic, new_figure
 from trajtools.plots.curves import floor_curve, null_band, orbit_curves, slopes
 
 
@@ -148,3 +149,28 @@ def test_the_band_of_twins_is_what_the_null_comes_to_for_each_curve():
     ax = plots.divergence(found.curve, found)
     assert "90 % of the null" in ax.get_legend_handles_labels()[1]
     assert null_band(tt.twins(pairs).fit(null=None)) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (2, 7, ["2", "3", "4", "5", "6", "7"]),
+        (0.02, 0.9, ["0.02", "0.03", "0.04", "0.06", "0.1", "0.2", "0.3", "0.4", "0.6"]),
+        (3, 4.5, ["3", "4"]),
+        (0.5, 20, ["1", "10"]),
+        (1e-5, 7e-5, None),
+        (0.1, 1000, None),
+    ],
+)
+def test_a_short_logarithmic_axis_has_plain_numbers(low, high, labels):
+    ax = new_figure(6, 4).add_subplot()
+    logarithmic(ax, "x")
+    ax.set_xlim(low, high)
+    ax.figure.canvas.draw()
+    ticks = [tick for minor in (False, True) for tick in ax.get_xticklabels(minor=minor)]
+    shown = [tick.get_text() for tick in ticks if tick.get_text() and low <= tick.get_position()[0] <= high]
+    if labels is None:
+        assert len(shown) >= 2
+        assert all("10^{" in text for text in shown)
+    else:
+        assert sorted(shown, key=float) == labels

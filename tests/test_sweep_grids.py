@@ -266,3 +266,12 @@ def test_a_law_is_drawn_with_the_runs_that_did_not_enter_it():
     assert len(tt.plots.scaling(law, "1-momentum").get_legend().get_texts()) == 5
     with pytest.raises(SelectionError, match="none of the law's factors"):
         tt.plots.scaling(law, "width")
+
+
+def test_the_figure_of_a_law_shows_its_runs_and_no_empty_decades():
+    pytest.importorskip("matplotlib")
+    law = timed(lambda x, m, b: 5000 * flow(x, m, b)).scaling(("lr", "1-momentum"))
+    ax = tt.plots.scaling(law)
+    low, high = ax.get_xlim()
+    assert low > 0.5 * np.nanmin(law.predicted)
+    assert high < 2 * np.nanmax(law.predicted)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.plots.canvas import new_figure
+from trajtools.plots.canvas import logarithmic, new_figure
 
 
 def edge(found: Any, figure: Any = None) -> Any:
@@ -38,8 +38,8 @@ def edge(found: Any, figure: Any = None) -> Any:
     above.set_ylabel("exponent (nats per step)")
     below.plot(found.rates, np.where(np.isfinite(found.losses), found.losses, np.nan), "o-", color="0.3")
     below.set_ylabel("late training loss")
-    below.set_yscale("log")
-    below.set_xscale("log")
+    for which in ("x", "y"):
+        logarithmic(below, which)
     below.set_xlabel("learning rate")
     for ax in (above, below):
         if found.found:

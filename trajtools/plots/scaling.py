@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import SelectionError
-from trajtools.plots.canvas import new_figure
+from trajtools.plots.canvas import logarithmic, new_figure
 from trajtools.results import Floats, PhaseDiagram, Scaling
 
 EVEN = 0.05  # spacings that differ by less are drawn as equal
@@ -58,11 +58,11 @@ def phase_diagram(found: PhaseDiagram, names: tuple[str, str] | None = None, ax:
         at, low, high = (_place(v, found.x, x) for v in (found.boundary[known], *found.intervals[known].T))
         spread = np.maximum([at - low, high - at], 0.0)
         ax.errorbar(at, y[known], xerr=spread, fmt="k.-", capsize=3, label=f"onset, {found.level:.0%}")
-    for axis, scale, places, values in ((ax.xaxis, x_scale, x, found.x), (ax.yaxis, y_scale, y, found.y)):
+    for which, scale, places, values in (("x", x_scale, x, found.x), ("y", y_scale, y, found.y)):
         if scale == "log":
-            (ax.set_xscale if axis is ax.xaxis else ax.set_yscale)("log")
+            logarithmic(ax, which)
         if scale == "index":
-            axis.set_ticks(places, [f"{value:g}" for value in values])
+            ax.set(**{f"{which}ticks": places, f"{which}ticklabels": [f"{value:g}" for value in values]})
     ax.set_xlabel((names or (found.x_name, found.y_name))[0])
     ax.set_ylabel((names or (found.x_name, found.y_name))[1])
     _legend(ax)
@@ -114,9 +114,11 @@ def scaling(found: Scaling, colour: str | None = None, ax: Any = None) -> Any:
         ax.plot(found.predicted[never], np.full(never.sum(), top), "^", ms=4, color=tone, mfc="none")
     if (shown & ~arrived).any():
         ax.text(1.0, top, "not reached ", transform=ax.get_yaxis_transform(), ha="right", va="bottom", fontsize="small")
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+    for which in ("x", "y"):
+        logarithmic(ax, which)
     if arrived.any():
+        # The line is no data: its two points do not widen the axes.
+        ax.set_xlim(0.7 * float(found.predicted[shown].min()), 1.5 * float(found.predicted[shown].max()))
         ax.set_ylim(0.7 * float(found.times[arrived].min()), 1.5 * top)
         ax.axline((1.0, 1.0), (10.0, 10.0), color="k", linewidth=1, label="the law")
     powers = (f"({n})^{p:.2g}" for n, p in zip(found.names, found.powers, strict=True))

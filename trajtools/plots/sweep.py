@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.plots.canvas import new_figure
+from trajtools.plots.canvas import logarithmic, new_figure
 from trajtools.results import Sweep
 from trajtools.sweeps.curve import Curve, curve_of
 from trajtools.sweeps.fastest import median, medians
@@ -50,7 +50,7 @@ def sweep(found: Sweep, threshold: float | None = None, figure: Any = None) -> A
             ax.axvline(begins.value, color="tab:red", linewidth=1, label=f"onset {begins.value:.3g}")
     _times(below, found, threshold)
     if len(curve.x) and (curve.x > 0).all():
-        below.set_xscale("log")
+        logarithmic(below, "x")
     below.set_xlabel(found.x_name)
     for ax in (above, below):
         if ax.get_legend_handles_labels()[0]:
@@ -78,5 +78,5 @@ def _times(ax: Any, found: Sweep, threshold: float | None) -> None:
     quickest = found.fastest(found.thresholds[row])
     if np.isfinite(quickest.value):
         ax.plot([quickest.value], [quickest.time], "*", color="k", markersize=12, label=f"fastest {quickest.value:.3g}")
-        ax.set_yscale("log")
+        logarithmic(ax, "y")
     ax.set_ylabel(f"{found.time_unit}s to accuracy {found.thresholds[row]:g}")
