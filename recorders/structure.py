@@ -89,6 +89,8 @@ def select(names: Sequence[str], include: str | Sequence[str], exclude: str | Se
         If a glob matches no name, or nothing is left.
     """
     include, exclude = ([given] if isinstance(given, str) else list(given) for given in (include, exclude))
+    if not names:
+        raise SelectionError("the state holds no parameter; needed one array at least")
     for glob in [*include, *exclude]:
         if not any(fnmatchcase(name, glob) for name in names):
             raise SelectionError(f"no parameter matches {glob!r}; the parameters are {listed(names)}")

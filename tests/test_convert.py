@@ -231,6 +231,20 @@ def test_pickled_objects_and_lying_headers_are_never_loaded(tmp_path):
     assert_nothing_left(tmp_path)
 
 
+def test_empty_files_and_files_without_arrays_are_told_apart(tmp_path):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "1.pt").touch()
+    (tmp_path / "saved" / "1.npz").touch()
+    np.savez(tmp_path / "saved" / "2.npz")
+    for name, words in (("1.npz", "the file is empty"), ("2.npz", "needed one array at least")):
+        with pytest.raises((DataError, SelectionError), match=words):
+            convert(tmp_path / "saved", tmp_path / "out.h5", files=name)
+    pytest.importorskip("torch")
+    with pytest.raises(DataError, match="the file is empty"):
+        convert(tmp_path / "saved", tmp_path / "out.h5", files="*.pt")
+    assert_nothing_left(tmp_path)
+
+
 def test_what_is_no_folder_of_checkpoints_is_refused_with_a_way_out(tmp_path):
     out = tmp_path / "out.h5"
     (tmp_path / "saved").mkdir()
@@ -283,8 +297,10 @@ def test_what_goes_wrong_beside_a_checkpoint_is_not_blamed_on_it(tmp_path):
 def test_an_existing_file_is_never_overwritten(tmp_path):
     folder = folder_of(tmp_path)
     (tmp_path / "out.h5").write_text("mine")
-    with pytest.raises(FileExistsError, match="never overwritten"):
-        convert(folder, tmp_path / "out.h5")
+    (tmp_path / "link.h5").symlink_to(tmp_path / "nowhere.h5")
+    for name in ("out.h5", "link.h5"):
+        with pytest.raises(FileExistsError, match="never overwritten"):
+            convert(folder, tmp_path / name)
 
     def steal(done, states):
         (tmp_path / "late.h5").write_text("mine")
@@ -292,4 +308,4 @@ def test_an_existing_file_is_never_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match="meanwhile"):
         convert(folder, tmp_path / "late.h5", progress=steal)
     assert (tmp_path / "out.h5").read_text() == (tmp_path / "late.h5").read_text() == "mine"
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 4

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 
 import networkx as nx
 import numpy as np
@@ -306,6 +307,21 @@ def test_a_folder_with_files_is_not_mixed_with_new_ones(converted, tmp_path):
     assert "a folder with files in it" in said
     call("export", converted, "-o", tmp_path / "empty")
     assert len(list((tmp_path / "empty").iterdir())) == len(STEPS)
+
+
+def test_a_link_leads_to_the_output_and_what_is_no_file_is_not_replaced(twins, tmp_path, monkeypatch):
+    (tmp_path / "link.csv").symlink_to(tmp_path / "there.csv")
+    call("export", twins, "--run", "one", "-o", tmp_path / "link.csv")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "there.csv").read_text().startswith("step,")
+    os.mkfifo(tmp_path / "pipe.csv")
+    said = call("export", twins, "--run", "one", "-o", tmp_path / "pipe.csv", code=1).stderr
+    assert "neither a file nor a folder" in said
+    assert (tmp_path / "pipe.csv").is_fifo()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    said = call("export", twins, "--run", "one", "--format", "npz", "-o", ".", code=1).stderr
+    assert "the folder you are in" in said
 
 
 def test_the_recording_is_never_overwritten(twins):

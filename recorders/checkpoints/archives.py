@@ -109,7 +109,8 @@ def reading(path: Path, *problems: type[BaseException]) -> Iterator[None]:
     except TrajtoolsError:
         raise
     except problems as problem:
-        words = " ".join(str(problem).split()) or type(problem).__name__
+        empty = path.is_file() and not path.stat().st_size
+        words = "the file is empty" if empty else " ".join(str(problem).split()) or type(problem).__name__
         raise DataError(
             f"{path} cannot be read: {words[:300]}. It is damaged or something else than its name says; copy it "
             "again, or choose the other files with --files"

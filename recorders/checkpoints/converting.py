@@ -85,7 +85,7 @@ def convert(
         If the path is taken.
     """
     target, source = Path(os.path.abspath(path)), Path(folder)
-    if target.exists():
+    if os.path.lexists(target):  # also a link to nowhere
         raise FileExistsError(f"{path} exists and is never overwritten: name another file")
     if run in ("", ".", "..") or "/" in run or "\0" in run:
         raise RecordingError(f"run={run!r} cannot name a run: needed a text without '/', such as 'eta=0.1'")

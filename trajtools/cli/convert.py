@@ -83,7 +83,7 @@ def command(*, folder: Path, output: Path, as_json: bool, quiet: bool, **chosen:
     file's name; which one was taken is told. All files must hold the same arrays, of the same shapes and dtypes; NaN
     and infinities are data. The output is written whole or not at all.
     """
-    if output.exists():
+    if os.path.lexists(output):
         raise DataError(f"{output} exists and a recorded run is never overwritten: name another --output")
     request = {**chosen, "folder": str(folder), "path": str(output), "command": sys.argv}
     order = converted(request, output, quiet)

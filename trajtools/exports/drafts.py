@@ -18,7 +18,7 @@ def writing(target: Path) -> Iterator[Path]:
     Parameters
     ----------
     target : Path
-        A file there is replaced; a folder must be empty.
+        A file there is replaced, behind a link the one it leads to; a folder must be empty.
 
     Yields
     ------
@@ -28,10 +28,15 @@ def writing(target: Path) -> Iterator[Path]:
     Raises
     ------
     DataError
-        If there is a folder with something in it.
+        If there is a folder with something in it or the one this process is in, or what is no file, such as a device.
     """
+    target = Path(os.path.realpath(target))
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise DataError(f"{target} is neither a file nor a folder, and would be replaced by one: name another")
     if target.is_dir() and any(target.iterdir()):
         raise DataError(f"{target} is a folder with files in it, which could be mistaken for new ones: name another")
+    if target == Path(os.path.realpath(os.curdir)):
+        raise DataError(f"{target} is the folder you are in, which would be replaced: name one that does not exist")
     draft = target.with_name(f"{target.name}.part-{os.getpid()}")
     try:
         yield draft
