@@ -51,13 +51,14 @@ def logarithmic(ax: Any, which: str) -> None:
     """
     from matplotlib.ticker import LogFormatterSciNotation
 
+    ax.set(**{f"{which}scale": "log"})
+    axis = {"x": ax.xaxis, "y": ax.yaxis}[which]
+
     class Plain(LogFormatterSciNotation):
         def __call__(self, x: float, pos: int | None = None) -> str:
             label: str = super().__call__(x, pos)
-            low, high = sorted(self.axis.get_view_interval())
+            low, high = sorted(axis.get_view_interval())
             return f"{x:.6g}" if label and high < 100 * low and low >= 1e-4 and high < 1e6 else label
 
-    ax.set(**{f"{which}scale": "log"})
-    axis = {"x": ax.xaxis, "y": ax.yaxis}[which]
     for place in (axis.set_major_formatter, axis.set_minor_formatter):
         place(Plain(minor_thresholds=(1, 0.7)))

@@ -114,8 +114,8 @@ def scaling(found: Scaling, colour: str | None = None, ax: Any = None) -> Any:
         ax.plot(found.predicted[never], np.full(never.sum(), top), "^", ms=4, color=tone, mfc="none")
     if (shown & ~arrived).any():
         ax.text(1.0, top, "not reached ", transform=ax.get_yaxis_transform(), ha="right", va="bottom", fontsize="small")
-    for which in ("x", "y"):
-        logarithmic(ax, which)
+    for axis in ("x", "y"):
+        logarithmic(ax, axis)
     if arrived.any():
         # The line is no data: its two points do not widen the axes.
         ax.set_xlim(0.7 * float(found.predicted[shown].min()), 1.5 * float(found.predicted[shown].max()))
