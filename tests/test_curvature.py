@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from command_line import call
+from stored_runs import create
 
 import trajtools as tt
 from recorders import Recorder
@@ -116,6 +117,9 @@ def test_what_is_missing_is_said(tmp_path):
         measured(path, of="batch")
     with pytest.raises(DataError, match="momentum"):
         measured(path, rate=0.1, momentum=1.5)
+    create(tmp_path / "c.h5").close()
+    with pytest.raises(DataError, match="holds no state"):
+        measured(tmp_path / "c.h5")
 
 
 def test_the_whole_set_goes_before_batches_and_lanczos_before_shadows(tmp_path):
@@ -171,6 +175,13 @@ def test_other_growth_is_not_called_late(tmp_path, at, begins, name):
     found = measured(write(tmp_path / "a.h5", h_max, **{name: growth}))
     assert not any("delayed" in words for words in found.warnings)
     assert not any("delayed" in words for words in measured(write(tmp_path / "b.h5", h_max)).warnings)
+
+
+def test_what_is_not_finite_hides_no_late_growth(tmp_path):
+    h_max, growth = passage(100, 200)
+    growth[[0, 120]], growth[-1], h_max[[50, -1]] = np.nan, -np.inf, np.inf
+    found = measured(write(tmp_path / "a.h5", h_max, shadow_growth_full=growth))
+    assert any("from step 100 on; that makes 19 nats until step 203" in words for words in found.warnings)
 
 
 def test_late_growth_is_seen_in_a_thinned_record_with_gaps_and_on_the_page(tmp_path):

@@ -58,7 +58,7 @@ def curvature(
     SelectionError
         If no curvature was recorded; the message lists the metrics.
     DataError
-        If the learning rate is not known.
+        If the learning rate is not known, or the run holds no state.
 
     Notes
     -----
@@ -81,6 +81,8 @@ def curvature(
     """
     if of is not None and of not in KINDS:
         raise SelectionError(f"of={of!r} is none of {', '.join(KINDS)}")
+    if not run.n_states:
+        raise DataError(f"run {run.name!r} holds no state: nothing was recorded into it")
     metrics = run.metrics
     sources = {}
     for name in ("h_max", "h_min"):
@@ -105,7 +107,8 @@ def curvature(
     predicted = np.full(T, np.nan) if beta else _local(rates, h_min, h_max)
     at, after, interval = _entry(run.step, product, threshold, np.random.default_rng(rng))
     agreement = _agreement(measured, predicted)
-    waiting = np.where(product > threshold, _flipping(product, beta, ahead), 0.0 * product)
+    calm = np.where(np.isnan(product), np.nan, 0.0)
+    waiting = np.where(product > threshold, _flipping(product, beta, ahead), calm)
     verdict, reasons = _judge(product, threshold, at, after, interval)
     settings = {"of": of, "rate": rate_source, "momentum": beta, "nesterov": ahead, "near": NEAR, "level": LEVEL}
     return Curvature(
@@ -265,7 +268,7 @@ def _late(run: Any, sources: tuple[str, str | None], measured: Floats, waiting: 
     """Say where the shadow first begins to grow late.
 
     `waiting` is what a quadratic of the recorded curvature makes at each state, in nats per step: 0 below the
-    threshold, NaN where the curvature is not known.
+    threshold, NaN where the curvature is not known. Where the growth of the shadow is not, none is counted.
     """
     if sources[1] is None or any(name.endswith("batch") for name in sources if name):
         return ()  # mini-batches have a Hessian each, whose growths do not add up
@@ -274,7 +277,8 @@ def _late(run: Any, sources: tuple[str, str | None], measured: Floats, waiting: 
     for a, b in np.flatnonzero(np.diff(above)).reshape(-1, 2):
         rows = known[a:b]
         steps = run.step[rows[0] : rows[-1] + 1]
-        grown = np.cumsum(measured[rows[0] : rows[-1]] * np.diff(steps))
+        growth = measured[rows[0] : rows[-1]]
+        grown = np.cumsum(np.where(np.isfinite(growth), growth, 0.0) * np.diff(steps))
         risen = grown - np.minimum(np.minimum.accumulate(grown), 0.0)
         if not (risen >= 1).any():
             continue
