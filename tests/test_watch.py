@@ -250,6 +250,25 @@ def test_the_newest_states_are_read_as_they_are(tmp_path):
     assert look(tmp_path / "m.h5", ["x*"]) == []
 
 
+@pytest.mark.parametrize("wrong", [("--interval", "nan"), ("--timeout", "nan"), ("--interval", "1e300")])
+def test_a_time_that_nobody_can_wait_is_refused(tmp_path, wrong):
+    call("watch", write(tmp_path / "run.h5", np.ones((3, 1, 2))), *wrong, code=2)
+
+
+def test_waiting_outlasts_a_writer_that_changes_the_structure(tmp_path, monkeypatch):
+    path, tries = write(tmp_path / "run.h5", np.ones((3, 1, 2))), []
+
+    def torn(*given):
+        tries.append(given)
+        if len(tries) < following.TRIES:
+            raise RecordingError("torn")
+        return look(*given)
+
+    monkeypatch.setattr(following, "look", torn)
+    following.wait_for(path, ("run",), timeout=1, interval=0.1, quiet=True)
+    assert len(tries) == following.TRIES
+
+
 def test_rates_are_those_of_the_last_half_minute():
     rates = Rates()
 

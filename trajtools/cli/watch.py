@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,14 +24,38 @@ TRIES = 3
 GAP = 0.5
 """Seconds that may pass between two runs that one program records."""
 
+DAY = 86400.0
+"""Seconds; a longer pause between two looks is a mistake."""
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds, which NaN is not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the number.
+
+        Parameters
+        ----------
+        value, param, ctx : object
+            Of the command line.
+
+        Returns
+        -------
+        float
+        """
+        found = float(super().convert(value, param, ctx))
+        if math.isnan(found):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return found
+
 
 @click.command("watch")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--run", "runs", metavar="NAME", multiple=True,
               help="Only runs of this name, also those still to come; may be repeated, * and ? match any.")  # fmt: skip
-@click.option("--interval", type=click.FloatRange(0.05), default=2.0, show_default=True, metavar="SECONDS",
+@click.option("--interval", type=Seconds(0.05, DAY), default=2.0, show_default=True, metavar="SECONDS",
               help="Time between two looks.")  # fmt: skip
-@click.option("--timeout", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS",
+@click.option("--timeout", type=Seconds(0), default=60.0, show_default=True, metavar="SECONDS",
               help="How long to wait for a file, or a --run, that is not there yet.")  # fmt: skip
 @click.option("--once", is_flag=True, help="Look once, wait for nothing, and leave with status 0.")
 @options.as_json
@@ -103,7 +129,7 @@ def wait_for(file: Path, runs: tuple[str, ...], timeout: float, interval: float,
             words = f"{file} does not exist yet"
         else:
             check_is_file(file)
-            absent = missing(look(file, runs), runs)
+            absent = missing(look_again(file, runs), runs)
             if not absent:
                 return
             words = absent_words(file, absent)
