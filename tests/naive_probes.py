@@ -107,3 +107,10 @@ def kaplan_yorke(exponents):
             return j + total / abs(value)
         total += value
     return None
+
+
+def symmetric(values, seed=0):
+    """A matrix with these eigenvalues, turned at random."""
+    values = np.asarray(values, float)
+    q = np.linalg.qr(np.random.default_rng(seed).standard_normal((len(values), len(values))))[0]
+    return (q * values) @ q.T
