@@ -275,3 +275,23 @@ def test_the_figure_of_a_law_shows_its_runs_and_no_empty_decades():
     low, high = ax.get_xlim()
     assert low > 0.5 * np.nanmin(law.predicted)
     assert high < 2 * np.nanmax(law.predicted)
+
+
+def test_what_makes_no_law_and_no_diagram_is_refused_with_the_reason():
+    stable = [point(x, 0.0, y=y, times=(10 * x * y,)) for x in (1.0, 2.0, 4.0) for y in (1.0, 2.0)]
+    with pytest.raises(DataError, match="level"):
+        made(stable, "scale").scaling(level=2)
+    with pytest.raises(DataError, match=r"1 stable runs reach 0.9; .* needs 4 at least$"):
+        made(stable[:1], "scale").scaling()
+    with pytest.raises(DataError, match=r"6 of 6 runs have no recorded accuracy$"):
+        made([replace(p, times=np.empty((1, 0))) for p in stable], "scale").scaling()
+    with pytest.raises(DataError, match="one value for each run"):
+        made(stable, "scale").scaling().holds_to(np.ones(5))
+    with pytest.raises(SelectionError, match="all 6 of them are"):
+        made([replace(p, control=True) for p in stable], "scale").phase_diagram()
+
+
+def test_times_of_nothing_are_drawn_on_a_linear_axis():
+    pytest.importorskip("matplotlib")
+    _, below = tt.plots.sweep(made([point(x, 0.0, times=(0.0,)) for x in (1.0, 2.0)])).axes
+    assert below.get_yscale() == "linear"

@@ -76,7 +76,7 @@ def _times(ax: Any, found: Sweep, threshold: float | None) -> None:
         if np.isfinite(middle).any():
             ax.plot(x, np.where(np.isfinite(middle), middle, np.nan), style, label=name)
     quickest = found.fastest(found.thresholds[row])
-    if np.isfinite(quickest.value):
+    if np.isfinite(quickest.value) and quickest.time > 0:
         ax.plot([quickest.value], [quickest.time], "*", color="k", markersize=12, label=f"fastest {quickest.value:.3g}")
         logarithmic(ax, "y")
     ax.set_ylabel(f"{found.time_unit}s to accuracy {found.thresholds[row]:g}")

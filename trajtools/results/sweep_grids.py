@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trajtools.errors import DataError
 from trajtools.results.curves import Floats
 from trajtools.results.plain import Result
 
@@ -208,7 +209,14 @@ class Scaling(Result):
         float
             The largest value before the first run that is off; NaN if the first one is. Runs whose time by the law is
             unknown are passed over; one that does not arrive is off.
+
+        Raises
+        ------
+        DataError
+            If there is not one value for each run.
         """
+        if np.shape(along) != self.times.shape:
+            raise DataError(f"along has the shape {np.shape(along)}; needed one value for each run, {self.times.shape}")
         with np.errstate(divide="ignore"):
             off = np.abs(np.log(self.times / self.predicted))
         seen = np.isfinite(along) & np.isfinite(self.predicted) & ~np.isnan(self.times)

@@ -36,11 +36,13 @@ def phase_diagram(sweep: Sweep, *, level: float, rng: Any) -> PhaseDiagram:
     Raises
     ------
     SelectionError
-        If the sweep has one.
+        If the sweep has one, or nothing but controls.
     """
     if not sweep.y_name:
         raise SelectionError("a phase diagram needs two hyper-parameters: sweep(files, x=..., y=...)")
     points = [p for p in sweep.points if not p.control]
+    if not points:
+        raise SelectionError(f"a phase diagram needs runs that are no controls; all {len(sweep.points)} of them are")
     xs, ys = sorted({p.x for p in points}), sorted({p.y for p in points})
     shape = (len(ys), len(xs))
     exponent, count = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)

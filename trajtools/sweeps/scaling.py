@@ -57,8 +57,11 @@ def scaling(
     Raises
     ------
     DataError
-        If fewer stable runs than two more than the unknowns are left, or a factor does not vary among them.
+        If fewer stable runs than two more than the factors are left, a factor does not vary among them, or the level
+        is none.
     """
+    if not 0 < level < 1:
+        raise DataError(f"level must lie between 0 and 1, got {level}")
     wanted = names or tuple(name for name in (sweep.x_name, sweep.y_name) if name)
     row = select_threshold(sweep.points, sweep.thresholds, threshold)
     points = [p for p in sweep.points if not p.control]
@@ -68,7 +71,7 @@ def scaling(
     if n_used < len(wanted) + 2:
         raise DataError(
             f"{n_used} stable runs reach {sweep.thresholds[row]:g}; a law with {len(wanted)} powers needs "
-            f"{len(wanted) + 2} at least: " + "; ".join(reasons)
+            f"{len(wanted) + 2} at least" + ": " * bool(reasons) + "; ".join(reasons)
         )
     design = np.column_stack([np.ones(n_used), np.log(factors[used])])
     if np.linalg.matrix_rank(design) < design.shape[1]:
@@ -106,12 +109,14 @@ def _stable(
     sensitive = asked & np.isin(verdict, SENSITIVE)
     unsure = asked & ~sensitive & np.array([v not in ("regular", "none") for v in verdict], dtype=bool)
     rest = asked & ~sensitive & ~unsure
+    blind = rest & np.array([not p.times.shape[1] for p in points], dtype=bool)
     used = rest & np.array([bool(p.times.shape[1]) and 0 < median(p.times[row]) < np.inf for p in points], dtype=bool)
     counts = (
         (~asked, "were not asked for"),
         (sensitive, "with sensitive dependence were left out"),
         (unsure, "with an inconclusive exponent were left out (a sweep with exponent=None takes every run as stable)"),
-        (rest & ~used, f"do not reach {threshold:g} or begin there"),
+        (blind, "have no recorded accuracy"),
+        (rest & ~blind & ~used, f"do not reach {threshold:g} or begin there"),
         (used & (verdict == "none"), "have no exponent and count as stable"),
     )
     return used, [f"{int(which.sum())} of {len(points)} runs {words}" for which, words in counts if which.any()]
