@@ -54,11 +54,15 @@ def test_torch_comes_out_bit_for_bit(tmp_path, zipped):
     torch = pytest.importorskip("torch")
     (tmp_path / "saved").mkdir()
     for step in STEPS:
-        state = {"model": {n: torch.from_numpy(np.array(a)) for n, a in weights(step).items()}, "epoch": 4}
+        state = {
+            "args": {"lr": 0.1},
+            "net": {n: torch.from_numpy(np.array(a)) for n, a in weights(step).items()},
+            "epoch": 4,
+        }
         torch.save(state, tmp_path / "saved" / f"{step}.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(DataError, match="--key model"):
+    with pytest.raises(DataError, match="--key net"):
         convert(tmp_path / "saved", tmp_path / "out.h5")
-    convert(tmp_path / "saved", tmp_path / "out.h5", key="model")
+    convert(tmp_path / "saved", tmp_path / "out.h5", key="net")
     with tt.open(tmp_path / "out.h5") as file:
         assert_states(file["run"], STEPS)
 

@@ -45,6 +45,7 @@ def test_the_step_is_the_number_that_people_mean(names, steps, example):
         (["w001.npz", "w1.npz"], None, "both step 1"),
         ([f"w{2**63}.npz"], None, "beyond the largest"),
         (["a1.npz"], "epoch", "matches nothing"),
+        (["a1.npz"], r"b(\d)", r"--step-pattern 'b(\d)' matches nothing"),
         (["a1.npz"], "a", "gives 'a'"),
         (["a1.npz"], "(", "no regular expression"),
         (["w٣.npz"], None, "has no number"),

@@ -140,21 +140,20 @@ Span = tuple[int, int]
 
 
 def _by_pattern(names: Sequence[str], pattern: str) -> tuple[list[Span], str]:
+    rule = f"--step-pattern '{pattern}'"  # as it is typed: backslashes are not doubled
     try:
         compiled = re.compile(pattern)
     except re.error as problem:
-        raise DataError(f"--step-pattern {pattern!r} is no regular expression: {problem}") from None
+        raise DataError(f"{rule} is no regular expression: {problem}") from None
     spans = []
     for name in names:
         found = compiled.search(name)
         taken = found.span(1 if compiled.groups else 0) if found else (0, 0)
         if not _is_number(name[slice(*taken)]):
             what = f"gives {name[slice(*taken)]!r}" if found else "matches nothing"
-            raise DataError(
-                f"--step-pattern {pattern!r} {what} in {name!r}; needed digits, in the first group: 'epoch=(\\d+)'"
-            )
+            raise DataError(f"{rule} {what} in {name!r}; needed digits, in the first group: 'epoch=(\\d+)'")
         spans.append(taken)
-    return spans, f"--step-pattern {pattern!r}"
+    return spans, rule
 
 
 def _is_number(text: str) -> bool:

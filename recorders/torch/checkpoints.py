@@ -46,8 +46,10 @@ def open_torch(path: Path, key: str | None = None) -> Iterator[Leaves]:
         found = found[key]
     if not isinstance(found, Mapping) or not found:
         raise DataError(f"{path} holds {_told(found)}; needed name -> tensor, as model.state_dict() gives")
-    if any(isinstance(value, Mapping) for value in found.values()):
-        raise DataError(f"{path} holds {_told(found)}: say which entry holds the weights, such as --key model")
+    inner = {str(name): _tensors(value) for name, value in found.items() if isinstance(value, Mapping)}
+    if inner:
+        likely = max(inner, key=inner.__getitem__)
+        raise DataError(f"{path} holds {_told(found)}: say which entry holds the weights, such as --key {likely}")
     yield {str(name): _leaf(value) for name, value in found.items()}
 
 
@@ -81,6 +83,10 @@ def _leaf(value: Any) -> Leaf:
         return tensor.contiguous().view(torch.int16).numpy() if dtype == "bfloat16" else tensor.numpy()
 
     return Leaf(tuple(value.shape), dtype, read)
+
+
+def _tensors(found: Mapping[Any, Any]) -> int:
+    return sum(isinstance(value, torch.Tensor) for value in found.values())
 
 
 def _told(found: Any) -> str:
