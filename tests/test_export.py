@@ -152,7 +152,8 @@ def test_runs_without_weights_give_what_they_hold(tmp_path):
         with Recorder(path, {"w": states[0]}, members=members, store=name, quiet=True, **options) as recorder:
             for state in states[1:]:
                 recorder.record({"w": state})
-        call("export", path, "-o", tmp_path / "out.npz")
+        said = call("export", path, "-o", tmp_path / "out.npz").stderr
+        assert "Weights" not in said
         with np.load(tmp_path / "out.npz") as found, tt.open(path) as file:
             assert found.files == ["step", name]
             np.testing.assert_array_equal(found[name], getattr(file["run"], name))
@@ -161,6 +162,8 @@ def test_runs_without_weights_give_what_they_hold(tmp_path):
     head, rows = table(said)
     assert head == ["step", "distance[copy]"]
     np.testing.assert_array_equal(rows[:, 1], np.abs(states[:, 1] - states[:, 0]).sum(axis=1))
+    said = call("export", tmp_path / "sketch.h5", "--format", "csv", code=1).stderr
+    assert "no metrics: write something else with --format npz" in said
     wrong = call("export", tmp_path / "distances.h5", "--format", "csv", "--metric", "l2", code=1)
     assert "--metric l1" in wrong.stderr
 

@@ -160,7 +160,7 @@ def part_of(run: Run, chosen: dict[str, Any], *, silent: bool) -> Part:
     """
     state, step = chosen["state"], chosen["step"]
     rows = rows_of(run, window=chosen["window"], every=chosen["every"], state=state, step=step)
-    if chosen["member"] is None and run.n_members > 1 and not silent:
+    if chosen["member"] is None and run.n_members > 1 and run.stored == "weights" and not silent:
         name = run.members[0].name
         words = f"Weights are those of member 0, {name!r}, of {run.n_members}; --member chooses another."
         click.echo(options.printable(words), err=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from trajtools.distances.paths import between
 from trajtools.errors import DataError, SelectionError, TooLargeError
 from trajtools.exports.part import Part
+from trajtools.store import Run
 
 WHAT = ("metrics", "distances", "weights")
 ROWS = 64
@@ -74,9 +75,7 @@ def columns_of(
     run = part.run
     asked = list(dict.fromkeys(what)) or ["metrics"] * bool(run.metrics) + ["distances"] * (run.stored == "distances")
     if not asked:
-        raise DataError(
-            f"run {run.name!r} has no metrics: write something else with --what distances or --what weights"
-        )
+        raise _without_metrics(run)
     found = []
     for kind in asked:
         if kind == "metrics":
@@ -106,11 +105,16 @@ def _metrics(part: Part, series: Sequence[str]) -> list[Columns]:
         if not any(fnmatchcase(name, glob) for name in there):
             raise SelectionError(f"run {run.name!r} has no metric {glob!r}; it has {', '.join(there) or 'none'}")
     if not there:
-        raise DataError(
-            f"run {run.name!r} has no metrics: write something else with --what distances or --what weights"
-        )
+        raise _without_metrics(run)
     chosen = [name for name in there if not series or any(fnmatchcase(name, glob) for glob in series)]
     return [_metric(part, name) for name in chosen]
+
+
+def _without_metrics(run: Run) -> DataError:
+    twins = any(member.reference >= 0 for member in run.members)
+    other = {"weights": ["weights", *["distances"] * twins], "distances": ["distances"] * twins}.get(run.stored, [])
+    ways = [*(f"--what {kind}" for kind in other), "--format npz"]
+    return DataError(f"run {run.name!r} has no metrics: write something else with {' or '.join(ways)}")
 
 
 def _metric(part: Part, name: str) -> Columns:
