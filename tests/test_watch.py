@@ -233,6 +233,11 @@ def test_one_look_shows_status_states_and_newest_metrics(tmp_path):
     assert call("watch", path).stdout.endswith(said)  # nobody writes it: it is shown, and that is all
 
 
+def test_a_run_is_one_line_whatever_its_name(tmp_path):
+    path = write(tmp_path / "run.h5", np.ones((3, 1, 2)), run="a\nb\x1b[31m")
+    assert call("watch", path, "--once").stdout == "a\\nb\\x1b[31m: complete, 3 states (step 2)\n"
+
+
 def test_the_newest_states_are_read_as_they_are(tmp_path):
     path = write(tmp_path / "run.h5", np.ones((100, 2, 3)))
     with Recorder(tmp_path / "m.h5", {"w": np.zeros(2)}, quiet=True) as recorder:

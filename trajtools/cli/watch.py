@@ -80,7 +80,7 @@ def command(
             plain = to_plain([asdict(one) for one in found])
             click.echo(options.document("watch/1", file=str(file), runs=plain))
             return
-        click.echo("\n".join(options.printable(in_words(one)) for one in found))
+        click.echo("\n".join(in_words(one) for one in found))
         return
     wait_for(file, runs, timeout, interval, quiet)
     follow(file, runs, interval)
@@ -227,13 +227,13 @@ class Screen:
             Of all runs.
         """
         if self._live:
-            self._redraw([options.printable(in_words(one)) for one in found])
+            self._redraw([in_words(one) for one in found])
             return
         for one in found:
             state = (one.status, one.states)
             if self._last.get(one.run) != state:
                 self._last[one.run] = state
-                click.echo(options.printable(f"{time.strftime('%H:%M:%S')} {in_words(one)}"))
+                click.echo(f"{time.strftime('%H:%M:%S')} {in_words(one)}")
 
     def _redraw(self, lines: list[str]) -> None:
         size = shutil.get_terminal_size()
@@ -257,7 +257,7 @@ def in_words(one: Look) -> str:
     Returns
     -------
     str
-        One line.
+        One line, whatever the names hold.
     """
     words = [one.status, f"{one.states} states" + (f" (step {one.last_step})" if one.last_step is not None else "")]
     if one.status == "recording" and one.idle >= Rates.SECONDS:
@@ -266,4 +266,4 @@ def in_words(one: Look) -> str:
         words.append(f"{one.rate:.3g} states/s")
     for name, newest in one.metrics.items():
         words.append(f"{name} {newest.value:.4g}" + (f" at step {newest.step}" if newest.late else ""))
-    return f"{one.run}: {', '.join(words)}"
+    return options.printable(f"{one.run}: {', '.join(words)}").replace("\n", "\\n")
