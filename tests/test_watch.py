@@ -233,6 +233,16 @@ def test_one_look_shows_status_states_and_newest_metrics(tmp_path):
     assert call("watch", path).stdout.endswith(said)  # nobody writes it: it is shown, and that is all
 
 
+def test_what_is_being_recorded_stays_on_a_small_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(following.shutil, "get_terminal_size", lambda: os.terminal_size((80, 5)))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    runs = [Look("a", "recording", 1, 0, {}), *(Look(name, "complete", 1, 0, {}) for name in "bcde")]
+    following.Screen().show(runs)
+    said = capsys.readouterr().out.splitlines()
+    assert [line[:5] for line in said] == ["... a", "e: co", "a: re"]
+    assert said[0] == "... and 3 more runs"
+
+
 def test_a_run_is_one_line_whatever_its_name(tmp_path):
     path = write(tmp_path / "run.h5", np.ones((3, 1, 2)), run="a\nb\x1b[31m")
     assert call("watch", path, "--once").stdout == "a\\nb\\x1b[31m: complete, 3 states (step 2)\n"

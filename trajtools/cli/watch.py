@@ -227,7 +227,8 @@ class Screen:
             Of all runs.
         """
         if self._live:
-            self._redraw([in_words(one) for one in found])
+            # Runs come by name: where not all fit, those that are being recorded stay.
+            self._redraw([in_words(one) for one in sorted(found, key=lambda one: one.status == "recording")])
             return
         for one in found:
             state = (one.status, one.states)
@@ -239,7 +240,7 @@ class Screen:
         size = shutil.get_terminal_size()
         room = max(1, size.lines - 2)
         if len(lines) > room:
-            lines = [f"... and {len(lines) - room + 1} earlier runs", *lines[len(lines) - room + 1 :]]
+            lines = [f"... and {len(lines) - room + 1} more runs", *lines[len(lines) - room + 1 :]]
         back = f"\x1b[{self._drawn}F\x1b[J" if self._drawn else ""
         # A line that wraps would be two, and the next look would not go back far enough.
         click.echo(back + "\n".join(line[: max(1, size.columns - 1)] for line in lines))
