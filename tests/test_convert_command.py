@@ -97,7 +97,13 @@ def test_the_command_refuses_in_one_sentence(tmp_path):
     assert_nothing_left(tmp_path)
     (folder / "step_20.npz").unlink()
     assert "cannot name a run" in call("convert", folder, "-o", tmp_path / "out.h5", "--run", "a/b", code=1).stderr
-    for wrong in (["--hparams", "lr=1"], ["--hparams", "[1]"], ["--compress", "lzma"], []):
+    for wrong in (
+        ["--hparams", "lr=1"],
+        ["--hparams", "[1]"],
+        ["--hparams", '{"lr": NaN}'],
+        ["--compress", "lzma"],
+        [],
+    ):
         out = ["-o", tmp_path / "out.h5"] if wrong else []
         assert "Error:" in call("convert", folder, *out, *wrong, code=2).stderr
 

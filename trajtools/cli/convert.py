@@ -43,7 +43,7 @@ def hyperparameters(_ctx: click.Context, _parameter: click.Parameter, value: str
         return {}
     try:
         text = value if value.lstrip().startswith("{") else Path(value).read_text(encoding="utf-8")
-        found = json.loads(text)
+        found = json.loads(text, parse_constant=_refuse)
     except OSError as problem:
         raise click.BadParameter(
             f"{value!r} is neither JSON, such as '{{\"lr\": 0.1}}', nor a file: {problem}"
@@ -53,6 +53,11 @@ def hyperparameters(_ctx: click.Context, _parameter: click.Parameter, value: str
     if not isinstance(found, dict):
         raise click.BadParameter(f"{value!r} is no JSON object; name every number, as in '{{\"lr\": 0.1}}'")
     return found
+
+
+def _refuse(constant: str) -> None:
+    """NaN and infinities, which the file would keep as null."""
+    raise ValueError(f"it has no {constant}; leave out what is unknown")
 
 
 @click.command("convert")
