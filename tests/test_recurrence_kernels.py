@@ -101,10 +101,11 @@ def test_lines_compiled_equal_interpreted():
         good = np.ones(130, dtype=bool)
         along(black, 0, 0, 127, 0, 127, 2, good, good, 1, histograms, edge)
         memory = np.full((128, lines.MEMORY), -1, dtype=np.int32)
+        places = np.empty(130, dtype=np.uint32)
         was = np.zeros((2, 2), dtype=np.uint64)
         for step in range(5):
             turned = black << np.uint64(step)
-            across(turned & valid, valid, was[0], was[1], 0, 2, step, lines.ENTRIES, memory, histograms)
+            across(turned & valid, valid, was[0], was[1], 0, 2, step, lines.ENTRIES, memory, places, histograms)
         found.append((histograms, edge, memory, was))
     for each, same in zip(*found, strict=True):
         assert_array_equal(each, same)

@@ -129,7 +129,7 @@ def _below(typing: Any, a: Any, at: Any, level: Any) -> Any:
 @intrinsic
 def _lowest(typing: Any, word: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Signature, values: Any) -> Any:
-        return builder.cttz(values[0], ir.Constant(ir.IntType(1), 1))
+        return builder.cttz(values[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int64(types.uint64), generate
 
@@ -168,7 +168,7 @@ def below(a: Any, at: Any, level: Any) -> Any:
 
 @kernel(nogil=True, _nrt=False, forceinline=True)
 def lowest(word: Any) -> Any:
-    """Place of the lowest bit of a word that is not zero."""
+    """Place of the lowest bit of a word; 64 where none is set."""
     return _lowest(word)
 
 

@@ -190,6 +190,7 @@ def lag_block(
     was_black, was_valid = np.zeros(words, np.uint64), np.zeros(words, np.uint64)
     nothing = np.zeros(words, dtype=np.uint64)
     memory = np.full((64 * words, MEMORY), -1, dtype=np.int32)
+    places = np.empty(64 * words + 2, dtype=np.uint32)
     histograms = np.zeros((HISTOGRAMS, max(rows, columns) + 2), dtype=np.int64)
     counts = np.zeros((4, rows + columns - 1), dtype=np.int64)
     square = min(rows, columns)
@@ -224,10 +225,10 @@ def lag_block(
             valid[from_word:first] = np.uint64(0)
             black[last:to_word] = np.uint64(0)
             valid[last:to_word] = np.uint64(0)
-            across(black, valid, was_black, was_valid, from_word, to_word, index, rule, memory, histograms)
+            across(black, valid, was_black, was_valid, from_word, to_word, index, rule, memory, places, histograms)
             old_first, old_last = first, last
         else:
-            across(nothing, nothing, was_black, was_valid, from_word, to_word, index, rule, memory, histograms)
+            across(nothing, nothing, was_black, was_valid, from_word, to_word, index, rule, memory, places, histograms)
     return histograms, counts
 
 

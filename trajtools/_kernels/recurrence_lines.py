@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from trajtools._kernels._jit import kernel
-from trajtools._kernels.recurrence_bits import lowest
+from trajtools._kernels.recurrence_bits import count, lowest
 
 # Rows of a histogram (7, n): lines by length, those that touch a border of the plot at one end or at both, vertical
 # lines, white vertical lines between two black ones, those that touch a border, and recurrence times.
@@ -164,53 +164,81 @@ def across(
     step: Any,
     rule: Any,
     memory: Any,
+    places: Any,
     histograms: Any,
 ) -> Any:
-    """Go one row on in every column of the words first .. last: only where something changes is anything to be done."""
+    """Go one row on in every column of the words first .. last: only where something changes is anything to be done.
+
+    `places` is room for the columns of a row, and two more.
+    """
+    found = 0
     for w in range(first, last):
-        now, before, there, was_there = black[w], was_black[w], valid[w], was_valid[w]
-        if now == before and there == was_there:
-            continue
-        base = w << 6
-        changed = before & ~now
-        while changed != np.uint64(0):
-            _end_column(base + lowest(changed), step, rule, memory, histograms)
-            changed &= changed - np.uint64(1)
-        changed = now & ~before
-        while changed != np.uint64(0):
-            memory[base + lowest(changed), _START] = step
-            changed &= changed - np.uint64(1)
-        changed = was_there & ~there
-        while changed != np.uint64(0):
-            column = base + lowest(changed)
-            rest = step - max(memory[column, _LAST_END] + 1, memory[column, _OPENED])
-            if rest > 0:
-                histograms[WHITE_CUT, rest] += 1
-            changed &= changed - np.uint64(1)
-        changed = there & ~was_there
-        while changed != np.uint64(0):
-            memory[base + lowest(changed), _OPENED] = step
-            changed &= changed - np.uint64(1)
-        was_black[w] = now
-        was_valid[w] = there
+        found = _gather(was_black[w] & ~black[w], w << 6, places, found)
+    vertical, white, white_cut, times = (
+        histograms[VERTICAL], histograms[WHITE], histograms[WHITE_CUT], histograms[TIMES],
+    )  # fmt: skip
+    for k in range(np.uint64(found)):
+        _end_column(memory[places[k]], step, rule, vertical, white, white_cut, times)
+    found = 0
+    for w in range(first, last):
+        found = _gather(black[w] & ~was_black[w], w << 6, places, found)
+        was_black[w] = black[w]
+    for k in range(found):
+        memory[places[k], _START] = step
+    for w in range(first, last):
+        if valid[w] != was_valid[w]:
+            _move_void(valid[w], was_valid[w], w << 6, step, memory, histograms)
+            was_valid[w] = valid[w]
 
 
 @kernel(nogil=True, _nrt=False, forceinline=True)
-def _end_column(column: Any, step: Any, rule: Any, memory: Any, histograms: Any) -> Any:
-    start, last_start = memory[column, _START], memory[column, _LAST_START]
-    last_end, opened = memory[column, _LAST_END], memory[column, _OPENED]
+def _gather(word: Any, base: Any, places: Any, found: Any) -> Any:
+    """Write down where bits are set; two places are always written, so that nothing is to be predicted for a few."""
+    places[found] = base + lowest(word)
+    rest = word & (word - np.uint64(1))
+    places[found + 1] = base + lowest(rest)
+    rest &= rest - np.uint64(1)
+    more = found + 2
+    while rest != np.uint64(0):
+        places[more] = base + lowest(rest)
+        rest &= rest - np.uint64(1)
+        more += 1
+    return found + count(word)
+
+
+@kernel(nogil=True, _nrt=False)
+def _move_void(there: Any, was_there: Any, base: Any, step: Any, memory: Any, histograms: Any) -> Any:
+    """Close and open what lies beside the void, which is of other columns than in the row before."""
+    changed = was_there & ~there
+    while changed != np.uint64(0):
+        column = base + lowest(changed)
+        rest = step - max(memory[column, _LAST_END] + 1, memory[column, _OPENED])
+        if rest > 0:
+            histograms[WHITE_CUT, rest] += 1
+        changed &= changed - np.uint64(1)
+    changed = there & ~was_there
+    while changed != np.uint64(0):
+        memory[base + lowest(changed), _OPENED] = step
+        changed &= changed - np.uint64(1)
+
+
+@kernel(nogil=True, _nrt=False, forceinline=True)
+def _end_column(past: Any, step: Any, rule: Any, vertical: Any, white: Any, white_cut: Any, times: Any) -> Any:
+    """End the line of a column, whose memory is `past`; lengths are counted unsigned, which saves a test of each."""
+    start, last_start = past[_START], past[_LAST_START]
+    last_end, opened = past[_LAST_END], past[_OPENED]
     length = step - start
-    histograms[VERTICAL, length] += 1
+    vertical[np.uint64(length)] += 1
     if last_end >= opened:
-        histograms[WHITE, start - last_end - 1] += 1
+        white[np.uint64(start - last_end - 1)] += 1
         if rule == ENTRIES:
-            histograms[TIMES, start - last_start] += 1
+            times[np.uint64(start - last_start)] += 1
     elif start > opened:
-        histograms[WHITE_CUT, start - opened] += 1
+        white_cut[np.uint64(start - opened)] += 1
     if rule == MIDDLES and last_end >= 0:
-        histograms[TIMES, start - last_end - 1 + (last_end + 1 - last_start) // 2 + length // 2] += 1
-    memory[column, _LAST_START] = start
-    memory[column, _LAST_END] = step - 1
+        times[np.uint64(start - last_end - 1 + (last_end + 1 - last_start) // 2 + length // 2)] += 1
+    past[_LAST_START] = start
+    past[_LAST_END] = step - 1
 
 
 @kernel(nogil=True, _nrt=False)

@@ -106,6 +106,7 @@ def count_rows(
     diagonal_window, vertical_window = windows
     words = was.shape[1]
     black, valid = np.zeros(words, dtype=np.uint64), np.zeros(words, dtype=np.uint64)
+    places = np.empty(64 * words + 2, dtype=np.uint32)
     square = min(rows, columns)
     for at in range(bits.shape[0]):
         i = start + at
@@ -122,7 +123,7 @@ def count_rows(
             )
             black[w] &= band
             valid[w] &= band
-        across(black, valid, was[0], was[1], 0, words, i, rule, memory, histograms)
+        across(black, valid, was[0], was[1], 0, words, i, rule, memory, places, histograms)
 
 
 @kernel(nogil=True, _nrt=False)
