@@ -140,3 +140,21 @@ def test_a_heat_map_covers_every_cell_once():
 def test_a_constant_matrix_is_drawn():
     assert "<svg" in heat_map(np.ones((3, 3)), np.arange(3.0), label="step", title="t")
     assert "<svg" in heat_map(np.full((3, 3), np.nan), np.zeros(3), label="step", title="t")
+
+
+def test_runs_of_one_name_in_several_files_are_told_apart(tmp_path):
+    states = np.random.default_rng(0).normal(size=(12, 1, 3))
+    for folder, name in (("a", "low"), ("a", "high"), ("b", "low")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        write(tmp_path / folder / f"{name}.h5", states)
+    out, first, second = tmp_path / "page.html", tmp_path / "a" / "low.h5", tmp_path / "a" / "high.h5"
+    for files, names in (
+        ((first, second), ("low", "high")),
+        ((first, tmp_path / "b" / "low.h5"), ("a/low.h5", "b/low.h5")),
+    ):
+        call("report", *files, "-o", out)
+        page = out.read_text(encoding="utf-8")
+        links, targets = re.findall(r'href="#([^"]+)"', page), re.findall(r'<h2 id="([^"]+)"', page)
+        assert sorted(set(links)) == sorted(targets) == ["run-0", "run-1"]
+        headings = re.findall(r"<h2[^>]*>Run ([^<]+)<", page)
+        assert all(heading.endswith(name) for heading, name in zip(headings, names, strict=True))

@@ -114,7 +114,7 @@ def test_figure_draws_the_exponential_where_it_is():
     figure = Figure(x=(0, 10), y=(-2, 0), x_label="t", y_label="d", title="")
     figure.line([0, 10], [-2, 0], "mean")
     path = ElementTree.fromstring(figure.render()).find(".//path").get("d")
-    assert path == "M52.0 238.0L390.0 12.0"
+    assert path == "M52.0 238.0L380.0 12.0"
 
 
 def test_lines_break_where_nothing_was_measured():

@@ -12,7 +12,7 @@ from trajtools.cli.lyapunov import progress, saying_that_it_compiles
 from trajtools.cli.reading import check_is_file, chosen_runs, reading
 from trajtools.errors import DataError
 from trajtools.report.file_page import file_page
-from trajtools.report.gathering import Gathered, gather
+from trajtools.report.gathering import Gathered, gather, told_apart
 from trajtools.results import Sweep
 from trajtools.sweeps import sweep
 
@@ -36,7 +36,7 @@ def command(
     The page is one file that loads nothing from the network.
     """
     options.check_target(output, files)
-    found: list[Gathered] = []
+    gathered: list[tuple[Path, Gathered]] = []
     rates = set()
     with saying_that_it_compiles(quiet):
         for path in files:
@@ -46,12 +46,13 @@ def command(
                 with progress(len(chosen), path.name, quiet) as step:
                     for run in chosen:
                         if run.n_states:
-                            found.append(gather(run, rng=seed))
+                            gathered.append((path, gather(run, rng=seed)))
                         rates |= {run.hparams[name] for name in (x, *RATES) if name in run.hparams}
                         step(1)
-        if not found:
+        if not gathered:
             raise DataError(f"{', '.join(map(str, files))}: no run holds a state, there is nothing to report")
         swept = compared(files, runs, x, seed) if len(rates) > 1 else None
+    found = told_apart(gathered)
     title = f"Training dynamics of {found[0].run}" if len(found) == 1 else f"Training dynamics of {len(found)} runs"
     made = {"files": ", ".join(path.name for path in files), "trajtools": __version__, "seed": str(seed)}
     output.write_text(file_page(title, found, swept, made), encoding="utf-8")

@@ -52,7 +52,7 @@ def file_page(title: str, runs: Sequence[Gathered], sweep: Sweep | None, made: d
         ),
         section("In short", _overview(runs), _meanings(runs)),
         _swept(sweep) if sweep is not None else None,
-        [_run(one) for one in runs],
+        [_run(one, k) for k, one in enumerate(runs)],
         section("How it was made", facts(made)),
     )
 
@@ -60,11 +60,11 @@ def file_page(title: str, runs: Sequence[Gathered], sweep: Sweep | None, made: d
 def _overview(runs: Sequence[Gathered]) -> Html:
     head = ["run", "nearby trainings", "exponent per step", "95% interval", "back to the orbit", "curvature"]
     rows: list[list[Any]] = []
-    for one in runs:
+    for k, one in enumerate(runs):
         found = one.answer.exponent if one.answer else None
         rows.append(
             [
-                tag("a", one.run, href=f"#{_anchor(one.run)}"),
+                tag("a", one.run, href=f"#{_anchor(k)}"),
                 verdict(found.verdict) if found else "not measured",
                 number(found.value) if found else "",
                 interval(found) if found else "",
@@ -75,8 +75,8 @@ def _overview(runs: Sequence[Gathered]) -> Html:
     return table(head, rows, numeric=(2, 3))
 
 
-def _anchor(run: str) -> str:
-    return "run-" + "".join(c if c.isalnum() else "-" for c in run)
+def _anchor(place: int) -> str:
+    return f"run-{place}"
 
 
 def _meanings(runs: Sequence[Gathered]) -> list[Html]:
@@ -84,10 +84,10 @@ def _meanings(runs: Sequence[Gathered]) -> list[Html]:
     return [tag("p", verdict(word), ". ", meaning) for word, meaning in MEANINGS.items() if word in given]
 
 
-def _run(one: Gathered) -> Html:
+def _run(one: Gathered, place: int) -> Html:
     return tag(
         "section",
-        tag("h2", f"Run {one.run}", id=_anchor(one.run)),
+        tag("h2", f"Run {one.run}", id=_anchor(place)),
         facts(one.facts),
         tag("div", [card for card in _cards(one) if card is not None], class_="cards"),
         key() if one.answer else None,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,28 @@ def gather(run: Any, *, rng: int = 0) -> Gathered:
         _series(run),
         tuple(words),
     )
+
+
+def told_apart(found: Sequence[tuple[Path, Gathered]]) -> list[Gathered]:
+    """Name runs so that no two have the same name.
+
+    Parameters
+    ----------
+    found : sequence of (Path, Gathered)
+        Files and their runs.
+
+    Returns
+    -------
+    list of Gathered
+        Under the name of the run; where that stands in several files, under that of the file as well.
+    """
+    names = [one.run for _, one in found]
+    for label in (lambda path: path.stem, str):
+        if len(set(names)) == len(names):
+            break
+        alone = len({one.run for _, one in found}) == 1
+        names = [label(path) if alone else f"{label(path)}: {one.run}" for path, one in found]
+    return [replace(one, run=name) for name, (_, one) in zip(names, found, strict=True)]
 
 
 def _tried(what: str, words: list[str], look: Callable[[], Any]) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from trajtools.report.markup import Html, tag
 
 WIDTH, HEIGHT = 400, 280
-LEFT, RIGHT, TOP, BOTTOM = 52, 390, 12, 238
+LEFT, RIGHT, TOP, BOTTOM = 52, 380, 12, 238  # beyond RIGHT there is room for half of the last tick's number
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
