@@ -394,6 +394,9 @@ def test_identical_states_are_warned_about_but_counted():
     assert found.threshold == 0.0
     assert pytest.approx(2 * 20 * 19 / (40 * 39)) == found.RR
     assert any("many distances are equal" in words for words in found.warnings)
+    assert any("the threshold is 0" in words for words in found.warnings)
+    moving = tt.recurrence(walk(80, 2), threshold=tt.RecurrenceRate(0.1))
+    assert not any("the threshold is 0" in words for words in moving.warnings)
 
 
 def test_inputs_are_left_as_they_are():

@@ -150,6 +150,11 @@ def test_a_law_with_too_few_runs_is_refused():
         made(point(x) for x in RATES).scaling(("batch",))
 
 
+def test_a_single_factor_needs_no_tuple():
+    sweep = made(point(x) for x in RATES)
+    assert sweep.scaling("lr").powers.tolist() == sweep.scaling(("lr",)).powers.tolist()
+
+
 def test_two_hyper_parameters_make_a_diagram():
     points = [
         point(x, 0.2 * np.log(x * y) + 0.001, "chaotic" if x * y > 1 else "regular", y=y, error=1e-3)

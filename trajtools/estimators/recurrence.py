@@ -178,7 +178,7 @@ def recurrence(
         dt=step,
         time_unit=unit,
         settings=settings,
-        warnings=_warnings(lines, theiler, kind, threshold),
+        warnings=_warnings(lines, theiler, kind, threshold, chosen["thresholds"]),
         plot_source=plot,
     )
 
@@ -228,8 +228,13 @@ def _described(rule: Rule) -> Any:
     return fixed(rule)
 
 
-def _warnings(lines: Lines, theiler: int, kind: str, rule: Rule) -> tuple[str, ...]:
+def _warnings(lines: Lines, theiler: int, kind: str, rule: Rule, thresholds: Any) -> tuple[str, ...]:
     found = []
+    if (np.asarray(thresholds, dtype=np.float64) == 0).any():
+        found.append(
+            "the threshold is 0: only equal states recur, and lines count how long the trajectory stands still or "
+            "repeats itself exactly; entropies and K2 then say nothing about a motion"
+        )
     if len(lines.diagonal) < 2:
         found.append("no state recurs outside the Theiler window: most measures are not defined")
     if isinstance(rule, RecurrenceRate) and not rule.local:

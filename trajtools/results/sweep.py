@@ -208,7 +208,7 @@ class Sweep(Result):
 
     def scaling(
         self,
-        names: tuple[str, ...] | None = None,
+        names: tuple[str, ...] | str | None = None,
         threshold: float | None = None,
         *,
         runs: Callable[[SweepPoint], bool] | None = None,
@@ -219,7 +219,7 @@ class Sweep(Result):
 
         Parameters
         ----------
-        names : tuple of str or None
+        names : tuple of str, str or None
             Factors, keys of the hyper-parameters; ``"1-momentum"`` is one minus the momentum. None: x, and y if any.
         threshold : float or None
             As in `fastest`.

@@ -25,7 +25,7 @@ EXACT = 1e-9  # a scatter below is rounding
 
 def scaling(
     sweep: Sweep,
-    names: tuple[str, ...] | None,
+    names: tuple[str, ...] | str | None,
     threshold: float | None,
     *,
     runs: Callable[[SweepPoint], bool] | None,
@@ -38,7 +38,7 @@ def scaling(
     ----------
     sweep : Sweep
         The runs.
-    names : tuple of str or None
+    names : tuple of str, str or None
         The factors.
     threshold : float or None
         Which accuracy.
@@ -62,7 +62,8 @@ def scaling(
     """
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
-    wanted = names or tuple(name for name in (sweep.x_name, sweep.y_name) if name)
+    given = (names,) if isinstance(names, str) else tuple(names or ())
+    wanted = given or tuple(name for name in (sweep.x_name, sweep.y_name) if name)
     row = select_threshold(sweep.points, sweep.thresholds, threshold)
     points = [p for p in sweep.points if not p.control]
     used, reasons = _stable(points, row, sweep.thresholds[row], runs)
