@@ -47,19 +47,7 @@ class Optimizer:
 
 
 def optimizer_of(hparams: Mapping[str, Any]) -> Optimizer:
-    """Read the optimiser from hyper-parameters, which are the user's own words.
-
-    Parameters
-    ----------
-    hparams : mapping
-        Any names and values, nested or not: ``{"optimizer": "AdamW"}``, ``{"optimizer": {"name": "SGD", "momentum":
-        0.9}}``, ``{"momentum": 0.9, "nesterov": True}``, ``{"optimizer": "SGD(lr=0.1, momentum=0.9)"}``.
-
-    Returns
-    -------
-    Optimizer
-        Plain gradient descent where nothing else is said.
-    """
+    """Read the optimiser from hyper-parameters, which are the user's own words."""
     momentum, nesterov, adaptive = 0.0, False, ""
     for key, value in _flat(hparams):
         if value is None or value is False or (isinstance(value, (int, float)) and value == 0):

@@ -22,30 +22,11 @@ class StateSource(Protocol):
         """Dtype of what `read` returns (float32 for stored bfloat16, which is exact)."""
 
     def read(self, rows: slice | NDArray[np.int64], columns: slice | NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """States `rows`, entries `columns` (all for None).
-
-        Parameters
-        ----------
-        rows : slice or ndarray of int64
-            States; a slice has explicit bounds and a positive stride.
-        columns : slice or ndarray of int64 or None
-            Entries.
-
-        Returns
-        -------
-        ndarray, shape (t, p)
-            Of dtype `dtype`; possibly a read-only view.
-        """
+        """States `rows`, entries `columns` (all for None)."""
 
 
 class ArrayStates:
-    """States that are in memory already.
-
-    Parameters
-    ----------
-    array : ndarray, shape (T, P)
-        Not copied, never written.
-    """
+    """States that are in memory already."""
 
     def __init__(self, array: NDArray[Any]) -> None:
         if array.ndim != 2:
@@ -65,45 +46,13 @@ class ArrayStates:
         return self._array.dtype
 
     def read(self, rows: slice | NDArray[np.int64], columns: slice | NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """States `rows`, entries `columns`, as a read-only view where they are slices.
-
-        Parameters
-        ----------
-        rows : slice or ndarray of int64
-            States.
-        columns : slice or ndarray of int64 or None
-            Entries; None: all.
-
-        Returns
-        -------
-        ndarray, shape (t, p)
-        """
+        """States `rows`, entries `columns`, as a read-only view where they are slices."""
         states = self._array[rows]
         return states if columns is None else states[:, columns]
 
 
 def cut_spans(spans: tuple[slice, ...] | None, wanted: slice, width: int) -> tuple[slice, ...]:
-    """Where some entries of a selection lie in the source.
-
-    Parameters
-    ----------
-    spans : tuple of slice or None
-        The selected columns of the source, in order; None: all of them.
-    wanted : slice
-        Entries of the selection, without a stride.
-    width : int
-        Number of entries of the selection.
-
-    Returns
-    -------
-    tuple of slice
-        Columns of the source.
-
-    Raises
-    ------
-    DataError
-        If the slice has a stride.
-    """
+    """Where some entries of a selection lie in the source."""
     first, last, stride = wanted.indices(width)
     if stride != 1:
         raise DataError(f"entries are read in slices without a stride; got a stride of {stride}")

@@ -39,35 +39,7 @@ def connect(
     axes: Mapping[str, Axes],
     wiring: Mapping[str, tuple[str, str] | None],
 ) -> tuple[dict[str, Ends], dict[str, Axes], dict[str, int]]:
-    """Say for every parameter which node sets it connects, along which of its axes.
-
-    Parameters
-    ----------
-    shapes : mapping of str to tuple of int
-        Name to shape, in the order of the state.
-    kinds : mapping of str to str
-        Name to kind, for every name.
-    axes : mapping of str to tuple of int
-        Source and target axis, for every name; -1 for none.
-    wiring : mapping of str to tuple of str or None
-        What the user says: name or glob to (source, target), or to None for "no edges".
-
-    Returns
-    -------
-    ends : dict of str to tuple of str
-        Source and target set, of those that are edges.
-    axes : dict of str to tuple of int
-        As used; (-1, -1) for those that are no edges.
-    sizes : dict of str to int
-        Node sets and their sizes, in the order of the layers, the bias node last.
-
-    Raises
-    ------
-    SelectionError
-        If the wiring names a parameter that does not exist.
-    ArchitectureError
-        If the sizes do not fit.
-    """
+    """Say for every parameter which node sets it connects, along which of its axes."""
     graph = _Graph(shapes, kinds, axes, _spread(wiring, list(shapes)))
     for name in shapes:
         if kinds[name] != "bias":
@@ -82,20 +54,7 @@ def connect(
 
 
 def infer_kinds(shapes: Mapping[str, Shape], given: Mapping[str, str]) -> dict[str, str]:
-    """Kind of every parameter: as given, else from its name and its number of axes.
-
-    Parameters
-    ----------
-    shapes : mapping of str to tuple of int
-        Name to shape, in the order of the state.
-    given : mapping of str to str
-        What is known.
-
-    Returns
-    -------
-    dict of str to str
-        One of `trajtools.parameters.KINDS` for every name.
-    """
+    """Kind of every parameter: as given, else from its name and its number of axes."""
     kinds = {name: given.get(name) or _kernel_kind(name, shape) for name, shape in shapes.items()}
     groups: dict[str, list[str]] = {}
     for name in shapes:
@@ -120,27 +79,7 @@ def infer_kinds(shapes: Mapping[str, Shape], given: Mapping[str, str]) -> dict[s
 
 
 def infer_axes(shapes: Mapping[str, Shape], kinds: Mapping[str, str], given: Mapping[str, Axes]) -> dict[str, Axes]:
-    """Source and target axis of every parameter: as given, else (in, out), unless the biases fit (out, in) alone.
-
-    Parameters
-    ----------
-    shapes : mapping of str to tuple of int
-        Name to shape, in the order of the state.
-    kinds : mapping of str to str
-        Name to kind.
-    given : mapping of str to tuple of int
-        What is known; checked against the shapes.
-
-    Returns
-    -------
-    dict of str to tuple of int
-        For every name; -1 where there is no such axis.
-
-    Raises
-    ------
-    ArchitectureError
-        If a given axis does not exist.
-    """
+    """Source and target axis of every parameter: as given, else (in, out), unless the biases fit (out, in) alone."""
     for name, axis in given.items():
         if name in shapes and not all(-1 <= a < len(shapes[name]) for a in axis):
             raise ArchitectureError(f"axes {axis} of {name!r} do not exist: its shape is {shapes[name]}")

@@ -16,13 +16,7 @@ def started() -> None:
 
 @contextmanager
 def told_of_compiling(say: Callable[[], None]) -> Iterator[None]:
-    """Have `say` called whenever a kernel is compiled, and not when it comes from the cache.
-
-    Parameters
-    ----------
-    say : callable
-        Without arguments.
-    """
+    """Have `say` called whenever a kernel is compiled, and not when it comes from the cache."""
     _listeners.append(say)
     try:
         yield

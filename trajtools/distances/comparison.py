@@ -137,31 +137,7 @@ class Comparison:
 
 
 def compare(x: Any, y: Any, metric: MetricLike, *, digest: bool, executor: Executor | None) -> Comparison:
-    """Check two sets of states and look at them once.
-
-    Parameters
-    ----------
-    x : Trajectory or array_like, shape (T, P) or (T,)
-        The states of the rows.
-    y : Trajectory, array_like or None, shape (S, P) or (S,)
-        The states of the columns; None: those of the rows.
-    metric : str, callable or Metric
-        Distance between states.
-    digest : bool
-        Whether a hash of the states is needed.
-    executor : Executor or None
-        Where the tiles will be computed.
-
-    Returns
-    -------
-    Comparison
-        Ready to be cut into tiles.
-
-    Raises
-    ------
-    DataError
-        If the states cannot be compared.
-    """
+    """Check two sets of states and look at them once."""
     left = _as_trajectory(x, "x")
     right = left if y is None or y is x else _as_trajectory(y, "y")
     if left.shape[1] != right.shape[1]:

@@ -61,17 +61,7 @@ def _signed_roots(matrix: Floats) -> Floats:
 
 
 def root_euclidean(x: Floats, y: Floats) -> float:
-    """Euclidean distance of the signed roots of two matrices: Matusita's distance where no entry is negative.
-
-    Parameters
-    ----------
-    x, y : ndarray of float64, shape (F,)
-        Signed roots.
-
-    Returns
-    -------
-    float
-    """
+    """Euclidean distance of the signed roots of two matrices: Matusita's distance where no entry is negative."""
     difference: NDArray[np.float64] = x - y
     return float(np.sqrt(difference @ difference))
 

@@ -54,33 +54,7 @@ class Measured:
 def to_references(
     ensemble: Ensemble, twins: Ints, reference: Ints, metric: Metric, *, rows: slice, dtype: str, size: int
 ) -> Measured:
-    """Measure every twin against its reference, reading each state once.
-
-    Parameters
-    ----------
-    ensemble : Ensemble
-        A run, or anything with its bulk read.
-    twins, reference : ndarray of int64, shape (U,)
-        Members, and the member that each was copied from.
-    metric : Metric
-        Distance between states.
-    rows : slice
-        States to read, with start and stop.
-    dtype : str
-        Format that the weights were stored in.
-    size : int
-        Number P of weights in a state.
-
-    Returns
-    -------
-    Measured
-        Distances, floor and scale.
-
-    Raises
-    ------
-    TooLargeError
-        If the metric needs whole states, and two of them do not fit into a block.
-    """
+    """Measure every twin against its reference, reading each state once."""
     count = rows.stop - rows.start
     references = np.unique(reference)
     out = Measured(

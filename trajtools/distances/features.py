@@ -126,22 +126,7 @@ class Binding:
 def on_features(
     metric: Metric, make: Callable[[Skeleton], Features], wide: Callable[[Floats, Floats], float] | None = None
 ) -> Metric:
-    """Give a metric the features that it compares, computed of a network.
-
-    Parameters
-    ----------
-    metric : Metric
-        What is said of it; its `pairs` compares features.
-    make : callable
-        Skeleton to Features.
-    wide : callable or None
-        Compares the features of two states, where they are too many to be kept.
-
-    Returns
-    -------
-    Metric
-        It needs the wiring, see `trajtools.distances.bind_metric`.
-    """
+    """Give a metric the features that it compares, computed of a network."""
     return replace(metric, bind=Binding(metric, make, wide))
 
 

@@ -27,17 +27,7 @@ _ARITHMETIC = 1  # to be raised when the numbers change: files of before are the
 
 
 class Keeper:
-    """Keeps the tiles of one matrix and counts what is noteworthy in them.
-
-    Parameters
-    ----------
-    what : Comparison
-        What is compared.
-    side : int
-        Of the tiles.
-    path : Path or None
-        The file, or the folder in which a file is named by its content; None: memory.
-    """
+    """Keeps the tiles of one matrix and counts what is noteworthy in them."""
 
     def __init__(self, what: Comparison, side: int, path: Path | None) -> None:
         self._what = what

@@ -65,13 +65,7 @@ def nothing(count: int) -> Found:
 
 
 class Search:
-    """Looks for the nearest states, by landmarks on the orbit.
-
-    Parameters
-    ----------
-    what : Comparison
-        The states, and the orbit; its metric obeys the triangle inequality.
-    """
+    """Looks for the nearest states, by landmarks on the orbit."""
 
     def __init__(self, what: Comparison) -> None:
         self._what = what

@@ -146,23 +146,7 @@ def register_metric(name: str, function: RowMetric | Metric, *, description: str
 
 
 def find_metric(metric: MetricLike) -> Metric:
-    """Return the metric of this name; a function of two blocks of states (t, P) is taken as it is.
-
-    Parameters
-    ----------
-    metric : str, callable or Metric
-        Name in `METRICS`, or the metric itself.
-
-    Returns
-    -------
-    Metric
-        What it names.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such metric; the message lists those that exist.
-    """
+    """Return the metric of this name; a function of two blocks of states (t, P) is taken as it is."""
     if isinstance(metric, Metric):
         return metric
     if callable(metric):
@@ -175,25 +159,7 @@ def find_metric(metric: MetricLike) -> Metric:
 
 
 def bind_metric(metric: Metric, *sources: Any) -> Metric:
-    """Return the metric for the networks of these trajectories; one that needs no wiring comes back as it is.
-
-    Parameters
-    ----------
-    metric : Metric
-        From `find_metric`.
-    *sources : object
-        Trajectories or runs that will be compared; those with `.parameters` and `.nodes` say what connects what.
-
-    Returns
-    -------
-    Metric
-        Ready to be asked for distances.
-
-    Raises
-    ------
-    DataError
-        If the metric needs the wiring and none of the sources knows it, or two of them differ in it.
-    """
+    """Return the metric for the networks of these trajectories; one that needs no wiring comes back as it is."""
     if metric.bind is None:
         return metric
     tables = [(tuple(x.parameters), tuple(x.nodes)) for x in sources if getattr(x, "parameters", ())]
@@ -209,18 +175,7 @@ def bind_metric(metric: Metric, *sources: Any) -> Metric:
 
 
 def in_time(metric: Metric) -> Metric:
-    """Return a metric that follows pairs of states along time, for one caller that visits them in that order.
-
-    Parameters
-    ----------
-    metric : Metric
-        Bound to a network where it needs one.
-
-    Returns
-    -------
-    Metric
-        The same, unless its distance is searched for: then every search also begins where the last one ended.
-    """
+    """Return a metric that follows pairs of states along time, for one caller that visits them in that order."""
     return metric if metric.following is None else replace(metric, pairs=metric.following())
 
 

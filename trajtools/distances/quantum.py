@@ -94,17 +94,7 @@ def quantum_jensen_shannon(beta: float = 1.0) -> Metric:
 
 
 def root_divergence(x: Floats, y: Floats) -> float:
-    """Root of the quantum Jensen-Shannon divergence of two density matrices.
-
-    Parameters
-    ----------
-    x, y : ndarray of float64, shape (N * N + 1,)
-        Features of `DensityMatrix`.
-
-    Returns
-    -------
-    float
-    """
+    """Root of the quantum Jensen-Shannon divergence of two density matrices."""
     size = int(np.sqrt(len(x) - 1))
     one, two = x[:-1].reshape(size, size), y[:-1].reshape(size, size)
     mixture = (one + two) / 2

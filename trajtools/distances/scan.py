@@ -48,24 +48,7 @@ class Scan:
 
 
 def scan(x: Trajectory, metric: Metric, *, norms: bool, digest: bool, threads: int) -> Scan:
-    """Read all states once.
-
-    Parameters
-    ----------
-    x : Trajectory, shape (T, P)
-        The states.
-    metric : Metric
-        Of the floor.
-    norms, digest : bool
-        Whether they are needed.
-    threads : int
-        How many blocks are looked at at a time.
-
-    Returns
-    -------
-    Scan
-        The same for any number of threads.
-    """
+    """Read all states once."""
     length, size = x.shape
     kind = np.dtype(np.float32) if x.dtype.itemsize < 8 else np.dtype(np.float64)
     bins, bias = _BITS[kind.itemsize][2:]
@@ -128,18 +111,7 @@ def _norms(block: NDArray[Any]) -> Floats:
 
 
 def stored_format(x: Trajectory) -> str:
-    """Return the format that the weights were trained in, if it is one; else the one they are stored in.
-
-    Parameters
-    ----------
-    x : Trajectory
-        Its table of parameters says it.
-
-    Returns
-    -------
-    str
-        ``float16``, ``bfloat16``, ``float32``, ``float64`` or another name.
-    """
+    """Return the format that the weights were trained in, if it is one; else the one they are stored in."""
     names = {p.dtype for p in x.parameters}
     return names.pop() if len(names) == 1 else str(x.dtype)
 

@@ -27,23 +27,7 @@ def run(
     workers: int,
     send: Callable[[Task], Any] = lambda task: task,
 ) -> None:
-    """Compute tasks and keep their results, in this thread, as they come.
-
-    Parameters
-    ----------
-    tasks : iterable
-        What is to be done.
-    compute : callable
-        Called with what `send` makes of a task, in a thread or on the executor; picklable for the latter.
-    keep : callable
-        Called with task and result in the calling thread: the only one that writes.
-    executor : concurrent.futures.Executor or None
-        Where; None: threads of this process.
-    workers : int
-        How many threads.
-    send : callable
-        Makes what travels, when its turn comes.
-    """
+    """Compute tasks and keep their results, in this thread, as they come."""
     if executor is not None:
         _drain(executor, tasks, compute, keep, send=send, ahead=_AHEAD)
     elif workers < 2:

@@ -65,20 +65,7 @@ class Edges:
 
 
 class Skeleton:
-    """Nodes and edges of a network, without the weights.
-
-    Parameters
-    ----------
-    parameters : sequence of Parameter
-        Which entry of the state is which edge.
-    nodes : sequence of NodeSet
-        The node sets that they connect.
-
-    Raises
-    ------
-    DataError
-        If there is no table, no parameter is an edge, or the tables do not fit together.
-    """
+    """Nodes and edges of a network, without the weights."""
 
     def __init__(self, parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> None:
         if not parameters:
@@ -142,13 +129,7 @@ class Skeleton:
         return matrix
 
     def check_dense(self) -> None:
-        """Refuse a matrix between more nodes than fit.
-
-        Raises
-        ------
-        TooLargeError
-            If there are more than `MAX_NODES`.
-        """
+        """Refuse a matrix between more nodes than fit."""
         if self.n_nodes > MAX_NODES:
             raise TooLargeError(
                 f"the network has {self.n_nodes} nodes, and this metric needs a dense matrix between them (at most "
@@ -214,17 +195,7 @@ class Skeleton:
 
 
 def finite_rows(states: Any) -> NDArray[np.bool_]:
-    """Whether every weight of each state (n, P) is finite.
-
-    Parameters
-    ----------
-    states : ndarray, shape (n, P)
-        States.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-    """
+    """Whether every weight of each state (n, P) is finite."""
     finite: NDArray[np.bool_] = np.isfinite(states).all(axis=1)
     return finite
 

@@ -114,36 +114,14 @@ class HeatTrace:
 
 
 def signed_laplacian(matrix: Floats) -> Floats:
-    r"""Return :math:`L = D - W` with :math:`D_{ii} = \sum_j |W_{ij}|`.
-
-    Parameters
-    ----------
-    matrix : ndarray of float64, shape (N, N)
-        Symmetric weights W.
-
-    Returns
-    -------
-    ndarray of float64, shape (N, N)
-        Positive semidefinite.
-    """
+    r"""Return :math:`L = D - W` with :math:`D_{ii} = \sum_j |W_{ij}|`."""
     laplacian = -matrix
     laplacian[np.diag_indices_from(laplacian)] += np.abs(matrix).sum(axis=1)
     return laplacian
 
 
 def normalized_laplacian(matrix: Floats) -> Floats:
-    r"""Return :math:`D^{-1/2} (D - W) D^{-1/2}` with :math:`D_{ii} = \sum_j |W_{ij}|`.
-
-    Parameters
-    ----------
-    matrix : ndarray of float64, shape (N, N)
-        Symmetric weights W.
-
-    Returns
-    -------
-    ndarray of float64, shape (N, N)
-        With eigenvalues in [0, 2]; zeros at a node without any weight.
-    """
+    r"""Return :math:`D^{-1/2} (D - W) D^{-1/2}` with :math:`D_{ii} = \sum_j |W_{ij}|`."""
     degree = np.abs(matrix).sum(axis=1)
     laplacian = -_scaled(matrix, degree, degree)
     laplacian[np.diag_indices_from(laplacian)] += degree > 0

@@ -21,15 +21,7 @@ MOMENTS = 4
 
 
 class NodeStrengths:
-    """Sums of the weights that end, and that start, at every node; parallel edges each for itself.
-
-    Parameters
-    ----------
-    skeleton : Skeleton
-        The network.
-    absolute : bool
-        Sum the absolute values.
-    """
+    """Sums of the weights that end, and that start, at every node; parallel edges each for itself."""
 
     def __init__(self, skeleton: Skeleton, *, absolute: bool = False) -> None:
         self._skeleton, self._absolute = skeleton, absolute
@@ -116,18 +108,7 @@ class NodeSummaries:
 
 
 def relative_summaries(x: Floats, y: Floats) -> Floats:
-    r"""Mean over node sets and features of :math:`|x - y| / (|x| + |y|)`, Euclidean over the four moments.
-
-    Parameters
-    ----------
-    x, y : ndarray of float64, shape (n, F)
-        Features of `NodeSummaries`.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        Between 0 and 1; a feature that is zero at all nodes of a set in both networks adds nothing.
-    """
+    r"""Mean over node sets and features of :math:`|x - y| / (|x| + |y|)`, Euclidean over the four moments."""
     groups = [z.reshape(len(z), -1, MOMENTS) for z in (x, y)]
     apart = np.linalg.norm(groups[0] - groups[1], axis=2)
     size = np.linalg.norm(groups[0], axis=2) + np.linalg.norm(groups[1], axis=2)

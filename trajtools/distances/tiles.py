@@ -95,18 +95,7 @@ class Tile:
 
 
 def compute(tile: Tile) -> Floats:
-    """Compute the distances of a tile.
-
-    Parameters
-    ----------
-    tile : Tile
-        The task.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, m)
-        The distances; whole, also where only the lower half was computed.
-    """
+    """Compute the distances of a tile."""
     metric = tile.which.found()
     found = _by_sums(tile, metric) if metric.sums is not None else _by_pairs(tile, metric)
     if tile.lower:

@@ -68,24 +68,7 @@ class Joint:
 
 
 def join(x: Any) -> Joint:
-    """Take together what belongs together.
-
-    Parameters
-    ----------
-    x : Run, Trajectory, array_like, pair (reference, [perturbed, ...]), or list of trajectories
-        A Run stands for all its members.
-
-    Returns
-    -------
-    Joint
-
-    Raises
-    ------
-    DataError
-        If these are no trajectories of one network.
-    TooLargeError
-        If there are more than 8192 states.
-    """
+    """Take together what belongs together."""
     if hasattr(x, "members") and hasattr(x, "trajectory"):
         found = [x.trajectory(m) for m in range(len(x.members))]
         names = tuple(member.name for member in x.members)

@@ -41,28 +41,7 @@ class LocalMaps:
 
 
 def fit_maps(states: States, index: Ints, rows: Ints, across: Thickness) -> LocalMaps:
-    """Fit the maps along the record, each from where the one before ends.
-
-    Parameters
-    ----------
-    states : States
-        From `trajtools.neighbors.states.prepare`.
-    index : ndarray of int64, shape (T, m)
-        Neighbours of every state.
-    rows : ndarray of int64
-        States that have all m of them.
-    across : Thickness
-        Of the neighbourhoods; those that span fewer directions give no map.
-
-    Returns
-    -------
-    LocalMaps
-
-    Raises
-    ------
-    NoNeighborsError
-        If no neighbourhood spans the directions.
-    """
+    """Fit the maps along the record, each from where the one before ends."""
     step, d = states.horizon, states.points.shape[1]
     has = np.zeros(len(states), dtype=bool)
     has[rows] = True
@@ -89,26 +68,7 @@ def fit_maps(states: States, index: Ints, rows: Ints, across: Thickness) -> Loca
 
 
 def stretching(maps: LocalMaps, directions: int) -> tuple[Floats, Floats | None, float]:
-    """Send orthonormal vectors through the maps.
-
-    Parameters
-    ----------
-    maps : LocalMaps
-        From `fit_maps`.
-    directions : int
-        In how many directions the neighbourhoods extend.
-
-    Returns
-    -------
-    free : ndarray of float64, shape (n, d)
-        Logarithms of the stretching of vectors that may lie anywhere.
-    laid : ndarray of float64, shape (n, directions), or None
-        The same of vectors laid into the tangent planes; only where the free ones leave the planes, which those of
-        spurious exponents do. Planes are taken wrongly now and then where a sheet folds, and free vectors do not care.
-    overlap : float
-        Cosine of the largest angle between the leading free vectors and the planes (median); 1 where there are as many
-        directions as dimensions.
-    """
+    """Send orthonormal vectors through the maps."""
     from trajtools._kernels.tangents import tangent_logs
 
     d = maps.linear.shape[1]

@@ -75,26 +75,7 @@ class Pairs:
 
 
 def find_pairs(x: Any, *, metric: Any, theiler: int | None) -> Pairs:
-    """Check what was given and decide how its pairs are counted.
-
-    Parameters
-    ----------
-    x : array_like, Trajectory or Distances
-        States (T, d) or (T,), or their distances.
-    metric : str or callable
-        Distance between states; Distances know theirs.
-    theiler : int or None, in samples
-        None: from the data.
-
-    Returns
-    -------
-    Pairs
-
-    Raises
-    ------
-    DataError, UnknownNameError, TooLargeError
-        If the data cannot be analysed so.
-    """
+    """Check what was given and decide how its pairs are counted."""
     if isinstance(x, Distances):
         return _of_distances(x, theiler)
     shape = x.shape if hasattr(x, "shape") else np.shape(x)
@@ -109,21 +90,7 @@ def find_pairs(x: Any, *, metric: Any, theiler: int | None) -> Pairs:
 
 
 def sum_of(pairs: Pairs, radii: Any, share: float = 1.0) -> CorrelationSum:
-    """Count.
-
-    Parameters
-    ----------
-    pairs : Pairs
-        From `find_pairs`.
-    radii : array_like or None
-        None: from the data.
-    share : float
-        Part of all pairs that the largest of the chosen radii holds.
-
-    Returns
-    -------
-    CorrelationSum
-    """
+    """Count."""
     chosen = radii is None
     limits = choose_radii(pairs.between, pairs.usable, pairs.theiler, share) if chosen else _checked_radii(radii)
     edges = blocks_of_time(pairs.usable, pairs.theiler)

@@ -11,19 +11,7 @@ LATE, SHARE_OF_STEEPEST, IN_A_ROW, OFFSET = 10, 0.15, 8, 1e-12
 
 
 def decorrelation_index(distance: Floats) -> float:
-    r"""First sample at which the logarithm of a distance has stopped growing (Jimenez-Gonzalez et al. 2026).
-
-    Parameters
-    ----------
-    distance : ndarray of float64, shape (T,)
-        Distance of a perturbed trajectory to its reference.
-
-    Returns
-    -------
-    float, in samples
-        First :math:`t \ge 10` from which on the slope of :math:`\ln(d + 10^{-12})` stays below 0.15 of its maximum over
-        :math:`t \ge 10` for 8 samples in a row; NaN where there is none, or the distance never grows.
-    """
+    r"""First sample at which the logarithm of a distance has stopped growing (Jimenez-Gonzalez et al. 2026)."""
     if len(distance) < LATE + IN_A_ROW or not np.isfinite(distance).all():
         return float("nan")
     slope = np.gradient(np.log(distance + OFFSET))[LATE:]
@@ -37,21 +25,7 @@ def decorrelation_index(distance: Floats) -> float:
 
 
 def trustworthiness(full: Floats, kept: Floats, neighbors: int) -> float:
-    r"""How far the nearest states in the coordinates are near in truth (Venna and Kaski 2001).
-
-    Parameters
-    ----------
-    full, kept : ndarray of float64, shape (n, n)
-        Distances of the whole states, and of their coordinates.
-    neighbors : int
-        Number k of neighbours, below n / 2.
-
-    Returns
-    -------
-    float
-        :math:`1 - \frac{2}{nk(2n - 3k - 1)} \sum_i \sum_j (r_{ij} - k)` over the k nearest j in the coordinates whose
-        rank r in truth is beyond k: 1 where the neighbours are the same ones.
-    """
+    r"""How far the nearest states in the coordinates are near in truth (Venna and Kaski 2001)."""
     n = len(full)
     own = np.eye(n, dtype=bool)
     rank = np.argsort(np.argsort(np.where(own, -1.0, full), axis=1, kind="stable"), axis=1, kind="stable")
@@ -61,18 +35,7 @@ def trustworthiness(full: Floats, kept: Floats, neighbors: int) -> float:
 
 
 def distance_correlations(full: Floats, kept: Floats) -> tuple[float, float]:
-    """Pearson's and Spearman's correlation over all pairs.
-
-    Parameters
-    ----------
-    full, kept : ndarray of float64, shape (n, n)
-        Symmetric distances.
-
-    Returns
-    -------
-    (float, float)
-        NaN where all distances of one of them are equal.
-    """
+    """Pearson's and Spearman's correlation over all pairs."""
     from scipy.stats import rankdata
 
     upper = np.triu_indices(len(full), 1)

@@ -73,19 +73,6 @@ def no_scaling(reason: str) -> Scaling:
 def find_scaling(sums: CorrelationSum, level: float, rng: np.random.Generator) -> Scaling:
     r"""Find the longest window of radii in which ln C is straight.
 
-    Parameters
-    ----------
-    sums : CorrelationSum
-        With its blocks.
-    level : float
-        Confidence level.
-    rng : numpy.random.Generator
-        Draws blocks and windows.
-
-    Returns
-    -------
-    Scaling
-
     Notes
     -----
     Both states of a pair are random, resampling the blocks of the first one moves only one of them: to first order

@@ -216,21 +216,7 @@ def lyapunov_spectrum(
 
 
 def kaplan_yorke(values: Floats, last: float = float("nan")) -> float:
-    """Kaplan-Yorke dimension of a spectrum whose last exponents may be unknown.
-
-    Parameters
-    ----------
-    values : ndarray of float64, shape (k,)
-        Exponents, largest first; NaN at the end for those that are not resolved.
-    last : float
-        A guess at the smallest exponent, or NaN. It closes the sum where the resolved ones do not, if it is below
-        all of them: it is so negative then that its error hardly counts.
-
-    Returns
-    -------
-    float
-        NaN where the sum never becomes negative; 0 where the largest exponent is negative.
-    """
+    """Kaplan-Yorke dimension of a spectrum whose last exponents may be unknown."""
     known = values[np.isfinite(values)]
     if not len(known):
         return float("nan")

@@ -193,21 +193,7 @@ def _scores(matrix: Floats, tree: Floats, most: int, criterion: str) -> tuple[In
 
 
 def silhouette(matrix: Floats, labels: Ints) -> float:
-    r"""Mean over the states of :math:`(b - a) / \max(a, b)` (Rousseeuw 1987).
-
-    Parameters
-    ----------
-    matrix : ndarray of float64, shape (n, n)
-        Distances.
-    labels : ndarray of int64, shape (n,)
-        Clusters 0 .. K - 1, K at least 2.
-
-    Returns
-    -------
-    float
-        With a the mean distance to the others of the own cluster, b that to the nearest other cluster; 0 for a state
-        that is alone.
-    """
+    r"""Mean over the states of :math:`(b - a) / \max(a, b)` (Rousseeuw 1987)."""
     sizes = np.bincount(labels)
     means = matrix @ np.eye(len(sizes))[labels]
     own = np.take_along_axis(means, labels[:, None], axis=1)[:, 0] / np.maximum(sizes[labels] - 1, 1)
@@ -220,20 +206,7 @@ def silhouette(matrix: Floats, labels: Ints) -> float:
 
 
 def dunn(matrix: Floats, labels: Ints) -> float:
-    """Smallest distance between two clusters over the largest distance within one (Dunn 1974).
-
-    Parameters
-    ----------
-    matrix : ndarray of float64, shape (n, n)
-        Distances.
-    labels : ndarray of int64, shape (n,)
-        Clusters.
-
-    Returns
-    -------
-    float
-        NaN where all states of every cluster are equal.
-    """
+    """Smallest distance between two clusters over the largest distance within one (Dunn 1974)."""
     same = labels[:, None] == labels[None, :]
     within, between = float(matrix[same].max()), float(matrix[~same].min())
     return between / within if within > 0 else float("nan")

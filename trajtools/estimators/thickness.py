@@ -47,17 +47,6 @@ class Thickness:
 def thickness(states: States, dtype: Any = np.float64) -> Thickness:
     r"""Compare the principal extents of small and large neighbourhoods.
 
-    Parameters
-    ----------
-    states : States
-        From `trajtools.neighbors.states.prepare`, not given distances.
-    dtype : numpy dtype
-        That the states were stored in: it tells the size of their rounding.
-
-    Returns
-    -------
-    Thickness
-
     Notes
     -----
     The power of direction c is the median over states of :math:`\ln \sigma_c(large)/\sigma_c(small)`, over that of the

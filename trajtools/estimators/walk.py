@@ -45,21 +45,7 @@ def layers_of(states: Any) -> tuple[tuple[str, ...], list[slice]]:
 
 
 def walk(states: Any, metric: Any, spans: list[slice]) -> Path:
-    """Read the states once, in blocks.
-
-    Parameters
-    ----------
-    states : Trajectory or ndarray, shape (T, P)
-        From `as_states`.
-    metric : Metric
-        Bound to the trajectory.
-    spans : list of slice
-        Entries of each layer.
-
-    Returns
-    -------
-    Path
-    """
+    """Read the states once, in blocks."""
     length, size = len(states), int(states.shape[1])
     usable = np.zeros(length, dtype=bool)
     norm, steps, displacement = (np.full(length, np.nan) for _ in range(3))

@@ -44,25 +44,7 @@ class Entry:
 
 
 def entries_of(part: Part) -> list[Entry]:
-    """List the arrays of a part of a run.
-
-    Parameters
-    ----------
-    part : Part
-        Which states.
-
-    Returns
-    -------
-    list of Entry
-        ``step``; every parameter by its name, with a leading axis of states unless a single one was asked for; buffers
-        of the optimiser as ``optimizer/<name>``, metrics as ``metrics/<name>``. Runs that store no weights have their
-        ``distances`` or ``sketch`` instead of parameters.
-
-    Raises
-    ------
-    DataError
-        If two arrays would have the same name.
-    """
+    """List the arrays of a part of a run."""
     run, cut = part.run, 0 if part.single else slice(None)
     found = [_whole("step", part.step[cut])]
     if run.stored == "weights" or part.select:
@@ -107,17 +89,7 @@ def _reader(states: Trajectory, columns: slice, dtype: np.dtype[Any]) -> Callabl
 
 
 def write_npz(path: Path, entries: list[Entry], tick: Tick = lambda _: None) -> None:
-    """Write an archive that `numpy.load` opens.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    entries : list of Entry
-        What is in it.
-    tick : callable
-        Called with 1 after every array.
-    """
+    """Write an archive that `numpy.load` opens."""
     with zipfile.ZipFile(path, "w") as archive:
         for entry in entries:
             about = {"descr": npy.dtype_to_descr(entry.dtype), "fortran_order": False, "shape": entry.shape}
@@ -129,17 +101,7 @@ def write_npz(path: Path, entries: list[Entry], tick: Tick = lambda _: None) -> 
 
 
 def write_folder(folder: Path, part: Part, tick: Tick = lambda _: None) -> None:
-    """Write an archive for each state, with the weights alone and the step in its name.
-
-    Parameters
-    ----------
-    folder : Path
-        Is made.
-    part : Part
-        Which states.
-    tick : callable
-        Called with 1 after every state.
-    """
+    """Write an archive for each state, with the weights alone and the step in its name."""
     states = part.weights()
     digits = len(str(states.step[-1]))
     folder.mkdir()

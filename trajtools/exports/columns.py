@@ -44,34 +44,7 @@ class Columns:
 def columns_of(
     part: Part, what: Sequence[str], *, series: Sequence[str] = (), metric: str = "l1", largest: int = 1000
 ) -> list[Columns]:
-    """Choose the columns; nothing is computed yet.
-
-    Parameters
-    ----------
-    part : Part
-        Which states.
-    what : sequence of str
-        Some of `WHAT`; none: the metrics, and the distances of a run that stores nothing else.
-    series : sequence of str
-        Globs of metrics; empty for all.
-    metric : str
-        Distance between states, of runs that store weights.
-    largest : int
-        Refuse a table with more columns.
-
-    Returns
-    -------
-    list of Columns
-
-    Raises
-    ------
-    DataError
-        If there is nothing of that kind in the run.
-    SelectionError
-        If a glob matches no metric.
-    TooLargeError
-        If there are more than `largest` columns; the message says the way out.
-    """
+    """Choose the columns; nothing is computed yet."""
     run = part.run
     asked = list(dict.fromkeys(what)) or ["metrics"] * bool(run.metrics) + ["distances"] * (run.stored == "distances")
     if not asked:
@@ -166,19 +139,7 @@ def _weights(part: Part, largest: int) -> Columns:
 
 
 def write_csv(stream: TextIO, part: Part, columns: list[Columns], tick: Tick = lambda _: None) -> None:
-    """Write the table; numbers keep every digit, NaN and infinities are ``nan`` and ``inf``.
-
-    Parameters
-    ----------
-    stream : text file
-        Opened with ``newline=""``.
-    part : Part
-        Which states.
-    columns : list of Columns
-        Of `columns_of`.
-    tick : callable
-        Called with the number of rows that were written.
-    """
+    """Write the table; numbers keep every digit, NaN and infinities are ``nan`` and ``inf``."""
     table = csv.writer(stream, lineterminator="\n")
     table.writerow(["step", *(name for one in columns for name in one.names)])
     for rows, values in _blocks(len(part.step), columns):

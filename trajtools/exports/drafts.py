@@ -13,23 +13,7 @@ from trajtools.errors import DataError
 
 @contextmanager
 def writing(target: Path) -> Iterator[Path]:
-    """Write a file, or a folder, under another name, which it changes when it is whole.
-
-    Parameters
-    ----------
-    target : Path
-        A file there is replaced, behind a link the one it leads to; a folder must be empty.
-
-    Yields
-    ------
-    Path
-        Where to write; removed if anything goes wrong.
-
-    Raises
-    ------
-    DataError
-        If there is a folder with something in it or the one this process is in, or what is no file, such as a device.
-    """
+    """Write a file, or a folder, under another name, which it changes when it is whole."""
     target = Path(os.path.realpath(target))
     if target.exists() and not (target.is_file() or target.is_dir()):
         raise DataError(f"{target} is neither a file nor a folder, and would be replaced by one: name another")

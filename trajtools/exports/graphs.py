@@ -11,22 +11,6 @@ from trajtools.exports.part import Part
 def write_graphml(path: Path, part: Part, *, largest: int = 100_000) -> None:
     """Write the network that one state is.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    part : Part
-        One state.
-    largest : int
-        Refuse a graph with more edges.
-
-    Raises
-    ------
-    DataError
-        If there are several states, no parameter is an edge, or a name cannot stand in XML.
-    TooLargeError
-        If there are more than `largest` edges; the message says the way out.
-
     Notes
     -----
     Nodes are ``<node set>:<index>`` with ``layer`` and ``index``; edges have ``weight``, ``parameter`` and ``entry``,

@@ -49,56 +49,22 @@ class Part:
         return self.run.step[self.rows]
 
     def weights(self) -> Trajectory:
-        """Return the weights.
-
-        Returns
-        -------
-        Trajectory
-            Lazy, of one member.
-        """
+        """Return the weights."""
         return self._cut(self.run.trajectory(self.member or 0))
 
     def weights_of(self, member: int) -> Trajectory:
-        """Return the weights of another member.
-
-        Parameters
-        ----------
-        member : int
-            Which one.
-
-        Returns
-        -------
-        Trajectory
-            Lazy, the same states and parameters.
-        """
+        """Return the weights of another member."""
         return self._cut(self.run.trajectory(member))
 
     def buffers(self) -> Trajectory | None:
-        """Return what was recorded of the optimiser.
-
-        Returns
-        -------
-        Trajectory or None
-            Lazy; None where there is nothing, or only some parameters are wanted.
-        """
+        """Return what was recorded of the optimiser."""
         if self.run.optimizer is None or self.select:
             return None
         source = StoredStates(self.run.path, self.run.name, self.member or 0, "optimizer", n_states=self.run.n_states)
         return Trajectory(source, step=self.run.step, parameters=self.run.optimizer_parameters)[self.rows]
 
     def metric(self, name: str) -> NDArray[np.float64]:
-        """Return a metric.
-
-        Parameters
-        ----------
-        name : str
-            Its name.
-
-        Returns
-        -------
-        ndarray, shape (T,), (T, M) or (T, M, k)
-            Without the axis of the members where one was chosen.
-        """
+        """Return a metric."""
         values = self.run.metrics[name][self.rows]
         return values[:, self.member] if values.ndim > 1 and self.member is not None else values
 
@@ -115,33 +81,7 @@ def rows_of(
     state: int | None = None,
     step: int | None = None,
 ) -> slice:
-    """Find the states that were asked for.
-
-    Parameters
-    ----------
-    run : Run
-        Of an open file.
-    window : (int, int) or None
-        Steps, [start, stop).
-    every : int
-        Of these states, the first and every k-th after it.
-    state : int or None
-        One state, by index; negative counts from the end.
-    step : int or None
-        One state, by its step.
-
-    Returns
-    -------
-    slice
-        At least one state, with start, stop and step.
-
-    Raises
-    ------
-    DataError
-        If the run holds no state.
-    SelectionError
-        If there is no such state.
-    """
+    """Find the states that were asked for."""
     steps, count = run.step, run.n_states
     if not count:
         raise DataError(f"run {run.name!r} holds no state: nothing was recorded into it")
@@ -162,18 +102,5 @@ def rows_of(
 
 
 def original(values: Any, dtype: str) -> Any:
-    """Give numbers in the dtype of the training; the file holds mixed ones in a wider one, without loss.
-
-    Parameters
-    ----------
-    values : ndarray
-        As the file holds them.
-    dtype : str
-        Of the training; bfloat16, which NumPy does not have, stays float32.
-
-    Returns
-    -------
-    ndarray
-        The same numbers.
-    """
+    """Give numbers in the dtype of the training; the file holds mixed ones in a wider one, without loss."""
     return values.astype(dtype) if dtype in ("float16", "float32", "float64") else values

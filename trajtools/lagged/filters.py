@@ -34,27 +34,7 @@ class Filter:
 
 
 def make_filter(detrend: str | int | None, fine: Bools) -> Filter:
-    """Choose the filter.
-
-    Parameters
-    ----------
-    detrend : None, "linear", "quadratic", "difference" or int
-        What is taken out besides the mean: a polynomial in time, everything but the steps from state to state, or the
-        running mean over an odd number of states.
-    fine : ndarray of bool, shape (T,)
-        States that are finite.
-
-    Returns
-    -------
-    Filter
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such filter.
-    DataError
-        If too few states are left.
-    """
+    """Choose the filter."""
     if detrend is None:
         return Filter(_polynomial(0, fine), fine)
     if isinstance(detrend, str) and detrend in DEGREES:

@@ -53,36 +53,7 @@ def null_of(
     level: float,
     rng: np.random.Generator,
 ) -> Null:
-    """Correlate shuffled states.
-
-    Parameters
-    ----------
-    null : str
-        ``"shuffle"`` or ``"block"``.
-    observed : ndarray of float64, shape (L + 1,)
-        Correlation of the states as they are.
-    draw : callable
-        Order of the states -> correlations (L + 1,).
-    flat : Filter
-        Which states are finite.
-    surrogates : int
-        Number of shuffles.
-    block : int
-        States that stay together, for ``"block"``.
-    level : float
-        Of the band.
-    rng : numpy.random.Generator
-        Source of the shuffles.
-
-    Returns
-    -------
-    Null
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such null.
-    """
+    """Correlate shuffled states."""
     if null in ("phase-randomised", "iaaft"):
         raise UnknownNameError(
             f"{null!r} keeps the power spectrum, and with it the autocorrelation itself: it says nothing here. Use "

@@ -42,24 +42,7 @@ class Lagged:
 
 
 def from_states(series: Series, flat: Filter, spans: list[Span], lags: int) -> Lagged:
-    """Sum over the columns of some spans.
-
-    Parameters
-    ----------
-    series : Series
-        The states.
-    flat : Filter
-        What is taken out first.
-    spans : list of (int, int)
-        Columns that count.
-    lags : int
-        Largest lag L, in states.
-
-    Returns
-    -------
-    Lagged
-        By Fourier transforms of the columns, zero-padded: exact sums, no periodic wrap.
-    """
+    """Sum over the columns of some spans."""
     return correlate((flat.apply(block) for block in series.columns(spans)), flat, lags)
 
 
@@ -87,25 +70,7 @@ def gram_of(series: Series, flat: Filter, spans: list[Span]) -> Floats:
 
 
 def from_distances(series: Series, flat: Filter) -> Floats:
-    """Scalar products of all pairs of filtered states from their Euclidean distances, (T', T').
-
-    Parameters
-    ----------
-    series : Series
-        Of Distances.
-    flat : Filter
-        What is taken out.
-
-    Returns
-    -------
-    ndarray of float64
-        By the double-centred identity; the filter, being linear, acts on both sides.
-
-    Raises
-    ------
-    DataError
-        If the distances are not Euclidean.
-    """
+    """Scalar products of all pairs of filtered states from their Euclidean distances, (T', T')."""
     if series.states.metric not in EUCLIDEAN:
         raise DataError(
             f"these are distances in the metric {series.states.metric!r}; only Euclidean ones (l2, rms) hold the "

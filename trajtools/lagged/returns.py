@@ -23,17 +23,7 @@ ROWS = 64
 
 
 class Returns:
-    """Distances between the states of a series, by index.
-
-    Parameters
-    ----------
-    series : Series
-        States, or Distances.
-    metric : Metric
-        Distance between states; not used for Distances.
-    rng : numpy.random.Generator
-        Draws the states that stand for all.
-    """
+    """Distances between the states of a series, by index."""
 
     def __init__(self, series: Series, metric: Metric, rng: np.random.Generator) -> None:
         self._series = series

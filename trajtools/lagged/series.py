@@ -84,27 +84,7 @@ class Series:
 
 
 def series_of(x: Any, window: tuple[int, int] | None) -> Series:
-    """Check what a caller gave and cut it to the window.
-
-    Parameters
-    ----------
-    x : Trajectory, ndarray (T, P) or (T,), or Distances
-        What is analysed.
-    window : (int, int) or None
-        Steps ``window[0] <= s < window[1]`` that count.
-
-    Returns
-    -------
-    Series
-        With at least four finite states.
-
-    Raises
-    ------
-    DataError
-        If the states are too few, not equally spaced, or the distances not square.
-    SelectionError
-        If no state lies in the window.
-    """
+    """Check what a caller gave and cut it to the window."""
     states = x if isinstance(x, Distances) else as_states(x, "x")
     if isinstance(states, Distances) and not states.square:
         raise DataError(f"distances of one trajectory are needed, square; these are of two, {states.shape}")

@@ -51,20 +51,7 @@ class PairCounts:
 
 
 def blocks_of_time(usable: Bools, theiler: int) -> Ints:
-    """Bounds of equally long blocks of reference states, longer than the Theiler window where the record allows.
-
-    Parameters
-    ----------
-    usable : ndarray of bool, shape (T,)
-        States that count.
-    theiler : int, in samples
-        States closer in time are no pairs.
-
-    Returns
-    -------
-    ndarray of int64, shape (B + 1,)
-        Block b holds the states ``edges[b] <= i < edges[b + 1]``.
-    """
+    """Bounds of equally long blocks of reference states, longer than the Theiler window where the record allows."""
     times = np.flatnonzero(usable)
     first, stop = int(times[0]), int(times[-1]) + 1
     count = int(np.clip((stop - first) // max(_SHORTEST_BLOCK, theiler), 1, BLOCKS))
@@ -72,23 +59,7 @@ def blocks_of_time(usable: Bools, theiler: int) -> Ints:
 
 
 def count_states(states: States, radii: Floats, edges: Ints, logged: int) -> PairCounts:
-    """Count the pairs of states of few dimensions, by a tree.
-
-    Parameters
-    ----------
-    states : States
-        From `prepare`, with ``horizon=0``.
-    radii : ndarray of float64, shape (R,)
-        Ascending, positive.
-    edges : ndarray of int64, shape (B + 1,)
-        From `blocks_of_time`.
-    logged : int
-        For so many of the radii the logarithms are summed, too.
-
-    Returns
-    -------
-    PairCounts
-    """
+    """Count the pairs of states of few dimensions, by a tree."""
     from trajtools._kernels import correlation_sum as kernels
     from trajtools._kernels._threads import in_parts
 
@@ -113,25 +84,7 @@ def count_states(states: States, radii: Floats, edges: Ints, logged: int) -> Pai
 
 
 def count_rows(read: Reader, usable: Bools, theiler: int, radii: Floats, edges: Ints) -> PairCounts:
-    """Count the pairs of a matrix of distances, some rows at a time.
-
-    Parameters
-    ----------
-    read : callable
-        ``read(start, stop)`` gives rows (t, T) of the distances, float64.
-    usable : ndarray of bool, shape (T,)
-        States that count.
-    theiler : int, in samples
-        States closer in time are no pairs.
-    radii : ndarray of float64, shape (R,)
-        Ascending, positive.
-    edges : ndarray of int64, shape (B + 1,)
-        From `blocks_of_time`.
-
-    Returns
-    -------
-    PairCounts
-    """
+    """Count the pairs of a matrix of distances, some rows at a time."""
     from trajtools._kernels import correlation_sum as kernels
     from trajtools._kernels._threads import in_parts
 
@@ -158,29 +111,7 @@ def _into(work: Callable[..., Any], counts: Ints, logs: Floats, first: int, last
 
 
 def choose_radii(between: Between, usable: Bools, theiler: int, share: float = 1.0) -> Floats:
-    """Radii from the distance of the nearest neighbours up to the diameter, four an octave, as far as a sample tells.
-
-    Parameters
-    ----------
-    between : callable
-        ``between(rows, columns)`` gives the distances of some states to some others.
-    usable : ndarray of bool, shape (T,)
-        States that count.
-    theiler : int, in samples
-        States closer in time are no pairs.
-    share : float
-        The largest radius holds about such a part of all pairs; 1: all of them.
-
-    Returns
-    -------
-    ndarray of float64, shape (R,)
-        Ascending; whole powers of their ratio, so that similar records are counted at the same radii.
-
-    Raises
-    ------
-    DataError
-        If no two states differ.
-    """
+    """Radii from the distance of the nearest neighbours up to the diameter, four an octave, as far as a sample tells."""
     times = np.flatnonzero(usable)
     near = _sampled(between, times, times, theiler)
     near[~(near > 0)] = np.nan
@@ -196,19 +127,7 @@ def choose_radii(between: Between, usable: Bools, theiler: int, share: float = 1
 
 
 def logged_radii(between: Between, usable: Bools, theiler: int, radii: Floats) -> int:
-    """Number of the radii that hold few enough pairs for the logarithm of each to be taken.
-
-    Parameters
-    ----------
-    between, usable, theiler
-        As for `choose_radii`.
-    radii : ndarray of float64, shape (R,)
-        Ascending.
-
-    Returns
-    -------
-    int
-    """
+    """Number of the radii that hold few enough pairs for the logarithm of each to be taken."""
     times = np.flatnonzero(usable)
     spread = _sampled(between, times, evenly(times, _PROBE_STATES), theiler)
     spread = np.sort(spread[np.isfinite(spread)])

@@ -20,29 +20,7 @@ _SHORTEST_BLOCK = 32
 
 
 def sampling(x: Any, dt: float | None) -> tuple[float, str, Ints | None]:
-    """Time between two samples, its unit, and the steps of the states.
-
-    Parameters
-    ----------
-    x : array_like, Trajectory or Distances
-        What was given to the estimator.
-    dt : float or None, in the time unit
-        Time between two samples; None: what the trajectory says, 1 for arrays.
-
-    Returns
-    -------
-    dt : float
-        In the time unit.
-    unit : str
-        That of the trajectory, ``"sample"`` for arrays; ``"time"`` where `dt` was given, in a unit of the caller's.
-    step : ndarray of int64 or None
-        Steps of a trajectory.
-
-    Raises
-    ------
-    DataError
-        If `dt` is no positive number, or the states of a trajectory are not evenly spaced in time.
-    """
+    """Time between two samples, its unit, and the steps of the states."""
     unit, step, natural = "sample", None, 1.0
     if isinstance(x, (Trajectory, Distances)):
         unit, step = x.time_unit, x.step
@@ -63,56 +41,19 @@ def sampling(x: Any, dt: float | None) -> tuple[float, str, Ints | None]:
 
 
 def steps_per_sample(step: Ints | None) -> int | None:
-    """Steps from one state to the next.
-
-    Parameters
-    ----------
-    step : ndarray of int64 or None
-        Steps of evenly spaced states; None: unknown.
-
-    Returns
-    -------
-    int or None
-        None where it is unknown.
-    """
+    """Steps from one state to the next."""
     return int(step[1] - step[0]) if step is not None and len(step) > 1 else None
 
 
 def check_average(average: str) -> int:
-    """The average as the kernels know it.
-
-    Parameters
-    ----------
-    average : str
-        One of `trajtools.results.AVERAGES`.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    UnknownNameError
-        If it is none of them.
-    """
+    """The average as the kernels know it."""
     if average not in AVERAGES:
         raise UnknownNameError(f"average {average!r} is none of {', '.join(AVERAGES)}")
     return AVERAGES.index(average)
 
 
 def block_edges(states: States) -> Ints:
-    """Bounds of the blocks of reference states: equally long, and longer than a pair is followed.
-
-    Parameters
-    ----------
-    states : States
-        From `prepare`.
-
-    Returns
-    -------
-    ndarray of int64, shape (B + 1,)
-        Block b holds the references ``edges[b] <= i < edges[b + 1]``.
-    """
+    """Bounds of the blocks of reference states: equally long, and longer than a pair is followed."""
     times = np.flatnonzero(states.usable)
     first, stop = int(times[0]), int(times[-1]) + 1
     shortest = max(_SHORTEST_BLOCK, states.theiler, states.horizon + 1)
@@ -121,17 +62,7 @@ def block_edges(states: States) -> Ints:
 
 
 def padded(horizon: int) -> int:
-    """Number of steps that the kernels follow: horizon + 1, rounded up to whole lanes.
-
-    Parameters
-    ----------
-    horizon : int, in samples
-        Steps that are wanted.
-
-    Returns
-    -------
-    int
-    """
+    """Number of steps that the kernels follow: horizon + 1, rounded up to whole lanes."""
     return -(-(horizon + 1) // LANES) * LANES
 
 
@@ -150,43 +81,7 @@ def as_divergence(
     extra: dict[str, Any],
     warnings: tuple[str, ...] = (),
 ) -> Divergence:
-    """Turn the sums of the blocks into curves.
-
-    Parameters
-    ----------
-    states : States
-        From `prepare`.
-    sums : (ndarray of float64, ndarray of int64), shapes (B, K + 1)
-        Sums of logarithms and the number of terms, per block.
-    edges : ndarray of int64, shape (B + 1,)
-        Bounds of the blocks.
-    method, average : str
-        Names for the result.
-    rule : NearestK or WithinRadius
-        As asked.
-    strategy : Strategy
-        As chosen.
-    clock : tuple
-        From `sampling`.
-    n_references : int
-        Reference states that contributed.
-    counts : dict of str to int
-        What was left out.
-    extra : dict
-        More settings.
-    warnings : tuple of str
-        For the reader.
-
-    Returns
-    -------
-    Divergence
-        One unit per block that holds a pair; its distances are the exponentials of its mean logarithm.
-
-    Raises
-    ------
-    NoNeighborsError
-        If no block holds a pair.
-    """
+    """Turn the sums of the blocks into curves."""
     logs, terms = sums
     held = terms[:, 0] > 0
     if not held.any():

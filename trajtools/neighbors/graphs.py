@@ -18,29 +18,7 @@ LENGTHS = ("radius", "radii", "limit", "distance_along")  # settings that are di
 
 
 def as_links(x: Any, nodes: int | None) -> tuple[Any, float]:
-    r"""Rows of links, and what their L1 distance is multiplied with.
-
-    Parameters
-    ----------
-    x : array_like or Trajectory
-        Adjacency matrices (T, N, N); or rows of links (T, E) with `nodes` given; or a Trajectory of a network, which
-        knows its nodes.
-    nodes : int or None
-        Number of nodes N of each graph; None: read from `x`.
-
-    Returns
-    -------
-    links : ndarray or Trajectory, shape (T, E)
-        What to compare in L1. The diagonals of adjacency matrices are left out.
-    factor : float
-        :math:`1/(N(N-1))`, or twice that where each undirected link is listed once (E = N(N-1)/2): the distance
-        :math:`\sum_{ij} |a_{ij} - b_{ij}| / (N(N-1))` then is the part of the pairs of nodes that differ.
-
-    Raises
-    ------
-    DataError
-        If the number of nodes is unknown.
-    """
+    r"""Rows of links, and what their L1 distance is multiplied with."""
     if isinstance(x, Trajectory):
         if nodes is None and x.nodes:
             # A table of parameters lists every link once and with its direction.
@@ -60,20 +38,7 @@ def as_links(x: Any, nodes: int | None) -> tuple[Any, float]:
 
 
 def check_nodes(nodes: int | None, metric: Any) -> None:
-    """Refuse a number of nodes where the metric has no use for it.
-
-    Parameters
-    ----------
-    nodes : int or None
-        As given.
-    metric : str
-        Not ``"graph-l1"``.
-
-    Raises
-    ------
-    DataError
-        If it was given.
-    """
+    """Refuse a number of nodes where the metric has no use for it."""
     if nodes is not None:
         raise DataError(f"nodes={nodes!r} belongs to metric 'graph-l1', not to {metric!r}; leave it out")
 
@@ -86,26 +51,7 @@ def on_graphs(
     neighbors: WithinRadius | NearestK | None = None,
     **options: Any,
 ) -> Divergence:
-    """Run an estimator in L1 on the links of graphs, and give its curves in the normalised distance.
-
-    Parameters
-    ----------
-    estimate : callable
-        `trajtools.kantz` or `trajtools.rosenstein`.
-    x : array_like or Trajectory
-        As `as_links` takes it.
-    nodes : int or None
-        As there.
-    neighbors : WithinRadius, NearestK or None
-        Absolute radii are normalised distances.
-    **options
-        For the estimator.
-
-    Returns
-    -------
-    Divergence
-        With ``metric="graph-l1"``.
-    """
+    """Run an estimator in L1 on the links of graphs, and give its curves in the normalised distance."""
     links, factor = as_links(x, nodes)
     rule = neighbors
     if isinstance(rule, WithinRadius) and not (rule.relative or isinstance(rule.radius, str)):
@@ -119,20 +65,7 @@ def on_graphs(
 
 
 def normalised(plain: Divergence, factor: float) -> Divergence:
-    """Turn a divergence in L1 of links into one in the normalised distance of graphs.
-
-    Parameters
-    ----------
-    plain : Divergence
-        In L1.
-    factor : float
-        From `as_links`.
-
-    Returns
-    -------
-    Divergence
-        With ``metric="graph-l1"``.
-    """
+    """Turn a divergence in L1 of links into one in the normalised distance of graphs."""
     settings = plain.settings | {"metric": GRAPH_L1, "factor": factor}
     settings |= {name: settings[name] * factor for name in LENGTHS if name in settings}
     if "curves" in settings:

@@ -12,19 +12,7 @@ ROUNDING = 1e-14  # part of a squared distance below which what is left of it is
 
 
 def directions(points: Floats) -> Floats:
-    """Unit vectors along the motion, from central differences.
-
-    Parameters
-    ----------
-    points : ndarray of float64, shape (T, d)
-        States, evenly spaced in time.
-
-    Returns
-    -------
-    ndarray of float64, shape (T, d)
-        One-sided at the ends of the record and beside a state that is not finite, NaN at such a state; zero where
-        nothing moves or no neighbouring state is finite.
-    """
+    """Unit vectors along the motion, from central differences."""
     with np.errstate(invalid="ignore", over="ignore"):
         step = np.diff(points, axis=0)
     before, after = (np.full_like(points, np.nan) for _ in range(2))
@@ -39,54 +27,19 @@ def directions(points: Floats) -> Floats:
 
 
 def across_motion(apart: Floats, both: Floats) -> Floats:
-    """Length of what is left of separations when their part along the motion is taken out.
-
-    Parameters
-    ----------
-    apart : ndarray of float64, shape (..., d)
-        Separations of two states.
-    both : ndarray of float64, shape (..., d)
-        Sum of their unit vectors along the motion: the direction of a chord between two points of one orbit, to the
-        second order.
-
-    Returns
-    -------
-    ndarray of float64, shape (...)
-        Zero where no more than rounding is left; the whole length where the two move in opposite directions, or not.
-    """
+    """Length of what is left of separations when their part along the motion is taken out."""
     whole, along, size = (np.sum(each, axis=-1) for each in (apart * apart, apart * both, both * both))
     rest = whole - np.where(size > ROUNDING, along * along / np.maximum(size, ROUNDING), 0.0)
     return np.asarray(np.sqrt(np.where(rest > ROUNDING * whole, rest, 0.0)))
 
 
 def has_directions(points: Floats) -> bool:
-    """Whether distances across the motion can be taken: two dimensions or more, of numbers that can be squared.
-
-    Parameters
-    ----------
-    points : ndarray of float64, shape (T, d)
-        States.
-
-    Returns
-    -------
-    bool
-    """
+    """Whether distances across the motion can be taken: two dimensions or more, of numbers that can be squared."""
     return points.shape[1] > 1 and not is_scaled(prepare(points, metric="l2", theiler=0, horizon=0))
 
 
 def check_motion(states: States) -> None:
-    """Refuse states whose motion has no direction that could be taken out.
-
-    Parameters
-    ----------
-    states : States
-        From `trajtools.neighbors.states.prepare`.
-
-    Raises
-    ------
-    DataError
-        If they are given by distances, have one dimension, another metric, or numbers that cannot be squared.
-    """
+    """Refuse states whose motion has no direction that could be taken out."""
     if states.code == PRECOMPUTED or states.metric != "l2" or states.points.shape[1] < 2 or is_scaled(states):
         raise DataError(
             "across=True takes the motion out of Euclidean distances of states with two dimensions or more, whose "
@@ -96,23 +49,7 @@ def check_motion(states: States) -> None:
 
 
 def with_directions(states: States) -> Floats:
-    """States and the directions of their motion, as the kernels read them.
-
-    Parameters
-    ----------
-    states : States
-        From `trajtools.neighbors.states.prepare`.
-
-    Returns
-    -------
-    ndarray of float64, shape (2 d, T + padding)
-        The states above the unit vectors.
-
-    Raises
-    ------
-    DataError
-        If these states have no directions, see `check_motion`.
-    """
+    """States and the directions of their motion, as the kernels read them."""
     check_motion(states)
     lags = np.zeros((2 * states.points.shape[1], len(states) + LANES))
     lags[:, : len(states)] = np.concatenate([states.points, directions(states.points)], axis=1).T
@@ -120,25 +57,7 @@ def with_directions(states: States) -> Floats:
 
 
 def thinned(index: Ints, stride: int) -> Ints:
-    """Lists of neighbours of every so many states; the others are no references.
-
-    Parameters
-    ----------
-    index : ndarray of int64, shape (T, k)
-        Neighbours of each state; -1 where there is none.
-    stride : int, in samples
-        1 changes nothing.
-
-    Returns
-    -------
-    ndarray of int64, shape (T, k)
-        With -1 for the states in between.
-
-    Raises
-    ------
-    DataError
-        If the stride is no whole number from 1 on.
-    """
+    """Lists of neighbours of every so many states; the others are no references."""
     if isinstance(stride, bool) or not isinstance(stride, (int, np.integer)) or stride < 1:
         raise DataError(f"stride={stride!r}: every so many states are references, a whole number from 1 on")
     if stride == 1:

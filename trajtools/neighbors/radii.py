@@ -14,24 +14,7 @@ _AUTO_QUERIES, _AUTO_NEIGHBOR, _SPREAD_STATES = 64, 4, 512
 
 
 def absolute_radii(states: States, rule: WithinRadius) -> Floats:
-    """The radii of a rule as distances, ascending.
-
-    Parameters
-    ----------
-    states : States
-        From `prepare`.
-    rule : WithinRadius
-        Absolute, relative or automatic radii.
-
-    Returns
-    -------
-    ndarray of float64, shape (R,)
-
-    Raises
-    ------
-    NoNeighborsError
-        If a radius is to be taken from the data and there is no spread to take it from.
-    """
+    """The radii of a rule as distances, ascending."""
     if not isinstance(rule.radius, str):
         radii = np.unique(np.asarray(rule.radius, dtype=np.float64))
         return radii * spread(states) if rule.relative else radii
@@ -51,23 +34,7 @@ def absolute_radii(states: States, rule: WithinRadius) -> Floats:
 
 
 def spread(states: States) -> float:
-    """Median distance between two states of the record, from at most 512 evenly spaced ones.
-
-    Parameters
-    ----------
-    states : States
-        From `prepare`.
-
-    Returns
-    -------
-    float
-        In the units of the metric.
-
-    Raises
-    ------
-    NoNeighborsError
-        If it is zero.
-    """
+    """Median distance between two states of the record, from at most 512 evenly spaced ones."""
     times = evenly(np.flatnonzero(states.usable), _SPREAD_STATES)
     distance = states.between(times, times)[np.triu_indices(len(times), 1)]
     median = float(np.median(distance))

@@ -95,21 +95,7 @@ def find_nearest(
 
 
 def nearest(states: States, rule: NearestK, strategy: str | None = None) -> Neighbors:
-    """Search prepared states; see `find_nearest`.
-
-    Parameters
-    ----------
-    states : States
-        From `prepare`.
-    rule : NearestK
-        How many.
-    strategy : str or None
-        None chooses.
-
-    Returns
-    -------
-    Neighbors
-    """
+    """Search prepared states; see `find_nearest`."""
     from trajtools._kernels import buckets
     from trajtools._kernels._threads import in_parts
     from trajtools._kernels.neighbors import nearest as search
@@ -132,20 +118,7 @@ def nearest(states: States, rule: NearestK, strategy: str | None = None) -> Neig
 
 
 def count_left_out(states: States, repeats: bool) -> dict[str, int]:
-    """Count what no search considers.
-
-    Parameters
-    ----------
-    states : States
-        From `prepare`.
-    repeats : bool
-        Whether the search met a distance of zero; if not, they need no counting.
-
-    Returns
-    -------
-    dict of str to int
-        ``not_finite``, ``not_followable``, ``zero_distance``; see `Neighbors`.
-    """
+    """Count what no search considers."""
     return {
         "not_finite": states.not_finite,
         "not_followable": int(len(states) - np.count_nonzero(states.usable)),
@@ -154,18 +127,7 @@ def count_left_out(states: States, repeats: bool) -> dict[str, int]:
 
 
 def count_repeats(states: States) -> int:
-    """Ordered pairs of usable states at distance zero outside the Theiler window.
-
-    Parameters
-    ----------
-    states : States
-        From `prepare`.
-
-    Returns
-    -------
-    int
-        Each pair counts twice: once for each of its states.
-    """
+    """Ordered pairs of usable states at distance zero outside the Theiler window."""
     times = np.flatnonzero(states.usable)
     if states.code == PRECOMPUTED:
         apart = np.abs(times[:, None] - times[None, :]) >= states.theiler
@@ -182,19 +144,7 @@ def count_repeats(states: States) -> int:
 
 
 def build(states: States, strategy: Strategy) -> Any:
-    """Build what the kernels search in.
-
-    Parameters
-    ----------
-    states : States
-        From `prepare`.
-    strategy : Strategy
-        From `choose`.
-
-    Returns
-    -------
-    trajtools._kernels.buckets.Index
-    """
+    """Build what the kernels search in."""
     from trajtools._kernels import buckets
     from trajtools._kernels._threads import in_parts
 
@@ -228,22 +178,7 @@ def build(states: States, strategy: Strategy) -> Any:
 
 
 def split_points(states: States, order: Ints) -> tuple[Floats, Ints]:
-    """Copy states into the order of a balanced k-d tree; `order` is brought into it, too.
-
-    Parameters
-    ----------
-    states : States
-        From `prepare`.
-    order : ndarray of int64, shape (n,)
-        Times of the states; changed in place.
-
-    Returns
-    -------
-    points : ndarray of float64, shape (n, d)
-        The states.
-    starts : ndarray of int64, shape (leaves + 1,)
-        Where the leaves begin.
-    """
+    """Copy states into the order of a balanced k-d tree; `order` is brought into it, too."""
     from trajtools._kernels import buckets
     from trajtools._kernels._threads import in_parts
 
@@ -259,18 +194,7 @@ def split_points(states: States, order: Ints) -> tuple[Floats, Ints]:
 
 
 def sorted_along(values: Floats) -> Ints:
-    """Order that sorts some values, in parts of them on several threads.
-
-    Parameters
-    ----------
-    values : ndarray of float64, shape (n,)
-        Finite.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-        The same for any number of threads.
-    """
+    """Order that sorts some values, in parts of them on several threads."""
     from trajtools._kernels._threads import in_parts
 
     if len(values) < _SORTED_WHOLE:

@@ -75,32 +75,7 @@ class Walk:
 def prepare_walk(
     x: Any, *, metric: MetricOfStates, nodes: int | None, theiler: int, horizon: int, across: bool = False
 ) -> Walk:
-    """Check states for following pairs of them, block by block.
-
-    Parameters
-    ----------
-    x : array_like or Trajectory
-        As the estimators take it.
-    metric : str or callable
-        As `trajtools.neighbors.states.prepare` takes it, or ``"graph-l1"``.
-    nodes : int or None
-        For ``"graph-l1"``, see `as_links`.
-    theiler, horizon : int, in samples
-        As in `prepare`; a block has one step at least.
-    across : bool
-        Read growth from the distances across the motion.
-
-    Returns
-    -------
-    Walk
-
-    Raises
-    ------
-    DataError
-        If the data cannot be analysed so.
-    UnknownNameError
-        If the metric is unknown.
-    """
+    """Check states for following pairs of them, block by block."""
     factor = 1.0
     kernel_metric = metric
     if metric == GRAPH_L1:
@@ -122,17 +97,7 @@ def prepare_walk(
 
 
 def block_starts(walk: Walk) -> Ints:
-    """Where the blocks begin: one after the other, over what is missing to the next state that can be followed.
-
-    Parameters
-    ----------
-    walk : Walk
-        From `prepare_walk`.
-
-    Returns
-    -------
-    ndarray of int64, shape (B,)
-    """
+    """Where the blocks begin: one after the other, over what is missing to the next state that can be followed."""
     usable = np.flatnonzero(walk.states.usable)
     starts, at = [], 0
     while at < len(usable):
@@ -142,26 +107,7 @@ def block_starts(walk: Walk) -> Ints:
 
 
 def candidates(walk: Walk, rule: NearestK, starts: Ints) -> tuple[Ints, bool, Strategy]:
-    """The nearest states of the first state of each block.
-
-    Parameters
-    ----------
-    walk : Walk
-        From `prepare_walk`.
-    rule : NearestK
-        How many.
-    starts : ndarray of int64, shape (B,)
-        Beginnings of the blocks.
-
-    Returns
-    -------
-    index : ndarray of int64, shape (B, k)
-        Times of the neighbours, nearest first, the earlier one of two at the same distance; -1 where there is none.
-    repeats : bool
-        Whether a distance of zero was met.
-    strategy : Strategy
-        The search that was used.
-    """
+    """The nearest states of the first state of each block."""
     states = walk.states
     strategy = choose(states, None)
     if strategy.name in ("tree", "sweep"):
@@ -177,27 +123,7 @@ def candidates(walk: Walk, rule: NearestK, starts: Ints) -> tuple[Ints, bool, St
 
 
 def growth_limit(walk: Walk, limit: float | None) -> float:
-    """The distance beyond which a pair is given up.
-
-    Parameters
-    ----------
-    walk : Walk
-        From `prepare_walk`.
-    limit : float or None
-        A distance, or None for a tenth of the spread.
-
-    Returns
-    -------
-    float
-        In the units of the metric.
-
-    Raises
-    ------
-    DataError
-        If it is no positive number.
-    NoNeighborsError
-        If half of the states are equal, so that they have no spread.
-    """
+    """The distance beyond which a pair is given up."""
     if limit is None:
         return LIMIT_SHARE * _spread(walk)
     if not limit > 0:
@@ -218,41 +144,14 @@ def _spread(walk: Walk) -> float:
 
 
 def cosine(to_old: Any, to_new: Any, between: Any) -> Any:
-    r"""Cosine of the angle between two separations from one state, from distances alone.
-
-    Parameters
-    ----------
-    to_old, to_new : float or ndarray
-        Distances of the state to its old and to its new neighbour, positive.
-    between : float or ndarray
-        Distance of the two neighbours.
-
-    Returns
-    -------
-    float or ndarray
-        :math:`(a^2 + b^2 - c^2) / 2ab`: the true cosine where the distance is Euclidean, and the comparison angle
-        of metric geometry for others; between -1 and 1 for every metric, by the triangle inequality.
-    """
+    r"""Cosine of the angle between two separations from one state, from distances alone."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         gain = (to_old - between) / to_new
         return np.clip((gain * (1 + between / to_old) + to_new / to_old) / 2, -1.0, 1.0)
 
 
 def mean_rate(rows: Floats, duration: float) -> float:
-    """Wolf's value: summed growth of the blocks that have not met at their end, over the time it took.
-
-    Parameters
-    ----------
-    rows : ndarray of float64, shape (B, K + 1)
-        Distances of the blocks.
-    duration : float, in the time unit
-        Of one block.
-
-    Returns
-    -------
-    float
-        NaN without such a block.
-    """
+    """Wolf's value: summed growth of the blocks that have not met at their end, over the time it took."""
     apart = (rows[:, -1] > 0) & (rows[:, 0] > 0)
     if not apart.any():
         return float("nan")
@@ -273,39 +172,7 @@ def segments_divergence(
     settings: dict[str, Any],
     warnings: tuple[str, ...] = (),
 ) -> Divergence:
-    """Turn blocks into curves, one unit each.
-
-    Parameters
-    ----------
-    walk : Walk
-        From `prepare_walk`.
-    rows : ndarray of float64, shape (B, K + 1)
-        Distance of the pair (or of the neighbourhood) of each block; zero where it has met.
-    starts : ndarray of int64, shape (B,)
-        First state of each block.
-    method, average : str
-        Names for the result.
-    rule : NearestK, WithinRadius or None
-        As asked.
-    strategy : str
-        Search that was used.
-    clock : tuple
-        From `trajtools.neighbors.curves.sampling`.
-    settings : dict
-        More settings.
-    warnings : tuple of str
-        For the reader.
-
-    Returns
-    -------
-    Divergence
-        The blocks do not overlap: they are blocks of time of one orbit, each its own group.
-
-    Raises
-    ------
-    NoNeighborsError
-        If there is no block.
-    """
+    """Turn blocks into curves, one unit each."""
     if not len(rows):
         left_out = settings.get("left_out")
         raise NoNeighborsError(

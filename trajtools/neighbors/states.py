@@ -132,34 +132,7 @@ class States:
 
 
 def prepare(x: Any, *, metric: MetricOfStates, theiler: int, horizon: int) -> States:
-    """Check states and turn them into what the searches read.
-
-    Parameters
-    ----------
-    x : array_like or Trajectory, shape (T, d) or (T,); or (T, T); or Distances
-        States, or with ``metric="precomputed"`` their distances; `Distances` need no metric.
-    metric : str, callable or Metric
-        ``"l1"``, ``"l2"``, ``"linf"``, ``"rms"`` or ``"precomputed"``; or another name in `trajtools.METRICS`, a
-        Metric, or a function of two blocks of states (t, d) that returns their distances (t,), pair by pair: these are
-        asked for all pairs.
-    theiler : int, in samples
-        States closer in time than this are not neighbours.
-    horizon : int, in samples
-        How long a pair must be followed.
-
-    Returns
-    -------
-    States
-
-    Raises
-    ------
-    UnknownNameError
-        If the metric is not one of those.
-    DataError
-        If `x` is not such an array, a number is out of range, or no two states can be compared and followed.
-    TooLargeError
-        If there are more than 8192 states and the metric is one that is asked for all pairs.
-    """
+    """Check states and turn them into what the searches read."""
     x, metric, name = _given(x, metric)
     theiler = _whole("theiler", theiler)
     horizon = _whole("horizon", horizon)
@@ -201,19 +174,7 @@ def prepare(x: Any, *, metric: MetricOfStates, theiler: int, horizon: int) -> St
 
 
 def compact(states: States) -> States:
-    """States of many dimensions as the matrix of their distances, which every step of every pair is then read from.
-
-    Parameters
-    ----------
-    states : States
-        From `prepare`.
-
-    Returns
-    -------
-    States
-        With all distances where the dimension is above 20, there are at most 8192 states (512 MiB of distances), and
-        all numbers can be squared; else unchanged.
-    """
+    """States of many dimensions as the matrix of their distances, which every step of every pair is then read from."""
     length, dimension = states.points.shape
     if dimension <= HIGH_DIMENSION or length > MATRIX_STATES or states.code == _L2_SCALED:
         return states
@@ -227,17 +188,7 @@ def compact(states: States) -> States:
 
 
 def is_scaled(states: States) -> bool:
-    """Whether some numbers cannot be squared without losing digits, so that the kernels scale each distance.
-
-    Parameters
-    ----------
-    states : States
-        From `prepare`.
-
-    Returns
-    -------
-    bool
-    """
+    """Whether some numbers cannot be squared without losing digits, so that the kernels scale each distance."""
     return not bool(np.all(_squarable(states.points[np.abs(states.points) < _INFINITE])))
 
 

@@ -39,24 +39,7 @@ class Strategy:
 
 
 def named(states: States, strategy: str) -> Strategy:
-    """The strategy of this name, as asked.
-
-    Parameters
-    ----------
-    states : States
-        From `prepare`.
-    strategy : str
-        ``"brute"``, ``"sweep"``, ``"tree"`` or ``"matrix"``.
-
-    Returns
-    -------
-    Strategy
-
-    Raises
-    ------
-    DataError
-        If there is none of this name, or it cannot search these data.
-    """
+    """The strategy of this name, as asked."""
     if strategy not in STRATEGIES:
         raise DataError(f"strategy {strategy!r} is none of {', '.join(STRATEGIES)}")
     if (states.code == PRECOMPUTED) != (strategy == "matrix"):
@@ -65,20 +48,7 @@ def named(states: States, strategy: str) -> Strategy:
 
 
 def choose(states: States, radius: float | None) -> Strategy:
-    """Choose a search from the dimension, the number of states and a probe of the data.
-
-    Parameters
-    ----------
-    states : States
-        From `prepare`.
-    radius : float or None
-        Radius of the balls that are searched, or None for nearest neighbours.
-
-    Returns
-    -------
-    Strategy
-        The same for the same data on every machine: nothing is timed.
-    """
+    """Choose a search from the dimension, the number of states and a probe of the data."""
     count = int(np.count_nonzero(states.usable))
     dimension = states.points.shape[1]
     if states.code == PRECOMPUTED:
@@ -98,22 +68,7 @@ def choose(states: States, radius: float | None) -> Strategy:
 
 
 def probe(states: States, radius: float | None) -> tuple[Floats, float]:
-    """Estimate from a sample how many states a sweep along each coordinate would look at, for one state.
-
-    Parameters
-    ----------
-    states : States
-        From `prepare`.
-    radius : float or None
-        Radius of the balls that are searched, or None for nearest neighbours.
-
-    Returns
-    -------
-    candidates : ndarray of float64, shape (d,)
-        States within the search radius along that coordinate alone.
-    inside : float
-        States within the radius and not at distance zero; 0 for nearest neighbours.
-    """
+    """Estimate from a sample how many states a sweep along each coordinate would look at, for one state."""
     times = np.flatnonzero(states.usable)
     sample = evenly(times, _SAMPLE)
     queries = evenly(sample, _QUERIES)
@@ -139,19 +94,7 @@ def probe(states: States, radius: float | None) -> tuple[Floats, float]:
 
 
 def evenly(times: Ints, most: int) -> Ints:
-    """At most so many of the times, evenly spaced.
-
-    Parameters
-    ----------
-    times : ndarray of int64, shape (n,)
-        Times to choose from.
-    most : int
-        How many.
-
-    Returns
-    -------
-    ndarray of int64
-    """
+    """At most so many of the times, evenly spaced."""
     if len(times) <= most:
         return times
     return times[(np.arange(most) * len(times)) // most]

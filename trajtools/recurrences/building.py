@@ -49,30 +49,7 @@ class Asked:
 
 
 def build_plot(x: Any, y: Any, kind: str, asked: Asked) -> tuple[Plot, Chosen]:
-    """The plot of one or two systems, and what was chosen for it.
-
-    Parameters
-    ----------
-    x, y : array_like, Trajectory, Distances or None
-        As `trajtools.recurrence` takes them.
-    kind : str
-        ``"auto"``, ``"cross"`` or ``"joint"``.
-    asked : Asked
-        How recurrences are found.
-
-    Returns
-    -------
-    plot : StatePlot or DistancePlot
-    chosen : dict
-        ``thresholds``, and what they came from.
-
-    Raises
-    ------
-    DataError
-        If the data cannot be analysed so.
-    UnknownNameError
-        If the metric is unknown.
-    """
+    """The plot of one or two systems, and what was chosen for it."""
     if isinstance(x, Distances) or asked.metric == "precomputed":
         if y is not None or asked.dim != 1:
             raise DataError("x holds distances: y and dim belong to states; for two systems give pairwise(x, y=y)")

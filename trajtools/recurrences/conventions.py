@@ -87,22 +87,7 @@ CONVENTIONS = {
 
 
 def find_convention(name: str) -> Convention:
-    """A convention by its name.
-
-    Parameters
-    ----------
-    name : str
-        One of ``CONVENTIONS``.
-
-    Returns
-    -------
-    Convention
-
-    Raises
-    ------
-    UnknownNameError
-        If there is none of that name.
-    """
+    """A convention by its name."""
     if name not in CONVENTIONS:
         raise UnknownNameError(f"convention {name!r} is none of {', '.join(CONVENTIONS)}")
     return CONVENTIONS[name]

@@ -24,27 +24,7 @@ def count_lags(
     windows: tuple[int, int] = (1, 1),
     middles: bool = False,
 ) -> Lines:
-    """Count the lines of states lag by lag.
-
-    Parameters
-    ----------
-    pair : Pair
-        The states of the rows and of the columns.
-    threshold : float
-        Largest distance of a recurrence.
-    other : (Pair, float) or None
-        A second system of the same shape that has to recur as well, and its threshold.
-    inclusive : bool
-        Whether a pair at the threshold recurs.
-    windows : (int, int), in samples
-        Theiler windows of the diagonal and of the vertical lines.
-    middles : bool
-        Recurrence times between the middles of lines, not between their beginnings.
-
-    Returns
-    -------
-    Lines
-    """
+    """Count the lines of states lag by lag."""
     from trajtools._kernels._threads import in_parts
     from trajtools._kernels.recurrence_lags import lag_block, threads
     from trajtools._kernels.recurrence_lines import ENTRIES, MIDDLES, stitch
@@ -93,21 +73,7 @@ def count_lags(
 
 
 def as_lines(histograms: Ints, counts: Ints, shape: tuple[int, int]) -> Lines:
-    """Histograms of the kernels, without what is empty beyond the longest line of each.
-
-    Parameters
-    ----------
-    histograms : ndarray of int64, shape (7, n)
-        As in trajtools._kernels.recurrence_lines.
-    counts : ndarray of int64, shape (4, T + S - 1)
-        Recurrences, those in the largest square, cells, those in that square.
-    shape : (int, int)
-        T and S.
-
-    Returns
-    -------
-    Lines
-    """
+    """Histograms of the kernels, without what is empty beyond the longest line of each."""
     longest = histograms.shape[1] - (histograms[:, ::-1] != 0).argmax(axis=1)
     longest[~np.logical_or.reduce(histograms, axis=1)] = 1
     trimmed = [row[:end] for row, end in zip(histograms, longest, strict=True)]
@@ -146,25 +112,7 @@ def count_rows(
     windows: tuple[int, int],
     middles: bool,
 ) -> Lines:
-    """Count the lines of a recurrence plot that is read row by row.
-
-    Parameters
-    ----------
-    read : callable
-        Gives the rows start .. stop as bits, uint64 (t, words).
-    shape : (int, int)
-        T and S.
-    finite : (ndarray of bool, ndarray of bool), shapes (T,) and (S,)
-        States that count, of the rows and of the columns.
-    windows : (int, int), in samples
-        Theiler windows of the diagonal and of the vertical lines.
-    middles : bool
-        As in `count_lags`.
-
-    Returns
-    -------
-    Lines
-    """
+    """Count the lines of a recurrence plot that is read row by row."""
     from trajtools._kernels.recurrence_lines import ENTRIES, HISTOGRAMS, MEMORY, MIDDLES
     from trajtools._kernels.recurrence_rows import count_rows as count
 

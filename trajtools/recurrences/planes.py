@@ -63,28 +63,7 @@ class States:
 
 
 def prepare(x: Any, *, dim: int = 1, delay: int = 1, name: str = "x") -> States:
-    """Check states, and note their delays.
-
-    Parameters
-    ----------
-    x : array_like or Trajectory, shape (T,) or (T, C)
-        Series or states.
-    dim : int
-        Embedding dimension; 1: the states as they are.
-    delay : int, in samples
-        Delay of the embedding.
-    name : str
-        What an error calls it.
-
-    Returns
-    -------
-    States
-
-    Raises
-    ------
-    DataError
-        If there are no two states, no real numbers, or no two finite states.
-    """
+    """Check states, and note their delays."""
     given = np.asarray(x)
     if given.dtype.kind not in "fiub":
         raise DataError(f"{name}: states are real numbers; this array has dtype {given.dtype}")
@@ -115,27 +94,7 @@ def prepare(x: Any, *, dim: int = 1, delay: int = 1, name: str = "x") -> States:
 
 
 def sampling(x: Any, dt: float | None) -> tuple[float, str]:
-    """Time between two samples, and its unit.
-
-    Parameters
-    ----------
-    x : array_like or Trajectory
-        What was given.
-    dt : float or None, in the time unit
-        Time between two samples; None: what the trajectory says, 1 for arrays.
-
-    Returns
-    -------
-    dt : float
-        In the time unit.
-    unit : str
-        That of the trajectory, ``"sample"`` for arrays, ``"time"`` where `dt` was given.
-
-    Raises
-    ------
-    DataError
-        If `dt` is no positive number, or the states of a trajectory are not evenly spaced in time.
-    """
+    """Time between two samples, and its unit."""
     if dt is not None:
         if not (np.isfinite(dt) and dt > 0):
             raise DataError(f"dt={dt!r}: the time between two samples is a positive number")
@@ -158,24 +117,7 @@ def is_trajectory(x: Any) -> bool:
 
 
 def metric_code(metric: str, dimension: int) -> int:
-    """The metric as the kernels know it; in one dimension all are the same.
-
-    Parameters
-    ----------
-    metric : str
-        ``"linf"``, ``"l2"`` or ``"l1"``.
-    dimension : int
-        Coordinates of a state.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    UnknownNameError
-        If it is none of them.
-    """
+    """The metric as the kernels know it; in one dimension all are the same."""
     if metric not in METRICS:
         raise UnknownNameError(
             f"metric {metric!r} is none of {', '.join(METRICS)}; for others give Distances, or distances with "
@@ -223,26 +165,7 @@ class Pair:
         return Pair(left, right, self.metric, self.code, self.scale)
 
     def level(self, threshold: float, inclusive: bool) -> float:
-        """What the kernels compare with.
-
-        Parameters
-        ----------
-        threshold : float
-            Distance.
-        inclusive : bool
-            Whether a pair at this distance recurs.
-
-        Returns
-        -------
-        float
-            The largest distance, of L2 the largest squared distance, that recurs: comparing with it is comparing the
-            rounded distance with the threshold.
-
-        Raises
-        ------
-        DataError
-            If a squared distance would underflow.
-        """
+        """What the kernels compare with."""
         largest = float(threshold) if inclusive else float(np.nextafter(threshold, -np.inf))
         if self.code != _L2 or largest <= 0 or not np.isfinite(largest):
             return largest
@@ -269,26 +192,7 @@ class Pair:
 
 
 def make_pair(rows: States, columns: States, metric: str) -> Pair:
-    """Put two sets of states side by side.
-
-    Parameters
-    ----------
-    rows, columns : States
-        From `prepare`; one object twice for the recurrences of one system.
-    metric : str
-        Name of the metric.
-
-    Returns
-    -------
-    Pair
-
-    Raises
-    ------
-    UnknownNameError
-        If the metric is unknown.
-    DataError
-        If the states have different numbers of coordinates.
-    """
+    """Put two sets of states side by side."""
     if rows.dimension != columns.dimension:
         raise DataError(
             f"the states of x have {rows.dimension} coordinates, those of y {columns.dimension}; recurrences between "
@@ -304,17 +208,7 @@ def make_pair(rows: States, columns: States, metric: str) -> Pair:
 
 
 def largest_square(distance: float) -> float:
-    """The largest number whose rounded square root is not above a distance.
-
-    Parameters
-    ----------
-    distance : float
-        Positive.
-
-    Returns
-    -------
-    float
-    """
+    """The largest number whose rounded square root is not above a distance."""
     square = distance * distance
     while np.sqrt(square) <= distance:
         square = float(np.nextafter(square, np.inf))

@@ -38,42 +38,7 @@ def measure(
     trend_border: int = TREND_BORDER,
     dt: float = 1.0,
 ) -> Measures:
-    """All measures; see `trajtools.recurrence` for what they mean.
-
-    Parameters
-    ----------
-    lines : Lines
-        From `count_lags` or `count_rows`.
-    convention : Convention
-        What the names mean.
-    theiler : int, in samples
-        The window that the lines were counted with.
-    lmin, vmin, wmin : int, in samples
-        Shortest diagonal and vertical lines and recurrence times that count; None: that of the convention.
-    border : str
-        What becomes of diagonal lines that end at the border of the plot.
-    semi : bool
-        Lines with one end at a border are such lines as well.
-    symmetric : bool
-        Every line is there twice.
-    cross : bool
-        A plot between two systems: the convention "recurrenceanalysis" divides by all its cells.
-    trend_border : int, in samples
-        Outermost lags that the trend leaves out.
-    dt : float, in the time unit
-        Time between two samples.
-
-    Returns
-    -------
-    Measures
-
-    Raises
-    ------
-    DataError
-        If a shortest length is below one.
-    UnknownNameError
-        If there is no such correction of the border.
-    """
+    """All measures; see `trajtools.recurrence` for what they mean."""
     wmin = convention.wmin if wmin is None else wmin
     for name, value in (("lmin", lmin), ("vmin", vmin), ("wmin", wmin)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
@@ -108,24 +73,7 @@ def measure(
 
 
 def line_measures(lengths: Counts, least: int, convention: Convention) -> tuple[float, float, float, int]:
-    """Share of the cells that lie in long lines, their mean length, and the entropy of their lengths.
-
-    Parameters
-    ----------
-    lengths : ndarray, shape (n,)
-        Entry l: lines of length l.
-    least : int
-        Shortest line that counts.
-    convention : Convention
-        What is added to denominators, and what no lines give.
-
-    Returns
-    -------
-    share, mean, entropy : float
-        The entropy in nats.
-    longest : int
-        Length of the longest line of all; 0 where there is none.
-    """
+    """Share of the cells that lie in long lines, their mean length, and the entropy of their lengths."""
     from trajtools._kernels.recurrence_lines import summarize
 
     cells, number, logs, of_all, longest = summarize(lengths, least)
@@ -139,30 +87,7 @@ def line_measures(lengths: Counts, least: int, convention: Convention) -> tuple[
 
 
 def correct_border(lines: Lines, border: str, *, semi: bool, symmetric: bool) -> Ints:
-    """Diagonal lines without the bias of those that are cut by the border of the plot (Kraemer and Marwan 2019).
-
-    Parameters
-    ----------
-    lines : Lines
-        As counted.
-    border : str
-        ``"keep"``: all lines as they are. ``"discard"``: without the lines at the border. ``"longest"``: of those only
-        the longest, once in each triangle of a symmetric plot. ``"censi"``: all of them as long as the longest (Censi
-        et al. 2004; the line of identity counts among them only where theiler is 0).
-    semi : bool
-        Lines with one end at the border count as lines at the border, else those with both.
-    symmetric : bool
-        Every line is there twice.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such correction.
-    """
+    """Diagonal lines without the bias of those that are cut by the border of the plot (Kraemer and Marwan 2019)."""
     if border not in BORDERS:
         raise UnknownNameError(f"border {border!r} is none of {', '.join(BORDERS)}")
     if border == "keep":

@@ -18,26 +18,6 @@ def resample_lines(
 ) -> RecurrenceIntervals:
     """Draw as many lines as there are, with replacement, and measure them; see `Recurrence.bootstrap`.
 
-    Parameters
-    ----------
-    result : Recurrence
-        With the lines.
-    n : int
-        Resamples.
-    level : float
-        Confidence level.
-    rng : numpy.random.Generator, int or None
-        Source of the draws, or its seed; None: seed 0.
-
-    Returns
-    -------
-    RecurrenceIntervals
-
-    Raises
-    ------
-    DataError
-        If n or the level is out of range.
-
     Notes
     -----
     In a symmetric plot every diagonal line is there twice, and so is every vertical line as a horizontal one: half as

@@ -139,13 +139,7 @@ class StateRows:
 
 
 class TileRows:
-    """Distances that are computed tile by tile when they are read: of states of many coordinates.
-
-    Parameters
-    ----------
-    what : trajtools.distances.comparison.Comparison
-        The states and the metric.
-    """
+    """Distances that are computed tile by tile when they are read: of states of many coordinates."""
 
     def __init__(self, what: Any) -> None:
         self._what = what

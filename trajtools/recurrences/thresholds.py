@@ -19,29 +19,7 @@ _SIGMAS = 6.0
 
 
 def absolute(pair: Pair, rule: Any, theiler: int) -> tuple[float, dict[str, Any]]:
-    """The threshold of a rule as a distance.
-
-    Parameters
-    ----------
-    pair : Pair
-        The states.
-    rule : float, WithinRadius, ScaledRadius or RecurrenceRate
-        As asked; not local.
-    theiler : int, in samples
-        Pairs closer in time do not count.
-
-    Returns
-    -------
-    threshold : float
-        Distance.
-    settings : dict
-        What it came from.
-
-    Raises
-    ------
-    DataError
-        If it is no such rule, or no pair is left.
-    """
+    """The threshold of a rule as a distance."""
     if isinstance(rule, ScaledRadius):
         if rule.by == "std":
             size = spread(pair)
@@ -63,22 +41,7 @@ def just_reached(level: float, rule: Any, inclusive: bool) -> float:
 
 
 def fixed(rule: Any) -> float:
-    """A threshold that was given as a distance.
-
-    Parameters
-    ----------
-    rule : float or WithinRadius
-        As given.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    DataError
-        If it is no single distance.
-    """
+    """A threshold that was given as a distance."""
     value = rule.radius if isinstance(rule, WithinRadius) and not rule.relative else rule
     if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value) and value >= 0:
         return float(value)
@@ -121,19 +84,6 @@ def on_lag(rows: Bools, columns: Bools, lag: int) -> Bools:
 
 def nth_distance(pair: Pair, rank: int, theiler: int) -> float:
     """The distance of a given rank among all pairs outside the Theiler window, exactly.
-
-    Parameters
-    ----------
-    pair : Pair
-        The states.
-    rank : int
-        1: the smallest; at most `count_pairs`.
-    theiler : int, in samples
-        Pairs closer in time do not count.
-
-    Returns
-    -------
-    float
 
     Notes
     -----
@@ -240,23 +190,7 @@ def _upper_bound(pair: Pair) -> float:
 
 
 def nth_of_rows(read: Any, finite: tuple[Bools, Bools], rank: int, theiler: int) -> float:
-    """The distance of a given rank among all ordered pairs outside the Theiler window, from rows that are read.
-
-    Parameters
-    ----------
-    read : callable
-        Gives the distances of the rows start .. stop, shape (t, S).
-    finite : (ndarray of bool, ndarray of bool), shapes (T,) and (S,)
-        States that count.
-    rank : int
-        1: the smallest.
-    theiler : int, in samples
-        Pairs closer in time do not count.
-
-    Returns
-    -------
-    float
-    """
+    """The distance of a given rank among all ordered pairs outside the Theiler window, from rows that are read."""
     low, high = 0.0, np.inf
     while True:
         under, inside, kept, edges, number = 0, 0, [], None, np.zeros(_BINS, dtype=np.int64)
@@ -295,31 +229,7 @@ def _outside(read: Any, finite: tuple[Bools, Bools], theiler: int) -> Any:
 
 
 def absolute_of_rows(read: Any, finite: tuple[Bools, Bools], rule: Any, theiler: int) -> tuple[float, dict[str, Any]]:
-    """The threshold of a rule as a distance, where distances are read and not states.
-
-    Parameters
-    ----------
-    read : callable
-        Gives the distances of the rows start .. stop, shape (t, S).
-    finite : (ndarray of bool, ndarray of bool), shapes (T,) and (S,)
-        States that count.
-    rule : float, WithinRadius, ScaledRadius or RecurrenceRate
-        As asked; not local.
-    theiler : int, in samples
-        Pairs closer in time do not count.
-
-    Returns
-    -------
-    threshold : float
-        Distance.
-    settings : dict
-        What it came from.
-
-    Raises
-    ------
-    DataError
-        If it is no such rule, or no pair is left.
-    """
+    """The threshold of a rule as a distance, where distances are read and not states."""
     if not isinstance(rule, (RecurrenceRate, ScaledRadius)):
         return fixed(rule), {}
     pairs = pairs_of_lags(*finite)

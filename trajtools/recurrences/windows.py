@@ -13,26 +13,7 @@ from trajtools.results import MEASURES, Recurrence, WindowedRecurrence
 
 
 def quantify_windows(result: Recurrence, size: int, step: int, *, each: bool) -> WindowedRecurrence:
-    """Cut windows out of a recurrence plot along its line of identity; see `Recurrence.windowed`.
-
-    Parameters
-    ----------
-    result : Recurrence
-        Of the whole.
-    size, step : int, in samples
-        States of a window, and from one to the next.
-    each : bool
-        Whether every window has a threshold of its own.
-
-    Returns
-    -------
-    WindowedRecurrence
-
-    Raises
-    ------
-    DataError
-        If no window fits.
-    """
+    """Cut windows out of a recurrence plot along its line of identity; see `Recurrence.windowed`."""
     for name, value in (("size", size), ("step", step)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise DataError(f"{name}={value!r}: windows are counted in samples, a whole number from 1 on")

@@ -32,27 +32,7 @@ SETTINGS = {
 def classify(
     dynamical: Trend, orbital: Trend, *, apart: float, reached: float, n_diverged: int
 ) -> tuple[str, tuple[str, ...]]:
-    """Choose the class, in the order of the reasons.
-
-    Parameters
-    ----------
-    dynamical, orbital : Trend
-        Of the distance at equal times and of the distance to the orbit.
-    apart : float
-        Mean of ln(distance at equal times / distance to the orbit) over the last tenth: how much of the difference
-        is phase.
-    reached : float
-        Distance to the orbit at the end, in units of the size of the orbit, median over the trajectories.
-    n_diverged : int
-        Trajectories that end with NaN or inf while their reference does not.
-
-    Returns
-    -------
-    verdict : str
-        One of `trajtools.results.STABILITY_CLASSES`.
-    reasons : tuple of str
-        Why, with numbers.
-    """
+    """Choose the class, in the order of the reasons."""
     if n_diverged:
         return "unstable", (
             f"{n_diverged} of {n_diverged + dynamical.n_units} perturbed trajectories end with NaN or infinite weights "

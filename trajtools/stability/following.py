@@ -95,29 +95,7 @@ class Followed:
 
 
 def follow(pair: Pair, metric: Metric, window: tuple[int, int] | None) -> Followed:
-    """Measure one perturbed trajectory against the orbit of its reference.
-
-    Parameters
-    ----------
-    pair : Pair
-        The two.
-    metric : Metric
-        Distance between states.
-    window : (int, int) or None
-        Steps of the perturbed trajectory that count; the orbit is always the whole reference.
-
-    Returns
-    -------
-    Followed
-        From the first step at which the two differ.
-
-    Raises
-    ------
-    DataError
-        If they have no step in common.
-    SelectionError
-        If none of the common steps lies in the window.
-    """
+    """Measure one perturbed trajectory against the orbit of its reference."""
     step, mine, theirs = _common(pair, window)
     metric = bind_metric(metric, pair.reference.states, pair.perturbed.states)
     distance, floor, fine_mine, fine_theirs = _same_time(pair, in_time(metric), mine, theirs)

@@ -66,24 +66,7 @@ class Phase:
 
 
 def follow_phase(metric: Metric, path: Rows, orbit: Rows, *, rows: Ints, start: int) -> Phase:
-    """Follow the phase of a path on an orbit.
-
-    Parameters
-    ----------
-    metric : Metric
-        In which the remaining distance is measured.
-    path, orbit : Rows
-        The states.
-    rows : ndarray of int64, shape (K,)
-        The states of the path, consecutive.
-    start : int
-        State of the orbit at the time of the first state of the path.
-
-    Returns
-    -------
-    Phase
-        One entry per state of the path.
-    """
+    """Follow the phase of a path on an orbit."""
     count = len(rows)
     size = 8 * max(path.shape[1], 1)
     tall = max(1, STENCIL_BYTES // (size * (NODES + 8)))

@@ -18,13 +18,7 @@ KEPT_BYTES = 128 * 2**20
 
 
 class Rows:
-    """The states of a trajectory or array, in any order, without reading the whole of it.
-
-    Parameters
-    ----------
-    x : Trajectory or ndarray, shape (T, P)
-        What holds them; `states` gives it back.
-    """
+    """The states of a trajectory or array, in any order, without reading the whole of it."""
 
     def __init__(self, x: Any) -> None:
         self.states = x

@@ -56,23 +56,7 @@ class Sets:
 
 
 def compare(metric: Metric, path: Some, orbit: Some, part: slice) -> Sets:
-    """Compare a path with an orbit.
-
-    Parameters
-    ----------
-    metric : Metric
-        Distance between states.
-    path, orbit : (Rows, ndarray of int64)
-        The states, and which of them count, ascending, (K,) and (S,): those that are finite.
-    part : slice
-        The part of the S states of the orbit that runs beside the path: what the path must cover in turn, and what it
-        is coupled to by the Frechet distance.
-
-    Returns
-    -------
-    Sets
-        Memory O(S) beyond blocks of bounded size.
-    """
+    """Compare a path with an orbit."""
     from trajtools._kernels.orbits import coupled_rows
 
     count, length = len(path[1]), len(orbit[1])

@@ -19,27 +19,7 @@ Family = tuple[Any, list[Any], str | None]  # a reference, its copies, and the f
 
 
 def gather(reference: Any, perturbed: Any, *, start: int | Sequence[int] | None, dt: float | None) -> list[Pair]:
-    """Bring what a caller gave into pairs.
-
-    Parameters
-    ----------
-    reference, perturbed : Run, Trajectory, ndarray, lists of these
-        As `trajtools.orbital_stability` takes them.
-    start : int, sequence of int or None
-        Step of the reference at which perturbed arrays begin.
-    dt : float or None
-        Time of a step; None: what the data say.
-
-    Returns
-    -------
-    list of Pair
-        At least one.
-
-    Raises
-    ------
-    DataError
-        If there is nothing perturbed, or a run does not store weights.
-    """
+    """Bring what a caller gave into pairs."""
     if perturbed is None:
         families = _families(reference)
     elif _is_run(perturbed):

@@ -44,32 +44,7 @@ def trend(
     level: float,
     rng: np.random.Generator,
 ) -> Trend:
-    """Measure how a distance changes.
-
-    Parameters
-    ----------
-    quantity : str
-        What it is, in words.
-    time : ndarray of float64, shape (K,)
-        Time since the perturbation.
-    distances : ndarray of float64, shape (U, K)
-        One row per perturbed trajectory; NaN where excluded.
-    begun : ndarray of float64, shape (U,)
-        Distance at equal times that the perturbation made, positive.
-    floor : ndarray of float64, shape (U, K)
-        Distance that numbers cannot resolve.
-    group : ndarray of int64, shape (U,)
-        Initial condition of each.
-    level : float
-        Confidence level.
-    rng : numpy.random.Generator
-        Source of the resampling.
-
-    Returns
-    -------
-    Trend
-        With the intervals from initial conditions, or from blocks of time where there is one initial condition.
-    """
+    """Measure how a distance changes."""
     with np.errstate(divide="ignore", invalid="ignore"):
         curves = np.log(distances / begun[:, None])
         ground = np.log(floor / begun[:, None])

@@ -15,13 +15,7 @@ from trajtools.store.superblock import SIZE, Superblock
 
 
 class BesideWriter:
-    """A read-only file object that hides the writer's mark.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    """
+    """A read-only file object that hides the writer's mark."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY)

@@ -14,25 +14,7 @@ Simple = slice | NDArray[np.int64]
 
 
 def indices(selection: Selection | None, length: int) -> Simple:
-    """Put a choice along one axis into its simplest form.
-
-    Parameters
-    ----------
-    selection : slice, ndarray of int, or None
-        None: everything.
-    length : int
-        Of the axis.
-
-    Returns
-    -------
-    slice or ndarray of int64
-        A slice of step 1 where the choice is one stretch, else the indices.
-
-    Raises
-    ------
-    IndexError
-        If an index is out of range.
-    """
+    """Put a choice along one axis into its simplest form."""
     if selection is None:
         return slice(0, length)
     if isinstance(selection, slice):
@@ -51,30 +33,12 @@ def indices(selection: Selection | None, length: int) -> Simple:
 
 
 def count(selection: Simple) -> int:
-    """Say how many entries a simple choice has.
-
-    Parameters
-    ----------
-    selection : slice or ndarray
-        From `indices`.
-
-    Returns
-    -------
-    int
-    """
+    """Say how many entries a simple choice has."""
     return selection.stop - selection.start if isinstance(selection, slice) else len(selection)
 
 
 class BlockReader:
-    """Reads rectangles of one dataset: whole chunks where most of one is wanted, single stretches where little is.
-
-    Parameters
-    ----------
-    dataset : h5py.Dataset, shape (T, M, P)
-        Chunked in (rows, 1, columns).
-    filtered : bool
-        Its chunks are compressed, so that HDF5 has to unpack them.
-    """
+    """Reads rectangles of one dataset: whole chunks where most of one is wanted, single stretches where little is."""
 
     def __init__(self, dataset: h5py.Dataset, *, filtered: bool) -> None:
         self._dataset, self._filtered = dataset, filtered
@@ -82,18 +46,7 @@ class BlockReader:
         self._scratch = np.empty((self._rows, self._columns), dataset.dtype)
 
     def read(self, rows: Simple, members: Simple, columns: Simple) -> NDArray[Any]:
-        """Read states.
-
-        Parameters
-        ----------
-        rows, members, columns : slice or ndarray
-            From `indices`.
-
-        Returns
-        -------
-        ndarray, shape (rows, members, columns)
-            In the dtype of the dataset.
-        """
+        """Read states."""
         out = np.empty((count(rows), count(members), count(columns)), self._dataset.dtype)
         if out.size == 0:
             return out

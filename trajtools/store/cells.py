@@ -17,17 +17,7 @@ from trajtools.errors import RecordingError
 
 
 class Cells:
-    """Open the two cells of a run.
-
-    Parameters
-    ----------
-    path : Path
-        The HDF5 file.
-    committed_at, heartbeat_at : int, in bytes
-        Where the cells lie.
-    heartbeat : float, in seconds since 1970
-        What the heartbeat cell holds now.
-    """
+    """Open the two cells of a run."""
 
     def __init__(self, path: Path, committed_at: int, heartbeat_at: int, heartbeat: float) -> None:
         self._path = path
@@ -37,24 +27,12 @@ class Cells:
         self._descriptor: int | None = os.open(path, os.O_RDWR)
 
     def commit(self, count: int) -> None:
-        """Say that the first `count` states are whole.
-
-        Parameters
-        ----------
-        count : int
-            How many.
-        """
+        """Say that the first `count` states are whole."""
         with self._lock:
             os.pwrite(self._opened(), struct.pack("<q", count), self._committed_at)
 
     def beat(self) -> None:
-        """Say that the writer lives.
-
-        Raises
-        ------
-        RecordingError
-            If another process has taken the run over.
-        """
+        """Say that the writer lives."""
         with self._lock:
             if self._descriptor is not None:
                 self._check()
@@ -67,13 +45,7 @@ class Cells:
                 self._put(0.0)
 
     def check(self) -> None:
-        """Check that nobody has taken the run over.
-
-        Raises
-        ------
-        RecordingError
-            If another process has.
-        """
+        """Check that nobody has taken the run over."""
         with self._lock:
             self._check()
 

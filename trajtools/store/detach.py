@@ -31,13 +31,7 @@ h5py.register_driver(_DRIVER, _choose_driver)
 
 
 class Detachable:
-    """An HDF5 file open for SWMR writing.
-
-    Parameters
-    ----------
-    path : Path
-        The file; nobody else writes it.
-    """
+    """An HDF5 file open for SWMR writing."""
 
     def __init__(self, path: Path) -> None:
         # Chunks are written straight to the file; the cache serves small series only.
@@ -75,17 +69,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def is_written_here(path: Path) -> bool:
-    """Say whether this process has the file open for writing.
-
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-
-    Returns
-    -------
-    bool
-    """
+    """Say whether this process has the file open for writing."""
     return bool(_ALL) and _identity(os.stat(path)) in {opened.identity for opened in list(_ALL)}
 
 

@@ -11,25 +11,7 @@ _STORED = {"float16": "<f2", "float32": "<f4", "float64": "<f8", "bfloat16": "<u
 
 
 def stored_dtype(dtype: object) -> tuple[str, np.dtype[np.generic]]:
-    """Say how a dtype is named and stored.
-
-    Parameters
-    ----------
-    dtype : dtype or str
-        What the states are made of; ``"bfloat16"`` by name or as a dtype of that name.
-
-    Returns
-    -------
-    name : str
-        ``float16``, ``float32``, ``float64`` or ``bfloat16``.
-    stored : numpy.dtype
-        Little-endian dtype in the file; uint16 holds the bits of bfloat16.
-
-    Raises
-    ------
-    ArchitectureError
-        If the states would not be stored without loss.
-    """
+    """Say how a dtype is named and stored."""
     try:
         name = dtype if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype).name  # type: ignore[call-overload]
     except TypeError:
@@ -43,18 +25,7 @@ def stored_dtype(dtype: object) -> tuple[str, np.dtype[np.generic]]:
 
 
 def promote(names: list[str]) -> str:
-    """Give the smallest dtype that holds all the given ones exactly.
-
-    Parameters
-    ----------
-    names : list of str
-        Names as `stored_dtype` gives them.
-
-    Returns
-    -------
-    str
-        One such name.
-    """
+    """Give the smallest dtype that holds all the given ones exactly."""
     kinds = set(names)
     if len(kinds) == 1:
         return names[0]
@@ -63,16 +34,6 @@ def promote(names: list[str]) -> str:
 
 
 def widen(bits: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Turn the bits of bfloat16 numbers into float32, exactly.
-
-    Parameters
-    ----------
-    bits : ndarray of uint16, any shape
-        Upper halves of float32 numbers.
-
-    Returns
-    -------
-    ndarray of float32, same shape
-    """
+    """Turn the bits of bfloat16 numbers into float32, exactly."""
     # NaN payloads survive: only zero bits are added below.
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)

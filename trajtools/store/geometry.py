@@ -50,23 +50,7 @@ class StreamLayout:
         chunk_bytes: int = CHUNK_BYTES,
         block_bytes: int = BLOCK_BYTES,
     ) -> StreamLayout:
-        """Choose 64 states in a block (fewer if they exceed `block_bytes`), and chunks near `chunk_bytes`.
-
-        Parameters
-        ----------
-        n_parameters, n_members : int
-            P and M, at least 1.
-        dtype : dtype or str
-            Dtype of the states.
-        chunk_bytes : int
-            Wanted size of a chunk.
-        block_bytes : int
-            Largest size of a block, unless a single state of all members is larger.
-
-        Returns
-        -------
-        StreamLayout
-        """
+        """Choose 64 states in a block (fewer if they exceed `block_bytes`), and chunks near `chunk_bytes`."""
         if n_parameters < 1 or n_members < 1:
             raise ValueError(
                 f"a state needs at least one entry and one member, got P = {n_parameters}, M = {n_members}"
@@ -77,19 +61,7 @@ class StreamLayout:
         return cls(n_parameters, n_members, name, rows, -(-n_parameters // pieces))
 
     def beside(self, n_parameters: int, dtype: object) -> StreamLayout:
-        """Choose the geometry of a second stream, whose blocks are as long as those of this one.
-
-        Parameters
-        ----------
-        n_parameters : int
-            Entries of a state of the second stream, at least 1.
-        dtype : dtype or str
-            Of its states.
-
-        Returns
-        -------
-        StreamLayout
-        """
+        """Choose the geometry of a second stream, whose blocks are as long as those of this one."""
         chosen = StreamLayout.choose(n_parameters, self.n_members, dtype)
         return StreamLayout(n_parameters, self.n_members, chosen.logical_dtype, self.rows, chosen.columns)
 
@@ -114,27 +86,11 @@ class StreamLayout:
         return self.n_members * self.n_column_chunks * self.rows * self.columns * self.dtype.itemsize
 
     def new_tiles(self) -> NDArray[np.generic]:
-        """Give an empty block.
-
-        Returns
-        -------
-        ndarray, shape (n_members, n_column_chunks, rows, columns)
-            Zeros, in the dtype of the dataset.
-        """
+        """Give an empty block."""
         return np.zeros((self.n_members, self.n_column_chunks, self.rows, self.columns), self.dtype)
 
     def put(self, tiles: NDArray[np.generic], row: int, member: int, state: NDArray[np.generic]) -> None:
-        """Copy one state into its row of a block.
-
-        Parameters
-        ----------
-        tiles : ndarray, shape (n_members, n_column_chunks, rows, columns)
-            The block, from `new_tiles`.
-        row, member : int
-            Which state of the block.
-        state : ndarray, shape (n_parameters,)
-            In the dtype of the dataset.
-        """
+        """Copy one state into its row of a block."""
         whole = self.n_parameters // self.columns
         cut = whole * self.columns
         tiles[member, :whole, row] = state[:cut].reshape(whole, self.columns)
@@ -142,18 +98,6 @@ class StreamLayout:
             tiles[member, whole, row, : self.n_parameters - cut] = state[cut:]
 
     def take(self, tiles: NDArray[np.generic], count: int) -> NDArray[np.generic]:
-        """Give the first states of a block as a plain array.
-
-        Parameters
-        ----------
-        tiles : ndarray, shape (n_members, n_column_chunks, rows, columns)
-            The block.
-        count : int
-            How many states.
-
-        Returns
-        -------
-        ndarray, shape (count, n_members, n_parameters)
-        """
+        """Give the first states of a block as a plain array."""
         flat = tiles[:, :, :count].transpose(2, 0, 1, 3).reshape(count, self.n_members, -1)
         return flat[:, :, : self.n_parameters]

@@ -17,13 +17,7 @@ ZSTD = 32015
 
 
 def load_zstd() -> None:
-    """Make the Zstandard filter known to HDF5.
-
-    Raises
-    ------
-    MissingDependencyError
-        If hdf5plugin is not installed.
-    """
+    """Make the Zstandard filter known to HDF5."""
     if h5py.h5z.filter_avail(ZSTD):
         return
     try:
@@ -35,22 +29,7 @@ def load_zstd() -> None:
 
 
 def filter_options(compress: str | None) -> dict[str, Any]:
-    """Give the arguments of ``create_dataset`` for a kind of compression.
-
-    Parameters
-    ----------
-    compress : {None, "zstd", "gzip"}
-        Byte shuffle is always added.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    ValueError
-        If there is no such kind.
-    """
+    """Give the arguments of ``create_dataset`` for a kind of compression."""
     if compress is None:
         return {}
     if compress == "gzip":
@@ -62,52 +41,19 @@ def filter_options(compress: str | None) -> dict[str, Any]:
 
 
 def filters(dataset: h5py.Dataset) -> tuple[int, ...]:
-    """Give the numbers of the filters of a dataset.
-
-    Parameters
-    ----------
-    dataset : h5py.Dataset
-        Any.
-
-    Returns
-    -------
-    tuple of int
-    """
+    """Give the numbers of the filters of a dataset."""
     plist = dataset.id.get_create_plist()
     return tuple(plist.get_filter(i)[0] for i in range(plist.get_nfilters()))
 
 
 def one_line(error: BaseException) -> str:
-    """Give the message of an error without the line breaks that HDF5 puts in.
-
-    Parameters
-    ----------
-    error : BaseException
-        Any.
-
-    Returns
-    -------
-    str
-    """
+    """Give the message of an error without the line breaks that HDF5 puts in."""
     return " ".join(str(error).split())
 
 
 @contextlib.contextmanager
 def in_words(path: Path, doing: str) -> Iterator[None]:
-    """Turn what h5py raises into one sentence.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    doing : str
-        What was tried, e.g. "read the weights of run 'a'".
-
-    Raises
-    ------
-    FormatError
-        In place of any error of h5py.
-    """
+    """Turn what h5py raises into one sentence."""
     try:
         yield
     except TrajtoolsError:
@@ -120,14 +66,6 @@ def in_words(path: Path, doing: str) -> Iterator[None]:
 
 
 def set_text(target: h5py.Group | h5py.Dataset, name: str, value: str) -> None:
-    """Set a text attribute, of fixed length, so that its size is known before it is read.
-
-    Parameters
-    ----------
-    target : Group or Dataset
-        Gets the attribute.
-    name, value : str
-        The attribute.
-    """
+    """Set a text attribute, of fixed length, so that its size is known before it is read."""
     data = value.encode()
     target.attrs.create(name, np.bytes_(data), dtype=h5py.string_dtype("utf-8", max(1, len(data))))

@@ -40,11 +40,6 @@ Reader = TypeVar("Reader", bound="Reads")
 class Handle:
     """A file open for reading.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-
     Attributes
     ----------
     lock : threading.RLock
@@ -129,18 +124,7 @@ class Reads(Protocol):
 
 
 def steady(method: Callable[Concatenate[Reader, P], T]) -> Callable[Concatenate[Reader, P], T]:
-    """Let a method read undisturbed: one thread at a time, and again if the file was changed while it read.
-
-    Parameters
-    ----------
-    method : callable
-        Of something with a `_handle`; it changes nothing but by its last statement, so that it can be called again.
-
-    Returns
-    -------
-    callable
-        The same; errors of h5py come in words.
-    """
+    """Let a method read undisturbed: one thread at a time, and again if the file was changed while it read."""
 
     @functools.wraps(method)
     def read(self: Reader, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -161,17 +145,7 @@ def steady(method: Callable[Concatenate[Reader, P], T]) -> Callable[Concatenate[
 
 
 def shared(path: Path) -> Handle:
-    """Give the handle of a path in this process.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    Handle
-    """
+    """Give the handle of a path in this process."""
     key = (path, os.getpid())
     handle = _SHARED.get(key)
     if handle is None:
@@ -180,37 +154,14 @@ def shared(path: Path) -> Handle:
 
 
 def release(path: Path) -> None:
-    """Let all handles of a file in this process see what is in it from now on.
-
-    Parameters
-    ----------
-    path : Path
-        The file. Its handles open it anew when they are used next.
-    """
+    """Let all handles of a file in this process see what is in it from now on."""
     for handle in list(_HANDLES):
         if handle.path == path or (handle.path.exists() and path.exists() and handle.path.samefile(path)):
             handle.outdate()
 
 
 def open_checked(path: Path) -> h5py.File:
-    """Open a file for reading and check that it is one of ours.
-
-    Parameters
-    ----------
-    path : Path
-        The file; it may be written by another process at this moment.
-
-    Returns
-    -------
-    h5py.File
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    FormatError
-        If it is no trajtools file, of another version, or damaged.
-    """
+    """Open a file for reading and check that it is one of ours."""
     for trial in range(_TRIES):
         try:
             return _open(path)
@@ -288,23 +239,7 @@ def _read(path: Path, source: Path | BesideWriter, *, swmr: bool = False) -> h5p
 
 
 def roll_back(path: Path) -> bool:
-    """Put a file right whose writer was killed in the middle of a change.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    bool
-        Whether there was something to put right.
-
-    Raises
-    ------
-    InterruptedWriteError
-        If it cannot be written from here.
-    """
+    """Put a file right whose writer was killed in the middle of a change."""
     try:
         return recover(path)
     except PermissionError as error:
@@ -315,27 +250,7 @@ def roll_back(path: Path) -> bool:
 
 
 def check_head(path: Path, head: bytes, size: int) -> Superblock | None:
-    """Check the first bytes of a file.
-
-    Parameters
-    ----------
-    path : Path
-        The file, for the words.
-    head : bytes
-        Its first 48 bytes.
-    size : int, in bytes
-        Its size.
-
-    Returns
-    -------
-    Superblock or None
-        None for an older kind of HDF5 file.
-
-    Raises
-    ------
-    FormatError
-        If it is no HDF5 file, or cut short.
-    """
+    """Check the first bytes of a file."""
     if not head:
         raise FormatError(f"{path} is empty; needed a trajtools file")
     if not head.startswith(SIGNATURE):

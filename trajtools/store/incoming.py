@@ -30,24 +30,7 @@ class Block:
     final: bool
 
     def check_place(self, rows: int, committed: int, before: int, *, whole: bool) -> None:
-        """Check where the block goes.
-
-        Parameters
-        ----------
-        rows : int
-            States in a full block.
-        committed : int
-            States that are whole on disk.
-        before : int
-            Step of the state before the block.
-        whole : bool
-            Only whole blocks are taken, except for the final one.
-
-        Raises
-        ------
-        ValueError
-            If it fits neither the last block nor the end of the run.
-        """
+        """Check where the block goes."""
         last_block = max(0, committed - 1) // rows * rows
         if self.start % rows or not last_block <= self.start <= committed or not 1 <= self.count <= rows:
             raise ValueError(
@@ -62,18 +45,7 @@ class Block:
             raise ValueError(f"step must be {self.count} rising numbers above {before}, got {self.step}")
 
     def check_tiles(self, layout: StreamLayout | None, optimizer_layout: StreamLayout | None) -> None:
-        """Check the tiles.
-
-        Parameters
-        ----------
-        layout, optimizer_layout : StreamLayout or None
-            Geometry of what the run stores; None where it does not.
-
-        Raises
-        ------
-        ValueError
-            If they are missing, not wanted, or of another geometry.
-        """
+        """Check the tiles."""
         for name, given, wanted in (
             ("tiles", self.tiles, layout),
             ("optimizer_tiles", self.optimizer_tiles, optimizer_layout),
@@ -92,24 +64,7 @@ class Block:
                 )
 
     def series(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-        """Give everything that is not tiles, by the name of its dataset.
-
-        Parameters
-        ----------
-        shapes : mapping of str to tuple of int
-            Datasets of the run and the shape of one state in each.
-
-        Returns
-        -------
-        dict of str to ndarray
-
-        Raises
-        ------
-        RecordingError
-            If a metric is missing or new.
-        ValueError
-            If a shape is wrong.
-        """
+        """Give everything that is not tiles, by the name of its dataset."""
         given: dict[str, Array] = {"step": self.step}
         given |= {f"metrics/{name}": np.asarray(values, np.float64) for name, values in self.metrics.items()}
         for name, values in (("distances", self.distances), ("sketch", self.sketch)):

@@ -21,33 +21,12 @@ _LARGEST = 2**30
 
 
 def journal_path(path: Path) -> Path:
-    """Say where the journal of a file lies.
-
-    Parameters
-    ----------
-    path : Path
-        The HDF5 file.
-
-    Returns
-    -------
-    Path
-        ``<path>.journal``.
-    """
+    """Say where the journal of a file lies."""
     return path.with_name(path.name + ".journal")
 
 
 def write_all(descriptor: int, data: bytes, offset: int) -> None:
-    """Write bytes at a place, however many calls it takes.
-
-    Parameters
-    ----------
-    descriptor : int
-        Open for writing.
-    data : bytes
-        What to write.
-    offset : int
-        Where.
-    """
+    """Write bytes at a place, however many calls it takes."""
     view = memoryview(data)
     while view:
         done = os.pwrite(descriptor, view[: 2**24], offset)
@@ -55,17 +34,7 @@ def write_all(descriptor: int, data: bytes, offset: int) -> None:
 
 
 def write_journal(path: Path, old_size: int, new_size: int, regions: list[Region]) -> None:
-    """Write the journal and bring it to the disk.
-
-    Parameters
-    ----------
-    path : Path
-        The HDF5 file.
-    old_size, new_size : int, in bytes
-        Size of the file before and after the change.
-    regions : list of Region
-        What the change overwrites.
-    """
+    """Write the journal and bring it to the disk."""
     parts = [MAGIC, _HEAD.pack(old_size, new_size, len(regions))]
     for region in regions:
         parts += [_PLACE.pack(region.offset, len(region.old)), region.old, region.new]
@@ -93,25 +62,7 @@ def _parse(data: bytes) -> tuple[int, int, list[Region]] | None:
 
 
 def roll_back(path: Path, descriptor: int) -> bool:
-    """Undo a change that was cut short. The caller holds the lock of the file; may itself be killed and run again.
-
-    Parameters
-    ----------
-    path : Path
-        The HDF5 file.
-    descriptor : int
-        The same file, open for reading and writing.
-
-    Returns
-    -------
-    bool
-        Whether the file was changed back (False: the journal was torn, so the change had not begun, or there was none).
-
-    Raises
-    ------
-    InterruptedWriteError
-        If the journal belongs to another file.
-    """
+    """Undo a change that was cut short. The caller holds the lock of the file; may itself be killed and run again."""
     journal = journal_path(path)
     try:
         if journal.stat().st_size > _LARGEST:

@@ -13,22 +13,7 @@ from trajtools.store.status import Owner, is_writing
 
 
 def writer_of(group: h5py.Group) -> tuple[str, float, Owner]:
-    """Read who writes a run.
-
-    Parameters
-    ----------
-    group : h5py.Group
-        Of the run.
-
-    Returns
-    -------
-    status : str
-        As the file says.
-    heartbeat : float
-        In seconds since 1970.
-    owner : Owner
-        The writing process.
-    """
+    """Read who writes a run."""
     beat = safety.child(group, "heartbeat", h5py.Dataset)
     owner = Owner(
         safety.number(beat, "process"),
@@ -40,18 +25,7 @@ def writer_of(group: h5py.Group) -> tuple[str, float, Owner]:
 
 
 def refuse_live_writer(file: h5py.File) -> None:
-    """Refuse to change a file that somebody is writing.
-
-    Parameters
-    ----------
-    file : h5py.File
-        Ours.
-
-    Raises
-    ------
-    FileBusyError
-        If the writer of one of its runs lives.
-    """
+    """Refuse to change a file that somebody is writing."""
     for name, group in _groups(file):
         status, beat, owner = writer_of(group)
         if is_writing(status, beat, owner):
@@ -63,17 +37,7 @@ def refuse_live_writer(file: h5py.File) -> None:
 
 
 def has_live_writer(file: h5py.File) -> bool:
-    """Say whether somebody is writing the file.
-
-    Parameters
-    ----------
-    file : h5py.File
-        Ours.
-
-    Returns
-    -------
-    bool
-    """
+    """Say whether somebody is writing the file."""
     return any(is_writing(*writer_of(group)) for _, group in _groups(file))
 
 

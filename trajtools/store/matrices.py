@@ -49,13 +49,6 @@ Floats = NDArray[np.float64]
 class MatrixFile:
     """A file of distances, open.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    write : bool
-        Hold it for writing; one at a time.
-
     Attributes
     ----------
     shape : tuple of int
@@ -64,13 +57,6 @@ class MatrixFile:
         Of the tiles.
     about : dict
         What is known of the distances.
-
-    Raises
-    ------
-    FormatError
-        If it is no such file.
-    FileBusyError
-        If somebody else is writing it.
     """
 
     def __init__(self, path: Path, *, write: bool = False) -> None:
@@ -207,28 +193,7 @@ class MatrixFile:
 def create_matrix(
     path: Path, shape: tuple[int, int], side: int, about: Mapping[str, Any], vectors: Mapping[str, NDArray[Any]]
 ) -> None:
-    """Make a file with room for distances.
-
-    Parameters
-    ----------
-    path : Path
-        The file; it must not exist.
-    shape : tuple of int
-        (T, S).
-    side : int
-        Of the tiles.
-    about : mapping
-        What is known of the distances.
-    vectors : mapping of str to ndarray
-        ``step``, ``excluded``, ``floor``, ``column_step``, ``column_excluded``.
-
-    Raises
-    ------
-    FileExistsError
-        If there is a file already.
-    TooLargeError
-        If the disk has less room.
-    """
+    """Make a file with room for distances."""
     needed, free = 8 * shape[0] * shape[1] + _ABOUT_BYTES, shutil.disk_usage(path.parent).free
     if needed > free:
         raise TooLargeError(

@@ -26,13 +26,7 @@ class Region:
 
 
 class Overlay:
-    """The file-like object that h5py's ``fileobj`` driver works on.
-
-    Parameters
-    ----------
-    descriptor : int or None
-        An open file, never written to; None for a new file.
-    """
+    """The file-like object that h5py's ``fileobj`` driver works on."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor

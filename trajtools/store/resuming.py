@@ -62,28 +62,7 @@ class Found:
 
 
 def prepare(path: Path, run: str, spec: RunSpec) -> Found:
-    """Check that a run can go on with these parameters, and read what is needed for it.
-
-    Parameters
-    ----------
-    path : Path
-        The file, rolled back if need be.
-    run : str
-        Name of the run.
-    spec : RunSpec
-        What the recorder is going to write.
-
-    Returns
-    -------
-    Found
-
-    Raises
-    ------
-    ArchitectureError
-        If the run is of another kind.
-    FormatError
-        If committed states are missing.
-    """
+    """Check that a run can go on with these parameters, and read what is needed for it."""
     with File(path) as file:
         stored = file[run]
         _compare(stored, spec)

@@ -388,13 +388,7 @@ class Run:
 
 
 class Metrics(Mapping[str, NDArray[np.float64]]):
-    """The metrics of a run by name, each read when it is asked for.
-
-    Parameters
-    ----------
-    run : Run
-        Whose metrics.
-    """
+    """The metrics of a run by name, each read when it is asked for."""
 
     def __init__(self, run: Run) -> None:
         self._run = run

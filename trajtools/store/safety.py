@@ -15,26 +15,7 @@ VERSION = (1, 0)
 
 
 def attribute(target: h5py.Group | h5py.Dataset, name: str, default: str | None = None) -> str:
-    """Read a text attribute.
-
-    Parameters
-    ----------
-    target : Group or Dataset
-        Has the attribute.
-    name : str
-        Of the attribute.
-    default : str, optional
-        Given if there is none; without a default that is an error.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    FormatError
-        If it is missing, no text, or over 64 MiB.
-    """
+    """Read a text attribute."""
     if name not in target.attrs:
         if default is None:
             raise FormatError(f"{target.name} lacks the attribute {name!r}, which the format demands")
@@ -51,24 +32,7 @@ def attribute(target: h5py.Group | h5py.Dataset, name: str, default: str | None 
 
 
 def number(target: h5py.Dataset, name: str) -> int:
-    """Read an integer attribute.
-
-    Parameters
-    ----------
-    target : Dataset
-        Has the attribute.
-    name : str
-        Of the attribute.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    FormatError
-        If it is missing or no integer.
-    """
+    """Read an integer attribute."""
     if name not in target.attrs:
         raise FormatError(f"{target.name} lacks the attribute {name!r}, which the format demands")
     found = h5py.h5a.open(target.id, name.encode())
@@ -78,30 +42,7 @@ def number(target: h5py.Dataset, name: str) -> int:
 
 
 def child(group: h5py.Group, name: str, kind: type[Any], access: h5py.h5p.PropDAID | None = None) -> Any:
-    """Give a member of a group that lies in this very file.
-
-    Parameters
-    ----------
-    group : h5py.Group
-        The parent.
-    name : str
-        Of the child, no path.
-    kind : type
-        h5py.Group or h5py.Dataset.
-    access : PropDAID, optional
-        How to open a dataset.
-
-    Returns
-    -------
-    Group or Dataset
-
-    Raises
-    ------
-    UnsafeFileError
-        If it is a link to elsewhere, or keeps its data elsewhere.
-    FormatError
-        If it is missing or of another kind.
-    """
+    """Give a member of a group that lies in this very file."""
     link = group.get(name, getlink=True)
     if link is None:
         raise FormatError(f"{group.name} lacks {name!r}, which the format demands")
@@ -148,22 +89,7 @@ def _check_type(name: str, kind: h5py.h5t.TypeID) -> None:
 
 
 def check_backed(dataset: h5py.Dataset, size: int, length: int | None = None) -> None:
-    """Check that a dataset does not declare more than the file can hold, before memory is asked for.
-
-    Parameters
-    ----------
-    dataset : h5py.Dataset
-        Any.
-    size : int, in bytes
-        Real size of the file.
-    length : int, optional
-        How much of the first axis is wanted; all without it.
-
-    Raises
-    ------
-    UnsafeFileError
-        If it does.
-    """
+    """Check that a dataset does not declare more than the file can hold, before memory is asked for."""
     shape = dataset.shape if length is None else (length, *dataset.shape[1:])
     wanted = int(dataset.dtype.itemsize) * int(np.prod([int(n) for n in shape], dtype=object))
     if dataset.id.get_create_plist().get_nfilters():
@@ -179,26 +105,7 @@ def check_backed(dataset: h5py.Dataset, size: int, length: int | None = None) ->
 
 
 def table(dataset: h5py.Dataset, size: int, fields: dict[str, str]) -> np.ndarray[Any, np.dtype[np.void]]:
-    """Read a table whole.
-
-    Parameters
-    ----------
-    dataset : h5py.Dataset
-        One axis, compound type.
-    size : int, in bytes
-        Real size of the file.
-    fields : dict of str to str
-        Wanted fields and their kinds (``S``, ``i``, ``f``).
-
-    Returns
-    -------
-    structured ndarray
-
-    Raises
-    ------
-    FormatError
-        If a field is missing or of another kind.
-    """
+    """Read a table whole."""
     check_backed(dataset, size)
     if dataset.ndim != 1 or dataset.dtype.names is None or dataset.size * dataset.dtype.itemsize > TABLE_BYTES:
         raise FormatError(f"{dataset.name} must be a table of one axis and at most 1 GiB")
@@ -209,20 +116,7 @@ def table(dataset: h5py.Dataset, size: int, fields: dict[str, str]) -> np.ndarra
 
 
 def check_file(file: h5py.File, where: str) -> None:
-    """Check that an open HDF5 file is one of ours, and of a version that can be read.
-
-    Parameters
-    ----------
-    file : h5py.File
-        Open.
-    where : str
-        The file, for the words.
-
-    Raises
-    ------
-    FormatError
-        If it is not.
-    """
+    """Check that an open HDF5 file is one of ours, and of a version that can be read."""
     if "format" not in file.attrs or attribute(file, "format") != "trajtools":
         raise FormatError(
             f"{where} is an HDF5 file, but not a trajtools one (its attribute 'format' is not 'trajtools'); "
@@ -233,25 +127,7 @@ def check_file(file: h5py.File, where: str) -> None:
 
 
 def check_version(version: str, where: str) -> tuple[int, int]:
-    """Check the version of the format.
-
-    Parameters
-    ----------
-    version : str
-        As the file says.
-    where : str
-        The file, for the words.
-
-    Returns
-    -------
-    tuple of int
-        Major and minor number.
-
-    Raises
-    ------
-    FormatError
-        If the major number is not ours.
-    """
+    """Check the version of the format."""
     try:
         major, minor = (int(part) for part in version.split("."))
     except ValueError:

@@ -12,23 +12,7 @@ from trajtools.store.matrices import VECTORS, MatrixFile, create_matrix
 
 
 def read_distances(path: Path) -> Distances:
-    """Open the distances in a file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    Distances
-        On disk.
-
-    Raises
-    ------
-    FormatError
-        If it is no such file, or not all distances are there.
-    """
+    """Open the distances in a file."""
     with MatrixFile(path) as file:
         about = file.about
         if not about.get("complete"):
@@ -57,25 +41,7 @@ def read_distances(path: Path) -> Distances:
 
 
 def write_distances(distances: Distances, path: Path) -> Distances:
-    """Write distances to a new file.
-
-    Parameters
-    ----------
-    distances : Distances
-        In memory or on disk.
-    path : Path
-        The file; it must not exist.
-
-    Returns
-    -------
-    Distances
-        The same, on disk.
-
-    Raises
-    ------
-    FileExistsError
-        If there is a file already.
-    """
+    """Write distances to a new file."""
     if path.exists():
         raise FileExistsError(f"{path} exists already; choose another name or delete it")
     side = max(1, *distances.shape)

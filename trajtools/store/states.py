@@ -87,24 +87,7 @@ class StoredArray:
         *,
         raw: bool = False,
     ) -> NDArray[Any]:
-        """Read a rectangle.
-
-        Parameters
-        ----------
-        rows, members, columns : slice, array of int, or None
-            None: all.
-        raw : bool
-            Give bfloat16 as its bits (uint16).
-
-        Returns
-        -------
-        ndarray, shape (rows, members, columns)
-
-        Raises
-        ------
-        IndexError
-            If an index is out of range.
-        """
+        """Read a rectangle."""
         axes = zip((rows, members, columns), self.shape, strict=True)
         chosen = [blocks.indices(k if isinstance(k, slice | None) else np.asarray(k), n) for k, n in axes]
         with in_words(self._handle.path, f"read {self._name} of run {self._run!r}"):
@@ -159,19 +142,6 @@ def _positions(key: Any, length: int) -> NDArray[np.int64]:
 class StoredStates:
     """The states of one member, as a source for `Trajectory`; pickles as path and place, opens the file when read.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    run : str
-        Name of the run.
-    member : int
-        Index of the member.
-    dataset : str
-        ``weights`` or ``optimizer``.
-    n_states : int, optional
-        How many states are seen; all that are committed without it.
-
     Attributes
     ----------
     shape : tuple of int
@@ -200,24 +170,7 @@ class StoredStates:
         return f"<member {self.member} of run {self.run!r} in {str(self.path)!r}, shape {self.shape}>"
 
     def read(self, rows: slice | NDArray[Any], columns: slice | NDArray[Any] | None = None) -> NDArray[Any]:
-        """Read states.
-
-        Parameters
-        ----------
-        rows : slice or ndarray of int
-            Which states.
-        columns : slice, ndarray of int, or None
-            Which entries; None: all.
-
-        Returns
-        -------
-        ndarray, shape (rows, columns)
-
-        Raises
-        ------
-        IndexError
-            If an index is out of range.
-        """
+        """Read states."""
         return self._array.read(rows, slice(self.member, self.member + 1), columns)[:, 0]
 
 

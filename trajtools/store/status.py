@@ -75,38 +75,12 @@ def _exists(process: int) -> bool:
 
 
 def is_writing(status: str, heartbeat: float, owner: Owner) -> bool:
-    """Say whether somebody is writing the run now.
-
-    Parameters
-    ----------
-    status : str
-        As the file says.
-    heartbeat : float, in seconds since 1970
-        Last sign of life of the writer; 0 if it gave up.
-    owner : Owner
-        Who the writer is.
-
-    Returns
-    -------
-    bool
-        False if the run is finished, its process gone, or the heartbeat older than 60 s.
-    """
+    """Say whether somebody is writing the run now."""
     return status == "recording" and abs(time.time() - heartbeat) <= STALE_SECONDS and not owner.is_gone()
 
 
 def effective_status(status: str, heartbeat: float, owner: Owner) -> str:
-    """Give the status that a reader should report.
-
-    Parameters
-    ----------
-    status, heartbeat, owner
-        As for `is_writing`.
-
-    Returns
-    -------
-    str
-        ``"recording"``, ``"complete"`` or ``"interrupted"``.
-    """
+    """Give the status that a reader should report."""
     if status == "recording" and not is_writing(status, heartbeat, owner):
         return "interrupted"
     return status

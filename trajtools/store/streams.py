@@ -16,32 +16,14 @@ from trajtools.store.incoming import Array, Block
 
 
 def grow(dataset: h5py.Dataset, length: int) -> None:
-    """Make a dataset at least `length` long; never shorter, which SWMR readers could not follow.
-
-    Parameters
-    ----------
-    dataset : h5py.Dataset
-        Growing along its first axis.
-    length : int
-        Wanted.
-    """
+    """Make a dataset at least `length` long; never shorter, which SWMR readers could not follow."""
     shape = dataset.id.shape
     if shape[0] < length:
         dataset.id.set_extent((length, *shape[1:]))
 
 
 def append_rows(dataset: h5py.Dataset, start: int, rows: NDArray[np.generic]) -> None:
-    """Write rows from `start` on.
-
-    Parameters
-    ----------
-    dataset : h5py.Dataset
-        Growing along its first axis.
-    start : int
-        First row.
-    rows : ndarray, shape (n, ...)
-        What to write.
-    """
+    """Write rows from `start` on."""
     grow(dataset, start + len(rows))
     # What `dataset[a:b] = rows` does, without the 80 microseconds that it takes to find out.
     rows = np.ascontiguousarray(rows, dataset.dtype)
@@ -51,32 +33,14 @@ def append_rows(dataset: h5py.Dataset, start: int, rows: NDArray[np.generic]) ->
 
 
 class TileWriter:
-    """Writes blocks of tiles into one dataset.
-
-    Parameters
-    ----------
-    dataset : h5py.Dataset, shape (T, M, P)
-        Open for writing.
-    layout : StreamLayout
-        Its geometry.
-    """
+    """Writes blocks of tiles into one dataset."""
 
     def __init__(self, dataset: h5py.Dataset, layout: StreamLayout) -> None:
         self._dataset, self._layout = dataset, layout
         self.filtered = bool(filters(dataset))
 
     def write(self, start: int, count: int, tiles: NDArray[np.generic]) -> None:
-        """Write one block.
-
-        Parameters
-        ----------
-        start : int
-            First state; a multiple of the rows of a block.
-        count : int
-            States in the block so far.
-        tiles : ndarray, shape (n_members, n_column_chunks, rows, columns)
-            The whole block; rows from `count` on are padding.
-        """
+        """Write one block."""
         grow(self._dataset, start + count)
         if self.filtered:
             self._write_filtered(start, count, tiles)
@@ -96,15 +60,6 @@ class TileWriter:
 
 class RunStreams:
     """Everything of a run that grows, open for appending.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    run : str
-        Name of the run.
-    layout, optimizer_layout : StreamLayout or None
-        Geometry of the states and of the optimiser's buffers.
 
     Attributes
     ----------
@@ -127,15 +82,7 @@ class RunStreams:
         self.shapes: dict[str, tuple[int, ...]] = {name: d.shape[1:] for name, d in self._datasets.items()}
 
     def append(self, block: Block, series: Mapping[str, Array]) -> None:
-        """Write one block and hand it to the system.
-
-        Parameters
-        ----------
-        block : Block
-            Checked.
-        series : mapping of str to ndarray
-            From `Block.series`.
-        """
+        """Write one block and hand it to the system."""
         for writer, tiles in ((self._weights, block.tiles), (self._optimizer, block.optimizer_tiles)):
             if writer is not None and tiles is not None:
                 writer.write(block.start, block.count, tiles)

@@ -84,20 +84,7 @@ class RunSpec:
 
 
 def check_name(name: str, what: str) -> None:
-    """Refuse names that HDF5 would take for a path.
-
-    Parameters
-    ----------
-    name : str
-        Of a run or a metric.
-    what : str
-        "run" or "metric", for the error.
-
-    Raises
-    ------
-    ValueError
-        If the name is empty, ``.`` or ``..``, or holds ``/`` or NUL.
-    """
+    """Refuse names that HDF5 would take for a path."""
     if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name:
         raise ValueError(
             f"{what} name {name!r}: needed a text without '/', e.g. {str(name).replace('/', '_') or what!r}"
@@ -105,46 +92,19 @@ def check_name(name: str, what: str) -> None:
 
 
 def mark_file(file: h5py.File) -> None:
-    """Write the attributes and groups that make an HDF5 file one of ours.
-
-    Parameters
-    ----------
-    file : h5py.File
-        Empty and writable.
-    """
+    """Write the attributes and groups that make an HDF5 file one of ours."""
     set_text(file, "format", FORMAT)
     set_text(file, "format_version", ".".join(map(str, FORMAT_VERSION)))
     file.create_group("runs")
 
 
 def set_status(group: h5py.Group, status: str) -> None:
-    """Write the status of a run, always at the same length, so that a change stays in place.
-
-    Parameters
-    ----------
-    group : h5py.Group
-        Of the run.
-    status : str
-        ``recording``, ``complete`` or ``interrupted``.
-    """
+    """Write the status of a run, always at the same length, so that a change stays in place."""
     group.attrs.create("status", np.bytes_(status.encode()), dtype=h5py.string_dtype("utf-8", _STATUS_BYTES))
 
 
 def set_owner(group: h5py.Group, owner: Owner) -> float:
-    """Write who records the run, and its first heartbeat.
-
-    Parameters
-    ----------
-    group : h5py.Group
-        Of the run; ``heartbeat`` exists.
-    owner : Owner
-        The writing process.
-
-    Returns
-    -------
-    float
-        The heartbeat, in seconds since 1970.
-    """
+    """Write who records the run, and its first heartbeat."""
     beat = group["heartbeat"]
     now = time.time()
     beat[()] = now
@@ -156,24 +116,7 @@ def set_owner(group: h5py.Group, owner: Owner) -> float:
 
 
 def build_run(runs: h5py.Group, name: str, spec: RunSpec, owner: Owner) -> float:
-    """Make the group of a new run with everything but its metrics.
-
-    Parameters
-    ----------
-    runs : h5py.Group
-        The group ``/runs``.
-    name : str
-        Of the run.
-    spec : RunSpec
-        What is fixed.
-    owner : Owner
-        The writing process.
-
-    Returns
-    -------
-    float
-        The first heartbeat, in seconds since 1970.
-    """
+    """Make the group of a new run with everything but its metrics."""
     group = runs.create_group(name)
     set_status(group, "recording")
     set_text(group, "time_unit", spec.time_unit)
@@ -223,38 +166,13 @@ def _series(group: h5py.Group, name: str, shape: tuple[int, ...]) -> h5py.Datase
 
 
 def add_metrics(group: h5py.Group, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Add the datasets of the metrics to a new run.
-
-    Parameters
-    ----------
-    group : h5py.Group
-        Of the run.
-    shapes : mapping of str to tuple of int
-        Shape of each metric for one state: (), (M,) or (M, k).
-    """
+    """Add the datasets of the metrics to a new run."""
     for name, shape in shapes.items():
         _series(group["metrics"], name, shape)
 
 
 def check_metrics(shapes: Mapping[str, Sequence[int]], n_members: int) -> dict[str, tuple[int, ...]]:
-    """Check names and shapes of the metrics.
-
-    Parameters
-    ----------
-    shapes : mapping of str to sequence of int
-        Shape of each metric for one state.
-    n_members : int
-        M.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    ArchitectureError
-        If a shape is none of (), (M,), (M, k).
-    """
+    """Check names and shapes of the metrics."""
     checked = {}
     for name, shape in shapes.items():
         check_name(name, "metric")
@@ -268,20 +186,7 @@ def check_metrics(shapes: Mapping[str, Sequence[int]], n_members: int) -> dict[s
 
 
 def refuse_truncated(file: h5py.File, size: int) -> None:
-    """Refuse to change a file from which committed states have been cut off.
-
-    Parameters
-    ----------
-    file : h5py.File
-        Ours, as a change sees it.
-    size : int, in bytes
-        Real size of the file before the change.
-
-    Raises
-    ------
-    FormatError
-        If some are missing: the change would cover the gap with zeros.
-    """
+    """Refuse to change a file from which committed states have been cut off."""
     short = file.id.get_filesize() > size
     for group in file["runs"].values():
         if short or safety.attribute(group, "status") == "recording":
@@ -289,18 +194,7 @@ def refuse_truncated(file: h5py.File, size: int) -> None:
 
 
 def require_ours(path: Path) -> None:
-    """Refuse to write into a file that is not ours, or of another version.
-
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-
-    Raises
-    ------
-    FormatError
-        If it is not a trajtools file of this very version.
-    """
+    """Refuse to write into a file that is not ours, or of another version."""
     with open_checked(path) as file:
         version = safety.check_version(safety.attribute(file, "format_version"), str(path))
     if version != FORMAT_VERSION:
@@ -311,32 +205,14 @@ def require_ours(path: Path) -> None:
 
 
 def finish(group: h5py.Group, status: str, overhead: Mapping[str, Any] | None) -> None:
-    """Write the last attributes of a run.
-
-    Parameters
-    ----------
-    group : h5py.Group
-        Of the run.
-    status : str
-        ``complete`` or ``interrupted``.
-    overhead : mapping or None
-        What the recording cost.
-    """
+    """Write the last attributes of a run."""
     set_status(group, status)
     if overhead is not None:
         set_text(group, "overhead", tables.to_json(overhead))
 
 
 def note_resumption(group: h5py.Group, provenance: Mapping[str, Any]) -> None:
-    """Add to the provenance of a run that its recording went on.
-
-    Parameters
-    ----------
-    group : h5py.Group
-        Of the run.
-    provenance : mapping
-        Of the continuation.
-    """
+    """Add to the provenance of a run that its recording went on."""
     known = tables.from_json(safety.attribute(group, "provenance"), "provenance")
     before = known.get("resumed")
     known["resumed"] = [*(before if isinstance(before, list) else []), dict(provenance)]

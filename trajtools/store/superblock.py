@@ -31,18 +31,7 @@ def _mix(a: int, b: int, c: int) -> tuple[int, int, int]:
 
 
 def lookup3(data: bytes) -> int:
-    """Checksum of HDF5 metadata.
-
-    Parameters
-    ----------
-    data : bytes
-        What is summed.
-
-    Returns
-    -------
-    int
-        32 bits.
-    """
+    """Checksum of HDF5 metadata."""
     a = b = c = (0xDEADBEEF + len(data)) & _MASK
     if not data:
         return c
@@ -86,18 +75,7 @@ class Superblock:
 
     @classmethod
     def parse(cls, head: bytes) -> Superblock | None:
-        """Read the head of a file.
-
-        Parameters
-        ----------
-        head : bytes
-            The first 48 bytes.
-
-        Returns
-        -------
-        Superblock or None
-            None if it is no HDF5 superblock of version 2 or 3 with 8-byte addresses.
-        """
+        """Read the head of a file."""
         if len(head) < SIZE or head[:8] != SIGNATURE or head[8] not in (2, 3) or head[9:11] != b"\x08\x08":
             return None
         _, version, offsets, lengths, flags, base, extension, end, root, checksum = _FIELDS.unpack(head[:SIZE])
@@ -111,16 +89,5 @@ class Superblock:
         return body + struct.pack("<I", lookup3(body))
 
     def released(self, size: int) -> Superblock:
-        """Give the superblock as after a clean close of a file of `size` bytes.
-
-        Parameters
-        ----------
-        size : int, in bytes
-            Real size of the file.
-
-        Returns
-        -------
-        Superblock
-            Nobody writes, and nothing new is ever placed over what the dead writer had put past its last noted end.
-        """
+        """Give the superblock as after a clean close of a file of `size` bytes."""
         return replace(self, flags=0, end=max(size, self.end), intact=True)

@@ -20,18 +20,7 @@ JSON_DEPTH = 64
 
 
 def text_dtype(values: Sequence[str]) -> np.dtype[np.bytes_]:
-    """Give the fixed-length UTF-8 dtype that holds all the given texts.
-
-    Parameters
-    ----------
-    values : sequence of str
-        Without NUL characters.
-
-    Returns
-    -------
-    numpy.dtype
-        At least one byte long.
-    """
+    """Give the fixed-length UTF-8 dtype that holds all the given texts."""
     for value in values:
         if "\0" in value:
             raise ArchitectureError(f"the name {value!r} holds a NUL character, which the file cannot keep; rename it")
@@ -54,18 +43,7 @@ def _text(values: list[str]) -> tuple[Any, list[Any]]:
 
 
 def parameters_table(parameters: Sequence[Parameter]) -> NDArray[np.void]:
-    """Give the table of parameters.
-
-    Parameters
-    ----------
-    parameters : sequence of Parameter
-        In the order of the state.
-
-    Returns
-    -------
-    structured ndarray, shape (Q,)
-        Fields as in FORMAT.md.
-    """
+    """Give the table of parameters."""
     depth = max([1, *(len(p.shape) for p in parameters)])
     return _rows(
         {
@@ -85,34 +63,12 @@ def parameters_table(parameters: Sequence[Parameter]) -> NDArray[np.void]:
 
 
 def nodes_table(nodes: Sequence[NodeSet]) -> NDArray[np.void]:
-    """Give the table of node sets.
-
-    Parameters
-    ----------
-    nodes : sequence of NodeSet
-        The node sets.
-
-    Returns
-    -------
-    structured ndarray, shape (number of node sets,)
-        Fields ``name``, ``size``.
-    """
+    """Give the table of node sets."""
     return _rows({"name": _text([n.name for n in nodes]), "size": ("<i8", [n.size for n in nodes])})
 
 
 def members_table(members: Sequence[Member]) -> NDArray[np.void]:
-    """Give the table of members.
-
-    Parameters
-    ----------
-    members : sequence of Member
-        In the order of the member axis.
-
-    Returns
-    -------
-    structured ndarray, shape (M,)
-        Fields as in FORMAT.md.
-    """
+    """Give the table of members."""
     return _rows(
         {
             "name": _text([m.name for m in members]),
@@ -126,23 +82,7 @@ def members_table(members: Sequence[Member]) -> NDArray[np.void]:
 
 
 def check_parameters(parameters: Sequence[Parameter]) -> int:
-    """Check that the parameters tile the state without gap or overlap.
-
-    Parameters
-    ----------
-    parameters : sequence of Parameter
-        In the order of the state.
-
-    Returns
-    -------
-    int
-        Entries of a state (P).
-
-    Raises
-    ------
-    ArchitectureError
-        If they do not.
-    """
+    """Check that the parameters tile the state without gap or overlap."""
     at, names = 0, set()
     for p in parameters:
         if p.offset != at or p.size < 0:
@@ -160,18 +100,7 @@ def check_parameters(parameters: Sequence[Parameter]) -> int:
 
 
 def check_members(members: Sequence[Member]) -> None:
-    """Check the members of a run.
-
-    Parameters
-    ----------
-    members : sequence of Member
-        In the order of the member axis.
-
-    Raises
-    ------
-    ArchitectureError
-        If there is none, two share a name, or a reference is no other member.
-    """
+    """Check the members of a run."""
     if not members:
         raise ArchitectureError("a run needs at least one member")
     if len({m.name for m in members}) != len(members):
@@ -192,22 +121,7 @@ def _decode(value: Any) -> str:
 
 
 def parameters_from(table: NDArray[np.void]) -> tuple[Parameter, ...]:
-    """Read the table of parameters back.
-
-    Parameters
-    ----------
-    table : structured ndarray, shape (Q,)
-        From the file.
-
-    Returns
-    -------
-    tuple of Parameter
-
-    Raises
-    ------
-    FormatError
-        If a row makes no sense.
-    """
+    """Read the table of parameters back."""
     found = []
     for row in table:
         ndim = int(row["ndim"])
@@ -236,37 +150,12 @@ def parameters_from(table: NDArray[np.void]) -> tuple[Parameter, ...]:
 
 
 def nodes_from(table: NDArray[np.void]) -> tuple[NodeSet, ...]:
-    """Read the table of node sets back.
-
-    Parameters
-    ----------
-    table : structured ndarray
-        From the file.
-
-    Returns
-    -------
-    tuple of NodeSet
-    """
+    """Read the table of node sets back."""
     return tuple(NodeSet(_decode(row["name"]), int(row["size"])) for row in table)
 
 
 def members_from(table: NDArray[np.void]) -> tuple[Member, ...]:
-    """Read the table of members back.
-
-    Parameters
-    ----------
-    table : structured ndarray, shape (M,)
-        From the file.
-
-    Returns
-    -------
-    tuple of Member
-
-    Raises
-    ------
-    FormatError
-        If a row makes no sense.
-    """
+    """Read the table of members back."""
     names, norms, noises = ([_decode(v) for v in table[field]] for field in ("name", "norm", "noise"))
     numbers = zip(table["reference"].tolist(), table["epsilon"].tolist(), table["seed"].tolist(), strict=True)
     try:
@@ -296,44 +185,12 @@ def _plain(value: object) -> object:
 
 
 def to_json(value: object) -> str:
-    """Write a value as JSON; NumPy numbers and arrays, paths, sets and dataclasses are turned into plain ones.
-
-    Parameters
-    ----------
-    value : object
-        Numbers, texts, lists, dicts. NaN and infinities are written as ``NaN``, ``Infinity``, ``-Infinity``.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    TypeError
-        If something in it has no JSON form.
-    """
+    """Write a value as JSON; NumPy numbers and arrays, paths, sets and dataclasses are turned into plain ones."""
     return json.dumps(value, default=_plain, ensure_ascii=False)
 
 
 def from_json(text: str, where: str) -> dict[str, Any]:
-    """Read a JSON object from a file that may come from a stranger.
-
-    Parameters
-    ----------
-    text : str
-        The JSON.
-    where : str
-        Named in the error.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    FormatError
-        If it is no JSON object, longer than 16 MiB, or nested deeper than 64 levels.
-    """
+    """Read a JSON object from a file that may come from a stranger."""
     if len(text) > JSON_BYTES:
         raise FormatError(f"{where} holds {len(text)} characters of JSON; at most {JSON_BYTES} are read")
     try:

@@ -19,32 +19,7 @@ Places = tuple[int, int, float]
 
 
 def add_run(file: h5py.File, path: Path, run: str, spec: RunSpec) -> Places:
-    """Make a new run, as its writer.
-
-    Parameters
-    ----------
-    file : h5py.File
-        Ours, as a change sees it.
-    path : Path
-        The file on disk; it need not exist yet.
-    run : str
-        Name of the run.
-    spec : RunSpec
-        What is fixed.
-
-    Returns
-    -------
-    tuple of int, int, float
-
-    Raises
-    ------
-    FileBusyError
-        If somebody is writing the file.
-    RunExistsError
-        If the name is taken.
-    FormatError
-        If states of another run have been cut off.
-    """
+    """Make a new run, as its writer."""
     liveness.refuse_live_writer(file)
     if path.exists():
         structure.refuse_truncated(file, os.path.getsize(path))
@@ -58,30 +33,7 @@ def add_run(file: h5py.File, path: Path, run: str, spec: RunSpec) -> Places:
 
 
 def take_over(file: h5py.File, path: Path, run: str, provenance: Mapping[str, Any] | None) -> Places:
-    """Go on with a run, as its writer.
-
-    Parameters
-    ----------
-    file : h5py.File
-        Ours, as a change sees it.
-    path : Path
-        The file on disk.
-    run : str
-        Name of the run.
-    provenance : mapping or None
-        Of the continuation.
-
-    Returns
-    -------
-    tuple of int, int, float
-
-    Raises
-    ------
-    FileBusyError
-        If somebody is writing the file.
-    FormatError
-        If committed states have been cut off.
-    """
+    """Go on with a run, as its writer."""
     liveness.refuse_live_writer(file)
     structure.refuse_truncated(file, os.path.getsize(path))
     group = file["runs"][run]

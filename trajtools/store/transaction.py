@@ -36,25 +36,7 @@ _ALIGNMENT = {"alignment_threshold": 8, "alignment_interval": 8}
 
 @contextlib.contextmanager
 def locked(path: Path, *, write: bool = True) -> Iterator[int]:
-    """Hold a file for the length of one change, so that two processes never change it at once.
-
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-    write : bool
-        Open it for writing too.
-
-    Yields
-    ------
-    int
-        Its descriptor.
-
-    Raises
-    ------
-    FileBusyError
-        If another process holds it for more than ten seconds.
-    """
+    """Hold a file for the length of one change, so that two processes never change it at once."""
     descriptor = os.open(path, os.O_RDWR if write else os.O_RDONLY)
     try:
         until = time.monotonic() + _PATIENCE_SECONDS
@@ -75,18 +57,7 @@ def locked(path: Path, *, write: bool = True) -> Iterator[int]:
 
 
 def recover(path: Path) -> bool:
-    """Roll back a change that was cut short by a kill, if there was one.
-
-    Parameters
-    ----------
-    path : Path
-        The HDF5 file.
-
-    Returns
-    -------
-    bool
-        Whether the file was changed back.
-    """
+    """Roll back a change that was cut short by a kill, if there was one."""
     if not journal_path(path).exists() or not path.exists():
         return False
     with locked(path) as descriptor:
@@ -97,22 +68,6 @@ def change(path: Path, edit: Callable[[h5py.File], None], *, durable: bool = Fal
     """Apply one change to an existing file, all or nothing.
 
     The mark of a writer that died is cleared on the way; the caller has made sure that no writer lives.
-
-    Parameters
-    ----------
-    path : Path
-        The HDF5 file.
-    edit : callable
-        Gets the open file and changes it.
-    durable : bool
-        Wait until the disk has everything, for power cuts.
-
-    Raises
-    ------
-    RecordingError
-        If the disk refuses; the file is as it was.
-    FileBusyError
-        If another process is changing the file.
     """
     with locked(path) as descriptor:
         roll_back(path, descriptor)
@@ -154,24 +109,7 @@ def _commit(path: Path, descriptor: int, overlay: Overlay, durable: bool) -> Non
 
 
 def create(path: Path, edit: Callable[[h5py.File], None], *, durable: bool = False) -> None:
-    """Make a new file with its first content, all or nothing, without ever overwriting one.
-
-    Parameters
-    ----------
-    path : Path
-        Must not exist.
-    edit : callable
-        Gets the open file and fills it.
-    durable : bool
-        Wait until the disk has everything, for power cuts.
-
-    Raises
-    ------
-    FileExistsError
-        If the path is taken.
-    RecordingError
-        If the disk refuses; no file is left behind.
-    """
+    """Make a new file with its first content, all or nothing, without ever overwriting one."""
     memory = io.BytesIO()
     with h5py.File(memory, "w", libver=LIBVER, **_ALIGNMENT) as file:
         edit(file)
@@ -194,20 +132,7 @@ def create(path: Path, edit: Callable[[h5py.File], None], *, durable: bool = Fal
 
 
 def claim(draft: Path, path: Path) -> None:
-    """Give a finished file its name, unless the name is taken.
-
-    Parameters
-    ----------
-    draft : Path
-        The file, beside `path`; the caller removes it if it is still there.
-    path : Path
-        Its name from now on.
-
-    Raises
-    ------
-    FileExistsError
-        If the name is taken, also at this very moment.
-    """
+    """Give a finished file its name, unless the name is taken."""
     try:
         os.link(draft, path)
     except FileExistsError:

@@ -11,21 +11,7 @@ GROWING = ("step", "weights", "distances", "sketch", "optimizer")
 
 
 def missing_chunks(dataset: h5py.Dataset, length: int, size: int) -> int:
-    """Count the chunks of the first `length` rows that are not in the file.
-
-    Parameters
-    ----------
-    dataset : h5py.Dataset
-        Chunked, growing along its first axis.
-    length : int
-        Committed states.
-    size : int, in bytes
-        Real size of the file.
-
-    Returns
-    -------
-    int
-    """
+    """Count the chunks of the first `length` rows that are not in the file."""
     wanted = int(np.prod([-(-n // c) for n, c in zip((length, *dataset.shape[1:]), dataset.chunks, strict=True)]))
     found = 0
 
@@ -43,20 +29,7 @@ def missing_chunks(dataset: h5py.Dataset, length: int, size: int) -> int:
 
 
 def check_committed(group: h5py.Group, size: int) -> None:
-    """Check that all committed states of a run are in the file.
-
-    Parameters
-    ----------
-    group : h5py.Group
-        Of the run.
-    size : int, in bytes
-        Real size of the file.
-
-    Raises
-    ------
-    FormatError
-        If some are not.
-    """
+    """Check that all committed states of a run are in the file."""
     committed = int(group["committed"][()])
     datasets = [group[name] for name in GROWING if name in group] + list(group["metrics"].values())
     for dataset in datasets:

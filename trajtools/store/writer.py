@@ -91,56 +91,7 @@ class RunWriter:
         distance_metric: str | None = None,
         optimizer: Mapping[str, Any] | None = None,
     ) -> RunWriter:
-        """Claim the path at once and make the run in it.
-
-        Parameters
-        ----------
-        path : path
-            The HDF5 file.
-        run : str
-            Name of the run, without ``/``.
-        parameters, nodes, members : sequence of Parameter, NodeSet, Member
-            The static tables; the parameters must follow each other without gaps.
-        dtype : dtype or str
-            Of the states, after promotion: float16, float32, float64 or bfloat16.
-        stored : {"weights", "distances", "sketch"}
-            What is kept of each state.
-        mode : {"x", "a"}
-            ``"x"``: the file must be new. ``"a"``: the run is added to the file, and must be new in it.
-        time_unit : str
-            Unit of `step`.
-        hparams, provenance : mapping, optional
-            Kept as JSON.
-        reference : str, optional
-            Name of the run that this one was perturbed from.
-        compress : {None, "zstd", "gzip"}
-            Lossless filter for weights and optimiser buffers.
-        durable : bool
-            Bring every commit to the disk, so that a power cut loses no more than a kill does.
-        sketch : mapping, optional
-            Settings of the sketch, with its size ``k``.
-        distance_metric : str, optional
-            Name of the metric of the distances.
-        optimizer : mapping, optional
-            ``{"parameters": [Parameter, ...], "dtype": dtype}`` of the optimiser's buffers.
-
-        Returns
-        -------
-        RunWriter
-
-        Raises
-        ------
-        FileExistsError
-            If the path is taken and mode is ``"x"``.
-        RunExistsError
-            If the file holds a run of this name.
-        FileBusyError
-            If somebody is writing the file.
-        ArchitectureError
-            If parameters, members or dtype cannot be stored.
-        RecordingError
-            If the disk refuses.
-        """
+        """Claim the path at once and make the run in it."""
         structure.check_name(run, "run")
         if mode not in ("x", "a"):
             raise ValueError(f"mode={mode!r}: needed 'x' (a new file) or 'a' (a new run in a file)")
@@ -185,37 +136,7 @@ class RunWriter:
         durable: bool = False,
         provenance: Mapping[str, Any] | None = None,
     ) -> RunWriter:
-        """Go on with a run whose writer closed it or died; nothing that was committed is dropped.
-
-        Parameters
-        ----------
-        path : path
-            The HDF5 file; mended first if its writer was killed.
-        run : str
-            Name of the run.
-        parameters, members, dtype, stored, sketch, distance_metric, optimizer
-            As for `create`; they must be those of the run.
-        durable : bool
-            As for `create`.
-        provenance : mapping, optional
-            Of the continuation; appended to the list ``resumed`` in the provenance of the run.
-
-        Returns
-        -------
-        RunWriter
-            With `committed`, `last_step`, `metrics` and `tail` as the file has them; call `begin` next.
-
-        Raises
-        ------
-        ArchitectureError
-            If the run has another architecture, other members or stores something else.
-        FormatError
-            If the file has another format version, or committed states are missing.
-        FileBusyError
-            If the writer of the file still lives.
-        RunNotFoundError
-            If there is no such run.
-        """
+        """Go on with a run whose writer closed it or died; nothing that was committed is dropped."""
         spec = RunSpec(
             parameters=tuple(parameters),
             nodes=(),
@@ -242,20 +163,7 @@ class RunWriter:
         return writer
 
     def begin(self, metrics: Mapping[str, Sequence[int]] | None = None) -> None:
-        """Fix the metrics and open the file for appending; called once, before the first `write`.
-
-        Parameters
-        ----------
-        metrics : mapping of str to sequence of int, optional
-            Shape of each metric for one state: (), (M,) or (M, k). After `resume`, those of the run, or None.
-
-        Raises
-        ------
-        ArchitectureError
-            If a shape fits no metric.
-        RecordingError
-            If a resumed run has other metrics, or the disk refuses.
-        """
+        """Fix the metrics and open the file for appending; called once, before the first `write`."""
         self._require_open()
         if self._streams is not None:
             raise RecordingError(f"run {self.run!r} has begun already; its metrics are fixed")
@@ -289,37 +197,7 @@ class RunWriter:
         sketch: Array | None = None,
         final: bool = False,
     ) -> None:
-        """Write one block, whole or as far as it goes, and commit it.
-
-        Parameters
-        ----------
-        start : int
-            First state of the block; a multiple of ``layout.rows``.
-        count : int
-            States in the block so far. A block may be written again, as long or longer, while it is the last one.
-        step : ndarray of int, shape (count,)
-            Step of each state, rising.
-        metrics : mapping of str to ndarray, shapes (count, ...)
-            Every metric of the run; NaN where not given.
-        tiles : ndarray, shape (M, n_column_chunks, rows, columns)
-            The whole block if weights are stored; rows from `count` on are padding.
-        optimizer_tiles : ndarray
-            Likewise, for the optimiser's buffers.
-        distances : ndarray, shape (count, M)
-            If distances are stored.
-        sketch : ndarray, shape (count, M, k)
-            If sketches are stored.
-        final : bool
-            The block will not be written again before `close`; compressed runs take a partial block only then.
-
-        Raises
-        ------
-        RecordingError
-            If the writer is closed, not begun, overtaken by another process, or the disk refuses; what was committed
-            before stays valid.
-        ValueError
-            If the block does not fit the run.
-        """
+        """Write one block, whole or as far as it goes, and commit it."""
         streams, cells = self._require_begun(), self._require_cells()
         steps = np.asarray(step, np.int64)
         block = Block(start, count, steps, metrics or {}, tiles, optimizer_tiles, distances, sketch, final)
@@ -341,31 +219,12 @@ class RunWriter:
         self.committed, self.last_step = start + count, int(steps[-1])
 
     def beat(self) -> None:
-        """Say that the recorder lives; call it every few seconds, from any thread.
-
-        Raises
-        ------
-        RecordingError
-            If another process has taken the run over.
-        """
+        """Say that the recorder lives; call it every few seconds, from any thread."""
         if self._cells is not None and not self._ended and os.getpid() == self._pid:
             self._cells.beat()
 
     def close(self, status: str = "complete", overhead: Mapping[str, Any] | None = None) -> None:
-        """Finish the run; every write after this is refused. A second call does nothing.
-
-        Parameters
-        ----------
-        status : {"complete", "interrupted"}
-            What the file will say.
-        overhead : mapping, optional
-            What the recording cost, kept as JSON.
-
-        Raises
-        ------
-        RecordingError
-            If the disk refuses; what was committed stays valid.
-        """
+        """Finish the run; every write after this is refused. A second call does nothing."""
         if self._ended or os.getpid() != self._pid:
             return
         if status not in ("complete", "interrupted"):

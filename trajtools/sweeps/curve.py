@@ -44,37 +44,13 @@ class Curve:
         return np.array([v in SENSITIVE for v in self.verdict], dtype=bool)
 
     def draws(self, rng: np.random.Generator, n: int = N_RESAMPLES) -> Floats:
-        """Resampled exponents.
-
-        Parameters
-        ----------
-        rng : numpy.random.Generator
-            Source of the draws.
-        n : int
-            How many.
-
-        Returns
-        -------
-        ndarray of float64, shape (n, len(x))
-            Normal with the standard errors; a value whose error is unknown stays as it is.
-        """
+        """Resampled exponents."""
         error = np.where(np.isfinite(self.error), self.error, 0.0)
         return np.asarray(self.value + error * rng.standard_normal((n, len(self.x))))
 
 
 def curve_of(points: Sequence[SweepPoint]) -> Curve:
-    """Put the runs at each x together; controls and runs without an exponent are left out.
-
-    Parameters
-    ----------
-    points : sequence of SweepPoint
-        Of a sweep over one hyper-parameter.
-
-    Returns
-    -------
-    Curve
-        In the order of x.
-    """
+    """Put the runs at each x together; controls and runs without an exponent are left out."""
     with_exponent = [p for p in points if not p.control and p.exponent is not None and np.isfinite(p.exponent.value)]
     xs = sorted({p.x for p in with_exponent})
     rows = [_together([p for p in with_exponent if p.x == x]) for x in xs]
@@ -104,20 +80,7 @@ def _quantile(level: float) -> float:
 
 
 def quantiles(draws: Floats, level: float) -> tuple[float, float]:
-    """Interval of draws, those without a value left out.
-
-    Parameters
-    ----------
-    draws : ndarray of float64, shape (B,)
-        NaN where there is no value.
-    level : float
-        Confidence level.
-
-    Returns
-    -------
-    (float, float)
-        NaN without any value.
-    """
+    """Interval of draws, those without a value left out."""
     known = draws[np.isfinite(draws)]
     if not len(known):
         return float("nan"), float("nan")

@@ -17,27 +17,7 @@ from trajtools.sweeps.onset import onset_of
 
 
 def phase_diagram(sweep: Sweep, *, level: float, rng: Any) -> PhaseDiagram:
-    """Arrange a sweep over two hyper-parameters as a grid; see `Sweep.phase_diagram`.
-
-    Parameters
-    ----------
-    sweep : Sweep
-        Over two hyper-parameters.
-    level : float
-        Confidence level.
-    rng : int, numpy.random.Generator or None
-        Source of the resampling.
-
-    Returns
-    -------
-    PhaseDiagram
-        Cells without a run stay empty.
-
-    Raises
-    ------
-    SelectionError
-        If the sweep has one, or nothing but controls.
-    """
+    """Arrange a sweep over two hyper-parameters as a grid; see `Sweep.phase_diagram`."""
     if not sweep.y_name:
         raise SelectionError("a phase diagram needs two hyper-parameters: sweep(files, x=..., y=...)")
     points = [p for p in sweep.points if not p.control]
@@ -88,29 +68,7 @@ def _not_shared(points: list[SweepPoint]) -> tuple[str, ...]:
 
 
 def boundary_law(diagram: PhaseDiagram, factor: Callable[[Floats], Floats], name: str, *, rng: Any) -> BoundaryLaw:
-    """Set the onsets against a function of y; see `PhaseDiagram.boundary_law`.
-
-    Parameters
-    ----------
-    diagram : PhaseDiagram
-        With an onset for some values of y.
-    factor : callable
-        Function of y.
-    name : str
-        What it is called.
-    rng : int, numpy.random.Generator or None
-        Source of the draws.
-
-    Returns
-    -------
-    BoundaryLaw
-        An onset is known to lie in its interval and no better: none of it is likelier than another part.
-
-    Raises
-    ------
-    DataError
-        If the factor is not positive where there is an onset.
-    """
+    """Set the onsets against a function of y; see `PhaseDiagram.boundary_law`."""
     known = np.isfinite(diagram.boundary) & (diagram.intervals > 0).all(axis=1)
     n, nothing = int(known.sum()), (float("nan"), float("nan"))
     lost = f"{len(known) - n} of {len(known)} values of {diagram.y_name} have no onset"

@@ -17,29 +17,7 @@ LEVEL = 0.95
 
 
 def exponent_of(run: Any, asked: str | None, rng: int, words: list[str]) -> Exponent | None:
-    """Measure the exponent of a run in the way that was asked for.
-
-    Parameters
-    ----------
-    run : Run
-        The run.
-    asked : str or None
-        As in `trajtools.sweep`.
-    rng : int
-        Seed of the resampling.
-    words : list of str
-        Takes what went wrong.
-
-    Returns
-    -------
-    Exponent or None
-        None where it was not asked for or cannot be measured.
-
-    Raises
-    ------
-    SelectionError
-        If there is no such way, or no such metric.
-    """
+    """Measure the exponent of a run in the way that was asked for."""
     from trajtools.estimators.lyapunov import lyapunov
     from trajtools.estimators.twins import has_twins
 
@@ -60,27 +38,7 @@ def exponent_of(run: Any, asked: str | None, rng: int, words: list[str]) -> Expo
 
 
 def recorded(run: Any, name: str, rng: int) -> Exponent:
-    """Mean of a metric that holds the growth of a renormalised shadow per step.
-
-    Parameters
-    ----------
-    run : Run
-        The run.
-    name : str
-        Of the metric, shape (T,) or (T, M); natural logarithm of the growth at each step.
-    rng : int
-        Seed of the resampling.
-
-    Returns
-    -------
-    Exponent
-        Per step. It is a finite-time exponent: ``"transient"`` where its interval lies above zero.
-
-    Raises
-    ------
-    SelectionError
-        If the run has no such metric.
-    """
+    """Mean of a metric that holds the growth of a renormalised shadow per step."""
     if name not in list(run.metrics):
         raise SelectionError(f"run {run.name!r} has no metric {name!r}; it has {', '.join(run.metrics) or 'none'}")
     values = run.metrics[name].reshape(run.n_states, -1)
@@ -115,24 +73,7 @@ def recorded(run: Any, name: str, rng: int) -> Exponent:
 
 
 def mean_growth(values: Floats, rng: np.random.Generator, level: float = LEVEL) -> tuple[float, tuple[float, float]]:
-    """Mean of growth rates along time, with an interval from moving blocks.
-
-    Parameters
-    ----------
-    values : ndarray of float64, shape (T, n)
-        Growth at each time; NaN where there is none.
-    rng : numpy.random.Generator
-        Source of the resampling.
-    level : float
-        Confidence level.
-
-    Returns
-    -------
-    value : float
-        The mean; NaN without any value.
-    interval : (float, float)
-        NaN where there are fewer than 16 values.
-    """
+    """Mean of growth rates along time, with an interval from moving blocks."""
     nothing = (float("nan"), float("nan"))
     if not values.size or not np.isfinite(values).any():
         return float("nan"), nothing

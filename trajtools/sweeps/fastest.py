@@ -18,63 +18,20 @@ FASTER = 0.9  # a control counts as faster below this share of the time at the m
 
 
 def medians(points: Sequence[SweepPoint], row: int) -> tuple[Floats, list[Floats]]:
-    """Training times at each x, the initial conditions of all runs there put together.
-
-    Parameters
-    ----------
-    points : sequence of SweepPoint
-        Runs.
-    row : int
-        Which threshold.
-
-    Returns
-    -------
-    x : ndarray of float64, shape (n,)
-        In order, those with at least one training time, finite or not.
-    times : list of ndarray of float64
-        The times there.
-    """
+    """Training times at each x, the initial conditions of all runs there put together."""
     xs = sorted({p.x for p in points if p.times.shape[1]})
     return np.array(xs), [np.concatenate([p.times[row] for p in points if p.x == x]) for x in xs]
 
 
 def median(times: Floats) -> float:
-    """Median with the infinite times at the end; the lower of two middle values if the upper is infinite.
-
-    Parameters
-    ----------
-    times : ndarray of float64, shape (n,)
-        Training times.
-
-    Returns
-    -------
-    float
-        inf where fewer than half are finite.
-    """
+    """Median with the infinite times at the end; the lower of two middle values if the upper is infinite."""
     ordered = np.sort(times)
     low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
     return float(low) if np.isinf(high) else float((low + high) / 2)
 
 
 def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: Any) -> Fastest:
-    """Find the minimum of the training time of a sweep over one hyper-parameter; see `Sweep.fastest`.
-
-    Parameters
-    ----------
-    sweep : Sweep
-        Over one hyper-parameter.
-    threshold : float or None
-        Which accuracy.
-    level : float
-        Confidence level.
-    rng : int, numpy.random.Generator or None
-        Source of the resampling.
-
-    Returns
-    -------
-    Fastest
-        The interval covers at least the neighbouring values of the sweep.
-    """
+    """Find the minimum of the training time of a sweep over one hyper-parameter; see `Sweep.fastest`."""
     points = [p for p in sweep.points if not p.control]
     row = select_threshold(points, sweep.thresholds, threshold)
     x, times = medians(points, row)
@@ -119,24 +76,7 @@ def _draws(x: Floats, times: list[Floats], rng: np.random.Generator) -> Floats:
 
 
 def coincidence(sweep: Sweep, threshold: float | None, *, level: float, rng: Any) -> Coincidence:
-    """Compare the minimum of the training time with the onset; see `Sweep.coincidence`.
-
-    Parameters
-    ----------
-    sweep : Sweep
-        Over one hyper-parameter.
-    threshold : float or None
-        Which accuracy.
-    level : float
-        Confidence level.
-    rng : int, numpy.random.Generator or None
-        Source of the resampling.
-
-    Returns
-    -------
-    Coincidence
-        The ratio of the two with its interval.
-    """
+    """Compare the minimum of the training time with the onset; see `Sweep.coincidence`."""
     random = np.random.default_rng(rng)
     begins, quickest = sweep.onset(level=level, rng=random), sweep.fastest(threshold, level=level, rng=random)
     control = _control(sweep, quickest)
@@ -183,20 +123,7 @@ def _control(sweep: Sweep, quickest: Fastest) -> tuple[str, ...]:
 
 
 def describe(onset: Onset, quickest: Fastest) -> str:
-    """One line for people about where both lie.
-
-    Parameters
-    ----------
-    onset : Onset
-        Of a sweep.
-    quickest : Fastest
-        Of the same.
-
-    Returns
-    -------
-    str
-        The line.
-    """
+    """One line for people about where both lie."""
     begins = f"{onset.value:.4g} [{onset.interval[0]:.4g}, {onset.interval[1]:.4g}]" if onset.found else "not found"
     speed = f"{quickest.value:.4g} [{quickest.interval[0]:.4g}, {quickest.interval[1]:.4g}]"
     return f"onset {begins}, fastest {speed if np.isfinite(quickest.value) else 'not found'}"

@@ -20,51 +20,12 @@ SHARE = 0.9  # of the resamplings must hold an onset
 
 
 def onset(sweep: Sweep, *, above: float | str, level: float, rng: Any) -> Onset:
-    """Find the onset of a sweep over one hyper-parameter; see `Sweep.onset`.
-
-    Parameters
-    ----------
-    sweep : Sweep
-        Over one hyper-parameter.
-    above : float or "auto"
-        The exponent that counts as sensitive.
-    level : float
-        Confidence level.
-    rng : int, numpy.random.Generator or None
-        Source of the resampling.
-
-    Returns
-    -------
-    Onset
-        With `found` False and the reason where there is none.
-    """
+    """Find the onset of a sweep over one hyper-parameter; see `Sweep.onset`."""
     return onset_of(curve_of(sweep.points), above=above, level=level, rng=rng)
 
 
 def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, rng: Any = 0) -> Onset:
-    """Find the onset along a curve of exponents.
-
-    Parameters
-    ----------
-    curve : Curve
-        Exponents against x.
-    above : float or "auto"
-        The exponent that counts as sensitive.
-    level : float
-        Confidence level.
-    rng : int, numpy.random.Generator or None
-        Source of the resampling.
-
-    Returns
-    -------
-    Onset
-        The crossing, interpolated on a logarithmic scale of x; its interval is made of whole cells of the sweep.
-
-    Raises
-    ------
-    DataError
-        If an argument makes no sense.
-    """
+    """Find the onset along a curve of exponents."""
     if isinstance(above, str) and above != "auto":
         raise DataError(f"above={above!r}: an exponent, or 'auto'")
     if not 0 < level < 1:

@@ -165,18 +165,7 @@ def _points(
 
 
 def measure(task: Task) -> SweepPoint:
-    """Measure one run.
-
-    Parameters
-    ----------
-    task : Task
-        Which run, and what is wanted.
-
-    Returns
-    -------
-    SweepPoint
-        Its place in the sweep.
-    """
+    """Measure one run."""
     from trajtools.store import open as open_file
     from trajtools.sweeps.exponents import exponent_of
 
@@ -217,24 +206,7 @@ def _series(run: Any, name: str, references: list[int], words: list[str]) -> Flo
 
 
 def training_times(step: Any, accuracy: Floats, thresholds: Sequence[float], stays: int = 1) -> Floats:
-    """First steps at which accuracies reach thresholds, and stay there.
-
-    Parameters
-    ----------
-    step : ndarray of int64, shape (T,)
-        Step of each state.
-    accuracy : ndarray of float64, shape (T, n)
-        One column for each initial condition; NaN where it was not measured.
-    thresholds : sequence of float
-        To be reached.
-    stays : int
-        For how many measured states.
-
-    Returns
-    -------
-    ndarray of float64, shape (n_thresholds, n)
-        The step; inf where it is never reached.
-    """
+    """First steps at which accuracies reach thresholds, and stay there."""
     times = np.full((len(thresholds), accuracy.shape[1]), np.inf)
     for column in range(accuracy.shape[1]):
         known = np.flatnonzero(np.isfinite(accuracy[:, column]))
@@ -263,28 +235,7 @@ def _sharpness(run: Any) -> float:
 
 
 def select_threshold(points: Sequence[SweepPoint], thresholds: Sequence[float], asked: float | None) -> int:
-    """Choose the threshold of the training time.
-
-    Parameters
-    ----------
-    points : sequence of SweepPoint
-        The runs.
-    thresholds : sequence of float
-        Those of the sweep.
-    asked : float or None
-        The one that was asked for; None: the largest that half of the initial conditions of some run reach, else the
-        smallest.
-
-    Returns
-    -------
-    int
-        Its place in `thresholds`.
-
-    Raises
-    ------
-    SelectionError
-        If it is not one of them.
-    """
+    """Choose the threshold of the training time."""
     if asked is not None:
         near = [k for k, value in enumerate(thresholds) if abs(value - asked) < 1e-12]
         if not near:

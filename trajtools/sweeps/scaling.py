@@ -32,34 +32,7 @@ def scaling(
     level: float,
     rng: Any,
 ) -> Scaling:
-    """Fit ln(time) as a linear function of the logarithms of the factors; see `Sweep.scaling`.
-
-    Parameters
-    ----------
-    sweep : Sweep
-        The runs.
-    names : tuple of str, str or None
-        The factors.
-    threshold : float or None
-        Which accuracy.
-    runs : callable or None
-        Which may enter the fit.
-    level : float
-        Confidence level.
-    rng : int, numpy.random.Generator or None
-        Source of the resampling.
-
-    Returns
-    -------
-    Scaling
-        By least squares over the runs, the intervals from resampled initial conditions and runs.
-
-    Raises
-    ------
-    DataError
-        If fewer stable runs than two more than the factors are left, a factor does not vary among them, or the level
-        is none.
-    """
+    """Fit ln(time) as a linear function of the logarithms of the factors; see `Sweep.scaling`."""
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
     given = (names,) if isinstance(names, str) else tuple(names or ())

@@ -10,53 +10,20 @@ from trajtools.sweeps.reading import RATE_NAMES
 
 
 def header(sweep: Sweep) -> list[str]:
-    """Titles of the columns.
-
-    Parameters
-    ----------
-    sweep : Sweep
-        The sweep.
-
-    Returns
-    -------
-    list of str
-        One for each cell of `rows`.
-    """
+    """Titles of the columns."""
     names = [sweep.x_name, *([sweep.y_name] if sweep.y_name else []), *others(sweep)]
     times = [f"{sweep.time_unit}s to {value:g} (reached)" for value in sweep.thresholds]
     return [*names, "run", "exponent", "95 % interval", "verdict", *times, "final loss", "accuracy", "sharpness"]
 
 
 def rows(sweep: Sweep) -> list[list[str]]:
-    """Cells of the table.
-
-    Parameters
-    ----------
-    sweep : Sweep
-        The sweep.
-
-    Returns
-    -------
-    list of list of str
-        One row for each run, in the order of the points.
-    """
+    """Cells of the table."""
     names = others(sweep)
     return [_row(sweep, point, names) for point in sweep.points]
 
 
 def others(sweep: Sweep) -> list[str]:
-    """Hyper-parameters beside x and y that tell the runs apart.
-
-    Parameters
-    ----------
-    sweep : Sweep
-        The sweep.
-
-    Returns
-    -------
-    list of str
-        Those with more than one value but not another one in every run, as a seed has.
-    """
+    """Hyper-parameters beside x and y that tell the runs apart."""
     known = {sweep.x_name, sweep.y_name, sweep.settings.get("control")}
     if known & set(RATE_NAMES):
         known |= set(RATE_NAMES)
@@ -66,18 +33,7 @@ def others(sweep: Sweep) -> list[str]:
 
 
 def as_text(sweep: Sweep) -> str:
-    """Columns of equal width, with the warnings below.
-
-    Parameters
-    ----------
-    sweep : Sweep
-        The sweep.
-
-    Returns
-    -------
-    str
-        Several lines.
-    """
+    """Columns of equal width, with the warnings below."""
     lines = [header(sweep), *rows(sweep)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]

@@ -19,26 +19,6 @@ TOLERANCE = 1e-14
 def balanced(state: Floats, sets: Sequence[UnitSet], base: str) -> Floats:
     r"""Return the network that computes the same with the smallest weights.
 
-    Parameters
-    ----------
-    state : ndarray of float64, shape (P,)
-        A finite state.
-    sets : sequence of UnitSet
-        Units whose incoming weights and biases may be multiplied by c > 0 and outgoing ones by 1/c.
-    base : str
-        ``"l1"`` or ``"l2"``: the norm that is made small.
-
-    Returns
-    -------
-    ndarray of float64, shape (P,)
-        The one with :math:`|w_{in}| = |w_{out}|` at every unit. A unit without any incoming or without any outgoing
-        weight gets none at all: the smallest weights of a dead unit are zero, in the limit.
-
-    Raises
-    ------
-    DataError
-        If the scales do not settle.
-
     Notes
     -----
     The norm is a convex function of the logarithms of the scales, so the network is unique; the units take turns, layer
@@ -64,18 +44,7 @@ def balanced(state: Floats, sets: Sequence[UnitSet], base: str) -> Floats:
 
 
 def exponent_of(*states: Floats) -> int:
-    """Return the power of two that brings the largest weight of some states to between 1/2 and 1.
-
-    Parameters
-    ----------
-    *states : ndarray of float64, shape (P,)
-        Finite states.
-
-    Returns
-    -------
-    int
-        0 where all weights are zero.
-    """
+    """Return the power of two that brings the largest weight of some states to between 1/2 and 1."""
     return int(np.frexp(max(float(np.abs(state).max(initial=0.0)) for state in states))[1])
 
 

@@ -109,22 +109,7 @@ class Matcher:
     seed: int = 0
 
     def match(self, a: Anchor, b: Floats, warm: Match | None = None) -> Match:
-        """Reorder b to be close to a.
-
-        Parameters
-        ----------
-        a : Anchor
-            A finite state, which stays as it is.
-        b : ndarray of float64, shape (P,)
-            A finite state.
-        warm : Match or None
-            Where to look first, besides everywhere else: what was found for the states before these.
-
-        Returns
-        -------
-        Match
-            With the smallest distance found; of equal ones the first, and the order as it stands comes first.
-        """
+        """Reorder b to be close to a."""
         exponent = exponent_of(a.state, b)
         if abs(exponent) <= SAFE:
             return self._search(a, a.state, b, warm, 0)
@@ -250,15 +235,6 @@ class Matcher:
         The first set whose units move has weights from sets that do not move; at least two of the rows change places.
         So a network b with :math:`|a - b| < m / 2` is closest as it stands: in another order g,
         :math:`|a - g b| \ge |a - g a| - |g a - g b| \ge m - |a - b|`.
-
-        Parameters
-        ----------
-        anchor : Anchor
-            The network, which remembers it.
-
-        Returns
-        -------
-        float
         """
         if anchor.margin is None:
             exponent = exponent_of(anchor.state)
@@ -284,19 +260,7 @@ class Matcher:
 
 
 def distance(a: Floats, b: Floats, base: str) -> float:
-    """Return the distance of all entries of two arrays, as the metric of this name has it.
-
-    Parameters
-    ----------
-    a, b : ndarray of float64
-        Of one shape.
-    base : str
-        ``"l1"`` or ``"l2"``.
-
-    Returns
-    -------
-    float
-    """
+    """Return the distance of all entries of two arrays, as the metric of this name has it."""
     from trajtools._kernels import distances
 
     kernel = distances.pairs_l1 if base == "l1" else distances.pairs_l2

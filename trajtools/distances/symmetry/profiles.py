@@ -13,23 +13,7 @@ Floats = NDArray[np.float64]
 
 
 def profile(units: UnitSet, state: Floats, movable: Collection[str], *, absolute: bool) -> Floats:
-    """Return the weights of each unit, those from and to units that may move sorted.
-
-    Parameters
-    ----------
-    units : UnitSet
-        The units.
-    state : ndarray of float64, shape (P,)
-        The state.
-    movable : collection of str
-        Node sets without an order yet.
-    absolute : bool
-        Take absolute values: signs are not known yet either.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, F)
-    """
+    """Return the weights of each unit, those from and to units that may move sorted."""
     parts = []
     for use in units.uses:
         rows = np.abs(use.rows(state)) if absolute else use.rows(state)
@@ -41,17 +25,6 @@ def propagate_signs(
     units: Units, signed: Collection[str], a: Floats, b: Floats, flip: Callable[[UnitSet, Floats], None]
 ) -> None:
     """Choose the signs of units in order, beginning at those that weights from and to the fixed nodes tell.
-
-    Parameters
-    ----------
-    units : Units
-        The hidden units, matched one to one.
-    signed : collection of str
-        Sets that may change sign.
-    a, b : ndarray of float64, shape (P,)
-        The networks; b is followed while it changes.
-    flip : callable
-        ``flip(units, sign)`` changes the signs of one set in b.
 
     Notes
     -----

@@ -106,32 +106,7 @@ class Units:
 
 
 def find_units(parameters: Sequence[Parameter], nodes: Sequence[NodeSet], *, flatten: str = "auto") -> Units:
-    """Find the hidden units that may be permuted without a change of what the network computes.
-
-    Parameters
-    ----------
-    parameters : sequence of Parameter
-        Table of the parameters, in the order of the layers.
-    nodes : sequence of NodeSet
-        The node sets.
-    flatten : {"auto", "channels-first", "channels-last"}
-        Order of the entries of a flattened image, between a convolution and a dense layer. "auto": channels first where
-        the kernel of the convolution has its channels first (torch), else last (jax).
-
-    Returns
-    -------
-    Units
-        Sets at which kernels end and start. The first and the last layer are not hidden. Scales and shifts of a
-        normalisation belong to the units of the kernel before them, if the sizes agree. A set that a parameter without
-        known ends may belong to stays as it is.
-
-    Raises
-    ------
-    DataError
-        If there are no hidden units.
-    UnknownNameError
-        If there is no such order of entries.
-    """
+    """Find the hidden units that may be permuted without a change of what the network computes."""
     if flatten not in FLATTENINGS:
         raise UnknownNameError(
             f"there is no order of flattened entries {flatten!r}; there are {', '.join(FLATTENINGS)}"
@@ -238,20 +213,6 @@ def _homes(parameters: Sequence[Parameter]) -> dict[str, str]:
 
 
 def rows_of(unit_set: UnitSet, state: Any, roles: Iterable[str] | None = None) -> Floats:
-    """Return the weights (n, F) of the units, of all parameters or of those with these roles, side by side.
-
-    Parameters
-    ----------
-    unit_set : UnitSet
-        The units.
-    state : ndarray of float64, shape (P,)
-        The state.
-    roles : iterable of str or None
-        See `Use`.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, F)
-    """
+    """Return the weights (n, F) of the units, of all parameters or of those with these roles, side by side."""
     chosen = [use.rows(state) for use in unit_set.uses if roles is None or use.role in roles]
     return np.concatenate(chosen, axis=1) if chosen else np.zeros((unit_set.size, 0))
