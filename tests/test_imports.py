@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 # A module imports from the layers above its own, and from its own package. `wiring` is below `errors` and above
 # `parameters`; kernels import kernels alone.
 LAYERS = (
-    ("errors", "_kernels"),
+    ("errors", "types", "_kernels"),
     ("wiring",),
     ("parameters", "sources", "optimizers"),
     ("results", "trajectory"),

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.results import Floats, Result
+from trajtools.results import Result
+from trajtools.types import Floats
 
 _E_FOLD = float(np.exp(-1))
 _SIGNIFICANCE = 0.01

@@ -12,11 +12,11 @@ from scipy import sparse
 
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.parameters import NodeSet, Parameter
+from trajtools.types import Floats
 
 if TYPE_CHECKING:
     import networkx
 
-Floats = NDArray[np.float64]
 
 STRENGTHS = ("signed", "absolute", "positive", "negative")
 

@@ -12,11 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.errors import DataError
-
-Floats = NDArray[np.float64]
+from trajtools.types import Floats
 
 # The Gaussian average as a sum over an even grid: for smooth integrands that vanish at both ends its error falls faster
 # than any power of the spacing, and a steep tanh needs the density of the grid, not a high order.

@@ -16,8 +16,7 @@ from trajtools.distances.scan import Scan, scan
 from trajtools.distances.tiles import LARGEST_SINGLE, Tile, Which
 from trajtools.errors import DataError, TooLargeError
 from trajtools.trajectory import ArrayStates, Trajectory
-
-Bools = NDArray[np.bool_]
+from trajtools.types import Bools
 
 BUDGET = 256 * 2**20
 """Bytes of states that all threads together hold in memory."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.features import EUCLIDEAN, Floats, on_features
+from trajtools.distances.features import EUCLIDEAN, on_features
 from trajtools.distances.metrics import Metric
 from trajtools.distances.skeleton import Skeleton
+from trajtools.types import Floats
 
 
 class Influence:

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.distances.metrics import Metric, block_floor, in_time, kernel_ready
 from trajtools.distances.paths import BLOCK_BYTES
 from trajtools.errors import TooLargeError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from trajtools.types import Floats, Ints
 
 ROWS = 64  # The chunks of a file are 64 states of one member: reading fewer rows reads the same chunk twice.
 

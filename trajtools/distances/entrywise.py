@@ -8,15 +8,13 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.distances import sums as all_pairs
 from trajtools.distances.metric import Metric
 from trajtools.distances.sums import PerPair, Sums
 from trajtools.errors import DataError
 from trajtools.parameters import NodeSet, Parameter
-
-Floats = NDArray[np.float64]
+from trajtools.types import Floats
 
 
 def _compiled(name: str) -> Callable[..., Any]:

@@ -8,14 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.distances.metrics import Metric
 from trajtools.distances.skeleton import Skeleton
 from trajtools.parameters import NodeSet, Parameter
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from trajtools.types import Floats, Ints
 
 CHUNK_ENTRIES = 2**22
 """Features are compared so many at a time: 32 MB."""

@@ -16,8 +16,8 @@ from trajtools.distances.metrics import METRICS
 from trajtools.errors import DataError, TooLargeError
 from trajtools.results import Distances, to_plain
 from trajtools.store.matrices import MatrixFile, create_matrix
+from trajtools.types import Floats
 
-Floats = NDArray[np.float64]
 Rectangle = tuple[slice, slice]
 
 MAX_MATRIX_BYTES = 4 * 2**30

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.distances import schedule
 from trajtools.distances.comparison import Comparison
 from trajtools.distances.tiles import compute
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from trajtools.types import Floats, Ints
 
 LANDMARKS = 8
 SIDE = 64  # of a chunk in most files

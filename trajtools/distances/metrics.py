@@ -9,13 +9,11 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.distances.entrywise import ENTRYWISE
 from trajtools.distances.metric import KINDS, Metric, MetricLike, RowMetric
 from trajtools.errors import DataError, UnknownNameError
-
-Floats = NDArray[np.float64]
+from trajtools.types import Floats
 
 __all__ = [
     "FORMATS",

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from trajtools.distances.metrics import Metric, MetricLike, bind_metric, find_metric, in_time, kernel_ready
 from trajtools.errors import DataError
+from trajtools.types import Floats
 
-Floats = NDArray[np.float64]
 BLOCK_BYTES = 64 * 2**20
 ONE = np.zeros(1, dtype=np.int64)
 

@@ -6,11 +6,12 @@ from functools import partial
 
 import numpy as np
 
-from trajtools.distances.features import EUCLIDEAN, Floats, on_features
+from trajtools.distances.features import EUCLIDEAN, on_features
 from trajtools.distances.metrics import Metric
 from trajtools.distances.skeleton import Skeleton
 from trajtools.distances.spectral import SCALE, normalized_laplacian
 from trajtools.errors import DataError
+from trajtools.types import Floats
 
 CLOSE = 1e-6
 """Divergences below this are taken from the second-order form, whose relative error is of this size there."""

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from trajtools.distances.metrics import FORMATS, Metric, in_line, kernel_ready
 from trajtools.trajectory import Trajectory
-
-Floats = NDArray[np.float64]
+from trajtools.types import Floats
 
 ROWS = 64  # of a chunk in most files
 BLOCK_BYTES = 32 * 2**20

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 from trajtools.errors import DataError, TooLargeError
 from trajtools.parameters import NodeSet, Parameter
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from trajtools.types import Floats, Ints
 
 MAX_NODES = 20_000
 """Networks with more nodes have no dense matrix between their nodes here: one would take over 3 GB."""

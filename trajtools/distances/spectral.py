@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from trajtools.distances.features import ABSOLUTE, EUCLIDEAN, Features, on_features
 from trajtools.distances.metrics import Metric
 from trajtools.distances.skeleton import Skeleton
 from trajtools.errors import DataError
-
-Floats = NDArray[np.float64]
+from trajtools.types import Floats
 
 DIFFUSION_TIMES = np.logspace(-2, 2, 250)
 

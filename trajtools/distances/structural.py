@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.features import ABSOLUTE, Features, Floats, RowPairs, on_features
+from trajtools.distances.features import ABSOLUTE, Features, RowPairs, on_features
 from trajtools.distances.metrics import Metric
 from trajtools.distances.skeleton import Skeleton
 from trajtools.distances.spectral import UNITS
+from trajtools.types import Floats
 
 BOTH = "one permutation of the nodes of both networks"
 

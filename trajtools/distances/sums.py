@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from trajtools.types import Floats
 
 OPERATIONS = ("l1", "l2", "linf", "differing")
 """Sum of the absolute differences, root of the sum of their squares, the largest, the number of those not zero."""

@@ -14,8 +14,7 @@ from trajtools.distances.sums import OPERATIONS
 from trajtools.errors import TooLargeError
 from trajtools.parameters import NodeSet, Parameter
 from trajtools.trajectory import Trajectory
-
-Floats = NDArray[np.float64]
+from trajtools.types import Floats
 
 # A sum of squares of float32 differences below this may have lost digits to underflow; of float64 ones likewise, and
 # above the other to overflow.

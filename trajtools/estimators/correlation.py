@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.lagged import (
@@ -23,8 +22,8 @@ from trajtools.lagged import (
     series_of,
 )
 from trajtools.results import Autocorrelation, Distances
+from trajtools.types import Floats
 
-Floats = NDArray[np.float64]
 Span = tuple[int, int]
 
 FLOOR_FACTOR = 10.0

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, SelectionError
-from trajtools.results import Floats
 from trajtools.results.curvature import Curvature
 from trajtools.significance import blocked_mean
+from trajtools.types import Floats
 
 KINDS = ("full", "subset", "batch")
 NEAR = 0.15  # of the threshold: the product hovers that near at the edge of stability

@@ -23,8 +23,7 @@ from trajtools.lagged import (
 )
 from trajtools.lagged.returns import Returns
 from trajtools.results import Cycles, Distances
-
-Floats = NDArray[np.float64]
+from trajtools.types import Floats
 
 MULTIPLES = 4  # of the period that must fit into the lags
 SUSTAINED = 0.5

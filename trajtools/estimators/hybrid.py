@@ -24,8 +24,9 @@ from trajtools.neighbors.segments import (
     prepare_walk,
     segments_divergence,
 )
-from trajtools.neighbors.states import Floats, Ints, MetricOfStates
+from trajtools.neighbors.states import MetricOfStates
 from trajtools.results import Divergence
+from trajtools.types import Floats, Ints
 
 PROCEDURES = (NAME,)
 # Chosen on flows, where a neighbour off the growing direction first moves away faster than the exponent says.

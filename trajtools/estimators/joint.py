@@ -10,7 +10,7 @@ import numpy as np
 
 from trajtools.distances.paths import as_states
 from trajtools.errors import DataError, TooLargeError
-from trajtools.results import Floats, Ints
+from trajtools.types import Floats, Ints
 
 MOST_STATES = 8192  # their products are 512 MiB
 _BLOCK_BYTES = 128 * 2**20

@@ -14,9 +14,10 @@ from trajtools.neighbors.motion import thinned, with_directions
 from trajtools.neighbors.radii import absolute_radii
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import build, count_left_out, nearest
-from trajtools.neighbors.states import Floats, MetricOfStates, States, compact, is_scaled, prepare
+from trajtools.neighbors.states import MetricOfStates, States, compact, is_scaled, prepare
 from trajtools.neighbors.strategy import Strategy, choose
 from trajtools.results import Divergence
+from trajtools.types import Floats
 
 
 def kantz(

@@ -9,7 +9,8 @@ import numpy as np
 
 from trajtools.errors import NoNeighborsError
 from trajtools.estimators.thickness import Thickness
-from trajtools.neighbors.states import Floats, Ints, States
+from trajtools.neighbors.states import States
+from trajtools.types import Floats, Ints
 
 _CHUNK = 2_000_000  # numbers of a batch of neighbourhoods
 _IN_PLANE = 0.95  # overlap from which free vectors count as lying in the tangent planes

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.errors import DataError, SelectionError, TooLargeError
 from trajtools.networks import Network
 from trajtools.results import NodeCorrelation
 from trajtools.trajectory import Trajectory
-
-Floats = NDArray[np.float64]
+from trajtools.types import Floats
 
 TENSOR_BYTES = 2**30
 FEWEST = 4

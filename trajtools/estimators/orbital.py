@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.distances import MetricLike, find_metric
 from trajtools.distances.metrics import Metric
@@ -15,9 +14,7 @@ from trajtools.results import OrbitalStability, Trend
 from trajtools.stability import Followed, Pair, classify, follow, gather, trend
 from trajtools.stability.classes import SETTINGS
 from trajtools.stability.trends import FLOOR_FACTOR, RESOLUTION_FACTOR
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from trajtools.types import Floats, Ints
 
 
 def orbital_stability(

@@ -19,19 +19,12 @@ from trajtools.neighbors.counting import (
     count_states,
     logged_radii,
 )
-from trajtools.neighbors.states import (
-    HIGH_DIMENSION,
-    METRICS,
-    PRECOMPUTED,
-    Bools,
-    Floats,
-    Ints,
-    prepare,
-)
+from trajtools.neighbors.states import HIGH_DIMENSION, METRICS, PRECOMPUTED, prepare
 from trajtools.neighbors.strategy import evenly
 from trajtools.results import CorrelationSum
 from trajtools.results.correlation_sum import takens_estimate
 from trajtools.results.distances import Distances
+from trajtools.types import Bools, Floats, Ints
 
 _FEWEST_FOR_LAGS = 20
 _SEPARATION_ROWS, _LONGEST_LAG = 256, 1000

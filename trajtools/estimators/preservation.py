@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trajtools.results import Floats
+from trajtools.types import Floats
 
 # Of P2's follow-up: the time at which the growth of a distance in one coordinate has died down.
 LATE, SHARE_OF_STEEPEST, IN_A_ROW, OFFSET = 10, 0.15, 8, 1e-12

@@ -12,8 +12,9 @@ from trajtools.errors import DataError, TooLargeError
 from trajtools.estimators.joint import Joint, join
 from trajtools.estimators.preservation import decorrelation_index, distance_correlations, trustworthiness
 from trajtools.neighbors.strategy import evenly
-from trajtools.results import Divergence, Floats, Ints, Projection, average_curves, mean_curve
+from trajtools.results import Divergence, Projection, average_curves, mean_curve
 from trajtools.results.distances import Distances
+from trajtools.types import Floats, Ints
 
 CHECKED, NEIGHBORS = 256, 12
 _FULL_SPECTRUM, _MOST_DISTANCES = 1500, 4096

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from trajtools.fitting import window_fits
-from trajtools.results import CorrelationSum, Floats, Ints
+from trajtools.results import CorrelationSum
 from trajtools.results.correlation_sum import takens_estimate
+from trajtools.types import Floats, Ints
 
 # Choices of this toolkit; all of them are kept in the settings of a result.
 LARGEST_SHARE = 0.1  # of all pairs may be inside the largest radius: beyond, the edge of the set is felt

@@ -11,8 +11,9 @@ from trajtools.distances import MetricLike, bind_metric, find_metric
 from trajtools.distances.paths import as_states
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.estimators.walk import clock_of, walk
-from trajtools.results import ChangePoints, Floats, Ints
+from trajtools.results import ChangePoints
 from trajtools.results.distances import Distances
+from trajtools.types import Floats, Ints
 
 SIGNALS = ("step_length", "displacement", "norm")
 MODELS = {"mean": "linear", "distribution": "rbf"}

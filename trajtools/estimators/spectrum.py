@@ -13,8 +13,9 @@ from trajtools.estimators.thickness import Thickness, thickness
 from trajtools.neighbors.curves import sampling
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import nearest
-from trajtools.neighbors.states import Floats, prepare
+from trajtools.neighbors.states import prepare
 from trajtools.results import Result
+from trajtools.types import Floats
 
 BLOCKS = 20  # of time, that the interval comes from
 FEWEST_BLOCKS = 8

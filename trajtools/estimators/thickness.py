@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.neighbors.states import Floats, States
+from trajtools.neighbors.states import States
 from trajtools.neighbors.strategy import evenly
+from trajtools.types import Floats
 
 # Neighbours per dimension of the small and of the large neighbourhoods, and how many states are asked.
 SMALL, LARGE = 6, 24

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError
-from trajtools.results import Floats
 from trajtools.results.order_chaos import TrunkStability
+from trajtools.types import Floats
 
 Trunk = Callable[[Any], Any]
 

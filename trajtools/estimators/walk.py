@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.distances.paths import ONE, pairs, rows_of
-from trajtools.neighbors.states import Bools
-from trajtools.results import Floats, Ints
+from trajtools.types import Bools, Floats, Ints
 
 _BLOCK_BYTES = 32 * 2**20
 

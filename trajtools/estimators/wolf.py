@@ -23,8 +23,9 @@ from trajtools.neighbors.segments import (
     prepare_walk,
     segments_divergence,
 )
-from trajtools.neighbors.states import Floats, Ints, MetricOfStates
+from trajtools.neighbors.states import MetricOfStates
 from trajtools.results import Divergence
+from trajtools.types import Floats, Ints
 
 PROCEDURES = (NAME, PRODUCTION)
 CANDIDATES, CANDIDATE_SHARE = 64, 50

@@ -11,17 +11,16 @@ from itertools import product
 from typing import Any, TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.distances.paths import between
 from trajtools.errors import DataError, SelectionError, TooLargeError
 from trajtools.exports.part import Part
 from trajtools.store import Run
+from trajtools.types import Floats
 
 WHAT = ("metrics", "distances", "weights")
 ROWS = 64
 
-Floats = NDArray[np.float64]
 Tick = Callable[[int], object]
 
 

@@ -6,12 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.errors import DataError, UnknownNameError
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from trajtools.types import Bools, Floats
 
 DETRENDS = ("linear", "quadratic", "difference")
 DEGREES = {"linear": 1, "quadratic": 2}

@@ -6,15 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.lagged.filters import Filter
 from trajtools.lagged.products import GRAM_BYTES, along_lags, correlate, gram_of
 from trajtools.lagged.series import Series, Span
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from trajtools.types import Floats, Ints
 
 NULLS = ("shuffle", "block")
 

@@ -6,14 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.errors import DataError, TooLargeError
 from trajtools.lagged.filters import Filter
 from trajtools.lagged.series import Series, Span
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from trajtools.types import Floats, Ints
 
 GRAM_BYTES = 2**30
 EUCLIDEAN = ("l2", "rms")

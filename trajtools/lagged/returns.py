@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.distances.metrics import Metric, bind_metric, block_floor
 from trajtools.distances.pairwise import pairwise
@@ -14,9 +13,7 @@ from trajtools.distances.scan import stored_format
 from trajtools.lagged.series import BLOCK_BYTES, Series
 from trajtools.results import Distances
 from trajtools.trajectory import Trajectory
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from trajtools.types import Floats
 
 SAMPLED = 200
 ROWS = 64

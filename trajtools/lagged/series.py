@@ -16,9 +16,8 @@ from trajtools.distances.scan import stored_format
 from trajtools.errors import DataError, SelectionError
 from trajtools.results import Distances
 from trajtools.trajectory import Trajectory
+from trajtools.types import Bools, Floats
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Span = tuple[int, int]
 
 BLOCK_BYTES = 64 * 2**20

@@ -11,8 +11,9 @@ import numpy as np
 
 from trajtools.errors import DataError
 from trajtools.neighbors.search import build
-from trajtools.neighbors.states import Bools, Floats, Ints, States
+from trajtools.neighbors.states import States
 from trajtools.neighbors.strategy import Strategy, evenly
+from trajtools.types import Bools, Floats, Ints
 
 BLOCKS = 64
 _SHORTEST_BLOCK = 8

@@ -9,11 +9,12 @@ import numpy as np
 
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
 from trajtools.neighbors.rules import NearestK, WithinRadius
-from trajtools.neighbors.states import LANES, Floats, Ints, States
+from trajtools.neighbors.states import LANES, States
 from trajtools.neighbors.strategy import Strategy
 from trajtools.results import AVERAGES, Divergence
 from trajtools.results.distances import Distances
 from trajtools.trajectory import Trajectory
+from trajtools.types import Floats, Ints
 
 _BLOCKS = 128
 _SHORTEST_BLOCK = 32

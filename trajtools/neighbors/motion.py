@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from trajtools.errors import DataError
-from trajtools.neighbors.states import LANES, PRECOMPUTED, Floats, Ints, States, is_scaled, prepare
+from trajtools.neighbors.states import LANES, PRECOMPUTED, States, is_scaled, prepare
+from trajtools.types import Floats, Ints
 
 INFINITE = 1e300  # a state beyond is not finite, as in `prepare`
 ROUNDING = 1e-14  # part of a squared distance below which what is left of it is rounding, as in the kernels

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from trajtools.neighbors.rules import NearestK
-from trajtools.neighbors.states import PRECOMPUTED, Floats, Ints, MetricOfStates, States, compact, prepare
+from trajtools.neighbors.states import PRECOMPUTED, MetricOfStates, States, compact, prepare
 from trajtools.neighbors.strategy import Strategy, choose, named
+from trajtools.types import Floats, Ints
 
 # So many levels of the tree are split one after the other, their nodes on several threads; then whole subtrees.
 _TOP_LEVELS = 4

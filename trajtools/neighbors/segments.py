@@ -13,9 +13,10 @@ from trajtools.neighbors.graphs import GRAPH_L1, as_links, check_nodes
 from trajtools.neighbors.motion import across_motion, check_motion, directions
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import nearest
-from trajtools.neighbors.states import Floats, Ints, MetricOfStates, States, prepare
+from trajtools.neighbors.states import MetricOfStates, States, prepare
 from trajtools.neighbors.strategy import Strategy, choose, evenly
 from trajtools.results import Divergence, average_curves, mean_curve
+from trajtools.types import Floats, Ints
 
 # Of the spread (the median distance of two states): where a pair counts as grown too far, if nobody says otherwise.
 LIMIT_SHARE = 0.1

@@ -7,16 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.results.distances import Distances
+from trajtools.types import Bools, Floats, Ints
 
-Floats = NDArray[np.float64]
 # A name, a function of two blocks of states, or a trajtools.distances.Metric.
 MetricOfStates = Any
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 GIVEN = "precomputed"
 # What the kernels measure by themselves; any other metric is asked for all pairs.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from trajtools.errors import DataError
-from trajtools.neighbors.states import HIGH_DIMENSION, PRECOMPUTED, Floats, Ints, States
+from trajtools.neighbors.states import HIGH_DIMENSION, PRECOMPUTED, States
+from trajtools.types import Floats, Ints
 
 STRATEGIES = ("brute", "sweep", "tree", "matrix")
 # Below this many states comparing everything is as fast as anything else.

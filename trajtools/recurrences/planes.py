@@ -6,14 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.trajectory import Trajectory
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from trajtools.types import Bools, Floats, Ints
 
 METRICS = ("linf", "l2", "l1")
 # As in trajtools._kernels.recurrence_lags, which may not be imported before it is needed: numba takes a while.

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.fitting import fit_slope
 from trajtools.recurrences.conventions import Convention, find_convention
-from trajtools.recurrences.planes import Floats, Ints
 from trajtools.results import Lines, Measures, Recurrence
+from trajtools.types import Floats, Ints
 
 BORDERS = ("keep", "discard", "longest", "censi")
 # Of the lags at the corners of the plot so many hold too few cells to tell a trend.

@@ -9,7 +9,8 @@ import numpy as np
 from trajtools.errors import DataError
 from trajtools.neighbors.rules import RecurrenceRate, ScaledRadius, WithinRadius
 from trajtools.recurrences.counting import pairs_of_lags, rows_at_a_time
-from trajtools.recurrences.planes import Bools, Floats, Pair
+from trajtools.recurrences.planes import Pair
+from trajtools.types import Bools, Floats
 
 # So many distances of a bracket are kept and sorted (8 MB); of more only the part that holds the rank is looked at.
 _KEPT = 2**20

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from trajtools.results.curves import Floats, Ints
 from trajtools.results.plain import Result
+from trajtools.types import Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.results.curves import Floats, Ints
 from trajtools.results.plain import Result
+from trajtools.types import Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trajtools.results.correlation_sum import CorrelationSum
-from trajtools.results.curves import Floats, Ints
 from trajtools.results.plain import Result
+from trajtools.types import Floats, Ints
 
 DIMENSION_VERDICTS = ("finite", "space-filling", "inconclusive")
 

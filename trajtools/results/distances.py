@@ -12,10 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from trajtools.errors import DataError, SelectionError, TooLargeError
 from trajtools.results.plain import Result
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from trajtools.types import Bools, Floats, Ints
 
 MAX_PLAIN_ENTRIES = 2**24
 """`Distances.to_dict` of more numbers than this is refused."""

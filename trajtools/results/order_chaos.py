@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.results.curves import Floats
 from trajtools.results.plain import Result
+from trajtools.types import Floats
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trajtools.results.curves import Ints
 from trajtools.results.plain import Result, to_plain
+from trajtools.types import Ints
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import SelectionError
-from trajtools.results.curves import Floats
 from trajtools.results.exponent import Exponent
 from trajtools.results.plain import Result
 from trajtools.results.sweep_answers import Coincidence, Fastest, Onset
 from trajtools.results.sweep_grids import PhaseDiagram, Scaling
+from trajtools.types import Floats
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError
-from trajtools.results.curves import Floats
 from trajtools.results.plain import Result
+from trajtools.types import Floats
 
 
 @dataclass(frozen=True, eq=False)

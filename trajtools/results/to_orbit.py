@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from trajtools.results.curves import Floats, Ints
-from trajtools.results.distances import Bools
 from trajtools.results.plain import Result
+from trajtools.types import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.distances.metrics import Metric, bind_metric, block_floor, in_time
 from trajtools.distances.paths import pairs
@@ -13,10 +12,7 @@ from trajtools.errors import DataError, SelectionError
 from trajtools.stability.phase import follow_phase
 from trajtools.stability.rows import Rows
 from trajtools.stability.sets import compare
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from trajtools.types import Bools, Floats, Ints
 
 BLOCK_BYTES = 32 * 2**20
 

@@ -17,15 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.distances.metrics import Metric, kernel_ready
 from trajtools.distances.paths import common, pairs
 from trajtools.stability.rows import Rows
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from trajtools.types import Bools, Floats, Ints
 
 NODES = 6
 AROUND = 5  # states on either side that the check of the interpolation needs

@@ -6,11 +6,9 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.distances.paths import rows_of
-
-Ints = NDArray[np.int64]
+from trajtools.types import Ints
 
 ROWS = 64  # the chunks of a file are 64 states
 BLOCK_BYTES = 8 * 2**20

@@ -9,15 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.distances import comparison, schedule
 from trajtools.distances.metrics import Metric
 from trajtools.distances.tiles import compute
 from trajtools.stability.rows import Rows
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from trajtools.types import Floats, Ints
 
 TABLE_BYTES = 16 * 2**20
 Some = tuple[Rows, Ints]

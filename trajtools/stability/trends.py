@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.results import Trend
 from trajtools.significance import FEWEST_UNITS, power_evidence, resampled_ratio, sign_flip_p
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from trajtools.types import Floats, Ints
 
 FLOOR_FACTOR = 10.0  # distances below this many times the rounding floor are rounding
 RESOLUTION_FACTOR = 3.0  # the same for the estimated error of the interpolated orbit

@@ -26,6 +26,7 @@ from trajtools.results import to_plain
 from trajtools.store import safety
 from trajtools.store.h5 import in_words, set_text
 from trajtools.store.transaction import LIBVER
+from trajtools.types import Floats
 
 try:
     import fcntl
@@ -42,8 +43,6 @@ VECTORS = {
     "column_excluded": ("|u1", 1),
 }
 _DONE = np.uint64(1 << 32)
-
-Floats = NDArray[np.float64]
 
 
 class MatrixFile:

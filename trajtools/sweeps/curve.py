@@ -9,8 +9,8 @@ from math import erf
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.results import Floats
 from trajtools.results.sweep import SweepPoint
+from trajtools.types import Floats
 
 N_RESAMPLES = 1999
 SENSITIVE = ("chaotic", "transient")

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, SelectionError
-from trajtools.results import Floats
 from trajtools.results.sweep import Sweep, SweepPoint
 from trajtools.results.sweep_grids import BoundaryLaw, PhaseDiagram
 from trajtools.sweeps.curve import N_RESAMPLES, curve_of, quantiles
 from trajtools.sweeps.fastest import median
 from trajtools.sweeps.onset import onset_of
+from trajtools.types import Floats
 
 
 def phase_diagram(sweep: Sweep, *, level: float, rng: Any) -> PhaseDiagram:

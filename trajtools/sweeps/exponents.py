@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import SelectionError, TrajtoolsError
-from trajtools.results import Exponent, Floats
+from trajtools.results import Exponent
 from trajtools.significance import blocked_mean
+from trajtools.types import Floats
 
 NAMES = ("auto", "trajectory")
 FEWEST_BLOCKS = 8

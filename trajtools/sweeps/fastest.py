@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.results import Floats
 from trajtools.results.sweep import Sweep, SweepPoint
 from trajtools.results.sweep_answers import Coincidence, Fastest, Onset
 from trajtools.sweeps.curve import N_RESAMPLES, quantiles
 from trajtools.sweeps.reading import select_threshold
+from trajtools.types import Floats
 
 NEAR = 1.25
 FASTER = 0.9  # a control counts as faster below this share of the time at the minimum

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError
-from trajtools.results import Floats
 from trajtools.results.sweep import Sweep
 from trajtools.results.sweep_answers import Onset
 from trajtools.sweeps.curve import Curve, curve_of, quantiles
+from trajtools.types import Floats
 
 # Below the onset gradient descent grows slowly along -h_min; three times the largest of these exponents is well past
 # their scatter and still far below any instability.

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, SelectionError
-from trajtools.results import Floats
 from trajtools.results.sweep import Sweep, SweepPoint
+from trajtools.types import Floats
 
 THRESHOLDS = (0.7, 0.8, 0.85, 0.9)
 RATE_NAMES = ("lr", "learning_rate", "eta")

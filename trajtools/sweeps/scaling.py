@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError, SelectionError
-from trajtools.results import Floats
 from trajtools.results.sweep import Sweep, SweepPoint
 from trajtools.results.sweep_grids import Scaling
 from trajtools.sweeps.curve import SENSITIVE, quantiles
 from trajtools.sweeps.fastest import median
 from trajtools.sweeps.reading import select_threshold
+from trajtools.types import Floats
 
 N_RESAMPLES = 499
 COMPLEMENT = "1-momentum"

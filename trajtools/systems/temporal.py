@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from trajtools.types import Floats
+
 Links = NDArray[np.uint8]
 
 

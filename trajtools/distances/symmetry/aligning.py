@@ -17,8 +17,7 @@ from trajtools.errors import DataError, TooLargeError
 from trajtools.parameters import NodeSet, Parameter
 from trajtools.results import Alignment
 from trajtools.trajectory import MAX_ARRAY_BYTES, Trajectory
-
-Floats = NDArray[np.float64]
+from trajtools.types import Floats
 
 
 def align(

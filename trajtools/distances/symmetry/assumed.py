@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.distances.features import EUCLIDEAN
 from trajtools.distances.metrics import METRICS, Metric
@@ -16,9 +15,7 @@ from trajtools.distances.symmetry.matching import Anchor, Match, Matcher
 from trajtools.distances.symmetry.units import Units, UnitSet, find_units
 from trajtools.errors import DataError, SelectionError, UnknownNameError
 from trajtools.parameters import NodeSet, Parameter
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from trajtools.types import Floats, Ints
 
 BASES = ("l1", "l2")
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.distances.symmetry.units import UnitSet, rows_of
 from trajtools.errors import DataError
-
-Floats = NDArray[np.float64]
+from trajtools.types import Floats
 
 STEPS = 10_000
 TOLERANCE = 1e-14

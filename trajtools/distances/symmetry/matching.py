@@ -13,14 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.distances.symmetry.balancing import exponent_of
 from trajtools.distances.symmetry.profiles import profile, propagate_signs
 from trajtools.distances.symmetry.units import Units, UnitSet, rows_of
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from trajtools.types import Floats, Ints
 
 GAIN = 1e-12  # a distance that shrinks by a smaller part has not shrunk: it may be rounding
 SAFE = 200  # powers of two between which no scaling is needed: squares and their sums stay in range

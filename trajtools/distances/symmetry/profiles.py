@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.distances.symmetry.units import Units, UnitSet, rows_of
-
-Floats = NDArray[np.float64]
+from trajtools.types import Floats
 
 
 def profile(units: UnitSet, state: Floats, movable: Collection[str], *, absolute: bool) -> Floats:

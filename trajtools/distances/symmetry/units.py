@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.parameters import NodeSet, Parameter
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from trajtools.types import Floats
 
 KERNELS = ("dense", "conv", "recurrent", "embedding")
 FLATTENINGS = ("auto", "channels-first", "channels-last")
