@@ -21,7 +21,7 @@ from scipy.spatial import cKDTree
 
 from trajtools.estimators.kantz import kantz
 from trajtools.estimators.rosenstein import rosenstein
-from trajtools.neighbors import WithinRadius
+from trajtools.neighbors.rules import WithinRadius
 
 # Theiler window and horizon in samples; radii as multiples of the standard deviation, for 10^4 states: more states
 # take smaller ones, so that the neighbourhoods hold some hundred states at most.

@@ -3,7 +3,9 @@
 import numpy as np
 
 from trajtools.report.answers import Answer
-from trajtools.results import Divergence, Exponent, average_curves, mean_curve
+from trajtools.results.curves import average_curves, mean_curve
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
 
 
 def divergence(*, slope=0.3, inits=6, copies=3, steps=80, level=1.0, average="mean-log"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from trajtools.results import Exponent, Sweep, SweepPoint
+from trajtools.results.exponent import Exponent
+from trajtools.results.sweep import Sweep, SweepPoint
 
 RATES = np.geomspace(0.01, 10, 13)
 

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 import trajtools as tt
 from recorders import Recorder, iris
 from trajtools.cli.asking import Choices
-from trajtools.neighbors import NearestK, WithinRadius
+from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.store import Member
 
 

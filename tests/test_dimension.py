@@ -7,7 +7,7 @@ import pytest
 
 import trajtools as tt
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.results import Distances
+from trajtools.results.distances import Distances
 
 
 def circle(n, rng):

@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from trajtools.distances import METRICS, between, ensembles, find_metric, floor, metrics, register_metric
+from trajtools.distances import ensembles, metrics
 from trajtools.distances.ensembles import to_references
+from trajtools.distances.metrics import METRICS, find_metric, floor, register_metric
+from trajtools.distances.paths import between
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 
 OURS = ("l1", "l2", "linf", "rms")

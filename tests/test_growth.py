@@ -18,7 +18,7 @@ from planted import (
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.estimators.lyapunov import lyapunov
 from trajtools.estimators.twins import twins
-from trajtools.results import average_curves
+from trajtools.results.curves import average_curves
 
 CLAIMS = ("chaotic", "transient")
 

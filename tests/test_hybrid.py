@@ -9,8 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
 from trajtools.estimators.hybrid import hybrid
-from trajtools.neighbors import NearestK, WithinRadius
-from trajtools.results import AVERAGES
+from trajtools.neighbors.rules import NearestK, WithinRadius
+from trajtools.results.curves import AVERAGES
 from trajtools.systems import henon, logistic, lorenz
 
 

@@ -8,9 +8,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
 from trajtools.estimators.kantz import kantz
-from trajtools.neighbors import NearestK, WithinRadius
+from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.strategy import named
-from trajtools.results import AVERAGES
+from trajtools.results.curves import AVERAGES
 
 
 def walk(n=70, d=2, seed=0):

@@ -7,8 +7,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from trajtools.errors import DataError, NoNeighborsError, TooLargeError, UnknownNameError
 from trajtools.estimators.rosenstein import rosenstein
-from trajtools.neighbors import NearestK, WithinRadius, find_nearest
 from trajtools.neighbors.radii import absolute_radii, spread
+from trajtools.neighbors.rules import NearestK, WithinRadius
+from trajtools.neighbors.search import find_nearest
 from trajtools.neighbors.states import compact, prepare
 from trajtools.neighbors.strategy import choose
 

@@ -12,8 +12,8 @@ import numpy.testing as npt
 import pytest
 
 import trajtools as tt
-from trajtools.distances import METRICS, bind_metric, find_metric
 from trajtools.distances.deltacon import DELTACON
+from trajtools.distances.metrics import METRICS, bind_metric, find_metric
 from trajtools.distances.quantum import QUANTUM
 from trajtools.distances.spectral import SCALE, SPECTRAL, SWITCH, UNITS
 from trajtools.distances.structural import STRUCTURAL

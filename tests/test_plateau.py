@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.growth.plateau import find_plateau, saturation, standard_error
-from trajtools.results import Divergence
+from trajtools.results.divergence import Divergence
 
 RATE = 0.2
 

@@ -9,7 +9,7 @@ from recorders import Recorder, perturb
 from trajtools.errors import DataError, TooLargeError
 from trajtools.estimators import joint
 from trajtools.estimators.preservation import decorrelation_index, trustworthiness
-from trajtools.results import Distances
+from trajtools.results.distances import Distances
 
 
 def walk(rng, steps=120, size=30):

@@ -12,7 +12,7 @@ import trajtools as tt
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.recurrences import counting, sources
 from trajtools.recurrences.planes import make_pair, prepare
-from trajtools.results import MEASURES
+from trajtools.results.recurrence import MEASURES
 
 NAMES = ("diagonal", "one_end", "both_ends", "vertical", "white", "white_cut", "times")
 

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import trajtools as tt
 from trajtools.recurrences.conventions import CONVENTIONS
-from trajtools.results import MEASURES
+from trajtools.results.recurrence import MEASURES
 
 # The 33 recurrences of the 10 x 11 matrix that RecurrenceAnalysis.jl is tested with, from 1 on.
 CELLS = (

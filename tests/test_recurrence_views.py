@@ -13,7 +13,7 @@ import trajtools as tt
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.recurrences import networks, thresholds
 from trajtools.recurrences.planes import make_pair, prepare
-from trajtools.results import MEASURES, Lines
+from trajtools.results.recurrence import MEASURES, Lines
 
 
 def walk(length, channels=1, seed=0, gaps=0):

@@ -6,7 +6,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from planted import logistic_growth
 
-from trajtools.results import Divergence, Exponent, Fit, average_curves, mean_curve, to_plain
+from trajtools.results.curves import Fit, average_curves, mean_curve
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
+from trajtools.results.plain import to_plain
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from trajtools.errors import DataError, NoNeighborsError
 from trajtools.estimators.rosenstein import rosenstein
-from trajtools.neighbors import NearestK
+from trajtools.neighbors.rules import NearestK
 from trajtools.trajectory import Trajectory
 
 

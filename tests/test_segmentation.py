@@ -10,7 +10,7 @@ import trajtools as tt
 from recorders import Recorder
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.estimators.segmentation import innovations, lag_one, normal_scores
-from trajtools.results import Distances
+from trajtools.results.distances import Distances
 
 pytest.importorskip("ruptures")
 

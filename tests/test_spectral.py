@@ -8,9 +8,10 @@ import numpy as np
 import numpy.testing as npt
 import pytest
 
-from trajtools.distances import METRICS, between, heat_trace
+from trajtools.distances.metrics import METRICS
+from trajtools.distances.paths import between
 from trajtools.distances.skeleton import Skeleton
-from trajtools.distances.spectral import AdjacencySpectrum, HeatTrace, LaplacianSpectrum, SingularValues
+from trajtools.distances.spectral import AdjacencySpectrum, HeatTrace, LaplacianSpectrum, SingularValues, heat_trace
 from trajtools.errors import DataError, TooLargeError
 from trajtools.parameters import describe
 

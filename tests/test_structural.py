@@ -9,9 +9,9 @@ import numpy as np
 import numpy.testing as npt
 import pytest
 
-from trajtools.distances import between, quantum_jensen_shannon
 from trajtools.distances.deltacon import Influence
-from trajtools.distances.quantum import DensityMatrix, root_divergence
+from trajtools.distances.paths import between
+from trajtools.distances.quantum import DensityMatrix, quantum_jensen_shannon, root_divergence
 from trajtools.distances.skeleton import Skeleton
 from trajtools.errors import DataError
 from trajtools.networks import Network

@@ -8,7 +8,7 @@ from scipy.signal import lfilter
 import trajtools as tt
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.estimators.system_states import dunn, silhouette
-from trajtools.results import Distances
+from trajtools.results.distances import Distances
 
 
 def between(x):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.results import Result
+from trajtools.results.plain import Result
 from trajtools.types import Floats
 
 _E_FOLD = float(np.exp(-1))
@@ -325,7 +325,8 @@ def _mutual_information(series: Floats, longest: int) -> tuple[Floats, float]:
 
 def _pairs(series: Floats, dim: int, delay: int, metric: str, theiler: int) -> tuple[NDArray[Any], ...]:
     """Delay vectors that can be lengthened by one entry, and the nearest neighbour of each: i, j, d(i, j)."""
-    from trajtools.neighbors import NearestK, find_nearest
+    from trajtools.neighbors.rules import NearestK
+    from trajtools.neighbors.search import find_nearest
 
     length = len(series) - dim * delay
     vectors = embed(series, dim, delay)[:length]

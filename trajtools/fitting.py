@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trajtools.errors import DataError
-from trajtools.results import Fit
+from trajtools.results.curves import Fit
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

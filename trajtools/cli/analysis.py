@@ -14,7 +14,8 @@ from trajtools.estimators.windows import lyapunov_windows
 from trajtools.growth.windows import Windows
 from trajtools.plots.words import interval, number, window
 from trajtools.report.answers import Answer
-from trajtools.results import Divergence, Exponent
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
 from trajtools.store import Run
 
 FACTS = ("status", "states", "members", "references", "twins", "parameters", "dtype", "stored")

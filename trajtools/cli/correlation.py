@@ -14,7 +14,7 @@ from trajtools.cli.each_run import Ask, Found, answer, printing, selection, traj
 from trajtools.errors import DataError
 from trajtools.estimators.correlation import autocorrelation
 from trajtools.plots.words import number
-from trajtools.results import Autocorrelation
+from trajtools.results.correlation import Autocorrelation
 from trajtools.store import Run
 
 SHOWN = 12

@@ -13,7 +13,7 @@ from trajtools.cli import each_run, options
 from trajtools.cli.each_run import Ask, Found, answer, printing, selection, trajectory_of, with_reasons
 from trajtools.estimators.dimension import correlation_dimension
 from trajtools.plots.words import number
-from trajtools.results import Dimension
+from trajtools.results.dimension import Dimension
 from trajtools.store import Run
 
 

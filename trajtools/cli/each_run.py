@@ -15,7 +15,7 @@ from trajtools.cli.lyapunov import check_plot, progress, saying_that_it_compiles
 from trajtools.cli.reading import Errors, chosen_runs, debugging, reading, tell, told
 from trajtools.cli.recurrences import Record, record_of
 from trajtools.errors import TrajtoolsError
-from trajtools.results import Result, to_plain
+from trajtools.results.plain import Result, to_plain
 from trajtools.store import Run
 from trajtools.trajectory import Trajectory
 

@@ -24,7 +24,8 @@ from trajtools.growth.units import UNITS
 from trajtools.growth.windows import Windows
 from trajtools.plots.words import interval, kept, number, spread
 from trajtools.report.answers import Answer
-from trajtools.results import AVERAGES, to_plain
+from trajtools.results.curves import AVERAGES
+from trajtools.results.plain import to_plain
 
 PROCEDURES = ("danovski2024",)
 FIGURES = (".png", ".svg", ".pdf")

@@ -11,7 +11,8 @@ import numpy as np
 from trajtools.cli.asking import Choices
 from trajtools.errors import DataError, SelectionError
 from trajtools.neighbors.rules import WithinRadius
-from trajtools.results import Divergence, Exponent
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
 from trajtools.store import Run
 from trajtools.trajectory import Trajectory
 

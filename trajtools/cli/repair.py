@@ -9,7 +9,7 @@ import click
 
 from trajtools.cli import options
 from trajtools.cli.reading import each, tell, told
-from trajtools.results import to_plain
+from trajtools.results.plain import to_plain
 from trajtools.store import repair
 
 

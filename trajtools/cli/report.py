@@ -13,8 +13,8 @@ from trajtools.cli.reading import check_is_file, chosen_runs, reading
 from trajtools.errors import DataError
 from trajtools.report.file_page import file_page
 from trajtools.report.gathering import Gathered, gather, told_apart
-from trajtools.results import Sweep
-from trajtools.sweeps import sweep
+from trajtools.results.sweep import Sweep
+from trajtools.sweeps.reading import sweep
 
 RATES = ("lr", "learning_rate", "eta")
 

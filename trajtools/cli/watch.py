@@ -16,7 +16,7 @@ from trajtools.cli import options
 from trajtools.cli.looking import Look, Rates, look, missing
 from trajtools.cli.reading import check_is_file, chosen_runs, reading
 from trajtools.errors import DataError, RecordingError, TrajtoolsError
-from trajtools.results import to_plain
+from trajtools.results.plain import to_plain
 
 TRIES = 3
 """So often in a row a file that could be read before may be unreadable, because its writer changes its structure."""

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from trajtools.distances.comparison import Comparison
 from trajtools.distances.metrics import METRICS
 from trajtools.errors import DataError, TooLargeError
-from trajtools.results import Distances, to_plain
+from trajtools.results.distances import Distances
+from trajtools.results.plain import to_plain
 from trajtools.store.matrices import MatrixFile, create_matrix
 from trajtools.types import Floats
 

@@ -15,7 +15,7 @@ from trajtools.distances.keeping import Keeper
 from trajtools.distances.metrics import MetricLike
 from trajtools.distances.tiles import Tile, compute
 from trajtools.errors import DataError
-from trajtools.results import Distances
+from trajtools.results.distances import Distances
 
 Progress = Callable[[int, int], None]
 

@@ -10,7 +10,7 @@ from trajtools.errors import DataError
 from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.segments import Walk, prepare_walk, segments_divergence
 from trajtools.neighbors.states import Floats, Ints, MetricOfStates
-from trajtools.results import Divergence
+from trajtools.results.divergence import Divergence
 
 NAME = "caligiuri2023"
 PRODUCTION = "caligiuri2023-production"

@@ -7,21 +7,12 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.lagged import (
-    Filter,
-    Lagged,
-    Null,
-    Series,
-    along_lags,
-    draw_from_gram,
-    draw_from_states,
-    from_distances,
-    from_states,
-    make_filter,
-    null_of,
-    series_of,
-)
-from trajtools.results import Autocorrelation, Distances
+from trajtools.lagged.filters import Filter, make_filter
+from trajtools.lagged.nulls import Null, draw_from_gram, draw_from_states, null_of
+from trajtools.lagged.products import Lagged, along_lags, from_distances, from_states
+from trajtools.lagged.series import Series, series_of
+from trajtools.results.correlation import Autocorrelation
+from trajtools.results.distances import Distances
 from trajtools.types import Floats
 
 Span = tuple[int, int]

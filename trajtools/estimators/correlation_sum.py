@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trajtools.estimators.pairs import find_pairs, sum_of
-from trajtools.results import CorrelationSum
+from trajtools.results.correlation_sum import CorrelationSum
 
 
 def correlation_sum(x: Any, radii: Any = None, *, metric: Any = "l2", theiler: int | None = None) -> CorrelationSum:

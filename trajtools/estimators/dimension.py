@@ -12,7 +12,8 @@ from trajtools.errors import DataError
 from trajtools.estimators.pairs import Pairs, find_pairs, sum_of
 from trajtools.estimators.scaling import Scaling, choices, find_scaling
 from trajtools.neighbors.strategy import evenly
-from trajtools.results import CorrelationSum, Dimension
+from trajtools.results.correlation_sum import CorrelationSum
+from trajtools.results.dimension import Dimension
 from trajtools.results.distances import Distances
 
 # Choices of this toolkit, kept in the settings of every result.

@@ -15,7 +15,7 @@ import numpy as np
 from trajtools.embedding import Choice
 from trajtools.errors import DataError, TooLargeError
 from trajtools.estimators.single import LARGEST, Asked, Prepared
-from trajtools.results import Floats, Ints
+from trajtools.results.curves import Floats, Ints
 from trajtools.results.distances import Distances
 
 MOST_STATES = 16_384  # 2 GiB of distances, which the estimators read at random

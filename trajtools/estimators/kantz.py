@@ -16,7 +16,7 @@ from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import build, count_left_out, nearest
 from trajtools.neighbors.states import MetricOfStates, States, compact, is_scaled, prepare
 from trajtools.neighbors.strategy import Strategy, choose
-from trajtools.results import Divergence
+from trajtools.results.divergence import Divergence
 from trajtools.types import Floats
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances import MetricLike
+from trajtools.distances.metrics import MetricLike
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.results import Exponent
+from trajtools.results.exponent import Exponent
 from trajtools.surrogates import BASIN, NULLS, steepest
 
 METHODS = ("twins", "rosenstein", "kantz", "wolf", "hybrid")

@@ -9,7 +9,8 @@ import numpy as np
 
 from trajtools.errors import DataError
 from trajtools.neighbors.states import MetricOfStates
-from trajtools.results import Divergence, Floats, average_curves, mean_curve
+from trajtools.results.curves import Floats, average_curves, mean_curve
+from trajtools.results.divergence import Divergence
 
 NAME = "mittra2024"
 LARGEST = 1e9  # distance at which the published sum stops

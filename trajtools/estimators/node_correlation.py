@@ -8,7 +8,7 @@ import numpy as np
 
 from trajtools.errors import DataError, SelectionError, TooLargeError
 from trajtools.networks import Network
-from trajtools.results import NodeCorrelation
+from trajtools.results.correlation import NodeCorrelation
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats
 

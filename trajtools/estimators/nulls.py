@@ -11,7 +11,7 @@ import numpy as np
 from trajtools.embedding import embed
 from trajtools.errors import DataError
 from trajtools.optimizers import Optimizer
-from trajtools.results import Floats, Ints
+from trajtools.results.curves import Floats, Ints
 from trajtools.surrogates import BASIN, PLAIN, STATIONARY, WORDS, fit_basin, matched_ends, rank_p, surrogate
 
 MOST_STATES = 3000  # that are compared with surrogates
@@ -143,7 +143,8 @@ def _band(lags: Ints, curve: Floats, curves: Floats) -> dict[str, Floats | Ints]
 
 def _separation(part: Floats, embedding: tuple[int, int], theiler: int, horizon: int) -> tuple[Ints, Floats]:
     """Mean logarithm of the distance between nearest neighbours against the lag; NaN where there is none."""
-    from trajtools.neighbors import NearestK, find_nearest
+    from trajtools.neighbors.rules import NearestK
+    from trajtools.neighbors.search import find_nearest
 
     states = embed(part, *embedding) if embedding[0] > 1 else part
     horizon = min(horizon, len(states) // 4)

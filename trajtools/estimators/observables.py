@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances import MetricLike, bind_metric, find_metric
+from trajtools.distances.metrics import MetricLike, bind_metric, find_metric
 from trajtools.distances.paths import as_states, rows_of
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.estimators.walk import clock_of, layers_of, walk
-from trajtools.results import Observables
+from trajtools.results.observables import Observables
 from trajtools.types import Floats
 
 # The functions of nolds, and what differs from their defaults: RANSAC draws from a global generator, and gives another

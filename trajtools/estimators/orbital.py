@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances import MetricLike, find_metric
-from trajtools.distances.metrics import Metric
+from trajtools.distances.metrics import Metric, MetricLike, find_metric
 from trajtools.errors import DataError
-from trajtools.results import OrbitalStability, Trend
-from trajtools.stability import Followed, Pair, classify, follow, gather, trend
-from trajtools.stability.classes import SETTINGS
-from trajtools.stability.trends import FLOOR_FACTOR, RESOLUTION_FACTOR
+from trajtools.results.stability import OrbitalStability, Trend
+from trajtools.stability.classes import SETTINGS, classify
+from trajtools.stability.following import Followed, Pair, follow
+from trajtools.stability.sources import gather
+from trajtools.stability.trends import FLOOR_FACTOR, RESOLUTION_FACTOR, trend
 from trajtools.types import Floats, Ints
 
 

@@ -21,8 +21,7 @@ from trajtools.neighbors.counting import (
 )
 from trajtools.neighbors.states import HIGH_DIMENSION, METRICS, PRECOMPUTED, prepare
 from trajtools.neighbors.strategy import evenly
-from trajtools.results import CorrelationSum
-from trajtools.results.correlation_sum import takens_estimate
+from trajtools.results.correlation_sum import CorrelationSum, takens_estimate
 from trajtools.results.distances import Distances
 from trajtools.types import Bools, Floats, Ints
 

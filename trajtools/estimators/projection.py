@@ -12,8 +12,10 @@ from trajtools.errors import DataError, TooLargeError
 from trajtools.estimators.joint import Joint, join
 from trajtools.estimators.preservation import decorrelation_index, distance_correlations, trustworthiness
 from trajtools.neighbors.strategy import evenly
-from trajtools.results import Divergence, Projection, average_curves, mean_curve
+from trajtools.results.curves import average_curves, mean_curve
 from trajtools.results.distances import Distances
+from trajtools.results.divergence import Divergence
+from trajtools.results.projection import Projection
 from trajtools.types import Floats, Ints
 
 CHECKED, NEIGHBORS = 256, 12

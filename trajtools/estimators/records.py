@@ -15,8 +15,9 @@ from trajtools.neighbors.graphs import GRAPH_L1, LENGTHS, as_links, check_nodes,
 from trajtools.neighbors.states import GIVEN, METRICS
 from trajtools.optimizers import Optimizer, optimizer_of
 from trajtools.parameters import Parameter
-from trajtools.results import Exponent, Floats
+from trajtools.results.curves import Floats
 from trajtools.results.distances import Distances
+from trajtools.results.exponent import Exponent
 from trajtools.surrogates import PLAIN
 from trajtools.trajectory import Trajectory
 

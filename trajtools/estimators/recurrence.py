@@ -14,7 +14,8 @@ from trajtools.recurrences.conventions import Convention, find_convention
 from trajtools.recurrences.planes import sampling
 from trajtools.recurrences.quantities import TREND_BORDER, measure
 from trajtools.recurrences.thresholds import fixed
-from trajtools.results import Distances, Lines, Recurrence
+from trajtools.results.distances import Distances
+from trajtools.results.recurrence import Lines, Recurrence
 
 # Where more of the states recur with the next one, lines show how densely the motion is sampled.
 _TANGENTIAL = 0.9
@@ -215,7 +216,7 @@ def _window(theiler: int | None, kind: str, rules: Convention) -> int:
 def _name(metric: Any) -> str:
     if isinstance(metric, str):
         return metric
-    from trajtools.distances import find_metric
+    from trajtools.distances.metrics import find_metric
 
     return find_metric(metric).name
 

@@ -13,7 +13,7 @@ from trajtools.neighbors.motion import thinned, with_directions
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import nearest
 from trajtools.neighbors.states import MetricOfStates, compact, prepare
-from trajtools.results import Divergence
+from trajtools.results.divergence import Divergence
 
 
 def rosenstein(

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.fitting import window_fits
-from trajtools.results import CorrelationSum
-from trajtools.results.correlation_sum import takens_estimate
+from trajtools.results.correlation_sum import CorrelationSum, takens_estimate
 from trajtools.types import Floats, Ints
 
 # Choices of this toolkit; all of them are kept in the settings of a result.

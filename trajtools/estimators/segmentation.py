@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances import MetricLike, bind_metric, find_metric
+from trajtools.distances.metrics import MetricLike, bind_metric, find_metric
 from trajtools.distances.paths import as_states
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.estimators.walk import clock_of, walk
-from trajtools.results import ChangePoints
+from trajtools.results.change_points import ChangePoints
 from trajtools.results.distances import Distances
 from trajtools.types import Floats, Ints
 

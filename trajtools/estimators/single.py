@@ -17,8 +17,10 @@ from trajtools.neighbors.motion import has_directions
 from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.states import GIVEN, MetricOfStates
 from trajtools.optimizers import Optimizer
-from trajtools.results import Divergence, Exponent, Floats
+from trajtools.results.curves import Floats
 from trajtools.results.distances import Distances
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
 from trajtools.significance import DECISION
 from trajtools.surrogates import PLAIN
 

@@ -14,7 +14,7 @@ from trajtools.neighbors.curves import sampling
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import nearest
 from trajtools.neighbors.states import prepare
-from trajtools.results import Result
+from trajtools.results.plain import Result
 from trajtools.types import Floats
 
 BLOCKS = 20  # of time, that the interval comes from

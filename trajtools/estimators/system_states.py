@@ -8,8 +8,8 @@ import numpy as np
 
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.neighbors.strategy import evenly
-from trajtools.results import SystemStates
 from trajtools.results.distances import Distances
+from trajtools.results.system_states import SystemStates
 from trajtools.types import Floats, Ints
 
 LINKAGES = ("average", "complete", "single", "weighted")

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances import MetricLike, bind_metric, find_metric
 from trajtools.distances.ensembles import to_references
+from trajtools.distances.metrics import MetricLike, bind_metric, find_metric
 from trajtools.distances.paths import as_states, check_alike, common, rows_of
 from trajtools.errors import DataError, SelectionError, UnknownNameError
 from trajtools.optimizers import optimizer_of
-from trajtools.results import AVERAGES, Divergence, average_curves, mean_curve
+from trajtools.results.curves import AVERAGES, average_curves, mean_curve
+from trajtools.results.divergence import Divergence
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -10,7 +10,9 @@ import numpy as np
 from trajtools.errors import DataError
 from trajtools.growth.twin_windows import twin_windows
 from trajtools.growth.windows import Windows, unknown, windows_of
-from trajtools.results import Divergence, Exponent, Ints
+from trajtools.results.curves import Ints
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
 
 MOST_WINDOWS = 10_000
 

@@ -24,7 +24,7 @@ from trajtools.neighbors.segments import (
     segments_divergence,
 )
 from trajtools.neighbors.states import MetricOfStates
-from trajtools.results import Divergence
+from trajtools.results.divergence import Divergence
 from trajtools.types import Floats, Ints
 
 PROCEDURES = (NAME, PRODUCTION)

@@ -9,7 +9,7 @@ import numpy as np
 from trajtools.embedding import estimate_delay
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.fitting import least_absolute_slopes
-from trajtools.results import ZeroOne
+from trajtools.results.zero_one import ZeroOne
 from trajtools.types import Floats
 
 METHODS = ("correlation", "regression")

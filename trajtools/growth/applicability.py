@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError
-from trajtools.results import Floats, Ints, Result
+from trajtools.results.curves import Floats, Ints
+from trajtools.results.plain import Result
 
 if TYPE_CHECKING:
-    from trajtools.neighbors import Neighbors
+    from trajtools.neighbors.search import Neighbors
 
 FEWEST_STATES = 100  # of which neighbours can be looked for
 REFERENCES = 400  # that a probe follows
@@ -97,7 +98,8 @@ def probe(states: Floats, *, theiler: int, dtype: np.dtype[Any]) -> Probe:
     DataError
         If no two states can be compared.
     """
-    from trajtools.neighbors import NearestK, find_nearest
+    from trajtools.neighbors.rules import NearestK
+    from trajtools.neighbors.search import find_nearest
 
     part = states[: min(len(states), MOST_STATES)]
     found = find_nearest(part, neighbors=NearestK(1), theiler=theiler)
@@ -136,7 +138,8 @@ def probe_distances(matrix: Floats, *, theiler: int, floor: Floats) -> Probe:
     DataError
         If no two states can be compared.
     """
-    from trajtools.neighbors import NearestK, find_nearest
+    from trajtools.neighbors.rules import NearestK
+    from trajtools.neighbors.search import find_nearest
 
     part = matrix[:MOST_STATES, :MOST_STATES]
     found = find_nearest(part, metric="precomputed", neighbors=NearestK(1), theiler=theiler)

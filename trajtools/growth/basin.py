@@ -16,7 +16,8 @@ import numpy as np
 
 from trajtools.errors import DataError
 from trajtools.optimizers import Optimizer
-from trajtools.results import Divergence, Floats, Ints
+from trajtools.results.curves import Floats, Ints
+from trajtools.results.divergence import Divergence
 from trajtools.surrogates import BASIN, steepest
 
 RATES = 48  # curvatures that a basin is made of: half evenly, half logarithmically between flat and unstable

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from trajtools.errors import DataError
 from trajtools.fitting import window_fits
-from trajtools.results import Divergence, Exponent, Floats, Ints
+from trajtools.results.curves import Floats, Ints
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
 
 LOWEST_R2 = 0.9
 PRODUCTION = "caligiuri2023-production"

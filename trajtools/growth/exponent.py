@@ -15,7 +15,9 @@ from trajtools.growth.measured import Measured, against_shapes, measure, shape_o
 from trajtools.growth.persistence import Epoch, does_not_persist, separate_starts
 from trajtools.growth.published import danovski2024
 from trajtools.growth.verdicts import caveats, judge
-from trajtools.results import Divergence, Exponent, Floats
+from trajtools.results.curves import Floats
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
 from trajtools.significance import N_RESAMPLES
 from trajtools.surrogates import BASIN
 

@@ -12,7 +12,8 @@ import numpy as np
 from trajtools.errors import DataError
 from trajtools.fitting import Spans, choose_spans, usable
 from trajtools.growth.basin import basin_null
-from trajtools.results import Divergence, Floats, Ints, average_curves
+from trajtools.results.curves import Floats, Ints, average_curves
+from trajtools.results.divergence import Divergence
 from trajtools.significance import (
     DECISION,
     FEWEST_UNITS,

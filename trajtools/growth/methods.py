@@ -6,7 +6,8 @@ from typing import Any
 
 from trajtools.growth import exponent
 from trajtools.growth.recurrent import METHODS, fit_recurrent
-from trajtools.results import Divergence, Exponent
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
 
 
 def fit(

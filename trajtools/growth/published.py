@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from trajtools.fitting import window_fits
-from trajtools.results import Divergence, Exponent, average_curves
+from trajtools.results.curves import average_curves
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
 
 STARTS = np.arange(0, 101, 5)
 WIDTHS = np.arange(30, 101, 5)

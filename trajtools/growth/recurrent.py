@@ -8,7 +8,9 @@ import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.growth.plateau import FEWEST_EFOLDS, FEWEST_STEPS, Plateau, block_curves, find_plateau, standard_error
-from trajtools.results import Divergence, Exponent, Floats
+from trajtools.results.curves import Floats
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
 
 METHODS = ("rosenstein", "kantz", "wolf", "hybrid")
 FOLLOWED_TO_SATURATION = ("rosenstein", "kantz")

@@ -13,7 +13,9 @@ from trajtools.fitting import choose_spans
 from trajtools.growth.exponent import fit
 from trajtools.growth.persistence import FEWEST_EFOLDS
 from trajtools.growth.windows import Windows, unknown, windows_of
-from trajtools.results import Divergence, Exponent, Floats, Ints, average_curves, mean_curve
+from trajtools.results.curves import Floats, Ints, average_curves, mean_curve
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
 
 RETURNED = 0.5  # of the saturated twins of one start that must be close again before any of them counts again
 DELAYED = (

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.results import Divergence, Exponent, Floats, Ints
+from trajtools.results.curves import Floats, Ints
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
 
 UNITS = ("step", "epoch", "learning-rate")
 RATE_NAMES = ("learning_rate", "lr", "eta")  # of hyper-parameters, in the order in which they are looked for

@@ -8,7 +8,7 @@ import numpy as np
 
 from trajtools.growth.measured import Measured
 from trajtools.growth.persistence import EPOCHS, FEWEST_EFOLDS, Epoch, does_not_persist
-from trajtools.results import Floats
+from trajtools.results.curves import Floats
 from trajtools.significance import DECISION
 from trajtools.surrogates import BASIN
 

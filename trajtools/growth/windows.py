@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.growth.units import factor_of
-from trajtools.results import Exponent, Floats, Ints, Result, to_plain
+from trajtools.results.curves import Floats, Ints
+from trajtools.results.exponent import Exponent
+from trajtools.results.plain import Result, to_plain
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from trajtools.distances.pairwise import pairwise
 from trajtools.distances.paths import pairs, rows_of
 from trajtools.distances.scan import stored_format
 from trajtools.lagged.series import BLOCK_BYTES, Series
-from trajtools.results import Distances
+from trajtools.results.distances import Distances
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats
 

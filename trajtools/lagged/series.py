@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances import METRICS
-from trajtools.distances.metrics import block_floor
+from trajtools.distances.metrics import METRICS, block_floor
 from trajtools.distances.paths import as_states, rows_of
 from trajtools.distances.scan import stored_format
 from trajtools.errors import DataError, SelectionError
-from trajtools.results import Distances
+from trajtools.results.distances import Distances
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats
 

@@ -112,7 +112,7 @@ def _into(work: Callable[..., Any], counts: Ints, logs: Floats, first: int, last
 
 
 def choose_radii(between: Between, usable: Bools, theiler: int, share: float = 1.0) -> Floats:
-    """Radii from the distance of the nearest neighbours up to the diameter, four an octave, as far as a sample tells."""
+    """Radii from the nearest neighbours up to the diameter, four an octave, from a sample."""
     times = np.flatnonzero(usable)
     near = _sampled(between, times, times, theiler)
     near[~(near > 0)] = np.nan

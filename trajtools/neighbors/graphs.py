@@ -10,7 +10,7 @@ import numpy as np
 
 from trajtools.errors import DataError
 from trajtools.neighbors.rules import NearestK, WithinRadius
-from trajtools.results import Divergence
+from trajtools.results.divergence import Divergence
 from trajtools.trajectory import Trajectory
 
 GRAPH_L1 = "graph-l1"

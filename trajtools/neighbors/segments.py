@@ -15,7 +15,8 @@ from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import nearest
 from trajtools.neighbors.states import MetricOfStates, States, prepare
 from trajtools.neighbors.strategy import Strategy, choose, evenly
-from trajtools.results import Divergence, average_curves, mean_curve
+from trajtools.results.curves import average_curves, mean_curve
+from trajtools.results.divergence import Divergence
 from trajtools.types import Floats, Ints
 
 # Of the spread (the median distance of two states): where a pair counts as grown too far, if nobody says otherwise.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.plots.canvas import new_figure
-from trajtools.results import Autocorrelation, Cycles
+from trajtools.results.correlation import Autocorrelation, Cycles
 
 
 def autocorrelation(found: Autocorrelation, ax: Any = None, *, cycles: Cycles | None = None) -> Any:

@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.growth.units import factor_of
-from trajtools.results import Divergence, Exponent, average_curves, mean_curve
+from trajtools.results.curves import average_curves, mean_curve
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
 
 Floats = NDArray[np.float64]
 

@@ -11,7 +11,8 @@ from trajtools.growth.windows import Windows
 from trajtools.plots.canvas import new_figure
 from trajtools.plots.curves import fitted_line, floor_curve, null_band, orbit_curves, saturation, slopes
 from trajtools.plots.words import interval, number
-from trajtools.results import Divergence, Exponent
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
 
 
 def divergence(growth: Divergence, exponent: Exponent | None = None, ax: Any = None) -> Any:

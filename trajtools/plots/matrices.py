@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from trajtools.plots.canvas import new_figure
-from trajtools.results import Contributions, Distances, ToOrbit
+from trajtools.results.contributions import Contributions
+from trajtools.results.distances import Distances
+from trajtools.results.to_orbit import ToOrbit
 
 MAX_PIXELS = 1000
 """Along each side; of more states every k-th is shown."""

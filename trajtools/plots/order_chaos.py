@@ -8,7 +8,7 @@ import numpy as np
 
 from trajtools.plots.canvas import new_figure
 from trajtools.random_maps import mean_field_boundary
-from trajtools.results import OrderChaos
+from trajtools.results.order_chaos import OrderChaos
 
 
 def order_chaos(found: OrderChaos, ax: Any = None) -> Any:

@@ -10,7 +10,9 @@ from trajtools.errors import DataError
 from trajtools.plots.canvas import new_figure
 from trajtools.recurrences.counting import rows_at_a_time
 from trajtools.recurrences.sources import unpack_rows
-from trajtools.results import Floats, Recurrence, WindowedRecurrence
+from trajtools.results.curves import Floats
+from trajtools.results.recurrence import Recurrence
+from trajtools.results.recurrence_views import WindowedRecurrence
 
 _KINDS = ("diagonal", "vertical", "white", "times")
 

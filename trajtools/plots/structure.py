@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from trajtools.plots.canvas import new_figure
-from trajtools.results import ChangePoints, Observables, Projection, SystemStates
+from trajtools.results.change_points import ChangePoints
+from trajtools.results.observables import Observables
+from trajtools.results.projection import Projection
+from trajtools.results.system_states import SystemStates
 
 
 def projection(found: Projection, ax: Any = None) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.plots.canvas import logarithmic, new_figure
-from trajtools.results import Sweep
+from trajtools.results.sweep import Sweep
 from trajtools.sweeps.curve import Curve, curve_of
 from trajtools.sweeps.fastest import median, medians
 from trajtools.sweeps.reading import select_threshold

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trajtools.results import Exponent
+from trajtools.results.exponent import Exponent
 
 
 def number(value: float) -> str:

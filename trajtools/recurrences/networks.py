@@ -9,7 +9,8 @@ import numpy as np
 from trajtools.errors import DataError, TooLargeError
 from trajtools.recurrences.counting import rows_at_a_time
 from trajtools.recurrences.sources import unpack_rows
-from trajtools.results import Recurrence, RecurrenceNetwork
+from trajtools.results.recurrence import Recurrence
+from trajtools.results.recurrence_views import RecurrenceNetwork
 
 _LARGEST = 2 * 2**30
 _SIMPLEX = float(np.log(3 / 4))

@@ -7,7 +7,8 @@ import numpy as np
 from trajtools.errors import DataError
 from trajtools.recurrences.conventions import find_convention
 from trajtools.recurrences.quantities import correct_border, line_measures, recurrence_times
-from trajtools.results import Recurrence, RecurrenceIntervals
+from trajtools.results.recurrence import Recurrence
+from trajtools.results.recurrence_views import RecurrenceIntervals
 from trajtools.types import Floats, Ints
 
 _GROUPS = {"diagonal": ("DET", "L", "ENTR"), "vertical": ("LAM", "TT", "VENTR"), "times": (None, "MRT", "RTE")}

@@ -9,7 +9,8 @@ import numpy as np
 from trajtools.errors import DataError
 from trajtools.recurrences.conventions import find_convention
 from trajtools.recurrences.quantities import measure
-from trajtools.results import MEASURES, Recurrence, WindowedRecurrence
+from trajtools.results.recurrence import MEASURES, Recurrence
+from trajtools.results.recurrence_views import WindowedRecurrence
 
 
 def quantify_windows(result: Recurrence, size: int, step: int, *, each: bool) -> WindowedRecurrence:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trajtools.growth.windows import Windows
-from trajtools.results import Divergence, Exponent
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
 
 
 @dataclass(frozen=True, eq=False)

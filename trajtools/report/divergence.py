@@ -12,7 +12,8 @@ from trajtools.plots.curves import fitted_line, floor_curve, null_band, orbit_cu
 from trajtools.plots.words import interval, number
 from trajtools.report.markup import Html, tag
 from trajtools.report.svg import Figure
-from trajtools.results import Divergence, Exponent
+from trajtools.results.divergence import Divergence
+from trajtools.results.exponent import Exponent
 
 # More lines than these cannot be told apart in a figure of this size, and each adds 2 kB to the page.
 MOST_CURVES = 40

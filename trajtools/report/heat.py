@@ -6,7 +6,7 @@ import numpy as np
 
 from trajtools.report.markup import Html, tag
 from trajtools.report.svg import nice_ticks
-from trajtools.results import Floats
+from trajtools.results.curves import Floats
 
 SHADES = 9
 SIDE, LEFT, TOP, SPAN = 300, 44, 8, 248

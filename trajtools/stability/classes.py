@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trajtools.results import Trend
+from trajtools.results.stability import Trend
 
 DECISIVE = 3.0  # e-folds that a distance must have fallen or grown
 NEUTRAL = 1.0  # e-folds within which it has done neither

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trajtools.results import Trend
+from trajtools.results.stability import Trend
 from trajtools.significance import FEWEST_UNITS, power_evidence, resampled_ratio, sign_flip_p
 from trajtools.types import Floats, Ints
 

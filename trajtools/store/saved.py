@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from trajtools.errors import FormatError
-from trajtools.results import Distances
+from trajtools.results.distances import Distances
 from trajtools.store.matrices import VECTORS, MatrixFile, create_matrix
 
 

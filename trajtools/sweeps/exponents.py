@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import SelectionError, TrajtoolsError
-from trajtools.results import Exponent
+from trajtools.results.exponent import Exponent
 from trajtools.significance import blocked_mean
 from trajtools.types import Floats
 

@@ -15,7 +15,7 @@ from trajtools.distances.symmetry.assumed import BoundSymmetry, Symmetry, permut
 from trajtools.distances.symmetry.matching import Anchor, Match, distance
 from trajtools.errors import DataError, TooLargeError
 from trajtools.parameters import NodeSet, Parameter
-from trajtools.results import Alignment
+from trajtools.results.alignment import Alignment
 from trajtools.trajectory import MAX_ARRAY_BYTES, Trajectory
 from trajtools.types import Floats
 
