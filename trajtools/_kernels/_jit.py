@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from numba import njit
 from numba.core import event
 
-from trajtools._kernels import _compiling
+_listeners: list[Callable[[], None]] = []
+
+
+def _started() -> None:
+    """Tell the listeners that the compilation of a kernel begins."""
+    for listener in _listeners:
+        listener()
+
+
+@contextmanager
+def on_compile(say: Callable[[], None]) -> Iterator[None]:
+    """Have `say` called whenever a kernel is compiled, and not when it comes from the cache."""
+    _listeners.append(say)
+    try:
+        yield
+    finally:
+        _listeners.remove(say)
 
 
 class _Listener(event.Listener):
@@ -16,7 +33,7 @@ class _Listener(event.Listener):
 
     def on_start(self, event: Any) -> None:
         """Tell who wants to know."""
-        _compiling.started()
+        _started()
 
     def on_end(self, event: Any) -> None:
         """Tell nobody."""

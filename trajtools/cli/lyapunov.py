@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from trajtools._kernels._compiling import told_of_compiling
+from trajtools._kernels._jit import on_compile as told_of_compiling
 from trajtools.cli import options
 from trajtools.cli.analysis import analyse, head, row
 from trajtools.cli.asking import Choices, embedding, lengths, rule, span
