@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trajtools._kernels._jit import kernel
-from trajtools._kernels.buckets import ACROSS, BUCKET, L2, STACK
 from trajtools._kernels.divergence import LN2, TERMS, follow, multiply, renormalise
 from trajtools._kernels.neighbors import ball
+from trajtools._kernels.tree import ACROSS, BUCKET, L2, STACK
 
 MEAN_LOG, LOG_MEAN, RMS = 0, 1, 2
 

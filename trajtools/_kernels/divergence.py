@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trajtools._kernels._jit import kernel
-from trajtools._kernels.buckets import ACROSS, L1, L2, L2_SCALED, PRECOMPUTED
+from trajtools._kernels.tree import ACROSS, L1, L2, L2_SCALED, PRECOMPUTED
 
 _MANTISSA = np.int64(0x000FFFFFFFFFFFFF)
 _ONE = np.int64(0x3FF0000000000000)

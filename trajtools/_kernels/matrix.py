@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trajtools._kernels._jit import kernel
-from trajtools._kernels.buckets import L1, L2
+from trajtools._kernels.tree import L1, L2
 
 # Entries of a row that are compared at a time: a tile of them stays in the cache while the other rows pass.
 CHUNK = 512

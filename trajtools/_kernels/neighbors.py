@@ -11,8 +11,19 @@ from typing import Any
 import numpy as np
 
 from trajtools._kernels._jit import kernel
-from trajtools._kernels.buckets import BUCKET, L2, MATRIX, STACK, SWEEP, TREE
-from trajtools._kernels.tree import insert, offer_leaf, take_leaf, tree_ball, tree_nearest
+from trajtools._kernels.tree import (
+    BUCKET,
+    L2,
+    MATRIX,
+    STACK,
+    SWEEP,
+    TREE,
+    insert,
+    offer_leaf,
+    take_leaf,
+    tree_ball,
+    tree_nearest,
+)
 
 
 @kernel(_nrt=False, forceinline=True)

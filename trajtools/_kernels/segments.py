@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from trajtools._kernels._jit import kernel
-from trajtools._kernels.buckets import L1, L2, L2_SCALED, PRECOMPUTED
+from trajtools._kernels.tree import L1, L2, L2_SCALED, PRECOMPUTED
 
 
 @kernel()
