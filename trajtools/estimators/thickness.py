@@ -55,7 +55,7 @@ def thickness(states: States, dtype: Any = np.float64) -> Thickness:
     from a d-dimensional ball is subtracted, so that a cloud without structure has the power 1 in all directions. A
     direction in which the neighbours differ by rounding only has an infinite power.
     """
-    from trajtools._kernels.segments import nearest_of
+    from trajtools._kernels.divergence import nearest_of
 
     d = states.points.shape[1]
     rounding = _rounding(states, dtype)

@@ -52,14 +52,14 @@ class Walk:
 
     def distances(self, i: int, others: Ints) -> Floats:
         """Distances of state i to others, shape (m,)."""
-        from trajtools._kernels.segments import distances_to
+        from trajtools._kernels.divergence import distances_to
 
         s = self.states
         return self.factor * distances_to(s.points, s.matrix, i, others, s.code)
 
     def paths(self, i: int, others: Ints) -> Floats:
         """Distances of the states i .. i + horizon to others and their successors, shape (m, horizon + 1)."""
-        from trajtools._kernels.segments import paths
+        from trajtools._kernels.divergence import paths
 
         s = self.states
         return self.factor * paths(s.points, s.matrix, i, others, s.horizon, s.code)
@@ -116,7 +116,7 @@ def candidates(walk: Walk, rule: NearestK, starts: Ints) -> tuple[Ints, bool, St
         # The search of all states costs less than comparing those few with everything.
         found = nearest(states, rule, strategy.name)
         return found.index[starts], found.counts["zero_distance"] > 0, strategy
-    from trajtools._kernels.segments import nearest_of
+    from trajtools._kernels.divergence import nearest_of
 
     _, index, repeats = nearest_of(
         states.points, states.matrix, states.usable, starts, int(rule.k), states.theiler, states.code
