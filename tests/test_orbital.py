@@ -85,7 +85,7 @@ def test_the_distances_are_in_their_order():
 
 
 def test_coupling_compiled_equals_interpreted_and_leaves_its_input_alone():
-    from trajtools._kernels.orbits import coupled_rows
+    from trajtools._kernels.distances import coupled_rows
 
     rng = np.random.default_rng(0)
     table, before = rng.random((7, 5)), np.full(5, np.inf)

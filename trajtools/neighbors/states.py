@@ -176,7 +176,7 @@ def compact(states: States) -> States:
     if dimension <= HIGH_DIMENSION or length > MATRIX_STATES or states.code == _L2_SCALED:
         return states
     from trajtools._kernels._threads import in_parts
-    from trajtools._kernels.matrix import TILE, distance_rows
+    from trajtools._kernels.distances import TILE, distance_rows
 
     points = np.ascontiguousarray(states.points)
     matrix = np.zeros((length, length))

@@ -54,7 +54,7 @@ class Sets:
 
 def compare(metric: Metric, path: Some, orbit: Some, part: slice) -> Sets:
     """Compare a path with an orbit."""
-    from trajtools._kernels.orbits import coupled_rows
+    from trajtools._kernels.distances import coupled_rows
 
     count, length = len(path[1]), len(orbit[1])
     nearest, argmin = np.full(count, np.nan), np.zeros(count, dtype=np.int64)
