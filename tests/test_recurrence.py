@@ -109,14 +109,14 @@ def test_lines_of_distances_read_row_by_row_equal_those_of_the_matrix(shape, gap
 
 
 def test_several_threads_count_the_same_lines(monkeypatch):
-    from trajtools._kernels import recurrence_lags
+    from trajtools._kernels import recurrence_lines
 
     for x, y in ((walk(700, gaps=5), None), (walk(300, seed=1), walk(411, seed=2))):
         options = {"threshold": 1.5, "theiler": 2, "metric": "linf", "dim": 2, "delay": 9}
         alone = tt.recurrence(x, y=y, **options).lines
         with monkeypatch.context() as patch:
             patch.setattr(counting, "_SHORTEST_BLOCK", 64)
-            patch.setattr(recurrence_lags, "threads", lambda: 5)
+            patch.setattr(recurrence_lines, "threads", lambda: 5)
             together = tt.recurrence(x, y=y, **options).lines
         for name in (*NAMES, "recurrences", "cells", "square_recurrences", "square_cells"):
             assert_array_equal(getattr(alone, name), getattr(together, name))

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from trajtools._kernels import recurrence_bits as bits
-from trajtools._kernels import recurrence_lags as lags
+from trajtools._kernels import recurrence_lines as lags
 from trajtools._kernels import recurrence_lines as lines
 from trajtools._kernels import recurrence_ranks as ranks
 from trajtools._kernels import recurrence_rows as rows

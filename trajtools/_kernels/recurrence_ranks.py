@@ -10,7 +10,7 @@ import numpy as np
 
 from trajtools._kernels._jit import kernel
 from trajtools._kernels.recurrence_bits import below, count, lowest
-from trajtools._kernels.recurrence_lags import sum_distances
+from trajtools._kernels.recurrence_lines import sum_distances
 
 _CHUNK = 512
 

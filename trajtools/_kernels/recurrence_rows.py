@@ -11,8 +11,7 @@ import numpy as np
 
 from trajtools._kernels._jit import kernel
 from trajtools._kernels.recurrence_bits import below, bits_between, count, lowest
-from trajtools._kernels.recurrence_lags import L1, L2
-from trajtools._kernels.recurrence_lines import across, add_line, is_void
+from trajtools._kernels.recurrence_lines import L1, L2, across, add_line, is_void
 
 # Coordinates that are looked at a time, and rows that pass over them while they are in the cache.
 _CHUNK = 512

@@ -27,8 +27,7 @@ def count_lags(
 ) -> Lines:
     """Count the lines of states lag by lag."""
     from trajtools._kernels._threads import in_parts
-    from trajtools._kernels.recurrence_lags import lag_block, threads
-    from trajtools._kernels.recurrence_lines import ENTRIES, MIDDLES, stitch
+    from trajtools._kernels.recurrence_lines import ENTRIES, MIDDLES, lag_block, stitch, threads
 
     rows, columns = pair.shape
     plane = pair.plane(threshold, inclusive)

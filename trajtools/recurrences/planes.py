@@ -12,7 +12,7 @@ from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats, Ints
 
 METRICS = ("linf", "l2", "l1")
-# As in trajtools._kernels.recurrence_lags, which may not be imported before it is needed: numba takes a while.
+# As in trajtools._kernels.recurrence_lines, which may not be imported before it is needed: numba takes a while.
 _CODES = {"l1": 1, "l2": 2, "linf": 3}
 _L2 = 2
 # Numbers between these can be squared, and so can their differences down to 1e-16 of the largest.
@@ -180,7 +180,7 @@ class Pair:
 
     def plane(self, threshold: float, inclusive: bool) -> Any:
         """The pair as the kernels read it."""
-        from trajtools._kernels.recurrence_lags import Plane
+        from trajtools._kernels.recurrence_lines import Plane
 
         left = _pad(self.rows.series, self.scale)
         right = left if self.symmetric else _pad(self.columns.series, self.scale)
@@ -219,7 +219,7 @@ def _largest(series: Floats) -> float:
 
 
 def _pad(series: Floats, scale: float) -> Floats:
-    from trajtools._kernels.recurrence_lags import AFTER, BEFORE
+    from trajtools._kernels.recurrence_lines import AFTER, BEFORE
 
     padded = np.full((series.shape[0], BEFORE + series.shape[1] + AFTER), np.nan)
     padded[:, BEFORE : BEFORE + series.shape[1]] = series if scale == 1.0 else series * scale

@@ -123,7 +123,7 @@ def _distance(pair: Pair, value: float) -> float:
 def _pass(plane: Any, shape: tuple[int, int], lags: Any, low: float, high: float) -> tuple[Any, ...]:
     """One look at all distances, on several threads; the kept ones are those in the bracket if all had room."""
     from trajtools._kernels._threads import in_parts
-    from trajtools._kernels.recurrence_lags import threads
+    from trajtools._kernels.recurrence_lines import threads
     from trajtools._kernels.recurrence_ranks import lag_ranks
 
     parts = max(1, min(threads(), len(lags) // 256))
@@ -163,7 +163,7 @@ def _bracket(pair: Pair, plane: Any, share: float, theiler: int, top: float) -> 
 
 def _sample(plane: Any, i: Any, j: Any) -> Floats:
     """Distances of some pairs, of L2 squared, as the kernels have them."""
-    from trajtools._kernels.recurrence_lags import BEFORE, L1, L2
+    from trajtools._kernels.recurrence_lines import BEFORE, L1, L2
 
     out = np.zeros(len(i))
     for offset in plane.offsets:
