@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from trajtools._kernels import recurrence_bits as bits
 from trajtools._kernels import recurrence_lines as lags
 from trajtools._kernels import recurrence_lines as lines
-from trajtools._kernels import recurrence_ranks as ranks
+from trajtools._kernels import recurrence_rows as ranks
 from trajtools._kernels import recurrence_rows as rows
 from trajtools.recurrences.counting import pack
 from trajtools.recurrences.planes import make_pair, prepare

@@ -124,7 +124,7 @@ def _pass(plane: Any, shape: tuple[int, int], lags: Any, low: float, high: float
     """One look at all distances, on several threads; the kept ones are those in the bracket if all had room."""
     from trajtools._kernels._threads import in_parts
     from trajtools._kernels.recurrence_lines import threads
-    from trajtools._kernels.recurrence_ranks import lag_ranks
+    from trajtools._kernels.recurrence_rows import lag_ranks
 
     parts = max(1, min(threads(), len(lags) // 256))
     room = np.empty((parts, min(_KEPT, len(lags) * min(shape)) // parts + 1))
