@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from trajtools import types
 from trajtools._kernels import tiles
 
 OPERATIONS = {
-    tiles.L1: lambda d: np.abs(d).sum(axis=-1),
-    tiles.L2: lambda d: (d * d).sum(axis=-1),
-    tiles.LINF: lambda d: np.abs(d).max(axis=-1),
-    tiles.DIFFERING: lambda d: np.count_nonzero(d, axis=-1),
+    types.L1: lambda d: np.abs(d).sum(axis=-1),
+    types.L2: lambda d: (d * d).sum(axis=-1),
+    types.LINF: lambda d: np.abs(d).max(axis=-1),
+    types.DIFFERING: lambda d: np.count_nonzero(d, axis=-1),
 }
 KINDS = (np.float32, np.float64)
 
@@ -62,7 +63,7 @@ def test_compiled_equals_interpreted(operation):
 
 def test_a_triangle_is_the_lower_half():
     a, _ = drawn(np.float32, 50, (13, 1))
-    whole, half = added(tiles.L1, a, a), added(tiles.L1, a, a, triangle=True)
+    whole, half = added(types.L1, a, a), added(types.L1, a, a, triangle=True)
     assert_array_equal(np.tril(half), np.tril(whole))
 
 
@@ -72,11 +73,11 @@ def test_inputs_are_left_unchanged_and_threads_change_nothing():
     before = left.copy(), right.copy()
     for panel in (left, right):
         panel.flags.writeable = False
-    alone = added(tiles.L1, a, b)
+    alone = added(types.L1, a, b)
 
     def work(_):
         out = np.zeros((len(a), len(b)))
-        tiles.add_block(tiles.L1, False, left, right, steps, np.zeros(tiles.GROUP**2 * 8), out)
+        tiles.add_block(types.L1, False, left, right, steps, np.zeros(tiles.GROUP**2 * 8), out)
         return out
 
     with ThreadPoolExecutor(4) as pool:
@@ -131,5 +132,5 @@ def test_narrower_machines_add_in_the_same_order():
     for first in range(0, 3000, entries):
         part = [np.ascontiguousarray(x[:, first : first + entries]) for x in (a, b)]
         (left, steps), (right, _) = packed(part[0]), packed(part[1])
-        tiles.add_block(tiles.L1, False, left, right, steps, np.zeros(tiles.GROUP**2 * 8), found)
+        tiles.add_block(types.L1, False, left, right, steps, np.zeros(tiles.GROUP**2 * 8), found)
     assert_allclose(found, total, rtol=0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trajtools._kernels._jit import kernel
-from trajtools._kernels.tree import L1, L2
+from trajtools.types import L1, L2
 
 
 @kernel(nogil=True)

@@ -15,7 +15,7 @@ import numpy as np
 from numba import prange
 
 from trajtools._kernels._jit import kernel
-from trajtools._kernels.tree import ACROSS, L1, L2, L2_SCALED, PRECOMPUTED
+from trajtools.types import ACROSS, L1, L2, L2_SCALED, PRECOMPUTED
 
 # Arrays go one by one into what is called for every pair: numba copies a tuple of them at each call, which made the
 # searches three times slower.
@@ -241,9 +241,6 @@ def rosenstein_rows(
         for k in range(horizon + 1):
             logs[block, k] = half * (product.exponent[k] * LN2 + np.log(product.mantissa[k]))
             counts[block, k] = pairs - product.zeros[k]
-
-
-# ruff: noqa: PLR0917
 
 
 @kernel()

@@ -13,7 +13,6 @@ import numpy as np
 from trajtools._kernels._jit import kernel
 from trajtools._kernels.tree import (
     BUCKET,
-    L2,
     MATRIX,
     STACK,
     SWEEP,
@@ -24,6 +23,7 @@ from trajtools._kernels.tree import (
     tree_ball,
     tree_nearest,
 )
+from trajtools.types import L2
 
 
 @kernel(_nrt=False, forceinline=True)

@@ -13,6 +13,7 @@ from numba import get_num_threads
 
 from trajtools._kernels._jit import kernel
 from trajtools._kernels.recurrence_bits import bits_between, count, gaps_within, lowest, near, squares_within
+from trajtools.types import L1, L2, LINF
 
 # Arrays go one by one into what is called for every row: numba copies a tuple of them at each call.
 # ruff: noqa: PLR0917
@@ -273,11 +274,6 @@ def fold_lags(recurrences: Any, cells: Any, middle: Any, size: Any) -> Any:
     return rates
 
 
-# Arrays go one by one into what is called for every row: numba copies a tuple of them at each call.
-# ruff: noqa: PLR0917
-
-
-L1, L2, LINF = 1, 2, 3
 # Every series has so many NaN before its first sample, and so many after its last: whole words are compared.
 BEFORE, AFTER = 64, 192
 

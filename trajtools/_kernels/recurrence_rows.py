@@ -8,7 +8,8 @@ import numpy as np
 
 from trajtools._kernels._jit import kernel
 from trajtools._kernels.recurrence_bits import below, bits_between, count, lowest
-from trajtools._kernels.recurrence_lines import L1, L2, across, add_line, is_void, sum_distances
+from trajtools._kernels.recurrence_lines import across, add_line, is_void, sum_distances
+from trajtools.types import L1, L2
 
 # Arrays go one by one into what is called for every row: numba copies a tuple of them at each call.
 # ruff: noqa: PLR0917
@@ -210,9 +211,6 @@ def shared_neighbors(bits: Any) -> Any:
                     closed[i] += common
                     closed[j] += common
     return closed // 2, degree
-
-
-# ruff: noqa: PLR0917
 
 
 @kernel(nogil=True)

@@ -21,6 +21,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from trajtools._kernels._jit import kernel
+from trajtools.types import L1, L2, LINF
 
 BLOCK_BYTES = 4096  # of one state that are compared at a time: two groups of states stay in the first-level cache
 PANEL = 64  # groups of states that pass by while another one stays: in the second-level cache
@@ -175,9 +176,6 @@ def _sum_linf(a: Any, at: Any, b: Any, other: Any, steps: Any, sums: Any) -> Non
 @kernel(nogil=True)
 def _sum_differing(a: Any, at: Any, b: Any, other: Any, steps: Any, sums: Any) -> None:
     _span_differing(a, at, b, other, steps, sums)
-
-
-L1, L2, LINF, DIFFERING = 0, 1, 2, 3
 
 
 @kernel(nogil=True)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trajtools._kernels._jit import kernel
+from trajtools.types import L1, L2, L2_SCALED
 
 # Arrays go one by one into what is called for every pair: numba copies a tuple of them at each call, which made the
 # searches three times slower.
@@ -19,8 +20,6 @@ from trajtools._kernels._jit import kernel
 
 
 BUCKET = 8
-# L2_SCALED is L2 for numbers whose squares would overflow or vanish; its gaps are distances, not squares.
-L1, L2, LINF, L2_SCALED, PRECOMPUTED, ACROSS = 1, 2, 3, 4, 5, 6
 BRUTE, SWEEP, TREE, MATRIX = 0, 1, 2, 3
 # Larger than every gap between finite points, smaller than the gap to an empty lane.
 FAR = 1.7976931348623157e308
@@ -193,11 +192,6 @@ def fill_leaves(
                 leaves[leaf, c, lane] = points[rows[p], c]
             times[leaf, lane] = order[p]
             slots[order[p]] = leaf * BUCKET + lane
-
-
-# Arrays go one by one into what is called for every pair: numba copies a tuple of them at each call, which made the
-# searches three times slower.
-# ruff: noqa: PLR0917
 
 
 @kernel(_nrt=False)

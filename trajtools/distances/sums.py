@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.types import Floats
+from trajtools.types import DIFFERING, L1, L2, LINF, Floats
 
-OPERATIONS = ("l1", "l2", "linf", "differing")
+OPERATIONS = {"l1": L1, "l2": L2, "linf": LINF, "differing": DIFFERING}
 """Sum of the absolute differences, root of the sum of their squares, the largest, the number of those not zero."""
 
 

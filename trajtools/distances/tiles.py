@@ -14,7 +14,7 @@ from trajtools.distances.sums import OPERATIONS
 from trajtools.errors import TooLargeError
 from trajtools.parameters import NodeSet, Parameter
 from trajtools.trajectory import Trajectory
-from trajtools.types import Floats
+from trajtools.types import LINF, Floats
 
 # A sum of squares of float32 differences below this may have lost digits to underflow; of float64 ones likewise, and
 # above the other to overflow.
@@ -106,7 +106,7 @@ def compute(tile: Tile) -> Floats:
 def _by_sums(tile: Tile, metric: Metric) -> Floats:
     sums = metric.sums
     assert sums is not None
-    operation = OPERATIONS.index(sums.operation)
+    operation = OPERATIONS[sums.operation]
     kind = np.dtype(np.float32 if tile.single else np.float64)
     total = np.zeros((len(tile.left), len(tile.right)))
     _add(tile, metric, operation, kind, total)
@@ -190,7 +190,7 @@ def _roots(tile: Tile, metric: Metric, kind: np.dtype[Any], total: Floats) -> Fl
     if not doubtful.any():
         return roots
     largest = np.zeros_like(total)
-    _add(tile, metric, OPERATIONS.index("linf"), np.dtype(np.float64), largest)
+    _add(tile, metric, LINF, np.dtype(np.float64), largest)
     roots[doubtful & (largest == 0)] = 0.0
     for i, j in zip(*np.nonzero(doubtful & (largest > 0) & (largest < np.inf)), strict=True):
         roots[i, j] = largest[i, j] * _root_in_parts(tile, metric, int(i), int(j), float(largest[i, j]))

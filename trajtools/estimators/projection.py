@@ -236,7 +236,7 @@ def _leading(inner: Floats, count: int) -> tuple[Floats, Floats]:
 def _second_look(joint: Joint, kept: Ints, vectors: Floats, roots: Floats) -> _Sums:
     """Project all states, and measure directly what must not come from products: the distances of close pairs."""
     from trajtools._kernels.distances import TILE, distance_rows
-    from trajtools._kernels.tree import L2
+    from trajtools.types import L2
 
     starts, copies = joint.starts, np.flatnonzero(joint.reference >= 0)
     for copy in copies:

@@ -97,7 +97,7 @@ def rosenstein(
     """
     from trajtools._kernels._threads import in_parts
     from trajtools._kernels.divergence import make_product, rosenstein_rows
-    from trajtools._kernels.tree import ACROSS
+    from trajtools.types import ACROSS
 
     if metric == GRAPH_L1:
         options: dict[str, Any] = {"theiler": theiler, "horizon": horizon, "across": across, "stride": stride}

@@ -163,7 +163,8 @@ def _bracket(pair: Pair, plane: Any, share: float, theiler: int, top: float) -> 
 
 def _sample(plane: Any, i: Any, j: Any) -> Floats:
     """Distances of some pairs, of L2 squared, as the kernels have them."""
-    from trajtools._kernels.recurrence_lines import BEFORE, L1, L2
+    from trajtools._kernels.recurrence_lines import BEFORE
+    from trajtools.types import L1, L2
 
     out = np.zeros(len(i))
     for offset in plane.offsets:
