@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from trajtools.distances import ensembles, metrics
+from trajtools.distances import ensembles, metric
 from trajtools.distances.ensembles import to_references
-from trajtools.distances.metrics import METRICS, find_metric, floor, register_metric
+from trajtools.distances.metric import METRICS, find_metric, floor, register_metric
 from trajtools.distances.paths import between
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 
@@ -216,4 +216,4 @@ def test_a_metric_that_cannot_be_cut_reads_fewer_rows_and_then_refuses(monkeypat
 def test_the_registry_is_a_mapping_of_metrics():
     assert set(OURS) <= set(METRICS)
     assert len(METRICS) == len(list(METRICS))
-    assert all(isinstance(METRICS[name], metrics.Metric) and METRICS[name].description for name in OURS)
+    assert all(isinstance(METRICS[name], metric.Metric) and METRICS[name].description for name in OURS)

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import trajtools as tt
 from trajtools.distances.entrywise import ENTRYWISE
-from trajtools.distances.metrics import METRICS, bind_metric, find_metric
+from trajtools.distances.metric import METRICS, bind_metric, find_metric
 from trajtools.distances.tiles import Which
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.parameters import describe

@@ -13,7 +13,7 @@ import pytest
 
 import trajtools as tt
 from trajtools.distances.deltacon import DELTACON
-from trajtools.distances.metrics import METRICS, bind_metric, find_metric
+from trajtools.distances.metric import METRICS, bind_metric, find_metric
 from trajtools.distances.quantum import QUANTUM
 from trajtools.distances.spectral import SCALE, SPECTRAL, SWITCH, UNITS
 from trajtools.distances.structural import STRUCTURAL

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import trajtools as tt
 from recorders import Recorder
 from trajtools.distances import comparison, keeping, scan
-from trajtools.distances.metrics import METRICS, floor
+from trajtools.distances.metric import METRICS, floor
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 
 ENTRYWISE = ("l1", "l2", "linf", "rms", "relative", "cosine", "sign")

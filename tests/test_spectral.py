@@ -8,7 +8,7 @@ import numpy as np
 import numpy.testing as npt
 import pytest
 
-from trajtools.distances.metrics import METRICS
+from trajtools.distances.metric import METRICS
 from trajtools.distances.paths import between
 from trajtools.distances.skeleton import Skeleton
 from trajtools.distances.spectral import AdjacencySpectrum, HeatTrace, LaplacianSpectrum, SingularValues, heat_trace

@@ -12,7 +12,7 @@ import numpy as np
 from trajtools.cli import options
 from trajtools.cli.each_run import Ask, Found, answer, printing, selection, trajectory_of, with_reasons
 from trajtools.cli.workers import executor_of, hands
-from trajtools.distances.metrics import METRICS
+from trajtools.distances.metric import METRICS
 from trajtools.distances.pairwise import pairwise
 from trajtools.errors import DataError
 from trajtools.plots.words import number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trajtools.distances.deltacon import DELTACON
-from trajtools.distances.metrics import METRICS, Metric, MetricLike, bind_metric, find_metric, floor, register_metric
+from trajtools.distances.metric import METRICS, Metric, MetricLike, bind_metric, find_metric, floor, register_metric
 from trajtools.distances.paths import between
 from trajtools.distances.quantum import QUANTUM, quantum_jensen_shannon
 from trajtools.distances.spectral import SPECTRAL, heat_trace

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.distances.features import EUCLIDEAN, on_features
-from trajtools.distances.metrics import Metric
+from trajtools.distances.metric import Metric
 from trajtools.distances.skeleton import Skeleton
 from trajtools.types import Floats
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from trajtools.distances.metrics import Metric, block_floor, in_time, kernel_ready
+from trajtools.distances.metric import Metric, block_floor, in_time, kernel_ready
 from trajtools.distances.paths import BLOCK_BYTES
 from trajtools.errors import TooLargeError
 from trajtools.types import Floats, Ints

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from trajtools.distances.metrics import Metric
+from trajtools.distances.metric import Metric
 from trajtools.distances.skeleton import Skeleton
 from trajtools.parameters import NodeSet, Parameter
 from trajtools.types import Floats, Ints

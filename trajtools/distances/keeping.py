@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.distances.comparison import Comparison
-from trajtools.distances.metrics import METRICS
+from trajtools.distances.metric import METRICS
 from trajtools.errors import DataError, TooLargeError
 from trajtools.results.distances import Distances
 from trajtools.results.plain import to_plain

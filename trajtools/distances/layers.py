@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.metrics import Metric, MetricLike, bind_metric, find_metric
+from trajtools.distances.metric import Metric, MetricLike, bind_metric, find_metric
 from trajtools.distances.paths import BLOCK_BYTES, ONE, as_states, check_alike, common
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.parameters import Parameter

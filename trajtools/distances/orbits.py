@@ -10,7 +10,7 @@ import numpy as np
 from trajtools.distances import schedule
 from trajtools.distances.comparison import Comparison, compare
 from trajtools.distances.landmarks import LANDMARKS, PAYS, WORTH, Found, Search, nothing
-from trajtools.distances.metrics import MetricLike
+from trajtools.distances.metric import MetricLike
 from trajtools.distances.tiles import Tile, compute
 from trajtools.errors import DataError
 from trajtools.results.to_orbit import ToOrbit

@@ -12,7 +12,7 @@ import numpy as np
 from trajtools.distances import schedule
 from trajtools.distances.comparison import Comparison, compare
 from trajtools.distances.keeping import Keeper
-from trajtools.distances.metrics import MetricLike
+from trajtools.distances.metric import MetricLike
 from trajtools.distances.tiles import Tile, compute
 from trajtools.errors import DataError
 from trajtools.results.distances import Distances

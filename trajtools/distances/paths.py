@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.metrics import Metric, MetricLike, bind_metric, find_metric, in_time, kernel_ready
+from trajtools.distances.metric import Metric, MetricLike, bind_metric, find_metric, in_time, kernel_ready
 from trajtools.errors import DataError
 from trajtools.types import Floats
 

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from trajtools.distances.features import EUCLIDEAN, on_features
-from trajtools.distances.metrics import Metric
+from trajtools.distances.metric import Metric
 from trajtools.distances.skeleton import Skeleton
 from trajtools.distances.spectral import SCALE, normalized_laplacian
 from trajtools.errors import DataError

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.metrics import FORMATS, Metric, in_line, kernel_ready
+from trajtools.distances.metric import FORMATS, Metric, in_line, kernel_ready
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats
 

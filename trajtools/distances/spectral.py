@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from trajtools.distances.features import ABSOLUTE, EUCLIDEAN, Features, on_features
-from trajtools.distances.metrics import Metric
+from trajtools.distances.metric import Metric
 from trajtools.distances.skeleton import Skeleton
 from trajtools.errors import DataError
 from trajtools.types import Floats

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.distances.features import ABSOLUTE, Features, RowPairs, on_features
-from trajtools.distances.metrics import Metric
+from trajtools.distances.metric import Metric
 from trajtools.distances.skeleton import Skeleton
 from trajtools.distances.spectral import UNITS
 from trajtools.types import Floats

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.metrics import MetricLike, find_metric
+from trajtools.distances.metric import MetricLike, find_metric
 from trajtools.errors import DataError
 from trajtools.lagged.filters import Filter, make_filter
 from trajtools.lagged.nulls import draw_from_gram, draw_from_states, null_of

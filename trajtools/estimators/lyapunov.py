@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.metrics import MetricLike
+from trajtools.distances.metric import MetricLike
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.results.exponent import Exponent
 from trajtools.surrogates import BASIN, NULLS, steepest

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.metrics import Metric, MetricLike, find_metric
+from trajtools.distances.metric import Metric, MetricLike, find_metric
 from trajtools.errors import DataError
 from trajtools.results.stability import OrbitalStability, Trend
 from trajtools.stability.classes import SETTINGS, classify

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.metrics import MetricLike, bind_metric, find_metric
+from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.growth.units import with_steps
 from trajtools.neighbors.curves import sampling

@@ -216,7 +216,7 @@ def _window(theiler: int | None, kind: str, rules: Convention) -> int:
 def _name(metric: Any) -> str:
     if isinstance(metric, str):
         return metric
-    from trajtools.distances.metrics import find_metric
+    from trajtools.distances.metric import find_metric
 
     return find_metric(metric).name
 

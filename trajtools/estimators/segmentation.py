@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.metrics import MetricLike, bind_metric, find_metric
+from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.distances.paths import as_states
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.estimators.walk import clock_of, walk

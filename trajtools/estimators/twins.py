@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.distances.ensembles import to_references
-from trajtools.distances.metrics import MetricLike, bind_metric, find_metric
+from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.distances.paths import as_states, check_alike, common, rows_of
 from trajtools.errors import DataError, SelectionError, UnknownNameError
 from trajtools.optimizers import optimizer_of

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.metrics import Metric, bind_metric, block_floor
+from trajtools.distances.metric import Metric, bind_metric, block_floor
 from trajtools.distances.pairwise import pairwise
 from trajtools.distances.paths import pairs, rows_of
 from trajtools.distances.scan import stored_format

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.metrics import Metric, kernel_ready
+from trajtools.distances.metric import Metric, kernel_ready
 from trajtools.distances.paths import common, pairs
 from trajtools.stability.rows import Rows
 from trajtools.types import Bools, Floats, Ints

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trajtools.distances import comparison, schedule
-from trajtools.distances.metrics import Metric
+from trajtools.distances.metric import Metric
 from trajtools.distances.tiles import compute
 from trajtools.stability.rows import Rows
 from trajtools.types import Floats, Ints

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.metrics import bind_metric
+from trajtools.distances.metric import bind_metric
 from trajtools.distances.paths import as_states, check_alike, rows_of
 from trajtools.distances.symmetry.assumed import BoundSymmetry, Symmetry, permutation_metric
 from trajtools.distances.symmetry.matching import Anchor, Match, distance

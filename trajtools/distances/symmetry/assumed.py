@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.distances.features import EUCLIDEAN
-from trajtools.distances.metrics import METRICS, Metric
+from trajtools.distances.metric import METRICS, Metric
 from trajtools.distances.symmetry.balancing import balanced
 from trajtools.distances.symmetry.matching import Anchor, Match, Matcher
 from trajtools.distances.symmetry.units import Units, UnitSet, find_units
