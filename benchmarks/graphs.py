@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import trajtools as tt
-from trajtools.distances.skeleton import Skeleton
+from trajtools.distances.graphs import Skeleton
 from trajtools.distances.spectral import normalized_laplacian, signed_laplacian
 from trajtools.distances.symmetry import find_units
 from trajtools.networks import Network

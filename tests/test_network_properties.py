@@ -12,11 +12,9 @@ import numpy.testing as npt
 import pytest
 
 import trajtools as tt
-from trajtools.distances.deltacon import DELTACON
+from trajtools.distances.graphs import DELTACON, QUANTUM, STRUCTURAL
 from trajtools.distances.metric import METRICS, bind_metric, find_metric
-from trajtools.distances.quantum import QUANTUM
 from trajtools.distances.spectral import SCALE, SPECTRAL, SWITCH, UNITS
-from trajtools.distances.structural import STRUCTURAL
 from trajtools.distances.symmetry import SYMMETRIES, find_units
 from trajtools.errors import DataError
 from trajtools.parameters import describe

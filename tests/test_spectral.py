@@ -8,9 +8,9 @@ import numpy as np
 import numpy.testing as npt
 import pytest
 
+from trajtools.distances.graphs import Skeleton
 from trajtools.distances.metric import METRICS
 from trajtools.distances.paths import between
-from trajtools.distances.skeleton import Skeleton
 from trajtools.distances.spectral import AdjacencySpectrum, HeatTrace, LaplacianSpectrum, SingularValues, heat_trace
 from trajtools.errors import DataError, TooLargeError
 from trajtools.parameters import describe
@@ -134,7 +134,7 @@ def test_times_of_the_heat_trace_are_positive_numbers():
 
 
 def test_a_network_too_large_for_a_dense_matrix_is_refused_with_the_way_out(monkeypatch):
-    monkeypatch.setattr("trajtools.distances.skeleton.MAX_NODES", 8)
+    monkeypatch.setattr("trajtools.distances.graphs.MAX_NODES", 8)
     x = networks.trajectory(np.ones(20), networks.table("layers"))
     with pytest.raises(TooLargeError, match="select layers first"):
         between(x, x, metric="adjacency-spectrum")

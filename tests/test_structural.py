@@ -9,10 +9,8 @@ import numpy as np
 import numpy.testing as npt
 import pytest
 
-from trajtools.distances.deltacon import Influence
+from trajtools.distances.graphs import DensityMatrix, Influence, Skeleton, quantum_jensen_shannon, root_divergence
 from trajtools.distances.paths import between
-from trajtools.distances.quantum import DensityMatrix, quantum_jensen_shannon, root_divergence
-from trajtools.distances.skeleton import Skeleton
 from trajtools.errors import DataError
 from trajtools.networks import Network
 from trajtools.parameters import describe
@@ -114,7 +112,7 @@ def test_both_forms_of_the_quantum_distance_agree_where_they_meet(monkeypatch):
     one, two = density(state), density(state + 0.01 * direction)
     direct = root_divergence(one, two)
     assert 1e-6 < direct**2 < 1e-3
-    monkeypatch.setattr("trajtools.distances.quantum.CLOSE", 1.0)
+    monkeypatch.setattr("trajtools.distances.graphs.CLOSE", 1.0)
     npt.assert_allclose(root_divergence(one, two), direct, rtol=1e-4)
 
 

@@ -14,9 +14,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trajtools.distances.features import ABSOLUTE, EUCLIDEAN, Features, on_features
+from trajtools.distances.graphs import ABSOLUTE, EUCLIDEAN, Features, Skeleton, on_features
 from trajtools.distances.metric import Metric
-from trajtools.distances.skeleton import Skeleton
 from trajtools.errors import DataError
 from trajtools.types import Floats
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.features import EUCLIDEAN
+from trajtools.distances.graphs import EUCLIDEAN
 from trajtools.distances.metric import METRICS, Metric
 from trajtools.distances.symmetry.balancing import balanced
 from trajtools.distances.symmetry.matching import Anchor, Match, Matcher

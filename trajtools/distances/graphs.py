@@ -1,0 +1,669 @@
+"""Metrics that compare networks as graphs: strengths of their nodes, DeltaCon, quantum Jensen-Shannon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.distances.metric import Metric
+from trajtools.distances.spectral import SCALE, UNITS, normalized_laplacian
+from trajtools.errors import DataError, TooLargeError
+from trajtools.parameters import NodeSet, Parameter
+from trajtools.types import Floats, Ints
+
+MAX_NODES = 20_000
+"""Networks with more nodes have no dense matrix between their nodes here: one would take over 3 GB."""
+
+
+@dataclass(frozen=True)
+class Edges:
+    """The edges of one parameter: a block between two node sets.
+
+    Attributes
+    ----------
+    name : str
+        The parameter.
+    offset, size : int
+        Its entries in the state.
+    shape : tuple of int
+        Shape of the parameter.
+    axes : tuple of int
+        Axes over the source and the target nodes; the source axis of a bias is -1.
+    source, target : slice
+        The nodes it connects.
+    ends : tuple of str
+        The node sets that these are.
+    """
+
+    name: str
+    offset: int
+    size: int
+    shape: tuple[int, ...]
+    axes: tuple[int, int]
+    source: slice
+    target: slice
+    ends: tuple[str, str]
+
+    def of(self, states: Floats) -> Floats:
+        """Return the weights (n, positions, source, target) of states (n, P); a view where the order allows it."""
+        block = states[:, self.offset : self.offset + self.size].reshape(len(states), *self.shape)
+        source, target = self.axes
+        if source < 0:
+            return np.moveaxis(block, target + 1, -1).reshape(len(states), -1, 1, self.shape[target])
+        block = np.moveaxis(block, (source + 1, target + 1), (-2, -1))
+        return block.reshape(len(states), -1, *block.shape[-2:])
+
+    def summed(self, states: Floats) -> Floats:
+        """Return the weights (n, source, target) with parallel edges, the positions of a convolution, added."""
+        block = self.of(states)
+        return block[:, 0] if block.shape[1] == 1 else block.sum(axis=1)
+
+
+class Skeleton:
+    """Nodes and edges of a network, without the weights."""
+
+    def __init__(self, parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> None:
+        if not parameters:
+            raise DataError(
+                "this metric compares networks and needs to know which weight is which edge: give a Trajectory that "
+                "has a table of parameters (of a recorded run, or `Trajectory.from_array(x, parameters=, nodes=)` "
+                "with the tables of `trajtools.parameters.describe`), or use an entrywise metric such as 'l1'"
+            )
+        from trajtools.networks import Network
+
+        self.size = sum(p.size for p in parameters)
+        network = Network(np.zeros(self.size), parameters, nodes)  # refuses tables that do not fit
+        starts = np.cumsum([0, *(n.size for n in nodes)]).tolist()
+        self.spans = {n.name: slice(start, start + n.size) for n, start in zip(nodes, starts, strict=False)}
+        self.n_nodes = network.n_nodes
+        self.edges = tuple(
+            Edges(
+                p.name,
+                p.offset,
+                p.size,
+                p.shape,
+                (p.source_axis, p.target_axis),
+                self.spans[str(p.source)],
+                self.spans[str(p.target)],
+                (str(p.source), str(p.target)),
+            )
+            for p in network.edge_parameters
+        )
+
+    @cached_property
+    def sides(self) -> tuple[Ints, Ints, bool]:
+        """Two parts of the nodes, the first without an edge inside, and whether the second has none either.
+
+        A layered network without skips is bipartite between its even and its odd layers; one node that every layer
+        is connected to, such as that of the biases, spoils it, and goes to the second part.
+        """
+        inside = [edges for edges in self.edges if set(edges.ends) <= set(self._columns)]
+        return self._indices(self._rows), self._indices(self._columns), not inside
+
+    def symmetric(self, state: Floats) -> Floats:
+        """Return the matrix (N, N) of the weights w(i, j) + w(j, i) of a state (P,)."""
+        self.check_dense()
+        matrix = np.zeros((self.n_nodes, self.n_nodes))
+        for edges in self.edges:
+            block = edges.summed(state[None])[0]
+            matrix[edges.source, edges.target] += block
+            matrix[edges.target, edges.source] += block.T
+        return matrix
+
+    def between_sides(self, state: Floats) -> Floats:
+        """Return the block of `symmetric` between the first and the second part of `sides`."""
+        self.check_dense()
+        first, second, _ = self.sides
+        matrix = np.zeros((len(first), len(second)))
+        for edges in self.edges:
+            source, target = edges.ends
+            if source in self._rows and target in self._columns:
+                matrix[self._rows[source], self._columns[target]] += edges.summed(state[None])[0]
+            elif target in self._rows and source in self._columns:
+                matrix[self._rows[target], self._columns[source]] += edges.summed(state[None])[0].T
+        return matrix
+
+    def check_dense(self) -> None:
+        """Refuse a matrix between more nodes than fit."""
+        if self.n_nodes > MAX_NODES:
+            raise TooLargeError(
+                f"the network has {self.n_nodes} nodes, and this metric needs a dense matrix between them (at most "
+                f"{MAX_NODES}); select layers first (trajectory.select(...)), or use 'singular-values', 'strengths' or "
+                "an entrywise metric"
+            )
+
+    @cached_property
+    def _rows(self) -> dict[str, slice]:
+        chosen = self._coloured() or self._independent()
+        return self._packed([name for name in self.spans if name in chosen])
+
+    @cached_property
+    def _columns(self) -> dict[str, slice]:
+        return self._packed([name for name in self.spans if name not in self._rows])
+
+    def _packed(self, names: Sequence[str]) -> dict[str, slice]:
+        packed, start = {}, 0
+        for name in names:
+            packed[name] = slice(start, start + self._count([name]))
+            start = packed[name].stop
+        return packed
+
+    def _neighbors(self) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {name: set() for name in self.spans}
+        for edges in self.edges:
+            for one, other in (edges.ends, edges.ends[::-1]):
+                found[one].add(other)
+        return found
+
+    def _coloured(self) -> list[str]:
+        """Names of one colour if two colours suffice, of every component the larger one; else nothing."""
+        neighbors, colour, chosen = self._neighbors(), dict[str, int](), list[str]()
+        for start in self.spans:
+            if start in colour:
+                continue
+            colour[start], component = 0, [start]
+            for name in component:  # grows while it is walked through
+                for other in sorted(neighbors[name]):
+                    if other not in colour:
+                        colour[other] = 1 - colour[name]
+                        component.append(other)
+                    elif colour[other] == colour[name]:
+                        return []
+            halves = [[n for n in component if colour[n] == c] for c in (0, 1)]
+            chosen += max(halves, key=self._count)
+        return chosen
+
+    def _independent(self) -> list[str]:
+        """Names of node sets without an edge between them, the largest ones first."""
+        neighbors, chosen = self._neighbors(), list[str]()
+        for name in sorted(self.spans, key=lambda n: -self._count([n])):
+            if name not in neighbors[name] and not neighbors[name] & set(chosen):
+                chosen.append(name)
+        return chosen
+
+    def _count(self, names: Iterable[str]) -> int:
+        return sum(self.spans[n].stop - self.spans[n].start for n in names)
+
+    def _indices(self, names: Iterable[str]) -> Ints:
+        spans = [np.arange(self.spans[n].start, self.spans[n].stop) for n in names]
+        return np.concatenate(spans) if spans else np.zeros(0, dtype=np.int64)
+
+
+def finite_rows(states: Any) -> NDArray[np.bool_]:
+    """Whether every weight of each state (n, P) is finite."""
+    finite: NDArray[np.bool_] = np.isfinite(states).all(axis=1)
+    return finite
+
+
+def subsets(size: int, width: int, most: int) -> Iterator[slice]:
+    """Cut `size` rows of `width` entries into slices of at most `most` entries, at least one row each."""
+    rows = max(1, most // max(1, width))
+    for start in range(0, size, rows):
+        yield slice(start, min(start + rows, size))
+
+
+CHUNK_ENTRIES = 2**22
+"""Features are compared so many at a time: 32 MB."""
+
+
+class Features(Protocol):
+    """What is computed of one finite state."""
+
+    width: int
+    """How many numbers it is."""
+
+    def __call__(self, state: Floats) -> Floats:
+        """Return the features (width,) of a state (P,)."""
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of many states.
+
+    Attributes
+    ----------
+    features : Features
+        What to compute of each.
+    """
+
+    features: Features
+
+    def __call__(self, states: Any) -> Floats:
+        """Return the features (n, width) of states (n, P); NaN where a state, or what it leads to, is not finite."""
+        out = np.full((len(states), self.features.width), np.nan)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for row, state in enumerate(states):
+                if np.isfinite(state).all():
+                    # LAPACK refuses a matrix whose sums of weights left the range of float64.
+                    with suppress(np.linalg.LinAlgError):
+                        out[row] = self.features(np.asarray(state, dtype=np.float64))
+        return out
+
+
+@dataclass(frozen=True)
+class RowPairs:
+    """Distances of features by a function of rows (n, F) and (n, F) that gives (n,)."""
+
+    compare: Callable[[Floats, Floats], Floats]
+
+    def __call__(self, a: Any, b: Any, left: Ints, right: Ints) -> Floats:
+        """Return the distances (t, k) of the features ``a[:, left[k]]`` and ``b[:, right[k]]``."""
+        out = np.empty((a.shape[0], len(left)))
+        height = max(1, CHUNK_ENTRIES // max(1, a.shape[2]))
+        for t in range(a.shape[0]):
+            for start in range(0, len(left), height):
+                chosen = slice(start, start + height)
+                out[t, chosen] = self.compare(a[t, left[chosen]], b[t, right[chosen]])
+        return out
+
+
+@dataclass(frozen=True)
+class WidePairs:
+    """Distances of states by features that are too many to be kept: at most those of two states are held."""
+
+    table: FeatureTable
+    compare: Callable[[Floats, Floats], float]
+
+    def __call__(self, a: Any, b: Any, left: Ints, right: Ints) -> Floats:
+        """Return the distances (t, k) of the states ``a[:, left[k]]`` and ``b[:, right[k]]``."""
+        out = np.empty((a.shape[0], len(left)))
+        # A reference with many twins is computed once.
+        swapped = len(np.unique(right)) < len(np.unique(left))
+        (one, kept), (two, other) = ((b, right), (a, left)) if swapped else ((a, left), (b, right))
+        order = np.argsort(kept, kind="stable")
+        for t in range(a.shape[0]):
+            last, first = -1, np.empty(0)
+            for k in order:
+                if kept[k] != last:
+                    last, first = int(kept[k]), self.table(one[t, kept[k]][None])[0]
+                second = self.table(two[t, other[k]][None])[0]
+                ends = (second, first) if swapped else (first, second)
+                out[t, k] = self.compare(*ends) if np.isfinite(first[0] + second[0]) else np.nan
+        return out
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Makes a metric on features for one network.
+
+    Attributes
+    ----------
+    metric : Metric
+        What is said of it, and how features are compared.
+    make : callable
+        Skeleton to Features.
+    wide : callable or None
+        Compares the features of two states, where they are too many to be kept; None: `metric.pairs` compares.
+    """
+
+    metric: Metric
+    make: Callable[[Skeleton], Features]
+    wide: Callable[[Floats, Floats], float] | None = None
+
+    def __call__(self, parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> Metric:
+        """Return the metric for networks with these tables."""
+        table = FeatureTable(self.make(Skeleton(parameters, nodes)))
+        if self.wide is not None:
+            return replace(self.metric, pairs=WidePairs(table, self.wide), bind=None)
+        return replace(self.metric, features=table, bind=None)
+
+
+def on_features(
+    metric: Metric, make: Callable[[Skeleton], Features], wide: Callable[[Floats, Floats], float] | None = None
+) -> Metric:
+    """Give a metric the features that it compares, computed of a network."""
+    return replace(metric, bind=Binding(metric, make, wide))
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled distance by its name in `trajtools._kernels.distances`, loaded when it is first called."""
+
+    name: str
+
+    def __call__(self, a: Any, b: Any, left: Ints, right: Ints) -> Floats:
+        """Return the distances (t, k) of ``a[:, left[k]]`` and ``b[:, right[k]]``."""
+        from trajtools._kernels import distances
+
+        found: Floats = getattr(distances, self.name)(a, b, np.asarray(left), np.asarray(right))
+        return found
+
+
+EUCLIDEAN, ABSOLUTE = Compiled("pairs_l2"), Compiled("pairs_l1")
+
+
+BOTH = "one permutation of the nodes of both networks"
+
+PER_NODE = 10  # features of `_node_features`
+MOMENTS = 4
+
+
+class NodeStrengths:
+    """Sums of the weights that end, and that start, at every node; parallel edges each for itself."""
+
+    def __init__(self, skeleton: Skeleton, *, absolute: bool = False) -> None:
+        self._skeleton, self._absolute = skeleton, absolute
+        self.width = 2 * skeleton.n_nodes
+
+    def __call__(self, state: Floats) -> Floats:
+        """Return incoming and outgoing strengths (2 N,) of a state (P,)."""
+        strengths = np.zeros((2, self._skeleton.n_nodes))
+        for edges in self._skeleton.edges:
+            block = edges.of(state[None])[0]
+            block = np.abs(block) if self._absolute else block
+            strengths[0, edges.target] += block.sum(axis=(0, 1))
+            strengths[1, edges.source] += block.sum(axis=(0, 2))
+        return strengths.ravel()
+
+
+class SortedStrengths:
+    """The distribution of the signed strengths over the nodes of each set, incoming and outgoing.
+
+    Divided by the size of the set, so that the sum of absolute differences is the sum over sets and directions of the
+    Wasserstein distances.
+    """
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        self._strengths = NodeStrengths(skeleton)
+        self._spans = tuple(skeleton.spans.values())
+        self._nodes = skeleton.n_nodes
+        self.width = 2 * skeleton.n_nodes
+
+    def __call__(self, state: Floats) -> Floats:
+        """Return the sorted strengths (2 N,) of a state (P,)."""
+        strengths = self._strengths(state).reshape(2, self._nodes)
+        return np.concatenate(
+            [np.sort(strengths[:, span], axis=1).ravel() / max(1, span.stop - span.start) for span in self._spans]
+        )
+
+
+class NodeSummaries:
+    r"""How ten features are distributed over the nodes of each set, after NetSimile.
+
+    Features of a node, of its incoming and of its outgoing edges each: sum of the weights; of their absolute values;
+    root of the sum of their squares; the same sums over the weights of two edges in a row, multiplied, signed and
+    absolute. Each is summarised over a node set by its first four L-moments,
+    :math:`\frac{1}{n} \sum_i P_r\left(2 \frac{i - 1/2}{n} - 1\right) x_{(i)}` with the Legendre polynomials
+    :math:`P_0, \dots, P_3`.
+    """
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        self._skeleton = skeleton
+        self._spans = tuple(span for span in skeleton.spans.values() if span.stop > span.start)
+        self._weights = [_legendre(span.stop - span.start) for span in self._spans]
+        self.width = PER_NODE * MOMENTS * len(self._spans)
+
+    def __call__(self, state: Floats) -> Floats:
+        """Return the summaries (sets, features, moments), flat, of a state (P,); NaN where squares leave float64."""
+        largest = np.abs(state).max(initial=0.0)
+        if largest and not 1e-75 < largest < 1e75:
+            return np.full(self.width, np.nan)
+        nodes = self._node_features(state)
+        summaries = [
+            np.sort(nodes[:, span], axis=1) @ weights for span, weights in zip(self._spans, self._weights, strict=True)
+        ]
+        return np.concatenate(summaries).ravel()
+
+    def _node_features(self, state: Floats) -> Floats:
+        """Return features (10, N)."""
+        found = np.zeros((PER_NODE, self._skeleton.n_nodes))
+        blocks = []
+        for edges in self._skeleton.edges:
+            block = edges.of(state[None])[0]
+            size = np.abs(block)
+            signed, absolute = block.sum(axis=0), size.sum(axis=0)
+            squares = np.einsum("kst,kst->st", block, block)
+            blocks.append((edges, signed, absolute))
+            for row, matrix in ((0, signed), (2, absolute), (4, squares)):
+                found[row, edges.target] += matrix.sum(axis=0)
+                found[row + 1, edges.source] += matrix.sum(axis=1)
+        for edges, signed, absolute in blocks:
+            for row, matrix in ((6, signed), (8, absolute)):
+                found[row, edges.target] += found[row - 6, edges.source] @ matrix
+                found[row + 1, edges.source] += matrix @ found[row - 5, edges.target]
+        found[4:6] = np.sqrt(found[4:6])
+        return found
+
+
+def relative_summaries(x: Floats, y: Floats) -> Floats:
+    r"""Mean over node sets and features of :math:`|x - y| / (|x| + |y|)`, Euclidean over the four moments."""
+    groups = [z.reshape(len(z), -1, MOMENTS) for z in (x, y)]
+    apart = np.linalg.norm(groups[0] - groups[1], axis=2)
+    size = np.linalg.norm(groups[0], axis=2) + np.linalg.norm(groups[1], axis=2)
+    ratio = np.divide(apart, size, out=np.zeros_like(apart), where=size != 0)
+    return ratio.mean(axis=1)
+
+
+def _legendre(size: int) -> NDArray[np.float64]:
+    """Return the shifted Legendre polynomials (size, 4) at the plotting positions (i - 1/2) / n, divided by n."""
+    position = 2 * (np.arange(size) + 0.5) / size - 1
+    return np.polynomial.legendre.legvander(position, MOMENTS - 1) / size
+
+
+def _on_strengths(name: str, description: str, make: Callable[[Skeleton], Features], **said: Any) -> Metric:
+    metric = Metric(name, description, ABSOLUTE, kind="pseudo-metric", symmetric=True, cost="P", **said)
+    return on_features(metric, make)
+
+
+STRUCTURAL = (
+    _on_strengths(
+        "strengths",
+        "sum over the nodes of the differences of incoming and of outgoing strength, with signs",
+        NodeStrengths,
+        invariant_to=(BOTH,),
+    ),
+    _on_strengths(
+        "absolute-strengths",
+        "sum over the nodes of the differences of incoming and of outgoing absolute strength",
+        partial(NodeStrengths, absolute=True),
+        invariant_to=(BOTH, "the signs of the weights"),
+    ),
+    _on_strengths(
+        "strength-distribution",
+        "Wasserstein distances of the strengths of the nodes, summed over node sets and directions",
+        SortedStrengths,
+        invariant_to=(UNITS,),
+    ),
+    on_features(
+        Metric(
+            "netsimile",
+            "relative differences of the moments of ten features of the nodes, after NetSimile, from 0 to 1",
+            RowPairs(relative_summaries),
+            kind="pseudo-metric",
+            symmetric=True,
+            invariant_to=(UNITS,),
+            cost="P",
+        ),
+        NodeSummaries,
+    ),
+)
+
+
+class Influence:
+    r"""Signed roots of the influence :math:`S = (1 + \varepsilon^2 D - \varepsilon W)^{-1}` of node on node.
+
+    :math:`W = A + A^T`, :math:`D_{ii} = \sum_j |W_{ij}|`, :math:`\varepsilon = 1 / (1 + \max_i D_{ii})`. With these the
+    matrix is diagonally dominant whatever the signs of the weights, and so has an inverse. One part of the nodes has no
+    edges inside (in a network without skips: every second layer), so that only a matrix of the size of the other part
+    is inverted.
+    """
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        skeleton.check_dense()
+        self._skeleton = skeleton
+        self.width = skeleton.n_nodes**2
+
+    def __call__(self, state: Floats) -> Floats:
+        """Return the signed roots (N * N,) for a state (P,), the part without edges inside first."""
+        first, second, bipartite = self._skeleton.sides
+        across = self._skeleton.between_sides(state)
+        size = np.abs(across)
+        degrees = np.concatenate([size.sum(axis=1), size.sum(axis=0)])
+        inside = np.zeros((len(second), len(second)))
+        if not bipartite:
+            inside = self._skeleton.symmetric(state)[np.ix_(second, second)]
+            degrees[len(first) :] += np.abs(inside).sum(axis=1)
+        epsilon = 1.0 / (1.0 + degrees.max(initial=0.0))
+        diagonal = 1.0 + epsilon**2 * degrees
+        return _signed_roots(_inverse(epsilon * across, epsilon * inside, diagonal)).ravel()
+
+
+def _inverse(across: Floats, inside: Floats, diagonal: Floats) -> Floats:
+    """Invert [[P, -B], [-B', Q - C]] with P and Q diagonal: by blocks, the one of P is never inverted."""
+    rows = len(across)
+    outer, inner = diagonal[:rows], diagonal[rows:]
+    scaled = across / outer[:, None]
+    reduced = -(across.T @ scaled) - inside
+    reduced[np.diag_indices_from(reduced)] += inner
+    out = np.empty((len(diagonal), len(diagonal)))
+    block = np.linalg.inv(reduced)
+    left = scaled @ block
+    out[rows:, rows:], out[:rows, rows:], out[rows:, :rows] = block, left, left.T
+    out[:rows, :rows] = left @ scaled.T
+    out[np.arange(rows), np.arange(rows)] += 1.0 / outer
+    return out
+
+
+def _signed_roots(matrix: Floats) -> Floats:
+    roots = np.sqrt(np.abs(matrix))
+    return np.copysign(roots, matrix, out=roots)
+
+
+def root_euclidean(x: Floats, y: Floats) -> float:
+    """Euclidean distance of the signed roots of two matrices: Matusita's distance where no entry is negative."""
+    difference: NDArray[np.float64] = x - y
+    return float(np.sqrt(difference @ difference))
+
+
+DELTACON = on_features(
+    Metric(
+        "deltacon",
+        "root Euclidean distance of the influence of every node on every other (DeltaCon), with signs",
+        EUCLIDEAN,
+        kind="pseudo-metric",
+        symmetric=True,
+        invariant_to=("one permutation of the nodes of both networks",),
+        cost="N^3: one inverse of a matrix between half of the nodes for each state, and N^2 for each pair",
+    ),
+    Influence,
+    root_euclidean,
+)
+
+
+CLOSE = 1e-6
+"""Divergences below this are taken from the second-order form, whose relative error is of this size there."""
+
+
+class DensityMatrix:
+    r"""The state :math:`\rho = e^{-\beta L} / \mathrm{Tr}\, e^{-\beta L}` of a network, and its entropy in nats."""
+
+    def __init__(self, skeleton: Skeleton, *, beta: float) -> None:
+        skeleton.check_dense()
+        self._skeleton, self._beta = skeleton, beta
+        self.width = skeleton.n_nodes**2 + 1
+
+    def __call__(self, state: Floats) -> Floats:
+        """Return the density matrix, flat, and its entropy (N * N + 1,) for a state (P,)."""
+        values, vectors = np.linalg.eigh(normalized_laplacian(self._skeleton.symmetric(state)))
+        weights = np.exp(-self._beta * (values - values[0]))
+        weights /= weights.sum()
+        out = np.empty(self.width)
+        np.matmul(vectors * weights, vectors.T, out=out[:-1].reshape(len(values), -1))
+        out[-1] = _entropy(weights)
+        return out
+
+
+def quantum_jensen_shannon(beta: float = 1.0) -> Metric:
+    r"""Metric on networks as density matrices: the root of the quantum Jensen-Shannon divergence.
+
+    Parameters
+    ----------
+    beta : float
+        Diffusion time; large ones compare the slow modes, which span the whole network.
+
+    Returns
+    -------
+    Metric
+        For `between`, `twins`, ...; ``METRICS["quantum-jensen-shannon"]`` has beta = 1.
+
+    Raises
+    ------
+    DataError
+        If `beta` is not a number in (0, 10].
+
+    Notes
+    -----
+    .. math:: d^2 = S\left(\frac{\rho + \sigma}{2}\right) - \frac{S(\rho) + S(\sigma)}{2}, \qquad
+              \rho = \frac{e^{-\beta L}}{\mathrm{Tr}\, e^{-\beta L}}, \qquad S(\rho) = -\mathrm{Tr}\, \rho \ln \rho
+
+    after [1]_, with the normalised signed Laplacian :math:`L = D^{-1/2} (D - W) D^{-1/2}`, :math:`W = A + A^T`,
+    :math:`D_{ii} = \sum_j |W_{ij}|`: positive semidefinite for weights of any sign, so that :math:`\rho` is a density
+    matrix. Its root obeys the triangle inequality [2]_. Natural logarithms: at most :math:`\sqrt{\ln 2}`.
+
+    The three entropies of close networks cancel. Below a divergence of 1e-6 it is therefore computed as
+    :math:`\frac{1}{2} \sum_{ij} \Delta_{ij}^2 (\ln \mu_i - \ln \mu_j) / (\mu_i - \mu_j)`, with
+    :math:`\Delta = (\rho - \sigma) / 2` between the eigenvectors of the mixture and its eigenvalues :math:`\mu`; the
+    first term that is left out is of fourth order in :math:`\Delta`.
+
+    References
+    ----------
+    .. [1] M. De Domenico, J. Biamonte, Phys. Rev. X 6, 041062 (2016), doi:10.1103/PhysRevX.6.041062
+    .. [2] D. Virosztek, Adv. Math. 380, 107595 (2021), doi:10.1016/j.aim.2021.107595
+
+    Examples
+    --------
+    >>> quantum_jensen_shannon(2.0).kind
+    'pseudo-metric'
+    """
+    if isinstance(beta, bool) or not 0 < beta <= 10:
+        raise DataError(
+            f"beta={beta!r}; it must be in (0, 10], or the density matrices are singular to working precision"
+        )
+    metric = Metric(
+        "quantum-jensen-shannon",
+        "root of the quantum Jensen-Shannon divergence of density matrices of the signed Laplacian",
+        EUCLIDEAN,
+        kind="pseudo-metric",
+        symmetric=True,
+        invariant_to=("one permutation of the nodes of both networks", SCALE),
+        cost="N^3: an eigendecomposition of each state and the eigenvalues of each pair",
+    )
+    return on_features(metric, partial(DensityMatrix, beta=float(beta)), root_divergence)
+
+
+def root_divergence(x: Floats, y: Floats) -> float:
+    """Root of the quantum Jensen-Shannon divergence of two density matrices."""
+    size = int(np.sqrt(len(x) - 1))
+    one, two = x[:-1].reshape(size, size), y[:-1].reshape(size, size)
+    mixture = (one + two) / 2
+    values = np.asarray(np.linalg.eigvalsh(mixture), dtype=np.float64)
+    divergence = _entropy(values) - (x[-1] + y[-1]) / 2
+    if divergence < CLOSE:
+        divergence = _second_order(mixture, (one - two) / 2)
+    return float(np.sqrt(divergence))
+
+
+def _second_order(mixture: Floats, apart: Floats) -> float:
+    values, vectors = np.linalg.eigh(mixture)
+    rotated = vectors.T @ apart @ vectors
+    one, two = values[:, None], values
+    gap = one - two
+    # (ln m - ln n) / (m - n) = 2 artanh(r) / (r (m + n)), r = (m - n) / (m + n), without cancellation for m near n.
+    ratio = gap / (one + two)
+    with np.errstate(invalid="ignore"):
+        kernel = np.where(np.abs(ratio) > 1e-8, 2 * np.arctanh(ratio) / gap, 2 / (one + two))
+    return float(np.sum(rotated**2 * kernel)) / 2
+
+
+def _entropy(weights: Floats) -> float:
+    positive = weights[weights > 0]
+    return float(-(positive * np.log(positive)).sum())
+
+
+QUANTUM = quantum_jensen_shannon()
