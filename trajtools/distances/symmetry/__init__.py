@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from trajtools.distances.symmetries import Units, UnitSet, find_units
 from trajtools.distances.symmetry.aligning import align
 from trajtools.distances.symmetry.assumed import SYMMETRIES, Symmetry, permutation_metric
-from trajtools.distances.symmetry.units import Units, UnitSet, find_units
 
 __all__ = ["SYMMETRIES", "Symmetry", "UnitSet", "Units", "align", "find_units", "permutation_metric"]

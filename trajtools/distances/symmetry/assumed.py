@@ -10,9 +10,8 @@ import numpy as np
 
 from trajtools.distances.graphs import EUCLIDEAN
 from trajtools.distances.metric import METRICS, Metric
-from trajtools.distances.symmetry.balancing import balanced
+from trajtools.distances.symmetries import Units, UnitSet, balanced, find_units
 from trajtools.distances.symmetry.matching import Anchor, Match, Matcher
-from trajtools.distances.symmetry.units import Units, UnitSet, find_units
 from trajtools.errors import DataError, SelectionError, UnknownNameError
 from trajtools.parameters import NodeSet, Parameter
 from trajtools.types import Floats, Ints

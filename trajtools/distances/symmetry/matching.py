@@ -14,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.symmetry.balancing import exponent_of
-from trajtools.distances.symmetry.profiles import profile, propagate_signs
-from trajtools.distances.symmetry.units import Units, UnitSet, rows_of
+from trajtools.distances.symmetries import Units, UnitSet, exponent_of, profile, propagate_signs, rows_of
 from trajtools.types import Floats, Ints
 
 GAIN = 1e-12  # a distance that shrinks by a smaller part has not shrunk: it may be rounding

@@ -1,13 +1,14 @@
-"""Which node sets of a network may be permuted, and where the weights of their units stand in the state."""
+"""Which hidden units of a network may be permuted, sign-flipped or rescaled, and where their weights stand in the state."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.parameters import NodeSet, Parameter
@@ -213,3 +214,103 @@ def rows_of(unit_set: UnitSet, state: Any, roles: Iterable[str] | None = None) -
     """Return the weights (n, F) of the units, of all parameters or of those with these roles, side by side."""
     chosen = [use.rows(state) for use in unit_set.uses if roles is None or use.role in roles]
     return np.concatenate(chosen, axis=1) if chosen else np.zeros((unit_set.size, 0))
+
+
+STEPS = 10_000
+TOLERANCE = 1e-14
+
+
+def balanced(state: Floats, sets: Sequence[UnitSet], base: str) -> Floats:
+    r"""Return the network that computes the same with the smallest weights.
+
+    Notes
+    -----
+    The norm is a convex function of the logarithms of the scales, so the network is unique; the units take turns, layer
+    by layer, until no scale changes.
+    """
+    exponent = exponent_of(state)
+    out = np.ldexp(state, -exponent)
+    for _ in range(STEPS):
+        largest = 0.0
+        for units in sets:
+            incoming, outgoing = (_norms(rows_of(units, out, (role,)), base) for role in ("in", "out"))
+            alive = (incoming > 0) & (outgoing > 0)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                scale = np.where(alive, np.sqrt(outgoing / incoming), 0.0)
+            _multiply(units, out, scale)
+            largest = max(largest, float(np.abs(np.log(scale[alive])).max(initial=0.0)))
+        if largest <= TOLERANCE:
+            return np.ldexp(out, exponent)
+    raise DataError(
+        f"the scales of the hidden units did not settle in {STEPS} rounds over {len(sets)} layers; compare fewer "
+        "layers at a time (trajectory.select(...)), or leave the scales as they are (scales=False)"
+    )
+
+
+def exponent_of(*states: Floats) -> int:
+    """Return the power of two that brings the largest weight of some states to between 1/2 and 1."""
+    return int(np.frexp(max(float(np.abs(state).max(initial=0.0)) for state in states))[1])
+
+
+def _norms(rows: Floats, base: str) -> Floats:
+    if base == "l1":
+        return np.abs(rows).sum(axis=1)
+    return np.sqrt(np.einsum("nf,nf->n", rows, rows))
+
+
+def _multiply(units: UnitSet, state: Floats, scale: Floats) -> None:
+    """Multiply the incoming weights of every unit, and divide the outgoing ones; a scale of 0 clears both."""
+    with np.errstate(divide="ignore"):
+        inverse = np.where(scale > 0, 1.0 / scale, 0.0)
+    for use in units.uses:
+        view = use.view(state)
+        view *= (scale if use.role == "in" else inverse).reshape(-1, *(1,) * (view.ndim - 1))
+
+
+def profile(units: UnitSet, state: Floats, movable: Collection[str], *, absolute: bool) -> Floats:
+    """Return the weights of each unit, those from and to units that may move sorted."""
+    parts = []
+    for use in units.uses:
+        rows = np.abs(use.rows(state)) if absolute else use.rows(state)
+        parts.append(np.sort(rows, axis=1) if use.other in movable else rows)
+    return np.concatenate(parts, axis=1)
+
+
+def propagate_signs(
+    units: Units, signed: Collection[str], a: Floats, b: Floats, flip: Callable[[UnitSet, Floats], None]
+) -> None:
+    """Choose the signs of units in order, beginning at those that weights from and to the fixed nodes tell.
+
+    Notes
+    -----
+    A unit whose known neighbours do not tell its sign waits. When all wait, the heaviest of them keeps its sign, which
+    is free: no decided unit is connected to it.
+    """
+    sets = [s for s in units.sets if s.name in signed]
+    waiting = {s.name: np.ones(s.size, dtype=bool) for s in sets}
+    while any(w.any() for w in waiting.values()):
+        told = False
+        for group in (*sets, *sets[::-1]):
+            agreement = np.einsum("nf,nf->n", rows_of(group, _decided(units, group, a, waiting)), rows_of(group, b))
+            new = waiting[group.name] & (agreement != 0)
+            if new.any():
+                flip(group, np.where(new & (agreement < 0), -1.0, 1.0))
+                waiting[group.name] &= ~new
+                told = True
+        if not told:
+            sizes = {s.name: np.abs(rows_of(s, a)).sum(axis=1) * waiting[s.name] for s in sets}
+            heaviest = max(sizes, key=lambda name: float(sizes[name].max()))
+            if sizes[heaviest].max() == 0:
+                return
+            waiting[heaviest][np.argmax(sizes[heaviest])] = False
+
+
+def _decided(units: Units, group: UnitSet, a: Floats, waiting: dict[str, NDArray[np.bool_]]) -> Floats:
+    """Return the network without the weights of units that wait, except those of one set to decided ones."""
+    weights = a.copy()
+    for other in units.sets:
+        if other.name in waiting and (other is not group or group.loops):
+            for use in other.uses:
+                if other is not group or use.other == group.name:
+                    use.view(weights)[waiting[other.name]] = 0.0
+    return weights
