@@ -412,6 +412,6 @@ def test_what_cannot_be_aligned_is_refused_with_the_way_out(monkeypatch):
     x = np.zeros(networks.size(loop[0]))
     with pytest.raises(DataError, match="lead to themselves"):
         tt.align(x, x, scales=["weight_ih"], parameters=loop[0], nodes=loop[1])
-    monkeypatch.setattr("trajtools.distances.symmetry.aligning.MAX_ARRAY_BYTES", 100)
+    monkeypatch.setattr("trajtools.distances.permutation.MAX_ARRAY_BYTES", 100)
     with pytest.raises(TooLargeError, match="window"):
         tt.align(a, a, **kwargs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trajtools.results.alignment import Alignment
+from trajtools.distances.permutation import Alignment
 from trajtools.results.change_points import ChangePoints
 from trajtools.results.contributions import Contributions
 from trajtools.results.correlation import CYCLES, Autocorrelation, Cycles, NodeCorrelation
