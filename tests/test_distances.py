@@ -3,10 +3,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from trajtools.distances import ensembles, metric
-from trajtools.distances.ensembles import to_references
+from trajtools.distances import equal_times, metric
+from trajtools.distances.equal_times import between, to_references
 from trajtools.distances.metric import METRICS, find_metric, floor, register_metric
-from trajtools.distances.paths import between
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 
 OURS = ("l1", "l2", "linf", "rms")
@@ -90,7 +89,7 @@ def test_an_infinite_weight_is_infinitely_far(walks, metric):
 
 def test_blocks_do_not_change_the_distance(walks, monkeypatch):
     whole = between(*walks)
-    monkeypatch.setattr("trajtools.distances.paths.BLOCK_BYTES", 1)
+    monkeypatch.setattr("trajtools.distances.equal_times.BLOCK_BYTES", 1)
     assert_array_equal(between(*walks), whole)
 
 
@@ -191,7 +190,7 @@ def test_ensemble_read_in_small_blocks_gives_the_same(metric, monkeypatch):
     zero = np.zeros(50)
     sizes = [max(naive.distance(x, zero, metric) for x in states[2:69, r]) for r in (0, 3)]
     assert_allclose(whole.scale, sizes, rtol=1e-13)
-    monkeypatch.setattr(ensembles, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(equal_times, "BLOCK_BYTES", 20_000)
     members = _Members(states)
     small = to_references(members, twins, reference, find_metric(metric), **options)
     assert members.largest <= 20_000
@@ -205,10 +204,10 @@ def test_a_metric_that_cannot_be_cut_reads_fewer_rows_and_then_refuses(monkeypat
     own = find_metric(lambda a, b: np.abs(a - b).max(axis=1))
     one, zero = np.array([1]), np.array([0])
     options = {"rows": slice(0, 10), "dtype": "float64", "size": 30}
-    monkeypatch.setattr(ensembles, "BLOCK_BYTES", 8 * 2 * 30 * 3)
+    monkeypatch.setattr(equal_times, "BLOCK_BYTES", 8 * 2 * 30 * 3)
     found = to_references(_Members(states), one, zero, own, **options)
     assert_allclose(found.distance[:, 0], np.abs(states[:, 1] - states[:, 0]).max(axis=1), rtol=0)
-    monkeypatch.setattr(ensembles, "BLOCK_BYTES", 8 * 30)
+    monkeypatch.setattr(equal_times, "BLOCK_BYTES", 8 * 30)
     with pytest.raises(TooLargeError, match="select fewer parameters"):
         to_references(_Members(states), one, zero, own, **options)
 

@@ -173,7 +173,7 @@ def test_growth_of_twins_is_measured_in_every_metric():
 @pytest.mark.parametrize("metric", ["l1", "l2", "linf", "rms", "sign"])
 def test_contributions_are_distances_of_the_parts(metric, per, monkeypatch):
     a, b, _ = np.random.default_rng(6).normal(size=(3, 9, SIZE))
-    monkeypatch.setattr("trajtools.distances.layers.BLOCK_BYTES", 1000)
+    monkeypatch.setattr("trajtools.distances.equal_times.BLOCK_BYTES", 1000)
     found = tt.contributions(network(a), network(b), metric=metric, per=per)
     expected = {
         "layer": {"a": slice(0, 16), "n": slice(16, 20)},

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.testing as npt
 import pytest
 
+from trajtools.distances.equal_times import between
 from trajtools.distances.graphs import Skeleton
 from trajtools.distances.metric import METRICS
-from trajtools.distances.paths import between
 from trajtools.distances.spectral import AdjacencySpectrum, HeatTrace, LaplacianSpectrum, SingularValues, heat_trace
 from trajtools.errors import DataError, TooLargeError
 from trajtools.parameters import describe

@@ -280,7 +280,7 @@ def test_orders_are_tracked_along_time_whatever_the_blocks(monkeypatch):
     steps[:, 1:] *= 0.1
     a, b = (networks.trajectory(x, tables) for x in steps.cumsum(axis=1))
     whole = tt.between(a, b, metric="permutation")
-    monkeypatch.setattr("trajtools.distances.paths.BLOCK_BYTES", 1)
+    monkeypatch.setattr("trajtools.distances.equal_times.BLOCK_BYTES", 1)
     npt.assert_array_equal(tt.between(a, b, metric="permutation"), whole)
     npt.assert_array_equal(tt.align(a, b).distance, whole)
     anew = [tt.between(a[t : t + 1], b[t : t + 1], metric="permutation")[0] for t in range(30)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from trajtools.distances.equal_times import between
 from trajtools.distances.graphs import DELTACON, QUANTUM, STRUCTURAL, quantum_jensen_shannon
 from trajtools.distances.metric import METRICS, Metric, MetricLike, bind_metric, find_metric, floor, register_metric
-from trajtools.distances.paths import between
 from trajtools.distances.spectral import SPECTRAL, heat_trace
 from trajtools.distances.symmetry import SYMMETRIES, align, permutation_metric
 

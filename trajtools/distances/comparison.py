@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.distances import schedule
+from trajtools.distances.equal_times import as_states
 from trajtools.distances.metric import Metric, MetricLike, bind_metric, find_metric, kernel_ready
-from trajtools.distances.paths import as_states
 from trajtools.distances.scan import Scan, scan
 from trajtools.distances.tiles import LARGEST_SINGLE, Tile, Which
 from trajtools.errors import DataError, TooLargeError

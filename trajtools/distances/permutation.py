@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trajtools.distances.equal_times import as_states, check_alike, rows_of
 from trajtools.distances.graphs import EUCLIDEAN
 from trajtools.distances.metric import METRICS, Metric, bind_metric
-from trajtools.distances.paths import as_states, check_alike, rows_of
 from trajtools.distances.symmetries import (
     Units,
     UnitSet,

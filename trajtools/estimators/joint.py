@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.paths import as_states
+from trajtools.distances.equal_times import as_states
 from trajtools.errors import DataError, TooLargeError
 from trajtools.types import Floats, Ints
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.distances.equal_times import as_states, rows_of
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
-from trajtools.distances.paths import as_states, rows_of
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.estimators.walk import clock_of, layers_of, walk
 from trajtools.results.observables import Observables

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.paths import check_alike
+from trajtools.distances.equal_times import check_alike
 from trajtools.errors import DataError, TooLargeError
 from trajtools.estimators.joint import Joint, join
 from trajtools.estimators.preservation import decorrelation_index, distance_correlations, trustworthiness

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.ensembles import to_references
+from trajtools.distances.equal_times import as_states, check_alike, common, rows_of, to_references
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
-from trajtools.distances.paths import as_states, check_alike, common, rows_of
 from trajtools.errors import DataError, SelectionError, UnknownNameError
 from trajtools.optimizers import optimizer_of
 from trajtools.results.curves import AVERAGES, average_curves, mean_curve

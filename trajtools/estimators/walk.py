@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.paths import ONE, pairs, rows_of
+from trajtools.distances.equal_times import ONE, pairs, rows_of
 from trajtools.types import Bools, Floats, Ints
 
 _BLOCK_BYTES = 32 * 2**20

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from trajtools.distances.paths import between
+from trajtools.distances.equal_times import between
 from trajtools.errors import DataError, SelectionError, TooLargeError
 from trajtools.exports.part import Part
 from trajtools.store import Run

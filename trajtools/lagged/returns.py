@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.distances.equal_times import pairs, rows_of
 from trajtools.distances.metric import Metric, bind_metric, block_floor
 from trajtools.distances.pairwise import pairwise
-from trajtools.distances.paths import pairs, rows_of
 from trajtools.distances.scan import stored_format
 from trajtools.lagged.series import BLOCK_BYTES, Series
 from trajtools.results.distances import Distances

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trajtools.distances.equal_times import as_states, rows_of
 from trajtools.distances.metric import METRICS, block_floor
-from trajtools.distances.paths import as_states, rows_of
 from trajtools.distances.scan import stored_format
 from trajtools.errors import DataError, SelectionError
 from trajtools.results.distances import Distances

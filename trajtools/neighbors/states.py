@@ -223,8 +223,8 @@ def _given(x: Any, metric: MetricOfStates) -> tuple[Any, MetricOfStates, str]:
     if isinstance(metric, str) and metric in METRICS:
         return x, metric, metric
     # Looked up here, and not above: the registry lies in a layer below this one.
+    from trajtools.distances.equal_times import between
     from trajtools.distances.metric import bind_metric, find_metric
-    from trajtools.distances.paths import between
 
     try:
         found = find_metric(metric)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.distances.equal_times import Contributions
 from trajtools.plots.canvas import new_figure
-from trajtools.results.contributions import Contributions
 from trajtools.results.distances import Distances
 from trajtools.results.to_orbit import ToOrbit
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from trajtools.distances.equal_times import Contributions
 from trajtools.distances.permutation import Alignment
 from trajtools.results.change_points import ChangePoints
-from trajtools.results.contributions import Contributions
 from trajtools.results.correlation import CYCLES, Autocorrelation, Cycles, NodeCorrelation
 from trajtools.results.correlation_sum import CorrelationSum
 from trajtools.results.curvature import Curvature

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trajtools.distances.equal_times import pairs
 from trajtools.distances.metric import Metric, bind_metric, block_floor, in_time
-from trajtools.distances.paths import pairs
 from trajtools.errors import DataError, SelectionError
 from trajtools.stability.phase import follow_phase
 from trajtools.stability.rows import Rows

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.distances.equal_times import common, pairs
 from trajtools.distances.metric import Metric, kernel_ready
-from trajtools.distances.paths import common, pairs
 from trajtools.stability.rows import Rows
 from trajtools.types import Bools, Floats, Ints
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.paths import rows_of
+from trajtools.distances.equal_times import rows_of
 from trajtools.types import Ints
 
 ROWS = 64  # the chunks of a file are 64 states

@@ -1,0 +1,443 @@
+"""Distances of two trajectories at equal times: between two, of an ensemble to its references, and by part of the network."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.distances.metric import Metric, MetricLike, bind_metric, block_floor, find_metric, in_time, kernel_ready
+from trajtools.errors import DataError, TooLargeError, UnknownNameError
+from trajtools.parameters import Parameter
+from trajtools.results.plain import Result
+from trajtools.types import Floats, Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Contributions(Result):
+    """What each part of a network contributes to the distance of two trajectories.
+
+    Attributes
+    ----------
+    metric : str
+        Name of the distance between states.
+    per : str
+        ``"layer"``, ``"parameter"`` or ``"kind"``: what the parts are.
+    names : tuple of str, length L
+        The parts, in the order of the state.
+    sizes : tuple of int, length L
+        Number of weights of each.
+    step : ndarray of int64, shape (T,)
+        Step of each state.
+    distance : ndarray of float64, shape (T, L)
+        Distance of the two trajectories in each part alone.
+    whole : ndarray of float64, shape (T,)
+        Distance over all parts.
+    share : ndarray of float64, shape (T, L)
+        Part of the whole: of the sum of absolute differences (l1), of the sum of squares (l2, rms), of the number of
+        signs (sign). The shares of a state add up to 1. NaN where the whole is 0, and for metrics that do not add up.
+    settings : dict
+        Every parameter as used, chosen or given.
+    warnings : tuple of str
+        What the reader should know before believing the numbers.
+    """
+
+    metric: str
+    per: str
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    step: Ints
+    distance: Floats
+    whole: Floats
+    share: Floats
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw them; see `trajtools.plots.contributions`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.contributions(self, ax=ax)
+
+
+BLOCK_BYTES = 64 * 2**20
+ONE = np.zeros(1, dtype=np.int64)
+
+
+def between(a: Any, b: Any, *, metric: MetricLike = "l1") -> Floats:
+    """Distance d(t) of two trajectories at equal times.
+
+    Parameters
+    ----------
+    a, b : Trajectory or ndarray, shape (T, P) or (T,)
+        Two trajectories of the same length and the same weights, e.g. ``run.trajectory(0)`` and ``run.trajectory(1)``.
+    metric : str, callable or Metric
+        Distance between states, see `METRICS`.
+
+    Returns
+    -------
+    ndarray of float64, shape (T,)
+        The distances. NaN where a weight is NaN, or where both are the same infinity.
+
+    Raises
+    ------
+    DataError
+        If lengths, numbers of weights or steps differ, or the metric needs the wiring of a network and nothing says it.
+    UnknownNameError
+        If there is no such metric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> tt.between(np.zeros((3, 2)), np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]))
+    array([1., 2., 3.])
+    """
+    left, right = as_states(a, "a"), as_states(b, "b")
+    check_alike(left, right)
+    chosen = in_time(bind_metric(find_metric(metric), left, right))
+    size = left.shape[1]
+    rows = max(1, BLOCK_BYTES // (2 * 8 * max(size, 1)))
+    out = np.empty(len(left))
+    for start in range(0, len(left), rows):
+        stop = min(start + rows, len(left))
+        out[start:stop] = pairs(
+            chosen, rows_of(left, start, stop)[:, None], rows_of(right, start, stop)[:, None], ONE, ONE
+        )[:, 0]
+    return out
+
+
+def pairs(metric: Metric, a: Any, b: Any, left: NDArray[np.int64], right: NDArray[np.int64]) -> Floats:
+    """Return the finished distances (t, k) of members ``left[k]`` of a (t, m, P) and ``right[k]`` of b (t, n, P)."""
+    a, b = common(a, b)
+    distance = metric.pairs(metric.described(a), metric.described(b), left, right)
+    if metric.finish is not None:
+        distance = metric.finish(distance, a.shape[2])
+    return np.asarray(distance, dtype=np.float64)
+
+
+def common(a: Any, b: Any) -> tuple[Any, Any]:
+    """Return both blocks in one dtype that holds both exactly, ready for the kernels."""
+    a = kernel_ready(a)
+    if b is None:
+        return a, None
+    b = kernel_ready(b)
+    if a.dtype != b.dtype:
+        a, b = a.astype(np.float64), b.astype(np.float64)
+    return a, b
+
+
+def as_states(x: Any, name: str) -> Any:
+    """Return a Trajectory as it is and anything else as an array (T, P)."""
+    if hasattr(x, "read") and hasattr(x, "step"):
+        return x
+    array = np.asarray(x)
+    if array.ndim == 1 and array.dtype.kind in "biuf":
+        array = array[:, None]
+    if array.ndim != 2 or array.dtype.kind not in "biuf":
+        raise DataError(
+            f"{name} must be a Trajectory or an array of real numbers, (T, P) or (T,); "
+            f"got shape {array.shape} of {array.dtype}"
+        )
+    return array
+
+
+def rows_of(x: Any, start: int, stop: int) -> Any:
+    """Return the states start .. stop of a Trajectory or array, (t, P)."""
+    return np.asarray(x.read(start, stop)) if hasattr(x, "read") else x[start:stop]
+
+
+def check_alike(a: Any, b: Any) -> None:
+    """Refuse two trajectories whose states cannot be compared one by one."""
+    if a.shape[1] != b.shape[1]:
+        raise DataError(
+            f"the states have {a.shape[1]} and {b.shape[1]} weights; only states of one architecture have a distance"
+        )
+    if len(a) != len(b):
+        raise DataError(
+            f"the trajectories have {len(a)} and {len(b)} states; d(t) compares equal times: cut both to the same steps"
+        )
+    steps = [np.asarray(x.step) for x in (a, b) if hasattr(x, "step")]
+    if len(steps) == 2 and not np.array_equal(steps[0], steps[1]):
+        raise DataError(
+            "the trajectories were recorded at different steps; select the steps that both have (`.window`)"
+        )
+
+
+ROWS = 64  # The chunks of a file are 64 states of one member: reading fewer rows reads the same chunk twice.
+
+
+class Ensemble(Protocol):
+    """Members that advance together: a `Run`, or a reference with its perturbed copies."""
+
+    @property
+    def step(self) -> Any:
+        """Steps that were recorded, (T,)."""
+
+    def states(self, rows: Any, members: Any = None, columns: Any = None) -> Any:
+        """Return the states of some members, (t, m, p)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What `to_references` finds.
+
+    Attributes
+    ----------
+    distance : ndarray of float64, shape (T, U)
+        Distance of each twin to its reference.
+    floor : ndarray of float64, shape (T, R)
+        Distance that rounding alone produces at the state of each reference; NaN where unknown.
+    scale : ndarray of float64, shape (R,)
+        Largest distance of each reference to the zero state; NaN where it is never finite.
+    references : ndarray of int64, shape (R,)
+        The members that are references, ascending.
+    """
+
+    distance: Floats
+    floor: Floats
+    scale: Floats
+    references: Ints
+
+
+def to_references(
+    ensemble: Ensemble, twins: Ints, reference: Ints, metric: Metric, *, rows: slice, dtype: str, size: int
+) -> Measured:
+    """Measure every twin against its reference, reading each state once."""
+    count = rows.stop - rows.start
+    references = np.unique(reference)
+    out = Measured(
+        np.empty((count, len(twins))),
+        np.empty((count, len(references))),
+        np.full(len(references), np.nan),
+        references,
+    )
+    tall = min(ROWS, max(count, 1))
+    for units in _batches(twins, reference, tall * size * 8):
+        members = np.unique(np.concatenate([twins[units], reference[units]]))
+        where = np.searchsorted(references, np.unique(reference[units]))
+        height, columns = _shape(metric, tall, len(members), size)
+        left, right = np.searchsorted(members, twins[units]), np.searchsorted(members, reference[units])
+        centre = np.searchsorted(members, references[where])
+        followed = in_time(metric)
+        for start in range(rows.start, rows.stop, height):
+            stop = min(start + height, rows.stop)
+            here = slice(start - rows.start, stop - rows.start)
+            distance, floor, norm = _block(
+                ensemble,
+                slice(start, stop),
+                members,
+                columns=columns,
+                size=size,
+                units=(left, right, centre),
+                metric=followed,
+                dtype=dtype,
+            )
+            out.distance[here, units] = distance
+            out.floor[here, where] = floor
+            out.scale[where] = np.fmax(
+                out.scale[where], np.fmax.reduce(np.where(np.isfinite(norm), norm, np.nan), axis=0)
+            )
+    return out
+
+
+def _batches(twins: Ints, reference: Ints, bytes_per_member: int) -> list[Ints]:
+    """Group the units by reference, as many references together as fit into a block."""
+    order = np.argsort(reference, kind="stable")
+    ends = np.flatnonzero(np.diff(reference[order])) + 1
+    batches: list[list[Any]] = []
+    room = 0
+    for family in np.split(order, ends):
+        needed = (len(family) + 1) * bytes_per_member
+        if not batches or needed > room:
+            batches.append([])
+            room = BLOCK_BYTES
+        batches[-1].append(family)
+        room -= needed
+    return [np.concatenate(batch) for batch in batches]
+
+
+def _shape(metric: Metric, rows: int, members: int, size: int) -> tuple[int, int]:
+    """Choose rows and columns of a block: columns are cut first, rows only where the metric needs whole states."""
+    columns = max(1, BLOCK_BYTES // (8 * rows * members))
+    if columns >= size:
+        return rows, size
+    if metric.merge is not None:
+        return rows, columns
+    height = BLOCK_BYTES // (8 * members * size)
+    if height < 1:
+        raise TooLargeError(
+            f"metric {metric.name!r} needs whole states, and one state of {members} members is {8 * members * size:,} "
+            "bytes; "
+            "use l1, l2, linf or rms, select fewer parameters, or analyse fewer members at a time"
+        )
+    return height, size
+
+
+def _block(
+    ensemble: Ensemble,
+    rows: slice,
+    members: Ints,
+    *,
+    columns: int,
+    size: int,
+    units: tuple[Ints, Ints, Ints],
+    metric: Metric,
+    dtype: str,
+) -> tuple[Floats, Floats, Floats]:
+    """Return distance (t, u), floor (t, r) and distance to zero (t, r) of one block of rows, adding over columns."""
+    left, right, centre = units
+    origin = np.zeros(len(centre), dtype=np.int64)
+    found: list[Any] = []
+    for start in range(0, size, columns):
+        block = kernel_ready(ensemble.states(rows, members.tolist(), slice(start, min(start + columns, size))))
+        zero = np.zeros((block.shape[0], 1, block.shape[2]), dtype=block.dtype)
+        shown = metric.described(block)
+        parts = [
+            metric.pairs(shown, shown, left, right),
+            block_floor(block[:, centre], metric, dtype, size),
+            metric.pairs(shown, metric.described(zero), centre, origin),
+        ]
+        if found and metric.merge is not None:
+            parts = [metric.merge(old, new) for old, new in zip(found, parts, strict=True)]
+        found = parts
+    if metric.finish is not None:
+        found = [metric.finish(found[0], size), found[1], metric.finish(found[2], size)]
+    return found[0], found[1], found[2]
+
+
+PARTS = ("layer", "parameter", "kind")
+
+
+def contributions(a: Any, b: Any, *, metric: MetricLike = "l1", per: str = "layer") -> Contributions:
+    """Distance of two trajectories at equal times, part by part of the network.
+
+    Parameters
+    ----------
+    a, b : Trajectory, shape (T, P)
+        Two trajectories of one architecture; at least one knows its parameters.
+    metric : str or Metric
+        Distance between states that is put together from disjoint sets of weights: ``"l1"``, ``"l2"``, ``"linf"``,
+        ``"rms"``, ``"sign"``.
+    per : str
+        ``"layer"``: all parameters of one layer (what is before the last dot or slash of their names);
+        ``"parameter"``; ``"kind"``: dense, conv, bias, ...
+
+    Returns
+    -------
+    Contributions
+        The distance in each part, and its share of the whole.
+
+    Raises
+    ------
+    DataError
+        If lengths, numbers of weights or steps differ, nothing says which weight is which, or the metric cannot be put
+        together from parts.
+    UnknownNameError
+        If there is no such metric or no such kind of part.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> p = [tt.Parameter("a.w", "other", (2,), "f8", 0, 2), tt.Parameter("b.w", "other", (1,), "f8", 2, 1)]
+    >>> x = tt.Trajectory.from_array(np.zeros((1, 3)), parameters=p)
+    >>> found = tt.contributions(x, np.array([[1.0, 2.0, 1.0]]))
+    >>> found.names, found.distance.tolist(), found.share.tolist()
+    (('a', 'b'), [[3.0, 1.0]], [[0.75, 0.25]])
+    """
+    if per not in PARTS:
+        raise UnknownNameError(f"per={per!r}: the parts of a network are {', '.join(PARTS)}")
+    left, right = as_states(a, "a"), as_states(b, "b")
+    check_alike(left, right)
+    chosen = bind_metric(find_metric(metric), left, right)
+    if chosen.merge is None:
+        raise DataError(
+            f"metric {chosen.name!r} is not put together from parts of a state; use l1, l2, linf, rms or sign, or "
+            "compare x.select(...) with y.select(...)"
+        )
+    parts = _parts([p for x in (left, right) for p in getattr(x, "parameters", ())], left.shape[1], per)
+    sums = _sums(chosen, left, right, list(parts.values()))
+    whole = sums[:, 0] if sums.shape[1] else np.zeros(len(left))
+    for other in sums.T[1:]:
+        whole = chosen.merge(whole, other)
+    sizes = tuple(sum(s.stop - s.start for s in stretches) for stretches in parts.values())
+    return Contributions(
+        metric=chosen.name,
+        per=per,
+        names=tuple(parts),
+        sizes=sizes,
+        step=np.asarray(getattr(left, "step", np.arange(len(left)))),
+        distance=np.stack([_finished(chosen, sums[:, k], size) for k, size in enumerate(sizes)], axis=1),
+        whole=_finished(chosen, whole, left.shape[1]),
+        share=_shares(chosen, sums, whole),
+        settings={"metric": chosen.name, "per": per},
+    )
+
+
+def _parts(table: list[Parameter], size: int, per: str) -> dict[str, list[slice]]:
+    if not table:
+        raise DataError(
+            "arrays do not say which weight belongs to which layer; give a Trajectory with parameters (from a run, or "
+            "Trajectory.from_array(x, parameters=...))"
+        )
+    parts: dict[str, list[slice]] = {}
+    covered = 0
+    for p in table:
+        if covered == size:
+            break  # the second trajectory has the same table
+        covered += p.size
+        layer = re.split(r"[./](?=[^./]*$)", p.name)[0]
+        name = {"layer": layer, "parameter": p.name, "kind": p.kind}[per]
+        parts.setdefault(name, []).append(slice(p.offset, p.offset + p.size))
+    return parts
+
+
+def _sums(metric: Metric, a: Any, b: Any, parts: list[list[slice]]) -> NDArray[np.float64]:
+    """Unfinished distances (T, L) of the parts, reading both trajectories once."""
+    rows = max(1, BLOCK_BYTES // (2 * 8 * max(a.shape[1], 1)))
+    out = np.zeros((len(a), len(parts)))
+    for start in range(0, len(a), rows):
+        stop = min(start + rows, len(a))
+        for k, stretches in enumerate(parts):
+            found = None
+            for stretch in stretches:
+                x, y = common(*(_entries(each, start, stop, stretch)[:, None] for each in (a, b)))
+                part = metric.pairs(x, y, ONE, ONE)[:, 0]
+                found = part if found is None or metric.merge is None else metric.merge(found, part)
+            out[start:stop, k] = found
+    return out
+
+
+def _entries(x: Any, start: int, stop: int, columns: slice) -> Any:
+    return np.asarray(x.read(start, stop, columns)) if hasattr(x, "read") else x[start:stop, columns]
+
+
+def _finished(metric: Metric, distance: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    return distance if metric.finish is None else np.asarray(metric.finish(distance, size), dtype=np.float64)
+
+
+def _shares(metric: Metric, sums: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    if metric.merge is np.add:
+        power = 1
+    elif metric.merge is np.hypot:
+        power = 2
+    else:
+        return np.full(sums.shape, np.nan)
+    with np.errstate(invalid="ignore"):
+        # Parts of the whole first: squares of small distances would leave the range of float64.
+        return np.divide(sums, whole[:, None], out=np.full(sums.shape, np.nan), where=whole[:, None] != 0) ** power
