@@ -14,8 +14,9 @@ import pytest
 import trajtools as tt
 from trajtools.distances.graphs import DELTACON, QUANTUM, STRUCTURAL
 from trajtools.distances.metric import METRICS, bind_metric, find_metric
+from trajtools.distances.permutation import SYMMETRIES
 from trajtools.distances.spectral import SCALE, SPECTRAL, SWITCH, UNITS
-from trajtools.distances.symmetry import SYMMETRIES, find_units
+from trajtools.distances.symmetry import find_units
 from trajtools.errors import DataError
 from trajtools.parameters import describe
 

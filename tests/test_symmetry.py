@@ -9,8 +9,7 @@ import numpy.testing as npt
 import pytest
 
 import trajtools as tt
-from trajtools.distances.symmetries import balanced
-from trajtools.distances.symmetry import find_units
+from trajtools.distances.symmetry import balanced, find_units
 from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNameError
 from trajtools.parameters import describe
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from trajtools.distances.entrywise import ENTRYWISE
 from trajtools.distances.equal_times import between
 from trajtools.distances.graphs import DELTACON, QUANTUM, STRUCTURAL, quantum_jensen_shannon
 from trajtools.distances.metric import METRICS, Metric, MetricLike, bind_metric, find_metric, floor, register_metric
+from trajtools.distances.permutation import SYMMETRIES, align, permutation_metric
 from trajtools.distances.spectral import SPECTRAL, heat_trace
-from trajtools.distances.symmetry import SYMMETRIES, align, permutation_metric
 
-for _metric in (*SPECTRAL, *STRUCTURAL, DELTACON, QUANTUM, *SYMMETRIES):
+for _metric in (*ENTRYWISE, *SPECTRAL, *STRUCTURAL, DELTACON, QUANTUM, *SYMMETRIES):
     METRICS.add(_metric, _metric.name)
 
 __all__ = [

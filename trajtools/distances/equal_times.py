@@ -1,4 +1,4 @@
-"""Distances of two trajectories at equal times: between two, of an ensemble to its references, and by part of the network."""
+"""Distances at equal times: of two trajectories, of an ensemble to its references, and by part of the network."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.entrywise import ENTRYWISE
 from trajtools.distances.sums import Sums
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.parameters import NodeSet, Parameter
@@ -135,8 +134,8 @@ def _from_rows(name: str, function: RowMetric, description: str) -> Metric:
 class _Registry(Mapping[str, Metric]):
     """Metrics by name; those of other packages are found through the entry points `trajtools.metrics`."""
 
-    def __init__(self, metrics: tuple[Metric, ...]) -> None:
-        self._known = {metric.name: metric for metric in metrics}
+    def __init__(self) -> None:
+        self._known: dict[str, Metric] = {}
         self._given: set[str] = set()
 
     @staticmethod
@@ -168,7 +167,7 @@ class _Registry(Mapping[str, Metric]):
         return metric.name not in self._given and self._known.get(metric.name) is metric
 
 
-METRICS = _Registry(ENTRYWISE)
+METRICS = _Registry()  # filled by the package
 
 
 def register_metric(name: str, function: RowMetric | Metric, *, description: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Distances modulo the order, sign and scale of hidden units: the search for the best order, the metric, the alignment."""
+"""Distances modulo the order, sign and scale of hidden units: the search, the metric and the alignment."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.equal_times import as_states, check_alike, rows_of
+from trajtools.distances.equal_times import as_states, check_alike, read_rows
 from trajtools.distances.graphs import EUCLIDEAN
 from trajtools.distances.metric import METRICS, Metric, bind_metric
-from trajtools.distances.symmetries import (
+from trajtools.distances.symmetry import (
     Units,
     UnitSet,
     balanced,
@@ -20,7 +20,7 @@ from trajtools.distances.symmetries import (
     find_units,
     profile,
     propagate_signs,
-    rows_of,
+    unit_rows,
 )
 from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNameError
 from trajtools.parameters import NodeSet, Parameter
@@ -224,7 +224,7 @@ class Matcher:
             known = UnitSet(units.name, units.size, tuple(u for u in units.uses if u.other not in open_sets))
             if known.uses:
                 order, sign = self._assign(
-                    rows_of(known, a), rows_of(known, match.state), signed=units.name in self.signed
+                    unit_rows(known, a), unit_rows(known, match.state), signed=units.name in self.signed
                 )
                 match.apply(units, order, sign)
             open_sets.discard(units.name)
@@ -249,19 +249,19 @@ class Matcher:
 
     def _climb(self, a: Floats, match: Match) -> None:
         """Let the sets take turns until none gains."""
-        rows = {s.name: rows_of(s, a) for s in self.units.sets}
+        rows = {s.name: unit_rows(s, a) for s in self.units.sets}
         moved = True
         while moved:
             moved = False
             for units in self.units.sets:
-                mine, theirs = rows[units.name], rows_of(units, match.state)
+                mine, theirs = rows[units.name], unit_rows(units, match.state)
                 order, sign = self._assign(mine, theirs, signed=units.name in self.signed)
                 tried = theirs[order] if sign is None else theirs[order] * sign[:, None]
                 if units.loops:
                     # Rows and columns of a loop move together, and the assignment saw one of them at rest.
                     copy = Match(dict(match.orders), dict(match.signs), match.state.copy())
                     copy.apply(units, order, sign)
-                    tried = rows_of(units, copy.state)
+                    tried = unit_rows(units, copy.state)
                 # By direct differences: inner products do not resolve how much closer close networks come.
                 if distance(mine, tried, self.base) < distance(mine, theirs, self.base) * (1 - GAIN):
                     match.apply(units, order, sign)
@@ -299,7 +299,7 @@ class Matcher:
         margin, open_sets = np.inf, {s.name for s in self.units.sets}
         for units in self.units.sets:
             known = UnitSet(units.name, units.size, tuple(u for u in units.uses if u.other not in open_sets))
-            rows = rows_of(known, a)
+            rows = unit_rows(known, a)
             squares = np.einsum("nf,nf->n", rows, rows)
             products = rows @ rows.T
             if units.name in self.signed:
@@ -716,7 +716,7 @@ class _Work:
     def one(self, t: int) -> None:
         """Align one state."""
         at = 0 if len(self.left) == 1 else t
-        a, b = rows_of(self.left, at, at + 1)[0], rows_of(self.right, t, t + 1)[0]
+        a, b = read_rows(self.left, at, at + 1)[0], read_rows(self.right, t, t + 1)[0]
         self.states[t] = b
         if self.reference is not None:
             self.reference[t] = a

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.equal_times import as_states, rows_of
+from trajtools.distances.equal_times import as_states, read_rows
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.estimators.walk import clock_of, layers_of, walk
@@ -93,7 +93,7 @@ def observables(
     step, time, unit = clock_of(states)
     known = {"norm": norm, "step_length": steps[1:], "displacement": displacement, "path_length": length}
     if states.shape[1] == 1 and "value" in series:
-        known["value"] = np.asarray(rows_of(states, 0, len(states)), dtype=np.float64)[:, 0]
+        known["value"] = np.asarray(read_rows(states, 0, len(states)), dtype=np.float64)[:, 0]
     words: list[str] = []
     excluded = int(np.count_nonzero(~usable))
     if excluded:

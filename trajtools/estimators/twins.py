@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.equal_times import as_states, check_alike, common, rows_of, to_references
+from trajtools.distances.equal_times import as_states, check_alike, common, read_rows, to_references
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, SelectionError, UnknownNameError
 from trajtools.optimizers import optimizer_of
@@ -33,7 +33,7 @@ class _Copies:
 
     def states(self, rows: Any, members: Any = None, columns: Any = None) -> Any:
         """Return the states of some members, (t, m, p)."""
-        blocks = [rows_of(self.members[m], rows.start, rows.stop)[:, columns] for m in members]
+        blocks = [read_rows(self.members[m], rows.start, rows.stop)[:, columns] for m in members]
         if len({block.dtype for block in blocks}) > 1:
             blocks = [common(block, np.empty((0, 0)))[0] for block in blocks]
         return np.stack(blocks, axis=1)

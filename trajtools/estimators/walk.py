@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.equal_times import ONE, pairs, rows_of
+from trajtools.distances.equal_times import ONE, pairs, read_rows
 from trajtools.types import Bools, Floats, Ints
 
 _BLOCK_BYTES = 32 * 2**20
@@ -52,7 +52,7 @@ def walk(states: Any, metric: Any, spans: list[slice]) -> Path:
     origin, before = None, None
     rows = max(1, _BLOCK_BYTES // (8 * size))
     for start in range(0, length, rows):
-        block = np.asarray(rows_of(states, start, min(start + rows, length)))
+        block = np.asarray(read_rows(states, start, min(start + rows, length)))
         here = slice(start, start + len(block))
         good = np.isfinite(block).all(axis=1)
         usable[here] = good

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.equal_times import pairs, rows_of
+from trajtools.distances.equal_times import pairs, read_rows
 from trajtools.distances.metric import Metric, bind_metric, block_floor
 from trajtools.distances.pairwise import pairwise
 from trajtools.distances.scan import stored_format
@@ -98,4 +98,4 @@ class Returns:
 
     def _read(self, start: int, stop: int) -> Any:
         offset = self._series.rows.start
-        return rows_of(self._series.states, start + offset, stop + offset)
+        return read_rows(self._series.states, start + offset, stop + offset)

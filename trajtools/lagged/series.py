@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.equal_times import as_states, rows_of
+from trajtools.distances.equal_times import as_states, read_rows
 from trajtools.distances.metric import METRICS, block_floor
 from trajtools.distances.scan import stored_format
 from trajtools.errors import DataError, SelectionError
@@ -61,7 +61,7 @@ class Series:
         if isinstance(states, Distances):
             floor = float(np.asarray(states.floor)[first])
         else:
-            state = rows_of(states, first, first + 1)
+            state = read_rows(states, first, first + 1)
             dtype = stored_format(states) if isinstance(states, Trajectory) else str(state.dtype)
             floor = float(block_floor(state[:, None], METRICS["l2"], dtype, state.shape[1])[0, 0])
         # The floor is the root mean square difference of two roundings.
@@ -115,7 +115,7 @@ def _fine(states: Any, rows: slice) -> Bools:
         return ~np.asarray(states.excluded, dtype=bool)[rows]
     tall = max(1, BLOCK_BYTES // (8 * max(int(states.shape[1]), 1)))
     found = [
-        np.isfinite(rows_of(states, start, min(start + tall, rows.stop))).all(axis=1)
+        np.isfinite(read_rows(states, start, min(start + tall, rows.stop))).all(axis=1)
         for start in range(rows.start, rows.stop, tall)
     ]
     return np.concatenate(found) if found else np.zeros(0, dtype=bool)
@@ -125,4 +125,4 @@ def _columns(states: Any, rows: slice, start: int, stop: int) -> NDArray[Any]:
     """Some columns of all rows, without reading the others: a file keeps blocks of columns together."""
     if isinstance(states, Trajectory):
         return states.read(rows.start, rows.stop, slice(start, stop))
-    return np.asarray(rows_of(states, rows.start, rows.stop))[:, start:stop]
+    return np.asarray(read_rows(states, rows.start, rows.stop))[:, start:stop]

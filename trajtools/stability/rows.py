@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.equal_times import rows_of
+from trajtools.distances.equal_times import read_rows
 from trajtools.types import Ints
 
 ROWS = 64  # the chunks of a file are 64 states
@@ -36,7 +36,7 @@ class Rows:
 
     def read(self, start: int, stop: int) -> Any:
         """Return the states start .. stop, (t, P), in the dtype they are stored in."""
-        return rows_of(self.states, start, stop)
+        return read_rows(self.states, start, stop)
 
     def take(self, index: Ints) -> Any:
         """Return the states of some indices, (k, P)."""

@@ -1,4 +1,4 @@
-"""Which hidden units of a network may be permuted, sign-flipped or rescaled, and where their weights stand in the state."""
+"""Which hidden units may be permuted, sign-flipped or rescaled, and where their weights stand in the state."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def _homes(parameters: Sequence[Parameter]) -> dict[str, str]:
     return homes
 
 
-def rows_of(unit_set: UnitSet, state: Any, roles: Iterable[str] | None = None) -> Floats:
+def unit_rows(unit_set: UnitSet, state: Any, roles: Iterable[str] | None = None) -> Floats:
     """Return the weights (n, F) of the units, of all parameters or of those with these roles, side by side."""
     chosen = [use.rows(state) for use in unit_set.uses if roles is None or use.role in roles]
     return np.concatenate(chosen, axis=1) if chosen else np.zeros((unit_set.size, 0))
@@ -233,7 +233,7 @@ def balanced(state: Floats, sets: Sequence[UnitSet], base: str) -> Floats:
     for _ in range(STEPS):
         largest = 0.0
         for units in sets:
-            incoming, outgoing = (_norms(rows_of(units, out, (role,)), base) for role in ("in", "out"))
+            incoming, outgoing = (_norms(unit_rows(units, out, (role,)), base) for role in ("in", "out"))
             alive = (incoming > 0) & (outgoing > 0)
             with np.errstate(divide="ignore", invalid="ignore"):
                 scale = np.where(alive, np.sqrt(outgoing / incoming), 0.0)
@@ -291,14 +291,14 @@ def propagate_signs(
     while any(w.any() for w in waiting.values()):
         told = False
         for group in (*sets, *sets[::-1]):
-            agreement = np.einsum("nf,nf->n", rows_of(group, _decided(units, group, a, waiting)), rows_of(group, b))
+            agreement = np.einsum("nf,nf->n", unit_rows(group, _decided(units, group, a, waiting)), unit_rows(group, b))
             new = waiting[group.name] & (agreement != 0)
             if new.any():
                 flip(group, np.where(new & (agreement < 0), -1.0, 1.0))
                 waiting[group.name] &= ~new
                 told = True
         if not told:
-            sizes = {s.name: np.abs(rows_of(s, a)).sum(axis=1) * waiting[s.name] for s in sets}
+            sizes = {s.name: np.abs(unit_rows(s, a)).sum(axis=1) * waiting[s.name] for s in sets}
             heaviest = max(sizes, key=lambda name: float(sizes[name].max()))
             if sizes[heaviest].max() == 0:
                 return
