@@ -12,10 +12,10 @@ import numpy.testing as npt
 import pytest
 
 import trajtools as tt
-from trajtools.distances.graphs import DELTACON, QUANTUM, STRUCTURAL
+from trajtools.distances.graphs import DELTACON, STRUCTURAL
 from trajtools.distances.metric import METRICS, bind_metric, find_metric
 from trajtools.distances.permutation import SYMMETRIES
-from trajtools.distances.spectral import SCALE, SPECTRAL, SWITCH, UNITS
+from trajtools.distances.spectral import QUANTUM, SCALE, SPECTRAL, SWITCH, UNITS
 from trajtools.distances.symmetry import find_units
 from trajtools.errors import DataError
 from trajtools.parameters import describe

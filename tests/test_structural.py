@@ -10,7 +10,8 @@ import numpy.testing as npt
 import pytest
 
 from trajtools.distances.equal_times import between
-from trajtools.distances.graphs import DensityMatrix, Influence, Skeleton, quantum_jensen_shannon, root_divergence
+from trajtools.distances.graphs import Influence, Skeleton
+from trajtools.distances.spectral import DensityMatrix, quantum_jensen_shannon, root_divergence
 from trajtools.errors import DataError
 from trajtools.networks import Network
 from trajtools.parameters import describe

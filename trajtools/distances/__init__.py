@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from trajtools.distances.entrywise import ENTRYWISE
 from trajtools.distances.equal_times import between
-from trajtools.distances.graphs import DELTACON, QUANTUM, STRUCTURAL, quantum_jensen_shannon
+from trajtools.distances.graphs import DELTACON, STRUCTURAL
 from trajtools.distances.metric import METRICS, Metric, MetricLike, bind_metric, find_metric, floor, register_metric
 from trajtools.distances.permutation import SYMMETRIES, align, permutation_metric
-from trajtools.distances.spectral import SPECTRAL, heat_trace
+from trajtools.distances.spectral import QUANTUM, SPECTRAL, heat_trace, quantum_jensen_shannon
 
 for _metric in (*ENTRYWISE, *SPECTRAL, *STRUCTURAL, DELTACON, QUANTUM, *SYMMETRIES):
     METRICS.add(_metric, _metric.name)

@@ -116,7 +116,7 @@ def between(a: Any, b: Any, *, metric: MetricLike = "l1") -> Floats:
     for start in range(0, len(left), rows):
         stop = min(start + rows, len(left))
         out[start:stop] = pairs(
-            chosen, rows_of(left, start, stop)[:, None], rows_of(right, start, stop)[:, None], ONE, ONE
+            chosen, read_rows(left, start, stop)[:, None], read_rows(right, start, stop)[:, None], ONE, ONE
         )[:, 0]
     return out
 
@@ -156,7 +156,7 @@ def as_states(x: Any, name: str) -> Any:
     return array
 
 
-def rows_of(x: Any, start: int, stop: int) -> Any:
+def read_rows(x: Any, start: int, stop: int) -> Any:
     """Return the states start .. stop of a Trajectory or array, (t, P)."""
     return np.asarray(x.read(start, stop)) if hasattr(x, "read") else x[start:stop]
 
