@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances import sums as all_pairs
-from trajtools.distances.metric import Metric
-from trajtools.distances.sums import PerPair, Sums
+from trajtools.distances import metric as all_pairs
+from trajtools.distances.metric import Metric, PerPair, Sums
 from trajtools.errors import DataError
 from trajtools.parameters import NodeSet, Parameter
 from trajtools.types import Floats

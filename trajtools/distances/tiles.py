@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.metric import METRICS, Metric, in_line, kernel_ready
-from trajtools.distances.sums import OPERATIONS
+from trajtools.distances.metric import METRICS, OPERATIONS, Metric, in_line, kernel_ready
 from trajtools.errors import TooLargeError
 from trajtools.parameters import NodeSet, Parameter
 from trajtools.trajectory import Trajectory
