@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import trajtools as tt
+from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.results.distances import Distances
 
 
 def circle(n, rng):

@@ -10,8 +10,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import trajtools as tt
+from trajtools.distances import pairwise as module
 from trajtools.errors import DataError, FormatError, SelectionError, TooLargeError
-from trajtools.results import distances as module
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import trajtools as tt
 from recorders import Recorder
-from trajtools.distances import comparison, keeping, scan
+from trajtools.distances import comparison, pairwise, scan
 from trajtools.distances.metric import METRICS, floor
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 
@@ -308,7 +308,7 @@ def test_what_cannot_be_compared_is_refused(monkeypatch):
         tt.pairwise(np.ones((2, 3)), block=0)
     with pytest.raises(DataError, match="needs to know what connects what"):
         tt.pairwise(np.ones((2, 3)), metric="graph-l1")
-    monkeypatch.setattr(keeping, "MAX_MATRIX_BYTES", 100)
+    monkeypatch.setattr(pairwise, "MAX_MATRIX_BYTES", 100)
     with pytest.raises(TooLargeError, match="give out=path"):
         tt.pairwise(np.ones((4, 3)))
     monkeypatch.setattr(comparison, "BUDGET", 100)

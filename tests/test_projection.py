@@ -6,10 +6,10 @@ import pytest
 
 import trajtools as tt
 from recorders import Recorder, perturb
+from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError
 from trajtools.estimators import joint
 from trajtools.estimators.preservation import decorrelation_index, trustworthiness
-from trajtools.results.distances import Distances
 
 
 def walk(rng, steps=120, size=30):

@@ -8,10 +8,10 @@ from command_line import call
 from numpy.testing import assert_allclose
 
 import trajtools as tt
+from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.estimators.given_distances import scaled
 from trajtools.estimators.records import full_state, record_of
-from trajtools.results.distances import Distances
 from trajtools.store import Member, Parameter, RunWriter
 
 METHODS = ("rosenstein", "kantz", "wolf", "hybrid")

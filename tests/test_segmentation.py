@@ -8,9 +8,9 @@ from scipy.signal import lfilter
 
 import trajtools as tt
 from recorders import Recorder
+from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.estimators.segmentation import innovations, lag_one, normal_scores
-from trajtools.results.distances import Distances
 
 pytest.importorskip("ruptures")
 

@@ -6,9 +6,9 @@ import pytest
 from scipy.signal import lfilter
 
 import trajtools as tt
+from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.estimators.system_states import dunn, silhouette
-from trajtools.results.distances import Distances
 
 
 def between(x):

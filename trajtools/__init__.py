@@ -69,7 +69,7 @@ _HOME = {
     "estimate_dimension": "embedding",
     "theiler_window": "embedding",
     "Contributions": "distances.equal_times",
-    "Distances": "results.distances",
+    "Distances": "distances.pairwise",
     "ToOrbit": "results.to_orbit",
     "orbital_stability": "estimators.orbital",
     "OrbitalStability": "results.stability",

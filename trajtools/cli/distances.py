@@ -13,10 +13,9 @@ from trajtools.cli import options
 from trajtools.cli.each_run import Ask, Found, answer, printing, selection, trajectory_of, with_reasons
 from trajtools.cli.workers import executor_of, hands
 from trajtools.distances.metric import METRICS
-from trajtools.distances.pairwise import pairwise
+from trajtools.distances.pairwise import Distances, pairwise
 from trajtools.errors import DataError
 from trajtools.plots.words import number
-from trajtools.results.distances import Distances
 from trajtools.store import Run
 
 ROWS = 256

@@ -1,21 +1,565 @@
-"""All distances between the states of a trajectory, tile by tile, out of core, on any number of workers."""
+"""All distances between the states of a trajectory: the result, its file, and the computation out of core."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from trajtools.distances import schedule
 from trajtools.distances.comparison import Comparison, compare
-from trajtools.distances.keeping import Keeper
-from trajtools.distances.metric import MetricLike
+from trajtools.distances.metric import METRICS, MetricLike
 from trajtools.distances.tiles import Tile, compute
-from trajtools.errors import DataError
-from trajtools.results.distances import Distances
+from trajtools.errors import DataError, FormatError, SelectionError, TooLargeError
+from trajtools.results.plain import Result, to_plain
+from trajtools.store.matrices import VECTORS, MatrixFile, create_matrix
+from trajtools.types import Bools, Floats, Ints
+
+MAX_PLAIN_ENTRIES = 2**24
+"""`Distances.to_dict` of more numbers than this is refused."""
+
+
+@dataclass(frozen=True, eq=False)
+class Distances(Result):
+    """Distances of all states of a trajectory to each other (T, T), or to the states of another one (T, S).
+
+    Indexing, slicing and `numpy.asarray` work as for an array; on disk, only what is asked for is read.
+
+    Attributes
+    ----------
+    values : ndarray of float64, shape (T, S)
+        The distances; a read-only `numpy.memmap` where they are on disk. Rows and columns of excluded states are NaN.
+    metric : str
+        Name of the distance between states.
+    step : ndarray of int64, shape (T,)
+        Step of the state of each row.
+    column_step : ndarray of int64, shape (S,)
+        Step of the state of each column.
+    dt : float, in `time_unit`
+        Time of one step.
+    time_unit : str
+        Unit of `dt`.
+    excluded : ndarray of bool, shape (T,)
+        States that hold NaN or inf, or that the metric has no distance for.
+    column_excluded : ndarray of bool, shape (S,)
+        Likewise, of the columns.
+    floor : ndarray of float64, shape (T,)
+        Distance that rounding of the stored weights alone produces at each state; NaN where unknown.
+    square : bool
+        Whether rows and columns are the states of one trajectory.
+    symmetric : bool
+        Whether the matrix is square and symmetric.
+    path : str or None
+        The file, where they are on disk.
+    settings : dict
+        Every parameter as used, chosen or given.
+    warnings : tuple of str
+        What the reader should know before believing the distances.
+    """
+
+    values: Floats
+    metric: str
+    step: Ints
+    column_step: Ints
+    dt: float
+    time_unit: str
+    excluded: Bools
+    column_excluded: Bools
+    floor: Floats
+    square: bool = True
+    symmetric: bool = True
+    path: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        rows, columns = self.values.shape
+        wanted = {"step": rows, "excluded": rows, "floor": rows, "column_step": columns, "column_excluded": columns}
+        for name, length in wanted.items():
+            if getattr(self, name).shape != (length,):
+                raise DataError(
+                    f"distances of shape {self.values.shape} need {name} of shape ({length},), not "
+                    f"{getattr(self, name).shape}"
+                )
+
+    @classmethod
+    def from_array(
+        cls,
+        matrix: ArrayLike,
+        *,
+        metric: str = "precomputed",
+        step: ArrayLike | None = None,
+        dt: float = 1.0,
+        time_unit: str | None = None,
+    ) -> Distances:
+        """Take distances that were computed elsewhere.
+
+        Parameters
+        ----------
+        matrix : array_like, shape (T, T)
+            Distances of all pairs of states of one trajectory. NaN marks states without distances: whole rows and
+            columns of it. Not copied if it is float64.
+        metric : str
+            What they measure, for the words.
+        step : array_like of int or None, shape (T,)
+            Step of each state; None: 0, 1, 2, ...
+        dt : float, in the time unit
+            Time of one step.
+        time_unit : str or None
+            Unit of `dt`; None: ``"step"``, or ``"time"`` where a step takes other than 1.
+
+        Returns
+        -------
+        Distances
+
+        Raises
+        ------
+        DataError
+            If the matrix is not square, or holds negative numbers.
+
+        Examples
+        --------
+        >>> d = Distances.from_array([[0.0, 1.0], [1.0, 0.0]])
+        >>> d.shape, d.symmetric, d[0].tolist()
+        ((2, 2), True, [0.0, 1.0])
+        """
+        array = np.asarray(matrix, dtype=np.float64)
+        if array.ndim != 2 or array.shape[0] != array.shape[1]:
+            raise DataError(f"distances of one trajectory are (T, T); these have shape {array.shape}")
+        if np.any(array < 0):
+            raise DataError("the given distances hold negative numbers; distances are positive or zero")
+        if not (np.isfinite(dt) and dt > 0):
+            raise DataError(f"dt is {dt}; it must be a positive number, the time from one step to the next")
+        steps = np.arange(len(array)) if step is None else np.asarray(step, dtype=np.int64)
+        view = array.view()
+        view.flags.writeable = False
+        excluded: Bools = np.asarray(np.isnan(array).all(axis=1))
+        return cls(
+            values=view,
+            metric=metric,
+            step=steps,
+            column_step=steps,
+            dt=float(dt),
+            time_unit=time_unit or ("step" if dt == 1 else "time"),
+            excluded=excluded,
+            column_excluded=excluded,
+            floor=np.full(len(array), np.nan),
+            symmetric=bool(np.array_equal(array, array.T, equal_nan=True)),
+            settings={"source": "array"},
+        )
+
+    @classmethod
+    def open(cls, path: str | Path) -> Distances:
+        """Open distances that `pairwise` or `save` left in a file.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+
+        Returns
+        -------
+        Distances
+            On disk: only what is asked for is read.
+
+        Raises
+        ------
+        FormatError
+            If it is no such file, or its distances are not complete.
+        """
+
+        return read_distances(Path(path))
+
+    def save(self, path: str | Path) -> Distances:
+        """Write the distances to a new file.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; it must not exist.
+
+        Returns
+        -------
+        Distances
+            The same, on disk.
+
+        Raises
+        ------
+        FileExistsError
+            If there is a file already.
+        """
+
+        return write_distances(self, Path(path))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows T and of columns S."""
+        return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def ndim(self) -> int:
+        """Two."""
+        return 2
+
+    @property
+    def dtype(self) -> np.dtype[np.float64]:
+        """Always float64."""
+        return self.values.dtype
+
+    @property
+    def time(self) -> Floats:
+        """Time of each row, ``step * dt``."""
+        return np.asarray(self.step * self.dt, dtype=np.float64)
+
+    @property
+    def n_excluded(self) -> int:
+        """How many states (of the rows) have no distances."""
+        return int(np.count_nonzero(self.excluded))
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    def __repr__(self) -> str:
+        where = f" in {self.path!r}" if self.path else ""
+        return f"Distances({self.shape[0]} x {self.shape[1]}, {self.metric}, {self.n_excluded} excluded{where})"
+
+    def __getitem__(self, key: Any) -> Any:
+        found = self.values[key]
+        return np.asarray(found) if isinstance(found, np.ndarray) else found
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.values, dtype=dtype, copy=copy)
+
+    def read(self, start: int = 0, stop: int | None = None) -> Floats:
+        """Rows ``start .. stop`` as an array in memory.
+
+        Parameters
+        ----------
+        start, stop : int, in states
+            As in a slice: negative counts from the end, None is the end.
+
+        Returns
+        -------
+        ndarray of float64, shape (t, S)
+            On disk a copy; in memory a read-only view.
+        """
+        rows = self.values[start:stop]
+        return np.array(rows) if isinstance(rows, np.memmap) else rows
+
+    def window(self, start: int | None = None, stop: int | None = None, every: int = 1) -> Distances:
+        """Only the states whose step is in ``[start, stop)``, every k-th of them.
+
+        Parameters
+        ----------
+        start, stop : int or None, in steps
+            Steps, not indices; None: from the first, to the last.
+        every : int
+            Of the states in the window, keep the first and every `every`-th after it.
+
+        Returns
+        -------
+        Distances
+            A view; nothing is computed or read.
+
+        Raises
+        ------
+        SelectionError
+            If no state lies in the window, or `every` is below 1.
+        """
+        if every < 1:
+            raise SelectionError(f"every={every}; it must be 1 or more")
+        rows, columns = (_within(steps, start, stop, every) for steps in (self.step, self.column_step))
+        return replace(
+            self,
+            values=self.values[rows, columns],
+            step=self.step[rows],
+            column_step=self.column_step[columns],
+            excluded=self.excluded[rows],
+            column_excluded=self.column_excluded[columns],
+            floor=self.floor[rows],
+            settings=self.settings | {"window": (start, stop, every)},
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as a dict that JSON can hold.
+
+        Returns
+        -------
+        dict
+            One entry per field. Arrays are lists, numbers keep every digit, NaN and the infinities are None.
+
+        Raises
+        ------
+        TooLargeError
+            If there are more than 2^24 distances.
+        """
+        if self.values.size > MAX_PLAIN_ENTRIES:
+            raise TooLargeError(
+                f"{self.shape[0]} x {self.shape[1]} distances are too many for JSON; take a window, thin them out with "
+                "window(every=k), or keep them in a file with save()"
+            )
+        return super().to_dict()
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw them; see `trajtools.plots.distances`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.distances(self, ax=ax)
+
+    def __reduce__(self) -> Any:
+        # What is on disk travels as its place there.
+        if self.path is None or not isinstance(self.values, np.memmap) or not self.values.size:
+            return super().__reduce__()
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "values"}
+        return _again, (fields, self.values.shape, self.values.strides, _place(self.values))
+
+
+def _within(steps: Ints, start: int | None, stop: int | None, every: int) -> slice:
+    first = 0 if start is None else int(np.searchsorted(steps, start))
+    last = len(steps) if stop is None else int(np.searchsorted(steps, stop))
+    if first >= last:
+        span = f"steps {steps[0]} to {steps[-1]}" if len(steps) else "no states"
+        raise SelectionError(f"no state in steps [{start}, {stop}); the distances have {span}")
+    return slice(first, last, every)
+
+
+def _place(values: np.memmap[Any, Any]) -> int:
+    """Byte of the file at which the first of these distances stands."""
+    whole: Any = values
+    while isinstance(whole.base, np.memmap):
+        whole = whole.base
+    return int(whole.offset + values.__array_interface__["data"][0] - whole.__array_interface__["data"][0])
+
+
+def _again(fields: Mapping[str, Any], shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Distances:
+    reach = sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) // 8 + 1
+    flat = np.memmap(fields["path"], np.float64, "r", offset=offset, shape=(reach,))
+    return Distances(values=np.lib.stride_tricks.as_strided(flat, shape, strides, subok=True), **fields)
+
+
+Rectangle = tuple[slice, slice]
+
+MAX_MATRIX_BYTES = 4 * 2**30
+"""A matrix larger than this is not kept in memory."""
+
+_ARITHMETIC = 1  # to be raised when the numbers change: files of before are then not continued
+
+
+class Keeper:
+    """Keeps the tiles of one matrix and counts what is noteworthy in them."""
+
+    def __init__(self, what: Comparison, side: int, path: Path | None) -> None:
+        self._what = what
+        self._below = self._undefined = self._pairs = self._resumed = 0
+        self._silent = np.zeros(len(what.x), dtype=bool)  # finite, and yet without a distance to themselves
+        self._file: MatrixFile | None = None
+        self._matrix = np.empty((0, 0))
+        if path is None:
+            self._matrix = _in_memory(what)
+            self.side = side
+        else:
+            self._file = _opened(what, side, path)
+            self.side = self._file.side
+
+    def tiles(self) -> list[Rectangle]:
+        """All tiles that are computed."""
+        rows, columns = (
+            [slice(start, min(start + self.side, len(states))) for start in range(0, len(states), self.side)]
+            for states in (self._what.x, self._what.y)
+        )
+        # The halves on the diagonal last: what is left to wait for at the end is short.
+        tiles = [(r, c) for r in rows for c in columns if not self._what.symmetric or c.start <= r.start]
+        return sorted(tiles, key=lambda tile: tile[0] == tile[1])
+
+    def missing(self) -> list[Rectangle]:
+        """The tiles that are not there yet; those that are there are looked at."""
+        if self._file is None:
+            return self.tiles()
+        left = []
+        for rows, columns in self.tiles():
+            block = self._file.finished(rows, columns)
+            if block is None:
+                left.append((rows, columns))
+            else:
+                self._resumed += 1
+                self._look(rows, columns, block)
+        return left
+
+    def keep(self, task: Rectangle, block: Floats) -> None:
+        """Keep a tile that was computed."""
+        rows, columns = task
+        block = self._what.blank(rows, columns, block)
+        mirrored = self._what.symmetric and rows != columns
+        if self._file is None:
+            self._matrix[rows, columns] = block
+            if mirrored:
+                self._matrix[columns, rows] = block.T
+        else:
+            self._file.put(rows, columns, block)
+            if mirrored:
+                self._file.put(columns, rows, block.T)
+            self._file.mark(rows, columns, block)
+        self._look(rows, columns, block)
+
+    def _look(self, rows: slice, columns: slice, block: Floats) -> None:
+        """Count the distances below the floor, and those that are missing though both states are finite."""
+        what = self._what
+        one = what.square and rows == columns
+        counted: NDArray[np.bool_] = np.ones(block.shape, dtype=bool)
+        if one:
+            counted = np.tri(len(block), k=-1, dtype=bool) if what.symmetric else ~np.eye(len(block), dtype=bool)
+            self._silent[rows] = np.isnan(np.diagonal(block)) & what.rows.finite[rows]
+        floor = np.maximum(what.rows.floor[rows, None], what.columns.floor[None, columns])
+        self._below += int(np.count_nonzero((block < floor) & counted))
+        self._pairs += int(np.count_nonzero(np.isfinite(block) & counted))
+        there = what.rows.finite[rows, None] & what.columns.finite[None, columns]
+        self._undefined += int(np.count_nonzero(np.isnan(block) & there & counted))
+
+    def result(self) -> Distances:
+        """Return the distances, all of which are there."""
+        what = self._what
+        known = _known(what)
+        vectors = _vectors(what)
+        if what.square:
+            vectors["excluded"] = vectors["excluded"] | self._silent
+            vectors["column_excluded"] = vectors["excluded"]
+        known |= {
+            "settings": known["settings"]
+            | {"block": self.side, "pairs": self._pairs, "below_floor": self._below, "tiles_resumed": self._resumed},
+            "warnings": tuple(self._words(int(np.count_nonzero(vectors["excluded"])))),
+        }
+        if self._file is None:
+            self._matrix.flags.writeable = False
+            values: Floats = self._matrix
+        else:
+            for name in ("excluded", "column_excluded"):
+                self._file.set_vector(name, vectors[name])
+            self._file.set_about(self._file.about | to_plain(known) | {"complete": True})
+            values = self._file.mapped()
+        path = None if self._file is None else str(self._file.path)
+        return Distances(values=values, path=path, **known, **vectors)
+
+    def _words(self, excluded: int) -> list[str]:
+        what, words = self._what, []
+        if excluded:
+            words.append(
+                f"{excluded} of {len(what.x)} states hold NaN or inf, or have no distance in this metric, and are "
+                "excluded: their distances are NaN"
+            )
+        others = int(np.count_nonzero(~what.columns.finite))
+        if others and not what.square:
+            words.append(f"{others} of the {len(what.y)} states of the columns hold NaN or inf and are excluded")
+        if self._below:
+            words.append(
+                f"{self._below} of {self._pairs} distances lie below what rounding of the stored weights alone "
+                "produces (`floor`): they say nothing about the dynamics"
+            )
+        elif np.isnan(what.rows.floor[what.rows.finite]).any():
+            words.append(f"the distance that rounding alone produces is not known for metric {what.metric.name!r}")
+        if self._undefined and not self._silent.any():
+            words.append(f"{self._undefined} distances between finite states are NaN: the metric gave none")
+        return words
+
+    def close(self) -> None:
+        """Let go of the file; what was kept stays."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _known(what: Comparison) -> dict[str, Any]:
+    return {
+        "metric": what.metric.name,
+        "dt": what.x.dt,
+        "time_unit": what.x.time_unit,
+        "square": what.square,
+        "symmetric": what.symmetric,
+        "settings": {
+            "metric": what.metric.name,
+            "kind": what.metric.kind,
+            "n_parameters": what.size,
+            "dtype": what.dtype,
+            "differences": "float32" if what.single else "float64",
+        },
+    }
+
+
+def _vectors(what: Comparison) -> dict[str, Any]:
+    return {
+        "step": np.asarray(what.x.step),
+        "excluded": ~what.rows.finite,
+        "floor": what.rows.floor,
+        "column_step": np.asarray(what.y.step),
+        "column_excluded": ~what.columns.finite,
+    }
+
+
+def _in_memory(what: Comparison) -> Floats:
+    size = 8 * len(what.x) * len(what.y)
+    if size > MAX_MATRIX_BYTES:
+        raise TooLargeError(
+            f"the distances of {len(what.x)} x {len(what.y)} states are {size / 2**30:.1f} GiB, more than the "
+            f"{MAX_MATRIX_BYTES / 2**30:.1f} GiB that are kept in memory; give out=path to keep them on disk, or thin "
+            "the states out (x.window(every=k))"
+        )
+    return np.empty((len(what.x), len(what.y)))
+
+
+def _key(what: Comparison) -> str:
+    """Hash of all that the numbers depend on. A function that was given may change: it never has a key twice."""
+    metric = what.which.metric if isinstance(what.which.metric, str) else uuid.uuid4().hex
+    content = {
+        "arithmetic": _ARITHMETIC,
+        "states": [what.rows.digest, what.columns.digest],
+        "metric": metric,
+        "wiring": [repr(what.which.parameters), repr(what.which.nodes)],
+        "single": what.single,
+        "time": [what.x.dt, what.x.time_unit, what.square],
+        "steps": [hashlib.sha256(np.asarray(x.step, "<i8").tobytes()).hexdigest() for x in (what.x, what.y)],
+    }
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _opened(what: Comparison, side: int, path: Path) -> MatrixFile:
+    key = _key(what)
+    file = path / f"{key[:32]}.h5" if path.is_dir() else path
+    if not file.exists():
+        create_matrix(
+            file, (len(what.x), len(what.y)), side, _known(what) | {"key": key, "warnings": ()}, _vectors(what)
+        )
+    opened = MatrixFile(file, write=True)
+    if opened.about.get("key") == key:
+        return opened
+    held = f"{opened.about.get('metric')} distances of {opened.shape[0]} x {opened.shape[1]} states"
+    opened.close()
+    if METRICS.is_everywhere(what.metric) or isinstance(what.which.metric, str):
+        raise DataError(
+            f"{file} holds the {held}, which are not these: other states, steps or another metric. Choose another "
+            "file, or delete this one: it can be computed again"
+        )
+    raise DataError(
+        f"{file} exists, and a metric that is a function cannot be recognised, so it is not known whether these are "
+        "its distances; choose another file, or delete this one"
+    )
+
 
 Progress = Callable[[int, int], None]
 
@@ -124,3 +668,49 @@ def _compute(
         # Many processes that compile at once have broken numba's cache.
         compute(what.tile(slice(0, 1), slice(0, 1)))
     schedule.run(tasks, compute, keep, executor=executor, workers=workers, send=send)
+
+
+def read_distances(path: Path) -> Distances:
+    """Open the distances in a file."""
+    with MatrixFile(path) as file:
+        about = file.about
+        if not about.get("complete"):
+            raise FormatError(
+                f"the distances in {path} are not complete; call pairwise with the same states, metric and out= again, "
+                "and it continues"
+            )
+        vectors = {name: file.vector(name) for name in VECTORS}
+        values = file.mapped()
+    return Distances(
+        values=values,
+        metric=str(about["metric"]),
+        step=vectors["step"],
+        column_step=vectors["column_step"],
+        dt=float(about["dt"]),
+        time_unit=str(about["time_unit"]),
+        excluded=vectors["excluded"].astype(bool),
+        column_excluded=vectors["column_excluded"].astype(bool),
+        floor=vectors["floor"],
+        square=bool(about["square"]),
+        symmetric=bool(about["symmetric"]),
+        path=str(path),
+        settings=dict(about["settings"]),
+        warnings=tuple(about["warnings"]),
+    )
+
+
+def write_distances(distances: Distances, path: Path) -> Distances:
+    """Write distances to a new file."""
+    if path.exists():
+        raise FileExistsError(f"{path} exists already; choose another name or delete it")
+    side = max(1, *distances.shape)
+    about = {name: getattr(distances, name) for name in ("metric", "dt", "time_unit", "square", "symmetric")}
+    about |= {"settings": distances.settings, "warnings": distances.warnings}
+    vectors = {name: np.asarray(getattr(distances, name)) for name in VECTORS}
+    create_matrix(path, distances.shape, side, about, vectors)
+    with MatrixFile(path, write=True) as file:
+        for start in range(0, len(distances), 256):
+            rows = slice(start, min(start + 256, len(distances)))
+            file.put(rows, slice(0, distances.shape[1]), distances.read(rows.start, rows.stop))
+        file.set_about(about | {"complete": True})
+    return read_distances(path)

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.lagged.filters import Filter, make_filter
 from trajtools.lagged.nulls import Null, draw_from_gram, draw_from_states, null_of
 from trajtools.lagged.products import Lagged, along_lags, from_distances, from_states
 from trajtools.lagged.series import Series, series_of
 from trajtools.results.correlation import Autocorrelation
-from trajtools.results.distances import Distances
 from trajtools.types import Floats
 
 Span = tuple[int, int]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.distances.metric import MetricLike, find_metric
+from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError
 from trajtools.lagged.filters import Filter, make_filter
 from trajtools.lagged.nulls import draw_from_gram, draw_from_states, null_of
@@ -15,7 +16,6 @@ from trajtools.lagged.products import along_lags, from_distances, from_states
 from trajtools.lagged.returns import Returns
 from trajtools.lagged.series import Series, series_of
 from trajtools.results.correlation import Cycles
-from trajtools.results.distances import Distances
 from trajtools.types import Floats
 
 MULTIPLES = 4  # of the period that must fit into the lags

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.distances.pairwise import Distances
 from trajtools.embedding import embed, estimate_delay
 from trajtools.errors import DataError
 from trajtools.estimators.pairs import Pairs, find_pairs, sum_of
@@ -14,7 +15,6 @@ from trajtools.estimators.scaling import Scaling, choices, find_scaling
 from trajtools.neighbors.strategy import evenly
 from trajtools.results.correlation_sum import CorrelationSum
 from trajtools.results.dimension import Dimension
-from trajtools.results.distances import Distances
 
 # Choices of this toolkit, kept in the settings of every result.
 DIMS = (1, 2, 3, 4, 5, 6, 7)

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.distances.pairwise import Distances
 from trajtools.embedding import Choice
 from trajtools.errors import DataError, TooLargeError
 from trajtools.estimators.single import LARGEST, Asked, Prepared
 from trajtools.results.curves import Floats, Ints
-from trajtools.results.distances import Distances
 
 MOST_STATES = 16_384  # 2 GiB of distances, which the estimators read at random
 SCALED_STATES = 1500  # that classical scaling turns into coordinates: its time grows with their cube

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.distances.pairwise import Distances
 from trajtools.embedding import theiler_window
 from trajtools.errors import DataError
 from trajtools.neighbors.counting import (
@@ -22,7 +23,6 @@ from trajtools.neighbors.counting import (
 from trajtools.neighbors.states import HIGH_DIMENSION, METRICS, PRECOMPUTED, prepare
 from trajtools.neighbors.strategy import evenly
 from trajtools.results.correlation_sum import CorrelationSum, takens_estimate
-from trajtools.results.distances import Distances
 from trajtools.types import Bools, Floats, Ints
 
 _FEWEST_FOR_LAGS = 20

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from trajtools.distances.equal_times import check_alike
+from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError
 from trajtools.estimators.joint import Joint, join
 from trajtools.estimators.preservation import decorrelation_index, distance_correlations, trustworthiness
 from trajtools.neighbors.strategy import evenly
 from trajtools.results.curves import average_curves, mean_curve
-from trajtools.results.distances import Distances
 from trajtools.results.divergence import Divergence
 from trajtools.results.projection import Projection
 from trajtools.types import Floats, Ints

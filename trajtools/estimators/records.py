@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
+from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.growth.units import with_steps
 from trajtools.neighbors.curves import sampling
@@ -16,7 +17,6 @@ from trajtools.neighbors.states import GIVEN, METRICS
 from trajtools.optimizers import Optimizer, optimizer_of
 from trajtools.parameters import Parameter
 from trajtools.results.curves import Floats
-from trajtools.results.distances import Distances
 from trajtools.results.exponent import Exponent
 from trajtools.surrogates import PLAIN
 from trajtools.trajectory import Trajectory

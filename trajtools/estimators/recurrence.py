@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError
 from trajtools.neighbors.rules import RecurrenceRate
 from trajtools.recurrences.building import Asked, build_plot
@@ -14,7 +15,6 @@ from trajtools.recurrences.conventions import Convention, find_convention
 from trajtools.recurrences.planes import sampling
 from trajtools.recurrences.quantities import TREND_BORDER, measure
 from trajtools.recurrences.thresholds import fixed
-from trajtools.results.distances import Distances
 from trajtools.results.recurrence import Lines, Recurrence
 
 # Where more of the states recur with the next one, lines show how densely the motion is sampled.

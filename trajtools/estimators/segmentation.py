@@ -9,10 +9,10 @@ import numpy as np
 
 from trajtools.distances.equal_times import as_states
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
+from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.estimators.walk import clock_of, walk
 from trajtools.results.change_points import ChangePoints
-from trajtools.results.distances import Distances
 from trajtools.types import Floats, Ints
 
 SIGNALS = ("step_length", "displacement", "norm")

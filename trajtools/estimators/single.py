@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.distances.pairwise import Distances
 from trajtools.embedding import Choice, embed, estimate_delay, estimate_dimension, theiler_window
 from trajtools.errors import DataError
 from trajtools.estimators.interpolation import fineness, interpolated
@@ -18,7 +19,6 @@ from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.states import GIVEN, MetricOfStates
 from trajtools.optimizers import Optimizer
 from trajtools.results.curves import Floats
-from trajtools.results.distances import Distances
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
 from trajtools.significance import DECISION

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.neighbors.strategy import evenly
-from trajtools.results.distances import Distances
 from trajtools.results.system_states import SystemStates
 from trajtools.types import Floats, Ints
 

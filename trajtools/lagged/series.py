@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from trajtools.distances.equal_times import as_states, read_rows
 from trajtools.distances.metric import METRICS, block_floor
+from trajtools.distances.pairwise import Distances
 from trajtools.distances.scan import stored_format
 from trajtools.errors import DataError, SelectionError
-from trajtools.results.distances import Distances
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats
 

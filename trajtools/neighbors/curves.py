@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.states import LANES, States
 from trajtools.neighbors.strategy import Strategy
 from trajtools.results.curves import AVERAGES
-from trajtools.results.distances import Distances
 from trajtools.results.divergence import Divergence
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats, Ints

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
-from trajtools.results.distances import Distances
 from trajtools.types import Bools, Floats, Ints
 
 # A name, a function of two blocks of states, or a trajtools.distances.Metric.

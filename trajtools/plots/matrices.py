@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from trajtools.distances.equal_times import Contributions
+from trajtools.distances.pairwise import Distances
 from trajtools.plots.canvas import new_figure
-from trajtools.results.distances import Distances
 from trajtools.results.to_orbit import ToOrbit
 
 MAX_PIXELS = 1000

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.distances.pairwise import Distances
 from trajtools.embedding import embed
 from trajtools.errors import DataError
 from trajtools.neighbors.rules import NearestK, RecurrenceRate
@@ -14,7 +15,6 @@ from trajtools.recurrences.conventions import Convention
 from trajtools.recurrences.planes import METRICS, Pair, States, is_trajectory, make_pair, prepare
 from trajtools.recurrences.sources import DistancePlot, StatePlot, StateRows, TileRows
 from trajtools.recurrences.thresholds import absolute, absolute_of_rows, just_reached
-from trajtools.results.distances import Distances
 from trajtools.types import Bools
 
 # States of more coordinates are compared row by row, a block of them at a time.
