@@ -9,8 +9,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import trajtools as tt
 from recorders import Recorder
-from trajtools.distances import comparison, landmarks, orbits
+from trajtools.distances import comparison
 from trajtools.errors import DataError
+from trajtools.neighbors import to_orbit
 
 
 def cycles(count=200, size=30, shift=0.003):
@@ -23,8 +24,8 @@ def cycles(count=200, size=30, shift=0.003):
 
 @pytest.fixture
 def pruned(monkeypatch):
-    monkeypatch.setattr(orbits, "WORTH", 0)
-    monkeypatch.setattr(landmarks, "SIDE", 8)
+    monkeypatch.setattr(to_orbit, "WORTH", 0)
+    monkeypatch.setattr(to_orbit, "SIDE", 8)
 
 
 @pytest.mark.parametrize("metric", ["l1", "l2", "linf", "rms", "relative", "cosine", "sign"])
@@ -46,7 +47,7 @@ def test_what_landmarks_rule_out_was_not_the_nearest(metric, dtype, pruned, monk
     found = tt.to_orbit(a, b, metric=metric)
     assert found.settings["landmarks"] == 8
     assert found.n_computed < 0.4 * len(a) * len(b)
-    monkeypatch.setattr(orbits, "WORTH", np.inf)
+    monkeypatch.setattr(to_orbit, "WORTH", np.inf)
     everything = tt.to_orbit(a, b, metric=metric)
     assert everything.settings["landmarks"] == 0
     assert everything.n_computed == len(a) * len(b)
@@ -70,7 +71,7 @@ def test_a_metric_that_claims_no_triangle_is_not_pruned(pruned):
 def test_of_equal_states_the_first_is_named(pruned, monkeypatch):
     orbit = np.tile(np.arange(20.0), 5)[:, None]
     for worth in (0, np.inf):
-        monkeypatch.setattr(orbits, "WORTH", worth)
+        monkeypatch.setattr(to_orbit, "WORTH", worth)
         found = tt.to_orbit(np.arange(20.0), orbit)
         assert_array_equal(found.argmin, np.arange(20))
         assert_array_equal(found.distance, 0)
@@ -97,8 +98,8 @@ def test_files_threads_tiles_and_executors_change_no_bit(tmp_path, monkeypatch):
     found = [tt.to_orbit(*runs)]
     with ProcessPoolExecutor(1) as pool:
         found += [tt.to_orbit(*runs, executor=pool), tt.to_orbit(a, b, executor=pool)]
-    monkeypatch.setattr(orbits, "WORTH", 0)
-    monkeypatch.setattr(landmarks, "SIDE", 16)
+    monkeypatch.setattr(to_orbit, "WORTH", 0)
+    monkeypatch.setattr(to_orbit, "SIDE", 16)
     found.append(tt.to_orbit(*runs))
     monkeypatch.setattr(comparison, "BUDGET", 500_000)
     found.append(tt.to_orbit(*runs))

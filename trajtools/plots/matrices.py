@@ -8,8 +8,8 @@ import numpy as np
 
 from trajtools.distances.equal_times import Contributions
 from trajtools.distances.pairwise import Distances
+from trajtools.neighbors.to_orbit import ToOrbit
 from trajtools.plots.canvas import new_figure
-from trajtools.results.to_orbit import ToOrbit
 
 MAX_PIXELS = 1000
 """Along each side; of more states every k-th is shown."""
