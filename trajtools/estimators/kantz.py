@@ -10,11 +10,10 @@ from trajtools.errors import DataError, UnknownNameError
 from trajtools.estimators.caligiuri import caligiuri_kantz
 from trajtools.neighbors.curves import as_divergence, block_edges, check_average, padded, sampling
 from trajtools.neighbors.graphs import GRAPH_L1, check_nodes, on_graphs
-from trajtools.neighbors.motion import thinned, with_directions
 from trajtools.neighbors.radii import absolute_radii
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import build, count_left_out, nearest
-from trajtools.neighbors.states import MetricOfStates, States, compact, is_scaled, prepare
+from trajtools.neighbors.states import MetricOfStates, States, compact, is_scaled, prepare, thinned, with_directions
 from trajtools.neighbors.strategy import Strategy, choose
 from trajtools.results.divergence import Divergence
 from trajtools.types import Floats

@@ -9,10 +9,9 @@ import numpy as np
 from trajtools.errors import DataError
 from trajtools.neighbors.curves import as_divergence, block_edges, padded, sampling
 from trajtools.neighbors.graphs import GRAPH_L1, check_nodes, on_graphs
-from trajtools.neighbors.motion import thinned, with_directions
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import nearest
-from trajtools.neighbors.states import MetricOfStates, compact, prepare
+from trajtools.neighbors.states import MetricOfStates, compact, prepare, thinned, with_directions
 from trajtools.results.divergence import Divergence
 
 

@@ -14,9 +14,8 @@ from trajtools.estimators.interpolation import fineness, interpolated
 from trajtools.estimators.nulls import Tested, against_surrogates
 from trajtools.growth.applicability import TWINS, Probe, objections, probe, probe_distances
 from trajtools.growth.recurrent import BOUNDED, NO_NULL
-from trajtools.neighbors.motion import has_directions
 from trajtools.neighbors.rules import WithinRadius
-from trajtools.neighbors.states import GIVEN, MetricOfStates
+from trajtools.neighbors.states import GIVEN, MetricOfStates, has_directions
 from trajtools.optimizers import Optimizer
 from trajtools.results.curves import Floats
 from trajtools.results.divergence import Divergence
