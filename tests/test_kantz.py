@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
 from trajtools.estimators.kantz import kantz
 from trajtools.neighbors.rules import NearestK, WithinRadius
-from trajtools.neighbors.strategy import named
+from trajtools.neighbors.search import named
 from trajtools.results.curves import AVERAGES
 
 

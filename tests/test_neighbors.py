@@ -9,9 +9,8 @@ from trajtools.errors import DataError, NoNeighborsError, TooLargeError, Unknown
 from trajtools.estimators.rosenstein import rosenstein
 from trajtools.neighbors.radii import absolute_radii, spread
 from trajtools.neighbors.rules import NearestK, WithinRadius
-from trajtools.neighbors.search import find_nearest
+from trajtools.neighbors.search import choose, find_nearest
 from trajtools.neighbors.states import compact, prepare
-from trajtools.neighbors.strategy import choose
 
 SEARCHES = ["brute", "sweep", "tree"]
 METRICS = ["l1", "l2", "linf"]

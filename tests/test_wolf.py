@@ -57,7 +57,7 @@ def test_the_tree_finds_what_comparing_everything_finds(monkeypatch):
     options = {"theiler": 5, "horizon": 3}
     quick = wolf(x, **options)
     assert quick.settings["strategy"] in ("tree", "sweep")
-    monkeypatch.setattr("trajtools.neighbors.strategy._FEW", 10_000)
+    monkeypatch.setattr("trajtools.neighbors.search._FEW", 10_000)
     slow = wolf(x, **options)
     assert slow.settings["strategy"] == "brute"
     assert_array_equal(quick.settings["neighbor"], slow.settings["neighbor"])

@@ -12,7 +12,7 @@ from trajtools.embedding import embed, estimate_delay
 from trajtools.errors import DataError
 from trajtools.estimators.pairs import Pairs, find_pairs, sum_of
 from trajtools.estimators.scaling import Scaling, choices, find_scaling
-from trajtools.neighbors.strategy import evenly
+from trajtools.neighbors.search import evenly
 from trajtools.results.correlation_sum import CorrelationSum
 from trajtools.results.dimension import Dimension
 

@@ -12,9 +12,8 @@ from trajtools.neighbors.curves import as_divergence, block_edges, check_average
 from trajtools.neighbors.graphs import GRAPH_L1, check_nodes, on_graphs
 from trajtools.neighbors.radii import absolute_radii
 from trajtools.neighbors.rules import NearestK, WithinRadius
-from trajtools.neighbors.search import build, count_left_out, nearest
+from trajtools.neighbors.search import Strategy, build, choose, count_left_out, nearest
 from trajtools.neighbors.states import MetricOfStates, States, compact, is_scaled, prepare, thinned, with_directions
-from trajtools.neighbors.strategy import Strategy, choose
 from trajtools.results.divergence import Divergence
 from trajtools.types import Floats
 

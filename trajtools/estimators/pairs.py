@@ -20,8 +20,8 @@ from trajtools.neighbors.counting import (
     count_states,
     logged_radii,
 )
+from trajtools.neighbors.search import evenly
 from trajtools.neighbors.states import HIGH_DIMENSION, METRICS, PRECOMPUTED, prepare
-from trajtools.neighbors.strategy import evenly
 from trajtools.results.correlation_sum import CorrelationSum, takens_estimate
 from trajtools.types import Bools, Floats, Ints
 

@@ -12,7 +12,7 @@ from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError
 from trajtools.estimators.joint import Joint, join
 from trajtools.estimators.preservation import decorrelation_index, distance_correlations, trustworthiness
-from trajtools.neighbors.strategy import evenly
+from trajtools.neighbors.search import evenly
 from trajtools.results.curves import average_curves, mean_curve
 from trajtools.results.divergence import Divergence
 from trajtools.results.projection import Projection

@@ -8,7 +8,7 @@ import numpy as np
 
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
-from trajtools.neighbors.strategy import evenly
+from trajtools.neighbors.search import evenly
 from trajtools.results.system_states import SystemStates
 from trajtools.types import Floats, Ints
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.neighbors.search import evenly
 from trajtools.neighbors.states import States
-from trajtools.neighbors.strategy import evenly
 from trajtools.types import Floats
 
 # Neighbours per dimension of the small and of the large neighbourhoods, and how many states are asked.

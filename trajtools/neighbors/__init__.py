@@ -8,7 +8,6 @@ the record and finite. So every point of a divergence curve is an average over t
 from __future__ import annotations
 
 from trajtools.neighbors.rules import NearestK, RecurrenceRate, ScaledRadius, WithinRadius
-from trajtools.neighbors.search import Neighbors, find_nearest
-from trajtools.neighbors.strategy import Strategy
+from trajtools.neighbors.search import Neighbors, Strategy, find_nearest
 
 __all__ = ["NearestK", "Neighbors", "RecurrenceRate", "ScaledRadius", "Strategy", "WithinRadius", "find_nearest"]

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError
-from trajtools.neighbors.search import build
+from trajtools.neighbors.search import Strategy, build, evenly
 from trajtools.neighbors.states import States
-from trajtools.neighbors.strategy import Strategy, evenly
 from trajtools.types import Bools, Floats, Ints
 
 BLOCKS = 64

@@ -10,8 +10,8 @@ import numpy as np
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
 from trajtools.neighbors.rules import NearestK, WithinRadius
+from trajtools.neighbors.search import Strategy
 from trajtools.neighbors.states import LANES, States
-from trajtools.neighbors.strategy import Strategy
 from trajtools.results.curves import AVERAGES
 from trajtools.results.divergence import Divergence
 from trajtools.trajectory import Trajectory

@@ -6,8 +6,8 @@ import numpy as np
 
 from trajtools.errors import NoNeighborsError
 from trajtools.neighbors.rules import WithinRadius
+from trajtools.neighbors.search import evenly
 from trajtools.neighbors.states import States
-from trajtools.neighbors.strategy import evenly
 from trajtools.types import Floats
 
 # The fourth neighbour: a larger ball costs e-folds (a 30th neighbour made exponents of maps 2 to 6 % too high).

@@ -11,9 +11,8 @@ from trajtools.errors import DataError, NoNeighborsError
 from trajtools.neighbors.curves import steps_per_sample
 from trajtools.neighbors.graphs import GRAPH_L1, as_links, check_nodes
 from trajtools.neighbors.rules import NearestK, WithinRadius
-from trajtools.neighbors.search import nearest
+from trajtools.neighbors.search import Strategy, choose, evenly, nearest
 from trajtools.neighbors.states import MetricOfStates, States, across_motion, check_motion, directions, prepare
-from trajtools.neighbors.strategy import Strategy, choose, evenly
 from trajtools.results.curves import average_curves, mean_curve
 from trajtools.results.divergence import Divergence
 from trajtools.types import Floats, Ints
