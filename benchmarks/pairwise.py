@@ -166,7 +166,7 @@ def main() -> None:
     if given.file:
         out_of_core(given.file, given.folder)
     else:
-        from trajtools.distances.schedule import threads
+        from trajtools.distances.tiles import threads
 
         compare(given.states, given.weights, given.dtype, threads())
 

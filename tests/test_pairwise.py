@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import trajtools as tt
 from recorders import Recorder
-from trajtools.distances import comparison, pairwise, scan
+from trajtools.distances import pairwise, tiles
 from trajtools.distances.metric import METRICS, floor
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 
@@ -140,7 +140,7 @@ def test_tiles_and_memory_change_no_bit(metric, monkeypatch):
     whole = tt.pairwise(x, metric=metric)[:]
     for block in (1, 16, 33):
         assert_array_equal(tt.pairwise(x, metric=metric, block=block)[:], whole)
-    monkeypatch.setattr(comparison, "BUDGET", 400_000)
+    monkeypatch.setattr(tiles, "BUDGET", 400_000)
     assert_array_equal(tt.pairwise(x, metric=metric)[:], whole)
 
 
@@ -149,7 +149,7 @@ def test_threads_and_executors_change_no_bit(metric, recorded, monkeypatch):
     path, walk = recorded
     x = tt.open(path)["run"].trajectory()
     alone = tt.pairwise(walk, metric=metric)[:]
-    monkeypatch.setattr("trajtools.distances.schedule.threads", lambda: 3)
+    monkeypatch.setattr("trajtools.distances.tiles.threads", lambda: 3)
     assert_array_equal(tt.pairwise(x, metric=metric, block=32)[:], alone)
     with ProcessPoolExecutor(2) as pool:
         assert_array_equal(tt.pairwise(x, metric=metric, block=64, executor=pool)[:], alone)
@@ -159,7 +159,7 @@ def test_threads_and_executors_change_no_bit(metric, recorded, monkeypatch):
 def test_a_task_is_a_place_in_a_file(recorded):
     path, _ = recorded
     x = tt.open(path)["run"].trajectory().select("a.bias")
-    what = comparison.compare(x, None, "l1", digest=False, executor=None)
+    what = tiles.compare(x, None, "l1", digest=False, executor=None)
     assert len(pickle.dumps(what.tile(slice(0, 64), slice(64, 128), travels=True))) < 8000
 
 
@@ -217,8 +217,8 @@ def test_a_file_is_read_in_blocks_of_the_budget(recorded, monkeypatch):
         sizes.append(found.nbytes)
         return found
 
-    monkeypatch.setattr(comparison, "BUDGET", 2**20)
-    monkeypatch.setattr(scan, "BLOCK_BYTES", 2**18)
+    monkeypatch.setattr(tiles, "BUDGET", 2**20)
+    monkeypatch.setattr(tiles, "BLOCK_BYTES", 2**18)
     monkeypatch.setattr(type(x.source), "read", watched)
     tt.pairwise(x, metric="l1")
     assert max(sizes) <= 2**20
@@ -311,13 +311,13 @@ def test_what_cannot_be_compared_is_refused(monkeypatch):
     monkeypatch.setattr(pairwise, "MAX_MATRIX_BYTES", 100)
     with pytest.raises(TooLargeError, match="give out=path"):
         tt.pairwise(np.ones((4, 3)))
-    monkeypatch.setattr(comparison, "BUDGET", 100)
+    monkeypatch.setattr(tiles, "BUDGET", 100)
     with pytest.raises(TooLargeError, match="needs whole states"):
         tt.pairwise(np.ones((2, 300)), metric=mean_gap)
 
 
 def test_interrupted_threads_end(monkeypatch):
-    monkeypatch.setattr("trajtools.distances.schedule.threads", lambda: 2)
+    monkeypatch.setattr("trajtools.distances.tiles.threads", lambda: 2)
 
     def interrupt(done, total):
         if done:

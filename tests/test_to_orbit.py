@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import trajtools as tt
 from recorders import Recorder
-from trajtools.distances import comparison
+from trajtools.distances import tiles
 from trajtools.errors import DataError
 from trajtools.neighbors import to_orbit
 
@@ -94,14 +94,14 @@ def test_files_threads_tiles_and_executors_change_no_bit(tmp_path, monkeypatch):
                 recorder.record({"w": row})
         runs.append(tt.open(tmp_path / f"{name}.h5")["run"].trajectory())
     alone = tt.to_orbit(a, b)
-    monkeypatch.setattr("trajtools.distances.schedule.threads", lambda: 3)
+    monkeypatch.setattr("trajtools.distances.tiles.threads", lambda: 3)
     found = [tt.to_orbit(*runs)]
     with ProcessPoolExecutor(1) as pool:
         found += [tt.to_orbit(*runs, executor=pool), tt.to_orbit(a, b, executor=pool)]
     monkeypatch.setattr(to_orbit, "WORTH", 0)
     monkeypatch.setattr(to_orbit, "SIDE", 16)
     found.append(tt.to_orbit(*runs))
-    monkeypatch.setattr(comparison, "BUDGET", 500_000)
+    monkeypatch.setattr(tiles, "BUDGET", 500_000)
     found.append(tt.to_orbit(*runs))
     assert found[-1].settings["landmarks"] == 8
     for each in found:

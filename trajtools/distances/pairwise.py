@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from trajtools.distances import schedule
-from trajtools.distances.comparison import Comparison, compare
+from trajtools.distances import tiles
 from trajtools.distances.metric import METRICS, MetricLike
-from trajtools.distances.tiles import Tile, compute
+from trajtools.distances.tiles import Comparison, Tile, compare, compute
 from trajtools.errors import DataError, FormatError, SelectionError, TooLargeError
 from trajtools.results.plain import Result, to_plain
 from trajtools.store.matrices import VECTORS, MatrixFile, create_matrix
@@ -631,7 +630,7 @@ def pairwise(
     if block is not None and (isinstance(block, bool) or not isinstance(block, int | np.integer) or block < 1):
         raise DataError(f"block={block!r}: it counts states, a whole number from 1 on")
     what = compare(x, y, metric, digest=out is not None, executor=executor)
-    workers = schedule.threads()
+    workers = tiles.threads()
     # How many workers an executor has it does not say.
     hands = workers if executor is None else max(workers, _ELSEWHERE)
     side = what.side(hands) if block is None else min(int(block), what.side(0))
@@ -667,7 +666,7 @@ def _compute(
     if executor is not None and tasks:
         # Many processes that compile at once have broken numba's cache.
         compute(what.tile(slice(0, 1), slice(0, 1)))
-    schedule.run(tasks, compute, keep, executor=executor, workers=workers, send=send)
+    tiles.run(tasks, compute, keep, executor=executor, workers=workers, send=send)
 
 
 def read_distances(path: Path) -> Distances:

@@ -1,19 +1,34 @@
-"""One tile of a matrix of distances: a task that travels to where it is computed, and its computation."""
+"""Distances between two sets of states, tile by tile: the sets checked once, cut into tasks, and scheduled on any executor."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from math import prod
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.distances.metric import METRICS, OPERATIONS, Metric, in_line, kernel_ready
-from trajtools.errors import TooLargeError
+from trajtools.distances.equal_times import as_states
+from trajtools.distances.metric import (
+    FORMATS,
+    METRICS,
+    OPERATIONS,
+    Metric,
+    MetricLike,
+    bind_metric,
+    find_metric,
+    in_line,
+    kernel_ready,
+)
+from trajtools.errors import DataError, TooLargeError
 from trajtools.parameters import NodeSet, Parameter
-from trajtools.trajectory import Trajectory
-from trajtools.types import LINF, Floats
+from trajtools.trajectory import ArrayStates, Trajectory
+from trajtools.types import LINF, Bools, Floats
 
 # A sum of squares of float32 differences below this may have lost digits to underflow; of float64 ones likewise, and
 # above the other to overflow.
@@ -225,8 +240,8 @@ def _by_pairs(tile: Tile, metric: Metric) -> Floats:
     left, right = left[there], right[there]
     out = np.full((n, m), np.nan)
     if len(left):
-        shown = a if tile.described else _described(metric, a, finite[0])
-        other = shown if tile.left is tile.right else b if tile.described else _described(metric, b, finite[1])
+        shown = a if tile.described else _description(metric, a, finite[0])
+        other = shown if tile.left is tile.right else b if tile.described else _description(metric, b, finite[1])
         found = metric.pairs(shown, other, left, right)
         if metric.finish is not None:
             found = metric.finish(found, tile.size)
@@ -234,7 +249,7 @@ def _by_pairs(tile: Tile, metric: Metric) -> Floats:
     return out
 
 
-def _described(metric: Metric, states: Any, finite: NDArray[np.bool_]) -> Any:
+def _description(metric: Metric, states: Any, finite: NDArray[np.bool_]) -> Any:
     """Features of the finite states; the others are not asked about."""
     if metric.features is None:
         return states
@@ -242,3 +257,383 @@ def _described(metric: Metric, states: Any, finite: NDArray[np.bool_]) -> Any:
     found = np.full((1, len(finite), known.shape[2]), np.nan)
     found[:, finite] = known
     return found
+
+
+Task = TypeVar("Task")
+
+_AHEAD = 32  # tasks that wait on an executor of the user's: enough for its workers, few enough to interrupt
+
+
+def threads() -> int:
+    """How many threads of this process may work."""
+    from trajtools._kernels._threads import allowed
+
+    return allowed()
+
+
+def run(
+    tasks: Iterable[Task],
+    compute: Callable[[Any], Any],
+    keep: Callable[[Task, Any], None],
+    *,
+    executor: Executor | None,
+    workers: int,
+    send: Callable[[Task], Any] = lambda task: task,
+) -> None:
+    """Compute tasks and keep their results, in this thread, as they come."""
+    if executor is not None:
+        _drain(executor, tasks, compute, keep, send=send, ahead=_AHEAD)
+    elif workers < 2:
+        for task in tasks:
+            keep(task, compute(send(task)))
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            _drain(pool, tasks, compute, keep, send=send, ahead=2 * workers)
+
+
+def _drain(
+    pool: Executor,
+    tasks: Iterable[Task],
+    compute: Callable[[Any], Any],
+    keep: Callable[[Task, Any], None],
+    *,
+    send: Callable[[Task], Any],
+    ahead: int,
+) -> None:
+    waiting: dict[Future[Any], Task] = {}
+    left = iter(tasks)
+    try:
+        for task in left:
+            waiting[pool.submit(compute, send(task))] = task
+            if len(waiting) >= ahead:
+                _keep_some(waiting, keep)
+        while waiting:
+            _keep_some(waiting, keep)
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _keep_some(waiting: dict[Future[Any], Task], keep: Callable[[Task, Any], None]) -> None:
+    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+    for future in done:
+        task = waiting.pop(future)
+        keep(task, future.result())
+
+
+ROWS = 64  # of a chunk in most files
+BLOCK_BYTES = 32 * 2**20
+_BITS = {4: (np.int32, 23, 256, 127), 8: (np.int64, 52, 2048, 1023)}
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """What is known of the states before they are compared.
+
+    Attributes
+    ----------
+    finite : ndarray of bool, shape (T,)
+        States without NaN and inf.
+    norm : ndarray of float64, shape (T,)
+        Euclidean norms; empty if they were not asked for.
+    floor : ndarray of float64, shape (T,)
+        Distance that rounding alone produces; NaN where unknown.
+    largest : float
+        A bound of the weights of the finite states: none is larger, and the largest is at least half of it.
+    digest : str
+        Hash of the states, bit by bit; empty if it was not asked for.
+    """
+
+    finite: NDArray[np.bool_]
+    norm: Floats
+    floor: Floats
+    largest: float
+    digest: str
+
+
+def scan(x: Trajectory, metric: Metric, *, norms: bool, digest: bool, threads: int) -> Scan:
+    """Read all states once."""
+    length, size = x.shape
+    kind = np.dtype(np.float32) if x.dtype.itemsize < 8 else np.dtype(np.float64)
+    bins, bias = _BITS[kind.itemsize][2:]
+    counts = np.zeros((length, bins), np.int64)
+    norm = np.zeros(length)
+    hashes: dict[int, bytes] = {}
+
+    def look(start: int) -> None:
+        rows, hasher = slice(start, min(start + ROWS, length)), hashlib.sha256()
+        for block in _blocks(x, rows):
+            _count(block, kind, counts[rows])
+            if norms:
+                norm[rows] = np.hypot(norm[rows], _norms(block))
+            if digest:
+                hasher.update(np.ascontiguousarray(block).data)
+        hashes[start] = hasher.digest()
+
+    starts = range(0, length, ROWS)
+    with ThreadPoolExecutor(max(1, min(threads, len(starts)))) as pool:
+        list(pool.map(look, starts))
+    finite = counts[:, -1] == 0
+    exponent = np.arange(bins) - bias
+    occurring = np.flatnonzero(counts[finite].any(axis=0)) if finite.any() else np.empty(0, np.int64)
+    # Exponents of zero and of subnormal numbers are 0.
+    largest = float(np.ldexp(1.0, int(exponent[occurring[-1]]) + 1)) if occurring.size and occurring[-1] else 0.0
+    whole = hashlib.sha256(f"{length} {size} {x.dtype}".encode())
+    for start in starts:
+        whole.update(hashes[start])
+    return Scan(
+        finite=finite,
+        norm=norm if norms else np.empty(0),
+        floor=_floor(x, metric, counts, exponent),
+        largest=largest,
+        digest=whole.hexdigest() if digest else "",
+    )
+
+
+def _blocks(x: Trajectory, rows: slice) -> Iterator[NDArray[Any]]:
+    """Entries of some states, the same stretches whoever asks: a hash over them depends on the states alone."""
+    width = BLOCK_BYTES // (ROWS * 8)
+    for first in range(0, max(x.shape[1], 1), width):
+        block = np.asarray(x.read(rows.start, rows.stop, slice(first, first + width)))
+        yield block
+
+
+def _count(block: NDArray[Any], kind: np.dtype[Any], counts: NDArray[np.int64]) -> None:
+    from trajtools._kernels.tiles import count_exponents
+
+    word, shift, _, _ = _BITS[kind.itemsize]
+    line, stride = in_line(block, kind)
+    count_exponents(line.view(word), stride, block.shape[1], shift, counts)
+
+
+def _norms(block: NDArray[Any]) -> Floats:
+    from trajtools._kernels.distances import pairs_l2
+
+    states = kernel_ready(block)[None]
+    rows = np.arange(len(block))
+    return pairs_l2(states, np.zeros_like(states[:, :1]), rows, np.zeros_like(rows))[0]
+
+
+def stored_format(x: Trajectory) -> str:
+    """Return the format that the weights were trained in, if it is one; else the one they are stored in."""
+    names = {p.dtype for p in x.parameters}
+    return names.pop() if len(names) == 1 else str(x.dtype)
+
+
+def _floor(x: Trajectory, metric: Metric, counts: NDArray[np.int64], exponent: NDArray[np.int64]) -> Floats:
+    name = stored_format(x)
+    if metric.rounding is None or name not in FORMATS:
+        return np.full(len(counts), np.nan)
+    mantissa, smallest = FORMATS[name]
+    spacing = np.ldexp(1.0, np.maximum(exponent[:-1], smallest) - mantissa)
+    spacing[0] = np.ldexp(1.0, smallest - mantissa)
+    there = np.where(counts[:, :-1].any(axis=0), spacing, 0.0)
+    largest = np.array([spacing[row[:-1] > 0].max(initial=0.0) for row in counts])
+    unit = there.max(initial=0.0) or 1.0  # squares of spacings may leave the range of float64
+    roots = unit * np.sqrt(counts[:, :-1] @ (there / unit) ** 2)
+    sums = np.stack([counts[:, :-1] @ there, roots, largest])
+    return np.asarray(metric.rounding(sums, prod(x.shape[1:])), dtype=np.float64)
+
+
+BUDGET = 256 * 2**20
+"""Bytes of states that all threads together hold in memory."""
+
+_LARGEST_TILE = 512
+_LARGEST_READ = 2048
+_TILES_PER_WORKER = 4
+_GROUPS = 16  # a side is a multiple of this, so that register tiles are full
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What is compared with what.
+
+    Attributes
+    ----------
+    x, y : Trajectory
+        The states of the rows and of the columns; the same object where a trajectory is compared with itself.
+    metric : Metric
+        Ready to be asked.
+    which : Which
+        The metric as it travels.
+    rows, columns : Scan
+        What is known of the states.
+    size : int
+        Number P of weights of a state.
+    dtype : str
+        Of the states of the rows.
+    described : bool
+        Whether x and y hold the features of the states, which were computed once for all tiles.
+    single : bool
+        Whether differences are taken in float32.
+    budget : int, in bytes
+        Of one tile.
+    """
+
+    x: Trajectory
+    y: Trajectory
+    metric: Metric
+    which: Which
+    rows: Scan
+    columns: Scan
+    size: int
+    dtype: str
+    described: bool
+    single: bool
+    budget: int
+
+    @property
+    def square(self) -> bool:
+        """Whether a trajectory is compared with itself."""
+        return self.x is self.y
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the matrix is symmetric, so that half of it is enough."""
+        return self.square and self.metric.symmetric is True
+
+    def side(self, workers: int) -> int:
+        """Choose the side of a tile: what memory allows, and small enough that every worker (if any) gets several."""
+        most = _LARGEST_TILE
+        if not all(isinstance(states.source, ArrayStates) for states in (self.x, self.y)):
+            # Every tile reads its states again: larger ones read a file less often. Four such squares are in use.
+            most = max(most, min(_LARGEST_READ, int(np.sqrt(self.budget / 32)) // _GROUPS * _GROUPS))
+        if self.metric.sums is None:
+            most = min(_LARGEST_TILE, self.budget // (2 * 8 * max(self.x.shape[1], 1)))
+            if most < 1:
+                raise TooLargeError(
+                    f"metric {self.metric.name!r} needs whole states, and two of them are "
+                    f"{2 * 8 * self.x.shape[1]:,} bytes, more than the {self.budget:,} that a thread may take; select "
+                    "fewer parameters, or use a metric that adds up over the weights (l1, l2, linf, rms)"
+                )
+        if not workers:
+            return most
+        pairs = len(self.x) * len(self.y) / (2 if self.symmetric else 1)
+        fair = int(np.sqrt(pairs / (_TILES_PER_WORKER * workers)))
+        side = min(most, max(fair, 4 * _GROUPS))
+        # As many tiles as that takes, all of one size.
+        longest = max(len(self.x), len(self.y), 1)
+        even = -(-longest // -(-longest // side))
+        return min(most, -(-even // _GROUPS) * _GROUPS)
+
+    def tile(self, rows: slice, columns: slice, *, travels: bool = False) -> Tile:
+        """Cut out a rectangle; what travels to another process takes along only the states that it needs."""
+        same = self.square and rows == columns
+        left = _part(self.x, rows, travels)
+        right = left if same else _part(self.y, columns, travels)
+        norms = self.metric.sums is not None and self.metric.sums.norms
+        return Tile(
+            left,
+            right,
+            self.which,
+            lower=same and self.symmetric,
+            single=self.single,
+            left_finite=self.rows.finite[rows],
+            right_finite=self.columns.finite[columns],
+            left_norm=self.rows.norm[rows] if norms else np.empty(0),
+            right_norm=self.columns.norm[columns] if norms else np.empty(0),
+            budget=self.budget,
+            size=self.size,
+            described=self.described,
+        )
+
+    def pick_columns(self, picked: NDArray[np.int64]) -> Comparison:
+        """Return the comparison with a few states of the columns only, which are held in memory."""
+        states = np.concatenate([self.y.read(k, k + 1) for k in picked.tolist()])
+        known = self.columns
+        norm = known.norm[picked] if len(known.norm) else known.norm
+        few = replace(known, finite=known.finite[picked], floor=known.floor[picked], norm=norm)
+        return replace(self, y=Trajectory.from_array(states, dt=self.y.dt, time_unit=self.y.time_unit), columns=few)
+
+    def blank(self, rows: slice, columns: slice, block: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Put NaN where a state has no distances."""
+        block[~self.rows.finite[rows]] = np.nan
+        block[:, ~self.columns.finite[columns]] = np.nan
+        return block
+
+
+def compare(x: Any, y: Any, metric: MetricLike, *, digest: bool, executor: Executor | None) -> Comparison:
+    """Check two sets of states and look at them once."""
+    left = _as_trajectory(x, "x")
+    right = left if y is None or y is x else _as_trajectory(y, "y")
+    if left.shape[1] != right.shape[1]:
+        raise DataError(
+            f"the states have {left.shape[1]} and {right.shape[1]} weights; only states of one architecture have a "
+            "distance"
+        )
+    found = find_metric(metric)
+    bound = bind_metric(found, left, right)
+    which = Which.of(found, left if left.parameters else right)
+    workers = threads()
+    norms = bound.sums is not None and bound.sums.norms
+    rows = scan(left, bound, norms=norms, digest=digest, threads=workers)
+    columns = rows if right is left else scan(right, bound, norms=norms, digest=digest, threads=workers)
+    budget = BUDGET // (workers if executor is None else 1)
+    sources = [(left, rows.finite)] if right is left else [(left, rows.finite), (right, columns.finite)]
+    shown = _described(sources, bound, budget)
+    return Comparison(
+        shown[0] if shown else left,
+        shown[-1] if shown else right,
+        bound,
+        which,
+        rows,
+        columns,
+        size=left.shape[1],
+        dtype=str(left.dtype),
+        described=bool(shown),
+        single=_is_single(bound, left, right, max(rows.largest, columns.largest)),
+        budget=budget,
+    )
+
+
+def _is_single(metric: Metric, left: Trajectory, right: Trajectory, largest: float) -> bool:
+    narrow = all(x.dtype.itemsize < 8 for x in (left, right)) and largest <= LARGEST_SINGLE
+    # A unit vector in float32 would be rounded by as much as neighbouring states differ.
+    return metric.sums is not None and not metric.sums.unit and narrow and left.shape[1] >= SHORT
+
+
+def _described(sources: list[tuple[Trajectory, Bools]], metric: Metric, budget: int) -> list[Trajectory]:
+    """Compute the features of all finite states once for all tiles; nothing where there are none, or too many."""
+    if metric.features is None or metric.sums is not None or not all(finite.any() for _, finite in sources):
+        return []
+    found = []
+    count = sum(len(x) for x, _ in sources)
+    for x, finite in sources:
+        first = int(np.flatnonzero(finite)[0])
+        width = metric.described(kernel_ready(x.read(first, first + 1))[None]).shape[2]
+        if 8 * width * count > FEATURE_BYTES:
+            return []
+        table = np.full((len(x), width), np.nan)
+        states = max(1, budget // (2 * 8 * max(x.shape[1], 1)))
+
+        def describe(
+            start: int, x: Trajectory = x, finite: Bools = finite, table: Any = table, n: int = states
+        ) -> None:
+            rows = start + np.flatnonzero(finite[start : start + n])
+            if len(rows):
+                block = kernel_ready(x.read(start, min(start + n, len(x))))[rows - start]
+                table[rows] = metric.described(block[None])[0]
+
+        with ThreadPoolExecutor(threads()) as pool:
+            list(pool.map(describe, range(0, len(x), states)))
+        found.append(Trajectory(ArrayStates(table), step=x.step, dt=x.dt, time_unit=x.time_unit))
+    return found
+
+
+FEATURE_BYTES = 2**30
+"""Features that take more than this are computed for every tile anew."""
+
+SHORT = 1024
+"""States of fewer weights are compared in float64: the roundings of a few differences do not average out."""
+
+
+def _as_trajectory(x: Any, name: str) -> Trajectory:
+    states = as_states(x, name)
+    return states if isinstance(states, Trajectory) else Trajectory.from_array(states)
+
+
+def _part(x: Trajectory, rows: slice, travels: bool) -> Trajectory:
+    part = x[rows]
+    if travels and isinstance(x.source, ArrayStates):
+        return Trajectory.from_array(np.array(part.read()), parameters=x.parameters, nodes=x.nodes)
+    return part

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trajtools.distances.equal_times import as_states, read_rows
 from trajtools.distances.metric import METRICS, block_floor
 from trajtools.distances.pairwise import Distances
-from trajtools.distances.scan import stored_format
+from trajtools.distances.tiles import stored_format
 from trajtools.errors import DataError, SelectionError
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats

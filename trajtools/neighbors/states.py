@@ -1,4 +1,4 @@
-"""States or given distances, checked once: metric, what is finite, what can be followed, and distances across the motion."""
+"""States or given distances, checked once: metric, what is finite, what can be followed, and their motion."""
 
 from __future__ import annotations
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances import schedule
-from trajtools.distances.comparison import Comparison, compare
+from trajtools.distances import tiles
 from trajtools.distances.metric import MetricLike
-from trajtools.distances.tiles import Tile, compute
+from trajtools.distances.tiles import Comparison, Tile, compare, compute
 from trajtools.errors import DataError
 from trajtools.results.plain import Result
 from trajtools.types import Bools, Floats, Ints
@@ -192,8 +191,8 @@ def _all_of(what: Comparison) -> Floats:
         out[rows] = what.blank(rows, few, block)
 
     rows = _stretches(len(what.x), SIDE)
-    workers = schedule.threads()
-    schedule.run(rows, compute, keep, executor=None, workers=workers, send=lambda side: what.tile(side, few))
+    workers = tiles.threads()
+    tiles.run(rows, compute, keep, executor=None, workers=workers, send=lambda side: what.tile(side, few))
     return out
 
 
@@ -297,7 +296,7 @@ def _search(what: Comparison, executor: Executor | None) -> tuple[Found, int]:
         known[rows.start] = found
 
     left = [rows for rows in search.rows() if rows.start not in known]
-    schedule.run(left, search, keep, executor=None, workers=schedule.threads())
+    tiles.run(left, search, keep, executor=None, workers=tiles.threads())
     parts = [known[rows.start] for rows in search.rows()]
     distance, argmin = (np.concatenate([getattr(part, name) for part in parts]) for name in ("distance", "argmin"))
     return Found(distance, argmin, search.computed + sum(part.computed for part in parts)), LANDMARKS
@@ -305,7 +304,7 @@ def _search(what: Comparison, executor: Executor | None) -> tuple[Found, int]:
 
 def _everything(what: Comparison, executor: Executor | None) -> Found:
     """Compute all distances, in large tiles."""
-    workers = schedule.threads()
+    workers = tiles.threads()
     side = what.side(workers)
     rows, columns = (
         [slice(start, min(start + side, len(x))) for start in range(0, len(x), side)] for x in (what.x, what.y)
@@ -319,7 +318,7 @@ def _everything(what: Comparison, executor: Executor | None) -> Found:
         return what.tile(*task, travels=executor is not None)
 
     tasks = [(r, c) for r in rows for c in columns]
-    schedule.run(tasks, compute, keep, executor=executor, workers=workers, send=send)
+    tiles.run(tasks, compute, keep, executor=executor, workers=workers, send=send)
     parts = list(found.values()) or [nothing(0)]
     distance, argmin = (np.concatenate([getattr(part, name) for part in parts]) for name in ("distance", "argmin"))
     return Found(distance, argmin, sum(part.computed for part in parts))

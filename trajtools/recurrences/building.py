@@ -162,8 +162,8 @@ def _is_wide(x: Any) -> bool:
 
 def _of_compared(x: Any, y: Any, asked: Asked) -> tuple[Plot, Chosen]:
     """Of states of many coordinates, or in any metric: all distances if they take no more room than the states."""
-    from trajtools.distances.comparison import compare
     from trajtools.distances.pairwise import pairwise
+    from trajtools.distances.tiles import compare
 
     if asked.dim > 1:
         x, y = (None if s is None else embed(s, asked.dim, asked.delay) for s in (x, y))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trajtools.distances import comparison, schedule
+from trajtools.distances import tiles
 from trajtools.distances.metric import Metric
 from trajtools.distances.tiles import compute
 from trajtools.stability.rows import Rows
@@ -82,8 +82,8 @@ def tables(metric: Metric, path: Some, orbit: Some) -> Iterator[tuple[int, Float
     low, high = int(mine_rows[0]), int(mine_rows[-1]) + 1
     # Without the rounding of every state, which is known already and takes as long as the distances of small networks.
     known = replace(metric, rounding=None)
-    what = comparison.compare(mine.states[low:high], theirs.states, known, digest=False, executor=None)
-    workers = schedule.threads()
+    what = tiles.compare(mine.states[low:high], theirs.states, known, digest=False, executor=None)
+    workers = tiles.threads()
     side = what.side(workers)
     tall = max(1, min(side, TABLE_BYTES // (8 * len(theirs))))
     columns = [slice(start, min(start + side, len(theirs))) for start in range(0, len(theirs), side)]
@@ -99,8 +99,8 @@ def tables(metric: Metric, path: Some, orbit: Some) -> Iterator[tuple[int, Float
         yield first, table if len(their_rows) == len(theirs) else np.ascontiguousarray(table[:, their_rows])
 
 
-def _fill(table: Floats, what: comparison.Comparison, rows: slice, columns: list[slice], workers: int) -> None:
+def _fill(table: Floats, what: tiles.Comparison, rows: slice, columns: list[slice], workers: int) -> None:
     def keep(task: slice, block: Floats) -> None:
         table[:, task] = block
 
-    schedule.run(columns, compute, keep, executor=None, workers=workers, send=lambda task: what.tile(rows, task))
+    tiles.run(columns, compute, keep, executor=None, workers=workers, send=lambda task: what.tile(rows, task))

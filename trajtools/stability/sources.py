@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.distances.equal_times import as_states
-from trajtools.distances.scan import stored_format
+from trajtools.distances.tiles import stored_format
 from trajtools.errors import DataError
 from trajtools.stability.following import Pair
 from trajtools.stability.rows import Rows
