@@ -38,7 +38,7 @@ _HOME = {
     "kantz": "estimators.kantz",
     "wolf": "estimators.wolf",
     "hybrid": "estimators.hybrid",
-    "correlation_sum": "estimators.correlation_sum",
+    "correlation_sum": "structure.correlation_sum",
     "correlation_dimension": "estimators.dimension",
     "pca": "estimators.projection",
     "mds": "estimators.projection",

@@ -10,11 +10,10 @@ import numpy as np
 from trajtools.distances.pairwise import Distances
 from trajtools.embedding import embed, estimate_delay
 from trajtools.errors import DataError
-from trajtools.estimators.pairs import Pairs, find_pairs, sum_of
 from trajtools.estimators.scaling import Scaling, choices, find_scaling
 from trajtools.neighbors.search import evenly
-from trajtools.results.correlation_sum import CorrelationSum
 from trajtools.results.dimension import Dimension
+from trajtools.structure.correlation_sum import CorrelationSum, Pairs, find_pairs, sum_of
 
 # Choices of this toolkit, kept in the settings of every result.
 DIMS = (1, 2, 3, 4, 5, 6, 7)

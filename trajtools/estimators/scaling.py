@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.fitting import window_fits
-from trajtools.results.correlation_sum import CorrelationSum, takens_estimate
+from trajtools.structure.correlation_sum import CorrelationSum, takens_estimate
 from trajtools.types import Floats, Ints
 
 # Choices of this toolkit; all of them are kept in the settings of a result.

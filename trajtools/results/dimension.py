@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from trajtools.results.correlation_sum import CorrelationSum
 from trajtools.results.plain import Result
+from trajtools.structure.correlation_sum import CorrelationSum
 from trajtools.types import Floats, Ints
 
 DIMENSION_VERDICTS = ("finite", "space-filling", "inconclusive")

@@ -1,0 +1,1 @@
+"""What a trajectory looks like: correlations, cycles, dimension, projections, change points, system states."""
