@@ -39,7 +39,7 @@ _HOME = {
     "wolf": "estimators.wolf",
     "hybrid": "estimators.hybrid",
     "correlation_sum": "structure.correlation_sum",
-    "correlation_dimension": "estimators.dimension",
+    "correlation_dimension": "structure.dimension",
     "pca": "estimators.projection",
     "mds": "estimators.projection",
     "observables": "estimators.observables",

@@ -11,10 +11,9 @@ import numpy as np
 
 from trajtools.cli import each_run, options
 from trajtools.cli.each_run import Ask, Found, answer, printing, selection, trajectory_of, with_reasons
-from trajtools.estimators.dimension import correlation_dimension
 from trajtools.plots.words import number
-from trajtools.results.dimension import Dimension
 from trajtools.store import Run
+from trajtools.structure.dimension import Dimension, correlation_dimension
 
 
 @click.command("dimension")

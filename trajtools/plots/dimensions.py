@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from trajtools.plots.canvas import new_figure
-from trajtools.results.dimension import Dimension
 from trajtools.structure.correlation_sum import CorrelationSum
+from trajtools.structure.dimension import Dimension
 
 
 def correlation_sum(sums: CorrelationSum, ax: Any = None) -> Any:
