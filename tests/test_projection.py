@@ -8,8 +8,8 @@ import trajtools as tt
 from recorders import Recorder, perturb
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError
-from trajtools.estimators import joint
-from trajtools.estimators.preservation import decorrelation_index, trustworthiness
+from trajtools.structure import projection
+from trajtools.structure.projection import decorrelation_index, trustworthiness
 
 
 def walk(rng, steps=120, size=30):
@@ -125,7 +125,7 @@ def test_a_run_is_projected_as_its_members_side_by_side(tmp_path, monkeypatch):
         members = [np.asarray(run.trajectory(m)) for m in range(4)]
         found = tt.pca(run)
         by_arrays = tt.pca((members[0], members[1:]))
-        monkeypatch.setattr(joint, "_BLOCK_BYTES", 8 * 244 * 5)  # five columns at a time
+        monkeypatch.setattr(projection, "_BLOCK_BYTES", 8 * 244 * 5)  # five columns at a time
         in_blocks = tt.pca(run)
         one = tt.pca([run.trajectory(0).select("*.weight"), members[1][:, :20]])
     assert found.names[0] == run.members[0].name
@@ -203,7 +203,7 @@ def test_broken_states_are_left_out_and_counted():
 def test_many_states_give_the_same_components_by_iteration(monkeypatch):
     x = walk(np.random.default_rng(10))
     whole = tt.pca(x)
-    monkeypatch.setattr("trajtools.estimators.projection._FULL_SPECTRUM", 10)
+    monkeypatch.setattr("trajtools.structure.projection._FULL_SPECTRUM", 10)
     np.testing.assert_allclose(tt.pca(x).coordinates, whole.coordinates, atol=1e-9)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from trajtools.plots.canvas import new_figure
 from trajtools.results.change_points import ChangePoints
 from trajtools.results.observables import Observables
-from trajtools.results.projection import Projection
 from trajtools.results.system_states import SystemStates
+from trajtools.structure.projection import Projection
 
 
 def projection(found: Projection, ax: Any = None) -> Any:

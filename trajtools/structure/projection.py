@@ -2,21 +2,261 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from trajtools.distances.equal_times import check_alike
+from trajtools.distances.equal_times import as_states, check_alike
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError
-from trajtools.estimators.joint import Joint, join
-from trajtools.estimators.preservation import decorrelation_index, distance_correlations, trustworthiness
 from trajtools.neighbors.search import evenly
 from trajtools.results.curves import average_curves, mean_curve
 from trajtools.results.divergence import Divergence
-from trajtools.results.projection import Projection
+from trajtools.results.plain import Result
 from trajtools.types import Floats, Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Projection(Result):
+    """States of one or several trajectories in a few common coordinates.
+
+    Attributes
+    ----------
+    method : str
+        ``"pca"`` or ``"mds"``.
+    metric : str
+        Distance that the coordinates stand for.
+    coordinates : ndarray of float64, shape (N, k)
+        One row per state, member after member; NaN for states that were left out. The centre of all states is at 0,
+        and the first trajectory ends at larger coordinates than it starts.
+    member : ndarray of int64, shape (N,)
+        Trajectory of each row.
+    step : ndarray of int64, shape (N,)
+        Its step.
+    names : tuple of str
+        What the trajectories are called.
+    reference : ndarray of int64, shape (M,)
+        The trajectory that each one is a perturbed copy of; -1: it is none.
+    eigenvalues : ndarray of float64, shape (k,)
+        Mean square of each coordinate times the number of states.
+    share : ndarray of float64, shape (k,)
+        Part of the total spread that each coordinate holds: the eigenvalue over the sum of the absolute values of all.
+    negative : float
+        Part of that sum that comes from negative eigenvalues, which no coordinates have; 0 for Euclidean distances.
+    axes : ndarray of float64, shape (k, P)
+        Directions in weight space, of length 1; empty where only distances were given.
+    distance_correlation, rank_correlation : float
+        Pearson's and Spearman's correlation of the distances in the coordinates with those of the whole states, over
+        the pairs of at most 256 states.
+    trustworthiness : float
+        How far the neighbours in the coordinates are neighbours in truth, 0 to 1 (Venna and Kaski 2001).
+    n_excluded : int
+        States left out because they hold NaN or inf.
+    embedded, full : Divergence or None
+        How the perturbed copies part from their references: in the first coordinate, and in the L1 distance of the
+        whole states (in the given metric, where the coordinates come from distances). None without copies.
+    decorrelation : ndarray of float64, shape (U,), in steps
+        Decorrelation time of each copy from the first coordinate; NaN where it is not reached.
+    decorrelation_full : ndarray of float64, shape (U,), in steps
+        The same from the distance of the whole states.
+    settings : dict
+        Every parameter as used, chosen or given.
+    warnings : tuple of str
+        What the reader should know.
+    """
+
+    method: str
+    metric: str
+    coordinates: Floats
+    member: Ints
+    step: Ints
+    names: tuple[str, ...]
+    reference: Ints
+    eigenvalues: Floats
+    share: Floats
+    negative: float
+    axes: Floats
+    distance_correlation: float
+    rank_correlation: float
+    trustworthiness: float
+    n_excluded: int
+    embedded: Divergence | None
+    full: Divergence | None
+    decorrelation: Floats
+    decorrelation_full: Floats
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def of(self, member: int = 0) -> Floats:
+        """Coordinates of one trajectory.
+
+        Parameters
+        ----------
+        member : int
+            Which.
+
+        Returns
+        -------
+        ndarray of float64, shape (T, k)
+        """
+        return self.coordinates[self.member == member]
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the trajectories; see `trajtools.plots.projection`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.projection(self, ax=ax)
+
+
+MOST_STATES = 8192  # their products are 512 MiB
+_BLOCK_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """Trajectories side by side.
+
+    Attributes
+    ----------
+    members : tuple
+        A Trajectory or array (T, P) each.
+    names : tuple of str
+        What they are called.
+    reference : ndarray of int64, shape (M,)
+        The member that each was copied from; -1: it was not.
+    step : tuple of ndarray of int64
+        Steps of each.
+    time_unit : str
+        Unit of the steps.
+    """
+
+    members: tuple[Any, ...]
+    names: tuple[str, ...]
+    reference: Ints
+    step: tuple[Ints, ...]
+    time_unit: str
+
+    @property
+    def size(self) -> int:
+        """Number of weights in a state."""
+        return int(self.members[0].shape[1])
+
+    @property
+    def starts(self) -> Ints:
+        """First row of each member, and one past the last row of all."""
+        return np.concatenate([[0], np.cumsum([len(each) for each in self.members])])
+
+    def member_of_rows(self) -> Ints:
+        """Member that each row belongs to."""
+        return np.repeat(np.arange(len(self.members)), np.diff(self.starts))
+
+    def columns(self) -> Iterator[tuple[slice, Floats]]:
+        """All states in turn, some of their entries at a time, float64 (N, p)."""
+        rows = int(self.starts[-1])
+        width = max(1, _BLOCK_BYTES // (8 * max(rows, 1)))
+        for first in range(0, self.size, width):
+            span = slice(first, min(first + width, self.size))
+            block = np.empty((rows, span.stop - span.start))
+            for each, start in zip(self.members, self.starts[:-1], strict=True):
+                part = each.read(0, None, span) if hasattr(each, "read") else each[:, span]
+                block[start : start + len(each)] = part
+            yield span, block
+
+
+def join(x: Any) -> Joint:
+    """Take together what belongs together."""
+    if hasattr(x, "members") and hasattr(x, "trajectory"):
+        found = [x.trajectory(m) for m in range(len(x.members))]
+        names = tuple(member.name for member in x.members)
+        reference = np.array([member.reference for member in x.members], dtype=np.int64)
+        return _checked(found, names, reference, x.time_unit)
+    if isinstance(x, (list, tuple)) and len(x) == 2 and isinstance(x[1], (list, tuple)) and _is_states(x[0]):
+        if not x[1] or not all(_is_states(each) for each in x[1]):
+            raise DataError("a reference came without trajectories of its copies; give (reference, [perturbed, ...])")
+        names = ("reference", *(f"copy {i + 1}" for i in range(len(x[1]))))
+        return _checked([x[0], *x[1]], names, np.array([-1] + [0] * len(x[1])))
+    if isinstance(x, (list, tuple)) and x and all(_is_states(each) for each in x):
+        return _checked(list(x), tuple(f"trajectory {i}" for i in range(len(x))), np.full(len(x), -1))
+    return _checked([x], ("trajectory",), np.array([-1]))
+
+
+def _is_states(x: Any) -> bool:
+    return (hasattr(x, "read") and hasattr(x, "step")) or (isinstance(x, np.ndarray) and x.ndim in (1, 2))
+
+
+def _checked(found: list[Any], names: tuple[str, ...], reference: Ints, time_unit: str | None = None) -> Joint:
+    members = tuple(as_states(each, name) for each, name in zip(found, names, strict=True))
+    sizes = {int(each.shape[1]) for each in members}
+    if len(sizes) > 1 or 0 in sizes:
+        raise DataError(f"the states have {sorted(sizes)} weights; only states of one architecture can be compared")
+    total = sum(len(each) for each in members)
+    if total > MOST_STATES:
+        raise TooLargeError(
+            f"{total} states; at most {MOST_STATES} are taken together. Thin them out with "
+            f"trajectory.window(every={-(-total // MOST_STATES)}), or take fewer members"
+        )
+    step = tuple(
+        np.asarray(each.step, dtype=np.int64) if hasattr(each, "step") else np.arange(len(each)) for each in members
+    )
+    unit = time_unit or str(getattr(members[0], "time_unit", "step"))
+    return Joint(members, names, reference.astype(np.int64), step, unit)
+
+
+# Of P2's follow-up: the time at which the growth of a distance in one coordinate has died down.
+LATE, SHARE_OF_STEEPEST, IN_A_ROW, OFFSET = 10, 0.15, 8, 1e-12
+
+
+def decorrelation_index(distance: Floats) -> float:
+    r"""First sample at which the logarithm of a distance has stopped growing (Jimenez-Gonzalez et al. 2026)."""
+    if len(distance) < LATE + IN_A_ROW or not np.isfinite(distance).all():
+        return float("nan")
+    slope = np.gradient(np.log(distance + OFFSET))[LATE:]
+    steepest = float(slope.max())
+    if not steepest > 0:
+        return float("nan")
+    calm = (slope < SHARE_OF_STEEPEST * steepest).astype(np.int64)
+    runs = np.convolve(calm, np.ones(IN_A_ROW, dtype=np.int64), mode="valid")
+    first = np.flatnonzero(runs == IN_A_ROW)
+    return float(first[0] + LATE) if len(first) else float("nan")
+
+
+def trustworthiness(full: Floats, kept: Floats, neighbors: int) -> float:
+    r"""How far the nearest states in the coordinates are near in truth (Venna and Kaski 2001)."""
+    n = len(full)
+    own = np.eye(n, dtype=bool)
+    rank = np.argsort(np.argsort(np.where(own, -1.0, full), axis=1, kind="stable"), axis=1, kind="stable")
+    nearest = np.argsort(np.where(own, np.inf, kept), axis=1, kind="stable")[:, :neighbors]
+    excess = np.take_along_axis(rank, nearest, axis=1) - neighbors
+    return float(1.0 - 2.0 * excess[excess > 0].sum() / (n * neighbors * (2 * n - 3 * neighbors - 1)))
+
+
+def distance_correlations(full: Floats, kept: Floats) -> tuple[float, float]:
+    """Pearson's and Spearman's correlation over all pairs."""
+    from scipy.stats import rankdata
+
+    upper = np.triu_indices(len(full), 1)
+    a, b = full[upper], kept[upper]
+    return _pearson(a, b), _pearson(rankdata(a), rankdata(b))
+
+
+def _pearson(a: Floats, b: Floats) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / size if size > 0 else float("nan")
+
 
 CHECKED, NEIGHBORS = 256, 12
 _FULL_SPECTRUM, _MOST_DISTANCES = 1500, 4096
