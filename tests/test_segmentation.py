@@ -10,7 +10,7 @@ import trajtools as tt
 from recorders import Recorder
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
-from trajtools.estimators.segmentation import innovations, lag_one, normal_scores
+from trajtools.structure.change_points import innovations, lag_one, normal_scores
 
 pytest.importorskip("ruptures")
 

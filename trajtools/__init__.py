@@ -43,7 +43,7 @@ _HOME = {
     "pca": "structure.projection",
     "mds": "structure.projection",
     "observables": "estimators.observables",
-    "change_points": "estimators.segmentation",
+    "change_points": "structure.change_points",
     "system_states": "estimators.system_states",
     "zero_one_test": "estimators.zero_one",
     "lyapunov_spectrum": "estimators.spectrum",

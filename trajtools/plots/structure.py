@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from trajtools.plots.canvas import new_figure
-from trajtools.results.change_points import ChangePoints
 from trajtools.results.observables import Observables
 from trajtools.results.system_states import SystemStates
+from trajtools.structure.change_points import ChangePoints
 from trajtools.structure.projection import Projection
 
 
