@@ -8,7 +8,7 @@ from scipy.signal import lfilter
 import trajtools as tt
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.estimators.system_states import dunn, silhouette
+from trajtools.structure.system_states import dunn, silhouette
 
 
 def between(x):

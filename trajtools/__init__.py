@@ -44,7 +44,7 @@ _HOME = {
     "mds": "structure.projection",
     "observables": "estimators.observables",
     "change_points": "structure.change_points",
-    "system_states": "estimators.system_states",
+    "system_states": "structure.system_states",
     "zero_one_test": "estimators.zero_one",
     "lyapunov_spectrum": "estimators.spectrum",
     "lyapunov": "estimators.lyapunov",

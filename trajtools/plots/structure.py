@@ -8,9 +8,9 @@ import numpy as np
 
 from trajtools.plots.canvas import new_figure
 from trajtools.results.observables import Observables
-from trajtools.results.system_states import SystemStates
 from trajtools.structure.change_points import ChangePoints
 from trajtools.structure.projection import Projection
+from trajtools.structure.system_states import SystemStates
 
 
 def projection(found: Projection, ax: Any = None) -> Any:
