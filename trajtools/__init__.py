@@ -45,7 +45,7 @@ _HOME = {
     "observables": "estimators.observables",
     "change_points": "structure.change_points",
     "system_states": "structure.system_states",
-    "zero_one_test": "estimators.zero_one",
+    "zero_one_test": "structure.zero_one",
     "lyapunov_spectrum": "estimators.spectrum",
     "lyapunov": "estimators.lyapunov",
     "lyapunov_windows": "estimators.windows",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trajtools.plots.canvas import new_figure
-from trajtools.results.zero_one import ZeroOne
+from trajtools.structure.zero_one import ZeroOne
 
 
 def zero_one_test(answer: ZeroOne, ax: Any = None) -> Any:
