@@ -8,7 +8,7 @@ import pytest
 import trajtools as tt
 from recorders import Recorder
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
-from trajtools.estimators import walk
+from trajtools.structure import observables
 
 
 def states(rng, steps=40, size=6):
@@ -47,7 +47,7 @@ def test_layers_of_a_run_have_their_own_weights(tmp_path, monkeypatch):
     with Recorder(tmp_path / "a.h5", {"w": weights[0], "b": biases[0]}, run="run", quiet=True) as rec:
         for t in range(9):
             rec.record({"w": weights[t], "b": biases[t]}, step=3 * t)
-    monkeypatch.setattr(walk, "_BLOCK_BYTES", 8 * 16 * 2)  # two states at a time
+    monkeypatch.setattr(observables, "_BLOCK_BYTES", 8 * 16 * 2)  # two states at a time
     with tt.open(tmp_path / "a.h5") as file:
         found = tt.observables(file["run"].trajectory())
     assert found.layers == ("w", "b")

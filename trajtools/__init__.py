@@ -42,7 +42,7 @@ _HOME = {
     "correlation_dimension": "structure.dimension",
     "pca": "structure.projection",
     "mds": "structure.projection",
-    "observables": "estimators.observables",
+    "observables": "structure.observables",
     "change_points": "structure.change_points",
     "system_states": "structure.system_states",
     "zero_one_test": "structure.zero_one",

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from trajtools.plots.canvas import new_figure
-from trajtools.results.observables import Observables
 from trajtools.structure.change_points import ChangePoints
+from trajtools.structure.observables import Observables
 from trajtools.structure.projection import Projection
 from trajtools.structure.system_states import SystemStates
 

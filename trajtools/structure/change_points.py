@@ -12,8 +12,8 @@ from trajtools.distances.equal_times import as_states
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
-from trajtools.estimators.walk import clock_of, walk
 from trajtools.results.plain import Result
+from trajtools.structure.observables import clock_of, walk
 from trajtools.types import Floats, Ints
 
 

@@ -4,16 +4,163 @@ from __future__ import annotations
 
 import warnings as python_warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from trajtools.distances.equal_times import as_states, read_rows
+from trajtools.distances.equal_times import ONE, as_states, pairs, read_rows
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
-from trajtools.estimators.walk import clock_of, layers_of, walk
-from trajtools.results.observables import Observables
-from trajtools.types import Floats
+from trajtools.results.plain import Result
+from trajtools.types import Bools, Floats, Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Observables(Result):
+    """Numbers that follow a trajectory, state by state.
+
+    Attributes
+    ----------
+    metric : str
+        Distance in which lengths are measured.
+    step : ndarray of int64, shape (T,)
+        Step of each state.
+    time : ndarray of float64, shape (T,)
+        Its time, in `time_unit`.
+    time_unit : str
+        Unit of `time`.
+    norm : ndarray of float64, shape (T,)
+        Distance to the state of zeros; in L1 the sum of the absolute weights.
+    step_length : ndarray of float64, shape (T,)
+        Distance to the state before; NaN for the first.
+    path_length : ndarray of float64, shape (T,)
+        Sum of the steps so far.
+    displacement : ndarray of float64, shape (T,)
+        Distance to the first finite state.
+    relative_displacement : ndarray of float64, shape (T,)
+        The displacement over the norm of that state (Delta of Danovski et al. 2024).
+    layers : tuple of str
+        Names of the parameters; one, ``"all"``, where they are not known.
+    layer_mean, layer_sd : ndarray of float64, shape (T, L)
+        Mean and standard deviation of the weights of each.
+    measures : dict of str to dict of str to float
+        For each series that was asked for: ``"dfa"`` (exponent), ``"hurst"`` (exponent), ``"sample-entropy"`` (nats).
+    n_excluded : int
+        States that hold NaN or inf; their entries are NaN.
+    settings : dict
+        Every parameter as used, chosen or given.
+    warnings : tuple of str
+        What the reader should know.
+    """
+
+    metric: str
+    step: Ints
+    time: Floats
+    time_unit: str
+    norm: Floats
+    step_length: Floats
+    path_length: Floats
+    displacement: Floats
+    relative_displacement: Floats
+    layers: tuple[str, ...]
+    layer_mean: Floats
+    layer_sd: Floats
+    measures: dict[str, dict[str, float]]
+    n_excluded: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw norm, displacement and step length; see `trajtools.plots.observables`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.observables(self, ax=ax)
+
+
+_BLOCK_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """What one reading gives, NaN where a state is not finite.
+
+    Attributes
+    ----------
+    usable : ndarray of bool, shape (T,)
+        Finite states.
+    norm, steps, displacement : ndarray of float64, shape (T,)
+        Distances to zero, to the state before (NaN for the first), and to the first finite state.
+    layer_mean, layer_sd : ndarray of float64, shape (T, L)
+        Of the weights of each layer.
+    """
+
+    usable: Bools
+    norm: Floats
+    steps: Floats
+    displacement: Floats
+    layer_mean: Floats
+    layer_sd: Floats
+
+
+def layers_of(states: Any) -> tuple[tuple[str, ...], list[slice]]:
+    """Names of the parameters of a trajectory, and their entries; one, ``"all"``, where they are not known."""
+    parameters = getattr(states, "parameters", ())
+    if not parameters:
+        return ("all",), [slice(0, states.shape[1])]
+    return tuple(p.name for p in parameters), [slice(p.offset, p.offset + p.size) for p in parameters]
+
+
+def walk(states: Any, metric: Any, spans: list[slice]) -> Path:
+    """Read the states once, in blocks."""
+    length, size = len(states), int(states.shape[1])
+    usable = np.zeros(length, dtype=bool)
+    norm, steps, displacement = (np.full(length, np.nan) for _ in range(3))
+    mean, sd = np.full((length, len(spans)), np.nan), np.full((length, len(spans)), np.nan)
+    origin, before = None, None
+    rows = max(1, _BLOCK_BYTES // (8 * size))
+    for start in range(0, length, rows):
+        block = np.asarray(read_rows(states, start, min(start + rows, length)))
+        here = slice(start, start + len(block))
+        good = np.isfinite(block).all(axis=1)
+        usable[here] = good
+        if origin is None and good.any():
+            origin = np.array(block[np.argmax(good)])[None]
+        shown = block[:, None]
+        norm[here] = np.where(good, pairs(metric, shown, np.zeros_like(shown), ONE, ONE)[:, 0], np.nan)
+        if origin is not None:
+            from_origin = np.broadcast_to(origin, block.shape)[:, None]
+            displacement[here] = np.where(good, pairs(metric, shown, from_origin, ONE, ONE)[:, 0], np.nan)
+        joined = block if before is None else np.concatenate([before, block])
+        if len(joined) > 1:
+            moved = pairs(metric, joined[1:, None], joined[:-1, None], ONE, ONE)[:, 0]
+            steps[here.stop - len(moved) : here.stop] = moved
+        whole = np.where(good[:, None], block, 0)
+        for at, span in enumerate(spans):
+            mean[here, at] = np.where(good, whole[:, span].mean(axis=1, dtype=np.float64), np.nan)
+            sd[here, at] = np.where(good, whole[:, span].std(axis=1, dtype=np.float64), np.nan)
+        before = np.array(block[-1:])
+    follows = np.concatenate([[False], usable[1:] & usable[:-1]])
+    return Path(usable, norm, np.where(follows, steps, np.nan), displacement, mean, sd)
+
+
+def clock_of(states: Any) -> tuple[Ints, Floats, str]:
+    """Steps, times and their unit."""
+    if hasattr(states, "step"):
+        return states.step, states.time, states.time_unit
+    return np.arange(len(states)), np.arange(len(states), dtype=np.float64), "sample"
+
 
 # The functions of nolds, and what differs from their defaults: RANSAC draws from a global generator, and gives another
 # answer every time and another one again where scikit-learn is missing.
