@@ -71,12 +71,12 @@ def test_distances_give_the_same_numbers_as_states(detrend):
 
 
 def test_columns_and_gram_matrix_give_the_same_null(monkeypatch):
-    from trajtools.lagged import nulls
+    from trajtools.structure import autocorrelation
 
     x = walk(200, 1)
     calls = []
-    gram = nulls.gram_of
-    monkeypatch.setattr(nulls, "gram_of", lambda *a: calls.append(1) or gram(*a))
+    gram = autocorrelation.gram_of
+    monkeypatch.setattr(autocorrelation, "gram_of", lambda *a: calls.append(1) or gram(*a))
     by_columns = tt.autocorrelation(x, lags=20, surrogates=39)
     assert not calls
     # The same states in more coordinates than times: a rotation leaves every product as it is.
@@ -101,12 +101,12 @@ def test_the_null_is_that_of_shuffled_states():
 
 
 def test_small_blocks_change_nothing(monkeypatch):
-    from trajtools.lagged import series
+    from trajtools.structure import autocorrelation
 
     parameters, nodes = describe({name: (w.shape, "float64") for name, w in initial_weights(0).items()})
     x = tt.Trajectory.from_array(walk(50, 83), parameters=parameters, nodes=nodes)
     whole = tt.autocorrelation(x, lags=12, per="layer", null=None)
-    monkeypatch.setattr(series, "BLOCK_BYTES", 8 * 50 * 3)
+    monkeypatch.setattr(autocorrelation, "BLOCK_BYTES", 8 * 50 * 3)
     parts = tt.autocorrelation(x, lags=12, per="layer", null=None)
     np.testing.assert_allclose(parts.values, whole.values, rtol=0, atol=1e-14)
     np.testing.assert_allclose(parts.layer_values, whole.layer_values, rtol=0, atol=1e-14)
@@ -451,10 +451,10 @@ def test_uneven_steps_and_too_many_states_are_refused(monkeypatch):
     uneven = tt.Trajectory.from_array(walk(20, 2), step=np.arange(20) ** 2)
     with pytest.raises(DataError, match="equal spacing"):
         tt.autocorrelation(uneven)
-    from trajtools.lagged import nulls, products
+    from trajtools.structure import autocorrelation
 
-    monkeypatch.setattr(products, "GRAM_BYTES", 1000)
-    monkeypatch.setattr(nulls, "GRAM_BYTES", 1000)
+    monkeypatch.setattr(autocorrelation, "GRAM_BYTES", 1000)
+    monkeypatch.setattr(autocorrelation, "GRAM_BYTES", 1000)
     with pytest.raises(TooLargeError, match="null=None"):
         tt.autocorrelation(walk(60, 300))
     assert np.isfinite(tt.autocorrelation(walk(60, 300), null=None).values).all()

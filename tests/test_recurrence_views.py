@@ -13,7 +13,8 @@ import trajtools as tt
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.recurrences import networks, thresholds
 from trajtools.recurrences.planes import make_pair, prepare
-from trajtools.results.recurrence import MEASURES, Lines
+from trajtools.results.lines import Lines
+from trajtools.results.recurrence import MEASURES
 
 
 def walk(length, channels=1, seed=0, gaps=0):

@@ -12,10 +12,9 @@ import numpy as np
 from trajtools.cli import each_run, options
 from trajtools.cli.each_run import Ask, Found, answer, printing, selection, trajectory_of, with_reasons
 from trajtools.errors import DataError
-from trajtools.estimators.correlation import autocorrelation
 from trajtools.plots.words import number
-from trajtools.results.correlation import Autocorrelation
 from trajtools.store import Run
+from trajtools.structure.autocorrelation import Autocorrelation, autocorrelation
 
 SHOWN = 12
 

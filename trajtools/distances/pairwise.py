@@ -174,7 +174,6 @@ class Distances(Result):
         FormatError
             If it is no such file, or its distances are not complete.
         """
-
         return read_distances(Path(path))
 
     def save(self, path: str | Path) -> Distances:
@@ -195,7 +194,6 @@ class Distances(Result):
         FileExistsError
             If there is a file already.
         """
-
         return write_distances(self, Path(path))
 
     @property

@@ -10,12 +10,20 @@ from numpy.typing import NDArray
 from trajtools.distances.metric import MetricLike, find_metric
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError
-from trajtools.lagged.filters import Filter, make_filter
-from trajtools.lagged.nulls import draw_from_gram, draw_from_states, null_of
-from trajtools.lagged.products import along_lags, from_distances, from_states
 from trajtools.lagged.returns import Returns
-from trajtools.lagged.series import Series, series_of
-from trajtools.results.correlation import Cycles
+from trajtools.results.cycles import Cycles
+from trajtools.structure.autocorrelation import (
+    Filter,
+    Series,
+    along_lags,
+    draw_from_gram,
+    draw_from_states,
+    from_distances,
+    from_states,
+    make_filter,
+    null_of,
+    series_of,
+)
 from trajtools.types import Floats
 
 MULTIPLES = 4  # of the period that must fit into the lags

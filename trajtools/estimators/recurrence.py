@@ -15,7 +15,8 @@ from trajtools.recurrences.conventions import Convention, find_convention
 from trajtools.recurrences.planes import sampling
 from trajtools.recurrences.quantities import TREND_BORDER, measure
 from trajtools.recurrences.thresholds import fixed
-from trajtools.results.recurrence import Lines, Recurrence
+from trajtools.results.lines import Lines
+from trajtools.results.recurrence import Recurrence
 
 # Where more of the states recur with the next one, lines show how densely the motion is sampled.
 _TANGENTIAL = 0.9

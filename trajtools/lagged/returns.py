@@ -10,7 +10,7 @@ from trajtools.distances.equal_times import pairs, read_rows
 from trajtools.distances.metric import Metric, bind_metric, block_floor
 from trajtools.distances.pairwise import Distances, pairwise
 from trajtools.distances.tiles import stored_format
-from trajtools.lagged.series import BLOCK_BYTES, Series
+from trajtools.structure.autocorrelation import BLOCK_BYTES, Series
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.recurrences.planes import Pair
-from trajtools.results.recurrence import Lines
+from trajtools.results.lines import Lines
 from trajtools.types import Bools, Ints
 
 _SHORTEST_BLOCK = 1024
