@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from trajtools.plots.canvas import new_figure
-from trajtools.results.cycles import Cycles
 from trajtools.structure.autocorrelation import Autocorrelation
+from trajtools.structure.cycles import Cycles
 
 
 def autocorrelation(found: Autocorrelation, ax: Any = None, *, cycles: Cycles | None = None) -> Any:
