@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import trajtools as tt
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.recurrences import counting, sources
+from trajtools.recurrences import lines, sources
 from trajtools.recurrences.planes import make_pair, prepare
 from trajtools.results.recurrence import MEASURES
 
@@ -67,7 +67,7 @@ def test_lines_equal_those_of_the_matrix(metric, case, gaps):
     good = {"good_rows": pair.rows.finite, "good_columns": pair.columns.finite}
     for windows in ((1, 1), (0, 0), (4, 4), (2, 0)):
         for middles in (False, True):
-            found = counting.count_lags(pair, threshold, windows=windows, middles=middles)
+            found = lines.count_lags(pair, threshold, windows=windows, middles=middles)
             wanted = naive.lines(
                 matrix, diagonal_window=windows[0], vertical_window=windows[1], middles=middles, **good
             )
@@ -93,7 +93,7 @@ def test_lines_of_distances_read_row_by_row_equal_those_of_the_matrix(shape, gap
     with np.errstate(invalid="ignore"):
         matrix = distances <= 0.4
     for windows in ((0, 0), (1, 1), (3, 3), (2, 0), (70, 70)):
-        found = counting.count_rows(
+        found = lines.count_rows(
             lambda a, b: sources.to_bits(distances[a:b], 0.4, True), shape, tuple(good), windows=windows, middles=False
         )
         wanted = naive.lines(
@@ -115,7 +115,7 @@ def test_several_threads_count_the_same_lines(monkeypatch):
         options = {"threshold": 1.5, "theiler": 2, "metric": "linf", "dim": 2, "delay": 9}
         alone = tt.recurrence(x, y=y, **options).lines
         with monkeypatch.context() as patch:
-            patch.setattr(counting, "_SHORTEST_BLOCK", 64)
+            patch.setattr(lines, "_SHORTEST_BLOCK", 64)
             patch.setattr(recurrence_lines, "threads", lambda: 5)
             together = tt.recurrence(x, y=y, **options).lines
         for name in (*NAMES, "recurrences", "cells", "square_recurrences", "square_cells"):

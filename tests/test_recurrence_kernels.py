@@ -11,7 +11,7 @@ from trajtools._kernels import recurrence_lines as lags
 from trajtools._kernels import recurrence_lines as lines
 from trajtools._kernels import recurrence_rows as ranks
 from trajtools._kernels import recurrence_rows as rows
-from trajtools.recurrences.counting import pack
+from trajtools.recurrences.lines import pack
 from trajtools.recurrences.planes import make_pair, prepare
 
 

@@ -12,8 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import trajtools as tt
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.recurrences import networks, thresholds
+from trajtools.recurrences.lines import Lines
 from trajtools.recurrences.planes import make_pair, prepare
-from trajtools.results.lines import Lines
 from trajtools.results.recurrence import MEASURES
 
 

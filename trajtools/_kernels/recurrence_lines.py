@@ -1,4 +1,4 @@
-"""Lines of a recurrence plot, from rows of bits: along a row, and across rows. See trajtools.recurrences.counting.
+"""Lines of a recurrence plot, from rows of bits: along a row, and across rows. See trajtools.recurrences.lines.
 
 A cell is black (recurrent), white, or void: outside the plot, inside the Theiler window, or of a state that is not
 finite. Rows may be lags (diagonals of the plot), so that a line along a row is a diagonal line.

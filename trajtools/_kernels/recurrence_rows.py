@@ -1,4 +1,4 @@
-"""Recurrence plots row by row, from distances that are read or computed. See trajtools.recurrences.counting."""
+"""Recurrence plots row by row, from distances that are read or computed. See trajtools.recurrences.lines."""
 
 from __future__ import annotations
 

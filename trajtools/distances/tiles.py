@@ -1,4 +1,4 @@
-"""Distances between two sets of states, tile by tile: the sets checked once, cut into tasks, and scheduled on any executor."""
+"""Distances between two sets of states, tile by tile: checked once, cut into tasks, run on any executor."""
 
 from __future__ import annotations
 

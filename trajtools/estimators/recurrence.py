@@ -12,10 +12,10 @@ from trajtools.errors import DataError
 from trajtools.neighbors.rules import RecurrenceRate
 from trajtools.recurrences.building import Asked, build_plot
 from trajtools.recurrences.conventions import Convention, find_convention
+from trajtools.recurrences.lines import Lines
 from trajtools.recurrences.planes import sampling
 from trajtools.recurrences.quantities import TREND_BORDER, measure
 from trajtools.recurrences.thresholds import fixed
-from trajtools.results.lines import Lines
 from trajtools.results.recurrence import Recurrence
 
 # Where more of the states recur with the next one, lines show how densely the motion is sampled.

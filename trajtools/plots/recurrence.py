@@ -8,7 +8,7 @@ import numpy as np
 
 from trajtools.errors import DataError
 from trajtools.plots.canvas import new_figure
-from trajtools.recurrences.counting import rows_at_a_time
+from trajtools.recurrences.lines import rows_at_a_time
 from trajtools.recurrences.sources import unpack_rows
 from trajtools.results.curves import Floats
 from trajtools.results.recurrence import Recurrence

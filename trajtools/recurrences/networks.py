@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, TooLargeError
-from trajtools.recurrences.counting import rows_at_a_time
+from trajtools.recurrences.lines import rows_at_a_time
 from trajtools.recurrences.sources import unpack_rows
 from trajtools.results.recurrence import Recurrence
 from trajtools.results.recurrence_views import RecurrenceNetwork

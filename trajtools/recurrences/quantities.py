@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.fitting import fit_slope
 from trajtools.recurrences.conventions import Convention, find_convention
-from trajtools.results.lines import Lines
+from trajtools.recurrences.lines import Lines
 from trajtools.results.recurrence import Measures, Recurrence
 from trajtools.types import Floats, Ints
 

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from trajtools.errors import DataError, TooLargeError
 from trajtools.neighbors.rules import NearestK, RecurrenceRate
-from trajtools.recurrences.counting import count_lags, count_rows
+from trajtools.recurrences.lines import Lines, count_lags, count_rows
 from trajtools.recurrences.planes import Pair
 from trajtools.recurrences.thresholds import absolute, absolute_of_rows, just_reached
-from trajtools.results.lines import Lines
 from trajtools.results.recurrence import Recurrence
 from trajtools.types import Bools, Floats
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from trajtools.errors import DataError
 from trajtools.neighbors.rules import RecurrenceRate, ScaledRadius, WithinRadius
-from trajtools.recurrences.counting import pairs_of_lags, rows_at_a_time
+from trajtools.recurrences.lines import pairs_of_lags, rows_at_a_time
 from trajtools.recurrences.planes import Pair
 from trajtools.types import Bools, Floats
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trajtools.recurrences.lines import Lines
 from trajtools.results.plain import Result, to_plain
 
 if TYPE_CHECKING:
