@@ -12,7 +12,7 @@ from trajtools._kernels import recurrence_lines as lines
 from trajtools._kernels import recurrence_rows as ranks
 from trajtools._kernels import recurrence_rows as rows
 from trajtools.recurrences.lines import pack
-from trajtools.recurrences.planes import make_pair, prepare
+from trajtools.recurrences.plot import make_pair, prepare
 
 
 def word(flags):

@@ -13,7 +13,7 @@ import trajtools as tt
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.recurrences import networks, thresholds
 from trajtools.recurrences.lines import Lines
-from trajtools.recurrences.planes import make_pair, prepare
+from trajtools.recurrences.plot import make_pair, prepare
 from trajtools.results.recurrence import MEASURES
 
 

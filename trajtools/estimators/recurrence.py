@@ -10,10 +10,9 @@ import numpy as np
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError
 from trajtools.neighbors.rules import RecurrenceRate
-from trajtools.recurrences.building import Asked, build_plot
 from trajtools.recurrences.conventions import Convention, find_convention
 from trajtools.recurrences.lines import Lines
-from trajtools.recurrences.planes import sampling
+from trajtools.recurrences.plot import Asked, build_plot, sampling
 from trajtools.recurrences.quantities import TREND_BORDER, measure
 from trajtools.recurrences.thresholds import fixed
 from trajtools.results.recurrence import Recurrence

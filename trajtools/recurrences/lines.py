@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.recurrences.planes import Pair
+from trajtools.recurrences.plot import Pair
 from trajtools.results.plain import Result
 from trajtools.types import Bools, Ints
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from trajtools.errors import DataError, TooLargeError
 from trajtools.recurrences.lines import rows_at_a_time
-from trajtools.recurrences.sources import unpack_rows
+from trajtools.recurrences.plot import unpack_rows
 from trajtools.results.recurrence import Recurrence
 from trajtools.results.recurrence_views import RecurrenceNetwork
 
@@ -18,7 +18,7 @@ _SIMPLEX = float(np.log(3 / 4))
 
 def adjacency_bits(result: Recurrence, start: int, stop: int) -> Any:
     """Rows of the adjacency matrix as bits: recurrences of finite states outside the Theiler window, no loops."""
-    from trajtools.recurrences.sources import pack_rows
+    from trajtools.recurrences.plot import pack_rows
 
     rows, columns = result.plot_source.finite
     flags = unpack_rows(result.plot_source.bits(start, stop), len(columns))

@@ -9,7 +9,7 @@ import numpy as np
 from trajtools.errors import DataError
 from trajtools.neighbors.rules import RecurrenceRate, ScaledRadius, WithinRadius
 from trajtools.recurrences.lines import pairs_of_lags, rows_at_a_time
-from trajtools.recurrences.planes import Pair
+from trajtools.recurrences.plot import Pair
 from trajtools.types import Bools, Floats
 
 # So many distances of a bracket are kept and sorted (8 MB); of more only the part that holds the rank is looked at.

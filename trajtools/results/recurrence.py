@@ -288,7 +288,7 @@ class Recurrence(Measures):
         TooLargeError
             If they take more than 1 GiB.
         """
-        from trajtools.recurrences.sources import read_rows
+        from trajtools.recurrences.plot import read_rows
 
         return read_rows(self, start, stop)
 

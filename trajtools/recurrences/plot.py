@@ -1,0 +1,711 @@
+"""Where the recurrences of a plot come from: states or distances, checked, embedded without a copy, read row by row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.distances.pairwise import Distances
+from trajtools.embedding import embed
+from trajtools.errors import DataError, TooLargeError, UnknownNameError
+from trajtools.neighbors.rules import NearestK, RecurrenceRate
+from trajtools.recurrences.conventions import Convention
+from trajtools.recurrences.lines import Lines, count_lags, count_rows
+from trajtools.recurrences.thresholds import absolute, absolute_of_rows, just_reached
+from trajtools.results.recurrence import Recurrence
+from trajtools.trajectory import Trajectory
+from trajtools.types import Bools, Floats, Ints
+
+METRICS = ("linf", "l2", "l1")
+# As in trajtools._kernels.recurrence_lines, which may not be imported before it is needed: numba takes a while.
+_CODES = {"l1": 1, "l2": 2, "linf": 3}
+_L2 = 2
+# Numbers between these can be squared, and so can their differences down to 1e-16 of the largest.
+_SMALLEST, _LARGEST = 1e-120, 1e120
+# A distance below this part of the largest number would vanish when it is squared.
+_LEAST_SHARE = 1e-140
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """Checked states.
+
+    Attributes
+    ----------
+    series : ndarray of float64, shape (C, N)
+        Channels of a series.
+    offsets : ndarray of int64, shape (m,)
+        Delays in samples, from 0 on: state i has the coordinates ``series[c, i + offset]``.
+    finite : ndarray of bool, shape (T,)
+        States without NaN or inf.
+    """
+
+    series: Floats
+    offsets: Ints
+    finite: Bools
+
+    def __len__(self) -> int:
+        return len(self.finite)
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates of a state."""
+        return len(self.series) * len(self.offsets)
+
+    def part(self, start: int, stop: int) -> States:
+        """States start .. stop, as a view."""
+        reach = int(self.offsets[-1])
+        return States(self.series[:, start : stop + reach], self.offsets, self.finite[start:stop])
+
+    def points(self, start: int = 0, stop: int | None = None) -> Floats:
+        """States as rows, shape (t, d); the coordinates of an embedding as `trajtools.embed` orders them."""
+        stop = len(self) if stop is None else stop
+        return np.concatenate([self.series[:, start + o : stop + o].T for o in self.offsets], axis=1)
+
+
+def prepare(x: Any, *, dim: int = 1, delay: int = 1, name: str = "x") -> States:
+    """Check states, and note their delays."""
+    given = np.asarray(x)
+    if given.dtype.kind not in "fiub":
+        raise DataError(f"{name}: states are real numbers; this array has dtype {given.dtype}")
+    if given.ndim not in (1, 2) or not given.size:
+        raise DataError(f"{name}: states are an array (T, d) or (T,); this one has shape {given.shape}")
+    for word, value in (("dim", dim), ("delay", delay)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise DataError(f"{word}={value!r}: a whole number, at least 1")
+    array = given.astype(np.float64, copy=False)
+    series = np.ascontiguousarray(array[:, None].T if array.ndim == 1 else array.T)
+    length = series.shape[1] - (dim - 1) * delay
+    if length < 2:
+        raise DataError(
+            f"{name}: {series.shape[1]} samples give {max(length, 0)} states with dim={dim} and delay={delay}; "
+            f"{(dim - 1) * delay + 2} samples are needed at least: lower dim or delay, or record more"
+        )
+    offsets = np.arange(dim, dtype=np.int64) * int(delay)
+    good: Bools = np.logical_and.reduce(np.isfinite(series), axis=0)
+    finite = np.ones(length, dtype=bool)
+    for offset in offsets:
+        finite &= good[offset : offset + length]
+    if np.count_nonzero(finite) < 2:
+        raise DataError(
+            f"{name}: {int(np.count_nonzero(finite))} of {length} states are finite; two at least are needed: select a "
+            "window without NaN and inf"
+        )
+    return States(series, offsets, finite)
+
+
+def sampling(x: Any, dt: float | None) -> tuple[float, str]:
+    """Time between two samples, and its unit."""
+    if dt is not None:
+        if not (np.isfinite(dt) and dt > 0):
+            raise DataError(f"dt={dt!r}: the time between two samples is a positive number")
+        return float(dt), "time"
+    step, natural, unit = getattr(x, "step", None), getattr(x, "dt", 1.0), getattr(x, "time_unit", "sample")
+    if step is None or len(step) < 2:
+        return float(natural), unit
+    gaps = np.unique(np.diff(step))
+    if len(gaps) > 1:
+        raise DataError(
+            f"the states are between {gaps[0]} and {gaps[-1]} steps apart; lines of a recurrence plot need even "
+            "spacing: select with window(start, stop, every=k)"
+        )
+    return float(natural) * int(gaps[0]), unit
+
+
+def is_trajectory(x: Any) -> bool:
+    """Whether it is a lazy trajectory."""
+    return isinstance(x, Trajectory)
+
+
+def metric_code(metric: str, dimension: int) -> int:
+    """The metric as the kernels know it; in one dimension all are the same."""
+    if metric not in METRICS:
+        raise UnknownNameError(
+            f"metric {metric!r} is none of {', '.join(METRICS)}; for others give Distances, or distances with "
+            "metric='precomputed'"
+        )
+    return _CODES["linf"] if dimension == 1 else _CODES[metric]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two sets of states, and their distance: the states of the rows and of the columns of a recurrence plot.
+
+    Attributes
+    ----------
+    rows, columns : States
+        The same object for the recurrences of one system.
+    metric : str
+        Name of the metric.
+    code : int
+        The metric as the kernels know it.
+    scale : float
+        A power of two that the numbers are multiplied with before they are squared, so that no square overflows.
+    """
+
+    rows: States
+    columns: States
+    metric: str
+    code: int
+    scale: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the plot."""
+        return len(self.rows), len(self.columns)
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether it is one system."""
+        return self.rows is self.columns
+
+    def part(self, rows: tuple[int, int], columns: tuple[int, int]) -> Pair:
+        """A rectangle of the plot, as views."""
+        left = self.rows.part(*rows)
+        right = left if self.symmetric and rows == columns else self.columns.part(*columns)
+        return Pair(left, right, self.metric, self.code, self.scale)
+
+    def level(self, threshold: float, inclusive: bool) -> float:
+        """What the kernels compare with."""
+        largest = float(threshold) if inclusive else float(np.nextafter(threshold, -np.inf))
+        if self.code != _L2 or largest <= 0 or not np.isfinite(largest):
+            return largest
+        largest *= self.scale
+        if largest < _LEAST_SHARE * self.largest_number * self.scale:
+            raise DataError(
+                f"threshold={threshold:g} is less than {_LEAST_SHARE:g} of the largest coordinate, and vanishes when "
+                "it is squared: use metric 'l1' or 'linf', or take the offset from the states"
+            )
+        return largest_square(largest)
+
+    @property
+    def largest_number(self) -> float:
+        """Largest finite magnitude of a coordinate."""
+        return max(_largest(self.rows.series), _largest(self.columns.series))
+
+    def plane(self, threshold: float, inclusive: bool) -> Any:
+        """The pair as the kernels read it."""
+        from trajtools._kernels.recurrence_lines import Plane
+
+        left = _pad(self.rows.series, self.scale)
+        right = left if self.symmetric else _pad(self.columns.series, self.scale)
+        return Plane(left, right, self.rows.offsets, self.code, self.level(threshold, inclusive))
+
+
+def make_pair(rows: States, columns: States, metric: str) -> Pair:
+    """Put two sets of states side by side."""
+    if rows.dimension != columns.dimension:
+        raise DataError(
+            f"the states of x have {rows.dimension} coordinates, those of y {columns.dimension}; recurrences between "
+            "two systems need the same ones. To join the recurrences of different systems use kind='joint'"
+        )
+    code = metric_code(metric, rows.dimension)
+    scale = 1.0
+    if code == _L2:
+        largest = max(_largest(rows.series), _largest(columns.series))
+        if not (_SMALLEST < largest < _LARGEST) and largest > 0:
+            scale = 2.0 ** -float(np.frexp(largest)[1])
+    return Pair(rows, columns, metric, code, scale)
+
+
+def largest_square(distance: float) -> float:
+    """The largest number whose rounded square root is not above a distance."""
+    square = distance * distance
+    while np.sqrt(square) <= distance:
+        square = float(np.nextafter(square, np.inf))
+    while np.sqrt(square) > distance:
+        square = float(np.nextafter(square, -np.inf))
+    return square
+
+
+def _largest(series: Floats) -> float:
+    finite = np.isfinite(series)
+    return float(np.max(np.abs(series), where=finite, initial=0.0))
+
+
+def _pad(series: Floats, scale: float) -> Floats:
+    from trajtools._kernels.recurrence_lines import AFTER, BEFORE
+
+    padded = np.full((series.shape[0], BEFORE + series.shape[1] + AFTER), np.nan)
+    padded[:, BEFORE : BEFORE + series.shape[1]] = series if scale == 1.0 else series * scale
+    return padded
+
+
+Words = NDArray[np.uint64]
+
+# Distances of many states that are computed at once.
+_BAND_BYTES = 32 * 2**20
+_LARGEST_MATRIX = 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class StatePlot:
+    """Recurrences of states within a distance, of one system or of two at once.
+
+    Attributes
+    ----------
+    pairs : tuple of Pair
+        One, or two that have to recur together.
+    thresholds : tuple of float
+        Of each.
+    inclusive : bool
+        Whether a pair at the threshold recurs.
+    asked : tuple
+        The rules that the thresholds come from.
+    """
+
+    pairs: tuple[Pair, ...]
+    thresholds: tuple[float, ...]
+    inclusive: bool
+    asked: tuple[Any, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """T and S."""
+        return self.pairs[0].shape
+
+    @property
+    def finite(self) -> tuple[Bools, Bools]:
+        """States that count, of the rows and of the columns."""
+        first, *others = self.pairs
+        rows, columns = first.rows.finite, first.columns.finite
+        for other in others:
+            rows, columns = rows & other.rows.finite, columns & other.columns.finite
+        return rows, columns
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether state i recurs with j when j does with i."""
+        return all(p.symmetric for p in self.pairs)
+
+    def count(self, windows: tuple[int, int], middles: bool) -> Lines:
+        """Count the lines outside Theiler windows."""
+        other = (self.pairs[1], self.thresholds[1]) if len(self.pairs) > 1 else None
+        return count_lags(
+            self.pairs[0],
+            self.thresholds[0],
+            other=other,
+            inclusive=self.inclusive,
+            windows=windows,
+            middles=middles,
+        )
+
+    def distances(self, start: int, stop: int) -> Floats:
+        """Distances of some rows to all columns, in the first system."""
+        return StateRows.of(self.pairs[0]).read(start, stop)
+
+    def bits(self, start: int, stop: int) -> Words:
+        """Some rows of the plot as bits."""
+        found = []
+        for pair, threshold in zip(self.pairs, self.thresholds, strict=True):
+            found.append(to_bits(StateRows.of(pair).read(start, stop), threshold, self.inclusive))
+        return np.bitwise_and.reduce(found)
+
+    def level(self) -> float:
+        """Threshold of the (first) system."""
+        return self.thresholds[0]
+
+    def with_own_threshold(self, theiler: int) -> StatePlot:
+        """The same plot, with thresholds found by the rules that were given."""
+        levels = [
+            just_reached(absolute(pair, rule, theiler)[0], rule, self.inclusive)
+            for pair, rule in zip(self.pairs, self.asked, strict=True)
+        ]
+        return replace(self, thresholds=tuple(levels))
+
+    def part(self, start: int, stop: int) -> StatePlot:
+        """The plot of some states of the rows and of the columns."""
+        return replace(self, pairs=tuple(p.part((start, stop), (start, stop)) for p in self.pairs))
+
+
+@dataclass(frozen=True, eq=False)
+class StateRows:
+    """Distances that are computed from states when they are read.
+
+    Attributes
+    ----------
+    rows, columns : ndarray of float64, shapes (T, d) and (S, d)
+        The states.
+    code : int
+        The metric as the kernels know it.
+    scale : float
+        A power of two that numbers are multiplied with before they are squared.
+    """
+
+    rows: Floats
+    columns: Floats
+    code: int
+    scale: float = 1.0
+
+    def read(self, start: int, stop: int) -> Floats:
+        """Distances of some rows to all columns, shape (t, S)."""
+        from trajtools._kernels.recurrence_rows import distance_block
+
+        out = np.empty((stop - start, len(self.columns)))
+        distance_block(self.rows[start:stop], self.columns, self.code, out)
+        return np.sqrt(out) / self.scale if self.code == 2 else out
+
+    @classmethod
+    def of(cls, pair: Pair) -> StateRows:
+        """Of checked states."""
+        scale = pair.scale if pair.code == 2 else 1.0
+        points = np.ascontiguousarray(pair.rows.points()) * scale
+        others = points if pair.symmetric else np.ascontiguousarray(pair.columns.points()) * scale
+        return cls(points, others, pair.code, scale)
+
+
+class TileRows:
+    """Distances that are computed tile by tile when they are read: of states of many coordinates."""
+
+    def __init__(self, what: Any) -> None:
+        self._what = what
+        # A tile reads the states of all its columns: many rows at once, and those that were not asked for are kept.
+        self._height = int(np.clip(_BAND_BYTES // (8 * len(what.y)), 16, what.side(0)))
+        self._band: tuple[int, Floats] = (-1, np.empty((0, 0)))
+
+    def read(self, start: int, stop: int) -> Floats:
+        """Distances of some rows to all columns, shape (t, S)."""
+        parts = []
+        for band in range(start // self._height, -(-stop // self._height)):
+            first = band * self._height
+            rows = self._rows(band)
+            parts.append(rows[max(start - first, 0) : stop - first])
+        return np.concatenate(parts)
+
+    def _rows(self, band: int) -> Floats:
+        from trajtools._kernels._threads import in_parts
+        from trajtools.distances.tiles import compute
+
+        if self._band[0] == band:
+            return self._band[1]
+        what, side = self._what, self._what.side(0)
+        rows = slice(band * self._height, min((band + 1) * self._height, len(what.x)))
+        out = np.empty((rows.stop - rows.start, len(what.y)))
+
+        def work(first: int, last: int) -> None:
+            for tile in range(first, last):
+                columns = slice(tile * side, min((tile + 1) * side, len(what.y)))
+                out[:, columns] = what.blank(rows, columns, compute(what.tile(rows, columns)))
+
+        in_parts(work, -(-len(what.y) // side))
+        self._band = (band, out)
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class DistancePlot:
+    """Recurrences from distances that are read row by row.
+
+    Attributes
+    ----------
+    source : object
+        With ``read(start, stop)``: distances (t, S).
+    finite : (ndarray of bool, ndarray of bool), shapes (T,) and (S,)
+        States that count, of the rows and of the columns.
+    rule : float, NearestK or RecurrenceRate
+        Largest distance, or how many neighbours every state of the rows has.
+    inclusive : bool
+        Whether a pair at the threshold recurs.
+    square : bool
+        Whether rows and columns are the same states.
+    symmetric : bool
+        Whether state i recurs with j when j does with i.
+    theiler : int, in samples
+        Pairs closer in time are no neighbours.
+    asked : object
+        The rule that was given; the same as `rule` for a number of neighbours.
+    offset : int
+        First state of the source that belongs to the plot.
+    """
+
+    source: Any
+    finite: tuple[Bools, Bools]
+    rule: Any
+    inclusive: bool
+    square: bool
+    symmetric: bool
+    theiler: int
+    asked: Any
+    offset: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """T and S."""
+        return len(self.finite[0]), len(self.finite[1])
+
+    @property
+    def is_local(self) -> bool:
+        """Whether every state has a threshold of its own."""
+        return isinstance(self.rule, (NearestK, RecurrenceRate))
+
+    def level(self) -> float:
+        """Threshold; NaN where every state has its own."""
+        return float("nan") if self.is_local else float(self.rule)
+
+    def with_own_threshold(self, theiler: int) -> DistancePlot:
+        """The same plot, with a threshold found by the rule that was given."""
+        if self.is_local:
+            return self
+        level, _ = absolute_of_rows(self.distances, self.finite, self.asked, theiler)
+        return replace(self, rule=just_reached(level, self.asked, self.inclusive))
+
+    def count(self, windows: tuple[int, int], middles: bool) -> Lines:
+        """Count the lines outside Theiler windows."""
+        return count_rows(self.bits, self.shape, self.finite, windows=windows, middles=middles)
+
+    def distances(self, start: int, stop: int) -> Floats:
+        """Distances of some rows to all columns."""
+        rows = np.asarray(self.source.read(self.offset + start, self.offset + stop), dtype=np.float64)
+        return np.ascontiguousarray(rows[:, self.offset : self.offset + self.shape[1]] if self.square else rows)
+
+    def bits(self, start: int, stop: int) -> Words:
+        """Some rows of the plot as bits."""
+        distances = self.distances(start, stop)
+        if self.is_local:
+            return self._nearest(distances, start)
+        return to_bits(distances, self.rule, self.inclusive)
+
+    def _nearest(self, distances: Floats, start: int) -> Words:
+        """The nearest states of each row; those within the Theiler window are kept if they are as near."""
+        out = np.zeros(distances.shape, dtype=bool)
+        columns = np.arange(distances.shape[1])
+        for at, row in enumerate(distances):
+            i = start + at
+            if not self.finite[0][i]:
+                continue
+            near = self.finite[1] & (np.abs(columns - i) < self.theiler)
+            away = np.where(near | ~self.finite[1], np.inf, row)
+            k = neighbors_of(self.rule, int(np.count_nonzero(np.isfinite(away))))
+            if not k:
+                continue
+            level = np.partition(away, k - 1)[k - 1]
+            out[at] = away < level
+            equal = np.flatnonzero(away == level)
+            out[at, equal[: k - np.count_nonzero(out[at])]] = True
+            out[at] |= near & (row <= level)
+        return pack_rows(out)
+
+    def part(self, start: int, stop: int) -> DistancePlot:
+        """The plot of some states of the rows and of the columns."""
+        if not self.square:
+            raise DataError("windows of distances between two systems are not cut; give the states instead")
+        cut = (self.finite[0][start:stop], self.finite[1][start:stop])
+        return replace(self, finite=cut, offset=self.offset + start)
+
+
+def neighbors_of(rule: NearestK | RecurrenceRate, available: int) -> int:
+    """How many neighbours a state has that could have so many."""
+    if isinstance(rule, NearestK):
+        return min(int(rule.k), available)
+    return int(np.ceil(rule.rate * available - 1e-9))
+
+
+def to_bits(distances: Floats, threshold: float, inclusive: bool) -> Words:
+    """Rows of distances as bits: whether they are within a threshold."""
+    from trajtools._kernels.recurrence_rows import bits_below
+
+    level = threshold if inclusive else np.nextafter(threshold, -np.inf)
+    words = -(-distances.shape[1] // 64)
+    return bits_below(np.ascontiguousarray(distances), np.full(len(distances), level), words)
+
+
+def pack_rows(flags: Bools) -> Words:
+    """Rows of flags as words of 64 bits."""
+    words = -(-flags.shape[1] // 64)
+    padded = np.zeros((len(flags), 64 * words), dtype=bool)
+    padded[:, : flags.shape[1]] = flags
+    return np.packbits(padded, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+
+
+def unpack_rows(bits: Words, columns: int) -> Bools:
+    """Rows of bits as flags."""
+    raw = np.ascontiguousarray(bits.astype("<u8")).view(np.uint8)
+    return np.unpackbits(raw, axis=1, bitorder="little", count=columns).astype(bool)
+
+
+def read_rows(result: Recurrence, start: int, stop: int | None) -> Bools:
+    """Rows of the plot of a result; see `Recurrence.matrix`."""
+    source = result.plot_source
+    rows, columns = source.shape
+    start, stop, _ = slice(start, stop).indices(rows)
+    if (stop - start) * columns > _LARGEST_MATRIX:
+        raise TooLargeError(
+            f"{stop - start} rows of {columns} recurrences take more than {_LARGEST_MATRIX // 2**30} GiB; read fewer "
+            "rows at a time with matrix(start, stop)"
+        )
+    flags = unpack_rows(source.bits(start, max(stop, start)), columns)
+    rows_finite, columns_finite = source.finite
+    return flags & rows_finite[start:stop, None] & columns_finite
+
+
+# States of more coordinates are compared row by row, a block of them at a time.
+_HIGH_DIMENSION = 128
+Plot = StatePlot | DistancePlot
+Chosen = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How recurrences are found.
+
+    Attributes
+    ----------
+    threshold : float, WithinRadius, ScaledRadius, RecurrenceRate, NearestK, or a pair of them
+        Which states recur.
+    theiler : int, in samples
+        Pairs closer in time do not count.
+    rules : Convention
+        What the measures mean.
+    metric : str, callable or Metric
+        Distance between states.
+    dim, delay : int
+        Embedding.
+    """
+
+    threshold: Any
+    theiler: int
+    rules: Convention
+    metric: Any
+    dim: int
+    delay: int
+
+
+def build_plot(x: Any, y: Any, kind: str, asked: Asked) -> tuple[Plot, Chosen]:
+    """The plot of one or two systems, and what was chosen for it."""
+    if isinstance(x, Distances) or asked.metric == "precomputed":
+        if y is not None or asked.dim != 1:
+            raise DataError("x holds distances: y and dim belong to states; for two systems give pairwise(x, y=y)")
+        return _of_distances(x, kind, asked)
+    if asked.metric not in METRICS or (asked.dim == 1 and _is_wide(x)):
+        if kind == "joint":
+            raise DataError(
+                f"joint recurrences are those of up to {_HIGH_DIMENSION} coordinates, in {', '.join(METRICS)}; "
+                "project the states, or select fewer parameters"
+            )
+        return _of_compared(x, y, asked)
+    first = prepare(x, dim=asked.dim, delay=asked.delay)
+    if y is None:
+        return _of_states((make_pair(first, first, asked.metric),), (asked.threshold,), asked)
+    second = prepare(y, dim=asked.dim, delay=asked.delay, name="y")
+    if kind == "cross":
+        return _of_states((make_pair(first, second, asked.metric),), (asked.threshold,), asked)
+    if len(first) != len(second):
+        raise DataError(f"joint recurrences need states at the same times; x has {len(first)}, y {len(second)}")
+    each = asked.threshold if isinstance(asked.threshold, (tuple, list)) else (asked.threshold, asked.threshold)
+    if len(each) != 2:
+        raise DataError(f"threshold={asked.threshold!r}: one rule for both systems, or a pair of them")
+    both = first.finite & second.finite
+    systems = [States(s.series, s.offsets, both) for s in (first, second)]
+    return _of_states(tuple(make_pair(s, s, asked.metric) for s in systems), tuple(each), asked)
+
+
+def _is_local(rule: Any) -> bool:
+    return isinstance(rule, NearestK) or (isinstance(rule, RecurrenceRate) and rule.local)
+
+
+def _of_states(pairs: tuple[Pair, ...], thresholds: tuple[Any, ...], asked: Asked) -> tuple[Plot, Chosen]:
+    if any(_is_local(rule) for rule in thresholds):
+        if len(pairs) > 1:
+            raise DataError(f"threshold={thresholds[0]!r}: joint recurrences take one distance for each system")
+        pair = pairs[0]
+        rows = StateRows.of(pair)
+        return _of_rows(rows, (pair.rows.finite, pair.columns.finite), asked, square=pair.symmetric, symmetric=True)
+    found = [absolute(pair, rule, asked.theiler) for pair, rule in zip(pairs, thresholds, strict=True)]
+    levels = tuple(just_reached(f[0], rule, asked.rules.inclusive) for f, rule in zip(found, thresholds, strict=True))
+    plot = StatePlot(pairs, levels, asked.rules.inclusive, thresholds)
+    return plot, {"thresholds": plot.thresholds, **found[0][1]}
+
+
+def _of_rows(
+    source: Any, finite: tuple[Bools, Bools], asked: Asked, *, square: bool, symmetric: bool
+) -> tuple[DistancePlot, Chosen]:
+    """Of distances that are read row by row."""
+    window = max(asked.theiler, 1) if square else asked.theiler
+    chosen: Chosen = {}
+    rule, local = asked.threshold, _is_local(asked.threshold)
+    if not local:
+        level, chosen = absolute_of_rows(source.read, finite, rule, window)
+        rule = just_reached(level, rule, asked.rules.inclusive)
+    plot = DistancePlot(
+        source=source,
+        finite=finite,
+        rule=rule,
+        inclusive=asked.rules.inclusive,
+        square=square,
+        symmetric=square and symmetric and not local,
+        theiler=window,
+        asked=asked.threshold,
+    )
+    return plot, {"thresholds": (plot.level(),), **chosen}
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixRows:
+    """Rows of distances in memory.
+
+    Attributes
+    ----------
+    matrix : ndarray of float64, shape (T, S)
+        The distances.
+    """
+
+    matrix: Any
+
+    def read(self, start: int, stop: int) -> Any:
+        """Rows start .. stop."""
+        return self.matrix[start:stop]
+
+
+def _of_distances(x: Any, kind: str, asked: Asked) -> tuple[DistancePlot, Chosen]:
+    if isinstance(x, Distances):
+        finite = (~x.excluded, ~x.column_excluded)
+        _refuse_few(finite[0], "x")
+        return _of_rows(x, finite, asked, square=kind == "auto", symmetric=x.symmetric)
+    matrix = np.asarray(x)
+    if matrix.dtype.kind not in "fiub" or matrix.ndim != 2 or min(matrix.shape) < 2:
+        raise DataError(f"distances are an array (T, S) of real numbers; this one is {matrix.dtype} {matrix.shape}")
+    matrix = matrix.astype(np.float64, copy=False)
+    if np.any(matrix < 0):
+        raise DataError("the given distances hold negative numbers; distances are positive or zero")
+    known = ~np.isnan(matrix)
+    finite = (known.any(axis=1), known.any(axis=0))
+    if np.count_nonzero(known) != np.count_nonzero(finite[0]) * np.count_nonzero(finite[1]):
+        raise DataError("single distances are NaN; a state without distances has NaN in its whole row and column")
+    square = kind == "auto"
+    symmetric = square and np.array_equal(matrix, matrix.T, equal_nan=True)
+    return _of_rows(MatrixRows(matrix), finite, asked, square=square, symmetric=symmetric)
+
+
+def _is_wide(x: Any) -> bool:
+    shape = x.shape if is_trajectory(x) else np.shape(x)
+    return len(shape) == 2 and shape[1] > _HIGH_DIMENSION
+
+
+def _of_compared(x: Any, y: Any, asked: Asked) -> tuple[Plot, Chosen]:
+    """Of states of many coordinates, or in any metric: all distances if they take no more room than the states."""
+    from trajtools.distances.pairwise import pairwise
+    from trajtools.distances.tiles import compare
+
+    if asked.dim > 1:
+        x, y = (None if s is None else embed(s, asked.dim, asked.delay) for s in (x, y))
+    rows, size = np.shape(x)[0], int(np.prod(np.shape(x)[1:]))
+    columns = rows if y is None else np.shape(y)[0]
+    kind = "auto" if y is None else "cross"
+    if columns <= size or asked.metric not in METRICS:
+        return _of_distances(pairwise(x, y=y, metric=asked.metric), kind, asked)
+    what = compare(x, y, asked.metric, digest=False, executor=None)
+    _refuse_few(what.rows.finite, "x")
+    return _of_rows(
+        TileRows(what), (what.rows.finite, what.columns.finite), asked, square=y is None, symmetric=what.symmetric
+    )
+
+
+def _refuse_few(finite: Bools, name: str) -> None:
+    if np.count_nonzero(finite) < 2:
+        raise DataError(
+            f"{name}: {int(np.count_nonzero(finite))} of {len(finite)} states are finite; two at least are needed: "
+            "select a window without NaN and inf"
+        )
