@@ -12,7 +12,7 @@ import trajtools as tt
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.recurrences import lines, plot
 from trajtools.recurrences.plot import make_pair, prepare
-from trajtools.results.recurrence import MEASURES
+from trajtools.recurrences.result import MEASURES
 
 NAMES = ("diagonal", "one_end", "both_ends", "vertical", "white", "white_cut", "times")
 

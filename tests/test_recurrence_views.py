@@ -11,10 +11,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import trajtools as tt
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
-from trajtools.recurrences import networks, thresholds
+from trajtools.recurrences import result, thresholds
 from trajtools.recurrences.lines import Lines
 from trajtools.recurrences.plot import make_pair, prepare
-from trajtools.results.recurrence import MEASURES
+from trajtools.recurrences.result import MEASURES
 
 
 def walk(length, channels=1, seed=0, gaps=0):
@@ -187,7 +187,7 @@ def test_networks_that_are_none_are_refused(monkeypatch):
     assert nearest.network().number_of_edges() == 120
     with pytest.raises(DataError, match="directed"):
         nearest.network_measures()
-    monkeypatch.setattr(networks, "_LARGEST", 100)
+    monkeypatch.setattr(result, "_LARGEST", 100)
     with pytest.raises(TooLargeError, match="thin the states out"):
         tt.recurrence(x, threshold=1.0).network_measures()
 

@@ -14,8 +14,7 @@ from trajtools.cli.each_run import Ask, Found, answer, printing, selection, traj
 from trajtools.estimators.recurrence import recurrence
 from trajtools.neighbors.rules import NearestK, RecurrenceRate, ScaledRadius, WithinRadius
 from trajtools.plots.words import number
-from trajtools.recurrences.conventions import CONVENTIONS
-from trajtools.results.recurrence import MEASURES, Recurrence
+from trajtools.recurrences.result import CONVENTIONS, MEASURES, Recurrence
 from trajtools.store import Run
 
 

@@ -10,12 +10,10 @@ import numpy as np
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError
 from trajtools.neighbors.rules import RecurrenceRate
-from trajtools.recurrences.conventions import Convention, find_convention
 from trajtools.recurrences.lines import Lines
 from trajtools.recurrences.plot import Asked, build_plot, sampling
-from trajtools.recurrences.quantities import TREND_BORDER, measure
+from trajtools.recurrences.result import TREND_BORDER, Convention, Recurrence, find_convention, measure
 from trajtools.recurrences.thresholds import fixed
-from trajtools.results.recurrence import Recurrence
 
 # Where more of the states recur with the next one, lines show how densely the motion is sampled.
 _TANGENTIAL = 0.9

@@ -10,9 +10,8 @@ from trajtools.errors import DataError
 from trajtools.plots.canvas import new_figure
 from trajtools.recurrences.lines import rows_at_a_time
 from trajtools.recurrences.plot import unpack_rows
+from trajtools.recurrences.result import Recurrence, WindowedRecurrence
 from trajtools.results.curves import Floats
-from trajtools.results.recurrence import Recurrence
-from trajtools.results.recurrence_views import WindowedRecurrence
 
 _KINDS = ("diagonal", "vertical", "white", "times")
 

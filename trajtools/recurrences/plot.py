@@ -12,10 +12,9 @@ from trajtools.distances.pairwise import Distances
 from trajtools.embedding import embed
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.neighbors.rules import NearestK, RecurrenceRate
-from trajtools.recurrences.conventions import Convention
 from trajtools.recurrences.lines import Lines, count_lags, count_rows
+from trajtools.recurrences.result import Convention, Recurrence
 from trajtools.recurrences.thresholds import absolute, absolute_of_rows, just_reached
-from trajtools.results.recurrence import Recurrence
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats, Ints
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import TrajtoolsError
+from trajtools.recurrences.result import Recurrence
 from trajtools.report.answers import Answer
 from trajtools.results.curvature import Curvature
 from trajtools.results.curves import Floats
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
-from trajtools.results.recurrence import Recurrence
 from trajtools.results.stability import OrbitalStability
 
 STATES = 1500  # of a trajectory that are compared with each other; longer ones are thinned, and the page says so

@@ -1,0 +1,856 @@
+"""What a recurrence plot holds: measures by named conventions, intervals, windows, the recurrence network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from math import log
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.errors import DataError, TooLargeError, UnknownNameError
+from trajtools.fitting import fit_slope
+from trajtools.recurrences.lines import Lines, rows_at_a_time
+from trajtools.recurrences.plot import unpack_rows
+from trajtools.results.plain import Result, to_plain
+from trajtools.types import Floats, Ints
+
+MEASURES = (
+    "RR", "DET", "L", "Lmax", "DIV", "ENTR", "LAM", "TT", "Vmax", "VENTR", "TREND", "MRT", "RTE", "NMPRT", "K2",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Measures(Result):
+    """Measures of recurrence quantification; lengths and times in samples, entropies in nats.
+
+    Attributes
+    ----------
+    RR : float
+        Recurrence rate: recurrences over pairs of states.
+    DET : float
+        Determinism: share of the recurrences in diagonal lines of at least lmin.
+    L : float
+        Mean length of those lines.
+    Lmax : int
+        Longest diagonal line.
+    DIV : float
+        ``1 / Lmax``.
+    ENTR : float
+        Shannon entropy of the lengths of diagonal lines of at least lmin.
+    LAM : float
+        Laminarity: share of the recurrences in vertical lines of at least vmin.
+    TT : float
+        Trapping time: mean length of those lines.
+    Vmax : int
+        Longest vertical line.
+    VENTR : float
+        Entropy of the lengths of vertical lines of at least vmin.
+    TREND : float
+        Change of the recurrence rate with the distance from the line of identity, per 1000 samples.
+    MRT : float
+        Mean recurrence time.
+    RTE : float
+        Entropy of the recurrence times.
+    NMPRT : int
+        How often the most probable recurrence time occurs.
+    K2 : float
+        Estimate of the correlation entropy, 1 / unit of time: decay of the number of diagonal lines with their length.
+    """
+
+    RR: float
+    DET: float
+    L: float
+    Lmax: int
+    DIV: float
+    ENTR: float
+    LAM: float
+    TT: float
+    Vmax: int
+    VENTR: float
+    TREND: float
+    MRT: float
+    RTE: float
+    NMPRT: int
+    K2: float
+
+    def __getitem__(self, name: str) -> float:
+        """Look a measure up by its name."""
+        if name not in MEASURES:
+            raise KeyError(f"no measure {name!r}; there are {', '.join(MEASURES)}")
+        return float(getattr(self, name))
+
+
+@dataclass(frozen=True, eq=False)
+class Recurrence(Measures):
+    """Recurrence quantification: the measures, and the lines they were made of.
+
+    Attributes
+    ----------
+    RR, DET, L, Lmax, DIV, ENTR, LAM, TT, Vmax, VENTR, TREND, MRT, RTE, NMPRT, K2 : float
+        See `Measures`.
+    lines : Lines
+        Histograms, from which `measures` makes the measures for other shortest lines.
+    threshold : float
+        Largest distance of a recurrence; NaN where every state has its own. Of a joint plot that of the first system.
+    metric : str
+        Name of the distance.
+    kind : str
+        ``"auto"``, ``"cross"`` or ``"joint"``.
+    convention : str
+        What the names mean.
+    theiler : int, in samples
+        Pairs closer in time do not count.
+    n_excluded : int
+        States (of the rows) with NaN or inf, which are left out.
+    dt : float
+        Time between two samples, in `time_unit`.
+    time_unit : str
+        Unit of time.
+    settings : dict
+        Every parameter as used, chosen or given.
+    warnings : tuple of str
+        What the reader should know before believing the numbers.
+    plot_source : object
+        What the recurrences are counted from again for windows, networks and plots; not part of `to_dict`.
+    """
+
+    lines: Lines
+    threshold: float
+    metric: str
+    kind: str
+    convention: str
+    theiler: int
+    n_excluded: int
+    dt: float
+    time_unit: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    plot_source: Any = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        """Say the measures, one to a line; `repr` has every field."""
+        head = f"{self.kind} recurrences of {self.lines.shape[0]} states, {self.convention} convention"
+        return "\n".join([head, *(f"{name:6} {self[name]:.6g}" for name in MEASURES), *self.warnings])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as a dict that JSON can hold, without the states it was counted from.
+
+        Returns
+        -------
+        dict
+            One entry per field but `plot_source`. Arrays are lists, NaN and the infinities are None.
+        """
+        return {f.name: to_plain(getattr(self, f.name)) for f in fields(self) if f.name != "plot_source"}
+
+    def measures(
+        self,
+        *,
+        lmin: int | None = None,
+        vmin: int | None = None,
+        wmin: int | None = None,
+        border: str | None = None,
+        semi: bool | None = None,
+        trend_border: int | None = None,
+    ) -> Measures:
+        """Make the measures anew from the lines that were counted.
+
+        Parameters
+        ----------
+        lmin, vmin, wmin : int or None, in samples
+            Shortest diagonal and vertical lines and recurrence times that count; None: as before.
+        border : str or None
+            ``"keep"``, ``"discard"``, ``"longest"`` or ``"censi"``, see `trajtools.recurrence`; None: as before.
+        semi : bool or None
+            Whether lines with one end at the border are border lines as well; None: as before.
+        trend_border : int or None, in samples
+            Outermost lags that the trend leaves out; None: as before.
+
+        Returns
+        -------
+        Measures
+        """
+
+        given = {
+            "lmin": lmin,
+            "vmin": vmin,
+            "wmin": wmin,
+            "border": border,
+            "semi": semi,
+            "trend_border": trend_border,
+        }
+        return measures_of(self, {name: value for name, value in given.items() if value is not None})
+
+    def windowed(self, size: int, step: int | None = None, *, each: bool = False) -> WindowedRecurrence:
+        """Quantify the recurrences within windows of time.
+
+        Parameters
+        ----------
+        size : int, in samples
+            States of a window.
+        step : int or None, in samples
+            From one window to the next; None: half a window.
+        each : bool
+            Every window has a threshold of its own by the rule that was given, else all have that of the whole.
+
+        Returns
+        -------
+        WindowedRecurrence
+
+        Raises
+        ------
+        DataError
+            If no window fits.
+        """
+
+        return quantify_windows(self, size, size // 2 or 1 if step is None else step, each=each)
+
+    def network(self, *, max_edges: int = 5_000_000) -> Any:
+        """Return the recurrence network: states are nodes, recurrences outside the Theiler window are edges.
+
+        Parameters
+        ----------
+        max_edges : int
+            A network with more edges is refused.
+
+        Returns
+        -------
+        networkx.Graph
+            Nodes are the indices of the finite states. A `networkx.DiGraph` where the plot is not symmetric.
+
+        Raises
+        ------
+        TooLargeError
+            If there are more edges.
+        DataError
+            If rows and columns are different systems.
+        """
+
+        return to_networkx(self, max_edges)
+
+    def network_measures(self) -> RecurrenceNetwork:
+        """Quantify the recurrence network.
+
+        Returns
+        -------
+        RecurrenceNetwork
+
+        Raises
+        ------
+        DataError
+            If the plot is not symmetric.
+        TooLargeError
+            If the plot does not fit into 2 GiB as bits.
+        """
+
+        return quantify_network(self)
+
+    def bootstrap(
+        self, *, n: int = 1000, level: float = 0.95, rng: np.random.Generator | int | None = None
+    ) -> RecurrenceIntervals:
+        """Give confidence intervals by drawing lines with replacement (Schinkel et al. 2009).
+
+        Parameters
+        ----------
+        n : int
+            Resamples.
+        level : float
+            Confidence level.
+        rng : numpy.random.Generator, int or None
+            Source of the draws, or its seed; None: seed 0.
+
+        Returns
+        -------
+        RecurrenceIntervals
+        """
+
+        return resample_lines(self, n=n, level=level, rng=rng)
+
+    def matrix(self, start: int = 0, stop: int | None = None) -> NDArray[np.bool_]:
+        """Return rows of the recurrence plot, with the line of identity and the Theiler window in it.
+
+        Parameters
+        ----------
+        start, stop : int or None
+            Rows; None: to the end.
+
+        Returns
+        -------
+        ndarray of bool, shape (t, S)
+
+        Raises
+        ------
+        TooLargeError
+            If they take more than 1 GiB.
+        """
+        from trajtools.recurrences.plot import read_rows
+
+        return read_rows(self, start, stop)
+
+    def plot(self, **options: Any) -> Any:
+        """Draw the recurrence plot; see `trajtools.plots.recurrence`.
+
+        Parameters
+        ----------
+        **options
+            For `trajtools.plots.recurrence`.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+        """
+        from trajtools.plots import recurrence
+
+        return recurrence(self, **options)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowedRecurrence(Result):
+    """Measures of recurrence quantification in windows of time.
+
+    Attributes
+    ----------
+    start : ndarray of int64, shape (W,)
+        First state of each window.
+    time : ndarray of float64, shape (W,)
+        Middle of each window, in `time_unit`.
+    values : dict of str to ndarray of float64, shape (W,)
+        Every measure by its name; NaN in a window with fewer than two finite states.
+    threshold : ndarray of float64, shape (W,)
+        Threshold of each window.
+    size, step : int, in samples
+        Windows.
+    time_unit : str
+        Unit of time.
+    settings : dict
+        Every parameter as used, chosen or given.
+    warnings : tuple of str
+        What the reader should know.
+    """
+
+    start: Ints
+    time: Floats
+    values: dict[str, Floats]
+    threshold: Floats
+    size: int
+    step: int
+    time_unit: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, name: str) -> Floats:
+        """Look the values of a measure up by its name."""
+        return self.values[name]
+
+
+@dataclass(frozen=True, eq=False)
+class RecurrenceNetwork(Result):
+    """Measures of a recurrence network: nodes are finite states, edges recurrences outside the Theiler window.
+
+    Attributes
+    ----------
+    n_nodes, n_edges : int
+        Size.
+    density : float
+        Edges over pairs of nodes.
+    transitivity : float
+        Closed over all pairs of neighbours; NaN where no node has two neighbours.
+    average_clustering : float
+        Mean local clustering, with zero where a node has fewer than two neighbours.
+    transitivity_dimension : float
+        ``log(transitivity) / log(3 / 4)``: dimension of the attractor in the maximum norm (Donner et al. 2011).
+    degree : ndarray of int64, shape (T,)
+        Neighbours of each state; 0 for those that are not finite.
+    clustering : ndarray of float64, shape (T,)
+        Local clustering; NaN for states with fewer than two neighbours.
+    settings : dict
+        Every parameter as used.
+    """
+
+    n_nodes: int
+    n_edges: int
+    density: float
+    transitivity: float
+    average_clustering: float
+    transitivity_dimension: float
+    degree: Ints
+    clustering: Floats
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class RecurrenceIntervals(Result):
+    """Confidence intervals of measures, from lines drawn with replacement.
+
+    Attributes
+    ----------
+    intervals : dict of str to (float, float)
+        Of DET, L, ENTR, LAM, TT, VENTR, MRT and RTE: percentiles of the resamples.
+    level : float
+        Confidence level.
+    n : int
+        Resamples.
+    settings : dict
+        What was resampled.
+    warnings : tuple of str
+        What the intervals leave out.
+    """
+
+    intervals: dict[str, tuple[float, float]]
+    level: float
+    n: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def __getitem__(self, name: str) -> tuple[float, float]:
+        """Look the interval of a measure up by its name."""
+        return self.intervals[name]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How recurrences and lines are counted, and how measures are made of them.
+
+    Attributes
+    ----------
+    name : str
+        Package, or ``"standard"``.
+    inclusive : bool
+        A pair at the threshold recurs (distance <= threshold), else it does not (distance < threshold).
+    everywhere : bool
+        The Theiler window applies to every measure, else to diagonal lines alone: recurrence rate and vertical lines
+        then count the line of identity and all that is near it.
+    least_window, largest_window : int or None, in samples
+        Theiler windows that the package knows; None: no bound.
+    epsilon : float
+        Added to every denominator.
+    none : float
+        A mean length of no lines.
+    no_entropy : float
+        The entropy of no lines.
+    no_share : float
+        A share of no recurrences.
+    times : str
+        Recurrence times: ``"entries"``: from the beginning of a vertical line to the beginning of the next in the same
+        column, on the same side of the Theiler window; ``"middles"``: the white cells between two lines and half of
+        each, rounded down, also across the window; ``"white"``: all white vertical lines, those cut by a border too.
+    wmin : int, in samples
+        Shortest recurrence time that counts.
+    trend : str
+        ``"least-squares"``, or ``"shifted"``: the package's formula, whose lags are centred half a lag too low.
+    """
+
+    name: str
+    inclusive: bool = True
+    everywhere: bool = True
+    least_window: int = 0
+    largest_window: int | None = None
+    epsilon: float = 0.0
+    none: float = float("nan")
+    no_entropy: float = float("nan")
+    no_share: float = float("nan")
+    times: str = "entries"
+    wmin: int = 1
+    trend: str = "least-squares"
+
+    def windows(self, theiler: int) -> tuple[int, int]:
+        """Theiler windows of diagonal and of vertical lines."""
+        return theiler, theiler if self.everywhere else 0
+
+    def check_window(self, theiler: int) -> None:
+        """Refuse a Theiler window that the package does not have."""
+        largest = self.largest_window
+        if theiler < self.least_window or (largest is not None and theiler > largest):
+            raise DataError(
+                f"convention {self.name!r} has theiler={self.least_window} and no other; theiler={theiler} needs "
+                "convention 'standard'"
+            )
+
+
+CONVENTIONS = {
+    "standard": Convention("standard"),
+    "pyunicorn": Convention(
+        "pyunicorn",
+        inclusive=False,
+        everywhere=False,
+        least_window=1,
+        largest_window=1,
+        epsilon=1e-8,
+        none=0.0,
+        no_entropy=0.0,
+        no_share=0.0,
+        times="white",
+    ),
+    "pyrqa": Convention("pyrqa", inclusive=False, everywhere=False, no_entropy=0.0, times="white", wmin=2),
+    "recurrenceanalysis": Convention("recurrenceanalysis", none=0.0, no_share=0.0, times="middles", trend="shifted"),
+}
+
+
+def find_convention(name: str) -> Convention:
+    """A convention by its name."""
+    if name not in CONVENTIONS:
+        raise UnknownNameError(f"convention {name!r} is none of {', '.join(CONVENTIONS)}")
+    return CONVENTIONS[name]
+
+
+BORDERS = ("keep", "discard", "longest", "censi")
+# Of the lags at the corners of the plot so many hold too few cells to tell a trend.
+TREND_BORDER = 10
+# The tail of the cumulative distribution is not fitted where fewer lines than this are left.
+_FEWEST_LINES = 50
+_THOUSAND = 1000.0
+Counts = NDArray[Any]
+
+
+def measure(
+    lines: Lines,
+    convention: Convention,
+    *,
+    theiler: int,
+    lmin: int = 2,
+    vmin: int = 2,
+    wmin: int | None = None,
+    border: str = "keep",
+    semi: bool = False,
+    symmetric: bool = True,
+    cross: bool = False,
+    trend_border: int = TREND_BORDER,
+    dt: float = 1.0,
+) -> Measures:
+    """All measures; see `trajtools.recurrence` for what they mean."""
+    wmin = convention.wmin if wmin is None else wmin
+    for name, value in (("lmin", lmin), ("vmin", vmin), ("wmin", wmin)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise DataError(f"{name}={value!r}: the shortest line that counts has a whole length, at least 1")
+    diagonal = correct_border(lines, border, semi=semi, symmetric=symmetric)
+    times = recurrence_times(lines, convention)
+    recurrences, cells = lines.outside(theiler if convention.everywhere else 0)
+    if cross and convention.name == "recurrenceanalysis":
+        cells = int(lines.cells.sum())
+    least = 1 if convention.name != "recurrenceanalysis" else None
+    det, length, entropy, lmax = line_measures(diagonal, lmin, convention)
+    lam, trapping, vertical_entropy, vmax = line_measures(lines.vertical, vmin, convention)
+    _, mean_time, time_entropy, _ = line_measures(times, wmin, convention)
+    lmax, vmax = (lmax if lmax >= (least or lmin) else 0), (vmax if vmax >= (least or vmin) else 0)
+    return Measures(
+        RR=recurrences / cells if cells else float("nan"),
+        DET=det,
+        L=length,
+        Lmax=lmax,
+        DIV=1.0 / lmax if lmax else float("inf"),
+        ENTR=entropy,
+        LAM=lam,
+        TT=trapping,
+        Vmax=vmax,
+        VENTR=vertical_entropy,
+        TREND=trend(lines, theiler, trend_border, convention),
+        MRT=mean_time,
+        RTE=time_entropy,
+        NMPRT=int(times[wmin:].max(initial=0)),
+        K2=correlation_entropy(diagonal, lmin, dt),
+    )
+
+
+def line_measures(lengths: Counts, least: int, convention: Convention) -> tuple[float, float, float, int]:
+    """Share of the cells that lie in long lines, their mean length, and the entropy of their lengths."""
+    from trajtools._kernels.recurrence_lines import summarize
+
+    cells, number, logs, of_all, longest = summarize(lengths, least)
+    share = cells / (of_all + convention.epsilon) if of_all else convention.no_share
+    if not number:
+        return share, convention.none, convention.no_entropy, longest
+    # Minus the sum of p ln p, with p = n / total.
+    total = number + convention.epsilon
+    entropy = max((number * log(total) - logs) / total, 0.0)
+    return share, cells / total, entropy, longest
+
+
+def correct_border(lines: Lines, border: str, *, semi: bool, symmetric: bool) -> Ints:
+    """Diagonal lines without the bias of those that are cut by the border of the plot (Kraemer and Marwan 2019)."""
+    if border not in BORDERS:
+        raise UnknownNameError(f"border {border!r} is none of {', '.join(BORDERS)}")
+    if border == "keep":
+        return lines.diagonal
+    at_border = np.zeros_like(lines.diagonal)
+    at_border[: len(lines.both_ends)] += lines.both_ends
+    if semi:
+        at_border[: len(lines.one_end)] += lines.one_end
+    top = int(np.flatnonzero(at_border)[-1]) if at_border.any() else 0
+    corrected = lines.diagonal - at_border
+    if top and border == "longest":
+        corrected[top] += min(2 if symmetric else 1, int(at_border[top]))
+    elif top and border == "censi":
+        corrected[top] += at_border.sum()
+    return corrected
+
+
+def recurrence_times(lines: Lines, convention: Convention) -> Ints:
+    """Entry t: recurrence times t, as the convention defines them."""
+    if convention.times != "white":
+        return lines.times
+    out = np.zeros(max(len(lines.white), len(lines.white_cut)), dtype=np.int64)
+    out[: len(lines.white)] += lines.white
+    out[: len(lines.white_cut)] += lines.white_cut
+    return out
+
+
+def lag_rates(lines: Lines) -> Floats:
+    """Share of the cells that recur at every distance 0, 1, ... from the line of identity, in the largest square."""
+    from trajtools._kernels.recurrence_lines import fold_lags
+
+    return fold_lags(lines.square_recurrences, lines.square_cells, lines.shape[1] - 1, min(lines.shape))
+
+
+def trend(lines: Lines, theiler: int, trend_border: int, convention: Convention) -> float:
+    """Change of the recurrence rate with the distance from the line of identity, per 1000 samples; NaN of < 2 lags."""
+    rates = lag_rates(lines)
+    lags = np.arange(theiler, max(len(rates) - trend_border, theiler))
+    rates = rates[theiler : theiler + len(lags)]
+    known = np.isfinite(rates)
+    if not known.all():
+        lags, rates = lags[known], rates[known]
+    if len(lags) < 2:
+        return float("nan")
+    if convention.trend == "least-squares":
+        return _THOUSAND * fit_slope(lags, rates).slope
+    # Lags are counted from 1 there, and centred half a lag too low.
+    offset = lags + 1 - (lags[-1] + 1 + theiler) / 2
+    return _THOUSAND * float(offset @ (rates - rates.mean())) / float(offset @ offset)
+
+
+def correlation_entropy(diagonal: Counts, lmin: int, dt: float) -> float:
+    """Decay of the number of diagonal lines with their length, per unit of time; NaN where two lengths are not left.
+
+    Least squares through the logarithm of the number of lines at least l long, from lmin to where fewer than 50 are
+    left.
+    """
+    longer = np.cumsum(diagonal[::-1])[::-1].astype(np.float64)
+    lengths = np.arange(lmin, len(diagonal))
+    lengths = lengths[longer[lmin:] >= _FEWEST_LINES] if len(lengths) else lengths
+    if len(lengths) < 2:
+        return float("nan")
+    return -fit_slope(lengths * dt, np.log(longer[lengths])).slope
+
+
+def measures_of(result: Recurrence, changed: dict[str, Any]) -> Measures:
+    """The measures of a result, with some options changed; see `Recurrence.measures`."""
+    options = {name: result.settings[name] for name in ("lmin", "vmin", "wmin", "border", "semi", "trend_border")}
+    return measure(
+        result.lines,
+        find_convention(result.convention),
+        theiler=result.theiler,
+        symmetric=bool(result.settings["symmetric"]),
+        cross=result.kind == "cross",
+        dt=result.dt,
+        **(options | changed),
+    )
+
+
+_GROUPS = {"diagonal": ("DET", "L", "ENTR"), "vertical": ("LAM", "TT", "VENTR"), "times": (None, "MRT", "RTE")}
+
+
+def resample_lines(
+    result: Recurrence, *, n: int, level: float, rng: np.random.Generator | int | None
+) -> RecurrenceIntervals:
+    """Draw as many lines as there are, with replacement, and measure them; see `Recurrence.bootstrap`.
+
+    Notes
+    -----
+    In a symmetric plot every diagonal line is there twice, and so is every vertical line as a horizontal one: half as
+    many diagonal lines are drawn. Lines are drawn as if they were independent. Neighbouring lines are not: the
+    intervals are too narrow for smooth motion, and say nothing about another stretch of the trajectory.
+    """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 100:
+        raise DataError(f"n={n!r}: percentiles take 100 resamples at least")
+    if not 0 < level < 1:
+        raise DataError(f"level={level!r}: a confidence level is between 0 and 1")
+    source = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(0 if rng is None else rng)
+    rules, symmetric = find_convention(result.convention), bool(result.settings["symmetric"])
+    options = result.settings
+    lengths = {
+        "diagonal": correct_border(result.lines, options["border"], semi=options["semi"], symmetric=symmetric),
+        "vertical": result.lines.vertical,
+        "times": recurrence_times(result.lines, rules),
+    }
+    least = {"diagonal": options["lmin"], "vertical": options["vmin"], "times": options["wmin"]}
+    intervals, drawn = {}, {}
+    tail = (1 - level) / 2
+    for group, names in _GROUPS.items():
+        halves = 2 if group == "diagonal" and symmetric else 1
+        number = int(lengths[group].sum()) // halves
+        drawn[group] = number
+        values = np.full((n, 3), np.nan)
+        if number:
+            for row, counts in enumerate(_draw(lengths[group], number, int(n), source)):
+                values[row] = line_measures(counts, least[group], rules)[:3]
+        for column, name in enumerate(names):
+            if name is not None:
+                intervals[name] = _percentiles(values[:, column], tail)
+    return RecurrenceIntervals(
+        intervals=intervals,
+        level=float(level),
+        n=int(n),
+        settings={"lines": drawn, "symmetric": symmetric, "convention": result.convention},
+        warnings=("lines are drawn as if they were independent: of smooth motion the intervals are too narrow",),
+    )
+
+
+def _draw(lengths: Ints, number: int, n: int, rng: np.random.Generator) -> Ints:
+    """Numbers of lines by their length, shape (n, lengths): as a multinomial, which is drawing with replacement."""
+    return rng.multinomial(number, lengths / lengths.sum(), size=n)
+
+
+def _percentiles(values: Floats, tail: float) -> tuple[float, float]:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+_LARGEST = 2 * 2**30
+_SIMPLEX = float(np.log(3 / 4))
+
+
+def adjacency_bits(result: Recurrence, start: int, stop: int) -> Any:
+    """Rows of the adjacency matrix as bits: recurrences of finite states outside the Theiler window, no loops."""
+    from trajtools.recurrences.plot import pack_rows
+
+    rows, columns = result.plot_source.finite
+    flags = unpack_rows(result.plot_source.bits(start, stop), len(columns))
+    i, j = np.arange(start, stop)[:, None], np.arange(len(columns))
+    flags &= rows[start:stop, None] & columns & (np.abs(i - j) >= max(result.theiler, 1))
+    return pack_rows(flags)
+
+
+def to_networkx(result: Recurrence, max_edges: int) -> Any:
+    """The network as a graph; see `Recurrence.network`."""
+    import networkx as nx
+
+    _refuse_cross(result)
+    directed = not result.settings["symmetric"]
+    recurrences, _ = result.lines.outside(max(result.theiler, 1))
+    edges = recurrences if directed else recurrences // 2
+    if edges > max_edges:
+        raise TooLargeError(
+            f"the recurrence network has {edges} edges, more than max_edges={max_edges}; raise it, take a lower "
+            "threshold, or ask for network_measures(), which builds no graph"
+        )
+    finite = result.plot_source.finite[0]
+    graph = nx.DiGraph() if directed else nx.Graph()
+    graph.add_nodes_from(np.flatnonzero(finite).tolist())
+    for start in range(0, len(finite), rows_at_a_time(len(finite))):
+        stop = min(start + rows_at_a_time(len(finite)), len(finite))
+        i, j = np.nonzero(unpack_rows(adjacency_bits(result, start, stop), len(finite)))
+        i += start
+        kept = slice(None) if directed else i < j
+        graph.add_edges_from(zip(i[kept].tolist(), j[kept].tolist(), strict=True))
+    return graph
+
+
+def quantify_network(result: Recurrence) -> RecurrenceNetwork:
+    """Measures of the network, from the plot as bits; see `Recurrence.network_measures`."""
+    from trajtools._kernels.recurrence_rows import shared_neighbors
+
+    _refuse_cross(result)
+    if not result.settings["symmetric"]:
+        raise DataError(
+            "the measures are those of undirected networks; with a fixed number of neighbours the recurrence network "
+            "is directed: take another threshold, or network()"
+        )
+    finite = result.plot_source.finite[0]
+    length, words = len(finite), -(-len(finite) // 64)
+    if 8 * length * words > _LARGEST:
+        raise TooLargeError(
+            f"the plot of {length} states takes {8 * length * words / 2**30:.1f} GiB as bits, more than "
+            f"{_LARGEST / 2**30:.0f}; thin the states out or take a window of them"
+        )
+    bits = np.empty((length, words), dtype=np.uint64)
+    for start in range(0, length, rows_at_a_time(length)):
+        stop = min(start + rows_at_a_time(length), length)
+        bits[start:stop] = adjacency_bits(result, start, stop)
+    closed, degree = shared_neighbors(bits)
+    pairs = degree * (degree - 1) // 2
+    n_nodes = int(np.count_nonzero(finite))
+    n_edges = int(degree.sum()) // 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        clustering = closed / pairs
+        transitivity = float(np.float64(closed.sum()) / pairs.sum())
+        dimension = float(np.log(transitivity) / _SIMPLEX)
+    return RecurrenceNetwork(
+        n_nodes=n_nodes,
+        n_edges=n_edges,
+        density=2 * n_edges / (n_nodes * (n_nodes - 1)),
+        transitivity=transitivity,
+        average_clustering=float(np.where(pairs > 0, closed / np.maximum(pairs, 1), 0.0)[finite].mean()),
+        transitivity_dimension=dimension,
+        degree=degree,
+        clustering=clustering,
+        settings={"threshold": result.threshold, "theiler": max(result.theiler, 1), "metric": result.metric},
+    )
+
+
+def _refuse_cross(result: Recurrence) -> None:
+    if result.kind == "cross" or result.lines.shape[0] != result.lines.shape[1]:
+        raise DataError("a recurrence network has one set of states; cross recurrences have two")
+
+
+def quantify_windows(result: Recurrence, size: int, step: int, *, each: bool) -> WindowedRecurrence:
+    """Cut windows out of a recurrence plot along its line of identity; see `Recurrence.windowed`."""
+    for name, value in (("size", size), ("step", step)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise DataError(f"{name}={value!r}: windows are counted in samples, a whole number from 1 on")
+    length = min(result.lines.shape)
+    least = max(result.theiler, 1) + 2
+    if not least <= size <= length:
+        raise DataError(
+            f"size={size}: a window holds between {least} states (theiler={result.theiler}) and all {length}"
+        )
+    start = np.arange(0, length - size + 1, step, dtype=np.int64)
+    found = [_one(result, int(a), int(a) + size, each) for a in start]
+    n_excluded = int(np.count_nonzero(~result.plot_source.finite[0]))
+    empty = sum(measures is None for measures, _ in found)
+    values = {
+        name: np.array([np.nan if m is None else float(m[name]) for m, _ in found], dtype=np.float64)
+        for name in MEASURES
+    }
+    warnings = (f"{empty} of {len(start)} windows hold no two finite states",) if empty else ()
+    return WindowedRecurrence(
+        start=start,
+        time=np.asarray((start + (size - 1) / 2) * result.dt, dtype=np.float64),
+        values=values,
+        threshold=np.array([level for _, level in found], dtype=np.float64),
+        size=int(size),
+        step=int(step),
+        time_unit=result.time_unit,
+        settings=result.settings | {"each": each, "n_excluded": n_excluded},
+        warnings=warnings,
+    )
+
+
+def _one(result: Recurrence, start: int, stop: int, each: bool) -> tuple[Any, float]:
+    """Measures and threshold of one window; None where it holds too little."""
+    rules = find_convention(result.convention)
+    plot = result.plot_source.part(start, stop)
+    rows, columns = plot.finite
+    lags = np.flatnonzero(rows)[:, None] - np.flatnonzero(columns)[None]
+    if not np.any(np.abs(lags) >= max(result.theiler, 0 if result.kind == "cross" else 1)):
+        return None, float("nan")
+    if each:
+        plot = plot.with_own_threshold(result.theiler)
+    lines = plot.count(rules.windows(result.theiler), rules.times == "middles")
+    options = {name: result.settings[name] for name in ("lmin", "vmin", "wmin", "border", "semi", "trend_border")}
+    measures = measure(
+        lines,
+        rules,
+        theiler=result.theiler,
+        symmetric=plot.symmetric,
+        cross=result.kind == "cross",
+        dt=result.dt,
+        **options,
+    )
+    return measures, plot.level()
