@@ -60,7 +60,7 @@ _HOME = {
     "find_nearest": "neighbors.search",
     "NearestK": "neighbors.rules",
     "WithinRadius": "neighbors.rules",
-    "recurrence": "estimators.recurrence",
+    "recurrence": "recurrences.recurrence",
     "RecurrenceRate": "neighbors.rules",
     "ScaledRadius": "neighbors.rules",
     "fit_slope": "fitting",

@@ -11,9 +11,9 @@ import click
 from trajtools.cli import options
 from trajtools.cli.asking import embedding
 from trajtools.cli.each_run import Ask, Found, answer, printing, selection, trajectory_of, with_reasons
-from trajtools.estimators.recurrence import recurrence
 from trajtools.neighbors.rules import NearestK, RecurrenceRate, ScaledRadius, WithinRadius
 from trajtools.plots.words import number
+from trajtools.recurrences.recurrence import recurrence
 from trajtools.recurrences.result import CONVENTIONS, MEASURES, Recurrence
 from trajtools.store import Run
 

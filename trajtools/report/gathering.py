@@ -152,7 +152,7 @@ def _answer(run: Any, rng: int) -> Answer:
 def _matrices(run: Any) -> tuple[Recurrence, Floats, Floats, Floats]:
     """Recurrence of the first member, and its matrices in cells; long trajectories are thinned."""
     from trajtools.distances.pairwise import pairwise
-    from trajtools.estimators.recurrence import recurrence
+    from trajtools.recurrences.recurrence import recurrence
 
     x = run.trajectory()
     every = -(-len(x) // STATES)
