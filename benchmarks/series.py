@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from trajtools.estimators.kantz import kantz
-from trajtools.estimators.rosenstein import rosenstein
+from trajtools.exponents.neighbor_methods import kantz, rosenstein
 from trajtools.neighbors.rules import WithinRadius
 
 # Theiler window and horizon in samples; radii as multiples of the standard deviation, for 10^4 states: more states

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
-from trajtools.estimators.kantz import kantz
+from trajtools.exponents.neighbor_methods import kantz
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import named
 from trajtools.results.curves import AVERAGES
@@ -61,7 +61,7 @@ def force(monkeypatch):
     """Make the search be the one of this name."""
 
     def use(name):
-        monkeypatch.setattr("trajtools.estimators.kantz.choose", lambda states, radius: named(states, name))
+        monkeypatch.setattr("trajtools.exponents.neighbor_methods.choose", lambda states, radius: named(states, name))
 
     return use
 

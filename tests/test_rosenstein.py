@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
 from trajtools.errors import DataError, NoNeighborsError
-from trajtools.estimators.rosenstein import rosenstein
+from trajtools.exponents.neighbor_methods import rosenstein
 from trajtools.neighbors.rules import NearestK
 from trajtools.trajectory import Trajectory
 

@@ -1,4 +1,4 @@
-"""How the neighbourhoods of states grow. See trajtools.estimators.kantz.
+"""How the neighbourhoods of states grow. See trajtools.exponents.neighbor_methods.
 
 Neighbours are sorted into rings by the smallest radius that holds them, followed once, and cumulated over the rings.
 Sums of logarithms are kept as products; see trajtools._kernels.divergence.

@@ -1,4 +1,4 @@
-"""How pairs of states move apart. See trajtools.estimators.rosenstein.
+"""How pairs of states move apart. See trajtools.exponents.neighbor_methods.
 
 Sums of logarithms are kept as products: mantissas are multiplied, exponents added as integers, and one logarithm is
 taken at the end. `lags` holds the states as (d, T + padding), so that following a pair reads memory in order; `width`

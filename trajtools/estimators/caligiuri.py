@@ -47,7 +47,7 @@ def caligiuri_wolf(
     points : int or None, in samples
         Length w of the fitted window, 3 .. tau.
     clock : tuple
-        From `trajtools.neighbors.curves.sampling`.
+        From `trajtools.exponents.neighbor_methods.sampling`.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def caligiuri_profile(
     points : int or None, in samples
         Length w of the first fitted window, 3 .. tau - 1; 5 there.
     clock : tuple
-        From `trajtools.neighbors.curves.sampling`.
+        From `trajtools.exponents.neighbor_methods.sampling`.
 
     Returns
     -------
@@ -204,7 +204,7 @@ def caligiuri_kantz(
     points : int or None, in samples
         Length w of the fitted window, 3 .. tau.
     clock : tuple
-        From `trajtools.neighbors.curves.sampling`.
+        From `trajtools.exponents.neighbor_methods.sampling`.
 
     Returns
     -------

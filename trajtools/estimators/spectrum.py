@@ -10,7 +10,7 @@ import numpy as np
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
 from trajtools.estimators.local_maps import fit_maps, stretching
 from trajtools.estimators.thickness import Thickness, thickness
-from trajtools.neighbors.curves import sampling
+from trajtools.exponents.neighbor_methods import sampling
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import nearest
 from trajtools.neighbors.states import prepare

@@ -1,0 +1,1 @@
+"""How fast neighbouring trajectories part: estimators, fits, nulls and the verdict."""

@@ -1,0 +1,570 @@
+"""Growth of the distance between neighbours: Kantz (1994) and Rosenstein, Collins and De Luca (1993)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from trajtools.distances.pairwise import Distances
+from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
+from trajtools.estimators.caligiuri import caligiuri_kantz
+from trajtools.neighbors.rules import NearestK, WithinRadius
+from trajtools.neighbors.search import Strategy, build, choose, count_left_out, evenly, nearest
+from trajtools.neighbors.states import (
+    LANES,
+    MetricOfStates,
+    States,
+    compact,
+    is_scaled,
+    prepare,
+    thinned,
+    with_directions,
+)
+from trajtools.results.curves import AVERAGES
+from trajtools.results.divergence import Divergence
+from trajtools.trajectory import Trajectory
+from trajtools.types import Floats, Ints
+
+# The fourth neighbour: a larger ball costs e-folds (a 30th neighbour made exponents of maps 2 to 6 % too high).
+_AUTO_QUERIES, _AUTO_NEIGHBOR, _SPREAD_STATES = 64, 4, 512
+
+
+def absolute_radii(states: States, rule: WithinRadius) -> Floats:
+    """The radii of a rule as distances, ascending."""
+    if not isinstance(rule.radius, str):
+        radii = np.unique(np.asarray(rule.radius, dtype=np.float64))
+        return radii * spread(states) if rule.relative else radii
+    times = np.flatnonzero(states.usable)
+    reach = []
+    for query in evenly(times, _AUTO_QUERIES):
+        distance = states.between(np.array([query]), times)[0]
+        distance = np.sort(distance[(np.abs(times - query) >= states.theiler) & (distance > 0)])
+        if len(distance):
+            reach.append(distance[min(_AUTO_NEIGHBOR, len(distance)) - 1])
+    if not reach:
+        raise NoNeighborsError(
+            f"no two states at least theiler={states.theiler} samples apart differ, so no radius can be chosen; "
+            "lower theiler, record more, or check that the states move at all"
+        )
+    return np.array([float(np.median(reach))])
+
+
+def spread(states: States) -> float:
+    """Median distance between two states of the record, from at most 512 evenly spaced ones."""
+    times = evenly(np.flatnonzero(states.usable), _SPREAD_STATES)
+    distance = states.between(times, times)[np.triu_indices(len(times), 1)]
+    median = float(np.median(distance))
+    if not median > 0:
+        raise NoNeighborsError(
+            "half of the states are equal: radii relative to the spread mean nothing; give distances"
+        )
+    return median
+
+
+GRAPH_L1 = "graph-l1"
+LENGTHS = ("radius", "radii", "limit", "distance_along")  # settings that are distances
+
+
+def as_links(x: Any, nodes: int | None) -> tuple[Any, float]:
+    r"""Rows of links, and what their L1 distance is multiplied with."""
+    if isinstance(x, Trajectory):
+        if nodes is None and x.nodes:
+            # A table of parameters lists every link once and with its direction.
+            return x, _factor(0, sum(int(each.size) for each in x.nodes))
+        return x, _factor(int(x.shape[1]), nodes)
+    array = np.asarray(x)
+    if array.ndim == 3:
+        size = array.shape[1]
+        if size != array.shape[2] or nodes not in (None, size):
+            raise DataError(f"adjacency matrices are (T, N, N); these have shape {array.shape}, nodes={nodes}")
+        return array[:, ~np.eye(size, dtype=bool)], _factor(size * (size - 1), size)
+    if array.ndim != 2:
+        raise DataError(
+            f"metric 'graph-l1' compares adjacency matrices (T, N, N) or rows of links (T, E), not shape {array.shape}"
+        )
+    return array, _factor(int(array.shape[1]), nodes)
+
+
+def check_nodes(nodes: int | None, metric: Any) -> None:
+    """Refuse a number of nodes where the metric has no use for it."""
+    if nodes is not None:
+        raise DataError(f"nodes={nodes!r} belongs to metric 'graph-l1', not to {metric!r}; leave it out")
+
+
+def on_graphs(
+    estimate: Callable[..., Divergence],
+    x: Any,
+    *,
+    nodes: int | None,
+    neighbors: WithinRadius | NearestK | None = None,
+    **options: Any,
+) -> Divergence:
+    """Run an estimator in L1 on the links of graphs, and give its curves in the normalised distance."""
+    links, factor = as_links(x, nodes)
+    rule = neighbors
+    if isinstance(rule, WithinRadius) and not (rule.relative or isinstance(rule.radius, str)):
+        rule = replace(rule, radius=(np.asarray(rule.radius, dtype=np.float64) / factor).tolist())
+    plain = estimate(links, metric="l1", neighbors=rule, **options)
+    found = normalised(plain, factor)
+    if neighbors is not None:
+        rule_as_asked = {"rule": type(neighbors).__name__, **vars(neighbors)}
+        found = replace(found, settings=found.settings | {"neighbors": rule_as_asked})
+    return found
+
+
+def normalised(plain: Divergence, factor: float) -> Divergence:
+    """Turn a divergence in L1 of links into one in the normalised distance of graphs."""
+    settings = plain.settings | {"metric": GRAPH_L1, "factor": factor}
+    settings |= {name: settings[name] * factor for name in LENGTHS if name in settings}
+    if "curves" in settings:
+        settings["curves"] = settings["curves"] + np.log(factor)
+    return replace(
+        plain,
+        metric=GRAPH_L1,
+        log_distance=plain.log_distance + np.log(factor),
+        distances=plain.distances * factor,
+        settings=settings,
+    )
+
+
+def _factor(links: int, nodes: int | None) -> float:
+    if nodes is None:
+        raise DataError(
+            f"metric 'graph-l1' divides by N(N-1), and {links} links do not tell N: give nodes=N, or adjacency "
+            "matrices (T, N, N)"
+        )
+    if isinstance(nodes, bool) or not isinstance(nodes, (int, np.integer)) or nodes < 2:
+        raise DataError(f"nodes={nodes!r}: a graph has a whole number of nodes, at least 2")
+    pairs = int(nodes) * (int(nodes) - 1)
+    return (2.0 if 2 * links == pairs else 1.0) / pairs
+
+
+_BLOCKS = 128
+_SHORTEST_BLOCK = 32
+
+
+def sampling(x: Any, dt: float | None) -> tuple[float, str, Ints | None]:
+    """Time between two samples, its unit, and the steps of the states."""
+    unit, step, natural = "sample", None, 1.0
+    if isinstance(x, (Trajectory, Distances)):
+        unit, step = x.time_unit, x.step
+        gaps = np.unique(np.diff(step))
+        if len(gaps) > 1:
+            raise DataError(
+                f"the states are between {gaps[0]} and {gaps[-1]} steps apart; following pairs needs even spacing: "
+                "select with window(start, stop, every=k)"
+            )
+        natural = x.dt * int(gaps[0]) if len(gaps) else x.dt
+    if dt is None:
+        dt = natural
+    else:
+        unit = "time"
+    if not (np.isfinite(dt) and dt > 0):
+        raise DataError(f"dt={dt!r}: the time between two samples is a positive number")
+    return float(dt), unit, step
+
+
+def steps_per_sample(step: Ints | None) -> int | None:
+    """Steps from one state to the next."""
+    return int(step[1] - step[0]) if step is not None and len(step) > 1 else None
+
+
+def check_average(average: str) -> int:
+    """The average as the kernels know it."""
+    if average not in AVERAGES:
+        raise UnknownNameError(f"average {average!r} is none of {', '.join(AVERAGES)}")
+    return AVERAGES.index(average)
+
+
+def block_edges(states: States) -> Ints:
+    """Bounds of the blocks of reference states: equally long, and longer than a pair is followed."""
+    times = np.flatnonzero(states.usable)
+    first, stop = int(times[0]), int(times[-1]) + 1
+    shortest = max(_SHORTEST_BLOCK, states.theiler, states.horizon + 1)
+    blocks = int(np.clip((stop - first) // shortest, 1, _BLOCKS))
+    return first + (np.arange(blocks + 1) * (stop - first)) // blocks
+
+
+def padded(horizon: int) -> int:
+    """Number of steps that the kernels follow: horizon + 1, rounded up to whole lanes."""
+    return -(-(horizon + 1) // LANES) * LANES
+
+
+def as_divergence(
+    states: States,
+    sums: tuple[Floats, Ints],
+    edges: Ints,
+    *,
+    method: str,
+    average: str,
+    rule: NearestK | WithinRadius,
+    strategy: Strategy,
+    clock: tuple[float, str, Ints | None],
+    n_references: int,
+    counts: dict[str, int],
+    extra: dict[str, Any],
+    warnings: tuple[str, ...] = (),
+) -> Divergence:
+    """Turn the sums of the blocks into curves."""
+    logs, terms = sums
+    held = terms[:, 0] > 0
+    if not held.any():
+        raise NoNeighborsError(
+            f"{method}: none of {int(np.count_nonzero(states.usable))} states has a neighbour under {rule} outside "
+            f"theiler={states.theiler} ({counts}); enlarge the neighbourhood, lower theiler, or record more"
+        )
+    dt, unit, step = clock
+    with np.errstate(invalid="ignore", divide="ignore"):
+        curve = logs.sum(axis=0) / terms.sum(axis=0)
+        rows = np.exp(logs[held] / terms[held])
+    first = edges[:-1][held]
+    last = int(edges[-1]) - 1 + states.horizon
+    unknown = np.full(len(rows), np.nan)
+    settings: dict[str, Any] = {
+        "metric": states.metric,
+        "neighbors": {"rule": type(rule).__name__, **asdict(rule)},
+        "theiler": states.theiler,
+        "horizon": states.horizon,
+        "dt": dt,
+        "steps_per_sample": steps_per_sample(step),
+        "span": (int(edges[0]), last) if step is None else (int(step[edges[0]]), int(step[last])),
+        "average": average,
+        "strategy": strategy.name,
+        "strategy_why": strategy.why,
+        "left_out": counts,
+        "terms": terms.sum(axis=0),
+        "block_terms": terms[held],
+        **extra,
+    }
+    return Divergence(
+        method=method,
+        metric=states.metric,
+        average=average,
+        time=np.arange(states.horizon + 1, dtype=np.float64) * dt,
+        time_unit=unit,
+        log_distance=curve,
+        distances=rows,
+        group=np.arange(len(rows)),
+        start=first if step is None else step[first],
+        floor=np.full(rows.shape, np.nan),
+        scale=unknown,
+        n_references=n_references,
+        settings=settings,
+        warnings=warnings,
+    )
+
+
+def kantz(
+    x: Any,
+    *,
+    metric: MetricOfStates = "l2",
+    neighbors: WithinRadius | NearestK | None = None,
+    theiler: int,
+    horizon: int,
+    dt: float | None = None,
+    average: str = "log-mean",
+    nodes: int | None = None,
+    across: bool = False,
+    stride: int = 1,
+    procedure: str | None = None,
+    points: int | None = None,
+) -> Divergence:
+    r"""Mean growth of the distance between a state and its neighbourhood (Kantz 1994).
+
+    Parameters
+    ----------
+    x : array_like or Trajectory, shape (T, d) or (T,); or (T, T); or (T, N, N)
+        States of one trajectory; with ``metric="precomputed"`` their distances; with ``metric="graph-l1"`` adjacency
+        matrices.
+    metric : str or callable
+        ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"``, or ``"graph-l1"``: the sum of the absolute differences of all
+        links over N(N-1). Or a function of two blocks of states (t, d) that gives their distances (t,), pair by pair.
+    neighbors : WithinRadius, NearestK or None
+        Which states are the neighbourhood of a state; None: a radius chosen from the data. Several radii cost one
+        search; see Returns.
+    theiler : int, in samples
+        States closer in time than this are not neighbours.
+    horizon : int, in samples
+        How long each pair is followed. States and neighbours nearer to the end of the record, or to a state that is
+        not finite, are not used.
+    dt : float or None, in the time unit
+        Time between two samples; None: that of the trajectory, 1 for arrays.
+    average : str
+        Inside a neighbourhood: ``"log-mean"``, the logarithm of the mean distance (Kantz); ``"mean-log"``, the mean of
+        the logarithms (Parlitz), which weighs close pairs more; ``"rms"``, the logarithm of the root mean square
+        (TISEAN's lyap_k).
+    nodes : int or None
+        Number of nodes N for ``"graph-l1"`` of rows of links (T, E); a Trajectory of a network and matrices know it.
+    across : bool
+        Measure distances to the orbit of a neighbour: every eight samples it is shifted in time to where it is beside
+        the reference, and what is left of the separation along their motion is taken out. In a flow that part does not
+        grow, yet shear mixes it into what grows. The search takes whole distances.
+    stride : int, in samples
+        Only every so many states are references; all are neighbours. For states that were interpolated.
+    procedure : None or "caligiuri2023"
+        None is the procedure described here. ``"caligiuri2023"`` is that of [2]_ for networks, exactly, with its bias:
+        blocks of `horizon` states, each with the later states within the radius; see `trajtools.estimators.caligiuri`.
+    points : int or None, in samples
+        Only for ``"caligiuri2023"``: the length w of the fitted window.
+
+    Returns
+    -------
+    Divergence
+        Curve S(k dt), k = 0 .. horizon, natural logarithm, and the same for each block of reference states (its
+        units). Its slope is the largest exponent, in 1 / time unit. With several radii it is the curve of the smallest
+        one at which at least half of the states have neighbours; ``settings["curves"]`` holds all, in the order of
+        ``settings["radii"]``.
+
+    Raises
+    ------
+    NoNeighborsError
+        If no state has neighbours.
+    DataError
+        If the data cannot be analysed so.
+    UnknownNameError
+        If metric, average or procedure is unknown.
+
+    Notes
+    -----
+    .. math:: S(k) = \langle \ln \frac{1}{|U_i|} \sum_{j \in U_i} d(i+k, j+k) \rangle_i
+
+    The distance is that of the whole states; the paper takes that of the newest coordinate of a delay vector, which has
+    the same slope. Pairs at distance zero are no neighbours; pairs that meet later count with zero in a mean, and are
+    left out of a mean of logarithms.
+
+    References
+    ----------
+    .. [1] H. Kantz, Phys. Lett. A 185, 77 (1994), doi:10.1016/0375-9601(94)90991-1
+    .. [2] A. Caligiuri, V. M. Eguiluz, L. Di Gaetano, T. Galla, L. Lacasa, Phys. Rev. E 107, 044305 (2023),
+       doi:10.1103/PhysRevE.107.044305
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.empty(3000)
+    >>> x[0] = 0.4
+    >>> for t in range(2999):
+    ...     x[t + 1] = 1 - 2 * x[t] ** 2 * 0.999
+    >>> s = tt.kantz(x, neighbors=tt.WithinRadius([1e-3, 2e-3]), theiler=1, horizon=4)
+    >>> bool(abs((s.log_distance[3] - s.log_distance[0]) / 3 - np.log(2)) < 0.05)
+    True
+    """
+    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels.balls import Balls, Rows, kantz_rows, make_work
+
+    code = check_average(average)
+    clock = sampling(x, dt)
+    options: dict[str, Any] = {"theiler": theiler, "horizon": horizon}
+    motion: dict[str, Any] = {"across": across, "stride": stride}
+    if procedure is not None:
+        if procedure != "caligiuri2023":
+            raise UnknownNameError(f"kantz has no procedure {procedure!r}; there are None (ours) and caligiuri2023")
+        if across or stride != 1:
+            raise DataError("procedure 'caligiuri2023' knows neither across nor stride; leave them out")
+        published: dict[str, Any] = {"metric": metric, "nodes": nodes, "points": points, "clock": clock, **options}
+        return caligiuri_kantz(x, neighbors=neighbors, **published)
+    if points is not None:
+        raise DataError("points belongs to procedure='caligiuri2023'; this one fits nothing, see Divergence.fit")
+    if metric == GRAPH_L1:
+        return on_graphs(kantz, x, nodes=nodes, neighbors=neighbors, dt=dt, average=average, **options | motion)
+    check_nodes(nodes, metric)
+    rule = neighbors or WithinRadius()
+    states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
+    states = states if across else compact(states)
+    if average == "rms" and is_scaled(states):
+        raise DataError(
+            "average='rms' squares the distances, and some numbers of these states are too small or too large for it: "
+            "multiply the states by a constant, which shifts the curve by its logarithm"
+        )
+    lags = with_directions(states) if across else states.lags()
+    is_reference = thinned(np.where(states.usable, 0, -1)[:, None], stride)[:, 0] >= 0
+    radii, lists, strategy, index = _neighborhoods(states, rule)
+    edges = block_edges(states)
+    cap, least = (rule.max_neighbors or 0, rule.min_neighbors) if isinstance(rule, WithinRadius) else (0, 1)
+    asked = Balls(lists, states.gap(radii), lags, states.theiler, states.horizon, code, cap, least, across, int(stride))
+    shape = (len(edges) - 1, len(radii))
+    rows = Rows(
+        logs=np.zeros((*shape, states.horizon + 1)),
+        counts=np.zeros((*shape, states.horizon + 1), dtype=np.int64),
+        pairs=np.zeros(shape, dtype=np.int64),
+        skipped=np.zeros(shape, dtype=np.int64),
+        missing=np.zeros(shape[0], dtype=np.int64),
+        repeats=np.zeros(len(states), dtype=np.bool_),
+    )
+    width = padded(states.horizon)
+    in_parts(
+        lambda a, b: kantz_rows(index, asked, edges, a, b, *make_work(len(states), len(radii), width), rows), shape[0]
+    )
+    references = int(np.count_nonzero(is_reference))
+    skips = rows.skipped.sum(axis=0)
+    at = int(np.argmax((references - skips) * 2 >= references))
+    if (references - skips[at]) * 2 < references:
+        at = len(radii) - 1
+    counts = count_left_out(states, bool(rows.repeats.any()))
+    counts["without_neighbors"] = int(skips[at])
+    counts["missing_later"] = int(rows.missing.sum())
+    counts["zero_later"] = int((references - skips[at]) * (states.horizon + 1) - rows.counts[:, at].sum())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        curves = rows.logs.sum(axis=0) / rows.counts.sum(axis=0)
+    return as_divergence(
+        states,
+        (rows.logs[:, at], rows.counts[:, at]),
+        edges,
+        method="kantz",
+        average=average,
+        rule=rule,
+        strategy=strategy,
+        clock=clock,
+        n_references=references - int(skips[at]),
+        counts=counts,
+        extra={
+            "radius": float(radii[at]),
+            "radii": radii,
+            "curves": curves,
+            "pairs": rows.pairs.sum(axis=0),
+            "references": references - skips,
+            **motion,
+        },
+    )
+
+
+def _neighborhoods(states: States, rule: WithinRadius | NearestK) -> tuple[Floats, Any, Strategy, Any]:
+    """Radii, ready lists of neighbours (none for balls), the search and its index."""
+    if isinstance(rule, NearestK):
+        found = nearest(states, rule)
+        # The index is only asked which states are usable: the lists are ready.
+        strategy = found.strategy
+        return np.array([np.inf]), found.index, strategy, build(states, strategy)
+    radii = absolute_radii(states, rule)
+    strategy = choose(states, float(radii[-1]))
+    return radii, np.empty((0, 0), dtype=np.int64), strategy, build(states, strategy)
+
+
+def rosenstein(
+    x: Any,
+    *,
+    metric: MetricOfStates = "l2",
+    neighbors: NearestK | None = None,
+    theiler: int,
+    horizon: int,
+    dt: float | None = None,
+    nodes: int | None = None,
+    across: bool = False,
+    stride: int = 1,
+) -> Divergence:
+    r"""Mean logarithmic growth of the distance between nearest neighbours (Rosenstein 1993).
+
+    Parameters
+    ----------
+    x : array_like or Trajectory, shape (T, d) or (T,); or (T, T); or (T, N, N)
+        States of one trajectory; with ``metric="precomputed"`` their distances; with ``metric="graph-l1"`` adjacency
+        matrices.
+    metric : str or callable
+        ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"``, or ``"graph-l1"``: the sum of the absolute differences of all
+        links over N(N-1). Or a function of two blocks of states (t, d) that gives their distances (t,), pair by pair.
+    neighbors : NearestK or None
+        How many neighbours of each state are followed; None: one, as in the paper.
+    theiler : int, in samples
+        States closer in time than this are not neighbours.
+    horizon : int, in samples
+        How long each pair is followed. States and neighbours nearer to the end of the record, or to a state that is
+        not finite, are not used.
+    dt : float or None, in the time unit
+        Time between two samples; None: that of the trajectory, 1 for arrays.
+    nodes : int or None
+        Number of nodes N for ``"graph-l1"`` of rows of links (T, E); a Trajectory of a network and matrices know it.
+    across : bool
+        Measure distances to the orbit of a neighbour: every eight samples it is shifted in time to where it is beside
+        the reference, and what is left of the separation along their motion is taken out. In a flow that part does not
+        grow, yet shear mixes it into what grows. The search takes whole distances.
+    stride : int, in samples
+        Only every so many states are references; all are neighbours. For states that were interpolated.
+
+    Returns
+    -------
+    Divergence
+        Curve S(k dt), k = 0 .. horizon, natural logarithm, and the same for each block of reference states (its
+        units). Its slope is the largest exponent, in 1 / time unit. `settings` holds the search that was chosen and
+        what was left out.
+
+    Raises
+    ------
+    NoNeighborsError
+        If no state has a neighbour.
+    DataError
+        If the data cannot be analysed so.
+    UnknownNameError
+        If the metric is unknown.
+
+    Notes
+    -----
+    .. math:: S(k) = \langle \ln d(i+k, j+k) \rangle_{(i, j)}
+
+    over all pairs of a state i and one of its nearest neighbours j outside the Theiler window. The distance is that of
+    the whole states. Pairs at distance zero are no neighbours; a pair that meets later is left out at that k.
+
+    References
+    ----------
+    .. [1] M. T. Rosenstein, J. J. Collins, C. J. De Luca, Physica D 65, 117 (1993), doi:10.1016/0167-2789(93)90009-P
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> x = np.empty(3000)
+    >>> x[0] = 0.4
+    >>> for t in range(2999):
+    ...     x[t + 1] = 1 - 2 * x[t] ** 2 * 0.999
+    >>> s = tt.rosenstein(x, theiler=1, horizon=4)
+    >>> bool(abs((s.log_distance[3] - s.log_distance[0]) / 3 - np.log(2)) < 0.05)
+    True
+    """
+    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels.divergence import make_product, rosenstein_rows
+    from trajtools.types import ACROSS
+
+    if metric == GRAPH_L1:
+        options: dict[str, Any] = {"theiler": theiler, "horizon": horizon, "across": across, "stride": stride}
+        return on_graphs(rosenstein, x, nodes=nodes, neighbors=neighbors, dt=dt, **options)
+    check_nodes(nodes, metric)
+    rule = neighbors or NearestK()
+    if not isinstance(rule, NearestK):
+        raise DataError(
+            f"rosenstein follows the nearest states: neighbors is a NearestK, not {rule}; kantz takes a radius"
+        )
+    clock = sampling(x, dt)
+    states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
+    states = states if across else compact(states)
+    lags, code = (with_directions(states), ACROSS) if across else (states.lags(), states.code)
+    found = nearest(states, rule)
+    index = thinned(found.index, stride)
+    edges = block_edges(states)
+    width = padded(states.horizon)
+    logs = np.zeros((len(edges) - 1, states.horizon + 1))
+    terms = np.zeros(logs.shape, dtype=np.int64)
+    missing = np.zeros(len(logs), dtype=np.int64)
+    in_parts(
+        lambda first, last: rosenstein_rows(
+            index, edges, first, last, lags, states.matrix, code, make_product(width), logs, terms, missing
+        ),
+        len(logs),
+    )
+    counts = {**found.counts, "missing_later": int(missing.sum())}
+    counts["zero_later"] = int((terms[:, :1] - terms).sum())
+    return as_divergence(
+        states,
+        (logs, terms),
+        edges,
+        method="rosenstein",
+        average="mean-log",
+        rule=rule,
+        strategy=found.strategy,
+        clock=clock,
+        n_references=int(np.count_nonzero(index[:, 0] >= 0)),
+        counts=counts,
+        extra={"k": int(rule.k), "across": across, "stride": int(stride)},
+    )
