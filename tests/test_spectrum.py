@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import trajtools as tt
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
-from trajtools.estimators.spectrum import kaplan_yorke, lyapunov_spectrum
+from trajtools.exponents.spectrum import kaplan_yorke, lyapunov_spectrum
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.systems import henon, ikeda, logistic, lorenz, rossler, softmax_map
 from trajtools.trajectory import Trajectory

@@ -46,7 +46,7 @@ _HOME = {
     "change_points": "structure.change_points",
     "system_states": "structure.system_states",
     "zero_one_test": "structure.zero_one",
-    "lyapunov_spectrum": "estimators.spectrum",
+    "lyapunov_spectrum": "exponents.spectrum",
     "lyapunov": "estimators.lyapunov",
     "lyapunov_windows": "estimators.windows",
     "Windows": "growth.windows",

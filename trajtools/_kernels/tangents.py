@@ -1,4 +1,4 @@
-"""Tangent vectors along a chain of linear maps. See trajtools.estimators.spectrum."""
+"""Tangent vectors along a chain of linear maps. See trajtools.exponents.spectrum."""
 
 from __future__ import annotations
 
