@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from trajtools.errors import DataError, NoNeighborsError, TooLargeError, UnknownNameError
-from trajtools.exponents.neighbor_methods import absolute_radii, rosenstein, spread
+from trajtools.exponents.following import absolute_radii, spread
+from trajtools.exponents.neighbor_methods import rosenstein
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import choose, find_nearest
 from trajtools.neighbors.states import compact, prepare

@@ -195,11 +195,11 @@ def test_networks_that_are_none_are_refused(monkeypatch):
 def test_intervals_hold_the_measures_and_shrink_with_their_number():
     rng = np.random.default_rng(0)
     few, many = (tt.recurrence(rng.random(n), threshold=0.05) for n in (300, 1200))
-    for result in (few, many):
-        found = result.bootstrap(rng=1)
+    for plot in (few, many):
+        found = plot.bootstrap(rng=1)
         for name, (low, high) in found.intervals.items():
-            assert low <= result[name] <= high, name
-    widths = [np.ptp(result.bootstrap(rng=1)["DET"]) for result in (few, many)]
+            assert low <= plot[name] <= high, name
+    widths = [np.ptp(plot.bootstrap(rng=1)["DET"]) for plot in (few, many)]
     assert 2.5 < widths[0] / widths[1] < 6  # 16 times as many lines: about a fourth
     assert few.bootstrap(rng=2).intervals == few.bootstrap(rng=np.random.default_rng(2)).intervals
     with pytest.raises(DataError, match="100 resamples"):

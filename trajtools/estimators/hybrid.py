@@ -9,7 +9,7 @@ import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.estimators.mittra import NAME, mittra_cloud
-from trajtools.exponents.neighbor_methods import absolute_radii, check_average, sampling
+from trajtools.exponents.following import absolute_radii, check_average, sampling
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import count_left_out
 from trajtools.neighbors.segments import (

@@ -9,7 +9,7 @@ import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.estimators.caligiuri import NAME, PRODUCTION, caligiuri_profile, caligiuri_wolf
-from trajtools.exponents.neighbor_methods import sampling
+from trajtools.exponents.following import sampling
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import count_left_out
 from trajtools.neighbors.segments import (

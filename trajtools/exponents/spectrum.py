@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
-from trajtools.exponents.neighbor_methods import sampling
+from trajtools.exponents.following import sampling
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import evenly, nearest
 from trajtools.neighbors.states import States, prepare

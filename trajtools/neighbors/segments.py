@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, NoNeighborsError
-from trajtools.exponents.neighbor_methods import GRAPH_L1, as_links, check_nodes, steps_per_sample
+from trajtools.exponents.following import GRAPH_L1, as_links, check_nodes, steps_per_sample
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import Strategy, choose, evenly, nearest
 from trajtools.neighbors.states import MetricOfStates, States, across_motion, check_motion, directions, prepare

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trajtools.recurrences.plot import Pair
 from trajtools.results.plain import Result
 from trajtools.types import Bools, Ints
+
+if TYPE_CHECKING:
+    from trajtools.recurrences.plot import Pair
 
 
 @dataclass(frozen=True, eq=False)

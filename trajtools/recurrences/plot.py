@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.distances.pairwise import Distances
 from trajtools.embedding import embed
-from trajtools.errors import DataError, TooLargeError, UnknownNameError
+from trajtools.errors import DataError, UnknownNameError
 from trajtools.neighbors.rules import NearestK, RecurrenceRate
 from trajtools.recurrences.lines import Lines, count_lags, count_rows
-from trajtools.recurrences.result import Convention, Recurrence
 from trajtools.recurrences.thresholds import absolute, absolute_of_rows, just_reached
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats, Ints
+
+if TYPE_CHECKING:
+    from trajtools.recurrences.result import Convention
 
 METRICS = ("linf", "l2", "l1")
 # As in trajtools._kernels.recurrence_lines, which may not be imported before it is needed: numba takes a while.
@@ -237,7 +239,6 @@ Words = NDArray[np.uint64]
 
 # Distances of many states that are computed at once.
 _BAND_BYTES = 32 * 2**20
-_LARGEST_MATRIX = 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -523,21 +524,6 @@ def unpack_rows(bits: Words, columns: int) -> Bools:
     """Rows of bits as flags."""
     raw = np.ascontiguousarray(bits.astype("<u8")).view(np.uint8)
     return np.unpackbits(raw, axis=1, bitorder="little", count=columns).astype(bool)
-
-
-def read_rows(result: Recurrence, start: int, stop: int | None) -> Bools:
-    """Rows of the plot of a result; see `Recurrence.matrix`."""
-    source = result.plot_source
-    rows, columns = source.shape
-    start, stop, _ = slice(start, stop).indices(rows)
-    if (stop - start) * columns > _LARGEST_MATRIX:
-        raise TooLargeError(
-            f"{stop - start} rows of {columns} recurrences take more than {_LARGEST_MATRIX // 2**30} GiB; read fewer "
-            "rows at a time with matrix(start, stop)"
-        )
-    flags = unpack_rows(source.bits(start, max(stop, start)), columns)
-    rows_finite, columns_finite = source.finite
-    return flags & rows_finite[start:stop, None] & columns_finite
 
 
 # States of more coordinates are compared row by row, a block of them at a time.

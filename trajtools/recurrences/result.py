@@ -171,7 +171,6 @@ class Recurrence(Measures):
         -------
         Measures
         """
-
         given = {
             "lmin": lmin,
             "vmin": vmin,
@@ -203,7 +202,6 @@ class Recurrence(Measures):
         DataError
             If no window fits.
         """
-
         return quantify_windows(self, size, size // 2 or 1 if step is None else step, each=each)
 
     def network(self, *, max_edges: int = 5_000_000) -> Any:
@@ -226,7 +224,6 @@ class Recurrence(Measures):
         DataError
             If rows and columns are different systems.
         """
-
         return to_networkx(self, max_edges)
 
     def network_measures(self) -> RecurrenceNetwork:
@@ -243,7 +240,6 @@ class Recurrence(Measures):
         TooLargeError
             If the plot does not fit into 2 GiB as bits.
         """
-
         return quantify_network(self)
 
     def bootstrap(
@@ -264,7 +260,6 @@ class Recurrence(Measures):
         -------
         RecurrenceIntervals
         """
-
         return resample_lines(self, n=n, level=level, rng=rng)
 
     def matrix(self, start: int = 0, stop: int | None = None) -> NDArray[np.bool_]:
@@ -284,9 +279,7 @@ class Recurrence(Measures):
         TooLargeError
             If they take more than 1 GiB.
         """
-        from trajtools.recurrences.plot import read_rows
-
-        return read_rows(self, start, stop)
+        return _read_rows(self, start, stop)
 
     def plot(self, **options: Any) -> Any:
         """Draw the recurrence plot; see `trajtools.plots.recurrence`.
@@ -854,3 +847,21 @@ def _one(result: Recurrence, start: int, stop: int, each: bool) -> tuple[Any, fl
         **options,
     )
     return measures, plot.level()
+
+
+_LARGEST_MATRIX = 2**30  # bytes
+
+
+def _read_rows(result: Recurrence, start: int, stop: int | None) -> Bools:
+    """Rows of the plot of a result; see `Recurrence.matrix`."""
+    source = result.plot_source
+    rows, columns = source.shape
+    start, stop, _ = slice(start, stop).indices(rows)
+    if (stop - start) * columns > _LARGEST_MATRIX:
+        raise TooLargeError(
+            f"{stop - start} rows of {columns} recurrences take more than {_LARGEST_MATRIX // 2**30} GiB; read fewer "
+            "rows at a time with matrix(start, stop)"
+        )
+    flags = unpack_rows(source.bits(start, max(stop, start)), columns)
+    rows_finite, columns_finite = source.finite
+    return flags & rows_finite[start:stop, None] & columns_finite

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trajtools.errors import DataError
 from trajtools.neighbors.rules import RecurrenceRate, ScaledRadius, WithinRadius
 from trajtools.recurrences.lines import pairs_of_lags, rows_at_a_time
-from trajtools.recurrences.plot import Pair
 from trajtools.types import Bools, Floats
+
+if TYPE_CHECKING:
+    from trajtools.recurrences.plot import Pair
 
 # So many distances of a bracket are kept and sorted (8 MB); of more only the part that holds the rank is looked at.
 _KEPT = 2**20
