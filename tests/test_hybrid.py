@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
-from trajtools.estimators.hybrid import hybrid
+from trajtools.exponents.wolf import hybrid
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.results.curves import AVERAGES
 from trajtools.systems import henon, logistic, lorenz

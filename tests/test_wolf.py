@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import trajtools as tt
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
-from trajtools.estimators.wolf import wolf
+from trajtools.exponents.wolf import wolf
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.systems import dictionary_orbit, henon, logistic, lorenz, rossler
 from trajtools.trajectory import Trajectory
