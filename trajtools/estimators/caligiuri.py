@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError
+from trajtools.exponents.following import Walk, prepare_walk, segments_divergence
 from trajtools.neighbors.rules import WithinRadius
-from trajtools.neighbors.segments import Walk, prepare_walk, segments_divergence
 from trajtools.neighbors.states import Floats, Ints, MetricOfStates
 from trajtools.results.divergence import Divergence
 

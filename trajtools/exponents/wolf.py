@@ -9,21 +9,24 @@ import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.estimators.caligiuri import NAME, PRODUCTION, caligiuri_profile, caligiuri_wolf
-from trajtools.estimators.mittra import MITTRA, mittra_cloud
-from trajtools.exponents.following import absolute_radii, check_average, sampling
-from trajtools.neighbors.rules import NearestK, WithinRadius
-from trajtools.neighbors.search import count_left_out
-from trajtools.neighbors.segments import (
+from trajtools.estimators.mittra import NAME as MITTRA
+from trajtools.estimators.mittra import mittra_cloud
+from trajtools.exponents.following import (
     EQUAL_COSINES,
     Walk,
+    absolute_radii,
     block_starts,
     candidates,
+    check_average,
     cosine,
     growth_limit,
     mean_rate,
     prepare_walk,
+    sampling,
     segments_divergence,
 )
+from trajtools.neighbors.rules import NearestK, WithinRadius
+from trajtools.neighbors.search import count_left_out
 from trajtools.neighbors.states import MetricOfStates
 from trajtools.results.divergence import Divergence
 from trajtools.types import Floats, Ints

@@ -852,7 +852,7 @@ def _one(result: Recurrence, start: int, stop: int, each: bool) -> tuple[Any, fl
 _LARGEST_MATRIX = 2**30  # bytes
 
 
-def _read_rows(result: Recurrence, start: int, stop: int | None) -> Bools:
+def _read_rows(result: Recurrence, start: int, stop: int | None) -> NDArray[np.bool_]:
     """Rows of the plot of a result; see `Recurrence.matrix`."""
     source = result.plot_source
     rows, columns = source.shape
