@@ -51,7 +51,7 @@ _HOME = {
     "lyapunov_windows": "estimators.windows",
     "Windows": "growth.windows",
     "sweep": "sweeps.reading",
-    "curvature": "estimators.curvature",
+    "curvature": "training.curvature",
     "order_chaos": "estimators.order_chaos",
     "asymptotic_distance": "estimators.trunk",
     "iterated_trunk": "estimators.trunk",

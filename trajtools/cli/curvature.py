@@ -10,10 +10,9 @@ import click
 
 from trajtools.cli import each_run, options
 from trajtools.cli.each_run import Ask, Found, answer, with_reasons
-from trajtools.estimators.curvature import KINDS, curvature
 from trajtools.plots.words import number
-from trajtools.results.curvature import Curvature
 from trajtools.store import Run
+from trajtools.training.curvature import KINDS, Curvature, curvature
 
 
 @click.command("curvature")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.plots.canvas import new_figure
-from trajtools.results.curvature import Curvature
+from trajtools.training.curvature import Curvature
 
 
 def curvature(found: Curvature, ax: Any = None) -> Any:

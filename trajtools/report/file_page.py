@@ -16,8 +16,8 @@ from trajtools.report.heat import heat_map
 from trajtools.report.markup import Html, table, tag
 from trajtools.report.page import facts, page, section
 from trajtools.report.svg import Figure
-from trajtools.results.curvature import Curvature
 from trajtools.results.sweep import Sweep
+from trajtools.training.curvature import Curvature
 
 MOST_POINTS = 400
 SHOWN = ("RR", "DET", "L", "Lmax", "ENTR", "LAM", "TT")

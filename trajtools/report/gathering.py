@@ -12,11 +12,11 @@ import numpy as np
 from trajtools.errors import TrajtoolsError
 from trajtools.recurrences.result import Recurrence
 from trajtools.report.answers import Answer
-from trajtools.results.curvature import Curvature
 from trajtools.results.curves import Floats
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
 from trajtools.results.stability import OrbitalStability
+from trajtools.training.curvature import Curvature
 
 STATES = 1500  # of a trajectory that are compared with each other; longer ones are thinned, and the page says so
 CELLS = 90  # of a matrix on the page, a side
@@ -78,8 +78,8 @@ def gather(run: Any, *, rng: int = 0) -> Gathered:
     Gathered
         For the page.
     """
-    from trajtools.estimators.curvature import curvature
     from trajtools.estimators.orbital import orbital_stability
+    from trajtools.training.curvature import curvature
 
     words: list[str] = []
     twins = any(member.reference >= 0 for member in run.members)
