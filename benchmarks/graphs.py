@@ -26,7 +26,7 @@ from trajtools.distances.graphs import Skeleton
 from trajtools.distances.spectral import normalized_laplacian, signed_laplacian
 from trajtools.distances.symmetry import find_units
 from trajtools.networks import Network
-from trajtools.parameters import describe
+from trajtools.wiring import describe
 
 # Ours: the nearest relative in netrd.
 PEERS = {

@@ -73,7 +73,7 @@ class Recorder(Seam):
         Metrics to come, if the first `record` with metrics does not name them all. Shapes are those of one state:
         () for a number, (M,) or (M, k) per member.
     kinds, axes, wiring : optional
-        What names and shapes do not tell about the parameters, see `trajtools.parameters.describe`.
+        What names and shapes do not tell about the parameters, see `trajtools.wiring.describe`.
     compress : {None, "zstd", "gzip"}
         Filter of the weights. Filtered chunks are written whole only: the last states of a killed process, up to one
         block, are then lost.

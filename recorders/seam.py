@@ -30,7 +30,7 @@ Buffers of the optimiser (``buffers=``) are read with the state, by one call of 
     The state together with its buffers, for `_read`; the state itself in a run that records none.
 
 What the adapter knows about the parameters goes to ``super().__init__``: ``kinds={name: kind}``,
-``axes={name: (source_axis, target_axis)}`` and ``wiring=...`` as `trajtools.parameters.describe` takes them. Optimiser
+``axes={name: (source_axis, target_axis)}`` and ``wiring=...`` as `trajtools.wiring.describe` takes them. Optimiser
 hooks call ``self.advance(state)``; user loops call ``self.record(...)``. ``_busy_cores()`` says how many cores the
 training keeps busy, for ``writer="auto"``.
 """

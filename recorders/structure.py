@@ -205,7 +205,7 @@ class Structure:
         return sum(map(prod, self.shapes))
 
     def described(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Name -> (shape, dtype name), as `trajtools.parameters.describe` takes them."""
+        """Name -> (shape, dtype name), as `trajtools.wiring.describe` takes them."""
         return {n: (s, d) for n, s, d in zip(self.names, self.shapes, self.dtypes, strict=True)}
 
     def table(self) -> tuple[Parameter, ...]:

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from trajtools.parameters import describe
 from trajtools.trajectory import Trajectory
+from trajtools.wiring import describe
 
 SHAPES = {
     "layers": {"W1": (3, 4), "W2": (4, 2)},  # bipartite

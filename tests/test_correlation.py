@@ -8,7 +8,6 @@ import trajtools as tt
 from recorders import iris
 from recorders.iris.network import initial_weights
 from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNameError
-from trajtools.parameters import describe
 from trajtools.systems import (
     SYSTEMS,
     darn,
@@ -17,6 +16,7 @@ from trajtools.systems import (
     softmax_map,
     white_networks,
 )
+from trajtools.wiring import describe
 
 
 def walk(T=120, P=5, seed=0):

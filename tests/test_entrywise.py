@@ -16,7 +16,7 @@ from trajtools.distances.entrywise import ENTRYWISE
 from trajtools.distances.metric import METRICS, bind_metric, find_metric
 from trajtools.distances.tiles import Which
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.parameters import describe
+from trajtools.wiring import describe
 
 NAMES = tuple(metric.name for metric in ENTRYWISE)
 NORMS = ("l1", "l2", "linf", "rms")

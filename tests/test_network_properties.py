@@ -18,7 +18,7 @@ from trajtools.distances.permutation import SYMMETRIES
 from trajtools.distances.spectral import QUANTUM, SCALE, SPECTRAL, SWITCH, UNITS
 from trajtools.distances.symmetry import find_units
 from trajtools.errors import DataError
-from trajtools.parameters import describe
+from trajtools.wiring import describe
 
 NAMES = tuple(metric.name for metric in (*SPECTRAL, *STRUCTURAL, DELTACON, QUANTUM, *SYMMETRIES))
 QUOTIENTS = tuple(name for name in NAMES if name.startswith("permutation"))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.networks import STRENGTHS, Network
-from trajtools.parameters import NodeSet, Parameter, describe
 from trajtools.trajectory import Trajectory
+from trajtools.wiring import NodeSet, Parameter, describe
 
 IRIS = {"W1": (4, 10), "b1": (10,), "W2": (10, 3), "b2": (3,)}
 

@@ -7,9 +7,9 @@ import pytest
 import trajtools as tt
 from recorders import Recorder, iris
 from trajtools.errors import DataError, SelectionError, UnknownNameError
-from trajtools.parameters import describe
 from trajtools.systems import hopf, oscillator, saddle_escape, van_der_pol
 from trajtools.systems.system import System
+from trajtools.wiring import describe
 
 
 def orbits(system, starts, T):

@@ -8,8 +8,8 @@ from scipy.integrate import quad
 
 import trajtools as tt
 from trajtools.errors import DataError, SelectionError
-from trajtools.parameters import NodeSet, Parameter
 from trajtools.random_maps import mean_field, mean_field_boundary
+from trajtools.wiring import NodeSet, Parameter
 
 
 def gaussian(function):

@@ -13,7 +13,7 @@ import trajtools as tt
 from recorders import AtSteps, LogSpaced, Recorder, perturb
 from recorders.buffers import Pending
 from trajtools.errors import RecordingError, RunExistsError, SelectionError
-from trajtools.parameters import Member
+from trajtools.wiring import Member
 
 pytestmark = pytest.mark.recorders
 WRITERS = pytest.mark.parametrize("writer", ["thread", "direct"])

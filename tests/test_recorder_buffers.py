@@ -8,7 +8,7 @@ import trajtools as tt
 from recorders import Recorder
 from trajtools.errors import ArchitectureError, RecordingError
 from trajtools.estimators.records import full_state
-from trajtools.parameters import Member, Parameter
+from trajtools.wiring import Member, Parameter
 
 pytestmark = pytest.mark.recorders
 

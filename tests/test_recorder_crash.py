@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import trajtools as tt
 from recorders import Recorder, Sketch, Twin
-from trajtools.parameters import Member
+from trajtools.wiring import Member
 
 pytestmark = [pytest.mark.crash, pytest.mark.recorders]
 KILLS = int(os.environ.get("TRAJTOOLS_KILLS", "3"))

@@ -397,7 +397,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, writer):
 def test_another_state_at_resumption_is_one_step_later(tmp_path, store):
     reference, twin = network(), {name: array + 1 for name, array in network().items()}
     from recorders import Twin
-    from trajtools.parameters import Member
+    from trajtools.wiring import Member
 
     def members(x):
         return [reference, Twin({name: array + np.float32(x) for name, array in twin.items()}, member=Member("t", 0))]

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import trajtools as tt
 from recorders import Recorder, Sketch, perturb
 from trajtools.errors import ArchitectureError, RecordingError
-from trajtools.parameters import Member
+from trajtools.wiring import Member
 
 pytestmark = pytest.mark.recorders
 

@@ -13,7 +13,7 @@ from trajtools.distances.graphs import Skeleton
 from trajtools.distances.metric import METRICS
 from trajtools.distances.spectral import AdjacencySpectrum, HeatTrace, LaplacianSpectrum, SingularValues, heat_trace
 from trajtools.errors import DataError, TooLargeError
-from trajtools.parameters import describe
+from trajtools.wiring import describe
 
 NAMES = (
     "singular-values",

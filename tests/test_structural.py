@@ -14,7 +14,7 @@ from trajtools.distances.graphs import Influence, Skeleton
 from trajtools.distances.spectral import DensityMatrix, quantum_jensen_shannon, root_divergence
 from trajtools.errors import DataError
 from trajtools.networks import Network
-from trajtools.parameters import describe
+from trajtools.wiring import describe
 
 NAMES = (
     "strengths",

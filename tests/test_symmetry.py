@@ -11,7 +11,7 @@ import pytest
 import trajtools as tt
 from trajtools.distances.symmetry import balanced, find_units
 from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNameError
-from trajtools.parameters import describe
+from trajtools.wiring import describe
 
 
 def planted(state, tables, rng, signs=False):

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trajtools.errors import DataError, SelectionError, TooLargeError
-from trajtools.parameters import Parameter
 from trajtools.trajectory import ArrayStates, Trajectory
+from trajtools.wiring import Parameter
 
 SIZES = {"in.weight": 4, "in.bias": 2, "norm.scale": 2, "out.weight": 6, "out.bias": 3}
 

@@ -8,8 +8,8 @@ from planted import from_distances, logistic_growth, orbit
 
 from trajtools.errors import DataError, SelectionError, UnknownNameError
 from trajtools.estimators.twins import twins
-from trajtools.parameters import Member
 from trajtools.trajectory import Trajectory
+from trajtools.wiring import Member
 
 
 @pytest.fixture

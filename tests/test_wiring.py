@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trajtools.errors import ArchitectureError, SelectionError
-from trajtools.parameters import KINDS, NodeSet, Parameter, describe
+from trajtools.wiring import KINDS, NodeSet, Parameter, describe
 
 
 def found(shapes: dict[str, tuple[int, ...]], **options: object) -> tuple[dict[str, Parameter], dict[str, int]]:

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
-from trajtools.parameters import NodeSet, Parameter
 from trajtools.types import Floats
+from trajtools.wiring import NodeSet, Parameter
 
 if TYPE_CHECKING:
     import networkx
@@ -57,7 +57,7 @@ class Network:
 
     Examples
     --------
-    >>> from trajtools.parameters import describe
+    >>> from trajtools.wiring import describe
     >>> table, nodes = describe({"w": ((2, 1), "float64"), "b": ((1,), "float64")})
     >>> network = Network([0.5, -2.0, 1.0], table, nodes)
     >>> network.n_nodes, network.n_edges

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from trajtools.errors import DataError, SelectionError, TooLargeError
-from trajtools.parameters import NodeSet, Parameter
+from trajtools.wiring import NodeSet, Parameter
 
 if TYPE_CHECKING:
     import networkx

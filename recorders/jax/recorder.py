@@ -51,7 +51,7 @@ class Recorder(framework_free.Recorder):
     Leaves that are no floating-point arrays (functions, Python numbers, integers, random keys) are not part of the
     state; see `recorders.jax.trees.Layout` for names and their order. Kernels named ``kernel`` (flax) are
     (..., inputs, outputs), those named ``weight`` (equinox) (outputs, inputs, ...); for other names the rules of
-    `trajtools.parameters.describe` hold.
+    `trajtools.wiring.describe` hold.
 
     `record` brings the whole state to the host by one call of `jax.device_get`, and waits for it: record a state
     before a jitted function with ``donate_argnums`` consumes it. In a scan use `record_scan`, or, where the loop is

@@ -26,7 +26,7 @@ class Role:
     Attributes
     ----------
     kind : str
-        One of `trajtools.parameters.KINDS`.
+        One of `trajtools.wiring.KINDS`.
     source_axis, target_axis : int
         Axes that run over the source and the target units; -1 where there is none.
     """
@@ -164,7 +164,7 @@ class Layout:
         Returns
         -------
         dict of str to Role
-            Names that tell nothing are missing: `trajtools.parameters.describe` has rules for them.
+            Names that tell nothing are missing: `trajtools.wiring.describe` has rules for them.
         """
         groups: dict[tuple[str, ...], dict[str, tuple[int, ...]]] = {}
         for path, shape in zip(self.paths, shapes, strict=True):

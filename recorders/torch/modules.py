@@ -26,7 +26,7 @@ class Role:
     Attributes
     ----------
     kind : str
-        One of `trajtools.parameters.KINDS`.
+        One of `trajtools.wiring.KINDS`.
     source_axis, target_axis : int
         Axes that run over the source and the target units; -1 where there is none.
     """

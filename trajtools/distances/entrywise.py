@@ -12,8 +12,8 @@ import numpy as np
 from trajtools.distances import metric as all_pairs
 from trajtools.distances.metric import Metric, PerPair, Sums
 from trajtools.errors import DataError
-from trajtools.parameters import NodeSet, Parameter
 from trajtools.types import Floats
+from trajtools.wiring import NodeSet, Parameter
 
 
 def _compiled(name: str) -> Callable[..., Any]:

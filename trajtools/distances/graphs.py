@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from trajtools.distances.metric import Metric
 from trajtools.errors import DataError, TooLargeError
-from trajtools.parameters import NodeSet, Parameter
 from trajtools.types import Floats, Ints
+from trajtools.wiring import NodeSet, Parameter
 
 SCALE = "a positive factor on all weights"
 UNITS = "a permutation of the units of a hidden layer"
@@ -75,7 +75,7 @@ class Skeleton:
             raise DataError(
                 "this metric compares networks and needs to know which weight is which edge: give a Trajectory that "
                 "has a table of parameters (of a recorded run, or `Trajectory.from_array(x, parameters=, nodes=)` "
-                "with the tables of `trajtools.parameters.describe`), or use an entrywise metric such as 'l1'"
+                "with the tables of `trajtools.wiring.describe`), or use an entrywise metric such as 'l1'"
             )
         from trajtools.networks import Network
 

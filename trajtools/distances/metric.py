@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.parameters import NodeSet, Parameter
 from trajtools.types import DIFFERING, L1, L2, LINF, Floats
+from trajtools.wiring import NodeSet, Parameter
 
 OPERATIONS = {"l1": L1, "l2": L2, "linf": LINF, "differing": DIFFERING}
 """Sum of the absolute differences, root of the sum of their squares, the largest, the number of those not zero."""

@@ -23,10 +23,10 @@ from trajtools.distances.symmetry import (
     unit_rows,
 )
 from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNameError
-from trajtools.parameters import NodeSet, Parameter
 from trajtools.results.plain import Result
 from trajtools.trajectory import MAX_ARRAY_BYTES, Trajectory
 from trajtools.types import Floats, Ints
+from trajtools.wiring import NodeSet, Parameter
 
 
 @dataclass(frozen=True, eq=False)
@@ -647,7 +647,7 @@ def align(
     --------
     >>> import numpy as np
     >>> import trajtools as tt
-    >>> from trajtools.parameters import describe
+    >>> from trajtools.wiring import describe
     >>> table, nodes = describe({"W1": ((2, 3), "float64"), "W2": ((3, 1), "float64")})
     >>> one = np.arange(9.0)
     >>> two = one[[2, 0, 1, 5, 3, 4, 8, 6, 7]]                       # its hidden units in another order

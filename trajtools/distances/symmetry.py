@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.parameters import NodeSet, Parameter
 from trajtools.types import Floats
+from trajtools.wiring import NodeSet, Parameter
 
 KERNELS = ("dense", "conv", "recurrent", "embedding")
 FLATTENINGS = ("auto", "channels-first", "channels-last")

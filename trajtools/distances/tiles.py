@@ -26,9 +26,9 @@ from trajtools.distances.metric import (
     kernel_ready,
 )
 from trajtools.errors import DataError, TooLargeError
-from trajtools.parameters import NodeSet, Parameter
 from trajtools.trajectory import ArrayStates, Trajectory
 from trajtools.types import LINF, Bools, Floats
+from trajtools.wiring import NodeSet, Parameter
 
 # A sum of squares of float32 differences below this may have lost digits to underflow; of float64 ones likewise, and
 # above the other to overflow.

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, SelectionError
-from trajtools.parameters import Parameter
 from trajtools.results.order_chaos import OrderChaos
 from trajtools.significance import moving_blocks
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats
+from trajtools.wiring import Parameter
 
 FEWEST_INCREMENTS = 8
 N_RESAMPLES = 999

@@ -14,11 +14,11 @@ from trajtools.exponents.following import GRAPH_L1, LENGTHS, as_links, check_nod
 from trajtools.growth.units import with_steps
 from trajtools.neighbors.states import GIVEN, METRICS
 from trajtools.optimizers import Optimizer, optimizer_of
-from trajtools.parameters import Parameter
 from trajtools.results.curves import Floats
 from trajtools.results.exponent import Exponent
 from trajtools.surrogates import PLAIN
 from trajtools.trajectory import Trajectory
+from trajtools.wiring import Parameter
 
 COUNTERS = ("step", "count", "steps")  # buffers that only say how late it is
 CHECKED = "Euclidean distances of the states: the checks and the null use these, whatever the metric"

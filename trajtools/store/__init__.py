@@ -19,7 +19,6 @@ from trajtools.errors import (
     UnknownNameError,
     UnsafeFileError,
 )
-from trajtools.parameters import KINDS, NOISES, Member, NodeSet, Parameter, describe
 from trajtools.store.dtypes import promote, stored_dtype, widen
 from trajtools.store.files import File
 from trajtools.store.geometry import StreamLayout
@@ -30,6 +29,7 @@ from trajtools.store.states import StoredArray, StoredStates
 from trajtools.store.transaction import claim
 from trajtools.store.validation import Problem, validate
 from trajtools.store.writer import RunWriter
+from trajtools.wiring import KINDS, NOISES, Member, NodeSet, Parameter, describe
 
 __all__ = [
     "KINDS",

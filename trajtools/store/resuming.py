@@ -9,12 +9,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from trajtools.errors import ArchitectureError, FormatError
-from trajtools.parameters import Parameter
 from trajtools.store.files import File
 from trajtools.store.geometry import StreamLayout
 from trajtools.store.h5 import filters
 from trajtools.store.runs import Run
 from trajtools.store.structure import RunSpec
+from trajtools.wiring import Parameter
 
 Array = NDArray[Any]
 

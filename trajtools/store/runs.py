@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import ArchitectureError, FormatError, RunNotFoundError, SelectionError
-from trajtools.parameters import Member, NodeSet, Parameter
 from trajtools.store import safety, tables
 from trajtools.store.dtypes import promote
 from trajtools.store.h5 import in_words
@@ -21,6 +20,7 @@ from trajtools.store.handles import Handle, shared, steady
 from trajtools.store.liveness import writer_of
 from trajtools.store.states import StoredArray, StoredStates
 from trajtools.store.status import effective_status
+from trajtools.wiring import Member, NodeSet, Parameter
 
 if TYPE_CHECKING:
     from trajtools.trajectory import Trajectory

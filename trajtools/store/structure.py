@@ -12,13 +12,13 @@ import h5py
 import numpy as np
 
 from trajtools.errors import ArchitectureError, FormatError
-from trajtools.parameters import Member, NodeSet, Parameter
 from trajtools.store import safety, tables
 from trajtools.store.geometry import StreamLayout
 from trajtools.store.h5 import filter_options, set_text
 from trajtools.store.handles import open_checked
 from trajtools.store.status import Owner
 from trajtools.store.wholeness import check_committed
+from trajtools.wiring import Member, NodeSet, Parameter
 
 FORMAT = "trajtools"
 FORMAT_VERSION = safety.VERSION

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import ArchitectureError, FormatError
-from trajtools.parameters import Member, NodeSet, Parameter
+from trajtools.wiring import Member, NodeSet, Parameter
 
 JSON_BYTES = 16 * 2**20
 JSON_DEPTH = 64

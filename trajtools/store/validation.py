@@ -12,12 +12,12 @@ import h5py
 import numpy as np
 
 from trajtools.errors import TrajtoolsError
-from trajtools.parameters import NodeSet, Parameter
 from trajtools.store import safety
 from trajtools.store.files import File
 from trajtools.store.h5 import in_words
 from trajtools.store.runs import Run
 from trajtools.store.wholeness import GROWING, missing_chunks
+from trajtools.wiring import NodeSet, Parameter
 
 RUN_ATTRIBUTES = {"status", "time_unit", "hparams", "provenance", "reference", "overhead"}
 RUN_CHILDREN = {

@@ -16,7 +16,6 @@ import h5py
 import numpy as np
 
 from trajtools.errors import RecordingError
-from trajtools.parameters import Member, NodeSet, Parameter
 from trajtools.store import structure, takeover, transaction
 from trajtools.store.cells import Cells
 from trajtools.store.dtypes import stored_dtype
@@ -27,6 +26,7 @@ from trajtools.store.incoming import Array, Block
 from trajtools.store.resuming import Tail, prepare
 from trajtools.store.streams import RunStreams
 from trajtools.store.structure import RunSpec
+from trajtools.wiring import Member, NodeSet, Parameter
 
 
 class RunWriter:
