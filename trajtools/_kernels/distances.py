@@ -183,7 +183,7 @@ def distance_rows(points: Any, metric: Any, first: Any, last: Any, matrix: Any) 
 def coupled_rows(distances: Any, before: Any, begun: bool) -> Any:
     """Last row of the discrete Frechet table after the rows of `distances`, from the row before them.
 
-    See trajtools.stability.sets.
+    See trajtools.stability.pairs.
     """
     row = before.copy()
     for i in range(distances.shape[0]):

@@ -11,8 +11,7 @@ from trajtools.distances.metric import Metric, MetricLike, find_metric
 from trajtools.errors import DataError
 from trajtools.results.stability import OrbitalStability, Trend
 from trajtools.stability.classes import SETTINGS, classify
-from trajtools.stability.following import Followed, Pair, follow
-from trajtools.stability.sources import gather
+from trajtools.stability.pairs import Followed, Pair, follow, gather
 from trajtools.stability.trends import FLOOR_FACTOR, RESOLUTION_FACTOR, trend
 from trajtools.types import Floats, Ints
 

@@ -1,0 +1,710 @@
+"""Everything that is measured between a perturbed trajectory and its reference."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from trajtools.distances import tiles
+from trajtools.distances.equal_times import as_states, common, pairs, read_rows
+from trajtools.distances.metric import Metric, bind_metric, block_floor, in_time, kernel_ready
+from trajtools.distances.tiles import compute, stored_format
+from trajtools.errors import DataError, SelectionError
+from trajtools.trajectory import Trajectory
+from trajtools.types import Bools, Floats, Ints
+
+ROWS = 64  # the chunks of a file are 64 states
+ROW_BYTES = 8 * 2**20
+KEPT_BYTES = 128 * 2**20
+
+
+class Rows:
+    """The states of a trajectory or array, in any order, without reading the whole of it."""
+
+    def __init__(self, x: Any) -> None:
+        self.states = x
+        self.shape: tuple[int, int] = (len(x), int(x.shape[1]))
+        size = 8 * max(self.shape[1], 1)
+        self._rows = max(1, min(ROWS, ROW_BYTES // size))
+        self._most = max(2, KEPT_BYTES // (self._rows * size))
+        self._kept: OrderedDict[int, Any] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype in which the states are read."""
+        return str(self.states.dtype)
+
+    def read(self, start: int, stop: int) -> Any:
+        """Return the states start .. stop, (t, P), in the dtype they are stored in."""
+        return read_rows(self.states, start, stop)
+
+    def take(self, index: Ints) -> Any:
+        """Return the states of some indices, (k, P)."""
+        block = index // self._rows
+        out = None
+        for number in np.unique(block):
+            here = block == number
+            states = self._block(int(number))
+            if out is None:
+                out = np.empty((len(index), self.shape[1]), dtype=states.dtype)
+            out[here] = states[index[here] - int(number) * self._rows]
+        return np.empty((0, self.shape[1])) if out is None else out
+
+    def _block(self, number: int) -> Any:
+        if number in self._kept:
+            self._kept.move_to_end(number)
+        else:
+            start = number * self._rows
+            self._kept[number] = self.read(start, min(start + self._rows, len(self)))
+            if len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return self._kept[number]
+
+
+NODES = 6
+AROUND = 5  # states on either side that the check of the interpolation needs
+SMOOTH = 0.1
+BAND = 4  # the minimum is looked up this far from where it is expected; further away it is computed when needed
+BAND_ROWS = 32
+STENCIL_BYTES = 48 * 2**20
+# Midpoint weights of six equally spaced nodes, and the value of their error polynomial there.
+_MIDDLE = np.array([3, -25, 150, 150, -25, 3]) / 256
+_ERROR_AT_MIDDLE = 3.515625
+_NEWTON = 6
+_ONE = np.zeros(1, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """Where a perturbed trajectory is on the orbit.
+
+    Attributes
+    ----------
+    place : ndarray of float64, shape (K,)
+        Index of the orbit's state at the same phase, with its fraction; NaN for states that are not finite.
+    transverse : ndarray of float64, shape (K,)
+        Distance to the orbit at that place; NaN where the place lies beyond an end of the record.
+    resolution : ndarray of float64, shape (K,)
+        Error of the interpolated orbit at that place, in the metric; 0 where nothing was interpolated.
+    removed : ndarray of bool, shape (K,)
+        Where the neutral direction was removed.
+    censored : ndarray of bool, shape (K,)
+        Where the place lies beyond an end of the record.
+    """
+
+    place: Floats
+    transverse: Floats
+    resolution: Floats
+    removed: Bools
+    censored: Bools
+
+
+def follow_phase(metric: Metric, path: Rows, orbit: Rows, *, rows: Ints, start: int) -> Phase:
+    """Follow the phase of a path on an orbit."""
+    count = len(rows)
+    size = 8 * max(path.shape[1], 1)
+    tall = max(1, STENCIL_BYTES // (size * (NODES + 8)))
+    parts: list[tuple[Any, ...]] = []
+    at = start
+    for first in range(0, count, tall):
+        states = path.take(rows[first : first + tall])
+        found, at = _descend(states, orbit, at)
+        parts.append(_refine(metric, states, orbit, found))
+    place, transverse, resolution, removed, censored = (np.concatenate(p) for p in zip(*parts, strict=True))
+    return Phase(place, transverse, resolution, removed, censored)
+
+
+def _descend(states: Any, orbit: Rows, at: int) -> tuple[Ints, int]:
+    """Local minimum of the Euclidean distance for each state, each begun one state after the last one's."""
+    ready = kernel_ready(states)
+    fine = np.isfinite(ready).all(axis=1)
+    out = np.full(len(ready), -1, dtype=np.int64)
+    for first in range(0, len(ready), BAND_ROWS):
+        stop = min(first + BAND_ROWS, len(ready))
+        near = _Near(ready[first:stop], orbit, at)
+        for b in range(stop - first):
+            if fine[first + b]:
+                at = _minimum(near, b, at)
+                out[first + b] = at
+            at += 1
+    return out, at
+
+
+def _minimum(near: _Near, b: int, at: int) -> int:
+    """Walk downhill from `at`; ties stay, so that an orbit at rest has no phase that wanders."""
+    at = min(max(at, 0), near.last)
+    here = near(b, at)
+    while True:
+        before, after = near(b, at - 1), near(b, at + 1)
+        if not min(before, after) < here:
+            return at
+        at, here = (at - 1, before) if before <= after else (at + 1, after)
+
+
+class _Near:
+    """Euclidean distances of some states to the orbit's states near them: a band at once, others when asked for."""
+
+    def __init__(self, states: Any, orbit: Rows, at: int) -> None:
+        self.last = len(orbit) - 1
+        self._states, self._orbit, self._from = states, orbit, at - BAND
+        index = at + np.arange(len(states))[:, None] + np.arange(-BAND, BAND + 1)
+        clipped = np.clip(index, 0, self.last)
+        wanted, inverse = np.unique(clipped, return_inverse=True)
+        left = np.repeat(np.arange(len(states)), 2 * BAND + 1)
+        self._band = _euclidean(states, orbit.take(wanted), left, inverse.ravel()).reshape(index.shape)
+
+    def __call__(self, b: int, s: int) -> float:
+        if not 0 <= s <= self.last:
+            return float("inf")
+        j = s - self._from - b
+        if 0 <= j <= 2 * BAND:
+            found = float(self._band[b, j])
+        else:
+            found = float(_euclidean(self._states[b : b + 1], self._orbit.take(np.array([s])), _ONE, _ONE)[0])
+        return found if np.isfinite(found) else float("inf")
+
+
+def _euclidean(a: Any, b: Any, left: Ints, right: Ints) -> Floats:
+    from trajtools._kernels.distances import pairs_l2
+
+    a, b = common(a, b)
+    return np.asarray(pairs_l2(a[None], b[None], left, right)[0])
+
+
+def _refine(metric: Metric, states: Any, orbit: Rows, nearest: Ints) -> tuple[Any, ...]:
+    """Place between the states, distance there, its error, and where the neutral direction was removed."""
+    count, last = len(nearest), len(orbit) - 1
+    place, transverse = np.where(nearest >= 0, nearest, np.nan), np.full(count, np.nan)
+    resolution, removed = np.zeros(count), np.zeros(count, dtype=bool)
+    known = np.flatnonzero(nearest >= 0)
+    if len(known):
+        here = orbit.take(nearest[known])
+        transverse[known] = _rowwise(metric, states[known], here)
+    missed, smooth = _interpolation(metric, orbit, nearest[known])
+    fit = known[smooth]
+    if len(fit):
+        base = np.clip(nearest[fit] - NODES // 2 + 1, 0, last + 1 - NODES)
+        with np.errstate(invalid="ignore"):  # beside a state that is not finite there is no place, and NaN says so
+            u, point = _project(np.asarray(states[fit], dtype=np.float64), orbit, base, nearest[fit])
+        place[fit] = base + u
+        transverse[fit] = _rowwise(metric, np.asarray(states[fit], dtype=np.float64), point)
+        shape = np.abs(np.prod(u[:, None] - np.arange(NODES), axis=1)) / _ERROR_AT_MIDDLE
+        resolution[fit] = missed[smooth] / 2**NODES * shape
+        removed[fit] = True
+    # The nearest state at an end of the record only bounds the distance, unless the place itself is inside.
+    ends = (nearest == 0) | (nearest == last)
+    censored = ends & np.where(removed, (place < -0.5) | (place > last + 0.5), False)
+    transverse[censored] = np.nan
+    return place, transverse, resolution, removed, censored
+
+
+def _rowwise(metric: Metric, a: Any, b: Any) -> Floats:
+    index = np.zeros(1, dtype=np.int64)
+    return pairs(metric, np.asarray(a)[:, None], np.asarray(b)[:, None], index, index)[:, 0]
+
+
+def _interpolation(metric: Metric, orbit: Rows, nearest: Ints) -> tuple[Floats, Bools]:
+    """How far six neighbours at twice the spacing miss each state, and whether that is little."""
+    last = len(orbit) - 1
+    if last < 2 * AROUND or not len(nearest):
+        return np.full(len(nearest), np.nan), np.zeros(len(nearest), dtype=bool)
+    centre = np.clip(nearest, AROUND, last - AROUND)
+    states, inverse = np.unique(centre, return_inverse=True)
+    middle = np.asarray(orbit.take(states), dtype=np.float64)
+    predicted = np.zeros_like(middle)
+    for k, weight in zip(range(-AROUND, AROUND + 1, 2), _MIDDLE, strict=True):
+        # Differences, not states: the weights add up to one, and what they add is small.
+        predicted += weight * (orbit.take(states + k) - middle)
+    step = np.linalg.norm(np.asarray(orbit.take(states + 1), dtype=np.float64) - orbit.take(states - 1), axis=1)
+    smooth = np.linalg.norm(predicted, axis=1) < SMOOTH * step
+    missed = _rowwise(metric, middle, middle + predicted)
+    return missed[inverse], smooth[inverse]
+
+
+def _project(states: Floats, orbit: Rows, base: Ints, nearest: Ints) -> tuple[Floats, Floats]:
+    """Place u (from `base` on) where the difference is orthogonal to the interpolated orbit, and the point there."""
+    centre = np.asarray(orbit.take(nearest), dtype=np.float64)
+    nodes = np.empty((len(states), NODES, states.shape[1]))
+    for k in range(NODES):
+        np.subtract(orbit.take(base + k), centre, out=nodes[:, k])
+    # The steps towards the place need scalar products only; the weights themselves are gone through once.
+    among = nodes @ nodes.swapaxes(1, 2)
+    apart = np.einsum("tkp,tp->tk", nodes, states - centre, optimize=True)
+    u = (nearest - base).astype(np.float64)
+    low, high = u - 1.5, u + 1.5
+    for _ in range(_NEWTON):
+        weight, slope = _lagrange(u)
+        pull = (slope * (apart - np.einsum("tkl,tl->tk", among, weight))).sum(axis=1)
+        speed = np.einsum("tk,tkl,tl->t", slope, among, slope)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            move = pull / speed
+        u = np.clip(u + np.where(np.isfinite(move), move, 0.0), low, high)
+    return u, centre + np.einsum("tk,tkp->tp", _lagrange(u)[0], nodes, optimize=True)
+
+
+def _lagrange(u: Floats) -> tuple[Floats, Floats]:
+    """Weights of the nodes 0 .. 5 at u, (t, 6), and their derivatives."""
+    weight, slope = np.ones((len(u), NODES)), np.zeros((len(u), NODES))
+    for k in range(NODES):
+        others = [j for j in range(NODES) if j != k]
+        scale = float(np.prod([k - j for j in others]))
+        factors = [u - j for j in others]
+        weight[:, k] = np.prod(factors, axis=0) / scale
+        for skipped in range(NODES - 1):
+            slope[:, k] += np.prod([f for i, f in enumerate(factors) if i != skipped], axis=0) / scale
+    return weight, slope
+
+
+TABLE_BYTES = 16 * 2**20
+Some = tuple[Rows, Ints]
+
+
+@dataclass(frozen=True, eq=False)
+class Sets:
+    """What `compare` finds.
+
+    Attributes
+    ----------
+    nearest : ndarray of float64, shape (K,)
+        Distance of each state of the path to the set of all states of the orbit.
+    argmin : ndarray of int64, shape (K,)
+        The state of the orbit that is nearest.
+    back : float
+        Largest distance of a state of the orbit's part to the path: the other half of the Hausdorff distance.
+    frechet : float
+        Discrete Frechet distance of the path and the orbit's part; NaN where either is empty.
+    """
+
+    nearest: Floats
+    argmin: Ints
+    back: float
+    frechet: float
+
+    @property
+    def tube(self) -> float:
+        """Radius of the tube around the orbit that holds the path."""
+        return float(self.nearest.max()) if len(self.nearest) else float("nan")
+
+    @property
+    def hausdorff(self) -> float:
+        """Hausdorff distance: the larger of the two one-sided ones."""
+        return float(max(self.tube, self.back)) if len(self.nearest) else float("nan")
+
+
+def compare(metric: Metric, path: Some, orbit: Some, part: slice) -> Sets:
+    """Compare a path with an orbit."""
+    from trajtools._kernels.distances import coupled_rows
+
+    count, length = len(path[1]), len(orbit[1])
+    nearest, argmin = np.full(count, np.nan), np.zeros(count, dtype=np.int64)
+    beside = len(range(*part.indices(length)))
+    covered = np.full(beside, np.inf)
+    coupling = np.full(beside, np.inf)
+    if not count or not length:
+        return Sets(nearest, argmin, float("nan"), float("nan"))
+    for first, table in tables(metric, path, orbit):
+        here = slice(first, first + len(table))
+        argmin[here] = table.argmin(axis=1)
+        nearest[here] = table[np.arange(len(table)), argmin[here]]
+        beside_table = np.ascontiguousarray(table[:, part])
+        if beside:
+            covered = np.minimum(covered, beside_table.min(axis=0))
+            coupling = coupled_rows(beside_table, coupling, first > 0)
+    back = float(covered.max()) if beside else float("nan")
+    frechet = float(coupling[-1]) if beside else float("nan")
+    return Sets(nearest, orbit[1][argmin], back, frechet)
+
+
+def tables(metric: Metric, path: Some, orbit: Some) -> Iterator[tuple[int, Floats]]:
+    """Yield (first, distances (k, S)) of blocks of states of the path to all states of the orbit."""
+    (mine, mine_rows), (theirs, their_rows) = path, orbit
+    low, high = int(mine_rows[0]), int(mine_rows[-1]) + 1
+    # Without the rounding of every state, which is known already and takes as long as the distances of small networks.
+    known = replace(metric, rounding=None)
+    what = tiles.compare(mine.states[low:high], theirs.states, known, digest=False, executor=None)
+    workers = tiles.threads()
+    side = what.side(workers)
+    tall = max(1, min(side, TABLE_BYTES // (8 * len(theirs))))
+    columns = [slice(start, min(start + side, len(theirs))) for start in range(0, len(theirs), side)]
+    for start in range(low, high, tall):
+        first, last = np.searchsorted(mine_rows, [start, start + tall]).tolist()
+        if first == last:
+            continue
+        rows = slice(start - low, min(start + tall, high) - low)
+        table = np.empty((rows.stop - rows.start, len(theirs)))
+        _fill(table, what, rows, columns, workers)
+        if last - first < len(table):
+            table = table[mine_rows[first:last] - start]
+        yield first, table if len(their_rows) == len(theirs) else np.ascontiguousarray(table[:, their_rows])
+
+
+def _fill(table: Floats, what: tiles.Comparison, rows: slice, columns: list[slice], workers: int) -> None:
+    def keep(task: slice, block: Floats) -> None:
+        table[:, task] = block
+
+    tiles.run(columns, compute, keep, executor=None, workers=workers, send=lambda task: what.tile(rows, task))
+
+
+BLOCK_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A reference and one perturbed copy of it.
+
+    Attributes
+    ----------
+    reference, perturbed : Rows
+        Their states.
+    reference_step, perturbed_step : ndarray of int64, shape (S,) and (T,)
+        Steps of the states, ascending.
+    group : int
+        The initial condition.
+    dt : float
+        Time of a step.
+    time_unit : str
+        Its unit.
+    dtype : str
+        Narrowest format that either was stored in: its rounding is the floor of the distances.
+    """
+
+    reference: Rows
+    perturbed: Rows
+    reference_step: Ints
+    perturbed_step: Ints
+    group: int
+    dt: float
+    time_unit: str
+    dtype: str
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """What `follow` measures, from the perturbation on.
+
+    Attributes
+    ----------
+    step : ndarray of int64, shape (K,)
+        Steps that both recorded, from the perturbation on.
+    distance, orbit, transverse, lag, floor, resolution : ndarray of float64, shape (K,)
+        As in `trajtools.results.OrbitalStability`.
+    removed, censored : ndarray of bool, shape (K,)
+        Where the neutral direction was removed, and where the place on the orbit lies beyond the record.
+    frechet, hausdorff, tube, extent : float
+        Frechet and Hausdorff distance, radius of the tube, and the size of the orbit: the largest distance of a
+        state of the reference to the one at the perturbation.
+    group : int
+        The initial condition.
+    unperturbed, diverged : bool
+        Never different from the reference; not finite at its end.
+    excluded, uncommon : int
+        States that are not finite, of either; steps of the perturbed that the reference did not record.
+    """
+
+    step: Ints
+    distance: Floats
+    orbit: Floats
+    transverse: Floats
+    lag: Floats
+    floor: Floats
+    resolution: Floats
+    removed: Bools
+    censored: Bools
+    frechet: float
+    hausdorff: float
+    tube: float
+    extent: float
+    group: int
+    unperturbed: bool
+    diverged: bool
+    excluded: int
+    uncommon: int
+
+
+def follow(pair: Pair, metric: Metric, window: tuple[int, int] | None) -> Followed:
+    """Measure one perturbed trajectory against the orbit of its reference."""
+    step, mine, theirs = _common(pair, window)
+    metric = bind_metric(metric, pair.reference.states, pair.perturbed.states)
+    distance, floor, fine_mine, fine_theirs = _same_time(pair, in_time(metric), mine, theirs)
+    apart = np.flatnonzero(distance != 0)
+    unperturbed = not len(apart)
+    first = 0 if unperturbed else int(apart[0])
+    step, mine, theirs = step[first:], mine[first:], theirs[first:]
+    distance, floor = distance[first:], floor[first:]
+    fine_mine, fine_theirs = fine_mine[first:], fine_theirs[first:]
+    orbit_rows = _finite(pair.reference)
+    good = np.flatnonzero(fine_mine)
+    inside = np.searchsorted(orbit_rows, [theirs[0], theirs[-1] + 1])
+    sets = compare(metric, (pair.perturbed, mine[good]), (pair.reference, orbit_rows), slice(*inside.tolist()))
+    phase = follow_phase(metric, pair.perturbed, pair.reference, rows=mine, start=int(theirs[0]))
+    orbit = np.full(len(mine), np.nan)
+    orbit[good] = sets.nearest
+    still = ~(_speed(pair, metric, phase.place) > 2 * floor)
+    lag = (_time_at(pair, phase.place) - step) * pair.dt
+    return Followed(
+        step=step,
+        distance=distance,
+        orbit=orbit,
+        transverse=phase.transverse,
+        lag=np.where(still | phase.censored, np.nan, lag),
+        floor=floor,
+        resolution=phase.resolution,
+        removed=phase.removed,
+        censored=phase.censored,
+        frechet=sets.frechet,
+        hausdorff=sets.hausdorff,
+        tube=sets.tube,
+        extent=_extent(pair, metric, orbit_rows, int(theirs[0])),
+        group=pair.group,
+        unperturbed=unperturbed,
+        diverged=bool(not fine_mine[-1] and fine_theirs[-1]),
+        excluded=int((~fine_mine).sum()) + len(pair.reference) - len(orbit_rows),
+        uncommon=len(pair.perturbed) - len(np.intersect1d(pair.reference_step, pair.perturbed_step)),
+    )
+
+
+def _common(pair: Pair, window: tuple[int, int] | None) -> tuple[Ints, Ints, Ints]:
+    """Steps that both recorded, within the window, and the rows that hold them."""
+    if pair.reference.shape[1] != pair.perturbed.shape[1]:
+        raise DataError(
+            f"the states have {pair.reference.shape[1]} and {pair.perturbed.shape[1]} weights; only states of one "
+            "architecture have a distance"
+        )
+    if not len(pair.reference) or not len(pair.perturbed):
+        raise DataError(
+            f"the reference holds {len(pair.reference)} states and the perturbed trajectory {len(pair.perturbed)}; "
+            "both need at least one"
+        )
+    step, theirs, mine = np.intersect1d(pair.reference_step, pair.perturbed_step, return_indices=True)
+    if not len(step):
+        raise DataError(
+            f"the reference was recorded at steps {pair.reference_step[0]} to {pair.reference_step[-1]}, the perturbed "
+            f"trajectory at {pair.perturbed_step[0]} to {pair.perturbed_step[-1]}, and no step is common; record both "
+            "at the same steps, or say with `start` at which step of the reference an array begins"
+        )
+    if window is not None:
+        inside = (step >= window[0]) & (step < window[1])
+        if not inside.any():
+            raise SelectionError(f"no common state lies in the window {window}; they run from {step[0]} to {step[-1]}")
+        step, theirs, mine = step[inside], theirs[inside], mine[inside]
+    return step, mine.astype(np.int64), theirs.astype(np.int64)
+
+
+def _same_time(pair: Pair, metric: Metric, mine: Ints, theirs: Ints) -> tuple[Floats, Floats, Bools, Bools]:
+    """Distance at equal times, rounding floor, and which states of either are finite."""
+    count, width = len(mine), pair.reference.shape[1]
+    distance, floor = np.empty(count), np.empty(count)
+    fine_mine, fine_theirs = np.empty(count, dtype=bool), np.empty(count, dtype=bool)
+    tall = max(1, BLOCK_BYTES // (16 * max(width, 1)))
+    one = np.zeros(1, dtype=np.int64)
+    for first in range(0, count, tall):
+        here = slice(first, min(first + tall, count))
+        a, b = pair.perturbed.take(mine[here]), pair.reference.take(theirs[here])
+        fine_mine[here], fine_theirs[here] = np.isfinite(a).all(axis=1), np.isfinite(b).all(axis=1)
+        found = pairs(metric, a[:, None], b[:, None], one, one)[:, 0]
+        distance[here] = np.where(fine_mine[here] & fine_theirs[here], found, np.nan)
+        floor[here] = block_floor(b[:, None], metric, pair.dtype, width)[:, 0]
+    return distance, floor, fine_mine, fine_theirs
+
+
+def _finite(rows: Rows) -> Ints:
+    fine = [np.isfinite(rows.read(a, min(a + 64, len(rows)))).all(axis=1) for a in range(0, len(rows), 64)]
+    return np.flatnonzero(np.concatenate(fine)).astype(np.int64)
+
+
+def _extent(pair: Pair, metric: Metric, rows: Ints, start: int) -> float:
+    """Largest distance of a state of the reference to the one at the perturbation."""
+    centre, one = pair.reference.take(np.array([start])), np.zeros(1, dtype=np.int64)
+    tall = max(1, BLOCK_BYTES // (16 * max(pair.reference.shape[1], 1)))
+    largest = 0.0
+    for first in range(0, len(rows), tall):
+        states = pair.reference.take(rows[first : first + tall])
+        found = pairs(metric, states[:, None], np.broadcast_to(centre, states.shape)[:, None], one, one)
+        largest = float(np.fmax(largest, np.nanmax(found, initial=0.0)))
+    return largest
+
+
+def _speed(pair: Pair, metric: Metric, place: Floats) -> Floats:
+    """How far the reference moves in two samples around each place; NaN where the place is unknown."""
+    out = np.full(len(place), np.nan)
+    last = len(pair.reference) - 1
+    known = np.flatnonzero(np.isfinite(place))
+    if last < 1 or not len(known):
+        return out
+    index = np.clip(np.rint(place[known]).astype(np.int64), 0, last)
+    one = np.zeros(1, dtype=np.int64)
+    tall = max(1, BLOCK_BYTES // (16 * max(pair.reference.shape[1], 1)))
+    for first in range(0, len(index), tall):
+        part = index[first : first + tall]
+        before = pair.reference.take(np.maximum(part - 1, 0))
+        after = pair.reference.take(np.minimum(part + 1, last))
+        out[known[first : first + tall]] = pairs(metric, before[:, None], after[:, None], one, one)[:, 0]
+    return out
+
+
+def _time_at(pair: Pair, place: Floats) -> Floats:
+    """Step of the reference at a fractional index, continued in a straight line beyond the ends."""
+    step = pair.reference_step.astype(np.float64)
+    if len(step) < 2:
+        return np.where(np.isfinite(place), step[0], np.nan)
+    low = np.clip(np.nan_to_num(np.floor(place)), 0, len(step) - 2).astype(np.int64)
+    return step[low] + (place - low) * (step[low + 1] - step[low])
+
+
+NARROW = ("bfloat16", "float16", "float32")
+Family = tuple[Any, list[Any], str | None]  # a reference, its copies, and the format they were stored in
+
+
+def gather(reference: Any, perturbed: Any, *, start: int | Sequence[int] | None, dt: float | None) -> list[Pair]:
+    """Bring what a caller gave into pairs."""
+    if perturbed is None:
+        families = _families(reference)
+    elif _is_run(perturbed):
+        families = _restarted(reference, perturbed)
+    else:
+        families = [(_alone(reference), _several(perturbed), None)]
+    count = sum(len(copies) for _, copies, _ in families)
+    offsets = _offsets(start, count)
+    pairs: list[Pair] = []
+    groups: dict[int, int] = {}
+    for original, copies, dtype in families:
+        group = groups.setdefault(id(original), len(groups))
+        first = _Source(original, "the reference", None, dtype)
+        for copy in copies:
+            second = _Source(copy, "a perturbed trajectory", offsets[len(pairs)], dtype)
+            pairs.append(_pair(first, second, group, dt))
+    return pairs
+
+
+class _Source:
+    """States with their steps."""
+
+    def __init__(self, x: Any, name: str, start: int | None, dtype: str | None) -> None:
+        states = as_states(x, name)
+        self.rows = Rows(states)
+        self.step = np.asarray(getattr(states, "step", np.arange(len(states))), dtype=np.int64)
+        if start is not None and len(self.step):
+            self.step = self.step - self.step[0] + start
+        self.dt = float(getattr(states, "dt", 1.0))
+        self.time_unit = str(getattr(states, "time_unit", "step"))
+        known = stored_format(states) if isinstance(states, Trajectory) else str(states.dtype)
+        self.dtype = known if dtype is None else dtype
+
+
+def _pair(first: _Source, second: _Source, group: int, dt: float | None) -> Pair:
+    if dt is None and (first.dt, first.time_unit) != (second.dt, second.time_unit):
+        raise DataError(
+            f"a step of the reference is {first.dt:g} {first.time_unit}, one of the perturbed trajectory "
+            f"{second.dt:g} {second.time_unit}; give dt to put them on one"
+        )
+    dtypes = (first.dtype, second.dtype)
+    return Pair(
+        reference=first.rows,
+        perturbed=second.rows,
+        reference_step=first.step,
+        perturbed_step=second.step,
+        group=group,
+        dt=first.dt if dt is None else float(dt),
+        time_unit=first.time_unit if dt is None else "time",
+        dtype=next((narrow for narrow in NARROW if narrow in dtypes), first.dtype),
+    )
+
+
+def _is_run(x: Any) -> bool:
+    return hasattr(x, "members") and hasattr(x, "trajectory")
+
+
+def _families(x: Any) -> list[Family]:
+    """References with their copies, of a Run, a pair or a list of pairs."""
+    if _is_run(x):
+        _require_weights(x)
+        owners = [member.reference for member in x.members]
+        roots = sorted({owner for owner in owners if owner >= 0})
+        if not roots:
+            raise DataError(
+                f"run {x.name!r} has {len(owners)} member(s) and none is a perturbed copy of another; record twins "
+                "(`perturb`), or give the perturbed trajectories as the second argument"
+            )
+        return [
+            (x.trajectory(r), [x.trajectory(m) for m, owner in enumerate(owners) if owner == r], str(x.logical_dtype))
+            for r in roots
+        ]
+    if isinstance(x, tuple) and len(x) == 2 and isinstance(x[1], (list, tuple)):
+        return [(_alone(x[0]), _several(x[1]), None)]
+    if isinstance(x, list) and x and all(isinstance(item, tuple) and len(item) == 2 for item in x):
+        return [(_alone(a), _several(b), None) for a, b in x]
+    raise DataError(
+        "there is nothing perturbed: give the perturbed trajectories as the second argument, a Run with perturbed "
+        "copies, or a list of pairs (reference, [perturbed, ...])"
+    )
+
+
+def _restarted(reference: Any, run: Any) -> list[Family]:
+    """Copies in one run, their references in another: the members of the same name there."""
+    _require_weights(run)
+    if not _is_run(reference):
+        return [(_alone(reference), [run.trajectory(m) for m in range(run.n_members)], str(run.logical_dtype))]
+    _require_weights(reference)
+    names = {member.name: m for m, member in enumerate(reference.members) if member.reference < 0}
+    families: dict[int, list[Any]] = {}
+    for m, member in enumerate(run.members):
+        if member.reference < 0 and any(other.reference >= 0 for other in run.members):
+            continue  # the unperturbed continuation, kept beside its copies
+        name = run.members[member.reference].name if member.reference >= 0 else member.name
+        if name not in names and len(names) > 1:
+            raise DataError(
+                f"member {member.name!r} of run {run.name!r} is a copy of {name!r}, and run {reference.name!r} has no "
+                f"member of that name; it has {', '.join(map(repr, names))}"
+            )
+        owner = names[name] if name in names else next(iter(names.values()))
+        families.setdefault(owner, []).append(run.trajectory(m))
+    dtypes = (str(reference.logical_dtype), str(run.logical_dtype))
+    dtype = next((narrow for narrow in NARROW if narrow in dtypes), dtypes[0])
+    return [(reference.trajectory(owner), copies, dtype) for owner, copies in sorted(families.items())]
+
+
+def _alone(x: Any) -> Any:
+    if not _is_run(x):
+        return x
+    _require_weights(x)
+    free = [m for m, member in enumerate(x.members) if member.reference < 0]
+    if len(free) != 1:
+        raise DataError(
+            f"run {x.name!r} has {len(free)} members that are no copies, and one reference is needed; give "
+            "run.trajectory(member)"
+        )
+    return x.trajectory(free[0])
+
+
+def _several(x: Any) -> list[Any]:
+    if isinstance(x, (list, tuple)) and x and not np.isscalar(x[0]):
+        return [_alone(item) for item in x]
+    if isinstance(x, np.ndarray) and x.ndim == 3:
+        return list(x)
+    if isinstance(x, (list, tuple)) and not x:
+        raise DataError("there is nothing perturbed: the list of perturbed trajectories is empty")
+    return [_alone(x)]
+
+
+def _require_weights(run: Any) -> None:
+    if getattr(run, "stored", "weights") != "weights":
+        raise DataError(
+            f"run {run.name!r} stores {run.stored} and no weights: the distance to an orbit needs the states. "
+            "`trajtools.twins` takes stored distances at equal times"
+        )
+
+
+def _offsets(start: int | Sequence[int] | None, count: int) -> list[int | None]:
+    if start is None:
+        return [None] * count
+    given = np.asarray(start)
+    if given.dtype.kind not in "iu" or given.shape not in ((), (count,)):
+        raise DataError(f"start must be one step or {count} of them (one per perturbed trajectory), got {start!r}")
+    return [int(s) for s in np.broadcast_to(given, (count,))]
