@@ -12,9 +12,8 @@ import numpy as np
 from trajtools.cli import each_run, options
 from trajtools.cli.asking import span
 from trajtools.cli.each_run import Ask, Found, answer, with_reasons
-from trajtools.estimators.orbital import orbital_stability
 from trajtools.plots.words import number
-from trajtools.results.stability import OrbitalStability
+from trajtools.stability.orbital import OrbitalStability, orbital_stability
 from trajtools.store import Run
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.plots.canvas import new_figure
-from trajtools.results.stability import OrbitalStability
+from trajtools.stability.orbital import OrbitalStability
 
 
 def stability(found: OrbitalStability, ax: Any = None) -> Any:

@@ -15,7 +15,7 @@ from trajtools.report.answers import Answer
 from trajtools.results.curves import Floats
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
-from trajtools.results.stability import OrbitalStability
+from trajtools.stability.orbital import OrbitalStability
 from trajtools.training.curvature import Curvature
 
 STATES = 1500  # of a trajectory that are compared with each other; longer ones are thinned, and the page says so
@@ -78,7 +78,7 @@ def gather(run: Any, *, rng: int = 0) -> Gathered:
     Gathered
         For the page.
     """
-    from trajtools.estimators.orbital import orbital_stability
+    from trajtools.stability.orbital import orbital_stability
     from trajtools.training.curvature import curvature
 
     words: list[str] = []
