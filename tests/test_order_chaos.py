@@ -8,7 +8,7 @@ from scipy.integrate import quad
 
 import trajtools as tt
 from trajtools.errors import DataError, SelectionError
-from trajtools.random_maps import mean_field, mean_field_boundary
+from trajtools.training.order_chaos import mean_field, mean_field_boundary
 from trajtools.wiring import NodeSet, Parameter
 
 

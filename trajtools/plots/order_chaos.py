@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.plots.canvas import new_figure
-from trajtools.random_maps import mean_field_boundary
-from trajtools.results.order_chaos import OrderChaos
+from trajtools.training.order_chaos import OrderChaos, mean_field_boundary
 
 
 def order_chaos(found: OrderChaos, ax: Any = None) -> Any:

@@ -1,0 +1,751 @@
+"""Order and chaos of one layer along training (Zhang et al. 2021), of a trunk iterated as a map (Feng et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trajtools.errors import DataError, SelectionError
+from trajtools.results.plain import Result
+from trajtools.significance import moving_blocks
+from trajtools.trajectory import Trajectory
+from trajtools.types import Floats
+from trajtools.wiring import Parameter
+
+# The Gaussian average as a sum over an even grid: for smooth integrands that vanish at both ends its error falls faster
+# than any power of the spacing, and a steep tanh needs the density of the grid, not a high order.
+_Z = np.linspace(-9.0, 9.0, 1801)
+_DENSITY = np.exp(-0.5 * _Z**2) / np.exp(-0.5 * _Z**2).sum()
+_STEPS = 200  # of a bisection: far below the spacing of float64
+_WIDEST = 60.0
+
+
+@dataclass(frozen=True)
+class MeanField:
+    """The stationary state of a large random tanh map.
+
+    Attributes
+    ----------
+    mean : float
+        u, the mean activity over the units; zero or positive (the state with -u is its mirror image).
+    square : float
+        q, the mean squared activity.
+    exponent : float
+        Largest Lyapunov exponent per iteration, natural logarithm; zero on the boundary of chaos.
+    """
+
+    mean: float
+    square: float
+    exponent: float
+
+
+def mean_field(J: float, J0: float = 0.0) -> MeanField:
+    r"""Solve the self-consistent equations of the map x -> tanh(W x).
+
+    Parameters
+    ----------
+    J : float
+        Standard deviation of the entries of W times the root of N; positive.
+    J0 : float
+        Mean of the entries of W times N. With a negative mean the activity alternates, with the same statistics.
+
+    Returns
+    -------
+    MeanField
+        Stable state: without mean activity if there is no other, else the one with it.
+
+    Raises
+    ------
+    DataError
+        If J is not positive, or a number is not finite.
+
+    Notes
+    -----
+    .. math:: u = E \tanh(J_0 u + J \sqrt{q} z), \quad q = E \tanh^2(J_0 u + J \sqrt{q} z), \quad
+       \lambda = \tfrac12 \ln\left(J^2 E\, \mathrm{sech}^4(J_0 u + J \sqrt{q} z)\right)
+
+    with z from N(0, 1). Where q = 0 the exponent is ln J, or ln \|J0\| if the uniform direction is the slowest.
+
+    Examples
+    --------
+    >>> round(mean_field(2.0).exponent, 5), round(mean_field(0.5).exponent, 4)
+    (0.15472, -0.6931)
+    """
+    if not (np.isfinite(J) and np.isfinite(J0)) or J <= 0:
+        raise DataError(f"J={J} and J0={J0} must be finite and J positive")
+    size = abs(J0)
+    spread = _spread(J, 0.0)
+    if size * _average(_derivative(0.0, spread)) > 1:
+        shift = _root(lambda m: size * _average(np.tanh(m + _spread(J, m) * _Z)) - m, 1e-9, size)
+        spread = _spread(J, shift)
+        return _state(J, shift, spread)
+    if spread == 0.0:
+        return MeanField(0.0, 0.0, float(np.log(max(J, size))))
+    return _state(J, 0.0, spread)
+
+
+def mean_field_boundary(inverse_J: float) -> float:
+    """Where the edge of chaos crosses a given 1/J in the phase diagram of J0/J against 1/J.
+
+    Parameters
+    ----------
+    inverse_J : float
+        1/J, between 0 and 1 (excluded); for J0 < J the boundary is the line 1/J = 1.
+
+    Returns
+    -------
+    float
+        J0/J; larger values are ordered, smaller ones chaotic.
+
+    Raises
+    ------
+    DataError
+        If `inverse_J` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> round(mean_field_boundary(0.5), 4)
+    1.2204
+    """
+    if not 0 < inverse_J < 1:
+        raise DataError(f"inverse_J={inverse_J}: the curved part of the boundary lies at 0 < 1/J < 1")
+    J = 1.0 / inverse_J
+    shift = _root(lambda m: J**2 * _average(_derivative(m, _spread(J, m)) ** 2) - 1.0, 1e-6, _WIDEST)
+    return float(shift / _average(np.tanh(shift + _spread(J, shift) * _Z)) / J)
+
+
+def _state(J: float, shift: float, spread: float) -> MeanField:
+    activity = np.tanh(shift + spread * _Z)
+    growth = J**2 * _average(_derivative(shift, spread) ** 2)
+    return MeanField(_average(activity), _average(activity**2), 0.5 * float(np.log(growth)))
+
+
+def _average(values: Floats) -> float:
+    return float(_DENSITY @ values)
+
+
+def _derivative(shift: float, spread: float) -> Floats:
+    """Derivative of tanh, sech^2; the larger arguments underflow to zero, as they should."""
+    slope: Floats = 1.0 - np.tanh(shift + spread * _Z) ** 2
+    return slope
+
+
+def _spread(J: float, shift: float) -> float:
+    """Solve s = J sqrt(q), the width of the input of a unit, for a given mean of that input."""
+
+    def excess(s: float) -> float:
+        return J * float(np.sqrt(_average(np.tanh(shift + s * _Z) ** 2))) - s
+
+    if shift == 0.0 and J <= 1.0:
+        return 0.0
+    return _root(excess, 1e-12, J)
+
+
+def _root(function: object, low: float, high: float) -> float:
+    """Bisect: positive at `low`, negative at `high`, else the end that is nearest to a change of sign."""
+    from scipy.optimize import brentq
+
+    at_low, at_high = function(low), function(high)  # type: ignore[operator]
+    if at_low <= 0:
+        return low
+    if at_high >= 0:
+        return high
+    return float(brentq(function, low, high, xtol=1e-14, maxiter=_STEPS))
+
+
+@dataclass(frozen=True, eq=False)
+class OrderChaos(Result):
+    """How disordered a layer's weights are along training, and where that leads; see `trajtools.order_chaos`.
+
+    Attributes
+    ----------
+    layer : str
+        Name of the kernel.
+    time : ndarray of float64, shape (T,)
+        Times of the states, in `time_unit`.
+    time_unit : str
+        ``"epoch"`` where the steps of an epoch are known, else that of the trajectory.
+    J, J0 : ndarray of float64, shape (T,)
+        Standard deviation of the weights times the root of the fan-in N, and their mean times N. NaN where a weight is
+        not finite.
+    slope : float
+        A, the growth of J^2 per unit of time before it reaches `edge`; NaN where it cannot be measured.
+    slope_interval : (float, float)
+        Its interval, from blocks of the increments of J^2; NaN where there are fewer than 8.
+    window : (float, float)
+        Times between which the slope was measured.
+    constant : float
+        K = A (1 - momentum) batch / rate; NaN where one of them is unknown.
+    constant_interval : (float, float)
+        Its interval.
+    crossing : float
+        Time at which J first reached 1; NaN if it did not.
+    predicted_crossing : float
+        Time at which the slope alone leads from the first state to J = 1; NaN without a slope.
+    weight_decay : float
+        Coefficient that holds J at 1: A (1 - momentum) batch / (4 rate samples), for a penalty of coefficient times the
+        sum of the squared weights; a decay w -= rate c w is c = 2 times this. NaN where something is unknown.
+    level : float
+        Confidence level of the intervals.
+    settings : dict
+        What was given or found in the run.
+    warnings : tuple of str
+        Doubts.
+    """
+
+    layer: str
+    time: Floats
+    time_unit: str
+    J: Floats
+    J0: Floats
+    slope: float
+    slope_interval: tuple[float, float]
+    window: tuple[float, float]
+    constant: float
+    constant_interval: tuple[float, float]
+    crossing: float
+    predicted_crossing: float
+    weight_decay: float
+    level: float = 0.95
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def exponents(self) -> Floats:
+        """Mean-field exponent of the layer, iterated as x -> tanh(W x), for every state.
+
+        Returns
+        -------
+        ndarray of float64, shape (T,)
+            Per iteration, natural logarithm; NaN where J is. It is that of a random matrix with the same mean and
+            variance: structure that training has given to the weights is not in it.
+        """
+
+        known = np.isfinite(self.J) & np.isfinite(self.J0) & (self.J > 0)
+        found = np.full(len(self.J), np.nan)
+        found[known] = [mean_field(J, J0).exponent for J, J0 in zip(self.J[known], self.J0[known], strict=True)]
+        return found
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the path on the phase diagram; see `trajtools.plots.order_chaos`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.order_chaos(self, ax=ax)
+
+
+@dataclass(frozen=True, eq=False)
+class TrunkStability(Result):
+    """A trunk iterated as a map, and the three published exponents beside the true one; see `trajtools.iterated_trunk`.
+
+    Attributes
+    ----------
+    norm : ndarray of float64, shape (n,)
+        Frobenius norm of the Jacobian at the last iterate over the root of N; 1 is the published edge.
+    radius : ndarray of float64, shape (n,)
+        Spectral radius of that Jacobian: a fixed point is stable below 1.
+    exponent : ndarray of float64, shape (n,)
+        Largest Lyapunov exponent per iteration from a renormalised tangent; NaN where the orbit ran away.
+    by_norm : ndarray of float64, shape (n,)
+        Published method M1, ln of `norm`.
+    by_product : ndarray of float64, shape (n,)
+        Published method M2: ln of the spectral radius of the product of the Jacobians of the second half, over their
+        number; NaN where it was not asked for.
+    by_separation : ndarray of float64, shape (n,)
+        Published method M3: ln of the growth of a finite perturbation, not renormalised, over the iterations.
+    distance : ndarray of float64, shape (n,)
+        Asymptotic distance: mean distance to the perturbed copy over the last half.
+    orbit : ndarray of float64, shape (steps + 1, n)
+        Projection of the iterates on the mean input, for a return map.
+    settings : dict
+        What was chosen.
+    warnings : tuple of str
+        Doubts.
+    """
+
+    norm: Floats
+    radius: Floats
+    exponent: Floats
+    by_norm: Floats
+    by_product: Floats
+    by_separation: Floats
+    distance: Floats
+    orbit: Floats
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+FEWEST_INCREMENTS = 8
+N_RESAMPLES = 999
+# What a training may call these; looked up where they are not given.
+_NAMES = {
+    "rate": ("lr", "learning_rate", "eta"),
+    "momentum": ("momentum",),
+    "batch": ("batch_size", "batch"),
+    "samples": ("samples", "n_train", "train_samples"),
+}
+
+
+def order_chaos(
+    x: Any,
+    layer: str | None = None,
+    *,
+    rate: float | None = None,
+    momentum: float | None = None,
+    batch: float | None = None,
+    samples: float | None = None,
+    edge: float = 1.0,
+    window: tuple[float, float] | None = None,
+    level: float = 0.95,
+    rng: Any = 0,
+) -> OrderChaos:
+    r"""Follow the order parameters J and J0 of a layer, and the law by which it approaches the edge of chaos.
+
+    Parameters
+    ----------
+    x : Run or Trajectory; or array_like, shape (T, fan_out, fan_in)
+        A recorded training, or the kernel of one layer along training.
+    layer : str or None
+        Name of a kernel of two dimensions; None: the only one that maps a space onto itself.
+    rate, momentum, batch, samples : float or None
+        Learning rate, momentum, size of the batches, size of the training set. None: from the `hparams` of the run
+        (``lr``, ``momentum``, ``batch_size``, ``samples`` and their usual synonyms); without momentum there, 0.
+    edge : float
+        J at which the slope ends to be measured; 1 is the edge of chaos of a layer without a mean.
+    window : (float, float) or None
+        Times between which the slope is measured; None: from the start until J reaches `edge`.
+    level : float
+        Confidence level.
+    rng : int, numpy.random.Generator or None
+        Source of the resampling.
+
+    Returns
+    -------
+    OrderChaos
+        In epochs where the samples and the batch are known.
+
+    Raises
+    ------
+    SelectionError
+        If there is no such layer, or several could be meant; the message lists the candidates.
+    DataError
+        If an argument makes no sense or the kernel has no two dimensions.
+
+    Notes
+    -----
+    .. math:: J = \sqrt{N}\, \mathrm{std}(W), \quad J_0 = N\, \mathrm{mean}(W), \quad J^2(t) = J^2(0) + A t, \quad
+       A = K \eta / ((1 - \alpha) B)
+
+    with t in epochs and N the fan-in of the layer. The paper's network is square; for another shape the map cannot be
+    iterated, and J is the growth of the input's variance. The published K of about 11 holds for the paper's network
+    and data only: K depends on the data, so it is measured. Once J is above 1 the growth is slower than the law.
+
+    The interval of A comes from a moving-block bootstrap of the increments of J^2. It is that of this training, not of
+    other seeds.
+
+    References
+    ----------
+    .. [1] L. Zhang, L. Feng, K. Chen and C. H. Lai, Edge of chaos as a guiding principle for modern neural network
+       training, arXiv:2107.09437 (2021), equations 2 to 9
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> start = np.random.default_rng(0).standard_normal((60, 60)) / 60**0.5
+    >>> path = np.sqrt(0.25 + 0.05 * np.arange(20))[:, None, None] * start / start.std() / 60**0.5
+    >>> found = tt.order_chaos(path)
+    >>> round(found.slope, 6), round(found.crossing, 3)
+    (0.05, 15.0)
+    """
+    if not (np.isfinite(edge) and edge > 0 and 0 < level < 1):
+        raise DataError(f"edge={edge} must be positive and level={level} between 0 and 1")
+    trajectory, chosen = _read(x, layer)
+    known = _known(getattr(x, "hparams", {}), {"rate": rate, "momentum": momentum, "batch": batch, "samples": samples})
+    J, J0 = _parameters_of(trajectory, chosen)
+    per_epoch = known["samples"] / known["batch"]
+    unit = "epoch" if np.isfinite(per_epoch) else trajectory.time_unit
+    time = trajectory.step / per_epoch if np.isfinite(per_epoch) else trajectory.time
+    first, last = _window(time, J, edge, window)
+    slope, interval = _slope(time, J**2, (first, last), level, np.random.default_rng(rng))
+    factor = (1 - known["momentum"]) * known["batch"] / known["rate"] if unit == "epoch" else float("nan")
+    start = float(J[first] ** 2) if last > first else float("nan")
+    away = (edge**2 - start) / slope if slope > 0 else float("nan")
+    lost = int(np.count_nonzero(~np.isfinite(J)))
+    return OrderChaos(
+        layer=chosen.name,
+        time=np.asarray(time, dtype=np.float64),
+        time_unit=unit,
+        J=J,
+        J0=J0,
+        slope=slope,
+        slope_interval=interval,
+        window=(float(time[first]), float(time[last])) if len(time) else (float("nan"),) * 2,
+        constant=slope * factor,
+        constant_interval=(interval[0] * factor, interval[1] * factor),
+        crossing=_crossing(time, J, edge),
+        predicted_crossing=float(time[first]) + away,
+        weight_decay=slope * factor / (4 * known["samples"]),
+        level=level,
+        settings=known | {"edge": edge, "fan_in": _fan_in(chosen), "shape": chosen.shape, "states": len(J)},
+        warnings=_warnings(chosen, known, slope, interval, lost),
+    )
+
+
+def _read(x: Any, layer: str | None) -> tuple[Trajectory, Parameter]:
+    """Select the states of one kernel."""
+    if hasattr(x, "hparams") and hasattr(x, "trajectory"):
+        x = x.trajectory()
+    if isinstance(x, Trajectory):
+        chosen = _choose(x.parameters, layer)
+        selected = x.select(chosen.name)
+        return selected, selected.parameters[0]
+    array = np.asarray(x)
+    if array.ndim != 3 or array.dtype.kind not in "fiu":
+        raise DataError(
+            f"give a Run, a Trajectory with its parameters, or the kernel along training (T, fan_out, fan_in); got "
+            f"{array.dtype} of shape {array.shape}"
+        )
+    shape = (int(array.shape[1]), int(array.shape[2]))
+    kernel = Parameter(layer or "kernel", "dense", shape, "float64", 0, shape[0] * shape[1], "in", "out", 1, 0)
+    return Trajectory.from_array(array.reshape(len(array), -1)), kernel
+
+
+def _choose(parameters: tuple[Parameter, ...], layer: str | None) -> Parameter:
+    kernels = [p for p in parameters if len(p.shape) == 2 and p.source is not None]
+    named = [p for p in kernels if p.name == layer or (layer is None and p.shape[0] == p.shape[1])]
+    if len(named) == 1:
+        return named[0]
+    there = ", ".join(f"{p.name} {p.shape}" for p in kernels) or "none"
+    asked = f"layer={layer!r}" if layer is not None else "without layer= there must be exactly one square kernel"
+    raise SelectionError(f"{asked}: {len(named)} match; the kernels of two dimensions are: {there}")
+
+
+def _known(hparams: Mapping[str, Any], given: dict[str, float | None]) -> dict[str, float]:
+    found = {}
+    for key, value in given.items():
+        candidates = [value] if value is not None else [hparams[n] for n in _NAMES[key] if n in hparams]
+        usable = [float(c) for c in candidates if isinstance(c, (int, float)) and not isinstance(c, bool)]
+        found[key] = usable[0] if usable else (0.0 if key == "momentum" else float("nan"))
+        if value is not None and not (usable and np.isfinite(found[key]) and found[key] >= 0):
+            raise DataError(f"{key}={value!r} must be a number, zero or positive")
+    return found
+
+
+def _fan_in(kernel: Parameter) -> int:
+    return kernel.shape[kernel.source_axis]
+
+
+def _parameters_of(x: Trajectory, kernel: Parameter) -> tuple[Floats, Floats]:
+    """J and J0 of every state, in blocks."""
+    N = _fan_in(kernel)
+    J, J0 = np.empty(len(x)), np.empty(len(x))
+    with np.errstate(all="ignore"):
+        for rows, block in x.blocks():
+            wide = np.asarray(block, dtype=np.float64)
+            J[rows], J0[rows] = np.sqrt(N) * wide.std(axis=1), N * wide.mean(axis=1)
+    broken = ~(np.isfinite(J) & np.isfinite(J0))
+    J[broken] = J0[broken] = np.nan
+    return J, J0
+
+
+def _window(time: Floats, J: Floats, edge: float, window: tuple[float, float] | None) -> tuple[int, int]:
+    """First and last state between which the slope is measured; equal where there is nothing to measure."""
+    usable = np.isfinite(J)
+    if window is not None:
+        usable &= (time >= window[0]) & (time <= window[1])
+    else:
+        over = np.flatnonzero(usable & (edge <= J))
+        usable[over[0] + 1 if len(over) else len(J) :] = False
+    at = np.flatnonzero(usable)
+    return (int(at[0]), int(at[-1])) if len(at) else (0, 0)
+
+
+def _slope(
+    time: Floats, square: Floats, span: tuple[int, int], level: float, rng: np.random.Generator
+) -> tuple[float, tuple[float, float]]:
+    """Least-squares slope, and its interval from blocks of the increments."""
+    from trajtools.fitting import fit_slope
+
+    nothing = (float("nan"), float("nan"))
+    keep = np.arange(span[0], span[1] + 1)
+    keep = keep[np.isfinite(square[keep])]
+    if len(keep) < 2:
+        return float("nan"), nothing
+    slope = fit_slope(time[keep], square[keep]).slope
+    gain, took = np.diff(square[keep]), np.diff(time[keep])
+    n = len(gain)
+    if n < FEWEST_INCREMENTS:
+        return slope, nothing
+    length = max(1, round(n ** (1 / 3)))
+    starts = moving_blocks(n, length, N_RESAMPLES, rng)
+    at = (starts[:, :, None] + np.arange(length)).reshape(N_RESAMPLES, -1)[:, :n]
+    drawn = gain[at].sum(axis=1) / took[at].sum(axis=1)
+    low, high = np.quantile(drawn - gain.sum() / took.sum(), [(1 - level) / 2, (1 + level) / 2])
+    return slope, (float(slope + low), float(slope + high))
+
+
+def _crossing(time: Floats, J: Floats, edge: float) -> float:
+    """Time at which J first reaches the edge, between two states by a straight line in J^2."""
+    over = np.flatnonzero(edge <= J)
+    if not len(over):
+        return float("nan")
+    at = int(over[0])
+    if at == 0 or not np.isfinite(J[at - 1]):
+        return float(time[at])
+    before, after = J[at - 1] ** 2, J[at] ** 2
+    return float(time[at - 1] + (edge**2 - before) / (after - before) * (time[at] - time[at - 1]))
+
+
+def _warnings(
+    kernel: Parameter, known: dict[str, float], slope: float, interval: tuple[float, float], lost: int
+) -> tuple[str, ...]:
+    words = []
+    if kernel.shape[0] != kernel.shape[1]:
+        words.append(
+            f"{kernel.name} is {kernel.shape}, not square: it cannot be iterated as a map, so J = 1 is no edge of "
+            "chaos for it"
+        )
+    if lost:
+        words.append(f"{lost} states hold NaN or inf in this layer and were left out")
+    missing = [key for key in ("rate", "batch", "samples") if not np.isfinite(known[key])]
+    if missing:
+        words.append(f"{', '.join(missing)} not given and not in hparams: no epochs, no constant, no weight decay")
+    if not np.isfinite(slope):
+        words.append("no slope: fewer than two states before the edge")
+    elif not np.isfinite(interval[0]):
+        words.append(f"no interval of the slope: fewer than {FEWEST_INCREMENTS} increments before the edge")
+    elif interval[0] <= 0 <= interval[1]:
+        words.append("the slope of J^2 cannot be told from zero: nothing is predicted with confidence")
+    return tuple(words)
+
+
+Trunk = Callable[[Any], Any]
+
+RUN_AWAY = 1e10
+_STEP = 1e-6  # of the central differences, relative to the size of the state: their error is near 1e-11
+_AT_ONCE = 2**22
+
+
+def asymptotic_distance(
+    J: float, J0: float = 0.0, *, size: int = 1000, steps: int = 500, epsilon: float = 1e-4, rng: Any = 0
+) -> float:
+    """Distance that two nearby states of a random tanh map keep: the colour of the phase diagram.
+
+    Parameters
+    ----------
+    J, J0 : float
+        The entries of W are drawn with mean J0 / N and standard deviation J / sqrt(N).
+    size : int
+        N; 10,000 in the paper.
+    steps : int
+        Iterations; the distance is the mean over the last fifth.
+    epsilon : float
+        Standard deviation of the perturbation of every unit.
+    rng : int, numpy.random.Generator or None
+        Draws W, the state and the perturbation.
+
+    Returns
+    -------
+    float
+        Euclidean distance: 0 in the ordered phase, of the order of sqrt(N) in the chaotic one.
+
+    Raises
+    ------
+    DataError
+        If an argument makes no sense.
+
+    References
+    ----------
+    .. [1] L. Zhang, L. Feng, K. Chen and C. H. Lai, arXiv:2107.09437 (2021), figure 1b
+
+    Examples
+    --------
+    >>> asymptotic_distance(0.5, size=200, steps=100) < 1e-6 < 1 < asymptotic_distance(3.0, size=200, steps=100)
+    True
+    """
+    if size < 1 or steps < 5 or not epsilon > 0 or not J > 0:
+        raise DataError(f"size={size}, steps={steps}, epsilon={epsilon}, J={J}: at least 1, at least 5, both positive")
+    random = np.random.default_rng(rng)
+    weights = J0 / size + J / np.sqrt(size) * random.standard_normal((size, size))
+    state = random.standard_normal(size)
+    both = np.stack([state, state + epsilon * random.standard_normal(size)])
+    distances = np.empty(steps)
+    for t in range(steps):
+        both = np.tanh(both @ weights)
+        distances[t] = np.linalg.norm(both[1] - both[0])
+    return float(distances[-max(1, steps // 5) :].mean())
+
+
+def iterated_trunk(
+    trunk: Trunk,
+    x: Any,
+    *,
+    steps: int = 500,
+    epsilon: float = 1e-4,
+    product: bool = True,
+    rng: Any = 0,
+) -> TrunkStability:
+    r"""Iterate a trunk whose output has the shape of its input, and ask whether it is ordered or chaotic.
+
+    Parameters
+    ----------
+    trunk : callable
+        ``trunk(x)`` maps states (n, N) to states (n, N), each row by itself, in float64; e.g.
+        ``lambda x: np.tanh(x @ W)`` with a recorded kernel W.
+    x : array_like, shape (n, N)
+        Inputs, e.g. 100 test images.
+    steps : int
+        Iterations.
+    epsilon : float
+        Standard deviation of the perturbation of M3.
+    product : bool
+        Whether to compute M2, which takes a Jacobian at every second-half iterate.
+    rng : int, numpy.random.Generator or None
+        Draws the perturbation and the tangent vectors.
+
+    Returns
+    -------
+    TrunkStability
+        One entry per input.
+
+    Raises
+    ------
+    DataError
+        If the trunk does not return the shape of its input, or an argument makes no sense.
+
+    Notes
+    -----
+    The paper's edge of chaos is \|J*\|_F / sqrt(N) = 1 with J* the Jacobian at the asymptotic state. ln of it (M1) is a
+    mean over all directions, so it lies below the largest exponent; M3 saturates, because the perturbation is finite
+    and never renormalised. `exponent` is the textbook one: a tangent vector, renormalised at every iterate.
+    Jacobians are central differences of `trunk` in float64, 2 N evaluations each.
+
+    References
+    ----------
+    .. [1] L. Feng, L. Zhang and C. H. Lai, Optimal Machine Intelligence at the Edge of Chaos, arXiv:1909.05176 (2019)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> found = iterated_trunk(lambda x: 0.5 * x, np.ones((1, 3)), steps=40)
+    >>> np.round([found.exponent[0], found.by_norm[0], found.by_product[0]], 6)
+    array([-0.693147, -0.693147, -0.693147])
+    """
+    states = np.array(x, dtype=np.float64, ndmin=2)
+    if states.ndim != 2 or steps < 4 or not epsilon > 0:
+        raise DataError(
+            f"x has shape {states.shape} (n, N needed), steps={steps} (at least 4), epsilon={epsilon} (> 0)"
+        )
+    apply = _checked(trunk)
+    random = np.random.default_rng(rng)
+    n, size = states.shape
+    direction = states.mean(axis=0)
+    length = float(np.linalg.norm(direction)) or 1.0
+    with np.errstate(all="ignore"):
+        walk = _iterate(apply, states, steps, epsilon, random)
+        orbit, separations, exponent = walk
+        last = orbit[-1]
+        jacobians = [_jacobian(apply, state) for state in last]
+        norm = np.array([np.linalg.norm(j) / np.sqrt(size) for j in jacobians])
+        radius = np.array([_radius(j) for j in jacobians])
+        by_product = np.array([_product(apply, orbit[steps // 2 : steps, k]) for k in range(n)]) if product else None
+        by_separation = np.log(separations[-1] / separations[0]) / steps
+        by_norm = np.log(norm)
+    away = ~np.isfinite(last).all(axis=1) | (np.abs(last).mean(axis=1) > RUN_AWAY)
+    words = [f"{int(away.sum())} of {n} orbits ran away"] if away.any() else []
+    for values in (exponent, norm, radius, by_norm, by_separation):
+        values[away] = np.nan
+    return TrunkStability(
+        norm=norm,
+        radius=radius,
+        exponent=exponent,
+        by_norm=by_norm,
+        by_product=np.full(n, np.nan) if by_product is None else np.where(away, np.nan, by_product),
+        by_separation=by_separation,
+        distance=np.where(away, np.nan, separations[steps // 2 :].mean(axis=0)),
+        orbit=orbit @ (direction / length),
+        settings={"steps": steps, "epsilon": epsilon, "product": product, "N": size, "n": n},
+        warnings=tuple(words),
+    )
+
+
+def _checked(trunk: Trunk) -> Trunk:
+    def apply(states: Floats) -> Floats:
+        found = np.asarray(trunk(states), dtype=np.float64)
+        if found.shape != states.shape:
+            raise DataError(
+                f"the trunk gave shape {found.shape} for states {states.shape}: only a map of a space onto itself can "
+                "be iterated; end the trunk where its shape is that of the input"
+            )
+        return found
+
+    return apply
+
+
+def _iterate(
+    apply: Trunk, states: Floats, steps: int, epsilon: float, random: np.random.Generator
+) -> tuple[Floats, Floats, Floats]:
+    """Orbits (steps + 1, n, N), distances to the perturbed copies (steps + 1, n), largest exponents (n,)."""
+    n = len(states)
+    copies = states + epsilon * random.standard_normal(states.shape)
+    tangent = random.standard_normal(states.shape)
+    orbit = np.empty((steps + 1, *states.shape))
+    separations, growth = np.empty((steps + 1, n)), np.zeros(n)
+    orbit[0], separations[0] = states, np.linalg.norm(copies - states, axis=1)
+    counted = 0
+    for t in range(steps):
+        small = _STEP * (1.0 + np.linalg.norm(states, axis=1, keepdims=True))
+        tangent *= small / np.linalg.norm(tangent, axis=1, keepdims=True)
+        pushed = apply(np.concatenate([states, copies, states + tangent, states - tangent]))
+        states, copies = pushed[:n], pushed[n : 2 * n]
+        tangent = 0.5 * (pushed[2 * n : 3 * n] - pushed[3 * n :])
+        if t >= steps // 2:  # by then the tangent has turned and the orbit has settled
+            growth += np.log(np.linalg.norm(tangent, axis=1) / small[:, 0])
+            counted += 1
+        dead = ~(np.linalg.norm(tangent, axis=1) > 0)
+        tangent[dead] = random.standard_normal(tangent[dead].shape)
+        orbit[t + 1], separations[t + 1] = states, np.linalg.norm(copies - states, axis=1)
+    return orbit, separations, growth / counted
+
+
+def _jacobian(apply: Trunk, state: Floats) -> Floats:
+    """Central differences: entry (i, j) is the derivative of output i by input j."""
+    size = len(state)
+    small = _STEP * (1.0 + float(np.linalg.norm(state)) / np.sqrt(size))
+    out = np.empty((size, size))
+    few = max(1, _AT_ONCE // size)
+    for start in range(0, size, few):
+        rows = np.arange(start, min(start + few, size))
+        moved = np.zeros((len(rows), size))
+        moved[np.arange(len(rows)), rows] = small
+        out[:, rows] = ((apply(state + moved) - apply(state - moved)) / (2 * small)).T
+    return out
+
+
+def _radius(jacobian: Floats) -> float:
+    return float(np.abs(np.linalg.eigvals(jacobian)).max()) if np.isfinite(jacobian).all() else float("nan")
+
+
+def _product(apply: Trunk, orbit: Floats) -> float:
+    """Ln of the spectral radius of the product of the Jacobians along an orbit (t, N), over t."""
+    product, scale = np.eye(orbit.shape[1]), 0.0
+    for state in orbit:
+        product = _jacobian(apply, state) @ product
+        size = float(np.linalg.norm(product))
+        if not np.isfinite(size) or size == 0.0:
+            return float("nan") if size else float("-inf")
+        product, scale = product / size, scale + float(np.log(size))
+    return (scale + float(np.log(_radius(product)))) / len(orbit)
