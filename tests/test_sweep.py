@@ -13,7 +13,7 @@ from recorders import Recorder
 from recorders.iris.training import record
 from trajtools.errors import DataError, SelectionError
 from trajtools.sweeps.exponents import mean_growth
-from trajtools.sweeps.fastest import median
+from trajtools.sweeps.onset import median
 from trajtools.sweeps.reading import training_times
 
 

@@ -8,8 +8,7 @@ import numpy as np
 
 from trajtools.plots.canvas import logarithmic, new_figure
 from trajtools.results.sweep import Sweep
-from trajtools.sweeps.curve import Curve, curve_of
-from trajtools.sweeps.fastest import median, medians
+from trajtools.sweeps.onset import Curve, curve_of, median, medians
 from trajtools.sweeps.reading import select_threshold
 
 COLOURS = {"chaotic": "tab:red", "transient": "tab:orange", "regular": "tab:blue", "inconclusive": "0.6"}

@@ -11,8 +11,8 @@ import numpy as np
 from trajtools.errors import SelectionError
 from trajtools.results.exponent import Exponent
 from trajtools.results.plain import Result
-from trajtools.results.sweep_answers import Coincidence, Fastest, Onset
 from trajtools.results.sweep_grids import PhaseDiagram, Scaling
+from trajtools.sweeps.onset import Coincidence, Fastest, Onset
 from trajtools.types import Floats
 
 
@@ -151,7 +151,7 @@ class Sweep(Result):
         SelectionError
             If the threshold is not one of the sweep's, or the sweep has two hyper-parameters.
         """
-        from trajtools.sweeps.fastest import fastest
+        from trajtools.sweeps.onset import fastest
 
         return fastest(self.one(), threshold, level=level, rng=rng)
 
@@ -178,7 +178,7 @@ class Sweep(Result):
         SelectionError
             As `onset` and `fastest`.
         """
-        from trajtools.sweeps.fastest import coincidence
+        from trajtools.sweeps.onset import coincidence
 
         return coincidence(self.one(), threshold, level=level, rng=rng)
 

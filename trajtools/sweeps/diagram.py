@@ -10,9 +10,7 @@ import numpy as np
 from trajtools.errors import DataError, SelectionError
 from trajtools.results.sweep import Sweep, SweepPoint
 from trajtools.results.sweep_grids import BoundaryLaw, PhaseDiagram
-from trajtools.sweeps.curve import N_RESAMPLES, curve_of, quantiles
-from trajtools.sweeps.fastest import median
-from trajtools.sweeps.onset import onset_of
+from trajtools.sweeps.onset import N_RESAMPLES, curve_of, median, onset_of, quantiles
 from trajtools.types import Floats
 
 

@@ -1,16 +1,202 @@
-"""Where sensitive dependence begins along a sweep."""
+"""Where sensitive dependence begins along a sweep, where training is fastest, and whether the two coincide."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import erf
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trajtools.errors import DataError
-from trajtools.results.sweep import Sweep
-from trajtools.results.sweep_answers import Onset
-from trajtools.sweeps.curve import Curve, curve_of, quantiles
+from trajtools.results.plain import Result
+from trajtools.results.sweep import Sweep, SweepPoint
+from trajtools.sweeps.reading import select_threshold
 from trajtools.types import Floats
+
+N_RESAMPLES = 1999
+SENSITIVE = ("chaotic", "transient")
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Exponents against x.
+
+    Attributes
+    ----------
+    x : ndarray of float64, shape (n,)
+        Values of the hyper-parameter, in order.
+    value, error : ndarray of float64, shape (n,)
+        Mean exponent there, and its standard error; NaN where it is unknown.
+    duration : ndarray of float64, shape (n,)
+        For how long the growth was measured.
+    verdict : tuple of str
+        ``"mixed"`` where runs at one x differ.
+    """
+
+    x: Floats
+    value: Floats
+    error: Floats
+    duration: Floats
+    verdict: tuple[str, ...]
+
+    @property
+    def sensitive(self) -> NDArray[np.bool_]:
+        """Where the verdict says sensitive dependence."""
+        return np.array([v in SENSITIVE for v in self.verdict], dtype=bool)
+
+    def draws(self, rng: np.random.Generator, n: int = N_RESAMPLES) -> Floats:
+        """Resampled exponents."""
+        error = np.where(np.isfinite(self.error), self.error, 0.0)
+        return np.asarray(self.value + error * rng.standard_normal((n, len(self.x))))
+
+
+def curve_of(points: Sequence[SweepPoint]) -> Curve:
+    """Put the runs at each x together; controls and runs without an exponent are left out."""
+    with_exponent = [p for p in points if not p.control and p.exponent is not None and np.isfinite(p.exponent.value)]
+    xs = sorted({p.x for p in with_exponent})
+    rows = [_together([p for p in with_exponent if p.x == x]) for x in xs]
+    value, error, duration = (np.array([row[k] for row in rows], dtype=np.float64) for k in range(3))
+    return Curve(np.array(xs, dtype=np.float64), value, error, duration, tuple(str(row[3]) for row in rows))
+
+
+def _together(points: list[SweepPoint]) -> tuple[float, float, float, str]:
+    exponents = [p.exponent for p in points if p.exponent is not None]
+    values = np.array([e.value for e in exponents])
+    errors = np.array([(e.interval[1] - e.interval[0]) / 2 / _quantile(e.level) for e in exponents])
+    verdicts = {e.verdict for e in exponents}
+    error = float(np.sqrt(np.sum(errors**2))) / len(errors)
+    if len(values) > 1:  # runs that differ by their seed differ by more than their intervals say
+        error = max(error, float(values.std(ddof=1)) / np.sqrt(len(values))) if np.isfinite(error) else float("nan")
+    spans = [e.window[1] - e.window[0] for e in exponents]
+    return float(values.mean()), error, float(np.mean(spans)), verdicts.pop() if len(verdicts) == 1 else "mixed"
+
+
+def _quantile(level: float) -> float:
+    """Two-sided quantile of the normal distribution, by bisection; scipy would cost its import."""
+    low, high = 0.0, 10.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if erf(middle / 2**0.5) < level else (low, middle)
+    return low
+
+
+def quantiles(draws: Floats, level: float) -> tuple[float, float]:
+    """Interval of draws, those without a value left out."""
+    known = draws[np.isfinite(draws)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True, eq=False)
+class Onset(Result):
+    """Where sensitive dependence begins along a sweep; see `Sweep.onset`.
+
+    Attributes
+    ----------
+    value : float
+        The hyper-parameter at which the exponent passes `above`, on a logarithmic scale of x; NaN where there is none.
+    interval : (float, float)
+        From the resampled exponents.
+    bracket : (float, float)
+        The largest x below which nothing is sensitive by its verdict, and the smallest that is; inconclusive points
+        between widen it. NaN at an end that the sweep does not reach.
+    above : float
+        The exponent that counts as sensitive.
+    found : bool
+        Whether the sweep holds an onset: points on both sides.
+    reasons : tuple of str
+        Why, in sentences.
+    draws : ndarray of float64, shape (B,)
+        The onset in each resampling; NaN where there was none.
+    level : float
+        Confidence level.
+    settings : dict
+        What was chosen.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    bracket: tuple[float, float]
+    above: float
+    found: bool
+    reasons: tuple[str, ...]
+    draws: Floats
+    level: float = 0.95
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Fastest(Result):
+    """Where training is fastest along a sweep; see `Sweep.fastest`.
+
+    Attributes
+    ----------
+    value : float
+        The hyper-parameter with the smallest median training time; NaN where nothing reaches the threshold.
+    interval : (float, float)
+        Between which the minimum lies in `level` of the resamplings of the initial conditions.
+    time : float
+        The smallest median training time, in `time_unit`.
+    within : (float, float)
+        Smallest and largest x whose median training time is at most 1.25 times the smallest.
+    threshold : float
+        The accuracy to be reached.
+    inside : bool
+        Whether the minimum lies inside the range of the sweep, not at one of its ends.
+    reasons : tuple of str
+        In sentences.
+    draws : ndarray of float64, shape (B,)
+        The minimum in each resampling.
+    time_unit : str
+        Unit of `time`.
+    level : float
+        Confidence level.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    time: float
+    within: tuple[float, float]
+    threshold: float
+    inside: bool
+    reasons: tuple[str, ...]
+    draws: Floats
+    time_unit: str
+    level: float = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Coincidence(Result):
+    """Whether training is fastest at the onset of chaos; see `Sweep.coincidence`.
+
+    Attributes
+    ----------
+    ratio : float
+        The fastest x over the onset.
+    interval : (float, float)
+        From the resamplings of both, no narrower than one step of the sweep.
+    verdict : str
+        ``"coincide"`` where the interval holds 1, ``"apart"``, or ``"inconclusive"``.
+    reasons : tuple of str
+        In sentences, with what the control says.
+    onset : Onset
+        One of the two.
+    fastest : Fastest
+        The other.
+    """
+
+    ratio: float
+    interval: tuple[float, float]
+    verdict: str
+    reasons: tuple[str, ...]
+    onset: Onset
+    fastest: Fastest
+
 
 # Below the onset gradient descent grows slowly along -h_min; three times the largest of these exponents is well past
 # their scatter and still far below any instability.
@@ -123,3 +309,119 @@ def _none(curve: Curve, reasons: tuple[str, ...], above: float, level: float, se
     nothing = (float("nan"), float("nan"))
     bracket = _bracket(curve) if len(curve.x) else nothing
     return Onset(float("nan"), nothing, bracket, above, False, reasons, np.empty(0), level, settings)
+
+
+NEAR = 1.25
+FASTER = 0.9  # a control counts as faster below this share of the time at the minimum
+
+
+def medians(points: Sequence[SweepPoint], row: int) -> tuple[Floats, list[Floats]]:
+    """Training times at each x, the initial conditions of all runs there put together."""
+    xs = sorted({p.x for p in points if p.times.shape[1]})
+    return np.array(xs), [np.concatenate([p.times[row] for p in points if p.x == x]) for x in xs]
+
+
+def median(times: Floats) -> float:
+    """Median with the infinite times at the end; the lower of two middle values if the upper is infinite."""
+    ordered = np.sort(times)
+    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    return float(low) if np.isinf(high) else float((low + high) / 2)
+
+
+def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: Any) -> Fastest:
+    """Find the minimum of the training time of a sweep over one hyper-parameter; see `Sweep.fastest`."""
+    points = [p for p in sweep.points if not p.control]
+    row = select_threshold(points, sweep.thresholds, threshold)
+    x, times = medians(points, row)
+    middle = np.array([median(t) for t in times])
+    accuracy = sweep.thresholds[row]
+    if not np.isfinite(middle).any():
+        words = f"at no value do half of the initial conditions reach {accuracy:g}"
+        nothing = (float("nan"), float("nan"))
+        unit = sweep.time_unit
+        return Fastest(
+            float("nan"), nothing, float("inf"), nothing, accuracy, False, (words,), np.empty(0), unit, level
+        )
+    best = int(np.argmin(middle))
+    draws = _draws(x, times, np.random.default_rng(rng))
+    low, high = quantiles(draws, level)
+    low, high = min(low, x[max(0, best - 1)]), max(high, x[min(len(x) - 1, best + 1)])
+    near = x[middle <= NEAR * middle[best]]
+    inside = 0 < best < len(x) - 1
+    arrived = float(np.isfinite(times[best]).mean())
+    reasons = [
+        f"the median time to {accuracy:g} is {middle[best]:.4g} {sweep.time_unit}s at {x[best]:.4g}, where "
+        f"{arrived:.0%} of {len(times[best])} initial conditions reach it"
+    ]
+    if not inside:
+        reasons.append("the minimum lies at an end of the range: extend the sweep")
+    if min(len(t) for t in times) < 5:
+        reasons.append(f"as few as {min(len(t) for t in times)} initial conditions at a value: the interval is rough")
+    span = (float(near[0]), float(near[-1]))
+    interval = (float(low), float(high))
+    found = (float(x[best]), interval, float(middle[best]), span, accuracy, inside, tuple(reasons), draws)
+    return Fastest(*found, sweep.time_unit, level)
+
+
+def _draws(x: Floats, times: list[Floats], rng: np.random.Generator) -> Floats:
+    """The minimum of the median training time in resamplings of the initial conditions."""
+    drawn = np.empty((N_RESAMPLES, len(x)))
+    for k, values in enumerate(times):
+        ordered = np.sort(values[rng.integers(0, len(values), size=(N_RESAMPLES, len(values)))], axis=1)
+        low, high = ordered[:, (len(values) - 1) // 2], ordered[:, len(values) // 2]
+        drawn[:, k] = np.where(np.isinf(high), low, (low + np.where(np.isinf(high), low, high)) / 2)
+    return np.where(np.isfinite(drawn.min(axis=1)), x[np.argmin(drawn, axis=1)], np.nan)
+
+
+def coincidence(sweep: Sweep, threshold: float | None, *, level: float, rng: Any) -> Coincidence:
+    """Compare the minimum of the training time with the onset; see `Sweep.coincidence`."""
+    random = np.random.default_rng(rng)
+    begins, quickest = sweep.onset(level=level, rng=random), sweep.fastest(threshold, level=level, rng=random)
+    control = _control(sweep, quickest)
+    if not begins.found or not np.isfinite(quickest.value):
+        missing = begins.reasons if not begins.found else quickest.reasons
+        nothing = (float("nan"), float("nan"))
+        return Coincidence(float("nan"), nothing, "inconclusive", (*missing, *control), begins, quickest)
+    ratio = quickest.value / begins.value
+    with np.errstate(invalid="ignore"):
+        low, high = quantiles(random.permutation(quickest.draws) / begins.draws, level)
+    low = min(low, quickest.interval[0] / begins.interval[1])
+    high = max(high, quickest.interval[1] / begins.interval[0])
+    verdict = "coincide" if low <= 1 <= high else "apart"
+    if not quickest.inside:
+        verdict = "inconclusive"
+    words = (
+        f"training is fastest at {ratio:.3g} times the onset [{low:.3g}, {high:.3g}]",
+        *(quickest.reasons[1:] if not quickest.inside else ()),
+        *control,
+    )
+    return Coincidence(ratio, (float(low), float(high)), verdict, words, begins, quickest)
+
+
+def _control(sweep: Sweep, quickest: Fastest) -> tuple[str, ...]:
+    """What the stable controls of equal step length say about the minimum."""
+    controls = [p for p in sweep.points if p.control]
+    if not controls:
+        return ("no stable control in the sweep: whether chaos makes the minimum is not tested",)
+    x, times = medians(controls, sweep.thresholds.index(quickest.threshold))
+    beyond = x > quickest.value
+    if not beyond.any() or not np.isfinite(quickest.time):
+        return ("no control beyond the minimum",)
+    middle = np.array([median(t) for t in times])[beyond]
+    best = int(np.argmin(middle))
+    if middle[best] < FASTER * quickest.time:
+        return (
+            f"the stable control of equal step length goes on to {middle[best]:.4g} {sweep.time_unit}s at "
+            f"{x[beyond][best]:.4g}, faster than the minimum: instability cuts the speed-up off, it does not make it",
+        )
+    return (
+        f"the stable control of equal step length is no faster beyond the minimum ({middle[best]:.4g} at best): the "
+        "minimum is not explained by instability alone",
+    )
+
+
+def describe(onset: Onset, quickest: Fastest) -> str:
+    """One line for people about where both lie."""
+    begins = f"{onset.value:.4g} [{onset.interval[0]:.4g}, {onset.interval[1]:.4g}]" if onset.found else "not found"
+    speed = f"{quickest.value:.4g} [{quickest.interval[0]:.4g}, {quickest.interval[1]:.4g}]"
+    return f"onset {begins}, fastest {speed if np.isfinite(quickest.value) else 'not found'}"

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from trajtools.errors import DataError, SelectionError
 from trajtools.results.sweep import Sweep, SweepPoint
 from trajtools.results.sweep_grids import Scaling
-from trajtools.sweeps.curve import SENSITIVE, quantiles
-from trajtools.sweeps.fastest import median
+from trajtools.sweeps.onset import SENSITIVE, median, quantiles
 from trajtools.sweeps.reading import select_threshold
 from trajtools.types import Floats
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trajtools.results.sweep import Sweep, SweepPoint
-from trajtools.sweeps.fastest import median
+from trajtools.sweeps.onset import median
 from trajtools.sweeps.reading import RATE_NAMES
 
 
