@@ -203,8 +203,8 @@ def judge(rates: Floats, growth: Floats, losses: Floats, *, gradients: int, sett
     Edge
         The rate with the smallest late loss; one beyond the onset only where it is better by more than a tenth.
     """
-    from trajtools.sweeps.exponents import mean_growth
     from trajtools.sweeps.onset import Curve, onset_of
+    from trajtools.sweeps.sweep import mean_growth
 
     steps = len(growth)
     burn = math.ceil(BURN * steps)

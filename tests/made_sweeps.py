@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trajtools.results.exponent import Exponent
-from trajtools.results.sweep import Sweep, SweepPoint
+from trajtools.sweeps.sweep import Sweep, SweepPoint
 
 RATES = np.geomspace(0.01, 10, 13)
 

@@ -12,9 +12,8 @@ import trajtools as tt
 from recorders import Recorder
 from recorders.iris.training import record
 from trajtools.errors import DataError, SelectionError
-from trajtools.sweeps.exponents import mean_growth
 from trajtools.sweeps.onset import median
-from trajtools.sweeps.reading import training_times
+from trajtools.sweeps.sweep import mean_growth, training_times
 
 
 def planted(onset=1.0, noise=0.0, seed=0):

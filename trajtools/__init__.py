@@ -50,7 +50,7 @@ _HOME = {
     "lyapunov": "estimators.lyapunov",
     "lyapunov_windows": "estimators.windows",
     "Windows": "growth.windows",
-    "sweep": "sweeps.reading",
+    "sweep": "sweeps.sweep",
     "curvature": "training.curvature",
     "order_chaos": "training.order_chaos",
     "asymptotic_distance": "training.order_chaos",

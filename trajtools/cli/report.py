@@ -13,8 +13,7 @@ from trajtools.cli.reading import check_is_file, chosen_runs, reading
 from trajtools.errors import DataError
 from trajtools.report.file_page import file_page
 from trajtools.report.gathering import Gathered, gather, told_apart
-from trajtools.results.sweep import Sweep
-from trajtools.sweeps.reading import sweep
+from trajtools.sweeps.sweep import Sweep, sweep
 
 RATES = ("lr", "learning_rate", "eta")
 

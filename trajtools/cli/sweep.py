@@ -14,9 +14,7 @@ from trajtools.cli.reading import check_is_file
 from trajtools.cli.workers import executor_of, hands
 from trajtools.errors import DataError
 from trajtools.plots.words import number
-from trajtools.results.sweep import Sweep
-from trajtools.sweeps.reading import THRESHOLDS, sweep
-from trajtools.sweeps.table import as_text
+from trajtools.sweeps.sweep import THRESHOLDS, Sweep, as_text, sweep
 
 
 @click.command("sweep")

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from trajtools.plots.canvas import logarithmic, new_figure
-from trajtools.results.sweep import Sweep
 from trajtools.sweeps.onset import Curve, curve_of, median, medians
-from trajtools.sweeps.reading import select_threshold
+from trajtools.sweeps.sweep import Sweep, select_threshold
 
 COLOURS = {"chaotic": "tab:red", "transient": "tab:orange", "regular": "tab:blue", "inconclusive": "0.6"}
 

@@ -16,7 +16,7 @@ from trajtools.report.heat import heat_map
 from trajtools.report.markup import Html, table, tag
 from trajtools.report.page import facts, page, section
 from trajtools.report.svg import Figure
-from trajtools.results.sweep import Sweep
+from trajtools.sweeps.sweep import Sweep
 from trajtools.training.curvature import Curvature
 
 MOST_POINTS = 400
@@ -186,7 +186,7 @@ def _curvature(found: Curvature) -> Html:
 
 
 def _swept(sweep: Sweep) -> Html:
-    from trajtools.sweeps.table import header, rows
+    from trajtools.sweeps.sweep import header, rows
 
     said = sweep.coincidence()
     body: list[list[Any]] = [list(row) for row in rows(sweep)]

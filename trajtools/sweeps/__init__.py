@@ -1,5 +1,5 @@
 """Many runs: exponent, training time and sharpness against hyper-parameters, and where the onset of chaos lies."""
 
-from trajtools.sweeps.reading import sweep
+from trajtools.sweeps.sweep import sweep
 
 __all__ = ["sweep"]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, SelectionError
-from trajtools.results.sweep import Sweep, SweepPoint
 from trajtools.results.sweep_grids import BoundaryLaw, PhaseDiagram
 from trajtools.sweeps.onset import N_RESAMPLES, curve_of, median, onset_of, quantiles
+from trajtools.sweeps.sweep import Sweep, SweepPoint
 from trajtools.types import Floats
 
 

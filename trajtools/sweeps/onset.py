@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from trajtools.errors import DataError
 from trajtools.results.plain import Result
-from trajtools.results.sweep import Sweep, SweepPoint
-from trajtools.sweeps.reading import select_threshold
+from trajtools.sweeps.sweep import Sweep, SweepPoint, select_threshold
 from trajtools.types import Floats
 
 N_RESAMPLES = 1999

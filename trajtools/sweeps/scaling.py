@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError, SelectionError
-from trajtools.results.sweep import Sweep, SweepPoint
 from trajtools.results.sweep_grids import Scaling
 from trajtools.sweeps.onset import SENSITIVE, median, quantiles
-from trajtools.sweeps.reading import select_threshold
+from trajtools.sweeps.sweep import Sweep, SweepPoint, select_threshold
 from trajtools.types import Floats
 
 N_RESAMPLES = 499

@@ -1,0 +1,692 @@
+"""Many runs: exponent, training time and sharpness against hyper-parameters, one task for each run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trajtools.errors import DataError, SelectionError, TrajtoolsError
+from trajtools.results.exponent import Exponent
+from trajtools.results.plain import Result
+from trajtools.results.sweep_grids import PhaseDiagram, Scaling
+from trajtools.significance import blocked_mean
+from trajtools.sweeps.onset import Coincidence, Fastest, Onset, median
+from trajtools.types import Floats
+
+
+@dataclass(frozen=True, eq=False)
+class SweepPoint(Result):
+    """One run of a sweep.
+
+    Attributes
+    ----------
+    x, y : float
+        Its hyper-parameters; y is NaN in a sweep over one.
+    path, run : str
+        Where it was read from.
+    control : bool
+        Whether it is a control (see `trajtools.sweep`).
+    exponent : Exponent or None
+        Its exponent; None where the run has nothing to measure one from, or it was not asked for.
+    times : ndarray of float64, shape (n_thresholds, n)
+        Training time of each initial condition to each threshold, in `time_unit`; inf where it was not reached.
+    final_loss : ndarray of float64, shape (n,)
+        Loss of the last recorded state of each initial condition; NaN where there is none.
+    final_accuracy : ndarray of float64, shape (n,)
+        Likewise.
+    sharpness : float
+        Median over the last half of the recorded sharpness; NaN where none was recorded.
+    steps : int
+        Last recorded step.
+    hparams : dict
+        All hyper-parameters of the run.
+    warnings : tuple of str
+        What is missing or doubtful in this run.
+    """
+
+    x: float
+    y: float
+    path: str
+    run: str
+    control: bool
+    exponent: Exponent | None
+    times: Floats
+    final_loss: Floats
+    final_accuracy: Floats
+    sharpness: float
+    steps: int
+    hparams: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reached(self) -> Floats:
+        """Fraction of the initial conditions that reach each threshold, shape (n_thresholds,); NaN without any."""
+        if not self.times.shape[1]:
+            return np.full(len(self.times), np.nan)
+        return np.asarray(np.isfinite(self.times).mean(axis=1))
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep(Result):
+    """The runs of a sweep; see `trajtools.sweep`.
+
+    Attributes
+    ----------
+    x_name, y_name : str
+        The hyper-parameters; `y_name` is empty in a sweep over one.
+    points : tuple of SweepPoint
+        In the order of (y, x).
+    thresholds : tuple of float
+        Accuracies that the training times are to.
+    time_unit : str
+        Unit of the training times.
+    settings : dict
+        What was given.
+    warnings : tuple of str
+        Runs that were left out, and why.
+    """
+
+    x_name: str
+    y_name: str
+    points: tuple[SweepPoint, ...]
+    thresholds: tuple[float, ...]
+    time_unit: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say the sweep as a table."""
+
+        return as_text(self)
+
+    def onset(self, *, above: float | str = "auto", level: float = 0.95, rng: Any = 0) -> Onset:
+        """Find where sensitive dependence begins along x.
+
+        Parameters
+        ----------
+        above : float or "auto"
+            The exponent that counts as sensitive. ``"auto"``: three times the largest exponent of the
+            stable points below the first sensitive one, and at least one e-fold in the time that was measured.
+        level : float
+            Confidence level.
+        rng : int, numpy.random.Generator or None
+            Source of the resampling.
+
+        Returns
+        -------
+        Onset
+            With `found` False and the reason where the range holds none.
+
+        Raises
+        ------
+        SelectionError
+            If the sweep has two hyper-parameters: take `phase_diagram`, or one value of y.
+        """
+        from trajtools.sweeps.onset import onset
+
+        return onset(self.one(), above=above, level=level, rng=rng)
+
+    def fastest(self, threshold: float | None = None, *, level: float = 0.95, rng: Any = 0) -> Fastest:
+        """Find where training is fastest along x.
+
+        Parameters
+        ----------
+        threshold : float or None
+            One of `thresholds`; None: the largest that at least half of the initial conditions of some run reach.
+        level : float
+            Confidence level.
+        rng : int, numpy.random.Generator or None
+            Source of the resampling.
+
+        Returns
+        -------
+        Fastest
+            By the median over the initial conditions, those that do not arrive counted as infinite.
+
+        Raises
+        ------
+        SelectionError
+            If the threshold is not one of the sweep's, or the sweep has two hyper-parameters.
+        """
+        from trajtools.sweeps.onset import fastest
+
+        return fastest(self.one(), threshold, level=level, rng=rng)
+
+    def coincidence(self, threshold: float | None = None, *, level: float = 0.95, rng: Any = 0) -> Coincidence:
+        """Ask whether training is fastest at the onset of chaos, and whether chaos explains it.
+
+        Parameters
+        ----------
+        threshold : float or None
+            As in `fastest`.
+        level : float
+            Confidence level.
+        rng : int, numpy.random.Generator or None
+            Source of the resampling.
+
+        Returns
+        -------
+        Coincidence
+            With what the controls say, if there are any: where a stable control of equal step length goes on getting
+            faster, the minimum is made by the instability that cuts a 1/eta law off, not by chaos as such.
+
+        Raises
+        ------
+        SelectionError
+            As `onset` and `fastest`.
+        """
+        from trajtools.sweeps.onset import coincidence
+
+        return coincidence(self.one(), threshold, level=level, rng=rng)
+
+    def phase_diagram(self, *, level: float = 0.95, rng: Any = 0) -> PhaseDiagram:
+        """Arrange a sweep over two hyper-parameters as a grid.
+
+        Parameters
+        ----------
+        level : float
+            Confidence level.
+        rng : int, numpy.random.Generator or None
+            Source of the resampling.
+
+        Returns
+        -------
+        PhaseDiagram
+            Exponent, verdict and training time over x and y, with the onset along x for each y.
+
+        Raises
+        ------
+        SelectionError
+            If the sweep has one hyper-parameter only.
+        """
+        from trajtools.sweeps.diagram import phase_diagram
+
+        return phase_diagram(self, level=level, rng=rng)
+
+    def scaling(
+        self,
+        names: tuple[str, ...] | str | None = None,
+        threshold: float | None = None,
+        *,
+        runs: Callable[[SweepPoint], bool] | None = None,
+        level: float = 0.95,
+        rng: Any = 0,
+    ) -> Scaling:
+        """Fit a power law of the training time in the hyper-parameters, where training is stable.
+
+        Parameters
+        ----------
+        names : tuple of str, str or None
+            Factors, keys of the hyper-parameters; ``"1-momentum"`` is one minus the momentum. None: x, and y if any.
+        threshold : float or None
+            As in `fastest`.
+        runs : callable or None
+            ``runs(point)`` says whether a run may enter the fit, to ask for the law in a part of the range; choose by
+            hyper-parameters, for a choice by the times themselves bends the law. None: all that are stable.
+        level : float
+            Confidence level.
+        rng : int, numpy.random.Generator or None
+            Source of the resampling.
+
+        Returns
+        -------
+        Scaling
+            The powers with intervals, the scatter about the law, and the times of all runs beside those of the law.
+            Its `reasons` say so where the times bend away from any power law.
+
+        Raises
+        ------
+        SelectionError
+            If the threshold or a factor is unknown.
+        DataError
+            If too few stable runs are left.
+        """
+        from trajtools.sweeps.scaling import scaling
+
+        return scaling(self, names, threshold, runs=runs, level=level, rng=rng)
+
+    def where(self, y: float | None = None, *, runs: Callable[[SweepPoint], bool] | None = None) -> Sweep:
+        """Keep some of the runs.
+
+        Parameters
+        ----------
+        y : float or None
+            Those with this value of y; None: all of them.
+        runs : callable or None
+            ``runs(point)`` says whether a run is kept, as in ``runs=lambda p: p.hparams["batch_size"] == 64``; None:
+            all of them.
+
+        Returns
+        -------
+        Sweep
+            Over x alone if y is given.
+
+        Raises
+        ------
+        SelectionError
+            If no run is left; the message lists the values of y.
+        """
+        kept = tuple(p for p in self.points if y is None or p.y == y)
+        if not kept:
+            there = ", ".join(f"{value:g}" for value in sorted({p.y for p in self.points}))
+            raise SelectionError(f"no run has {self.y_name or 'y'}={y:g}; there are {there}")
+        kept = tuple(p for p in kept if runs is None or runs(p))
+        if not kept:
+            raise SelectionError(f"runs= keeps none of the {len(self.points)} runs of this sweep")
+        name = self.y_name if y is None else ""
+        return Sweep(self.x_name, name, kept, self.thresholds, self.time_unit, self.settings, self.warnings)
+
+    def one(self) -> Sweep:
+        """Give the sweep itself, if it has one hyper-parameter.
+
+        Returns
+        -------
+        Sweep
+            The sweep.
+
+        Raises
+        ------
+        SelectionError
+            If it has two.
+        """
+        if self.y_name:
+            raise SelectionError(
+                f"this sweep has two hyper-parameters, {self.x_name} and {self.y_name}: take one value of the second "
+                "(.where(...)), or .phase_diagram()"
+            )
+        return self
+
+    def plot(self, figure: Any = None) -> Any:
+        """Draw exponent and training time against x; see `trajtools.plots.sweep`.
+
+        Parameters
+        ----------
+        figure : matplotlib.figure.Figure or None
+            Where to draw; None makes a new one.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.sweep(self, figure=figure)
+
+
+NAMES = ("auto", "trajectory")
+FEWEST_BLOCKS = 8
+N_RESAMPLES = 999
+LEVEL = 0.95
+
+
+def exponent_of(run: Any, asked: str | None, rng: int, words: list[str]) -> Exponent | None:
+    """Measure the exponent of a run in the way that was asked for."""
+    from trajtools.estimators.lyapunov import lyapunov
+    from trajtools.estimators.twins import has_twins
+
+    if asked is None:
+        return None
+    if asked.startswith("metric:"):
+        return recorded(run, asked.removeprefix("metric:"), rng)
+    if asked not in NAMES:
+        raise SelectionError(f"exponent={asked!r} is none of {', '.join(map(repr, NAMES))}, 'metric:NAME' and None")
+    if asked == "auto" and not has_twins(run):
+        words.append("no twins: no exponent")
+        return None
+    try:
+        return lyapunov(run, rng=rng)
+    except TrajtoolsError as error:
+        words.append(f"no exponent: {error}")
+        return None
+
+
+def recorded(run: Any, name: str, rng: int) -> Exponent:
+    """Mean of a metric that holds the growth of a renormalised shadow per step."""
+    if name not in list(run.metrics):
+        raise SelectionError(f"run {run.name!r} has no metric {name!r}; it has {', '.join(run.metrics) or 'none'}")
+    values = run.metrics[name].reshape(run.n_states, -1)
+    values = values[np.isfinite(values).any(axis=1)]
+    rate, interval = mean_growth(values, np.random.default_rng(rng))
+    known = np.isfinite(interval[0])
+    verdict = "inconclusive" if not known else "regular" if interval[1] <= 0 else "inconclusive"
+    verdict = "transient" if known and interval[0] > 0 else verdict
+    reasons = {
+        "transient": "the recorded growth per step is above zero over this record; whether it persists is not shown",
+        "regular": "the recorded growth per step is below zero",
+        "inconclusive": "the recorded growth per step cannot be told from zero" if known else "too few recorded steps",
+    }
+    return Exponent(
+        value=rate,
+        interval=interval,
+        level=LEVEL,
+        p_value=float("nan"),
+        null="",
+        n_used=values.shape[1],
+        n_total=values.shape[1],
+        verdict=verdict,
+        reasons=(reasons[verdict],),
+        window=(0.0, float(run.step[-1])) if run.n_states else (float("nan"),) * 2,
+        window_values=np.empty(0),
+        values=np.array([np.nanmean(column) for column in values.T]) if values.size else np.empty(0),
+        intercept=float("nan"),
+        method=f"metric:{name}",
+        unit=f"1/{run.time_unit}",
+        settings={"metric": name, "states": len(values), "interval": "moving blocks of time", "rng": rng},
+    )
+
+
+def mean_growth(values: Floats, rng: np.random.Generator, level: float = LEVEL) -> tuple[float, tuple[float, float]]:
+    """Mean of growth rates along time, with an interval from moving blocks."""
+    nothing = (float("nan"), float("nan"))
+    if not values.size or not np.isfinite(values).any():
+        return float("nan"), nothing
+    series = np.nanmean(values, axis=1)
+    series = series[np.isfinite(series)]
+    value, n = float(series.mean()), len(series)
+    if n < 2 * FEWEST_BLOCKS:
+        return value, nothing
+    length = min(round(n**0.5), n // FEWEST_BLOCKS)  # longer than for independent noise: bursts last
+    return value, blocked_mean(series, length, count=N_RESAMPLES, level=level, rng=rng)
+
+
+THRESHOLDS = (0.7, 0.8, 0.85, 0.9)
+RATE_NAMES = ("lr", "learning_rate", "eta")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run and what is wanted of it; small enough to be sent to another process."""
+
+    path: str
+    run: str
+    x: float
+    y: float
+    control: bool
+    exponent: str | None
+    accuracy: str
+    loss: str
+    thresholds: tuple[float, ...]
+    stays: int
+    rng: int
+
+
+def sweep(
+    files: Any,
+    x: str = "lr",
+    y: str | None = None,
+    *,
+    runs: Callable[[Any], bool] | None = None,
+    exponent: str | None = "auto",
+    accuracy: str = "accuracy",
+    loss: str = "loss",
+    thresholds: Sequence[float] = THRESHOLDS,
+    stays: int = 1,
+    control: str | None = "control",
+    executor: Executor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    rng: int = 0,
+) -> Sweep:
+    """Collect runs into a table of hyper-parameters against exponent, training time, loss and sharpness.
+
+    Parameters
+    ----------
+    files : path, pattern, Run, or list of them
+        Every run of these files; ``"sweep/*.h5"`` is expanded.
+    x, y : str
+        Keys of the runs' `hparams` whose values are numbers; `y` None: one hyper-parameter. For the learning rate,
+        ``lr``, ``learning_rate`` and ``eta`` mean the same.
+    runs : callable or None
+        ``runs(run)`` says whether a run is taken; None: all.
+    exponent : str or None
+        ``"auto"``: by `trajtools.lyapunov` where a run has twins, else none; ``"metric:NAME"``: the mean of a recorded
+        metric that holds the growth per step, as a shadow probe gives it; ``"trajectory"``: from the recurrences of
+        member 0 where there are no twins; None: none.
+    accuracy, loss : str
+        Names of the metrics that the training times and final values are taken from.
+    thresholds : sequence of float
+        Accuracies to be reached.
+    stays : int
+        A threshold counts as reached where the accuracy stays there for so many recorded states.
+    control : str or None
+        Runs whose `hparams` have this key with a true value are controls: drawn and compared, but no part of onset
+        and minimum, and without an exponent.
+    executor : concurrent.futures.Executor or None
+        Runs one task for each run; None: this process.
+    progress : callable or None
+        ``progress(done, total)`` after each run.
+    rng : int
+        Seed of the resampling of the exponents.
+
+    Returns
+    -------
+    Sweep
+        With the runs that could not be used, and why, in `warnings`.
+
+    Raises
+    ------
+    DataError
+        If no run has the hyper-parameters, or an argument makes no sense.
+
+    Notes
+    -----
+    Only references are counted for times and final values, never their twins: each is one initial condition. A training
+    time is the step of the first recorded state whose accuracy is at least the threshold, so its resolution is that
+    of the recording.
+    """
+    limits = tuple(sorted({float(value) for value in thresholds}))
+    if not limits or not all(np.isfinite(limits)):
+        raise DataError(f"thresholds={thresholds!r}: give at least one number")
+    if isinstance(stays, bool) or int(stays) != stays or stays < 1:
+        raise DataError(f"stays={stays!r}: a whole number of recorded states, at least 1")
+    tasks, left_out, unit = [], [], ""
+    for run in _runs(files):
+        if runs is not None and not runs(run):
+            continue
+        values = [_number(run.hparams, name) for name in (x, y) if name]
+        if any(value is None for value in values):
+            left_out.append(f"{run.path.name}, run {run.name!r}: no number {x if values[0] is None else y} in hparams")
+            continue
+        unit = unit or run.time_unit
+        is_control = bool(control and run.hparams.get(control, False))
+        first, second = float(values[0] or 0.0), float(values[1] or 0.0) if y else float("nan")
+        asked = (exponent, accuracy, loss, limits, int(stays), rng)
+        tasks.append(Task(str(run.path), run.name, first, second, is_control, *asked))
+    if not tasks:
+        raise DataError(
+            f"no run with the hyper-parameter {' and '.join(repr(name) for name in (x, y) if name)}; "
+            + "; ".join(left_out[:5])
+        )
+    points = _points(tasks, executor, progress)
+    settings = {"exponent": exponent, "accuracy": accuracy, "loss": loss, "stays": int(stays), "control": control}
+    ordered = tuple(sorted(points, key=lambda p: (p.control, p.y if y else 0.0, p.x, p.path, p.run)))
+    return Sweep(x, y or "", ordered, limits, unit or "step", settings | {"rng": rng}, tuple(left_out))
+
+
+def _runs(files: Any) -> Iterable[Any]:
+    """Every run of paths, patterns and runs, in their order."""
+    from trajtools.store import open as open_file
+
+    listed = [files] if isinstance(files, (str, Path)) or hasattr(files, "hparams") else list(files)
+    for item in listed:
+        if hasattr(item, "hparams"):
+            yield item
+            continue
+        paths = sorted(glob(str(item))) if any(c in str(item) for c in "*?[") and not Path(item).exists() else [item]
+        if not paths:
+            raise DataError(f"no file matches {item}")
+        for path in paths:
+            with open_file(path) as file:
+                yield from file.values()
+
+
+def _number(hparams: dict[str, Any], name: str | None) -> float | None:
+    for key in RATE_NAMES if name in RATE_NAMES else (name,):
+        value = hparams.get(key or "")
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value):
+            return float(value)
+    return None
+
+
+def _points(
+    tasks: list[Task], executor: Executor | None, progress: Callable[[int, int], None] | None
+) -> list[SweepPoint]:
+    found = []
+    for done, point in enumerate(map(measure, tasks) if executor is None else executor.map(measure, tasks), 1):
+        found.append(point)
+        if progress is not None:
+            progress(done, len(tasks))
+    return found
+
+
+def measure(task: Task) -> SweepPoint:
+    """Measure one run."""
+    from trajtools.store import open as open_file
+
+    with open_file(task.path) as file:
+        run = file[task.run]
+        words: list[str] = []
+        references = [k for k, member in enumerate(run.members) if member.reference < 0]
+        accuracy = _series(run, task.accuracy, references, words)
+        loss = _series(run, task.loss, references, words)
+        step = run.step
+        found = None if task.control else exponent_of(run, task.exponent, task.rng, words)
+        return SweepPoint(
+            x=task.x,
+            y=task.y,
+            path=task.path,
+            run=task.run,
+            control=task.control,
+            exponent=found,
+            times=training_times(step, accuracy, task.thresholds, task.stays),
+            final_loss=_last(loss),
+            final_accuracy=_last(accuracy),
+            sharpness=_sharpness(run),
+            steps=int(step[-1]) if len(step) else 0,
+            hparams=dict(run.hparams),
+            warnings=tuple(words),
+        )
+
+
+def _series(run: Any, name: str, references: list[int], words: list[str]) -> Floats:
+    """A metric of the references, shape (T, n); n = 0 where it was not recorded."""
+    if name not in list(run.metrics):
+        words.append(f"no metric {name!r}; it has {', '.join(run.metrics) or 'none'}")
+        return np.empty((run.n_states, 0))
+    values = run.metrics[name]
+    if values.ndim == 1:
+        return values[:, None]
+    return np.asarray(values[:, references] if values.ndim == 2 and values.shape[1] == run.n_members else values)
+
+
+def training_times(step: Any, accuracy: Floats, thresholds: Sequence[float], stays: int = 1) -> Floats:
+    """First steps at which accuracies reach thresholds, and stay there."""
+    times = np.full((len(thresholds), accuracy.shape[1]), np.inf)
+    for column in range(accuracy.shape[1]):
+        known = np.flatnonzero(np.isfinite(accuracy[:, column]))
+        values = accuracy[known, column]
+        for row, threshold in enumerate(thresholds):
+            over = values >= threshold
+            if stays > 1:
+                over = np.convolve(over, np.ones(stays), "valid") >= stays - 0.5 if len(over) >= stays else over[:0]
+            if over.any():
+                times[row, column] = step[known[int(np.argmax(over))]]
+    return times
+
+
+def _last(values: Floats) -> Floats:
+    """Last value of each column that was given; inf and NaN of a diverged training stay what they are."""
+    return np.asarray(values[-1]) if len(values) else np.empty(0)
+
+
+def _sharpness(run: Any) -> float:
+    names = [name for name in run.metrics if name == "sharpness" or name.startswith(("h_max", "shadow_h_max"))]
+    if not names:
+        return float("nan")
+    values = run.metrics[names[0]]
+    late = values[len(values) // 2 :]
+    return float(np.median(late[np.isfinite(late)])) if np.isfinite(late).any() else float("nan")
+
+
+def select_threshold(points: Sequence[SweepPoint], thresholds: Sequence[float], asked: float | None) -> int:
+    """Choose the threshold of the training time."""
+    if asked is not None:
+        near = [k for k, value in enumerate(thresholds) if abs(value - asked) < 1e-12]
+        if not near:
+            raise SelectionError(f"threshold {asked:g} is none of the sweep's: {', '.join(map(str, thresholds))}")
+        return near[0]
+    good = [k for k in range(len(thresholds)) if any(p.times.shape[1] and p.reached[k] >= 0.5 for p in points)]
+    return max(good, default=0)
+
+
+def header(sweep: Sweep) -> list[str]:
+    """Titles of the columns."""
+    names = [sweep.x_name, *([sweep.y_name] if sweep.y_name else []), *others(sweep)]
+    times = [f"{sweep.time_unit}s to {value:g} (reached)" for value in sweep.thresholds]
+    return [*names, "run", "exponent", "95 % interval", "verdict", *times, "final loss", "accuracy", "sharpness"]
+
+
+def rows(sweep: Sweep) -> list[list[str]]:
+    """Cells of the table."""
+    names = others(sweep)
+    return [_row(sweep, point, names) for point in sweep.points]
+
+
+def others(sweep: Sweep) -> list[str]:
+    """Hyper-parameters beside x and y that tell the runs apart."""
+    known = {sweep.x_name, sweep.y_name, sweep.settings.get("control")}
+    if known & set(RATE_NAMES):
+        known |= set(RATE_NAMES)
+    names = dict.fromkeys(name for p in sweep.points for name in p.hparams if name not in known)
+    values = {name: {repr(p.hparams.get(name)) for p in sweep.points} for name in names}
+    return [name for name in names if 1 < len(values[name]) < len(sweep.points)]
+
+
+def as_text(sweep: Sweep) -> str:
+    """Columns of equal width, with the warnings below."""
+    lines = [header(sweep), *rows(sweep)]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    doubts = [f"- {point.run}: {words}" for point in sweep.points for words in point.warnings]
+    return "\n".join([*table, *doubts, *(f"- left out: {words}" for words in sweep.warnings)])
+
+
+def _row(sweep: Sweep, point: SweepPoint, names: list[str]) -> list[str]:
+    found = point.exponent
+    middle = [_time(point, k) for k in range(len(sweep.thresholds))]
+    return [
+        f"{point.x:g}",
+        *([f"{point.y:g}"] if sweep.y_name else []),
+        *(_value(point.hparams.get(name)) for name in names),
+        point.run + (" (control)" if point.control else ""),
+        "-" if found is None else f"{found.value:.4g}",
+        "-" if found is None else f"[{found.interval[0]:.3g}, {found.interval[1]:.3g}]",
+        "-" if found is None else found.verdict,
+        *middle,
+        _typical(point.final_loss),
+        _typical(point.final_accuracy),
+        f"{point.sharpness:.4g}" if np.isfinite(point.sharpness) else "-",
+    ]
+
+
+def _value(value: object) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _time(point: SweepPoint, k: int) -> str:
+    if not point.times.shape[1]:
+        return "-"
+    middle = median(point.times[k])
+    return f"{middle:g} ({point.reached[k]:.0%})" if np.isfinite(middle) else f"not ({point.reached[k]:.0%})"
+
+
+def _typical(values: np.ndarray) -> str:
+    known = values[np.isfinite(values)]
+    lost = f" ({len(values) - len(known)} not finite)" if len(known) < len(values) else ""
+    return (f"{np.median(known):.4g}" if len(known) else "-") + lost
