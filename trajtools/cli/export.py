@@ -16,11 +16,18 @@ from trajtools.cli.asking import span
 from trajtools.cli.lyapunov import progress
 from trajtools.cli.reading import chosen_runs, reading
 from trajtools.errors import SelectionError
-from trajtools.exports.arrays import entries_of, write_folder, write_npz
-from trajtools.exports.columns import WHAT, columns_of, write_csv
-from trajtools.exports.drafts import writing
-from trajtools.exports.graphs import write_graphml
-from trajtools.exports.part import Part, rows_of
+from trajtools.exports.export import (
+    WHAT,
+    Part,
+    columns_of,
+    entries_of,
+    rows_of,
+    write_csv,
+    write_folder,
+    write_graphml,
+    write_npz,
+    writing,
+)
 from trajtools.store import File, Run
 
 FORMATS = ("npz", "csv", "graphml")
