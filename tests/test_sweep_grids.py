@@ -11,8 +11,8 @@ from made_sweeps import RATES, made, point
 import trajtools as tt
 from trajtools.errors import DataError, SelectionError
 from trajtools.plots.scaling import _layout
+from trajtools.sweeps.diagram import _medians
 from trajtools.sweeps.onset import median
-from trajtools.sweeps.scaling import _medians
 
 MOMENTA = (0.0, 0.5, 0.8, 0.9)
 

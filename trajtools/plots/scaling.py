@@ -9,7 +9,7 @@ import numpy as np
 from trajtools.errors import SelectionError
 from trajtools.plots.canvas import logarithmic, new_figure
 from trajtools.results.curves import Floats
-from trajtools.results.sweep_grids import PhaseDiagram, Scaling
+from trajtools.sweeps.diagram import PhaseDiagram, Scaling
 
 EVEN = 0.05  # spacings that differ by less are drawn as equal
 LINEAR = 0.01  # share of the largest exponent up to which the colours are linear

@@ -1,17 +1,256 @@
-"""Two hyper-parameters: order and chaos on a grid."""
+"""Two hyper-parameters: order and chaos on a grid, and how the training time scales where training is stable."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trajtools.errors import DataError, SelectionError
-from trajtools.results.sweep_grids import BoundaryLaw, PhaseDiagram
-from trajtools.sweeps.onset import N_RESAMPLES, curve_of, median, onset_of, quantiles
-from trajtools.sweeps.sweep import Sweep, SweepPoint
+from trajtools.results.plain import Result
+from trajtools.sweeps.onset import N_RESAMPLES, SENSITIVE, curve_of, median, onset_of, quantiles
+from trajtools.sweeps.sweep import Sweep, SweepPoint, select_threshold
 from trajtools.types import Floats
+
+
+@dataclass(frozen=True, eq=False)
+class PhaseDiagram(Result):
+    """Exponent and verdict over two hyper-parameters.
+
+    Attributes
+    ----------
+    x_name, y_name : str
+        The hyper-parameters.
+    x, y : ndarray of float64, shape (nx,) and (ny,)
+        The values that occur, in order.
+    exponent : ndarray of float64, shape (ny, nx)
+        Mean exponent of the runs there; NaN where there is none.
+    verdict : list of list of str
+        The same grid: the verdict, ``"mixed"`` where the runs there differ, ``""`` where there is none.
+    time : ndarray of float64, shape (n_thresholds, ny, nx)
+        Median training time; inf where most do not reach the threshold.
+    count : ndarray of int64, shape (ny, nx)
+        Runs.
+    boundary : ndarray of float64, shape (ny,)
+        Onset along x for each y; NaN where there is none, or noise hides it.
+    intervals : ndarray of float64, shape (ny, 2)
+        Of the boundary, made of whole cells of the sweep; NaN where there is none.
+    reasons : tuple of str
+        How each onset was found, or why there is none, and what the runs of one cell do not share.
+    level : float
+        Confidence level of the intervals.
+    """
+
+    x_name: str
+    y_name: str
+    x: Floats
+    y: Floats
+    exponent: Floats
+    verdict: list[list[str]]
+    time: Floats
+    count: Any
+    boundary: Floats
+    intervals: Floats
+    reasons: tuple[str, ...]
+    level: float
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the diagram; see `trajtools.plots.phase_diagram`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.phase_diagram(self, ax=ax)
+
+    def boundary_law(self, factor: Callable[[Floats], Floats], name: str = "factor", *, rng: Any = 0) -> BoundaryLaw:
+        """Ask whether the onset follows a function of y.
+
+        Parameters
+        ----------
+        factor : callable
+            ``factor(y)`` gives what the onset may go with, positive, as in ``lambda momentum: 1 - momentum``.
+        name : str
+            What the factor is called in words.
+        rng : int, numpy.random.Generator or None
+            Source of the draws.
+
+        Returns
+        -------
+        BoundaryLaw
+            The power of the factor, and whether the onset may be proportional to it.
+
+        Raises
+        ------
+        DataError
+            If the factor is not positive where there is an onset.
+        """
+
+        return boundary_law(self, factor, name, rng=rng)
+
+
+@dataclass(frozen=True, eq=False)
+class BoundaryLaw(Result):
+    """Whether the onset of chaos follows a function of the second hyper-parameter; see `PhaseDiagram.boundary_law`.
+
+    Attributes
+    ----------
+    name : str
+        What the factor is called.
+    power : float
+        ln onset = constant + power x ln factor, the onsets drawn evenly from their intervals: the median. NaN with
+        fewer than two onsets, or where the factor does not vary.
+    interval : (float, float)
+        At the level of the diagram.
+    proportional : bool
+        Whether one constant times the factor lies within the intervals of all onsets, two at least.
+    constant : (float, float)
+        The constants that do; NaN where there is none.
+    n_used : int
+        Onsets.
+    reasons : tuple of str
+        What was left out.
+    """
+
+    name: str
+    power: float
+    interval: tuple[float, float]
+    proportional: bool
+    constant: tuple[float, float]
+    n_used: int
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Say the power, and whether the onset may be proportional to the factor."""
+        low, high = self.interval
+        power = f"onset ~ ({self.name})^{self.power:.3g} [{low:.3g}, {high:.3g}]; " if self.power == self.power else ""
+        same = f"{'may be' if self.proportional else 'is not'} proportional to {self.name}"
+        return "; ".join([f"{power}it {same}" if self.n_used > 1 else f"no law in {self.name}", *self.reasons])
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling(Result):
+    """A power law for the training time, fitted where training is stable; see `Sweep.scaling`.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The factors, as keys of the hyper-parameters.
+    powers : ndarray of float64, shape (k,)
+        ln time = constant + sum of power x ln factor.
+    intervals : ndarray of float64, shape (k, 2)
+        From resampled runs and initial conditions.
+    constant : float
+        Natural logarithm of the time at all factors 1.
+    scatter : float
+        Root mean square of the residuals of ln time: how well the curves collapse.
+    n_used, n_total : int
+        Runs that entered, out of how many.
+    factors : ndarray of float64, shape (n_total, k)
+        Of each run, in the order of the sweep; NaN where a run that did not enter lacks one.
+    times : ndarray of float64, shape (n_total,)
+        Median training time of each run; inf where it does not arrive, NaN where no accuracy was recorded.
+    used : ndarray of bool, shape (n_total,)
+        Which runs entered.
+    threshold : float
+        The accuracy to be reached.
+    time_unit : str
+        Unit of the times.
+    level : float
+        Confidence level.
+    reasons : tuple of str
+        What was left out and why, and whether the times bend away from the law.
+    """
+
+    names: tuple[str, ...]
+    powers: Floats
+    intervals: Floats
+    constant: float
+    scatter: float
+    n_used: int
+    n_total: int
+    factors: Floats
+    times: Floats
+    used: NDArray[np.bool_]
+    threshold: float
+    time_unit: str
+    level: float
+    reasons: tuple[str, ...]
+
+    @property
+    def predicted(self) -> Floats:
+        """Times by the law, of the runs that did not enter, too; shape (n_total,)."""
+        return np.asarray(np.exp(self.constant + np.log(self.factors) @ self.powers))
+
+    def holds_to(self, along: Floats, where: NDArray[np.bool_] | None = None, *, within: float = 0.25) -> float:
+        """Find how far along some quantity the law holds, whether the runs entered the fit or not.
+
+        Parameters
+        ----------
+        along : ndarray of float64, shape (n_total,)
+            The quantity, one value for each run, as in ``law.factors[:, 0] / law.factors[:, 1]``.
+        where : ndarray of bool, shape (n_total,), or None
+            Runs to look at; None: all.
+        within : float
+            A time is off the law where it is larger or smaller by a factor of more than 1 + `within`.
+
+        Returns
+        -------
+        float
+            The largest value before the first run that is off; NaN if the first one is. Runs whose time by the law is
+            unknown are passed over; one that does not arrive is off.
+
+        Raises
+        ------
+        DataError
+            If there is not one value for each run.
+        """
+        if np.shape(along) != self.times.shape:
+            raise DataError(f"along has the shape {np.shape(along)}; needed one value for each run, {self.times.shape}")
+        with np.errstate(divide="ignore"):
+            off = np.abs(np.log(self.times / self.predicted))
+        seen = np.isfinite(along) & np.isfinite(self.predicted) & ~np.isnan(self.times)
+        seen &= True if where is None else where
+        first = np.min(along[seen & (off > np.log1p(within))], initial=np.inf)
+        return float(np.max(along[seen & (along < first)], initial=-np.inf)) if (along[seen] < first).any() else np.nan
+
+    def __str__(self) -> str:
+        """Say the law, how well it holds, and what was left out."""
+        powers = zip(self.names, self.powers, self.intervals, strict=True)
+        said = " x ".join(f"({name})^{power:.3g} [{low:.3g}, {high:.3g}]" for name, power, (low, high) in powers)
+        head = (
+            f"{self.time_unit}s to {self.threshold:g} ~ {said}; scatter {self.scatter:.2g} in ln time, "
+            f"{self.n_used} of {self.n_total} runs"
+        )
+        return "\n".join([head, *(f"  - {words}" for words in self.reasons)])
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the times against those of the law; see `trajtools.plots.scaling`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.scaling(self, ax=ax)
 
 
 def phase_diagram(sweep: Sweep, *, level: float, rng: Any) -> PhaseDiagram:
@@ -94,3 +333,154 @@ def _cell(points: list[SweepPoint]) -> tuple[float, str]:
     verdicts = {e.verdict for e in found}
     word = "" if not verdicts else verdicts.pop() if len(verdicts) == 1 else "mixed"
     return (float(np.mean(values)) if values else float("nan")), word
+
+
+SCALING_RESAMPLES = 499
+COMPLEMENT = "1-momentum"
+BEND = 4.0  # standard errors of the curvature
+STRAIGHTER = 0.9  # a parabola must leave less than this share of the scatter
+EXACT = 1e-9  # a scatter below is rounding
+
+
+def scaling(
+    sweep: Sweep,
+    names: tuple[str, ...] | str | None,
+    threshold: float | None,
+    *,
+    runs: Callable[[SweepPoint], bool] | None,
+    level: float,
+    rng: Any,
+) -> Scaling:
+    """Fit ln(time) as a linear function of the logarithms of the factors; see `Sweep.scaling`."""
+    if not 0 < level < 1:
+        raise DataError(f"level must lie between 0 and 1, got {level}")
+    given = (names,) if isinstance(names, str) else tuple(names or ())
+    wanted = given or tuple(name for name in (sweep.x_name, sweep.y_name) if name)
+    row = select_threshold(sweep.points, sweep.thresholds, threshold)
+    points = [p for p in sweep.points if not p.control]
+    used, reasons = _stable(points, row, sweep.thresholds[row], runs)
+    n_used = int(used.sum())
+    factors = _factors(sweep, points, wanted, used)
+    if n_used < len(wanted) + 2:
+        raise DataError(
+            f"{n_used} stable runs reach {sweep.thresholds[row]:g}; a law with {len(wanted)} powers needs "
+            f"{len(wanted) + 2} at least" + ": " * bool(reasons) + "; ".join(reasons)
+        )
+    design = np.column_stack([np.ones(n_used), np.log(factors[used])])
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        raise DataError(f"the factors {', '.join(wanted)} do not vary independently among the {n_used} stable runs")
+    times = [points[k].times[row] for k in np.flatnonzero(used)]
+    log_time = np.log([median(t) for t in times])
+    found = np.linalg.lstsq(design, log_time, rcond=None)[0]
+    draws = _draws(design, times, np.random.default_rng(rng))
+    intervals = np.array([quantiles(draws[:, k], level) for k in range(1, draws.shape[1])])
+    scatter = float(np.sqrt(np.mean((log_time - design @ found) ** 2)))
+    return Scaling(
+        names=wanted,
+        powers=found[1:],
+        intervals=intervals,
+        constant=float(found[0]),
+        scatter=scatter,
+        n_used=n_used,
+        n_total=len(points),
+        factors=factors,
+        times=np.array([median(p.times[row]) if p.times.shape[1] else np.nan for p in points]),
+        used=used,
+        threshold=sweep.thresholds[row],
+        time_unit=sweep.time_unit,
+        level=level,
+        reasons=(*reasons, *_bend(log_time, design @ found, scatter, design.shape[1])),
+    )
+
+
+def _stable(
+    points: list[SweepPoint], row: int, threshold: float, runs: Callable[[SweepPoint], bool] | None
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which runs are asked for, are shown to be stable, and arrive after the first step; each is counted once."""
+    verdict = np.array(["none" if p.exponent is None else p.exponent.verdict for p in points], dtype=object)
+    asked = np.array([runs is None or bool(runs(p)) for p in points], dtype=bool)
+    sensitive = asked & np.isin(verdict, SENSITIVE)
+    unsure = asked & ~sensitive & np.array([v not in ("regular", "none") for v in verdict], dtype=bool)
+    rest = asked & ~sensitive & ~unsure
+    blind = rest & np.array([not p.times.shape[1] for p in points], dtype=bool)
+    used = rest & np.array([bool(p.times.shape[1]) and 0 < median(p.times[row]) < np.inf for p in points], dtype=bool)
+    counts = (
+        (~asked, "were not asked for"),
+        (sensitive, "with sensitive dependence were left out"),
+        (unsure, "with an inconclusive exponent were left out (a sweep with exponent=None takes every run as stable)"),
+        (blind, "have no recorded accuracy"),
+        (rest & ~blind & ~used, f"do not reach {threshold:g} or begin there"),
+        (used & (verdict == "none"), "have no exponent and count as stable"),
+    )
+    return used, [f"{int(which.sum())} of {len(points)} runs {words}" for which, words in counts if which.any()]
+
+
+def _factors(sweep: Sweep, points: list[SweepPoint], names: tuple[str, ...], used: NDArray[np.bool_]) -> Floats:
+    """Factors of all runs, (n, k); NaN where a run that does not enter has none."""
+    factors = np.full((len(points), len(names)), np.nan)
+    for k, point in enumerate(points):
+        try:
+            factors[k] = [_factor(point, name, sweep) for name in names]
+        except SelectionError:
+            if used[k]:
+                raise
+    return factors
+
+
+def _bend(log_time: Floats, predicted: Floats, scatter: float, unknowns: int) -> list[str]:
+    """Say so where a parabola describes the times far better than the law does."""
+    free = len(log_time) - unknowns - 1
+    if free < 1 or not np.ptp(predicted) > 0 or scatter < EXACT:
+        return []
+    z = predicted - predicted.mean()
+    bent = np.column_stack([np.ones(len(z)), z, z**2])
+    if np.linalg.matrix_rank(bent) < 3:
+        return []
+    found = np.linalg.lstsq(bent, log_time, rcond=None)[0]
+    rest = float(np.sum((log_time - bent @ found) ** 2))
+    error = np.sqrt(rest / free * np.linalg.inv(bent.T @ bent)[2, 2])
+    left = float(np.sqrt(rest / len(z)))
+    if not (abs(found[2]) > BEND * error and left < STRAIGHTER * scatter):
+        return []
+    slow, fast = (found[1] + 2 * found[2] * end for end in (z.max(), z.min()))
+    return [
+        f"no power law: the times change {slow:.2g} times as steeply as the fit at its slow end and {fast:.2g} times "
+        f"at its fast end (a parabola leaves a scatter of {left:.2g}); ask for a part of the range with runs="
+    ]
+
+
+def _factor(point: SweepPoint, name: str, sweep: Sweep) -> float:
+    key = "momentum" if name == COMPLEMENT else name
+    value = point.x if name == sweep.x_name else point.y if name == sweep.y_name else point.hparams.get(key)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise SelectionError(f"run {point.run!r} has no number {key!r}; it has {', '.join(point.hparams) or 'none'}")
+    factor = 1.0 - float(value) if name == COMPLEMENT else float(value)
+    if not factor > 0:
+        raise SelectionError(f"run {point.run!r}: {name}={factor:g}; a power law needs positive factors")
+    return factor
+
+
+def _draws(design: Floats, times: list[Floats], rng: np.random.Generator) -> Floats:
+    """Coefficients with the runs and, within them, the initial conditions resampled."""
+    n, unknowns = design.shape
+    count = np.array([len(t) for t in times])
+    padded = np.full((n, count.max()), np.nan)
+    for k, t in enumerate(times):
+        padded[k, : len(t)] = t
+    beyond = np.arange(padded.shape[1]) >= count[:, None]
+    draws = np.full((SCALING_RESAMPLES, unknowns), np.nan)
+    for at in range(SCALING_RESAMPLES):
+        rows = np.atleast_1d(rng.integers(0, n, size=n))
+        drawn = padded[rows[:, None], (rng.random(padded.shape) * count[rows, None]).astype(np.int64)]
+        middle = _medians(np.where(beyond[rows], np.nan, drawn), count[rows])
+        fine = np.isfinite(middle) & (middle > 0)
+        if np.linalg.matrix_rank(design[rows][fine]) == unknowns:
+            draws[at] = np.linalg.lstsq(design[rows][fine], np.log(middle[fine]), rcond=None)[0]
+    return draws
+
+
+def _medians(values: Floats, count: NDArray[np.int64]) -> Floats:
+    """`median` of the first `count` values of each row; NaN behind them."""
+    ordered, row = np.sort(values, axis=1), np.arange(len(values))
+    low, high = ordered[row, (count - 1) // 2], ordered[row, count // 2]
+    return np.asarray(np.where(np.isinf(high), low, (low + np.where(np.isinf(high), low, high)) / 2))

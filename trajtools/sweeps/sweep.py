@@ -14,8 +14,8 @@ import numpy as np
 from trajtools.errors import DataError, SelectionError, TrajtoolsError
 from trajtools.results.exponent import Exponent
 from trajtools.results.plain import Result
-from trajtools.results.sweep_grids import PhaseDiagram, Scaling
 from trajtools.significance import blocked_mean
+from trajtools.sweeps.diagram import PhaseDiagram, Scaling
 from trajtools.sweeps.onset import Coincidence, Fastest, Onset, median
 from trajtools.types import Floats
 
@@ -247,7 +247,7 @@ class Sweep(Result):
         DataError
             If too few stable runs are left.
         """
-        from trajtools.sweeps.scaling import scaling
+        from trajtools.sweeps.diagram import scaling
 
         return scaling(self, names, threshold, runs=runs, level=level, rng=rng)
 
