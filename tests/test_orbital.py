@@ -110,15 +110,15 @@ def test_a_metric_of_networks_takes_the_wiring_from_the_trajectories():
 
 
 def test_small_blocks_change_nothing(monkeypatch):
-    from trajtools.stability import pairs
+    from trajtools.stability import pairs as module
 
     system = hopf(dt=0.1)
     pairs = perturbed(system, on_cycle(system, 2), 1e-3, "across", 150)
     whole = tt.orbital_stability(pairs, metric="l2")
-    for module, name in ((following, "BLOCK_BYTES"), (phase, "STENCIL_BYTES"), (sets, "TABLE_BYTES")):
+    for name in ("BLOCK_BYTES", "STENCIL_BYTES", "TABLE_BYTES"):
         monkeypatch.setattr(module, name, 500)
-    monkeypatch.setattr(pairs, "ROWS", 7)
-    monkeypatch.setattr(pairs, "KEPT_BYTES", 300)
+    monkeypatch.setattr(module, "ROWS", 7)
+    monkeypatch.setattr(module, "KEPT_BYTES", 300)
     parts = tt.orbital_stability(pairs, metric="l2")
     for name in ("distance", "orbit", "transverse", "lag", "frechet", "hausdorff", "resolution", "floor"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from trajtools.plots.canvas import logarithmic, new_figure
-from trajtools.sweeps.onset import Curve, curve_of, median, medians
-from trajtools.sweeps.sweep import Sweep, select_threshold
+from trajtools.sweeps.onset import Curve, curve_of, median, medians, select_threshold
+from trajtools.sweeps.sweep import Sweep
 
 COLOURS = {"chaotic": "tab:red", "transient": "tab:orange", "regular": "tab:blue", "inconclusive": "0.6"}
 

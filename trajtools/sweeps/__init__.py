@@ -1,5 +1,1 @@
 """Many runs: exponent, training time and sharpness against hyper-parameters, and where the onset of chaos lies."""
-
-from trajtools.sweeps.sweep import sweep
-
-__all__ = ["sweep"]

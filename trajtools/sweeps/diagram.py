@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError, SelectionError
 from trajtools.results.plain import Result
-from trajtools.sweeps.onset import N_RESAMPLES, SENSITIVE, curve_of, median, onset_of, quantiles
-from trajtools.sweeps.sweep import Sweep, SweepPoint, select_threshold
+from trajtools.sweeps.onset import N_RESAMPLES, SENSITIVE, curve_of, median, onset_of, quantiles, select_threshold
 from trajtools.types import Floats
+
+if TYPE_CHECKING:
+    from trajtools.sweeps.sweep import Sweep, SweepPoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +98,6 @@ class PhaseDiagram(Result):
         DataError
             If the factor is not positive where there is an onset.
         """
-
         return boundary_law(self, factor, name, rng=rng)
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import erf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.errors import DataError
+from trajtools.errors import DataError, SelectionError
 from trajtools.results.plain import Result
-from trajtools.sweeps.sweep import Sweep, SweepPoint, select_threshold
 from trajtools.types import Floats
+
+if TYPE_CHECKING:
+    from trajtools.sweeps.sweep import Sweep, SweepPoint
 
 N_RESAMPLES = 1999
 SENSITIVE = ("chaotic", "transient")
@@ -424,3 +426,14 @@ def describe(onset: Onset, quickest: Fastest) -> str:
     begins = f"{onset.value:.4g} [{onset.interval[0]:.4g}, {onset.interval[1]:.4g}]" if onset.found else "not found"
     speed = f"{quickest.value:.4g} [{quickest.interval[0]:.4g}, {quickest.interval[1]:.4g}]"
     return f"onset {begins}, fastest {speed if np.isfinite(quickest.value) else 'not found'}"
+
+
+def select_threshold(points: Sequence[SweepPoint], thresholds: Sequence[float], asked: float | None) -> int:
+    """Choose the threshold of the training time."""
+    if asked is not None:
+        near = [k for k, value in enumerate(thresholds) if abs(value - asked) < 1e-12]
+        if not near:
+            raise SelectionError(f"threshold {asked:g} is none of the sweep's: {', '.join(map(str, thresholds))}")
+        return near[0]
+    good = [k for k in range(len(thresholds)) if any(p.times.shape[1] and p.reached[k] >= 0.5 for p in points)]
+    return max(good, default=0)

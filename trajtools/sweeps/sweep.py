@@ -15,8 +15,8 @@ from trajtools.errors import DataError, SelectionError, TrajtoolsError
 from trajtools.results.exponent import Exponent
 from trajtools.results.plain import Result
 from trajtools.significance import blocked_mean
-from trajtools.sweeps.diagram import PhaseDiagram, Scaling
-from trajtools.sweeps.onset import Coincidence, Fastest, Onset, median
+from trajtools.sweeps.diagram import PhaseDiagram, Scaling, phase_diagram, scaling
+from trajtools.sweeps.onset import Coincidence, Fastest, Onset, coincidence, fastest, median, onset
 from trajtools.types import Floats
 
 
@@ -102,7 +102,6 @@ class Sweep(Result):
 
     def __str__(self) -> str:
         """Say the sweep as a table."""
-
         return as_text(self)
 
     def onset(self, *, above: float | str = "auto", level: float = 0.95, rng: Any = 0) -> Onset:
@@ -128,8 +127,6 @@ class Sweep(Result):
         SelectionError
             If the sweep has two hyper-parameters: take `phase_diagram`, or one value of y.
         """
-        from trajtools.sweeps.onset import onset
-
         return onset(self.one(), above=above, level=level, rng=rng)
 
     def fastest(self, threshold: float | None = None, *, level: float = 0.95, rng: Any = 0) -> Fastest:
@@ -154,8 +151,6 @@ class Sweep(Result):
         SelectionError
             If the threshold is not one of the sweep's, or the sweep has two hyper-parameters.
         """
-        from trajtools.sweeps.onset import fastest
-
         return fastest(self.one(), threshold, level=level, rng=rng)
 
     def coincidence(self, threshold: float | None = None, *, level: float = 0.95, rng: Any = 0) -> Coincidence:
@@ -181,8 +176,6 @@ class Sweep(Result):
         SelectionError
             As `onset` and `fastest`.
         """
-        from trajtools.sweeps.onset import coincidence
-
         return coincidence(self.one(), threshold, level=level, rng=rng)
 
     def phase_diagram(self, *, level: float = 0.95, rng: Any = 0) -> PhaseDiagram:
@@ -205,8 +198,6 @@ class Sweep(Result):
         SelectionError
             If the sweep has one hyper-parameter only.
         """
-        from trajtools.sweeps.diagram import phase_diagram
-
         return phase_diagram(self, level=level, rng=rng)
 
     def scaling(
@@ -247,8 +238,6 @@ class Sweep(Result):
         DataError
             If too few stable runs are left.
         """
-        from trajtools.sweeps.diagram import scaling
-
         return scaling(self, names, threshold, runs=runs, level=level, rng=rng)
 
     def where(self, y: float | None = None, *, runs: Callable[[SweepPoint], bool] | None = None) -> Sweep:
@@ -612,17 +601,6 @@ def _sharpness(run: Any) -> float:
     values = run.metrics[names[0]]
     late = values[len(values) // 2 :]
     return float(np.median(late[np.isfinite(late)])) if np.isfinite(late).any() else float("nan")
-
-
-def select_threshold(points: Sequence[SweepPoint], thresholds: Sequence[float], asked: float | None) -> int:
-    """Choose the threshold of the training time."""
-    if asked is not None:
-        near = [k for k, value in enumerate(thresholds) if abs(value - asked) < 1e-12]
-        if not near:
-            raise SelectionError(f"threshold {asked:g} is none of the sweep's: {', '.join(map(str, thresholds))}")
-        return near[0]
-    good = [k for k in range(len(thresholds)) if any(p.times.shape[1] and p.reached[k] >= 0.5 for p in points)]
-    return max(good, default=0)
 
 
 def header(sweep: Sweep) -> list[str]:

@@ -222,7 +222,6 @@ class OrderChaos(Result):
             Per iteration, natural logarithm; NaN where J is. It is that of a random matrix with the same mean and
             variance: structure that training has given to the weights is not in it.
         """
-
         known = np.isfinite(self.J) & np.isfinite(self.J0) & (self.J > 0)
         found = np.full(len(self.J), np.nan)
         found[known] = [mean_field(J, J0).exponent for J, J0 in zip(self.J[known], self.J0[known], strict=True)]
