@@ -85,7 +85,7 @@ def test_a_folder_goes_round_through_a_file_and_back_without_losing_a_bit(tmp_pa
 
 
 def test_many_states_are_written_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr("trajtools.exports.export.BLOCK_BYTES", 1000)
+    monkeypatch.setattr("trajtools.exports.BLOCK_BYTES", 1000)
     states = np.random.default_rng(0).normal(size=(200, 1, 7))
     call("export", write(tmp_path / "long.h5", states), "-o", tmp_path / "out.npz")
     with np.load(tmp_path / "out.npz") as found:
@@ -292,10 +292,10 @@ def test_the_output_is_there_whole_or_not_at_all(twins, tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trajtools.exports.export._blocks", fail)
+    monkeypatch.setattr("trajtools.exports._blocks", fail)
     assert "No space left" in call("export", twins, "--run", "one", "-o", out, code=1).stderr
     assert out.read_text() == "mine"
-    monkeypatch.setattr("trajtools.exports.export.write_npz", fail)
+    monkeypatch.setattr("trajtools.exports.write_npz", fail)
     assert (
         "No space left" in call("export", twins, "--run", "one", "-o", tmp_path / "f", "--format", "npz", code=1).stderr
     )

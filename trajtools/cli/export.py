@@ -16,7 +16,7 @@ from trajtools.cli.asking import span
 from trajtools.cli.lyapunov import progress
 from trajtools.cli.reading import chosen_runs, reading
 from trajtools.errors import SelectionError
-from trajtools.exports.export import (
+from trajtools.exports import (
     WHAT,
     Part,
     columns_of,
