@@ -113,7 +113,7 @@ def test_both_forms_of_the_quantum_distance_agree_where_they_meet(monkeypatch):
     one, two = density(state), density(state + 0.01 * direction)
     direct = root_divergence(one, two)
     assert 1e-6 < direct**2 < 1e-3
-    monkeypatch.setattr("trajtools.distances.graphs.CLOSE", 1.0)
+    monkeypatch.setattr("trajtools.distances.spectral.CLOSE", 1.0)
     npt.assert_allclose(root_divergence(one, two), direct, rtol=1e-4)
 
 
