@@ -29,6 +29,28 @@ def process(*arguments, **more):
     return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=120, check=False, **more)
 
 
+def terminal(*arguments, columns=80):
+    """Run a command with a terminal of this width; return its exit status and what the terminal got."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": str(columns), "LINES": "24"}
+    line = [sys.executable, "-m", "trajtools", *map(str, arguments)]
+    running = subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # Linux says so where others return nothing
+            part = b""
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    return running.wait(timeout=60), shown.decode()
+
+
 def write(path, states, *, members=None, run="run"):
     """Record (T, M, P) states as they are."""
     states = np.asarray(states, dtype=np.float64)

@@ -89,7 +89,7 @@ def test_each_rule_of_what_recurs_reaches_the_library(henon, option, value, rule
 
 
 def test_two_rules_are_refused(henon):
-    assert "one rule" in call("recurrence", henon, "--rate", "0.1", "--threshold", "1", code=2).stderr
+    assert "only one rule" in call("recurrence", henon, "--rate", "0.1", "--threshold", "1", code=2).stderr
 
 
 def test_windows_are_said(henon):

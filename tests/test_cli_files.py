@@ -18,6 +18,7 @@ def recorded(tmp_path_factory):
 
 def bad_files(folder, recorded):
     whole = recorded.read_bytes()
+    (folder / "folder").mkdir()
     (folder / "truncated.h5").write_bytes(whole[: len(whole) // 3])
     (folder / "text.h5").write_text("loss,accuracy\n" * 100)
     (folder / "empty.h5").write_bytes(b"")
@@ -30,7 +31,8 @@ def bad_files(folder, recorded):
     ("name", "words"),
     [
         ("missing.h5", "does not exist"),
-        (".", "is a directory"),
+        ("folder", "is a folder without .h5 files"),
+        ("*.hdf5", "no file matches"),
         ("truncated.h5", "truncated"),
         ("text.h5", "not an HDF5 file"),
         ("empty.h5", "empty"),
@@ -43,14 +45,31 @@ def test_what_is_no_recording_is_refused_in_one_sentence(recorded, tmp_path, com
     assert words in result.stdout + result.stderr
     assert result.stderr.startswith("Error: ")
     assert len(result.stderr.splitlines()) == 1
-    assert "fault of trajtools" not in result.stderr
+    assert "bug in trajtools" not in result.stderr
     if command != "validate":  # what that finds inside a file is its answer
         assert result.stdout == ""
 
 
 def test_a_missing_file_is_answered_with_those_that_are_there(recorded):
     assert "its folder holds iris.h5" in call("info", recorded.parent / "irsi.h5", code=1).stderr
-    assert "did you mean" in call("info", recorded.parent, code=1).stderr
+
+
+@pytest.mark.parametrize("command", ["info", "validate", "repair", "lyapunov", "recurrence", "sweep"])
+def test_folders_and_patterns_stand_for_their_files(recorded, tmp_path, command):
+    for name in ("one.h5", "two.h5"):
+        (tmp_path / name).write_bytes(recorded.read_bytes())
+    (tmp_path / "notes.txt").write_text("nothing")
+    both = call(command, tmp_path / "one.h5", tmp_path / "two.h5").stdout
+    assert call(command, tmp_path).stdout == both
+    assert call(command, tmp_path / "*.h5").stdout == both
+    assert call(command, tmp_path / "o*", tmp_path / "two.h5").stdout == both
+
+
+def test_runs_of_one_name_are_told_apart_by_their_file(recorded, tmp_path):
+    (tmp_path / "two.h5").write_bytes(recorded.read_bytes())
+    said = call("dimension", recorded, tmp_path / "two.h5").stdout
+    for name in ("iris: eta=1", "two: eta=1", "iris: eta=0.01:"):
+        assert name in said
 
 
 def test_an_unknown_run_is_answered_with_those_that_are_there(recorded):

@@ -73,7 +73,7 @@ def test_tables_and_recorded_files_stand_in_one_answer_and_figure(tables, tmp_pa
     ("options", "words"),
     [
         (["--series", "z"], "has no column 'z'; it has 0, 1"),
-        (["--run", "a"], "--run: for files that a recorder wrote"),
+        (["--run", "a"], "--run is for recorded files"),
         (["--member", "0"], "--member"),
         (["--select", "*.weight"], "--select"),
         (["--no-buffers"], "--buffers"),
@@ -93,9 +93,9 @@ def test_what_a_table_does_not_know_is_refused(tables, options, words):
         ("empty.csv", b"", "empty"),
         ("comments.txt", b"# nothing\n\n", "no line with numbers"),
         ("ragged.csv", b"1,2\n3\n", "line 2 of .* has 1 cells"),
-        ("words.csv", b"x,y\n1,2\n3,four\n", "line 3 .* cell 2: 'four' is no number"),
-        ("binary.csv", b"\xff\xfe\x00\x01", "no text"),
-        ("broken.npy", b"\x93NUMPY and then nothing", "no .npy file"),
+        ("words.csv", b"x,y\n1,2\n3,four\n", "line 3 .* cell 2: 'four' is not a number"),
+        ("binary.csv", b"\xff\xfe\x00\x01", "not UTF-8 text"),
+        ("broken.npy", b"\x93NUMPY and then nothing", "not a .npy file"),
         ("text.npy", b"1,2,3", "numpy.save"),
     ],
 )
@@ -114,7 +114,7 @@ def test_arrays_that_are_no_trajectory_are_refused(tmp_path):
             read_table(tmp_path / f"{name}.npy")
     objects = np.array([{}, []], dtype=object)
     np.save(tmp_path / "objects.npy", objects, allow_pickle=True)
-    with pytest.raises(FormatError, match=r"no \.npy file of numbers"):
+    with pytest.raises(FormatError, match=r"not a \.npy file of numbers"):
         read_table(tmp_path / "objects.npy")
     with pytest.raises(DataError, match="does not exist"):
         read_table(tmp_path / "missing.npy")

@@ -41,6 +41,7 @@ HOMES = {
     "hdf5plugin": ("trajtools.store",),
     "numba": ("trajtools._kernels",),
     "click": ("trajtools.cli",),
+    "rich": ("trajtools.cli",),
     "safetensors": ("recorders.checkpoints",),
     "matplotlib": ("trajtools.plots", "trajtools.report"),
     "jinja2": ("trajtools.report",),

@@ -1,5 +1,6 @@
 """Following a file: what is shown is what is committed, and it ends when the run does, however that is."""
 
+import io
 import json
 import os
 import re
@@ -13,9 +14,9 @@ import pytest
 from command_line import ROOT, call, write
 
 import trajtools as tt
-import trajtools.cli.watch as following
 from recorders import Recorder
-from trajtools.cli.looking import Look, Rates, look
+from trajtools.cli import watch as following
+from trajtools.cli.watch import Progress, Rates, Screen
 from trajtools.errors import RecordingError
 from trajtools.store import Member
 
@@ -115,16 +116,16 @@ def test_a_run_that_is_named_is_waited_for_beside_others(tmp_path):
     ],
 )
 def test_the_end_is_where_nothing_is_recorded_any_more(monkeypatch, tmp_path, scenes, looks, words):
-    scripted = iter([[Look(run, status, 5, 4, {}) for run, status in zip("ab", scene.split(), strict=False)]
+    scripted = iter([[Progress(run, status, 5, 4, {}) for run, status in zip("ab", scene.split(), strict=False)]
                      for scene in scenes])  # fmt: skip
     slept = []
-    monkeypatch.setattr(following, "look_again", lambda file, runs: next(scripted))
+    monkeypatch.setattr(following, "_read_patiently", lambda file, runs: next(scripted))
     monkeypatch.setattr(following.time, "sleep", slept.append)
     if words is None:
-        following.follow(tmp_path, (), 9.0)
+        following._follow(tmp_path, (), 9.0)
     else:
         with pytest.raises(RecordingError, match=words):
-            following.follow(tmp_path, (), 9.0)
+            following._follow(tmp_path, (), 9.0)
     assert next(scripted, None) is None
     assert len(slept) == looks - 1
 
@@ -141,11 +142,11 @@ def test_a_writer_that_dies_is_noticed_and_named(tmp_path):
     training.wait()
     out, err = watching.communicate(timeout=60)
     assert watching.returncode == 1
-    assert re.fullmatch(r"Error: run 'run' was interrupted, its \d+ states are whole: .*trajtools repair.*\n", err)
+    assert re.fullmatch(r"Error: run 'run' was interrupted after \d+ complete states: .*trajtools repair.*\n", err)
     last = matched(out)[-1]
     assert last[1] == "interrupted"
-    assert f"its {last[2]} states" in err
-    assert "interrupted" in call("watch", path, "--once").stdout  # a look is no judgement
+    assert f"after {last[2]} complete states" in err
+    assert "interrupted" in call("watch", path, "--once").stdout
     assert "was interrupted" in call("watch", path, code=1).stderr
 
 
@@ -163,7 +164,7 @@ def test_an_interrupt_ends_the_watching_and_not_the_training(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a terminal")
-def test_a_terminal_shows_lines_that_are_rewritten_and_fit(tmp_path):
+def test_a_terminal_shows_lines_that_are_updated_in_place(tmp_path):
     import pty
 
     path = tmp_path / "run.h5"
@@ -175,7 +176,7 @@ def test_a_terminal_shows_lines_that_are_rewritten_and_fit(tmp_path):
     os.close(theirs)
     shown, count = b"", 0
     while watching.poll() is None:
-        if not count and shown.count(b"\x1b[2F\x1b[J") > 1:
+        if not count and shown.count(b"run: recording") > 2:
             count = stop(path, training)
         try:
             shown += os.read(ours, 4096)
@@ -186,13 +187,14 @@ def test_a_terminal_shows_lines_that_are_rewritten_and_fit(tmp_path):
     assert watching.communicate(timeout=60)[1] == ""
     assert watching.returncode == 0
     os.close(ours)
-    *before, last = shown.decode().split("\x1b[2F\x1b[J")
-    assert len(before) > 1
-    assert "31m" in last
-    assert "\x1b" not in last
-    assert f"run: complete, {count} states (step {count - 1})" in last
-    assert len(last.splitlines()) == 2
-    assert max(map(len, last.splitlines())) < 80
+    text = shown.decode()
+    assert "\x1b[31m" not in text
+    assert "\x1b[1A\x1b[2K" in text  # one line up, which is erased: two lines are rewritten
+    assert "\x1b[1A\x1b[2K\x1b[1A\x1b[2K" not in text
+    last = re.split(r"\x1b\[[0-9;?]*[A-Za-z]", text.rstrip("\x1b[?25h\r\n"))[-1].split("\r\n")
+    assert len(last) == 2
+    assert max(map(len, last)) <= 80
+    assert f"run: complete, {count} states (step {count - 1})" in text
 
 
 def test_what_does_not_come_in_time_is_an_error(tmp_path):
@@ -233,14 +235,23 @@ def test_one_look_shows_status_states_and_newest_metrics(tmp_path):
     assert call("watch", path).stdout.endswith(said)  # nobody writes it: it is shown, and that is all
 
 
-def test_what_is_being_recorded_stays_on_a_small_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(following.shutil, "get_terminal_size", lambda: os.terminal_size((80, 5)))
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    runs = [Look("a", "recording", 1, 0, {}), *(Look(name, "complete", 1, 0, {}) for name in "bcde")]
-    following.Screen().show(runs)
-    said = capsys.readouterr().out.splitlines()
-    assert [line[:5] for line in said] == ["... a", "e: co", "a: re"]
-    assert said[0] == "... and 3 more runs"
+def test_what_is_being_recorded_stays_on_a_small_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    screen_size = {"COLUMNS": "80", "LINES": "3", "TERM": "xterm"}
+    for name, value in screen_size.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    runs = [*(Progress(name, "complete", 1, 0, {}) for name in "abcd"), Progress("e", "recording", 1, 0, {})]
+    with Screen() as screen:
+        screen.show(runs)
+        shown = sys.stdout.getvalue()
+    assert "e: recording" in shown
+    assert "d: complete" not in shown
+    assert "..." in shown
+    assert "d: complete" in sys.stdout.getvalue()  # at the end all are listed
 
 
 def test_a_run_is_one_line_whatever_its_name(tmp_path):
@@ -261,8 +272,8 @@ def test_the_newest_states_are_read_as_they_are(tmp_path):
             step, metrics = run.latest(count)
             np.testing.assert_array_equal(step, run.step[-count:])
             np.testing.assert_array_equal(metrics["loss"], run.metrics["loss"][-count:])
-    assert look(tmp_path / "m.h5", ["r*"])[0].last_step == 447
-    assert look(tmp_path / "m.h5", ["x*"]) == []
+    assert "step 447" in call("watch", tmp_path / "m.h5", "--once", "--run", "r*").stdout
+    assert "holds no run 'x*'" in call("watch", tmp_path / "m.h5", "--once", "--run", "x*", code=1).stderr
 
 
 @pytest.mark.parametrize("wrong", [("--interval", "nan"), ("--timeout", "nan"), ("--interval", "1e300")])
@@ -275,20 +286,21 @@ def test_waiting_outlasts_a_writer_that_changes_the_structure(tmp_path, monkeypa
 
     def torn(*given):
         tries.append(given)
-        if len(tries) < following.TRIES:
+        if len(tries) < following.ATTEMPTS:
             raise RecordingError("torn")
-        return look(*given)
+        return read(*given)
 
-    monkeypatch.setattr(following, "look", torn)
-    following.wait_for(path, ("run",), timeout=1, interval=0.1, quiet=True)
-    assert len(tries) == following.TRIES
+    read = following._read
+    monkeypatch.setattr(following, "_read", torn)
+    following._wait_for(path, ("run",), timeout=1, interval=0.1, quiet=True)
+    assert len(tries) == following.ATTEMPTS
 
 
 def test_rates_are_those_of_the_last_half_minute():
     rates = Rates()
 
     def at(now, states):
-        return rates.join([Look("run", "recording", states, None, {})], now)[0]
+        return rates.add([Progress("run", "recording", states, None, {})], now)[0]
 
     assert at(0.0, 100).rate is None
     assert at(2.0, 200).rate == 50

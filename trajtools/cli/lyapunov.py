@@ -1,243 +1,331 @@
-"""`trajtools lyapunov`: the exponent of twins or of one trajectory, as a table, a document or a figure."""
+"""`trajtools lyapunov`: the exponent of twins or of one trajectory."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from trajtools._kernels._jit import on_compile as told_of_compiling
 from trajtools.cli import options
-from trajtools.cli.analysis import analyse, head, row
-from trajtools.cli.asking import Choices, embedding, lengths, rule, span
-from trajtools.cli.reading import Errors, chosen_runs, debugging, reading, tell, told
-from trajtools.cli.tables import analyse_table, is_table
-from trajtools.errors import MissingDependencyError, TrajtoolsError
-from trajtools.estimators.lyapunov import METHODS
-from trajtools.growth.units import UNITS
-from trajtools.growth.windows import Windows
-from trajtools.plots.words import interval, kept, number, spread
-from trajtools.report.answers import Answer
-from trajtools.results.curves import AVERAGES
-from trajtools.results.plain import to_plain
+from trajtools.cli.runner import (
+    Outcome,
+    Request,
+    Selection,
+    Source,
+    analysis_command,
+    bullets,
+    finish,
+    save_figure,
+    select_states,
+    table,
+)
+from trajtools.errors import DataError
 
+if TYPE_CHECKING:
+    from trajtools.cli.runner import Block
+    from trajtools.growth.windows import Windows
+    from trajtools.neighbors import NearestK, WithinRadius
+    from trajtools.report.answers import Answer
+    from trajtools.results import Divergence, Exponent
+    from trajtools.store import Run
+    from trajtools.trajectory import Trajectory
+
+# Choices of the library, written out so that --help loads nothing; a test compares them.
+METHODS = ("twins", "rosenstein", "kantz", "wolf", "hybrid")
+METHODS_BY_RADIUS = ("kantz", "hybrid")
+AVERAGES = ("mean-log", "log-mean", "rms")
+UNITS = ("step", "epoch", "learning-rate")
 PROCEDURES = ("danovski2024",)
-FIGURES = (".png", ".svg", ".pdf")
+
+FACTS = ("status", "states", "members", "references", "twins", "parameters", "dtype", "stored")
 
 
-@click.command("lyapunov")
-@options.files
+@dataclass(frozen=True)
+class Settings:
+    """The options of an exponent; None and "auto" leave the choice to the library."""
+
+    selection: Selection = field(default_factory=Selection)
+    method: str = "auto"
+    metric: str | None = None
+    average: str | None = None
+    region: tuple[float, float] | None = None
+    procedure: str | None = None
+    level: float = 0.95
+    seed: int = 0
+    neighbors: NearestK | WithinRadius | None = None
+    theiler: int | None = None
+    horizon: int | None = None
+    embed: tuple[int, int] | None = None
+    null: str = "auto"
+    surrogates: int = 99
+    buffers: bool | None = None
+    dt: float | None = None
+    per: str | None = None
+    steps_per_epoch: float | None = None
+    windows: tuple[int, int] | None = None
+
+    @property
+    def neighbor_options(self) -> list[str]:
+        """The given options that twins do not have."""
+        values = {"member": self.selection.member, "series": self.selection.series}
+        values |= {name: getattr(self, name) for name in ("neighbors", "theiler", "horizon", "embed", "buffers")}
+        return [f"--{name}" for name, value in values.items() if value is not None]
+
+    def for_library(self) -> dict[str, Any]:
+        """Return the keyword arguments of `tt.lyapunov`."""
+        dim, delay = self.embed if self.embed is not None else (None, None)
+        return {
+            "method": self.method,
+            "metric": self.metric,
+            "average": self.average,
+            "neighbors": self.neighbors,
+            "theiler": self.theiler,
+            "horizon": self.horizon,
+            "dim": dim,
+            "delay": delay,
+            "region": self.region if self.region is not None else "auto",
+            "null": None if self.null == "none" else self.null,
+            "surrogates": self.surrogates,
+            "buffers": self.buffers,
+            "dt": self.dt,
+            "procedure": self.procedure,
+            "level": self.level,
+            "rng": self.seed,
+        }
+
+
+@analysis_command("lyapunov", strict=True)
 @click.option(
-    "--method",
-    type=click.Choice(["auto", *METHODS]),
-    default="auto",
-    show_default=True,
-    help="auto: twins where the run has any, else the neighbours of one trajectory.",
-)
-@options.runs
-@click.option("--select", metavar="GLOB", multiple=True, help="Only parameters of this name, such as '*.weight'.")
-@click.option("--member", type=click.IntRange(min=0), help="The one trajectory: this member of the run.")
-@click.option("--series", metavar="NAME", help="The one trajectory: this metric (or, of a table, these columns).")
-@click.option("--embed", callback=embedding, metavar="DIM,DELAY", help="Delay coordinates; auto: from the data.")
-@click.option("--buffers/--no-buffers", default=None, help="Join the optimiser's recorded buffers to the weights.")
-@click.option("--neighbors", callback=rule, metavar="K|R", help="How many neighbours (4), or how near (0.05).")
-@click.option("--theiler", type=click.IntRange(min=0), help="States closer in time, in samples, are no neighbours.")
+    "--method", type=click.Choice(["auto", *METHODS]), default="auto", show_default=True,
+    help="auto: twins if the run has any, else the neighbours of one trajectory.",
+)  # fmt: skip
+@click.option("--embed", type=options.embedding, metavar="DIM,DELAY", help="Delay coordinates; auto: from the data.")
+@click.option("--buffers/--no-buffers", default=None, help="Append the optimiser's recorded buffers to the weights.")
+@click.option("--neighbors", type=options.neighbor_rule, metavar="K|R", help="Number of neighbours, or radius.")
+@options.theiler
 @click.option("--horizon", type=click.IntRange(min=1), help="How long neighbours are followed, in samples.")
-@click.option("--metric", help="Distance between two states; l1 for twins and l2 for neighbours if not given.")
-@click.option("--average", type=click.Choice(AVERAGES), help="Over copies or neighbours; that of the method's paper.")
-@click.option("--window", callback=span(int), metavar="START:STOP", help="Only these steps of the training.")
-@click.option("--region", callback=span(float), metavar="START:STOP", help="Fit here, in steps since the perturbation.")
-@click.option("--procedure", type=click.Choice(PROCEDURES), help="A published procedure instead of ours.")
-@click.option("--null", default="auto", show_default=True, help="What growth is tested against; none: no test.")
-@click.option("--surrogates", type=click.IntRange(min=1), default=99, show_default=True, help="Drawn from the null.")
-@click.option("--dt", type=click.FloatRange(0, min_open=True), help="Time between samples, in a unit of your own.")
-@click.option("--per", type=click.Choice(UNITS), help="State the exponent per step, epoch or integrated learning rate.")
-@click.option("--steps-per-epoch", type=click.FloatRange(0, min_open=True), help="If the run does not know.")
+@options.metric(None, "Distance between two states.  [default: l1 for twins, l2 for neighbours]")
+@click.option("--average", type=click.Choice(AVERAGES), help="Average over twins or neighbours.")
+@click.option("--region", type=options.span(float), metavar="START:STOP",
+              help="Fit here, in steps since the perturbation.")  # fmt: skip
+@click.option("--procedure", type=click.Choice(PROCEDURES), help="Use a published procedure.")
+@click.option("--null", default="auto", show_default=True, help="Null hypothesis of the growth test; none: no test.")
+@click.option("--surrogates", type=click.IntRange(min=1), default=99, show_default=True, help="Number of surrogates.")
+@click.option("--dt", type=click.FloatRange(0, min_open=True), help="Time between samples, in your own unit.")
+@click.option("--per", type=click.Choice(UNITS), help="Unit of the exponent.")
 @click.option(
-    "--windows", callback=lengths, metavar="W[,S]", help="Also window by window: W steps, S from one to the next."
+    "--steps-per-epoch", type=click.FloatRange(0, min_open=True), help="For --per epoch, if the run does not say."
 )
-@click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True,
-              help="Confidence level of the interval.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resampling.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the curves (.png, .svg or .pdf).")
-@click.option("--strict", is_flag=True, help="Exit with status 3 if a verdict is inconclusive; not with --procedure.")
-@options.as_json
-@options.output
-@options.quiet
-@options.debug
-def command(
-    *,
-    files: tuple[Path, ...],
-    runs: tuple[str, ...],
-    plot: Path | None,
-    strict: bool,
-    as_json: bool,
-    output: Path | None,
-    quiet: bool,
-    **chosen: Any,
-) -> None:
+@click.option("--windows", type=options.window_lengths, metavar="W[,S]",
+              help="Also in windows of W steps, one every S steps.")  # fmt: skip
+@options.level
+@options.seed
+def lyapunov(request: Request, **chosen: Any) -> None:
     """Measure how fast nearby trainings diverge, for each run of each FILE.
 
-    Twins are perturbed copies that were trained beside their reference. Without any, the neighbours of one trajectory
-    take their place, if it returns to where it has been. The answer is an exponent with an interval, a verdict and the
-    reasons for it. A FILE may also be a table: .npy, or .csv and .txt with one state a line.
+    Twins are perturbed copies that were trained beside their reference. Without twins, the neighbours of one
+    trajectory are used, if it returns to where it has been. The result is an exponent with an interval, a verdict and
+    its reasons. A FILE may also be a table of numbers (.npy, .csv, .tsv, .txt, .dat) with one state a line.
     """
-    if strict and chosen["procedure"] is not None:
+    settings = Settings(selection=request.selection, **chosen)
+    if request.strict and settings.procedure is not None:
         raise click.UsageError(
-            f"--strict asks for a verdict, and --procedure {chosen['procedure']} gives a number without one: drop one "
-            "of the two"
+            f"--strict needs a verdict, and --procedure {settings.procedure} gives none: drop one of the two"
         )
-    check_plot(plot, files)
-    if output is not None:
-        options.check_target(output, files)
-    choices = Choices(**chosen)
-    with saying_that_it_compiles(quiet):
-        answers, errors = gather(files, runs, choices, quiet=quiet)
-    tell(errors)
-    if as_json:
-        found = [with_curve(answer) for answer in answers]
-        text = options.document("lyapunov/1", results=found, errors=told(errors))
-        options.emit(text, output, files)
-    elif answers:
-        options.emit(in_words(answers, several_files=len(files) > 1), output, files)
-    if plot is not None and answers:
-        draw(answers, plot)
-    leave(answers, failed=bool(errors), strict=strict)
+    outcomes, errors = request.each_run(lambda source: analyse(source, settings))
+    request.write(outcomes, errors, [with_curve(one.result) for one in outcomes], text)
+    if request.plot is not None and outcomes:
+        save_figure(_figure(outcomes), request.plot)
+    finish(errors, [one.result.exponent.verdict for one in outcomes] if request.strict else ())
 
 
-def leave(answers: list[Answer], *, failed: bool, strict: bool) -> None:
-    """Leave with the exit status that the answers deserve.
+def analyse(source: Source, settings: Settings, *, published: str | None = None) -> Answer:
+    """Measure how fast twins, or neighbours of one trajectory, diverge.
 
-    Parameters
-    ----------
-    answers : list of Answer
-        What was found.
-    failed : bool
-        Whether something could not be analysed.
-    strict : bool
-        Whether an inconclusive verdict counts.
+    `published` names a procedure whose exponent is added for comparison.
     """
-    if failed:
-        click.get_current_context().exit(1)
-    if strict and any(answer.exponent.verdict == "inconclusive" for answer in answers):
-        click.get_current_context().exit(3)
+    return _analyse_run(source, settings, published) if source.table is None else _analyse_table(source, settings)
 
 
-def gather(
-    files: tuple[Path, ...], patterns: tuple[str, ...], choices: Choices, *, quiet: bool = False,
-    published: str | None = None,
-) -> tuple[list[Answer], Errors]:  # fmt: skip
-    """Analyse the runs of several files; what fails does not keep the others from being analysed.
+def _analyse_run(source: Source, settings: Settings, published: str | None) -> Answer:
+    import trajtools as tt
+    from trajtools.report.answers import Answer
 
-    Parameters
-    ----------
-    files : tuple of Path
-        As the user gave them.
-    patterns : tuple of str
-        Names or globs of runs; empty for all.
-    choices : Choices
-        What the user chose.
-    quiet : bool
-        No progress.
-    published : str or None
-        Also fit by this published procedure.
-
-    Returns
-    -------
-    answers : list of Answer
-        One per run.
-    errors : list of (str, Exception)
-        File, and why it or one of its runs could not be analysed.
-    """
-    answers: list[Answer] = []
-    errors: Errors = []
-    for path in files:
-        try:
-            if is_table(path):
-                answers.append(analyse_table(path, choices, patterns))
-                continue
-            with reading(path) as file:
-                chosen = chosen_runs(file, patterns)
-                with progress(len(chosen), path.name, quiet) as step:
-                    for run in chosen:
-                        try:
-                            answers.append(replace(analyse(run, choices, published=published), file=str(path)))
-                        except TrajtoolsError as problem:
-                            if debugging():
-                                raise
-                            errors.append((str(path), problem))
-                        step(1)
-        except (TrajtoolsError, OSError) as problem:
-            if debugging():
-                raise
-            errors.append((str(path), problem))
-    return answers, errors
+    run = source.recorded_run()
+    comparison: Exponent | None = None
+    data: Any
+    if _by_twins(run, settings):
+        _check_has_twins(run)
+        data = growth = _divergence(run, settings)
+        exponent = _fit(growth, settings, settings.procedure)
+        comparison = _fit(growth, settings, published) if published else None
+    else:
+        _check_rule(settings)
+        data = select_states(run, settings.selection)
+        exponent = _with_member(tt.lyapunov(data, **settings.for_library()), run, settings)
+        growth = exponent.curve if exponent.curve is not None else _empty_divergence(exponent, run.time_unit)
+    windows = _windows(data, settings) if settings.windows is not None else None
+    if settings.per is not None:
+        known: dict[str, Any] = {"run": run, "steps_per_epoch": settings.steps_per_epoch}
+        exponent = exponent.per(settings.per, **known)
+        windows = windows.per(settings.per, **known) if windows is not None else None
+    return Answer(str(source.path), run.name, growth, exponent, comparison, _facts(run), dict(run.hparams), windows)
 
 
-@contextmanager
-def progress(length: int, label: str, quiet: bool) -> Iterator[Any]:
-    """Show a bar on a terminal, nothing elsewhere.
+def _analyse_table(source: Source, settings: Settings) -> Answer:
+    import trajtools as tt
+    from trajtools.cli.tables import refuse_options
+    from trajtools.report.answers import Answer
 
-    Parameters
-    ----------
-    length : int
-        Number of steps.
-    label : str
-        What stands before the bar.
-    quiet : bool
-        Show nothing anywhere.
+    assert source.table is not None
+    only_runs = {
+        "--buffers": settings.buffers is not None,
+        "--procedure": settings.procedure is not None,
+        "--method twins": settings.method == "twins",
+    }
+    refuse_options([name for name, present in only_runs.items() if present], source.path)
+    _check_rule(settings)
+    states = source.states()
+    exponent = tt.lyapunov(states, **settings.for_library())
+    growth = exponent.curve if exponent.curve is not None else _empty_divergence(exponent, exponent.unit[2:])
+    windows = _windows(states, settings) if settings.windows is not None else None
+    if settings.per is not None:
+        exponent = exponent.per(settings.per, steps_per_epoch=settings.steps_per_epoch)
+        windows = windows.per(settings.per, steps_per_epoch=settings.steps_per_epoch) if windows is not None else None
+    values = source.table.values
+    _, columns = source.table.columns(settings.selection.series, source.path)
+    facts = {"states": len(values), "columns": ", ".join(columns), "dtype": str(values.dtype)}
+    return Answer(str(source.path), source.name, growth, exponent, None, facts, {}, windows)
 
-    Yields
-    ------
-    callable
-        Called with the number of steps that were made.
-    """
-    if quiet or not sys.stderr.isatty():
-        yield lambda _: None
+
+def _by_twins(run: Run, settings: Settings) -> bool:
+    """Whether twins are used, and not the neighbours of one trajectory."""
+    if settings.method == "twins" and settings.neighbor_options:
+        raise DataError(
+            f"{', '.join(settings.neighbor_options)}: only for the neighbours of one trajectory; drop --method twins "
+            "or these options"
+        )
+    has_twins = any(member.reference >= 0 for member in run.members)
+    return settings.method == "twins" or (settings.method == "auto" and has_twins and not settings.neighbor_options)
+
+
+def _check_has_twins(run: Run) -> None:
+    if any(member.reference >= 0 for member in run.members):
         return
-    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
-        yield bar.update
+    members = f"{run.n_members} member{'s' * (run.n_members != 1)}"
+    raise DataError(
+        f"run {run.name!r} of {run.path} has {members} and no perturbed copy, which --method twins needs: record a "
+        "reference with perturbed copies (recorders.twins.perturb, or perturb of your framework's recorder)"
+    )
 
 
-@contextmanager
-def saying_that_it_compiles(quiet: bool) -> Iterator[None]:
-    """Say on stderr, once, if kernels have to be compiled: it takes seconds, the first time only.
+def _check_rule(settings: Settings) -> None:
+    """Refuse a radius for a method that takes the nearest neighbours."""
+    from trajtools.neighbors import WithinRadius
 
-    Parameters
-    ----------
-    quiet : bool
-        Say nothing.
-    """
-    said: list[str] = []
+    if isinstance(settings.neighbors, WithinRadius) and settings.method not in METHODS_BY_RADIUS:
+        raise DataError(
+            f"a radius is for --method {' and '.join(METHODS_BY_RADIUS)}; the other methods take the nearest "
+            "neighbours: give --neighbors a whole number, such as 4"
+        )
 
-    def say() -> None:
-        if not said and not quiet:
-            said.append("compiling")
-            click.echo("Compiling kernels; this is kept for the next time ...", err=True)
 
-    with told_of_compiling(say):
-        yield
+def _divergence(run: Run, settings: Settings) -> Divergence:
+    """Return the divergence curves of the twins, of all parameters or of the selected ones."""
+    import trajtools as tt
+
+    chosen: dict[str, Any] = {
+        "metric": settings.metric or "l1",
+        "average": settings.average or "mean-log",
+        "window": settings.selection.window,
+        "dt": settings.dt,
+    }
+    select = settings.selection.select
+    if not select:
+        return tt.twins(run, **chosen)
+    if run.stored != "weights":
+        raise DataError(f"run {run.name!r} stores {run.stored} and no weights: no parameters can be selected from it")
+    copies: dict[int, list[int]] = {}
+    for index, member in enumerate(run.members):
+        if member.reference >= 0:
+            copies.setdefault(member.reference, []).append(index)
+    pairs = [
+        (run.trajectory(i).select(*select), [run.trajectory(j).select(*select) for j in perturbed])
+        for i, perturbed in copies.items()
+    ]
+    return tt.twins(pairs, **chosen)
+
+
+def _fit(growth: Divergence, settings: Settings, procedure: str | None) -> Exponent:
+    region: Any = settings.region if settings.region is not None else "auto"
+    null = {"auto": "power-law", "none": None}.get(settings.null, settings.null)
+    return growth.fit(region, null=null, procedure=procedure, level=settings.level, rng=settings.seed)
+
+
+def _with_member(exponent: Exponent, run: Run, settings: Settings) -> Exponent:
+    """Add the member and the metric to the settings, and a warning if the member was not chosen among several."""
+    member = settings.selection.member
+    more = {"member": member or 0, "series": settings.selection.series}
+    warnings = exponent.warnings
+    if member is None and run.n_members > 1:
+        warnings = (*warnings, f"this is member 0 of {run.n_members}; --member selects another one")
+    return replace(exponent, settings=exponent.settings | more, warnings=warnings)
+
+
+def _windows(data: Divergence | Trajectory | Any, settings: Settings) -> Windows:
+    """Measure in windows of the data that the whole was measured on."""
+    import trajtools as tt
+
+    window, step = settings.windows or (None, None)
+    chosen = settings.for_library()
+    if isinstance(data, tt.Divergence):
+        chosen = {name: chosen[name] for name in ("null", "level", "rng")}
+    return tt.lyapunov_windows(data, window=window, step=step, **chosen)
+
+
+def _empty_divergence(exponent: Exponent, unit: str) -> Divergence:
+    """Return a divergence without curves, for an exponent that was refused before there were any."""
+    import numpy as np
+
+    import trajtools as tt
+
+    nothing, none = np.full((0, 1), np.nan), np.empty(0, dtype=np.int64)
+    return tt.Divergence(
+        method=exponent.method,
+        metric=str(exponent.settings.get("metric", "")),
+        average="mean-log",
+        time=np.zeros(1),
+        time_unit=unit,
+        log_distance=np.full(1, np.nan),
+        distances=nothing,
+        group=none,
+        start=none,
+        floor=nothing,
+        scale=np.empty(0),
+        n_references=0,
+    )
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """Describe the run, with the last value of each metric: were the networks learning at all?"""
+    from trajtools.cli.files import describe_run
+
+    facts = {name: value for name, value in describe_run(run).items() if name in FACTS}
+    references = [i for i, member in enumerate(run.members) if member.reference < 0]
+    last = {name: run.metrics[name][-1] for name in run.metrics} if run.n_states else {}
+    facts["last"] = {
+        name: float(value if value.ndim == 0 else value[references].mean())
+        for name, value in last.items()
+        if value.ndim < 2
+    }
+    return facts
 
 
 def with_curve(answer: Answer) -> dict[str, Any]:
-    """Return an answer with its mean curve, as JSON can hold it.
+    """Return an answer with its mean curve, as JSON can hold it."""
+    from trajtools.results import to_plain
 
-    Parameters
-    ----------
-    answer : Answer
-        Of one run.
-
-    Returns
-    -------
-    dict
-        The answer, ``curve`` added.
-    """
     growth = answer.growth
     curve = {
         "time": growth.time,
@@ -249,101 +337,80 @@ def with_curve(answer: Answer) -> dict[str, Any]:
     return plain
 
 
-def in_words(answers: list[Answer], *, several_files: bool = False) -> str:
-    """Return the table and the reasons.
+# Text
 
-    Parameters
-    ----------
-    answers : list of Answer
-        At least one.
-    several_files : bool
-        Whether the file of each run is worth a column.
 
-    Returns
-    -------
-    str
-        Several lines.
-    """
-    columns, rows = head(answers[0]), [row(answer) for answer in answers]
-    published = answers[0].exponent.settings.get("procedure") in PROCEDURES
-    if published:
-        columns = [*columns, "s.d.", "kept"]
+def text(outcomes: list[Outcome]) -> list[Block]:
+    """Return the table, then the reasons and windows of each run."""
+    from trajtools.plots.words import kept, number, spread
+
+    answers: list[Answer] = [one.result for one in outcomes]
+    head, rows = columns(answers[0]), [row(answer) for answer in answers]
+    if answers[0].exponent.settings.get("procedure") in PROCEDURES:
+        head = [*head, "s.d.", "kept"]
         for cells, answer in zip(rows, answers, strict=True):
             cells += [number(spread(answer.exponent)), f"{kept(answer.exponent):.0%}"]
     right = {1, 2, 4, 5, 6, 7}
-    if several_files:
-        columns = ["file", *columns]
+    if len({one.file for one in outcomes}) > 1:
+        head = ["file", *head]
         rows = [[answer.file, *cells] for cells, answer in zip(rows, answers, strict=True)]
         right = {i + 1 for i in right}
-    text = [options.table(columns, rows, right=right)]
+    blocks: list[Block] = [table(head, rows, right=right)]
     for answer in answers:
-        said = dict.fromkeys((*answer.exponent.reasons, *answer.exponent.warnings, *answer.growth.warnings))
-        text.append("\n".join([f"{answer.run}: {answer.exponent.verdict}", *(f"  - {reason}" for reason in said)]))
+        remarks = (*answer.exponent.reasons, *answer.exponent.warnings, *answer.growth.warnings)
+        blocks.append(bullets(f"{answer.run}: {answer.exponent.verdict}", remarks))
         if answer.windows is not None:
-            text.append(windows_in_words(answer.run, answer.windows))
-    return "\n\n".join(text)
+            blocks.append(_windows_text(answer.run, answer.windows))
+    return blocks
 
 
-def windows_in_words(run: str, found: Windows) -> str:
-    """Return the table of the windows of a run.
-
-    Parameters
-    ----------
-    run : str
-        Its name.
-    found : Windows
-        At least one window.
-
-    Returns
-    -------
-    str
-        Several lines.
-    """
-    columns = ["steps", f"exponent ({found.unit})", f"{found.level:.0%} interval", "verdict", "e-folds"]
-    rows = [
-        [f"{found.start[w]}-{found.stop[w]}", number(found.value[w]), interval(one), one.verdict, number(found.gain[w])]
-        for w, one in enumerate(found.exponents)
+def columns(answer: Answer) -> list[str]:
+    """Return the head of the table; all answers share unit and level."""
+    exponent = answer.exponent
+    return [
+        "run",
+        f"exponent ({exponent.unit})",
+        f"{exponent.level:.0%} interval",
+        "verdict",
+        f"fitted {answer.growth.time_unit}s",
+        "used",
     ]
-    low, high = found.max_gain_between
-    lines = [f"{run}, window by window", options.table(columns, rows, right={1, 2, 4})]
-    lines.append(f"largest cumulative gain: {number(found.max_gain)} e-folds, from step {low} to {high}")
-    return "\n".join([*lines, *(f"  - {words}" for words in found.warnings)])
 
 
-def check_plot(plot: Path | None, files: tuple[Path, ...]) -> None:
-    """Refuse a figure that cannot be written before anything is computed.
+def row(answer: Answer) -> list[str]:
+    """Return the cells of one answer."""
+    from trajtools.plots.words import interval, number, window
 
-    Parameters
-    ----------
-    plot : Path or None
-        Where the figure is wanted.
-    files : tuple of Path
-        What is being read.
-    """
-    if plot is None:
-        return
-    if plot.suffix.lower() not in FIGURES:
-        raise click.BadParameter(f"{plot} must end in {', '.join(FIGURES)}", param_hint="--plot")
-    if find_spec("matplotlib") is None:
-        raise MissingDependencyError('--plot needs matplotlib, which is not installed: pip install "trajtools[plot]"')
-    options.check_target(plot, files)
+    exponent = answer.exponent
+    used = f"{exponent.n_used} of {exponent.n_total}"
+    return [answer.run, number(exponent.value), interval(exponent), exponent.verdict, window(exponent), used]
 
 
-def draw(answers: list[Answer], plot: Path) -> None:
-    """Draw one panel per answer.
+def _windows_text(run: str, windows: Windows) -> Block:
+    from trajtools.plots.words import interval, number
 
-    Parameters
-    ----------
-    answers : list of Answer
-        At least one.
-    plot : Path
-        The figure; overwritten if it is there.
-    """
+    head = ["steps", f"exponent ({windows.unit})", f"{windows.level:.0%} interval", "verdict", "e-folds"]
+    rows = [
+        [
+            f"{windows.start[w]}-{windows.stop[w]}",
+            number(windows.value[w]),
+            interval(one),
+            one.verdict,
+            number(windows.gain[w]),
+        ]
+        for w, one in enumerate(windows.exponents)
+    ]
+    low, high = windows.max_gain_between
+    gain = f"largest cumulative gain: {number(windows.max_gain)} e-folds, from step {low} to {high}"
+    return [f"{run}, window by window:", table(head, rows, right={1, 2, 4}), bullets(gain, windows.warnings)]
+
+
+def _figure(outcomes: list[Outcome]) -> Any:
+    """Draw one panel for each answer."""
     from trajtools import plots
 
-    figure = plots.divergences(
+    answers: list[Answer] = [one.result for one in outcomes]
+    return plots.divergences(
         [(f"{a.run}: {a.exponent.verdict}", a.growth, a.exponent) for a in answers],
         windows=[(a.run, a.windows) for a in answers if a.windows is not None],
     )
-    figure.savefig(plot)
-    click.echo(f"Figure written to {plot}.", err=True)

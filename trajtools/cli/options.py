@@ -1,177 +1,174 @@
-"""Options that several commands share, and how they print."""
+"""Options and parameter types that several commands share."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from trajtools import __version__
-from trajtools.cli import keep_debug
-from trajtools.errors import DataError
+from trajtools.cli import debug_option
+
+if TYPE_CHECKING:
+    from trajtools.neighbors import NearestK, WithinRadius
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
+
+FIGURES = (".png", ".svg", ".pdf")
+
+
+# Types: click calls them with the text of the option.
+
+
+def span(number: type[int] | type[float]) -> Callable[[str], tuple[float, float]]:
+    """Return what reads START:STOP as two numbers."""
+
+    def read(text: str) -> tuple[float, float]:
+        try:
+            start, stop = (number(end) for end in text.split(":"))
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is not of the form START:STOP, such as 20:80") from None
+        if not start < stop:
+            raise click.BadParameter(f"{text!r} is empty: START must be below STOP")
+        return start, stop
+
+    return read
+
+
+def neighbor_rule(text: str) -> NearestK | WithinRadius:
+    """Read a number of neighbours K, a radius R or radii R,R,..."""
+    from trajtools.neighbors import NearestK, WithinRadius
+
+    try:
+        if text.isdigit() and int(text) > 0:
+            return NearestK(int(text))
+        radii = [float(radius) for radius in text.split(",")]
+        return WithinRadius(radii[0] if len(radii) == 1 else radii)
+    except ValueError:  # also raised by the rules themselves
+        raise click.BadParameter(
+            f"{text!r} is neither a number of neighbours, such as 4, nor a radius, such as 0.05, nor several radii, "
+            "such as 0.01,0.02"
+        ) from None
+
+
+def embedding(text: str) -> tuple[int, int] | None:
+    """Read DIM,DELAY or DIM as (dim, delay); None for auto."""
+    if text == "auto":
+        return None
+    numbers = _positive_integers(text)
+    if numbers is None or len(numbers) > 2:
+        raise click.BadParameter(f"{text!r} is neither DIM,DELAY, such as 3,5, nor auto")
+    return numbers[0], numbers[1] if len(numbers) == 2 else 1
+
+
+def window_lengths(text: str) -> tuple[int, int]:
+    """Read W or W,S: the length of windows, and the step from one to the next."""
+    numbers = _positive_integers(text)
+    if numbers is None or len(numbers) > 2 or numbers[0] < 2:
+        raise click.BadParameter(
+            f"{text!r} is neither a length of at least 2 steps, such as 500, nor W,S, such as 500,100"
+        )
+    return numbers[0], numbers[-1]
+
+
+def _positive_integers(text: str) -> list[int] | None:
+    numbers = text.split(",")
+    return [int(n) for n in numbers] if all(n.isdigit() and int(n) > 0 for n in numbers) else None
+
+
+def detrending(text: str) -> str | int:
+    """Read the name of a method, or the length of a moving mean."""
+    return int(text) if text.isdigit() else text
+
+
+def learning_rates(text: str) -> list[float]:
+    """Read positive numbers separated by commas."""
+    try:
+        rates = [float(rate) for rate in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of numbers, such as 0.01,1") from None
+    if not all(0 < rate < math.inf for rate in rates):
+        raise click.BadParameter(f"{text!r}: learning rates must be positive")
+    return rates
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Read a JSON object, given as such or as a file that holds it."""
+    example = "'{\"lr\": 0.1}'"
+    try:
+        source = text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
+        content = json.loads(source, parse_constant=_refuse_constant)
+    except OSError as error:
+        raise click.BadParameter(f"{text!r} is neither JSON, such as {example}, nor a readable file: {error}") from None
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not valid JSON, such as {example}: {error}") from None
+    if not isinstance(content, dict):
+        raise click.BadParameter(f"{text!r} is not a JSON object: name every value, as in {example}")
+    return content
+
+
+def _refuse_constant(constant: str) -> None:
+    """Refuse NaN and infinities, which the file would store as null."""
+    raise ValueError(f"JSON has no {constant}; leave out unknown values")
+
+
+class Seconds(click.FloatRange):
+    """A duration; NaN is not one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number of seconds."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
+
+
+def figure(text: str) -> Path:
+    """Read the path of a figure; its ending names the format."""
+    if Path(text).suffix.lower() not in FIGURES:
+        raise click.BadParameter(f"{text!r} must end in {', '.join(FIGURES[:-1])} or {FIGURES[-1]}")
+    return Path(text)
+
+
+# Options
+
 
 files = click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 output = click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the answer here instead of to stdout.",
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the result to this file."
 )
 runs = click.option(
-    "--run", "runs", metavar="NAME", multiple=True, help="Only runs of this name; may be repeated, * and ? match any."
+    "--run", "runs", metavar="NAME", multiple=True, help="Only runs of this name; repeatable; * and ? are wildcards."
 )
-quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+plot = click.option("--plot", type=figure, metavar="FILE", help="Draw a figure (.png, .svg or .pdf).")
+strict = click.option("--strict", is_flag=True, help="Exit with status 3 if a verdict is inconclusive.")
+seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+level = click.option(
+    "--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True,
+    help="Confidence level of intervals.",
+)  # fmt: skip
+member = click.option("--member", type=click.IntRange(min=0), help="Member of the run.  [default: the first]")
+select = click.option("--select", metavar="GLOB", multiple=True, help="Only parameters of this name: '*.weight'.")
+series = click.option("--series", metavar="NAME", help="A metric, such as loss (in a table: columns), not the weights.")
+window = click.option("--window", type=span(int), metavar="START:STOP", help="Only these training steps.")
+theiler = click.option(
+    "--theiler", type=click.IntRange(min=0), help="Theiler window: pairs closer in time, in samples, are not compared."
+)
+workers = click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+scheduler = click.option("--scheduler", metavar="ADDRESS", help="Compute on the Dask cluster at this address.")
+
+debug = debug_option
+
+SELECTION = (runs, member, select, series, window)
+OUTPUT = (plot, as_json, output, quiet, debug)
 
 
-def debug(command: Command) -> Command:
-    """Let `--debug` also stand after the command.
-
-    Parameters
-    ----------
-    command : callable
-        What is to become a command.
-
-    Returns
-    -------
-    callable
-        The same, with the option.
-    """
-    return click.option(
-        "--debug",
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=keep_debug,
-        help="Show tracebacks of errors.",
-    )(command)
-
-
-def document(schema: str, **content: Any) -> str:
-    """Return one JSON document.
-
-    Parameters
-    ----------
-    schema : str
-        Name and version of its form, such as ``lyapunov/1``.
-    **content : object
-        What it holds; must be plain already.
-
-    Returns
-    -------
-    str
-        The document, without a NaN or an infinity in it.
-    """
-    head = {"schema": f"trajtools/{schema}", "version": __version__}
-    return json.dumps({**head, **content}, indent=2, allow_nan=False)
-
-
-def emit(text: str, output: Path | None, inputs: Iterable[Path] = ()) -> None:
-    """Print the answer, or write it to a file.
-
-    Parameters
-    ----------
-    text : str
-        The answer.
-    output : Path or None
-        Where to; None is stdout.
-    inputs : iterable of Path
-        Files that must not be overwritten by it.
-    """
-    if output is None:
-        click.echo(printable(text))
-        return
-    check_target(output, inputs)
-    output.write_text(text + "\n", encoding="utf-8")
-    click.echo(f"Written to {output}.", err=True)
-
-
-def printable(text: str) -> str:
-    """Return a text that cannot command the terminal, whatever names a file holds.
-
-    Parameters
-    ----------
-    text : str
-        Perhaps with control characters in it.
-
-    Returns
-    -------
-    str
-        The same with these written out; line ends stay.
-    """
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-
-
-def check_target(target: Path, inputs: Iterable[Path]) -> None:
-    """Refuse what cannot be written before anything is computed, and to write over one of the recorded files.
-
-    Parameters
-    ----------
-    target : Path
-        What is to be written.
-    inputs : iterable of Path
-        What is being read.
-
-    Raises
-    ------
-    DataError
-        If the target is one of the inputs, or its folder does not exist.
-    """
-    if not target.parent.is_dir():
-        raise DataError(f"{target} cannot be written: there is no folder {target.parent}")
-    for path in inputs:
-        if target.exists() and path.exists() and os.path.samefile(target, path):
-            raise DataError(f"{target} is the recorded file itself: name another file for the output")
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> str:
-    """Return a table in columns of equal width.
-
-    Parameters
-    ----------
-    head : sequence of str
-        One word per column.
-    rows : sequence of sequence of str
-        The cells.
-    right : iterable of int
-        Columns that are set right-aligned.
-
-    Returns
-    -------
-    str
-        Lines without trailing blanks.
-    """
-    aligned = set(right)
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-
-    def line(row: Sequence[str]) -> str:
-        cells = (row[i].rjust(widths[i]) if i in aligned else row[i].ljust(widths[i]) for i in range(len(head)))
-        return "  ".join(cells).rstrip()
-
-    return "\n".join(line(row) for row in (head, *rows))
-
-
-def megabytes(size: float) -> str:
-    """Return a size in words.
-
-    Parameters
-    ----------
-    size : float, in bytes
-        How large.
-
-    Returns
-    -------
-    str
-        Such as ``3.2 MB``.
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}" if unit != "B" else f"{size:.0f} B"
-        size /= 1000
-    return f"{size:.3g} TB"
+def metric(default: str | None, text: str = "Distance between two states, such as l1, l2 or cosine.") -> Decorator[Any]:
+    """Return the option `--metric`."""
+    return click.option("--metric", default=default, show_default=default is not None, help=text)

@@ -1,186 +1,160 @@
-"""`trajtools sweep`: many runs, their exponents and training times against a hyper-parameter."""
+"""`trajtools sweep`: exponents and training times of many runs against a hyper-parameter."""
 
 from __future__ import annotations
 
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from trajtools.cli import each_run, options
-from trajtools.cli.lyapunov import check_plot, progress, saying_that_it_compiles
-from trajtools.cli.reading import check_is_file
-from trajtools.cli.workers import executor_of, hands
+from trajtools.cli import options
+from trajtools.cli.runner import (
+    FILES_HELP,
+    bullets,
+    check_is_file,
+    check_target,
+    compile_notice,
+    document,
+    emit,
+    executor,
+    expand,
+    finish,
+    progress,
+    report,
+    save_figure,
+    table,
+)
 from trajtools.errors import DataError
-from trajtools.plots.words import number
-from trajtools.sweeps.sweep import THRESHOLDS, Sweep, as_text, sweep
+
+if TYPE_CHECKING:
+    from trajtools.cli.runner import Block, Errors
+    from trajtools.results import Sweep
+
+THRESHOLDS = (0.7, 0.8, 0.85, 0.9)  # of the library; a test compares them
 
 
-@click.command("sweep")
+@click.command("sweep", epilog=FILES_HELP)
 @options.files
-@click.option("--x", default="lr", show_default=True, help="Hyper-parameter of the runs (hparams), a number.")
-@click.option("--y", help="A second one: gives the phase diagram.")
-@click.option("--accuracy", default="accuracy", show_default=True, help="Metric that training times are taken from.")
-@click.option("--loss", default="loss", show_default=True, help="Metric of the final loss.")
+@click.option("--x", default="lr", show_default=True, help="Hyper-parameter to compare along (a number in hparams).")
+@click.option("--y", help="A second one, for a phase diagram.")
+@click.option("--accuracy", default="accuracy", show_default=True, help="Metric for the training times.")
+@click.option("--loss", default="loss", show_default=True, help="Metric for the final loss.")
 @click.option("--threshold", "thresholds", type=float, multiple=True, default=THRESHOLDS, show_default=True,
-              help="Accuracy to be reached; may be repeated.")  # fmt: skip
-@click.option("--stays", type=click.IntRange(min=1), default=1, show_default=True, help="For so many recorded states.")
+              help="Accuracy to be reached; repeatable.")  # fmt: skip
+@click.option("--stays", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Number of recorded states that it must be held for.")  # fmt: skip
 @click.option("--exponent", default="auto", show_default=True, help="auto, trajectory, metric:NAME, or none.")
-@click.option("--control", default="control", show_default=True, help="Runs with this in hparams are controls.")
+@click.option("--control", default="control", show_default=True, help="Runs with this in their hparams are controls.")
 @click.option("--scaling", metavar="NAME,NAME", help="Fit a power law of the training time in these hyper-parameters.")
-@hands
-@each_run.seed
-@each_run.printing
-def command(
+@options.workers
+@options.scheduler
+@options.seed
+@options.plot
+@options.as_json
+@options.output
+@options.quiet
+@options.debug
+def sweep(
     *,
     files: tuple[Path, ...],
     plot: Path | None,
     as_json: bool,
     output: Path | None,
     quiet: bool,
+    workers: int,
+    scheduler: str | None,
+    scaling: str | None,
     **chosen: Any,
 ) -> None:
-    """Set the runs of all FILEs beside each other: exponent, training time, loss; where chaos begins, what is fastest.
-
-    A FILE may be a pattern in quotes.
-    """
-    check_plot(plot, ())
-    for path in files:
-        if not any(c in str(path) for c in "*?["):
-            check_is_file(path)
-    with saying_that_it_compiles(quiet), executor_of(chosen["workers"], chosen["scheduler"]) as pool:
-        found = measured(files, chosen, pool, quiet)
-    factors = tuple(chosen["scaling"].split(",")) if chosen["scaling"] else None
+    """Compare the runs of all FILEs: exponent, training time, loss; where chaos begins, and what trains fastest."""
+    errors: Errors = []
+    paths = expand(files, errors)
+    report(errors)
+    finish(errors)
+    for path in paths:
+        check_is_file(path)
+    for target in (plot, output):
+        if target is not None:
+            check_target(target, paths)
+    with compile_notice(quiet), executor(workers, scheduler) as pool:
+        result = _measure(paths, chosen, pool, quiet)
+    factors = tuple(scaling.split(",")) if scaling else None
     if as_json:
-        options.emit(options.document("sweep/1", **as_plain(found, factors, chosen["seed"])), output)
+        emit(document("sweep/1", **_plain(result, factors, chosen["seed"])), output)
     else:
-        options.emit(in_words(found, factors, chosen["seed"]), output)
+        emit(_text(result, factors, chosen["seed"]), output)
     if plot is not None:
-        draw(found, plot)
+        save_figure(_figure(result), plot)
 
 
-def measured(files: tuple[Path, ...], chosen: dict[str, Any], pool: Executor | None, quiet: bool) -> Sweep:
-    """Measure every run.
+def _measure(paths: list[Path], chosen: dict[str, Any], pool: Executor | None, quiet: bool) -> Sweep:
+    """Measure every run."""
+    import trajtools as tt
 
-    Parameters
-    ----------
-    files : tuple of Path
-        Files and patterns.
-    chosen : dict
-        What click gives.
-    pool : Executor or None
-        Who does the work.
-    quiet : bool
-        No progress.
-
-    Returns
-    -------
-    Sweep
-        All runs.
-    """
     names = ("y", "accuracy", "loss", "thresholds", "stays", "control")
-    exponent = None if chosen["exponent"] == "none" else chosen["exponent"]
-    given = {name: chosen[name] for name in names}
-    with progress(100, "runs", quiet) as step:
-        shown = [0]
+    with progress(100, "Measuring runs", quiet) as advance:
+        shown = 0
 
         def show(done: int, total: int) -> None:
-            now = 100 * done // total
-            step(now - shown[0])
-            shown[0] = now
+            nonlocal shown
+            percent = 100 * done // total
+            advance(percent - shown)
+            shown = percent
 
-        return sweep(
-            [str(path) for path in files], chosen["x"], **given, exponent=exponent, executor=pool, progress=show,
+        return tt.sweep(
+            list(map(str, paths)),
+            chosen["x"],
+            **{name: chosen[name] for name in names},
+            exponent=None if chosen["exponent"] == "none" else chosen["exponent"],
+            executor=pool,
+            progress=show,
             rng=chosen["seed"],
-        )  # fmt: skip
+        )
 
 
-def in_words(found: Sweep, factors: tuple[str, ...] | None, rng: int) -> str:
-    """Say the table and what follows from it.
+def _text(result: Sweep, factors: tuple[str, ...] | None, seed: int) -> list[Block]:
+    """Return the table and what follows from it."""
+    from trajtools.plots.words import number
+    from trajtools.sweeps.table import header, rows
 
-    Parameters
-    ----------
-    found : Sweep
-        The runs.
-    factors : tuple of str or None
-        Of a power law.
-    rng : int
-        Seed of the resampling.
-
-    Returns
-    -------
-    str
-        Several paragraphs.
-    """
-    text = [as_text(found)]
-    if found.y_name:
-        diagram = found.phase_diagram(rng=rng)
-        rows = [
+    remarks = [f"- {point.run}: {warning}" for point in result.points for warning in point.warnings]
+    remarks += [f"- left out: {warning}" for warning in result.warnings]
+    blocks: list[Block] = [[table(header(result), rows(result)), *remarks]]
+    if result.y_name:
+        diagram = result.phase_diagram(rng=seed)
+        onsets = [
             [f"{y:g}", *(number(float(v)) for v in (value, *interval))]
             for y, value, interval in zip(diagram.y, diagram.boundary, diagram.intervals, strict=True)
         ]
-        head = [found.y_name, f"onset in {found.x_name}", "from", "to"]
-        text.append(options.table(head, rows, right=(0, 1, 2, 3)))
-        text.append("\n".join(f"  - {words}" for words in diagram.reasons))
+        blocks.append(table([result.y_name, f"onset in {result.x_name}", "from", "to"], onsets, right=(0, 1, 2, 3)))
+        blocks.append("\n".join(f"  - {reason}" for reason in diagram.reasons))
     else:
-        both = found.coincidence(rng=rng)
-        text.append("\n".join(["onset of chaos:", *(f"  - {words}" for words in both.onset.reasons)]))
-        text.append("\n".join(["fastest training:", *(f"  - {words}" for words in both.fastest.reasons)]))
-        text.append("\n".join([f"do they coincide: {both.verdict}", *(f"  - {words}" for words in both.reasons)]))
+        both = result.coincidence(rng=seed)
+        blocks.append(bullets("onset of chaos:", both.onset.reasons))
+        blocks.append(bullets("fastest training:", both.fastest.reasons))
+        blocks.append(bullets(f"do they coincide: {both.verdict}", both.reasons))
     if factors is not None:
-        text.append(str(found.scaling(factors, rng=rng)))
-    return "\n\n".join(text)
+        blocks.append(str(result.scaling(factors, rng=seed)))
+    return blocks
 
 
-def as_plain(found: Sweep, factors: tuple[str, ...] | None, rng: int) -> dict[str, Any]:
-    """Give the table and what follows from it as plain data.
-
-    Parameters
-    ----------
-    found : Sweep
-        The runs.
-    factors : tuple of str or None
-        Of a power law.
-    rng : int
-        Seed of the resampling.
-
-    Returns
-    -------
-    dict
-        Ready for JSON.
-    """
-    plain: dict[str, Any] = {"sweep": found.to_dict()}
-    if found.y_name:
-        plain["phase_diagram"] = found.phase_diagram(rng=rng).to_dict()
+def _plain(result: Sweep, factors: tuple[str, ...] | None, seed: int) -> dict[str, Any]:
+    """Return the table and what follows from it, as JSON can hold it."""
+    plain: dict[str, Any] = {"sweep": result.to_dict()}
+    if result.y_name:
+        plain["phase_diagram"] = result.phase_diagram(rng=seed).to_dict()
     else:
-        plain["coincidence"] = found.coincidence(rng=rng).to_dict()
+        plain["coincidence"] = result.coincidence(rng=seed).to_dict()
     if factors is not None:
-        plain["scaling"] = found.scaling(factors, rng=rng).to_dict()
+        plain["scaling"] = result.scaling(factors, rng=seed).to_dict()
     return plain
 
 
-def draw(found: Sweep, path: Path) -> None:
-    """Draw the sweep, or its phase diagram.
-
-    Parameters
-    ----------
-    found : Sweep
-        The runs.
-    path : Path
-        The figure; overwritten if it is there.
-
-    Raises
-    ------
-    DataError
-        If there is nothing to draw.
-    """
+def _figure(result: Sweep) -> Any:
+    """Draw the sweep, or its phase diagram."""
     from trajtools import plots
 
-    if not found.points:
-        raise DataError("the sweep holds no run: nothing to draw")
-    if found.y_name:
-        figure = found.phase_diagram().plot().figure
-    else:
-        figure = plots.sweep(found)
-    figure.savefig(path)
+    if not result.points:
+        raise DataError("the sweep holds no runs to plot")
+    return result.phase_diagram().plot().figure if result.y_name else plots.sweep(result)

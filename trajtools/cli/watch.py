@@ -1,270 +1,271 @@
-"""`trajtools watch`: follows a file that is being written."""
+"""`trajtools watch`: follow a file while it is being written."""
 
 from __future__ import annotations
 
-import math
-import shutil
 import sys
 import time
-from dataclasses import asdict
+from collections import deque
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from trajtools.cli import options
-from trajtools.cli.looking import Look, Rates, look, missing
-from trajtools.cli.reading import check_is_file, chosen_runs, reading
+from trajtools.cli import options, printable
+from trajtools.cli.runner import check_is_file, document, emit, matches, opened, select_runs
 from trajtools.errors import DataError, RecordingError, TrajtoolsError
-from trajtools.results.plain import to_plain
 
-TRIES = 3
-"""So often in a row a file that could be read before may be unreadable, because its writer changes its structure."""
+if TYPE_CHECKING:
+    from trajtools.store import Run
+
+ATTEMPTS = 3
+"""Reads in a row that may fail of a file that could be read before, because its writer changes its structure."""
 
 GAP = 0.5
 """Seconds that may pass between two runs that one program records."""
 
+NEWEST = 256
+"""States that are searched for the last value of a metric."""
+
+RATE_SECONDS = 30.0
+"""Seconds that rates are averaged over."""
+
 DAY = 86400.0
-"""Seconds; a longer pause between two looks is a mistake."""
-
-
-class Seconds(click.FloatRange):
-    """A number of seconds, which NaN is not."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read the number.
-
-        Parameters
-        ----------
-        value, param, ctx : object
-            Of the command line.
-
-        Returns
-        -------
-        float
-        """
-        found = float(super().convert(value, param, ctx))
-        if math.isnan(found):
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
-        return found
+"""Seconds; a longer interval is a mistake."""
 
 
 @click.command("watch")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--run", "runs", metavar="NAME", multiple=True,
-              help="Only runs of this name, also those still to come; may be repeated, * and ? match any.")  # fmt: skip
-@click.option("--interval", type=Seconds(0.05, DAY), default=2.0, show_default=True, metavar="SECONDS",
-              help="Time between two looks.")  # fmt: skip
-@click.option("--timeout", type=Seconds(0), default=60.0, show_default=True, metavar="SECONDS",
-              help="How long to wait for a file, or a --run, that is not there yet.")  # fmt: skip
-@click.option("--once", is_flag=True, help="Look once, wait for nothing, and leave with status 0.")
+              help="Only runs of this name, also those still to come; repeatable; * and ? are wildcards.")  # fmt: skip
+@click.option("--interval", type=options.Seconds(0.05, DAY), default=2.0, show_default=True, metavar="SECONDS",
+              help="Time between two reads.")  # fmt: skip
+@click.option("--timeout", type=options.Seconds(0), default=60.0, show_default=True, metavar="SECONDS",
+              help="How long to wait for a file, or a --run, that does not exist yet.")  # fmt: skip
+@click.option("--once", is_flag=True, help="Read once, wait for nothing, and exit with status 0.")
 @options.as_json
 @options.quiet
 @options.debug
-def command(
+def watch(
     *, file: Path, runs: tuple[str, ...], interval: float, timeout: float, once: bool, as_json: bool, quiet: bool
 ) -> None:
-    """Follow FILE while it is being written: for each run its status, states, rate and newest metrics.
+    """Follow FILE while it is being written: status, states, rate and newest metrics of each run.
 
-    Rewrites its lines on a terminal; prints a line for each change in a pipe. Metrics of several members are means over
-    those that are no perturbed copies. A recorder shows its states at most 5 s late. Ends when no run is being recorded
-    any more: with status 0 if all are complete, with 1 if a run was interrupted or its writer died.
+    On a terminal the lines are updated in place; in a pipe each change is one line. Metrics of several members are
+    means over those that are not perturbed copies. States appear at most 5 s after they were recorded. Ends when no run
+    is being recorded any more: with status 0 if all are complete, with 1 if a run was interrupted or its writer died.
     """
     if as_json and not once:
         raise click.UsageError("--json prints one document, and following does not end: give --once too")
-    if once:
-        with reading(file) as opened:
-            chosen_runs(opened, runs)  # says what is missing
-        found = look(file, runs)
-        if as_json:
-            plain = to_plain([asdict(one) for one in found])
-            click.echo(options.document("watch/1", file=str(file), runs=plain))
-            return
-        click.echo("\n".join(in_words(one) for one in found))
+    if not once:
+        _wait_for(file, runs, timeout, interval, quiet)
+        _follow(file, runs, interval)
         return
-    wait_for(file, runs, timeout, interval, quiet)
-    follow(file, runs, interval)
+    with opened(file) as recorded:
+        progress = [_progress(run) for run in select_runs(recorded, runs)]
+    if as_json:
+        from trajtools.results import to_plain
+
+        emit(document("watch/1", file=str(file), runs=to_plain([asdict(one) for one in progress])))
+    else:
+        emit("\n".join(map(_line, progress)))
 
 
-def absent_words(file: Path, absent: str) -> str:
-    """Say what is not there.
+@dataclass(frozen=True)
+class LastValue:
+    """The newest value of a metric.
 
-    Parameters
-    ----------
-    file : Path
-        The file.
-    absent : str
-        Name of a run; ``"any"`` where there is none at all.
-
-    Returns
-    -------
-    str
-        Half a sentence.
+    `value` is NaN only if there is no other among the newest states; of several members it is the mean over the
+    references. `late`: it is older than the state before the last one, which often has no metric yet.
     """
-    return f"{file} holds no run yet" if absent == "any" else f"{file} holds no run {absent!r} yet"
+
+    value: float
+    step: int | None
+    late: bool
 
 
-def wait_for(file: Path, runs: tuple[str, ...], timeout: float, interval: float, quiet: bool) -> None:
-    """Wait until the file and the runs are there.
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: committed states, newest metrics, states per second, seconds since the last new state."""
 
-    Parameters
-    ----------
-    file : Path
-        The file.
-    runs : tuple of str
-        Names or globs; empty for any.
-    timeout, interval : float, in seconds
-        How long to wait, and how long between two looks.
-    quiet : bool
-        Do not say what is waited for.
-
-    Raises
-    ------
-    DataError
-        If they are not there in time.
-    """
-    until, said = time.monotonic() + timeout, False
-    while True:
-        if not file.is_dir() and (not file.exists() or file.stat().st_size == 0):
-            words = f"{file} does not exist yet"
-        else:
-            check_is_file(file)
-            absent = missing(look_again(file, runs), runs)
-            if not absent:
-                return
-            words = absent_words(file, absent)
-        left = until - time.monotonic()
-        if left <= 0:
-            raise DataError(f"{words}, after {timeout:g} s: start the recording, or wait longer with --timeout")
-        if not said and not quiet:
-            click.echo(options.printable(f"{words}: waiting up to {timeout:g} s ..."), err=True)
-        said = True
-        time.sleep(min(interval, left))
+    run: str
+    status: str
+    states: int
+    last_step: int | None
+    metrics: dict[str, LastValue]
+    rate: float | None = None
+    idle: float = 0.0
 
 
-def follow(file: Path, runs: tuple[str, ...], interval: float) -> None:
-    """Show the runs until none is being recorded.
-
-    Parameters
-    ----------
-    file : Path
-        The file.
-    runs : tuple of str
-        Names or globs; empty for all.
-    interval : float, in seconds
-        Between two looks.
-
-    Raises
-    ------
-    RecordingError
-        If a run was interrupted; the message says how many states are whole.
-    """
-    screen, rates = Screen(), Rates()
-    followed: set[str] = set()
-    still = 0
-    while True:
-        found = rates.join(look_again(file, runs), time.monotonic())
-        screen.show(found)
-        recording = {one.run for one in found if one.status == "recording"}
-        followed |= recording
-        still = 0 if recording else still + 1
-        # A program that records one run after the other is between two of them for a moment.
-        if still > bool(followed):
-            break
-        time.sleep(interval if recording else min(interval, GAP))
-    lost = [one for one in found if one.status == "interrupted" and (one.run in followed or not followed)]
-    if lost:
-        words = "; ".join(f"run {one.run!r} was interrupted, its {one.states} states are whole" for one in lost[:5])
-        raise RecordingError(
-            f"{words}: its writer gave up, or died. `trajtools repair {file}` makes the file writable again, and "
-            "resume=True goes on with the run"
-        )
+def _read(path: Path, patterns: Sequence[str]) -> list[Progress]:
+    """Read how far the runs of these names or globs are."""
+    with opened(path) as file:
+        return [_progress(file[name]) for name in file if matches(name, patterns)]
 
 
-def look_again(file: Path, runs: tuple[str, ...]) -> list[Look]:
-    """Look at a file that could be read before, and again if it cannot be read now.
-
-    Parameters
-    ----------
-    file : Path
-        The file.
-    runs : tuple of str
-        Names or globs; empty for all.
-
-    Returns
-    -------
-    list of Look
-
-    Raises
-    ------
-    TrajtoolsError, OSError
-        If it cannot be read for longer than a writer takes to change its structure.
-    """
-    for trial in range(TRIES):
+def _read_patiently(file: Path, patterns: Sequence[str]) -> list[Progress]:
+    """Read a file that could be read before; its writer may be changing its structure."""
+    for attempt in range(ATTEMPTS):
         try:
-            return look(file, runs)
+            return _read(file, patterns)
         except (TrajtoolsError, OSError):
-            if trial == TRIES - 1 or not file.exists():
+            if attempt == ATTEMPTS - 1 or not file.exists():
                 raise
             time.sleep(0.2)
     raise AssertionError("the loop returns or raises")
 
 
-class Screen:
-    """Where the runs are shown: lines that are rewritten on a terminal, a line for each change elsewhere."""
+def _progress(run: Run) -> Progress:
+    import numpy as np
+
+    if not run.n_states:
+        return Progress(run.name, run.status, 0, None, {})
+    step, metrics = run.latest(NEWEST)
+    references = [i for i, member in enumerate(run.members) if member.reference < 0] or [0]
+    last = {}
+    for name, values in metrics.items():
+        if values.ndim < 3:
+            with np.errstate(invalid="ignore", over="ignore"):  # infinities of both signs give NaN
+                mean = values if values.ndim == 1 else values[:, references].mean(axis=1)
+            last[name] = _last_value(step, mean)
+    return Progress(run.name, run.status, run.n_states, int(step[-1]), last)
+
+
+def _last_value(step: Any, values: Any) -> LastValue:
+    import numpy as np
+
+    known = np.flatnonzero(~np.isnan(values))
+    if not len(known):
+        return LastValue(float("nan"), None, False)
+    last = int(known[-1])
+    return LastValue(float(values[last]), int(step[last]), last < len(values) - 2)
+
+
+class Rates:
+    """How fast the runs grow, over the last `RATE_SECONDS`."""
 
     def __init__(self) -> None:
-        self._live = sys.stdout.isatty()
-        self._drawn = 0
-        self._last: dict[str, tuple[object, ...]] = {}
+        self._history: dict[str, deque[tuple[float, int]]] = {}
+        self._growth: dict[str, tuple[float, int]] = {}
 
-    def show(self, found: list[Look]) -> None:
-        """Show what a look has found.
+    def add(self, progress: Sequence[Progress], now: float) -> list[Progress]:
+        """Return the same with `rate` and `idle`; `now` is in seconds of a monotonic clock."""
+        return [self._add(one, now) for one in progress]
 
-        Parameters
-        ----------
-        found : list of Look
-            Of all runs.
-        """
-        if self._live:
-            # Runs come by name: where not all fit, those that are being recorded stay.
-            self._redraw([in_words(one) for one in sorted(found, key=lambda one: one.status == "recording")])
+    def _add(self, one: Progress, now: float) -> Progress:
+        history = self._history.setdefault(one.run, deque())
+        history.append((now, one.states))
+        while len(history) > 2 and history[0][0] < now - RATE_SECONDS:
+            history.popleft()
+        since, states = self._growth.get(one.run, (now, -1))
+        if one.states != states:
+            since = now
+        self._growth[one.run] = (since, one.states)
+        then, before = history[0]
+        rate = (one.states - before) / (now - then) if now > then else None
+        return replace(one, rate=rate, idle=now - since)
+
+
+def _wait_for(file: Path, runs: tuple[str, ...], timeout: float, interval: float, quiet: bool) -> None:
+    """Wait until the file and the runs exist."""
+    deadline, announced = time.monotonic() + timeout, False
+    while True:
+        absent = _absent(file, runs)
+        if absent is None:
             return
-        for one in found:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise DataError(f"{absent}, after {timeout:g} s: start the recording, or wait longer with --timeout")
+        if not announced and not quiet:
+            click.echo(printable(f"{absent}: waiting up to {timeout:g} s ..."), err=True)
+        announced = True
+        time.sleep(min(interval, left))
+
+
+def _absent(file: Path, runs: tuple[str, ...]) -> str | None:
+    """Say what does not exist yet; None if all does."""
+    if not file.is_dir() and (not file.exists() or file.stat().st_size == 0):
+        return f"{file} does not exist yet"
+    check_is_file(file)
+    names = [one.run for one in _read_patiently(file, runs)]
+    for pattern in runs:
+        if not any(matches(name, (pattern,)) for name in names):
+            return f"{file} holds no run {pattern!r} yet"
+    return None if names else f"{file} holds no run yet"
+
+
+def _follow(file: Path, runs: tuple[str, ...], interval: float) -> None:
+    """Show the runs until none is being recorded; an interrupted one is an error."""
+    rates, followed, idle_reads = Rates(), set[str](), 0
+    with Screen() as screen:
+        while True:
+            progress = rates.add(_read_patiently(file, runs), time.monotonic())
+            screen.show(progress)
+            recording = {one.run for one in progress if one.status == "recording"}
+            followed |= recording
+            idle_reads = 0 if recording else idle_reads + 1
+            # A program that records one run after the other is between two of them for a moment.
+            if idle_reads > bool(followed):
+                break
+            time.sleep(interval if recording else min(interval, GAP))
+    lost = [one for one in progress if one.status == "interrupted" and (one.run in followed or not followed)]
+    if lost:
+        text = "; ".join(f"run {one.run!r} was interrupted after {one.states} complete states" for one in lost[:5])
+        raise RecordingError(
+            f"{text}: its writer gave up or died. `trajtools repair {file}` makes the file writable again, and "
+            "resume=True continues the run"
+        )
+
+
+class Screen(AbstractContextManager["Screen"]):
+    """Lines that are updated in place on a terminal, one line for each change elsewhere."""
+
+    def __init__(self) -> None:
+        self._live: Any = None
+        self._last: dict[str, tuple[str, int]] = {}
+
+    def __enter__(self) -> Screen:
+        if sys.stdout.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(highlight=False), auto_refresh=False, vertical_overflow="ellipsis")
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, progress: list[Progress]) -> None:
+        """Show how far the runs are."""
+        if self._live is not None:
+            from rich.text import Text
+
+            # What is being recorded comes first, for a terminal on which not all runs fit.
+            ordered = sorted(progress, key=lambda one: one.status != "recording")
+            lines = Text("\n".join(map(_line, ordered)), no_wrap=True, overflow="ellipsis")
+            self._live.update(lines, refresh=True)
+            return
+        for one in progress:
             state = (one.status, one.states)
             if self._last.get(one.run) != state:
                 self._last[one.run] = state
-                click.echo(f"{time.strftime('%H:%M:%S')} {in_words(one)}")
-
-    def _redraw(self, lines: list[str]) -> None:
-        size = shutil.get_terminal_size()
-        room = max(1, size.lines - 2)
-        if len(lines) > room:
-            lines = [f"... and {len(lines) - room + 1} more runs", *lines[len(lines) - room + 1 :]]
-        back = f"\x1b[{self._drawn}F\x1b[J" if self._drawn else ""
-        # A line that wraps would be two, and the next look would not go back far enough.
-        click.echo(back + "\n".join(line[: max(1, size.columns - 1)] for line in lines))
-        self._drawn = len(lines)
+                click.echo(f"{time.strftime('%H:%M:%S')} {_line(one)}")
 
 
-def in_words(one: Look) -> str:
-    """Say in one line how a run stands.
-
-    Parameters
-    ----------
-    one : Look
-        Of the run.
-
-    Returns
-    -------
-    str
-        One line, whatever the names hold.
-    """
-    words = [one.status, f"{one.states} states" + (f" (step {one.last_step})" if one.last_step is not None else "")]
-    if one.status == "recording" and one.idle >= Rates.SECONDS:
-        words.append(f"no new state for {one.idle:.0f} s")
+def _line(one: Progress) -> str:
+    """Return how far a run is as one line, whatever its name."""
+    parts = [one.status, f"{one.states} states" + (f" (step {one.last_step})" if one.last_step is not None else "")]
+    if one.status == "recording" and one.idle >= RATE_SECONDS:
+        parts.append(f"no new state for {one.idle:.0f} s")
     elif one.status == "recording" and one.rate is not None:
-        words.append(f"{one.rate:.3g} states/s")
-    for name, newest in one.metrics.items():
-        words.append(f"{name} {newest.value:.4g}" + (f" at step {newest.step}" if newest.late else ""))
-    return options.printable(f"{one.run}: {', '.join(words)}").replace("\n", "\\n")
+        parts.append(f"{one.rate:.3g} states/s")
+    for name, last in one.metrics.items():
+        parts.append(f"{name} {last.value:.4g}" + (f" at step {last.step}" if last.late else ""))
+    return printable(f"{one.run}: {', '.join(parts)}").replace("\n", "\\n")

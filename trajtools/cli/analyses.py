@@ -1,0 +1,394 @@
+"""Commands of one analysis each: stability, recurrence, distances, correlation, dimension, curvature."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trajtools.cli import options
+from trajtools.cli.runner import (
+    Outcome,
+    Request,
+    Source,
+    analysis_command,
+    check_target,
+    executor,
+    labels,
+    table,
+    with_reasons,
+)
+from trajtools.errors import DataError
+
+if TYPE_CHECKING:
+    from trajtools.cli.runner import Block
+    from trajtools.results import Autocorrelation, Distances, OrbitalStability
+
+# Choices of the library, written out so that --help loads nothing; a test compares them.
+CONVENTIONS = ("pyrqa", "pyunicorn", "recurrenceanalysis", "standard")
+HESSIANS = ("full", "subset", "batch")
+
+ROWS = 256  # of a matrix of distances that are in memory at a time
+LAGS = 12  # shown in the text
+
+
+# stability
+
+
+@analysis_command("stability", strict=True, selection=False)
+@options.metric("l1")
+@options.window
+@click.option("--start", type=click.IntRange(min=0), help="Step of the perturbation, if the run does not say.")
+@options.level
+@options.seed
+def stability(request: Request, *, seed: int, **chosen: Any) -> None:
+    """Test whether the twins in each run of each FILE return to the orbit of their reference.
+
+    Compares the distance at equal times (dynamical stability) with the distance to the orbit, at any time on it
+    (orbital stability), and gives the phase lag between them.
+    """
+    import trajtools as tt
+
+    request.run(lambda source: tt.orbital_stability(source.recorded_run(), **chosen, rng=seed), _stability_text)
+
+
+def _stability_text(outcomes: list[Outcome]) -> list[Block]:
+    head = ["run", "twins", "verdict", "equal times x", "interval", "orbit x", "interval", "Frechet", "tube", "lag"]
+    rows = [[label, *_stability_row(one.result)] for label, one in zip(labels(outcomes), outcomes, strict=True)]
+    return with_reasons(table(head, rows, right=(1, 3, 5, 7, 8, 9)), outcomes)
+
+
+def _stability_row(result: OrbitalStability) -> list[str]:
+    import numpy as np
+
+    from trajtools.plots.words import number
+
+    late = result.lag[:, -max(1, result.lag.shape[1] // 10) :]
+    cells = [str(len(result.group)), result.verdict]
+    for trend in (result.dynamical, result.orbital):
+        low, high = np.exp(trend.change_interval)
+        cells += [number(float(np.exp(trend.change))), f"[{number(float(low))}, {number(float(high))}]"]
+    return [*cells, *(number(_median(values)) for values in (result.frechet, result.tube, late))]
+
+
+def _median(values: Any) -> float:
+    import numpy as np
+
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
+# recurrence
+
+
+@analysis_command("recurrence")
+@click.option("--rate", type=click.FloatRange(0, 1, min_open=True), help="Recurrence rate.  [default: 0.05]")
+@click.option("--threshold", type=click.FloatRange(0, min_open=True), help="Distance below which states recur.")
+@click.option("--scaled", type=click.FloatRange(0, min_open=True), help="The same, in standard deviations.")
+@click.option("--neighbors", type=click.IntRange(min=1), help="Number of nearest states that recur, for each state.")
+@options.metric("l2")
+@click.option("--theiler", type=click.IntRange(min=0), help="Ignore lags below this.  [default: of the convention]")
+@click.option("--convention", type=click.Choice(CONVENTIONS), default="standard", show_default=True,
+              help="Definitions of the measures.")  # fmt: skip
+@click.option("--embed", type=options.embedding, metavar="DIM,DELAY", help="Delay coordinates.")
+@click.option("--lmin", type=click.IntRange(min=1), default=2, show_default=True, help="Shortest diagonal line.")
+@click.option("--vmin", type=click.IntRange(min=1), default=2, show_default=True, help="Shortest vertical line.")
+@click.option("--windows", type=click.IntRange(min=4), metavar="W", help="Also in windows of W states.")
+@click.option("--distances", is_flag=True, help="Plot the distances, not the recurrences.")
+def recurrence(
+    request: Request, *, embed: tuple[int, int] | None, windows: int | None, distances: bool, **chosen: Any
+) -> None:
+    """Quantify how the trajectory of each run of each FILE returns to where it has been.
+
+    Lengths and times are in recorded states. --rate, --threshold, --scaled and --neighbors are the rules for what
+    counts as a recurrence.
+    """
+    import trajtools as tt
+
+    rule = _recurrence_rule({name: chosen.pop(name) for name in ("rate", "threshold", "scaled", "neighbors")})
+    dim, delay = embed or (1, 1)
+
+    def analyse(source: Source) -> Any:
+        return tt.recurrence(source.states(), threshold=rule, dim=dim, delay=delay, **chosen)
+
+    request.run(
+        analyse,
+        lambda outcomes: _recurrence_text(outcomes, windows),
+        lambda result, ax: result.plot(distances=distances, ax=ax),
+    )
+
+
+def _recurrence_rule(rules: dict[str, Any]) -> Any:
+    """Return the one rule that was given; a recurrence rate of 0.05 by default."""
+    from trajtools.neighbors import NearestK, RecurrenceRate, ScaledRadius, WithinRadius
+
+    present = {name: value for name, value in rules.items() if value is not None} or {"rate": 0.05}
+    if len(present) > 1:
+        raise click.UsageError(f"{' and '.join(f'--{name}' for name in present)}: give only one rule of recurrence")
+    ((name, value),) = present.items()
+    classes = {"rate": RecurrenceRate, "threshold": WithinRadius, "scaled": ScaledRadius, "neighbors": NearestK}
+    return classes[name](value)
+
+
+def _recurrence_text(outcomes: list[Outcome], windows: int | None) -> list[Block]:
+    """One measure a line, one run a column."""
+    from trajtools.plots.words import number
+    from trajtools.results.recurrence import MEASURES
+
+    def cell(value: float) -> str:
+        return f"{value:,.0f}" if abs(value) >= 1 and float(value).is_integer() else number(value)
+
+    results, names = [one.result for one in outcomes], labels(outcomes)
+    rows = [[name, *(cell(result[name]) for result in results)] for name in MEASURES]
+    rows.append(["threshold", *(number(float(result.threshold)) for result in results)])
+    rows.append(["theiler", *(str(result.theiler) for result in results)])
+    blocks = with_reasons(table(["measure", *names], rows, right=range(1, len(outcomes) + 1)), outcomes)
+    if windows is not None:
+        blocks += [_windowed_text(name, result, windows) for name, result in zip(names, results, strict=True)]
+    return blocks
+
+
+def _windowed_text(name: str, result: Any, size: int) -> Block:
+    from trajtools.plots.words import number
+
+    measures = ("RR", "DET", "L", "LAM", "TT")
+    windowed = result.windowed(size)
+    rows = [
+        [f"{start}-{start + windowed.size}", *(number(float(windowed.values[measure][at])) for measure in measures)]
+        for at, start in enumerate(windowed.start)
+    ]
+    return [f"{name}, in windows of {size} states:", table(["states", *measures], rows, right=range(1, 6))]
+
+
+# distances
+
+
+@analysis_command("distances")
+@options.metric("l2", "Distance between two states, such as l1, l2 or cosine; an unknown name lists all.")
+@click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Save the matrix to this file.")
+@options.workers
+@options.scheduler
+def distances(request: Request, *, metric: str, save: Path | None, workers: int, scheduler: str | None) -> None:
+    """Compute the distances between all states of the trajectory of each run of each FILE.
+
+    Prints a summary; --save saves the whole matrix, for `trajtools.Distances.open` and for runs that do not fit into
+    memory. An interrupted computation continues where it was.
+    """
+    import trajtools as tt
+
+    saved: list[str] = []
+
+    def analyse(source: Source) -> Any:
+        if save is not None:
+            if saved:
+                raise DataError(f"{save} holds the distances of one run; {source.name!r} is another: choose with --run")
+            check_target(save, (source.path,))
+        matrix = tt.pairwise(source.states(), metric=metric, out=save, executor=pool)
+        saved.append(source.name)
+        if request.as_json and request.plot is None:
+            return {**_summary(matrix), "path": matrix.path, "settings": matrix.settings}
+        return matrix
+
+    with executor(workers, scheduler) as pool:
+        request.run(analyse, _distances_text)
+
+
+def _summary(matrix: Distances) -> dict[str, Any]:
+    """Summarise a square matrix, a block of rows at a time.
+
+    `smallest, mean, largest` are of all pairs, `step` is the median distance of successive states, `contrast` the
+    median over the states of nearest over mean distance, without successive states, `below_floor` the share of pairs
+    below the rounding floor.
+    """
+    import numpy as np
+
+    T = len(matrix)
+    low, high, total, count, under = np.inf, -np.inf, 0.0, 0, 0
+    steps, contrast = np.full(T, np.nan), np.full(T, np.nan)
+    for start in range(0, T, ROWS):
+        block = matrix.read(start, min(start + ROWS, T))
+        rows = np.arange(start, start + len(block))
+        apart = np.abs(rows[:, None] - np.arange(T))
+        block = np.where(apart > 0, block, np.nan)
+        known = np.isfinite(block)
+        if known.any():
+            low, high = min(low, float(np.nanmin(block))), max(high, float(np.nanmax(block)))
+        total, count = total + float(block[known].sum()), count + int(known.sum())
+        with np.errstate(invalid="ignore"):
+            under += int(np.sum(block < matrix.floor[rows][:, None]))
+        after = rows[rows + 1 < T]
+        steps[after] = block[after - start, after + 1]
+        contrast[rows] = _contrast(np.where(apart > 1, block, np.nan))
+    return {
+        "states": T,
+        "excluded": matrix.n_excluded,
+        "metric": matrix.metric,
+        "smallest": low if count else float("nan"),
+        "mean": total / count if count else float("nan"),
+        "largest": high if count else float("nan"),
+        "step": _median(steps),
+        "first_to_last": float(matrix.read(0, 1)[0, -1]) if T else float("nan"),
+        "contrast": _median(contrast),
+        "below_floor": under / count if count else float("nan"),
+    }
+
+
+def _contrast(block: Any) -> Any:
+    import numpy as np
+
+    out = np.full(len(block), np.nan)
+    some = np.isfinite(block).any(axis=1)
+    mean = np.nanmean(block[some], axis=1)
+    out[some] = np.where(mean > 0, np.nanmin(block[some], axis=1) / np.where(mean > 0, mean, 1.0), np.nan)
+    return out
+
+
+def _distances_text(outcomes: list[Outcome]) -> list[Block]:
+    """One property a line, one run a column."""
+    from trajtools.plots.words import number
+
+    summaries = [_summary(one.result) for one in outcomes]
+    rows = [
+        [name.replace("_", " "), *(number(v) if isinstance(v, float) else str(v) for v in values)]
+        for name, *values in zip(summaries[0], *(one.values() for one in summaries), strict=True)
+    ]
+    return with_reasons(table(["", *labels(outcomes)], rows, right=range(1, len(outcomes) + 1)), outcomes)
+
+
+# correlation
+
+
+@analysis_command("correlation")
+@click.option("--lags", type=click.IntRange(min=1), help="Largest lag, in recorded states.  [default: a quarter]")
+@click.option("--detrend", type=options.detrending, metavar="METHOD",
+              help="linear, quadratic, difference, or the length of a moving mean.")  # fmt: skip
+@click.option("--per", type=click.Choice(["layer", "parameter", "kind"]), help="Also for each of these.")
+@click.option("--null", default="shuffle", show_default=True, help="Null hypothesis of the band; none: no band.")
+@click.option("--surrogates", type=click.IntRange(min=1), default=199, show_default=True, help="Number of surrogates.")
+@options.seed
+def correlation(request: Request, *, null: str, seed: int, **chosen: Any) -> None:
+    """Compute the autocorrelation of the trajectory of each run of each FILE.
+
+    It is the sum over all weights of their autocovariances over the sum of their variances. A training drifts, which
+    alone makes it correlated: --window and --detrend remove the drift.
+    """
+    import trajtools as tt
+
+    def analyse(source: Source) -> Any:
+        try:
+            return tt.autocorrelation(source.states(), **chosen, null=None if null == "none" else null, rng=seed)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+
+    def text(outcomes: list[Outcome]) -> list[Block]:
+        head, *rest = (
+            _correlation_text(label, one.result) for label, one in zip(labels(outcomes), outcomes, strict=True)
+        )
+        return [head, *rest, *with_reasons("", outcomes)[1:]]
+
+    request.run(analyse, text)
+
+
+def _correlation_text(label: str, result: Autocorrelation) -> Block:
+    """Some lags, evenly spread on a logarithmic scale, and the test over all of them."""
+    import numpy as np
+
+    from trajtools.plots.words import number
+
+    last = len(result.lag) - 1
+    lags = np.unique(np.round(np.geomspace(1, max(last, 1), LAGS)).astype(int)) if last else np.array([0])
+    rows = []
+    for at in [0, *lags[lags <= last]]:
+        low, high = float(result.low[at]), float(result.high[at])
+        band = f"[{number(low)}, {number(high)}]" if np.isfinite(low) else "-"
+        layers = [number(float(values[at])) for values in result.layer_values]
+        time, value = number(float(result.time[at])), number(float(result.values[at]))
+        rows.append([str(result.lag[at]), time, value, band, *layers])
+    head = ["lag", result.time_unit, "autocorrelation", "band of the null", *result.layers]
+    block: list[Any] = [label, table(head, rows, right=(0, 1, 2))]
+    if np.isfinite(result.p_value):
+        block.append(f"largest value at any lag: p = {number(result.p_value)} against {result.null}")
+    return block
+
+
+# dimension
+
+
+@analysis_command("dimension", strict=True)
+@options.metric("l2")
+@options.theiler
+@click.option("--dims", type=click.IntRange(min=1), help="Largest embedding dimension of a series.")
+@click.option("--delay", type=click.IntRange(min=1), help="Delay of the embedding, in samples.")
+@options.level
+@options.seed
+def dimension(request: Request, *, seed: int, **chosen: Any) -> None:
+    """Estimate the correlation dimension of the trajectory of each run of each FILE.
+
+    It is the slope of the correlation sum over its scaling region, with an interval and Takens' estimator beside it.
+    The verdict is 'inconclusive' if there is no such region or there are too few states.
+    """
+    import trajtools as tt
+
+    request.run(lambda source: tt.correlation_dimension(source.states(), **chosen, rng=seed), _dimension_text)
+
+
+def _dimension_text(outcomes: list[Outcome]) -> list[Block]:
+    from trajtools.plots.words import number
+
+    rows = [
+        [
+            label,
+            number(one.result.value),
+            _interval(one.result.interval),
+            one.result.verdict,
+            _interval(one.result.region),
+            number(one.result.takens),
+        ]
+        for label, one in zip(labels(outcomes), outcomes, strict=True)
+    ]
+    level = outcomes[0].result.level
+    head = ["run", "dimension", f"{level:.0%} interval", "verdict", "radii", "Takens"]
+    return with_reasons(table(head, rows, right=(1, 5)), outcomes)
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    import numpy as np
+
+    from trajtools.plots.words import number
+
+    return f"[{number(float(ends[0]))}, {number(float(ends[1]))}]" if np.isfinite(ends[0]) else "unknown"
+
+
+# curvature
+
+
+@analysis_command("curvature", strict=True, selection=False)
+@click.option("--of", type=click.Choice(HESSIANS), help="Hessian of the full data set, a subset or a batch.  "
+              "[default: the first that was recorded]")  # fmt: skip
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Learning rate, if the run does not say.")
+@click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), help="Momentum, if the run does not say.")
+@options.seed
+def curvature(request: Request, *, seed: int, **chosen: Any) -> None:
+    """Compare the recorded curvature of each run of each FILE with the learning rate: the edge of stability.
+
+    Uses the curvature that probes recorded (`sharpness`, `Shadow`): learning rate x largest curvature, the level at
+    which the optimiser becomes unstable, and the predicted local exponents beside the measured ones.
+    """
+    import trajtools as tt
+
+    request.run(lambda source: tt.curvature(source.recorded_run(), **chosen, rng=seed), _curvature_text)
+
+
+def _curvature_text(outcomes: list[Outcome]) -> list[Block]:
+    from trajtools.plots.words import number
+
+    head = ["run", "verdict", "edge at", "entry step", "rate x h_max after", "95% interval", "r(measured, predicted)"]
+    rows = []
+    for label, one in zip(labels(outcomes), outcomes, strict=True):
+        result = one.result
+        low, high = result.after_interval
+        middle = [number(value) for value in (result.threshold, result.entry, result.after)]
+        interval = f"[{number(low)}, {number(high)}]"
+        rows.append([label, result.verdict, *middle, interval, number(result.agreement)])
+    return with_reasons(table(head, rows, right=(2, 3, 4, 6)), outcomes)

@@ -1,0 +1,628 @@
+"""The frame of all commands: open input files with helpful errors, analyse each run, write results and figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property, wraps
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trajtools import __version__
+from trajtools.cli import debugging, options, printable, sentence
+from trajtools.errors import (
+    DataError,
+    FormatError,
+    MissingDependencyError,
+    RunNotFoundError,
+    SelectionError,
+    TrajtoolsError,
+)
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from rich.table import Table as RichTable
+
+    from trajtools.cli.tables import Table
+    from trajtools.store import File, Run
+    from trajtools.trajectory import Trajectory
+
+    Part = str | RichTable
+    Block = Part | list[Part]
+
+Errors = list[tuple[str, Exception]]
+FILES_HELP = "FILE may also be a folder, for its .h5 files, or a pattern in quotes, such as 'sweep/*.h5'."
+
+# Inputs
+
+
+@contextmanager
+def collecting(errors: Errors, path: Path) -> Iterator[None]:
+    """Append an error to `errors`, so that other files are still analysed; `--debug` raises it."""
+    try:
+        yield
+    except (TrajtoolsError, OSError) as error:
+        if debugging():
+            raise
+        errors.append((str(path), error))
+
+
+def expand(files: Sequence[Path], errors: Errors) -> list[Path]:
+    """Replace folders and patterns by the files in them."""
+    paths: list[Path] = []
+    for path in files:
+        with collecting(errors, path):
+            paths += _expand(path)
+    return paths
+
+
+def _expand(path: Path) -> list[Path]:
+    if path.is_dir():
+        inside = sorted(path.glob("*.h5"))
+        if not inside:
+            raise DataError(f"{path} is a folder without .h5 files")
+        return inside
+    if any(c in str(path) for c in "*?[") and not path.exists():
+        found = sorted(match for match in map(Path, glob(str(path))) if match.is_file())
+        if not found:
+            raise DataError(f"no file matches {str(path)!r}")
+        return found
+    return [path]
+
+
+def check_is_file(path: Path) -> None:
+    """Refuse a path that is no file, an empty file, and suggest files that are there."""
+    if path.is_dir():
+        inside = sorted(path.glob("*.h5"))
+        hint = f"; did you mean {inside[0]}?" if inside else " without .h5 files"
+        raise DataError(f"{path} is a folder{hint}")
+    if not path.exists():
+        beside = sorted(path.parent.glob("*.h5")) if path.parent.is_dir() else []
+        hint = f"; its folder holds {', '.join(p.name for p in beside[:5])}" if beside else ""
+        raise DataError(f"{path} does not exist{hint}")
+    if path.stat().st_size == 0:
+        raise FormatError(f"{path} is empty (0 bytes)")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[File]:
+    """Open a recorded file."""
+    import trajtools as tt
+
+    check_is_file(path)
+    with tt.open(path) as file:
+        yield file
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a name equals or matches one of the patterns; all names do if there are none."""
+    return not patterns or any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def select_runs(file: File, patterns: Sequence[str]) -> list[Run]:
+    """Return the runs of these names or globs, all for none, in the order of the file."""
+    names = list(file)
+    if not names:
+        raise DataError(f"{file.path} holds no runs")
+    for pattern in patterns:
+        if not any(matches(name, (pattern,)) for name in names):
+            raise RunNotFoundError(f"{file.path} holds no run {pattern!r}; it holds {', '.join(names)}")
+    return [file[name] for name in names if matches(name, patterns)]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Options that select a trajectory: a member of a run, parameters, a metric or columns, and a window."""
+
+    member: int | None = None
+    select: tuple[str, ...] = ()
+    series: str | None = None
+    window: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class MemberStates:
+    """States of one member of a run, or of some parameters; `tt.lyapunov` takes it like a run with one member."""
+
+    run: Run
+    selection: Selection
+
+    @property
+    def hparams(self) -> dict[str, Any]:
+        """Hyper-parameters of the run; they tell whether the weights are the whole state."""
+        return self.run.hparams
+
+    @property
+    def optimizer(self) -> Any:
+        """Buffers of the optimiser, or None."""
+        return self.run.optimizer
+
+    @cached_property
+    def step(self) -> Any:
+        """Steps of the states, (T,)."""
+        return self.trajectory().step
+
+    def trajectory(self) -> Trajectory:
+        """Return the states, lazily."""
+        states = self.run.trajectory(self.selection.member or 0)
+        states = states.select(*self.selection.select) if self.selection.select else states
+        return states if self.selection.window is None else states.window(*self.selection.window)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one analysis takes: a run of a recorded file, or a table with one trajectory."""
+
+    path: Path
+    name: str
+    selection: Selection
+    run: Run | None = None
+    table: Table | None = None
+
+    def recorded_run(self) -> Run:
+        """Return the run; a table is refused."""
+        if self.run is None:
+            raise DataError(
+                f"{self.path.name} is a table, which holds one trajectory; this command needs a recorded run"
+            )
+        return self.run
+
+    def states(self) -> Any:
+        """Return the selected trajectory: a Trajectory, or of a table an array (T,) or (T, d)."""
+        if self.table is not None:
+            return self.table.states(self.selection, self.path)
+        selected = select_states(self.recorded_run(), self.selection)
+        return selected.trajectory() if isinstance(selected, MemberStates) else selected
+
+
+def select_states(run: Run, selection: Selection) -> MemberStates | Trajectory:
+    """Return the weights of a member, or one of its metrics."""
+    if not run.n_states:
+        raise DataError(f"run {run.name!r} holds no states")
+    member = selection.member or 0
+    if not 0 <= member < run.n_members:
+        raise SelectionError(f"run {run.name!r} has {run.n_members} members, from 0: there is no member {member}")
+    if selection.series is not None:
+        series = _metric_series(run, selection.series, member, selection.select)
+        return series if selection.window is None else series.window(*selection.window)
+    if run.stored != "weights":
+        raise DataError(
+            f"run {run.name!r} stores {run.stored} and no weights, so it has no trajectory of states; use --method "
+            "twins, or a metric (--series)"
+        )
+    return MemberStates(run, selection)
+
+
+def _metric_series(run: Run, name: str, member: int, select: tuple[str, ...]) -> Trajectory:
+    """Return a metric from its first to its last finite value; the newest state often has no metric yet."""
+    import numpy as np
+
+    import trajtools as tt
+
+    if select:
+        raise SelectionError(f"--select names parameters, and the metric {name!r} has none: drop one of the two")
+    if name not in run.metrics:
+        raise SelectionError(f"run {run.name!r} has no metric {name!r}; it has {', '.join(run.metrics) or 'none'}")
+    values = np.asarray(run.metrics[name], dtype=np.float64)
+    values = values if values.ndim == 1 else values[:, member]
+    finite = np.flatnonzero(np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    if not len(finite):
+        raise DataError(f"the metric {name!r} of run {run.name!r} has no finite value")
+    part = slice(int(finite[0]), int(finite[-1]) + 1)
+    return tt.Trajectory.from_array(values[part], step=run.step[part], time_unit=run.time_unit)
+
+
+# Each run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one run."""
+
+    file: str
+    run: str
+    result: Any
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every analysis has in common: its inputs, and where results go."""
+
+    name: str
+    files: tuple[Path, ...]
+    runs: tuple[str, ...] = ()
+    selection: Selection = field(default_factory=Selection)
+    plot: Path | None = None
+    output: Path | None = None
+    as_json: bool = False
+    quiet: bool = False
+    strict: bool = False
+
+    def run(
+        self,
+        analyse: Callable[[Source], Any],
+        text: Callable[[list[Outcome]], list[Block]],
+        draw: Callable[[Any, Any], Any] | None = None,
+    ) -> None:
+        """Analyse each run, print and draw the results, and exit.
+
+        `text(outcomes)` makes the text, `draw(result, ax)` one panel of the figure (by default `result.plot(ax=ax)`).
+        """
+        outcomes, errors = self.each_run(analyse)
+        results = [{"file": one.file, "run": one.run, "result": _plain(one.result)} for one in outcomes]
+        self.write(outcomes, errors, results, text)
+        if self.plot is not None and outcomes:
+            _draw_panels(outcomes, draw or (lambda result, ax: result.plot(ax=ax)), self.plot)
+        finish(errors, [getattr(one.result, "verdict", "") for one in outcomes] if self.strict else ())
+
+    def each_run(self, analyse: Callable[[Source], Any]) -> tuple[list[Outcome], Errors]:
+        """Analyse each run of each file; one that fails does not keep the others from being analysed."""
+        outcomes: list[Outcome] = []
+        errors: Errors = []
+        paths = expand(self.files, errors)
+        for target in (self.plot, self.output):
+            if target is not None:
+                check_target(target, paths)
+        with compile_notice(self.quiet):
+            for path in paths:
+                with (
+                    collecting(errors, path),
+                    sources(path, self.runs, self.selection) as chosen,
+                    progress(len(chosen), path.name, self.quiet) as advance,
+                ):
+                    for source in chosen:
+                        with collecting(errors, path):
+                            outcomes.append(Outcome(str(path), source.name, analyse(source)))
+                        advance(1)
+        return outcomes, errors
+
+    def write(
+        self,
+        outcomes: list[Outcome],
+        errors: Errors,
+        results: list[dict[str, Any]],
+        text: Callable[[list[Outcome]], list[Block]],
+    ) -> None:
+        """Report the errors on stderr, and write the results as text or JSON."""
+        report(errors)
+        if self.as_json:
+            emit(document(f"{self.name}/1", results=results, errors=plain_errors(errors)), self.output)
+        elif outcomes:
+            emit(text(outcomes), self.output)
+
+
+@contextmanager
+def sources(path: Path, patterns: Sequence[str], selection: Selection) -> Iterator[list[Source]]:
+    """Open a file and list what there is to be analysed in it."""
+    from trajtools.cli.tables import is_table, read_table
+
+    if is_table(path):
+        if patterns:
+            raise DataError(f"--run is for recorded files; {path.name} is a table, which holds one trajectory")
+        yield [Source(path, path.stem, selection, table=read_table(path))]
+        return
+    with opened(path) as file:
+        yield [Source(path, run.name, selection, run) for run in select_runs(file, patterns)]
+
+
+def analysis_command(
+    name: str, *, strict: bool = False, selection: bool = True
+) -> Callable[[Callable[..., None]], Any]:
+    """Make a command of a function that takes a `Request` and its own options.
+
+    `strict` adds `--strict`; `selection=False` leaves only `--run` of the options that select a trajectory.
+    """
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        @wraps(function)
+        def callback(
+            *,
+            files: tuple[Path, ...],
+            runs: tuple[str, ...],
+            plot: Path | None,
+            output: Path | None,
+            as_json: bool,
+            quiet: bool,
+            strict: bool = False,
+            **chosen: Any,
+        ) -> None:
+            names = ("member", "select", "series", "window") if selection else ()
+            part = Selection(**{key: chosen.pop(key) for key in names})
+            function(Request(name, files, runs, part, plot, output, as_json, quiet, strict), **chosen)
+
+        own = callback.__dict__.pop("__click_params__", [])
+        for option in reversed((*((options.strict,) if strict else ()), *options.OUTPUT)):
+            option(callback)
+        callback.__dict__["__click_params__"] += own
+        for option in reversed((options.files, *(options.SELECTION if selection else (options.runs,)))):
+            option(callback)
+        return click.command(name, epilog=FILES_HELP)(callback)
+
+    return decorate
+
+
+def finish(errors: Errors, verdicts: Iterable[str] = ()) -> None:
+    """Exit with status 1 if there were errors, 3 if one of the verdicts is inconclusive."""
+    if errors:
+        click.get_current_context().exit(1)
+    if "inconclusive" in verdicts:
+        click.get_current_context().exit(3)
+
+
+def _plain(result: Any) -> Any:
+    from trajtools.results import to_plain
+
+    return to_plain(result.to_dict() if hasattr(result, "to_dict") else result)
+
+
+def _draw_panels(outcomes: list[Outcome], draw: Callable[[Any, Any], Any], path: Path) -> None:
+    """Draw one panel for each run."""
+    from trajtools.plots.canvas import new_figure
+
+    columns = min(2, len(outcomes))
+    rows = -(-len(outcomes) // columns)
+    figure = new_figure(7 * columns, 4.6 * rows)
+    for place, (label, outcome) in enumerate(zip(labels(outcomes), outcomes, strict=True), 1):
+        ax = figure.add_subplot(rows, columns, place)
+        draw(outcome.result, ax)
+        ax.set_title(label, fontsize="small")
+    save_figure(figure, path)
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Save a figure, overwriting the file."""
+    figure.savefig(path)
+    click.echo(f"Figure written to {printable(str(path))}.", err=True)
+
+
+# Text and JSON
+
+
+def labels(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return a name for each outcome: the run, with its file where several runs have the same name."""
+    names = [one.run for one in outcomes]
+    for file_name in (lambda file: Path(file).stem, str):
+        if len(set(names)) == len(names):
+            break
+        names = [f"{file_name(one.file)}: {one.run}" for one in outcomes]
+    return names
+
+
+def table(head: Sequence[str] | None, rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> RichTable:
+    """Return a table; the columns `right` are right-aligned."""
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[Text(printable(cell).replace("\n", "\\n")) for cell in row] for row in rows]
+    columns = len(head) if head is not None else max(map(len, cells), default=0)
+    grid = Table(box=None, show_header=head is not None, pad_edge=False, padding=(0, 2, 0, 0))
+    for at in range(columns):
+        title = Text(printable(head[at])) if head is not None else ""
+        grid.add_column(title, justify="right" if at in set(right) else "left", overflow="fold")
+    for row in cells:
+        grid.add_row(*row)
+    return grid
+
+
+def with_reasons(content: RichTable | str, outcomes: Sequence[Outcome]) -> list[Block]:
+    """Put the reasons and warnings of every result below a table."""
+    blocks: list[Block] = [content]
+    for label, one in zip(labels(outcomes), outcomes, strict=True):
+        remarks = (*getattr(one.result, "reasons", ()), *getattr(one.result, "warnings", ()))
+        if remarks:
+            blocks.append(bullets(f"{label}:", remarks))
+    return blocks
+
+
+def bullets(title: str, items: Iterable[object]) -> str:
+    """Return a title and a list, each item once."""
+    return "\n".join([title, *(f"  - {item}" for item in dict.fromkeys(map(str, items)))])
+
+
+def document(schema: str, **content: Any) -> str:
+    """Return a JSON document without NaN or infinities; `content` must be plain."""
+    head = {"schema": f"trajtools/{schema}", "version": __version__}
+    return json.dumps({**head, **content}, indent=2, allow_nan=False)
+
+
+def emit(content: str | Sequence[Block], output: Path | None = None) -> None:
+    """Print text and tables, or write them to a file; there is an empty line between blocks, not within one."""
+    blocks = [content] if isinstance(content, str) else content
+    parts = [block if isinstance(block, list) else [block] for block in blocks]
+    if output is not None:
+        output.write_text(_plain_text(parts) + "\n", encoding="utf-8")
+        click.echo(f"Written to {printable(str(output))}.", err=True)
+    elif isinstance(content, str) or not sys.stdout.isatty():
+        click.echo(printable(_plain_text(parts)))
+    else:
+        _print_rich(parts)
+
+
+def _plain_text(blocks: list[list[Part]]) -> str:
+    """Tables in columns as wide as their cells: no ANSI, no borders, no line cut or wrapped."""
+    return "\n\n".join("\n".join(map(_plain_part, block)) for block in blocks)
+
+
+def _plain_part(part: Part) -> str:
+    from io import StringIO
+
+    from rich.console import Console
+
+    if isinstance(part, str):
+        return part
+    stream = StringIO()
+    Console(file=stream, width=10**6, force_terminal=False, color_system=None, legacy_windows=False).print(part)
+    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip("\n").split("\n"))
+
+
+def _print_rich(blocks: list[list[Part]]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    for at, block in enumerate(blocks):
+        if at:
+            console.print()
+        for part in block:
+            console.print(_hanging(part) if isinstance(part, str) else _fitted(part, console))
+
+
+def _hanging(text: str) -> Any:
+    """Lines that wrap below their text and not below their bullet."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = []
+    for line in printable(text).split("\n"):
+        indent = len(line) - len(line.lstrip(" -"))
+        grid = Table.grid()
+        grid.add_row(Text(line[:indent], no_wrap=True), Text(line[indent:]))
+        lines.append(grid if indent else Text(line))
+    return Group(*lines)
+
+
+def _fitted(part: RichTable, console: Any) -> Any:
+    """A table whose head may wrap, with a line below it; rows one below the other if the cells would have to wrap."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.measure import Measurement
+
+    if not part.show_header:
+        return part
+    unlimited = console.options.update(width=10**6, max_width=10**6)
+
+    def fits() -> bool:
+        return Measurement.get(console, unlimited, part).maximum <= console.width
+
+    part.box, part.show_edge, part.padding = SIMPLE_HEAD, False, (0, 1, 0, 0)
+    if fits():
+        return part
+    heads, cells = [column.header for column in part.columns], [list(column.cells) for column in part.columns]
+    for column, head, below in zip(part.columns, heads, cells, strict=True):
+        widths = (Measurement.get(console, unlimited, cell).maximum for cell in below)
+        column.width = max(Measurement.get(console, unlimited, head).minimum, *widths, 1)
+    if fits():
+        return part
+    return Group(*(_record(heads, row, first=not at) for at, row in enumerate(zip(*cells, strict=True))))
+
+
+def _record(heads: Sequence[Any], row: Sequence[Any], *, first: bool) -> RichTable:
+    from rich.table import Table
+
+    grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    if not first:
+        grid.add_row()
+    for head, cell in zip(heads, row, strict=True):
+        grid.add_row(head, cell)
+    return grid
+
+
+def report(errors: Errors) -> None:
+    """Print errors on stderr, one sentence each."""
+    for path, text in _unique(errors):
+        click.echo(f"Error: {text}" if path in text else f"Error: {path}: {text}", err=True)
+
+
+def plain_errors(errors: Errors) -> list[dict[str, str]]:
+    """Return errors as JSON can hold them."""
+    return [{"file": path, "error": text} for path, text in _unique(errors)]
+
+
+def _unique(errors: Errors) -> list[tuple[str, str]]:
+    """Each error once: what is wrong with a file is often wrong with each of its runs."""
+    return list(dict.fromkeys((path, sentence(error)) for path, error in errors))
+
+
+def check_target(target: Path, inputs: Iterable[Path]) -> None:
+    """Refuse, before anything is computed, an output in a missing folder or over one of the inputs."""
+    if not target.parent.is_dir():
+        raise DataError(f"{target} cannot be written: there is no folder {target.parent}")
+    for path in inputs:
+        if target.exists() and path.exists() and os.path.samefile(target, path):
+            raise DataError(f"{target} is one of the input files: choose another file for the output")
+
+
+# Work
+
+
+@contextmanager
+def progress(length: int, label: str, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Show progress on a terminal; yields a function that takes the number of steps done."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(printable(label), total=length)
+        yield lambda steps: bar.advance(task, steps)
+
+
+@contextmanager
+def compile_notice(quiet: bool) -> Iterator[None]:
+    """Say on stderr, once, that kernels are being compiled: it takes seconds, the first time only."""
+    from trajtools._kernels._compiling import told_of_compiling
+
+    reported: list[bool] = []
+
+    def notify() -> None:
+        if not reported and not quiet:
+            reported.append(True)
+            click.echo("Compiling kernels, once; they are cached ...", err=True)
+
+    with told_of_compiling(notify):
+        yield
+
+
+@contextmanager
+def executor(workers: int, scheduler: str | None) -> Iterator[Executor | None]:
+    """Choose an executor: None for this process, a pool of processes, or a Dask cluster."""
+    if scheduler is not None:
+        with _dask_client(scheduler) as client:
+            yield client.get_executor()
+    elif workers == 1:
+        yield None
+    else:
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+
+        # Not forked: numba and BLAS may have started threads.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            yield pool
+
+
+def _dask_client(scheduler: str) -> Any:
+    try:
+        from distributed import Client
+    except ImportError as missing:
+        message = '--scheduler needs Dask, which is not installed: pip install "trajtools[dask]"'
+        raise MissingDependencyError(message) from missing
+    try:
+        return Client(scheduler)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"no Dask cluster answers at {scheduler!r} ({error}): give the address that `dask scheduler` printed"
+        ) from error
+
+
+def recorder_command(module: str, *arguments: str) -> list[str]:
+    """Return the command line of a module of the recorders, which run in a process of their own."""
+    # -P: a folder named `recorders` in the working directory must not be taken for ours.
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def recorder_environment() -> dict[str, str]:
+    """Return the environment of such a process, in which the recorders can be imported, installed or not."""
+    root = str(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
