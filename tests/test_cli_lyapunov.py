@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 import trajtools as tt
 from recorders import Recorder, iris
-from trajtools.neighbors import NearestK, WithinRadius
+from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.store import Member
 
 

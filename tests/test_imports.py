@@ -45,7 +45,6 @@ HOMES = {
     "safetensors": ("recorders.checkpoints",),
     "matplotlib": ("trajtools.plots", "trajtools.report"),
     "jinja2": ("trajtools.report",),
-    "rich": ("trajtools.cli",),
     "torch": ("recorders.torch", "recorders.lightning", "recorders.huggingface"),
     "jax": ("recorders.jax",),
     "lightning": ("recorders.lightning",),

@@ -23,7 +23,9 @@ from trajtools.errors import DataError
 
 if TYPE_CHECKING:
     from trajtools.cli.runner import Block
-    from trajtools.results import Autocorrelation, Distances, OrbitalStability
+    from trajtools.distances.pairwise import Distances
+    from trajtools.stability.orbital import OrbitalStability
+    from trajtools.structure.autocorrelation import Autocorrelation
 
 # Choices of the library, written out so that --help loads nothing; a test compares them.
 CONVENTIONS = ("pyrqa", "pyunicorn", "recurrenceanalysis", "standard")
@@ -121,7 +123,7 @@ def recurrence(
 
 def _recurrence_rule(rules: dict[str, Any]) -> Any:
     """Return the one rule that was given; a recurrence rate of 0.05 by default."""
-    from trajtools.neighbors import NearestK, RecurrenceRate, ScaledRadius, WithinRadius
+    from trajtools.neighbors.rules import NearestK, RecurrenceRate, ScaledRadius, WithinRadius
 
     present = {name: value for name, value in rules.items() if value is not None} or {"rate": 0.05}
     if len(present) > 1:
@@ -134,7 +136,7 @@ def _recurrence_rule(rules: dict[str, Any]) -> Any:
 def _recurrence_text(outcomes: list[Outcome], windows: int | None) -> list[Block]:
     """One measure a line, one run a column."""
     from trajtools.plots.words import number
-    from trajtools.results.recurrence import MEASURES
+    from trajtools.recurrences.result import MEASURES
 
     def cell(value: float) -> str:
         return f"{value:,.0f}" if abs(value) >= 1 and float(value).is_integer() else number(value)

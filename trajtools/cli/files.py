@@ -31,7 +31,7 @@ from trajtools.errors import SelectionError
 
 if TYPE_CHECKING:
     from trajtools.cli.runner import Block
-    from trajtools.exports.part import Part
+    from trajtools.exports import Part
     from trajtools.store import File, Problem, Run
 
 FORMATS = ("npz", "csv", "graphml")
@@ -92,7 +92,7 @@ def describe(file: File, patterns: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def describe_run(run: Run) -> dict[str, Any]:
     """Return what a run holds, as JSON can hold it."""
-    from trajtools.results import to_plain
+    from trajtools.results.plain import to_plain
 
     step = run.step
     references = sum(member.reference < 0 for member in run.members)
@@ -202,7 +202,7 @@ def repair(*, files: tuple[Path, ...], as_json: bool, output: Path | None) -> No
     if as_json:
         from dataclasses import asdict
 
-        from trajtools.results import to_plain
+        from trajtools.results.plain import to_plain
 
         entries = [{**to_plain(asdict(one)), "changed": one.changed} for one in repairs]
         emit(document("repair/1", files=entries, errors=plain_errors(errors)), output)
@@ -291,7 +291,7 @@ def _single_run(file: File, name: str | None) -> Run:
 
 def _part(run: Run, chosen: dict[str, Any], *, silent: bool) -> Part:
     """Return the states to be exported, and name the member if none was chosen."""
-    from trajtools.exports.part import Part, rows_of
+    from trajtools.exports import Part, rows_of
 
     state, step = chosen["state"], chosen["step"]
     rows = rows_of(run, window=chosen["window"], every=chosen["every"], state=state, step=step)
@@ -303,9 +303,7 @@ def _part(run: Run, chosen: dict[str, Any], *, silent: bool) -> Part:
 
 def _write_file(part: Part, form: str, output: Path, max_edges: int, quiet: bool) -> None:
     """Write graphml, or npz to a file that ends in .npz, or to a folder."""
-    from trajtools.exports.arrays import entries_of, write_folder, write_npz
-    from trajtools.exports.drafts import writing
-    from trajtools.exports.graphs import write_graphml
+    from trajtools.exports import entries_of, write_folder, write_graphml, write_npz, writing
 
     if form == "graphml":
         with writing(output) as draft:
@@ -324,8 +322,7 @@ def _write_table(part: Part, output: Path | None, chosen: dict[str, Any], quiet:
     """Write csv, to stdout if there is no output."""
     from dataclasses import replace
 
-    from trajtools.exports.columns import columns_of, write_csv
-    from trajtools.exports.drafts import writing
+    from trajtools.exports import columns_of, write_csv, writing
 
     columns = columns_of(
         part, chosen["what"], series=chosen["series"], metric=chosen["metric"], largest=chosen["max_columns"]

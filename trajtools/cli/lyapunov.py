@@ -25,9 +25,10 @@ from trajtools.errors import DataError
 if TYPE_CHECKING:
     from trajtools.cli.runner import Block
     from trajtools.growth.windows import Windows
-    from trajtools.neighbors import NearestK, WithinRadius
+    from trajtools.neighbors.rules import NearestK, WithinRadius
     from trajtools.report.answers import Answer
-    from trajtools.results import Divergence, Exponent
+    from trajtools.results.divergence import Divergence
+    from trajtools.results.exponent import Exponent
     from trajtools.store import Run
     from trajtools.trajectory import Trajectory
 
@@ -222,7 +223,7 @@ def _check_has_twins(run: Run) -> None:
 
 def _check_rule(settings: Settings) -> None:
     """Refuse a radius for a method that takes the nearest neighbours."""
-    from trajtools.neighbors import WithinRadius
+    from trajtools.neighbors.rules import WithinRadius
 
     if isinstance(settings.neighbors, WithinRadius) and settings.method not in METHODS_BY_RADIUS:
         raise DataError(
@@ -324,7 +325,7 @@ def _facts(run: Run) -> dict[str, Any]:
 
 def with_curve(answer: Answer) -> dict[str, Any]:
     """Return an answer with its mean curve, as JSON can hold it."""
-    from trajtools.results import to_plain
+    from trajtools.results.plain import to_plain
 
     growth = answer.growth
     curve = {

@@ -13,7 +13,7 @@ import click
 from trajtools.cli import debug_option
 
 if TYPE_CHECKING:
-    from trajtools.neighbors import NearestK, WithinRadius
+    from trajtools.neighbors.rules import NearestK, WithinRadius
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -41,7 +41,7 @@ def span(number: type[int] | type[float]) -> Callable[[str], tuple[float, float]
 
 def neighbor_rule(text: str) -> NearestK | WithinRadius:
     """Read a number of neighbours K, a radius R or radii R,R,..."""
-    from trajtools.neighbors import NearestK, WithinRadius
+    from trajtools.neighbors.rules import NearestK, WithinRadius
 
     try:
         if text.isdigit() and int(text) > 0:

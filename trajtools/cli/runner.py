@@ -359,7 +359,7 @@ def finish(errors: Errors, verdicts: Iterable[str] = ()) -> None:
 
 
 def _plain(result: Any) -> Any:
-    from trajtools.results import to_plain
+    from trajtools.results.plain import to_plain
 
     return to_plain(result.to_dict() if hasattr(result, "to_dict") else result)
 
@@ -572,7 +572,7 @@ def progress(length: int, label: str, quiet: bool = False) -> Iterator[Callable[
 @contextmanager
 def compile_notice(quiet: bool) -> Iterator[None]:
     """Say on stderr, once, that kernels are being compiled: it takes seconds, the first time only."""
-    from trajtools._kernels._compiling import told_of_compiling
+    from trajtools._kernels._jit import on_compile as told_of_compiling
 
     reported: list[bool] = []
 

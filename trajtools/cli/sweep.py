@@ -29,7 +29,7 @@ from trajtools.errors import DataError
 
 if TYPE_CHECKING:
     from trajtools.cli.runner import Block, Errors
-    from trajtools.results import Sweep
+    from trajtools.sweeps.sweep import Sweep
 
 THRESHOLDS = (0.7, 0.8, 0.85, 0.9)  # of the library; a test compares them
 
@@ -116,7 +116,7 @@ def _measure(paths: list[Path], chosen: dict[str, Any], pool: Executor | None, q
 def _text(result: Sweep, factors: tuple[str, ...] | None, seed: int) -> list[Block]:
     """Return the table and what follows from it."""
     from trajtools.plots.words import number
-    from trajtools.sweeps.table import header, rows
+    from trajtools.sweeps.sweep import header, rows
 
     remarks = [f"- {point.run}: {warning}" for point in result.points for warning in point.warnings]
     remarks += [f"- left out: {warning}" for warning in result.warnings]

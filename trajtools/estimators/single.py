@@ -12,6 +12,8 @@ from trajtools.embedding import Choice, embed, estimate_delay, estimate_dimensio
 from trajtools.errors import DataError
 from trajtools.estimators.interpolation import fineness, interpolated
 from trajtools.estimators.nulls import Tested, against_surrogates
+from trajtools.exponents.neighbor_methods import kantz, rosenstein
+from trajtools.exponents.wolf import hybrid, wolf
 from trajtools.growth.applicability import TWINS, Probe, objections, probe, probe_distances
 from trajtools.growth.recurrent import BOUNDED, NO_NULL
 from trajtools.neighbors.rules import WithinRadius
@@ -23,7 +25,7 @@ from trajtools.results.exponent import Exponent
 from trajtools.significance import DECISION
 from trajtools.surrogates import PLAIN
 
-METHODS = ("rosenstein", "kantz", "wolf", "hybrid")
+METHODS = {"rosenstein": rosenstein, "kantz": kantz, "wolf": wolf, "hybrid": hybrid}
 PROJECTED = 32  # dimensions that checks and nulls use of states with more than twice as many
 LARGEST = 1e100  # number that is squared
 LONGEST = 2000  # samples that pairs are followed which do not part
@@ -283,7 +285,7 @@ def curve_of(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str
         options |= {"across": True} | ({"stride": finer} if followed else {})
     if asked.average is not None and asked.method == "kantz":
         options["average"] = asked.average
-    growth = _estimator(asked.method)(states, **options)
+    growth = METHODS[asked.method](states, **options)
     return replace(
         growth,
         time_unit=unit,
@@ -300,12 +302,6 @@ def _scaled(series: Floats) -> Floats:
         series = series / typical
         size = np.abs(series)
     return series if np.all(size < LARGEST) else np.where(size < LARGEST, series, np.nan)
-
-
-def _estimator(method: str) -> Any:
-    from importlib import import_module
-
-    return getattr(import_module(f"trajtools.estimators.{method}"), method)
 
 
 def _embedding(series: Floats, asked: Asked, choices: dict[str, Any]) -> tuple[int, int]:
