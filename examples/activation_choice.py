@@ -8,11 +8,11 @@ them the mean curvature -eta tr(H) / 9 and the leading exponent -eta h_min, from
 """
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from studies import options, table
 
 import trajtools as tt
-from trajtools.plots.canvas import new_figure
 
 X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 Y = np.array([0.0, 1.0, 1.0, 0.0])
@@ -64,7 +64,7 @@ def hessian(theta: np.ndarray, activation: str, step: float = 1e-5) -> np.ndarra
 
 def main() -> None:
     """Measure every seed of every activation."""
-    chosen, rows, figure = options(__doc__), [], new_figure(12, 4)
+    chosen, rows, figure = options(__doc__), [], Figure((12, 4), layout="constrained")
     for place, activation in enumerate(ACTIVATIONS, 1):
         starts = [start(activation, seed) for seed in range(SEEDS[chosen.size])]
         clouds = [cloud(theta, activation, seed) for seed, theta in enumerate(starts)]

@@ -9,11 +9,11 @@ files of one learning rate share their initial conditions.
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from studies import Progress, options, recorded, table
 
 import trajtools as tt
 from recorders.iris.training import record, restart, restarted_name, run_name
-from trajtools.plots.canvas import new_figure
 
 EPSILONS = ((1e-8, 1e-2), (1e-14, 1e-11, 1e-8, 1e-5, 1e-2, 1e-1), tuple(np.logspace(-14, -1, 14)))
 REGIMES = (0.01, 1.0, 5.0)
@@ -62,7 +62,7 @@ def main() -> None:
         say(name)
     head = ["regime, or epsilon at eta = 1", "papers' procedure", "kept", "ours", "95 %", "verdict"]
     table(head, rows, chosen.out / "iris.md")
-    figure = new_figure(12, 4)
+    figure = Figure((12, 4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     found = np.array(values[len(REGIMES) :])
     left.errorbar(EPSILONS[chosen.size], found[:, 0], found[:, 1], fmt="o-", label="papers' procedure, s.d.")

@@ -233,7 +233,6 @@ def test_window_and_region_are_obeyed(recorded):
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_plot_writes_the_figure(recorded, tmp_path, ending):
-    pytest.importorskip("matplotlib").use("Agg")
     figure = tmp_path / f"figure.{ending}"
     result = call("lyapunov", recorded, "--run", "eta=1", "--plot", figure)
     assert figure.read_bytes()[:5] in (b"\x89PNG\r", b"<?xml", b"%PDF-")

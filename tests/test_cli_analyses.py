@@ -48,7 +48,6 @@ def test_json_is_one_document_without_nan(trained, command):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_figure_is_drawn(trained, command, tmp_path):
-    pytest.importorskip("matplotlib")
     call(command, trained, "--plot", tmp_path / "figure.svg")
     assert (tmp_path / "figure.svg").read_text().startswith("<?xml")
     call(command, trained, "--plot", tmp_path / "figure.docx", code=2)

@@ -221,7 +221,6 @@ def test_windows_lie_inside_the_window(henon):
 
 
 def test_figure_shows_curve_interval_null_and_windows(henon, tmp_path):
-    pytest.importorskip("matplotlib").use("Agg")
     figure = tmp_path / "figure.svg"
     call("lyapunov", henon, "--windows", "750", "--plot", figure)
     assert figure.read_bytes().startswith(b"<?xml")

@@ -58,7 +58,6 @@ def test_options_reach_the_estimator_of_a_table(tables, henon):
 
 
 def test_tables_and_recorded_files_stand_in_one_answer_and_figure(tables, tmp_path):
-    pytest.importorskip("matplotlib").use("Agg")
     figure = tmp_path / "curves.png"
     paths = [tables / "states.npy", tables / "timed.csv", tables / "none.csv"]
     said = call("lyapunov", *paths, "--null", "none", "--plot", figure, code=1)

@@ -468,7 +468,6 @@ def test_the_same_seed_gives_the_same_bits_and_plain_data():
 
 
 def test_figures_show_the_band_and_the_period():
-    pytest.importorskip("matplotlib")
     x = periodic_networks(20, 200, period=8, noise=0.3, rng=np.random.default_rng(0))
     found, cycles = tt.autocorrelation(x), tt.find_cycles(x)
     ax = tt.plots.autocorrelation(found, cycles=cycles)

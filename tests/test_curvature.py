@@ -202,6 +202,5 @@ def test_the_command_says_what_the_library_says(tmp_path):
     assert "at the edge" in said
     (found,) = json.loads(call("curvature", path, "--json").stdout)["results"]
     assert found["result"]["entry"] == measured(path).entry
-    pytest.importorskip("matplotlib")
     call("curvature", path, "--plot", tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000

@@ -293,7 +293,6 @@ def test_distances_that_are_not_symmetric_are_refused():
 
 
 def test_results_become_plain_and_draw_themselves():
-    pytest.importorskip("matplotlib").use("Agg")
     x = circle(500, np.random.default_rng(21))
     found = tt.correlation_dimension(x)
     assert found.to_dict()["value"] == found.value

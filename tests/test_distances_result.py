@@ -108,24 +108,22 @@ def test_what_are_no_distances_is_refused(tmp_path):
         tt.Distances.open(tmp_path / "x.h5")
 
 
-def test_distances_draw_themselves(matrix, monkeypatch):
-    pytest.importorskip("matplotlib").use("Agg")
-    from trajtools.plots import distances as drawing
-
+def test_distances_draw_themselves(matrix):
     matrix[3] = matrix[:, 3] = np.nan
     ax = tt.Distances.from_array(matrix).plot()
     shown = ax.collections[0].get_array()
     assert_array_equal(np.ma.filled(shown, np.nan).reshape(12, 12), matrix)
     assert "1 excluded" in ax.get_title()
-    monkeypatch.setattr("trajtools.plots.matrices.MAX_PIXELS", 5)
-    assert "every 3. state" in drawing(tt.Distances.from_array(matrix)).get_title()
+    ax = tt.plots.distances(tt.Distances.from_array(matrix), pixels=5)
+    assert "one in 3 drawn" in ax.get_title()
+    drawn = ax.collections[0].get_array()
+    assert_array_equal(np.ma.filled(drawn, np.nan).reshape(4, 4), matrix[::3, ::3])
     found = tt.to_orbit(np.array([0.0, 0.5, 3.0]), np.array([0.0, 1.0]))
     assert_array_equal(found.plot().lines[0].get_ydata(), [0, 0.5, 2])
 
 
 @pytest.mark.parametrize("metric", ["l1", "linf"])
 def test_contributions_draw_themselves(metric):
-    pytest.importorskip("matplotlib").use("Agg")
     parts = [tt.Parameter("a.w", "other", (2,), "f8", 0, 2), tt.Parameter("b.w", "other", (1,), "f8", 2, 1)]
     x = tt.Trajectory.from_array(np.zeros((4, 3)), parameters=parts)
     ax = tt.contributions(x, np.ones((4, 3)), metric=metric).plot()

@@ -88,7 +88,6 @@ def test_rates_that_make_no_range_are_refused(rates):
 
 
 def test_an_edge_is_drawn():
-    pytest.importorskip("matplotlib")
     figure = made(np.where(RATES > 1.5, 0.4, 0.001), noise=0.002).plot()
     assert [ax.get_xscale() for ax in figure.axes] == ["log", "log"]
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from command_line import call, write
+from matplotlib.figure import Figure
+from test_report import check_self_contained
 
 import trajtools as tt
 from recorders import Recorder, iris
-from trajtools.report.gathering import CELLS, STATES, gather
-from trajtools.report.heat import SHADES, heat_map
+from trajtools.report.collect import STATES, collect
+from trajtools.report.render import PIXELS, Figures
 
 
 @pytest.fixture(scope="module")
@@ -23,46 +24,26 @@ def trained(tmp_path_factory):
     return path
 
 
-class Balanced(HTMLParser):
-    """Every element is closed, in order."""
-
-    VOID = ("meta", "br", "hr", "link", "!doctype")
-
-    def __init__(self):
-        super().__init__()
-        self.open = []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        pass
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
 def test_the_page_names_every_run_and_verdict_and_loads_nothing(trained, tmp_path):
     out = tmp_path / "page.html"
     call("report", trained, "-o", out)
     page = out.read_text(encoding="utf-8")
-    parser = Balanced()
-    parser.feed(page)
-    assert not parser.open
+    check_self_contained(page)
     for words in (
         "Run eta=0.05",
         "Run eta=1",
         "Recurrence plot",
-        "Back to the orbit?",
+        "Return to the orbit?",
         "All runs against lr",
         "regular",
     ):
         assert words in page
-    assert not re.search(r"(src|href)=\"(?!#)", page)
-    assert "default-src &#x27;none&#x27;" in page
-    assert "http://" not in page
-    assert "https://" not in page
+    # Of each run: accuracy, loss, exponent, distances and recurrences, in this order.
+    labels = re.findall(r'aria-label="([^"]*)"', page)
+    assert [label.split(" over ")[0].split(":")[0] for label in labels] == [
+        "accuracy", "loss", "Distance", "Distance between states", "Recurrence plot",
+    ] * 2  # fmt: skip
+    assert page.count("data:image/png;base64,") == 6  # the distances with their colours, and the recurrences
 
 
 def test_what_does_not_apply_is_left_out_with_the_reason(tmp_path):
@@ -72,11 +53,11 @@ def test_what_does_not_apply_is_left_out_with_the_reason(tmp_path):
         for _ in range(60):
             rec.record({"w": rng.standard_normal(4)}, loss=1.0)
     with tt.open(path) as file:
-        found = gather(file["run"])
-    assert found.answer is None
-    assert found.curvature is None
-    assert pytest.approx(0.05, abs=0.01) == found.recurrence.RR
-    assert any("no twins" in words for words in found.left_out)
+        report = collect(file["run"])
+    assert report.analysis is None
+    assert report.curvature is None
+    assert pytest.approx(0.05, abs=0.01) == report.recurrence.RR
+    assert any("no twins" in words for words in report.left_out)
 
 
 def test_a_run_that_keeps_distances_has_no_recurrence(tmp_path):
@@ -87,21 +68,20 @@ def test_a_run_that_keeps_distances_has_no_recurrence(tmp_path):
         for t in range(20):
             rec.record([{"w": np.full(3, float(t))}, {"w": t + np.full(3, 1e-6 * (t + 1))}])
     with tt.open(path) as file:
-        found = gather(file["run"])
-    assert found.recurrence is None
-    assert found.answer is not None
-    assert any("keeps distances" in words for words in found.left_out)
+        report = collect(file["run"])
+    assert report.recurrence is None
+    assert report.analysis is not None
+    assert any("stores distances" in words for words in report.left_out)
 
 
-def test_long_trajectories_are_thinned_and_cells_are_means(tmp_path):
+def test_long_trajectories_are_thinned(tmp_path):
     T = 2 * STATES + 11
     path = write(tmp_path / "long.h5", np.sin(np.arange(T) / 40)[:, None, None] * np.ones(3))
     with tt.open(path) as file:
-        found = gather(file["run"])
-    assert found.distances.shape == (CELLS, CELLS)
-    assert found.cell_time[0] >= 0
-    assert found.cell_time[-1] < T
-    assert np.nanmean(found.recurrent) == pytest.approx(0.05, abs=0.02)
+        report = collect(file["run"])
+    assert len(report.distances) == len(report.distances.step) == -(-T // 3)
+    assert report.distances.step[-1] < T
+    assert np.nanmean(report.recurrence.image(PIXELS)) == pytest.approx(0.05, abs=0.02)
 
 
 def test_states_that_are_not_finite_leave_holes_and_no_crash(tmp_path):
@@ -109,8 +89,9 @@ def test_states_that_are_not_finite_leave_holes_and_no_crash(tmp_path):
     states[5] = np.nan
     path = write(tmp_path / "nan.h5", states)
     with tt.open(path) as file:
-        found = gather(file["run"])
-    assert np.isnan(found.distances[5]).all()
+        report = collect(file["run"])
+    assert np.isnan(report.distances[5]).all()
+    assert np.isnan(report.recurrence.image(PIXELS)[5]).all()
     call("report", path, "-o", tmp_path / "page.html")
 
 
@@ -128,18 +109,24 @@ def test_an_empty_selection_and_the_file_itself_are_refused(trained, tmp_path):
     assert "width" in call("report", trained, "--x", "width", "-o", tmp_path / "a.html", code=1).stderr
 
 
-def test_a_heat_map_covers_every_cell_once():
-    values = np.arange(25.0).reshape(5, 5)
-    values[2, 2] = np.nan
-    drawn = heat_map(values, np.arange(5.0), label="step", title="t")
-    areas = [float(w) * float(h) for w, h in re.findall(r"h([\d.]+)v([\d.]+)h-", drawn)]
-    assert sum(areas) == pytest.approx(24 * (248 / 5) ** 2, rel=1e-3)
-    assert drawn.count("<path") <= SHADES
+def axes_of(draw):
+    """The axes that a figure of the report is drawn on."""
+    figures, seen = Figures(), []
+    figures.draw = lambda label, plot, **size: seen.append(plot(Figure().add_subplot()))
+    draw(figures)
+    return seen[0]
 
 
-def test_a_constant_matrix_is_drawn():
-    assert "<svg" in heat_map(np.ones((3, 3)), np.arange(3.0), label="step", title="t")
-    assert "<svg" in heat_map(np.full((3, 3), np.nan), np.zeros(3), label="step", title="t")
+def test_the_recurrence_plot_stands_at_the_steps_of_its_distances():
+    x = np.random.default_rng(0).standard_normal(30)
+    distances = tt.Distances.from_array(np.abs(x[:, None] - x), step=np.arange(500, 560, 2))
+    ax = axes_of(lambda figures: figures.recurrence(tt.recurrence(distances), distances.time[0]))
+    assert ax.get_xlim() == ax.get_ylim() == (499, 559)
+
+
+@pytest.mark.parametrize("values", [np.ones((3, 3)), np.full((3, 3), np.nan)])
+def test_a_constant_matrix_is_drawn(values):
+    assert "<image" in Figures().distances(tt.Distances.from_array(values))
 
 
 def test_runs_of_one_name_in_several_files_are_told_apart(tmp_path):
@@ -154,7 +141,7 @@ def test_runs_of_one_name_in_several_files_are_told_apart(tmp_path):
     ):
         call("report", *files, "-o", out)
         page = out.read_text(encoding="utf-8")
-        links, targets = re.findall(r'href="#([^"]+)"', page), re.findall(r'<h2 id="([^"]+)"', page)
+        links, targets = re.findall(r'<a href="#([^"]+)"', page), re.findall(r'<h2 id="([^"]+)"', page)
         assert sorted(set(links)) == sorted(targets) == ["run-0", "run-1"]
         headings = re.findall(r"<h2[^>]*>Run ([^<]+)<", page)
         assert all(heading.endswith(name) for heading, name in zip(headings, names, strict=True))

@@ -140,6 +140,5 @@ def test_a_start_at_zero_has_no_relative_displacement():
 
 
 def test_observables_draw_themselves():
-    pytest.importorskip("matplotlib").use("Agg")
     found = tt.observables(states(np.random.default_rng(8)))
     assert [line.get_label() for line in found.plot().lines] == ["norm", "displacement", "step length"]

@@ -506,7 +506,6 @@ def test_the_same_seed_gives_the_same_bits_and_the_input_is_left_alone():
 
 
 def test_results_are_plain_data_and_draw_themselves():
-    pytest.importorskip("matplotlib")
     system = hopf(dt=0.1)
     found = tt.orbital_stability(perturbed(system, on_cycle(system, 2), 1e-3, "across", 150), metric="l2", dt=0.1)
     plain = found.to_dict()

@@ -200,7 +200,6 @@ def test_a_trunk_that_changes_the_shape_is_refused():
 
 
 def test_the_path_is_drawn_on_the_diagram():
-    pytest.importorskip("matplotlib")
     found = tt.order_chaos(path(0.25 + 0.02 * np.arange(20)))
     ax = found.plot()
     drawn = ax.get_lines()[3]

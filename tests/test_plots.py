@@ -1,52 +1,73 @@
-import builtins
+import subprocess
+import sys
 from dataclasses import replace
 
+import matplotlib
 import numpy as np
 import pytest
-from made_answers import divergence, exponent
+from command_line import ROOT
+from made_divergences import divergence, exponent
+from made_sweeps import made, point
 
 import trajtools as tt
 from trajtools import plots
-from trajtools.errors import MissingDependencyError
-from trajtools.plots.canvas import logarithmic, new_figure
-from trajtools.plots.curves import floor_curve, null_band, orbit_curves, slopes
+from trajtools.errors import SelectionError
+from trajtools.plots._axes import interval, literal, logarithmic, new_figure, number, save_figure, window
 
 
-@pytest.fixture(autouse=True)
-def agg():
-    pytest.importorskip("matplotlib").use("Agg")
+def labelled(ax):
+    return {line.get_label(): line for line in ax.lines}
+
+
+def thin_lines(ax):
+    return [line for line in ax.lines if line.get_linewidth() == 0.5]
 
 
 def test_figure_shows_every_initial_condition_their_mean_the_fit_and_the_floor():
     growth = divergence(slope=0.3, inits=6)
-    ax = plots.divergence(growth, exponent(growth, 0.3))
-    labels = [line.get_label() for line in ax.lines]
-    assert sum(line.get_linewidth() == 0.5 for line in ax.lines) == 6
-    assert {"6 initial conditions", "mean", "rounding floor"} <= set(labels)
-    assert "0.300 1/step, 95% interval [0.280, 0.330]" in labels
+    ax = plots.divergence(growth, exponent(growth, 0.3, saturation_level=-1.0))
+    lines = labelled(ax)
+    assert len(thin_lines(ax)) == 6
+    assert {"6 initial conditions", "mean", "rounding floor"} <= set(lines)
     assert ax.get_yscale() == "log"
-    fit = next(line for line in ax.lines if "interval" in line.get_label())
+    assert ax.get_xlabel() == "time since the perturbation (step)"
+    assert ax.get_ylabel() == "distance to the reference (l1)"
+    fit = lines["0.300 1/step, 95% interval [0.280, 0.330]"]
     np.testing.assert_allclose(fit.get_ydata(), 1e-8 * np.exp(0.3 * np.array([10.0, 40.0])), rtol=1e-12)
-    mean = next(line for line in ax.lines if line.get_label() == "mean")
-    np.testing.assert_allclose(mean.get_ydata(), np.exp(growth.log_distance), rtol=1e-12)
+    np.testing.assert_allclose(lines["mean"].get_ydata(), np.exp(growth.log_distance), rtol=1e-12)
+    np.testing.assert_allclose(lines["rounding floor"].get_ydata(), 1e-13, rtol=1e-12)
+    np.testing.assert_allclose(lines["upper end of the fit, below saturation"].get_ydata(), np.exp(-1.0))
 
 
 def test_figure_without_a_fit_says_so():
     growth = divergence()
     ax = plots.divergence(growth, exponent(growth, np.nan, verdict="inconclusive"))
-    assert "inconclusive: nothing fitted" in [line.get_label() for line in ax.lines]
+    assert "inconclusive: nothing fitted" in labelled(ax)
 
 
 def test_results_draw_themselves():
     growth = divergence()
-    assert growth.plot().lines
-    assert exponent(growth).plot().lines
+    assert len(thin_lines(growth.plot())) == 6
+    assert "0.300 1/step, 95% interval [0.280, 0.330]" in labelled(exponent(growth).plot())
+
+
+@pytest.mark.parametrize(("most", "drawn"), [(1, 1), (2, 2), (40, 40), (49, 49), (50, 50), (1000, 50)])
+def test_the_curves_that_are_drawn_are_spread_over_all(most, drawn):
+    growth = divergence(inits=50, copies=1)
+    ax = plots.divergence(growth, max_curves=most)
+    lines = thin_lines(ax)
+    assert len(lines) == drawn
+    curves = np.exp(growth.orbit_curves())
+    np.testing.assert_array_equal(lines[0].get_ydata(), curves[0])
+    if drawn > 1:
+        np.testing.assert_array_equal(lines[-1].get_ydata(), curves[-1])
+    assert ("50 initial conditions" if drawn == 50 else f"{drawn} of 50 initial conditions") in labelled(ax)
 
 
 @pytest.mark.parametrize("average", ["mean-log", "log-mean", "rms"])
 def test_there_is_one_thin_curve_per_initial_condition(average):
     growth = divergence(inits=4, copies=3, average=average)
-    curves = orbit_curves(growth)
+    curves = growth.orbit_curves()
     assert curves.shape == (4, len(growth.time))
     first = growth.distances[:3]
     expected = {
@@ -60,95 +81,178 @@ def test_there_is_one_thin_curve_per_initial_condition(average):
 def test_perturbations_at_other_times_are_curves_of_their_own():
     growth = divergence(inits=2, copies=2)
     growth.start[:] = [0, 50, 0, 50]
-    assert len(orbit_curves(growth)) == 4
+    assert len(growth.orbit_curves()) == 4
 
 
 def test_floor_is_the_median_over_the_twins_and_unknown_where_it_is_unknown():
     growth = divergence(inits=3, copies=1)
     growth.floor[:, 1:] = np.array([[1e-13], [2e-13], [4e-13]])
     growth.floor[:, 0] = np.nan
-    floor = floor_curve(growth)
+    floor = growth.floor_curve()
     assert np.isnan(floor[0])
     np.testing.assert_allclose(np.exp(floor[1:]), 2e-13, rtol=1e-12)
 
 
-def band(figure_or_ax, label=None):
+def areas(ax, label=None):
     """Corners of the filled areas."""
-    return [c.get_paths()[0].vertices for c in figure_or_ax.collections if label is None or c.get_label() == label]
+    return [c.get_paths()[0].vertices for c in ax.collections if label is None or c.get_label() == label]
 
 
 def test_the_interval_is_a_wedge_of_slopes_from_the_start_of_the_fit():
     growth = divergence()
-    found = exponent(growth, 0.3)
-    ends, low, high = slopes(found)
+    fitted = exponent(growth, 0.3)
+    ends, low, high = fitted.interval_lines()
     np.testing.assert_allclose(ends, [10, 40])
     np.testing.assert_allclose(high - low, [0, 30 * 0.05], atol=1e-12)
-    (wedge,) = band(plots.divergence(growth, found))
+    (wedge,) = areas(plots.divergence(growth, fitted))
     assert wedge[:, 1].max() == pytest.approx(np.exp(high[1]))
-    unknown = replace(found, interval=(np.nan, np.nan))
-    assert slopes(unknown) is None
-    assert not band(plots.divergence(growth, unknown))
+    unknown = replace(fitted, interval=(np.nan, np.nan))
+    assert unknown.interval_lines() is None
+    assert not areas(plots.divergence(growth, unknown))
 
 
 def test_the_null_is_a_band_in_the_time_of_the_curve():
     growth = replace(divergence(), method="rosenstein")
     curves = {"lag": np.arange(3), "record": np.log([1e-3, 1e-2, 1e-1])}
     curves |= {"low": np.log([0.1, 0.2, 0.3]), "high": np.log([0.4, 0.5, 0.6])}
-    found = exponent(growth, 0.3, null_band=curves, dt=0.5, interpolated=4)
-    np.testing.assert_allclose(null_band(found)["time"], [0, 2, 4])
-    ax = plots.divergence(growth, found)
-    (drawn,) = band(ax, "90 % of the null")
-    assert (drawn[:, 1].min(), drawn[:, 1].max()) == pytest.approx((0.1, 0.6))
+    fitted = exponent(growth, 0.3, null_band=curves, dt=0.5, interpolated=4)
+    np.testing.assert_allclose(fitted.null_band()["time"], [0, 2, 4])
+    ax = plots.divergence(growth, fitted)
+    (band,) = areas(ax, "middle 90% of the null")
+    assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((0.1, 0.6))
+    tested = labelled(ax)["curve tested against the null"]
+    np.testing.assert_allclose(tested.get_ydata(), [1e-3, 1e-2, 1e-1])
     assert ax.get_ylabel() == "distance of neighbours (l1)"
-    assert null_band(exponent(growth, 0.3)) is None
+    assert exponent(growth, 0.3).null_band() is None
     unknown = curves | {"low": np.full(3, np.nan), "high": np.full(3, np.nan)}
-    assert null_band(exponent(growth, 0.3, null_band=unknown)) is None
+    assert exponent(growth, 0.3, null_band=unknown).null_band() is None
 
 
 def test_surrogates_leave_their_curves_for_the_figure():
     x = tt.systems.henon().trajectory(600, rng=np.random.default_rng(0))
-    found = null_band(tt.lyapunov(x, dt=0.5))
-    assert found["time"][0] == 0
-    assert (found["low"] <= found["high"]).all()
+    band = tt.lyapunov(x, dt=0.5).null_band()
+    assert band["time"][0] == 0
+    assert (band["low"] <= band["high"]).all()
     # Chaos keeps its neighbours closer than noise with the same spectrum does, until they saturate.
-    assert (found["record"][:4] < found["low"][:4]).all()
-
-
-def test_several_divergences_share_a_figure(tmp_path):
-    growth = divergence()
-    figure = plots.divergences([("a", growth, exponent(growth)), ("b", growth, None), ("c", growth, None)])
-    assert [ax.get_title() for ax in figure.axes if ax.get_visible()] == ["a", "b", "c"]
-    figure.savefig(tmp_path / "all.svg")
-    assert (tmp_path / "all.svg").stat().st_size > 1000
-
-
-def test_without_matplotlib_the_way_out_is_named(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingDependencyError, match=r'pip install "trajtools\[plot\]"'):
-        plots.divergence(divergence())
+    assert (band["record"][:4] < band["low"][:4]).all()
 
 
 def test_the_band_of_twins_is_what_the_null_comes_to_for_each_curve():
     rng = np.random.default_rng(0)
     rates = 0.3 + 0.1 * rng.standard_normal((12, 70))
     pairs = [(np.ones((70, 1)), [1 + 1e-9 * np.exp(one.cumsum())[:, None]]) for one in rates]
-    found = tt.twins(pairs).fit()
-    shown = null_band(found)
-    assert shown["time"][0] >= found.window[0] - 1e-9
-    assert np.all(shown["low"] <= shown["high"])
+    fitted = tt.twins(pairs).fit()
+    band = fitted.null_band()
+    assert band["time"][0] >= fitted.window[0] - 1e-9
+    assert np.all(band["low"] <= band["high"])
     # No power law up to the third rises so far: it begins above the curve and ends below it.
-    assert shown["low"][0] > shown["record"][0]
-    assert shown["high"][-1] < shown["record"][-1]
-    ax = plots.divergence(found.curve, found)
-    assert "90 % of the null" in ax.get_legend_handles_labels()[1]
-    assert null_band(tt.twins(pairs).fit(null=None)) is None
+    assert band["low"][0] > band["record"][0]
+    assert band["high"][-1] < band["record"][-1]
+    ax = plots.divergence(fitted.curve, fitted)
+    assert len(areas(ax, "middle 90% of the null")) == 1
+    assert "curve tested against the null" not in labelled(ax)  # of twins it is the mean
+    assert tt.twins(pairs).fit(null=None).null_band() is None
+
+
+def test_several_divergences_share_a_figure():
+    growth = divergence()
+    figure = plots.divergences([("a", growth, exponent(growth)), ("b", growth, None), ("c", growth, None)])
+    assert [ax.get_title() for ax in figure.axes] == ["a", "b", "c"]
+    assert {ax.get_ylim() for ax in figure.axes} == {figure.axes[0].get_ylim()}
+
+
+def test_a_metric_is_drawn_on_whole_decades_without_what_is_not_positive():
+    ax = plots.metric([0, 10, 20, 30], [3.0, 0.0, 0.5, np.nan], "loss")
+    (line,) = ax.lines
+    np.testing.assert_array_equal(line.get_xdata(), [0, 10, 20, 30])
+    np.testing.assert_array_equal(line.get_ydata(), [3.0, np.nan, 0.5, np.nan])
+    assert ax.get_ylim() == pytest.approx((0.1, 10))
+    assert (ax.get_yscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "step", "loss")
+    assert plots.metric([0, 1], [1.0, 1.0], "accuracy").get_ylim() == pytest.approx((1, 10))
+
+
+def test_a_sweep_gives_its_figure_exponents_and_median_times():
+    points = [point(x, 0.1 * x, times=(x, 3 * x)) for x in (1.0, 2.0)]
+    points += [point(2.0, times=(5.0, np.inf, np.inf), control=True)]
+    swept = made(points)
+    curve = swept.exponents()
+    np.testing.assert_allclose(curve.x, [1, 2])
+    np.testing.assert_allclose(curve.value, [0.1, 0.2])
+    accuracy, x, times = swept.times()
+    assert accuracy == 0.9
+    np.testing.assert_allclose(x, [1, 2])
+    np.testing.assert_allclose(times, [2, 4])
+    assert swept.times(control=True)[2].tolist() == [np.inf]
+    with pytest.raises(SelectionError):
+        swept.times(0.5)
+    above, below = plots.sweep(swept).axes
+    np.testing.assert_allclose(labelled(below)["training"].get_ydata(), [2, 4])
+    assert "stable control" not in labelled(below)  # it never arrives
+    np.testing.assert_allclose(above.containers[0].lines[0].get_ydata(), [0.1, 0.2])
+
+
+def test_names_from_files_are_not_read_as_mathematics():
+    name = "a$b_{$ c$\x00"
+    assert literal(name) == "a\\$b_{\\$ c\\$\N{REPLACEMENT CHARACTER}"
+    ax = plots.metric([0, 1], [1.0, 2.0], name)
+    ax.figure.canvas.draw()  # mathematics that is none would raise here
+    growth = replace(divergence(), time_unit="$\\frac$", metric="$x")
+    plots.divergences([("run $\\alpha{$", growth, replace(exponent(growth), unit="1/$\\frac$"))]).canvas.draw()
+
+
+@pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
+def test_the_same_figure_gives_the_same_bytes(tmp_path, monkeypatch, kind):
+    growth = divergence()
+    written = []
+    for k in range(2):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", str(1_000_000_000 + k))
+        save_figure(plots.divergence(growth, exponent(growth)).figure, tmp_path / f"{k}.{kind}")
+        written.append((tmp_path / f"{k}.{kind}").read_bytes())
+    assert written[0] == written[1]
+    assert len(written[0]) > 1000
+    assert matplotlib.rcParams["svg.hashsalt"] is None
+
+
+def test_a_script_that_the_font_lacks_is_no_warning(tmp_path):
+    ax = plots.metric([0, 1], [1.0, 2.0], "\N{HANGUL SYLLABLE GA}")
+    save_figure(ax.figure, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_drawing_loads_no_pyplot_which_would_choose_a_backend(tmp_path):
+    code = (
+        "import sys, numpy as np, trajtools as tt\n"
+        "from trajtools.plots._axes import save_figure\n"
+        f"save_figure(tt.plots.metric([0, 1], [1.0, 2.0], 'loss').figure, {str(tmp_path / 'a.png')!r})\n"
+        "assert 'matplotlib.figure' in sys.modules\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False,
+                          env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_numbers_are_written_with_what_they_mean():
+    assert number(0.27651) == "0.277"
+    assert number(0.04821) == "0.0482"
+    assert number(0.00123) == "0.0012"
+    assert number(-0.00001) == "-1.0e-05"
+    assert number(0.0) == "0.000"
+    assert number(float("nan")) == "unknown"
+    growth = divergence()
+    assert interval(exponent(growth)) == "[0.280, 0.330]"
+    assert interval(exponent(growth, np.nan)) == "unknown"
+    assert window(exponent(growth)) == "10-40"
+    assert window(exponent(growth, np.nan)) == ""
+
+
+def test_spread_and_used_fraction_are_of_the_initial_conditions_that_were_used():
+    fitted = replace(exponent(divergence()), values=np.array([0.1, np.nan, 0.3]), n_used=2, n_total=3)
+    assert fitted.spread == pytest.approx(0.1)
+    assert fitted.used_fraction == pytest.approx(2 / 3)
+    alone = replace(fitted, values=np.array([0.1, np.nan]), n_used=0, n_total=0)
+    assert np.isnan(alone.spread)
+    assert alone.used_fraction == 0
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,6 @@ def test_trajectories_read_parts_of_their_states(tmp_path):
 
 
 def test_projections_draw_themselves(tmp_path):
-    pytest.importorskip("matplotlib").use("Agg")
     training(tmp_path / "run.h5", steps=20)
     with tt.open(tmp_path / "run.h5") as file:
         plane, line = tt.pca(file["run"]), tt.mds(file["run"])

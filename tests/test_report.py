@@ -1,34 +1,35 @@
+"""The page of the demo, and what every page and figure of a report must be: well-formed, alone, escaped, the same."""
+
+import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
-from made_answers import answer, divergence, exponent
+from made_divergences import analysis, divergence, exponent
 
-from trajtools.plots.words import interval, number, window
-from trajtools.report.demo import demo_page
-from trajtools.report.divergence import MOST_CURVES, divergence_figure, log10_range, shown
-from trajtools.report.markup import Html, join, table, tag
-from trajtools.report.page import facts, page
-from trajtools.report.svg import Figure, nice_ticks
+from trajtools.report.render import COLORS, MAX_CURVES, MAX_POINTS, Figures, demo_page, log10_range
 
-EMPTY = {"meta", "br"}
+VOID = {"meta"}
 
 
-class Balance(HTMLParser):
+class Reader(HTMLParser):
     """Reads a page; every end tag must close the element that was opened last."""
 
     def __init__(self):
         super().__init__()
-        self.open, self.seen, self.attributes, self.text = [], [], [], []
+        self.open, self.tags, self.attributes, self.text = [], [], [], []
 
     def handle_starttag(self, tag, attrs):
-        self.seen.append(tag)
+        self.tags.append(tag)
         self.attributes += attrs
-        self.open.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
-        self.seen.append(tag)
+        self.tags.append(tag)
         self.attributes += attrs
 
     def handle_endtag(self, tag):
@@ -41,89 +42,140 @@ class Balance(HTMLParser):
 
 
 def read(html):
-    parser = Balance()
+    parser = Reader()
     parser.feed(html)
     parser.close()
     assert parser.open == []
     return parser
 
 
+def check_self_contained(html):
+    """Nothing is loaded, nothing runs, and all that is referred to stands on the page, once."""
+    page = read(html)
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "@import" not in html
+    assert not {"script", "link", "img", "iframe", "object", "foreignobject"} & set(page.tags)
+    names = {name for name, _ in page.attributes}
+    assert not {"src", "onload", "onerror", "xlink:href"} & names
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    links = [value for name, value in page.attributes if name == "href"]
+    inside = [link[1:] for link in links if link.startswith("#")]
+    inside += re.findall(r"url\(#([^)]*)\)", html)
+    assert set(inside) <= set(ids)
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
+    assert html.count("url(") == html.count("url(#")
+    return page
+
+
 @pytest.fixture(scope="module")
-def demo():
-    answers = [
-        answer(0.01, 0.001, verdict="regular"),
-        answer(0.3, np.nan, verdict="inconclusive"),
-        answer(1.0),
-        answer(5.0, 0.4, verdict="chaotic", saturation=0.0),
+def analyses():
+    return [
+        analysis(0.01, 0.001, verdict="regular"),
+        analysis(0.3, np.nan, verdict="inconclusive"),
+        analysis(1.0),
+        analysis(5.0, 0.4, verdict="chaotic", saturation_level=0.0),
     ]
-    return demo_page(answers, {"network": "4-10-3", "file": "iris.h5"})
+
+
+@pytest.fixture(scope="module")
+def demo(analyses):
+    return demo_page(analyses, {"network": "4-10-3", "file": "iris.h5", "nothing": None, "empty": ""})
 
 
 def test_demo_page_is_well_formed_and_says_all_results(demo):
-    seen = read(demo)
-    text = " ".join(seen.text)
-    assert seen.seen.count("article") == 4
-    for word in ("regular", "inconclusive", "transient", "chaotic", "0.300", "[0.280, 0.330]", "unknown", "10-40"):
-        assert word in text, word
-    assert "Because it grows." in text
-    assert "4-10-3" in text
+    page = read(demo)
+    text = " ".join(page.text)
+    assert page.tags.count("article") == 4
+    assert [value for name, value in page.attributes if name == "role"] == ["img"] * 4
+    for words in ("regular", "inconclusive", "transient", "chaotic", "0.300", "[0.280, 0.330]", "unknown", "10-40",
+                  "Because it grows.", "4-10-3", "0.330", "100%", "95% interval", "6 of 6"):  # fmt: skip
+        assert words in text, words
+    assert "nothing" not in re.findall(r"<dt>(.*?)</dt>", demo)
+    assert "empty" not in re.findall(r"<dt>(.*?)</dt>", demo)
+    assert re.findall(r"<h2>(.*?)</h2>", demo) == [
+        "What was found", "How the distance grew", "The papers' procedure beside ours", "What was recorded",
+        "How to read this page",
+    ]  # fmt: skip
+    assert "initial conditions are drawn" not in demo
+
+
+def test_demo_page_says_how_many_curves_it_leaves_out():
+    growth = divergence(inits=MAX_CURVES + 1, copies=1)
+    made = replace(analysis(), growth=growth, exponent=exponent(growth))
+    assert f"{MAX_CURVES} of the {MAX_CURVES + 1} initial conditions are drawn. All figures" in " ".join(
+        demo_page([made], {}).split()
+    )
 
 
 def test_demo_page_loads_nothing(demo):
-    seen = read(demo)
-    assert "http://" not in demo
-    assert "https://" not in demo
-    assert not {"script", "link", "img", "iframe", "object", "image", "use", "a"} & set(seen.seen)
-    assert not {"src", "href", "xlink:href", "onload", "style"} & {name for name, _ in seen.attributes}
-    assert "url(" not in demo
-    assert "@import" not in demo
+    check_self_contained(demo)
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in demo
 
 
 def test_demo_page_follows_the_scheme_and_the_width_of_the_reader(demo):
     assert "prefers-color-scheme: dark" in demo
     assert 'name="viewport"' in demo
+    figures = "".join(re.findall(r"<svg.*?</svg>", demo, re.DOTALL))
+    assert not set(COLORS) & set(re.findall("#[0-9a-f]{6}", figures))
+    used = set(re.findall(r"var\((--\w+)\)", figures))
+    light, dark = re.findall(r":root \{(.*?)\}", demo, re.DOTALL)
+    assert {"--ink", "--accent", "--fit"} <= used
+    for scheme in (light, dark):
+        assert used <= set(re.findall(r"--\w+", scheme))
 
 
-def test_ids_on_the_page_are_unique(demo):
-    ids = [value for name, value in read(demo).attributes if name == "id"]
-    assert len(ids) == len(set(ids))
+def test_a_page_without_results_is_a_page():
+    assert "What was found" in " ".join(read(demo_page([], {})).text)
 
 
 def test_what_comes_from_a_file_is_escaped():
     evil = "<script>alert('x')</script>"
-    made = answer(run=evil, reasons=(evil,), warnings=('"><img src=x onerror=y>',))
+    made = analysis(run=evil, reasons=(evil,), warnings=('"><img src=x onerror=y>',))
     made.hparams["learning_rate"] = evil
     html = demo_page([made], {evil: evil})
-    seen = read(html)
-    assert "script" not in seen.seen
-    assert "img" not in seen.seen
+    check_self_contained(html)
     assert "&lt;script&gt;" in html
+    growth = replace(made.growth, metric=evil, time_unit='"><b>&')
+    figure = Figures().divergence(replace(made, growth=growth))
+    ElementTree.fromstring(figure)
+    assert "&lt;script&gt;" in figure
+    assert "<b>" not in figure
+    label = Figures().metric('"><script>', [0, 1], np.ones(2))
+    assert "script" not in read(label).tags
+    assert ElementTree.fromstring(label).get("aria-label") == '"><script> over training'
 
 
-def test_figures_are_valid_xml_and_stay_in_their_frame():
+class Drawn(Figures):
+    """Keeps the axes of the figures."""
+
+    def draw(self, label, plot, **size):
+        self.label = label
+        self.ax = matplotlib.figure.Figure().add_subplot()
+        plot(self.ax)
+        return ""
+
+
+def test_figure_of_a_divergence_has_its_limits_and_not_too_many_curves():
     growth = divergence(inits=200, copies=1)
-    drawn = divergence_figure(growth, exponent(growth))
-    root = ElementTree.fromstring(drawn)
-    paths = [e.get("class") for e in root.iter("path")]
-    assert paths.count("curve") == MOST_CURVES
-    assert paths.count("mean") == paths.count("fit") == paths.count("floor") == 1
-    assert [e.get("class") for e in root.iter("rect")] == ["band"]
+    figures = Drawn()
+    figures.divergence(replace(analysis(), growth=growth, exponent=exponent(growth)))
+    ax = figures.ax
+    assert sum(line.get_linewidth() == 0.5 for line in ax.lines) == MAX_CURVES
+    assert ax.get_xlim() == (0, 80)
+    assert ax.get_ylim() == pytest.approx((1e-13, 1))
+    assert figures.label == "Distance over time: 0.300 1/step [0.280, 0.330], transient"
+    figures.divergence(analysis(), (-20, 3))
+    assert figures.ax.get_ylim() == pytest.approx((1e-20, 1e3))
 
 
-def test_figure_draws_the_exponential_where_it_is():
-    figure = Figure(x=(0, 10), y=(-2, 0), x_label="t", y_label="d", title="")
-    figure.line([0, 10], [-2, 0], "mean")
-    path = ElementTree.fromstring(figure.render()).find(".//path").get("d")
-    assert path == "M52.0 238.0L380.0 12.0"
-
-
-def test_lines_break_where_nothing_was_measured():
-    figure = Figure(x=(0, 3), y=(0, 1), x_label="t", y_label="d", title="")
-    figure.line([0, 1, 2, 3], [0.0, np.nan, 1.0, 1.0], "curve")
-    figure.line([0, 1], [np.nan, np.nan], "mean")
-    paths = ElementTree.fromstring(figure.render()).findall(".//path")
-    assert len(paths) == 1
-    assert paths[0].get("d").count("M") == 2
+def test_figures_of_the_demo_share_the_limits_of_all(monkeypatch, analyses):
+    seen = []
+    monkeypatch.setattr(Figures, "divergence", lambda self, one, limits: seen.append(limits) or "")
+    wide = replace(analyses[0], growth=divergence(level=1e4, slope=0.5))
+    demo_page([*analyses, wide], {})
+    assert seen == [(-13.0, 4.0)] * 5
 
 
 def test_a_divergence_without_any_distance_is_still_drawn():
@@ -131,64 +183,48 @@ def test_a_divergence_without_any_distance_is_still_drawn():
     growth.distances[:] = np.nan
     growth.log_distance[:] = np.nan
     growth.floor[:] = np.nan
-    drawn = divergence_figure(growth, exponent(growth, np.nan, verdict="inconclusive"))
-    assert ElementTree.fromstring(drawn).findall(".//path") == []
-    assert log10_range([growth]) == (-1.0, 1.0)
+    figures = Drawn()
+    figures.divergence(replace(analysis(), growth=growth, exponent=exponent(growth, np.nan, verdict="inconclusive")))
+    assert figures.ax.get_ylim() == pytest.approx((0.1, 10))
+    assert log10_range([growth]) == log10_range([]) == (-1.0, 1.0)
 
 
-def test_ticks_are_round_and_inside():
-    assert nice_ticks(0, 200) == [0, 50, 100, 150, 200]
-    assert nice_ticks(-13, 2) == [-10, -5, 0]
-    assert nice_ticks(0.1, 0.4, 3) == [0.1, 0.2, 0.3, 0.4]
+def paths(svg):
+    return [element.get("d") for element in ElementTree.fromstring(svg).iter("path")]
 
 
-@pytest.mark.parametrize("count", [1, 2, 40, 41, 1000])
-def test_drawn_curves_are_spread_over_all(count):
-    rows = shown(count)
-    assert rows[0] == 0
-    assert rows[-1] == count - 1
-    assert len(rows) == min(count, MOST_CURVES)
+def test_long_lines_are_thinned_and_keep_their_ends():
+    rng = np.random.default_rng(0)
+    values = np.exp(rng.standard_normal(10_000))
+    svg = Figures().metric("loss", np.arange(10_000), values)
+    line = max(paths(svg), key=len)
+    assert 0.9 * MAX_POINTS < line.count("L") + 1 <= MAX_POINTS
+    whole = max(paths(Figures().metric("loss", np.arange(300), values[:300])), key=len)
+    first, last = (whole.split("L")[k].split()[-2] for k in (0, -1))
+    assert [float(line.split("L")[k].split()[-2]) for k in (0, -1)] == pytest.approx([float(first), float(last)], abs=3)
+    assert not re.search(r"\.\d\d", line)
+    assert len(svg) < 20_000
 
 
-def test_only_our_own_markup_is_not_escaped():
-    assert tag("p", "a<b", Html("<b>c</b>"), None, 3, id='"') == '<p id="&quot;">a&lt;b<b>c</b>3</p>'
-    assert tag("meta", charset="utf-8") == '<meta charset="utf-8"/>'
-    assert join(["&", ["x"]]) == "&amp;x"
-    assert '<td class="number">&lt;1</td>' in table(["n"], [["<1"]], numeric=(0,))
-    assert facts({"a": "<", "b": None, "c": ""}) == '<dl class="facts"><dt>a</dt><dd>&lt;</dd></dl>'
-    read(page("<title>", "text & more"))
+def test_dense_images_are_pictures_of_the_size_that_they_are_shown_in():
+    values = np.random.default_rng(0).random((300, 300))
+    svg = Figures().draw("image", lambda ax: ax.pcolormesh(values, rasterized=True))
+    (image,) = ElementTree.fromstring(svg).iter("image")
+    assert image.get("href").startswith("data:image/png;base64,")
+    assert sum(map(len, paths(svg))) < 2000
 
 
-def test_numbers_are_written_with_what_they_mean():
-    assert number(0.27651) == "0.277"
-    assert number(0.04821) == "0.0482"
-    assert number(0.00123) == "0.0012"
-    assert number(-0.00001) == "-1.0e-05"
-    assert number(0.0) == "0.000"
-    assert number(float("nan")) == "unknown"
-    growth = divergence()
-    assert interval(exponent(growth)) == "[0.280, 0.330]"
-    assert interval(exponent(growth, np.nan)) == "unknown"
-    assert window(exponent(growth)) == "10-40"
-    assert window(exponent(growth, np.nan)) == ""
+def test_figures_are_the_same_whatever_style_the_user_has_and_leave_it_alone():
+    made = analysis()
+    plain = Figures().divergence(made)
+    with matplotlib.rc_context({"font.size": 30, "lines.color": "pink", "axes.facecolor": "pink", "svg.hashsalt": "u"}):
+        before = dict(matplotlib.rcParams)
+        assert Figures().divergence(made) == plain
+        assert dict(matplotlib.rcParams) == before
 
 
-def test_the_null_stands_beside_the_curve():
-    time = np.arange(10.0, 41.0)
-    band = {"time": time, "record": np.log(1e-8) + 0.3 * time, "low": -18 + 0 * time, "high": -12 + 0 * time}
-    growth = divergence()
-    drawn = read(divergence_figure(growth, exponent(growth, null_band=band)))
-    looks = [value for name, value in drawn.attributes if name == "class"]
-    assert looks.count("null") == 1
-    assert "compared" not in looks  # of twins that is the mean
-    outline = next(value for name, value in drawn.attributes if name == "d" and value.endswith("Z"))
-    heights = {point.split()[1] for point in outline[1:-1].split("L")}
-    assert len(heights) == 2
-    plain = read(divergence_figure(growth, exponent(growth)))
-    assert "null" not in [value for name, value in plain.attributes if name == "class"]
-
-
-def test_an_area_without_two_points_is_not_drawn():
-    figure = Figure((0, 1), (0, 1), "x", "y", "title")
-    figure.between(np.array([0.0, 1.0]), np.array([0.2, np.nan]), np.array([0.5, 0.6]), "null")
-    assert 'class="null"' not in figure.render()
+def test_figures_of_one_page_have_names_of_their_own():
+    figures, made = Figures(), analysis()
+    one, two = (set(re.findall(r'id="([^"]+)"', figures.divergence(made))) for _ in range(2))
+    assert one
+    assert not one & two

@@ -86,7 +86,6 @@ def test_mean_curve_counts_initial_conditions_and_not_twins():
 
 
 def test_plots_take_results(growth):
-    pytest.importorskip("matplotlib")
     assert growth.plot().get_yscale() == "log"
     assert growth.fit().plot().get_yscale() == "log"
 

@@ -191,7 +191,6 @@ def test_without_ruptures_the_way_out_is_named(monkeypatch):
 
 
 def test_changes_draw_themselves():
-    pytest.importorskip("matplotlib").use("Agg")
     found = tt.change_points(paced(np.random.default_rng(10)))
     ax = found.plot()
     dashed = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"]

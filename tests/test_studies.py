@@ -32,7 +32,6 @@ def cells(said: str, start: str) -> list[str]:
 
 
 def test_iris_has_regimes_and_is_marginal_after_learning(tmp_path):
-    pytest.importorskip("matplotlib")
     said = study("iris_stability", tmp_path)
     assert cells(said, "eta = 0.01")[5] == "regular"
     assert float(cells(said, "eta = 1")[1]) > 0.1
@@ -42,7 +41,6 @@ def test_iris_has_regimes_and_is_marginal_after_learning(tmp_path):
 
 
 def test_an_interrupted_study_goes_on_with_what_is_missing(tmp_path):
-    pytest.importorskip("matplotlib")
     pytest.importorskip("sklearn")
     said = study("chaotic_transients", tmp_path)
     assert "control (control)" in said
@@ -54,7 +52,6 @@ def test_an_interrupted_study_goes_on_with_what_is_missing(tmp_path):
 
 
 def test_rate_momentum_and_batch_are_set_against_each_other(tmp_path):
-    pytest.importorskip("matplotlib")
     pytest.importorskip("sklearn")
     said = study("effective_rate", tmp_path)
     assert {path.name for path in tmp_path.glob("*.md")} == {"onset.md", "collapse.md"}
@@ -68,7 +65,6 @@ def test_rate_momentum_and_batch_are_set_against_each_other(tmp_path):
 
 
 def test_a_layer_moves_towards_the_edge_of_chaos(tmp_path):
-    pytest.importorskip("matplotlib")
     pytest.importorskip("sklearn")
     said = study("edge_of_chaos", tmp_path)
     assert float(cells(said, "0.1")[3]) > 0  # the slope of J^2
@@ -79,7 +75,6 @@ def test_a_layer_moves_towards_the_edge_of_chaos(tmp_path):
 
 
 def test_the_cloud_follows_the_mean_curvature_and_not_the_leading_exponent(tmp_path):
-    pytest.importorskip("matplotlib")
     said = study("activation_choice", tmp_path)
     rows = {tuple(cells(line, cells_start)[:2]): cells(line, cells_start) for line, cells_start in _rows(said)}
     for activation in ("linear", "sigmoid", "ReLU"):
@@ -96,7 +91,6 @@ def _rows(said: str) -> list[tuple[str, str]]:
 @pytest.mark.torch
 def test_the_shadow_measures_the_curvature_of_lanczos(tmp_path):
     pytest.importorskip("torch")
-    pytest.importorskip("matplotlib")
     said = study("shadow_hessian", tmp_path)
     assert abs(float(cells(said, "200")[3])) < 1e-3
     assert "/ h_max" in said

@@ -271,7 +271,6 @@ def test_nonsense_is_refused(iris, arguments, words):
 
 
 def test_sweeps_and_diagrams_are_drawn():
-    pytest.importorskip("matplotlib")
     figure = planted(1.2).plot()
     assert [ax.get_xscale() for ax in figure.axes] == ["log", "log"]
     points = [point(x, np.log(x * y), y=y) for x in RATES for y in (0.5, 2.0)]

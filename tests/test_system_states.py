@@ -154,7 +154,6 @@ def test_what_cannot_be_clustered_is_refused_in_words(call, error, words):
 
 
 def test_states_draw_themselves():
-    pytest.importorskip("matplotlib").use("Agg")
     found = tt.system_states(between(dwelling(np.random.default_rng(11))))
     ax = found.plot()
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), found.labels + 1)

@@ -2,15 +2,13 @@
 
 import numpy as np
 import pytest
-from made_answers import divergence, exponent
+from made_divergences import divergence, exponent
 from numpy.testing import assert_allclose
 from planted import from_distances, logistic
 
 import trajtools as tt
 from recorders import Recorder
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.growth.units import factor_of
-from trajtools.plots.curves import fitted_line
 from trajtools.store import Member
 
 RATE = 0.3
@@ -71,8 +69,8 @@ def test_units_lead_back_to_each_other():
 def test_the_line_in_a_figure_stays_where_it_was():
     found = growing().fit()
     converted = found.per("epoch", steps_per_epoch=50)
-    assert factor_of(converted) == 50
-    for one, other in zip(fitted_line(found), fitted_line(converted), strict=True):
+    assert converted.unit_factor == 50
+    for one, other in zip(found.fitted_line(), converted.fitted_line(), strict=True):
         assert_allclose(one, other, rtol=1e-12)
 
 

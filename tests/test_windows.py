@@ -290,7 +290,6 @@ def test_noise_gains_nothing():
 
 
 def test_windows_draw_themselves():
-    pytest.importorskip("matplotlib").use("Agg")
     distances = np.minimum(piecewise([(FAST, 150)]), 1e-3)
     ax = tt.lyapunov_windows(from_distances(distances), window=25).plot()
     assert ax.get_ylabel() == "exponent (1/step)"

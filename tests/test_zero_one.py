@@ -161,7 +161,6 @@ def test_three_samples_give_no_answer():
 
 
 def test_the_answer_draws_itself():
-    pytest.importorskip("matplotlib").use("Agg")
     found = tt.zero_one_test(logistic(3.9, 600))
     lines = found.plot().lines
     np.testing.assert_array_equal(lines[0].get_ydata(), found.values)

@@ -64,7 +64,7 @@ def _stability_text(outcomes: list[Outcome]) -> list[Block]:
 def _stability_row(result: OrbitalStability) -> list[str]:
     import numpy as np
 
-    from trajtools.plots.words import number
+    from trajtools.plots._axes import number
 
     late = result.lag[:, -max(1, result.lag.shape[1] // 10) :]
     cells = [str(len(result.group)), result.verdict]
@@ -135,7 +135,7 @@ def _recurrence_rule(rules: dict[str, Any]) -> Any:
 
 def _recurrence_text(outcomes: list[Outcome], windows: int | None) -> list[Block]:
     """One measure a line, one run a column."""
-    from trajtools.plots.words import number
+    from trajtools.plots._axes import number
     from trajtools.recurrences.result import MEASURES
 
     def cell(value: float) -> str:
@@ -152,7 +152,7 @@ def _recurrence_text(outcomes: list[Outcome], windows: int | None) -> list[Block
 
 
 def _windowed_text(name: str, result: Any, size: int) -> Block:
-    from trajtools.plots.words import number
+    from trajtools.plots._axes import number
 
     measures = ("RR", "DET", "L", "LAM", "TT")
     windowed = result.windowed(size)
@@ -248,7 +248,7 @@ def _contrast(block: Any) -> Any:
 
 def _distances_text(outcomes: list[Outcome]) -> list[Block]:
     """One property a line, one run a column."""
-    from trajtools.plots.words import number
+    from trajtools.plots._axes import number
 
     summaries = [_summary(one.result) for one in outcomes]
     rows = [
@@ -296,7 +296,7 @@ def _correlation_text(label: str, result: Autocorrelation) -> Block:
     """Some lags, evenly spread on a logarithmic scale, and the test over all of them."""
     import numpy as np
 
-    from trajtools.plots.words import number
+    from trajtools.plots._axes import number
 
     last = len(result.lag) - 1
     lags = np.unique(np.round(np.geomspace(1, max(last, 1), LAGS)).astype(int)) if last else np.array([0])
@@ -336,7 +336,7 @@ def dimension(request: Request, *, seed: int, **chosen: Any) -> None:
 
 
 def _dimension_text(outcomes: list[Outcome]) -> list[Block]:
-    from trajtools.plots.words import number
+    from trajtools.plots._axes import number
 
     rows = [
         [
@@ -357,7 +357,7 @@ def _dimension_text(outcomes: list[Outcome]) -> list[Block]:
 def _interval(ends: tuple[float, float]) -> str:
     import numpy as np
 
-    from trajtools.plots.words import number
+    from trajtools.plots._axes import number
 
     return f"[{number(float(ends[0]))}, {number(float(ends[1]))}]" if np.isfinite(ends[0]) else "unknown"
 
@@ -383,7 +383,7 @@ def curvature(request: Request, *, seed: int, **chosen: Any) -> None:
 
 
 def _curvature_text(outcomes: list[Outcome]) -> list[Block]:
-    from trajtools.plots.words import number
+    from trajtools.plots._axes import number
 
     head = ["run", "verdict", "edge at", "entry step", "rate x h_max after", "95% interval", "r(measured, predicted)"]
     rows = []

@@ -26,7 +26,7 @@ from trajtools.errors import DataError, RecordingError
 
 if TYPE_CHECKING:
     from trajtools.cli.runner import Block
-    from trajtools.report.answers import Answer
+    from trajtools.report.collect import Analysis
 
 PARAMETERS = 83
 ROWS_PER_CHUNK = 64
@@ -59,7 +59,7 @@ def demo(
     """
     from rich.filesize import decimal
 
-    from trajtools.report.demo import demo_page
+    from trajtools.report.render import demo_page
 
     started = time.monotonic()
     file, page = folder / "iris.h5", folder / "report.html"
@@ -83,7 +83,7 @@ def demo(
         lambda source: lyapunov.analyse(source, settings, published=PUBLISHED)
     )
     report_errors(errors)
-    answers: list[Answer] = [one.result for one in outcomes]
+    answers: list[Analysis] = [one.result for one in outcomes]
     sizes = {"initial conditions": str(inits), "copies of each": str(copies), "steps": str(steps)}
     page.write_text(demo_page(answers, _recording(file, sizes, epsilon, seed)), encoding="utf-8")
     if as_json:
@@ -137,15 +137,15 @@ def _recording(file: Path, sizes: dict[str, str], epsilon: float, seed: int) -> 
 
 
 def _text(outcomes: list[Outcome]) -> list[Block]:
-    from trajtools.plots.words import kept, number, spread
+    from trajtools.plots._axes import number
 
     rows = []
     for outcome in outcomes:
-        answer: Answer = outcome.result
+        answer: Analysis = outcome.result
         cells = lyapunov.row(answer)
         published = answer.published
         if published is not None:
-            text = f"{number(published.value)} (s.d. {number(spread(published))}, kept {kept(published):.0%})"
+            text = f"{number(published.value)} (s.d. {number(published.spread)}, kept {published.used_fraction:.0%})"
             cells.append(text if published.n_used else "none kept")
         rows.append([answer.run.removeprefix("eta="), *cells[1:]])
     head = ["learning rate", *lyapunov.columns(outcomes[0].result)[1:], "papers' procedure"]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trajtools.cli.runner import Block
     from trajtools.growth.windows import Windows
     from trajtools.neighbors.rules import NearestK, WithinRadius
-    from trajtools.report.answers import Answer
+    from trajtools.report.collect import Analysis
     from trajtools.results.divergence import Divergence
     from trajtools.results.exponent import Exponent
     from trajtools.store import Run
@@ -141,7 +141,7 @@ def lyapunov(request: Request, **chosen: Any) -> None:
     finish(errors, [one.result.exponent.verdict for one in outcomes] if request.strict else ())
 
 
-def analyse(source: Source, settings: Settings, *, published: str | None = None) -> Answer:
+def analyse(source: Source, settings: Settings, *, published: str | None = None) -> Analysis:
     """Measure how fast twins, or neighbours of one trajectory, diverge.
 
     `published` names a procedure whose exponent is added for comparison.
@@ -149,9 +149,9 @@ def analyse(source: Source, settings: Settings, *, published: str | None = None)
     return _analyse_run(source, settings, published) if source.table is None else _analyse_table(source, settings)
 
 
-def _analyse_run(source: Source, settings: Settings, published: str | None) -> Answer:
+def _analyse_run(source: Source, settings: Settings, published: str | None) -> Analysis:
     import trajtools as tt
-    from trajtools.report.answers import Answer
+    from trajtools.report.collect import Analysis
 
     run = source.recorded_run()
     comparison: Exponent | None = None
@@ -171,13 +171,13 @@ def _analyse_run(source: Source, settings: Settings, published: str | None) -> A
         known: dict[str, Any] = {"run": run, "steps_per_epoch": settings.steps_per_epoch}
         exponent = exponent.per(settings.per, **known)
         windows = windows.per(settings.per, **known) if windows is not None else None
-    return Answer(str(source.path), run.name, growth, exponent, comparison, _facts(run), dict(run.hparams), windows)
+    return Analysis(str(source.path), run.name, growth, exponent, comparison, _facts(run), dict(run.hparams), windows)
 
 
-def _analyse_table(source: Source, settings: Settings) -> Answer:
+def _analyse_table(source: Source, settings: Settings) -> Analysis:
     import trajtools as tt
     from trajtools.cli.tables import refuse_options
-    from trajtools.report.answers import Answer
+    from trajtools.report.collect import Analysis
 
     assert source.table is not None
     only_runs = {
@@ -197,7 +197,7 @@ def _analyse_table(source: Source, settings: Settings) -> Answer:
     values = source.table.values
     _, columns = source.table.columns(settings.selection.series, source.path)
     facts = {"states": len(values), "columns": ", ".join(columns), "dtype": str(values.dtype)}
-    return Answer(str(source.path), source.name, growth, exponent, None, facts, {}, windows)
+    return Analysis(str(source.path), source.name, growth, exponent, None, facts, {}, windows)
 
 
 def _by_twins(run: Run, settings: Settings) -> bool:
@@ -323,7 +323,7 @@ def _facts(run: Run) -> dict[str, Any]:
     return facts
 
 
-def with_curve(answer: Answer) -> dict[str, Any]:
+def with_curve(answer: Analysis) -> dict[str, Any]:
     """Return an answer with its mean curve, as JSON can hold it."""
     from trajtools.results.plain import to_plain
 
@@ -343,14 +343,14 @@ def with_curve(answer: Answer) -> dict[str, Any]:
 
 def text(outcomes: list[Outcome]) -> list[Block]:
     """Return the table, then the reasons and windows of each run."""
-    from trajtools.plots.words import kept, number, spread
+    from trajtools.plots._axes import number
 
-    answers: list[Answer] = [one.result for one in outcomes]
+    answers: list[Analysis] = [one.result for one in outcomes]
     head, rows = columns(answers[0]), [row(answer) for answer in answers]
     if answers[0].exponent.settings.get("procedure") in PROCEDURES:
         head = [*head, "s.d.", "kept"]
         for cells, answer in zip(rows, answers, strict=True):
-            cells += [number(spread(answer.exponent)), f"{kept(answer.exponent):.0%}"]
+            cells += [number(answer.exponent.spread), f"{answer.exponent.used_fraction:.0%}"]
     right = {1, 2, 4, 5, 6, 7}
     if len({one.file for one in outcomes}) > 1:
         head = ["file", *head]
@@ -365,7 +365,7 @@ def text(outcomes: list[Outcome]) -> list[Block]:
     return blocks
 
 
-def columns(answer: Answer) -> list[str]:
+def columns(answer: Analysis) -> list[str]:
     """Return the head of the table; all answers share unit and level."""
     exponent = answer.exponent
     return [
@@ -378,9 +378,9 @@ def columns(answer: Answer) -> list[str]:
     ]
 
 
-def row(answer: Answer) -> list[str]:
+def row(answer: Analysis) -> list[str]:
     """Return the cells of one answer."""
-    from trajtools.plots.words import interval, number, window
+    from trajtools.plots._axes import interval, number, window
 
     exponent = answer.exponent
     used = f"{exponent.n_used} of {exponent.n_total}"
@@ -388,7 +388,7 @@ def row(answer: Answer) -> list[str]:
 
 
 def _windows_text(run: str, windows: Windows) -> Block:
-    from trajtools.plots.words import interval, number
+    from trajtools.plots._axes import interval, number
 
     head = ["steps", f"exponent ({windows.unit})", f"{windows.level:.0%} interval", "verdict", "e-folds"]
     rows = [
@@ -410,7 +410,7 @@ def _figure(outcomes: list[Outcome]) -> Any:
     """Draw one panel for each answer."""
     from trajtools import plots
 
-    answers: list[Answer] = [one.result for one in outcomes]
+    answers: list[Analysis] = [one.result for one in outcomes]
     return plots.divergences(
         [(f"{a.run}: {a.exponent.verdict}", a.growth, a.exponent) for a in answers],
         windows=[(a.run, a.windows) for a in answers if a.windows is not None],

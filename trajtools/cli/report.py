@@ -25,7 +25,7 @@ from trajtools.errors import DataError
 
 if TYPE_CHECKING:
     from trajtools.cli.runner import Errors
-    from trajtools.report.gathering import Gathered
+    from trajtools.report.collect import RunReport
     from trajtools.sweeps.sweep import Sweep
 
 LEARNING_RATES = ("lr", "learning_rate", "eta")
@@ -47,15 +47,15 @@ def report(
 
     The page is one file that loads nothing from the network.
     """
-    from trajtools.report.file_page import file_page
-    from trajtools.report.gathering import gather, told_apart
+    from trajtools.report.collect import collect, name_apart
+    from trajtools.report.render import runs_page
 
     errors: Errors = []
     paths = expand(files, errors)
     report_errors(errors)
     finish(errors)
     check_target(output, paths)
-    sections: list[tuple[Path, Gathered]] = []
+    sections: list[tuple[Path, RunReport]] = []
     rates = set()
     with compile_notice(quiet):
         for path in paths:
@@ -64,16 +64,16 @@ def report(
                 with progress(len(chosen), path.name, quiet) as advance:
                     for run in chosen:
                         if run.n_states:
-                            sections.append((path, gather(run, rng=seed)))
+                            sections.append((path, collect(run, rng=seed)))
                         rates |= {run.hparams[name] for name in (x, *LEARNING_RATES) if name in run.hparams}
                         advance(1)
         if not sections:
             raise DataError(f"{', '.join(map(str, files))}: no run holds any states, so there is nothing to report")
         comparison = _compare(paths, runs, x, seed) if len(rates) > 1 else None
-    named = told_apart(sections)
+    named = name_apart(sections)
     title = f"Training dynamics of {named[0].run}" if len(named) == 1 else f"Training dynamics of {len(named)} runs"
     about = {"files": ", ".join(path.name for path in paths), "trajtools": __version__, "seed": str(seed)}
-    output.write_text(file_page(title, named, comparison, about), encoding="utf-8")
+    output.write_text(runs_page(title, named, comparison, about), encoding="utf-8")
     click.echo(f"Written to {printable(str(output))}.", err=True)
 
 

@@ -366,7 +366,7 @@ def _plain(result: Any) -> Any:
 
 def _draw_panels(outcomes: list[Outcome], draw: Callable[[Any, Any], Any], path: Path) -> None:
     """Draw one panel for each run."""
-    from trajtools.plots.canvas import new_figure
+    from trajtools.plots._axes import literal, new_figure
 
     columns = min(2, len(outcomes))
     rows = -(-len(outcomes) // columns)
@@ -374,13 +374,15 @@ def _draw_panels(outcomes: list[Outcome], draw: Callable[[Any, Any], Any], path:
     for place, (label, outcome) in enumerate(zip(labels(outcomes), outcomes, strict=True), 1):
         ax = figure.add_subplot(rows, columns, place)
         draw(outcome.result, ax)
-        ax.set_title(label, fontsize="small")
+        ax.set_title(literal(label), fontsize="small")
     save_figure(figure, path)
 
 
 def save_figure(figure: Any, path: Path) -> None:
     """Save a figure, overwriting the file."""
-    figure.savefig(path)
+    from trajtools.plots import _axes
+
+    _axes.save_figure(figure, path)
     click.echo(f"Figure written to {printable(str(path))}.", err=True)
 
 

@@ -115,7 +115,7 @@ def _measure(paths: list[Path], chosen: dict[str, Any], pool: Executor | None, q
 
 def _text(result: Sweep, factors: tuple[str, ...] | None, seed: int) -> list[Block]:
     """Return the table and what follows from it."""
-    from trajtools.plots.words import number
+    from trajtools.plots._axes import number
     from trajtools.sweeps.sweep import header, rows
 
     remarks = [f"- {point.run}: {warning}" for point in result.points for warning in point.warnings]

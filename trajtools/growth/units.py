@@ -116,22 +116,6 @@ def per(
     )
 
 
-def factor_of(exponent: Exponent) -> float:
-    """Return by what an exponent was multiplied to state it in its unit.
-
-    Parameters
-    ----------
-    exponent : Exponent
-        Perhaps converted.
-
-    Returns
-    -------
-    float
-        1 where it is in the unit of its curve.
-    """
-    return float(exponent.settings.get("conversion", {}).get("factor", 1.0))
-
-
 def with_steps(exponent: Exponent, step: Ints) -> Exponent:
     """Tell an exponent of an array of states from a trajectory which steps they stand at.
 
@@ -163,7 +147,7 @@ def _unconverted(exponent: Exponent) -> Exponent:
     conversion = exponent.settings.get("conversion")
     if conversion is None:
         return exponent
-    factor = factor_of(exponent)
+    factor = exponent.unit_factor
     low, high = exponent.interval
     same = conversion["from_unit"] == exponent.unit
     return replace(

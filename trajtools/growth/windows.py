@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.growth.units import factor_of
 from trajtools.results.curves import Floats, Ints
 from trajtools.results.exponent import Exponent
 from trajtools.results.plain import Result, to_plain
@@ -104,7 +103,7 @@ class Windows(Result):
         """
         converted = tuple(exponent.per(unit, **known) for exponent in self.exponents)
         value = np.array([exponent.value for exponent in converted], dtype=np.float64)
-        factor = [factor_of(one) / factor_of(old) for one, old in zip(converted, self.exponents, strict=True)]
+        factor = [one.unit_factor / old.unit_factor for one, old in zip(converted, self.exponents, strict=True)]
         return replace(
             self,
             unit=converted[0].unit,

@@ -1,152 +1,254 @@
-"""Projections, change points, system states and observables of a trajectory."""
+"""Figures of how a trajectory returns to itself: recurrences, correlations, dimension and the 0-1 test."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trajtools.plots.canvas import new_figure
-from trajtools.structure.change_points import ChangePoints
-from trajtools.structure.observables import Observables
-from trajtools.structure.projection import Projection
-from trajtools.structure.system_states import SystemStates
+from trajtools.plots._axes import legend, literal, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from trajtools.recurrences.result import Recurrence, WindowedRecurrence
+    from trajtools.structure.autocorrelation import Autocorrelation, Cycles
+    from trajtools.structure.correlation_sum import CorrelationSum
+    from trajtools.structure.dimension import Dimension
+    from trajtools.structure.zero_one import ZeroOne
 
 
-def projection(found: Projection, ax: Any = None) -> Any:
-    """Draw the trajectories in their first two coordinates, or the first one over time.
+def recurrence(
+    result: Recurrence, *, distances: bool = False, pixels: int = 800, start: float = 0.0, ax: Axes | None = None
+) -> Axes:
+    """Draw the recurrence plot, or the distances that it comes from.
 
     Parameters
     ----------
-    found : Projection
-        What to draw; perturbed copies are thin, a dot marks each start.
+    result : Recurrence
+        From `trajtools.recurrence`.
+    distances : bool
+        Draw the distances themselves, without a threshold.
+    pixels : int
+        A longer plot is averaged over so many cells a side: grey is the share of recurrences, or the mean distance.
+    start : float
+        Time of the first state.
     ax : matplotlib.axes.Axes or None
         Where to draw; None makes a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn; ``.figure.savefig(...)`` writes it.
-
-    Raises
-    ------
-    MissingDependencyError
-        If matplotlib is not installed.
+        Where it was drawn.
     """
+    image = result.image(pixels, distances=distances)
     if ax is None:
-        ax = new_figure(6, 4.8).add_subplot()
-    plane = found.coordinates.shape[1] > 1
-    for member, name in enumerate(found.names):
-        rows, copy = found.member == member, found.reference[member] >= 0
-        z = found.coordinates[rows]
-        x, y = (z[:, 0], z[:, 1]) if plane else (found.step[rows], z[:, 0])
-        style = {"linewidth": 0.6, "alpha": 0.6} if copy else {"linewidth": 1.8, "label": name}
-        (line,) = ax.plot(x, y, **style)
-        ax.plot(x[:1], y[:1], ".", color=line.get_color())
-    ax.set_xlabel(f"coordinate 1 ({found.share[0]:.0%})" if plane else "step")
-    ax.set_ylabel(f"coordinate 2 ({found.share[1]:.0%})" if plane else f"coordinate 1 ({found.share[0]:.0%})")
-    ax.set_title(f"{found.method} ({found.metric}), correlation of distances {found.distance_correlation:.2f}")
-    ax.legend(fontsize="small")
+        ax = new_figure(5.6, 5).add_subplot()
+    low, *highs = (start + (n - 0.5) * result.dt for n in (0, *result.lines.shape))
+    drawn = ax.imshow(
+        image,
+        origin="lower",
+        extent=(low, highs[1], low, highs[0]),
+        interpolation="nearest",
+        cmap="viridis_r" if distances else "binary",
+        vmin=0.0,
+        vmax=None if distances else max(float(np.nanmax(image, initial=0.0)), 1e-12),
+    )
+    if distances:
+        ax.figure.colorbar(drawn, ax=ax, label=literal(f"distance ({result.metric})"))
+    ax.set_xlabel(literal(f"time ({result.time_unit})"))
+    ax.set_ylabel(literal(f"time ({result.time_unit})"))
+    ax.set_title(f"RR {result.RR:.3g}, DET {result.DET:.3g}, LAM {result.LAM:.3g}", fontsize="medium")
     return ax
 
 
-def change_points(found: ChangePoints, ax: Any = None) -> Any:
-    """Draw the signal, the mean of each segment, and the changes.
+def recurrence_lines(result: Recurrence, kind: str = "diagonal", ax: Axes | None = None) -> Axes:
+    """Draw how many lines there are of every length.
 
     Parameters
     ----------
-    found : ChangePoints
-        What to draw.
+    result : Recurrence
+        From `trajtools.recurrence`.
+    kind : str
+        ``"diagonal"``, ``"vertical"``, ``"white"`` or ``"times"`` (recurrence times).
     ax : matplotlib.axes.Axes or None
         Where to draw; None makes a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn; ``.figure.savefig(...)`` writes it.
+        Where it was drawn.
 
     Raises
     ------
-    MissingDependencyError
-        If matplotlib is not installed.
+    DataError
+        If there is no such kind of lines.
     """
+    counts = result.lines.counts(kind)
     if ax is None:
-        ax = new_figure(7, 4).add_subplot()
-    ax.plot(found.steps, found.values, color="0.6", linewidth=0.7, label=found.signal)
-    edges = np.concatenate([found.steps[:1], found.step, found.steps[-1:]])
-    ax.hlines(found.segment_mean, edges[:-1], edges[1:], color="tab:blue", linewidth=2, label="mean of each segment")
-    for at in found.step:
-        ax.axvline(at, color="tab:red", linewidth=1, linestyle="--")
-    words = f"{len(found.index)} changes"
-    ax.set_title(f"{words}, p = {found.p_value:.3g}" if np.isfinite(found.p_value) else words)
-    ax.set_xlabel("step")
-    ax.set_ylabel(found.signal)
-    ax.legend(fontsize="small")
-    return ax
-
-
-def system_states(found: SystemStates, ax: Any = None) -> Any:
-    """Draw the system state at each step.
-
-    Parameters
-    ----------
-    found : SystemStates
-        What to draw.
-    ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        Where it was drawn; ``.figure.savefig(...)`` writes it.
-
-    Raises
-    ------
-    MissingDependencyError
-        If matplotlib is not installed.
-    """
-    if ax is None:
-        ax = new_figure(7, 3).add_subplot()
-    known = np.where(found.labels >= 0, found.labels + 1.0, np.nan)
-    ax.step(found.step, known, where="post", color="tab:blue", linewidth=1)
-    ax.set_yticks(np.arange(1, found.count + 1))
-    ax.set_ylim(0.5, found.count + 0.5)
-    ax.set_xlabel("step")
-    ax.set_ylabel("system state")
-    ax.set_title(f"{found.count} system state{'s' * (found.count != 1)}, by {found.criterion}")
-    return ax
-
-
-def observables(found: Observables, ax: Any = None) -> Any:
-    """Draw norm, displacement and step length over time.
-
-    Parameters
-    ----------
-    found : Observables
-        What to draw.
-    ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        Where it was drawn; ``.figure.savefig(...)`` writes it.
-
-    Raises
-    ------
-    MissingDependencyError
-        If matplotlib is not installed.
-    """
-    if ax is None:
-        ax = new_figure(7, 4).add_subplot()
-    for values, label in (
-        (found.norm, "norm"),
-        (found.displacement, "displacement"),
-        (found.step_length, "step length"),
-    ):
-        ax.plot(found.time, np.where(values > 0, values, np.nan), linewidth=1, label=label)
+        ax = new_figure(6, 4).add_subplot()
+    lengths = np.flatnonzero(counts)
+    ax.plot(lengths * result.dt, counts[lengths], "o", markersize=3)
     ax.set_yscale("log")
-    ax.set_xlabel(f"time ({found.time_unit})")
-    ax.set_ylabel(found.metric)
-    ax.legend(fontsize="small")
+    ax.set_xscale("log")
+    quantity = "recurrence time" if kind == "times" else f"length of {kind} lines"
+    ax.set_xlabel(literal(f"{quantity} ({result.time_unit})"))
+    ax.set_ylabel("number")
+    return ax
+
+
+def recurrence_windows(
+    result: WindowedRecurrence, names: tuple[str, ...] = ("RR", "DET", "LAM"), ax: Axes | None = None
+) -> Axes:
+    """Draw recurrence measures over time.
+
+    Parameters
+    ----------
+    result : WindowedRecurrence
+        From `Recurrence.windowed`.
+    names : tuple of str
+        Which measures.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn.
+    """
+    if ax is None:
+        ax = new_figure(7, 4).add_subplot()
+    for name in names:
+        ax.plot(result.time, result[name], marker=".", label=name)
+    ax.set_xlabel(literal(f"time ({result.time_unit})"))
+    ax.set_ylabel(f"in windows of {result.size} states")
+    legend(ax)
+    return ax
+
+
+def autocorrelation(result: Autocorrelation, ax: Axes | None = None, *, cycles: Cycles | None = None) -> Axes:
+    """Draw the autocorrelation, the band of its null, and the values of each layer.
+
+    Parameters
+    ----------
+    result : Autocorrelation
+        Of `trajtools.autocorrelation`.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+    cycles : Cycles or None
+        Of `trajtools.find_cycles`: marks the multiples of the period.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn.
+    """
+    if ax is None:
+        ax = new_figure(7, 4.2).add_subplot()
+    if np.isfinite(result.low[1:]).any():
+        label = f"{result.settings.get('level', 0.95):.0%} of {result.null}"
+        ax.fill_between(result.time[1:], result.low[1:], result.high[1:], color="0.8", linewidth=0, label=label)
+        for sign in (-1, 1):
+            ax.axhline(sign * result.threshold, color="0.5", linewidth=0.8, linestyle=":")
+    for name, values in zip(result.layers, result.layer_values, strict=True):
+        ax.plot(result.time, values, linewidth=0.8, alpha=0.8, label=literal(name))
+    ax.plot(result.time, result.values, color="tab:blue", linewidth=1.8, label="network autocorrelation")
+    if cycles is not None and np.isfinite(cycles.period):
+        for mark in np.arange(1, int(result.lag[-1] / cycles.period) + 1) * cycles.time:
+            ax.axvline(mark, color="tab:red", linewidth=0.5, alpha=0.6)
+        ax.set_title(f"{cycles.kind} period {cycles.time:.4g} {cycles.time_unit}", fontsize="medium")
+    ax.axhline(0, color="0.3", linewidth=0.7)
+    ax.set_xlabel(literal(f"lag ({result.time_unit})"))
+    ax.set_ylabel("autocorrelation")
+    legend(ax)
+    return ax
+
+
+def correlation_sum(result: CorrelationSum, ax: Axes | None = None) -> Axes:
+    """Draw the fraction of pairs of states that are closer than a radius.
+
+    Parameters
+    ----------
+    result : CorrelationSum
+        What to draw.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn; ``.figure.savefig(...)`` writes it.
+    """
+    if ax is None:
+        ax = new_figure(6.4, 4.4).add_subplot()
+    some = result.counts > 0
+    ax.loglog(result.radii[some], result.correlation[some], color="tab:blue", marker=".", linewidth=1)
+    ax.set_xlabel(literal(f"radius r ({result.metric})"))
+    ax.set_ylabel("correlation sum C(r)")
+    return ax
+
+
+def correlation_dimension(result: Dimension, ax: Axes | None = None) -> Axes:
+    """Draw the local slopes of the correlation sums, the scaling region and the dimension fitted in it.
+
+    Parameters
+    ----------
+    result : Dimension
+        What to draw: one curve per embedding dimension, or the one of the states.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn; ``.figure.savefig(...)`` writes it.
+    """
+    if ax is None:
+        ax = new_figure(6.4, 4.4).add_subplot()
+    embedded = len(result.correlation_sums) > 1
+    for k, sums in enumerate(result.correlation_sums):
+        middle = np.sqrt(sums.radii[1:] * sums.radii[:-1])
+        label = f"embedding dimension {result.dims[k]}" if embedded else "local slope"
+        ax.plot(middle, sums.local_slope, linewidth=1, color=f"C{k}", label=label)
+    if np.isfinite(result.region).all():
+        low, high = result.interval
+        label = f"{result.value:.3f} [{low:.3f}, {high:.3f}], {result.verdict}"
+        ax.axvspan(*result.region, color="tab:blue", alpha=0.12, linewidth=0)
+        ax.hlines(result.value, *result.region, color="black", linewidth=1.5, label=label)
+    else:
+        ax.plot([], [], " ", label=f"{result.verdict}: no scaling region")
+    ax.set_xscale("log")
+    top = max([result.space or 1, *result.dims.tolist()]) + 0.5
+    ax.set_ylim(0, top if np.isnan(result.value) else max(top, result.value * 1.3))
+    ax.set_xlabel(literal(f"radius r ({result.correlation_sums[-1].metric})"))
+    ax.set_ylabel("d ln C / d ln r")
+    legend(ax, loc="upper right")
+    return ax
+
+
+def zero_one_test(result: ZeroOne, ax: Axes | None = None) -> Axes:
+    """Draw K of the 0-1 test for every frequency, and their median.
+
+    Parameters
+    ----------
+    result : ZeroOne
+        What to draw.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn.
+    """
+    if ax is None:
+        ax = new_figure(6.4, 4.0).add_subplot()
+    ax.plot(result.frequencies, result.values, ".", color="0.5", label=f"K of {len(result.values)} frequencies")
+    ax.axhline(result.value, color="tab:blue", linewidth=2, label=f"median {result.value:.3f}: {result.verdict}")
+    for level in (result.settings["low"], result.settings["high"]):
+        ax.axhline(level, color="0.3", linewidth=0.8, linestyle=":")
+    ax.set_ylim(-0.6, 1.4)
+    ax.set_xlabel("frequency c (radians per sample)")
+    ax.set_ylabel(literal(f"K ({result.method})"))
+    legend(ax, loc="center right")
     return ax

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trajtools.errors import DataError
 from trajtools.results.plain import Result
 from trajtools.types import Bools, Ints
 
 if TYPE_CHECKING:
     from trajtools.recurrences.plot import Pair
+
+KINDS = ("diagonal", "vertical", "white", "times")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,28 @@ class Lines(Result):
     square_recurrences: Ints
     square_cells: Ints
     shape: tuple[int, int]
+
+    def counts(self, kind: str) -> Ints:
+        """Return the numbers of lines of one kind by their length.
+
+        Parameters
+        ----------
+        kind : str
+            ``"diagonal"``, ``"vertical"``, ``"white"`` or ``"times"`` (recurrence times).
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+            Entry l: lines of length l.
+
+        Raises
+        ------
+        DataError
+            If there is no such kind of lines.
+        """
+        if kind not in KINDS:
+            raise DataError(f"kind={kind!r} is not a kind of lines; choose from {', '.join(KINDS)}")
+        return np.asarray(getattr(self, kind))
 
     def outside(self, theiler: int) -> tuple[int, int]:
         """Count outside a Theiler window.

@@ -281,6 +281,24 @@ class Recurrence(Measures):
         """
         return _read_rows(self, start, stop)
 
+    def image(self, pixels: int = 800, *, distances: bool = False) -> Floats:
+        """Average the recurrence plot, or the distances behind it, over equal cells.
+
+        Parameters
+        ----------
+        pixels : int
+            Most cells a side; a plot of fewer states has one cell for each state.
+        distances : bool
+            Average the distances and not the recurrences.
+
+        Returns
+        -------
+        ndarray of float64, shape (at most pixels, at most pixels)
+            Share of recurrences, or mean distance, in each cell; NaN where all states are excluded. The line of
+            identity and the Theiler window are included.
+        """
+        return _average_cells(self.plot_source, pixels, distances)
+
     def plot(self, **options: Any) -> Any:
         """Draw the recurrence plot; see `trajtools.plots.recurrence`.
 
@@ -865,3 +883,22 @@ def _read_rows(result: Recurrence, start: int, stop: int | None) -> NDArray[np.b
     flags = unpack_rows(source.bits(start, max(stop, start)), columns)
     rows_finite, columns_finite = source.finite
     return flags & rows_finite[start:stop, None] & columns_finite
+
+
+def _average_cells(source: Any, pixels: int, distances: bool) -> Floats:
+    """Shares of recurrences, or mean distances, in at most so many cells a side; NaN where all states are excluded."""
+    rows, columns = source.shape
+    row_cells, column_cells = min(rows, pixels), min(columns, pixels)
+    row_of = np.arange(rows) * row_cells // rows
+    starts = np.searchsorted(np.arange(columns) * column_cells // columns, np.arange(column_cells))
+    finite_rows, finite_columns = source.finite
+    total, number = np.zeros((row_cells, column_cells)), np.zeros((row_cells, column_cells))
+    step = rows_at_a_time(columns)
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        good = finite_rows[start:stop, None] & finite_columns
+        values = source.distances(start, stop) if distances else unpack_rows(source.bits(start, stop), columns)
+        np.add.at(total, row_of[start:stop], np.add.reduceat(np.where(good, values, 0.0), starts, axis=1))
+        np.add.at(number, row_of[start:stop], np.add.reduceat(good.astype(np.float64), starts, axis=1))
+    with np.errstate(invalid="ignore"):
+        return total / number

@@ -1,1 +1,1 @@
-"""Reports: one self-contained HTML page that opens anywhere, without matplotlib and without a network."""
+"""Reports: one self-contained HTML page that opens anywhere, without a network."""

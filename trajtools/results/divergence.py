@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trajtools.results.curves import Floats, Ints, average_curves
+import numpy as np
+
+from trajtools.results.curves import Floats, Ints, average_curves, mean_curve
 from trajtools.results.plain import Result
 
 if TYPE_CHECKING:
@@ -76,6 +78,37 @@ class Divergence(Result):
             Initial condition of each curve, and the step at which it was perturbed.
         """
         return average_curves(self.distances, self.group, self.start, self.average)
+
+    def orbit_curves(self) -> Floats:
+        """Return one curve per initial condition and start, averaged over its copies as `average` says.
+
+        Returns
+        -------
+        ndarray of float64, shape (C, K + 1)
+            Natural logarithms of the distance; NaN after a curve's end.
+        """
+        curves, group, start = self.curves()
+        orbits, orbit = np.unique(np.stack([group, start], axis=1), axis=0, return_inverse=True)
+        if len(orbits) == len(curves):
+            return curves
+        rows = [curves[orbit.ravel() == k] for k in range(len(orbits))]
+        return np.array([mean_curve(copies, np.zeros(len(copies), dtype=np.int64)) for copies in rows])
+
+    def floor_curve(self) -> Floats:
+        """Return the distance that rounding alone produces, as the median over the units.
+
+        Returns
+        -------
+        ndarray of float64, shape (K + 1,)
+            Natural logarithms; NaN where the floor is unknown or zero.
+        """
+        floor = np.broadcast_to(self.floor, self.distances.shape)
+        medians = np.full(floor.shape[1], np.nan)
+        for k in range(floor.shape[1]):
+            known = floor[:, k][floor[:, k] > 0]
+            if known.size:
+                medians[k] = np.log(np.median(known))
+        return medians
 
     def fit(
         self,

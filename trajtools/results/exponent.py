@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
 from trajtools.results.curves import Floats
 from trajtools.results.divergence import Divergence
 from trajtools.results.plain import Result, to_plain
@@ -139,6 +141,69 @@ class Exponent(Result):
             learning_rate=learning_rate,
             steps_per_sample=steps_per_sample,
         )
+
+    @property
+    def unit_factor(self) -> float:
+        """The exponent in `unit` over the exponent in 1 / `time_unit` of its curve; 1 where nothing was converted."""
+        return float(self.settings.get("conversion", {}).get("factor", 1.0))
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of `values` over the initial conditions that were used; NaN for fewer than two."""
+        used = self.values[np.isfinite(self.values)]
+        return float(used.std()) if used.size > 1 else float("nan")
+
+    @property
+    def used_fraction(self) -> float:
+        """Fraction of the initial conditions that entered the value; 0 where there are none."""
+        return self.n_used / self.n_total if self.n_total else 0.0
+
+    def fitted_line(self) -> tuple[Floats, Floats] | None:
+        """Return both ends of the fitted line.
+
+        Returns
+        -------
+        (ndarray, ndarray) or None
+            Times, in the unit of the curve, and natural logarithms of the distance; None where nothing was fitted.
+        """
+        ends = np.asarray(self.window, dtype=np.float64)
+        line = self.intercept + self.value / self.unit_factor * ends
+        return (ends, line) if np.isfinite(ends).all() and np.isfinite(line).all() else None
+
+    def interval_lines(self) -> tuple[Floats, Floats, Floats] | None:
+        """Return the lines with the slopes at both ends of the interval, through the start of the fitted line.
+
+        Returns
+        -------
+        (ndarray, ndarray, ndarray) or None
+            Times of both ends, and natural logarithms of the distance on the lower and on the upper line; None where
+            the fit or its interval is unknown.
+        """
+        line, slopes = self.fitted_line(), np.asarray(self.interval, dtype=np.float64) / self.unit_factor
+        if line is None or not np.isfinite(slopes).all():
+            return None
+        ends, values = line
+        low, high = values[0] + slopes[:, None] * (ends - ends[0])
+        return ends, low, high
+
+    def null_band(self) -> dict[str, Floats] | None:
+        """Return the band of curves under the null.
+
+        Returns
+        -------
+        dict or None
+            ``time`` in the unit of the curve, and natural logarithms of the distance: ``record``, the curve that was
+            tested (part of the record, or the mean over the twins), and ``low`` and ``high``, between which lie the
+            middle 90 % of the surrogates, or of the null fitted to each curve of twins. None without a test.
+        """
+        band = self.settings.get("null_band")
+        if band is None or not np.isfinite(band["low"]).any():
+            return None
+        time = band.get("time")
+        if time is None:
+            spacing = float(self.settings.get("dt", 1.0)) * float(self.settings.get("interpolated", 1))
+            time = np.asarray(band["lag"]) * spacing
+        return {"time": np.asarray(time), **{name: np.asarray(band[name]) for name in ("record", "low", "high")}}
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the curves and the fitted line; see `trajtools.plots.divergence`.

@@ -194,6 +194,28 @@ class Scaling(Result):
         """Times by the law, of the runs that did not enter, too; shape (n_total,)."""
         return np.asarray(np.exp(self.constant + np.log(self.factors) @ self.powers))
 
+    def factor(self, name: str) -> Floats:
+        """Return the values of one factor.
+
+        Parameters
+        ----------
+        name : str
+            One of `names`.
+
+        Returns
+        -------
+        ndarray of float64, shape (n_total,)
+            Of each run; NaN where a run that did not enter lacks it.
+
+        Raises
+        ------
+        SelectionError
+            If the law has no such factor.
+        """
+        if name not in self.names:
+            raise SelectionError(f"the law has no factor {name!r}; choose from {', '.join(self.names)}")
+        return np.asarray(self.factors[:, self.names.index(name)])
+
     def holds_to(self, along: Floats, where: NDArray[np.bool_] | None = None, *, within: float = 0.25) -> float:
         """Find how far along some quantity the law holds, whether the runs entered the fit or not.
 

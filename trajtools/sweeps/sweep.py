@@ -16,7 +16,19 @@ from trajtools.results.exponent import Exponent
 from trajtools.results.plain import Result
 from trajtools.significance import blocked_mean
 from trajtools.sweeps.diagram import PhaseDiagram, Scaling, phase_diagram, scaling
-from trajtools.sweeps.onset import Coincidence, Fastest, Onset, coincidence, fastest, median, onset
+from trajtools.sweeps.onset import (
+    Coincidence,
+    Curve,
+    Fastest,
+    Onset,
+    coincidence,
+    curve_of,
+    fastest,
+    median,
+    medians,
+    onset,
+    select_threshold,
+)
 from trajtools.types import Floats
 
 
@@ -290,6 +302,49 @@ class Sweep(Result):
                 "(.where(...)), or .phase_diagram()"
             )
         return self
+
+    def exponents(self) -> Curve:
+        """Average the exponents of the runs at each x; controls and runs without an exponent are left out.
+
+        Returns
+        -------
+        Curve
+            Arrays ``x, value, error, duration`` of shape (n,), and ``verdict``, in the order of x.
+
+        Raises
+        ------
+        SelectionError
+            If the sweep has two hyper-parameters.
+        """
+        return curve_of(self.one().points)
+
+    def times(self, threshold: float | None = None, *, control: bool = False) -> tuple[float, Floats, Floats]:
+        """Return the median training time at each x.
+
+        Parameters
+        ----------
+        threshold : float or None
+            As in `fastest`.
+        control : bool
+            The times of the controls, and not of the runs that are no controls.
+
+        Returns
+        -------
+        threshold : float
+            The accuracy to be reached.
+        x : ndarray of float64, shape (n,)
+            Values of the hyper-parameter at which an accuracy was recorded.
+        times : ndarray of float64, shape (n,)
+            Median over the initial conditions, in `time_unit`; inf where fewer than half of them reach the threshold.
+
+        Raises
+        ------
+        SelectionError
+            If the threshold is not one of the sweep's.
+        """
+        row = select_threshold(self.points, self.thresholds, threshold)
+        x, times = medians([p for p in self.points if p.control is control], row)
+        return self.thresholds[row], x, np.array([median(t) for t in times], dtype=np.float64)
 
     def plot(self, figure: Any = None) -> Any:
         """Draw exponent and training time against x; see `trajtools.plots.sweep`.

@@ -227,6 +227,18 @@ class OrderChaos(Result):
         found[known] = [mean_field(J, J0).exponent for J, J0 in zip(self.J[known], self.J0[known], strict=True)]
         return found
 
+    @staticmethod
+    def boundary() -> tuple[Floats, Floats]:
+        """Edge of chaos of the mean field, the part below 1 / J = 1; for abs(J0) < J the edge is the line 1 / J = 1.
+
+        Returns
+        -------
+        (ndarray, ndarray)
+            J0 / J and 1 / J of points on the edge. The sign of J0 does not matter.
+        """
+        heights = np.linspace(0.05, 0.99, 48)
+        return np.array([mean_field_boundary(height) for height in heights]), heights
+
     def plot(self, ax: Any = None) -> Any:
         """Draw the path on the phase diagram; see `trajtools.plots.order_chaos`.
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from trajtools.report.answers import Answer
+from trajtools.report.collect import Analysis
 from trajtools.results.curves import average_curves, mean_curve
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
@@ -32,8 +32,8 @@ def exponent(growth, value=0.3, *, verdict="transient", reasons=("Because it gro
     )  # fmt: skip
 
 
-def answer(rate=1.0, value=0.3, *, run=None, **said):
+def analysis(rate=1.0, value=0.3, *, run=None, **said):
     growth = divergence()
     ours = exponent(growth, value, **said)
     hparams = {"learning_rate": rate}
-    return Answer("made.h5", run or f"eta={rate:g}", growth, ours, exponent(growth, 0.33), {"states": 81}, hparams)
+    return Analysis("made.h5", run or f"eta={rate:g}", growth, ours, exponent(growth, 0.33), {"states": 81}, hparams)

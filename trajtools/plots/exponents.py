@@ -1,0 +1,173 @@
+"""Figures of how distances grow and of the exponents fitted to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trajtools.plots._axes import VERDICT_COLORS, interval, legend, literal, new_figure, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from trajtools.growth.windows import Windows
+    from trajtools.results.divergence import Divergence
+    from trajtools.results.exponent import Exponent
+
+
+def divergence(
+    growth: Divergence, exponent: Exponent | None = None, ax: Axes | None = None, *, max_curves: int | None = None
+) -> Axes:
+    """Draw how distances grow: every initial condition or block of neighbours, their mean, and what was fitted.
+
+    Parameters
+    ----------
+    growth : Divergence
+        The curves: thin grey lines, one per initial condition (mean over its copies) or block of states; their mean is
+        thick.
+    exponent : Exponent or None
+        Adds the fitted window, the fitted line, the lines at both ends of the interval, the value in the legend, and
+        the band of the null where there was one.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+    max_curves : int or None
+        Draw at most this many thin lines, spread evenly over all of them; None draws all.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn; ``.figure.savefig(...)`` writes it.
+    """
+    if ax is None:
+        ax = new_figure(7, 4.6).add_subplot()
+    twins = growth.method == "twins"
+    _draw_curves(ax, growth, max_curves)
+    ax.plot(growth.time, np.exp(growth.log_distance), color="tab:blue", linewidth=2.5, label="mean")
+    floor = growth.floor_curve()
+    if np.isfinite(floor).any():
+        ax.plot(growth.time, np.exp(floor), color="0.3", linewidth=1, linestyle=":", label="rounding floor")
+    if exponent is not None:
+        _draw_fit(ax, exponent, "upper end of the fit, below saturation" if twins else "saturation")
+        _draw_null(ax, exponent, with_record=not twins)
+    ax.set_yscale("log")
+    ax.set_xlabel(literal(f"time {'since the perturbation ' if twins else ''}({growth.time_unit})"))
+    ax.set_ylabel(literal(f"distance {'to the reference' if twins else 'of neighbours'} ({growth.metric})"))
+    ax.legend(loc="lower right", fontsize="small")
+    return ax
+
+
+def _draw_curves(ax: Axes, growth: Divergence, most: int | None) -> None:
+    curves = growth.orbit_curves()
+    most = len(curves) if most is None else min(most, len(curves))
+    shown = np.unique(np.linspace(0, len(curves) - 1, most).round().astype(int))
+    total = f"{growth.n_references} initial conditions" if growth.method == "twins" else f"{len(curves)} blocks"
+    label = total if len(shown) == len(curves) else f"{len(shown)} of {total}"
+    for place, row in enumerate(shown):
+        ax.plot(growth.time, np.exp(curves[row]), color="0.55", linewidth=0.5, alpha=0.5,
+                label=None if place else label)  # fmt: skip
+
+
+def _draw_fit(ax: Axes, exponent: Exponent, saturation_label: str) -> None:
+    line = exponent.fitted_line()
+    if line is None:
+        ax.plot([], [], " ", label=f"{exponent.verdict}: nothing fitted")
+        return
+    time, log_distance = line
+    ax.axvspan(*time, color="tab:blue", alpha=0.12, linewidth=0)
+    wedge = exponent.interval_lines()
+    if wedge is not None:
+        ends, low, high = wedge
+        ax.fill_between(ends, np.exp(low), np.exp(high), color="tab:red", alpha=0.15, linewidth=0)
+    label = f"{number(exponent.value)} {exponent.unit}, {exponent.level:.0%} interval {interval(exponent)}"
+    ax.plot(time, np.exp(log_distance), color="tab:red", linestyle="--", linewidth=1.75, label=literal(label))
+    level = exponent.settings.get("saturation_level")
+    if isinstance(level, float | int) and np.isfinite(level):
+        ax.axhline(np.exp(level), color="0.3", linewidth=1, linestyle="-.", label=saturation_label)
+
+
+def _draw_null(ax: Axes, exponent: Exponent, *, with_record: bool) -> None:
+    band = exponent.null_band()
+    if band is None:
+        return
+    low, high, color = np.exp(band["low"]), np.exp(band["high"]), "tab:green"
+    ax.fill_between(band["time"], low, high, color=color, alpha=0.2, linewidth=0, label="middle 90% of the null")
+    if with_record:  # of twins it is the mean, which is drawn already
+        ax.plot(band["time"], np.exp(band["record"]), color=color, linewidth=1, label="curve tested against the null")
+
+
+def divergences(
+    panels: Sequence[tuple[str, Divergence, Exponent | None]], windows: Sequence[tuple[str, Windows]] = ()
+) -> Figure:
+    """Draw several divergences side by side, on one scale.
+
+    Parameters
+    ----------
+    panels : sequence of (str, Divergence, Exponent or None)
+        Title, curves and what was fitted to them; at least one.
+    windows : sequence of (str, Windows)
+        Title and exponents of windows, drawn after the curves.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        ``.savefig(...)`` writes it.
+    """
+    count = len(panels) + len(windows)
+    columns = min(2, count)
+    rows = -(-count // columns)
+    figure = new_figure(7 * columns, 4.6 * rows)
+    first = None
+    for place, (title, growth, exponent) in enumerate(panels):
+        ax = figure.add_subplot(rows, columns, place + 1, sharey=first)
+        divergence(growth, exponent, ax=ax).set_title(literal(title))
+        first = ax if first is None else first
+    for place, (title, result) in enumerate(windows, start=len(panels)):
+        ax = figure.add_subplot(rows, columns, place + 1)
+        ax.set_title(f"{literal(title)}: {draw_windows(result, ax=ax).get_title()}", fontsize="small")
+    return figure
+
+
+def draw_windows(result: Windows, ax: Axes | None = None) -> Axes:
+    """Draw the exponent of each window of the training, with its interval and its verdict.
+
+    Parameters
+    ----------
+    result : Windows
+        Of `trajtools.lyapunov_windows`. Bars are thin where the twins were perturbed before the window.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn.
+    """
+    if ax is None:
+        ax = new_figure(7, 4.0).add_subplot()
+    ax.axhline(0, color="0.3", linewidth=0.8)
+    named: set[str] = set()
+    for w, verdict in enumerate(result.verdict):
+        span = [result.start[w], result.stop[w]]
+        color = VERDICT_COLORS[verdict]
+        if not np.isfinite(result.value[w]):
+            ax.axvspan(*span, color="0.92", linewidth=0)
+            continue
+        if np.isfinite(result.interval[w]).all():
+            ax.fill_between(span, *result.interval[w], color=color, alpha=0.2, linewidth=0)
+        label = None if verdict in named else verdict
+        ax.plot(span, [result.value[w]] * 2, color=color, linewidth=3 if result.fresh[w] else 1.5, label=label)
+        named.add(verdict)
+    for step in result.perturbed:
+        ax.axvline(step, color="0.3", linewidth=0.5, linestyle=":")
+    if np.isfinite(result.max_gain):
+        low, high = result.max_gain_between
+        ax.set_title(
+            f"largest cumulative gain: {number(result.max_gain)} e-folds, steps {low} to {high}", fontsize="small"
+        )
+    ax.set_xlabel("step of the training")
+    ax.set_ylabel(literal(f"exponent ({result.unit})"))
+    legend(ax)
+    return ax

@@ -1,0 +1,327 @@
+"""Figures of where the states are: distances, orbits, projections, metrics, and the segments of a training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trajtools.plots._axes import legend, literal, logarithmic, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
+
+    from trajtools.distances.equal_times import Contributions
+    from trajtools.distances.pairwise import Distances
+    from trajtools.neighbors.to_orbit import ToOrbit
+    from trajtools.stability.orbital import OrbitalStability
+    from trajtools.structure.change_points import ChangePoints
+    from trajtools.structure.observables import Observables
+    from trajtools.structure.projection import Projection
+    from trajtools.structure.system_states import SystemStates
+    from trajtools.types import Floats
+
+
+def distances(result: Distances, ax: Axes | None = None, *, pixels: int = 1000) -> Axes:
+    """Draw all distances as an image; states that are excluded are blank.
+
+    Parameters
+    ----------
+    result : Distances
+        What to draw.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+    pixels : int
+        Most states along each side; of more, every k-th is drawn, and the title says so.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn.
+    """
+    if ax is None:
+        ax = new_figure(6, 5).add_subplot()
+    rows, columns = (max(1, -(-n // pixels)) for n in result.shape)
+    steps = [result.column_step[::columns], result.step[::rows]]
+    edges = [np.concatenate([s[:1], s[1:] / 2 + s[:-1] / 2, s[-1:]]) if len(s) > 1 else np.array([0, 1]) for s in steps]
+    image = ax.pcolormesh(*edges, result[::rows, ::columns], cmap="viridis", rasterized=True)
+    ax.figure.colorbar(image, ax=ax, label=literal(f"distance ({result.metric})"))
+    ax.set_aspect("equal" if result.square else "auto")
+    ax.set_xlabel("step")
+    ax.set_ylabel("step")
+    thinned = f", one in {max(rows, columns)} drawn" if max(rows, columns) > 1 else ""
+    ax.set_title(f"{result.shape[0]} x {result.shape[1]} states{thinned}, {result.n_excluded} excluded")
+    return ax
+
+
+def to_orbit(result: ToOrbit, ax: Axes | None = None) -> Axes:
+    """Draw the distance to the orbit over time.
+
+    Parameters
+    ----------
+    result : ToOrbit
+        What to draw.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn.
+    """
+    if ax is None:
+        ax = new_figure(6, 4).add_subplot()
+    ax.plot(result.step, result.distance)
+    if np.any(result.distance > 0):
+        ax.set_yscale("log")
+    ax.set_xlabel("step")
+    ax.set_ylabel(literal(f"distance to the orbit ({result.metric})"))
+    ax.set_title(f"{len(result.distance)} states, {result.n_excluded} excluded")
+    return ax
+
+
+def contributions(result: Contributions, ax: Axes | None = None) -> Axes:
+    """Draw the share of each part, stacked; the distances themselves where they do not add up.
+
+    Parameters
+    ----------
+    result : Contributions
+        What to draw.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn.
+    """
+    if ax is None:
+        ax = new_figure(6, 4).add_subplot()
+    names = [literal(name) for name in result.names]
+    if np.isfinite(result.share).any():
+        ax.stackplot(result.step, np.nan_to_num(result.share.T), labels=names)
+        ax.set_ylabel("share of the distance")
+    else:
+        for name, curve in zip(names, result.distance.T, strict=True):
+            ax.plot(result.step, curve, label=name)
+        ax.set_ylabel(literal(f"distance ({result.metric})"))
+    ax.set_xlabel("step")
+    ax.set_title(literal(f"{result.metric} per {result.per}"))
+    legend(ax)
+    return ax
+
+
+def stability(result: OrbitalStability, ax: Axes | None = None) -> Axes:
+    """Draw the distance at equal times, the distance to the orbit and the lag of every perturbed trajectory.
+
+    Parameters
+    ----------
+    result : OrbitalStability
+        Of `trajtools.orbital_stability`. Thin lines are single trajectories, thick ones the mean of their logarithms.
+    ax : matplotlib.axes.Axes or None
+        Where to draw the distances; None makes a new figure, with the lag below them.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where the distances were drawn.
+    """
+    below = None
+    if ax is None:
+        figure = new_figure(7, 6.4)
+        ax, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    _draw_orbit_distances(ax, result)
+    if below is not None:
+        for row in result.lag:
+            below.plot(result.time, row, color="0.5", linewidth=0.7)
+        below.axhline(0, color="0.3", linewidth=0.7, linestyle=":")
+        below.set_ylabel(literal(f"lag along the orbit ({result.time_unit})"))
+    (ax if below is None else below).set_xlabel(literal(f"time since the perturbation ({result.time_unit})"))
+    return ax
+
+
+def _draw_orbit_distances(ax: Axes, result: OrbitalStability) -> None:
+    curves = (
+        ("at equal times", result.distance, "tab:blue"),
+        ("to the orbit, flow direction removed", result.transverse, "tab:red"),
+    )
+    for label, rows, color in curves:
+        positive = np.where(rows > 0, rows, np.nan)
+        for row in positive:
+            ax.plot(result.time, row, color=color, linewidth=0.5, alpha=0.4)
+        ax.plot(result.time, _geometric_mean(positive), color=color, linewidth=2.2, label=label)
+    for label, rows, style in (
+        ("rounding floor", result.floor, ":"),
+        ("resolution of the orbit", result.resolution, "--"),
+    ):
+        mean = _geometric_mean(np.where(rows > 0, rows, np.nan))
+        if np.isfinite(mean).any():
+            ax.plot(result.time, mean, color="0.4", linewidth=0.9, linestyle=style, label=label)
+    ax.set_yscale("log")
+    ax.set_ylabel(literal(f"distance ({result.metric})"))
+    ax.set_title(result.verdict, fontsize="medium")
+    legend(ax)
+
+
+def _geometric_mean(rows: Floats) -> Floats:
+    """Mean of the logarithms over the trajectories that have a value; NaN where none has."""
+    count = np.isfinite(rows).sum(axis=0)
+    total = np.log(np.where(np.isfinite(rows), rows, 1.0)).sum(axis=0)
+    return np.where(count > 0, np.exp(total / np.maximum(count, 1)), np.nan)
+
+
+def projection(result: Projection, ax: Axes | None = None) -> Axes:
+    """Draw the trajectories in their first two coordinates, or the first one over time.
+
+    Parameters
+    ----------
+    result : Projection
+        What to draw; perturbed copies are thin, a dot marks each start.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn; ``.figure.savefig(...)`` writes it.
+    """
+    if ax is None:
+        ax = new_figure(6, 4.8).add_subplot()
+    plane = result.coordinates.shape[1] > 1
+    for member, name in enumerate(result.names):
+        rows, copy = result.member == member, result.reference[member] >= 0
+        z = result.coordinates[rows]
+        x, y = (z[:, 0], z[:, 1]) if plane else (result.step[rows], z[:, 0])
+        style = {"linewidth": 0.6, "alpha": 0.6} if copy else {"linewidth": 1.8, "label": literal(name)}
+        (line,) = ax.plot(x, y, **style)
+        ax.plot(x[:1], y[:1], ".", color=line.get_color())
+    ax.set_xlabel(f"coordinate 1 ({result.share[0]:.0%})" if plane else "step")
+    ax.set_ylabel(f"coordinate 2 ({result.share[1]:.0%})" if plane else f"coordinate 1 ({result.share[0]:.0%})")
+    title = f"{result.method} ({result.metric}), correlation of distances {result.distance_correlation:.2f}"
+    ax.set_title(literal(title))
+    legend(ax)
+    return ax
+
+
+def observables(result: Observables, ax: Axes | None = None) -> Axes:
+    """Draw norm, displacement and step length over time.
+
+    Parameters
+    ----------
+    result : Observables
+        What to draw.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn; ``.figure.savefig(...)`` writes it.
+    """
+    if ax is None:
+        ax = new_figure(7, 4).add_subplot()
+    for values, label in (
+        (result.norm, "norm"),
+        (result.displacement, "displacement"),
+        (result.step_length, "step length"),
+    ):
+        ax.plot(result.time, np.where(values > 0, values, np.nan), linewidth=1, label=label)
+    ax.set_yscale("log")
+    ax.set_xlabel(literal(f"time ({result.time_unit})"))
+    ax.set_ylabel(literal(result.metric))
+    legend(ax)
+    return ax
+
+
+def metric(step: ArrayLike, values: ArrayLike, name: str, ax: Axes | None = None) -> Axes:
+    """Draw a recorded metric, such as the loss, over the training.
+
+    Parameters
+    ----------
+    step : array_like of float, shape (T,)
+        Steps of the training.
+    values : array_like of float, shape (T,)
+        The metric; what is not positive is left out.
+    name : str
+        Name of the metric.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn, on a logarithmic scale of at least one decade.
+    """
+    if ax is None:
+        ax = new_figure(7, 4).add_subplot()
+    heights = np.asarray(values, dtype=np.float64)
+    heights = np.where(heights > 0, heights, np.nan)
+    ax.plot(np.asarray(step), heights, color="tab:blue", linewidth=1.8)
+    logarithmic(ax, "y")
+    known = np.log10(heights[np.isfinite(heights)])
+    if known.size:
+        low = np.floor(known.min())
+        ax.set_ylim(10**low, 10 ** max(np.ceil(known.max()), low + 1))
+    ax.set_xlabel("step")
+    ax.set_ylabel(literal(name))
+    return ax
+
+
+def change_points(result: ChangePoints, ax: Axes | None = None) -> Axes:
+    """Draw the signal, the mean of each segment, and the changes.
+
+    Parameters
+    ----------
+    result : ChangePoints
+        What to draw.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn; ``.figure.savefig(...)`` writes it.
+    """
+    if ax is None:
+        ax = new_figure(7, 4).add_subplot()
+    signal = literal(result.signal)
+    ax.plot(result.steps, result.values, color="0.6", linewidth=0.7, label=signal)
+    edges = np.concatenate([result.steps[:1], result.step, result.steps[-1:]])
+    ax.hlines(result.segment_mean, edges[:-1], edges[1:], color="tab:blue", linewidth=2, label="mean of each segment")
+    for step in result.step:
+        ax.axvline(step, color="tab:red", linewidth=1, linestyle="--")
+    count = len(result.index)
+    title = f"{count} change{'s' * (count != 1)}"
+    ax.set_title(f"{title}, p = {result.p_value:.3g}" if np.isfinite(result.p_value) else title)
+    ax.set_xlabel("step")
+    ax.set_ylabel(signal)
+    legend(ax)
+    return ax
+
+
+def system_states(result: SystemStates, ax: Axes | None = None) -> Axes:
+    """Draw the system state at each step.
+
+    Parameters
+    ----------
+    result : SystemStates
+        What to draw.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn; ``.figure.savefig(...)`` writes it.
+    """
+    if ax is None:
+        ax = new_figure(7, 3).add_subplot()
+    labels = np.where(result.labels >= 0, result.labels + 1.0, np.nan)
+    ax.step(result.step, labels, where="post", color="tab:blue", linewidth=1)
+    ax.set_yticks(np.arange(1, result.count + 1))
+    ax.set_ylim(0.5, result.count + 0.5)
+    ax.set_xlabel("step")
+    ax.set_ylabel("system state")
+    ax.set_title(f"{result.count} system state{'s' * (result.count != 1)}, by {result.criterion}")
+    return ax

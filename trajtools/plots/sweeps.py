@@ -1,0 +1,318 @@
+"""Figures over hyper-parameters: sweeps, phase diagrams, laws of the training time, curvature, order and chaos."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trajtools.plots._axes import VERDICT_COLORS, legend, legend_above, literal, logarithmic, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from trajtools.sweeps.diagram import PhaseDiagram, Scaling
+    from trajtools.sweeps.sweep import Sweep
+    from trajtools.training.curvature import Curvature
+    from trajtools.training.order_chaos import OrderChaos
+    from trajtools.types import Floats
+
+EVEN = 0.05  # spacings that differ by less are drawn as equal
+LINEAR = 0.01  # share of the largest exponent up to which the colours are linear
+
+
+def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None = None) -> Figure:
+    """Draw exponents above, training times below, with the onset and the minimum.
+
+    Parameters
+    ----------
+    result : Sweep
+        Over one hyper-parameter.
+    threshold : float or None
+        Accuracy of the training times, as in `Sweep.fastest`.
+    figure : matplotlib.figure.Figure or None
+        Where to draw; None makes a new one.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        With two axes that share x.
+
+    Raises
+    ------
+    SelectionError
+        If the sweep has two hyper-parameters or not that threshold.
+    """
+    curve = result.exponents()
+    figure = new_figure(7, 6) if figure is None else figure
+    above, below = figure.subplots(2, 1, sharex=True)
+    for verdict in dict.fromkeys(curve.verdict):
+        here = np.array([v == verdict for v in curve.verdict])
+        color = VERDICT_COLORS.get(verdict, "tab:purple")
+        error = np.where(np.isfinite(curve.error), 1.96 * curve.error, 0.0)
+        above.errorbar(curve.x[here], curve.value[here], error[here], fmt="o", color=color, capsize=2, label=verdict)
+    above.axhline(0, color="0.7", linewidth=0.8)
+    above.set_ylabel("exponent (1/step)")
+    onset = result.onset()
+    if onset.found:
+        for ax in (above, below):
+            ax.axvspan(*onset.interval, color="tab:red", alpha=0.1, linewidth=0)
+            ax.axvline(onset.value, color="tab:red", linewidth=1, label=f"onset {onset.value:.3g}")
+    _draw_times(below, result, threshold)
+    if len(curve.x) and (curve.x > 0).all():
+        logarithmic(below, "x")
+    below.set_xlabel(literal(result.x_name))
+    for ax in (above, below):
+        legend(ax)
+    return figure
+
+
+def _draw_times(ax: Axes, result: Sweep, threshold: float | None) -> None:
+    for control, style, label in ((False, "o-", "training"), (True, "s--", "stable control")):
+        accuracy, x, times = result.times(threshold, control=control)
+        if np.isfinite(times).any():
+            ax.plot(x, np.where(np.isfinite(times), times, np.nan), style, label=label)
+    fastest = result.fastest(accuracy)
+    if np.isfinite(fastest.value) and fastest.time > 0:
+        ax.plot([fastest.value], [fastest.time], "*", color="k", markersize=12, label=f"fastest {fastest.value:.3g}")
+        logarithmic(ax, "y")
+    ax.set_ylabel(literal(f"{result.time_unit}s to accuracy {accuracy:g}"))
+
+
+def phase_diagram(result: PhaseDiagram, names: tuple[str, str] | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the exponent over two hyper-parameters, with the onset along x and its interval.
+
+    Parameters
+    ----------
+    result : PhaseDiagram
+        The grid.
+    names : (str, str) or None
+        Of x and y; None: those of the diagram.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn. The colours are linear near zero and logarithmic beyond, so that slow growth is told from
+        fast. A ring marks a cell whose verdict is inconclusive or mixed; one without an exponent is grey. Values that
+        are spaced evenly neither as they are nor in their logarithm are drawn side by side.
+    """
+    ax = new_figure(7, 5).add_subplot() if ax is None else ax
+    from matplotlib.colors import SymLogNorm
+
+    (x_scale, x, x_edges), (y_scale, y, y_edges) = _layout(result.x), _layout(result.y)
+    size = float(np.nanmax(np.abs(result.exponent), initial=0.0)) or 1.0
+    norm = SymLogNorm(linthresh=LINEAR * size, linscale=0.5, vmin=-size, vmax=size, base=10)
+    ax.set_facecolor("0.85")
+    drawn = ax.pcolormesh(x_edges, y_edges, np.ma.masked_invalid(result.exponent), cmap="RdBu_r", norm=norm)
+    powers = 10.0 ** np.arange(np.ceil(np.log10(LINEAR * size)), np.log10(size) + 1e-9)
+    bar = ax.figure.colorbar(drawn, ax=ax, label="exponent (1/step)", ticks=[*-powers[::-1], 0.0, *powers])
+    bar.ax.minorticks_off()
+    unsure = np.array([[v in ("inconclusive", "mixed") for v in row] for row in result.verdict], dtype=bool)
+    if unsure.any():
+        rows, columns = np.nonzero(unsure)
+        ax.plot(x[columns], y[rows], "o", ms=3, mfc="w", mec="0.2", mew=0.5, label="inconclusive or mixed")
+    known = np.isfinite(result.boundary)
+    if known.any():
+        at, low, high = (_position(v, result.x, x) for v in (result.boundary[known], *result.intervals[known].T))
+        spread = np.maximum([at - low, high - at], 0.0)
+        ax.errorbar(at, y[known], xerr=spread, fmt="k.-", capsize=3, label=f"onset, {result.level:.0%}")
+    for which, scale, places, values in (("x", x_scale, x, result.x), ("y", y_scale, y, result.y)):
+        if scale == "log":
+            logarithmic(ax, which)
+        if scale == "index":
+            ax.set(**{f"{which}ticks": places, f"{which}ticklabels": [f"{value:g}" for value in values]})
+    x_name, y_name = names or (literal(result.x_name), literal(result.y_name))
+    ax.set_xlabel(x_name)
+    ax.set_ylabel(y_name)
+    legend_above(ax)
+    return ax
+
+
+def _layout(values: Floats) -> tuple[str, Floats, Floats]:
+    """How an axis is scaled, where its values are drawn, and the edges between them."""
+    count = len(values)
+    scale, places = "index", np.arange(float(count))
+    for name, scaled in (("linear", values), ("log", np.log(values) if (values > 0).all() else values)):
+        gaps = np.diff(scaled)
+        if count > 2 and np.ptp(gaps) <= EVEN * gaps.mean():
+            scale, places = name, scaled
+            break
+    half = (places[1] - places[0]) / 2 if count > 1 else 0.5
+    edges = np.array([places[0] - half, *(places[1:] + places[:-1]) / 2, places[-1] + half])
+    return (scale, np.exp(places), np.exp(edges)) if scale == "log" else (scale, places, edges)
+
+
+def _position(at: Floats, values: Floats, places: Floats) -> Floats:
+    """Where a number between the values is drawn."""
+    if np.array_equal(values, places) or np.allclose(values, places, rtol=1e-9):
+        return at
+    return np.interp(np.log(at), np.log(values), places) if (values > 0).all() else np.interp(at, values, places)
+
+
+def scaling(result: Scaling, color: str | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the training times against those of the law: on the line it holds.
+
+    Parameters
+    ----------
+    result : Scaling
+        The law.
+    color : str or None
+        Factor whose values have colours of their own; None: the last one.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Runs that entered the fit are filled, those that were left out hollow; those that never reach the accuracy are
+        at the top.
+
+    Raises
+    ------
+    SelectionError
+        If the law has no such factor.
+    """
+    color = result.names[-1] if color is None else color
+    values = result.factor(color)
+    ax = new_figure(6, 5).add_subplot() if ax is None else ax
+    import matplotlib
+
+    shown = np.isfinite(result.predicted) & (result.times > 0)
+    each = np.unique(values[shown])
+    tones = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(each)))
+    arrived = shown & np.isfinite(result.times)
+    top = 1.5 * float(result.times[arrived].max(initial=1.0))
+    for value, tone in zip(each, tones, strict=True):
+        here = values == value
+        label = f"{literal(color)} = {value:.4g}"
+        for group, face, name in ((result.used, tone, label), (~result.used, "none", None)):
+            chosen = here & arrived & group
+            ax.plot(result.predicted[chosen], result.times[chosen], "o", ms=4, color=tone, mfc=face, label=name)
+        never = here & shown & ~arrived
+        ax.plot(result.predicted[never], np.full(never.sum(), top), "^", ms=4, color=tone, mfc="none")
+    if (shown & ~arrived).any():
+        ax.text(1.0, top, "not reached ", transform=ax.get_yaxis_transform(), ha="right", va="bottom", fontsize="small")
+    for axis in ("x", "y"):
+        logarithmic(ax, axis)
+    if arrived.any():
+        # The line is no data: its two points do not widen the axes.
+        ax.set_xlim(0.7 * float(result.predicted[shown].min()), 1.5 * float(result.predicted[shown].max()))
+        ax.set_ylim(0.7 * float(result.times[arrived].min()), 1.5 * top)
+        ax.axline((1.0, 1.0), (10.0, 10.0), color="k", linewidth=1, label="the law")
+    powers = (f"({literal(n)})^{p:.2g}" for n, p in zip(result.names, result.powers, strict=True))
+    ax.set_xlabel(f"law: {np.exp(result.constant):.3g} {' '.join(powers)}")
+    ax.set_ylabel(literal(f"{result.time_unit}s to accuracy {result.threshold:g}"))
+    legend_above(ax)
+    return ax
+
+
+def curvature(result: Curvature, ax: Axes | None = None) -> Axes:
+    """Draw rate x h_max with the lines 1, 2 and that of the optimiser, and the entry into the edge of stability.
+
+    Parameters
+    ----------
+    result : Curvature
+        Of one run.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn.
+    """
+    if ax is None:
+        ax = new_figure(7, 4.6).add_subplot()
+    known = np.isfinite(result.product)
+    style = "." if known.sum() < 200 else "-"
+    source = literal(result.sources["h_max"])
+    ax.plot(result.step[known], result.product[known], style, color="tab:blue", label=source)
+    for level in dict.fromkeys((1.0, 2.0, result.threshold)):
+        if level == result.threshold:
+            ax.axhline(level, color="tab:red", linewidth=1, label=f"stable below {level:.3g}")
+        else:
+            ax.axhline(level, color="0.5", linewidth=1, linestyle=":")
+    if np.isfinite(result.entry):
+        label = f"edge of stability from step {result.entry:.0f}"
+        ax.axvline(result.entry, color="tab:green", linewidth=1, label=label)
+    ax.set_ylim(0, 1.2 * max(result.threshold, float(np.nanquantile(result.product, 0.99)) if known.any() else 0.0))
+    ax.set_xlabel("step")
+    ax.set_ylabel("learning rate x largest curvature")
+    legend(ax)
+    return ax
+
+
+def order_chaos(result: OrderChaos, ax: Axes | None = None) -> Axes:
+    """Draw the path of a layer on the plane of J0/J and 1/J, with the mean-field boundary.
+
+    Parameters
+    ----------
+    result : OrderChaos
+        The path; the first state is an open circle, the last a filled one.
+    ax : matplotlib.axes.Axes or None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Where it was drawn.
+    """
+    if ax is None:
+        ax = new_figure(6, 4.6).add_subplot()
+    known = np.isfinite(result.J) & (result.J > 0)
+    across, up = result.J0[known] / result.J[known], 1 / result.J[known]
+    edge, heights = result.boundary()
+    left, right = min(-1.0, across.min(initial=0.0) - 0.1), max(2.0, across.max(initial=0.0) + 0.1)
+    for side in (-1, 1):  # the sign of the mean does not matter
+        ax.plot(side * edge, heights, color="0.3", linewidth=1)
+    ax.plot([-1, 1], [1, 1], color="0.3", linewidth=1, label="edge of chaos (mean field)")
+    ax.plot(across, up, color="tab:blue", linewidth=1.5, label=literal(result.layer))
+    ax.plot(across[:1], up[:1], "o", color="tab:blue", markerfacecolor="white")
+    ax.plot(across[-1:], up[-1:], "o", color="tab:blue")
+    ax.set_xlim(left, right)
+    ax.set_ylim(0, max(2.1, up.max(initial=0.0) * 1.05))
+    ax.set_xlabel("J0 / J")
+    ax.set_ylabel("1 / J")
+    legend(ax, loc="upper right")
+    return ax
+
+
+def edge(result: Any, figure: Figure | None = None) -> Figure:
+    """Draw exponents above and late losses below, with the onset and the recommended rate.
+
+    Parameters
+    ----------
+    result : recorders.edge.Edge
+        Of `find_edge`.
+    figure : matplotlib.figure.Figure or None
+        Where to draw; None makes a new one.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        With two axes that share the rate.
+    """
+    figure = new_figure(7, 6) if figure is None else figure
+    above, below = figure.subplots(2, 1, sharex=True)
+    spread = np.abs(result.intervals - result.exponents[:, None])
+    error = np.where(np.isfinite(spread), spread, 0.0).T
+    above.errorbar(result.rates, result.exponents, error, fmt="o-", color="tab:blue", capsize=2)
+    above.axhline(0, color="0.7", linewidth=0.8)
+    above.set_ylabel("exponent (nats per step)")
+    below.plot(result.rates, np.where(np.isfinite(result.losses), result.losses, np.nan), "o-", color="0.3")
+    below.set_ylabel("late training loss")
+    for which in ("x", "y"):
+        logarithmic(below, which)
+    below.set_xlabel("learning rate")
+    for ax in (above, below):
+        if result.found:
+            ax.axvspan(*result.onset_interval, color="tab:red", alpha=0.1, linewidth=0)
+            ax.axvline(result.onset, color="tab:red", linewidth=1, label=f"onset {result.onset:.3g}")
+        if np.isfinite(result.recommended):
+            label = f"recommended {result.recommended:.3g}"
+            ax.axvline(result.recommended, color="tab:green", linewidth=1.5, linestyle="--", label=label)
+    legend(below)
+    return figure

@@ -1,0 +1,243 @@
+"""Draw the figures of a report and fill its page: jinja2 templates, and matplotlib figures as inline SVG."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+    from matplotlib.axes import Axes
+
+    from trajtools.recurrences.result import Recurrence
+    from trajtools.report.collect import Analysis, RunReport
+    from trajtools.results.divergence import Divergence
+    from trajtools.sweeps.sweep import Sweep
+
+MAX_CURVES = 40  # more lines cannot be told apart in a figure of this size
+MAX_POINTS = 300  # of a line
+PIXELS = 300  # a side, of recurrence plots and distances
+MEASURES = ("RR", "DET", "L", "Lmax", "ENTR", "LAM", "TT")
+
+# The figures take the colours of the page, which has a light and a dark scheme.
+COLORS = {
+    "#000000": "--ink", "#4d4d4d": "--quiet", "#666666": "--quiet", "#808080": "--quiet", "#8c8c8c": "--curve",
+    "#ffffff": "--card", "#cccccc": "--rule", "#1f77b4": "--accent", "#d62728": "--fit", "#2ca02c": "--regular",
+}  # fmt: skip
+STYLE = {
+    "svg.fonttype": "none",  # text stays text: it is found, read aloud and small
+    "font.size": 11.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.framealpha": 0.8,
+}
+
+
+def demo_page(analyses: Sequence[Analysis], recording: dict[str, Any]) -> str:
+    """Return the page of `trajtools demo`: one analysis for each learning rate; `recording` says how it was made."""
+    limits = log10_range([a.growth for a in analyses])
+    return _render(
+        "demo.html.j2",
+        lambda figures: {
+            "analyses": analyses,
+            "recording": recording,
+            "level": analyses[0].exponent.level if analyses else 0.95,
+            "verdicts": {a.exponent.verdict for a in analyses},
+            "max_curves": MAX_CURVES,
+            "most_curves": max((a.growth.n_references for a in analyses), default=0),
+            "divergence": lambda a: figures.divergence(a, limits),
+            "learning_rate": _learning_rate,
+            "accuracy": _accuracy,
+        },
+    )
+
+
+def runs_page(title: str, reports: Sequence[RunReport], sweep: Sweep | None, made: dict[str, str]) -> str:
+    """Return the page of `trajtools report`: every run, and the sweep of the same runs where there is one."""
+    return _render(
+        "runs.html.j2",
+        lambda figures: {
+            "title": title,
+            "reports": reports,
+            "made": made,
+            "sweep": sweep,
+            "verdicts": {report.analysis.exponent.verdict for report in reports if report.analysis},
+            "measures": MEASURES,
+            "figures": figures,
+            **(_sweep_table(sweep) if sweep is not None else {}),
+        },
+    )
+
+
+def _render(template: str, context: Callable[[Figures], dict[str, Any]]) -> str:
+    return _environment().get_template(template).render(context(Figures()))
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from trajtools.plots._axes import interval, number, window
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, interval=interval, window=window, median=_median, percent="{:.0%}".format)
+    environment.tests["finite"] = math.isfinite
+    return environment
+
+
+def _median(values: Any) -> float:
+    return float(np.nanmedian(values))
+
+
+def _learning_rate(analysis: Analysis) -> str:
+    rate = analysis.hparams.get("learning_rate")
+    return f"{rate:g}" if isinstance(rate, float | int) else analysis.run
+
+
+def _accuracy(analysis: Analysis) -> str:
+    last = analysis.facts.get("last", {}).get("accuracy")
+    return f"{last:.0%}" if isinstance(last, float) and math.isfinite(last) else ""
+
+
+def _sweep_table(sweep: Sweep) -> dict[str, Any]:
+    from trajtools.sweeps.sweep import header, rows
+
+    comparison = sweep.coincidence()
+    reasons = [*comparison.onset.reasons, *comparison.fastest.reasons, *comparison.reasons]
+    return {"sweep_header": header(sweep), "sweep_rows": rows(sweep), "sweep_reasons": reasons}
+
+
+def log10_range(growths: Sequence[Divergence]) -> tuple[float, float]:
+    """Return whole powers of ten around all curves and floors, as log10, at least two decades apart."""
+    curves = [curve for growth in growths for curve in (growth.orbit_curves().ravel(), growth.floor_curve())]
+    values = np.concatenate([np.empty(0), *curves]) / math.log(10.0)
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        return -1.0, 1.0
+    low, high = math.floor(values.min()), math.ceil(values.max())
+    return float(low), float(max(high, low + 2))
+
+
+class Figures:
+    """Draws the figures of one page as inline SVG."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def draw(self, label: str, plot: Callable[[Axes], Any], *, width: float = 5.6, height: float = 4.0) -> Markup:
+        """Return what `plot(ax)` draws as an SVG element; `label` is what a screen reader says instead."""
+        import matplotlib
+        from markupsafe import Markup
+        from matplotlib.figure import Figure
+
+        from trajtools.plots._axes import save_figure
+
+        self._count += 1
+        target = io.StringIO()
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()  # the page does not depend on the user's style
+            # The salt of a figure makes the names of its clip paths and markers, which must be unique on the page.
+            matplotlib.rcParams.update(STYLE | {"svg.hashsalt": f"trajtools {self._count}"})
+            figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
+            plot(figure.add_subplot(facecolor="none"))
+            for ax in figure.axes:
+                for line in ax.lines:
+                    _thin(line)
+            save_figure(figure, target, format="svg", dpi=96)
+        return Markup(_inline(target.getvalue(), label))
+
+    def divergence(self, analysis: Analysis, limits: tuple[float, float] | None = None) -> Markup:
+        """Draw the divergence of twins, on an axis of the distance whose limits are given as log10."""
+        from trajtools import plots
+        from trajtools.plots._axes import interval, number
+
+        growth, exponent = analysis.growth, analysis.exponent
+        low, high = limits or log10_range([growth])
+
+        def plot(ax: Axes) -> None:
+            plots.divergence(growth, exponent, ax, max_curves=MAX_CURVES)
+            ax.set_ylim(10**low, 10**high)
+            ax.set_xlim(float(growth.time[0]), float(growth.time[-1]) if len(growth.time) > 1 else 1.0)
+
+        label = f"Distance over time: {number(exponent.value)} {exponent.unit} {interval(exponent)}, {exponent.verdict}"
+        return self.draw(label, plot)
+
+    def metric(self, name: str, step: Any, values: Any) -> Markup:
+        """Draw a recorded metric."""
+        from trajtools import plots
+
+        return self.draw(f"{name} over training", lambda ax: plots.metric(step, values, name, ax))
+
+    def curvature(self, result: Any) -> Markup:
+        """Draw rate times curvature."""
+        from trajtools import plots
+
+        return self.draw("Learning rate x largest curvature", lambda ax: plots.curvature(result, ax))
+
+    def distances(self, result: Any) -> Markup:
+        """Draw all distances between states."""
+        from trajtools import plots
+
+        return self.draw(
+            "Distance between states", lambda ax: plots.distances(result, ax, pixels=PIXELS), width=5.6, height=4.8
+        )
+
+    def recurrence(self, result: Recurrence, start: float) -> Markup:
+        """Draw the recurrence plot; `start` is the time of the first state."""
+        from trajtools import plots
+
+        return self.draw(
+            "Recurrence plot",
+            lambda ax: plots.recurrence(result, pixels=PIXELS, start=start, ax=ax),
+            width=5.6,
+            height=4.8,
+        )
+
+
+def _thin(line: Any) -> None:
+    x, y = line.get_data()
+    if len(x) > MAX_POINTS:
+        shown = np.unique(np.linspace(0, len(x) - 1, MAX_POINTS).round().astype(int))
+        line.set_data(np.asarray(x)[shown], np.asarray(y)[shown])
+
+
+_DECIMALS = re.compile(r"\d+\.\d{2,}")
+_FONT = re.compile(r"font-family: [^;]*;? ?")
+_COLOR = re.compile("|".join(COLORS))
+
+
+def _inline(svg: str, label: str) -> str:
+    """Make an SVG document an element of a page: nothing that is not needed, and the colours of the page."""
+    root = ElementTree.fromstring(svg)
+    box = root.get("viewBox", "")
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        if element.tag == "g":
+            element.attrib.pop("id", None)  # the same in every figure, and never referred to
+        if "d" in element.attrib:
+            element.set("d", _DECIMALS.sub(lambda x: f"{float(x[0]):.1f}", " ".join(element.attrib["d"].split())))
+        if "style" in element.attrib:
+            style = _FONT.sub("", element.attrib["style"])
+            element.set("style", _COLOR.sub(lambda color: f"var({COLORS[color[0]]})", style))
+        for name in [name for name in element.attrib if name.endswith("}href")]:
+            element.set("href", element.attrib.pop(name))
+    for parent in root.iter():
+        for child in [child for child in parent if child.tag in ("metadata", "style")]:
+            parent.remove(child)
+        if parent.tag not in ("text", "tspan"):
+            parent.text = parent.tail = None
+    root.attrib = {"viewBox": box, "role": "img", "aria-label": label}
+    return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
