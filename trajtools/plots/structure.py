@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from trajtools.recurrences.result import Recurrence, WindowedRecurrence
-    from trajtools.structure.autocorrelation import Autocorrelation, Cycles
+    from trajtools.structure.autocorrelation import Autocorrelation
     from trajtools.structure.correlation_sum import CorrelationSum
+    from trajtools.structure.cycles import Cycles
     from trajtools.structure.dimension import Dimension
     from trajtools.structure.zero_one import ZeroOne
 
