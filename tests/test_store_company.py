@@ -37,7 +37,7 @@ def test_runs_go_to_other_processes(tmp_path, start):
     record(path, 100)
     file = tt.open(path)
     run = file["run"]
-    source = StoredStates(path, "run", 2)
+    source = StoredStates(path, "run", 2, n_states=run.n_states)
     here = [total(run), total(source)]
     if start == "fork":
         # A handle that is open before the fork must not be used after it.

@@ -13,7 +13,6 @@ from trajtools.cli import options, printable
 from trajtools.cli.runner import (
     FILES_HELP,
     Errors,
-    check_is_file,
     check_target,
     collecting,
     document,
@@ -27,6 +26,7 @@ from trajtools.cli.runner import (
     select_runs,
     table,
 )
+from trajtools.cli.tables import check_is_file
 from trajtools.errors import SelectionError
 
 if TYPE_CHECKING:

@@ -25,9 +25,10 @@ from trajtools.errors import DataError
 if TYPE_CHECKING:
     from trajtools.cli.runner import Block
     from trajtools.growth.windows import Windows
-    from trajtools.neighbors import NearestK, WithinRadius
+    from trajtools.neighbors.rules import NearestK, WithinRadius
     from trajtools.report.collect import Analysis
-    from trajtools.results import Divergence, Exponent
+    from trajtools.results.divergence import Divergence
+    from trajtools.results.exponent import Exponent
     from trajtools.store import Run
     from trajtools.trajectory import Trajectory
 

@@ -26,7 +26,7 @@ from trajtools.errors import DataError
 if TYPE_CHECKING:
     from trajtools.cli.runner import Errors
     from trajtools.report.collect import RunReport
-    from trajtools.results import Sweep
+    from trajtools.sweeps.sweep import Sweep
 
 LEARNING_RATES = ("lr", "learning_rate", "eta")
 

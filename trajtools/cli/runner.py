@@ -18,9 +18,9 @@ import click
 
 from trajtools import __version__
 from trajtools.cli import debugging, options, printable, sentence
+from trajtools.cli.tables import Table, check_is_file, is_table, read_table
 from trajtools.errors import (
     DataError,
-    FormatError,
     MissingDependencyError,
     RunNotFoundError,
     SelectionError,
@@ -77,20 +77,6 @@ def _expand(path: Path) -> list[Path]:
             raise DataError(f"no file matches {str(path)!r}")
         return found
     return [path]
-
-
-def check_is_file(path: Path) -> None:
-    """Refuse a path that is no file, an empty file, and suggest files that are there."""
-    if path.is_dir():
-        inside = sorted(path.glob("*.h5"))
-        hint = f"; did you mean {inside[0]}?" if inside else " without .h5 files"
-        raise DataError(f"{path} is a folder{hint}")
-    if not path.exists():
-        beside = sorted(path.parent.glob("*.h5")) if path.parent.is_dir() else []
-        hint = f"; its folder holds {', '.join(p.name for p in beside[:5])}" if beside else ""
-        raise DataError(f"{path} does not exist{hint}")
-    if path.stat().st_size == 0:
-        raise FormatError(f"{path} is empty (0 bytes)")
 
 
 @contextmanager
@@ -303,8 +289,6 @@ class Request:
 @contextmanager
 def sources(path: Path, patterns: Sequence[str], selection: Selection) -> Iterator[list[Source]]:
     """Open a file and list what there is to be analysed in it."""
-    from trajtools.cli.tables import is_table, read_table
-
     if is_table(path):
         if patterns:
             raise DataError(f"--run is for recorded files; {path.name} is a table, which holds one trajectory")

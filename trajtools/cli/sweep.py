@@ -12,7 +12,6 @@ from trajtools.cli import options
 from trajtools.cli.runner import (
     FILES_HELP,
     bullets,
-    check_is_file,
     check_target,
     compile_notice,
     document,
@@ -25,6 +24,7 @@ from trajtools.cli.runner import (
     save_figure,
     table,
 )
+from trajtools.cli.tables import check_is_file
 from trajtools.errors import DataError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _measure(paths: list[Path], chosen: dict[str, Any], pool: Executor | None, q
 def _text(result: Sweep, factors: tuple[str, ...] | None, seed: int) -> list[Block]:
     """Return the table and what follows from it."""
     from trajtools.plots._axes import number
-    from trajtools.sweeps.table import header, rows
+    from trajtools.sweeps.sweep import header, rows
 
     remarks = [f"- {point.run}: {warning}" for point in result.points for warning in point.warnings]
     remarks += [f"- left out: {warning}" for warning in result.warnings]

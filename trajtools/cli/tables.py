@@ -6,8 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trajtools.cli.runner import check_is_file
-from trajtools.errors import DataError, FormatError, SelectionError, TooLargeError
+from trajtools.errors import (
+    DataError,
+    FormatError,
+    SelectionError,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+    pass
+
+    Part = str | RichTable
+    Block = Part | list[Part]
+
+from typing import TYPE_CHECKING
+
+from trajtools.errors import TooLargeError
 
 if TYPE_CHECKING:
     from trajtools.cli.runner import Selection
@@ -145,3 +160,17 @@ def _number(cell: str) -> float | None:
         return float(cell)
     except ValueError:
         return None
+
+
+def check_is_file(path: Path) -> None:
+    """Refuse a path that is no file, an empty file, and suggest files that are there."""
+    if path.is_dir():
+        inside = sorted(path.glob("*.h5"))
+        hint = f"; did you mean {inside[0]}?" if inside else " without .h5 files"
+        raise DataError(f"{path} is a folder{hint}")
+    if not path.exists():
+        beside = sorted(path.parent.glob("*.h5")) if path.parent.is_dir() else []
+        hint = f"; its folder holds {', '.join(p.name for p in beside[:5])}" if beside else ""
+        raise DataError(f"{path} does not exist{hint}")
+    if path.stat().st_size == 0:
+        raise FormatError(f"{path} is empty (0 bytes)")

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trajtools.cli import options, printable
-from trajtools.cli.runner import check_is_file, document, emit, matches, opened, select_runs
+from trajtools.cli.runner import document, emit, matches, opened, select_runs
+from trajtools.cli.tables import check_is_file
 from trajtools.errors import DataError, RecordingError, TrajtoolsError
 
 if TYPE_CHECKING:

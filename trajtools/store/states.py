@@ -150,14 +150,8 @@ class StoredStates:
         Of what `read` gives.
     """
 
-    def __init__(
-        self, path: Path, run: str, member: int, dataset: str = "weights", *, n_states: int | None = None
-    ) -> None:
+    def __init__(self, path: Path, run: str, member: int, dataset: str = "weights", *, n_states: int) -> None:
         self.path, self.run, self.member, self.dataset = Path(path), run, member, dataset
-        if n_states is None:
-            from trajtools.store.runs import Run
-
-            n_states = Run(self.path, run).n_states
         self._n_states = n_states
         self._array = StoredArray(shared(self.path), run, dataset, n_states)
         self.shape: tuple[int, int] = (n_states, self._array.shape[2])
