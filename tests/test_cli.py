@@ -41,22 +41,6 @@ def test_help_names_all_commands_without_importing_them():
         assert name in done.stdout
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs the times of child processes")
-def test_help_starts_fast():
-    assert cpu_seconds("-m", "trajtools", "--help") - cpu_seconds("-c", "pass") < 0.25
-
-
-def cpu_seconds(*line, repeat=5):
-    """Least processor time that a process took: unlike the time on the wall, it does not depend on the neighbours."""
-    times = []
-    for _ in range(repeat):
-        before = os.times()
-        subprocess.run([sys.executable, *map(str, line)], cwd=ROOT, capture_output=True, timeout=120, check=True)
-        after = os.times()
-        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
-    return min(times)
-
-
 def test_info_loads_no_compiler(recorded):
     code = (
         "import sys\n"

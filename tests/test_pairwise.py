@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pickle
-import time
+import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import naive_distances as naive
@@ -317,16 +317,22 @@ def test_what_cannot_be_compared_is_refused(monkeypatch):
 
 
 def test_interrupted_threads_end(monkeypatch):
-    monkeypatch.setattr("trajtools.distances.tiles.threads", lambda: 2)
+    monkeypatch.setattr("trajtools.distances.schedule.threads", lambda: 2)
+    before, compared = threading.active_count(), []
+
+    def gap(a, b):
+        compared.append(threading.current_thread())
+        return np.abs(a - b).max(axis=1)
 
     def interrupt(done, total):
         if done:
             raise KeyboardInterrupt
 
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        tt.pairwise(states(200, 2000), block=16, progress=interrupt)
-    assert time.monotonic() - began < 20
+        tt.pairwise(states(100, 20), metric=gap, block=8, progress=interrupt)
+    assert len(compared) < 100 * 99 / 2 / 2  # what was waiting is not begun
+    assert threading.main_thread() not in compared
+    assert threading.active_count() == before
 
 
 def test_pairwise_may_be_called_from_many_threads():

@@ -13,7 +13,7 @@ def test_ci_finds_exactly_two_commands_that_set_everything_up():
     commands = [line for line in README.read_text().splitlines() if line.startswith("python3 -m venv")]
     assert len(commands) == 2
     assert commands[0].endswith("trajtools demo")
-    assert commands[1].endswith("-m pytest")
+    assert commands[1].endswith("&& .venv/bin/python -m pytest -n auto --dist worksteal")  # .ci/run cuts it there
 
 
 @pytest.mark.torch

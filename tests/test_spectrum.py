@@ -80,6 +80,7 @@ def test_lorenz_flow_gives_its_two_leading_exponents(horizon):
     assert found[0].kaplan_yorke == pytest.approx(2.06, abs=0.06)
 
 
+@pytest.mark.slow
 def test_rossler_flow_gives_its_two_leading_exponents():
     found = lyapunov_spectrum(states(rossler(), 20_000), theiler=100, dt=0.1)
     assert found.values[0] == pytest.approx(0.0714, rel=0.1)

@@ -40,6 +40,7 @@ def test_iris_has_regimes_and_is_marginal_after_learning(tmp_path):
     assert float(cells(said, "5")[1]) == pytest.approx(-0.405, abs=0.001)
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_goes_on_with_what_is_missing(tmp_path):
     pytest.importorskip("sklearn")
     said = study("chaotic_transients", tmp_path)
@@ -51,6 +52,7 @@ def test_an_interrupted_study_goes_on_with_what_is_missing(tmp_path):
     assert files.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")}.items()
 
 
+@pytest.mark.slow
 def test_rate_momentum_and_batch_are_set_against_each_other(tmp_path):
     pytest.importorskip("sklearn")
     said = study("effective_rate", tmp_path)
@@ -64,6 +66,7 @@ def test_rate_momentum_and_batch_are_set_against_each_other(tmp_path):
     assert sum(" run " in line for line in runs.splitlines()[1:]) == len(list(tmp_path.glob("*.h5"))) == 18
 
 
+@pytest.mark.slow
 def test_a_layer_moves_towards_the_edge_of_chaos(tmp_path):
     pytest.importorskip("sklearn")
     said = study("edge_of_chaos", tmp_path)
@@ -74,6 +77,7 @@ def test_a_layer_moves_towards_the_edge_of_chaos(tmp_path):
     assert path.time_unit == "epoch"
 
 
+@pytest.mark.slow
 def test_the_cloud_follows_the_mean_curvature_and_not_the_leading_exponent(tmp_path):
     said = study("activation_choice", tmp_path)
     rows = {tuple(cells(line, cells_start)[:2]): cells(line, cells_start) for line, cells_start in _rows(said)}
@@ -88,6 +92,7 @@ def _rows(said: str) -> list[tuple[str, str]]:
     return [(line, name) for line in said.splitlines() for name in names if line.startswith(f"| {name} ")]
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_the_shadow_measures_the_curvature_of_lanczos(tmp_path):
     pytest.importorskip("torch")

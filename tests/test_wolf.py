@@ -84,6 +84,7 @@ def test_lorenz_flow_gives_its_exponent():
     assert np.mean(rates) == pytest.approx(0.9057, rel=0.1)
 
 
+@pytest.mark.slow
 def test_rossler_flow_gives_its_exponent():
     x = rossler().trajectory(20_000, rng=np.random.default_rng(0))
     assert wolf(x, theiler=100, horizon=30, dt=0.1).settings["rate"] == pytest.approx(0.0714, rel=0.1)
