@@ -46,21 +46,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Tape:
-    """States in, file out. Owns the writer from opening to closing.
-
-    Parameters
-    ----------
-    writer : RunWriter
-        Of the run; closed by the tape.
-    storage : Storage
-        Fills the blocks.
-    metrics : MetricTable
-        Names and shapes; fixed by the tape when the structure of the run is.
-    pace : Pace
-        Buffers and times.
-    current : Block
-        The block to go on with.
-    """
+    """States in, file out. Owns the writer from opening to closing."""
 
     def __init__(self, writer: RunWriter, storage: Storage, metrics: MetricTable, pace: Pace, current: Block) -> None:
         self.meter = Meter(time.perf_counter())
@@ -96,24 +82,7 @@ class Tape:
         state: Any,
         metrics: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Capture one state.
-
-        Parameters
-        ----------
-        step : int
-            Its step.
-        read : callable
-            ``read(state)`` gives its arrays.
-        state : object
-            The state.
-        metrics : mapping, optional
-            Its metrics, as `MetricTable.parse` returns them.
-
-        Returns
-        -------
-        bool
-            False where no buffer was free and the state was left out (``on_full="skip"``).
-        """
+        """Capture one state."""
         if self.dead:
             self.check()
         if self._asking:
@@ -355,13 +324,7 @@ class Tape:
     # ------------------------------------------------------------------------------------------------------ closing
 
     def close(self, status: str) -> None:
-        """Write what is left, close the file as `status`; raise what went wrong and was not told yet.
-
-        Parameters
-        ----------
-        status : str
-            ``complete`` or ``interrupted``.
-        """
+        """Write what is left, close the file as `status`; raise what went wrong and was not told yet."""
         if self._pid != os.getpid():
             return
         with self._lock:

@@ -55,23 +55,7 @@ class Batches:
 
 
 def pieces(batch: tuple[Any, ...]) -> tuple[Iterable[tuple[Any, ...]], str]:
-    """Read the data arguments of a probe: one batch, or `Batches`.
-
-    Parameters
-    ----------
-    batch : tuple
-        What came behind the loss function.
-
-    Returns
-    -------
-    tuple of (iterable of tuples, str)
-        The batches, and the reduction ("one" for a single batch, whose loss is taken as it is).
-
-    Raises
-    ------
-    DataError
-        If there is nothing, or `Batches` together with something else.
-    """
+    """Read the data arguments of a probe: one batch, or `Batches`."""
     if len(batch) == 1 and isinstance(batch[0], Batches):
         return batch[0], batch[0].reduction
     if any(isinstance(part, Batches) for part in batch):
@@ -82,23 +66,7 @@ def pieces(batch: tuple[Any, ...]) -> tuple[Iterable[tuple[Any, ...]], str]:
 
 
 def examples(batch: Any) -> int:
-    """Count the examples of a batch.
-
-    Parameters
-    ----------
-    batch : array, or nested tuples, lists and dicts of them
-        As the loader gave it.
-
-    Returns
-    -------
-    int
-        Length of the first array in it.
-
-    Raises
-    ------
-    DataError
-        If no array tells.
-    """
+    """Count the examples of a batch."""
     shape = getattr(batch, "shape", None)
     if shape is not None:
         if len(shape):

@@ -85,15 +85,7 @@ Place = tuple[tuple[str, str] | None, tuple[int, ...], list[Stretch]]
 
 
 class CopyPlan:
-    """Where every array of a state goes in the tiles (M, n_column_chunks, rows, columns).
-
-    Parameters
-    ----------
-    structure : Structure
-        Of the states.
-    width : int
-        Columns of a chunk.
-    """
+    """Where every array of a state goes in the tiles (M, n_column_chunks, rows, columns)."""
 
     def __init__(self, structure: Structure, width: int) -> None:
         self._parts: list[tuple[tuple[str, str] | None, tuple[int, ...], list[Segment]]] = []
@@ -108,19 +100,7 @@ class CopyPlan:
                 offset += size
 
     def places(self, tiles: np.ndarray) -> list[Place]:
-        """Where the arrays of a state go in `tiles`, in their order.
-
-        Parameters
-        ----------
-        tiles : ndarray, (M, n_column_chunks, rows, columns)
-            A block.
-
-        Returns
-        -------
-        list
-            For every array: dtype names if it is made of bits, its flat shape, and its stretches: a view of the tiles
-            with the rows first, an index into the flat array (None: all of it), a shape (None: as it is).
-        """
+        """Where the arrays of a state go in `tiles`, in their order."""
         return [(bits, flat, [_stretch(tiles, cut, flat) for cut in cuts]) for bits, flat, cuts in self._parts]
 
 
@@ -133,17 +113,7 @@ def _stretch(tiles: np.ndarray, cut: Segment, flat: tuple[int, ...]) -> Stretch:
 
 
 def copy_state(arrays: Sequence[np.ndarray], places: list[Place], row: int) -> None:
-    """Copy one state into its row of a block.
-
-    Parameters
-    ----------
-    arrays : sequence of ndarray
-        The arrays of the state, in the order of the plan.
-    places : list
-        Of the block, from `CopyPlan.places`.
-    row : int
-        Which state of the block.
-    """
+    """Copy one state into its row of a block."""
     # Every microsecond here is one of the training's.
     for array, (bits, flat_shape, stretches) in zip(arrays, places, strict=True):
         flat = (array if bits is None else widen(array, *bits)).reshape(flat_shape)

@@ -212,41 +212,14 @@ class SpectralDensity:
 
 
 def label(of: str) -> str:
-    """Check the label that says whose Hessian is measured.
-
-    Parameters
-    ----------
-    of : str
-        As given.
-
-    Returns
-    -------
-    str
-        The same.
-
-    Raises
-    ------
-    UnknownNameError
-        If it is none of "full", "subset", "batch".
-    """
+    """Check the label that says whose Hessian is measured."""
     if of not in EXTENTS:
         raise UnknownNameError(f'of={of!r}: say whose Hessian it is, "full", "subset" or "batch"')
     return of
 
 
 def mean_and_error(samples: Floats) -> tuple[float, float]:
-    """Mean and its standard error; NaN where the numbers do not tell.
-
-    Parameters
-    ----------
-    samples : ndarray of float64, shape (n,)
-        Independent numbers.
-
-    Returns
-    -------
-    tuple of (float, float)
-        Mean; standard deviation over sqrt(n).
-    """
+    """Mean and its standard error; NaN where the numbers do not tell."""
     if not len(samples):
         return float("nan"), float("nan")
     error = float(samples.std(ddof=1) / np.sqrt(len(samples))) if len(samples) > 1 else float("nan")

@@ -132,25 +132,7 @@ class Edge:
 
 
 def checked_rates(rates: Any, points: int) -> Floats:
-    """Read the range of learning rates.
-
-    Parameters
-    ----------
-    rates : (float, float) or sequence of float
-        Two: ends of a geometric range; more: the rates themselves.
-    points : int
-        How many rates a range has.
-
-    Returns
-    -------
-    ndarray of float64, shape (R,)
-        In order, each once.
-
-    Raises
-    ------
-    DataError
-        If they are not positive numbers, or fewer than three.
-    """
+    """Read the range of learning rates."""
     given = np.asarray(rates, dtype=np.float64).ravel()
     if not len(given) or not np.isfinite(given).all() or (given <= 0).any():
         raise DataError(f"rates={rates!r}: learning rates are positive numbers, give (lowest, highest) or all of them")
@@ -164,18 +146,7 @@ def checked_rates(rates: Any, points: int) -> Floats:
 
 
 def checked_counts(**counts: int) -> None:
-    """Refuse numbers that count nothing.
-
-    Parameters
-    ----------
-    **counts : int
-        Name and value; each at least 1, ``steps`` at least 10.
-
-    Raises
-    ------
-    DataError
-        If one is no whole number, or too small.
-    """
+    """Refuse numbers that count nothing."""
     for name, value in counts.items():
         least = 10 if name == "steps" else 1
         if isinstance(value, bool) or int(value) != value or value < least:
@@ -183,28 +154,10 @@ def checked_counts(**counts: int) -> None:
 
 
 def judge(rates: Floats, growth: Floats, losses: Floats, *, gradients: int, settings: dict[str, Any]) -> Edge:
-    """Find the onset and the rate to take.
-
-    Parameters
-    ----------
-    rates : ndarray of float64, shape (R,)
-        In order.
-    growth : ndarray of float64, shape (T, R)
-        ln of the growth of the shadows at each step; NaN from where a training diverged.
-    losses : ndarray of float64, shape (T, R)
-        Training losses on the common batches.
-    gradients : int
-        What it cost.
-    settings : dict
-        What was chosen.
-
-    Returns
-    -------
-    Edge
-        The rate with the smallest late loss; one beyond the onset only where it is better by more than a tenth.
-    """
-    from trajtools.sweeps.onset import Curve, onset_of
-    from trajtools.sweeps.sweep import mean_growth
+    """Find the onset and the rate to take."""
+    from trajtools.sweeps.curve import Curve
+    from trajtools.sweeps.exponents import mean_growth
+    from trajtools.sweeps.onset import onset_of
 
     steps = len(growth)
     burn = math.ceil(BURN * steps)
@@ -243,40 +196,14 @@ def judge(rates: Floats, growth: Floats, losses: Floats, *, gradients: int, sett
 
 
 def late_losses(losses: Floats) -> Floats:
-    """Typical loss at the end.
-
-    Parameters
-    ----------
-    losses : ndarray of float64, shape (T, R)
-        NaN or inf where a training diverged.
-
-    Returns
-    -------
-    ndarray of float64, shape (R,)
-        Median over the last quarter; inf where any of it is not finite.
-    """
+    """Typical loss at the end."""
     late = losses[-max(1, round(LATE * len(losses))) :]
     fine = np.isfinite(late).all(axis=0)
     return np.where(fine, np.median(np.where(fine, late, 0.0), axis=0), np.inf)
 
 
 def recommend(rates: Floats, late: Floats, limit: float) -> tuple[float, tuple[str, ...]]:
-    """Take the rate with the smallest late loss; one beyond the onset only where it is clearly better.
-
-    Parameters
-    ----------
-    rates, late : ndarray of float64, shape (R,)
-        Rates, and losses at the end.
-    limit : float
-        The upper end of the onset; inf without one.
-
-    Returns
-    -------
-    rate : float
-        NaN where no training stayed finite.
-    words : tuple of str
-        Why.
-    """
+    """Take the rate with the smallest late loss; one beyond the onset only where it is clearly better."""
     fine = np.isfinite(late)
     if not fine.any():
         return math.nan, ("no training stayed finite: go to lower rates",)

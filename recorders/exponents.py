@@ -101,19 +101,6 @@ class TangentExponents:
 def kaplan_yorke(exponents: Any, *, complete: bool = False) -> float:
     r"""Kaplan-Yorke dimension of a set of exponents.
 
-    Parameters
-    ----------
-    exponents : array_like of float, shape (k,)
-        In any order.
-    complete : bool
-        Whether these are all exponents of the system; then a sum that stays positive means the dimension k.
-
-    Returns
-    -------
-    float
-        :math:`j + \sum_{i \le j} \lambda_i / |\lambda_{j+1}|` with the largest j whose sum is not negative; 0 if all
-        exponents are negative; NaN if the sum of all k is still positive and there may be more, or if one is NaN.
-
     Examples
     --------
     >>> kaplan_yorke([0.2, 0.1, -0.4, -1.0])
@@ -132,13 +119,7 @@ def kaplan_yorke(exponents: Any, *, complete: bool = False) -> float:
 
 
 class Frame:
-    """Orthonormal tangent vectors that are sent through one Jacobian after the other.
-
-    Parameters
-    ----------
-    columns : ndarray of float64, shape (n, k)
-        Where they begin; orthonormalised here.
-    """
+    """Orthonormal tangent vectors that are sent through one Jacobian after the other."""
 
     def __init__(self, columns: Floats) -> None:
         self.columns: Floats = np.linalg.qr(columns)[0]
@@ -146,18 +127,7 @@ class Frame:
         self.highest = 0.0
 
     def advance(self, images: Floats) -> Floats:
-        """Take the images of the vectors, and orthonormalise them.
-
-        Parameters
-        ----------
-        images : ndarray of float64, shape (n, k)
-            Jacobian times columns.
-
-        Returns
-        -------
-        ndarray of float64, shape (k,)
-            ln of the stretching; -inf for a direction that the step has wiped out.
-        """
+        """Take the images of the vectors, and orthonormalise them."""
         self.columns, triangle = np.linalg.qr(images)
         with np.errstate(divide="ignore"):
             local: Floats = np.log(np.abs(np.diag(triangle)))
@@ -166,46 +136,14 @@ class Frame:
         return local
 
     def of_weights(self, n_weights: int) -> Floats:
-        """Give the growth since the beginning as it shows in the weights alone.
-
-        Parameters
-        ----------
-        n_weights : int
-            The first entries of the state; the vectors began with nothing in the others.
-
-        Returns
-        -------
-        ndarray of float64, shape (k,)
-            ln of the growth; sums of the first j do not depend on how buffers are scaled.
-        """
+        """Give the growth since the beginning as it shows in the weights alone."""
         triangle = np.linalg.qr(self.columns[:n_weights], mode="r")
         with np.errstate(divide="ignore"):
             return self.sums + np.log(np.abs(np.diag(triangle)))
 
 
 class Ledger:
-    """Frames of one training, and everything that they have told.
-
-    Parameters
-    ----------
-    n_weights, n_state : int
-        Number of weights; with the optimiser's buffers.
-    k : int
-        Number of vectors.
-    window : int
-        Steps of a window.
-    vectors : {"both", "fresh", "kept"}
-        Which frames there are.
-    of : str
-        Whose gradients.
-    seed : int
-        Of the vectors.
-
-    Raises
-    ------
-    DataError, UnknownNameError
-        If an argument makes no sense.
-    """
+    """Frames of one training, and everything that they have told."""
 
     def __init__(self, n_weights: int, n_state: int, *, k: int, window: int, vectors: str, of: str, seed: int) -> None:
         if vectors not in VECTORS:
@@ -231,13 +169,7 @@ class Ledger:
         self._delays: list[tuple[float, float, int]] = []
 
     def step(self, push: Push) -> None:
-        """Send all vectors through one step.
-
-        Parameters
-        ----------
-        push : callable
-            ``push(columns)`` -> Jacobian times columns, both float64 of shape (n_state, j).
-        """
+        """Send all vectors through one step."""
         at = len(self.local)
         if self.vectors != "fresh" and self._kept is None:
             self._kept = Frame(self._drawn(self.n_state if self.k > self.n_weights else self.n_weights))
@@ -299,27 +231,7 @@ class Ledger:
         return {name: float(value[0]) if self.k == 1 else value for name, value in found.items()}
 
     def result(self, *, discard: int, level: float, settings: dict[str, Any]) -> TangentExponents:
-        """Sum up.
-
-        Parameters
-        ----------
-        discard : int
-            Steps at the beginning that the exponents of the kept vectors leave out.
-        level : float
-            Confidence level of the intervals.
-        settings : dict
-            What else the result should tell of how it was made.
-
-        Returns
-        -------
-        TangentExponents
-            Of all steps so far.
-
-        Raises
-        ------
-        DataError
-            If no step is left, or the level is none.
-        """
+        """Sum up."""
         if not 0 < level < 1:
             raise DataError(f"level={level}: a confidence level lies between 0 and 1, e.g. 0.95")
         if not 0 <= discard < max(len(self.local), 1) or not self.local:
@@ -369,20 +281,7 @@ class Ledger:
 
 
 def by_blocks(local: Floats, level: float) -> Floats:
-    """Confidence intervals of means over time, from the scatter of the means of consecutive blocks.
-
-    Parameters
-    ----------
-    local : ndarray of float64, shape (T, k)
-        Local exponents.
-    level : float
-        Confidence level.
-
-    Returns
-    -------
-    ndarray of float64, shape (k, 2)
-        Student's interval over 8 to 20 blocks of at least 8 steps; NaN where T is too short or a value is infinite.
-    """
+    """Confidence intervals of means over time, from the scatter of the means of consecutive blocks."""
     from scipy.special import stdtrit
 
     n_blocks = min(BLOCKS, len(local) // SHORTEST_BLOCK)

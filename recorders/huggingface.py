@@ -13,14 +13,6 @@ class RecorderHooks:
 
     Use it as ``Trainer(..., callbacks=[RecorderCallback("run.h5", run="seed=0")])``.
 
-    Parameters
-    ----------
-    path : path-like
-        The file.
-    **options : object
-        What `recorders.torch.Recorder` takes. Without ``optimizer=``, any optimiser of the model is followed, because
-        the Trainer wraps its own.
-
     Notes
     -----
     The metrics are what the Trainer logs: ``loss``, its mean since the last log, and ``learning_rate``; they stand at

@@ -46,21 +46,7 @@ class Ends:
 
 
 class Basis:
-    """An orthonormal basis that grows by one product at a time, and the matrix seen in it.
-
-    Parameters
-    ----------
-    product : callable
-        ``product(v)`` -> H v, both float64 of shape (n,).
-    n : int
-        Size of H.
-    room : int
-        Most vectors that are held.
-    start : ndarray, shape (n,)
-        First direction; its length does not matter.
-    rng : numpy.random.Generator
-        Draws a new direction where the matrix leads nowhere new.
-    """
+    """An orthonormal basis that grows by one product at a time, and the matrix seen in it."""
 
     def __init__(self, product: Product, n: int, room: int, start: Floats, rng: np.random.Generator) -> None:
         self.product, self.n, self.room, self.rng = product, n, min(room, n), rng
@@ -126,15 +112,7 @@ class Basis:
         return values, weights
 
     def shrink(self, values: Floats, weights: Floats, keep: Any) -> None:
-        """Keep some Ritz vectors alone (thick restart); the newest direction goes on from there.
-
-        Parameters
-        ----------
-        values, weights : ndarray
-            As `ritz` gives them.
-        keep : ndarray of int
-            Which.
-        """
+        """Keep some Ritz vectors alone (thick restart); the newest direction goes on from there."""
         kept = weights[:, keep].T @ self.vectors[: self.size]
         self.size = len(kept)
         self.vectors[: self.size] = kept
@@ -143,20 +121,7 @@ class Basis:
 
 
 def room_for(n: int, wanted: int) -> int:
-    """How many basis vectors of n float64 numbers are held: what 2 GiB allow, at least what the search needs.
-
-    Parameters
-    ----------
-    n : int
-        Length of a vector.
-    wanted : int
-        Number of eigenvalues.
-
-    Returns
-    -------
-    int
-        At most 64, or four times `wanted`.
-    """
+    """How many basis vectors of n float64 numbers are held: what 2 GiB allow, at least what the search needs."""
     least = 2 * wanted + 6
     return min(n, max(least, min(max(LARGEST_BASIS, 4 * wanted), BASIS_BYTES // (8 * n))))
 
@@ -172,31 +137,6 @@ def ends(
     seed: int,
 ) -> Ends:
     """Eigenvalues at the ends of the spectrum, by Lanczos with full reorthogonalisation and thick restarts.
-
-    Parameters
-    ----------
-    product : callable
-        ``product(v)`` -> H v, float64 of shape (n,); H must be symmetric.
-    n : int
-        Size of H.
-    smallest, largest : int
-        How many at each end, together at most n.
-    tolerance : float
-        Stop when every wanted residual is below this times the largest |eigenvalue|.
-    max_products : int
-        Stop then in any case.
-    seed : int
-        Of the first direction, normal in every entry.
-
-    Returns
-    -------
-    Ends
-        The best there was when the search stopped; the residuals tell how good.
-
-    Raises
-    ------
-    DataError
-        If a product is not finite.
 
     Notes
     -----
@@ -240,29 +180,7 @@ def _kept(room: int, smallest: int, largest: int) -> tuple[int, int]:
 
 
 def quadrature(product: Product, start: Floats, steps: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    r"""Gauss quadrature of the spectrum as a vector sees it.
-
-    Parameters
-    ----------
-    product : callable
-        ``product(v)`` -> H v.
-    start : ndarray, shape (n,)
-        The vector z.
-    steps : int
-        Lanczos steps m, at most n.
-    rng : numpy.random.Generator
-        Not used unless the recurrence ends early, and then without weight in the result.
-
-    Returns
-    -------
-    nodes, weights : ndarray of float64, shape (m,)
-        :math:`z^T f(H) z / |z|^2 \approx \sum_i w_i f(t_i)`, exact for polynomials up to degree 2 m - 1.
-
-    Raises
-    ------
-    DataError
-        If a product is not finite.
-    """
+    r"""Gauss quadrature of the spectrum as a vector sees it."""
     basis = Basis(product, len(start), steps, start, rng)
     while basis.size < basis.room:
         basis.grow()

@@ -13,13 +13,6 @@ class RecorderHooks:
 
     Use it as ``Trainer(callbacks=[RecorderCallback("run.h5", run="lr=0.1")])``.
 
-    Parameters
-    ----------
-    path : path-like
-        The file.
-    **options : object
-        What `recorders.torch.Recorder` takes. Without ``optimizer=``, the trainer's optimisers are followed.
-
     Notes
     -----
     The metric ``loss`` belongs to the state that it was computed from; over accumulated batches it is their mean.

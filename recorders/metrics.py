@@ -14,15 +14,7 @@ Shape = tuple[int, ...]
 
 
 class MetricTable:
-    """Names and shapes of a run's metrics, and the check of every value that arrives.
-
-    Parameters
-    ----------
-    n_members : int
-        M: a metric is a number per state (), a number per member (M,), or k numbers per member (M, k).
-    declared : iterable of str, or mapping of str to tuple of int, or None
-        What was named at opening; the shape of a bare name is settled by its first value, else it is ().
-    """
+    """Names and shapes of a run's metrics, and the check of every value that arrives."""
 
     def __init__(self, n_members: int, declared: Mapping[str, Shape] | Iterable[str] | None = None) -> None:
         self.n_members = n_members
@@ -54,25 +46,7 @@ class MetricTable:
         return {name: shape or () for name, shape in self._shapes.items()}
 
     def parse(self, values: Mapping[str, Any], lead: Shape = ()) -> Mapping[str, Any]:
-        """Check values against the table; before it is fixed, new names join it.
-
-        Parameters
-        ----------
-        values : mapping of str to number or array
-            Numbers, 0-d arrays or tensors of any framework, or arrays (M,) or (M, k).
-        lead : tuple of int
-            Leading axes of every value (of a block of states).
-
-        Returns
-        -------
-        mapping of str to float or ndarray
-            Float64, of shape `lead` + the shape of the metric.
-
-        Raises
-        ------
-        RecordingError
-            If a name is new after the names were fixed, or a value is no number or of the wrong shape.
-        """
+        """Check values against the table; before it is fixed, new names join it."""
         if all(type(value) is float and name in self._numbers for name, value in values.items()) and not lead:
             return values
         parsed = {name: self._array(name, value) for name, value in values.items()}

@@ -54,22 +54,7 @@ GROUND = Climb()
 
 
 def read(xp: Any, products: Sequence[Any], was: Any, now: Any) -> tuple[Any, Any, Any]:
-    """Read growth, curvature and residual off one step of a copy.
-
-    Parameters
-    ----------
-    xp : module
-        numpy or jax.numpy: numbers, or arrays that are being traced.
-    products : sequence of three scalars
-        Inner products d d, d q and q q of the offset d and of the difference q of the gradients.
-    was, now : scalar
-        Squared length of the offset before and after the step, momentum included.
-
-    Returns
-    -------
-    tuple of three scalars
-        ln(|d'| / |d|); d q / d d; |q - (d q / d d) d| / |d|.
-    """
+    """Read growth, curvature and residual off one step of a copy."""
     dd, dq, qq = products
     curvature = dq / dd
     return 0.5 * xp.log(now / was), curvature, xp.sqrt(xp.maximum(qq / dd - curvature**2, 0.0))
@@ -77,18 +62,6 @@ def read(xp: Any, products: Sequence[Any], was: Any, now: Any) -> tuple[Any, Any
 
 def own_ascent(xp: Any, dd: Any, qq: Any) -> Any:
     """Length of the uphill step where the user gave none: |d| / |q|.
-
-    Parameters
-    ----------
-    xp : module
-        numpy or jax.numpy.
-    dd, qq : scalar
-        Squared lengths of the offset and of the difference of the gradients.
-
-    Returns
-    -------
-    scalar
-        0 where there is no curvature at all.
 
     Notes
     -----
@@ -100,44 +73,12 @@ def own_ascent(xp: Any, dd: Any, qq: Any) -> Any:
 
 
 def points_down(curvature: Any, residual: Any, rate: Any, momentum: bool) -> Any:
-    """Whether the forward copy points along the low end of the spectrum, and along one curvature only.
-
-    Parameters
-    ----------
-    curvature, residual : scalar
-        As `read` gives them.
-    rate : scalar
-        Learning rate; where groups differ, the largest.
-    momentum : bool
-        Whether the optimiser has momentum: then all positive curvatures up to the threshold are damped alike, and one
-        of them says nothing about the end.
-
-    Returns
-    -------
-    bool scalar
-        Along the low end a plain step stretches without turning round (rate x curvature < 1), along the high end it
-        flips.
-    """
+    """Whether the forward copy points along the low end of the spectrum, and along one curvature only."""
     return ((curvature < 0) if momentum else (rate * curvature < 1)) & (rate * residual < ALIGNED)
 
 
 def climb(xp: Any, state: Climb, growth: Any) -> Climb:
-    """Take a step's growth into the account of a copy.
-
-    Parameters
-    ----------
-    xp : module
-        numpy or jax.numpy.
-    state : Climb
-        Before this step; `GROUND` for a fresh offset.
-    growth : scalar
-        Of this step; left out if it is not finite.
-
-    Returns
-    -------
-    Climb
-        After this step.
-    """
+    """Take a step's growth into the account of a copy."""
     steps = state.steps + 1
     total = state.total + xp.where(xp.isfinite(growth), growth, 0.0)
     lowest = xp.minimum(state.lowest, total)
@@ -146,43 +87,11 @@ def climb(xp: Any, state: Climb, growth: Any) -> Climb:
 
 
 def floor_of(xp: Any, roundoff: float, weights: Any, epsilon: Any, gain: Any) -> Any:
-    """How much of a copy may be rounding: roundoff |theta| / epsilon e^gain.
-
-    Parameters
-    ----------
-    xp : module
-        numpy or jax.numpy.
-    roundoff : float
-        Half a unit in the last place of the weights.
-    weights, epsilon, gain : scalar
-        |theta|, |d|, and nats as `climb` gives them.
-
-    Returns
-    -------
-    scalar
-        1 means: as large as the copy's offset.
-    """
+    """How much of a copy may be rounding: roundoff |theta| / epsilon e^gain."""
     return roundoff * weights / epsilon * xp.exp(xp.minimum(gain, 60.0))
 
 
 def random_direction(n: int, seed: int, direction: str, draw: int) -> Floats:
-    """Draw an offset of unit length, the same in every framework.
-
-    Parameters
-    ----------
-    n : int
-        Number of weights.
-    seed : int
-        Of the shadow.
-    direction : str
-        Of the copy.
-    draw : int
-        How many offsets the copy had before.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        Normal in every entry, scaled.
-    """
+    """Draw an offset of unit length, the same in every framework."""
     found = np.random.default_rng([seed, DIRECTIONS.index(direction), draw]).standard_normal(n)
     return found / np.linalg.norm(found)

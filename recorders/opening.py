@@ -41,27 +41,7 @@ STORES = ("weights", "distances", "sketch")
 def member_table(
     mappings: Sequence[Mapping[str, Any]], members: int | Sequence[Member] | None
 ) -> tuple[tuple[Member, ...], bool]:
-    """The members of a run, and whether they share a leading axis.
-
-    Parameters
-    ----------
-    mappings : sequence of mapping
-        The state at opening; `Twin` say by themselves what they are.
-    members : int, sequence of Member or None
-        As given by the user.
-
-    Returns
-    -------
-    members : tuple of Member
-        One per network.
-    stacked : bool
-        True where one mapping holds all of them.
-
-    Raises
-    ------
-    ArchitectureError
-        If numbers do not agree, or a twin has nothing before it that it could be a copy of.
-    """
+    """The members of a run, and whether they share a leading axis."""
     given = tuple(members) if isinstance(members, Sequence) else None
     if given is not None:
         n = len(given)
@@ -164,23 +144,7 @@ class Opening:
         return self.layout.block_bytes + (self.buffer_layout.block_bytes if self.buffer_layout else 0)
 
     def forecast(self, states: int | None) -> Forecast:
-        """Say what the run will take; refuse where it cannot fit.
-
-        Parameters
-        ----------
-        states : int or None
-            Number of states, where the training has a known end.
-
-        Returns
-        -------
-        Forecast
-            Of this run.
-
-        Raises
-        ------
-        RecordingError
-            If the disk is too small.
-        """
+        """Say what the run will take; refuse where it cannot fit."""
         folder = Path(self.path).absolute().parent
         if not folder.is_dir():
             raise RecordingError(f"{folder} is no folder; make it first")

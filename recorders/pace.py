@@ -51,34 +51,7 @@ class Pace:
         flush_bytes: int,
         partial: bool,
     ) -> Pace:
-        """Settle buffers and times from what the user asks.
-
-        Parameters
-        ----------
-        writer : {"auto", "thread", "direct"}
-            "auto": a thread where more cores are free than the training keeps busy. A writer that competes with the
-            training for its cores costs more than it saves.
-        busy_cores : int
-            Cores that the training keeps busy.
-        on_full : {"block", "skip", "error"}
-            See `Pace`.
-        block_bytes, buffer_bytes : int
-            Size of a block, and memory for all of them.
-        flush_seconds, flush_bytes : float, int
-            See `Pace`.
-        partial : bool
-            See `Pace`.
-
-        Returns
-        -------
-        Pace
-            With at least two blocks.
-
-        Raises
-        ------
-        RecordingError
-            If an argument is none of its choices, or not positive.
-        """
+        """Settle buffers and times from what the user asks."""
         if writer not in WRITERS:
             raise RecordingError(f"writer={writer!r}: it may be {', '.join(WRITERS)}")
         if on_full not in ON_FULL:

@@ -32,18 +32,7 @@ class Every:
         return step % self.k == 0
 
     def count(self, last: int | None) -> int | None:
-        """Count the stored steps of a training.
-
-        Parameters
-        ----------
-        last : int or None
-            Last step of the training; None where it has no known end.
-
-        Returns
-        -------
-        int or None
-            Number of stored steps in 0 .. `last`; None where there is no end.
-        """
+        """Count the stored steps of a training."""
         return None if last is None else last // self.k + 1
 
 
@@ -151,18 +140,7 @@ class Chosen:
         return bool(self.choose(step))
 
     def count(self, last: int | None) -> int | None:
-        """Count the stored steps of a training.
-
-        Parameters
-        ----------
-        last : int or None
-            Last step of the training; None where it has no known end.
-
-        Returns
-        -------
-        None
-            A function cannot be counted without calling it for every step.
-        """
+        """Count the stored steps of a training."""
         return None
 
 
@@ -170,23 +148,7 @@ Policy = Every | LogSpaced | AtSteps | Chosen
 
 
 def policy(every: Any) -> Policy:
-    """The policy that the argument `every` of a recorder means.
-
-    Parameters
-    ----------
-    every : int, LogSpaced, AtSteps or callable
-        As given by the user.
-
-    Returns
-    -------
-    Every, LogSpaced, AtSteps or Chosen
-        Callable with a step number.
-
-    Raises
-    ------
-    RecordingError
-        If `every` is none of these, or not positive.
-    """
+    """The policy that the argument `every` of a recorder means."""
     if isinstance(every, Every | LogSpaced | AtSteps | Chosen):
         return every
     if isinstance(every, bool) or not (hasattr(every, "__index__") or callable(every)):

@@ -28,26 +28,14 @@ SOFTWARE = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that are loaded in this process; imports none.
-
-    Returns
-    -------
-    dict of str to str
-        Name -> version.
-    """
+    """Versions of Python and of the packages that are loaded in this process; imports none."""
     loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in SOFTWARE}
     found = {name: str(version) for name, version in loaded.items() if version is not None}
     return {"python": platform.python_version(), **found}
 
 
 def seeds() -> dict[str, int]:
-    """Seeds that can be read without touching a generator: PYTHONHASHSEED, and the seed of a loaded torch.
-
-    Returns
-    -------
-    dict of str to int
-        Name -> seed.
-    """
+    """Seeds that can be read without touching a generator: PYTHONHASHSEED, and the seed of a loaded torch."""
     found = {}
     if os.environ.get("PYTHONHASHSEED", "").isdigit():
         found["PYTHONHASHSEED"] = int(os.environ["PYTHONHASHSEED"])
@@ -58,20 +46,7 @@ def seeds() -> dict[str, int]:
 
 
 def provenance(settings: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What the file says about the origin of a run.
-
-    Parameters
-    ----------
-    settings : mapping
-        How the recorder was set.
-    given : mapping, optional
-        What the user adds (data set, commit, seeds, ...); kept under ``user``.
-
-    Returns
-    -------
-    dict
-        Ready for JSON: software, command, machine, start time (UTC), seeds, recorder, user.
-    """
+    """What the file says about the origin of a run."""
     return {
         "software": versions(),
         "command": list(sys.argv),

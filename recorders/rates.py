@@ -31,11 +31,6 @@ class CurvatureRule:
         So many updates keep the rate as it was given.
     interval : int
         After that, the rate is set anew at every so many updates.
-
-    Raises
-    ------
-    DataError
-        If one of them makes no sense.
     """
 
     c: float = 1.0
@@ -57,47 +52,13 @@ class CurvatureRule:
             )
 
     def smooth(self, xp: Any, smoothed: Any, h_max: Any, n_updates: Any) -> Any:
-        """Take a curvature into the mean.
-
-        Parameters
-        ----------
-        xp : module
-            numpy or jax.numpy.
-        smoothed : scalar
-            The mean so far; NaN before the first.
-        h_max : scalar
-            A curvature; one that is not positive and finite is left out.
-        n_updates : int scalar
-            Curvatures that have come in, this one included.
-
-        Returns
-        -------
-        scalar
-            The mean.
-        """
+        """Take a curvature into the mean."""
         mean = xp.where(xp.isnan(smoothed), h_max, self.smoothing * smoothed + (1 - self.smoothing) * h_max)
         counts = xp.isfinite(h_max) & (h_max > 0) & (n_updates > self.warm_up)
         return xp.where(counts, mean, smoothed)
 
     def rate(self, xp: Any, rate: Any, smoothed: Any, n_updates: Any) -> Any:
-        """Set the rate.
-
-        Parameters
-        ----------
-        xp : module
-            numpy or jax.numpy.
-        rate : scalar
-            As it stands.
-        smoothed : scalar
-            Mean curvature; NaN leaves the rate as it is.
-        n_updates : int scalar
-            Curvatures that have come in.
-
-        Returns
-        -------
-        scalar
-            The rate from now on.
-        """
+        """Set the rate."""
         due = (n_updates > self.warm_up) & ((n_updates - self.warm_up - 1) % self.interval == 0)
         wanted = xp.clip(self.c / xp.where(smoothed > 0, smoothed, 1.0), self.lowest, self.highest)
         return xp.where(due & (smoothed > 0), wanted, rate)

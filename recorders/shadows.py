@@ -47,11 +47,6 @@ LARGEST_FLOOR = 1e-2
 class Floor:
     """Watches whether the growth of a copy could be that of rounding errors.
 
-    Parameters
-    ----------
-    roundoff : float
-        Half a unit in the last place of the weights.
-
     Attributes
     ----------
     climb : Climb
@@ -83,15 +78,6 @@ class Floor:
     def note(self, growth: float, weights: float, epsilon: float) -> None:
         """Take in one step.
 
-        Parameters
-        ----------
-        growth : float
-            ln(|d'| / |d|).
-        weights : float
-            |theta|.
-        epsilon : float
-            |d|.
-
         Warns
         -----
         UserWarning
@@ -101,15 +87,6 @@ class Floor:
 
     def see(self, now: Climb, weights: float, epsilon: float) -> None:
         """Take in an account that was kept elsewhere.
-
-        Parameters
-        ----------
-        now : Climb
-            After this step.
-        weights : float
-            |theta|.
-        epsilon : float
-            |d|.
 
         Warns
         -----
@@ -133,28 +110,7 @@ class Floor:
 
 
 class Book:
-    """Settings of a pair of shadows, their last readings, and the metrics that are made of them.
-
-    Parameters
-    ----------
-    directions : sequence of {"forward", "reverse"}
-        Which copies there are.
-    epsilon : float or None
-        As given; None until it is chosen.
-    ascent : float or None
-        As given.
-    window : int or None
-        As given.
-    of : str
-        Whose Hessian.
-    roundoff : float
-        Of the coarsest dtype among the weights.
-
-    Raises
-    ------
-    UnknownNameError, DataError
-        If an argument makes no sense.
-    """
+    """Settings of a pair of shadows, their last readings, and the metrics that are made of them."""
 
     def __init__(
         self,
@@ -180,23 +136,7 @@ class Book:
         self.n_steps = self.n_gradients = self.n_lost = 0
 
     def choose_epsilon(self, weights: float) -> float:
-        """Give epsilon; where none was given, sqrt(roundoff) |theta|, between rounding and curvature of the gradient.
-
-        Parameters
-        ----------
-        weights : float
-            |theta|.
-
-        Returns
-        -------
-        float
-            |d|.
-
-        Raises
-        ------
-        DataError
-            If the weights are zero or not finite.
-        """
+        """Give epsilon; where none was given, sqrt(roundoff) |theta|, between rounding and curvature of the gradient."""
         if self.epsilon is None:
             if not (weights > 0 and math.isfinite(weights)):
                 raise DataError(f"|theta| = {weights}: no offset can be scaled to it; give epsilon=")
@@ -208,41 +148,17 @@ class Book:
         return self.window is not None and self.n_steps % self.window == 0
 
     def lose(self, direction: str) -> None:
-        """Note that a copy told nothing in this step.
-
-        Parameters
-        ----------
-        direction : str
-            Which one.
-        """
+        """Note that a copy told nothing in this step."""
         self.note(direction, (math.nan, math.nan, math.nan))
         self.n_lost += 1
 
     def note(self, direction: str, reading: Sequence[float]) -> None:
-        """Take in what one step of a copy told.
-
-        Parameters
-        ----------
-        direction : str
-            Which copy.
-        reading : sequence of three floats
-            As `recorders.offsets.read` gives them.
-        """
+        """Take in what one step of a copy told."""
         for name, value in zip(("growth", "curvature", "residual"), reading, strict=True):
             self.last[f"{direction}_{name}"] = float(value)
 
     def judge(self, rate: float, momentum: bool, weights: float) -> None:
-        """Say where the forward copy points and how near it is to rounding, after `note`.
-
-        Parameters
-        ----------
-        rate : float
-            Learning rate; where groups differ, the largest.
-        momentum : bool
-            Whether the optimiser has momentum.
-        weights : float
-            |theta|.
-        """
+        """Say where the forward copy points and how near it is to rounding, after `note`."""
         last = self.last
         last["down"] = float(points_down(last["forward_curvature"], last["forward_residual"], rate, momentum))
         self.floor.note(last["forward_growth"], weights, self.epsilon or math.nan)
@@ -269,20 +185,7 @@ class Book:
         return {name: float(value) for name, value in self.named(np, self.last).items()}
 
     def named(self, xp: Any, found: Mapping[str, Any]) -> dict[str, Any]:
-        """Give the numbers of a step the names at the top of this module.
-
-        Parameters
-        ----------
-        xp : module
-            numpy or jax.numpy.
-        found : mapping of str to scalar
-            ``<direction>_<growth, curvature or residual>``, ``down`` and ``floor``.
-
-        Returns
-        -------
-        dict of str to scalar
-            The metrics.
-        """
+        """Give the numbers of a step the names at the top of this module."""
         given: dict[str, Any] = {}
         if "forward" in self.directions:
             given["shadow_growth"] = found.get("forward_growth", math.nan)

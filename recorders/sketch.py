@@ -110,15 +110,7 @@ class Sketch:
 
 
 class Sketcher:
-    """Adds stretches of a state to its sketch; keeps the places of states up to 2**24 entries (5 bytes each).
-
-    Parameters
-    ----------
-    sketch : Sketch
-        Size and seed.
-    n_entries : int
-        P.
-    """
+    """Adds stretches of a state to its sketch; keeps the places of states up to 2**24 entries (5 bytes each)."""
 
     def __init__(self, sketch: Sketch, n_entries: int) -> None:
         self._sketch = sketch
@@ -131,17 +123,7 @@ class Sketcher:
                 self._place[at:end], self._sign[at:end] = sketch.places(at, end)
 
     def add(self, flat: np.ndarray, offset: int, out: np.ndarray) -> None:
-        """Add the entries `offset` .. `offset` + len(flat) of a state to `out` (k,), float64.
-
-        Parameters
-        ----------
-        flat : ndarray, (n,)
-            The entries.
-        offset : int
-            Index of the first of them in the state.
-        out : ndarray, (k,)
-            Is added to.
-        """
+        """Add the entries `offset` .. `offset` + len(flat) of a state to `out` (k,), float64."""
         at, end = offset, offset + flat.size
         while at < end:
             stop = min(end, at + _BLOCK)

@@ -21,27 +21,7 @@ WHICH = ("both", "largest", "smallest")
 def extremes(
     product: Product, n: int, *, k: int, which: str, of: str, tolerance: float, max_products: int, seed: int
 ) -> Sharpness:
-    """Find the ends of a spectrum, see `recorders.torch.sharpness`.
-
-    Parameters
-    ----------
-    product : callable
-        ``product(v)`` -> H v, float64 of shape (n,).
-    n : int
-        Size of H.
-    k, which, of, tolerance, max_products, seed
-        As for `recorders.torch.sharpness`.
-
-    Returns
-    -------
-    Sharpness
-        With residuals.
-
-    Raises
-    ------
-    DataError, UnknownNameError
-        If an argument makes no sense, or a product is not finite.
-    """
+    """Find the ends of a spectrum, see `recorders.torch.sharpness`."""
     label(of)
     if which not in WHICH:
         raise UnknownNameError(f'which={which!r}: it must be "both", "largest" or "smallest"')
@@ -81,27 +61,7 @@ def _unconverged(n_products: int, residual: float, scale: float) -> str:
 
 
 def hutchinson(product: Product, n: int, *, samples: int, of: str, seed: int) -> Trace:
-    """Estimate a trace, see `recorders.torch.trace`.
-
-    Parameters
-    ----------
-    product : callable
-        ``product(v)`` -> H v.
-    n : int
-        Size of H.
-    samples, of, seed
-        As for `recorders.torch.trace`.
-
-    Returns
-    -------
-    Trace
-        With its standard error.
-
-    Raises
-    ------
-    DataError, UnknownNameError
-        If an argument makes no sense, or a product is not finite.
-    """
+    """Estimate a trace, see `recorders.torch.trace`."""
     label(of)
     _some(samples)
     rng = np.random.default_rng(seed)
@@ -116,27 +76,7 @@ def hutchinson(product: Product, n: int, *, samples: int, of: str, seed: int) ->
 
 
 def lanczos_quadrature(product: Product, n: int, *, steps: int, samples: int, of: str, seed: int) -> SpectralDensity:
-    """Estimate a spectral density, see `recorders.torch.spectral_density`.
-
-    Parameters
-    ----------
-    product : callable
-        ``product(v)`` -> H v.
-    n : int
-        Size of H.
-    steps, samples, of, seed
-        As for `recorders.torch.spectral_density`.
-
-    Returns
-    -------
-    SpectralDensity
-        Nodes and weights.
-
-    Raises
-    ------
-    DataError, UnknownNameError
-        If an argument makes no sense, or a product is not finite.
-    """
+    """Estimate a spectral density, see `recorders.torch.spectral_density`."""
     label(of)
     _some(samples)
     if steps < 1:
@@ -151,18 +91,7 @@ def lanczos_quadrature(product: Product, n: int, *, steps: int, samples: int, of
 
 
 def along_gradients(pairs: Sequence[tuple[float, float]]) -> BatchSharpness:
-    """Average g H g / g g over batches.
-
-    Parameters
-    ----------
-    pairs : sequence of (float, float)
-        g H g and g g of each batch.
-
-    Returns
-    -------
-    BatchSharpness
-        With its standard error.
-    """
+    """Average g H g / g g over batches."""
     numbers = np.array(pairs, np.float64).reshape(-1, 2)
     moving = numbers[:, 1] > 0
     samples = np.full(len(numbers), np.nan)
@@ -174,20 +103,7 @@ def along_gradients(pairs: Sequence[tuple[float, float]]) -> BatchSharpness:
 
 
 def rademacher(n: int, rng: np.random.Generator) -> Floats:
-    """Draw a vector of signs.
-
-    Parameters
-    ----------
-    n : int
-        Its length.
-    rng : numpy.random.Generator
-        Where it is drawn.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        +1 and -1, each with probability one half.
-    """
+    """Draw a vector of signs."""
     return np.where(rng.integers(0, 2, n) == 1, 1.0, -1.0)
 
 
@@ -197,25 +113,7 @@ def _some(samples: int) -> None:
 
 
 def of_length(vector: Any, n: int) -> Floats:
-    """Check a flat vector.
-
-    Parameters
-    ----------
-    vector : array_like, shape (n,)
-        As given.
-    n : int
-        Number of weights.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        The same numbers.
-
-    Raises
-    ------
-    DataError
-        If it has another shape.
-    """
+    """Check a flat vector."""
     found: Floats = np.asarray(vector, np.float64)
     if found.shape != (n,):
         raise DataError(f"the vector has shape {found.shape}; there are {n} weights, so give ({n},)")

@@ -16,19 +16,7 @@ from trajtools.store import RecordingError
 
 
 class Steps:
-    """Counts the updates of a training.
-
-    Parameters
-    ----------
-    every : Policy
-        Which steps are stored.
-    now : int
-        Step of the state at opening.
-    passed : int
-        Last step that the file held before; states up to it are passed over.
-    opening : list of ndarray
-        The state at opening; only a digest of it is kept.
-    """
+    """Counts the updates of a training."""
 
     def __init__(self, every: Policy, now: int, passed: int, opening: Sequence[np.ndarray]) -> None:
         self.now = now
@@ -45,51 +33,14 @@ class Steps:
         return fresh and self._opening == digest(arrays)
 
     def given(self, step: int) -> int:
-        """A step that the user names.
-
-        Parameters
-        ----------
-        step : int
-            Of the newest state or a later one.
-
-        Returns
-        -------
-        int
-            The same.
-
-        Raises
-        ------
-        RecordingError
-            If it lies before the newest state.
-        """
+        """A step that the user names."""
         self.fresh = False
         if operator.index(step) < self.now:
             raise RecordingError(f"step {step} comes after step {self.now}; steps rise. Record it as a run of its own")
         return operator.index(step)
 
     def of_block(self, blocks: Sequence[np.ndarray], k: int, step: int | Sequence[int] | None) -> list[int]:
-        """The steps of k consecutive states.
-
-        Parameters
-        ----------
-        blocks : sequence of ndarray, (k, ...)
-            The states.
-        k : int
-            How many.
-        step : int, sequence of int or None
-            Of the first state, of each, or unknown: then the first is the one at
-            opening if it equals it, else the next.
-
-        Returns
-        -------
-        list of int
-            k rising steps.
-
-        Raises
-        ------
-        RecordingError
-            If the given steps are not k, do not rise, or lie before the newest state.
-        """
+        """The steps of k consecutive states."""
         if k == 0:
             return []
         if step is None:

@@ -35,15 +35,7 @@ class Storage(Protocol):
 
 
 class Weights:
-    """Every entry, in the native dtype.
-
-    Parameters
-    ----------
-    structure : Structure
-        Of the states.
-    layout : StreamLayout
-        Geometry of the dataset.
-    """
+    """Every entry, in the native dtype."""
 
     def __init__(self, structure: Structure, layout: Any) -> None:
         self._layout = layout
@@ -62,19 +54,7 @@ class Weights:
 
 
 class WithBuffers(Weights):
-    """Every entry of the weights, and of the optimiser's buffers beside them.
-
-    Parameters
-    ----------
-    structure : Structure
-        Of the weights.
-    layout : StreamLayout
-        Geometry of their dataset.
-    buffers : Structure
-        Of the buffers, whose arrays come after those of the weights.
-    buffer_layout : StreamLayout
-        Geometry of their dataset; its blocks are as long.
-    """
+    """Every entry of the weights, and of the optimiser's buffers beside them."""
 
     def __init__(self, structure: Structure, layout: Any, buffers: Structure, buffer_layout: Any) -> None:
         super().__init__(structure, layout)
@@ -90,25 +70,7 @@ class WithBuffers(Weights):
 
 
 class TwinDistances:
-    """d(t) of every twin to its reference, float64; NaN for members without one.
-
-    Parameters
-    ----------
-    structure : Structure
-        Of the states.
-    members : sequence of Member
-        Whose `reference` says who is a twin of whom.
-    metric : str
-        One of `METRICS`: sum of absolute differences, root of the sum of squares, largest absolute difference, root
-        of the mean square. Differences and sums in float64.
-    rows : int
-        States in a block.
-
-    Raises
-    ------
-    RecordingError
-        If the metric is unknown or no member has a reference.
-    """
+    """d(t) of every twin to its reference, float64; NaN for members without one."""
 
     def __init__(self, structure: Structure, members: Sequence[Member], metric: str, rows: int) -> None:
         if metric not in METRICS:
@@ -173,17 +135,7 @@ class TwinDistances:
 
 
 class Sketches:
-    """A linear sketch of every member, (M, k) float64.
-
-    Parameters
-    ----------
-    structure : Structure
-        Of the states.
-    sketch : Sketch
-        Size and seed.
-    rows : int
-        States in a block.
-    """
+    """A linear sketch of every member, (M, k) float64."""
 
     def __init__(self, structure: Structure, sketch: Sketch, rows: int) -> None:
         self._structure, self._sketcher, self._rows = structure, Sketcher(sketch, structure.n_entries), rows

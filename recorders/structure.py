@@ -30,36 +30,12 @@ def dtype_name(leaf: Any) -> str:
 
 
 def common_dtype(names: Iterable[str]) -> str:
-    """The smallest dtype that holds every value of the named dtypes exactly.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Names out of `FLOATS`.
-
-    Returns
-    -------
-    str
-        One of `FLOATS`; float32 for float16 with bfloat16, neither of which holds the other.
-    """
+    """The smallest dtype that holds every value of the named dtypes exactly."""
     return promote(sorted(set(names)))
 
 
 def widen(array: np.ndarray, source: str, target: str) -> np.ndarray:
-    """The values of `array`, of dtype name `source`, in a form that can be assigned to tiles of dtype name `target`.
-
-    Parameters
-    ----------
-    array : ndarray
-        Host array; bfloat16 as `ml_dtypes` array or as its bits in uint16.
-    source, target : str
-        Dtype names; `target` holds `source` exactly.
-
-    Returns
-    -------
-    ndarray
-        `array` itself, its bits, or a widened copy.
-    """
+    """The values of `array`, of dtype name `source`, in a form that can be assigned to tiles of dtype name `target`."""
     if source != "bfloat16":
         return array
     bits = array.view(np.uint16)
@@ -69,25 +45,7 @@ def widen(array: np.ndarray, source: str, target: str) -> np.ndarray:
 
 
 def select(names: Sequence[str], include: str | Sequence[str], exclude: str | Sequence[str]) -> list[str]:
-    """The names that match a glob of `include` (none given: all) and none of `exclude`, in their order.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Names of the parameters.
-    include, exclude : str or sequence of str
-        Globs (``*``, ``?``, ``[...]``; case-sensitive; ``*`` matches dots too).
-
-    Returns
-    -------
-    list of str
-        The selection.
-
-    Raises
-    ------
-    SelectionError
-        If a glob matches no name, or nothing is left.
-    """
+    """The names that match a glob of `include` (none given: all) and none of `exclude`, in their order."""
     include, exclude = ([given] if isinstance(given, str) else list(given) for given in (include, exclude))
     if not names:
         raise SelectionError("the state holds no parameter; needed one array at least")
@@ -146,29 +104,7 @@ class Structure:
         include: str | Sequence[str] = (),
         exclude: str | Sequence[str] = (),
     ) -> Structure:
-        """Read the structure of the first state.
-
-        Parameters
-        ----------
-        mappings : sequence of mapping
-            One per member, or one with a leading member axis on every leaf.
-        n_members : int
-            Number of members.
-        stacked : bool
-            True for the leading member axis.
-        include, exclude : str or sequence of str
-            Globs, see `select`.
-
-        Returns
-        -------
-        Structure
-            Of the selected parameters.
-
-        Raises
-        ------
-        ArchitectureError, SelectionError, RecordingError
-            If members differ, a glob matches nothing, or an entry is no real floating-point array.
-        """
+        """Read the structure of the first state."""
         first = mappings[0]
         names = select(list(first), include, exclude)
         shapes = []
@@ -217,25 +153,7 @@ class Structure:
         return tuple(rows)
 
     def check(self, mappings: Sequence[Mapping[str, Any]], lead: tuple[int, ...] = ()) -> list[Any]:
-        """The leaves of the recorded parameters, member by member, after checking names, shapes and dtypes.
-
-        Parameters
-        ----------
-        mappings : sequence of mapping
-            A state, see `of`.
-        lead : tuple of int
-            Extra leading axes of every leaf (of a block of states).
-
-        Returns
-        -------
-        list
-            Leaves in the order of the plan: member by member, parameter by parameter.
-
-        Raises
-        ------
-        ArchitectureError
-            If anything differs from the first state.
-        """
+        """The leaves of the recorded parameters, member by member, after checking names, shapes and dtypes."""
         expected = 1 if self.stacked else self.n_members
         if len(mappings) != expected:
             raise ArchitectureError(f"this state has {len(mappings)} members, the run was opened with {expected}")

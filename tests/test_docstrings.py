@@ -18,13 +18,12 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted(p for package in ("trajtools", "recorders") for p in (ROOT / package).rglob("*.py"))
 OPTIONAL = ("torch", "jax", "lightning", "transformers", "huggingface", "matplotlib")
 OPEN_MODULES = {f"trajtools.{m}" for m in (*trajtools._MODULES, "trajectory", "parameters", "results")}
-OPEN_MODULES |= {f"recorders.{m}" for m in ("lightning", "huggingface", "twins", "sketch", "iris.training")}
-OPEN_MODULES |= {f"recorders.{m}.{room}" for m in ("torch", "jax") for room in ("recorder", "perturbed", "twins")}
-OPEN_MODULES |= {"recorders.jax.scan"}
-PROBES = ("curvature", "shadow", "tangents", "schedule")
-OPEN_MODULES |= {f"recorders.{m}.{room}" for m in ("torch", "jax") for room in PROBES}
-OPEN_MODULES |= {f"recorders.{m}" for m in ("batches", "curvature", "exponents", "rates", "spectra")}
 EXPORTED = {*trajtools._HOME, *recorders.__all__}
+for _package in ("torch", "jax", "iris", "checkpoints"):  # read, not imported: a framework may be missing
+    for _node in ast.parse((ROOT / "recorders" / _package / "__init__.py").read_text()).body:
+        if isinstance(_node, ast.Assign) and ast.unparse(_node.targets[0]) == "__all__":
+            EXPORTED |= set(ast.literal_eval(_node.value))
+EXPORTED |= {"Sharpness", "Trace", "BatchSharpness", "SpectralDensity", "TangentExponents", "Edge", "CurvatureState"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

@@ -19,13 +19,7 @@ from trajtools.store import TrajtoolsError
 
 
 def main() -> int:
-    """Answer one request.
-
-    Returns
-    -------
-    int
-        Exit status: 0 done, 1 refused, 130 interrupted.
-    """
+    """Answer one request."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a package prints is no event
 

@@ -45,29 +45,7 @@ Leaves = dict[str, Leaf]
 
 
 def open_checkpoint(path: Path, kind: str, key: str | None = None) -> AbstractContextManager[Leaves]:
-    """Open a checkpoint.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    kind : {"npz", "safetensors", "torch"}
-        What it is.
-    key : str or None
-        Entry of the file that holds the weights, for PyTorch's.
-
-    Returns
-    -------
-    context manager
-        Gives name -> Leaf in the order of the layers as far as the file knows it; leaves can be read while it lasts.
-
-    Raises
-    ------
-    DataError
-        If the file is torn, is something else, or holds objects.
-    MissingDependencyError
-        If the package that reads it is missing.
-    """
+    """Open a checkpoint."""
     if kind == "torch":
         try:
             from recorders.torch.checkpoints import open_torch
@@ -86,24 +64,7 @@ def open_checkpoint(path: Path, kind: str, key: str | None = None) -> AbstractCo
 
 @contextmanager
 def reading(path: Path, *problems: type[BaseException]) -> Iterator[None]:
-    """Say which file cannot be read, and why.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    *problems : type
-        What its reader raises if the file is damaged.
-
-    Yields
-    ------
-    None
-
-    Raises
-    ------
-    DataError
-        Instead of these.
-    """
+    """Say which file cannot be read, and why."""
     try:
         yield
     except TrajtoolsError:
@@ -122,23 +83,7 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedE
 
 @contextmanager
 def open_npz(path: Path) -> Iterator[Leaves]:
-    """Open what `numpy.savez` wrote.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Yields
-    ------
-    dict of str to Leaf
-        In the order in which the arrays were saved.
-
-    Raises
-    ------
-    DataError
-        If it is torn, or holds pickled objects.
-    """
+    """Open what `numpy.savez` wrote."""
     with ExitStack() as opened:
         with reading(path, *DAMAGED):
             archive = opened.enter_context(zipfile.ZipFile(path))
@@ -181,25 +126,7 @@ def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[Leaves]:
-    """Open a .safetensors file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Yields
-    ------
-    dict of str to Leaf
-        Sorted by name, numbers by value: the format does not keep the order of the layers.
-
-    Raises
-    ------
-    DataError
-        If it is torn.
-    MissingDependencyError
-        If the package is missing.
-    """
+    """Open a .safetensors file."""
     try:
         from safetensors import SafetensorError, safe_open
     except ModuleNotFoundError as problem:
@@ -236,17 +163,6 @@ def _bits(path: Path, name: str) -> Callable[[], np.ndarray]:
 
 
 def natural(name: str) -> list[tuple[bool, int, str]]:
-    """Return what sorts names with numbers in them as people do: 2 before 10.
-
-    Parameters
-    ----------
-    name : str
-        To be sorted.
-
-    Returns
-    -------
-    list
-        Its pieces.
-    """
+    """Return what sorts names with numbers in them as people do: 2 before 10."""
     pieces = re.findall(r"[0-9]+|[^0-9]+", name)
     return [(False, int(p), "") if p[0] in "0123456789" else (True, 0, p) for p in pieces]

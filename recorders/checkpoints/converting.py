@@ -116,17 +116,7 @@ def convert(
 
 
 class States:
-    """What is taken of every checkpoint, and that they all agree in it.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the checkpoints lie.
-    kind, key : str, str or None
-        As `open_checkpoint` takes them.
-    include, exclude, order : sequence of str
-        As `convert` takes them.
-    """
+    """What is taken of every checkpoint, and that they all agree in it."""
 
     def __init__(
         self,
@@ -145,20 +135,7 @@ class States:
         self._wanted: dict[str, tuple[tuple[int, ...], str]] = {}
 
     def each(self, names: Sequence[str], take: Callable[[int, Leaves], None]) -> None:
-        """Hand over the checkpoints one after the other.
-
-        Parameters
-        ----------
-        names : sequence of str
-            Paths below the folder.
-        take : callable
-            Gets the index of a checkpoint and its arrays, which can be read until it returns.
-
-        Raises
-        ------
-        ArchitectureError, RecordingError, SelectionError
-            As `convert` does.
-        """
+        """Hand over the checkpoints one after the other."""
         for index, name in enumerate(names):
             with open_checkpoint(self._folder / name, self._kind, self._key) as leaves:
                 if not index:

@@ -46,27 +46,7 @@ class Order:
 
 
 def checkpoints_in(folder: Path, files: str = "") -> tuple[list[str], str]:
-    """Find the checkpoints of a folder.
-
-    Parameters
-    ----------
-    folder : Path
-        Where they lie.
-    files : str
-        Glob of their paths below the folder; empty: all files there that look like checkpoints.
-
-    Returns
-    -------
-    names : list of str
-        Paths below the folder, sorted as text.
-    kind : str
-        One of the values of `KINDS`.
-
-    Raises
-    ------
-    DataError
-        If there are none, or of several kinds.
-    """
+    """Find the checkpoints of a folder."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise DataError(f"{folder} {what}: needed a folder with one file of weights per state ({', '.join(KINDS)})")
@@ -102,25 +82,7 @@ def _nothing(folder: Path, files: str, there: Sequence[Path]) -> str:
 
 
 def in_order(names: Sequence[str], pattern: str | None = None) -> Order:
-    """Find the step in each name, and sort by it.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Paths of the checkpoints, at least one.
-    pattern : str or None
-        Regular expression whose first group (or whole match) is the step; None: the only number of every name, else the
-        one behind "step", "iter" or "update", else the only one in which the names differ.
-
-    Returns
-    -------
-    Order
-
-    Raises
-    ------
-    DataError
-        If a name has no step, it is not clear which number it is, or two files have the same.
-    """
+    """Find the step in each name, and sort by it."""
     spans, rule = _by_pattern(names, pattern) if pattern is not None else _by_rule(names)
     steps = [int(name[a:b]) for name, (a, b) in zip(names, spans, strict=True)]
     marked = [f"{name[:a]}<{name[a:b]}>{name[b:]}" for name, (a, b) in zip(names, spans, strict=True)]

@@ -30,13 +30,7 @@ class Progress:
             print(f"\r{self._name}: step {step} of {self._steps}", end="", file=sys.stderr, flush=True)
 
     def done(self, members: int) -> None:
-        """Say that the run is recorded.
-
-        Parameters
-        ----------
-        members : int
-            How many networks were trained.
-        """
+        """Say that the run is recorded."""
         if self._quiet:
             return
         start = "\r" if self._live else ""
@@ -78,18 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Without the name of the program; the command line of the process if not given.
-
-    Returns
-    -------
-    int
-        Exit status: 0 done, 1 error.
-    """
+    """Run the command line."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
     if chosen.inits < 1:

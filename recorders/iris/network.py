@@ -24,15 +24,7 @@ SPLIT, WEIGHTS, COPIES, LATE = range(4)
 
 
 def load() -> tuple[Floats, NDArray[np.int64]]:
-    """Fisher's Iris as it ships with the package.
-
-    Returns
-    -------
-    features : ndarray of float64, shape (150, 4), in cm
-        Sepal length, sepal width, petal length, petal width; unscaled.
-    species : ndarray of int64, shape (150,)
-        Index into `SPECIES`.
-    """
+    """Fisher's Iris as it ships with the package."""
     text = (files("recorders.iris") / "iris.csv").read_text(encoding="utf-8")
     rows = list(csv.reader(text.splitlines()))[1:]
     features = np.array([row[:4] for row in rows], dtype=np.float64)
@@ -58,38 +50,12 @@ class Split:
 
 
 def derived_seed(seed: int, purpose: int, index: int = 0) -> int:
-    """Return a seed of 63 bits for one purpose, independent of those for every other (purpose, index).
-
-    Parameters
-    ----------
-    seed : int
-        The seed of the whole training.
-    purpose : int
-        `SPLIT`, `WEIGHTS`, `COPIES` or `LATE`.
-    index : int
-        Which initial condition.
-
-    Returns
-    -------
-    int
-        In [0, 2**63), as the members table holds it.
-    """
+    """Return a seed of 63 bits for one purpose, independent of those for every other (purpose, index)."""
     return int(np.random.SeedSequence([seed, purpose, index]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def split(seed: int) -> Split:
-    """Draw the 120 rows that train; the other 30 test.
-
-    Parameters
-    ----------
-    seed : int
-        The seed of the whole training.
-
-    Returns
-    -------
-    Split
-        Both parts, without scaling.
-    """
+    """Draw the 120 rows that train; the other 30 test."""
     features, species = load()
     order = np.random.default_rng(derived_seed(seed, SPLIT)).permutation(len(species))
     chosen, rest = np.sort(order[:TRAINED]), np.sort(order[TRAINED:])
@@ -102,18 +68,7 @@ def split(seed: int) -> Split:
 
 
 def initial_weights(seed: int) -> State:
-    """Draw one initial condition: weights from N(0, 1), biases 0.
-
-    Parameters
-    ----------
-    seed : int
-        As in the members table of the run.
-
-    Returns
-    -------
-    dict of str to ndarray of float64
-        ``hidden.kernel`` (4, 10), ``hidden.bias`` (10,), ``output.kernel`` (10, 3), ``output.bias`` (3,): 83 entries.
-    """
+    """Draw one initial condition: weights from N(0, 1), biases 0."""
     rng = np.random.default_rng(seed)
     return {
         "hidden.kernel": rng.standard_normal((4, HIDDEN)),
@@ -124,22 +79,7 @@ def initial_weights(seed: int) -> State:
 
 
 def forward(state: State, features: Floats) -> tuple[Floats, Floats]:
-    """Hidden activations and logits of all members.
-
-    Parameters
-    ----------
-    state : dict of str to ndarray of float64
-        With a leading axis of m members, as `ensemble` returns it.
-    features : ndarray of float64, shape (4, n), in cm
-        One flower a column.
-
-    Returns
-    -------
-    hidden : ndarray of float64, shape (m, 10, n)
-        Sigmoid of the hidden units.
-    logits : ndarray of float64, shape (m, 3, n)
-        Before the softmax.
-    """
+    """Hidden activations and logits of all members."""
     # matmul over the members, never one large product: the same call for each, so that equal members stay equal.
     hidden = np.matmul(state["hidden.kernel"].swapaxes(1, 2), features)
     hidden += state["hidden.bias"][:, :, None]
@@ -154,24 +94,7 @@ def forward(state: State, features: Floats) -> tuple[Floats, Floats]:
 
 
 def loss_and_gradient(state: State, features: Floats, labels: NDArray[np.int64]) -> tuple[Floats, State]:
-    """Mean cross-entropy of all members, and its gradient.
-
-    Parameters
-    ----------
-    state : dict of str to ndarray of float64
-        With a leading axis of m members.
-    features : ndarray of float64, shape (4, n), in cm
-        One flower a column.
-    labels : ndarray of int64, shape (n,)
-        Index into `SPECIES`.
-
-    Returns
-    -------
-    loss : ndarray of float64, shape (m,), in nats
-        Mean over the flowers of -ln p(species).
-    gradient : dict of str to ndarray of float64
-        Shapes as in `state`.
-    """
+    """Mean cross-entropy of all members, and its gradient."""
     hidden, error = forward(state, features)
     onehot = (np.arange(len(SPECIES))[:, None] == labels).astype(np.float64)
     error -= error.max(axis=1, keepdims=True)
@@ -193,20 +116,5 @@ def loss_and_gradient(state: State, features: Floats, labels: NDArray[np.int64])
 
 
 def accuracy(state: State, features: Floats, labels: NDArray[np.int64]) -> Floats:
-    """Fraction of flowers that each member names correctly.
-
-    Parameters
-    ----------
-    state : dict of str to ndarray of float64
-        With a leading axis of m members.
-    features : ndarray of float64, shape (4, n), in cm
-        One flower a column.
-    labels : ndarray of int64, shape (n,)
-        Index into `SPECIES`.
-
-    Returns
-    -------
-    ndarray of float64, shape (m,)
-        Between 0 and 1.
-    """
+    """Fraction of flowers that each member names correctly."""
     return np.asarray((forward(state, features)[1].argmax(axis=1) == labels).mean(axis=1))

@@ -16,21 +16,7 @@ PROBES = 8
 
 
 class Lockstep:
-    """The pure arithmetic behind `recorders.jax.Twins`.
-
-    Parameters
-    ----------
-    params : pytree
-        The reference: structure, and leaves that are not trained.
-    loss_fn : callable
-        ``loss_fn(params, *batch)`` -> scalar, or with `has_aux` -> (scalar, dict).
-    optimizer : optax.GradientTransformation
-        ``init`` and ``update``.
-    has_aux : bool
-        See `loss_fn`.
-    independent : bool
-        Fold the number of the member into every random key of a batch.
-    """
+    """The pure arithmetic behind `recorders.jax.Twins`."""
 
     def __init__(
         self, params: Any, loss_fn: Callable[..., Any], optimizer: Any, has_aux: bool, *, independent: bool
@@ -44,70 +30,26 @@ class Lockstep:
         self._compiled: dict[bool, Callable[..., Any]] = {}
 
     def trained(self, tree: Any) -> Any:
-        """Give the tree with its weights alone, None in the place of every other leaf.
-
-        Parameters
-        ----------
-        tree : pytree
-            Like the reference.
-
-        Returns
-        -------
-        pytree
-            What gradients and optimisers work on.
-        """
+        """Give the tree with its weights alone, None in the place of every other leaf."""
         weights = set(self._layout.positions)
         leaves = [leaf if i in weights else None for i, leaf in enumerate(jax.tree_util.tree_leaves(tree))]
         return jax.tree_util.tree_unflatten(self._layout.treedef, leaves)
 
     def whole(self, trained: Any) -> Any:
-        """Put the weights back among the other leaves of the reference.
-
-        Parameters
-        ----------
-        trained : pytree
-            As `trained` gives it.
-
-        Returns
-        -------
-        pytree
-            As the loss function takes it.
-        """
+        """Put the weights back among the other leaves of the reference."""
         leaves = jax.tree_util.tree_leaves(self._params)
         for position, leaf in zip(sorted(self._layout.positions), jax.tree_util.tree_leaves(trained), strict=True):
             leaves[position] = leaf
         return jax.tree_util.tree_unflatten(self._layout.treedef, leaves)
 
     def start(self, trees: Sequence[Any]) -> tuple[Any, Any]:
-        """Stack the members and start their optimisers.
-
-        Parameters
-        ----------
-        trees : sequence of pytrees
-            Reference and twins.
-
-        Returns
-        -------
-        tuple
-            (parameters, optimiser state), every array with a leading axis of members.
-        """
+        """Stack the members and start their optimisers."""
         members = [self.trained(tree) for tree in trees]
         states = [self._optimizer.init(member) for member in members]
         return _stacked(members), _stacked(states)
 
     def compiled(self, vectorized: bool) -> Callable[..., Any]:
-        """Give the jitted `update`.
-
-        Parameters
-        ----------
-        vectorized : bool
-            By vmap, or one member after the other.
-
-        Returns
-        -------
-        callable
-            ``(carry, batch)`` -> ``(carry, metrics)``.
-        """
+        """Give the jitted `update`."""
         if vectorized not in self._compiled:
 
             def update(carry: Any, batch: Any) -> Any:
@@ -117,24 +59,7 @@ class Lockstep:
         return self._compiled[vectorized]
 
     def update(self, vectorized: bool, carry: tuple[Any, Any], batch: tuple[Any, ...]) -> tuple[Any, dict[str, Any]]:
-        """Make one update of every member.
-
-        Parameters
-        ----------
-        vectorized : bool
-            By vmap, or one member after the other.
-        carry : tuple
-            (parameters, optimiser state), stacked.
-        batch : tuple
-            Arguments of the loss function behind the parameters.
-
-        Returns
-        -------
-        carry : tuple
-            After the update.
-        metrics : dict of str to Array, each of shape (M, ...)
-            ``loss`` before the update, and the auxiliary outputs.
-        """
+        """Make one update of every member."""
         if self._independent:
             _refuse_keyless(batch)
         index = jnp.arange(len(jax.tree_util.tree_leaves(carry[0])[0]))
@@ -178,20 +103,6 @@ class Lockstep:
 
     def rounds_unevenly(self, carry: tuple[Any, Any], batch: tuple[Any, ...], scanned: bool = False) -> str:
         """Find out on one batch whether the vectorised update gives equal members equal bits.
-
-        Parameters
-        ----------
-        carry : tuple
-            (parameters, optimiser state), stacked; not changed.
-        batch : tuple
-            A batch.
-        scanned : bool
-            The update will run inside a scan.
-
-        Returns
-        -------
-        str
-            What is wrong, in words; empty where all is well.
 
         Notes
         -----

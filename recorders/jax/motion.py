@@ -49,22 +49,7 @@ class Motion:
     roundoff: float
 
     def start(self, offsets: dict[str, Arrays], spare: Arrays, epsilon: float) -> State:
-        """Give the copies at the start.
-
-        Parameters
-        ----------
-        offsets : dict of str to list of Array
-            Offset of each copy.
-        spare : list of Array
-            What later offsets are made of.
-        epsilon : float
-            |d|.
-
-        Returns
-        -------
-        dict
-            A pytree of arrays.
-        """
+        """Give the copies at the start."""
         zero = jnp.zeros(())
         state: State = {"steps": jnp.zeros((), jnp.int32), "spare": spare, "epsilon": jnp.asarray(epsilon, zero.dtype)}
         state |= offsets
@@ -76,24 +61,7 @@ class Motion:
     def step(
         self, state: State, weights: Arrays, given: tuple[Arrays, Any, Any], rate: Any
     ) -> tuple[State, dict[str, Any]]:
-        """Move every copy by its own gradient of the batch.
-
-        Parameters
-        ----------
-        state : dict
-            As `start` or the last step gave it.
-        weights : list of Array
-            Before the update.
-        given : tuple
-            Gradient of the batch at these weights; leaves of the tree that are arrays and no weights; the batch.
-        rate : scalar
-            Learning rate of the update.
-
-        Returns
-        -------
-        tuple of (dict, dict of str to Array)
-            State after the step; what the copies told, for `recorders.shadows.Book`.
-        """
+        """Move every copy by its own gradient of the batch."""
         gradients, arrays, batch = given
         new: State = {**state, "steps": state["steps"] + 1}
         found: dict[str, Any] = {}
@@ -153,33 +121,11 @@ class Motion:
 
 @lru_cache(maxsize=16)
 def compiled(motion: Motion) -> Callable[..., Any]:
-    """Give the jitted `Motion.step`; equal motions share it.
-
-    Parameters
-    ----------
-    motion : Motion
-        Of a shadow.
-
-    Returns
-    -------
-    callable
-        As `Motion.step`.
-    """
+    """Give the jitted `Motion.step`; equal motions share it."""
     return jax.jit(motion.step)
 
 
 def inner(a: Sequence[Any], b: Sequence[Any]) -> Any:
-    """Inner product over all weights, in the widest type that JAX is set to.
-
-    Parameters
-    ----------
-    a, b : sequence of Array
-        Of equal shapes.
-
-    Returns
-    -------
-    scalar
-        Their product.
-    """
+    """Inner product over all weights, in the widest type that JAX is set to."""
     wide = jnp.zeros(()).dtype
     return sum((jnp.sum(x.astype(wide) * y.astype(wide)) for x, y in zip(a, b, strict=True)), jnp.zeros(()))

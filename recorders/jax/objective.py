@@ -23,17 +23,7 @@ LossFunction = Callable[..., Any]
 
 
 class Functions:
-    """Compiled derivatives of one loss function on trees of one structure.
-
-    Parameters
-    ----------
-    loss_fn : callable
-        ``loss_fn(params, *batch)`` -> scalar.
-    layout : Layout
-        Of the parameters.
-    others : tuple
-        Leaves of the tree that are no weights, in order; None where an array comes with every call.
-    """
+    """Compiled derivatives of one loss function on trees of one structure."""
 
     def __init__(self, loss_fn: LossFunction, layout: Layout, others: tuple[Any, ...]) -> None:
         self._loss_fn, self._layout, self._others = loss_fn, layout, others
@@ -72,20 +62,7 @@ _kept = lru_cache(maxsize=16)(Functions)
 
 
 class Objective:
-    """A loss as a function of the weights of a tree.
-
-    Parameters
-    ----------
-    params : pytree
-        Its floating-point arrays are the weights; whatever else it holds stays as it is.
-    loss_fn : callable
-        ``loss_fn(params, *batch)`` -> scalar; pure, traced by JAX.
-
-    Raises
-    ------
-    ArchitectureError
-        If the tree holds no floating-point array.
-    """
+    """A loss as a function of the weights of a tree."""
 
     def __init__(self, params: Any, loss_fn: LossFunction) -> None:
         self.layout = Layout.of(params)
@@ -105,51 +82,18 @@ class Objective:
         self.n = sum(self.sizes)
 
     def weights(self, params: Any) -> list[jax.Array]:
-        """Pick the weights of a tree, in the order of a recorded state.
-
-        Parameters
-        ----------
-        params : pytree
-            Of the structure of the first one.
-
-        Returns
-        -------
-        list of jax.Array
-            Not copied.
-        """
+        """Pick the weights of a tree, in the order of a recorded state."""
         return [jnp.asarray(leaf) for leaf in self.layout.pick(params)]
 
     def tree(self, weights: Sequence[Any]) -> Any:
-        """Put arrays in the places of the weights, None in all others, as gradients come from equinox.
-
-        Parameters
-        ----------
-        weights : sequence of array
-            In the order of a recorded state.
-
-        Returns
-        -------
-        pytree
-            For a tree that holds weights only, a tree of the same structure.
-        """
+        """Put arrays in the places of the weights, None in all others, as gradients come from equinox."""
         leaves: list[Any] = [None] * self.layout.treedef.num_leaves
         for position, array in zip(self.layout.positions, weights, strict=True):
             leaves[position] = array
         return jax.tree_util.tree_unflatten(self.layout.treedef, leaves)
 
     def picked(self, tree: Any) -> list[Any]:
-        """Pick the weights' places from a tree of gradients, whose other leaves may be None or missing.
-
-        Parameters
-        ----------
-        tree : pytree
-            As `tree` gives it, or as `jax.grad` does.
-
-        Returns
-        -------
-        list of array
-            In the order of a recorded state.
-        """
+        """Pick the weights' places from a tree of gradients, whose other leaves may be None or missing."""
         leaves = jax.tree_util.tree_leaves(tree)
         if len(leaves) == self.layout.treedef.num_leaves:
             return [leaves[position] for position in self.layout.positions]
@@ -157,33 +101,11 @@ class Objective:
         return [leaves[ranks[position]] for position in self.layout.positions]
 
     def flat(self, arrays: Sequence[Any]) -> Floats:
-        """Lay arrays of the weights' shapes out as one float64 vector on the host.
-
-        Parameters
-        ----------
-        arrays : sequence of array
-            One for each weight.
-
-        Returns
-        -------
-        ndarray of float64, shape (P,)
-            In the order of a recorded state.
-        """
+        """Lay arrays of the weights' shapes out as one float64 vector on the host."""
         return np.concatenate([np.asarray(array).astype(np.float64).ravel() for array in jax.device_get(arrays)])
 
     def unflat(self, vector: Any) -> list[jax.Array]:
-        """Cut a vector into arrays like the weights.
-
-        Parameters
-        ----------
-        vector : ndarray of float64, shape (P,)
-            In the order of a recorded state.
-
-        Returns
-        -------
-        list of jax.Array
-            One for each weight, in its shape and dtype.
-        """
+        """Cut a vector into arrays like the weights."""
         cuts = np.split(np.asarray(vector, np.float64), np.cumsum(self.sizes)[:-1])
         return [
             jnp.asarray(cut.reshape(shape).astype(dtype))
@@ -192,20 +114,7 @@ class Objective:
 
 
 class Hessian:
-    """Products of flat float64 vectors with the Hessian of a loss on a batch or on `Batches`.
-
-    Parameters
-    ----------
-    params, loss_fn
-        As for `Objective`.
-    batch : tuple
-        Arguments of the loss function behind the parameters, if it takes any, or `Batches` alone.
-
-    Raises
-    ------
-    ArchitectureError, RecordingError, DataError
-        If the tree holds no weights, its values cannot be read now, or the batches are empty.
-    """
+    """Products of flat float64 vectors with the Hessian of a loss on a batch or on `Batches`."""
 
     _batches: Iterable[tuple[Any, ...]]
 

@@ -145,22 +145,7 @@ def stack(params: Any, twins: Iterable[Any]) -> Any:
 
 
 def members_of(given: Sequence[Member], count: int, noise: str = "common") -> tuple[Member, ...]:
-    """Members table of a state of `count` networks, the reference put first where only its twins were given.
-
-    Parameters
-    ----------
-    given : sequence of Member
-        Of all networks, or of the twins of the first one.
-    count : int
-        Number of networks.
-    noise : {"common", "independent"}
-        How the twins are driven.
-
-    Returns
-    -------
-    tuple of Member
-        As many as `count` where that is possible.
-    """
+    """Members table of a state of `count` networks, the reference put first where only its twins were given."""
     table = tuple(given)
     if len(table) == count - 1 and all(member.reference == 0 for member in table):
         table = (Member("reference"), *table)

@@ -70,23 +70,7 @@ class Layout:
 
     @classmethod
     def of(cls, tree: Any) -> Layout:
-        """Read the layout of a tree.
-
-        Parameters
-        ----------
-        tree : pytree
-            With at least one floating-point array.
-
-        Returns
-        -------
-        Layout
-            Of the tree.
-
-        Raises
-        ------
-        ArchitectureError
-            If it holds no array, or two arrays of the same name.
-        """
+        """Read the layout of a tree."""
         found, treedef = jax.tree_util.tree_flatten_with_path(tree)
         weights = [(path, position) for position, (path, leaf) in enumerate(found) if is_weight(leaf)]
         if not weights:
@@ -107,23 +91,7 @@ class Layout:
         return cls(treedef, names, tuple(position for _, position in weights), paths, owners)
 
     def pick(self, tree: Any) -> list[Any]:
-        """The weights of a tree of this layout, in the order of the state.
-
-        Parameters
-        ----------
-        tree : pytree
-            Of the structure that the layout was read from.
-
-        Returns
-        -------
-        list of array
-            As they are; nothing is copied.
-
-        Raises
-        ------
-        ArchitectureError
-            If the structure is another one.
-        """
+        """The weights of a tree of this layout, in the order of the state."""
         leaves, treedef = jax.tree_util.tree_flatten(tree)
         if treedef != self.treedef:
             raise ArchitectureError(
@@ -134,38 +102,14 @@ class Layout:
         return [leaves[position] for position in self.positions]
 
     def put(self, tree: Any, weights: Sequence[Any]) -> Any:
-        """A tree like `tree` with other weights.
-
-        Parameters
-        ----------
-        tree : pytree
-            Of this layout; it is not changed.
-        weights : sequence
-            In the order of the state.
-
-        Returns
-        -------
-        pytree
-            Its other leaves are those of `tree`.
-        """
+        """A tree like `tree` with other weights."""
         leaves = jax.tree_util.tree_leaves(tree)
         for position, array in zip(self.positions, weights, strict=True):
             leaves[position] = array
         return jax.tree_util.tree_unflatten(self.treedef, leaves)
 
     def roles(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, Role]:
-        """What arrays are in the graph, as far as names of flax, equinox and haiku layers tell.
-
-        Parameters
-        ----------
-        shapes : sequence of tuple of int
-            Shapes of the arrays of one member, in the order of the state.
-
-        Returns
-        -------
-        dict of str to Role
-            Names that tell nothing are missing: `trajtools.wiring.describe` has rules for them.
-        """
+        """What arrays are in the graph, as far as names of flax, equinox and haiku layers tell."""
         groups: dict[tuple[str, ...], dict[str, tuple[int, ...]]] = {}
         for path, shape in zip(self.paths, shapes, strict=True):
             groups.setdefault(path[:-1], {})[path[-1]] = shape
@@ -177,38 +121,12 @@ class Layout:
 
 
 def is_weight(leaf: Any) -> bool:
-    """Whether a leaf belongs to the state: an array of floating-point (or complex) numbers.
-
-    Parameters
-    ----------
-    leaf : object
-        Leaf of a pytree; a tracer counts as the array that it stands for.
-
-    Returns
-    -------
-    bool
-        False for Python numbers, functions, integers, random keys.
-    """
+    """Whether a leaf belongs to the state: an array of floating-point (or complex) numbers."""
     return isinstance(leaf, jax.Array | np.ndarray | np.generic) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
 def refuse_unreadable(names: Sequence[str], leaves: Sequence[Any]) -> None:
-    """Refuse leaves whose values this process cannot read now.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Names of the leaves, for the message.
-    leaves : sequence of array
-        Leaves of a state.
-
-    Raises
-    ------
-    RecordingError
-        If a leaf is a tracer (inside jit), or its buffer was donated or deleted.
-    ArchitectureError
-        If a leaf is spread over several processes.
-    """
+    """Refuse leaves whose values this process cannot read now."""
     for name, leaf in zip(names, leaves, strict=True):
         if isinstance(leaf, jax.core.Tracer):
             raise RecordingError(

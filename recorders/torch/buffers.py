@@ -18,20 +18,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class OptimizerBuffers:
-    """The buffers of the optimisers that train a state.
-
-    Parameters
-    ----------
-    optimizers : sequence of torch.optim.Optimizer
-        Those that `recorders.torch.optimizers.followed` gives.
-    wanted : True or sequence of str
-        True: every buffer. Else their names in ``optimizer.state``, each as large as its parameter.
-
-    Raises
-    ------
-    RecordingError
-        If there is no optimiser to ask, or one whose memory has no fixed size.
-    """
+    """The buffers of the optimisers that train a state."""
 
     def __init__(self, optimizers: Sequence[Any], wanted: bool | Sequence[str]) -> None:
         if not optimizers:
@@ -50,27 +37,7 @@ class OptimizerBuffers:
         self._sizes: list[int] = []
 
     def named(self, leaves: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-        """Give the buffers of one network.
-
-        Parameters
-        ----------
-        leaves : mapping of str to Tensor
-            Its parameters: the very tensors that the optimisers hold.
-        names : iterable of str
-            Of the parameters that are recorded.
-
-        Returns
-        -------
-        dict of str to Tensor
-            ``<parameter>.<buffer>``: the tensors of ``optimizer.state``; zeros where there is none yet.
-
-        Raises
-        ------
-        ArchitectureError
-            If it cannot be known what an optimiser will keep.
-        RecordingError
-            If a buffer is not of real floating-point numbers.
-        """
+        """Give the buffers of one network."""
         self._look()
         found = {}
         for name in names:
@@ -122,22 +89,7 @@ class OptimizerBuffers:
 
 
 def kept(optimizer: Any, group: Mapping[str, Any], shape: tuple[int, ...]) -> Shapes | None:
-    """Say which buffers one of torch's own optimisers keeps for a parameter, before it has made them.
-
-    Parameters
-    ----------
-    optimizer : torch.optim.Optimizer
-        Any.
-    group : mapping
-        The parameter group, with its settings.
-    shape : tuple of int
-        Of the parameter.
-
-    Returns
-    -------
-    dict of str to tuple of int, or None
-        Name in ``optimizer.state`` -> shape; None for an optimiser that is not known here.
-    """
+    """Say which buffers one of torch's own optimisers keeps for a parameter, before it has made them."""
     if isinstance(optimizer, getattr(torch.optim, "Adafactor", ())):
         if len(shape) < 2:
             return {"variance": shape}
@@ -169,21 +121,7 @@ KEPT: tuple[tuple[str, tuple[str, ...], tuple[Option, ...]], ...] = (
 
 
 def of_twins(buffers: OptimizerBuffers, twins: Twins, names: Sequence[str]) -> dict[str, Tensor]:
-    """Give the buffers of twins, with a leading member axis.
-
-    Parameters
-    ----------
-    buffers : OptimizerBuffers
-        Of their optimisers.
-    twins : Twins
-        The networks.
-    names : sequence of str
-        Of the parameters that are recorded.
-
-    Returns
-    -------
-    dict of str to Tensor, each of shape (M, ...)
-    """
+    """Give the buffers of twins, with a leading member axis."""
     rows = [buffers.named(leaves, names) for leaves in twins.leaves]
     if len(rows) == 1:
         return rows[0]

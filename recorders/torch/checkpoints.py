@@ -20,25 +20,7 @@ from trajtools.store import DataError
 
 @contextmanager
 def open_torch(path: Path, key: str | None = None) -> Iterator[Leaves]:
-    """Open what `torch.save` wrote of a state dict.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    key : str or None
-        Entry that holds the weights, where the file holds more than these.
-
-    Yields
-    ------
-    dict of str to Leaf
-        In the order of the state dict.
-
-    Raises
-    ------
-    DataError
-        If the file is torn, holds other things than weights, or has no such entry.
-    """
+    """Open what `torch.save` wrote of a state dict."""
     found = _loaded(path)
     if key is not None:
         if not isinstance(found, Mapping) or key not in found:

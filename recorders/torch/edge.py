@@ -130,23 +130,7 @@ def find_edge(
 
 
 class Ensemble:
-    """References and shadows at every rate, moved together.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        What they are copies of.
-    loss_fn : callable
-        As for `find_edge`.
-    factory : callable
-        ``factory(parameters, rate)`` -> optimiser.
-    rates : ndarray of float64, shape (R,)
-        Learning rates.
-    shadows : int
-        Of each reference.
-    epsilon, max_norm, seed
-        As for `find_edge`.
-    """
+    """References and shadows at every rate, moved together."""
 
     def __init__(
         self,
@@ -196,20 +180,7 @@ class Ensemble:
         return size
 
     def vectorise(self, asked: bool | None, batch: Any) -> None:
-        """Choose between one vectorised pass and one pass for each copy.
-
-        Parameters
-        ----------
-        asked : bool or None
-            As for `find_edge`.
-        batch : tuple
-            To try it on.
-
-        Raises
-        ------
-        ArchitectureError
-            If it was asked for and the model does not allow it.
-        """
+        """Choose between one vectorised pass and one pass for each copy."""
         if asked is not False:
             self.why_not, _ = why_not_at_once(self._models[0], self._loss_fn, self._stacked, batch)
         self.vectorized = asked is not False and not self.why_not
@@ -217,18 +188,7 @@ class Ensemble:
             raise ArchitectureError(f"vectorize=True, but {self.why_not}; leave it to None")
 
     def step(self, batch: Any) -> tuple[Any, Any]:
-        """Move all copies by one update and draw the shadows back.
-
-        Parameters
-        ----------
-        batch : tuple
-            Input and targets.
-
-        Returns
-        -------
-        losses, growth : ndarray of float64, shape (R,)
-            Loss of each reference before the update; mean ln of the growth of its shadows.
-        """
+        """Move all copies by one update and draw the shadows back."""
         losses = self._gradients(batch)
         for r, (part, optimizer) in enumerate(zip(self._parts, self._optimizers, strict=True)):
             for name, values in part.items():

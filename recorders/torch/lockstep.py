@@ -27,19 +27,7 @@ ELEMENTWISE = frozenset(
 
 @contextmanager
 def same_noise(devices: Iterable[torch.device]) -> Iterator[Callable[[], None]]:
-    """Let several passes draw the same random numbers.
-
-    Parameters
-    ----------
-    devices : iterable of torch.device
-        Where the model lives, besides the CPU.
-
-    Yields
-    ------
-    callable
-        Call it before every pass but the first: it winds the generators (torch, numpy, random) back to the start.
-        After the last pass they stand where a single pass would have left them.
-    """
+    """Let several passes draw the same random numbers."""
     start = (torch.get_rng_state(), np.random.get_state(), random.getstate())  # noqa: NPY002 (the user's global state)
     elsewhere = [(device, _device_generator(device).get_rng_state(*_which(device))) for device in devices]
 
@@ -64,36 +52,12 @@ def _which(device: torch.device) -> tuple[torch.device, ...]:
 
 
 def devices_of(tensors: Iterable[Tensor]) -> list[torch.device]:
-    """Give the devices besides the CPU that tensors live on.
-
-    Parameters
-    ----------
-    tensors : iterable of Tensor
-        Parameters of a model.
-
-    Returns
-    -------
-    list of torch.device
-        Each once.
-    """
+    """Give the devices besides the CPU that tensors live on."""
     return list({tensor.device for tensor in tensors if not tensor.is_cpu})
 
 
 def call(model: nn.Module, x: Any) -> Any:
-    """Call a model on one input, a tuple of arguments or a dict of keywords.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The model.
-    x : Tensor, tuple or dict
-        What the loader gave.
-
-    Returns
-    -------
-    object
-        The model's output.
-    """
+    """Call a model on one input, a tuple of arguments or a dict of keywords."""
     if isinstance(x, dict):
         return model(**x)
     return model(*x) if isinstance(x, tuple) else model(x)
@@ -123,24 +87,7 @@ def stack(models: Sequence[nn.Module]) -> dict[str, Tensor]:
 
 
 def losses_at_once(model: nn.Module, loss_fn: Callable[..., Tensor], stacked: dict[str, Tensor], batch: Any) -> Tensor:
-    """Losses of all members in one vectorised pass, every member under the same random numbers.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The skeleton: its own parameters are not used, its buffers are common to all.
-    loss_fn : callable
-        ``loss_fn(output, *targets)`` -> scalar.
-    stacked : dict of str to Tensor, each of shape (M, ...)
-        Parameters of the members.
-    batch : tuple
-        Input and targets.
-
-    Returns
-    -------
-    Tensor of shape (M,)
-        Losses, with their graph.
-    """
+    """Losses of all members in one vectorised pass, every member under the same random numbers."""
     x, *targets = batch
 
     def one(parameters: dict[str, Tensor]) -> Tensor:
@@ -154,17 +101,6 @@ def why_not_at_once(
     model: nn.Module, loss_fn: Callable[..., Tensor], stacked: dict[str, Tensor], batch: Any
 ) -> tuple[str, str]:
     """Find out on one batch whether the vectorised pass does to every member what a pass of its own would do.
-
-    Parameters
-    ----------
-    model, loss_fn, stacked, batch
-        As for `losses_at_once`. Nothing of them is changed: the work is done on copies, under rewound generators.
-
-    Returns
-    -------
-    tuple of (str, str)
-        Two sentences, empty where all is well. First: why it cannot be done. Second: why it can, but not to the
-        last bit: copies that start equal would not stay equal.
 
     Notes
     -----
@@ -221,25 +157,7 @@ def _same_rows(values: Tensor) -> bool:
 def gradients_one_by_one(
     models: Sequence[nn.Module], loss_fn: Callable[..., Tensor], stacked: dict[str, Tensor], batch: Any
 ) -> Tensor:
-    """Losses and gradients of the members one after the other; the gradients are left in ``stacked[name].grad``.
-
-    Parameters
-    ----------
-    models : sequence of torch.nn.Module
-        The members; their parameters are rows of `stacked`.
-    loss_fn, stacked, batch
-        As for `losses_at_once`.
-
-    Returns
-    -------
-    Tensor of shape (M,)
-        Losses, without a graph.
-
-    Raises
-    ------
-    RuntimeError
-        If a parameter has a gradient in some members and none in others.
-    """
+    """Losses and gradients of the members one after the other; the gradients are left in ``stacked[name].grad``."""
     losses, rows = [], []
     with same_noise(devices_of(stacked.values())) as rewind:
         for i, model in enumerate(models):
@@ -261,15 +179,7 @@ def gradients_one_by_one(
 
 
 def clip(stacked: dict[str, Tensor], max_norm: float) -> None:
-    """Scale the gradient of every member down to a norm, as `torch.nn.utils.clip_grad_norm_` does for one model.
-
-    Parameters
-    ----------
-    stacked : dict of str to Tensor, each of shape (M, ...)
-        Parameters of the members, with their gradients.
-    max_norm : float
-        Largest 2-norm over all parameters of a member.
-    """
+    """Scale the gradient of every member down to a norm, as `torch.nn.utils.clip_grad_norm_` does for one model."""
     gradients = [values.grad for values in stacked.values() if values.grad is not None]
     norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
     factors = (max_norm / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
@@ -278,23 +188,7 @@ def clip(stacked: dict[str, Tensor], max_norm: float) -> None:
 
 
 def scalar(loss: Tensor) -> Tensor:
-    """Check that a loss is one number for one member.
-
-    Parameters
-    ----------
-    loss : Tensor
-        What the user's loss function returned.
-
-    Returns
-    -------
-    Tensor of shape ()
-        The same.
-
-    Raises
-    ------
-    ValueError
-        If it is not a scalar.
-    """
+    """Check that a loss is one number for one member."""
     if not isinstance(loss, Tensor) or loss.ndim != 0:
         came = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ValueError(f"loss_fn(output, *targets) gave {came}; it must give one number: take the mean or the sum")
@@ -302,22 +196,7 @@ def scalar(loss: Tensor) -> Tensor:
 
 
 def one_optimizer(models: Sequence[nn.Module], stacked: dict[str, Tensor], optimizer: Any) -> Any:
-    """Build one optimiser over the stacked parameters, with the groups of the one made for a single member.
-
-    Parameters
-    ----------
-    models : sequence of torch.nn.Module
-        The members.
-    stacked : dict of str to Tensor, each of shape (M, ...)
-        Their parameters.
-    optimizer : torch.optim.Optimizer
-        What the user's factory made for ``models[0]``; its type is one of `ELEMENTWISE`.
-
-    Returns
-    -------
-    torch.optim.Optimizer
-        Same type, same groups and settings.
-    """
+    """Build one optimiser over the stacked parameters, with the groups of the one made for a single member."""
     whole = {id(row): stacked[name] for name, row in trainable(models[0]).items()}
     groups = []
     for group in optimizer.param_groups:

@@ -40,18 +40,7 @@ BIAS = Role("bias", -1, 0)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Give the module that the user wrote, without the shells of torch.compile and data parallelism.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Any module, wrapped or not.
-
-    Returns
-    -------
-    torch.nn.Module
-        The innermost module; it shares its parameters with `model`.
-    """
+    """Give the module that the user wrote, without the shells of torch.compile and data parallelism."""
     shells = (nn.parallel.DistributedDataParallel, nn.DataParallel)
     while True:
         if isinstance(model, shells):
@@ -63,34 +52,12 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def clean(name: str) -> str:
-    """Strip what torch.compile adds to the names of compiled submodules.
-
-    Parameters
-    ----------
-    name : str
-        A parameter's name.
-
-    Returns
-    -------
-    str
-        The name in the module as the user wrote it.
-    """
+    """Strip what torch.compile adds to the names of compiled submodules."""
     return name.replace("_orig_mod.", "")
 
 
 def refuse_sharded(model: nn.Module) -> None:
-    """Refuse a model whose parameters do not lie whole in this process.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The model to be recorded.
-
-    Raises
-    ------
-    ArchitectureError
-        If the model is sharded (FSDP, DTensor), not yet initialised (lazy modules), or on the meta device.
-    """
+    """Refuse a model whose parameters do not lie whole in this process."""
     for module in model.modules():
         if any(cls.__name__ in SHARDED for cls in type(module).__mro__):
             raise ArchitectureError(
@@ -120,23 +87,7 @@ def _why_not_whole(parameter: nn.Parameter) -> str:
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """List the parameters that make up the state: trainable ones, tied ones once, in the module's order.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The unwrapped model.
-
-    Returns
-    -------
-    dict of str to torch.nn.Parameter
-        The parameters themselves, not copies.
-
-    Raises
-    ------
-    ArchitectureError
-        If there is nothing to train.
-    """
+    """List the parameters that make up the state: trainable ones, tied ones once, in the module's order."""
     found = {clean(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not found:
         raise ArchitectureError(
@@ -147,18 +98,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def describe(model: nn.Module) -> dict[str, list[str] | dict[str, str]]:
-    """Say what of the model is not in the state of its own: frozen parameters and aliases of tied ones.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The unwrapped model.
-
-    Returns
-    -------
-    dict
-        ``frozen``: names of the parameters left out; ``aliases``: other name of a tied parameter -> name in the state.
-    """
+    """Say what of the model is not in the state of its own: frozen parameters and aliases of tied ones."""
     first: dict[int, str] = {}
     aliases: dict[str, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -170,18 +110,7 @@ def describe(model: nn.Module) -> dict[str, list[str] | dict[str, str]]:
 
 
 def roles(model: nn.Module) -> dict[str, Role]:
-    """Say for every parameter what it is, from the type of the module that owns it.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The unwrapped model.
-
-    Returns
-    -------
-    dict of str to Role
-        One entry for each name of `trainable`.
-    """
+    """Say for every parameter what it is, from the type of the module that owns it."""
     owners = {
         clean(f"{prefix}.{name}" if prefix else name): (module, name)
         for prefix, module in model.named_modules()
@@ -221,18 +150,7 @@ def _role(module: nn.Module, name: str, parameter: nn.Parameter) -> Role:
 
 
 class Walk:
-    """The state of one module, read many times: as `trainable`, but walking the module only when it has changed.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The unwrapped model. What is trainable now is the state from now on.
-
-    Raises
-    ------
-    ArchitectureError
-        If there is nothing to train.
-    """
+    """The state of one module, read many times: as `trainable`, but walking the module only when it has changed."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -257,18 +175,7 @@ class Walk:
         self._outside = {name: parameter for name, parameter in every.items() if name not in self._names}
 
     def named(self) -> dict[str, nn.Parameter]:
-        """Give the parameters that are the state.
-
-        Returns
-        -------
-        dict of str to torch.nn.Parameter
-            Names as at the start; the recorder checks whether some are gone.
-
-        Raises
-        ------
-        ArchitectureError
-            If a parameter outside the state has been unfrozen.
-        """
+        """Give the parameters that are the state."""
         if self._has_changed():
             self._look()
         for name, parameter in self._outside.items():

@@ -29,20 +29,7 @@ LossFunction = Callable[..., Tensor]
 
 
 class Objective:
-    """A model's loss as a function of its trainable weights.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The user's; shells of torch.compile and data parallelism are looked through.
-    loss_fn : callable
-        ``loss_fn(model(x), *targets)`` -> scalar Tensor.
-
-    Raises
-    ------
-    ArchitectureError
-        If the model is sharded or has nothing to train.
-    """
+    """A model's loss as a function of its trainable weights."""
 
     def __init__(self, model: nn.Module, loss_fn: LossFunction) -> None:
         refuse_sharded(model)
@@ -65,20 +52,7 @@ class Objective:
         return [named[name] for name in self.names]
 
     def loss(self, weights: Sequence[Tensor], batch: tuple[Any, ...]) -> Tensor:
-        """Evaluate the loss of one batch at other weights, with its graph.
-
-        Parameters
-        ----------
-        weights : sequence of Tensor
-            In place of the trainable ones.
-        batch : tuple
-            ``(x, *targets)``.
-
-        Returns
-        -------
-        Tensor of shape ()
-            The loss.
-        """
+        """Evaluate the loss of one batch at other weights, with its graph."""
         x, *targets = batch
         arguments, keywords = ((), x) if isinstance(x, dict) else (x if isinstance(x, tuple) else (x,), {})
         state = dict(zip(self.names, weights, strict=True))
@@ -86,20 +60,7 @@ class Objective:
         return scalar(self.loss_fn(functional_call(self.model, state, arguments, keywords), *targets))
 
     def gradient(self, weights: Sequence[Tensor], batch: tuple[Any, ...]) -> tuple[Tensor, list[Tensor]]:
-        """Loss and gradient of one batch at other weights; generators move on as by one pass.
-
-        Parameters
-        ----------
-        weights : sequence of Tensor
-            In place of the trainable ones; not changed.
-        batch : tuple
-            ``(x, *targets)``.
-
-        Returns
-        -------
-        tuple of (Tensor, list of Tensor)
-            Loss; gradient, zero for weights that the loss does not depend on.
-        """
+        """Loss and gradient of one batch at other weights; generators move on as by one pass."""
         leaves = [weight.detach().requires_grad_() for weight in weights]
         with torch.enable_grad():
             loss = self.loss(leaves, batch)
@@ -116,33 +77,11 @@ class Objective:
                 rewind()
 
     def flat(self, tensors: Iterable[Tensor]) -> Floats:
-        """Lay tensors of the weights' shapes out as one float64 vector on the host.
-
-        Parameters
-        ----------
-        tensors : iterable of Tensor
-            One for each weight.
-
-        Returns
-        -------
-        ndarray of float64, shape (P,)
-            In the order of a recorded state.
-        """
+        """Lay tensors of the weights' shapes out as one float64 vector on the host."""
         return np.concatenate([tensor.detach().reshape(-1).double().cpu().numpy() for tensor in tensors])
 
     def unflat(self, vector: Any) -> list[Tensor]:
-        """Cut a vector into tensors like the weights: same shapes, dtypes and devices.
-
-        Parameters
-        ----------
-        vector : ndarray of float64, shape (P,)
-            In the order of a recorded state.
-
-        Returns
-        -------
-        list of Tensor
-            One for each weight.
-        """
+        """Cut a vector into tensors like the weights: same shapes, dtypes and devices."""
         cuts = torch.as_tensor(np.ascontiguousarray(vector, np.float64)).split(self.sizes)
         return [
             cut.to(device=weight.device, dtype=weight.dtype).reshape(weight.shape)
@@ -151,15 +90,7 @@ class Objective:
 
 
 class Slope:
-    """The gradient of one batch with its graph, so that many products with the Hessian share one forward pass.
-
-    Parameters
-    ----------
-    objective : Objective
-        The loss.
-    batch : tuple
-        ``(x, *targets)``.
-    """
+    """The gradient of one batch with its graph, so that many products with the Hessian share one forward pass."""
 
     def __init__(self, objective: Objective, batch: tuple[Any, ...]) -> None:
         self.leaves = [weight.detach().requires_grad_() for weight in objective.weights()]
@@ -171,18 +102,7 @@ class Slope:
             )
 
     def times(self, tangents: Sequence[Tensor]) -> list[Tensor]:
-        """Multiply the Hessian with a vector.
-
-        Parameters
-        ----------
-        tangents : sequence of Tensor
-            One for each weight.
-
-        Returns
-        -------
-        list of Tensor
-            H v, one for each weight.
-        """
+        """Multiply the Hessian with a vector."""
         curved = [(g, v) for g, v in zip(self.gradient, tangents, strict=True) if g.requires_grad]
         if not curved:  # a loss that is linear in all weights
             return [torch.zeros_like(leaf) for leaf in self.leaves]
@@ -194,20 +114,7 @@ class Slope:
 
 
 class Hessian:
-    """Products of flat float64 vectors with the Hessian of a loss on a batch or on `Batches`.
-
-    Parameters
-    ----------
-    model, loss_fn
-        As for `Objective`.
-    batch : tuple
-        ``(x, *targets)``, or `Batches` alone.
-
-    Raises
-    ------
-    ArchitectureError, DataError
-        As for `Objective` and `recorders.batches.pieces`.
-    """
+    """Products of flat float64 vectors with the Hessian of a loss on a batch or on `Batches`."""
 
     def __init__(self, model: nn.Module, loss_fn: LossFunction, batch: tuple[Any, ...]) -> None:
         self.objective = Objective(model, loss_fn)
@@ -237,27 +144,7 @@ class Hessian:
 
 
 def like(names: Sequence[str], shapes: Sequence[tuple[int, ...]], vector: Any) -> list[Any]:
-    """Put the tensors of a vector given as {name: Tensor} in the order of the weights.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Names of the weights.
-    shapes : sequence of tuple of int
-        Their shapes.
-    vector : mapping of str to Tensor
-        One entry for each name.
-
-    Returns
-    -------
-    list of Tensor
-        In order.
-
-    Raises
-    ------
-    ArchitectureError
-        If names are missing or unknown, or a shape differs.
-    """
+    """Put the tensors of a vector given as {name: Tensor} in the order of the weights."""
     if set(vector) != set(names):
         odd = sorted(set(vector) ^ set(names))
         raise ArchitectureError(f"the vector needs one tensor for each trainable parameter; look at {odd[:5]}")

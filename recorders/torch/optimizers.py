@@ -13,27 +13,7 @@ from trajtools.store import ArchitectureError, RecordingError
 
 
 def followed(given: Any, state: Any) -> list[Any]:
-    """List the optimisers that a recorder was given, the torch optimisers inside wrappers, checked to train the state.
-
-    Parameters
-    ----------
-    given : torch.optim.Optimizer, list of them, "any" or None
-        As the user gave it.
-    state : torch.nn.Module, list of them, Twins or {name: Tensor}
-        What is recorded.
-
-    Returns
-    -------
-    list of torch.optim.Optimizer
-        Those of the twins where twins are recorded; none for "any" and None.
-
-    Raises
-    ------
-    RecordingError
-        If something is no optimiser, or twins, which tell of their steps by themselves, are given one.
-    ArchitectureError
-        If none of them trains a parameter of the state.
-    """
+    """List the optimisers that a recorder was given, the torch optimisers inside wrappers, checked to train the state."""
     if isinstance(state, Twins):
         if given is not None:
             raise RecordingError("twins tell of their steps by themselves: leave optimizer= out")
@@ -53,38 +33,14 @@ def followed(given: Any, state: Any) -> list[Any]:
 
 
 def innermost(optimizer: Any) -> Any:
-    """Find the torch optimiser inside the wrappers of trainers.
-
-    Parameters
-    ----------
-    optimizer : object
-        An optimiser, or something that holds one as ``.optimizer``.
-
-    Returns
-    -------
-    object
-        The innermost one.
-    """
+    """Find the torch optimiser inside the wrappers of trainers."""
     while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
         optimizer = optimizer.optimizer
     return optimizer
 
 
 def owns(optimizer: Any, state: Any) -> bool:
-    """Say whether an optimiser trains a parameter of a state.
-
-    Parameters
-    ----------
-    optimizer : torch.optim.Optimizer
-        Any.
-    state : torch.nn.Module, list of them or {name: Tensor}
-        What is recorded.
-
-    Returns
-    -------
-    bool
-        True if they share at least one parameter.
-    """
+    """Say whether an optimiser trains a parameter of a state."""
     if isinstance(state, Mapping):
         leaves: Iterable[Any] = state.values()
     else:
@@ -95,18 +51,6 @@ def owns(optimizer: Any, state: Any) -> bool:
 
 
 def skipped(optimizer: Any) -> bool:
-    """Say whether a step that has just returned left the weights alone because a gradient was not finite.
-
-    Parameters
-    ----------
-    optimizer : torch.optim.Optimizer
-        The one that stepped.
-
-    Returns
-    -------
-    bool
-        True for a step that a GradScaler took back. Ordinary optimisers are not called then; fused ones are, and skip
-        the update inside their kernel. On CUDA, asking one of these waits for the step.
-    """
+    """Say whether a step that has just returned left the weights alone because a gradient was not finite."""
     found = getattr(optimizer, "found_inf", None)
     return found is not None and bool(found)

@@ -33,27 +33,7 @@ class Moves:
 
     @classmethod
     def of(cls, objective: Objective, optimizer: Any, wanted: bool) -> Moves:
-        """Look the weights of a model up in an optimiser.
-
-        Parameters
-        ----------
-        objective : Objective
-            Of the model.
-        optimizer : object
-            The user's.
-        wanted : bool
-            Whether the forward copy is asked for at all.
-
-        Returns
-        -------
-        Moves
-            Of no weight if it is not.
-
-        Raises
-        ------
-        ArchitectureError
-            If the optimiser is no SGD, or moves none of the weights.
-        """
+        """Look the weights of a model up in an optimiser."""
         if not wanted:
             return cls([None] * len(objective.names), [])
         if type(optimizer) is not torch.optim.SGD:
@@ -85,20 +65,7 @@ class Moves:
         return [0.0 if group is None else float(group["lr"]) for group in self.groups]
 
     def apply(self, d: list[Tensor], q: list[Tensor], v: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Move an offset by one step, exactly as the difference of two steps of SGD.
-
-        Parameters
-        ----------
-        d, q : list of Tensor
-            Offset of the weights and of the gradients.
-        v : list of Tensor
-            Offset of the momentum buffers; empty without momentum.
-
-        Returns
-        -------
-        tuple of (list of Tensor, list of Tensor)
-            New d and new v.
-        """
+        """Move an offset by one step, exactly as the difference of two steps of SGD."""
         moved, kept = [], []
         for i, group in enumerate(self.groups):
             if group is None:

@@ -14,40 +14,13 @@ from trajtools.store import MissingDependencyError
 
 
 def host_view(tensor: Tensor) -> np.ndarray:
-    """See a tensor in host memory as an array, without a copy; bfloat16 as its bits.
-
-    Parameters
-    ----------
-    tensor : Tensor, any shape
-        On the CPU.
-
-    Returns
-    -------
-    ndarray, same shape
-        Shares its memory; uint16 for bfloat16.
-    """
+    """See a tensor in host memory as an array, without a copy; bfloat16 as its bits."""
     tensor = tensor.detach()
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def to_host(tensors: Iterable[Tensor]) -> list[np.ndarray]:
-    """Copy tensors from any device into arrays of their own dtype.
-
-    Parameters
-    ----------
-    tensors : iterable of Tensor
-        Anywhere.
-
-    Returns
-    -------
-    list of ndarray
-        Contiguous copies; bfloat16 as `ml_dtypes.bfloat16`.
-
-    Raises
-    ------
-    MissingDependencyError
-        If there is bfloat16 and `ml_dtypes` is not installed.
-    """
+    """Copy tensors from any device into arrays of their own dtype."""
     arrays = []
     for tensor in tensors:
         array = np.array(host_view(tensor.cpu()), order="C")
@@ -56,15 +29,7 @@ def to_host(tensors: Iterable[Tensor]) -> list[np.ndarray]:
 
 
 def from_host(array: np.ndarray, tensor: Tensor) -> None:
-    """Write an array into a tensor of the same shape and dtype, wherever it lives.
-
-    Parameters
-    ----------
-    array : ndarray
-        As `to_host` makes them.
-    tensor : Tensor, same shape
-        Overwritten.
-    """
+    """Write an array into a tensor of the same shape and dtype, wherever it lives."""
     if tensor.dtype == torch.bfloat16:
         values = torch.from_numpy(np.ascontiguousarray(array).view(np.uint16)).view(torch.bfloat16)
     else:
@@ -101,11 +66,6 @@ class _Slot:
 class CudaReader:
     """Copies states off CUDA devices while the training goes on.
 
-    Parameters
-    ----------
-    leaves : sequence of Tensor
-        The state; later states have the same shapes, dtypes and devices.
-
     Notes
     -----
     The state is first cloned on the device, in the stream of the training: at device bandwidth this takes about a
@@ -122,18 +82,7 @@ class CudaReader:
         self.turn = 0
 
     def read(self, leaves: Sequence[Tensor]) -> Pending:
-        """Start to copy a state.
-
-        Parameters
-        ----------
-        leaves : sequence of Tensor
-            As given at the start.
-
-        Returns
-        -------
-        Pending
-            Host arrays, and the function that waits for them.
-        """
+        """Start to copy a state."""
         slot = self.slots[self.turn]
         self.turn = 1 - self.turn
         with torch.no_grad():
@@ -155,18 +104,7 @@ class CudaReader:
         return Pending(slot.arrays, slot.wait)
 
     def fits(self, leaves: Sequence[Tensor]) -> bool:
-        """Say whether a state still lies where the first one lay.
-
-        Parameters
-        ----------
-        leaves : sequence of Tensor
-            The state.
-
-        Returns
-        -------
-        bool
-            False after ``model.to(another device)``.
-        """
+        """Say whether a state still lies where the first one lay."""
         return all(a.device == b.device for a, b in zip(self.slots[0].staged, leaves, strict=True))
 
 
@@ -179,18 +117,7 @@ class HostReader:
         self._views: list[np.ndarray] = []
 
     def read(self, leaves: Sequence[Tensor]) -> list[np.ndarray] | Pending:
-        """Give one state.
-
-        Parameters
-        ----------
-        leaves : sequence of Tensor
-            The state, in the order of the run.
-
-        Returns
-        -------
-        list of ndarray or Pending
-            Views of the weights where they are in host memory, to be copied at once; Pending for CUDA.
-        """
+        """Give one state."""
         if any(leaf.is_cuda for leaf in leaves):
             if self._cuda is None or not self._cuda.fits(leaves):
                 self._cuda = CudaReader(leaves)
@@ -209,24 +136,7 @@ class HostReader:
 def distances(
     mappings: Sequence[Mapping[str, Tensor]], names: Iterable[str], references: Sequence[int], metric: str
 ) -> np.ndarray:
-    """Measure how far members are from their references, on the device where they live.
-
-    Parameters
-    ----------
-    mappings : sequence of mapping
-        One per member, or one whose tensors have a leading member axis.
-    names : iterable of str
-        The parameters that count.
-    references : sequence of int
-        Index of the reference of each member; -1 for none.
-    metric : {"l1", "l2", "linf", "rms"}
-        As `recorders.storage.TwinDistances` defines them.
-
-    Returns
-    -------
-    ndarray of float64, shape (M,)
-        NaN for members without a reference. Differences and sums are taken in float64.
-    """
+    """Measure how far members are from their references, on the device where they live."""
     found = np.full(len(references), np.nan)
     names = list(names)
 

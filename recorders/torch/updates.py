@@ -31,27 +31,7 @@ class Rule:
 
 
 def rule(optimizer: Any, group: dict[str, Any], state: dict[str, Any]) -> Rule:
-    """Read off an optimiser how its next step changes a weight.
-
-    Parameters
-    ----------
-    optimizer : torch.optim.Optimizer
-        SGD, Adam, AdamW or RMSprop, with any of their options.
-    group : dict
-        Its parameter group of the weight: the rates as they stand.
-    state : dict
-        Its state of the weight; empty before the first step.
-
-    Returns
-    -------
-    Rule
-        For the next step only: rates and step counts are those of now.
-
-    Raises
-    ------
-    ArchitectureError
-        If it is another optimiser.
-    """
+    """Read off an optimiser how its next step changes a weight."""
     made = _KNOWN.get(type(optimizer))
     if made is None:
         raise ArchitectureError(
