@@ -28,7 +28,8 @@ from recorders.cost import Meter
 from recorders.metrics import MetricTable
 from recorders.pace import Pace
 from recorders.storage import Storage
-from trajtools.store import RecordingError, RunWriter
+from trajtools.errors import RecordingError
+from trajtools.store import RunWriter
 
 BEAT_SECONDS = 10.0
 

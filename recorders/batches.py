@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from trajtools.store import DataError, UnknownNameError
+from trajtools.errors import DataError, UnknownNameError
 
 
 class Batches:

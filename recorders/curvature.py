@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from recorders.lanczos import Floats
-from trajtools.store import DataError, UnknownNameError
+from trajtools.errors import DataError, UnknownNameError
 
 EXTENTS = ("full", "subset", "batch")
 

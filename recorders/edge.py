@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.store import DataError
+from trajtools.errors import DataError
 
 Floats = NDArray[np.float64]
 

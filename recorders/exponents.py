@@ -20,7 +20,7 @@ import numpy as np
 
 from recorders.curvature import label
 from recorders.lanczos import Floats
-from trajtools.store import DataError, UnknownNameError
+from trajtools.errors import DataError, UnknownNameError
 
 VECTORS = ("both", "fresh", "kept")
 SHARE_LOST = math.log(100)  # nats; a fresh vector holds a hundredth of what another one holds once in 160 windows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recorders.torch import Recorder
-from trajtools.store import MissingDependencyError
+from trajtools.errors import MissingDependencyError
 
 
 class RecorderHooks:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.store import DataError
+from trajtools.errors import DataError
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Product = Callable[[Floats], Any]

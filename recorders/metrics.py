@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from recorders.structure import listed
-from trajtools.store import RecordingError
+from trajtools.errors import RecordingError
 
 Shape = tuple[int, ...]
 

@@ -21,19 +21,9 @@ from recorders.provenance import provenance
 from recorders.sketch import Sketch
 from recorders.storage import Sketches, Storage, TwinDistances, Weights, WithBuffers
 from recorders.structure import Structure, listed
-from trajtools.store import (
-    ArchitectureError,
-    File,
-    Member,
-    NodeSet,
-    Parameter,
-    RecordingError,
-    RunNotFoundError,
-    RunWriter,
-    SelectionError,
-    StreamLayout,
-    describe,
-)
+from trajtools.errors import ArchitectureError, RecordingError, RunNotFoundError, SelectionError
+from trajtools.parameters import Member, NodeSet, Parameter, describe
+from trajtools.store import File, RunWriter, StreamLayout
 
 STORES = ("weights", "distances", "sketch")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from trajtools.store import RecordingError
+from trajtools.errors import RecordingError
 
 ON_FULL = ("block", "skip", "error")
 WRITERS = ("auto", "thread", "direct")

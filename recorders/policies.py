@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from trajtools.store import RecordingError
+from trajtools.errors import RecordingError
 
 
 @dataclass(frozen=True)

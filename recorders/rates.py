@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from trajtools.store import DataError
+from trajtools.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from recorders.sketch import Sketch
 from recorders.steps import Steps, told
 from recorders.steps import digest as _digest  # noqa: F401  (the adapters compare states by it)
 from recorders.structure import Structure
-from trajtools.store import ArchitectureError, Member, RecordingError
+from trajtools.errors import ArchitectureError, RecordingError
+from trajtools.parameters import Member
 
 _log = logging.getLogger("recorders")
 

@@ -46,7 +46,7 @@ import numpy as np
 from recorders.buffers import Pending
 from recorders.storage import Measured
 from recorders.structure import Structure, listed
-from trajtools.store import RecordingError
+from trajtools.errors import RecordingError
 
 
 @dataclass(frozen=True, eq=False)

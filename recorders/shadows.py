@@ -39,7 +39,7 @@ import numpy as np
 
 from recorders.curvature import label
 from recorders.offsets import DIRECTIONS, GROUND, Climb, climb, floor_of, points_down
-from trajtools.store import DataError, UnknownNameError
+from trajtools.errors import DataError, UnknownNameError
 
 LARGEST_FLOOR = 1e-2
 
@@ -136,7 +136,7 @@ class Book:
         self.n_steps = self.n_gradients = self.n_lost = 0
 
     def choose_epsilon(self, weights: float) -> float:
-        """Give epsilon; where none was given, sqrt(roundoff) |theta|, between rounding and curvature of the gradient."""
+        """Epsilon; by default sqrt(roundoff) |theta|, between rounding and the curvature of the gradient."""
         if self.epsilon is None:
             if not (weights > 0 and math.isfinite(weights)):
                 raise DataError(f"|theta| = {weights}: no offset can be scaled to it; give epsilon=")

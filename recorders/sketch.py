@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trajtools.store import RecordingError
+from trajtools.errors import RecordingError
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15

@@ -13,7 +13,7 @@ import numpy as np
 
 from recorders.curvature import BatchSharpness, Sharpness, SpectralDensity, Trace, label, mean_and_error
 from recorders.lanczos import Floats, Product, ends, quadrature
-from trajtools.store import DataError, UnknownNameError
+from trajtools.errors import DataError, UnknownNameError
 
 WHICH = ("both", "largest", "smallest")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from recorders.policies import Policy
-from trajtools.store import RecordingError
+from trajtools.errors import RecordingError
 
 
 class Steps:

@@ -10,7 +10,8 @@ import numpy as np
 from recorders.buffers import Block, CopyPlan, copy_state
 from recorders.sketch import Sketch, Sketcher
 from recorders.structure import Structure, widen
-from trajtools.store import Member, RecordingError
+from trajtools.errors import RecordingError
+from trajtools.parameters import Member
 
 METRICS = ("l1", "l2", "linf", "rms")
 _ENTRIES = 2**16

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.store import ArchitectureError, Parameter, RecordingError, SelectionError, promote
+from trajtools.errors import ArchitectureError, RecordingError, SelectionError
+from trajtools.parameters import Parameter
+from trajtools.store import promote
 from trajtools.store import widen as widen_bits
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")

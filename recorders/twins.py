@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from recorders.structure import FLOATS, dtype_name, listed, select
-from trajtools.store import Member, PerturbationError, describe
+from trajtools.errors import PerturbationError
+from trajtools.parameters import Member, describe
 
 DISTRIBUTIONS = ("uniform", "gaussian")
 LARGEST_ROUNDED = 0.01

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from recorders.checkpoints.converting import convert
-from trajtools.store import TrajtoolsError
+from trajtools.errors import TrajtoolsError
 
 
 def main() -> int:

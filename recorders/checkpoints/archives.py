@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from trajtools.store import DataError, MissingDependencyError, TrajtoolsError
+from trajtools.errors import DataError, MissingDependencyError, TrajtoolsError
 
 SAFETENSORS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 

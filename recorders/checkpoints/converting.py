@@ -14,7 +14,9 @@ from recorders.checkpoints.archives import Leaf, Leaves, open_checkpoint
 from recorders.checkpoints.naming import Order, checkpoints_in, in_order
 from recorders.recorder import Recorder
 from recorders.structure import FLOATS, is_selected, listed, select
-from trajtools.store import ArchitectureError, RecordingError, SelectionError, claim, describe
+from trajtools.errors import ArchitectureError, RecordingError, SelectionError
+from trajtools.parameters import describe
+from trajtools.store import claim
 
 Progress = Callable[[int, int], None]
 

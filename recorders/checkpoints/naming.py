@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from recorders.structure import listed
-from trajtools.store import DataError
+from trajtools.errors import DataError
 
 KINDS = {
     ".npz": "npz",

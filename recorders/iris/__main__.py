@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from recorders.iris.training import record, restart, restarted_name, run_name
-from trajtools.store import TrajtoolsError
+from trajtools.errors import TrajtoolsError
 
 
 class Progress:

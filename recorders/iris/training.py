@@ -23,7 +23,8 @@ from recorders.iris.network import (
 )
 from recorders.recorder import Recorder
 from recorders.twins import Twin, perturb
-from trajtools.store import Member, SelectionError
+from trajtools.errors import SelectionError
+from trajtools.parameters import Member
 from trajtools.store import open as open_file
 
 # Members whose work arrays (about 50 kB each) stay in the second-level cache together: measured 8 us a member and step

@@ -13,7 +13,7 @@ import numpy as np
 from recorders.edge import Edge, checked_counts, checked_rates, judge
 from recorders.jax.lockstep import Lockstep
 from recorders.offsets import ROUNDOFF, random_direction
-from trajtools.store import DataError
+from trajtools.errors import DataError
 
 
 def find_edge(

@@ -11,7 +11,8 @@ import numpy as np
 
 from recorders import twins as framework_free
 from recorders.jax.trees import Layout, refuse_unreadable
-from trajtools.store import ArchitectureError, Member, PerturbationError
+from trajtools.errors import ArchitectureError, PerturbationError
+from trajtools.parameters import Member
 
 
 class TwinList(list[Any]):

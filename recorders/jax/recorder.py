@@ -16,7 +16,8 @@ from recorders.jax.trees import Layout, is_weight, refuse_unreadable
 from recorders.jax.twins import Twins
 from recorders.steps import digest
 from recorders.twins import Twin
-from trajtools.store import ArchitectureError, Member, RecordingError
+from trajtools.errors import ArchitectureError, RecordingError
+from trajtools.parameters import Member
 
 
 class Recorder(framework_free.Recorder):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import io_callback
 
-from trajtools.store import RecordingError
+from trajtools.errors import RecordingError
 
 # XLA's CPU client copies what it hands to a callback in the background where it is larger than 100 kB. With one core
 # the thread that would copy is the one that waits for the copy: measured, jax 0.10.2 then hangs for good. Pieces below

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from recorders.jax.shadow import Shadow
 from recorders.rates import CurvatureRule
-from trajtools.store import DataError, MissingDependencyError
+from trajtools.errors import DataError, MissingDependencyError
 
 
 class CurvatureState(NamedTuple):

@@ -13,7 +13,7 @@ from recorders.jax.motion import Motion, State, compiled, inner
 from recorders.jax.objective import LossFunction, Objective
 from recorders.offsets import ROUNDOFF, Climb, random_direction
 from recorders.shadows import Book
-from trajtools.store import DataError
+from trajtools.errors import DataError
 
 
 class Shadow:

@@ -13,7 +13,7 @@ from recorders.exponents import Ledger, TangentExponents
 from recorders.jax.objective import LossFunction, Objective
 from recorders.jax.trees import is_weight
 from recorders.lanczos import Floats
-from trajtools.store import DataError
+from trajtools.errors import DataError
 
 
 class Tangents:

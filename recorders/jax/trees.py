@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trajtools.store import ArchitectureError, RecordingError
+from trajtools.errors import ArchitectureError, RecordingError
 
 SEPARATOR = "."
 NORMS = ("LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm", "InstanceNorm", "WeightNorm", "SpectralNorm")

@@ -11,7 +11,8 @@ import numpy as np
 from recorders.jax.lockstep import Lockstep
 from recorders.jax.perturbed import members_of, perturb
 from recorders.jax.scan import record_scan
-from trajtools.store import Member, RecordingError
+from trajtools.errors import RecordingError
+from trajtools.parameters import Member
 
 
 class Twins:

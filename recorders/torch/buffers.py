@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recorders.torch.twins import Twins
-from trajtools.store import ArchitectureError, RecordingError
+from trajtools.errors import ArchitectureError, RecordingError
 
 CLOCKS = frozenset(("step", "mu_product", "eta", "mu"))
 """Single numbers that say how late it is; `eta` and `mu` are those of ASGD, `mu_product` that of NAdam."""

@@ -15,7 +15,7 @@ import torch
 
 from recorders.checkpoints.archives import Leaf, Leaves, reading
 from recorders.structure import listed
-from trajtools.store import DataError
+from trajtools.errors import DataError
 
 
 @contextmanager

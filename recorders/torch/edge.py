@@ -24,7 +24,7 @@ from recorders.torch.lockstep import (
     why_not_at_once,
 )
 from recorders.torch.modules import refuse_sharded, trainable, unwrap
-from trajtools.store import ArchitectureError, DataError
+from trajtools.errors import ArchitectureError, DataError
 
 Factory = Callable[[Any, float], torch.optim.Optimizer]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from trajtools.store import ArchitectureError
+from trajtools.errors import ArchitectureError
 
 NORMS = (
     nn.modules.batchnorm._NormBase,

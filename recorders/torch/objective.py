@@ -23,7 +23,7 @@ from recorders.batches import examples, pieces
 from recorders.lanczos import Floats
 from recorders.torch.lockstep import devices_of, same_noise, scalar
 from recorders.torch.modules import refuse_sharded, trainable, unwrap
-from trajtools.store import ArchitectureError
+from trajtools.errors import ArchitectureError
 
 LossFunction = Callable[..., Tensor]
 

@@ -9,11 +9,11 @@ from torch import nn
 from torch.optim.optimizer import Optimizer
 
 from recorders.torch.twins import Twins
-from trajtools.store import ArchitectureError, RecordingError
+from trajtools.errors import ArchitectureError, RecordingError
 
 
 def followed(given: Any, state: Any) -> list[Any]:
-    """List the optimisers that a recorder was given, the torch optimisers inside wrappers, checked to train the state."""
+    """The torch optimisers that a recorder follows, out of any wrappers, checked to train the state."""
     if isinstance(state, Twins):
         if given is not None:
             raise RecordingError("twins tell of their steps by themselves: leave optimizer= out")

@@ -24,7 +24,7 @@ from recorders.torch.perturbed import MARK
 from recorders.torch.transfer import HostReader, distances
 from recorders.torch.twins import Twins
 from recorders.twins import Twin
-from trajtools.store import ArchitectureError, RecordingError
+from trajtools.errors import ArchitectureError, RecordingError
 
 
 class Recorder(framework_free.Recorder):

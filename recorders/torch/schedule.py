@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from recorders.rates import CurvatureRule
 from recorders.torch.shadow import Shadow
-from trajtools.store import DataError
+from trajtools.errors import DataError
 
 
 class CurvatureLR(LRScheduler):

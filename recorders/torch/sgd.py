@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recorders.torch.objective import Objective
-from trajtools.store import ArchitectureError
+from trajtools.errors import ArchitectureError
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from recorders.torch.lockstep import call, devices_of, same_noise, scalar
 from recorders.torch.objective import LossFunction, Objective
 from recorders.torch.optimizers import innermost
 from recorders.torch.sgd import Moves
-from trajtools.store import DataError
+from trajtools.errors import DataError
 
 Numbers = tuple[float, float, float]
 

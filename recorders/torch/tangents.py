@@ -17,7 +17,7 @@ from recorders.torch.modules import unwrap
 from recorders.torch.objective import LossFunction, Objective, Slope
 from recorders.torch.optimizers import innermost
 from recorders.torch.updates import Rule, rule
-from trajtools.store import ArchitectureError, DataError
+from trajtools.errors import ArchitectureError, DataError
 
 
 class Tangents:

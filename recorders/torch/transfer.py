@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recorders.buffers import Pending
-from trajtools.store import MissingDependencyError
+from trajtools.errors import MissingDependencyError
 
 
 def host_view(tensor: Tensor) -> np.ndarray:

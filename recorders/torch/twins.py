@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from recorders.torch import lockstep
 from recorders.torch.modules import trainable, unwrap
 from recorders.torch.perturbed import MARK, perturb
-from trajtools.store import Member, RecordingError
+from trajtools.errors import RecordingError
+from trajtools.parameters import Member
 
 LossFunction = Callable[..., Tensor]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trajtools.store import ArchitectureError
+from trajtools.errors import ArchitectureError
 
 Update = Callable[[Tensor, Tensor, Sequence[Tensor]], tuple[Tensor, list[Tensor]]]
 
