@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from recorders.buffers import Block, Pending
+from recorders.adapter import Pending
+from recorders.buffers import Block
 from recorders.cost import Meter
 from recorders.metrics import MetricTable
 from recorders.pace import Pace

@@ -6,30 +6,14 @@ the state is made on the way, and a full block is written chunk by chunk as it l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from recorders.structure import Structure, widen
-
-
-@dataclass(frozen=True)
-class Pending:
-    """Host arrays that a device is still filling.
-
-    Attributes
-    ----------
-    arrays : list of ndarray
-        As `Recorder._host` returns them.
-    wait : callable
-        Blocks until the arrays are filled; called once.
-    """
-
-    arrays: list[np.ndarray]
-    wait: Callable[[], None]
+from recorders.adapter import Pending, Structure, widen
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recorders.structure import listed
+from recorders.adapter import listed
 from trajtools.errors import RecordingError
 
 Shape = tuple[int, ...]

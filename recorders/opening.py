@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from recorders.adapter import Structure, listed
 from recorders.background import Tape
 from recorders.buffers import TILES, Block
 from recorders.cost import Forecast
@@ -20,7 +21,6 @@ from recorders.pace import Pace
 from recorders.provenance import provenance
 from recorders.sketch import Sketch
 from recorders.storage import Sketches, Storage, TwinDistances, Weights, WithBuffers
-from recorders.structure import Structure, listed
 from trajtools.errors import ArchitectureError, RecordingError, RunNotFoundError, SelectionError
 from trajtools.parameters import Member, NodeSet, Parameter, describe
 from trajtools.store import File, RunWriter, StreamLayout

@@ -1,6 +1,6 @@
 """The recorder that knows no framework: when a state is stored, and what a user may ask.
 
-How a framework's adapter reads its states stands at the top of `recorders.seam`.
+How a framework's adapter reads its states stands at the top of `recorders.adapter`.
 """
 
 from __future__ import annotations
@@ -16,24 +16,22 @@ from typing import Any, Self
 
 import numpy as np
 
+from recorders.adapter import Adapter, Pending, Structure
 from recorders.background import Tape
-from recorders.buffers import Pending
 from recorders.cost import Forecast
 from recorders.opening import Opening, member_table
 from recorders.pace import Pace
 from recorders.policies import policy
-from recorders.seam import Seam
 from recorders.sketch import Sketch
 from recorders.steps import Steps, told
 from recorders.steps import digest as _digest  # noqa: F401  (the adapters compare states by it)
-from recorders.structure import Structure
 from trajtools.errors import ArchitectureError, RecordingError
 from trajtools.parameters import Member
 
 _log = logging.getLogger("recorders")
 
 
-class Recorder(Seam):
+class Recorder(Adapter):
     """Records the states of a training, given as {name: array} by any loop.
 
     Parameters

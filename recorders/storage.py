@@ -7,18 +7,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from recorders.adapter import Measured, Structure, widen
 from recorders.buffers import Block, CopyPlan, copy_state
 from recorders.sketch import Sketch, Sketcher
-from recorders.structure import Structure, widen
 from trajtools.errors import RecordingError
 from trajtools.parameters import Member
 
 METRICS = ("l1", "l2", "linf", "rms")
 _ENTRIES = 2**16
-
-
-class Measured(list[np.ndarray]):
-    """One array (M,), float64: distances that an adapter has measured where the state lives."""
 
 
 class Storage(Protocol):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from recorders.structure import FLOATS, dtype_name, listed, select
+from recorders.adapter import FLOATS, dtype_name, listed, select
 from trajtools.errors import PerturbationError
 from trajtools.parameters import Member, describe
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 
 import trajtools as tt
 from recorders import AtSteps, LogSpaced, Recorder, perturb
-from recorders.buffers import Pending
+from recorders.adapter import Pending
 from trajtools.errors import RecordingError, RunExistsError, SelectionError
 from trajtools.wiring import Member
 

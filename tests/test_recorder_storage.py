@@ -66,8 +66,8 @@ def test_distances_are_those_of_the_definition(tmp_path, metric, stacked, dtype)
 
 
 def test_close_twins_are_measured_by_direct_differences():
+    from recorders.adapter import Structure
     from recorders.storage import TwinDistances
-    from recorders.structure import Structure
 
     a = {"w": np.full(200_000, 1e3)}
     b = {"w": a["w"] + 1e-9}

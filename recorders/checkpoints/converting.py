@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from recorders.adapter import FLOATS, is_selected, listed, select
 from recorders.checkpoints.archives import Leaf, Leaves, open_checkpoint
 from recorders.checkpoints.naming import Order, checkpoints_in, in_order
 from recorders.recorder import Recorder
-from recorders.structure import FLOATS, is_selected, listed, select
 from trajtools.errors import ArchitectureError, RecordingError, SelectionError
 from trajtools.parameters import describe
 from trajtools.store import claim

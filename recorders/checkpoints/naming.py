@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from recorders.structure import listed
+from recorders.adapter import listed
 from trajtools.errors import DataError
 
 KINDS = {

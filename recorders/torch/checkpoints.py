@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from recorders.adapter import listed
 from recorders.checkpoints.archives import Leaf, Leaves, reading
-from recorders.structure import listed
 from trajtools.errors import DataError
 
 

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from recorders import recorder as framework_free
-from recorders.buffers import Pending
+from recorders.adapter import Beside, Pending
 from recorders.opening import member_table
-from recorders.seam import Beside
 from recorders.torch.buffers import OptimizerBuffers, of_twins
 from recorders.torch.modules import Walk, describe, refuse_sharded, roles, unwrap
 from recorders.torch.optimizers import followed, owns, skipped

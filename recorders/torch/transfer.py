@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recorders.buffers import Pending
+from recorders.adapter import Pending
 from trajtools.errors import MissingDependencyError
 
 
