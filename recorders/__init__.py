@@ -1,33 +1,43 @@
 """Recorders write a training, state by state, to a trajtools file; this package knows no framework.
 
-Names are loaded when they are first used: importing `recorders` costs nothing. The doors to the frameworks are
-`recorders.torch` and `recorders.jax`, imported by whoever uses them.
+Names are loaded when they are first used: importing `recorders` costs nothing. For torch and JAX import
+`recorders.torch` or `recorders.jax`.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recorders.recorder import AtSteps as AtSteps
+    from recorders.recorder import LogSpaced as LogSpaced
+    from recorders.recorder import Recorder as Recorder
+    from recorders.storage import Sketch as Sketch
+    from recorders.twins import Twin as Twin
+    from recorders.twins import TwinList as TwinList
+    from recorders.twins import perturb as perturb
 
 _HOME = {
     "Recorder": "recorder",
     "perturb": "twins",
     "Twin": "twins",
     "TwinList": "twins",
-    "Sketch": "sketch",
+    "Sketch": "storage",
     "LogSpaced": "policies",
     "AtSteps": "policies",
 }
 
 __all__ = [*_HOME]  # noqa: PLE0604
 
+if not TYPE_CHECKING:  # a type checker would take the name of any attribute otherwise
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"recorders has no {name!r}; it has {', '.join(sorted(__all__))}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME:
+            raise AttributeError(f"recorders has no {name!r}; it has {', '.join(sorted(__all__))}")
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -24,11 +24,10 @@ from typing import Any
 import numpy as np
 
 from recorders.adapter import Pending
-from recorders.buffers import Block
 from recorders.cost import Meter
 from recorders.metrics import MetricTable
 from recorders.pace import Pace
-from recorders.storage import Storage
+from recorders.storage import Block, Storage
 from trajtools.errors import RecordingError
 from trajtools.store import RunWriter
 

@@ -14,13 +14,11 @@ import numpy as np
 
 from recorders.adapter import Structure, listed
 from recorders.background import Tape
-from recorders.buffers import TILES, Block
 from recorders.cost import Forecast
 from recorders.metrics import MetricTable
 from recorders.pace import Pace
 from recorders.provenance import provenance
-from recorders.sketch import Sketch
-from recorders.storage import Sketches, Storage, TwinDistances, Weights, WithBuffers
+from recorders.storage import TILES, Block, Sketch, Sketches, Storage, TwinDistances, Weights, WithBuffers
 from trajtools.errors import ArchitectureError, RecordingError, RunNotFoundError, SelectionError
 from trajtools.parameters import Member, NodeSet, Parameter, describe
 from trajtools.store import File, RunWriter, StreamLayout

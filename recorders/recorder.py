@@ -22,9 +22,9 @@ from recorders.cost import Forecast
 from recorders.opening import Opening, member_table
 from recorders.pace import Pace
 from recorders.policies import policy
-from recorders.sketch import Sketch
 from recorders.steps import Steps, told
 from recorders.steps import digest as _digest  # noqa: F401  (the adapters compare states by it)
+from recorders.storage import Sketch
 from trajtools.errors import ArchitectureError, RecordingError
 from trajtools.parameters import Member
 

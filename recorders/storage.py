@@ -1,20 +1,120 @@
-"""What is kept of a state: its weights, the distances of its twins, or a sketch; each knows how to fill a block."""
+"""What is stored of a state: every weight, the distance of each twin to its reference, or a sketch.
+
+Each kind fills blocks of states in host memory, laid out as the file's chunks. A state goes from the user's arrays into
+its row by strided assignments, without a flat copy on the way, and a full block is written chunk by chunk as it lies.
+"""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 
-from recorders.adapter import Measured, Structure, widen
-from recorders.buffers import Block, CopyPlan, copy_state
-from recorders.sketch import Sketch, Sketcher
+from recorders.adapter import Measured, Pending, Structure, widen
 from trajtools.errors import RecordingError
 from trajtools.parameters import Member
 
 METRICS = ("l1", "l2", "linf", "rms")
+TILES = ("tiles", "optimizer_tiles")  # what of a block goes to the file as it lies in memory
 _ENTRIES = 2**16
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_BLOCK = 2**16
+_CACHED = 2**24
+
+
+@dataclass(frozen=True)
+class Sketch:
+    r"""Size and seed of a count sketch.
+
+    Attributes
+    ----------
+    k : int
+        Numbers kept of each network, at least 1.
+    seed : int
+        Chooses the sketch, 0 <= seed < 2**64; runs are comparable only with the same k and seed.
+
+    Notes
+    -----
+    .. math:: y_b = \sum_{i : b_i = b} s_i x_i, \quad h_i = m(m(\text{seed}) + (i + 1) g \bmod 2^{64}),
+        \quad b_i = \lfloor h_i / 2 \rfloor \bmod k, \quad s_i = 1 - 2 (h_i \bmod 2)
+
+    with m the finaliser of splitmix64 and g = 0x9E3779B97F4A7C15. The sketch is linear, and over seeds
+    E |Sx|² = |x|² with variance at most 2 |x|⁴ / k, so the l2 distance of two states is kept within about
+    1 / sqrt(2k) of itself; other distances are not.
+
+    References
+    ----------
+    M. Charikar, K. Chen, M. Farach-Colton, Theor. Comput. Sci. 312, 3 (2004), doi:10.1016/S0304-3975(03)00400-6
+    """
+
+    k: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if operator.index(self.k) < 1:
+            raise RecordingError(f"Sketch(k={self.k}): a sketch keeps at least one number")
+        if not 0 <= operator.index(self.seed) <= _MASK:
+            raise RecordingError(f"Sketch(seed={self.seed}): the seed must lie in 0 .. 2**64 - 1")
+
+    @property
+    def settings(self) -> dict[str, int | str]:
+        """All that is needed to recompute the sketch, as the file keeps it."""
+        return {"kind": "count", "hash": "splitmix64", "k": self.k, "seed": self.seed}
+
+    def places(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Place and sign of the entries ``start .. stop``.
+
+        Parameters
+        ----------
+        start, stop : int
+            Range of indices into the state.
+
+        Returns
+        -------
+        place : ndarray of int64, (stop - start,)
+            b_i, in 0 .. k - 1.
+        sign : ndarray of int8, (stop - start,)
+            s_i, -1 or 1.
+        """
+        key = _mix(np.array([self.seed], dtype=np.uint64))
+        h = _mix(key + (np.arange(start, stop, dtype=np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN))
+        place = ((h >> np.uint64(1)) % np.uint64(self.k)).astype(np.int64)
+        return place, (1 - 2 * (h & np.uint64(1)).astype(np.int8)).astype(np.int8)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """The sketch of states.
+
+        Parameters
+        ----------
+        x : ndarray, (..., P)
+            States; bfloat16 as float32.
+
+        Returns
+        -------
+        ndarray of float64, (..., k)
+            Their sketches.
+        """
+        states = np.asarray(x)
+        out = np.zeros((*states.shape[:-1], self.k))
+        sketcher = Sketcher(self, states.shape[-1])
+        for place in np.ndindex(states.shape[:-1]):
+            sketcher.add(states[place], 0, out[place])
+        return out
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    """The finaliser of splitmix64 on an array of uint64, in place."""
+    z ^= z >> np.uint64(30)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return z
 
 
 class Storage(Protocol):
@@ -157,3 +257,168 @@ class Sketches:
                 flat = widen(array, dtype, "float32" if dtype == "bfloat16" else dtype).reshape(-1)
                 self._sketcher.add(flat, offset, out[member])
                 offset += flat.size
+
+
+class Sketcher:
+    """Adds stretches of a state to its sketch; keeps the places of states up to 2**24 entries (5 bytes each)."""
+
+    def __init__(self, sketch: Sketch, n_entries: int) -> None:
+        self._sketch = sketch
+        self._place: np.ndarray | None = None
+        if n_entries <= _CACHED:
+            self._place = np.empty(n_entries, np.int32)
+            self._sign = np.empty(n_entries, np.int8)
+            for at in range(0, n_entries, _BLOCK):
+                end = min(at + _BLOCK, n_entries)
+                self._place[at:end], self._sign[at:end] = sketch.places(at, end)
+
+    def add(self, flat: np.ndarray, offset: int, out: np.ndarray) -> None:
+        """Add the entries `offset` .. `offset` + len(flat) of a state to `out` (k,), float64."""
+        at, end = offset, offset + flat.size
+        while at < end:
+            stop = min(end, at + _BLOCK)
+            if self._place is None:
+                place, sign = self._sketch.places(at, stop)
+            else:
+                place, sign = self._place[at:stop], self._sign[at:stop]
+            signed = flat[at - offset : stop - offset] * sign.astype(np.float64)
+            # One entry after the other: every bit is independent of how the state is split into parameters and blocks.
+            np.add.at(out, place, signed)
+            at = stop
+
+
+@dataclass
+class Block:
+    """Up to `rows` consecutive stored states on their way to the file.
+
+    Attributes
+    ----------
+    start : int
+        Index of the first state in the run.
+    count : int
+        States captured so far.
+    written : int
+        States of this block that are committed in the file.
+    step : ndarray (rows,), int64
+        Step of each state.
+    metrics : dict of str to ndarray (rows, ...)
+        Float64, NaN where nothing was given.
+    kept : dict of str to ndarray
+        What is stored of the states: ``tiles``, ``distances`` or ``sketch``; ``optimizer_tiles`` beside tiles.
+    places : list
+        Where the arrays of a state, those of its buffers behind them, go in the tiles (see `CopyPlan.places`).
+    pending : list
+        Device copies under way: (row, Pending).
+    metrics_changed : bool
+        True where a metric arrived for a state that is already committed.
+    """
+
+    start: int
+    step: np.ndarray
+    kept: dict[str, np.ndarray]
+    places: list[Place] = field(default_factory=list)
+    metrics: dict[str, np.ndarray] = field(default_factory=dict)
+    count: int = 0
+    written: int = 0
+    pending: list[tuple[int, Pending]] = field(default_factory=list)
+    metrics_changed: bool = False
+
+    @property
+    def rows(self) -> int:
+        """How many states fit."""
+        return len(self.step)
+
+    def payload(self, count: int) -> dict[str, Any]:
+        """The first `count` states as arguments of `RunWriter.write`: small arrays copied, tiles as they are."""
+        small = {name: array[:count].copy() for name, array in self.kept.items() if name not in TILES}
+        tiles = {name: self.kept[name] for name in TILES if name in self.kept}
+        metrics = {name: array[:count].copy() for name, array in self.metrics.items()}
+        return {"step": self.step[:count].copy(), "metrics": metrics, **small, **tiles}
+
+
+Stretch = tuple[np.ndarray, Any, tuple[int, ...] | None]
+Place = tuple[tuple[str, str] | None, tuple[int, ...], list[Stretch]]
+
+
+class CopyPlan:
+    """Where every array of a state goes in the tiles (M, n_column_chunks, rows, columns)."""
+
+    def __init__(self, structure: Structure, width: int) -> None:
+        self._parts: list[tuple[tuple[str, str] | None, tuple[int, ...], list[Segment]]] = []
+        members: list[int | slice] = [slice(None)] if structure.stacked else list(range(structure.n_members))
+        lead = (structure.n_members,) if structure.stacked else ()
+        for member in members:
+            offset = 0
+            for shape, dtype in zip(structure.shapes, structure.dtypes, strict=True):
+                size = prod(shape)
+                bits = (dtype, structure.dtype) if dtype == "bfloat16" else None
+                self._parts.append((bits, (*lead, size), _cuts(offset, size, width, member, lead)))
+                offset += size
+
+    def places(self, tiles: np.ndarray) -> list[Place]:
+        """Where the arrays of a state go in `tiles`, in their order."""
+        return [(bits, flat, [_stretch(tiles, cut, flat) for cut in cuts]) for bits, flat, cuts in self._parts]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of one array that fits into the tiles by one assignment.
+
+    Attributes
+    ----------
+    members : int or slice
+        Which members of the tiles.
+    chunks : int or slice
+        Which column chunks.
+    columns : slice
+        Which columns inside the chunks.
+    entries : slice
+        Which entries of the flattened array.
+    shape : tuple of int
+        Shape of the stretch: ([M,] [chunks,] columns).
+    """
+
+    members: int | slice
+    chunks: int | slice
+    columns: slice
+    entries: slice
+    shape: tuple[int, ...]
+
+
+def _cuts(offset: int, size: int, width: int, members: int | slice, lead: tuple[int, ...]) -> list[Segment]:
+    """Cut `size` entries at `offset` of the state: the rest of a chunk, whole chunks in one piece, a last beginning."""
+    pieces = []
+    at, end = offset, offset + size
+    while at < end:
+        chunk, column = divmod(at, width)
+        entries_from = at - offset
+        if column == 0 and end - at >= width:
+            n = (end - at) // width
+            at += n * width
+            shape = (*lead, n, width)
+            piece = Segment(members, slice(chunk, chunk + n), slice(0, width), slice(entries_from, at - offset), shape)
+        else:
+            n = min(end - at, width - column)
+            at += n
+            where = slice(column, column + n)
+            piece = Segment(members, chunk, where, slice(entries_from, at - offset), (*lead, n))
+        pieces.append(piece)
+    return pieces
+
+
+def _stretch(tiles: np.ndarray, cut: Segment, flat: tuple[int, ...]) -> Stretch:
+    view = np.moveaxis(tiles[cut.members, cut.chunks, :, cut.columns], -2, 0)
+    whole = cut.entries == slice(0, flat[-1])
+    stacked = isinstance(cut.members, slice)
+    index = None if whole else (slice(None), cut.entries) if stacked else cut.entries
+    return view, index, None if len(cut.shape) == len(flat) else cut.shape
+
+
+def copy_state(arrays: Sequence[np.ndarray], places: list[Place], row: int) -> None:
+    """Copy one state into its row of a block."""
+    # Every microsecond here is one of the training's.
+    for array, (bits, flat_shape, stretches) in zip(arrays, places, strict=True):
+        flat = (array if bits is None else widen(array, *bits)).reshape(flat_shape)
+        for place, index, shape in stretches:
+            part = flat if index is None else flat[index]
+            place[row] = part if shape is None else part.reshape(shape)

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from recorders import Sketch
-from recorders.sketch import Sketcher
+from recorders.storage import Sketcher
 from trajtools.errors import RecordingError
 
 MASK = (1 << 64) - 1
@@ -58,7 +58,7 @@ def test_every_bit_is_the_same_however_the_state_is_cut():
 def test_large_states_hash_as_they_go(monkeypatch):
     x = np.random.default_rng(3).standard_normal(200_000)
     kept = Sketch(33, 1)(x)
-    monkeypatch.setattr("recorders.sketch._CACHED", 10)
+    monkeypatch.setattr("recorders.storage._CACHED", 10)
     assert_array_equal(Sketch(33, 1)(x), kept)
 
 
