@@ -24,8 +24,8 @@ _HOME = {
     "Twin": "twins",
     "TwinList": "twins",
     "Sketch": "storage",
-    "LogSpaced": "policies",
-    "AtSteps": "policies",
+    "LogSpaced": "recorder",
+    "AtSteps": "recorder",
 }
 
 __all__ = [*_HOME]  # noqa: PLE0604

@@ -16,34 +16,22 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from recorders.adapter import Pending
-from recorders.cost import Meter
-from recorders.metrics import MetricTable
-from recorders.pace import Pace
+from recorders.adapter import Pending, listed
 from recorders.storage import Block, Storage
 from trajtools.errors import RecordingError
 from trajtools.store import RunWriter
 
 BEAT_SECONDS = 10.0
-
-
-_TAPES: weakref.WeakSet[Tape] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for tape in _TAPES:
-        tape.dead = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+ON_FULL = ("block", "skip", "error")
+WRITERS = ("auto", "thread", "direct")
 
 
 class Tape:
@@ -377,3 +365,206 @@ class Tape:
             self.close("interrupted")
         except RecordingError:
             logging.getLogger("recorders").exception("a recorder that was not closed could not save everything")
+
+
+_TAPES: weakref.WeakSet[Tape] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for tape in _TAPES:
+        tape.dead = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How far the file may lag behind, and what happens when the disk is slower than the training.
+
+    Attributes
+    ----------
+    threaded : bool
+        Full blocks are written by a thread.
+    on_full : str
+        One of `ON_FULL`.
+    n_blocks : int
+        Largest number of blocks in memory, at least 2.
+    flush_seconds : float
+        A captured state waits at most so long.
+    flush_bytes : int
+        So many captured bytes at most wait for their block to fill.
+    partial : bool
+        False for filtered files, whose blocks are written whole only.
+    """
+
+    threaded: bool
+    on_full: str
+    n_blocks: int
+    flush_seconds: float
+    flush_bytes: int
+    partial: bool
+
+    @classmethod
+    def settle(
+        cls,
+        *,
+        writer: str,
+        busy_cores: int,
+        on_full: str,
+        block_bytes: int,
+        buffer_bytes: int,
+        flush_seconds: float,
+        flush_bytes: int,
+        partial: bool,
+    ) -> Pace:
+        """Settle buffers and times from what the user asks."""
+        if writer not in WRITERS:
+            raise RecordingError(f"writer={writer!r}: it may be {', '.join(WRITERS)}")
+        if on_full not in ON_FULL:
+            raise RecordingError(f"on_full={on_full!r}: it may be {', '.join(ON_FULL)}")
+        positive = {"buffer_bytes": buffer_bytes, "flush_seconds": flush_seconds, "flush_bytes": flush_bytes}
+        for name, value in positive.items():
+            if not value > 0:
+                raise RecordingError(f"{name}={value}: it must be positive")
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        threaded = writer == "thread" or (writer == "auto" and cores > busy_cores)
+        # Blocks that wait for a slow disk are behind, too: together they keep the promise of flush_bytes.
+        n_blocks = max(2, int(min(buffer_bytes, flush_bytes) // block_bytes))
+        return cls(threaded, on_full, n_blocks, flush_seconds, flush_bytes, partial)
+
+
+@dataclass
+class Meter:
+    """What recording cost so far.
+
+    Attributes
+    ----------
+    opened : float
+        `time.perf_counter` at opening.
+    record_seconds : float
+        Inside `record`, `advance` and `record_block`.
+    blocked_seconds : float
+        Part of it: waiting for a free buffer, or writing in the training loop itself.
+    states, skipped : int
+        Stored, and left out because no buffer was free.
+    bytes : int
+        Handed to the writer; more than the states hold where a block was written before it was full.
+    """
+
+    opened: float
+    record_seconds: float = 0.0
+    blocked_seconds: float = 0.0
+    states: int = 0
+    skipped: int = 0
+    bytes: int = 0
+
+    def as_dict(self) -> dict[str, float | int]:
+        """As the file keeps it."""
+        return {
+            "seconds_total": time.perf_counter() - self.opened,
+            "seconds_in_record": self.record_seconds,
+            "seconds_blocked": self.blocked_seconds,
+            "states": self.states,
+            "skipped": self.skipped,
+            "bytes": self.bytes,
+        }
+
+
+Shape = tuple[int, ...]
+
+
+class MetricTable:
+    """Names and shapes of a run's metrics, and the check of every value that arrives."""
+
+    def __init__(self, n_members: int, declared: Mapping[str, Shape] | Iterable[str] | None = None) -> None:
+        self.n_members = n_members
+        self._fixed = False
+        self._numbers: frozenset[str] = frozenset()  # the usual metrics, which need no look
+        self._shapes: dict[str, Shape | None] = {}
+        if isinstance(declared, Mapping):
+            for name, shape in declared.items():
+                self._shapes[str(name)] = self._allowed(str(name), tuple(shape))
+        else:
+            names = (declared,) if isinstance(declared, str) else declared or ()
+            for name in map(str, names):
+                self._allowed(name, ())
+                self._shapes[name] = None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether names and shapes are settled for good."""
+        return self._fixed
+
+    def fix(self) -> None:
+        """Settle names and shapes for good; a name without a value so far is a number per state."""
+        self._fixed = True
+        self._numbers = frozenset(name for name, shape in self.shapes.items() if shape == ())
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Name -> shape per state."""
+        return {name: shape or () for name, shape in self._shapes.items()}
+
+    def parse(self, values: Mapping[str, Any], lead: Shape = ()) -> Mapping[str, Any]:
+        """Check values against the table; before it is fixed, new names join it."""
+        if all(type(value) is float and name in self._numbers for name, value in values.items()) and not lead:
+            return values
+        parsed = {name: self._array(name, value) for name, value in values.items()}
+        joining: dict[str, Shape] = {}
+        for name, array in parsed.items():
+            if array.shape[: len(lead)] != lead:
+                raise RecordingError(
+                    f"metric {name!r} has shape {array.shape}; it needs a leading axis of {lead[0]} states"
+                )
+            shape = array.shape[len(lead) :]
+            if self.n_members == 1 and len(shape) == 1 and shape != (1,):
+                shape = (1, *shape)  # k numbers of the one member
+                parsed[name] = array.reshape((*lead, *shape))
+            known = self._known(name)
+            if known is None:
+                joining[name] = self._allowed(name, shape)
+            elif known != shape:
+                raise RecordingError(
+                    f"metric {name!r} has shape {shape} per state, it was first given as {known}; "
+                    f"give it one shape, named at opening if need be: metrics={{{name!r}: {shape}}}"
+                )
+        self._shapes.update(joining)
+        return parsed
+
+    def _known(self, name: str) -> Shape | None:
+        if self.fixed and name not in self._shapes:
+            there = f"holds {listed(self._shapes)}" if self._shapes else "holds none"
+            raise RecordingError(
+                f"metric {name!r} is new; the run {there}, and a file that is being written takes no new ones. "
+                f"Name it when the recorder opens: metrics=({', '.join(map(repr, [*self._shapes, name]))},)"
+            )
+        return self.shapes[name] if self.fixed else self._shapes.get(name)
+
+    def _allowed(self, name: str, shape: Shape) -> Shape:
+        if not name or "/" in name or "\0" in name or name in (".", ".."):
+            allowed = name.replace("/", "_").strip(".") or "metric"
+            raise RecordingError(f"metric {name!r} cannot be named so in a file; call it {allowed!r}")
+        per_member = len(shape) in (1, 2) and shape[0] == self.n_members and min(shape) > 0
+        if shape == () or per_member:
+            return shape
+        raise RecordingError(
+            f"metric {name!r} has shape {shape} per state; with {self.n_members} members it may be a number (), "
+            f"({self.n_members},) or ({self.n_members}, k)"
+        )
+
+    @staticmethod
+    def _array(name: str, value: Any) -> np.ndarray:
+        try:
+            # tolist() reads arrays and tensors of every framework and dtype, and asks no gradient.
+            return np.asarray(value.tolist() if hasattr(value, "tolist") else value, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise RecordingError(
+                f"metric {name!r} is a {type(value).__name__} that is no real number or array of them: {value!r:.80}"
+            ) from error
+
+    def new_rows(self, rows: int) -> dict[str, np.ndarray]:
+        """Room for the metrics of `rows` states, all NaN."""
+        return {name: np.full((rows, *shape), np.nan) for name, shape in self.shapes.items()}

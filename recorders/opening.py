@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import operator
 import os
+import platform
 import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recorders.adapter import Structure, listed
-from recorders.background import Tape
-from recorders.cost import Forecast
-from recorders.metrics import MetricTable
-from recorders.pace import Pace
-from recorders.provenance import provenance
+from recorders.background import MetricTable, Pace, Tape
 from recorders.storage import TILES, Block, Sketch, Sketches, Storage, TwinDistances, Weights, WithBuffers
 from trajtools.errors import ArchitectureError, RecordingError, RunNotFoundError, SelectionError
 from trajtools.parameters import Member, NodeSet, Parameter, describe
 from trajtools.store import File, RunWriter, StreamLayout
 
 STORES = ("weights", "distances", "sketch")
+SOFTWARE = (
+    "trajtools",
+    "numpy",
+    "h5py",
+    "hdf5plugin",
+    "torch",
+    "jax",
+    "jaxlib",
+    "optax",
+    "flax",
+    "equinox",
+    "lightning",
+    "transformers",
+    "safetensors",
+    "sklearn",
+)
 
 
 def member_table(
@@ -289,4 +304,72 @@ def _perturbations(mappings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
         made = getattr(mapping, "made", None)
         if made and made not in found:
             found.append(made)
+    return found
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a recording will take on the disk, before compression.
+
+    Attributes
+    ----------
+    bytes_per_state : int
+        Of all members.
+    states : int or None
+        How many will be stored; None where the training has no known end.
+    free_bytes : int
+        Room on the disk when the recorder opened.
+    """
+
+    bytes_per_state: int
+    states: int | None
+    free_bytes: int
+
+    @property
+    def bytes(self) -> int | None:
+        """Of the whole run; None where the training has no known end."""
+        return None if self.states is None else self.states * self.bytes_per_state
+
+    @property
+    def words(self) -> str:
+        """One line for people."""
+        each = f"{self.bytes_per_state / 1e6:.3g} MB per state"
+        room = f"{self.free_bytes / 1e9:.3g} GB free"
+        if self.states is None or self.bytes is None:
+            return f"{each}, {room}: enough for about {self.free_bytes // max(1, self.bytes_per_state):,} states"
+        return f"{each}, {self.states:,} states, {self.bytes / 1e9:.3g} GB in all, {room}"
+
+
+def provenance(settings: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What the file says about the origin of a run."""
+    return {
+        "software": versions(),
+        "command": list(sys.argv),
+        "start_time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "host": platform.node(),
+            "system": f"{platform.system()} {platform.release()}",
+            "cpus": os.cpu_count(),
+        },
+        "seeds": seeds(),
+        "recorder": dict(settings),
+        **({"user": dict(given)} if given else {}),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that are loaded in this process; imports none."""
+    loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in SOFTWARE}
+    found = {name: str(version) for name, version in loaded.items() if version is not None}
+    return {"python": platform.python_version(), **found}
+
+
+def seeds() -> dict[str, int]:
+    """Seeds that can be read without touching a generator: PYTHONHASHSEED, and the seed of a loaded torch."""
+    found = {}
+    if os.environ.get("PYTHONHASHSEED", "").isdigit():
+        found["PYTHONHASHSEED"] = int(os.environ["PYTHONHASHSEED"])
+    initial = getattr(sys.modules.get("torch"), "initial_seed", None)
+    if initial is not None:
+        found["torch"] = int(initial())
     return found

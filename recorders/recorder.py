@@ -5,25 +5,24 @@ How a framework's adapter reads its states stands at the top of `recorders.adapt
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import operator
 import os
 import time
 import weakref
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
 from recorders.adapter import Adapter, Pending, Structure
-from recorders.background import Tape
-from recorders.cost import Forecast
-from recorders.opening import Opening, member_table
-from recorders.pace import Pace
-from recorders.policies import policy
-from recorders.steps import Steps, told
-from recorders.steps import digest as _digest  # noqa: F401  (the adapters compare states by it)
+from recorders.background import Pace, Tape
+from recorders.opening import Forecast, Opening, member_table
 from recorders.storage import Sketch
 from trajtools.errors import ArchitectureError, RecordingError
 from trajtools.parameters import Member
@@ -430,3 +429,205 @@ def _waited(arrays: list[np.ndarray] | Pending) -> list[np.ndarray]:
         arrays.wait()
         return arrays.arrays
     return arrays
+
+
+@dataclass(frozen=True)
+class LogSpaced:
+    """Step 0, then about `per_decade` steps per factor of ten, rounded to integers, each once.
+
+    The steps are ``round(10 ** (j / per_decade))`` for j = 0, 1, 2, ...
+
+    Attributes
+    ----------
+    per_decade : int
+        Stored steps per factor of ten, at least 1. Small steps coincide after rounding, so there are fewer below 10.
+    """
+
+    per_decade: int = 10
+
+    def __post_init__(self) -> None:
+        if self.per_decade < 1:
+            raise RecordingError(f"LogSpaced({self.per_decade}): steps per decade must be 1 or more")
+
+    def _at(self, j: int) -> int:
+        return round(10 ** (j / self.per_decade))
+
+    def __call__(self, step: int) -> bool:
+        """Say whether the state of a step is stored."""
+        if step == 0:
+            return True
+        # The index of `step` on the grid, by integers only near the answer: exact for every step below 10 ** 15.
+        j = bisect_right(range(16 * self.per_decade), step, key=self._at)
+        return j > 0 and self._at(j - 1) == step
+
+    def count(self, last: int | None) -> int | None:
+        """Count the stored steps of a training.
+
+        Parameters
+        ----------
+        last : int or None
+            Last step of the training; None where it has no known end.
+
+        Returns
+        -------
+        int or None
+            Number of stored steps in 0 .. `last`; None where there is no end.
+        """
+        if last is None:
+            return None
+        steps = {self._at(j) for j in range(bisect_right(range(16 * self.per_decade), last, key=self._at))}
+        return 1 + len(steps)
+
+
+@dataclass(frozen=True, init=False)
+class AtSteps:
+    """The listed steps, and step 0, which every recorder stores when it opens.
+
+    Attributes
+    ----------
+    steps : tuple of int
+        Sorted, each once.
+    """
+
+    steps: tuple[int, ...]
+
+    def __init__(self, steps: Iterable[int]) -> None:
+        found = sorted({operator.index(step) for step in steps})
+        if found and found[0] < 0:
+            raise RecordingError(f"AtSteps: step {found[0]} is negative; steps count optimiser updates from 0")
+        object.__setattr__(self, "steps", tuple(found))
+        object.__setattr__(self, "_set", frozenset(found))
+
+    def __call__(self, step: int) -> bool:
+        """Say whether the state of a step is stored."""
+        return step == 0 or step in self._set  # type: ignore[attr-defined]
+
+    def count(self, last: int | None) -> int | None:
+        """Count the stored steps of a training.
+
+        Parameters
+        ----------
+        last : int or None
+            Last step of the training; None where it has no known end.
+
+        Returns
+        -------
+        int
+            Number of stored steps in 0 .. `last`, or of all that are listed.
+        """
+        return len({0, *(s for s in self.steps if last is None or s <= last)})
+
+
+@dataclass(frozen=True)
+class Every:
+    """Steps 0, k, 2k, ...
+
+    Attributes
+    ----------
+    k : int
+        Distance between stored steps, at least 1.
+    """
+
+    k: int = 1
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise RecordingError(f"every={self.k}: states are stored every k-th step, k must be 1 or more")
+
+    def __call__(self, step: int) -> bool:
+        """Say whether the state of a step is stored."""
+        return step % self.k == 0
+
+    def count(self, last: int | None) -> int | None:
+        """Count the stored steps of a training."""
+        return None if last is None else last // self.k + 1
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The steps that a function of the step number chooses.
+
+    Attributes
+    ----------
+    choose : callable
+        ``choose(step) -> bool``; it must depend on the step alone, because it may be asked more than once.
+    """
+
+    choose: Callable[[int], bool]
+
+    def __call__(self, step: int) -> bool:
+        """Say whether the state of a step is stored."""
+        return bool(self.choose(step))
+
+    def count(self, last: int | None) -> int | None:
+        """Count the stored steps of a training."""
+        return None
+
+
+Policy = Every | LogSpaced | AtSteps | Chosen
+
+
+def policy(every: Any) -> Policy:
+    """The policy that the argument `every` of a recorder means."""
+    if isinstance(every, Every | LogSpaced | AtSteps | Chosen):
+        return every
+    if isinstance(every, bool) or not (hasattr(every, "__index__") or callable(every)):
+        raise RecordingError(
+            f"every={every!r} is a {type(every).__name__}; give a whole number of steps, LogSpaced(per_decade), "
+            "AtSteps([...]) or a function step -> bool"
+        )
+    return Every(operator.index(every)) if hasattr(every, "__index__") else Chosen(every)
+
+
+def told(every: Policy) -> dict[str, Any]:
+    """A policy, for the provenance of a run."""
+    choose = getattr(every, "choose", None)
+    return {type(every).__name__: asdict(every) if choose is None else getattr(choose, "__name__", repr(choose))}
+
+
+class Steps:
+    """Counts the updates of a training."""
+
+    def __init__(self, every: Policy, now: int, passed: int, opening: Sequence[np.ndarray]) -> None:
+        self.now = now
+        self.fresh = True  # no state has come since opening
+        self._every, self._passed, self._opening = every, passed, digest(opening)
+
+    def wanted(self, step: int) -> bool:
+        """Whether the state of this step is stored."""
+        return step > self._passed and self._every(step)
+
+    def is_opening(self, arrays: Sequence[np.ndarray]) -> bool:
+        """Whether this state, the first since opening, is the one at opening, bit for bit."""
+        fresh, self.fresh = self.fresh, False
+        return fresh and self._opening == digest(arrays)
+
+    def given(self, step: int) -> int:
+        """A step that the user names."""
+        self.fresh = False
+        if operator.index(step) < self.now:
+            raise RecordingError(f"step {step} comes after step {self.now}; steps rise. Record it as a run of its own")
+        return operator.index(step)
+
+    def of_block(self, blocks: Sequence[np.ndarray], k: int, step: int | Sequence[int] | None) -> list[int]:
+        """The steps of k consecutive states."""
+        if k == 0:
+            return []
+        if step is None:
+            first = self.now if self.is_opening([block[0] for block in blocks]) else self.now + 1
+            return list(range(first, first + k))
+        each = (
+            step if isinstance(step, Sequence | np.ndarray) else range(operator.index(step), operator.index(step) + k)
+        )
+        steps = [operator.index(one) for one in each]
+        if len(steps) != k or any(after <= before for before, after in pairwise(steps)):
+            raise RecordingError(f"a block of {k} states needs {k} rising steps, got {steps[:10]}")
+        return [self.given(one) for one in steps]
+
+
+def digest(arrays: Sequence[np.ndarray]) -> bytes:
+    """16 bytes that tell states apart, bit for bit."""
+    seen = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        seen.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return seen.digest()

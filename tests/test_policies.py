@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorders import AtSteps, LogSpaced
-from recorders.policies import policy
+from recorders.recorder import policy
 from trajtools.errors import RecordingError
 
 

@@ -14,7 +14,7 @@ from recorders import recorder as framework_free
 from recorders.jax.perturbed import TwinList, members_of
 from recorders.jax.trees import Layout, is_weight, refuse_unreadable
 from recorders.jax.twins import Twins
-from recorders.steps import digest
+from recorders.recorder import digest
 from recorders.twins import Twin
 from trajtools.errors import ArchitectureError, RecordingError
 from trajtools.parameters import Member
