@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 from torch import Tensor, nn
 
 import trajtools as tt
-from recorders.exponents import by_blocks
+from recorders.tangents import by_blocks
 from recorders.torch import Shadow, Tangents, Twins, tangent_exponents
 from trajtools.systems import heavy_ball, linear_network, logistic, quadratic_descent, quartic_descent, softmax_map
 from trajtools.systems.system import System

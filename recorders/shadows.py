@@ -33,12 +33,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from recorders.curvature import label
-from recorders.offsets import DIRECTIONS, GROUND, Climb, climb, floor_of, points_down
+from recorders.hessian import Floats, check_extent
 from trajtools.errors import DataError, UnknownNameError
 
 LARGEST_FLOOR = 1e-2
@@ -130,7 +130,7 @@ class Book:
             if value is not None and not value > 0:
                 raise DataError(f"{name}={value}: it must be positive, or None to have it chosen")
         self.epsilon, self.ascent, self.window = epsilon, ascent, window
-        self.of = label(of)
+        self.of = check_extent(of)
         self.floor = Floor(roundoff)
         self.last: dict[str, float] = {}
         self.n_steps = self.n_gradients = self.n_lost = 0
@@ -199,3 +199,137 @@ class Book:
             given["shadow_h_max_residual"] = found.get("reverse_residual", math.nan)
         named = {f"{name}_{self.of}": value for name, value in given.items()}
         return {**named, "shadow_epsilon": xp.asarray(math.nan if self.epsilon is None else self.epsilon)}
+
+
+DIRECTIONS = ("forward", "reverse")
+ALIGNED = 0.1  # largest eta x residual at which the forward copy counts as pointing along one curvature
+ROUNDOFF = {8: 2.0**-53, 4: 2.0**-24, 2: 2.0**-9}
+"""Half a unit in the last place, by bytes of the dtype; of the two of two bytes the coarser one, bfloat16."""
+
+
+class Climb(NamedTuple):
+    """How a copy has grown since it began.
+
+    Attributes
+    ----------
+    steps : scalar
+        Steps so far.
+    total, lowest : scalar
+        Sum of the growths, in nats, and its minimum.
+    gain : scalar
+        Largest rise from a minimum, in nats.
+    quiet : scalar
+        Steps before the present rise had made its first nat.
+    """
+
+    steps: Any = 0.0
+    total: Any = 0.0
+    lowest: Any = 0.0
+    gain: Any = 0.0
+    quiet: Any = 0.0
+
+    @property
+    def rise(self) -> Any:
+        """Present rise from the minimum, in nats."""
+        return self.total - self.lowest
+
+    @property
+    def missed(self) -> Any:
+        """Nats that the copy would have risen more, had it risen from its beginning as it does now."""
+        return self.quiet * self.rise / (self.steps - self.quiet + 1)
+
+
+GROUND = Climb()
+
+
+def read(xp: Any, products: Sequence[Any], was: Any, now: Any) -> tuple[Any, Any, Any]:
+    """Read growth, curvature and residual off one step of a copy."""
+    dd, dq, qq = products
+    curvature = dq / dd
+    return 0.5 * xp.log(now / was), curvature, xp.sqrt(xp.maximum(qq / dd - curvature**2, 0.0))
+
+
+def own_ascent(xp: Any, dd: Any, qq: Any) -> Any:
+    """Length of the uphill step where the user gave none: |d| / |q|.
+
+    Notes
+    -----
+    Once the copy is aligned this is 1 / h_max: what has the curvature h_max doubles, what has h_2 grows by 1 + h_2 /
+    h_max, and negative curvature shrinks as long as it is weaker than 3 h_max. Longer steps come nearer to the power
+    iteration, which is faster, and fails where |h_min| > h_max.
+    """
+    return xp.where(qq > 0, xp.sqrt(dd / xp.where(qq > 0, qq, 1.0)), 0.0)
+
+
+def points_down(curvature: Any, residual: Any, rate: Any, momentum: bool) -> Any:
+    """Whether the forward copy points along the low end of the spectrum, and along one curvature only."""
+    return ((curvature < 0) if momentum else (rate * curvature < 1)) & (rate * residual < ALIGNED)
+
+
+def climb(xp: Any, state: Climb, growth: Any) -> Climb:
+    """Take a step's growth into the account of a copy."""
+    steps = state.steps + 1
+    total = state.total + xp.where(xp.isfinite(growth), growth, 0.0)
+    lowest = xp.minimum(state.lowest, total)
+    quiet = xp.where(total - lowest < 1, steps, state.quiet)
+    return Climb(steps, total, lowest, xp.maximum(state.gain, total - lowest), quiet)
+
+
+def floor_of(xp: Any, roundoff: float, weights: Any, epsilon: Any, gain: Any) -> Any:
+    """How much of a copy may be rounding: roundoff |theta| / epsilon e^gain."""
+    return roundoff * weights / epsilon * xp.exp(xp.minimum(gain, 60.0))
+
+
+def random_direction(n: int, seed: int, direction: str, draw: int) -> Floats:
+    """Draw an offset of unit length, the same in every framework."""
+    found = np.random.default_rng([seed, DIRECTIONS.index(direction), draw]).standard_normal(n)
+    return found / np.linalg.norm(found)
+
+
+@dataclass(frozen=True)
+class CurvatureRule:
+    """How a rate follows the largest curvature.
+
+    Attributes
+    ----------
+    c : float
+        Rate times smoothed h_max.
+    smoothing : float
+        Weight of the past in the exponential mean of h_max, 0 for none. The mean begins after the warm-up.
+    lowest, highest : float
+        Bounds of the rate.
+    warm_up : int
+        So many updates keep the rate as it was given.
+    interval : int
+        After that, the rate is set anew at every so many updates.
+    """
+
+    c: float = 1.0
+    smoothing: float = 0.9
+    lowest: float = 0.0
+    highest: float = math.inf
+    warm_up: int = 20
+    interval: int = 1
+
+    def __post_init__(self) -> None:
+        if not (self.c > 0 and 0 <= self.smoothing < 1 and 0 <= self.lowest <= self.highest):
+            raise DataError(
+                f"c={self.c}, smoothing={self.smoothing}, lowest={self.lowest}, highest={self.highest}: c must be "
+                "positive (1 or less is careful, 2 the limit), smoothing in [0, 1), and 0 <= lowest <= highest"
+            )
+        if self.warm_up < 0 or self.interval < 1:
+            raise DataError(
+                f"warm_up={self.warm_up}, interval={self.interval}: updates, at least 0 and at least 1 of them"
+            )
+
+    def smooth(self, xp: Any, smoothed: Any, h_max: Any, n_updates: Any) -> Any:
+        """Take a curvature into the mean."""
+        mean = xp.where(xp.isnan(smoothed), h_max, self.smoothing * smoothed + (1 - self.smoothing) * h_max)
+        counts = xp.isfinite(h_max) & (h_max > 0) & (n_updates > self.warm_up)
+        return xp.where(counts, mean, smoothed)
+
+    def rate(self, xp: Any, rate: Any, smoothed: Any, n_updates: Any) -> Any:
+        """Set the rate."""
+        due = (n_updates > self.warm_up) & ((n_updates - self.warm_up - 1) % self.interval == 0)
+        wanted = xp.clip(self.c / xp.where(smoothed > 0, smoothed, 1.0), self.lowest, self.highest)
+        return xp.where(due & (smoothed > 0), wanted, rate)

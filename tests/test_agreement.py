@@ -20,7 +20,7 @@ from benchmarks.agreeing import (  # noqa: E402
     of_known,
     rows,
 )
-from recorders.offsets import random_direction  # noqa: E402
+from recorders.shadows import random_direction  # noqa: E402
 from recorders.torch import Shadow, Tangents  # noqa: E402
 
 pytestmark = pytest.mark.torch

@@ -24,6 +24,7 @@ for _package in ("torch", "jax", "iris", "checkpoints"):  # read, not imported: 
         if isinstance(_node, ast.Assign) and ast.unparse(_node.targets[0]) == "__all__":
             EXPORTED |= set(ast.literal_eval(_node.value))
 EXPORTED |= {"Sharpness", "Trace", "BatchSharpness", "SpectralDensity", "TangentExponents", "Edge", "CurvatureState"}
+EXPORTED |= {"HessianProbes"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

@@ -9,17 +9,43 @@ from hypothesis import strategies as st
 from naive_probes import symmetric
 from numpy.testing import assert_allclose
 
-from recorders import spectra
-from recorders.batches import Batches, examples, pieces
-from recorders.offsets import GROUND, climb, floor_of, own_ascent, points_down, random_direction, read
-from recorders.rates import CurvatureRule
-from recorders.shadows import Book, Floor
+from recorders.hessian import Batches, HessianProbes, examples, pieces, rademacher
+from recorders.shadows import (
+    GROUND,
+    Book,
+    CurvatureRule,
+    Floor,
+    climb,
+    floor_of,
+    own_ascent,
+    points_down,
+    random_direction,
+    read,
+)
 from trajtools.store import DataError, UnknownNameError
 
 
+class Dense:
+    """A Hessian that is known: a matrix, and what each batch says of its gradient."""
+
+    def __init__(self, matrix, _loss_fn, batch) -> None:
+        self.n, self._matrix, self._batch = len(matrix), matrix, batch
+
+    def __call__(self, vector):
+        return self._matrix @ vector
+
+    def flatten(self, vector):
+        return np.asarray(vector), lambda product: product
+
+    def along_gradients(self):
+        return self._batch
+
+
+PROBES = HessianProbes(Dense)
+
+
 def extremes(h, **options):
-    given = {"k": 1, "which": "both", "of": "full", "tolerance": 1e-8, "max_products": 500, "seed": 0, **options}
-    return spectra.extremes(lambda v: h @ v, len(h), **given)
+    return PROBES.sharpness(h, None, **{"of": "full", "tolerance": 1e-8, "max_products": 500, **options})
 
 
 SPREAD = np.r_[-3.0, -1.0, np.linspace(-0.2, 0.3, 295), 2.0, 5.0, 9.0]
@@ -111,30 +137,30 @@ def test_a_curvature_that_is_not_finite_is_refused() -> None:
     with pytest.raises(DataError, match="not finite"):
         extremes(np.full((4, 4), np.nan))
     with pytest.raises(DataError, match="not finite"):
-        spectra.hutchinson(lambda v: v * np.inf, 3, samples=2, of="full", seed=0)
+        PROBES.trace(np.diag([np.inf] * 3), None, samples=2, of="full")
 
 
 def test_the_trace_of_a_diagonal_is_exact_and_of_others_within_its_error() -> None:
-    exact = spectra.hutchinson(lambda v: np.arange(5.0) * v, 5, samples=4, of="full", seed=0)
+    exact = PROBES.trace(np.diag(np.arange(5.0)), None, samples=4, of="full")
     assert (exact.value, exact.standard_error) == (10.0, 0.0)
     h = symmetric(SPREAD)
-    found = spectra.hutchinson(lambda v: h @ v, len(h), samples=400, of="full", seed=1)
+    found = PROBES.trace(h, None, samples=400, of="full", seed=1)
     # The variance of one sample is 2 sum of the squared entries off the diagonal.
     theory = math.sqrt(2 * (np.sum(h**2) - np.sum(np.diag(h) ** 2)) / 400)
     assert_allclose(found.standard_error, theory, rtol=0.2)
     assert abs(found.value - np.trace(h)) < 4 * theory
-    assert math.isnan(spectra.hutchinson(lambda v: v, 3, samples=1, of="full", seed=0).standard_error)
+    assert math.isnan(PROBES.trace(np.eye(3), None, samples=1, of="full").standard_error)
 
 
 def test_the_quadrature_has_the_moments_of_the_spectrum() -> None:
     h = symmetric(SPREAD)
-    found = spectra.lanczos_quadrature(lambda v: h @ v, len(h), steps=12, samples=60, of="full", seed=0)
+    found = PROBES.spectral_density(h, None, steps=12, samples=60, of="full")
     assert_allclose(found.weights.sum(1), 1, rtol=1e-12)
     for power in range(1, 6):
         value, error = found.moment(power)
         assert abs(value - np.mean(SPREAD**power)) < 4 * error
     # For its own vector the quadrature is exact up to degree 2 x 12 - 1.
-    z = spectra.rademacher(len(h), np.random.default_rng(0))
+    z = rademacher(len(h), np.random.default_rng(0))
     moment, v = [], z
     for _ in range(24):
         moment.append(z @ v / len(z))
@@ -144,7 +170,7 @@ def test_the_quadrature_has_the_moments_of_the_spectrum() -> None:
 
 def test_a_density_integrates_to_one_and_peaks_where_the_eigenvalues_are() -> None:
     h = np.diag(np.repeat([-1.0, 2.0], [300, 100]))
-    found = spectra.lanczos_quadrature(lambda v: h @ v, 400, steps=5, samples=3, of="full", seed=0)
+    found = PROBES.spectral_density(h, None, steps=5, samples=3, of="full")
     at = np.linspace(-3, 4, 2001)
     density = found.density(at, width=0.1)
     assert_allclose(np.trapezoid(density, at), 1, rtol=1e-9)
@@ -154,7 +180,7 @@ def test_a_density_integrates_to_one_and_peaks_where_the_eigenvalues_are() -> No
 
 
 def test_curvature_along_gradients_counts_batches_without_one() -> None:
-    found = spectra.along_gradients([(6.0, 2.0), (0.0, 0.0), (5.0, 1.0)])
+    found = PROBES.batch_sharpness(np.eye(2), None, (6.0, 2.0), (0.0, 0.0), (5.0, 1.0))
     assert (found.value, found.standard_error) == (4.0, 1.0)
     assert found.settings["n_without_gradient"] == 1
     assert_allclose(found.samples, [3, np.nan, 5])

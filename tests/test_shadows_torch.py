@@ -66,7 +66,7 @@ def test_the_forward_copy_moves_as_a_second_network_would(options) -> None:
         shadow.backward(*batch)
         opt.step()
         growth.append(shadow.growth)
-    from recorders.offsets import random_direction
+    from recorders.shadows import random_direction
 
     offset = np.r_[epsilon * random_direction(naive.N, 0, "forward", 0), np.zeros(naive.N)]
     step = naive.sgd(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from naive_probes import symmetric
 from numpy.testing import assert_allclose
 
-from recorders.exponents import Frame, Ledger, by_blocks, kaplan_yorke
+from recorders.tangents import Frame, Ledger, by_blocks, kaplan_yorke
 from trajtools.store import DataError, UnknownNameError
 
 

@@ -112,7 +112,7 @@ def test_local_exponents_are_those_of_the_whole_jacobian_by_hand(name) -> None:
     ],
 )
 def test_the_pure_step_is_the_step_of_the_optimiser(make) -> None:
-    from recorders.torch.updates import rule
+    from recorders.torch.tangents import rule
 
     model, (x, y) = small(), data()
     opt = make(model.parameters())

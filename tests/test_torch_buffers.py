@@ -9,7 +9,7 @@ from torch_training import backward, batches, network, opened, train  # noqa: E4
 
 import trajtools as tt  # noqa: E402
 from recorders.torch import Twins, perturb  # noqa: E402
-from recorders.torch.buffers import CLOCKS  # noqa: E402
+from recorders.torch.recorder import CLOCKS  # noqa: E402
 from trajtools.errors import ArchitectureError, RecordingError  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.recorders]

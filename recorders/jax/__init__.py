@@ -10,16 +10,14 @@ array donated; the trained weights are bit-identical with and without them.
 
 from __future__ import annotations
 
-from recorders.batches import Batches
-from recorders.jax.curvature import batch_sharpness, hessian_vector_product, sharpness, spectral_density, trace
+from recorders.hessian import Batches
 from recorders.jax.edge import find_edge
-from recorders.jax.perturbed import TwinList, perturb, stack
+from recorders.jax.hessian import batch_sharpness, hessian_vector_product, sharpness, spectral_density, trace
 from recorders.jax.recorder import Recorder
 from recorders.jax.scan import record_scan, tap
-from recorders.jax.schedule import CurvatureLR
-from recorders.jax.shadow import Shadow
+from recorders.jax.shadow import CurvatureLR, Shadow
 from recorders.jax.tangents import Tangents, tangent_exponents
-from recorders.jax.twins import Twins
+from recorders.jax.twins import TwinList, Twins, perturb, stack
 
 __all__ = [
     "Batches",

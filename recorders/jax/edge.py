@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from recorders.edge import Edge, checked_counts, checked_rates, judge
-from recorders.jax.lockstep import Lockstep
-from recorders.offsets import ROUNDOFF, random_direction
+from recorders.jax.twins import Lockstep
+from recorders.shadows import ROUNDOFF, random_direction
 from trajtools.errors import DataError
 
 

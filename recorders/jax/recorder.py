@@ -11,9 +11,8 @@ import jax
 import numpy as np
 
 from recorders import recorder as framework_free
-from recorders.jax.perturbed import TwinList, members_of
 from recorders.jax.trees import Layout, is_weight, refuse_unreadable
-from recorders.jax.twins import Twins
+from recorders.jax.twins import TwinList, Twins, members_of
 from recorders.recorder import digest
 from recorders.twins import Twin
 from trajtools.errors import ArchitectureError, RecordingError

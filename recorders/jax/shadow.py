@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from recorders.jax.motion import Motion, State, compiled, inner
-from recorders.jax.objective import LossFunction, Objective
-from recorders.offsets import ROUNDOFF, Climb, random_direction
-from recorders.shadows import Book
-from trajtools.errors import DataError
+from recorders.jax.hessian import Functions, LossFunction, Objective
+from recorders.shadows import (
+    GROUND,
+    ROUNDOFF,
+    Book,
+    Climb,
+    CurvatureRule,
+    climb,
+    floor_of,
+    own_ascent,
+    points_down,
+    random_direction,
+    read,
+)
+from trajtools.errors import DataError, MissingDependencyError
 
 
 class Shadow:
@@ -306,3 +318,242 @@ class Shadow:
         book.n_gradients += len(book.directions)
         if account is not None:
             book.floor.see(Climb(*map(float, account)), float(size), self.epsilon)
+
+
+State = dict[str, Any]
+Arrays = list[Any]
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How copies move: what of a `Shadow` is fixed when its step is compiled.
+
+    Attributes
+    ----------
+    functions : Functions
+        Derivatives of the loss.
+    directions : tuple of str
+        Which copies there are.
+    momentum, weight_decay : float
+        Of the SGD.
+    nesterov : bool
+        Of the SGD.
+    ascent : float or None
+        Uphill step of the reverse copy.
+    window : int or None
+        Steps between fresh offsets of the forward copy.
+    roundoff : float
+        Of the coarsest dtype among the weights.
+    """
+
+    functions: Functions
+    directions: tuple[str, ...]
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    ascent: float | None
+    window: int | None
+    roundoff: float
+
+    def start(self, offsets: dict[str, Arrays], spare: Arrays, epsilon: float) -> State:
+        """Give the copies at the start."""
+        zero = jnp.zeros(())
+        state: State = {"steps": jnp.zeros((), jnp.int32), "spare": spare, "epsilon": jnp.asarray(epsilon, zero.dtype)}
+        state |= offsets
+        if "forward" in offsets:
+            state["momenta"] = [jnp.zeros_like(d) for d in offsets["forward"]] if self.momentum else []
+            state["climb"], state["floor"] = Climb(*[zero] * len(GROUND)), zero
+        return state
+
+    def step(
+        self, state: State, weights: Arrays, given: tuple[Arrays, Any, Any], rate: Any
+    ) -> tuple[State, dict[str, Any]]:
+        """Move every copy by its own gradient of the batch."""
+        gradients, arrays, batch = given
+        new: State = {**state, "steps": state["steps"] + 1}
+        found: dict[str, Any] = {}
+        for direction in self.directions:
+            elsewhere = [w + d for w, d in zip(weights, state[direction], strict=True)]
+            there = self.functions.value_and_gradient(elsewhere, arrays, batch)[1]
+            d = [e - w for e, w in zip(elsewhere, weights, strict=True)]
+            q = [one - other for one, other in zip(there, gradients, strict=True)]
+            products = inner(d, d), inner(d, q), inner(q, q)
+            momenta = state["momenta"] if direction == "forward" else []
+            was = products[0] + rate**2 * inner(momenta, momenta) if momenta else products[0]
+            moved, momenta = self._moved(direction, (d, q, momenta), products, rate)
+            now = inner(moved, moved) + (rate**2 * inner(momenta, momenta) if momenta else 0.0)
+            good = jnp.isfinite(now) & jnp.isfinite(products[2]) & (products[0] > 0)
+            for name, value in zip(("growth", "curvature", "residual"), read(jnp, products, was, now), strict=True):
+                found[f"{direction}_{name}"] = jnp.where(good, value, jnp.nan)
+            found[f"{direction}_length"] = products[0]
+            afresh = ~good | (now == 0)
+            if direction == "forward":
+                if self.window is not None:
+                    afresh |= new["steps"] % self.window == 0
+                self._watch(new, found, weights, rate)
+                new["climb"] = Climb(*(jnp.where(afresh, 0.0, part).astype(part.dtype) for part in new["climb"]))
+            self._draw_back(new, direction, (moved, momenta), afresh, state["epsilon"] / jnp.sqrt(now))
+        return new, found
+
+    def _moved(
+        self, direction: str, given: tuple[Arrays, Arrays, Arrays], products: Sequence[Any], rate: Any
+    ) -> tuple[Arrays, Arrays]:
+        """Move an offset uphill, or by one step exactly as the difference of two steps of SGD."""
+        d, q, v = given
+        if direction == "reverse":
+            ascent = own_ascent(jnp, products[0], products[2]) if self.ascent is None else self.ascent
+            return [a + ascent * b for a, b in zip(d, q, strict=True)], []
+        change = [b + self.weight_decay * a for a, b in zip(d, q, strict=True)]
+        if v:
+            v = [self.momentum * old + c for old, c in zip(v, change, strict=True)]
+            change = [c + self.momentum * b for c, b in zip(change, v, strict=True)] if self.nesterov else v
+        return [a - rate * c for a, c in zip(d, change, strict=True)], v
+
+    def _draw_back(self, new: State, direction: str, moved: tuple[Arrays, Arrays], afresh: Any, back: Any) -> None:
+        """Bring an offset and its momenta back to its length, or begin with a fresh one."""
+        fresh = [jnp.roll(part.ravel(), new["steps"]).reshape(part.shape) for part in new["spare"]]
+        offset, momenta = moved
+        new[direction] = [jnp.where(afresh, a, back * b).astype(b.dtype) for a, b in zip(fresh, offset, strict=True)]
+        if direction == "forward":
+            new["momenta"] = [jnp.where(afresh, 0.0, back * v).astype(v.dtype) for v in momenta]
+
+    def _watch(self, new: State, found: dict[str, Any], weights: Arrays, rate: Any) -> None:
+        """Say where the forward copy points and how near it is to rounding."""
+        found["down"] = points_down(found["forward_curvature"], found["forward_residual"], rate, bool(self.momentum))
+        found["size"] = jnp.sqrt(inner(weights, weights))
+        new["climb"] = found["climb"] = climb(jnp, new["climb"], found["forward_growth"])
+        floor = floor_of(jnp, self.roundoff, found["size"], new["epsilon"], new["climb"].gain)
+        new["floor"] = found["floor"] = jnp.maximum(new["floor"], floor).astype(new["floor"].dtype)
+
+
+@lru_cache(maxsize=16)
+def compiled(motion: Motion) -> Callable[..., Any]:
+    """Give the jitted `Motion.step`; equal motions share it."""
+    return jax.jit(motion.step)
+
+
+def inner(a: Sequence[Any], b: Sequence[Any]) -> Any:
+    """Inner product over all weights, in the widest type that JAX is set to."""
+    wide = jnp.zeros(()).dtype
+    return sum((jnp.sum(x.astype(wide) * y.astype(wide)) for x, y in zip(a, b, strict=True)), jnp.zeros(()))
+
+
+class CurvatureState(NamedTuple):
+    """State of `CurvatureLR`.
+
+    Attributes
+    ----------
+    shadow : dict
+        Of the copies.
+    count : Array
+        Updates so far.
+    smoothed : Array
+        Mean curvature.
+    learning_rate : Array
+        Of the last update.
+    metrics : dict of str to Array
+        What the shadow told last.
+    """
+
+    shadow: Any
+    count: jax.Array
+    smoothed: jax.Array
+    learning_rate: jax.Array
+    metrics: dict[str, jax.Array]
+
+
+def CurvatureLR(
+    shadow: Shadow,
+    learning_rate: float,
+    *,
+    c: float = 1.0,
+    smoothing: float = 0.9,
+    lowest: float = 0.0,
+    highest: float = math.inf,
+    warm_up: int = 20,
+    interval: int = 1,
+) -> Any:
+    """Scale updates by -c / h_max, from the reverse shadow of the training.
+
+    Parameters
+    ----------
+    shadow : Shadow
+        With the reverse copy, opened on the parameters at the start; it is used as a pure function and not moved.
+    learning_rate : float
+        Rate of the first updates.
+    c : float
+        Rate times smoothed h_max: 1 is the Newton step of the steepest direction, 2 the limit of plain SGD.
+    smoothing : float
+        Weight of the past in the exponential mean of h_max; 0: none.
+    lowest, highest : float
+        Bounds of the rate.
+    warm_up : int
+        So many updates use `learning_rate`, while the shadow turns towards the steepest direction.
+    interval : int
+        After that, the rate is set anew at every so many updates.
+
+    Returns
+    -------
+    optax.GradientTransformationExtraArgs
+        ``tx.update(updates, state, params, batch=(x, y), gradients=None)``: `batch` holds the arguments of the loss
+        function behind the parameters, `gradients` the gradient of that batch if it is at hand (else it is computed
+        again). The state is a `CurvatureState`.
+
+    Raises
+    ------
+    DataError
+        If the shadow has no reverse copy, or an argument makes no sense.
+    MissingDependencyError
+        If optax is not installed.
+
+    Notes
+    -----
+    Put it in the place of ``optax.scale_by_learning_rate``, last in a chain: ``optax.chain(optax.trace(0.9),
+    CurvatureLR(shadow, 0.1))``. The curvature at the weights before an update sets the rate of that update. A curvature
+    that is not positive and finite is left out.
+
+    Examples
+    --------
+    >>> def loss_fn(params, x):
+    ...     return (x @ params) ** 2
+    >>> params, x = jnp.ones(2), jnp.array([3.0, 1.0])
+    >>> tx = CurvatureLR(Shadow(params, loss_fn, directions=("reverse",)), 0.01, warm_up=10)
+    >>> state = tx.init(params)
+    >>> for _ in range(20):
+    ...     gradient = jax.grad(loss_fn)(params, x)
+    ...     update, state = tx.update(gradient, state, params, batch=(x,), gradients=gradient)
+    ...     params = params + update
+    >>> round(float(state.learning_rate), 3)  # h_max = 20
+    0.05
+    """
+    try:
+        import optax
+    except ImportError as error:
+        raise MissingDependencyError("CurvatureLR is an optax transformation: pip install optax") from error
+    if "reverse" not in shadow.directions:
+        raise DataError('this shadow has no reverse copy, which measures h_max: give directions=("reverse",)')
+    rule = CurvatureRule(c, smoothing, lowest, highest, warm_up, interval)
+    h_max = f"shadow_h_max_{shadow.of}"
+
+    def init(params: Any) -> CurvatureState:
+        del params  # the shadow was opened on them
+        nothing = {name: jnp.asarray(value, jnp.zeros(()).dtype) for name, value in shadow.metrics.items()}
+        rate = jnp.asarray(learning_rate, jnp.zeros(()).dtype)
+        return CurvatureState(shadow.init(), jnp.zeros((), jnp.int32), jnp.full((), jnp.nan), rate, nothing)
+
+    def update(
+        updates: Any, state: CurvatureState, params: Any = None, *, batch: Any = (), gradients: Any = None, **_: Any
+    ) -> tuple[Any, CurvatureState]:
+        if params is None:
+            raise DataError("CurvatureLR measures at the weights: tx.update(updates, state, params, batch=...)")
+        data = batch if isinstance(batch, tuple) else (batch,)
+        copies, metrics = shadow.pure_step(
+            state.shadow, params, *data, gradients=gradients, learning_rate=state.learning_rate
+        )
+        smoothed = rule.smooth(jnp, state.smoothed, metrics[h_max], state.count + 1)
+        rate = rule.rate(jnp, state.learning_rate, smoothed, state.count + 1)
+        scaled = jax.tree_util.tree_map(lambda u: (-rate * u).astype(u.dtype), updates)
+        kept = {name: jnp.asarray(value, rate.dtype) for name, value in metrics.items()}
+        return scaled, CurvatureState(copies, state.count + 1, smoothed, rate.astype(state.learning_rate.dtype), kept)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recorders.exponents import Ledger, TangentExponents
-from recorders.jax.objective import LossFunction, Objective
+from recorders.hessian import Floats
+from recorders.jax.hessian import LossFunction, Objective
 from recorders.jax.trees import is_weight
-from recorders.lanczos import Floats
+from recorders.tangents import Ledger, TangentExponents
 from trajtools.errors import DataError
 
 
@@ -48,7 +48,7 @@ class Tangents:
     -----
     A step costs about k + 1 gradients (2 k + 1 for "both"). Fresh vectors are perturbations of the weights, and what is
     reported of a window is their growth in the weights; kept vectors live in (weights, buffers). Vectors are held on
-    the host in float64; the products are computed in the dtype of the weights. See `recorders.exponents` for why
+    the host in float64; the products are computed in the dtype of the weights. See `recorders.tangents` for why
     windows matter.
 
     Adam has no derivative where a weight has never had a gradient (the square root of 0): such a step counts as lost

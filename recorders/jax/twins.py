@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from recorders.jax.lockstep import Lockstep
-from recorders.jax.perturbed import members_of, perturb
+from recorders import twins as framework_free
 from recorders.jax.scan import record_scan
-from trajtools.errors import RecordingError
+from recorders.jax.trees import Layout, refuse_unreadable
+from trajtools.errors import ArchitectureError, PerturbationError, RecordingError
 from trajtools.parameters import Member
 
 
@@ -268,3 +269,313 @@ def _shape(batch: Any) -> tuple[Any, ...]:
     """What of a batch decides how compiled code divides its work."""
     leaves, treedef = jax.tree_util.tree_flatten(batch)
     return treedef, tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
+
+
+class TwinList(list[Any]):
+    """The perturbed trees that `perturb` made.
+
+    Parameters
+    ----------
+    trees : iterable of pytrees
+        The copies.
+    members : sequence of Member
+        The rows of the members table, one per copy.
+    made : mapping
+        Settings of the perturbation, for the provenance of a run.
+    rounded_fraction : float
+        Fraction of the perturbed entries, pooled over the copies, that rounding left unchanged.
+    """
+
+    def __init__(
+        self, trees: Iterable[Any], *, members: Sequence[Member], made: Mapping[str, Any], rounded_fraction: float
+    ) -> None:
+        super().__init__(trees)
+        self.members = tuple(members)
+        self.made = dict(made)
+        self.rounded_fraction = rounded_fraction
+
+
+def perturb(
+    params: Any,
+    epsilon: float | Mapping[str, Any],
+    members: int,
+    seed: int,
+    *,
+    distribution: str = "uniform",
+    only: str | Sequence[str] = "weights",
+    allow_rounded: bool = False,
+) -> TwinList:
+    """Make perturbed copies of a pytree of parameters.
+
+    Parameters
+    ----------
+    params : pytree of arrays
+        The reference. It is not changed; leaves that are no floating-point arrays are shared with the copies.
+    epsilon : float or {glob: float or array}
+        Size of the perturbation of an entry, see `recorders.perturb`.
+    members : int
+        Number of copies.
+    seed : int
+        Copy i draws from ``numpy.random.default_rng([seed, i])``: the same bits as in numpy and torch. No JAX key is
+        used.
+    distribution : {"uniform", "gaussian"}
+        Uniform(-epsilon, epsilon), or normal with standard deviation epsilon.
+    only : {"weights", "all"} or globs of parameter names
+        "weights": every parameter that is neither a bias nor belongs to a normalisation.
+    allow_rounded : bool
+        Accept an epsilon that the dtype rounds away.
+
+    Returns
+    -------
+    TwinList
+        Pytrees like `params`, arrays of the same dtype and on the same devices. Its ``.members`` are the entries of
+        the members table: ``Recorder(path, [params, *twins], members=twins)``, and the same for
+        ``stack(params, twins)``.
+
+    Raises
+    ------
+    PerturbationError
+        If the dtype of the weights rounds more than 1 % of the perturbed entries away, or JAX would narrow them.
+    RecordingError, ArchitectureError
+        If the values cannot be read: inside jit, after donation, spread over several processes.
+    """
+    layout = Layout.of(params)
+    leaves = layout.pick(params)
+    refuse_unreadable(layout.names, leaves)
+    _refuse_narrowing(layout.names, leaves)
+    roles = layout.roles([leaf.shape for leaf in leaves])
+    try:
+        drawn = framework_free.perturb(
+            dict(zip(layout.names, jax.device_get(leaves), strict=True)),
+            epsilon,
+            members,
+            seed,
+            distribution=distribution,
+            only=only,
+            allow_rounded=allow_rounded,
+            kinds={name: role.kind for name, role in roles.items()},
+        )
+    except PerturbationError as error:
+        raise PerturbationError(f"{error}{_way_to_float64(leaves)}") from error
+    made = [
+        layout.put(params, [_like(twin[name], leaf) for name, leaf in zip(layout.names, leaves, strict=True)])
+        for twin in drawn
+    ]
+    return TwinList(made, members=drawn.members, made=drawn[0].made, rounded_fraction=drawn.rounded_fraction)
+
+
+def stack(params: Any, twins: Iterable[Any]) -> Any:
+    """Lay a reference and its twins side by side, ready for vmap.
+
+    Parameters
+    ----------
+    params : pytree
+        The reference.
+    twins : iterable of pytrees
+        Of the same structure and shapes, as `perturb` makes them.
+
+    Returns
+    -------
+    pytree
+        Every array with a leading axis of 1 + len(twins) members, the reference first; other leaves as in `params`.
+
+    Raises
+    ------
+    ArchitectureError
+        If a twin has another structure or other shapes.
+    """
+    trees = [params, *twins]
+    columns, treedef = [], jax.tree_util.tree_structure(params)
+    for i, tree in enumerate(trees):
+        leaves, other = jax.tree_util.tree_flatten(tree)
+        if other != treedef:
+            raise ArchitectureError(f"tree {i} has another structure than the first: {other} instead of {treedef}")
+        columns.append(leaves)
+    stacked = []
+    for row in zip(*columns, strict=True):
+        if len({np.shape(leaf) for leaf in row}) > 1:
+            raise ArchitectureError(
+                f"members of different shapes cannot be stacked: {sorted({np.shape(a) for a in row})}"
+            )
+        stacked.append(jnp.stack(row) if isinstance(row[0], jax.Array | np.ndarray | np.generic) else row[0])
+    return jax.tree_util.tree_unflatten(treedef, stacked)
+
+
+def members_of(given: Sequence[Member], count: int, noise: str = "common") -> tuple[Member, ...]:
+    """Members table of a state of `count` networks, the reference put first where only its twins were given."""
+    table = tuple(given)
+    if len(table) == count - 1 and all(member.reference == 0 for member in table):
+        table = (Member("reference"), *table)
+    if noise == "common":
+        return table
+    return tuple(Member(m.name, m.reference, m.epsilon, m.norm, m.seed, noise) for m in table)
+
+
+def _like(values: np.ndarray, leaf: Any) -> Any:
+    """The values as the same kind of array as `leaf`, in the same place."""
+    if not isinstance(leaf, jax.Array):
+        return np.asarray(values)[()] if isinstance(leaf, np.generic) else values
+    return jax.device_put(values, leaf.sharding) if getattr(leaf, "committed", True) else jnp.asarray(values)
+
+
+def _refuse_narrowing(names: Sequence[str], leaves: Sequence[Any]) -> None:
+    """Refuse NumPy weights that JAX would round before the first step."""
+    for name, leaf in zip(names, leaves, strict=True):
+        kept = jax.dtypes.canonicalize_dtype(leaf.dtype)
+        if kept != leaf.dtype and not isinstance(leaf, jax.Array):
+            raise PerturbationError(
+                f"{name!r} is a NumPy array of {leaf.dtype}, which JAX rounds to {kept} as it is set, and the "
+                "perturbation with it. Call jax.config.update('jax_enable_x64', True) first, or convert the parameters "
+                f"to {kept} before they are perturbed"
+            )
+
+
+def _way_to_float64(leaves: Sequence[Any]) -> str:
+    """What to say about float64 where JAX is set to do without it."""
+    if jax.config.jax_enable_x64 or not any(str(leaf.dtype) != "float64" for leaf in leaves):
+        return ""
+    return (
+        ". JAX is in its float32 mode: jax.config.update('jax_enable_x64', True), called before the parameters are "
+        "made, allows float64"
+    )
+
+
+PROBES = 8
+"""Draws of the check that equal members get equal bits."""
+
+
+class Lockstep:
+    """The pure arithmetic behind `recorders.jax.Twins`."""
+
+    def __init__(
+        self, params: Any, loss_fn: Callable[..., Any], optimizer: Any, has_aux: bool, *, independent: bool
+    ) -> None:
+        self._layout = Layout.of(params)
+        self._params = params
+        self._loss_fn = loss_fn
+        self._optimizer = optimizer
+        self._has_aux = has_aux
+        self._independent = independent
+        self._compiled: dict[bool, Callable[..., Any]] = {}
+
+    def trained(self, tree: Any) -> Any:
+        """Give the tree with its weights alone, None in the place of every other leaf."""
+        weights = set(self._layout.positions)
+        leaves = [leaf if i in weights else None for i, leaf in enumerate(jax.tree_util.tree_leaves(tree))]
+        return jax.tree_util.tree_unflatten(self._layout.treedef, leaves)
+
+    def whole(self, trained: Any) -> Any:
+        """Put the weights back among the other leaves of the reference."""
+        leaves = jax.tree_util.tree_leaves(self._params)
+        for position, leaf in zip(sorted(self._layout.positions), jax.tree_util.tree_leaves(trained), strict=True):
+            leaves[position] = leaf
+        return jax.tree_util.tree_unflatten(self._layout.treedef, leaves)
+
+    def start(self, trees: Sequence[Any]) -> tuple[Any, Any]:
+        """Stack the members and start their optimisers."""
+        members = [self.trained(tree) for tree in trees]
+        states = [self._optimizer.init(member) for member in members]
+        return _stacked(members), _stacked(states)
+
+    def compiled(self, vectorized: bool) -> Callable[..., Any]:
+        """Give the jitted `update`."""
+        if vectorized not in self._compiled:
+
+            def update(carry: Any, batch: Any) -> Any:
+                return self.update(vectorized, carry, batch)
+
+            self._compiled[vectorized] = jax.jit(update)
+        return self._compiled[vectorized]
+
+    def update(self, vectorized: bool, carry: tuple[Any, Any], batch: tuple[Any, ...]) -> tuple[Any, dict[str, Any]]:
+        """Make one update of every member."""
+        if self._independent:
+            _refuse_keyless(batch)
+        index = jnp.arange(len(jax.tree_util.tree_leaves(carry[0])[0]))
+
+        def one(given: tuple[Any, Any]) -> Any:
+            member, i = given
+            return self._one(member, self._own(batch, i) if self._independent else batch)
+
+        return jax.vmap(one)((carry, index)) if vectorized else jax.lax.map(one, (carry, index))
+
+    def _own(self, batch: Any, index: Any) -> Any:
+        """The batch with the random keys of one member."""
+        return jax.tree_util.tree_map(lambda leaf: jax.random.fold_in(leaf, index) if _is_key(leaf) else leaf, batch)
+
+    def _one(self, carry: tuple[Any, Any], batch: tuple[Any, ...]) -> tuple[Any, dict[str, Any]]:
+        """One update of one member."""
+        params, state = carry
+
+        def loss_of(trained: Any) -> tuple[Any, dict[str, Any]]:
+            given = self._loss_fn(self.whole(trained), *batch)
+            loss, aux = given if self._has_aux else (given, {})
+            if jnp.shape(loss) != ():
+                raise ValueError(
+                    f"loss_fn(params, *batch) gave shape {jnp.shape(loss)}; it must give one number: take the mean "
+                    "or the sum"
+                )
+            return loss, dict(aux)
+
+        (loss, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+        updates, state = self._optimizer.update(gradients, state, params)
+        moved = jax.tree_util.tree_map(lambda p, u: jnp.asarray(p + u).astype(p.dtype), params, updates)
+        return (moved, state), {"loss": loss, **aux}
+
+    def _two_steps(self, carry: tuple[Any, Any], batch: tuple[Any, ...]) -> Any:
+        """Vectorised updates as the body of a loop, which XLA compiles apart from a single update."""
+
+        def body(carry: Any, _: None) -> Any:
+            return self.update(True, carry, batch)
+
+        return jax.lax.scan(body, carry, length=2)[0]
+
+    def rounds_unevenly(self, carry: tuple[Any, Any], batch: tuple[Any, ...], scanned: bool = False) -> str:
+        """Find out on one batch whether the vectorised update gives equal members equal bits.
+
+        Notes
+        -----
+        Compiled loops treat the end of an array that does not fill a SIMD register by other instructions than the
+        rest; with several members in one array that end belongs to the last of them. Where equal members drift apart
+        by rounding, d(t) = 0 is lost for epsilon = 0. The members get the reference's state here, at `PROBES` scales
+        of its weights.
+        """
+        if self._independent:
+            return ""  # members under different noise are not equal to the bit anyway
+        update = jax.jit(self._two_steps) if scanned else self.compiled(True)
+        rng = np.random.default_rng(0)
+        for draw in range(PROBES):
+            scale = 1 + 0.3 * rng.standard_normal() if draw else 1.0
+            params, state = jax.tree_util.tree_map(_all_like_first, carry)
+            params = jax.tree_util.tree_map(lambda leaf, by=scale: (leaf * by).astype(leaf.dtype), params)
+            found = jax.tree_util.tree_leaves(update((params, state), batch))
+            if not all(_same_rows(leaf) for leaf in jax.device_get([leaf for leaf in found if not _is_key(leaf)])):
+                return "vectorised kernels round equal members differently for batches of this shape"
+        return ""
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+    return jax.tree_util.tree_map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _all_like_first(leaf: Any) -> Any:
+    return jnp.broadcast_to(leaf[:1], leaf.shape)
+
+
+def _same_rows(values: np.ndarray) -> bool:
+    """Whether all rows hold the same numbers; NaN equals NaN."""
+    first = values[:1]
+    return bool(((values == first) | (np.isnan(values) & np.isnan(first))).all())
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
+def _refuse_keyless(batch: Any) -> None:
+    """Refuse independent noise where nothing random comes in."""
+    if not any(_is_key(leaf) for leaf in jax.tree_util.tree_leaves(batch)):
+        raise ValueError(
+            'noise="independent" needs a random key among the arguments of the loss function, made by jax.random.key '
+            "(not jax.random.PRNGKey, which cannot be told from other integers): twins.step(x, y, key)"
+        )

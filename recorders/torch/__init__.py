@@ -9,15 +9,13 @@ weights are bit-identical with and without them.
 
 from __future__ import annotations
 
-from recorders.batches import Batches
-from recorders.torch.curvature import batch_sharpness, hessian_vector_product, sharpness, spectral_density, trace
+from recorders.hessian import Batches
 from recorders.torch.edge import find_edge
-from recorders.torch.perturbed import perturb
+from recorders.torch.hessian import batch_sharpness, hessian_vector_product, sharpness, spectral_density, trace
 from recorders.torch.recorder import Recorder
-from recorders.torch.schedule import CurvatureLR
-from recorders.torch.shadow import Shadow
+from recorders.torch.shadow import CurvatureLR, Shadow
 from recorders.torch.tangents import Tangents, tangent_exponents
-from recorders.torch.twins import Twins
+from recorders.torch.twins import Twins, perturb
 
 __all__ = [
     "Batches",

@@ -12,18 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from recorders.edge import Edge, checked_counts, checked_rates, judge
-from recorders.offsets import ROUNDOFF, random_direction
-from recorders.torch.lockstep import (
-    ELEMENTWISE,
-    clip,
-    devices_of,
-    gradients_one_by_one,
-    losses_at_once,
-    same_noise,
-    stack,
-    why_not_at_once,
-)
-from recorders.torch.modules import refuse_sharded, trainable, unwrap
+from recorders.shadows import ROUNDOFF, random_direction
+from recorders.torch.modules import devices_of, refuse_sharded, same_noise, trainable, unwrap
+from recorders.torch.twins import ELEMENTWISE, clip, gradients_one_by_one, losses_at_once, stack, why_not_at_once
 from trajtools.errors import ArchitectureError, DataError
 
 Factory = Callable[[Any, float], torch.optim.Optimizer]

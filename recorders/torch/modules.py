@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
 
 from trajtools.errors import ArchitectureError
 
@@ -193,3 +200,56 @@ class Walk:
             if place.get(key) is not child:
                 return True
         return any(len(place) != count for place, count in self._counts)
+
+
+@contextmanager
+def same_noise(devices: Iterable[torch.device]) -> Iterator[Callable[[], None]]:
+    """Let several passes draw the same random numbers."""
+    start = (torch.get_rng_state(), np.random.get_state(), random.getstate())  # noqa: NPY002 (the user's global state)
+    elsewhere = [(device, _device_generator(device).get_rng_state(*_which(device))) for device in devices]
+
+    def rewind() -> None:
+        torch.set_rng_state(start[0])
+        np.random.set_state(start[1])  # noqa: NPY002
+        random.setstate(start[2])
+        for device, state in elsewhere:
+            _device_generator(device).set_rng_state(state, *_which(device))
+
+    yield rewind
+
+
+def _device_generator(device: torch.device) -> Any:
+    """The module of torch that holds the generator of a device: torch.cuda, torch.mps, ..."""
+    return getattr(torch, device.type)
+
+
+def _which(device: torch.device) -> tuple[torch.device, ...]:
+    """The argument that tells devices of one kind apart; mps has one only and takes none."""
+    return () if device.type == "mps" else (device,)
+
+
+def devices_of(tensors: Iterable[Tensor]) -> list[torch.device]:
+    """Give the devices besides the CPU that tensors live on."""
+    return list({tensor.device for tensor in tensors if not tensor.is_cpu})
+
+
+def call(model: nn.Module, x: Any) -> Any:
+    """Call a model on one input, a tuple of arguments or a dict of keywords."""
+    if isinstance(x, dict):
+        return model(**x)
+    return model(*x) if isinstance(x, tuple) else model(x)
+
+
+def scalar(loss: Tensor) -> Tensor:
+    """Check that a loss is one number for one member."""
+    if not isinstance(loss, Tensor) or loss.ndim != 0:
+        came = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"loss_fn(output, *targets) gave {came}; it must give one number: take the mean or the sum")
+    return loss
+
+
+def innermost(optimizer: Any) -> Any:
+    """Find the torch optimiser inside the wrappers of trainers."""
+    while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
+        optimizer = optimizer.optimizer
+    return optimizer

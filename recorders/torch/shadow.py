@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
-from recorders.offsets import ROUNDOFF, own_ascent, random_direction, read
-from recorders.shadows import Book
-from recorders.torch.lockstep import call, devices_of, same_noise, scalar
-from recorders.torch.objective import LossFunction, Objective
-from recorders.torch.optimizers import innermost
-from recorders.torch.sgd import Moves
-from trajtools.errors import DataError
+from recorders.shadows import ROUNDOFF, Book, CurvatureRule, own_ascent, random_direction, read
+from recorders.torch.hessian import LossFunction, Objective
+from recorders.torch.modules import call, devices_of, innermost, same_noise, scalar
+from trajtools.errors import ArchitectureError, DataError
 
 Numbers = tuple[float, float, float]
 
@@ -320,3 +319,183 @@ def _inner(a: Sequence[Tensor], b: Sequence[Tensor], weights: Sequence[float] | 
     factors = weights if weights is not None else [1.0] * len(a)
     parts = [f * f * (x * y).sum(dtype=torch.float64) for f, x, y in zip(factors, a, b, strict=False)]
     return float(sum(part.item() for part in parts))
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How SGD moves an offset: its settings for every weight, read when they are needed.
+
+    Attributes
+    ----------
+    groups : list of dict or None
+        The parameter group of each weight; None for one that the optimiser does not move.
+    parameters : list of torch.nn.Parameter
+        The weights, as the optimiser knows them.
+    optimizer : torch.optim.SGD or None
+        The user's.
+    """
+
+    groups: list[dict[str, Any] | None]
+    parameters: list[Any]
+    optimizer: Any = None
+
+    @classmethod
+    def of(cls, objective: Objective, optimizer: Any, wanted: bool) -> Moves:
+        """Look the weights of a model up in an optimiser."""
+        if not wanted:
+            return cls([None] * len(objective.names), [])
+        if type(optimizer) is not torch.optim.SGD:
+            raise ArchitectureError(
+                f"the forward shadow moves as torch.optim.SGD does, with or without momentum; "
+                f"{_named(optimizer)} came. Use tangent_exponents, which goes through the steps of other optimisers, "
+                'or directions=("reverse",), which needs none'
+            )
+        owner = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        groups = [owner.get(id(p)) for p in objective.parameters()]
+        if not any(group is not None for group in groups):
+            raise ArchitectureError(
+                "the optimiser trains no parameter of this model: make it from model.parameters() of the same model"
+            )
+        return cls(groups, objective.parameters(), optimizer)
+
+    @property
+    def rate(self) -> float:
+        """The largest learning rate."""
+        return max((float(group["lr"]) for group in self.groups if group is not None), default=math.nan)
+
+    @property
+    def momentum(self) -> bool:
+        """Whether any weight has momentum."""
+        return any(group is not None and group["momentum"] != 0 for group in self.groups)
+
+    def rates(self) -> list[float]:
+        """Learning rate of each weight; 0 for those that do not move."""
+        return [0.0 if group is None else float(group["lr"]) for group in self.groups]
+
+    def apply(self, d: list[Tensor], q: list[Tensor], v: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Move an offset by one step, exactly as the difference of two steps of SGD."""
+        moved, kept = [], []
+        for i, group in enumerate(self.groups):
+            if group is None:
+                moved.append(d[i])
+                kept.extend(v[i : i + 1])
+                continue
+            change = (-q[i] if group["maximize"] else q[i]) + group["weight_decay"] * d[i]
+            if v and group["momentum"] != 0:
+                buffer = group["momentum"] * v[i] + self._undamped(i, group) * change
+                kept.append(buffer)
+                change = change + group["momentum"] * buffer if group["nesterov"] else buffer
+            else:
+                kept.extend(v[i : i + 1])
+            moved.append(d[i] - float(group["lr"]) * change)
+        return moved, kept
+
+    def _undamped(self, i: int, group: dict[str, Any]) -> float:
+        """Share of a gradient that enters the buffer; torch leaves the dampening out of the very first step."""
+        begun = self.optimizer.state.get(self.parameters[i], {}).get("momentum_buffer") is not None
+        return 1 - float(group["dampening"]) if begun else 1.0
+
+
+def _named(optimizer: Any) -> str:
+    return "no optimiser" if optimizer is None else type(optimizer).__name__
+
+
+class CurvatureLR(LRScheduler):
+    """Learning rate c / h_max, from the reverse shadow of the training.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Whose rate is set. Groups with different rates keep their ratios: the largest is c / h_max.
+    shadow : Shadow
+        Of the same training, with the reverse copy; it is moved by the loop.
+    c : float
+        Rate times smoothed h_max: 1 is the Newton step of the steepest direction, 2 the limit of plain SGD.
+    smoothing : float
+        Weight of the past in the exponential mean of h_max; 0: none.
+    lowest, highest : float
+        Bounds of the rate.
+    warm_up : int
+        So many updates keep the optimiser's own rate, while the shadow turns towards the steepest direction.
+    interval : int
+        After that, the rate is set anew at every so many updates.
+
+    Raises
+    ------
+    DataError
+        If the shadow has no reverse copy, or an argument makes no sense.
+
+    Notes
+    -----
+    Call ``step`` once an update, after ``optimizer.step()``, as any scheduler: the curvature at the weights before the
+    update sets the rate of the next one. A curvature that is not positive and finite is left out. For an optimiser that
+    scales its steps by something else than the rate (Adam), 1 / h_max is not the length of a Newton step.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> opt = torch.optim.SGD(model.parameters(), lr=0.01)
+    >>> shadow = Shadow(model, torch.nn.MSELoss(), directions=("reverse",))
+    >>> schedule = CurvatureLR(opt, shadow, warm_up=10)
+    >>> for _ in range(20):
+    ...     opt.zero_grad()
+    ...     loss = shadow.backward(torch.tensor([[3.0, 1.0]]), torch.zeros(1, 1))
+    ...     opt.step()
+    ...     schedule.step()
+    >>> round(opt.param_groups[0]["lr"], 3)  # h_max = 20
+    0.05
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        shadow: Shadow,
+        *,
+        c: float = 1.0,
+        smoothing: float = 0.9,
+        lowest: float = 0.0,
+        highest: float = math.inf,
+        warm_up: int = 20,
+        interval: int = 1,
+    ) -> None:
+        if "reverse" not in shadow.directions:
+            raise DataError(
+                'this shadow has no reverse copy, which measures h_max: Shadow(..., directions=("reverse",))'
+            )
+        self.rule = CurvatureRule(c, smoothing, lowest, highest, warm_up, interval)
+        self.shadow = shadow
+        self.smoothed = math.nan
+        self._seen = -1
+        self._rate = max(float(group["lr"]) for group in optimizer.param_groups)
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float]:
+        """Rates of the groups for the next update; torch calls this once a ``step``.
+
+        Returns
+        -------
+        list of float
+            One for each group.
+        """
+        if self.shadow.n_steps != max(self._seen, 0):  # a new curvature has come in
+            self._seen = self.shadow.n_steps
+            self.smoothed = float(self.rule.smooth(np, self.smoothed, self.shadow.h_max, self.last_epoch))
+            self._rate = float(self.rule.rate(np, self._rate, self.smoothed, self.last_epoch))
+        largest = max(map(float, self.base_lrs))
+        return [self._rate * float(base) / largest if largest > 0 else self._rate for base in self.base_lrs]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """For ``rec.record(**schedule.metrics)``: ``curvature_rate`` and ``curvature_smoothed``, c / rate unclipped."""
+        return {"curvature_rate": self._rate, "curvature_smoothed": self.smoothed}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the optimiser and the shadow.
+
+        Returns
+        -------
+        dict
+            For ``load_state_dict``.
+        """
+        return {name: value for name, value in super().state_dict().items() if name not in ("shadow", "rule")}

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 
-from recorders.torch import lockstep
-from recorders.torch.modules import trainable, unwrap
-from recorders.torch.perturbed import MARK, perturb
+from recorders import twins as framework_free
+from recorders.torch.modules import call, devices_of, refuse_sharded, roles, same_noise, scalar, trainable, unwrap
+from recorders.torch.transfer import from_host, to_host
+from recorders.twins import Twin
 from trajtools.errors import RecordingError
 from trajtools.parameters import Member
 
@@ -113,15 +115,15 @@ class Twins:
         first = factory(list(trainable(self.models[0]).values()))
         if self._vectorize is False:
             self._plan = (False, "vectorize=False")
-        elif type(first) not in lockstep.ELEMENTWISE:
+        elif type(first) not in ELEMENTWISE:
             self._plan = (False, f"{type(first).__name__} is not known to update every entry by itself")
             if self._vectorize is True:
                 raise ValueError(
                     f'vectorize=True: {self._plan[1]}, so one of it cannot hold all members; use vectorize="auto"'
                 )
         else:
-            self._stacked = lockstep.stack(self.models)
-            return (lockstep.one_optimizer(self.models, self._stacked, first),)
+            self._stacked = stack(self.models)
+            return (one_optimizer(self.models, self._stacked, first),)
         return (first, *(factory(list(trainable(model).values())) for model in self.models[1:]))
 
     def __len__(self) -> int:
@@ -195,7 +197,7 @@ class Twins:
         def closure(i: int) -> Callable[[], Tensor]:
             def evaluate() -> Tensor:
                 self.optimizers[i].zero_grad()
-                loss = lockstep.scalar(self._loss_fn(lockstep.call(self.models[i], batch[0]), *batch[1:]))
+                loss = scalar(self._loss_fn(call(self.models[i], batch[0]), *batch[1:]))
                 loss.backward()
                 if self._max_norm is not None:
                     nn.utils.clip_grad_norm_(self.models[i].parameters(), self._max_norm)
@@ -203,7 +205,7 @@ class Twins:
 
             return evaluate
 
-        with lockstep.same_noise(lockstep.devices_of(self.models[0].parameters())) as rewind:
+        with same_noise(devices_of(self.models[0].parameters())) as rewind:
             for i, optimizer in enumerate(self.optimizers):
                 if i:
                     rewind()
@@ -219,12 +221,12 @@ class Twins:
         optimizer.zero_grad()
         with torch.enable_grad():
             if self.vectorized:
-                losses = lockstep.losses_at_once(self.models[0], self._loss_fn, stacked, batch)
+                losses = losses_at_once(self.models[0], self._loss_fn, stacked, batch)
                 losses.sum().backward()
             else:
-                losses = lockstep.gradients_one_by_one(self.models, self._loss_fn, stacked, batch)
+                losses = gradients_one_by_one(self.models, self._loss_fn, stacked, batch)
         if self._max_norm is not None:
-            lockstep.clip(stacked, self._max_norm)
+            clip(stacked, self._max_norm)
         self._note(losses.detach())
         optimizer.step()
         return losses.detach()
@@ -233,7 +235,7 @@ class Twins:
         """Vectorised or not, and why, for batches of this shape."""
         key = (_shape(batch), tuple(module.training for module in self.models[0].modules()))
         if key not in self._plans:
-            impossible, uneven = lockstep.why_not_at_once(self.models[0], self._loss_fn, stacked, batch)
+            impossible, uneven = why_not_at_once(self.models[0], self._loss_fn, stacked, batch)
             if self._vectorize is True and impossible:
                 raise RuntimeError(f'vectorize=True: {impossible}; use vectorize="auto"')
             if impossible or (uneven and self._vectorize == "auto"):
@@ -285,3 +287,220 @@ def _shape(batch: Any) -> Any:
     if isinstance(batch, list | tuple):
         return tuple(map(_shape, batch))
     return np.shape(batch) if isinstance(batch, np.ndarray) else type(batch)
+
+
+MARK = "_trajtools_twin"
+"""Attribute of a perturbed module that says how it was made; it is no parameter and no buffer."""
+
+
+def perturb(
+    model: nn.Module,
+    epsilon: float | Mapping[str, Any],
+    members: int,
+    seed: int,
+    *,
+    distribution: str = "uniform",
+    only: str | Sequence[str] = "weights",
+    allow_rounded: bool = False,
+) -> list[nn.Module]:
+    """Make perturbed copies of a model.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The reference. It is not changed. Shells of torch.compile and data parallelism are left off the copies.
+    epsilon : float or {glob: float or array}
+        Size of the perturbation of an entry, see `recorders.perturb`.
+    members : int
+        Number of copies.
+    seed : int
+        Copy i draws from ``numpy.random.default_rng([seed, i])``: the same bits as in numpy and JAX.
+    distribution : {"uniform", "gaussian"}
+        Uniform(-epsilon, epsilon), or normal with standard deviation epsilon.
+    only : {"weights", "all"} or globs of parameter names
+        "weights": every trainable parameter that is neither a bias nor belongs to a normalisation.
+    allow_rounded : bool
+        Accept an epsilon that the dtype rounds away.
+
+    Returns
+    -------
+    list of torch.nn.Module
+        Deep copies; ``Recorder(path, [model, *twins])`` knows from them how they were made.
+
+    Raises
+    ------
+    PerturbationError
+        If the dtype of the weights rounds more than 1 % of the perturbed entries away.
+    ArchitectureError
+        If the model is sharded or has nothing to train.
+
+    Notes
+    -----
+    Frozen parameters and buffers are not perturbed. No torch generator is drawn from.
+    """
+    model = unwrap(model)
+    refuse_sharded(model)
+    drawn = framework_free.perturb(
+        dict(zip(trainable(model), to_host(trainable(model).values()), strict=True)),
+        epsilon,
+        members,
+        seed,
+        distribution=distribution,
+        only=only,
+        allow_rounded=allow_rounded,
+        # Torch knows what each parameter is, the framework-free code could only guess from its name.
+        kinds={name: role.kind for name, role in roles(model).items()},
+    )
+    twins = []
+    for values in drawn:
+        twin = deepcopy(model)
+        with torch.no_grad():
+            for name, parameter in trainable(twin).items():
+                from_host(values[name], parameter)
+        setattr(twin, MARK, Twin({}, member=values.member, made=values.made))
+        twins.append(twin)
+    return twins
+
+
+PROBES = 16
+"""Draws of the check that equal members get equal bits: a draw missed at most 13 of 16 times where they do not."""
+
+ELEMENTWISE = frozenset(
+    getattr(torch.optim, name)
+    for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta", "Adagrad", "RMSprop", "Rprop", "ASGD")
+)
+"""Optimisers whose update of an entry depends on that entry alone, so that one of them can hold all members."""
+
+
+def stack(models: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """Lay the trainable parameters of equal models side by side, and let the models look into that storage.
+
+    Parameters
+    ----------
+    models : sequence of torch.nn.Module
+        M copies of one model, owned by the caller.
+
+    Returns
+    -------
+    dict of str to Tensor, each of shape (M, ...)
+        Leaves that require gradients. ``models[i]`` sees every later change of row i, and the other way round.
+    """
+    rows = [trainable(model) for model in models]
+    stacked = {}
+    for name in rows[0]:
+        whole = torch.stack([row[name].detach() for row in rows])
+        for i, row in enumerate(rows):
+            row[name].data = whole[i]
+        stacked[name] = whole.requires_grad_()
+    return stacked
+
+
+def losses_at_once(model: nn.Module, loss_fn: Callable[..., Tensor], stacked: dict[str, Tensor], batch: Any) -> Tensor:
+    """Losses of all members in one vectorised pass, every member under the same random numbers."""
+    x, *targets = batch
+
+    def one(parameters: dict[str, Tensor]) -> Tensor:
+        arguments, keywords = ((), x) if isinstance(x, dict) else (x if isinstance(x, tuple) else (x,), {})
+        return scalar(loss_fn(functional_call(model, parameters, arguments, keywords), *targets))
+
+    return vmap(one, randomness="same")(stacked)
+
+
+def why_not_at_once(
+    model: nn.Module, loss_fn: Callable[..., Tensor], stacked: dict[str, Tensor], batch: Any
+) -> tuple[str, str]:
+    """Find out on one batch whether the vectorised pass does to every member what a pass of its own would do.
+
+    Notes
+    -----
+    The second is no rarity. An elementwise kernel treats the end of an array, where it does not fill a SIMD register,
+    by other instructions than the rest; with several members in one array that end belongs to the last of them.
+    Sigmoid, GELU, SiLU and others then round the members differently, and d(t) = 0 is lost for epsilon = 0.
+    """
+    scratch = deepcopy(model)
+    buffers = {name: buffer.clone() for name, buffer in scratch.named_buffers()}
+    with same_noise(devices_of(stacked.values())) as rewind:
+        with torch.no_grad():
+            loss_fn(call(scratch, batch[0]), *batch[1:])
+        rewind()
+        after = dict(scratch.named_buffers())
+        changed = [name for name, old in buffers.items() if not torch.equal(old, after[name])]
+        if changed:
+            return f"a forward pass changes the buffer {changed[0]!r}, and each member needs its own", ""
+        try:
+            uneven = _rounds_unevenly(scratch, loss_fn, stacked, batch)
+        except Exception as error:
+            # Whatever vmap cannot trace (.item(), recurrent kernels, ...) has its own exception type; all mean: loop.
+            return f"torch.func.vmap cannot do it ({type(error).__name__}: {str(error).splitlines()[0][:200]})", ""
+        finally:
+            rewind()
+    return "", uneven
+
+
+def _rounds_unevenly(model: nn.Module, loss_fn: Callable[..., Tensor], stacked: dict[str, Tensor], batch: Any) -> str:
+    """Give equal parameters to all members, several times, and compare what comes out bit by bit."""
+    generator = torch.Generator().manual_seed(0)
+    for draw in range(PROBES):
+        equal = {}
+        for name, values in stacked.items():
+            row = values.detach()[0]
+            if draw:
+                factor = 1 + 0.3 * torch.randn(row.shape, generator=generator, dtype=torch.float32)
+                row = row * factor.to(row)
+            equal[name] = row.expand_as(values).clone().requires_grad_()
+        with torch.enable_grad():
+            losses = losses_at_once(model, loss_fn, equal, batch)
+            gradients = torch.autograd.grad(losses.sum(), list(equal.values()), allow_unused=True)
+        for found in (losses, *gradients):
+            if found is not None and not _same_rows(found):
+                return "vectorised kernels round equal members differently for batches of this shape"
+    return ""
+
+
+def _same_rows(values: Tensor) -> bool:
+    """Whether all rows hold the same numbers; NaN equals NaN."""
+    first = values[:1].expand_as(values)
+    return bool(((values == first) | (values.isnan() & first.isnan())).all())
+
+
+def gradients_one_by_one(
+    models: Sequence[nn.Module], loss_fn: Callable[..., Tensor], stacked: dict[str, Tensor], batch: Any
+) -> Tensor:
+    """Losses and gradients of the members one after the other; the gradients are left in ``stacked[name].grad``."""
+    losses, rows = [], []
+    with same_noise(devices_of(stacked.values())) as rewind:
+        for i, model in enumerate(models):
+            if i:
+                rewind()
+            loss = scalar(loss_fn(call(model, batch[0]), *batch[1:]))
+            rows.append(torch.autograd.grad(loss, list(trainable(model).values()), allow_unused=True))
+            losses.append(loss.detach())
+    for (name, values), column in zip(stacked.items(), zip(*rows, strict=True), strict=True):
+        given = [gradient for gradient in column if gradient is not None]
+        if given and len(given) < len(column):
+            # One optimiser over all members cannot leave some of them alone, as a plain training would.
+            raise RuntimeError(
+                f"parameter {name!r} got a gradient in {len(given)} of {len(column)} members: they took different "
+                "paths through the model. Pass vectorize=False, which gives each member an optimiser of its own"
+            )
+        values.grad = torch.stack(given) if given else None
+    return torch.stack(losses)
+
+
+def clip(stacked: dict[str, Tensor], max_norm: float) -> None:
+    """Scale the gradient of every member down to a norm, as `torch.nn.utils.clip_grad_norm_` does for one model."""
+    gradients = [values.grad for values in stacked.values() if values.grad is not None]
+    norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
+    factors = (max_norm / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factors.to(gradient).reshape(-1, *[1] * (gradient.ndim - 1)))
+
+
+def one_optimizer(models: Sequence[nn.Module], stacked: dict[str, Tensor], optimizer: Any) -> Any:
+    """Build one optimiser over the stacked parameters, with the groups of the one made for a single member."""
+    whole = {id(row): stacked[name] for name, row in trainable(models[0]).items()}
+    groups = []
+    for group in optimizer.param_groups:
+        settings = {key: value for key, value in group.items() if key not in ("params", "param_names")}
+        groups.append({**settings, "params": [whole[id(p)] for p in group["params"] if id(p) in whole]})
+    return type(optimizer)(groups)

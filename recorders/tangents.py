@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from recorders.curvature import label
-from recorders.lanczos import Floats
+from recorders.hessian import Floats, check_extent
 from trajtools.errors import DataError, UnknownNameError
 
 VECTORS = ("both", "fresh", "kept")
@@ -157,7 +156,7 @@ class Ledger:
         if window < 1:
             raise DataError(f"window={window}: a window needs at least one step")
         self.n_weights, self.n_state, self.k, self.window, self.vectors = n_weights, n_state, k, window, vectors
-        self.of, self._rng = label(of), np.random.default_rng(seed)
+        self.of, self._rng = check_extent(of), np.random.default_rng(seed)
         self._kept: Frame | None = None
         self._fresh: Frame | None = None
         self.local: list[Floats] = []

@@ -1,8 +1,22 @@
-"""The loss of a pytree as a function of its weights alone: gradients and Hessian-vector products, compiled once.
+"""Curvature of a loss at the weights of a pytree, beside the training.
 
-A compiled function is kept for each loss function (the object, so give the same one every time and not a new lambda),
+The functions `sharpness`, `hessian_vector_product`, `batch_sharpness`, `trace` and `spectral_density` are those of
+`recorders.hessian.HessianProbes`; this module brings the gradients and the products.
+
+Derivatives are compiled once for each loss function (the object, so give the same one every time and not a new lambda),
 structure of the tree and shape of the data; the last sixteen loss functions are kept, with what they hold. Random
 numbers are what the keys in the batch make them: the same batch, the same dropout.
+
+Examples
+--------
+>>> def loss_fn(params, x):
+...     return (x @ params["w"]) ** 2
+>>> params, x = {"w": jnp.ones(2)}, np.array([3.0, 1.0])
+>>> result = sharpness(params, loss_fn, x, of="full")
+>>> round(result.h_max, 4), abs(round(result.h_min, 4)), result.converged
+(20.0, 0.0, True)
+>>> hessian_vector_product(params, loss_fn, [1.0, 0.0], x)
+array([18.,  6.])
 """
 
 from __future__ import annotations
@@ -15,9 +29,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recorders.batches import examples, pieces
+from recorders.hessian import Floats, HessianProbes, examples, of_length, pieces
 from recorders.jax.trees import Layout, refuse_unreadable
-from recorders.lanczos import Floats
+
+
+def _is_flat(vector: Any) -> bool:
+    """Whether a vector came as an array or a list of numbers, and not as a tree."""
+    if isinstance(vector, list | tuple):
+        return all(isinstance(entry, float | int | np.number) for entry in vector)
+    return isinstance(vector, np.ndarray | jax.Array)
+
 
 LossFunction = Callable[..., Any]
 
@@ -141,11 +162,33 @@ class Hessian:
         """Gradient of one batch."""
         return self.objective.functions.gradient(self.weights, self.objective.arrays, batch)[1]
 
+    def flatten(self, vector: Any) -> tuple[Floats, Callable[[Floats], Any]]:
+        """Lay a vector out; the second is a function that gives a product the form of the vector."""
+        objective = self.objective
+        if _is_flat(vector):
+            return of_length(vector, self.n), lambda product: product
+        return objective.flat(objective.picked(vector)), lambda product: objective.tree(objective.unflat(product))
+
+    def along_gradients(self) -> Iterator[tuple[float, float]]:
+        """Give g H g and g g of each batch."""
+        for _, data in self.batches():
+            gradient = self.gradient(data)
+            g, hg = self.objective.flat(gradient), self.objective.flat(self.times(gradient, data))
+            yield float(g @ hg), float(g @ g)
+
     def __call__(self, vector: Floats) -> Floats:
-        """Multiply."""
+        """Multiply a flat vector."""
         tangents = self.objective.unflat(vector)
         total, weight = np.zeros(self.n), 0.0
         for share, batch in self.batches():
             total += share * self.objective.flat(self.times(tangents, batch))
             weight += share
         return total / (weight if self._reduction == "mean" else 1.0)
+
+
+_probes = HessianProbes(Hessian)
+sharpness = _probes.sharpness
+hessian_vector_product = _probes.hessian_vector_product
+batch_sharpness = _probes.batch_sharpness
+trace = _probes.trace
+spectral_density = _probes.spectral_density

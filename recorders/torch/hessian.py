@@ -1,10 +1,23 @@
-"""The loss of a torch module as a function of its trainable weights alone: gradients and Hessian-vector products.
+"""Curvature of a torch model's loss at its weights, measured without touching the training.
+
+The functions `sharpness`, `hessian_vector_product`, `batch_sharpness`, `trace` and `spectral_density` are those of
+`recorders.hessian.HessianProbes`; this module brings the gradients and the products.
 
 Every pass runs on detached weights and on copies of the buffers, through `torch.func.functional_call`, under random
 generators that are wound back: the user's weights, gradients, buffers, mode and generators are as they were. What a
 pass sees is what the training sees next: the mode is the user's (`model.train()` or `model.eval()`), dropout draws
 what the next forward pass of the training will draw, batch normalisation in train mode uses the statistics of the
 batch, and its running averages do not move. State that a module keeps in plain attributes is not protected.
+
+Examples
+--------
+>>> model, mse = nn.Linear(2, 1, bias=False), nn.MSELoss()
+>>> x, y = torch.tensor([[3.0, 1.0]]), torch.zeros(1, 1)
+>>> result = sharpness(model, mse, x, y, of="full")
+>>> round(result.h_max, 4), abs(round(result.h_min, 4)), result.converged
+(20.0, 0.0, True)
+>>> hessian_vector_product(model, mse, [1.0, 0.0], x, y)
+array([18.,  6.])
 """
 
 from __future__ import annotations
@@ -19,10 +32,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from recorders.batches import examples, pieces
-from recorders.lanczos import Floats
-from recorders.torch.lockstep import devices_of, same_noise, scalar
-from recorders.torch.modules import refuse_sharded, trainable, unwrap
+from recorders.hessian import Floats, HessianProbes, examples, of_length, pieces
+from recorders.torch.modules import devices_of, refuse_sharded, same_noise, scalar, trainable, unwrap
 from trajtools.errors import ArchitectureError
 
 LossFunction = Callable[..., Tensor]
@@ -129,8 +140,25 @@ class Hessian:
                 share = 1.0 if self._reduction in ("one", "sum") else float(examples(batch))
                 yield share, Slope(self.objective, batch)
 
+    def flatten(self, vector: Any) -> tuple[Floats, Callable[[Floats], Any]]:
+        """Lay a vector out; the second is a function that gives a product the form of the vector."""
+        objective = self.objective
+        if hasattr(vector, "keys"):
+            flat = objective.flat(in_order(objective.names, objective.shapes, vector))
+            return flat, lambda product: dict(zip(objective.names, objective.unflat(product), strict=True))
+        if isinstance(vector, Tensor):
+            vector = vector.detach().double().cpu().numpy()
+        return of_length(vector, self.n), lambda product: product
+
+    def along_gradients(self) -> Iterator[tuple[float, float]]:
+        """Give g H g and g g of each batch."""
+        for _, slope in self.slopes():
+            gradient = [part.detach() for part in slope.gradient]
+            g, hg = self.objective.flat(gradient), self.objective.flat(slope.times(gradient))
+            yield float(g @ hg), float(g @ g)
+
     def __call__(self, vector: Floats) -> Floats:
-        """Multiply."""
+        """Multiply a flat vector."""
         tangents = self.objective.unflat(vector)
         if self._reduction == "one":
             if self._slope is None:
@@ -143,7 +171,7 @@ class Hessian:
         return total / (weight if self._reduction == "mean" else 1.0)
 
 
-def like(names: Sequence[str], shapes: Sequence[tuple[int, ...]], vector: Any) -> list[Any]:
+def in_order(names: Sequence[str], shapes: Sequence[tuple[int, ...]], vector: Any) -> list[Any]:
     """Put the tensors of a vector given as {name: Tensor} in the order of the weights."""
     if set(vector) != set(names):
         odd = sorted(set(vector) ^ set(names))
@@ -152,3 +180,11 @@ def like(names: Sequence[str], shapes: Sequence[tuple[int, ...]], vector: Any) -
         if tuple(vector[name].shape) != shape:
             raise ArchitectureError(f"the vector's {name!r} has shape {tuple(vector[name].shape)}, not {shape}")
     return [vector[name] for name in names]
+
+
+_probes = HessianProbes(Hessian)
+sharpness = _probes.sharpness
+hessian_vector_product = _probes.hessian_vector_product
+batch_sharpness = _probes.batch_sharpness
+trace = _probes.trace
+spectral_density = _probes.spectral_density
