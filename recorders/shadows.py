@@ -34,7 +34,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -42,6 +42,132 @@ from recorders.hessian import Floats, check_extent
 from trajtools.errors import DataError, UnknownNameError
 
 LARGEST_FLOOR = 1e-2
+DIRECTIONS = ("forward", "reverse")
+ALIGNED = 0.1  # largest eta x residual at which the forward copy counts as pointing along one curvature
+ROUNDOFF = {8: 2.0**-53, 4: 2.0**-24, 2: 2.0**-9}
+"""Half a unit in the last place, by bytes of the dtype; of the two of two bytes the coarser one, bfloat16."""
+
+
+class Shadow:
+    """What the shadows of torch and JAX share: settings, the readings of the last step, and their metrics.
+
+    Attributes
+    ----------
+    directions : tuple of str
+        Which copies there are.
+    epsilon : float or None
+        Distance of the copies, |d|; None while it has not been chosen.
+    of : str
+        What the data are.
+    n_steps : int
+        Steps that the copies have made.
+    n_gradients : int
+        Gradients that the copies have cost, beyond those of the training.
+    n_lost : int
+        Steps without numbers, because a gradient was not finite.
+    """
+
+    def __init__(
+        self,
+        directions: Sequence[str],
+        *,
+        epsilon: float | None,
+        ascent: float | None,
+        window: int | None,
+        of: str,
+        roundoff: float,
+    ) -> None:
+        self.directions = (directions,) if isinstance(directions, str) else tuple(directions)
+        odd = [name for name in self.directions if name not in DIRECTIONS]
+        if odd or not self.directions:
+            raise UnknownNameError(f'directions={directions!r}: give "forward", "reverse" or both')
+        for name, value in (("epsilon", epsilon), ("ascent", ascent), ("window", window)):
+            if value is not None and not value > 0:
+                raise DataError(f"{name}={value}: it must be positive, or None to have it chosen")
+        self.epsilon, self._ascent, self._window = epsilon, ascent, window
+        self.of = check_extent(of)
+        self.n_steps = self.n_gradients = self.n_lost = 0
+        self._floor = Floor(roundoff)
+        self._last: dict[str, float] = {}
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Numbers of the last step, for ``rec.record(**shadow.metrics)``; NaN before the first."""
+        return {name: float(value) for name, value in self._named(np, self._last).items()}
+
+    @property
+    def h_max(self) -> float:
+        """Largest curvature of the last step's data, from the reverse copy."""
+        return self._last.get("reverse_curvature", math.nan)
+
+    @property
+    def h_min(self) -> float:
+        """Smallest curvature of the last step's data, from the forward copy; NaN while that points elsewhere."""
+        return self._last["forward_curvature"] if self._last.get("down") else math.nan
+
+    @property
+    def growth(self) -> float:
+        """ln(|d'| / |d|) of the forward copy in the last step: the local exponent, nats per step."""
+        return self._last.get("forward_growth", math.nan)
+
+    @property
+    def floor(self) -> float:
+        """How much of the forward copy may be rounding, see `recorders.shadows.Floor`."""
+        return self._floor.value
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the reader should know before believing the numbers."""
+        return (self._floor.warning,) if self._floor.warning else ()
+
+    def _choose_epsilon(self, weights: float) -> float:
+        """Epsilon; by default sqrt(roundoff) |theta|, between rounding and the curvature of the gradient."""
+        if self.epsilon is None:
+            if not (weights > 0 and math.isfinite(weights)):
+                raise DataError(f"|theta| = {weights}: no offset can be scaled to it; give epsilon=")
+            self.epsilon = math.sqrt(self._floor.roundoff) * weights
+        return self.epsilon
+
+    @staticmethod
+    def _refuse_rounded(epsilon: float) -> NoReturn:
+        """Refuse an epsilon whose offset vanishes in the very first step."""
+        raise DataError(
+            f"epsilon={epsilon:.3g}: the dtype of the weights rounds the whole offset away. Give a larger epsilon, or "
+            "leave it out to have one chosen"
+        )
+
+    def _note(self, direction: str, reading: Sequence[float] | None) -> None:
+        """Keep the reading of one copy, as `read` gives it; None where the step has no numbers."""
+        self.n_lost += reading is None
+        values = (math.nan, math.nan, math.nan) if reading is None else reading
+        for name, value in zip(("growth", "curvature", "residual"), values, strict=True):
+            self._last[f"{direction}_{name}"] = float(value)
+
+    def _judge(self, rate: float, momentum: bool, weights: float) -> None:
+        """Find where the forward copy points and how near it is to rounding, after `_note`."""
+        last = self._last
+        last["down"] = float(points_down(last["forward_curvature"], last["forward_residual"], rate, momentum))
+        self._floor.note(last["forward_growth"], weights, self.epsilon or math.nan)
+        last["floor"] = self._floor.value
+
+    def _named(self, xp: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
+        """Name the numbers of a step as at the top of this module.
+
+        Their keys are ``<direction>_<growth, curvature or residual>``, ``down`` and ``floor``.
+        """
+        metrics: dict[str, Any] = {}
+        if "forward" in self.directions:
+            metrics["shadow_growth"] = numbers.get("forward_growth", math.nan)
+            down = xp.asarray(numbers.get("down", 0.0)) > 0
+            metrics["shadow_h_min"] = xp.where(down, numbers.get("forward_curvature", math.nan), math.nan)
+            metrics["shadow_h_min_residual"] = xp.where(down, numbers.get("forward_residual", math.nan), math.nan)
+            metrics["shadow_floor"] = numbers.get("floor", math.nan)
+        if "reverse" in self.directions:
+            metrics["shadow_reverse_growth"] = numbers.get("reverse_growth", math.nan)
+            metrics["shadow_h_max"] = numbers.get("reverse_curvature", math.nan)
+            metrics["shadow_h_max_residual"] = numbers.get("reverse_residual", math.nan)
+        named = {f"{name}_{self.of}": value for name, value in metrics.items()}
+        return {**named, "shadow_epsilon": xp.asarray(math.nan if self.epsilon is None else self.epsilon)}
 
 
 class Floor:
@@ -53,8 +179,8 @@ class Floor:
         How the copy has grown since its last fresh offset.
     value : float
         ``roundoff |theta| / epsilon e^gain``, the largest seen.
-    warned : str
-        The warning, once it was given; else empty.
+    warning : str
+        Its text, once it was given; else empty.
 
     Notes
     -----
@@ -68,7 +194,7 @@ class Floor:
     def __init__(self, roundoff: float) -> None:
         self.roundoff = roundoff
         self.value = 0.0
-        self.warned = ""
+        self.warning = ""
         self.climb = GROUND
 
     def afresh(self) -> None:
@@ -98,113 +224,15 @@ class Floor:
         share = float(floor_of(np, self.roundoff, weights, epsilon, 0.0))
         present = share * math.exp(min(now.rise, 60.0))
         # A copy that could have been damped below its rounding errors before it grew; not one that grew from the start.
-        if present > LARGEST_FLOOR and now.missed > -math.log(share) and not self.warned:
-            self.warned = (
+        if present > LARGEST_FLOOR and now.missed > -math.log(share) and not self.warning:
+            self.warning = (
                 f"the forward shadow at epsilon = {epsilon:.2g} was quiet for {now.quiet:.0f} steps and has grown by "
                 f"{now.rise:.1f} nats since. What was damped before grows late (delayed loss of stability), and out of "
                 f"rounding errors: grown as much, they may be {present:.2g} of it. Its exponent may depend on epsilon. "
                 "Compare with fresh offsets (window=), another epsilon, float64, or "
                 "tangent_exponents"
             )
-            warnings.warn(self.warned, stacklevel=2)
-
-
-class Book:
-    """Settings of a pair of shadows, their last readings, and the metrics that are made of them."""
-
-    def __init__(
-        self,
-        directions: Sequence[str],
-        *,
-        epsilon: float | None,
-        ascent: float | None,
-        window: int | None,
-        of: str,
-        roundoff: float,
-    ) -> None:
-        self.directions = (directions,) if isinstance(directions, str) else tuple(directions)
-        odd = [name for name in self.directions if name not in DIRECTIONS]
-        if odd or not self.directions:
-            raise UnknownNameError(f'directions={directions!r}: give "forward", "reverse" or both')
-        for name, value in (("epsilon", epsilon), ("ascent", ascent), ("window", window)):
-            if value is not None and not value > 0:
-                raise DataError(f"{name}={value}: it must be positive, or None to have it chosen")
-        self.epsilon, self.ascent, self.window = epsilon, ascent, window
-        self.of = check_extent(of)
-        self.floor = Floor(roundoff)
-        self.last: dict[str, float] = {}
-        self.n_steps = self.n_gradients = self.n_lost = 0
-
-    def choose_epsilon(self, weights: float) -> float:
-        """Epsilon; by default sqrt(roundoff) |theta|, between rounding and the curvature of the gradient."""
-        if self.epsilon is None:
-            if not (weights > 0 and math.isfinite(weights)):
-                raise DataError(f"|theta| = {weights}: no offset can be scaled to it; give epsilon=")
-            self.epsilon = math.sqrt(self.floor.roundoff) * weights
-        return self.epsilon
-
-    def due(self) -> bool:
-        """Whether the forward copy begins afresh at this step."""
-        return self.window is not None and self.n_steps % self.window == 0
-
-    def lose(self, direction: str) -> None:
-        """Note that a copy told nothing in this step."""
-        self.note(direction, (math.nan, math.nan, math.nan))
-        self.n_lost += 1
-
-    def note(self, direction: str, reading: Sequence[float]) -> None:
-        """Take in what one step of a copy told."""
-        for name, value in zip(("growth", "curvature", "residual"), reading, strict=True):
-            self.last[f"{direction}_{name}"] = float(value)
-
-    def judge(self, rate: float, momentum: bool, weights: float) -> None:
-        """Say where the forward copy points and how near it is to rounding, after `note`."""
-        last = self.last
-        last["down"] = float(points_down(last["forward_curvature"], last["forward_residual"], rate, momentum))
-        self.floor.note(last["forward_growth"], weights, self.epsilon or math.nan)
-        last["floor"] = self.floor.value
-
-    @property
-    def h_max(self) -> float:
-        """Largest curvature, from the reverse copy."""
-        return self.last.get("reverse_curvature", math.nan)
-
-    @property
-    def h_min(self) -> float:
-        """Smallest curvature, from the forward copy; NaN while it does not point there."""
-        return self.last["forward_curvature"] if self.last.get("down") else math.nan
-
-    @property
-    def growth(self) -> float:
-        """Local exponent of the forward copy, nats per step."""
-        return self.last.get("forward_growth", math.nan)
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """The last step's numbers, under the names at the top of this module; NaN before the first."""
-        return {name: float(value) for name, value in self.named(np, self.last).items()}
-
-    def named(self, xp: Any, found: Mapping[str, Any]) -> dict[str, Any]:
-        """Give the numbers of a step the names at the top of this module."""
-        given: dict[str, Any] = {}
-        if "forward" in self.directions:
-            given["shadow_growth"] = found.get("forward_growth", math.nan)
-            down = xp.asarray(found.get("down", 0.0)) > 0
-            given["shadow_h_min"] = xp.where(down, found.get("forward_curvature", math.nan), math.nan)
-            given["shadow_h_min_residual"] = xp.where(down, found.get("forward_residual", math.nan), math.nan)
-            given["shadow_floor"] = found.get("floor", math.nan)
-        if "reverse" in self.directions:
-            given["shadow_reverse_growth"] = found.get("reverse_growth", math.nan)
-            given["shadow_h_max"] = found.get("reverse_curvature", math.nan)
-            given["shadow_h_max_residual"] = found.get("reverse_residual", math.nan)
-        named = {f"{name}_{self.of}": value for name, value in given.items()}
-        return {**named, "shadow_epsilon": xp.asarray(math.nan if self.epsilon is None else self.epsilon)}
-
-
-DIRECTIONS = ("forward", "reverse")
-ALIGNED = 0.1  # largest eta x residual at which the forward copy counts as pointing along one curvature
-ROUNDOFF = {8: 2.0**-53, 4: 2.0**-24, 2: 2.0**-9}
-"""Half a unit in the last place, by bytes of the dtype; of the two of two bytes the coarser one, bfloat16."""
+            warnings.warn(self.warning, stacklevel=2)
 
 
 class Climb(NamedTuple):
@@ -242,6 +270,20 @@ class Climb(NamedTuple):
 GROUND = Climb()
 
 
+def climb(xp: Any, state: Climb, growth: Any) -> Climb:
+    """Take a step's growth into the account of a copy."""
+    steps = state.steps + 1
+    total = state.total + xp.where(xp.isfinite(growth), growth, 0.0)
+    lowest = xp.minimum(state.lowest, total)
+    quiet = xp.where(total - lowest < 1, steps, state.quiet)
+    return Climb(steps, total, lowest, xp.maximum(state.gain, total - lowest), quiet)
+
+
+def floor_of(xp: Any, roundoff: float, weights: Any, epsilon: Any, gain: Any) -> Any:
+    """How much of a copy may be rounding: roundoff |theta| / epsilon e^gain."""
+    return roundoff * weights / epsilon * xp.exp(xp.minimum(gain, 60.0))
+
+
 def read(xp: Any, products: Sequence[Any], was: Any, now: Any) -> tuple[Any, Any, Any]:
     """Read growth, curvature and residual off one step of a copy."""
     dd, dq, qq = products
@@ -264,20 +306,6 @@ def own_ascent(xp: Any, dd: Any, qq: Any) -> Any:
 def points_down(curvature: Any, residual: Any, rate: Any, momentum: bool) -> Any:
     """Whether the forward copy points along the low end of the spectrum, and along one curvature only."""
     return ((curvature < 0) if momentum else (rate * curvature < 1)) & (rate * residual < ALIGNED)
-
-
-def climb(xp: Any, state: Climb, growth: Any) -> Climb:
-    """Take a step's growth into the account of a copy."""
-    steps = state.steps + 1
-    total = state.total + xp.where(xp.isfinite(growth), growth, 0.0)
-    lowest = xp.minimum(state.lowest, total)
-    quiet = xp.where(total - lowest < 1, steps, state.quiet)
-    return Climb(steps, total, lowest, xp.maximum(state.gain, total - lowest), quiet)
-
-
-def floor_of(xp: Any, roundoff: float, weights: Any, epsilon: Any, gain: Any) -> Any:
-    """How much of a copy may be rounding: roundoff |theta| / epsilon e^gain."""
-    return roundoff * weights / epsilon * xp.exp(xp.minimum(gain, 60.0))
 
 
 def random_direction(n: int, seed: int, direction: str, draw: int) -> Floats:

@@ -97,24 +97,190 @@ class TangentExponents:
     warnings: tuple[str, ...] = ()
 
 
-def kaplan_yorke(exponents: Any, *, complete: bool = False) -> float:
-    r"""Kaplan-Yorke dimension of a set of exponents.
+class Tangents:
+    """What the tangent vectors of torch and JAX share: frames, their growth in every step, and the result.
 
-    Examples
-    --------
-    >>> kaplan_yorke([0.2, 0.1, -0.4, -1.0])
-    2.75
+    Attributes
+    ----------
+    k : int
+        Number of vectors.
+    window : int
+        Steps of a window.
+    vectors : {"both", "fresh", "kept"}
+        Which there are.
+    of : str
+        What the data are.
+    n_lost : int
+        Steps without numbers, because a derivative was not finite.
     """
-    ordered = np.sort(np.asarray(exponents, np.float64))[::-1]
-    if not len(ordered) or np.isnan(ordered).any():
-        return math.nan
-    sums = np.cumsum(ordered)
-    if ordered[0] < 0:
-        return 0.0
-    j = int(np.flatnonzero(sums >= 0)[-1]) + 1
-    if j == len(ordered):
-        return float(j) if complete else math.nan
-    return float(j + sums[j - 1] / abs(ordered[j]))
+
+    def __init__(
+        self,
+        n_weights: int,
+        n_state: int,
+        *,
+        k: int,
+        window: int,
+        vectors: str,
+        of: str,
+        seed: int,
+        **settings: Any,
+    ) -> None:
+        if vectors not in VECTORS:
+            raise UnknownNameError(f'vectors={vectors!r}: it must be "both", "fresh" or "kept"')
+        most = n_weights if vectors != "kept" else n_state
+        if not 1 <= k <= most:
+            raise DataError(
+                f"k={k} tangent vectors: 1 to {most} are possible here ({n_weights} weights, {n_state} numbers in the "
+                'state; vectors="kept" allows as many as the state has)'
+            )
+        if window < 1:
+            raise DataError(f"window={window}: a window needs at least one step")
+        self._n_weights, self._n_state, self.k, self.window, self.vectors = n_weights, n_state, k, window, vectors
+        self.of, self._rng = check_extent(of), np.random.default_rng(seed)
+        self._settings = {"seed": seed, **settings}
+        self._kept: Frame | None = None
+        self._fresh: Frame | None = None
+        self._local: list[Floats] = []
+        self._windows: list[tuple[int, Floats, float, float]] = []
+        self._condition = 1.0
+        self.n_lost = 0
+        self._began = self._kept_from = 0
+        self._kept_before = math.nan
+        self._delays: list[tuple[float, float, int]] = []
+
+    def _advance(self, push: Push) -> None:
+        """Send all vectors through one step."""
+        at = len(self._local)
+        if self.vectors != "fresh" and self._kept is None:
+            self._kept = Frame(self._drawn(self._n_state if self.k > self._n_weights else self._n_weights))
+            self._kept_from = at
+        if self.vectors != "kept" and self._fresh is None:
+            self._fresh, self._began = Frame(self._drawn(self._n_weights)), at
+            self._kept_before = self._of_kept()
+        frames = [frame for frame in (self._kept, self._fresh) if frame is not None]
+        images = push(np.hstack([frame.columns for frame in frames]))
+        local = np.full(self.k, np.nan)
+        if np.isfinite(images).all():
+            if self._fresh is not None:
+                self._fresh.advance(images[:, -self.k :])
+            if self._kept is not None:
+                local = self._kept.advance(images[:, : self.k])
+                span = local.max() - local.min()
+                self._condition = max(self._condition, math.exp(min(span, 700.0)))
+        else:
+            self.n_lost += 1
+            self._kept = self._fresh = None
+        self._local.append(local)
+        if self._fresh is not None and len(self._local) - self._began == self.window:
+            fresh = self._fresh
+            # Vectors that are this young need not have come into order.
+            exponents = np.sort(fresh.of_weights(self._n_weights))[::-1] / self.window
+            kept = self._of_kept() - self._kept_before
+            self._windows.append((self._began, exponents, fresh.highest, kept / self.window))
+            self._compare(float(exponents[0]) * self.window, kept)
+            self._fresh = None
+
+    def _of_kept(self) -> float:
+        """Growth of the leading kept vector so far, as it shows in the weights; NaN if none is kept."""
+        if self._kept is None:
+            return math.nan
+        length = float(np.linalg.norm(self._kept.columns[: self._n_weights, 0]))
+        return float(self._kept.sums[0]) + math.log(length) if length > 0 else math.nan
+
+    def _compare(self, fresh: float, kept: float) -> None:
+        """Note a window in which fresh vectors grew and the kept one stayed behind, though it had time to turn."""
+        if self._kept_from < self._began and fresh > SHARE_LOST and fresh - kept > SHARE_LOST:
+            self._delays.append((fresh, kept, self._began))
+
+    def _drawn(self, extent: int) -> Floats:
+        """Random vectors in the first `extent` directions of the state."""
+        columns = np.zeros((self._n_state, self.k))
+        columns[:extent] = self._rng.standard_normal((extent, self.k))
+        return columns
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Numbers of the last step, for ``rec.record(**tangents.metrics)``.
+
+        ``tangent_growth_<of>``: ln of the stretching of the kept vectors, nats; ``tangent_window_<of>``: exponents of
+        the fresh vectors, nats per step, where a window has ended, else NaN. Numbers for k = 1, else arrays (k,).
+        """
+        nothing = np.full(self.k, np.nan)
+        found = {}
+        if self.vectors != "fresh":
+            found[f"tangent_growth_{self.of}"] = self._local[-1] if self._local else nothing
+        if self.vectors != "kept":
+            ended = bool(self._windows) and self._windows[-1][0] + self.window == len(self._local)
+            found[f"tangent_window_{self.of}"] = self._windows[-1][1] if ended else nothing
+        return {name: float(value[0]) if self.k == 1 else value for name, value in found.items()}
+
+    def result(self, *, discard: int = 0, level: float = 0.95) -> TangentExponents:
+        """Sum up all steps so far.
+
+        Parameters
+        ----------
+        discard : int
+            Steps at the beginning that the exponents of the kept vectors leave out.
+        level : float
+            Confidence level of the intervals.
+
+        Returns
+        -------
+        TangentExponents
+            Exponents of the kept vectors with intervals, and of the windows.
+
+        Raises
+        ------
+        DataError
+            If no step is left.
+        """
+        if not 0 < level < 1:
+            raise DataError(f"level={level}: a confidence level lies between 0 and 1, e.g. 0.95")
+        if not 0 <= discard < max(len(self._local), 1) or not self._local:
+            raise DataError(f"{len(self._local)} steps were followed, and discard={discard} of them are to be left out")
+        local = np.array(self._local)
+        counted = local[discard:][~np.isnan(local[discard:]).any(1)]  # lost steps do not count
+        values = counted.mean(0) if len(counted) else np.full(self.k, np.nan)
+        intervals = by_blocks(counted, level)
+        order = np.argsort(-values)
+        starts, windows, gains, kept = zip(*self._windows, strict=True) if self._windows else ((), (), (), ())
+        complete = self.k == self._n_state
+        return TangentExponents(
+            values[order],
+            intervals[order],
+            level,
+            local,
+            np.array(windows).reshape(-1, self.k),
+            np.array(starts, np.int64),
+            np.array(gains, np.float64),
+            np.array(kept, np.float64),
+            self.window,
+            kaplan_yorke(values, complete=complete),
+            float(values[values > 0].sum()) if not np.isnan(values).any() else math.nan,
+            self._condition,
+            self.n_lost,
+            settings={
+                "k": self.k, "window": self.window, "vectors": self.vectors, "of": self.of, "discard": discard,
+                "n_weights": self._n_weights, "n_state": self._n_state, "n_steps": len(local), **self._settings,
+            },
+            warnings=tuple(self._doubts(intervals)),
+        )  # fmt: skip
+
+    def _doubts(self, intervals: Floats) -> list[str]:
+        """What the reader should know."""
+        found = []
+        if self.n_lost:
+            found.append(f"{self.n_lost} steps have no numbers: a derivative was not finite; the vectors began anew")
+        if self.vectors != "fresh" and np.isnan(intervals).any():
+            found.append(f"too few steps for an interval: {FEWEST_BLOCKS} blocks of {SHORTEST_BLOCK} are the least")
+        if self.vectors != "kept" and not self._windows:
+            found.append(f"no whole window of {self.window} steps")
+        if self._delays:
+            fresh, kept, _ = max(self._delays)
+            count, start = len(self._delays), self._delays[0][2]
+            found.append(DELAYED.format(count=count, total=len(self._windows), start=start, fresh=fresh, kept=kept))
+        return found
 
 
 class Frame:
@@ -141,142 +307,24 @@ class Frame:
             return self.sums + np.log(np.abs(np.diag(triangle)))
 
 
-class Ledger:
-    """Frames of one training, and everything that they have told."""
+def kaplan_yorke(exponents: Any, *, complete: bool = False) -> float:
+    r"""Kaplan-Yorke dimension of a set of exponents.
 
-    def __init__(self, n_weights: int, n_state: int, *, k: int, window: int, vectors: str, of: str, seed: int) -> None:
-        if vectors not in VECTORS:
-            raise UnknownNameError(f'vectors={vectors!r}: it must be "both", "fresh" or "kept"')
-        most = n_weights if vectors != "kept" else n_state
-        if not 1 <= k <= most:
-            raise DataError(
-                f"k={k} tangent vectors: 1 to {most} are possible here ({n_weights} weights, {n_state} numbers in the "
-                'state; vectors="kept" allows as many as the state has)'
-            )
-        if window < 1:
-            raise DataError(f"window={window}: a window needs at least one step")
-        self.n_weights, self.n_state, self.k, self.window, self.vectors = n_weights, n_state, k, window, vectors
-        self.of, self._rng = check_extent(of), np.random.default_rng(seed)
-        self._kept: Frame | None = None
-        self._fresh: Frame | None = None
-        self.local: list[Floats] = []
-        self.windows: list[tuple[int, Floats, float, float]] = []
-        self.condition = 1.0
-        self.n_lost = 0
-        self._began = self._kept_from = 0
-        self._kept_before = math.nan
-        self._delays: list[tuple[float, float, int]] = []
-
-    def step(self, push: Push) -> None:
-        """Send all vectors through one step."""
-        at = len(self.local)
-        if self.vectors != "fresh" and self._kept is None:
-            self._kept = Frame(self._drawn(self.n_state if self.k > self.n_weights else self.n_weights))
-            self._kept_from = at
-        if self.vectors != "kept" and self._fresh is None:
-            self._fresh, self._began = Frame(self._drawn(self.n_weights)), at
-            self._kept_before = self._of_kept()
-        frames = [frame for frame in (self._kept, self._fresh) if frame is not None]
-        images = push(np.hstack([frame.columns for frame in frames]))
-        local = np.full(self.k, np.nan)
-        if np.isfinite(images).all():
-            if self._fresh is not None:
-                self._fresh.advance(images[:, -self.k :])
-            if self._kept is not None:
-                local = self._kept.advance(images[:, : self.k])
-                span = local.max() - local.min()
-                self.condition = max(self.condition, math.exp(min(span, 700.0)))
-        else:
-            self.n_lost += 1
-            self._kept = self._fresh = None
-        self.local.append(local)
-        if self._fresh is not None and len(self.local) - self._began == self.window:
-            fresh = self._fresh
-            # Vectors that are this young need not have come into order.
-            exponents = np.sort(fresh.of_weights(self.n_weights))[::-1] / self.window
-            kept = self._of_kept() - self._kept_before
-            self.windows.append((self._began, exponents, fresh.highest, kept / self.window))
-            self._compare(float(exponents[0]) * self.window, kept)
-            self._fresh = None
-
-    def _of_kept(self) -> float:
-        """Growth of the leading kept vector so far, as it shows in the weights; NaN if none is kept."""
-        if self._kept is None:
-            return math.nan
-        length = float(np.linalg.norm(self._kept.columns[: self.n_weights, 0]))
-        return float(self._kept.sums[0]) + math.log(length) if length > 0 else math.nan
-
-    def _compare(self, fresh: float, kept: float) -> None:
-        """Note a window in which fresh vectors grew and the kept one stayed behind, though it had time to turn."""
-        if self._kept_from < self._began and fresh > SHARE_LOST and fresh - kept > SHARE_LOST:
-            self._delays.append((fresh, kept, self._began))
-
-    def _drawn(self, extent: int) -> Floats:
-        """Random vectors in the first `extent` directions of the state."""
-        columns = np.zeros((self.n_state, self.k))
-        columns[:extent] = self._rng.standard_normal((extent, self.k))
-        return columns
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The last step's numbers: ``tangent_growth_<of>``, and ``tangent_window_<of>`` where a window has ended."""
-        nothing = np.full(self.k, np.nan)
-        found = {}
-        if self.vectors != "fresh":
-            found[f"tangent_growth_{self.of}"] = self.local[-1] if self.local else nothing
-        if self.vectors != "kept":
-            ended = bool(self.windows) and self.windows[-1][0] + self.window == len(self.local)
-            found[f"tangent_window_{self.of}"] = self.windows[-1][1] if ended else nothing
-        return {name: float(value[0]) if self.k == 1 else value for name, value in found.items()}
-
-    def result(self, *, discard: int, level: float, settings: dict[str, Any]) -> TangentExponents:
-        """Sum up."""
-        if not 0 < level < 1:
-            raise DataError(f"level={level}: a confidence level lies between 0 and 1, e.g. 0.95")
-        if not 0 <= discard < max(len(self.local), 1) or not self.local:
-            raise DataError(f"{len(self.local)} steps were followed, and discard={discard} of them are to be left out")
-        local = np.array(self.local)
-        counted = local[discard:][~np.isnan(local[discard:]).any(1)]  # lost steps do not count
-        values = counted.mean(0) if len(counted) else np.full(self.k, np.nan)
-        intervals = by_blocks(counted, level)
-        order = np.argsort(-values)
-        starts, windows, gains, kept = zip(*self.windows, strict=True) if self.windows else ((), (), (), ())
-        complete = self.k == self.n_state
-        return TangentExponents(
-            values[order],
-            intervals[order],
-            level,
-            local,
-            np.array(windows).reshape(-1, self.k),
-            np.array(starts, np.int64),
-            np.array(gains, np.float64),
-            np.array(kept, np.float64),
-            self.window,
-            kaplan_yorke(values, complete=complete),
-            float(values[values > 0].sum()) if not np.isnan(values).any() else math.nan,
-            self.condition,
-            self.n_lost,
-            settings={
-                "k": self.k, "window": self.window, "vectors": self.vectors, "of": self.of, "discard": discard,
-                "n_weights": self.n_weights, "n_state": self.n_state, "n_steps": len(local), **settings,
-            },
-            warnings=tuple(self._doubts(intervals)),
-        )  # fmt: skip
-
-    def _doubts(self, intervals: Floats) -> list[str]:
-        """What the reader should know."""
-        found = []
-        if self.n_lost:
-            found.append(f"{self.n_lost} steps have no numbers: a derivative was not finite; the vectors began anew")
-        if self.vectors != "fresh" and np.isnan(intervals).any():
-            found.append(f"too few steps for an interval: {FEWEST_BLOCKS} blocks of {SHORTEST_BLOCK} are the least")
-        if self.vectors != "kept" and not self.windows:
-            found.append(f"no whole window of {self.window} steps")
-        if self._delays:
-            fresh, kept, _ = max(self._delays)
-            count, start = len(self._delays), self._delays[0][2]
-            found.append(DELAYED.format(count=count, total=len(self.windows), start=start, fresh=fresh, kept=kept))
-        return found
+    Examples
+    --------
+    >>> kaplan_yorke([0.2, 0.1, -0.4, -1.0])
+    2.75
+    """
+    ordered = np.sort(np.asarray(exponents, np.float64))[::-1]
+    if not len(ordered) or np.isnan(ordered).any():
+        return math.nan
+    sums = np.cumsum(ordered)
+    if ordered[0] < 0:
+        return 0.0
+    j = int(np.flatnonzero(sums >= 0)[-1]) + 1
+    if j == len(ordered):
+        return float(j) if complete else math.nan
+    return float(j + sums[j - 1] / abs(ordered[j]))
 
 
 def by_blocks(local: Floats, level: float) -> Floats:

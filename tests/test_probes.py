@@ -12,9 +12,9 @@ from numpy.testing import assert_allclose
 from recorders.hessian import Batches, HessianProbes, examples, pieces, rademacher
 from recorders.shadows import (
     GROUND,
-    Book,
     CurvatureRule,
     Floor,
+    Shadow,
     climb,
     floor_of,
     own_ascent,
@@ -268,7 +268,7 @@ def test_growth_that_begins_late_is_doubted_in_words_and_once() -> None:
     with pytest.warns(UserWarning, match=r"quiet for 20 steps .* another epsilon, float64, or tangent_exponents"):
         floor.note(20.0, 1.0, 1e-8)
     floor.note(1.0, 1.0, 1e-8)  # no second warning
-    assert "window=" in floor.warned
+    assert "window=" in floor.warning
 
 
 def test_growth_from_the_beginning_is_not_doubted() -> None:
@@ -276,33 +276,33 @@ def test_growth_from_the_beginning_is_not_doubted() -> None:
     for _ in range(40):  # chaos from the start; and pytest turns warnings into errors
         floor.note(1.0, 1.0, 1e-8)
     assert floor.value > 1e6
-    assert floor.warned == ""
+    assert floor.warning == ""
     floor.afresh()
     assert floor.climb.gain == 0.0
 
 
-def book(**options):
-    given = {"epsilon": None, "ascent": None, "window": None, "of": "batch", "roundoff": 2.0**-53, **options}
-    return Book(given.pop("directions", ("forward", "reverse")), **given)
+def shadow(**options):
+    settings = {"epsilon": None, "ascent": None, "window": None, "of": "batch", "roundoff": 2.0**-53, **options}
+    return Shadow(settings.pop("directions", ("forward", "reverse")), **settings)
 
 
 def test_epsilon_is_chosen_from_the_weights() -> None:
-    assert_allclose(book().choose_epsilon(2.0), 2 * math.sqrt(2.0**-53), rtol=1e-12)
-    assert book(epsilon=0.5).choose_epsilon(0.0) == 0.5
+    assert_allclose(shadow()._choose_epsilon(2.0), 2 * math.sqrt(2.0**-53), rtol=1e-12)
+    assert shadow(epsilon=0.5)._choose_epsilon(0.0) == 0.5
     with pytest.raises(DataError, match="give epsilon="):
-        book().choose_epsilon(0.0)
+        shadow()._choose_epsilon(0.0)
 
 
 def test_metrics_have_their_names_before_the_first_step() -> None:
-    before = book().metrics
-    told = book(epsilon=1e-6)
-    told.note("forward", (0.1, -1.0, 0.0))
-    told.note("reverse", (0.7, 5.0, 0.0))
-    told.judge(0.1, False, 1.0)
-    assert before.keys() == told.metrics.keys()
+    before = shadow().metrics
+    after = shadow(epsilon=1e-6)
+    after._note("forward", (0.1, -1.0, 0.0))
+    after._note("reverse", (0.7, 5.0, 0.0))
+    after._judge(0.1, False, 1.0)
+    assert before.keys() == after.metrics.keys()
     assert all(math.isnan(value) for value in before.values())
-    assert told.metrics["shadow_h_min_batch"] == told.h_min == -1.0
-    assert told.metrics["shadow_h_max_batch"] == told.h_max == 5.0
+    assert after.metrics["shadow_h_min_batch"] == after.h_min == -1.0
+    assert after.metrics["shadow_h_max_batch"] == after.h_max == 5.0
 
 
 @pytest.mark.parametrize(
@@ -314,9 +314,9 @@ def test_metrics_have_their_names_before_the_first_step() -> None:
         ({"of": "x"}, UnknownNameError, "whose Hessian"),
     ],
 )
-def test_a_book_refuses_what_makes_no_sense(options, error, words) -> None:
+def test_a_shadow_refuses_what_makes_no_sense(options, error, words) -> None:
     with pytest.raises(error, match=words):
-        book(**options)
+        shadow(**options)
 
 
 def test_offsets_are_unit_vectors_that_differ_between_copies_and_draws() -> None:

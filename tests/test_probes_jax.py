@@ -297,7 +297,7 @@ def test_fresh_offsets_lost_steps_and_late_growth_are_what_they_are_in_torch() -
     curves = []
     for _ in range(10):
         shadow.step(p, x, y)
-        curves.append(shadow._book.last["forward_curvature"])
+        curves.append(shadow._last["forward_curvature"])
     assert len({round(c, 6) for c in curves}) == 2  # at rate 0 an offset stays as it is
     assert np.isnan(shadow.step(p, x * np.nan, y)["shadow_h_max_batch"])
     assert shadow.n_lost == 2

@@ -184,7 +184,7 @@ def test_fresh_offsets_are_drawn_at_every_window_and_the_same_by_the_same_seed()
         curves = []
         for _ in range(10):
             shadow.step(x, y)
-            curves.append(shadow._book.last["forward_curvature"])
+            curves.append(shadow._last["forward_curvature"])
         runs.append(curves)
     # At rate 0 an offset stays as it is, so its Rayleigh quotient tells which one it is.
     assert len({round(c, 6) for c in runs[0]}) == 2

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from naive_probes import symmetric
 from numpy.testing import assert_allclose
 
-from recorders.tangents import Frame, Ledger, by_blocks, kaplan_yorke
+from recorders.tangents import Frame, Tangents, by_blocks, kaplan_yorke
 from trajtools.store import DataError, UnknownNameError
 
 
@@ -34,14 +34,14 @@ def test_the_dimension_follows_its_definition(exponents) -> None:
 
 def follow(matrices, n_weights=None, discard=0, **options):
     n = len(matrices[0])
-    ledger = Ledger(
+    tangents = Tangents(
         n if n_weights is None else n_weights,
         n,
         **{"window": 10, "vectors": "both", "of": "full", "seed": 0, **options},
     )
     for m in matrices:
-        ledger.step(lambda columns, m=m: m @ columns)
-    return ledger.result(discard=discard, level=0.95, settings={})
+        tangents._advance(lambda columns, m=m: m @ columns)
+    return tangents.result(discard=discard)
 
 
 def test_exponents_of_constant_and_of_random_triangular_maps() -> None:
@@ -155,14 +155,14 @@ def test_intervals_from_blocks_cover_the_mean_of_correlated_noise() -> None:
     ("options", "words"),
     [({"k": 3}, "1 to 2 are possible"), ({"k": 0}, "1 to 2"), ({"window": 0}, "at least one step")],
 )
-def test_a_ledger_refuses_what_makes_no_sense(options, words) -> None:
+def test_tangents_refuse_what_makes_no_sense(options, words) -> None:
     with pytest.raises(DataError, match=words):
         follow([np.eye(2)], **{"k": 1, **options})
 
 
 def test_a_result_needs_steps_and_a_level() -> None:
     with pytest.raises(DataError, match="0 steps were followed"):
-        Ledger(2, 2, k=1, window=5, vectors="both", of="full", seed=0).result(discard=0, level=0.95, settings={})
+        Tangents(2, 2, k=1, window=5, vectors="both", of="full", seed=0).result()
     with pytest.raises(DataError, match="discard=5"):
         follow([np.eye(2)] * 5, k=1, discard=5)
     with pytest.raises(UnknownNameError, match='"fresh" or "kept"'):

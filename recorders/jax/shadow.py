@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from recorders import shadows
 from recorders.jax.hessian import Functions, LossFunction, Objective
 from recorders.shadows import (
     GROUND,
     ROUNDOFF,
-    Book,
     Climb,
     CurvatureRule,
     climb,
@@ -28,7 +28,7 @@ from recorders.shadows import (
 from trajtools.errors import DataError, MissingDependencyError
 
 
-class Shadow:
+class Shadow(shadows.Shadow):
     """Copies of a network a hair's breadth away, moved on the same batches and drawn back after every step.
 
     Parameters
@@ -108,13 +108,13 @@ class Shadow:
     ) -> None:
         self._objective = Objective(params, loss_fn)
         roundoff = max(ROUNDOFF[dtype.itemsize] for dtype in self._objective.dtypes)
-        self._book = Book(directions, epsilon=epsilon, ascent=ascent, window=window, of=of, roundoff=roundoff)
+        super().__init__(directions, epsilon=epsilon, ascent=ascent, window=window, of=of, roundoff=roundoff)
         self._rate, self._seed = learning_rate, seed
         self._motion = Motion(
-            self._objective.functions, self._book.directions, momentum, nesterov, weight_decay, ascent, window, roundoff
+            self._objective.functions, self.directions, momentum, nesterov, weight_decay, ascent, window, roundoff
         )
         weights = self._objective.weights(params)
-        self.epsilon: float = self._book.choose_epsilon(float(jnp.sqrt(inner(weights, weights))))
+        self._epsilon = self._choose_epsilon(float(jnp.sqrt(inner(weights, weights))))
         self._compiled = compiled(self._motion)
         self._state = self.init()
 
@@ -169,7 +169,7 @@ class Shadow:
             given = self._objective.functions.gradient(self._objective.weights(params), self._objective.arrays, batch)[
                 1
             ]
-            self._book.n_gradients += 1
+            self.n_gradients += 1
         else:
             given = self._objective.picked(gradients)
         self._follow(params, batch, given, learning_rate)
@@ -186,11 +186,11 @@ class Shadow:
 
         def drawn(direction: str, draw: int) -> list[jax.Array]:
             return self._objective.unflat(
-                self.epsilon * random_direction(self._objective.n, self._seed, direction, draw)
+                self._epsilon * random_direction(self._objective.n, self._seed, direction, draw)
             )
 
-        offsets = {direction: drawn(direction, 0) for direction in self._book.directions}
-        return self._motion.start(offsets, drawn("forward", 1), self.epsilon)
+        offsets = {direction: drawn(direction, 0) for direction in self.directions}
+        return self._motion.start(offsets, drawn("forward", 1), self._epsilon)
 
     def pure_step(
         self, state: State, params: Any, *batch: Any, gradients: Any = None, learning_rate: Any = None
@@ -225,64 +225,7 @@ class Shadow:
         # Compiled even where nobody traces this, as in an optax update called step by step.
         rate = self._rate_at(state["steps"], learning_rate)
         state, found = self._compiled(state, weights, (given, self._objective.arrays, batch), rate)
-        return state, self._book.named(jnp, found)
-
-    # -- what it knows
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Numbers of the last step, for ``rec.record(**shadow.metrics)``; NaN before the first."""
-        return self._book.metrics
-
-    @property
-    def directions(self) -> tuple[str, ...]:
-        """Which copies there are."""
-        return self._book.directions
-
-    @property
-    def of(self) -> str:
-        """What the data are."""
-        return self._book.of
-
-    @property
-    def n_steps(self) -> int:
-        """Steps that the copies have made."""
-        return self._book.n_steps
-
-    @property
-    def h_max(self) -> float:
-        """Largest curvature of the last step's data, from the reverse copy."""
-        return self._book.h_max
-
-    @property
-    def h_min(self) -> float:
-        """Smallest curvature of the last step's data, from the forward copy; NaN while that points elsewhere."""
-        return self._book.h_min
-
-    @property
-    def growth(self) -> float:
-        """ln(|d'| / |d|) of the forward copy in the last step: the local exponent, nats per step."""
-        return self._book.growth
-
-    @property
-    def floor(self) -> float:
-        """How much of the forward copy may be rounding, see `recorders.shadows.Floor`."""
-        return self._book.floor.value
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the reader should know before believing the numbers."""
-        return (self._book.floor.warned,) if self._book.floor.warned else ()
-
-    @property
-    def n_gradients(self) -> int:
-        """Gradients that the copies have cost, beyond those of the training."""
-        return self._book.n_gradients
-
-    @property
-    def n_lost(self) -> int:
-        """Steps without numbers, because a gradient was not finite."""
-        return self._book.n_lost
+        return state, self._named(jnp, found)
 
     # -- one step
 
@@ -290,7 +233,7 @@ class Shadow:
         """The learning rate of a step."""
         rate = self._rate if given is None else given
         if rate is None:
-            if "forward" in self._book.directions:
+            if "forward" in self.directions:
                 raise DataError(
                     "the forward shadow needs the learning rate: Shadow(..., learning_rate=0.1), a schedule, or "
                     'learning_rate= at every step; directions=("reverse",) needs none'
@@ -300,24 +243,21 @@ class Shadow:
 
     def _follow(self, params: Any, batch: Any, gradients: list[Any], learning_rate: Any) -> None:
         """Move the copies, and note what they told."""
-        weights, book = self._objective.weights(params), self._book
-        rate = self._rate_at(book.n_steps, learning_rate)
+        weights = self._objective.weights(params)
+        rate = self._rate_at(self.n_steps, learning_rate)
         self._state, found = self._compiled(self._state, weights, (gradients, self._objective.arrays, batch), rate)
         now = jax.device_get(found)
         account, size = now.pop("climb", None), now.pop("size", None)
         found = {name: float(value) for name, value in now.items()}
-        for direction in book.directions:
-            if found.pop(f"{direction}_length") == 0.0 and not book.n_steps:
-                raise DataError(
-                    f"epsilon={self.epsilon:.3g}: the dtype of the weights rounds the whole offset away. Give a larger "
-                    "epsilon, or leave it out to have one chosen"
-                )
-            book.n_lost += math.isnan(found[f"{direction}_curvature"])
-        book.last = found
-        book.n_steps += 1
-        book.n_gradients += len(book.directions)
+        for direction in self.directions:
+            if found.pop(f"{direction}_length") == 0.0 and not self.n_steps:
+                self._refuse_rounded(self._epsilon)
+            self.n_lost += math.isnan(found[f"{direction}_curvature"])
+        self._last = found
+        self.n_steps += 1
+        self.n_gradients += len(self.directions)
         if account is not None:
-            book.floor.see(Climb(*map(float, account)), float(size), self.epsilon)
+            self._floor.see(Climb(*map(float, account)), float(size), self._epsilon)
 
 
 State = dict[str, Any]

@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recorders import tangents
 from recorders.hessian import Floats
 from recorders.jax.hessian import LossFunction, Objective
 from recorders.jax.trees import is_weight
-from recorders.tangents import Ledger, TangentExponents
+from recorders.tangents import TangentExponents
 from trajtools.errors import DataError
 
 
-class Tangents:
+class Tangents(tangents.Tangents):
     """Tangent vectors that follow a training: Benettin's method through the optimiser's own step.
 
     Parameters
@@ -72,9 +73,8 @@ class Tangents:
         buffers = _floating(optimizer.init(self._objective.tree(self._objective.weights(params))))[0]
         self._shapes = [*self._objective.shapes, *(buffer.shape for buffer in buffers)]
         self._sizes = [int(np.prod(shape, dtype=np.int64)) for shape in self._shapes]
-        self._seed = seed
         n = self._objective.n
-        self._ledger = Ledger(n, sum(self._sizes), k=k, window=window, vectors=vectors, of=of, seed=seed)
+        super().__init__(n, sum(self._sizes), k=k, window=window, vectors=vectors, of=of, seed=seed)
         self._images = jax.jit(self._pushed)
 
     def step(self, params: Any, state: Any, *batch: Any) -> dict[str, Any]:
@@ -98,46 +98,15 @@ class Tangents:
 
         def push(columns: Floats) -> Floats:
             cuts = np.split(columns, np.cumsum(self._sizes)[:-1])
-            tangents = [
+            columnwise = [
                 jnp.asarray(np.ascontiguousarray(cut.T).reshape(-1, *shape))
                 for cut, shape in zip(cuts, self._shapes, strict=True)
             ]
-            images = jax.device_get(self._images(weights, state, batch, tangents))
+            images = jax.device_get(self._images(weights, state, batch, columnwise))
             return np.concatenate([np.asarray(part, np.float64).reshape(columns.shape[1], -1).T for part in images])
 
-        self._ledger.step(push)
+        self._advance(push)
         return self.metrics
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Numbers of the last step, for ``rec.record(**tangents.metrics)``.
-
-        ``tangent_growth_<of>``: ln of the stretching of the kept vectors, nats; ``tangent_window_<of>``: exponents of
-        the fresh vectors, nats per step, where a window has ended, else NaN. Numbers for k = 1, else arrays (k,).
-        """
-        return self._ledger.metrics
-
-    def result(self, *, discard: int = 0, level: float = 0.95) -> TangentExponents:
-        """Sum up all steps so far.
-
-        Parameters
-        ----------
-        discard : int
-            Steps at the beginning that the exponents of the kept vectors leave out.
-        level : float
-            Confidence level of the intervals.
-
-        Returns
-        -------
-        TangentExponents
-            Exponents of the kept vectors with intervals, and of the windows.
-
-        Raises
-        ------
-        DataError
-            If no step is left.
-        """
-        return self._ledger.result(discard=discard, level=level, settings={"seed": self._seed})
 
     # -- the Jacobian of a step
 
@@ -257,7 +226,7 @@ def tangent_exponents(
         given = tuple(batch) if isinstance(batch, list | tuple) else (batch,)
         follower.step(follower._objective.layout.put(params, weights), state, *given)
         weights, state = update(weights, state, given)
-    if not follower._ledger.local:
+    if not follower._local:
         raise DataError("there are no batches: give one for each step of the training")
     return follower.result(discard=discard, level=level)
 

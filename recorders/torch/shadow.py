@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from recorders.shadows import ROUNDOFF, Book, CurvatureRule, own_ascent, random_direction, read
+from recorders import shadows
+from recorders.shadows import ROUNDOFF, CurvatureRule, own_ascent, random_direction, read
 from recorders.torch.hessian import LossFunction, Objective
 from recorders.torch.modules import call, devices_of, innermost, same_noise, scalar
 from trajtools.errors import ArchitectureError, DataError
@@ -20,7 +21,7 @@ from trajtools.errors import ArchitectureError, DataError
 Numbers = tuple[float, float, float]
 
 
-class Shadow:
+class Shadow(shadows.Shadow):
     """Copies of a network a hair's breadth away, moved on the same batches and drawn back after every step.
 
     Parameters
@@ -94,10 +95,10 @@ class Shadow:
         self._model, self._loss_fn = model, loss_fn
         self._objective = Objective(model, loss_fn)
         roundoff = max(ROUNDOFF[weight.element_size()] for weight in self._objective.weights())
-        self._book = Book(directions, epsilon=epsilon, ascent=ascent, window=window, of=of, roundoff=roundoff)
+        super().__init__(directions, epsilon=epsilon, ascent=ascent, window=window, of=of, roundoff=roundoff)
         self._optimizer = innermost(optimizer)
-        self._moved = Moves.of(self._objective, self._optimizer, "forward" in self._book.directions)
-        self._seed, self._draws = seed, dict.fromkeys(self._book.directions, 0)
+        self._moved = Moves.of(self._objective, self._optimizer, "forward" in self.directions)
+        self._seed, self._draws = seed, dict.fromkeys(self.directions, 0)
         self._offsets: dict[str, list[Tensor]] = {}
         self._momenta: list[Tensor] = []
 
@@ -164,112 +165,45 @@ class Shadow:
         with self._objective.noise() as rewind:
             if gradients is None:
                 _, given = self._objective.gradient(self._objective.weights(), batch)
-                self._book.n_gradients += 1
+                self.n_gradients += 1
             else:
                 given = [gradient.detach() for gradient in gradients]
             self._follow(batch, given, rewind)
         return self.metrics
 
-    # -- what it knows
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Numbers of the last step, for ``rec.record(**shadow.metrics)``; NaN before the first."""
-        return self._book.metrics
-
-    @property
-    def directions(self) -> tuple[str, ...]:
-        """Which copies there are."""
-        return self._book.directions
-
-    @property
-    def of(self) -> str:
-        """What the data are."""
-        return self._book.of
-
-    @property
-    def n_steps(self) -> int:
-        """Steps that the copies have made."""
-        return self._book.n_steps
-
-    @property
-    def h_max(self) -> float:
-        """Largest curvature of the last step's data, from the reverse copy."""
-        return self._book.h_max
-
-    @property
-    def h_min(self) -> float:
-        """Smallest curvature of the last step's data, from the forward copy; NaN while that points elsewhere."""
-        return self._book.h_min
-
-    @property
-    def growth(self) -> float:
-        """ln(|d'| / |d|) of the forward copy in the last step: the local exponent, nats per step."""
-        return self._book.growth
-
-    @property
-    def epsilon(self) -> float | None:
-        """Distance of the copies; None while it has not been chosen."""
-        return self._book.epsilon
-
-    @property
-    def floor(self) -> float:
-        """How much of the forward copy may be rounding, see `recorders.shadows.Floor`."""
-        return self._book.floor.value
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the reader should know before believing the numbers."""
-        return (self._book.floor.warned,) if self._book.floor.warned else ()
-
-    @property
-    def n_gradients(self) -> int:
-        """Gradients that the copies have cost, beyond those of the training."""
-        return self._book.n_gradients
-
-    @property
-    def n_lost(self) -> int:
-        """Steps without numbers, because a gradient was not finite."""
-        return self._book.n_lost
-
     # -- one step
 
     def _follow(self, batch: tuple[Any, ...], gradients: list[Tensor], rewind: Any) -> None:
         """Move every copy by its own gradient of the batch."""
-        book, weights = self._book, self._objective.weights()
+        weights = self._objective.weights()
         size = math.sqrt(_inner(weights, weights))
-        epsilon = book.choose_epsilon(size)
-        if book.due() and "forward" in book.directions:
+        epsilon = self._choose_epsilon(size)
+        if self._window is not None and self.n_steps % self._window == 0:
             self._offsets.pop("forward", None)
-        for direction in book.directions:
+        for direction in self.directions:
             if direction not in self._offsets:
                 self._begin(direction, epsilon)
             rewind()
             elsewhere = [w + d for w, d in zip(weights, self._offsets[direction], strict=True)]
             _, there = self._objective.gradient(elsewhere, batch)
-            book.n_gradients += 1
+            self.n_gradients += 1
             d = [e - w for e, w in zip(elsewhere, weights, strict=True)]
             q = [one - other for one, other in zip(there, gradients, strict=True)]
             reading = self._move(direction, d, q, epsilon)
+            self._note(direction, reading)
             if reading is None:
-                book.lose(direction)
                 del self._offsets[direction]
-            else:
-                book.note(direction, reading)
             if direction == "forward":
-                book.judge(self._moved.rate, self._moved.momentum, size)
-        book.n_steps += 1
+                self._judge(self._moved.rate, self._moved.momentum, size)
+        self.n_steps += 1
 
     def _move(self, direction: str, d: list[Tensor], q: list[Tensor], epsilon: float) -> Numbers | None:
         """Move one copy, draw it back to its distance, and read off growth and curvature; None: not finite."""
         products = _inner(d, d), _inner(d, q), _inner(q, q)
-        if products[0] == 0.0 and self._book.n_steps:
+        if products[0] == 0.0 and self.n_steps:
             return None  # the weights have outgrown the offset: they diverge
         if products[0] == 0.0:
-            raise DataError(
-                f"epsilon={epsilon:.3g}: the dtype of the weights rounds the whole offset away. Give a larger epsilon, "
-                "or leave it out to have one chosen"
-            )
+            self._refuse_rounded(epsilon)
         was = products[0]
         if direction == "forward":
             rates = self._moved.rates()
@@ -277,7 +211,7 @@ class Shadow:
             d, momenta = self._moved.apply(d, q, self._momenta)
             now = _inner(d, d) + _inner(momenta, momenta, rates)
         else:
-            ascent = self._book.ascent
+            ascent = self._ascent
             step = float(own_ascent(np, was, products[2])) if ascent is None else ascent
             d, momenta = [one + step * other for one, other in zip(d, q, strict=True)], []
             now = _inner(d, d)
@@ -302,7 +236,7 @@ class Shadow:
         if direction == "forward":
             offset = [d if moved else torch.zeros_like(d) for d, moved in zip(offset, self._moved.groups, strict=True)]
             self._momenta = [torch.zeros_like(d) for d in offset] if self._moved.momentum else []
-            self._book.floor.afresh()
+            self._floor.afresh()
         scale = epsilon / math.sqrt(_inner(offset, offset))
         self._offsets[direction] = [scale * d for d in offset]
 

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recorders import tangents
 from recorders.hessian import Floats
-from recorders.tangents import Ledger, TangentExponents
+from recorders.tangents import TangentExponents
 from recorders.torch.hessian import LossFunction, Objective, Slope
 from recorders.torch.modules import call, innermost, scalar, unwrap
 from trajtools.errors import ArchitectureError, DataError
 
 
-class Tangents:
+class Tangents(tangents.Tangents):
     """Tangent vectors that follow a training: Benettin's method through the optimiser's own step.
 
     Parameters
@@ -79,8 +80,10 @@ class Tangents:
             size for made, n in zip(self._rules(), self._objective.sizes, strict=True) for size in [n] * len(made.names)
         ]
         n_state = self._objective.n + sum(self._sizes)
-        self._seed = seed
-        self._ledger = Ledger(self._objective.n, n_state, k=k, window=window, vectors=vectors, of=of, seed=seed)
+        name = type(self._optimizer).__name__
+        super().__init__(
+            self._objective.n, n_state, k=k, window=window, vectors=vectors, of=of, seed=seed, optimizer=name
+        )
 
     def step(self, x: Any, *targets: Any) -> dict[str, Any]:
         """Send the vectors through the step that the optimiser makes next on a batch.
@@ -104,40 +107,8 @@ class Tangents:
         """
         with self._objective.noise():
             slope = Slope(self._objective, (x, *targets))
-        self._ledger.step(lambda columns: self._push(slope, columns))
+        self._advance(lambda columns: self._push(slope, columns))
         return self.metrics
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Numbers of the last step, for ``rec.record(**tangents.metrics)``.
-
-        ``tangent_growth_<of>``: ln of the stretching of the kept vectors, nats; ``tangent_window_<of>``: exponents of
-        the fresh vectors, nats per step, where a window has ended, else NaN. Numbers for k = 1, else arrays (k,).
-        """
-        return self._ledger.metrics
-
-    def result(self, *, discard: int = 0, level: float = 0.95) -> TangentExponents:
-        """Sum up all steps so far.
-
-        Parameters
-        ----------
-        discard : int
-            Steps at the beginning that the exponents of the kept vectors leave out.
-        level : float
-            Confidence level of the intervals.
-
-        Returns
-        -------
-        TangentExponents
-            Exponents of the kept vectors with intervals, and of the windows.
-
-        Raises
-        ------
-        DataError
-            If no step is left.
-        """
-        settings = {"seed": self._seed, "optimizer": type(self._optimizer).__name__}
-        return self._ledger.result(discard=discard, level=level, settings=settings)
 
     # -- the Jacobian of a step
 
@@ -154,8 +125,8 @@ class Tangents:
     def _push(self, slope: Slope, columns: Floats) -> Floats:
         """Multiply the Jacobian of the next step with vectors of the state."""
         rules, weights, n = self._rules(), self._objective.weights(), self._objective.n
-        tangents = [self._objective.unflat(column) for column in columns[:n].T]
-        along = _stacked(tangents), _stacked([slope.times(tangent) for tangent in tangents])
+        vectors = [self._objective.unflat(column) for column in columns[:n].T]
+        along = _stacked(vectors), _stacked([slope.times(vector) for vector in vectors])
         cuts = iter(torch.as_tensor(np.ascontiguousarray(columns[n:].T)).split(self._sizes, dim=1))
         moved, kept = [], []
         for i, (made, buffers) in enumerate(zip(rules, self._buffers(rules, weights), strict=True)):
@@ -255,7 +226,7 @@ def tangent_exponents(
             with torch.enable_grad():
                 scalar(loss_fn(call(model, x), *targets)).backward()
             optimizer.step()
-    if not follower._ledger.local:
+    if not follower._local:
         raise DataError("there are no batches: give one for each step of the training")
     return follower.result(discard=discard, level=level)
 
