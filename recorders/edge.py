@@ -8,14 +8,17 @@ answer; the onset is found by `trajtools.sweeps`, which is imported when it is n
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recorders.shadows import ROUNDOFF
 from trajtools.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -151,6 +154,40 @@ def checked_counts(**counts: int) -> None:
         least = 10 if name == "steps" else 1
         if isinstance(value, bool) or int(value) != value or value < least:
             raise DataError(f"{name}={value!r}: a whole number, at least {least}")
+
+
+def first_batches(data: Iterable[Any], steps: int) -> list[tuple[Any, ...]]:
+    """The first batches, at most one a step, kept so that every rate sees the same."""
+    batches = [tuple(b) if isinstance(b, list | tuple) else (b,) for b in itertools.islice(iter(data), steps)]
+    if not batches:
+        raise DataError("the data hold no batch: give a loader or a list of tuples, the arguments of one step each")
+    return batches
+
+
+def shadow_distance(epsilon: float | None, norm: float, bytes_per_weight: Iterable[int]) -> float:
+    """Distance of the shadows: epsilon, or the root of the coarsest roundoff times the norm of the weights."""
+    coarse = max(ROUNDOFF[size] for size in bytes_per_weight)
+    distance = epsilon if epsilon is not None else float(np.sqrt(coarse)) * norm
+    if not distance > 0:
+        raise DataError(f"epsilon={epsilon}, |weights|={norm:g}: the shadows need a positive distance")
+    return distance
+
+
+def train(
+    step: Callable[[tuple[Any, ...]], tuple[Any, Any]],
+    batches: Sequence[tuple[Any, ...]],
+    *,
+    steps: int,
+    n_rates: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Floats, Floats]:
+    """Train the copies; ``step(batch)`` -> losses and growth at every rate. Both (T, R): growth, losses."""
+    growth, losses = np.full((steps, n_rates), np.nan), np.full((steps, n_rates), np.nan)
+    for t, batch in enumerate(itertools.islice(itertools.cycle(batches), steps)):
+        losses[t], growth[t] = step(batch)
+        if progress is not None:
+            progress(t + 1, steps)
+    return growth, losses
 
 
 def judge(rates: Floats, growth: Floats, losses: Floats, *, gradients: int, settings: dict[str, Any]) -> Edge:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recorders.edge import Edge, checked_counts, checked_rates, judge
+from recorders.edge import Edge, checked_counts, checked_rates, first_batches, judge, shadow_distance, train
 from recorders.jax.twins import Lockstep
-from recorders.shadows import ROUNDOFF, random_direction
-from trajtools.errors import DataError
+from recorders.shadows import random_direction
 
 
 def find_edge(
@@ -80,22 +78,20 @@ def find_edge(
     """
     checked_counts(points=points, steps=steps, shadows=shadows)
     asked = checked_rates(rates, points)
-    batches = [tuple(b) if isinstance(b, list | tuple) else (b,) for b in itertools.islice(iter(data), steps)]
-    if not batches:
-        raise DataError("the data hold no batch: give a list of tuples of arguments behind the weights")
-
+    batches = first_batches(data, steps)
     plain = _plain_loss(loss_fn, has_aux)
     lockstep = Lockstep(params, plain, optimizer(0.0), False, independent=False)
     start = jax.tree_util.tree_map(jnp.asarray, lockstep.trained(params))
     size, members = _shadows(start, epsilon, shadows, seed)
     update = jax.jit(_updater(lockstep, plain, optimizer, size))
     carry = _carry(members, optimizer, jnp.asarray(asked))
-    growth, losses = np.full((steps, len(asked)), np.nan), np.full((steps, len(asked)), np.nan)
-    for t, batch in enumerate(itertools.islice(itertools.cycle(batches), steps)):
+
+    def step(batch: tuple[Any, ...]) -> tuple[Any, Any]:
+        nonlocal carry
         carry, loss, grown = update(carry, jnp.asarray(asked), batch)
-        losses[t], growth[t] = np.asarray(loss, np.float64), np.asarray(grown, np.float64)
-        if progress is not None:
-            progress(t + 1, steps)
+        return np.asarray(loss, np.float64), np.asarray(grown, np.float64)
+
+    growth, losses = train(step, batches, steps=steps, n_rates=len(asked), progress=progress)
     settings = {
         "steps": steps, "points": len(asked), "shadows": shadows, "epsilon": size, "seed": seed, "vectorized": True,
         "batches": len(batches),
@@ -113,10 +109,7 @@ def _shadows(start: Any, epsilon: float | None, shadows: int, seed: int) -> tupl
     """Distance of the shadows; reference and shadows with a leading axis (1 + shadows)."""
     leaves, treedef = jax.tree_util.tree_flatten(start)
     norm = float(np.sqrt(sum(float(jnp.sum(jnp.square(leaf.astype(jnp.float32)))) for leaf in leaves)))
-    coarse = max(ROUNDOFF[leaf.dtype.itemsize] for leaf in leaves)
-    size = epsilon if epsilon is not None else float(np.sqrt(coarse)) * norm
-    if not size > 0:
-        raise DataError(f"epsilon={epsilon}, |weights|={norm:g}: the shadows need a positive distance")
+    size = shadow_distance(epsilon, norm, (leaf.dtype.itemsize for leaf in leaves))
     sizes = [leaf.size for leaf in leaves]
     columns: list[list[Any]] = [[leaf] for leaf in leaves]
     for k in range(shadows):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recorders.edge import Edge, checked_counts, checked_rates, judge
-from recorders.shadows import ROUNDOFF, random_direction
+from recorders.edge import Edge, checked_counts, checked_rates, first_batches, judge, shadow_distance, train
+from recorders.shadows import random_direction
 from recorders.torch.modules import devices_of, refuse_sharded, same_noise, trainable, unwrap
 from recorders.torch.twins import ELEMENTWISE, clip, gradients_one_by_one, losses_at_once, stack, why_not_at_once
 from trajtools.errors import ArchitectureError, DataError
@@ -102,15 +101,11 @@ def find_edge(
     asked = checked_rates(rates, points)
     placed: dict[str, Any] = {"shadows": shadows, "epsilon": epsilon, "max_norm": max_norm, "seed": seed}
     with same_noise(devices_of(trained.values())) as rewind:
-        batches = _batches(data, steps)
+        batches = first_batches(data, steps)
         rewind()
         ensemble = Ensemble(model, loss_fn, _factory(optimizer), asked, **placed)
         ensemble.vectorise(vectorize, batches[0])
-        growth, losses = np.full((steps, len(asked)), np.nan), np.full((steps, len(asked)), np.nan)
-        for t, batch in enumerate(itertools.islice(itertools.cycle(batches), steps)):
-            losses[t], growth[t] = ensemble.step(batch)
-            if progress is not None:
-                progress(t + 1, steps)
+        growth, losses = train(ensemble.step, batches, steps=steps, n_rates=len(asked), progress=progress)
         rewind()
     settings = {
         "steps": steps, "points": len(asked), "shadows": shadows, "epsilon": ensemble.epsilon, "seed": seed,
@@ -159,10 +154,7 @@ class Ensemble:
         """Put every shadow at the same distance; the same directions for every rate."""
         first = [values.detach()[0] for values in self._stacked.values()]
         norm = float(torch.sqrt(sum(((w.double() ** 2).sum() for w in first), torch.zeros((), dtype=torch.float64))))
-        coarse = max(ROUNDOFF[w.element_size()] for w in first)
-        size = epsilon if epsilon is not None else float(np.sqrt(coarse)) * norm
-        if not size > 0:
-            raise DataError(f"epsilon={epsilon}, |weights|={norm:g}: the shadows need a positive distance")
+        size = shadow_distance(epsilon, norm, (w.element_size() for w in first))
         sizes = [w.numel() for w in first]
         for k in range(shadows):
             cuts = torch.as_tensor(size * random_direction(sum(sizes), seed, "forward", k)).split(sizes)
@@ -228,18 +220,6 @@ def _shrink(values: Tensor, factor: Tensor) -> None:
     values[1:] = values[:1] + _offset(values) * factor.to(values).reshape(shape)
     if positive:
         values.clamp_(min=0)
-
-
-def _batches(data: Iterable[Any], steps: int) -> list[tuple[Any, ...]]:
-    """The first batches, as many as there are steps, kept so that every rate sees the same."""
-    found = [tuple(b) if isinstance(b, list | tuple) else (b,) for b in itertools.islice(_iterate(data), steps)]
-    if not found:
-        raise DataError("the data hold no batch: give a DataLoader or a list of (x, *targets)")
-    return found
-
-
-def _iterate(data: Iterable[Any]) -> Iterator[Any]:
-    return iter(data)
 
 
 def _factory(optimizer: Factory | torch.optim.Optimizer) -> Factory:
