@@ -169,6 +169,23 @@ class Measured(list[np.ndarray]):
 
 
 @dataclass(frozen=True)
+class Role:
+    """What the entries of one array are in the graph.
+
+    Attributes
+    ----------
+    kind : str
+        One of `trajtools.parameters.KINDS`.
+    source_axis, target_axis : int
+        Axes that run over the source and the target units; -1 where there is none.
+    """
+
+    kind: str
+    source_axis: int = -1
+    target_axis: int = -1
+
+
+@dataclass(frozen=True)
 class Structure:
     """What every state of the run must look like.
 

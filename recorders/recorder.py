@@ -337,6 +337,10 @@ class Recorder(Adapter):
             else:
                 self._take(_same, [block[i] for block in blocks], at, metrics_at)
         self._tape.meter.record_seconds += time.perf_counter() - began
+        self._end_block(states)
+
+    def _end_block(self, states: Any) -> None:
+        """Called after `record_block`, for adapters that recognise states later."""
 
     def _place(self, state: Any, step: int | None, values: Mapping[str, Any]) -> None:
         """Find out which step a state is, and take it unless it was there."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from recorders.adapter import FLOATS, dtype_name, listed, select
-from trajtools.errors import PerturbationError
+from trajtools.errors import PerturbationError, RecordingError
 from trajtools.parameters import Member, describe
 
 DISTRIBUTIONS = ("uniform", "gaussian")
@@ -239,3 +239,59 @@ def _refuse_rounded(params: Mapping[str, Any], sizes: Mapping[str, np.ndarray], 
         f"{LARGEST_ROUNDED:.0%}; the largest weight is {largest:.3g}), so the copies would not be perturbed as asked. "
         "Take a larger epsilon, train in float64, or accept it with allow_rounded=True: the fraction is then recorded"
     )
+
+
+class Twins:
+    """What the twins of torch and JAX share: their members, the choice of a vectorised step, and who records them.
+
+    Attributes
+    ----------
+    members : tuple of Member
+        Entries of the members table; the reference is the first.
+    made : dict
+        Settings of the perturbation, as the provenance of a run gets them, and the fraction that was rounded away.
+    """
+
+    def __init__(self, members: Sequence[Member], made: Mapping[str, Any], vectorize: bool | str) -> None:
+        self.members = tuple(members)
+        self.made = dict(made)
+        self._vectorize = vectorize
+        self._plan: tuple[bool, str] | None = (False, "vectorize=False") if vectorize is False else None
+        self._plans: dict[Any, tuple[bool, str]] = {}
+        self._recorder: Any = None
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def vectorized(self) -> bool | None:
+        """Whether the last step computed all members in one vectorised pass; None before the first."""
+        return self._plan[0] if self._plan else None
+
+    @property
+    def reason(self) -> str:
+        """Why the steps are vectorised or not, in words; empty before the first step."""
+        return self._plan[1] if self._plan else ""
+
+    def attach(self, recorder: Any) -> None:
+        """Let a recorder follow every step; a recorder opened on the twins does this by itself.
+
+        Parameters
+        ----------
+        recorder : Recorder or None
+            What gets the losses and the new state; None ends it.
+
+        Raises
+        ------
+        RecordingError
+            If another recorder follows already.
+        """
+        if recorder is not None and self._recorder is not None:
+            raise RecordingError("a recorder follows these twins already: close it before another one is opened")
+        self._recorder = recorder
+
+
+def check_vectorize(vectorize: bool | str) -> None:
+    """Refuse what `vectorize` cannot be."""
+    if vectorize not in (True, False, "auto"):
+        raise ValueError(f'vectorize={vectorize!r}: it must be True, False or "auto"')

@@ -240,36 +240,15 @@ class Recorder(framework_free.Recorder):
         if failure is not None:
             raise RecordingError(f"a tap failed, states after it are missing: {failure}") from failure
 
-    def record_block(
-        self, states: Any, step: int | Sequence[int] | None = None, *, buffers: Any = None, **metrics: Any
-    ) -> None:
-        """Record k consecutive states at once, such as the stacked outputs of a scan of your own.
+    # -- what scans and taps call
 
-        Parameters
-        ----------
-        states : as at opening
-            Every array with a leading axis of k states (before the member axis, if there is one).
-        step : int or sequence of int, optional
-            Step of the first state, or of each; one more than the last if not given. As for `record`, a first state
-            that equals the state at opening is that state.
-        buffers : as at opening, optional
-            Of each state, with the same leading axis; as for `record`.
-        **metrics : array (k,), (k, M) or (k, M, j)
-            Metrics of each state.
-
-        Raises
-        ------
-        ArchitectureError, RecordingError
-            As `record` does.
-        """
-        super().record_block(states, step, buffers=buffers, **metrics)
+    def _end_block(self, states: Any) -> None:
+        """Recognise the last state of a block where a scan begins with it."""
         mappings = self._named(states)
         length = mappings[0][self.names[0]].shape[:1]
         if length != (0,):
             last = [leaf[-1] for leaf in self._host(self._structure.check(mappings, lead=length))]
             self._newest, self._scanned = [], (self.step, digest(last))
-
-    # -- what scans and taps call
 
     def _detach(self) -> None:
         """Follow twins no longer; once, because another recorder may follow them later."""

@@ -11,29 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recorders.adapter import Role
 from trajtools.errors import ArchitectureError, RecordingError
 
 SEPARATOR = "."
 NORMS = ("LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm", "InstanceNorm", "WeightNorm", "SpectralNorm")
 ATTENTION = ("query", "key", "value", "out")
 RECURRENT_GATES = frozenset(("h", "i", *(side + gate for side in "hi" for gate in "figonrz")))
-
-
-@dataclass(frozen=True)
-class Role:
-    """What the entries of one array are in the graph.
-
-    Attributes
-    ----------
-    kind : str
-        One of `trajtools.wiring.KINDS`.
-    source_axis, target_axis : int
-        Axes that run over the source and the target units; -1 where there is none.
-    """
-
-    kind: str
-    source_axis: int = -1
-    target_axis: int = -1
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recorders import twins as framework_free
+from recorders import twins
 from recorders.jax.scan import record_scan
 from recorders.jax.trees import Layout, refuse_unreadable
 from trajtools.errors import ArchitectureError, PerturbationError, RecordingError
 from trajtools.parameters import Member
 
 
-class Twins:
+class Twins(twins.Twins):
     """A reference and its perturbed copies, trained in lock-step on common batches with common noise.
 
     Parameters
@@ -82,34 +82,15 @@ class Twins:
         noise: str = "common",
         vectorize: bool | str = "auto",
     ) -> None:
-        if vectorize not in (True, False, "auto"):
-            raise ValueError(f'vectorize={vectorize!r}: it must be True, False or "auto"')
+        twins.check_vectorize(vectorize)
         if noise not in ("common", "independent"):
             raise ValueError(f'noise={noise!r}: it must be "common" or "independent"')
         copies = perturb(
             params, epsilon, members, seed, distribution=distribution, only=only, allow_rounded=allow_rounded
         )
-        self.members: tuple[Member, ...] = members_of(copies.members, 1 + len(copies), noise)
-        self.made = copies.made
+        super().__init__(members_of(copies.members, 1 + len(copies), noise), copies.made, vectorize)
         self._lockstep = Lockstep(params, loss_fn, optimizer, has_aux, independent=noise == "independent")
-        self._vectorize = vectorize
-        self._plans: dict[Any, tuple[bool, str]] = {}
-        self._plan: tuple[bool, str] | None = (False, "vectorize=False") if vectorize is False else None
-        self._recorder: Any = None
         self.carry: tuple[Any, Any] = self._lockstep.start([params, *copies])
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-    @property
-    def vectorized(self) -> bool | None:
-        """Whether the last step computed all members by vmap; None before the first."""
-        return self._plan[0] if self._plan else None
-
-    @property
-    def reason(self) -> str:
-        """Why the steps are vectorised or not, in words; empty before the first step."""
-        return self._plan[1] if self._plan else ""
 
     @property
     def state(self) -> Any:
@@ -243,23 +224,6 @@ class Twins:
                 self._plans[key] = (True, f"vectorize=True although {uneven}" if uneven else "vectorised")
         return self._plans[key]
 
-    def attach(self, recorder: Any) -> None:
-        """Let a recorder follow every step; a recorder opened on the twins does this by itself.
-
-        Parameters
-        ----------
-        recorder : Recorder or None
-            What is told the losses and the new state; None ends it.
-
-        Raises
-        ------
-        RecordingError
-            If another recorder follows already.
-        """
-        if recorder is not None and self._recorder is not None:
-            raise RecordingError("a recorder follows these twins already: close it before another one is opened")
-        self._recorder = recorder
-
 
 def _parameters(carry: tuple[Any, Any]) -> Any:
     return carry[0]
@@ -345,7 +309,7 @@ def perturb(
     _refuse_narrowing(layout.names, leaves)
     roles = layout.roles([leaf.shape for leaf in leaves])
     try:
-        drawn = framework_free.perturb(
+        drawn = twins.perturb(
             dict(zip(layout.names, jax.device_get(leaves), strict=True)),
             epsilon,
             members,

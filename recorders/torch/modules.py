@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
+from recorders.adapter import Role
 from trajtools.errors import ArchitectureError
 
 NORMS = (
@@ -24,23 +24,6 @@ NORMS = (
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 SHARDED = ("FullyShardedDataParallel", "FSDPModule")
-
-
-@dataclass(frozen=True)
-class Role:
-    """What the entries of one parameter are in the graph.
-
-    Attributes
-    ----------
-    kind : str
-        One of `trajtools.wiring.KINDS`.
-    source_axis, target_axis : int
-        Axes that run over the source and the target units; -1 where there is none.
-    """
-
-    kind: str
-    source_axis: int = -1
-    target_axis: int = -1
 
 
 BIAS = Role("bias", -1, 0)

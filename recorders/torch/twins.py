@@ -11,17 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from recorders import twins as framework_free
+from recorders import twins
 from recorders.torch.modules import call, devices_of, refuse_sharded, roles, same_noise, scalar, trainable, unwrap
 from recorders.torch.transfer import from_host, to_host
 from recorders.twins import Twin
-from trajtools.errors import RecordingError
 from trajtools.parameters import Member
 
 LossFunction = Callable[..., Tensor]
 
 
-class Twins:
+class Twins(twins.Twins):
     """A reference and its perturbed copies, trained in lock-step on common batches with common noise.
 
     Parameters
@@ -90,21 +89,16 @@ class Twins:
         max_norm: float | None = None,
         vectorize: bool | str = "auto",
     ) -> None:
-        if vectorize not in (True, False, "auto"):
-            raise ValueError(f'vectorize={vectorize!r}: it must be True, False or "auto"')
+        twins.check_vectorize(vectorize)
         model = unwrap(model)
         copies = perturb(
             model, epsilon, members, seed, distribution=distribution, only=only, allow_rounded=allow_rounded
         )
         self.models: tuple[nn.Module, ...] = (deepcopy(model), *copies)
-        self.members: tuple[Member, ...] = (Member("reference"), *(getattr(copy, MARK).member for copy in copies))
-        self.made: dict[str, Any] = getattr(copies[0], MARK).made
+        table = (Member("reference"), *(getattr(copy, MARK).member for copy in copies))
+        super().__init__(table, getattr(copies[0], MARK).made, vectorize)
         self._loss_fn = loss_fn
         self._max_norm = max_norm
-        self._vectorize = vectorize
-        self._plans: dict[Any, tuple[bool, str]] = {}
-        self._plan: tuple[bool, str] | None = None
-        self._recorder: Any = None
         self._stacked: dict[str, Tensor] | None = None
         self.optimizers: tuple[Any, ...] = self._make_optimizers(optimizer_factory)
         factory = scheduler_factory
@@ -113,31 +107,16 @@ class Twins:
     def _make_optimizers(self, factory: Callable[[Any], Any]) -> tuple[Any, ...]:
         """One optimiser over all members where that is the same, else one for each."""
         first = factory(list(trainable(self.models[0]).values()))
-        if self._vectorize is False:
-            self._plan = (False, "vectorize=False")
-        elif type(first) not in ELEMENTWISE:
+        if self._vectorize is not False and type(first) not in ELEMENTWISE:
             self._plan = (False, f"{type(first).__name__} is not known to update every entry by itself")
             if self._vectorize is True:
                 raise ValueError(
                     f'vectorize=True: {self._plan[1]}, so one of it cannot hold all members; use vectorize="auto"'
                 )
-        else:
+        elif self._vectorize is not False:
             self._stacked = stack(self.models)
             return (one_optimizer(self.models, self._stacked, first),)
         return (first, *(factory(list(trainable(model).values())) for model in self.models[1:]))
-
-    def __len__(self) -> int:
-        return len(self.models)
-
-    @property
-    def vectorized(self) -> bool | None:
-        """Whether the last step computed all members in one vectorised pass; None before the first."""
-        return self._plan[0] if self._plan else None
-
-    @property
-    def reason(self) -> str:
-        """Why the steps are vectorised or not, in words; empty before the first step."""
-        return self._plan[1] if self._plan else ""
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -260,23 +239,6 @@ class Twins:
         if self._recorder is not None:
             self._recorder.record(loss=losses)
 
-    def attach(self, recorder: Any) -> None:
-        """Let a recorder follow every step; a recorder opened on the twins does this by itself.
-
-        Parameters
-        ----------
-        recorder : Recorder or None
-            What is told the losses and the new state; None ends it.
-
-        Raises
-        ------
-        RecordingError
-            If another recorder follows already.
-        """
-        if recorder is not None and self._recorder is not None:
-            raise RecordingError("a recorder follows these twins already: close it before another one is opened")
-        self._recorder = recorder
-
 
 def _shape(batch: Any) -> Any:
     """What of a batch decides how kernels divide their work."""
@@ -340,7 +302,7 @@ def perturb(
     """
     model = unwrap(model)
     refuse_sharded(model)
-    drawn = framework_free.perturb(
+    drawn = twins.perturb(
         dict(zip(trainable(model), to_host(trainable(model).values()), strict=True)),
         epsilon,
         members,
@@ -351,15 +313,15 @@ def perturb(
         # Torch knows what each parameter is, the framework-free code could only guess from its name.
         kinds={name: role.kind for name, role in roles(model).items()},
     )
-    twins = []
+    copies = []
     for values in drawn:
         twin = deepcopy(model)
         with torch.no_grad():
             for name, parameter in trainable(twin).items():
                 from_host(values[name], parameter)
         setattr(twin, MARK, Twin({}, member=values.member, made=values.made))
-        twins.append(twin)
-    return twins
+        copies.append(twin)
+    return copies
 
 
 PROBES = 16
