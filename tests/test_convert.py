@@ -12,7 +12,7 @@ import pytest
 from saved_weights import SHAPES, STEPS, assert_nothing_left, assert_states, folder_of, save, save_bfloat16, weights
 
 import trajtools as tt
-from recorders.checkpoints import archives, convert
+from recorders.checkpoints import convert, formats
 from trajtools.errors import ArchitectureError, DataError, MissingDependencyError, RecordingError, SelectionError
 
 # What comes out
@@ -143,14 +143,14 @@ def test_globs_choose_arrays_and_their_order(tmp_path):
 
 def test_one_checkpoint_is_in_memory_at_a_time(tmp_path, monkeypatch):
     alive, numbers, most = weakref.WeakValueDictionary(), itertools.count(), []
-    read = archives.npy.read_array
+    read = formats.npy.read_array
 
     def watched(*arguments, **options):
         array = read(*arguments, **options)
         alive[next(numbers)] = array
         return array
 
-    monkeypatch.setattr(archives.npy, "read_array", watched)
+    monkeypatch.setattr(formats.npy, "read_array", watched)
     convert(
         folder_of(tmp_path, steps=range(150)),
         tmp_path / "out.h5",
@@ -279,8 +279,6 @@ def test_a_missing_package_is_answered_with_how_to_install_it(tmp_path, monkeypa
         folder.mkdir()
         (folder / f"1{ending}").write_bytes(b"")
         monkeypatch.setitem(sys.modules, package, None)
-        monkeypatch.delitem(sys.modules, "recorders.torch", raising=False)
-        monkeypatch.delitem(sys.modules, "recorders.torch.checkpoints", raising=False)
         with pytest.raises(MissingDependencyError, match=rf"pip install 'trajtools\[{package}\]'"):
             convert(folder, tmp_path / "out.h5")
 

@@ -12,8 +12,8 @@ from command_line import ROOT, call
 from saved_weights import STEPS, assert_nothing_left, assert_states, folder_of
 
 import trajtools as tt
-from recorders.checkpoints.archives import natural
-from recorders.checkpoints.naming import in_order
+from recorders.checkpoints.convert import in_order
+from recorders.checkpoints.formats import natural
 from trajtools.errors import DataError
 
 # Which step a file is

@@ -6,7 +6,6 @@ own, because the analysis imports neither recorders nor frameworks.
 
 from __future__ import annotations
 
-from recorders.checkpoints.converting import convert
-from recorders.checkpoints.naming import Order
+from recorders.checkpoints.convert import Order, convert
 
 __all__ = ["Order", "convert"]

@@ -14,7 +14,7 @@ import traceback
 from dataclasses import asdict
 from typing import Any
 
-from recorders.checkpoints.converting import convert
+from recorders.checkpoints.convert import convert
 from trajtools.errors import TrajtoolsError
 
 

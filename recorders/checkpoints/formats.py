@@ -1,13 +1,18 @@
-"""The arrays of one checkpoint, by name, each read when it is asked for. Files from strangers: nothing is unpickled."""
+"""Open checkpoints of NumPy, safetensors and PyTorch as arrays by name, each read when it is used.
+
+The files may come from strangers: nothing is unpickled, and PyTorch's are loaded with ``weights_only=True``.
+"""
 
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import struct
+import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -17,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
+from recorders.adapter import listed
 from trajtools.errors import DataError, MissingDependencyError, TrajtoolsError
 
 SAFETENSORS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
@@ -47,16 +53,7 @@ Leaves = dict[str, Leaf]
 def open_checkpoint(path: Path, kind: str, key: str | None = None) -> AbstractContextManager[Leaves]:
     """Open a checkpoint."""
     if kind == "torch":
-        try:
-            from recorders.torch.checkpoints import open_torch
-        except ModuleNotFoundError as problem:
-            if problem.name != "torch":
-                raise
-            raise MissingDependencyError(
-                f"{path} is read by PyTorch, which is not installed: pip install 'trajtools[torch]', or save the "
-                "weights as .safetensors or .npz"
-            ) from None
-        return open_torch(path, key)
+        return open_torch(_torch(path), path, key)
     if key is not None:
         raise DataError(f"--key {key!r} names an entry of a .pt file; {path} has none: choose arrays with --include")
     return open_npz(path) if kind == "npz" else open_safetensors(path)
@@ -166,3 +163,79 @@ def natural(name: str) -> list[tuple[bool, int, str]]:
     """Return what sorts names with numbers in them as people do: 2 before 10."""
     pieces = re.findall(r"[0-9]+|[^0-9]+", name)
     return [(False, int(p), "") if p[0] in "0123456789" else (True, 0, p) for p in pieces]
+
+
+@contextmanager
+def open_torch(torch: Any, path: Path, key: str | None = None) -> Iterator[Leaves]:
+    """Open what `torch.save` wrote of a state dict."""
+    found = _load_torch(torch, path)
+    if key is not None:
+        if not isinstance(found, Mapping) or key not in found:
+            raise DataError(f"{path} has no entry {key!r}; it holds {_summary(found)}")
+        found = found[key]
+    if not isinstance(found, Mapping) or not found:
+        raise DataError(f"{path} holds {_summary(found)}; needed name -> tensor, as model.state_dict() gives")
+    inner = {str(name): _count_tensors(torch, value) for name, value in found.items() if isinstance(value, Mapping)}
+    if inner:
+        likely = max(inner, key=inner.__getitem__)
+        raise DataError(f"{path} holds {_summary(found)}: say which entry holds the weights, such as --key {likely}")
+    yield {str(name): _torch_leaf(torch, value) for name, value in found.items()}
+
+
+def _torch(path: Path) -> Any:
+    try:
+        import torch
+    except ModuleNotFoundError as problem:
+        if problem.name != "torch":
+            raise
+        raise MissingDependencyError(
+            f"{path} is read by PyTorch, which is not installed: pip install 'trajtools[torch]', or save the "
+            "weights as .safetensors or .npz"
+        ) from None
+    return torch
+
+
+def _load_torch(torch: Any, path: Path) -> Any:
+    problems = (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
+    with reading(path, *problems), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)  # who saved it is not who reads it
+        try:
+            # Mapped, so that only what is read comes into memory; the old format, which is no zip file, cannot be.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except pickle.UnpicklingError as problem:
+            if not zipfile.is_zipfile(path):
+                raise ValueError(
+                    "this is no file that torch.save wrote, or an old one with more than weights"
+                ) from problem
+            raise DataError(
+                f"{path} holds more than weights, and what else is in there could run code, so it is not loaded "
+                "(torch.load with weights_only=True refuses it): save model.state_dict() alone"
+            ) from problem
+
+
+def _torch_leaf(torch: Any, value: Any) -> Leaf:
+    if not isinstance(value, torch.Tensor):
+        return Leaf((), f"a {type(value).__name__}", lambda: np.empty(0))
+    dtype = str(value.dtype).rpartition(".")[2]
+    if value.layout is not torch.strided or value.is_quantized:
+        return Leaf(tuple(value.shape), f"a tensor of layout {value.layout}", lambda: np.empty(0))
+
+    def read() -> np.ndarray:
+        tensor = value.detach()
+        return tensor.contiguous().view(torch.int16).numpy() if dtype == "bfloat16" else tensor.numpy()
+
+    return Leaf(tuple(value.shape), dtype, read)
+
+
+def _count_tensors(torch: Any, entries: Mapping[Any, Any]) -> int:
+    return sum(isinstance(value, torch.Tensor) for value in entries.values())
+
+
+def _summary(found: Any) -> str:
+    if not isinstance(found, Mapping):
+        return f"a {type(found).__name__}"
+    kinds = {
+        str(name): f"{len(value)} entries" if isinstance(value, Mapping) else type(value).__name__
+        for name, value in found.items()
+    }
+    return listed([f"{name} ({kind})" for name, kind in kinds.items()], 8) or "nothing"
