@@ -11,7 +11,7 @@ import numpy as np
 from trajtools.systems import SYSTEMS
 from trajtools.systems.system import System
 
-IRIS = Path(__file__).parent.parent / "recorders" / "iris" / "iris.csv"
+IRIS = Path(__file__).parent.parent / "recorders" / "iris.csv"
 
 
 def sine(rng: np.random.Generator) -> Any:

@@ -6,7 +6,7 @@ import pytest
 
 import trajtools as tt
 from recorders import iris
-from recorders.iris.network import initial_weights
+from recorders.iris import initial_weights
 from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNameError
 from trajtools.systems import (
     SYSTEMS,

@@ -19,8 +19,8 @@ FILES = sorted(p for package in ("trajtools", "recorders") for p in (ROOT / pack
 OPTIONAL = ("torch", "jax", "lightning", "transformers", "huggingface", "matplotlib")
 OPEN_MODULES = {f"trajtools.{m}" for m in (*trajtools._MODULES, "trajectory", "parameters", "results")}
 EXPORTED = {*trajtools._HOME, *recorders.__all__}
-for _package in ("torch", "jax", "iris", "checkpoints"):  # read, not imported: a framework may be missing
-    for _node in ast.parse((ROOT / "recorders" / _package / "__init__.py").read_text()).body:
+for _file in ("torch/__init__.py", "jax/__init__.py", "iris.py", "checkpoints/__init__.py"):
+    for _node in ast.parse((ROOT / "recorders" / _file).read_text()).body:  # a framework may be missing
         if isinstance(_node, ast.Assign) and ast.unparse(_node.targets[0]) == "__all__":
             EXPORTED |= set(ast.literal_eval(_node.value))
 EXPORTED |= {"Sharpness", "Trace", "BatchSharpness", "SpectralDensity", "TangentExponents", "Edge", "CurvatureState"}

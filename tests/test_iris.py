@@ -3,9 +3,7 @@ import pytest
 
 import trajtools as tt
 from recorders import iris
-from recorders.iris import __main__ as command
-from recorders.iris import network
-from recorders.iris.network import SPECIES, accuracy, initial_weights, load, loss_and_gradient, split
+from recorders.iris import SPECIES, accuracy, initial_weights, load, loss_and_gradient, split
 
 
 def stacked(seeds):
@@ -127,7 +125,7 @@ def test_training_lowers_the_loss():
 def test_recorded_runs_hold_what_was_trained(tmp_path):
     path = tmp_path / "iris.h5"
     arguments = ["--rates", "0.01,1", "--inits", "3", "--copies", "2", "--steps", "30", "--seed", "7", "--quiet"]
-    assert command.main([str(path), *arguments]) == 0
+    assert iris.main([str(path), *arguments]) == 0
     state, members = iris.ensemble(inits=3, copies=2, epsilon=1e-8, seed=7)
     first = {name: values.copy() for name, values in state.items()}
     expected = [(loss.copy(), right.copy()) for loss, right in iris.steps_of(state, split(7), 1.0, 30)]
@@ -164,7 +162,7 @@ def test_a_copy_that_was_not_moved_stays_at_distance_zero(tmp_path):
 def test_a_recorded_file_is_not_overwritten(tmp_path, capsys):
     path = tmp_path / "iris.h5"
     path.write_bytes(b"something dear")
-    assert command.main([str(path), "--inits", "1", "--steps", "1"]) == 1
+    assert iris.main([str(path), "--inits", "1", "--steps", "1"]) == 1
     assert "Error:" in capsys.readouterr().err
     assert path.read_bytes() == b"something dear"
 
@@ -172,14 +170,14 @@ def test_a_recorded_file_is_not_overwritten(tmp_path, capsys):
 @pytest.mark.parametrize("wrong", [["--inits", "0"], ["--rates", "fast"], ["--seed", "-1"], ["--rates", "nan"]])
 def test_wrong_options_are_usage_errors(tmp_path, wrong, capsys):
     with pytest.raises(SystemExit) as left:
-        command.main([str(tmp_path / "iris.h5"), *wrong])
+        iris.main([str(tmp_path / "iris.h5"), *wrong])
     assert left.value.code == 2
     assert wrong[0] in capsys.readouterr().err
 
 
 def test_seeds_of_different_purposes_never_meet():
-    purposes = (network.SPLIT, network.WEIGHTS, network.COPIES)
-    seeds = {network.derived_seed(s, p, i) for s in range(3) for p in purposes for i in range(50)}
+    purposes = (iris.SPLIT, iris.WEIGHTS, iris.COPIES)
+    seeds = {iris.derived_seed(s, p, i) for s in range(3) for p in purposes for i in range(50)}
     assert len(seeds) == 450
     assert all(0 <= seed < 2**63 for seed in seeds)
 

@@ -10,7 +10,7 @@ from made_sweeps import RATES, made, point
 
 import trajtools as tt
 from recorders import Recorder
-from recorders.iris.training import record
+from recorders.iris import record
 from trajtools.errors import DataError, SelectionError
 from trajtools.sweeps.onset import median
 from trajtools.sweeps.sweep import mean_growth, training_times

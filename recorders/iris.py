@@ -1,0 +1,499 @@
+"""Iris from many initial conditions at once: the training of Danovski, Soriano and Lacasa (2024), in NumPy only.
+
+A 4-10-3 network (sigmoid hidden units, softmax out) learns Fisher's 150 flowers by full-batch gradient descent on the
+mean cross-entropy, in float64: W ~ N(0, 1), b = 0, no scaling of the features, no momentum. A seeded random subset of
+120 rows trains, the other 30 test. Every initial condition is followed by copies whose weights (not biases) were moved
+by Uniform(-epsilon, epsilon), and all of them are the members of one run, one run per learning rate:
+
+    python -m recorders.iris iris.h5 --rates 0.01,1 --inits 100 --copies 5 --steps 200
+
+With ``--restart 4000`` the copies of a second run, ``eta=<rate> from 4000``, leave their references late, to test the
+stability of what was learned.
+
+The initial conditions, the copies and the split depend on the seed only, so that every learning rate starts from the
+same states.
+
+References
+----------
+.. [1] P. Danovski, M. C. Soriano, L. Lacasa, Front. Complex Syst. 2, 1367957 (2024), arXiv:2404.05782
+.. [2] R. A. Fisher, Annals of Eugenics 7, 179 (1936), doi:10.1111/j.1469-1809.1936.tb02137.x
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recorders.recorder import Recorder
+from recorders.twins import Twin, perturb
+from trajtools.errors import SelectionError, TrajtoolsError
+from trajtools.parameters import Member
+from trajtools.store import open as open_file
+
+__all__ = ["ensemble", "record", "restart", "restarted_name", "run_name", "steps_of"]
+
+Floats = NDArray[np.float64]
+State = dict[str, Floats]
+SPECIES = ("setosa", "versicolor", "virginica")
+HIDDEN = 10
+TRAINED = 120
+# What a seed is for: the streams of the split, the weights and the perturbations must not meet.
+SPLIT, WEIGHTS, COPIES, LATE = range(4)
+# Members whose work arrays (about 50 kB each) stay in the second-level cache together: measured 8 us a member and step
+# with 8 to 16 of them, 12 us with 64.
+MEMBERS_AT_ONCE = 16
+
+
+def record(
+    path: str | Path,
+    rate: float,
+    *,
+    inits: int,
+    copies: int = 5,
+    steps: int = 200,
+    epsilon: float = 1e-8,
+    seed: int = 0,
+    mode: str = "x",
+    allow_rounded: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> str:
+    """Train at one learning rate and record it as the run ``eta=<rate>``.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    rate : float
+        Learning rate.
+    inits : int
+        Number of initial conditions.
+    copies : int
+        Perturbed copies of each.
+    steps : int
+        Updates; steps + 1 states are recorded.
+    epsilon : float
+        Every weight of a copy is moved by Uniform(-epsilon, epsilon).
+    seed : int
+        Of the split, the weights and the perturbations.
+    mode : str
+        ``"x"``: the file must not exist; ``"a"``: the run is added to it.
+    allow_rounded : bool
+        Accept an epsilon that float64 rounds away in more than 1 % of the entries, as 1e-14 does.
+    progress : callable, optional
+        Called with the number of the step before each one.
+
+    Returns
+    -------
+    str
+        The name of the run.
+    """
+    state, members = ensemble(inits=inits, copies=copies, epsilon=epsilon, seed=seed, allow_rounded=allow_rounded)
+    name = run_name(rate)
+    hparams = {
+        "learning_rate": rate, "steps": steps, "initial_conditions": inits, "copies": copies, "epsilon": epsilon,
+        "seed": seed, "network": "4-10-3, sigmoid, softmax", "data": "Iris, 120 rows train, 30 test, unscaled",
+        "optimizer": "full-batch gradient descent",
+    }  # fmt: skip
+    with Recorder(path, state, run=name, mode=mode, members=members, hparams=hparams, quiet=True) as recorder:
+        for step, (loss, right) in enumerate(steps_of(state, split(seed), rate, steps)):
+            if progress is not None:
+                progress(step)
+            recorder.record(state, loss=loss, accuracy=right)
+    return name
+
+
+def run_name(rate: float) -> str:
+    """Name of the run of one learning rate.
+
+    Parameters
+    ----------
+    rate : float
+        Learning rate.
+
+    Returns
+    -------
+    str
+        Such as ``eta=0.01``.
+    """
+    return f"eta={rate:.12g}"
+
+
+def restart(
+    path: str | Path,
+    rate: float,
+    step: int,
+    *,
+    copies: int = 20,
+    epsilon: float = 1e-8,
+    progress: Callable[[int], None] | None = None,
+) -> str:
+    """Perturb a recorded training late: train copies of its states at one step to its end, as a run of their own.
+
+    This is how the stability of what was learned is tested [1]_: 20 copies from step 4000 of 5000, at the rate 0.01.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file that holds the run of this learning rate, complete.
+    rate : float
+        Learning rate.
+    step : int
+        Step at which the copies leave their reference; it must have been recorded.
+    copies : int
+        Perturbed copies of each initial condition.
+    epsilon : float
+        Every weight (no bias) of a copy is moved by Uniform(-epsilon, epsilon).
+    progress : callable, optional
+        Called with the number of the step before each one.
+
+    Returns
+    -------
+    str
+        The name of the new run, ``eta=<rate> from <step>``. Its members are the copies and, before them, their
+        references; its steps go on from `step`, and it names the run that it was perturbed from.
+
+    Raises
+    ------
+    SelectionError
+        If the run did not record this step, or ends there.
+
+    References
+    ----------
+    .. [1] P. Danovski, M. C. Soriano, L. Lacasa, Front. Complex Syst. 2, 1367957 (2024), doi:10.3389/fcpxs.2024.1367957
+    """
+    with open_file(path) as file:
+        run = file[run_name(rate)]
+        row, last = int(np.searchsorted(run.step, step)), int(run.step[-1])
+        if row == len(run.step) or run.step[row] != step or step >= last:
+            raise SelectionError(
+                f"run {run.name!r} recorded steps {run.step[0]} to {last}, and a restart needs one of them before the "
+                f"last; {step} is none"
+            )
+        seed, free = int(run.hparams["seed"]), [m for m, member in enumerate(run.members) if member.reference < 0]
+        weights, names = run.states(slice(row, row + 1))[0], [run.members[m].name for m in free]
+        table, hparams = run.parameters, run.hparams
+    states: list[State] = []
+    members: list[Member] = []
+    for i, (m, name) in enumerate(zip(free, names, strict=True)):
+        start = {p.name: weights[m, p.offset : p.offset + p.size].reshape(p.shape) for p in table}
+        reference = len(members)
+        states.append(start)
+        members.append(Member(name))
+        for k, twin in enumerate(perturb(start, epsilon, copies, derived_seed(seed, LATE, i))):
+            states.append(twin)
+            members.append(replace(twin.member, name=f"{name} copy {k}", reference=reference))
+    state = {name: np.stack([one[name] for one in states]) for name in states[0]}
+    hparams = {**hparams, "copies": copies, "epsilon": epsilon, "perturbed_at": step}
+    name = restarted_name(rate, step)
+    with Recorder(
+        path,
+        state,
+        run=name,
+        mode="a",
+        members=members,
+        hparams=hparams,
+        step=step,
+        reference=run_name(rate),
+        quiet=True,
+    ) as recorder:
+        for done, (loss, right) in enumerate(steps_of(state, split(seed), rate, last - step)):
+            if progress is not None:
+                progress(done)
+            recorder.record(state, loss=loss, accuracy=right)
+    return name
+
+
+def restarted_name(rate: float, step: int) -> str:
+    """Name of the run of one learning rate that was perturbed late.
+
+    Parameters
+    ----------
+    rate : float
+        Learning rate.
+    step : int
+        Step of the perturbation.
+
+    Returns
+    -------
+    str
+        Such as ``eta=0.01 from 4000``.
+    """
+    return f"{run_name(rate)} from {step}"
+
+
+def ensemble(
+    *, inits: int, copies: int, epsilon: float, seed: int, allow_rounded: bool = False
+) -> tuple[State, list[Member]]:
+    """Draw the initial conditions and their perturbed copies.
+
+    Parameters
+    ----------
+    inits : int
+        Number of initial conditions.
+    copies : int
+        Perturbed copies of each.
+    epsilon : float
+        Every weight (no bias) of a copy is moved by Uniform(-epsilon, epsilon).
+    seed : int
+        The seed of the whole training.
+    allow_rounded : bool
+        Accept an epsilon that float64 rounds away in more than 1 % of the entries, as 1e-14 does.
+
+    Returns
+    -------
+    state : dict of str to ndarray of float64
+        As `initial_weights`, with a leading axis of ``inits * (1 + copies)`` members: each initial condition is
+        followed by its copies.
+    members : list of Member
+        Who is whose copy.
+    """
+    states: list[State] = []
+    members: list[Member] = []
+    for i in range(inits):
+        weights_seed, copies_seed = derived_seed(seed, WEIGHTS, i), derived_seed(seed, COPIES, i)
+        reference, start = len(members), initial_weights(weights_seed)
+        states.append(start)
+        members.append(Member(f"init {i}", seed=weights_seed))
+        for k, twin in enumerate(_copies(start, epsilon, copies, copies_seed, allow_rounded)):
+            states.append(twin)
+            members.append(replace(twin.member, name=f"init {i} copy {k}", reference=reference))
+    return {name: np.stack([state[name] for state in states]) for name in states[0]}, members
+
+
+def _copies(start: State, epsilon: float, copies: int, seed: int, allow_rounded: bool) -> list[Twin]:
+    return perturb(start, epsilon, copies, seed, allow_rounded=allow_rounded) if copies else []
+
+
+def steps_of(state: State, data: Split, rate: float, steps: int) -> Iterator[tuple[Floats, Floats]]:
+    """Train all members in lock-step; `state` is updated in place, after each pair is taken.
+
+    Parameters
+    ----------
+    state : dict of str to ndarray of float64
+        With a leading axis of m members; changed in place.
+    data : Split
+        What trains and what tests.
+    rate : float
+        Learning rate of the gradient descent.
+    steps : int
+        Number of updates.
+
+    Yields
+    ------
+    loss, accuracy : ndarray of float64, shape (m,)
+        Of the state as it stands: steps + 1 pairs, the last after the last update.
+    """
+    members = len(state["hidden.bias"])
+    chunks = [slice(start, start + MEMBERS_AT_ONCE) for start in range(0, members, MEMBERS_AT_ONCE)]
+    loss, right = np.empty(members), np.empty(members)
+    gradient = {name: np.empty_like(values) for name, values in state.items()}
+    for step in range(steps + 1):
+        for chunk in chunks:
+            part = {name: values[chunk] for name, values in state.items()}
+            loss[chunk], found = loss_and_gradient(part, data.train, data.labels)
+            right[chunk] = accuracy(part, data.test, data.test_labels)
+            for name, values in found.items():
+                gradient[name][chunk] = values
+        yield loss, right
+        if step < steps:
+            for name in state:
+                gradient[name] *= rate
+                state[name] -= gradient[name]
+
+
+def split(seed: int) -> Split:
+    """Draw the 120 rows that train; the other 30 test."""
+    features, species = load()
+    order = np.random.default_rng(derived_seed(seed, SPLIT)).permutation(len(species))
+    chosen, rest = np.sort(order[:TRAINED]), np.sort(order[TRAINED:])
+    return Split(
+        np.ascontiguousarray(features[chosen].T),
+        species[chosen],
+        np.ascontiguousarray(features[rest].T),
+        species[rest],
+    )
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows that train and the rows that test.
+
+    Attributes
+    ----------
+    train, test : ndarray of float64, shape (4, 120) and (4, 30), in cm
+        Features, one flower a column: with the units on the last axis but one, all sums run over contiguous memory.
+    labels, test_labels : ndarray of int64, shape (120,) and (30,)
+        Index into `SPECIES`.
+    """
+
+    train: Floats
+    labels: NDArray[np.int64]
+    test: Floats
+    test_labels: NDArray[np.int64]
+
+
+def load() -> tuple[Floats, NDArray[np.int64]]:
+    """Fisher's Iris as it ships with the package."""
+    text = (files("recorders") / "iris.csv").read_text(encoding="utf-8")
+    rows = list(csv.reader(text.splitlines()))[1:]
+    features = np.array([row[:4] for row in rows], dtype=np.float64)
+    return features, np.array([SPECIES.index(row[4]) for row in rows], dtype=np.int64)
+
+
+def derived_seed(seed: int, purpose: int, index: int = 0) -> int:
+    """Return a seed of 63 bits for one purpose, independent of those for every other (purpose, index)."""
+    return int(np.random.SeedSequence([seed, purpose, index]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def initial_weights(seed: int) -> State:
+    """Draw one initial condition: weights from N(0, 1), biases 0."""
+    rng = np.random.default_rng(seed)
+    return {
+        "hidden.kernel": rng.standard_normal((4, HIDDEN)),
+        "hidden.bias": np.zeros(HIDDEN),
+        "output.kernel": rng.standard_normal((HIDDEN, len(SPECIES))),
+        "output.bias": np.zeros(len(SPECIES)),
+    }
+
+
+def loss_and_gradient(state: State, features: Floats, labels: NDArray[np.int64]) -> tuple[Floats, State]:
+    """Mean cross-entropy of all members, and its gradient."""
+    hidden, error = forward(state, features)
+    onehot = (np.arange(len(SPECIES))[:, None] == labels).astype(np.float64)
+    error -= error.max(axis=1, keepdims=True)
+    right = np.einsum("mkn,kn->mn", error, onehot)
+    np.exp(error, out=error)
+    total = error.sum(axis=1, keepdims=True)
+    loss = (np.log(total[:, 0]) - right).mean(axis=1)
+    error /= total
+    error -= onehot
+    error /= len(labels)  # d loss / d logits
+    back = np.matmul(state["output.kernel"], error)
+    back *= hidden
+    gradient = {"output.kernel": np.matmul(hidden, error.swapaxes(1, 2)), "output.bias": error.sum(axis=2)}
+    np.subtract(1.0, hidden, out=hidden)
+    back *= hidden  # d loss / d (input of the hidden units)
+    gradient["hidden.kernel"] = np.matmul(features, back.swapaxes(1, 2))
+    gradient["hidden.bias"] = back.sum(axis=2)
+    return loss, gradient
+
+
+def accuracy(state: State, features: Floats, labels: NDArray[np.int64]) -> Floats:
+    """Fraction of flowers that each member names correctly."""
+    return np.asarray((forward(state, features)[1].argmax(axis=1) == labels).mean(axis=1))
+
+
+def forward(state: State, features: Floats) -> tuple[Floats, Floats]:
+    """Hidden activations and logits of all members."""
+    # matmul over the members, never one large product: the same call for each, so that equal members stay equal.
+    hidden = np.matmul(state["hidden.kernel"].swapaxes(1, 2), features)
+    hidden += state["hidden.bias"][:, :, None]
+    np.negative(hidden, out=hidden)
+    with np.errstate(over="ignore"):  # exp(710) is inf and 1 / (1 + inf) is 0, as it should be
+        np.exp(hidden, out=hidden)
+    hidden += 1.0
+    np.reciprocal(hidden, out=hidden)
+    logits = np.matmul(state["output.kernel"].swapaxes(1, 2), hidden)
+    logits += state["output.bias"][:, :, None]
+    return hidden, logits
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    if chosen.inits < 1:
+        parser.error("--inits must be at least 1")
+    if chosen.restart is not None and not (chosen.restart < chosen.steps and chosen.copies):
+        parser.error("--restart must be below --steps, and needs --copies")
+    try:
+        for number, rate in enumerate(chosen.rates):
+            progress = Progress(run_name(rate), chosen.steps, chosen.quiet)
+            record(
+                chosen.file, rate, inits=chosen.inits, copies=chosen.copies, steps=chosen.steps,
+                epsilon=chosen.epsilon, seed=chosen.seed, mode="a" if number else "x", progress=progress,
+            )  # fmt: skip
+            progress.done(chosen.inits * (1 + chosen.copies))
+            if chosen.restart is not None:
+                progress = Progress(restarted_name(rate, chosen.restart), chosen.steps - chosen.restart, chosen.quiet)
+                restart(
+                    chosen.file, rate, chosen.restart, copies=chosen.copies, epsilon=chosen.epsilon, progress=progress
+                )
+                progress.done(chosen.inits * (1 + chosen.copies))
+    except (TrajtoolsError, OSError) as problem:
+        print(f"Error: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nInterrupted; what was recorded stays in {chosen.file}.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m recorders.iris", description="Train the Iris network of Danovski et al. (2024) and record it."
+    )
+    parser.add_argument("file", type=Path, help="HDF5 file to write; it must not exist")
+    parser.add_argument("--rates", type=_rates, default=[0.01, 0.3, 1.0, 5.0], metavar="R,R,...", help="learning rates")
+    parser.add_argument("--inits", type=_count, default=100, help="initial conditions (default %(default)s)")
+    parser.add_argument("--copies", type=_count, default=5, help="perturbed copies of each (default %(default)s)")
+    parser.add_argument("--steps", type=_count, default=200, help="updates (default %(default)s)")
+    parser.add_argument("--epsilon", type=float, default=1e-8, help="size of the perturbation (default %(default)s)")
+    parser.add_argument("--seed", type=_count, default=0, help="of split, weights and copies (default %(default)s)")
+    parser.add_argument(
+        "--restart", type=_count, metavar="STEP",
+        help="also train copies that are perturbed at this step, as the run 'eta=<rate> from <STEP>'",
+    )  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return parser
+
+
+def _rates(text: str) -> list[float]:
+    rates = [float(word) for word in text.split(",")]
+    if not all(np.isfinite(rates)):
+        raise ValueError(text)
+    return list(dict.fromkeys(rates))
+
+
+def _count(text: str) -> int:
+    if int(text) < 0:
+        raise ValueError(text)
+    return int(text)
+
+
+class Progress:
+    """Where the training stands, on stderr: one line that is rewritten on a terminal, one line per run elsewhere."""
+
+    def __init__(self, name: str, steps: int, quiet: bool) -> None:
+        self._name, self._steps, self._quiet, self._started = name, steps, quiet, time.monotonic()
+        self._live = sys.stderr.isatty() and not quiet
+        self._shown = -1.0
+
+    def __call__(self, step: int) -> None:
+        """Say that `step` is being taken."""
+        now = time.monotonic()
+        if self._live and (now - self._shown > 0.1 or step == self._steps):
+            self._shown = now
+            print(f"\r{self._name}: step {step} of {self._steps}", end="", file=sys.stderr, flush=True)
+
+    def done(self, members: int) -> None:
+        """Say that the run is recorded."""
+        if self._quiet:
+            return
+        start = "\r" if self._live else ""
+        took = time.monotonic() - self._started
+        words = f"{start}{self._name}: {members} networks, {self._steps} steps, {took:.1f} s"
+        print(words, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
