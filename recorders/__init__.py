@@ -28,9 +28,9 @@ _HOME = {
     "AtSteps": "recorder",
 }
 
-__all__ = [*_HOME]  # noqa: PLE0604
+__all__ = ["AtSteps", "LogSpaced", "Recorder", "Sketch", "Twin", "TwinList", "perturb"]
 
-if not TYPE_CHECKING:  # a type checker would take the name of any attribute otherwise
+if not TYPE_CHECKING:  # to a type checker, names that are not listed above are errors
 
     def __getattr__(name: str) -> Any:
         if name not in _HOME:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recorders.torch import Recorder
 from trajtools.errors import MissingDependencyError
@@ -51,10 +51,19 @@ def _callback_class() -> Any:
     return TrainerCallback
 
 
-def __getattr__(name: str) -> Any:
-    # The class needs its framework, this module does not: it is made when it is first asked for.
-    if name != "RecorderCallback":
-        raise AttributeError(f"recorders.huggingface has no {name!r}; it has RecorderCallback")
-    made = type(name, (RecorderHooks, _callback_class()), {"__doc__": RecorderHooks.__doc__, "__module__": __name__})
-    globals()[name] = made
-    return made
+if TYPE_CHECKING:
+    from transformers import TrainerCallback as Callback
+
+    class RecorderCallback(RecorderHooks, Callback):
+        """Record a training, see `RecorderHooks`."""
+else:
+
+    def __getattr__(name: str) -> Any:
+        # The class needs its framework, this module does not: it is made when it is first asked for.
+        if name != "RecorderCallback":
+            raise AttributeError(f"recorders.huggingface has no {name!r}; it has RecorderCallback")
+        made = type(
+            name, (RecorderHooks, _callback_class()), {"__doc__": RecorderHooks.__doc__, "__module__": __name__}
+        )
+        globals()[name] = made
+        return made

@@ -15,6 +15,9 @@ from recorders.jax.trees import Layout, refuse_unreadable
 from trajtools.errors import ArchitectureError, PerturbationError, RecordingError
 from trajtools.parameters import Member
 
+PROBES = 8
+"""Draws of the check that equal members get equal bits."""
+
 
 class Twins(twins.Twins):
     """A reference and its perturbed copies, trained in lock-step on common batches with common noise.
@@ -402,10 +405,6 @@ def _way_to_float64(leaves: Sequence[Any]) -> str:
         ". JAX is in its float32 mode: jax.config.update('jax_enable_x64', True), called before the parameters are "
         "made, allows float64"
     )
-
-
-PROBES = 8
-"""Draws of the check that equal members get equal bits."""
 
 
 class Lockstep:

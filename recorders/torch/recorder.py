@@ -22,6 +22,28 @@ from recorders.torch.twins import MARK, Twins
 from recorders.twins import Twin
 from trajtools.errors import ArchitectureError, RecordingError
 
+CLOCKS = frozenset(("step", "mu_product", "eta", "mu"))
+"""Single numbers that say how late it is; `eta` and `mu` are those of ASGD, `mu_product` that of NAdam."""
+Shapes = dict[str, tuple[int, ...]]
+Option = tuple[str, str]
+MOMENTS = ("exp_avg", "exp_avg_sq")
+KEPT: tuple[tuple[str, tuple[str, ...], tuple[Option, ...]], ...] = (
+    ("SGD", (), (("momentum_buffer", "momentum"),)),
+    ("Adam", MOMENTS, (("max_exp_avg_sq", "amsgrad"),)),
+    ("AdamW", MOMENTS, (("max_exp_avg_sq", "amsgrad"),)),
+    ("NAdam", MOMENTS, ()),
+    ("RAdam", MOMENTS, ()),
+    ("SparseAdam", MOMENTS, ()),
+    ("Adamax", ("exp_avg", "exp_inf"), ()),
+    ("Adadelta", ("square_avg", "acc_delta"), ()),
+    ("Adagrad", ("sum",), ()),
+    ("RMSprop", ("square_avg",), (("momentum_buffer", "momentum"), ("grad_avg", "centered"))),
+    ("Rprop", ("prev", "step_size"), ()),
+    ("ASGD", ("ax",), ()),
+    ("Muon", ("momentum_buffer",), ()),
+)
+"""Class in torch.optim; buffers that it always keeps; buffers that an option of the group brings."""
+
 
 class Recorder(framework_free.Recorder):
     """Records the trainable parameters of a module, or of several that train in lock-step.
@@ -389,12 +411,6 @@ def skipped(optimizer: Any) -> bool:
     return found is not None and bool(found)
 
 
-CLOCKS = frozenset(("step", "mu_product", "eta", "mu"))
-"""Single numbers that say how late it is; `eta` and `mu` are those of ASGD, `mu_product` that of NAdam."""
-
-Shapes = dict[str, tuple[int, ...]]
-
-
 class OptimizerBuffers:
     """The buffers of the optimisers that train a state."""
 
@@ -476,26 +492,6 @@ def kept(optimizer: Any, group: Mapping[str, Any], shape: tuple[int, ...]) -> Sh
         if isinstance(optimizer, getattr(torch.optim, kind, ())):
             return dict.fromkeys((*always, *(key for key, option in sometimes if group.get(option))), shape)
     return None
-
-
-Option = tuple[str, str]
-MOMENTS = ("exp_avg", "exp_avg_sq")
-KEPT: tuple[tuple[str, tuple[str, ...], tuple[Option, ...]], ...] = (
-    ("SGD", (), (("momentum_buffer", "momentum"),)),
-    ("Adam", MOMENTS, (("max_exp_avg_sq", "amsgrad"),)),
-    ("AdamW", MOMENTS, (("max_exp_avg_sq", "amsgrad"),)),
-    ("NAdam", MOMENTS, ()),
-    ("RAdam", MOMENTS, ()),
-    ("SparseAdam", MOMENTS, ()),
-    ("Adamax", ("exp_avg", "exp_inf"), ()),
-    ("Adadelta", ("square_avg", "acc_delta"), ()),
-    ("Adagrad", ("sum",), ()),
-    ("RMSprop", ("square_avg",), (("momentum_buffer", "momentum"), ("grad_avg", "centered"))),
-    ("Rprop", ("prev", "step_size"), ()),
-    ("ASGD", ("ax",), ()),
-    ("Muon", ("momentum_buffer",), ()),
-)
-"""Class in torch.optim; buffers that it always keeps; buffers that an option of the group brings."""
 
 
 def of_twins(buffers: OptimizerBuffers, twins: Twins, names: Sequence[str]) -> dict[str, Tensor]:

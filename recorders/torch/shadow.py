@@ -241,99 +241,6 @@ class Shadow(shadows.Shadow):
         self._offsets[direction] = [scale * d for d in offset]
 
 
-def _added(parameter: nn.Parameter, old: Tensor | None) -> Tensor:
-    """What the last backward pass added to ``.grad``."""
-    if parameter.grad is None:
-        return torch.zeros_like(parameter)
-    return parameter.grad.detach().clone() if old is None else parameter.grad.detach() - old
-
-
-def _inner(a: Sequence[Tensor], b: Sequence[Tensor], weights: Sequence[float] | None = None) -> float:
-    """Inner product over all weights, summed in float64; `weights` are factors of both."""
-    factors = weights if weights is not None else [1.0] * len(a)
-    parts = [f * f * (x * y).sum(dtype=torch.float64) for f, x, y in zip(factors, a, b, strict=False)]
-    return float(sum(part.item() for part in parts))
-
-
-@dataclass(frozen=True)
-class Moves:
-    """How SGD moves an offset: its settings for every weight, read when they are needed.
-
-    Attributes
-    ----------
-    groups : list of dict or None
-        The parameter group of each weight; None for one that the optimiser does not move.
-    parameters : list of torch.nn.Parameter
-        The weights, as the optimiser knows them.
-    optimizer : torch.optim.SGD or None
-        The user's.
-    """
-
-    groups: list[dict[str, Any] | None]
-    parameters: list[Any]
-    optimizer: Any = None
-
-    @classmethod
-    def of(cls, objective: Objective, optimizer: Any, wanted: bool) -> Moves:
-        """Look the weights of a model up in an optimiser."""
-        if not wanted:
-            return cls([None] * len(objective.names), [])
-        if type(optimizer) is not torch.optim.SGD:
-            raise ArchitectureError(
-                f"the forward shadow moves as torch.optim.SGD does, with or without momentum; "
-                f"{_named(optimizer)} came. Use tangent_exponents, which goes through the steps of other optimisers, "
-                'or directions=("reverse",), which needs none'
-            )
-        owner = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-        groups = [owner.get(id(p)) for p in objective.parameters()]
-        if not any(group is not None for group in groups):
-            raise ArchitectureError(
-                "the optimiser trains no parameter of this model: make it from model.parameters() of the same model"
-            )
-        return cls(groups, objective.parameters(), optimizer)
-
-    @property
-    def rate(self) -> float:
-        """The largest learning rate."""
-        return max((float(group["lr"]) for group in self.groups if group is not None), default=math.nan)
-
-    @property
-    def momentum(self) -> bool:
-        """Whether any weight has momentum."""
-        return any(group is not None and group["momentum"] != 0 for group in self.groups)
-
-    def rates(self) -> list[float]:
-        """Learning rate of each weight; 0 for those that do not move."""
-        return [0.0 if group is None else float(group["lr"]) for group in self.groups]
-
-    def apply(self, d: list[Tensor], q: list[Tensor], v: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Move an offset by one step, exactly as the difference of two steps of SGD."""
-        moved, kept = [], []
-        for i, group in enumerate(self.groups):
-            if group is None:
-                moved.append(d[i])
-                kept.extend(v[i : i + 1])
-                continue
-            change = (-q[i] if group["maximize"] else q[i]) + group["weight_decay"] * d[i]
-            if v and group["momentum"] != 0:
-                buffer = group["momentum"] * v[i] + self._undamped(i, group) * change
-                kept.append(buffer)
-                change = change + group["momentum"] * buffer if group["nesterov"] else buffer
-            else:
-                kept.extend(v[i : i + 1])
-            moved.append(d[i] - float(group["lr"]) * change)
-        return moved, kept
-
-    def _undamped(self, i: int, group: dict[str, Any]) -> float:
-        """Share of a gradient that enters the buffer; torch leaves the dampening out of the very first step."""
-        begun = self.optimizer.state.get(self.parameters[i], {}).get("momentum_buffer") is not None
-        return 1 - float(group["dampening"]) if begun else 1.0
-
-
-def _named(optimizer: Any) -> str:
-    return "no optimiser" if optimizer is None else type(optimizer).__name__
-
-
 class CurvatureLR(LRScheduler):
     """Learning rate c / h_max, from the reverse shadow of the training.
 
@@ -433,3 +340,96 @@ class CurvatureLR(LRScheduler):
             For ``load_state_dict``.
         """
         return {name: value for name, value in super().state_dict().items() if name not in ("shadow", "rule")}
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How SGD moves an offset: its settings for every weight, read when they are needed.
+
+    Attributes
+    ----------
+    groups : list of dict or None
+        The parameter group of each weight; None for one that the optimiser does not move.
+    parameters : list of torch.nn.Parameter
+        The weights, as the optimiser knows them.
+    optimizer : torch.optim.SGD or None
+        The user's.
+    """
+
+    groups: list[dict[str, Any] | None]
+    parameters: list[Any]
+    optimizer: Any = None
+
+    @classmethod
+    def of(cls, objective: Objective, optimizer: Any, wanted: bool) -> Moves:
+        """Look the weights of a model up in an optimiser."""
+        if not wanted:
+            return cls([None] * len(objective.names), [])
+        if type(optimizer) is not torch.optim.SGD:
+            raise ArchitectureError(
+                f"the forward shadow moves as torch.optim.SGD does, with or without momentum; "
+                f"{_named(optimizer)} came. Use tangent_exponents, which goes through the steps of other optimisers, "
+                'or directions=("reverse",), which needs none'
+            )
+        owner = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        groups = [owner.get(id(p)) for p in objective.parameters()]
+        if not any(group is not None for group in groups):
+            raise ArchitectureError(
+                "the optimiser trains no parameter of this model: make it from model.parameters() of the same model"
+            )
+        return cls(groups, objective.parameters(), optimizer)
+
+    @property
+    def rate(self) -> float:
+        """The largest learning rate."""
+        return max((float(group["lr"]) for group in self.groups if group is not None), default=math.nan)
+
+    @property
+    def momentum(self) -> bool:
+        """Whether any weight has momentum."""
+        return any(group is not None and group["momentum"] != 0 for group in self.groups)
+
+    def rates(self) -> list[float]:
+        """Learning rate of each weight; 0 for those that do not move."""
+        return [0.0 if group is None else float(group["lr"]) for group in self.groups]
+
+    def apply(self, d: list[Tensor], q: list[Tensor], v: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Move an offset by one step, exactly as the difference of two steps of SGD."""
+        moved, kept = [], []
+        for i, group in enumerate(self.groups):
+            if group is None:
+                moved.append(d[i])
+                kept.extend(v[i : i + 1])
+                continue
+            change = (-q[i] if group["maximize"] else q[i]) + group["weight_decay"] * d[i]
+            if v and group["momentum"] != 0:
+                buffer = group["momentum"] * v[i] + self._undamped(i, group) * change
+                kept.append(buffer)
+                change = change + group["momentum"] * buffer if group["nesterov"] else buffer
+            else:
+                kept.extend(v[i : i + 1])
+            moved.append(d[i] - float(group["lr"]) * change)
+        return moved, kept
+
+    def _undamped(self, i: int, group: dict[str, Any]) -> float:
+        """Share of a gradient that enters the buffer; torch leaves the dampening out of the very first step."""
+        begun = self.optimizer.state.get(self.parameters[i], {}).get("momentum_buffer") is not None
+        return 1 - float(group["dampening"]) if begun else 1.0
+
+
+def _named(optimizer: Any) -> str:
+    return "no optimiser" if optimizer is None else type(optimizer).__name__
+
+
+def _added(parameter: nn.Parameter, old: Tensor | None) -> Tensor:
+    """What the last backward pass added to ``.grad``."""
+    if parameter.grad is None:
+        return torch.zeros_like(parameter)
+    return parameter.grad.detach().clone() if old is None else parameter.grad.detach() - old
+
+
+def _inner(a: Sequence[Tensor], b: Sequence[Tensor], weights: Sequence[float] | None = None) -> float:
+    """Inner product over all weights, summed in float64; `weights` are factors of both."""
+    factors = weights if weights is not None else [1.0] * len(a)
+    parts = [f * f * (x * y).sum(dtype=torch.float64) for f, x, y in zip(factors, a, b, strict=False)]
+    return float(sum(part.item() for part in parts))

@@ -18,6 +18,8 @@ from recorders.torch.hessian import LossFunction, Objective, Slope
 from recorders.torch.modules import call, innermost, scalar, unwrap
 from trajtools.errors import ArchitectureError, DataError
 
+Update = Callable[[Tensor, Tensor, Sequence[Tensor]], tuple[Tensor, list[Tensor]]]
+
 
 class Tangents(tangents.Tangents):
     """Tangent vectors that follow a training: Benettin's method through the optimiser's own step.
@@ -231,30 +233,6 @@ def tangent_exponents(
     return follower.result(discard=discard, level=level)
 
 
-def _image(made: Rule, at: list[Tensor], along: list[Tensor]) -> list[Tensor]:
-    """Derivative of one weight's update along several tangents of (weight, gradient, buffers).
-
-    An update works entry by entry, so the derivative of an entry by an entry is that of the sum of all entries.
-    """
-    leaves = [part.detach().requires_grad_() for part in at]
-    with torch.enable_grad():
-        weight, buffers = made.update(leaves[0], leaves[1], leaves[2:])
-        sums = [after.sum() for after in (weight, *buffers)]
-    found = []
-    for total in sums:
-        slopes = torch.autograd.grad(total, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
-        found.append(sum((slope * part for slope, part in zip(slopes, along, strict=True)), torch.zeros_like(along[0])))
-    return found
-
-
-def _stacked(vectors: list[list[Tensor]]) -> list[Tensor]:
-    """One tensor per weight, with the vectors along a leading axis."""
-    return [torch.stack(column) for column in zip(*vectors, strict=True)]
-
-
-Update = Callable[[Tensor, Tensor, Sequence[Tensor]], tuple[Tensor, list[Tensor]]]
-
-
 @dataclass(frozen=True)
 class Rule:
     """How the next step of an optimiser changes one weight tensor.
@@ -281,6 +259,27 @@ def rule(optimizer: Any, group: dict[str, Any], state: dict[str, Any]) -> Rule:
             "take twins (recorders.torch.Twins), or recorders.jax with its optax counterpart"
         )
     return made(optimizer, group, state)
+
+
+def _image(made: Rule, at: list[Tensor], along: list[Tensor]) -> list[Tensor]:
+    """Derivative of one weight's update along several tangents of (weight, gradient, buffers).
+
+    An update works entry by entry, so the derivative of an entry by an entry is that of the sum of all entries.
+    """
+    leaves = [part.detach().requires_grad_() for part in at]
+    with torch.enable_grad():
+        weight, buffers = made.update(leaves[0], leaves[1], leaves[2:])
+        sums = [after.sum() for after in (weight, *buffers)]
+    found = []
+    for total in sums:
+        slopes = torch.autograd.grad(total, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
+        found.append(sum((slope * part for slope, part in zip(slopes, along, strict=True)), torch.zeros_like(along[0])))
+    return found
+
+
+def _stacked(vectors: list[list[Tensor]]) -> list[Tensor]:
+    """One tensor per weight, with the vectors along a leading axis."""
+    return [torch.stack(column) for column in zip(*vectors, strict=True)]
 
 
 def _sgd(optimizer: Any, group: dict[str, Any], state: dict[str, Any]) -> Rule:

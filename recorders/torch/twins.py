@@ -18,6 +18,15 @@ from recorders.twins import Twin
 from trajtools.parameters import Member
 
 LossFunction = Callable[..., Tensor]
+MARK = "_trajtools_twin"
+"""Attribute of a perturbed module that says how it was made; it is no parameter and no buffer."""
+PROBES = 16
+"""Draws of the check that equal members get equal bits: a draw missed at most 13 of 16 times where they do not."""
+ELEMENTWISE = frozenset(
+    getattr(torch.optim, name)
+    for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta", "Adagrad", "RMSprop", "Rprop", "ASGD")
+)
+"""Optimisers whose update of an entry depends on that entry alone, so that one of them can hold all members."""
 
 
 class Twins(twins.Twins):
@@ -251,10 +260,6 @@ def _shape(batch: Any) -> Any:
     return np.shape(batch) if isinstance(batch, np.ndarray) else type(batch)
 
 
-MARK = "_trajtools_twin"
-"""Attribute of a perturbed module that says how it was made; it is no parameter and no buffer."""
-
-
 def perturb(
     model: nn.Module,
     epsilon: float | Mapping[str, Any],
@@ -322,16 +327,6 @@ def perturb(
         setattr(twin, MARK, Twin({}, member=values.member, made=values.made))
         copies.append(twin)
     return copies
-
-
-PROBES = 16
-"""Draws of the check that equal members get equal bits: a draw missed at most 13 of 16 times where they do not."""
-
-ELEMENTWISE = frozenset(
-    getattr(torch.optim, name)
-    for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta", "Adagrad", "RMSprop", "Rprop", "ASGD")
-)
-"""Optimisers whose update of an entry depends on that entry alone, so that one of them can hold all members."""
 
 
 def stack(models: Sequence[nn.Module]) -> dict[str, Tensor]:
