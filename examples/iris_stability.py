@@ -14,7 +14,6 @@ from studies import Progress, options, recorded, table
 
 import trajtools as tt
 from recorders.iris import record, restart, restarted_name, run_name
-from trajtools.plots.canvas import new_figure
 
 EPSILONS = ((1e-8, 1e-2), (1e-14, 1e-11, 1e-8, 1e-5, 1e-2, 1e-1), tuple(np.logspace(-14, -1, 14)))
 REGIMES = (0.01, 1.0, 5.0)

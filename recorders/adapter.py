@@ -30,7 +30,7 @@ Buffers of the optimiser (``buffers=``) are read with the state, by one call of 
     The state together with its buffers, for `_read`; the state itself in a run that records none.
 
 What the adapter knows about the parameters goes to ``super().__init__``: ``kinds={name: kind}``,
-``axes={name: (source_axis, target_axis)}`` and ``wiring=...`` as `trajtools.parameters.describe` takes them. Optimiser
+``axes={name: (source_axis, target_axis)}`` and ``wiring=...`` as `trajtools.wiring.describe` takes them. Optimiser
 hooks call ``self.advance(state)``; user loops call ``self.record(...)``. ``_busy_cores()`` says how many cores the
 training keeps busy, for ``writer="auto"``.
 """
@@ -47,9 +47,9 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import ArchitectureError, RecordingError, SelectionError
-from trajtools.parameters import Parameter
 from trajtools.store import promote
 from trajtools.store import widen as widen_bits
+from trajtools.wiring import Parameter
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -175,7 +175,7 @@ class Role:
     Attributes
     ----------
     kind : str
-        One of `trajtools.parameters.KINDS`.
+        One of `trajtools.wiring.KINDS`.
     source_axis, target_axis : int
         Axes that run over the source and the target units; -1 where there is none.
     """

@@ -192,9 +192,8 @@ def train(
 
 def judge(rates: Floats, growth: Floats, losses: Floats, *, gradients: int, settings: dict[str, Any]) -> Edge:
     """Find the onset and the rate to take."""
-    from trajtools.sweeps.curve import Curve
-    from trajtools.sweeps.exponents import mean_growth
-    from trajtools.sweeps.onset import onset_of
+    from trajtools.sweeps.onset import Curve, onset_of
+    from trajtools.sweeps.sweep import mean_growth
 
     steps = len(growth)
     burn = math.ceil(BURN * steps)

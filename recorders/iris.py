@@ -36,8 +36,8 @@ from numpy.typing import NDArray
 from recorders.recorder import Recorder
 from recorders.twins import Twin, perturb
 from trajtools.errors import SelectionError, TrajtoolsError
-from trajtools.parameters import Member
 from trajtools.store import open as open_file
+from trajtools.wiring import Member
 
 __all__ = ["ensemble", "record", "restart", "restarted_name", "run_name", "steps_of"]
 

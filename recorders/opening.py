@@ -19,8 +19,8 @@ from recorders.adapter import Structure, listed
 from recorders.background import MetricTable, Pace, Tape
 from recorders.storage import TILES, Block, Sketch, Sketches, Storage, TwinDistances, Weights, WithBuffers
 from trajtools.errors import ArchitectureError, RecordingError, RunNotFoundError, SelectionError
-from trajtools.parameters import Member, NodeSet, Parameter, describe
 from trajtools.store import File, RunWriter, StreamLayout
+from trajtools.wiring import Member, NodeSet, Parameter, describe
 
 STORES = ("weights", "distances", "sketch")
 SOFTWARE = (

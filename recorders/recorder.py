@@ -25,7 +25,7 @@ from recorders.background import Pace, Tape
 from recorders.opening import Forecast, Opening, member_table
 from recorders.storage import Sketch
 from trajtools.errors import ArchitectureError, RecordingError
-from trajtools.parameters import Member
+from trajtools.wiring import Member
 
 _log = logging.getLogger("recorders")
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from recorders.adapter import Measured, Pending, Structure, widen
 from trajtools.errors import RecordingError
-from trajtools.parameters import Member
+from trajtools.wiring import Member
 
 METRICS = ("l1", "l2", "linf", "rms")
 TILES = ("tiles", "optimizer_tiles")  # what of a block goes to the file as it lies in memory

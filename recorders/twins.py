@@ -16,7 +16,7 @@ import numpy as np
 
 from recorders.adapter import FLOATS, dtype_name, listed, select
 from trajtools.errors import PerturbationError, RecordingError
-from trajtools.parameters import Member, describe
+from trajtools.wiring import Member, describe
 
 DISTRIBUTIONS = ("uniform", "gaussian")
 LARGEST_ROUNDED = 0.01

@@ -317,7 +317,7 @@ def test_what_cannot_be_compared_is_refused(monkeypatch):
 
 
 def test_interrupted_threads_end(monkeypatch):
-    monkeypatch.setattr("trajtools.distances.schedule.threads", lambda: 2)
+    monkeypatch.setattr("trajtools.distances.tiles.threads", lambda: 2)
     before, compared = threading.active_count(), []
 
     def gap(a, b):

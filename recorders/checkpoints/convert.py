@@ -17,8 +17,8 @@ from recorders.adapter import FLOATS, is_selected, listed, select
 from recorders.checkpoints.formats import Leaf, Leaves, open_checkpoint
 from recorders.recorder import Recorder
 from trajtools.errors import ArchitectureError, DataError, RecordingError, SelectionError
-from trajtools.parameters import describe
 from trajtools.store import claim
+from trajtools.wiring import describe
 
 Progress = Callable[[int, int], None]
 

@@ -16,7 +16,7 @@ from recorders.jax.twins import TwinList, Twins, members_of
 from recorders.recorder import digest
 from recorders.twins import Twin
 from trajtools.errors import ArchitectureError, RecordingError
-from trajtools.parameters import Member
+from trajtools.wiring import Member
 
 
 class Recorder(framework_free.Recorder):

@@ -13,7 +13,7 @@ from recorders import twins
 from recorders.jax.scan import record_scan
 from recorders.jax.trees import Layout, refuse_unreadable
 from trajtools.errors import ArchitectureError, PerturbationError, RecordingError
-from trajtools.parameters import Member
+from trajtools.wiring import Member
 
 PROBES = 8
 """Draws of the check that equal members get equal bits."""

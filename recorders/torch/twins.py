@@ -15,7 +15,7 @@ from recorders import twins
 from recorders.torch.modules import call, devices_of, refuse_sharded, roles, same_noise, scalar, trainable, unwrap
 from recorders.torch.transfer import from_host, to_host
 from recorders.twins import Twin
-from trajtools.parameters import Member
+from trajtools.wiring import Member
 
 LossFunction = Callable[..., Tensor]
 MARK = "_trajtools_twin"
