@@ -296,7 +296,7 @@ def in_windows(
     library = tt.lyapunov_windows(distances, window=window)
     three = [tuple(over_copies(one[:, w]) for one in (by_tangent, by_shadow, by_twins)) for w in range(len(pairs))]
     words = dict.fromkeys([*(w for s in shadows for w in s.warnings), *results[0].warnings, *library.warnings])
-    return InWindows(three, results[0].window_kept, library, losses, tuple(words))
+    return InWindows(three, results[0].window_kept, library, losses, tuple(map(str, words)))
 
 
 def begun(

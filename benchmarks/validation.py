@@ -154,7 +154,7 @@ def run_one(name: str, seed: int) -> dict[str, Any]:
         "low": found.interval[0],
         "high": found.interval[1],
         "verdict": found.verdict,
-        "reason": found.reasons[0] if found.reasons else "",
+        "reason": str(found.reasons[0]) if found.reasons else "",
         "seconds": time.perf_counter() - began,
     }
 

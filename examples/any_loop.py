@@ -53,7 +53,8 @@ def main() -> None:
         run = file["run"]
         exponent = tt.twins(run, metric="l1").fit()
         print(f"{run.n_states} states of {run.n_members} networks, loss {run.metrics['loss'][-2, 0]:.3f} at the end")
-        print(f"exponent {exponent.value:.4f} per step, verdict: {exponent.verdict} ({'; '.join(exponent.reasons)})")
+        print(f"exponent {exponent.value:.4f} per step, verdict: {exponent.verdict}")
+        print(*exponent.reasons, sep="\n")
 
 
 if __name__ == "__main__":

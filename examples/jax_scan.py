@@ -70,7 +70,7 @@ def analyse(path: str) -> None:
         growth = tt.twins(run, metric="l1")
         exponent = growth.fit()
         print(f"exponent {exponent.value:.4f} per step, 95 % interval {exponent.interval}")
-        print(f"verdict: {exponent.verdict} ({'; '.join(exponent.reasons)})")
+        print(f"verdict: {exponent.verdict} ({'; '.join(map(str, exponent.reasons))})")
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ def analyse(path: str) -> None:
         exponent = growth.fit()
         low, high = exponent.interval
         print(f"exponent {exponent.value:.4f} per step, 95 % interval {low:.4f} .. {high:.4f}")
-        print(f"verdict: {exponent.verdict} ({'; '.join(exponent.reasons)})")
+        print(f"verdict: {exponent.verdict} ({'; '.join(map(str, exponent.reasons))})")
 
 
 def main() -> None:

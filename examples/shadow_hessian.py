@@ -85,7 +85,7 @@ def main() -> None:
     wanted = at[:: max(1, len(at) // 15)]
     rows = [[int(t), float(lanczos[t]), float(shade[t]), float(shade[t] / lanczos[t] - 1)] for t in wanted]
     table(["step", "Lanczos", "reverse shadow", "relative error"], rows, chosen.out / "shadow.md")
-    print("\n".join(found.reasons))
+    print(*found.reasons, sep="\n")
     late = at[at >= 1000]
     if len(late):
         mean = float(lanczos[late].mean())

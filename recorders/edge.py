@@ -13,13 +13,17 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recorders.shadows import ROUNDOFF
 from trajtools.errors import DataError
+from trajtools.reasons import Reason
+
+if TYPE_CHECKING:
+    from trajtools.sweeps.onset import Onset
 
 Floats = NDArray[np.float64]
 
@@ -51,7 +55,7 @@ class Edge:
         Whether there is an onset in the range that noise does not hide.
     recommended : float
         The rate to take; NaN if training diverged at every rate.
-    reasons : tuple of str
+    reasons : tuple of Reason
         Why, in sentences.
     gradients : int
         Evaluations of the gradient of one batch that it took.
@@ -61,7 +65,7 @@ class Edge:
         Training loss per step.
     settings : dict
         What was given and what was chosen.
-    warnings : tuple of str
+    warnings : tuple of Reason
         Doubts.
     """
 
@@ -73,12 +77,12 @@ class Edge:
     onset_interval: tuple[float, float]
     found: bool
     recommended: float
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     gradients: int
     growth: Floats
     curves: Floats
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def __str__(self) -> str:
         """Say the recommendation, the reasons and the table."""
@@ -210,9 +214,9 @@ def judge(rates: Floats, growth: Floats, losses: Floats, *, gradients: int, sett
     spans = np.full(int(known.sum()), float(steps - burn))
     begins = onset_of(Curve(rates[known], values[known], errors[known], spans, verdicts), level=LEVEL, rng=rng)
     limit = begins.interval[1] if begins.found else math.inf
-    chosen, words = recommend(rates, late, limit)
+    chosen, reasons = recommend(rates, late, limit)
     lost = int(np.sum(~np.isfinite(late)))
-    warnings = [f"training diverged at {lost} of {len(rates)} rates"] if lost else []
+    diverged = Reason.of("diverged", "training diverged at {lost} of {rates} rates", lost=lost, rates=len(rates))
     return Edge(
         rates=rates,
         exponents=values,
@@ -222,12 +226,12 @@ def judge(rates: Floats, growth: Floats, losses: Floats, *, gradients: int, sett
         onset_interval=begins.interval,
         found=begins.found,
         recommended=chosen,
-        reasons=(*_onset_words(begins), *words, *_relation(chosen, begins)),
+        reasons=(_onset_reason(begins), *reasons, *_relation(chosen, begins)),
         gradients=gradients,
         growth=growth,
         curves=losses,
         settings=settings | {"burn": burn, "late": LATE, "onset": begins.settings, "above": begins.above},
-        warnings=tuple(warnings),
+        warnings=(diverged,) if lost else (),
     )
 
 
@@ -238,27 +242,31 @@ def late_losses(losses: Floats) -> Floats:
     return np.where(fine, np.median(np.where(fine, late, 0.0), axis=0), np.inf)
 
 
-def recommend(rates: Floats, late: Floats, limit: float) -> tuple[float, tuple[str, ...]]:
+def recommend(rates: Floats, late: Floats, limit: float) -> tuple[float, tuple[Reason, ...]]:
     """Take the rate with the smallest late loss; one beyond the onset only where it is clearly better."""
     fine = np.isfinite(late)
     if not fine.any():
-        return math.nan, ("no training stayed finite: go to lower rates",)
+        return math.nan, (Reason("diverged", "no training stayed finite: go to lower rates"),)
     below = fine & (rates <= limit * (1 + 1e-12))
     best = int(np.argmin(np.where(fine, late, np.inf)))
     inside = int(np.argmin(np.where(below, late, np.inf))) if below.any() else best
     if late[inside] <= SAME * late[best]:
         best = inside
-    words = [f"after the same number of steps the loss is smallest at {rates[best]:.4g} ({late[best]:.4g})"]
+    words = "after the same number of steps the loss is smallest at {rate:.4g} ({loss:.4g})"
+    reasons = [Reason.of("smallest-loss", words, rate=rates[best], loss=late[best])]
     if best != inside:
-        words.append(f"up to the onset it is {late[inside]:.4g} at best, at {rates[inside]:.4g}")
+        words = "up to the onset it is {loss:.4g} at best, at {rate:.4g}"
+        reasons.append(Reason.of("worse-below-onset", words, loss=late[inside], rate=rates[inside]))
     as_good = np.flatnonzero(fine & (late <= SAME * late[best])) if late[best] > 0 else np.array([best])
     if len(as_good) > 1:
-        words.append(f"from {rates[as_good[0]]:.4g} to {rates[as_good[-1]]:.4g} it is within {SAME - 1:.0%} of that")
+        words = "from {low:.4g} to {high:.4g} it is within {share:.0%} of that"
+        low, high = rates[as_good[0]], rates[as_good[-1]]
+        reasons.append(Reason.of("equally-good", words, low=low, high=high, share=SAME - 1))
     if best == len(rates) - 1:
-        words.append("that is the largest rate of the range: look further up")
+        reasons.append(Reason("end-of-range", "that is the largest rate of the range: look further up"))
     elif best == 0:
-        words.append("that is the smallest rate of the range: look further down")
-    return float(rates[best]), tuple(words)
+        reasons.append(Reason("end-of-range", "that is the smallest rate of the range: look further down"))
+    return float(rates[best]), tuple(reasons)
 
 
 def _until_lost(growth: Floats) -> Floats:
@@ -267,22 +275,30 @@ def _until_lost(growth: Floats) -> Floats:
     return np.where(lost, np.nan, growth)
 
 
-def _onset_words(begins: Any) -> tuple[str, ...]:
+def _onset_reason(begins: Onset) -> Reason:
     if not begins.found:
-        return (f"no onset of chaos: {begins.reasons[-1] if begins.reasons else 'nothing was measured'}",)
+        return Reason("no-onset", f"no onset of chaos: {begins.reasons[-1]}", begins.reasons[-1].numbers)
     low, high = begins.interval
-    return (f"the onset of chaos is at {begins.value:.4g} [{low:.4g}, {high:.4g}]: {begins.reasons[0]}",)
+    return Reason.of(
+        "onset",
+        "the onset of chaos is at {onset:.4g} [{low:.4g}, {high:.4g}]: {why}",
+        onset=begins.value,
+        low=low,
+        high=high,
+        why=begins.reasons[0],
+    )
 
 
-def _relation(chosen: float, begins: Any) -> tuple[str, ...]:
+def _relation(chosen: float, begins: Onset) -> tuple[Reason, ...]:
     if not begins.found or not math.isfinite(chosen):
         return ()
     low, high = begins.interval
     ratio = chosen / begins.value
     if chosen < low:
-        return (f"training is fastest below the onset, at {ratio:.2g} times it: it is not chaos that makes it fast",)
+        words = "training is fastest below the onset, at {ratio:.2g} times it: it is not chaos that makes it fast"
+        return (Reason.of("fastest-below-onset", words, ratio=ratio),)
     if chosen > high * (1 + 1e-12):
-        return (
-            f"training is fastest beyond the onset, at {ratio:.2g} times it: sensitive dependence does not hinder it",
-        )
-    return (f"training is fastest at the onset ({ratio:.2g} times it, between {low:.4g} and {high:.4g})",)
+        words = "training is fastest beyond the onset, at {ratio:.2g} times it: sensitive dependence does not hinder it"
+        return (Reason.of("fastest-beyond-onset", words, ratio=ratio),)
+    words = "training is fastest at the onset ({ratio:.2g} times it, between {low:.4g} and {high:.4g})"
+    return (Reason.of("fastest-at-onset", words, ratio=ratio, low=low, high=high),)

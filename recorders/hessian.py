@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.reasons import Reason
 
 EXTENTS = ("full", "subset", "batch")
 WHICH = ("both", "largest", "smallest")
@@ -346,7 +347,7 @@ class Sharpness:
         Hessian-vector products that it took; each costs two to three gradients of the same data.
     settings : dict
         Every parameter as used.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know before believing the numbers.
     """
 
@@ -360,7 +361,7 @@ class Sharpness:
     of: str
     n_products: int
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     @property
     def h_max(self) -> float:
@@ -588,10 +589,14 @@ def check_extent(of: str) -> str:
     return of
 
 
-def _unconverged(n_products: int, residual: float, scale: float) -> str:
-    return (
-        f"not converged after {n_products} products: the worst residual is {residual:.2g}, the largest |eigenvalue| "
-        f"{scale:.3g}. Raise max_products, or the tolerance to what the dtype can give (float32: about 1e-5)"
+def _unconverged(n_products: int, residual: float, scale: float) -> Reason:
+    return Reason.of(
+        "not-converged",
+        "not converged after {products} products: the worst residual is {residual:.2g}, the largest |eigenvalue| "
+        "{scale:.3g}. Raise max_products, or the tolerance to what the dtype can give (float32: about 1e-5)",
+        products=n_products,
+        residual=residual,
+        scale=scale,
     )
 
 

@@ -40,6 +40,7 @@ import numpy as np
 
 from recorders.hessian import Floats, check_extent
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.reasons import Reason
 
 LARGEST_FLOOR = 1e-2
 DIRECTIONS = ("forward", "reverse")
@@ -116,7 +117,7 @@ class Shadow:
         return self._floor.value
 
     @property
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[Reason, ...]:
         """What the reader should know before believing the numbers."""
         return (self._floor.warning,) if self._floor.warning else ()
 
@@ -179,8 +180,8 @@ class Floor:
         How the copy has grown since its last fresh offset.
     value : float
         ``roundoff |theta| / epsilon e^gain``, the largest seen.
-    warning : str
-        Its text, once it was given; else empty.
+    warning : Reason or None
+        The warning, once it was given.
 
     Notes
     -----
@@ -194,7 +195,7 @@ class Floor:
     def __init__(self, roundoff: float) -> None:
         self.roundoff = roundoff
         self.value = 0.0
-        self.warning = ""
+        self.warning: Reason | None = None
         self.climb = GROUND
 
     def afresh(self) -> None:
@@ -224,15 +225,19 @@ class Floor:
         share = float(floor_of(np, self.roundoff, weights, epsilon, 0.0))
         present = share * math.exp(min(now.rise, 60.0))
         # A copy that could have been damped below its rounding errors before it grew; not one that grew from the start.
-        if present > LARGEST_FLOOR and now.missed > -math.log(share) and not self.warning:
-            self.warning = (
-                f"the forward shadow at epsilon = {epsilon:.2g} was quiet for {now.quiet:.0f} steps and has grown by "
-                f"{now.rise:.1f} nats since. What was damped before grows late (delayed loss of stability), and out of "
-                f"rounding errors: grown as much, they may be {present:.2g} of it. Its exponent may depend on epsilon. "
-                "Compare with fresh offsets (window=), another epsilon, float64, or "
-                "tangent_exponents"
+        if present > LARGEST_FLOOR and now.missed > -math.log(share) and self.warning is None:
+            self.warning = Reason.of(
+                "delayed-loss-of-stability",
+                "the forward shadow at epsilon = {epsilon:.2g} was quiet for {quiet:.0f} steps and has grown by "
+                "{rise:.1f} nats since. What was damped before grows late (delayed loss of stability), and out of "
+                "rounding errors: grown as much, they may be {share:.2g} of it. Its exponent may depend on epsilon. "
+                "Compare with fresh offsets (window=), another epsilon, float64, or tangent_exponents",
+                epsilon=epsilon,
+                quiet=now.quiet,
+                rise=now.rise,
+                share=present,
             )
-            warnings.warn(self.warning, stacklevel=2)
+            warnings.warn(str(self.warning), stacklevel=2)
 
 
 class Climb(NamedTuple):

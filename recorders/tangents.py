@@ -20,6 +20,7 @@ import numpy as np
 
 from recorders.hessian import Floats, check_extent
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.reasons import Reason
 
 VECTORS = ("both", "fresh", "kept")
 SHARE_LOST = math.log(100)  # nats; a fresh vector holds a hundredth of what another one holds once in 160 windows
@@ -75,7 +76,7 @@ class TangentExponents:
         ``"1/step"``.
     settings : dict
         Every parameter as used.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know before believing the numbers.
     """
 
@@ -94,7 +95,7 @@ class TangentExponents:
     n_lost: int
     unit: str = "1/step"
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
 
 class Tangents:
@@ -267,19 +268,22 @@ class Tangents:
             warnings=tuple(self._doubts(intervals)),
         )  # fmt: skip
 
-    def _doubts(self, intervals: Floats) -> list[str]:
+    def _doubts(self, intervals: Floats) -> list[Reason]:
         """What the reader should know."""
         found = []
         if self.n_lost:
-            found.append(f"{self.n_lost} steps have no numbers: a derivative was not finite; the vectors began anew")
+            words = "{steps} steps have no numbers: a derivative was not finite; the vectors were drawn anew"
+            found.append(Reason.of("not-finite", words, steps=self.n_lost))
         if self.vectors != "fresh" and np.isnan(intervals).any():
-            found.append(f"too few steps for an interval: {FEWEST_BLOCKS} blocks of {SHORTEST_BLOCK} are the least")
+            words = "too few steps for an interval, which takes at least {blocks} blocks of {length}"
+            found.append(Reason.of("interval-unknown", words, blocks=FEWEST_BLOCKS, length=SHORTEST_BLOCK))
         if self.vectors != "kept" and not self._windows:
-            found.append(f"no whole window of {self.window} steps")
+            found.append(Reason.of("too-few-steps", "no whole window of {window} steps", window=self.window))
         if self._delays:
             fresh, kept, _ = max(self._delays)
             count, start = len(self._delays), self._delays[0][2]
-            found.append(DELAYED.format(count=count, total=len(self._windows), start=start, fresh=fresh, kept=kept))
+            numbers = {"count": count, "total": len(self._windows), "start": start, "fresh": fresh, "kept": kept}
+            found.append(Reason.of("delayed-loss-of-stability", DELAYED, **numbers))
         return found
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from trajtools.reasons import Reason
 from trajtools.report.collect import Analysis
 from trajtools.results.curves import average_curves, mean_curve
 from trajtools.results.divergence import Divergence
@@ -21,7 +22,10 @@ def divergence(*, slope=0.3, inits=6, copies=3, steps=80, level=1.0, average="me
     )  # fmt: skip
 
 
-def exponent(growth, value=0.3, *, verdict="transient", reasons=("Because it grows.",), warnings=(), **settings):
+GROWS = (Reason("growth", "Because it grows."),)
+
+
+def exponent(growth, value=0.3, *, verdict="transient", reasons=GROWS, warnings=(), **settings):
     fitted = np.isfinite(value)
     return Exponent(
         value=value, interval=(value - 0.02, value + 0.03), level=0.95, p_value=0.001, null="power-law",

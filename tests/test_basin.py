@@ -71,7 +71,7 @@ def test_growth_by_momentum_near_the_edge_is_a_basin_and_no_sensitivity(metric):
     assert found.verdict in ("regular", "inconclusive")
     assert found.p_value > 0.9
     assert "momentum 0.98" in found.null
-    assert "quadratic basin" in found.reasons[-1]
+    assert "quadratic basin" in found.reasons[-1].text
 
 
 @pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.words)
@@ -83,7 +83,7 @@ def test_sensitivity_is_no_basin(optimizer):
     assert_allclose(found.value, 0.4, atol=0.1)
     assert found.p_value < 0.01
     assert found.verdict == "transient"  # one time of perturbation shows no persistence
-    assert "a quadratic basin under the same optimiser does not describe it" in found.reasons[1]
+    assert "a quadratic basin under the same optimiser does not describe it" in found.reasons[1].text
     assert found.settings["null"] == BASIN
 
 

@@ -12,6 +12,7 @@ from stored_runs import create
 import trajtools as tt
 from recorders import Recorder
 from trajtools.errors import DataError, SelectionError
+from trajtools.reasons import codes
 
 
 def write(path, h_max, *, hparams=None, name="h_max_full", **metrics):
@@ -85,7 +86,7 @@ def test_a_sharp_start_is_no_entry(tmp_path):
 def test_too_little_is_inconclusive(tmp_path):
     found = measured(write(tmp_path / "a.h5", [10.0, np.nan, 12.0]))
     assert found.verdict == "inconclusive"
-    assert any("unknown at 1 of 3" in words for words in found.warnings)
+    assert any("unknown at 1 of 3" in words.text for words in found.warnings)
 
 
 def test_the_predicted_exponent_is_that_of_the_multipliers(tmp_path):
@@ -125,7 +126,7 @@ def test_what_is_missing_is_said(tmp_path):
 def test_the_whole_set_goes_before_batches_and_lanczos_before_shadows(tmp_path):
     path = write(tmp_path / "a.h5", np.ones(20), name="shadow_h_max_batch", h_max_batch=np.full(20, 2.0))
     assert measured(path).sources["h_max"] == "h_max_batch"
-    assert any("mini-batches" in words for words in measured(path).warnings)
+    assert "batch-curvature" in codes(measured(path).warnings)
 
 
 def passage(at, begins, level=0.1, threshold=2.0, steps=300):
@@ -150,7 +151,7 @@ def passage(at, begins, level=0.1, threshold=2.0, steps=300):
 def test_a_shadow_that_grows_late_is_said_to_with_the_nats_it_missed(tmp_path, hparams, threshold, step):
     h_max, growth = passage(100, 200, threshold=threshold)
     found = measured(write(tmp_path / "a.h5", h_max, hparams=hparams, shadow_growth_full=growth))
-    (words,) = (one for one in found.warnings if "delayed loss of stability" in one)
+    (words,) = (one.text for one in found.warnings if one.code == "delayed-loss-of-stability")
     rate = np.log(np.abs(np.linalg.eigvals(np.array(step(1.1 * threshold)))).max())
     nats, begins = 103 * rate, 203  # the first nat takes four steps of 0.3
     assert f"from step 100 on; that makes {nats:.0f} nats until step {begins}" in words
@@ -173,15 +174,15 @@ def test_a_shadow_that_grows_late_is_said_to_with_the_nats_it_missed(tmp_path, h
 def test_other_growth_is_not_called_late(tmp_path, at, begins, name):
     h_max, growth = passage(at, begins)
     found = measured(write(tmp_path / "a.h5", h_max, **{name: growth}))
-    assert not any("delayed" in words for words in found.warnings)
-    assert not any("delayed" in words for words in measured(write(tmp_path / "b.h5", h_max)).warnings)
+    assert "delayed-loss-of-stability" not in codes(found.warnings)
+    assert "delayed-loss-of-stability" not in codes(measured(write(tmp_path / "b.h5", h_max)).warnings)
 
 
 def test_what_is_not_finite_hides_no_late_growth(tmp_path):
     h_max, growth = passage(100, 200)
     growth[[0, 120]], growth[-1], h_max[[50, -1]] = np.nan, -np.inf, np.inf
     found = measured(write(tmp_path / "a.h5", h_max, shadow_growth_full=growth))
-    assert any("from step 100 on; that makes 19 nats until step 203" in words for words in found.warnings)
+    assert any("from step 100 on; that makes 19 nats until step 203" in words.text for words in found.warnings)
 
 
 def test_late_growth_is_seen_in_a_thinned_record_with_gaps_and_on_the_page(tmp_path):
@@ -191,7 +192,7 @@ def test_late_growth_is_seen_in_a_thinned_record_with_gaps_and_on_the_page(tmp_p
         for t in range(0, 300, 5):
             known = {"h_max_full": h_max[t] if t % 25 == 0 else np.nan, "shadow_growth_full": growth[t]}
             rec.record({"w": np.full(2, float(t))}, step=t, **known)
-    assert any("from step 100 on; that makes 18 nats until step 200" in words for words in measured(path).warnings)
+    assert any("from step 100 on; that makes 18 nats until step 200" in words.text for words in measured(path).warnings)
     call("report", path, "-o", tmp_path / "a.html")
     assert "delayed loss of stability" in (tmp_path / "a.html").read_text(encoding="utf-8")
 

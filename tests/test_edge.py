@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from recorders.edge import checked_rates, judge, late_losses, recommend
+from trajtools.reasons import codes
 from trajtools.store import DataError
 
 RATES = np.geomspace(0.1, 10, 9)
@@ -28,26 +29,26 @@ def test_a_planted_onset_is_found_and_the_rate_before_it_recommended():
     assert found.found
     assert found.onset_interval[0] <= 1.5 <= found.onset_interval[1]
     assert found.recommended <= found.onset_interval[1]
-    assert any("onset of chaos is at" in words for words in found.reasons)
+    assert "onset" in codes(found.reasons)
 
 
 def test_a_minimum_below_the_onset_is_said_to_be_no_work_of_chaos():
     found = made(np.where(RATES > 1.5, 0.4, 0.001), np.abs(np.log(RATES / 0.3)) + 0.1, noise=0.002)
     assert found.recommended == pytest.approx(RATES[2])
-    assert any("below the onset" in words for words in found.reasons)
+    assert "fastest-below-onset" in codes(found.reasons)
 
 
 def test_a_minimum_beyond_the_onset_is_said():
     found = made(np.where(RATES > 1.5, 0.4, 0.001), 1 / RATES, noise=0.002)
     assert found.recommended == 10.0
-    assert any("beyond the onset" in words for words in found.reasons)
+    assert "fastest-beyond-onset" in codes(found.reasons)
 
 
 def test_no_onset_is_said():
     found = made(np.full(9, 0.001), noise=0.0005)
     assert not found.found
-    assert any("no onset" in words for words in found.reasons)
-    assert any("look further up" in words for words in found.reasons)
+    assert "no-onset" in codes(found.reasons)
+    assert "end-of-range" in codes(found.reasons)
 
 
 def test_noise_that_hides_the_onset_is_said():
@@ -60,7 +61,7 @@ def test_diverged_trainings_are_counted_and_never_recommended():
     found = made(np.where(RATES > 2, np.nan, 0.0), losses)
     assert found.recommended <= 2
     assert np.isinf(found.losses[RATES > 2]).all()
-    assert any("diverged at 3 of 9" in words for words in found.warnings)
+    assert any("diverged at 3 of 9" in words.text for words in found.warnings)
     nothing = made(np.full(9, np.nan), np.full(9, np.nan))
     assert np.isnan(nothing.recommended)
     nothing.to_json()
@@ -75,9 +76,9 @@ def test_late_losses_are_medians_of_the_last_quarter():
 def test_a_rate_beyond_the_onset_is_taken_only_where_it_is_clearly_better():
     rates = np.array([1.0, 2.0, 3.0])
     assert recommend(rates, np.array([3.0, 2.0, 1.95]), 2.0)[0] == 2.0
-    rate, words = recommend(rates, np.array([3.0, 2.0, 1.0]), 2.0)
+    rate, reasons = recommend(rates, np.array([3.0, 2.0, 1.0]), 2.0)
     assert rate == 3.0
-    assert any("up to the onset it is 2" in said for said in words)
+    assert "worse-below-onset" in codes(reasons)
     assert recommend(rates, np.array([3.0, 2.0, np.inf]), 0.5)[0] == 2.0
 
 

@@ -7,6 +7,7 @@ import pytest
 import trajtools as tt
 from recorders import Recorder, iris
 from trajtools.errors import DataError, SelectionError, UnknownNameError
+from trajtools.reasons import codes
 from trajtools.systems import hopf, oscillator, saddle_escape, van_der_pol
 from trajtools.systems.system import System
 from trajtools.wiring import describe
@@ -247,7 +248,7 @@ def test_a_saddle_is_unstable():
     states = orbits(system, [[0.0], [1e-9], [-2e-9], [3e-9]], 150)
     found = tt.orbital_stability(states[0], list(states[1:]), metric="l2")
     assert found.verdict == "unstable", found
-    assert "exponentially" in found.reasons[0]
+    assert found.reasons[0].code == "exponential-growth"
     # ln(1 + eta) until the other minimum is near; the slope over the whole record is lower.
     growing = np.log(found.distance[0, 100] / found.distance[0, 0]) / 100
     assert growing == pytest.approx(np.log(1.1), rel=1e-3)
@@ -273,7 +274,7 @@ def test_a_decay_that_goes_on_is_not_called_marginal():
         pairs.append((reference, [reference + moved * np.exp(-0.0016 * t)]))
     found = tt.orbital_stability(pairs, metric="l2")
     assert found.verdict == "inconclusive", found
-    assert "record longer" in found.reasons[0]
+    assert found.reasons[0].code == "still-decays"
 
 
 def test_slow_growth_is_a_drift_and_not_an_instability():
@@ -288,7 +289,7 @@ def test_slow_growth_is_a_drift_and_not_an_instability():
         pairs.append((reference, [moved]))
     found = tt.orbital_stability(pairs, metric="l1")
     assert found.verdict == "marginal drift", found
-    assert "shape of a power of time" in found.reasons[0]
+    assert found.reasons[0].code == "power-of-time"
 
 
 def test_a_cycle_of_a_map_has_no_flow_to_remove():
@@ -301,7 +302,7 @@ def test_a_cycle_of_a_map_has_no_flow_to_remove():
     found = tt.orbital_stability(x[0], x[1], metric="l1")
     assert found.verdict == "asymptotically stable", found
     assert found.settings["neutral_removed"] == 0
-    assert any("do not follow each other smoothly" in words for words in found.warnings)
+    assert "not-smooth" in codes(found.warnings)
     np.testing.assert_array_equal(found.transverse[0][np.isfinite(found.lag[0])] >= 0, True)
 
 
@@ -401,7 +402,7 @@ def test_a_twin_that_ends_in_nan_is_unstable_and_says_so():
     broken[150:] = np.nan
     found = tt.orbital_stability(reference, [reference + 1e-3, broken], metric="l2")
     assert found.verdict == "unstable"
-    assert "1 of 2 perturbed trajectories end with NaN" in found.reasons[0]
+    assert "1 of 2 perturbed trajectories end with NaN" in found.reasons[0].text
     assert (found.n_diverged, found.n_excluded) == (1, 50)
     assert np.isnan(found.distance[1, 150:]).all()
     assert np.isfinite(found.frechet).all()
@@ -417,7 +418,7 @@ def test_a_nan_in_one_state_is_left_out_and_counted(of):
     pair = (broken, copy) if of == "reference" else (reference, broken)
     found = tt.orbital_stability(*pair, metric="l2", dt=0.05)
     assert found.n_excluded == 1
-    assert any("1 states that are not finite" in words for words in found.warnings)
+    assert any("1 states that are not finite" in words.text for words in found.warnings)
     assert found.verdict == plain.verdict
     assert np.isnan(found.distance[0, 200])
     far = np.r_[0:190, 211:400]
@@ -429,9 +430,9 @@ def test_a_copy_that_was_not_perturbed_does_not_count():
     x = np.random.default_rng(0).standard_normal((50, 3)).cumsum(axis=0)
     found = tt.orbital_stability(x, [x.copy(), x.copy()])
     assert found.verdict == "inconclusive"
-    assert "nothing to follow" in found.reasons[0]
+    assert found.reasons[0].code == "no-perturbation"
     assert not found.distance.any()
-    assert any("2 of 2 never differ" in words for words in found.warnings)
+    assert any("2 of 2 never differ" in words.text for words in found.warnings)
 
 
 def test_two_states_and_a_state_at_rest_are_no_crash():
@@ -450,7 +451,7 @@ def test_a_distance_at_the_rounding_floor_is_not_taken_for_dynamics():
     copy = reference + np.float32(1.2e-7)
     found = tt.orbital_stability(reference, copy, metric="l2")
     assert found.verdict == "inconclusive", found
-    assert "at the numerical floor" in found.reasons[0]
+    assert found.reasons[0].code == "below-rounding-floor"
 
 
 @pytest.mark.parametrize(

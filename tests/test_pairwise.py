@@ -253,7 +253,7 @@ def test_states_that_are_not_finite_are_excluded_and_counted(bad, metric):
     assert np.isnan(found[:, 4]).all()
     rest = np.delete(np.arange(9), 4)
     assert_array_equal(found[np.ix_(rest, rest)], tt.pairwise(x[rest], metric=metric)[:])
-    assert any("1 of 9 states hold NaN" in word for word in found.warnings)
+    assert any("1 of 9 states hold NaN" in word.text for word in found.warnings)
 
 
 def test_a_state_without_a_direction_has_no_cosine():
@@ -275,7 +275,7 @@ def test_distances_below_the_floor_are_counted_and_said():
     assert low > 0
     assert found.settings["below_floor"] == low
     assert found.settings["pairs"] == 15
-    assert any(f"{low} of 15 distances lie below" in word for word in found.warnings)
+    assert any(f"{low} of 15 distances lie below" in word.text for word in found.warnings)
     assert not tt.pairwise(states(5, 5), metric="l1").warnings
 
 

@@ -76,14 +76,14 @@ def test_a_curve_without_saturation_is_fitted_to_its_end():
 def test_neighbours_that_stay_neighbours_are_regular():
     found = planted(rate=0.0).fit()
     assert found.verdict == "regular"
-    assert "stay neighbours" in found.reasons[0]
+    assert found.reasons[0].code == "bounded"
 
 
 def test_a_jump_is_no_exponential_regime():
     growth = planted(steps=30, rate=8.0, start=-5.0)
     found = growth.fit()
     assert found.verdict == "inconclusive"
-    assert "first step" in found.reasons[0]
+    assert found.reasons[0].code == "unresolved"
 
 
 def test_a_region_can_be_given():
@@ -101,13 +101,13 @@ def test_a_region_can_be_given():
 def test_few_blocks_give_no_interval():
     found = planted(blocks=3).fit()
     assert np.isnan(found.interval).all()
-    assert "blocks of reference states" in found.reasons[-1]
+    assert found.reasons[-1].code == "error-unknown"
 
 
 def test_without_the_data_no_verdict_of_chaos_is_given():
     found = planted().fit()
     assert found.verdict == "inconclusive"
-    assert "surrogates" in found.reasons[-1]
+    assert found.reasons[-1].code == "not-tested"
 
 
 def test_blocks_that_are_replaced_are_fitted_whole():

@@ -70,7 +70,7 @@ def x(request):
 def check(found):
     assert found.verdict in NOTHING
     assert found.reasons
-    assert all(len(reason) > 20 for reason in found.reasons)
+    assert all(len(reason.text) > 20 for reason in found.reasons)
     assert not np.isinf(found.value)
     assert np.isnan(found.p_value) or 0 < found.p_value <= 1
     assert not found.interval[0] > found.interval[1]

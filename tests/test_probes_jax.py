@@ -353,7 +353,7 @@ def test_adam_without_a_gradient_has_no_derivative_and_eps_root_gives_it_one() -
     h = (jnp.array([2.0, 0.0]),)
     lost = tangent_exponents(jnp.ones(2), quadratic, optax.adam(0.01), [h] * 5, k=2)
     assert lost.n_lost == 5
-    assert "not finite" in lost.warnings[0]
+    assert lost.warnings[0].code == "not-finite"
     found = tangent_exponents(jnp.ones(2), quadratic, optax.adam(0.01, eps_root=1e-16), [h] * 5, k=2)
     assert found.n_lost == 0
 

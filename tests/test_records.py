@@ -12,6 +12,7 @@ from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.estimators.given_distances import scaled
 from trajtools.estimators.records import full_state, record_of
+from trajtools.reasons import codes
 from trajtools.store import Member, Parameter, RunWriter
 
 METHODS = ("rosenstein", "kantz", "wolf", "hybrid")
@@ -78,8 +79,8 @@ def test_distances_that_are_not_euclidean_have_no_null_and_say_so(henon):
     assert_allclose(found.value, 0.42, atol=0.04)
     assert found.verdict == "inconclusive"
     assert np.isnan(found.p_value)
-    assert "not Euclidean" in found.reasons[-1]
-    assert "give the states" in found.reasons[-1]
+    assert found.reasons[-1].code == "not-euclidean"
+    assert "give the states" in found.reasons[-1].text
     assert tt.lyapunov(henon, metric="l1").verdict == "chaotic"
 
 
@@ -142,7 +143,7 @@ def test_wrong_distances_are_refused_with_the_way_out(matrix, monkeypatch):
     crooked = matrix.copy()
     crooked[3, 700] *= 2
     monkeypatch.undo()
-    assert "not symmetric" in " ".join(tt.lyapunov(crooked, metric="precomputed").reasons)
+    assert "not symmetric" in tt.lyapunov(crooked, metric="precomputed").reasons[0].text
 
 
 # -- metrics -----------------------------------------------------------------------------------------------------------
@@ -270,9 +271,9 @@ def test_recorded_buffers_make_the_state_whole(momentum):
     by_hand = tt.lyapunov(tt.Trajectory.from_array(np.asarray(states)), null=None)
     assert_allclose(joined.value, by_hand.value)
     assert "weights and the buffers" in joined.settings["state"]
-    assert not any("not the state" in reason for reason in joined.reasons)
-    assert "weights alone are not the state" in alone.reasons[0]
-    assert "record the buffers" in alone.reasons[0]
+    assert "hidden-state" not in codes(joined.reasons)
+    assert alone.reasons[0].code == "hidden-state"
+    assert "record the buffers" in alone.reasons[0].text
 
 
 def test_delay_coordinates_take_the_place_of_buffers(momentum):
@@ -298,7 +299,7 @@ def test_too_few_buffers_leave_the_objection(tmp_path):
     path = record(tmp_path / "adam.h5", whole[:, :2], whole[:, 2:], table, {"optimizer": "Adam"})
     with tt.open(path) as file:
         found = tt.lyapunov(file["run"], null=None)
-        assert "2 recorded entries of the optimiser's buffers do not cover 2 weights" in found.reasons[0]
+        assert "2 recorded entries of the optimiser's buffers do not cover 2 weights" in found.reasons[0].text
     plain = call("lyapunov", path, "--null", "none", "--buffers").stdout
     assert "do not cover" in plain
 

@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import trajtools as tt
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.reasons import codes
 from trajtools.recurrences import lines, plot
 from trajtools.recurrences.plot import make_pair, prepare
 from trajtools.recurrences.result import MEASURES
@@ -226,7 +227,7 @@ def test_ramp_recurs_with_nothing_but_itself():
     assert (found.RR, found.Lmax, found.NMPRT) == (0.0, 0, 0)
     assert np.inf == found.DIV
     assert all(np.isnan(found[name]) for name in ("DET", "L", "ENTR", "LAM", "TT", "MRT", "K2"))
-    assert any("no state recurs" in words for words in found.warnings)
+    assert "no-recurrence" in codes(found.warnings)
 
 
 def test_correlation_entropy_of_the_logistic_map_is_its_exponent():
@@ -393,10 +394,10 @@ def test_identical_states_are_warned_about_but_counted():
     found = tt.recurrence(np.repeat([0.0, 1.0], 20), threshold=tt.RecurrenceRate(0.1))
     assert found.threshold == 0.0
     assert pytest.approx(2 * 20 * 19 / (40 * 39)) == found.RR
-    assert any("many distances are equal" in words for words in found.warnings)
-    assert any("the threshold is 0" in words for words in found.warnings)
+    assert "equal-distances" in codes(found.warnings)
+    assert "zero-threshold" in codes(found.warnings)
     moving = tt.recurrence(walk(80, 2), threshold=tt.RecurrenceRate(0.1))
-    assert not any("the threshold is 0" in words for words in moving.warnings)
+    assert "zero-threshold" not in codes(moving.warnings)
 
 
 def test_inputs_are_left_as_they_are():

@@ -141,7 +141,7 @@ def test_windows_of_embedded_joint_and_given_plots():
     lost[50:100] = np.nan
     gap = tt.recurrence(lost, threshold=2.0).windowed(50, 50)
     assert np.isnan(gap["RR"]).tolist() == [False, True, False]
-    assert "1 of 3 windows" in gap.warnings[0]
+    assert "1 of 3 windows" in gap.warnings[0].text
     with pytest.raises(DataError, match="between 3 states"):
         tt.recurrence(x, threshold=2.0).windowed(151)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from made_divergences import analysis, divergence, exponent
 
+from trajtools.reasons import Reason
 from trajtools.report.render import COLORS, MAX_CURVES, MAX_POINTS, Figures, demo_page, log10_range
 
 VOID = {"meta"}
@@ -132,7 +133,7 @@ def test_a_page_without_results_is_a_page():
 
 def test_what_comes_from_a_file_is_escaped():
     evil = "<script>alert('x')</script>"
-    made = analysis(run=evil, reasons=(evil,), warnings=('"><img src=x onerror=y>',))
+    made = analysis(run=evil, reasons=(Reason("growth", evil),), warnings=(Reason("drift", '"><img src=x onerror=y>'),))
     made.hparams["learning_rate"] = evil
     html = demo_page([made], {evil: evil})
     check_self_contained(html)

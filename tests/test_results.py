@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from planted import logistic_growth
 
+from trajtools.reasons import Reason
 from trajtools.results.curves import Fit, average_curves, mean_curve
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
@@ -112,7 +113,7 @@ def test_a_printed_exponent_says_number_interval_verdict_and_reasons():
         n_used=1,
         n_total=1,
         verdict="inconclusive",
-        reasons=("too short",),
+        reasons=(Reason.of("too-few-steps", "{steps} steps are too few", steps=np.int64(3)),),
         window=(0.0, 1.0),
         window_values=np.empty(0),
         values=np.empty(0),
@@ -120,4 +121,4 @@ def test_a_printed_exponent_says_number_interval_verdict_and_reasons():
         method="twins",
         unit="1/step",
     )
-    assert str(exponent) == "0.1235 1/step, 95% interval unknown: inconclusive\n- too short"
+    assert str(exponent) == "0.1235 1/step, 95% interval unknown: inconclusive\n- 3 steps are too few"

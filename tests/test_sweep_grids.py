@@ -11,6 +11,7 @@ from made_sweeps import RATES, made, point
 import trajtools as tt
 from trajtools.errors import DataError, SelectionError
 from trajtools.plots.sweeps import _layout
+from trajtools.reasons import codes
 from trajtools.sweeps.diagram import _medians
 from trajtools.sweeps.onset import median
 
@@ -58,14 +59,14 @@ def test_each_row_of_the_diagram_has_its_onset_with_an_interval():
         assert low <= 3 * (1 - m) <= high
         assert low <= value <= high
         assert high / low < 2.5
-    assert [words.split(":")[0] for words in found.reasons] == [f"momentum={m:g}" for m in MOMENTA]
+    assert [str(reason).split(":")[0] for reason in found.reasons] == [f"momentum={m:g}" for m in MOMENTA]
 
 
 def test_a_row_without_an_onset_says_why():
     found = grid(lambda m: 50 if m == 0.5 else 1.0).phase_diagram()
     assert np.isfinite(found.boundary).tolist() == [True, False, True, True]
     assert np.isnan(found.intervals[1]).all()
-    assert any(words.startswith("momentum=0.5: ") and "go higher" in words for words in found.reasons)
+    assert any(r.code == "onset-above-range" and r.numbers["momentum"] == 0.5 for r in found.reasons)
 
 
 def test_an_onset_that_noise_hides_is_not_drawn_as_one():
@@ -74,15 +75,15 @@ def test_an_onset_that_noise_hides_is_not_drawn_as_one():
     found = made([*quiet, *noisy], "momentum").phase_diagram()
     assert np.isnan(found.boundary[-1])
     assert np.isfinite(found.boundary[:-1]).all()
-    assert any(words.startswith("momentum=0.95: ") for words in found.reasons)
+    assert any(reason.numbers.get("momentum") == 0.95 for reason in found.reasons)
 
 
 def test_a_cell_that_mixes_runs_says_in_what_they_differ():
     small, large = (grid(lambda m, at=at: at, batch_size=b).points for at, b in ((1.0, 16), (4.0, 64)))
     both = made([*small, *large], "momentum")
-    assert any("differ in batch_size;" in words for words in both.phase_diagram().reasons)
+    assert any("differ in batch_size;" in words.text for words in both.phase_diagram().reasons)
     alone = both.where(runs=lambda p: p.hparams["batch_size"] == 64)
-    assert not any("differ" in words for words in alone.phase_diagram().reasons)
+    assert "runs-differ" not in codes(alone.phase_diagram().reasons)
     assert alone.phase_diagram().boundary == pytest.approx(np.full(4, 4.0), rel=0.2)
 
 
@@ -137,20 +138,22 @@ def test_a_law_of_the_boundary_needs_two_onsets_and_a_positive_factor():
     single = grid(lambda m: 50 if m else 1.0).phase_diagram().boundary_law(complement)
     assert (single.n_used, single.proportional) == (1, False)
     assert np.isnan(single.power)
-    assert single.reasons == ("3 of 4 values of momentum have no onset", "a law needs two onsets, not 1")
+    assert codes(single.reasons) == ("no-onset", "too-few-values")
+    assert str(single.reasons[0]) == "3 of 4 values of momentum have no onset"
     with pytest.raises(DataError, match="positive at each momentum"):
         grid(lambda m: 1.0).phase_diagram().boundary_law(lambda m: m)
 
 
 def test_a_law_is_found_where_it_holds_and_its_end_is_said():
     sweep = timed(delayed)
-    assert any("no power law" in words for words in sweep.scaling(("lr", "1-momentum")).reasons)
+    assert "no-power-law" in codes(sweep.scaling(("lr", "1-momentum")).reasons)
     law = sweep.scaling(("lr", "1-momentum", "batch_size"), runs=lambda p: p.x / (1 - p.y) <= 0.02)
     slow = sweep.scaling(("lr", "1-momentum", "batch_size"), runs=lambda p: p.x / (1 - p.y) <= 1.1)
     assert law.powers == pytest.approx([-1, 1, 0], abs=0.08)
     assert abs(slow.powers[0]) < 0.95
     assert law.n_used == law.used.sum() == sum(p.x / (1 - p.y) <= 0.02 for p in sweep.points)
-    assert law.reasons == (f"{72 - law.n_used} of 72 runs were not asked for",)
+    assert codes(law.reasons) == ("not-selected",)
+    assert law.reasons[0].numbers == {"count": 72 - law.n_used, "runs": 72}
     assert f"{law.n_used} of 72 runs" in str(law)
     # The law is known for the runs that did not enter, too: they are what shows where it ends.
     x, rest, batch = law.factors.T
@@ -179,7 +182,7 @@ def test_how_far_a_law_holds_is_where_the_first_run_leaves_it():
 def test_a_pure_power_law_is_not_called_bent():
     said = [timed(flow, seed=seed, noise=0.2).scaling(("lr", "1-momentum")) for seed in range(30)]
     said += [timed(flow, noise=0.0).scaling(("lr", "1-momentum"))]  # what is left is rounding, and may look bent
-    assert sum(any("no power law" in words for words in law.reasons) for law in said) == 0
+    assert sum("no-power-law" in codes(law.reasons) for law in said) == 0
 
 
 def test_medians_of_many_rows_are_those_of_each():
@@ -206,8 +209,8 @@ def test_runs_that_are_not_shown_to_be_stable_do_not_enter_a_law():
     assert law.powers == pytest.approx([-1])
     assert law.used.tolist() == [True] * 6 + [False] * 7
     assert np.isinf(law.times).tolist() == [False] * 11 + [True] * 2
-    assert [words.split(" ")[0] for words in law.reasons] == ["2", "3", "2"]
-    assert "inconclusive" in law.reasons[1]
+    assert [reason.numbers["count"] for reason in law.reasons] == [2, 3, 2]
+    assert law.reasons[1].code == "inconclusive"
 
 
 def test_a_run_left_out_may_lack_a_factor():

@@ -11,6 +11,7 @@ import pytest
 import trajtools as tt
 from trajtools.distances.symmetry import balanced, find_units
 from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNameError
+from trajtools.reasons import codes
 from trajtools.wiring import describe
 
 
@@ -340,7 +341,7 @@ def test_states_that_are_not_finite_are_left_alone_and_counted():
     npt.assert_array_equal(found.excluded, [False, True, False])
     npt.assert_array_equal(found.states[1], b[1])
     npt.assert_array_equal(found.orders["0"][1], np.arange(5))
-    assert any("1 of 3" in words for words in found.warnings)
+    assert any("1 of 3" in words.text for words in found.warnings)
 
 
 def test_norms_travel_with_their_units_and_take_signs_and_scales_away():
@@ -351,7 +352,7 @@ def test_norms_travel_with_their_units_and_take_signs_and_scales_away():
     kwargs = {"parameters": tables[0], "nodes": tables[1]}
     found = tt.align(a, b, signs=True, scales=True, **kwargs)
     assert not found.signs
-    assert any("normalisation" in words for words in found.warnings)
+    assert "scales-fixed" in codes(found.warnings)
     npt.assert_allclose(found.distance, tt.align(a, b, **kwargs).distance)
     with pytest.raises(DataError, match="normalisation"):
         tt.align(a, b, signs=["l1"], **kwargs)
@@ -369,7 +370,7 @@ def test_units_that_a_parameter_of_unknown_wiring_may_belong_to_keep_their_order
     assert "gate" in units.fixed["b"]
     a, b = np.random.default_rng(19).normal(size=(2, networks.size(tables[0])))
     found = tt.align(a, b, parameters=tables[0], nodes=tables[1])
-    assert any("'gate'" in words for words in found.warnings)
+    assert any("'gate'" in words.text for words in found.warnings)
     assert found.settings["fixed"] == units.fixed
     npt.assert_array_equal(networks.of_parameter(found.states[0], tables[0], "gate"), b[-10:].reshape(2, 5, 1))
 

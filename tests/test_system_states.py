@@ -117,7 +117,7 @@ def test_states_without_distances_end_a_visit():
     assert found.dwell.tolist() == [20, 19, 30, 29, 50, 50]
     assert found.transitions.sum() == 199 - 4
     assert found.n_excluded == 2
-    assert "2 states" in found.warnings[0]
+    assert "2 states" in found.warnings[0].text
 
 
 def test_unit_does_not_matter():

@@ -11,6 +11,7 @@ from naive_probes import symmetric
 from numpy.testing import assert_allclose
 
 from recorders.tangents import Frame, Tangents, by_blocks, kaplan_yorke
+from trajtools.reasons import codes
 from trajtools.store import DataError, UnknownNameError
 
 
@@ -77,7 +78,7 @@ def test_a_window_sees_what_kept_vectors_have_forgotten() -> None:
 def test_kept_vectors_that_have_lost_what_grows_are_called_delayed() -> None:
     early, late = np.diag([1.0, 0.1]), np.diag([1.0, 3.0])
     found = follow([early] * 30 + [late] * 10, k=1, window=10)
-    (words,) = (one for one in found.warnings if "delayed loss of stability" in one)
+    (words,) = (one.text for one in found.warnings if one.code == "delayed-loss-of-stability")
     assert "in 1 of 4 windows, first in that from step 30" in words
     assert "up to 11.1 nats where it made 0.0" in words or f"up to {10 * found.windows[-1, 0]:.1f} nats" in words
     assert_allclose(found.window_kept, found.local[:, 0].reshape(4, 10).mean(1), atol=1e-12)
@@ -94,7 +95,7 @@ def test_kept_vectors_that_have_lost_what_grows_are_called_delayed() -> None:
 )
 def test_kept_vectors_that_see_what_grows_are_not_called_delayed(maps) -> None:
     found = follow(maps, k=1, window=10)
-    assert not any("delayed" in words for words in found.warnings)
+    assert "delayed-loss-of-stability" not in codes(found.warnings)
     assert len(found.window_kept) == 4
 
 
@@ -123,7 +124,7 @@ def test_a_step_without_a_derivative_counts_as_lost() -> None:
     assert found.n_lost == 1
     assert found.values[0] == pytest.approx(np.log(2), rel=0.1)
     assert np.isnan(found.local).sum() == 1
-    assert "not finite" in found.warnings[0]
+    assert found.warnings[0].code == "not-finite"
 
 
 def test_a_direction_that_is_wiped_out_has_the_exponent_minus_infinity() -> None:
@@ -136,8 +137,8 @@ def test_a_direction_that_is_wiped_out_has_the_exponent_minus_infinity() -> None
 def test_too_few_steps_give_values_without_an_interval_and_say_so() -> None:
     found = follow([np.diag([2.0, 0.5])] * 9, k=1)
     assert np.isnan(found.intervals).all()
-    assert any("too few steps" in words for words in found.warnings)
-    assert any("no whole window" in words for words in found.warnings)
+    assert "interval-unknown" in codes(found.warnings)
+    assert "too-few-steps" in codes(found.warnings)
 
 
 def test_intervals_from_blocks_cover_the_mean_of_correlated_noise() -> None:

@@ -52,7 +52,7 @@ def test_an_epoch_of_50_steps_holds_50_times_the_growth_of_a_step():
     assert per_epoch.unit == "1/epoch"
     assert per_epoch.verdict == found.verdict
     assert per_epoch.settings["conversion"]["steps_per_epoch"] == 50
-    assert "an epoch is 50 steps (given)" in per_epoch.reasons[-1]
+    assert "an epoch is 50 steps (given)" in per_epoch.reasons[-1].text
 
 
 def test_units_lead_back_to_each_other():
@@ -114,7 +114,7 @@ def test_a_schedule_is_integrated_over_the_fitted_steps_alone(tmp_path):
     assert_allclose(found.value, expected, rtol=1e-12)
     assert_allclose(whole.value, expected, rtol=1e-12)
     assert found.settings["conversion"]["over_steps"] == (20, 60)
-    assert "metric learning_rate of run 'run'" in found.reasons[-1]
+    assert "metric learning_rate of run 'run'" in found.reasons[-1].text
 
 
 def test_rates_between_recorded_states_are_interpolated(tmp_path):
@@ -188,7 +188,7 @@ def test_a_constant_among_the_hyper_parameters_is_enough(tmp_path):
         found = tt.twins(file["run"]).fit()
         converted = found.per("learning-rate", run=file["run"])
     assert_allclose(converted.value, 4 * found.value)
-    assert "hyper-parameter lr of run 'run', taken as constant" in converted.reasons[-1]
+    assert "hyper-parameter lr of run 'run', taken as constant" in converted.reasons[-1].text
 
 
 def test_starts_under_different_rates_are_warned_about():
@@ -198,7 +198,7 @@ def test_starts_under_different_rates_are_warned_about():
     converted = found.per("learning-rate", learning_rate=rates)
     assert_allclose(converted.settings["conversion"]["learning_rates"], [0.1, 0.2, 0.4])
     assert_allclose(converted.value, found.value / np.mean([0.1, 0.2, 0.4]))
-    assert "differs between the starts" in converted.warnings[-1]
+    assert converted.warnings[-1].code == "learning-rates-differ"
 
 
 def test_neighbours_of_a_trajectory_know_their_steps_and_those_of_an_array_do_not():

@@ -123,7 +123,7 @@ def test_states_that_are_not_finite_are_excluded_on_both_sides():
     assert_array_equal(whole.distance, part.distance)
     assert_array_equal(whole.argmin, np.array(rest)[part.argmin])
     assert len(found.warnings) == 2
-    assert "1 of 6 states hold NaN" in found.warnings[0]
+    assert "1 of 6 states hold NaN" in found.warnings[0].text
     assert found.to_dict()["distance"][1] is None
 
 

@@ -8,6 +8,7 @@ from planted import from_distances, logistic_growth, orbit
 
 from trajtools.errors import DataError, SelectionError, UnknownNameError
 from trajtools.estimators.twins import twins
+from trajtools.reasons import codes
 from trajtools.trajectory import Trajectory
 from trajtools.wiring import Member
 
@@ -138,7 +139,7 @@ def test_a_diverged_twin_ends_and_is_counted(walks):
     alive = np.isfinite(growth.distances)
     assert alive.sum(axis=1).tolist() == [9, 9, 20, 8, 20, 20]
     assert growth.settings["n_diverged"] == 3
-    assert any("3 of 6 twins end early" in words for words in growth.warnings)
+    assert any("3 of 6 twins end early" in words.text for words in growth.warnings)
     assert np.isfinite(growth.fit().value)
 
 
@@ -149,7 +150,7 @@ def test_a_twin_that_was_never_perturbed_is_zero_for_ever_and_says_so(walks):
     assert np.isnan(growth.log_distance).all()
     exponent = growth.fit()
     assert exponent.verdict == "inconclusive"
-    assert "none of the 2 twins ever differs" in exponent.reasons[0]
+    assert "none of the 2 twins ever differs" in exponent.reasons[0].text
     assert np.isnan(exponent.value)
 
 
@@ -158,7 +159,7 @@ def test_one_unperturbed_twin_among_others_is_left_out_and_counted(walks):
     both, one = twins((reference, [walks[:, 0, 1], reference])), twins((reference, [walks[:, 0, 1]]))
     assert_allclose(both.log_distance, one.log_distance)
     assert both.settings["n_unperturbed"] == 1
-    assert any("1 of 2 twins never differ" in words for words in both.warnings)
+    assert any("1 of 2 twins never differ" in words.text for words in both.warnings)
 
 
 def test_merged_twins_end_and_are_counted():
@@ -199,7 +200,7 @@ def test_stored_distances_are_used_in_their_own_metric_only(walks):
     growth = twins(run)
     assert_array_equal(growth.distances, weights.distances)
     assert np.isnan(growth.floor).all()
-    assert any("rounding floor" in words for words in growth.warnings)
+    assert "floor-unknown" in codes(growth.warnings)
     with pytest.raises(DataError, match="use metric='l1'"):
         twins(run, metric="l2")
 
@@ -214,7 +215,7 @@ def test_sketches_give_euclidean_distances_and_state_their_error(walks):
     of = [run.members[i].reference for i in twin]
     assert_allclose(growth.distances.T, np.sqrt(((sketch[:, twin] - sketch[:, of]) ** 2).sum(axis=2)), rtol=1e-12)
     assert_allclose(growth.settings["sketch_relative_error"], 0.1)
-    assert any("10.0%" in words for words in growth.warnings)
+    assert any("10.0%" in words.text for words in growth.warnings)
     with pytest.raises(DataError, match="metric='l2'"):
         twins(run, metric="l1")
 
@@ -225,7 +226,7 @@ def test_twins_on_their_own_batches_are_never_called_sensitive(walks):
     t = np.arange(20)[:, None, None]
     states = walks[:1].repeat(20, axis=0).reshape(20, 9, 7) + np.arange(9)[:, None] * 1e-8 * np.exp(t)
     growth = twins(as_run(walks, members=noisy, states=lambda rows, m, c: states[rows][:, m][:, :, c]))
-    assert any("batches of their own" in words for words in growth.warnings)
+    assert "independent-batches" in codes(growth.warnings)
     assert growth.fit().verdict == "inconclusive"
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.types import Floats
 
@@ -36,7 +37,7 @@ class Choice(Result):
         The rule that was applied, with its numbers.
     settings : dict
         Every parameter used.
-    warnings : tuple of str
+    warnings : tuple of Reason
         Why the choice should be doubted.
     """
 
@@ -47,7 +48,7 @@ class Choice(Result):
     statistic: Floats
     reason: str
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
 
 def embed(x: ArrayLike, dim: int, delay: int = 1) -> Floats:
@@ -140,7 +141,8 @@ def estimate_delay(x: ArrayLike, *, method: str = "mutual-information", max_dela
     reason = f"first minimum of the mutual information is at {minimum}, it is lost in the bias at {lost}"
     warnings = ()
     if not lower.any() and lost == longest:
-        warnings = (f"the mutual information has no minimum up to {longest} samples; the series may drift",)
+        words = "the mutual information has no minimum up to {lag} samples; the series may drift"
+        warnings = (Reason.of("drift", words, lag=longest),)
     return Choice("delay", value, method, lags, information, reason, settings, warnings)
 
 
@@ -195,7 +197,7 @@ def estimate_dimension(
         good = np.array([bool((e1[m:] > 0.9).all()) for m in range(max_dim)])
         value, warnings = _smallest(good, max_dim, "E1 does not settle above 0.9")
         if np.nanmax(np.abs(e2 - 1)) < 0.1:
-            warnings += ("E2 is 1 for every dimension: the series looks like noise",)
+            warnings += (Reason("noise", "E2 is 1 for every dimension: the series looks like noise"),)
         reason = f"E1 stays above 0.9 from dimension {value} on"
         return Choice("dimension", value, method, dims, e1, reason, settings, warnings)
     share = _false_neighbors(series, delay, max_dim, window)
@@ -247,7 +249,8 @@ def theiler_window(x: ArrayLike, *, method: str = "autocorrelation", max_lag: in
     reason = f"the 10 % quantile of the distances passes half its largest value at lag {lag}"
     warnings = ()
     if np.nanargmax(curve) > 0.9 * longest:
-        warnings = (f"the distances still grow at lag {longest}: a drift, not a recurrence",)
+        words = "the distances still grow at lag {lag}: a drift, not a recurrence"
+        warnings = (Reason.of("drift", words, lag=longest),)
     return Choice("theiler", max(1, lag), method, lags, curve, reason, settings, warnings)
 
 
@@ -293,13 +296,14 @@ def _autocorrelation(series: Floats, longest: int) -> Floats:
     return covariance / covariance[0]
 
 
-def _first_below(curve: Floats, level: float, words: str) -> tuple[int, str, tuple[str, ...]]:
+def _first_below(curve: Floats, level: float, words: str) -> tuple[int, str, tuple[Reason, ...]]:
     below = curve < level
     if below.any():
         lag = int(np.argmax(below))
         return lag, f"{words} from lag {lag} on", ()
     lag = len(curve) - 1
-    return lag, f"up to lag {lag} it is not so that {words}", (f"not once up to lag {lag}: the series may drift",)
+    drift = Reason.of("drift", "{words} at no lag up to {lag}: the series may drift", words=words, lag=lag)
+    return lag, f"{words} at no lag up to {lag}", (drift,)
 
 
 def _mutual_information(series: Floats, longest: int) -> tuple[Floats, float]:
@@ -358,10 +362,11 @@ def _false_neighbors(series: Floats, delay: int, max_dim: int, theiler: int) -> 
     return share
 
 
-def _smallest(good: NDArray[np.bool_], max_dim: int, words: str) -> tuple[int, tuple[str, ...]]:
+def _smallest(good: NDArray[np.bool_], max_dim: int, words: str) -> tuple[int, tuple[Reason, ...]]:
     if good.any():
         return int(np.argmax(good)) + 1, ()
-    return max_dim, (f"{words} up to dimension {max_dim}: noise, too few samples, or more dimensions",)
+    text = "{words} up to dimension {dimension}: noise, too few samples, or more dimensions"
+    return max_dim, (Reason.of("no-dimension", text, words=words, dimension=max_dim),)
 
 
 def _separation(states: Floats, longest: int) -> Floats:

@@ -21,6 +21,7 @@ from trajtools.cli.runner import (
     table,
 )
 from trajtools.errors import DataError
+from trajtools.reasons import Reason
 
 if TYPE_CHECKING:
     from trajtools.cli.runner import Block
@@ -270,7 +271,8 @@ def _with_member(exponent: Exponent, run: Run, settings: Settings) -> Exponent:
     more = {"member": member or 0, "series": settings.selection.series}
     warnings = exponent.warnings
     if member is None and run.n_members > 1:
-        warnings = (*warnings, f"this is member 0 of {run.n_members}; --member selects another one")
+        words = "this is member 0 of {members}; --member selects another one"
+        warnings = (*warnings, Reason.of("first-member", words, members=run.n_members))
     return replace(exponent, settings=exponent.settings | more, warnings=warnings)
 
 

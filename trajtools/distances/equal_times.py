@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trajtools.distances.metric import Metric, MetricLike, bind_metric, block_floor, find_metric, in_time, kernel_ready
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.types import Floats, Ints
 from trajtools.wiring import Parameter
@@ -41,7 +42,7 @@ class Contributions(Result):
         signs (sign). The shares of a state add up to 1. NaN where the whole is 0, and for metrics that do not add up.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know before believing the numbers.
     """
 
@@ -54,7 +55,7 @@ class Contributions(Result):
     whole: Floats
     share: Floats
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def plot(self, ax: Any = None) -> Any:
         """Draw them; see `trajtools.plots.contributions`.

@@ -18,6 +18,7 @@ from trajtools.distances import tiles
 from trajtools.distances.metric import METRICS, MetricLike
 from trajtools.distances.tiles import Comparison, Tile, compare, compute
 from trajtools.errors import DataError, FormatError, SelectionError, TooLargeError
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result, to_plain
 from trajtools.store.matrices import VECTORS, MatrixFile, create_matrix
 from trajtools.types import Bools, Floats, Ints
@@ -60,7 +61,7 @@ class Distances(Result):
         The file, where they are on disk.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know before believing the distances.
     """
 
@@ -77,7 +78,7 @@ class Distances(Result):
     symmetric: bool = True
     path: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def __post_init__(self) -> None:
         rows, columns = self.values.shape
@@ -442,7 +443,7 @@ class Keeper:
         known |= {
             "settings": known["settings"]
             | {"block": self.side, "pairs": self._pairs, "below_floor": self._below, "tiles_resumed": self._resumed},
-            "warnings": tuple(self._words(int(np.count_nonzero(vectors["excluded"])))),
+            "warnings": tuple(self._warnings(int(np.count_nonzero(vectors["excluded"])))),
         }
         if self._file is None:
             self._matrix.flags.writeable = False
@@ -455,26 +456,31 @@ class Keeper:
         path = None if self._file is None else str(self._file.path)
         return Distances(values=values, path=path, **known, **vectors)
 
-    def _words(self, excluded: int) -> list[str]:
-        what, words = self._what, []
+    def _warnings(self, excluded: int) -> list[Reason]:
+        what, warnings = self._what, []
         if excluded:
-            words.append(
-                f"{excluded} of {len(what.x)} states hold NaN or inf, or have no distance in this metric, and are "
-                "excluded: their distances are NaN"
+            words = (
+                "{excluded} of {states} states hold NaN or inf, or have no distance in this metric, and are excluded: "
+                "their distances are NaN"
             )
+            warnings.append(Reason.of("not-finite", words, excluded=excluded, states=len(what.x)))
         others = int(np.count_nonzero(~what.columns.finite))
         if others and not what.square:
-            words.append(f"{others} of the {len(what.y)} states of the columns hold NaN or inf and are excluded")
+            words = "{excluded} of the {states} states of the columns hold NaN or inf and are excluded"
+            warnings.append(Reason.of("orbit-not-finite", words, excluded=others, states=len(what.y)))
         if self._below:
-            words.append(
-                f"{self._below} of {self._pairs} distances lie below what rounding of the stored weights alone "
-                "produces (`floor`): they say nothing about the dynamics"
+            words = (
+                "{below} of {pairs} distances lie below what rounding of the stored weights alone produces (`floor`): "
+                "they say nothing about the dynamics"
             )
+            warnings.append(Reason.of("below-rounding-floor", words, below=self._below, pairs=self._pairs))
         elif np.isnan(what.rows.floor[what.rows.finite]).any():
-            words.append(f"the distance that rounding alone produces is not known for metric {what.metric.name!r}")
+            words = "the distance that rounding alone produces is not known for metric {metric!r}"
+            warnings.append(Reason.of("floor-unknown", words, metric=what.metric.name))
         if self._undefined and not self._silent.any():
-            words.append(f"{self._undefined} distances between finite states are NaN: the metric gave none")
-        return words
+            words = "{undefined} distances between finite states are NaN: the metric gave none"
+            warnings.append(Reason.of("undefined-distances", words, undefined=self._undefined))
+        return warnings
 
     def close(self) -> None:
         """Let go of the file; what was kept stays."""
@@ -692,7 +698,7 @@ def read_distances(path: Path) -> Distances:
         symmetric=bool(about["symmetric"]),
         path=str(path),
         settings=dict(about["settings"]),
-        warnings=tuple(about["warnings"]),
+        warnings=tuple(Reason(**one) for one in about["warnings"]),
     )
 
 

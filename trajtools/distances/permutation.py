@@ -23,6 +23,7 @@ from trajtools.distances.symmetry import (
     unit_rows,
 )
 from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNameError
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.trajectory import MAX_ARRAY_BYTES, Trajectory
 from trajtools.types import Floats, Ints
@@ -58,7 +59,7 @@ class Alignment(Result):
         Pairs with a weight that is not finite; they were left as they are.
     settings : dict
         What was assumed and used; ``fixed``: node sets that were left in their order, and why.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What to know before using it.
     """
 
@@ -73,7 +74,7 @@ class Alignment(Result):
     signs: dict[str, NDArray[np.float64]]
     excluded: NDArray[np.bool_]
     settings: dict[str, Any]
-    warnings: tuple[str, ...]
+    warnings: tuple[Reason, ...]
 
 
 GAIN = 1e-12  # a distance that shrinks by a smaller part has not shrunk: it may be rounding
@@ -409,17 +410,17 @@ class BoundSymmetry:
         given = np.array(state, dtype=np.float64)
         return balanced(given, self.scaled, self.matcher.base) if self.scaled else given
 
-    def left_out(self) -> list[str]:
-        """Say which hidden units were not given the freedom that was asked for."""
-        sets = self.matcher.units.sets
-        words = [f"{name!r} is left in its order: {why}" for name, why in self.matcher.units.fixed.items()]
+    def left_out(self) -> list[Reason]:
+        """Warn of hidden units that were not given the requested freedom."""
+        sets, fixed = self.matcher.units.sets, self.matcher.units.fixed
+        warnings = [Reason("order-fixed", f"{name!r} is left in its order: {why}") for name, why in fixed.items()]
         if self.asked.signs is True or self.asked.scales is True:
-            words += [
-                f"{s.name!r} keeps signs and scales: a normalisation stands at its units" for s in sets if s.normalised
-            ]
+            normalised = "{name!r} keeps signs and scales: its units are normalised"
+            warnings += [Reason.of("scales-fixed", normalised, name=s.name) for s in sets if s.normalised]
         if self.asked.scales is True:
-            words += [f"{s.name!r} keeps its scales: its units lead to themselves" for s in sets if s.loops]
-        return words
+            loops = "{name!r} keeps its scales: its units lead to themselves"
+            warnings += [Reason.of("scales-fixed", loops, name=s.name) for s in sets if s.loops]
+        return warnings
 
 
 @dataclass(frozen=True)
@@ -736,12 +737,13 @@ class _Work:
             self.signs[name][t] = sign
 
     def result(
-        self, name: str, base: str, step: NDArray[np.int64], settings: dict[str, Any], words: list[str]
+        self, name: str, base: str, step: NDArray[np.int64], settings: dict[str, Any], warnings: list[Reason]
     ) -> Alignment:
         """Return what was found."""
         excluded = np.isnan(self.distance)
         if excluded.any():
-            words = [*words, f"{int(excluded.sum())} of {len(excluded)} pairs hold a weight that is not finite"]
+            words = "{excluded} of {pairs} pairs hold a weight that is not finite"
+            warnings = [*warnings, Reason.of("not-finite", words, excluded=excluded.sum(), pairs=len(excluded))]
         settings = {**settings, "metric": name, "n_proven": int(self.proven.sum()), "n_total": len(step)}
         return Alignment(
             metric=base,
@@ -755,7 +757,7 @@ class _Work:
             signs=self.signs,
             excluded=excluded,
             settings=settings,
-            warnings=tuple(words),
+            warnings=tuple(warnings),
         )
 
 

@@ -9,14 +9,17 @@ import numpy as np
 from trajtools.errors import DataError
 from trajtools.exponents.following import Walk, prepare_walk, segments_divergence
 from trajtools.neighbors.rules import WithinRadius
-from trajtools.neighbors.states import Floats, Ints, MetricOfStates
+from trajtools.neighbors.states import MetricOfStates
+from trajtools.reasons import Reason
 from trajtools.results.divergence import Divergence
+from trajtools.types import Floats, Ints
 
 NAME = "caligiuri2023"
 PRODUCTION = "caligiuri2023-production"
-NO_THEILER = (
-    "the procedure has no Theiler window: neighbours may be the states just before and after, which follow the "
-    "trajectory without telling anything about it"
+NO_THEILER = Reason(
+    "no-theiler-window",
+    "the procedure has no Theiler window: neighbours may be the states just before and after, which stay close "
+    "whatever the dynamics",
 )
 
 
@@ -151,8 +154,12 @@ def caligiuri_profile(
         starts.append(i)
         neighbors.append(j)
     possible = len(range(0, ends, horizon))
-    words = (
-        f"{possible - len(rows)} of {possible} blocks have no local minimum of the distance outside theiler={theiler}"
+    left_out = Reason.of(
+        "blocks-left-out",
+        "{missing} of {possible} blocks have no local minimum of the distance outside theiler={theiler}",
+        missing=possible - len(rows),
+        possible=possible,
+        theiler=theiler,
     )
     return segments_divergence(
         walk,
@@ -170,7 +177,7 @@ def caligiuri_profile(
             "blocks": possible,
             "theiler": theiler,
         },
-        warnings=(words,) if len(rows) < possible else (),
+        warnings=(left_out,) if len(rows) < possible else (),
     )
 
 
@@ -241,7 +248,8 @@ def caligiuri_kantz(
         rows.append(walk.paths(i, ball)[:, :horizon].mean(axis=0))
         sizes.append(len(ball))
     possible = len(range(0, ends, horizon))
-    words = f"the run ended at the first empty ball, after {len(rows)} of {possible} blocks"
+    words = "the run ended at the first empty ball, after {blocks} of {possible} blocks"
+    ended = Reason.of("empty-ball", words, blocks=len(rows), possible=possible)
     return segments_divergence(
         walk,
         np.array(rows).reshape(-1, horizon),
@@ -252,7 +260,7 @@ def caligiuri_kantz(
         strategy="brute",
         clock=clock,
         settings={"procedure": NAME, "points": points, "radius": radius, "sizes": np.array(sizes), "blocks": possible},
-        warnings=(NO_THEILER, words) if len(rows) < possible else (NO_THEILER,),
+        warnings=(NO_THEILER, ended) if len(rows) < possible else (NO_THEILER,),
     )
 
 

@@ -16,6 +16,7 @@ from trajtools.distances.pairwise import Distances
 from trajtools.embedding import Choice
 from trajtools.errors import DataError, TooLargeError
 from trajtools.estimators.single import LARGEST, Asked, Prepared
+from trajtools.reasons import Reason
 from trajtools.results.curves import Floats, Ints
 
 MOST_STATES = 16_384  # 2 GiB of distances, which the estimators read at random
@@ -25,12 +26,11 @@ NEGATIVE = 1e-4  # of the sum of the sizes of the eigenvalues: distances with mo
 LONGEST_LAG = 1000
 NOT_EUCLIDEAN = (
     "no null can be drawn from these distances: they are not Euclidean ({share:.1%} of their scalar products are "
-    "negative), so there are no states that surrogates could be made of; give the states, or Euclidean distances"
+    "negative), so there are no states to make surrogates of; give the states, or Euclidean distances"
 )
-
 MISSING = (
     "no null can be drawn from these distances: some are missing between states that have others, so the states cannot "
-    "be made of them; give the states"
+    "be reconstructed; give the states"
 )
 
 
@@ -48,7 +48,7 @@ def prepare_distances(x: Distances, asked: Asked) -> Prepared:
     -------
     Prepared
         `states` are the distances (T, T), `small` the coordinates (T', d) of a stretch of at most 1500 states, or
-        (0, 0) where there are none; ``choices["no_null"]`` then says why.
+        (0, 0) where there are none; `no_null` then says why.
 
     Raises
     ------
@@ -77,17 +77,18 @@ def prepare_distances(x: Distances, asked: Asked) -> Prepared:
             name: getattr(chosen, name) for name in ("value", "method", "reason", "argument", "statistic", "warnings")
         }
     choices |= {"dim": 1, "delay": 1, "theiler": theiler}
-    coordinates, share = np.empty((0, 0)), float("nan")
+    coordinates, missing = np.empty((0, 0)), None
     if asked.null is not None:
         coordinates, share = scaled(matrix, usable)
         choices["not_euclidean"] = share
-    if asked.null is None:
-        choices["no_null"] = ""
-    elif not coordinates.size:
-        choices["no_null"] = NOT_EUCLIDEAN.format(share=share) if np.isfinite(share) else MISSING
-    else:
-        choices["tested_in"] = f"{coordinates.shape[1]} coordinates from classical scaling of {len(coordinates)} states"
-    return Prepared(matrix, matrix, coordinates, 1, 1, theiler, np.dtype(np.float64), choices)
+        if coordinates.size:
+            size = f"{coordinates.shape[1]} coordinates from classical scaling of {len(coordinates)} states"
+            choices["tested_in"] = size
+        elif np.isfinite(share):
+            missing = Reason.of("not-euclidean", NOT_EUCLIDEAN, share=share)
+        else:
+            missing = Reason("missing-distances", MISSING)
+    return Prepared(matrix, matrix, coordinates, 1, 1, theiler, np.dtype(np.float64), choices, missing)
 
 
 def tame(matrix: Floats) -> Floats:
@@ -144,7 +145,8 @@ def window_of(matrix: Floats, usable: Ints) -> Choice:
     curve = 1 - np.array([_mean_square(np.diagonal(matrix, k)) for k in range(longest + 1)]) / typical
     below = np.flatnonzero(curve < np.exp(-1.0))
     lag = int(below[0]) if len(below) else longest
-    warnings = () if len(below) else (f"not once up to lag {longest}: the trajectory may drift",)
+    words = "the autocorrelation is not below 1/e up to lag {lag}: the trajectory may drift"
+    warnings = () if len(below) else (Reason.of("drift", words, lag=longest),)
     reason = f"3 times: the autocorrelation of the states is below 1/e from lag {lag} on"
     return Choice("theiler", max(1, 3 * lag), "mean squared displacement", lags, curve, reason, {}, warnings)
 

@@ -77,10 +77,10 @@ def lyapunov(
     region : "auto" or (float, float)
         Times since the perturbation between which the growth is measured.
     null : str or None
-        What the growth is tested against. ``"auto"``: ``"power-law"`` for twins; for recurrences a null that the data
-        could come from, ``"iaaft"`` (series), ``"phase-randomised"`` (states), ``"shuffled-increments"`` or
-        ``"random-walk"`` (where they drift). By name also ``"quadratic-basin"``, for both: descent in a quadratic
-        basin by the optimiser of the run (gradient descent, with momentum if its hyper-parameters say so); see
+        What the growth is tested against. ``"auto"``: ``"power-law"`` for twins; for recurrences a stationary linear
+        process, ``"iaaft"`` (series) or ``"phase-randomised"`` (states). By name also ``"shuffled-increments"`` and
+        ``"random-walk"`` (recurrences), and for both ``"quadratic-basin"``: descent in a quadratic basin by the
+        optimiser of the run (gradient descent, with momentum if its hyper-parameters say so); see
         `trajtools.surrogates.Basin` and `trajtools.growth.basin`. None: no test, and no verdict but inconclusive or
         regular.
     surrogates : int

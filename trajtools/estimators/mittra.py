@@ -9,15 +9,17 @@ import numpy as np
 
 from trajtools.errors import DataError
 from trajtools.neighbors.states import MetricOfStates
+from trajtools.reasons import Reason
 from trajtools.results.curves import Floats, average_curves, mean_curve
 from trajtools.results.divergence import Divergence
 
 NAME = "mittra2024"
 LARGEST = 1e9  # distance at which the published sum stops
-CURVATURE = (
+CURVATURE = Reason(
+    "published-bias",
     "mittra2024 averages the distances of an unaligned cloud over a few steps: for gradient descent that measures the "
     "mean curvature (-eta tr(H) / n), not the largest exponent (-eta h_min), which can have the opposite sign; nothing "
-    "is renormalised or replaced, no line is fitted, and L1 is not divided by time, so it grows with the record"
+    "is renormalised or replaced, no line is fitted, and L1 is not divided by time, so it grows with the record",
 )
 
 
@@ -72,7 +74,8 @@ def mittra_cloud(x: Any, *, metric: MetricOfStates, horizon: int | None, dt: flo
     settings = growth.settings | {"procedure": NAME, "horizon": last, "cloud": cloud, "growth": terms}
     settings |= {"L1": summed, "L2": _means(terms)}
     frozen = int(np.count_nonzero(np.all(terms == 0, axis=1)))
-    words = (f"{frozen} of {len(terms)} clouds never change their size: dead units, not a zero exponent",)
+    words = "{frozen} of {clouds} clouds never change their size: dead units, not a zero exponent"
+    dead = (Reason.of("frozen-clouds", words, frozen=frozen, clouds=len(terms)),) if frozen else ()
     return replace(
         growth,
         method="hybrid",
@@ -81,7 +84,7 @@ def mittra_cloud(x: Any, *, metric: MetricOfStates, horizon: int | None, dt: flo
         distances=distances,
         floor=growth.floor[:, : last + 1],
         settings=settings,
-        warnings=(*growth.warnings, CURVATURE, *(words if frozen else ())),
+        warnings=(*growth.warnings, CURVATURE, *dead),
     )
 
 

@@ -47,7 +47,6 @@ def against_surrogates(
     theiler: int,
     horizon: int,
     count: int,
-    drifting: bool,
     rng: np.random.Generator,
     optimizer: Optimizer = PLAIN,
 ) -> Tested:
@@ -58,15 +57,14 @@ def against_surrogates(
     series : ndarray of float64, shape (T, c)
         Record, not embedded.
     null : str
-        A null of `trajtools.surrogates`, or ``"auto"``: one that the record could have come from.
+        A null of `trajtools.surrogates`, or ``"auto"``: ``"iaaft"`` of a series, else ``"phase-randomised"``.
     embedding : (int, int)
         Dimension and delay.
     theiler, horizon : int, in samples
         As used for the record.
     count : int
         Surrogates.
-    drifting : bool
-        Whether the record was found not to be stationary.
+
     rng : numpy.random.Generator
         Source of draws.
     optimizer : Optimizer
@@ -87,9 +85,7 @@ def against_surrogates(
     part = _longest_finite(series)[: MOST_STATES + (embedding[0] - 1) * embedding[1]]
     name = null
     if null == "auto":
-        name = ("random-walk" if part.shape[1] > 1 else "shuffled-increments") if drifting else (
-            "phase-randomised" if part.shape[1] > 1 else "iaaft"
-        )  # fmt: skip
+        name = "phase-randomised" if part.shape[1] > 1 else "iaaft"
     if len(part) < 64:
         return Tested(settings={"tested_states": len(part)})
     if name in STATIONARY:

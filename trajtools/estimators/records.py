@@ -14,6 +14,7 @@ from trajtools.exponents.following import GRAPH_L1, LENGTHS, as_links, check_nod
 from trajtools.growth.units import with_steps
 from trajtools.neighbors.states import GIVEN, METRICS
 from trajtools.optimizers import Optimizer, optimizer_of
+from trajtools.reasons import Reason
 from trajtools.results.curves import Floats
 from trajtools.results.exponent import Exponent
 from trajtools.surrogates import PLAIN
@@ -42,7 +43,7 @@ class Record:
         Of the training.
     factor : float
         What distances are multiplied with to be those of the metric that was asked for: 1 but for graphs.
-    doubts : tuple of str
+    doubts : tuple of Reason
         Objections that are known already.
     settings : dict
         What was chosen here.
@@ -54,7 +55,7 @@ class Record:
     step: Any = None
     optimizer: Optimizer = PLAIN
     factor: float = 1.0
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[Reason, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
 
     def told(self, found: Exponent) -> Exponent:
@@ -115,7 +116,7 @@ def record_of(
     UnknownNameError
         If there is no such metric.
     """
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[Reason, ...] = ()
     settings: dict[str, Any] = {}
     optimizer = PLAIN
     if hasattr(x, "hparams") and hasattr(x, "trajectory"):
@@ -172,7 +173,7 @@ def _metric(metric: MetricLike | None, x: Any) -> tuple[Any, str]:
     return found, found.name
 
 
-def _of_distances(x: Any, dt: float | None, optimizer: Optimizer, doubts: tuple[str, ...]) -> Record:
+def _of_distances(x: Any, dt: float | None, optimizer: Optimizer, doubts: tuple[Reason, ...]) -> Record:
     """Distances of all pairs of states."""
     if not isinstance(x, Distances):
         x = Distances.from_array(np.asarray(x), time_unit="sample")
@@ -187,7 +188,7 @@ def _of_distances(x: Any, dt: float | None, optimizer: Optimizer, doubts: tuple[
 
 def _of_run(
     run: Any, optimizer: Optimizer, dim: int | None, buffers: bool | None
-) -> tuple[Trajectory, tuple[str, ...], dict[str, Any]]:
+) -> tuple[Trajectory, tuple[Reason, ...], dict[str, Any]]:
     """Weights, or weights and buffers, of a run; what is missing of its state; and what was joined."""
     delayed = dim is not None and dim > 1
     recorded = getattr(run, "optimizer", None) is not None
@@ -202,11 +203,16 @@ def _of_run(
         covered = settings["buffer_entries"] >= _buffers_of(optimizer) * settings["weight_entries"]
         if covered:
             return states, (), settings
-        return states, (f"{settings['buffer_entries']} recorded entries of the optimiser's buffers do not cover "
-                        f"{settings['weight_entries']} weights: {HIDDEN}",), settings  # fmt: skip
+        hidden = Reason.of(
+            "hidden-state",
+            "{buffers} recorded entries of the optimiser's buffers do not cover {weights} weights: " + HIDDEN,
+            buffers=settings["buffer_entries"],
+            weights=settings["weight_entries"],
+        )
+        return states, (hidden,), settings
     if delayed or not (optimizer.has_buffers or recorded):
         return run.trajectory(), (), {}
-    return run.trajectory(), (f"the weights alone are not the state: {HIDDEN}",), {}
+    return run.trajectory(), (Reason("hidden-state", f"the weights alone are not the state: {HIDDEN}"),), {}
 
 
 def full_state(run: Any) -> tuple[Trajectory, dict[str, Any]]:

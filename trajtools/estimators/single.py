@@ -14,22 +14,24 @@ from trajtools.estimators.interpolation import fineness, interpolated
 from trajtools.estimators.nulls import Tested, against_surrogates
 from trajtools.exponents.neighbor_methods import kantz, rosenstein
 from trajtools.exponents.wolf import hybrid, wolf
-from trajtools.growth.applicability import TWINS, Probe, objections, probe, probe_distances
-from trajtools.growth.recurrent import BOUNDED, NO_NULL
+from trajtools.growth.applicability import SUGGEST_TWINS, TWINS, Probe, objections, probe, probe_distances
+from trajtools.growth.recurrent import BOUNDED
+from trajtools.growth.verdicts import no_null
 from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.states import GIVEN, MetricOfStates, has_directions
 from trajtools.optimizers import Optimizer
+from trajtools.reasons import Reason, codes
 from trajtools.results.curves import Floats
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
 from trajtools.significance import DECISION
 from trajtools.surrogates import PLAIN
 
-METHODS = {"rosenstein": rosenstein, "kantz": kantz, "wolf": wolf, "hybrid": hybrid}
+METHODS: dict[str, Any] = {"rosenstein": rosenstein, "kantz": kantz, "wolf": wolf, "hybrid": hybrid}
 PROJECTED = 32  # dimensions that checks and nulls use of states with more than twice as many
 LARGEST = 1e100  # number that is squared
 LONGEST = 2000  # samples that pairs are followed which do not part
-NO_SURROGATE = "no surrogate could be drawn from these data"
+
 REPLACED = 16  # one part in so many of the time to saturation is how long a pair is followed before it may be replaced
 MOST_IN_BALL = 16  # neighbours of a state that kantz follows: those of a dense region know no more
 BENT = 0.5  # of the slope: a window whose thirds differ by more holds no exponential regime
@@ -102,6 +104,8 @@ class Prepared:
         That the numbers were stored in.
     choices : dict
         Every choice with its statistic.
+    no_null : Reason or None
+        Why no null can be drawn from these data.
     """
 
     series: Floats
@@ -112,9 +116,10 @@ class Prepared:
     theiler: int
     dtype: np.dtype[Any]
     choices: dict[str, Any] = field(default_factory=dict)
+    no_null: Reason | None = None
 
 
-def answer(x: Any, asked: Asked, *, clock: tuple[float, str], doubts: tuple[str, ...] = ()) -> Exponent:
+def answer(x: Any, asked: Asked, *, clock: tuple[float, str], doubts: tuple[Reason, ...] = ()) -> Exponent:
     """Exponent of one trajectory from its recurrences.
 
     Parameters
@@ -125,7 +130,7 @@ def answer(x: Any, asked: Asked, *, clock: tuple[float, str], doubts: tuple[str,
         What the caller chose.
     clock : (float, str)
         Time between two samples, and its unit.
-    doubts : tuple of str
+    doubts : tuple of Reason
         Objections that are known already.
 
     Returns
@@ -144,17 +149,18 @@ def answer(x: Any, asked: Asked, *, clock: tuple[float, str], doubts: tuple[str,
             ready = prepare_states(x, asked)
             seen = probe(ready.small, theiler=ready.theiler, dtype=ready.dtype)
     except DataError as problem:
-        return _nothing(asked, clock, (str(problem), *doubts))
+        return _nothing(asked, clock, (_refused(problem), *doubts))
     against = (*doubts, *objections(seen, theiler=ready.theiler))
     try:
         growth = curve_of(ready, seen, asked, clock)
     except DataError as problem:
-        return _nothing(asked, clock, (*against, str(problem)), ready.choices | {"probe": _said(seen)})
+        return _nothing(asked, clock, (*against, _refused(problem)), ready.choices | {"probe": _said(seen)})
     found = growth.fit(asked.region, level=asked.level, rng=asked.rng)
     verdict, reasons = found.verdict, found.reasons
     tested = Tested()
-    promising = reasons[-1:] == (NO_NULL,) and not against and found.settings["p_zero"] <= DECISION
-    if asked.null is not None and (promising or asked.null != "auto") and "no_null" not in ready.choices:
+    untested = "not-tested" in codes(reasons)
+    promising = untested and not against and found.settings["p_zero"] <= DECISION
+    if asked.null is not None and (promising or asked.null != "auto") and ready.no_null is None:
         tested = against_surrogates(
             ready.small if ready.series.shape[1] > 1 else ready.series[:, :1],
             asked.null,
@@ -162,14 +168,13 @@ def answer(x: Any, asked: Asked, *, clock: tuple[float, str], doubts: tuple[str,
             theiler=ready.theiler,
             horizon=max(seen.saturation, 4),
             count=asked.surrogates,
-            drifting=any("stationary" in word or "drifts" in word for word in against),
             rng=np.random.default_rng(asked.rng),
             optimizer=asked.optimizer,
         )
-    if reasons[-1:] == (NO_NULL,):
-        verdict, reasons = _judge(found, seen, tested, asked, ready.choices.get("no_null", NO_SURROGATE))
+    if untested:
+        verdict, reasons = _judge(found, seen, tested, asked, ready.no_null)
     if against:
-        verdict, reasons = "inconclusive", (*against, *(r for r in reasons if r != NO_NULL))
+        verdict, reasons = "inconclusive", (*against, *reasons)
     p_values = [p for p in (tested.p_value, found.settings["p_zero"]) if np.isfinite(p)]
     return replace(
         found,
@@ -182,6 +187,7 @@ def answer(x: Any, asked: Asked, *, clock: tuple[float, str], doubts: tuple[str,
             **ready.choices,
             **tested.settings,
             "null": tested.name or None,
+            "no_null": ready.no_null.code if ready.no_null is not None else None,
             "probe": _said(seen),
             "value_of_half_record": _of_half(ready, seen, asked, clock),
         },
@@ -355,44 +361,62 @@ def _of_half(ready: Prepared, seen: Probe, asked: Asked, clock: tuple[float, str
         return float("nan")
 
 
-def _judge(found: Exponent, seen: Probe, tested: Tested, asked: Asked, no_null: str) -> tuple[str, tuple[str, ...]]:
+def _judge(
+    found: Exponent, seen: Probe, tested: Tested, asked: Asked, missing: Reason | None
+) -> tuple[str, tuple[Reason, ...]]:
     grown = found.reasons[0]
     if found.interval[1] < 0:
-        return "regular", (grown, "the exponent is below zero in its whole interval")
+        return "regular", (grown, Reason("contracts", "the whole interval of the exponent lies below zero"))
     p_zero = found.settings["p_zero"]
     if p_zero > DECISION:
-        return "inconclusive", (grown, f"an exponent of zero cannot be excluded at the 1 % level (p = {p_zero:.3g})")
+        words = "an exponent of zero cannot be excluded at the 1 % level (p = {p:.3g})"
+        return "inconclusive", (grown, Reason.of("zero-not-excluded", words, p=p_zero))
     if found.settings["bend"] > BENT * found.value:
-        return "inconclusive", (
-            grown,
-            f"the local slopes differ by a factor of up to {BENT:g} around it: there is no exponential regime; record "
+        bent = Reason.of(
+            "slopes-differ",
+            "the local slopes differ from it by a factor of up to {factor:g}: there is no exponential regime; record "
             "more states, so that neighbours are closer",
+            factor=BENT,
         )
+        return "inconclusive", (grown, bent)
     if asked.null is None:
-        return "inconclusive", (grown, "no null was asked for, so the growth was not tested; use null='auto'")
+        return "inconclusive", (grown, no_null("auto"))
+    if not np.isfinite(tested.p_value):
+        return "inconclusive", (grown, missing or Reason("no-surrogate", "no surrogate could be drawn from these data"))
     if not tested.p_value <= DECISION:
-        return "inconclusive", (
-            grown,
-            f"{tested.words} is as predictable (p = {tested.p_value:.3g}, {asked.surrogates} surrogates)"
-            if np.isfinite(tested.p_value)
-            else no_null,
-        )
-    return "chaotic", (
-        grown,
-        f"its neighbours return from {seen.time_apart:.0%} of the record away (median) and it is stationary, so the "
-        "sensitivity persists",
-        f"no surrogate of {asked.surrogates} ({tested.words}) is as predictable (p = {tested.p_value:.3g})",
+        words = "{null} is as predictable (p = {p:.3g}, {surrogates} surrogates)"
+        numbers = {"p": tested.p_value, "surrogates": asked.surrogates}
+        return "inconclusive", (grown, Reason.of("null-not-rejected", words, null=tested.words, **numbers))
+    returns = Reason.of(
+        "persistent",
+        "it is stationary and its neighbours return from {apart:.0%} of the record away (median), so the sensitivity "
+        "persists",
+        apart=seen.time_apart,
     )
+    rejected = Reason.of(
+        "null-rejected",
+        "none of {surrogates} surrogates ({null}) is as predictable (p = {p:.3g})",
+        surrogates=asked.surrogates,
+        null=tested.words,
+        p=tested.p_value,
+    )
+    return "chaotic", (grown, returns, rejected)
 
 
 def _said(seen: Probe) -> dict[str, Any]:
     return {name: value for name, value in seen.to_dict().items() if name not in ("lags", "log_distance")}
 
 
+def _refused(problem: DataError) -> Reason:
+    return Reason("not-analysable", str(problem))
+
+
 def _nothing(
-    asked: Asked, clock: tuple[float, str], reasons: tuple[str, ...], settings: dict[str, Any] | None = None
+    asked: Asked, clock: tuple[float, str], reasons: tuple[Reason, ...], settings: dict[str, Any] | None = None
 ) -> Exponent:
     nan = float("nan")
+    if not set(codes(reasons)) & set(SUGGEST_TWINS):
+        reasons = (*reasons, Reason("use-twins", f"or {TWINS}"))
     return Exponent(
         value=nan,
         interval=(nan, nan),
@@ -402,7 +426,7 @@ def _nothing(
         n_used=0,
         n_total=0,
         verdict="inconclusive",
-        reasons=reasons if any("twins" in r for r in reasons) else (*reasons, f"or {TWINS}"),
+        reasons=reasons,
         window=(nan, nan),
         window_values=np.empty(0),
         values=np.empty(0),

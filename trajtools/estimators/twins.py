@@ -13,6 +13,7 @@ from trajtools.distances.equal_times import as_states, check_alike, common, read
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, SelectionError, UnknownNameError
 from trajtools.optimizers import optimizer_of
+from trajtools.reasons import Reason
 from trajtools.results.curves import AVERAGES, average_curves, mean_curve
 from trajtools.results.divergence import Divergence
 
@@ -51,7 +52,7 @@ class _Measured:
     dt: float
     time_unit: str
     settings: dict[str, Any]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
 
 def twins(
@@ -250,18 +251,19 @@ def _measure_run(run: Any, metric: Any, window: tuple[int, int] | None) -> _Meas
     step = np.asarray(run.step, dtype=np.int64)
     rows = _rows(step, window)
     members = [run.members[i] for i in twin]
-    notes: list[str] = []
+    warnings: list[Reason] = []
     if any(member.noise == "independent" for member in members):
-        notes.append(
-            "the twins were trained on batches of their own: their distance grows by diffusion, whatever the dynamics; "
-            "only twins on common batches show sensitivity"
+        words = (
+            "each twin was trained on batches of its own: the distance grows by diffusion, whatever the dynamics; only "
+            "twins on common batches show sensitivity"
         )
+        warnings.append(Reason("independent-batches", words))
     settings = {
         "run": run.name,
         "stored": run.stored,
         "dtype": str(run.logical_dtype),
         "epsilon": sorted({float(member.epsilon) for member in members if np.isfinite(member.epsilon)}),
-        "noise": sorted({member.noise for member in members}),
+        "noise": _one_or_mixed({member.noise for member in members}),
         "optimizer": asdict(optimizer_of(getattr(run, "hparams", {}))),
     }
     if run.stored == "weights":
@@ -270,11 +272,11 @@ def _measure_run(run: Any, metric: Any, window: tuple[int, int] | None) -> _Meas
         place = np.searchsorted(found.references, of)
         distance, floor, scale = found.distance, found.floor[:, place], found.scale[place]
     else:
-        distance, note = _stored_distance(run, metric.name, twin=twin, of=of, rows=rows, settings=settings)
+        distance, warning = _stored_distance(run, metric.name, twin=twin, of=of, rows=rows, settings=settings)
         floor, scale = np.full(distance.shape, np.nan), np.full(len(twin), np.nan)
-        notes.append(note)
+        warnings.append(warning)
     group = np.unique(_orbits(reference)[twin], return_inverse=True)[1].astype(np.int64)
-    return _Measured(step[rows], distance, floor, scale, group, 1.0, run.time_unit, settings, tuple(notes))
+    return _Measured(step[rows], distance, floor, scale, group, 1.0, run.time_unit, settings, tuple(warnings))
 
 
 def _orbits(reference: Ints) -> Ints:
@@ -292,7 +294,7 @@ def _orbits(reference: Ints) -> Ints:
 
 def _stored_distance(
     run: Any, metric: str, *, twin: Ints, of: Ints, rows: slice, settings: dict[str, Any]
-) -> tuple[Floats, str]:
+) -> tuple[Floats, Reason]:
     if run.stored == "distances":
         if run.distance_metric != metric:
             raise DataError(
@@ -300,10 +302,8 @@ def _stored_distance(
                 f"{metric!r} cannot be had; use metric={run.distance_metric!r}"
             )
         distance = np.asarray(run.distances[rows], dtype=np.float64)[:, twin]
-        return (
-            distance,
-            "the run stores distances only: the rounding floor of its weights is unknown and was not checked",
-        )
+        words = "the run stores distances only: the rounding floor of its weights is unknown and was not checked"
+        return distance, Reason("floor-unknown", words)
     if metric != "l2":
         raise DataError(
             f"run {run.name!r} stores sketches, which keep Euclidean distances only; use metric='l2', not {metric!r}"
@@ -317,9 +317,12 @@ def _stored_distance(
         stop = min(start + 64, rows.stop)
         block = np.asarray(sketch[start:stop], dtype=np.float64)
         distance[start - rows.start : stop - rows.start] = np.linalg.norm(block[:, twin] - block[:, of], axis=2)
-    return distance, (
-        f"distances come from sketches of width {width}: each is off by about {error:.1%} (one standard deviation), "
-        "and their rounding floor is unknown"
+    return distance, Reason.of(
+        "sketched",
+        "distances come from sketches of width {width}: each is off by about {error:.1%} (one standard deviation), and "
+        "their rounding floor is unknown",
+        width=width,
+        error=error,
     )
 
 
@@ -360,7 +363,9 @@ def _assemble(
     for name in dict.fromkeys(key for part in parts for key in part.settings):
         values = [part.settings.get(name) for part in parts]
         settings[name] = values[0] if all(value == values[0] for value in values) else values
-    notes = [note for part in parts for note in part.warnings]
+    if "noise" in settings:
+        settings["noise"] = _one_or_mixed({part.settings["noise"] for part in parts if "noise" in part.settings})
+    warnings = [warning for part in parts for warning in part.warnings]
     return Divergence(
         method="twins",
         metric=metric,
@@ -375,7 +380,7 @@ def _assemble(
         scale=np.concatenate([part.scale for part in parts]),
         n_references=len(np.unique(group)),
         settings=settings,
-        warnings=tuple(dict.fromkeys([*notes, *_words(counts, len(rows))])),
+        warnings=tuple(dict.fromkeys([*warnings, *_warnings(counts, len(rows))])),
     )
 
 
@@ -406,18 +411,19 @@ def _clean(step: Ints, distance: Floats, floor: Floats) -> _Row:
     return _Row(step, distance, floor, bool(len(broken)), bool(zero[-1]), False, int(zero.sum()))
 
 
-def _words(counts: dict[str, int], total: int) -> list[str]:
-    words = []
-    if counts["unperturbed"]:
-        words.append(
-            f"{counts['unperturbed']} of {total} twins never differ from their reference (distance 0 at every state): "
-            "they were not perturbed, or the perturbation was rounded away; they are not fitted"
-        )
-    if counts["merged"]:
-        words.append(f"{counts['merged']} of {total} twins end at distance 0: they merged with their reference")
-    if counts["diverged"]:
-        words.append(f"{counts['diverged']} of {total} twins end early, where a weight became NaN or infinite")
-    return words
+def _one_or_mixed(noises: set[str]) -> str:
+    """How the batches of twins were drawn: ``"common"``, ``"independent"`` or ``"mixed"``."""
+    return noises.pop() if len(noises) == 1 else "mixed"
+
+
+def _warnings(counts: dict[str, int], total: int) -> list[Reason]:
+    texts = {
+        "unperturbed": "{count} of {total} twins never differ from their reference (distance 0 at every state): they "
+        "were not perturbed, or the perturbation was rounded away; they are not fitted",
+        "merged": "{count} of {total} twins end at distance 0: they merged with their reference",
+        "diverged": "{count} of {total} twins end early, where a weight became NaN or infinite",
+    }
+    return [Reason.of(code, text, count=counts[code], total=total) for code, text in texts.items() if counts[code]]
 
 
 def has_twins(x: Any) -> bool:

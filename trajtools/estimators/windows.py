@@ -10,6 +10,7 @@ import numpy as np
 from trajtools.errors import DataError
 from trajtools.growth.twin_windows import twin_windows
 from trajtools.growth.windows import Windows, unknown, windows_of
+from trajtools.reasons import Reason
 from trajtools.results.curves import Ints
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
@@ -165,7 +166,8 @@ def _of_record(x: Any, window: int | None, step: int | None, *, method: str, **o
     found: list[Exponent] = []
     for a, b in zip(start.tolist(), stop.tolist(), strict=True):
         if not np.any((recorded >= a) & (recorded < b)):
-            found.append(unknown(method, "1/step", options["level"], f"no state was recorded in the steps {a} to {b}"))
+            none = Reason.of("no-states", "no state was recorded in the steps {start} to {stop}", start=a, stop=b)
+            found.append(unknown(method, "1/step", options["level"], none))
         else:
             found.append(lyapunov(x, method=method, window=(a, b), **options))
     known = np.array([exponent.verdict != "inconclusive" for exponent in found])

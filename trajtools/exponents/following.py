@@ -13,6 +13,7 @@ from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import Strategy, choose, evenly, nearest
 from trajtools.neighbors.states import LANES, MetricOfStates, States, across_motion, check_motion, directions, prepare
+from trajtools.reasons import Reason
 from trajtools.results.curves import AVERAGES, average_curves, mean_curve
 from trajtools.results.divergence import Divergence
 from trajtools.trajectory import Trajectory
@@ -200,7 +201,7 @@ def as_divergence(
     n_references: int,
     counts: dict[str, int],
     extra: dict[str, Any],
-    warnings: tuple[str, ...] = (),
+    warnings: tuple[Reason, ...] = (),
 ) -> Divergence:
     """Turn the sums of the blocks into curves."""
     logs, terms = sums
@@ -404,7 +405,7 @@ def segments_divergence(
     strategy: str,
     clock: tuple[float, str, Ints | None],
     settings: dict[str, Any],
-    warnings: tuple[str, ...] = (),
+    warnings: tuple[Reason, ...] = (),
 ) -> Divergence:
     """Turn blocks into curves, one unit each."""
     if not len(rows):

@@ -12,6 +12,7 @@ from trajtools.exponents.following import sampling
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import evenly, nearest
 from trajtools.neighbors.states import States, prepare
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.types import Floats, Ints
 
@@ -246,7 +247,7 @@ class LyapunovSpectrum(Result):
         ``"1/sample"``, ``"1/step"``, ...
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know before believing the numbers.
     """
 
@@ -262,7 +263,7 @@ class LyapunovSpectrum(Result):
     n_total: int
     unit: str
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
 
 def lyapunov_spectrum(
@@ -402,7 +403,7 @@ def lyapunov_spectrum(
             "left_out": found.counts,
             "n_blocks": len(blocks),
         },
-        warnings=_words(across, whole, wanted, unexplained=unexplained, blocks=len(blocks)),
+        warnings=_warnings(across, whole, wanted, unexplained=unexplained, blocks=len(blocks)),
     )
 
 
@@ -475,27 +476,37 @@ def _intervals(values: Floats, blocks: Floats, level: float) -> Floats:
         return np.stack([values - reach, values + reach], axis=1)
 
 
-def _words(across: Thickness, whole: Floats, wanted: int, *, unexplained: float, blocks: int) -> tuple[str, ...]:
-    words = []
+def _warnings(across: Thickness, whole: Floats, wanted: int, *, unexplained: float, blocks: int) -> tuple[Reason, ...]:
+    warnings = []
     d, directions = len(whole), across.directions
     if unexplained > MOST_UNEXPLAINED:
-        words.append(
-            f"the maps leave {unexplained:.0%} of where the neighbours go unexplained (median): noise, missing "
-            "coordinates, or too few states; their exponents would mean nothing and are not given"
+        words = (
+            "the maps leave {share:.0%} of where the neighbours go unexplained (median): noise, missing coordinates, "
+            "or too few states; their exponents would mean nothing and are not given"
         )
+        warnings.append(Reason.of("unexplained", words, share=unexplained))
     if not across.known:
-        words.append(
-            f"the record is too short to tell in how many of the {d} directions the attractor extends: some of the "
-            "exponents may be spurious"
+        words = (
+            "the record is too short to tell in how many of the {dimension} directions the attractor extends: some of "
+            "the exponents may be spurious"
         )
+        warnings.append(Reason.of("record-too-short", words, dimension=d))
     elif directions < d:
-        listed = ", ".join(f"{value:.3g}" for value in whole)
-        words.append(
-            f"the neighbourhoods extend in {directions} of {d} directions (their extent in the next grows with the "
-            f"power {across.growth[directions]:.2g} of their size), so {max(wanted - directions, 0)} of {wanted} "
-            f"exponents are not resolved; in the whole space the maps give {listed}, of which {d - directions} are "
-            "spurious or unresolved"
+        flat = Reason.of(
+            "not-resolved",
+            "the neighbourhoods extend in {directions} of {dimension} directions (their extent in the next grows with "
+            "the power {power:.2g} of their size), so {missing} of {wanted} exponents are not resolved; in the whole "
+            "space the maps give {listed}, of which {spurious} are spurious or unresolved",
+            directions=directions,
+            dimension=d,
+            power=across.growth[directions],
+            missing=max(wanted - directions, 0),
+            wanted=wanted,
+            listed=", ".join(f"{value:.3g}" for value in whole),
+            spurious=d - directions,
         )
+        warnings.append(flat)
     if blocks < FEWEST_BLOCKS:
-        words.append(f"fewer than {FEWEST_BLOCKS * SHORTEST_BLOCK} local maps: the intervals are unknown")
-    return tuple(words)
+        words = "fewer than {needed} local maps: the intervals are unknown"
+        warnings.append(Reason.of("interval-unknown", words, needed=FEWEST_BLOCKS * SHORTEST_BLOCK))
+    return tuple(warnings)

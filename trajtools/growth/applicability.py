@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError
+from trajtools.reasons import Reason
 from trajtools.results.curves import Floats, Ints
 from trajtools.results.plain import Result
 
@@ -29,6 +30,7 @@ REPEATS = 0.5  # of the references may return exactly
 SATURATION = 0.5  # e-folds below the highest mean distance where the probe counts it as saturated
 
 TWINS = "use twins: perturbed copies of the training, see trajtools.twins"
+SUGGEST_TWINS = ("too-few-states", "drift", "not-stationary", "no-contrast", "hidden-state")  # codes of such reasons
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,8 +201,8 @@ def _seen(
     )
 
 
-def objections(found: Probe, *, theiler: int) -> tuple[str, ...]:
-    """Reasons why the exponent of this trajectory cannot be told from its neighbours, each with the way out.
+def objections(found: Probe, *, theiler: int) -> tuple[Reason, ...]:
+    """Reasons why neighbours do not show the exponent of this trajectory, each with the way out.
 
     Parameters
     ----------
@@ -211,46 +213,83 @@ def objections(found: Probe, *, theiler: int) -> tuple[str, ...]:
 
     Returns
     -------
-    tuple of str
+    tuple of Reason
         Empty where there is none.
     """
-    words = []
+    reasons = []
     if found.n_states < FEWEST_STATES:
-        words.append(
-            f"{found.n_states} finite states are too few for neighbours ({FEWEST_STATES} are needed); record more, "
-            f"or {TWINS}"
+        reasons.append(
+            Reason.of(
+                "too-few-states",
+                "{states} finite states are too few for neighbours ({needed} are needed); record more, or {twins}",
+                states=found.n_states,
+                needed=FEWEST_STATES,
+                twins=TWINS,
+            )
         )
     if found.time_apart < RECENT and found.drift > DRIFT / 2:
-        words.append(
-            f"the nearest neighbours outside the Theiler window of {theiler} samples are close in time (median "
-            f"{found.time_apart:.1%} of the record apart): the trajectory drifts and does not return; {TWINS}"
+        reasons.append(
+            Reason.of(
+                "drift",
+                "the nearest neighbours outside the Theiler window of {theiler} samples are close in time (median "
+                "{apart:.1%} of the record apart): the trajectory drifts and does not return; {twins}",
+                theiler=theiler,
+                apart=found.time_apart,
+                twins=TWINS,
+            )
         )
     elif found.drift > DRIFT:
-        words.append(
-            f"the trajectory is not stationary: {found.drift:.0%} of its variance lie between the means of {SEGMENTS} "
-            f"segments; record longer, select a window in which it stays, or {TWINS}"
+        reasons.append(
+            Reason.of(
+                "not-stationary",
+                "the trajectory is not stationary: {share:.0%} of its variance lie between the means of {segments} "
+                "segments; record longer, select a window in which it stays, or {twins}",
+                share=found.drift,
+                segments=SEGMENTS,
+                twins=TWINS,
+            )
         )
     elif found.unequal > UNEQUAL:
-        words.append(
-            f"the trajectory is not stationary: the spread of its states differs by a factor of {found.unequal:.3g} "
-            f"between {SEGMENTS} segments; select a window in which it stays, or {TWINS}"
+        reasons.append(
+            Reason.of(
+                "not-stationary",
+                "the trajectory is not stationary: the spread of its states differs by a factor of {factor:.3g} "
+                "between {segments} segments; select a window in which it stays, or {twins}",
+                factor=found.unequal,
+                segments=SEGMENTS,
+                twins=TWINS,
+            )
         )
     if found.contrast > CONTRAST:
-        words.append(
-            f"the nearest neighbours are hardly nearer than other states (distances {found.contrast:.2f} of the "
-            f"typical one): there is no room for exponential growth, as for noise in many dimensions; {TWINS}"
+        reasons.append(
+            Reason.of(
+                "no-contrast",
+                "the nearest neighbours are hardly nearer than other states ({contrast:.2f} of the typical distance): "
+                "there is no room for exponential growth, as for noise in many dimensions; {twins}",
+                contrast=found.contrast,
+                twins=TWINS,
+            )
         )
     if found.repeats > REPEATS:
-        words.append(
-            f"the states repeat exactly ({found.repeats:.3g} times each on average): distances of zero do not grow; "
-            "the orbit is periodic, or the numbers are coarse (integers, float16): store more digits"
+        reasons.append(
+            Reason.of(
+                "repeats",
+                "the states repeat exactly ({repeats:.3g} times each on average): distances of zero do not grow; the "
+                "orbit is periodic, or the numbers are coarse (integers, float16): store more digits",
+                repeats=found.repeats,
+            )
         )
     elif found.at_floor > REPEATS:
-        words.append(
-            f"{found.at_floor:.0%} of the nearest distances are within {FLOOR_FACTOR:g} times the rounding of the "
-            "stored numbers; store more digits"
+        reasons.append(
+            Reason.of(
+                "below-rounding-floor",
+                "{share:.0%} of the nearest distances are within {factor:g} times the rounding of the stored numbers; "
+                "store more digits",
+                share=found.at_floor,
+                factor=FLOOR_FACTOR,
+            )
         )
-    return tuple(words)
+    return tuple(reasons)
 
 
 def _evenly(times: Ints, most: int) -> Ints:

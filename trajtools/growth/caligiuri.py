@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from trajtools.errors import DataError
 from trajtools.fitting import window_fits
+from trajtools.growth.published import published_reasons
+from trajtools.reasons import Reason
 from trajtools.results.curves import Floats, Ints
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
@@ -101,7 +103,7 @@ def caligiuri2023(growth: Divergence, *, level: float = 0.95) -> Exponent:
         level=level,
         window=(float(growth.time[0]), float(growth.time[points - 1])),
         settings={"procedure": "caligiuri2023", "r2_at_least": LOWEST_R2, "mean_of_all": everything},
-        warning=BIAS.format(n=n, total=total, mean=everything),
+        warning=Reason.of("published-bias", BIAS, n=n, total=total, mean=everything),
     )
 
 
@@ -112,7 +114,7 @@ def _mean_of_blocks(
     level: float,
     window: tuple[float, float],
     settings: dict[str, Any],
-    warning: str,
+    warning: Reason,
 ) -> Exponent:
     """The mean slope of the blocks that were kept, without an interval or a verdict, as published."""
     slope, intercept, kept = fits
@@ -126,11 +128,7 @@ def _mean_of_blocks(
         n_used=n,
         n_total=total,
         verdict="inconclusive",
-        reasons=(
-            f"the published procedure kept {n} of {total} blocks ({n / max(total, 1):.0%}); it has no null, so it "
-            "cannot tell growth from chance",
-            "leave `procedure` out for an interval and a verdict",
-        ),
+        reasons=published_reasons(n, total, "blocks"),
         window=window,
         window_values=slope,
         values=np.where(kept, slope, np.nan),
@@ -245,5 +243,5 @@ def caligiuri2023_production(growth: Divergence, *, level: float = 0.95) -> Expo
         level=level,
         window=(float(growth.time[1]), float(growth.time[max(longest, 1)])),
         settings={"procedure": PRODUCTION, "r2": r2, "lengths": length},
-        warning=PRODUCTION_BIAS,
+        warning=Reason("published-bias", PRODUCTION_BIAS),
     )

@@ -14,7 +14,8 @@ from trajtools.growth.caligiuri import PRODUCTION, caligiuri2023, caligiuri2023_
 from trajtools.growth.measured import Measured, against_shapes, measure, shape_of
 from trajtools.growth.persistence import Epoch, does_not_persist, separate_starts
 from trajtools.growth.published import danovski2024
-from trajtools.growth.verdicts import caveats, judge
+from trajtools.growth.verdicts import caveats, judge, without_persistence
+from trajtools.reasons import Reason
 from trajtools.results.curves import Floats
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
@@ -138,13 +139,12 @@ def _of_growing(growth: Divergence, epochs: tuple[Epoch, ...], region: Any, **op
         "n_curves_of_other_starts": int(np.sum(~kept)),
     }
     verdict = "transient" if found.verdict == "chaotic" else found.verdict
-    reasons = found.reasons if found.verdict == "inconclusive" else found.reasons[:-1]
-    reasons += (does_not_persist(epochs),)
+    reasons = (*without_persistence(found.reasons), does_not_persist(epochs))
     return replace(found, verdict=verdict, reasons=reasons, settings=settings, curve=growth)
 
 
 def _exponent(
-    found: Measured, epochs: tuple[Epoch, ...], judgement: tuple[str, tuple[str, ...]], *, settings: dict[str, Any]
+    found: Measured, epochs: tuple[Epoch, ...], judgement: tuple[str, tuple[Reason, ...]], *, settings: dict[str, Any]
 ) -> Exponent:
     growth, time, some = found.growth, found.growth.time, found.some
     labels, inverse = np.unique(found.curves.group, return_inverse=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trajtools.growth.measured import Measured, rate
+from trajtools.reasons import Reason
 from trajtools.significance import DECISION
 
 FEWEST_EFOLDS = 3.0  # of fitted growth, before anything is called exponential
@@ -109,8 +110,8 @@ def _fastest(found: Measured) -> float:
     return max(rates)
 
 
-def does_not_persist(epochs: tuple[Epoch, ...]) -> str:
-    """Say which perturbations do not grow.
+def does_not_persist(epochs: tuple[Epoch, ...]) -> Reason:
+    """Name the perturbations that do not grow.
 
     Parameters
     ----------
@@ -119,12 +120,14 @@ def does_not_persist(epochs: tuple[Epoch, ...]) -> str:
 
     Returns
     -------
-    str
-        A sentence.
+    Reason
     """
     silent = ", ".join(f"{epoch.start} ({epoch.gain:.1f} e-folds)" for epoch in epochs if epoch.silent)
-    return (
-        f"of perturbations introduced at {len(epochs)} separate times, those at step {silent} show no exponential "
-        "growth of "
-        f"{FEWEST_EFOLDS:g} e-folds: the sensitivity does not persist"
+    return Reason.of(
+        "not-persistent",
+        "the sensitivity does not persist: of {starts} separate starts, those at step {silent} show no exponential "
+        "growth of {needed:g} e-folds",
+        starts=len(epochs),
+        silent=silent,
+        needed=FEWEST_EFOLDS,
     )

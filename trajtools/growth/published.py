@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trajtools.fitting import window_fits
+from trajtools.reasons import Reason
 from trajtools.results.curves import average_curves
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
@@ -61,14 +62,10 @@ def danovski2024(growth: Divergence, *, level: float = 0.95) -> Exponent:
     values = np.where(kept, slope, np.nan)
     n = int(kept.sum())
     value = float(slope[kept].mean()) if n else float("nan")
-    reasons = [
-        f"the published procedure kept {n} of {len(curves)} curves ({n / max(len(curves), 1):.0%}); it has no "
-        "null, so it "
-        "cannot tell growth from chance",
-        "fit without `procedure` for an interval and a verdict",
-    ]
+    reasons = published_reasons(n, len(curves), "curves")
     if not windows:
-        reasons.insert(0, f"{length} samples are fewer than the shortest window of the procedure, {WIDTHS[0]}")
+        words = "{samples} samples are fewer than the shortest window of the procedure, {shortest}"
+        reasons = (Reason.of("record-too-short", words, samples=length, shortest=WIDTHS[0]), *reasons)
     window = (float("nan"),) * 2
     if n:
         used = best[kept]
@@ -82,7 +79,7 @@ def danovski2024(growth: Divergence, *, level: float = 0.95) -> Exponent:
         n_used=n,
         n_total=len(curves),
         verdict="inconclusive",
-        reasons=tuple(reasons),
+        reasons=reasons,
         window=(window[0], window[1]),
         window_values=slope,
         values=values,
@@ -101,15 +98,42 @@ def danovski2024(growth: Divergence, *, level: float = 0.95) -> Exponent:
             "slope_above": LOWEST_SLOPE,
             "n_windows": len(windows),
         },
-        warnings=(*growth.warnings, BIAS),
+        warnings=(*growth.warnings, Reason("published-bias", BIAS)),
         curve=growth,
+    )
+
+
+def published_reasons(kept: int, total: int, what: str) -> tuple[Reason, ...]:
+    """Why a published procedure gives no verdict.
+
+    Parameters
+    ----------
+    kept, total : int
+        Curves that entered the value, of how many.
+    what : str
+        What they are called.
+
+    Returns
+    -------
+    tuple of Reason
+    """
+    return (
+        Reason.of(
+            "published-procedure",
+            "the published procedure kept {kept} of {total} {what} ({share:.0%}); it has no null, so it cannot tell "
+            "growth from chance",
+            kept=kept,
+            total=total,
+            what=what,
+            share=kept / max(total, 1),
+        ),
+        Reason("no-verdict", "omit `procedure` to get an interval and a verdict"),
     )
 
 
 BIAS = (
     "danovski2024 takes the window with the best R2 and drops what is not straight and steep enough: both bias the "
-    "exponent upwards (0.46 for 0.25 on the softmax map of the same paper), it turns 30 % of driftless random "
-    "walks into "
-    "exponents above 0.05, and after saturation it can lock on a slow drift, which fits a line best; its error bar is "
-    "the spread over initial conditions, not the uncertainty of the mean"
+    "exponent upwards (0.46 for 0.25 on the softmax map of the same paper), it turns 30 % of driftless random walks "
+    "into exponents above 0.05, and after saturation it can lock on a slow drift, which fits a line best; its error "
+    "bar is the spread over initial conditions, not the uncertainty of the mean"
 )

@@ -8,6 +8,7 @@ import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.growth.plateau import FEWEST_EFOLDS, FEWEST_STEPS, Plateau, block_curves, find_plateau, standard_error
+from trajtools.reasons import Reason
 from trajtools.results.curves import Floats
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
@@ -18,7 +19,6 @@ SHARED = 2.0  # a pair can be counted from both of its ends, so the blocks hold 
 FEWEST_BLOCKS = 5  # of reference states: the scatter of fewer says little
 BOUNDED = 1.0  # e-folds: neighbours that never part further than this stay neighbours
 JUMP = 0.5  # of the whole rise in the first step: the separation is not resolved
-NO_NULL = "the curve alone cannot be told from that of noise; trajtools.lyapunov tests it against surrogates"
 
 
 def fit_recurrent(
@@ -170,33 +170,56 @@ def _halves(found: Plateau, weight: Floats) -> list[float]:
     return halves
 
 
-def _judge(growth: Divergence, found: Plateau, p_positive: float) -> tuple[str, tuple[str, ...]]:
+def _judge(growth: Divergence, found: Plateau, p_positive: float) -> tuple[str, tuple[Reason, ...]]:
     unit, lasted = growth.time_unit, float(growth.time[-1])
     saturates = growth.method in FOLLOWED_TO_SATURATION
     if saturates and found.rise < BOUNDED:
-        return "regular", (
-            f"neighbours part by at most {found.rise:.2f} e-folds in {lasted:g} {unit}s: they stay neighbours, there "
-            "is no exponential regime",
+        stay = Reason.of(
+            "bounded",
+            "neighbours part by at most {rise:.2f} e-folds in {time:g} {unit}s: they stay neighbours, there is no "
+            "exponential regime",
+            rise=found.rise,
+            time=lasted,
+            unit=unit,
         )
+        return "regular", (stay,)
     curve = growth.log_distance
     if saturates and len(curve) > 1 and curve[1] - curve[0] > JUMP * found.rise:
-        return "inconclusive", (
-            f"{(curve[1] - curve[0]) / found.rise:.0%} of the whole separation ({found.rise:.1f} e-folds) come in the "
-            "first step: no exponential regime is resolved, as for noise; sample more often, or use twins",
+        jump = Reason.of(
+            "unresolved",
+            "{share:.0%} of the whole separation ({rise:.1f} e-folds) happens in the first step: no exponential regime "
+            "is resolved, as for noise; sample more often, or use twins",
+            share=(curve[1] - curve[0]) / found.rise,
+            rise=found.rise,
         )
+        return "inconclusive", (jump,)
     if not found.stop:
-        return "inconclusive", (
-            f"no window of {FEWEST_STEPS} steps below saturation holds {FEWEST_EFOLDS:g} e-fold: there is no "
-            f"exponential regime in {len(curve) - 1} steps; record more states (closer neighbours), or use twins",
+        nothing = Reason.of(
+            "no-exponential-regime",
+            "no window of {needed_steps} steps below saturation holds {needed} e-fold: there is no exponential regime "
+            "in {steps} steps; record more states (closer neighbours), or use twins",
+            needed_steps=FEWEST_STEPS,
+            needed=FEWEST_EFOLDS,
+            steps=len(curve) - 1,
         )
-    grown = (
-        f"neighbours part at {found.slope:.4g} per {unit} over {found.gain:.1f} e-folds, from "
-        f"{growth.time[found.start]:g} to {growth.time[found.stop]:g} {unit}s"
+        return "inconclusive", (nothing,)
+    grown = Reason.of(
+        "growth",
+        "neighbours part at {rate:.4g} per {unit} over {gain:.1f} e-folds, from {start:g} to {stop:g} {unit}s",
+        rate=found.slope,
+        gain=found.gain,
+        start=growth.time[found.start],
+        stop=growth.time[found.stop],
+        unit=unit,
     )
     if not np.isfinite(p_positive):
-        return "inconclusive", (
-            grown,
-            f"its error is unknown: {int(np.isfinite(found.block_slopes).sum())} blocks of reference states are fewer "
-            f"than {FEWEST_BLOCKS}; record more or lower the horizon",
+        few = Reason.of(
+            "error-unknown",
+            "its error is unknown: {blocks} blocks of reference states are fewer than {needed}; record more or lower "
+            "the horizon",
+            blocks=int(np.isfinite(found.block_slopes).sum()),
+            needed=FEWEST_BLOCKS,
         )
-    return "inconclusive", (grown, NO_NULL)
+        return "inconclusive", (grown, few)
+    words = "the curve alone cannot be told from that of noise; trajtools.lyapunov tests it against surrogates"
+    return "inconclusive", (grown, Reason("not-tested", words))

@@ -13,13 +13,14 @@ from trajtools.fitting import choose_spans
 from trajtools.growth.exponent import fit
 from trajtools.growth.persistence import FEWEST_EFOLDS
 from trajtools.growth.windows import Windows, unknown, windows_of
+from trajtools.reasons import Reason
 from trajtools.results.curves import Floats, Ints, average_curves, mean_curve
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
 
 RETURNED = 0.5  # of the saturated twins of one start that must be close again before any of them counts again
 DELAYED = (
-    "{count} of {total} windows have no fresh twins: the twins in them were perturbed earlier and may have lost every "
+    "{stale} of {total} windows have no fresh twins: the twins in them were perturbed earlier and may have lost every "
     "part of the perturbation that would grow there, so growth can show too late or not at all (delayed loss of "
     "stability); perturb at the start of each window"
 )
@@ -89,9 +90,9 @@ def twin_windows(
         by_start[:, w] = _rates(growth, usable, starts)
         usable[inside != fresh[w]] = False
         found = _of_window(growth, alive.step, usable, (int(a), int(b)), null=null, level=level, rng=rng)
-        exponents.append(found if fresh[w] else _reworded(found, "introduced at", "followed from"))
+        exponents.append(found)
     stale = int(np.sum(~fresh & np.isfinite([exponent.value for exponent in exponents])))
-    notes = (DELAYED.format(count=stale, total=len(start)),) if stale else ()
+    delayed = (Reason.of("delayed-loss-of-stability", DELAYED, stale=stale, total=len(start)),) if stale else ()
     return windows_of(
         exponents,
         start,
@@ -108,7 +109,7 @@ def twin_windows(
             "returned_share": RETURNED,
             "saturation_levels": {str(s): found for s, found in alive.levels.items()},
         },
-        warnings=(*growth.warnings, *notes),
+        warnings=(*growth.warnings, *delayed),
     )
 
 
@@ -185,13 +186,13 @@ def _of_window(
 ) -> Exponent:
     rows = np.flatnonzero(usable.any(axis=1))
     if not len(rows):
-        begun = (growth.start < window[1]).any()
-        why = (
-            "all twins in this window have saturated, ended or merged: they cannot show what the dynamics does now; "
-            "perturb again at its start"
-            if begun
-            else "no twin was perturbed before the end of this window"
-        )
+        why = Reason("no-twins", "no twin was perturbed before the end of this window")
+        if (growth.start < window[1]).any():
+            why = Reason(
+                "twins-saturated",
+                "all twins in this window have saturated, ended or merged: they cannot show what the dynamics does "
+                "now; perturb again at its start",
+            )
         return unknown(growth.method, f"1/{growth.time_unit}", options["level"], why)
     first = usable[rows].argmax(axis=1)
     length = int(usable[rows].sum(axis=1).max())
@@ -218,9 +219,4 @@ def _of_window(
     )
     curves, group, _ = part.curves()
     part = replace(part, log_distance=mean_curve(curves, group))
-    return _reworded(fit(part, (0.0, float(longest[-1])), **options), "the record", "the window")
-
-
-def _reworded(found: Exponent, words: str, by: str) -> Exponent:
-    """Say what the fit of a whole record says in words that are true of a window."""
-    return replace(found, reasons=tuple(reason.replace(words, by) for reason in found.reasons))
+    return fit(part, (0.0, float(longest[-1])), **options)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.reasons import Reason
 from trajtools.results.curves import Floats, Ints
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
@@ -26,7 +27,7 @@ class _Conversion:
     steps: float
     words: str
     settings: dict[str, Any]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
 
 def per(
@@ -102,7 +103,13 @@ def per(
         "source": found.words,
         **found.settings,
     }
-    said = f"stated per {name}: {found.words}; rates in the other sentences are per {growth.time_unit}"
+    stated = Reason.of(
+        "converted",
+        "stated per {name}: {source}; rates in the other sentences are per {time_unit}",
+        name=name,
+        source=found.words,
+        time_unit=growth.time_unit,
+    )
     return replace(
         plain,
         value=plain.value * factor,
@@ -111,7 +118,7 @@ def per(
         window_values=plain.window_values * factor,
         unit=f"1/{name}",
         settings=plain.settings | {"conversion": conversion},
-        reasons=plain.reasons if plain.unit == f"1/{name}" else (*plain.reasons, said),
+        reasons=plain.reasons if plain.unit == f"1/{name}" else (*plain.reasons, stated),
         warnings=(*plain.warnings, *found.warnings),
     )
 
@@ -149,7 +156,7 @@ def _unconverted(exponent: Exponent) -> Exponent:
         return exponent
     factor = exponent.unit_factor
     low, high = exponent.interval
-    same = conversion["from_unit"] == exponent.unit
+
     return replace(
         exponent,
         value=exponent.value / factor,
@@ -158,7 +165,7 @@ def _unconverted(exponent: Exponent) -> Exponent:
         window_values=exponent.window_values / factor,
         unit=conversion["from_unit"],
         settings={name: value for name, value in exponent.settings.items() if name != "conversion"},
-        reasons=exponent.reasons if same else exponent.reasons[:-1],
+        reasons=tuple(reason for reason in exponent.reasons if reason.code != "converted"),
     )
 
 
@@ -243,8 +250,13 @@ def _learning_rate(plain: Exponent, growth: Divergence, steps: float, run: Any, 
     warnings = []
     if np.ptp(means) > UNEQUAL * mean:
         warnings.append(
-            f"the mean learning rate differs between the starts, from {means.min():.3g} to {means.max():.3g}: the "
-            "value divides the whole growth by the whole integrated learning rate; see the windows (lyapunov_windows)"
+            Reason.of(
+                "learning-rates-differ",
+                "the mean learning rate differs between the starts, from {low:.3g} to {high:.3g}: the value divides "
+                "the whole growth by the whole integrated learning rate; see the windows (lyapunov_windows)",
+                low=means.min(),
+                high=means.max(),
+            )
         )
     low, high = int(begin.min()), int(end.max())
     words = f"the mean learning rate is {mean:.4g} over the fitted steps, within {low} to {high} ({source})"

@@ -1,4 +1,4 @@
-"""The verdict on a measured growth, in sentences with numbers."""
+"""The verdict on a measured growth, with its reasons."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from trajtools.growth.measured import Measured
 from trajtools.growth.persistence import EPOCHS, FEWEST_EFOLDS, Epoch, does_not_persist
+from trajtools.reasons import Reason
 from trajtools.results.curves import Floats
 from trajtools.significance import DECISION
 from trajtools.surrogates import BASIN
@@ -16,10 +17,11 @@ BOUNDED = 1.0  # e-folds: distances that never rise further than this stay near 
 SHORTEST = 20  # states that a record must have before "nothing grows" says something
 FEWEST_STEPS = 3  # fitted steps: a line through fewer shows no shape
 NULLS = {"power-law": "a power law or diffusion", BASIN: "a quadratic basin under the same optimiser"}
+PERSISTENCE = ("persistent", "not-persistent", "persistence-not-tested")  # codes of reasons
 SHAPE_STEPS = 10  # fitted steps that a power law must describe better before the growth counts as one
 
 
-Judgement = tuple[str, tuple[str, ...]]
+Judgement = tuple[str, tuple[Reason, ...]]
 Rise = Callable[[], tuple[float, float]]
 
 
@@ -42,18 +44,18 @@ def judge(found: Measured, epochs: tuple[Epoch, ...], rise: Rise, null: str | No
     -------
     verdict : str
         As in `Exponent`.
-    reasons : tuple of str
-        Sentences.
+    reasons : tuple of Reason
     """
     unit = found.growth.time_unit
     if not len(found.usable):
-        return "inconclusive", _nothing_to_fit(found)
-    noise = found.growth.settings.get("noise")
-    if noise is not None and "independent" in str(noise):
+        return "inconclusive", (_nothing_to_fit(found),)
+    if found.growth.settings.get("noise") in ("independent", "mixed"):
         return "inconclusive", (
-            "the twins saw batches of their own, so they separate by the noise whether or not the dynamics are "
-            "sensitive; "
-            "train them on common batches",
+            Reason(
+                "independent-batches",
+                "the twins used batches of their own, so gradient noise alone separates them; train the twins on "
+                "common batches",
+            ),
         )
     tallest = float(np.mean(_tallest(found)))
     if tallest < BOUNDED:
@@ -63,53 +65,99 @@ def judge(found: Measured, epochs: tuple[Epoch, ...], rise: Rise, null: str | No
     steps = float(np.median((found.last - found.first)[some])) if len(some) else 0.0
     if gain < FEWEST_EFOLDS or steps < FEWEST_STEPS:
         return _too_little(found, gain, steps, (rise, NULLS[null]) if null is not None else None)
-    grown = (
-        f"the distance grows by {gain:.1f} e-folds in {_median_time(found):g} {unit}s (median), "
-        f"{found.ratio.value:.4g} per {unit}, before it comes within a factor of 100 of saturation"
-        if np.isfinite(found.spans.level)
-        else f"the distance grows by {gain:.1f} e-folds in {_median_time(found):g} {unit}s (median), "
-        f"{found.ratio.value:.4g} per {unit}, and has not saturated at the end of the record"
+    grown = Reason.of(
+        "growth",
+        "the distance grows by {gain:.1f} e-folds in {time:g} {unit}s (median), {rate:.4g} per {unit}, "
+        + ("before it saturates" if np.isfinite(found.spans.level) else "and has not saturated by the last state"),
+        gain=gain,
+        time=_median_time(found),
+        rate=found.ratio.value,
+        unit=unit,
     )
     if null is None:
-        return "inconclusive", (grown, "no null was asked for, so the growth was not tested; use null='power-law'")
+        return "inconclusive", (grown, no_null("power-law"))
     if not found.p_null < DECISION:
         return _not_exponential(grown, found, steps, NULLS[null])
     if not np.isfinite(found.ratio.p_positive):
-        return "inconclusive", (
-            grown,
-            f"its error is unknown: there is one initial condition, and {steps:g} fitted steps are too few to cut it "
-            "into "
-            "independent stretches; train more initial conditions",
+        words = (
+            "its error is unknown: there is one initial condition, and {steps:g} fitted steps are too few to be cut "
+            "into independent stretches; train more initial conditions"
         )
+        return "inconclusive", (grown, Reason.of("error-unknown", words, steps=steps))
     if found.ratio.p_positive >= DECISION:
         return "inconclusive", (
             grown,
-            f"a rate of zero cannot be excluded at the 1 % level (p = {found.ratio.p_positive:.3g}, "
-            f"{found.ratio.clusters} {found.unit}); train more initial conditions",
+            Reason.of(
+                "zero-not-excluded",
+                "a rate of zero cannot be excluded at the 1 % level (p = {p:.3g}, {clusters} {unit}); train more "
+                "initial conditions",
+                p=found.ratio.p_positive,
+                clusters=found.ratio.clusters,
+                unit=found.unit,
+            ),
         )
-    tested = f"{NULLS[null]} does not describe it (p = {found.p_null:.3g})"
+    tested = Reason.of("null-rejected", "{null} does not describe it (p = {p:.3g})", null=NULLS[null], p=found.p_null)
     return _persistence((grown, tested), epochs, unit)
 
 
-def _persistence(reasons: tuple[str, ...], epochs: tuple[Epoch, ...], unit: str) -> Judgement:
+def no_null(choice: str) -> Reason:
+    """The reason of growth that was tested against nothing.
+
+    Parameters
+    ----------
+    choice : str
+        What the caller may give as `null`.
+
+    Returns
+    -------
+    Reason
+    """
+    return Reason("no-null", f"no null was requested, so the growth was not tested; use null={choice!r}")
+
+
+def _persistence(reasons: tuple[Reason, ...], epochs: tuple[Epoch, ...], unit: str) -> Judgement:
     if any(epoch.silent for epoch in epochs):
         return "transient", (*reasons, does_not_persist(epochs))
     growing = [epoch for epoch in epochs if epoch.grows]
     where = ", ".join(str(epoch.start) for epoch in growing)
     if len(growing) >= EPOCHS:
-        rates = ", ".join(f"{epoch.value:.3g}" for epoch in growing)
-        return "chaotic", (
-            *reasons,
-            f"perturbations introduced at {len(growing)} separate times (steps {where}) grow, at {rates} per {unit}, "
-            "and at "
-            "no time does one fail to grow",
+        persists = Reason.of(
+            "persistent",
+            "twins grow from {starts} separate starts (steps {where}), at {rates} per {unit}, and from no start do "
+            "they fail to grow",
+            starts=len(growing),
+            where=where,
+            rates=", ".join(f"{epoch.value:.3g}" for epoch in growing),
+            unit=unit,
         )
-    times = f"{len(growing)} separate time{'s' * (len(growing) != 1)}" + (f" (step {where})" if growing else "")
-    return "transient", (
-        *reasons,
-        f"exponential growth is shown for perturbations introduced at {times}, so it is not shown that the sensitivity "
-        f"persists; perturb at {EPOCHS} or more, each after the growth of the one before has ended",
+        return "chaotic", (*reasons, persists)
+    times = {0: "no start", 1: f"one start (step {where})"}.get(
+        len(growing), f"{len(growing)} separate starts ({where})"
     )
+    untested = Reason.of(
+        "persistence-not-tested",
+        "growth is exponential from {times}; whether it persists was not tested: perturb at {needed} or more steps, "
+        "each after the previous growth has ended",
+        times=times,
+        starts=len(growing),
+        needed=EPOCHS,
+    )
+    return "transient", (*reasons, untested)
+
+
+def without_persistence(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    """Drop what is said about persistence.
+
+    Parameters
+    ----------
+    reasons : tuple of Reason
+        Of an exponent of twins.
+
+    Returns
+    -------
+    tuple of Reason
+    """
+    return tuple(reason for reason in reasons if reason.code not in PERSISTENCE)
 
 
 def _tallest(found: Measured) -> Floats:
@@ -125,18 +173,21 @@ def _median_time(found: Measured) -> float:
     return float(np.median(found.duration[found.some]))
 
 
-def _nothing_to_fit(found: Measured) -> tuple[str, ...]:
+def _nothing_to_fit(found: Measured) -> Reason:
     total = len(found.first)
     silent = int(found.growth.settings.get("n_unperturbed", 0))
     if silent == total:
-        return (
-            f"none of the {total} twins ever differs from its reference: there was no perturbation, or it was rounded "
-            "away; "
-            "perturb with an epsilon that the dtype holds",
+        return Reason.of(
+            "no-perturbation",
+            "none of the {twins} twins ever differs from its reference: there was no perturbation, or it was rounded "
+            "away; use an epsilon that the dtype can hold",
+            twins=total,
         )
-    return (
-        f"no curve has two points above the rounding floor ({found.spans.at_floor} points lie at or below it); use a "
-        "larger epsilon or a wider dtype",
+    return Reason.of(
+        "below-rounding-floor",
+        "no curve has two points above the rounding floor ({points} points lie at or below it); use a larger epsilon "
+        "or a wider dtype",
+        points=found.spans.at_floor,
     )
 
 
@@ -146,29 +197,38 @@ def _bounded(found: Measured, tallest: float) -> Judgement:
     begin, end = found.spans.begin[rows], found.spans.end[rows]
     length = float(np.median(end - begin))
     lasted = float(np.median(growth.time[end] - growth.time[begin]))
-    stays = f"the distance rises at most {tallest:.2f} e-folds above its start (mean) in {lasted:g} {unit}s"
+    stays = Reason.of(
+        "bounded",
+        "the distance rises at most {rise:.2f} e-folds above its start (mean) in {time:g} {unit}s",
+        rise=tallest,
+        time=lasted,
+        unit=unit,
+    )
     if found.ratio.interval[1] < 0 and length >= FEWEST_STEPS:
-        return "regular", (
-            stays,
-            f"it shrinks: the {found.growth.method} rate is {found.ratio.value:.4g} per {unit}, below zero in its "
-            "whole interval",
+        shrinks = Reason.of(
+            "contracts",
+            "it shrinks: the {method} rate is {rate:.4g} per {unit}, and its whole interval lies below zero",
+            method=growth.method,
+            rate=found.ratio.value,
+            unit=unit,
         )
+        return "regular", (stays, shrinks)
     if length < SHORTEST:
-        return "inconclusive", (
-            stays,
-            f"{length:g} steps are too few to say that nothing grows ({SHORTEST} are needed); record longer",
-        )
+        words = "{steps:g} steps are too few to show that nothing grows ({needed} are needed); record longer"
+        return "inconclusive", (stays, Reason.of("too-few-steps", words, steps=length, needed=SHORTEST))
     largest = np.array([growth.scale[growth.group == label].max() for label in found.curves.group[rows]])
     with np.errstate(divide="ignore"):
         room = float(np.median(np.log(largest) - found.curves.values[rows, begin]))
     if room < FEWEST_EFOLDS:
-        return "inconclusive", (
-            stays,
-            f"the perturbation is as large as the weights (room for {room:.1f} e-folds), so it could not have grown; "
-            "use a smaller epsilon",
+        words = (
+            "the perturbation is as large as the weights (room for {room:.1f} e-folds), so it could not have grown; "
+            "use a smaller epsilon"
         )
-    words = f", with room for {room:.1f}" if np.isfinite(room) else ""
-    return "regular", (f"{stays}{words}: there is no exponential regime in the recorded time",)
+        return "inconclusive", (stays, Reason.of("no-room", words, room=room))
+    ending = "there is no exponential regime in the recorded time"
+    if np.isfinite(room):
+        ending = f"with room for {room:.1f}, {ending}"
+    return "regular", (stays, Reason("no-exponential-regime", ending, {"room": room}))
 
 
 def _too_little(found: Measured, gain: float, steps: float, tested: tuple[Rise, str] | None) -> Judgement:
@@ -177,15 +237,13 @@ def _too_little(found: Measured, gain: float, steps: float, tested: tuple[Rise, 
     whole = found.curves.values[rows, found.spans.knee[rows]] - found.curves.values[rows, found.spans.begin[rows]]
     total = float(np.mean(whole))
     risen = float(np.median((found.spans.knee - found.spans.begin)[rows]))
-    p_null, evidence, words = 1.0, 0.0, ""
+    p_null, evidence, null = 1.0, 0.0, ""
     if tested is not None and total >= FEWEST_EFOLDS and risen >= SHAPE_STEPS:
-        (p_null, evidence), words = tested[0](), tested[1]
+        (p_null, evidence), null = tested[0](), tested[1]
     if evidence < 0 and p_null < DECISION:
-        return "regular", (
-            f"the distance grows by {total:.1f} e-folds, and {words} describes the growth better than an exponential "
-            f"does (p = {p_null:.3g})",
-        )
-    seen = f"only {gain:.1f} e-folds in {steps:g} steps (median) lie between the start and saturation"
+        words = "the distance grows by {gain:.1f} e-folds, and {null} describes the growth better than an exponential "
+        words += "does (p = {p:.3g})"
+        return "regular", (Reason.of("null-fits-better", words, gain=total, null=null, p=p_null),)
     if np.isfinite(found.spans.level) and np.median((found.spans.end - found.spans.begin)[rows]) >= SHORTEST:
         way = "use a smaller epsilon, so that the growth has more room" if steps >= FEWEST_STEPS else (
             "the separation is faster than the recording, or it is not exponential; record every step and use a "
@@ -193,35 +251,41 @@ def _too_little(found: Measured, gain: float, steps: float, tested: tuple[Rise, 
         )  # fmt: skip
     else:
         way = f"record longer than {found.growth.time[-1]:g} {unit}s"
-    return "inconclusive", (f"{seen}, {FEWEST_EFOLDS:g} e-folds in {FEWEST_STEPS} steps are needed; {way}",)
+    little = Reason.of(
+        "too-little-growth",
+        "only {gain:.1f} e-folds in {steps:g} steps (median) lie between the start and saturation, {needed:g} e-folds "
+        "in {needed_steps} steps are needed; {way}",
+        gain=gain,
+        steps=steps,
+        needed=FEWEST_EFOLDS,
+        needed_steps=FEWEST_STEPS,
+        way=way,
+    )
+    return "inconclusive", (little,)
 
 
-def _not_exponential(grown: str, found: Measured, steps: float, words: str) -> Judgement:
+def _not_exponential(grown: Reason, found: Measured, steps: float, null: str) -> Judgement:
     p_null, evidence = found.p_null, found.evidence
     if not np.isfinite(p_null):
-        return "inconclusive", (
-            grown,
-            f"no curve has the four points that a comparison with {words} needs; record more often",
-        )
+        words = "no curve has the four points that a comparison with {null} needs; record more often"
+        return "inconclusive", (grown, Reason.of("too-few-points", words, null=null))
     if evidence < 0 and p_null > 1 - DECISION and steps < SHAPE_STEPS:
-        return "inconclusive", (
-            grown,
-            f"{steps:g} fitted steps are too few to tell an exponential from {words} ({SHAPE_STEPS} are needed); "
-            "use a smaller epsilon, so that the growth has more room",
+        words = (
+            "{steps:g} fitted steps are too few to tell an exponential from {null} ({needed} are needed); use a "
+            "smaller epsilon, so that the growth has more room"
         )
+        return "inconclusive", (grown, Reason.of("too-few-steps", words, steps=steps, null=null, needed=SHAPE_STEPS))
     if evidence < 0 and p_null > 1 - DECISION:
-        return "regular", (
-            grown,
-            f"{words} describes it better than an exponential does (p = {p_null:.3g})",
-        )
-    return "inconclusive", (
-        grown,
-        f"{words} describes it as well as an exponential does (p = {p_null:.3g}); more initial conditions or a smaller "
-        "epsilon would tell them apart",
+        words = "{null} describes it better than an exponential does (p = {p:.3g})"
+        return "regular", (grown, Reason.of("null-fits-better", words, null=null, p=p_null))
+    words = (
+        "{null} describes it as well as an exponential does (p = {p:.3g}); more initial conditions or a smaller "
+        "epsilon would tell them apart"
     )
+    return "inconclusive", (grown, Reason.of("null-fits-as-well", words, null=null, p=p_null))
 
 
-def caveats(found: Measured) -> tuple[str, ...]:
+def caveats(found: Measured) -> tuple[Reason, ...]:
     """Return what the reader should know before believing the number.
 
     Parameters
@@ -231,29 +295,34 @@ def caveats(found: Measured) -> tuple[str, ...]:
 
     Returns
     -------
-    tuple of str
-        Sentences.
+    tuple of Reason
     """
-    words = []
+    warnings = []
     some = found.some
     if not found.settled and len(some):
-        words.append(
-            "the growth rate is not constant over the fitted window (its early part differs at the 1 % level wherever "
-            "the "
-            "window starts): the value is a mean over unequal stretches, see `window_values`"
+        warnings.append(
+            Reason(
+                "rate-not-constant",
+                "the growth rate is not constant over the fitted window (its early part differs at the 1 % level "
+                "wherever the window starts): the value is a mean over unequal stretches, see `window_values`",
+            )
         )
     if found.unit == "blocks of time":
-        words.append(
-            "there is one initial condition: the interval comes from blocks of time and says nothing about other "
-            "initial conditions"
+        warnings.append(
+            Reason(
+                "one-initial-condition",
+                "there is one initial condition: the interval comes from blocks of time and says nothing about other "
+                "initial conditions",
+            )
         )
     if found.unit == "" and len(some):
-        words.append("there is one initial condition and too short a record: the interval is unknown")
+        words = "there is one initial condition and the record is too short: the interval is unknown"
+        warnings.append(Reason("interval-unknown", words))
     if found.spans.at_floor:
-        words.append(f"{found.spans.at_floor} points at or below three times the rounding floor were not fitted")
+        words = "{points} points at or below three times the rounding floor were not fitted"
+        warnings.append(Reason.of("below-rounding-floor", words, points=found.spans.at_floor))
     unused = len(found.first) - len(some)
     if unused:
-        words.append(
-            f"{unused} of {len(found.first)} curves have no point to fit between the common start and their end"
-        )
-    return tuple(words)
+        words = "{unused} of {curves} curves have no point to fit between the common start and their end"
+        warnings.append(Reason.of("unused-curves", words, unused=unused, curves=len(found.first)))
+    return tuple(warnings)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trajtools.reasons import Reason
 from trajtools.results.curves import Floats, Ints
 from trajtools.results.exponent import Exponent
 from trajtools.results.plain import Result, to_plain
@@ -52,7 +53,7 @@ class Windows(Result):
         The windows with reasons, counts and settings.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know before believing the numbers.
     """
 
@@ -73,7 +74,7 @@ class Windows(Result):
     max_gain_between: tuple[int, int]
     exponents: tuple[Exponent, ...] = field(repr=False)
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as a dict that JSON can hold, without the curves.
@@ -204,8 +205,8 @@ def _most(gain: Floats, start: Ints, until: Ints) -> tuple[float, tuple[int, int
     return most, between
 
 
-def unknown(method: str, unit: str, level: float, why: str) -> Exponent:
-    """Return the answer of a window that has none.
+def unknown(method: str, unit: str, level: float, why: Reason) -> Exponent:
+    """Return the result of a window that has no exponent.
 
     Parameters
     ----------
@@ -213,8 +214,8 @@ def unknown(method: str, unit: str, level: float, why: str) -> Exponent:
         As of the other windows.
     level : float
         Confidence level.
-    why : str
-        The reason.
+    why : Reason
+        Why there is none.
 
     Returns
     -------

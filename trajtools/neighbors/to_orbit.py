@@ -12,6 +12,7 @@ from trajtools.distances import tiles
 from trajtools.distances.metric import MetricLike
 from trajtools.distances.tiles import Comparison, Tile, compare, compute
 from trajtools.errors import DataError
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.types import Bools, Floats, Ints
 
@@ -44,7 +45,7 @@ class ToOrbit(Result):
         How many of the T x S distances were computed; the others were shown to be larger.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know before believing the distances.
     """
 
@@ -59,7 +60,7 @@ class ToOrbit(Result):
     orbit_excluded: Bools
     n_computed: int
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     @property
     def n_excluded(self) -> int:
@@ -262,23 +263,21 @@ def to_orbit(a: Any, b: Any, *, metric: MetricLike = "l2", executor: Executor | 
             "differences": "float32" if what.single else "float64",
             "landmarks": landmarks,
         },
-        warnings=_words(~known, ~what.columns.finite),
+        warnings=_warnings(~known, ~what.columns.finite),
     )
 
 
-def _words(excluded: Any, orbit_excluded: Any) -> tuple[str, ...]:
-    words = []
+def _warnings(excluded: Any, orbit_excluded: Any) -> tuple[Reason, ...]:
+    warnings = []
     if excluded.any():
-        words.append(
-            f"{np.count_nonzero(excluded)} of {len(excluded)} states hold NaN or inf, or have no distance in this "
-            "metric, and are excluded"
-        )
+        words = "{excluded} of {states} states hold NaN or inf, or have no distance in this metric, and are excluded"
+        count = np.count_nonzero(excluded)
+        warnings.append(Reason.of("not-finite", words, excluded=count, states=len(excluded)))
     if orbit_excluded.any():
-        words.append(
-            f"{np.count_nonzero(orbit_excluded)} of {len(orbit_excluded)} states of the orbit hold NaN or inf; none of "
-            "them is the nearest"
-        )
-    return tuple(words)
+        words = "{excluded} of {states} states of the orbit hold NaN or inf; none of them is the nearest"
+        count = np.count_nonzero(orbit_excluded)
+        warnings.append(Reason.of("orbit-not-finite", words, excluded=count, states=len(orbit_excluded)))
+    return tuple(warnings)
 
 
 def _search(what: Comparison, executor: Executor | None) -> tuple[Found, int]:

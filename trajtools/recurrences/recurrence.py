@@ -10,6 +10,7 @@ import numpy as np
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError
 from trajtools.neighbors.rules import RecurrenceRate
+from trajtools.reasons import Reason
 from trajtools.recurrences.lines import Lines
 from trajtools.recurrences.plot import Asked, build_plot, sampling
 from trajtools.recurrences.result import TREND_BORDER, Convention, Recurrence, find_convention, measure
@@ -227,23 +228,28 @@ def _described(rule: Rule) -> Any:
     return fixed(rule)
 
 
-def _warnings(lines: Lines, theiler: int, kind: str, rule: Rule, thresholds: Any) -> tuple[str, ...]:
+def _warnings(lines: Lines, theiler: int, kind: str, rule: Rule, thresholds: Any) -> tuple[Reason, ...]:
     found = []
     if (np.asarray(thresholds, dtype=np.float64) == 0).any():
-        found.append(
+        words = (
             "the threshold is 0: only equal states recur, and lines count how long the trajectory stands still or "
             "repeats itself exactly; entropies and K2 then say nothing about a motion"
         )
+        found.append(Reason("zero-threshold", words))
     if len(lines.diagonal) < 2:
-        found.append("no state recurs outside the Theiler window: most measures are not defined")
+        words = "no state recurs outside the Theiler window: most measures are not defined"
+        found.append(Reason("no-recurrence", words))
     if isinstance(rule, RecurrenceRate) and not rule.local:
         recurrences, cells = lines.outside(theiler)
         if recurrences > 1.01 * rule.rate * cells + 2:
-            found.append(f"{recurrences / cells:.4g} of the pairs recur, not {rule.rate:.4g}: many distances are equal")
+            words = "{share:.4g} of the pairs recur, not {rate:.4g}: many distances are equal"
+            found.append(Reason.of("equal-distances", words, share=recurrences / cells, rate=rule.rate))
     neighbors = lines.shape[1]
     if kind != "cross" and theiler == 1 and lines.recurrences[neighbors] > _TANGENTIAL * lines.cells[neighbors]:
-        found.append(
-            f"{lines.recurrences[neighbors] / lines.cells[neighbors]:.0%} of the states recur with the next one: lines "
-            "count how densely the motion is sampled; a longer Theiler window leaves that out, see theiler_window"
+        words = (
+            "{share:.0%} of the states recur with the next one: lines count how densely the motion is sampled; a "
+            "longer Theiler window leaves that out, see theiler_window"
         )
+        share = lines.recurrences[neighbors] / lines.cells[neighbors]
+        found.append(Reason.of("tangential-motion", words, share=share))
     return tuple(found)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.fitting import fit_slope
+from trajtools.reasons import Reason
 from trajtools.recurrences.lines import Lines, rows_at_a_time
 from trajtools.recurrences.plot import unpack_rows
 from trajtools.results.plain import Result, to_plain
@@ -110,7 +111,7 @@ class Recurrence(Measures):
         Unit of time.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know before believing the numbers.
     plot_source : object
         What the recurrences are counted from again for windows, networks and plots; not part of `to_dict`.
@@ -126,13 +127,13 @@ class Recurrence(Measures):
     dt: float
     time_unit: str
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
     plot_source: Any = field(default=None, repr=False)
 
     def __str__(self) -> str:
         """Say the measures, one to a line; `repr` has every field."""
         head = f"{self.kind} recurrences of {self.lines.shape[0]} states, {self.convention} convention"
-        return "\n".join([head, *(f"{name:6} {self[name]:.6g}" for name in MEASURES), *self.warnings])
+        return "\n".join([head, *(f"{name:6} {self[name]:.6g}" for name in MEASURES), *map(str, self.warnings)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as a dict that JSON can hold, without the states it was counted from.
@@ -336,7 +337,7 @@ class WindowedRecurrence(Result):
         Unit of time.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know.
     """
 
@@ -348,7 +349,7 @@ class WindowedRecurrence(Result):
     step: int
     time_unit: str
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def __len__(self) -> int:
         return len(self.start)
@@ -407,7 +408,7 @@ class RecurrenceIntervals(Result):
         Resamples.
     settings : dict
         What was resampled.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the intervals leave out.
     """
 
@@ -415,7 +416,7 @@ class RecurrenceIntervals(Result):
     level: float
     n: int
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def __getitem__(self, name: str) -> tuple[float, float]:
         """Look the interval of a measure up by its name."""
@@ -706,7 +707,12 @@ def resample_lines(
         level=float(level),
         n=int(n),
         settings={"lines": drawn, "symmetric": symmetric, "convention": result.convention},
-        warnings=("lines are drawn as if they were independent: of smooth motion the intervals are too narrow",),
+        warnings=(
+            Reason(
+                "dependent-lines",
+                "lines are drawn as if they were independent: of smooth motion the intervals are too narrow",
+            ),
+        ),
     )
 
 
@@ -829,7 +835,8 @@ def quantify_windows(result: Recurrence, size: int, step: int, *, each: bool) ->
         name: np.array([np.nan if m is None else float(m[name]) for m, _ in found], dtype=np.float64)
         for name in MEASURES
     }
-    warnings = (f"{empty} of {len(start)} windows hold no two finite states",) if empty else ()
+    words = "{empty} of {windows} windows hold no two finite states"
+    warnings = (Reason.of("empty-windows", words, empty=empty, windows=len(start)),) if empty else ()
     return WindowedRecurrence(
         start=start,
         time=np.asarray((start + (size - 1) / 2) * result.dt, dtype=np.float64),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trajtools.reasons import Reason
 from trajtools.results.curves import Floats, Ints, average_curves, mean_curve
 from trajtools.results.plain import Result
 
@@ -47,7 +48,7 @@ class Divergence(Result):
         Number of initial conditions.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know before believing the curve.
     """
 
@@ -64,7 +65,7 @@ class Divergence(Result):
     scale: Floats
     n_references: int
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def curves(self) -> tuple[Floats, Ints, Ints]:
         """Return the logarithmic curves that are fitted, averaged as `average` says.

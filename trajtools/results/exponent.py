@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.reasons import Reason
 from trajtools.results.curves import Floats
 from trajtools.results.divergence import Divergence
 from trajtools.results.plain import Result, to_plain
@@ -35,8 +36,8 @@ class Exponent(Result):
         Initial conditions (or curves, see ``settings["counted"]``) that entered the value, out of how many.
     verdict : str
         ``"chaotic"``, ``"transient"``, ``"regular"`` or ``"inconclusive"``.
-    reasons : tuple of str
-        Why, in sentences with numbers.
+    reasons : tuple of Reason
+        Why, see `trajtools.reasons.Reason`.
     window : (float, float)
         Where the growth was measured, in the time unit, since the perturbation: common start, median end.
     window_values : ndarray of float64, shape (W,)
@@ -49,7 +50,7 @@ class Exponent(Result):
         Estimator, and unit of the exponent (``"1/step"``).
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know before believing the number.
     curve : Divergence or None
         What was fitted; not part of `to_dict`.
@@ -63,7 +64,7 @@ class Exponent(Result):
     n_used: int
     n_total: int
     verdict: str
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     window: tuple[float, float]
     window_values: Floats
     values: Floats
@@ -71,7 +72,7 @@ class Exponent(Result):
     method: str
     unit: str
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
     curve: Divergence | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

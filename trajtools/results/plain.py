@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from trajtools.reasons import Reason
+
 
 def to_plain(value: Any) -> Any:
     """Turn a result into what JSON can hold.
@@ -24,7 +26,7 @@ def to_plain(value: Any) -> Any:
         Dicts, lists, strings, numbers, booleans and None. Numbers keep every digit; NaN and the infinities,
         which JSON does not know, become None.
     """
-    if isinstance(value, Result):
+    if isinstance(value, (Result, Reason)):
         return {name.name: to_plain(getattr(value, name.name)) for name in fields(value)}
     if isinstance(value, dict):
         return {str(key): to_plain(item) for key, item in value.items()}

@@ -10,6 +10,7 @@ import numpy as np
 
 from trajtools.distances.metric import Metric, MetricLike, find_metric
 from trajtools.errors import DataError
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.significance import FEWEST_UNITS, power_evidence, resampled_ratio, sign_flip_p
 from trajtools.stability.pairs import Followed, Pair, follow, gather
@@ -78,7 +79,7 @@ class OrbitalStability(Result):
     verdict : str
         ``"asymptotically stable"``, ``"orbitally stable"``, ``"marginal drift"``, ``"unstable"`` or
         ``"inconclusive"``; see `trajtools.orbital_stability`.
-    reasons : tuple of str
+    reasons : tuple of Reason
         Why, in sentences with numbers.
     dynamical, orbital : Trend
         The evidence: how the distance at equal times and the distance to the orbit change.
@@ -122,12 +123,12 @@ class OrbitalStability(Result):
         Trajectories that end with NaN or inf; states, of either, that are not finite and were left out.
     settings : dict
         Every parameter as used, chosen or given, with the thresholds of the classes.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know before believing the class.
     """
 
     verdict: str
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     dynamical: Trend
     orbital: Trend
     metric: str
@@ -149,7 +150,7 @@ class OrbitalStability(Result):
     n_diverged: int
     n_excluded: int
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def __post_init__(self) -> None:
         if self.verdict not in STABILITY_CLASSES:
@@ -365,32 +366,37 @@ SETTINGS = {
 
 def classify(
     dynamical: Trend, orbital: Trend, *, apart: float, reached: float, n_diverged: int
-) -> tuple[str, tuple[str, ...]]:
+) -> tuple[str, tuple[Reason, ...]]:
     """Choose the class, in the order of the reasons."""
     if n_diverged:
-        return "unstable", (
-            f"{n_diverged} of {n_diverged + dynamical.n_units} perturbed trajectories end with NaN or infinite weights "
-            "while their reference does not",
+        words = (
+            "{diverged} of {total} perturbed trajectories end with NaN or infinite weights while their reference does "
+            "not"
         )
+        total = n_diverged + dynamical.n_units
+        return "unstable", (Reason.of("diverged", words, diverged=n_diverged, total=total),)
     if not dynamical.n_units:
-        return "inconclusive", ("no perturbed trajectory differs from its reference: there is nothing to follow",)
+        words = "no perturbed trajectory differs from its reference: there is nothing to follow"
+        return "inconclusive", (Reason("no-perturbation", words),)
     if _decays(dynamical):
         return "asymptotically stable", (_fell(dynamical),)
     grown = _grows(orbital, reached)
-    if grown:
+    if grown is not None:
         return "unstable", (grown,)
     if _decays(orbital):
         return "orbitally stable", (_fell(orbital), _phase(dynamical, apart))
     if orbital.largest <= -DECISIVE:
-        words = f"the distance to the orbit is never more than {np.exp(orbital.largest):.2g} of the perturbation"
-        return "orbitally stable", (words, _phase(dynamical, apart))
+        words = "the distance to the orbit is never more than {share:.2g} of the perturbation"
+        close = Reason.of("close-to-orbit", words, share=np.exp(orbital.largest))
+        return "orbitally stable", (close, _phase(dynamical, apart))
     if orbital.largest <= np.log(TUBE) and apart > NEUTRAL and dynamical.change_interval[0] > NEUTRAL:
-        words = f"the distance to the orbit stays within {np.exp(orbital.largest):.3g} times the perturbation"
-        return "orbitally stable", (words, _phase(dynamical, apart))
-    neutral = "" if _falling(dynamical) or _falling(orbital) else _neutral(orbital)
-    if neutral:
-        return "marginal drift", (neutral, _told(dynamical))
-    return "inconclusive", (_undecided(orbital), _told(dynamical))
+        words = "the distance to the orbit stays within {factor:.3g} times the perturbation"
+        near = Reason.of("bounded", words, factor=np.exp(orbital.largest))
+        return "orbitally stable", (near, _phase(dynamical, apart))
+    neutral = None if _falling(dynamical) or _falling(orbital) else _neutral(orbital)
+    if neutral is not None:
+        return "marginal drift", (neutral, _changed(dynamical))
+    return "inconclusive", (_undecided(orbital), _changed(dynamical))
 
 
 def _decays(of: Trend) -> bool:
@@ -400,17 +406,21 @@ def _decays(of: Trend) -> bool:
     return bool(ended and of.late_change < STOPPED * of.change)
 
 
-def _grows(of: Trend, reached: float) -> str:
+def _grows(of: Trend, reached: float) -> Reason | None:
     if not of.change_interval[0] > DECISIVE:
-        return ""
-    words = f"the distance to the orbit grew by {of.change:.3g} e-folds, interval {_span(of.change_interval)}"
+        return None
+    words = "the distance to the orbit grew by {change:.3g} e-folds, interval {interval}"
+    values = {"change": of.change, "interval": _span(of.change_interval), "evidence": of.exponential}
     if _exponential(of):
-        return f"{words}, exponentially (evidence against a power law {of.exponential:.2g} on a scale from -1 to 1)"
+        words += ", exponentially (evidence against a power law {evidence:.2g} on a scale from -1 to 1)"
+        return Reason.of("exponential-growth", words, **values)
     if reached > LEFT:
-        return f"{words}, and reached {reached:.2g} of the size of the orbit: its neighbourhood was left"
+        words += ", and reached {reached:.2g} of the size of the orbit: its neighbourhood was left"
+        return Reason.of("left-neighbourhood", words, reached=reached, **values)
     if of.change_interval[0] > THOUSANDFOLD and not _power(of):
-        return f"{words}: more than a thousandfold, though not in the shape of an exponential ({of.exponential:.2g})"
-    return ""
+        words += ": more than a thousandfold, though not in the shape of an exponential ({evidence:.2g})"
+        return Reason.of("thousandfold-growth", words, **values)
+    return None
 
 
 def _exponential(of: Trend) -> bool:
@@ -427,60 +437,84 @@ def _falling(of: Trend) -> bool:
     return bool(of.rate_interval[1] < 0 and of.late_change < -STILL and share > STEADY)
 
 
-def _neutral(of: Trend) -> str:
+def _neutral(of: Trend) -> Reason | None:
     low, high = of.change_interval
-    words = f"the distance to the orbit changed by {of.change:.3g} e-folds, interval {_span(of.change_interval)}"
+    words = "the distance to the orbit changed by {change:.3g} e-folds, interval {interval}"
+    values = {"change": of.change, "interval": _span(of.change_interval)}
     if low > -NEUTRAL and high < NEUTRAL:
-        return f"{words}: it neither decays nor grows exponentially"
+        return Reason.of("neutral", words + ": it neither decays nor grows exponentially", **values)
     if of.change < NEUTRAL and abs(of.late_change) < STILL and of.n_floor < of.n_units and np.isfinite(low):
-        return f"{words}, and then stood still: {of.late_change:.2g} of it in the second half"
+        words += ", and then stood still: {late:.2g} of it in the second half"
+        return Reason.of("stands-still", words, late=of.late_change, **values)
     if low > 0 and _power(of):
-        return f"{words}, in the shape of a power of time (evidence for an exponential {of.exponential:.2g})"
-    return ""
+        words += ", in the shape of a power of time (evidence for an exponential {evidence:.2g})"
+        return Reason.of("power-of-time", words, evidence=of.exponential, **values)
+    return None
 
 
-def _fell(of: Trend) -> str:
+def _fell(of: Trend) -> Reason:
     if not np.isfinite(of.rate):
-        return f"the {of.quantity} is below what numbers resolve from the start, {-of.change:.3g} e-folds down"
-    floor = f"; {of.n_floor} of {of.n_units} reached the numerical floor" if of.n_floor else ""
-    return (
-        f"the {of.quantity} fell by {-of.change:.3g} e-folds at {of.rate:.4g} per unit of time, interval "
-        f"{_span(of.rate_interval)} over {of.over}{floor}"
+        words = "the {quantity} is below what numbers resolve from the start, {change:.3g} e-folds down"
+        return Reason.of("below-rounding-floor", words, quantity=of.quantity, change=-of.change)
+    words = (
+        "the {quantity} fell by {change:.3g} e-folds at {rate:.4g} per unit of time, interval {interval} over {over}"
+    )
+    if of.n_floor:
+        words += "; {at_floor} of {units} reached the numerical floor"
+    return Reason.of(
+        "decays",
+        words,
+        quantity=of.quantity,
+        change=-of.change,
+        rate=of.rate,
+        interval=_span(of.rate_interval),
+        over=of.over,
+        at_floor=of.n_floor,
+        units=of.n_units,
     )
 
 
-def _phase(of: Trend, apart: float) -> str:
-    words = f"the distance at equal times changed by {of.change:.3g} e-folds"
+def _phase(of: Trend, apart: float) -> Reason:
+    words = "the distance at equal times changed by {change:.3g} e-folds"
     if of.change <= -DECISIVE:
-        span = _span(of.change_interval)
-        return f"{words} too, interval {span} over {of.over}: asymptotic stability is neither shown nor excluded"
-    return f"{words}: what remains is a lag along the orbit, {np.exp(apart):.3g} times the distance to it"
+        words += " too, interval {interval} over {over}: asymptotic stability is neither shown nor excluded"
+        values = {"interval": _span(of.change_interval), "over": of.over}
+        return Reason.of("asymptotic-stability-open", words, change=of.change, **values)
+    words += ": what remains is a lag along the orbit, {factor:.3g} times the distance to it"
+    return Reason.of("phase-lag", words, change=of.change, factor=np.exp(apart))
 
 
-def _told(of: Trend) -> str:
-    return f"the {of.quantity} changed by {of.change:.3g} e-folds, interval {_span(of.change_interval)} over {of.over}"
+def _changed(of: Trend) -> Reason:
+    words = "the {quantity} changed by {change:.3g} e-folds, interval {interval} over {over}"
+    values = {"quantity": of.quantity, "interval": _span(of.change_interval), "over": of.over}
+    return Reason.of("change", words, change=of.change, **values)
 
 
-def _undecided(of: Trend) -> str:
+def _undecided(of: Trend) -> Reason:
+    values = {"quantity": of.quantity, "change": of.change, "interval": _span(of.change_interval)}
     if not np.isfinite(of.change) or (of.n_floor == of.n_units and not np.isfinite(of.rate)):
-        return f"the {of.quantity} is at the numerical floor, or excluded, from the start: perturb by more"
+        words = "the {quantity} is at the numerical floor, or excluded, from the start: perturb by more"
+        return Reason.of("below-rounding-floor", words, quantity=of.quantity)
     if not np.isfinite(of.change_interval[0]):
-        return (
-            f"the {of.quantity} changed by {of.change:.3g} e-folds over too few states for an interval; record more "
-            "states, or more initial conditions"
+        words = (
+            "the {quantity} changed by {change:.3g} e-folds over too few states for an interval; record more states, "
+            "or more initial conditions"
         )
+        return Reason.of("too-few-states", words, **values)
     if _falling(of):
-        return f"{_fell(of)}, and falls on: record longer"
+        falls = _fell(of)
+        return Reason("still-decays", f"{falls}, and falls on: record longer", falls.numbers)
     if of.change_interval[0] > NEUTRAL:
-        return (
-            f"the {of.quantity} grew by {of.change:.3g} e-folds, interval {_span(of.change_interval)}, and whether "
-            f"exponentially cannot be told (evidence {of.exponential:.2g}); give more initial conditions, or a smaller "
-            "perturbation"
+        words = (
+            "the {quantity} grew by {change:.3g} e-folds, interval {interval}, and whether exponentially cannot be "
+            "told (evidence {evidence:.2g}); give more initial conditions, or a smaller perturbation"
         )
-    return (
-        f"the {of.quantity} changed by {of.change:.3g} e-folds, interval {_span(of.change_interval)}: neither within "
-        f"{NEUTRAL:g} nor beyond {DECISIVE:g} of them; record longer, or more initial conditions"
+        return Reason.of("growth-undecided", words, evidence=of.exponential, **values)
+    words = (
+        "the {quantity} changed by {change:.3g} e-folds, interval {interval}: neither within {neutral:g} nor beyond "
+        "{decisive:g} of them; record longer, or more initial conditions"
     )
+    return Reason.of("change-undecided", words, neutral=NEUTRAL, decisive=DECISIVE, **values)
 
 
 def _span(interval: tuple[float, float]) -> str:
@@ -706,31 +740,35 @@ def _mean_or_nan(values: list[float]) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
-def _warnings(followed: list[Followed], settings: dict[str, Any]) -> tuple[str, ...]:
-    total, words = len(followed), []
+def _warnings(followed: list[Followed], settings: dict[str, Any]) -> tuple[Reason, ...]:
+    total, warnings = len(followed), []
     if settings["n_unperturbed"]:
-        words.append(
-            f"{settings['n_unperturbed']} of {total} never differ from their reference: they were not perturbed, or "
-            "the perturbation was rounded away; they do not count"
+        words = (
+            "{count} of {total} never differ from their reference: they were not perturbed, or the perturbation was "
+            "rounded away; they do not count"
         )
+        warnings.append(Reason.of("unperturbed", words, count=settings["n_unperturbed"], total=total))
     uncommon = sum(one.uncommon for one in followed)
     if uncommon:
-        words.append(
-            f"{uncommon} states of perturbed trajectories were left out: the reference has no state at their step"
-        )
+        words = "{states} states of perturbed trajectories were left out: the reference has no state at their step"
+        warnings.append(Reason.of("steps-differ", words, states=uncommon))
     excluded = sum(one.excluded for one in followed)
     if excluded:
-        words.append(f"{excluded} states that are not finite were left out")
+        words = "{excluded} states that are not finite were left out"
+        warnings.append(Reason.of("not-finite", words, excluded=excluded))
     if settings["neutral_removed"] < 0.5:
-        words.append(
-            f"the neutral direction was removed at {settings['neutral_removed']:.0%} of the states only: elsewhere the "
-            "recorded states do not follow each other smoothly. Where the system is a flow, record it more densely"
+        words = (
+            "the neutral direction was removed at {share:.0%} of the states only: elsewhere the recorded states do not "
+            "follow each other smoothly. Where the system is a flow, record it more densely"
         )
+        warnings.append(Reason.of("not-smooth", words, share=settings["neutral_removed"]))
     if settings["n_censored"]:
-        words.append(
-            f"at {settings['n_censored']} states the phase lies before the first or after the last state of the "
-            "reference; their distance to the orbit does not count"
+        words = (
+            "at {states} states the phase lies before the first or after the last state of the reference; their "
+            "distance to the orbit does not count"
         )
+        warnings.append(Reason.of("beyond-reference", words, states=settings["n_censored"]))
     if total - settings["n_unperturbed"] == 1:
-        words.append("one perturbed trajectory is evidence about this perturbation only; perturb in several directions")
-    return tuple(words)
+        words = "one perturbed trajectory is evidence about this perturbation only; perturb in several directions"
+        warnings.append(Reason("one-perturbation", words))
+    return tuple(warnings)

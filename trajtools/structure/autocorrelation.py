@@ -15,6 +15,7 @@ from trajtools.distances.pairwise import Distances
 from trajtools.distances.tiles import stored_format
 from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNameError
 from trajtools.networks import Network
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats, Ints
@@ -58,7 +59,7 @@ class Autocorrelation(Result):
         States in the window; those that are not finite and were left out.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know before believing the numbers.
     """
 
@@ -81,7 +82,7 @@ class Autocorrelation(Result):
     n_states: int
     n_excluded: int
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the values and the band of the null; see `trajtools.plots.autocorrelation`.
@@ -120,7 +121,7 @@ class NodeCorrelation(Result):
         States in the window; those that are not finite and were left out.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know before believing the numbers.
     """
 
@@ -131,7 +132,7 @@ class NodeCorrelation(Result):
     n_states: int
     n_excluded: int
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
 
 DETRENDS = ("linear", "quadratic", "difference")
@@ -714,24 +715,29 @@ def _groups(x: Any, per: str) -> dict[str, list[Span]]:
     return groups
 
 
-def _warnings(series: Series, found: Lagged, lags: int) -> tuple[str, ...]:
-    words = []
+def _warnings(series: Series, found: Lagged, lags: int) -> tuple[Reason, ...]:
+    warnings = []
     excluded = int((~series.fine).sum())
     if excluded:
-        words.append(f"{excluded} of {len(series)} states are not finite and were left out")
+        words = "{excluded} of {states} states are not finite and were left out"
+        warnings.append(Reason.of("not-finite", words, excluded=excluded, states=len(series)))
     if not found.covariance[0] > 0:
-        words.append("nothing moves: all states are equal after what was taken out, and nothing can be correlated")
+        words = "nothing moves: all states are equal after detrending, and nothing can be correlated"
+        warnings.append(Reason("constant", words))
     elif series.variance_of_rounding() * FLOOR_FACTOR > found.covariance[0]:
-        words.append(
-            f"the variance, {found.covariance[0]:.3g}, is near that of rounding alone, "
-            f"{series.variance_of_rounding():.3g}: what is correlated may be rounding"
+        words = (
+            "the variance, {variance:.3g}, is near that of rounding alone, {rounding:.3g}: what is correlated may be "
+            "rounding"
         )
+        numbers = {"variance": found.covariance[0], "rounding": series.variance_of_rounding()}
+        warnings.append(Reason.of("below-rounding-floor", words, **numbers))
     if 4 * lags > len(series):
-        words.append(
-            f"lags above a quarter of the {len(series)} states are means of few independent pairs; do not read single "
-            "values there"
+        words = (
+            "lags above a quarter of the {states} states are means of few independent pairs; do not read single values "
+            "there"
         )
-    return tuple(words)
+        warnings.append(Reason.of("long-lags", words, states=len(series)))
+    return tuple(warnings)
 
 
 TENSOR_BYTES = 2**30
@@ -802,8 +808,13 @@ def node_correlation(x: Any, *, lag: int = 0, window: tuple[int, int] | None = N
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = np.where((own[:, None] > 0) & (own > 0), covariance / np.sqrt(np.outer(own, own)), np.nan)
     still, excluded = int((own == 0).sum()), int((~fine).sum())
-    words = [f"{still} of {len(own)} nodes do not move: they have no correlation"] if still else []
-    words += [f"{excluded} of {count} states are not finite and were left out"] if excluded else []
+    warnings = []
+    if still:
+        words = "{still} of {nodes} nodes do not move: they have no correlation"
+        warnings.append(Reason.of("constant", words, still=still, nodes=len(own)))
+    if excluded:
+        words = "{excluded} of {states} states are not finite and were left out"
+        warnings.append(Reason.of("not-finite", words, excluded=excluded, states=count))
     return NodeCorrelation(
         lag=int(lag),
         covariance=covariance,
@@ -812,7 +823,7 @@ def node_correlation(x: Any, *, lag: int = 0, window: tuple[int, int] | None = N
         n_states=count,
         n_excluded=excluded,
         settings={"lag": int(lag), "window": window, "pairs": pairs},
-        warnings=tuple(words),
+        warnings=tuple(warnings),
     )
 
 

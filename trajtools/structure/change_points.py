@@ -12,6 +12,7 @@ from trajtools.distances.equal_times import as_states
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.structure.observables import clock_of, walk
 from trajtools.types import Floats, Ints
@@ -51,7 +52,7 @@ class ChangePoints(Result):
         Changes are placed to so many states.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know.
     """
 
@@ -69,7 +70,7 @@ class ChangePoints(Result):
     correlation: float
     resolution: int
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the signal and its changes; see `trajtools.plots.change_points`.
@@ -217,7 +218,7 @@ def change_points(
             "averaged_over": width,
             "around": AROUND,
         },
-        warnings=_words(values, good, rho, width),
+        warnings=_warnings(values, good, rho, width),
     )
 
 
@@ -392,17 +393,20 @@ def _around(name: str, series: Floats, index: Ints, length: int) -> Floats:
     return out
 
 
-def _words(values: Floats, good: Ints, rho: float, width: int) -> tuple[str, ...]:
-    words = []
+def _warnings(values: Floats, good: Ints, rho: float, width: int) -> tuple[Reason, ...]:
+    warnings = []
     if len(good) < len(values) - 1:
-        words.append(f"{len(values) - len(good)} of {len(values)} values are not known and were left out")
+        words = "{excluded} of {values} values are not known and were left out"
+        warnings.append(Reason.of("not-finite", words, excluded=len(values) - len(good), values=len(values)))
     if width > 1:
-        words.append(f"the signal was averaged over {width} states: changes are placed to that many")
+        words = "the signal was averaged over {width} states, so changes are located to within {width} states"
+        warnings.append(Reason.of("averaged", words, width=width))
     if np.ptp(values[good]) == 0:
-        words.append("the signal is constant: there is nothing to change")
+        warnings.append(Reason("constant", "the signal is constant: there is nothing to change"))
     if rho >= CORRELATED:
-        words.append("the signal is smooth or drifts: noise with an autocorrelation of 0.99 is no good null for it")
-    return tuple(words)
+        words = "the signal is smooth or drifts: noise with an autocorrelation of 0.99 is no good null for it"
+        warnings.append(Reason("drift", words))
+    return tuple(warnings)
 
 
 def _whole(name: str, value: Any) -> int:

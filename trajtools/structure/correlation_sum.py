@@ -14,6 +14,7 @@ from trajtools.embedding import theiler_window
 from trajtools.errors import DataError
 from trajtools.neighbors.search import Strategy, build, evenly
 from trajtools.neighbors.states import HIGH_DIMENSION, METRICS, PRECOMPUTED, States, prepare
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.types import Bools, Floats, Ints
 
@@ -53,7 +54,7 @@ class CorrelationSum(Result):
         Sums of the natural logarithms of their distances; NaN where they were not taken.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know.
     """
 
@@ -73,7 +74,7 @@ class CorrelationSum(Result):
     block_zeros: Ints
     block_logs: Floats
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the curve; see `trajtools.plots.correlation_sum`.
@@ -307,7 +308,7 @@ class Pairs:
         ``count(radii, edges, logged)`` gives PairCounts.
     way : str
         How pairs are counted, in words.
-    warnings : tuple of str
+    warnings : tuple of Reason
         From the choice of the Theiler window.
     """
 
@@ -319,7 +320,7 @@ class Pairs:
     between: Between
     count: Callable[[Floats, Ints, int], PairCounts]
     way: str
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
 
 def find_pairs(x: Any, *, metric: Any, theiler: int | None) -> Pairs:
@@ -351,7 +352,8 @@ def sum_of(pairs: Pairs, radii: Any, share: float = 1.0) -> CorrelationSum:
     takens = takens_estimate(limits, 2.0 * counts, np.float64(2 * zeros), found.logs.sum(axis=0))
     warnings = pairs.warnings
     if zeros:
-        warnings += (f"{zeros} of {total} pairs are at distance zero: they count in C(r), not in Takens' estimate",)
+        words = "{zeros} of {pairs} pairs are at distance zero: they count in C(r), not in Takens' estimate"
+        warnings += (Reason.of("repeats", words, zeros=zeros, pairs=total),)
     return CorrelationSum(
         radii=limits,
         counts=counts,
@@ -448,7 +450,7 @@ def _given(theiler: Any) -> int:
     return max(int(theiler), 1)
 
 
-def _window(points: Floats, usable: Bools, theiler: int | None) -> tuple[int, str, tuple[str, ...]]:
+def _window(points: Floats, usable: Bools, theiler: int | None) -> tuple[int, str, tuple[Reason, ...]]:
     """Theiler window of states: as given, or three times the longest correlation time of their coordinates."""
     if theiler is not None:
         return _given(theiler), "as given", ()
@@ -458,7 +460,7 @@ def _window(points: Floats, usable: Bools, theiler: int | None) -> tuple[int, st
     return choice.value, choice.reason, choice.warnings
 
 
-def _separation(between: Between, usable: Bools) -> tuple[int, str, tuple[str, ...]]:
+def _separation(between: Between, usable: Bools) -> tuple[int, str, tuple[Reason, ...]]:
     """Theiler window of distances: where the 10 % quantile of pairs so far apart in time reaches half its largest."""
     times = np.flatnonzero(usable)
     if len(times) < _FEWEST_FOR_LAGS:
@@ -475,8 +477,8 @@ def _separation(between: Between, usable: Bools) -> tuple[int, str, tuple[str, .
         return 1, "the states do not move: no time scale", ()
     lag = int(np.argmax(curve >= curve.max() / 2))
     why = f"the 10 % quantile of the distances passes half its largest value at lag {lag}"
-    drifts = int(np.argmax(curve)) > 0.9 * longest
-    return max(lag, 1), why, (f"the distances still grow at lag {longest}: a drift, not a recurrence",) * drifts
+    drift = Reason.of("drift", "the distances still grow at lag {lag}: a drift, not a recurrence", lag=longest)
+    return max(lag, 1), why, (drift,) if int(np.argmax(curve)) > 0.9 * longest else ()
 
 
 def correlation_sum(x: Any, radii: Any = None, *, metric: Any = "l2", theiler: int | None = None) -> CorrelationSum:

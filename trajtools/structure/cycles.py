@@ -13,6 +13,7 @@ from trajtools.distances.metric import Metric, MetricLike, bind_metric, block_fl
 from trajtools.distances.pairwise import Distances, pairwise
 from trajtools.distances.tiles import stored_format
 from trajtools.errors import DataError
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.structure.autocorrelation import (
     BLOCK_BYTES,
@@ -56,7 +57,7 @@ class Cycles(Result):
         the memory of the phase is lost.
     return_distance : float
         Distance of a state to the one a period later, median, over the typical distance of two states.
-    reasons : tuple of str
+    reasons : tuple of Reason
         Why, in sentences with numbers.
     candidates : ndarray of float64, shape (C, 4)
         Every lag that was considered: period, strength, sustained, contrast to the lags between its multiples.
@@ -68,7 +69,7 @@ class Cycles(Result):
         Value beyond which a correlation is significant.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know before believing the period.
     """
 
@@ -79,13 +80,13 @@ class Cycles(Result):
     strength: float
     sustained: float
     return_distance: float
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     candidates: Floats
     lag: Ints
     values: Floats
     threshold: float
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in CYCLES:
@@ -274,6 +275,7 @@ def find_cycles(
     returns = Returns(series, chosen, generator)
     found = _decide(values, count, threshold, returns, variance)
     excluded = int((~series.fine).sum())
+    words = "{excluded} of {states} states are not finite and were left out"
     return Cycles(
         kind=found["kind"],
         period=found["period"],
@@ -282,7 +284,7 @@ def find_cycles(
         strength=found["strength"],
         sustained=found["sustained"],
         return_distance=found["return_distance"],
-        reasons=tuple(found["reasons"]),
+        reasons=(found["reason"],),
         candidates=found["candidates"],
         lag=np.arange(count + 1),
         values=values[: count + 1],
@@ -301,7 +303,7 @@ def find_cycles(
             "n_states": len(series),
             "n_excluded": excluded,
         },
-        warnings=(f"{excluded} of {len(series)} states are not finite and were left out",) if excluded else (),
+        warnings=(Reason.of("not-finite", words, excluded=excluded, states=len(series)),) if excluded else (),
     )
 
 
@@ -327,26 +329,30 @@ def _correlate(
 
 
 def _decide(values: Floats, count: int, threshold: float, returns: Returns, variance: float) -> dict[str, Any]:
-    """Kind, period, reasons and what else the result says."""
+    """Kind, period, reason and what else the result says."""
     found: dict[str, Any] = dict.fromkeys(("period", "strength", "sustained", "return_distance"), float("nan"))
     found |= {"kind": "none", "candidates": np.empty((0, 4))}
     typical, floor = returns.typical, FLOOR_FACTOR * returns.floor()
     if variance <= 0 or typical <= floor:
-        return found | {"reasons": ["the states differ by no more than rounding: a state at rest has no period"]}
+        words = "the states differ by no more than rounding: a state at rest has no period"
+        return found | {"reason": Reason("at-rest", words)}
     table = np.array([_comb(values, count, int(p), threshold) for p in _candidates(values[: count + 1])])
     if not len(table):
         words = "the autocorrelation has no local maximum of which four multiples fit into the lags"
-        return found | {"reasons": [words]}
+        return found | {"reason": Reason("no-maximum", words)}
     found["candidates"] = table[:, :4]
     exact = _exact(table, returns, max(floor, EXACT * typical))
     if exact is not None:
         period, largest = exact
-        words = (
-            f"every state is the one {period} before, to within {largest:.3g}, {largest / typical:.2g} of the typical "
-            "distance"
+        same = Reason.of(
+            "exact-cycle",
+            "every state is the one {period} before, to within {largest:.3g}, {share:.2g} of the typical distance",
+            period=period,
+            largest=largest,
+            share=largest / typical,
         )
         back = float(np.median(returns.after(period))) / typical
-        return found | _named("exact", table[table[:, 0] == period][0], back, words)
+        return found | _named("exact", table[table[:, 0] == period][0], back, same)
     good = table[
         (table[:, 1] > threshold)
         & (table[:, 2] >= SUSTAINED)
@@ -356,12 +362,20 @@ def _decide(values: Floats, count: int, threshold: float, returns: Returns, vari
     ]
     if not len(good):
         best = table[np.argmax(table[:, 1])]
-        words = (
-            f"the strongest candidate, {best[0]:.4g} states, has the autocorrelation {best[1]:.3g} at its multiples "
-            f"({best[4]:.0%} of them beyond the threshold {threshold:.3g}), keeps {best[2]:.2g} of it, stands out by "
-            f"{best[3]:.3g}, and has {best[5]:.3g} at lags that were not searched"
+        weak = Reason.of(
+            "weak-cycle",
+            "the strongest candidate, {period:.4g} states, has the autocorrelation {strength:.3g} at its multiples "
+            "({share:.0%} of them beyond the threshold {threshold:.3g}), keeps {sustained:.2g} of it, stands out by "
+            "{contrast:.3g}, and has {beyond:.3g} at lags that were not searched",
+            period=best[0],
+            strength=best[1],
+            share=best[4],
+            threshold=threshold,
+            sustained=best[2],
+            contrast=best[3],
+            beyond=best[5],
         )
-        return found | {"reasons": [words]}
+        return found | {"reason": weak}
     return found | _repeated(good[good[:, 1] >= 0.9 * good[:, 1].max()][0], threshold, returns)
 
 
@@ -369,27 +383,29 @@ def _repeated(row: Floats, threshold: float, returns: Returns) -> dict[str, Any]
     """What is said of a period that is not exact, if the states return at all."""
     back = float(np.median(returns.after(round(row[0])))) / returns.typical
     if back >= 1:
-        words = f"states {row[0]:.4g} apart are no closer than any others ({back:.3g} of the typical distance)"
-        return {"reasons": [words]}
+        words = "states {period:.4g} apart are no closer than any others ({back:.3g} of the typical distance)"
+        return {"reason": Reason.of("no-return", words, period=row[0], back=back)}
     whole = row[0] == round(row[0])
     share = returns.same_phase(round(row[0])) if whole else 0.0
     words = (
-        f"the autocorrelation at the multiples of {row[0]:.6g} states is {row[1]:.3g} (threshold {threshold:.3g}) and "
-        f"keeps {row[2]:.2g} of it; states return to {back:.3g} of the typical distance"
+        "the autocorrelation at the multiples of {period:.6g} states is {strength:.3g} (threshold {threshold:.3g}) and "
+        "keeps {sustained:.2g} of it; states return to {back:.3g} of the typical distance"
     )
     if whole:
-        words += f"; the nearest other state is a whole number of periods away for {share:.1%} of the states"
-    return _named("bands" if share == 1 else "approximate", row, back, words)
+        words += "; the nearest other state is a whole number of periods away for {share:.1%} of the states"
+    numbers = {"period": row[0], "strength": row[1], "threshold": threshold, "sustained": row[2], "back": back}
+    repeats = Reason.of("cycle", words, **numbers, **({"share": share} if whole else {}))
+    return _named("bands" if share == 1 else "approximate", row, back, repeats)
 
 
-def _named(kind: str, row: Floats, back: float, words: str) -> dict[str, Any]:
+def _named(kind: str, row: Floats, back: float, reason: Reason) -> dict[str, Any]:
     return {
         "kind": kind,
         "period": float(row[0]),
         "strength": float(row[1]),
         "sustained": float(row[2]),
         "return_distance": back,
-        "reasons": [words],
+        "reason": reason,
     }
 
 

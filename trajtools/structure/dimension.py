@@ -13,6 +13,7 @@ from trajtools.embedding import embed, estimate_delay
 from trajtools.errors import DataError
 from trajtools.fitting import window_fits
 from trajtools.neighbors.search import evenly
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.structure.correlation_sum import CorrelationSum, Pairs, find_pairs, sum_of, takens_estimate
 from trajtools.types import Floats, Ints
@@ -35,7 +36,7 @@ class Dimension(Result):
     verdict : str
         ``"finite"``: a set of this dimension, smaller than the space it lies in. ``"space-filling"``: it fills the
         space as noise does; its dimension is that of the space, or larger. ``"inconclusive"``: see `reasons`.
-    reasons : tuple of str
+    reasons : tuple of Reason
         Why, in sentences with numbers.
     region : (float, float)
         Smallest and largest radius of the scaling region.
@@ -61,7 +62,7 @@ class Dimension(Result):
         One for each embedding dimension, or the one of the states; the last is where `value` comes from.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know.
     """
 
@@ -69,7 +70,7 @@ class Dimension(Result):
     interval: tuple[float, float]
     level: float
     verdict: str
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     region: tuple[float, float]
     window_values: Floats
     takens: float
@@ -82,7 +83,7 @@ class Dimension(Result):
     dim_intervals: Floats
     correlation_sums: tuple[CorrelationSum, ...]
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the local slopes and the region; see `trajtools.plots.correlation_dimension`.
@@ -129,7 +130,7 @@ class Scaling:
         Takens' estimate and the radius it is for.
     takens_interval : (float, float)
         Of the estimate.
-    reason : str
+    reason : Reason or None
         Why there is no region, and why the dimension is 0 if it is known without one; empty where there is one.
     """
 
@@ -140,7 +141,7 @@ class Scaling:
     takens: float
     takens_interval: tuple[float, float]
     takens_radius: float
-    reason: str = ""
+    reason: Reason | None = None
 
 
 def choices() -> dict[str, Any]:
@@ -155,7 +156,7 @@ def choices() -> dict[str, Any]:
     }
 
 
-def no_scaling(reason: str) -> Scaling:
+def no_scaling(reason: Reason) -> Scaling:
     """Say why there is no region."""
     unknown = (float("nan"), float("nan"))
     return Scaling(float("nan"), unknown, unknown, np.empty(0), float("nan"), unknown, float("nan"), reason)
@@ -176,21 +177,22 @@ def find_scaling(sums: CorrelationSum, level: float, rng: np.random.Generator) -
     if sums.zero_pairs > LARGEST_SHARE * sums.n_pairs:
         return _points(sums)
     span, reason = _span(sums)
-    if reason:
+    if reason is not None:
         return no_scaling(reason)
     x, curves = np.log(sums.radii[span]), np.vstack([log_c[span], drawn[:, span]])
     starts, stops = _windows(x)
     if not len(starts):
-        return no_scaling(
-            f"C(r) is known well enough from r={sums.radii[span.start]:.3g} to {sums.radii[span.stop - 1]:.3g}, which "
-            "is less than a factor of 4: too few states for this dimension"
+        words = (
+            "C(r) is known well enough from r={first:.3g} to {last:.3g}, which is less than a factor of 4: too few "
+            "states for this dimension"
         )
+        numbers = {"first": sums.radii[span.start], "last": sums.radii[span.stop - 1]}
+        return no_scaling(Reason.of("too-few-states", words, **numbers))
     slopes, _, _ = window_fits(x, curves, starts, stops)
     straight = np.flatnonzero(_bend(x, curves[:1], starts, stops) <= BEND * np.maximum(np.abs(slopes[0]), BEND))
     if not len(straight):
-        return no_scaling(
-            f"in no window of a factor of 4 in r do the slopes of the two halves agree within {BEND:.0%}: no scaling"
-        )
+        words = "in no window of a factor of 4 in r do the two halves have slopes within {share:.0%}: no scaling"
+        return no_scaling(Reason.of("no-scaling", words, share=BEND))
     width = (stops - starts)[straight]
     best = straight[np.lexsort((starts[straight], -width))[0]]
     inside = straight[
@@ -216,8 +218,9 @@ def find_scaling(sums: CorrelationSum, level: float, rng: np.random.Generator) -
 
 def _points(sums: CorrelationSum) -> Scaling:
     """A few states that come again and again have dimension 0, whatever the radii between them."""
-    words = f"{sums.zero_pairs} of {sums.n_pairs} pairs of states are equal: the same states repeat exactly"
-    return replace(no_scaling(words), value=0.0, takens=0.0)
+    words = "{zeros} of {pairs} pairs of states are equal: the same states repeat exactly"
+    repeats = Reason.of("repeats", words, zeros=sums.zero_pairs, pairs=sums.n_pairs)
+    return replace(no_scaling(repeats), value=0.0, takens=0.0)
 
 
 def _drawn(sums: CorrelationSum, weights: Ints) -> tuple[Floats, Floats]:
@@ -228,7 +231,7 @@ def _drawn(sums: CorrelationSum, weights: Ints) -> tuple[Floats, Floats]:
         return log_c, log_c + 2 * (drawn - log_c)
 
 
-def _span(sums: CorrelationSum) -> tuple[slice, str]:
+def _span(sums: CorrelationSum) -> tuple[slice, Reason | None]:
     """Radii at which C is known and small."""
     blocks = len(sums.block_pairs)
     excess = sums.block_counts - np.outer(sums.block_pairs, sums.correlation)
@@ -238,10 +241,14 @@ def _span(sums: CorrelationSum) -> tuple[slice, str]:
         (sums.counts >= FEWEST_PAIRS) & (error <= LARGEST_ERROR) & (sums.correlation <= LARGEST_SHARE)
     )
     if len(good):
-        return slice(int(good[0]), int(good[-1]) + 1), ""
-    return slice(0), (
-        f"at no radius with at most {LARGEST_SHARE:.0%} of all pairs is C(r) known to {LARGEST_ERROR:.0%}: "
-        f"{sums.n_states} states are too few, or they hardly return"
+        return slice(int(good[0]), int(good[-1]) + 1), None
+    return slice(0), Reason.of(
+        "too-few-states",
+        "at no radius with at most {share:.0%} of all pairs is C(r) known to {error:.0%}: {states} states are too few, "
+        "or they hardly return",
+        share=LARGEST_SHARE,
+        error=LARGEST_ERROR,
+        states=sums.n_states,
     )
 
 
@@ -456,55 +463,70 @@ def _answer(found: list[Found], level: float, settings: dict[str, Any]) -> Dimen
     )  # fmt: skip
 
 
-def _verdict(found: list[Found], known: list[Found], bound: float) -> tuple[str, tuple[str, ...]]:
+def _verdict(found: list[Found], known: list[Found], bound: float) -> tuple[str, tuple[Reason, ...]]:
     """Say what the slopes mean, and why."""
     if not known:
-        return "inconclusive", (found[-1][2].reason,)
+        reason = found[-1][2].reason
+        return "inconclusive", (reason,) if reason is not None else ()
     pairs, sums, scaling = known[-1]
     value, half = scaling.value, (scaling.interval[1] - scaling.interval[0]) / 2
-    if scaling.reason:  # states that repeat exactly
+    if scaling.reason is not None:  # states that repeat exactly
         return "finite", (scaling.reason,)
-    reasons = [
-        f"the slope is {value:.3g} from r={scaling.region[0]:.3g} to {scaling.region[1]:.3g}, "
-        f"[{scaling.interval[0]:.3g}, {scaling.interval[1]:.3g}]"
-    ]
+    slope = Reason.of(
+        "slope",
+        "the slope is {slope:.3g} from r={first:.3g} to {last:.3g}, [{low:.3g}, {high:.3g}]",
+        slope=value,
+        first=scaling.region[0],
+        last=scaling.region[1],
+        low=scaling.interval[0],
+        high=scaling.interval[1],
+    )
     doubts = []
     if value > bound:
-        doubts.append(f"{sums.n_states} states can show a dimension of at most 2 log10 N = {bound:.2g}")
+        words = "{states} states can show a dimension of at most 2 log10 N = {bound:.2g}"
+        doubts.append(Reason.of("too-few-states", words, states=sums.n_states, bound=bound))
     if not half <= VAGUE * max(value, VAGUE):
-        doubts.append(f"the interval is wider than {VAGUE:.0%} of the value to either side")
+        words = "the interval is wider than {share:.0%} of the value to either side"
+        doubts.append(Reason.of("wide-interval", words, share=VAGUE))
     if value > EXCESS * pairs.space > 0:
-        doubts.append(f"that is more than the dimension of the space, {pairs.space}: no scaling of a set")
+        words = "that is more than the dimension of the space, {space}: no scaling of a set"
+        doubts.append(Reason.of("exceeds-space", words, space=pairs.space))
     length = len(pairs.usable)
     if pairs.theiler > LONGEST_WINDOW * length:
-        doubts.append(f"the Theiler window, {pairs.theiler} of {length} samples, leaves too few independent states")
+        words = "the Theiler window, {theiler} of {samples} samples, leaves too few independent states"
+        doubts.append(Reason.of("long-theiler-window", words, theiler=pairs.theiler, samples=length))
     share = _time_between_close(pairs, scaling)
     if share < RETURNS:
-        doubts.append(
-            f"close pairs are {share:.0%} as far apart in time as all pairs: the states drift and hardly return, so "
-            "the slope is that of a path and not of a set"
+        words = (
+            "close pairs are {share:.0%} as far apart in time as all pairs: the states drift and hardly return, so the "
+            "slope is that of a path and not of a set"
         )
+        doubts.append(Reason.of("drift", words, share=share))
     if doubts:
-        return "inconclusive", (*reasons, *doubts)
-    verdict, words = _compared_with_space(found, known)
-    return verdict, (*reasons, words)
+        return "inconclusive", (slope, *doubts)
+    verdict, reason = _compared_with_space(found, known)
+    return verdict, (slope, reason)
 
 
-def _compared_with_space(found: list[Found], known: list[Found]) -> tuple[str, str]:
+def _compared_with_space(found: list[Found], known: list[Found]) -> tuple[str, Reason]:
     value, space = known[-1][2].value, known[-1][0].space
     if space and value >= FILLED * space and (len(found) == 1 or space > 1):
-        return "space-filling", f"that is the dimension of the space, {space}: a set this large, or noise"
+        words = "that is the dimension of the space, {space}: a set this large, or noise"
+        return "space-filling", Reason.of("fills-space", words, space=space)
+    if len(found) == 1 and space:
+        return "finite", Reason.of("below-space", "smaller than that of the space, {space}", space=space)
     if len(found) == 1:
-        of = f"smaller than that of the space, {space}" if space else "the distances do not tell that of the space"
-        return "finite", of
+        return "finite", Reason("space-unknown", "the distances do not tell that of the space")
     values = [each[2].value for each in known]
     if len(values) < 3:
-        return "inconclusive", f"there is a scaling region in {len(values)} embedding dimensions: saturation takes 3"
+        words = "there is a scaling region in {dimensions} embedding dimensions: saturation takes 3"
+        return "inconclusive", Reason.of("too-few-dimensions", words, dimensions=len(values))
     growth = abs(values[-1] - values[-3]) / max(abs(values[-1]), VAGUE)
-    last = f"from embedding dimension {known[-3][0].space} to {space} it changes by {growth:.1%}"
+    last = "from embedding dimension {first} to {last} it changes by {change:.1%}: "
+    numbers = {"first": known[-3][0].space, "last": space, "change": growth}
     if growth <= SATURATED:
-        return "finite", f"{last}: it is saturated"
-    return "inconclusive", f"{last}: it is not saturated"
+        return "finite", Reason.of("saturated", last + "it is saturated", **numbers)
+    return "inconclusive", Reason.of("not-saturated", last + "it is not saturated", **numbers)
 
 
 def _time_between_close(pairs: Pairs, scaling: Scaling) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from trajtools.distances.equal_times import ONE, as_states, pairs, read_rows
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.types import Bools, Floats, Ints
 
@@ -50,7 +51,7 @@ class Observables(Result):
         States that hold NaN or inf; their entries are NaN.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know.
     """
 
@@ -69,7 +70,7 @@ class Observables(Result):
     measures: dict[str, dict[str, float]]
     n_excluded: int
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def plot(self, ax: Any = None) -> Any:
         """Draw norm, displacement and step length; see `trajtools.plots.observables`.
@@ -241,13 +242,14 @@ def observables(
     known = {"norm": norm, "step_length": steps[1:], "displacement": displacement, "path_length": length}
     if states.shape[1] == 1 and "value" in series:
         known["value"] = np.asarray(read_rows(states, 0, len(states)), dtype=np.float64)[:, 0]
-    words: list[str] = []
+    warnings: list[Reason] = []
     excluded = int(np.count_nonzero(~usable))
     if excluded:
-        words.append(f"{excluded} states hold NaN or inf: the path is cut there, its length is a lower bound")
+        words = "{excluded} states hold NaN or inf: the path is cut there, its length is a lower bound"
+        warnings.append(Reason.of("not-finite", words, excluded=excluded))
     if norm[first] == 0:
-        words.append("the first state is zero: there is no relative displacement")
-    values = {name: {m: _measure(m, known[name], name, words) for m in measures} for name in series if measures}
+        warnings.append(Reason("zero-start", "the first state is zero: there is no relative displacement"))
+    values = {name: {m: _measure(m, known[name], name, warnings) for m in measures} for name in series if measures}
     return Observables(
         metric=chosen.name,
         step=step,
@@ -268,7 +270,7 @@ def observables(
             "measures": {name: MEASURES[name] for name in measures},
             "series": tuple(series) if measures else (),
         },
-        warnings=tuple(words),
+        warnings=tuple(warnings),
     )
 
 
@@ -283,22 +285,29 @@ def _check_names(measures: Sequence[str], series: Sequence[str], scalar: bool) -
         raise DataError("series 'value' is for a series (T,); the states have several weights: name another observable")
 
 
-def _measure(measure: str, values: Floats, name: str, words: list[str]) -> float:
-    """One number by nolds; NaN, and words, where it has none."""
+def _measure(measure: str, values: Floats, name: str, warnings: list[Reason]) -> float:
+    """One number by nolds; NaN, and a warning, where it has none."""
     finite = values[np.isfinite(values)]
     if len(finite) < _FEWEST or np.ptp(finite) == 0:
-        why = "is constant" if len(finite) >= _FEWEST else f"has {len(finite)} finite values, {_FEWEST} are needed"
-        words.append(f"no {measure} of {name}: it {why}")
+        if len(finite) >= _FEWEST:
+            warnings.append(Reason.of("constant", "no {measure} of {name}: it is constant", measure=measure, name=name))
+            return float("nan")
+        words = "no {measure} of {name}: it has {values} finite values, {needed} are needed"
+        numbers = {"values": len(finite), "needed": _FEWEST}
+        warnings.append(Reason.of("too-few-states", words, measure=measure, name=name, **numbers))
         return float("nan")
     if len(finite) < len(values):
-        words.append(f"{measure} of {name}: {len(values) - len(finite)} values that are not finite were left out")
+        words = "{measure} of {name}: {excluded} values that are not finite were left out"
+        excluded = len(values) - len(finite)
+        warnings.append(Reason.of("not-finite", words, measure=measure, name=name, excluded=excluded))
     with python_warnings.catch_warnings():
         # Of the package's own imports, and of fits to too few points, which come out as NaN.
         python_warnings.simplefilter("ignore")
         function, options = MEASURES[measure]
         found = float(getattr(_nolds(), function)(finite, **options))
     if not np.isfinite(found):
-        words.append(f"no {measure} of {name}: nolds gives {found}")
+        words = "no {measure} of {name}: nolds gives {value}"
+        warnings.append(Reason.of("no-measure", words, measure=measure, name=name, value=str(found)))
         return float("nan")
     return found
 

@@ -12,6 +12,7 @@ from trajtools.distances.equal_times import as_states, check_alike
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError
 from trajtools.neighbors.search import evenly
+from trajtools.reasons import Reason
 from trajtools.results.curves import average_curves, mean_curve
 from trajtools.results.divergence import Divergence
 from trajtools.results.plain import Result
@@ -63,7 +64,7 @@ class Projection(Result):
         The same from the distance of the whole states.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know.
     """
 
@@ -87,7 +88,7 @@ class Projection(Result):
     decorrelation: Floats
     decorrelation_full: Floats
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def of(self, member: int = 0) -> Floats:
         """Coordinates of one trajectory.
@@ -548,17 +549,20 @@ def _finish(
     )
 
 
-def _warnings(head: dict[str, Any], excluded: int) -> tuple[str, ...]:
-    words = []
+def _warnings(head: dict[str, Any], excluded: int) -> tuple[Reason, ...]:
+    warnings = []
     if excluded:
-        words.append(f"{excluded} states hold NaN or inf and were left out")
+        words = "{excluded} states hold NaN or inf and were left out"
+        warnings.append(Reason.of("not-finite", words, excluded=excluded))
     values = head["eigenvalues"]
     for k in range(len(values) - 1):
         if values[k] - values[k + 1] <= _EQUAL * values[k]:
-            words.append(f"coordinates {k} and {k + 1} hold the same spread: only their plane is determined")
+            words = "coordinates {first} and {second} hold the same spread: only their plane is determined"
+            warnings.append(Reason.of("equal-spreads", words, first=k, second=k + 1))
     if head["negative"] > 0.1:
-        words.append(f"{head['negative']:.0%} of the distances' spread is not Euclidean and has no coordinates")
-    return tuple(words)
+        words = "{share:.0%} of the distances' spread is not Euclidean and has no coordinates"
+        warnings.append(Reason.of("not-euclidean", words, share=head["negative"]))
+    return tuple(warnings)
 
 
 def _divergence(joint: Joint, distances: Floats, metric: str) -> Divergence:

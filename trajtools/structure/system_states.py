@@ -10,6 +10,7 @@ import numpy as np
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.neighbors.search import evenly
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.types import Floats, Ints
 
@@ -52,7 +53,7 @@ class SystemStates(Result):
         States without distances.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know.
     """
 
@@ -72,7 +73,7 @@ class SystemStates(Result):
     linkage: str
     n_excluded: int
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def mean_dwell(self) -> Floats:
         """Mean length of the visits to each system state, in samples.
@@ -355,6 +356,7 @@ def _result(distances: Distances, matrix: Floats, kept: Ints, labels: Ints, head
         kept[members[np.argmin(matrix[np.ix_(members, members)].mean(axis=1))]]
         for members in (np.flatnonzero(inside == k) for k in range(number))
     ]
+    words = "{excluded} states have no distances; visits end at them"
     return SystemStates(
         count=number,
         labels=labels,
@@ -365,6 +367,6 @@ def _result(distances: Distances, matrix: Floats, kept: Ints, labels: Ints, head
         dwell=lengths[visits],
         visited=labels[starts][visits],
         n_excluded=excluded,
-        warnings=(f"{excluded} states have no distances; visits end at them",) if excluded else (),
+        warnings=(Reason.of("not-finite", words, excluded=excluded),) if excluded else (),
         **head,
     )

@@ -10,6 +10,7 @@ import numpy as np
 from trajtools.embedding import estimate_delay
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.fitting import least_absolute_slopes
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.types import Floats
 
@@ -27,7 +28,7 @@ class ZeroOne(Result):
     verdict : str
         ``"irregular"``: chaos or noise, which this test does not tell apart. ``"regular"``: periodic, quasi-periodic
         or at rest. ``"inconclusive"``: see `reasons`.
-    reasons : tuple of str
+    reasons : tuple of Reason
         Why, in sentences with numbers.
     method : str
         ``"correlation"`` or ``"regression"``.
@@ -48,13 +49,13 @@ class ZeroOne(Result):
         value.
     settings : dict
         Every parameter as used, chosen or given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What the reader should know.
     """
 
     value: float
     verdict: str
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     method: str
     frequencies: Floats
     values: Floats
@@ -65,7 +66,7 @@ class ZeroOne(Result):
     n_total: int
     displacement: Floats
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def plot(self, ax: Any = None) -> Any:
         """Draw K over the frequencies; see `trajtools.plots.zero_one_test`.
@@ -226,7 +227,7 @@ def _series(x: Any) -> tuple[Floats, float]:
     return values, float(np.spacing(np.abs(finite).max().astype(dtype)))
 
 
-def _longest_stretch(series: Floats) -> tuple[Floats, tuple[str, ...]]:
+def _longest_stretch(series: Floats) -> tuple[Floats, tuple[Reason, ...]]:
     """Longest run of finite samples: a gap would join what is not neighbours."""
     good = np.isfinite(series)
     if good.all():
@@ -235,11 +236,19 @@ def _longest_stretch(series: Floats) -> tuple[Floats, tuple[str, ...]]:
     starts, stops = edges[::2], edges[1::2]
     best = int(np.argmax(stops - starts))
     stretch = series[starts[best] : stops[best]]
-    words = f"{np.count_nonzero(~good)} of {len(series)} samples are not finite; the longest stretch without them, "
-    return stretch, (words + f"{len(stretch)} samples from sample {starts[best]} on, is tested",)
+    gap = Reason.of(
+        "not-finite",
+        "{excluded} of {samples} samples are not finite; the longest stretch without them, {tested} samples from "
+        "sample {start} on, is tested",
+        excluded=np.count_nonzero(~good),
+        samples=len(series),
+        tested=len(stretch),
+        start=starts[best],
+    )
+    return stretch, (gap,)
 
 
-def _every(series: Floats, every: int | str) -> tuple[int, str, tuple[str, ...], str]:
+def _every(series: Floats, every: int | str) -> tuple[int, str, tuple[Reason, ...], Reason | None]:
     """Thinning, why, warnings, and what makes the answer doubtful."""
     if every != "auto":
         if isinstance(every, bool) or not isinstance(every, (int, np.integer)) or every < 1:
@@ -247,17 +256,23 @@ def _every(series: Floats, every: int | str) -> tuple[int, str, tuple[str, ...],
         kept = series[:: int(every)]
         steps = np.mean(np.abs(np.diff(kept))) if len(kept) > 1 else 0.0
         over = bool(steps > 0 and np.ptp(kept) > _OVERSAMPLED * steps)
-        words = f"the series moves through its range in {np.ptp(kept) / max(steps, 1e-300):.0f} mean steps: it looks "
-        words += "oversampled, and oversampled chaos looks regular; leave every='auto'"
-        return int(every), "as given", (words,) * over, "the series looks oversampled" if over else ""
+        if not over:
+            return int(every), "as given", (), None
+        words = (
+            "the series moves through its range in {steps:.0f} mean steps: it looks oversampled, and oversampled chaos "
+            "looks regular; leave every='auto'"
+        )
+        dense = Reason.of("oversampled", words, steps=np.ptp(kept) / max(steps, 1e-300))
+        return int(every), "as given", (dense,), Reason("oversampled", "the series looks oversampled")
     if len(series) < _LEAST or np.ptp(series) == 0:
-        return 1, "too short or constant", (), ""
+        return 1, "too short or constant", (), None
     choice = estimate_delay(series)
-    doubt = "the series drifts: the test is for stationary ones" if choice.warnings else ""
+    doubt = Reason("drift", "the series drifts: the test is for stationary ones") if choice.warnings else None
     if choice.value == 1:
         return 1, choice.reason, choice.warnings, doubt
-    words = f"the series is oversampled: every {choice.value}th sample is used ({choice.reason})"
-    return choice.value, choice.reason, (words, *choice.warnings), doubt
+    words = "the series is oversampled: every {every}th sample is used ({why})"
+    thinned = Reason.of("oversampled", words, every=choice.value, why=choice.reason)
+    return choice.value, choice.reason, (thinned, *choice.warnings), doubt
 
 
 def _k_values(series: Floats, c: Floats, method: str, damping: float) -> tuple[Floats, Floats]:
@@ -291,36 +306,47 @@ def _displacement(series: Floats, c: float) -> Floats:
 
 
 def _verdict(
-    value: float, spread: tuple[float, float], half: float, length: int, doubt: str
-) -> tuple[str, tuple[str, ...]]:
-    reasons = [f"K = {value:.3f} (quartiles over the frequencies {spread[0]:.3f} and {spread[1]:.3f})"]
+    value: float, spread: tuple[float, float], half: float, length: int, doubt: Reason | None
+) -> tuple[str, tuple[Reason, ...]]:
+    words = "K = {k:.3f} (quartiles over the frequencies {low:.3f} and {high:.3f})"
+    k = Reason.of("k", words, k=value, low=spread[0], high=spread[1])
     doubts = []
     if length < FEWEST:
-        doubts.append(f"{length} samples are left; {FEWEST} are needed")
-    if doubt:
+        doubts.append(_too_few(length))
+    if doubt is not None:
         doubts.append(doubt)
     if LOW <= value <= HIGH:
-        doubts.append(f"K is between {LOW} and {HIGH}: record more")
+        words = "K is between {low} and {high}: record more"
+        doubts.append(Reason.of("k-between", words, low=LOW, high=HIGH))
     if spread[1] - spread[0] > SPREAD:
-        doubts.append("K depends on the frequency")
+        doubts.append(Reason("k-varies", "K depends on the frequency"))
     if abs(value - half) > DRIFT:
-        doubts.append(f"half of the series gives K = {half:.3f}: it has not converged")
+        words = "half of the series gives K = {half:.3f}: it has not converged"
+        doubts.append(Reason.of("not-converged", words, half=half))
     if doubts:
-        return "inconclusive", (*reasons, *doubts)
+        return "inconclusive", (k, *doubts)
     if value > HIGH:
-        return "irregular", (*reasons, "it wanders like a random walk: chaos or noise, which K does not tell apart")
-    return "regular", (*reasons, "it stays bounded: periodic, quasi-periodic or at rest")
+        words = "it wanders like a random walk: chaos or noise, which K does not tell apart"
+        return "irregular", (k, Reason("wanders", words))
+    return "regular", (k, Reason("bounded", "it stays bounded: periodic, quasi-periodic or at rest"))
+
+
+def _too_few(length: int) -> Reason:
+    words = "{samples} samples are left; {needed} are needed"
+    return Reason.of("too-few-states", words, samples=length, needed=FEWEST)
 
 
 def _without_answer(series: Floats, head: dict[str, Any]) -> ZeroOne:
     unknown, constant = float("nan"), bool(len(series) >= FEWEST and np.ptp(series) == 0)
-    words = f"{len(series)} samples are left; {FEWEST} are needed"
-    if len(series) >= _LEAST:
-        words = "the series moves by no more than rounding" if np.ptp(series) > 0 else "the series is constant"
+    reason = _too_few(len(series))
+    if len(series) >= _LEAST and np.ptp(series) > 0:
+        reason = Reason("below-rounding-floor", "the series moves by no more than rounding")
+    elif len(series) >= _LEAST:
+        reason = Reason("constant", "the series is constant")
     return ZeroOne(
         value=0.0 if constant else unknown,
         verdict="regular" if constant else "inconclusive",
-        reasons=(words,),
+        reasons=(reason,),
         values=np.full(len(head["frequencies"]), 0.0 if constant else unknown),
         spread=(unknown, unknown),
         half=unknown,

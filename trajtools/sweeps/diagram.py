@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError, SelectionError
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.sweeps.onset import N_RESAMPLES, SENSITIVE, curve_of, median, onset_of, quantiles, select_threshold
 from trajtools.types import Floats
@@ -40,7 +41,7 @@ class PhaseDiagram(Result):
         Onset along x for each y; NaN where there is none, or noise hides it.
     intervals : ndarray of float64, shape (ny, 2)
         Of the boundary, made of whole cells of the sweep; NaN where there is none.
-    reasons : tuple of str
+    reasons : tuple of Reason
         How each onset was found, or why there is none, and what the runs of one cell do not share.
     level : float
         Confidence level of the intervals.
@@ -56,7 +57,7 @@ class PhaseDiagram(Result):
     count: Any
     boundary: Floats
     intervals: Floats
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     level: float
 
     def plot(self, ax: Any = None) -> Any:
@@ -120,7 +121,7 @@ class BoundaryLaw(Result):
         The constants that do; NaN where there is none.
     n_used : int
         Onsets.
-    reasons : tuple of str
+    reasons : tuple of Reason
         What was left out.
     """
 
@@ -130,14 +131,15 @@ class BoundaryLaw(Result):
     proportional: bool
     constant: tuple[float, float]
     n_used: int
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
 
     def __str__(self) -> str:
         """Say the power, and whether the onset may be proportional to the factor."""
         low, high = self.interval
         power = f"onset ~ ({self.name})^{self.power:.3g} [{low:.3g}, {high:.3g}]; " if self.power == self.power else ""
         same = f"{'may be' if self.proportional else 'is not'} proportional to {self.name}"
-        return "; ".join([f"{power}it {same}" if self.n_used > 1 else f"no law in {self.name}", *self.reasons])
+        law = f"{power}it {same}" if self.n_used > 1 else f"no law in {self.name}"
+        return "; ".join([law, *map(str, self.reasons)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +172,7 @@ class Scaling(Result):
         Unit of the times.
     level : float
         Confidence level.
-    reasons : tuple of str
+    reasons : tuple of Reason
         What was left out and why, and whether the times bend away from the law.
     """
 
@@ -187,7 +189,7 @@ class Scaling(Result):
     threshold: float
     time_unit: str
     level: float
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
 
     @property
     def predicted(self) -> Floats:
@@ -298,7 +300,7 @@ def phase_diagram(sweep: Sweep, *, level: float, rng: Any) -> PhaseDiagram:
                 time[k, row, column] = median(times) if len(times) else np.nan
     random = np.random.default_rng(rng)
     begins = [onset_of(curve_of([p for p in points if p.y == y]), level=level, rng=random) for y in ys]
-    reasons = [f"{sweep.y_name}={y:g}: {words}" for y, o in zip(ys, begins, strict=True) for words in o.reasons]
+    reasons = [_at(sweep.y_name, y, reason) for y, o in zip(ys, begins, strict=True) for reason in o.reasons]
     return PhaseDiagram(
         x_name=sweep.x_name,
         y_name=sweep.y_name,
@@ -315,7 +317,12 @@ def phase_diagram(sweep: Sweep, *, level: float, rng: Any) -> PhaseDiagram:
     )
 
 
-def _not_shared(points: list[SweepPoint]) -> tuple[str, ...]:
+def _at(name: str, y: float, reason: Reason) -> Reason:
+    """The reason of the onset at one value of y."""
+    return Reason(reason.code, f"{name}={y:g}: {reason}", {**reason.numbers, name: y})
+
+
+def _not_shared(points: list[SweepPoint]) -> tuple[Reason, ...]:
     """Hyper-parameters in which runs of one cell differ: the cell is a mean over them."""
     seen: dict[tuple[float, float], dict[str, Any]] = {}
     names: dict[str, None] = {}
@@ -324,18 +331,20 @@ def _not_shared(points: list[SweepPoint]) -> tuple[str, ...]:
         names |= dict.fromkeys(k for k in {**first, **point.hparams} if first.get(k) != point.hparams.get(k))
     if not names:
         return ()
-    return (f"runs of one cell differ in {', '.join(names)}; the cell is their mean (choose with .where(runs=...))",)
+    words = f"runs of one cell differ in {', '.join(names)}; the cell is their mean (choose with .where(runs=...))"
+    return (Reason("runs-differ", words),)
 
 
 def boundary_law(diagram: PhaseDiagram, factor: Callable[[Floats], Floats], name: str, *, rng: Any) -> BoundaryLaw:
     """Set the onsets against a function of y; see `PhaseDiagram.boundary_law`."""
     known = np.isfinite(diagram.boundary) & (diagram.intervals > 0).all(axis=1)
     n, nothing = int(known.sum()), (float("nan"), float("nan"))
-    lost = f"{len(known) - n} of {len(known)} values of {diagram.y_name} have no onset"
+    words = "{missing} of {values} values of {name} have no onset"
+    lost = Reason.of("no-onset", words, missing=len(known) - n, values=len(known), name=diagram.y_name)
     reasons = (lost,) if n < len(known) else ()
     if n < 2:
-        words = f"a law needs two onsets, not {n}"
-        return BoundaryLaw(name, float("nan"), nothing, False, nothing, n, (*reasons, words))
+        few = Reason.of("too-few-values", "a law needs two onsets, not {onsets}", onsets=n)
+        return BoundaryLaw(name, float("nan"), nothing, False, nothing, n, (*reasons, few))
     values = np.broadcast_to(np.asarray(factor(diagram.y[known]), dtype=np.float64), (n,))
     if not (np.isfinite(values) & (values > 0)).all():
         raise DataError(f"the factor must be positive at each {diagram.y_name}; it is {values.tolist()}")
@@ -387,7 +396,7 @@ def scaling(
     if n_used < len(wanted) + 2:
         raise DataError(
             f"{n_used} stable runs reach {sweep.thresholds[row]:g}; a law with {len(wanted)} powers needs "
-            f"{len(wanted) + 2} at least" + ": " * bool(reasons) + "; ".join(reasons)
+            f"{len(wanted) + 2} at least" + ": " * bool(reasons) + "; ".join(map(str, reasons))
         )
     design = np.column_stack([np.ones(n_used), np.log(factors[used])])
     if np.linalg.matrix_rank(design) < design.shape[1]:
@@ -418,7 +427,7 @@ def scaling(
 
 def _stable(
     points: list[SweepPoint], row: int, threshold: float, runs: Callable[[SweepPoint], bool] | None
-) -> tuple[NDArray[np.bool_], list[str]]:
+) -> tuple[NDArray[np.bool_], list[Reason]]:
     """Which runs are asked for, are shown to be stable, and arrive after the first step; each is counted once."""
     verdict = np.array(["none" if p.exponent is None else p.exponent.verdict for p in points], dtype=object)
     asked = np.array([runs is None or bool(runs(p)) for p in points], dtype=bool)
@@ -427,15 +436,21 @@ def _stable(
     rest = asked & ~sensitive & ~unsure
     blind = rest & np.array([not p.times.shape[1] for p in points], dtype=bool)
     used = rest & np.array([bool(p.times.shape[1]) and 0 < median(p.times[row]) < np.inf for p in points], dtype=bool)
-    counts = (
-        (~asked, "were not asked for"),
-        (sensitive, "with sensitive dependence were left out"),
-        (unsure, "with an inconclusive exponent were left out (a sweep with exponent=None takes every run as stable)"),
-        (blind, "have no recorded accuracy"),
-        (rest & ~blind & ~used, f"do not reach {threshold:g} or begin there"),
-        (used & (verdict == "none"), "have no exponent and count as stable"),
-    )
-    return used, [f"{int(which.sum())} of {len(points)} runs {words}" for which, words in counts if which.any()]
+    never = f"do not reach {threshold:g} or begin there"
+    unclear = "with an inconclusive exponent were left out (a sweep with exponent=None takes every run as stable)"
+    counts = {
+        "not-selected": (~asked, "were not selected"),
+        "sensitive": (sensitive, "with sensitive dependence were left out"),
+        "inconclusive": (unsure, unclear),
+        "no-metric": (blind, "have no recorded accuracy"),
+        "accuracy-not-reached": (rest & ~blind & ~used, never),
+        "no-exponent": (used & (verdict == "none"), "have no exponent and count as stable"),
+    }
+    return used, [
+        Reason.of(code, "{count} of {runs} runs {words}", count=which.sum(), runs=len(points), words=words)
+        for code, (which, words) in counts.items()
+        if which.any()
+    ]
 
 
 def _factors(sweep: Sweep, points: list[SweepPoint], names: tuple[str, ...], used: NDArray[np.bool_]) -> Floats:
@@ -450,7 +465,7 @@ def _factors(sweep: Sweep, points: list[SweepPoint], names: tuple[str, ...], use
     return factors
 
 
-def _bend(log_time: Floats, predicted: Floats, scatter: float, unknowns: int) -> list[str]:
+def _bend(log_time: Floats, predicted: Floats, scatter: float, unknowns: int) -> list[Reason]:
     """Say so where a parabola describes the times far better than the law does."""
     free = len(log_time) - unknowns - 1
     if free < 1 or not np.ptp(predicted) > 0 or scatter < EXACT:
@@ -466,10 +481,11 @@ def _bend(log_time: Floats, predicted: Floats, scatter: float, unknowns: int) ->
     if not (abs(found[2]) > BEND * error and left < STRAIGHTER * scatter):
         return []
     slow, fast = (found[1] + 2 * found[2] * end for end in (z.max(), z.min()))
-    return [
-        f"no power law: the times change {slow:.2g} times as steeply as the fit at its slow end and {fast:.2g} times "
-        f"at its fast end (a parabola leaves a scatter of {left:.2g}); ask for a part of the range with runs="
-    ]
+    words = (
+        "no power law: the times change {slow:.2g} times as steeply as the fit at its slow end and {fast:.2g} times at "
+        "its fast end (a parabola leaves a scatter of {scatter:.2g}); select a part of the range with runs="
+    )
+    return [Reason.of("no-power-law", words, slow=slow, fast=fast, scatter=left)]
 
 
 def _factor(point: SweepPoint, name: str, sweep: Sweep) -> float:

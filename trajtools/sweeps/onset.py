@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError, SelectionError
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.types import Floats
 
@@ -110,7 +111,7 @@ class Onset(Result):
         The exponent that counts as sensitive.
     found : bool
         Whether the sweep holds an onset: points on both sides.
-    reasons : tuple of str
+    reasons : tuple of Reason
         Why, in sentences.
     draws : ndarray of float64, shape (B,)
         The onset in each resampling; NaN where there was none.
@@ -125,7 +126,7 @@ class Onset(Result):
     bracket: tuple[float, float]
     above: float
     found: bool
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     draws: Floats
     level: float = 0.95
     settings: dict[str, Any] = field(default_factory=dict)
@@ -149,7 +150,7 @@ class Fastest(Result):
         The accuracy to be reached.
     inside : bool
         Whether the minimum lies inside the range of the sweep, not at one of its ends.
-    reasons : tuple of str
+    reasons : tuple of Reason
         In sentences.
     draws : ndarray of float64, shape (B,)
         The minimum in each resampling.
@@ -165,7 +166,7 @@ class Fastest(Result):
     within: tuple[float, float]
     threshold: float
     inside: bool
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     draws: Floats
     time_unit: str
     level: float = 0.95
@@ -183,7 +184,7 @@ class Coincidence(Result):
         From the resamplings of both, no narrower than one step of the sweep.
     verdict : str
         ``"coincide"`` where the interval holds 1, ``"apart"``, or ``"inconclusive"``.
-    reasons : tuple of str
+    reasons : tuple of Reason
         In sentences, with what the control says.
     onset : Onset
         One of the two.
@@ -194,7 +195,7 @@ class Coincidence(Result):
     ratio: float
     interval: tuple[float, float]
     verdict: str
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     onset: Onset
     fastest: Fastest
 
@@ -219,8 +220,9 @@ def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, 
         raise DataError(f"level must lie between 0 and 1, got {level}")
     settings = {"above": above, "level": level, "points": len(curve.x), "times_stable": TIMES_STABLE}
     if len(curve.x) < 2:
-        words = f"{len(curve.x)} values of the hyper-parameter have an exponent; an onset needs two at least"
-        return _none(curve, (words,), float("nan"), level, settings)
+        words = "{values} values of the hyper-parameter have an exponent; an onset needs at least two"
+        few = Reason.of("too-few-values", words, values=len(curve.x))
+        return _none(curve, (few,), float("nan"), level, settings)
     limit, stable = _limits(curve, above)
     scale = np.log(curve.x) if (curve.x > 0).all() else curve.x
     cap = np.maximum(np.abs(limit), ERRORS * np.where(np.isfinite(curve.error), curve.error, 0.0))
@@ -239,16 +241,26 @@ def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, 
     value = float(back(place))
     share = float(np.isfinite(draws).mean())
     reasons = [
-        f"the exponent passes {limit[at]:.3g} between {curve.x[at - 1]:.4g} ({curve.value[at - 1]:.3g}) and "
-        f"{curve.x[at]:.4g} ({curve.value[at]:.3g})"
+        Reason.of(
+            "onset",
+            "the exponent passes {limit:.3g} between {below:.4g} ({exponent_below:.3g}) and {above:.4g} "
+            "({exponent_above:.3g})",
+            limit=limit[at],
+            below=curve.x[at - 1],
+            exponent_below=curve.value[at - 1],
+            above=curve.x[at],
+            exponent_above=curve.value[at],
+        )
     ]
     stray = int(np.sum((curve.value > limit) != (np.arange(len(curve.x)) >= at)))
     if stray:
-        reasons.append(f"{stray} of {len(curve.x)} values lie on the other side of the limit than their neighbours")
+        words = "{stray} of {values} values lie on the other side of the limit than their neighbours"
+        reasons.append(Reason.of("stray-values", words, stray=stray, values=len(curve.x)))
     if share < SHARE:
-        reasons.append(f"only {share:.0%} of the resamplings hold an onset: the noise of the exponents hides it")
+        words = "only {share:.0%} of the resamplings hold an onset: the noise of the exponents hides it"
+        reasons.append(Reason.of("hidden-by-noise", words, share=share))
     if not np.isfinite(curve.error).all():
-        reasons.append("some exponents have no interval; they were not resampled")
+        reasons.append(Reason("interval-unknown", "some exponents have no interval; they were not resampled"))
     return Onset(
         value=value,
         interval=(float(low), float(high)),
@@ -297,16 +309,26 @@ def _bracket(curve: Curve) -> tuple[float, float]:
     return low, float(curve.x[sensitive[0]]) if len(sensitive) else float("nan")
 
 
-def _why_none(curve: Curve, limit: Floats, at: int) -> str:
-    span = f"{curve.x[0]:.4g} to {curve.x[-1]:.4g}"
+def _why_none(curve: Curve, limit: Floats, at: int) -> Reason:
+    numbers = {"first": curve.x[0], "last": curve.x[-1], "limit": limit[0 if at == 0 else -1]}
     if at == 0:
-        return f"the exponent is above {limit[0]:.3g} from the smallest value on: no onset in {span}; go lower"
+        words = (
+            "the exponent is above {limit:.3g} from the smallest value on: no onset in {first:.4g} to {last:.4g}; go "
+            "lower"
+        )
+        return Reason.of("onset-below-range", words, **numbers)
     over = np.flatnonzero(curve.value > limit)
     single = f" but for {len(over)} values without neighbours above it" if len(over) else ""
-    return f"the exponent is below {limit[-1]:.3g} up to the largest value{single}: no onset in {span}; go higher"
+    return Reason.of(
+        "onset-above-range",
+        "the exponent is below {limit:.3g} up to the largest value{single}: no onset in {first:.4g} to {last:.4g}; go "
+        "higher",
+        single=single,
+        **numbers,
+    )
 
 
-def _none(curve: Curve, reasons: tuple[str, ...], above: float, level: float, settings: dict[str, Any]) -> Onset:
+def _none(curve: Curve, reasons: tuple[Reason, ...], above: float, level: float, settings: dict[str, Any]) -> Onset:
     nothing = (float("nan"), float("nan"))
     bracket = _bracket(curve) if len(curve.x) else nothing
     return Onset(float("nan"), nothing, bracket, above, False, reasons, np.empty(0), level, settings)
@@ -337,11 +359,12 @@ def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: Any) ->
     middle = np.array([median(t) for t in times])
     accuracy = sweep.thresholds[row]
     if not np.isfinite(middle).any():
-        words = f"at no value do half of the initial conditions reach {accuracy:g}"
+        words = "at no value do half of the initial conditions reach {accuracy:g}"
+        never = Reason.of("accuracy-not-reached", words, accuracy=accuracy)
         nothing = (float("nan"), float("nan"))
         unit = sweep.time_unit
         return Fastest(
-            float("nan"), nothing, float("inf"), nothing, accuracy, False, (words,), np.empty(0), unit, level
+            float("nan"), nothing, float("inf"), nothing, accuracy, False, (never,), np.empty(0), unit, level
         )
     best = int(np.argmin(middle))
     draws = _draws(x, times, np.random.default_rng(rng))
@@ -351,13 +374,24 @@ def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: Any) ->
     inside = 0 < best < len(x) - 1
     arrived = float(np.isfinite(times[best]).mean())
     reasons = [
-        f"the median time to {accuracy:g} is {middle[best]:.4g} {sweep.time_unit}s at {x[best]:.4g}, where "
-        f"{arrived:.0%} of {len(times[best])} initial conditions reach it"
+        Reason.of(
+            "fastest",
+            "the median time to {accuracy:g} is {time:.4g} {unit}s at {value:.4g}, where {share:.0%} of {count} "
+            "initial conditions reach it",
+            accuracy=accuracy,
+            time=middle[best],
+            unit=sweep.time_unit,
+            value=x[best],
+            share=arrived,
+            count=len(times[best]),
+        )
     ]
     if not inside:
-        reasons.append("the minimum lies at an end of the range: extend the sweep")
-    if min(len(t) for t in times) < 5:
-        reasons.append(f"as few as {min(len(t) for t in times)} initial conditions at a value: the interval is rough")
+        reasons.append(Reason("end-of-range", "the minimum lies at an end of the range: extend the sweep"))
+    fewest = min(len(t) for t in times)
+    if fewest < 5:
+        words = "as few as {count} initial conditions at a value: the interval is rough"
+        reasons.append(Reason.of("few-initial-conditions", words, count=fewest))
     span = (float(near[0]), float(near[-1]))
     interval = (float(low), float(high))
     found = (float(x[best]), interval, float(middle[best]), span, accuracy, inside, tuple(reasons), draws)
@@ -391,34 +425,39 @@ def coincidence(sweep: Sweep, threshold: float | None, *, level: float, rng: Any
     verdict = "coincide" if low <= 1 <= high else "apart"
     if not quickest.inside:
         verdict = "inconclusive"
-    words = (
-        f"training is fastest at {ratio:.3g} times the onset [{low:.3g}, {high:.3g}]",
-        *(quickest.reasons[1:] if not quickest.inside else ()),
+    words = "training is fastest at {ratio:.3g} times the onset [{low:.3g}, {high:.3g}]"
+    reasons = (
+        Reason.of("fastest-over-onset", words, ratio=ratio, low=low, high=high),
+        *(() if quickest.inside else (doubt for doubt in quickest.reasons if doubt.code != "fastest")),
         *control,
     )
-    return Coincidence(ratio, (float(low), float(high)), verdict, words, begins, quickest)
+    return Coincidence(ratio, (float(low), float(high)), verdict, reasons, begins, quickest)
 
 
-def _control(sweep: Sweep, quickest: Fastest) -> tuple[str, ...]:
+def _control(sweep: Sweep, quickest: Fastest) -> tuple[Reason, ...]:
     """What the stable controls of equal step length say about the minimum."""
     controls = [p for p in sweep.points if p.control]
     if not controls:
-        return ("no stable control in the sweep: whether chaos makes the minimum is not tested",)
+        words = "no stable control in the sweep: whether chaos makes the minimum is not tested"
+        return (Reason("no-control", words),)
     x, times = medians(controls, sweep.thresholds.index(quickest.threshold))
     beyond = x > quickest.value
     if not beyond.any() or not np.isfinite(quickest.time):
-        return ("no control beyond the minimum",)
+        return (Reason("no-control", "no control beyond the minimum"),)
     middle = np.array([median(t) for t in times])[beyond]
     best = int(np.argmin(middle))
     if middle[best] < FASTER * quickest.time:
-        return (
-            f"the stable control of equal step length goes on to {middle[best]:.4g} {sweep.time_unit}s at "
-            f"{x[beyond][best]:.4g}, faster than the minimum: instability cuts the speed-up off, it does not make it",
+        words = (
+            "the stable control of equal step length goes on to {time:.4g} {unit}s at {value:.4g}, faster than the "
+            "minimum: instability ends the speed-up and does not cause it"
         )
-    return (
-        f"the stable control of equal step length is no faster beyond the minimum ({middle[best]:.4g} at best): the "
-        "minimum is not explained by instability alone",
+        numbers = {"time": middle[best], "value": x[beyond][best]}
+        return (Reason.of("control-faster", words, unit=sweep.time_unit, **numbers),)
+    words = (
+        "the stable control of equal step length is no faster beyond the minimum ({time:.4g} at best): the minimum is "
+        "not explained by instability alone"
     )
+    return (Reason.of("control-no-faster", words, time=middle[best]),)
 
 
 def describe(onset: Onset, quickest: Fastest) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, SelectionError, TrajtoolsError
+from trajtools.reasons import Reason
 from trajtools.results.exponent import Exponent
 from trajtools.results.plain import Result
 from trajtools.significance import blocked_mean
@@ -58,7 +59,7 @@ class SweepPoint(Result):
         Last recorded step.
     hparams : dict
         All hyper-parameters of the run.
-    warnings : tuple of str
+    warnings : tuple of Reason
         What is missing or doubtful in this run.
     """
 
@@ -74,7 +75,7 @@ class SweepPoint(Result):
     sharpness: float
     steps: int
     hparams: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     @property
     def reached(self) -> Floats:
@@ -100,7 +101,7 @@ class Sweep(Result):
         Unit of the training times.
     settings : dict
         What was given.
-    warnings : tuple of str
+    warnings : tuple of Reason
         Runs that were left out, and why.
     """
 
@@ -110,7 +111,7 @@ class Sweep(Result):
     thresholds: tuple[float, ...]
     time_unit: str
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def __str__(self) -> str:
         """Say the sweep as a table."""
@@ -370,7 +371,7 @@ N_RESAMPLES = 999
 LEVEL = 0.95
 
 
-def exponent_of(run: Any, asked: str | None, rng: int, words: list[str]) -> Exponent | None:
+def exponent_of(run: Any, asked: str | None, rng: int, warnings: list[Reason]) -> Exponent | None:
     """Measure the exponent of a run in the way that was asked for."""
     from trajtools.estimators.lyapunov import lyapunov
     from trajtools.estimators.twins import has_twins
@@ -382,12 +383,12 @@ def exponent_of(run: Any, asked: str | None, rng: int, words: list[str]) -> Expo
     if asked not in NAMES:
         raise SelectionError(f"exponent={asked!r} is none of {', '.join(map(repr, NAMES))}, 'metric:NAME' and None")
     if asked == "auto" and not has_twins(run):
-        words.append("no twins: no exponent")
+        warnings.append(Reason("no-twins", "no twins: no exponent"))
         return None
     try:
         return lyapunov(run, rng=rng)
     except TrajtoolsError as error:
-        words.append(f"no exponent: {error}")
+        warnings.append(Reason("no-exponent", f"no exponent: {error}"))
         return None
 
 
@@ -401,11 +402,16 @@ def recorded(run: Any, name: str, rng: int) -> Exponent:
     known = np.isfinite(interval[0])
     verdict = "inconclusive" if not known else "regular" if interval[1] <= 0 else "inconclusive"
     verdict = "transient" if known and interval[0] > 0 else verdict
-    reasons = {
-        "transient": "the recorded growth per step is above zero over this record; whether it persists is not shown",
-        "regular": "the recorded growth per step is below zero",
-        "inconclusive": "the recorded growth per step cannot be told from zero" if known else "too few recorded steps",
-    }
+    reason = {
+        "transient": Reason(
+            "persistence-not-tested",
+            "the recorded growth per step is above zero over this record; whether it persists was not tested",
+        ),
+        "regular": Reason("contracts", "the recorded growth per step is below zero"),
+        "inconclusive": Reason("zero-not-excluded", "the recorded growth per step cannot be told from zero")
+        if known
+        else Reason("too-few-steps", "too few recorded steps"),
+    }[verdict]
     return Exponent(
         value=rate,
         interval=interval,
@@ -415,7 +421,7 @@ def recorded(run: Any, name: str, rng: int) -> Exponent:
         n_used=values.shape[1],
         n_total=values.shape[1],
         verdict=verdict,
-        reasons=(reasons[verdict],),
+        reasons=(reason,),
         window=(0.0, float(run.step[-1])) if run.n_states else (float("nan"),) * 2,
         window_values=np.empty(0),
         values=np.array([np.nanmean(column) for column in values.T]) if values.size else np.empty(0),
@@ -535,7 +541,8 @@ def sweep(
             continue
         values = [_number(run.hparams, name) for name in (x, y) if name]
         if any(value is None for value in values):
-            left_out.append(f"{run.path.name}, run {run.name!r}: no number {x if values[0] is None else y} in hparams")
+            words = f"{run.path.name}, run {run.name!r}: no number {x if values[0] is None else y} in hparams"
+            left_out.append(Reason("no-hyper-parameter", words))
             continue
         unit = unit or run.time_unit
         is_control = bool(control and run.hparams.get(control, False))
@@ -545,7 +552,7 @@ def sweep(
     if not tasks:
         raise DataError(
             f"no run with the hyper-parameter {' and '.join(repr(name) for name in (x, y) if name)}; "
-            + "; ".join(left_out[:5])
+            + "; ".join(map(str, left_out[:5]))
         )
     points = _points(tasks, executor, progress)
     settings = {"exponent": exponent, "accuracy": accuracy, "loss": loss, "stays": int(stays), "control": control}
@@ -595,12 +602,12 @@ def measure(task: Task) -> SweepPoint:
 
     with open_file(task.path) as file:
         run = file[task.run]
-        words: list[str] = []
+        warnings: list[Reason] = []
         references = [k for k, member in enumerate(run.members) if member.reference < 0]
-        accuracy = _series(run, task.accuracy, references, words)
-        loss = _series(run, task.loss, references, words)
+        accuracy = _series(run, task.accuracy, references, warnings)
+        loss = _series(run, task.loss, references, warnings)
         step = run.step
-        found = None if task.control else exponent_of(run, task.exponent, task.rng, words)
+        found = None if task.control else exponent_of(run, task.exponent, task.rng, warnings)
         return SweepPoint(
             x=task.x,
             y=task.y,
@@ -614,14 +621,14 @@ def measure(task: Task) -> SweepPoint:
             sharpness=_sharpness(run),
             steps=int(step[-1]) if len(step) else 0,
             hparams=dict(run.hparams),
-            warnings=tuple(words),
+            warnings=tuple(warnings),
         )
 
 
-def _series(run: Any, name: str, references: list[int], words: list[str]) -> Floats:
+def _series(run: Any, name: str, references: list[int], warnings: list[Reason]) -> Floats:
     """A metric of the references, shape (T, n); n = 0 where it was not recorded."""
     if name not in list(run.metrics):
-        words.append(f"no metric {name!r}; it has {', '.join(run.metrics) or 'none'}")
+        warnings.append(Reason("no-metric", f"no metric {name!r}; it has {', '.join(run.metrics) or 'none'}"))
         return np.empty((run.n_states, 0))
     values = run.metrics[name]
     if values.ndim == 1:

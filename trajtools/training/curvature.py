@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, SelectionError
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.significance import blocked_mean
 from trajtools.types import Floats, Ints
@@ -49,11 +50,11 @@ class Curvature(Result):
         Correlation of `measured` and `predicted`, averaged over stretches of the record; NaN where unknown.
     verdict : str
         ``"below the edge"``, ``"at the edge"``, ``"beyond the edge"``, or ``"inconclusive"``.
-    reasons : tuple of str
+    reasons : tuple of Reason
         In sentences.
     settings : dict
         What was chosen.
-    warnings : tuple of str
+    warnings : tuple of Reason
         Doubts.
     """
 
@@ -71,9 +72,9 @@ class Curvature(Result):
     after_interval: tuple[float, float]
     agreement: float
     verdict: str
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the product of rate and curvature with its thresholds; see `trajtools.plots.curvature`.
@@ -304,36 +305,54 @@ def _agreement(measured: Floats, predicted: Floats) -> float:
 
 def _judge(
     product: Floats, threshold: float, at: float, after: float, interval: tuple[float, float]
-) -> tuple[str, tuple[str, ...]]:
+) -> tuple[str, tuple[Reason, ...]]:
     values = product[np.isfinite(product)]
     if len(values) < FEWEST:
-        return "inconclusive", (f"rate x h_max is known at {len(values)} states, {FEWEST} are needed",)
+        words = "rate x h_max is known at {states} states, {needed} are needed"
+        return "inconclusive", (Reason.of("too-few-states", words, states=len(values), needed=FEWEST),)
     if np.isfinite(at):
-        span = f"[{interval[0]:.4g}, {interval[1]:.4g}]"
-        return "at the edge", (
-            f"rate x h_max reaches {threshold:.4g} at step {at:.0f} and is {after:.4g} {span} on average from there on",
+        reached = Reason.of(
+            "threshold-reached",
+            "rate x h_max reaches {threshold:.4g} at step {step:.0f} and is {mean:.4g} [{low:.4g}, {high:.4g}] on "
+            "average from there on",
+            threshold=threshold,
+            step=at,
+            mean=after,
+            low=interval[0],
+            high=interval[1],
         )
-    late = values[len(values) // 2 :]
-    if np.median(late) < threshold:
-        return "below the edge", (
-            f"rate x h_max is {np.median(late):.4g} in the second half and {values.max():.4g} at most; it does not "
-            f"stay at {threshold:.4g}",
+        return "at the edge", (reached,)
+    late = float(np.median(values[len(values) // 2 :]))
+    if late < threshold:
+        below = Reason.of(
+            "below-threshold",
+            "rate x h_max is {late:.4g} in the second half and {largest:.4g} at most; it does not stay at "
+            "{threshold:.4g}",
+            late=late,
+            largest=values.max(),
+            threshold=threshold,
         )
-    return "beyond the edge", (f"rate x h_max is {np.median(late):.4g} in the second half, above {threshold:.4g}",)
+        return "below the edge", (below,)
+    words = "rate x h_max is {late:.4g} in the second half, above {threshold:.4g}"
+    return "beyond the edge", (Reason.of("above-threshold", words, late=late, threshold=threshold),)
 
 
-def _warnings(sources: Mapping[str, str], h_max: Floats) -> tuple[str, ...]:
-    words = []
+def _warnings(sources: Mapping[str, str], h_max: Floats) -> tuple[Reason, ...]:
+    warnings = []
     if sources["h_max"].endswith("batch"):
-        words.append("h_max is that of the mini-batches, larger than that of the whole set unless a batch is all of it")
+        words = "h_max is that of the mini-batches, larger than that of the whole set unless a batch is all of it"
+        warnings.append(Reason("batch-curvature", words))
     if sources["h_max"].startswith("shadow"):
-        words.append("h_max comes from a shadow, which lags behind where the curvature changes fast")
+        words = "h_max comes from a shadow, which lags behind where the curvature changes fast"
+        warnings.append(Reason("shadow-curvature", words))
     if "h_min" not in sources:
-        words.append("no smallest curvature was recorded: no local exponent is predicted")
+        words = "no smallest curvature was recorded: no local exponent is predicted"
+        warnings.append(Reason("no-smallest-curvature", words))
     unknown = int(np.sum(~np.isfinite(h_max)))
     if unknown:
-        words.append(f"h_max is unknown at {unknown} of {len(h_max)} states")
-    return tuple(words)
+        words = "h_max is unknown at {unknown} of {states} states"
+        warnings.append(Reason.of("not-finite", words, unknown=unknown, states=len(h_max)))
+    return tuple(warnings)
 
 
 def _flipping(product: Floats, beta: float, ahead: bool) -> Floats:
@@ -345,7 +364,7 @@ def _flipping(product: Floats, beta: float, ahead: bool) -> Floats:
         return np.log(np.maximum(np.abs(trace + root), np.abs(trace - root)) / 2)
 
 
-def _late(run: Any, sources: tuple[str, str | None], measured: Floats, waiting: Floats) -> tuple[str, ...]:
+def _late(run: Any, sources: tuple[str, str | None], measured: Floats, waiting: Floats) -> tuple[Reason, ...]:
     """Say where the shadow first begins to grow late.
 
     `waiting` is what a quadratic of the recorded curvature makes at each state, in nats per step: 0 below the
@@ -367,5 +386,6 @@ def _late(run: Any, sources: tuple[str, str | None], measured: Floats, waiting: 
         before = run.step[rows[1:]] <= begins
         nats = float(np.sum((waiting[rows[:-1]] * np.diff(run.step[rows]))[before]))
         if nats > LATE + 0.5 * np.log(run.n_parameters):
-            return (DELAYED.format(start=int(steps[0]), nats=nats, begins=begins),)
+            numbers = {"start": steps[0], "nats": nats, "begins": begins}
+            return (Reason.of("delayed-loss-of-stability", DELAYED, **numbers),)
     return ()

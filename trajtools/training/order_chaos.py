@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, SelectionError
+from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.significance import moving_blocks
 from trajtools.trajectory import Trajectory
@@ -192,7 +193,7 @@ class OrderChaos(Result):
         Confidence level of the intervals.
     settings : dict
         What was given or found in the run.
-    warnings : tuple of str
+    warnings : tuple of Reason
         Doubts.
     """
 
@@ -211,7 +212,7 @@ class OrderChaos(Result):
     weight_decay: float
     level: float = 0.95
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
     def exponents(self) -> Floats:
         """Mean-field exponent of the layer, iterated as x -> tanh(W x), for every state.
@@ -282,7 +283,7 @@ class TrunkStability(Result):
         Projection of the iterates on the mean input, for a return map.
     settings : dict
         What was chosen.
-    warnings : tuple of str
+    warnings : tuple of Reason
         Doubts.
     """
 
@@ -295,7 +296,7 @@ class TrunkStability(Result):
     distance: Floats
     orbit: Floats
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason, ...] = ()
 
 
 FEWEST_INCREMENTS = 8
@@ -522,25 +523,27 @@ def _crossing(time: Floats, J: Floats, edge: float) -> float:
 
 def _warnings(
     kernel: Parameter, known: dict[str, float], slope: float, interval: tuple[float, float], lost: int
-) -> tuple[str, ...]:
-    words = []
+) -> tuple[Reason, ...]:
+    warnings = []
     if kernel.shape[0] != kernel.shape[1]:
-        words.append(
-            f"{kernel.name} is {kernel.shape}, not square: it cannot be iterated as a map, so J = 1 is no edge of "
-            "chaos for it"
-        )
+        words = "{name} is {shape}, not square: it cannot be iterated as a map, so J = 1 is no edge of chaos for it"
+        warnings.append(Reason.of("not-square", words, name=kernel.name, shape=kernel.shape))
     if lost:
-        words.append(f"{lost} states hold NaN or inf in this layer and were left out")
+        words = "{excluded} states hold NaN or inf in this layer and were left out"
+        warnings.append(Reason.of("not-finite", words, excluded=lost))
     missing = [key for key in ("rate", "batch", "samples") if not np.isfinite(known[key])]
     if missing:
-        words.append(f"{', '.join(missing)} not given and not in hparams: no epochs, no constant, no weight decay")
+        words = "{names} not given and not in hparams: no epochs, no constant, no weight decay"
+        warnings.append(Reason.of("unknown-hyper-parameters", words, names=", ".join(missing)))
     if not np.isfinite(slope):
-        words.append("no slope: fewer than two states before the edge")
+        warnings.append(Reason("too-few-states", "no slope: fewer than two states before the edge"))
     elif not np.isfinite(interval[0]):
-        words.append(f"no interval of the slope: fewer than {FEWEST_INCREMENTS} increments before the edge")
+        words = "no interval of the slope: fewer than {needed} increments before the edge"
+        warnings.append(Reason.of("interval-unknown", words, needed=FEWEST_INCREMENTS))
     elif interval[0] <= 0 <= interval[1]:
-        words.append("the slope of J^2 cannot be told from zero: nothing is predicted with confidence")
-    return tuple(words)
+        words = "the slope of J^2 cannot be told from zero: nothing is predicted with confidence"
+        warnings.append(Reason("zero-not-excluded", words))
+    return tuple(warnings)
 
 
 Trunk = Callable[[Any], Any]
@@ -676,7 +679,7 @@ def iterated_trunk(
         by_separation = np.log(separations[-1] / separations[0]) / steps
         by_norm = np.log(norm)
     away = ~np.isfinite(last).all(axis=1) | (np.abs(last).mean(axis=1) > RUN_AWAY)
-    words = [f"{int(away.sum())} of {n} orbits ran away"] if away.any() else []
+    ran_away = Reason.of("diverged", "{diverged} of {orbits} orbits ran away", diverged=away.sum(), orbits=n)
     for values in (exponent, norm, radius, by_norm, by_separation):
         values[away] = np.nan
     return TrunkStability(
@@ -689,7 +692,7 @@ def iterated_trunk(
         distance=np.where(away, np.nan, separations[steps // 2 :].mean(axis=0)),
         orbit=orbit @ (direction / length),
         settings={"steps": steps, "epsilon": epsilon, "product": product, "N": size, "n": n},
-        warnings=tuple(words),
+        warnings=(ran_away,) if away.any() else (),
     )
 
 
