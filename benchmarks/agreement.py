@@ -135,7 +135,7 @@ def followed(path: Path, steps: int, **options: float) -> tuple[np.ndarray, tupl
             rec.record(model, **shadow.metrics)
             growth.append(shadow.growth)
     with tt.open(path) as file:
-        late = [one for one in tt.curvature(file["run"]).warnings if one.code == "delayed-loss-of-stability"]
+        late = [one for one in tt.training.curvature(file["run"]).warnings if one.code == "delayed-loss-of-stability"]
     return np.array(growth), (*shadow.warnings, *late)
 
 

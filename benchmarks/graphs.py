@@ -134,7 +134,7 @@ def compare(units: int, repeats: int, limit: float) -> None:
     parameters, nodes, states = networks(units)
     skeleton = Skeleton(parameters, nodes)
     a, b = (tt.Trajectory.from_array(x[None], parameters=parameters, nodes=nodes) for x in states)
-    found = {name: float(tt.between(a, b, metric=name)[0]) for name in PEERS}
+    found = {name: float(tt.distance(a, b, metric=name)[0]) for name in PEERS}
     checked(skeleton, states, found)
     graphs = peers = None
     try:
@@ -149,7 +149,7 @@ def compare(units: int, repeats: int, limit: float) -> None:
     print(f"{'metric':24}{'ms':>9}{'LAPACK ms':>11}{'over it':>9}  {'netrd':20}{'ms':>10}{'times ours':>12}")
     for name, peer in PEERS.items():
         call = lapack(name, skeleton, states)
-        ours, alone = seconds([lambda name=name: tt.between(a, b, metric=name), call], repeats)
+        ours, alone = seconds([lambda name=name: tt.distance(a, b, metric=name), call], repeats)
         theirs, ended = peers[peer] if peers and peer else (np.nan, True)
         more = "" if ended or np.isnan(theirs) else ">"
         print(

@@ -1,7 +1,7 @@
 """What a command costs before it does anything, as ratios to what Python and NumPy cost to start.
 
-``python benchmarks/starting.py``. Numbers are the least processor times of interleaved processes, which depend less on what
-else the machine does than wall times. Compiled kernels come from the cache.
+``python benchmarks/starting.py``. Numbers are the least processor times of interleaved processes, which depend less on
+what else the machine does than wall times. Compiled kernels come from the cache.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def main() -> None:
     found, rows = {}, []
     for key, path in paths.items():
         with tt.open(path) as file:
-            found[key] = law = tt.order_chaos(file["run"])
+            found[key] = law = tt.training.order_chaos(file["run"])
             best = int(np.argmin(file["run"].metrics["test_loss"]))
         span = "[{:.3g}, {:.3g}]".format(*law.constant_interval)
         rows.append([*key, law.slope, law.constant, span, law.crossing, law.predicted_crossing, law.J[best]])
@@ -79,7 +79,7 @@ def main() -> None:
         if not recorded(path, "run"):
             train(path, data, epochs=4 * epochs, seed=0, decay=value, lr=0.1, momentum=0.5, batch_size=32)
         with tt.open(path) as file:
-            law, right = tt.order_chaos(file["run"]), file["run"].metrics["accuracy"]
+            law, right = tt.training.order_chaos(file["run"]), file["run"].metrics["accuracy"]
         print(f"{name} ({value:.2g}): J ends at {law.J[-1]:.3g}, best test accuracy {right.max():.3f}")
     law.plot().figure.savefig(chosen.out / f"{data.name}.png")
 

@@ -79,7 +79,7 @@ def main() -> None:
     say(f"{steps} steps recorded")
     with tt.open(path) as file:
         run = file["run"]
-        found = tt.curvature(run)
+        found = tt.training.curvature(run)
         lanczos, shade = run.metrics["h_max_full"].ravel(), run.metrics["shadow_h_max_full"].ravel()
     at = np.flatnonzero(np.isfinite(lanczos))
     wanted = at[:: max(1, len(at) // 15)]

@@ -103,7 +103,7 @@ def perturb(
     allow_rounded : bool
         Accept an epsilon that the dtype rounds away; the fraction is recorded in any case.
     kinds : mapping of str to str, optional
-        Kinds of parameters (see `trajtools.Parameter`) that their names and shapes do not tell.
+        Kinds of parameters (see `trajtools.wiring.Parameter`) that their names and shapes do not tell.
 
     Returns
     -------

@@ -77,7 +77,7 @@ def test_recurrence_says_what_the_library_says(henon):
     ("option", "value", "rule"),
     [
         ("--threshold", "0.1", tt.WithinRadius(0.1)),
-        ("--scaled", "0.1", tt.ScaledRadius(0.1)),
+        ("--scaled", "0.1", tt.neighbors.ScaledRadius(0.1)),
         ("--neighbors", "5", tt.NearestK(5)),
     ],
 )

@@ -1,5 +1,7 @@
 """Autocorrelation of networks, correlations of nodes, cycles: twins, exact values of the literature, refusals."""
 
+from importlib import import_module
+
 import naive_orbits as naive
 import numpy as np
 import pytest
@@ -72,7 +74,7 @@ def test_distances_give_the_same_numbers_as_states(detrend):
 
 
 def test_columns_and_gram_matrix_give_the_same_null(monkeypatch):
-    from trajtools.structure import autocorrelation
+    autocorrelation = import_module("trajtools.structure.autocorrelation")
 
     x = walk(200, 1)
     calls = []
@@ -102,7 +104,7 @@ def test_the_null_is_that_of_shuffled_states():
 
 
 def test_small_blocks_change_nothing(monkeypatch):
-    from trajtools.structure import autocorrelation
+    autocorrelation = import_module("trajtools.structure.autocorrelation")
 
     parameters, nodes = describe({name: (w.shape, "float64") for name, w in initial_weights(0).items()})
     x = tt.Trajectory.from_array(walk(50, 83), parameters=parameters, nodes=nodes)
@@ -241,10 +243,10 @@ def test_edges_of_networks_as_matrices_and_as_links_have_one_trace():
     a, b = np.triu_indices(6, 1)
     matrices = np.zeros((80, 6, 6))
     matrices[:, a, b] = matrices[:, b, a] = links
-    zero = tt.node_correlation(matrices)
+    zero = tt.structure.node_correlation(matrices)
     values = tt.autocorrelation(links, lags=4, null=None).values
     for lag in range(5):
-        found = tt.node_correlation(matrices, lag=lag)
+        found = tt.structure.node_correlation(matrices, lag=lag)
         np.testing.assert_allclose(found.covariance, naive.egonet_covariance(matrices, lag), rtol=0, atol=1e-12)
         assert np.trace(found.covariance) / np.trace(zero.covariance) == pytest.approx(values[lag], abs=1e-12)
     np.testing.assert_allclose(np.diagonal(zero.correlation), 1, rtol=1e-12)
@@ -254,12 +256,12 @@ def test_edges_of_networks_as_matrices_and_as_links_have_one_trace():
 def test_nodes_of_a_recorded_network_are_correlated_by_name():
     parameters, nodes = describe({"w": ((2, 3), "float64"), "b": ((3,), "float64")})
     x = walk(30, 9)
-    found = tt.node_correlation(tt.Trajectory.from_array(x, parameters=parameters, nodes=nodes), lag=1)
+    found = tt.structure.node_correlation(tt.Trajectory.from_array(x, parameters=parameters, nodes=nodes), lag=1)
     assert len(found.labels) == 2 + 3 + 1
     # All edges leave an input or the bias node: the others do not move.
     assert codes(found.warnings).count("constant") == 1
     assert np.isnan(found.correlation).sum() == 36 - 9
-    zero = tt.node_correlation(tt.Trajectory.from_array(x, parameters=parameters, nodes=nodes))
+    zero = tt.structure.node_correlation(tt.Trajectory.from_array(x, parameters=parameters, nodes=nodes))
     ratio = np.trace(found.covariance) / np.trace(zero.covariance)
     assert ratio == pytest.approx(naive.autocorrelation(x, 1)[1], abs=1e-12)
 
@@ -303,10 +305,10 @@ def test_blocks_keep_short_memory_out_of_the_alarm():
 def test_saturated_softmax_training_has_the_cycles_that_it_has(gain, kind, period):
     # g = 15 and 20 are the period-3 levels at eta = 5; at g = 10 the chaos alternates between two bands.
     x = softmax_map(gain=gain).trajectory(1000, rng=np.random.default_rng(0))
-    found = tt.find_cycles(x)
+    found = tt.structure.find_cycles(x)
     assert (found.kind, found.period) == (kind, period), found
     assert found.sustained == pytest.approx(1, abs=0.1)
-    assert tt.find_cycles(euclidean(x)).period == period
+    assert tt.structure.find_cycles(euclidean(x)).period == period
 
 
 @pytest.mark.recorders
@@ -323,7 +325,7 @@ def test_training_at_a_very_high_rate_falls_into_its_period_of_three(tmp_path):
         roaming = np.flatnonzero(np.median(returns, axis=0) > 0.1)
         assert len(settled), "9 of 16 in the mean"
         for m in (*settled[:1], *at_rest[:1], *roaming[:1]):
-            cycle = tt.find_cycles(run.trajectory(m), window=(2000, 3001))
+            cycle = tt.structure.find_cycles(run.trajectory(m), window=(2000, 3001))
             assert (cycle.period == 3) == (m in settled), str(cycle)
             assert cycle.kind == "none" or m not in at_rest, str(cycle)
         m = settled[0]
@@ -337,7 +339,7 @@ def test_training_at_a_very_high_rate_falls_into_its_period_of_three(tmp_path):
 def test_the_whole_cycle_is_found_and_not_a_part_of_it():
     # Period 10, five times nearly the same pair: the autocorrelation at 2 is 0.98.
     x = softmax_map(gain=10.0, frequencies=(0.35, 38 / 120, 1 / 3)).trajectory(600, rng=np.random.default_rng(0))
-    found = tt.find_cycles(x)
+    found = tt.structure.find_cycles(x)
     assert (found.kind, found.period) == ("exact", 10), found
 
 
@@ -346,7 +348,7 @@ def test_the_whole_cycle_is_found_and_not_a_part_of_it():
 )
 def test_chaos_has_no_cycle(name):
     x = SYSTEMS[name]().trajectory(2000, rng=np.random.default_rng(0))
-    assert tt.find_cycles(x).kind == "none"
+    assert tt.structure.find_cycles(x).kind == "none"
 
 
 def test_drift_noise_walks_and_rest_have_no_cycle():
@@ -361,7 +363,7 @@ def test_drift_noise_walks_and_rest_have_no_cycle():
         np.ones((100, 2)),
         softmax_map(gain=5.0).trajectory(400, rng=rng),
     ]
-    found = [tt.find_cycles(x) for x in trajectories]
+    found = [tt.structure.find_cycles(x) for x in trajectories]
     assert [f.kind for f in found] == ["none"] * len(found), "\n".join(map(str, found))
     assert all(np.isnan(f.period) and f.reasons for f in found)
     assert found[5].reasons[0].code == "at-rest"
@@ -371,8 +373,8 @@ def test_drift_noise_walks_and_rest_have_no_cycle():
 def test_a_cycle_on_a_drift_is_found_once_the_drift_is_out(detrend):
     t = np.arange(800.0)
     x = np.column_stack([np.cos(2 * np.pi * t / 17.3), np.sin(2 * np.pi * t / 17.3)]) + 0.02 * t[:, None]
-    assert tt.find_cycles(x).kind == "none"
-    found = tt.find_cycles(x, detrend=detrend)
+    assert tt.structure.find_cycles(x).kind == "none"
+    found = tt.structure.find_cycles(x, detrend=detrend)
     assert found.kind == "approximate"
     assert found.period == pytest.approx(17.3, rel=0.01)
 
@@ -380,7 +382,7 @@ def test_a_cycle_on_a_drift_is_found_once_the_drift_is_out(detrend):
 def test_noisy_periodic_networks_have_their_period():
     for noise, seed in ((0.0, 1), (0.15, 2), (0.5, 3)):
         x = periodic_networks(30, 240, period=12, noise=noise, rng=np.random.default_rng(seed))
-        found = tt.find_cycles(x)
+        found = tt.structure.find_cycles(x)
         assert found.period == 12, found
         assert found.kind == ("exact" if noise == 0 else "bands")
         assert found.strength == pytest.approx((1 - noise) ** 2, abs=0.05)
@@ -388,7 +390,7 @@ def test_noisy_periodic_networks_have_their_period():
 
 def test_limit_cycles_have_the_period_of_the_flow():
     x = SYSTEMS["hopf"](omega=2.0, dt=0.1).trajectory(1500, rng=np.random.default_rng(0))
-    found = tt.find_cycles(tt.Trajectory.from_array(x, dt=0.1))
+    found = tt.structure.find_cycles(tt.Trajectory.from_array(x, dt=0.1))
     assert found.kind == "approximate"  # no whole number of states
     assert found.time == pytest.approx(np.pi, rel=2e-3)
 
@@ -407,7 +409,7 @@ def test_cycles_are_seldom_seen_where_there_is_none():
             red[t] = 0.95 * red[t - 1] + noise[t]
         for x in (*trajectories, noise, noise.cumsum(axis=0), red):
             total += 1
-            false += tt.find_cycles(x).kind != "none"
+            false += tt.structure.find_cycles(x).kind != "none"
     assert false <= 0.02 * total, (false, total)
 
 
@@ -437,11 +439,11 @@ def test_states_that_do_not_move_are_no_crash():
         (lambda x: tt.autocorrelation(x, window=(500, 600)), SelectionError, "no state lies in the window"),
         (lambda x: tt.autocorrelation(x, level=0), DataError, "between 0 and 1"),
         (lambda x: tt.autocorrelation(tt.Distances.from_array(np.ones((9, 9)))), DataError, "only Euclidean ones"),
-        (lambda x: tt.find_cycles(x[:12]), DataError, "needs at least 8 lags"),
-        (lambda x: tt.find_cycles(x, metric="l7"), UnknownNameError, "no metric"),
-        (tt.node_correlation, DataError, "adjacency matrices"),
-        (lambda x: tt.node_correlation(np.zeros((9, 2, 2)), lag=9), DataError, "lags from 0 to 8"),
-        (lambda x: tt.node_correlation(np.full((9, 2, 2), np.nan)), DataError, "0 finite states"),
+        (lambda x: tt.structure.find_cycles(x[:12]), DataError, "needs at least 8 lags"),
+        (lambda x: tt.structure.find_cycles(x, metric="l7"), UnknownNameError, "no metric"),
+        (tt.structure.node_correlation, DataError, "adjacency matrices"),
+        (lambda x: tt.structure.node_correlation(np.zeros((9, 2, 2)), lag=9), DataError, "lags from 0 to 8"),
+        (lambda x: tt.structure.node_correlation(np.full((9, 2, 2), np.nan)), DataError, "0 finite states"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_with_a_way_out(call, error, words):
@@ -453,7 +455,7 @@ def test_uneven_steps_and_too_many_states_are_refused(monkeypatch):
     uneven = tt.Trajectory.from_array(walk(20, 2), step=np.arange(20) ** 2)
     with pytest.raises(DataError, match="equal spacing"):
         tt.autocorrelation(uneven)
-    from trajtools.structure import autocorrelation
+    autocorrelation = import_module("trajtools.structure.autocorrelation")
 
     monkeypatch.setattr(autocorrelation, "GRAM_BYTES", 1000)
     monkeypatch.setattr(autocorrelation, "GRAM_BYTES", 1000)
@@ -466,12 +468,12 @@ def test_the_same_seed_gives_the_same_bits_and_plain_data():
     x = walk()
     a, b = tt.autocorrelation(x, rng=2), tt.autocorrelation(x, rng=2)
     assert a.to_json() == b.to_json()
-    assert tt.find_cycles(x, rng=2).to_json() == tt.find_cycles(x, rng=2).to_json()
+    assert tt.structure.find_cycles(x, rng=2).to_json() == tt.structure.find_cycles(x, rng=2).to_json()
 
 
 def test_figures_show_the_band_and_the_period():
     x = periodic_networks(20, 200, period=8, noise=0.3, rng=np.random.default_rng(0))
-    found, cycles = tt.autocorrelation(x), tt.find_cycles(x)
+    found, cycles = tt.autocorrelation(x), tt.structure.find_cycles(x)
     ax = tt.plots.autocorrelation(found, cycles=cycles)
     assert "period 8" in ax.get_title()
     assert any("states in random order" in c.get_label() for c in ax.collections)

@@ -26,7 +26,7 @@ def write(path, h_max, *, hparams=None, name="h_max_full", **metrics):
 
 def measured(path, **options):
     with tt.open(path) as file:
-        return tt.curvature(file["run"], **options)
+        return tt.training.curvature(file["run"], **options)
 
 
 def rising(level, steps=400, at=100, noise=0.02):

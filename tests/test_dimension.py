@@ -55,7 +55,7 @@ def test_counts_are_those_of_all_pairs(name, metric):
     x = STATES[name](np.random.default_rng(1))
     rows = x.reshape(len(x), -1)
     for theiler in (0, 1, 7):
-        found = tt.correlation_sum(x, metric=metric, theiler=theiler)
+        found = tt.structure.correlation_sum(x, metric=metric, theiler=theiler)
         counts, pairs = naive.correlation_sum(rows, found.radii, theiler, metric)
         assert found.counts.tolist() == counts
         assert found.counts.dtype == np.int64
@@ -66,13 +66,13 @@ def test_counts_are_those_of_all_pairs(name, metric):
 def test_pairs_at_exactly_the_radius_are_inside():
     grid = np.stack(np.meshgrid(np.arange(6.0), np.arange(6.0)), axis=-1).reshape(-1, 2)
     radii = [1, np.sqrt(2), np.sqrt(3), 2, np.sqrt(5), np.sqrt(8), 3, np.sqrt(10), 5]
-    found = tt.correlation_sum(grid, radii, theiler=1)
+    found = tt.structure.correlation_sum(grid, radii, theiler=1)
     assert found.counts.tolist() == naive.correlation_sum(grid, radii, 1)[0]
 
 
 def test_takens_estimate_is_that_of_all_pairs_below_the_radius():
     x = broken(np.random.default_rng(2))
-    found = tt.correlation_sum(x, theiler=3)
+    found = tt.structure.correlation_sum(x, theiler=3)
     known = np.flatnonzero(np.isfinite(found.takens))
     assert len(known) > 10
     assert found.zero_pairs == 10
@@ -84,10 +84,10 @@ def test_takens_estimate_is_that_of_all_pairs_below_the_radius():
 def test_tree_and_distances_give_the_same_counts(metric):
     x = np.random.default_rng(3).normal(size=(150, 3))
     x[7] = np.nan
-    by_tree = tt.correlation_sum(x, metric=metric, theiler=4)
+    by_tree = tt.structure.correlation_sum(x, metric=metric, theiler=4)
     matrix = matrix_of(x, metric)
-    given = tt.correlation_sum(matrix, by_tree.radii, metric="precomputed", theiler=4)
-    known = tt.correlation_sum(Distances.from_array(matrix, metric=metric), by_tree.radii, theiler=4)
+    given = tt.structure.correlation_sum(matrix, by_tree.radii, metric="precomputed", theiler=4)
+    known = tt.structure.correlation_sum(Distances.from_array(matrix, metric=metric), by_tree.radii, theiler=4)
     for other in (given, known):
         np.testing.assert_array_equal(other.counts, by_tree.counts)
         np.testing.assert_array_equal(other.block_counts, by_tree.block_counts)
@@ -96,7 +96,7 @@ def test_tree_and_distances_give_the_same_counts(metric):
 
 
 def test_blocks_add_up_to_twice_the_counts():
-    found = tt.correlation_sum(np.random.default_rng(4).normal(size=(700, 2)), theiler=9)
+    found = tt.structure.correlation_sum(np.random.default_rng(4).normal(size=(700, 2)), theiler=9)
     np.testing.assert_array_equal(found.block_counts.sum(axis=0), 2 * found.counts)
     assert found.block_pairs.sum() == 2 * found.n_pairs
     assert len(found.block_pairs) > 20
@@ -108,7 +108,7 @@ def test_number_of_threads_changes_no_bit():
     try:
         for n in (1, threads):
             numba.set_num_threads(n)
-            answers.append(tt.correlation_sum(x, theiler=5))
+            answers.append(tt.structure.correlation_sum(x, theiler=5))
     finally:
         numba.set_num_threads(threads)
     for name in ("counts", "takens", "block_logs"):
@@ -120,28 +120,29 @@ def test_counts_do_not_depend_on_the_unit_of_the_weights(scale):
     x = np.random.default_rng(6).normal(size=(300, 3))
     radii = np.geomspace(0.05, 4, 30)
     np.testing.assert_array_equal(
-        tt.correlation_sum(x * scale, radii * scale, theiler=1).counts, tt.correlation_sum(x, radii, theiler=1).counts
+        tt.structure.correlation_sum(x * scale, radii * scale, theiler=1).counts,
+        tt.structure.correlation_sum(x, radii, theiler=1).counts,
     )
 
 
 def test_counts_do_not_depend_on_the_direction_of_time():
     x = np.random.default_rng(7).normal(size=(300, 2))
     radii = np.geomspace(0.05, 4, 20)
-    forward, backward = (tt.correlation_sum(y, radii, theiler=6) for y in (x, x[::-1]))
+    forward, backward = (tt.structure.correlation_sum(y, radii, theiler=6) for y in (x, x[::-1]))
     np.testing.assert_array_equal(forward.counts, backward.counts)
 
 
 def test_the_input_is_not_changed():
     x = broken(np.random.default_rng(8))
     before = x.copy()
-    tt.correlation_sum(x)
+    tt.structure.correlation_sum(x)
     tt.correlation_dimension(x)
     np.testing.assert_array_equal(x, before)
 
 
 def test_equal_states_are_counted_whole():
     x = np.repeat([[0.0, 0.0], [1.0, 0.0]], 3000, axis=0)
-    found = tt.correlation_sum(x, [0.5, 1.0], theiler=1)
+    found = tt.structure.correlation_sum(x, [0.5, 1.0], theiler=1)
     assert found.counts.tolist() == [2 * 3000 * 2999 // 2, 6000 * 5999 // 2]
     assert np.isnan(found.takens).all()
     assert found.warnings[0].code == "repeats"
@@ -267,18 +268,18 @@ def test_a_hundred_thousand_states_are_counted():
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: tt.correlation_sum(np.ones(50)), DataError, "differ"),
+        (lambda: tt.structure.correlation_sum(np.ones(50)), DataError, "differ"),
         (lambda: tt.correlation_dimension(np.ones((50, 2))), DataError, "differ"),
-        (lambda: tt.correlation_sum([0.0, 1.0], [0.0]), DataError, "positive"),
-        (lambda: tt.correlation_sum(np.arange(9.0), theiler=-1), DataError, "theiler=-1"),
-        (lambda: tt.correlation_sum(np.arange(9.0), theiler=9), DataError, "too few"),
-        (lambda: tt.correlation_sum(np.full((9, 2), np.nan)), DataError, "NaN"),
-        (lambda: tt.correlation_sum(np.array(["a", "b"])), DataError, "real numbers"),
+        (lambda: tt.structure.correlation_sum([0.0, 1.0], [0.0]), DataError, "positive"),
+        (lambda: tt.structure.correlation_sum(np.arange(9.0), theiler=-1), DataError, "theiler=-1"),
+        (lambda: tt.structure.correlation_sum(np.arange(9.0), theiler=9), DataError, "too few"),
+        (lambda: tt.structure.correlation_sum(np.full((9, 2), np.nan)), DataError, "NaN"),
+        (lambda: tt.structure.correlation_sum(np.array(["a", "b"])), DataError, "real numbers"),
         (lambda: tt.correlation_dimension(np.arange(90.0), dims=0), DataError, "dims=0"),
         (lambda: tt.correlation_dimension(np.ones((90, 2)), dims=3), DataError, "series"),
         (lambda: tt.correlation_dimension(np.arange(90.0), level=95), DataError, "level=95"),
-        (lambda: tt.correlation_sum(np.zeros((3, 3)) - 1, metric="precomputed"), DataError, "negative"),
-        (lambda: tt.correlation_sum(np.eye(4)[:3], metric="no such"), UnknownNameError, "no such"),
+        (lambda: tt.structure.correlation_sum(np.zeros((3, 3)) - 1, metric="precomputed"), DataError, "negative"),
+        (lambda: tt.structure.correlation_sum(np.eye(4)[:3], metric="no such"), UnknownNameError, "no such"),
     ],
 )
 def test_what_cannot_be_counted_is_refused_in_words(call, error, words):
@@ -289,7 +290,7 @@ def test_what_cannot_be_counted_is_refused_in_words(call, error, words):
 def test_distances_that_are_not_symmetric_are_refused():
     matrix = np.random.default_rng(20).uniform(size=(30, 30))
     with pytest.raises(DataError, match="symmetric"):
-        tt.correlation_sum(Distances.from_array(matrix))
+        tt.structure.correlation_sum(Distances.from_array(matrix))
 
 
 def test_results_become_plain_and_draw_themselves():
@@ -297,7 +298,7 @@ def test_results_become_plain_and_draw_themselves():
     found = tt.correlation_dimension(x)
     assert found.to_dict()["value"] == found.value
     assert any("finite" in line.get_label() for line in (*found.plot().lines, *found.plot().collections))
-    sums = tt.correlation_sum(x)
+    sums = tt.structure.correlation_sum(x)
     np.testing.assert_allclose(sums.plot().lines[0].get_ydata(), sums.correlation[sums.counts > 0])
     nothing = tt.correlation_dimension(np.random.default_rng(22).normal(size=(100, 9))).plot()
     assert "inconclusive: no scaling region" in [line.get_label() for line in nothing.lines]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import pickle
+from importlib import import_module
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 import trajtools as tt
-from trajtools.distances import pairwise as module
 from trajtools.errors import DataError, FormatError, SelectionError, TooLargeError
+
+module = import_module("trajtools.distances.pairwise")
 
 
 @pytest.fixture
@@ -124,7 +126,10 @@ def test_distances_draw_themselves(matrix):
 
 @pytest.mark.parametrize("metric", ["l1", "linf"])
 def test_contributions_draw_themselves(metric):
-    parts = [tt.Parameter("a.w", "other", (2,), "f8", 0, 2), tt.Parameter("b.w", "other", (1,), "f8", 2, 1)]
+    parts = [
+        tt.wiring.Parameter("a.w", "other", (2,), "f8", 0, 2),
+        tt.wiring.Parameter("b.w", "other", (1,), "f8", 2, 1),
+    ]
     x = tt.Trajectory.from_array(np.zeros((4, 3)), parameters=parts)
-    ax = tt.contributions(x, np.ones((4, 3)), metric=metric).plot()
+    ax = tt.distances.contributions(x, np.ones((4, 3)), metric=metric).plot()
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]

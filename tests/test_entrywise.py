@@ -30,7 +30,7 @@ def network(x):
 
 
 def between(a, b, metric):
-    return tt.between(network(a), network(b), metric=metric)
+    return tt.distance(network(a), network(b), metric=metric)
 
 
 def drawn(seed, count=1):
@@ -109,7 +109,7 @@ def test_metrics_are_invariant_to_what_they_say():
 def test_distance_is_that_of_the_definition(name, dtype):
     x = np.random.default_rng(3).normal(size=(2, 9, 13)).astype(dtype)
     truth = [naive.distance(a, b, name) for a, b in zip(*x, strict=True)]
-    assert_allclose(tt.between(*x, metric=name), truth, rtol=1e-12)
+    assert_allclose(tt.distance(*x, metric=name), truth, rtol=1e-12)
 
 
 def test_the_graph_distance_is_the_published_one():
@@ -127,17 +127,17 @@ def test_one_edge_more_is_one_pair_of_nodes():
     table, nodes = describe({"w": ((2, 2), "float64")}, wiring={"w": ("left", "right")})
     a = tt.Trajectory.from_array(np.zeros((1, 4)), parameters=table, nodes=nodes)
     b = tt.Trajectory.from_array(np.array([[0.0, 1.0, 0.0, 0.0]]), parameters=table, nodes=nodes)
-    assert tt.between(a, b, metric="graph-l1")[0] == 1 / 12
+    assert tt.distance(a, b, metric="graph-l1")[0] == 1 / 12
 
 
 def test_a_network_without_edges_or_without_wiring_is_refused():
     table, nodes = describe({"scale": ((4,), "float64")}, kinds={"scale": "norm"})
     bare = tt.Trajectory.from_array(np.zeros((1, 4)), parameters=table, nodes=nodes)
     with pytest.raises(DataError, match="0 parameters that are edges"):
-        tt.between(bare, bare, metric="graph-l1")
+        tt.distance(bare, bare, metric="graph-l1")
     with pytest.raises(DataError, match="an array does not say it"):
-        tt.between(np.zeros((1, 4)), np.zeros((1, 4)), metric="graph-l1")
-    other = tt.Trajectory.from_array(np.zeros((1, 4)), parameters=[tt.Parameter("q", "other", (4,), "f8", 0, 4)])
+        tt.distance(np.zeros((1, 4)), np.zeros((1, 4)), metric="graph-l1")
+    other = tt.Trajectory.from_array(np.zeros((1, 4)), parameters=[tt.wiring.Parameter("q", "other", (4,), "f8", 0, 4)])
     with pytest.raises(DataError, match="different wiring"):
         bind_metric(find_metric("graph-l1"), bare, other)
 
@@ -154,7 +154,7 @@ def test_a_metric_travels_by_name_and_finds_its_wiring():
 def test_nan_in_a_weight_is_nan_in_its_distance_only(name):
     a, b, _ = np.random.default_rng(5).normal(size=(3, 6, SIZE))
     a[2, 4] = np.nan
-    assert_array_equal(np.isnan(tt.between(a, b, metric=name)), np.arange(6) == 2)
+    assert_array_equal(np.isnan(tt.distance(a, b, metric=name)), np.arange(6) == 2)
 
 
 def test_growth_of_twins_is_measured_in_every_metric():
@@ -174,7 +174,7 @@ def test_growth_of_twins_is_measured_in_every_metric():
 def test_contributions_are_distances_of_the_parts(metric, per, monkeypatch):
     a, b, _ = np.random.default_rng(6).normal(size=(3, 9, SIZE))
     monkeypatch.setattr("trajtools.distances.equal_times.BLOCK_BYTES", 1000)
-    found = tt.contributions(network(a), network(b), metric=metric, per=per)
+    found = tt.distances.contributions(network(a), network(b), metric=metric, per=per)
     expected = {
         "layer": {"a": slice(0, 16), "n": slice(16, 20)},
         "parameter": {"a.weight": slice(0, 12), "a.bias": slice(12, 16), "n.scale": slice(16, 20)},
@@ -182,9 +182,9 @@ def test_contributions_are_distances_of_the_parts(metric, per, monkeypatch):
     }[per]
     assert found.names == tuple(expected)
     for k, part in enumerate(expected.values()):
-        assert_allclose(found.distance[:, k], tt.between(a[:, part], b[:, part], metric=metric), rtol=1e-13)
+        assert_allclose(found.distance[:, k], tt.distance(a[:, part], b[:, part], metric=metric), rtol=1e-13)
         assert found.sizes[k] == part.stop - part.start
-    assert_allclose(found.whole, tt.between(a, b, metric=metric), rtol=1e-13)
+    assert_allclose(found.whole, tt.distance(a, b, metric=metric), rtol=1e-13)
     if metric == "linf":
         assert np.isnan(found.share).all()
         assert_array_equal(found.whole, found.distance.max(axis=1))
@@ -194,9 +194,9 @@ def test_contributions_are_distances_of_the_parts(metric, per, monkeypatch):
 
 def test_contributions_of_l1_and_of_squared_l2_add_up():
     a, b, _ = np.random.default_rng(7).normal(size=(3, 9, SIZE))
-    l1, l2 = (tt.contributions(network(a), b, metric=metric) for metric in ("l1", "l2"))
-    assert_allclose(l1.distance.sum(axis=1), tt.between(a, b), rtol=1e-13)
-    assert_allclose((l2.distance**2).sum(axis=1), tt.between(a, b, metric="l2") ** 2, rtol=1e-13)
+    l1, l2 = (tt.distances.contributions(network(a), b, metric=metric) for metric in ("l1", "l2"))
+    assert_allclose(l1.distance.sum(axis=1), tt.distance(a, b), rtol=1e-13)
+    assert_allclose((l2.distance**2).sum(axis=1), tt.distance(a, b, metric="l2") ** 2, rtol=1e-13)
     assert_allclose(l1.share, l1.distance / l1.whole[:, None], rtol=1e-14)
 
 
@@ -204,7 +204,7 @@ def test_equal_states_have_no_shares_and_nan_stays_in_its_row():
     a = np.random.default_rng(8).normal(size=(3, SIZE))
     b = a.copy()
     b[1, 0] = np.nan
-    found = tt.contributions(network(a), network(b))
+    found = tt.distances.contributions(network(a), network(b))
     assert np.isnan(found.share).all()
     assert_array_equal(found.distance[0], 0)
     assert_array_equal(np.isnan(found.distance[1]), [True, False])
@@ -214,8 +214,8 @@ def test_equal_states_have_no_shares_and_nan_stays_in_its_row():
 def test_contributions_of_what_has_no_parts_are_refused():
     x = network(np.zeros((2, SIZE)))
     with pytest.raises(DataError, match="which weight belongs to which layer"):
-        tt.contributions(np.zeros((2, 3)), np.zeros((2, 3)))
+        tt.distances.contributions(np.zeros((2, 3)), np.zeros((2, 3)))
     with pytest.raises(DataError, match="not put together from parts"):
-        tt.contributions(x, x, metric="cosine")
+        tt.distances.contributions(x, x, metric="cosine")
     with pytest.raises(UnknownNameError, match="layer, parameter, kind"):
-        tt.contributions(x, x, per="neuron")
+        tt.distances.contributions(x, x, per="neuron")

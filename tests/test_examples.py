@@ -43,7 +43,7 @@ def test_the_numpy_example_tells_a_slow_learner_from_a_fast_one(tmp_path: Path) 
     # One initial condition, perturbed once: growth may be seen, that it lasts cannot.
     assert "verdict: chaotic" not in said
     with tt.open(tmp_path / "slow.h5") as slow, tt.open(tmp_path / "fast.h5") as fast:
-        spread = [tt.between(f["run"].trajectory(0), f["run"].trajectory(1), metric="l1")[-1] for f in (slow, fast)]
+        spread = [tt.distance(f["run"].trajectory(0), f["run"].trajectory(1), metric="l1")[-1] for f in (slow, fast)]
         assert spread[0] < 1e-6
         assert spread[1] > 1e-2
 

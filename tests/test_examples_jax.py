@@ -36,7 +36,7 @@ def test_the_jax_example_records_every_step_and_reaches_a_verdict(tmp_path):
         assert run.step.tolist() == list(range(101))
         assert [member.reference for member in run.members] == [-1, 0, 0]
         assert run.metrics["loss"][:5].mean() > 3 * np.nanmean(run.metrics["loss"][-20:])
-        growth = tt.between(run.trajectory(0), run.trajectory(1), metric="l1")
+        growth = tt.distance(run.trajectory(0), run.trajectory(1), metric="l1")
         # 2368 weights (biases are left alone) move by up to 1e-8 each, 0.5e-8 on average.
         weights = sum(p.size for p in run.parameters if p.kind == "dense")
         assert growth[0] == pytest.approx(0.5e-8 * weights, rel=0.1)

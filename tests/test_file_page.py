@@ -63,7 +63,7 @@ def test_what_does_not_apply_is_left_out_with_the_reason(tmp_path):
 def test_a_run_that_keeps_distances_has_no_recurrence(tmp_path):
     path = tmp_path / "distances.h5"
     states = [{"w": np.zeros(3)}, {"w": np.full(3, 1e-6)}]
-    members = [tt.Member("a"), tt.Member("b", 0, 1e-6)]
+    members = [tt.wiring.Member("a"), tt.wiring.Member("b", 0, 1e-6)]
     with Recorder(path, states, members=members, store="distances", quiet=True) as rec:
         for t in range(20):
             rec.record([{"w": np.full(3, float(t))}, {"w": t + np.full(3, 1e-6 * (t + 1))}])

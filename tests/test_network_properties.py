@@ -31,7 +31,7 @@ def states(kind, count, seed=0):
 
 
 def between(a, b, tables, name):
-    return tt.between(networks.trajectory(a, tables), networks.trajectory(b, tables), metric=name)
+    return tt.distance(networks.trajectory(a, tables), networks.trajectory(b, tables), metric=name)
 
 
 def reordered(x, tables, rng, signs=False):
@@ -93,7 +93,7 @@ def test_triangle_inequality_holds_where_it_is_claimed(name, kind):
 def test_triangle_inequality_holds_for_the_true_minimum(base):
     # With one hidden layer the search is exact, and the minimum over a group of isometries is a pseudo-metric.
     x, tables = states("layers", 90)
-    metric = tt.permutation_metric(base=base)
+    metric = tt.distances.permutation_metric(base=base)
     a, b, c = x.reshape(3, 30, -1)
     whole = between(a, b, tables, metric) + between(b, c, tables, metric)
     assert (between(a, c, tables, metric) <= whole + 1e-12).all()
@@ -220,7 +220,7 @@ def test_a_network_without_edges_and_a_bare_array_are_refused_with_the_way_out(n
     with pytest.raises(DataError, match=r"no parameter of this state is an edge|no hidden units"):
         between(np.ones((1, 11)), np.ones((1, 11)), tables, name)
     with pytest.raises(DataError, match="parameters"):
-        tt.between(np.ones((2, 11)), np.ones((2, 11)), metric=name)
+        tt.distance(np.ones((2, 11)), np.ones((2, 11)), metric=name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -246,9 +246,9 @@ def test_metric_travels_to_another_process(name):
 def test_a_metric_with_named_sets_works_for_all_pairs():
     x, tables = states("biases", 3)
     trajectory = networks.trajectory(x, tables)
-    named = tt.pairwise(trajectory, metric=tt.permutation_metric(signs=["W1", "W2"]))
+    named = tt.pairwise(trajectory, metric=tt.distances.permutation_metric(signs=["W1", "W2"]))
     npt.assert_allclose(named, tt.pairwise(trajectory, metric="permutation-sign"))
-    one = tt.pairwise(trajectory, metric=tt.permutation_metric(signs="W1"))
+    one = tt.pairwise(trajectory, metric=tt.distances.permutation_metric(signs="W1"))
     assert (np.asarray(one) >= np.asarray(named) - 1e-9).all()
 
 

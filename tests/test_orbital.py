@@ -59,7 +59,7 @@ def test_distances_of_the_curves_equal_their_definitions(metric):
     np.testing.assert_allclose(found.tube, max(nearest), rtol=1e-12)
     np.testing.assert_allclose(found.hausdorff, naive.hausdorff(copy, reference, metric), rtol=1e-12)
     np.testing.assert_allclose(found.frechet, naive.frechet(copy, reference, metric), rtol=1e-12)
-    np.testing.assert_allclose(found.distance[0], tt.between(reference, copy, metric=metric), rtol=1e-12)
+    np.testing.assert_allclose(found.distance[0], tt.distance(reference, copy, metric=metric), rtol=1e-12)
 
 
 def test_a_late_path_is_held_against_the_whole_orbit_but_covers_its_own_part():
@@ -386,7 +386,7 @@ def test_members_of_a_run_are_held_against_their_own_references(tmp_path):
         run = file["eta=0.05"]
         found = tt.orbital_stability(run)
         assert found.group.tolist() == [0, 0, 1, 1, 2, 2]
-        np.testing.assert_array_equal(found.distance[3], tt.between(run.trajectory(3), run.trajectory(5)))
+        np.testing.assert_array_equal(found.distance[3], tt.distance(run.trajectory(3), run.trajectory(5)))
         growth = tt.twins(run)
         np.testing.assert_array_equal(found.distance, growth.distances)
         np.testing.assert_allclose(found.floor, growth.floor, rtol=1e-12)
@@ -475,7 +475,7 @@ def test_bad_input_is_refused_with_a_way_out(arguments, options, words):
 def test_a_run_without_weights_or_without_twins_is_refused(tmp_path):
     weights = {"w": np.ones(3)}
     twins = [{"w": np.ones(3)}, {"w": np.ones(3) + 1e-3}]
-    members = [tt.Member("a"), tt.Member("b", reference=0)]
+    members = [tt.wiring.Member("a"), tt.wiring.Member("b", reference=0)]
     with Recorder(tmp_path / "d.h5", twins, members=members, store="distances", quiet=True) as recorder:
         for _ in range(5):
             recorder.record(twins)

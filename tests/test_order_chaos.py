@@ -58,22 +58,24 @@ def test_a_strong_mean_orders_the_map():
 def test_the_exponent_of_a_large_random_map_is_that_of_the_theory():
     rng = np.random.default_rng(1)
     weights = 3.0 / np.sqrt(500) * rng.standard_normal((500, 500))
-    found = tt.iterated_trunk(lambda x: np.tanh(x @ weights), rng.standard_normal((2, 500)), steps=400, product=False)
+    found = tt.training.iterated_trunk(
+        lambda x: np.tanh(x @ weights), rng.standard_normal((2, 500)), steps=400, product=False
+    )
     assert found.exponent == pytest.approx(mean_field(3.0).exponent, abs=0.04)
     assert (found.norm > 1).all()
     assert (found.distance > 1).all()
 
 
 def test_the_asymptotic_distance_tells_order_from_chaos():
-    assert tt.asymptotic_distance(0.8, size=300, steps=300) < 1e-9
-    assert tt.asymptotic_distance(2.0, size=300, steps=300) > 1
-    assert tt.asymptotic_distance(2.0, 3.2, size=300, steps=300) < 1e-3
+    assert tt.training.asymptotic_distance(0.8, size=300, steps=300) < 1e-9
+    assert tt.training.asymptotic_distance(2.0, size=300, steps=300) > 1
+    assert tt.training.asymptotic_distance(2.0, 3.2, size=300, steps=300) < 1e-3
 
 
 @pytest.mark.parametrize(("arguments", "words"), [({"size": 0}, "size=0"), ({"epsilon": 0}, "epsilon=0")])
 def test_the_asymptotic_distance_refuses_nonsense(arguments, words):
     with pytest.raises(DataError, match=words):
-        tt.asymptotic_distance(1.0, **arguments)
+        tt.training.asymptotic_distance(1.0, **arguments)
 
 
 def path(J_squared, size=50, seed=0):
@@ -87,7 +89,7 @@ def test_a_planted_law_is_found_with_its_constants():
     epochs = 40
     law = 0.25 + 0.02 * np.arange(epochs)
     given = {"rate": 0.02, "momentum": 0.5, "batch": 32, "samples": 32}
-    found = tt.order_chaos(path(law), **given)
+    found = tt.training.order_chaos(path(law), **given)
     assert found.time_unit == "epoch"
     assert pytest.approx(law, rel=1e-12) == found.J**2
     assert pytest.approx(0, abs=1e-9) == found.J0
@@ -102,22 +104,22 @@ def test_a_planted_law_is_found_with_its_constants():
 
 def test_the_slope_stops_at_the_edge_unless_a_window_is_given():
     law = np.concatenate([0.5 + 0.1 * np.arange(6), 1.0 + 0.01 * np.arange(1, 20)])
-    assert tt.order_chaos(path(law)).slope == pytest.approx(0.1)
-    assert tt.order_chaos(path(law), window=(8, 20)).slope == pytest.approx(0.01)
+    assert tt.training.order_chaos(path(law)).slope == pytest.approx(0.1)
+    assert tt.training.order_chaos(path(law), window=(8, 20)).slope == pytest.approx(0.01)
 
 
 def test_intervals_of_noisy_paths_cover_the_slope():
     covered = 0
     for seed in range(40):
         noise = np.cumsum(np.random.default_rng(seed).normal(0, 0.004, 60))
-        low, high = tt.order_chaos(path(0.2 + 0.01 * np.arange(60) + noise, size=20), rng=seed).slope_interval
+        low, high = tt.training.order_chaos(path(0.2 + 0.01 * np.arange(60) + noise, size=20), rng=seed).slope_interval
         covered += low <= 0.01 <= high
     assert covered >= 33
 
 
 def test_a_path_without_drift_says_so():
     noise = np.cumsum(np.random.default_rng(3).normal(0, 0.01, 60))
-    found = tt.order_chaos(path(0.4 + noise - noise[-1] * np.arange(60) / 59))
+    found = tt.training.order_chaos(path(0.4 + noise - noise[-1] * np.arange(60) / 59))
     assert "zero-not-excluded" in codes(found.warnings)
 
 
@@ -125,7 +127,7 @@ def test_states_that_are_not_finite_are_counted():
     kernels = path(0.25 + 0.02 * np.arange(20))
     kernels[7, 0, 0] = np.nan
     kernels[9, 1, 1] = np.inf
-    found = tt.order_chaos(kernels)
+    found = tt.training.order_chaos(kernels)
     assert np.flatnonzero(np.isnan(found.J)).tolist() == [7, 9]
     assert found.slope == pytest.approx(0.02)
     assert any("2 states" in words.text for words in found.warnings)
@@ -146,22 +148,22 @@ def network(T=12):
 def test_the_square_kernel_is_taken_and_others_go_by_name():
     x = network()
     kernel = np.asarray(x)[:, :36]
-    assert tt.order_chaos(x).layer == "hidden.weight"
-    assert pytest.approx(kernel.std(axis=1) * np.sqrt(6)) == tt.order_chaos(x).J
-    assert pytest.approx(kernel.mean(axis=1) * 6) == tt.order_chaos(x).J0
-    head = tt.order_chaos(x, "head.weight")
+    assert tt.training.order_chaos(x).layer == "hidden.weight"
+    assert pytest.approx(kernel.std(axis=1) * np.sqrt(6)) == tt.training.order_chaos(x).J
+    assert pytest.approx(kernel.mean(axis=1) * 6) == tt.training.order_chaos(x).J0
+    head = tt.training.order_chaos(x, "head.weight")
     assert pytest.approx(np.asarray(x)[:, 36:54].std(axis=1) * np.sqrt(6)) == head.J
     assert "not-square" in codes(head.warnings)
 
 
 def test_an_unknown_layer_is_refused_with_the_names():
     with pytest.raises(SelectionError, match=r"hidden\.weight"):
-        tt.order_chaos(network(), "tail.weight")
+        tt.training.order_chaos(network(), "tail.weight")
 
 
 @pytest.mark.parametrize("J_squared", [[0.3], [0.3, 0.3], [2.0, 2.1, 2.2]])
 def test_too_little_before_the_edge_gives_no_interval_and_no_crash(J_squared):
-    found = tt.order_chaos(path(J_squared))
+    found = tt.training.order_chaos(path(J_squared))
     assert np.isnan(found.slope_interval).all()
     assert found.warnings
     found.to_json()
@@ -170,13 +172,13 @@ def test_too_little_before_the_edge_gives_no_interval_and_no_crash(J_squared):
 def test_the_path_does_not_depend_on_the_order_of_the_units():
     kernels = path(0.25 + 0.02 * np.arange(15), size=12)
     order = np.random.default_rng(5).permutation(12)
-    shuffled = tt.order_chaos(kernels[:, order][:, :, order])
-    assert pytest.approx(tt.order_chaos(kernels).J, rel=1e-12) == shuffled.J
+    shuffled = tt.training.order_chaos(kernels[:, order][:, :, order])
+    assert pytest.approx(tt.training.order_chaos(kernels).J, rel=1e-12) == shuffled.J
 
 
 def test_the_methods_of_the_paper_agree_where_they_must():
     rotation = np.linalg.qr(np.random.default_rng(2).standard_normal((5, 5)))[0]
-    found = tt.iterated_trunk(lambda x: 0.8 * x @ rotation, np.ones((2, 5)), steps=60)
+    found = tt.training.iterated_trunk(lambda x: 0.8 * x @ rotation, np.ones((2, 5)), steps=60)
     for values in (found.exponent, found.by_norm, found.by_product, found.by_separation):
         assert values == pytest.approx(np.log(0.8), abs=1e-6)
     assert found.radius == pytest.approx(0.8, abs=1e-9)
@@ -184,24 +186,24 @@ def test_the_methods_of_the_paper_agree_where_they_must():
 
 def test_the_tangent_of_the_logistic_map_gives_ln_2_where_the_separation_saturates():
     start = np.random.default_rng(0).uniform(0.1, 0.9, (20, 1))
-    found = tt.iterated_trunk(lambda x: 4 * x * (1 - x), start, steps=4000, product=False)
+    found = tt.training.iterated_trunk(lambda x: 4 * x * (1 - x), start, steps=4000, product=False)
     assert np.mean(found.exponent) == pytest.approx(np.log(2), rel=0.02)
     assert np.abs(found.by_separation).max() < 0.01  # saturated: the published M3 says "no exponent"
 
 
 def test_orbits_that_run_away_are_counted_not_reported():
-    found = tt.iterated_trunk(lambda x: x**2, np.array([[0.5, 0.2], [3.0, 4.0]]), steps=50)
+    found = tt.training.iterated_trunk(lambda x: x**2, np.array([[0.5, 0.2], [3.0, 4.0]]), steps=50)
     assert np.isnan(found.norm).tolist() == [False, True]
     assert any("1 of 2" in words.text for words in found.warnings)
 
 
 def test_a_trunk_that_changes_the_shape_is_refused():
     with pytest.raises(DataError, match="onto itself"):
-        tt.iterated_trunk(lambda x: x[:, :2], np.ones((1, 3)))
+        tt.training.iterated_trunk(lambda x: x[:, :2], np.ones((1, 3)))
 
 
 def test_the_path_is_drawn_on_the_diagram():
-    found = tt.order_chaos(path(0.25 + 0.02 * np.arange(20)))
+    found = tt.training.order_chaos(path(0.25 + 0.02 * np.arange(20)))
     ax = found.plot()
     drawn = ax.get_lines()[3]
     assert drawn.get_ydata() == pytest.approx(1 / found.J)

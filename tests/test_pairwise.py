@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from importlib import import_module
 
 import naive_distances as naive
 import numpy as np
@@ -11,9 +12,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import trajtools as tt
 from recorders import Recorder
-from trajtools.distances import pairwise, tiles
-from trajtools.distances.metric import METRICS, floor
+from trajtools.distances import tiles
+from trajtools.distances.metric import METRICS, rounding_floor
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
+
+pairwise = import_module("trajtools.distances.pairwise")
 
 ENTRYWISE = ("l1", "l2", "linf", "rms", "relative", "cosine", "sign")
 DTYPES = ("float16", "float32", "float64")
@@ -128,7 +131,9 @@ def test_input_is_left_unchanged():
 def test_pairwise_agrees_with_between():
     x, y = states(12, 600), states(12, 600, seed=5)
     for metric in ENTRYWISE:
-        assert_allclose(np.diagonal(tt.pairwise(x, y=y, metric=metric)[:]), tt.between(x, y, metric=metric), rtol=1e-13)
+        assert_allclose(
+            np.diagonal(tt.pairwise(x, y=y, metric=metric)[:]), tt.distance(x, y, metric=metric), rtol=1e-13
+        )
 
 
 # -------------------------------------------------------------------------------------------- tiles, threads, executors
@@ -235,7 +240,7 @@ def test_narrow_formats_are_compared_exactly_and_have_the_floor_of_their_format(
             recorder.record({"w": row})
     found = tt.pairwise(tt.open(tmp_path / "x.h5")["run"].trajectory(), metric="l1")
     assert_allclose(found[:], naive.matrix(x, x, "l1"), rtol=1e-13)
-    assert_allclose(found.floor, floor(x.astype(np.float32), "l1", dtype=dtype), rtol=1e-13)
+    assert_allclose(found.floor, rounding_floor(x.astype(np.float32), "l1", dtype=dtype), rtol=1e-13)
 
 
 # ------------------------------------------------------------------------------------- what is not finite, what is low
@@ -262,14 +267,14 @@ def test_a_state_without_a_direction_has_no_cosine():
     found = tt.pairwise(x, metric="cosine")
     assert_array_equal(found.excluded, [False, False, True, False])
     assert np.isnan(found[2]).all()
-    assert np.isnan(tt.between(x, x, metric="cosine")[2])
+    assert np.isnan(tt.distance(x, x, metric="cosine")[2])
     assert_array_equal(tt.pairwise(np.zeros((2, 3)), metric="relative")[:], 0)
 
 
 def test_distances_below_the_floor_are_counted_and_said():
     x = np.float32(0.3) + np.arange(6)[:, None] * np.spacing(np.float32(0.3)) * np.array([1.0, 0, 0, 0, 0])
     found = tt.pairwise(x.astype(np.float32), metric="l1")
-    assert_allclose(found.floor, floor(x.astype(np.float32), "l1"))
+    assert_allclose(found.floor, rounding_floor(x.astype(np.float32), "l1"))
     truth = naive.matrix(x.astype("f4"), x.astype("f4"), "l1")
     low = np.count_nonzero(np.tril(truth < found.floor[0], -1))
     assert low > 0

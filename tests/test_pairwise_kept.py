@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from stored_runs import create
 
 import trajtools as tt
 from recorders import Recorder
-from trajtools.distances import pairwise as pairwise_module
 from trajtools.errors import DataError, FileBusyError, FormatError, TooLargeError
 from trajtools.store.matrices import MatrixFile
+
+pairwise_module = import_module("trajtools.distances.pairwise")
 
 
 def states(count, size, dtype="float64", seed=0):

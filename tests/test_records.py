@@ -157,7 +157,7 @@ def largest(a, b):
 def test_a_metric_by_name_by_object_and_by_function_is_the_same(henon, method):
     x = henon[:500]
     options = {"method": method, "theiler": 5, "horizon": 8, "null": None}
-    for name, same in (("l1", tt.METRICS["l1"]), ("linf", largest), ("rms", tt.METRICS["rms"])):
+    for name, same in (("l1", tt.distances.METRICS["l1"]), ("linf", largest), ("rms", tt.distances.METRICS["rms"])):
         ours, theirs = (tt.lyapunov(x, metric=metric, **options) for metric in (name, same))
         assert_allclose(theirs.value, ours.value, rtol=1e-6)
         assert_allclose(theirs.curve.log_distance, ours.curve.log_distance, atol=1e-9)
@@ -173,8 +173,8 @@ def test_rms_is_the_euclidean_distance_of_an_average_weight(henon):
 
 
 def test_registered_metrics_are_known_and_unknown_ones_listed(henon):
-    if "first_coordinate" not in tt.METRICS:
-        tt.register_metric("first_coordinate", lambda a, b: np.abs(a[:, 0] - b[:, 0]))
+    if "first_coordinate" not in tt.distances.METRICS:
+        tt.distances.register_metric("first_coordinate", lambda a, b: np.abs(a[:, 0] - b[:, 0]))
     found = tt.lyapunov(henon[:600], metric="first_coordinate", null=None, theiler=3, horizon=6)
     alone = tt.lyapunov(henon[:600, 0], dim=1, null=None, theiler=3, horizon=6)
     assert_allclose(found.curve.log_distance, alone.curve.log_distance, atol=1e-9)

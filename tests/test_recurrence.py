@@ -179,7 +179,7 @@ def test_states_that_are_not_finite_are_excluded_and_counted():
     lost = x.copy()
     lost[[10, 40, 41, 70], [0, 1, 0, 1]] = [np.nan, np.inf, -np.inf, np.nan]
     for metric in ("linf", "l2", "l1"):
-        for threshold in (2.0, tt.RecurrenceRate(0.1), tt.NearestK(4), tt.ScaledRadius(0.3, by="max")):
+        for threshold in (2.0, tt.RecurrenceRate(0.1), tt.NearestK(4), tt.neighbors.ScaledRadius(0.3, by="max")):
             found = tt.recurrence(lost, metric=metric, threshold=threshold)
             assert found.n_excluded == 4
             kept = np.delete(np.arange(90), [10, 40, 41, 70])
@@ -308,7 +308,7 @@ def test_embedding_is_that_of_embed():
     x = walk(150, seed=3)[:, 0]
     for metric in ("linf", "l2", "l1"):
         found = tt.recurrence(x, dim=3, delay=4, metric=metric, threshold=1.7)
-        same = tt.recurrence(tt.embed(x, 3, 4), metric=metric, threshold=1.7)
+        same = tt.recurrence(tt.embedding.embed(x, 3, 4), metric=metric, threshold=1.7)
         assert [found[name] for name in INVARIANT] == pytest.approx([same[name] for name in INVARIANT], nan_ok=True)
 
 
@@ -430,7 +430,7 @@ def test_inputs_are_left_as_they_are():
         (-np.ones((4, 4)), {"metric": "precomputed", "threshold": 1.0}, "negative"),
         (np.ones((4, 4)), {"metric": "precomputed", "threshold": 1.0, "dim": 2}, "belong to states"),
         (np.arange(20.0), {"dt": 0.0, "threshold": 1.0}, "dt=0.0"),
-        (np.ones(20), {"threshold": tt.ScaledRadius(0.1)}, "no size to scale with"),
+        (np.ones(20), {"threshold": tt.neighbors.ScaledRadius(0.1)}, "no size to scale with"),
         (np.array([[1.0, 1e-5], [2.0, 3.0]]), {"threshold": 1e-150}, "vanishes when it is squared"),
     ],
 )

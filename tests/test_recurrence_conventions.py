@@ -200,7 +200,12 @@ def test_pyunicorn_itself_gives_the_same():
                     x, metric=word, dim=dim, tau=delay, threshold_std=0.3, silence_level=2
                 )
                 ours = tt.recurrence(
-                    x, metric=metric, dim=dim, delay=delay, threshold=tt.ScaledRadius(0.3), convention="pyunicorn"
+                    x,
+                    metric=metric,
+                    dim=dim,
+                    delay=delay,
+                    threshold=tt.neighbors.ScaledRadius(0.3),
+                    convention="pyunicorn",
                 )
                 assert_allclose(ours.RR, scaled.recurrence_rate(), atol=2e-3)  # its deviation is in single precision
                 network = timeseries.RecurrenceNetwork(

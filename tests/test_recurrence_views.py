@@ -90,24 +90,26 @@ def test_nearest_neighbours_are_as_many_as_asked_for():
 def test_scaled_thresholds_are_multiples_of_the_size():
     x = walk(100, 2, gaps=1)
     assert_allclose(
-        tt.recurrence(x, threshold=tt.ScaledRadius(0.2)).threshold,
+        tt.recurrence(x, threshold=tt.neighbors.ScaledRadius(0.2)).threshold,
         0.2 * np.sqrt(np.nanvar(x, axis=0).mean()),
         rtol=1e-12,
     )
     largest = np.nanmax(naive.distances(x, x, "l2"))
     for given, metric in ((x, "l2"), (naive.distances(x, x, "l2"), "precomputed")):
-        found = tt.recurrence(given, metric=metric, threshold=tt.ScaledRadius(0.1, by="max"))
+        found = tt.recurrence(given, metric=metric, threshold=tt.neighbors.ScaledRadius(0.1, by="max"))
         assert_allclose(found.threshold, 0.1 * largest, rtol=1e-14)
     with pytest.raises(DataError, match="by='max'"):
-        tt.recurrence(naive.distances(x, x, "l2"), metric="precomputed", threshold=tt.ScaledRadius(0.1))
+        tt.recurrence(naive.distances(x, x, "l2"), metric="precomputed", threshold=tt.neighbors.ScaledRadius(0.1))
 
 
-@pytest.mark.parametrize("rule", [(tt.RecurrenceRate, 0.0), (tt.RecurrenceRate, 1.5), (tt.ScaledRadius, -1.0)])
+@pytest.mark.parametrize(
+    "rule", [(tt.RecurrenceRate, 0.0), (tt.RecurrenceRate, 1.5), (tt.neighbors.ScaledRadius, -1.0)]
+)
 def test_rules_refuse_numbers_that_mean_nothing(rule):
     with pytest.raises(DataError, match=rule[0].__name__):
         rule[0](rule[1])
     with pytest.raises(DataError, match="'std' or 'max'"):
-        tt.ScaledRadius(1.0, by="mean")
+        tt.neighbors.ScaledRadius(1.0, by="mean")
 
 
 def test_windows_are_the_analysis_of_their_states():
@@ -130,7 +132,7 @@ def test_windows_are_the_analysis_of_their_states():
 def test_windows_of_embedded_joint_and_given_plots():
     x, y = walk(150, seed=1), walk(150, seed=2)
     embedded = tt.recurrence(x, dim=3, delay=4, threshold=2.0).windowed(50, 50)
-    alone = tt.recurrence(tt.embed(x, 3, 4)[50:100], threshold=2.0)
+    alone = tt.recurrence(tt.embedding.embed(x, 3, 4)[50:100], threshold=2.0)
     assert embedded["DET"][1] == alone.DET
     joint = tt.recurrence(x, y=y, kind="joint", threshold=2.0).windowed(50, 50)
     assert joint["RR"][2] == tt.recurrence(x[100:], y=y[100:], kind="joint", threshold=2.0).RR

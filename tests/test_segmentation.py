@@ -27,7 +27,7 @@ def paced(rng, paces=((50, 1.0), (40, 3.0), (50, 0.5)), size=8):
 
 
 def test_changes_of_pace_are_found_where_they_are():
-    found = tt.change_points(paced(np.random.default_rng(0)))
+    found = tt.structure.change_points(paced(np.random.default_rng(0)))
     assert found.signal == "step_length"
     np.testing.assert_allclose(found.index, [50, 90], atol=2)
     np.testing.assert_array_equal(found.step, found.index)
@@ -41,14 +41,14 @@ def test_changes_of_pace_are_found_where_they_are():
 def test_a_change_of_the_mean_is_found_by_both_models(model):
     x = np.random.default_rng(1).normal(size=120)
     x[70:] += 2.5
-    np.testing.assert_allclose(tt.change_points(x, model=model).index, [70], atol=2)
+    np.testing.assert_allclose(tt.structure.change_points(x, model=model).index, [70], atol=2)
 
 
 def test_a_change_of_the_spread_is_found_by_the_distribution_alone():
     x = np.random.default_rng(2).normal(size=140)
     x[80:] *= 8
-    assert not len(tt.change_points(x).index)
-    np.testing.assert_allclose(tt.change_points(x, model="distribution").index, [80], atol=4)
+    assert not len(tt.structure.change_points(x).index)
+    np.testing.assert_allclose(tt.structure.change_points(x, model="distribution").index, [80], atol=4)
 
 
 @pytest.mark.parametrize("n", [8, pytest.param(100, marks=pytest.mark.slow)])
@@ -57,7 +57,7 @@ def test_stationary_noise_has_no_changes(n):
     for seed in range(n):
         rng = np.random.default_rng(seed)
         for rho, heavy in ((0.0, False), (0.0, True), (0.7, False), (0.9, True)):
-            p = tt.change_points(noise(200, rho, rng, heavy), rng=seed).p_value
+            p = tt.structure.change_points(noise(200, rho, rng, heavy), rng=seed).p_value
             found += p <= 0.01
             total += 1
     # One in a hundred is the level; twice that leaves room for chance and for an estimated correlation.
@@ -66,10 +66,10 @@ def test_stationary_noise_has_no_changes(n):
 
 def test_unit_and_offset_do_not_matter():
     x = noise(140, 0.3, np.random.default_rng(3)) + np.repeat([0, 4], 70)
-    plain = tt.change_points(x)
+    plain = tt.structure.change_points(x)
     assert len(plain.index)
     for y in (1e-9 * x, x - 4e5, -x):
-        np.testing.assert_array_equal(tt.change_points(y).index, plain.index)
+        np.testing.assert_array_equal(tt.structure.change_points(y).index, plain.index)
 
 
 def test_autocorrelation_is_taken_off():
@@ -94,7 +94,7 @@ def test_normal_scores_keep_the_order_and_tell_ties():
 def test_long_signals_are_averaged_and_say_so():
     rng = np.random.default_rng(5)
     x = rng.normal(size=4000) + 2 * (np.arange(4000) >= 2500)
-    found = tt.change_points(x)
+    found = tt.structure.change_points(x)
     assert found.resolution == 10
     assert "averaged over 10 states" in found.warnings[0].text
     np.testing.assert_allclose(found.index, [2500], atol=20)
@@ -109,12 +109,12 @@ def test_a_run_tells_what_its_loss_did(tmp_path):
             rec.record({"w": state}, step=10 * t, loss=loss[t])
     with tt.open(tmp_path / "run.h5") as file:
         run = file["run"]
-        found, of_loss = tt.change_points(run), tt.change_points(run, signal="loss")
-        given = tt.change_points(run, metrics={"double": 2 * loss})
+        found, of_loss = tt.structure.change_points(run), tt.structure.change_points(run, signal="loss")
+        given = tt.structure.change_points(run, metrics={"double": 2 * loss})
         with pytest.raises(UnknownNameError, match="loss"):
-            tt.change_points(run, signal="no such")
+            tt.structure.change_points(run, signal="no such")
         with pytest.raises(DataError, match="'short'"):
-            tt.change_points(run, metrics={"short": loss[:5]})
+            tt.structure.change_points(run, metrics={"short": loss[:5]})
     assert abs(found.index[0] - 40) <= 2
     assert found.step[0] == 10 * found.index[0]
     np.testing.assert_allclose(found.around["loss"], [[2.0, 0.5]], atol=0.05)
@@ -128,34 +128,34 @@ def test_distances_know_the_steps_between_states():
     matrix = np.abs(x[:, None] - x[None]).sum(axis=2)
     matrix[20] = matrix[:, 20] = np.nan
     distances = Distances.from_array(matrix, metric="l1")
-    found = tt.change_points(distances)
-    np.testing.assert_allclose(found.index, tt.change_points(x).index, atol=2)
+    found = tt.structure.change_points(distances)
+    np.testing.assert_allclose(found.index, tt.structure.change_points(x).index, atol=2)
     np.testing.assert_allclose(found.values[1:20], np.abs(np.diff(x[:20], axis=0)).sum(axis=1))
     assert np.isnan(found.values[[20, 21]]).all()
-    away = tt.change_points(distances, signal="displacement")
+    away = tt.structure.change_points(distances, signal="displacement")
     np.testing.assert_array_equal(away.values, matrix[0])
     with pytest.raises(DataError, match="norm"):
-        tt.change_points(distances, signal="norm")
+        tt.structure.change_points(distances, signal="norm")
 
 
 def test_broken_states_are_left_out():
     x = paced(np.random.default_rng(8))
     x[20] = np.nan
-    found = tt.change_points(x)
+    found = tt.structure.change_points(x)
     np.testing.assert_allclose(found.index, [50, 90], atol=2)
     assert found.warnings[0].code == "not-finite"
 
 
 def test_a_given_penalty_is_used_and_not_tested():
     x = noise(200, 0, np.random.default_rng(9))
-    many, none = tt.change_points(x, penalty=0.5), tt.change_points(x, penalty=1e6)
+    many, none = tt.structure.change_points(x, penalty=0.5), tt.structure.change_points(x, penalty=1e6)
     assert len(many.index) > 3 > len(none.index) == 0
     assert np.isnan(many.p_value)
     assert many.null == ""
 
 
 def test_a_constant_series_has_no_changes():
-    found = tt.change_points(np.full(100, 3.0))
+    found = tt.structure.change_points(np.full(100, 3.0))
     assert not len(found.index)
     assert found.p_value == 1.0
     assert found.warnings[0].code == "constant"
@@ -164,12 +164,12 @@ def test_a_constant_series_has_no_changes():
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: tt.change_points([1.0, 2.0, 3.0]), DataError, "3 finite values"),
-        (lambda: tt.change_points(np.ones(50), model="x"), UnknownNameError, "distribution"),
-        (lambda: tt.change_points(np.ones((50, 2)), signal="x"), UnknownNameError, "displacement"),
-        (lambda: tt.change_points(np.ones(50), level=0.001), DataError, "level=0.001"),
-        (lambda: tt.change_points(np.ones(50), min_size=1), DataError, "min_size=1"),
-        (lambda: tt.change_points(np.full((50, 3), np.nan)), DataError, "0 finite values"),
+        (lambda: tt.structure.change_points([1.0, 2.0, 3.0]), DataError, "3 finite values"),
+        (lambda: tt.structure.change_points(np.ones(50), model="x"), UnknownNameError, "distribution"),
+        (lambda: tt.structure.change_points(np.ones((50, 2)), signal="x"), UnknownNameError, "displacement"),
+        (lambda: tt.structure.change_points(np.ones(50), level=0.001), DataError, "level=0.001"),
+        (lambda: tt.structure.change_points(np.ones(50), min_size=1), DataError, "min_size=1"),
+        (lambda: tt.structure.change_points(np.full((50, 3), np.nan)), DataError, "0 finite values"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_in_words(call, error, words):
@@ -187,11 +187,11 @@ def test_without_ruptures_the_way_out_is_named(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingDependencyError, match=r'pip install "trajtools\[structure\]"'):
-        tt.change_points(np.arange(100.0))
+        tt.structure.change_points(np.arange(100.0))
 
 
 def test_changes_draw_themselves():
-    found = tt.change_points(paced(np.random.default_rng(10)))
+    found = tt.structure.change_points(paced(np.random.default_rng(10)))
     ax = found.plot()
     dashed = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"]
     assert dashed == found.step.tolist()

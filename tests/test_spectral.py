@@ -8,7 +8,7 @@ import numpy as np
 import numpy.testing as npt
 import pytest
 
-from trajtools.distances.equal_times import between
+from trajtools.distances.equal_times import distance
 from trajtools.distances.graphs import Skeleton
 from trajtools.distances.metric import METRICS
 from trajtools.distances.spectral import AdjacencySpectrum, HeatTrace, LaplacianSpectrum, SingularValues, heat_trace
@@ -32,7 +32,7 @@ def test_distance_is_that_of_full_matrices(name, kind):
     a, b = np.random.default_rng(1).normal(size=(2, networks.size(tables[0])))
     graphs = [naive.drawn(state, *tables) for state in (a, b)]
     expected = getattr(naive, name.replace("-", "_"))(*graphs)
-    found = between(networks.trajectory(a, tables), networks.trajectory(b, tables), metric=name)
+    found = distance(networks.trajectory(a, tables), networks.trajectory(b, tables), metric=name)
     # The naive singular values are roots of eigenvalues: their zeros are only good to 1e-8.
     npt.assert_allclose(found, [expected], rtol=1e-7 if name == "singular-values" else 1e-9)
 
@@ -72,7 +72,7 @@ def test_heat_trace_counts_a_node_without_weights_as_a_component():
     for name, axis in (("W1", 1), ("b1", 0), ("W2", 0)):
         np.moveaxis(networks.of_parameter(dead, tables[0], name), axis, 0)[2] = 0.0
     graphs = [naive.drawn(x, *tables) for x in (state, dead)]
-    found = between(networks.trajectory(state, tables), networks.trajectory(dead, tables), metric="heat-trace")
+    found = distance(networks.trajectory(state, tables), networks.trajectory(dead, tables), metric="heat-trace")
     npt.assert_allclose(found, [naive.heat_trace(*graphs)], rtol=1e-10)
     layers = networks.table("layers")
     one = np.random.default_rng(4).normal(size=20)
@@ -90,7 +90,7 @@ def test_singular_values_keep_digits_that_a_gram_matrix_loses():
     for smallest in (1e-9, 3e-9):
         block = left @ np.diag([1, 0.9, 0.8, 0.7, 0.6, smallest]) @ right
         states.append(np.concatenate([block.ravel(), np.zeros(12)]))
-    found = between(*(networks.trajectory(x, tables) for x in states), metric="singular-values")
+    found = distance(*(networks.trajectory(x, tables) for x in states), metric="singular-values")
     npt.assert_allclose(found, [2e-9], rtol=1e-5)
 
 
@@ -102,7 +102,7 @@ def test_spectra_are_no_farther_than_the_matrices(name):
     for scale in (1e-6, 1.0):
         a = rng.normal(size=(20, networks.size(tables[0])))
         b = a + scale * rng.normal(size=a.shape)
-        found = between(networks.trajectory(a, tables), networks.trajectory(b, tables), metric=name)
+        found = distance(networks.trajectory(a, tables), networks.trajectory(b, tables), metric=name)
         for d, x, y in zip(found, a, b, strict=True):
             one, two = (naive.drawn(z, *tables) for z in (x, y))
             of = naive.laplacian if name == "laplacian-spectrum" else naive.matrix
@@ -128,8 +128,8 @@ def test_times_of_the_heat_trace_are_positive_numbers():
             heat_trace(times)
     tables = networks.table("layers")
     a, b = (networks.trajectory(x, tables) for x in np.random.default_rng(7).normal(size=(2, 20)))
-    npt.assert_allclose(between(a, b, metric=heat_trace([1e-12])), [0.0], atol=1e-10)
-    assert between(a, b, metric=heat_trace([1.0]))[0] > 1e-3
+    npt.assert_allclose(distance(a, b, metric=heat_trace([1e-12])), [0.0], atol=1e-10)
+    assert distance(a, b, metric=heat_trace([1.0]))[0] > 1e-3
     assert METRICS["heat-trace"].bind is not None
 
 
@@ -137,5 +137,5 @@ def test_a_network_too_large_for_a_dense_matrix_is_refused_with_the_way_out(monk
     monkeypatch.setattr("trajtools.distances.graphs.MAX_NODES", 8)
     x = networks.trajectory(np.ones(20), networks.table("layers"))
     with pytest.raises(TooLargeError, match="select layers first"):
-        between(x, x, metric="adjacency-spectrum")
-    assert between(x, x, metric="singular-values")[0] == 0
+        distance(x, x, metric="adjacency-spectrum")
+    assert distance(x, x, metric="singular-values")[0] == 0

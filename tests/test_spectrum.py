@@ -97,7 +97,7 @@ def test_a_conserved_sum_is_no_direction():
 
 @pytest.mark.parametrize("dim", [2, 3, 4])
 def test_an_embedded_logistic_map_has_one_exponent_and_the_rest_is_spurious(dim):
-    x = tt.embed(states(logistic(4.0), 3000)[:, 0], dim)
+    x = tt.embedding.embed(states(logistic(4.0), 3000)[:, 0], dim)
     found = lyapunov_spectrum(x, theiler=1)
     assert found.values[0] == pytest.approx(np.log(2), rel=0.03)
     assert np.all(np.isnan(found.values[1:]))
@@ -108,7 +108,7 @@ def test_an_embedded_logistic_map_has_one_exponent_and_the_rest_is_spurious(dim)
 
 @pytest.mark.parametrize("dim", [2, 3, 4])
 def test_an_embedded_henon_map_has_two_exponents(dim):
-    x = tt.embed(states(henon(), 5000)[:, 0], dim)
+    x = tt.embedding.embed(states(henon(), 5000)[:, 0], dim)
     found = lyapunov_spectrum(x, theiler=1)
     assert found.values[0] == pytest.approx(0.4192, rel=0.05)
     assert found.values[1] == pytest.approx(-1.6232, rel=0.12)

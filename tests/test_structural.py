@@ -9,7 +9,7 @@ import numpy as np
 import numpy.testing as npt
 import pytest
 
-from trajtools.distances.equal_times import between
+from trajtools.distances.equal_times import distance
 from trajtools.distances.graphs import Influence, Skeleton
 from trajtools.distances.spectral import DensityMatrix, quantum_jensen_shannon, root_divergence
 from trajtools.errors import DataError
@@ -32,7 +32,7 @@ def test_distance_is_that_of_the_definition(name, kind):
     tables = networks.table(kind)
     a, b = np.random.default_rng(1).normal(size=(2, networks.size(tables[0])))
     expected = getattr(naive, name.replace("-", "_"))(*(naive.drawn(state, *tables) for state in (a, b)))
-    found = between(networks.trajectory(a, tables), networks.trajectory(b, tables), metric=name)
+    found = distance(networks.trajectory(a, tables), networks.trajectory(b, tables), metric=name)
     npt.assert_allclose(found, [expected], rtol=1e-9)
 
 
@@ -42,7 +42,7 @@ def test_strengths_are_those_of_the_network():
     for name, kind in (("strengths", "signed"), ("absolute-strengths", "absolute")):
         one, two = (Network(x, *tables).strengths(kind) for x in (a, b))
         expected = np.abs(one.incoming - two.incoming).sum() + np.abs(one.outgoing - two.outgoing).sum()
-        found = between(networks.trajectory(a, tables), networks.trajectory(b, tables), metric=name)
+        found = distance(networks.trajectory(a, tables), networks.trajectory(b, tables), metric=name)
         npt.assert_allclose(found, [expected], rtol=1e-13)
 
 
@@ -53,7 +53,7 @@ def test_strengths_tell_signs_and_directions_apart():
     rows, columns = np.array([2.0, 2.0, 0.0, 0.0]), np.array([2.0, 0.0, 2.0, 0.0])
 
     def apart(a, b, name):
-        return between(networks.trajectory(a, tables), networks.trajectory(b, tables), metric=name)[0]
+        return distance(networks.trajectory(a, tables), networks.trajectory(b, tables), metric=name)[0]
 
     assert apart(plain, negative, "absolute-strengths") == 0
     assert apart(plain, negative, "strengths") == 8
@@ -73,7 +73,7 @@ def test_deltacon_of_graphs_without_signs_is_the_published_one():
         degree = np.diag(adjacency.sum(axis=1))
         epsilon = 1 / (1 + degree.max())
         roots.append(np.sqrt(np.linalg.inv(np.eye(10) + epsilon**2 * degree - epsilon * adjacency)))
-    found = between(networks.trajectory(a, tables), networks.trajectory(b, tables), metric="deltacon")
+    found = distance(networks.trajectory(a, tables), networks.trajectory(b, tables), metric="deltacon")
     npt.assert_allclose(found, [np.linalg.norm(roots[0] - roots[1])], rtol=1e-12)
 
 
@@ -99,7 +99,7 @@ def test_close_networks_have_a_quantum_distance_in_proportion():
     state, direction = rng.normal(size=(2, networks.size(tables[0])))
     sizes = 10.0 ** -np.arange(2, 12)
     moved = state + sizes[:, None] * direction
-    found = between(
+    found = distance(
         networks.trajectory(np.tile(state, (10, 1)), tables), networks.trajectory(moved, tables), metric=NAMES[-1]
     )
     npt.assert_allclose(found / sizes, found[3] / sizes[3], rtol=0.02)
@@ -133,7 +133,7 @@ def test_netsimile_is_between_zero_and_one_and_knows_no_scale():
     tables = networks.table("biases")
     rng = np.random.default_rng(7)
     a, b = rng.normal(size=(2, 30, networks.size(tables[0])))
-    found = between(networks.trajectory(a, tables), networks.trajectory(b, tables), metric="netsimile")
+    found = distance(networks.trajectory(a, tables), networks.trajectory(b, tables), metric="netsimile")
     assert ((found > 0) & (found < 1)).all()
-    scaled = between(networks.trajectory(8 * a, tables), networks.trajectory(8 * b, tables), metric="netsimile")
+    scaled = distance(networks.trajectory(8 * a, tables), networks.trajectory(8 * b, tables), metric="netsimile")
     npt.assert_allclose(scaled, found, rtol=1e-13)

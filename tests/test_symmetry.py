@@ -140,12 +140,12 @@ def test_planted_orders_are_found_in_100_of_100_wide_networks(widths):
     tables = networks.mlp(32, *widths, 10)
     rng = np.random.default_rng(6)
     shape = networks.size(tables[0])
-    metric = tt.METRICS["permutation"]
+    metric = tt.distances.METRICS["permutation"]
     exact = 0
     for _ in range(100):
         a = rng.normal(size=shape) / np.sqrt(widths[0])
         b = planted(a, tables, rng)
-        exact += tt.between(networks.trajectory(a, tables), networks.trajectory(b, tables), metric=metric)[0] == 0
+        exact += tt.distance(networks.trajectory(a, tables), networks.trajectory(b, tables), metric=metric)[0] == 0
     assert exact == 100
 
 
@@ -279,13 +279,13 @@ def test_orders_are_tracked_along_time_whatever_the_blocks(monkeypatch):
     steps = rng.normal(size=(2, 30, networks.size(tables[0])))
     steps[:, 1:] *= 0.1
     a, b = (networks.trajectory(x, tables) for x in steps.cumsum(axis=1))
-    whole = tt.between(a, b, metric="permutation")
+    whole = tt.distance(a, b, metric="permutation")
     monkeypatch.setattr("trajtools.distances.equal_times.BLOCK_BYTES", 1)
-    npt.assert_array_equal(tt.between(a, b, metric="permutation"), whole)
+    npt.assert_array_equal(tt.distance(a, b, metric="permutation"), whole)
     npt.assert_array_equal(tt.align(a, b).distance, whole)
-    anew = [tt.between(a[t : t + 1], b[t : t + 1], metric="permutation")[0] for t in range(30)]
+    anew = [tt.distance(a[t : t + 1], b[t : t + 1], metric="permutation")[0] for t in range(30)]
     assert np.mean(whole) <= np.mean(anew)
-    assert (whole <= tt.between(a, b, metric="l2")).all()
+    assert (whole <= tt.distance(a, b, metric="l2")).all()
 
 
 def test_exponents_of_twins_are_reported_with_and_without_the_quotient():
@@ -309,7 +309,7 @@ def test_exponents_of_twins_are_reported_with_and_without_the_quotient():
     assert quotient.metric == "permutation"
     npt.assert_allclose(np.diff(quotient.log_distance), 0.2, rtol=1e-5)
     assert abs(raw.log_distance[30] - raw.log_distance[29]) > 10
-    slope = tt.fit_slope(quotient.time, quotient.log_distance, 0, 59).slope
+    slope = tt.statistics.fit_slope(quotient.time, quotient.log_distance, 0, 59).slope
     npt.assert_allclose(slope, 0.2, rtol=1e-5)
     npt.assert_allclose(quotient.floor[:, :20], tt.twins(pair, metric="l2").floor[:, :20])
 

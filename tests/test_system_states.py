@@ -22,7 +22,7 @@ def dwelling(rng, visits=((0, 40), (1, 60), (0, 50), (2, 50)), apart=6.0, size=4
 
 
 def test_planted_states_are_found_with_their_visits():
-    found = tt.system_states(between(dwelling(np.random.default_rng(0))))
+    found = tt.structure.system_states(between(dwelling(np.random.default_rng(0))))
     assert found.count == 3
     assert found.dwell.tolist() == [40, 60, 50, 50]
     assert found.visited.tolist() == [0, 1, 0, 2]
@@ -35,13 +35,13 @@ def test_planted_states_are_found_with_their_visits():
 
 def test_states_and_their_distances_give_the_same():
     x = dwelling(np.random.default_rng(1))
-    a, b = tt.system_states(x), tt.system_states(between(x))
+    a, b = tt.structure.system_states(x), tt.structure.system_states(between(x))
     np.testing.assert_array_equal(a.labels, b.labels)
 
 
 def test_medoids_are_nearest_to_all_the_others():
     distances = between(dwelling(np.random.default_rng(2)))
-    found = tt.system_states(distances)
+    found = tt.structure.system_states(distances)
     for k, medoid in enumerate(found.medoids):
         members = np.flatnonzero(found.labels == k)
         sums = distances.values[np.ix_(members, members)].sum(axis=1)
@@ -50,7 +50,7 @@ def test_medoids_are_nearest_to_all_the_others():
 
 def test_a_cycle_of_states_is_found_though_none_is_dwelt_in():
     rng = np.random.default_rng(3)
-    found = tt.system_states(between(np.tile(np.eye(3), (40, 1)) + 0.05 * rng.normal(size=(120, 3))))
+    found = tt.structure.system_states(between(np.tile(np.eye(3), (40, 1)) + 0.05 * rng.normal(size=(120, 3))))
     assert found.count == 3
     assert (found.dwell == 1).all()
     assert found.transitions.tolist() == [[0, 40, 0], [0, 0, 40], [39, 0, 0]]
@@ -67,7 +67,7 @@ def test_a_cycle_of_states_is_found_though_none_is_dwelt_in():
     ids=["noise", "correlated noise", "walk", "drift"],
 )
 def test_what_dwells_nowhere_has_one_state(make):
-    several = [tt.system_states(between(make(np.random.default_rng(k))), rng=k).count > 1 for k in range(4)]
+    several = [tt.structure.system_states(between(make(np.random.default_rng(k))), rng=k).count > 1 for k in range(4)]
     assert sum(several) == 0
 
 
@@ -94,7 +94,7 @@ def test_a_given_number_cuts_the_tree_of_scipy(linkage):
     from scipy.spatial.distance import squareform
 
     distances = between(np.random.default_rng(7).normal(size=(50, 2)))
-    found = tt.system_states(distances, linkage=linkage, count=4)
+    found = tt.structure.system_states(distances, linkage=linkage, count=4)
     expected = fcluster(joined(squareform(np.array(distances.values)), linkage), 4, "maxclust")
     assert found.count == 4
     # The same partition, whatever the numbers are.
@@ -103,7 +103,7 @@ def test_a_given_number_cuts_the_tree_of_scipy(linkage):
 
 
 def test_published_choice_of_single_linkage_and_dunn_finds_separate_states():
-    found = tt.system_states(
+    found = tt.structure.system_states(
         between(dwelling(np.random.default_rng(8), apart=15.0)), linkage="single", criterion="dunn"
     )
     assert found.count == 3
@@ -112,7 +112,7 @@ def test_published_choice_of_single_linkage_and_dunn_finds_separate_states():
 def test_states_without_distances_end_a_visit():
     x = dwelling(np.random.default_rng(9))
     x[[20, 70]] = np.nan
-    found = tt.system_states(between(x))
+    found = tt.structure.system_states(between(x))
     assert found.labels[[20, 70]].tolist() == [-1, -1]
     assert found.dwell.tolist() == [20, 19, 30, 29, 50, 50]
     assert found.transitions.sum() == 199 - 4
@@ -122,15 +122,15 @@ def test_states_without_distances_end_a_visit():
 
 def test_unit_does_not_matter():
     x = dwelling(np.random.default_rng(10))
-    plain = tt.system_states(between(x))
-    tiny = tt.system_states(between(1e-9 * x))
+    plain = tt.structure.system_states(between(x))
+    tiny = tt.structure.system_states(between(1e-9 * x))
     np.testing.assert_array_equal(tiny.labels, plain.labels)
     np.testing.assert_allclose(tiny.scores, plain.scores)
 
 
 @pytest.mark.parametrize("x", [np.zeros(1), np.zeros(3), np.arange(3.0), np.ones(50)])
 def test_few_or_equal_states_are_one_state(x):
-    found = tt.system_states(between(x))
+    found = tt.structure.system_states(between(x))
     assert found.count == 1
     assert (found.labels == 0).all()
     assert found.dwell.tolist() == [len(x)]
@@ -139,13 +139,17 @@ def test_few_or_equal_states_are_one_state(x):
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: tt.system_states(between(np.arange(9.0)), linkage="ward"), UnknownNameError, "average"),
-        (lambda: tt.system_states(between(np.arange(9.0)), criterion="x"), UnknownNameError, "dunn"),
-        (lambda: tt.system_states(between(np.arange(9.0)), count=0), DataError, "count=0"),
-        (lambda: tt.system_states(between(np.arange(9.0)), count=10), DataError, "10 are needed"),
-        (lambda: tt.system_states(between(np.arange(9.0)), most=1), DataError, "most=1"),
-        (lambda: tt.system_states(between(np.full(5, np.nan))), DataError, "0 of 5"),
-        (lambda: tt.system_states(Distances.from_array(np.arange(9.0).reshape(3, 3))), DataError, "symmetric"),
+        (lambda: tt.structure.system_states(between(np.arange(9.0)), linkage="ward"), UnknownNameError, "average"),
+        (lambda: tt.structure.system_states(between(np.arange(9.0)), criterion="x"), UnknownNameError, "dunn"),
+        (lambda: tt.structure.system_states(between(np.arange(9.0)), count=0), DataError, "count=0"),
+        (lambda: tt.structure.system_states(between(np.arange(9.0)), count=10), DataError, "10 are needed"),
+        (lambda: tt.structure.system_states(between(np.arange(9.0)), most=1), DataError, "most=1"),
+        (lambda: tt.structure.system_states(between(np.full(5, np.nan))), DataError, "0 of 5"),
+        (
+            lambda: tt.structure.system_states(Distances.from_array(np.arange(9.0).reshape(3, 3))),
+            DataError,
+            "symmetric",
+        ),
     ],
 )
 def test_what_cannot_be_clustered_is_refused_in_words(call, error, words):
@@ -154,7 +158,7 @@ def test_what_cannot_be_clustered_is_refused_in_words(call, error, words):
 
 
 def test_states_draw_themselves():
-    found = tt.system_states(between(dwelling(np.random.default_rng(11))))
+    found = tt.structure.system_states(between(dwelling(np.random.default_rng(11))))
     ax = found.plot()
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), found.labels + 1)
     assert ax.get_title().startswith("3 system states")

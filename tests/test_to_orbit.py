@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 
 import naive_distances as naive
 import numpy as np
@@ -11,7 +12,8 @@ import trajtools as tt
 from recorders import Recorder
 from trajtools.distances import tiles
 from trajtools.errors import DataError
-from trajtools.neighbors import to_orbit
+
+to_orbit = import_module("trajtools.neighbors.to_orbit")
 
 
 def cycles(count=200, size=30, shift=0.003):

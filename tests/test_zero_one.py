@@ -21,7 +21,7 @@ def logistic(r, n, x=0.4):
 @pytest.mark.parametrize("damping", [0.0, 2.5])
 def test_k_is_the_correlation_of_the_displacement_with_time(damping):
     x = 0.7 + np.random.default_rng(0).normal(size=230)
-    found = tt.zero_one_test(x, frequencies=5, every=1, damping=damping)
+    found = tt.structure.zero_one_test(x, frequencies=5, every=1, damping=damping)
     expected = [naive.k_correlation(x, c, damping) for c in found.frequencies]
     np.testing.assert_allclose(found.values, expected, rtol=1e-9)
     assert found.value == np.median(found.values)
@@ -69,7 +69,7 @@ def test_slope_of_least_absolute_deviations_is_the_best_one():
     ids=["logistic 4", "logistic 3.9", "period 2", "period 8", "quasi-periodic", "noise"],
 )
 def test_known_answers(x, verdict, method):
-    found = tt.zero_one_test(x, method=method)
+    found = tt.structure.zero_one_test(x, method=method)
     assert found.verdict == verdict
     assert found.value == pytest.approx(float(verdict == "irregular"), abs=0.1)
     assert found.every == 1
@@ -78,11 +78,11 @@ def test_known_answers(x, verdict, method):
 
 def test_oversampled_chaos_is_thinned_and_not_called_regular():
     lorenz = tt.systems.lorenz().trajectories(1, 12_000, rng=np.random.default_rng(4))[0, :, 0]
-    trap = tt.zero_one_test(lorenz, every=1)
+    trap = tt.structure.zero_one_test(lorenz, every=1)
     assert trap.value < 0.2
     assert trap.verdict == "inconclusive"
     assert trap.reasons[1].code == "oversampled"
-    found = tt.zero_one_test(lorenz)
+    found = tt.structure.zero_one_test(lorenz)
     assert found.verdict == "irregular"
     assert found.value > 0.9
     assert 10 <= found.every <= 25
@@ -91,62 +91,62 @@ def test_oversampled_chaos_is_thinned_and_not_called_regular():
 
 
 def test_verdict_waits_for_more_samples():
-    few = tt.zero_one_test(logistic(4 - 1e-9, 150))
+    few = tt.structure.zero_one_test(logistic(4 - 1e-9, 150))
     assert few.value > 0.8
     assert few.verdict == "inconclusive"
     assert "150 samples" in few.reasons[1].text
-    weak = tt.zero_one_test(logistic(3.6, 3000), method="regression")
+    weak = tt.structure.zero_one_test(logistic(3.6, 3000), method="regression")
     assert weak.verdict == "inconclusive"
 
 
 def test_a_drift_is_not_judged():
     x = np.arange(4000.0) + np.random.default_rng(5).normal(size=4000)
-    assert tt.zero_one_test(x).verdict == "inconclusive"
+    assert tt.structure.zero_one_test(x).verdict == "inconclusive"
 
 
 def test_offset_and_unit_do_not_matter():
     x = logistic(3.97, 800)
-    plain = tt.zero_one_test(x).values
+    plain = tt.structure.zero_one_test(x).values
     # Weights near one that move by 1e-8: eight digits are left, and enough.
-    np.testing.assert_allclose(tt.zero_one_test(1 + 1e-8 * x).values, plain, atol=1e-5)
-    np.testing.assert_allclose(tt.zero_one_test(-3e200 * x).values, plain, atol=1e-9)
+    np.testing.assert_allclose(tt.structure.zero_one_test(1 + 1e-8 * x).values, plain, atol=1e-5)
+    np.testing.assert_allclose(tt.structure.zero_one_test(-3e200 * x).values, plain, atol=1e-9)
 
 
 def test_motion_by_rounding_is_not_motion():
     x = np.float32(1) + np.spacing(np.float32(1)) * np.random.default_rng(6).integers(0, 5, 500).astype(np.float32)
-    found = tt.zero_one_test(x)
+    found = tt.structure.zero_one_test(x)
     assert found.verdict == "inconclusive"
     assert found.reasons[0].code == "below-rounding-floor"
-    rest = tt.zero_one_test(np.full(500, 0.3))
+    rest = tt.structure.zero_one_test(np.full(500, 0.3))
     assert (rest.value, rest.verdict) == (0.0, "regular")
 
 
 def test_gaps_cut_the_series():
     x = logistic(4 - 1e-9, 1500)
     x[400] = np.nan
-    found = tt.zero_one_test(x)
-    np.testing.assert_array_equal(found.values, tt.zero_one_test(x[401:]).values)
+    found = tt.structure.zero_one_test(x)
+    np.testing.assert_array_equal(found.values, tt.structure.zero_one_test(x[401:]).values)
     assert (found.n_used, found.n_total) == (1099, 1500)
     assert found.warnings[0].code == "not-finite"
 
 
 def test_frequencies_keep_away_from_the_resonances():
-    found = tt.zero_one_test(logistic(3.9, 300), frequencies=500, rng=7)
+    found = tt.structure.zero_one_test(logistic(3.9, 300), frequencies=500, rng=7)
     assert found.frequencies.min() > np.pi / 5
     assert found.frequencies.max() < 4 * np.pi / 5
-    again = tt.zero_one_test(logistic(3.9, 300), frequencies=500, rng=7)
+    again = tt.structure.zero_one_test(logistic(3.9, 300), frequencies=500, rng=7)
     assert found.to_json() == again.to_json()
 
 
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: tt.zero_one_test(np.ones((30, 2))), DataError, "one real series"),
-        (lambda: tt.zero_one_test(np.full(30, np.nan)), DataError, "finite"),
-        (lambda: tt.zero_one_test(np.ones(30), method="x"), UnknownNameError, "correlation"),
-        (lambda: tt.zero_one_test(np.ones(30), every=0), DataError, "every=0"),
-        (lambda: tt.zero_one_test(np.ones(30), frequencies=0), DataError, "frequencies=0"),
-        (lambda: tt.zero_one_test(np.ones(30), damping=-1), DataError, "damping=-1"),
+        (lambda: tt.structure.zero_one_test(np.ones((30, 2))), DataError, "one real series"),
+        (lambda: tt.structure.zero_one_test(np.full(30, np.nan)), DataError, "finite"),
+        (lambda: tt.structure.zero_one_test(np.ones(30), method="x"), UnknownNameError, "correlation"),
+        (lambda: tt.structure.zero_one_test(np.ones(30), every=0), DataError, "every=0"),
+        (lambda: tt.structure.zero_one_test(np.ones(30), frequencies=0), DataError, "frequencies=0"),
+        (lambda: tt.structure.zero_one_test(np.ones(30), damping=-1), DataError, "damping=-1"),
     ],
 )
 def test_what_cannot_be_tested_is_refused_in_words(call, error, words):
@@ -155,13 +155,13 @@ def test_what_cannot_be_tested_is_refused_in_words(call, error, words):
 
 
 def test_three_samples_give_no_answer():
-    found = tt.zero_one_test([1.0, 2.0, 3.0])
+    found = tt.structure.zero_one_test([1.0, 2.0, 3.0])
     assert np.isnan(found.value)
     assert found.verdict == "inconclusive"
 
 
 def test_the_answer_draws_itself():
-    found = tt.zero_one_test(logistic(3.9, 600))
+    found = tt.structure.zero_one_test(logistic(3.9, 600))
     lines = found.plot().lines
     np.testing.assert_array_equal(lines[0].get_ydata(), found.values)
     assert f"median {found.value:.3f}: irregular" in [line.get_label() for line in lines]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from trajtools.distances.equal_times import between
+from trajtools.distances.equal_times import distance
 from trajtools.errors import DataError, SelectionError, TooLargeError
 from trajtools.store import Run, StoredStates
 from trajtools.trajectory import Trajectory
@@ -340,7 +340,7 @@ def _distances(part: Part, metric: str) -> Columns:
     @cache
     def computed() -> Floats:
         pairs = ((part.weights_of(run.members[i].reference), part.weights_of(i)) for i in twins)
-        return np.stack([between(reference, twin, metric=metric) for reference, twin in pairs], axis=1)
+        return np.stack([distance(reference, twin, metric=metric) for reference, twin in pairs], axis=1)
 
     return Columns(_twin_heads(part, twins), lambda start, stop: computed()[start:stop])
 

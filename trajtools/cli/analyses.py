@@ -379,7 +379,7 @@ def curvature(request: Request, *, seed: int, **chosen: Any) -> None:
     """
     import trajtools as tt
 
-    request.run(lambda source: tt.curvature(source.recorded_run(), **chosen, rng=seed), _curvature_text)
+    request.run(lambda source: tt.training.curvature(source.recorded_run(), **chosen, rng=seed), _curvature_text)
 
 
 def _curvature_text(outcomes: list[Outcome]) -> list[Block]:

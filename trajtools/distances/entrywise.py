@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances import metric as all_pairs
-from trajtools.distances.metric import Metric, PerPair, Sums
+from trajtools.distances.metric import Metric, PerPair, Sums, as_they_are, halves, of_the_larger, root_means, shares
 from trajtools.errors import DataError
 from trajtools.types import Floats
 from trajtools.wiring import NodeSet, Parameter
@@ -44,7 +43,7 @@ _NORMS = (
         np.add,
         None,
         lambda sums, size: sums[0] / 3,
-        sums=Sums("l1", all_pairs.as_they_are),
+        sums=Sums("l1", as_they_are),
         **_NORM,
     ),
     Metric(
@@ -54,7 +53,7 @@ _NORMS = (
         np.hypot,
         None,
         lambda sums, size: sums[1] / sqrt(6),
-        sums=Sums("l2", all_pairs.as_they_are),
+        sums=Sums("l2", as_they_are),
         **_NORM,
     ),
     Metric(
@@ -64,7 +63,7 @@ _NORMS = (
         np.maximum,
         None,
         lambda sums, size: sums[2],
-        sums=Sums("linf", all_pairs.as_they_are),
+        sums=Sums("linf", as_they_are),
         **_NORM,
     ),
     Metric(
@@ -74,7 +73,7 @@ _NORMS = (
         np.hypot,
         lambda distance, size: distance / sqrt(size),
         lambda sums, size: sums[1] / sqrt(6 * size),
-        sums=Sums("l2", all_pairs.root_means),
+        sums=Sums("l2", root_means),
         **_NORM,
     ),
 )
@@ -174,7 +173,7 @@ ENTRYWISE = (
         symmetric=True,
         invariant_to=("one factor on both states", "one rotation of both"),
         cost="P",
-        sums=Sums("l2", all_pairs.of_the_larger, norms=True),
+        sums=Sums("l2", of_the_larger, norms=True),
     ),
     Metric(
         "cosine",
@@ -184,7 +183,7 @@ ENTRYWISE = (
         symmetric=True,
         invariant_to=("a positive factor on either state", "one rotation of both"),
         cost="P",
-        sums=Sums("l2", all_pairs.halves, norms=True, unit=True),
+        sums=Sums("l2", halves, norms=True, unit=True),
     ),
     Metric(
         "sign",
@@ -196,7 +195,7 @@ ENTRYWISE = (
         symmetric=True,
         invariant_to=("a positive factor on any weight of either state",),
         cost="P",
-        sums=Sums("differing", all_pairs.shares, signs=True),
+        sums=Sums("differing", shares, signs=True),
     ),
     _GRAPH_L1,
 )

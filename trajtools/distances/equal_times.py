@@ -79,7 +79,7 @@ BLOCK_BYTES = 64 * 2**20
 ONE = np.zeros(1, dtype=np.int64)
 
 
-def between(a: Any, b: Any, *, metric: MetricLike = "l1") -> Floats:
+def distance(a: Any, b: Any, *, metric: MetricLike = "l1") -> Floats:
     """Distance d(t) of two trajectories at equal times.
 
     Parameters
@@ -105,7 +105,7 @@ def between(a: Any, b: Any, *, metric: MetricLike = "l1") -> Floats:
     --------
     >>> import numpy as np
     >>> import trajtools as tt
-    >>> tt.between(np.zeros((3, 2)), np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]))
+    >>> tt.distance(np.zeros((3, 2)), np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]))
     array([1., 2., 3.])
     """
     left, right = as_states(a, "a"), as_states(b, "b")
@@ -355,9 +355,9 @@ def contributions(a: Any, b: Any, *, metric: MetricLike = "l1", per: str = "laye
     --------
     >>> import numpy as np
     >>> import trajtools as tt
-    >>> p = [tt.Parameter("a.w", "other", (2,), "f8", 0, 2), tt.Parameter("b.w", "other", (1,), "f8", 2, 1)]
+    >>> p = [tt.wiring.Parameter("a.w", "other", (2,), "f8", 0, 2), tt.wiring.Parameter("b.w", "other", (1,), "f8", 2, 1)]
     >>> x = tt.Trajectory.from_array(np.zeros((1, 3)), parameters=p)
-    >>> found = tt.contributions(x, np.array([[1.0, 2.0, 1.0]]))
+    >>> found = tt.distances.contributions(x, np.array([[1.0, 2.0, 1.0]]))
     >>> found.names, found.distance.tolist(), found.share.tolist()
     (('a', 'b'), [[3.0, 1.0]], [[0.75, 0.25]])
     """

@@ -271,8 +271,8 @@ def register_metric(name: str, function: RowMetric | Metric, *, description: str
     --------
     >>> import numpy as np
     >>> import trajtools as tt
-    >>> tt.register_metric("first", lambda a, b: abs(a[:, 0] - b[:, 0]), description="of the first weight")
-    >>> tt.between(np.zeros((2, 3)), np.ones((2, 3)), metric="first")
+    >>> tt.distances.register_metric("first", lambda a, b: abs(a[:, 0] - b[:, 0]), description="of the first weight")
+    >>> tt.distance(np.zeros((2, 3)), np.ones((2, 3)), metric="first")
     array([1., 1.])
     """
     if name in METRICS:
@@ -319,7 +319,7 @@ def in_time(metric: Metric) -> Metric:
     return metric if metric.following is None else replace(metric, pairs=metric.following())
 
 
-def floor(states: Any, metric: MetricLike = "l1", *, dtype: Any = None) -> Floats:
+def rounding_floor(states: Any, metric: MetricLike = "l1", *, dtype: Any = None) -> Floats:
     """Distance that rounding of the stored weights alone can produce between two equal states.
 
     Parameters
@@ -350,7 +350,7 @@ def floor(states: Any, metric: MetricLike = "l1", *, dtype: Any = None) -> Float
     Examples
     --------
     >>> import numpy as np
-    >>> floor(np.ones((1, 3)), "l1") == np.spacing(1.0)
+    >>> rounding_floor(np.ones((1, 3)), "l1") == np.spacing(1.0)
     array([ True])
     """
     states = np.asarray(states)

@@ -282,7 +282,7 @@ def lyapunov_spectrum(
     Parameters
     ----------
     x : array_like or Trajectory, shape (T, d) or (T,)
-        States, or an embedding of a series (`trajtools.embed`).
+        States, or an embedding of a series (`trajtools.embedding.embed`).
     metric : str
         ``"l1"``, ``"l2"`` or ``"linf"``: which states are near.
     neighbors : NearestK or None

@@ -223,7 +223,7 @@ def _given(x: Any, metric: MetricOfStates) -> tuple[Any, MetricOfStates, str]:
     if isinstance(metric, str) and metric in METRICS:
         return x, metric, metric
     # Looked up here, and not above: the registry lies in a layer below this one.
-    from trajtools.distances.equal_times import between
+    from trajtools.distances.equal_times import distance
     from trajtools.distances.metric import bind_metric, find_metric
 
     try:
@@ -231,7 +231,7 @@ def _given(x: Any, metric: MetricOfStates) -> tuple[Any, MetricOfStates, str]:
     except UnknownNameError as unknown:
         raise UnknownNameError(f"{unknown}; {GIVEN!r} takes distances (T, T)") from None
     found = bind_metric(found, x, x)
-    return x, lambda a, b: between(a, b, metric=found), found.name
+    return x, lambda a, b: distance(a, b, metric=found), found.name
 
 
 def _all_distances(array: Floats, metric: Callable[[Any, Any], Any]) -> Floats:

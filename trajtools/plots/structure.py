@@ -137,7 +137,7 @@ def autocorrelation(result: Autocorrelation, ax: Axes | None = None, *, cycles: 
     ax : matplotlib.axes.Axes or None
         Where to draw; None makes a new figure.
     cycles : Cycles or None
-        Of `trajtools.find_cycles`: marks the multiples of the period.
+        Of `trajtools.structure.find_cycles`: marks the multiples of the period.
 
     Returns
     -------

@@ -1,1 +1,11 @@
-"""Recurrence plots as bits: thresholds, lines, conventions and measures; what `trajtools.recurrence` is made of."""
+"""Recurrence plots: when a trajectory comes back to where it was, and how long it stays."""
+
+from __future__ import annotations
+
+from trajtools.recurrences.lines import Lines as Lines
+from trajtools.recurrences.recurrence import recurrence as recurrence
+from trajtools.recurrences.result import Measures as Measures
+from trajtools.recurrences.result import Recurrence as Recurrence
+from trajtools.recurrences.result import RecurrenceIntervals as RecurrenceIntervals
+from trajtools.recurrences.result import RecurrenceNetwork as RecurrenceNetwork
+from trajtools.recurrences.result import WindowedRecurrence as WindowedRecurrence

@@ -62,7 +62,7 @@ class States:
         return States(self.series[:, start : stop + reach], self.offsets, self.finite[start:stop])
 
     def points(self, start: int = 0, stop: int | None = None) -> Floats:
-        """States as rows, shape (t, d); the coordinates of an embedding as `trajtools.embed` orders them."""
+        """States as rows, shape (t, d); the coordinates of an embedding as `trajtools.embedding.embed` orders them."""
         stop = len(self) if stop is None else stop
         return np.concatenate([self.series[:, start + o : stop + o].T for o in self.offsets], axis=1)
 

@@ -1,1 +1,6 @@
 """Whether a perturbed training returns to the orbit of its reference."""
+
+from __future__ import annotations
+
+from trajtools.stability.orbital import OrbitalStability as OrbitalStability
+from trajtools.stability.orbital import orbital_stability as orbital_stability

@@ -544,7 +544,7 @@ def orbital_stability(
         the member of the same name there, so that the orbit is all of the reference: what came before the restart
         and what came after.
     metric : str, callable or Metric
-        Distance between states, see `trajtools.METRICS`.
+        Distance between states, see `trajtools.distances.METRICS`.
     window : (int, int) or None
         Steps ``window[0] <= s < window[1]`` of the perturbed trajectories that count. The orbit is always the whole
         reference.

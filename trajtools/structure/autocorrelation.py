@@ -787,7 +787,7 @@ def node_correlation(x: Any, *, lag: int = 0, window: tuple[int, int] | None = N
     >>> import trajtools as tt
     >>> a = np.zeros((4, 2, 2))
     >>> a[:, 0, 1], a[:, 1, 1] = [1, 0, 1, 0], [0, 1, 0, 1]
-    >>> tt.node_correlation(a).correlation.tolist()
+    >>> tt.structure.node_correlation(a).correlation.tolist()
     [[1.0, -1.0], [-1.0, 1.0]]
     """
     matrices, labels = _matrices(x, window)

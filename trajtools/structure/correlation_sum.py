@@ -526,7 +526,7 @@ def correlation_sum(x: Any, radii: Any = None, *, metric: Any = "l2", theiler: i
     Examples
     --------
     >>> import trajtools as tt
-    >>> c = tt.correlation_sum([0.0, 3.0, 1.0, 7.0], radii=[1, 3, 4], theiler=1)
+    >>> c = tt.structure.correlation_sum([0.0, 3.0, 1.0, 7.0], radii=[1, 3, 4], theiler=1)
     >>> c.counts.tolist(), c.n_pairs
     ([1, 3, 4], 6)
     """

@@ -211,7 +211,7 @@ def find_cycles(
     x : Trajectory, ndarray (T, P) or (T,), or Distances
         States, or their Euclidean distances.
     metric : str, callable or Metric
-        Distance in which returns are measured, see `trajtools.METRICS`.
+        Distance in which returns are measured, see `trajtools.distances.METRICS`.
     lags : int or None, in states
         Largest lag; None: half of the states. Periods up to a quarter of it can be found.
     detrend : None, "linear", "quadratic", "difference" or int
@@ -255,7 +255,7 @@ def find_cycles(
     --------
     >>> import numpy as np
     >>> import trajtools as tt
-    >>> tt.find_cycles(np.tile([0.1, 0.7, 0.4], 50)).period
+    >>> tt.structure.find_cycles(np.tile([0.1, 0.7, 0.4], 50)).period
     3.0
     """
     chosen = find_metric(metric)

@@ -220,7 +220,7 @@ def observables(
     Examples
     --------
     >>> import trajtools as tt
-    >>> o = tt.observables([[1.0, 1.0], [1.0, 2.0], [3.0, 2.0]])
+    >>> o = tt.structure.observables([[1.0, 1.0], [1.0, 2.0], [3.0, 2.0]])
     >>> o.path_length.tolist(), o.relative_displacement.tolist()
     ([0.0, 1.0, 3.0], [0.0, 0.5, 1.5])
     """

@@ -180,7 +180,7 @@ def system_states(
     >>> import numpy as np
     >>> import trajtools as tt
     >>> place = np.repeat([0.0, 5.0, 0.0, 5.0], [40, 60, 50, 50])
-    >>> s = tt.system_states(place[:, None] + np.random.default_rng(0).normal(size=(200, 3)))
+    >>> s = tt.structure.system_states(place[:, None] + np.random.default_rng(0).normal(size=(200, 3)))
     >>> s.count, s.transitions.tolist(), s.dwell.tolist()
     (2, [[88, 2], [1, 108]], [40, 60, 50, 50])
     """

@@ -164,10 +164,10 @@ def zero_one_test(
     >>> x = [0.4]
     >>> for _ in range(1999):
     ...     x.append(3.97 * x[-1] * (1 - x[-1]))
-    >>> k = tt.zero_one_test(x)
+    >>> k = tt.structure.zero_one_test(x)
     >>> k.verdict, bool(k.value > 0.9)
     ('irregular', True)
-    >>> tt.zero_one_test(np.cos(2.2 * np.arange(2000))).verdict
+    >>> tt.structure.zero_one_test(np.cos(2.2 * np.arange(2000))).verdict
     'regular'
     """
     if method not in METHODS:
@@ -217,7 +217,7 @@ def _series(x: Any) -> tuple[Floats, float]:
     if array.ndim != 1 or array.dtype.kind not in "biuf":
         raise DataError(
             f"the 0-1 test takes one real series, (T,); got shape {array.shape} of {array.dtype}. For networks give an "
-            "observable: a metric of the run, one weight, or a coordinate of `trajtools.pca`"
+            "observable: a metric of the run, one weight, or a coordinate of `trajtools.structure.pca`"
         )
     values = array.astype(np.float64)
     finite = values[np.isfinite(values)]

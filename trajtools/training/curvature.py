@@ -17,7 +17,7 @@ from trajtools.types import Floats, Ints
 
 @dataclass(frozen=True, eq=False)
 class Curvature(Result):
-    """What the probes of a run say about its stability; see `trajtools.curvature`.
+    """What the probes of a run say about its stability; see `trajtools.training.curvature`.
 
     Attributes
     ----------

@@ -159,7 +159,7 @@ def _root(function: object, low: float, high: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class OrderChaos(Result):
-    """How disordered a layer's weights are along training, and where that leads; see `trajtools.order_chaos`.
+    """How disordered a layer's weights are along training, and where that leads; see `trajtools.training.order_chaos`.
 
     Attributes
     ----------
@@ -260,7 +260,7 @@ class OrderChaos(Result):
 
 @dataclass(frozen=True, eq=False)
 class TrunkStability(Result):
-    """A trunk iterated as a map, and the three published exponents beside the true one; see `trajtools.iterated_trunk`.
+    """A trunk iterated as a map, and the three published exponents beside the true one; see `trajtools.training.iterated_trunk`.
 
     Attributes
     ----------
@@ -378,7 +378,7 @@ def order_chaos(
     >>> import trajtools as tt
     >>> start = np.random.default_rng(0).standard_normal((60, 60)) / 60**0.5
     >>> path = np.sqrt(0.25 + 0.05 * np.arange(20))[:, None, None] * start / start.std() / 60**0.5
-    >>> found = tt.order_chaos(path)
+    >>> found = tt.training.order_chaos(path)
     >>> round(found.slope, 6), round(found.crossing, 3)
     (0.05, 15.0)
     """
