@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from trajtools.exponents.curves import average_curves, mean_curve
 from trajtools.reasons import Reason
 from trajtools.report.collect import Analysis
-from trajtools.results.curves import average_curves, mean_curve
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from trajtools.errors import DataError
-from trajtools.fitting import choose_spans, fit_slope, knees, usable, window_fits
+from trajtools.statistics import choose_spans, fit_slope, knees, usable, window_fits
 
 NO_FLOOR = np.full((1, 1), -np.inf)
 

@@ -18,8 +18,8 @@ from planted import (
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.estimators.lyapunov import lyapunov
 from trajtools.estimators.twins import twins
+from trajtools.exponents.curves import average_curves
 from trajtools.reasons import codes
-from trajtools.results.curves import average_curves
 
 CLAIMS = ("chaotic", "transient")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from trajtools.significance import power_evidence, resampled_ratio, sign_flip_p
+from trajtools.statistics import power_evidence, resampled_ratio, sign_flip_p
 
 
 def ratio(gain, duration, cell, cluster, seed=0):

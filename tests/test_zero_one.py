@@ -6,7 +6,7 @@ import pytest
 
 import trajtools as tt
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.fitting import least_absolute_slopes
+from trajtools.statistics import least_absolute_slopes
 
 
 def logistic(r, n, x=0.4):

@@ -63,7 +63,7 @@ _HOME = {
     "recurrence": "recurrences.recurrence",
     "RecurrenceRate": "neighbors.rules",
     "ScaledRadius": "neighbors.rules",
-    "fit_slope": "fitting",
+    "fit_slope": "statistics",
     "embed": "embedding",
     "estimate_delay": "embedding",
     "estimate_dimension": "embedding",

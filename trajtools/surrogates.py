@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.optimizers import Optimizer
-from trajtools.results.curves import Floats
+from trajtools.types import Floats
 
 ROUNDS = 60  # of IAAFT at most; it stops earlier where nothing changes any more
 

@@ -17,7 +17,7 @@ from trajtools.embedding import Choice
 from trajtools.errors import DataError, TooLargeError
 from trajtools.estimators.single import LARGEST, Asked, Prepared
 from trajtools.reasons import Reason
-from trajtools.results.curves import Floats, Ints
+from trajtools.types import Floats, Ints
 
 MOST_STATES = 16_384  # 2 GiB of distances, which the estimators read at random
 SCALED_STATES = 1500  # that classical scaling turns into coordinates: its time grows with their cube

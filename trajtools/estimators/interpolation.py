@@ -7,7 +7,7 @@ import numpy as np
 from trajtools.growth.applicability import Probe
 from trajtools.growth.recurrent import BOUNDED
 from trajtools.neighbors.states import MATRIX_STATES, MetricOfStates
-from trajtools.results.curves import Floats
+from trajtools.types import Floats
 
 REFINED_STATES = 160_000  # at most, after interpolation
 REFINED_DIMENSION = 20

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError
+from trajtools.exponents.curves import average_curves, mean_curve
 from trajtools.neighbors.states import MetricOfStates
 from trajtools.reasons import Reason
-from trajtools.results.curves import Floats, average_curves, mean_curve
 from trajtools.results.divergence import Divergence
+from trajtools.types import Floats
 
 NAME = "mittra2024"
 LARGEST = 1e9  # distance at which the published sum stops

@@ -11,8 +11,8 @@ import numpy as np
 from trajtools.embedding import embed
 from trajtools.errors import DataError
 from trajtools.optimizers import Optimizer
-from trajtools.results.curves import Floats, Ints
 from trajtools.surrogates import BASIN, PLAIN, STATIONARY, WORDS, fit_basin, matched_ends, rank_p, surrogate
+from trajtools.types import Floats, Ints
 
 MOST_STATES = 3000  # that are compared with surrogates
 REFERENCES = 500

@@ -15,10 +15,10 @@ from trajtools.growth.units import with_steps
 from trajtools.neighbors.states import GIVEN, METRICS
 from trajtools.optimizers import Optimizer, optimizer_of
 from trajtools.reasons import Reason
-from trajtools.results.curves import Floats
 from trajtools.results.exponent import Exponent
 from trajtools.surrogates import PLAIN
 from trajtools.trajectory import Trajectory
+from trajtools.types import Floats
 from trajtools.wiring import Parameter
 
 COUNTERS = ("step", "count", "steps")  # buffers that only say how late it is

@@ -21,11 +21,11 @@ from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.states import GIVEN, MetricOfStates, has_directions
 from trajtools.optimizers import Optimizer
 from trajtools.reasons import Reason, codes
-from trajtools.results.curves import Floats
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
-from trajtools.significance import DECISION
+from trajtools.statistics import DECISION
 from trajtools.surrogates import PLAIN
+from trajtools.types import Floats
 
 METHODS: dict[str, Any] = {"rosenstein": rosenstein, "kantz": kantz, "wolf": wolf, "hybrid": hybrid}
 PROJECTED = 32  # dimensions that checks and nulls use of states with more than twice as many

@@ -11,9 +11,9 @@ from trajtools.errors import DataError
 from trajtools.growth.twin_windows import twin_windows
 from trajtools.growth.windows import Windows, unknown, windows_of
 from trajtools.reasons import Reason
-from trajtools.results.curves import Ints
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
+from trajtools.types import Ints
 
 MOST_WINDOWS = 10_000
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
-from trajtools.results.curves import Floats, Ints
 from trajtools.results.plain import Result
+from trajtools.types import Floats, Ints
 
 if TYPE_CHECKING:
     from trajtools.neighbors.search import Neighbors

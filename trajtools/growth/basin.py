@@ -16,9 +16,9 @@ import numpy as np
 
 from trajtools.errors import DataError
 from trajtools.optimizers import Optimizer
-from trajtools.results.curves import Floats, Ints
 from trajtools.results.divergence import Divergence
 from trajtools.surrogates import BASIN, steepest
+from trajtools.types import Floats, Ints
 
 RATES = 48  # curvatures that a basin is made of: half evenly, half logarithmically between flat and unstable
 FLATTEST = 1e-6  # of the steepest
@@ -83,7 +83,7 @@ def modes(steps: Ints, optimizer: Optimizer) -> Floats:
 
 
 def basin_null(growth: Divergence) -> Callable[[Floats, Floats, Floats, Floats], Floats]:
-    r"""The null as `trajtools.significance.shape_evidence` asks for it.
+    r"""The null as `trajtools.statistics.shape_evidence` asks for it.
 
     Parameters
     ----------

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError
-from trajtools.fitting import window_fits
 from trajtools.growth.published import published_reasons
 from trajtools.reasons import Reason
-from trajtools.results.curves import Floats, Ints
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
+from trajtools.statistics import window_fits
+from trajtools.types import Floats, Ints
 
 LOWEST_R2 = 0.9
 PRODUCTION = "caligiuri2023-production"

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.fitting import SATURATION_MARGIN
 from trajtools.growth.basin import optimizer_of_twins
 from trajtools.growth.caligiuri import PRODUCTION, caligiuri2023, caligiuri2023_production
 from trajtools.growth.measured import Measured, against_shapes, measure, shape_of
@@ -16,11 +15,11 @@ from trajtools.growth.persistence import Epoch, does_not_persist, separate_start
 from trajtools.growth.published import danovski2024
 from trajtools.growth.verdicts import caveats, judge, without_persistence
 from trajtools.reasons import Reason
-from trajtools.results.curves import Floats
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
-from trajtools.significance import N_RESAMPLES
+from trajtools.statistics import N_RESAMPLES, SATURATION_MARGIN
 from trajtools.surrogates import BASIN
+from trajtools.types import Floats
 
 PROCEDURES = ("danovski2024", "caligiuri2023", PRODUCTION)
 NULL_WORDS = {

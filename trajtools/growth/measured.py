@@ -10,19 +10,22 @@ from itertools import pairwise
 import numpy as np
 
 from trajtools.errors import DataError
-from trajtools.fitting import Spans, choose_spans, usable
+from trajtools.exponents.curves import average_curves
 from trajtools.growth.basin import basin_null
-from trajtools.results.curves import Floats, Ints, average_curves
 from trajtools.results.divergence import Divergence
-from trajtools.significance import (
+from trajtools.statistics import (
     DECISION,
     FEWEST_UNITS,
     Ratio,
+    Spans,
+    choose_spans,
     resampled_ratio,
     shape_evidence,
     sign_flip_p,
+    usable,
 )
 from trajtools.surrogates import BASIN
+from trajtools.types import Floats, Ints
 
 Shape = Callable[[Floats, Floats, Ints, Ints, int], tuple[Floats, Floats]]
 Band = dict[str, Floats]
@@ -334,7 +337,7 @@ def shape_of(growth: Divergence, null: str) -> Shape:
     Returns
     -------
     callable
-        `trajtools.significance.shape_evidence` for this null.
+        `trajtools.statistics.shape_evidence` for this null.
     """
     return partial(shape_evidence, null=basin_null(growth) if null == BASIN else None)
 

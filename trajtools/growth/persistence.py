@@ -8,7 +8,7 @@ import numpy as np
 
 from trajtools.growth.measured import Measured, rate
 from trajtools.reasons import Reason
-from trajtools.significance import DECISION
+from trajtools.statistics import DECISION
 
 FEWEST_EFOLDS = 3.0  # of fitted growth, before anything is called exponential
 EARLY = 0.25  # of an epoch: perturbations introduced later in it are no evidence of their own

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from trajtools.fitting import window_fits
-from trajtools.results.curves import Floats, Ints
 from trajtools.results.divergence import Divergence
+from trajtools.statistics import window_fits
+from trajtools.types import Floats, Ints
 
 # Choices of this toolkit; none of them knows a scale. They are kept in the settings of every result.
 FEWEST_EFOLDS = 1.0  # that a fitted window must hold

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from trajtools.fitting import window_fits
+from trajtools.exponents.curves import average_curves
 from trajtools.reasons import Reason
-from trajtools.results.curves import average_curves
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
+from trajtools.statistics import window_fits
 
 STARTS = np.arange(0, 101, 5)
 WIDTHS = np.arange(30, 101, 5)

@@ -9,9 +9,9 @@ import numpy as np
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.growth.plateau import FEWEST_EFOLDS, FEWEST_STEPS, Plateau, block_curves, find_plateau, standard_error
 from trajtools.reasons import Reason
-from trajtools.results.curves import Floats
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
+from trajtools.types import Floats
 
 METHODS = ("rosenstein", "kantz", "wolf", "hybrid")
 FOLLOWED_TO_SATURATION = ("rosenstein", "kantz")

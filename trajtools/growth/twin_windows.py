@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError
-from trajtools.fitting import choose_spans
+from trajtools.exponents.curves import average_curves, mean_curve
 from trajtools.growth.exponent import fit
 from trajtools.growth.persistence import FEWEST_EFOLDS
 from trajtools.growth.windows import Windows, unknown, windows_of
 from trajtools.reasons import Reason
-from trajtools.results.curves import Floats, Ints, average_curves, mean_curve
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
+from trajtools.statistics import choose_spans
+from trajtools.types import Floats, Ints
 
 RETURNED = 0.5  # of the saturated twins of one start that must be close again before any of them counts again
 DELAYED = (

@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import Reason
-from trajtools.results.curves import Floats, Ints
 from trajtools.results.divergence import Divergence
 from trajtools.results.exponent import Exponent
+from trajtools.types import Floats, Ints
 
 UNITS = ("step", "epoch", "learning-rate")
 RATE_NAMES = ("learning_rate", "lr", "eta")  # of hyper-parameters, in the order in which they are looked for

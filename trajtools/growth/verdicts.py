@@ -9,9 +9,9 @@ import numpy as np
 from trajtools.growth.measured import Measured
 from trajtools.growth.persistence import EPOCHS, FEWEST_EFOLDS, Epoch, does_not_persist
 from trajtools.reasons import Reason
-from trajtools.results.curves import Floats
-from trajtools.significance import DECISION
+from trajtools.statistics import DECISION
 from trajtools.surrogates import BASIN
+from trajtools.types import Floats
 
 BOUNDED = 1.0  # e-folds: distances that never rise further than this stay near their start
 SHORTEST = 20  # states that a record must have before "nothing grows" says something

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.reasons import Reason
-from trajtools.results.curves import Floats, Ints
 from trajtools.results.exponent import Exponent
 from trajtools.results.plain import Result, to_plain
+from trajtools.types import Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)

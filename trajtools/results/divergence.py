@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trajtools.exponents.curves import average_curves, mean_curve
 from trajtools.reasons import Reason
-from trajtools.results.curves import Floats, Ints, average_curves, mean_curve
 from trajtools.results.plain import Result
+from trajtools.types import Floats, Ints
 
 if TYPE_CHECKING:
     from trajtools.results.exponent import Exponent

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from trajtools.reasons import Reason
-from trajtools.results.curves import Floats
 from trajtools.results.divergence import Divergence
 from trajtools.results.plain import Result, to_plain
+from trajtools.types import Floats
 
 VERDICTS = ("chaotic", "transient", "regular", "inconclusive")
 

@@ -11,10 +11,10 @@ import numpy as np
 from trajtools.distances.pairwise import Distances
 from trajtools.embedding import embed, estimate_delay
 from trajtools.errors import DataError
-from trajtools.fitting import window_fits
 from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
 from trajtools.results.plain import Result
+from trajtools.statistics import window_fits
 from trajtools.structure.correlation_sum import CorrelationSum, Pairs, find_pairs, sum_of, takens_estimate
 from trajtools.types import Floats, Ints
 

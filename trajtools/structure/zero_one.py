@@ -9,9 +9,9 @@ import numpy as np
 
 from trajtools.embedding import estimate_delay
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.fitting import least_absolute_slopes
 from trajtools.reasons import Reason
 from trajtools.results.plain import Result
+from trajtools.statistics import least_absolute_slopes
 from trajtools.types import Floats
 
 ZERO_ONE_VERDICTS = ("irregular", "regular", "inconclusive")

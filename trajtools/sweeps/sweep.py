@@ -15,7 +15,7 @@ from trajtools.errors import DataError, SelectionError, TrajtoolsError
 from trajtools.reasons import Reason
 from trajtools.results.exponent import Exponent
 from trajtools.results.plain import Result
-from trajtools.significance import blocked_mean
+from trajtools.statistics import blocked_mean
 from trajtools.sweeps.diagram import PhaseDiagram, Scaling, phase_diagram, scaling
 from trajtools.sweeps.onset import (
     Coincidence,

@@ -11,7 +11,7 @@ import numpy as np
 from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import Reason
 from trajtools.results.plain import Result
-from trajtools.significance import moving_blocks
+from trajtools.statistics import moving_blocks
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats
 from trajtools.wiring import Parameter
@@ -489,7 +489,7 @@ def _slope(
     time: Floats, square: Floats, span: tuple[int, int], level: float, rng: np.random.Generator
 ) -> tuple[float, tuple[float, float]]:
     """Least-squares slope, and its interval from blocks of the increments."""
-    from trajtools.fitting import fit_slope
+    from trajtools.statistics import fit_slope
 
     nothing = (float("nan"), float("nan"))
     keep = np.arange(span[0], span[1] + 1)

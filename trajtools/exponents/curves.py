@@ -1,43 +1,12 @@
-"""Lines and averages: what the curves of a divergence are made of."""
+"""The curves of a divergence: averages over copies, and over initial conditions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
-from trajtools.results.plain import Result
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from trajtools.types import Floats, Ints
 
 AVERAGES = ("mean-log", "log-mean", "rms")
-
-
-@dataclass(frozen=True, eq=False)
-class Fit(Result):
-    """A straight line fitted by least squares; see `trajtools.fitting.fit_slope`.
-
-    Attributes
-    ----------
-    slope, intercept : float
-        The line ``intercept + slope * x``.
-    stderr : float
-        Textbook standard error of the slope, for independent residuals. The points of a divergence curve are not
-        independent: this is no interval for an exponent.
-    start, stop : int
-        The samples ``start <= k < stop`` were fitted.
-    r2 : float
-        ``1 - SSR / SST``; NaN where all values are equal.
-    """
-
-    slope: float
-    intercept: float
-    stderr: float
-    start: int
-    stop: int
-    r2: float
 
 
 def average_curves(distances: Floats, group: Ints, start: Ints, average: str) -> tuple[Floats, Ints, Ints]:
