@@ -10,13 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recorders.recorder import AtSteps as AtSteps
-    from recorders.recorder import LogSpaced as LogSpaced
-    from recorders.recorder import Recorder as Recorder
+    from recorders.recorder import AtSteps as AtSteps, LogSpaced as LogSpaced, Recorder as Recorder
     from recorders.storage import Sketch as Sketch
-    from recorders.twins import Twin as Twin
-    from recorders.twins import TwinList as TwinList
-    from recorders.twins import perturb as perturb
+    from recorders.twins import Twin as Twin, TwinList as TwinList, perturb as perturb
 
 _HOME = {
     "Recorder": "recorder",

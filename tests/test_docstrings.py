@@ -17,8 +17,14 @@ import trajtools
 ROOT = Path(__file__).parent.parent
 FILES = sorted(p for package in ("trajtools", "recorders") for p in (ROOT / package).rglob("*.py"))
 OPTIONAL = ("torch", "jax", "lightning", "transformers", "huggingface", "matplotlib")
-OPEN_MODULES = {f"trajtools.{m}" for m in (*trajtools._MODULES, "trajectory", "parameters", "results")}
-EXPORTED = {*trajtools._HOME, *recorders.__all__}
+OPEN_MODULES = {f"trajtools.{m}" for m in ("embedding", "errors", "networks", "results")}
+OPEN_MODULES |= {f"trajtools.{m}" for m in ("plots", "systems")}
+EXPORTED = {*trajtools._HOME, *recorders.__all__, "Parameter", "NodeSet", "Member", "fit_slope", "Fit"}
+for _module in trajtools._MODULES:  # what a package offers stands in its `__init__`, as `name as name`
+    _init = ROOT / "trajtools" / _module / "__init__.py"
+    for _node in ast.parse(_init.read_text()).body if _init.exists() else []:
+        if isinstance(_node, ast.ImportFrom):
+            EXPORTED |= {alias.name for alias in _node.names if alias.asname == alias.name}
 for _file in ("torch/__init__.py", "jax/__init__.py", "iris.py", "checkpoints/__init__.py"):
     for _node in ast.parse((ROOT / "recorders" / _file).read_text()).body:  # a framework may be missing
         if isinstance(_node, ast.Assign) and ast.unparse(_node.targets[0]) == "__all__":
@@ -93,6 +99,8 @@ def must_describe(path: Path, name: str, marks: str) -> bool:
     if "command" in marks or name.split(".", maxsplit=1)[0].endswith("Hooks"):
         return False
     module = module_name(path)
+    if module.startswith("trajtools._kernels"):
+        return False
     return name.split(".", maxsplit=1)[0] in EXPORTED or module in OPEN_MODULES
 
 

@@ -16,8 +16,12 @@ from jax_training import WHOLE, batches, exact, flat, mlp, quiet_environment, re
 
 import trajtools as tt  # noqa: E402
 from recorders import AtSteps, LogSpaced  # noqa: E402
-from recorders.jax import Recorder, record_scan, tap  # noqa: E402
-from recorders.jax import scan as scan_module  # noqa: E402
+from recorders.jax import (  # noqa: E402
+    Recorder,
+    record_scan,
+    scan as scan_module,
+    tap,
+)
 from trajtools.errors import ArchitectureError, RecordingError  # noqa: E402
 
 pytestmark = [pytest.mark.jax, pytest.mark.recorders]

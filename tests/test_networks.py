@@ -8,8 +8,7 @@ import networkx as nx
 import numpy as np
 import numpy.testing as npt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.networks import STRENGTHS, Network

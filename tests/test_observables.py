@@ -80,7 +80,7 @@ def test_broken_states_cut_the_path_and_are_counted():
 
 
 def test_measures_of_noise_are_those_of_noise():
-    pytest.importorskip("scipy")
+    pytest.importorskip("nolds", reason="does not import on Python 3.11", exc_type=ImportError)
     x = np.random.default_rng(6).normal(size=1500)
     found = tt.structure.observables(x, measures=("dfa", "hurst", "sample-entropy"), series=("value",)).measures[
         "value"

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from trajtools._kernels import recurrence_bits as bits
-from trajtools._kernels import recurrence_lines as lags
-from trajtools._kernels import recurrence_lines as lines
-from trajtools._kernels import recurrence_rows as ranks
-from trajtools._kernels import recurrence_rows as rows
+from trajtools._kernels import (
+    recurrence_bits as bits,
+    recurrence_lines as lags,
+    recurrence_lines as lines,
+    recurrence_rows as ranks,
+    recurrence_rows as rows,
+)
 from trajtools.recurrences.lines import pack
 from trajtools.recurrences.plot import make_pair, prepare
 

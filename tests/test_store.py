@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from stored_runs import MEMBERS, METRICS, NODES, PARAMETERS, M, P, assert_whole, create, record, resume, states, write
 
 import trajtools as tt

@@ -89,8 +89,7 @@ def test_silhouette_is_that_of_scikit_learn():
 
 @pytest.mark.parametrize("linkage", ["average", "complete", "single", "weighted"])
 def test_a_given_number_cuts_the_tree_of_scipy(linkage):
-    from scipy.cluster.hierarchy import fcluster
-    from scipy.cluster.hierarchy import linkage as joined
+    from scipy.cluster.hierarchy import fcluster, linkage as joined
     from scipy.spatial.distance import squareform
 
     distances = between(np.random.default_rng(7).normal(size=(50, 2)))

@@ -5,8 +5,7 @@ import math
 import naive_probes as naive
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from naive_probes import symmetric
 from numpy.testing import assert_allclose
 

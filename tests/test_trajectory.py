@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.testing as npt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from trajtools.errors import DataError, SelectionError, TooLargeError
 from trajtools.trajectory import ArrayStates, Trajectory

@@ -5,8 +5,7 @@ from __future__ import annotations
 from math import prod
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from trajtools.errors import ArchitectureError, SelectionError
 from trajtools.wiring import KINDS, NodeSet, Parameter, describe

@@ -6,96 +6,113 @@ nothing.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "distance": "distances.equal_times",
     "open": "store",
     "File": "store",
     "Run": "store",
     "validate": "store",
     "repair": "store",
     "Trajectory": "trajectory",
-    "Parameter": "wiring",
-    "NodeSet": "wiring",
-    "Member": "wiring",
-    "align": "distances.permutation",
-    "between": "distances.equal_times",
-    "contributions": "distances.equal_times",
-    "pairwise": "distances.pairwise",
-    "to_orbit": "neighbors.to_orbit",
-    "permutation_metric": "distances.permutation",
-    "heat_trace": "distances.spectral",
-    "quantum_jensen_shannon": "distances.spectral",
-    "Alignment": "distances.permutation",
-    "floor": "distances.metric",
-    "METRICS": "distances",
-    "register_metric": "distances.metric",
-    "twins": "estimators.twins",
-    "rosenstein": "exponents.neighbor_methods",
-    "kantz": "exponents.neighbor_methods",
-    "wolf": "exponents.wolf",
-    "hybrid": "exponents.wolf",
-    "correlation_sum": "structure.correlation_sum",
-    "correlation_dimension": "structure.dimension",
-    "pca": "structure.projection",
-    "mds": "structure.projection",
-    "observables": "structure.observables",
-    "change_points": "structure.change_points",
-    "system_states": "structure.system_states",
-    "zero_one_test": "structure.zero_one",
-    "lyapunov_spectrum": "exponents.spectrum",
-    "lyapunov": "estimators.lyapunov",
-    "lyapunov_windows": "estimators.windows",
-    "Windows": "growth.windows",
-    "sweep": "sweeps.sweep",
-    "curvature": "training.curvature",
-    "order_chaos": "training.order_chaos",
-    "asymptotic_distance": "training.order_chaos",
-    "iterated_trunk": "training.order_chaos",
-    "mean_field": "training.order_chaos",
-    "mean_field_boundary": "training.order_chaos",
-    "find_nearest": "neighbors.search",
-    "NearestK": "neighbors.rules",
-    "WithinRadius": "neighbors.rules",
-    "recurrence": "recurrences.recurrence",
-    "RecurrenceRate": "neighbors.rules",
-    "ScaledRadius": "neighbors.rules",
-    "fit_slope": "statistics",
-    "embed": "embedding",
-    "estimate_delay": "embedding",
-    "estimate_dimension": "embedding",
-    "theiler_window": "embedding",
-    "Contributions": "distances.equal_times",
     "Distances": "distances.pairwise",
-    "ToOrbit": "neighbors.to_orbit",
-    "orbital_stability": "stability.orbital",
-    "OrbitalStability": "stability.orbital",
-    "autocorrelation": "structure.autocorrelation",
-    "Autocorrelation": "structure.autocorrelation",
-    "find_cycles": "structure.cycles",
-    "Cycles": "structure.cycles",
-    "node_correlation": "structure.autocorrelation",
     "Divergence": "results.divergence",
     "Exponent": "results.exponent",
-    "TrajtoolsError": "errors",
+    "twins": "estimators.twins",
+    "lyapunov": "estimators.lyapunov",
+    "lyapunov_spectrum": "exponents.spectrum",
+    "lyapunov_windows": "estimators.windows",
+    "kantz": "exponents.neighbor_methods",
+    "rosenstein": "exponents.neighbor_methods",
+    "wolf": "exponents.wolf",
+    "hybrid": "exponents.wolf",
+    "pairwise": "distances.pairwise",
+    "to_orbit": "neighbors.to_orbit",
+    "align": "distances.permutation",
+    "recurrence": "recurrences.recurrence",
+    "orbital_stability": "stability.orbital",
+    "autocorrelation": "structure.autocorrelation",
+    "correlation_dimension": "structure.dimension",
+    "sweep": "sweeps.sweep",
+    "NearestK": "neighbors.rules",
+    "WithinRadius": "neighbors.rules",
+    "RecurrenceRate": "neighbors.rules",
 }
-_MODULES = ("errors", "plots", "networks", "systems")
+_MODULES = (
+    "distances",
+    "embedding",
+    "errors",
+    "exponents",
+    "neighbors",
+    "networks",
+    "plots",
+    "recurrences",
+    "stability",
+    "statistics",
+    "structure",
+    "systems",
+    "training",
+    "wiring",
+)
 
 __all__ = [*_HOME, *_MODULES, "__version__"]  # noqa: PLE0604
 
+if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds both to each other
+    from trajtools import (
+        distances as distances,
+        embedding as embedding,
+        errors as errors,
+        exponents as exponents,
+        neighbors as neighbors,
+        networks as networks,
+        plots as plots,
+        recurrences as recurrences,
+        stability as stability,
+        statistics as statistics,
+        structure as structure,
+        systems as systems,
+        training as training,
+        wiring as wiring,
+    )
+    from trajtools.distances.equal_times import distance as distance
+    from trajtools.distances.pairwise import Distances as Distances, pairwise as pairwise
+    from trajtools.distances.permutation import align as align
+    from trajtools.estimators.lyapunov import lyapunov as lyapunov
+    from trajtools.estimators.twins import twins as twins
+    from trajtools.estimators.windows import lyapunov_windows as lyapunov_windows
+    from trajtools.exponents.neighbor_methods import kantz as kantz, rosenstein as rosenstein
+    from trajtools.exponents.spectrum import lyapunov_spectrum as lyapunov_spectrum
+    from trajtools.exponents.wolf import hybrid as hybrid, wolf as wolf
+    from trajtools.neighbors.rules import (
+        NearestK as NearestK,
+        RecurrenceRate as RecurrenceRate,
+        WithinRadius as WithinRadius,
+    )
+    from trajtools.neighbors.to_orbit import to_orbit as to_orbit
+    from trajtools.recurrences.recurrence import recurrence as recurrence
+    from trajtools.results.divergence import Divergence as Divergence
+    from trajtools.results.exponent import Exponent as Exponent
+    from trajtools.stability.orbital import orbital_stability as orbital_stability
+    from trajtools.store import File as File, Run as Run, open as open, repair as repair, validate as validate
+    from trajtools.structure.autocorrelation import autocorrelation as autocorrelation
+    from trajtools.structure.dimension import correlation_dimension as correlation_dimension
+    from trajtools.sweeps.sweep import sweep as sweep
+    from trajtools.trajectory import Trajectory as Trajectory
+else:
+    from importlib import import_module
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    elif name in _MODULES:
-        value = import_module(f"{__name__}.{name}")
-    else:
-        raise AttributeError(f"trajtools has no {name!r}; it has {', '.join(sorted(__all__))}")
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        if name in _HOME:
+            value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        elif name in _MODULES:
+            value = import_module(f"{__name__}.{name}")
+        else:
+            raise AttributeError(f"trajtools has no {name!r}; it has {', '.join(sorted(__all__))}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

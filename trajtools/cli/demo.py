@@ -19,9 +19,9 @@ from trajtools.cli.runner import (
     plain_errors,
     recorder_command,
     recorder_environment,
+    report as report_errors,
     table,
 )
-from trajtools.cli.runner import report as report_errors
 from trajtools.errors import DataError, RecordingError
 
 if TYPE_CHECKING:

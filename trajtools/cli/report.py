@@ -18,9 +18,9 @@ from trajtools.cli.runner import (
     matches,
     opened,
     progress,
+    report as report_errors,
     select_runs,
 )
-from trajtools.cli.runner import report as report_errors
 from trajtools.errors import DataError
 
 if TYPE_CHECKING:

@@ -355,7 +355,8 @@ def contributions(a: Any, b: Any, *, metric: MetricLike = "l1", per: str = "laye
     --------
     >>> import numpy as np
     >>> import trajtools as tt
-    >>> p = [tt.wiring.Parameter("a.w", "other", (2,), "f8", 0, 2), tt.wiring.Parameter("b.w", "other", (1,), "f8", 2, 1)]
+    >>> from trajtools.wiring import Parameter
+    >>> p = [Parameter("a.w", "other", (2,), "f8", 0, 2), Parameter("b.w", "other", (1,), "f8", 2, 1)]
     >>> x = tt.Trajectory.from_array(np.zeros((1, 3)), parameters=p)
     >>> found = tt.distances.contributions(x, np.array([[1.0, 2.0, 1.0]]))
     >>> found.names, found.distance.tolist(), found.share.tolist()

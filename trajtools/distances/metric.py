@@ -163,7 +163,17 @@ class Metric:
         return self.kind in ("metric", "pseudo-metric")
 
     def described(self, states: Any) -> Any:
-        """Return what `pairs` compares of a block (t, m, P): the features of its states (t, m, F), or the block."""
+        """Return what `pairs` compares of a block of states: their features, or the block itself.
+
+        Parameters
+        ----------
+        states : ndarray of float, shape (t, m, P)
+            The block.
+
+        Returns
+        -------
+        ndarray of float, shape (t, m, F) or (t, m, P)
+        """
         if self.features is None:
             return states
         count, members, size = states.shape

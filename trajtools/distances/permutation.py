@@ -180,7 +180,7 @@ class Matcher:
         for candidate, climb in self._starts(a, b, warm):
             if climb:
                 self._climb(a, candidate)
-            candidate.distance = distance(a, candidate.state, self.base)
+            candidate.distance = entry_distance(a, candidate.state, self.base)
             if candidate.distance < best.distance:
                 best = candidate
             if best.distance == 0 or (climb and single) or not (a.any() and b.any()):
@@ -264,7 +264,7 @@ class Matcher:
                     copy.apply(units, order, sign)
                     tried = unit_rows(units, copy.state)
                 # By direct differences: inner products do not resolve how much closer close networks come.
-                if distance(mine, tried, self.base) < distance(mine, theirs, self.base) * (1 - GAIN):
+                if entry_distance(mine, tried, self.base) < entry_distance(mine, theirs, self.base) * (1 - GAIN):
                     match.apply(units, order, sign)
                     moved = True
 
@@ -314,7 +314,7 @@ class Matcher:
         return margin
 
 
-def distance(a: Floats, b: Floats, base: str) -> float:
+def entry_distance(a: Floats, b: Floats, base: str) -> float:
     """Return the distance of all entries of two arrays, as the metric of this name has it."""
     from trajtools._kernels import distances
 
@@ -724,7 +724,7 @@ class _Work:
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
             return
         base = self.bound.matcher.base
-        self.unaligned[t] = distance(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64), base)
+        self.unaligned[t] = entry_distance(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64), base)
         one, two = self.bound.prepared(a), self.bound.prepared(b)
         found = self.bound.matcher.match(Anchor(one), two, self.warm)
         self.warm = found

@@ -48,7 +48,7 @@ def lyapunov(
         ``"twins"``, ``"rosenstein"``, ``"kantz"``, ``"wolf"`` or ``"hybrid"``. ``"auto"``: twins where `x` holds twins,
         else rosenstein, which has the most room for growth.
     metric : str, callable, Metric or None
-        Distance between states, see `trajtools.distances.METRICS`. None: ``"l1"`` for twins, ``"l2"`` for recurrences. These
+        Distance between states, see `tt.distances.METRICS`. None: ``"l1"`` for twins, ``"l2"`` for recurrences. These
         also know ``"graph-l1"``, the sum of the absolute differences of all links over N(N-1), and ``"precomputed"``
         for distances (T, T); metrics other than ``"l1"``, ``"l2"``, ``"linf"`` and ``"rms"`` are asked for all pairs
         and take at most 8192 states.

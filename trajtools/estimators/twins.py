@@ -73,7 +73,7 @@ def twins(
         (T, P) or (T,), all of the same length; or a list of these. Every reference is one initial condition; pairs that
         hold the same reference object share theirs.
     metric : str, callable or Metric
-        Distance between states, see `trajtools.distances.METRICS`. A run that stores distances gives them in its own metric
+        Distance between states, see `tt.distances.METRICS`. A run that stores distances gives them in its own metric
         only, one that stores sketches gives ``"l2"`` only.
     average : str
         ``"mean-log"``, ``"log-mean"`` or ``"rms"``; see Notes.

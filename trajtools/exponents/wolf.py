@@ -9,8 +9,7 @@ import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.estimators.caligiuri import NAME, PRODUCTION, caligiuri_profile, caligiuri_wolf
-from trajtools.estimators.mittra import NAME as MITTRA
-from trajtools.estimators.mittra import mittra_cloud
+from trajtools.estimators.mittra import NAME as MITTRA, mittra_cloud
 from trajtools.exponents.following import (
     EQUAL_COSINES,
     Walk,

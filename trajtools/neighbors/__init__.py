@@ -7,11 +7,11 @@ the record and finite. So every point of a divergence curve is an average over t
 
 from __future__ import annotations
 
-from trajtools.neighbors.rules import NearestK as NearestK
-from trajtools.neighbors.rules import RecurrenceRate as RecurrenceRate
-from trajtools.neighbors.rules import ScaledRadius as ScaledRadius
-from trajtools.neighbors.rules import WithinRadius as WithinRadius
-from trajtools.neighbors.search import Neighbors as Neighbors
-from trajtools.neighbors.search import find_nearest as find_nearest
-from trajtools.neighbors.to_orbit import ToOrbit as ToOrbit
-from trajtools.neighbors.to_orbit import to_orbit as to_orbit
+from trajtools.neighbors.rules import (
+    NearestK as NearestK,
+    RecurrenceRate as RecurrenceRate,
+    ScaledRadius as ScaledRadius,
+    WithinRadius as WithinRadius,
+)
+from trajtools.neighbors.search import Neighbors as Neighbors, find_nearest as find_nearest
+from trajtools.neighbors.to_orbit import ToOrbit as ToOrbit, to_orbit as to_orbit

@@ -345,7 +345,7 @@ def check_motion(states: States) -> None:
         raise DataError(
             "across=True takes the motion out of Euclidean distances of states with two dimensions or more, whose "
             f"numbers can be squared; got metric {states.metric!r} and {states.points.shape[1]} dimensions. Embed a "
-            "series first, see trajtools.embed"
+            "series first, see trajtools.embedding.embed"
         )
 
 

@@ -1,7 +1,6 @@
 """Figures of results; matplotlib is loaded when one is drawn and not before."""
 
-from trajtools.plots.exponents import divergence, divergences
-from trajtools.plots.exponents import draw_windows as windows
+from trajtools.plots.exponents import divergence, divergences, draw_windows as windows
 from trajtools.plots.states import (
     change_points,
     contributions,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from trajtools.recurrences.lines import Lines as Lines
 from trajtools.recurrences.recurrence import recurrence as recurrence
-from trajtools.recurrences.result import Measures as Measures
-from trajtools.recurrences.result import Recurrence as Recurrence
-from trajtools.recurrences.result import RecurrenceIntervals as RecurrenceIntervals
-from trajtools.recurrences.result import RecurrenceNetwork as RecurrenceNetwork
-from trajtools.recurrences.result import WindowedRecurrence as WindowedRecurrence
+from trajtools.recurrences.result import (
+    Measures as Measures,
+    Recurrence as Recurrence,
+    RecurrenceIntervals as RecurrenceIntervals,
+    RecurrenceNetwork as RecurrenceNetwork,
+    WindowedRecurrence as WindowedRecurrence,
+)

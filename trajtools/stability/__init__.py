@@ -2,5 +2,4 @@
 
 from __future__ import annotations
 
-from trajtools.stability.orbital import OrbitalStability as OrbitalStability
-from trajtools.stability.orbital import orbital_stability as orbital_stability
+from trajtools.stability.orbital import OrbitalStability as OrbitalStability, orbital_stability as orbital_stability

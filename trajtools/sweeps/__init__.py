@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from trajtools.sweeps.diagram import BoundaryLaw as BoundaryLaw
-from trajtools.sweeps.diagram import PhaseDiagram as PhaseDiagram
-from trajtools.sweeps.diagram import Scaling as Scaling
-from trajtools.sweeps.onset import Coincidence as Coincidence
-from trajtools.sweeps.onset import Fastest as Fastest
-from trajtools.sweeps.onset import Onset as Onset
-from trajtools.sweeps.sweep import Sweep as Sweep
-from trajtools.sweeps.sweep import SweepPoint as SweepPoint
-from trajtools.sweeps.sweep import sweep as sweep
+from trajtools.sweeps.diagram import BoundaryLaw as BoundaryLaw, PhaseDiagram as PhaseDiagram, Scaling as Scaling
+from trajtools.sweeps.onset import Coincidence as Coincidence, Fastest as Fastest, Onset as Onset
+from trajtools.sweeps.sweep import Sweep as Sweep, SweepPoint as SweepPoint, sweep as sweep

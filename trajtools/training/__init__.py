@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from trajtools.training.curvature import Curvature as Curvature
-from trajtools.training.curvature import curvature as curvature
-from trajtools.training.order_chaos import OrderChaos as OrderChaos
-from trajtools.training.order_chaos import TrunkStability as TrunkStability
-from trajtools.training.order_chaos import asymptotic_distance as asymptotic_distance
-from trajtools.training.order_chaos import iterated_trunk as iterated_trunk
-from trajtools.training.order_chaos import mean_field as mean_field
-from trajtools.training.order_chaos import mean_field_boundary as mean_field_boundary
-from trajtools.training.order_chaos import order_chaos as order_chaos
+from trajtools.training.curvature import Curvature as Curvature, curvature as curvature
+from trajtools.training.order_chaos import (
+    OrderChaos as OrderChaos,
+    TrunkStability as TrunkStability,
+    asymptotic_distance as asymptotic_distance,
+    iterated_trunk as iterated_trunk,
+    mean_field as mean_field,
+    mean_field_boundary as mean_field_boundary,
+    order_chaos as order_chaos,
+)

@@ -260,7 +260,7 @@ class OrderChaos(Result):
 
 @dataclass(frozen=True, eq=False)
 class TrunkStability(Result):
-    """A trunk iterated as a map, and the three published exponents beside the true one; see `trajtools.training.iterated_trunk`.
+    """A trunk iterated as a map, and the three published exponents beside the true one; see `iterated_trunk`.
 
     Attributes
     ----------
