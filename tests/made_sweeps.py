@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trajtools.results.exponent import Exponent
+from trajtools.exponents.exponent import Exponent
 from trajtools.sweeps.sweep import Sweep, SweepPoint
 
 RATES = np.geomspace(0.01, 10, 13)

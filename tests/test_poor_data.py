@@ -10,7 +10,7 @@ from command_line import call, write
 
 import trajtools as tt
 from trajtools.errors import DataError, TrajtoolsError
-from trajtools.results.exponent import VERDICTS
+from trajtools.exponents.exponent import VERDICTS
 from trajtools.store import Member
 
 METHODS = ("rosenstein", "kantz", "wolf", "hybrid")

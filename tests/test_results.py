@@ -7,9 +7,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from planted import logistic_growth
 
 from trajtools.exponents.curves import average_curves, mean_curve
+from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
 from trajtools.results.divergence import Divergence
-from trajtools.results.exponent import Exponent
 from trajtools.results.plain import to_plain
 from trajtools.statistics import Fit
 

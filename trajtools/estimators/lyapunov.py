@@ -8,7 +8,7 @@ import numpy as np
 
 from trajtools.distances.metric import MetricLike
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.results.exponent import Exponent
+from trajtools.exponents.exponent import Exponent
 from trajtools.surrogates import BASIN, NULLS, steepest
 
 METHODS = ("twins", "rosenstein", "kantz", "wolf", "hybrid")

@@ -10,12 +10,11 @@ import numpy as np
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.exponents.exponent import Exponent, with_steps
 from trajtools.exponents.following import GRAPH_L1, LENGTHS, as_links, check_nodes, normalised, sampling
-from trajtools.growth.units import with_steps
 from trajtools.neighbors.states import GIVEN, METRICS
 from trajtools.optimizers import Optimizer, optimizer_of
 from trajtools.reasons import Reason
-from trajtools.results.exponent import Exponent
 from trajtools.surrogates import PLAIN
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats

@@ -12,6 +12,7 @@ from trajtools.embedding import Choice, embed, estimate_delay, estimate_dimensio
 from trajtools.errors import DataError
 from trajtools.estimators.interpolation import fineness, interpolated
 from trajtools.estimators.nulls import Tested, against_surrogates
+from trajtools.exponents.exponent import Exponent
 from trajtools.exponents.neighbor_methods import kantz, rosenstein
 from trajtools.exponents.wolf import hybrid, wolf
 from trajtools.growth.applicability import SUGGEST_TWINS, TWINS, Probe, objections, probe, probe_distances
@@ -22,7 +23,6 @@ from trajtools.neighbors.states import GIVEN, MetricOfStates, has_directions
 from trajtools.optimizers import Optimizer
 from trajtools.reasons import Reason, codes
 from trajtools.results.divergence import Divergence
-from trajtools.results.exponent import Exponent
 from trajtools.statistics import DECISION
 from trajtools.surrogates import PLAIN
 from trajtools.types import Floats

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError
+from trajtools.exponents.exponent import Exponent
 from trajtools.growth.published import published_reasons
 from trajtools.reasons import Reason
 from trajtools.results.divergence import Divergence
-from trajtools.results.exponent import Exponent
 from trajtools.statistics import window_fits
 from trajtools.types import Floats, Ints
 

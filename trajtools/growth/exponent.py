@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.exponents.exponent import Exponent
 from trajtools.growth.basin import optimizer_of_twins
 from trajtools.growth.caligiuri import PRODUCTION, caligiuri2023, caligiuri2023_production
 from trajtools.growth.measured import Measured, against_shapes, measure, shape_of
-from trajtools.growth.persistence import Epoch, does_not_persist, separate_starts
+from trajtools.growth.persistence import separate_starts
 from trajtools.growth.published import danovski2024
-from trajtools.growth.verdicts import caveats, judge, without_persistence
+from trajtools.growth.verdicts import Epoch, caveats, does_not_persist, judge, without_persistence
 from trajtools.reasons import Reason
 from trajtools.results.divergence import Divergence
-from trajtools.results.exponent import Exponent
 from trajtools.statistics import N_RESAMPLES, SATURATION_MARGIN
 from trajtools.surrogates import BASIN
 from trajtools.types import Floats

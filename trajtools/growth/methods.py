@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from trajtools.exponents.exponent import Exponent
 from trajtools.growth import exponent
 from trajtools.growth.recurrent import METHODS, fit_recurrent
 from trajtools.results.divergence import Divergence
-from trajtools.results.exponent import Exponent
 
 
 def fit(

@@ -2,58 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from trajtools.growth.measured import Measured, rate
-from trajtools.reasons import Reason
-from trajtools.statistics import DECISION
+from trajtools.growth.verdicts import FEWEST_EFOLDS, Epoch
 
-FEWEST_EFOLDS = 3.0  # of fitted growth, before anything is called exponential
 EARLY = 0.25  # of an epoch: perturbations introduced later in it are no evidence of their own
-EPOCHS = 3  # separate times of perturbation that persistence asks for
-
-
-@dataclass(frozen=True, eq=False)
-class Epoch:
-    """Perturbations introduced at about one time: before those of the epoch before had run their course.
-
-    Attributes
-    ----------
-    start : int
-        Step of the first of them.
-    early : float
-        Perturbations introduced before this step tell whether there is growth.
-    until : float
-        Step at which the growth of half of them has ended; later perturbations belong to the next epoch.
-    value : float
-        Rate of its curves.
-    gain : float
-        Mean fitted growth, in e-folds.
-    p_positive : float
-        One-sided p-value of "the rate is not positive"; NaN where unknown.
-    long_enough : bool
-        Whether its record is long enough for `FEWEST_EFOLDS` at the fastest rate that any start shows.
-    """
-
-    start: int
-    early: float
-    until: float
-    value: float
-    gain: float
-    p_positive: float
-    long_enough: bool
-
-    @property
-    def grows(self) -> bool:
-        """Whether this epoch alone shows growth."""
-        return self.gain >= FEWEST_EFOLDS and self.p_positive < DECISION
-
-    @property
-    def silent(self) -> bool:
-        """Whether this epoch shows that growth is absent: it had the time, and did not grow."""
-        return self.gain < FEWEST_EFOLDS and self.long_enough
 
 
 def separate_starts(found: Measured, level: float, rng: np.random.Generator) -> tuple[Epoch, ...]:
@@ -108,26 +62,3 @@ def _fastest(found: Measured) -> float:
         duration = float(found.duration[mine].sum())
         rates.append(float(found.gain[mine].sum()) / duration if duration > 0 else 0.0)
     return max(rates)
-
-
-def does_not_persist(epochs: tuple[Epoch, ...]) -> Reason:
-    """Name the perturbations that do not grow.
-
-    Parameters
-    ----------
-    epochs : tuple of Epoch
-        Separate times of perturbation, of which some do not grow.
-
-    Returns
-    -------
-    Reason
-    """
-    silent = ", ".join(f"{epoch.start} ({epoch.gain:.1f} e-folds)" for epoch in epochs if epoch.silent)
-    return Reason.of(
-        "not-persistent",
-        "the sensitivity does not persist: of {starts} separate starts, those at step {silent} show no exponential "
-        "growth of {needed:g} e-folds",
-        starts=len(epochs),
-        silent=silent,
-        needed=FEWEST_EFOLDS,
-    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from trajtools.exponents.curves import average_curves
+from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
 from trajtools.results.divergence import Divergence
-from trajtools.results.exponent import Exponent
 from trajtools.statistics import window_fits
 
 STARTS = np.arange(0, 101, 5)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.exponents.exponent import Exponent
 from trajtools.growth.plateau import FEWEST_EFOLDS, FEWEST_STEPS, Plateau, block_curves, find_plateau, standard_error
 from trajtools.reasons import Reason
 from trajtools.results.divergence import Divergence
-from trajtools.results.exponent import Exponent
 from trajtools.types import Floats
 
 METHODS = ("rosenstein", "kantz", "wolf", "hybrid")

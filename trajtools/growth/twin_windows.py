@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from trajtools.errors import DataError
 from trajtools.exponents.curves import average_curves, mean_curve
+from trajtools.exponents.exponent import Exponent
 from trajtools.growth.exponent import fit
-from trajtools.growth.persistence import FEWEST_EFOLDS
+from trajtools.growth.verdicts import FEWEST_EFOLDS
 from trajtools.growth.windows import Windows, unknown, windows_of
 from trajtools.reasons import Reason
 from trajtools.results.divergence import Divergence
-from trajtools.results.exponent import Exponent
 from trajtools.statistics import choose_spans
 from trajtools.types import Floats, Ints
 

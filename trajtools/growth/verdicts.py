@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trajtools.growth.measured import Measured
-from trajtools.growth.persistence import EPOCHS, FEWEST_EFOLDS, Epoch, does_not_persist
 from trajtools.reasons import Reason
 from trajtools.statistics import DECISION
 from trajtools.surrogates import BASIN
 from trajtools.types import Floats
 
+if TYPE_CHECKING:
+    from trajtools.growth.measured import Measured
+
+FEWEST_EFOLDS = 3.0  # of fitted growth, before anything is called exponential
+EPOCHS = 3  # separate times of perturbation that persistence asks for
 BOUNDED = 1.0  # e-folds: distances that never rise further than this stay near their start
 SHORTEST = 20  # states that a record must have before "nothing grows" says something
 FEWEST_STEPS = 3  # fitted steps: a line through fewer shows no shape
@@ -23,6 +28,47 @@ SHAPE_STEPS = 10  # fitted steps that a power law must describe better before th
 
 Judgement = tuple[str, tuple[Reason, ...]]
 Rise = Callable[[], tuple[float, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class Epoch:
+    """Perturbations introduced at about one time: before those of the epoch before had run their course.
+
+    Attributes
+    ----------
+    start : int
+        Step of the first of them.
+    early : float
+        Perturbations introduced before this step tell whether there is growth.
+    until : float
+        Step at which the growth of half of them has ended; later perturbations belong to the next epoch.
+    value : float
+        Rate of its curves.
+    gain : float
+        Mean fitted growth, in e-folds.
+    p_positive : float
+        One-sided p-value of "the rate is not positive"; NaN where unknown.
+    long_enough : bool
+        Whether its record is long enough for `FEWEST_EFOLDS` at the fastest rate that any start shows.
+    """
+
+    start: int
+    early: float
+    until: float
+    value: float
+    gain: float
+    p_positive: float
+    long_enough: bool
+
+    @property
+    def grows(self) -> bool:
+        """Whether this epoch alone shows growth."""
+        return self.gain >= FEWEST_EFOLDS and self.p_positive < DECISION
+
+    @property
+    def silent(self) -> bool:
+        """Whether this epoch shows that growth is absent: it had the time, and did not grow."""
+        return self.gain < FEWEST_EFOLDS and self.long_enough
 
 
 def judge(found: Measured, epochs: tuple[Epoch, ...], rise: Rise, null: str | None) -> Judgement:
@@ -143,6 +189,29 @@ def _persistence(reasons: tuple[Reason, ...], epochs: tuple[Epoch, ...], unit: s
         needed=EPOCHS,
     )
     return "transient", (*reasons, untested)
+
+
+def does_not_persist(epochs: tuple[Epoch, ...]) -> Reason:
+    """Name the perturbations that do not grow.
+
+    Parameters
+    ----------
+    epochs : tuple of Epoch
+        Separate times of perturbation, of which some do not grow.
+
+    Returns
+    -------
+    Reason
+    """
+    silent = ", ".join(f"{epoch.start} ({epoch.gain:.1f} e-folds)" for epoch in epochs if epoch.silent)
+    return Reason.of(
+        "not-persistent",
+        "the sensitivity does not persist: of {starts} separate starts, those at step {silent} show no exponential "
+        "growth of {needed:g} e-folds",
+        starts=len(epochs),
+        silent=silent,
+        needed=FEWEST_EFOLDS,
+    )
 
 
 def without_persistence(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:

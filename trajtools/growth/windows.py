@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
-from trajtools.results.exponent import Exponent
 from trajtools.results.plain import Result, to_plain
 from trajtools.types import Floats, Ints
 

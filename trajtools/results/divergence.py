@@ -13,7 +13,7 @@ from trajtools.results.plain import Result
 from trajtools.types import Floats, Ints
 
 if TYPE_CHECKING:
-    from trajtools.results.exponent import Exponent
+    from trajtools.exponents.exponent import Exponent
 
 
 @dataclass(frozen=True, eq=False)
