@@ -13,11 +13,9 @@ from test_surrogates import LAWS
 import trajtools as tt
 from recorders import Recorder
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.estimators.nulls import against_surrogates
-from trajtools.growth.basin import modes
+from trajtools.exponents.nulls import BASIN, against_surrogates, modes, steepest
 from trajtools.optimizers import Optimizer
 from trajtools.store import Member
-from trajtools.surrogates import BASIN, steepest
 
 
 def twins(optimizer, curvatures, steps, rng, epsilon=1e-6):

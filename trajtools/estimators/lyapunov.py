@@ -9,7 +9,7 @@ import numpy as np
 from trajtools.distances.metric import MetricLike
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.exponent import Exponent
-from trajtools.surrogates import BASIN, NULLS, steepest
+from trajtools.exponents.nulls import BASIN, NULLS, steepest
 
 METHODS = ("twins", "rosenstein", "kantz", "wolf", "hybrid")
 
@@ -81,8 +81,7 @@ def lyapunov(
         process, ``"iaaft"`` (series) or ``"phase-randomised"`` (states). By name also ``"shuffled-increments"`` and
         ``"random-walk"`` (recurrences), and for both ``"quadratic-basin"``: descent in a quadratic basin by the
         optimiser of the run (gradient descent, with momentum if its hyper-parameters say so); see
-        `trajtools.surrogates.Basin` and `trajtools.growth.basin`. None: no test, and no verdict but inconclusive or
-        regular.
+        `trajtools.exponents.nulls`. None: no test, and no verdict but inconclusive or regular.
     surrogates : int
         How many records are drawn from the null of recurrences; below 99 no p-value reaches the 1 % level.
     procedure : None or "danovski2024"

@@ -12,10 +12,10 @@ from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.exponent import Exponent, with_steps
 from trajtools.exponents.following import GRAPH_L1, LENGTHS, as_links, check_nodes, normalised, sampling
+from trajtools.exponents.nulls import PLAIN
 from trajtools.neighbors.states import GIVEN, METRICS
 from trajtools.optimizers import Optimizer, optimizer_of
 from trajtools.reasons import Reason
-from trajtools.surrogates import PLAIN
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats
 from trajtools.wiring import Parameter

@@ -11,9 +11,9 @@ from trajtools.distances.pairwise import Distances
 from trajtools.embedding import Choice, embed, estimate_delay, estimate_dimension, theiler_window
 from trajtools.errors import DataError
 from trajtools.estimators.interpolation import fineness, interpolated
-from trajtools.estimators.nulls import Tested, against_surrogates
 from trajtools.exponents.exponent import Exponent
 from trajtools.exponents.neighbor_methods import kantz, rosenstein
+from trajtools.exponents.nulls import PLAIN, Tested, against_surrogates
 from trajtools.exponents.wolf import hybrid, wolf
 from trajtools.growth.applicability import SUGGEST_TWINS, TWINS, Probe, objections, probe, probe_distances
 from trajtools.growth.recurrent import BOUNDED
@@ -24,7 +24,6 @@ from trajtools.optimizers import Optimizer
 from trajtools.reasons import Reason, codes
 from trajtools.results.divergence import Divergence
 from trajtools.statistics import DECISION
-from trajtools.surrogates import PLAIN
 from trajtools.types import Floats
 
 METHODS: dict[str, Any] = {"rosenstein": rosenstein, "kantz": kantz, "wolf": wolf, "hybrid": hybrid}

@@ -9,7 +9,7 @@ import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.exponent import Exponent
-from trajtools.growth.basin import optimizer_of_twins
+from trajtools.exponents.nulls import BASIN, optimizer_of_twins
 from trajtools.growth.caligiuri import PRODUCTION, caligiuri2023, caligiuri2023_production
 from trajtools.growth.measured import Measured, against_shapes, measure, shape_of
 from trajtools.growth.persistence import separate_starts
@@ -18,7 +18,6 @@ from trajtools.growth.verdicts import Epoch, caveats, does_not_persist, judge, w
 from trajtools.reasons import Reason
 from trajtools.results.divergence import Divergence
 from trajtools.statistics import N_RESAMPLES, SATURATION_MARGIN
-from trajtools.surrogates import BASIN
 from trajtools.types import Floats
 
 PROCEDURES = ("danovski2024", "caligiuri2023", PRODUCTION)
@@ -49,7 +48,7 @@ def fit(
         ``"auto"`` chooses, and `settings` says what it chose.
     null : "power-law", "quadratic-basin" or None
         What the growth is tested against: power laws and diffusion, or what twins do in a quadratic basin under the
-        optimiser of the run (`trajtools.growth.basin`). Without a null the verdict is ``"inconclusive"``.
+        optimiser of the run (`trajtools.exponents.nulls`). Without a null the verdict is ``"inconclusive"``.
     procedure : None, "danovski2024", "caligiuri2023" or "caligiuri2023-production"
         None: the procedure below. A name: a published procedure, see `trajtools.growth.published` (twins) and
         `trajtools.growth.caligiuri` (blocks of a temporal network).

@@ -11,7 +11,7 @@ import numpy as np
 
 from trajtools.errors import DataError
 from trajtools.exponents.curves import average_curves
-from trajtools.growth.basin import basin_null
+from trajtools.exponents.nulls import BASIN, basin_null
 from trajtools.results.divergence import Divergence
 from trajtools.statistics import (
     DECISION,
@@ -24,7 +24,6 @@ from trajtools.statistics import (
     sign_flip_p,
     usable,
 )
-from trajtools.surrogates import BASIN
 from trajtools.types import Floats, Ints
 
 Shape = Callable[[Floats, Floats, Ints, Ints, int], tuple[Floats, Floats]]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trajtools.exponents.nulls import BASIN
 from trajtools.reasons import Reason
 from trajtools.statistics import DECISION
-from trajtools.surrogates import BASIN
 from trajtools.types import Floats
 
 if TYPE_CHECKING:

@@ -1,16 +1,21 @@
-"""Records that share what a null says and nothing else: what an estimator's answer is compared with."""
+"""Nulls: surrogate records, growth in a quadratic basin, and the comparison with them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from trajtools.embedding import embed
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.optimizers import Optimizer
-from trajtools.types import Floats
+from trajtools.types import Floats, Ints
+
+if TYPE_CHECKING:
+    from trajtools.results.divergence import Divergence
 
 ROUNDS = 60  # of IAAFT at most; it stops earlier where nothing changes any more
 
@@ -28,6 +33,12 @@ WORDS = {
     "of them, in random order",
 }
 PLAIN = Optimizer()
+RATES = 48  # curvatures that a basin is made of: half evenly, half logarithmically between flat and unstable
+FLATTEST = 1e-6  # of the steepest
+SMALLEST = 1e-9  # of the largest distance of a fitted curve: modes may pass through zero together
+MOST_STATES = 3000  # that are compared with surrogates
+REFERENCES = 500
+LAGS = 24
 
 
 def surrogate(x: ArrayLike, null: str, *, rng: np.random.Generator, optimizer: Optimizer = PLAIN) -> Floats:
@@ -315,3 +326,262 @@ def rank_p(value: float, drawn: Floats) -> float:
     if not np.isfinite(value):
         return float("nan")
     return (int(np.sum(~(drawn < value))) + 1) / (len(drawn) + 1)
+
+
+def optimizer_of_twins(growth: Divergence) -> Optimizer:
+    """The optimiser that twins were trained by.
+
+    Parameters
+    ----------
+    growth : Divergence
+        Of `trajtools.twins`; pairs of arrays count as trained by plain gradient descent.
+
+    Returns
+    -------
+    Optimizer
+
+    Raises
+    ------
+    DataError
+        If they were trained by several, or by one that knows no quadratic basin.
+    """
+    known = growth.settings.get("optimizer")
+    if isinstance(known, list):
+        raise DataError(
+            f"null {BASIN!r} is that of one optimiser; these runs were trained by several: analyse them one by one"
+        )
+    optimizer = Optimizer(**known) if known else Optimizer()
+    steepest(optimizer)
+    return optimizer
+
+
+def modes(steps: Ints, optimizer: Optimizer) -> Floats:
+    """What becomes of a perturbation of one along each curvature.
+
+    Parameters
+    ----------
+    steps : ndarray of int64, shape (K,)
+        Steps since the perturbation, ascending.
+    optimizer : Optimizer
+        Gradient descent, with momentum or without. The perturbation is one of the weights: the momentum is the same.
+
+    Returns
+    -------
+    ndarray of float64, shape (H, K)
+        The perturbations.
+    """
+    top, mu = steepest(optimizer), optimizer.momentum
+    nu = mu * optimizer.nesterov
+    half = RATES // 2
+    rates = np.concatenate([np.linspace(0, top, half), top * np.geomspace(FLATTEST, 1 - 1 / half, RATES - half)])
+    out = np.empty((len(rates), len(steps)))
+    here, step, at = np.ones(len(rates)), np.zeros(len(rates)), 0
+    for column, wanted in enumerate(steps.tolist()):
+        while at < wanted:
+            step = mu * step - rates * (here + nu * step)
+            here = here + step
+            at += 1
+        out[:, column] = here
+    return out
+
+
+def basin_null(growth: Divergence) -> Callable[[Floats, Floats, Floats, Floats], Floats]:
+    r"""What twins would do in a quadratic basin, in the form that `trajtools.statistics.shape_evidence` takes.
+
+    Parameters
+    ----------
+    growth : Divergence
+        Of `trajtools.twins`.
+
+    Returns
+    -------
+    callable
+        From curves (C, K), their mask (C, K), the points of each (C,) and the times (K,) to the residuals (C, K) of
+        the best basin: with :math:`d^p = \sum_h w_h |m_h(t)|^p`, all weights w >= 0, and the better one of p = 1 (a
+        sum of absolute values whose weights are the axes of the basin) and p = 2 (a Euclidean distance, or one of
+        many mixed weights).
+
+    Raises
+    ------
+    DataError
+        As `optimizer_of_twins`.
+
+    Notes
+    -----
+    In a basin :math:`x_{t+1} = x_t + \mu(x_t - x_{t-1}) - \eta H(\cdot - x^*)` on common batches the noise is the same
+    for both and cancels: the difference of twins is a sum of modes, one for each curvature, and each mode is known once
+    :math:`\eta h` is. Without momentum no mode grows. With momentum modes near the edge of stability grow for a while,
+    by up to :math:`2 / (1 - \mu)`, without any sensitivity: that is what this null is for. The perturbation is taken to
+    be one of the weights alone, made where the curve begins; of a window that begins later, too.
+    """
+    optimizer = optimizer_of_twins(growth)
+    per_step = float(growth.settings.get("dt", 1.0))
+
+    def residuals(y: Floats, mask: Floats, count: Floats, time: Floats) -> Floats:
+        from scipy.optimize import nnls
+
+        shapes = np.abs(modes(np.round(time / per_step).astype(np.int64), optimizer))
+        out = np.zeros_like(y)
+        for row in range(len(y)):
+            known = mask[row] > 0
+            found = [_best(y[row, known], shapes[:, known] ** p, p, nnls) for p in (1, 2)]
+            out[row, known] = min(found, key=lambda left: float(np.sum(left**2)))
+        return out
+
+    return residuals
+
+
+def _best(y: Floats, shapes: Floats, power: int, nnls: Any) -> Floats:
+    """Residuals of ln d of the best sum of modes, each point by its relative error."""
+    weight = np.exp(-power * y)
+    used = shapes.max(axis=1) > 0
+    columns = (shapes[used] * weight).T
+    scale = columns.max(axis=0)
+    share, _ = nnls(columns / scale, np.ones(len(y)))
+    model = (columns / scale) @ share
+    left = -np.log(np.maximum(model, SMALLEST * max(float(model.max()), 1e-300))) / power
+    return np.asarray(left - left.mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """A comparison with surrogates.
+
+    Attributes
+    ----------
+    p_value : float
+        ``(k + 1) / (n + 1)``; NaN where nothing was compared.
+    name, words : str
+        The null; empty where nothing was compared.
+    settings : dict
+        What was compared.
+    """
+
+    p_value: float = float("nan")
+    name: str = ""
+    words: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def against_surrogates(
+    series: Floats,
+    null: str,
+    *,
+    embedding: tuple[int, int],
+    theiler: int,
+    horizon: int,
+    count: int,
+    rng: np.random.Generator,
+    optimizer: Optimizer = PLAIN,
+) -> Tested:
+    """Compare how long neighbours stay close with what surrogates do.
+
+    Parameters
+    ----------
+    series : ndarray of float64, shape (T, c)
+        Record, not embedded.
+    null : str
+        A null of `trajtools.exponents.nulls`, or ``"auto"``: ``"iaaft"`` of a series, else ``"phase-randomised"``.
+    embedding : (int, int)
+        Dimension and delay.
+    theiler, horizon : int, in samples
+        As used for the record.
+    count : int
+        Surrogates.
+
+    rng : numpy.random.Generator
+        Source of draws.
+    optimizer : Optimizer
+        Of the training, for ``"quadratic-basin"``.
+
+    Returns
+    -------
+    Tested
+        NaN where the record has no finite stretch that is long enough.
+
+    Notes
+    -----
+    The statistic is the mean over the lags up to saturation of minus the mean logarithm of the distance between
+    nearest neighbours, of a stretch of at most `MOST_STATES` states; its ends are matched for the stationary nulls.
+    It is the area under the same curve that the exponent is read from: chaos keeps close what a stochastic process with
+    the same spectrum separates.
+    """
+    part = _longest_finite(series)[: MOST_STATES + (embedding[0] - 1) * embedding[1]]
+    name = null
+    if null == "auto":
+        name = "phase-randomised" if part.shape[1] > 1 else "iaaft"
+    if len(part) < 64:
+        return Tested(settings={"tested_states": len(part)})
+    if name in STATIONARY:
+        part = part[matched_ends(part)]
+    draw, words, fitted = _source(part, name, optimizer)
+    lags, curve = _separation(part, embedding, theiler, horizon)
+    curves = [_separation(draw(rng), embedding, theiler, horizon)[1] for _ in range(count)]
+    value, drawn = _closeness(curve), np.array([_closeness(one) for one in curves])
+    settings = {
+        "tested_states": len(part),
+        "surrogates": count,
+        "statistic": "minus the mean log distance of nearest neighbours over the lags up to saturation",
+        "statistic_value": value,
+        "statistic_of_surrogates": np.quantile(drawn, [0, 0.05, 0.5, 0.95, 1]) if np.isfinite(drawn).all() else drawn,
+        "null_band": _band(lags, curve, np.array(curves)),
+        **fitted,
+    }
+    return Tested(rank_p(value, drawn), name, words, settings)
+
+
+def _source(
+    part: Floats, null: str, optimizer: Optimizer
+) -> tuple[Callable[[np.random.Generator], Floats], str, dict[str, Any]]:
+    """What draws a record, the null in words, and what of it was fitted."""
+    if null != BASIN:
+        return lambda rng: surrogate(part, null, rng=rng), WORDS[null], {}
+    basin = fit_basin(part, optimizer)  # once, for all surrogates
+    fitted = {"basin_rates": basin.rates, "basin_momentum": optimizer.momentum, "basin_nesterov": optimizer.nesterov}
+    return basin.draw, WORDS[null].replace("gradient descent", optimizer.words), fitted
+
+
+def _longest_finite(series: Floats) -> Floats:
+    broken = np.flatnonzero(~np.isfinite(series).all(axis=1))
+    edges = np.concatenate([[-1], broken, [len(series)]])
+    at = int(np.argmax(np.diff(edges)))
+    return series[edges[at] + 1 : edges[at + 1]]
+
+
+def _closeness(curve: Floats) -> float:
+    known = curve[np.isfinite(curve)]
+    return -float(known.mean()) if len(known) else float("nan")
+
+
+def _band(lags: Ints, curve: Floats, curves: Floats) -> dict[str, Floats | Ints]:
+    """Curve of the record and the middle 90 % of those of the surrogates, as natural logarithms; lags in samples."""
+    known = curves[np.isfinite(curves).all(axis=1)]
+    nothing = np.full(len(lags), np.nan)
+    low, high = np.quantile(known, [0.05, 0.95], axis=0) if len(known) else (nothing, nothing)
+    return {"lag": lags, "record": curve, "low": low, "high": high}
+
+
+def _separation(part: Floats, embedding: tuple[int, int], theiler: int, horizon: int) -> tuple[Ints, Floats]:
+    """Mean logarithm of the distance between nearest neighbours against the lag; NaN where there is none."""
+    from trajtools.neighbors.rules import NearestK
+    from trajtools.neighbors.search import find_nearest
+
+    states = embed(part, *embedding) if embedding[0] > 1 else part
+    horizon = min(horizon, len(states) // 4)
+    lags = np.unique(np.linspace(0, horizon, LAGS).astype(np.int64))
+    curve = np.full(len(lags), np.nan)
+    try:
+        found = find_nearest(states, neighbors=NearestK(1), theiler=theiler, horizon=horizon)
+    except DataError:
+        return lags, curve
+    i = np.flatnonzero(found.index[:, 0] >= 0)
+    if not len(i):
+        return lags, curve
+    i = i[:: max(1, len(i) // REFERENCES)]
+    j = found.index[i, 0]
+    for place, lag in enumerate(lags):
+        gaps = np.sqrt(np.sum((states[i + lag] - states[j + lag]) ** 2, axis=1))
+        gaps = gaps[gaps > 0]
+        if len(gaps):
+            curve[place] = float(np.mean(np.log(gaps)))
+    return lags, curve
