@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trajtools.growth.applicability import Probe
+from trajtools.exponents.applicability import Probe
 from trajtools.growth.recurrent import BOUNDED
 from trajtools.neighbors.states import MATRIX_STATES, MetricOfStates
 from trajtools.types import Floats

@@ -10,11 +10,11 @@ import numpy as np
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.exponent import Exponent
 from trajtools.exponents.nulls import BASIN, optimizer_of_twins
+from trajtools.exponents.verdict import Epoch, caveats, does_not_persist, judge, without_persistence
 from trajtools.growth.caligiuri import PRODUCTION, caligiuri2023, caligiuri2023_production
 from trajtools.growth.measured import Measured, against_shapes, measure, shape_of
 from trajtools.growth.persistence import separate_starts
 from trajtools.growth.published import danovski2024
-from trajtools.growth.verdicts import Epoch, caveats, does_not_persist, judge, without_persistence
 from trajtools.reasons import Reason
 from trajtools.results.divergence import Divergence
 from trajtools.statistics import N_RESAMPLES, SATURATION_MARGIN

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from trajtools.exponents.verdict import FEWEST_EFOLDS, Epoch
 from trajtools.growth.measured import Measured, rate
-from trajtools.growth.verdicts import FEWEST_EFOLDS, Epoch
 
 EARLY = 0.25  # of an epoch: perturbations introduced later in it are no evidence of their own
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from trajtools.errors import DataError
 from trajtools.exponents.curves import average_curves, mean_curve
 from trajtools.exponents.exponent import Exponent
+from trajtools.exponents.verdict import FEWEST_EFOLDS
 from trajtools.growth.exponent import fit
-from trajtools.growth.verdicts import FEWEST_EFOLDS
 from trajtools.growth.windows import Windows, unknown, windows_of
 from trajtools.reasons import Reason
 from trajtools.results.divergence import Divergence

@@ -1,4 +1,4 @@
-"""May a single trajectory be asked for an exponent? Whether it returns, stays the same, and is resolved."""
+"""Whether neighbours can show the exponent of a single trajectory: it must return, stay the same, and be resolved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict on a measured growth, with its reasons."""
+"""The verdict on measured growth of twins, with its reasons."""
 
 from __future__ import annotations
 
