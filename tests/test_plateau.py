@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.growth.plateau import find_plateau, saturation, standard_error
-from trajtools.results.divergence import Divergence
+from trajtools.exponents.divergence import Divergence
+from trajtools.exponents.fit_neighbors import find_plateau, saturation, standard_error
 
 RATE = 0.2
 

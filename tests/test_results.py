@@ -7,9 +7,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from planted import logistic_growth
 
 from trajtools.exponents.curves import average_curves, mean_curve
+from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
-from trajtools.results.divergence import Divergence
 from trajtools.results.plain import to_plain
 from trajtools.statistics import Fit
 
@@ -97,7 +97,7 @@ def test_importing_results_and_fitting_loads_no_numba_and_no_scipy():
     import sys
 
     code = (
-        "import sys, trajtools.results, trajtools.statistics, trajtools.statistics, trajtools.growth;"
+        "import sys, trajtools.results, trajtools.statistics, trajtools.exponents.divergence;"
         "print([m for m in ('numba', 'scipy', 'h5py', 'networkx', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

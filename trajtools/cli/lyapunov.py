@@ -25,11 +25,11 @@ from trajtools.reasons import Reason
 
 if TYPE_CHECKING:
     from trajtools.cli.runner import Block
+    from trajtools.exponents.divergence import Divergence
     from trajtools.exponents.exponent import Exponent
     from trajtools.growth.windows import Windows
     from trajtools.neighbors.rules import NearestK, WithinRadius
     from trajtools.report.collect import Analysis
-    from trajtools.results.divergence import Divergence
     from trajtools.store import Run
     from trajtools.trajectory import Trajectory
 

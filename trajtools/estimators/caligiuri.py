@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError
+from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.following import Walk, prepare_walk, segments_divergence
 from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.states import MetricOfStates
 from trajtools.reasons import Reason
-from trajtools.results.divergence import Divergence
 from trajtools.types import Floats, Ints
 
 NAME = "caligiuri2023"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trajtools.exponents.applicability import Probe
-from trajtools.growth.recurrent import BOUNDED
+from trajtools.exponents.fit_neighbors import BOUNDED
 from trajtools.neighbors.states import MATRIX_STATES, MetricOfStates
 from trajtools.types import Floats
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from trajtools.errors import DataError
 from trajtools.exponents.curves import average_curves, mean_curve
+from trajtools.exponents.divergence import Divergence
 from trajtools.neighbors.states import MetricOfStates
 from trajtools.reasons import Reason
-from trajtools.results.divergence import Divergence
 from trajtools.types import Floats
 
 NAME = "mittra2024"

@@ -12,17 +12,17 @@ from trajtools.embedding import Choice, embed, estimate_delay, estimate_dimensio
 from trajtools.errors import DataError
 from trajtools.estimators.interpolation import fineness, interpolated
 from trajtools.exponents.applicability import SUGGEST_TWINS, TWINS, Probe, objections, probe, probe_distances
+from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.exponent import Exponent
+from trajtools.exponents.fit_neighbors import BOUNDED
 from trajtools.exponents.neighbor_methods import kantz, rosenstein
 from trajtools.exponents.nulls import PLAIN, Tested, against_surrogates
 from trajtools.exponents.verdict import no_null
 from trajtools.exponents.wolf import hybrid, wolf
-from trajtools.growth.recurrent import BOUNDED
 from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.states import GIVEN, MetricOfStates, has_directions
 from trajtools.optimizers import Optimizer
 from trajtools.reasons import Reason, codes
-from trajtools.results.divergence import Divergence
 from trajtools.statistics import DECISION
 from trajtools.types import Floats
 

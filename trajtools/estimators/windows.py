@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError
+from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.exponent import Exponent
 from trajtools.growth.twin_windows import twin_windows
 from trajtools.growth.windows import Windows, unknown, windows_of
 from trajtools.reasons import Reason
-from trajtools.results.divergence import Divergence
 from trajtools.types import Ints
 
 MOST_WINDOWS = 10_000

@@ -15,7 +15,7 @@ from trajtools.results.plain import Result, to_plain
 from trajtools.types import Floats, Ints
 
 if TYPE_CHECKING:
-    from trajtools.results.divergence import Divergence
+    from trajtools.exponents.divergence import Divergence
 
 VERDICTS = ("chaotic", "transient", "regular", "inconclusive")
 UNITS = ("step", "epoch", "learning-rate")

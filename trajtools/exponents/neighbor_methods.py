@@ -8,6 +8,7 @@ import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.estimators.caligiuri import caligiuri_kantz
+from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.following import (
     GRAPH_L1,
     absolute_radii,
@@ -30,7 +31,6 @@ from trajtools.neighbors.states import (
     thinned,
     with_directions,
 )
-from trajtools.results.divergence import Divergence
 from trajtools.types import Floats
 
 

@@ -15,7 +15,7 @@ from trajtools.optimizers import Optimizer
 from trajtools.types import Floats, Ints
 
 if TYPE_CHECKING:
-    from trajtools.results.divergence import Divergence
+    from trajtools.exponents.divergence import Divergence
 
 ROUNDS = 60  # of IAAFT at most; it stops earlier where nothing changes any more
 

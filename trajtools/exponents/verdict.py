@@ -14,7 +14,7 @@ from trajtools.statistics import DECISION
 from trajtools.types import Floats
 
 if TYPE_CHECKING:
-    from trajtools.growth.measured import Measured
+    from trajtools.exponents.fit_twins import Measured
 
 FEWEST_EFOLDS = 3.0  # of fitted growth, before anything is called exponential
 EPOCHS = 3  # separate times of perturbation that persistence asks for

@@ -9,7 +9,9 @@ import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.estimators.caligiuri import NAME, PRODUCTION, caligiuri_profile, caligiuri_wolf
-from trajtools.estimators.mittra import NAME as MITTRA, mittra_cloud
+from trajtools.estimators.mittra import NAME as MITTRA
+from trajtools.estimators.mittra import mittra_cloud
+from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.following import (
     EQUAL_COSINES,
     Walk,
@@ -27,7 +29,6 @@ from trajtools.exponents.following import (
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import count_left_out
 from trajtools.neighbors.states import MetricOfStates
-from trajtools.results.divergence import Divergence
 from trajtools.types import Floats, Ints
 
 WOLF_PROCEDURES = (NAME, PRODUCTION)

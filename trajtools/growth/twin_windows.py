@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from trajtools.errors import DataError
 from trajtools.exponents.curves import average_curves, mean_curve
+from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.exponent import Exponent
+from trajtools.exponents.fit_twins import fit_twins
 from trajtools.exponents.verdict import FEWEST_EFOLDS
-from trajtools.growth.exponent import fit
 from trajtools.growth.windows import Windows, unknown, windows_of
 from trajtools.reasons import Reason
-from trajtools.results.divergence import Divergence
 from trajtools.statistics import choose_spans
 from trajtools.types import Floats, Ints
 
@@ -220,4 +220,4 @@ def _of_window(
     )
     curves, group, _ = part.curves()
     part = replace(part, log_distance=mean_curve(curves, group))
-    return fit(part, (0.0, float(longest[-1])), **options)
+    return fit_twins(part, (0.0, float(longest[-1])), **options)

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from trajtools.exponents.divergence import Divergence
     from trajtools.exponents.exponent import Exponent
     from trajtools.growth.windows import Windows
-    from trajtools.results.divergence import Divergence
 
 
 def divergence(

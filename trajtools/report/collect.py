@@ -13,10 +13,10 @@ from trajtools.errors import TrajtoolsError
 
 if TYPE_CHECKING:
     from trajtools.distances.pairwise import Distances
+    from trajtools.exponents.divergence import Divergence
     from trajtools.exponents.exponent import Exponent
     from trajtools.growth.windows import Windows
     from trajtools.recurrences.result import Recurrence
-    from trajtools.results.divergence import Divergence
     from trajtools.stability.orbital import OrbitalStability
     from trajtools.training.curvature import Curvature
     from trajtools.types import Floats

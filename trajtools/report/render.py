@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
 
+    from trajtools.exponents.divergence import Divergence
     from trajtools.recurrences.result import Recurrence
     from trajtools.report.collect import Analysis, RunReport
-    from trajtools.results.divergence import Divergence
     from trajtools.sweeps.sweep import Sweep
 
 MAX_CURVES = 40  # more lines cannot be told apart in a figure of this size

@@ -12,9 +12,9 @@ from trajtools.distances.equal_times import as_states, check_alike
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError
 from trajtools.exponents.curves import average_curves, mean_curve
+from trajtools.exponents.divergence import Divergence
 from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
-from trajtools.results.divergence import Divergence
 from trajtools.results.plain import Result
 from trajtools.types import Floats, Ints
 

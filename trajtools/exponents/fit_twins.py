@@ -1,21 +1,26 @@
-"""The rate of a set of curves over a region, with its error from what is independent."""
+"""The exponent from curves of twins: the region, the rate, its interval, its null, and which starts grow."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trajtools.errors import DataError
+from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.curves import average_curves
-from trajtools.exponents.nulls import BASIN, basin_null
-from trajtools.results.divergence import Divergence
+from trajtools.exponents.exponent import Exponent
+from trajtools.exponents.nulls import BASIN, basin_null, optimizer_of_twins
+from trajtools.exponents.verdict import FEWEST_EFOLDS, Epoch, caveats, does_not_persist, judge, without_persistence
+from trajtools.reasons import Reason
 from trajtools.statistics import (
     DECISION,
     FEWEST_UNITS,
+    N_RESAMPLES,
+    SATURATION_MARGIN,
     Ratio,
     Spans,
     choose_spans,
@@ -26,15 +31,277 @@ from trajtools.statistics import (
 )
 from trajtools.types import Floats, Ints
 
+if TYPE_CHECKING:
+    from trajtools.exponents.divergence import Divergence
+
+NULL_WORDS = {
+    "power-law": "power law (d ~ (1 + t/tau)^alpha, alpha <= 3) or diffusion (d^2 = d0^2 + a t + b t^2)",
+    BASIN: "twins in a quadratic basin under the same optimiser ({optimizer}; d^p = sum of w |m(t)|^p over its modes)",
+}
+NULLS = tuple(NULL_WORDS)
+EARLY = 0.25  # of an epoch: perturbations introduced later in it are no evidence of their own
 Shape = Callable[[Floats, Floats, Ints, Ints, int], tuple[Floats, Floats]]
 Band = dict[str, Floats]
 NULL_SHARE = 0.9  # of the curves of the null that its band holds
 BAND_POINTS = 60  # of a band at most: it is for the eye
-
 SKIPPED = 8  # one part in so many of the usable time is always skipped, while the perturbation turns to where it grows
 MOST_SKIPPED = 4  # at most one part in so many
 TIME_BLOCKS = 8  # that a single orbit is cut into
 MOST_POINTS = 400  # of a curve that the null is compared on; longer ones are thinned evenly
+
+
+def fit_twins(
+    growth: Divergence,
+    region: str | tuple[float, float] = "auto",
+    *,
+    null: str | None = "power-law",
+    level: float = 0.95,
+    rng: Any = 0,
+) -> Exponent:
+    r"""Fit the exponential regime of the divergence of twins.
+
+    Parameters
+    ----------
+    growth : Divergence
+        The curves.
+    region : "auto" or (float, float)
+        Times since the perturbation between which the growth is measured, in the time unit of the divergence;
+        ``"auto"`` chooses, and `settings` says what it chose.
+    null : "power-law", "quadratic-basin" or None
+        What the growth is tested against: power laws and diffusion, or what twins do in a quadratic basin under the
+        optimiser of the run (`trajtools.exponents.nulls.basin_null`). Without a null the verdict is
+        ``"inconclusive"``.
+    level : float
+        Confidence level of the interval.
+    rng : int, numpy.random.Generator or None
+        Source of the resampling; the same seed gives the same bits. None: unpredictable.
+
+    Returns
+    -------
+    Exponent
+        Value, interval, p-value, verdict, reasons, window and settings.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such null.
+    DataError
+        If the region or the level makes no sense.
+
+    Notes
+    -----
+    .. math:: \lambda = \frac{\sum_i [\ln d_i(t_i^*) - \ln d_i(t_0)]}{\sum_i (t_i^* - t_0)}
+
+    where i runs over the initial conditions (copies of one are averaged first): the mean of the local slopes, each step
+    of each initial condition with equal weight. A curve stops at :math:`t_i^*`, where it first passes the saturation
+    level, which is common to all: that is a stopping time, and the ratio of sums is unbiased for it (Wald's
+    identity), while the mean of :math:`\Delta \ln d_i / \Delta t_i` favours those that grew fast by chance. No line's
+    R2 decides anything. The start :math:`t_0` is common, too: the first time after which the rate is constant
+    within its error (the perturbation has turned to the growing directions).
+
+    The interval resamples initial conditions, then twins. With a single initial condition it comes from its separate
+    starts, if there are three, or else from blocks of time.
+    """
+    if null is not None and null not in NULLS:
+        raise UnknownNameError(
+            f"there is no null {null!r} for twins; there are {', '.join(NULLS)}, and None for no test"
+        )
+    if not 0 < level < 1:
+        raise DataError(f"level must lie between 0 and 1, got {level}")
+    generator = np.random.default_rng(rng)
+    found = measure(growth, region, null, level, generator)
+    epochs = separate_starts(found, level, generator)
+    if any(epoch.grows for epoch in epochs) and any(epoch.silent for epoch in epochs):
+        return _of_growing(growth, epochs, region, null=null, level=level, rng=rng)
+
+    def rise() -> tuple[float, float]:
+        # Asked the other way round: is the null the better description, over the whole rise?
+        shape = shape_of(growth, null or NULLS[0])
+        p_value, evidence, _ = against_shapes(
+            found.curves, found.spans.begin, found.spans.knee, generator, shape=shape, in_favour=True
+        )
+        return p_value, evidence
+
+    verdict, reasons = judge(found, epochs, rise, null)
+    return _exponent(
+        found,
+        epochs,
+        (verdict, reasons),
+        settings=_settings(found, epochs, region=region, null=null, level=level, rng=rng),
+    )
+
+
+def _of_growing(growth: Divergence, epochs: tuple[Epoch, ...], region: Any, **options: Any) -> Exponent:
+    """Fit only the perturbations that grow, and say that the others do not: growth that ends is a transient."""
+    kept = np.zeros(len(growth.start), dtype=bool)
+    for epoch in epochs:
+        if not epoch.silent:
+            kept |= (growth.start >= epoch.start) & (growth.start < epoch.early)
+    parts = {name: getattr(growth, name)[kept] for name in ("distances", "group", "start", "floor", "scale")}
+    part = replace(growth, **parts, n_references=len(np.unique(growth.group[kept])))
+    found = fit_twins(part, region, **options)
+    settings = found.settings | {
+        "starts": [epoch.start for epoch in epochs],
+        "start_values": [epoch.value for epoch in epochs],
+        "n_curves_of_other_starts": int(np.sum(~kept)),
+    }
+    verdict = "transient" if found.verdict == "chaotic" else found.verdict
+    reasons = (*without_persistence(found.reasons), does_not_persist(epochs))
+    return replace(found, verdict=verdict, reasons=reasons, settings=settings, curve=growth)
+
+
+def _exponent(
+    found: Measured, epochs: tuple[Epoch, ...], judgement: tuple[str, tuple[Reason, ...]], *, settings: dict[str, Any]
+) -> Exponent:
+    growth, time, some = found.growth, found.growth.time, found.some
+    labels, inverse = np.unique(found.curves.group, return_inverse=True)
+    gain, duration = np.bincount(inverse, found.gain), np.bincount(inverse, found.duration)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = np.where(duration > 0, gain / duration, np.nan)
+    nan = float("nan")
+    window, intercept = (nan, nan), nan
+    if len(some):
+        window = (float(np.median(time[found.first[some]])), float(np.median(time[found.last[some]])))
+        begun = found.curves.values[some, found.first[some]] - found.ratio.value * time[found.first[some]]
+        intercept = float(np.mean(begun))
+    # Both have to be excluded, a rate of zero and the null: the larger p-value is that of their union.
+    p_value = (
+        max(found.p_null, found.ratio.p_positive) if np.isfinite([found.p_null, found.ratio.p_positive]).all() else nan
+    )
+    return Exponent(
+        value=found.ratio.value,
+        interval=found.ratio.interval,
+        level=settings["level"],
+        p_value=p_value,
+        null=_in_words(settings["null"], growth),
+        n_used=int(np.sum(duration > 0)),
+        n_total=len(labels),
+        verdict=judgement[0],
+        reasons=judgement[1],
+        window=window,
+        window_values=_window_values(found),
+        values=values,
+        intercept=intercept,
+        method=growth.method,
+        unit=f"1/{growth.time_unit}",
+        settings=settings,
+        warnings=(*growth.warnings, *caveats(found)),
+        curve=growth,
+    )
+
+
+def _in_words(null: str | None, growth: Divergence) -> str:
+    if null is None:
+        return ""
+    return NULL_WORDS[null].format(optimizer=optimizer_of_twins(growth).words if null == BASIN else "")
+
+
+def _settings(
+    found: Measured, epochs: tuple[Epoch, ...], *, region: Any, null: str | None, level: float, rng: Any
+) -> dict[str, Any]:
+    """Everything that was chosen, by the caller or by the machine."""
+    spans = found.spans
+    return {
+        **found.growth.settings,
+        "region": region,
+        "level": level,
+        "null": null,
+        "procedure": None,
+        "rng": int(rng) if isinstance(rng, (int, np.integer)) else str(rng),
+        "counted": "initial conditions",
+        "weighting": "every step of every initial condition equally",
+        "stop": spans.rule,
+        "landing": spans.landing,
+        "saturation_level": spans.level,
+        "saturation_margin": SATURATION_MARGIN,
+        "settled": found.settled,
+        "null_band": found.band,
+        "n_saturated": spans.saturated,
+        "n_points_at_floor": spans.at_floor,
+        "n_points_past_saturation": int(np.maximum(spans.end - spans.last, 0).sum()),
+        "n_curves": len(found.first),
+        "n_curves_used": len(found.some),
+        "resampled": found.unit,
+        "n_resamples": N_RESAMPLES,
+        "standard_error": found.ratio.error,
+        "p_zero": found.ratio.p_positive,
+        "p_power_law": found.p_null,
+        "evidence_against_power_law": found.evidence,
+        "starts": [epoch.start for epoch in epochs],
+        "start_values": [epoch.value for epoch in epochs],
+    }
+
+
+def _window_values(found: Measured) -> Floats:
+    """Rate over the windows inside the fitted one that are at least half as long: what another choice would give."""
+    some = found.some
+    if not len(some):
+        return np.empty(0)
+    first, last, curves = found.first[some], found.last[some], found.curves[some]
+    low, high = int(np.median(first)), int(np.median(last))
+    edges = np.unique(np.round(np.linspace(low, high, 17)).astype(np.int64))
+    values = []
+    for a in edges:
+        for b in edges[edges - a >= max((high - low) / 2, 1)]:
+            here, there = np.clip(a, first, last), np.clip(b, first, last)
+            duration = float(curves.duration(here, there).sum())
+            if duration > 0:
+                values.append(float(curves.gain(here, there).sum()) / duration)
+    return np.array(values)
+
+
+def separate_starts(found: Measured, level: float, rng: np.random.Generator) -> tuple[Epoch, ...]:
+    """Group the perturbations by when they were introduced, each group after the growth of the one before has ended.
+
+    Parameters
+    ----------
+    found : Measured
+        All curves.
+    level : float
+        Confidence level.
+    rng : numpy.random.Generator
+        Source of the resampling.
+
+    Returns
+    -------
+    tuple of Epoch
+        In the order of time. Perturbations introduced while others still grow see the same stretch of the orbit, and
+        tell nothing more about persistence than those: they belong to one epoch.
+    """
+    growth, start = found.growth, found.curves.start
+    step = float(growth.settings.get("dt", 1.0))
+    over = start + growth.time[np.maximum(found.spans.last, found.spans.knee)] / step
+    recorded = growth.time[np.where(np.isnan(growth.distances), 0, np.arange(len(growth.time))).max(axis=1)]
+    needed = FEWEST_EFOLDS / max(_fastest(found), 1e-300)
+    epochs: list[Epoch] = []
+    left = np.unique(start[found.usable])
+    while len(left):
+        begun = int(left[0])
+        until = max(float(np.median(over[start == begun])), begun + 1.0)
+        # Those introduced late in the epoch see only the end of the growth: they belong to it, but are no evidence.
+        early = begun + max((until - begun) * EARLY, 1.0)
+        mine = np.flatnonzero((start >= begun) & (start < early))
+        ratio = found.ratio
+        if len(mine) < len(start):
+            grown = found.gain[mine], found.duration[mine]
+            ratio, _ = rate(found.curves[mine], found.first[mine], found.last[mine], grown, level=level, rng=rng)
+        used = mine[found.last[mine] > found.first[mine]]
+        gain = float(np.mean(found.gain[used])) if len(used) else 0.0
+        units = (growth.start >= begun) & (growth.start < early)
+        long_enough = bool(np.median(recorded[units]) >= needed)
+        epochs.append(Epoch(begun, early, until, ratio.value, gain, ratio.p_positive, long_enough))
+        left = left[left >= until]
+    return tuple(epochs)
+
+
+def _fastest(found: Measured) -> float:
+    """Largest mean rate among the starts: how fast growth is where there is any."""
+    rates = [0.0]
+    for begun in np.unique(found.curves.start):
+        mine = found.curves.start == begun
+        duration = float(found.duration[mine].sum())
+        rates.append(float(found.gain[mine].sum()) / duration if duration > 0 else 0.0)
+    return max(rates)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +422,7 @@ def measure(
     growth : Divergence
         The curves.
     region : "auto" or (float, float)
-        As in `trajtools.growth.fit`.
+        As in `fit_twins`.
     null : str or None
         None: no test.
     level : float

@@ -1,19 +1,21 @@
-"""How the distance between neighbouring trajectories grows."""
+"""How the distance between neighbouring trajectories grows: the curves, not a number."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from trajtools.exponents.curves import average_curves, mean_curve
+from trajtools.exponents.exponent import Exponent
+from trajtools.exponents.fit_neighbors import METHODS as NEIGHBOR_METHODS
+from trajtools.exponents.fit_neighbors import fit_neighbors
+from trajtools.exponents.fit_twins import fit_twins
+from trajtools.exponents.published_fits import fit_published
 from trajtools.reasons import Reason
 from trajtools.results.plain import Result
 from trajtools.types import Floats, Ints
-
-if TYPE_CHECKING:
-    from trajtools.exponents.exponent import Exponent
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,15 +123,16 @@ class Divergence(Result):
         level: float = 0.95,
         rng: Any = 0,
     ) -> Exponent:
-        """Fit the exponential regime; see `trajtools.growth.fit`.
+        """Fit the exponential regime.
 
         Parameters
         ----------
         region : "auto" or (float, float)
             Times between which the growth is measured, in `time_unit`; ``"auto"`` chooses and says what it chose.
         null : "power-law", "quadratic-basin" or None
-            What the growth is tested against. Without a null no verdict but ``"inconclusive"`` is given.
-        procedure : None or "danovski2024"
+            What the growth of twins is tested against. Without a null no verdict but ``"inconclusive"`` is given.
+            Neighbours are tested against surrogates of the data, by `trajtools.lyapunov`.
+        procedure : None, "danovski2024", "caligiuri2023" or "caligiuri2023-production"
             None is the procedure of this toolkit; a name is a published one, with a warning about its bias.
         level : float
             Confidence level of the interval.
@@ -139,11 +142,26 @@ class Divergence(Result):
         Returns
         -------
         Exponent
-            The answer, in 1 / `time_unit`.
-        """
-        from trajtools.growth import fit
+            In 1 / `time_unit`.
 
-        return fit(self, region, null=null, procedure=procedure, level=level, rng=rng)
+        Raises
+        ------
+        UnknownNameError
+            If there is no such null or procedure.
+        DataError
+            If the region or the level makes no sense, or the curves were not made for the procedure.
+
+        See Also
+        --------
+        trajtools.exponents.fit_twins.fit_twins : how twins are fitted.
+        trajtools.exponents.fit_neighbors.fit_neighbors : how neighbours are fitted.
+        trajtools.exponents.published_fits : the published procedures.
+        """
+        if procedure is not None:
+            return fit_published(self, procedure, level=level)
+        if self.method in NEIGHBOR_METHODS:
+            return fit_neighbors(self, region, level=level, rng=rng)
+        return fit_twins(self, region, null=null, level=level, rng=rng)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the curves; see `trajtools.plots.divergence`.
