@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from trajtools.estimators.twins import twins
+from trajtools.exponents.twins import twins
 
 
 def orbit(step, x, n):

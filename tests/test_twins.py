@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from planted import from_distances, logistic_growth, orbit
 
 from trajtools.errors import DataError, SelectionError, UnknownNameError
-from trajtools.estimators.twins import twins
+from trajtools.exponents.twins import twins
 from trajtools.reasons import codes
 from trajtools.trajectory import Trajectory
 from trajtools.wiring import Member

@@ -131,7 +131,7 @@ def lyapunov(
     (True, 'chaotic')
     """
     # Imported here: estimators do not import each other, this one only dispatches.
-    from trajtools.estimators.twins import has_twins, twins
+    from trajtools.exponents.twins import has_twins, twins
 
     if method not in ("auto", *METHODS):
         raise UnknownNameError(f"there is no method {method!r}; there are {', '.join(METHODS)}, and 'auto' to choose")

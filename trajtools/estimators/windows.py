@@ -89,7 +89,7 @@ def lyapunov_windows(
     >>> np.round(np.exp(found.value), 3).tolist()
     [0.9, 0.9, 1.2, 1.2]
     """
-    from trajtools.estimators.twins import has_twins
+    from trajtools.exponents.twins import has_twins
 
     for name, given, least in (("window", window, 2), ("step", step, 1)):
         whole = isinstance(given, (int, np.integer)) and not isinstance(given, bool)
@@ -110,7 +110,7 @@ def lyapunov_windows(
 
 
 def _twins(x: Any, metric: Any, dt: float | None, options: dict[str, Any]) -> Divergence:
-    from trajtools.estimators.twins import twins
+    from trajtools.exponents.twins import twins
 
     return twins(x, metric=metric if metric is not None else "l1", average=options.get("average") or "mean-log", dt=dt)
 

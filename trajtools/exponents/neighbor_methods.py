@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.estimators.caligiuri import caligiuri_kantz
 from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.following import (
     GRAPH_L1,
@@ -20,6 +19,7 @@ from trajtools.exponents.following import (
     padded,
     sampling,
 )
+from trajtools.exponents.published_curves import caligiuri_kantz
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import Strategy, build, choose, count_left_out, nearest
 from trajtools.neighbors.states import (
@@ -83,7 +83,8 @@ def kantz(
         Only every so many states are references; all are neighbours. For states that were interpolated.
     procedure : None or "caligiuri2023"
         None is the procedure described here. ``"caligiuri2023"`` is that of [2]_ for networks, exactly, with its bias:
-        blocks of `horizon` states, each with the later states within the radius; see `trajtools.estimators.caligiuri`.
+        blocks of `horizon` states, each with the later states within the radius; see
+        `trajtools.exponents.published_curves`.
     points : int or None, in samples
         Only for ``"caligiuri2023"``: the length w of the fitted window.
 

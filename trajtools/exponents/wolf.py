@@ -8,9 +8,6 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.estimators.caligiuri import NAME, PRODUCTION, caligiuri_profile, caligiuri_wolf
-from trajtools.estimators.mittra import NAME as MITTRA
-from trajtools.estimators.mittra import mittra_cloud
 from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.following import (
     EQUAL_COSINES,
@@ -26,12 +23,20 @@ from trajtools.exponents.following import (
     sampling,
     segments_divergence,
 )
+from trajtools.exponents.published_curves import (
+    CALIGIURI,
+    MITTRA,
+    PRODUCTION,
+    caligiuri_profile,
+    caligiuri_wolf,
+    mittra_cloud,
+)
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import count_left_out
 from trajtools.neighbors.states import MetricOfStates
 from trajtools.types import Floats, Ints
 
-WOLF_PROCEDURES = (NAME, PRODUCTION)
+WOLF_PROCEDURES = (CALIGIURI, PRODUCTION)
 CANDIDATES, CANDIDATE_SHARE = 64, 50
 
 
@@ -79,7 +84,7 @@ def wolf(
     procedure : None, "caligiuri2023" or "caligiuri2023-production"
         None is the procedure described here. ``"caligiuri2023"`` is that of [2]_ for networks, exactly, with its bias;
         ``"caligiuri2023-production"`` is the later code of the same authors, with a Theiler window and windows that
-        grow; see `trajtools.estimators.caligiuri`.
+        grow; see `trajtools.exponents.published_curves`.
     points : int or None, in samples
         Only for the published procedures: the (first) length w of the fitted window.
 
@@ -139,7 +144,7 @@ def wolf(
             raise DataError(
                 f"procedure {procedure!r} takes the nearest state and knows no limit and no across; leave them out"
             )
-        published = caligiuri_wolf if procedure == NAME else caligiuri_profile
+        published = caligiuri_wolf if procedure == CALIGIURI else caligiuri_profile
         return published(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, points=points, clock=clock)
     if points is not None:
         raise DataError("points belongs to the published procedures; this one fits nothing, see Divergence.fit")
@@ -285,7 +290,7 @@ def hybrid(
         whole distances.
     procedure : None or "mittra2024"
         None is the procedure described here. ``"mittra2024"`` is the perturbed cloud of [3]_, with a warning about what
-        it measures; see `trajtools.estimators.mittra`.
+        it measures; see `trajtools.exponents.published_curves`.
 
     Returns
     -------

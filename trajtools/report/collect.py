@@ -139,7 +139,7 @@ def collect(run: Any, *, rng: int = 0) -> RunReport:
 
 
 def _analyse_twins(run: Any, rng: int) -> Analysis:
-    from trajtools.estimators.twins import twins
+    from trajtools.exponents.twins import twins
 
     growth: Divergence = twins(run, metric=run.distance_metric or "l1")
     return Analysis(str(run.path), run.name, growth, growth.fit(rng=rng), hparams=dict(run.hparams))

@@ -1,4 +1,4 @@
-"""Divergence of a trajectory and its perturbed copies."""
+"""Twins: the divergence of a trajectory and its perturbed copies."""
 
 from __future__ import annotations
 
