@@ -19,9 +19,9 @@ _HOME = {
     "repair": "store",
     "Trajectory": "trajectory",
     "Distances": "distances.pairwise",
-    "Divergence": "results.divergence",
-    "Exponent": "results.exponent",
-    "twins": "estimators.twins",
+    "Divergence": "exponents.divergence",
+    "Exponent": "exponents.exponent",
+    "twins": "exponents.twins",
     "lyapunov": "estimators.lyapunov",
     "lyapunov_spectrum": "exponents.spectrum",
     "lyapunov_windows": "estimators.windows",
@@ -81,10 +81,12 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from trajtools.distances.pairwise import Distances as Distances, pairwise as pairwise
     from trajtools.distances.permutation import align as align
     from trajtools.estimators.lyapunov import lyapunov as lyapunov
-    from trajtools.estimators.twins import twins as twins
     from trajtools.estimators.windows import lyapunov_windows as lyapunov_windows
+    from trajtools.exponents.divergence import Divergence as Divergence
+    from trajtools.exponents.exponent import Exponent as Exponent
     from trajtools.exponents.neighbor_methods import kantz as kantz, rosenstein as rosenstein
     from trajtools.exponents.spectrum import lyapunov_spectrum as lyapunov_spectrum
+    from trajtools.exponents.twins import twins as twins
     from trajtools.exponents.wolf import hybrid as hybrid, wolf as wolf
     from trajtools.neighbors.rules import (
         NearestK as NearestK,
@@ -93,8 +95,6 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     )
     from trajtools.neighbors.to_orbit import to_orbit as to_orbit
     from trajtools.recurrences.recurrence import recurrence as recurrence
-    from trajtools.results.divergence import Divergence as Divergence
-    from trajtools.results.exponent import Exponent as Exponent
     from trajtools.stability.orbital import orbital_stability as orbital_stability
     from trajtools.store import File as File, Run as Run, open as open, repair as repair, validate as validate
     from trajtools.structure.autocorrelation import autocorrelation as autocorrelation

@@ -9,8 +9,7 @@ import numpy as np
 
 from trajtools.exponents.curves import average_curves, mean_curve
 from trajtools.exponents.exponent import Exponent
-from trajtools.exponents.fit_neighbors import METHODS as NEIGHBOR_METHODS
-from trajtools.exponents.fit_neighbors import fit_neighbors
+from trajtools.exponents.fit_neighbors import METHODS as NEIGHBOR_METHODS, fit_neighbors
 from trajtools.exponents.fit_twins import fit_twins
 from trajtools.exponents.published_fits import fit_published
 from trajtools.reasons import Reason
