@@ -161,7 +161,7 @@ def _draw_orbit_distances(ax: Axes, result: OrbitalStability) -> None:
     ax.set_yscale("log")
     ax.set_ylabel(literal(f"distance ({result.metric})"))
     ax.set_title(result.verdict, fontsize="medium")
-    legend(ax)
+    legend(ax, loc="lower left")  # the best place is slow to find among many lines
 
 
 def _geometric_mean(rows: Floats) -> Floats:
