@@ -44,15 +44,16 @@ def test_a_linear_map_gives_its_eigenvalues_exactly():
     assert found.whole.sum() == pytest.approx(np.log(1.1 * 0.8), rel=1e-6)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_henon_map_gives_both_exponents_and_its_dimension(seed):
-    found = lyapunov_spectrum(states(henon(), 5000, seed), theiler=1)
-    assert found.values[0] == pytest.approx(0.4192, rel=0.03)
+def test_henon_map_gives_both_exponents_and_its_dimension():
+    orbits = [lyapunov_spectrum(states(henon(), 5000, seed), theiler=1) for seed in range(5)]
+    first, second = np.mean([found.values for found in orbits], axis=0)
+    assert first == pytest.approx(0.4192, rel=0.03)
     # The Cantor set is resolved by few neighbours only: 5 % too weak.
-    assert found.values[1] == pytest.approx(-1.6232, rel=0.06)
-    assert found.kaplan_yorke == pytest.approx(1.258, abs=0.02)
-    assert found.resolved.all()
-    assert found.intervals[0, 0] < 0.4192 < found.intervals[0, 1]
+    assert second == pytest.approx(-1.6232, rel=0.06)
+    assert np.mean([found.kaplan_yorke for found in orbits]) == pytest.approx(1.258, abs=0.02)
+    assert all(found.resolved.all() for found in orbits)
+    covered = sum(found.intervals[0, 0] < 0.4192 < found.intervals[0, 1] for found in orbits)
+    assert covered >= 3  # 95 % of 5; fewer than 3 has p = 0.1 %
 
 
 def test_ikeda_map_gives_both_exponents():
@@ -151,10 +152,12 @@ def test_time_unit_and_number_of_exponents_are_as_asked():
 
 
 def test_intervals_narrow_as_the_record_grows():
-    x = states(henon(), 8000)
-    short, long = lyapunov_spectrum(x[:2000], theiler=1), lyapunov_spectrum(x, theiler=1)
-    widths = [np.diff(f.intervals[0])[0] for f in (short, long)]
-    assert widths[1] < 0.8 * widths[0]
+    widths = []
+    for x in henon().trajectories(4, 8000, rng=np.random.default_rng(0)):
+        short, long = lyapunov_spectrum(x[:2000], theiler=1), lyapunov_spectrum(x, theiler=1)
+        widths.append([np.diff(f.intervals[0])[0] for f in (short, long)])
+    short, long = np.mean(widths, axis=0)
+    assert long < 0.8 * short
 
 
 @pytest.mark.parametrize(
