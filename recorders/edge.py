@@ -16,16 +16,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recorders.shadows import ROUNDOFF
 from trajtools.errors import DataError
-from trajtools.reasons import Reason
-
-if TYPE_CHECKING:
-    from trajtools.sweeps.onset import Onset
-
-Floats = NDArray[np.float64]
+from trajtools.types import Floats
 
 BURN = 0.2  # share of the steps in which shadows turn towards the direction that grows most
 LATE = 0.25  # share of the steps, at the end, over which losses are compared

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.reasons import Reason
+from trajtools.types import Floats
 
 EXTENTS = ("full", "subset", "batch")
 WHICH = ("both", "largest", "smallest")
@@ -34,7 +34,6 @@ LEAST_STEPS = 8  # before an end of the spectrum is believed to have been seen a
 LOOK_EVERY = 4
 LARGEST_BASIS = 64
 BASIS_BYTES = 2 * 2**30
-Floats = np.ndarray[Any, np.dtype[np.float64]]
 Product = Callable[[Floats], Any]
 
 

@@ -31,17 +31,16 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recorders.recorder import Recorder
 from recorders.twins import Twin, perturb
 from trajtools.errors import SelectionError, TrajtoolsError
 from trajtools.store import open as open_file
+from trajtools.types import Floats, Ints
 from trajtools.wiring import Member
 
 __all__ = ["ensemble", "record", "restart", "restarted_name", "run_name", "steps_of"]
 
-Floats = NDArray[np.float64]
 State = dict[str, Floats]
 SPECIES = ("setosa", "versicolor", "virginica")
 HIDDEN = 10
@@ -336,12 +335,12 @@ class Split:
     """
 
     train: Floats
-    labels: NDArray[np.int64]
+    labels: Ints
     test: Floats
-    test_labels: NDArray[np.int64]
+    test_labels: Ints
 
 
-def load() -> tuple[Floats, NDArray[np.int64]]:
+def load() -> tuple[Floats, Ints]:
     """Fisher's Iris as it ships with the package."""
     text = (files("recorders") / "iris.csv").read_text(encoding="utf-8")
     rows = list(csv.reader(text.splitlines()))[1:]
@@ -365,7 +364,7 @@ def initial_weights(seed: int) -> State:
     }
 
 
-def loss_and_gradient(state: State, features: Floats, labels: NDArray[np.int64]) -> tuple[Floats, State]:
+def loss_and_gradient(state: State, features: Floats, labels: Ints) -> tuple[Floats, State]:
     """Mean cross-entropy of all members, and its gradient."""
     hidden, error = forward(state, features)
     onehot = (np.arange(len(SPECIES))[:, None] == labels).astype(np.float64)
@@ -387,7 +386,7 @@ def loss_and_gradient(state: State, features: Floats, labels: NDArray[np.int64])
     return loss, gradient
 
 
-def accuracy(state: State, features: Floats, labels: NDArray[np.int64]) -> Floats:
+def accuracy(state: State, features: Floats, labels: Ints) -> Floats:
     """Fraction of flowers that each member names correctly."""
     return np.asarray((forward(state, features)[1].argmax(axis=1) == labels).mean(axis=1))
 

@@ -38,9 +38,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from recorders.hessian import Floats, check_extent
+from recorders.hessian import check_extent
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.reasons import Reason
+from trajtools.types import Floats
 
 LARGEST_FLOOR = 1e-2
 DIRECTIONS = ("forward", "reverse")

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from recorders.hessian import Floats, check_extent
+from recorders.hessian import check_extent
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.reasons import Reason
+from trajtools.types import Floats, Ints
 
 VECTORS = ("both", "fresh", "kept")
 SHARE_LOST = math.log(100)  # nats; a fresh vector holds a hundredth of what another one holds once in 160 windows
@@ -85,7 +85,7 @@ class TangentExponents:
     level: float
     local: Floats = field(repr=False)
     windows: Floats
-    window_starts: np.ndarray[Any, np.dtype[np.int64]]
+    window_starts: Ints
     window_gains: Floats
     window_kept: Floats
     window: int

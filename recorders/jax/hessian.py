@@ -29,8 +29,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recorders.hessian import Floats, HessianProbes, examples, of_length, pieces
+from recorders.hessian import HessianProbes, examples, of_length, pieces
 from recorders.jax.trees import Layout, refuse_unreadable
+from trajtools.types import Floats
 
 
 def _is_flat(vector: Any) -> bool:

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from recorders import tangents
-from recorders.hessian import Floats
 from recorders.jax.hessian import LossFunction, Objective
 from recorders.jax.trees import is_weight
 from recorders.tangents import TangentExponents
 from trajtools.errors import DataError
+from trajtools.types import Floats
 
 
 class Tangents(tangents.Tangents):

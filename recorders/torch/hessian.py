@@ -32,9 +32,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from recorders.hessian import Floats, HessianProbes, examples, of_length, pieces
+from recorders.hessian import HessianProbes, examples, of_length, pieces
 from recorders.torch.modules import devices_of, refuse_sharded, same_noise, scalar, trainable, unwrap
 from trajtools.errors import ArchitectureError
+from trajtools.types import Floats
 
 LossFunction = Callable[..., Tensor]
 

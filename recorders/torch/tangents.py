@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from recorders import tangents
-from recorders.hessian import Floats
 from recorders.tangents import TangentExponents
 from recorders.torch.hessian import LossFunction, Objective, Slope
 from recorders.torch.modules import call, innermost, scalar, unwrap
 from trajtools.errors import ArchitectureError, DataError
+from trajtools.types import Floats
 
 Update = Callable[[Tensor, Tensor, Sequence[Tensor]], tuple[Tensor, list[Tensor]]]
 
