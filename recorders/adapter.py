@@ -55,7 +55,7 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 class Adapter:
-    """What the recorder asks of a state; this one knows mappings of arrays, adapters know their frameworks."""
+    """Reads states for the recorder; this one reads mappings of arrays. Each framework overrides it, see above."""
 
     metric: str
     _structure: Structure
@@ -64,7 +64,7 @@ class Adapter:
     _buffers: Structure | None = None  # of the optimiser's buffers; None where the run records none
 
     def _named(self, state: Any) -> list[Mapping[str, Any]]:
-        """Mappings name -> leaf, see the top of this module."""
+        """The state as mappings name -> leaf, one per member."""
         if isinstance(state, Mapping):
             return [state]
         if isinstance(state, Sequence) and state and all(isinstance(one, Mapping) for one in state):
@@ -75,11 +75,11 @@ class Adapter:
         )
 
     def _host(self, leaves: Sequence[Any]) -> list[np.ndarray] | Pending:
-        """The leaves as host arrays, see the top of this module."""
+        """The leaves as arrays in host memory."""
         return list(leaves)
 
     def _read(self, state: Any) -> list[np.ndarray] | Pending:
-        """The recorded arrays of a state, checked, see the top of this module."""
+        """The recorded arrays of a state, checked."""
         return self._host(self._checked(state))
 
     def _checked(self, state: Any, lead: tuple[int, ...] = ()) -> list[Any]:
@@ -90,7 +90,7 @@ class Adapter:
         return weights + self._buffers.check(self._named_buffers(state.buffers), lead)
 
     def _named_buffers(self, buffers: Any) -> list[Mapping[str, Any]]:
-        """Mappings name -> leaf of the optimiser's buffers, see the top of this module."""
+        """The optimiser's buffers as mappings name -> leaf."""
         if isinstance(buffers, Mapping):
             return [buffers]
         if isinstance(buffers, Sequence) and buffers and all(isinstance(one, Mapping) for one in buffers):
@@ -101,14 +101,14 @@ class Adapter:
         )
 
     def _structure_of_buffers(self, buffers: Any) -> Structure | None:
-        """What the buffers of every state must look like; None where there are none."""
-        found = [] if buffers is None else self._named_buffers(buffers)
-        if not any(found):
+        """Structure of the buffers of every state; None where there are none."""
+        mappings = [] if buffers is None else self._named_buffers(buffers)
+        if not any(mappings):
             return None
-        return Structure.of(found, n_members=self._structure.n_members, stacked=self._structure.stacked)
+        return Structure.of(mappings, n_members=self._structure.n_members, stacked=self._structure.stacked)
 
     def _beside(self, state: Any, buffers: Any) -> Any:
-        """A state together with its buffers, see the top of this module."""
+        """A state together with its buffers."""
         if self._buffers is None:
             if buffers is not None and any(self._named_buffers(buffers)):
                 raise RecordingError("this recorder was opened without buffers; give buffers= there as well")
@@ -120,7 +120,7 @@ class Adapter:
         return Beside(state, buffers)
 
     def _device_distances(self, state: Any) -> np.ndarray | None:
-        """Distances measured where the state lives, see the top of this module."""
+        """Distances measured where the state lives; None: they are computed on the host."""
         return None
 
     def _busy_cores(self) -> int:
@@ -187,7 +187,7 @@ class Role:
 
 @dataclass(frozen=True)
 class Structure:
-    """What every state of the run must look like.
+    """Names, shapes and dtypes that every state of a run must have.
 
     Attributes
     ----------
@@ -295,10 +295,10 @@ class Structure:
     def _refuse_names(self, member: int, mapping: Mapping[str, Any]) -> None:
         gone = [name for name in self.all_names if name not in mapping]
         new = [name for name in mapping if name not in self.all_names]
-        words = [f"lacks {listed(gone)}"] * bool(gone) + [f"has the new {listed(new)}"] * bool(new)
+        differences = [f"lacks {listed(gone)}"] * bool(gone) + [f"has the new {listed(new)}"] * bool(new)
         raise ArchitectureError(
-            f"the state of member {member} {' and '.join(words)}; the parameters of a run are fixed when the recorder "
-            "opens. Record a changed network as a run of its own: Recorder(path, state, run=..., mode='a')"
+            f"the state of member {member} {' and '.join(differences)}; the parameters of a run are fixed at "
+            "opening. Record a changed network as a run of its own: Recorder(path, state, run=..., mode='a')"
         )
 
     @staticmethod
@@ -314,7 +314,7 @@ class Structure:
 
 def select(names: Sequence[str], include: str | Sequence[str], exclude: str | Sequence[str]) -> list[str]:
     """The names that match a glob of `include` (none given: all) and none of `exclude`, in their order."""
-    include, exclude = ([given] if isinstance(given, str) else list(given) for given in (include, exclude))
+    include, exclude = ([value] if isinstance(value, str) else list(value) for value in (include, exclude))
     if not names:
         raise SelectionError("the state holds no parameter; needed one array at least")
     for glob in [*include, *exclude]:
@@ -361,6 +361,6 @@ def widen(array: np.ndarray, source: str, target: str) -> np.ndarray:
 
 def listed(names: Iterable[str], limit: int = 20) -> str:
     """Names for a message, cut after `limit` of them."""
-    found = list(names)
-    more = f", ... ({len(found)} in all)" if len(found) > limit else ""
-    return ", ".join(map(repr, found[:limit])) + more
+    all_names = list(names)
+    more = f", ... ({len(all_names)} in all)" if len(all_names) > limit else ""
+    return ", ".join(map(repr, all_names[:limit])) + more

@@ -1,8 +1,8 @@
-"""The way from the captured states to the file: blocks in turn, one writer, and the thread that keeps promises of time.
+"""The queue from captured states to the file, with its writer thread.
 
 Locks: `_lock` guards the blocks, `_io` the writer of the file; whoever needs both takes `_lock` first, and the thread
 holds only `_io` while it writes. The thread writes full blocks (``threaded``), writes a block that is not full yet when
-the time is up, and gives the sign of life; without ``threaded``, full blocks are written by the training loop itself.
+the time is up, and writes the heartbeat; without ``threaded``, full blocks are written by the training loop itself.
 
 The newest state is always in the current block, also when that is full: the block is handed over when the next state
 needs a row, so metrics of the newest state find it in memory.
@@ -35,7 +35,7 @@ WRITERS = ("auto", "thread", "direct")
 
 
 class Tape:
-    """States in, file out. Owns the writer from opening to closing."""
+    """Queue of a recorder: takes states, writes blocks. Owns the writer from opening to closing."""
 
     def __init__(self, writer: RunWriter, storage: Storage, metrics: MetricTable, pace: Pace, current: Block) -> None:
         self.meter = Meter(time.perf_counter())
@@ -51,7 +51,7 @@ class Tape:
         self._beat_at = time.monotonic() + BEAT_SECONDS
         self.dead = False  # closed, failed or forked: `check` says which
         self._error: BaseException | None = None
-        self._told = self._closed = self._stop = self._abandoned = False
+        self._raised = self._closed = self._stop = self._abandoned = False
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._turn = threading.Condition(self._lock)  # the training loop waits here for a free block
@@ -98,7 +98,7 @@ class Tape:
             if metrics:
                 self.note(metrics)
             if self._waiting_since is None or self._flush_rows <= block.rows:
-                self._look_at_clock(block)
+                self._start_clock(block)
             return True
 
     def note(self, values: Mapping[str, Any], stored: bool = True) -> None:
@@ -119,14 +119,14 @@ class Tape:
                 self._mark_waiting()
 
     def check(self) -> None:
-        """Raise what stands in the way of recording on."""
+        """Raise if recording cannot go on."""
         if self._pid != os.getpid():
             raise RecordingError(
                 "this process was forked from the one that records, and a file has one writer; "
                 "record in the parent, or open a recorder with a path of its own here"
             )
         if self._error is not None:
-            self._told = True
+            self._raised = True
             raise RecordingError(f"the recorder could not write and has stopped: {self._error}") from self._error
         if self._closed:
             raise RecordingError("this recorder is closed; record inside its `with` block, or open it with resume=True")
@@ -215,7 +215,7 @@ class Tape:
         self._turn.notify_all()
         self._wake.set()
 
-    def _look_at_clock(self, block: Block) -> None:
+    def _start_clock(self, block: Block) -> None:
         # The opening state alone sets no clock: the metrics of the first step may still be on their way.
         if self.metrics.fixed or block.start + block.count > 1:
             self._mark_waiting()
@@ -238,7 +238,7 @@ class Tape:
             with self._lock:
                 self._fail(error)
         if self._abandoned:
-            self._close_unasked()
+            self._close_quietly()
 
     def _work(self) -> bool:
         """Wait for something to do and do it; False when all is done."""
@@ -279,7 +279,7 @@ class Tape:
         return np.inf if waiting is None else waiting + self._pace.flush_seconds
 
     def _small_job(self) -> Callable[[], None]:
-        """The tail if it is due, else the sign of life; asked for with `_lock` held, done with `_io` held."""
+        """Write the tail if it is due, else the heartbeat; chosen with `_lock` held, done with `_io` held."""
         self._beat_at = time.monotonic() + BEAT_SECONDS
         block = self._current
         if block is None or time.monotonic() < self._flush_at():
@@ -313,7 +313,7 @@ class Tape:
     # ------------------------------------------------------------------------------------------------------ closing
 
     def close(self, status: str) -> None:
-        """Write what is left, close the file as `status`; raise what went wrong and was not told yet."""
+        """Write what is left, close the file as `status`; raise an error that was not raised yet."""
         if self._pid != os.getpid():
             return
         with self._lock:
@@ -331,8 +331,8 @@ class Tape:
             except BaseException as error:
                 self._fail(error)
             self._close_writer(status)
-        if self._error is not None and not self._told:
-            self._told = True
+        if self._error is not None and not self._raised:
+            self._raised = True
             raise RecordingError(f"the last states could not be written: {self._error}") from self._error
 
     def _write_rest(self) -> None:
@@ -358,9 +358,9 @@ class Tape:
         ):  # collected while the thread was at work: it closes when it is done
             self._abandoned = self._stop = True
             return
-        self._close_unasked()
+        self._close_quietly()
 
-    def _close_unasked(self) -> None:
+    def _close_quietly(self) -> None:
         try:
             self.close("interrupted")
         except RecordingError:
@@ -482,7 +482,7 @@ class MetricTable:
     def __init__(self, n_members: int, declared: Mapping[str, Shape] | Iterable[str] | None = None) -> None:
         self.n_members = n_members
         self._fixed = False
-        self._numbers: frozenset[str] = frozenset()  # the usual metrics, which need no look
+        self._numbers: frozenset[str] = frozenset()  # the usual metrics, which need no check
         self._shapes: dict[str, Shape | None] = {}
         if isinstance(declared, Mapping):
             for name, shape in declared.items():

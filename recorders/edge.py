@@ -1,9 +1,9 @@
-"""Where the edge of chaos of a training lies, and which learning rate to take: what `find_edge` of torch and jax share.
+"""Find the edge of chaos of a training and a learning rate: what `find_edge` of torch and JAX share.
 
 Both train copies of the network for a few steps over a range of learning rates, all on the same batches. Each copy has
 shadows a hair's breadth away that are moved by the same optimiser and drawn back after every step; the mean growth of
 their distance is the exponent of the training at that rate. This module turns the recorded growth and losses into an
-answer; the onset is found by `trajtools.sweeps`, which is imported when it is needed and not before.
+`Edge`; the onset is estimated by `trajtools.sweeps`, which is imported only then.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Edge:
-    """The answer of `find_edge`.
+    """Result of `find_edge`.
 
     Attributes
     ----------
@@ -79,16 +79,16 @@ class Edge:
     warnings: tuple[Reason, ...] = ()
 
     def __str__(self) -> str:
-        """Say the recommendation, the reasons and the table."""
+        """Recommendation, reasons and table."""
         lines = [f"recommended rate {self.recommended:.4g}"]
-        lines += [f"- {words}" for words in (*self.reasons, *self.warnings)]
+        lines += [f"- {reason}" for reason in (*self.reasons, *self.warnings)]
         lines.append(f"{'rate':>10}  {'exponent':>10}  {'95 % interval':>22}  {'late loss':>10}")
         for rate, value, (low, high), loss in zip(self.rates, self.exponents, self.intervals, self.losses, strict=True):
             lines.append(f"{rate:10.4g}  {value:10.4g}  {f'[{low:.3g}, {high:.3g}]':>22}  {loss:10.4g}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the answer as plain data.
+        """Give the result as plain data.
 
         Returns
         -------
@@ -100,7 +100,7 @@ class Edge:
         return {name: to_plain(getattr(self, name)) for name in self.__dataclass_fields__}
 
     def to_json(self, indent: int | None = None) -> str:
-        """Give the answer as a JSON document.
+        """Give the result as a JSON document.
 
         Parameters
         ----------
@@ -132,21 +132,21 @@ class Edge:
         return plots.edge(self, figure=figure)
 
 
-def checked_rates(rates: Any, points: int) -> Floats:
+def check_rates(rates: Any, points: int) -> Floats:
     """Read the range of learning rates."""
-    given = np.asarray(rates, dtype=np.float64).ravel()
-    if not len(given) or not np.isfinite(given).all() or (given <= 0).any():
+    values = np.asarray(rates, dtype=np.float64).ravel()
+    if not len(values) or not np.isfinite(values).all() or (values <= 0).any():
         raise DataError(f"rates={rates!r}: learning rates are positive numbers, give (lowest, highest) or all of them")
-    if len(given) == 2:
-        if points < 3 or given[0] >= given[1]:
+    if len(values) == 2:
+        if points < 3 or values[0] >= values[1]:
             raise DataError(f"rates={rates!r}, points={points}: a range needs its lower end first and 3 points or more")
-        return np.geomspace(given[0], given[1], points)
-    if len(given) < 3:
+        return np.geomspace(values[0], values[1], points)
+    if len(values) < 3:
         raise DataError(f"rates={rates!r}: an onset needs at least three rates")
-    return np.unique(given)
+    return np.unique(values)
 
 
-def checked_counts(**counts: int) -> None:
+def check_counts(**counts: int) -> None:
     """Refuse numbers that count nothing."""
     for name, value in counts.items():
         least = 10 if name == "steps" else 1
@@ -196,9 +196,9 @@ def judge(rates: Floats, growth: Floats, losses: Floats, *, gradients: int, sett
     steps = len(growth)
     burn = math.ceil(BURN * steps)
     rng = np.random.default_rng(settings.get("seed", 0))
-    found = [mean_growth(column[burn:, None], rng, LEVEL) for column in _until_lost(growth).T]
-    values = np.array([value for value, _ in found])
-    intervals = np.array([interval for _, interval in found], dtype=np.float64).reshape(-1, 2)
+    fits = [mean_growth(column[burn:, None], rng, LEVEL) for column in _until_lost(growth).T]
+    values = np.array([value for value, _ in fits])
+    intervals = np.array([interval for _, interval in fits], dtype=np.float64).reshape(-1, 2)
     late = late_losses(losses)
     known = np.isfinite(values)
     errors = (intervals[:, 1] - intervals[:, 0]) / 2 / 1.96
@@ -220,7 +220,7 @@ def judge(rates: Floats, growth: Floats, losses: Floats, *, gradients: int, sett
         onset_interval=begins.interval,
         found=begins.found,
         recommended=chosen,
-        reasons=(_onset_reason(begins), *reasons, *_relation(chosen, begins)),
+        reasons=(*_onset_reasons(begins), *reasons, *_relation(chosen, begins)),
         gradients=gradients,
         growth=growth,
         curves=losses,
@@ -246,20 +246,16 @@ def recommend(rates: Floats, late: Floats, limit: float) -> tuple[float, tuple[R
     inside = int(np.argmin(np.where(below, late, np.inf))) if below.any() else best
     if late[inside] <= SAME * late[best]:
         best = inside
-    words = "after the same number of steps the loss is smallest at {rate:.4g} ({loss:.4g})"
-    reasons = [Reason.of("smallest-loss", words, rate=rates[best], loss=late[best])]
+    reasons = [f"after the same number of steps the loss is smallest at {rates[best]:.4g} ({late[best]:.4g})"]
     if best != inside:
-        words = "up to the onset it is {loss:.4g} at best, at {rate:.4g}"
-        reasons.append(Reason.of("worse-below-onset", words, loss=late[inside], rate=rates[inside]))
+        reasons.append(f"up to the onset it is {late[inside]:.4g} at best, at {rates[inside]:.4g}")
     as_good = np.flatnonzero(fine & (late <= SAME * late[best])) if late[best] > 0 else np.array([best])
     if len(as_good) > 1:
-        words = "from {low:.4g} to {high:.4g} it is within {share:.0%} of that"
-        low, high = rates[as_good[0]], rates[as_good[-1]]
-        reasons.append(Reason.of("equally-good", words, low=low, high=high, share=SAME - 1))
+        reasons.append(f"from {rates[as_good[0]]:.4g} to {rates[as_good[-1]]:.4g} it is within {SAME - 1:.0%} of that")
     if best == len(rates) - 1:
-        reasons.append(Reason("end-of-range", "that is the largest rate of the range: look further up"))
+        reasons.append("that is the largest rate of the range: try larger ones")
     elif best == 0:
-        reasons.append(Reason("end-of-range", "that is the smallest rate of the range: look further down"))
+        reasons.append("that is the smallest rate of the range: try smaller ones")
     return float(rates[best]), tuple(reasons)
 
 
@@ -269,7 +265,7 @@ def _until_lost(growth: Floats) -> Floats:
     return np.where(lost, np.nan, growth)
 
 
-def _onset_reason(begins: Onset) -> Reason:
+def _onset_reasons(begins: Any) -> tuple[str, ...]:
     if not begins.found:
         return Reason("no-onset", f"no onset of chaos: {begins.reasons[-1]}", begins.reasons[-1].numbers)
     low, high = begins.interval

@@ -1,13 +1,13 @@
-"""What the Hessian of a loss tells, from its products with vectors: ends of the spectrum, trace, density.
+"""Curvature of a loss from Hessian-vector products: extreme eigenvalues, trace, spectral density.
 
 Framework-free: `recorders.torch` and `recorders.jax` bring the products. Every result says whose Hessian it is, in
 `of`: "full" (the whole training set), "subset" (a fixed part of it) or "batch" (what one step sees), and carries its
-numbers as `metrics`, named ``<what>_<of>``, ready for ``rec.record(**found.metrics)``:
+numbers as `metrics`, named ``<what>_<of>``, ready for ``rec.record(**result.metrics)``:
 
 ========================== ======================================================================
 ``h_max_full``             largest eigenvalue ("sharpness")
 ``h_min_full``             smallest eigenvalue
-``h_largest_full``         the k largest, where more than one was asked for (``h_smallest_full`` likewise)
+``h_largest_full``         the k largest, for k > 1 (``h_smallest_full`` likewise)
 ``trace_full``             Hutchinson's estimate; ``trace_error_full`` its standard error
 ``batch_sharpness``        mean of g H g / g g over batches; ``batch_sharpness_error`` its standard error
 ========================== ======================================================================
@@ -112,7 +112,7 @@ class HessianProbes:
         if which not in WHICH:
             raise UnknownNameError(f'which={which!r}: it must be "both", "largest" or "smallest"')
         if not 1 <= k <= hessian.n:
-            raise DataError(f"k={k} eigenvalues were asked for: there are {hessian.n}, and at least one is needed")
+            raise DataError(f"k={k} eigenvalues: choose from 1 to {hessian.n}")
         if not (tolerance > 0 and max_products >= 2 * k + 2):
             raise DataError(
                 f"tolerance={tolerance}, max_products={max_products}: the tolerance must be positive, and {k} "
@@ -331,7 +331,7 @@ class Sharpness:
     Attributes
     ----------
     largest : ndarray of float64, shape (k,)
-        Largest eigenvalues, largest first; empty if they were not asked for.
+        Largest eigenvalues, largest first; empty if not computed.
     smallest : ndarray of float64, shape (k,)
         Smallest eigenvalues, smallest (most negative) first.
     largest_residuals, smallest_residuals : ndarray of float64, shape (k,)
@@ -364,24 +364,24 @@ class Sharpness:
 
     @property
     def h_max(self) -> float:
-        """The largest eigenvalue; NaN if it was not asked for."""
+        """The largest eigenvalue; NaN if not computed."""
         return float(self.largest[0]) if len(self.largest) else float("nan")
 
     @property
     def h_min(self) -> float:
-        """The smallest eigenvalue; NaN if it was not asked for."""
+        """The smallest eigenvalue; NaN if not computed."""
         return float(self.smallest[0]) if len(self.smallest) else float("nan")
 
     @property
     def metrics(self) -> dict[str, Any]:
         """The numbers under the names by which they are recorded."""
-        found: dict[str, Any] = {}
+        metrics: dict[str, Any] = {}
         for end, short, values in (("largest", "h_max", self.largest), ("smallest", "h_min", self.smallest)):
             if len(values):
-                found[f"{short}_{self.of}"] = float(values[0])
+                metrics[f"{short}_{self.of}"] = float(values[0])
             if len(values) > 1:
-                found[f"h_{end}_{self.of}"] = values
-        return found
+                metrics[f"h_{end}_{self.of}"] = values
+        return metrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -606,10 +606,10 @@ def _check_samples(samples: int) -> None:
 
 def of_length(vector: Any, n: int) -> Floats:
     """Check a flat vector."""
-    found: Floats = np.asarray(vector, np.float64)
-    if found.shape != (n,):
-        raise DataError(f"the vector has shape {found.shape}; there are {n} weights, so give ({n},)")
-    return found
+    flat: Floats = np.asarray(vector, np.float64)
+    if flat.shape != (n,):
+        raise DataError(f"the vector has shape {flat.shape}; there are {n} weights, so give ({n},)")
+    return flat
 
 
 def mean_and_error(samples: Floats) -> tuple[float, float]:
@@ -788,8 +788,8 @@ class Basis:
 
     def shrink(self, values: Floats, weights: Floats, keep: Any) -> None:
         """Keep some Ritz vectors alone (thick restart); the newest direction goes on from there."""
-        kept = weights[:, keep].T @ self.vectors[: self.size]
-        self.size = len(kept)
-        self.vectors[: self.size] = kept
+        retained = weights[:, keep].T @ self.vectors[: self.size]
+        self.size = len(retained)
+        self.vectors[: self.size] = retained
         self.matrix[:] = 0.0
         np.fill_diagonal(self.matrix[: self.size, : self.size], values[keep])

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> Any:
-        # The class needs its framework, this module does not: it is made when it is first asked for.
+        # The class needs its framework, this module does not: it is made when it is first used.
         if name != "RecorderCallback":
             raise AttributeError(f"recorders.huggingface has no {name!r}; it has RecorderCallback")
         made = type(

@@ -298,9 +298,9 @@ def steps_of(state: State, data: Split, rate: float, steps: int) -> Iterator[tup
     for step in range(steps + 1):
         for chunk in chunks:
             part = {name: values[chunk] for name, values in state.items()}
-            loss[chunk], found = loss_and_gradient(part, data.train, data.labels)
+            loss[chunk], slope = loss_and_gradient(part, data.train, data.labels)
             right[chunk] = accuracy(part, data.test, data.test_labels)
-            for name, values in found.items():
+            for name, values in slope.items():
                 gradient[name][chunk] = values
         yield loss, right
         if step < steps:
@@ -490,8 +490,8 @@ class Progress:
             return
         start = "\r" if self._live else ""
         took = time.monotonic() - self._started
-        words = f"{start}{self._name}: {members} networks, {self._steps} steps, {took:.1f} s"
-        print(words, file=sys.stderr, flush=True)
+        line = f"{start}{self._name}: {members} networks, {self._steps} steps, {took:.1f} s"
+        print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Everything between the arguments of a recorder and its first state: members, tables, forecast, the file itself."""
+"""Open a run: everything that is settled before the first state, from members and tables to the file itself."""
 
 from __future__ import annotations
 
@@ -45,31 +45,31 @@ def member_table(
     mappings: Sequence[Mapping[str, Any]], members: int | Sequence[Member] | None
 ) -> tuple[tuple[Member, ...], bool]:
     """The members of a run, and whether they share a leading axis."""
-    given = tuple(members) if isinstance(members, Sequence) else None
-    if given is not None:
-        n = len(given)
+    table = tuple(members) if isinstance(members, Sequence) else None
+    if table is not None:
+        n = len(table)
     else:
         n = len(mappings) if members is None else operator.index(members)  # type: ignore[arg-type]
     stacked = len(mappings) == 1 and members is not None
     if n < 1 or (not stacked and n != len(mappings)):
         raise ArchitectureError(f"members says {n} networks, the state holds {len(mappings)}")
-    if given is not None:
-        return given, stacked
+    if table is not None:
+        return table, stacked
     if stacked:
         return tuple(Member(f"member {i}") for i in range(n)), True
     return _members_of(mappings), False
 
 
 def _members_of(mappings: Sequence[Mapping[str, Any]]) -> tuple[Member, ...]:
-    found = [getattr(mapping, "member", None) for mapping in mappings]
-    plain = found.count(None)
-    stem = "network" if plain == len(found) else "reference"
+    entries = [getattr(mapping, "member", None) for mapping in mappings]
+    plain = entries.count(None)
+    stem = "network" if plain == len(entries) else "reference"
     table: list[Member] = []
     reference = -1
-    for i, member in enumerate(found):
+    for i, member in enumerate(entries):
         if member is None:
             reference = i
-            number = sum(m is None for m in found[:i])
+            number = sum(m is None for m in entries[:i])
             table.append(Member(stem if plain == 1 else f"{stem} {number}"))
         elif reference < 0:
             raise ArchitectureError(
@@ -85,7 +85,7 @@ def _members_of(mappings: Sequence[Mapping[str, Any]]) -> tuple[Member, ...]:
 
 @dataclass
 class Opening:
-    """One opening of a run: what is known before the file is touched, and what was found in it."""
+    """Settings of a run that is being opened, and what its file holds already."""
 
     path: str | os.PathLike[str]
     run: str
@@ -121,11 +121,11 @@ class Opening:
     def describe(self, kinds: Any, axes: Any, wiring: Any) -> None:
         """Fill the tables of parameters and nodes."""
         known, chosen = self.structure.all_names, set(self.structure.names)
-        for what, given in (("kinds", kinds), ("axes", axes)):
-            strange = [name for name in given or {} if name not in known]
+        for what, mapping in (("kinds", kinds), ("axes", axes)):
+            strange = [name for name in mapping or {} if name not in known]
             if strange:
                 raise SelectionError(f"{what}= names {listed(strange)}; the parameters are {listed(known)}")
-        kinds, axes = ({n: v for n, v in (given or {}).items() if n in chosen} for given in (kinds, axes))
+        kinds, axes = ({n: v for n, v in (mapping or {}).items() if n in chosen} for mapping in (kinds, axes))
         self.parameters, self.nodes = describe(self.structure.described(), kinds=kinds, axes=axes, wiring=wiring)
 
     @property
@@ -151,12 +151,12 @@ class Opening:
         folder = Path(self.path).absolute().parent
         if not folder.is_dir():
             raise RecordingError(f"{folder} is no folder; make it first")
-        found = Forecast(self.block_bytes // self.layout.rows, states, shutil.disk_usage(folder).free)
-        if found.bytes is not None and found.bytes > found.free_bytes and self.compress is None:
+        forecast = Forecast(self.block_bytes // self.layout.rows, states, shutil.disk_usage(folder).free)
+        if forecast.bytes is not None and forecast.bytes > forecast.free_bytes and self.compress is None:
             raise RecordingError(
-                f"the run will not fit on the disk: {found.words}. Record less: every=, include=, store='sketch'"
+                f"the run will not fit on the disk: {forecast.summary}. Record less: every=, include=, store='sketch'"
             )
-        return found
+        return forecast
 
     def open(
         self,
@@ -165,7 +165,7 @@ class Opening:
         pace: Pace,
         settings: Mapping[str, Any],
         hparams: Mapping[str, Any] | None,
-        given: Mapping[str, Any] | None,
+        user_provenance: Mapping[str, Any] | None,
         framework: Mapping[str, Any],
         reference: str | None,
         mappings: Sequence[Mapping[str, Any]],
@@ -173,10 +173,10 @@ class Opening:
         """Create the run, or find it, and give the tape that fills it."""
         table = MetricTable(self.structure.n_members, metrics)
         storage = self._new_storage()  # refuses what cannot be measured before the path is claimed
-        origin = {**provenance(settings, given), **framework}
-        made = _perturbations(mappings)
-        if made:
-            origin["perturbations"] = made
+        origin = {**provenance(settings, user_provenance), **framework}
+        perturbations = _perturbations(mappings)
+        if perturbations:
+            origin["perturbations"] = perturbations
         writer = self._resumed(origin) if self.resume else None
         if writer is None:
             writer = self._created(hparams, origin, reference)
@@ -229,7 +229,7 @@ class Opening:
         """The writer of the run that goes on; None where there is none."""
         if not Path(self.path).exists():
             return None
-        if not self.named:  # nobody said who the members are: they are who they were
+        if not self.named:  # members were not named now: take those in the file
             with File(self.path) as file:
                 if self.run in file and len(file[self.run].members) == len(self.members):
                     self.members = file[self.run].members
@@ -260,18 +260,18 @@ class Opening:
                 block.metrics[name][: tail.count] = values
             for name in TILES:
                 if getattr(tail, name) is not None:
-                    block.kept[name][:] = getattr(tail, name)
+                    block.stored[name][:] = getattr(tail, name)
             for name, array in (("distances", tail.distances), ("sketch", tail.sketch)):
                 if array is not None:
-                    block.kept[name][: tail.count] = array
+                    block.stored[name][: tail.count] = array
         return table, pace, block
 
-    def first_step(self, given: int | None, arrays: list[np.ndarray]) -> int:
+    def first_step(self, step: int | None, arrays: list[np.ndarray]) -> int:
         """Step of the state at opening; see the notes of `Recorder`."""
-        if given is not None and operator.index(given) < 0:
-            raise RecordingError(f"step={given}: steps count updates from 0")
-        if given is not None:
-            return operator.index(given)
+        if step is not None and operator.index(step) < 0:
+            raise RecordingError(f"step={step}: steps count updates from 0")
+        if step is not None:
+            return operator.index(step)
         if not self.committed:
             return 0
         here = self._as_stored(arrays)
@@ -292,19 +292,19 @@ class Opening:
         probe = storage.new_block(0)
         storage.put(probe, 0, arrays)
         if self.stored != "weights":
-            return [probe.kept[self.stored][0]]
+            return [probe.stored[self.stored][0]]
         layouts = zip(TILES, (self.layout, self.buffer_layout), strict=True)
-        return [layout.take(probe.kept[name], 1)[0] for name, layout in layouts if layout is not None]
+        return [layout.take(probe.stored[name], 1)[0] for name, layout in layouts if layout is not None]
 
 
 def _perturbations(mappings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """How the twins of a state were made, each `perturb` once."""
-    found: list[dict[str, Any]] = []
+    settings: list[dict[str, Any]] = []
     for mapping in mappings:
-        made = getattr(mapping, "made", None)
-        if made and made not in found:
-            found.append(made)
-    return found
+        one = getattr(mapping, "made", None)
+        if one and one not in settings:
+            settings.append(one)
+    return settings
 
 
 @dataclass(frozen=True)
@@ -331,7 +331,7 @@ class Forecast:
         return None if self.states is None else self.states * self.bytes_per_state
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """One line for people."""
         each = f"{self.bytes_per_state / 1e6:.3g} MB per state"
         room = f"{self.free_bytes / 1e9:.3g} GB free"
@@ -340,8 +340,8 @@ class Forecast:
         return f"{each}, {self.states:,} states, {self.bytes / 1e9:.3g} GB in all, {room}"
 
 
-def provenance(settings: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What the file says about the origin of a run."""
+def provenance(settings: Mapping[str, Any], user: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Provenance of a run, as its file holds it."""
     return {
         "software": versions(),
         "command": list(sys.argv),
@@ -353,23 +353,23 @@ def provenance(settings: Mapping[str, Any], given: Mapping[str, Any] | None = No
         },
         "seeds": seeds(),
         "recorder": dict(settings),
-        **({"user": dict(given)} if given else {}),
+        **({"user": dict(user)} if user else {}),
     }
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that are loaded in this process; imports none."""
     loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in SOFTWARE}
-    found = {name: str(version) for name, version in loaded.items() if version is not None}
-    return {"python": platform.python_version(), **found}
+    installed = {name: str(version) for name, version in loaded.items() if version is not None}
+    return {"python": platform.python_version(), **installed}
 
 
 def seeds() -> dict[str, int]:
     """Seeds that can be read without touching a generator: PYTHONHASHSEED, and the seed of a loaded torch."""
-    found = {}
+    result = {}
     if os.environ.get("PYTHONHASHSEED", "").isdigit():
-        found["PYTHONHASHSEED"] = int(os.environ["PYTHONHASHSEED"])
+        result["PYTHONHASHSEED"] = int(os.environ["PYTHONHASHSEED"])
     initial = getattr(sys.modules.get("torch"), "initial_seed", None)
     if initial is not None:
-        found["torch"] = int(initial())
-    return found
+        result["torch"] = int(initial())
+    return result

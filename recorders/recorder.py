@@ -1,4 +1,4 @@
-"""The recorder that knows no framework: when a state is stored, and what a user may ask.
+"""The recorder without a framework, and the policies that choose which steps it stores.
 
 How a framework's adapter reads its states stands at the top of `recorders.adapter`.
 """
@@ -194,7 +194,7 @@ class Recorder(Adapter):
         opening.describe(kinds, axes, wiring)
         self.forecast: Forecast = opening.forecast(self._every.count(expected_steps))
         if not quiet:
-            _log.info("%s: %s", os.fspath(path), self.forecast.words)
+            _log.info("%s: %s", os.fspath(path), self.forecast.summary)
         pace = Pace.settle(
             writer=writer,
             busy_cores=self._busy_cores(),
@@ -205,13 +205,13 @@ class Recorder(Adapter):
             flush_bytes=flush_bytes,
             partial=compress is None,
         )
-        settings = {"every": told(self._every), "store": store, "include": include, "exclude": exclude}
+        settings = {"every": policy_settings(self._every), "store": store, "include": include, "exclude": exclude}
         self._tape: Tape = opening.open(
             metrics=metrics,
             pace=pace,
             settings=settings,
             hparams=hparams,
-            given=provenance,
+            user_provenance=provenance,
             framework=self._origin,
             reference=reference,
             mappings=mappings,
@@ -228,11 +228,11 @@ class Recorder(Adapter):
     def _open_with(self, state: Any, opening: Opening, step: int | None) -> None:
         """Record the state at opening, or find it in the run that goes on."""
         arrays = _waited(self._read(state))
-        kept = _waited(self._arrays(state)) if self._store == "distances" else arrays
-        now = opening.first_step(step, kept)
+        stored = _waited(self._arrays(state)) if self._store == "distances" else arrays
+        now = opening.first_step(step, stored)
         self._steps = Steps(self._every, now, self._passed, arrays)
         if now > self._passed:
-            self._stored = self._tape.append(now, _same, kept)
+            self._stored = self._tape.append(now, _same, stored)
         else:
             self._stored = now == self._passed and opening.tail_open
 
@@ -296,7 +296,7 @@ class Recorder(Adapter):
         began = time.perf_counter()
         self._tape.check()
         self._steps.fresh = False
-        step = self.step + 1 if step is None else self._steps.given(step)
+        step = self.step + 1 if step is None else self._steps.check(step)
         self._take(self._arrays, self._beside(state, buffers), step)
         self._tape.meter.record_seconds += time.perf_counter() - began
 
@@ -343,10 +343,10 @@ class Recorder(Adapter):
         """Called after `record_block`, for adapters that recognise states later."""
 
     def _place(self, state: Any, step: int | None, values: Mapping[str, Any]) -> None:
-        """Find out which step a state is, and take it unless it was there."""
+        """Number a state, and take it unless it is the newest already."""
         steps = self._steps
         if step is not None:
-            at = steps.given(step)
+            at = steps.check(step)
         else:
             at = steps.now if steps.fresh and steps.is_opening(_waited(self._read(state))) else steps.now + 1
         if at == steps.now:
@@ -496,11 +496,11 @@ class AtSteps:
     steps: tuple[int, ...]
 
     def __init__(self, steps: Iterable[int]) -> None:
-        found = sorted({operator.index(step) for step in steps})
-        if found and found[0] < 0:
-            raise RecordingError(f"AtSteps: step {found[0]} is negative; steps count optimiser updates from 0")
-        object.__setattr__(self, "steps", tuple(found))
-        object.__setattr__(self, "_set", frozenset(found))
+        listed = sorted({operator.index(step) for step in steps})
+        if listed and listed[0] < 0:
+            raise RecordingError(f"AtSteps: step {listed[0]} is negative; steps count optimiser updates from 0")
+        object.__setattr__(self, "steps", tuple(listed))
+        object.__setattr__(self, "_set", frozenset(listed))
 
     def __call__(self, step: int) -> bool:
         """Say whether the state of a step is stored."""
@@ -583,8 +583,8 @@ def policy(every: Any) -> Policy:
     return Every(operator.index(every)) if hasattr(every, "__index__") else Chosen(every)
 
 
-def told(every: Policy) -> dict[str, Any]:
-    """A policy, for the provenance of a run."""
+def policy_settings(every: Policy) -> dict[str, Any]:
+    """Settings of a policy, for the provenance of a run."""
     choose = getattr(every, "choose", None)
     return {type(every).__name__: asdict(every) if choose is None else getattr(choose, "__name__", repr(choose))}
 
@@ -606,7 +606,7 @@ class Steps:
         fresh, self.fresh = self.fresh, False
         return fresh and self._opening == digest(arrays)
 
-    def given(self, step: int) -> int:
+    def check(self, step: int) -> int:
         """A step that the user names."""
         self.fresh = False
         if operator.index(step) < self.now:
@@ -626,7 +626,7 @@ class Steps:
         steps = [operator.index(one) for one in each]
         if len(steps) != k or any(after <= before for before, after in pairwise(steps)):
             raise RecordingError(f"a block of {k} states needs {k} rising steps, got {steps[:10]}")
-        return [self.given(one) for one in steps]
+        return [self.check(one) for one in steps]
 
 
 def digest(arrays: Sequence[np.ndarray]) -> bytes:

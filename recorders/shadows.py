@@ -1,4 +1,4 @@
-"""What a shadow tells: a copy a hair's breadth away, moved on the same batches and drawn back after every step.
+"""Shadows: copies a tiny distance away, trained on the same batches and drawn back after every step.
 
 Framework-free bookkeeping behind `recorders.torch.Shadow` and `recorders.jax.Shadow`. With d the offset of the copy,
 g the gradients of the same batch at both places and q = g(theta + d) - g(theta), which is H d up to terms in |d|^2:
@@ -315,8 +315,8 @@ def points_down(curvature: Any, residual: Any, rate: Any, momentum: bool) -> Any
 
 def random_direction(n: int, seed: int, direction: str, draw: int) -> Floats:
     """Draw an offset of unit length, the same in every framework."""
-    found = np.random.default_rng([seed, DIRECTIONS.index(direction), draw]).standard_normal(n)
-    return found / np.linalg.norm(found)
+    normal = np.random.default_rng([seed, DIRECTIONS.index(direction), draw]).standard_normal(n)
+    return normal / np.linalg.norm(normal)
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class Storage(Protocol):
         ...
 
     def put(self, block: Block, row: int, arrays: Sequence[np.ndarray]) -> None:
-        """Keep of one state what is to be kept."""
+        """Store one state."""
         ...
 
 
@@ -161,7 +161,7 @@ class WithBuffers(Weights):
     def new_block(self, start: int) -> Block:
         """Make an empty block whose first state has index `start`."""
         block, beside = super().new_block(start), self._beside.new_block(start)
-        block.kept["optimizer_tiles"] = beside.kept["tiles"]
+        block.stored["optimizer_tiles"] = beside.stored["tiles"]
         block.places += beside.places
         return block
 
@@ -186,12 +186,12 @@ class TwinDistances:
 
     def new_block(self, start: int) -> Block:
         """Make an empty block whose first state has index `start`."""
-        kept = {"distances": np.full((self._rows, self._structure.n_members), np.nan)}
-        return Block(start, np.zeros(self._rows, np.int64), kept)
+        stored = {"distances": np.full((self._rows, self._structure.n_members), np.nan)}
+        return Block(start, np.zeros(self._rows, np.int64), stored)
 
     def put(self, block: Block, row: int, arrays: Sequence[np.ndarray]) -> None:
         """Measure the state, unless it has been measured."""
-        block.kept["distances"][row] = arrays[0] if isinstance(arrays, Measured) else self.measure(arrays)
+        block.stored["distances"][row] = arrays[0] if isinstance(arrays, Measured) else self.measure(arrays)
 
     def measure(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """Distances of one state, (M,) float64, NaN for members without a reference."""
@@ -241,12 +241,12 @@ class Sketches:
 
     def new_block(self, start: int) -> Block:
         """Make an empty block whose first state has index `start`."""
-        kept = {"sketch": np.zeros((self._rows, self._structure.n_members, self._k))}
-        return Block(start, np.zeros(self._rows, np.int64), kept)
+        stored = {"sketch": np.zeros((self._rows, self._structure.n_members, self._k))}
+        return Block(start, np.zeros(self._rows, np.int64), stored)
 
     def put(self, block: Block, row: int, arrays: Sequence[np.ndarray]) -> None:
         """Sketch the state."""
-        out = block.kept["sketch"][row]
+        out = block.stored["sketch"][row]
         out[:] = 0
         n = len(self._structure.names)
         for member in range(self._structure.n_members):
@@ -303,7 +303,7 @@ class Block:
         Step of each state.
     metrics : dict of str to ndarray (rows, ...)
         Float64, NaN where nothing was given.
-    kept : dict of str to ndarray
+    stored : dict of str to ndarray
         What is stored of the states: ``tiles``, ``distances`` or ``sketch``; ``optimizer_tiles`` beside tiles.
     places : list
         Where the arrays of a state, those of its buffers behind them, go in the tiles (see `CopyPlan.places`).
@@ -315,7 +315,7 @@ class Block:
 
     start: int
     step: np.ndarray
-    kept: dict[str, np.ndarray]
+    stored: dict[str, np.ndarray]
     places: list[Place] = field(default_factory=list)
     metrics: dict[str, np.ndarray] = field(default_factory=dict)
     count: int = 0
@@ -330,8 +330,8 @@ class Block:
 
     def payload(self, count: int) -> dict[str, Any]:
         """The first `count` states as arguments of `RunWriter.write`: small arrays copied, tiles as they are."""
-        small = {name: array[:count].copy() for name, array in self.kept.items() if name not in TILES}
-        tiles = {name: self.kept[name] for name in TILES if name in self.kept}
+        small = {name: array[:count].copy() for name, array in self.stored.items() if name not in TILES}
+        tiles = {name: self.stored[name] for name in TILES if name in self.stored}
         metrics = {name: array[:count].copy() for name, array in self.metrics.items()}
         return {"step": self.step[:count].copy(), "metrics": metrics, **small, **tiles}
 

@@ -190,7 +190,7 @@ class Tangents:
         return float(self._kept.sums[0]) + math.log(length) if length > 0 else math.nan
 
     def _compare(self, fresh: float, kept: float) -> None:
-        """Note a window in which fresh vectors grew and the kept one stayed behind, though it had time to turn."""
+        """Note a window in which fresh vectors grew while the kept one, though old enough, did not."""
         if self._kept_from < self._began and fresh > SHARE_LOST and fresh - kept > SHARE_LOST:
             self._delays.append((fresh, kept, self._began))
 
@@ -208,13 +208,13 @@ class Tangents:
         the fresh vectors, nats per step, where a window has ended, else NaN. Numbers for k = 1, else arrays (k,).
         """
         nothing = np.full(self.k, np.nan)
-        found = {}
+        metrics = {}
         if self.vectors != "fresh":
-            found[f"tangent_growth_{self.of}"] = self._local[-1] if self._local else nothing
+            metrics[f"tangent_growth_{self.of}"] = self._local[-1] if self._local else nothing
         if self.vectors != "kept":
             ended = bool(self._windows) and self._windows[-1][0] + self.window == len(self._local)
-            found[f"tangent_window_{self.of}"] = self._windows[-1][1] if ended else nothing
-        return {name: float(value[0]) if self.k == 1 else value for name, value in found.items()}
+            metrics[f"tangent_window_{self.of}"] = self._windows[-1][1] if ended else nothing
+        return {name: float(value[0]) if self.k == 1 else value for name, value in metrics.items()}
 
     def result(self, *, discard: int = 0, level: float = 0.95) -> TangentExponents:
         """Sum up all steps so far.
@@ -265,26 +265,23 @@ class Tangents:
                 "k": self.k, "window": self.window, "vectors": self.vectors, "of": self.of, "discard": discard,
                 "n_weights": self._n_weights, "n_state": self._n_state, "n_steps": len(local), **self._settings,
             },
-            warnings=tuple(self._doubts(intervals)),
+            warnings=tuple(self._warnings(intervals)),
         )  # fmt: skip
 
-    def _doubts(self, intervals: Floats) -> list[Reason]:
+    def _warnings(self, intervals: Floats) -> list[str]:
         """What the reader should know."""
-        found = []
+        warnings = []
         if self.n_lost:
-            words = "{steps} steps have no numbers: a derivative was not finite; the vectors were drawn anew"
-            found.append(Reason.of("not-finite", words, steps=self.n_lost))
+            warnings.append(f"{self.n_lost} steps have no numbers: a derivative was not finite; the vectors began anew")
         if self.vectors != "fresh" and np.isnan(intervals).any():
-            words = "too few steps for an interval, which takes at least {blocks} blocks of {length}"
-            found.append(Reason.of("interval-unknown", words, blocks=FEWEST_BLOCKS, length=SHORTEST_BLOCK))
+            warnings.append(f"too few steps for an interval: {FEWEST_BLOCKS} blocks of {SHORTEST_BLOCK} are the least")
         if self.vectors != "kept" and not self._windows:
-            found.append(Reason.of("too-few-steps", "no whole window of {window} steps", window=self.window))
+            warnings.append(f"no whole window of {self.window} steps")
         if self._delays:
             fresh, kept, _ = max(self._delays)
             count, start = len(self._delays), self._delays[0][2]
-            numbers = {"count": count, "total": len(self._windows), "start": start, "fresh": fresh, "kept": kept}
-            found.append(Reason.of("delayed-loss-of-stability", DELAYED, **numbers))
-        return found
+            warnings.append(DELAYED.format(count=count, total=len(self._windows), start=start, fresh=fresh, kept=kept))
+        return warnings
 
 
 class Frame:

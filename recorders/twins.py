@@ -128,7 +128,7 @@ def perturb(
     # The members table has room for one size; sizes per parameter stand in the provenance.
     size = float("nan") if isinstance(epsilon, Mapping) else float(epsilon)
     made = {
-        "epsilon": {g: _told(e) for g, e in epsilon.items()} if isinstance(epsilon, Mapping) else size,
+        "epsilon": {g: _summary(e) for g, e in epsilon.items()} if isinstance(epsilon, Mapping) else size,
         "distribution": distribution,
         "seed": int(seed),
         "copies": int(members),
@@ -139,7 +139,7 @@ def perturb(
     return TwinList([Twin(c, member=m, made=made) for c, m in zip(copies, rows, strict=True)], fraction)
 
 
-def _told(epsilon: Any) -> float | str:
+def _summary(epsilon: Any) -> float | str:
     array = np.asarray(epsilon, np.float64)
     return float(array) if array.ndim == 0 else f"array {array.shape}, {array.min():.3g} to {array.max():.3g}"
 
@@ -153,9 +153,9 @@ def _check(params: Mapping[str, Any], members: int, seed: int, distribution: str
         raise PerturbationError(f"distribution={distribution!r}: it may be {', '.join(DISTRIBUTIONS)}")
     for name, array in params.items():
         if not hasattr(array, "dtype") or dtype_name(array) not in FLOATS:
-            found = dtype_name(array) if hasattr(array, "dtype") else type(array).__name__
+            kind = dtype_name(array) if hasattr(array, "dtype") else type(array).__name__
             raise PerturbationError(
-                f"{name!r} is {found}; a network is perturbed in {', '.join(FLOATS)}. Leave it out of the mapping"
+                f"{name!r} is {kind}; a network is perturbed in {', '.join(FLOATS)}. Leave it out of the mapping"
             )
 
 
@@ -169,12 +169,12 @@ def _sizes(
             raise PerturbationError("a mapping epsilon says itself which parameters are perturbed: leave only= out")
         for glob in epsilon:
             select(names, [glob], ())
-        found = {n: next((size for glob, size in epsilon.items() if fnmatchcase(n, glob)), None) for n in names}
+        size_of = {n: next((size for glob, size in epsilon.items() if fnmatchcase(n, glob)), None) for n in names}
     else:
         chosen = set(_chosen(params, only, kinds))
-        found = {n: epsilon if n in chosen else None for n in names}
+        size_of = {n: epsilon if n in chosen else None for n in names}
     sizes = {}
-    for name, size in found.items():
+    for name, size in size_of.items():
         if size is None:
             continue
         array = np.asarray(size, np.float64)
@@ -211,9 +211,9 @@ def _copy(
     distribution: str,
     count: _Count,
 ) -> dict[str, Any]:
-    made = {}
-    for name, given in params.items():
-        array = np.array(given)  # a copy, C order or not
+    copy = {}
+    for name, original in params.items():
+        array = np.array(original)  # a copy, C order or not
         if name in sizes:
             unit = (
                 rng.uniform(-1.0, 1.0, array.shape) if distribution == "uniform" else rng.standard_normal(array.shape)
@@ -223,8 +223,8 @@ def _copy(
             count.perturbed += int(perturbed.sum())
             count.unchanged += int((_bits(moved) == _bits(array))[perturbed].sum())
             array = moved
-        made[name] = array
-    return made
+        copy[name] = array
+    return copy
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
@@ -236,7 +236,7 @@ def _refuse_rounded(params: Mapping[str, Any], sizes: Mapping[str, np.ndarray], 
     largest = max((float(np.abs(np.asarray(params[n], np.float64)).max(initial=0.0)) for n in sizes), default=0.0)
     raise PerturbationError(
         f"rounding to {' and '.join(dtypes)} leaves {fraction:.1%} of the perturbed entries as they were (allowed: "
-        f"{LARGEST_ROUNDED:.0%}; the largest weight is {largest:.3g}), so the copies would not be perturbed as asked. "
+        f"{LARGEST_ROUNDED:.0%}; the largest weight is {largest:.3g}), so the copies would not differ as intended. "
         "Take a larger epsilon, train in float64, or accept it with allow_rounded=True: the fraction is then recorded"
     )
 

@@ -7,8 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from recorders.edge import checked_rates, judge, late_losses, recommend
-from trajtools.reasons import codes
+from recorders.edge import check_rates, judge, late_losses, recommend
 from trajtools.store import DataError
 
 RATES = np.geomspace(0.1, 10, 9)
@@ -47,8 +46,8 @@ def test_a_minimum_beyond_the_onset_is_said():
 def test_no_onset_is_said():
     found = made(np.full(9, 0.001), noise=0.0005)
     assert not found.found
-    assert "no-onset" in codes(found.reasons)
-    assert "end-of-range" in codes(found.reasons)
+    assert any("no onset" in words for words in found.reasons)
+    assert any("try larger ones" in words for words in found.reasons)
 
 
 def test_noise_that_hides_the_onset_is_said():
@@ -85,7 +84,7 @@ def test_a_rate_beyond_the_onset_is_taken_only_where_it_is_clearly_better():
 @pytest.mark.parametrize("rates", [(1.0, 0.1), (0.1,), (-1.0, 1.0), (np.nan, 1.0), ()])
 def test_rates_that_make_no_range_are_refused(rates):
     with pytest.raises(DataError, match="rate"):
-        checked_rates(rates, 12)
+        check_rates(rates, 12)
 
 
 def test_an_edge_is_drawn():

@@ -119,8 +119,8 @@ def test_the_scale_of_the_loss_scales_its_curvature() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"k": 0}, DataError, "at least one"),
-        ({"k": 9}, DataError, "there are 4"),
+        ({"k": 0}, DataError, "from 1 to 4"),
+        ({"k": 9}, DataError, "from 1 to 4"),
         ({"which": "top"}, UnknownNameError, '"largest" or "smallest"'),
         ({"of": "test"}, UnknownNameError, '"full", "subset" or "batch"'),
         ({"max_products": 3}, DataError, "at least 4 products"),

@@ -29,7 +29,7 @@ def main() -> int:
     try:
         request = json.load(sys.stdin)
         sys.argv[:] = request.pop("command")  # goes to the provenance
-        found = convert(**request, progress=lambda done, states: tell(done=done, states=states))
+        order = convert(**request, progress=lambda done, states: tell(done=done, states=states))
     except KeyboardInterrupt:
         return 130
     except (TrajtoolsError, OSError, MemoryError) as problem:
@@ -40,7 +40,7 @@ def main() -> int:
         return 1
     # From here on the file has its name.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tell(order=asdict(found))
+    tell(order=asdict(order))
     return 0
 
 

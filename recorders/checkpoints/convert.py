@@ -96,27 +96,27 @@ def convert(
     if not target.parent.is_dir():
         raise RecordingError(f"{path} cannot be written: there is no folder {target.parent}")
     names, kind = checkpoints_in(source, files)
-    found = in_order(names, step_pattern)
+    steps = in_order(names, step_pattern)
     draft = target.with_name(f"{target.name}.part-{os.getpid()}")
     origin = {
         "folder": str(source.absolute()),
         "files": files,
-        "first": found.names[0],
-        "last": found.names[-1],
-        "step": found.rule,
-        **{name: list(given) for name, given in (("include", include), ("exclude", exclude), ("order", order))},
+        "first": steps.names[0],
+        "last": steps.names[-1],
+        "step": steps.rule,
+        **{name: list(value) for name, value in (("include", include), ("exclude", exclude), ("order", order))},
         **({"key": key} if key is not None else {}),
     }
     states = States(source, kind, key=key, include=include, exclude=exclude, order=order)
     try:
-        _record(states, found, draft, origin, progress, run=run, hparams=hparams, compress=compress)
+        _record(states, steps, draft, origin, progress, run=run, hparams=hparams, compress=compress)
         claim(draft, target)
     except FileExistsError:
         raise FileExistsError(f"{path} was made by somebody else meanwhile: name another file") from None
     finally:
         for left in (draft, draft.with_name(draft.name + ".journal")):
             left.unlink(missing_ok=True)
-    return found
+    return steps
 
 
 class States:
@@ -158,11 +158,11 @@ class States:
         ordered.update(dict.fromkeys(chosen))
         strange = [name for name in ordered if leaves[name].dtype not in FLOATS]
         if strange:
-            told = ", ".join(f"{name!r} ({leaves[name].dtype})" for name in strange[:5])
+            listing = ", ".join(f"{name!r} ({leaves[name].dtype})" for name in strange[:5])
             more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
             out = " ".join(f"--exclude '{name}'" for name in strange[:5])
             raise RecordingError(
-                f"{self._folder / file}: a state is made of {', '.join(FLOATS)}, and {told}{more} cannot be part of "
+                f"{self._folder / file}: a state is made of {', '.join(FLOATS)}, and {listing}{more} cannot be part of "
                 f"it; leave out what is no weight ({out}), or choose with --include"
             )
         self._first = file
@@ -281,17 +281,17 @@ def checkpoints_in(folder: Path, files: str = "") -> tuple[list[str], str]:
         there = sorted(p for p in folder.glob(files or "*") if p.is_file())
     except (NotImplementedError, ValueError) as problem:
         raise DataError(f"--files {files!r} is no pattern below {folder} ({problem}); such as '*.npz'") from None
-    found = [p for p in there if p.suffix.lower() in KINDS and not (p.name.startswith(".") and not files)]
-    if not found:
+    checkpoints = [p for p in there if p.suffix.lower() in KINDS and not (p.name.startswith(".") and not files)]
+    if not checkpoints:
         raise DataError(_nothing(folder, files, there))
-    kinds = {KINDS[p.suffix.lower()] for p in found}
+    kinds = {KINDS[p.suffix.lower()] for p in checkpoints}
     if len(kinds) > 1:
-        endings = sorted({p.suffix for p in found})
+        endings = sorted({p.suffix for p in checkpoints})
         raise DataError(
             f"{folder} holds checkpoints of several kinds ({', '.join(endings)}); one run is made of one kind: choose "
             f"with --files '*{endings[0]}'"
         )
-    return [p.relative_to(folder).as_posix() for p in found], kinds.pop()
+    return [p.relative_to(folder).as_posix() for p in checkpoints], kinds.pop()
 
 
 def _nothing(folder: Path, files: str, there: Sequence[Path]) -> str:
@@ -336,10 +336,10 @@ def _by_pattern(names: Sequence[str], pattern: str) -> tuple[list[Span], str]:
         raise DataError(f"{rule} is no regular expression: {problem}") from None
     spans = []
     for name in names:
-        found = compiled.search(name)
-        taken = found.span(1 if compiled.groups else 0) if found else (0, 0)
+        match = compiled.search(name)
+        taken = match.span(1 if compiled.groups else 0) if match else (0, 0)
         if not _is_number(name[slice(*taken)]):
-            what = f"gives {name[slice(*taken)]!r}" if found else "matches nothing"
+            what = f"gives {name[slice(*taken)]!r}" if match else "matches nothing"
             raise DataError(f"{rule} {what} in {name!r}; needed digits, in the first group: 'epoch=(\\d+)'")
         spans.append(taken)
     return spans, rule

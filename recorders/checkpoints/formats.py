@@ -68,9 +68,9 @@ def reading(path: Path, *problems: type[BaseException]) -> Iterator[None]:
         raise
     except problems as problem:
         empty = path.is_file() and not path.stat().st_size
-        words = "the file is empty" if empty else " ".join(str(problem).split()) or type(problem).__name__
+        reason = "the file is empty" if empty else " ".join(str(problem).split()) or type(problem).__name__
         raise DataError(
-            f"{path} cannot be read: {words[:300]}. It is damaged or something else than its name says; copy it "
+            f"{path} cannot be read: {reason[:300]}. It is damaged or something else than its name says; copy it "
             "again, or choose the other files with --files"
         ) from problem
 
@@ -168,18 +168,18 @@ def natural(name: str) -> list[tuple[bool, int, str]]:
 @contextmanager
 def open_torch(torch: Any, path: Path, key: str | None = None) -> Iterator[Leaves]:
     """Open what `torch.save` wrote of a state dict."""
-    found = _load_torch(torch, path)
+    content = _load_torch(torch, path)
     if key is not None:
-        if not isinstance(found, Mapping) or key not in found:
-            raise DataError(f"{path} has no entry {key!r}; it holds {_summary(found)}")
-        found = found[key]
-    if not isinstance(found, Mapping) or not found:
-        raise DataError(f"{path} holds {_summary(found)}; needed name -> tensor, as model.state_dict() gives")
-    inner = {str(name): _count_tensors(torch, value) for name, value in found.items() if isinstance(value, Mapping)}
+        if not isinstance(content, Mapping) or key not in content:
+            raise DataError(f"{path} has no entry {key!r}; it holds {_summary(content)}")
+        content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise DataError(f"{path} holds {_summary(content)}; needed name -> tensor, as model.state_dict() gives")
+    inner = {str(name): _count_tensors(torch, value) for name, value in content.items() if isinstance(value, Mapping)}
     if inner:
         likely = max(inner, key=inner.__getitem__)
-        raise DataError(f"{path} holds {_summary(found)}: say which entry holds the weights, such as --key {likely}")
-    yield {str(name): _torch_leaf(torch, value) for name, value in found.items()}
+        raise DataError(f"{path} holds {_summary(content)}: say which entry holds the weights, such as --key {likely}")
+    yield {str(name): _torch_leaf(torch, value) for name, value in content.items()}
 
 
 def _torch(path: Path) -> Any:
@@ -231,11 +231,11 @@ def _count_tensors(torch: Any, entries: Mapping[Any, Any]) -> int:
     return sum(isinstance(value, torch.Tensor) for value in entries.values())
 
 
-def _summary(found: Any) -> str:
-    if not isinstance(found, Mapping):
-        return f"a {type(found).__name__}"
+def _summary(content: Any) -> str:
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__}"
     kinds = {
         str(name): f"{len(value)} entries" if isinstance(value, Mapping) else type(value).__name__
-        for name, value in found.items()
+        for name, value in content.items()
     }
     return listed([f"{name} ({kind})" for name, kind in kinds.items()], 8) or "nothing"

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recorders.edge import Edge, checked_counts, checked_rates, first_batches, judge, shadow_distance, train
+from recorders.edge import Edge, check_counts, check_rates, first_batches, judge, shadow_distance, train
 from recorders.jax.twins import Lockstep
 from recorders.shadows import random_direction
 
@@ -76,27 +76,27 @@ def find_edge(
     momentum or Adam. It is a finite-time exponent of the first `steps` updates from these weights. All copies are
     updated by one vmapped call. Each rate counts ``steps * (1 + shadows)`` gradients.
     """
-    checked_counts(points=points, steps=steps, shadows=shadows)
-    asked = checked_rates(rates, points)
+    check_counts(points=points, steps=steps, shadows=shadows)
+    tried = check_rates(rates, points)
     batches = first_batches(data, steps)
     plain = _plain_loss(loss_fn, has_aux)
     lockstep = Lockstep(params, plain, optimizer(0.0), False, independent=False)
     start = jax.tree_util.tree_map(jnp.asarray, lockstep.trained(params))
     size, members = _shadows(start, epsilon, shadows, seed)
     update = jax.jit(_updater(lockstep, plain, optimizer, size))
-    carry = _carry(members, optimizer, jnp.asarray(asked))
+    carry = _carry(members, optimizer, jnp.asarray(tried))
 
     def step(batch: tuple[Any, ...]) -> tuple[Any, Any]:
         nonlocal carry
-        carry, loss, grown = update(carry, jnp.asarray(asked), batch)
+        carry, loss, grown = update(carry, jnp.asarray(tried), batch)
         return np.asarray(loss, np.float64), np.asarray(grown, np.float64)
 
-    growth, losses = train(step, batches, steps=steps, n_rates=len(asked), progress=progress)
+    growth, losses = train(step, batches, steps=steps, n_rates=len(tried), progress=progress)
     settings = {
-        "steps": steps, "points": len(asked), "shadows": shadows, "epsilon": size, "seed": seed, "vectorized": True,
+        "steps": steps, "points": len(tried), "shadows": shadows, "epsilon": size, "seed": seed, "vectorized": True,
         "batches": len(batches),
     }  # fmt: skip
-    return judge(asked, growth, losses, gradients=steps * len(asked) * (1 + shadows), settings=settings)
+    return judge(tried, growth, losses, gradients=steps * len(tried) * (1 + shadows), settings=settings)
 
 
 def _plain_loss(loss_fn: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
@@ -165,5 +165,5 @@ def _shrink(leaf: Any, factor: Any) -> Any:
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return leaf
     scaled = leaf[:1] + (leaf[1:] - leaf[:1]) * factor.reshape(-1, *[1] * (leaf.ndim - 1)).astype(leaf.dtype)
-    kept = jnp.where(jnp.all(leaf >= 0), jnp.maximum(scaled, 0), scaled)
-    return jnp.concatenate([leaf[:1], kept])
+    clamped = jnp.where(jnp.all(leaf >= 0), jnp.maximum(scaled, 0), scaled)
+    return jnp.concatenate([leaf[:1], clamped])

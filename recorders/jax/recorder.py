@@ -279,11 +279,11 @@ class Recorder(framework_free.Recorder):
         """Whether the state of a later step will be stored."""
         return self._steps.wanted(step)
 
-    def _block(self, start: int, kept: np.ndarray, leaves: Sequence[np.ndarray], metrics: Mapping[str, Any]) -> None:
-        """States and metrics of consecutive steps: `leaves` hold the states of the `kept` ones, metrics are of all."""
+    def _block(self, start: int, stored: np.ndarray, leaves: Sequence[np.ndarray], metrics: Mapping[str, Any]) -> None:
+        """Record consecutive steps: `leaves` hold the states at the offsets `stored`, metrics belong to all."""
         if start == self.step and metrics:
             self.record(**{name: values[0] for name, values in metrics.items()})
-        for i, offset in enumerate(kept):
+        for i, offset in enumerate(stored):
             state = OnHost(leaf[i] for leaf in leaves)
             self.record(state, step=start + int(offset), **{name: values[offset] for name, values in metrics.items()})
 
@@ -333,8 +333,8 @@ def _members(state: Any, members: Any) -> tuple[Any, bool]:
 
 def _arrays(state: Any) -> list[Any]:
     """The arrays of a state that live on their own, as objects to be recognised."""
-    found = jax.tree_util.tree_leaves(state.state if isinstance(state, Twins) else state)
-    return [leaf for leaf in found if isinstance(leaf, jax.Array | np.ndarray)]
+    leaves = jax.tree_util.tree_leaves(state.state if isinstance(state, Twins) else state)
+    return [leaf for leaf in leaves if isinstance(leaf, jax.Array | np.ndarray)]
 
 
 def _alike(trees: Sequence[Any]) -> bool:

@@ -78,7 +78,7 @@ def record_scan(
             carry = new
         recorder.record(params(carry))
 
-    The recorder's policy is asked ahead for the steps of the call; a state that it does not want never leaves the
+    The recorder's policy is evaluated in advance for the steps of the call; a state that it skips never leaves the
     device. While one block is fetched and written the next one runs; no third is started, so that the device holds at
     most two blocks of states. Two programs are compiled: one for whole blocks, one for a shorter last block. They
     are kept with the recorder, and found again for the same `step` and `params`, also where these are lambdas that a
@@ -111,11 +111,11 @@ def record_scan(
     fetched: list[Any] = []
     pending: _Block | None = None
     for start in range(0, n, block):
-        kept = np.flatnonzero(wanted[start : start + block])
+        stored = np.flatnonzero(wanted[start : start + block])
         slots = np.full(min(block, n - start), capacity)
-        slots[kept] = np.arange(len(kept))
+        slots[stored] = np.arange(len(stored))
         carry, room, ys = run(carry, _rows(xs, start, len(slots)), slots, capacity=capacity)
-        newest = _Block(first + start, kept, _head(room, len(kept)), ys)
+        newest = _Block(first + start, stored, _head(room, len(stored)), ys)
         newest.start_transfer()
         if pending is not None:
             fetched.append(_write(recorder, pending, metrics))
@@ -130,10 +130,10 @@ def record_scan(
 
 @dataclass(frozen=True)
 class _Block:
-    """Steps that were dispatched together; `kept` are the offsets of the states that `room` holds, slot by slot."""
+    """Steps that were dispatched together; `stored` are the offsets of the states that `room` holds, slot by slot."""
 
     start: int
-    kept: np.ndarray
+    stored: np.ndarray
     room: list[Any]
     ys: Any
 
@@ -147,7 +147,7 @@ def _write(recorder: Any, block: _Block, metrics: str | Sequence[str] | None) ->
     """Wait for a block, hand it to the recorder, and return its ys."""
     room, ys = jax.device_get((block.room, block.ys))
     values = _named_metrics(ys, metrics)
-    recorder._block(block.start, block.kept, [leaf[: len(block.kept)] for leaf in room], values)
+    recorder._block(block.start, block.stored, [leaf[: len(block.stored)] for leaf in room], values)
     return ys
 
 
@@ -185,11 +185,11 @@ def _compiled(
 ) -> Callable[..., Any]:
     """Scan over (x, slot): the state that enters a step goes to its slot, unwanted ones to a last slot for scrap."""
 
-    def one(state: Any, given: Any) -> Any:
-        (carry, room), (x, slot) = state, given
+    def one(state: Any, inputs: Any) -> Any:
+        (carry, room), (x, slot) = state, inputs
         room = [
-            jax.lax.dynamic_update_index_in_dim(kept, leaf, slot, 0)
-            for kept, leaf in zip(room, leaves(params(carry)), strict=True)
+            jax.lax.dynamic_update_index_in_dim(slots_of_leaf, leaf, slot, 0)
+            for slots_of_leaf, leaf in zip(room, leaves(params(carry)), strict=True)
         ]
         carry, y = step(carry, x)
         return (carry, room), y
@@ -209,8 +209,8 @@ def _identity(function: Any) -> tuple[Any, ...]:
     if code is None:
         return (id(function),)
     inside = [cell.cell_contents for cell in function.__closure__ or ()]
-    given = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    return (id(code), id(function.__globals__), id(getattr(function, "__self__", None)), *map(id, [*inside, *given]))
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return (id(code), id(function.__globals__), id(getattr(function, "__self__", None)), *map(id, [*inside, *defaults]))
 
 
 def _itself(carry: Any) -> Any:
@@ -317,8 +317,8 @@ def tap(recorder: Any, params: Any, step: Any = None, **metrics: Any) -> None:
             np.concatenate([np.asarray(part) for part in leaf]).reshape(shape)
             for leaf, shape in zip(parts, shapes, strict=True)
         ]
-        given = {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
-        recorder._arrived(arrays, None if at is None else int(np.asarray(at)), given)
+        numbers = {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+        recorder._arrived(arrays, None if at is None else int(np.asarray(at)), numbers)
 
     io_callback(arrive, None, step, pieces, list(metrics.values()), ordered=True)
 

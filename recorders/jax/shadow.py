@@ -42,7 +42,7 @@ class Shadow(shadows.Shadow):
         ``loss_fn(params, *batch)`` -> scalar; pure, traced by JAX.
     learning_rate : float, callable or None
         Rate of the training, or ``schedule(step)`` as optax has it: the forward copy is moved as SGD moves the network.
-        Not needed for the reverse copy alone, nor where every step is told its own.
+        Not needed for the reverse copy alone, nor where every step brings its own.
     momentum : float
         Of ``optax.sgd``; 0: none.
     nesterov : bool
@@ -169,13 +169,13 @@ class Shadow(shadows.Shadow):
             As `metrics`.
         """
         if gradients is None:
-            given = self._objective.functions.gradient(self._objective.weights(params), self._objective.arrays, batch)[
-                1
-            ]
+            at_weights = self._objective.functions.gradient(
+                self._objective.weights(params), self._objective.arrays, batch
+            )[1]
             self.n_gradients += 1
         else:
-            given = self._objective.picked(gradients)
-        self._follow(params, batch, given, learning_rate)
+            at_weights = self._objective.picked(gradients)
+        self._follow(params, batch, at_weights, learning_rate)
         return self.metrics
 
     def init(self) -> State:
@@ -218,23 +218,23 @@ class Shadow(shadows.Shadow):
         state : dict
             After the step.
         metrics : dict of str to Array
-            As `metrics`; nobody warns of the floor here: look at ``shadow_floor``.
+            As `metrics`; there is no warning of the floor here: check ``shadow_floor``.
         """
         weights = self._objective.weights(params)
         if gradients is None:
-            given = self._objective.functions.gradient(weights, self._objective.arrays, batch)[1]
+            at_weights = self._objective.functions.gradient(weights, self._objective.arrays, batch)[1]
         else:
-            given = self._objective.picked(gradients)
+            at_weights = self._objective.picked(gradients)
         # Compiled even where nobody traces this, as in an optax update called step by step.
         rate = self._rate_at(state["steps"], learning_rate)
-        state, found = self._compiled(state, weights, (given, self._objective.arrays, batch), rate)
-        return state, self._named(jnp, found)
+        state, numbers = self._compiled(state, weights, (at_weights, self._objective.arrays, batch), rate)
+        return state, self._named(jnp, numbers)
 
     # -- one step
 
-    def _rate_at(self, step: Any, given: Any) -> Any:
+    def _rate_at(self, step: Any, override: Any) -> Any:
         """The learning rate of a step."""
-        rate = self._rate if given is None else given
+        rate = self._rate if override is None else override
         if rate is None:
             if "forward" in self.directions:
                 raise DataError(
@@ -245,7 +245,7 @@ class Shadow(shadows.Shadow):
         return rate(step) if callable(rate) else rate
 
     def _follow(self, params: Any, batch: Any, gradients: list[Any], learning_rate: Any) -> None:
-        """Move the copies, and note what they told."""
+        """Move the copies, and note their readings."""
         weights = self._objective.weights(params)
         rate = self._rate_at(self.n_steps, learning_rate)
         self._state, found = self._compiled(self._state, weights, (gradients, self._objective.arrays, batch), rate)
@@ -354,8 +354,8 @@ def CurvatureLR(
         smoothed = rule.smooth(jnp, state.smoothed, metrics[h_max], state.count + 1)
         rate = rule.rate(jnp, state.learning_rate, smoothed, state.count + 1)
         scaled = jax.tree_util.tree_map(lambda u: (-rate * u).astype(u.dtype), updates)
-        kept = {name: jnp.asarray(value, rate.dtype) for name, value in metrics.items()}
-        return scaled, CurvatureState(copies, state.count + 1, smoothed, rate.astype(state.learning_rate.dtype), kept)
+        latest = {name: jnp.asarray(value, rate.dtype) for name, value in metrics.items()}
+        return scaled, CurvatureState(copies, state.count + 1, smoothed, rate.astype(state.learning_rate.dtype), latest)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -374,7 +374,7 @@ class CurvatureState(NamedTuple):
     learning_rate : Array
         Of the last update.
     metrics : dict of str to Array
-        What the shadow told last.
+        Last metrics of the shadow.
     """
 
     shadow: Any
@@ -426,12 +426,12 @@ class Motion:
         return state
 
     def step(
-        self, state: State, weights: Arrays, given: tuple[Arrays, Any, Any], rate: Any
+        self, state: State, weights: Arrays, data: tuple[Arrays, Any, Any], rate: Any
     ) -> tuple[State, dict[str, Any]]:
         """Move every copy by its own gradient of the batch."""
-        gradients, arrays, batch = given
+        gradients, arrays, batch = data
         new: State = {**state, "steps": state["steps"] + 1}
-        found: dict[str, Any] = {}
+        numbers: dict[str, Any] = {}
         for direction in self.directions:
             elsewhere = [w + d for w, d in zip(weights, state[direction], strict=True)]
             there = self.functions.value_and_gradient(elsewhere, arrays, batch)[1]
@@ -444,22 +444,22 @@ class Motion:
             now = inner(moved, moved) + (rate**2 * inner(momenta, momenta) if momenta else 0.0)
             good = jnp.isfinite(now) & jnp.isfinite(products[2]) & (products[0] > 0)
             for name, value in zip(("growth", "curvature", "residual"), read(jnp, products, was, now), strict=True):
-                found[f"{direction}_{name}"] = jnp.where(good, value, jnp.nan)
-            found[f"{direction}_length"] = products[0]
+                numbers[f"{direction}_{name}"] = jnp.where(good, value, jnp.nan)
+            numbers[f"{direction}_length"] = products[0]
             afresh = ~good | (now == 0)
             if direction == "forward":
                 if self.window is not None:
                     afresh |= new["steps"] % self.window == 0
-                self._watch(new, found, weights, rate)
+                self._watch(new, numbers, weights, rate)
                 new["climb"] = Climb(*(jnp.where(afresh, 0.0, part).astype(part.dtype) for part in new["climb"]))
             self._draw_back(new, direction, (moved, momenta), afresh, state["epsilon"] / jnp.sqrt(now))
-        return new, found
+        return new, numbers
 
     def _moved(
-        self, direction: str, given: tuple[Arrays, Arrays, Arrays], products: Sequence[Any], rate: Any
+        self, direction: str, vectors: tuple[Arrays, Arrays, Arrays], products: Sequence[Any], rate: Any
     ) -> tuple[Arrays, Arrays]:
         """Move an offset uphill, or by one step exactly as the difference of two steps of SGD."""
-        d, q, v = given
+        d, q, v = vectors
         if direction == "reverse":
             ascent = own_ascent(jnp, products[0], products[2]) if self.ascent is None else self.ascent
             return [a + ascent * b for a, b in zip(d, q, strict=True)], []
@@ -477,13 +477,15 @@ class Motion:
         if direction == "forward":
             new["momenta"] = [jnp.where(afresh, 0.0, back * v).astype(v.dtype) for v in momenta]
 
-    def _watch(self, new: State, found: dict[str, Any], weights: Arrays, rate: Any) -> None:
+    def _watch(self, new: State, numbers: dict[str, Any], weights: Arrays, rate: Any) -> None:
         """Say where the forward copy points and how near it is to rounding."""
-        found["down"] = points_down(found["forward_curvature"], found["forward_residual"], rate, bool(self.momentum))
-        found["size"] = jnp.sqrt(inner(weights, weights))
-        new["climb"] = found["climb"] = climb(jnp, new["climb"], found["forward_growth"])
-        floor = floor_of(jnp, self.roundoff, found["size"], new["epsilon"], new["climb"].gain)
-        new["floor"] = found["floor"] = jnp.maximum(new["floor"], floor).astype(new["floor"].dtype)
+        numbers["down"] = points_down(
+            numbers["forward_curvature"], numbers["forward_residual"], rate, bool(self.momentum)
+        )
+        numbers["size"] = jnp.sqrt(inner(weights, weights))
+        new["climb"] = numbers["climb"] = climb(jnp, new["climb"], numbers["forward_growth"])
+        floor = floor_of(jnp, self.roundoff, numbers["size"], new["epsilon"], new["climb"].gain)
+        new["floor"] = numbers["floor"] = jnp.maximum(new["floor"], floor).astype(new["floor"].dtype)
 
 
 @lru_cache(maxsize=16)

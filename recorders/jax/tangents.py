@@ -223,9 +223,9 @@ def tangent_exponents(
         state = optimizer.init(follower._objective.tree(weights))
     update = jax.jit(follower.update)
     for batch in batches:
-        given = tuple(batch) if isinstance(batch, list | tuple) else (batch,)
-        follower.step(follower._objective.layout.put(params, weights), state, *given)
-        weights, state = update(weights, state, given)
+        arguments = tuple(batch) if isinstance(batch, list | tuple) else (batch,)
+        follower.step(follower._objective.layout.put(params, weights), state, *arguments)
+        weights, state = update(weights, state, arguments)
     if not follower._local:
         raise DataError("there are no batches: give one for each step of the training")
     return follower.result(discard=discard, level=level)

@@ -55,8 +55,8 @@ class Layout:
     @classmethod
     def of(cls, tree: Any) -> Layout:
         """Read the layout of a tree."""
-        found, treedef = jax.tree_util.tree_flatten_with_path(tree)
-        weights = [(path, position) for position, (path, leaf) in enumerate(found) if is_weight(leaf)]
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
+        weights = [(path, position) for position, (path, leaf) in enumerate(leaves) if is_weight(leaf)]
         if not weights:
             raise ArchitectureError(
                 f"a {type(tree).__name__} came that holds no floating-point array: there is no state to record. Give "
@@ -97,11 +97,11 @@ class Layout:
         groups: dict[tuple[str, ...], dict[str, tuple[int, ...]]] = {}
         for path, shape in zip(self.paths, shapes, strict=True):
             groups.setdefault(path[:-1], {})[path[-1]] = shape
-        found = {
+        result = {
             name: _role(path, owner, shape, groups[path[:-1]])
             for name, path, owner, shape in zip(self.names, self.paths, self.owners, shapes, strict=True)
         }
-        return {name: role for name, role in found.items() if role is not None}
+        return {name: role for name, role in result.items() if role is not None}
 
 
 def is_weight(leaf: Any) -> bool:
@@ -134,8 +134,8 @@ def refuse_unreadable(names: Sequence[str], leaves: Sequence[Any]) -> None:
 
 
 def _short(treedef: Any, limit: int = 300) -> str:
-    words = str(treedef)
-    return words if len(words) <= limit else words[:limit] + " ..."
+    text = str(treedef)
+    return text if len(text) <= limit else text[:limit] + " ..."
 
 
 def _key(entry: Any) -> Any:

@@ -368,9 +368,9 @@ def stack(params: Any, twins: Iterable[Any]) -> Any:
     return jax.tree_util.tree_unflatten(treedef, stacked)
 
 
-def members_of(given: Sequence[Member], count: int, noise: str = "common") -> tuple[Member, ...]:
+def members_of(members: Sequence[Member], count: int, noise: str = "common") -> tuple[Member, ...]:
     """Members table of a state of `count` networks, the reference put first where only its twins were given."""
-    table = tuple(given)
+    table = tuple(members)
     if len(table) == count - 1 and all(member.reference == 0 for member in table):
         table = (Member("reference"), *table)
     if noise == "common":
@@ -388,12 +388,12 @@ def _like(values: np.ndarray, leaf: Any) -> Any:
 def _refuse_narrowing(names: Sequence[str], leaves: Sequence[Any]) -> None:
     """Refuse NumPy weights that JAX would round before the first step."""
     for name, leaf in zip(names, leaves, strict=True):
-        kept = jax.dtypes.canonicalize_dtype(leaf.dtype)
-        if kept != leaf.dtype and not isinstance(leaf, jax.Array):
+        narrow = jax.dtypes.canonicalize_dtype(leaf.dtype)
+        if narrow != leaf.dtype and not isinstance(leaf, jax.Array):
             raise PerturbationError(
-                f"{name!r} is a NumPy array of {leaf.dtype}, which JAX rounds to {kept} as it is set, and the "
+                f"{name!r} is a NumPy array of {leaf.dtype}, which JAX rounds to {narrow} as it is set, and the "
                 "perturbation with it. Call jax.config.update('jax_enable_x64', True) first, or convert the parameters "
-                f"to {kept} before they are perturbed"
+                f"to {narrow} before they are perturbed"
             )
 
 
@@ -456,8 +456,8 @@ class Lockstep:
             _refuse_keyless(batch)
         index = jnp.arange(len(jax.tree_util.tree_leaves(carry[0])[0]))
 
-        def one(given: tuple[Any, Any]) -> Any:
-            member, i = given
+        def one(row: tuple[Any, Any]) -> Any:
+            member, i = row
             return self._one(member, self._own(batch, i) if self._independent else batch)
 
         return jax.vmap(one)((carry, index)) if vectorized else jax.lax.map(one, (carry, index))
@@ -471,8 +471,8 @@ class Lockstep:
         params, state = carry
 
         def loss_of(trained: Any) -> tuple[Any, dict[str, Any]]:
-            given = self._loss_fn(self.whole(trained), *batch)
-            loss, aux = given if self._has_aux else (given, {})
+            value = self._loss_fn(self.whole(trained), *batch)
+            loss, aux = value if self._has_aux else (value, {})
             if jnp.shape(loss) != ():
                 raise ValueError(
                     f"loss_fn(params, *batch) gave shape {jnp.shape(loss)}; it must give one number: take the mean "
@@ -511,8 +511,8 @@ class Lockstep:
             scale = 1 + 0.3 * rng.standard_normal() if draw else 1.0
             params, state = jax.tree_util.tree_map(_all_like_first, carry)
             params = jax.tree_util.tree_map(lambda leaf, by=scale: (leaf * by).astype(leaf.dtype), params)
-            found = jax.tree_util.tree_leaves(update((params, state), batch))
-            if not all(_same_rows(leaf) for leaf in jax.device_get([leaf for leaf in found if not _is_key(leaf)])):
+            leaves = jax.tree_util.tree_leaves(update((params, state), batch))
+            if not all(_same_rows(leaf) for leaf in jax.device_get([leaf for leaf in leaves if not _is_key(leaf)])):
                 return "vectorised kernels round equal members differently for batches of this shape"
         return ""
 

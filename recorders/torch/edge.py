@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recorders.edge import Edge, checked_counts, checked_rates, first_batches, judge, shadow_distance, train
+from recorders.edge import Edge, check_counts, check_rates, first_batches, judge, shadow_distance, train
 from recorders.shadows import random_direction
 from recorders.torch.modules import devices_of, refuse_sharded, same_noise, trainable, unwrap
 from recorders.torch.twins import ELEMENTWISE, clip, gradients_one_by_one, losses_at_once, stack, why_not_at_once
@@ -94,25 +94,25 @@ def find_edge(
     .. [1] Jimenez-Gonzalez, Soriano and Lacasa, arXiv:2506.08523 (2025): training is fastest at the onset of chaos.
        Whether that holds for this training, `Edge.reasons` says.
     """
-    checked_counts(points=points, steps=steps, shadows=shadows)
+    check_counts(points=points, steps=steps, shadows=shadows)
     refuse_sharded(model)
     model = unwrap(model)
     trained = trainable(model)
-    asked = checked_rates(rates, points)
+    tried = check_rates(rates, points)
     placed: dict[str, Any] = {"shadows": shadows, "epsilon": epsilon, "max_norm": max_norm, "seed": seed}
     with same_noise(devices_of(trained.values())) as rewind:
         batches = first_batches(data, steps)
         rewind()
-        ensemble = Ensemble(model, loss_fn, _factory(optimizer), asked, **placed)
+        ensemble = Ensemble(model, loss_fn, _factory(optimizer), tried, **placed)
         ensemble.vectorise(vectorize, batches[0])
-        growth, losses = train(ensemble.step, batches, steps=steps, n_rates=len(asked), progress=progress)
+        growth, losses = train(ensemble.step, batches, steps=steps, n_rates=len(tried), progress=progress)
         rewind()
     settings = {
-        "steps": steps, "points": len(asked), "shadows": shadows, "epsilon": ensemble.epsilon, "seed": seed,
+        "steps": steps, "points": len(tried), "shadows": shadows, "epsilon": ensemble.epsilon, "seed": seed,
         "max_norm": max_norm, "vectorized": ensemble.vectorized, "why_not": ensemble.why_not, "batches": len(batches),
     }  # fmt: skip
-    cost = steps * len(asked) * (1 + shadows)
-    return judge(asked, growth, losses, gradients=cost, settings=settings)
+    cost = steps * len(tried) * (1 + shadows)
+    return judge(tried, growth, losses, gradients=cost, settings=settings)
 
 
 class Ensemble:
@@ -162,12 +162,12 @@ class Ensemble:
                 values.data[1 + k :: self._size] += cut.reshape(values.shape[1:]).to(values)
         return size
 
-    def vectorise(self, asked: bool | None, batch: Any) -> None:
+    def vectorise(self, wanted: bool | None, batch: Any) -> None:
         """Choose between one vectorised pass and one pass for each copy."""
-        if asked is not False:
+        if wanted is not False:
             self.why_not, _ = why_not_at_once(self._models[0], self._loss_fn, self._stacked, batch)
-        self.vectorized = asked is not False and not self.why_not
-        if asked and self.why_not:
+        self.vectorized = wanted is not False and not self.why_not
+        if wanted and self.why_not:
             raise ArchitectureError(f"vectorize=True, but {self.why_not}; leave it to None")
 
     def step(self, batch: Any) -> tuple[Any, Any]:
@@ -188,8 +188,8 @@ class Ensemble:
             return gradients_one_by_one(self._models, self._loss_fn, self._stacked, batch)
         with torch.enable_grad():
             losses = losses_at_once(self._models[0], self._loss_fn, self._stacked, batch)
-            found = torch.autograd.grad(losses.sum(), list(self._stacked.values()), allow_unused=True)
-        for values, gradient in zip(self._stacked.values(), found, strict=True):
+            gradients = torch.autograd.grad(losses.sum(), list(self._stacked.values()), allow_unused=True)
+        for values, gradient in zip(self._stacked.values(), gradients, strict=True):
             values.grad = gradient
         return losses
 

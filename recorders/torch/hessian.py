@@ -119,10 +119,10 @@ class Slope:
         if not curved:  # a loss that is linear in all weights
             return [torch.zeros_like(leaf) for leaf in self.leaves]
         gradients, along = zip(*curved, strict=True)
-        found = torch.autograd.grad(
+        products = torch.autograd.grad(
             gradients, self.leaves, along, retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        return [product.detach() for product in found]
+        return [product.detach() for product in products]
 
 
 class Hessian:
@@ -176,7 +176,7 @@ def in_order(names: Sequence[str], shapes: Sequence[tuple[int, ...]], vector: An
     """Put the tensors of a vector given as {name: Tensor} in the order of the weights."""
     if set(vector) != set(names):
         odd = sorted(set(vector) ^ set(names))
-        raise ArchitectureError(f"the vector needs one tensor for each trainable parameter; look at {odd[:5]}")
+        raise ArchitectureError(f"the vector needs one tensor for each trainable parameter; these differ: {odd[:5]}")
     for name, shape in zip(names, shapes, strict=True):
         if tuple(vector[name].shape) != shape:
             raise ArchitectureError(f"the vector's {name!r} has shape {tuple(vector[name].shape)}, not {shape}")

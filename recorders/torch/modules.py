@@ -57,9 +57,9 @@ def refuse_sharded(model: nn.Module) -> None:
                 "and hand it to recorders.Recorder as {name: array}"
             )
     for name, parameter in model.named_parameters():
-        words = _why_not_whole(parameter)
-        if words:
-            raise ArchitectureError(f"parameter {name!r} {words}")
+        reason = _why_not_whole(parameter)
+        if reason:
+            raise ArchitectureError(f"parameter {name!r} {reason}")
 
 
 def _why_not_whole(parameter: nn.Parameter) -> str:
@@ -78,13 +78,13 @@ def _why_not_whole(parameter: nn.Parameter) -> str:
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """List the parameters that make up the state: trainable ones, tied ones once, in the module's order."""
-    found = {clean(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if not found:
+    parameters = {clean(name): parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not parameters:
         raise ArchitectureError(
             f"{type(model).__name__} has no parameter with requires_grad=True: there is no state to record. "
             "Open the recorder after the layers to be trained have been unfrozen"
         )
-    return found
+    return parameters
 
 
 def describe(model: nn.Module) -> dict[str, list[str] | dict[str, str]]:
@@ -106,11 +106,11 @@ def roles(model: nn.Module) -> dict[str, Role]:
         for prefix, module in model.named_modules()
         for name, _ in module.named_parameters(recurse=False)
     }
-    found = {}
+    result = {}
     for name, parameter in trainable(model).items():
         module, short = owners[name]
-        found[name] = _role(module, short, parameter)
-    return found
+        result[name] = _role(module, short, parameter)
+    return result
 
 
 def _role(module: nn.Module, name: str, parameter: nn.Parameter) -> Role:

@@ -114,7 +114,7 @@ class Recorder(framework_free.Recorder):
         every_rank: bool = False,
         **options: Any,
     ) -> None:
-        del every_rank  # told to __new__
+        del every_rank  # handled by __new__
         self._handles: list[Any] = []
         self._updates = self._calls = 0
         self._by_hook = optimizer is not None or isinstance(state, Twins)
@@ -168,14 +168,16 @@ class Recorder(framework_free.Recorder):
     def _named_buffers(self, buffers: Any) -> list[Mapping[str, Any]]:
         """Buffers of each member, as the optimisers hold them now."""
         if self._held is None:
-            raise RecordingError("torch optimisers are asked for their buffers: open the recorder with buffers=True")
+            raise RecordingError(
+                "the buffers of torch optimisers are read from the optimiser: open the recorder with buffers=True"
+            )
         names = self._structure.names
         if isinstance(self._state, Twins):
             return [of_twins(self._held, self._state, names)]
         return [self._held.named(leaves, names) for leaves in self._named(self._state)]
 
     def _beside(self, state: Any, buffers: Any) -> Any:
-        """The state, and what the optimisers will be asked for."""
+        """The state, with the buffers that the optimisers hold."""
         if self._held is None:
             return super()._beside(state, buffers)
         if self._buffers is None and any(self._named_buffers(None)):
@@ -271,13 +273,13 @@ class Recorder(framework_free.Recorder):
             return {"learning_rate": rates[0]}
         return {f"learning_rate_{i}": rate for i, rate in enumerate(rates)}
 
-    def _metrics_of_twins(self, members: int, given: Any) -> Any:
+    def _metrics_of_twins(self, members: int, metrics: Any) -> Any:
         """The metrics that twins bring, before those that the user has named."""
         rates = self._rates() if self._with_rate else {}
         theirs: dict[str, tuple[int, ...]] = {"loss": (members,), **dict.fromkeys(rates, ())}
-        if given is None or isinstance(given, Mapping):
-            return {**theirs, **(given or {})}
-        return [*theirs, *((given,) if isinstance(given, str) else given)]
+        if metrics is None or isinstance(metrics, Mapping):
+            return {**theirs, **(metrics or {})}
+        return [*theirs, *((metrics,) if isinstance(metrics, str) else metrics)]
 
     def close(self, *args: Any, **kwargs: Any) -> None:
         """Let go of the optimiser, write what is left and close the file.
@@ -374,24 +376,26 @@ def _provenance(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def followed(given: Any, state: Any) -> list[Any]:
+def followed(optimizer: Any, state: Any) -> list[Any]:
     """The torch optimisers that a recorder follows, out of any wrappers, checked to train the state."""
     if isinstance(state, Twins):
-        if given is not None:
+        if optimizer is not None:
             raise RecordingError("twins tell of their steps by themselves: leave optimizer= out")
         return list(state.optimizers)
-    if given is None or (isinstance(given, str) and given == "any"):
+    if optimizer is None or (isinstance(optimizer, str) and optimizer == "any"):
         return []
-    found = [innermost(one) for one in (given if isinstance(given, list | tuple) and given else [given])]
-    for one in found:
+    optimizers = [
+        innermost(one) for one in (optimizer if isinstance(optimizer, list | tuple) and optimizer else [optimizer])
+    ]
+    for one in optimizers:
         if not isinstance(one, Optimizer):
             raise RecordingError(f'optimizer={one!r:.60}: give a torch.optim.Optimizer, a list of them, "any" or None')
-    if not any(owns(one, state) for one in found):
+    if not any(owns(one, state) for one in optimizers):
         raise ArchitectureError(
             "the optimiser trains no parameter of this model. Was the model replaced after the optimiser was made? "
             "Make the optimiser from model.parameters() of the model that is recorded"
         )
-    return found
+    return optimizers
 
 
 def owns(optimizer: Any, state: Any) -> bool:
@@ -407,8 +411,8 @@ def owns(optimizer: Any, state: Any) -> bool:
 
 def skipped(optimizer: Any) -> bool:
     """Say whether a step that has just returned left the weights alone because a gradient was not finite."""
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and bool(found)
+    found_inf = getattr(optimizer, "found_inf", None)
+    return found_inf is not None and bool(found_inf)
 
 
 class OptimizerBuffers:
@@ -417,7 +421,7 @@ class OptimizerBuffers:
     def __init__(self, optimizers: Sequence[Any], wanted: bool | Sequence[str]) -> None:
         if not optimizers:
             raise RecordingError(
-                'buffers= needs optimizer=: the optimisers themselves (not "any"), which are asked for what they keep'
+                'buffers= needs optimizer=: the optimisers themselves (not "any"), which hold the buffers'
             )
         for one in optimizers:
             if isinstance(one, torch.optim.LBFGS):
@@ -433,7 +437,7 @@ class OptimizerBuffers:
     def named(self, leaves: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
         """Give the buffers of one network."""
         self._look()
-        found = {}
+        buffers = {}
         for name in names:
             leaf = leaves[name]
             _, optimizer, group = self._owners.get(id(leaf), (None, None, None))
@@ -448,8 +452,8 @@ class OptimizerBuffers:
                         f"the buffer {key!r} of {name!r} is {value.dtype}, and only real floating-point numbers can be "
                         "recorded; name those that are, with buffers=(...), or leave buffers out"
                     )
-                found[f"{name}.{key}"] = value.detach()
-        return found
+                buffers[f"{name}.{key}"] = value.detach()
+        return buffers
 
     def _look(self) -> None:
         """Note who trains what, again where parameters came to a group."""
@@ -473,7 +477,7 @@ class OptimizerBuffers:
             for key, value in held.items()
             if isinstance(value, Tensor) and not (value.ndim == 0 and key in CLOCKS)
         }
-        promised = kept(optimizer, group, shape)
+        promised = promised_buffers(optimizer, group, shape)
         if promised is None and not held:
             raise ArchitectureError(
                 f"{type(optimizer).__name__} has not stepped yet, and nobody knows which buffers it will keep for "
@@ -482,7 +486,7 @@ class OptimizerBuffers:
         return {**(promised or {}), **there}
 
 
-def kept(optimizer: Any, group: Mapping[str, Any], shape: tuple[int, ...]) -> Shapes | None:
+def promised_buffers(optimizer: Any, group: Mapping[str, Any], shape: tuple[int, ...]) -> Shapes | None:
     """Say which buffers one of torch's own optimisers keeps for a parameter, before it has made them."""
     if isinstance(optimizer, getattr(torch.optim, "Adafactor", ())):
         if len(shape) < 2:

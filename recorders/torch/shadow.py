@@ -164,11 +164,11 @@ class Shadow(shadows.Shadow):
         batch = (x, *targets)
         with self._objective.noise() as rewind:
             if gradients is None:
-                _, given = self._objective.gradient(self._objective.weights(), batch)
+                _, at_weights = self._objective.gradient(self._objective.weights(), batch)
                 self.n_gradients += 1
             else:
-                given = [gradient.detach() for gradient in gradients]
-            self._follow(batch, given, rewind)
+                at_weights = [gradient.detach() for gradient in gradients]
+            self._follow(batch, at_weights, rewind)
         return self.metrics
 
     # -- one step
@@ -395,21 +395,21 @@ class Moves:
 
     def apply(self, d: list[Tensor], q: list[Tensor], v: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Move an offset by one step, exactly as the difference of two steps of SGD."""
-        moved, kept = [], []
+        new_d, new_v = [], []
         for i, group in enumerate(self.groups):
             if group is None:
-                moved.append(d[i])
-                kept.extend(v[i : i + 1])
+                new_d.append(d[i])
+                new_v.extend(v[i : i + 1])
                 continue
             change = (-q[i] if group["maximize"] else q[i]) + group["weight_decay"] * d[i]
             if v and group["momentum"] != 0:
                 buffer = group["momentum"] * v[i] + self._undamped(i, group) * change
-                kept.append(buffer)
+                new_v.append(buffer)
                 change = change + group["momentum"] * buffer if group["nesterov"] else buffer
             else:
-                kept.extend(v[i : i + 1])
-            moved.append(d[i] - float(group["lr"]) * change)
-        return moved, kept
+                new_v.extend(v[i : i + 1])
+            new_d.append(d[i] - float(group["lr"]) * change)
+        return new_d, new_v
 
     def _undamped(self, i: int, group: dict[str, Any]) -> float:
         """Share of a gradient that enters the buffer; torch leaves the dampening out of the very first step."""

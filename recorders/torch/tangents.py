@@ -130,22 +130,24 @@ class Tangents(tangents.Tangents):
         vectors = [self._objective.unflat(column) for column in columns[:n].T]
         along = _stacked(vectors), _stacked([slope.times(vector) for vector in vectors])
         cuts = iter(torch.as_tensor(np.ascontiguousarray(columns[n:].T)).split(self._sizes, dim=1))
-        moved, kept = [], []
-        for i, (made, buffers) in enumerate(zip(rules, self._buffers(rules, weights), strict=True)):
+        new_weights, new_buffers = [], []
+        for i, (step, buffers) in enumerate(zip(rules, self._buffers(rules, weights), strict=True)):
             rest = [next(cuts).to(buffer).reshape(-1, *buffer.shape) for buffer in buffers]
-            images = _image(made, [weights[i], slope.gradient[i], *buffers], [along[0][i], along[1][i], *rest])
-            moved.append(images[0])
-            kept.extend(images[1:])
-        return np.concatenate([part.reshape(columns.shape[1], -1).double().cpu().numpy().T for part in (*moved, *kept)])
+            images = _image(step, [weights[i], slope.gradient[i], *buffers], [along[0][i], along[1][i], *rest])
+            new_weights.append(images[0])
+            new_buffers.extend(images[1:])
+        return np.concatenate(
+            [part.reshape(columns.shape[1], -1).double().cpu().numpy().T for part in (*new_weights, *new_buffers)]
+        )
 
     def _buffers(self, rules: list[Rule], weights: list[Tensor]) -> list[list[Tensor]]:
         """The buffers of each weight as they stand; zero where the optimiser has none yet."""
-        found = []
-        for made, parameter, weight in zip(rules, self._objective.parameters(), weights, strict=True):
+        buffers = []
+        for step, parameter, weight in zip(rules, self._objective.parameters(), weights, strict=True):
             state = self._optimizer.state.get(parameter, {})
-            given = [state.get(name) for name in made.names]
-            found.append([torch.zeros_like(weight) if buffer is None else buffer.detach() for buffer in given])
-        return found
+            held = [state.get(name) for name in step.names]
+            buffers.append([torch.zeros_like(weight) if buffer is None else buffer.detach() for buffer in held])
+        return buffers
 
 
 def tangent_exponents(
@@ -261,14 +263,14 @@ def rule(optimizer: Any, group: dict[str, Any], state: dict[str, Any]) -> Rule:
     return made(optimizer, group, state)
 
 
-def _image(made: Rule, at: list[Tensor], along: list[Tensor]) -> list[Tensor]:
+def _image(step: Rule, at: list[Tensor], along: list[Tensor]) -> list[Tensor]:
     """Derivative of one weight's update along several tangents of (weight, gradient, buffers).
 
     An update works entry by entry, so the derivative of an entry by an entry is that of the sum of all entries.
     """
     leaves = [part.detach().requires_grad_() for part in at]
     with torch.enable_grad():
-        weight, buffers = made.update(leaves[0], leaves[1], leaves[2:])
+        weight, buffers = step.update(leaves[0], leaves[1], leaves[2:])
         sums = [after.sum() for after in (weight, *buffers)]
     found = []
     for total in sums:

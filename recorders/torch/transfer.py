@@ -137,7 +137,7 @@ def distances(
     mappings: Sequence[Mapping[str, Tensor]], names: Iterable[str], references: Sequence[int], metric: str
 ) -> np.ndarray:
     """Measure how far members are from their references, on the device where they live."""
-    found = np.full(len(references), np.nan)
+    result = np.full(len(references), np.nan)
     names = list(names)
 
     def member(i: int, name: str) -> Tensor:
@@ -149,11 +149,11 @@ def distances(
             continue
         gaps = [(member(i, name) - member(reference, name)).abs() for name in names]
         if metric == "linf":
-            found[i] = max(float(gap.max()) for gap in gaps if gap.numel())
+            result[i] = max(float(gap.max()) for gap in gaps if gap.numel())
         elif metric == "l1":
-            found[i] = float(torch.stack([gap.sum() for gap in gaps]).sum())
+            result[i] = float(torch.stack([gap.sum() for gap in gaps]).sum())
         else:
             squares = float(torch.stack([gap.square().sum() for gap in gaps]).sum())
             entries = sum(gap.numel() for gap in gaps)
-            found[i] = (squares / entries if metric == "rms" else squares) ** 0.5
-    return found
+            result[i] = (squares / entries if metric == "rms" else squares) ** 0.5
+    return result

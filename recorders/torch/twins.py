@@ -198,9 +198,9 @@ class Twins(twins.Twins):
                 if i:
                     rewind()
                 losses.append(optimizer.step(closure(i)).detach())
-        found = torch.stack(losses)
-        self._note(found)
-        return found
+        stacked = torch.stack(losses)
+        self._note(stacked)
+        return stacked
 
     def _step_together(self, stacked: dict[str, Tensor], batch: Any) -> Tensor:
         """All members under one optimiser; their gradients in one pass or one after the other."""
@@ -330,7 +330,7 @@ def perturb(
 
 
 def stack(models: Sequence[nn.Module]) -> dict[str, Tensor]:
-    """Lay the trainable parameters of equal models side by side, and let the models look into that storage.
+    """Lay the trainable parameters of equal models side by side, and make the models share that storage.
 
     Parameters
     ----------
@@ -408,8 +408,8 @@ def _rounds_unevenly(model: nn.Module, loss_fn: Callable[..., Tensor], stacked: 
         with torch.enable_grad():
             losses = losses_at_once(model, loss_fn, equal, batch)
             gradients = torch.autograd.grad(losses.sum(), list(equal.values()), allow_unused=True)
-        for found in (losses, *gradients):
-            if found is not None and not _same_rows(found):
+        for rows in (losses, *gradients):
+            if rows is not None and not _same_rows(rows):
                 return "vectorised kernels round equal members differently for batches of this shape"
     return ""
 
@@ -433,14 +433,14 @@ def gradients_one_by_one(
             rows.append(torch.autograd.grad(loss, list(trainable(model).values()), allow_unused=True))
             losses.append(loss.detach())
     for (name, values), column in zip(stacked.items(), zip(*rows, strict=True), strict=True):
-        given = [gradient for gradient in column if gradient is not None]
-        if given and len(given) < len(column):
+        present = [gradient for gradient in column if gradient is not None]
+        if present and len(present) < len(column):
             # One optimiser over all members cannot leave some of them alone, as a plain training would.
             raise RuntimeError(
-                f"parameter {name!r} got a gradient in {len(given)} of {len(column)} members: they took different "
+                f"parameter {name!r} got a gradient in {len(present)} of {len(column)} members: they took different "
                 "paths through the model. Pass vectorize=False, which gives each member an optimiser of its own"
             )
-        values.grad = torch.stack(given) if given else None
+        values.grad = torch.stack(present) if present else None
     return torch.stack(losses)
 
 
