@@ -366,7 +366,7 @@ def test_the_forecast_says_what_a_run_will_take(tmp_path, caplog):
     assert "0.1 MB per state, 100 states, 0.01 GB in all" in caplog.text
     unknown = Recorder(tmp_path / "b.h5", params).forecast
     assert unknown.states is None
-    assert "enough for about" in unknown.words
+    assert "enough for about" in unknown.summary
     assert Recorder(tmp_path / "c.h5", params, every=10, expected_steps=1000).forecast.states == 101
 
 
