@@ -47,8 +47,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import ArchitectureError, RecordingError, SelectionError
-from trajtools.store import promote
-from trajtools.store import widen as widen_bits
+from trajtools.store import promote, widen as widen_bits
 from trajtools.wiring import Parameter
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")

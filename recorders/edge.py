@@ -19,7 +19,11 @@ import numpy as np
 
 from recorders.shadows import ROUNDOFF
 from trajtools.errors import DataError
+from trajtools.reasons import Reason
 from trajtools.types import Floats
+
+if TYPE_CHECKING:
+    from trajtools.sweeps.onset import Onset
 
 BURN = 0.2  # share of the steps in which shadows turn towards the direction that grows most
 LATE = 0.25  # share of the steps, at the end, over which losses are compared

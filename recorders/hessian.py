@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.reasons import Reason
 from trajtools.types import Floats
 
 EXTENTS = ("full", "subset", "batch")

@@ -40,6 +40,7 @@ import numpy as np
 
 from recorders.hessian import check_extent
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.reasons import Reason
 from trajtools.types import Floats
 
 LARGEST_FLOOR = 1e-2

@@ -20,6 +20,7 @@ import numpy as np
 
 from recorders.hessian import check_extent
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.reasons import Reason
 from trajtools.types import Floats, Ints
 
 VECTORS = ("both", "fresh", "kept")

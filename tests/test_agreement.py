@@ -59,7 +59,7 @@ def test_a_step_on_a_loss_is_the_step_of_its_system(trainings) -> None:
 def test_three_estimators_find_the_known_exponent(trainings, name) -> None:
     found = of_known(trainings[name], 400)
     exact = Estimate(trainings[name].exact, 0.0)
-    # Three standard errors: twins start from orbits that rounding decides, and an interval of two misses once in twenty.
+    # Three standard errors: rounding decides which orbits twins start from, and two miss once in twenty.
     assert all(abs(apart(one, exact)) < 1.5 for one in found), found
     assert all(abs(apart(a, b)) < 1.5 for i, a in enumerate(found) for b in found[:i]), found
     if not trainings[name].momentum:  # one orbit; with momentum they measure buffers in different units
