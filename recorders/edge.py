@@ -224,7 +224,7 @@ def judge(rates: Floats, growth: Floats, losses: Floats, *, gradients: int, sett
         onset_interval=begins.interval,
         found=begins.found,
         recommended=chosen,
-        reasons=(*_onset_reasons(begins), *reasons, *_relation(chosen, begins)),
+        reasons=(_onset_reason(begins), *reasons, *_relation(chosen, begins)),
         gradients=gradients,
         growth=growth,
         curves=losses,
@@ -250,16 +250,20 @@ def recommend(rates: Floats, late: Floats, limit: float) -> tuple[float, tuple[R
     inside = int(np.argmin(np.where(below, late, np.inf))) if below.any() else best
     if late[inside] <= SAME * late[best]:
         best = inside
-    reasons = [f"after the same number of steps the loss is smallest at {rates[best]:.4g} ({late[best]:.4g})"]
+    words = "after the same number of steps the loss is smallest at {rate:.4g} ({loss:.4g})"
+    reasons = [Reason.of("smallest-loss", words, rate=rates[best], loss=late[best])]
     if best != inside:
-        reasons.append(f"up to the onset it is {late[inside]:.4g} at best, at {rates[inside]:.4g}")
+        words = "up to the onset it is {loss:.4g} at best, at {rate:.4g}"
+        reasons.append(Reason.of("worse-below-onset", words, loss=late[inside], rate=rates[inside]))
     as_good = np.flatnonzero(fine & (late <= SAME * late[best])) if late[best] > 0 else np.array([best])
     if len(as_good) > 1:
-        reasons.append(f"from {rates[as_good[0]]:.4g} to {rates[as_good[-1]]:.4g} it is within {SAME - 1:.0%} of that")
+        words = "from {low:.4g} to {high:.4g} it is within {share:.0%} of that"
+        low, high = rates[as_good[0]], rates[as_good[-1]]
+        reasons.append(Reason.of("equally-good", words, low=low, high=high, share=SAME - 1))
     if best == len(rates) - 1:
-        reasons.append("that is the largest rate of the range: try larger ones")
+        reasons.append(Reason("end-of-range", "that is the largest rate of the range: try larger ones"))
     elif best == 0:
-        reasons.append("that is the smallest rate of the range: try smaller ones")
+        reasons.append(Reason("end-of-range", "that is the smallest rate of the range: try smaller ones"))
     return float(rates[best]), tuple(reasons)
 
 
@@ -269,7 +273,7 @@ def _until_lost(growth: Floats) -> Floats:
     return np.where(lost, np.nan, growth)
 
 
-def _onset_reasons(begins: Any) -> tuple[str, ...]:
+def _onset_reason(begins: Onset) -> Reason:
     if not begins.found:
         return Reason("no-onset", f"no onset of chaos: {begins.reasons[-1]}", begins.reasons[-1].numbers)
     low, high = begins.interval

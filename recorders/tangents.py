@@ -269,19 +269,22 @@ class Tangents:
             warnings=tuple(self._warnings(intervals)),
         )  # fmt: skip
 
-    def _warnings(self, intervals: Floats) -> list[str]:
+    def _warnings(self, intervals: Floats) -> list[Reason]:
         """What the reader should know."""
         warnings = []
         if self.n_lost:
-            warnings.append(f"{self.n_lost} steps have no numbers: a derivative was not finite; the vectors began anew")
+            words = "{steps} steps have no numbers: a derivative was not finite; the vectors were drawn anew"
+            warnings.append(Reason.of("not-finite", words, steps=self.n_lost))
         if self.vectors != "fresh" and np.isnan(intervals).any():
-            warnings.append(f"too few steps for an interval: {FEWEST_BLOCKS} blocks of {SHORTEST_BLOCK} are the least")
+            words = "too few steps for an interval, which takes at least {blocks} blocks of {length}"
+            warnings.append(Reason.of("interval-unknown", words, blocks=FEWEST_BLOCKS, length=SHORTEST_BLOCK))
         if self.vectors != "kept" and not self._windows:
-            warnings.append(f"no whole window of {self.window} steps")
+            warnings.append(Reason.of("too-few-steps", "no whole window of {window} steps", window=self.window))
         if self._delays:
             fresh, kept, _ = max(self._delays)
             count, start = len(self._delays), self._delays[0][2]
-            warnings.append(DELAYED.format(count=count, total=len(self._windows), start=start, fresh=fresh, kept=kept))
+            numbers = {"count": count, "total": len(self._windows), "start": start, "fresh": fresh, "kept": kept}
+            warnings.append(Reason.of("delayed-loss-of-stability", DELAYED, **numbers))
         return warnings
 
 

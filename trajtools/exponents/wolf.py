@@ -26,11 +26,11 @@ from trajtools.exponents.following import (
 from trajtools.exponents.published_curves import (
     CALIGIURI,
     MITTRA,
-    PRODUCTION,
     caligiuri_profile,
     caligiuri_wolf,
     mittra_cloud,
 )
+from trajtools.exponents.published_fits import PRODUCTION
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import count_left_out
 from trajtools.neighbors.states import MetricOfStates
