@@ -18,7 +18,7 @@ from jax_training import WHOLE, batches, exact, flat, mlp, quiet_environment, re
 import trajtools as tt  # noqa: E402
 from recorders.jax import Recorder, record_scan  # noqa: E402
 from trajtools.errors import ArchitectureError, RecordingError  # noqa: E402
-from trajtools.estimators.records import full_state  # noqa: E402
+from trajtools.exponents.one_trajectory import full_state  # noqa: E402
 
 pytestmark = [pytest.mark.jax, pytest.mark.recorders]
 

@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 import trajtools as tt
 from recorders import Recorder
 from trajtools.errors import ArchitectureError, RecordingError
-from trajtools.estimators.records import full_state
+from trajtools.exponents.one_trajectory import full_state
 from trajtools.wiring import Member, Parameter
 
 pytestmark = pytest.mark.recorders

@@ -10,8 +10,7 @@ from numpy.testing import assert_allclose
 import trajtools as tt
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
-from trajtools.estimators.given_distances import scaled
-from trajtools.estimators.records import full_state, record_of
+from trajtools.exponents.one_trajectory import full_state, read_record, scaled
 from trajtools.reasons import codes
 from trajtools.store import Member, Parameter, RunWriter
 
@@ -127,7 +126,7 @@ def test_windows_and_time_of_distances_are_kept(matrix):
 
 
 def test_wrong_distances_are_refused_with_the_way_out(matrix, monkeypatch):
-    from trajtools.estimators import given_distances
+    from trajtools.exponents import one_trajectory
 
     with pytest.raises(DataError, match=r"\(T, T\)"):
         tt.lyapunov(np.ones((5, 4)), metric="precomputed")
@@ -137,7 +136,7 @@ def test_wrong_distances_are_refused_with_the_way_out(matrix, monkeypatch):
         tt.lyapunov(matrix, metric="precomputed", dim=3)
     with pytest.raises(DataError, match="in the metric 'l2'"):
         tt.lyapunov(Distances.from_array(matrix, metric="l2"), metric="l1")
-    monkeypatch.setattr(given_distances, "MOST_STATES", 1000)
+    monkeypatch.setattr(one_trajectory, "MOST_DISTANCES", 1000)
     with pytest.raises(TooLargeError, match="window="):
         tt.lyapunov(matrix, metric="precomputed")
     crooked = matrix.copy()
@@ -287,7 +286,7 @@ def test_delay_coordinates_take_the_place_of_buffers(momentum):
 def test_a_window_joins_the_buffers_of_its_own_steps(momentum):
     path, whole = momentum
     with tt.open(path) as file:
-        record = record_of(file["run"], metric=None, dt=None, window=(100, 400), dim=None, nodes=None, buffers=None)
+        record = read_record(file["run"], metric=None, dt=None, window=(100, 400), dim=None, nodes=None, buffers=None)
     assert_allclose(record.states[:, :2], whole[100:400, :2])
     ratio = record.states[:, 2:] / whole[100:400, 2:]
     assert_allclose(ratio, ratio[0, 0])

@@ -10,6 +10,8 @@ from trajtools.distances.metric import MetricLike
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.exponent import Exponent
 from trajtools.exponents.nulls import BASIN, NULLS, steepest
+from trajtools.exponents.one_trajectory import Options, exponent_of_states, read_record
+from trajtools.exponents.twins import has_twins, twins
 
 METHODS = ("twins", "rosenstein", "kantz", "wolf", "hybrid")
 
@@ -68,8 +70,8 @@ def lyapunov(
         Number of nodes N for ``"graph-l1"`` of rows of links (T, E); a Trajectory of a network and matrices know it.
     buffers : bool or None
         Of a run whose optimiser has momentum or moments: whether its recorded buffers are joined to the weights, which
-        alone are not the state; see `trajtools.estimators.records.full_state`. None: wherever they are recorded, and
-        no delay coordinates are asked for.
+        alone are not the state; see `trajtools.exponents.one_trajectory.full_state`. None: wherever they are
+        recorded, and no delay coordinates are requested.
     dt : float or None
         Time between two steps; None keeps the unit of the data.
     window : (int, int) or None
@@ -130,9 +132,6 @@ def lyapunov(
     >>> bool(abs(exponent.value - np.log(2)) < 0.03), exponent.verdict
     (True, 'chaotic')
     """
-    # Imported here: estimators do not import each other, this one only dispatches.
-    from trajtools.exponents.twins import has_twins, twins
-
     if method not in ("auto", *METHODS):
         raise UnknownNameError(f"there is no method {method!r}; there are {', '.join(METHODS)}, and 'auto' to choose")
     if method == "twins" or (method == "auto" and has_twins(x)):
@@ -143,14 +142,11 @@ def lyapunov(
         return growth.fit(region, null=null, procedure=procedure, level=level, rng=rng)
     if procedure is not None:
         raise UnknownNameError(f"procedure {procedure!r} is for twins; for one trajectory give procedure=None")
-    from trajtools.estimators.records import record_of
-    from trajtools.estimators.single import Asked, answer
-
     null, dim, level = _null(null), _count("dim", dim, 1), _level(level)
-    record = record_of(x, metric=metric, dt=dt, window=window, dim=dim, nodes=nodes, buffers=buffers)
+    record = read_record(x, metric=metric, dt=dt, window=window, dim=dim, nodes=nodes, buffers=buffers)
     if null == BASIN:
         steepest(record.optimizer)
-    asked = Asked(
+    options = Options(
         method="rosenstein" if method == "auto" else method,
         metric=record.metric,
         average=average,
@@ -167,8 +163,8 @@ def lyapunov(
         rng=rng,
         optimizer=record.optimizer,
     )
-    found = answer(record.states, asked, clock=record.clock, doubts=record.doubts)
-    return record.told(found)
+    exponent = exponent_of_states(record.states, options, clock=record.clock, doubts=record.doubts)
+    return record.complete(exponent)
 
 
 def _null(null: str | None) -> str | None:
