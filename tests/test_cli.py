@@ -72,9 +72,9 @@ def test_a_mistyped_command_is_a_usage_error_with_a_suggestion():
 
 
 def test_choices_are_those_of_the_library():
-    from trajtools.estimators.lyapunov import METHODS
     from trajtools.exponents.curves import AVERAGES
     from trajtools.exponents.exponent import UNITS
+    from trajtools.exponents.lyapunov import METHODS
     from trajtools.exports import WHAT
     from trajtools.recurrences.result import CONVENTIONS
     from trajtools.sweeps.sweep import THRESHOLDS

@@ -16,8 +16,8 @@ from planted import (
 )
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.estimators.lyapunov import lyapunov
 from trajtools.exponents.curves import average_curves
+from trajtools.exponents.lyapunov import lyapunov
 from trajtools.exponents.twins import twins
 from trajtools.reasons import codes
 

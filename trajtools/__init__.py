@@ -22,9 +22,9 @@ _HOME = {
     "Divergence": "exponents.divergence",
     "Exponent": "exponents.exponent",
     "twins": "exponents.twins",
-    "lyapunov": "estimators.lyapunov",
+    "lyapunov": "exponents.lyapunov",
     "lyapunov_spectrum": "exponents.spectrum",
-    "lyapunov_windows": "estimators.windows",
+    "lyapunov_windows": "exponents.windows",
     "kantz": "exponents.neighbor_methods",
     "rosenstein": "exponents.neighbor_methods",
     "wolf": "exponents.wolf",
@@ -80,8 +80,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from trajtools.distances.equal_times import distance as distance
     from trajtools.distances.pairwise import Distances as Distances, pairwise as pairwise
     from trajtools.distances.permutation import align as align
-    from trajtools.estimators.lyapunov import lyapunov as lyapunov
-    from trajtools.estimators.windows import lyapunov_windows as lyapunov_windows
+    from trajtools.exponents.lyapunov import lyapunov as lyapunov
+    from trajtools.exponents.windows import lyapunov_windows as lyapunov_windows
     from trajtools.exponents.divergence import Divergence as Divergence
     from trajtools.exponents.exponent import Exponent as Exponent
     from trajtools.exponents.neighbor_methods import kantz as kantz, rosenstein as rosenstein

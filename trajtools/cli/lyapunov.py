@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trajtools.cli.runner import Block
     from trajtools.exponents.divergence import Divergence
     from trajtools.exponents.exponent import Exponent
-    from trajtools.growth.windows import Windows
+    from trajtools.exponents.windows import Windows
     from trajtools.neighbors.rules import NearestK, WithinRadius
     from trajtools.report.collect import Analysis
     from trajtools.store import Run

@@ -292,6 +292,31 @@ class _Conversion:
     warnings: tuple[Reason, ...] = ()
 
 
+def unknown_exponent(
+    method: str, unit: str, level: float, reasons: tuple[Reason, ...], settings: dict[str, Any] | None = None
+) -> Exponent:
+    """Return an exponent without a value: NaN and inconclusive, with the reasons."""
+    nan = float("nan")
+    return Exponent(
+        value=nan,
+        interval=(nan, nan),
+        level=level,
+        p_value=nan,
+        null="",
+        n_used=0,
+        n_total=0,
+        verdict="inconclusive",
+        reasons=reasons,
+        window=(nan, nan),
+        window_values=np.empty(0),
+        values=np.empty(0),
+        intercept=nan,
+        method=method,
+        unit=unit,
+        settings=settings or {},
+    )
+
+
 def with_steps(exponent: Exponent, step: Ints) -> Exponent:
     """Tell an exponent of an array of states from a trajectory which steps they stand at.
 

@@ -13,7 +13,7 @@ from trajtools.embedding import Choice, embed, estimate_delay, estimate_dimensio
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.exponents.applicability import SUGGEST_TWINS, TWINS, Probe, objections, probe, probe_distances
 from trajtools.exponents.divergence import Divergence
-from trajtools.exponents.exponent import Exponent, with_steps
+from trajtools.exponents.exponent import Exponent, unknown_exponent, with_steps
 from trajtools.exponents.fit_neighbors import BOUNDED
 from trajtools.exponents.following import GRAPH_L1, LENGTHS, as_links, check_nodes, normalised, sampling
 from trajtools.exponents.neighbor_methods import kantz, rosenstein
@@ -442,31 +442,11 @@ def _refused(problem: DataError) -> Reason:
 def _no_exponent(
     options: Options, clock: tuple[float, str], reasons: tuple[Reason, ...], settings: dict[str, Any] | None = None
 ) -> Exponent:
-    nan = float("nan")
     if not set(codes(reasons)) & set(SUGGEST_TWINS):
         reasons = (*reasons, Reason("use-twins", f"or {TWINS}"))
-    return Exponent(
-        value=nan,
-        interval=(nan, nan),
-        level=options.level,
-        p_value=nan,
-        null="",
-        n_used=0,
-        n_total=0,
-        verdict="inconclusive",
-        reasons=reasons,
-        window=(nan, nan),
-        window_values=np.empty(0),
-        values=np.empty(0),
-        intercept=nan,
-        method=options.method,
-        unit=f"1/{clock[1]}",
-        settings={
-            "method": options.method,
-            "metric": options.metric if isinstance(options.metric, str) else options.metric.name,
-            **(settings or {}),
-        },
-    )
+    metric = options.metric if isinstance(options.metric, str) else options.metric.name
+    known = {"method": options.method, "metric": metric, **(settings or {})}
+    return unknown_exponent(options.method, f"1/{clock[1]}", options.level, reasons, known)
 
 
 def prepare_distances(x: Distances, options: Options) -> Prepared:

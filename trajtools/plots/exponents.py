@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from trajtools.exponents.divergence import Divergence
     from trajtools.exponents.exponent import Exponent
-    from trajtools.growth.windows import Windows
+    from trajtools.exponents.windows import Windows
 
 
 def divergence(

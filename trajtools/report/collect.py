@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trajtools.distances.pairwise import Distances
     from trajtools.exponents.divergence import Divergence
     from trajtools.exponents.exponent import Exponent
-    from trajtools.growth.windows import Windows
+    from trajtools.exponents.windows import Windows
     from trajtools.recurrences.result import Recurrence
     from trajtools.stability.orbital import OrbitalStability
     from trajtools.training.curvature import Curvature

@@ -373,7 +373,7 @@ LEVEL = 0.95
 
 def exponent_of(run: Any, asked: str | None, rng: int, warnings: list[Reason]) -> Exponent | None:
     """Measure the exponent of a run in the way that was asked for."""
-    from trajtools.estimators.lyapunov import lyapunov
+    from trajtools.exponents.lyapunov import lyapunov
     from trajtools.exponents.twins import has_twins
 
     if asked is None:

@@ -1,4 +1,4 @@
-"""An exponent in one call."""
+"""An exponent of anything in one call."""
 
 from __future__ import annotations
 

@@ -1,0 +1,582 @@
+"""Exponents in windows of training, which is not stationary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.errors import DataError
+from trajtools.exponents.curves import average_curves, mean_curve
+from trajtools.exponents.divergence import Divergence
+from trajtools.exponents.exponent import Exponent, unknown_exponent
+from trajtools.exponents.fit_twins import fit_twins
+from trajtools.exponents.lyapunov import lyapunov
+from trajtools.exponents.twins import has_twins, twins
+from trajtools.exponents.verdict import FEWEST_EFOLDS
+from trajtools.reasons import Reason
+from trajtools.results.plain import Result, to_plain
+from trajtools.statistics import choose_spans
+from trajtools.types import Floats, Ints
+
+MOST_WINDOWS = 10_000
+RETURNED = 0.5  # of the saturated twins of one start that must be close again before any of them counts again
+DELAYED = (
+    "{stale} of {total} windows have no fresh twins: the twins in them were perturbed earlier and may have lost every "
+    "part of the perturbation that would grow there, so growth can show too late or not at all (delayed loss of "
+    "stability); perturb at the start of each window"
+)
+
+
+def lyapunov_windows(
+    x: Any,
+    *,
+    window: int | None = None,
+    step: int | None = None,
+    method: str = "auto",
+    metric: Any = None,
+    dt: float | None = None,
+    level: float = 0.95,
+    rng: Any = 0,
+    **options: Any,
+) -> Windows:
+    r"""Lyapunov exponent in windows of the training, which is not stationary.
+
+    Parameters
+    ----------
+    x : Run, pair, list of Runs or pairs, Divergence of twins; or Trajectory, array_like (T, d) or (T,)
+        As `trajtools.lyapunov` takes it, or curves of twins that are there already.
+    window : int or None, in steps
+        Length of the windows. None: for twins perturbed at several steps, from each of these to the next.
+    step : int or None, in steps
+        From the start of one window to that of the next; None: `window`.
+    method : str
+        As of `trajtools.lyapunov`.
+    metric : str, callable, Metric or None
+        Distance between states; None: that of the method.
+    dt : float or None
+        Time between two steps; None keeps the unit of the data.
+    level : float
+        Confidence level of the intervals.
+    rng : int, numpy.random.Generator or None
+        Source of the draws.
+    **options
+        For `trajtools.lyapunov` (neighbours), or `average` and `null` (twins).
+
+    Returns
+    -------
+    Windows
+        One exponent per window with its interval and verdict, and the largest cumulative gain.
+
+    Raises
+    ------
+    DataError
+        If there is no window to look at, or more than 10,000, or an option is unknown.
+    UnknownNameError
+        If there is no such method, metric or average.
+
+    Notes
+    -----
+    One exponent from the first step to the last hides what happened between. Worse, a perturbation that has been
+    carried along while the training was stable has lost the part that would grow later: when the dynamics becomes
+    unstable, it needs hundreds of steps to show (delayed loss of stability). So twins perturbed inside a window are
+    used in it, if there are any; windows without fresh twins are counted in a warning.
+
+    Twins: growth from the state at the start of the window to that at its end, see `twin_windows`.
+    Neighbours: the states of the window alone are the record, so windows must be long enough for states to return.
+
+    See Also
+    --------
+    trajtools.lyapunov : one exponent for the whole record.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> t = np.arange(101)
+    >>> distance = 1e-6 * 0.9 ** np.minimum(t, 50) * 1.2 ** np.maximum(t - 50, 0)
+    >>> found = tt.lyapunov_windows((np.ones(101), [1 + distance]), window=25)
+    >>> np.round(np.exp(found.value), 3).tolist()
+    [0.9, 0.9, 1.2, 1.2]
+    """
+    for name, given, least in (("window", window, 2), ("step", step, 1)):
+        whole = isinstance(given, (int, np.integer)) and not isinstance(given, bool)
+        if given is not None and not (whole and given >= least):
+            raise DataError(f"{name}={given!r}: a whole number of steps, {least} or more")
+    if isinstance(x, Divergence) or method == "twins" or (method == "auto" and has_twins(x)):
+        growth = x if isinstance(x, Divergence) else _twins(x, metric, dt, options)
+        options = {name: value for name, value in options.items() if name != "average"}
+        if set(options) - {"null"}:
+            raise DataError(f"twins in windows know no option {', '.join(sorted(set(options) - {'null'}))}")
+        null = options.get("null", "auto")
+        begin, end = _twin_edges(growth, window, step)
+        found = twin_windows(growth, begin, end, null="power-law" if null == "auto" else null, level=level, rng=rng)
+    else:
+        found = _of_record(x, window, step, method=method, metric=metric, dt=dt, level=level, rng=rng, **options)
+    settings = found.settings | {"window": window, "step": step if step is not None else window}
+    return replace(found, settings=settings)
+
+
+def _twins(x: Any, metric: Any, dt: float | None, options: dict[str, Any]) -> Divergence:
+    return twins(x, metric=metric if metric is not None else "l1", average=options.get("average") or "mean-log", dt=dt)
+
+
+def _twin_edges(growth: Divergence, window: int | None, step: int | None) -> tuple[Ints, Ints]:
+    starts = np.unique(growth.start)
+    per_step = float(growth.settings.get("dt", 1.0))
+    last = np.where(np.isfinite(growth.distances), np.arange(len(growth.time)), 0).max(axis=1)
+    end = int((growth.start + np.round(growth.time[last] / per_step)).max())
+    if window is not None:
+        return _edges(int(starts[0]), end, window, step)
+    if len(starts) < 2:
+        raise DataError(
+            f"the twins were all perturbed at step {starts[0]}, so their starts define no windows: give window= (the "
+            f"record goes to step {end}), or perturb at several steps"
+        )
+    return starts, np.append(starts[1:], max(end, int(starts[-1]) + 1))
+
+
+def _edges(first: int, end: int, window: int, step: int | None) -> tuple[Ints, Ints]:
+    """Windows of equal length; what is left at the end is a window if it is at least half as long, or the only one."""
+    stride = step if step is not None else window
+    start = np.arange(first, max(end - window // 2, first) + 1, stride, dtype=np.int64)
+    if stride < window:
+        start = start[: 1 + max(0, end - first - window + stride - 1) // stride]  # the first to reach the end is last
+    if len(start) > MOST_WINDOWS:
+        raise DataError(
+            f"window={window}, step={stride} makes {len(start)} windows, at most {MOST_WINDOWS} are analysed"
+        )
+    return start, np.minimum(start + window, end)
+
+
+def _of_record(x: Any, window: int | None, step: int | None, *, method: str, **options: Any) -> Windows:
+    if not hasattr(x, "step"):
+        x = np.asarray(x)
+        if x.dtype.kind not in "fiub" or x.ndim not in (1, 2):
+            raise DataError(
+                f"windows are cut from twins, a Run, a Trajectory, or an array (T,) or (T, d) of real numbers; got "
+                f"{x.dtype} of shape {x.shape}"
+            )
+    recorded = np.asarray(x.step if hasattr(x, "step") else np.arange(len(x)), dtype=np.int64)
+    if not len(recorded):
+        raise DataError("the record holds no state")
+    if window is None:
+        raise DataError(
+            f"give window=, the length of the windows in steps; the record goes from step {recorded[0]} to "
+            f"{recorded[-1]}"
+        )
+    gap = int(np.median(np.diff(recorded))) if len(recorded) > 1 else 1
+    start, stop = _edges(int(recorded[0]), int(recorded[-1]) + gap, window, step)
+    found: list[Exponent] = []
+    for a, b in zip(start.tolist(), stop.tolist(), strict=True):
+        if not np.any((recorded >= a) & (recorded < b)):
+            none = Reason.of("no-states", "no state was recorded in the steps {start} to {stop}", start=a, stop=b)
+            found.append(unknown_exponent(method, "1/step", options["level"], (none,)))
+        else:
+            found.append(lyapunov(x, method=method, window=(a, b), **options))
+    known = np.array([exponent.verdict != "inconclusive" for exponent in found])
+    clock = _time_per_step(x, recorded, options["dt"])
+    return windows_of(found, start, stop, clock, known=known, settings=_settings(found, options))
+
+
+def _settings(found: list[Exponent], options: dict[str, Any]) -> dict[str, Any]:
+    rng = options["rng"]
+    plain = {name: value for name, value in options.items() if name != "rng"}
+    return plain | {"method": found[0].method, "rng": int(rng) if isinstance(rng, (int, np.integer)) else str(rng)}
+
+
+def _time_per_step(x: Any, recorded: Ints, dt: float | None) -> float:
+    """Of a record: `dt` is the time from one sample to the next, which may be several steps apart."""
+    if dt is None:
+        return float(getattr(x, "dt", 1.0))
+    gap = float(recorded[1] - recorded[0]) if len(recorded) > 1 else 1.0
+    return dt / gap
+
+
+@dataclass(frozen=True, eq=False)
+class Windows(Result):
+    """Finite-time exponents, one per window of the training.
+
+    Attributes
+    ----------
+    method : str
+        The estimator that made them.
+    unit, time_unit : str
+        Unit of the exponents (``"1/step"``) and of the time of the curves.
+    start, stop : ndarray of int64, shape (W,)
+        The windows, in steps.
+    value : ndarray of float64, shape (W,)
+        Exponent of each window; NaN where there is none.
+    interval : ndarray of float64, shape (W, 2)
+        Confidence interval of each; NaN where unknown.
+    level : float
+        Confidence level of the intervals.
+    verdict : tuple of str, length W
+        As of an `Exponent`, for the window alone: growth within one window is ``"transient"``.
+    fresh : ndarray of bool, shape (W,)
+        Whether the exponent comes from twins perturbed inside the window; always true for methods without twins.
+    perturbed : ndarray of int64, shape (S,)
+        Steps at which twins were perturbed; empty for methods without twins.
+    by_start : ndarray of float64, shape (S, W)
+        Rate in each window of the twins of each start alone; NaN where they have not begun, or have saturated.
+    gain : ndarray of float64, shape (W,)
+        E-folds of each window: its exponent times the time to its end, or to the start of the next one if that is
+        earlier. NaN where it is unknown; for methods without twins, where the verdict is inconclusive, too.
+    max_gain : float
+        Largest sum of gains over windows that follow each other: how much a perturbation that is always turned to
+        where it grows can gain. Zero where nothing grows, NaN where no window is known.
+    max_gain_between : (int, int)
+        Steps between which it is gained; equal where nothing grows.
+    exponents : tuple of Exponent, length W
+        The windows with reasons, counts and settings.
+    settings : dict
+        Every parameter as used, chosen or given.
+    warnings : tuple of Reason
+        What the reader should know before believing the numbers.
+    """
+
+    method: str
+    unit: str
+    time_unit: str
+    start: Ints
+    stop: Ints
+    value: Floats
+    interval: Floats
+    level: float
+    verdict: tuple[str, ...]
+    fresh: NDArray[np.bool_]
+    perturbed: Ints
+    by_start: Floats
+    gain: Floats
+    max_gain: float
+    max_gain_between: tuple[int, int]
+    exponents: tuple[Exponent, ...] = field(repr=False)
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[Reason, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as a dict that JSON can hold, without the curves.
+
+        Returns
+        -------
+        dict
+            One entry per field. Arrays are lists, NaN and the infinities are None.
+        """
+        plain = {f.name: to_plain(getattr(self, f.name)) for f in fields(self) if f.name != "exponents"}
+        return plain | {"exponents": [exponent.to_dict() for exponent in self.exponents]}
+
+    def per(self, unit: str, **known: Any) -> Windows:
+        """State the exponents per step, per epoch or per unit of the learning rate integrated over each window.
+
+        Parameters
+        ----------
+        unit : str
+            ``"step"``, ``"epoch"`` or ``"learning-rate"``.
+        **known
+            As of `Exponent.per`.
+
+        Returns
+        -------
+        Windows
+            In the new unit; gains have none.
+        """
+        converted = tuple(exponent.per(unit, **known) for exponent in self.exponents)
+        value = np.array([exponent.value for exponent in converted], dtype=np.float64)
+        factor = [one.unit_factor / old.unit_factor for one, old in zip(converted, self.exponents, strict=True)]
+        return replace(
+            self,
+            unit=converted[0].unit,
+            value=value,
+            interval=np.array([exponent.interval for exponent in converted], dtype=np.float64),
+            by_start=self.by_start * np.array(factor),
+            exponents=converted,
+        )
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the exponent against the training; see `trajtools.plots.windows`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Where it was drawn.
+        """
+        from trajtools import plots
+
+        return plots.windows(self, ax=ax)
+
+
+def windows_of(
+    exponents: Sequence[Exponent],
+    start: Ints,
+    stop: Ints,
+    time_per_step: float,
+    *,
+    known: NDArray[np.bool_] | None = None,
+    **more: Any,
+) -> Windows:
+    """Put the exponents of windows together.
+
+    Parameters
+    ----------
+    exponents : sequence of Exponent
+        One per window.
+    start, stop : ndarray of int64, shape (W,)
+        The windows, in steps.
+    time_per_step : float
+        In the time unit of the exponents.
+    known : ndarray of bool or None, shape (W,)
+        Where the exponent is that of a growth that was seen, so that it makes a gain; None: everywhere.
+    **more : object
+        ``fresh``, ``perturbed``, ``by_start``, ``settings`` and ``warnings``, where they are not those of a method
+        without twins.
+
+    Returns
+    -------
+    Windows
+    """
+    value = np.array([exponent.value for exponent in exponents], dtype=np.float64)
+    until = np.append(np.minimum(stop[:-1], start[1:]), stop[-1])
+    gain: Floats = value * (until - start).astype(np.float64) * time_per_step
+    if known is not None:
+        gain = np.where(known, gain, np.nan)
+    most, between = _most(gain, start, until)
+    given: dict[str, Any] = {
+        "fresh": np.ones(len(value), dtype=np.bool_),
+        "perturbed": np.empty(0, dtype=np.int64),
+        "by_start": np.empty((0, len(value))),
+    }
+    unit = next((e.unit for e in exponents if np.isfinite(e.value)), exponents[0].unit)
+    return Windows(
+        method=exponents[0].method,
+        unit=unit,
+        time_unit=unit.removeprefix("1/"),
+        start=start,
+        stop=stop,
+        value=value,
+        interval=np.array([exponent.interval for exponent in exponents], dtype=np.float64),
+        level=exponents[0].level,
+        verdict=tuple(exponent.verdict for exponent in exponents),
+        gain=gain,
+        max_gain=most,
+        max_gain_between=between,
+        exponents=tuple(exponents),
+        **(given | more),
+    )
+
+
+def _most(gain: Floats, start: Ints, until: Ints) -> tuple[float, tuple[int, int]]:
+    """Largest sum over windows that follow each other without a gap, and where it lies."""
+    if not np.isfinite(gain).any():
+        return float("nan"), (int(start[0]), int(start[0]))
+    most, between, running, begun = 0.0, (int(start[0]), int(start[0])), 0.0, 0
+    for w in range(len(gain)):
+        if running <= 0 or not np.isfinite(gain[w - 1]) or until[w - 1] != start[w]:
+            running, begun = 0.0, w
+        running += float(gain[w]) if np.isfinite(gain[w]) else 0.0
+        if running > most:
+            most, between = running, (int(start[begun]), int(until[w]))
+    return most, between
+
+
+@dataclass(frozen=True, eq=False)
+class _Alive:
+    """Of each twin its steps, where it grows undisturbed, and where it is below or above saturation at all; (U, K)."""
+
+    step: Ints
+    before: NDArray[np.bool_]
+    small: NDArray[np.bool_]
+    large: NDArray[np.bool_]
+    levels: dict[int, float]
+
+
+def twin_windows(
+    growth: Divergence, start: Ints, stop: Ints, *, null: str | None = "power-law", level: float = 0.95, rng: Any = 0
+) -> Windows:
+    r"""Growth of the distance of twins in windows of the training.
+
+    Parameters
+    ----------
+    growth : Divergence
+        Of `trajtools.twins`.
+    start, stop : ndarray of int64, shape (W,)
+        The windows, in steps: growth from the state at `start` to that at `stop`.
+    null : "power-law", "quadratic-basin" or None
+        What the growth in each window is tested against.
+    level : float
+        Confidence level of the intervals.
+    rng : int, numpy.random.Generator or None
+        Source of the resampling.
+
+    Returns
+    -------
+    Windows
+        A window with twins perturbed inside it has the exponent of these alone; the others that of older twins.
+
+    Raises
+    ------
+    DataError
+        If the curves are not those of twins.
+
+    Notes
+    -----
+    .. math:: \lambda_w = \frac{\sum_i \ln d_i(b_i) - \ln d_i(a_i)}{\sum_i (b_i - a_i)}
+
+    with :math:`a_i` the later of the window's start and the perturbation of twin i, and :math:`b_i` the earlier of the
+    window's end and its saturation. Saturation is found for the twins of each start by themselves, and only where they
+    do not go on growing after their bend. Twins that have saturated count again in a window in which half of those of
+    their start are far below saturation throughout: they have met again, and what is left of their distance is as good
+    a perturbation as any.
+    """
+    if growth.method != "twins":
+        raise DataError(
+            f"these are curves of {growth.method}, not of twins: a curve of neighbours has no window of its own"
+        )
+    per_step = float(growth.settings.get("dt", 1.0))
+    alive = _alive(growth, per_step)
+    starts = np.unique(growth.start)
+    exponents, fresh, by_start = [], np.zeros(len(start), dtype=np.bool_), np.full((len(starts), len(start)), np.nan)
+    for w, (a, b) in enumerate(zip(start, stop, strict=True)):
+        usable = _usable(growth, alive, a, b)
+        inside = (growth.start >= a) & (growth.start < b)
+        fresh[w] = bool((usable.any(axis=1) & inside).any())
+        by_start[:, w] = _rates(growth, usable, starts)
+        usable[inside != fresh[w]] = False
+        found = _of_window(growth, alive.step, usable, (int(a), int(b)), null=null, level=level, rng=rng)
+        exponents.append(found)
+    stale = int(np.sum(~fresh & np.isfinite([exponent.value for exponent in exponents])))
+    delayed = (Reason.of("delayed-loss-of-stability", DELAYED, stale=stale, total=len(start)),) if stale else ()
+    return windows_of(
+        exponents,
+        start,
+        stop,
+        per_step,
+        fresh=fresh,
+        perturbed=starts,
+        by_start=by_start,
+        settings={
+            **growth.settings,
+            "null": null,
+            "level": level,
+            "rng": int(rng) if isinstance(rng, (int, np.integer)) else str(rng),
+            "returned_share": RETURNED,
+            "saturation_levels": {str(s): found for s, found in alive.levels.items()},
+        },
+        warnings=(*growth.warnings, *delayed),
+    )
+
+
+def _alive(growth: Divergence, per_step: float) -> _Alive:
+    """Find where twins grow undisturbed: above the rounding floor, and before saturation."""
+    curves, group, start = growth.curves()
+    floor = np.asarray(np.broadcast_to(growth.floor, growth.distances.shape))
+    log_floor, _, _ = average_curves(floor, growth.group, growth.start, growth.average)
+    cells = {pair: row for row, pair in enumerate(zip(group.tolist(), start.tolist(), strict=True))}
+    of = (
+        np.arange(len(curves))
+        if growth.average == "mean-log"
+        else np.array([cells[pair] for pair in zip(growth.group.tolist(), growth.start.tolist(), strict=True)])
+    )
+    index = np.arange(curves.shape[1])
+    before, small, large = (np.zeros(curves.shape, dtype=np.bool_) for _ in range(3))
+    levels: dict[int, float] = {}
+    for begun in np.unique(start):
+        rows = np.flatnonzero(start == begun)
+        spans = choose_spans(growth.time, curves[rows], log_floor[rows])
+        known = np.isfinite(curves[rows]) & (index >= spans.begin[:, None]) & (index <= spans.end[:, None])
+        saturated = np.isfinite(spans.level) and not _goes_on(curves[rows], spans.knee, spans.end)
+        last = spans.last if saturated else spans.end
+        before[rows] = known & (index <= last[:, None])
+        levels[int(begun)] = spans.level if saturated else float("inf")
+        with np.errstate(invalid="ignore"):
+            high = curves[rows] >= levels[int(begun)]
+        small[rows], large[rows] = known & ~high, known & high
+    step = growth.start[:, None] + np.round(growth.time / per_step).astype(np.int64)[None, :]
+    return _Alive(step, before[of], small[of], large[of], levels)
+
+
+def _goes_on(curves: Floats, knee: Ints, end: Ints) -> bool:
+    """Whether curves that bend go on to grow by what counts as exponential growth: then they have not saturated."""
+    bent = np.flatnonzero(knee < end)
+    if not len(bent):
+        return False
+    after = np.arange(curves.shape[1]) >= knee[bent][:, None]
+    top = np.nanmax(np.where(after, curves[bent], np.nan), axis=1)
+    return bool(np.median(top - curves[bent, knee[bent]]) >= FEWEST_EFOLDS)
+
+
+def _usable(growth: Divergence, alive: _Alive, a: int, b: int) -> NDArray[np.bool_]:
+    """Points of each twin that count in a window, (U, K)."""
+    inside = (alive.step >= a) & (alive.step <= b)
+    usable = inside & alive.before
+    over = inside.any(axis=1) & ~usable.any(axis=1)
+    for begun in np.unique(growth.start[over]):
+        mine = np.flatnonzero(over & (growth.start == begun))
+        returned = mine[~(alive.large[mine] & inside[mine]).any(axis=1)]
+        if len(returned) >= RETURNED * np.sum(growth.start == begun):
+            usable[returned] = inside[returned] & alive.small[returned]
+    usable[usable.sum(axis=1) < 2] = False
+    return usable
+
+
+def _rates(growth: Divergence, usable: NDArray[np.bool_], starts: Ints) -> Floats:
+    """Rate of the twins of each start, (S,)."""
+    rows = np.flatnonzero(usable.any(axis=1))
+    first = usable[rows].argmax(axis=1)
+    last = usable.shape[1] - 1 - usable[rows, ::-1].argmax(axis=1)
+    gain = np.log(growth.distances[rows, last]) - np.log(growth.distances[rows, first])
+    time = growth.time[last] - growth.time[first]
+    found = np.full(len(starts), np.nan)
+    for s, begun in enumerate(starts):
+        mine = growth.start[rows] == begun
+        if mine.any():
+            found[s] = float(gain[mine].sum() / time[mine].sum())
+    return found
+
+
+def _of_window(
+    growth: Divergence, step: Ints, usable: NDArray[np.bool_], window: tuple[int, int], **options: Any
+) -> Exponent:
+    rows = np.flatnonzero(usable.any(axis=1))
+    if not len(rows):
+        why = Reason("no-twins", "no twin was perturbed before the end of this window")
+        if (growth.start < window[1]).any():
+            why = Reason(
+                "twins-saturated",
+                "all twins in this window have saturated, ended or merged: they cannot show what the dynamics does "
+                "now; perturb again at its start",
+            )
+        return unknown_exponent(growth.method, f"1/{growth.time_unit}", options["level"], (why,))
+    first = usable[rows].argmax(axis=1)
+    length = int(usable[rows].sum(axis=1).max())
+    place = np.minimum(first[:, None] + np.arange(length), usable.shape[1] - 1)
+    held = np.take_along_axis(usable[rows], place, axis=1) & (first[:, None] + np.arange(length) < usable.shape[1])
+    time = growth.time[place] - growth.time[first][:, None]
+    longest = time[int(held.sum(axis=1).argmax())]
+    if not np.allclose(np.where(held, time, longest), longest, rtol=1e-12):
+        raise DataError(
+            f"the states in the window {window} were not recorded at equal spacing, so twins perturbed at different "
+            "steps cannot be aligned; record every k-th step"
+        )
+    floor = np.broadcast_to(growth.floor, growth.distances.shape)
+    part = replace(
+        growth,
+        time=longest,
+        distances=np.where(held, np.take_along_axis(growth.distances[rows], place, axis=1), np.nan),
+        floor=np.where(held, np.take_along_axis(floor[rows], place, axis=1), np.nan),
+        group=growth.group[rows],
+        start=step[rows, first],
+        scale=growth.scale[rows],
+        n_references=len(np.unique(growth.group[rows])),
+        settings=growth.settings | {"window": window},
+    )
+    curves, group, _ = part.curves()
+    part = replace(part, log_distance=mean_curve(curves, group))
+    return fit_twins(part, (0.0, float(longest[-1])), **options)
