@@ -99,7 +99,7 @@ class Edge:
         dict
             Lists for arrays; NaN and the infinities are None.
         """
-        from trajtools.results.plain import to_plain
+        from trajtools.results import to_plain
 
         return {name: to_plain(getattr(self, name)) for name in self.__dataclass_fields__}
 

@@ -10,7 +10,7 @@ from trajtools.exponents.curves import average_curves, mean_curve
 from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
-from trajtools.results.plain import to_plain
+from trajtools.results import to_plain
 from trajtools.statistics import Fit
 
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.types import Floats
 
 _E_FOLD = float(np.exp(-1))

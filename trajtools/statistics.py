@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from trajtools.errors import DataError
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.types import Floats, Ints
 
 # Choices of this toolkit; none of them knows a scale. They are kept in the settings of every result.

@@ -92,7 +92,7 @@ def describe(file: File, patterns: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def describe_run(run: Run) -> dict[str, Any]:
     """Return what a run holds, as JSON can hold it."""
-    from trajtools.results.plain import to_plain
+    from trajtools.results import to_plain
 
     step = run.step
     references = sum(member.reference < 0 for member in run.members)
@@ -202,7 +202,7 @@ def repair(*, files: tuple[Path, ...], as_json: bool, output: Path | None) -> No
     if as_json:
         from dataclasses import asdict
 
-        from trajtools.results.plain import to_plain
+        from trajtools.results import to_plain
 
         entries = [{**to_plain(asdict(one)), "changed": one.changed} for one in repairs]
         emit(document("repair/1", files=entries, errors=plain_errors(errors)), output)

@@ -327,7 +327,7 @@ def _facts(run: Run) -> dict[str, Any]:
 
 def with_curve(answer: Analysis) -> dict[str, Any]:
     """Return an answer with its mean curve, as JSON can hold it."""
-    from trajtools.results.plain import to_plain
+    from trajtools.results import to_plain
 
     growth = answer.growth
     curve = {

@@ -343,7 +343,7 @@ def finish(errors: Errors, verdicts: Iterable[str] = ()) -> None:
 
 
 def _plain(result: Any) -> Any:
-    from trajtools.results.plain import to_plain
+    from trajtools.results import to_plain
 
     return to_plain(result.to_dict() if hasattr(result, "to_dict") else result)
 

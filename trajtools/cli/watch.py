@@ -68,7 +68,7 @@ def watch(
     with opened(file) as recorded:
         progress = [_progress(run) for run in select_runs(recorded, runs)]
     if as_json:
-        from trajtools.results.plain import to_plain
+        from trajtools.results import to_plain
 
         emit(document("watch/1", file=str(file), runs=to_plain([asdict(one) for one in progress])))
     else:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trajtools.distances.metric import Metric, MetricLike, bind_metric, block_floor, find_metric, in_time, kernel_ready
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.types import Floats, Ints
 from trajtools.wiring import Parameter
 

@@ -19,7 +19,7 @@ from trajtools.distances.metric import METRICS, MetricLike
 from trajtools.distances.tiles import Comparison, Tile, compare, compute
 from trajtools.errors import DataError, FormatError, SelectionError, TooLargeError
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result, to_plain
+from trajtools.results import Result, to_plain
 from trajtools.store.matrices import VECTORS, MatrixFile, create_matrix
 from trajtools.types import Bools, Floats, Ints
 

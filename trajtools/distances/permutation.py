@@ -24,7 +24,7 @@ from trajtools.distances.symmetry import (
 )
 from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNameError
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.trajectory import MAX_ARRAY_BYTES, Trajectory
 from trajtools.types import Floats, Ints
 from trajtools.wiring import NodeSet, Parameter

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.types import Floats, Ints
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from trajtools.exponents.fit_neighbors import METHODS as NEIGHBOR_METHODS, fit_n
 from trajtools.exponents.fit_twins import fit_twins
 from trajtools.exponents.published_fits import fit_published
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.types import Floats, Ints
 
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result, to_plain
+from trajtools.results import Result, to_plain
 from trajtools.types import Floats, Ints
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import evenly, nearest
 from trajtools.neighbors.states import States, prepare
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.types import Floats, Ints
 
 # Neighbours per dimension of the small and of the large neighbourhoods, and how many states are asked.

@@ -18,7 +18,7 @@ from trajtools.exponents.lyapunov import lyapunov
 from trajtools.exponents.twins import has_twins, twins
 from trajtools.exponents.verdict import FEWEST_EFOLDS
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result, to_plain
+from trajtools.results import Result, to_plain
 from trajtools.statistics import choose_spans
 from trajtools.types import Floats, Ints
 

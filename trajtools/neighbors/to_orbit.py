@@ -13,7 +13,7 @@ from trajtools.distances.metric import MetricLike
 from trajtools.distances.tiles import Comparison, Tile, compare, compute
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.types import Bools, Floats, Ints
 
 

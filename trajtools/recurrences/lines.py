@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trajtools.errors import DataError
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.types import Bools, Ints
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.reasons import Reason
 from trajtools.recurrences.lines import Lines, rows_at_a_time
 from trajtools.recurrences.plot import unpack_rows
-from trajtools.results.plain import Result, to_plain
+from trajtools.results import Result, to_plain
 from trajtools.statistics import fit_slope
 from trajtools.types import Floats, Ints
 

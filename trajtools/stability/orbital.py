@@ -11,7 +11,7 @@ import numpy as np
 from trajtools.distances.metric import Metric, MetricLike, find_metric
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.stability.pairs import Followed, Pair, follow, gather
 from trajtools.statistics import FEWEST_UNITS, power_evidence, resampled_ratio, sign_flip_p
 from trajtools.types import Floats, Ints

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import FileBusyError, FormatError, TooLargeError
-from trajtools.results.plain import to_plain
+from trajtools.results import to_plain
 from trajtools.store import safety
 from trajtools.store.h5 import in_words, set_text
 from trajtools.store.transaction import LIBVER

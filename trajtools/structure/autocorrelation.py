@@ -16,7 +16,7 @@ from trajtools.distances.tiles import stored_format
 from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNameError
 from trajtools.networks import Network
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats, Ints
 

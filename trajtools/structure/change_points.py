@@ -13,7 +13,7 @@ from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.structure.observables import clock_of, walk
 from trajtools.types import Floats, Ints
 

@@ -15,7 +15,7 @@ from trajtools.errors import DataError
 from trajtools.neighbors.search import Strategy, build, evenly
 from trajtools.neighbors.states import HIGH_DIMENSION, METRICS, PRECOMPUTED, States, prepare
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.types import Bools, Floats, Ints
 
 

@@ -14,7 +14,7 @@ from trajtools.distances.pairwise import Distances, pairwise
 from trajtools.distances.tiles import stored_format
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.structure.autocorrelation import (
     BLOCK_BYTES,
     Filter,

@@ -13,7 +13,7 @@ from trajtools.embedding import embed, estimate_delay
 from trajtools.errors import DataError
 from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.statistics import window_fits
 from trajtools.structure.correlation_sum import CorrelationSum, Pairs, find_pairs, sum_of, takens_estimate
 from trajtools.types import Floats, Ints

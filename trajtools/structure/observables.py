@@ -13,7 +13,7 @@ from trajtools.distances.equal_times import ONE, as_states, pairs, read_rows
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.types import Bools, Floats, Ints
 
 

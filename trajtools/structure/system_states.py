@@ -11,7 +11,7 @@ from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.types import Floats, Ints
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from trajtools.embedding import estimate_delay
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.statistics import least_absolute_slopes
 from trajtools.types import Floats
 

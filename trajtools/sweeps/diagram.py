@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.sweeps.onset import N_RESAMPLES, SENSITIVE, curve_of, median, onset_of, quantiles, select_threshold
 from trajtools.types import Floats
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.types import Floats
 
 if TYPE_CHECKING:

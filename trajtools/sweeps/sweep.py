@@ -14,7 +14,7 @@ import numpy as np
 from trajtools.errors import DataError, SelectionError, TrajtoolsError
 from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.statistics import blocked_mean
 from trajtools.sweeps.diagram import PhaseDiagram, Scaling, phase_diagram, scaling
 from trajtools.sweeps.onset import (

@@ -10,7 +10,7 @@ import numpy as np
 
 from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import Reason
-from trajtools.results.plain import Result
+from trajtools.results import Result
 from trajtools.statistics import moving_blocks
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats
