@@ -80,13 +80,13 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from trajtools.distances.equal_times import distance as distance
     from trajtools.distances.pairwise import Distances as Distances, pairwise as pairwise
     from trajtools.distances.permutation import align as align
-    from trajtools.exponents.lyapunov import lyapunov as lyapunov
-    from trajtools.exponents.windows import lyapunov_windows as lyapunov_windows
     from trajtools.exponents.divergence import Divergence as Divergence
     from trajtools.exponents.exponent import Exponent as Exponent
+    from trajtools.exponents.lyapunov import lyapunov as lyapunov
     from trajtools.exponents.neighbor_methods import kantz as kantz, rosenstein as rosenstein
     from trajtools.exponents.spectrum import lyapunov_spectrum as lyapunov_spectrum
     from trajtools.exponents.twins import twins as twins
+    from trajtools.exponents.windows import lyapunov_windows as lyapunov_windows
     from trajtools.exponents.wolf import hybrid as hybrid, wolf as wolf
     from trajtools.neighbors.rules import (
         NearestK as NearestK,
