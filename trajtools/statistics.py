@@ -105,22 +105,7 @@ class Fit(Result):
 
 
 def window_fits(time: Floats, curves: Floats, starts: Ints, stops: Ints) -> tuple[Floats, Floats, Floats]:
-    """Fit a straight line to every curve on every window, by prefix sums.
-
-    Parameters
-    ----------
-    time : ndarray of float64, shape (K,)
-        Times.
-    curves : ndarray of float64, shape (C, K)
-        One curve per row; a window that holds a NaN gives NaN.
-    starts, stops : ndarray of int64, shape (W,)
-        The windows ``starts[w] <= k < stops[w]``, of at least two samples each.
-
-    Returns
-    -------
-    slope, intercept, r2 : ndarray of float64, shape (C, W)
-        As `fit_slope` gives them one by one; R2 is NaN where all values of a window are equal.
-    """
+    """Fit a straight line to every curve on every window, by prefix sums."""
     known = np.isfinite(curves)
     with np.errstate(invalid="ignore", divide="ignore"):
         middle = np.where(known, curves, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
@@ -186,22 +171,7 @@ class Spans:
 
 
 def usable(curves: Floats, floor: Floats) -> tuple[Ints, Ints, int]:
-    """Find the first unbroken stretch of each curve above the rounding floor.
-
-    Parameters
-    ----------
-    curves : ndarray of float64, shape (C, K)
-        Natural logarithms of distances; NaN where there is none.
-    floor : ndarray of float64, shape (C, K)
-        Natural logarithm of the rounding floor; NaN or -inf where there is none.
-
-    Returns
-    -------
-    begin, end : ndarray of int64, shape (C,)
-        First and last point; ``end < begin`` where there is none.
-    at_floor : int
-        Points of all curves that were left out for the floor.
-    """
+    """Find the first unbroken stretch of each curve above the rounding floor."""
     known = np.isfinite(curves)
     high = known & ~(curves <= floor + FLOOR_MARGIN)
     begin = np.argmax(high, axis=1)
@@ -213,25 +183,7 @@ def usable(curves: Floats, floor: Floats) -> tuple[Ints, Ints, int]:
 
 
 def knees(time: Floats, curves: Floats, begin: Ints, end: Ints) -> tuple[Ints, Floats]:
-    """Find where each curve bends down: the point highest above the chord from its first to its last point.
-
-    Parameters
-    ----------
-    time : ndarray of float64, shape (K,)
-        Times.
-    curves : ndarray of float64, shape (C, K)
-        Natural logarithms.
-    begin, end : ndarray of int64, shape (C,)
-        The stretch of each curve.
-
-    Returns
-    -------
-    knee : ndarray of int64, shape (C,)
-        The point.
-    excess : ndarray of float64, shape (C,)
-        Its height above the chord, in e-folds. Growth that ends in a plateau or in slow drift has its knee where the
-        growth ends, however long the rest of the record is; a straight or convex curve has no excess.
-    """
+    """Find where each curve bends down: the point highest above the chord from its first to its last point."""
     rows = np.arange(len(curves))
     last = np.maximum(end, begin)
     index = np.arange(curves.shape[1])
@@ -249,20 +201,6 @@ def knees(time: Floats, curves: Floats, begin: Ints, end: Ints) -> tuple[Ints, F
 
 def choose_spans(time: Floats, curves: Floats, floor: Floats, *, single: bool = False) -> Spans:
     """Choose what is fitted: above the rounding floor, and below saturation.
-
-    Parameters
-    ----------
-    time : ndarray of float64, shape (K,)
-        Times.
-    curves, floor : ndarray of float64, shape (C, K)
-        Natural logarithms of the distances and of their floor.
-    single : bool
-        Whether all curves belong to one orbit: then the landing is one point, because blocks of time are resampled.
-
-    Returns
-    -------
-    Spans
-        The points of each curve, and the level where fits stop.
 
     Notes
     -----
@@ -324,18 +262,6 @@ def first_passage(curves: Floats, begin: Ints, end: Ints, level: float) -> Ints:
 def least_absolute_slopes(x: Floats, y: Floats) -> Floats:
     """Slopes of the lines with the smallest sum of absolute deviations: one wild point does not move them.
 
-    Parameters
-    ----------
-    x : ndarray of float64, shape (K,)
-        Finite, not all equal.
-    y : ndarray of float64, shape (C, K)
-        One curve per row, finite.
-
-    Returns
-    -------
-    ndarray of float64, shape (C,)
-        To 1e-12 of the largest slope between two neighbouring points.
-
     Notes
     -----
     For a given slope the best intercept is the median of what is left, and the sum that remains is convex in the
@@ -387,48 +313,14 @@ class Ratio:
 
 
 def moving_blocks(n: int, length: int, count: int, rng: np.random.Generator) -> Ints:
-    """Draw where the blocks of resampled series of `n` values begin.
-
-    Parameters
-    ----------
-    n, length : int
-        Values of the series and of a block.
-    count : int
-        How many series are drawn.
-    rng : numpy.random.Generator
-        Source of the draws.
-
-    Returns
-    -------
-    ndarray of int64, shape (count, ceil(n / length))
-        First places; the last block of a series may reach beyond `n` values.
-    """
+    """Draw where the blocks of resampled series of `n` values begin."""
     return rng.integers(0, n - length + 1, size=(count, -(-n // length)))
 
 
 def blocked_mean(
     values: Floats, length: int, *, count: int, level: float, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Interval of the mean of a correlated series, by the moving-block bootstrap (Kuensch 1989).
-
-    Parameters
-    ----------
-    values : ndarray of float64, shape (n,)
-        The series; finite.
-    length : int
-        Values of a block.
-    count : int
-        How many series are drawn.
-    level : float
-        Confidence level.
-    rng : numpy.random.Generator
-        Source of the draws.
-
-    Returns
-    -------
-    (float, float)
-        Percentiles of the means.
-    """
+    """Interval of the mean of a correlated series, by the moving-block bootstrap (Kuensch 1989)."""
     starts = moving_blocks(len(values), length, count, rng)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     means = (sums[starts + length] - sums[starts]).mean(axis=1) / length
@@ -439,27 +331,7 @@ def blocked_mean(
 def resampled_ratio(
     gain: Floats, duration: Floats, cell: Ints, cluster: Ints, *, level: float, rng: np.random.Generator
 ) -> Ratio:
-    """Rate with a hierarchical bootstrap: clusters (initial conditions) are drawn, then the twins within their cells.
-
-    Parameters
-    ----------
-    gain, duration : ndarray of float64, shape (C,)
-        Growth of the logarithm of each curve, and the time it took.
-    cell : ndarray of int64, shape (C,)
-        Curves of one cell are copies of each other (one initial condition, one start); their mean counts.
-    cluster : ndarray of int64, shape (C,)
-        Cells of one cluster are not independent.
-    level : float
-        Confidence level.
-    rng : numpy.random.Generator
-        Source of the draws.
-
-    Returns
-    -------
-    Ratio
-        The rate; the interval is Student's, with the bootstrap's standard error and the number of clusters less one
-        as degrees of freedom, because percentiles of few clusters are too narrow.
-    """
+    """Rate with a hierarchical bootstrap: clusters (initial conditions) are drawn, then the twins within their cells."""
     _, first, of_cell = np.unique(cell, return_index=True, return_inverse=True)
     copies = np.bincount(of_cell)
     clusters, of_cluster = np.unique(cluster[first], return_inverse=True)
@@ -500,20 +372,7 @@ def _draw(count: int, rng: np.random.Generator, n: int, of_cluster: Ints, data: 
 
 
 def sign_flip_p(evidence: Floats, *, rng: np.random.Generator) -> float:
-    """Probability that the mean is at least this large if the signs of the independent contributions were random.
-
-    Parameters
-    ----------
-    evidence : ndarray of float64, shape (n,)
-        Contributions, positive where they speak against the null.
-    rng : numpy.random.Generator
-        Source of the signs.
-
-    Returns
-    -------
-    float
-        ``(k + 1) / (n + 1)`` with k of n resamples at least as large; NaN without contributions.
-    """
+    """Probability that the mean is at least this large if the signs of the independent contributions were random."""
     if len(evidence) == 0:
         return float("nan")
     observed = float(evidence.mean())
@@ -524,23 +383,6 @@ def sign_flip_p(evidence: Floats, *, rng: np.random.Generator) -> float:
 
 def power_evidence(time: Floats, curves: Floats, begin: Ints, stop: Ints, blocks: int = 1) -> Floats:
     r"""How much better an exponential describes each curve than a power law or diffusion does.
-
-    Parameters
-    ----------
-    time : ndarray of float64, shape (K,)
-        Time since the perturbation.
-    curves : ndarray of float64, shape (C, K)
-        Natural logarithms of distances.
-    begin, stop : ndarray of int64, shape (C,)
-        First and last point of each curve that counts.
-    blocks : int
-        Stretches of time that the evidence is split into.
-
-    Returns
-    -------
-    ndarray of float64, shape (C, blocks)
-        Difference of the squared residuals, null minus exponential, over their sum over the whole curve: the row sums
-        lie between -1 (the null fits exactly) and 1 (the exponential does). NaN for curves of fewer than four points.
 
     Notes
     -----
@@ -561,23 +403,7 @@ def shape_evidence(
     *,
     null: Callable[[Floats, Floats, Floats, Floats], Floats] | None = None,
 ) -> tuple[Floats, Floats]:
-    """`power_evidence` for any null that gives its own residuals, and the curves that the null comes to.
-
-    Parameters
-    ----------
-    time, curves, begin, stop, blocks
-        As in `power_evidence`.
-    null : callable or None
-        From centred curves (C, K), their mask (C, K), the points of each curve (C,) and the times (K,) to the
-        residuals (C, K) of the null that describes them best. None: power laws and diffusion.
-
-    Returns
-    -------
-    evidence : ndarray of float64, shape (C, blocks)
-        As `power_evidence`.
-    fitted : ndarray of float64, shape (C, K)
-        The best the null can do for each curve, natural logarithms; NaN where nothing was compared.
-    """
+    """`power_evidence` for any null that gives its own residuals, and the curves that the null comes to."""
     n_curves, n_points = curves.shape
     index = np.arange(n_points)
     mask = ((index >= begin[:, None]) & (index <= stop[:, None])).astype(np.float64)

@@ -108,32 +108,6 @@ def describe(
 ) -> tuple[tuple[Parameter, ...], tuple[NodeSet, ...]]:
     """Describe the state of a network: which edge of the graph each entry is.
 
-    Parameters
-    ----------
-    shapes : mapping of str to (tuple of int, str)
-        Name to shape and dtype name, in the order of the state.
-    kinds : mapping of str to str, optional
-        Name to one of `KINDS`, as far as the framework knows; names that are not in `shapes` are passed over.
-    axes : mapping of str to (int, int), optional
-        Name to source and target axis, as far as the framework knows; -1 for none. Torch's ``Linear`` is (1, 0).
-    wiring : mapping of str to (str, str) or None, optional
-        What the user says: name or glob to the names of source and target set, or to None for "no edges".
-        Wins over all rules; an exact name wins over a glob, a later glob over an earlier one.
-
-    Returns
-    -------
-    parameters : tuple of Parameter
-        In the order of the state.
-    nodes : tuple of NodeSet
-        In the order of the layers, the bias node last.
-
-    Raises
-    ------
-    SelectionError
-        If the wiring names a parameter that does not exist.
-    ArchitectureError
-        If the sizes of a wiring or the axes do not fit the shapes; the message says which.
-
     Notes
     -----
     The rules, where nothing else is said. What is before the last dot (or slash) is the layer, the rest the

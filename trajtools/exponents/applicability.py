@@ -80,26 +80,7 @@ class Probe(Result):
 
 
 def probe(states: Floats, *, theiler: int, dtype: np.dtype[Any]) -> Probe:
-    """Look at the nearest neighbours of some states, and at where they go.
-
-    Parameters
-    ----------
-    states : ndarray of float64, shape (T, d)
-        The trajectory; states that are not finite are left out.
-    theiler : int, in samples
-        States closer in time are no neighbours.
-    dtype : dtype
-        In which the states were stored: sets the floor of rounding.
-
-    Returns
-    -------
-    Probe
-
-    Raises
-    ------
-    DataError
-        If no two states can be compared.
-    """
+    """Look at the nearest neighbours of some states, and at where they go."""
     from trajtools.neighbors.rules import NearestK
     from trajtools.neighbors.search import find_nearest
 
@@ -119,27 +100,7 @@ def probe(states: Floats, *, theiler: int, dtype: np.dtype[Any]) -> Probe:
 
 
 def probe_distances(matrix: Floats, *, theiler: int, floor: Floats) -> Probe:
-    """Do the same with the distances of all pairs of states.
-
-    Parameters
-    ----------
-    matrix : ndarray of float64, shape (T, T)
-        Distances; rows and columns of NaN are left out.
-    theiler : int, in samples
-        States closer in time are no neighbours.
-    floor : ndarray of float64, shape (T,)
-        Distances that rounding alone produces; NaN where unknown.
-
-    Returns
-    -------
-    Probe
-        Means and spreads of segments are those that squared distances have between points of a Euclidean space.
-
-    Raises
-    ------
-    DataError
-        If no two states can be compared.
-    """
+    """Do the same with the distances of all pairs of states."""
     from trajtools.neighbors.rules import NearestK
     from trajtools.neighbors.search import find_nearest
 
@@ -202,20 +163,7 @@ def _seen(
 
 
 def objections(found: Probe, *, theiler: int) -> tuple[Reason, ...]:
-    """Reasons why neighbours do not show the exponent of this trajectory, each with the way out.
-
-    Parameters
-    ----------
-    found : Probe
-        Of the trajectory.
-    theiler : int, in samples
-        As used.
-
-    Returns
-    -------
-    tuple of Reason
-        Empty where there is none.
-    """
+    """Reasons why neighbours do not show the exponent of this trajectory, each with the way out."""
     reasons = []
     if found.n_states < FEWEST_STATES:
         reasons.append(

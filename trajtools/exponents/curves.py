@@ -12,23 +12,6 @@ AVERAGES = ("mean-log", "log-mean", "rms")
 def average_curves(distances: Floats, group: Ints, start: Ints, average: str) -> tuple[Floats, Ints, Ints]:
     """Average the units of one initial condition and take the logarithm, in the order that `average` names.
 
-    Parameters
-    ----------
-    distances : ndarray of float64, shape (U, K + 1)
-        One row per unit; NaN after its end.
-    group, start : ndarray of int64, shape (U,)
-        Initial condition and step of perturbation of each unit.
-    average : str
-        ``"mean-log"``: no average before the logarithm, one curve per unit. ``"log-mean"``: the logarithm of the mean
-        over the copies of one initial condition. ``"rms"``: the logarithm of the root mean square over them.
-
-    Returns
-    -------
-    curves : ndarray of float64, shape (C, K + 1)
-        Natural logarithms; NaN where a distance is zero or missing.
-    group, start : ndarray of int64, shape (C,)
-        Labels of the curves.
-
     Notes
     -----
     A mean of distances is only meaningful while it is a mean over the same copies, so a curve ends where the first of
@@ -49,20 +32,7 @@ def average_curves(distances: Floats, group: Ints, start: Ints, average: str) ->
 
 
 def mean_curve(curves: Floats, group: Ints) -> Floats:
-    """Average curves over the units of each initial condition, then over the initial conditions, ignoring NaN.
-
-    Parameters
-    ----------
-    curves : ndarray of float64, shape (C, K + 1)
-        Logarithmic curves; NaN after a curve's end.
-    group : ndarray of int64, shape (C,)
-        Initial condition of each curve.
-
-    Returns
-    -------
-    ndarray of float64, shape (K + 1,)
-        NaN where no curve is left.
-    """
+    """Average curves over the units of each initial condition, then over the initial conditions, ignoring NaN."""
     labels, inverse = np.unique(group, return_inverse=True)
     known = np.isfinite(curves)
     total = np.zeros((len(labels), curves.shape[1]))

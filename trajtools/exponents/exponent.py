@@ -318,20 +318,7 @@ def unknown_exponent(
 
 
 def with_steps(exponent: Exponent, step: Ints) -> Exponent:
-    """Tell an exponent of an array of states from a trajectory which steps they stand at.
-
-    Parameters
-    ----------
-    exponent : Exponent
-        Of neighbours; samples are counted in its settings.
-    step : ndarray of int64, shape (T,)
-        Step of each state, evenly spaced.
-
-    Returns
-    -------
-    Exponent
-        The same, with ``steps_per_sample`` and ``span`` in steps.
-    """
+    """Tell an exponent of an array of states from a trajectory which steps they stand at."""
     if "steps_per_sample" not in exponent.settings or len(step) < 2:
         return exponent
     gap = float(step[1] - step[0]) / float(exponent.settings.get("interpolated", 1))

@@ -43,28 +43,6 @@ def fit_neighbors(
 ) -> Exponent:
     r"""Fit the exponential regime of a curve of neighbours.
 
-    Parameters
-    ----------
-    growth : Divergence
-        Of `trajtools.rosenstein`, `kantz`, `wolf` or `hybrid`.
-    region : "auto" or (float, float)
-        Times between which the growth is measured, in the time unit; ``"auto"`` takes the plateau of the local slopes.
-    level : float
-        Confidence level of the interval.
-    rng : int, numpy.random.Generator or None
-        Not used: nothing is drawn. It stands here for all fits to be called alike.
-
-    Returns
-    -------
-    Exponent
-        The verdict is ``"regular"`` where neighbours stay neighbours, else ``"inconclusive"``: whether growth is more
-        than noise shows takes the data, see `trajtools.lyapunov`.
-
-    Raises
-    ------
-    DataError
-        If the region or the level makes no sense.
-
     Notes
     -----
     The value is the slope of the mean curve in the window that `find_plateau` chooses. The
@@ -287,20 +265,7 @@ class Plateau:
 
 
 def block_curves(growth: Divergence) -> tuple[Floats, Floats]:
-    """Logarithmic curves of the blocks of reference states, and how much each block counts.
-
-    Parameters
-    ----------
-    growth : Divergence
-        Of neighbours.
-
-    Returns
-    -------
-    curves : ndarray of float64, shape (B, K + 1)
-        NaN where a block holds no pair that is apart.
-    weight : ndarray of float64, shape (B,)
-        Pairs of each block; they add up to one.
-    """
+    """Logarithmic curves of the blocks of reference states, and how much each block counts."""
     with np.errstate(divide="ignore", invalid="ignore"):
         curves = np.log(np.where(growth.distances > 0, growth.distances, np.nan))
     terms = growth.settings.get("block_terms")
@@ -309,22 +274,7 @@ def block_curves(growth: Divergence) -> tuple[Floats, Floats]:
 
 
 def saturation(curve: Floats, margin: float) -> tuple[float, int]:
-    """Level of saturation of a curve, and the last point that lies so far below it.
-
-    Parameters
-    ----------
-    curve : ndarray of float64, shape (K + 1,)
-        Natural logarithms of distances, finite.
-    margin : float
-        In e-folds.
-
-    Returns
-    -------
-    level : float
-        Infinite where the last quarter of the curve still adds more than `FLAT_SHARE` of the whole rise.
-    end : int
-        Last point before the curve first comes within the margin.
-    """
+    """Level of saturation of a curve, and the last point that lies so far below it."""
     last = len(curve) - 1
     if last < 4:
         return float("inf"), last
@@ -341,20 +291,6 @@ def saturation(curve: Floats, margin: float) -> tuple[float, int]:
 
 def find_plateau(growth: Divergence, span: tuple[int, int] | None, *, saturates: bool = True) -> Plateau:
     r"""Choose the window with the flattest local slopes.
-
-    Parameters
-    ----------
-    growth : Divergence
-        Of neighbours.
-    span : (int, int) or None
-        A window that was asked for, first and last point; None chooses.
-    saturates : bool
-        Whether pairs are followed until they saturate; blocks that replace their neighbours before are fitted whole.
-
-    Returns
-    -------
-    Plateau
-        Without a window where none holds `FEWEST_EFOLDS` in `FEWEST_STEPS`.
 
     Notes
     -----
@@ -460,20 +396,7 @@ def _bend(time: Floats, curve: Floats, starts: Ints, stops: Ints) -> Floats:
 
 
 def standard_error(blocks: Floats, weight: Floats) -> Floats:
-    """Standard error of the weighted mean over the blocks.
-
-    Parameters
-    ----------
-    blocks : ndarray of float64, shape (B, W)
-        Slope of each block in each window; NaN where there is none.
-    weight : ndarray of float64, shape (B,)
-        How much each block counts.
-
-    Returns
-    -------
-    ndarray of float64, shape (W,)
-        NaN where fewer than two blocks have a slope.
-    """
+    """Standard error of the weighted mean over the blocks."""
     known = np.isfinite(blocks)
     share = np.where(known, weight[:, None], 0.0)
     share /= np.maximum(share.sum(axis=0), 1e-300)

@@ -60,34 +60,6 @@ def fit_twins(
 ) -> Exponent:
     r"""Fit the exponential regime of the divergence of twins.
 
-    Parameters
-    ----------
-    growth : Divergence
-        The curves.
-    region : "auto" or (float, float)
-        Times since the perturbation between which the growth is measured, in the time unit of the divergence;
-        ``"auto"`` chooses, and `settings` says what it chose.
-    null : "power-law", "quadratic-basin" or None
-        What the growth is tested against: power laws and diffusion, or what twins do in a quadratic basin under the
-        optimiser of the run (`trajtools.exponents.nulls.basin_null`). Without a null the verdict is
-        ``"inconclusive"``.
-    level : float
-        Confidence level of the interval.
-    rng : int, numpy.random.Generator or None
-        Source of the resampling; the same seed gives the same bits. None: unpredictable.
-
-    Returns
-    -------
-    Exponent
-        Value, interval, p-value, verdict, reasons, window and settings.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such null.
-    DataError
-        If the region or the level makes no sense.
-
     Notes
     -----
     .. math:: \lambda = \frac{\sum_i [\ln d_i(t_i^*) - \ln d_i(t_0)]}{\sum_i (t_i^* - t_0)}
@@ -251,23 +223,7 @@ def _window_values(found: Measured) -> Floats:
 
 
 def separate_starts(found: Measured, level: float, rng: np.random.Generator) -> tuple[Epoch, ...]:
-    """Group the perturbations by when they were introduced, each group after the growth of the one before has ended.
-
-    Parameters
-    ----------
-    found : Measured
-        All curves.
-    level : float
-        Confidence level.
-    rng : numpy.random.Generator
-        Source of the resampling.
-
-    Returns
-    -------
-    tuple of Epoch
-        In the order of time. Perturbations introduced while others still grow see the same stretch of the orbit, and
-        tell nothing more about persistence than those: they belong to one epoch.
-    """
+    """Group the perturbations by when they were introduced, each group after the growth of the one before has ended."""
     growth, start = found.growth, found.curves.start
     step = float(growth.settings.get("dt", 1.0))
     over = start + growth.time[np.maximum(found.spans.last, found.spans.knee)] / step
@@ -415,26 +371,7 @@ class Measured:
 def measure(
     growth: Divergence, region: str | tuple[float, float], null: str | None, level: float, rng: np.random.Generator
 ) -> Measured:
-    """Choose the region and measure the rate.
-
-    Parameters
-    ----------
-    growth : Divergence
-        The curves.
-    region : "auto" or (float, float)
-        As in `fit_twins`.
-    null : str or None
-        None: no test.
-    level : float
-        Confidence level.
-    rng : numpy.random.Generator
-        Source of the resampling.
-
-    Returns
-    -------
-    Measured
-        Rate and everything that led to it.
-    """
+    """Choose the region and measure the rate."""
     curves = Curves(growth.time, *growth.curves())
     floor = np.asarray(np.broadcast_to(growth.floor, growth.distances.shape))
     log_floor, _, _ = average_curves(floor, growth.group, growth.start, growth.average)
@@ -543,28 +480,7 @@ def rate(
     level: float,
     rng: np.random.Generator,
 ) -> tuple[Ratio, str]:
-    """Rate of all curves, with the error from what is independent: initial conditions, else starts, else time.
-
-    Parameters
-    ----------
-    curves : Curves
-        The curves.
-    first, last : ndarray of int64, shape (C,)
-        What is fitted.
-    grown : (ndarray, ndarray)
-        Gain and duration of each curve, (C,) each.
-    level : float
-        Confidence level.
-    rng : numpy.random.Generator
-        Source of the resampling.
-
-    Returns
-    -------
-    ratio : Ratio
-        The rate.
-    unit : str
-        What was resampled.
-    """
+    """Rate of all curves, with the error from what is independent: initial conditions, else starts, else time."""
     some = np.flatnonzero(last > first)
     gain, duration, used = grown[0][some], grown[1][some], curves[some]
     if not len(some):
@@ -591,20 +507,7 @@ def _time_blocks(curves: Curves, first: Ints, last: Ints) -> tuple[Floats, Float
 
 
 def shape_of(growth: Divergence, null: str) -> Shape:
-    """How much better an exponential describes curves than a null does, as a function of the curves.
-
-    Parameters
-    ----------
-    growth : Divergence
-        Of twins.
-    null : str
-        ``"power-law"`` or ``"quadratic-basin"``.
-
-    Returns
-    -------
-    callable
-        `trajtools.statistics.shape_evidence` for this null.
-    """
+    """How much better an exponential describes curves than a null does, as a function of the curves."""
     return partial(shape_evidence, null=basin_null(growth) if null == BASIN else None)
 
 
@@ -617,32 +520,7 @@ def against_shapes(
     shape: Shape = shape_evidence,
     in_favour: bool = False,
 ) -> tuple[float, float, Band | None]:
-    """Test the shape of the growth against that of a null, such as power laws and diffusion.
-
-    Parameters
-    ----------
-    curves : Curves
-        The curves.
-    first, last : ndarray of int64, shape (C,)
-        What is compared; curves of fewer than four points are left out.
-    rng : numpy.random.Generator
-        Source of the resampling.
-    shape : callable
-        From `shape_of`.
-    in_favour : bool
-        Ask the other way round: p-value of "the exponential describes the growth at least as well".
-
-    Returns
-    -------
-    p_value : float
-        By sign flips of the independent contributions: of each initial condition and start, cut into blocks of time
-        where there are too few of them for a p-value below 1 %. NaN where no curve has four points.
-    evidence : float
-        Mean of the contributions, between -1 (the null fits exactly) and 1 (the exponential does).
-    band : dict or None
-        ``time``, the mean ``record`` of the curves that were compared, and ``low`` and ``high`` around the middle 90 %
-        of what the null comes to for each; natural logarithms. None where nothing was compared.
-    """
+    """Test the shape of the growth against that of a null, such as power laws and diffusion."""
     some = np.flatnonzero(last - first >= 3)
     if not len(some):
         return float("nan"), float("nan"), None

@@ -44,33 +44,6 @@ LAGS = 24
 def surrogate(x: ArrayLike, null: str, *, rng: np.random.Generator, optimizer: Optimizer = PLAIN) -> Floats:
     r"""Draw a record that could have come from a null.
 
-    Parameters
-    ----------
-    x : array_like, shape (T, d) or (T,)
-        The record, finite.
-    null : str
-        ``"phase-randomised"``: the Fourier amplitudes of every coordinate and the phase differences between the
-        coordinates are kept, the phases drawn (Prichard and Theiler 1994). ``"iaaft"``: amplitudes and the values
-        themselves are kept, for one series (Schreiber and Schmitz 1996). ``"random-walk"``: Gaussian steps with the
-        mean and covariance of the steps, from the first state. ``"shuffled-increments"``: the steps themselves in
-        random order. ``"quadratic-basin"``: a descent from the first state, see `Basin`.
-    rng : numpy.random.Generator
-        Source of the draw.
-    optimizer : Optimizer
-        Of ``"quadratic-basin"``: with momentum or without.
-
-    Returns
-    -------
-    ndarray of float64, shape (T, d)
-        The surrogate.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such null.
-    DataError
-        If the record is too short, not finite, or has several coordinates where one is needed.
-
     Examples
     --------
     >>> import numpy as np
@@ -145,24 +118,7 @@ class Basin:
 
 
 def fit_basin(states: Floats, optimizer: Optimizer = PLAIN) -> Basin:
-    """Fit a descent in a quadratic basin to the steps of a record.
-
-    Parameters
-    ----------
-    states : ndarray of float64, shape (T, d)
-        The record, finite, T at least 4.
-    optimizer : Optimizer
-        Its law; with what momentum is known, the rates are fitted.
-
-    Returns
-    -------
-    Basin
-
-    Raises
-    ------
-    DataError
-        If the optimiser knows no basin, see `steepest`.
-    """
+    """Fit a descent in a quadratic basin to the steps of a record."""
     top = steepest(optimizer)
     mu, nu = optimizer.momentum, optimizer.momentum * optimizer.nesterov
     steps = np.diff(states, axis=0)
@@ -183,24 +139,7 @@ def fit_basin(states: Floats, optimizer: Optimizer = PLAIN) -> Basin:
 
 
 def steepest(optimizer: Optimizer) -> float:
-    r"""Largest curvature times learning rate at which an optimiser is stable.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-        Gradient descent, with momentum or without.
-
-    Returns
-    -------
-    float
-        2; with momentum :math:`2 (1 + \mu)`; with Nesterov's :math:`2 (1 + \mu) / (1 + 2 \mu)`.
-
-    Raises
-    ------
-    DataError
-        If the optimiser is adaptive (its steps are no linear function of the weights in any basin), or its momentum
-        lets it leave every basin.
-    """
+    r"""Largest curvature times learning rate at which an optimiser is stable."""
     mu = optimizer.momentum
     if optimizer.adaptive:
         raise DataError(
@@ -275,18 +214,6 @@ _MAKERS: dict[str, Callable[[Floats, np.random.Generator], Floats]] = {
 def matched_ends(series: Floats, *, most: float = 0.1) -> slice:
     """Longest stretch whose two ends fit together, so that its Fourier series has no step.
 
-    Parameters
-    ----------
-    series : ndarray of float64, shape (T, d)
-        The record.
-    most : float
-        At most this share of the record is cut away.
-
-    Returns
-    -------
-    slice
-        The stretch.
-
     Notes
     -----
     A step between the last and the first state leaks into all frequencies, and surrogates are then rougher than the
@@ -309,42 +236,14 @@ def matched_ends(series: Floats, *, most: float = 0.1) -> slice:
 
 
 def rank_p(value: float, drawn: Floats) -> float:
-    """One-sided p-value of a statistic among those of surrogates.
-
-    Parameters
-    ----------
-    value : float
-        Of the data.
-    drawn : ndarray of float64, shape (n,)
-        Of the surrogates.
-
-    Returns
-    -------
-    float
-        ``(k + 1) / (n + 1)`` with k surrogates at least as large; NaN if the value is not finite.
-    """
+    """One-sided p-value of a statistic among those of surrogates."""
     if not np.isfinite(value):
         return float("nan")
     return (int(np.sum(~(drawn < value))) + 1) / (len(drawn) + 1)
 
 
 def optimizer_of_twins(growth: Divergence) -> Optimizer:
-    """The optimiser that twins were trained by.
-
-    Parameters
-    ----------
-    growth : Divergence
-        Of `trajtools.twins`; pairs of arrays count as trained by plain gradient descent.
-
-    Returns
-    -------
-    Optimizer
-
-    Raises
-    ------
-    DataError
-        If they were trained by several, or by one that knows no quadratic basin.
-    """
+    """The optimiser that twins were trained by."""
     known = growth.settings.get("optimizer")
     if isinstance(known, list):
         raise DataError(
@@ -356,20 +255,7 @@ def optimizer_of_twins(growth: Divergence) -> Optimizer:
 
 
 def modes(steps: Ints, optimizer: Optimizer) -> Floats:
-    """What becomes of a perturbation of one along each curvature.
-
-    Parameters
-    ----------
-    steps : ndarray of int64, shape (K,)
-        Steps since the perturbation, ascending.
-    optimizer : Optimizer
-        Gradient descent, with momentum or without. The perturbation is one of the weights: the momentum is the same.
-
-    Returns
-    -------
-    ndarray of float64, shape (H, K)
-        The perturbations.
-    """
+    """What becomes of a perturbation of one along each curvature."""
     top, mu = steepest(optimizer), optimizer.momentum
     nu = mu * optimizer.nesterov
     half = RATES // 2
@@ -387,24 +273,6 @@ def modes(steps: Ints, optimizer: Optimizer) -> Floats:
 
 def basin_null(growth: Divergence) -> Callable[[Floats, Floats, Floats, Floats], Floats]:
     r"""What twins would do in a quadratic basin, in the form that `trajtools.statistics.shape_evidence` takes.
-
-    Parameters
-    ----------
-    growth : Divergence
-        Of `trajtools.twins`.
-
-    Returns
-    -------
-    callable
-        From curves (C, K), their mask (C, K), the points of each (C,) and the times (K,) to the residuals (C, K) of
-        the best basin: with :math:`d^p = \sum_h w_h |m_h(t)|^p`, all weights w >= 0, and the better one of p = 1 (a
-        sum of absolute values whose weights are the axes of the basin) and p = 2 (a Euclidean distance, or one of
-        many mixed weights).
-
-    Raises
-    ------
-    DataError
-        As `optimizer_of_twins`.
 
     Notes
     -----
@@ -475,29 +343,6 @@ def against_surrogates(
     optimizer: Optimizer = PLAIN,
 ) -> Tested:
     """Compare how long neighbours stay close with what surrogates do.
-
-    Parameters
-    ----------
-    series : ndarray of float64, shape (T, c)
-        Record, not embedded.
-    null : str
-        A null of `trajtools.exponents.nulls`, or ``"auto"``: ``"iaaft"`` of a series, else ``"phase-randomised"``.
-    embedding : (int, int)
-        Dimension and delay.
-    theiler, horizon : int, in samples
-        As used for the record.
-    count : int
-        Surrogates.
-
-    rng : numpy.random.Generator
-        Source of draws.
-    optimizer : Optimizer
-        Of the training, for ``"quadratic-basin"``.
-
-    Returns
-    -------
-    Tested
-        NaN where the record has no finite stretch that is long enough.
 
     Notes
     -----

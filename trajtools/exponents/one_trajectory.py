@@ -147,24 +147,7 @@ class Prepared:
 def exponent_of_states(
     x: Any, options: Options, *, clock: tuple[float, str], doubts: tuple[Reason, ...] = ()
 ) -> Exponent:
-    """Exponent of one trajectory from its recurrences.
-
-    Parameters
-    ----------
-    x : array_like, shape (T, d) or (T,)
-        Numbers, finite or not.
-    options : Options
-        What the caller chose.
-    clock : (float, str)
-        Time between two samples, and its unit.
-    doubts : tuple of Reason
-        Objections that are known already.
-
-    Returns
-    -------
-    Exponent
-        ``"inconclusive"`` with a reason wherever the data do not allow one.
-    """
+    """Exponent of one trajectory from its recurrences."""
     try:
         if isinstance(x, Distances):
             ready = prepare_distances(x, options)
@@ -221,24 +204,7 @@ def exponent_of_states(
 
 
 def prepare_states(x: Any, options: Options) -> Prepared:
-    """Embed a series, project states of many dimensions, and choose the Theiler window.
-
-    Parameters
-    ----------
-    x : array_like, shape (T, d) or (T,)
-        Numbers.
-    options : Options
-        What is not None there is taken as it is.
-
-    Returns
-    -------
-    Prepared
-
-    Raises
-    ------
-    DataError
-        If nothing can be said about time scales: too short, or constant.
-    """
+    """Embed a series, project states of many dimensions, and choose the Theiler window."""
     given = np.asarray(x)
     if not given.size:
         raise DataError(f"the trajectory is empty, its shape is {given.shape}")
@@ -268,26 +234,7 @@ def prepare_states(x: Any, options: Options) -> Prepared:
 def curve_of(
     ready: Prepared, seen: Probe, options: Options, clock: tuple[float, str], half: bool = False
 ) -> Divergence:
-    """Call the estimator with parameters from the data.
-
-    Parameters
-    ----------
-    ready : Prepared
-        The states.
-    seen : Probe
-        What their neighbours look like.
-    options : Options
-        What the caller chose.
-    clock : (float, str)
-        Time between two samples, and its unit.
-    half : bool
-        Use only the first half of the record.
-
-    Returns
-    -------
-    Divergence
-        The curves; `settings` says what was chosen.
-    """
+    """Call the estimator with parameters from the data."""
     states = ready.states
     if half:
         first = slice(len(states) // 2)
@@ -450,28 +397,7 @@ def _no_exponent(
 
 
 def prepare_distances(x: Distances, options: Options) -> Prepared:
-    """Check distances, choose the Theiler window, and find coordinates for the null.
-
-    Parameters
-    ----------
-    x : Distances
-        Square.
-    options : Options
-        What is not None there is taken as it is.
-
-    Returns
-    -------
-    Prepared
-        `states` are the distances (T, T), `small` the coordinates (T', d) of a stretch of at most 1500 states, or
-        (0, 0) where there are none; `no_null` then says why.
-
-    Raises
-    ------
-    DataError
-        If nothing can be said about time scales: too short, or all equal.
-    TooLargeError
-        If there are more than 16,384 states.
-    """
+    """Check distances, choose the Theiler window, and find coordinates for the null."""
     if len(x) > MOST_DISTANCES:
         raise TooLargeError(
             f"following pairs reads distances at random, in memory: of at most {MOST_DISTANCES} states, these are "
@@ -507,18 +433,7 @@ def prepare_distances(x: Distances, options: Options) -> Prepared:
 
 
 def tame(matrix: Floats) -> Floats:
-    """Bring distances whose squares overflow or vanish to one: an exponent knows no scale.
-
-    Parameters
-    ----------
-    matrix : ndarray of float64, shape (T, T)
-        Distances.
-
-    Returns
-    -------
-    ndarray of float64, shape (T, T)
-        As they are, or divided by a typical one; what is beyond 1e100 then is missing.
-    """
+    """Bring distances whose squares overflow or vanish to one: an exponent knows no scale."""
     some = matrix[:: max(1, len(matrix) // 500)]
     some = some[np.isfinite(some) & (some > 0)]
     typical = float(np.median(some)) if len(some) else 1.0
@@ -535,18 +450,6 @@ def _mean_square(distances: Floats) -> float:
 
 def window_of(matrix: Floats, usable: Ints) -> Choice:
     r"""Theiler window from distances: three times the correlation time.
-
-    Parameters
-    ----------
-    matrix : ndarray of float64, shape (T, T)
-        Distances.
-    usable : ndarray of int64, shape (n,)
-        States that have some.
-
-    Returns
-    -------
-    Choice
-        In samples.
 
     Notes
     -----
@@ -567,23 +470,7 @@ def window_of(matrix: Floats, usable: Ints) -> Choice:
 
 
 def scaled(matrix: Floats, usable: Ints) -> tuple[Floats, float]:
-    """Coordinates of a stretch of the states, if their distances are Euclidean (classical scaling).
-
-    Parameters
-    ----------
-    matrix : ndarray of float64, shape (T, T)
-        Distances.
-    usable : ndarray of int64, shape (n,)
-        States that have some.
-
-    Returns
-    -------
-    coordinates : ndarray of float64, shape (T', d)
-        Of the longest stretch without gaps, at most 1500 states; a fixed random projection to 64 dimensions where
-        there are more. Empty where the distances are not Euclidean.
-    share : float
-        Of the sum of the sizes of the eigenvalues of the matrix of scalar products, what is negative.
-    """
+    """Coordinates of a stretch of the states, if their distances are Euclidean (classical scaling)."""
     gaps = np.flatnonzero(np.diff(usable) != 1)
     edges = np.concatenate([[0], gaps + 1, [len(usable)]])
     at = int(np.argmax(np.diff(edges)))
@@ -611,22 +498,6 @@ def fineness(states: Floats, seen: Probe, metric: MetricOfStates) -> tuple[int, 
     """How finely to interpolate, and the distance between samples.
 
     Neighbours of a sampled flow are apart along it by a quarter of a sample on average.
-
-    Parameters
-    ----------
-    states : ndarray of float64, shape (T, d)
-        The trajectory.
-    seen : Probe
-        What its neighbours look like.
-    metric : str or callable
-        Distance; a function is asked for all pairs, which limits their number.
-
-    Returns
-    -------
-    finer : int
-        Parts that one sample is divided into.
-    step : float
-        Median distance between two samples; 0 where it is no flow, or not smooth enough to be interpolated.
     """
     if seen.rise < BOUNDED or states.shape[1] > REFINED_DIMENSION or not np.isfinite(states).all():
         return 1, 0.0
@@ -651,19 +522,7 @@ def fineness(states: Floats, seen: Probe, metric: MetricOfStates) -> tuple[int, 
 
 
 def interpolated(states: Floats, finer: int) -> Floats:
-    """Divide each sample by cubic splines.
-
-    Parameters
-    ----------
-    states : ndarray of float64, shape (T, d)
-        The trajectory.
-    finer : int
-        Into how many parts; 1 changes nothing.
-
-    Returns
-    -------
-    ndarray of float64, shape ((T - 1) finer + 1, d)
-    """
+    """Divide each sample by cubic splines."""
     if finer == 1:
         return states
     from scipy.interpolate import CubicSpline
@@ -732,37 +591,7 @@ def read_record(
     nodes: int | None,
     buffers: bool | None,
 ) -> Record:
-    """Read what `trajtools.lyapunov` was given.
-
-    Parameters
-    ----------
-    x : Run, Trajectory, Distances, array_like
-        One trajectory.
-    metric : str, callable, Metric or None
-        As options.
-    dt : float or None
-        Time between two steps.
-    window : (int, int) or None, in steps
-        Only these.
-    dim : int or None
-        Requested embedding dimension.
-    nodes : int or None
-        Of ``"graph-l1"``.
-    buffers : bool or None
-        Whether to join the weights of a run with the buffers of its optimiser; None: where they are recorded, and no
-        delay coordinates are requested in their place.
-
-    Returns
-    -------
-    Record
-
-    Raises
-    ------
-    DataError
-        If `x` is no such thing, or the arguments do not fit it.
-    UnknownNameError
-        If there is no such metric.
-    """
+    """Read what `trajtools.lyapunov` was given."""
     doubts: tuple[Reason, ...] = ()
     settings: dict[str, Any] = {}
     optimizer = PLAIN
@@ -864,19 +693,6 @@ def _of_run(
 
 def full_state(run: Any) -> tuple[Trajectory, dict[str, Any]]:
     r"""Weights of a run beside the buffers of its optimiser: a state that says where the training goes next.
-
-    Parameters
-    ----------
-    run : Run
-        With recorded buffers; or what is like one with one member, of which `run`, `member` and `select` say where the
-        buffers are.
-
-    Returns
-    -------
-    states : Trajectory
-        Weights, then buffers (T, P + P').
-    settings : dict
-        What was joined, and how it was scaled.
 
     Notes
     -----

@@ -46,33 +46,6 @@ def caligiuri_wolf(
 ) -> Divergence:
     r"""Blocks of `horizon` states, each beside the nearest state of the whole record.
 
-    Parameters
-    ----------
-    x : array_like or Trajectory
-        As `trajtools.wolf` takes it.
-    metric : str or callable
-        As there.
-    nodes : int or None
-        As there.
-    theiler : int, in samples
-        Must be 0: the procedure has none.
-    horizon : int, in samples
-        Length tau of a block.
-    points : int or None, in samples
-        Length w of the fitted window, 3 .. tau.
-    clock : tuple
-        From `trajtools.exponents.neighbor_methods.sampling`.
-
-    Returns
-    -------
-    Divergence
-        One unit per block, z = 0 .. tau - 1; ``fit(procedure="caligiuri2023")`` is the published fit.
-
-    Raises
-    ------
-    DataError
-        If the data cannot be analysed so.
-
     Notes
     -----
     For :math:`i = 0, \tau, 2\tau, \dots < T - \tau - 1`: the neighbour is the first of the nearest states j with
@@ -115,33 +88,6 @@ def caligiuri_profile(
     clock: tuple[float, str, Ints | None],
 ) -> Divergence:
     r"""Blocks of `horizon` states, each beside the nearest local minimum of its profile of distances.
-
-    Parameters
-    ----------
-    x : array_like or Trajectory
-        As `trajtools.wolf` takes it.
-    metric : str or callable
-        As there.
-    nodes : int or None
-        As there.
-    theiler : int, in samples
-        Neighbours are further away in time than this; 250 in the published code.
-    horizon : int, in samples
-        Length tau of a block; 100 there.
-    points : int or None, in samples
-        Length w of the first fitted window, 3 .. tau - 1; 5 there.
-    clock : tuple
-        From `trajtools.exponents.neighbor_methods.sampling`.
-
-    Returns
-    -------
-    Divergence
-        One unit per block, z = 0 .. tau - 1; ``fit(procedure="caligiuri2023-production")`` is the published fit.
-
-    Raises
-    ------
-    DataError
-        If the data cannot be analysed so.
 
     Notes
     -----
@@ -204,38 +150,6 @@ def caligiuri_kantz(
     clock: tuple[float, str, Ints | None],
 ) -> Divergence:
     r"""Blocks of `horizon` states, each beside all later states within a radius, up to the first empty ball.
-
-    Parameters
-    ----------
-    x : array_like or Trajectory
-        As `trajtools.wolf` takes it.
-    metric : str or callable
-        As there.
-    nodes : int or None
-        As there.
-    neighbors : WithinRadius
-        One absolute radius, which it must name.
-    theiler : int, in samples
-        Must be 0: the procedure has none.
-    horizon : int, in samples
-        Length tau of a block.
-    points : int or None, in samples
-        Length w of the fitted window, 3 .. tau.
-    clock : tuple
-        From `trajtools.exponents.neighbor_methods.sampling`.
-
-    Returns
-    -------
-    Divergence
-        One unit per block: the mean distance of the ball, z = 0 .. tau - 1; ``fit(procedure="caligiuri2023")`` is the
-        published fit.
-
-    Raises
-    ------
-    DataError
-        If the data cannot be analysed so.
-    NoNeighborsError
-        If already the first ball is empty.
 
     Notes
     -----
@@ -311,28 +225,6 @@ def _prepare(
 
 def mittra_cloud(x: Any, *, metric: MetricOfStates, horizon: int | None, dt: float | None) -> Divergence:
     r"""Mean distance of a cloud of copies to its parent, and the two numbers that are taken from it.
-
-    Parameters
-    ----------
-    x : Run, pair, or list of Runs or pairs
-        ``(reference, [copies])`` as `trajtools.twins` takes it; the first state is the perturbed one, before any step.
-    metric : str or callable
-        ``"l2"`` in the paper.
-    horizon : int or None, in samples
-        Steps E that are used; None: all.
-    dt : float or None
-        As in `trajtools.twins`.
-
-    Returns
-    -------
-    Divergence
-        One unit per copy. `settings` holds, one number per initial condition, ``"L1"`` and ``"L2"``, and ``"growth"``,
-        the terms of L2.
-
-    Raises
-    ------
-    DataError
-        If there is no cloud, or fewer than two steps.
 
     Notes
     -----

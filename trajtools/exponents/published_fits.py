@@ -43,28 +43,7 @@ PRODUCTION_BIAS = (
 
 
 def fit_published(growth: Divergence, procedure: str, *, level: float = 0.95) -> Exponent:
-    """Fit curves as a publication did.
-
-    Parameters
-    ----------
-    growth : Divergence
-        The curves.
-    procedure : "danovski2024", "caligiuri2023" or "caligiuri2023-production"
-        `danovski2024` is for twins, the others are for blocks of a temporal network.
-    level : float
-        Only kept in the result: no procedure has an interval.
-
-    Returns
-    -------
-    Exponent
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such procedure.
-    DataError
-        If the level makes no sense, or the curves were not made for the procedure.
-    """
+    """Fit curves as a publication did."""
     fits = {
         "danovski2024": danovski2024,
         "caligiuri2023": caligiuri2023,
@@ -79,20 +58,6 @@ def fit_published(growth: Divergence, procedure: str, *, level: float = 0.95) ->
 
 def danovski2024(growth: Divergence, *, level: float = 0.95) -> Exponent:
     r"""Best straight line per initial condition, kept if it is straight and steep (Danovski et al. 2024).
-
-    Parameters
-    ----------
-    growth : Divergence
-        Twins from step 0; the distances are averaged over the copies of each initial condition before the logarithm,
-        whatever ``growth.average`` says.
-    level : float
-        Only kept in the result: the procedure has no interval.
-
-    Returns
-    -------
-    Exponent
-        Mean over the kept initial conditions; ``settings["sd"]`` is their standard deviation, which the paper draws as
-        error bar, and ``n_used / n_total`` is the kept fraction. The verdict is always ``"inconclusive"``.
 
     Notes
     -----
@@ -164,19 +129,7 @@ def danovski2024(growth: Divergence, *, level: float = 0.95) -> Exponent:
 
 
 def published_reasons(kept: int, total: int, what: str) -> tuple[Reason, ...]:
-    """Why a published procedure gives no verdict.
-
-    Parameters
-    ----------
-    kept, total : int
-        Curves that entered the value, of how many.
-    what : str
-        What they are called.
-
-    Returns
-    -------
-    tuple of Reason
-    """
+    """Why a published procedure gives no verdict."""
     return (
         Reason.of(
             "published-procedure",
@@ -192,23 +145,7 @@ def published_reasons(kept: int, total: int, what: str) -> tuple[Reason, ...]:
 
 
 def first_window(growth: Divergence) -> tuple[Floats, Floats, Floats]:
-    """Fit the first points of every block.
-
-    Parameters
-    ----------
-    growth : Divergence
-        From an estimator with ``procedure="caligiuri2023"``: ``settings["points"]`` is the length of the window.
-
-    Returns
-    -------
-    slope, intercept, r2 : ndarray of float64, shape (U,)
-        In 1 / time unit; NaN where a distance of the window is zero.
-
-    Raises
-    ------
-    DataError
-        If the divergence was made by another procedure.
-    """
+    """Fit the first points of every block."""
     points = growth.settings.get("points")
     if points is None:
         raise DataError(
@@ -223,24 +160,6 @@ def first_window(growth: Divergence) -> tuple[Floats, Floats, Floats]:
 
 def caligiuri2023(growth: Divergence, *, level: float = 0.95) -> Exponent:
     r"""Mean slope of the blocks whose first points lie on a line (Caligiuri et al. 2023).
-
-    Parameters
-    ----------
-    growth : Divergence
-        From `trajtools.wolf` or `trajtools.kantz` with ``procedure="caligiuri2023"``.
-    level : float
-        Only kept in the result: the procedure has no interval.
-
-    Returns
-    -------
-    Exponent
-        Mean slope of the kept blocks; ``settings["mean_of_all"]`` is that of all, ``n_used / n_total`` the kept
-        fraction, `values` the slopes (NaN where dropped). The verdict is always ``"inconclusive"``.
-
-    Raises
-    ------
-    DataError
-        If the divergence was made by another procedure.
 
     Notes
     -----
@@ -309,25 +228,7 @@ def _mean_of_blocks(
 
 
 def growing_window(growth: Divergence) -> tuple[Floats, Floats, Floats, Ints]:
-    """Fit each block on a window that grows as long as its R2 does not fall.
-
-    Parameters
-    ----------
-    growth : Divergence
-        From `trajtools.wolf` with ``procedure="caligiuri2023-production"``: ``settings["points"]`` is the first length.
-
-    Returns
-    -------
-    slope, intercept, r2 : ndarray of float64, shape (U,)
-        Of the last window, in 1 / time unit; NaN where fewer than `points` distances in a row are positive.
-    length : ndarray of int64, shape (U,)
-        Its points; 0 where there is none.
-
-    Raises
-    ------
-    DataError
-        If the divergence was made by another procedure.
-    """
+    """Fit each block on a window that grows as long as its R2 does not fall."""
     if growth.settings.get("procedure") != PRODUCTION:
         raise DataError(
             f"this divergence ({growth.method}) was not made for procedure {PRODUCTION!r}; name the procedure and its "
@@ -364,25 +265,6 @@ def _longest_run(distances: Floats) -> tuple[int, int]:
 
 def caligiuri2023_production(growth: Divergence, *, level: float = 0.95) -> Exponent:
     r"""Mean slope of the blocks on windows that grow while R2 does not fall (Caligiuri et al. 2023, production code).
-
-    Parameters
-    ----------
-    growth : Divergence
-        From `trajtools.wolf` with ``procedure="caligiuri2023-production"``.
-    level : float
-        Only kept in the result: the procedure has no interval.
-
-    Returns
-    -------
-    Exponent
-        Mean slope of all blocks that have one; `values` are the slopes, ``settings["r2"]`` and ``settings["lengths"]``
-        what the published table holds beside them, for a filter of the user's. The verdict is always
-        ``"inconclusive"``.
-
-    Raises
-    ------
-    DataError
-        If the divergence was made by another procedure.
 
     Notes
     -----

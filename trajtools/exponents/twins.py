@@ -427,17 +427,7 @@ def _warnings(counts: dict[str, int], total: int) -> list[Reason]:
 
 
 def has_twins(x: Any) -> bool:
-    """Whether something holds twins: a Run with members that know their reference, a pair, or a list of these.
-
-    Parameters
-    ----------
-    x : object
-        What a caller gave.
-
-    Returns
-    -------
-    bool
-    """
+    """Whether something holds twins: a Run with members that know their reference, a pair, or a list of these."""
     if _is_run(x):
         return len(x.members) > 1 or getattr(x, "stored", "weights") != "weights"
     if _is_pair(x):

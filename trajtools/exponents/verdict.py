@@ -72,26 +72,7 @@ class Epoch:
 
 
 def judge(found: Measured, epochs: tuple[Epoch, ...], rise: Rise, null: str | None) -> Judgement:
-    """Return the verdict and its reasons.
-
-    Parameters
-    ----------
-    found : Measured
-        What was fitted.
-    epochs : tuple of Epoch
-        Separate times of perturbation.
-    rise : callable
-        Gives the p-value of the null being the better description of the whole rise up to the knee, and the mean
-        evidence against it; only called where it is needed.
-    null : str or None
-        The null that was asked for.
-
-    Returns
-    -------
-    verdict : str
-        As in `Exponent`.
-    reasons : tuple of Reason
-    """
+    """Return the verdict and its reasons."""
     unit = found.growth.time_unit
     if not len(found.usable):
         return "inconclusive", (_nothing_to_fit(found),)
@@ -147,17 +128,7 @@ def judge(found: Measured, epochs: tuple[Epoch, ...], rise: Rise, null: str | No
 
 
 def no_null(choice: str) -> Reason:
-    """The reason of growth that was tested against nothing.
-
-    Parameters
-    ----------
-    choice : str
-        What the caller may give as `null`.
-
-    Returns
-    -------
-    Reason
-    """
+    """The reason of growth that was tested against nothing."""
     return Reason("no-null", f"no null was requested, so the growth was not tested; use null={choice!r}")
 
 
@@ -192,17 +163,7 @@ def _persistence(reasons: tuple[Reason, ...], epochs: tuple[Epoch, ...], unit: s
 
 
 def does_not_persist(epochs: tuple[Epoch, ...]) -> Reason:
-    """Name the perturbations that do not grow.
-
-    Parameters
-    ----------
-    epochs : tuple of Epoch
-        Separate times of perturbation, of which some do not grow.
-
-    Returns
-    -------
-    Reason
-    """
+    """Name the perturbations that do not grow."""
     silent = ", ".join(f"{epoch.start} ({epoch.gain:.1f} e-folds)" for epoch in epochs if epoch.silent)
     return Reason.of(
         "not-persistent",
@@ -215,17 +176,7 @@ def does_not_persist(epochs: tuple[Epoch, ...]) -> Reason:
 
 
 def without_persistence(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
-    """Drop what is said about persistence.
-
-    Parameters
-    ----------
-    reasons : tuple of Reason
-        Of an exponent of twins.
-
-    Returns
-    -------
-    tuple of Reason
-    """
+    """Drop what is said about persistence."""
     return tuple(reason for reason in reasons if reason.code not in PERSISTENCE)
 
 
@@ -355,17 +306,7 @@ def _not_exponential(grown: Reason, found: Measured, steps: float, null: str) ->
 
 
 def caveats(found: Measured) -> tuple[Reason, ...]:
-    """Return what the reader should know before believing the number.
-
-    Parameters
-    ----------
-    found : Measured
-        What was fitted.
-
-    Returns
-    -------
-    tuple of Reason
-    """
+    """Return what the reader should know before believing the number."""
     warnings = []
     some = found.some
     if not found.settled and len(some):

@@ -322,26 +322,7 @@ def windows_of(
     known: NDArray[np.bool_] | None = None,
     **more: Any,
 ) -> Windows:
-    """Put the exponents of windows together.
-
-    Parameters
-    ----------
-    exponents : sequence of Exponent
-        One per window.
-    start, stop : ndarray of int64, shape (W,)
-        The windows, in steps.
-    time_per_step : float
-        In the time unit of the exponents.
-    known : ndarray of bool or None, shape (W,)
-        Where the exponent is that of a growth that was seen, so that it makes a gain; None: everywhere.
-    **more : object
-        ``fresh``, ``perturbed``, ``by_start``, ``settings`` and ``warnings``, where they are not those of a method
-        without twins.
-
-    Returns
-    -------
-    Windows
-    """
+    """Put the exponents of windows together."""
     value = np.array([exponent.value for exponent in exponents], dtype=np.float64)
     until = np.append(np.minimum(stop[:-1], start[1:]), stop[-1])
     gain: Floats = value * (until - start).astype(np.float64) * time_per_step
@@ -401,29 +382,6 @@ def twin_windows(
     growth: Divergence, start: Ints, stop: Ints, *, null: str | None = "power-law", level: float = 0.95, rng: Any = 0
 ) -> Windows:
     r"""Growth of the distance of twins in windows of the training.
-
-    Parameters
-    ----------
-    growth : Divergence
-        Of `trajtools.twins`.
-    start, stop : ndarray of int64, shape (W,)
-        The windows, in steps: growth from the state at `start` to that at `stop`.
-    null : "power-law", "quadratic-basin" or None
-        What the growth in each window is tested against.
-    level : float
-        Confidence level of the intervals.
-    rng : int, numpy.random.Generator or None
-        Source of the resampling.
-
-    Returns
-    -------
-    Windows
-        A window with twins perturbed inside it has the exponent of these alone; the others that of older twins.
-
-    Raises
-    ------
-    DataError
-        If the curves are not those of twins.
 
     Notes
     -----

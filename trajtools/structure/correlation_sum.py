@@ -95,24 +95,7 @@ class CorrelationSum(Result):
 
 
 def takens_estimate(radii: Floats, counts: Any, zeros: Any, logs: Floats) -> Floats:
-    r"""Takens' estimate :math:`-1 / \langle \ln(d / r) \rangle` over all distances below each radius.
-
-    Parameters
-    ----------
-    radii : ndarray of float64, shape (R,)
-        Ascending.
-    counts : ndarray, shape (..., R)
-        Number of distances up to each radius.
-    zeros : ndarray, shape (..., 1)
-        Number of distances that are zero.
-    logs : ndarray of float64, shape (..., R)
-        Sum of the logarithms of the distances up to each radius, without the zeros.
-
-    Returns
-    -------
-    ndarray of float64, shape (..., R)
-        NaN where there is none.
-    """
+    r"""Takens' estimate :math:`-1 / \langle \ln(d / r) \rangle` over all distances below each radius."""
     with np.errstate(invalid="ignore", divide="ignore"):
         estimate: Floats = 1.0 / (np.log(radii) - logs / (counts - zeros))
     return np.where(np.isfinite(estimate), estimate, np.nan)
