@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from trajtools.exponents.curves import average_curves, mean_curve
 from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
 from trajtools.report.collect import Analysis
+from trajtools.statistics import average_curves, mean_curve
 
 
 def divergence(*, slope=0.3, inits=6, copies=3, steps=80, level=1.0, average="mean-log"):

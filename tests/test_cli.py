@@ -72,11 +72,11 @@ def test_a_mistyped_command_is_a_usage_error_with_a_suggestion():
 
 
 def test_choices_are_those_of_the_library():
-    from trajtools.exponents.curves import AVERAGES
     from trajtools.exponents.exponent import UNITS
     from trajtools.exponents.lyapunov import METHODS
     from trajtools.exports import WHAT
     from trajtools.recurrences.result import CONVENTIONS
+    from trajtools.statistics import AVERAGES
     from trajtools.sweeps.sweep import THRESHOLDS
     from trajtools.training.curvature import KINDS
 

@@ -16,10 +16,10 @@ from planted import (
 )
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.exponents.curves import average_curves
 from trajtools.exponents.lyapunov import lyapunov
 from trajtools.exponents.twins import twins
 from trajtools.reasons import codes
+from trajtools.statistics import average_curves
 
 CLAIMS = ("chaotic", "transient")
 

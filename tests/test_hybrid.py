@@ -7,10 +7,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
-from trajtools.exponents.curves import AVERAGES
 from trajtools.exponents.wolf import hybrid
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.reasons import codes
+from trajtools.statistics import AVERAGES
 from trajtools.systems import henon, logistic, lorenz
 
 

@@ -6,10 +6,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
-from trajtools.exponents.curves import AVERAGES
 from trajtools.exponents.neighbor_methods import kantz
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import named
+from trajtools.statistics import AVERAGES
 
 
 def walk(n=70, d=2, seed=0):

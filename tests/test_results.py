@@ -6,12 +6,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from planted import logistic_growth
 
-from trajtools.exponents.curves import average_curves, mean_curve
 from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
 from trajtools.results import to_plain
-from trajtools.statistics import Fit
+from trajtools.statistics import Fit, average_curves, mean_curve
 
 
 @pytest.fixture(scope="module")

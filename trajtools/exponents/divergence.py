@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.exponents.curves import average_curves, mean_curve
 from trajtools.exponents.exponent import Exponent
 from trajtools.exponents.fit_neighbors import METHODS as NEIGHBOR_METHODS, fit_neighbors
 from trajtools.exponents.fit_twins import fit_twins
 from trajtools.exponents.published_fits import fit_published
 from trajtools.reasons import Reason
 from trajtools.results import Result
+from trajtools.statistics import average_curves, mean_curve
 from trajtools.types import Floats, Ints
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.exponents.curves import average_curves
 from trajtools.exponents.exponent import Exponent
 from trajtools.exponents.nulls import BASIN, basin_null, optimizer_of_twins
 from trajtools.exponents.verdict import FEWEST_EFOLDS, Epoch, caveats, does_not_persist, judge, without_persistence
@@ -23,6 +22,7 @@ from trajtools.statistics import (
     SATURATION_MARGIN,
     Ratio,
     Spans,
+    average_curves,
     choose_spans,
     resampled_ratio,
     shape_evidence,

@@ -10,12 +10,12 @@ import numpy as np
 
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
-from trajtools.exponents.curves import AVERAGES, average_curves, mean_curve
 from trajtools.exponents.divergence import Divergence
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import Strategy, choose, evenly, nearest
 from trajtools.neighbors.states import LANES, MetricOfStates, States, across_motion, check_motion, directions, prepare
 from trajtools.reasons import Reason
+from trajtools.statistics import AVERAGES, average_curves, mean_curve
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats, Ints
 

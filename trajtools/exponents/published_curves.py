@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError
-from trajtools.exponents.curves import average_curves, mean_curve
 from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.following import Walk, prepare_walk, segments_divergence
 from trajtools.exponents.published_fits import PRODUCTION
@@ -16,6 +15,7 @@ from trajtools.exponents.twins import twins
 from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.states import MetricOfStates
 from trajtools.reasons import Reason
+from trajtools.statistics import average_curves, mean_curve
 from trajtools.types import Floats, Ints
 
 CALIGIURI = "caligiuri2023"

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.exponents.curves import average_curves
 from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
-from trajtools.statistics import window_fits
+from trajtools.statistics import average_curves, window_fits
 from trajtools.types import Floats, Ints
 
 if TYPE_CHECKING:

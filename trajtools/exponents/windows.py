@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError
-from trajtools.exponents.curves import average_curves, mean_curve
 from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.exponent import Exponent, unknown_exponent
 from trajtools.exponents.fit_twins import fit_twins
@@ -19,7 +18,7 @@ from trajtools.exponents.twins import has_twins, twins
 from trajtools.exponents.verdict import FEWEST_EFOLDS
 from trajtools.reasons import Reason
 from trajtools.results import Result, to_plain
-from trajtools.statistics import choose_spans
+from trajtools.statistics import average_curves, choose_spans, mean_curve
 from trajtools.types import Floats, Ints
 
 MOST_WINDOWS = 10_000

@@ -11,11 +11,11 @@ import numpy as np
 from trajtools.distances.equal_times import as_states, check_alike
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError
-from trajtools.exponents.curves import average_curves, mean_curve
 from trajtools.exponents.divergence import Divergence
 from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
 from trajtools.results import Result
+from trajtools.statistics import average_curves, mean_curve
 from trajtools.types import Floats, Ints
 
 
