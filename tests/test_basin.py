@@ -13,8 +13,8 @@ from test_surrogates import LAWS
 import trajtools as tt
 from recorders import Recorder
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.exponents.applicability import Optimizer
 from trajtools.exponents.nulls import BASIN, against_surrogates, modes, steepest
-from trajtools.optimizers import Optimizer
 from trajtools.store import Member
 
 

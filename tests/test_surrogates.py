@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.exponents.applicability import Optimizer, optimizer_of
 from trajtools.exponents.nulls import BASIN, NULLS, WORDS, fit_basin, matched_ends, rank_p, steepest, surrogate
-from trajtools.optimizers import Optimizer, optimizer_of
 
 
 def record(seed, length=512, dims=3):

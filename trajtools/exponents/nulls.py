@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from trajtools.embedding import embed
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.optimizers import Optimizer
+from trajtools.exponents.applicability import Optimizer
 from trajtools.types import Floats, Ints
 
 if TYPE_CHECKING:

@@ -11,7 +11,16 @@ from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.distances.pairwise import Distances
 from trajtools.embedding import Choice, embed, estimate_delay, estimate_dimension, theiler_window
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
-from trajtools.exponents.applicability import SUGGEST_TWINS, TWINS, Probe, objections, probe, probe_distances
+from trajtools.exponents.applicability import (
+    SUGGEST_TWINS,
+    TWINS,
+    Optimizer,
+    Probe,
+    objections,
+    optimizer_of,
+    probe,
+    probe_distances,
+)
 from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.exponent import Exponent, unknown_exponent, with_steps
 from trajtools.exponents.fit_neighbors import BOUNDED
@@ -22,7 +31,6 @@ from trajtools.exponents.verdict import no_null
 from trajtools.exponents.wolf import hybrid, wolf
 from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.states import GIVEN, MATRIX_STATES, METRICS, MetricOfStates, has_directions
-from trajtools.optimizers import Optimizer, optimizer_of
 from trajtools.reasons import Reason, codes
 from trajtools.statistics import DECISION
 from trajtools.trajectory import Trajectory

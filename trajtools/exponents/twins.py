@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from trajtools.distances.equal_times import as_states, check_alike, common, read_rows, to_references
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, SelectionError, UnknownNameError
+from trajtools.exponents.applicability import optimizer_of
 from trajtools.exponents.divergence import Divergence
-from trajtools.optimizers import optimizer_of
 from trajtools.reasons import Reason
 from trajtools.statistics import AVERAGES, average_curves, mean_curve
 
