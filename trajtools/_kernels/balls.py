@@ -16,8 +16,7 @@ import numpy as np
 
 from trajtools._kernels._jit import kernel
 from trajtools._kernels.divergence import LN2, TERMS, follow, multiply, renormalise
-from trajtools._kernels.neighbors import ball
-from trajtools._kernels.tree import BUCKET, STACK
+from trajtools._kernels.neighbors import BUCKET, STACK, ball
 from trajtools.types import ACROSS, L2
 
 MEAN_LOG, LOG_MEAN, RMS = 0, 1, 2

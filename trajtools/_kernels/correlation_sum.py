@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from trajtools._kernels._jit import kernel
-from trajtools._kernels.tree import BUCKET, FAR, STACK, leaf_gaps
+from trajtools._kernels.neighbors import BUCKET, FAR, STACK, leaf_gaps
 from trajtools.types import L1, L2, L2_SCALED
 
 SHIFT = 47  # leaves the sign, 11 bits of exponent and 5 of the mantissa

@@ -1,29 +1,434 @@
-"""Nearest neighbours and balls outside a Theiler window, by any index. See trajtools.neighbors."""
+"""A balanced k-d tree over buckets of states, and the searches in it. See trajtools.neighbors.
+
+Points lie in buckets of `BUCKET` lanes, one coordinate after the other: `leaves[leaf, coordinate, lane]`. Lanes that
+hold no point are +inf, so no distance to them passes a test. Node 1 is the root, node n has the children 2n and
+2n + 1, the last half of the nodes are the leaves. `gap` is the distance, squared where the metric is Euclidean.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from trajtools._kernels._jit import kernel
+from trajtools.types import L1, L2, L2_SCALED
 
 # Arrays go one by one into what is called for every pair: numba copies a tuple of them at each call, which made the
 # searches three times slower.
 # ruff: noqa: PLR0917
 
-from __future__ import annotations
 
-from typing import Any
+BUCKET = 8
+BRUTE, SWEEP, TREE, MATRIX = 0, 1, 2, 3
+# Larger than every gap between finite points, smaller than the gap to an empty lane.
+FAR = 1.7976931348623157e308
+STACK = 128
+_SPREAD_SAMPLE = 64
 
-import numpy as np
 
-from trajtools._kernels._jit import kernel
-from trajtools._kernels.tree import (
-    BUCKET,
-    MATRIX,
-    STACK,
-    SWEEP,
-    TREE,
-    insert,
-    offer_leaf,
-    take_leaf,
-    tree_ball,
-    tree_nearest,
-)
-from trajtools.types import L2
+class Index(NamedTuple):
+    """What a search reads; which arrays are filled depends on `kind`."""
+
+    kind: int
+    metric: int
+    axis: int
+    leaves: np.ndarray
+    times: np.ndarray
+    slots: np.ndarray
+    boxes: np.ndarray
+    flat: np.ndarray
+    earliest: np.ndarray
+    matrix: np.ndarray
+    usable: np.ndarray
+
+
+@kernel(_nrt=False)
+def _partition(points: Any, order: Any, start: Any, stop: Any, axis: Any, pivot: Any, ties: Any) -> Any:
+    """Move rows below the pivot (with `ties`: up to it) to the front; return where they end.
+
+    Every row is moved, into its own place if need be: a branch would be mispredicted for every other row.
+    """
+    end = start
+    for p in range(start, stop):
+        v = points[p, axis]
+        for c in range(points.shape[1]):
+            held = points[end, c]
+            points[end, c] = points[p, c]
+            points[p, c] = held
+        time = order[end]
+        order[end] = order[p]
+        order[p] = time
+        end += (v < pivot) | (ties & (v == pivot))
+    return end
+
+
+@kernel(_nrt=False, forceinline=True)
+def _middle(a: Any, b: Any, c: Any) -> Any:
+    return max(min(a, b), min(max(a, b), c))
+
+
+@kernel(_nrt=False)
+def _select(points: Any, order: Any, start: Any, stop: Any, nth: Any, axis: Any) -> Any:
+    """Order the rows so that the nth is in its sorted place along one axis."""
+    low = start
+    high = stop
+    while high - low > 1:
+        third = (high - low) // 3
+        ninth = third // 3
+        a = low + ninth
+        b = a + third
+        c = b + third
+        pivot = _middle(
+            _middle(points[a - ninth, axis], points[a, axis], points[a + ninth, axis]),
+            _middle(points[b - ninth, axis], points[b, axis], points[b + ninth, axis]),
+            _middle(points[c - ninth, axis], points[c, axis], points[c + ninth, axis]),
+        )
+        end = _partition(points, order, low, high, axis, pivot, False)
+        if end == low:
+            # Nothing is below: the pivot and its copies come first.
+            end = _partition(points, order, low, high, axis, pivot, True)
+            if nth < end:
+                return
+        if nth < end:
+            high = end
+        else:
+            low = end
+
+
+@kernel(_nrt=False)
+def _longest_axis(points: Any, start: Any, stop: Any) -> Any:
+    """Axis along which some rows spread most, and whether they spread at all; judged by a sample of the rows."""
+    longest = 0
+    spread = 0.0
+    stride = max(1, (stop - start) // _SPREAD_SAMPLE)
+    for c in range(points.shape[1]):
+        low = points[start, c]
+        high = low
+        for p in range(start + 1, stop, stride):
+            v = points[p, c]
+            low = v if v < low else low
+            high = v if v > high else high
+        if high - low > spread:
+            spread = high - low
+            longest = c
+    return longest
+
+
+@kernel()
+def _sort_subtree(points: Any, order: Any, top: Any, top_level: Any, end_level: Any, depth: Any) -> Any:
+    """Split the nodes of one subtree along their longest axes, depth first."""
+    n = points.shape[0]
+    stack = np.empty(STACK, dtype=np.int64)
+    levels = np.empty(STACK, dtype=np.int64)
+    stack[0] = top
+    levels[0] = top_level
+    count = 1
+    while count > 0:
+        count -= 1
+        node = stack[count]
+        level = levels[count]
+        first = (node << (depth - level)) - (1 << depth)
+        last = ((node + 1) << (depth - level)) - (1 << depth)
+        start = (n * first) >> depth
+        stop = (n * last) >> depth
+        _select(points, order, start, stop, (n * ((first + last) >> 1)) >> depth, _longest_axis(points, start, stop))
+        if level + 1 < end_level:
+            for side in range(2):
+                stack[count + side] = 2 * node + 1 - side
+                levels[count + side] = level + 1
+            count += 2
+
+
+@kernel(nogil=True)
+def sort_subtrees(points: Any, order: Any, first: Any, last: Any, top_level: Any, end_level: Any, depth: Any) -> Any:
+    """Reorder rows and times in place: every node from some of one level down to another is split at its median."""
+    for part in range(first, last):
+        _sort_subtree(points, order, (1 << top_level) + part, top_level, end_level, depth)
+
+
+@kernel()
+def bound_tree(leaves: Any, times: Any, counts: Any) -> Any:
+    """Boxes (nodes, 2, d) of all nodes from the leaves up, which of them hold copies of one point, earliest times."""
+    n_leaves, d = leaves.shape[0], leaves.shape[1]
+    boxes = np.empty((2 * n_leaves, 2, d))
+    flat = np.ones(2 * n_leaves, dtype=np.bool_)
+    earliest = np.empty(2 * n_leaves, dtype=np.int64)
+    for leaf in range(n_leaves):
+        for c in range(d):
+            low = leaves[leaf, c, 0]
+            high = low
+            for k in range(1, counts[leaf]):
+                v = leaves[leaf, c, k]
+                low = v if v < low else low
+                high = v if v > high else high
+            boxes[n_leaves + leaf, 0, c] = low
+            boxes[n_leaves + leaf, 1, c] = high
+            flat[n_leaves + leaf] &= low == high
+        earliest[n_leaves + leaf] = times[leaf, : counts[leaf]].min()
+    for node in range(n_leaves - 1, 0, -1):
+        for c in range(d):
+            boxes[node, 0, c] = min(boxes[2 * node, 0, c], boxes[2 * node + 1, 0, c])
+            boxes[node, 1, c] = max(boxes[2 * node, 1, c], boxes[2 * node + 1, 1, c])
+            flat[node] &= boxes[node, 0, c] == boxes[node, 1, c]
+        earliest[node] = min(earliest[2 * node], earliest[2 * node + 1])
+    return boxes, flat, earliest
+
+
+@kernel(nogil=True)
+def fill_leaves(
+    points: Any, rows: Any, order: Any, starts: Any, first: Any, last: Any, leaves: Any, times: Any, slots: Any
+) -> Any:
+    """Copy `points[rows]` into the buckets first .. last; `starts` (leaves + 1) bounds them, `order` holds their times.
+
+    `slots` (the place of every time) comes filled with -1.
+    """
+    for leaf in range(first, last):
+        leaves[leaf] = np.inf
+        times[leaf] = -1
+        for p in range(starts[leaf], starts[leaf + 1]):
+            lane = p - starts[leaf]
+            for c in range(points.shape[1]):
+                leaves[leaf, c, lane] = points[rows[p], c]
+            times[leaf, lane] = order[p]
+            slots[order[p]] = leaf * BUCKET + lane
+
+
+@kernel(_nrt=False)
+def lengthen(gaps: Any, leaves: Any, leaf: Any, home: Any, lane: Any) -> Any:
+    """From the largest difference to the Euclidean distance, without squaring anything above one."""
+    for k in range(BUCKET):
+        if 0.0 < gaps[k] <= FAR:
+            total = 0.0
+            for c in range(leaves.shape[1]):
+                step = (leaves[leaf, c, k] - leaves[home, c, lane]) / gaps[k]
+                total += step * step
+            gaps[k] *= np.sqrt(total)
+
+
+@kernel(_nrt=False, forceinline=True)
+def leaf_gaps(gaps: Any, leaves: Any, leaf: Any, home: Any, lane: Any, metric: Any) -> Any:
+    """Gaps between one point (a lane of the leaf `home`) and all lanes of a leaf."""
+    for k in range(BUCKET):
+        gaps[k] = 0.0
+    if metric == L2:
+        for c in range(leaves.shape[1]):
+            v = leaves[home, c, lane]
+            for k in range(BUCKET):
+                step = leaves[leaf, c, k] - v
+                gaps[k] += step * step
+    elif metric == L1:
+        for c in range(leaves.shape[1]):
+            v = leaves[home, c, lane]
+            for k in range(BUCKET):
+                gaps[k] += abs(leaves[leaf, c, k] - v)
+    else:
+        for c in range(leaves.shape[1]):
+            v = leaves[home, c, lane]
+            for k in range(BUCKET):
+                step = abs(leaves[leaf, c, k] - v)
+                gaps[k] = step if step > gaps[k] else gaps[k]
+        if metric == L2_SCALED:
+            lengthen(gaps, leaves, leaf, home, lane)
+
+
+@kernel(_nrt=False, forceinline=True)
+def box_gap(boxes: Any, node: Any, leaves: Any, home: Any, lane: Any, metric: Any) -> Any:
+    """Smallest gap that a point of the node's box can have; rounding keeps it below every real one."""
+    total = 0.0
+    for c in range(boxes.shape[2]):
+        v = leaves[home, c, lane]
+        below = boxes[node, 0, c] - v
+        above = v - boxes[node, 1, c]
+        step = below if below > above else above
+        step = step if step > 0.0 else 0.0
+        if metric == L2:
+            total += step * step
+        elif metric == L1:
+            total += step
+        else:
+            total = step if step > total else total
+    return total
+
+
+@kernel(_nrt=False)
+def insert(best: Any, found: Any, row: Any, gap: Any, other: Any) -> Any:
+    """Put a point into a sorted row of nearest ones; equal gaps go to the earlier time."""
+    at = best.shape[1] - 1
+    if gap == best[row, at] and other > found[row, at]:
+        return
+    while at > 0 and (best[row, at - 1] > gap or (best[row, at - 1] == gap and found[row, at - 1] > other)):
+        best[row, at] = best[row, at - 1]
+        found[row, at] = found[row, at - 1]
+        at -= 1
+    best[row, at] = gap
+    found[row, at] = other
+
+
+@kernel(_nrt=False, forceinline=True)
+def offer_leaf(
+    leaves: Any,
+    times: Any,
+    leaf: Any,
+    home: Any,
+    lane: Any,
+    metric: Any,
+    theiler: Any,
+    gaps: Any,
+    best: Any,
+    found: Any,
+) -> Any:
+    """Offer the points of a leaf to the list of nearest ones; True if one was met at distance zero."""
+    leaf_gaps(gaps, leaves, leaf, home, lane, metric)
+    time = times[home, lane]
+    last = best.shape[1] - 1
+    worst = best[time, last]
+    hit = False
+    for k in range(BUCKET):
+        hit |= gaps[k] <= worst
+    repeat = False
+    if hit:
+        for k in range(BUCKET):
+            if gaps[k] <= best[time, last] and abs(times[leaf, k] - time) >= theiler:
+                if gaps[k] > 0.0:
+                    insert(best, found, time, gaps[k], times[leaf, k])
+                else:
+                    repeat = True
+    return repeat
+
+
+@kernel(_nrt=False)
+def tree_nearest(
+    leaves: Any,
+    times: Any,
+    boxes: Any,
+    flat: Any,
+    earliest: Any,
+    home: Any,
+    lane: Any,
+    metric: Any,
+    theiler: Any,
+    gaps: Any,
+    best: Any,
+    found: Any,
+    stack: Any,
+    stack_gap: Any,
+) -> Any:
+    """Nearest points of one point: its own leaf, then the siblings on the way up; the nearer or earlier child first."""
+    n_leaves = leaves.shape[0]
+    time = times[home, lane]
+    last = best.shape[1] - 1
+    depth = 0
+    node = 1
+    bit = n_leaves >> 1
+    while bit > 0:
+        node = 2 * node + ((home & bit) > 0)
+        stack[depth] = node ^ 1
+        stack_gap[depth] = box_gap(boxes, node ^ 1, leaves, home, lane, metric)
+        depth += 1
+        bit >>= 1
+    stack[depth] = node
+    stack_gap[depth] = 0.0
+    depth += 1
+    repeat = False
+    while depth > 0:
+        depth -= 1
+        node = stack[depth]
+        gap = stack_gap[depth]
+        # Of points at the same gap the earliest counts; without this, copies of a few points would all be visited.
+        if gap > best[time, last] or (gap == best[time, last] and earliest[node] > found[time, last]):
+            continue
+        if gap == 0.0 and flat[node]:
+            repeat = True
+        elif node >= n_leaves:
+            repeat |= offer_leaf(leaves, times, node - n_leaves, home, lane, metric, theiler, gaps, best, found)
+        else:
+            for side in range(2):
+                stack[depth + side] = 2 * node + side
+                stack_gap[depth + side] = box_gap(boxes, 2 * node + side, leaves, home, lane, metric)
+            left = 2 * node
+            if stack_gap[depth] < stack_gap[depth + 1] or (
+                stack_gap[depth] == stack_gap[depth + 1] and earliest[left] < earliest[left + 1]
+            ):
+                stack[depth], stack[depth + 1] = stack[depth + 1], stack[depth]
+                stack_gap[depth], stack_gap[depth + 1] = stack_gap[depth + 1], stack_gap[depth]
+            depth += 2
+    return repeat
+
+
+@kernel(_nrt=False, forceinline=True)
+def take_leaf(
+    leaves: Any,
+    times: Any,
+    leaf: Any,
+    home: Any,
+    lane: Any,
+    metric: Any,
+    theiler: Any,
+    limit: Any,
+    gaps: Any,
+    near: Any,
+    near_gap: Any,
+    count: Any,
+) -> Any:
+    """Append the points of a leaf that lie within `limit`; return the new count, and whether one was at zero."""
+    leaf_gaps(gaps, leaves, leaf, home, lane, metric)
+    time = times[home, lane]
+    repeat = False
+    for k in range(BUCKET):
+        apart = (gaps[k] <= limit) & (abs(times[leaf, k] - time) >= theiler)
+        near[count] = times[leaf, k]
+        near_gap[count] = gaps[k]
+        repeat |= apart & (gaps[k] == 0.0)
+        count += apart & (gaps[k] > 0.0)
+    return count, repeat
+
+
+@kernel(_nrt=False)
+def tree_ball(
+    leaves: Any,
+    times: Any,
+    boxes: Any,
+    flat: Any,
+    home: Any,
+    lane: Any,
+    metric: Any,
+    theiler: Any,
+    limit: Any,
+    gaps: Any,
+    near: Any,
+    near_gap: Any,
+    stack: Any,
+) -> Any:
+    """All points within `limit` of one point, in the order of the leaves."""
+    n_leaves = leaves.shape[0]
+    count = 0
+    repeat = False
+    stack[0] = 1
+    depth = 1
+    while depth > 0:
+        depth -= 1
+        node = stack[depth]
+        gap = box_gap(boxes, node, leaves, home, lane, metric)
+        if gap > limit:
+            continue
+        if gap == 0.0 and flat[node]:
+            repeat = True
+        elif node >= n_leaves:
+            count, again = take_leaf(
+                leaves, times, node - n_leaves, home, lane, metric, theiler, limit, gaps, near, near_gap, count
+            )
+            repeat |= again
+        else:
+            stack[depth] = 2 * node + 1
+            stack[depth + 1] = 2 * node
+            depth += 2
+    return count, repeat
+
+
+# Arrays go one by one into what is called for every pair: numba copies a tuple of them at each call, which made the
+# searches three times slower.
+# ruff: noqa: PLR0917
 
 
 @kernel(_nrt=False, forceinline=True)

@@ -199,18 +199,18 @@ def find_nearest(
 
 def nearest(states: States, rule: NearestK, strategy: str | None = None) -> Neighbors:
     """Search prepared states; see `find_nearest`."""
-    from trajtools._kernels import tree
+    from trajtools._kernels import neighbors
     from trajtools._kernels._threads import in_parts
     from trajtools._kernels.neighbors import nearest as search
 
     chosen = named(states, strategy) if strategy else choose(states, None)
     index = build(states, chosen)
-    gaps = np.full((len(states), int(rule.k)), tree.FAR)
+    gaps = np.full((len(states), int(rule.k)), neighbors.FAR)
     found = np.full((len(states), int(rule.k)), -1, dtype=np.int64)
     repeats = np.zeros(len(states), dtype=np.bool_)
     in_parts(
         lambda first, last: search(index, first, last, states.theiler, gaps, found, repeats),
-        len(states) if index.kind == tree.MATRIX else len(index.leaves),
+        len(states) if index.kind == neighbors.MATRIX else len(index.leaves),
     )
     distance = np.sqrt(gaps, out=gaps) if states.root else gaps
     distance[found < 0] = np.nan
@@ -248,10 +248,12 @@ def count_repeats(states: States) -> int:
 
 def build(states: States, strategy: Strategy) -> Any:
     """Build what the kernels search in."""
-    from trajtools._kernels import tree
+    from trajtools._kernels import neighbors
     from trajtools._kernels._threads import in_parts
 
-    kind = {"brute": tree.BRUTE, "sweep": tree.SWEEP, "tree": tree.TREE, "matrix": tree.MATRIX}[strategy.name]
+    kind = {"brute": neighbors.BRUTE, "sweep": neighbors.SWEEP, "tree": neighbors.TREE, "matrix": neighbors.MATRIX}[
+        strategy.name
+    ]
     order = np.flatnonzero(states.usable)
     if strategy.name == "sweep":
         order = order[sorted_along(states.points[:, strategy.axis][order])]
@@ -261,35 +263,35 @@ def build(states: States, strategy: Strategy) -> Any:
     if strategy.name != "matrix":
         # The kernels are compiled for one kind of array.
         points, rows = np.require(states.points, requirements=("C", "W")), order
-        n_leaves = -(-len(order) // tree.BUCKET)
-        starts = np.minimum(np.arange(n_leaves + 1) * tree.BUCKET, len(order))
+        n_leaves = -(-len(order) // neighbors.BUCKET)
+        starts = np.minimum(np.arange(n_leaves + 1) * neighbors.BUCKET, len(order))
         if strategy.name == "tree":
             # The tree moves the points themselves.
             points, starts = split_points(states, order)
             rows = np.arange(len(order))
         n_leaves = len(starts) - 1
-        leaves = np.empty((n_leaves, points.shape[1], tree.BUCKET))
-        times, slots = np.empty((n_leaves, tree.BUCKET), dtype=np.int64), np.full(len(states), -1)
-        in_parts(lambda a, b: tree.fill_leaves(points, rows, order, starts, a, b, leaves, times, slots), n_leaves)
+        leaves = np.empty((n_leaves, points.shape[1], neighbors.BUCKET))
+        times, slots = np.empty((n_leaves, neighbors.BUCKET), dtype=np.int64), np.full(len(states), -1)
+        in_parts(lambda a, b: neighbors.fill_leaves(points, rows, order, starts, a, b, leaves, times, slots), n_leaves)
         if strategy.name == "tree":
-            boxes, flat, earliest = tree.bound_tree(leaves, times, np.diff(starts))
-    return tree.Index(
+            boxes, flat, earliest = neighbors.bound_tree(leaves, times, np.diff(starts))
+    return neighbors.Index(
         kind, states.code, strategy.axis, leaves, times, slots, boxes, flat, earliest, states.matrix, states.usable
     )
 
 
 def split_points(states: States, order: Ints) -> tuple[Floats, Ints]:
     """Copy states into the order of a balanced k-d tree; `order` is brought into it, too."""
-    from trajtools._kernels import tree
+    from trajtools._kernels import neighbors
     from trajtools._kernels._threads import in_parts
 
-    depth = max(-(-len(order) // tree.BUCKET) - 1, 0).bit_length()
+    depth = max(-(-len(order) // neighbors.BUCKET) - 1, 0).bit_length()
     points = np.empty((len(order), states.points.shape[1]))
     # The mode only tells numpy not to buffer: all times are inside.
     in_parts(lambda a, b: np.take(states.points, order[a:b], axis=0, out=points[a:b], mode="clip"), len(order))
     for level in range(min(_TOP_LEVELS, depth)):
         end = level + 1 if level + 1 < _TOP_LEVELS else depth
-        split = partial(tree.sort_subtrees, points, order, top_level=level, end_level=end, depth=depth)
+        split = partial(neighbors.sort_subtrees, points, order, top_level=level, end_level=end, depth=depth)
         in_parts(split, 1 << level)
     return points, (np.arange((1 << depth) + 1) * len(order)) >> depth
 

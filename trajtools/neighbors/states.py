@@ -18,7 +18,7 @@ MetricOfStates = Any
 GIVEN = "precomputed"
 # What the kernels measure by themselves; any other metric is asked for all pairs.
 METRICS = ("l1", "l2", "linf", "rms", GIVEN)
-# As in trajtools._kernels.tree, which may not be imported before it is needed: numba takes a while.
+# As in trajtools._kernels.neighbors, which may not be imported before it is needed: numba takes a while.
 _CODES = {"l1": 1, "l2": 2, "linf": 3, "rms": 2, GIVEN: 5}
 _EUCLIDEAN = ("l2", "rms")
 _L1, _L2, _L2_SCALED, PRECOMPUTED = 1, 2, 4, 5
