@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from trajtools._kernels import (
-    recurrence_bits as bits,
+    recurrence_lines as bits,
     recurrence_lines as lags,
     recurrence_lines as lines,
     recurrence_rows as ranks,

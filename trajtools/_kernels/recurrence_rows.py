@@ -7,8 +7,16 @@ from typing import Any
 import numpy as np
 
 from trajtools._kernels._jit import kernel
-from trajtools._kernels.recurrence_bits import below, bits_between, count, lowest
-from trajtools._kernels.recurrence_lines import across, add_line, is_void, sum_distances
+from trajtools._kernels.recurrence_lines import (
+    across,
+    add_line,
+    below,
+    bits_between,
+    count,
+    is_void,
+    lowest,
+    sum_distances,
+)
 from trajtools.types import L1, L2
 
 # Arrays go one by one into what is called for every row: numba copies a tuple of them at each call.
