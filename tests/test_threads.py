@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from trajtools._kernels import _threads
-from trajtools._kernels._threads import in_parts
+from trajtools._kernels import _jit
+from trajtools._kernels._jit import in_parts
 from trajtools.neighbors.search import sorted_along
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("count", [0, 1, 5, 1000])
 def test_every_part_of_the_work_is_done_once(threads, count, monkeypatch):
-    monkeypatch.setattr(_threads, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(_jit, "get_num_threads", lambda: threads)
     done = np.zeros(count, dtype=np.int64)
 
     def work(first, last):
@@ -22,7 +22,7 @@ def test_every_part_of_the_work_is_done_once(threads, count, monkeypatch):
 
 
 def test_what_a_part_raises_is_raised_and_stops_the_others(monkeypatch):
-    monkeypatch.setattr(_threads, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(_jit, "get_num_threads", lambda: 3)
     seen = []
 
     def work(first, last):
@@ -39,7 +39,7 @@ def test_sorting_in_parts_sorts_and_does_not_depend_on_the_threads(length, monke
     values = np.random.default_rng(length).integers(0, 500, length) / 7.0  # many ties
     orders = []
     for threads in (1, 2, 5):
-        monkeypatch.setattr(_threads, "get_num_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(_jit, "get_num_threads", lambda threads=threads: threads)
         orders.append(sorted_along(values))
     np.testing.assert_array_equal(values[orders[0]], np.sort(values))
     np.testing.assert_array_equal(np.sort(orders[0]), np.arange(length))

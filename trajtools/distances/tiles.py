@@ -266,7 +266,7 @@ _AHEAD = 32  # tasks that wait on an executor of the user's: enough for its work
 
 def threads() -> int:
     """How many threads of this process may work."""
-    from trajtools._kernels._threads import allowed
+    from trajtools._kernels._jit import allowed
 
     return allowed()
 

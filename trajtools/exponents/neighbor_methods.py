@@ -131,7 +131,7 @@ def kantz(
     >>> bool(abs((s.log_distance[3] - s.log_distance[0]) / 3 - np.log(2)) < 0.05)
     True
     """
-    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels._jit import in_parts
     from trajtools._kernels.balls import Balls, Rows, kantz_rows, make_work
 
     code = check_average(average)
@@ -301,7 +301,7 @@ def rosenstein(
     >>> bool(abs((s.log_distance[3] - s.log_distance[0]) / 3 - np.log(2)) < 0.05)
     True
     """
-    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels._jit import in_parts
     from trajtools._kernels.divergence import make_product, rosenstein_rows
     from trajtools.types import ACROSS
 

@@ -200,7 +200,7 @@ def find_nearest(
 def nearest(states: States, rule: NearestK, strategy: str | None = None) -> Neighbors:
     """Search prepared states; see `find_nearest`."""
     from trajtools._kernels import neighbors
-    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels._jit import in_parts
     from trajtools._kernels.neighbors import nearest as search
 
     chosen = named(states, strategy) if strategy else choose(states, None)
@@ -249,7 +249,7 @@ def count_repeats(states: States) -> int:
 def build(states: States, strategy: Strategy) -> Any:
     """Build what the kernels search in."""
     from trajtools._kernels import neighbors
-    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels._jit import in_parts
 
     kind = {"brute": neighbors.BRUTE, "sweep": neighbors.SWEEP, "tree": neighbors.TREE, "matrix": neighbors.MATRIX}[
         strategy.name
@@ -283,7 +283,7 @@ def build(states: States, strategy: Strategy) -> Any:
 def split_points(states: States, order: Ints) -> tuple[Floats, Ints]:
     """Copy states into the order of a balanced k-d tree; `order` is brought into it, too."""
     from trajtools._kernels import neighbors
-    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels._jit import in_parts
 
     depth = max(-(-len(order) // neighbors.BUCKET) - 1, 0).bit_length()
     points = np.empty((len(order), states.points.shape[1]))
@@ -298,7 +298,7 @@ def split_points(states: States, order: Ints) -> tuple[Floats, Ints]:
 
 def sorted_along(values: Floats) -> Ints:
     """Order that sorts some values, in parts of them on several threads."""
-    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels._jit import in_parts
 
     if len(values) < _SORTED_WHOLE:
         return np.asarray(np.argsort(values))

@@ -84,7 +84,7 @@ class States:
         """States as (d, T + padding), so that a state and its future are contiguous; empty where distances are read."""
         if self.code == PRECOMPUTED:
             return np.empty((0, 0))
-        from trajtools._kernels._threads import in_parts
+        from trajtools._kernels._jit import in_parts
 
         lags = np.empty((self.points.shape[1], len(self) + LANES))
         lags[:, len(self) :] = 0.0
@@ -175,7 +175,7 @@ def compact(states: States) -> States:
     length, dimension = states.points.shape
     if dimension <= HIGH_DIMENSION or length > MATRIX_STATES or states.code == _L2_SCALED:
         return states
-    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels._jit import in_parts
     from trajtools._kernels.distances import TILE, distance_rows
 
     points = np.ascontiguousarray(states.points)

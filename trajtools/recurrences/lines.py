@@ -111,7 +111,7 @@ def count_lags(
     middles: bool = False,
 ) -> Lines:
     """Count the lines of states lag by lag."""
-    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels._jit import in_parts
     from trajtools._kernels.recurrence_lines import ENTRIES, MIDDLES, lag_block, stitch, threads
 
     rows, columns = pair.shape

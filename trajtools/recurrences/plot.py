@@ -376,7 +376,7 @@ class TileRows:
         return np.concatenate(parts)
 
     def _rows(self, band: int) -> Floats:
-        from trajtools._kernels._threads import in_parts
+        from trajtools._kernels._jit import in_parts
         from trajtools.distances.tiles import compute
 
         if self._band[0] == band:

@@ -124,7 +124,7 @@ def _distance(pair: Pair, value: float) -> float:
 
 def _pass(plane: Any, shape: tuple[int, int], lags: Any, low: float, high: float) -> tuple[Any, ...]:
     """One look at all distances, on several threads; the kept ones are those in the bracket if all had room."""
-    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels._jit import in_parts
     from trajtools._kernels.recurrence_lines import threads
     from trajtools._kernels.recurrence_rows import lag_ranks
 

@@ -148,7 +148,7 @@ def blocks_of_time(usable: Bools, theiler: int) -> Ints:
 def count_states(states: States, radii: Floats, edges: Ints, logged: int) -> PairCounts:
     """Count the pairs of states of few dimensions, by a tree."""
     from trajtools._kernels import correlation_sum as kernels
-    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels._jit import in_parts
 
     limits = _limits(states, radii)
     start = kernels.first_bins(limits)
@@ -173,7 +173,7 @@ def count_states(states: States, radii: Floats, edges: Ints, logged: int) -> Pai
 def count_rows(read: Reader, usable: Bools, theiler: int, radii: Floats, edges: Ints) -> PairCounts:
     """Count the pairs of a matrix of distances, some rows at a time."""
     from trajtools._kernels import correlation_sum as kernels
-    from trajtools._kernels._threads import in_parts
+    from trajtools._kernels._jit import in_parts
 
     length = len(usable)
     limits = np.concatenate([[0.0], radii, [np.inf]])
