@@ -331,7 +331,7 @@ def blocked_mean(
 def resampled_ratio(
     gain: Floats, duration: Floats, cell: Ints, cluster: Ints, *, level: float, rng: np.random.Generator
 ) -> Ratio:
-    """Rate with a hierarchical bootstrap: clusters (initial conditions) are drawn, then the twins within their cells."""
+    """Rate with a hierarchical bootstrap: clusters (initial conditions) are drawn, then the twins in their cells."""
     _, first, of_cell = np.unique(cell, return_index=True, return_inverse=True)
     copies = np.bincount(of_cell)
     clusters, of_cluster = np.unique(cluster[first], return_inverse=True)

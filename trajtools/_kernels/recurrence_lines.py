@@ -1,4 +1,4 @@
-"""Words of 64 bits: 64 comparisons at once, and where bits are set.
+"""Lines of a recurrence plot, from rows of bits: 64 comparisons at once, lines along a row and across rows.
 
 numba knows no vectors, so these are written for LLVM. Every one is wrapped into a kernel, so that the loops above them
 also run interpreted.

@@ -558,7 +558,7 @@ def progress(length: int, label: str, quiet: bool = False) -> Iterator[Callable[
 @contextmanager
 def compile_notice(quiet: bool) -> Iterator[None]:
     """Say on stderr, once, that kernels are being compiled: it takes seconds, the first time only."""
-    from trajtools._kernels._jit import on_compile as told_of_compiling
+    from trajtools._kernels._jit import on_compile
 
     reported: list[bool] = []
 
@@ -567,7 +567,7 @@ def compile_notice(quiet: bool) -> Iterator[None]:
             reported.append(True)
             click.echo("Compiling kernels, once; they are cached ...", err=True)
 
-    with told_of_compiling(notify):
+    with on_compile(notify):
         yield
 
 
