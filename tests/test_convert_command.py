@@ -126,7 +126,7 @@ def test_an_interrupted_conversion_leaves_nothing_behind(tmp_path, everybody):
         time.sleep(0.01)
         assert running.poll() is None
     (os.killpg if everybody else os.kill)(running.pid, signal.SIGINT)
-    said = running.communicate(timeout=30)[1]
+    said = running.communicate(timeout=120)[1]
     assert running.returncode == 130, said
     assert said == "Interrupted.\n"
     assert_nothing_left(tmp_path)

@@ -79,7 +79,7 @@ def killed_at_random(path, mode, rng):
         # Some kills hit the opening of the file, some the recording.
         time.sleep(rng.choice([rng.uniform(0, 0.05), rng.uniform(0.05, 0.8)]))
         process.kill()
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     assert not err, err.decode()
     numbers = out.decode().split("\n")[:-1]  # what follows the last line end may be half a number
     return int(numbers[-1]) if numbers else 0

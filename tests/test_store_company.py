@@ -82,7 +82,7 @@ write(writer, 0, 64)
 write(writer, 64, 64)
 writer.close()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     with tt.open(path) as file:
         assert_whole(file["run"], 128)
@@ -239,7 +239,7 @@ writer.close()
                 assert_whole(during["run"], 64)
                 assert during["run"].status == "recording"
                 assert_whole(early["before"], 70)
-                other.communicate("go on\n", timeout=60)
+                other.communicate("go on\n", timeout=120)
                 with tt.open(path) as after:
                     assert_whole(after["run"], 64)
                     assert after["run"].status == "complete"
@@ -307,7 +307,7 @@ def test_a_full_disk_stops_the_recording_in_words_and_keeps_the_file(tmp_path, r
         [sys.executable, "-c", FULL, str(path), places, str(room)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -63,7 +63,7 @@ def train(path, run="run", mode="x"):
 def stop(path, training):
     """Let a training end by itself, and give its number of states."""
     path.with_name(path.name + ".stop").touch()
-    assert training.wait(timeout=60) == 0
+    assert training.wait(timeout=120) == 0
     with tt.open(path) as file:
         run = list(file.values())[-1]
         np.testing.assert_array_equal(run.weights[:, 0, 0], np.arange(run.n_states))
@@ -81,7 +81,7 @@ def test_a_run_is_followed_from_before_it_begins_to_its_end(tmp_path):
     training = train(path)
     seen = [watching.stdout.readline() for _ in range(5)]
     count = stop(path, training)
-    out, err = watching.communicate(timeout=60)
+    out, err = watching.communicate(timeout=120)
     assert (watching.returncode, err) == (0, "")
     lines = matched("".join(seen) + out)
     states = [int(line[2]) for line in lines]
@@ -98,7 +98,7 @@ def test_a_run_that_is_named_is_waited_for_beside_others(tmp_path):
     watching = watch(path, "--run", "sec*", "--interval", "0.05")
     assert "holds no run 'sec*' yet" in watching.stderr.readline()
     count = stop(path, train(path, "second", "a"))
-    out, err = watching.communicate(timeout=60)
+    out, err = watching.communicate(timeout=120)
     assert (watching.returncode, err) == (0, "")
     assert {line[0] for line in matched(out)} == {"second"}
     assert matched(out)[-1][1:3] == ("complete", str(count))
@@ -140,7 +140,7 @@ def test_a_writer_that_dies_is_noticed_and_named(tmp_path):
     time.sleep(0.3)
     training.kill()
     training.wait()
-    out, err = watching.communicate(timeout=60)
+    out, err = watching.communicate(timeout=120)
     assert watching.returncode == 1
     assert re.fullmatch(r"Error: run 'run' was interrupted after \d+ complete states: .*trajtools repair.*\n", err)
     last = matched(out)[-1]
@@ -156,7 +156,7 @@ def test_an_interrupt_ends_the_watching_and_not_the_training(tmp_path):
     watching = watch(tmp_path / "run.h5")
     watching.stdout.readline()
     watching.send_signal(signal.SIGINT)
-    assert watching.communicate(timeout=60)[1] == "Interrupted.\n"
+    assert watching.communicate(timeout=120)[1] == "Interrupted.\n"
     assert watching.returncode == 130
     assert training.poll() is None
     training.kill()
@@ -184,7 +184,7 @@ def test_a_terminal_shows_lines_that_are_updated_in_place(tmp_path):
             time.sleep(0.01)
         except OSError:  # nobody has the other end any more
             break
-    assert watching.communicate(timeout=60)[1] == ""
+    assert watching.communicate(timeout=120)[1] == ""
     assert watching.returncode == 0
     os.close(ours)
     text = shown.decode()
