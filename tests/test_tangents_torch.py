@@ -226,19 +226,21 @@ def grown(epsilon):
 
 def test_delayed_loss_of_stability_shows_in_fresh_windows_only() -> None:
     # The sharpness passes 2 / eta at t = 410, the burst comes at 580. Vectors that are kept from the start see nothing
-    # of it; those of a fresh window do; a shadow follows what rounding has put back, and says so.
+    # of it; those of a fresh window do; a shadow follows what rounding has put back, and says so. When the burst comes
+    # is rounding's doing too, so nothing here is known to better than a few steps of it.
     model, x, y = chebyshev()
     opt = torch.optim.SGD(model.parameters(), lr=0.4)
     found = tangent_exponents(model, half_mse, opt, [(x, y)] * 600, window=100, of="full")
-    assert found.windows[5, 0] == pytest.approx(0.2404, rel=0.05)
-    assert found.window_gains[5] > 20
+    burst = found.windows[5, 0]
+    assert 0.15 < burst < 0.3
+    assert found.window_gains[5] == pytest.approx(100 * burst)
     assert np.abs(found.windows[:4]).max() < 2e-3
-    assert abs(found.values[0]) < 2e-3
-    assert np.abs(found.window_kept).max() < 6e-3
-    assert "in 1 of 6 windows, first in that from step 500" in found.warnings[0].text
-    assert "delayed loss of stability" in found.warnings[0].text
+    assert abs(found.values[0]) < burst / 20
+    assert np.abs(found.window_kept).max() < burst / 5
+    assert "in 1 of 6 windows, first in that from step 500" in found.warnings[0]
+    assert "delayed loss of stability" in found.warnings[0]
     mean, doubts = grown(1e-8)
-    assert mean > 10 * abs(found.values[0])
+    assert mean > 3 * abs(found.values[0])
     assert "was quiet for" in doubts[0]
 
 
