@@ -408,6 +408,7 @@ def _band(lags: Ints, curve: Floats, curves: Floats) -> dict[str, Floats | Ints]
 
 def _separation(part: Floats, embedding: tuple[int, int], theiler: int, horizon: int) -> tuple[Ints, Floats]:
     """Mean logarithm of the distance between nearest neighbours against the lag; NaN where there is none."""
+    # Imported here: the search loads h5py, which fits of twins do without.
     from trajtools.neighbors.rules import NearestK
     from trajtools.neighbors.search import find_nearest
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajtools.distances.equal_times import as_states, check_alike, common, read_rows, to_references
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
@@ -16,43 +15,7 @@ from trajtools.exponents.applicability import optimizer_of
 from trajtools.exponents.divergence import Divergence
 from trajtools.reasons import Reason
 from trajtools.statistics import AVERAGES, average_curves, mean_curve
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class _Copies:
-    """A reference and its copies given as arrays or Trajectories; reads like a `Run`."""
-
-    members: tuple[Any, ...]
-
-    @property
-    def step(self) -> Any:
-        first = self.members[0]
-        return np.asarray(first.step) if hasattr(first, "step") else np.arange(len(first), dtype=np.int64)
-
-    def states(self, rows: Any, members: Any = None, columns: Any = None) -> Any:
-        """Return the states of some members, (t, m, p)."""
-        blocks = [read_rows(self.members[m], rows.start, rows.stop)[:, columns] for m in members]
-        if len({block.dtype for block in blocks}) > 1:
-            blocks = [common(block, np.empty((0, 0)))[0] for block in blocks]
-        return np.stack(blocks, axis=1)
-
-
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    """Twins of one run or pair, before their times are aligned: distance (T, U), floor (T, U), the rest (U,)."""
-
-    step: Ints
-    distance: Floats
-    floor: Floats
-    scale: Floats
-    group: Ints
-    dt: float
-    time_unit: str
-    settings: dict[str, Any]
-    warnings: tuple[Reason, ...] = ()
+from trajtools.types import Floats, Ints
 
 
 def twins(
@@ -148,6 +111,30 @@ def twins(
     return _assemble(parts, chosen.name, average, dt, window)
 
 
+def has_twins(x: Any) -> bool:
+    """Whether something holds twins: a Run with members that know their reference, a pair, or a list of these."""
+    if _is_run(x):
+        return len(x.members) > 1 or getattr(x, "stored", "weights") != "weights"
+    if _is_pair(x):
+        return True
+    return isinstance(x, (list, tuple)) and bool(x) and all(_is_run(item) or _is_pair(item) for item in x)
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Twins of one run or pair, before their times are aligned: distance (T, U), floor (T, U), the rest (U,)."""
+
+    step: Ints
+    distance: Floats
+    floor: Floats
+    scale: Floats
+    group: Ints
+    dt: float
+    time_unit: str
+    settings: dict[str, Any]
+    warnings: tuple[Reason, ...] = ()
+
+
 def _sources(x: Any) -> list[Any]:
     """Return x as a list of Runs and of tuples (reference, copies)."""
     if _is_run(x):
@@ -226,6 +213,25 @@ def _measure(source: Any, metric: Any, window: tuple[int, int] | None, offset: i
         str(getattr(reference, "time_unit", "step")),
         {"stored": "weights", "dtype": dtype},
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Copies:
+    """A reference and its copies given as arrays or Trajectories; reads like a `Run`."""
+
+    members: tuple[Any, ...]
+
+    @property
+    def step(self) -> Any:
+        first = self.members[0]
+        return np.asarray(first.step) if hasattr(first, "step") else np.arange(len(first), dtype=np.int64)
+
+    def states(self, rows: Any, members: Any = None, columns: Any = None) -> Any:
+        """Return the states of some members, (t, m, p)."""
+        blocks = [read_rows(self.members[m], rows.start, rows.stop)[:, columns] for m in members]
+        if len({block.dtype for block in blocks}) > 1:
+            blocks = [common(block, np.empty((0, 0)))[0] for block in blocks]
+        return np.stack(blocks, axis=1)
 
 
 def _rows(step: Ints, window: tuple[int, int] | None) -> slice:
@@ -424,12 +430,3 @@ def _warnings(counts: dict[str, int], total: int) -> list[Reason]:
         "diverged": "{count} of {total} twins end early, where a weight became NaN or infinite",
     }
     return [Reason.of(code, text, count=counts[code], total=total) for code, text in texts.items() if counts[code]]
-
-
-def has_twins(x: Any) -> bool:
-    """Whether something holds twins: a Run with members that know their reference, a pair, or a list of these."""
-    if _is_run(x):
-        return len(x.members) > 1 or getattr(x, "stored", "weights") != "weights"
-    if _is_pair(x):
-        return True
-    return isinstance(x, (list, tuple)) and bool(x) and all(_is_run(item) or _is_pair(item) for item in x)

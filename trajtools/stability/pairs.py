@@ -394,7 +394,7 @@ class Followed:
     step : ndarray of int64, shape (K,)
         Steps that both recorded, from the perturbation on.
     distance, orbit, transverse, lag, floor, resolution : ndarray of float64, shape (K,)
-        As in `trajtools.results.OrbitalStability`.
+        As in `OrbitalStability`.
     removed, censored : ndarray of bool, shape (K,)
         Where the neutral direction was removed, and where the place on the orbit lies beyond the record.
     frechet, hausdorff, tube, extent : float
