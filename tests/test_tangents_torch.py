@@ -240,8 +240,8 @@ def test_delayed_loss_of_stability_shows_in_fresh_windows_only() -> None:
     assert "in 1 of 6 windows, first in that from step 500" in found.warnings[0]
     assert "delayed loss of stability" in found.warnings[0]
     mean, doubts = grown(1e-8)
-    assert mean > 3 * abs(found.values[0])
-    assert "was quiet for" in doubts[0]
+    assert mean > 10 * abs(found.values[0])
+    assert "was quiet for" in doubts[0].text
 
 
 @pytest.mark.slow
