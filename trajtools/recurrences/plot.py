@@ -31,7 +31,7 @@ _LEAST_SHARE = 1e-140
 
 
 @dataclass(frozen=True, eq=False)
-class States:
+class PaddedStates:
     """Checked states.
 
     Attributes
@@ -41,7 +41,7 @@ class States:
     offsets : ndarray of int64, shape (m,)
         Delays in samples, from 0 on: state i has the coordinates ``series[c, i + offset]``.
     finite : ndarray of bool, shape (T,)
-        States without NaN or inf.
+        PaddedStates without NaN or inf.
     """
 
     series: Floats
@@ -56,18 +56,18 @@ class States:
         """Number of coordinates of a state."""
         return len(self.series) * len(self.offsets)
 
-    def part(self, start: int, stop: int) -> States:
-        """States start .. stop, as a view."""
+    def part(self, start: int, stop: int) -> PaddedStates:
+        """PaddedStates start .. stop, as a view."""
         reach = int(self.offsets[-1])
-        return States(self.series[:, start : stop + reach], self.offsets, self.finite[start:stop])
+        return PaddedStates(self.series[:, start : stop + reach], self.offsets, self.finite[start:stop])
 
     def points(self, start: int = 0, stop: int | None = None) -> Floats:
-        """States as rows, shape (t, d); the coordinates of an embedding as `trajtools.embedding.embed` orders them."""
+        """PaddedStates as rows, shape (t, d); the coordinates of an embedding as `trajtools.embedding.embed` orders them."""
         stop = len(self) if stop is None else stop
         return np.concatenate([self.series[:, start + o : stop + o].T for o in self.offsets], axis=1)
 
 
-def prepare(x: Any, *, dim: int = 1, delay: int = 1, name: str = "x") -> States:
+def prepare(x: Any, *, dim: int = 1, delay: int = 1, name: str = "x") -> PaddedStates:
     """Check states, and note their delays."""
     given = np.asarray(x)
     if given.dtype.kind not in "fiub":
@@ -95,7 +95,7 @@ def prepare(x: Any, *, dim: int = 1, delay: int = 1, name: str = "x") -> States:
             f"{name}: {int(np.count_nonzero(finite))} of {length} states are finite; two at least are needed: select a "
             "window without NaN and inf"
         )
-    return States(series, offsets, finite)
+    return PaddedStates(series, offsets, finite)
 
 
 def sampling(x: Any, dt: float | None) -> tuple[float, str]:
@@ -137,7 +137,7 @@ class Pair:
 
     Attributes
     ----------
-    rows, columns : States
+    rows, columns : PaddedStates
         The same object for the recurrences of one system.
     metric : str
         Name of the metric.
@@ -147,8 +147,8 @@ class Pair:
         A power of two that the numbers are multiplied with before they are squared, so that no square overflows.
     """
 
-    rows: States
-    columns: States
+    rows: PaddedStates
+    columns: PaddedStates
     metric: str
     code: int
     scale: float
@@ -196,7 +196,7 @@ class Pair:
         return Plane(left, right, self.rows.offsets, self.code, self.level(threshold, inclusive))
 
 
-def make_pair(rows: States, columns: States, metric: str) -> Pair:
+def make_pair(rows: PaddedStates, columns: PaddedStates, metric: str) -> Pair:
     """Put two sets of states side by side."""
     if rows.dimension != columns.dimension:
         raise DataError(
@@ -269,7 +269,7 @@ class StatePlot:
 
     @property
     def finite(self) -> tuple[Bools, Bools]:
-        """States that count, of the rows and of the columns."""
+        """PaddedStates that count, of the rows and of the columns."""
         first, *others = self.pairs
         rows, columns = first.rows.finite, first.columns.finite
         for other in others:
@@ -404,7 +404,7 @@ class DistancePlot:
     source : object
         With ``read(start, stop)``: distances (t, S).
     finite : (ndarray of bool, ndarray of bool), shapes (T,) and (S,)
-        States that count, of the rows and of the columns.
+        PaddedStates that count, of the rows and of the columns.
     rule : float, NearestK or RecurrenceRate
         Largest distance, or how many neighbours every state of the rows has.
     inclusive : bool
@@ -526,7 +526,7 @@ def unpack_rows(bits: Words, columns: int) -> Bools:
     return np.unpackbits(raw, axis=1, bitorder="little", count=columns).astype(bool)
 
 
-# States of more coordinates are compared row by row, a block of them at a time.
+# PaddedStates of more coordinates are compared row by row, a block of them at a time.
 _HIGH_DIMENSION = 128
 Plot = StatePlot | DistancePlot
 Chosen = dict[str, Any]
@@ -583,7 +583,7 @@ def build_plot(x: Any, y: Any, kind: str, asked: Asked) -> tuple[Plot, Chosen]:
     if len(each) != 2:
         raise DataError(f"threshold={asked.threshold!r}: one rule for both systems, or a pair of them")
     both = first.finite & second.finite
-    systems = [States(s.series, s.offsets, both) for s in (first, second)]
+    systems = [PaddedStates(s.series, s.offsets, both) for s in (first, second)]
     return _of_states(tuple(make_pair(s, s, asked.metric) for s in systems), tuple(each), asked)
 
 
