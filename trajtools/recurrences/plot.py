@@ -41,7 +41,7 @@ class PaddedStates:
     offsets : ndarray of int64, shape (m,)
         Delays in samples, from 0 on: state i has the coordinates ``series[c, i + offset]``.
     finite : ndarray of bool, shape (T,)
-        PaddedStates without NaN or inf.
+        States without NaN or inf.
     """
 
     series: Floats
@@ -57,12 +57,12 @@ class PaddedStates:
         return len(self.series) * len(self.offsets)
 
     def part(self, start: int, stop: int) -> PaddedStates:
-        """PaddedStates start .. stop, as a view."""
+        """States start .. stop, as a view."""
         reach = int(self.offsets[-1])
         return PaddedStates(self.series[:, start : stop + reach], self.offsets, self.finite[start:stop])
 
     def points(self, start: int = 0, stop: int | None = None) -> Floats:
-        """PaddedStates as rows, shape (t, d); the coordinates of an embedding as `trajtools.embedding.embed` orders them."""
+        """States as rows, shape (t, d); the coordinates of an embedding as `trajtools.embedding.embed` orders them."""
         stop = len(self) if stop is None else stop
         return np.concatenate([self.series[:, start + o : stop + o].T for o in self.offsets], axis=1)
 
@@ -269,7 +269,7 @@ class StatePlot:
 
     @property
     def finite(self) -> tuple[Bools, Bools]:
-        """PaddedStates that count, of the rows and of the columns."""
+        """States that count, of the rows and of the columns."""
         first, *others = self.pairs
         rows, columns = first.rows.finite, first.columns.finite
         for other in others:
