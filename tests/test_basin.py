@@ -134,7 +134,6 @@ def against_basin(x, optimizer, surrogates, seed):
         theiler=5,
         horizon=12,
         count=surrogates,
-        drifting=False,
         rng=np.random.default_rng(seed),
         optimizer=optimizer,
     )
