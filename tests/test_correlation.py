@@ -318,7 +318,7 @@ def orbit_with_period(period, T, **options):
 def test_saturated_softmax_training_has_the_cycles_that_it_has(gain, true, kind, period):
     # g = 15 and 20 are the period-3 levels at eta = 5; at g = 10 the chaos alternates between two bands.
     x = orbit_with_period(true, 1000, gain=gain)
-    found = tt.find_cycles(x)
+    found = tt.structure.find_cycles(x)
     assert (found.kind, found.period) == (kind, period), found
     assert found.sustained == pytest.approx(1, abs=0.1)
     assert tt.structure.find_cycles(euclidean(x)).period == period
@@ -351,7 +351,7 @@ def test_training_at_a_very_high_rate_falls_into_its_period_of_three(tmp_path):
 
 def test_the_whole_cycle_is_found_and_not_a_part_of_it():
     # Period 10, five times nearly the same pair: the autocorrelation at 2 is 0.98.
-    found = tt.find_cycles(orbit_with_period(10, 600, gain=10.0, frequencies=(0.35, 38 / 120, 1 / 3)))
+    found = tt.structure.find_cycles(orbit_with_period(10, 600, gain=10.0, frequencies=(0.35, 38 / 120, 1 / 3)))
     assert (found.kind, found.period) == ("exact", 10), found
 
 
@@ -361,7 +361,7 @@ def test_the_whole_cycle_is_found_and_not_a_part_of_it():
 def test_chaos_has_no_cycle(name):
     # A false alarm in fifty is allowed, so one of two orbits may be taken for a cycle, but not both.
     orbits = SYSTEMS[name]().trajectories(2, 1200, rng=np.random.default_rng(0))
-    assert "none" in {tt.find_cycles(x).kind for x in orbits}
+    assert "none" in {tt.structure.find_cycles(x).kind for x in orbits}
 
 
 def test_drift_noise_walks_and_rest_have_no_cycle():
