@@ -1,4 +1,4 @@
-"""P5: what a perturbed cloud says about an activation and a seed, beside the exponent that it is taken for.
+"""P5: the spread of a perturbed cloud for each activation and seed, compared with the true exponent.
 
     python examples/activation_choice.py --out p5
 

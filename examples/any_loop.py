@@ -1,4 +1,4 @@
-"""Record a training loop written by hand in numpy, and its twins, then ask whether the twins part exponentially.
+"""Record a training loop written by hand in numpy, and its twins, then test whether the twins separate exponentially.
 
     python examples/any_loop.py --out spirals.h5 --steps 600 --rate 8
 

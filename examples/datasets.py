@@ -1,4 +1,4 @@
-"""Data of the studies: the digits that come with scikit-learn, or images in IDX form from a folder that you name."""
+"""Data of the studies: the digits that come with scikit-learn, or images in IDX form from a folder."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def found(folder: Path, word: str) -> Path:
     """The IDX file of the folder whose name holds the word; the test images where there are several."""
     here = sorted(folder.glob(f"*{word}*idx*"), key=lambda path: not path.name.startswith("t10k"))
     if not here:
-        raise SystemExit(f"{folder} holds no file named *{word}*idx*; give the folder with the IDX files")
+        raise SystemExit(f"{folder} holds no file named *{word}*idx*; pass the folder with the IDX files")
     return here[0]
 
 
@@ -50,6 +50,6 @@ def read_idx(path: Path) -> np.ndarray:
     raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     zero, kind, ndim = struct.unpack(">HBB", raw[:4])
     if zero or kind != 8:
-        raise SystemExit(f"{path} is no IDX file of unsigned bytes (its magic number is {raw[:4].hex()})")
+        raise SystemExit(f"{path} is not an IDX file of unsigned bytes (its magic number is {raw[:4].hex()})")
     shape = struct.unpack(f">{ndim}I", raw[4 : 4 + 4 * ndim])
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape)

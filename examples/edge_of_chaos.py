@@ -1,4 +1,4 @@
-"""P4: a layer on its way from order to chaos: the path, the law of its speed, and the weight decay that stops it.
+"""P4: a layer moves from order to chaos: its path, its speed, and the weight decay that stops it.
 
     python examples/edge_of_chaos.py --out p4                   # digits, some minutes
     python examples/edge_of_chaos.py --out p4 --data fashion    # images in IDX form

@@ -1,4 +1,4 @@
-"""Learning rate, momentum, batch: do they count as one effective rate, and where does chaos begin for each?
+"""Learning rate, momentum, batch: do they act as one effective rate, and where does chaos begin for each?
 
     python examples/effective_rate.py --out rate    # digits, some minutes
 

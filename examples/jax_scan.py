@@ -1,4 +1,4 @@
-"""Record a JAX training and its twins at every step of a scan, then ask whether the twins part exponentially.
+"""Record a JAX training and its twins at every step of a scan, then test whether the twins separate exponentially.
 
     python examples/jax_scan.py --out digits.h5 --steps 1000
 

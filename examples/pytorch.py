@@ -1,4 +1,4 @@
-"""Record a PyTorch training and its twins at every step, then ask whether the twins part exponentially.
+"""Record a PyTorch training and its twins at every step, then test whether the twins separate exponentially.
 
     python examples/pytorch.py --out digits.h5 --steps 1000
 

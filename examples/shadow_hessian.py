@@ -1,4 +1,4 @@
-"""P3: curvature from a shadow that climbs: one extra gradient a step instead of Lanczos, and a learning rate from it.
+"""P3: curvature from a gradient-ascent shadow, with one extra gradient per step, and a learning rate from it.
 
     python examples/shadow_hessian.py --out p3
 

@@ -1,4 +1,4 @@
-"""What the studies share: their options, where they keep what they recorded, and their table."""
+"""Shared by the studies: options, folders and tables."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import trajtools as tt
 def options(description: str, *, data: bool = False) -> argparse.Namespace:
     """``--out``, ``--full``, ``--smoke`` and, if asked for, ``--data``; `size` says which of the three sizes it is."""
     parser = argparse.ArgumentParser(description=description.split("\n", maxsplit=1)[0])
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="what was recorded, figure and table")
-    parser.add_argument("--full", action="store_true", help="the size of the paper: hours")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="folder of recordings, figure and table"
+    )
+    parser.add_argument("--full", action="store_true", help="the size of the paper; takes hours")
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
     if data:
-        parser.add_argument("--data", metavar="FOLDER", help="images in IDX form; scikit-learn's digits if not given")
+        parser.add_argument("--data", metavar="FOLDER", help="images in IDX form; default: scikit-learn's digits")
     chosen = parser.parse_args()
     chosen.size = 0 if chosen.smoke else 2 if chosen.full else 1
     chosen.out.mkdir(parents=True, exist_ok=True)

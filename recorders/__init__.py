@@ -1,6 +1,6 @@
-"""Recorders write a training, state by state, to a trajtools file; this package knows no framework.
+"""Recorders write a training, state by state, to a trajtools file; this package needs no framework.
 
-Names are loaded when they are first used: importing `recorders` costs nothing. For torch and JAX import
+Names are loaded when they are first used: importing `recorders` is cheap. For torch and JAX import
 `recorders.torch` or `recorders.jax`.
 """
 

@@ -1,4 +1,4 @@
-"""What a framework gives the recorder, and the structure that every state of a run must have.
+"""The interface between a framework and the recorder, and the structure that every state of a run must have.
 
 `recorders.torch` and `recorders.jax` subclass `Recorder`. A state is whatever the framework's user has in hand; the
 recorder asks for it through three methods, and never looks at it otherwise:
@@ -95,7 +95,7 @@ class Adapter:
         if isinstance(buffers, Sequence) and buffers and all(isinstance(one, Mapping) for one in buffers):
             return list(buffers)
         raise RecordingError(
-            "buffers are a mapping name -> array or a list of such mappings, one per member, as the state is; got "
+            "buffers are a mapping name -> array or a list of such mappings, one per member, like the state; got "
             f"{type(buffers).__name__}"
         )
 
@@ -110,11 +110,11 @@ class Adapter:
         """A state together with its buffers."""
         if self._buffers is None:
             if buffers is not None and any(self._named_buffers(buffers)):
-                raise RecordingError("this recorder was opened without buffers; give buffers= there as well")
+                raise RecordingError("this recorder was opened without buffers; pass buffers= when opening it")
             return state
         if buffers is None:
             raise RecordingError(
-                f"this run records the buffers {listed(self._buffers.names)} beside every state; give buffers="
+                f"this run records the buffers {listed(self._buffers.names)} with every state; pass buffers="
             )
         return Beside(state, buffers)
 
@@ -237,7 +237,7 @@ class Structure:
                     f"Leave it out with exclude=({name!r},), or convert it in a copy of the mapping"
                 )
         if sum(map(prod, shapes)) == 0:
-            raise RecordingError(f"the selected parameters hold no entry at all: {listed(names)}")
+            raise RecordingError(f"the selected parameters are all empty: {listed(names)}")
         dtypes = tuple(dtype_name(first[name]) for name in names)
         made = cls(tuple(first), tuple(names), tuple(shapes), dtypes, n_members, stacked)
         made.check(mappings)
@@ -297,7 +297,7 @@ class Structure:
         differences = [f"lacks {listed(gone)}"] * bool(gone) + [f"has the new {listed(new)}"] * bool(new)
         raise ArchitectureError(
             f"the state of member {member} {' and '.join(differences)}; the parameters of a run are fixed at "
-            "opening. Record a changed network as a run of its own: Recorder(path, state, run=..., mode='a')"
+            "opening. Record a changed network as a separate run: Recorder(path, state, run=..., mode='a')"
         )
 
     @staticmethod
@@ -306,7 +306,7 @@ class Structure:
         came = f"{dtype_name(leaf)} of shape {tuple(leaf.shape)}" if is_array else f"a {type(leaf).__name__}"
         raise ArchitectureError(
             f"{name!r} of member {member} is {came}; the run was opened with {dtype} of shape {shape}. "
-            "Record a changed network as a run of its own: "
+            "Record a changed network as a separate run: "
             "Recorder(path, state, run=..., mode='a')"
         )
 
@@ -315,13 +315,13 @@ def select(names: Sequence[str], include: str | Sequence[str], exclude: str | Se
     """The names that match a glob of `include` (none given: all) and none of `exclude`, in their order."""
     include, exclude = ([value] if isinstance(value, str) else list(value) for value in (include, exclude))
     if not names:
-        raise SelectionError("the state holds no parameter; needed one array at least")
+        raise SelectionError("the state has no parameters; it needs at least one array")
     for glob in [*include, *exclude]:
         if not any(fnmatchcase(name, glob) for name in names):
             raise SelectionError(f"no parameter matches {glob!r}; the parameters are {listed(names)}")
     chosen = [name for name in names if is_selected(name, include, exclude)]
     if not chosen:
-        raise SelectionError(f"include and exclude together leave no parameter of {listed(names)}")
+        raise SelectionError(f"include and exclude together select no parameter of {listed(names)}")
     return chosen
 
 

@@ -123,7 +123,7 @@ class Tape:
         if self._pid != os.getpid():
             raise RecordingError(
                 "this process was forked from the one that records, and a file has one writer; "
-                "record in the parent, or open a recorder with a path of its own here"
+                "record in the parent, or open a recorder with another path in this process"
             )
         if self._error is not None:
             self._raised = True
@@ -177,7 +177,7 @@ class Tape:
         if self._pace.on_full == "error":
             raise RecordingError(
                 f"all {self._pace.n_blocks} buffers are full: the disk is slower than the training. "
-                "Record less (every=, include=), give more buffer_bytes, or choose on_full='block' or 'skip'"
+                "Record less (every=, include=), increase buffer_bytes, or choose on_full='block' or 'skip'"
             )
         began = time.perf_counter()
         while not self._free:
@@ -421,9 +421,9 @@ class Pace:
     ) -> Pace:
         """Settle buffers and times from what the user asks."""
         if writer not in WRITERS:
-            raise RecordingError(f"writer={writer!r}: it may be {', '.join(WRITERS)}")
+            raise RecordingError(f"writer={writer!r}: it must be one of {', '.join(WRITERS)}")
         if on_full not in ON_FULL:
-            raise RecordingError(f"on_full={on_full!r}: it may be {', '.join(ON_FULL)}")
+            raise RecordingError(f"on_full={on_full!r}: it must be one of {', '.join(ON_FULL)}")
         positive = {"buffer_bytes": buffer_bytes, "flush_seconds": flush_seconds, "flush_bytes": flush_bytes}
         for name, value in positive.items():
             if not value > 0:
@@ -528,8 +528,8 @@ class MetricTable:
                 joining[name] = self._allowed(name, shape)
             elif known != shape:
                 raise RecordingError(
-                    f"metric {name!r} has shape {shape} per state, it was first given as {known}; "
-                    f"give it one shape, named at opening if need be: metrics={{{name!r}: {shape}}}"
+                    f"metric {name!r} has shape {shape} per state, its first value had shape {known}; use one shape, "
+                    f"and declare it when opening: metrics={{{name!r}: {shape}}}"
                 )
         self._shapes.update(joining)
         return parsed
@@ -538,15 +538,16 @@ class MetricTable:
         if self.fixed and name not in self._shapes:
             there = f"holds {listed(self._shapes)}" if self._shapes else "holds none"
             raise RecordingError(
-                f"metric {name!r} is new; the run {there}, and a file that is being written takes no new ones. "
-                f"Name it when the recorder opens: metrics=({', '.join(map(repr, [*self._shapes, name]))},)"
+                f"metric {name!r} is new; the run {there}, and no metric can be added to a file that is being "
+                "written. Declare it when the recorder opens: "
+                f"metrics=({', '.join(map(repr, [*self._shapes, name]))},)"
             )
         return self.shapes[name] if self.fixed else self._shapes.get(name)
 
     def _allowed(self, name: str, shape: Shape) -> Shape:
         if not name or "/" in name or "\0" in name or name in (".", ".."):
             allowed = name.replace("/", "_").strip(".") or "metric"
-            raise RecordingError(f"metric {name!r} cannot be named so in a file; call it {allowed!r}")
+            raise RecordingError(f"metric {name!r} is not a valid name in a file; call it {allowed!r}")
         per_member = len(shape) in (1, 2) and shape[0] == self.n_members and min(shape) > 0
         if shape == () or per_member:
             return shape
@@ -562,7 +563,8 @@ class MetricTable:
             return np.asarray(value.tolist() if hasattr(value, "tolist") else value, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise RecordingError(
-                f"metric {name!r} is a {type(value).__name__} that is no real number or array of them: {value!r:.80}"
+                f"metric {name!r} is a {type(value).__name__} that is neither a real number nor an array of them: "
+                f"{value!r:.80}"
             ) from error
 
     def new_rows(self, rows: int) -> dict[str, np.ndarray]:

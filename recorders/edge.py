@@ -140,10 +140,12 @@ def check_rates(rates: Any, points: int) -> Floats:
     """Read the range of learning rates."""
     values = np.asarray(rates, dtype=np.float64).ravel()
     if not len(values) or not np.isfinite(values).all() or (values <= 0).any():
-        raise DataError(f"rates={rates!r}: learning rates are positive numbers, give (lowest, highest) or all of them")
+        raise DataError(f"rates={rates!r}: learning rates must be positive: pass (lowest, highest), or all of them")
     if len(values) == 2:
         if points < 3 or values[0] >= values[1]:
-            raise DataError(f"rates={rates!r}, points={points}: a range needs its lower end first and 3 points or more")
+            raise DataError(
+                f"rates={rates!r}, points={points}: a range needs its lower end first and at least 3 points"
+            )
         return np.geomspace(values[0], values[1], points)
     if len(values) < 3:
         raise DataError(f"rates={rates!r}: an onset needs at least three rates")
@@ -162,7 +164,7 @@ def first_batches(data: Iterable[Any], steps: int) -> list[tuple[Any, ...]]:
     """The first batches, at most one a step, kept so that every rate sees the same."""
     batches = [tuple(b) if isinstance(b, list | tuple) else (b,) for b in itertools.islice(iter(data), steps)]
     if not batches:
-        raise DataError("the data hold no batch: give a loader or a list of tuples, the arguments of one step each")
+        raise DataError("the data hold no batch: pass a loader or a list of tuples, the arguments of one step each")
     return batches
 
 
@@ -244,7 +246,7 @@ def recommend(rates: Floats, late: Floats, limit: float) -> tuple[float, tuple[R
     """Take the rate with the smallest late loss; one beyond the onset only where it is clearly better."""
     fine = np.isfinite(late)
     if not fine.any():
-        return math.nan, (Reason("diverged", "no training stayed finite: go to lower rates"),)
+        return math.nan, (Reason("diverged", "every training diverged: use lower rates"),)
     below = fine & (rates <= limit * (1 + 1e-12))
     best = int(np.argmin(np.where(fine, late, np.inf)))
     inside = int(np.argmin(np.where(below, late, np.inf))) if below.any() else best

@@ -113,7 +113,7 @@ class HessianProbes:
         if which not in WHICH:
             raise UnknownNameError(f'which={which!r}: it must be "both", "largest" or "smallest"')
         if not 1 <= k <= hessian.n:
-            raise DataError(f"k={k} eigenvalues: choose from 1 to {hessian.n}")
+            raise DataError(f"k={k} eigenvalues: it must be 1 to {hessian.n}")
         if not (tolerance > 0 and max_products >= 2 * k + 2):
             raise DataError(
                 f"tolerance={tolerance}, max_products={max_products}: the tolerance must be positive, and {k} "
@@ -538,8 +538,8 @@ class Batches:
             raise UnknownNameError(f'reduction={reduction!r}: it must be "mean" or "sum", as the loss function does')
         if hasattr(source, "__next__"):  # asking iter() would draw from the generators of a loader
             raise DataError(
-                f"Batches of a {type(source).__name__}: it can be gone through once, and every Hessian-vector product "
-                "needs all of it. Give the loader itself, or a list of batches"
+                f"Batches of a {type(source).__name__}: it can be iterated only once, and every Hessian-vector "
+                "product needs all of it. Pass the loader itself, or a list of batches"
             )
         self.source = source
         self.reduction = reduction
@@ -550,7 +550,7 @@ class Batches:
             empty = False
             yield tuple(batch) if isinstance(batch, list | tuple) else (batch,)
         if empty:
-            raise DataError("the batches are empty: nothing to measure the curvature of")
+            raise DataError("the batches are empty: the curvature needs at least one")
 
 
 def pieces(batch: tuple[Any, ...]) -> tuple[Iterable[tuple[Any, ...]], str]:
@@ -558,9 +558,9 @@ def pieces(batch: tuple[Any, ...]) -> tuple[Iterable[tuple[Any, ...]], str]:
     if len(batch) == 1 and isinstance(batch[0], Batches):
         return batch[0], batch[0].reduction
     if any(isinstance(part, Batches) for part in batch):
-        raise DataError("Batches hold inputs and targets: give them alone, behind the loss function")
+        raise DataError("Batches hold inputs and targets: pass them alone, after the loss function")
     if not batch:
-        raise DataError("no data: give the batch behind the loss function (x, *targets), or Batches(loader)")
+        raise DataError("no data: pass the batch after the loss function (x, *targets), or Batches(loader)")
     return (batch,), "one"
 
 
@@ -577,7 +577,7 @@ def examples(batch: Any) -> int:
             except DataError:
                 continue
     raise DataError(
-        f"a batch {type(batch).__name__} tells no number of examples: its first array needs a leading axis over them, "
+        f"a batch {type(batch).__name__} has no number of examples: its first array needs a leading axis over them, "
         'or use Batches(..., reduction="sum") with a loss function that sums'
     )
 
@@ -585,7 +585,7 @@ def examples(batch: Any) -> int:
 def check_extent(of: str) -> str:
     """Check the label that says whose Hessian is measured."""
     if of not in EXTENTS:
-        raise UnknownNameError(f'of={of!r}: say whose Hessian it is, "full", "subset" or "batch"')
+        raise UnknownNameError(f'of={of!r}: choose the Hessian: "full", "subset" or "batch"')
     return of
 
 
@@ -609,7 +609,7 @@ def of_length(vector: Any, n: int) -> Floats:
     """Check a flat vector."""
     flat: Floats = np.asarray(vector, np.float64)
     if flat.shape != (n,):
-        raise DataError(f"the vector has shape {flat.shape}; there are {n} weights, so give ({n},)")
+        raise DataError(f"the vector has shape {flat.shape}; there are {n} weights, so pass ({n},)")
     return flat
 
 
@@ -741,7 +741,7 @@ class Basis:
         if not np.isfinite(new).all():
             raise DataError(
                 "a Hessian-vector product is not finite: the loss, its gradient or its curvature is NaN or infinite at "
-                "these weights. Probe before the training diverges, or look for the entry that is not finite"
+                "these weights. Probe before the training diverges, or find the entry that is not finite"
             )
         shares, new = self._split(new)
         self.matrix[: size + 1, size] = self.matrix[size, : size + 1] = shares

@@ -174,8 +174,8 @@ def restart(
         row, last = int(np.searchsorted(run.step, step)), int(run.step[-1])
         if row == len(run.step) or run.step[row] != step or step >= last:
             raise SelectionError(
-                f"run {run.name!r} recorded steps {run.step[0]} to {last}, and a restart needs one of them before the "
-                f"last; {step} is none"
+                f"run {run.name!r} recorded steps {run.step[0]} to {last}, and a restart needs one of them before "
+                f"the last, not {step}"
             )
         seed, free = int(run.hparams["seed"]), [m for m, member in enumerate(run.members) if member.reference < 0]
         weights, names = run.states(slice(row, row + 1))[0], [run.members[m].name for m in free]
@@ -432,7 +432,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Error: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\nInterrupted; what was recorded stays in {chosen.file}.", file=sys.stderr)
+        print(f"\nInterrupted; the recorded states are in {chosen.file}.", file=sys.stderr)
         return 130
     return 0
 
@@ -447,10 +447,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--copies", type=_count, default=5, help="perturbed copies of each (default %(default)s)")
     parser.add_argument("--steps", type=_count, default=200, help="updates (default %(default)s)")
     parser.add_argument("--epsilon", type=float, default=1e-8, help="size of the perturbation (default %(default)s)")
-    parser.add_argument("--seed", type=_count, default=0, help="of split, weights and copies (default %(default)s)")
+    parser.add_argument(
+        "--seed", type=_count, default=0, help="seed of split, weights and copies (default %(default)s)"
+    )
     parser.add_argument(
         "--restart", type=_count, metavar="STEP",
-        help="also train copies that are perturbed at this step, as the run 'eta=<rate> from <STEP>'",
+        help="also train copies perturbed at this step, as the run 'eta=<rate> from <STEP>'",
     )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return parser

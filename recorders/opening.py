@@ -1,4 +1,4 @@
-"""Open a run: everything that is settled before the first state, from members and tables to the file itself."""
+"""Open a run: settings, members, tables and the file, all before the first state."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def member_table(
         n = len(mappings) if members is None else operator.index(members)  # type: ignore[arg-type]
     stacked = len(mappings) == 1 and members is not None
     if n < 1 or (not stacked and n != len(mappings)):
-        raise ArchitectureError(f"members says {n} networks, the state holds {len(mappings)}")
+        raise ArchitectureError(f"members= declares {n} networks, the state holds {len(mappings)}")
     if table is not None:
         return table, stacked
     if stacked:
@@ -108,14 +108,14 @@ class Opening:
 
     def __post_init__(self) -> None:
         if self.stored not in STORES:
-            raise RecordingError(f"store={self.stored!r}: it may be {', '.join(STORES)}")
+            raise RecordingError(f"store={self.stored!r}: it must be one of {', '.join(STORES)}")
         if self.sketch is not None and self.stored != "sketch":
             raise RecordingError(f"sketch={self.sketch} needs store='sketch', got store={self.stored!r}")
         if self.stored == "sketch" and self.sketch is None:
             self.sketch = Sketch(1024)
         if self.buffers is not None and self.stored != "weights":
             raise RecordingError(
-                f"buffers= are kept beside the weights, got store={self.stored!r}; leave them out, or store='weights'"
+                f"buffers= are stored with the weights, got store={self.stored!r}; omit them, or store='weights'"
             )
 
     def describe(self, kinds: Any, axes: Any, wiring: Any) -> None:
@@ -150,7 +150,7 @@ class Opening:
         """Say what the run will take; refuse where it cannot fit."""
         folder = Path(self.path).absolute().parent
         if not folder.is_dir():
-            raise RecordingError(f"{folder} is no folder; make it first")
+            raise RecordingError(f"{folder} is not a folder; create it first")
         forecast = Forecast(self.block_bytes // self.layout.rows, states, shutil.disk_usage(folder).free)
         if forecast.bytes is not None and forecast.bytes > forecast.free_bytes and self.compress is None:
             raise RecordingError(
@@ -245,7 +245,7 @@ class Opening:
         if writer.metrics is not None:
             new = [name for name in table.shapes if name not in writer.metrics]
             if new:
-                raise RecordingError(f"the run records {sorted(writer.metrics)}; it takes no new metrics {new}")
+                raise RecordingError(f"the run records {sorted(writer.metrics)}; no metric can be added, got {new}")
             table = MetricTable(self.structure.n_members, writer.metrics)
         tail = writer.tail
         if writer.committed:

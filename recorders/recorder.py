@@ -1,4 +1,4 @@
-"""The recorder without a framework, and the policies that choose which steps it stores.
+"""The recorder for any framework, and the policies that choose which steps it stores.
 
 How a framework's adapter reads its states stands at the top of `recorders.adapter`.
 """
@@ -269,7 +269,7 @@ class Recorder(Adapter):
         if state is not None:
             self._place(self._beside(state, buffers), step, values)
         elif buffers is not None:
-            raise RecordingError("buffers= came without a state; give the state that they belong to")
+            raise RecordingError("buffers= without a state: pass the state that they belong to")
         elif step is not None and operator.index(step) != self.step:
             raise RecordingError(f"record(step={step}) without a state: the newest state is that of step {self.step}")
         else:
@@ -451,7 +451,7 @@ class LogSpaced:
 
     def __post_init__(self) -> None:
         if self.per_decade < 1:
-            raise RecordingError(f"LogSpaced({self.per_decade}): steps per decade must be 1 or more")
+            raise RecordingError(f"LogSpaced({self.per_decade}): steps per decade must be at least 1")
 
     def _at(self, j: int) -> int:
         return round(10 ** (j / self.per_decade))
@@ -536,7 +536,7 @@ class Every:
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise RecordingError(f"every={self.k}: states are stored every k-th step, k must be 1 or more")
+            raise RecordingError(f"every={self.k}: states are stored every k-th step, k must be at least 1")
 
     def __call__(self, step: int) -> bool:
         """Say whether the state of a step is stored."""
@@ -577,7 +577,7 @@ def policy(every: Any) -> Policy:
         return every
     if isinstance(every, bool) or not (hasattr(every, "__index__") or callable(every)):
         raise RecordingError(
-            f"every={every!r} is a {type(every).__name__}; give a whole number of steps, LogSpaced(per_decade), "
+            f"every={every!r} is a {type(every).__name__}; pass a whole number of steps, LogSpaced(per_decade), "
             "AtSteps([...]) or a function step -> bool"
         )
     return Every(operator.index(every)) if hasattr(every, "__index__") else Chosen(every)
@@ -610,7 +610,9 @@ class Steps:
         """A step that the user names."""
         self.fresh = False
         if operator.index(step) < self.now:
-            raise RecordingError(f"step {step} comes after step {self.now}; steps rise. Record it as a run of its own")
+            raise RecordingError(
+                f"step {step} comes after step {self.now}; steps must increase. Record it as a separate run"
+            )
         return operator.index(step)
 
     def of_block(self, blocks: Sequence[np.ndarray], k: int, step: int | Sequence[int] | None) -> list[int]:
@@ -625,7 +627,7 @@ class Steps:
         )
         steps = [operator.index(one) for one in each]
         if len(steps) != k or any(after <= before for before, after in pairwise(steps)):
-            raise RecordingError(f"a block of {k} states needs {k} rising steps, got {steps[:10]}")
+            raise RecordingError(f"a block of {k} states needs {k} increasing steps, got {steps[:10]}")
         return [self.check(one) for one in steps]
 
 

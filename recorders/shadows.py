@@ -1,4 +1,4 @@
-"""Shadows: copies a tiny distance away, trained on the same batches and drawn back after every step.
+"""Shadows: copies at a tiny distance, trained on the same batches and rescaled after every step.
 
 Framework-free bookkeeping behind `recorders.torch.Shadow` and `recorders.jax.Shadow`. With d the offset of the copy,
 g the gradients of the same batch at both places and q = g(theta + d) - g(theta), which is H d up to terms in |d|^2:
@@ -85,7 +85,7 @@ class Shadow:
             raise UnknownNameError(f'directions={directions!r}: give "forward", "reverse" or both')
         for name, value in (("epsilon", epsilon), ("ascent", ascent), ("window", window)):
             if value is not None and not value > 0:
-                raise DataError(f"{name}={value}: it must be positive, or None to have it chosen")
+                raise DataError(f"{name}={value}: it must be positive, or None to choose it automatically")
         self.epsilon, self._ascent, self._window = epsilon, ascent, window
         self.of = check_extent(of)
         self.n_steps = self.n_gradients = self.n_lost = 0
@@ -126,7 +126,7 @@ class Shadow:
         """Epsilon; by default sqrt(roundoff) |theta|, between rounding and the curvature of the gradient."""
         if self.epsilon is None:
             if not (weights > 0 and math.isfinite(weights)):
-                raise DataError(f"|theta| = {weights}: no offset can be scaled to it; give epsilon=")
+                raise DataError(f"|theta| = {weights}: no offset can be scaled to it; pass epsilon=")
             self.epsilon = math.sqrt(self._floor.roundoff) * weights
         return self.epsilon
 
@@ -134,8 +134,8 @@ class Shadow:
     def _refuse_rounded(epsilon: float) -> NoReturn:
         """Refuse an epsilon whose offset vanishes in the very first step."""
         raise DataError(
-            f"epsilon={epsilon:.3g}: the dtype of the weights rounds the whole offset away. Give a larger epsilon, or "
-            "leave it out to have one chosen"
+            f"epsilon={epsilon:.3g}: the dtype of the weights rounds the whole offset away. Pass a larger epsilon, "
+            "or omit it to choose one automatically"
         )
 
     def _note(self, direction: str, reading: Sequence[float] | None) -> None:
@@ -230,8 +230,9 @@ class Floor:
             self.warning = Reason.of(
                 "delayed-loss-of-stability",
                 "the forward shadow at epsilon = {epsilon:.2g} was quiet for {quiet:.0f} steps and has grown by "
-                "{rise:.1f} nats since. What was damped before grows late (delayed loss of stability), and out of "
-                "rounding errors: grown as much, they may be {share:.2g} of it. Its exponent may depend on epsilon. "
+                "{rise:.1f} nats since. A perturbation that was damped earlier grows late (delayed loss of "
+                "stability), partly from rounding errors: after the same growth, they may be {share:.2g} of it. Its "
+                "exponent may depend on epsilon. "
                 "Compare with fresh offsets (window=), another epsilon, float64, or tangent_exponents",
                 epsilon=epsilon,
                 quiet=now.quiet,
@@ -353,7 +354,8 @@ class CurvatureRule:
             )
         if self.warm_up < 0 or self.interval < 1:
             raise DataError(
-                f"warm_up={self.warm_up}, interval={self.interval}: updates, at least 0 and at least 1 of them"
+                f"warm_up={self.warm_up}, interval={self.interval}: warm_up must be at least 0 updates and interval "
+                "at least 1"
             )
 
     def smooth(self, xp: Any, smoothed: Any, h_max: Any, n_updates: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What is stored of a state: every weight, the distance of each twin to its reference, or a sketch.
+"""Storage modes of a state: every weight, the distance of each twin to its reference, or a sketch.
 
 Each kind fills blocks of states in host memory, laid out as the file's chunks. A state goes from the user's arrays into
 its row by strided assignments, without a flat copy on the way, and a full block is written chunk by chunk as it lies.
@@ -57,7 +57,7 @@ class Sketch:
 
     def __post_init__(self) -> None:
         if operator.index(self.k) < 1:
-            raise RecordingError(f"Sketch(k={self.k}): a sketch keeps at least one number")
+            raise RecordingError(f"Sketch(k={self.k}): a sketch needs at least one number")
         if not 0 <= operator.index(self.seed) <= _MASK:
             raise RecordingError(f"Sketch(seed={self.seed}): the seed must lie in 0 .. 2**64 - 1")
 
@@ -172,15 +172,15 @@ class TwinDistances:
     def __init__(self, structure: Structure, members: Sequence[Member], metric: str, rows: int) -> None:
         if metric not in METRICS:
             raise RecordingError(
-                f"metric={metric!r} cannot be measured while recording; it may be {', '.join(METRICS)}"
+                f"metric={metric!r} cannot be measured while recording; it must be one of {', '.join(METRICS)}"
             )
         self._structure, self._metric, self._rows = structure, metric, rows
         self._twins = [i for i, member in enumerate(members) if member.reference >= 0]
         self._references = [members[i].reference for i in self._twins]
         if not self._twins:
             raise RecordingError(
-                'store="distances" keeps the distance of each twin to its reference, and no member has a reference. '
-                "Record [state, *perturb(state, ...)], or give members=[Member(..., reference=0), ...]"
+                'store="distances" stores the distance of each twin to its reference, and no member has a reference. '
+                "Record [state, *perturb(state, ...)], or pass members=[Member(..., reference=0), ...]"
             )
         self.bytes_per_state = 8 * structure.n_members
 

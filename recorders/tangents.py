@@ -30,9 +30,10 @@ FEWEST_BLOCKS = 8
 SHORTEST_BLOCK = 8  # steps
 Push = Callable[[Floats], Floats]
 DELAYED = (
-    "in {count} of {total} windows, first in that from step {start}, fresh vectors grew far more than the kept one, by "
-    "up to {fresh:.1f} nats where it made {kept:.1f}: what is unstable there was damped before, the kept vector has "
-    "lost its share in it, and its growth begins late (delayed loss of stability). `values` miss it; read `windows`. "
+    "in {count} of {total} windows, first in that from step {start}, fresh vectors grew far more than the kept one, "
+    "by up to {fresh:.1f} nats against {kept:.1f}: the unstable direction was stable before, so the kept vector has "
+    "almost no component along it, and its growth begins late (delayed loss of stability). `values` miss it; read "
+    "`windows`. "
     "Shadows and twins from before begin as late, out of rounding and what is left of epsilon, and depend on both: "
     "begin them at the window"
 )
@@ -240,7 +241,9 @@ class Tangents:
         if not 0 < level < 1:
             raise DataError(f"level={level}: a confidence level lies between 0 and 1, e.g. 0.95")
         if not 0 <= discard < max(len(self._local), 1) or not self._local:
-            raise DataError(f"{len(self._local)} steps were followed, and discard={discard} of them are to be left out")
+            raise DataError(
+                f"{len(self._local)} steps were followed, and discard={discard} of them are to be discarded"
+            )
         local = np.array(self._local)
         counted = local[discard:][~np.isnan(local[discard:]).any(1)]  # lost steps do not count
         values = counted.mean(0) if len(counted) else np.full(self.k, np.nan)
@@ -273,7 +276,7 @@ class Tangents:
         """What the reader should know."""
         warnings = []
         if self.n_lost:
-            words = "{steps} steps have no numbers: a derivative was not finite; the vectors were drawn anew"
+            words = "{steps} steps have no numbers: a derivative was not finite; the vectors were drawn again"
             warnings.append(Reason.of("not-finite", words, steps=self.n_lost))
         if self.vectors != "fresh" and np.isnan(intervals).any():
             words = "too few steps for an interval, which takes at least {blocks} blocks of {length}"

@@ -146,16 +146,16 @@ def _summary(epsilon: Any) -> float | str:
 
 def _check(params: Mapping[str, Any], members: int, seed: int, distribution: str) -> None:
     if operator.index(members) < 1:
-        raise PerturbationError(f"members={members}: ask for at least one copy")
+        raise PerturbationError(f"members={members}: it must be at least one copy")
     if operator.index(seed) < 0:
-        raise PerturbationError(f"seed={seed}: numpy's generators take seeds of 0 or more")
+        raise PerturbationError(f"seed={seed}: it must be at least 0")
     if distribution not in DISTRIBUTIONS:
-        raise PerturbationError(f"distribution={distribution!r}: it may be {', '.join(DISTRIBUTIONS)}")
+        raise PerturbationError(f"distribution={distribution!r}: it must be one of {', '.join(DISTRIBUTIONS)}")
     for name, array in params.items():
         if not hasattr(array, "dtype") or dtype_name(array) not in FLOATS:
             kind = dtype_name(array) if hasattr(array, "dtype") else type(array).__name__
             raise PerturbationError(
-                f"{name!r} is {kind}; a network is perturbed in {', '.join(FLOATS)}. Leave it out of the mapping"
+                f"{name!r} is {kind}; a network is perturbed in {', '.join(FLOATS)}. Remove it from the mapping"
             )
 
 
@@ -166,7 +166,7 @@ def _sizes(
     names = list(params)
     if isinstance(epsilon, Mapping):
         if not (isinstance(only, str) and only == "weights"):
-            raise PerturbationError("a mapping epsilon says itself which parameters are perturbed: leave only= out")
+            raise PerturbationError("a mapping epsilon already selects the perturbed parameters: omit only=")
         for glob in epsilon:
             select(names, [glob], ())
         size_of = {n: next((size for glob, size in epsilon.items() if fnmatchcase(n, glob)), None) for n in names}
@@ -199,7 +199,7 @@ def _chosen(params: Mapping[str, Any], only: str | Sequence[str], kinds: Mapping
     weights = [parameter.name for parameter in table if parameter.kind not in ("bias", "norm")]
     if not weights:
         raise PerturbationError(
-            f"there are no weights among {listed(params)}, by their names and shapes; give only='all' or globs"
+            f"there are no weights among {listed(params)}, by their names and shapes; pass only='all' or globs"
         )
     return weights
 
@@ -287,7 +287,7 @@ class Twins:
             If another recorder follows already.
         """
         if recorder is not None and self._recorder is not None:
-            raise RecordingError("a recorder follows these twins already: close it before another one is opened")
+            raise RecordingError("a recorder already follows these twins: close it before opening another one")
         self._recorder = recorder
 
 

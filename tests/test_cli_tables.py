@@ -62,7 +62,7 @@ def test_tables_and_recorded_files_stand_in_one_answer_and_figure(tables, tmp_pa
     paths = [tables / "states.npy", tables / "timed.csv", tables / "none.csv"]
     said = call("lyapunov", *paths, "--null", "none", "--plot", figure, code=1)
     assert "states" in said.stdout
-    assert "looks like time" in said.stderr
+    assert "is probably time" in said.stderr
     assert "--series x,y" in said.stderr
     assert "none.csv does not exist" in said.stderr
     assert figure.stat().st_size > 1000

@@ -37,5 +37,5 @@ def test_a_cluster_without_dask_says_what_to_install(walk, command, monkeypatch)
 def test_an_address_where_nobody_answers_is_one_sentence(walk):
     pytest.importorskip("distributed")
     said = call("distances", walk, "--scheduler", "nonsense://here", code=1).stderr
-    assert "no Dask cluster answers at 'nonsense://here'" in said
+    assert "no Dask cluster responds at 'nonsense://here'" in said
     assert said.count("Error") == 1

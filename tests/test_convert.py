@@ -240,7 +240,7 @@ def test_empty_files_and_files_without_arrays_are_told_apart(tmp_path):
     (tmp_path / "saved" / "1.pt").touch()
     (tmp_path / "saved" / "1.npz").touch()
     np.savez(tmp_path / "saved" / "2.npz")
-    for name, words in (("1.npz", "the file is empty"), ("2.npz", "needed one array at least")):
+    for name, words in (("1.npz", "the file is empty"), ("2.npz", "needs at least one array")):
         with pytest.raises((DataError, SelectionError), match=words):
             convert(tmp_path / "saved", tmp_path / "out.h5", files=name)
     pytest.importorskip("torch")

@@ -47,7 +47,7 @@ def test_the_step_is_the_number_that_people_mean(names, steps, example):
         (["a1.npz"], "epoch", "matches nothing"),
         (["a1.npz"], r"b(\d)", r"--step-pattern 'b(\d)' matches nothing"),
         (["a1.npz"], "a", "gives 'a'"),
-        (["a1.npz"], "(", "no regular expression"),
+        (["a1.npz"], "(", "not a regular expression"),
         (["w٣.npz"], None, "has no number"),
     ],
 )
@@ -96,7 +96,9 @@ def test_the_command_refuses_in_one_sentence(tmp_path):
     assert result.stdout == ""
     assert_nothing_left(tmp_path)
     (folder / "step_20.npz").unlink()
-    assert "cannot name a run" in call("convert", folder, "-o", tmp_path / "out.h5", "--run", "a/b", code=1).stderr
+    assert (
+        "is not a valid run name" in call("convert", folder, "-o", tmp_path / "out.h5", "--run", "a/b", code=1).stderr
+    )
     for wrong in (
         ["--hparams", "lr=1"],
         ["--hparams", "[1]"],

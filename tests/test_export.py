@@ -307,7 +307,7 @@ def test_a_folder_with_files_is_not_mixed_with_new_ones(converted, tmp_path):
     (tmp_path / "full" / "a.npz").write_text("mine")
     (tmp_path / "empty").mkdir()
     said = call("export", converted, "-o", tmp_path / "full", "--format", "npz", code=1).stderr
-    assert "a folder with files in it" in said
+    assert "a folder that is not empty" in said
     call("export", converted, "-o", tmp_path / "empty")
     assert len(list((tmp_path / "empty").iterdir())) == len(STEPS)
 
@@ -324,7 +324,7 @@ def test_a_link_leads_to_the_output_and_what_is_no_file_is_not_replaced(twins, t
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     said = call("export", twins, "--run", "one", "--format", "npz", "-o", ".", code=1).stderr
-    assert "the folder you are in" in said
+    assert "the current folder" in said
 
 
 def test_the_recording_is_never_overwritten(twins):

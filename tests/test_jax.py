@@ -236,7 +236,7 @@ def test_recording_while_tracing_is_refused_and_names_the_way(path):
 
 def test_another_architecture_is_refused(path):
     with Recorder(path, WHOLE, quiet=True) as rec:
-        with pytest.raises(ArchitectureError, match="Record a changed network as a run of its own"):
+        with pytest.raises(ArchitectureError, match="Record a changed network as a separate run"):
             rec.record({**WHOLE, "new": jnp.ones(2)})
         with pytest.raises(ArchitectureError, match="shape"):
             rec.record({"w": jnp.ones((3, 3)), "b": jnp.ones(3)})
@@ -338,7 +338,7 @@ def test_the_state_of_the_optimiser_is_recorded_beside_the_weights(path, listed)
     with Recorder(path, given(params), members=members, buffers=given(states[0][1]), quiet=True) as rec:
         for now, held in states:
             rec.record(given(now), buffers=given(held))
-        with pytest.raises(RecordingError, match="bring the parameters alone"):
+        with pytest.raises(RecordingError, match="record the parameters alone"):
             record_scan(rec, lambda p, _: (p, {}), given(now), length=2)
     with tt.open(path) as file:
         run = file["run"]

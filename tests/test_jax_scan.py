@@ -196,7 +196,7 @@ def test_scans_record_members_and_chosen_parameters_only(path):
     ("given", "words"),
     [
         ({"block": 0}, "steps between two transfers"),
-        ({"length": 5}, "one row a step"),
+        ({"length": 5}, "one row per step"),
         ({"metrics": ("accuracy",)}, "'accuracy' is not in y, which has 'loss', 'norm'"),
     ],
 )
@@ -320,7 +320,7 @@ def test_what_goes_wrong_in_a_tap_is_told(path):
     rec = Recorder(path, WHOLE, quiet=True)
     follow = jax.jit(lambda params, at: tap(rec, params, step=at))
     follow(WHOLE, 5)
-    with pytest.raises((RecordingError, jax.errors.JaxRuntimeError), match="steps rise"):  # noqa: PT012
+    with pytest.raises((RecordingError, jax.errors.JaxRuntimeError), match="steps must increase"):  # noqa: PT012
         follow(WHOLE, 3)
         rec.close()
     rec.close()

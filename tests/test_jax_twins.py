@@ -355,7 +355,7 @@ def test_a_second_recorder_is_refused_and_closing_the_first_frees_the_twins(tmp_
     twins = twins_of(network())
     with (
         Recorder(tmp_path / "a.h5", twins, quiet=True),
-        pytest.raises(RecordingError, match="follows these twins already"),
+        pytest.raises(RecordingError, match="already follows these twins"),
     ):
         Recorder(tmp_path / "b.h5", twins, quiet=True)
     assert not (tmp_path / "b.h5").exists()

@@ -140,7 +140,7 @@ def test_a_file_of_something_else_is_not_touched(tmp_path):
     assert out.read_bytes() == before
     run = tmp_path / "run.h5"
     create(run).close()
-    with pytest.raises(FormatError, match="no file of distances"):
+    with pytest.raises(FormatError, match="not a file of distances"):
         tt.pairwise(x, out=run)
 
 

@@ -66,7 +66,7 @@ def test_what_is_no_policy_is_refused(every, words):
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(RecordingError, match="per decade must be 1 or more"):
+    with pytest.raises(RecordingError, match="per decade must be at least 1"):
         LogSpaced(0)
     with pytest.raises(RecordingError, match="step -1 is negative"):
         AtSteps([3, -1])

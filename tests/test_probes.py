@@ -191,7 +191,7 @@ def test_curvature_along_gradients_counts_batches_without_one() -> None:
 def test_batches_are_gone_through_again_and_generators_are_refused() -> None:
     twice = Batches([(1, 2), [3, 4], 5])
     assert list(twice) == list(twice) == [(1, 2), (3, 4), (5,)]
-    with pytest.raises(DataError, match="Give the loader itself"):
+    with pytest.raises(DataError, match="Pass the loader itself"):
         Batches(iter([1]))
     with pytest.raises(UnknownNameError, match='"mean" or "sum"'):
         Batches([1], reduction="none")
@@ -202,7 +202,7 @@ def test_batches_are_gone_through_again_and_generators_are_refused() -> None:
 def test_data_come_as_one_batch_or_as_batches() -> None:
     assert pieces((1, 2)) == (((1, 2),), "one")
     assert pieces((Batches([1], reduction="sum"),))[1] == "sum"
-    with pytest.raises(DataError, match="give them alone"):
+    with pytest.raises(DataError, match="pass them alone"):
         pieces((Batches([1]), 2))
     with pytest.raises(DataError, match="no data"):
         pieces(())
@@ -288,7 +288,7 @@ def shadow(**options):
 def test_epsilon_is_chosen_from_the_weights() -> None:
     assert_allclose(shadow()._choose_epsilon(2.0), 2 * math.sqrt(2.0**-53), rtol=1e-12)
     assert shadow(epsilon=0.5)._choose_epsilon(0.0) == 0.5
-    with pytest.raises(DataError, match="give epsilon="):
+    with pytest.raises(DataError, match="pass epsilon="):
         shadow()._choose_epsilon(0.0)
 
 

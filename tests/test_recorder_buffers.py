@@ -117,7 +117,7 @@ def test_buffers_have_a_dtype_of_their_own(tmp_path):
 def test_buffers_that_fail_or_come_unasked_are_told(tmp_path):
     w, m = descended(1)[0]
     with Recorder(tmp_path / "a.h5", w, buffers=m, quiet=True) as rec:
-        with pytest.raises(RecordingError, match=r"records the buffers 'w.momentum_buffer', .* give buffers="):
+        with pytest.raises(RecordingError, match=r"records the buffers 'w.momentum_buffer', .* pass buffers="):
             rec.record(w)
         with pytest.raises(RecordingError, match="without a state"):
             rec.record(buffers=m)
@@ -131,7 +131,7 @@ def test_buffers_that_fail_or_come_unasked_are_told(tmp_path):
             rec.record(w, buffers=m)
     with tt.open(tmp_path / "b.h5") as file:
         assert file["run"].optimizer is None
-    with pytest.raises(RecordingError, match="kept beside the weights"):
+    with pytest.raises(RecordingError, match="stored with the weights"):
         Recorder(tmp_path / "c.h5", w, buffers=m, store="sketch", quiet=True)
     assert not (tmp_path / "c.h5").exists()
 

@@ -195,7 +195,7 @@ def test_scalars_and_empty_parameters_have_their_place(tmp_path):
     with tt.open(tmp_path / "a.h5") as file:
         assert file["run"].weights[0, 0].tolist() == [2.5, 0, 1, 2, 3, 4, 5]
         assert [p.size for p in file["run"].parameters] == [1, 0, 6]
-    with pytest.raises(RecordingError, match="no entry at all"):
+    with pytest.raises(RecordingError, match="are all empty"):
         Recorder(tmp_path / "b.h5", {"empty": np.zeros((0, 3))})
 
 
@@ -229,7 +229,7 @@ def test_a_changed_architecture_is_refused_and_the_rest_is_kept(tmp_path, change
         (np.zeros(3), None, RecordingError, "got ndarray"),
         ({"w": [1.0, 2.0]}, None, RecordingError, "'w' is a list"),
         ({"w": np.zeros((3, 2))}, 2, ArchitectureError, r"'w' has shape \(3, 2\); with members=2"),
-        ([network(), network()], 3, ArchitectureError, "says 3 networks, the state holds 2"),
+        ([network(), network()], 3, ArchitectureError, "declares 3 networks, the state holds 2"),
         ([network(), {"w": np.zeros(2)}], None, ArchitectureError, "member 1 lacks"),
         (network(), 0, ArchitectureError, "says 0 networks"),
     ],

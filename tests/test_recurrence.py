@@ -428,9 +428,9 @@ def test_inputs_are_left_as_they_are():
         (np.ones((9, 2)), {"y": np.ones((9, 3)), "threshold": 1.0}, "2 coordinates"),
         (np.arange(20.0), {"convention": "pyunicorn", "theiler": 2, "threshold": 1.0}, "needs convention 'standard'"),
         (-np.ones((4, 4)), {"metric": "precomputed", "threshold": 1.0}, "negative"),
-        (np.ones((4, 4)), {"metric": "precomputed", "threshold": 1.0, "dim": 2}, "belong to states"),
+        (np.ones((4, 4)), {"metric": "precomputed", "threshold": 1.0, "dim": 2}, "apply to states"),
         (np.arange(20.0), {"dt": 0.0, "threshold": 1.0}, "dt=0.0"),
-        (np.ones(20), {"threshold": tt.neighbors.ScaledRadius(0.1)}, "no size to scale with"),
+        (np.ones(20), {"threshold": tt.neighbors.ScaledRadius(0.1)}, "no size to scale by"),
         (np.array([[1.0, 1e-5], [2.0, 3.0]]), {"threshold": 1e-150}, "vanishes when it is squared"),
     ],
 )

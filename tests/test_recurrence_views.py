@@ -190,7 +190,7 @@ def test_networks_that_are_none_are_refused(monkeypatch):
     with pytest.raises(DataError, match="directed"):
         nearest.network_measures()
     monkeypatch.setattr(result, "_LARGEST", 100)
-    with pytest.raises(TooLargeError, match="thin the states out"):
+    with pytest.raises(TooLargeError, match="thin the states"):
         tt.recurrence(x, threshold=1.0).network_measures()
 
 
@@ -288,5 +288,5 @@ def test_figures_show_the_plot_its_distances_and_its_lines():
     assert_array_equal(line.get_ydata(), found.lines.vertical[found.lines.vertical > 0])
     windows = tt.plots.recurrence_windows(found.windowed(30))
     assert [each.get_label() for each in windows.lines] == ["RR", "DET", "LAM"]
-    with pytest.raises(DataError, match="not a kind of lines; choose from diagonal"):
+    with pytest.raises(DataError, match="not a kind of line; choose from diagonal"):
         tt.plots.recurrence_lines(found, "black")

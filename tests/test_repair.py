@@ -220,7 +220,7 @@ def test_repair_of_a_sound_file_does_not_touch_it(tmp_path):
     before = path.read_bytes()
     report = repair(path)
     assert not report.changed
-    assert str(report).endswith("nothing to mend")
+    assert str(report).endswith("nothing to repair")
     assert path.read_bytes() == before
 
 
@@ -236,7 +236,7 @@ def test_repair_clears_the_mark_and_sets_the_status(tmp_path):
     assert report.mark_cleared
     assert report.interrupted == ("run",)
     assert report.committed == {"run": 50}
-    assert "50 states are whole" in str(report)
+    assert "50 states are intact" in str(report)
     with h5py.File(path, "r+") as raw:
         assert raw["runs/run"].attrs["status"] == b"interrupted"
     with tt.open(path) as file:

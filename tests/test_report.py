@@ -96,7 +96,7 @@ def test_demo_page_is_well_formed_and_says_all_results(demo):
     assert "nothing" not in re.findall(r"<dt>(.*?)</dt>", demo)
     assert "empty" not in re.findall(r"<dt>(.*?)</dt>", demo)
     assert re.findall(r"<h2>(.*?)</h2>", demo) == [
-        "What was found", "How the distance grew", "The papers' procedure beside ours", "What was recorded",
+        "Results", "How the distance grew", "The papers' procedure and ours", "What was recorded",
         "How to read this page",
     ]  # fmt: skip
     assert "initial conditions are drawn" not in demo
@@ -128,7 +128,7 @@ def test_demo_page_follows_the_scheme_and_the_width_of_the_reader(demo):
 
 
 def test_a_page_without_results_is_a_page():
-    assert "What was found" in " ".join(read(demo_page([], {})).text)
+    assert "Results" in " ".join(read(demo_page([], {})).text)
 
 
 def test_what_comes_from_a_file_is_escaped():

@@ -209,7 +209,7 @@ def refused(**changes):
         (refused(members=()), ArchitectureError, "at least one member"),
         (refused(members=[Member("a"), Member("a")]), ArchitectureError, "share a name"),
         (refused(members=[Member("a", 0)]), ArchitectureError, "index of another member"),
-        (refused(hparams={"f": print}), TypeError, "cannot be kept in the file as JSON"),
+        (refused(hparams={"f": print}), TypeError, "cannot be stored as JSON"),
         (refused(stored="pictures"), ValueError, "needed one of weights"),
         (refused(stored="sketch"), ValueError, "settings of the sketch"),
         (refused(stored="distances"), ValueError, "name of the metric"),
@@ -231,7 +231,7 @@ def test_blocks_that_do_not_fit_are_refused_and_do_no_harm(tmp_path):
     with pytest.raises(ArchitectureError, match="one row for each of the 3 members"):
         writer.begin({"loss": (2,)})
     writer.begin(METRICS)
-    with pytest.raises(RecordingError, match="has begun already"):
+    with pytest.raises(RecordingError, match="has already begun"):
         writer.begin(METRICS)
     write(writer, 0, 20)
     tiles, step = writer.layout.new_tiles(), np.arange(100, 120)
@@ -240,7 +240,7 @@ def test_blocks_that_do_not_fit_are_refused_and_do_no_harm(tmp_path):
         ({"start": 3}, ValueError, "from a multiple of 64 on"),
         ({"start": 64}, ValueError, "right behind the 20 committed"),
         ({"count": 5, "step": step[:5]}, ValueError, "would drop some"),
-        ({"step": step[::-1]}, ValueError, "rising numbers"),
+        ({"step": step[::-1]}, ValueError, "increasing numbers"),
         ({"tiles": None}, ValueError, "this run stores them"),
         ({"tiles": tiles[:, :, :3]}, ValueError, "needed a C-contiguous array"),
         ({"tiles": tiles.astype("f8")}, ValueError, "needed a C-contiguous array"),

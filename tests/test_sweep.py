@@ -63,7 +63,7 @@ def test_a_single_sensitive_value_between_stable_ones_is_no_onset():
     values = np.where(np.arange(13) == 6, 0.3, 0.0)
     found = made(point(x, v, "transient" if v else "regular") for x, v in zip(RATES, values, strict=True)).onset()
     assert not found.found
-    assert "1 values without neighbours" in found.reasons[0].text
+    assert "1 isolated values" in found.reasons[0].text
 
 
 def test_slow_growth_along_negative_curvature_is_not_an_onset():

@@ -95,7 +95,7 @@ def test_runs_are_kept_by_what_they_are():
     both = sweep.where(0.5, runs=lambda p: p.x < 1)
     assert both.y_name == ""
     assert {p.y for p in both.points} == {0.5}
-    with pytest.raises(SelectionError, match=r"keeps none of the 100 runs"):
+    with pytest.raises(SelectionError, match=r"selects none of the 100 runs"):
         sweep.where(runs=lambda p: p.x > 100)
     with pytest.raises(SelectionError, match=r"no run has momentum=0.3; there are 0, 0.5, 0.8, 0.9"):
         sweep.where(0.3)

@@ -79,7 +79,7 @@ def test_kept_vectors_that_have_lost_what_grows_are_called_delayed() -> None:
     found = follow([early] * 30 + [late] * 10, k=1, window=10)
     (words,) = (one.text for one in found.warnings if one.code == "delayed-loss-of-stability")
     assert "in 1 of 4 windows, first in that from step 30" in words
-    assert "up to 11.1 nats where it made 0.0" in words or f"up to {10 * found.windows[-1, 0]:.1f} nats" in words
+    assert "up to 11.1 nats against 0.0" in words or f"up to {10 * found.windows[-1, 0]:.1f} nats" in words
     assert_allclose(found.window_kept, found.local[:, 0].reshape(4, 10).mean(1), atol=1e-12)
 
 

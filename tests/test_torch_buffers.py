@@ -189,7 +189,7 @@ def test_buffers_that_cannot_be_had_are_refused(tmp_path):
     for optimizer in (None, "any"):
         with pytest.raises(RecordingError, match="needs optimizer="):
             opened(tmp_path, model, optimizer=optimizer, buffers=True)
-    with pytest.raises(RecordingError, match="LBFGS keeps a history"):
+    with pytest.raises(RecordingError, match="LBFGS has a history"):
         opened(tmp_path, model, optimizer=torch.optim.LBFGS(model.parameters()), buffers=True)
     plain = torch.optim.SGD(model.parameters(), lr=0.1)
     with opened(tmp_path, model, optimizer=plain, buffers=True):
@@ -197,7 +197,7 @@ def test_buffers_that_cannot_be_had_are_refused(tmp_path):
         backward(model, x, y)
         plain.step()
         plain.param_groups[0]["momentum"] = 0.9
-        with pytest.raises(RecordingError, match="kept no buffers when the recorder opened"):
+        with pytest.raises(RecordingError, match="had no buffers when the recorder opened"):
             plain.step()
     with tt.open(tmp_path / "run.h5") as file:
         assert file["run"].optimizer is None

@@ -386,7 +386,7 @@ def test_twins_are_followed_by_one_recorder_at_a_time(tmp_path):
     twins = Twins(network(), nn.CrossEntropyLoss(), sgd, epsilon=1e-5, members=1, seed=9)
     with (
         Recorder(tmp_path / "a.h5", twins, quiet=True),
-        pytest.raises(RecordingError, match="follows these twins already"),
+        pytest.raises(RecordingError, match="already follows these twins"),
     ):
         Recorder(tmp_path / "b.h5", twins, quiet=True)
     with Recorder(tmp_path / "c.h5", twins, quiet=True) as recorder:

@@ -151,7 +151,7 @@ def test_nonfinite_weights_count_as_unchanged():
         ({"epsilon": -1.0}, PerturbationError, "finite and not negative"),
         ({"epsilon": float("nan")}, PerturbationError, "finite and not negative"),
         ({"epsilon": {"nothing": 1.0}}, SelectionError, "no parameter matches 'nothing'"),
-        ({"epsilon": {"*": 1.0}, "only": "all"}, PerturbationError, "leave only= out"),
+        ({"epsilon": {"*": 1.0}, "only": "all"}, PerturbationError, "omit only="),
         ({"epsilon": {"0.bias": np.ones(3)}}, PerturbationError, r"shape \(3,\), the parameter \(10,\)"),
         ({"params": {"w": np.ones((2, 2), int)}}, PerturbationError, "'w' is int64"),
         ({"params": {"w": [1.0]}}, PerturbationError, "'w' is list"),

@@ -28,14 +28,17 @@ from trajtools.types import Floats
 
 @contextmanager
 def writing(target: Path) -> Iterator[Path]:
-    """Write a file, or a folder, under another name, which it changes when it is whole."""
+    """Write a file, or a folder, under a temporary name, and rename it when it is complete."""
     target = Path(os.path.realpath(target))
     if target.exists() and not (target.is_file() or target.is_dir()):
-        raise DataError(f"{target} is neither a file nor a folder, and would be replaced by one: name another")
+        raise DataError(f"{target} is neither a file nor a folder, and would be replaced: choose another output")
     if target.is_dir() and any(target.iterdir()):
-        raise DataError(f"{target} is a folder with files in it, which could be mistaken for new ones: name another")
+        raise DataError(
+            f"{target} is a folder that is not empty, so old files could be mistaken for new ones: choose another "
+            "output"
+        )
     if target == Path(os.path.realpath(os.curdir)):
-        raise DataError(f"{target} is the folder you are in, which would be replaced: name one that does not exist")
+        raise DataError(f"{target} is the current folder, which would be replaced: choose one that does not exist")
     draft = target.with_name(f"{target.name}.part-{os.getpid()}")
     try:
         yield draft
@@ -116,10 +119,10 @@ def rows_of(
     state: int | None = None,
     step: int | None = None,
 ) -> slice:
-    """Find the states that were asked for."""
+    """Return the indices of the selected states."""
     steps, count = run.step, run.n_states
     if not count:
-        raise DataError(f"run {run.name!r} holds no state: nothing was recorded into it")
+        raise DataError(f"run {run.name!r} holds no states")
     if state is not None:
         if not -count <= state < count:
             raise SelectionError(f"run {run.name!r} has {count} states (0 to {count - 1}): there is no state {state}")
@@ -185,7 +188,7 @@ def entries_of(part: Part) -> list[Entry]:
     names = [entry.name for entry in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DataError(f"run {run.name!r} has several arrays called {twice[0]!r}: leave one out with --select")
+        raise DataError(f"run {run.name!r} has several arrays called {twice[0]!r}: exclude one with --select")
     return found
 
 
@@ -286,9 +289,7 @@ def _check(part: Part, names: list[str], largest: int) -> None:
         )
     if len({"step", *names}) <= len(names):
         twice = next(name for name in names if [*names, "step"].count(name) > 1)
-        raise DataError(
-            f"two columns would be called {twice!r}: write them into two files (--what, --series, --select)"
-        )
+        raise DataError(f"two columns would be called {twice!r}: write two files (--what, --series, --select)")
 
 
 def _metrics(part: Part, series: Sequence[str]) -> list[Columns]:

@@ -1,4 +1,4 @@
-"""Convert a folder of checkpoints to a file with one run, whole or not at all; a file's name tells its step."""
+"""Convert a folder of checkpoints to a file with one run, completely or not at all."""
 
 from __future__ import annotations
 
@@ -90,9 +90,9 @@ def convert(
     """
     target, source = Path(os.path.abspath(path)), Path(folder)
     if os.path.lexists(target):  # also a link to nowhere
-        raise FileExistsError(f"{path} exists and is never overwritten: name another file")
+        raise FileExistsError(f"{path} exists and is never overwritten: choose another file")
     if run in ("", ".", "..") or "/" in run or "\0" in run:
-        raise RecordingError(f"run={run!r} cannot name a run: needed a text without '/', such as 'eta=0.1'")
+        raise RecordingError(f"run={run!r} is not a valid run name: needed a text without '/', such as 'eta=0.1'")
     if not target.parent.is_dir():
         raise RecordingError(f"{path} cannot be written: there is no folder {target.parent}")
     names, kind = checkpoints_in(source, files)
@@ -112,7 +112,7 @@ def convert(
         _record(states, steps, draft, origin, progress, run=run, hparams=hparams, compress=compress)
         claim(draft, target)
     except FileExistsError:
-        raise FileExistsError(f"{path} was made by somebody else meanwhile: name another file") from None
+        raise FileExistsError(f"{path} was created by another process meanwhile: choose another file") from None
     finally:
         for left in (draft, draft.with_name(draft.name + ".journal")):
             left.unlink(missing_ok=True)
@@ -162,8 +162,8 @@ class States:
             more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
             out = " ".join(f"--exclude '{name}'" for name in strange[:5])
             raise RecordingError(
-                f"{self._folder / file}: a state is made of {', '.join(FLOATS)}, and {listing}{more} cannot be part of "
-                f"it; leave out what is no weight ({out}), or choose with --include"
+                f"{self._folder / file}: a state is made of {', '.join(FLOATS)}, and {listing}{more} cannot be part "
+                f"of it; exclude what is not a weight ({out}), or choose with --include"
             )
         self._first = file
         if len(ordered) < len(leaves):
@@ -178,7 +178,8 @@ class States:
             words = [f"lacks {listed(gone, 5)}"] * bool(gone) + [f"has the new {listed(new, 5)}"] * bool(new)
             raise ArchitectureError(
                 f"{self._folder / file} {' and '.join(words)}, compared with {self._first}: all states of a run have "
-                "the same arrays. Choose those that all have (--include, --exclude), or other files (--files)"
+                "the same arrays. Select the arrays that all files have (--include, --exclude), or other files "
+                "(--files)"
             )
         for name, (shape, dtype) in self._wanted.items():
             came = leaves[name]
@@ -280,7 +281,7 @@ def checkpoints_in(folder: Path, files: str = "") -> tuple[list[str], str]:
     try:
         there = sorted(p for p in folder.glob(files or "*") if p.is_file())
     except (NotImplementedError, ValueError) as problem:
-        raise DataError(f"--files {files!r} is no pattern below {folder} ({problem}); such as '*.npz'") from None
+        raise DataError(f"--files {files!r} is not a pattern below {folder} ({problem}); such as '*.npz'") from None
     checkpoints = [p for p in there if p.suffix.lower() in KINDS and not (p.name.startswith(".") and not files)]
     if not checkpoints:
         raise DataError(_nothing(folder, files, there))
@@ -317,8 +318,8 @@ def in_order(names: Sequence[str], pattern: str | None = None) -> Order:
     for one, other in pairwise(order):
         if steps[one] == steps[other]:
             raise DataError(
-                f"{names[one]} and {names[other]} are both step {steps[one]} ({rule}); every state needs a step of its "
-                "own: say which number it is with --step-pattern, or choose files with --files"
+                f"{names[one]} and {names[other]} are both step {steps[one]} ({rule}); every state needs a different "
+                "step: select the number with --step-pattern, or choose files with --files"
             )
     if steps[order[-1]] > LARGEST_STEP:
         raise DataError(f"{names[order[-1]]}: step {steps[order[-1]]} is beyond the largest, {LARGEST_STEP}")
@@ -333,7 +334,7 @@ def _by_pattern(names: Sequence[str], pattern: str) -> tuple[list[Span], str]:
     try:
         compiled = re.compile(pattern)
     except re.error as problem:
-        raise DataError(f"{rule} is no regular expression: {problem}") from None
+        raise DataError(f"{rule} is not a regular expression: {problem}") from None
     spans = []
     for name in names:
         match = compiled.search(name)
@@ -360,7 +361,7 @@ def _by_rule(names: Sequence[str]) -> tuple[list[Span], str]:
         return [spans[0] for spans in numbers], "the number in the name"
     counted = [[m.span(1) for m in _COUNTED.finditer(_stem(name))] for name in names]
     if all(len(spans) == 1 for spans in counted):
-        return [spans[0] for spans in counted], "the number behind the word for a step"
+        return [spans[0] for spans in counted], "the number after the name of the step"
     if len({len(spans) for spans in numbers}) == 1:
         columns = list(zip(*numbers, strict=True))
         varying = [
@@ -371,7 +372,7 @@ def _by_rule(names: Sequence[str]) -> tuple[list[Span], str]:
     most = max(range(len(names)), key=lambda i: len(numbers[i]))
     several = ", ".join(names[most][a:b] for a, b in numbers[most])
     raise DataError(
-        f"{names[most]!r} has several numbers ({several}), and it is not clear which one is the step: say so with "
+        f"{names[most]!r} has several numbers ({several}), and it is not clear which one is the step: select it with "
         "--step-pattern, such as --step-pattern 'epoch(\\d+)'"
     )
 

@@ -55,7 +55,9 @@ def open_checkpoint(path: Path, kind: str, key: str | None = None) -> AbstractCo
     if kind == "torch":
         return open_torch(_torch(path), path, key)
     if key is not None:
-        raise DataError(f"--key {key!r} names an entry of a .pt file; {path} has none: choose arrays with --include")
+        raise DataError(
+            f"--key {key!r} selects an entry of a .pt file; {path} is not one: choose arrays with --include"
+        )
     return open_npz(path) if kind == "npz" else open_safetensors(path)
 
 
@@ -70,8 +72,8 @@ def reading(path: Path, *problems: type[BaseException]) -> Iterator[None]:
         empty = path.is_file() and not path.stat().st_size
         reason = "the file is empty" if empty else " ".join(str(problem).split()) or type(problem).__name__
         raise DataError(
-            f"{path} cannot be read: {reason[:300]}. It is damaged or something else than its name says; copy it "
-            "again, or choose the other files with --files"
+            f"{path} cannot be read: {reason[:300]}. It is damaged, or its extension is wrong; copy it again, or "
+            "choose the other files with --files"
         ) from problem
 
 
@@ -101,7 +103,7 @@ def _npy(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Leaf:
             "can run code; save arrays of numbers"
         )
     if begin + prod(shape) * dtype.itemsize != entry.file_size:
-        raise DataError(f"{path}: {entry.filename!r} says {shape} of {dtype}, and holds {entry.file_size} bytes")
+        raise DataError(f"{path}: {entry.filename!r} declares {shape} of {dtype}, but holds {entry.file_size} bytes")
 
     def read() -> np.ndarray:
         with reading(path, *DAMAGED), archive.open(entry) as stream:
@@ -130,7 +132,7 @@ def open_safetensors(path: Path) -> Iterator[Leaves]:
         if problem.name != "safetensors":
             raise
         raise MissingDependencyError(
-            f"{path} is read by the package safetensors, which is not installed: pip install 'trajtools[safetensors]'"
+            f"{path} needs the package safetensors, which is not installed: pip install 'trajtools[safetensors]'"
         ) from None
     with ExitStack() as opened:
         with reading(path, SafetensorError, ValueError):
@@ -178,7 +180,7 @@ def open_torch(torch: Any, path: Path, key: str | None = None) -> Iterator[Leave
     inner = {str(name): _count_tensors(torch, value) for name, value in content.items() if isinstance(value, Mapping)}
     if inner:
         likely = max(inner, key=inner.__getitem__)
-        raise DataError(f"{path} holds {_summary(content)}: say which entry holds the weights, such as --key {likely}")
+        raise DataError(f"{path} holds {_summary(content)}: select the entry with the weights, such as --key {likely}")
     yield {str(name): _torch_leaf(torch, value) for name, value in content.items()}
 
 
@@ -189,7 +191,7 @@ def _torch(path: Path) -> Any:
         if problem.name != "torch":
             raise
         raise MissingDependencyError(
-            f"{path} is read by PyTorch, which is not installed: pip install 'trajtools[torch]', or save the "
+            f"{path} needs PyTorch, which is not installed: pip install 'trajtools[torch]', or save the "
             "weights as .safetensors or .npz"
         ) from None
     return torch
@@ -205,10 +207,10 @@ def _load_torch(torch: Any, path: Path) -> Any:
         except pickle.UnpicklingError as problem:
             if not zipfile.is_zipfile(path):
                 raise ValueError(
-                    "this is no file that torch.save wrote, or an old one with more than weights"
+                    "this file was not written by torch.save, or is an old one with more than weights"
                 ) from problem
             raise DataError(
-                f"{path} holds more than weights, and what else is in there could run code, so it is not loaded "
+                f"{path} holds more than weights, and the rest could run code, so it is not loaded "
                 "(torch.load with weights_only=True refuses it): save model.state_dict() alone"
             ) from problem
 

@@ -29,7 +29,7 @@ def find_edge(
     has_aux: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Edge:
-    """Train copies for a few steps at many learning rates; say where chaos begins and which rate to take.
+    """Train copies for a few steps at many learning rates; locate the onset of chaos and recommend a rate.
 
     Parameters
     ----------

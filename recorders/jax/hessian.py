@@ -1,4 +1,4 @@
-"""Curvature of a loss at the weights of a pytree, beside the training.
+"""Curvature of a loss at the weights of a pytree, during training.
 
 The functions `sharpness`, `hessian_vector_product`, `batch_sharpness`, `trace` and `spectral_density` are those of
 `recorders.hessian.HessianProbes`; this module brings the gradients and the products.

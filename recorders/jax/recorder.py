@@ -1,4 +1,4 @@
-"""The recorder of pytrees: by hand, and what scans and taps call."""
+"""The recorder of pytrees: by hand, and through scans and taps."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ class Recorder(framework_free.Recorder):
         self._origin = _provenance()
         if self._twins is not None:
             if members is not None:
-                raise RecordingError("twins say by themselves who their members are: leave members= out")
+                raise RecordingError("twins define their members: omit members=")
             if buffers is not None:
-                raise RecordingError("twins keep the state of their optimiser to themselves: leave buffers= out")
+                raise RecordingError("the optimiser state of twins cannot be recorded: omit buffers=")
             self._twins.attach(self)
         self._buffer_layout: Layout | None = None
         try:
@@ -119,7 +119,7 @@ class Recorder(framework_free.Recorder):
         if isinstance(state, Twins):
             state = state.state
         if self._listed and not isinstance(state, list | tuple):
-            raise ArchitectureError(f"the run was opened with a list of networks, now a {type(state).__name__} came")
+            raise ArchitectureError(f"the run was opened with a list of networks; got a {type(state).__name__}")
         trees = state if self._listed else [state]
         mappings = [dict(zip(self._layout.names, self._layout.pick(tree), strict=True)) for tree in trees]
         if not self._made:
@@ -129,7 +129,7 @@ class Recorder(framework_free.Recorder):
     def _named_buffers(self, buffers: Any) -> list[Mapping[str, Any]]:
         """Mapping name -> leaf of the optimiser's state for each member, or one for all of them."""
         if self._listed and not isinstance(buffers, list | tuple):
-            raise ArchitectureError(f"the run has a list of networks; give a list of buffers, not {type(buffers)}")
+            raise ArchitectureError(f"the run has a list of networks; pass a list of buffers, not {type(buffers)}")
         trees = list(buffers) if self._listed else [buffers]
         if self._buffer_layout is None:
             if not any(is_weight(leaf) for leaf in jax.tree_util.tree_leaves(trees)):
@@ -142,8 +142,8 @@ class Recorder(framework_free.Recorder):
         """The state with its buffers; scans and taps bring none."""
         if self._buffers is not None and isinstance(state, OnHost):
             raise RecordingError(
-                "record_scan and tap bring the parameters alone, and this run records buffers as well: record by hand, "
-                "record(params, buffers=opt_state), or record_block(...) what a scan of your own has stacked"
+                "record_scan and tap record the parameters alone, and this run also records buffers: record by hand, "
+                "record(params, buffers=opt_state), or record_block(...) the stacked output of your own scan"
             )
         return super()._beside(state, buffers)
 
@@ -302,9 +302,9 @@ def _members(state: Any, members: Any) -> tuple[Any, bool]:
     if members is None:
         if alike and not isinstance(state, tuple):
             raise ArchitectureError(
-                f"a list of {len(state)} trees of one structure came: they may be members or layers. For members give "
-                "members= (a number, a list of Member, or the twins); for the layers of one network give "
-                "tuple(params), here and to record"
+                f"a list of {len(state)} trees of one structure is ambiguous: they may be members or layers. For "
+                "members pass members= (a number, a list of Member, or the twins); for the layers of one network "
+                "pass tuple(params), here and to record"
             )
         return None, False
     table = None if hasattr(members, "__index__") else getattr(members, "members", members)
@@ -323,7 +323,8 @@ def _members(state: Any, members: Any) -> tuple[Any, bool]:
     if not (listed or stacked):
         shapes = sorted(heads)
         raise ArchitectureError(
-            f"members says {wanted} networks; give a list of {wanted} trees of one structure, or one tree whose arrays "
+            f"members= declares {wanted} networks; pass a list of {wanted} trees of one structure, or one tree whose "
+            "arrays "
             f"all have a leading axis of {wanted} (the leading axes here: {shapes})"
         )
     if table is None:

@@ -101,7 +101,7 @@ def record_scan(
     """
     n = _length(xs, length)
     if block < 1:
-        raise RecordingError(f"block={block}: give the number of steps between two transfers, 1 or more")
+        raise RecordingError(f"block={block}: it must be the number of steps between two transfers, at least 1")
     params = _itself if params is None else params
     first = recorder._enter(params(carry))
     wanted = np.array([i > 0 and recorder._wants(first + i) for i in range(n)], dtype=bool)
@@ -230,7 +230,7 @@ def _length(xs: Any, length: int | None) -> int:
     if len(lengths) != 1:
         came = f"arrays of lengths {sorted(lengths)}" if lengths else "nothing"
         raise RecordingError(
-            f"xs and length give {came}; every array of xs needs one row a step, or give length=n alone"
+            f"xs and length give {came}; every array of xs needs one row per step, or pass length=n alone"
         )
     return lengths.pop()
 

@@ -32,7 +32,7 @@ Arrays = list[Any]
 
 
 class Shadow(shadows.Shadow):
-    """Copies of a network a hair's breadth away, moved on the same batches and drawn back after every step.
+    """Copies of a network at a tiny distance, trained on the same batches and rescaled after every step.
 
     Parameters
     ----------
@@ -332,7 +332,7 @@ def CurvatureLR(
     except ImportError as error:
         raise MissingDependencyError("CurvatureLR is an optax transformation: pip install optax") from error
     if "reverse" not in shadow.directions:
-        raise DataError('this shadow has no reverse copy, which measures h_max: give directions=("reverse",)')
+        raise DataError('this shadow has no reverse copy, which measures h_max: pass directions=("reverse",)')
     rule = CurvatureRule(c, smoothing, lowest, highest, warm_up, interval)
     h_max = f"shadow_h_max_{shadow.of}"
 

@@ -227,7 +227,7 @@ def tangent_exponents(
         follower.step(follower._objective.layout.put(params, weights), state, *arguments)
         weights, state = update(weights, state, arguments)
     if not follower._local:
-        raise DataError("there are no batches: give one for each step of the training")
+        raise DataError("there are no batches: pass one for each step of the training")
     return follower.result(discard=discard, level=level)
 
 

@@ -1,4 +1,4 @@
-"""What a pytree tells about its arrays: names, order, kinds and axes; which of them cannot be read, and why."""
+"""The arrays of a pytree: names, order, kinds and axes; which of them cannot be read, and why."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Layout:
         weights = [(path, position) for position, (path, leaf) in enumerate(leaves) if is_weight(leaf)]
         if not weights:
             raise ArchitectureError(
-                f"a {type(tree).__name__} came that holds no floating-point array: there is no state to record. Give "
-                "the pytree of the parameters (a dict, a flax or equinox tree, ...), its leaves JAX or NumPy arrays"
+                f"a {type(tree).__name__} holds no floating-point array, so there is no state to record. Pass the "
+                "pytree of the parameters (a dict, a flax or equinox tree, ...), its leaves JAX or NumPy arrays"
             )
         weights.sort(key=_order([path for path, _ in weights]))
         chains = [_owners(tree, path) for path, _ in weights]
@@ -80,7 +80,7 @@ class Layout:
         if treedef != self.treedef:
             raise ArchitectureError(
                 f"this state has the structure {_short(treedef)}, the run was opened with {_short(self.treedef)}; the "
-                "parameters of a run are fixed when the recorder opens. Record a changed network as a run of its own: "
+                "parameters of a run are fixed when the recorder opens. Record a changed network as a separate run: "
                 "Recorder(path, params, run=..., mode='a')"
             )
         return [leaves[position] for position in self.positions]
@@ -127,9 +127,10 @@ def refuse_unreadable(names: Sequence[str], leaves: Sequence[Any]) -> None:
             )
         if not leaf.is_fully_addressable:
             raise ArchitectureError(
-                f"{name!r} is sharded over several processes ({leaf.sharding}): no process can read all of it. Gather "
-                "it first, e.g. jax.experimental.multihost_utils.process_allgather(params, tiled=True), and record on "
-                "one process; or record the addressable part of each process into a file of its own"
+                f"{name!r} is sharded over several processes ({leaf.sharding}): no single process can read it. "
+                "Gather it first, e.g. jax.experimental.multihost_utils.process_allgather(params, tiled=True), and "
+                "record on "
+                "one process; or record the addressable part of each process into a separate file"
             )
 
 

@@ -356,7 +356,7 @@ def stack(params: Any, twins: Iterable[Any]) -> Any:
     for i, tree in enumerate(trees):
         leaves, other = jax.tree_util.tree_flatten(tree)
         if other != treedef:
-            raise ArchitectureError(f"tree {i} has another structure than the first: {other} instead of {treedef}")
+            raise ArchitectureError(f"tree {i} differs in structure from the first: {other} instead of {treedef}")
         columns.append(leaves)
     stacked = []
     for row in zip(*columns, strict=True):
@@ -391,7 +391,8 @@ def _refuse_narrowing(names: Sequence[str], leaves: Sequence[Any]) -> None:
         narrow = jax.dtypes.canonicalize_dtype(leaf.dtype)
         if narrow != leaf.dtype and not isinstance(leaf, jax.Array):
             raise PerturbationError(
-                f"{name!r} is a NumPy array of {leaf.dtype}, which JAX rounds to {narrow} as it is set, and the "
+                f"{name!r} is a NumPy array of {leaf.dtype}, which JAX rounds to {narrow} in this configuration, and "
+                "the "
                 "perturbation with it. Call jax.config.update('jax_enable_x64', True) first, or convert the parameters "
                 f"to {narrow} before they are perturbed"
             )
@@ -540,5 +541,5 @@ def _refuse_keyless(batch: Any) -> None:
     if not any(_is_key(leaf) for leaf in jax.tree_util.tree_leaves(batch)):
         raise ValueError(
             'noise="independent" needs a random key among the arguments of the loss function, made by jax.random.key '
-            "(not jax.random.PRNGKey, which cannot be told from other integers): twins.step(x, y, key)"
+            "(not jax.random.PRNGKey, which is indistinguishable from other integers): twins.step(x, y, key)"
         )

@@ -35,7 +35,7 @@ def find_edge(
     vectorize: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Edge:
-    """Train copies for a few steps at many learning rates; say where chaos begins and which rate to take.
+    """Train copies for a few steps at many learning rates; locate the onset of chaos and recommend a rate.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class Ensemble:
         odd = type(self._optimizers[0])
         if odd not in ELEMENTWISE:
             known = ", ".join(sorted(kind.__name__ for kind in ELEMENTWISE))
-            raise DataError(f"{odd.__name__} cannot hold several copies in one array; find_edge knows {known}")
+            raise DataError(f"{odd.__name__} cannot hold several copies in one array; find_edge supports {known}")
         self.vectorized, self.why_not = False, ""
 
     def _rows(self, r: int) -> slice:
@@ -168,7 +168,7 @@ class Ensemble:
             self.why_not, _ = why_not_at_once(self._models[0], self._loss_fn, self._stacked, batch)
         self.vectorized = wanted is not False and not self.why_not
         if wanted and self.why_not:
-            raise ArchitectureError(f"vectorize=True, but {self.why_not}; leave it to None")
+            raise ArchitectureError(f"vectorize=True, but {self.why_not}; use None")
 
     def step(self, batch: Any) -> tuple[Any, Any]:
         """Move all copies by one update and draw the shadows back."""
@@ -229,8 +229,8 @@ def _factory(optimizer: Factory | torch.optim.Optimizer) -> Factory:
     kind = type(optimizer)
     if len(optimizer.param_groups) != 1:
         raise DataError(
-            f"the optimiser has {len(optimizer.param_groups)} groups of parameters; give a function "
-            "optimizer(parameters, rate) that makes it"
+            f"the optimiser has {len(optimizer.param_groups)} parameter groups; pass a function "
+            "optimizer(parameters, rate) that creates it"
         )
     settings = {key: value for key, value in optimizer.param_groups[0].items() if key in optimizer.defaults}
     return lambda parameters, rate: kind(parameters, **(settings | {"lr": rate}))

@@ -1,4 +1,4 @@
-"""What a torch module tells about its parameters: names, aliases, kinds and axes. Reads only, changes nothing."""
+"""The parameters of a torch module: names, aliases, kinds and axes. Read-only."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def refuse_sharded(model: nn.Module) -> None:
                 f"the module {type(module).__name__} is sharded (FSDP): no process holds the whole state. "
                 "Record the unsharded model (DDP records on rank 0), or gather the state on rank 0 with "
                 "torch.distributed.checkpoint.state_dict.get_model_state_dict(full_state_dict=True, cpu_offload=True) "
-                "and hand it to recorders.Recorder as {name: array}"
+                "and pass it to recorders.Recorder as {name: array}"
             )
     for name, parameter in model.named_parameters():
         reason = _why_not_whole(parameter)

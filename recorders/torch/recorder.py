@@ -23,7 +23,7 @@ from recorders.twins import Twin
 from trajtools.errors import ArchitectureError, RecordingError
 
 CLOCKS = frozenset(("step", "mu_product", "eta", "mu"))
-"""Single numbers that say how late it is; `eta` and `mu` are those of ASGD, `mu_product` that of NAdam."""
+"""Scalar buffers that count or schedule steps; `eta` and `mu` are those of ASGD, `mu_product` that of NAdam."""
 Shapes = dict[str, tuple[int, ...]]
 Option = tuple[str, str]
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -42,7 +42,7 @@ KEPT: tuple[tuple[str, tuple[str, ...], tuple[Option, ...]], ...] = (
     ("ASGD", ("ax",), ()),
     ("Muon", ("momentum_buffer",), ()),
 )
-"""Class in torch.optim; buffers that it always keeps; buffers that an option of the group brings."""
+"""Class in torch.optim; buffers that it always has; buffers that an option of the group brings."""
 
 
 class Recorder(framework_free.Recorder):
@@ -124,7 +124,7 @@ class Recorder(framework_free.Recorder):
         one = isinstance(state, Twins) or len(self._optimizers) == 1
         self._with_rate = one if learning_rate is None else learning_rate
         if self._with_rate and not self._optimizers:
-            raise RecordingError("learning_rate=True needs optimizer=: without it there is nobody to ask for the rate")
+            raise RecordingError("learning_rate=True needs optimizer=: the rate is read from the optimiser")
         self._state = _simplest(state)
         self._walks = [Walk(model) for model in _modules(self._state)]
         self._reader = HostReader()
@@ -182,8 +182,8 @@ class Recorder(framework_free.Recorder):
             return super()._beside(state, buffers)
         if self._buffers is None and any(self._named_buffers(None)):
             raise RecordingError(
-                "the optimiser kept no buffers when the recorder opened, and now it does (was momentum switched on?): "
-                "they cannot be recorded any more. Open the recorder with the momentum that the training will have"
+                "the optimiser had no buffers when the recorder opened, and has some now (was momentum switched "
+                "on?): they cannot be added to the run. Open the recorder after momentum is set"
             )
         return state if self._buffers is None else Beside(state)
 
@@ -262,8 +262,8 @@ class Recorder(framework_free.Recorder):
             given = [id(unwrap(state))]
         if state is not None and given != ours:
             raise RecordingError(
-                "every step of the optimiser stores the state that this recorder was opened with, and record() was "
-                "given another one: call record(**metrics) without a state, or open the recorder without optimizer="
+                "every step of the optimiser stores the state that this recorder was opened with, but record() got "
+                "another one: call record(**metrics) without a state, or open the recorder without optimizer="
             )
 
     def _rates(self) -> dict[str, float]:
@@ -303,9 +303,9 @@ class Recorder(framework_free.Recorder):
         super().close(*args, **kwargs)
         if watched and not self._updates and self._calls > 1:
             warnings.warn(
-                f"record() was called {self._calls} times but the optimiser given to the recorder never stepped, so "
-                "only the first state is in the file. Was the optimiser copied, or made anew, after the opening? "
-                'Give the one that steps, or optimizer="any"',
+                f"record() was called {self._calls} times but the optimiser of the recorder never stepped, so "
+                "only the first state is in the file. Was the optimiser copied or recreated after the recorder opened? "
+                'Pass the one that steps, or optimizer="any"',
                 stacklevel=2,
             )
 
@@ -380,7 +380,7 @@ def followed(optimizer: Any, state: Any) -> list[Any]:
     """The torch optimisers that a recorder follows, out of any wrappers, checked to train the state."""
     if isinstance(state, Twins):
         if optimizer is not None:
-            raise RecordingError("twins tell of their steps by themselves: leave optimizer= out")
+            raise RecordingError("twins report their own steps: omit optimizer=")
         return list(state.optimizers)
     if optimizer is None or (isinstance(optimizer, str) and optimizer == "any"):
         return []
@@ -389,7 +389,7 @@ def followed(optimizer: Any, state: Any) -> list[Any]:
     ]
     for one in optimizers:
         if not isinstance(one, Optimizer):
-            raise RecordingError(f'optimizer={one!r:.60}: give a torch.optim.Optimizer, a list of them, "any" or None')
+            raise RecordingError(f'optimizer={one!r:.60}: pass a torch.optim.Optimizer, a list of them, "any" or None')
     if not any(owns(one, state) for one in optimizers):
         raise ArchitectureError(
             "the optimiser trains no parameter of this model. Was the model replaced after the optimiser was made? "
@@ -426,7 +426,7 @@ class OptimizerBuffers:
         for one in optimizers:
             if isinstance(one, torch.optim.LBFGS):
                 raise RecordingError(
-                    "LBFGS keeps a history of changing length, which no table of buffers describes; leave buffers= out"
+                    "LBFGS has a history of varying length, which a table of buffers cannot hold; omit buffers="
                 )
         self._optimizers = tuple(optimizers)
         names = (wanted,) if isinstance(wanted, str) else wanted
@@ -450,7 +450,7 @@ class OptimizerBuffers:
                 if not value.dtype.is_floating_point:
                     raise RecordingError(
                         f"the buffer {key!r} of {name!r} is {value.dtype}, and only real floating-point numbers can be "
-                        "recorded; name those that are, with buffers=(...), or leave buffers out"
+                        "recorded; name those that are, with buffers=(...), or omit buffers="
                     )
                 buffers[f"{name}.{key}"] = value.detach()
         return buffers
@@ -480,7 +480,7 @@ class OptimizerBuffers:
         promised = promised_buffers(optimizer, group, shape)
         if promised is None and not held:
             raise ArchitectureError(
-                f"{type(optimizer).__name__} has not stepped yet, and nobody knows which buffers it will keep for "
+                f"{type(optimizer).__name__} has not stepped yet, so the buffers that it will have are unknown for "
                 f"{name!r}; name them, e.g. buffers=('exp_avg', 'exp_avg_sq'), or record from its first step on"
             )
         return {**(promised or {}), **there}

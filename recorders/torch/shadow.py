@@ -22,7 +22,7 @@ Numbers = tuple[float, float, float]
 
 
 class Shadow(shadows.Shadow):
-    """Copies of a network a hair's breadth away, moved on the same batches and drawn back after every step.
+    """Copies of a network at a tiny distance, trained on the same batches and rescaled after every step.
 
     Parameters
     ----------
@@ -367,8 +367,8 @@ class Moves:
             return cls([None] * len(objective.names), [])
         if type(optimizer) is not torch.optim.SGD:
             raise ArchitectureError(
-                f"the forward shadow moves as torch.optim.SGD does, with or without momentum; "
-                f"{_named(optimizer)} came. Use tangent_exponents, which goes through the steps of other optimisers, "
+                "the forward shadow moves as torch.optim.SGD does, with or without momentum; got "
+                f"{_named(optimizer)}. Use tangent_exponents, which supports other optimisers, "
                 'or directions=("reverse",), which needs none'
             )
         owner = {id(p): group for group in optimizer.param_groups for p in group["params"]}

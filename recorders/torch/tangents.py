@@ -231,7 +231,7 @@ def tangent_exponents(
                 scalar(loss_fn(call(model, x), *targets)).backward()
             optimizer.step()
     if not follower._local:
-        raise DataError("there are no batches: give one for each step of the training")
+        raise DataError("there are no batches: pass one for each step of the training")
     return follower.result(discard=discard, level=level)
 
 
@@ -258,7 +258,7 @@ def rule(optimizer: Any, group: dict[str, Any], state: dict[str, Any]) -> Rule:
         raise ArchitectureError(
             f"the step of {type(optimizer).__name__} is not known as a function that can be differentiated: tangent "
             f"exponents go through {', '.join(sorted(kind.__name__ for kind in _KNOWN))}. For any other optimiser "
-            "take twins (recorders.torch.Twins), or recorders.jax with its optax counterpart"
+            "use twins (recorders.torch.Twins), or recorders.jax with its optax counterpart"
         )
     return made(optimizer, group, state)
 

@@ -1,4 +1,4 @@
-"""Tensors to host arrays and back, bit for bit; from CUDA through pinned buffers on a stream of their own."""
+"""Tensors to host arrays and back, bit for bit; from CUDA through pinned buffers on a separate stream."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from trajtools.wiring import Member
 
 LossFunction = Callable[..., Tensor]
 MARK = "_trajtools_twin"
-"""Attribute of a perturbed module that says how it was made; it is no parameter and no buffer."""
+"""Attribute of a perturbed module that records how it was made; neither a parameter nor a buffer."""
 PROBES = 16
 """Draws of the check that equal members get equal bits: a draw missed at most 13 of 16 times where they do not."""
 ELEMENTWISE = frozenset(
@@ -438,7 +438,7 @@ def gradients_one_by_one(
             # One optimiser over all members cannot leave some of them alone, as a plain training would.
             raise RuntimeError(
                 f"parameter {name!r} got a gradient in {len(present)} of {len(column)} members: they took different "
-                "paths through the model. Pass vectorize=False, which gives each member an optimiser of its own"
+                "paths through the model. Pass vectorize=False, which gives each member its own optimiser"
             )
         values.grad = torch.stack(present) if present else None
     return torch.stack(losses)

@@ -1,1 +1,1 @@
-"""Compiled loops: arrays in, arrays out; no checks, no defaults, no words. The API above them is polite."""
+"""Compiled loops: arrays in, arrays out; no checks, no defaults. The API above them validates."""

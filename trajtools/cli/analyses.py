@@ -41,7 +41,7 @@ LAGS = 12  # shown in the text
 @analysis_command("stability", strict=True, selection=False)
 @options.metric("l1")
 @options.window
-@click.option("--start", type=click.IntRange(min=0), help="Step of the perturbation, if the run does not say.")
+@click.option("--start", type=click.IntRange(min=0), help="Step of the perturbation, if the run does not record it.")
 @options.level
 @options.seed
 def stability(request: Request, *, seed: int, **chosen: Any) -> None:
@@ -101,7 +101,7 @@ def _median(values: Any) -> float:
 def recurrence(
     request: Request, *, embed: tuple[int, int] | None, windows: int | None, distances: bool, **chosen: Any
 ) -> None:
-    """Quantify how the trajectory of each run of each FILE returns to where it has been.
+    """Quantify how the trajectory of each run of each FILE returns to earlier states.
 
     Lengths and times are in recorded states. --rate, --threshold, --scaled and --neighbors are the rules for what
     counts as a recurrence.
@@ -327,7 +327,7 @@ def _correlation_text(label: str, result: Autocorrelation) -> Block:
 def dimension(request: Request, *, seed: int, **chosen: Any) -> None:
     """Estimate the correlation dimension of the trajectory of each run of each FILE.
 
-    It is the slope of the correlation sum over its scaling region, with an interval and Takens' estimator beside it.
+    It is the slope of the correlation sum over its scaling region, with an interval and Takens' estimator.
     The verdict is 'inconclusive' if there is no such region or there are too few states.
     """
     import trajtools as tt
@@ -368,14 +368,14 @@ def _interval(ends: tuple[float, float]) -> str:
 @analysis_command("curvature", strict=True, selection=False)
 @click.option("--of", type=click.Choice(HESSIANS), help="Hessian of the full data set, a subset or a batch.  "
               "[default: the first that was recorded]")  # fmt: skip
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Learning rate, if the run does not say.")
-@click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), help="Momentum, if the run does not say.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Learning rate, if the run does not record it.")
+@click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), help="Momentum, if the run does not record it.")
 @options.seed
 def curvature(request: Request, *, seed: int, **chosen: Any) -> None:
     """Compare the recorded curvature of each run of each FILE with the learning rate: the edge of stability.
 
     Uses the curvature that probes recorded (`sharpness`, `Shadow`): learning rate x largest curvature, the level at
-    which the optimiser becomes unstable, and the predicted local exponents beside the measured ones.
+    which the optimiser becomes unstable, and the predicted and measured local exponents.
     """
     import trajtools as tt
 

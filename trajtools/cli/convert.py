@@ -1,4 +1,4 @@
-"""`trajtools convert`: a folder of checkpoints becomes a file with one run."""
+"""`trajtools convert`: a folder of checkpoints to a file with one run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PATIENCE = 5.0  # seconds that an interrupted conversion has to end
 )
 @click.option("--step-pattern", metavar="REGEX", help="Where the step is in a file name: 'epoch(\\d+)'.")
 @click.option("--include", metavar="GLOB", multiple=True, help="Only arrays of this name; repeatable.")
-@click.option("--exclude", metavar="GLOB", multiple=True, help="No arrays of this name; repeatable.")
+@click.option("--exclude", metavar="GLOB", multiple=True, help="Exclude arrays of this name; repeatable.")
 @click.option("--order", metavar="GLOB", multiple=True,
               help="These arrays come first, in this order, if the files have the layers in another.")  # fmt: skip
 @click.option("--key", metavar="NAME", help="Entry of the .pt files with the weights, if there are other entries.")
@@ -57,8 +57,7 @@ PATIENCE = 5.0  # seconds that an interrupted conversion has to end
 def convert(*, folder: Path, output: Path, as_json: bool, quiet: bool, **chosen: Any) -> None:
     """Convert the checkpoints in FOLDER into a run, one state for each file, in the order of their steps.
 
-    Reads .npz, .safetensors and PyTorch's .pt, .pth and .ckpt, of the latter weights only. The step is the number in
-    the file name; the output says which one. All files must hold the same arrays, with the same shapes and dtypes; NaN
+    Reads .npz, .safetensors and PyTorch's .pt, .pth and .ckpt (weights only). The step is the number in the file name; the output says which one. All files must hold the same arrays, with the same shapes and dtypes; NaN
     and infinities are data. The output is written completely or not at all.
     """
     if os.path.lexists(output):

@@ -1,4 +1,4 @@
-"""`trajtools demo`: train, record, analyse and report, on real data and with what is installed anyway."""
+"""`trajtools demo`: train, record, analyse and report, on real data, with the ordinary dependencies alone."""
 
 from __future__ import annotations
 
@@ -145,8 +145,8 @@ def _text(outcomes: list[Outcome]) -> list[Block]:
         cells = lyapunov.row(answer)
         published = answer.published
         if published is not None:
-            text = f"{number(published.value)} (s.d. {number(published.spread)}, kept {published.used_fraction:.0%})"
-            cells.append(text if published.n_used else "none kept")
+            text = f"{number(published.value)} (s.d. {number(published.spread)}, used {published.used_fraction:.0%})"
+            cells.append(text if published.n_used else "none left")
         rows.append([answer.run.removeprefix("eta="), *cells[1:]])
     head = ["learning rate", *lyapunov.columns(outcomes[0].result)[1:], "papers' procedure"]
     return [table(head, rows, right=(0, 1, 2, 4, 5))]

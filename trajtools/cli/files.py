@@ -195,7 +195,7 @@ def _validity(path: Path, problems: list[Problem], broken: bool) -> str:
 @options.output
 @options.debug
 def repair(*, files: tuple[Path, ...], as_json: bool, output: Path | None) -> None:
-    """Repair each FILE left by a crashed writer: every committed state is kept, and the file can be written again."""
+    """Repair each FILE left by a crashed writer: no committed state is lost, and the file can be written again."""
     import trajtools as tt
 
     repairs, errors = _each_file(files, output, tt.repair)
@@ -263,9 +263,11 @@ def _checked_format(form: str | None, output: Path | None) -> str:
     if form is None:
         form = ending if ending in FORMATS else "npz" if output is not None and output.is_dir() else None
     if form is None:
-        raise click.UsageError(f"the format is unknown: give --format {'|'.join(FORMATS)}, or an output that ends so")
+        raise click.UsageError(
+            f"the format is unknown: give --format {'|'.join(FORMATS)}, or an output with a known extension"
+        )
     if ending in FORMATS and ending != form:
-        raise click.UsageError(f"{output} has the ending of {ending}, and --format is {form}: give one of them")
+        raise click.UsageError(f"{output} has the extension of {ending}, but --format is {form}: drop one of the two")
     if output is None and form != "csv":
         raise click.UsageError(f"{form} cannot go to the terminal: give an --output")
     context = click.get_current_context()

@@ -117,7 +117,7 @@ class Settings:
 @click.option("--dt", type=click.FloatRange(0, min_open=True), help="Time between samples, in your own unit.")
 @click.option("--per", type=click.Choice(UNITS), help="Unit of the exponent.")
 @click.option(
-    "--steps-per-epoch", type=click.FloatRange(0, min_open=True), help="For --per epoch, if the run does not say."
+    "--steps-per-epoch", type=click.FloatRange(0, min_open=True), help="For --per epoch, if the run does not record it."
 )
 @click.option("--windows", type=options.window_lengths, metavar="W[,S]",
               help="Also in windows of W steps, one every S steps.")  # fmt: skip
@@ -126,8 +126,8 @@ class Settings:
 def lyapunov(request: Request, **chosen: Any) -> None:
     """Measure how fast nearby trainings diverge, for each run of each FILE.
 
-    Twins are perturbed copies that were trained beside their reference. Without twins, the neighbours of one
-    trajectory are used, if it returns to where it has been. The result is an exponent with an interval, a verdict and
+    Twins are perturbed copies that were trained with their reference. Without twins, the neighbours of one
+    trajectory are used, if it returns to earlier states. The result is an exponent with an interval, a verdict and
     its reasons. A FILE may also be a table of numbers (.npy, .csv, .tsv, .txt, .dat) with one state a line.
     """
     settings = Settings(selection=request.selection, **chosen)

@@ -1,4 +1,4 @@
-"""`trajtools report`: everything that applies to the runs of some files, as one HTML page."""
+"""`trajtools report`: all analyses that apply to the runs of some files, as one HTML page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frame of all commands: open input files with helpful errors, analyse each run, write results and figures."""
+"""Shared by all commands: open input files with helpful errors, analyse each run, write results and figures."""
 
 from __future__ import annotations
 
@@ -598,7 +598,7 @@ def _dask_client(scheduler: str) -> Any:
         return Client(scheduler)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"no Dask cluster answers at {scheduler!r} ({error}): give the address that `dask scheduler` printed"
+            f"no Dask cluster responds at {scheduler!r} ({error}): give the address that `dask scheduler` printed"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Tables of numbers that no recorder wrote: .npy, .csv, .tsv, .txt and .dat files with one state a row."""
+"""Tables of numbers from other programs: .npy, .csv, .tsv, .txt and .dat files with one state a row."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def _refuse_time(table: Table, path: Path) -> None:
     even = len(gaps) > 2 and gaps[0] > 0 and bool(np.all(np.abs(gaps - gaps[0]) <= 1e-6 * gaps[0]))
     if even or table.names[0].lower() in TIME_NAMES:
         raise DataError(
-            f"the first column of {path.name}, {table.names[0]!r}, looks like time and not like a state; name the "
-            f"columns of the state: --series {','.join(table.names[1:])}"
+            f"the first column of {path.name}, {table.names[0]!r}, is probably time, not a state; select the columns "
+            f"of the state: --series {','.join(table.names[1:])}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Figures of where the states are: distances, orbits, projections, metrics, and the segments of a training."""
+"""Figures of states: distances, orbits, projections, metrics, and the segments of a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of how a trajectory returns to itself: recurrences, correlations, dimension and the 0-1 test."""
+"""Figures of recurrences, correlations, dimension and the 0-1 test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recurrence plots: when a trajectory comes back to where it was, and how long it stays."""
+"""Recurrence plots: when a trajectory returns to an earlier state, and for how long."""
 
 from __future__ import annotations
 

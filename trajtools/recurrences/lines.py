@@ -1,4 +1,4 @@
-"""Lines and recurrences of a recurrence plot, counted without ever holding it."""
+"""Lines and recurrences of a recurrence plot, counted without storing it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Lines(Result):
             If there is no such kind of lines.
         """
         if kind not in KINDS:
-            raise DataError(f"kind={kind!r} is not a kind of lines; choose from {', '.join(KINDS)}")
+            raise DataError(f"kind={kind!r} is not a kind of line; choose from {', '.join(KINDS)}")
         return np.asarray(getattr(self, kind))
 
     def outside(self, theiler: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Where the recurrences of a plot come from: states or distances, checked, embedded without a copy, read row by row."""
+"""Input of a recurrence plot: states or distances, checked, embedded without a copy, read row by row."""
 
 from __future__ import annotations
 
@@ -71,19 +71,19 @@ def prepare(x: Any, *, dim: int = 1, delay: int = 1, name: str = "x") -> PaddedS
     """Check states, and note their delays."""
     given = np.asarray(x)
     if given.dtype.kind not in "fiub":
-        raise DataError(f"{name}: states are real numbers; this array has dtype {given.dtype}")
+        raise DataError(f"{name}: states must be real numbers; this array has dtype {given.dtype}")
     if given.ndim not in (1, 2) or not given.size:
-        raise DataError(f"{name}: states are an array (T, d) or (T,); this one has shape {given.shape}")
+        raise DataError(f"{name}: states must be an array (T, d) or (T,); this one has shape {given.shape}")
     for word, value in (("dim", dim), ("delay", delay)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise DataError(f"{word}={value!r}: a whole number, at least 1")
+            raise DataError(f"{word}={value!r}: it must be a whole number, at least 1")
     array = given.astype(np.float64, copy=False)
     series = np.ascontiguousarray(array[:, None].T if array.ndim == 1 else array.T)
     length = series.shape[1] - (dim - 1) * delay
     if length < 2:
         raise DataError(
             f"{name}: {series.shape[1]} samples give {max(length, 0)} states with dim={dim} and delay={delay}; "
-            f"{(dim - 1) * delay + 2} samples are needed at least: lower dim or delay, or record more"
+            f"{(dim - 1) * delay + 2} samples are needed: lower dim or delay, or record more"
         )
     offsets = np.arange(dim, dtype=np.int64) * int(delay)
     good: Bools = np.logical_and.reduce(np.isfinite(series), axis=0)
@@ -92,8 +92,8 @@ def prepare(x: Any, *, dim: int = 1, delay: int = 1, name: str = "x") -> PaddedS
         finite &= good[offset : offset + length]
     if np.count_nonzero(finite) < 2:
         raise DataError(
-            f"{name}: {int(np.count_nonzero(finite))} of {length} states are finite; two at least are needed: select a "
-            "window without NaN and inf"
+            f"{name}: {int(np.count_nonzero(finite))} of {length} states are finite; at least two are needed: select "
+            "a window without NaN and inf"
         )
     return PaddedStates(series, offsets, finite)
 
@@ -102,7 +102,7 @@ def sampling(x: Any, dt: float | None) -> tuple[float, str]:
     """Time between two samples, and its unit."""
     if dt is not None:
         if not (np.isfinite(dt) and dt > 0):
-            raise DataError(f"dt={dt!r}: the time between two samples is a positive number")
+            raise DataError(f"dt={dt!r}: the time between two samples must be positive")
         return float(dt), "time"
     step, natural, unit = getattr(x, "step", None), getattr(x, "dt", 1.0), getattr(x, "time_unit", "sample")
     if step is None or len(step) < 2:
@@ -125,8 +125,8 @@ def metric_code(metric: str, dimension: int) -> int:
     """The metric as the kernels know it; in one dimension all are the same."""
     if metric not in METRICS:
         raise UnknownNameError(
-            f"metric {metric!r} is none of {', '.join(METRICS)}; for others give Distances, or distances with "
-            "metric='precomputed'"
+            f"metric {metric!r} is none of {', '.join(METRICS)}; for other metrics pass Distances, or an array of "
+            "distances with metric='precomputed'"
         )
     return _CODES["linf"] if dimension == 1 else _CODES[metric]
 
@@ -491,7 +491,7 @@ class DistancePlot:
     def part(self, start: int, stop: int) -> DistancePlot:
         """The plot of some states of the rows and of the columns."""
         if not self.square:
-            raise DataError("windows of distances between two systems are not cut; give the states instead")
+            raise DataError("distances between two systems cannot be split into windows; pass the states instead")
         cut = (self.finite[0][start:stop], self.finite[1][start:stop])
         return replace(self, finite=cut, offset=self.offset + start)
 
@@ -562,12 +562,12 @@ def build_plot(x: Any, y: Any, kind: str, asked: Asked) -> tuple[Plot, Chosen]:
     """The plot of one or two systems, and what was chosen for it."""
     if isinstance(x, Distances) or asked.metric == "precomputed":
         if y is not None or asked.dim != 1:
-            raise DataError("x holds distances: y and dim belong to states; for two systems give pairwise(x, y=y)")
+            raise DataError("x holds distances: y and dim apply to states; for two systems pass pairwise(x, y=y)")
         return _of_distances(x, kind, asked)
     if asked.metric not in METRICS or (asked.dim == 1 and _is_wide(x)):
         if kind == "joint":
             raise DataError(
-                f"joint recurrences are those of up to {_HIGH_DIMENSION} coordinates, in {', '.join(METRICS)}; "
+                f"joint recurrences support up to {_HIGH_DIMENSION} coordinates, in {', '.join(METRICS)}; "
                 "project the states, or select fewer parameters"
             )
         return _of_compared(x, y, asked)
@@ -581,7 +581,7 @@ def build_plot(x: Any, y: Any, kind: str, asked: Asked) -> tuple[Plot, Chosen]:
         raise DataError(f"joint recurrences need states at the same times; x has {len(first)}, y {len(second)}")
     each = asked.threshold if isinstance(asked.threshold, (tuple, list)) else (asked.threshold, asked.threshold)
     if len(each) != 2:
-        raise DataError(f"threshold={asked.threshold!r}: one rule for both systems, or a pair of them")
+        raise DataError(f"threshold={asked.threshold!r}: it must be one rule for both systems, or a pair of rules")
     both = first.finite & second.finite
     systems = [PaddedStates(s.series, s.offsets, both) for s in (first, second)]
     return _of_states(tuple(make_pair(s, s, asked.metric) for s in systems), tuple(each), asked)
@@ -594,7 +594,7 @@ def _is_local(rule: Any) -> bool:
 def _of_states(pairs: tuple[Pair, ...], thresholds: tuple[Any, ...], asked: Asked) -> tuple[Plot, Chosen]:
     if any(_is_local(rule) for rule in thresholds):
         if len(pairs) > 1:
-            raise DataError(f"threshold={thresholds[0]!r}: joint recurrences take one distance for each system")
+            raise DataError(f"threshold={thresholds[0]!r}: joint recurrences need one distance for each system")
         pair = pairs[0]
         rows = StateRows.of(pair)
         return _of_rows(rows, (pair.rows.finite, pair.columns.finite), asked, square=pair.symmetric, symmetric=True)
@@ -651,14 +651,14 @@ def _of_distances(x: Any, kind: str, asked: Asked) -> tuple[DistancePlot, Chosen
         return _of_rows(x, finite, asked, square=kind == "auto", symmetric=x.symmetric)
     matrix = np.asarray(x)
     if matrix.dtype.kind not in "fiub" or matrix.ndim != 2 or min(matrix.shape) < 2:
-        raise DataError(f"distances are an array (T, S) of real numbers; this one is {matrix.dtype} {matrix.shape}")
+        raise DataError(f"distances must be an array (T, S) of real numbers; this one is {matrix.dtype} {matrix.shape}")
     matrix = matrix.astype(np.float64, copy=False)
     if np.any(matrix < 0):
-        raise DataError("the given distances hold negative numbers; distances are positive or zero")
+        raise DataError("some distances are negative; distances must be zero or positive")
     known = ~np.isnan(matrix)
     finite = (known.any(axis=1), known.any(axis=0))
     if np.count_nonzero(known) != np.count_nonzero(finite[0]) * np.count_nonzero(finite[1]):
-        raise DataError("single distances are NaN; a state without distances has NaN in its whole row and column")
+        raise DataError("some distances are NaN; an excluded state must have NaN in its whole row and column")
     square = kind == "auto"
     symmetric = square and np.array_equal(matrix, matrix.T, equal_nan=True)
     return _of_rows(MatrixRows(matrix), finite, asked, square=square, symmetric=symmetric)
@@ -691,6 +691,6 @@ def _of_compared(x: Any, y: Any, asked: Asked) -> tuple[Plot, Chosen]:
 def _refuse_few(finite: Bools, name: str) -> None:
     if np.count_nonzero(finite) < 2:
         raise DataError(
-            f"{name}: {int(np.count_nonzero(finite))} of {len(finite)} states are finite; two at least are needed: "
+            f"{name}: {int(np.count_nonzero(finite))} of {len(finite)} states are finite; at least two are needed: "
             "select a window without NaN and inf"
         )

@@ -1,4 +1,4 @@
-"""Recurrence quantification analysis: when a trajectory comes back to where it was, and how long it stays together."""
+"""Recurrence quantification analysis: when a trajectory returns to an earlier state, and for how long."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def _window(theiler: int | None, kind: str, rules: Convention) -> int:
     if theiler is None:
         return 0 if kind == "cross" else 1
     if isinstance(theiler, bool) or not isinstance(theiler, (int, np.integer)) or theiler < 0:
-        raise DataError(f"theiler={theiler!r}: it counts samples, a whole number from 0 on")
+        raise DataError(f"theiler={theiler!r}: it must be a whole number of samples, at least 0")
     if kind != "cross":
         rules.check_window(int(theiler))
     return int(theiler)
@@ -232,8 +232,8 @@ def _warnings(lines: Lines, theiler: int, kind: str, rule: Rule, thresholds: Any
     found = []
     if (np.asarray(thresholds, dtype=np.float64) == 0).any():
         words = (
-            "the threshold is 0: only equal states recur, and lines count how long the trajectory stands still or "
-            "repeats itself exactly; entropies and K2 then say nothing about a motion"
+            "the threshold is 0: only equal states recur, and lines count how long the trajectory is constant or "
+            "exactly periodic; entropies and K2 then describe no motion"
         )
         found.append(Reason("zero-threshold", words))
     if len(lines.diagonal) < 2:
@@ -247,8 +247,8 @@ def _warnings(lines: Lines, theiler: int, kind: str, rule: Rule, thresholds: Any
     neighbors = lines.shape[1]
     if kind != "cross" and theiler == 1 and lines.recurrences[neighbors] > _TANGENTIAL * lines.cells[neighbors]:
         words = (
-            "{share:.0%} of the states recur with the next one: lines count how densely the motion is sampled; a "
-            "longer Theiler window leaves that out, see theiler_window"
+            "{share:.0%} of the states recur with the next one: lines then measure the sampling density; a longer "
+            "Theiler window excludes them, see theiler_window"
         )
         share = lines.recurrences[neighbors] / lines.cells[neighbors]
         found.append(Reason.of("tangential-motion", words, share=share))

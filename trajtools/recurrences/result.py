@@ -1,4 +1,4 @@
-"""What a recurrence plot holds: measures by named conventions, intervals, windows, the recurrence network."""
+"""Result of recurrence quantification: measures by named conventions, intervals, windows, the recurrence network."""
 
 from __future__ import annotations
 
@@ -537,7 +537,7 @@ def measure(
     wmin = convention.wmin if wmin is None else wmin
     for name, value in (("lmin", lmin), ("vmin", vmin), ("wmin", wmin)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise DataError(f"{name}={value!r}: the shortest line that counts has a whole length, at least 1")
+            raise DataError(f"{name}={value!r}: the minimum line length must be a whole number, at least 1")
     diagonal = correct_border(lines, border, semi=semi, symmetric=symmetric)
     times = recurrence_times(lines, convention)
     recurrences, cells = lines.outside(theiler if convention.everywhere else 0)
@@ -677,9 +677,9 @@ def resample_lines(
     intervals are too narrow for smooth motion, and say nothing about another stretch of the trajectory.
     """
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 100:
-        raise DataError(f"n={n!r}: percentiles take 100 resamples at least")
+        raise DataError(f"n={n!r}: percentiles need at least 100 resamples")
     if not 0 < level < 1:
-        raise DataError(f"level={level!r}: a confidence level is between 0 and 1")
+        raise DataError(f"level={level!r}: a confidence level lies between 0 and 1")
     source = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(0 if rng is None else rng)
     rules, symmetric = find_convention(result.convention), bool(result.settings["symmetric"])
     options = result.settings
@@ -710,7 +710,7 @@ def resample_lines(
         warnings=(
             Reason(
                 "dependent-lines",
-                "lines are drawn as if they were independent: of smooth motion the intervals are too narrow",
+                "lines are resampled as if independent: for smooth motion the intervals are too narrow",
             ),
         ),
     )
@@ -754,8 +754,8 @@ def to_networkx(result: Recurrence, max_edges: int) -> Any:
     edges = recurrences if directed else recurrences // 2
     if edges > max_edges:
         raise TooLargeError(
-            f"the recurrence network has {edges} edges, more than max_edges={max_edges}; raise it, take a lower "
-            "threshold, or ask for network_measures(), which builds no graph"
+            f"the recurrence network has {edges} edges, more than max_edges={max_edges}; raise it, lower the "
+            "threshold, or use network_measures(), which builds no graph"
         )
     finite = result.plot_source.finite[0]
     graph = nx.DiGraph() if directed else nx.Graph()
@@ -776,15 +776,15 @@ def quantify_network(result: Recurrence) -> RecurrenceNetwork:
     _refuse_cross(result)
     if not result.settings["symmetric"]:
         raise DataError(
-            "the measures are those of undirected networks; with a fixed number of neighbours the recurrence network "
-            "is directed: take another threshold, or network()"
+            "the measures need an undirected network; with a fixed number of neighbours the recurrence network is "
+            "directed: use another threshold, or network()"
         )
     finite = result.plot_source.finite[0]
     length, words = len(finite), -(-len(finite) // 64)
     if 8 * length * words > _LARGEST:
         raise TooLargeError(
             f"the plot of {length} states takes {8 * length * words / 2**30:.1f} GiB as bits, more than "
-            f"{_LARGEST / 2**30:.0f}; thin the states out or take a window of them"
+            f"{_LARGEST / 2**30:.0f}; thin the states or select a window"
         )
     bits = np.empty((length, words), dtype=np.uint64)
     for start in range(0, length, rows_at_a_time(length)):
@@ -820,7 +820,7 @@ def quantify_windows(result: Recurrence, size: int, step: int, *, each: bool) ->
     """Cut windows out of a recurrence plot along its line of identity; see `Recurrence.windowed`."""
     for name, value in (("size", size), ("step", step)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise DataError(f"{name}={value!r}: windows are counted in samples, a whole number from 1 on")
+            raise DataError(f"{name}={value!r}: it must be a whole number of samples, at least 1")
     length = min(result.lines.shape)
     least = max(result.theiler, 1) + 2
     if not least <= size <= length:
@@ -835,7 +835,7 @@ def quantify_windows(result: Recurrence, size: int, step: int, *, each: bool) ->
         name: np.array([np.nan if m is None else float(m[name]) for m, _ in found], dtype=np.float64)
         for name in MEASURES
     }
-    words = "{empty} of {windows} windows hold no two finite states"
+    words = "{empty} of {windows} windows have fewer than two finite states"
     warnings = (Reason.of("empty-windows", words, empty=empty, windows=len(start)),) if empty else ()
     return WindowedRecurrence(
         start=start,

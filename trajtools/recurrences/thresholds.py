@@ -1,4 +1,4 @@
-"""Thresholds of recurrence as distances: given, scaled, or the exact quantile of all distances."""
+"""Recurrence thresholds as distances: fixed, scaled, or the exact quantile of all distances."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def absolute(pair: Pair, rule: Any, theiler: int) -> tuple[float, dict[str, Any]
         else:
             size = nth_distance(pair, count_pairs(pair, theiler), theiler)
         if not size > 0:
-            raise DataError(f"{rule}: all states are equal, they have no size to scale with; give a threshold")
+            raise DataError(f"{rule}: all states are equal, so there is no size to scale by; pass a fixed threshold")
         return rule.factor * size, {"size": size}
     if isinstance(rule, RecurrenceRate):
         pairs = count_pairs(pair, theiler)
@@ -49,7 +49,8 @@ def fixed(rule: Any) -> float:
     if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value) and value >= 0:
         return float(value)
     raise DataError(
-        f"threshold={rule!r} is no distance: give a number from 0 on, WithinRadius(radius), ScaledRadius(factor), "
+        f"threshold={rule!r} is not a threshold: pass a distance of at least 0, WithinRadius(radius), "
+        "ScaledRadius(factor), "
         "RecurrenceRate(rate) or NearestK(k)"
     )
 
@@ -245,8 +246,8 @@ def absolute_of_rows(read: Any, finite: tuple[Bools, Bools], rule: Any, theiler:
         rank = max(1, int(np.ceil(rule.rate * total - 1e-9)))
         return nth_of_rows(read, finite, rank, theiler), {"pairs": total, "rank": rank}
     if rule.by == "std":
-        raise DataError(f"{rule}: distances have no coordinates; give the states, or ScaledRadius(factor, by='max')")
+        raise DataError(f"{rule}: distances have no coordinates; pass the states, or ScaledRadius(factor, by='max')")
     size = max((float(values.max()) for values in _outside(read, finite, theiler) if len(values)), default=0.0)
     if not size > 0:
-        raise DataError(f"{rule}: all states are equal, they have no size to scale with; give a threshold")
+        raise DataError(f"{rule}: all states are equal, so there is no size to scale by; pass a fixed threshold")
     return rule.factor * size, {"size": size}

@@ -1,1 +1,1 @@
-"""Reports: one self-contained HTML page that opens anywhere, without a network."""
+"""Reports: one self-contained HTML page that needs no network."""

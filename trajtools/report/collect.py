@@ -1,4 +1,4 @@
-"""Everything that stands in a report: each analysis that applies to a run, and the reason for each that does not."""
+"""Collect the content of a report: each analysis that applies to a run, and why the others do not."""
 
 from __future__ import annotations
 

@@ -376,7 +376,7 @@ def classify(
         total = n_diverged + dynamical.n_units
         return "unstable", (Reason.of("diverged", words, diverged=n_diverged, total=total),)
     if not dynamical.n_units:
-        words = "no perturbed trajectory differs from its reference: there is nothing to follow"
+        words = "no perturbed trajectory differs from its reference: there is nothing to analyse"
         return "inconclusive", (Reason("no-perturbation", words),)
     if _decays(dynamical):
         return "asymptotically stable", (_fell(dynamical),)
@@ -444,7 +444,7 @@ def _neutral(of: Trend) -> Reason | None:
     if low > -NEUTRAL and high < NEUTRAL:
         return Reason.of("neutral", words + ": it neither decays nor grows exponentially", **values)
     if of.change < NEUTRAL and abs(of.late_change) < STILL and of.n_floor < of.n_units and np.isfinite(low):
-        words += ", and then stood still: {late:.2g} of it in the second half"
+        words += ", and then stopped: {late:.2g} of it in the second half"
         return Reason.of("stands-still", words, late=of.late_change, **values)
     if low > 0 and _power(of):
         words += ", in the shape of a power of time (evidence for an exponential {evidence:.2g})"
@@ -454,7 +454,7 @@ def _neutral(of: Trend) -> Reason | None:
 
 def _fell(of: Trend) -> Reason:
     if not np.isfinite(of.rate):
-        words = "the {quantity} is below what numbers resolve from the start, {change:.3g} e-folds down"
+        words = "the {quantity} is below numerical resolution from the start, {change:.3g} e-folds down"
         return Reason.of("below-rounding-floor", words, quantity=of.quantity, change=-of.change)
     words = (
         "the {quantity} fell by {change:.3g} e-folds at {rate:.4g} per unit of time, interval {interval} over {over}"
@@ -503,11 +503,12 @@ def _undecided(of: Trend) -> Reason:
         return Reason.of("too-few-states", words, **values)
     if _falling(of):
         falls = _fell(of)
-        return Reason("still-decays", f"{falls}, and falls on: record longer", falls.numbers)
+        return Reason("still-decays", f"{falls}, and is still falling: record longer", falls.numbers)
     if of.change_interval[0] > NEUTRAL:
         words = (
-            "the {quantity} grew by {change:.3g} e-folds, interval {interval}, and whether exponentially cannot be "
-            "told (evidence {evidence:.2g}); give more initial conditions, or a smaller perturbation"
+            "the {quantity} grew by {change:.3g} e-folds, interval {interval}, and the data do not decide whether "
+            "the growth was exponential (evidence {evidence:.2g}); use more initial conditions, or a smaller "
+            "perturbation"
         )
         return Reason.of("growth-undecided", words, evidence=of.exponential, **values)
     words = (
@@ -532,7 +533,7 @@ def orbital_stability(
     level: float = 0.95,
     rng: Any = 0,
 ) -> OrbitalStability:
-    r"""Compare perturbed trajectories with the orbit of their reference, not only with the state at the same time.
+    r"""Test whether perturbed trajectories return to the orbit of their reference.
 
     Parameters
     ----------
@@ -688,7 +689,9 @@ def _grid(pairs: list[Pair], followed: list[Followed]) -> tuple[Floats, list[Int
     """Time since the perturbation that all trajectories share, and where each has its states on it."""
     units = {(pair.dt, pair.time_unit) for pair in pairs}
     if len(units) > 1:
-        raise DataError(f"the trajectories have different units of time, {sorted(units)}; give dt to put them on one")
+        raise DataError(
+            f"the trajectories have different units of time, {sorted(units)}; pass dt to bring them to one unit"
+        )
     own = [one.step - one.step[0] for one in followed]
     grid = np.unique(np.concatenate(own))
     spacing = max((np.diff(steps).max() for steps in own if len(steps) > 1), default=0)
@@ -744,8 +747,8 @@ def _warnings(followed: list[Followed], settings: dict[str, Any]) -> tuple[Reaso
     total, warnings = len(followed), []
     if settings["n_unperturbed"]:
         words = (
-            "{count} of {total} never differ from their reference: they were not perturbed, or the perturbation was "
-            "rounded away; they do not count"
+            "{count} of {total} never differ from their reference: they were not perturbed, or rounding removed "
+            "the perturbation; they are not counted"
         )
         warnings.append(Reason.of("unperturbed", words, count=settings["n_unperturbed"], total=total))
     uncommon = sum(one.uncommon for one in followed)
@@ -758,17 +761,17 @@ def _warnings(followed: list[Followed], settings: dict[str, Any]) -> tuple[Reaso
         warnings.append(Reason.of("not-finite", words, excluded=excluded))
     if settings["neutral_removed"] < 0.5:
         words = (
-            "the neutral direction was removed at {share:.0%} of the states only: elsewhere the recorded states do not "
-            "follow each other smoothly. Where the system is a flow, record it more densely"
+            "the neutral direction was removed at {share:.0%} of the states only: elsewhere the recorded states do "
+            "not form a smooth path. If the system is a flow, record it more densely"
         )
         warnings.append(Reason.of("not-smooth", words, share=settings["neutral_removed"]))
     if settings["n_censored"]:
         words = (
             "at {states} states the phase lies before the first or after the last state of the reference; their "
-            "distance to the orbit does not count"
+            "distance to the orbit is not counted"
         )
         warnings.append(Reason.of("beyond-reference", words, states=settings["n_censored"]))
     if total - settings["n_unperturbed"] == 1:
-        words = "one perturbed trajectory is evidence about this perturbation only; perturb in several directions"
+        words = "one perturbed trajectory tests this perturbation only; perturb in several directions"
         warnings.append(Reason("one-perturbation", words))
     return tuple(warnings)

@@ -1,4 +1,4 @@
-"""Everything that is measured between a perturbed trajectory and its reference."""
+"""Distances, phase and lag between a perturbed trajectory and its reference."""
 
 from __future__ import annotations
 
@@ -487,7 +487,7 @@ def _common(pair: Pair, window: tuple[int, int] | None) -> tuple[Ints, Ints, Int
         raise DataError(
             f"the reference was recorded at steps {pair.reference_step[0]} to {pair.reference_step[-1]}, the perturbed "
             f"trajectory at {pair.perturbed_step[0]} to {pair.perturbed_step[-1]}, and no step is common; record both "
-            "at the same steps, or say with `start` at which step of the reference an array begins"
+            "at the same steps, or set `start` to the step of the reference at which the array begins"
         )
     if window is not None:
         inside = (step >= window[0]) & (step < window[1])
@@ -602,7 +602,7 @@ def _pair(first: _Source, second: _Source, group: int, dt: float | None) -> Pair
     if dt is None and (first.dt, first.time_unit) != (second.dt, second.time_unit):
         raise DataError(
             f"a step of the reference is {first.dt:g} {first.time_unit}, one of the perturbed trajectory "
-            f"{second.dt:g} {second.time_unit}; give dt to put them on one"
+            f"{second.dt:g} {second.time_unit}; pass dt to bring them to one unit"
         )
     dtypes = (first.dtype, second.dtype)
     return Pair(
@@ -630,7 +630,7 @@ def _families(x: Any) -> list[Family]:
         if not roots:
             raise DataError(
                 f"run {x.name!r} has {len(owners)} member(s) and none is a perturbed copy of another; record twins "
-                "(`perturb`), or give the perturbed trajectories as the second argument"
+                "(`perturb`), or pass the perturbed trajectories as the second argument"
             )
         return [
             (x.trajectory(r), [x.trajectory(m) for m, owner in enumerate(owners) if owner == r], str(x.logical_dtype))
@@ -641,7 +641,8 @@ def _families(x: Any) -> list[Family]:
     if isinstance(x, list) and x and all(isinstance(item, tuple) and len(item) == 2 for item in x):
         return [(_alone(a), _several(b), None) for a, b in x]
     raise DataError(
-        "there is nothing perturbed: give the perturbed trajectories as the second argument, a Run with perturbed "
+        "there is no perturbed trajectory: pass the perturbed trajectories as the second argument, a Run with "
+        "perturbed "
         "copies, or a list of pairs (reference, [perturbed, ...])"
     )
 
@@ -677,7 +678,7 @@ def _alone(x: Any) -> Any:
     free = [m for m, member in enumerate(x.members) if member.reference < 0]
     if len(free) != 1:
         raise DataError(
-            f"run {x.name!r} has {len(free)} members that are no copies, and one reference is needed; give "
+            f"run {x.name!r} has {len(free)} members that are not copies, and one reference is needed; pass "
             "run.trajectory(member)"
         )
     return x.trajectory(free[0])
@@ -689,7 +690,7 @@ def _several(x: Any) -> list[Any]:
     if isinstance(x, np.ndarray) and x.ndim == 3:
         return list(x)
     if isinstance(x, (list, tuple)) and not x:
-        raise DataError("there is nothing perturbed: the list of perturbed trajectories is empty")
+        raise DataError("the list of perturbed trajectories is empty: at least one is needed")
     return [_alone(x)]
 
 

@@ -1,4 +1,4 @@
-"""HDF5 <-> runs. Everything that touches a file is in this package; FORMAT.md is its law."""
+"""HDF5 <-> runs. All access to files is in this package; FORMAT.md is its specification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a file that carries a writer's mark: one that this very process is writing, or whose writer has died.
+"""Reading a file that is marked as open for writing: by this process, or by a writer that has died.
 
 HDF5 opens a marked file as a SWMR reader only, and not at all where this process has it open in another way. Through a
 file object of our own the reader depends on neither. HDF5's lock keeps reads and writes of metadata apart, and the

@@ -77,6 +77,6 @@ class Cells:
     def _check(self) -> None:
         if not self._ours():
             raise RecordingError(
-                f"another process has taken over the recording into {self._path}, which this one had left without "
-                "a sign of life for more than a minute; record into a new file, or resume from a fresh recorder"
+                f"another process has taken over the recording into {self._path}, because this one sent no heartbeat "
+                "for more than a minute; record into a new file, or resume from a fresh recorder"
             )

@@ -1,4 +1,4 @@
-"""The writer's open HDF5 file, which can be let go of without another byte reaching the disk.
+"""The writer's open HDF5 file, which can be abandoned without another write to the disk.
 
 HDF5 flushes what it holds when a file is closed, and when a process ends. After a failed write, and in a forked child,
 that must not happen: the file on disk is consistent as it is, and the parent goes on writing it.

@@ -1,4 +1,4 @@
-"""The dtypes that states may have, and how each lies in the file. Lossless, always."""
+"""The dtypes that states may have, and how each is stored. Lossless, always."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def stored_dtype(dtype: object) -> tuple[str, np.dtype[np.generic]]:
     if name not in _STORED:
         raise ArchitectureError(
             f"states of dtype {name} cannot be recorded; needed: {', '.join(_STORED)}. "
-            "Leave the parameter out with exclude=, or hand over its real and imaginary parts (or its float values)."
+            "Leave the parameter out with exclude=, or pass its real and imaginary parts (or its float values)."
         )
     return name, np.dtype(_STORED[name])
 

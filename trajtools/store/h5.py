@@ -1,4 +1,4 @@
-"""The one door to h5py: options, errors and the filter plugin."""
+"""All access to h5py: options, errors and the filter plugin."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def in_words(path: Path, doing: str) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, UnicodeError) as error:
         raise FormatError(
             f"could not {doing} in {path}: {one_line(error)}. The file is damaged or was cut short; "
-            "`trajtools validate` says more, and a file whose writer died is mended by `trajtools repair`."
+            "`trajtools validate` shows details; `trajtools repair` repairs a file left by a crashed writer."
         ) from error
 
 

@@ -244,8 +244,8 @@ def roll_back(path: Path) -> bool:
         return recover(path)
     except PermissionError as error:
         raise InterruptedWriteError(
-            f"{path} was left in the middle of a change ({journal_path(path).name} lies beside it), and it cannot be "
-            "mended from here without permission to write; run `trajtools repair` where it can be written"
+            f"{path} was left in the middle of a change ({journal_path(path).name} is next to it), and repairing it "
+            "needs write permission; run `trajtools repair` where the file is writable"
         ) from error
 
 

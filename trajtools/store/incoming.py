@@ -1,4 +1,4 @@
-"""What a recorder hands over: one block of states, checked against the run before a byte is written."""
+"""One block of states from a recorder, checked against the run before anything is written."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Block:
         if whole and self.count < rows and not self.final:
             raise ValueError("a compressed run takes whole blocks only; pass final=True for the last one")
         if self.step.shape != (self.count,) or (np.diff(self.step) <= 0).any() or self.step[0] <= before:
-            raise ValueError(f"step must be {self.count} rising numbers above {before}, got {self.step}")
+            raise ValueError(f"step must be {self.count} increasing numbers above {before}, got {self.step}")
 
     def check_tiles(self, layout: StreamLayout | None, optimizer_layout: StreamLayout | None) -> None:
         """Check the tiles."""
@@ -51,7 +51,7 @@ class Block:
             ("optimizer_tiles", self.optimizer_tiles, optimizer_layout),
         ):
             if given is None and wanted is not None:
-                raise ValueError(f"{name}: this run stores them, a block needs them")
+                raise ValueError(f"{name}: this run stores them, so every block needs them")
             if given is not None and wanted is None:
                 raise ValueError(f"{name}: this run does not store them")
             if given is None or wanted is None:

@@ -1,4 +1,4 @@
-"""The undo journal of a change: what stood where the change overwrites, kept beside the file until the change is whole.
+"""The undo journal of a change: the overwritten bytes, in a file next to the original until the change is complete.
 
 The journal is complete and carries its checksum before the first byte of the file is touched. A torn journal therefore
 means that nothing was changed; a whole one that everything can be put back.
@@ -66,7 +66,7 @@ def roll_back(path: Path, descriptor: int) -> bool:
     journal = journal_path(path)
     try:
         if journal.stat().st_size > _LARGEST:
-            raise InterruptedWriteError(f"{journal} is no journal of trajtools (over 1 GiB); move it away")
+            raise InterruptedWriteError(f"{journal} is not a trajtools journal (over 1 GiB); move it away")
         parsed = _parse(journal.read_bytes())
     except FileNotFoundError:
         return False
@@ -94,5 +94,5 @@ def _check_belongs(path: Path, descriptor: int, old_size: int, new_size: int, re
     if not belongs:
         raise InterruptedWriteError(
             f"{journal_path(path)} does not belong to {path}, which has changed since. "
-            f"If the file was put there on purpose, delete the journal; otherwise bring back the file it belongs to."
+            f"If the file was put there on purpose, delete the journal; otherwise restore the file it belongs to."
         )

@@ -31,7 +31,7 @@ def refuse_live_writer(file: h5py.File) -> None:
         if is_writing(status, beat, owner):
             raise FileBusyError(
                 f"run {name!r} of this file is being recorded by process {owner.process} on {owner.host} "
-                f"(last sign of life {max(0.0, time.time() - beat):.0f} s ago); a file has one writer at a time. "
+                f"(last heartbeat {max(0.0, time.time() - beat):.0f} s ago); a file has one writer at a time. "
                 "Record into another file, or close that recorder first."
             )
 

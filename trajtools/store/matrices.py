@@ -1,4 +1,4 @@
-"""Distances on disk: an HDF5 file that is whole from its first moment on, and is then filled tile by tile.
+"""Distances on disk: an HDF5 file that is valid from the start and is filled tile by tile.
 
 Everything is created, and room for it claimed, before the first distance is written. From then on bytes are put into
 their places in the file and nothing of its structure changes, so no kill can damage it. A tile counts as done by the
@@ -63,11 +63,9 @@ class MatrixFile:
         self._places: dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]] = {}
         with in_words(path, "open the distances"), h5py.File(path, "r", locking=False) as file:
             if safety.attribute(file, "format", "") != FORMAT:
-                raise FormatError(f"{path} is no file of distances (its attribute 'format' is not {FORMAT!r})")
+                raise FormatError(f"{path} is not a file of distances (its attribute 'format' is not {FORMAT!r})")
             if safety.attribute(file, "format_version").split(".")[0] != VERSION.split(".", maxsplit=1)[0]:
-                raise FormatError(
-                    f"{path} has another version of the format than {VERSION}; compute the distances again"
-                )
+                raise FormatError(f"{path} has a format version other than {VERSION}; compute the distances again")
             for name in ("distances", "done", "about", *VECTORS):
                 self._places[name] = _place(file, name)
             self.side = int(safety.number(file["done"], "side"))
@@ -84,7 +82,7 @@ class MatrixFile:
         size = os.fstat(self._descriptor).st_size
         for name, (offset, dtype, shape) in self._places.items():
             if offset + dtype.itemsize * int(np.prod(shape, dtype=object)) > size:
-                raise FormatError(f"{self.path}: {name} ends after the file does; it was cut short")
+                raise FormatError(f"{self.path}: {name} ends beyond the end of the file; the file was truncated")
         tiles = tuple(-(-n // max(self.side, 1)) for n in self.shape)
         wanted: dict[str, tuple[str, tuple[int, ...]]] = {
             name: (dtype, (self.shape[axis],)) for name, (dtype, axis) in VECTORS.items()
@@ -171,7 +169,7 @@ class MatrixFile:
         while len(data) < size:
             more = os.pread(self._descriptor, size - len(data), at + len(data))
             if not more:
-                raise FormatError(f"{self.path} ends too early; it was cut short. Delete it and compute again")
+                raise FormatError(f"{self.path} ends too early; it was truncated. Delete it and compute again")
             data += more
         return data
 
@@ -184,8 +182,8 @@ class MatrixFile:
         except OSError as error:
             raise OSError(
                 error.errno or errno.EIO,
-                f"could not write to {self.path}: {error.strerror}. The tiles that were done are kept: free some space "
-                "and call again to continue",
+                f"could not write to {self.path}: {error.strerror}. Finished tiles are safe: free some space and "
+                "call again to continue",
             ) from error
 
 
@@ -196,8 +194,8 @@ def create_matrix(
     needed, free = 8 * shape[0] * shape[1] + _ABOUT_BYTES, shutil.disk_usage(path.parent).free
     if needed > free:
         raise TooLargeError(
-            f"the distances take {needed / 2**30:.1f} GiB, and {path.parent} has {free / 2**30:.1f} GiB left; thin the "
-            "states out (window(every=k)), or choose another disk"
+            f"the distances take {needed / 2**30:.1f} GiB, and {path.parent} has {free / 2**30:.1f} GiB left; thin "
+            "the states (window(every=k)), or choose another disk"
         )
     fresh = path.with_name(f"{path.name}.new-{os.getpid()}")
     try:
@@ -230,7 +228,7 @@ def _place(file: h5py.File, name: str) -> tuple[int, np.dtype[Any], tuple[int, .
     dataset = safety.child(file, name, h5py.Dataset)
     offset = dataset.id.get_offset()
     if dataset.chunks is not None or (offset is None and dataset.size):
-        raise FormatError(f"{file.filename}: {name} must lie in the file in one piece")
+        raise FormatError(f"{file.filename}: {name} must be stored contiguously")
     return int(offset or 0), dataset.dtype, tuple(int(n) for n in dataset.shape)
 
 

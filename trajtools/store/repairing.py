@@ -1,4 +1,4 @@
-"""Making a file whole and writable again after its writer was killed, in pure Python."""
+"""Repair a file left by a crashed writer, in pure Python."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Repair:
 
     def __str__(self) -> str:
         if not self.changed:
-            return f"{self.path}: nothing to mend"
+            return f"{self.path}: nothing to repair"
         done = []
         if self.rolled_back:
             done.append("an unfinished change was undone")

@@ -1,4 +1,4 @@
-"""What a run holds when its recording goes on: checks, and the last block brought back into memory."""
+"""Resume a run: checks, and the last block read back into memory."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _compare(run: Run, spec: RunSpec) -> None:
     if differences:
         more = f" (and {len(differences) - 3} more differences)" if len(differences) > 3 else ""
         raise ArchitectureError(
-            f"run {run.name!r} of {run.path} cannot go on: {'; '.join(differences[:3])}{more}. "
+            f"run {run.name!r} of {run.path} cannot be resumed: {'; '.join(differences[:3])}{more}. "
             "Build the same network, or record into a new run."
         )
 

@@ -1,4 +1,4 @@
-"""A run as it is read: its states, series and tables, always up to what is committed."""
+"""A run open for reading: its states, series and tables, up to the last committed state."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ class Run:
 
         self._require("weights")
         if not -self.n_members <= member < self.n_members:
-            raise SelectionError(f"run {self.name!r} has {self.n_members} members, there is no member {member}")
+            raise SelectionError(f"run {self.name!r} has {self.n_members} members; there is no member {member}")
         source = StoredStates(self.path, self.name, member % self.n_members, n_states=self.n_states)
         return Trajectory(
             source,
@@ -301,7 +301,7 @@ class Run:
 
     def _check(self) -> None:
         if self.n_states < 0:
-            raise FormatError(f"run {self.name!r} says that {self.n_states} states are committed")
+            raise FormatError(f"run {self.name!r} declares {self.n_states} committed states")
         shapes = {
             "step": (),
             "weights": (self.n_members, self.n_parameters),
@@ -319,7 +319,7 @@ class Run:
                 raise FormatError(f"{name} of run {self.name!r} has the shape {dataset.shape}, needed (T, {shape})")
             if dataset.shape[0] < self.n_states:
                 raise FormatError(
-                    f"run {self.name!r} says that {self.n_states} states are committed, {name} holds {dataset.shape[0]}"
+                    f"run {self.name!r} declares {self.n_states} committed states, but {name} holds {dataset.shape[0]}"
                 )
             if dataset.dtype.str not in ("<f2", "<f4", "<f8", "<u2", "<i8"):
                 raise FormatError(f"{name} of run {self.name!r} is not of a known dtype: {dataset.dtype}")

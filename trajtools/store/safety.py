@@ -1,4 +1,4 @@
-"""Files from strangers are data, never code, and never larger than they say: checks before anything is read."""
+"""Checks before a file is read: untrusted files are data, never code, and never larger than they declare."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def attribute(target: h5py.Group | h5py.Dataset, name: str, default: str | None 
     """Read a text attribute."""
     if name not in target.attrs:
         if default is None:
-            raise FormatError(f"{target.name} lacks the attribute {name!r}, which the format demands")
+            raise FormatError(f"{target.name} lacks the attribute {name!r}, which the format requires")
         return default
     found = h5py.h5a.open(target.id, name.encode())
     if found.get_storage_size() > ATTRIBUTE_BYTES:
@@ -34,7 +34,7 @@ def attribute(target: h5py.Group | h5py.Dataset, name: str, default: str | None 
 def number(target: h5py.Dataset, name: str) -> int:
     """Read an integer attribute."""
     if name not in target.attrs:
-        raise FormatError(f"{target.name} lacks the attribute {name!r}, which the format demands")
+        raise FormatError(f"{target.name} lacks the attribute {name!r}, which the format requires")
     found = h5py.h5a.open(target.id, name.encode())
     if found.shape not in ((), (1,)) or found.dtype.kind not in "iu":
         raise FormatError(f"the attribute {name!r} of {target.name} must be one integer")
@@ -45,7 +45,7 @@ def child(group: h5py.Group, name: str, kind: type[Any], access: h5py.h5p.PropDA
     """Give a member of a group that lies in this very file."""
     link = group.get(name, getlink=True)
     if link is None:
-        raise FormatError(f"{group.name} lacks {name!r}, which the format demands")
+        raise FormatError(f"{group.name} lacks {name!r}, which the format requires")
     if not isinstance(link, h5py.HardLink):
         words = f"another file ({link.filename!r})" if isinstance(link, h5py.ExternalLink) else "another place"
         raise UnsafeFileError(
@@ -67,10 +67,12 @@ def child(group: h5py.Group, name: str, kind: type[Any], access: h5py.h5p.PropDA
 def _check_dataset(dataset: h5py.Dataset) -> None:
     plist = dataset.id.get_create_plist()
     if plist.get_layout() == h5py.h5d.VIRTUAL:
-        raise UnsafeFileError(f"{dataset.name} is a virtual dataset, whose data lie elsewhere; that is refused")
+        raise UnsafeFileError(
+            f"{dataset.name} is a virtual dataset, whose data are in another file; such datasets are refused"
+        )
     if plist.get_external_count():
         raise UnsafeFileError(
-            f"{dataset.name} keeps its data in another file ({plist.get_external(0)[0]!r}); that is refused"
+            f"{dataset.name} has its data in another file ({plist.get_external(0)[0]!r}); such datasets are refused"
         )
     _check_type(dataset.name, dataset.id.get_type())
 
@@ -83,7 +85,7 @@ def _check_type(name: str, kind: h5py.h5t.TypeID) -> None:
         _check_type(name, kind.get_super())
     elif isinstance(kind, h5py.h5t.TypeStringID):
         if kind.is_variable_str():
-            raise UnsafeFileError(f"{name} holds text of variable length; the format wants fixed length")
+            raise UnsafeFileError(f"{name} holds text of variable length; the format requires fixed length")
     elif not isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID | h5py.h5t.TypeEnumID):
         raise UnsafeFileError(f"{name} holds {type(kind).__name__}; only numbers and text of fixed length are read")
 
@@ -97,7 +99,7 @@ def check_backed(dataset: h5py.Dataset, size: int, length: int | None = None) ->
         if wanted > size and wanted > dataset.id.get_num_chunks() * dataset.dtype.itemsize * int(
             np.prod(dataset.chunks)
         ):
-            raise UnsafeFileError(f"{dataset.name} declares {wanted} bytes and holds far less")
+            raise UnsafeFileError(f"{dataset.name} declares {wanted} bytes but holds far fewer")
     elif wanted > size:
         raise UnsafeFileError(
             f"{dataset.name} declares the shape {tuple(shape)}, {wanted} bytes, but the whole file has {size} bytes"
@@ -120,7 +122,7 @@ def check_file(file: h5py.File, where: str) -> None:
     if "format" not in file.attrs or attribute(file, "format") != "trajtools":
         raise FormatError(
             f"{where} is an HDF5 file, but not a trajtools one (its attribute 'format' is not 'trajtools'); "
-            "checkpoints of other tools are turned into trajectories by `trajtools convert`"
+            "`trajtools convert` converts checkpoints of other tools"
         )
     check_version(attribute(file, "format_version"), where)
     child(file, "runs", h5py.Group)

@@ -69,12 +69,12 @@ class StoredArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
-            raise ValueError("stored states have to be read, which is a copy")
+            raise ValueError("stored states must be read, which makes a copy")
         size = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
         if size > LARGEST_BYTES:
             raise TooLargeError(
                 f"all states of run {self._run!r} are {size / 2**30:.1f} GiB, more than {LARGEST_BYTES // 2**30} GiB; "
-                "read a part (weights[a:b]), or go through run.trajectory().blocks()"
+                "read a part (weights[a:b]), or iterate over run.trajectory().blocks()"
             )
         return np.asarray(self.read(), dtype)
 
@@ -135,7 +135,7 @@ def _positions(key: Any, length: int) -> NDArray[np.int64]:
             raise IndexError(f"a mask of shape {array.shape} for an axis of {length}")
         return np.flatnonzero(array)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise IndexError(f"states are chosen by integers, slices, lists of integers or masks, not by {key!r}")
+        raise IndexError(f"states are indexed by integers, slices, lists of integers or masks, not by {key!r}")
     return array.astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""What the group of a run holds, and how it is laid out when the run begins. FORMAT.md is the law; this is its hand."""
+"""The contents of a run's group, and its layout when the run begins, as FORMAT.md specifies."""
 
 from __future__ import annotations
 
@@ -59,11 +59,13 @@ class RunSpec:
         if self.stored not in STORED:
             raise ValueError(f"stored={self.stored!r}: needed one of {', '.join(STORED)}")
         if (self.stored == "sketch") != (self.sketch is not None):
-            raise ValueError("stored='sketch' and the settings of the sketch (sketch=, with its k) go together")
+            raise ValueError(
+                "stored='sketch' and the settings of the sketch (sketch=, with its k) must be passed together"
+            )
         if self.sketch is not None and not (isinstance(self.sketch.get("k"), int) and self.sketch["k"] > 0):
             raise ValueError(f"the settings of a sketch need a positive integer k, got {dict(self.sketch)!r}")
         if (self.stored == "distances") != (self.distance_metric is not None):
-            raise ValueError("stored='distances' and the name of the metric (distance_metric=) go together")
+            raise ValueError("stored='distances' and the name of the metric (distance_metric=) must be passed together")
 
     @property
     def layout(self) -> StreamLayout:

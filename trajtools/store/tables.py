@@ -23,7 +23,7 @@ def text_dtype(values: Sequence[str]) -> np.dtype[np.bytes_]:
     """Give the fixed-length UTF-8 dtype that holds all the given texts."""
     for value in values:
         if "\0" in value:
-            raise ArchitectureError(f"the name {value!r} holds a NUL character, which the file cannot keep; rename it")
+            raise ArchitectureError(f"the name {value!r} holds a NUL character, which the file cannot store; rename it")
     longest = max((len(value.encode()) for value in values), default=0)
     return h5py.string_dtype("utf-8", max(1, longest))
 
@@ -87,8 +87,8 @@ def check_parameters(parameters: Sequence[Parameter]) -> int:
     for p in parameters:
         if p.offset != at or p.size < 0:
             raise ArchitectureError(
-                f"parameter {p.name!r} is said to hold entries {p.offset} to {p.offset + p.size} of the state, "
-                f"but the one before ends at {at}; offsets must follow each other without gaps"
+                f"parameter {p.name!r} is declared to hold entries {p.offset} to {p.offset + p.size} of the state, "
+                f"but the previous one ends at {at}; offsets must follow each other without gaps"
             )
         if p.name in names:
             raise ArchitectureError(f"two parameters are named {p.name!r}; names must be unique in a run")
@@ -179,8 +179,8 @@ def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(
-        f"{value!r} of type {type(value).__name__} cannot be kept in the file as JSON; "
-        "hand over numbers, texts, lists and dicts (str(value) where nothing else fits)"
+        f"{value!r} of type {type(value).__name__} cannot be stored as JSON; pass numbers, strings, lists and dicts "
+        "(or str(value))"
     )
 
 

@@ -1,4 +1,4 @@
-"""Becoming the writer of a file, with a new run or by going on with one, inside one all-or-nothing change."""
+"""Becoming the writer of a file, for a new or a resumed run, in one atomic change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_run(file: h5py.File, path: Path, run: str, spec: RunSpec) -> Places:
     if run in runs:
         raise RunExistsError(
             f"{path} already holds a run {run!r}, which is never overwritten; it has {', '.join(map(repr, runs))}. "
-            "Choose another name, or go on with the run with resume=True."
+            "Choose another name, or continue the run with resume=True."
         )
     return _places(runs, run, structure.build_run(runs, run, spec, Owner.current()))
 

@@ -1,4 +1,4 @@
-"""All-or-nothing changes of the structure of a file: new runs, new datasets, attributes, status.
+"""Atomic changes of the structure of a file: new runs, new datasets, attributes, status.
 
 h5py works on an `Overlay`, so the disk is untouched until the change is complete. Then, in this order: the undo
 journal, what is appended, what is overwritten (a few hundred bytes), and the journal is removed. A process killed
@@ -105,7 +105,7 @@ def _commit(path: Path, descriptor: int, overlay: Overlay, durable: bool) -> Non
         os.unlink(journal_path(path))
     except OSError as error:
         roll_back(path, descriptor)
-        raise RecordingError(f"{path} could not be changed and is as it was: {error}") from error
+        raise RecordingError(f"{path} could not be changed; it is unmodified: {error}") from error
 
 
 def create(path: Path, edit: Callable[[h5py.File], None], *, durable: bool = False) -> None:
@@ -126,7 +126,7 @@ def create(path: Path, edit: Callable[[h5py.File], None], *, durable: bool = Fal
     except FileExistsError:
         raise
     except OSError as error:
-        raise RecordingError(f"{path} could not be made: {error}") from error
+        raise RecordingError(f"{path} could not be created: {error}") from error
     finally:
         draft.unlink(missing_ok=True)
 

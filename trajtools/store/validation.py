@@ -1,4 +1,4 @@
-"""Every MUST of FORMAT.md, checked one by one; nothing is trusted, nothing is changed."""
+"""Check every MUST of FORMAT.md, one by one, without changing the file."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _check_run(found: _Findings, run: Run, size: int) -> None:
     said = safety.attribute(group, "status")
     found.need(said in STATUSES, where, f"status is {said!r}, must be one of {', '.join(STATUSES)}")
     if said == "recording" and run.status == "interrupted":
-        found.warn(where, "the writer died; `trajtools repair` makes the file writable again, all states are whole")
+        found.warn(where, "the writer died; `trajtools repair` makes the file writable again, all states are intact")
     stored = [name for name in ("weights", "distances", "sketch") if name in group]
     found.need(len(stored) == 1, where, f"must hold one of weights, distances, sketch; holds {stored or 'none'}")
     _check_series(found, run, size)

@@ -1,4 +1,4 @@
-"""Whether every committed state is really there: all chunks allocated, and inside the file."""
+"""Check that every committed state is present: all chunks allocated, and inside the file."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ def check_committed(group: h5py.Group, size: int) -> None:
         gone = missing_chunks(dataset, committed, size)
         if gone:
             raise FormatError(
-                f"{dataset.name} lacks {gone} of the chunks of its {committed} committed states: the file was cut "
-                "short or damaged after it was written. Take another copy of it."
+                f"{dataset.name} lacks {gone} of the chunks of its {committed} committed states: the file was "
+                "truncated or damaged after it was written. Use another copy."
             )

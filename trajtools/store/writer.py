@@ -166,7 +166,7 @@ class RunWriter:
         """Fix the metrics and open the file for appending; called once, before the first `write`."""
         self._require_open()
         if self._streams is not None:
-            raise RecordingError(f"run {self.run!r} has begun already; its metrics are fixed")
+            raise RecordingError(f"run {self.run!r} has already begun; its metrics are fixed")
         shapes = structure.check_metrics(metrics or {}, len(self._spec.members))
         if self.metrics is not None:
             if metrics is not None and shapes != self.metrics:
@@ -264,7 +264,7 @@ class RunWriter:
         except FileExistsError:
             raise FileExistsError(
                 f"{self.path} exists and is never overwritten. Choose another path, add a run to it with mode='a', "
-                "or go on with its run with resume=True."
+                "or continue its run with resume=True."
             ) from None
         self._open_cells()
 
@@ -285,7 +285,7 @@ class RunWriter:
             return error
         return RecordingError(
             f"recording into {self.path} stopped: {one_line(error)}. The {self.committed} states committed before are "
-            "safe; make room or choose another disk, then go on with resume=True."
+            "safe; free some space or choose another disk, then continue with resume=True."
         )
 
     def _require_open(self) -> None:

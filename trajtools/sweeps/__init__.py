@@ -1,4 +1,4 @@
-"""Many runs: exponent, training time and sharpness against hyper-parameters, and where the onset of chaos lies."""
+"""Compare many runs: exponent, training time and sharpness against hyper-parameters, and the onset of chaos."""
 
 from __future__ import annotations
 

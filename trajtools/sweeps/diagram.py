@@ -1,4 +1,4 @@
-"""Two hyper-parameters: order and chaos on a grid, and how the training time scales where training is stable."""
+"""Phase diagrams over two hyper-parameters, and scaling laws of the training time where training is stable."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ def phase_diagram(sweep: Sweep, *, level: float, rng: Any) -> PhaseDiagram:
         raise SelectionError("a phase diagram needs two hyper-parameters: sweep(files, x=..., y=...)")
     points = [p for p in sweep.points if not p.control]
     if not points:
-        raise SelectionError(f"a phase diagram needs runs that are no controls; all {len(sweep.points)} of them are")
+        raise SelectionError(f"a phase diagram needs runs that are not controls; all {len(sweep.points)} of them are")
     xs, ys = sorted({p.x for p in points}), sorted({p.y for p in points})
     shape = (len(ys), len(xs))
     exponent, count = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
@@ -343,7 +343,7 @@ def boundary_law(diagram: PhaseDiagram, factor: Callable[[Floats], Floats], name
     lost = Reason.of("no-onset", words, missing=len(known) - n, values=len(known), name=diagram.y_name)
     reasons = (lost,) if n < len(known) else ()
     if n < 2:
-        few = Reason.of("too-few-values", "a law needs two onsets, not {onsets}", onsets=n)
+        few = Reason.of("too-few-values", "a law needs two onsets, got {onsets}", onsets=n)
         return BoundaryLaw(name, float("nan"), nothing, False, nothing, n, (*reasons, few))
     values = np.broadcast_to(np.asarray(factor(diagram.y[known]), dtype=np.float64), (n,))
     if not (np.isfinite(values) & (values > 0)).all():
@@ -395,8 +395,8 @@ def scaling(
     factors = _factors(sweep, points, wanted, used)
     if n_used < len(wanted) + 2:
         raise DataError(
-            f"{n_used} stable runs reach {sweep.thresholds[row]:g}; a law with {len(wanted)} powers needs "
-            f"{len(wanted) + 2} at least" + ": " * bool(reasons) + "; ".join(map(str, reasons))
+            f"{n_used} stable runs reach {sweep.thresholds[row]:g}; a law with {len(wanted)} powers needs at least "
+            f"{len(wanted) + 2}" + ": " * bool(reasons) + "; ".join(map(str, reasons))
         )
     design = np.column_stack([np.ones(n_used), np.log(factors[used])])
     if np.linalg.matrix_rank(design) < design.shape[1]:
@@ -436,7 +436,7 @@ def _stable(
     rest = asked & ~sensitive & ~unsure
     blind = rest & np.array([not p.times.shape[1] for p in points], dtype=bool)
     used = rest & np.array([bool(p.times.shape[1]) and 0 < median(p.times[row]) < np.inf for p in points], dtype=bool)
-    never = f"do not reach {threshold:g} or begin there"
+    never = f"do not reach {threshold:g} or start above it"
     unclear = "with an inconclusive exponent were left out (a sweep with exponent=None takes every run as stable)"
     counts = {
         "not-selected": (~asked, "were not selected"),

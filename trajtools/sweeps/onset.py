@@ -1,4 +1,4 @@
-"""Where sensitive dependence begins along a sweep, where training is fastest, and whether the two coincide."""
+"""The onset of sensitive dependence along a sweep, the fastest training, and whether the two coincide."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def onset(sweep: Sweep, *, above: float | str, level: float, rng: Any) -> Onset:
 def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, rng: Any = 0) -> Onset:
     """Find the onset along a curve of exponents."""
     if isinstance(above, str) and above != "auto":
-        raise DataError(f"above={above!r}: an exponent, or 'auto'")
+        raise DataError(f"above={above!r}: it must be an exponent, or 'auto'")
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
     settings = {"above": above, "level": level, "points": len(curve.x), "times_stable": TIMES_STABLE}
@@ -254,10 +254,10 @@ def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, 
     ]
     stray = int(np.sum((curve.value > limit) != (np.arange(len(curve.x)) >= at)))
     if stray:
-        words = "{stray} of {values} values lie on the other side of the limit than their neighbours"
+        words = "{stray} of {values} values and their neighbours lie on opposite sides of the limit"
         reasons.append(Reason.of("stray-values", words, stray=stray, values=len(curve.x)))
     if share < SHARE:
-        words = "only {share:.0%} of the resamplings hold an onset: the noise of the exponents hides it"
+        words = "only {share:.0%} of the resamples have an onset: it is within the noise of the exponents"
         reasons.append(Reason.of("hidden-by-noise", words, share=share))
     if not np.isfinite(curve.error).all():
         reasons.append(Reason("interval-unknown", "some exponents have no interval; they were not resampled"))
@@ -318,7 +318,7 @@ def _why_none(curve: Curve, limit: Floats, at: int) -> Reason:
         )
         return Reason.of("onset-below-range", words, **numbers)
     over = np.flatnonzero(curve.value > limit)
-    single = f" but for {len(over)} values without neighbours above it" if len(over) else ""
+    single = f" except for {len(over)} isolated values above it" if len(over) else ""
     return Reason.of(
         "onset-above-range",
         "the exponent is below {limit:.3g} up to the largest value{single}: no onset in {first:.4g} to {last:.4g}; go "
@@ -390,7 +390,7 @@ def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: Any) ->
         reasons.append(Reason("end-of-range", "the minimum lies at an end of the range: extend the sweep"))
     fewest = min(len(t) for t in times)
     if fewest < 5:
-        words = "as few as {count} initial conditions at a value: the interval is rough"
+        words = "some values have only {count} initial conditions: the interval is rough"
         reasons.append(Reason.of("few-initial-conditions", words, count=fewest))
     span = (float(near[0]), float(near[-1]))
     interval = (float(low), float(high))
@@ -438,7 +438,7 @@ def _control(sweep: Sweep, quickest: Fastest) -> tuple[Reason, ...]:
     """What the stable controls of equal step length say about the minimum."""
     controls = [p for p in sweep.points if p.control]
     if not controls:
-        words = "no stable control in the sweep: whether chaos makes the minimum is not tested"
+        words = "no stable control in the sweep: whether chaos causes the minimum was not tested"
         return (Reason("no-control", words),)
     x, times = medians(controls, sweep.thresholds.index(quickest.threshold))
     beyond = x > quickest.value
@@ -448,7 +448,7 @@ def _control(sweep: Sweep, quickest: Fastest) -> tuple[Reason, ...]:
     best = int(np.argmin(middle))
     if middle[best] < FASTER * quickest.time:
         words = (
-            "the stable control of equal step length goes on to {time:.4g} {unit}s at {value:.4g}, faster than the "
+            "the stable control of equal step length reaches {time:.4g} {unit}s at {value:.4g}, faster than the "
             "minimum: instability ends the speed-up and does not cause it"
         )
         numbers = {"time": middle[best], "value": x[beyond][best]}

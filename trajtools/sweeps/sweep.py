@@ -1,4 +1,4 @@
-"""Many runs: exponent, training time and sharpness against hyper-parameters, one task for each run."""
+"""Compare many runs: exponent, training time and sharpness against hyper-parameters, one task for each run."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ class Sweep(Result):
             raise SelectionError(f"no run has {self.y_name or 'y'}={y:g}; there are {there}")
         kept = tuple(p for p in kept if runs is None or runs(p))
         if not kept:
-            raise SelectionError(f"runs= keeps none of the {len(self.points)} runs of this sweep")
+            raise SelectionError(f"runs= selects none of the {len(self.points)} runs of this sweep")
         name = self.y_name if y is None else ""
         return Sweep(self.x_name, name, kept, self.thresholds, self.time_unit, self.settings, self.warnings)
 
@@ -299,8 +299,8 @@ class Sweep(Result):
         """
         if self.y_name:
             raise SelectionError(
-                f"this sweep has two hyper-parameters, {self.x_name} and {self.y_name}: take one value of the second "
-                "(.where(...)), or .phase_diagram()"
+                f"this sweep has two hyper-parameters, {self.x_name} and {self.y_name}: select one value of the "
+                "second (.where(...)), or use .phase_diagram()"
             )
         return self
 
@@ -408,7 +408,7 @@ def recorded(run: Any, name: str, rng: int) -> Exponent:
             "the recorded growth per step is above zero over this record; whether it persists was not tested",
         ),
         "regular": Reason("contracts", "the recorded growth per step is below zero"),
-        "inconclusive": Reason("zero-not-excluded", "the recorded growth per step cannot be told from zero")
+        "inconclusive": Reason("zero-not-excluded", "the interval of the recorded growth per step contains zero")
         if known
         else Reason("too-few-steps", "too few recorded steps"),
     }[verdict]
@@ -532,9 +532,9 @@ def sweep(
     """
     limits = tuple(sorted({float(value) for value in thresholds}))
     if not limits or not all(np.isfinite(limits)):
-        raise DataError(f"thresholds={thresholds!r}: give at least one number")
+        raise DataError(f"thresholds={thresholds!r}: pass at least one number")
     if isinstance(stays, bool) or int(stays) != stays or stays < 1:
-        raise DataError(f"stays={stays!r}: a whole number of recorded states, at least 1")
+        raise DataError(f"stays={stays!r}: it must be a whole number of recorded states, at least 1")
     tasks, left_out, unit = [], [], ""
     for run in _runs(files):
         if runs is not None and not runs(run):

@@ -1,4 +1,4 @@
-"""Systems with known answers, training-like ones first, each with the code that recomputes its exponents.
+"""Systems with known exponents, training-like ones first, each with the code that recomputes them.
 
 They are what the estimators are held to; nothing in trajtools is tuned to one of them.
 """

@@ -61,7 +61,7 @@ def bernoulli(beta: float = 3.0) -> System:
         If beta is a power of two.
     """
     if np.log2(beta) % 1 == 0:
-        raise ValueError(f"beta = {beta} shifts bits out of a binary float until nothing is left; take 3 or 1.9")
+        raise ValueError(f"beta = {beta} shifts all bits out of a binary float; use 3 or 1.9")
     return System(
         "bernoulli",
         1,

@@ -292,7 +292,7 @@ class System:
         samples = sums / (T * self.dt)
         good = samples[np.isfinite(samples[:, 0])]
         if not len(good):
-            raise DataError(f"{self.name}: all {n} initial conditions ran away; start in the basin of the attractor")
+            raise DataError(f"{self.name}: all {n} initial conditions diverged; start in the basin of the attractor")
         error = good.std(axis=0, ddof=1) / np.sqrt(len(good)) if len(good) > 1 else np.full(k, np.nan)
         settings = {"T": T, "transient": transient, "n": n, "n_escaped": n - len(good), "k": k, "dt": self.dt}
         return Spectrum(good.mean(axis=0), error, samples, settings)

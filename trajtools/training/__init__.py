@@ -1,4 +1,4 @@
-"""What a training says of itself: its curvature, and the order and chaos of its layers."""
+"""Diagnostics of one training: curvature against the learning rate, and order and chaos of layers."""
 
 from __future__ import annotations
 

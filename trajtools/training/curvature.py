@@ -17,7 +17,7 @@ from trajtools.types import Floats, Ints
 
 @dataclass(frozen=True, eq=False)
 class Curvature(Result):
-    """What the probes of a run say about its stability; see `trajtools.training.curvature`.
+    """Curvature of a run against its learning rate, with a verdict; see `trajtools.training.curvature`.
 
     Attributes
     ----------
@@ -104,9 +104,9 @@ N_RESAMPLES = 999
 LEVEL = 0.95
 DELAYED = (
     "rate x h_max is above the threshold from step {start} on; that makes {nats:.0f} nats until step {begins}, where "
-    "the forward shadow begins to grow: what is unstable there was damped before, so what was perturbed before grows "
-    "late, at a step that epsilon and the dtype decide (delayed loss of stability). Fresh offsets, Shadow(window=), or "
-    "the windows of tangent_exponents show the growth while it is there"
+    "the forward shadow begins to grow: earlier perturbations were damped along the unstable direction and grow "
+    "late, at a step set by epsilon and the dtype (delayed loss of stability). Fresh offsets, Shadow(window=), or "
+    "the windows of tangent_exponents show the growth when it happens"
 )
 _RATES = ("lr", "learning_rate", "eta")
 
@@ -115,7 +115,7 @@ def curvature(
     run: Any, *, of: str | None = None, rate: float | None = None, momentum: float | None = None,
     nesterov: bool | None = None, rng: Any = 0,
 ) -> Curvature:  # fmt: skip
-    r"""Ask where a training stands to the edge of stability, from curvature that was recorded by probes.
+    r"""Compare a training with the edge of stability, from recorded curvature.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def curvature(
     if of is not None and of not in KINDS:
         raise SelectionError(f"of={of!r} is none of {', '.join(KINDS)}")
     if not run.n_states:
-        raise DataError(f"run {run.name!r} holds no state: nothing was recorded into it")
+        raise DataError(f"run {run.name!r} holds no states")
     metrics = run.metrics
     sources = {}
     for name in ("h_max", "h_min"):
@@ -244,7 +244,7 @@ def _rates(run: Any, rate: float | None) -> tuple[Floats, str]:
         value = run.hparams.get(name)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return np.full(run.n_states, float(value)), f"hparams {name}"
-    raise DataError(f"run {run.name!r} knows no learning rate: record it as a metric or in hparams, or give rate=")
+    raise DataError(f"run {run.name!r} has no learning rate: record it as a metric or in hparams, or pass rate=")
 
 
 def _beta(hparams: Mapping[str, Any], momentum: float | None) -> float:
@@ -340,13 +340,16 @@ def _judge(
 def _warnings(sources: Mapping[str, str], h_max: Floats) -> tuple[Reason, ...]:
     warnings = []
     if sources["h_max"].endswith("batch"):
-        words = "h_max is that of the mini-batches, larger than that of the whole set unless a batch is all of it"
+        words = (
+            "h_max is that of mini-batches, which is larger than that of the full data set unless a batch holds "
+            "all of it"
+        )
         warnings.append(Reason("batch-curvature", words))
     if sources["h_max"].startswith("shadow"):
-        words = "h_max comes from a shadow, which lags behind where the curvature changes fast"
+        words = "h_max comes from a shadow, which lags when the curvature changes fast"
         warnings.append(Reason("shadow-curvature", words))
     if "h_min" not in sources:
-        words = "no smallest curvature was recorded: no local exponent is predicted"
+        words = "the smallest curvature was not recorded: no local exponent is predicted"
         warnings.append(Reason("no-smallest-curvature", words))
     unknown = int(np.sum(~np.isfinite(h_max)))
     if unknown:

@@ -159,7 +159,7 @@ def _root(function: object, low: float, high: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class OrderChaos(Result):
-    """How disordered a layer's weights are along training, and where that leads; see `trajtools.training.order_chaos`.
+    """Order parameters of a layer along training, and the law that they follow; see `trajtools.training.order_chaos`.
 
     Attributes
     ----------
@@ -260,7 +260,7 @@ class OrderChaos(Result):
 
 @dataclass(frozen=True, eq=False)
 class TrunkStability(Result):
-    """A trunk iterated as a map, and the three published exponents beside the true one; see `iterated_trunk`.
+    """Stability of a trunk iterated as a map, by the three published exponents and the true one; see `iterated_trunk`.
 
     Attributes
     ----------
@@ -323,7 +323,7 @@ def order_chaos(
     level: float = 0.95,
     rng: Any = 0,
 ) -> OrderChaos:
-    r"""Follow the order parameters J and J0 of a layer, and the law by which it approaches the edge of chaos.
+    r"""Compute the order parameters J and J0 of a layer along training, and fit its approach to the edge of chaos.
 
     Parameters
     ----------
@@ -452,7 +452,7 @@ def _known(hparams: Mapping[str, Any], given: dict[str, float | None]) -> dict[s
         usable = [float(c) for c in candidates if isinstance(c, (int, float)) and not isinstance(c, bool)]
         found[key] = usable[0] if usable else (0.0 if key == "momentum" else float("nan"))
         if value is not None and not (usable and np.isfinite(found[key]) and found[key] >= 0):
-            raise DataError(f"{key}={value!r} must be a number, zero or positive")
+            raise DataError(f"{key}={value!r} must be a number of at least 0")
     return found
 
 
@@ -526,14 +526,14 @@ def _warnings(
 ) -> tuple[Reason, ...]:
     warnings = []
     if kernel.shape[0] != kernel.shape[1]:
-        words = "{name} is {shape}, not square: it cannot be iterated as a map, so J = 1 is no edge of chaos for it"
+        words = "{name} is {shape}, not square: it cannot be iterated as a map, so J = 1 is not its edge of chaos"
         warnings.append(Reason.of("not-square", words, name=kernel.name, shape=kernel.shape))
     if lost:
         words = "{excluded} states hold NaN or inf in this layer and were left out"
         warnings.append(Reason.of("not-finite", words, excluded=lost))
     missing = [key for key in ("rate", "batch", "samples") if not np.isfinite(known[key])]
     if missing:
-        words = "{names} not given and not in hparams: no epochs, no constant, no weight decay"
+        words = "{names} missing in the arguments and in hparams: no epochs, no constant, no weight decay"
         warnings.append(Reason.of("unknown-hyper-parameters", words, names=", ".join(missing)))
     if not np.isfinite(slope):
         warnings.append(Reason("too-few-states", "no slope: fewer than two states before the edge"))
@@ -541,7 +541,7 @@ def _warnings(
         words = "no interval of the slope: fewer than {needed} increments before the edge"
         warnings.append(Reason.of("interval-unknown", words, needed=FEWEST_INCREMENTS))
     elif interval[0] <= 0 <= interval[1]:
-        words = "the slope of J^2 cannot be told from zero: nothing is predicted with confidence"
+        words = "the interval of the slope of J^2 contains zero: the prediction is not reliable"
         warnings.append(Reason("zero-not-excluded", words))
     return tuple(warnings)
 
@@ -556,7 +556,7 @@ _AT_ONCE = 2**22
 def asymptotic_distance(
     J: float, J0: float = 0.0, *, size: int = 1000, steps: int = 500, epsilon: float = 1e-4, rng: Any = 0
 ) -> float:
-    """Distance that two nearby states of a random tanh map keep: the colour of the phase diagram.
+    """Asymptotic distance of two nearby states of a random tanh map: the colour of the phase diagram.
 
     Parameters
     ----------
@@ -612,7 +612,7 @@ def iterated_trunk(
     product: bool = True,
     rng: Any = 0,
 ) -> TrunkStability:
-    r"""Iterate a trunk whose output has the shape of its input, and ask whether it is ordered or chaotic.
+    r"""Iterate a trunk whose output has the shape of its input, and test whether it is ordered or chaotic.
 
     Parameters
     ----------
@@ -679,7 +679,7 @@ def iterated_trunk(
         by_separation = np.log(separations[-1] / separations[0]) / steps
         by_norm = np.log(norm)
     away = ~np.isfinite(last).all(axis=1) | (np.abs(last).mean(axis=1) > RUN_AWAY)
-    ran_away = Reason.of("diverged", "{diverged} of {orbits} orbits ran away", diverged=away.sum(), orbits=n)
+    ran_away = Reason.of("diverged", "{diverged} of {orbits} orbits diverged", diverged=away.sum(), orbits=n)
     for values in (exponent, norm, radius, by_norm, by_separation):
         values[away] = np.nan
     return TrunkStability(
@@ -701,8 +701,8 @@ def _checked(trunk: Trunk) -> Trunk:
         found = np.asarray(trunk(states), dtype=np.float64)
         if found.shape != states.shape:
             raise DataError(
-                f"the trunk gave shape {found.shape} for states {states.shape}: only a map of a space onto itself can "
-                "be iterated; end the trunk where its shape is that of the input"
+                f"the trunk gave shape {found.shape} for states {states.shape}: a trunk can be iterated only if its "
+                "output has the shape of its input; cut it at such a layer"
             )
         return found
 
