@@ -91,7 +91,7 @@ def embed(x: ArrayLike, dim: int, delay: int = 1) -> Floats:
 
 
 def estimate_delay(x: ArrayLike, *, method: str = "mutual-information", max_delay: int | None = None) -> Choice:
-    """Delay at which a series tells something new about itself.
+    """Embedding delay of a series, by mutual information or autocorrelation.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def estimate_delay(x: ArrayLike, *, method: str = "mutual-information", max_dela
 def estimate_dimension(
     x: ArrayLike, *, delay: int, method: str = "cao", max_dim: int = 10, theiler: int | None = None, most: int = 5000
 ) -> Choice:
-    r"""Dimension from which on neighbours stay neighbours.
+    r"""Embedding dimension of a series, by Cao's method or false neighbours.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def estimate_dimension(
 
 
 def theiler_window(x: ArrayLike, *, method: str = "autocorrelation", max_lag: int | None = None) -> Choice:
-    """How far apart in time two states must be to be neighbours by recurrence and not by closeness in time.
+    """Theiler window: the separation in time from which on close states count as recurrence.
 
     Parameters
     ----------

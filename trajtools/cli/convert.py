@@ -57,8 +57,9 @@ PATIENCE = 5.0  # seconds that an interrupted conversion has to end
 def convert(*, folder: Path, output: Path, as_json: bool, quiet: bool, **chosen: Any) -> None:
     """Convert the checkpoints in FOLDER into a run, one state for each file, in the order of their steps.
 
-    Reads .npz, .safetensors and PyTorch's .pt, .pth and .ckpt (weights only). The step is the number in the file name; the output says which one. All files must hold the same arrays, with the same shapes and dtypes; NaN
-    and infinities are data. The output is written completely or not at all.
+    Reads .npz, .safetensors and PyTorch's .pt, .pth and .ckpt (weights only). The step is the number in the file name;
+    the output shows which one. All files must hold the same arrays, with the same shapes and dtypes; NaN and infinities
+    are data. The output is written completely or not at all.
     """
     if os.path.lexists(output):
         raise DataError(f"{output} exists, and a recorded run is never overwritten: choose another --output")
