@@ -53,8 +53,8 @@ def test_count_is_unknown_where_the_training_has_no_end():
 @pytest.mark.parametrize(
     ("every", "words"),
     [
-        (0, "k must be 1 or more"),
-        (-2, "k must be 1 or more"),
+        (0, "k must be at least 1"),
+        (-2, "k must be at least 1"),
         (0.5, "whole number of steps"),
         (True, "whole number of steps"),
         ("10", "whole number of steps"),

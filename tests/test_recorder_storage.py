@@ -231,7 +231,7 @@ def test_a_changed_architecture_is_refused_and_the_rest_is_kept(tmp_path, change
         ({"w": np.zeros((3, 2))}, 2, ArchitectureError, r"'w' has shape \(3, 2\); with members=2"),
         ([network(), network()], 3, ArchitectureError, "declares 3 networks, the state holds 2"),
         ([network(), {"w": np.zeros(2)}], None, ArchitectureError, "member 1 lacks"),
-        (network(), 0, ArchitectureError, "says 0 networks"),
+        (network(), 0, ArchitectureError, "declares 0 networks"),
     ],
 )
 def test_what_is_no_state_is_refused(tmp_path, state, members, error, words):

@@ -145,7 +145,7 @@ def test_nonfinite_weights_count_as_unchanged():
     ("changes", "error", "words"),
     [
         ({"members": 0}, PerturbationError, "at least one copy"),
-        ({"seed": -1}, PerturbationError, "0 or more"),
+        ({"seed": -1}, PerturbationError, "at least 0"),
         ({"distribution": "cauchy"}, PerturbationError, "uniform, gaussian"),
         ({"only": "conv*"}, SelectionError, "no parameter matches 'conv"),
         ({"epsilon": -1.0}, PerturbationError, "finite and not negative"),

@@ -48,8 +48,8 @@ class Repair:
         if self.rolled_back:
             done.append("an unfinished change was undone")
         if self.mark_cleared:
-            done.append("the mark of a writer that died was cleared")
-        done += [f"run {name!r} is interrupted, {self.committed[name]} states are whole" for name in self.interrupted]
+            done.append("the mark of a crashed writer was cleared")
+        done += [f"run {name!r} is interrupted, {self.committed[name]} states are intact" for name in self.interrupted]
         return f"{self.path}: {'; '.join(done)}"
 
 
