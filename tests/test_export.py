@@ -330,14 +330,14 @@ def test_a_link_leads_to_the_output_and_what_is_no_file_is_not_replaced(twins, t
 def test_the_recording_is_never_overwritten(twins):
     before = twins.read_bytes()
     assert (
-        "recorded file itself" in call("export", twins, "--run", "one", "--format", "csv", "-o", twins, code=1).stderr
+        "one of the input files" in call("export", twins, "--run", "one", "--format", "csv", "-o", twins, code=1).stderr
     )
     assert twins.read_bytes() == before
 
 
 def test_several_runs_are_answered_with_their_names(twins, tmp_path):
     said = call("export", twins, "-o", tmp_path / "out.npz", code=1).stderr
-    assert "choose with --run (one, two)" in said
+    assert "choose one with --run (one, two)" in said
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def steady(method: Callable[Concatenate[Reader, P], T]) -> Callable[Concatenate[
         with handle.lock:
             for trial in range(_TRIES):
                 try:
-                    with in_words(handle.path, "find what is asked for"):
+                    with in_words(handle.path, "find the requested object"):
                         return method(self, *args, **kwargs)
                 except FormatError:
                     if trial == _TRIES - 1 or not handle.was_overtaken():

@@ -110,7 +110,7 @@ class _Findings:
     @contextlib.contextmanager
     def noting(self, where: str) -> Iterator[None]:
         try:
-            with in_words(self._path, "read what stands there"):
+            with in_words(self._path, "read an object"):
                 yield
         except TrajtoolsError as error:
             self.error(where, str(error))
