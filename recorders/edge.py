@@ -20,9 +20,11 @@ import numpy as np
 from recorders.shadows import ROUNDOFF
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
-from trajtools.types import Floats
+from trajtools.types import Floats, RealArrayLike
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from trajtools.sweeps.onset import Onset
 
 BURN = 0.2  # share of the steps in which shadows turn towards the direction that grows most
@@ -118,7 +120,7 @@ class Edge:
         """
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
-    def plot(self, figure: Any = None) -> Any:
+    def plot(self, figure: Figure | None = None) -> Figure:
         """Draw exponents and losses against the rate, with the onset and the recommendation.
 
         Parameters
@@ -136,7 +138,7 @@ class Edge:
         return plots.edge(self, figure=figure)
 
 
-def check_rates(rates: Any, points: int) -> Floats:
+def check_rates(rates: RealArrayLike, points: int) -> Floats:
     """Read the range of learning rates."""
     values = np.asarray(rates, dtype=np.float64).ravel()
     if not len(values) or not np.isfinite(values).all() or (values <= 0).any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from recorders.torch import Recorder
@@ -19,7 +20,7 @@ class RecorderHooks:
     An exception in the fit leaves a valid file whose run is marked as interrupted.
     """
 
-    def __init__(self, path: Any, **options: Any) -> None:
+    def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
         super().__init__()
         self.path = path
         self.options = options

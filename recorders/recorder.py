@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex
 
 import numpy as np
 
@@ -146,7 +146,7 @@ class Recorder(Adapter):
         provenance: Mapping[str, Any] | None = None,
         reference: str | None = None,
         members: int | Sequence[Member] | None = None,
-        every: Any = 1,
+        every: SupportsIndex | LogSpaced | AtSteps | Callable[[int], bool] = 1,
         include: str | Sequence[str] = (),
         exclude: str | Sequence[str] = (),
         store: str = "weights",
@@ -571,7 +571,7 @@ class Chosen:
 Policy = Every | LogSpaced | AtSteps | Chosen
 
 
-def policy(every: Any) -> Policy:
+def policy(every: SupportsIndex | Policy | Callable[[int], bool]) -> Policy:
     """The policy that the argument `every` of a recorder means."""
     if isinstance(every, Every | LogSpaced | AtSteps | Chosen):
         return every

@@ -24,6 +24,41 @@ value: float = exponent.value
 low, high = exponent.interval
 x = np.zeros((100, 3))
 print(tt.lyapunov(x).verdict, tt.pairwise(x, metric="l2").shape, tt.structure.pca(x).coordinates)
+pairs = tt.pairwise([[0.0, 1.0], [1, 2]], y=run.trajectory(0))
+tt.lyapunov(run, rng=np.random.default_rng(3))
+tt.lyapunov(pairs, neighbors=tt.NearestK(2), rng=None)
+tt.twins((run.trajectory(0), [run.trajectory(1)]))
+tt.twins((x, [x, x]))
+tt.twins([run, (x, x)], metric=lambda a, b: np.abs(a - b).sum(axis=-1))
+tt.rosenstein([0.0, 1, 2.5], theiler=1, horizon=1)
+tt.kantz(pairs, theiler=1, horizon=1)
+tt.recurrence(pairs, threshold=0.1).plot(cmap="gray")
+tt.correlation_dimension(pairs, radii=np.geomspace(0.1, 1, 9))
+tt.structure.correlation_sum([0.0, 3, 1], radii=[1, 3])
+tt.structure.change_points(run, metrics={"loss": run.metrics["loss"]})
+tt.structure.mds((x, [x, x]))
+tt.orbital_stability(x, [x, x])
+tt.orbital_stability(run)
+tt.sweep(["a.h5", run], runs=lambda run: len(run.step) > 3)
+tt.embedding.theiler_window(x)
+Recorder("run.h5", {"w": x}, every=lambda step: step % 3 == 0)
+Recorder("run.h5", {"w": x}, every=np.int64(3))
+tt.lyapunov(object())  # error
+tt.lyapunov("run.h5")  # error
+tt.lyapunov(x, rng="seed")  # error
+tt.lyapunov(x, neighbors=3)  # error
+tt.pairwise(3j)  # error
+tt.pairwise(x, y={"w": x})  # error
+tt.twins(3)  # error
+tt.rosenstein(run, theiler=1, horizon=1)  # error
+tt.recurrence(x, metric=2)  # error
+tt.correlation_dimension(x, radii="all")  # error
+tt.structure.autocorrelation(x, rng=0.5)  # error
+tt.training.curvature(x)  # error
+tt.sweep(3)  # error
+growth.fit(levell=0.9)  # error
+growth.fit(rng=[1, "2"])  # error
+Recorder("run.h5", {"w": x}, every=0.5)  # error
 tt.twinz(run)  # error
 tt.twins(run, metricc="l1")  # error
 exponent.valeu  # error

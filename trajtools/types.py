@@ -1,13 +1,39 @@
-"""Array types that annotations name, and the codes by which kernels know metrics."""
+"""Array types that annotations name, what functions take, and the codes by which kernels know metrics."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from trajtools.store import Run
+    from trajtools.trajectory import Trajectory
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+
+
+class SupportsArray(Protocol):
+    """What `numpy.asarray` converts by itself: arrays, tensors, tables of pandas and xarray, Trajectories."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> NDArray[Any]: ...
+
+
+# What functions take. Strings, so that naming a type loads nothing.
+RealArrayLike: TypeAlias = "SupportsArray | Sequence[float | SupportsArray | Sequence[float | Sequence[float]]]"
+"""An array or nested lists of real numbers; unlike `numpy.typing.ArrayLike` no text, so that a path is an error."""
+StatesLike: TypeAlias = "RealArrayLike | Trajectory"
+"""States of one trajectory, (T, P), or a series (T,)."""
+Pair: TypeAlias = "tuple[StatesLike, StatesLike | Sequence[StatesLike]]"
+"""A reference and its perturbed copies."""
+TwinsLike: TypeAlias = "Run | Pair | Sequence[Run | Pair]"
+"""Twins of one or several initial conditions."""
+RNGLike: TypeAlias = "int | np.random.Generator | None"
+"""A seed, a generator, or None for fresh random numbers."""
 
 # L2_SCALED is L2 for numbers whose squares would overflow or vanish; DIFFERING counts the entries that differ.
 # PRECOMPUTED reads a matrix of distances; ACROSS takes out the part of a difference along the motion.

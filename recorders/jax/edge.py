@@ -12,6 +12,7 @@ import numpy as np
 from recorders.edge import Edge, check_counts, check_rates, first_batches, judge, shadow_distance, train
 from recorders.jax.twins import Lockstep
 from recorders.shadows import random_direction
+from trajtools.types import RealArrayLike
 
 
 def find_edge(
@@ -20,7 +21,7 @@ def find_edge(
     loss_fn: Callable[..., Any],
     optimizer: Callable[[Any], Any],
     *,
-    rates: Any = (1e-3, 10.0),
+    rates: RealArrayLike = (1e-3, 10.0),
     points: int = 12,
     steps: int = 100,
     shadows: int = 1,

@@ -15,6 +15,7 @@ from recorders.shadows import random_direction
 from recorders.torch.modules import devices_of, refuse_sharded, same_noise, trainable, unwrap
 from recorders.torch.twins import ELEMENTWISE, clip, gradients_one_by_one, losses_at_once, stack, why_not_at_once
 from trajtools.errors import ArchitectureError, DataError
+from trajtools.types import RealArrayLike
 
 Factory = Callable[[Any, float], torch.optim.Optimizer]
 
@@ -25,7 +26,7 @@ def find_edge(
     loss_fn: Callable[..., Tensor],
     optimizer: Factory | torch.optim.Optimizer,
     *,
-    rates: Any = (1e-3, 10.0),
+    rates: RealArrayLike = (1e-3, 10.0),
     points: int = 12,
     steps: int = 100,
     shadows: int = 1,

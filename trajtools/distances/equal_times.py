@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,13 @@ from trajtools.distances.metric import Metric, MetricLike, bind_metric, block_fl
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, StatesLike
 from trajtools.wiring import Parameter
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from trajtools.trajectory import Trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +62,7 @@ class Contributions(Result):
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw them; see `trajtools.plots.contributions`.
 
         Parameters
@@ -79,7 +84,7 @@ BLOCK_BYTES = 64 * 2**20
 ONE = np.zeros(1, dtype=np.int64)
 
 
-def distance(a: Any, b: Any, *, metric: MetricLike = "l1") -> Floats:
+def distance(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l1") -> Floats:
     """Distance d(t) of two trajectories at equal times.
 
     Parameters
@@ -324,7 +329,7 @@ def _block(
 PARTS = ("layer", "parameter", "kind")
 
 
-def contributions(a: Any, b: Any, *, metric: MetricLike = "l1", per: str = "layer") -> Contributions:
+def contributions(a: Trajectory, b: Trajectory, *, metric: MetricLike = "l1", per: str = "layer") -> Contributions:
     """Distance of two trajectories at equal times, part by part of the network.
 
     Parameters

@@ -9,9 +9,10 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.types import DIFFERING, L1, L2, LINF, Floats
+from trajtools.types import DIFFERING, L1, L2, LINF, Floats, StatesLike
 from trajtools.wiring import NodeSet, Parameter
 
 OPERATIONS = {"l1": L1, "l2": L2, "linf": LINF, "differing": DIFFERING}
@@ -329,7 +330,7 @@ def in_time(metric: Metric) -> Metric:
     return metric if metric.following is None else replace(metric, pairs=metric.following())
 
 
-def rounding_floor(states: Any, metric: MetricLike = "l1", *, dtype: Any = None) -> Floats:
+def rounding_floor(states: StatesLike, metric: MetricLike = "l1", *, dtype: DTypeLike | None = None) -> Floats:
     """Distance that rounding of the stored weights alone can produce between two equal states.
 
     Parameters

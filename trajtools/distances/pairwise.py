@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -21,7 +21,10 @@ from trajtools.errors import DataError, FormatError, SelectionError, TooLargeErr
 from trajtools.reasons import Reason
 from trajtools.results import Result, to_plain
 from trajtools.store.matrices import VECTORS, MatrixFile, create_matrix
-from trajtools.types import Bools, Floats, Ints
+from trajtools.types import Bools, Floats, Ints, StatesLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAX_PLAIN_ENTRIES = 2**24
 """`Distances.to_dict` of more numbers than this is refused."""
@@ -306,7 +309,7 @@ class Distances(Result):
             )
         return super().to_dict()
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw them; see `trajtools.plots.distances`.
 
         Parameters
@@ -570,9 +573,9 @@ _ELSEWHERE = 16
 
 
 def pairwise(
-    x: Any,
+    x: StatesLike,
     *,
-    y: Any = None,
+    y: StatesLike | None = None,
     metric: MetricLike = "l2",
     out: str | Path | None = None,
     block: int | None = None,

@@ -26,7 +26,7 @@ from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNa
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.trajectory import MAX_ARRAY_BYTES, Trajectory
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, StatesLike
 from trajtools.wiring import NodeSet, Parameter
 
 
@@ -593,8 +593,8 @@ SYMMETRIES = (
 
 
 def align(
-    a: Any,
-    b: Any,
+    a: StatesLike,
+    b: StatesLike,
     *,
     base: str = "l2",
     signs: bool | Sequence[str] = False,

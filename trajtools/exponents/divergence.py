@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,10 @@ from trajtools.exponents.published_fits import fit_published
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.statistics import average_curves, mean_curve
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, RNGLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +123,7 @@ class Divergence(Result):
         null: str | None = "power-law",
         procedure: str | None = None,
         level: float = 0.95,
-        rng: Any = 0,
+        rng: RNGLike = 0,
     ) -> Exponent:
         """Fit the exponential regime.
 
@@ -162,7 +165,7 @@ class Divergence(Result):
             return fit_neighbors(self, region, level=level, rng=rng)
         return fit_twins(self, region, null=null, level=level, rng=rng)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the curves; see `trajtools.plots.divergence`.
 
         Parameters

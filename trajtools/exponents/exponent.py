@@ -15,7 +15,10 @@ from trajtools.results import Result, to_plain
 from trajtools.types import Floats, Ints
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from trajtools.exponents.divergence import Divergence
+    from trajtools.store import Run
 
 VERDICTS = ("chaotic", "transient", "regular", "inconclusive")
 UNITS = ("step", "epoch", "learning-rate")
@@ -108,7 +111,7 @@ class Exponent(Result):
         self,
         unit: str,
         *,
-        run: Any = None,
+        run: Run | None = None,
         steps_per_epoch: float | None = None,
         learning_rate: ArrayLike | None = None,
         steps_per_sample: float | None = None,
@@ -257,7 +260,7 @@ class Exponent(Result):
             time = np.asarray(band["lag"]) * spacing
         return {"time": np.asarray(time), **{name: np.asarray(band[name]) for name in ("record", "low", "high")}}
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the curves and the fitted line; see `trajtools.plots.divergence`.
 
         Parameters

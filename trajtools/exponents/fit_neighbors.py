@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
 from trajtools.statistics import window_fits
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, RNGLike
 
 if TYPE_CHECKING:
     from trajtools.exponents.divergence import Divergence
@@ -39,7 +39,7 @@ def fit_neighbors(
     region: str | tuple[float, float] = "auto",
     *,
     level: float = 0.95,
-    rng: Any = 0,
+    rng: RNGLike = 0,
 ) -> Exponent:
     r"""Fit the exponential regime of a curve of neighbours.
 

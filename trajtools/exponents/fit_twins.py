@@ -29,7 +29,7 @@ from trajtools.statistics import (
     sign_flip_p,
     usable,
 )
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, RNGLike
 
 if TYPE_CHECKING:
     from trajtools.exponents.divergence import Divergence
@@ -56,7 +56,7 @@ def fit_twins(
     *,
     null: str | None = "power-law",
     level: float = 0.95,
-    rng: Any = 0,
+    rng: RNGLike = 0,
 ) -> Exponent:
     r"""Fit the exponential regime of the divergence of twins.
 
@@ -169,7 +169,7 @@ def _in_words(null: str | None, growth: Divergence) -> str:
 
 
 def _settings(
-    found: Measured, epochs: tuple[Epoch, ...], *, region: Any, null: str | None, level: float, rng: Any
+    found: Measured, epochs: tuple[Epoch, ...], *, region: Any, null: str | None, level: float, rng: RNGLike
 ) -> dict[str, Any]:
     """Everything that was chosen, by the caller or by the machine."""
     spans = found.spans

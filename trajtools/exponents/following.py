@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,11 +13,14 @@ from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
 from trajtools.exponents.divergence import Divergence
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import Strategy, choose, evenly, nearest
-from trajtools.neighbors.states import LANES, MetricOfStates, States, across_motion, check_motion, directions, prepare
+from trajtools.neighbors.states import LANES, States, across_motion, check_motion, directions, prepare
 from trajtools.reasons import Reason
 from trajtools.statistics import AVERAGES, average_curves, mean_curve
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats, Ints
+
+if TYPE_CHECKING:
+    from trajtools.distances.metric import MetricLike
 
 # The fourth neighbour: a larger ball costs e-folds (a 30th neighbour made exponents of maps 2 to 6 % too high).
 _AUTO_QUERIES, _AUTO_NEIGHBOR, _SPREAD_STATES = 64, 4, 512
@@ -308,7 +311,7 @@ class Walk:
 
 
 def prepare_walk(
-    x: Any, *, metric: MetricOfStates, nodes: int | None, theiler: int, horizon: int, across: bool = False
+    x: Any, *, metric: MetricLike, nodes: int | None, theiler: int, horizon: int, across: bool = False
 ) -> Walk:
     """Check states for following pairs of them, block by block."""
     factor = 1.0

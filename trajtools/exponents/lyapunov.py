@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -12,17 +12,22 @@ from trajtools.exponents.exponent import Exponent
 from trajtools.exponents.nulls import BASIN, NULLS, steepest
 from trajtools.exponents.one_trajectory import Options, exponent_of_states, read_record
 from trajtools.exponents.twins import has_twins, twins
+from trajtools.types import RNGLike, StatesLike, TwinsLike
+
+if TYPE_CHECKING:
+    from trajtools.distances.pairwise import Distances
+    from trajtools.neighbors.rules import NearestK, WithinRadius
 
 METHODS = ("twins", "rosenstein", "kantz", "wolf", "hybrid")
 
 
 def lyapunov(
-    x: Any,
+    x: TwinsLike | StatesLike | Distances,
     *,
     method: str = "auto",
     metric: MetricLike | None = None,
     average: str | None = None,
-    neighbors: Any = None,
+    neighbors: NearestK | WithinRadius | None = None,
     theiler: int | None = None,
     horizon: int | None = None,
     dim: int | None = None,
@@ -36,7 +41,7 @@ def lyapunov(
     surrogates: int = 99,
     procedure: str | None = None,
     level: float = 0.95,
-    rng: Any = 0,
+    rng: RNGLike = 0,
 ) -> Exponent:
     """Lyapunov exponent with its interval and a verdict, in one call.
 
@@ -137,7 +142,7 @@ def lyapunov(
     if method == "twins" or (method == "auto" and has_twins(x)):
         if buffers or nodes is not None:
             raise DataError("buffers= and nodes= belong to the neighbours of one trajectory; leave them out for twins")
-        growth = twins(x, metric=metric or "l1", average=average or "mean-log", dt=dt, window=window)
+        growth = twins(cast("TwinsLike", x), metric=metric or "l1", average=average or "mean-log", dt=dt, window=window)
         null = "power-law" if null == "auto" else null
         return growth.fit(region, null=null, procedure=procedure, level=level, rng=rng)
     if procedure is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from trajtools.exponents.published_curves import caligiuri_kantz
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import Strategy, build, choose, count_left_out, nearest
 from trajtools.neighbors.states import (
-    MetricOfStates,
     States,
     compact,
     is_scaled,
@@ -31,13 +30,17 @@ from trajtools.neighbors.states import (
     thinned,
     with_directions,
 )
-from trajtools.types import Floats
+from trajtools.types import Floats, StatesLike
+
+if TYPE_CHECKING:
+    from trajtools.distances.metric import MetricLike
+    from trajtools.distances.pairwise import Distances
 
 
 def kantz(
-    x: Any,
+    x: StatesLike | Distances,
     *,
-    metric: MetricOfStates = "l2",
+    metric: MetricLike = "l2",
     neighbors: WithinRadius | NearestK | None = None,
     theiler: int,
     horizon: int,
@@ -223,9 +226,9 @@ def _neighborhoods(states: States, rule: WithinRadius | NearestK) -> tuple[Float
 
 
 def rosenstein(
-    x: Any,
+    x: StatesLike | Distances,
     *,
-    metric: MetricOfStates = "l2",
+    metric: MetricLike = "l2",
     neighbors: NearestK | None = None,
     theiler: int,
     horizon: int,

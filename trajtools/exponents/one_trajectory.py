@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.metric import MetricLike, bind_metric, find_metric
+from trajtools.distances.metric import Metric, MetricLike, bind_metric, find_metric
 from trajtools.distances.pairwise import Distances
 from trajtools.embedding import Choice, embed, estimate_delay, estimate_dimension, theiler_window
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
@@ -30,11 +30,11 @@ from trajtools.exponents.nulls import PLAIN, Tested, against_surrogates
 from trajtools.exponents.verdict import no_null
 from trajtools.exponents.wolf import hybrid, wolf
 from trajtools.neighbors.rules import WithinRadius
-from trajtools.neighbors.states import GIVEN, MATRIX_STATES, METRICS, MetricOfStates, has_directions
+from trajtools.neighbors.states import GIVEN, MATRIX_STATES, METRICS, has_directions
 from trajtools.reasons import Reason, codes
 from trajtools.statistics import DECISION
 from trajtools.trajectory import Trajectory
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, RNGLike
 from trajtools.wiring import Parameter
 
 METHODS: dict[str, Any] = {"rosenstein": rosenstein, "kantz": kantz, "wolf": wolf, "hybrid": hybrid}
@@ -103,7 +103,7 @@ class Options:
     """
 
     method: str
-    metric: MetricOfStates
+    metric: str | Metric
     average: str | None = None
     neighbors: Any = None
     theiler: int | None = None
@@ -115,7 +115,7 @@ class Options:
     null: str | None = "auto"
     surrogates: int = 99
     level: float = 0.95
-    rng: Any = 0
+    rng: RNGLike = 0
     optimizer: Optimizer = PLAIN
 
 
@@ -502,7 +502,7 @@ def scaled(matrix: Floats, usable: Ints) -> tuple[Floats, float]:
     return coordinates, share
 
 
-def fineness(states: Floats, seen: Probe, metric: MetricOfStates) -> tuple[int, float]:
+def fineness(states: Floats, seen: Probe, metric: MetricLike) -> tuple[int, float]:
     """How finely to interpolate, and the distance between samples.
 
     Neighbours of a sampled flow are apart along it by a quarter of a sample on average.

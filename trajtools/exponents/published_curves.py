@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,10 +13,12 @@ from trajtools.exponents.following import Walk, prepare_walk, segments_divergenc
 from trajtools.exponents.published_fits import PRODUCTION
 from trajtools.exponents.twins import twins
 from trajtools.neighbors.rules import WithinRadius
-from trajtools.neighbors.states import MetricOfStates
 from trajtools.reasons import Reason
 from trajtools.statistics import average_curves, mean_curve
 from trajtools.types import Floats, Ints
+
+if TYPE_CHECKING:
+    from trajtools.distances.metric import MetricLike
 
 CALIGIURI = "caligiuri2023"
 NO_THEILER = Reason(
@@ -37,7 +39,7 @@ CURVATURE = Reason(
 def caligiuri_wolf(
     x: Any,
     *,
-    metric: MetricOfStates,
+    metric: MetricLike,
     nodes: int | None,
     theiler: int,
     horizon: int,
@@ -80,7 +82,7 @@ def caligiuri_wolf(
 def caligiuri_profile(
     x: Any,
     *,
-    metric: MetricOfStates,
+    metric: MetricLike,
     nodes: int | None,
     theiler: int,
     horizon: int,
@@ -141,7 +143,7 @@ def caligiuri_profile(
 def caligiuri_kantz(
     x: Any,
     *,
-    metric: MetricOfStates,
+    metric: MetricLike,
     nodes: int | None,
     neighbors: Any,
     theiler: int,
@@ -198,7 +200,7 @@ def caligiuri_kantz(
 def _prepare(
     x: Any,
     *,
-    metric: MetricOfStates,
+    metric: MetricLike,
     nodes: int | None,
     theiler: int,
     horizon: int,
@@ -223,7 +225,7 @@ def _prepare(
     return walk, len(walk) - horizon - 1
 
 
-def mittra_cloud(x: Any, *, metric: MetricOfStates, horizon: int | None, dt: float | None) -> Divergence:
+def mittra_cloud(x: Any, *, metric: MetricLike, horizon: int | None, dt: float | None) -> Divergence:
     r"""Mean distance of a cloud of copies to its parent, and the two numbers that are taken from it.
 
     Notes

@@ -14,7 +14,7 @@ from trajtools.neighbors.search import evenly, nearest
 from trajtools.neighbors.states import States, prepare
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, StatesLike
 
 # Neighbours per dimension of the small and of the large neighbourhoods, and how many states are asked.
 SMALL, LARGE = 6, 24
@@ -267,7 +267,7 @@ class LyapunovSpectrum(Result):
 
 
 def lyapunov_spectrum(
-    x: Any,
+    x: StatesLike,
     *,
     metric: str = "l2",
     neighbors: NearestK | None = None,

@@ -15,11 +15,11 @@ from trajtools.exponents.applicability import optimizer_of
 from trajtools.exponents.divergence import Divergence
 from trajtools.reasons import Reason
 from trajtools.statistics import AVERAGES, average_curves, mean_curve
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, TwinsLike
 
 
 def twins(
-    x: Any,
+    x: TwinsLike,
     *,
     metric: MetricLike = "l1",
     average: str = "mean-log",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,12 @@ from trajtools.exponents.verdict import FEWEST_EFOLDS
 from trajtools.reasons import Reason
 from trajtools.results import Result, to_plain
 from trajtools.statistics import average_curves, choose_spans, mean_curve
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, RNGLike, StatesLike, TwinsLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from trajtools.distances.metric import MetricLike
 
 MOST_WINDOWS = 10_000
 RETURNED = 0.5  # of the saturated twins of one start that must be close again before any of them counts again
@@ -31,15 +36,15 @@ DELAYED = (
 
 
 def lyapunov_windows(
-    x: Any,
+    x: TwinsLike | StatesLike | Divergence,
     *,
     window: int | None = None,
     step: int | None = None,
     method: str = "auto",
-    metric: Any = None,
+    metric: MetricLike | None = None,
     dt: float | None = None,
     level: float = 0.95,
-    rng: Any = 0,
+    rng: RNGLike = 0,
     **options: Any,
 ) -> Windows:
     r"""Lyapunov exponent in windows of the training, which is not stationary.
@@ -294,7 +299,7 @@ class Windows(Result):
             exponents=converted,
         )
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the exponent against the training; see `trajtools.plots.windows`.
 
         Parameters
@@ -378,7 +383,13 @@ class _Alive:
 
 
 def twin_windows(
-    growth: Divergence, start: Ints, stop: Ints, *, null: str | None = "power-law", level: float = 0.95, rng: Any = 0
+    growth: Divergence,
+    start: Ints,
+    stop: Ints,
+    *,
+    null: str | None = "power-law",
+    level: float = 0.95,
+    rng: RNGLike = 0,
 ) -> Windows:
     r"""Growth of the distance of twins in windows of the training.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,17 +33,20 @@ from trajtools.exponents.published_curves import (
 from trajtools.exponents.published_fits import PRODUCTION
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import count_left_out
-from trajtools.neighbors.states import MetricOfStates
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, Pair, StatesLike
+
+if TYPE_CHECKING:
+    from trajtools.distances.metric import MetricLike
+    from trajtools.distances.pairwise import Distances
 
 WOLF_PROCEDURES = (CALIGIURI, PRODUCTION)
 CANDIDATES, CANDIDATE_SHARE = 64, 50
 
 
 def wolf(
-    x: Any,
+    x: StatesLike | Distances,
     *,
-    metric: MetricOfStates = "l2",
+    metric: MetricLike = "l2",
     neighbors: NearestK | None = None,
     theiler: int,
     horizon: int,
@@ -242,9 +245,9 @@ MEMBERS = 32
 
 
 def hybrid(
-    x: Any,
+    x: StatesLike | Distances | Pair,
     *,
-    metric: MetricOfStates = "l2",
+    metric: MetricLike = "l2",
     neighbors: WithinRadius | NearestK | None = None,
     theiler: int | None = None,
     horizon: int | None = None,

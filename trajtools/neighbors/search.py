@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trajtools.errors import DataError
 from trajtools.neighbors.rules import NearestK
-from trajtools.neighbors.states import HIGH_DIMENSION, PRECOMPUTED, MetricOfStates, States, compact, prepare
-from trajtools.types import Floats, Ints
+from trajtools.neighbors.states import HIGH_DIMENSION, PRECOMPUTED, States, compact, prepare
+from trajtools.types import Floats, Ints, StatesLike
+
+if TYPE_CHECKING:
+    from trajtools.distances.metric import MetricLike
+    from trajtools.distances.pairwise import Distances
 
 STRATEGIES = ("brute", "sweep", "tree", "matrix")
 # Below this many states comparing everything is as fast as anything else.
@@ -148,9 +152,9 @@ class Neighbors:
 
 
 def find_nearest(
-    x: Any,
+    x: StatesLike | Distances,
     *,
-    metric: MetricOfStates = "l2",
+    metric: MetricLike = "l2",
     neighbors: NearestK | None = None,
     theiler: int,
     horizon: int = 0,

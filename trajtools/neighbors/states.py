@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.types import Bools, Floats, Ints
 
-# A name, a function of two blocks of states, or a trajtools.distances.Metric.
-MetricOfStates = Any
+if TYPE_CHECKING:
+    from trajtools.distances.metric import MetricLike
 
 GIVEN = "precomputed"
 # What the kernels measure by themselves; any other metric is asked for all pairs.
@@ -128,7 +128,7 @@ class States:
         return out
 
 
-def prepare(x: Any, *, metric: MetricOfStates, theiler: int, horizon: int) -> States:
+def prepare(x: Any, *, metric: MetricLike, theiler: int, horizon: int) -> States:
     """Check states and turn them into what the searches read."""
     x, metric, name = _given(x, metric)
     theiler = _whole("theiler", theiler)
@@ -211,7 +211,7 @@ def _whole(name: str, value: Any) -> int:
     return int(value)
 
 
-def _given(x: Any, metric: MetricOfStates) -> tuple[Any, MetricOfStates, str]:
+def _given(x: Any, metric: MetricLike) -> tuple[Any, str | Callable[[Any, Any], Any], str]:
     """States or distances; the metric as a name of ours or a function of two blocks; and its name for the result."""
     if isinstance(x, Distances):
         # A default metric is no wish: the distances say which one they are in.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,10 @@ from trajtools.distances.tiles import Comparison, Tile, compare, compute
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.types import Bools, Floats, Ints
+from trajtools.types import Bools, Floats, Ints, StatesLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +70,7 @@ class ToOrbit(Result):
         """How many states have no distance to the orbit."""
         return int(self.excluded.sum())
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw them; see `trajtools.plots.to_orbit`.
 
         Parameters
@@ -201,7 +204,7 @@ def _stretches(length: int, side: int) -> list[slice]:
     return [slice(start, min(start + side, length)) for start in range(0, length, side)]
 
 
-def to_orbit(a: Any, b: Any, *, metric: MetricLike = "l2", executor: Executor | None = None) -> ToOrbit:
+def to_orbit(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l2", executor: Executor | None = None) -> ToOrbit:
     r"""Distance of each state of one trajectory to the nearest state of another, and which one that is.
 
     Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from trajtools.recurrences.lines import Lines
 from trajtools.recurrences.plot import Asked, build_plot, sampling
 from trajtools.recurrences.result import TREND_BORDER, Convention, Recurrence, find_convention, measure
 from trajtools.recurrences.thresholds import fixed
+from trajtools.types import StatesLike
+
+if TYPE_CHECKING:
+    from trajtools.distances.metric import MetricLike
 
 # Where more of the states recur with the next one, lines show how densely the motion is sampled.
 _TANGENTIAL = 0.9
@@ -23,14 +27,14 @@ Rule = Any
 
 
 def recurrence(
-    x: Any,
+    x: StatesLike | Distances,
     *,
-    y: Any = None,
+    y: StatesLike | None = None,
     kind: str | None = None,
     threshold: Rule = _FIVE_PERCENT,
     theiler: int | None = None,
     convention: str = "standard",
-    metric: Any = "l2",
+    metric: MetricLike = "l2",
     dim: int = 1,
     delay: int = 1,
     lmin: int = 2,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,12 @@ from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.stability.pairs import Followed, Pair, follow, gather
 from trajtools.statistics import FEWEST_UNITS, power_evidence, resampled_ratio, sign_flip_p
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, RNGLike, StatesLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from trajtools.store import Run
 
 STABILITY_CLASSES = ("asymptotically stable", "orbitally stable", "marginal drift", "unstable", "inconclusive")
 
@@ -161,7 +166,7 @@ class OrbitalStability(Result):
         head = f"{self.verdict} ({len(self.group)} perturbed, {self.n_references} initial conditions, {self.metric})"
         return "\n".join([head, *(f"- {words}" for words in (*self.reasons, *self.warnings))])
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the distances and the lag; see `trajtools.plots.stability`.
 
         Parameters
@@ -523,15 +528,15 @@ def _span(interval: tuple[float, float]) -> str:
 
 
 def orbital_stability(
-    reference: Any,
-    perturbed: Any = None,
+    reference: Run | StatesLike | Sequence[Pair],
+    perturbed: Run | StatesLike | Sequence[Run | StatesLike] | None = None,
     *,
     metric: MetricLike = "l1",
     window: tuple[int, int] | None = None,
     start: int | Sequence[int] | None = None,
     dt: float | None = None,
     level: float = 0.95,
-    rng: Any = 0,
+    rng: RNGLike = 0,
 ) -> OrbitalStability:
     r"""Test whether perturbed trajectories return to the orbit of their reference.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,10 @@ from trajtools.networks import Network
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.trajectory import Trajectory
-from trajtools.types import Bools, Floats, Ints
+from trajtools.types import Bools, Floats, Ints, RNGLike, StatesLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +87,7 @@ class Autocorrelation(Result):
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the values and the band of the null; see `trajtools.plots.autocorrelation`.
 
         Parameters
@@ -525,7 +528,7 @@ GROUPINGS = ("layer", "parameter", "kind")
 
 
 def autocorrelation(
-    x: Any,
+    x: StatesLike | Distances,
     *,
     lags: int | None = None,
     detrend: str | int | None = None,
@@ -536,7 +539,7 @@ def autocorrelation(
     surrogates: int = 199,
     block: int = 1,
     level: float = 0.95,
-    rng: Any = 0,
+    rng: RNGLike = 0,
 ) -> Autocorrelation:
     r"""Autocorrelation of a trajectory of networks, or of a scalar series.
 
@@ -743,7 +746,7 @@ def _warnings(series: Series, found: Lagged, lags: int) -> tuple[Reason, ...]:
 TENSOR_BYTES = 2**30
 
 
-def node_correlation(x: Any, *, lag: int = 0, window: tuple[int, int] | None = None) -> NodeCorrelation:
+def node_correlation(x: StatesLike, *, lag: int = 0, window: tuple[int, int] | None = None) -> NodeCorrelation:
     r"""Correlate the egonet of every node with that of every other, `lag` states later.
 
     Parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,12 @@ from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.structure.observables import clock_of, walk
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, RealArrayLike, RNGLike, StatesLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from trajtools.store import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +77,7 @@ class ChangePoints(Result):
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the signal and its changes; see `trajtools.plots.change_points`.
 
         Parameters
@@ -103,7 +108,7 @@ _FEWEST = 20
 
 
 def change_points(
-    x: Any,
+    x: Run | StatesLike | Distances,
     *,
     signal: str = "step_length",
     metric: MetricLike = "l1",
@@ -111,9 +116,9 @@ def change_points(
     level: float = 0.01,
     penalty: float | None = None,
     min_size: int | None = None,
-    metrics: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, RealArrayLike] | None = None,
     member: int = 0,
-    rng: Any = 0,
+    rng: RNGLike = 0,
 ) -> ChangePoints:
     r"""Find where a trajectory changes its pace, and say what the loss did there.
 

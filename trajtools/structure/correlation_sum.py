@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,12 @@ from trajtools.neighbors.search import Strategy, build, evenly
 from trajtools.neighbors.states import HIGH_DIMENSION, METRICS, PRECOMPUTED, States, prepare
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.types import Bools, Floats, Ints
+from trajtools.types import Bools, Floats, Ints, RealArrayLike, StatesLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from trajtools.distances.metric import MetricLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +81,7 @@ class CorrelationSum(Result):
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the curve; see `trajtools.plots.correlation_sum`.
 
         Parameters
@@ -306,22 +311,21 @@ class Pairs:
     warnings: tuple[Reason, ...] = ()
 
 
-def find_pairs(x: Any, *, metric: Any, theiler: int | None) -> Pairs:
+def find_pairs(x: StatesLike | Distances, *, metric: MetricLike, theiler: int | None) -> Pairs:
     """Check what was given and decide how its pairs are counted."""
     if isinstance(x, Distances):
         return _of_distances(x, theiler)
-    shape = x.shape if hasattr(x, "shape") else np.shape(x)
+    shape = x.shape if hasattr(x, "shape") else np.shape(np.asarray(x))
     dimension = int(shape[1]) if len(shape) == 2 else 1
-    given = metric == "precomputed" if isinstance(metric, str) else False
-    plain = isinstance(metric, str) and metric in METRICS
-    if plain and (dimension <= HIGH_DIMENSION or given):
-        return _of_states(x, metric, theiler)
+    plain = metric if isinstance(metric, str) and metric in METRICS else None
+    if plain is not None and (dimension <= HIGH_DIMENSION or plain == "precomputed"):
+        return _of_states(x, plain, theiler)
     from trajtools.distances.pairwise import pairwise
 
     return _of_distances(pairwise(x, metric=metric), theiler)
 
 
-def sum_of(pairs: Pairs, radii: Any, share: float = 1.0) -> CorrelationSum:
+def sum_of(pairs: Pairs, radii: RealArrayLike | float | None, share: float = 1.0) -> CorrelationSum:
     """Count."""
     chosen = radii is None
     limits = choose_radii(pairs.between, pairs.usable, pairs.theiler, share) if chosen else _checked_radii(radii)
@@ -464,7 +468,13 @@ def _separation(between: Between, usable: Bools) -> tuple[int, str, tuple[Reason
     return max(lag, 1), why, (drift,) if int(np.argmax(curve)) > 0.9 * longest else ()
 
 
-def correlation_sum(x: Any, radii: Any = None, *, metric: Any = "l2", theiler: int | None = None) -> CorrelationSum:
+def correlation_sum(
+    x: StatesLike | Distances,
+    radii: RealArrayLike | float | None = None,
+    *,
+    metric: MetricLike = "l2",
+    theiler: int | None = None,
+) -> CorrelationSum:
     r"""How many pairs of states are closer than a radius, exactly and for all radii in one pass.
 
     Parameters

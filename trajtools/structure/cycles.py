@@ -29,7 +29,7 @@ from trajtools.structure.autocorrelation import (
     series_of,
 )
 from trajtools.trajectory import Trajectory
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, RNGLike, StatesLike
 
 CYCLES = ("exact", "bands", "approximate", "none")
 
@@ -195,14 +195,14 @@ NEARLY_ONE = 0.9  # exact returns have the autocorrelation 1, but for the ends o
 
 
 def find_cycles(
-    x: Any,
+    x: StatesLike | Distances,
     *,
     metric: MetricLike = "l1",
     lags: int | None = None,
     detrend: str | int | None = None,
     window: tuple[int, int] | None = None,
     level: float = 0.95,
-    rng: Any = 0,
+    rng: RNGLike = 0,
 ) -> Cycles:
     r"""Find the period of a trajectory, if it has one.
 

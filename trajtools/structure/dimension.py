@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,12 @@ from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.statistics import window_fits
 from trajtools.structure.correlation_sum import CorrelationSum, Pairs, find_pairs, sum_of, takens_estimate
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, RealArrayLike, RNGLike, StatesLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from trajtools.distances.metric import MetricLike
 
 DIMENSION_VERDICTS = ("finite", "space-filling", "inconclusive")
 
@@ -85,7 +90,7 @@ class Dimension(Result):
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the local slopes and the region; see `trajtools.plots.correlation_dimension`.
 
         Parameters
@@ -297,15 +302,15 @@ _COUNTED = 0.3  # of all pairs are inside the largest radius; what lies beyond t
 
 
 def correlation_dimension(
-    x: Any,
-    radii: Any = None,
+    x: StatesLike | Distances,
+    radii: RealArrayLike | float | None = None,
     *,
-    metric: Any = "l2",
+    metric: MetricLike = "l2",
     theiler: int | None = None,
     dims: int | Sequence[int] | None = None,
     delay: int | None = None,
     level: float = 0.95,
-    rng: Any = 0,
+    rng: RNGLike = 0,
 ) -> Dimension:
     r"""Correlation dimension: how fast the number of close pairs grows with the radius.
 

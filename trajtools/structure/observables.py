@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings as python_warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,10 @@ from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.types import Bools, Floats, Ints
+from trajtools.types import Bools, Floats, Ints, StatesLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +75,7 @@ class Observables(Result):
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw norm, displacement and step length; see `trajtools.plots.observables`.
 
         Parameters
@@ -175,7 +178,7 @@ _FEWEST = 50
 
 
 def observables(
-    x: Any, *, metric: MetricLike = "l1", measures: Sequence[str] = (), series: Sequence[str] = ("step_length",)
+    x: StatesLike, *, metric: MetricLike = "l1", measures: Sequence[str] = (), series: Sequence[str] = ("step_length",)
 ) -> Observables:
     r"""Norm, step length, path length and displacement of a trajectory, and the weights of its layers.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,13 @@ from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.statistics import average_curves, mean_curve
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, Pair, StatesLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from trajtools.distances.metric import MetricLike
+    from trajtools.store import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +110,7 @@ class Projection(Result):
         """
         return self.coordinates[self.member == member]
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the trajectories; see `trajtools.plots.projection`.
 
         Parameters
@@ -264,7 +270,7 @@ _FULL_SPECTRUM, _MOST_DISTANCES = 1500, 4096
 _EQUAL = 1e-6  # relative difference of eigenvalues that counts as none
 
 
-def pca(x: Any, *, components: int = 2) -> Projection:
+def pca(x: Run | StatesLike | Pair | Sequence[StatesLike], *, components: int = 2) -> Projection:
     r"""Principal components of all states of several trajectories together.
 
     Parameters
@@ -296,7 +302,9 @@ def pca(x: Any, *, components: int = 2) -> Projection:
     return _project(join(x), "pca", components)
 
 
-def mds(x: Any, *, components: int = 1, metric: Any = "rms") -> Projection:
+def mds(
+    x: Run | StatesLike | Pair | Sequence[StatesLike] | Distances, *, components: int = 1, metric: MetricLike = "rms"
+) -> Projection:
     r"""Classical multidimensional scaling of all states of several trajectories together.
 
     Parameters

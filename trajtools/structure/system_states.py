@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,12 @@ from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, RNGLike, StatesLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from trajtools.distances.metric import MetricLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +90,7 @@ class SystemStates(Result):
         visits = np.bincount(self.visited, minlength=self.count)
         return np.asarray(np.bincount(self.visited, weights=self.dwell, minlength=self.count) / np.maximum(visits, 1))
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the system states over time; see `trajtools.plots.system_states`.
 
         Parameters
@@ -118,15 +123,15 @@ _NULL = (
 
 
 def system_states(
-    x: Any,
+    x: StatesLike | Distances,
     *,
-    metric: Any = "l2",
+    metric: MetricLike = "l2",
     linkage: str = "average",
     criterion: str = "silhouette",
     count: int | None = None,
     most: int = 8,
     level: float = 0.01,
-    rng: Any = 0,
+    rng: RNGLike = 0,
 ) -> SystemStates:
     r"""Cluster the states of a trajectory into system states, one being an answer, too.
 

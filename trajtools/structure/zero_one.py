@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,10 @@ from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.statistics import least_absolute_slopes
-from trajtools.types import Floats
+from trajtools.types import Floats, RNGLike, StatesLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ZERO_ONE_VERDICTS = ("irregular", "regular", "inconclusive")
 
@@ -68,7 +71,7 @@ class ZeroOne(Result):
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw K over the frequencies; see `trajtools.plots.zero_one_test`.
 
         Parameters
@@ -99,13 +102,13 @@ _OVERSAMPLED = 10.0  # mean steps in the range of the series, above which it loo
 
 
 def zero_one_test(
-    x: Any,
+    x: StatesLike,
     *,
     method: str = "correlation",
     every: int | str = "auto",
     frequencies: int = 100,
     damping: float = 0.0,
-    rng: Any = 0,
+    rng: RNGLike = 0,
 ) -> ZeroOne:
     r"""Whether a series moves regularly (K near 0) or irregularly (K near 1).
 

@@ -13,9 +13,11 @@ from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.sweeps.onset import N_RESAMPLES, SENSITIVE, curve_of, median, onset_of, quantiles, select_threshold
-from trajtools.types import Floats
+from trajtools.types import Floats, RNGLike
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from trajtools.sweeps.sweep import Sweep, SweepPoint
 
 
@@ -60,7 +62,7 @@ class PhaseDiagram(Result):
     reasons: tuple[Reason, ...]
     level: float
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the diagram; see `trajtools.plots.phase_diagram`.
 
         Parameters
@@ -77,7 +79,9 @@ class PhaseDiagram(Result):
 
         return plots.phase_diagram(self, ax=ax)
 
-    def boundary_law(self, factor: Callable[[Floats], Floats], name: str = "factor", *, rng: Any = 0) -> BoundaryLaw:
+    def boundary_law(
+        self, factor: Callable[[Floats], Floats], name: str = "factor", *, rng: RNGLike = 0
+    ) -> BoundaryLaw:
         """Ask whether the onset follows a function of y.
 
         Parameters
@@ -260,7 +264,7 @@ class Scaling(Result):
         )
         return "\n".join([head, *(f"  - {words}" for words in self.reasons)])
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the times against those of the law; see `trajtools.plots.scaling`.
 
         Parameters
@@ -278,7 +282,7 @@ class Scaling(Result):
         return plots.scaling(self, ax=ax)
 
 
-def phase_diagram(sweep: Sweep, *, level: float, rng: Any) -> PhaseDiagram:
+def phase_diagram(sweep: Sweep, *, level: float, rng: RNGLike) -> PhaseDiagram:
     """Arrange a sweep over two hyper-parameters as a grid; see `Sweep.phase_diagram`."""
     if not sweep.y_name:
         raise SelectionError("a phase diagram needs two hyper-parameters: sweep(files, x=..., y=...)")
@@ -335,7 +339,7 @@ def _not_shared(points: list[SweepPoint]) -> tuple[Reason, ...]:
     return (Reason("runs-differ", words),)
 
 
-def boundary_law(diagram: PhaseDiagram, factor: Callable[[Floats], Floats], name: str, *, rng: Any) -> BoundaryLaw:
+def boundary_law(diagram: PhaseDiagram, factor: Callable[[Floats], Floats], name: str, *, rng: RNGLike) -> BoundaryLaw:
     """Set the onsets against a function of y; see `PhaseDiagram.boundary_law`."""
     known = np.isfinite(diagram.boundary) & (diagram.intervals > 0).all(axis=1)
     n, nothing = int(known.sum()), (float("nan"), float("nan"))
@@ -381,7 +385,7 @@ def scaling(
     *,
     runs: Callable[[SweepPoint], bool] | None,
     level: float,
-    rng: Any,
+    rng: RNGLike,
 ) -> Scaling:
     """Fit ln(time) as a linear function of the logarithms of the factors; see `Sweep.scaling`."""
     if not 0 < level < 1:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.types import Floats
+from trajtools.types import Floats, RNGLike
 
 if TYPE_CHECKING:
     from trajtools.sweeps.sweep import Sweep, SweepPoint
@@ -207,12 +207,12 @@ ERRORS = 4.0  # standard errors: beyond them a point is as sure as it can be
 SHARE = 0.9  # of the resamplings must hold an onset
 
 
-def onset(sweep: Sweep, *, above: float | str, level: float, rng: Any) -> Onset:
+def onset(sweep: Sweep, *, above: float | str, level: float, rng: RNGLike) -> Onset:
     """Find the onset of a sweep over one hyper-parameter; see `Sweep.onset`."""
     return onset_of(curve_of(sweep.points), above=above, level=level, rng=rng)
 
 
-def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, rng: Any = 0) -> Onset:
+def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, rng: RNGLike = 0) -> Onset:
     """Find the onset along a curve of exponents."""
     if isinstance(above, str) and above != "auto":
         raise DataError(f"above={above!r}: it must be an exponent, or 'auto'")
@@ -351,7 +351,7 @@ def median(times: Floats) -> float:
     return float(low) if np.isinf(high) else float((low + high) / 2)
 
 
-def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: Any) -> Fastest:
+def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: RNGLike) -> Fastest:
     """Find the minimum of the training time of a sweep over one hyper-parameter; see `Sweep.fastest`."""
     points = [p for p in sweep.points if not p.control]
     row = select_threshold(points, sweep.thresholds, threshold)
@@ -408,7 +408,7 @@ def _draws(x: Floats, times: list[Floats], rng: np.random.Generator) -> Floats:
     return np.where(np.isfinite(drawn.min(axis=1)), x[np.argmin(drawn, axis=1)], np.nan)
 
 
-def coincidence(sweep: Sweep, threshold: float | None, *, level: float, rng: Any) -> Coincidence:
+def coincidence(sweep: Sweep, threshold: float | None, *, level: float, rng: RNGLike) -> Coincidence:
     """Compare the minimum of the training time with the onset; see `Sweep.coincidence`."""
     random = np.random.default_rng(rng)
     begins, quickest = sweep.onset(level=level, rng=random), sweep.fastest(threshold, level=level, rng=random)

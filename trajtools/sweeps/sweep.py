@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,7 +30,12 @@ from trajtools.sweeps.onset import (
     onset,
     select_threshold,
 )
-from trajtools.types import Floats
+from trajtools.types import Floats, RNGLike
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from trajtools.store import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +122,7 @@ class Sweep(Result):
         """Say the sweep as a table."""
         return as_text(self)
 
-    def onset(self, *, above: float | str = "auto", level: float = 0.95, rng: Any = 0) -> Onset:
+    def onset(self, *, above: float | str = "auto", level: float = 0.95, rng: RNGLike = 0) -> Onset:
         """Find where sensitive dependence begins along x.
 
         Parameters
@@ -142,7 +147,7 @@ class Sweep(Result):
         """
         return onset(self.one(), above=above, level=level, rng=rng)
 
-    def fastest(self, threshold: float | None = None, *, level: float = 0.95, rng: Any = 0) -> Fastest:
+    def fastest(self, threshold: float | None = None, *, level: float = 0.95, rng: RNGLike = 0) -> Fastest:
         """Find where training is fastest along x.
 
         Parameters
@@ -166,7 +171,7 @@ class Sweep(Result):
         """
         return fastest(self.one(), threshold, level=level, rng=rng)
 
-    def coincidence(self, threshold: float | None = None, *, level: float = 0.95, rng: Any = 0) -> Coincidence:
+    def coincidence(self, threshold: float | None = None, *, level: float = 0.95, rng: RNGLike = 0) -> Coincidence:
         """Ask whether training is fastest at the onset of chaos, and whether chaos explains it.
 
         Parameters
@@ -191,7 +196,7 @@ class Sweep(Result):
         """
         return coincidence(self.one(), threshold, level=level, rng=rng)
 
-    def phase_diagram(self, *, level: float = 0.95, rng: Any = 0) -> PhaseDiagram:
+    def phase_diagram(self, *, level: float = 0.95, rng: RNGLike = 0) -> PhaseDiagram:
         """Arrange a sweep over two hyper-parameters as a grid.
 
         Parameters
@@ -220,7 +225,7 @@ class Sweep(Result):
         *,
         runs: Callable[[SweepPoint], bool] | None = None,
         level: float = 0.95,
-        rng: Any = 0,
+        rng: RNGLike = 0,
     ) -> Scaling:
         """Fit a power law of the training time in the hyper-parameters, where training is stable.
 
@@ -347,7 +352,7 @@ class Sweep(Result):
         x, times = medians([p for p in self.points if p.control is control], row)
         return self.thresholds[row], x, np.array([median(t) for t in times], dtype=np.float64)
 
-    def plot(self, figure: Any = None) -> Any:
+    def plot(self, figure: Figure | None = None) -> Figure:
         """Draw exponent and training time against x; see `trajtools.plots.sweep`.
 
         Parameters
@@ -468,11 +473,11 @@ class Task:
 
 
 def sweep(
-    files: Any,
+    files: str | Path | Run | Sequence[str | Path | Run],
     x: str = "lr",
     y: str | None = None,
     *,
-    runs: Callable[[Any], bool] | None = None,
+    runs: Callable[[Run], bool] | None = None,
     exponent: str | None = "auto",
     accuracy: str = "accuracy",
     loss: str = "loss",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,12 @@ from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.statistics import blocked_mean
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, RNGLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from trajtools.store import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +81,7 @@ class Curvature(Result):
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the product of rate and curvature with its thresholds; see `trajtools.plots.curvature`.
 
         Parameters
@@ -112,8 +117,8 @@ _RATES = ("lr", "learning_rate", "eta")
 
 
 def curvature(
-    run: Any, *, of: str | None = None, rate: float | None = None, momentum: float | None = None,
-    nesterov: bool | None = None, rng: Any = 0,
+    run: Run, *, of: str | None = None, rate: float | None = None, momentum: float | None = None,
+    nesterov: bool | None = None, rng: RNGLike = 0,
 ) -> Curvature:  # fmt: skip
     r"""Compare a training with the edge of stability, from recorded curvature.
 

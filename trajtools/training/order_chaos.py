@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,13 @@ from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.statistics import moving_blocks
 from trajtools.trajectory import Trajectory
-from trajtools.types import Floats
+from trajtools.types import Floats, RealArrayLike, RNGLike, StatesLike
 from trajtools.wiring import Parameter
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from trajtools.store import Run
 
 # The Gaussian average as a sum over an even grid: for smooth integrands that vanish at both ends its error falls faster
 # than any power of the spacing, and a steep tanh needs the density of the grid, not a high order.
@@ -240,7 +245,7 @@ class OrderChaos(Result):
         heights = np.linspace(0.05, 0.99, 48)
         return np.array([mean_field_boundary(height) for height in heights]), heights
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the path on the phase diagram; see `trajtools.plots.order_chaos`.
 
         Parameters
@@ -311,7 +316,7 @@ _NAMES = {
 
 
 def order_chaos(
-    x: Any,
+    x: Run | StatesLike,
     layer: str | None = None,
     *,
     rate: float | None = None,
@@ -321,7 +326,7 @@ def order_chaos(
     edge: float = 1.0,
     window: tuple[float, float] | None = None,
     level: float = 0.95,
-    rng: Any = 0,
+    rng: RNGLike = 0,
 ) -> OrderChaos:
     r"""Compute the order parameters J and J0 of a layer along training, and fit its approach to the edge of chaos.
 
@@ -554,7 +559,7 @@ _AT_ONCE = 2**22
 
 
 def asymptotic_distance(
-    J: float, J0: float = 0.0, *, size: int = 1000, steps: int = 500, epsilon: float = 1e-4, rng: Any = 0
+    J: float, J0: float = 0.0, *, size: int = 1000, steps: int = 500, epsilon: float = 1e-4, rng: RNGLike = 0
 ) -> float:
     """Asymptotic distance of two nearby states of a random tanh map: the colour of the phase diagram.
 
@@ -605,12 +610,12 @@ def asymptotic_distance(
 
 def iterated_trunk(
     trunk: Trunk,
-    x: Any,
+    x: RealArrayLike,
     *,
     steps: int = 500,
     epsilon: float = 1e-4,
     product: bool = True,
-    rng: Any = 0,
+    rng: RNGLike = 0,
 ) -> TrunkStability:
     r"""Iterate a trunk whose output has the shape of its input, and test whether it is ordered or chaotic.
 
