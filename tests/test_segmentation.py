@@ -167,7 +167,7 @@ def test_a_constant_series_has_no_changes():
         (lambda: tt.structure.change_points([1.0, 2.0, 3.0]), DataError, "3 finite values"),
         (lambda: tt.structure.change_points(np.ones(50), model="x"), UnknownNameError, "distribution"),
         (lambda: tt.structure.change_points(np.ones((50, 2)), signal="x"), UnknownNameError, "displacement"),
-        (lambda: tt.structure.change_points(np.ones(50), level=0.001), DataError, "level=0.001"),
+        (lambda: tt.structure.change_points(np.ones(50), alpha=0.001), DataError, "alpha=0.001"),
         (lambda: tt.structure.change_points(np.ones(50), min_size=1), DataError, "min_size=1"),
         (lambda: tt.structure.change_points(np.full((50, 3), np.nan)), DataError, "0 finite values"),
     ],

@@ -45,8 +45,8 @@ class ChangePoints(Result):
         For every metric of the run: its median over the states just before and just after each change.
     p_value : float
         Probability of evidence for a change at least this strong under the null; NaN where the penalty was given.
-    level : float
-        Level of the test: without changes, one is found in such a part of the records.
+    alpha : float
+        False-alarm rate of the test: the share of stationary records in which a change is found.
     null : str
         The null, in words; empty where the penalty was given.
     penalty : float
@@ -69,7 +69,7 @@ class ChangePoints(Result):
     segment_mean: Floats
     around: dict[str, Floats]
     p_value: float
-    level: float
+    alpha: float
     null: str
     penalty: float
     correlation: float
@@ -113,7 +113,7 @@ def change_points(
     signal: str = "step_length",
     metric: MetricLike = "l1",
     model: str = "mean",
-    level: float = 0.01,
+    alpha: float = 0.01,
     penalty: float | None = None,
     min_size: int | None = None,
     metrics: Mapping[str, RealArrayLike] | None = None,
@@ -134,10 +134,10 @@ def change_points(
     model : str
         ``"mean"``: changes of the mean (squared deviations); ``"distribution"``: of the whole distribution (Gaussian
         kernel, width from the median distance).
-    level : float
-        Part of stationary records in which a change may be found.
+    alpha : float
+        False-alarm rate: the share of stationary records in which a change may be found.
     penalty : float or None
-        What each change must gain; None: from the null, at `level`.
+        What each change must gain; None: from the null, at `alpha`.
     min_size : int or None, in states
         Shortest segment; None: a fiftieth of the record, at least 5.
     metrics : mapping of str to array_like (T,), or None
@@ -167,7 +167,7 @@ def change_points(
     taken off, and normal scores are taken again. The autocorrelation is estimated with the best single change taken
     out, whether it is one or not. The null is Gaussian noise with it, treated the same way, estimate included; for each
     of 199 such records the smallest penalty that admits no change is found (from the best segmentations with up to 3
-    changes), and the penalty is their upper quantile at `level`. With it the segmentation is optimal (PELT, [1]_).
+    changes), and the penalty is their upper quantile at `alpha`. With it the segmentation is optimal (PELT, [1]_).
     Where changes are found, the autocorrelation is estimated anew inside all segments, and they are searched again.
 
     References
@@ -178,8 +178,8 @@ def change_points(
     ruptures = _ruptures()
     if model not in MODELS:
         raise UnknownNameError(f"no model {model!r}; there are {', '.join(MODELS)}")
-    if not 1 / (NULLS + 1) <= level < 1:
-        raise DataError(f"level={level!r}: between {1 / (NULLS + 1)} ({NULLS} records are drawn) and 1")
+    if not 1 / (NULLS + 1) <= alpha < 1:
+        raise DataError(f"alpha={alpha!r}: between {1 / (NULLS + 1)} ({NULLS} records are drawn) and 1")
     values, steps, name, known = _signal(x, signal, metric, member)
     good = np.flatnonzero(np.isfinite(values))
     size = max(5, len(good) // 50) if min_size is None else _whole("min_size", min_size)
@@ -192,7 +192,7 @@ def change_points(
     scores = normal_scores(_averaged(values[good], width))
     search = _Search(ruptures, MODELS[model], max(2, -(-size // width)))
     if penalty is None:
-        found, p_value, needed, rho = search.tested(scores, level, np.random.default_rng(rng))
+        found, p_value, needed, rho = search.tested(scores, alpha, np.random.default_rng(rng))
     else:
         rho = search.correlation(scores)
         found, p_value, needed = search.changes(innovations(scores, rho), penalty), float("nan"), float(penalty)
@@ -208,7 +208,7 @@ def change_points(
         segment_mean=np.array([np.nanmean(part) for part in np.split(values, index)]),
         around={key: _around(key, series, index, len(values)) for key, series in table.items()},
         p_value=p_value,
-        level=level,
+        alpha=alpha,
         null=null if penalty is None else "",
         penalty=needed,
         correlation=rho,
@@ -261,25 +261,25 @@ class _Search:
         """Autocorrelation with the best single change taken out, whether it is one or not."""
         return _within(scores, np.array(self._fitted(scores).predict(n_bkps=1)[:-1], dtype=np.int64))
 
-    def tested(self, scores: Floats, level: float, rng: np.random.Generator) -> tuple[Ints, float, float, float]:
+    def tested(self, scores: Floats, alpha: float, rng: np.random.Generator) -> tuple[Ints, float, float, float]:
         """Changes of normal scores, the p-value of there being any, the penalty, and the autocorrelation."""
         rho = self.correlation(scores)
-        p_value, penalty = self._against_noise(innovations(scores, rho), rho, level, rng)
+        p_value, penalty = self._against_noise(innovations(scores, rho), rho, alpha, rng)
         found = np.empty(0, dtype=np.int64)
-        if p_value > level:
+        if p_value > alpha:
             return found, p_value, penalty, rho
         found = self.changes(innovations(scores, rho), penalty)
         for _ in range(ROUNDS):
             # That there are changes is decided. All of them have raised the autocorrelation: look again without them.
             rho = _within(scores, found)
-            _, penalty = self._against_noise(innovations(scores, rho), rho, level, rng)
+            _, penalty = self._against_noise(innovations(scores, rho), rho, alpha, rng)
             before, found = found, self.changes(innovations(scores, rho), penalty)
             if np.array_equal(before, found):
                 break
         return found, p_value, penalty, rho
 
-    def _against_noise(self, points: Floats, rho: float, level: float, rng: np.random.Generator) -> tuple[float, float]:
-        """P-value of there being changes, and the penalty that stationary noise passes at `level`.
+    def _against_noise(self, points: Floats, rho: float, alpha: float, rng: np.random.Generator) -> tuple[float, float]:
+        """P-value of there being changes, and the penalty that stationary noise passes at `alpha`.
 
         The draws end where enough records show as much as the points do: the p-value is then the share of them
         (Besag and Clifford 1991).
@@ -292,7 +292,7 @@ class _Search:
                 break
         above = int(np.count_nonzero(np.array(drawn) >= shown))
         p_value = above / len(drawn) if above >= ENOUGH else (above + 1) / (NULLS + 1)
-        return float(p_value), float(np.sort(drawn)[-max(1, int(level * (len(drawn) + 1)))])
+        return float(p_value), float(np.sort(drawn)[-max(1, int(alpha * (len(drawn) + 1)))])
 
     def changes(self, points: Floats, penalty: float) -> Ints:
         """First states after the changes; the first one of all is no innovation."""
@@ -323,7 +323,7 @@ def _within(scores: Floats, changes: Ints) -> float:
     """Autocorrelation inside the segments.
 
     A mean that was fitted takes the bias once, the place of a change that was chosen about as much again: with this,
-    one record in a hundred (two, where it is 0.9 or more) of 120 to 400 points of noise passes a level of 0.01.
+    one record in a hundred (two, where it is 0.9 or more) of 120 to 400 points of noise passes a test with alpha=0.01.
     """
     parts = np.split(scores, changes)
     return lag_one(np.concatenate([part - part.mean() for part in parts]), 2 * len(parts) + 1)

@@ -130,7 +130,7 @@ def system_states(
     criterion: str = "silhouette",
     count: int | None = None,
     most: int = 8,
-    level: float = 0.01,
+    alpha: float = 0.01,
     rng: RNGLike = 0,
 ) -> SystemStates:
     r"""Cluster the states of a trajectory into system states, one being an answer, too.
@@ -150,8 +150,8 @@ def system_states(
         Number of system states; None: from the criterion, and 1 where the null explains its best value.
     most : int
         Largest number considered.
-    level : float
-        Level of the test.
+    alpha : float
+        False-alarm rate: the share of records without system states in which more than one is found.
     rng : int, numpy.random.Generator or None
         Draws the null.
 
@@ -193,8 +193,8 @@ def system_states(
         raise UnknownNameError(f"no linkage {linkage!r}; there are {', '.join(LINKAGES)}")
     if criterion not in CRITERIA:
         raise UnknownNameError(f"no criterion {criterion!r}; there are {', '.join(CRITERIA)}")
-    if not 1 / (NULLS + 1) <= level < 1:
-        raise DataError(f"level={level!r}: between {1 / (NULLS + 1)} ({NULLS} records are drawn) and 1")
+    if not 1 / (NULLS + 1) <= alpha < 1:
+        raise DataError(f"alpha={alpha!r}: between {1 / (NULLS + 1)} ({NULLS} records are drawn) and 1")
     for name, value, least in (("count", count, 1), ("most", most, 2)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least):
             raise DataError(f"{name}={value!r}: a whole number from {least} on")
@@ -210,14 +210,14 @@ def system_states(
         if len(candidates):
             p_value = _p_value(matrix, linkage, criterion, most, np.random.default_rng(rng))
             null = _NULL
-            chosen = chosen if p_value <= level else 1
+            chosen = chosen if p_value <= alpha else 1
     labels = np.full(len(distances), -1, dtype=np.int64)
     labels[kept] = _in_order(_cut(tree, int(chosen or 1)))
     return _result(distances, matrix, kept, labels, {
         "candidates": candidates, "scores": scores, "criterion": criterion if count is None else "given",
         "p_value": p_value, "null": null, "linkage": linkage,
         "settings": {"metric": distances.metric, "linkage": linkage, "criterion": criterion, "count": count,
-                     "most": most, "level": level, "nulls": NULLS, "tested": min(TESTED, len(kept)),
+                     "most": most, "alpha": alpha, "nulls": NULLS, "tested": min(TESTED, len(kept)),
                      "coordinates": COORDINATES, "smallest": SMALLEST},
     })  # fmt: skip
 
