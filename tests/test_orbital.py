@@ -459,7 +459,7 @@ def test_a_distance_at_the_rounding_floor_is_not_taken_for_dynamics():
     [
         ((np.zeros((5, 2)), np.zeros((5, 3))), {}, "2 and 3 weights"),
         ((np.zeros((5, 2)), np.zeros((5, 2))), {"start": 9}, "no step is common"),
-        ((np.zeros((5, 2)),), {}, "nothing perturbed"),
+        ((np.zeros((5, 2)),), {}, "no perturbed trajectory"),
         ((np.zeros((5, 2)), []), {}, "list of perturbed trajectories is empty"),
         ((np.zeros((5, 2)), np.zeros((5, 2))), {"dt": -1}, "dt must be a positive number"),
         ((np.zeros((5, 2)), np.zeros((5, 2))), {"level": 1.5}, "level must lie between 0 and 1"),

@@ -161,6 +161,6 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path):
 
 def test_a_full_disk_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Free", (), {"free": 1000})())
-    with pytest.raises(TooLargeError, match="thin the states out"):
+    with pytest.raises(TooLargeError, match="thin the states"):
         tt.pairwise(states(20, 10), out=tmp_path / "d.h5")
     assert not list(tmp_path.iterdir())

@@ -119,8 +119,8 @@ def test_the_scale_of_the_loss_scales_its_curvature() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"k": 0}, DataError, "from 1 to 4"),
-        ({"k": 9}, DataError, "from 1 to 4"),
+        ({"k": 0}, DataError, "must be 1 to 4"),
+        ({"k": 9}, DataError, "must be 1 to 4"),
         ({"which": "top"}, UnknownNameError, '"largest" or "smallest"'),
         ({"of": "test"}, UnknownNameError, '"full", "subset" or "batch"'),
         ({"max_products": 3}, DataError, "at least 4 products"),
@@ -310,7 +310,7 @@ def test_metrics_have_their_names_before_the_first_step() -> None:
         ({"directions": ("up",)}, UnknownNameError, '"forward", "reverse" or both'),
         ({"epsilon": 0.0}, DataError, "epsilon=0.0: it must be positive"),
         ({"window": -1}, DataError, "window=-1"),
-        ({"of": "x"}, UnknownNameError, "whose Hessian"),
+        ({"of": "x"}, UnknownNameError, "choose the Hessian"),
     ],
 )
 def test_a_shadow_refuses_what_makes_no_sense(options, error, words) -> None:

@@ -144,7 +144,7 @@ def test_a_power_law_of_the_training_time_is_found_where_training_is_stable():
 
 
 def test_a_law_with_too_few_runs_is_refused():
-    with pytest.raises(DataError, match="needs 3 at least"):
+    with pytest.raises(DataError, match="needs at least 3"):
         made([point(0.1), point(0.2)]).scaling()
     with pytest.raises(SelectionError, match="no number 'batch'"):
         made(point(x) for x in RATES).scaling(("batch",))
