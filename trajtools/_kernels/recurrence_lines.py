@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import get_num_threads, types
 from numba.core.cgutils import alloca_once, for_range, get_or_insert_function, unpack_tuple
 from numba.core.typing.templates import Signature
