@@ -193,7 +193,7 @@ def test_no_numbers_crash_it(x, average):
 
 def test_refusals_say_the_way_out():
     x = walk()
-    with pytest.raises(DataError, match="needs theiler= and horizon="):
+    with pytest.raises(DataError, match="needs horizon="):
         hybrid(x, theiler=3)
     with pytest.raises(DataError, match="turn=0"):
         hybrid(x, theiler=3, horizon=2, turn=0)

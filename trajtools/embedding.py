@@ -2,53 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.neighbors.theiler import (
+    E_FOLD,
+    Choice,
+    as_series,
+    autocorrelation_of,
+    first_below,
+    longest_lag,
+    theiler_window,
+)
 from trajtools.reasons import Reason
-from trajtools.results import Result
 from trajtools.types import Floats
 
-_E_FOLD = float(np.exp(-1))
+__all__ = ["Choice", "embed", "estimate_delay", "estimate_dimension", "theiler_window"]
+
 _SIGNIFICANCE = 0.01
-
-
-@dataclass(frozen=True, eq=False)
-class Choice(Result):
-    """A parameter chosen from data.
-
-    Attributes
-    ----------
-    quantity : str
-        ``"delay"``, ``"dimension"`` or ``"theiler"``.
-    value : int
-        What was chosen; delays and windows in samples.
-    method : str
-        The statistic.
-    argument : ndarray of float64, shape (n,)
-        What the statistic was computed for: lags in samples, or dimensions.
-    statistic : ndarray of float64, shape (n,)
-        The statistic itself.
-    reason : str
-        The rule that was applied, with its numbers.
-    settings : dict
-        Every parameter used.
-    warnings : tuple of Reason
-        Why the choice should be doubted.
-    """
-
-    quantity: str
-    value: int
-    method: str
-    argument: Floats
-    statistic: Floats
-    reason: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[Reason, ...] = ()
 
 
 def embed(x: ArrayLike, dim: int, delay: int = 1) -> Floats:
@@ -78,7 +52,7 @@ def embed(x: ArrayLike, dim: int, delay: int = 1) -> Floats:
     >>> embed([0, 1, 2, 3, 4], dim=2, delay=3).tolist()
     [[0.0, 3.0], [1.0, 4.0]]
     """
-    series = _series(x, channels=True)
+    series = as_series(x, channels=True)
     if dim < 1 or delay < 1:
         raise DataError(f"dim and delay are whole numbers from 1 on, got dim={dim} and delay={delay}")
     length = len(series) - (dim - 1) * delay
@@ -119,21 +93,21 @@ def estimate_delay(x: ArrayLike, *, method: str = "mutual-information", max_dela
     """
     if method not in ("mutual-information", "autocorrelation"):
         raise UnknownNameError(f"no method {method!r}; there are 'mutual-information' and 'autocorrelation'")
-    series = _series(x)[:, 0]
-    longest = _longest(series, max_delay)
-    correlation = _autocorrelation(series, longest)
+    series = as_series(x)[:, 0]
+    longest = longest_lag(series, max_delay)
+    correlation = autocorrelation_of(series, longest)
     settings: dict[str, Any] = {"max_delay": longest, "n": len(series)}
     lags = np.arange(longest + 1, dtype=np.float64)
     if method == "autocorrelation":
-        value, reason, warnings = _first_below(correlation, _E_FOLD, "the autocorrelation is below 1/e")
+        value, reason, warnings = first_below(correlation, E_FOLD, "the autocorrelation is below 1/e")
         return Choice("delay", max(value, 1), method, lags, correlation, reason, settings, warnings)
     information, level = _mutual_information(series, longest)
     settings["level_of_independence"] = level
-    if correlation[1] < _E_FOLD:
+    if correlation[1] < E_FOLD:
         reason = f"the autocorrelation is {correlation[1]:.2f} after one sample: it is sampled like a map"
         return Choice("delay", 1, method, lags, information, reason, settings)
     # A minimum counts if nothing within a quarter of the correlation time is lower: bins make the curve ragged.
-    reach = max(1, int(np.argmax(correlation < _E_FOLD)) // 4)
+    reach = max(1, int(np.argmax(correlation < E_FOLD)) // 4)
     lower = np.array([_is_lowest(information, lag, reach) for lag in range(1, longest)])
     minimum = int(np.argmax(lower)) + 1 if lower.any() else longest
     lost = int(np.argmax(information <= level)) if (information <= level).any() else longest
@@ -181,7 +155,7 @@ def estimate_dimension(
     """
     if method not in ("cao", "false-neighbors"):
         raise UnknownNameError(f"no method {method!r}; there are 'cao' and 'false-neighbors'")
-    whole = _series(x)[:, 0]
+    whole = as_series(x)[:, 0]
     series = whole[:most]
     if np.isfinite(series).sum() < 50 + max_dim * delay or np.nanmin(series) == np.nanmax(series):
         raise DataError(
@@ -206,104 +180,9 @@ def estimate_dimension(
     return Choice("dimension", value, method, dims, share, reason, settings, warnings)
 
 
-def theiler_window(x: ArrayLike, *, method: str = "autocorrelation", max_lag: int | None = None) -> Choice:
-    """Theiler window: the separation in time from which on close states count as recurrence.
-
-    Parameters
-    ----------
-    x : array_like, shape (N,) or (N, d)
-        Series or states.
-    method : str
-        ``"autocorrelation"``: three times the first lag where the autocorrelation of every coordinate is below 1/e.
-        ``"space-time-separation"``: first lag where the 10 % quantile of the distances of pairs so far apart in time
-        reaches its plateau, half its largest value over all lags (Provenzale et al. 1992).
-    max_lag : int or None, in samples
-        Longest lag considered; None: a fifth of the series, at most 1000.
-
-    Returns
-    -------
-    Choice
-        The window, in samples: pairs with ``abs(i - j) < value`` are no neighbours.
-
-    Raises
-    ------
-    UnknownNameError, DataError
-        For an unknown method, or a series that is too short or constant.
-    """
-    if method not in ("autocorrelation", "space-time-separation"):
-        raise UnknownNameError(f"no method {method!r}; there are 'autocorrelation' and 'space-time-separation'")
-    states = _series(x, channels=True)
-    states = states[:, np.nanmax(states, axis=0) > np.nanmin(states, axis=0)]
-    if not states.shape[1]:
-        raise DataError("every coordinate is constant: there is no motion to separate in time")
-    longest = _longest(states[:, 0], max_lag, share=5)
-    lags = np.arange(longest + 1, dtype=np.float64)
-    settings = {"max_lag": longest, "n": len(states)}
-    if method == "autocorrelation":
-        slowest = np.max([_autocorrelation(column, longest) for column in states.T], axis=0)
-        lag, reason, warnings = _first_below(slowest, _E_FOLD, "every autocorrelation is below 1/e")
-        return Choice("theiler", max(1, 3 * lag), method, lags, slowest, f"3 times: {reason}", settings, warnings)
-    curve = _separation(states, longest)
-    plateau = float(np.nanmax(curve)) / 2
-    lag = int(np.argmax(curve >= plateau))
-    reason = f"the 10 % quantile of the distances passes half its largest value at lag {lag}"
-    warnings = ()
-    if np.nanargmax(curve) > 0.9 * longest:
-        words = "the distances still grow at lag {lag}: a drift, not a recurrence"
-        warnings = (Reason.of("drift", words, lag=longest),)
-    return Choice("theiler", max(1, lag), method, lags, curve, reason, settings, warnings)
-
-
 def _is_lowest(curve: Floats, at: int, reach: int) -> bool:
     around = curve[max(0, at - reach) : at + reach + 1]
     return bool(curve[at] == around.min() and curve[at] < curve[at - 1])
-
-
-def _series(x: ArrayLike, channels: bool = False) -> Floats:
-    series = np.asarray(x, dtype=np.float64)
-    if series.ndim == 1:
-        series = series[:, None]
-    if series.ndim != 2 or (series.shape[1] != 1 and not channels):
-        kind = "(N,) or (N, c)" if channels else "(N,)"
-        raise DataError(f"needed a series of shape {kind}, got {np.shape(x)}")
-    if not len(series):
-        raise DataError("the series is empty")
-    return series
-
-
-def _longest(series: Floats, given: int | None, share: int = 10) -> int:
-    finite = int(np.isfinite(series).sum())
-    if finite < 20:
-        raise DataError(f"{finite} finite samples cannot tell a time scale; 20 or more are needed")
-    if np.nanmin(np.where(np.isfinite(series), series, np.nan)) == np.nanmax(
-        np.where(np.isfinite(series), series, np.nan)
-    ):
-        raise DataError("the series is constant: it has no time scale")
-    return max(2, min(given or min(len(series) // share, 1000), len(series) - 2))
-
-
-def _autocorrelation(series: Floats, longest: int) -> Floats:
-    """Over the pairs that exist, lag by lag."""
-    good = np.isfinite(series)
-    centred = np.where(good, series - series[good].mean(), 0.0)
-    size = 1 << (2 * len(series) - 1).bit_length()
-
-    def correlate(values: Floats) -> Floats:
-        return np.fft.irfft(np.abs(np.fft.rfft(values, size)) ** 2, size)[: longest + 1]
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        covariance = correlate(centred) / np.round(correlate(good.astype(np.float64)))
-    return covariance / covariance[0]
-
-
-def _first_below(curve: Floats, level: float, words: str) -> tuple[int, str, tuple[Reason, ...]]:
-    below = curve < level
-    if below.any():
-        lag = int(np.argmax(below))
-        return lag, f"{words} from lag {lag} on", ()
-    lag = len(curve) - 1
-    drift = Reason.of("drift", "{words} at no lag up to {lag}: the series may drift", words=words, lag=lag)
-    return lag, f"{words} at no lag up to {lag}", (drift,)
 
 
 def _mutual_information(series: Floats, longest: int) -> tuple[Floats, float]:
@@ -367,14 +246,3 @@ def _smallest(good: NDArray[np.bool_], max_dim: int, words: str) -> tuple[int, t
         return int(np.argmax(good)) + 1, ()
     text = "{words} up to dimension {dimension}: noise, too few samples, or more dimensions"
     return max_dim, (Reason.of("no-dimension", text, words=words, dimension=max_dim),)
-
-
-def _separation(states: Floats, longest: int) -> Floats:
-    """10 % quantile of the distance of states that are 0 .. longest samples apart; at most 2000 pairs a lag."""
-    curve = np.zeros(longest + 1)
-    for lag in range(1, longest + 1):
-        i = np.unique(np.linspace(0, len(states) - lag - 1, min(2000, len(states) - lag)).astype(np.int64))
-        gaps = np.sqrt(np.sum((states[i + lag] - states[i]) ** 2, axis=1))
-        gaps = gaps[np.isfinite(gaps)]
-        curve[lag] = np.quantile(gaps, 0.1) if len(gaps) else np.nan
-    return curve

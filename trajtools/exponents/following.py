@@ -225,6 +225,7 @@ def as_divergence(
         "metric": states.metric,
         "neighbors": {"rule": type(rule).__name__, **asdict(rule)},
         "theiler": states.theiler,
+        **({"theiler_why": states.theiler_why} if states.theiler_why else {}),
         "horizon": states.horizon,
         "dt": dt,
         "steps_per_sample": steps_per_sample(step),
@@ -311,7 +312,7 @@ class Walk:
 
 
 def prepare_walk(
-    x: Any, *, metric: MetricLike, nodes: int | None, theiler: int, horizon: int, across: bool = False
+    x: Any, *, metric: MetricLike, nodes: int | None, theiler: int | None, horizon: int, across: bool = False
 ) -> Walk:
     """Check states for following pairs of them, block by block."""
     factor = 1.0
@@ -440,6 +441,7 @@ def segments_divergence(
             "factor": walk.factor,
             "neighbors": None if rule is None else {"rule": type(rule).__name__, **asdict(rule)},
             "theiler": walk.states.theiler,
+            **({"theiler_why": walk.states.theiler_why} if walk.states.theiler_why else {}),
             "horizon": walk.states.horizon,
             "dt": dt,
             "steps_per_sample": steps_per_sample(step),

@@ -42,7 +42,7 @@ def kantz(
     *,
     metric: MetricLike = "l2",
     neighbors: WithinRadius | NearestK | None = None,
-    theiler: int,
+    theiler: int | None = None,
     horizon: int,
     dt: float | None = None,
     average: str = "log-mean",
@@ -65,8 +65,9 @@ def kantz(
     neighbors : WithinRadius, NearestK or None
         Which states are the neighbourhood of a state; None: a radius chosen from the data. Several radii cost one
         search; see Returns.
-    theiler : int, in samples
-        States closer in time than this are not neighbours.
+    theiler : int or None, in samples
+        States closer in time than this are not neighbours; None: three times the correlation time, at most an eighth of
+        the record, as `trajtools.lyapunov` takes it.
     horizon : int, in samples
         How long each pair is followed. States and neighbours nearer to the end of the record, or to a state that is
         not finite, are not used.
@@ -230,7 +231,7 @@ def rosenstein(
     *,
     metric: MetricLike = "l2",
     neighbors: NearestK | None = None,
-    theiler: int,
+    theiler: int | None = None,
     horizon: int,
     dt: float | None = None,
     nodes: int | None = None,
@@ -249,8 +250,9 @@ def rosenstein(
         links over N(N-1). Or a function of two blocks of states (t, d) that gives their distances (t,), pair by pair.
     neighbors : NearestK or None
         How many neighbours of each state are followed; None: one, as in the paper.
-    theiler : int, in samples
-        States closer in time than this are not neighbours.
+    theiler : int or None, in samples
+        States closer in time than this are not neighbours; None: three times the correlation time, at most an eighth of
+        the record, as `trajtools.lyapunov` takes it.
     horizon : int, in samples
         How long each pair is followed. States and neighbours nearer to the end of the record, or to a state that is
         not finite, are not used.

@@ -9,7 +9,7 @@ import numpy as np
 
 from trajtools.distances.metric import Metric, MetricLike, bind_metric, find_metric
 from trajtools.distances.pairwise import Distances
-from trajtools.embedding import Choice, embed, estimate_delay, estimate_dimension, theiler_window
+from trajtools.embedding import Choice, embed, estimate_delay, estimate_dimension
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.exponents.applicability import (
     SUGGEST_TWINS,
@@ -31,6 +31,7 @@ from trajtools.exponents.verdict import no_null
 from trajtools.exponents.wolf import hybrid, wolf
 from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.states import GIVEN, MATRIX_STATES, METRICS, has_directions
+from trajtools.neighbors.theiler import PROJECTED, clipped, projected, theiler_window, window_of_distances
 from trajtools.reasons import Reason, codes
 from trajtools.statistics import DECISION
 from trajtools.trajectory import Trajectory
@@ -38,7 +39,6 @@ from trajtools.types import Floats, Ints, RNGLike
 from trajtools.wiring import Parameter
 
 METHODS: dict[str, Any] = {"rosenstein": rosenstein, "kantz": kantz, "wolf": wolf, "hybrid": hybrid}
-PROJECTED = 32  # dimensions that checks and nulls use of states with more than twice as many
 LARGEST = 1e100  # number that is squared
 LONGEST = 2000  # samples that pairs are followed which do not part
 REPLACED = 16  # one part in so many of the time to saturation is how long a pair is followed before it may be replaced
@@ -48,7 +48,6 @@ MOST_DISTANCES = 16_384  # 2 GiB of distances, which the estimators read at rand
 SCALED_STATES = 1500  # that classical scaling turns into coordinates: its time grows with their cube
 SCALED_DIMENSION = 64
 NEGATIVE = 1e-4  # of the sum of the sizes of the eigenvalues: distances with more are not Euclidean
-LONGEST_LAG = 1000
 NOT_EUCLIDEAN = (
     "no null can be drawn from these distances: they are not Euclidean ({share:.1%} of their scalar products are "
     "negative), so there are no states to make surrogates of; give the states, or Euclidean distances"
@@ -233,7 +232,7 @@ def prepare_states(x: Any, options: Options) -> Prepared:
     theiler = options.theiler
     if theiler is None:
         chosen = theiler_window(series if series.shape[1] <= 2 * PROJECTED else small)
-        theiler = min(chosen.value, max(len(states) // 8, 1))
+        theiler = clipped(chosen.value, len(states))
         choices["theiler_choice"] = _summary(chosen)
     choices |= {"dim": dim, "delay": delay, "theiler": theiler}
     return Prepared(series, states, small, dim, delay, theiler, given.dtype, choices)
@@ -324,16 +323,10 @@ def _summary(chosen: Choice) -> dict[str, Any]:
 
 
 def _projected(states: Floats, choices: dict[str, Any]) -> Floats:
-    """States for checks and nulls: a fixed random projection keeps distances within a tenth or so."""
-    if states.shape[1] <= 2 * PROJECTED:
-        return states
-    choices["checked_in"] = f"a random projection to {PROJECTED} of {states.shape[1]} dimensions"
-    rng = np.random.default_rng(0)
-    small = np.zeros((len(states), PROJECTED))
-    for begin in range(0, states.shape[1], 4096):
-        part = states[:, begin : begin + 4096]
-        small += part @ rng.standard_normal((part.shape[1], PROJECTED))
-    return small / np.sqrt(PROJECTED)
+    """States for checks and nulls."""
+    if states.shape[1] > 2 * PROJECTED:
+        choices["checked_in"] = f"a random projection to {PROJECTED} of {states.shape[1]} dimensions"
+    return projected(states)
 
 
 def _of_half(ready: Prepared, seen: Probe, options: Options, clock: tuple[float, str]) -> float:
@@ -420,8 +413,8 @@ def prepare_distances(x: Distances, options: Options) -> Prepared:
     choices: dict[str, Any] = {}
     theiler = options.theiler
     if theiler is None:
-        chosen = window_of(matrix, usable)
-        theiler = min(chosen.value, max(len(matrix) // 8, 1))
+        chosen = window_of_distances(matrix, usable)
+        theiler = clipped(chosen.value, len(matrix))
         choices["theiler_choice"] = {
             name: getattr(chosen, name) for name in ("value", "method", "reason", "argument", "statistic", "warnings")
         }
@@ -449,32 +442,6 @@ def tame(matrix: Floats) -> Floats:
         matrix = matrix / typical
     largest = max((float(np.max(row, initial=0.0, where=np.isfinite(row))) for row in matrix), default=0.0)
     return matrix if largest < LARGEST else np.where(matrix < LARGEST, matrix, np.nan)
-
-
-def _mean_square(distances: Floats) -> float:
-    known = distances[np.isfinite(distances)]
-    return float(np.mean(known**2)) if len(known) else float("nan")
-
-
-def window_of(matrix: Floats, usable: Ints) -> Choice:
-    r"""Theiler window from distances: three times the correlation time.
-
-    Notes
-    -----
-    .. math:: C(k) = 1 - \langle d(t, t + k)^2 \rangle_t \, / \, \langle d(s, t)^2 \rangle_{s,t}
-
-    which for Euclidean distances is the autocorrelation of the states.
-    """
-    longest = max(2, min(len(matrix) // 5, LONGEST_LAG))
-    typical = float(np.mean([_mean_square(matrix[i, usable]) for i in usable[:: max(1, len(usable) // 2000)]]))
-    lags = np.arange(longest + 1, dtype=np.float64)
-    curve = 1 - np.array([_mean_square(np.diagonal(matrix, k)) for k in range(longest + 1)]) / typical
-    below = np.flatnonzero(curve < np.exp(-1.0))
-    lag = int(below[0]) if len(below) else longest
-    words = "the autocorrelation is not below 1/e up to lag {lag}: the trajectory may drift"
-    warnings = () if len(below) else (Reason.of("drift", words, lag=longest),)
-    reason = f"3 times: the autocorrelation of the states is below 1/e from lag {lag} on"
-    return Choice("theiler", max(1, 3 * lag), "mean squared displacement", lags, curve, reason, {}, warnings)
 
 
 def scaled(matrix: Floats, usable: Ints) -> tuple[Floats, float]:

@@ -41,7 +41,7 @@ def caligiuri_wolf(
     *,
     metric: MetricLike,
     nodes: int | None,
-    theiler: int,
+    theiler: int | None,
     horizon: int,
     points: int | None,
     clock: tuple[float, str, Ints | None],
@@ -84,7 +84,7 @@ def caligiuri_profile(
     *,
     metric: MetricLike,
     nodes: int | None,
-    theiler: int,
+    theiler: int | None,
     horizon: int,
     points: int | None,
     clock: tuple[float, str, Ints | None],
@@ -100,6 +100,7 @@ def caligiuri_profile(
     walk, ends = _prepare(
         x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, points=points, name=PRODUCTION
     )
+    theiler = walk.states.theiler if theiler is None else theiler
     every = np.arange(ends + 1)
     rows, starts, neighbors = [], [], []
     for i in range(0, ends, horizon):
@@ -146,7 +147,7 @@ def caligiuri_kantz(
     metric: MetricLike,
     nodes: int | None,
     neighbors: Any,
-    theiler: int,
+    theiler: int | None,
     horizon: int,
     points: int | None,
     clock: tuple[float, str, Ints | None],
@@ -202,12 +203,14 @@ def _prepare(
     *,
     metric: MetricLike,
     nodes: int | None,
-    theiler: int,
+    theiler: int | None,
     horizon: int,
     points: int | None,
     name: str = CALIGIURI,
 ) -> tuple[Walk, int]:
     """Check what the procedure needs; the prepared states, and the first state that may not begin a block."""
+    if theiler is None and name == CALIGIURI:
+        theiler = 0
     if theiler != 0 and name == CALIGIURI:
         raise DataError(f"procedure 'caligiuri2023' has no Theiler window: theiler=0 says so, got {theiler}")
     most = horizon if name == CALIGIURI else horizon - 1  # the production code leaves the first point out

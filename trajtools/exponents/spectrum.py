@@ -271,7 +271,7 @@ def lyapunov_spectrum(
     *,
     metric: str = "l2",
     neighbors: NearestK | None = None,
-    theiler: int,
+    theiler: int | None = None,
     horizon: int = 1,
     dt: float | None = None,
     k: int | None = None,
@@ -287,8 +287,9 @@ def lyapunov_spectrum(
         ``"l1"``, ``"l2"`` or ``"linf"``: which states are near.
     neighbors : NearestK or None
         How many neighbours each map is fitted to, at least 2 d; None: 2 (d + 1).
-    theiler : int, in samples
-        States closer in time than this are not neighbours.
+    theiler : int or None, in samples
+        States closer in time than this are not neighbours; None: three times the correlation time, at most an eighth of
+        the record, as `trajtools.lyapunov` takes it.
     horizon : int, in samples
         How far one map goes; above 1 for flows that are sampled finely.
     dt : float or None, in the time unit
@@ -390,6 +391,7 @@ def lyapunov_spectrum(
             "metric": metric,
             "neighbors": {"rule": "NearestK", "k": int(rule.k)},
             "theiler": states.theiler,
+            **({"theiler_why": states.theiler_why} if states.theiler_why else {}),
             "horizon": states.horizon,
             "dt": clock[0],
             "k": wanted,

@@ -48,7 +48,7 @@ def wolf(
     *,
     metric: MetricLike = "l2",
     neighbors: NearestK | None = None,
-    theiler: int,
+    theiler: int | None = None,
     horizon: int,
     dt: float | None = None,
     limit: float | None = None,
@@ -70,8 +70,9 @@ def wolf(
     neighbors : NearestK or None
         How many of the nearest states are candidates when a neighbour is chosen; None: a fiftieth of all, at most 64.
         With 1 the nearest is taken whatever its direction.
-    theiler : int, in samples
-        States closer in time than this are not neighbours.
+    theiler : int or None, in samples
+        States closer in time than this are not neighbours; None: three times the correlation time, at most an eighth of
+        the record, as `trajtools.lyapunov` takes it.
     horizon : int, in samples
         Evolution time: how long a pair is followed before it may be replaced, the length of a block.
     dt : float or None, in the time unit
@@ -271,8 +272,9 @@ def hybrid(
         (t, d) that gives their distances (t,), pair by pair.
     neighbors : WithinRadius, NearestK or None
         The ball that the members of a new neighbourhood are taken from; None: the 32 nearest states.
-    theiler : int, in samples
-        States closer in time than this are not neighbours. Needed but for ``"mittra2024"``.
+    theiler : int or None, in samples
+        States closer in time than this are not neighbours; None: three times the correlation time, at most an eighth of
+        the record, as `trajtools.lyapunov` takes it. Not for ``"mittra2024"``.
     horizon : int, in samples
         How long a neighbourhood is followed before it may be replaced, the length of a block. Needed but for
         ``"mittra2024"``.
@@ -347,8 +349,8 @@ def hybrid(
                 "procedure 'mittra2024' searches no neighbours: give the cloud, metric, horizon and dt only"
             )
         return mittra_cloud(x, metric=metric, horizon=horizon, dt=dt)
-    if theiler is None or horizon is None:
-        raise DataError("hybrid needs theiler= and horizon=, in samples")
+    if horizon is None:
+        raise DataError("hybrid needs horizon=, in samples")
     if not 0 < turn <= np.pi / 2:
         raise DataError(f"turn={turn!r}: an angle between two lines is above 0 and at most pi/2")
     check_average(average)

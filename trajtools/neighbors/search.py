@@ -142,6 +142,10 @@ class Neighbors:
         ``without_neighbors``, and ordered pairs of states at ``zero_distance`` outside the Theiler window.
     strategy : Strategy
         The search that was used.
+    theiler : int, in samples
+        The Theiler window.
+    theiler_why : str
+        How the window was chosen; empty where it was given.
     """
 
     index: Ints
@@ -149,6 +153,8 @@ class Neighbors:
     n_references: int
     counts: dict[str, int] = field(default_factory=dict)
     strategy: Strategy = field(default_factory=lambda: Strategy("brute", -1, ""))
+    theiler: int = 0
+    theiler_why: str = ""
 
 
 def find_nearest(
@@ -156,7 +162,7 @@ def find_nearest(
     *,
     metric: MetricLike = "l2",
     neighbors: NearestK | None = None,
-    theiler: int,
+    theiler: int | None = None,
     horizon: int = 0,
     strategy: str | None = None,
 ) -> Neighbors:
@@ -171,8 +177,9 @@ def find_nearest(
         their distances (t,), pair by pair.
     neighbors : NearestK or None
         How many; None: one.
-    theiler : int, in samples
-        States closer in time than this are not neighbours; a state is never its own neighbour.
+    theiler : int or None, in samples
+        States closer in time than this are not neighbours; None: three times the correlation time, at most an eighth of
+        the record, as `trajtools.lyapunov` takes it. A state is never its own neighbour.
     horizon : int, in samples
         A state and its neighbour must be in the record, and finite, for so many steps more.
     strategy : str or None
@@ -221,7 +228,7 @@ def nearest(states: States, rule: NearestK, strategy: str | None = None) -> Neig
     n_references = int(np.count_nonzero(found[:, 0] >= 0))
     counts = count_left_out(states, bool(repeats.any()))
     counts["without_neighbors"] = int(np.count_nonzero(states.usable)) - n_references
-    return Neighbors(found, distance, n_references, counts, chosen)
+    return Neighbors(found, distance, n_references, counts, chosen, states.theiler, states.theiler_why)
 
 
 def count_left_out(states: States, repeats: bool) -> dict[str, int]:

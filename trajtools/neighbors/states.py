@@ -10,6 +10,7 @@ import numpy as np
 
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
+from trajtools.neighbors.theiler import choose_window
 from trajtools.types import Bools, Floats, Ints
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class States:
         As asked, checked.
     not_finite : int
         States that hold NaN or inf.
+    theiler_why : str
+        How the window was chosen; empty where it was given.
     """
 
     points: Floats
@@ -63,6 +66,7 @@ class States:
     theiler: int
     horizon: int
     not_finite: int
+    theiler_why: str = ""
 
     def __len__(self) -> int:
         return len(self.usable)
@@ -128,10 +132,11 @@ class States:
         return out
 
 
-def prepare(x: Any, *, metric: MetricLike, theiler: int, horizon: int) -> States:
-    """Check states and turn them into what the searches read."""
+def prepare(x: Any, *, metric: MetricLike, theiler: int | None, horizon: int) -> States:
+    """Check states and turn them into what the searches read; without a Theiler window one is chosen."""
     x, metric, name = _given(x, metric)
-    theiler = _whole("theiler", theiler)
+    if theiler is not None:
+        theiler = _whole("theiler", theiler)
     horizon = _whole("horizon", horizon)
     given = np.asarray(x)
     if given.dtype.kind not in "fiub":
@@ -141,7 +146,12 @@ def prepare(x: Any, *, metric: MetricLike, theiler: int, horizon: int) -> States
         array = array[:, None]
     if array.ndim != 2 or not array.shape[1]:
         raise DataError(f"states are an array (T, d) or (T,); this one has shape {given.shape}")
-    length = len(array)
+    length, why = len(array), ""
+    if theiler is None:
+        distances = isinstance(metric, str) and metric == GIVEN
+        if distances:
+            _check_square(array)
+        theiler, why = choose_window(array, distances=distances)
     needed = horizon + max(theiler, 1) + 1
     if length < needed:
         raise DataError(
@@ -149,9 +159,9 @@ def prepare(x: Any, *, metric: MetricLike, theiler: int, horizon: int) -> States
             f"takes {needed} at least; record more or lower the two"
         )
     if callable(metric):
-        return replace(_from_distances(_all_distances(array, metric), theiler, horizon), metric=name)
+        return replace(_from_distances(_all_distances(array, metric), theiler, horizon), metric=name, theiler_why=why)
     if metric == GIVEN:
-        return replace(_from_distances(array, theiler, horizon), metric=name)
+        return replace(_from_distances(array, theiler, horizon), metric=name, theiler_why=why)
     if metric == "rms":
         array = array / np.sqrt(array.shape[1])
     tame = _is_tame(array)  # the usual case, which needs no closer look
@@ -165,6 +175,7 @@ def prepare(x: Any, *, metric: MetricLike, theiler: int, horizon: int) -> States
         theiler=max(theiler, 1),
         horizon=horizon,
         not_finite=int(length - np.count_nonzero(finite)),
+        theiler_why=why,
     )
     _refuse_unusable(states)
     return states
@@ -251,11 +262,15 @@ def _all_distances(array: Floats, metric: Callable[[Any, Any], Any]) -> Floats:
     return matrix
 
 
-def _from_distances(matrix: Floats, theiler: int, horizon: int) -> States:
+def _check_square(matrix: Floats) -> None:
     if matrix.shape[0] != matrix.shape[1]:
         raise DataError(
             f"distances have shape (T, T), this array has {matrix.shape}; for states (T, d) name a metric instead"
         )
+
+
+def _from_distances(matrix: Floats, theiler: int, horizon: int) -> States:
+    _check_square(matrix)
     if np.any(matrix < 0):
         raise DataError("the given distances hold negative numbers; distances are positive or zero")
     # A state that is not finite has no distance to any other.
