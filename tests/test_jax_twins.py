@@ -146,7 +146,7 @@ def test_stacked_and_listed_twins_make_the_same_file(tmp_path):
 
 
 def test_trees_that_differ_cannot_be_stacked():
-    with pytest.raises(ArchitectureError, match="another structure"):
+    with pytest.raises(ArchitectureError, match="differs in structure"):
         stack({"w": jnp.ones(2)}, [{"v": jnp.ones(2)}])
     with pytest.raises(ArchitectureError, match="different shapes"):
         stack({"w": jnp.ones(2)}, [{"w": jnp.ones(3)}])

@@ -227,7 +227,7 @@ def test_float32_offsets_are_those_that_rounding_made() -> None:
 
 def test_what_a_shadow_cannot_follow_is_refused_in_words() -> None:
     model, (x, y) = small(), data()
-    with pytest.raises(ArchitectureError, match=r"Adam came\. Use tangent_exponents"):
+    with pytest.raises(ArchitectureError, match=r"got Adam\. Use tangent_exponents"):
         Shadow(model, half_mse, torch.optim.Adam(model.parameters()))
     with pytest.raises(ArchitectureError, match=r'no optimiser came.*directions=."reverse",'):
         Shadow(model, half_mse)
