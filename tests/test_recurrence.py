@@ -11,9 +11,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 import trajtools as tt
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import codes
-from trajtools.recurrences import lines, plot
-from trajtools.recurrences.plot import make_pair, prepare
+from trajtools.recurrences import lines, rows
 from trajtools.recurrences.result import MEASURES
+from trajtools.recurrences.rows import make_pair, prepare
 
 NAMES = ("diagonal", "one_end", "both_ends", "vertical", "white", "white_cut", "times")
 
@@ -95,7 +95,7 @@ def test_lines_of_distances_read_row_by_row_equal_those_of_the_matrix(shape, gap
         matrix = distances <= 0.4
     for windows in ((0, 0), (1, 1), (3, 3), (2, 0), (70, 70)):
         found = lines.count_rows(
-            lambda a, b: plot.to_bits(distances[a:b], 0.4, True), shape, tuple(good), windows=windows, middles=False
+            lambda a, b: rows.to_bits(distances[a:b], 0.4, True), shape, tuple(good), windows=windows, middles=False
         )
         wanted = naive.lines(
             matrix,
@@ -329,10 +329,10 @@ def test_states_of_many_dimensions_and_their_distances_give_the_same():
 def test_many_states_of_many_dimensions_are_compared_tile_by_tile(monkeypatch):
     x = np.random.default_rng(2).normal(size=(400, 140)).cumsum(axis=0)
     x[3, 3] = np.nan
-    monkeypatch.setattr(plot, "_BAND_BYTES", 8 * 400 * 40)
+    monkeypatch.setattr(rows, "_BAND_BYTES", 8 * 400 * 40)
     for metric in ("l2", "l1", "linf"):
         found = tt.recurrence(x, metric=metric, threshold=tt.RecurrenceRate(0.1), theiler=2)
-        assert isinstance(found.plot_source.source, plot.TileRows)
+        assert isinstance(found.plot_source.source, rows.TileRows)
         given = tt.recurrence(tt.pairwise(x, metric=metric), threshold=tt.RecurrenceRate(0.1), theiler=2)
         assert_array_equal(found.matrix(), given.matrix())
         assert [found[n] for n in MEASURES] == [given[n] for n in MEASURES]

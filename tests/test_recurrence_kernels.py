@@ -14,7 +14,7 @@ from trajtools._kernels import (
     recurrence_rows as rows,
 )
 from trajtools.recurrences.lines import pack
-from trajtools.recurrences.plot import make_pair, prepare
+from trajtools.recurrences.rows import make_pair, prepare
 
 
 def word(flags):

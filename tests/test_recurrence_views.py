@@ -13,8 +13,8 @@ import trajtools as tt
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.recurrences import result, thresholds
 from trajtools.recurrences.lines import Lines
-from trajtools.recurrences.plot import make_pair, prepare
 from trajtools.recurrences.result import MEASURES
+from trajtools.recurrences.rows import make_pair, prepare
 
 
 def walk(length, channels=1, seed=0, gaps=0):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import trajtools as tt
-from trajtools.neighbors import find_nearest
+from trajtools.neighbors.search import find_nearest
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from trajtools.results import Result
 from trajtools.types import Bools, Ints
 
 if TYPE_CHECKING:
-    from trajtools.recurrences.plot import Pair
+    from trajtools.recurrences.rows import Pair
 
 KINDS = ("diagonal", "vertical", "white", "times")
 

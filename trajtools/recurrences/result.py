@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.reasons import Reason
 from trajtools.recurrences.lines import Lines, rows_at_a_time
-from trajtools.recurrences.plot import unpack_rows
+from trajtools.recurrences.rows import unpack_rows
 from trajtools.results import Result, to_plain
 from trajtools.statistics import fit_slope
 from trajtools.types import Floats, Ints
@@ -735,7 +735,7 @@ _SIMPLEX = float(np.log(3 / 4))
 
 def adjacency_bits(result: Recurrence, start: int, stop: int) -> Any:
     """Rows of the adjacency matrix as bits: recurrences of finite states outside the Theiler window, no loops."""
-    from trajtools.recurrences.plot import pack_rows
+    from trajtools.recurrences.rows import pack_rows
 
     rows, columns = result.plot_source.finite
     flags = unpack_rows(result.plot_source.bits(start, stop), len(columns))

@@ -12,7 +12,7 @@ from trajtools.recurrences.lines import pairs_of_lags, rows_at_a_time
 from trajtools.types import Bools, Floats
 
 if TYPE_CHECKING:
-    from trajtools.recurrences.plot import Pair
+    from trajtools.recurrences.rows import Pair
 
 # So many distances of a bracket are kept and sorted (8 MB); of more only the part that holds the rank is looked at.
 _KEPT = 2**20
