@@ -75,7 +75,7 @@ def test_choices_are_those_of_the_library():
     from trajtools.exponents.exponent import UNITS
     from trajtools.exponents.lyapunov import METHODS
     from trajtools.exports import WHAT
-    from trajtools.recurrences.result import CONVENTIONS
+    from trajtools.recurrences.measures import CONVENTIONS
     from trajtools.statistics import AVERAGES
     from trajtools.sweeps.sweep import THRESHOLDS
     from trajtools.training.curvature import KINDS

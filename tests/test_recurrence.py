@@ -12,7 +12,7 @@ import trajtools as tt
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import codes
 from trajtools.recurrences import lines, rows
-from trajtools.recurrences.result import MEASURES
+from trajtools.recurrences.measures import MEASURES
 from trajtools.recurrences.rows import make_pair, prepare
 
 NAMES = ("diagonal", "one_end", "both_ends", "vertical", "white", "white_cut", "times")

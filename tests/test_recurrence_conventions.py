@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import trajtools as tt
-from trajtools.recurrences.result import CONVENTIONS, MEASURES
+from trajtools.recurrences.measures import CONVENTIONS, MEASURES
 
 # The 33 recurrences of the 10 x 11 matrix that RecurrenceAnalysis.jl is tested with, from 1 on.
 CELLS = (

@@ -136,7 +136,7 @@ def _recurrence_rule(rules: dict[str, Any]) -> Any:
 def _recurrence_text(outcomes: list[Outcome], windows: int | None) -> list[Block]:
     """One measure a line, one run a column."""
     from trajtools.plots._axes import number
-    from trajtools.recurrences.result import MEASURES
+    from trajtools.recurrences.measures import MEASURES
 
     def cell(value: float) -> str:
         return f"{value:,.0f}" if abs(value) >= 1 and float(value).is_integer() else number(value)

@@ -11,7 +11,7 @@ from trajtools.plots._axes import legend, literal, new_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from trajtools.recurrences.result import Recurrence, WindowedRecurrence
+    from trajtools.recurrences.measures import Recurrence, WindowedRecurrence
     from trajtools.structure.autocorrelation import Autocorrelation
     from trajtools.structure.correlation_sum import CorrelationSum
     from trajtools.structure.cycles import Cycles

@@ -12,7 +12,7 @@ from trajtools.errors import DataError
 from trajtools.neighbors.rules import RecurrenceRate
 from trajtools.reasons import Reason
 from trajtools.recurrences.lines import Lines
-from trajtools.recurrences.result import TREND_BORDER, Convention, Recurrence, find_convention, measure
+from trajtools.recurrences.measures import TREND_BORDER, Convention, Recurrence, find_convention, measure
 from trajtools.recurrences.rows import Asked, build_plot, sampling
 from trajtools.recurrences.thresholds import fixed
 from trajtools.types import StatesLike

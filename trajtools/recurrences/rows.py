@@ -18,7 +18,7 @@ from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats, Ints
 
 if TYPE_CHECKING:
-    from trajtools.recurrences.result import Convention
+    from trajtools.recurrences.measures import Convention
 
 METRICS = ("linf", "l2", "l1")
 # As in trajtools._kernels.recurrence_lines, which may not be imported before it is needed: numba takes a while.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trajtools.exponents.divergence import Divergence
     from trajtools.exponents.exponent import Exponent
     from trajtools.exponents.windows import Windows
-    from trajtools.recurrences.result import Recurrence
+    from trajtools.recurrences.measures import Recurrence
     from trajtools.stability.orbital import OrbitalStability
     from trajtools.training.curvature import Curvature
     from trajtools.types import Floats

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from trajtools.exponents.divergence import Divergence
-    from trajtools.recurrences.result import Recurrence
+    from trajtools.recurrences.measures import Recurrence
     from trajtools.report.collect import Analysis, RunReport
     from trajtools.sweeps.sweep import Sweep
 
