@@ -229,7 +229,7 @@ def test_what_a_shadow_cannot_follow_is_refused_in_words() -> None:
     model, (x, y) = small(), data()
     with pytest.raises(ArchitectureError, match=r"got Adam\. Use tangent_exponents"):
         Shadow(model, half_mse, torch.optim.Adam(model.parameters()))
-    with pytest.raises(ArchitectureError, match=r'no optimiser came.*directions=."reverse",'):
+    with pytest.raises(ArchitectureError, match=r'got no optimiser.*directions=."reverse",'):
         Shadow(model, half_mse)
     with pytest.raises(ArchitectureError, match="trains no parameter of this model"):
         Shadow(model, half_mse, torch.optim.SGD(small().parameters(), lr=0.1))
