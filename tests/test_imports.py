@@ -24,7 +24,7 @@ LAYERS = (
     ("wiring", "trajectory", "networks"),
     ("store",),
     ("distances",),
-    ("statistics", "optimizers", "systems", "embedding", "neighbors"),
+    ("statistics", "systems", "embedding", "neighbors"),
     ("exponents",),
     ("structure",),
     ("recurrences", "stability", "training"),

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import trajtools as tt
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
-from trajtools.recurrences import measures, thresholds
+from trajtools.recurrences import measures as module, thresholds
 from trajtools.recurrences.lines import Lines
 from trajtools.recurrences.measures import MEASURES
 from trajtools.recurrences.rows import make_pair, prepare
@@ -189,7 +189,7 @@ def test_networks_that_are_none_are_refused(monkeypatch):
     assert nearest.network().number_of_edges() == 120
     with pytest.raises(DataError, match="directed"):
         nearest.network_measures()
-    monkeypatch.setattr(measures, "_LARGEST", 100)
+    monkeypatch.setattr(module, "_LARGEST", 100)
     with pytest.raises(TooLargeError, match="thin the states"):
         tt.recurrence(x, threshold=1.0).network_measures()
 

@@ -1,13 +1,13 @@
-"""Recurrence plots: when a trajectory returns to an earlier state, and for how long."""
+"""Recurrence plots: when a trajectory comes back to where it was, and how long it stays."""
 
 from __future__ import annotations
 
 from trajtools.recurrences.lines import Lines as Lines
 from trajtools.recurrences.measures import (
-    Measures,
-    Recurrence,
-    RecurrenceIntervals,
-    RecurrenceNetwork,
-    WindowedRecurrence,
+    Measures as Measures,
+    Recurrence as Recurrence,
+    RecurrenceIntervals as RecurrenceIntervals,
+    RecurrenceNetwork as RecurrenceNetwork,
+    WindowedRecurrence as WindowedRecurrence,
 )
 from trajtools.recurrences.recurrence import recurrence as recurrence
