@@ -21,7 +21,6 @@ from trajtools.reasons import Reason
 from trajtools.types import Floats
 
 __all__ = ["Choice", "embed", "estimate_delay", "estimate_dimension", "theiler_window"]
-
 _SIGNIFICANCE = 0.01
 
 
@@ -120,6 +119,32 @@ def estimate_delay(x: ArrayLike, *, method: str = "mutual-information", max_dela
     return Choice("delay", value, method, lags, information, reason, settings, warnings)
 
 
+def _mutual_information(series: Floats, longest: int) -> tuple[Floats, float]:
+    """In nats, for lags 0 .. longest, and the level that independent samples stay below with 99 %."""
+    from scipy.special import chdtri  # scipy.stats takes half a second to import
+
+    good = np.isfinite(series)
+    bins = int(np.clip(np.sqrt(good.sum() / 5), 4, 32))
+    ranks = np.full(len(series), -1)
+    ranks[good] = np.argsort(np.argsort(series[good], kind="stable"), kind="stable") * bins // good.sum()
+    out = np.empty(longest + 1)
+    for lag in range(longest + 1):
+        a, b = ranks[: len(ranks) - lag], ranks[lag:]
+        both = (a >= 0) & (b >= 0)
+        joint = np.bincount(a[both] * bins + b[both], minlength=bins * bins).reshape(bins, bins) / max(both.sum(), 1)
+        product = joint.sum(axis=1)[:, None] * joint.sum(axis=0)[None]
+        some = joint > 0
+        out[lag] = np.sum(joint[some] * np.log(joint[some] / product[some]))
+    # For independent samples 2 N I is chi-squared distributed (likelihood ratio test).
+    level = chdtri((bins - 1) ** 2, _SIGNIFICANCE) / (2 * good.sum())
+    return out, float(level)
+
+
+def _is_lowest(curve: Floats, at: int, reach: int) -> bool:
+    around = curve[max(0, at - reach) : at + reach + 1]
+    return bool(curve[at] == around.min() and curve[at] < curve[at - 1])
+
+
 def estimate_dimension(
     x: ArrayLike, *, delay: int, method: str = "cao", max_dim: int = 10, theiler: int | None = None, most: int = 5000
 ) -> Choice:
@@ -180,30 +205,15 @@ def estimate_dimension(
     return Choice("dimension", value, method, dims, share, reason, settings, warnings)
 
 
-def _is_lowest(curve: Floats, at: int, reach: int) -> bool:
-    around = curve[max(0, at - reach) : at + reach + 1]
-    return bool(curve[at] == around.min() and curve[at] < curve[at - 1])
-
-
-def _mutual_information(series: Floats, longest: int) -> tuple[Floats, float]:
-    """In nats, for lags 0 .. longest, and the level that independent samples stay below with 99 %."""
-    from scipy.special import chdtri  # scipy.stats takes half a second to import
-
-    good = np.isfinite(series)
-    bins = int(np.clip(np.sqrt(good.sum() / 5), 4, 32))
-    ranks = np.full(len(series), -1)
-    ranks[good] = np.argsort(np.argsort(series[good], kind="stable"), kind="stable") * bins // good.sum()
-    out = np.empty(longest + 1)
-    for lag in range(longest + 1):
-        a, b = ranks[: len(ranks) - lag], ranks[lag:]
-        both = (a >= 0) & (b >= 0)
-        joint = np.bincount(a[both] * bins + b[both], minlength=bins * bins).reshape(bins, bins) / max(both.sum(), 1)
-        product = joint.sum(axis=1)[:, None] * joint.sum(axis=0)[None]
-        some = joint > 0
-        out[lag] = np.sum(joint[some] * np.log(joint[some] / product[some]))
-    # For independent samples 2 N I is chi-squared distributed (likelihood ratio test).
-    level = chdtri((bins - 1) ** 2, _SIGNIFICANCE) / (2 * good.sum())
-    return out, float(level)
+def _false_neighbors(series: Floats, delay: int, max_dim: int, theiler: int) -> Floats:
+    spread = np.nanstd(series)
+    share = np.empty(max_dim)
+    for dim in range(1, max_dim + 1):
+        i, j, near = _pairs(series, dim, delay, "l2", theiler)
+        new = np.abs(series[i + dim * delay] - series[j + dim * delay])
+        false = (new > 15 * near) | (np.hypot(near, new) > 2 * spread)
+        share[dim - 1] = false.mean() if len(i) else np.nan
+    return share
 
 
 def _pairs(series: Floats, dim: int, delay: int, metric: str, theiler: int) -> tuple[NDArray[Any], ...]:
@@ -220,6 +230,13 @@ def _pairs(series: Floats, dim: int, delay: int, metric: str, theiler: int) -> t
     return i, found.index[i, 0], found.distance[i, 0]
 
 
+def _smallest(good: NDArray[np.bool_], max_dim: int, words: str) -> tuple[int, tuple[Reason, ...]]:
+    if good.any():
+        return int(np.argmax(good)) + 1, ()
+    text = "{words} up to dimension {dimension}: noise, too few samples, or more dimensions"
+    return max_dim, (Reason.of("no-dimension", text, words=words, dimension=max_dim),)
+
+
 def _cao(series: Floats, delay: int, max_dim: int, theiler: int) -> tuple[Floats, Floats]:
     growth, leap = np.empty(max_dim + 1), np.empty(max_dim + 1)
     for dim in range(1, max_dim + 2):
@@ -228,21 +245,3 @@ def _cao(series: Floats, delay: int, max_dim: int, theiler: int) -> tuple[Floats
         growth[dim - 1] = np.mean(np.maximum(near, new) / near) if len(i) else np.nan
         leap[dim - 1] = np.mean(new) if len(i) else np.nan
     return growth[1:] / growth[:-1], leap[1:] / leap[:-1]
-
-
-def _false_neighbors(series: Floats, delay: int, max_dim: int, theiler: int) -> Floats:
-    spread = np.nanstd(series)
-    share = np.empty(max_dim)
-    for dim in range(1, max_dim + 1):
-        i, j, near = _pairs(series, dim, delay, "l2", theiler)
-        new = np.abs(series[i + dim * delay] - series[j + dim * delay])
-        false = (new > 15 * near) | (np.hypot(near, new) > 2 * spread)
-        share[dim - 1] = false.mean() if len(i) else np.nan
-    return share
-
-
-def _smallest(good: NDArray[np.bool_], max_dim: int, words: str) -> tuple[int, tuple[Reason, ...]]:
-    if good.any():
-        return int(np.argmax(good)) + 1, ()
-    text = "{words} up to dimension {dimension}: noise, too few samples, or more dimensions"
-    return max_dim, (Reason.of("no-dimension", text, words=words, dimension=max_dim),)

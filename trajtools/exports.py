@@ -25,6 +25,11 @@ from trajtools.store import Run, StoredStates
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats
 
+BLOCK_BYTES = 16 * 2**20
+Tick = Callable[[int], object]
+WHAT = ("metrics", "distances", "weights")
+ROWS = 64
+
 
 @contextmanager
 def writing(target: Path) -> Iterator[Path]:
@@ -139,14 +144,25 @@ def rows_of(
     return slice(first, last, every)
 
 
-def original(values: Any, dtype: str) -> Any:
-    """Give numbers in the dtype of the training; the file holds mixed ones in a wider one, without loss."""
-    return values.astype(dtype) if dtype in ("float16", "float32", "float64") else values
-
-
-BLOCK_BYTES = 16 * 2**20
-
-Tick = Callable[[int], object]
+def entries_of(part: Part) -> list[Entry]:
+    """List the arrays of a part of a run."""
+    run, cut = part.run, 0 if part.single else slice(None)
+    found = [_whole("step", part.step[cut])]
+    if run.stored == "weights" or part.select:
+        part = replace(part, member=part.member or 0)  # the metrics are of the member whose weights stand beside them
+        found += _parameters(part.weights(), "", part.single)
+    else:
+        values: Any = getattr(run, run.stored)[part.rows]
+        found.append(_whole(run.stored, (values if part.member is None else values[:, part.member])[cut]))
+    buffers = part.buffers()
+    if buffers is not None:
+        found += _parameters(buffers, "optimizer/", part.single)
+    found += [_whole(f"metrics/{name}", part.metric(name)[cut]) for name in run.metrics]
+    names = [entry.name for entry in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"run {run.name!r} has several arrays called {twice[0]!r}: exclude one with --select")
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,27 +187,6 @@ class Entry:
     pieces: Callable[[], Iterator[NDArray[Any]]]
 
 
-def entries_of(part: Part) -> list[Entry]:
-    """List the arrays of a part of a run."""
-    run, cut = part.run, 0 if part.single else slice(None)
-    found = [_whole("step", part.step[cut])]
-    if run.stored == "weights" or part.select:
-        part = replace(part, member=part.member or 0)  # the metrics are of the member whose weights stand beside them
-        found += _parameters(part.weights(), "", part.single)
-    else:
-        values: Any = getattr(run, run.stored)[part.rows]
-        found.append(_whole(run.stored, (values if part.member is None else values[:, part.member])[cut]))
-    buffers = part.buffers()
-    if buffers is not None:
-        found += _parameters(buffers, "optimizer/", part.single)
-    found += [_whole(f"metrics/{name}", part.metric(name)[cut]) for name in run.metrics]
-    names = [entry.name for entry in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"run {run.name!r} has several arrays called {twice[0]!r}: exclude one with --select")
-    return found
-
-
 def _whole(name: str, values: Any) -> Entry:
     array = np.asarray(values)
     return Entry(name, array.shape, array.dtype, lambda: iter([array]))
@@ -204,6 +199,11 @@ def _parameters(states: Trajectory, prefix: str, single: bool) -> list[Entry]:
         shape = p.shape if single else (len(states), *p.shape)
         found.append(Entry(prefix + p.name, shape, dtype, _reader(states, slice(p.offset, p.offset + p.size), dtype)))
     return found
+
+
+def original(values: Any, dtype: str) -> Any:
+    """Give numbers in the dtype of the training; the file holds mixed ones in a wider one, without loss."""
+    return values.astype(dtype) if dtype in ("float16", "float32", "float64") else values
 
 
 def _reader(states: Trajectory, columns: slice, dtype: np.dtype[Any]) -> Callable[[], Iterator[NDArray[Any]]]:
@@ -243,26 +243,6 @@ def write_folder(folder: Path, part: Part, tick: Tick = lambda _: None) -> None:
             tick(1)
 
 
-WHAT = ("metrics", "distances", "weights")
-ROWS = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Columns:
-    """Columns of the table.
-
-    Attributes
-    ----------
-    names : list of str
-        Their heads.
-    read : callable
-        ``read(start, stop)`` gives rows as float64, (t, columns).
-    """
-
-    names: list[str]
-    read: Callable[[int, int], Floats]
-
-
 def columns_of(
     part: Part, what: Sequence[str], *, series: Sequence[str] = (), metric: str = "l1", largest: int = 1000
 ) -> list[Columns]:
@@ -281,6 +261,22 @@ def columns_of(
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Columns of the table.
+
+    Attributes
+    ----------
+    names : list of str
+        Their heads.
+    read : callable
+        ``read(start, stop)`` gives rows as float64, (t, columns).
+    """
+
+    names: list[str]
+    read: Callable[[int, int], Floats]
+
+
 def _check(part: Part, names: list[str], largest: int) -> None:
     if len(names) > largest:
         raise TooLargeError(
@@ -292,6 +288,13 @@ def _check(part: Part, names: list[str], largest: int) -> None:
         raise DataError(f"two columns would be called {twice!r}: write two files (--what, --series, --select)")
 
 
+def _without_metrics(run: Run) -> DataError:
+    twins = any(member.reference >= 0 for member in run.members)
+    other = {"weights": ["weights", *["distances"] * twins], "distances": ["distances"] * twins}.get(run.stored, [])
+    ways = [*(f"--what {kind}" for kind in other), "--format npz"]
+    return DataError(f"run {run.name!r} has no metrics: write something else with {' or '.join(ways)}")
+
+
 def _metrics(part: Part, series: Sequence[str]) -> list[Columns]:
     run, there = part.run, list(part.run.metrics)
     for glob in series:
@@ -301,13 +304,6 @@ def _metrics(part: Part, series: Sequence[str]) -> list[Columns]:
         raise _without_metrics(run)
     chosen = [name for name in there if not series or any(fnmatchcase(name, glob) for glob in series)]
     return [_metric(part, name) for name in chosen]
-
-
-def _without_metrics(run: Run) -> DataError:
-    twins = any(member.reference >= 0 for member in run.members)
-    other = {"weights": ["weights", *["distances"] * twins], "distances": ["distances"] * twins}.get(run.stored, [])
-    ways = [*(f"--what {kind}" for kind in other), "--format npz"]
-    return DataError(f"run {run.name!r} has no metrics: write something else with {' or '.join(ways)}")
 
 
 def _metric(part: Part, name: str) -> Columns:

@@ -17,25 +17,7 @@ from trajtools.wiring import NodeSet, Parameter
 if TYPE_CHECKING:
     import networkx
 
-
 STRENGTHS = ("signed", "absolute", "positive", "negative")
-
-
-@dataclass(frozen=True)
-class Strengths:
-    """Sums of the weights of the edges that end and start at each node.
-
-    Attributes
-    ----------
-    kind : str
-        One of `STRENGTHS`.
-    incoming, outgoing : ndarray of float64, shape (N,)
-        In the order of `Network.labels`. NaN where an edge of the node is NaN.
-    """
-
-    kind: str
-    incoming: Floats
-    outgoing: Floats
 
 
 class Network:
@@ -241,6 +223,23 @@ class Network:
             weight = float(self._state[entry])
             attributes = {"weight": weight, "parameter": p.name, "entry": int(entry)}
             yield (str(p.source), source), (str(p.target), target), attributes
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """Sums of the weights of the edges that end and start at each node.
+
+    Attributes
+    ----------
+    kind : str
+        One of `STRENGTHS`.
+    incoming, outgoing : ndarray of float64, shape (N,)
+        In the order of `Network.labels`. NaN where an edge of the node is NaN.
+    """
+
+    kind: str
+    incoming: Floats
+    outgoing: Floats
 
 
 def _oriented(array: NDArray[Any], p: Parameter) -> NDArray[Any]:

@@ -15,6 +15,8 @@ from trajtools.types import Floats, Ints
 
 # Choices of this toolkit; none of them knows a scale. They are kept in the settings of every result.
 SATURATION_MARGIN = float(np.log(50.0))  # e-folds below the knee where fits stop: nonlinear terms are 2 % there
+
+
 PASSAGE_MARGIN = float(np.log(1000.0))  # e-folds below the knee that curves pass before they land
 EARLY_SHARE = 0.02  # of the curves may be past saturation at a common stop
 BENT_SHARE = 0.1  # of the curves must bend before anything counts as saturation
@@ -26,6 +28,7 @@ DECISION = 0.01  # every decision is taken at this level
 LARGEST_POWER = 3.0  # of the power laws that growth is compared with
 FEWEST_UNITS = 8  # 2^-8 < 1 %: with fewer sign flips no p-value can fall below the level of decision
 _BATCH = 2_000_000
+AVERAGES = ("mean-log", "log-mean", "rms")
 
 
 def fit_slope(x: ArrayLike, y: ArrayLike, start: int = 0, stop: int | None = None) -> Fit:
@@ -182,23 +185,6 @@ def usable(curves: Floats, floor: Floats) -> tuple[Ints, Ints, int]:
     return begin.astype(np.int64), end.astype(np.int64), int(np.sum(known & ~high))
 
 
-def knees(time: Floats, curves: Floats, begin: Ints, end: Ints) -> tuple[Ints, Floats]:
-    """Find where each curve bends down: the point highest above the chord from its first to its last point."""
-    rows = np.arange(len(curves))
-    last = np.maximum(end, begin)
-    index = np.arange(curves.shape[1])
-    inside = (index >= begin[:, None]) & (index <= last[:, None])
-    first_value, last_value = curves[rows, begin], curves[rows, last]
-    length = np.where(last > begin, time[last] - time[begin], 1.0)
-    chord = (
-        first_value[:, None] + (time[None, :] - time[begin][:, None]) * ((last_value - first_value) / length)[:, None]
-    )
-    above = np.where(inside & np.isfinite(curves), curves - chord, -np.inf)
-    knee = np.argmax(above, axis=1)
-    excess = np.where(end > begin, above[rows, knee], 0.0)
-    return knee.astype(np.int64), excess
-
-
 def choose_spans(time: Floats, curves: Floats, floor: Floats, *, single: bool = False) -> Spans:
     """Choose what is fitted: above the rounding floor, and below saturation.
 
@@ -227,6 +213,23 @@ def choose_spans(time: Floats, curves: Floats, floor: Floats, *, single: bool = 
     if single and rule != "end of the record":
         stop, landing = stop + landing - 1, 1
     return Spans(begin, end, stop, landing, np.where(bent, knee, end), level, rule, int(bent.sum()), at_floor)
+
+
+def knees(time: Floats, curves: Floats, begin: Ints, end: Ints) -> tuple[Ints, Floats]:
+    """Find where each curve bends down: the point highest above the chord from its first to its last point."""
+    rows = np.arange(len(curves))
+    last = np.maximum(end, begin)
+    index = np.arange(curves.shape[1])
+    inside = (index >= begin[:, None]) & (index <= last[:, None])
+    first_value, last_value = curves[rows, begin], curves[rows, last]
+    length = np.where(last > begin, time[last] - time[begin], 1.0)
+    chord = (
+        first_value[:, None] + (time[None, :] - time[begin][:, None]) * ((last_value - first_value) / length)[:, None]
+    )
+    above = np.where(inside & np.isfinite(curves), curves - chord, -np.inf)
+    knee = np.argmax(above, axis=1)
+    excess = np.where(end > begin, above[rows, knee], 0.0)
+    return knee.astype(np.int64), excess
 
 
 def _stops(curves: Floats, begin: Ints, end: Ints, height: float) -> tuple[str, Ints, int]:
@@ -466,9 +469,6 @@ def _best_null(y: Floats, mask: Floats, count: Floats, time: Floats) -> Floats:
     x = np.where(mask > 0, walks[walk], 0.0)
     by_walk = np.where(mask > 0, y - x + (x.sum(axis=1) / count)[:, None], 0.0)
     return np.where((power_cost <= walk_cost)[:, None], by_power, by_walk)
-
-
-AVERAGES = ("mean-log", "log-mean", "rms")
 
 
 def average_curves(distances: Floats, group: Ints, start: Ints, average: str) -> tuple[Floats, Ints, Ints]:

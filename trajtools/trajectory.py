@@ -17,65 +17,9 @@ from trajtools.wiring import NodeSet, Parameter
 if TYPE_CHECKING:
     import networkx
 
-
-class StateSource(Protocol):
-    """Where the states come from: an array, a file. Picklable, and never holding an open file when pickled."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of states T and of entries P."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of what `read` returns (float32 for stored bfloat16, which is exact)."""
-
-    def read(self, rows: slice | NDArray[np.int64], columns: slice | NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """States `rows`, entries `columns` (all for None)."""
-
-
-class ArrayStates:
-    """States that are in memory already."""
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        if array.ndim != 2:
-            raise DataError(f"states form an array (T, P); this one has {array.ndim} dimensions, shape {array.shape}")
-        view = array.view()
-        view.flags.writeable = False
-        self._array = view
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of states T and of entries P."""
-        return self._array.shape[0], self._array.shape[1]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of the states."""
-        return self._array.dtype
-
-    def read(self, rows: slice | NDArray[np.int64], columns: slice | NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """States `rows`, entries `columns`, as a read-only view where they are slices."""
-        states = self._array[rows]
-        return states if columns is None else states[:, columns]
-
-
-def cut_spans(spans: tuple[slice, ...] | None, wanted: slice, width: int) -> tuple[slice, ...]:
-    """Where some entries of a selection lie in the source."""
-    first, last, stride = wanted.indices(width)
-    if stride != 1:
-        raise DataError(f"entries are read in slices without a stride; got a stride of {stride}")
-    cut, at = [], 0
-    for span in (slice(0, width),) if spans is None else spans:
-        size = span.stop - span.start
-        low, high = max(first - at, 0), min(last - at, size)
-        if low < high:
-            cut.append(slice(span.start + low, span.start + high))
-        at += size
-    return tuple(cut)
-
-
 MAX_ARRAY_BYTES = 4 * 2**30
 """`numpy.asarray` of a trajectory larger than this is refused."""
+
 
 CHUNK_ROWS = 64  # rows of a chunk in most files; blocks of whole chunks read no chunk twice
 
@@ -464,6 +408,21 @@ class Trajectory:
         return view
 
 
+class StateSource(Protocol):
+    """Where the states come from: an array, a file. Picklable, and never holding an open file when pickled."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of states T and of entries P."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of what `read` returns (float32 for stored bfloat16, which is exact)."""
+
+    def read(self, rows: slice | NDArray[np.int64], columns: slice | NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """States `rows`, entries `columns` (all for None)."""
+
+
 def _checked_steps(step: ArrayLike) -> NDArray[np.int64]:
     given = np.asarray(step)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
@@ -477,6 +436,40 @@ def _checked_steps(step: ArrayLike) -> NDArray[np.int64]:
     return steps
 
 
+class ArrayStates:
+    """States that are in memory already."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        if array.ndim != 2:
+            raise DataError(f"states form an array (T, P); this one has {array.ndim} dimensions, shape {array.shape}")
+        view = array.view()
+        view.flags.writeable = False
+        self._array = view
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of states T and of entries P."""
+        return self._array.shape[0], self._array.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the states."""
+        return self._array.dtype
+
+    def read(self, rows: slice | NDArray[np.int64], columns: slice | NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """States `rows`, entries `columns`, as a read-only view where they are slices."""
+        states = self._array[rows]
+        return states if columns is None else states[:, columns]
+
+
+def _packed(parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
+    offset, packed = 0, []
+    for p in parameters:
+        packed.append(replace(p, offset=offset))
+        offset += p.size
+    return tuple(packed)
+
+
 def _merged(parameters: Sequence[Parameter]) -> tuple[slice, ...]:
     """Columns of the parameters in as few slices as possible: each one is a read of its own."""
     spans: list[list[int]] = []
@@ -488,12 +481,19 @@ def _merged(parameters: Sequence[Parameter]) -> tuple[slice, ...]:
     return tuple(slice(first, last) for first, last in spans)
 
 
-def _packed(parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
-    offset, packed = 0, []
-    for p in parameters:
-        packed.append(replace(p, offset=offset))
-        offset += p.size
-    return tuple(packed)
+def cut_spans(spans: tuple[slice, ...] | None, wanted: slice, width: int) -> tuple[slice, ...]:
+    """Where some entries of a selection lie in the source."""
+    first, last, stride = wanted.indices(width)
+    if stride != 1:
+        raise DataError(f"entries are read in slices without a stride; got a stride of {stride}")
+    cut, at = [], 0
+    for span in (slice(0, width),) if spans is None else spans:
+        size = span.stop - span.start
+        low, high = max(first - at, 0), min(last - at, size)
+        if low < high:
+            cut.append(slice(span.start + low, span.start + high))
+        at += size
+    return tuple(cut)
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:

@@ -13,6 +13,22 @@ from trajtools.errors import ArchitectureError, SelectionError
 
 KINDS = ("dense", "conv", "bias", "norm", "embedding", "recurrent", "other")
 NOISES = ("common", "independent")
+Shape = tuple[int, ...]
+Axes = tuple[int, int]  # source axis, target axis; -1 for none
+Ends = tuple[str, str]  # source set, target set
+BIAS_NODE = "bias"
+INPUT = "input"
+NOWHERE: Axes = (-1, -1)
+KERNELS = ("dense", "conv", "recurrent", "embedding")
+_BIAS = re.compile(r"bias(es)?|(^|_)[bB]_?\d*$|^[bB](?=[_\d]|[hxio]+$)")
+_WEIGHT = re.compile(r"weights?|kernels?")
+_LETTER = re.compile(r"^[wWbB]")
+_SCALE = re.compile(r"^(weight|scale|gamma|beta)$")
+_NORM = re.compile(r"norm|^bn_?\d*$|^ln(_\w+|\d*)$", re.IGNORECASE)
+_RECURRENT = re.compile(r"_hh|_ih|recurrent")
+_HIDDEN_TO_HIDDEN = re.compile(r"_hh|recurrent|(^|\.)h[figonrz]?\.(kernel|weight)$")
+_INPUT_TO_HIDDEN = re.compile(r"_ih|(^|\.)i[figonrz]?\.(kernel|weight)$")
+_GATE = re.compile(r"^[hi][figonrz]?$")
 
 
 @dataclass(frozen=True)
@@ -154,46 +170,6 @@ def describe(
     return tuple(table), tuple(NodeSet(name, size) for name, size in sizes.items())
 
 
-Shape = tuple[int, ...]
-Axes = tuple[int, int]  # source axis, target axis; -1 for none
-Ends = tuple[str, str]  # source set, target set
-
-BIAS_NODE = "bias"
-INPUT = "input"
-NOWHERE: Axes = (-1, -1)
-KERNELS = ("dense", "conv", "recurrent", "embedding")
-
-_BIAS = re.compile(r"bias(es)?|(^|_)[bB]_?\d*$|^[bB](?=[_\d]|[hxio]+$)")
-_WEIGHT = re.compile(r"weights?|kernels?")
-_LETTER = re.compile(r"^[wWbB]")
-_SCALE = re.compile(r"^(weight|scale|gamma|beta)$")
-_NORM = re.compile(r"norm|^bn_?\d*$|^ln(_\w+|\d*)$", re.IGNORECASE)
-_RECURRENT = re.compile(r"_hh|_ih|recurrent")
-_HIDDEN_TO_HIDDEN = re.compile(r"_hh|recurrent|(^|\.)h[figonrz]?\.(kernel|weight)$")
-_INPUT_TO_HIDDEN = re.compile(r"_ih|(^|\.)i[figonrz]?\.(kernel|weight)$")
-_GATE = re.compile(r"^[hi][figonrz]?$")
-
-
-def connect(
-    shapes: Mapping[str, Shape],
-    kinds: Mapping[str, str],
-    axes: Mapping[str, Axes],
-    wiring: Mapping[str, tuple[str, str] | None],
-) -> tuple[dict[str, Ends], dict[str, Axes], dict[str, int]]:
-    """Say for every parameter which node sets it connects, along which of its axes."""
-    graph = _Graph(shapes, kinds, axes, _spread(wiring, list(shapes)))
-    for name in shapes:
-        if kinds[name] != "bias":
-            graph.place(name)
-    for name in shapes:
-        if kinds[name] == "bias":
-            graph.place(name)
-    sizes = {n: s for n, s in graph.sizes.items() if n != BIAS_NODE}
-    if BIAS_NODE in graph.sizes:
-        sizes[BIAS_NODE] = graph.sizes[BIAS_NODE]
-    return graph.ends, graph.used, sizes
-
-
 def infer_kinds(shapes: Mapping[str, Shape], given: Mapping[str, str]) -> dict[str, str]:
     """Kind of every parameter: as given, else from its name and its number of axes."""
     kinds = {name: given.get(name) or _kernel_kind(name, shape) for name, shape in shapes.items()}
@@ -219,26 +195,50 @@ def infer_kinds(shapes: Mapping[str, Shape], given: Mapping[str, str]) -> dict[s
     return kinds
 
 
-def infer_axes(shapes: Mapping[str, Shape], kinds: Mapping[str, str], given: Mapping[str, Axes]) -> dict[str, Axes]:
-    """Source and target axis of every parameter: as given, else (in, out), unless the biases fit (out, in) alone."""
-    for name, axis in given.items():
-        if name in shapes and not all(-1 <= a < len(shapes[name]) for a in axis):
-            raise ArchitectureError(f"axes {axis} of {name!r} do not exist: its shape is {shapes[name]}")
-    axes = {name: _default_axes(kinds[name], len(shape)) for name, shape in shapes.items()}
-    flipped = {name: _flipped(kinds[name], len(shape)) for name, shape in shapes.items()}
-    votes: dict[str, set[bool]] = {}
-    for name, kernel in _partners(kinds).items():
-        if len(shapes[name]) != 1 or kernel in given:
-            continue
-        size, ways = shapes[name][0], (axes[kernel], flipped[kernel])
-        fits, fits_flipped = (way != NOWHERE and shapes[kernel][way[1]] == size for way in ways)
-        if fits != fits_flipped:
-            votes.setdefault(kernel, set()).add(fits_flipped)
-    axes.update({kernel: flipped[kernel] for kernel, ballots in votes.items() if ballots == {True}})
-    if votes and all(ballots == {True} for ballots in votes.values()):
-        axes.update({n: a for n, a in flipped.items() if a != NOWHERE})
-    axes.update({n: a for n, a in given.items() if n in shapes})
-    return axes
+def _split(name: str) -> tuple[str, str]:
+    """Split into the layer's path and the parameter's own short name: ``fc.weight`` -> ``fc``, ``weight``."""
+    prefix, _, short = name.removesuffix(":0").replace("/", ".").rpartition(".")
+    return prefix, short
+
+
+def _kernel_kind(name: str, shape: Shape) -> str:
+    """Kind of an array of two axes or more by its name and shape; empty where it is no kernel."""
+    if len(shape) < 2 or _BIAS.search(_split(name)[1]):
+        return ""
+    if len(shape) == 2:
+        if "embed" in name.lower():
+            return "embedding"
+        return "recurrent" if _RECURRENT.search(name) else "dense"
+    if len(shape) == 4 or (len(shape) in (3, 5) and "conv" in name.lower()):
+        return "conv"
+    return ""
+
+
+def _in_norm(prefix: str, short: str, has_kernel: bool) -> bool:
+    """Whether a parameter that is no kernel belongs to a normalisation."""
+    if _NORM.search(prefix.rpartition(".")[2]) or short in ("scale", "gamma", "beta"):
+        return True
+    return not has_kernel and bool(_SCALE.search(short))
+
+
+def connect(
+    shapes: Mapping[str, Shape],
+    kinds: Mapping[str, str],
+    axes: Mapping[str, Axes],
+    wiring: Mapping[str, tuple[str, str] | None],
+) -> tuple[dict[str, Ends], dict[str, Axes], dict[str, int]]:
+    """Say for every parameter which node sets it connects, along which of its axes."""
+    graph = _Graph(shapes, kinds, axes, _spread(wiring, list(shapes)))
+    for name in shapes:
+        if kinds[name] != "bias":
+            graph.place(name)
+    for name in shapes:
+        if kinds[name] == "bias":
+            graph.place(name)
+    sizes = {n: s for n, s in graph.sizes.items() if n != BIAS_NODE}
+    if BIAS_NODE in graph.sizes:
+        sizes[BIAS_NODE] = graph.sizes[BIAS_NODE]
+    return graph.ends, graph.used, sizes
 
 
 class _Graph:
@@ -401,31 +401,6 @@ class _Graph:
         return f"{label}:out" if label in (INPUT, BIAS_NODE) or label in self.sizes else label
 
 
-def _spread(wiring: Mapping[str, tuple[str, str] | None], names: Sequence[str]) -> dict[str, Ends | None]:
-    """What the user says, name by name: an exact name wins over a glob, a later glob over an earlier one."""
-    wired: dict[str, Ends | None] = {}
-    for glob, ends in sorted(wiring.items(), key=lambda item: item[0] in names):
-        matched = [glob] if glob in names else [n for n in names if fnmatchcase(n, glob)]
-        if not matched:
-            raise SelectionError(f"wiring names {glob!r}, which no parameter matches; they are {', '.join(names[:20])}")
-        if ends is not None and (len(ends) != 2 or isinstance(ends, str) or not all(isinstance(e, str) for e in ends)):
-            raise SelectionError(f"wiring of {glob!r} is {ends!r}; it must be (source, target), two names, or None")
-        wired.update(dict.fromkeys(matched, None if ends is None else (ends[0], ends[1])))
-    return wired
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Split into the layer's path and the parameter's own short name: ``fc.weight`` -> ``fc``, ``weight``."""
-    prefix, _, short = name.removesuffix(":0").replace("/", ".").rpartition(".")
-    return prefix, short
-
-
-def _tag(short: str) -> str:
-    """What a short name says beside "weight" or "bias": ``b1`` -> ``1``, ``bias_ih_l0`` -> ``_ih_l0``."""
-    tag = _WEIGHT.sub("", re.sub(r"bias(es)?", "", short))
-    return _LETTER.sub("", tag) if tag == short else tag
-
-
 def _partners(kinds: Mapping[str, str]) -> dict[str, str]:
     """The kernel that each bias belongs to: the one in its layer that is called as it is, or the only one."""
     layers: dict[str, list[str]] = {}
@@ -443,6 +418,19 @@ def _partners(kinds: Mapping[str, str]) -> dict[str, str]:
     return partners
 
 
+def _tag(short: str) -> str:
+    """What a short name says beside "weight" or "bias": ``b1`` -> ``1``, ``bias_ih_l0`` -> ``_ih_l0``."""
+    tag = _WEIGHT.sub("", re.sub(r"bias(es)?", "", short))
+    return _LETTER.sub("", tag) if tag == short else tag
+
+
+def _hidden_to_hidden(name: str, source: int, target: int) -> bool:
+    """Whether a recurrent kernel starts at the hidden units: its name says so, else it is square."""
+    if _INPUT_TO_HIDDEN.search(name):
+        return False
+    return bool(_HIDDEN_TO_HIDDEN.search(name)) or source == target
+
+
 def _cell(name: str) -> str:
     """The recurrent cell that a kernel belongs to: gates, and torch's ``_ih`` and ``_hh``, are pieces of one."""
     prefix, short = _split(name)
@@ -454,31 +442,39 @@ def _cell(name: str) -> str:
     return ".".join(part for part in (prefix, number) if part)
 
 
-def _hidden_to_hidden(name: str, source: int, target: int) -> bool:
-    """Whether a recurrent kernel starts at the hidden units: its name says so, else it is square."""
-    if _INPUT_TO_HIDDEN.search(name):
-        return False
-    return bool(_HIDDEN_TO_HIDDEN.search(name)) or source == target
+def _spread(wiring: Mapping[str, tuple[str, str] | None], names: Sequence[str]) -> dict[str, Ends | None]:
+    """What the user says, name by name: an exact name wins over a glob, a later glob over an earlier one."""
+    wired: dict[str, Ends | None] = {}
+    for glob, ends in sorted(wiring.items(), key=lambda item: item[0] in names):
+        matched = [glob] if glob in names else [n for n in names if fnmatchcase(n, glob)]
+        if not matched:
+            raise SelectionError(f"wiring names {glob!r}, which no parameter matches; they are {', '.join(names[:20])}")
+        if ends is not None and (len(ends) != 2 or isinstance(ends, str) or not all(isinstance(e, str) for e in ends)):
+            raise SelectionError(f"wiring of {glob!r} is {ends!r}; it must be (source, target), two names, or None")
+        wired.update(dict.fromkeys(matched, None if ends is None else (ends[0], ends[1])))
+    return wired
 
 
-def _kernel_kind(name: str, shape: Shape) -> str:
-    """Kind of an array of two axes or more by its name and shape; empty where it is no kernel."""
-    if len(shape) < 2 or _BIAS.search(_split(name)[1]):
-        return ""
-    if len(shape) == 2:
-        if "embed" in name.lower():
-            return "embedding"
-        return "recurrent" if _RECURRENT.search(name) else "dense"
-    if len(shape) == 4 or (len(shape) in (3, 5) and "conv" in name.lower()):
-        return "conv"
-    return ""
-
-
-def _in_norm(prefix: str, short: str, has_kernel: bool) -> bool:
-    """Whether a parameter that is no kernel belongs to a normalisation."""
-    if _NORM.search(prefix.rpartition(".")[2]) or short in ("scale", "gamma", "beta"):
-        return True
-    return not has_kernel and bool(_SCALE.search(short))
+def infer_axes(shapes: Mapping[str, Shape], kinds: Mapping[str, str], given: Mapping[str, Axes]) -> dict[str, Axes]:
+    """Source and target axis of every parameter: as given, else (in, out), unless the biases fit (out, in) alone."""
+    for name, axis in given.items():
+        if name in shapes and not all(-1 <= a < len(shapes[name]) for a in axis):
+            raise ArchitectureError(f"axes {axis} of {name!r} do not exist: its shape is {shapes[name]}")
+    axes = {name: _default_axes(kinds[name], len(shape)) for name, shape in shapes.items()}
+    flipped = {name: _flipped(kinds[name], len(shape)) for name, shape in shapes.items()}
+    votes: dict[str, set[bool]] = {}
+    for name, kernel in _partners(kinds).items():
+        if len(shapes[name]) != 1 or kernel in given:
+            continue
+        size, ways = shapes[name][0], (axes[kernel], flipped[kernel])
+        fits, fits_flipped = (way != NOWHERE and shapes[kernel][way[1]] == size for way in ways)
+        if fits != fits_flipped:
+            votes.setdefault(kernel, set()).add(fits_flipped)
+    axes.update({kernel: flipped[kernel] for kernel, ballots in votes.items() if ballots == {True}})
+    if votes and all(ballots == {True} for ballots in votes.values()):
+        axes.update({n: a for n, a in flipped.items() if a != NOWHERE})
+    axes.update({n: a for n, a in given.items() if n in shapes})
+    return axes
 
 
 def _default_axes(kind: str, ndim: int) -> Axes:

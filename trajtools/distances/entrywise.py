@@ -14,6 +14,23 @@ from trajtools.errors import DataError
 from trajtools.types import Floats
 from trajtools.wiring import NodeSet, Parameter
 
+# Rounding moves a weight by up to half a spacing u, evenly: the difference of two rounded weights has the mean absolute
+# value u / 3 and the mean square u^2 / 6.
+_NORM: dict[str, Any] = {
+    "kind": "metric",
+    "symmetric": True,
+    "invariant_to": ("a shift of both states", "one permutation of the entries of both"),
+    "cost": "P",
+}
+
+
+_SAID_OF_GRAPH_L1: dict[str, Any] = {
+    "kind": "pseudo-metric",
+    "symmetric": True,
+    "invariant_to": ("weights that are no edges", "one relabelling of the nodes of both", "a shift of both states"),
+    "cost": "P",
+}
+
 
 def _compiled(name: str) -> Callable[..., Any]:
     """Load the kernel when it is first called: naming a metric should not cost the import of numba."""
@@ -25,58 +42,6 @@ def _compiled(name: str) -> Callable[..., Any]:
 
     pairs.__name__ = name
     return pairs
-
-
-# Rounding moves a weight by up to half a spacing u, evenly: the difference of two rounded weights has the mean absolute
-# value u / 3 and the mean square u^2 / 6.
-_NORM: dict[str, Any] = {
-    "kind": "metric",
-    "symmetric": True,
-    "invariant_to": ("a shift of both states", "one permutation of the entries of both"),
-    "cost": "P",
-}
-_NORMS = (
-    Metric(
-        "l1",
-        "sum of the absolute differences of all weights",
-        _compiled("pairs_l1"),
-        np.add,
-        None,
-        lambda sums, size: sums[0] / 3,
-        sums=Sums("l1", as_they_are),
-        **_NORM,
-    ),
-    Metric(
-        "l2",
-        "root of the sum of the squared differences",
-        _compiled("pairs_l2"),
-        np.hypot,
-        None,
-        lambda sums, size: sums[1] / sqrt(6),
-        sums=Sums("l2", as_they_are),
-        **_NORM,
-    ),
-    Metric(
-        "linf",
-        "largest absolute difference",
-        _compiled("pairs_linf"),
-        np.maximum,
-        None,
-        lambda sums, size: sums[2],
-        sums=Sums("linf", as_they_are),
-        **_NORM,
-    ),
-    Metric(
-        "rms",
-        "root of the mean of the squared differences",
-        _compiled("pairs_l2"),
-        np.hypot,
-        lambda distance, size: distance / sqrt(size),
-        lambda sums, size: sums[1] / sqrt(6 * size),
-        sums=Sums("l2", root_means),
-        **_NORM,
-    ),
-)
 
 
 def _lengths(states: Any) -> Floats:
@@ -150,12 +115,50 @@ def _unbound(*states: Any) -> Any:
     raise DataError("this metric needs the wiring of a network; see bind_metric")
 
 
-_SAID_OF_GRAPH_L1: dict[str, Any] = {
-    "kind": "pseudo-metric",
-    "symmetric": True,
-    "invariant_to": ("weights that are no edges", "one relabelling of the nodes of both", "a shift of both states"),
-    "cost": "P",
-}
+_NORMS = (
+    Metric(
+        "l1",
+        "sum of the absolute differences of all weights",
+        _compiled("pairs_l1"),
+        np.add,
+        None,
+        lambda sums, size: sums[0] / 3,
+        sums=Sums("l1", as_they_are),
+        **_NORM,
+    ),
+    Metric(
+        "l2",
+        "root of the sum of the squared differences",
+        _compiled("pairs_l2"),
+        np.hypot,
+        None,
+        lambda sums, size: sums[1] / sqrt(6),
+        sums=Sums("l2", as_they_are),
+        **_NORM,
+    ),
+    Metric(
+        "linf",
+        "largest absolute difference",
+        _compiled("pairs_linf"),
+        np.maximum,
+        None,
+        lambda sums, size: sums[2],
+        sums=Sums("linf", as_they_are),
+        **_NORM,
+    ),
+    Metric(
+        "rms",
+        "root of the mean of the squared differences",
+        _compiled("pairs_l2"),
+        np.hypot,
+        lambda distance, size: distance / sqrt(size),
+        lambda sums, size: sums[1] / sqrt(6 * size),
+        sums=Sums("l2", root_means),
+        **_NORM,
+    ),
+)
+
+
 _GRAPH_L1 = Metric(
     "graph-l1",
     "sum of the absolute differences of all edges over N(N-1), N nodes",
@@ -163,6 +166,8 @@ _GRAPH_L1 = Metric(
     bind=_of_edges,
     **_SAID_OF_GRAPH_L1,
 )
+
+
 ENTRYWISE = (
     *_NORMS,
     Metric(

@@ -18,53 +18,17 @@ from trajtools.wiring import NodeSet, Parameter
 
 SCALE = "a positive factor on all weights"
 UNITS = "a permutation of the units of a hidden layer"
-
 MAX_NODES = 20_000
 """Networks with more nodes have no dense matrix between their nodes here: one would take over 3 GB."""
 
 
-@dataclass(frozen=True)
-class Edges:
-    """The edges of one parameter: a block between two node sets.
+CHUNK_ENTRIES = 2**22
+"""Features are compared so many at a time: 32 MB."""
 
-    Attributes
-    ----------
-    name : str
-        The parameter.
-    offset, size : int
-        Its entries in the state.
-    shape : tuple of int
-        Shape of the parameter.
-    axes : tuple of int
-        Axes over the source and the target nodes; the source axis of a bias is -1.
-    source, target : slice
-        The nodes it connects.
-    ends : tuple of str
-        The node sets that these are.
-    """
 
-    name: str
-    offset: int
-    size: int
-    shape: tuple[int, ...]
-    axes: tuple[int, int]
-    source: slice
-    target: slice
-    ends: tuple[str, str]
-
-    def of(self, states: Floats) -> Floats:
-        """Return the weights (n, positions, source, target) of states (n, P); a view where the order allows it."""
-        block = states[:, self.offset : self.offset + self.size].reshape(len(states), *self.shape)
-        source, target = self.axes
-        if source < 0:
-            return np.moveaxis(block, target + 1, -1).reshape(len(states), -1, 1, self.shape[target])
-        block = np.moveaxis(block, (source + 1, target + 1), (-2, -1))
-        return block.reshape(len(states), -1, *block.shape[-2:])
-
-    def summed(self, states: Floats) -> Floats:
-        """Return the weights (n, source, target) with parallel edges, the positions of a convolution, added."""
-        block = self.of(states)
-        return block[:, 0] if block.shape[1] == 1 else block.sum(axis=1)
+BOTH = "one permutation of the nodes of both networks"
+PER_NODE = 10  # features of `_node_features`
+MOMENTS = 4
 
 
 class Skeleton:
@@ -197,21 +161,48 @@ class Skeleton:
         return np.concatenate(spans) if spans else np.zeros(0, dtype=np.int64)
 
 
-def finite_rows(states: Any) -> NDArray[np.bool_]:
-    """Whether every weight of each state (n, P) is finite."""
-    finite: NDArray[np.bool_] = np.isfinite(states).all(axis=1)
-    return finite
+@dataclass(frozen=True)
+class Edges:
+    """The edges of one parameter: a block between two node sets.
 
+    Attributes
+    ----------
+    name : str
+        The parameter.
+    offset, size : int
+        Its entries in the state.
+    shape : tuple of int
+        Shape of the parameter.
+    axes : tuple of int
+        Axes over the source and the target nodes; the source axis of a bias is -1.
+    source, target : slice
+        The nodes it connects.
+    ends : tuple of str
+        The node sets that these are.
+    """
 
-def subsets(size: int, width: int, most: int) -> Iterator[slice]:
-    """Cut `size` rows of `width` entries into slices of at most `most` entries, at least one row each."""
-    rows = max(1, most // max(1, width))
-    for start in range(0, size, rows):
-        yield slice(start, min(start + rows, size))
+    name: str
+    offset: int
+    size: int
+    shape: tuple[int, ...]
+    axes: tuple[int, int]
+    source: slice
+    target: slice
+    ends: tuple[str, str]
 
+    def of(self, states: Floats) -> Floats:
+        """Return the weights (n, positions, source, target) of states (n, P); a view where the order allows it."""
+        block = states[:, self.offset : self.offset + self.size].reshape(len(states), *self.shape)
+        source, target = self.axes
+        if source < 0:
+            return np.moveaxis(block, target + 1, -1).reshape(len(states), -1, 1, self.shape[target])
+        block = np.moveaxis(block, (source + 1, target + 1), (-2, -1))
+        return block.reshape(len(states), -1, *block.shape[-2:])
 
-CHUNK_ENTRIES = 2**22
-"""Features are compared so many at a time: 32 MB."""
+    def summed(self, states: Floats) -> Floats:
+        """Return the weights (n, source, target) with parallel edges, the positions of a convolution, added."""
+        block = self.of(states)
+        return block[:, 0] if block.shape[1] == 1 else block.sum(axis=1)
 
 
 class Features(Protocol):
@@ -224,70 +215,11 @@ class Features(Protocol):
         """Return the features (width,) of a state (P,)."""
 
 
-@dataclass(frozen=True)
-class FeatureTable:
-    """Features of many states.
-
-    Attributes
-    ----------
-    features : Features
-        What to compute of each.
-    """
-
-    features: Features
-
-    def __call__(self, states: Any) -> Floats:
-        """Return the features (n, width) of states (n, P); NaN where a state, or what it leads to, is not finite."""
-        out = np.full((len(states), self.features.width), np.nan)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for row, state in enumerate(states):
-                if np.isfinite(state).all():
-                    # LAPACK refuses a matrix whose sums of weights left the range of float64.
-                    with suppress(np.linalg.LinAlgError):
-                        out[row] = self.features(np.asarray(state, dtype=np.float64))
-        return out
-
-
-@dataclass(frozen=True)
-class RowPairs:
-    """Distances of features by a function of rows (n, F) and (n, F) that gives (n,)."""
-
-    compare: Callable[[Floats, Floats], Floats]
-
-    def __call__(self, a: Any, b: Any, left: Ints, right: Ints) -> Floats:
-        """Return the distances (t, k) of the features ``a[:, left[k]]`` and ``b[:, right[k]]``."""
-        out = np.empty((a.shape[0], len(left)))
-        height = max(1, CHUNK_ENTRIES // max(1, a.shape[2]))
-        for t in range(a.shape[0]):
-            for start in range(0, len(left), height):
-                chosen = slice(start, start + height)
-                out[t, chosen] = self.compare(a[t, left[chosen]], b[t, right[chosen]])
-        return out
-
-
-@dataclass(frozen=True)
-class WidePairs:
-    """Distances of states by features that are too many to be kept: at most those of two states are held."""
-
-    table: FeatureTable
-    compare: Callable[[Floats, Floats], float]
-
-    def __call__(self, a: Any, b: Any, left: Ints, right: Ints) -> Floats:
-        """Return the distances (t, k) of the states ``a[:, left[k]]`` and ``b[:, right[k]]``."""
-        out = np.empty((a.shape[0], len(left)))
-        # A reference with many twins is computed once.
-        swapped = len(np.unique(right)) < len(np.unique(left))
-        (one, kept), (two, other) = ((b, right), (a, left)) if swapped else ((a, left), (b, right))
-        order = np.argsort(kept, kind="stable")
-        for t in range(a.shape[0]):
-            last, first = -1, np.empty(0)
-            for k in order:
-                if kept[k] != last:
-                    last, first = int(kept[k]), self.table(one[t, kept[k]][None])[0]
-                second = self.table(two[t, other[k]][None])[0]
-                ends = (second, first) if swapped else (first, second)
-                out[t, k] = self.compare(*ends) if np.isfinite(first[0] + second[0]) else np.nan
-        return out
+def on_features(
+    metric: Metric, make: Callable[[Skeleton], Features], wide: Callable[[Floats, Floats], float] | None = None
+) -> Metric:
+    """Give a metric the features that it compares, computed of a network."""
+    return replace(metric, bind=Binding(metric, make, wide))
 
 
 @dataclass(frozen=True)
@@ -316,11 +248,83 @@ class Binding:
         return replace(self.metric, features=table, bind=None)
 
 
-def on_features(
-    metric: Metric, make: Callable[[Skeleton], Features], wide: Callable[[Floats, Floats], float] | None = None
-) -> Metric:
-    """Give a metric the features that it compares, computed of a network."""
-    return replace(metric, bind=Binding(metric, make, wide))
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of many states.
+
+    Attributes
+    ----------
+    features : Features
+        What to compute of each.
+    """
+
+    features: Features
+
+    def __call__(self, states: Any) -> Floats:
+        """Return the features (n, width) of states (n, P); NaN where a state, or what it leads to, is not finite."""
+        out = np.full((len(states), self.features.width), np.nan)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for row, state in enumerate(states):
+                if np.isfinite(state).all():
+                    # LAPACK refuses a matrix whose sums of weights left the range of float64.
+                    with suppress(np.linalg.LinAlgError):
+                        out[row] = self.features(np.asarray(state, dtype=np.float64))
+        return out
+
+
+@dataclass(frozen=True)
+class WidePairs:
+    """Distances of states by features that are too many to be kept: at most those of two states are held."""
+
+    table: FeatureTable
+    compare: Callable[[Floats, Floats], float]
+
+    def __call__(self, a: Any, b: Any, left: Ints, right: Ints) -> Floats:
+        """Return the distances (t, k) of the states ``a[:, left[k]]`` and ``b[:, right[k]]``."""
+        out = np.empty((a.shape[0], len(left)))
+        # A reference with many twins is computed once.
+        swapped = len(np.unique(right)) < len(np.unique(left))
+        (one, kept), (two, other) = ((b, right), (a, left)) if swapped else ((a, left), (b, right))
+        order = np.argsort(kept, kind="stable")
+        for t in range(a.shape[0]):
+            last, first = -1, np.empty(0)
+            for k in order:
+                if kept[k] != last:
+                    last, first = int(kept[k]), self.table(one[t, kept[k]][None])[0]
+                second = self.table(two[t, other[k]][None])[0]
+                ends = (second, first) if swapped else (first, second)
+                out[t, k] = self.compare(*ends) if np.isfinite(first[0] + second[0]) else np.nan
+        return out
+
+
+def finite_rows(states: Any) -> NDArray[np.bool_]:
+    """Whether every weight of each state (n, P) is finite."""
+    finite: NDArray[np.bool_] = np.isfinite(states).all(axis=1)
+    return finite
+
+
+def subsets(size: int, width: int, most: int) -> Iterator[slice]:
+    """Cut `size` rows of `width` entries into slices of at most `most` entries, at least one row each."""
+    rows = max(1, most // max(1, width))
+    for start in range(0, size, rows):
+        yield slice(start, min(start + rows, size))
+
+
+@dataclass(frozen=True)
+class RowPairs:
+    """Distances of features by a function of rows (n, F) and (n, F) that gives (n,)."""
+
+    compare: Callable[[Floats, Floats], Floats]
+
+    def __call__(self, a: Any, b: Any, left: Ints, right: Ints) -> Floats:
+        """Return the distances (t, k) of the features ``a[:, left[k]]`` and ``b[:, right[k]]``."""
+        out = np.empty((a.shape[0], len(left)))
+        height = max(1, CHUNK_ENTRIES // max(1, a.shape[2]))
+        for t in range(a.shape[0]):
+            for start in range(0, len(left), height):
+                chosen = slice(start, start + height)
+                out[t, chosen] = self.compare(a[t, left[chosen]], b[t, right[chosen]])
+        return out
 
 
 @dataclass(frozen=True)
@@ -335,15 +339,6 @@ class Compiled:
 
         found: Floats = getattr(distances, self.name)(a, b, np.asarray(left), np.asarray(right))
         return found
-
-
-EUCLIDEAN, ABSOLUTE = Compiled("pairs_l2"), Compiled("pairs_l1")
-
-
-BOTH = "one permutation of the nodes of both networks"
-
-PER_NODE = 10  # features of `_node_features`
-MOMENTS = 4
 
 
 class NodeStrengths:
@@ -433,6 +428,12 @@ class NodeSummaries:
         return found
 
 
+def _legendre(size: int) -> NDArray[np.float64]:
+    """Return the shifted Legendre polynomials (size, 4) at the plotting positions (i - 1/2) / n, divided by n."""
+    position = 2 * (np.arange(size) + 0.5) / size - 1
+    return np.polynomial.legendre.legvander(position, MOMENTS - 1) / size
+
+
 def relative_summaries(x: Floats, y: Floats) -> Floats:
     r"""Mean over node sets and features of :math:`|x - y| / (|x| + |y|)`, Euclidean over the four moments."""
     groups = [z.reshape(len(z), -1, MOMENTS) for z in (x, y)]
@@ -442,10 +443,60 @@ def relative_summaries(x: Floats, y: Floats) -> Floats:
     return ratio.mean(axis=1)
 
 
-def _legendre(size: int) -> NDArray[np.float64]:
-    """Return the shifted Legendre polynomials (size, 4) at the plotting positions (i - 1/2) / n, divided by n."""
-    position = 2 * (np.arange(size) + 0.5) / size - 1
-    return np.polynomial.legendre.legvander(position, MOMENTS - 1) / size
+class Influence:
+    r"""Signed roots of the influence :math:`S = (1 + \varepsilon^2 D - \varepsilon W)^{-1}` of node on node.
+
+    :math:`W = A + A^T`, :math:`D_{ii} = \sum_j |W_{ij}|`, :math:`\varepsilon = 1 / (1 + \max_i D_{ii})`. With these the
+    matrix is diagonally dominant whatever the signs of the weights, and so has an inverse. One part of the nodes has no
+    edges inside (in a network without skips: every second layer), so that only a matrix of the size of the other part
+    is inverted.
+    """
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        skeleton.check_dense()
+        self._skeleton = skeleton
+        self.width = skeleton.n_nodes**2
+
+    def __call__(self, state: Floats) -> Floats:
+        """Return the signed roots (N * N,) for a state (P,), the part without edges inside first."""
+        first, second, bipartite = self._skeleton.sides
+        across = self._skeleton.between_sides(state)
+        size = np.abs(across)
+        degrees = np.concatenate([size.sum(axis=1), size.sum(axis=0)])
+        inside = np.zeros((len(second), len(second)))
+        if not bipartite:
+            inside = self._skeleton.symmetric(state)[np.ix_(second, second)]
+            degrees[len(first) :] += np.abs(inside).sum(axis=1)
+        epsilon = 1.0 / (1.0 + degrees.max(initial=0.0))
+        diagonal = 1.0 + epsilon**2 * degrees
+        return _signed_roots(_inverse(epsilon * across, epsilon * inside, diagonal)).ravel()
+
+
+def _signed_roots(matrix: Floats) -> Floats:
+    roots = np.sqrt(np.abs(matrix))
+    return np.copysign(roots, matrix, out=roots)
+
+
+def _inverse(across: Floats, inside: Floats, diagonal: Floats) -> Floats:
+    """Invert [[P, -B], [-B', Q - C]] with P and Q diagonal: by blocks, the one of P is never inverted."""
+    rows = len(across)
+    outer, inner = diagonal[:rows], diagonal[rows:]
+    scaled = across / outer[:, None]
+    reduced = -(across.T @ scaled) - inside
+    reduced[np.diag_indices_from(reduced)] += inner
+    out = np.empty((len(diagonal), len(diagonal)))
+    block = np.linalg.inv(reduced)
+    left = scaled @ block
+    out[rows:, rows:], out[:rows, rows:], out[rows:, :rows] = block, left, left.T
+    out[:rows, :rows] = left @ scaled.T
+    out[np.arange(rows), np.arange(rows)] += 1.0 / outer
+    return out
+
+
+def root_euclidean(x: Floats, y: Floats) -> float:
+    """Euclidean distance of the signed roots of two matrices: Matusita's distance where no entry is negative."""
+    difference: NDArray[np.float64] = x - y
+    return float(np.sqrt(difference @ difference))
 
 
 def _on_strengths(name: str, description: str, make: Callable[[Skeleton], Features], **said: Any) -> Metric:
@@ -453,6 +504,7 @@ def _on_strengths(name: str, description: str, make: Callable[[Skeleton], Featur
     return on_features(metric, make)
 
 
+EUCLIDEAN, ABSOLUTE = Compiled("pairs_l2"), Compiled("pairs_l1")
 STRUCTURAL = (
     _on_strengths(
         "strengths",
@@ -485,62 +537,6 @@ STRUCTURAL = (
         NodeSummaries,
     ),
 )
-
-
-class Influence:
-    r"""Signed roots of the influence :math:`S = (1 + \varepsilon^2 D - \varepsilon W)^{-1}` of node on node.
-
-    :math:`W = A + A^T`, :math:`D_{ii} = \sum_j |W_{ij}|`, :math:`\varepsilon = 1 / (1 + \max_i D_{ii})`. With these the
-    matrix is diagonally dominant whatever the signs of the weights, and so has an inverse. One part of the nodes has no
-    edges inside (in a network without skips: every second layer), so that only a matrix of the size of the other part
-    is inverted.
-    """
-
-    def __init__(self, skeleton: Skeleton) -> None:
-        skeleton.check_dense()
-        self._skeleton = skeleton
-        self.width = skeleton.n_nodes**2
-
-    def __call__(self, state: Floats) -> Floats:
-        """Return the signed roots (N * N,) for a state (P,), the part without edges inside first."""
-        first, second, bipartite = self._skeleton.sides
-        across = self._skeleton.between_sides(state)
-        size = np.abs(across)
-        degrees = np.concatenate([size.sum(axis=1), size.sum(axis=0)])
-        inside = np.zeros((len(second), len(second)))
-        if not bipartite:
-            inside = self._skeleton.symmetric(state)[np.ix_(second, second)]
-            degrees[len(first) :] += np.abs(inside).sum(axis=1)
-        epsilon = 1.0 / (1.0 + degrees.max(initial=0.0))
-        diagonal = 1.0 + epsilon**2 * degrees
-        return _signed_roots(_inverse(epsilon * across, epsilon * inside, diagonal)).ravel()
-
-
-def _inverse(across: Floats, inside: Floats, diagonal: Floats) -> Floats:
-    """Invert [[P, -B], [-B', Q - C]] with P and Q diagonal: by blocks, the one of P is never inverted."""
-    rows = len(across)
-    outer, inner = diagonal[:rows], diagonal[rows:]
-    scaled = across / outer[:, None]
-    reduced = -(across.T @ scaled) - inside
-    reduced[np.diag_indices_from(reduced)] += inner
-    out = np.empty((len(diagonal), len(diagonal)))
-    block = np.linalg.inv(reduced)
-    left = scaled @ block
-    out[rows:, rows:], out[:rows, rows:], out[rows:, :rows] = block, left, left.T
-    out[:rows, :rows] = left @ scaled.T
-    out[np.arange(rows), np.arange(rows)] += 1.0 / outer
-    return out
-
-
-def _signed_roots(matrix: Floats) -> Floats:
-    roots = np.sqrt(np.abs(matrix))
-    return np.copysign(roots, matrix, out=roots)
-
-
-def root_euclidean(x: Floats, y: Floats) -> float:
-    """Euclidean distance of the signed roots of two matrices: Matusita's distance where no entry is negative."""
-    difference: NDArray[np.float64] = x - y
-    return float(np.sqrt(difference @ difference))
 
 
 DELTACON = on_features(

@@ -19,79 +19,13 @@ OPERATIONS = {"l1": L1, "l2": L2, "linf": LINF, "differing": DIFFERING}
 """Sum of the absolute differences, root of the sum of their squares, the largest, the number of those not zero."""
 
 
-@dataclass(frozen=True)
-class Sums:
-    """A distance that follows from one sum over the weights.
-
-    Attributes
-    ----------
-    operation : str
-        One of `OPERATIONS`.
-    finish : callable
-        ``finish(sums, size, left, right)`` with sums (n, m), the number P of weights and the Euclidean norms (n,) and
-        (m,) of the states (None unless `norms`) gives the distances (n, m).
-    norms : bool
-        Whether `finish` needs the norms.
-    unit : bool
-        Whether the states are divided by their norms first.
-    signs : bool
-        Whether the signs of the weights are compared instead of the weights.
-    entries : tuple of slice or None
-        The entries that count; None: all.
-    """
-
-    operation: str
-    finish: Callable[[Floats, int, Any, Any], Floats]
-    norms: bool = False
-    unit: bool = False
-    signs: bool = False
-    entries: tuple[slice, ...] | None = None
-
-
-def as_they_are(sums: Floats, size: int, left: Any, right: Any) -> Floats:
-    """The distances are there already."""
-    return sums
-
-
-def root_means(sums: Floats, size: int, left: Any, right: Any) -> Floats:
-    """Euclidean distances per weight."""
-    return sums / np.sqrt(size)
-
-
-def shares(sums: Floats, size: int, left: Any, right: Any) -> Floats:
-    """The part of the weights that was counted."""
-    return sums / size
-
-
-def halves(sums: Floats, size: int, left: Any, right: Any) -> Floats:
-    """Half the squared distance of two unit vectors: 1 - cos."""
-    found = sums * sums / 2
-    found[left == 0] = np.nan
-    found[:, right == 0] = np.nan
-    return found
-
-
-def of_the_larger(sums: Floats, size: int, left: Any, right: Any) -> Floats:
-    """Euclidean distances as parts of the larger norm; two states that are zero do not differ."""
-    larger = np.maximum(left[:, None], right[None, :])
-    with np.errstate(invalid="ignore"):  # inf of a state that is excluded
-        return np.divide(sums, larger, out=np.zeros_like(sums), where=larger > 0)
-
-
-@dataclass(frozen=True)
-class PerPair:
-    """Sums over edges, divided by a number of pairs of nodes."""
-
-    number: float
-
-    def __call__(self, sums: Floats, size: int, left: Any, right: Any) -> Floats:
-        """Divide."""
-        return sums / self.number
-
-
 RowMetric = Callable[[Any, Any], Any]
-
 KINDS = ("metric", "pseudo-metric", "divergence", "unstated")
+ENTRY_POINTS = "trajtools.metrics"
+
+
+# Bits of the significand that are stored, and exponent of the smallest normal number.
+FORMATS = {"float16": (10, -14), "bfloat16": (7, -126), "float32": (23, -126), "float64": (52, -1022)}
 
 
 @dataclass(frozen=True)
@@ -182,76 +116,33 @@ class Metric:
         return np.ascontiguousarray(found.reshape(count, members, -1))
 
 
-MetricLike = str | RowMetric | Metric
-
-
-ENTRY_POINTS = "trajtools.metrics"
-
-# Bits of the significand that are stored, and exponent of the smallest normal number.
-FORMATS = {"float16": (10, -14), "bfloat16": (7, -126), "float32": (23, -126), "float64": (52, -1022)}
-
-
 @dataclass(frozen=True)
-class _Rows:
-    """The pairs of a metric that is a function of two blocks of states, row by row; it travels if the function does."""
+class Sums:
+    """A distance that follows from one sum over the weights.
 
-    name: str
-    function: RowMetric
+    Attributes
+    ----------
+    operation : str
+        One of `OPERATIONS`.
+    finish : callable
+        ``finish(sums, size, left, right)`` with sums (n, m), the number P of weights and the Euclidean norms (n,) and
+        (m,) of the states (None unless `norms`) gives the distances (n, m).
+    norms : bool
+        Whether `finish` needs the norms.
+    unit : bool
+        Whether the states are divided by their norms first.
+    signs : bool
+        Whether the signs of the weights are compared instead of the weights.
+    entries : tuple of slice or None
+        The entries that count; None: all.
+    """
 
-    def __call__(self, a: Any, b: Any, left: Any, right: Any) -> Floats:
-        out = np.empty((a.shape[0], len(left)))
-        for k, (i, j) in enumerate(zip(left, right, strict=True)):
-            row = np.asarray(self.function(a[:, i], b[:, j]), dtype=np.float64)
-            if row.shape != (a.shape[0],):
-                raise DataError(
-                    f"metric {self.name!r} gave shape {row.shape} for two blocks of {a.shape[0]} states; "
-                    f"it must give one distance per state, shape ({a.shape[0]},)"
-                )
-            out[:, k] = row
-        return out
-
-
-def _from_rows(name: str, function: RowMetric, description: str) -> Metric:
-    return Metric(name, description, _Rows(name, function))
-
-
-class _Registry(Mapping[str, Metric]):
-    """Metrics by name; those of other packages are found through the entry points `trajtools.metrics`."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, Metric] = {}
-        self._given: set[str] = set()
-
-    @staticmethod
-    @lru_cache(maxsize=1)
-    def _offered() -> dict[str, Any]:
-        return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-
-    def __getitem__(self, name: str) -> Metric:
-        if name not in self._known and name in self._offered():
-            loaded = self._offered()[name].load()
-            self.add(loaded if isinstance(loaded, Metric) else _from_rows(name, loaded, f"entry point {name}"), name)
-        return self._known[name]
-
-    def __iter__(self) -> Iterator[str]:
-        yield from dict.fromkeys([*self._known, *self._offered()])
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-    def add(self, metric: Metric, name: str) -> None:
-        self._known[name] = metric
-
-    def give(self, metric: Metric, name: str) -> None:
-        self._given.add(name)
-        self.add(metric, name)
-
-    def is_everywhere(self, metric: Metric) -> bool:
-        """Whether another process finds it under its name: not what this process was given by `register_metric`."""
-        return metric.name not in self._given and self._known.get(metric.name) is metric
-
-
-METRICS = _Registry()  # filled by the package
+    operation: str
+    finish: Callable[[Floats, int, Any, Any], Floats]
+    norms: bool = False
+    unit: bool = False
+    signs: bool = False
+    entries: tuple[slice, ...] | None = None
 
 
 def register_metric(name: str, function: RowMetric | Metric, *, description: str = "") -> None:
@@ -296,38 +187,28 @@ def register_metric(name: str, function: RowMetric | Metric, *, description: str
         raise DataError(f"metric {name!r} must be a function of two blocks of states, not {type(function).__name__}")
 
 
-def find_metric(metric: MetricLike) -> Metric:
-    """Return the metric of this name; a function of two blocks of states (t, P) is taken as it is."""
-    if isinstance(metric, Metric):
-        return metric
-    if callable(metric):
-        return _from_rows(getattr(metric, "__name__", "custom"), metric, "given as a function")
-    if isinstance(metric, str) and metric in METRICS:
-        return METRICS[metric]
-    raise UnknownNameError(
-        f"there is no metric {metric!r}; there are {', '.join(METRICS)}, and `register_metric` adds one"
-    )
+def _from_rows(name: str, function: RowMetric, description: str) -> Metric:
+    return Metric(name, description, _Rows(name, function))
 
 
-def bind_metric(metric: Metric, *sources: Any) -> Metric:
-    """Return the metric for the networks of these trajectories; one that needs no wiring comes back as it is."""
-    if metric.bind is None:
-        return metric
-    tables = [(tuple(x.parameters), tuple(x.nodes)) for x in sources if getattr(x, "parameters", ())]
-    if not tables:
-        raise DataError(
-            f"metric {metric.name!r} compares networks and needs to know what connects what; an array does not say it. "
-            "Give a Trajectory with parameters and nodes (from a run, or Trajectory.from_array(x, parameters=, nodes=))"
-        )
-    if any(table != tables[0] for table in tables):
-        raise DataError(f"metric {metric.name!r}: the trajectories are networks of different wiring")
-    bound = metric.bind(*tables[0])
-    return replace(bound, name=metric.name, bind=None)
+@dataclass(frozen=True)
+class _Rows:
+    """The pairs of a metric that is a function of two blocks of states, row by row; it travels if the function does."""
 
+    name: str
+    function: RowMetric
 
-def in_time(metric: Metric) -> Metric:
-    """Return a metric that follows pairs of states along time, for one caller that visits them in that order."""
-    return metric if metric.following is None else replace(metric, pairs=metric.following())
+    def __call__(self, a: Any, b: Any, left: Any, right: Any) -> Floats:
+        out = np.empty((a.shape[0], len(left)))
+        for k, (i, j) in enumerate(zip(left, right, strict=True)):
+            row = np.asarray(self.function(a[:, i], b[:, j]), dtype=np.float64)
+            if row.shape != (a.shape[0],):
+                raise DataError(
+                    f"metric {self.name!r} gave shape {row.shape} for two blocks of {a.shape[0]} states; "
+                    f"it must give one distance per state, shape ({a.shape[0]},)"
+                )
+            out[:, k] = row
+        return out
 
 
 def rounding_floor(states: StatesLike, metric: MetricLike = "l1", *, dtype: DTypeLike | None = None) -> Floats:
@@ -383,6 +264,91 @@ def block_floor(block: Any, metric: Metric, dtype: str, size: int) -> Floats:
     return np.asarray(metric.rounding(sums, size), dtype=np.float64)
 
 
+def kernel_ready(block: Any) -> Any:
+    """Return the block contiguous, as float32 or float64; every narrower format fits into float32 exactly."""
+    block = np.asarray(block)
+    if block.dtype in (np.float16, np.float32):
+        return np.ascontiguousarray(block, dtype=np.float32)
+    if np.issubdtype(block.dtype, np.complexfloating) or block.dtype.kind not in "biuf":
+        raise DataError(f"states must be real numbers, not {block.dtype}")
+    return np.ascontiguousarray(block, dtype=np.float64)
+
+
+def find_metric(metric: MetricLike) -> Metric:
+    """Return the metric of this name; a function of two blocks of states (t, P) is taken as it is."""
+    if isinstance(metric, Metric):
+        return metric
+    if callable(metric):
+        return _from_rows(getattr(metric, "__name__", "custom"), metric, "given as a function")
+    if isinstance(metric, str) and metric in METRICS:
+        return METRICS[metric]
+    raise UnknownNameError(
+        f"there is no metric {metric!r}; there are {', '.join(METRICS)}, and `register_metric` adds one"
+    )
+
+
+def as_they_are(sums: Floats, size: int, left: Any, right: Any) -> Floats:
+    """The distances are there already."""
+    return sums
+
+
+def root_means(sums: Floats, size: int, left: Any, right: Any) -> Floats:
+    """Euclidean distances per weight."""
+    return sums / np.sqrt(size)
+
+
+def shares(sums: Floats, size: int, left: Any, right: Any) -> Floats:
+    """The part of the weights that was counted."""
+    return sums / size
+
+
+def halves(sums: Floats, size: int, left: Any, right: Any) -> Floats:
+    """Half the squared distance of two unit vectors: 1 - cos."""
+    found = sums * sums / 2
+    found[left == 0] = np.nan
+    found[:, right == 0] = np.nan
+    return found
+
+
+def of_the_larger(sums: Floats, size: int, left: Any, right: Any) -> Floats:
+    """Euclidean distances as parts of the larger norm; two states that are zero do not differ."""
+    larger = np.maximum(left[:, None], right[None, :])
+    with np.errstate(invalid="ignore"):  # inf of a state that is excluded
+        return np.divide(sums, larger, out=np.zeros_like(sums), where=larger > 0)
+
+
+@dataclass(frozen=True)
+class PerPair:
+    """Sums over edges, divided by a number of pairs of nodes."""
+
+    number: float
+
+    def __call__(self, sums: Floats, size: int, left: Any, right: Any) -> Floats:
+        """Divide."""
+        return sums / self.number
+
+
+def bind_metric(metric: Metric, *sources: Any) -> Metric:
+    """Return the metric for the networks of these trajectories; one that needs no wiring comes back as it is."""
+    if metric.bind is None:
+        return metric
+    tables = [(tuple(x.parameters), tuple(x.nodes)) for x in sources if getattr(x, "parameters", ())]
+    if not tables:
+        raise DataError(
+            f"metric {metric.name!r} compares networks and needs to know what connects what; an array does not say it. "
+            "Give a Trajectory with parameters and nodes (from a run, or Trajectory.from_array(x, parameters=, nodes=))"
+        )
+    if any(table != tables[0] for table in tables):
+        raise DataError(f"metric {metric.name!r}: the trajectories are networks of different wiring")
+    bound = metric.bind(*tables[0])
+    return replace(bound, name=metric.name, bind=None)
+
+
+def in_time(metric: Metric) -> Metric:
+    """Return a metric that follows pairs of states along time, for one caller that visits them in that order."""
+    return metric if metric.following is None else replace(metric, pairs=metric.following())
+
+
 def in_line(block: Any, kind: np.dtype[Any]) -> tuple[Any, int]:
     """Return states (n, p) as one line of numbers, not copied if possible, and how far apart the states begin."""
     block = np.asarray(block)
@@ -394,11 +360,41 @@ def in_line(block: Any, kind: np.dtype[Any]) -> tuple[Any, int]:
     return np.lib.stride_tricks.as_strided(block, (length,), (kind.itemsize,), writeable=False), stride
 
 
-def kernel_ready(block: Any) -> Any:
-    """Return the block contiguous, as float32 or float64; every narrower format fits into float32 exactly."""
-    block = np.asarray(block)
-    if block.dtype in (np.float16, np.float32):
-        return np.ascontiguousarray(block, dtype=np.float32)
-    if np.issubdtype(block.dtype, np.complexfloating) or block.dtype.kind not in "biuf":
-        raise DataError(f"states must be real numbers, not {block.dtype}")
-    return np.ascontiguousarray(block, dtype=np.float64)
+class _Registry(Mapping[str, Metric]):
+    """Metrics by name; those of other packages are found through the entry points `trajtools.metrics`."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Metric] = {}
+        self._given: set[str] = set()
+
+    @staticmethod
+    @lru_cache(maxsize=1)
+    def _offered() -> dict[str, Any]:
+        return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+    def __getitem__(self, name: str) -> Metric:
+        if name not in self._known and name in self._offered():
+            loaded = self._offered()[name].load()
+            self.add(loaded if isinstance(loaded, Metric) else _from_rows(name, loaded, f"entry point {name}"), name)
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from dict.fromkeys([*self._known, *self._offered()])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def add(self, metric: Metric, name: str) -> None:
+        self._known[name] = metric
+
+    def give(self, metric: Metric, name: str) -> None:
+        self._given.add(name)
+        self.add(metric, name)
+
+    def is_everywhere(self, metric: Metric) -> bool:
+        """Whether another process finds it under its name: not what this process was given by `register_metric`."""
+        return metric.name not in self._given and self._known.get(metric.name) is metric
+
+
+MetricLike = str | RowMetric | Metric
+METRICS = _Registry()  # filled by the package

@@ -30,6 +30,16 @@ MAX_PLAIN_ENTRIES = 2**24
 """`Distances.to_dict` of more numbers than this is refused."""
 
 
+Rectangle = tuple[slice, slice]
+MAX_MATRIX_BYTES = 4 * 2**30
+"""A matrix larger than this is not kept in memory."""
+
+
+_ARITHMETIC = 1  # to be raised when the numbers change: files of before are then not continued
+Progress = Callable[[int, int], None]
+_ELSEWHERE = 16
+
+
 @dataclass(frozen=True, eq=False)
 class Distances(Result):
     """Distances of all states of a trajectory to each other (T, T), or to the states of another one (T, S).
@@ -334,6 +344,58 @@ class Distances(Result):
         return _again, (fields, self.values.shape, self.values.strides, _place(self.values))
 
 
+def read_distances(path: Path) -> Distances:
+    """Open the distances in a file."""
+    with MatrixFile(path) as file:
+        about = file.about
+        if not about.get("complete"):
+            raise FormatError(
+                f"the distances in {path} are not complete; call pairwise with the same states, metric and out= again, "
+                "and it continues"
+            )
+        vectors = {name: file.vector(name) for name in VECTORS}
+        values = file.mapped()
+    return Distances(
+        values=values,
+        metric=str(about["metric"]),
+        step=vectors["step"],
+        column_step=vectors["column_step"],
+        dt=float(about["dt"]),
+        time_unit=str(about["time_unit"]),
+        excluded=vectors["excluded"].astype(bool),
+        column_excluded=vectors["column_excluded"].astype(bool),
+        floor=vectors["floor"],
+        square=bool(about["square"]),
+        symmetric=bool(about["symmetric"]),
+        path=str(path),
+        settings=dict(about["settings"]),
+        warnings=tuple(Reason(**one) for one in about["warnings"]),
+    )
+
+
+def write_distances(distances: Distances, path: Path) -> Distances:
+    """Write distances to a new file."""
+    if path.exists():
+        raise FileExistsError(f"{path} exists already; choose another name or delete it")
+    side = max(1, *distances.shape)
+    about = {name: getattr(distances, name) for name in ("metric", "dt", "time_unit", "square", "symmetric")}
+    about |= {"settings": distances.settings, "warnings": distances.warnings}
+    vectors = {name: np.asarray(getattr(distances, name)) for name in VECTORS}
+    create_matrix(path, distances.shape, side, about, vectors)
+    with MatrixFile(path, write=True) as file:
+        for start in range(0, len(distances), 256):
+            rows = slice(start, min(start + 256, len(distances)))
+            file.put(rows, slice(0, distances.shape[1]), distances.read(rows.start, rows.stop))
+        file.set_about(about | {"complete": True})
+    return read_distances(path)
+
+
+def _again(fields: Mapping[str, Any], shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Distances:
+    reach = sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) // 8 + 1
+    flat = np.memmap(fields["path"], np.float64, "r", offset=offset, shape=(reach,))
+    return Distances(values=np.lib.stride_tricks.as_strided(flat, shape, strides, subok=True), **fields)
+
+
 def _within(steps: Ints, start: int | None, stop: int | None, every: int) -> slice:
     first = 0 if start is None else int(np.searchsorted(steps, start))
     last = len(steps) if stop is None else int(np.searchsorted(steps, stop))
@@ -351,18 +413,81 @@ def _place(values: np.memmap[Any, Any]) -> int:
     return int(whole.offset + values.__array_interface__["data"][0] - whole.__array_interface__["data"][0])
 
 
-def _again(fields: Mapping[str, Any], shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Distances:
-    reach = sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) // 8 + 1
-    flat = np.memmap(fields["path"], np.float64, "r", offset=offset, shape=(reach,))
-    return Distances(values=np.lib.stride_tricks.as_strided(flat, shape, strides, subok=True), **fields)
+def pairwise(
+    x: StatesLike,
+    *,
+    y: StatesLike | None = None,
+    metric: MetricLike = "l2",
+    out: str | Path | None = None,
+    block: int | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Distances:
+    """Distances of all states to each other.
 
+    Parameters
+    ----------
+    x : Trajectory or array_like, shape (T, P) or (T,)
+        The states. Those of a file are read as they are needed and never held all at once.
+    y : Trajectory, array_like or None, shape (S, P) or (S,)
+        States of another trajectory; None: those of `x`.
+    metric : str, callable or Metric
+        Distance between states, see `METRICS`.
+    out : str, Path or None
+        Write the distances to this file while they are computed, and continue there if it was begun before. A folder:
+        to a file in it that is named after the content, so that the same distances are found again. The file can be
+        deleted at any time; nothing else needs it. None: keep them in memory.
+    block : int or None, in states
+        Side of the tiles that the matrix is cut into; None: chosen. It changes no number.
+    executor : concurrent.futures.Executor or None
+        Where the tiles are computed: a process pool, ``dask.distributed.Client.get_executor()``, ...; None: on as many
+        threads of this process as numba is allowed (``NUMBA_NUM_THREADS``, `numba.set_num_threads`).
+    progress : callable or None
+        ``progress(done, total)`` is called, in this thread, whenever a tile is done.
 
-Rectangle = tuple[slice, slice]
+    Returns
+    -------
+    Distances
+        float64, shape (T, T), or (T, S) with `y`. States that hold NaN or inf are excluded, counted, and NaN here.
 
-MAX_MATRIX_BYTES = 4 * 2**30
-"""A matrix larger than this is not kept in memory."""
+    Raises
+    ------
+    DataError
+        If the states cannot be compared, or `out` holds the distances of something else.
+    FileBusyError
+        If another process is writing to `out`.
+    TooLargeError
+        If the matrix does not fit: into memory (give `out`), or onto the disk.
+    UnknownNameError
+        If there is no such metric.
 
-_ARITHMETIC = 1  # to be raised when the numbers change: files of before are then not continued
+    Notes
+    -----
+    Sums go over direct differences of the weights, never over the Gram matrix, so that neighbouring states are as
+    exact as distant ones. Differences of float32 weights are taken and summed a few at a time in float32, everything
+    else is float64 (`settings` says which): the relative error is about 1e-8, and at most 1e-14 for states that are
+    stored as float64. The numbers depend neither on tiles nor on threads nor on the executor.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> tt.pairwise(np.array([[0.0, 0.0], [3.0, 4.0]]))[:].tolist()
+    [[0.0, 5.0], [5.0, 0.0]]
+    """
+    if block is not None and (isinstance(block, bool) or not isinstance(block, int | np.integer) or block < 1):
+        raise DataError(f"block={block!r}: it counts states, a whole number from 1 on")
+    what = compare(x, y, metric, digest=out is not None, executor=executor)
+    workers = tiles.threads()
+    # How many workers an executor has it does not say.
+    hands = workers if executor is None else max(workers, _ELSEWHERE)
+    side = what.side(hands) if block is None else min(int(block), what.side(0))
+    keeper = Keeper(what, side, None if out is None else Path(out))
+    try:
+        _compute(what, keeper, workers, executor, progress)
+        return keeper.result()
+    finally:
+        keeper.close()
 
 
 class Keeper:
@@ -529,21 +654,6 @@ def _in_memory(what: Comparison) -> Floats:
     return np.empty((len(what.x), len(what.y)))
 
 
-def _key(what: Comparison) -> str:
-    """Hash of all that the numbers depend on. A function that was given may change: it never has a key twice."""
-    metric = what.which.metric if isinstance(what.which.metric, str) else uuid.uuid4().hex
-    content = {
-        "arithmetic": _ARITHMETIC,
-        "states": [what.rows.digest, what.columns.digest],
-        "metric": metric,
-        "wiring": [repr(what.which.parameters), repr(what.which.nodes)],
-        "single": what.single,
-        "time": [what.x.dt, what.x.time_unit, what.square],
-        "steps": [hashlib.sha256(np.asarray(x.step, "<i8").tobytes()).hexdigest() for x in (what.x, what.y)],
-    }
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
 def _opened(what: Comparison, side: int, path: Path) -> MatrixFile:
     key = _key(what)
     file = path / f"{key[:32]}.h5" if path.is_dir() else path
@@ -567,86 +677,19 @@ def _opened(what: Comparison, side: int, path: Path) -> MatrixFile:
     )
 
 
-Progress = Callable[[int, int], None]
-
-_ELSEWHERE = 16
-
-
-def pairwise(
-    x: StatesLike,
-    *,
-    y: StatesLike | None = None,
-    metric: MetricLike = "l2",
-    out: str | Path | None = None,
-    block: int | None = None,
-    executor: Executor | None = None,
-    progress: Progress | None = None,
-) -> Distances:
-    """Distances of all states to each other.
-
-    Parameters
-    ----------
-    x : Trajectory or array_like, shape (T, P) or (T,)
-        The states. Those of a file are read as they are needed and never held all at once.
-    y : Trajectory, array_like or None, shape (S, P) or (S,)
-        States of another trajectory; None: those of `x`.
-    metric : str, callable or Metric
-        Distance between states, see `METRICS`.
-    out : str, Path or None
-        Write the distances to this file while they are computed, and continue there if it was begun before. A folder:
-        to a file in it that is named after the content, so that the same distances are found again. The file can be
-        deleted at any time; nothing else needs it. None: keep them in memory.
-    block : int or None, in states
-        Side of the tiles that the matrix is cut into; None: chosen. It changes no number.
-    executor : concurrent.futures.Executor or None
-        Where the tiles are computed: a process pool, ``dask.distributed.Client.get_executor()``, ...; None: on as many
-        threads of this process as numba is allowed (``NUMBA_NUM_THREADS``, `numba.set_num_threads`).
-    progress : callable or None
-        ``progress(done, total)`` is called, in this thread, whenever a tile is done.
-
-    Returns
-    -------
-    Distances
-        float64, shape (T, T), or (T, S) with `y`. States that hold NaN or inf are excluded, counted, and NaN here.
-
-    Raises
-    ------
-    DataError
-        If the states cannot be compared, or `out` holds the distances of something else.
-    FileBusyError
-        If another process is writing to `out`.
-    TooLargeError
-        If the matrix does not fit: into memory (give `out`), or onto the disk.
-    UnknownNameError
-        If there is no such metric.
-
-    Notes
-    -----
-    Sums go over direct differences of the weights, never over the Gram matrix, so that neighbouring states are as
-    exact as distant ones. Differences of float32 weights are taken and summed a few at a time in float32, everything
-    else is float64 (`settings` says which): the relative error is about 1e-8, and at most 1e-14 for states that are
-    stored as float64. The numbers depend neither on tiles nor on threads nor on the executor.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import trajtools as tt
-    >>> tt.pairwise(np.array([[0.0, 0.0], [3.0, 4.0]]))[:].tolist()
-    [[0.0, 5.0], [5.0, 0.0]]
-    """
-    if block is not None and (isinstance(block, bool) or not isinstance(block, int | np.integer) or block < 1):
-        raise DataError(f"block={block!r}: it counts states, a whole number from 1 on")
-    what = compare(x, y, metric, digest=out is not None, executor=executor)
-    workers = tiles.threads()
-    # How many workers an executor has it does not say.
-    hands = workers if executor is None else max(workers, _ELSEWHERE)
-    side = what.side(hands) if block is None else min(int(block), what.side(0))
-    keeper = Keeper(what, side, None if out is None else Path(out))
-    try:
-        _compute(what, keeper, workers, executor, progress)
-        return keeper.result()
-    finally:
-        keeper.close()
+def _key(what: Comparison) -> str:
+    """Hash of all that the numbers depend on. A function that was given may change: it never has a key twice."""
+    metric = what.which.metric if isinstance(what.which.metric, str) else uuid.uuid4().hex
+    content = {
+        "arithmetic": _ARITHMETIC,
+        "states": [what.rows.digest, what.columns.digest],
+        "metric": metric,
+        "wiring": [repr(what.which.parameters), repr(what.which.nodes)],
+        "single": what.single,
+        "time": [what.x.dt, what.x.time_unit, what.square],
+        "steps": [hashlib.sha256(np.asarray(x.step, "<i8").tobytes()).hexdigest() for x in (what.x, what.y)],
+    }
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _compute(
@@ -674,49 +717,3 @@ def _compute(
         # Many processes that compile at once have broken numba's cache.
         compute(what.tile(slice(0, 1), slice(0, 1)))
     tiles.run(tasks, compute, keep, executor=executor, workers=workers, send=send)
-
-
-def read_distances(path: Path) -> Distances:
-    """Open the distances in a file."""
-    with MatrixFile(path) as file:
-        about = file.about
-        if not about.get("complete"):
-            raise FormatError(
-                f"the distances in {path} are not complete; call pairwise with the same states, metric and out= again, "
-                "and it continues"
-            )
-        vectors = {name: file.vector(name) for name in VECTORS}
-        values = file.mapped()
-    return Distances(
-        values=values,
-        metric=str(about["metric"]),
-        step=vectors["step"],
-        column_step=vectors["column_step"],
-        dt=float(about["dt"]),
-        time_unit=str(about["time_unit"]),
-        excluded=vectors["excluded"].astype(bool),
-        column_excluded=vectors["column_excluded"].astype(bool),
-        floor=vectors["floor"],
-        square=bool(about["square"]),
-        symmetric=bool(about["symmetric"]),
-        path=str(path),
-        settings=dict(about["settings"]),
-        warnings=tuple(Reason(**one) for one in about["warnings"]),
-    )
-
-
-def write_distances(distances: Distances, path: Path) -> Distances:
-    """Write distances to a new file."""
-    if path.exists():
-        raise FileExistsError(f"{path} exists already; choose another name or delete it")
-    side = max(1, *distances.shape)
-    about = {name: getattr(distances, name) for name in ("metric", "dt", "time_unit", "square", "symmetric")}
-    about |= {"settings": distances.settings, "warnings": distances.warnings}
-    vectors = {name: np.asarray(getattr(distances, name)) for name in VECTORS}
-    create_matrix(path, distances.shape, side, about, vectors)
-    with MatrixFile(path, write=True) as file:
-        for start in range(0, len(distances), 256):
-            rows = slice(start, min(start + 256, len(distances)))
-            file.put(rows, slice(0, distances.shape[1]), distances.read(rows.start, rows.stop))
-        file.set_about(about | {"complete": True})
-    return read_distances(path)

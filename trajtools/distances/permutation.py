@@ -29,6 +29,11 @@ from trajtools.trajectory import MAX_ARRAY_BYTES, Trajectory
 from trajtools.types import Floats, Ints, StatesLike
 from trajtools.wiring import NodeSet, Parameter
 
+GAIN = 1e-12  # a distance that shrinks by a smaller part has not shrunk: it may be rounding
+SAFE = 200  # powers of two between which no scaling is needed: squares and their sums stay in range
+_ONE = np.zeros(1, dtype=np.int64)
+BASES = ("l1", "l2")
+
 
 @dataclass(frozen=True, eq=False)
 class Alignment(Result):
@@ -77,66 +82,166 @@ class Alignment(Result):
     warnings: tuple[Reason, ...]
 
 
-GAIN = 1e-12  # a distance that shrinks by a smaller part has not shrunk: it may be rounding
-SAFE = 200  # powers of two between which no scaling is needed: squares and their sums stay in range
-_ONE = np.zeros(1, dtype=np.int64)
+def permutation_metric(
+    *,
+    base: str = "l2",
+    signs: bool | Sequence[str] = False,
+    scales: bool | Sequence[str] = False,
+    restarts: int = 2,
+    seed: int = 0,
+    flatten: str = "auto",
+) -> Metric:
+    r"""Metric modulo the order of the hidden units: the smallest distance found over their permutations.
+
+    Parameters
+    ----------
+    base : {"l1", "l2"}
+        The distance of the weights that is made small.
+    signs : bool or sequence of str
+        Node sets (or True: all) whose activation is odd, such as tanh: a unit may change the sign of all its weights.
+    scales : bool or sequence of str
+        Node sets (or True: all) whose activation is positively homogeneous, such as ReLU: both networks are brought to
+        the scales of their units at which their weights are smallest, and then compared.
+    restarts : int
+        Random starts of the search, besides the order as it stands, the order found at the states before, one found
+        layer by layer from either end, and one by the sorted weights of the units.
+    seed : int
+        Of the random starts.
+    flatten : {"auto", "channels-first", "channels-last"}
+        Order of the entries of a flattened image between a convolution and a dense layer; "auto": channels first where
+        the kernel of the convolution has its channels first (torch), else last (jax).
+
+    Returns
+    -------
+    Metric
+        For `between`, `twins`, ...; ``METRICS`` holds "permutation", "permutation-l1", "permutation-sign" and
+        "permutation-scale".
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such base.
+    DataError
+        If `restarts` is not a whole number.
+
+    Notes
+    -----
+    .. math:: d(a, b) \approx \min_{\pi} |a - \pi b|
+
+    over all orders of the units of every hidden layer. The search gives an upper bound: one layer at a time is solved
+    exactly, the others held, in turn and from several starts. With one hidden layer it is the minimum, and also where
+    the two networks are closer than half the distance of the first to itself in another order (`trajtools.align` says
+    which). What may be permuted is read from the wiring of the run: say there what is connected otherwise than in a
+    chain, a skip connection for one joins the node sets at its ends to one. Units of a recurrent cell with gates, and
+    sets that a parameter of unknown wiring may belong to, keep their order.
+
+    Nobody can see from the weights whether an activation is odd or homogeneous: `signs` and `scales` state it.
+
+    References
+    ----------
+    .. [1] S. K. Ainsworth, J. Hayase, S. Srinivasa, ICLR (2023), arXiv:2209.04836
+
+    Examples
+    --------
+    >>> permutation_metric(base="l1").name
+    'permutation-l1'
+    """
+    symmetry = Symmetry(base, signs, scales, restarts, seed, flatten)
+    tail = "".join([f"-{base}"] * (base != "l2") + ["-sign"] * bool(signs) + ["-scale"] * bool(scales))
+    freedom = ["a permutation of the hidden units of either network"]
+    freedom += ["the signs of hidden units"] * bool(signs) + ["the positive scales of hidden units"] * bool(scales)
+    metric = Metric(
+        f"permutation{tail}",
+        f"smallest {base} distance found over the orders of the hidden units: an upper bound of the smallest",
+        EUCLIDEAN,
+        rounding=None if scales else _Rounding(base),
+        kind="divergence",
+        symmetric=True,
+        invariant_to=tuple(freedom),
+        cost="a few assignments (n^3) and products (n P) for each layer of n units and pair of states",
+    )
+    return replace(metric, bind=_Binding(metric, symmetry))
 
 
-@dataclass
-class Match:
-    """Order and signs of the units of one network, and how far it then is from another.
+@dataclass(frozen=True)
+class Symmetry:
+    """What is assumed of the hidden units, and how hard to search.
 
     Attributes
     ----------
-    orders : dict of str to ndarray of int64, shape (n,)
-        Of each set: the unit of the second network that stands at the place of each unit of the first.
-    signs : dict of str to ndarray of float64, shape (n,)
-        Of each set that may change sign: +1 or -1, after reordering.
-    state : ndarray of float64, shape (P,)
-        The second network, reordered.
-    distance : float
-        From the first network.
-    proven : bool
-        Whether no other order is closer, up to rounding.
+    base : str
+        ``"l1"`` or ``"l2"``.
+    signs, scales : bool or sequence of str
+        Node sets whose activation is odd, and positively homogeneous; True: all of them.
+    restarts, seed : int
+        Random starts of the search, and their seed.
+    flatten : str
+        Order of the entries of a flattened image.
     """
 
-    orders: dict[str, Ints]
-    signs: dict[str, Floats]
-    state: Floats
-    distance: float = np.inf
-    proven: bool = False
+    base: str = "l2"
+    signs: bool | Sequence[str] = False
+    scales: bool | Sequence[str] = False
+    restarts: int = 2
+    seed: int = 0
+    flatten: str = "auto"
 
-    def as_it_stands(self) -> bool:
-        """Whether nothing moved."""
-        moved = any((order != np.arange(len(order))).any() for order in self.orders.values())
-        return not moved and not any((sign < 0).any() for sign in self.signs.values())
+    def __post_init__(self) -> None:
+        if self.base not in BASES:
+            raise UnknownNameError(f"hidden units are matched in {' or '.join(BASES)}, not in {self.base!r}")
+        for name in ("signs", "scales"):
+            given = getattr(self, name)
+            if not isinstance(given, bool):  # a tuple, so that the metric can be a key
+                object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+        if isinstance(self.restarts, bool) or not isinstance(self.restarts, int) or self.restarts < 0:
+            raise DataError(f"restarts={self.restarts!r}; it must be a whole number, 0 or more")
 
-    def apply(self, units: UnitSet, order: Ints, sign: Floats | None) -> None:
-        """Reorder the units of one set once more."""
-        for use in units.uses:
-            view = use.view(self.state)
-            view[...] = view[order]
-            if sign is not None:
-                view *= sign.reshape(-1, *(1,) * (view.ndim - 1))
-        self.orders[units.name] = self.orders[units.name][order]
-        if sign is not None:
-            self.signs[units.name] = self.signs[units.name][order] * sign
+    def bound(self, parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> BoundSymmetry:
+        """Find the hidden units of the network with these tables."""
+        units = find_units(parameters, nodes, flatten=self.flatten)
+        signed = _chosen(self.signs, units, "signs")
+        scaled = _chosen(self.scales, units, "scales")
+        looping = [s.name for s in scaled if s.loops]
+        if looping and self.scales is not True:
+            raise DataError(f"the units of {looping[0]!r} lead to themselves: their scales are no free choice")
+        matcher = Matcher(units, self.base, frozenset(s.name for s in signed), self.restarts, self.seed)
+        return BoundSymmetry(self, matcher, tuple(s for s in scaled if not s.loops))
 
 
-@dataclass
-class Anchor:
-    """A network that others are matched to.
+@dataclass(frozen=True)
+class BoundSymmetry:
+    """The symmetries of one network.
 
     Attributes
     ----------
-    state : ndarray of float64, shape (P,)
-        A finite state.
-    margin : float or None
-        Once it is known: how far the network is at least from itself in another order.
+    asked : Symmetry
+        What was assumed.
+    matcher : Matcher
+        The search for the best order.
+    scaled : tuple of UnitSet
+        Units that are scaled first.
     """
 
-    state: Floats
-    margin: float | None = None
+    asked: Symmetry
+    matcher: Matcher
+    scaled: tuple[UnitSet, ...]
+
+    def prepared(self, state: Any) -> Floats:
+        """Return a finite state as it is compared: in float64, with balanced scales where these are assumed free."""
+        given = np.array(state, dtype=np.float64)
+        return balanced(given, self.scaled, self.matcher.base) if self.scaled else given
+
+    def left_out(self) -> list[Reason]:
+        """Warn of hidden units that were not given the requested freedom."""
+        sets, fixed = self.matcher.units.sets, self.matcher.units.fixed
+        warnings = [Reason("order-fixed", f"{name!r} is left in its order: {why}") for name, why in fixed.items()]
+        if self.asked.signs is True or self.asked.scales is True:
+            normalised = "{name!r} keeps signs and scales: its units are normalised"
+            warnings += [Reason.of("scales-fixed", normalised, name=s.name) for s in sets if s.normalised]
+        if self.asked.scales is True:
+            loops = "{name!r} keeps its scales: its units lead to themselves"
+            warnings += [Reason.of("scales-fixed", loops, name=s.name) for s in sets if s.loops]
+        return warnings
 
 
 @dataclass(frozen=True)
@@ -314,12 +419,77 @@ class Matcher:
         return margin
 
 
+@dataclass
+class Match:
+    """Order and signs of the units of one network, and how far it then is from another.
+
+    Attributes
+    ----------
+    orders : dict of str to ndarray of int64, shape (n,)
+        Of each set: the unit of the second network that stands at the place of each unit of the first.
+    signs : dict of str to ndarray of float64, shape (n,)
+        Of each set that may change sign: +1 or -1, after reordering.
+    state : ndarray of float64, shape (P,)
+        The second network, reordered.
+    distance : float
+        From the first network.
+    proven : bool
+        Whether no other order is closer, up to rounding.
+    """
+
+    orders: dict[str, Ints]
+    signs: dict[str, Floats]
+    state: Floats
+    distance: float = np.inf
+    proven: bool = False
+
+    def as_it_stands(self) -> bool:
+        """Whether nothing moved."""
+        moved = any((order != np.arange(len(order))).any() for order in self.orders.values())
+        return not moved and not any((sign < 0).any() for sign in self.signs.values())
+
+    def apply(self, units: UnitSet, order: Ints, sign: Floats | None) -> None:
+        """Reorder the units of one set once more."""
+        for use in units.uses:
+            view = use.view(self.state)
+            view[...] = view[order]
+            if sign is not None:
+                view *= sign.reshape(-1, *(1,) * (view.ndim - 1))
+        self.orders[units.name] = self.orders[units.name][order]
+        if sign is not None:
+            self.signs[units.name] = self.signs[units.name][order] * sign
+
+
+@dataclass
+class Anchor:
+    """A network that others are matched to.
+
+    Attributes
+    ----------
+    state : ndarray of float64, shape (P,)
+        A finite state.
+    margin : float or None
+        Once it is known: how far the network is at least from itself in another order.
+    """
+
+    state: Floats
+    margin: float | None = None
+
+
 def entry_distance(a: Floats, b: Floats, base: str) -> float:
     """Return the distance of all entries of two arrays, as the metric of this name has it."""
     from trajtools._kernels import distances
 
     kernel = distances.pairs_l1 if base == "l1" else distances.pairs_l2
     return float(kernel(a.reshape(1, 1, -1), b.reshape(1, 1, -1), _ONE, _ONE)[0, 0])
+
+
+def _involution(size: int, rng: np.random.Generator) -> Ints:
+    """Return a random order that is its own inverse: the search from b to a then begins where that from a to b does."""
+    order, shuffled = np.arange(size), rng.permutation(size)
+    pairs = shuffled[: size - size % 2].reshape(-1, 2)
+    order[pairs[:, 0]], order[pairs[:, 1]] = pairs[:, 1], pairs[:, 0]
+    return order
 
 
 def _taxicab(a: Floats, b: Floats) -> Floats:
@@ -331,96 +501,27 @@ def _taxicab(a: Floats, b: Floats) -> Floats:
     return found.reshape(len(a), len(b))
 
 
-def _involution(size: int, rng: np.random.Generator) -> Ints:
-    """Return a random order that is its own inverse: the search from b to a then begins where that from a to b does."""
-    order, shuffled = np.arange(size), rng.permutation(size)
-    pairs = shuffled[: size - size % 2].reshape(-1, 2)
-    order[pairs[:, 0]], order[pairs[:, 1]] = pairs[:, 1], pairs[:, 0]
-    return order
-
-
-BASES = ("l1", "l2")
-
-
-@dataclass(frozen=True)
-class Symmetry:
-    """What is assumed of the hidden units, and how hard to search.
-
-    Attributes
-    ----------
-    base : str
-        ``"l1"`` or ``"l2"``.
-    signs, scales : bool or sequence of str
-        Node sets whose activation is odd, and positively homogeneous; True: all of them.
-    restarts, seed : int
-        Random starts of the search, and their seed.
-    flatten : str
-        Order of the entries of a flattened image.
-    """
-
-    base: str = "l2"
-    signs: bool | Sequence[str] = False
-    scales: bool | Sequence[str] = False
-    restarts: int = 2
-    seed: int = 0
-    flatten: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.base not in BASES:
-            raise UnknownNameError(f"hidden units are matched in {' or '.join(BASES)}, not in {self.base!r}")
-        for name in ("signs", "scales"):
-            given = getattr(self, name)
-            if not isinstance(given, bool):  # a tuple, so that the metric can be a key
-                object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
-        if isinstance(self.restarts, bool) or not isinstance(self.restarts, int) or self.restarts < 0:
-            raise DataError(f"restarts={self.restarts!r}; it must be a whole number, 0 or more")
-
-    def bound(self, parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> BoundSymmetry:
-        """Find the hidden units of the network with these tables."""
-        units = find_units(parameters, nodes, flatten=self.flatten)
-        signed = _chosen(self.signs, units, "signs")
-        scaled = _chosen(self.scales, units, "scales")
-        looping = [s.name for s in scaled if s.loops]
-        if looping and self.scales is not True:
-            raise DataError(f"the units of {looping[0]!r} lead to themselves: their scales are no free choice")
-        matcher = Matcher(units, self.base, frozenset(s.name for s in signed), self.restarts, self.seed)
-        return BoundSymmetry(self, matcher, tuple(s for s in scaled if not s.loops))
+def _chosen(asked: bool | Sequence[str], units: Units, what: str) -> tuple[UnitSet, ...]:
+    if isinstance(asked, bool):
+        return tuple(s for s in units.sets if asked and not s.normalised)
+    names = {s.name: s for s in units.sets}
+    for name in asked:
+        if name not in names:
+            raise SelectionError(f"{what} names {name!r}; the hidden node sets are {', '.join(names)}")
+        if names[name].normalised:
+            raise DataError(f"{what} names {name!r}, at whose units a normalisation stands: it takes that freedom away")
+    return tuple(names[name] for name in asked)
 
 
 @dataclass(frozen=True)
-class BoundSymmetry:
-    """The symmetries of one network.
+class _Binding:
+    metric: Metric
+    symmetry: Symmetry
 
-    Attributes
-    ----------
-    asked : Symmetry
-        What was assumed.
-    matcher : Matcher
-        The search for the best order.
-    scaled : tuple of UnitSet
-        Units that are scaled first.
-    """
-
-    asked: Symmetry
-    matcher: Matcher
-    scaled: tuple[UnitSet, ...]
-
-    def prepared(self, state: Any) -> Floats:
-        """Return a finite state as it is compared: in float64, with balanced scales where these are assumed free."""
-        given = np.array(state, dtype=np.float64)
-        return balanced(given, self.scaled, self.matcher.base) if self.scaled else given
-
-    def left_out(self) -> list[Reason]:
-        """Warn of hidden units that were not given the requested freedom."""
-        sets, fixed = self.matcher.units.sets, self.matcher.units.fixed
-        warnings = [Reason("order-fixed", f"{name!r} is left in its order: {why}") for name, why in fixed.items()]
-        if self.asked.signs is True or self.asked.scales is True:
-            normalised = "{name!r} keeps signs and scales: its units are normalised"
-            warnings += [Reason.of("scales-fixed", normalised, name=s.name) for s in sets if s.normalised]
-        if self.asked.scales is True:
-            loops = "{name!r} keeps its scales: its units lead to themselves"
-            warnings += [Reason.of("scales-fixed", loops, name=s.name) for s in sets if s.loops]
-        return warnings
+    def __call__(self, parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> Metric:
+        """Return the metric for networks with these tables."""
+        bound = self.symmetry.bound(parameters, nodes)
+        return replace(self.metric, pairs=QuotientPairs(bound), following=_Follower(bound), bind=None)
 
 
 @dataclass(frozen=True)
@@ -460,6 +561,15 @@ class QuotientPairs:
 
 
 @dataclass(frozen=True)
+class _Follower:
+    symmetry: BoundSymmetry
+
+    def __call__(self) -> QuotientPairs:
+        """Return pairs that remember from one call to the next."""
+        return QuotientPairs(self.symmetry, {})
+
+
+@dataclass(frozen=True)
 class _Rounding:
     """What rounding alone gives in the distance of the weights as they stand; no order makes it larger."""
 
@@ -469,127 +579,6 @@ class _Rounding:
         """Return the floor; see `Metric`."""
         rounding = METRICS[self.base].rounding
         return np.nan if rounding is None else rounding(sums, size)
-
-
-@dataclass(frozen=True)
-class _Binding:
-    metric: Metric
-    symmetry: Symmetry
-
-    def __call__(self, parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> Metric:
-        """Return the metric for networks with these tables."""
-        bound = self.symmetry.bound(parameters, nodes)
-        return replace(self.metric, pairs=QuotientPairs(bound), following=_Follower(bound), bind=None)
-
-
-@dataclass(frozen=True)
-class _Follower:
-    symmetry: BoundSymmetry
-
-    def __call__(self) -> QuotientPairs:
-        """Return pairs that remember from one call to the next."""
-        return QuotientPairs(self.symmetry, {})
-
-
-def permutation_metric(
-    *,
-    base: str = "l2",
-    signs: bool | Sequence[str] = False,
-    scales: bool | Sequence[str] = False,
-    restarts: int = 2,
-    seed: int = 0,
-    flatten: str = "auto",
-) -> Metric:
-    r"""Metric modulo the order of the hidden units: the smallest distance found over their permutations.
-
-    Parameters
-    ----------
-    base : {"l1", "l2"}
-        The distance of the weights that is made small.
-    signs : bool or sequence of str
-        Node sets (or True: all) whose activation is odd, such as tanh: a unit may change the sign of all its weights.
-    scales : bool or sequence of str
-        Node sets (or True: all) whose activation is positively homogeneous, such as ReLU: both networks are brought to
-        the scales of their units at which their weights are smallest, and then compared.
-    restarts : int
-        Random starts of the search, besides the order as it stands, the order found at the states before, one found
-        layer by layer from either end, and one by the sorted weights of the units.
-    seed : int
-        Of the random starts.
-    flatten : {"auto", "channels-first", "channels-last"}
-        Order of the entries of a flattened image between a convolution and a dense layer; "auto": channels first where
-        the kernel of the convolution has its channels first (torch), else last (jax).
-
-    Returns
-    -------
-    Metric
-        For `between`, `twins`, ...; ``METRICS`` holds "permutation", "permutation-l1", "permutation-sign" and
-        "permutation-scale".
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such base.
-    DataError
-        If `restarts` is not a whole number.
-
-    Notes
-    -----
-    .. math:: d(a, b) \approx \min_{\pi} |a - \pi b|
-
-    over all orders of the units of every hidden layer. The search gives an upper bound: one layer at a time is solved
-    exactly, the others held, in turn and from several starts. With one hidden layer it is the minimum, and also where
-    the two networks are closer than half the distance of the first to itself in another order (`trajtools.align` says
-    which). What may be permuted is read from the wiring of the run: say there what is connected otherwise than in a
-    chain, a skip connection for one joins the node sets at its ends to one. Units of a recurrent cell with gates, and
-    sets that a parameter of unknown wiring may belong to, keep their order.
-
-    Nobody can see from the weights whether an activation is odd or homogeneous: `signs` and `scales` state it.
-
-    References
-    ----------
-    .. [1] S. K. Ainsworth, J. Hayase, S. Srinivasa, ICLR (2023), arXiv:2209.04836
-
-    Examples
-    --------
-    >>> permutation_metric(base="l1").name
-    'permutation-l1'
-    """
-    symmetry = Symmetry(base, signs, scales, restarts, seed, flatten)
-    tail = "".join([f"-{base}"] * (base != "l2") + ["-sign"] * bool(signs) + ["-scale"] * bool(scales))
-    freedom = ["a permutation of the hidden units of either network"]
-    freedom += ["the signs of hidden units"] * bool(signs) + ["the positive scales of hidden units"] * bool(scales)
-    metric = Metric(
-        f"permutation{tail}",
-        f"smallest {base} distance found over the orders of the hidden units: an upper bound of the smallest",
-        EUCLIDEAN,
-        rounding=None if scales else _Rounding(base),
-        kind="divergence",
-        symmetric=True,
-        invariant_to=tuple(freedom),
-        cost="a few assignments (n^3) and products (n P) for each layer of n units and pair of states",
-    )
-    return replace(metric, bind=_Binding(metric, symmetry))
-
-
-def _chosen(asked: bool | Sequence[str], units: Units, what: str) -> tuple[UnitSet, ...]:
-    if isinstance(asked, bool):
-        return tuple(s for s in units.sets if asked and not s.normalised)
-    names = {s.name: s for s in units.sets}
-    for name in asked:
-        if name not in names:
-            raise SelectionError(f"{what} names {name!r}; the hidden node sets are {', '.join(names)}")
-        if names[name].normalised:
-            raise DataError(f"{what} names {name!r}, at whose units a normalisation stands: it takes that freedom away")
-    return tuple(names[name] for name in asked)
-
-
-SYMMETRIES = (
-    permutation_metric(),
-    permutation_metric(base="l1"),
-    permutation_metric(signs=True),
-    permutation_metric(scales=True),
-)
 
 
 def align(
@@ -680,6 +669,15 @@ def align(
     return work.result(metric.name, base, np.asarray(right.step), settings, bound.left_out())
 
 
+def _trajectory(x: Any, name: str, parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> Trajectory:
+    """Return a Trajectory as it is, and an array of one or more states with the tables that were given."""
+    if isinstance(x, Trajectory):
+        return x
+    array = np.asarray(x)
+    states = as_states(array[None] if array.ndim == 1 else array, name)
+    return Trajectory.from_array(states, parameters=parameters, nodes=nodes)
+
+
 @dataclass(eq=False)
 class _Work:
     """States that are being aligned."""
@@ -761,10 +759,9 @@ class _Work:
         )
 
 
-def _trajectory(x: Any, name: str, parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> Trajectory:
-    """Return a Trajectory as it is, and an array of one or more states with the tables that were given."""
-    if isinstance(x, Trajectory):
-        return x
-    array = np.asarray(x)
-    states = as_states(array[None] if array.ndim == 1 else array, name)
-    return Trajectory.from_array(states, parameters=parameters, nodes=nodes)
+SYMMETRIES = (
+    permutation_metric(),
+    permutation_metric(base="l1"),
+    permutation_metric(signs=True),
+    permutation_metric(scales=True),
+)

@@ -20,128 +20,10 @@ from trajtools.errors import DataError
 from trajtools.types import Floats
 
 DIFFUSION_TIMES = np.logspace(-2, 2, 250)
-
-
-class SingularValues:
-    """Singular values of the weights of every layer, layer by layer, descending.
-
-    A convolution is unfolded: every position of the kernel and source channel is a row. The values come from the
-    singular value decomposition and not from the smaller Gram matrix, whose eigenvalues are their squares: it would
-    lose half the digits of the small ones, and twins differ in these digits.
-    """
-
-    def __init__(self, skeleton: Skeleton) -> None:
-        self._edges = skeleton.edges
-        shapes = [edges.of(np.zeros((1, skeleton.size))).shape for edges in skeleton.edges]
-        self.width = sum(min(k * source, target) for _, k, source, target in shapes)
-
-    def __call__(self, state: Floats) -> Floats:
-        """Return the singular values (width,) of a state (P,)."""
-        blocks = [edges.of(state[None])[0] for edges in self._edges]
-        return np.concatenate([np.linalg.svd(block.reshape(-1, block.shape[-1]), compute_uv=False) for block in blocks])
-
-
-class AdjacencySpectrum:
-    r"""Eigenvalues of :math:`W = A + A^T`, ascending.
-
-    In a bipartite network they are the singular values of the block between its two sides with both signs, and zeros.
-    """
-
-    def __init__(self, skeleton: Skeleton, *, mean: bool = False) -> None:
-        skeleton.check_dense()
-        self._skeleton = skeleton
-        self._divisor = skeleton.n_nodes if mean else 1
-        self.width = skeleton.n_nodes
-
-    def __call__(self, state: Floats) -> Floats:
-        """Return the eigenvalues (N,) of a state (P,), divided by N for a mean."""
-        if self._skeleton.sides[2]:
-            return _mirrored(self._skeleton.between_sides(state), self.width) / self._divisor
-        return np.linalg.eigvalsh(self._skeleton.symmetric(state)) / self._divisor
-
-
-class LaplacianSpectrum:
-    r"""Eigenvalues of the signed Laplacian :math:`L = D - W`, :math:`D_{ii} = \sum_j |W_{ij}|`, ascending.
-
-    It is positive semidefinite for weights of any sign, and is zero on a vector that takes opposite signs across
-    negative weights and equal ones across positive weights.
-    """
-
-    def __init__(self, skeleton: Skeleton, *, mean: bool = False) -> None:
-        skeleton.check_dense()
-        self._skeleton = skeleton
-        self._divisor = skeleton.n_nodes if mean else 1
-        self.width = skeleton.n_nodes
-
-    def __call__(self, state: Floats) -> Floats:
-        """Return the eigenvalues (N,) of a state (P,), divided by N for a mean."""
-        return np.linalg.eigvalsh(signed_laplacian(self._skeleton.symmetric(state))) / self._divisor
-
-
-class HeatTrace:
-    r"""Trace of the heat kernel :math:`\sum_i \exp(-t \lambda_i)` at some times t.
-
-    The eigenvalues are those of the normalised signed Laplacian :math:`D^{-1/2} L D^{-1/2}`, which lie in [0, 2] as
-    those of a graph without signs; a node without any weight has the eigenvalue 0.
-    """
-
-    def __init__(self, skeleton: Skeleton, *, times: Sequence[float] = tuple(DIFFUSION_TIMES)) -> None:
-        skeleton.check_dense()
-        self._skeleton, self._times = skeleton, np.asarray(times)
-        self.width = len(times)
-
-    def __call__(self, state: Floats) -> Floats:
-        """Return the heat trace (width,) of a state (P,)."""
-        # A third of the eigenvalues of a layered network are exactly 1: one exponential will do for them.
-        values, counts = np.unique(self.eigenvalues(state), return_counts=True)
-        return np.exp(-np.outer(self._times, values)) @ counts.astype(np.float64)
-
-    def eigenvalues(self, state: Floats) -> Floats:
-        """Return the eigenvalues (N,) of the normalised signed Laplacian of a state (P,)."""
-        if not self._skeleton.sides[2]:
-            normalized = normalized_laplacian(self._skeleton.symmetric(state))
-            return np.asarray(np.linalg.eigvalsh(normalized), dtype=np.float64)
-        block = self._skeleton.between_sides(state)
-        rows, columns = np.abs(block).sum(axis=1), np.abs(block).sum(axis=0)
-        empty = int((rows == 0).sum() + (columns == 0).sum())
-        values = 1.0 + _mirrored(_scaled(block, rows, columns), self._skeleton.n_nodes)
-        # A node without weights gave a zero to the spectrum of the scaled block, and so a one here: it is a zero.
-        ones = np.argsort(np.abs(values - 1.0))[:empty]
-        values[ones] = 0.0
-        return np.sort(values)
-
-
-def signed_laplacian(matrix: Floats) -> Floats:
-    r"""Return :math:`L = D - W` with :math:`D_{ii} = \sum_j |W_{ij}|`."""
-    laplacian = -matrix
-    laplacian[np.diag_indices_from(laplacian)] += np.abs(matrix).sum(axis=1)
-    return laplacian
-
-
-def normalized_laplacian(matrix: Floats) -> Floats:
-    r"""Return :math:`D^{-1/2} (D - W) D^{-1/2}` with :math:`D_{ii} = \sum_j |W_{ij}|`."""
-    degree = np.abs(matrix).sum(axis=1)
-    laplacian = -_scaled(matrix, degree, degree)
-    laplacian[np.diag_indices_from(laplacian)] += degree > 0
-    return laplacian
-
-
-def _mirrored(block: Floats, size: int) -> Floats:
-    """Eigenvalues (size,), ascending, of the symmetric matrix whose only blocks are this one and its transpose."""
-    values = np.linalg.svd(block, compute_uv=False) if min(block.shape) else np.zeros(0)
-    return np.concatenate([-values, np.zeros(size - 2 * len(values)), values[::-1]])
-
-
-def _scaled(block: Floats, rows: Floats, columns: Floats) -> Floats:
-    """Return the block divided by the roots of the strengths of its rows and columns; 0 where there is no weight."""
-    with np.errstate(divide="ignore"):
-        left, right = 1.0 / np.sqrt(rows), 1.0 / np.sqrt(columns)
-    left[rows == 0] = right[columns == 0] = 0.0
-    return block * left[:, None] * right
-
-
 SWITCH = "a change of sign of all weights that a hidden unit sends and receives"
 _EIGENVALUES = "N^3: the eigenvalues of each state once, from half the nodes where no biases join the layers"
+CLOSE = 1e-6
+"""Divergences below this are taken from the second-order form, whose relative error is of this size there."""
 
 
 def heat_trace(times: ArrayLike = DIFFUSION_TIMES) -> Metric:
@@ -196,75 +78,59 @@ def heat_trace(times: ArrayLike = DIFFUSION_TIMES) -> Metric:
     return on_features(metric, partial(HeatTrace, times=tuple(given.tolist())))
 
 
-def _on_spectrum(name: str, description: str, make: Callable[..., Features], *, mean: bool = False) -> Metric:
-    metric = Metric(
-        name,
-        description,
-        ABSOLUTE if mean else EUCLIDEAN,
-        kind="pseudo-metric",
-        symmetric=True,
-        invariant_to=(UNITS, SWITCH),
-        cost=_EIGENVALUES if make is AdjacencySpectrum else "N^3: the eigenvalues of each state once",
-    )
-    return on_features(metric, partial(make, mean=True) if mean else make)
+class HeatTrace:
+    r"""Trace of the heat kernel :math:`\sum_i \exp(-t \lambda_i)` at some times t.
 
+    The eigenvalues are those of the normalised signed Laplacian :math:`D^{-1/2} L D^{-1/2}`, which lie in [0, 2] as
+    those of a graph without signs; a node without any weight has the eigenvalue 0.
+    """
 
-SPECTRAL = (
-    on_features(
-        Metric(
-            "singular-values",
-            "Euclidean distance of the singular values of the weights, layer by layer",
-            EUCLIDEAN,
-            kind="pseudo-metric",
-            symmetric=True,
-            invariant_to=(UNITS, SWITCH, "a rotation on either side of the weights of a layer"),
-            cost="one singular value decomposition of each layer and state",
-        ),
-        SingularValues,
-    ),
-    _on_spectrum(
-        "adjacency-spectrum", "Euclidean distance of the sorted eigenvalues of the symmetric weights", AdjacencySpectrum
-    ),
-    _on_spectrum(
-        "laplacian-spectrum", "Euclidean distance of the sorted eigenvalues of the signed Laplacian", LaplacianSpectrum
-    ),
-    _on_spectrum(
-        "adjacency-wasserstein",
-        "Wasserstein distance of the eigenvalues of the symmetric weights",
-        AdjacencySpectrum,
-        mean=True,
-    ),
-    _on_spectrum(
-        "laplacian-wasserstein",
-        "Wasserstein distance of the eigenvalues of the signed Laplacian",
-        LaplacianSpectrum,
-        mean=True,
-    ),
-    heat_trace(),
-)
-
-
-CLOSE = 1e-6
-"""Divergences below this are taken from the second-order form, whose relative error is of this size there."""
-
-
-class DensityMatrix:
-    r"""The state :math:`\rho = e^{-\beta L} / \mathrm{Tr}\, e^{-\beta L}` of a network, and its entropy in nats."""
-
-    def __init__(self, skeleton: Skeleton, *, beta: float) -> None:
+    def __init__(self, skeleton: Skeleton, *, times: Sequence[float] = tuple(DIFFUSION_TIMES)) -> None:
         skeleton.check_dense()
-        self._skeleton, self._beta = skeleton, beta
-        self.width = skeleton.n_nodes**2 + 1
+        self._skeleton, self._times = skeleton, np.asarray(times)
+        self.width = len(times)
 
     def __call__(self, state: Floats) -> Floats:
-        """Return the density matrix, flat, and its entropy (N * N + 1,) for a state (P,)."""
-        values, vectors = np.linalg.eigh(normalized_laplacian(self._skeleton.symmetric(state)))
-        weights = np.exp(-self._beta * (values - values[0]))
-        weights /= weights.sum()
-        out = np.empty(self.width)
-        np.matmul(vectors * weights, vectors.T, out=out[:-1].reshape(len(values), -1))
-        out[-1] = _entropy(weights)
-        return out
+        """Return the heat trace (width,) of a state (P,)."""
+        # A third of the eigenvalues of a layered network are exactly 1: one exponential will do for them.
+        values, counts = np.unique(self.eigenvalues(state), return_counts=True)
+        return np.exp(-np.outer(self._times, values)) @ counts.astype(np.float64)
+
+    def eigenvalues(self, state: Floats) -> Floats:
+        """Return the eigenvalues (N,) of the normalised signed Laplacian of a state (P,)."""
+        if not self._skeleton.sides[2]:
+            normalized = normalized_laplacian(self._skeleton.symmetric(state))
+            return np.asarray(np.linalg.eigvalsh(normalized), dtype=np.float64)
+        block = self._skeleton.between_sides(state)
+        rows, columns = np.abs(block).sum(axis=1), np.abs(block).sum(axis=0)
+        empty = int((rows == 0).sum() + (columns == 0).sum())
+        values = 1.0 + _mirrored(_scaled(block, rows, columns), self._skeleton.n_nodes)
+        # A node without weights gave a zero to the spectrum of the scaled block, and so a one here: it is a zero.
+        ones = np.argsort(np.abs(values - 1.0))[:empty]
+        values[ones] = 0.0
+        return np.sort(values)
+
+
+def normalized_laplacian(matrix: Floats) -> Floats:
+    r"""Return :math:`D^{-1/2} (D - W) D^{-1/2}` with :math:`D_{ii} = \sum_j |W_{ij}|`."""
+    degree = np.abs(matrix).sum(axis=1)
+    laplacian = -_scaled(matrix, degree, degree)
+    laplacian[np.diag_indices_from(laplacian)] += degree > 0
+    return laplacian
+
+
+def _scaled(block: Floats, rows: Floats, columns: Floats) -> Floats:
+    """Return the block divided by the roots of the strengths of its rows and columns; 0 where there is no weight."""
+    with np.errstate(divide="ignore"):
+        left, right = 1.0 / np.sqrt(rows), 1.0 / np.sqrt(columns)
+    left[rows == 0] = right[columns == 0] = 0.0
+    return block * left[:, None] * right
+
+
+def _mirrored(block: Floats, size: int) -> Floats:
+    """Eigenvalues (size,), ascending, of the symmetric matrix whose only blocks are this one and its transpose."""
+    values = np.linalg.svd(block, compute_uv=False) if min(block.shape) else np.zeros(0)
+    return np.concatenate([-values, np.zeros(size - 2 * len(values)), values[::-1]])
 
 
 def quantum_jensen_shannon(beta: float = 1.0) -> Metric:
@@ -337,6 +203,11 @@ def root_divergence(x: Floats, y: Floats) -> float:
     return float(np.sqrt(divergence))
 
 
+def _entropy(weights: Floats) -> float:
+    positive = weights[weights > 0]
+    return float(-(positive * np.log(positive)).sum())
+
+
 def _second_order(mixture: Floats, apart: Floats) -> float:
     values, vectors = np.linalg.eigh(mixture)
     rotated = vectors.T @ apart @ vectors
@@ -349,9 +220,134 @@ def _second_order(mixture: Floats, apart: Floats) -> float:
     return float(np.sum(rotated**2 * kernel)) / 2
 
 
-def _entropy(weights: Floats) -> float:
-    positive = weights[weights > 0]
-    return float(-(positive * np.log(positive)).sum())
+class DensityMatrix:
+    r"""The state :math:`\rho = e^{-\beta L} / \mathrm{Tr}\, e^{-\beta L}` of a network, and its entropy in nats."""
+
+    def __init__(self, skeleton: Skeleton, *, beta: float) -> None:
+        skeleton.check_dense()
+        self._skeleton, self._beta = skeleton, beta
+        self.width = skeleton.n_nodes**2 + 1
+
+    def __call__(self, state: Floats) -> Floats:
+        """Return the density matrix, flat, and its entropy (N * N + 1,) for a state (P,)."""
+        values, vectors = np.linalg.eigh(normalized_laplacian(self._skeleton.symmetric(state)))
+        weights = np.exp(-self._beta * (values - values[0]))
+        weights /= weights.sum()
+        out = np.empty(self.width)
+        np.matmul(vectors * weights, vectors.T, out=out[:-1].reshape(len(values), -1))
+        out[-1] = _entropy(weights)
+        return out
+
+
+class SingularValues:
+    """Singular values of the weights of every layer, layer by layer, descending.
+
+    A convolution is unfolded: every position of the kernel and source channel is a row. The values come from the
+    singular value decomposition and not from the smaller Gram matrix, whose eigenvalues are their squares: it would
+    lose half the digits of the small ones, and twins differ in these digits.
+    """
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        self._edges = skeleton.edges
+        shapes = [edges.of(np.zeros((1, skeleton.size))).shape for edges in skeleton.edges]
+        self.width = sum(min(k * source, target) for _, k, source, target in shapes)
+
+    def __call__(self, state: Floats) -> Floats:
+        """Return the singular values (width,) of a state (P,)."""
+        blocks = [edges.of(state[None])[0] for edges in self._edges]
+        return np.concatenate([np.linalg.svd(block.reshape(-1, block.shape[-1]), compute_uv=False) for block in blocks])
+
+
+class AdjacencySpectrum:
+    r"""Eigenvalues of :math:`W = A + A^T`, ascending.
+
+    In a bipartite network they are the singular values of the block between its two sides with both signs, and zeros.
+    """
+
+    def __init__(self, skeleton: Skeleton, *, mean: bool = False) -> None:
+        skeleton.check_dense()
+        self._skeleton = skeleton
+        self._divisor = skeleton.n_nodes if mean else 1
+        self.width = skeleton.n_nodes
+
+    def __call__(self, state: Floats) -> Floats:
+        """Return the eigenvalues (N,) of a state (P,), divided by N for a mean."""
+        if self._skeleton.sides[2]:
+            return _mirrored(self._skeleton.between_sides(state), self.width) / self._divisor
+        return np.linalg.eigvalsh(self._skeleton.symmetric(state)) / self._divisor
+
+
+class LaplacianSpectrum:
+    r"""Eigenvalues of the signed Laplacian :math:`L = D - W`, :math:`D_{ii} = \sum_j |W_{ij}|`, ascending.
+
+    It is positive semidefinite for weights of any sign, and is zero on a vector that takes opposite signs across
+    negative weights and equal ones across positive weights.
+    """
+
+    def __init__(self, skeleton: Skeleton, *, mean: bool = False) -> None:
+        skeleton.check_dense()
+        self._skeleton = skeleton
+        self._divisor = skeleton.n_nodes if mean else 1
+        self.width = skeleton.n_nodes
+
+    def __call__(self, state: Floats) -> Floats:
+        """Return the eigenvalues (N,) of a state (P,), divided by N for a mean."""
+        return np.linalg.eigvalsh(signed_laplacian(self._skeleton.symmetric(state))) / self._divisor
+
+
+def signed_laplacian(matrix: Floats) -> Floats:
+    r"""Return :math:`L = D - W` with :math:`D_{ii} = \sum_j |W_{ij}|`."""
+    laplacian = -matrix
+    laplacian[np.diag_indices_from(laplacian)] += np.abs(matrix).sum(axis=1)
+    return laplacian
+
+
+def _on_spectrum(name: str, description: str, make: Callable[..., Features], *, mean: bool = False) -> Metric:
+    metric = Metric(
+        name,
+        description,
+        ABSOLUTE if mean else EUCLIDEAN,
+        kind="pseudo-metric",
+        symmetric=True,
+        invariant_to=(UNITS, SWITCH),
+        cost=_EIGENVALUES if make is AdjacencySpectrum else "N^3: the eigenvalues of each state once",
+    )
+    return on_features(metric, partial(make, mean=True) if mean else make)
+
+
+SPECTRAL = (
+    on_features(
+        Metric(
+            "singular-values",
+            "Euclidean distance of the singular values of the weights, layer by layer",
+            EUCLIDEAN,
+            kind="pseudo-metric",
+            symmetric=True,
+            invariant_to=(UNITS, SWITCH, "a rotation on either side of the weights of a layer"),
+            cost="one singular value decomposition of each layer and state",
+        ),
+        SingularValues,
+    ),
+    _on_spectrum(
+        "adjacency-spectrum", "Euclidean distance of the sorted eigenvalues of the symmetric weights", AdjacencySpectrum
+    ),
+    _on_spectrum(
+        "laplacian-spectrum", "Euclidean distance of the sorted eigenvalues of the signed Laplacian", LaplacianSpectrum
+    ),
+    _on_spectrum(
+        "adjacency-wasserstein",
+        "Wasserstein distance of the eigenvalues of the symmetric weights",
+        AdjacencySpectrum,
+        mean=True,
+    ),
+    _on_spectrum(
+        "laplacian-wasserstein",
+        "Wasserstein distance of the eigenvalues of the signed Laplacian",
+        LaplacianSpectrum,
+        mean=True,
+    ),
+    heat_trace(),
+)
 
 
 QUANTUM = quantum_jensen_shannon()

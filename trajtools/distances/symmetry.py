@@ -17,6 +17,37 @@ from trajtools.wiring import NodeSet, Parameter
 KERNELS = ("dense", "conv", "recurrent", "embedding")
 FLATTENINGS = ("auto", "channels-first", "channels-last")
 _SCALE_OR_SHIFT = re.compile(r"weight|scale|gamma|bias|shift|offset|beta")
+STEPS = 10_000
+TOLERANCE = 1e-14
+
+
+@dataclass(frozen=True)
+class UnitSet:
+    """Hidden units that may be put in any order.
+
+    Attributes
+    ----------
+    name : str
+        The node set.
+    size : int
+        Number of units.
+    uses : tuple of Use
+        All parameters that move with them.
+    """
+
+    name: str
+    size: int
+    uses: tuple[Use, ...]
+
+    @property
+    def loops(self) -> bool:
+        """Whether a parameter leads from the units to themselves."""
+        return any(use.other == self.name for use in self.uses)
+
+    @property
+    def normalised(self) -> bool:
+        """Whether a normalisation stands at the units, with scales or shifts of its own."""
+        return any(use.role == "norm" for use in self.uses)
 
 
 @dataclass(frozen=True)
@@ -53,35 +84,6 @@ class Use:
     def view(self, state: Floats) -> Floats:
         """Return the weights with the axis of the units first, as a view into the state."""
         return np.moveaxis(state[self.entries].reshape(self.shape), self.axis, 0)
-
-
-@dataclass(frozen=True)
-class UnitSet:
-    """Hidden units that may be put in any order.
-
-    Attributes
-    ----------
-    name : str
-        The node set.
-    size : int
-        Number of units.
-    uses : tuple of Use
-        All parameters that move with them.
-    """
-
-    name: str
-    size: int
-    uses: tuple[Use, ...]
-
-    @property
-    def loops(self) -> bool:
-        """Whether a parameter leads from the units to themselves."""
-        return any(use.other == self.name for use in self.uses)
-
-    @property
-    def normalised(self) -> bool:
-        """Whether a normalisation stands at the units, with scales or shifts of its own."""
-        return any(use.role == "norm" for use in self.uses)
 
 
 @dataclass(frozen=True)
@@ -149,28 +151,6 @@ def _flattened(
     return images, orders
 
 
-def _edge_uses(
-    p: Parameter, images: dict[str, str], hidden: dict[str, int], orders: dict[str, str]
-) -> Iterable[tuple[str, Use]]:
-    """Yield the hidden sets that an edge parameter starts and ends at."""
-    if p.source is None or p.target is None:
-        return
-    entries = slice(p.offset, p.offset + p.size)
-    source = images.get(p.source, p.source)
-    if p.target in hidden:
-        yield p.target, Use(p.name, entries, p.shape, p.target_axis, "in", source)
-    if source in hidden and p.source_axis >= 0:
-        shape, axis = p.shape, p.source_axis
-        if p.source in images:
-            count = hidden[source]
-            split = (count, shape[axis] // count)
-            if orders[p.source] == "channels-last":
-                split = split[::-1]
-            shape = (*shape[:axis], *split, *shape[axis + 1 :])
-            axis += orders[p.source] == "channels-last"
-        yield source, Use(p.name, entries, shape, axis, "out", p.target)
-
-
 def _attach_norms(
     parameters: Sequence[Parameter], hidden: dict[str, int], uses: dict[str, list[Use]]
 ) -> dict[str, str]:
@@ -210,14 +190,32 @@ def _homes(parameters: Sequence[Parameter]) -> dict[str, str]:
     return homes
 
 
+def _edge_uses(
+    p: Parameter, images: dict[str, str], hidden: dict[str, int], orders: dict[str, str]
+) -> Iterable[tuple[str, Use]]:
+    """Yield the hidden sets that an edge parameter starts and ends at."""
+    if p.source is None or p.target is None:
+        return
+    entries = slice(p.offset, p.offset + p.size)
+    source = images.get(p.source, p.source)
+    if p.target in hidden:
+        yield p.target, Use(p.name, entries, p.shape, p.target_axis, "in", source)
+    if source in hidden and p.source_axis >= 0:
+        shape, axis = p.shape, p.source_axis
+        if p.source in images:
+            count = hidden[source]
+            split = (count, shape[axis] // count)
+            if orders[p.source] == "channels-last":
+                split = split[::-1]
+            shape = (*shape[:axis], *split, *shape[axis + 1 :])
+            axis += orders[p.source] == "channels-last"
+        yield source, Use(p.name, entries, shape, axis, "out", p.target)
+
+
 def unit_rows(unit_set: UnitSet, state: Any, roles: Iterable[str] | None = None) -> Floats:
     """Return the weights (n, F) of the units, of all parameters or of those with these roles, side by side."""
     chosen = [use.rows(state) for use in unit_set.uses if roles is None or use.role in roles]
     return np.concatenate(chosen, axis=1) if chosen else np.zeros((unit_set.size, 0))
-
-
-STEPS = 10_000
-TOLERANCE = 1e-14
 
 
 def balanced(state: Floats, sets: Sequence[UnitSet], base: str) -> Floats:
@@ -252,12 +250,6 @@ def exponent_of(*states: Floats) -> int:
     return int(np.frexp(max(float(np.abs(state).max(initial=0.0)) for state in states))[1])
 
 
-def _norms(rows: Floats, base: str) -> Floats:
-    if base == "l1":
-        return np.abs(rows).sum(axis=1)
-    return np.sqrt(np.einsum("nf,nf->n", rows, rows))
-
-
 def _multiply(units: UnitSet, state: Floats, scale: Floats) -> None:
     """Multiply the incoming weights of every unit, and divide the outgoing ones; a scale of 0 clears both."""
     with np.errstate(divide="ignore"):
@@ -265,6 +257,12 @@ def _multiply(units: UnitSet, state: Floats, scale: Floats) -> None:
     for use in units.uses:
         view = use.view(state)
         view *= (scale if use.role == "in" else inverse).reshape(-1, *(1,) * (view.ndim - 1))
+
+
+def _norms(rows: Floats, base: str) -> Floats:
+    if base == "l1":
+        return np.abs(rows).sum(axis=1)
+    return np.sqrt(np.einsum("nf,nf->n", rows, rows))
 
 
 def profile(units: UnitSet, state: Floats, movable: Collection[str], *, absolute: bool) -> Floats:

@@ -33,38 +33,35 @@ from trajtools.wiring import NodeSet, Parameter
 # A sum of squares of float32 differences below this may have lost digits to underflow; of float64 ones likewise, and
 # above the other to overflow.
 _SMALLEST = {np.dtype(np.float32): 2.0**-90, np.dtype(np.float64): 1e-280}
+
+
 _LARGEST_SUM = 1e300
+
+
 # Squares of differences of float32 weights up to this, summed a few at a time, stay within float32.
 LARGEST_SINGLE = 2.0**59
+
+
 _WIDTH = 2**20
+Task = TypeVar("Task")
+_AHEAD = 32  # tasks that wait on an executor of the user's: enough for its workers, few enough to interrupt
+ROWS = 64  # of a chunk in most files
+BLOCK_BYTES = 32 * 2**20
+_BITS = {4: (np.int32, 23, 256, 127), 8: (np.int64, 52, 2048, 1023)}
+BUDGET = 256 * 2**20
+"""Bytes of states that all threads together hold in memory."""
 
 
-@dataclass(frozen=True)
-class Which:
-    """A metric on its way to another process: by name where that is known everywhere, with the wiring it is for."""
-
-    metric: str | Metric
-    parameters: tuple[Parameter, ...] = ()
-    nodes: tuple[NodeSet, ...] = ()
-
-    @classmethod
-    def of(cls, metric: Metric, x: Trajectory) -> Which:
-        """Say which metric it is; `metric` as it was found, not yet bound."""
-        name = metric.name if METRICS.is_everywhere(metric) else metric
-        return cls(name) if metric.bind is None else cls(name, tuple(x.parameters), tuple(x.nodes))
-
-    def found(self) -> Metric:
-        """Return the metric, bound to its wiring."""
-        metric = METRICS[self.metric] if isinstance(self.metric, str) else self.metric
-        return metric if metric.bind is None else _bound(metric, self.parameters, self.nodes)
+_LARGEST_TILE = 512
+_LARGEST_READ = 2048
+_TILES_PER_WORKER = 4
+_GROUPS = 16  # a side is a multiple of this, so that register tiles are full
+FEATURE_BYTES = 2**30
+"""Features that take more than this are computed for every tile anew."""
 
 
-@lru_cache(maxsize=8)
-def _bound(metric: Metric, parameters: tuple[Parameter, ...], nodes: tuple[NodeSet, ...]) -> Metric:
-    from dataclasses import replace
-
-    assert metric.bind is not None
-    return replace(metric.bind(parameters, nodes), name=metric.name, bind=None)
+SHORT = 1024
+"""States of fewer weights are compared in float64: the roundings of a few differences do not average out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +102,34 @@ class Tile:
     budget: int
     size: int
     described: bool = False
+
+
+@dataclass(frozen=True)
+class Which:
+    """A metric on its way to another process: by name where that is known everywhere, with the wiring it is for."""
+
+    metric: str | Metric
+    parameters: tuple[Parameter, ...] = ()
+    nodes: tuple[NodeSet, ...] = ()
+
+    @classmethod
+    def of(cls, metric: Metric, x: Trajectory) -> Which:
+        """Say which metric it is; `metric` as it was found, not yet bound."""
+        name = metric.name if METRICS.is_everywhere(metric) else metric
+        return cls(name) if metric.bind is None else cls(name, tuple(x.parameters), tuple(x.nodes))
+
+    def found(self) -> Metric:
+        """Return the metric, bound to its wiring."""
+        metric = METRICS[self.metric] if isinstance(self.metric, str) else self.metric
+        return metric if metric.bind is None else _bound(metric, self.parameters, self.nodes)
+
+
+@lru_cache(maxsize=8)
+def _bound(metric: Metric, parameters: tuple[Parameter, ...], nodes: tuple[NodeSet, ...]) -> Metric:
+    from dataclasses import replace
+
+    assert metric.bind is not None
+    return replace(metric.bind(parameters, nodes), name=metric.name, bind=None)
 
 
 def compute(tile: Tile) -> Floats:
@@ -153,15 +178,12 @@ def _add(tile: Tile, metric: Metric, operation: int, kind: np.dtype[Any], total:
                 kernels.add_block(operation, tile.lower, left.packed, other.packed, steps, room, total)
 
 
-def _sides(tile: Tile) -> tuple[tuple[Trajectory, Floats], tuple[Trajectory, Floats]]:
-    return (tile.left, tile.left_norm), (tile.right, tile.right_norm)
-
-
-def _width(tile: Tile, entries: int) -> int:
-    """How many entries of all states of the tile are read at a time: whole blocks, so that sums do not depend on it."""
-    states = len(tile.left) + (0 if tile.lower else len(tile.right))
-    # Twice: as they are read, and in the format in which they are compared.
-    return max(1, tile.budget // (2 * 8 * max(states, 1) * entries)) * entries
+def _aligned(shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
+    """An array that starts at a cache line: vectors across two of them are read twice."""
+    size = int(np.prod(shape)) * kind.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(kind).reshape(shape)
 
 
 class _Panel:
@@ -186,12 +208,15 @@ class _Panel:
         return int(kernels.pack(line, stride, len(self._states), self._scale, signs, start, end, self.packed))
 
 
-def _aligned(shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
-    """An array that starts at a cache line: vectors across two of them are read twice."""
-    size = int(np.prod(shape)) * kind.itemsize
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size].view(kind).reshape(shape)
+def _width(tile: Tile, entries: int) -> int:
+    """How many entries of all states of the tile are read at a time: whole blocks, so that sums do not depend on it."""
+    states = len(tile.left) + (0 if tile.lower else len(tile.right))
+    # Twice: as they are read, and in the format in which they are compared.
+    return max(1, tile.budget // (2 * 8 * max(states, 1) * entries)) * entries
+
+
+def _sides(tile: Tile) -> tuple[tuple[Trajectory, Floats], tuple[Trajectory, Floats]]:
+    return (tile.left, tile.left_norm), (tile.right, tile.right_norm)
 
 
 def _roots(tile: Tile, metric: Metric, kind: np.dtype[Any], total: Floats) -> Floats:
@@ -259,189 +284,10 @@ def _description(metric: Metric, states: Any, finite: NDArray[np.bool_]) -> Any:
     return found
 
 
-Task = TypeVar("Task")
-
-_AHEAD = 32  # tasks that wait on an executor of the user's: enough for its workers, few enough to interrupt
-
-
-def threads() -> int:
-    """How many threads of this process may work."""
-    from trajtools._kernels._jit import allowed
-
-    return allowed()
-
-
-def run(
-    tasks: Iterable[Task],
-    compute: Callable[[Any], Any],
-    keep: Callable[[Task, Any], None],
-    *,
-    executor: Executor | None,
-    workers: int,
-    send: Callable[[Task], Any] = lambda task: task,
-) -> None:
-    """Compute tasks and keep their results, in this thread, as they come."""
-    if executor is not None:
-        _drain(executor, tasks, compute, keep, send=send, ahead=_AHEAD)
-    elif workers < 2:
-        for task in tasks:
-            keep(task, compute(send(task)))
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            _drain(pool, tasks, compute, keep, send=send, ahead=2 * workers)
-
-
-def _drain(
-    pool: Executor,
-    tasks: Iterable[Task],
-    compute: Callable[[Any], Any],
-    keep: Callable[[Task, Any], None],
-    *,
-    send: Callable[[Task], Any],
-    ahead: int,
-) -> None:
-    waiting: dict[Future[Any], Task] = {}
-    left = iter(tasks)
-    try:
-        for task in left:
-            waiting[pool.submit(compute, send(task))] = task
-            if len(waiting) >= ahead:
-                _keep_some(waiting, keep)
-        while waiting:
-            _keep_some(waiting, keep)
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def _keep_some(waiting: dict[Future[Any], Task], keep: Callable[[Task, Any], None]) -> None:
-    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-    for future in done:
-        task = waiting.pop(future)
-        keep(task, future.result())
-
-
-ROWS = 64  # of a chunk in most files
-BLOCK_BYTES = 32 * 2**20
-_BITS = {4: (np.int32, 23, 256, 127), 8: (np.int64, 52, 2048, 1023)}
-
-
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """What is known of the states before they are compared.
-
-    Attributes
-    ----------
-    finite : ndarray of bool, shape (T,)
-        States without NaN and inf.
-    norm : ndarray of float64, shape (T,)
-        Euclidean norms; empty if they were not asked for.
-    floor : ndarray of float64, shape (T,)
-        Distance that rounding alone produces; NaN where unknown.
-    largest : float
-        A bound of the weights of the finite states: none is larger, and the largest is at least half of it.
-    digest : str
-        Hash of the states, bit by bit; empty if it was not asked for.
-    """
-
-    finite: NDArray[np.bool_]
-    norm: Floats
-    floor: Floats
-    largest: float
-    digest: str
-
-
-def scan(x: Trajectory, metric: Metric, *, norms: bool, digest: bool, threads: int) -> Scan:
-    """Read all states once."""
-    length, size = x.shape
-    kind = np.dtype(np.float32) if x.dtype.itemsize < 8 else np.dtype(np.float64)
-    bins, bias = _BITS[kind.itemsize][2:]
-    counts = np.zeros((length, bins), np.int64)
-    norm = np.zeros(length)
-    hashes: dict[int, bytes] = {}
-
-    def look(start: int) -> None:
-        rows, hasher = slice(start, min(start + ROWS, length)), hashlib.sha256()
-        for block in _blocks(x, rows):
-            _count(block, kind, counts[rows])
-            if norms:
-                norm[rows] = np.hypot(norm[rows], _norms(block))
-            if digest:
-                hasher.update(np.ascontiguousarray(block).data)
-        hashes[start] = hasher.digest()
-
-    starts = range(0, length, ROWS)
-    with ThreadPoolExecutor(max(1, min(threads, len(starts)))) as pool:
-        list(pool.map(look, starts))
-    finite = counts[:, -1] == 0
-    exponent = np.arange(bins) - bias
-    occurring = np.flatnonzero(counts[finite].any(axis=0)) if finite.any() else np.empty(0, np.int64)
-    # Exponents of zero and of subnormal numbers are 0.
-    largest = float(np.ldexp(1.0, int(exponent[occurring[-1]]) + 1)) if occurring.size and occurring[-1] else 0.0
-    whole = hashlib.sha256(f"{length} {size} {x.dtype}".encode())
-    for start in starts:
-        whole.update(hashes[start])
-    return Scan(
-        finite=finite,
-        norm=norm if norms else np.empty(0),
-        floor=_floor(x, metric, counts, exponent),
-        largest=largest,
-        digest=whole.hexdigest() if digest else "",
-    )
-
-
-def _blocks(x: Trajectory, rows: slice) -> Iterator[NDArray[Any]]:
-    """Entries of some states, the same stretches whoever asks: a hash over them depends on the states alone."""
-    width = BLOCK_BYTES // (ROWS * 8)
-    for first in range(0, max(x.shape[1], 1), width):
-        block = np.asarray(x.read(rows.start, rows.stop, slice(first, first + width)))
-        yield block
-
-
-def _count(block: NDArray[Any], kind: np.dtype[Any], counts: NDArray[np.int64]) -> None:
-    from trajtools._kernels.tiles import count_exponents
-
-    word, shift, _, _ = _BITS[kind.itemsize]
-    line, stride = in_line(block, kind)
-    count_exponents(line.view(word), stride, block.shape[1], shift, counts)
-
-
-def _norms(block: NDArray[Any]) -> Floats:
-    from trajtools._kernels.distances import pairs_l2
-
-    states = kernel_ready(block)[None]
-    rows = np.arange(len(block))
-    return pairs_l2(states, np.zeros_like(states[:, :1]), rows, np.zeros_like(rows))[0]
-
-
 def stored_format(x: Trajectory) -> str:
     """Return the format that the weights were trained in, if it is one; else the one they are stored in."""
     names = {p.dtype for p in x.parameters}
     return names.pop() if len(names) == 1 else str(x.dtype)
-
-
-def _floor(x: Trajectory, metric: Metric, counts: NDArray[np.int64], exponent: NDArray[np.int64]) -> Floats:
-    name = stored_format(x)
-    if metric.rounding is None or name not in FORMATS:
-        return np.full(len(counts), np.nan)
-    mantissa, smallest = FORMATS[name]
-    spacing = np.ldexp(1.0, np.maximum(exponent[:-1], smallest) - mantissa)
-    spacing[0] = np.ldexp(1.0, smallest - mantissa)
-    there = np.where(counts[:, :-1].any(axis=0), spacing, 0.0)
-    largest = np.array([spacing[row[:-1] > 0].max(initial=0.0) for row in counts])
-    unit = there.max(initial=0.0) or 1.0  # squares of spacings may leave the range of float64
-    roots = unit * np.sqrt(counts[:, :-1] @ (there / unit) ** 2)
-    sums = np.stack([counts[:, :-1] @ there, roots, largest])
-    return np.asarray(metric.rounding(sums, prod(x.shape[1:])), dtype=np.float64)
-
-
-BUDGET = 256 * 2**20
-"""Bytes of states that all threads together hold in memory."""
-
-_LARGEST_TILE = 512
-_LARGEST_READ = 2048
-_TILES_PER_WORKER = 4
-_GROUPS = 16  # a side is a multiple of this, so that register tiles are full
 
 
 @dataclass(frozen=True, eq=False)
@@ -552,6 +398,38 @@ class Comparison:
         return block
 
 
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """What is known of the states before they are compared.
+
+    Attributes
+    ----------
+    finite : ndarray of bool, shape (T,)
+        States without NaN and inf.
+    norm : ndarray of float64, shape (T,)
+        Euclidean norms; empty if they were not asked for.
+    floor : ndarray of float64, shape (T,)
+        Distance that rounding alone produces; NaN where unknown.
+    largest : float
+        A bound of the weights of the finite states: none is larger, and the largest is at least half of it.
+    digest : str
+        Hash of the states, bit by bit; empty if it was not asked for.
+    """
+
+    finite: NDArray[np.bool_]
+    norm: Floats
+    floor: Floats
+    largest: float
+    digest: str
+
+
+def _part(x: Trajectory, rows: slice, travels: bool) -> Trajectory:
+    part = x[rows]
+    if travels and isinstance(x.source, ArrayStates):
+        return Trajectory.from_array(np.array(part.read()), parameters=x.parameters, nodes=x.nodes)
+    return part
+
+
 def compare(x: Any, y: Any, metric: MetricLike, *, digest: bool, executor: Executor | None) -> Comparison:
     """Check two sets of states and look at them once."""
     left = _as_trajectory(x, "x")
@@ -586,10 +464,94 @@ def compare(x: Any, y: Any, metric: MetricLike, *, digest: bool, executor: Execu
     )
 
 
-def _is_single(metric: Metric, left: Trajectory, right: Trajectory, largest: float) -> bool:
-    narrow = all(x.dtype.itemsize < 8 for x in (left, right)) and largest <= LARGEST_SINGLE
-    # A unit vector in float32 would be rounded by as much as neighbouring states differ.
-    return metric.sums is not None and not metric.sums.unit and narrow and left.shape[1] >= SHORT
+def _as_trajectory(x: Any, name: str) -> Trajectory:
+    states = as_states(x, name)
+    return states if isinstance(states, Trajectory) else Trajectory.from_array(states)
+
+
+def threads() -> int:
+    """How many threads of this process may work."""
+    from trajtools._kernels._jit import allowed
+
+    return allowed()
+
+
+def scan(x: Trajectory, metric: Metric, *, norms: bool, digest: bool, threads: int) -> Scan:
+    """Read all states once."""
+    length, size = x.shape
+    kind = np.dtype(np.float32) if x.dtype.itemsize < 8 else np.dtype(np.float64)
+    bins, bias = _BITS[kind.itemsize][2:]
+    counts = np.zeros((length, bins), np.int64)
+    norm = np.zeros(length)
+    hashes: dict[int, bytes] = {}
+
+    def look(start: int) -> None:
+        rows, hasher = slice(start, min(start + ROWS, length)), hashlib.sha256()
+        for block in _blocks(x, rows):
+            _count(block, kind, counts[rows])
+            if norms:
+                norm[rows] = np.hypot(norm[rows], _norms(block))
+            if digest:
+                hasher.update(np.ascontiguousarray(block).data)
+        hashes[start] = hasher.digest()
+
+    starts = range(0, length, ROWS)
+    with ThreadPoolExecutor(max(1, min(threads, len(starts)))) as pool:
+        list(pool.map(look, starts))
+    finite = counts[:, -1] == 0
+    exponent = np.arange(bins) - bias
+    occurring = np.flatnonzero(counts[finite].any(axis=0)) if finite.any() else np.empty(0, np.int64)
+    # Exponents of zero and of subnormal numbers are 0.
+    largest = float(np.ldexp(1.0, int(exponent[occurring[-1]]) + 1)) if occurring.size and occurring[-1] else 0.0
+    whole = hashlib.sha256(f"{length} {size} {x.dtype}".encode())
+    for start in starts:
+        whole.update(hashes[start])
+    return Scan(
+        finite=finite,
+        norm=norm if norms else np.empty(0),
+        floor=_floor(x, metric, counts, exponent),
+        largest=largest,
+        digest=whole.hexdigest() if digest else "",
+    )
+
+
+def _blocks(x: Trajectory, rows: slice) -> Iterator[NDArray[Any]]:
+    """Entries of some states, the same stretches whoever asks: a hash over them depends on the states alone."""
+    width = BLOCK_BYTES // (ROWS * 8)
+    for first in range(0, max(x.shape[1], 1), width):
+        block = np.asarray(x.read(rows.start, rows.stop, slice(first, first + width)))
+        yield block
+
+
+def _count(block: NDArray[Any], kind: np.dtype[Any], counts: NDArray[np.int64]) -> None:
+    from trajtools._kernels.tiles import count_exponents
+
+    word, shift, _, _ = _BITS[kind.itemsize]
+    line, stride = in_line(block, kind)
+    count_exponents(line.view(word), stride, block.shape[1], shift, counts)
+
+
+def _floor(x: Trajectory, metric: Metric, counts: NDArray[np.int64], exponent: NDArray[np.int64]) -> Floats:
+    name = stored_format(x)
+    if metric.rounding is None or name not in FORMATS:
+        return np.full(len(counts), np.nan)
+    mantissa, smallest = FORMATS[name]
+    spacing = np.ldexp(1.0, np.maximum(exponent[:-1], smallest) - mantissa)
+    spacing[0] = np.ldexp(1.0, smallest - mantissa)
+    there = np.where(counts[:, :-1].any(axis=0), spacing, 0.0)
+    largest = np.array([spacing[row[:-1] > 0].max(initial=0.0) for row in counts])
+    unit = there.max(initial=0.0) or 1.0  # squares of spacings may leave the range of float64
+    roots = unit * np.sqrt(counts[:, :-1] @ (there / unit) ** 2)
+    sums = np.stack([counts[:, :-1] @ there, roots, largest])
+    return np.asarray(metric.rounding(sums, prod(x.shape[1:])), dtype=np.float64)
+
+
+def _norms(block: NDArray[Any]) -> Floats:
+    from trajtools._kernels.distances import pairs_l2
+
+    states = kernel_ready(block)[None]
+    rows = np.arange(len(block))
+    return pairs_l2(states, np.zeros_like(states[:, :1]), rows, np.zeros_like(rows))[0]
 
 
 def _described(sources: list[tuple[Trajectory, Bools]], metric: Metric, budget: int) -> list[Trajectory]:
@@ -620,20 +582,57 @@ def _described(sources: list[tuple[Trajectory, Bools]], metric: Metric, budget: 
     return found
 
 
-FEATURE_BYTES = 2**30
-"""Features that take more than this are computed for every tile anew."""
-
-SHORT = 1024
-"""States of fewer weights are compared in float64: the roundings of a few differences do not average out."""
-
-
-def _as_trajectory(x: Any, name: str) -> Trajectory:
-    states = as_states(x, name)
-    return states if isinstance(states, Trajectory) else Trajectory.from_array(states)
+def _is_single(metric: Metric, left: Trajectory, right: Trajectory, largest: float) -> bool:
+    narrow = all(x.dtype.itemsize < 8 for x in (left, right)) and largest <= LARGEST_SINGLE
+    # A unit vector in float32 would be rounded by as much as neighbouring states differ.
+    return metric.sums is not None and not metric.sums.unit and narrow and left.shape[1] >= SHORT
 
 
-def _part(x: Trajectory, rows: slice, travels: bool) -> Trajectory:
-    part = x[rows]
-    if travels and isinstance(x.source, ArrayStates):
-        return Trajectory.from_array(np.array(part.read()), parameters=x.parameters, nodes=x.nodes)
-    return part
+def run(
+    tasks: Iterable[Task],
+    compute: Callable[[Any], Any],
+    keep: Callable[[Task, Any], None],
+    *,
+    executor: Executor | None,
+    workers: int,
+    send: Callable[[Task], Any] = lambda task: task,
+) -> None:
+    """Compute tasks and keep their results, in this thread, as they come."""
+    if executor is not None:
+        _drain(executor, tasks, compute, keep, send=send, ahead=_AHEAD)
+    elif workers < 2:
+        for task in tasks:
+            keep(task, compute(send(task)))
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            _drain(pool, tasks, compute, keep, send=send, ahead=2 * workers)
+
+
+def _drain(
+    pool: Executor,
+    tasks: Iterable[Task],
+    compute: Callable[[Any], Any],
+    keep: Callable[[Task, Any], None],
+    *,
+    send: Callable[[Task], Any],
+    ahead: int,
+) -> None:
+    waiting: dict[Future[Any], Task] = {}
+    left = iter(tasks)
+    try:
+        for task in left:
+            waiting[pool.submit(compute, send(task))] = task
+            if len(waiting) >= ahead:
+                _keep_some(waiting, keep)
+        while waiting:
+            _keep_some(waiting, keep)
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _keep_some(waiting: dict[Future[Any], Task], keep: Callable[[Task, Any], None]) -> None:
+    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+    for future in done:
+        task = waiting.pop(future)
+        keep(task, future.result())

@@ -21,8 +21,23 @@ if TYPE_CHECKING:
 _ADAPTIVE = re.compile(
     r"\b(adam\w*|nadam|radam|rmsprop|adagrad|adadelta|adafactor|lion|lamb|lars|rprop|l?bfgs|shampoo|sophia|muon)\b"
 )
+
+
 _MOMENTUM = re.compile(r"\bmomentum\s*[=:]\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)")
 _NESTEROV = re.compile(r"\bnesterov\b(?!\s*[=:]\s*(?:false|none|0\b))")
+FEWEST_STATES = 100  # of which neighbours can be looked for
+REFERENCES = 400  # that a probe follows
+MOST_STATES = 20_000  # that a probe searches
+SEGMENTS = 8  # that stationarity compares
+DRIFT = 0.5  # of the variance may lie between the means of segments
+UNEQUAL = 10.0  # the largest over the smallest spread of segments that may be called the same
+RECENT = 0.15  # of the record: neighbours whose median distance in time is less are the drift itself
+CONTRAST = float(np.exp(-1.0))  # nearest over typical distance: above, there is no room for an e-fold
+FLOOR_FACTOR = 10.0  # distances must exceed the rounding of the stored numbers so many times
+REPEATS = 0.5  # of the references may return exactly
+SATURATION = 0.5  # e-folds below the highest mean distance where the probe counts it as saturated
+TWINS = "use twins: perturbed copies of the training, see trajtools.twins"
+SUGGEST_TWINS = ("too-few-states", "drift", "not-stationary", "no-contrast", "hidden-state")  # codes of such reasons
 
 
 @dataclass(frozen=True)
@@ -81,22 +96,6 @@ def _flat(hparams: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from _flat(value)
         else:
             yield str(key), value
-
-
-FEWEST_STATES = 100  # of which neighbours can be looked for
-REFERENCES = 400  # that a probe follows
-MOST_STATES = 20_000  # that a probe searches
-SEGMENTS = 8  # that stationarity compares
-DRIFT = 0.5  # of the variance may lie between the means of segments
-UNEQUAL = 10.0  # the largest over the smallest spread of segments that may be called the same
-RECENT = 0.15  # of the record: neighbours whose median distance in time is less are the drift itself
-CONTRAST = float(np.exp(-1.0))  # nearest over typical distance: above, there is no room for an e-fold
-FLOOR_FACTOR = 10.0  # distances must exceed the rounding of the stored numbers so many times
-REPEATS = 0.5  # of the references may return exactly
-SATURATION = 0.5  # e-folds below the highest mean distance where the probe counts it as saturated
-
-TWINS = "use twins: perturbed copies of the training, see trajtools.twins"
-SUGGEST_TWINS = ("too-few-states", "drift", "not-stationary", "no-contrast", "hidden-state")  # codes of such reasons
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,26 +164,6 @@ def probe(states: Floats, *, theiler: int, dtype: np.dtype[Any]) -> Probe:
     )
 
 
-def probe_distances(matrix: Floats, *, theiler: int, floor: Floats) -> Probe:
-    """Do the same with the distances of all pairs of states."""
-    from trajtools.neighbors.rules import NearestK
-    from trajtools.neighbors.search import find_nearest
-
-    part = matrix[:MOST_STATES, :MOST_STATES]
-    found = find_nearest(part, metric="precomputed", neighbors=NearestK(1), theiler=theiler)
-    finite = np.flatnonzero(np.count_nonzero(np.isfinite(part), axis=1) > 1)
-    chosen, near, gaps = _pairs(found, len(part), theiler)
-    return _seen(
-        found,
-        (chosen, near, gaps),
-        finite,
-        lambda i, j: part[i, j],
-        length=len(part),
-        floor=np.nan_to_num(floor[chosen]),
-        parts=_segments_apart(part, finite),
-    )
-
-
 def _pairs(found: Neighbors, length: int, theiler: int) -> tuple[Ints, Ints, Floats]:
     """Some states, their nearest neighbours, and how far apart they are."""
     with_neighbor = np.flatnonzero(found.index[:, 0] >= 0)
@@ -195,6 +174,10 @@ def _pairs(found: Neighbors, length: int, theiler: int) -> tuple[Ints, Ints, Flo
         )
     chosen = _evenly(with_neighbor, REFERENCES)
     return chosen, found.index[chosen, 0], found.distance[chosen, 0]
+
+
+def _evenly(times: Ints, most: int) -> Ints:
+    return times if len(times) <= most else times[(np.arange(most) * len(times)) // most]
 
 
 def _seen(
@@ -226,6 +209,77 @@ def _seen(
         lags=lags,
         log_distance=curve,
     )
+
+
+def _typical(times: Ints, apart: Callable[[Ints, Ints], Floats]) -> float:
+    """Median distance of two of the states."""
+    gaps = [gap for k, i in enumerate(times) for gap in apart(np.full(len(times) - k - 1, i), times[k + 1 :]).tolist()]
+    return float(np.median(gaps)) if gaps else 0.0
+
+
+def _follow(length: int, i: Ints, j: Ints, apart: Callable[[Ints, Ints], Floats]) -> tuple[Ints, Floats]:
+    """Mean logarithm of the distance of pairs at growing lags, up to a quarter of the record."""
+    longest = max(length // 4, 1)
+    lags = np.unique(np.concatenate([np.arange(min(longest, 8) + 1), np.geomspace(1, longest, 60).astype(np.int64)]))
+    curve = np.full(len(lags), np.nan)
+    for at, lag in enumerate(lags):
+        inside = np.maximum(i, j) + lag < length
+        gaps = apart(i[inside] + lag, j[inside] + lag)
+        gaps = gaps[np.isfinite(gaps) & (gaps > 0)]
+        if len(gaps) >= 5:
+            curve[at] = float(np.mean(np.log(gaps)))
+    known: NDArray[np.bool_] = np.isfinite(curve)
+    if not known.any():
+        return lags[:1], np.zeros(1)
+    return lags[known], curve[known]
+
+
+def _segments(states: Floats) -> tuple[float, float]:
+    """Part of the variance between the means of segments, and the ratio of their spreads; NaN-free states (T, d)."""
+    if len(states) < 2 * SEGMENTS:
+        return 0.0, 1.0
+    parts = np.array_split(states, SEGMENTS)
+    middle = states.mean(axis=0)
+    total = float(np.sum((states - middle) ** 2))
+    between = sum(float(np.sum((part.mean(axis=0) - middle) ** 2)) * len(part) for part in parts)
+    spreads = [float(np.sqrt(np.sum((part - part.mean(axis=0)) ** 2) / len(part))) for part in parts]
+    unequal = max(spreads) / min(spreads) if min(spreads) > 0 else float("inf")
+    return between / total if total > 0 else 0.0, unequal if total > 0 else 1.0
+
+
+def probe_distances(matrix: Floats, *, theiler: int, floor: Floats) -> Probe:
+    """Do the same with the distances of all pairs of states."""
+    from trajtools.neighbors.rules import NearestK
+    from trajtools.neighbors.search import find_nearest
+
+    part = matrix[:MOST_STATES, :MOST_STATES]
+    found = find_nearest(part, metric="precomputed", neighbors=NearestK(1), theiler=theiler)
+    finite = np.flatnonzero(np.count_nonzero(np.isfinite(part), axis=1) > 1)
+    chosen, near, gaps = _pairs(found, len(part), theiler)
+    return _seen(
+        found,
+        (chosen, near, gaps),
+        finite,
+        lambda i, j: part[i, j],
+        length=len(part),
+        floor=np.nan_to_num(floor[chosen]),
+        parts=_segments_apart(part, finite),
+    )
+
+
+def _segments_apart(matrix: Floats, finite: Ints) -> tuple[float, float]:
+    """`_segments` from distances: half the mean squared distance of two points is their variance."""
+    if len(finite) < 2 * SEGMENTS:
+        return 0.0, 1.0
+
+    def variance(rows: Ints) -> float:
+        return float(np.mean([np.mean(np.nan_to_num(matrix[i, rows]) ** 2) for i in rows])) / 2
+
+    total, parts = variance(finite), np.array_split(finite, SEGMENTS)
+    within = [variance(part) for part in parts]
+    inside = sum(one * len(part) for one, part in zip(within, parts, strict=True)) / len(finite)
+    unequal = float(np.sqrt(max(within) / min(within))) if min(within) > 0 else float("inf")
+    return max(1 - inside / total, 0.0) if total > 0 else 0.0, unequal if total > 0 else 1.0
 
 
 def objections(found: Probe, *, theiler: int) -> tuple[Reason, ...]:
@@ -304,58 +358,3 @@ def objections(found: Probe, *, theiler: int) -> tuple[Reason, ...]:
             )
         )
     return tuple(reasons)
-
-
-def _evenly(times: Ints, most: int) -> Ints:
-    return times if len(times) <= most else times[(np.arange(most) * len(times)) // most]
-
-
-def _typical(times: Ints, apart: Callable[[Ints, Ints], Floats]) -> float:
-    """Median distance of two of the states."""
-    gaps = [gap for k, i in enumerate(times) for gap in apart(np.full(len(times) - k - 1, i), times[k + 1 :]).tolist()]
-    return float(np.median(gaps)) if gaps else 0.0
-
-
-def _segments(states: Floats) -> tuple[float, float]:
-    """Part of the variance between the means of segments, and the ratio of their spreads; NaN-free states (T, d)."""
-    if len(states) < 2 * SEGMENTS:
-        return 0.0, 1.0
-    parts = np.array_split(states, SEGMENTS)
-    middle = states.mean(axis=0)
-    total = float(np.sum((states - middle) ** 2))
-    between = sum(float(np.sum((part.mean(axis=0) - middle) ** 2)) * len(part) for part in parts)
-    spreads = [float(np.sqrt(np.sum((part - part.mean(axis=0)) ** 2) / len(part))) for part in parts]
-    unequal = max(spreads) / min(spreads) if min(spreads) > 0 else float("inf")
-    return between / total if total > 0 else 0.0, unequal if total > 0 else 1.0
-
-
-def _segments_apart(matrix: Floats, finite: Ints) -> tuple[float, float]:
-    """`_segments` from distances: half the mean squared distance of two points is their variance."""
-    if len(finite) < 2 * SEGMENTS:
-        return 0.0, 1.0
-
-    def variance(rows: Ints) -> float:
-        return float(np.mean([np.mean(np.nan_to_num(matrix[i, rows]) ** 2) for i in rows])) / 2
-
-    total, parts = variance(finite), np.array_split(finite, SEGMENTS)
-    within = [variance(part) for part in parts]
-    inside = sum(one * len(part) for one, part in zip(within, parts, strict=True)) / len(finite)
-    unequal = float(np.sqrt(max(within) / min(within))) if min(within) > 0 else float("inf")
-    return max(1 - inside / total, 0.0) if total > 0 else 0.0, unequal if total > 0 else 1.0
-
-
-def _follow(length: int, i: Ints, j: Ints, apart: Callable[[Ints, Ints], Floats]) -> tuple[Ints, Floats]:
-    """Mean logarithm of the distance of pairs at growing lags, up to a quarter of the record."""
-    longest = max(length // 4, 1)
-    lags = np.unique(np.concatenate([np.arange(min(longest, 8) + 1), np.geomspace(1, longest, 60).astype(np.int64)]))
-    curve = np.full(len(lags), np.nan)
-    for at, lag in enumerate(lags):
-        inside = np.maximum(i, j) + lag < length
-        gaps = apart(i[inside] + lag, j[inside] + lag)
-        gaps = gaps[np.isfinite(gaps) & (gaps > 0)]
-        if len(gaps) >= 5:
-            curve[at] = float(np.mean(np.log(gaps)))
-    known: NDArray[np.bool_] = np.isfinite(curve)
-    if not known.any():
-        return lags[:1], np.zeros(1)
-    return lags[known], curve[known]

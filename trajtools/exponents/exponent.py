@@ -285,55 +285,6 @@ class Exponent(Result):
         return plots.divergence(self.curve, self, ax=ax)
 
 
-@dataclass(frozen=True)
-class _Conversion:
-    """How many steps one new unit is, and where that comes from."""
-
-    steps: float
-    words: str
-    settings: dict[str, Any]
-    warnings: tuple[Reason, ...] = ()
-
-
-def unknown_exponent(
-    method: str, unit: str, level: float, reasons: tuple[Reason, ...], settings: dict[str, Any] | None = None
-) -> Exponent:
-    """Return an exponent without a value: NaN and inconclusive, with the reasons."""
-    nan = float("nan")
-    return Exponent(
-        value=nan,
-        interval=(nan, nan),
-        level=level,
-        p_value=nan,
-        null="",
-        n_used=0,
-        n_total=0,
-        verdict="inconclusive",
-        reasons=reasons,
-        window=(nan, nan),
-        window_values=np.empty(0),
-        values=np.empty(0),
-        intercept=nan,
-        method=method,
-        unit=unit,
-        settings=settings or {},
-    )
-
-
-def with_steps(exponent: Exponent, step: Ints) -> Exponent:
-    """Tell an exponent of an array of states from a trajectory which steps they stand at."""
-    if "steps_per_sample" not in exponent.settings or len(step) < 2:
-        return exponent
-    gap = float(step[1] - step[0]) / float(exponent.settings.get("interpolated", 1))
-    low, high = exponent.settings.get("span", (0, (float(step[-1]) - float(step[0])) / gap))
-    known = {"steps_per_sample": gap, "span": (float(step[0]) + low * gap, float(step[0]) + high * gap)}
-    return replace(exponent, settings=exponent.settings | known)
-
-
-def _name(unit: str) -> str:
-    return "integrated learning rate" if unit == "learning-rate" else unit
-
-
 def _unconverted(exponent: Exponent) -> Exponent:
     conversion = exponent.settings.get("conversion")
     if conversion is None:
@@ -375,6 +326,20 @@ def _positive(value: Any, name: str) -> float:
     if not (np.isfinite(number) and number > 0):
         raise DataError(f"{name} is {number:g}; it must be a positive number")
     return number
+
+
+def _name(unit: str) -> str:
+    return "integrated learning rate" if unit == "learning-rate" else unit
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """How many steps one new unit is, and where that comes from."""
+
+    steps: float
+    words: str
+    settings: dict[str, Any]
+    warnings: tuple[Reason, ...] = ()
 
 
 def _epoch(run: Any, given: float | None) -> _Conversion:
@@ -517,3 +482,38 @@ def _rates_of_run(run: Any) -> tuple[Floats, Floats, str]:
         f"run {run.name!r} has recorded no learning rate, neither as a metric (learning_rate) nor as a hyper-parameter "
         f"({', '.join(RATE_NAMES)}): give learning_rate="
     )
+
+
+def unknown_exponent(
+    method: str, unit: str, level: float, reasons: tuple[Reason, ...], settings: dict[str, Any] | None = None
+) -> Exponent:
+    """Return an exponent without a value: NaN and inconclusive, with the reasons."""
+    nan = float("nan")
+    return Exponent(
+        value=nan,
+        interval=(nan, nan),
+        level=level,
+        p_value=nan,
+        null="",
+        n_used=0,
+        n_total=0,
+        verdict="inconclusive",
+        reasons=reasons,
+        window=(nan, nan),
+        window_values=np.empty(0),
+        values=np.empty(0),
+        intercept=nan,
+        method=method,
+        unit=unit,
+        settings=settings or {},
+    )
+
+
+def with_steps(exponent: Exponent, step: Ints) -> Exponent:
+    """Tell an exponent of an array of states from a trajectory which steps they stand at."""
+    if "steps_per_sample" not in exponent.settings or len(step) < 2:
+        return exponent
+    gap = float(step[1] - step[0]) / float(exponent.settings.get("interpolated", 1))
+    low, high = exponent.settings.get("span", (0, (float(step[-1]) - float(step[0])) / gap))
+    known = {"steps_per_sample": gap, "span": (float(step[0]) + low * gap, float(step[0]) + high * gap)}
+    return replace(exponent, settings=exponent.settings | known)

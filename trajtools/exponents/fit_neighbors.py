@@ -22,8 +22,12 @@ SHARED = 2.0  # a pair can be counted from both of its ends, so the blocks hold 
 FEWEST_BLOCKS = 5  # of reference states: the scatter of fewer says little
 BOUNDED = 1.0  # e-folds: neighbours that never part further than this stay neighbours
 JUMP = 0.5  # of the whole rise in the first step: the separation is not resolved
+
+
 # Choices of this toolkit; none of them knows a scale. They are kept in the settings of every result.
 FEWEST_EFOLDS = 1.0  # that a fitted window must hold
+
+
 FEWEST_STEPS = 3  # of a window: a line through fewer shows no shape
 MARGINS = (1.5, 1.0)  # e-folds below saturation where windows end: the second where the first leaves no window
 FLAT_SHARE = 0.1  # of the whole rise that the last quarter of a saturated curve may add
@@ -116,179 +120,6 @@ def fit_neighbors(
     )
 
 
-def _span(growth: Divergence, region: str | tuple[float, float]) -> tuple[int, int] | None:
-    if isinstance(region, str):
-        if region != "auto":
-            raise UnknownNameError(f"region is 'auto' or two times (start, stop), got {region!r}")
-        return None
-    try:
-        begin, end = (float(edge) for edge in region)
-    except (TypeError, ValueError):
-        raise DataError(f"region is 'auto' or two times (start, stop), got {region!r}") from None
-    inside = np.flatnonzero((growth.time >= begin) & (growth.time <= end) & np.isfinite(growth.log_distance))
-    if not begin < end or len(inside) < 2:
-        raise DataError(
-            f"region ({begin:g}, {end:g}) holds {len(inside)} points of a curve that goes to {growth.time[-1]:g} "
-            f"{growth.time_unit}s; a line takes 2"
-        )
-    return int(inside[0]), int(inside[-1])
-
-
-def _error(found: Plateau, weight: Floats) -> tuple[float, float]:
-    """Standard error of the value, and the correlation factor of neighbouring blocks."""
-    if not found.stop or np.isfinite(found.block_slopes).sum() < FEWEST_BLOCKS:
-        return float("nan"), float("nan")
-    blocks = found.block_slopes[np.isfinite(found.block_slopes)]
-    deviation = blocks - blocks.mean()
-    total = float(np.sum(deviation**2))
-    factor = 1.0
-    for lag in range(1, len(blocks) // 4 + 1):
-        correlation = float(np.sum(deviation[lag:] * deviation[:-lag])) / total if total > 0 else 0.0
-        if correlation <= 0:
-            break
-        factor += 2 * correlation
-    sampled = float(standard_error(found.block_slopes[:, None], weight)[0])
-    square = SHARED * factor * sampled**2 + (found.bend / 2) ** 2 + found.spread**2 + (found.near * found.slope) ** 2
-    return float(np.sqrt(square)), factor
-
-
-def _halves(found: Plateau, weight: Floats) -> list[float]:
-    """Slope from the first and from the second half of the reference states: whether it settles with T."""
-    halves = []
-    known = np.isfinite(found.block_slopes)
-    for part in np.array_split(np.flatnonzero(known), 2) if known.sum() > 1 else ():
-        halves.append(float(np.average(found.block_slopes[part], weights=weight[part])))
-    return halves
-
-
-def _judge(growth: Divergence, found: Plateau, p_positive: float) -> tuple[str, tuple[Reason, ...]]:
-    unit, lasted = growth.time_unit, float(growth.time[-1])
-    saturates = growth.method in FOLLOWED_TO_SATURATION
-    if saturates and found.rise < BOUNDED:
-        stay = Reason.of(
-            "bounded",
-            "neighbours part by at most {rise:.2f} e-folds in {time:g} {unit}s: they stay neighbours, there is no "
-            "exponential regime",
-            rise=found.rise,
-            time=lasted,
-            unit=unit,
-        )
-        return "regular", (stay,)
-    curve = growth.log_distance
-    if saturates and len(curve) > 1 and curve[1] - curve[0] > JUMP * found.rise:
-        jump = Reason.of(
-            "unresolved",
-            "{share:.0%} of the whole separation ({rise:.1f} e-folds) happens in the first step: no exponential regime "
-            "is resolved, as for noise; sample more often, or use twins",
-            share=(curve[1] - curve[0]) / found.rise,
-            rise=found.rise,
-        )
-        return "inconclusive", (jump,)
-    if not found.stop:
-        nothing = Reason.of(
-            "no-exponential-regime",
-            "no window of {needed_steps} steps below saturation holds {needed} e-fold: there is no exponential regime "
-            "in {steps} steps; record more states (closer neighbours), or use twins",
-            needed_steps=FEWEST_STEPS,
-            needed=FEWEST_EFOLDS,
-            steps=len(curve) - 1,
-        )
-        return "inconclusive", (nothing,)
-    grown = Reason.of(
-        "growth",
-        "neighbours part at {rate:.4g} per {unit} over {gain:.1f} e-folds, from {start:g} to {stop:g} {unit}s",
-        rate=found.slope,
-        gain=found.gain,
-        start=growth.time[found.start],
-        stop=growth.time[found.stop],
-        unit=unit,
-    )
-    if not np.isfinite(p_positive):
-        few = Reason.of(
-            "error-unknown",
-            "its error is unknown: {blocks} blocks of reference states are fewer than {needed}; record more or lower "
-            "the horizon",
-            blocks=int(np.isfinite(found.block_slopes).sum()),
-            needed=FEWEST_BLOCKS,
-        )
-        return "inconclusive", (grown, few)
-    words = "the curve alone cannot be told from that of noise; trajtools.lyapunov tests it against surrogates"
-    return "inconclusive", (grown, Reason("not-tested", words))
-
-
-@dataclass(frozen=True, eq=False)
-class Plateau:
-    """The window that was chosen, and the others.
-
-    Attributes
-    ----------
-    start, stop : int
-        First and last fitted point; both 0 where there is no admissible window.
-    slope : float
-        Slope of the mean curve there; NaN without a window.
-    intercept : float
-        Of the fitted line.
-    block_slopes : ndarray of float64, shape (B,)
-        Slope of each block's own curve in the window.
-    bend : float
-        Half the range of the slopes of the three thirds of the window.
-    spread : float
-        Standard deviation of the slopes over the windows that are nearly as good.
-    near : float
-        Share of the slope that finite distances may take from it: the distance in the middle of the window over that
-        at saturation, and the square of the distance along the flow over it.
-    slopes : ndarray of float64, shape (W,)
-        Slopes of the mean curve over all windows that are nearly as good.
-    gain : float
-        E-folds between the ends of the window.
-    level : float
-        Natural logarithm of the distance at saturation; infinite where the curve does not saturate.
-    end : int
-        Last point that windows may hold.
-    rise : float
-        E-folds between the first point of the curve and its highest.
-    """
-
-    start: int
-    stop: int
-    slope: float
-    intercept: float
-    block_slopes: Floats = field(default_factory=lambda: np.empty(0))
-    bend: float = float("nan")
-    spread: float = float("nan")
-    near: float = 0.0
-    slopes: Floats = field(default_factory=lambda: np.empty(0))
-    gain: float = 0.0
-    level: float = float("inf")
-    end: int = 0
-    rise: float = 0.0
-
-
-def block_curves(growth: Divergence) -> tuple[Floats, Floats]:
-    """Logarithmic curves of the blocks of reference states, and how much each block counts."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        curves = np.log(np.where(growth.distances > 0, growth.distances, np.nan))
-    terms = growth.settings.get("block_terms")
-    weight = np.ones(len(curves)) if terms is None else np.asarray(terms, dtype=np.float64)[:, 0]
-    return curves, weight / weight.sum()
-
-
-def saturation(curve: Floats, margin: float) -> tuple[float, int]:
-    """Level of saturation of a curve, and the last point that lies so far below it."""
-    last = len(curve) - 1
-    if last < 4:
-        return float("inf"), last
-    quarter = curve[-max(2, last // 4) :]
-    half = len(quarter) // 2
-    rise = float(np.max(curve) - curve[0])
-    added = float(np.mean(quarter[half:]) - np.mean(quarter[:half])) * len(quarter) / max(half, 1)
-    if not added <= FLAT_SHARE * rise:
-        return float("inf"), last
-    level = float(np.mean(quarter))
-    over = np.flatnonzero(~(curve <= level - margin))
-    return level, int(over[0] - 1) if len(over) else last
-
-
 def find_plateau(growth: Divergence, span: tuple[int, int] | None, *, saturates: bool = True) -> Plateau:
     r"""Choose the window with the flattest local slopes.
 
@@ -351,10 +182,52 @@ def find_plateau(growth: Divergence, span: tuple[int, int] | None, *, saturates:
     )
 
 
-def _doubt(middle: float, level: float, growth: Divergence) -> float:
-    """Share of the slope in doubt where distances are not small, or not large beside those along the flow."""
-    along = float(growth.settings.get("distance_along", 0.0))
-    return float(np.exp(middle - level)) + (along / float(np.exp(middle))) ** 2
+@dataclass(frozen=True, eq=False)
+class Plateau:
+    """The window that was chosen, and the others.
+
+    Attributes
+    ----------
+    start, stop : int
+        First and last fitted point; both 0 where there is no admissible window.
+    slope : float
+        Slope of the mean curve there; NaN without a window.
+    intercept : float
+        Of the fitted line.
+    block_slopes : ndarray of float64, shape (B,)
+        Slope of each block's own curve in the window.
+    bend : float
+        Half the range of the slopes of the three thirds of the window.
+    spread : float
+        Standard deviation of the slopes over the windows that are nearly as good.
+    near : float
+        Share of the slope that finite distances may take from it: the distance in the middle of the window over that
+        at saturation, and the square of the distance along the flow over it.
+    slopes : ndarray of float64, shape (W,)
+        Slopes of the mean curve over all windows that are nearly as good.
+    gain : float
+        E-folds between the ends of the window.
+    level : float
+        Natural logarithm of the distance at saturation; infinite where the curve does not saturate.
+    end : int
+        Last point that windows may hold.
+    rise : float
+        E-folds between the first point of the curve and its highest.
+    """
+
+    start: int
+    stop: int
+    slope: float
+    intercept: float
+    block_slopes: Floats = field(default_factory=lambda: np.empty(0))
+    bend: float = float("nan")
+    spread: float = float("nan")
+    near: float = 0.0
+    slopes: Floats = field(default_factory=lambda: np.empty(0))
+    gain: float = 0.0
+    level: float = float("inf")
+    end: int = 0
+    rise: float = 0.0
 
 
 def _windows(curve: Floats, theiler: int, saturates: bool) -> tuple[float, int, Ints, Ints]:
@@ -383,6 +256,31 @@ def _candidates(curve: Floats, end: int, theiler: int, saturates: bool) -> tuple
     return starts[enough], stops[enough]
 
 
+def saturation(curve: Floats, margin: float) -> tuple[float, int]:
+    """Level of saturation of a curve, and the last point that lies so far below it."""
+    last = len(curve) - 1
+    if last < 4:
+        return float("inf"), last
+    quarter = curve[-max(2, last // 4) :]
+    half = len(quarter) // 2
+    rise = float(np.max(curve) - curve[0])
+    added = float(np.mean(quarter[half:]) - np.mean(quarter[:half])) * len(quarter) / max(half, 1)
+    if not added <= FLAT_SHARE * rise:
+        return float("inf"), last
+    level = float(np.mean(quarter))
+    over = np.flatnonzero(~(curve <= level - margin))
+    return level, int(over[0] - 1) if len(over) else last
+
+
+def block_curves(growth: Divergence) -> tuple[Floats, Floats]:
+    """Logarithmic curves of the blocks of reference states, and how much each block counts."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        curves = np.log(np.where(growth.distances > 0, growth.distances, np.nan))
+    terms = growth.settings.get("block_terms")
+    weight = np.ones(len(curves)) if terms is None else np.asarray(terms, dtype=np.float64)[:, 0]
+    return curves, weight / weight.sum()
+
+
 def _bend(time: Floats, curve: Floats, starts: Ints, stops: Ints) -> Floats:
     """Half the range of the slopes of the three thirds of each window."""
     length = stops - starts
@@ -405,3 +303,109 @@ def standard_error(blocks: Floats, weight: Floats) -> Floats:
     square = np.sum((share * np.where(known, blocks - middle, 0.0)) ** 2, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(count > 1, np.sqrt(square * count / (count - 1)), np.nan)
+
+
+def _doubt(middle: float, level: float, growth: Divergence) -> float:
+    """Share of the slope in doubt where distances are not small, or not large beside those along the flow."""
+    along = float(growth.settings.get("distance_along", 0.0))
+    return float(np.exp(middle - level)) + (along / float(np.exp(middle))) ** 2
+
+
+def _error(found: Plateau, weight: Floats) -> tuple[float, float]:
+    """Standard error of the value, and the correlation factor of neighbouring blocks."""
+    if not found.stop or np.isfinite(found.block_slopes).sum() < FEWEST_BLOCKS:
+        return float("nan"), float("nan")
+    blocks = found.block_slopes[np.isfinite(found.block_slopes)]
+    deviation = blocks - blocks.mean()
+    total = float(np.sum(deviation**2))
+    factor = 1.0
+    for lag in range(1, len(blocks) // 4 + 1):
+        correlation = float(np.sum(deviation[lag:] * deviation[:-lag])) / total if total > 0 else 0.0
+        if correlation <= 0:
+            break
+        factor += 2 * correlation
+    sampled = float(standard_error(found.block_slopes[:, None], weight)[0])
+    square = SHARED * factor * sampled**2 + (found.bend / 2) ** 2 + found.spread**2 + (found.near * found.slope) ** 2
+    return float(np.sqrt(square)), factor
+
+
+def _judge(growth: Divergence, found: Plateau, p_positive: float) -> tuple[str, tuple[Reason, ...]]:
+    unit, lasted = growth.time_unit, float(growth.time[-1])
+    saturates = growth.method in FOLLOWED_TO_SATURATION
+    if saturates and found.rise < BOUNDED:
+        stay = Reason.of(
+            "bounded",
+            "neighbours part by at most {rise:.2f} e-folds in {time:g} {unit}s: they stay neighbours, there is no "
+            "exponential regime",
+            rise=found.rise,
+            time=lasted,
+            unit=unit,
+        )
+        return "regular", (stay,)
+    curve = growth.log_distance
+    if saturates and len(curve) > 1 and curve[1] - curve[0] > JUMP * found.rise:
+        jump = Reason.of(
+            "unresolved",
+            "{share:.0%} of the whole separation ({rise:.1f} e-folds) happens in the first step: no exponential regime "
+            "is resolved, as for noise; sample more often, or use twins",
+            share=(curve[1] - curve[0]) / found.rise,
+            rise=found.rise,
+        )
+        return "inconclusive", (jump,)
+    if not found.stop:
+        nothing = Reason.of(
+            "no-exponential-regime",
+            "no window of {needed_steps} steps below saturation holds {needed} e-fold: there is no exponential regime "
+            "in {steps} steps; record more states (closer neighbours), or use twins",
+            needed_steps=FEWEST_STEPS,
+            needed=FEWEST_EFOLDS,
+            steps=len(curve) - 1,
+        )
+        return "inconclusive", (nothing,)
+    grown = Reason.of(
+        "growth",
+        "neighbours part at {rate:.4g} per {unit} over {gain:.1f} e-folds, from {start:g} to {stop:g} {unit}s",
+        rate=found.slope,
+        gain=found.gain,
+        start=growth.time[found.start],
+        stop=growth.time[found.stop],
+        unit=unit,
+    )
+    if not np.isfinite(p_positive):
+        few = Reason.of(
+            "error-unknown",
+            "its error is unknown: {blocks} blocks of reference states are fewer than {needed}; record more or lower "
+            "the horizon",
+            blocks=int(np.isfinite(found.block_slopes).sum()),
+            needed=FEWEST_BLOCKS,
+        )
+        return "inconclusive", (grown, few)
+    words = "the curve alone cannot be told from that of noise; trajtools.lyapunov tests it against surrogates"
+    return "inconclusive", (grown, Reason("not-tested", words))
+
+
+def _span(growth: Divergence, region: str | tuple[float, float]) -> tuple[int, int] | None:
+    if isinstance(region, str):
+        if region != "auto":
+            raise UnknownNameError(f"region is 'auto' or two times (start, stop), got {region!r}")
+        return None
+    try:
+        begin, end = (float(edge) for edge in region)
+    except (TypeError, ValueError):
+        raise DataError(f"region is 'auto' or two times (start, stop), got {region!r}") from None
+    inside = np.flatnonzero((growth.time >= begin) & (growth.time <= end) & np.isfinite(growth.log_distance))
+    if not begin < end or len(inside) < 2:
+        raise DataError(
+            f"region ({begin:g}, {end:g}) holds {len(inside)} points of a curve that goes to {growth.time[-1]:g} "
+            f"{growth.time_unit}s; a line takes 2"
+        )
+    return int(inside[0]), int(inside[-1])
+
+
+def _halves(found: Plateau, weight: Floats) -> list[float]:
+    """Slope from the first and from the second half of the reference states: whether it settles with T."""
+    halves = []
+    known = np.isfinite(found.block_slopes)
+    for part in np.array_split(np.flatnonzero(known), 2) if known.sum() > 1 else ():
+        halves.append(float(np.average(found.block_slopes[part], weights=weight[part])))
+    return halves

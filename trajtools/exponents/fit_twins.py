@@ -38,6 +38,8 @@ NULL_WORDS = {
     "power-law": "power law (d ~ (1 + t/tau)^alpha, alpha <= 3) or diffusion (d^2 = d0^2 + a t + b t^2)",
     BASIN: "twins in a quadratic basin under the same optimiser ({optimizer}; d^p = sum of w |m(t)|^p over its modes)",
 }
+
+
 NULLS = tuple(NULL_WORDS)
 EARLY = 0.25  # of an epoch: perturbations introduced later in it are no evidence of their own
 Shape = Callable[[Floats, Floats, Ints, Ints, int], tuple[Floats, Floats]]
@@ -103,161 +105,83 @@ def fit_twins(
     )
 
 
-def _of_growing(growth: Divergence, epochs: tuple[Epoch, ...], region: Any, **options: Any) -> Exponent:
-    """Fit only the perturbations that grow, and say that the others do not: growth that ends is a transient."""
-    kept = np.zeros(len(growth.start), dtype=bool)
-    for epoch in epochs:
-        if not epoch.silent:
-            kept |= (growth.start >= epoch.start) & (growth.start < epoch.early)
-    parts = {name: getattr(growth, name)[kept] for name in ("distances", "group", "start", "floor", "scale")}
-    part = replace(growth, **parts, n_references=len(np.unique(growth.group[kept])))
-    found = fit_twins(part, region, **options)
-    settings = found.settings | {
-        "starts": [epoch.start for epoch in epochs],
-        "start_values": [epoch.value for epoch in epochs],
-        "n_curves_of_other_starts": int(np.sum(~kept)),
-    }
-    verdict = "transient" if found.verdict == "chaotic" else found.verdict
-    reasons = (*without_persistence(found.reasons), does_not_persist(epochs))
-    return replace(found, verdict=verdict, reasons=reasons, settings=settings, curve=growth)
+def measure(
+    growth: Divergence, region: str | tuple[float, float], null: str | None, level: float, rng: np.random.Generator
+) -> Measured:
+    """Choose the region and measure the rate."""
+    curves = Curves(growth.time, *growth.curves())
+    floor = np.asarray(np.broadcast_to(growth.floor, growth.distances.shape))
+    log_floor, _, _ = average_curves(floor, growth.group, growth.start, growth.average)
+    if isinstance(region, str):
+        if region != "auto":
+            raise DataError(f"region must be 'auto' or two times (start, stop), got {region!r}")
+        single = len(np.unique(curves.group)) < 2 and len(np.unique(curves.start)) < 3
+        spans = choose_spans(curves.time, curves.values, log_floor, single=single)
+        common, settled = _settling(curves, spans)
+        first = np.maximum(spans.begin, common)
+    else:
+        spans, first = _given_region(curves, log_floor, region)
+        settled = True
+    last = np.maximum(spans.last, first - 1)
+    gain, duration = curves.landed(first, last, spans.landing)
+    ratio, unit = rate(curves, first, last, (gain, duration), level=level, rng=rng)
+    p_null, evidence, band = float("nan"), float("nan"), None
+    if null is not None:
+        p_null, evidence, band = against_shapes(curves, first, last, rng, shape=shape_of(growth, null))
+    return Measured(growth, curves, spans, first, last, gain, duration, ratio, unit, p_null, evidence, settled, band)
 
 
-def _exponent(
-    found: Measured, epochs: tuple[Epoch, ...], judgement: tuple[str, tuple[Reason, ...]], *, settings: dict[str, Any]
-) -> Exponent:
-    growth, time, some = found.growth, found.growth.time, found.some
-    labels, inverse = np.unique(found.curves.group, return_inverse=True)
-    gain, duration = np.bincount(inverse, found.gain), np.bincount(inverse, found.duration)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        values = np.where(duration > 0, gain / duration, np.nan)
-    nan = float("nan")
-    window, intercept = (nan, nan), nan
-    if len(some):
-        window = (float(np.median(time[found.first[some]])), float(np.median(time[found.last[some]])))
-        begun = found.curves.values[some, found.first[some]] - found.ratio.value * time[found.first[some]]
-        intercept = float(np.mean(begun))
-    # Both have to be excluded, a rate of zero and the null: the larger p-value is that of their union.
-    p_value = (
-        max(found.p_null, found.ratio.p_positive) if np.isfinite([found.p_null, found.ratio.p_positive]).all() else nan
-    )
-    return Exponent(
-        value=found.ratio.value,
-        interval=found.ratio.interval,
-        level=settings["level"],
-        p_value=p_value,
-        null=_in_words(settings["null"], growth),
-        n_used=int(np.sum(duration > 0)),
-        n_total=len(labels),
-        verdict=judgement[0],
-        reasons=judgement[1],
-        window=window,
-        window_values=_window_values(found),
-        values=values,
-        intercept=intercept,
-        method=growth.method,
-        unit=f"1/{growth.time_unit}",
-        settings=settings,
-        warnings=(*growth.warnings, *caveats(found)),
-        curve=growth,
-    )
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The curves, what of them was fitted, and the rate that came out.
 
+    Attributes
+    ----------
+    growth : Divergence
+        What was given.
+    curves : Curves
+        Its curves.
+    spans : Spans
+        What of each curve can be used.
+    first, last : ndarray of int64, shape (C,)
+        First and last fitted point of each curve; ``last <= first`` where there is nothing.
+    gain, duration : ndarray of float64, shape (C,)
+        Growth of the logarithm of each curve over its fitted points in e-folds, and the time it took.
+    ratio : Ratio
+        Rate of the whole.
+    unit : str
+        What was resampled: ``"initial conditions"``, ``"starts"``, ``"blocks of time"``, or ``""`` for nothing.
+    p_null, evidence : float
+        p-value against the null, and mean evidence against it, between -1 and 1; NaN without a null.
+    settled : bool
+        Whether the rate was found constant after the common start.
+    band : dict or None
+        What the null comes to, see `against_shapes`.
+    """
 
-def _in_words(null: str | None, growth: Divergence) -> str:
-    if null is None:
-        return ""
-    return NULL_WORDS[null].format(optimizer=optimizer_of_twins(growth).words if null == BASIN else "")
+    growth: Divergence
+    curves: Curves
+    spans: Spans
+    first: Ints
+    last: Ints
+    gain: Floats
+    duration: Floats
+    ratio: Ratio
+    unit: str
+    p_null: float
+    evidence: float
+    settled: bool
+    band: Band | None = None
 
+    @property
+    def some(self) -> Ints:
+        """Curves of which something was fitted."""
+        return np.flatnonzero(self.last > self.first)
 
-def _settings(
-    found: Measured, epochs: tuple[Epoch, ...], *, region: Any, null: str | None, level: float, rng: RNGLike
-) -> dict[str, Any]:
-    """Everything that was chosen, by the caller or by the machine."""
-    spans = found.spans
-    return {
-        **found.growth.settings,
-        "region": region,
-        "level": level,
-        "null": null,
-        "procedure": None,
-        "rng": int(rng) if isinstance(rng, (int, np.integer)) else str(rng),
-        "counted": "initial conditions",
-        "weighting": "every step of every initial condition equally",
-        "stop": spans.rule,
-        "landing": spans.landing,
-        "saturation_level": spans.level,
-        "saturation_margin": SATURATION_MARGIN,
-        "settled": found.settled,
-        "null_band": found.band,
-        "n_saturated": spans.saturated,
-        "n_points_at_floor": spans.at_floor,
-        "n_points_past_saturation": int(np.maximum(spans.end - spans.last, 0).sum()),
-        "n_curves": len(found.first),
-        "n_curves_used": len(found.some),
-        "resampled": found.unit,
-        "n_resamples": N_RESAMPLES,
-        "standard_error": found.ratio.error,
-        "p_zero": found.ratio.p_positive,
-        "p_power_law": found.p_null,
-        "evidence_against_power_law": found.evidence,
-        "starts": [epoch.start for epoch in epochs],
-        "start_values": [epoch.value for epoch in epochs],
-    }
-
-
-def _window_values(found: Measured) -> Floats:
-    """Rate over the windows inside the fitted one that are at least half as long: what another choice would give."""
-    some = found.some
-    if not len(some):
-        return np.empty(0)
-    first, last, curves = found.first[some], found.last[some], found.curves[some]
-    low, high = int(np.median(first)), int(np.median(last))
-    edges = np.unique(np.round(np.linspace(low, high, 17)).astype(np.int64))
-    values = []
-    for a in edges:
-        for b in edges[edges - a >= max((high - low) / 2, 1)]:
-            here, there = np.clip(a, first, last), np.clip(b, first, last)
-            duration = float(curves.duration(here, there).sum())
-            if duration > 0:
-                values.append(float(curves.gain(here, there).sum()) / duration)
-    return np.array(values)
-
-
-def separate_starts(found: Measured, level: float, rng: np.random.Generator) -> tuple[Epoch, ...]:
-    """Group the perturbations by when they were introduced, each group after the growth of the one before has ended."""
-    growth, start = found.growth, found.curves.start
-    step = float(growth.settings.get("dt", 1.0))
-    over = start + growth.time[np.maximum(found.spans.last, found.spans.knee)] / step
-    recorded = growth.time[np.where(np.isnan(growth.distances), 0, np.arange(len(growth.time))).max(axis=1)]
-    needed = FEWEST_EFOLDS / max(_fastest(found), 1e-300)
-    epochs: list[Epoch] = []
-    left = np.unique(start[found.usable])
-    while len(left):
-        begun = int(left[0])
-        until = max(float(np.median(over[start == begun])), begun + 1.0)
-        # Those introduced late in the epoch see only the end of the growth: they belong to it, but are no evidence.
-        early = begun + max((until - begun) * EARLY, 1.0)
-        mine = np.flatnonzero((start >= begun) & (start < early))
-        ratio = found.ratio
-        if len(mine) < len(start):
-            grown = found.gain[mine], found.duration[mine]
-            ratio, _ = rate(found.curves[mine], found.first[mine], found.last[mine], grown, level=level, rng=rng)
-        used = mine[found.last[mine] > found.first[mine]]
-        gain = float(np.mean(found.gain[used])) if len(used) else 0.0
-        units = (growth.start >= begun) & (growth.start < early)
-        long_enough = bool(np.median(recorded[units]) >= needed)
-        epochs.append(Epoch(begun, early, until, ratio.value, gain, ratio.p_positive, long_enough))
-        left = left[left >= until]
-    return tuple(epochs)
-
-
-def _fastest(found: Measured) -> float:
-    """Largest mean rate among the starts: how fast growth is where there is any."""
-    rates = [0.0]
-    for begun in np.unique(found.curves.start):
-        mine = found.curves.start == begun
-        duration = float(found.duration[mine].sum())
-        rates.append(float(found.gain[mine].sum()) / duration if duration > 0 else 0.0)
-    return max(rates)
+    @property
+    def usable(self) -> Ints:
+        """Curves that have two points above the rounding floor."""
+        return np.flatnonzero(self.spans.end > self.spans.begin)
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,100 +239,39 @@ class Curves:
         return gain, duration
 
 
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """The curves, what of them was fitted, and the rate that came out.
-
-    Attributes
-    ----------
-    growth : Divergence
-        What was given.
-    curves : Curves
-        Its curves.
-    spans : Spans
-        What of each curve can be used.
-    first, last : ndarray of int64, shape (C,)
-        First and last fitted point of each curve; ``last <= first`` where there is nothing.
-    gain, duration : ndarray of float64, shape (C,)
-        Growth of the logarithm of each curve over its fitted points in e-folds, and the time it took.
-    ratio : Ratio
-        Rate of the whole.
-    unit : str
-        What was resampled: ``"initial conditions"``, ``"starts"``, ``"blocks of time"``, or ``""`` for nothing.
-    p_null, evidence : float
-        p-value against the null, and mean evidence against it, between -1 and 1; NaN without a null.
-    settled : bool
-        Whether the rate was found constant after the common start.
-    band : dict or None
-        What the null comes to, see `against_shapes`.
-    """
-
-    growth: Divergence
-    curves: Curves
-    spans: Spans
-    first: Ints
-    last: Ints
-    gain: Floats
-    duration: Floats
-    ratio: Ratio
-    unit: str
-    p_null: float
-    evidence: float
-    settled: bool
-    band: Band | None = None
-
-    @property
-    def some(self) -> Ints:
-        """Curves of which something was fitted."""
-        return np.flatnonzero(self.last > self.first)
-
-    @property
-    def usable(self) -> Ints:
-        """Curves that have two points above the rounding floor."""
-        return np.flatnonzero(self.spans.end > self.spans.begin)
+def rate(
+    curves: Curves,
+    first: Ints,
+    last: Ints,
+    grown: tuple[Floats, Floats],
+    *,
+    level: float,
+    rng: np.random.Generator,
+) -> tuple[Ratio, str]:
+    """Rate of all curves, with the error from what is independent: initial conditions, else starts, else time."""
+    some = np.flatnonzero(last > first)
+    gain, duration, used = grown[0][some], grown[1][some], curves[some]
+    if not len(some):
+        nan = float("nan")
+        return Ratio(nan, nan, (nan, nan), nan, 0), ""
+    if len(np.unique(used.group)) >= 2:
+        return resampled_ratio(gain, duration, used.cell, used.group, level=level, rng=rng), "initial conditions"
+    if len(np.unique(used.start)) >= 3:
+        return resampled_ratio(gain, duration, used.cell, used.start, level=level, rng=rng), "starts"
+    if int(np.median((last - first)[some])) < TIME_BLOCKS:
+        return resampled_ratio(gain, duration, used.cell, used.group, level=level, rng=rng), ""
+    gain, duration, block = _time_blocks(used, first[some], last[some])
+    return resampled_ratio(gain, duration, block, block, level=level, rng=rng), "blocks of time"
 
 
-def measure(
-    growth: Divergence, region: str | tuple[float, float], null: str | None, level: float, rng: np.random.Generator
-) -> Measured:
-    """Choose the region and measure the rate."""
-    curves = Curves(growth.time, *growth.curves())
-    floor = np.asarray(np.broadcast_to(growth.floor, growth.distances.shape))
-    log_floor, _, _ = average_curves(floor, growth.group, growth.start, growth.average)
-    if isinstance(region, str):
-        if region != "auto":
-            raise DataError(f"region must be 'auto' or two times (start, stop), got {region!r}")
-        single = len(np.unique(curves.group)) < 2 and len(np.unique(curves.start)) < 3
-        spans = choose_spans(curves.time, curves.values, log_floor, single=single)
-        common, settled = _settling(curves, spans)
-        first = np.maximum(spans.begin, common)
-    else:
-        spans, first = _given_region(curves, log_floor, region)
-        settled = True
-    last = np.maximum(spans.last, first - 1)
-    gain, duration = curves.landed(first, last, spans.landing)
-    ratio, unit = rate(curves, first, last, (gain, duration), level=level, rng=rng)
-    p_null, evidence, band = float("nan"), float("nan"), None
-    if null is not None:
-        p_null, evidence, band = against_shapes(curves, first, last, rng, shape=shape_of(growth, null))
-    return Measured(growth, curves, spans, first, last, gain, duration, ratio, unit, p_null, evidence, settled, band)
-
-
-def _given_region(curves: Curves, floor: Floats, region: tuple[float, float]) -> tuple[Spans, Ints]:
-    try:
-        low, high = (float(edge) for edge in region)
-    except (TypeError, ValueError):
-        raise DataError(f"region must be 'auto' or two times (start, stop), got {region!r}") from None
-    time = curves.time
-    inside = np.flatnonzero((time >= low) & (time <= high))
-    if len(inside) < 2:
-        raise DataError(
-            f"the region {low:g} to {high:g} holds {len(inside)} of the recorded times ({time[0]:g} to {time[-1]:g}); "
-            "a slope needs two: widen it"
-        )
-    begin, end, at_floor = usable(curves.values, floor)
-    spans = Spans(begin, end, np.minimum(end, inside[-1]) - 1, 1, end, float("inf"), "given", 0, at_floor)
-    return spans, np.maximum(begin, inside[0])
+def _time_blocks(curves: Curves, first: Ints, last: Ints) -> tuple[Floats, Floats, Ints]:
+    """Cut every curve into `TIME_BLOCKS` stretches; the copies of one orbit share them."""
+    edges = np.round(np.linspace(int(first.min()), int(np.median(last)), TIME_BLOCKS + 1)).astype(np.int64)
+    edges[-1] = curves.values.shape[1] - 1
+    cuts = [(np.clip(a, first, last), np.clip(b, first, last)) for a, b in pairwise(edges)]
+    gain = np.concatenate([curves.gain(a, b) for a, b in cuts])
+    duration = np.concatenate([curves.duration(a, b) for a, b in cuts])
+    return gain, duration, np.repeat(np.arange(TIME_BLOCKS), len(first))
 
 
 def _settling(curves: Curves, spans: Spans) -> tuple[int, bool]:
@@ -446,18 +309,6 @@ def _by_orbit(curves: Curves, spans: Spans, shift: int, width: int) -> tuple[flo
     return early - late, float(np.sqrt(np.sum(pull**2) * len(pull) / freedom)), freedom, abs(late)
 
 
-def _by_time(curves: Curves, spans: Spans, shift: int, width: int) -> tuple[float, float, int, float]:
-    """Do the same for a single orbit, with the scatter over the later stretches of time."""
-    edges = [*range(shift, shift + 9 * width, width), None]
-    pieces = [_piece(curves, spans, low or 0, high) for low, high in pairwise(edges)]
-    rates = np.array([g.sum() / t.sum() for g, t in pieces if t.sum() > 0])
-    if len(rates) < 4:
-        return 0.0, 0.0, 0, 0.0
-    late = rates[1:]
-    error = float(late.std(ddof=1) * (1 + 1 / len(late)) ** 0.5)
-    return rates[0] - late.mean(), error, len(late) - 1, abs(float(late.mean()))
-
-
 def _piece(curves: Curves, spans: Spans, low: int, high: int | None) -> tuple[Floats, Floats]:
     """Gain and time of each initial condition between two points, within what is fitted."""
     last = np.maximum(spans.last, spans.begin)
@@ -471,44 +322,33 @@ def _sums(label: Ints, values: Floats) -> Floats:
     return np.bincount(label, values).astype(np.float64)
 
 
-def rate(
-    curves: Curves,
-    first: Ints,
-    last: Ints,
-    grown: tuple[Floats, Floats],
-    *,
-    level: float,
-    rng: np.random.Generator,
-) -> tuple[Ratio, str]:
-    """Rate of all curves, with the error from what is independent: initial conditions, else starts, else time."""
-    some = np.flatnonzero(last > first)
-    gain, duration, used = grown[0][some], grown[1][some], curves[some]
-    if not len(some):
-        nan = float("nan")
-        return Ratio(nan, nan, (nan, nan), nan, 0), ""
-    if len(np.unique(used.group)) >= 2:
-        return resampled_ratio(gain, duration, used.cell, used.group, level=level, rng=rng), "initial conditions"
-    if len(np.unique(used.start)) >= 3:
-        return resampled_ratio(gain, duration, used.cell, used.start, level=level, rng=rng), "starts"
-    if int(np.median((last - first)[some])) < TIME_BLOCKS:
-        return resampled_ratio(gain, duration, used.cell, used.group, level=level, rng=rng), ""
-    gain, duration, block = _time_blocks(used, first[some], last[some])
-    return resampled_ratio(gain, duration, block, block, level=level, rng=rng), "blocks of time"
+def _by_time(curves: Curves, spans: Spans, shift: int, width: int) -> tuple[float, float, int, float]:
+    """Do the same for a single orbit, with the scatter over the later stretches of time."""
+    edges = [*range(shift, shift + 9 * width, width), None]
+    pieces = [_piece(curves, spans, low or 0, high) for low, high in pairwise(edges)]
+    rates = np.array([g.sum() / t.sum() for g, t in pieces if t.sum() > 0])
+    if len(rates) < 4:
+        return 0.0, 0.0, 0, 0.0
+    late = rates[1:]
+    error = float(late.std(ddof=1) * (1 + 1 / len(late)) ** 0.5)
+    return rates[0] - late.mean(), error, len(late) - 1, abs(float(late.mean()))
 
 
-def _time_blocks(curves: Curves, first: Ints, last: Ints) -> tuple[Floats, Floats, Ints]:
-    """Cut every curve into `TIME_BLOCKS` stretches; the copies of one orbit share them."""
-    edges = np.round(np.linspace(int(first.min()), int(np.median(last)), TIME_BLOCKS + 1)).astype(np.int64)
-    edges[-1] = curves.values.shape[1] - 1
-    cuts = [(np.clip(a, first, last), np.clip(b, first, last)) for a, b in pairwise(edges)]
-    gain = np.concatenate([curves.gain(a, b) for a, b in cuts])
-    duration = np.concatenate([curves.duration(a, b) for a, b in cuts])
-    return gain, duration, np.repeat(np.arange(TIME_BLOCKS), len(first))
-
-
-def shape_of(growth: Divergence, null: str) -> Shape:
-    """How much better an exponential describes curves than a null does, as a function of the curves."""
-    return partial(shape_evidence, null=basin_null(growth) if null == BASIN else None)
+def _given_region(curves: Curves, floor: Floats, region: tuple[float, float]) -> tuple[Spans, Ints]:
+    try:
+        low, high = (float(edge) for edge in region)
+    except (TypeError, ValueError):
+        raise DataError(f"region must be 'auto' or two times (start, stop), got {region!r}") from None
+    time = curves.time
+    inside = np.flatnonzero((time >= low) & (time <= high))
+    if len(inside) < 2:
+        raise DataError(
+            f"the region {low:g} to {high:g} holds {len(inside)} of the recorded times ({time[0]:g} to {time[-1]:g}); "
+            "a slope needs two: widen it"
+        )
+    begin, end, at_floor = usable(curves.values, floor)
+    spans = Spans(begin, end, np.minimum(end, inside[-1]) - 1, 1, end, float("inf"), "given", 0, at_floor)
+    return spans, np.maximum(begin, inside[0])
 
 
 def against_shapes(
@@ -548,3 +388,165 @@ def _band(time: Floats, values: Floats, fitted: Floats) -> Band:
     fitted, values = fitted[:, there], np.where(compared, values, np.nan)[:, there]
     low, high = np.nanquantile(fitted, [(1 - NULL_SHARE) / 2, (1 + NULL_SHARE) / 2], axis=0)
     return {"time": time[there], "record": np.nanmean(values, axis=0), "low": low, "high": high}
+
+
+def shape_of(growth: Divergence, null: str) -> Shape:
+    """How much better an exponential describes curves than a null does, as a function of the curves."""
+    return partial(shape_evidence, null=basin_null(growth) if null == BASIN else None)
+
+
+def separate_starts(found: Measured, level: float, rng: np.random.Generator) -> tuple[Epoch, ...]:
+    """Group the perturbations by when they were introduced, each group after the growth of the one before has ended."""
+    growth, start = found.growth, found.curves.start
+    step = float(growth.settings.get("dt", 1.0))
+    over = start + growth.time[np.maximum(found.spans.last, found.spans.knee)] / step
+    recorded = growth.time[np.where(np.isnan(growth.distances), 0, np.arange(len(growth.time))).max(axis=1)]
+    needed = FEWEST_EFOLDS / max(_fastest(found), 1e-300)
+    epochs: list[Epoch] = []
+    left = np.unique(start[found.usable])
+    while len(left):
+        begun = int(left[0])
+        until = max(float(np.median(over[start == begun])), begun + 1.0)
+        # Those introduced late in the epoch see only the end of the growth: they belong to it, but are no evidence.
+        early = begun + max((until - begun) * EARLY, 1.0)
+        mine = np.flatnonzero((start >= begun) & (start < early))
+        ratio = found.ratio
+        if len(mine) < len(start):
+            grown = found.gain[mine], found.duration[mine]
+            ratio, _ = rate(found.curves[mine], found.first[mine], found.last[mine], grown, level=level, rng=rng)
+        used = mine[found.last[mine] > found.first[mine]]
+        gain = float(np.mean(found.gain[used])) if len(used) else 0.0
+        units = (growth.start >= begun) & (growth.start < early)
+        long_enough = bool(np.median(recorded[units]) >= needed)
+        epochs.append(Epoch(begun, early, until, ratio.value, gain, ratio.p_positive, long_enough))
+        left = left[left >= until]
+    return tuple(epochs)
+
+
+def _fastest(found: Measured) -> float:
+    """Largest mean rate among the starts: how fast growth is where there is any."""
+    rates = [0.0]
+    for begun in np.unique(found.curves.start):
+        mine = found.curves.start == begun
+        duration = float(found.duration[mine].sum())
+        rates.append(float(found.gain[mine].sum()) / duration if duration > 0 else 0.0)
+    return max(rates)
+
+
+def _exponent(
+    found: Measured, epochs: tuple[Epoch, ...], judgement: tuple[str, tuple[Reason, ...]], *, settings: dict[str, Any]
+) -> Exponent:
+    growth, time, some = found.growth, found.growth.time, found.some
+    labels, inverse = np.unique(found.curves.group, return_inverse=True)
+    gain, duration = np.bincount(inverse, found.gain), np.bincount(inverse, found.duration)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = np.where(duration > 0, gain / duration, np.nan)
+    nan = float("nan")
+    window, intercept = (nan, nan), nan
+    if len(some):
+        window = (float(np.median(time[found.first[some]])), float(np.median(time[found.last[some]])))
+        begun = found.curves.values[some, found.first[some]] - found.ratio.value * time[found.first[some]]
+        intercept = float(np.mean(begun))
+    # Both have to be excluded, a rate of zero and the null: the larger p-value is that of their union.
+    p_value = (
+        max(found.p_null, found.ratio.p_positive) if np.isfinite([found.p_null, found.ratio.p_positive]).all() else nan
+    )
+    return Exponent(
+        value=found.ratio.value,
+        interval=found.ratio.interval,
+        level=settings["level"],
+        p_value=p_value,
+        null=_in_words(settings["null"], growth),
+        n_used=int(np.sum(duration > 0)),
+        n_total=len(labels),
+        verdict=judgement[0],
+        reasons=judgement[1],
+        window=window,
+        window_values=_window_values(found),
+        values=values,
+        intercept=intercept,
+        method=growth.method,
+        unit=f"1/{growth.time_unit}",
+        settings=settings,
+        warnings=(*growth.warnings, *caveats(found)),
+        curve=growth,
+    )
+
+
+def _in_words(null: str | None, growth: Divergence) -> str:
+    if null is None:
+        return ""
+    return NULL_WORDS[null].format(optimizer=optimizer_of_twins(growth).words if null == BASIN else "")
+
+
+def _window_values(found: Measured) -> Floats:
+    """Rate over the windows inside the fitted one that are at least half as long: what another choice would give."""
+    some = found.some
+    if not len(some):
+        return np.empty(0)
+    first, last, curves = found.first[some], found.last[some], found.curves[some]
+    low, high = int(np.median(first)), int(np.median(last))
+    edges = np.unique(np.round(np.linspace(low, high, 17)).astype(np.int64))
+    values = []
+    for a in edges:
+        for b in edges[edges - a >= max((high - low) / 2, 1)]:
+            here, there = np.clip(a, first, last), np.clip(b, first, last)
+            duration = float(curves.duration(here, there).sum())
+            if duration > 0:
+                values.append(float(curves.gain(here, there).sum()) / duration)
+    return np.array(values)
+
+
+def _of_growing(growth: Divergence, epochs: tuple[Epoch, ...], region: Any, **options: Any) -> Exponent:
+    """Fit only the perturbations that grow, and say that the others do not: growth that ends is a transient."""
+    kept = np.zeros(len(growth.start), dtype=bool)
+    for epoch in epochs:
+        if not epoch.silent:
+            kept |= (growth.start >= epoch.start) & (growth.start < epoch.early)
+    parts = {name: getattr(growth, name)[kept] for name in ("distances", "group", "start", "floor", "scale")}
+    part = replace(growth, **parts, n_references=len(np.unique(growth.group[kept])))
+    found = fit_twins(part, region, **options)
+    settings = found.settings | {
+        "starts": [epoch.start for epoch in epochs],
+        "start_values": [epoch.value for epoch in epochs],
+        "n_curves_of_other_starts": int(np.sum(~kept)),
+    }
+    verdict = "transient" if found.verdict == "chaotic" else found.verdict
+    reasons = (*without_persistence(found.reasons), does_not_persist(epochs))
+    return replace(found, verdict=verdict, reasons=reasons, settings=settings, curve=growth)
+
+
+def _settings(
+    found: Measured, epochs: tuple[Epoch, ...], *, region: Any, null: str | None, level: float, rng: RNGLike
+) -> dict[str, Any]:
+    """Everything that was chosen, by the caller or by the machine."""
+    spans = found.spans
+    return {
+        **found.growth.settings,
+        "region": region,
+        "level": level,
+        "null": null,
+        "procedure": None,
+        "rng": int(rng) if isinstance(rng, (int, np.integer)) else str(rng),
+        "counted": "initial conditions",
+        "weighting": "every step of every initial condition equally",
+        "stop": spans.rule,
+        "landing": spans.landing,
+        "saturation_level": spans.level,
+        "saturation_margin": SATURATION_MARGIN,
+        "settled": found.settled,
+        "null_band": found.band,
+        "n_saturated": spans.saturated,
+        "n_points_at_floor": spans.at_floor,
+        "n_points_past_saturation": int(np.maximum(spans.end - spans.last, 0).sum()),
+        "n_curves": len(found.first),
+        "n_curves_used": len(found.some),
+        "resampled": found.unit,
+        "n_resamples": N_RESAMPLES,
+        "standard_error": found.ratio.error,
+        "p_zero": found.ratio.p_positive,
+        "p_power_law": found.p_null,
+        "evidence_against_power_law": found.evidence,
+        "starts": [epoch.start for epoch in epochs],
+        "start_values": [epoch.value for epoch in epochs],
+    }

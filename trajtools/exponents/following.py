@@ -26,6 +26,23 @@ if TYPE_CHECKING:
 _AUTO_QUERIES, _AUTO_NEIGHBOR, _SPREAD_STATES = 64, 4, 512
 
 
+GRAPH_L1 = "graph-l1"
+LENGTHS = ("radius", "radii", "limit", "distance_along")  # settings that are distances
+_BLOCKS = 128
+_SHORTEST_BLOCK = 32
+
+
+# Of the spread (the median distance of two states): where a pair counts as grown too far, if nobody says otherwise.
+LIMIT_SHARE = 0.1
+
+
+_SPREAD_SAMPLE = 200
+
+
+# Cosines closer than this are equal: on a line, or in L1, many are, up to rounding.
+EQUAL_COSINES = 1e-9
+
+
 def absolute_radii(states: States, rule: WithinRadius) -> Floats:
     """The radii of a rule as distances, ascending."""
     if not isinstance(rule.radius, str):
@@ -58,12 +75,6 @@ def spread(states: States) -> float:
     return median
 
 
-GRAPH_L1 = "graph-l1"
-
-
-LENGTHS = ("radius", "radii", "limit", "distance_along")  # settings that are distances
-
-
 def as_links(x: Any, nodes: int | None) -> tuple[Any, float]:
     r"""Rows of links, and what their L1 distance is multiplied with."""
     if isinstance(x, Trajectory):
@@ -82,6 +93,18 @@ def as_links(x: Any, nodes: int | None) -> tuple[Any, float]:
             f"metric 'graph-l1' compares adjacency matrices (T, N, N) or rows of links (T, E), not shape {array.shape}"
         )
     return array, _factor(int(array.shape[1]), nodes)
+
+
+def _factor(links: int, nodes: int | None) -> float:
+    if nodes is None:
+        raise DataError(
+            f"metric 'graph-l1' divides by N(N-1), and {links} links do not tell N: give nodes=N, or adjacency "
+            "matrices (T, N, N)"
+        )
+    if isinstance(nodes, bool) or not isinstance(nodes, (int, np.integer)) or nodes < 2:
+        raise DataError(f"nodes={nodes!r}: a graph has a whole number of nodes, at least 2")
+    pairs = int(nodes) * (int(nodes) - 1)
+    return (2.0 if 2 * links == pairs else 1.0) / pairs
 
 
 def check_nodes(nodes: int | None, metric: Any) -> None:
@@ -126,24 +149,6 @@ def normalised(plain: Divergence, factor: float) -> Divergence:
     )
 
 
-def _factor(links: int, nodes: int | None) -> float:
-    if nodes is None:
-        raise DataError(
-            f"metric 'graph-l1' divides by N(N-1), and {links} links do not tell N: give nodes=N, or adjacency "
-            "matrices (T, N, N)"
-        )
-    if isinstance(nodes, bool) or not isinstance(nodes, (int, np.integer)) or nodes < 2:
-        raise DataError(f"nodes={nodes!r}: a graph has a whole number of nodes, at least 2")
-    pairs = int(nodes) * (int(nodes) - 1)
-    return (2.0 if 2 * links == pairs else 1.0) / pairs
-
-
-_BLOCKS = 128
-
-
-_SHORTEST_BLOCK = 32
-
-
 def sampling(x: Any, dt: float | None) -> tuple[float, str, Ints | None]:
     """Time between two samples, its unit, and the steps of the states."""
     unit, step, natural = "sample", None, 1.0
@@ -163,11 +168,6 @@ def sampling(x: Any, dt: float | None) -> tuple[float, str, Ints | None]:
     if not (np.isfinite(dt) and dt > 0):
         raise DataError(f"dt={dt!r}: the time between two samples is a positive number")
     return float(dt), unit, step
-
-
-def steps_per_sample(step: Ints | None) -> int | None:
-    """Steps from one state to the next."""
-    return int(step[1] - step[0]) if step is not None and len(step) > 1 else None
 
 
 def check_average(average: str) -> int:
@@ -256,11 +256,9 @@ def as_divergence(
     )
 
 
-# Of the spread (the median distance of two states): where a pair counts as grown too far, if nobody says otherwise.
-LIMIT_SHARE = 0.1
-_SPREAD_SAMPLE = 200
-# Cosines closer than this are equal: on a line, or in L1, many are, up to rounding.
-EQUAL_COSINES = 1e-9
+def steps_per_sample(step: Ints | None) -> int | None:
+    """Steps from one state to the next."""
+    return int(step[1] - step[0]) if step is not None and len(step) > 1 else None
 
 
 @dataclass(frozen=True, eq=False)

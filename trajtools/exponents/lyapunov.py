@@ -180,15 +180,15 @@ def _null(null: str | None) -> str | None:
     return null
 
 
-def _level(level: float) -> float:
-    if not 0 < level < 1:
-        raise DataError(f"level must lie between 0 and 1, got {level}")
-    return level
-
-
 def _count(name: str, value: Any, least: int) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise DataError(f"{name}={value!r}: a whole number, at least {least}")
     return int(value)
+
+
+def _level(level: float) -> float:
+    if not 0 < level < 1:
+        raise DataError(f"level must lie between 0 and 1, got {level}")
+    return level

@@ -52,10 +52,14 @@ NOT_EUCLIDEAN = (
     "no null can be drawn from these distances: they are not Euclidean ({share:.1%} of their scalar products are "
     "negative), so there are no states to make surrogates of; give the states, or Euclidean distances"
 )
+
+
 MISSING = (
     "no null can be drawn from these distances: some are missing between states that have others, so the states cannot "
     "be reconstructed; give the states"
 )
+
+
 REFINED_STATES = 160_000  # at most, after interpolation
 REFINED_DIMENSION = 20
 FINEST = 8  # samples that one is divided into, at most
@@ -118,39 +122,6 @@ class Options:
     optimizer: Optimizer = PLAIN
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """States, ready to be analysed, and how they came about.
-
-    Attributes
-    ----------
-    series : ndarray of float64, shape (T, c)
-        What was given.
-    states : ndarray of float64, shape (T', d)
-        Embedded, if so chosen.
-    small : ndarray of float64, shape (T', d')
-        The same for checks and nulls, projected where there are many dimensions.
-    dim, delay, theiler : int
-        As used.
-    dtype : dtype
-        That the numbers were stored in.
-    choices : dict
-        Every choice with its statistic.
-    no_null : Reason or None
-        Why no null can be drawn from these data.
-    """
-
-    series: Floats
-    states: Floats
-    small: Floats
-    dim: int
-    delay: int
-    theiler: int
-    dtype: np.dtype[Any]
-    choices: dict[str, Any] = field(default_factory=dict)
-    no_null: Reason | None = None
-
-
 def exponent_of_states(
     x: Any, options: Options, *, clock: tuple[float, str], doubts: tuple[Reason, ...] = ()
 ) -> Exponent:
@@ -210,34 +181,6 @@ def exponent_of_states(
     )
 
 
-def prepare_states(x: Any, options: Options) -> Prepared:
-    """Embed a series, project states of many dimensions, and choose the Theiler window."""
-    given = np.asarray(x)
-    if not given.size:
-        raise DataError(f"the trajectory is empty, its shape is {given.shape}")
-    series = _scaled(given.astype(np.float64, copy=False).reshape(len(given), -1))
-    finite = np.isfinite(series).all(axis=1)
-    if finite.sum() < 20:
-        raise DataError(f"{int(finite.sum())} finite states are too few to tell a time scale; record more")
-    if np.ptp(series[finite], axis=0).max() == 0:
-        raise DataError("the trajectory is constant: it has no neighbours apart; nothing moves, so nothing diverges")
-    choices: dict[str, Any] = {}
-    dim, delay = options.dim or 1, options.delay or 1
-    if series.shape[1] == 1 and options.dim is None:
-        dim, delay = _embedding(series[:, 0], options, choices)
-    states = embed(series, dim, delay) if dim > 1 else series
-    whole = np.asarray(np.isfinite(states).all(axis=1))
-    states = np.where(whole[:, None], states, np.nan)
-    small = _projected(states, choices)
-    theiler = options.theiler
-    if theiler is None:
-        chosen = theiler_window(series if series.shape[1] <= 2 * PROJECTED else small)
-        theiler = clipped(chosen.value, len(states))
-        choices["theiler_choice"] = _summary(chosen)
-    choices |= {"dim": dim, "delay": delay, "theiler": theiler}
-    return Prepared(series, states, small, dim, delay, theiler, given.dtype, choices)
-
-
 def curve_of(
     ready: Prepared, seen: Probe, options: Options, clock: tuple[float, str], half: bool = False
 ) -> Divergence:
@@ -281,60 +224,74 @@ def curve_of(
     )
 
 
-def _scaled(series: Floats) -> Floats:
-    """Bring numbers whose squares overflow or vanish to one: an exponent knows no scale. What is beyond is NaN."""
-    size = np.abs(series)
-    some = size[np.isfinite(size) & (size > 0)]
-    typical = float(np.median(some)) if len(some) else 1.0
-    if not LARGEST**-1 < typical < LARGEST:
-        series = series / typical
-        size = np.abs(series)
-    return series if np.all(size < LARGEST) else np.where(size < LARGEST, series, np.nan)
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """States, ready to be analysed, and how they came about.
+
+    Attributes
+    ----------
+    series : ndarray of float64, shape (T, c)
+        What was given.
+    states : ndarray of float64, shape (T', d)
+        Embedded, if so chosen.
+    small : ndarray of float64, shape (T', d')
+        The same for checks and nulls, projected where there are many dimensions.
+    dim, delay, theiler : int
+        As used.
+    dtype : dtype
+        That the numbers were stored in.
+    choices : dict
+        Every choice with its statistic.
+    no_null : Reason or None
+        Why no null can be drawn from these data.
+    """
+
+    series: Floats
+    states: Floats
+    small: Floats
+    dim: int
+    delay: int
+    theiler: int
+    dtype: np.dtype[Any]
+    choices: dict[str, Any] = field(default_factory=dict)
+    no_null: Reason | None = None
 
 
-def _embedding(series: Floats, options: Options, choices: dict[str, Any]) -> tuple[int, int]:
-    delay = options.delay
-    if delay is None:
-        chosen = estimate_delay(series)
-        delay, choices["delay_choice"] = chosen.value, _summary(chosen)
-    most = int(np.clip((len(series) - 60) // (5 * delay), 1, 10))
-    # Cao's criterion fails on steep maps, false neighbours on some flows: each then asks for too many dimensions.
-    with np.errstate(all="ignore"):  # neighbours that agree exactly in the new coordinate, too
-        found = [
-            estimate_dimension(series, delay=delay, max_dim=most, method=name) for name in ("false-neighbors", "cao")
-        ]
-    dimension = min(found, key=lambda choice: choice.value)
-    choices["dim_choice"] = _summary(dimension)
-    choices["dim_by_method"] = {choice.method: choice.value for choice in found}
-    return dimension.value, delay
+def fineness(states: Floats, seen: Probe, metric: MetricLike) -> tuple[int, float]:
+    """How finely to interpolate, and the distance between samples.
+
+    Neighbours of a sampled flow are apart along it by a quarter of a sample on average.
+    """
+    if seen.rise < BOUNDED or states.shape[1] > REFINED_DIMENSION or not np.isfinite(states).all():
+        return 1, 0.0
+    part = states[: min(len(states), 5001)]
+    near = float(np.exp(seen.log_distance[0]))
+    even, odd = part[::2], part[3:-3:2]
+    between = (9 * (even[1:-2] + even[2:-1]) - even[:-3] - even[3:])[: len(odd)] / 16
+    rough = np.sqrt(np.sum((between - odd[: len(between)]) ** 2, axis=1))
+    # Between four points interpolation is off nine times as far as a spline: then none is loaded, which takes time.
+    if len(rough) and float(np.quantile(rough, 0.95)) > 30 * HALVING * SMOOTH * near:
+        return 1, 0.0
+    from scipy.interpolate import CubicSpline
+
+    coarse = CubicSpline(np.arange(0, len(part), 2), part[::2])
+    error = np.sqrt(np.sum((coarse(np.arange(1, len(part) - 1, 2)) - part[1:-1:2]) ** 2, axis=1))
+    if not float(np.quantile(error, 0.95)) < HALVING * SMOOTH * near:
+        return 1, 0.0
+    step = float(np.median(np.sqrt(np.sum(np.diff(part, axis=0) ** 2, axis=1))))
+    wanted = int(np.ceil(2 * step / near))
+    most = REFINED_STATES if isinstance(metric, str) else MATRIX_STATES
+    return int(np.clip(min(wanted, most // len(states)), 1, FINEST)), step
 
 
-def _summary(chosen: Choice) -> dict[str, Any]:
-    """The choice with its statistic, thinned to what can be read."""
-    stride = max(1, len(chosen.argument) // 50)
-    return {
-        "value": chosen.value,
-        "method": chosen.method,
-        "reason": chosen.reason,
-        "argument": chosen.argument[::stride],
-        "statistic": chosen.statistic[::stride],
-        "warnings": chosen.warnings,
-    }
+def interpolated(states: Floats, finer: int) -> Floats:
+    """Divide each sample by cubic splines."""
+    if finer == 1:
+        return states
+    from scipy.interpolate import CubicSpline
 
-
-def _projected(states: Floats, choices: dict[str, Any]) -> Floats:
-    """States for checks and nulls."""
-    if states.shape[1] > 2 * PROJECTED:
-        choices["checked_in"] = f"a random projection to {PROJECTED} of {states.shape[1]} dimensions"
-    return projected(states)
-
-
-def _of_half(ready: Prepared, seen: Probe, options: Options, clock: tuple[float, str]) -> float:
-    """The exponent of the first half of the record: whether it settles with T; NaN where there is none."""
-    try:
-        return curve_of(ready, seen, options, clock, half=True).fit(options.region, level=options.level).value
-    except DataError:
-        return float("nan")
+    at = np.arange((len(states) - 1) * finer + 1) / finer
+    return np.asarray(CubicSpline(np.arange(len(states)), states)(at))
 
 
 def _judge(
@@ -377,24 +334,6 @@ def _judge(
         p=tested.p_value,
     )
     return "chaotic", (grown, returns, rejected)
-
-
-def _probe_settings(seen: Probe) -> dict[str, Any]:
-    return {name: value for name, value in seen.to_dict().items() if name not in ("lags", "log_distance")}
-
-
-def _refused(problem: DataError) -> Reason:
-    return Reason("not-analysable", str(problem))
-
-
-def _no_exponent(
-    options: Options, clock: tuple[float, str], reasons: tuple[Reason, ...], settings: dict[str, Any] | None = None
-) -> Exponent:
-    if not set(codes(reasons)) & set(SUGGEST_TWINS):
-        reasons = (*reasons, Reason("use-twins", f"or {TWINS}"))
-    metric = options.metric if isinstance(options.metric, str) else options.metric.name
-    known = {"method": options.method, "metric": metric, **(settings or {})}
-    return unknown_exponent(options.method, f"1/{clock[1]}", options.level, reasons, known)
 
 
 def prepare_distances(x: Distances, options: Options) -> Prepared:
@@ -469,41 +408,151 @@ def scaled(matrix: Floats, usable: Ints) -> tuple[Floats, float]:
     return coordinates, share
 
 
-def fineness(states: Floats, seen: Probe, metric: MetricLike) -> tuple[int, float]:
-    """How finely to interpolate, and the distance between samples.
+def prepare_states(x: Any, options: Options) -> Prepared:
+    """Embed a series, project states of many dimensions, and choose the Theiler window."""
+    given = np.asarray(x)
+    if not given.size:
+        raise DataError(f"the trajectory is empty, its shape is {given.shape}")
+    series = _scaled(given.astype(np.float64, copy=False).reshape(len(given), -1))
+    finite = np.isfinite(series).all(axis=1)
+    if finite.sum() < 20:
+        raise DataError(f"{int(finite.sum())} finite states are too few to tell a time scale; record more")
+    if np.ptp(series[finite], axis=0).max() == 0:
+        raise DataError("the trajectory is constant: it has no neighbours apart; nothing moves, so nothing diverges")
+    choices: dict[str, Any] = {}
+    dim, delay = options.dim or 1, options.delay or 1
+    if series.shape[1] == 1 and options.dim is None:
+        dim, delay = _embedding(series[:, 0], options, choices)
+    states = embed(series, dim, delay) if dim > 1 else series
+    whole = np.asarray(np.isfinite(states).all(axis=1))
+    states = np.where(whole[:, None], states, np.nan)
+    small = _projected(states, choices)
+    theiler = options.theiler
+    if theiler is None:
+        chosen = theiler_window(series if series.shape[1] <= 2 * PROJECTED else small)
+        theiler = clipped(chosen.value, len(states))
+        choices["theiler_choice"] = _summary(chosen)
+    choices |= {"dim": dim, "delay": delay, "theiler": theiler}
+    return Prepared(series, states, small, dim, delay, theiler, given.dtype, choices)
 
-    Neighbours of a sampled flow are apart along it by a quarter of a sample on average.
-    """
-    if seen.rise < BOUNDED or states.shape[1] > REFINED_DIMENSION or not np.isfinite(states).all():
-        return 1, 0.0
-    part = states[: min(len(states), 5001)]
-    near = float(np.exp(seen.log_distance[0]))
-    even, odd = part[::2], part[3:-3:2]
-    between = (9 * (even[1:-2] + even[2:-1]) - even[:-3] - even[3:])[: len(odd)] / 16
-    rough = np.sqrt(np.sum((between - odd[: len(between)]) ** 2, axis=1))
-    # Between four points interpolation is off nine times as far as a spline: then none is loaded, which takes time.
-    if len(rough) and float(np.quantile(rough, 0.95)) > 30 * HALVING * SMOOTH * near:
-        return 1, 0.0
-    from scipy.interpolate import CubicSpline
 
-    coarse = CubicSpline(np.arange(0, len(part), 2), part[::2])
-    error = np.sqrt(np.sum((coarse(np.arange(1, len(part) - 1, 2)) - part[1:-1:2]) ** 2, axis=1))
-    if not float(np.quantile(error, 0.95)) < HALVING * SMOOTH * near:
-        return 1, 0.0
-    step = float(np.median(np.sqrt(np.sum(np.diff(part, axis=0) ** 2, axis=1))))
-    wanted = int(np.ceil(2 * step / near))
-    most = REFINED_STATES if isinstance(metric, str) else MATRIX_STATES
-    return int(np.clip(min(wanted, most // len(states)), 1, FINEST)), step
+def _scaled(series: Floats) -> Floats:
+    """Bring numbers whose squares overflow or vanish to one: an exponent knows no scale. What is beyond is NaN."""
+    size = np.abs(series)
+    some = size[np.isfinite(size) & (size > 0)]
+    typical = float(np.median(some)) if len(some) else 1.0
+    if not LARGEST**-1 < typical < LARGEST:
+        series = series / typical
+        size = np.abs(series)
+    return series if np.all(size < LARGEST) else np.where(size < LARGEST, series, np.nan)
 
 
-def interpolated(states: Floats, finer: int) -> Floats:
-    """Divide each sample by cubic splines."""
-    if finer == 1:
-        return states
-    from scipy.interpolate import CubicSpline
+def _projected(states: Floats, choices: dict[str, Any]) -> Floats:
+    """States for checks and nulls."""
+    if states.shape[1] > 2 * PROJECTED:
+        choices["checked_in"] = f"a random projection to {PROJECTED} of {states.shape[1]} dimensions"
+    return projected(states)
 
-    at = np.arange((len(states) - 1) * finer + 1) / finer
-    return np.asarray(CubicSpline(np.arange(len(states)), states)(at))
+
+def _embedding(series: Floats, options: Options, choices: dict[str, Any]) -> tuple[int, int]:
+    delay = options.delay
+    if delay is None:
+        chosen = estimate_delay(series)
+        delay, choices["delay_choice"] = chosen.value, _summary(chosen)
+    most = int(np.clip((len(series) - 60) // (5 * delay), 1, 10))
+    # Cao's criterion fails on steep maps, false neighbours on some flows: each then asks for too many dimensions.
+    with np.errstate(all="ignore"):  # neighbours that agree exactly in the new coordinate, too
+        found = [
+            estimate_dimension(series, delay=delay, max_dim=most, method=name) for name in ("false-neighbors", "cao")
+        ]
+    dimension = min(found, key=lambda choice: choice.value)
+    choices["dim_choice"] = _summary(dimension)
+    choices["dim_by_method"] = {choice.method: choice.value for choice in found}
+    return dimension.value, delay
+
+
+def _summary(chosen: Choice) -> dict[str, Any]:
+    """The choice with its statistic, thinned to what can be read."""
+    stride = max(1, len(chosen.argument) // 50)
+    return {
+        "value": chosen.value,
+        "method": chosen.method,
+        "reason": chosen.reason,
+        "argument": chosen.argument[::stride],
+        "statistic": chosen.statistic[::stride],
+        "warnings": chosen.warnings,
+    }
+
+
+def _no_exponent(
+    options: Options, clock: tuple[float, str], reasons: tuple[Reason, ...], settings: dict[str, Any] | None = None
+) -> Exponent:
+    if not set(codes(reasons)) & set(SUGGEST_TWINS):
+        reasons = (*reasons, Reason("use-twins", f"or {TWINS}"))
+    metric = options.metric if isinstance(options.metric, str) else options.metric.name
+    known = {"method": options.method, "metric": metric, **(settings or {})}
+    return unknown_exponent(options.method, f"1/{clock[1]}", options.level, reasons, known)
+
+
+def _probe_settings(seen: Probe) -> dict[str, Any]:
+    return {name: value for name, value in seen.to_dict().items() if name not in ("lags", "log_distance")}
+
+
+def _of_half(ready: Prepared, seen: Probe, options: Options, clock: tuple[float, str]) -> float:
+    """The exponent of the first half of the record: whether it settles with T; NaN where there is none."""
+    try:
+        return curve_of(ready, seen, options, clock, half=True).fit(options.region, level=options.level).value
+    except DataError:
+        return float("nan")
+
+
+def _refused(problem: DataError) -> Reason:
+    return Reason("not-analysable", str(problem))
+
+
+def read_record(
+    x: Any,
+    *,
+    metric: MetricLike | None,
+    dt: float | None,
+    window: tuple[int, int] | None,
+    dim: int | None,
+    nodes: int | None,
+    buffers: bool | None,
+) -> Record:
+    """Read what `trajtools.lyapunov` was given."""
+    doubts: tuple[Reason, ...] = ()
+    settings: dict[str, Any] = {}
+    optimizer = PLAIN
+    if hasattr(x, "hparams") and hasattr(x, "trajectory"):
+        optimizer = optimizer_of(x.hparams)
+        x, doubts, settings = _of_run(x, optimizer, dim, buffers)
+    elif buffers:
+        raise DataError("buffers=True joins the weights of a Run with its optimiser's buffers; this is not a Run")
+    if window is not None:
+        x = _windowed(x, window)
+    kernel, name = _metric(metric, x)
+    if kernel == GIVEN:
+        if dim is not None:
+            raise DataError(f"dim={dim}: distances have no coordinates to embed; give the states, or leave dim= out")
+        check_nodes(nodes, GIVEN)
+        return _of_distances(x, dt, optimizer, doubts)
+    spacing, unit, step = sampling(x, dt)
+    factor = 1.0
+    if kernel == GRAPH_L1:
+        x, factor = as_links(x, nodes)
+        kernel = "l1"
+    else:
+        check_nodes(nodes, name)
+    states = np.asarray(x)
+    if states.dtype.kind not in "fiub" or states.ndim not in (1, 2):
+        raise DataError(
+            f"a trajectory is an array (T,) or (T, d) of real numbers, got {states.dtype} {states.shape}; for networks "
+            "give their links as rows, or name metric='graph-l1'"
+        )
+    if kernel != "l2":
+        settings["checked_with"] = CHECKED
+    return Record(states, kernel, (spacing, unit), step, optimizer, factor, doubts, settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -556,51 +605,6 @@ class Record:
         return exponent if self.step is None else with_steps(exponent, self.step)
 
 
-def read_record(
-    x: Any,
-    *,
-    metric: MetricLike | None,
-    dt: float | None,
-    window: tuple[int, int] | None,
-    dim: int | None,
-    nodes: int | None,
-    buffers: bool | None,
-) -> Record:
-    """Read what `trajtools.lyapunov` was given."""
-    doubts: tuple[Reason, ...] = ()
-    settings: dict[str, Any] = {}
-    optimizer = PLAIN
-    if hasattr(x, "hparams") and hasattr(x, "trajectory"):
-        optimizer = optimizer_of(x.hparams)
-        x, doubts, settings = _of_run(x, optimizer, dim, buffers)
-    elif buffers:
-        raise DataError("buffers=True joins the weights of a Run with its optimiser's buffers; this is not a Run")
-    if window is not None:
-        x = _windowed(x, window)
-    kernel, name = _metric(metric, x)
-    if kernel == GIVEN:
-        if dim is not None:
-            raise DataError(f"dim={dim}: distances have no coordinates to embed; give the states, or leave dim= out")
-        check_nodes(nodes, GIVEN)
-        return _of_distances(x, dt, optimizer, doubts)
-    spacing, unit, step = sampling(x, dt)
-    factor = 1.0
-    if kernel == GRAPH_L1:
-        x, factor = as_links(x, nodes)
-        kernel = "l1"
-    else:
-        check_nodes(nodes, name)
-    states = np.asarray(x)
-    if states.dtype.kind not in "fiub" or states.ndim not in (1, 2):
-        raise DataError(
-            f"a trajectory is an array (T,) or (T, d) of real numbers, got {states.dtype} {states.shape}; for networks "
-            "give their links as rows, or name metric='graph-l1'"
-        )
-    if kernel != "l2":
-        settings["checked_with"] = CHECKED
-    return Record(states, kernel, (spacing, unit), step, optimizer, factor, doubts, settings)
-
-
 def _metric(metric: MetricLike | None, x: Any) -> tuple[Any, str]:
     """The metric as the neighbour search takes it, and its name."""
     if isinstance(x, Distances):
@@ -622,19 +626,6 @@ def _metric(metric: MetricLike | None, x: Any) -> tuple[Any, str]:
             f"{unknown}; for one trajectory there are also {GRAPH_L1!r} and {GIVEN!r} (distances of all pairs)"
         ) from None
     return found, found.name
-
-
-def _of_distances(x: Any, dt: float | None, optimizer: Optimizer, doubts: tuple[Reason, ...]) -> Record:
-    """Distances of all pairs of states."""
-    if not isinstance(x, Distances):
-        x = Distances.from_array(np.asarray(x), time_unit="sample")
-    if x.shape[0] != x.shape[1]:
-        raise DataError(
-            f"one trajectory is analysed by the distances of its own states (T, T); these are {x.shape}, of two "
-            "trajectories"
-        )
-    spacing, unit, step = sampling(x, dt)
-    return Record(x, GIVEN, (spacing, unit), step, optimizer, doubts=doubts, settings={"distances": x.metric})
 
 
 def _of_run(
@@ -705,19 +696,9 @@ def full_state(run: Any) -> tuple[Trajectory, dict[str, Any]]:
     return Trajectory.from_array(states, step=path.step, dt=path.dt, time_unit=path.time_unit), settings
 
 
-def _buffers_of(optimizer: Optimizer) -> int:
-    """How many entries of buffers each weight has."""
-    return 2 if optimizer.adaptive.startswith(("adam", "nadam", "radam", "lamb")) else 1
-
-
-def _is_counter(buffer: Parameter) -> bool:
-    return buffer.size == 1 and any(word in COUNTERS for word in buffer.name.lower().replace("/", ".").split("."))
-
-
-def _owner(name: str, parameters: set[str]) -> str:
-    """The parameter that a buffer is of, the longest whose whole name it holds; empty if there is none."""
-    words = f".{name.replace('/', '.')}."
-    return max((one for one in parameters if f".{one.replace('/', '.')}." in words), key=len, default="")
+def _spread(states: Floats) -> float:
+    finite = states[np.isfinite(states).all(axis=1)]
+    return float(np.sqrt(finite.var(axis=0).sum())) if len(finite) else 0.0
 
 
 def _kind(name: str, parameters: set[str]) -> str:
@@ -726,12 +707,35 @@ def _kind(name: str, parameters: set[str]) -> str:
     return (name.replace(held, "", 1) if held else name).strip("./: ") or name
 
 
-def _spread(states: Floats) -> float:
-    finite = states[np.isfinite(states).all(axis=1)]
-    return float(np.sqrt(finite.var(axis=0).sum())) if len(finite) else 0.0
+def _owner(name: str, parameters: set[str]) -> str:
+    """The parameter that a buffer is of, the longest whose whole name it holds; empty if there is none."""
+    words = f".{name.replace('/', '.')}."
+    return max((one for one in parameters if f".{one.replace('/', '.')}." in words), key=len, default="")
+
+
+def _is_counter(buffer: Parameter) -> bool:
+    return buffer.size == 1 and any(word in COUNTERS for word in buffer.name.lower().replace("/", ".").split("."))
+
+
+def _buffers_of(optimizer: Optimizer) -> int:
+    """How many entries of buffers each weight has."""
+    return 2 if optimizer.adaptive.startswith(("adam", "nadam", "radam", "lamb")) else 1
 
 
 def _windowed(x: Any, window: tuple[int, int]) -> Any:
     if isinstance(x, (Trajectory, Distances)):
         return x.window(*window)
     return Trajectory.from_array(x).window(*window)
+
+
+def _of_distances(x: Any, dt: float | None, optimizer: Optimizer, doubts: tuple[Reason, ...]) -> Record:
+    """Distances of all pairs of states."""
+    if not isinstance(x, Distances):
+        x = Distances.from_array(np.asarray(x), time_unit="sample")
+    if x.shape[0] != x.shape[1]:
+        raise DataError(
+            f"one trajectory is analysed by the distances of its own states (T, T); these are {x.shape}, of two "
+            "trajectories"
+        )
+    spacing, unit, step = sampling(x, dt)
+    return Record(x, GIVEN, (spacing, unit), step, optimizer, doubts=doubts, settings={"distances": x.metric})

@@ -26,6 +26,8 @@ NO_THEILER = Reason(
     "the procedure has no Theiler window: neighbours may be the states just before and after, which stay close "
     "whatever the dynamics",
 )
+
+
 MITTRA = "mittra2024"
 LARGEST = 1e9  # distance at which the published sum stops
 CURVATURE = Reason(
@@ -77,6 +79,36 @@ def caligiuri_wolf(
         settings={"procedure": CALIGIURI, "points": points, "neighbor": np.array(neighbors, dtype=np.int64)},
         warnings=(NO_THEILER,),
     )
+
+
+def _prepare(
+    x: Any,
+    *,
+    metric: MetricLike,
+    nodes: int | None,
+    theiler: int | None,
+    horizon: int,
+    points: int | None,
+    name: str = CALIGIURI,
+) -> tuple[Walk, int]:
+    """Check what the procedure needs; the prepared states, and the first state that may not begin a block."""
+    if theiler is None and name == CALIGIURI:
+        theiler = 0
+    if theiler != 0 and name == CALIGIURI:
+        raise DataError(f"procedure 'caligiuri2023' has no Theiler window: theiler=0 says so, got {theiler}")
+    most = horizon if name == CALIGIURI else horizon - 1  # the production code leaves the first point out
+    if points is None or not 3 <= points <= most:
+        raise DataError(
+            f"points={points!r}: procedure {name!r} fits the first `points` states of each block of "
+            f"horizon={horizon}; give 3 to {most}"
+        )
+    walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon)
+    if walk.states.not_finite:
+        raise DataError(
+            f"{walk.states.not_finite} states hold NaN or inf, and procedure {name!r} has no rule for them; "
+            "select a window without"
+        )
+    return walk, len(walk) - horizon - 1
 
 
 def caligiuri_profile(
@@ -196,36 +228,6 @@ def caligiuri_kantz(
         },
         warnings=(NO_THEILER, ended) if len(rows) < possible else (NO_THEILER,),
     )
-
-
-def _prepare(
-    x: Any,
-    *,
-    metric: MetricLike,
-    nodes: int | None,
-    theiler: int | None,
-    horizon: int,
-    points: int | None,
-    name: str = CALIGIURI,
-) -> tuple[Walk, int]:
-    """Check what the procedure needs; the prepared states, and the first state that may not begin a block."""
-    if theiler is None and name == CALIGIURI:
-        theiler = 0
-    if theiler != 0 and name == CALIGIURI:
-        raise DataError(f"procedure 'caligiuri2023' has no Theiler window: theiler=0 says so, got {theiler}")
-    most = horizon if name == CALIGIURI else horizon - 1  # the production code leaves the first point out
-    if points is None or not 3 <= points <= most:
-        raise DataError(
-            f"points={points!r}: procedure {name!r} fits the first `points` states of each block of "
-            f"horizon={horizon}; give 3 to {most}"
-        )
-    walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon)
-    if walk.states.not_finite:
-        raise DataError(
-            f"{walk.states.not_finite} states hold NaN or inf, and procedure {name!r} has no rule for them; "
-            "select a window without"
-        )
-    return walk, len(walk) - horizon - 1
 
 
 def mittra_cloud(x: Any, *, metric: MetricLike, horizon: int | None, dt: float | None) -> Divergence:

@@ -27,6 +27,8 @@ DANOVSKI_BIAS = (
     "into exponents above 0.05, and after saturation it can lock on a slow drift, which fits a line best; its error "
     "bar is the spread over initial conditions, not the uncertainty of the mean"
 )
+
+
 PRODUCTION = "caligiuri2023-production"
 CALIGIURI_BIAS = (
     "caligiuri2023 keeps a block only if the line through its first points has R2 >= 0.9: it kept {n} of {total} here. "
@@ -34,6 +36,8 @@ CALIGIURI_BIAS = (
     "coarse), and without it the mean is {mean:.4g}; the blocks are not independent of their neighbours' future, since "
     "there is no Theiler window, and nothing tests whether the growth is exponential"
 )
+
+
 PRODUCTION_BIAS = (
     "caligiuri2023-production ends each window where R2 falls, so that it holds a stretch that happened to be "
     "straight: on dictionary networks of the logistic map it is 4 to 35 % too high (most for short first windows), on "
@@ -143,20 +147,6 @@ def published_reasons(kept: int, total: int, what: str) -> tuple[Reason, ...]:
     )
 
 
-def first_window(growth: Divergence) -> tuple[Floats, Floats, Floats]:
-    """Fit the first points of every block."""
-    points = growth.settings.get("points")
-    if points is None:
-        raise DataError(
-            f"this divergence ({growth.method}) was not made for procedure 'caligiuri2023'; name the procedure and its "
-            "`points` when calling wolf or kantz"
-        )
-    with np.errstate(divide="ignore"):
-        curves = np.log(np.where(growth.distances > 0, growth.distances, np.nan))
-    fits = window_fits(growth.time, curves, np.array([0]), np.array([int(points)]))
-    return fits[0][:, 0], fits[1][:, 0], fits[2][:, 0]
-
-
 def caligiuri2023(growth: Divergence, *, level: float = 0.95) -> Exponent:
     r"""Mean slope of the blocks whose first points lie on a line (Caligiuri et al. 2023).
 
@@ -184,6 +174,20 @@ def caligiuri2023(growth: Divergence, *, level: float = 0.95) -> Exponent:
         settings={"procedure": "caligiuri2023", "r2_at_least": LOWEST_R2, "mean_of_all": everything},
         warning=Reason.of("published-bias", CALIGIURI_BIAS, n=n, total=total, mean=everything),
     )
+
+
+def first_window(growth: Divergence) -> tuple[Floats, Floats, Floats]:
+    """Fit the first points of every block."""
+    points = growth.settings.get("points")
+    if points is None:
+        raise DataError(
+            f"this divergence ({growth.method}) was not made for procedure 'caligiuri2023'; name the procedure and its "
+            "`points` when calling wolf or kantz"
+        )
+    with np.errstate(divide="ignore"):
+        curves = np.log(np.where(growth.distances > 0, growth.distances, np.nan))
+    fits = window_fits(growth.time, curves, np.array([0]), np.array([int(points)]))
+    return fits[0][:, 0], fits[1][:, 0], fits[2][:, 0]
 
 
 def _mean_of_blocks(
@@ -226,6 +230,33 @@ def _mean_of_blocks(
     )
 
 
+def caligiuri2023_production(growth: Divergence, *, level: float = 0.95) -> Exponent:
+    r"""Mean slope of the blocks on windows that grow while R2 does not fall (Caligiuri et al. 2023, production code).
+
+    Notes
+    -----
+    The first point of each block is left out, and of the rest the longest run of positive distances is used. The line
+    through its first w points is extended point by point until R2 falls. A window chosen by its R2 favours blocks and
+    stretches that happen to be straight; see the warning.
+
+    References
+    ----------
+    .. [1] A. Caligiuri, V. M. Eguiluz, L. Di Gaetano, T. Galla, L. Lacasa, Phys. Rev. E 107, 044305 (2023),
+       doi:10.1103/PhysRevE.107.044305
+    """
+    slope, intercept, r2, length = growing_window(growth)
+    kept = np.isfinite(slope)
+    longest = int(length.max()) if kept.any() else 0
+    return _mean_of_blocks(
+        growth,
+        (slope, intercept, kept),
+        level=level,
+        window=(float(growth.time[1]), float(growth.time[max(longest, 1)])),
+        settings={"procedure": PRODUCTION, "r2": r2, "lengths": length},
+        warning=Reason("published-bias", PRODUCTION_BIAS),
+    )
+
+
 def growing_window(growth: Divergence) -> tuple[Floats, Floats, Floats, Ints]:
     """Fit each block on a window that grows as long as its R2 does not fall."""
     if growth.settings.get("procedure") != PRODUCTION:
@@ -260,30 +291,3 @@ def _longest_run(distances: Floats) -> tuple[int, int]:
                 best = (begin, point)
             begin = point + 1
     return best
-
-
-def caligiuri2023_production(growth: Divergence, *, level: float = 0.95) -> Exponent:
-    r"""Mean slope of the blocks on windows that grow while R2 does not fall (Caligiuri et al. 2023, production code).
-
-    Notes
-    -----
-    The first point of each block is left out, and of the rest the longest run of positive distances is used. The line
-    through its first w points is extended point by point until R2 falls. A window chosen by its R2 favours blocks and
-    stretches that happen to be straight; see the warning.
-
-    References
-    ----------
-    .. [1] A. Caligiuri, V. M. Eguiluz, L. Di Gaetano, T. Galla, L. Lacasa, Phys. Rev. E 107, 044305 (2023),
-       doi:10.1103/PhysRevE.107.044305
-    """
-    slope, intercept, r2, length = growing_window(growth)
-    kept = np.isfinite(slope)
-    longest = int(length.max()) if kept.any() else 0
-    return _mean_of_blocks(
-        growth,
-        (slope, intercept, kept),
-        level=level,
-        window=(float(growth.time[1]), float(growth.time[max(longest, 1)])),
-        settings={"procedure": PRODUCTION, "r2": r2, "lengths": length},
-        warning=Reason("published-bias", PRODUCTION_BIAS),
-    )

@@ -18,196 +18,19 @@ from trajtools.types import Floats, Ints, StatesLike
 
 # Neighbours per dimension of the small and of the large neighbourhoods, and how many states are asked.
 SMALL, LARGE = 6, 24
+
+
 STATES = 400
+
+
 # Extent ~ size along the attractor, ~ size^2 across it; a thin direction that is also fractal or noisy lies between.
 BORDER = 1.35
+
+
 _ROUNDING = 1e4  # spacings of the largest coordinate: smaller extents are those of rounding and its drift
 _REFERENCE_DRAWS = 400
-
-
-@dataclass(frozen=True, eq=False)
-class Thickness:
-    """How the extent of neighbourhoods grows with their size.
-
-    Attributes
-    ----------
-    growth : ndarray of float64, shape (d,)
-        Power of the size with which the extent grows in each principal direction; NaN where unknown.
-    directions : int
-        Leading directions with a power below `BORDER`; all of them where it is unknown.
-    sizes : (int, int)
-        Neighbours in the small and in the large neighbourhoods.
-    rounding : float
-        Extents smaller than this are made by rounding.
-    known : bool
-        Whether the record was long enough.
-    """
-
-    growth: Floats
-    directions: int
-    sizes: tuple[int, int]
-    rounding: float
-    known: bool
-
-
-def thickness(states: States, dtype: Any = np.float64) -> Thickness:
-    r"""Compare the principal extents of small and large neighbourhoods.
-
-    Notes
-    -----
-    The power of direction c is the median over states of :math:`\ln \sigma_c(large)/\sigma_c(small)`, over that of the
-    first direction. Few points fill their minor directions worse than many: the same ratio for points drawn evenly
-    from a d-dimensional ball is subtracted, so that a cloud without structure has the power 1 in all directions. A
-    direction in which the neighbours differ by rounding only has an infinite power.
-    """
-    from trajtools._kernels.divergence import nearest_of
-
-    d = states.points.shape[1]
-    rounding = _rounding(states, dtype)
-    sizes = (SMALL * (d + 1), LARGE * (d + 1))
-    usable = np.flatnonzero(states.usable)
-    if len(usable) < 4 * sizes[1]:
-        return Thickness(np.full(d, np.nan), d, sizes, rounding, known=False)
-    if d == 1:
-        return Thickness(np.ones(1), 1, sizes, rounding, known=True)
-    times = evenly(usable, STATES)
-    points = np.ascontiguousarray(states.points)
-    _, index, _ = nearest_of(points, states.matrix, states.usable, times, sizes[1], states.theiler, states.code)
-    index = index[index[:, -1] >= 0]
-    if not len(index):
-        return Thickness(np.full(d, np.nan), d, sizes, rounding, known=False)
-    large, small = _extents(points[index]), _extents(points[index[:, : sizes[0]]])
-    fill = np.mean(_extents(_ball(d, sizes[1])) - _extents(_ball(d, sizes[0])), axis=0)
-    with np.errstate(invalid="ignore"):
-        middle = np.median(large - small, axis=0) - (fill - fill[0])
-    if not middle[0] > 0:
-        return Thickness(np.full(d, np.nan), d, sizes, rounding, known=False)
-    dead = ~np.isfinite(middle) | (np.median(large, axis=0) < np.log(rounding))
-    growth = np.where(dead, np.inf, middle / middle[0])
-    thick = growth < BORDER
-    directions = int(d if thick.all() else np.argmin(thick))
-    return Thickness(growth, max(directions, 1), sizes, rounding, known=True)
-
-
-def _rounding(states: States, dtype: Any) -> float:
-    """Extents that rounding and its drift make; a subnormal number where all states are zero."""
-    spacing = np.finfo(dtype if np.issubdtype(dtype, np.floating) else np.float64).eps
-    return float(max(_ROUNDING * float(spacing) * np.abs(states.points[states.usable]).max(), 5e-324))
-
-
-def _extents(clouds: Floats) -> Floats:
-    """Logarithms of the root mean square extents of clouds (n, m, d) in their principal directions, (n, d)."""
-    centred = clouds - clouds.mean(axis=1, keepdims=True)
-    top = np.abs(centred).max(axis=(1, 2), keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        extents = np.linalg.svd(np.where(top > 0, centred / top, 0.0), compute_uv=False)
-        return np.asarray(np.log(extents / np.sqrt(clouds.shape[1])) + np.log(top[:, :, 0]))
-
-
-def _ball(d: int, count: int) -> Floats:
-    """Clouds of points drawn evenly from the unit ball, always the same ones."""
-    rng = np.random.default_rng(0)
-    draws = max(8, _REFERENCE_DRAWS // d)
-    points = rng.normal(size=(draws, count, d))
-    points /= np.linalg.norm(points, axis=2, keepdims=True)
-    return np.asarray(points * rng.random((draws, count, 1)) ** (1 / d))
-
-
 _CHUNK = 2_000_000  # numbers of a batch of neighbourhoods
 _IN_PLANE = 0.95  # overlap from which free vectors count as lying in the tangent planes
-
-
-@dataclass(frozen=True, eq=False)
-class LocalMaps:
-    """Affine maps along a record.
-
-    Attributes
-    ----------
-    linear : ndarray of float64, shape (n, d, d)
-        Their linear parts.
-    principal : ndarray of float64, shape (n, d, d)
-        Principal directions of the neighbourhoods, as rows.
-    times : ndarray of int64, shape (n,)
-        Where they begin.
-    linked : ndarray of bool, shape (n,)
-        Whether a map begins where the one before ends.
-    unexplained : ndarray of float64, shape (n,)
-        The part of the neighbours' scatter after a map that the fit leaves, 1 if it explains nothing.
-    """
-
-    linear: Floats
-    principal: Floats
-    times: Ints
-    linked: Any
-    unexplained: Floats
-
-
-def fit_maps(states: States, index: Ints, rows: Ints, across: Thickness) -> LocalMaps:
-    """Fit the maps along the record, each from where the one before ends."""
-    step, d = states.horizon, states.points.shape[1]
-    has = np.zeros(len(states), dtype=bool)
-    has[rows] = True
-    chain = np.arange(int(rows[0]), len(states) - step, step)
-    chain = chain[has[chain]]
-    linear, principal = np.empty((len(chain), d, d)), np.empty((len(chain), d, d))
-    rank, unexplained = np.empty(len(chain), dtype=np.int64), np.empty(len(chain))
-    batch = max(1, _CHUNK // (index.shape[1] * d))
-    for start in range(0, len(chain), batch):
-        part = slice(start, min(start + batch, len(chain)))
-        linear[part], principal[part], rank[part], unexplained[part] = _maps(
-            states, index[chain[part]], across.rounding
-        )
-    spanned = rank >= across.directions
-    if not spanned.any():
-        raise NoNeighborsError(
-            f"the {index.shape[1]} neighbours of no state span {across.directions} directions, so no map can be "
-            "fitted: states repeat, or a coordinate is constant or a multiple of others; leave it out or use more "
-            "neighbours"
-        )
-    chain = chain[spanned]
-    linked = np.concatenate([[False], np.diff(chain) == step])
-    return LocalMaps(linear[spanned], principal[spanned], chain, linked, unexplained[spanned])
-
-
-def stretching(maps: LocalMaps, directions: int) -> tuple[Floats, Floats | None, float]:
-    """Send orthonormal vectors through the maps."""
-    from trajtools._kernels.tangents import tangent_logs
-
-    d = maps.linear.shape[1]
-    free, vectors = tangent_logs(maps.linear, maps.linked, np.empty((0, d, d)), d)
-    if directions == d:
-        return free, None, 1.0
-    planes = np.ascontiguousarray(maps.principal[:, :directions])
-    inside = planes @ np.swapaxes(vectors[:, :directions], 1, 2)
-    overlap = float(np.median(np.linalg.svd(inside, compute_uv=False)[:, -1]))
-    if overlap >= _IN_PLANE:
-        return free, None, overlap
-    laid, _ = tangent_logs(maps.linear, maps.linked, planes, directions)
-    return free, laid, overlap
-
-
-def _maps(states: States, near: Ints, rounding: float) -> tuple[Floats, Floats, Ints, Floats]:
-    """Linear parts of affine fits, principal directions as rows, ranks of the neighbourhoods, what is unexplained."""
-    before, after = states.points[near], states.points[near + states.horizon]
-    before = before - before.mean(axis=1, keepdims=True)
-    after = after - after.mean(axis=1, keepdims=True)
-    # Neighbourhoods are tiny: bring them to size one, so that no scale of the states matters to the inverse.
-    scale = np.maximum(np.abs(before).max(axis=(1, 2), keepdims=True), rounding)
-    after /= scale
-    left, extent, principal = np.linalg.svd(before / scale, full_matrices=False)
-    # A direction in which the neighbours do not differ at all has no map.
-    dead = extent * scale[:, 0] <= rounding
-    inverse = np.where(dead, 0.0, 1.0 / np.where(dead, 1.0, extent))
-    image = np.swapaxes(left, 1, 2) @ after
-    linear = np.swapaxes(image * inverse[:, :, None], 1, 2) @ principal
-    rank = np.count_nonzero(~dead, axis=1)
-    top = np.abs(after).max(axis=(1, 2), keepdims=True)
-    top[top == 0] = 1.0
-    left_over = np.sum(((after - left @ image) / top) ** 2, axis=(1, 2)) / np.maximum(near.shape[1] - 1 - rank, 1)
-    total = np.sum((after / top) ** 2, axis=(1, 2)) / (near.shape[1] - 1)
-    return linear, principal, rank, np.where(total > 0, left_over / np.where(total > 0, total, 1.0), 0.0)
-
-
 BLOCKS = 20  # of time, that the interval comes from
 FEWEST_BLOCKS = 8
 SHORTEST_BLOCK = 8  # local maps
@@ -264,6 +87,111 @@ class LyapunovSpectrum(Result):
     unit: str
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+
+
+def thickness(states: States, dtype: Any = np.float64) -> Thickness:
+    r"""Compare the principal extents of small and large neighbourhoods.
+
+    Notes
+    -----
+    The power of direction c is the median over states of :math:`\ln \sigma_c(large)/\sigma_c(small)`, over that of the
+    first direction. Few points fill their minor directions worse than many: the same ratio for points drawn evenly
+    from a d-dimensional ball is subtracted, so that a cloud without structure has the power 1 in all directions. A
+    direction in which the neighbours differ by rounding only has an infinite power.
+    """
+    from trajtools._kernels.divergence import nearest_of
+
+    d = states.points.shape[1]
+    rounding = _rounding(states, dtype)
+    sizes = (SMALL * (d + 1), LARGE * (d + 1))
+    usable = np.flatnonzero(states.usable)
+    if len(usable) < 4 * sizes[1]:
+        return Thickness(np.full(d, np.nan), d, sizes, rounding, known=False)
+    if d == 1:
+        return Thickness(np.ones(1), 1, sizes, rounding, known=True)
+    times = evenly(usable, STATES)
+    points = np.ascontiguousarray(states.points)
+    _, index, _ = nearest_of(points, states.matrix, states.usable, times, sizes[1], states.theiler, states.code)
+    index = index[index[:, -1] >= 0]
+    if not len(index):
+        return Thickness(np.full(d, np.nan), d, sizes, rounding, known=False)
+    large, small = _extents(points[index]), _extents(points[index[:, : sizes[0]]])
+    fill = np.mean(_extents(_ball(d, sizes[1])) - _extents(_ball(d, sizes[0])), axis=0)
+    with np.errstate(invalid="ignore"):
+        middle = np.median(large - small, axis=0) - (fill - fill[0])
+    if not middle[0] > 0:
+        return Thickness(np.full(d, np.nan), d, sizes, rounding, known=False)
+    dead = ~np.isfinite(middle) | (np.median(large, axis=0) < np.log(rounding))
+    growth = np.where(dead, np.inf, middle / middle[0])
+    thick = growth < BORDER
+    directions = int(d if thick.all() else np.argmin(thick))
+    return Thickness(growth, max(directions, 1), sizes, rounding, known=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Thickness:
+    """How the extent of neighbourhoods grows with their size.
+
+    Attributes
+    ----------
+    growth : ndarray of float64, shape (d,)
+        Power of the size with which the extent grows in each principal direction; NaN where unknown.
+    directions : int
+        Leading directions with a power below `BORDER`; all of them where it is unknown.
+    sizes : (int, int)
+        Neighbours in the small and in the large neighbourhoods.
+    rounding : float
+        Extents smaller than this are made by rounding.
+    known : bool
+        Whether the record was long enough.
+    """
+
+    growth: Floats
+    directions: int
+    sizes: tuple[int, int]
+    rounding: float
+    known: bool
+
+
+def _rounding(states: States, dtype: Any) -> float:
+    """Extents that rounding and its drift make; a subnormal number where all states are zero."""
+    spacing = np.finfo(dtype if np.issubdtype(dtype, np.floating) else np.float64).eps
+    return float(max(_ROUNDING * float(spacing) * np.abs(states.points[states.usable]).max(), 5e-324))
+
+
+def _extents(clouds: Floats) -> Floats:
+    """Logarithms of the root mean square extents of clouds (n, m, d) in their principal directions, (n, d)."""
+    centred = clouds - clouds.mean(axis=1, keepdims=True)
+    top = np.abs(centred).max(axis=(1, 2), keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        extents = np.linalg.svd(np.where(top > 0, centred / top, 0.0), compute_uv=False)
+        return np.asarray(np.log(extents / np.sqrt(clouds.shape[1])) + np.log(top[:, :, 0]))
+
+
+def _ball(d: int, count: int) -> Floats:
+    """Clouds of points drawn evenly from the unit ball, always the same ones."""
+    rng = np.random.default_rng(0)
+    draws = max(8, _REFERENCE_DRAWS // d)
+    points = rng.normal(size=(draws, count, d))
+    points /= np.linalg.norm(points, axis=2, keepdims=True)
+    return np.asarray(points * rng.random((draws, count, 1)) ** (1 / d))
+
+
+def kaplan_yorke(values: Floats, last: float = float("nan")) -> float:
+    """Kaplan-Yorke dimension of a spectrum whose last exponents may be unknown."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return float("nan")
+    if known[0] < 0:
+        return 0.0
+    if len(known) < len(values) and last < known[-1]:
+        known = np.append(known, last)
+    sums = np.cumsum(known)
+    below = np.flatnonzero(sums < 0)
+    if not len(below):
+        return float("nan")
+    j = int(below[0])
+    return float(j + sums[j - 1] / abs(known[j]))
 
 
 def lyapunov_spectrum(
@@ -409,23 +337,6 @@ def lyapunov_spectrum(
     )
 
 
-def kaplan_yorke(values: Floats, last: float = float("nan")) -> float:
-    """Kaplan-Yorke dimension of a spectrum whose last exponents may be unknown."""
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return float("nan")
-    if known[0] < 0:
-        return 0.0
-    if len(known) < len(values) and last < known[-1]:
-        known = np.append(known, last)
-    sums = np.cumsum(known)
-    below = np.flatnonzero(sums < 0)
-    if not len(below):
-        return float("nan")
-    j = int(below[0])
-    return float(j + sums[j - 1] / abs(known[j]))
-
-
 def _asked(k: int | None, neighbors: NearestK | None, d: int, level: float) -> tuple[int, NearestK]:
     if d > MOST_DIRECTIONS:
         raise DataError(
@@ -448,6 +359,91 @@ def _asked(k: int | None, neighbors: NearestK | None, d: int, level: float) -> t
     return int(wanted), rule
 
 
+def fit_maps(states: States, index: Ints, rows: Ints, across: Thickness) -> LocalMaps:
+    """Fit the maps along the record, each from where the one before ends."""
+    step, d = states.horizon, states.points.shape[1]
+    has = np.zeros(len(states), dtype=bool)
+    has[rows] = True
+    chain = np.arange(int(rows[0]), len(states) - step, step)
+    chain = chain[has[chain]]
+    linear, principal = np.empty((len(chain), d, d)), np.empty((len(chain), d, d))
+    rank, unexplained = np.empty(len(chain), dtype=np.int64), np.empty(len(chain))
+    batch = max(1, _CHUNK // (index.shape[1] * d))
+    for start in range(0, len(chain), batch):
+        part = slice(start, min(start + batch, len(chain)))
+        linear[part], principal[part], rank[part], unexplained[part] = _maps(
+            states, index[chain[part]], across.rounding
+        )
+    spanned = rank >= across.directions
+    if not spanned.any():
+        raise NoNeighborsError(
+            f"the {index.shape[1]} neighbours of no state span {across.directions} directions, so no map can be "
+            "fitted: states repeat, or a coordinate is constant or a multiple of others; leave it out or use more "
+            "neighbours"
+        )
+    chain = chain[spanned]
+    linked = np.concatenate([[False], np.diff(chain) == step])
+    return LocalMaps(linear[spanned], principal[spanned], chain, linked, unexplained[spanned])
+
+
+@dataclass(frozen=True, eq=False)
+class LocalMaps:
+    """Affine maps along a record.
+
+    Attributes
+    ----------
+    linear : ndarray of float64, shape (n, d, d)
+        Their linear parts.
+    principal : ndarray of float64, shape (n, d, d)
+        Principal directions of the neighbourhoods, as rows.
+    times : ndarray of int64, shape (n,)
+        Where they begin.
+    linked : ndarray of bool, shape (n,)
+        Whether a map begins where the one before ends.
+    unexplained : ndarray of float64, shape (n,)
+        The part of the neighbours' scatter after a map that the fit leaves, 1 if it explains nothing.
+    """
+
+    linear: Floats
+    principal: Floats
+    times: Ints
+    linked: Any
+    unexplained: Floats
+
+
+def _maps(states: States, near: Ints, rounding: float) -> tuple[Floats, Floats, Ints, Floats]:
+    """Linear parts of affine fits, principal directions as rows, ranks of the neighbourhoods, what is unexplained."""
+    before, after = states.points[near], states.points[near + states.horizon]
+    before = before - before.mean(axis=1, keepdims=True)
+    after = after - after.mean(axis=1, keepdims=True)
+    # Neighbourhoods are tiny: bring them to size one, so that no scale of the states matters to the inverse.
+    scale = np.maximum(np.abs(before).max(axis=(1, 2), keepdims=True), rounding)
+    after /= scale
+    left, extent, principal = np.linalg.svd(before / scale, full_matrices=False)
+    # A direction in which the neighbours do not differ at all has no map.
+    dead = extent * scale[:, 0] <= rounding
+    inverse = np.where(dead, 0.0, 1.0 / np.where(dead, 1.0, extent))
+    image = np.swapaxes(left, 1, 2) @ after
+    linear = np.swapaxes(image * inverse[:, :, None], 1, 2) @ principal
+    rank = np.count_nonzero(~dead, axis=1)
+    top = np.abs(after).max(axis=(1, 2), keepdims=True)
+    top[top == 0] = 1.0
+    left_over = np.sum(((after - left @ image) / top) ** 2, axis=(1, 2)) / np.maximum(near.shape[1] - 1 - rank, 1)
+    total = np.sum((after / top) ** 2, axis=(1, 2)) / (near.shape[1] - 1)
+    return linear, principal, rank, np.where(total > 0, left_over / np.where(total > 0, total, 1.0), 0.0)
+
+
+def _intervals(values: Floats, blocks: Floats, level: float) -> Floats:
+    """Student's interval of the mean over the blocks, (k, 2)."""
+    if not len(blocks):
+        return np.full((len(values), 2), np.nan)
+    from scipy.special import stdtrit  # Student's t; scipy.stats takes half a second to import
+
+    with np.errstate(invalid="ignore"):  # an exponent of minus infinity has no interval
+        reach = stdtrit(len(blocks) - 1, (1 + level) / 2) * blocks.std(axis=0, ddof=1) / np.sqrt(len(blocks))
+        return np.stack([values - reach, values + reach], axis=1)
+
+
 def _tame(logs: Any) -> Any:
     """A stretching beyond the range of numbers is unknown, and no exponent."""
     return np.where(np.isposinf(logs), np.nan, logs) if isinstance(logs, np.ndarray) else logs
@@ -467,15 +463,21 @@ def _blocks(logs: Floats) -> Floats:
     return np.asarray(sums / np.diff([*edges, len(logs)])[:, None])
 
 
-def _intervals(values: Floats, blocks: Floats, level: float) -> Floats:
-    """Student's interval of the mean over the blocks, (k, 2)."""
-    if not len(blocks):
-        return np.full((len(values), 2), np.nan)
-    from scipy.special import stdtrit  # Student's t; scipy.stats takes half a second to import
+def stretching(maps: LocalMaps, directions: int) -> tuple[Floats, Floats | None, float]:
+    """Send orthonormal vectors through the maps."""
+    from trajtools._kernels.tangents import tangent_logs
 
-    with np.errstate(invalid="ignore"):  # an exponent of minus infinity has no interval
-        reach = stdtrit(len(blocks) - 1, (1 + level) / 2) * blocks.std(axis=0, ddof=1) / np.sqrt(len(blocks))
-        return np.stack([values - reach, values + reach], axis=1)
+    d = maps.linear.shape[1]
+    free, vectors = tangent_logs(maps.linear, maps.linked, np.empty((0, d, d)), d)
+    if directions == d:
+        return free, None, 1.0
+    planes = np.ascontiguousarray(maps.principal[:, :directions])
+    inside = planes @ np.swapaxes(vectors[:, :directions], 1, 2)
+    overlap = float(np.median(np.linalg.svd(inside, compute_uv=False)[:, -1]))
+    if overlap >= _IN_PLANE:
+        return free, None, overlap
+    laid, _ = tangent_logs(maps.linear, maps.linked, planes, directions)
+    return free, laid, overlap
 
 
 def _warnings(across: Thickness, whole: Floats, wanted: int, *, unexplained: float, blocks: int) -> tuple[Reason, ...]:

@@ -111,30 +111,6 @@ def twins(
     return _assemble(parts, chosen.name, average, dt, window)
 
 
-def has_twins(x: Any) -> bool:
-    """Whether something holds twins: a Run with members that know their reference, a pair, or a list of these."""
-    if _is_run(x):
-        return len(x.members) > 1 or getattr(x, "stored", "weights") != "weights"
-    if _is_pair(x):
-        return True
-    return isinstance(x, (list, tuple)) and bool(x) and all(_is_run(item) or _is_pair(item) for item in x)
-
-
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    """Twins of one run or pair, before their times are aligned: distance (T, U), floor (T, U), the rest (U,)."""
-
-    step: Ints
-    distance: Floats
-    floor: Floats
-    scale: Floats
-    group: Ints
-    dt: float
-    time_unit: str
-    settings: dict[str, Any]
-    warnings: tuple[Reason, ...] = ()
-
-
 def _sources(x: Any) -> list[Any]:
     """Return x as a list of Runs and of tuples (reference, copies)."""
     if _is_run(x):
@@ -154,14 +130,14 @@ def _is_run(x: Any) -> bool:
     return hasattr(x, "members") and hasattr(x, "states") and not isinstance(x, (tuple, list))
 
 
-def _is_state_like(x: Any) -> bool:
-    return isinstance(x, np.ndarray) or (hasattr(x, "read") and hasattr(x, "step"))
-
-
 def _is_pair(x: Any) -> bool:
     if not (isinstance(x, (list, tuple)) and len(x) == 2 and _is_state_like(x[0])):
         return False
     return _is_state_like(x[1]) or (isinstance(x[1], (list, tuple)) and all(_is_state_like(y) for y in x[1]))
+
+
+def _is_state_like(x: Any) -> bool:
+    return isinstance(x, np.ndarray) or (hasattr(x, "read") and hasattr(x, "step"))
 
 
 def _pair(x: Any) -> tuple[Any, list[Any]]:
@@ -178,6 +154,121 @@ def _offsets(start: int | Sequence[int] | None, count: int) -> list[int | None]:
     if given.dtype.kind not in "iu" or given.ndim != 1 or len(given) not in (1, count):
         raise DataError(f"start must be one step or {count} of them (one per pair), as integers; got {start!r}")
     return [int(s) for s in np.broadcast_to(given, (count,))]
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Twins of one run or pair, before their times are aligned: distance (T, U), floor (T, U), the rest (U,)."""
+
+    step: Ints
+    distance: Floats
+    floor: Floats
+    scale: Floats
+    group: Ints
+    dt: float
+    time_unit: str
+    settings: dict[str, Any]
+    warnings: tuple[Reason, ...] = ()
+
+
+def _assemble(
+    parts: list[_Measured], metric: str, average: str, dt: float | None, window: tuple[int, int] | None
+) -> Divergence:
+    units = {(part.time_unit, part.dt) for part in parts}
+    if dt is None and len(units) > 1:
+        raise DataError(f"the trajectories have different units of time, {sorted(units)}; give dt to put them on one")
+    scale_of_time = parts[0].dt if dt is None else float(dt)
+    rows = [
+        _clean(part.step, part.distance[:, u], part.floor[:, u])
+        for part in parts
+        for u in range(part.distance.shape[1])
+    ]
+    grid = max((row.step - row.step[0] for row in rows), key=len)
+    distances = np.full((len(rows), len(grid)), np.nan)
+    floor = np.full_like(distances, np.nan)
+    for u, row in enumerate(rows):
+        own = row.step - row.step[0]
+        if not np.array_equal(own, grid[: len(own)]):
+            raise DataError(
+                "the twins were perturbed at different steps, and the states were not recorded at equal spacing, so "
+                "their times cannot be aligned; record every k-th step, or use `window` to analyse one perturbation "
+                "at a time"
+            )
+        distances[u, : len(own)], floor[u, : len(own)] = row.distance, row.floor
+    group = np.concatenate([part.group for part in parts])
+    start = np.array([row.step[0] for row in rows], dtype=np.int64)
+    curves = average_curves(distances, group, start, average)
+    counts = {name: sum(getattr(row, name) for row in rows) for name in ("diverged", "merged", "unperturbed", "zeros")}
+    settings: dict[str, Any] = {"metric": metric, "average": average, "dt": scale_of_time, "window": window}
+    settings |= {
+        "n_units": len(rows),
+        "n_references": len(np.unique(group)),
+        **{f"n_{k}": v for k, v in counts.items()},
+    }
+    for name in dict.fromkeys(key for part in parts for key in part.settings):
+        values = [part.settings.get(name) for part in parts]
+        settings[name] = values[0] if all(value == values[0] for value in values) else values
+    if "noise" in settings:
+        settings["noise"] = _one_or_mixed({part.settings["noise"] for part in parts if "noise" in part.settings})
+    warnings = [warning for part in parts for warning in part.warnings]
+    return Divergence(
+        method="twins",
+        metric=metric,
+        average=average,
+        time=grid * scale_of_time,
+        time_unit=parts[0].time_unit if dt is None else "time",
+        log_distance=mean_curve(curves[0], curves[1]),
+        distances=distances,
+        group=group,
+        start=start,
+        floor=floor,
+        scale=np.concatenate([part.scale for part in parts]),
+        n_references=len(np.unique(group)),
+        settings=settings,
+        warnings=tuple(dict.fromkeys([*warnings, *_warnings(counts, len(rows))])),
+    )
+
+
+def _clean(step: Ints, distance: Floats, floor: Floats) -> _Row:
+    """Cut a twin to the states from its perturbation on; NaN from where a weight is not finite."""
+    apart = np.flatnonzero(distance != 0)
+    if len(apart) == 0:
+        return _Row(step, distance, floor, unperturbed=True, zeros=len(distance))
+    first = int(apart[0])
+    step, distance, floor = step[first:], distance[first:].copy(), floor[first:].copy()
+    broken = np.flatnonzero(~np.isfinite(distance))
+    if len(broken):
+        distance[broken[0] :] = np.nan
+    zero = distance == 0
+    return _Row(step, distance, floor, bool(len(broken)), bool(zero[-1]), False, int(zero.sum()))
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """One twin from the step of its perturbation on, and what was left out of it."""
+
+    step: Ints
+    distance: Floats
+    floor: Floats
+    diverged: bool = False
+    merged: bool = False
+    unperturbed: bool = False
+    zeros: int = 0
+
+
+def _one_or_mixed(noises: set[str]) -> str:
+    """How the batches of twins were drawn: ``"common"``, ``"independent"`` or ``"mixed"``."""
+    return noises.pop() if len(noises) == 1 else "mixed"
+
+
+def _warnings(counts: dict[str, int], total: int) -> list[Reason]:
+    texts = {
+        "unperturbed": "{count} of {total} twins never differ from their reference (distance 0 at every state): they "
+        "were not perturbed, or the perturbation was rounded away; they are not fitted",
+        "merged": "{count} of {total} twins end at distance 0: they merged with their reference",
+        "diverged": "{count} of {total} twins end early, where a weight became NaN or infinite",
+    }
+    return [Reason.of(code, text, count=counts[code], total=total) for code, text in texts.items() if counts[code]]
 
 
 def _measure(source: Any, metric: Any, window: tuple[int, int] | None, offset: int | None) -> _Measured:
@@ -285,19 +376,6 @@ def _measure_run(run: Any, metric: Any, window: tuple[int, int] | None) -> _Meas
     return _Measured(step[rows], distance, floor, scale, group, 1.0, run.time_unit, settings, tuple(warnings))
 
 
-def _orbits(reference: Ints) -> Ints:
-    """Follow copies of copies back to the member that was not copied: they share its orbit."""
-    orbit = np.arange(len(reference))
-    for _ in range(len(reference)):
-        parent = reference[orbit]
-        if np.all(parent < 0):
-            return orbit
-        orbit = np.where(parent >= 0, parent, orbit)
-    raise DataError(
-        "the members refer to each other in a circle; every reference must lead to a member with reference -1"
-    )
-
-
 def _stored_distance(
     run: Any, metric: str, *, twin: Ints, of: Ints, rows: slice, settings: dict[str, Any]
 ) -> tuple[Floats, Reason]:
@@ -332,101 +410,23 @@ def _stored_distance(
     )
 
 
-def _assemble(
-    parts: list[_Measured], metric: str, average: str, dt: float | None, window: tuple[int, int] | None
-) -> Divergence:
-    units = {(part.time_unit, part.dt) for part in parts}
-    if dt is None and len(units) > 1:
-        raise DataError(f"the trajectories have different units of time, {sorted(units)}; give dt to put them on one")
-    scale_of_time = parts[0].dt if dt is None else float(dt)
-    rows = [
-        _clean(part.step, part.distance[:, u], part.floor[:, u])
-        for part in parts
-        for u in range(part.distance.shape[1])
-    ]
-    grid = max((row.step - row.step[0] for row in rows), key=len)
-    distances = np.full((len(rows), len(grid)), np.nan)
-    floor = np.full_like(distances, np.nan)
-    for u, row in enumerate(rows):
-        own = row.step - row.step[0]
-        if not np.array_equal(own, grid[: len(own)]):
-            raise DataError(
-                "the twins were perturbed at different steps, and the states were not recorded at equal spacing, so "
-                "their times cannot be aligned; record every k-th step, or use `window` to analyse one perturbation "
-                "at a time"
-            )
-        distances[u, : len(own)], floor[u, : len(own)] = row.distance, row.floor
-    group = np.concatenate([part.group for part in parts])
-    start = np.array([row.step[0] for row in rows], dtype=np.int64)
-    curves = average_curves(distances, group, start, average)
-    counts = {name: sum(getattr(row, name) for row in rows) for name in ("diverged", "merged", "unperturbed", "zeros")}
-    settings: dict[str, Any] = {"metric": metric, "average": average, "dt": scale_of_time, "window": window}
-    settings |= {
-        "n_units": len(rows),
-        "n_references": len(np.unique(group)),
-        **{f"n_{k}": v for k, v in counts.items()},
-    }
-    for name in dict.fromkeys(key for part in parts for key in part.settings):
-        values = [part.settings.get(name) for part in parts]
-        settings[name] = values[0] if all(value == values[0] for value in values) else values
-    if "noise" in settings:
-        settings["noise"] = _one_or_mixed({part.settings["noise"] for part in parts if "noise" in part.settings})
-    warnings = [warning for part in parts for warning in part.warnings]
-    return Divergence(
-        method="twins",
-        metric=metric,
-        average=average,
-        time=grid * scale_of_time,
-        time_unit=parts[0].time_unit if dt is None else "time",
-        log_distance=mean_curve(curves[0], curves[1]),
-        distances=distances,
-        group=group,
-        start=start,
-        floor=floor,
-        scale=np.concatenate([part.scale for part in parts]),
-        n_references=len(np.unique(group)),
-        settings=settings,
-        warnings=tuple(dict.fromkeys([*warnings, *_warnings(counts, len(rows))])),
+def _orbits(reference: Ints) -> Ints:
+    """Follow copies of copies back to the member that was not copied: they share its orbit."""
+    orbit = np.arange(len(reference))
+    for _ in range(len(reference)):
+        parent = reference[orbit]
+        if np.all(parent < 0):
+            return orbit
+        orbit = np.where(parent >= 0, parent, orbit)
+    raise DataError(
+        "the members refer to each other in a circle; every reference must lead to a member with reference -1"
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Row:
-    """One twin from the step of its perturbation on, and what was left out of it."""
-
-    step: Ints
-    distance: Floats
-    floor: Floats
-    diverged: bool = False
-    merged: bool = False
-    unperturbed: bool = False
-    zeros: int = 0
-
-
-def _clean(step: Ints, distance: Floats, floor: Floats) -> _Row:
-    """Cut a twin to the states from its perturbation on; NaN from where a weight is not finite."""
-    apart = np.flatnonzero(distance != 0)
-    if len(apart) == 0:
-        return _Row(step, distance, floor, unperturbed=True, zeros=len(distance))
-    first = int(apart[0])
-    step, distance, floor = step[first:], distance[first:].copy(), floor[first:].copy()
-    broken = np.flatnonzero(~np.isfinite(distance))
-    if len(broken):
-        distance[broken[0] :] = np.nan
-    zero = distance == 0
-    return _Row(step, distance, floor, bool(len(broken)), bool(zero[-1]), False, int(zero.sum()))
-
-
-def _one_or_mixed(noises: set[str]) -> str:
-    """How the batches of twins were drawn: ``"common"``, ``"independent"`` or ``"mixed"``."""
-    return noises.pop() if len(noises) == 1 else "mixed"
-
-
-def _warnings(counts: dict[str, int], total: int) -> list[Reason]:
-    texts = {
-        "unperturbed": "{count} of {total} twins never differ from their reference (distance 0 at every state): they "
-        "were not perturbed, or the perturbation was rounded away; they are not fitted",
-        "merged": "{count} of {total} twins end at distance 0: they merged with their reference",
-        "diverged": "{count} of {total} twins end early, where a weight became NaN or infinite",
-    }
-    return [Reason.of(code, text, count=counts[code], total=total) for code, text in texts.items() if counts[code]]
+def has_twins(x: Any) -> bool:
+    """Whether something holds twins: a Run with members that know their reference, a pair, or a list of these."""
+    if _is_run(x):
+        return len(x.members) > 1 or getattr(x, "stored", "weights") != "weights"
+    if _is_pair(x):
+        return True
+    return isinstance(x, (list, tuple)) and bool(x) and all(_is_run(item) or _is_pair(item) for item in x)

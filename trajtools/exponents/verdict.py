@@ -24,8 +24,6 @@ FEWEST_STEPS = 3  # fitted steps: a line through fewer shows no shape
 NULLS = {"power-law": "a power law or diffusion", BASIN: "a quadratic basin under the same optimiser"}
 PERSISTENCE = ("persistent", "not-persistent", "persistence-not-tested")  # codes of reasons
 SHAPE_STEPS = 10  # fitted steps that a power law must describe better before the growth counts as one
-
-
 Judgement = tuple[str, tuple[Reason, ...]]
 Rise = Callable[[], tuple[float, float]]
 
@@ -127,11 +125,6 @@ def judge(found: Measured, epochs: tuple[Epoch, ...], rise: Rise, null: str | No
     return _persistence((grown, tested), epochs, unit)
 
 
-def no_null(choice: str) -> Reason:
-    """The reason of growth that was tested against nothing."""
-    return Reason("no-null", f"no null was requested, so the growth was not tested; use null={choice!r}")
-
-
 def _persistence(reasons: tuple[Reason, ...], epochs: tuple[Epoch, ...], unit: str) -> Judgement:
     if any(epoch.silent for epoch in epochs):
         return "transient", (*reasons, does_not_persist(epochs))
@@ -172,42 +165,6 @@ def does_not_persist(epochs: tuple[Epoch, ...]) -> Reason:
         starts=len(epochs),
         silent=silent,
         needed=FEWEST_EFOLDS,
-    )
-
-
-def without_persistence(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
-    """Drop what is said about persistence."""
-    return tuple(reason for reason in reasons if reason.code not in PERSISTENCE)
-
-
-def _tallest(found: Measured) -> Floats:
-    """Highest rise of each usable curve above its first point, in e-folds."""
-    index, rows = np.arange(found.curves.values.shape[1]), found.usable
-    begin, end = found.spans.begin[rows], found.spans.end[rows]
-    values = found.curves.values[rows]
-    inside = np.where((index >= begin[:, None]) & (index <= end[:, None]), values, -np.inf)
-    return np.asarray(inside.max(axis=1) - values[np.arange(len(rows)), begin])
-
-
-def _median_time(found: Measured) -> float:
-    return float(np.median(found.duration[found.some]))
-
-
-def _nothing_to_fit(found: Measured) -> Reason:
-    total = len(found.first)
-    silent = int(found.growth.settings.get("n_unperturbed", 0))
-    if silent == total:
-        return Reason.of(
-            "no-perturbation",
-            "none of the {twins} twins ever differs from its reference: there was no perturbation, or it was rounded "
-            "away; use an epsilon that the dtype can hold",
-            twins=total,
-        )
-    return Reason.of(
-        "below-rounding-floor",
-        "no curve has two points above the rounding floor ({points} points lie at or below it); use a larger epsilon "
-        "or a wider dtype",
-        points=found.spans.at_floor,
     )
 
 
@@ -303,6 +260,47 @@ def _not_exponential(grown: Reason, found: Measured, steps: float, null: str) ->
         "epsilon would tell them apart"
     )
     return "inconclusive", (grown, Reason.of("null-fits-as-well", words, null=null, p=p_null))
+
+
+def _tallest(found: Measured) -> Floats:
+    """Highest rise of each usable curve above its first point, in e-folds."""
+    index, rows = np.arange(found.curves.values.shape[1]), found.usable
+    begin, end = found.spans.begin[rows], found.spans.end[rows]
+    values = found.curves.values[rows]
+    inside = np.where((index >= begin[:, None]) & (index <= end[:, None]), values, -np.inf)
+    return np.asarray(inside.max(axis=1) - values[np.arange(len(rows)), begin])
+
+
+def _median_time(found: Measured) -> float:
+    return float(np.median(found.duration[found.some]))
+
+
+def _nothing_to_fit(found: Measured) -> Reason:
+    total = len(found.first)
+    silent = int(found.growth.settings.get("n_unperturbed", 0))
+    if silent == total:
+        return Reason.of(
+            "no-perturbation",
+            "none of the {twins} twins ever differs from its reference: there was no perturbation, or it was rounded "
+            "away; use an epsilon that the dtype can hold",
+            twins=total,
+        )
+    return Reason.of(
+        "below-rounding-floor",
+        "no curve has two points above the rounding floor ({points} points lie at or below it); use a larger epsilon "
+        "or a wider dtype",
+        points=found.spans.at_floor,
+    )
+
+
+def no_null(choice: str) -> Reason:
+    """The reason of growth that was tested against nothing."""
+    return Reason("no-null", f"no null was requested, so the growth was not tested; use null={choice!r}")
+
+
+def without_persistence(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    """Drop what is said about persistence."""
+    return tuple(reason for reason in reasons if reason.code not in PERSISTENCE)
 
 
 def caveats(found: Measured) -> tuple[Reason, ...]:

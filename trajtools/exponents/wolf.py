@@ -41,6 +41,14 @@ if TYPE_CHECKING:
 
 WOLF_PROCEDURES = (CALIGIURI, PRODUCTION)
 CANDIDATES, CANDIDATE_SHARE = 64, 50
+HYBRID_PROCEDURES = (MITTRA,)
+
+
+# Chosen on flows, where a neighbour off the growing direction first moves away faster than the exponent says.
+TURN = 0.1
+
+
+MEMBERS = 32
 
 
 def wolf(
@@ -186,17 +194,6 @@ def wolf(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _WolfPath:
-    """Blocks: distances (B, K + 1), first states, neighbours, angle turned through (NaN without an old one), kept."""
-
-    rows: Floats
-    start: Ints
-    neighbor: Ints
-    turn: Floats
-    kept: Any
-
-
 def _follow_wolf(walk: Walk, starts: Ints, index: Ints, limit: float) -> _WolfPath:
     """Go along the trajectory and choose a neighbour for every block."""
     horizon = walk.states.horizon
@@ -239,10 +236,15 @@ def _follow_wolf(walk: Walk, starts: Ints, index: Ints, limit: float) -> _WolfPa
     )
 
 
-HYBRID_PROCEDURES = (MITTRA,)
-# Chosen on flows, where a neighbour off the growing direction first moves away faster than the exponent says.
-TURN = 0.1
-MEMBERS = 32
+@dataclass(frozen=True, eq=False)
+class _WolfPath:
+    """Blocks: distances (B, K + 1), first states, neighbours, angle turned through (NaN without an old one), kept."""
+
+    rows: Floats
+    start: Ints
+    neighbor: Ints
+    turn: Floats
+    kept: Any
 
 
 def hybrid(
@@ -424,20 +426,6 @@ class _Ball:
         return near if len(near) >= self.least else near[:0]
 
 
-@dataclass(eq=False)
-class _HybridPath:
-    """Blocks, and what happened at their ends."""
-
-    rows: list[Floats] = field(default_factory=list)
-    start: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    kept: list[bool] = field(default_factory=list)
-    too_far: int = 0
-    turned: int = 0
-    unaligned: int = 0
-    missing: int = 0
-
-
 def _follow_ball(walk: Walk, ask: _Ball, limit: float, aligned: float, average: str) -> _HybridPath:
     """Go along the trajectory with a neighbourhood; `aligned` is the cosine of the largest turn."""
     done = _HybridPath()
@@ -474,6 +462,20 @@ def _follow_ball(walk: Walk, ask: _Ball, limit: float, aligned: float, average: 
         apart = paths[:, -1] > 0
         old, gaps, arrival = members[apart] + horizon, paths[apart, -1], i + horizon
     return done
+
+
+@dataclass(eq=False)
+class _HybridPath:
+    """Blocks, and what happened at their ends."""
+
+    rows: list[Floats] = field(default_factory=list)
+    start: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    kept: list[bool] = field(default_factory=list)
+    too_far: int = 0
+    turned: int = 0
+    unaligned: int = 0
+    missing: int = 0
 
 
 def _along(walk: Walk, i: int, members: Ints, old: tuple[Ints, Floats]) -> Floats:

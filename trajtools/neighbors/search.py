@@ -18,13 +18,29 @@ if TYPE_CHECKING:
     from trajtools.distances.pairwise import Distances
 
 STRATEGIES = ("brute", "sweep", "tree", "matrix")
+
+
 # Below this many states comparing everything is as fast as anything else.
 _FEW = 1000
+
+
 _QUERIES, _SAMPLE = 32, 2048
+
+
 # Candidates per state up to which a sweep costs less than building and climbing a tree, and how many of the
 # candidates of a ball must be inside.
 _SWEEP_CANDIDATES = 90.0
+
+
 _SWEEP_SHARE = 0.3
+
+
+# So many levels of the tree are split one after the other, their nodes on several threads; then whole subtrees.
+_TOP_LEVELS = 4
+
+
+# Fewer values are sorted in one piece; more in pieces between quantiles of a sample.
+_SORTED_WHOLE, _SORTED_SAMPLE, _SORTED_PARTS = 2**15, 1000, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,85 +60,6 @@ class Strategy:
     name: str
     axis: int
     why: str
-
-
-def named(states: States, strategy: str) -> Strategy:
-    """The strategy of this name, as asked."""
-    if strategy not in STRATEGIES:
-        raise DataError(f"strategy {strategy!r} is none of {', '.join(STRATEGIES)}")
-    if (states.code == PRECOMPUTED) != (strategy == "matrix"):
-        raise DataError(f"strategy {strategy!r} does not fit metric {states.metric!r}; leave it out to choose")
-    return Strategy(strategy, 0 if strategy == "sweep" else -1, "as asked")
-
-
-def choose(states: States, radius: float | None) -> Strategy:
-    """Choose a search from the dimension, the number of states and a probe of the data."""
-    count = int(np.count_nonzero(states.usable))
-    dimension = states.points.shape[1]
-    if states.code == PRECOMPUTED:
-        given = "distances were given" if not dimension else f"dimension {dimension}, above {HIGH_DIMENSION}"
-        return Strategy("matrix", -1, given)
-    if count < _FEW:
-        return Strategy("brute", -1, f"{count} states, fewer than {_FEW}")
-    if dimension > HIGH_DIMENSION:
-        return Strategy("brute", -1, f"dimension {dimension}, above {HIGH_DIMENSION}")
-    candidates, inside = probe(states, radius)
-    axis = int(np.argmin(candidates))
-    expected = float(candidates[axis])
-    words = f"a sweep along coordinate {axis} would look at {expected:.0f} of {count} states for each"
-    if expected <= _SWEEP_CANDIDATES + inside / _SWEEP_SHARE:
-        return Strategy("sweep", axis, words)
-    return Strategy("tree", -1, words)
-
-
-def probe(states: States, radius: float | None) -> tuple[Floats, float]:
-    """Estimate from a sample how many states a sweep along each coordinate would look at, for one state."""
-    times = np.flatnonzero(states.usable)
-    sample = evenly(times, _SAMPLE)
-    queries = evenly(sample, _QUERIES)
-    grown = len(times) / len(sample)
-    if radius is not None:
-        distance = states.between(queries, sample)
-        # Copies of the same state are no neighbours; a tree skips them, a sweep does not.
-        inside = float(np.mean(np.count_nonzero((distance <= radius) & (distance > 0), axis=1)))
-        return _along(states, queries, sample, np.full(len(queries), radius)) * grown, inside * grown
-    counts = []
-    distance = states.between(queries, sample)
-    distance[distance == 0] = np.inf
-    window = max(states.theiler, 1)
-    first = np.searchsorted(sample, queries - window, side="right")
-    last = np.searchsorted(sample, queries + window, side="left")
-    for row, (a, b) in enumerate(zip(first, last, strict=True)):
-        distance[row, a:b] = np.inf  # closer in time than the window
-    for every in (4, 1):
-        counts.append(_along(states, queries, sample[::every], distance[:, ::every].min(axis=1)))
-    # A record four times as long has so many times the candidates; go on like that to the whole record.
-    factor = np.clip(counts[1] / np.maximum(counts[0], 1.0), 1.0, 4.0)
-    return counts[1] * factor ** (np.log(grown) / np.log(4.0)), 0.0
-
-
-def evenly(times: Ints, most: int) -> Ints:
-    """At most so many of the times, evenly spaced."""
-    if len(times) <= most:
-        return times
-    return times[(np.arange(most) * len(times)) // most]
-
-
-def _along(states: States, queries: Ints, sample: Ints, reach: Floats) -> Floats:
-    """Mean number of sampled states within reach of the queries along each coordinate."""
-    counts = []
-    for at in range(states.points.shape[1]):
-        values = np.sort(states.points[sample, at])
-        centre = states.points[queries, at]
-        upper = np.searchsorted(values, centre + reach, side="right")
-        counts.append(float(np.mean(upper - np.searchsorted(values, centre - reach))))
-    return np.array(counts)
-
-
-# So many levels of the tree are split one after the other, their nodes on several threads; then whole subtrees.
-_TOP_LEVELS = 4
-# Fewer values are sorted in one piece; more in pieces between quantiles of a sample.
-_SORTED_WHOLE, _SORTED_SAMPLE, _SORTED_PARTS = 2**15, 1000, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,32 +168,6 @@ def nearest(states: States, rule: NearestK, strategy: str | None = None) -> Neig
     return Neighbors(found, distance, n_references, counts, chosen, states.theiler, states.theiler_why)
 
 
-def count_left_out(states: States, repeats: bool) -> dict[str, int]:
-    """Count what no search considers."""
-    return {
-        "not_finite": states.not_finite,
-        "not_followable": int(len(states) - np.count_nonzero(states.usable)),
-        "zero_distance": count_repeats(states) if repeats else 0,
-    }
-
-
-def count_repeats(states: States) -> int:
-    """Ordered pairs of usable states at distance zero outside the Theiler window."""
-    times = np.flatnonzero(states.usable)
-    if states.code == PRECOMPUTED:
-        apart = np.abs(times[:, None] - times[None, :]) >= states.theiler
-        return int(np.count_nonzero((states.matrix[np.ix_(times, times)] == 0) & apart))
-    points = states.points[times] + 0.0  # no negative zeros
-    _, group = np.unique(points, axis=0, return_inverse=True)
-    order = np.lexsort((times, group.ravel()))
-    group, times = group.ravel()[order], times[order]
-    starts = np.searchsorted(group, group)
-    # Earlier members of the same group that are far enough back in time.
-    span = int(times.max()) + 1
-    reach = np.searchsorted(group * span + times, group * span + np.maximum(times - states.theiler, -1), side="right")
-    return 2 * int(np.maximum(reach - starts, 0).sum())
-
-
 def build(states: States, strategy: Strategy) -> Any:
     """Build what the kernels search in."""
     from trajtools._kernels import neighbors
@@ -291,22 +202,6 @@ def build(states: States, strategy: Strategy) -> Any:
     )
 
 
-def split_points(states: States, order: Ints) -> tuple[Floats, Ints]:
-    """Copy states into the order of a balanced k-d tree; `order` is brought into it, too."""
-    from trajtools._kernels import neighbors
-    from trajtools._kernels._jit import in_parts
-
-    depth = max(-(-len(order) // neighbors.BUCKET) - 1, 0).bit_length()
-    points = np.empty((len(order), states.points.shape[1]))
-    # The mode only tells numpy not to buffer: all times are inside.
-    in_parts(lambda a, b: np.take(states.points, order[a:b], axis=0, out=points[a:b], mode="clip"), len(order))
-    for level in range(min(_TOP_LEVELS, depth)):
-        end = level + 1 if level + 1 < _TOP_LEVELS else depth
-        split = partial(neighbors.sort_subtrees, points, order, top_level=level, end_level=end, depth=depth)
-        in_parts(split, 1 << level)
-    return points, (np.arange((1 << depth) + 1) * len(order)) >> depth
-
-
 def sorted_along(values: Floats) -> Ints:
     """Order that sorts some values, in parts of them on several threads."""
     from trajtools._kernels._jit import in_parts
@@ -324,3 +219,118 @@ def sorted_along(values: Floats) -> Ints:
 
     in_parts(sort, _SORTED_PARTS)
     return np.concatenate(parts)
+
+
+def split_points(states: States, order: Ints) -> tuple[Floats, Ints]:
+    """Copy states into the order of a balanced k-d tree; `order` is brought into it, too."""
+    from trajtools._kernels import neighbors
+    from trajtools._kernels._jit import in_parts
+
+    depth = max(-(-len(order) // neighbors.BUCKET) - 1, 0).bit_length()
+    points = np.empty((len(order), states.points.shape[1]))
+    # The mode only tells numpy not to buffer: all times are inside.
+    in_parts(lambda a, b: np.take(states.points, order[a:b], axis=0, out=points[a:b], mode="clip"), len(order))
+    for level in range(min(_TOP_LEVELS, depth)):
+        end = level + 1 if level + 1 < _TOP_LEVELS else depth
+        split = partial(neighbors.sort_subtrees, points, order, top_level=level, end_level=end, depth=depth)
+        in_parts(split, 1 << level)
+    return points, (np.arange((1 << depth) + 1) * len(order)) >> depth
+
+
+def count_left_out(states: States, repeats: bool) -> dict[str, int]:
+    """Count what no search considers."""
+    return {
+        "not_finite": states.not_finite,
+        "not_followable": int(len(states) - np.count_nonzero(states.usable)),
+        "zero_distance": count_repeats(states) if repeats else 0,
+    }
+
+
+def count_repeats(states: States) -> int:
+    """Ordered pairs of usable states at distance zero outside the Theiler window."""
+    times = np.flatnonzero(states.usable)
+    if states.code == PRECOMPUTED:
+        apart = np.abs(times[:, None] - times[None, :]) >= states.theiler
+        return int(np.count_nonzero((states.matrix[np.ix_(times, times)] == 0) & apart))
+    points = states.points[times] + 0.0  # no negative zeros
+    _, group = np.unique(points, axis=0, return_inverse=True)
+    order = np.lexsort((times, group.ravel()))
+    group, times = group.ravel()[order], times[order]
+    starts = np.searchsorted(group, group)
+    # Earlier members of the same group that are far enough back in time.
+    span = int(times.max()) + 1
+    reach = np.searchsorted(group * span + times, group * span + np.maximum(times - states.theiler, -1), side="right")
+    return 2 * int(np.maximum(reach - starts, 0).sum())
+
+
+def named(states: States, strategy: str) -> Strategy:
+    """The strategy of this name, as asked."""
+    if strategy not in STRATEGIES:
+        raise DataError(f"strategy {strategy!r} is none of {', '.join(STRATEGIES)}")
+    if (states.code == PRECOMPUTED) != (strategy == "matrix"):
+        raise DataError(f"strategy {strategy!r} does not fit metric {states.metric!r}; leave it out to choose")
+    return Strategy(strategy, 0 if strategy == "sweep" else -1, "as asked")
+
+
+def choose(states: States, radius: float | None) -> Strategy:
+    """Choose a search from the dimension, the number of states and a probe of the data."""
+    count = int(np.count_nonzero(states.usable))
+    dimension = states.points.shape[1]
+    if states.code == PRECOMPUTED:
+        given = "distances were given" if not dimension else f"dimension {dimension}, above {HIGH_DIMENSION}"
+        return Strategy("matrix", -1, given)
+    if count < _FEW:
+        return Strategy("brute", -1, f"{count} states, fewer than {_FEW}")
+    if dimension > HIGH_DIMENSION:
+        return Strategy("brute", -1, f"dimension {dimension}, above {HIGH_DIMENSION}")
+    candidates, inside = probe(states, radius)
+    axis = int(np.argmin(candidates))
+    expected = float(candidates[axis])
+    words = f"a sweep along coordinate {axis} would look at {expected:.0f} of {count} states for each"
+    if expected <= _SWEEP_CANDIDATES + inside / _SWEEP_SHARE:
+        return Strategy("sweep", axis, words)
+    return Strategy("tree", -1, words)
+
+
+def probe(states: States, radius: float | None) -> tuple[Floats, float]:
+    """Estimate from a sample how many states a sweep along each coordinate would look at, for one state."""
+    times = np.flatnonzero(states.usable)
+    sample = evenly(times, _SAMPLE)
+    queries = evenly(sample, _QUERIES)
+    grown = len(times) / len(sample)
+    if radius is not None:
+        distance = states.between(queries, sample)
+        # Copies of the same state are no neighbours; a tree skips them, a sweep does not.
+        inside = float(np.mean(np.count_nonzero((distance <= radius) & (distance > 0), axis=1)))
+        return _along(states, queries, sample, np.full(len(queries), radius)) * grown, inside * grown
+    counts = []
+    distance = states.between(queries, sample)
+    distance[distance == 0] = np.inf
+    window = max(states.theiler, 1)
+    first = np.searchsorted(sample, queries - window, side="right")
+    last = np.searchsorted(sample, queries + window, side="left")
+    for row, (a, b) in enumerate(zip(first, last, strict=True)):
+        distance[row, a:b] = np.inf  # closer in time than the window
+    for every in (4, 1):
+        counts.append(_along(states, queries, sample[::every], distance[:, ::every].min(axis=1)))
+    # A record four times as long has so many times the candidates; go on like that to the whole record.
+    factor = np.clip(counts[1] / np.maximum(counts[0], 1.0), 1.0, 4.0)
+    return counts[1] * factor ** (np.log(grown) / np.log(4.0)), 0.0
+
+
+def evenly(times: Ints, most: int) -> Ints:
+    """At most so many of the times, evenly spaced."""
+    if len(times) <= most:
+        return times
+    return times[(np.arange(most) * len(times)) // most]
+
+
+def _along(states: States, queries: Ints, sample: Ints, reach: Floats) -> Floats:
+    """Mean number of sampled states within reach of the queries along each coordinate."""
+    counts = []
+    for at in range(states.points.shape[1]):
+        values = np.sort(states.points[sample, at])
+        centre = states.points[queries, at]
+        upper = np.searchsorted(values, centre + reach, side="right")
+        counts.append(float(np.mean(upper - np.searchsorted(values, centre - reach))))
+    return np.array(counts)

@@ -17,21 +17,39 @@ if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
 
 GIVEN = "precomputed"
+
+
 # What the kernels measure by themselves; any other metric is asked for all pairs.
 METRICS = ("l1", "l2", "linf", "rms", GIVEN)
+
+
 # As in trajtools._kernels.neighbors, which may not be imported before it is needed: numba takes a while.
 _CODES = {"l1": 1, "l2": 2, "linf": 3, "rms": 2, GIVEN: 5}
+
+
 _EUCLIDEAN = ("l2", "rms")
 _L1, _L2, _L2_SCALED, PRECOMPUTED = 1, 2, 4, 5
+
+
 # A square of anything between these keeps all its digits, and so does the square of a difference of two of them.
 _SMALLEST, _LARGEST = 1e-120, 1e150
+
+
 # Beyond this the difference of two numbers overflows: treated as infinite.
 _INFINITE = 1e300
+
+
 LANES = 8
+
+
 # From this dimension on a box around a bucket tells little about the distances in it.
 HIGH_DIMENSION = 20
+
+
 MATRIX_STATES = 8192
 _ROW_ENTRIES = 2**20
+INFINITE = 1e300  # a state beyond is not finite, as in `prepare`
+ROUNDING = 1e-14  # part of a squared distance below which what is left of it is rounding, as in the kernels
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,47 +199,6 @@ def prepare(x: Any, *, metric: MetricLike, theiler: int | None, horizon: int) ->
     return states
 
 
-def compact(states: States) -> States:
-    """States of many dimensions as the matrix of their distances, which every step of every pair is then read from."""
-    length, dimension = states.points.shape
-    if dimension <= HIGH_DIMENSION or length > MATRIX_STATES or states.code == _L2_SCALED:
-        return states
-    from trajtools._kernels._jit import in_parts
-    from trajtools._kernels.distances import TILE, distance_rows
-
-    points = np.ascontiguousarray(states.points)
-    matrix = np.zeros((length, length))
-    in_parts(lambda first, last: distance_rows(points, states.code, first, last, matrix), -(-length // TILE))
-    return replace(states, matrix=matrix, code=PRECOMPUTED)
-
-
-def is_scaled(states: States) -> bool:
-    """Whether some numbers cannot be squared without losing digits, so that the kernels scale each distance."""
-    return not bool(np.all(_squarable(states.points[np.abs(states.points) < _INFINITE])))
-
-
-def _is_tame(array: Floats) -> bool:
-    """Whether all numbers are finite and can be squared. Zeros take a second look."""
-    rows = max(1, _ROW_ENTRIES // 32 // array.shape[1])  # so few stay in the cache
-    for first in range(0, len(array), rows):
-        size = np.abs(array[first : first + rows])
-        if not (float(size.max()) < _LARGEST and float(size.min()) > _SMALLEST):  # NaN, too
-            return bool(_squarable(array).all())
-    return True
-
-
-def _squarable(values: Floats) -> Bools:
-    size = np.abs(values)
-    squarable: Bools = (size < _LARGEST) & ((size > _SMALLEST) | (size == 0))
-    return squarable
-
-
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise DataError(f"{name}={value!r}: it counts samples, a whole number from 0 on")
-    return int(value)
-
-
 def _given(x: Any, metric: MetricLike) -> tuple[Any, str | Callable[[Any, Any], Any], str]:
     """States or distances; the metric as a name of ours or a function of two blocks; and its name for the result."""
     if isinstance(x, Distances):
@@ -245,21 +222,37 @@ def _given(x: Any, metric: MetricLike) -> tuple[Any, str | Callable[[Any, Any], 
     return x, lambda a, b: distance(a, b, metric=found), found.name
 
 
-def _all_distances(array: Floats, metric: Callable[[Any, Any], Any]) -> Floats:
-    """Ask a metric of the user's for every pair of finite states, row by row."""
-    length = len(array)
-    if length > MATRIX_STATES:
-        raise TooLargeError(
-            f"a metric other than {', '.join(METRICS[:4])} is asked for all pairs of states, up to {MATRIX_STATES} of "
-            f"them; there are {length}. Thin the states out, or name one of these"
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise DataError(f"{name}={value!r}: it counts samples, a whole number from 0 on")
+    return int(value)
+
+
+def _is_tame(array: Floats) -> bool:
+    """Whether all numbers are finite and can be squared. Zeros take a second look."""
+    rows = max(1, _ROW_ENTRIES // 32 // array.shape[1])  # so few stay in the cache
+    for first in range(0, len(array), rows):
+        size = np.abs(array[first : first + rows])
+        if not (float(size.max()) < _LARGEST and float(size.min()) > _SMALLEST):  # NaN, too
+            return bool(_squarable(array).all())
+    return True
+
+
+def _squarable(values: Floats) -> Bools:
+    size = np.abs(values)
+    squarable: Bools = (size < _LARGEST) & ((size > _SMALLEST) | (size == 0))
+    return squarable
+
+
+def _refuse_unusable(states: States) -> None:
+    times = np.flatnonzero(states.usable)
+    if len(times) < 2 or times[-1] - times[0] < states.theiler:
+        lost = f"{states.not_finite} of {len(states)} states hold NaN or inf; select a window without them"
+        if not states.horizon:
+            raise DataError(f"no two finite states lie theiler={states.theiler} or more steps apart: {lost}")
+        raise DataError(
+            f"no two states can be followed for horizon={states.horizon} steps: {lost} or lower the horizon"
         )
-    matrix = np.full((length, length), np.nan)
-    finite = np.flatnonzero(np.isfinite(array).all(axis=1))
-    for k, i in enumerate(finite):
-        others = finite[k:]
-        found = np.asarray(metric(np.repeat(array[i : i + 1], len(others), axis=0), array[others]), dtype=np.float64)
-        matrix[i, others] = matrix[others, i] = found
-    return matrix
 
 
 def _check_square(matrix: Floats) -> None:
@@ -291,15 +284,6 @@ def _from_distances(matrix: Floats, theiler: int, horizon: int) -> States:
     return states
 
 
-def _code(array: Floats, finite: Bools, metric: str, tame: bool) -> int:
-    """Choose the kernel's metric: in one dimension all are the same, and not every number can be squared."""
-    if array.shape[1] == 1:
-        return _L1
-    if metric != "l2":
-        return _CODES[metric]
-    return _L2 if tame or bool(np.all(_squarable(array[finite]))) else _L2_SCALED
-
-
 def _followable(finite: Bools, horizon: int) -> Bools:
     """States from which the next `horizon` states are in the record and finite."""
     usable = np.zeros(len(finite), dtype=bool)
@@ -312,19 +296,49 @@ def _followable(finite: Bools, horizon: int) -> Bools:
     return usable
 
 
-def _refuse_unusable(states: States) -> None:
-    times = np.flatnonzero(states.usable)
-    if len(times) < 2 or times[-1] - times[0] < states.theiler:
-        lost = f"{states.not_finite} of {len(states)} states hold NaN or inf; select a window without them"
-        if not states.horizon:
-            raise DataError(f"no two finite states lie theiler={states.theiler} or more steps apart: {lost}")
-        raise DataError(
-            f"no two states can be followed for horizon={states.horizon} steps: {lost} or lower the horizon"
+def _code(array: Floats, finite: Bools, metric: str, tame: bool) -> int:
+    """Choose the kernel's metric: in one dimension all are the same, and not every number can be squared."""
+    if array.shape[1] == 1:
+        return _L1
+    if metric != "l2":
+        return _CODES[metric]
+    return _L2 if tame or bool(np.all(_squarable(array[finite]))) else _L2_SCALED
+
+
+def _all_distances(array: Floats, metric: Callable[[Any, Any], Any]) -> Floats:
+    """Ask a metric of the user's for every pair of finite states, row by row."""
+    length = len(array)
+    if length > MATRIX_STATES:
+        raise TooLargeError(
+            f"a metric other than {', '.join(METRICS[:4])} is asked for all pairs of states, up to {MATRIX_STATES} of "
+            f"them; there are {length}. Thin the states out, or name one of these"
         )
+    matrix = np.full((length, length), np.nan)
+    finite = np.flatnonzero(np.isfinite(array).all(axis=1))
+    for k, i in enumerate(finite):
+        others = finite[k:]
+        found = np.asarray(metric(np.repeat(array[i : i + 1], len(others), axis=0), array[others]), dtype=np.float64)
+        matrix[i, others] = matrix[others, i] = found
+    return matrix
 
 
-INFINITE = 1e300  # a state beyond is not finite, as in `prepare`
-ROUNDING = 1e-14  # part of a squared distance below which what is left of it is rounding, as in the kernels
+def compact(states: States) -> States:
+    """States of many dimensions as the matrix of their distances, which every step of every pair is then read from."""
+    length, dimension = states.points.shape
+    if dimension <= HIGH_DIMENSION or length > MATRIX_STATES or states.code == _L2_SCALED:
+        return states
+    from trajtools._kernels._jit import in_parts
+    from trajtools._kernels.distances import TILE, distance_rows
+
+    points = np.ascontiguousarray(states.points)
+    matrix = np.zeros((length, length))
+    in_parts(lambda first, last: distance_rows(points, states.code, first, last, matrix), -(-length // TILE))
+    return replace(states, matrix=matrix, code=PRECOMPUTED)
+
+
+def is_scaled(states: States) -> bool:
+    """Whether some numbers cannot be squared without losing digits, so that the kernels scale each distance."""
+    return not bool(np.all(_squarable(states.points[np.abs(states.points) < _INFINITE])))
 
 
 def directions(points: Floats) -> Floats:

@@ -101,68 +101,6 @@ def theiler_window(x: ArrayLike, *, method: str = "autocorrelation", max_lag: in
     return Choice("theiler", max(1, lag), method, lags, curve, reason, settings, warnings)
 
 
-def choose_window(array: Floats, *, distances: bool) -> tuple[int, str]:
-    """Choose the window as `trajtools.lyapunov` does, from states (T, d) or distances (T, T), and say why."""
-    none = 1, f"fewer than {_FEWEST} states, or all equal: no time scale"
-    if distances:
-        usable = np.flatnonzero(np.count_nonzero(np.isfinite(array), axis=1) > 1)
-        if len(usable) < _FEWEST or not np.nanmax(array[usable]) > 0:
-            return none
-        largest = float(np.max(array, initial=0.0, where=np.isfinite(array)))
-        choice = window_of_distances(array / largest, usable)
-        return clipped(choice.value, len(array)), choice.reason
-    finite = np.asarray(np.isfinite(array).all(axis=1))
-    if np.count_nonzero(finite) < _FEWEST or not np.any(array[finite] != array[finite][0]):
-        return none
-    largest = float(np.abs(array[finite]).max())
-    states = np.where(finite[:, None], array if 1e-100 < largest < 1e100 else array / largest, np.nan)
-    choice = theiler_window(projected(states))
-    return clipped(choice.value, len(array)), choice.reason
-
-
-def clipped(window: int, length: int) -> int:
-    """At most an eighth of the record."""
-    return min(window, max(length // 8, 1))
-
-
-def projected(states: Floats) -> Floats:
-    """States of many dimensions in a fixed random projection, which keeps distances within a tenth or so."""
-    if states.shape[1] <= 2 * PROJECTED:
-        return states
-    rng = np.random.default_rng(0)
-    small = np.zeros((len(states), PROJECTED))
-    for begin in range(0, states.shape[1], 4096):
-        part = states[:, begin : begin + 4096]
-        small += part @ rng.standard_normal((part.shape[1], PROJECTED))
-    return small / np.sqrt(PROJECTED)
-
-
-def _mean_square(distances: Floats) -> float:
-    known = distances[np.isfinite(distances)]
-    return float(np.mean(known**2)) if len(known) else float("nan")
-
-
-def window_of_distances(matrix: Floats, usable: Ints) -> Choice:
-    r"""Theiler window from distances: three times the correlation time.
-
-    Notes
-    -----
-    .. math:: C(k) = 1 - \langle d(t, t + k)^2 \rangle_t \, / \, \langle d(s, t)^2 \rangle_{s,t}
-
-    which for Euclidean distances is the autocorrelation of the states.
-    """
-    longest = max(2, min(len(matrix) // 5, _LONGEST_LAG))
-    typical = float(np.mean([_mean_square(matrix[i, usable]) for i in usable[:: max(1, len(usable) // 2000)]]))
-    lags = np.arange(longest + 1, dtype=np.float64)
-    curve = 1 - np.array([_mean_square(np.diagonal(matrix, k)) for k in range(longest + 1)]) / typical
-    below = np.flatnonzero(curve < np.exp(-1.0))
-    lag = int(below[0]) if len(below) else longest
-    words = "the autocorrelation is not below 1/e up to lag {lag}: the trajectory may drift"
-    warnings = () if len(below) else (Reason.of("drift", words, lag=longest),)
-    reason = f"3 times: the autocorrelation of the states is below 1/e from lag {lag} on"
-    return Choice("theiler", max(1, 3 * lag), "mean squared displacement", lags, curve, reason, {}, warnings)
-
-
 def as_series(x: ArrayLike, channels: bool = False) -> Floats:
     """Series in float64, (N, c)."""
     series = np.asarray(x, dtype=np.float64)
@@ -188,6 +126,28 @@ def longest_lag(series: Floats, given: int | None, share: int = 10) -> int:
     return max(2, min(given or min(len(series) // share, 1000), len(series) - 2))
 
 
+def _separation(states: Floats, longest: int) -> Floats:
+    """10 % quantile of the distance of states that are 0 .. longest samples apart; at most 2000 pairs a lag."""
+    curve = np.zeros(longest + 1)
+    for lag in range(1, longest + 1):
+        i = np.unique(np.linspace(0, len(states) - lag - 1, min(2000, len(states) - lag)).astype(np.int64))
+        gaps = np.sqrt(np.sum((states[i + lag] - states[i]) ** 2, axis=1))
+        gaps = gaps[np.isfinite(gaps)]
+        curve[lag] = np.quantile(gaps, 0.1) if len(gaps) else np.nan
+    return curve
+
+
+def first_below(curve: Floats, level: float, words: str) -> tuple[int, str, tuple[Reason, ...]]:
+    """First lag at which a curve lies below a level, the rule in words, and a warning where there is none."""
+    below = curve < level
+    if below.any():
+        lag = int(np.argmax(below))
+        return lag, f"{words} from lag {lag} on", ()
+    lag = len(curve) - 1
+    drift = Reason.of("drift", "{words} at no lag up to {lag}: the series may drift", words=words, lag=lag)
+    return lag, f"{words} at no lag up to {lag}", (drift,)
+
+
 def autocorrelation_of(series: Floats, longest: int) -> Floats:
     """Over the pairs that exist, lag by lag."""
     good = np.isfinite(series)
@@ -202,23 +162,63 @@ def autocorrelation_of(series: Floats, longest: int) -> Floats:
     return covariance / covariance[0]
 
 
-def first_below(curve: Floats, level: float, words: str) -> tuple[int, str, tuple[Reason, ...]]:
-    """First lag at which a curve lies below a level, the rule in words, and a warning where there is none."""
-    below = curve < level
-    if below.any():
-        lag = int(np.argmax(below))
-        return lag, f"{words} from lag {lag} on", ()
-    lag = len(curve) - 1
-    drift = Reason.of("drift", "{words} at no lag up to {lag}: the series may drift", words=words, lag=lag)
-    return lag, f"{words} at no lag up to {lag}", (drift,)
+def choose_window(array: Floats, *, distances: bool) -> tuple[int, str]:
+    """Choose the window as `trajtools.lyapunov` does, from states (T, d) or distances (T, T), and say why."""
+    none = 1, f"fewer than {_FEWEST} states, or all equal: no time scale"
+    if distances:
+        usable = np.flatnonzero(np.count_nonzero(np.isfinite(array), axis=1) > 1)
+        if len(usable) < _FEWEST or not np.nanmax(array[usable]) > 0:
+            return none
+        largest = float(np.max(array, initial=0.0, where=np.isfinite(array)))
+        choice = window_of_distances(array / largest, usable)
+        return clipped(choice.value, len(array)), choice.reason
+    finite = np.asarray(np.isfinite(array).all(axis=1))
+    if np.count_nonzero(finite) < _FEWEST or not np.any(array[finite] != array[finite][0]):
+        return none
+    largest = float(np.abs(array[finite]).max())
+    states = np.where(finite[:, None], array if 1e-100 < largest < 1e100 else array / largest, np.nan)
+    choice = theiler_window(projected(states))
+    return clipped(choice.value, len(array)), choice.reason
 
 
-def _separation(states: Floats, longest: int) -> Floats:
-    """10 % quantile of the distance of states that are 0 .. longest samples apart; at most 2000 pairs a lag."""
-    curve = np.zeros(longest + 1)
-    for lag in range(1, longest + 1):
-        i = np.unique(np.linspace(0, len(states) - lag - 1, min(2000, len(states) - lag)).astype(np.int64))
-        gaps = np.sqrt(np.sum((states[i + lag] - states[i]) ** 2, axis=1))
-        gaps = gaps[np.isfinite(gaps)]
-        curve[lag] = np.quantile(gaps, 0.1) if len(gaps) else np.nan
-    return curve
+def window_of_distances(matrix: Floats, usable: Ints) -> Choice:
+    r"""Theiler window from distances: three times the correlation time.
+
+    Notes
+    -----
+    .. math:: C(k) = 1 - \langle d(t, t + k)^2 \rangle_t \, / \, \langle d(s, t)^2 \rangle_{s,t}
+
+    which for Euclidean distances is the autocorrelation of the states.
+    """
+    longest = max(2, min(len(matrix) // 5, _LONGEST_LAG))
+    typical = float(np.mean([_mean_square(matrix[i, usable]) for i in usable[:: max(1, len(usable) // 2000)]]))
+    lags = np.arange(longest + 1, dtype=np.float64)
+    curve = 1 - np.array([_mean_square(np.diagonal(matrix, k)) for k in range(longest + 1)]) / typical
+    below = np.flatnonzero(curve < np.exp(-1.0))
+    lag = int(below[0]) if len(below) else longest
+    words = "the autocorrelation is not below 1/e up to lag {lag}: the trajectory may drift"
+    warnings = () if len(below) else (Reason.of("drift", words, lag=longest),)
+    reason = f"3 times: the autocorrelation of the states is below 1/e from lag {lag} on"
+    return Choice("theiler", max(1, 3 * lag), "mean squared displacement", lags, curve, reason, {}, warnings)
+
+
+def _mean_square(distances: Floats) -> float:
+    known = distances[np.isfinite(distances)]
+    return float(np.mean(known**2)) if len(known) else float("nan")
+
+
+def projected(states: Floats) -> Floats:
+    """States of many dimensions in a fixed random projection, which keeps distances within a tenth or so."""
+    if states.shape[1] <= 2 * PROJECTED:
+        return states
+    rng = np.random.default_rng(0)
+    small = np.zeros((len(states), PROJECTED))
+    for begin in range(0, states.shape[1], 4096):
+        part = states[:, begin : begin + 4096]
+        small += part @ rng.standard_normal((part.shape[1], PROJECTED))
+    return small / np.sqrt(PROJECTED)
+
+
+def clipped(window: int, length: int) -> int:
+    """At most an eighth of the record."""
+    return min(window, max(length // 8, 1))

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from trajtools.recurrences.rows import Pair
 
 KINDS = ("diagonal", "vertical", "white", "times")
+_SHORTEST_BLOCK = 1024
+_WORD = 64
+_NO_BITS = np.zeros(0, dtype=np.uint64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +97,6 @@ class Lines(Result):
             int(self.recurrences.sum() - self.recurrences[inside].sum()),
             int(self.cells.sum() - self.cells[inside].sum()),
         )
-
-
-_SHORTEST_BLOCK = 1024
-_WORD = 64
-_NO_BITS = np.zeros(0, dtype=np.uint64)
 
 
 def count_lags(
@@ -239,14 +237,14 @@ def count_rows(
     return as_lines(histograms, counts, shape)
 
 
-def rows_at_a_time(columns: int) -> int:
-    """So many rows of distances take about 4 MB."""
-    return max(1, 2**19 // columns)
-
-
 def pairs_of_lags(rows: Bools, columns: Bools) -> Ints:
     """Pairs of finite states of every lag ``i - j``, from ``1 - S`` on."""
     length = len(rows) + len(columns) - 1
     size = 1 << (length - 1).bit_length()
     product = np.fft.rfft(rows.astype(np.float64), size) * np.fft.rfft(columns[::-1].astype(np.float64), size)
     return np.rint(np.fft.irfft(product, size)[:length]).astype(np.int64)
+
+
+def rows_at_a_time(columns: int) -> int:
+    """So many rows of distances take about 4 MB."""
+    return max(1, 2**19 // columns)

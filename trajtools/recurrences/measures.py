@@ -22,6 +22,25 @@ MEASURES = (
 )  # fmt: skip
 
 
+BORDERS = ("keep", "discard", "longest", "censi")
+
+
+# Of the lags at the corners of the plot so many hold too few cells to tell a trend.
+TREND_BORDER = 10
+
+
+# The tail of the cumulative distribution is not fitted where fewer lines than this are left.
+_FEWEST_LINES = 50
+
+
+_THOUSAND = 1000.0
+Counts = NDArray[Any]
+_GROUPS = {"diagonal": ("DET", "L", "ENTR"), "vertical": ("LAM", "TT", "VENTR"), "times": (None, "MRT", "RTE")}
+_LARGEST = 2 * 2**30
+_SIMPLEX = float(np.log(3 / 4))
+_LARGEST_MATRIX = 2**30  # bytes
+
+
 @dataclass(frozen=True, eq=False)
 class Measures(Result):
     """Measures of recurrence quantification; lengths and times in samples, entropies in nats.
@@ -423,6 +442,69 @@ class RecurrenceIntervals(Result):
         return self.intervals[name]
 
 
+def measures_of(result: Recurrence, changed: dict[str, Any]) -> Measures:
+    """The measures of a result, with some options changed; see `Recurrence.measures`."""
+    options = {name: result.settings[name] for name in ("lmin", "vmin", "wmin", "border", "semi", "trend_border")}
+    return measure(
+        result.lines,
+        find_convention(result.convention),
+        theiler=result.theiler,
+        symmetric=bool(result.settings["symmetric"]),
+        cross=result.kind == "cross",
+        dt=result.dt,
+        **(options | changed),
+    )
+
+
+def measure(
+    lines: Lines,
+    convention: Convention,
+    *,
+    theiler: int,
+    lmin: int = 2,
+    vmin: int = 2,
+    wmin: int | None = None,
+    border: str = "keep",
+    semi: bool = False,
+    symmetric: bool = True,
+    cross: bool = False,
+    trend_border: int = TREND_BORDER,
+    dt: float = 1.0,
+) -> Measures:
+    """All measures; see `trajtools.recurrence` for what they mean."""
+    wmin = convention.wmin if wmin is None else wmin
+    for name, value in (("lmin", lmin), ("vmin", vmin), ("wmin", wmin)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise DataError(f"{name}={value!r}: the minimum line length must be a whole number, at least 1")
+    diagonal = correct_border(lines, border, semi=semi, symmetric=symmetric)
+    times = recurrence_times(lines, convention)
+    recurrences, cells = lines.outside(theiler if convention.everywhere else 0)
+    if cross and convention.name == "recurrenceanalysis":
+        cells = int(lines.cells.sum())
+    least = 1 if convention.name != "recurrenceanalysis" else None
+    det, length, entropy, lmax = line_measures(diagonal, lmin, convention)
+    lam, trapping, vertical_entropy, vmax = line_measures(lines.vertical, vmin, convention)
+    _, mean_time, time_entropy, _ = line_measures(times, wmin, convention)
+    lmax, vmax = (lmax if lmax >= (least or lmin) else 0), (vmax if vmax >= (least or vmin) else 0)
+    return Measures(
+        RR=recurrences / cells if cells else float("nan"),
+        DET=det,
+        L=length,
+        Lmax=lmax,
+        DIV=1.0 / lmax if lmax else float("inf"),
+        ENTR=entropy,
+        LAM=lam,
+        TT=trapping,
+        Vmax=vmax,
+        VENTR=vertical_entropy,
+        TREND=trend(lines, theiler, trend_border, convention),
+        MRT=mean_time,
+        RTE=time_entropy,
+        NMPRT=int(times[wmin:].max(initial=0)),
+        K2=correlation_entropy(diagonal, lmin, dt),
+    )
+
+
 @dataclass(frozen=True)
 class Convention:
     """How recurrences and lines are counted, and how measures are made of them.
@@ -483,102 +565,28 @@ class Convention:
             )
 
 
-CONVENTIONS = {
-    "standard": Convention("standard"),
-    "pyunicorn": Convention(
-        "pyunicorn",
-        inclusive=False,
-        everywhere=False,
-        least_window=1,
-        largest_window=1,
-        epsilon=1e-8,
-        none=0.0,
-        no_entropy=0.0,
-        no_share=0.0,
-        times="white",
-    ),
-    "pyrqa": Convention("pyrqa", inclusive=False, everywhere=False, no_entropy=0.0, times="white", wmin=2),
-    "recurrenceanalysis": Convention("recurrenceanalysis", none=0.0, no_share=0.0, times="middles", trend="shifted"),
-}
+def trend(lines: Lines, theiler: int, trend_border: int, convention: Convention) -> float:
+    """Change of the recurrence rate with the distance from the line of identity, per 1000 samples; NaN of < 2 lags."""
+    rates = lag_rates(lines)
+    lags = np.arange(theiler, max(len(rates) - trend_border, theiler))
+    rates = rates[theiler : theiler + len(lags)]
+    known = np.isfinite(rates)
+    if not known.all():
+        lags, rates = lags[known], rates[known]
+    if len(lags) < 2:
+        return float("nan")
+    if convention.trend == "least-squares":
+        return _THOUSAND * fit_slope(lags, rates).slope
+    # Lags are counted from 1 there, and centred half a lag too low.
+    offset = lags + 1 - (lags[-1] + 1 + theiler) / 2
+    return _THOUSAND * float(offset @ (rates - rates.mean())) / float(offset @ offset)
 
 
-def find_convention(name: str) -> Convention:
-    """A convention by its name."""
-    if name not in CONVENTIONS:
-        raise UnknownNameError(f"convention {name!r} is none of {', '.join(CONVENTIONS)}")
-    return CONVENTIONS[name]
+def lag_rates(lines: Lines) -> Floats:
+    """Share of the cells that recur at every distance 0, 1, ... from the line of identity, in the largest square."""
+    from trajtools._kernels.recurrence_lines import fold_lags
 
-
-BORDERS = ("keep", "discard", "longest", "censi")
-# Of the lags at the corners of the plot so many hold too few cells to tell a trend.
-TREND_BORDER = 10
-# The tail of the cumulative distribution is not fitted where fewer lines than this are left.
-_FEWEST_LINES = 50
-_THOUSAND = 1000.0
-Counts = NDArray[Any]
-
-
-def measure(
-    lines: Lines,
-    convention: Convention,
-    *,
-    theiler: int,
-    lmin: int = 2,
-    vmin: int = 2,
-    wmin: int | None = None,
-    border: str = "keep",
-    semi: bool = False,
-    symmetric: bool = True,
-    cross: bool = False,
-    trend_border: int = TREND_BORDER,
-    dt: float = 1.0,
-) -> Measures:
-    """All measures; see `trajtools.recurrence` for what they mean."""
-    wmin = convention.wmin if wmin is None else wmin
-    for name, value in (("lmin", lmin), ("vmin", vmin), ("wmin", wmin)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise DataError(f"{name}={value!r}: the minimum line length must be a whole number, at least 1")
-    diagonal = correct_border(lines, border, semi=semi, symmetric=symmetric)
-    times = recurrence_times(lines, convention)
-    recurrences, cells = lines.outside(theiler if convention.everywhere else 0)
-    if cross and convention.name == "recurrenceanalysis":
-        cells = int(lines.cells.sum())
-    least = 1 if convention.name != "recurrenceanalysis" else None
-    det, length, entropy, lmax = line_measures(diagonal, lmin, convention)
-    lam, trapping, vertical_entropy, vmax = line_measures(lines.vertical, vmin, convention)
-    _, mean_time, time_entropy, _ = line_measures(times, wmin, convention)
-    lmax, vmax = (lmax if lmax >= (least or lmin) else 0), (vmax if vmax >= (least or vmin) else 0)
-    return Measures(
-        RR=recurrences / cells if cells else float("nan"),
-        DET=det,
-        L=length,
-        Lmax=lmax,
-        DIV=1.0 / lmax if lmax else float("inf"),
-        ENTR=entropy,
-        LAM=lam,
-        TT=trapping,
-        Vmax=vmax,
-        VENTR=vertical_entropy,
-        TREND=trend(lines, theiler, trend_border, convention),
-        MRT=mean_time,
-        RTE=time_entropy,
-        NMPRT=int(times[wmin:].max(initial=0)),
-        K2=correlation_entropy(diagonal, lmin, dt),
-    )
-
-
-def line_measures(lengths: Counts, least: int, convention: Convention) -> tuple[float, float, float, int]:
-    """Share of the cells that lie in long lines, their mean length, and the entropy of their lengths."""
-    from trajtools._kernels.recurrence_lines import summarize
-
-    cells, number, logs, of_all, longest = summarize(lengths, least)
-    share = cells / (of_all + convention.epsilon) if of_all else convention.no_share
-    if not number:
-        return share, convention.none, convention.no_entropy, longest
-    # Minus the sum of p ln p, with p = n / total.
-    total = number + convention.epsilon
-    entropy = max((number * log(total) - logs) / total, 0.0)
-    return share, cells / total, entropy, longest
+    return fold_lags(lines.square_recurrences, lines.square_cells, lines.shape[1] - 1, min(lines.shape))
 
 
 def correct_border(lines: Lines, border: str, *, semi: bool, symmetric: bool) -> Ints:
@@ -610,28 +618,18 @@ def recurrence_times(lines: Lines, convention: Convention) -> Ints:
     return out
 
 
-def lag_rates(lines: Lines) -> Floats:
-    """Share of the cells that recur at every distance 0, 1, ... from the line of identity, in the largest square."""
-    from trajtools._kernels.recurrence_lines import fold_lags
+def line_measures(lengths: Counts, least: int, convention: Convention) -> tuple[float, float, float, int]:
+    """Share of the cells that lie in long lines, their mean length, and the entropy of their lengths."""
+    from trajtools._kernels.recurrence_lines import summarize
 
-    return fold_lags(lines.square_recurrences, lines.square_cells, lines.shape[1] - 1, min(lines.shape))
-
-
-def trend(lines: Lines, theiler: int, trend_border: int, convention: Convention) -> float:
-    """Change of the recurrence rate with the distance from the line of identity, per 1000 samples; NaN of < 2 lags."""
-    rates = lag_rates(lines)
-    lags = np.arange(theiler, max(len(rates) - trend_border, theiler))
-    rates = rates[theiler : theiler + len(lags)]
-    known = np.isfinite(rates)
-    if not known.all():
-        lags, rates = lags[known], rates[known]
-    if len(lags) < 2:
-        return float("nan")
-    if convention.trend == "least-squares":
-        return _THOUSAND * fit_slope(lags, rates).slope
-    # Lags are counted from 1 there, and centred half a lag too low.
-    offset = lags + 1 - (lags[-1] + 1 + theiler) / 2
-    return _THOUSAND * float(offset @ (rates - rates.mean())) / float(offset @ offset)
+    cells, number, logs, of_all, longest = summarize(lengths, least)
+    share = cells / (of_all + convention.epsilon) if of_all else convention.no_share
+    if not number:
+        return share, convention.none, convention.no_entropy, longest
+    # Minus the sum of p ln p, with p = n / total.
+    total = number + convention.epsilon
+    entropy = max((number * log(total) - logs) / total, 0.0)
+    return share, cells / total, entropy, longest
 
 
 def correlation_entropy(diagonal: Counts, lmin: int, dt: float) -> float:
@@ -648,21 +646,152 @@ def correlation_entropy(diagonal: Counts, lmin: int, dt: float) -> float:
     return -fit_slope(lengths * dt, np.log(longer[lengths])).slope
 
 
-def measures_of(result: Recurrence, changed: dict[str, Any]) -> Measures:
-    """The measures of a result, with some options changed; see `Recurrence.measures`."""
-    options = {name: result.settings[name] for name in ("lmin", "vmin", "wmin", "border", "semi", "trend_border")}
-    return measure(
-        result.lines,
-        find_convention(result.convention),
-        theiler=result.theiler,
-        symmetric=bool(result.settings["symmetric"]),
-        cross=result.kind == "cross",
-        dt=result.dt,
-        **(options | changed),
+def find_convention(name: str) -> Convention:
+    """A convention by its name."""
+    if name not in CONVENTIONS:
+        raise UnknownNameError(f"convention {name!r} is none of {', '.join(CONVENTIONS)}")
+    return CONVENTIONS[name]
+
+
+def quantify_windows(result: Recurrence, size: int, step: int, *, each: bool) -> WindowedRecurrence:
+    """Cut windows out of a recurrence plot along its line of identity; see `Recurrence.windowed`."""
+    for name, value in (("size", size), ("step", step)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise DataError(f"{name}={value!r}: it must be a whole number of samples, at least 1")
+    length = min(result.lines.shape)
+    least = max(result.theiler, 1) + 2
+    if not least <= size <= length:
+        raise DataError(
+            f"size={size}: a window holds between {least} states (theiler={result.theiler}) and all {length}"
+        )
+    start = np.arange(0, length - size + 1, step, dtype=np.int64)
+    found = [_one(result, int(a), int(a) + size, each) for a in start]
+    n_excluded = int(np.count_nonzero(~result.plot_source.finite[0]))
+    empty = sum(measures is None for measures, _ in found)
+    values = {
+        name: np.array([np.nan if m is None else float(m[name]) for m, _ in found], dtype=np.float64)
+        for name in MEASURES
+    }
+    words = "{empty} of {windows} windows have fewer than two finite states"
+    warnings = (Reason.of("empty-windows", words, empty=empty, windows=len(start)),) if empty else ()
+    return WindowedRecurrence(
+        start=start,
+        time=np.asarray((start + (size - 1) / 2) * result.dt, dtype=np.float64),
+        values=values,
+        threshold=np.array([level for _, level in found], dtype=np.float64),
+        size=int(size),
+        step=int(step),
+        time_unit=result.time_unit,
+        settings=result.settings | {"each": each, "n_excluded": n_excluded},
+        warnings=warnings,
     )
 
 
-_GROUPS = {"diagonal": ("DET", "L", "ENTR"), "vertical": ("LAM", "TT", "VENTR"), "times": (None, "MRT", "RTE")}
+def _one(result: Recurrence, start: int, stop: int, each: bool) -> tuple[Any, float]:
+    """Measures and threshold of one window; None where it holds too little."""
+    rules = find_convention(result.convention)
+    plot = result.plot_source.part(start, stop)
+    rows, columns = plot.finite
+    lags = np.flatnonzero(rows)[:, None] - np.flatnonzero(columns)[None]
+    if not np.any(np.abs(lags) >= max(result.theiler, 0 if result.kind == "cross" else 1)):
+        return None, float("nan")
+    if each:
+        plot = plot.with_own_threshold(result.theiler)
+    lines = plot.count(rules.windows(result.theiler), rules.times == "middles")
+    options = {name: result.settings[name] for name in ("lmin", "vmin", "wmin", "border", "semi", "trend_border")}
+    measures = measure(
+        lines,
+        rules,
+        theiler=result.theiler,
+        symmetric=plot.symmetric,
+        cross=result.kind == "cross",
+        dt=result.dt,
+        **options,
+    )
+    return measures, plot.level()
+
+
+def to_networkx(result: Recurrence, max_edges: int) -> Any:
+    """The network as a graph; see `Recurrence.network`."""
+    import networkx as nx
+
+    _refuse_cross(result)
+    directed = not result.settings["symmetric"]
+    recurrences, _ = result.lines.outside(max(result.theiler, 1))
+    edges = recurrences if directed else recurrences // 2
+    if edges > max_edges:
+        raise TooLargeError(
+            f"the recurrence network has {edges} edges, more than max_edges={max_edges}; raise it, lower the "
+            "threshold, or use network_measures(), which builds no graph"
+        )
+    finite = result.plot_source.finite[0]
+    graph = nx.DiGraph() if directed else nx.Graph()
+    graph.add_nodes_from(np.flatnonzero(finite).tolist())
+    for start in range(0, len(finite), rows_at_a_time(len(finite))):
+        stop = min(start + rows_at_a_time(len(finite)), len(finite))
+        i, j = np.nonzero(unpack_rows(adjacency_bits(result, start, stop), len(finite)))
+        i += start
+        kept = slice(None) if directed else i < j
+        graph.add_edges_from(zip(i[kept].tolist(), j[kept].tolist(), strict=True))
+    return graph
+
+
+def _refuse_cross(result: Recurrence) -> None:
+    if result.kind == "cross" or result.lines.shape[0] != result.lines.shape[1]:
+        raise DataError("a recurrence network has one set of states; cross recurrences have two")
+
+
+def adjacency_bits(result: Recurrence, start: int, stop: int) -> Any:
+    """Rows of the adjacency matrix as bits: recurrences of finite states outside the Theiler window, no loops."""
+    from trajtools.recurrences.rows import pack_rows
+
+    rows, columns = result.plot_source.finite
+    flags = unpack_rows(result.plot_source.bits(start, stop), len(columns))
+    i, j = np.arange(start, stop)[:, None], np.arange(len(columns))
+    flags &= rows[start:stop, None] & columns & (np.abs(i - j) >= max(result.theiler, 1))
+    return pack_rows(flags)
+
+
+def quantify_network(result: Recurrence) -> RecurrenceNetwork:
+    """Measures of the network, from the plot as bits; see `Recurrence.network_measures`."""
+    from trajtools._kernels.recurrence_rows import shared_neighbors
+
+    _refuse_cross(result)
+    if not result.settings["symmetric"]:
+        raise DataError(
+            "the measures need an undirected network; with a fixed number of neighbours the recurrence network is "
+            "directed: use another threshold, or network()"
+        )
+    finite = result.plot_source.finite[0]
+    length, words = len(finite), -(-len(finite) // 64)
+    if 8 * length * words > _LARGEST:
+        raise TooLargeError(
+            f"the plot of {length} states takes {8 * length * words / 2**30:.1f} GiB as bits, more than "
+            f"{_LARGEST / 2**30:.0f}; thin the states or select a window"
+        )
+    bits = np.empty((length, words), dtype=np.uint64)
+    for start in range(0, length, rows_at_a_time(length)):
+        stop = min(start + rows_at_a_time(length), length)
+        bits[start:stop] = adjacency_bits(result, start, stop)
+    closed, degree = shared_neighbors(bits)
+    pairs = degree * (degree - 1) // 2
+    n_nodes = int(np.count_nonzero(finite))
+    n_edges = int(degree.sum()) // 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        clustering = closed / pairs
+        transitivity = float(np.float64(closed.sum()) / pairs.sum())
+        dimension = float(np.log(transitivity) / _SIMPLEX)
+    return RecurrenceNetwork(
+        n_nodes=n_nodes,
+        n_edges=n_edges,
+        density=2 * n_edges / (n_nodes * (n_nodes - 1)),
+        transitivity=transitivity,
+        average_clustering=float(np.where(pairs > 0, closed / np.maximum(pairs, 1), 0.0)[finite].mean()),
+        transitivity_dimension=dimension,
+        degree=degree,
+        clustering=clustering,
+        settings={"threshold": result.threshold, "theiler": max(result.theiler, 1), "metric": result.metric},
+    )
 
 
 def resample_lines(
@@ -729,154 +858,6 @@ def _percentiles(values: Floats, tail: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-_LARGEST = 2 * 2**30
-_SIMPLEX = float(np.log(3 / 4))
-
-
-def adjacency_bits(result: Recurrence, start: int, stop: int) -> Any:
-    """Rows of the adjacency matrix as bits: recurrences of finite states outside the Theiler window, no loops."""
-    from trajtools.recurrences.rows import pack_rows
-
-    rows, columns = result.plot_source.finite
-    flags = unpack_rows(result.plot_source.bits(start, stop), len(columns))
-    i, j = np.arange(start, stop)[:, None], np.arange(len(columns))
-    flags &= rows[start:stop, None] & columns & (np.abs(i - j) >= max(result.theiler, 1))
-    return pack_rows(flags)
-
-
-def to_networkx(result: Recurrence, max_edges: int) -> Any:
-    """The network as a graph; see `Recurrence.network`."""
-    import networkx as nx
-
-    _refuse_cross(result)
-    directed = not result.settings["symmetric"]
-    recurrences, _ = result.lines.outside(max(result.theiler, 1))
-    edges = recurrences if directed else recurrences // 2
-    if edges > max_edges:
-        raise TooLargeError(
-            f"the recurrence network has {edges} edges, more than max_edges={max_edges}; raise it, lower the "
-            "threshold, or use network_measures(), which builds no graph"
-        )
-    finite = result.plot_source.finite[0]
-    graph = nx.DiGraph() if directed else nx.Graph()
-    graph.add_nodes_from(np.flatnonzero(finite).tolist())
-    for start in range(0, len(finite), rows_at_a_time(len(finite))):
-        stop = min(start + rows_at_a_time(len(finite)), len(finite))
-        i, j = np.nonzero(unpack_rows(adjacency_bits(result, start, stop), len(finite)))
-        i += start
-        kept = slice(None) if directed else i < j
-        graph.add_edges_from(zip(i[kept].tolist(), j[kept].tolist(), strict=True))
-    return graph
-
-
-def quantify_network(result: Recurrence) -> RecurrenceNetwork:
-    """Measures of the network, from the plot as bits; see `Recurrence.network_measures`."""
-    from trajtools._kernels.recurrence_rows import shared_neighbors
-
-    _refuse_cross(result)
-    if not result.settings["symmetric"]:
-        raise DataError(
-            "the measures need an undirected network; with a fixed number of neighbours the recurrence network is "
-            "directed: use another threshold, or network()"
-        )
-    finite = result.plot_source.finite[0]
-    length, words = len(finite), -(-len(finite) // 64)
-    if 8 * length * words > _LARGEST:
-        raise TooLargeError(
-            f"the plot of {length} states takes {8 * length * words / 2**30:.1f} GiB as bits, more than "
-            f"{_LARGEST / 2**30:.0f}; thin the states or select a window"
-        )
-    bits = np.empty((length, words), dtype=np.uint64)
-    for start in range(0, length, rows_at_a_time(length)):
-        stop = min(start + rows_at_a_time(length), length)
-        bits[start:stop] = adjacency_bits(result, start, stop)
-    closed, degree = shared_neighbors(bits)
-    pairs = degree * (degree - 1) // 2
-    n_nodes = int(np.count_nonzero(finite))
-    n_edges = int(degree.sum()) // 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        clustering = closed / pairs
-        transitivity = float(np.float64(closed.sum()) / pairs.sum())
-        dimension = float(np.log(transitivity) / _SIMPLEX)
-    return RecurrenceNetwork(
-        n_nodes=n_nodes,
-        n_edges=n_edges,
-        density=2 * n_edges / (n_nodes * (n_nodes - 1)),
-        transitivity=transitivity,
-        average_clustering=float(np.where(pairs > 0, closed / np.maximum(pairs, 1), 0.0)[finite].mean()),
-        transitivity_dimension=dimension,
-        degree=degree,
-        clustering=clustering,
-        settings={"threshold": result.threshold, "theiler": max(result.theiler, 1), "metric": result.metric},
-    )
-
-
-def _refuse_cross(result: Recurrence) -> None:
-    if result.kind == "cross" or result.lines.shape[0] != result.lines.shape[1]:
-        raise DataError("a recurrence network has one set of states; cross recurrences have two")
-
-
-def quantify_windows(result: Recurrence, size: int, step: int, *, each: bool) -> WindowedRecurrence:
-    """Cut windows out of a recurrence plot along its line of identity; see `Recurrence.windowed`."""
-    for name, value in (("size", size), ("step", step)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise DataError(f"{name}={value!r}: it must be a whole number of samples, at least 1")
-    length = min(result.lines.shape)
-    least = max(result.theiler, 1) + 2
-    if not least <= size <= length:
-        raise DataError(
-            f"size={size}: a window holds between {least} states (theiler={result.theiler}) and all {length}"
-        )
-    start = np.arange(0, length - size + 1, step, dtype=np.int64)
-    found = [_one(result, int(a), int(a) + size, each) for a in start]
-    n_excluded = int(np.count_nonzero(~result.plot_source.finite[0]))
-    empty = sum(measures is None for measures, _ in found)
-    values = {
-        name: np.array([np.nan if m is None else float(m[name]) for m, _ in found], dtype=np.float64)
-        for name in MEASURES
-    }
-    words = "{empty} of {windows} windows have fewer than two finite states"
-    warnings = (Reason.of("empty-windows", words, empty=empty, windows=len(start)),) if empty else ()
-    return WindowedRecurrence(
-        start=start,
-        time=np.asarray((start + (size - 1) / 2) * result.dt, dtype=np.float64),
-        values=values,
-        threshold=np.array([level for _, level in found], dtype=np.float64),
-        size=int(size),
-        step=int(step),
-        time_unit=result.time_unit,
-        settings=result.settings | {"each": each, "n_excluded": n_excluded},
-        warnings=warnings,
-    )
-
-
-def _one(result: Recurrence, start: int, stop: int, each: bool) -> tuple[Any, float]:
-    """Measures and threshold of one window; None where it holds too little."""
-    rules = find_convention(result.convention)
-    plot = result.plot_source.part(start, stop)
-    rows, columns = plot.finite
-    lags = np.flatnonzero(rows)[:, None] - np.flatnonzero(columns)[None]
-    if not np.any(np.abs(lags) >= max(result.theiler, 0 if result.kind == "cross" else 1)):
-        return None, float("nan")
-    if each:
-        plot = plot.with_own_threshold(result.theiler)
-    lines = plot.count(rules.windows(result.theiler), rules.times == "middles")
-    options = {name: result.settings[name] for name in ("lmin", "vmin", "wmin", "border", "semi", "trend_border")}
-    measures = measure(
-        lines,
-        rules,
-        theiler=result.theiler,
-        symmetric=plot.symmetric,
-        cross=result.kind == "cross",
-        dt=result.dt,
-        **options,
-    )
-    return measures, plot.level()
-
-
-_LARGEST_MATRIX = 2**30  # bytes
-
-
 def _read_rows(result: Recurrence, start: int, stop: int | None) -> NDArray[np.bool_]:
     """Rows of the plot of a result; see `Recurrence.matrix`."""
     source = result.plot_source
@@ -909,3 +890,22 @@ def _average_cells(source: Any, pixels: int, distances: bool) -> Floats:
         np.add.at(number, row_of[start:stop], np.add.reduceat(good.astype(np.float64), starts, axis=1))
     with np.errstate(invalid="ignore"):
         return total / number
+
+
+CONVENTIONS = {
+    "standard": Convention("standard"),
+    "pyunicorn": Convention(
+        "pyunicorn",
+        inclusive=False,
+        everywhere=False,
+        least_window=1,
+        largest_window=1,
+        epsilon=1e-8,
+        none=0.0,
+        no_entropy=0.0,
+        no_share=0.0,
+        times="white",
+    ),
+    "pyrqa": Convention("pyrqa", inclusive=False, everywhere=False, no_entropy=0.0, times="white", wmin=2),
+    "recurrenceanalysis": Convention("recurrenceanalysis", none=0.0, no_share=0.0, times="middles", trend="shifted"),
+}

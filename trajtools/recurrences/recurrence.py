@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Where more of the states recur with the next one, lines show how densely the motion is sampled.
 _TANGENTIAL = 0.9
+
+
 _FIVE_PERCENT = RecurrenceRate(0.05)
 Rule = Any
 
@@ -187,15 +189,14 @@ def recurrence(
     )
 
 
-def _kind(kind: str | None, y: Any) -> str:
-    if kind is None:
-        return "auto" if y is None else "cross"
-    if kind not in ("auto", "cross", "joint"):
-        raise DataError(f"kind={kind!r} is none of 'auto', 'cross', 'joint'")
-    if (kind == "auto") != (y is None):
-        wanted = "takes no y" if kind == "auto" else "needs the second system as y"
-        raise DataError(f"kind={kind!r} {wanted}")
-    return kind
+def _window(theiler: int | None, kind: str, rules: Convention) -> int:
+    if theiler is None:
+        return 0 if kind == "cross" else 1
+    if isinstance(theiler, bool) or not isinstance(theiler, (int, np.integer)) or theiler < 0:
+        raise DataError(f"theiler={theiler!r}: it must be a whole number of samples, at least 0")
+    if kind != "cross":
+        rules.check_window(int(theiler))
+    return int(theiler)
 
 
 def _kind_of_distances(kind: str | None, x: Any) -> str:
@@ -206,14 +207,15 @@ def _kind_of_distances(kind: str | None, x: Any) -> str:
     return found
 
 
-def _window(theiler: int | None, kind: str, rules: Convention) -> int:
-    if theiler is None:
-        return 0 if kind == "cross" else 1
-    if isinstance(theiler, bool) or not isinstance(theiler, (int, np.integer)) or theiler < 0:
-        raise DataError(f"theiler={theiler!r}: it must be a whole number of samples, at least 0")
-    if kind != "cross":
-        rules.check_window(int(theiler))
-    return int(theiler)
+def _kind(kind: str | None, y: Any) -> str:
+    if kind is None:
+        return "auto" if y is None else "cross"
+    if kind not in ("auto", "cross", "joint"):
+        raise DataError(f"kind={kind!r} is none of 'auto', 'cross', 'joint'")
+    if (kind == "auto") != (y is None):
+        wanted = "takes no y" if kind == "auto" else "needs the second system as y"
+        raise DataError(f"kind={kind!r} {wanted}")
+    return kind
 
 
 def _name(metric: Any) -> str:

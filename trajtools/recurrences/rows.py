@@ -21,81 +21,35 @@ if TYPE_CHECKING:
     from trajtools.recurrences.measures import Convention
 
 METRICS = ("linf", "l2", "l1")
+
+
 # As in trajtools._kernels.recurrence_lines, which may not be imported before it is needed: numba takes a while.
 _CODES = {"l1": 1, "l2": 2, "linf": 3}
+
+
 _L2 = 2
+
+
 # Numbers between these can be squared, and so can their differences down to 1e-16 of the largest.
 _SMALLEST, _LARGEST = 1e-120, 1e120
+
+
 # A distance below this part of the largest number would vanish when it is squared.
 _LEAST_SHARE = 1e-140
 
 
-@dataclass(frozen=True, eq=False)
-class PaddedStates:
-    """Checked states.
-
-    Attributes
-    ----------
-    series : ndarray of float64, shape (C, N)
-        Channels of a series.
-    offsets : ndarray of int64, shape (m,)
-        Delays in samples, from 0 on: state i has the coordinates ``series[c, i + offset]``.
-    finite : ndarray of bool, shape (T,)
-        States without NaN or inf.
-    """
-
-    series: Floats
-    offsets: Ints
-    finite: Bools
-
-    def __len__(self) -> int:
-        return len(self.finite)
-
-    @property
-    def dimension(self) -> int:
-        """Number of coordinates of a state."""
-        return len(self.series) * len(self.offsets)
-
-    def part(self, start: int, stop: int) -> PaddedStates:
-        """States start .. stop, as a view."""
-        reach = int(self.offsets[-1])
-        return PaddedStates(self.series[:, start : stop + reach], self.offsets, self.finite[start:stop])
-
-    def points(self, start: int = 0, stop: int | None = None) -> Floats:
-        """States as rows, shape (t, d); the coordinates of an embedding as `trajtools.embedding.embed` orders them."""
-        stop = len(self) if stop is None else stop
-        return np.concatenate([self.series[:, start + o : stop + o].T for o in self.offsets], axis=1)
+Words = NDArray[np.uint64]
 
 
-def prepare(x: Any, *, dim: int = 1, delay: int = 1, name: str = "x") -> PaddedStates:
-    """Check states, and note their delays."""
-    given = np.asarray(x)
-    if given.dtype.kind not in "fiub":
-        raise DataError(f"{name}: states must be real numbers; this array has dtype {given.dtype}")
-    if given.ndim not in (1, 2) or not given.size:
-        raise DataError(f"{name}: states must be an array (T, d) or (T,); this one has shape {given.shape}")
-    for word, value in (("dim", dim), ("delay", delay)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise DataError(f"{word}={value!r}: it must be a whole number, at least 1")
-    array = given.astype(np.float64, copy=False)
-    series = np.ascontiguousarray(array[:, None].T if array.ndim == 1 else array.T)
-    length = series.shape[1] - (dim - 1) * delay
-    if length < 2:
-        raise DataError(
-            f"{name}: {series.shape[1]} samples give {max(length, 0)} states with dim={dim} and delay={delay}; "
-            f"{(dim - 1) * delay + 2} samples are needed: lower dim or delay, or record more"
-        )
-    offsets = np.arange(dim, dtype=np.int64) * int(delay)
-    good: Bools = np.logical_and.reduce(np.isfinite(series), axis=0)
-    finite = np.ones(length, dtype=bool)
-    for offset in offsets:
-        finite &= good[offset : offset + length]
-    if np.count_nonzero(finite) < 2:
-        raise DataError(
-            f"{name}: {int(np.count_nonzero(finite))} of {length} states are finite; at least two are needed: select "
-            "a window without NaN and inf"
-        )
-    return PaddedStates(series, offsets, finite)
+# Distances of many states that are computed at once.
+_BAND_BYTES = 32 * 2**20
+
+
+# PaddedStates of more coordinates are compared row by row, a block of them at a time.
+_HIGH_DIMENSION = 128
+
+
+Chosen = dict[str, Any]
 
 
 def sampling(x: Any, dt: float | None) -> tuple[float, str]:
@@ -114,21 +68,6 @@ def sampling(x: Any, dt: float | None) -> tuple[float, str]:
             "spacing: select with window(start, stop, every=k)"
         )
     return float(natural) * int(gaps[0]), unit
-
-
-def is_trajectory(x: Any) -> bool:
-    """Whether it is a lazy trajectory."""
-    return isinstance(x, Trajectory)
-
-
-def metric_code(metric: str, dimension: int) -> int:
-    """The metric as the kernels know it; in one dimension all are the same."""
-    if metric not in METRICS:
-        raise UnknownNameError(
-            f"metric {metric!r} is none of {', '.join(METRICS)}; for other metrics pass Distances, or an array of "
-            "distances with metric='precomputed'"
-        )
-    return _CODES["linf"] if dimension == 1 else _CODES[metric]
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,20 +135,41 @@ class Pair:
         return Plane(left, right, self.rows.offsets, self.code, self.level(threshold, inclusive))
 
 
-def make_pair(rows: PaddedStates, columns: PaddedStates, metric: str) -> Pair:
-    """Put two sets of states side by side."""
-    if rows.dimension != columns.dimension:
-        raise DataError(
-            f"the states of x have {rows.dimension} coordinates, those of y {columns.dimension}; recurrences between "
-            "two systems need the same ones. To join the recurrences of different systems use kind='joint'"
-        )
-    code = metric_code(metric, rows.dimension)
-    scale = 1.0
-    if code == _L2:
-        largest = max(_largest(rows.series), _largest(columns.series))
-        if not (_SMALLEST < largest < _LARGEST) and largest > 0:
-            scale = 2.0 ** -float(np.frexp(largest)[1])
-    return Pair(rows, columns, metric, code, scale)
+@dataclass(frozen=True, eq=False)
+class PaddedStates:
+    """Checked states.
+
+    Attributes
+    ----------
+    series : ndarray of float64, shape (C, N)
+        Channels of a series.
+    offsets : ndarray of int64, shape (m,)
+        Delays in samples, from 0 on: state i has the coordinates ``series[c, i + offset]``.
+    finite : ndarray of bool, shape (T,)
+        States without NaN or inf.
+    """
+
+    series: Floats
+    offsets: Ints
+    finite: Bools
+
+    def __len__(self) -> int:
+        return len(self.finite)
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates of a state."""
+        return len(self.series) * len(self.offsets)
+
+    def part(self, start: int, stop: int) -> PaddedStates:
+        """States start .. stop, as a view."""
+        reach = int(self.offsets[-1])
+        return PaddedStates(self.series[:, start : stop + reach], self.offsets, self.finite[start:stop])
+
+    def points(self, start: int = 0, stop: int | None = None) -> Floats:
+        """States as rows, shape (t, d); the coordinates of an embedding as `trajtools.embedding.embed` orders them."""
+        stop = len(self) if stop is None else stop
+        return np.concatenate([self.series[:, start + o : stop + o].T for o in self.offsets], axis=1)
 
 
 def largest_square(distance: float) -> float:
@@ -222,11 +182,6 @@ def largest_square(distance: float) -> float:
     return square
 
 
-def _largest(series: Floats) -> float:
-    finite = np.isfinite(series)
-    return float(np.max(np.abs(series), where=finite, initial=0.0))
-
-
 def _pad(series: Floats, scale: float) -> Floats:
     from trajtools._kernels.recurrence_lines import AFTER, BEFORE
 
@@ -235,10 +190,122 @@ def _pad(series: Floats, scale: float) -> Floats:
     return padded
 
 
-Words = NDArray[np.uint64]
+def _largest(series: Floats) -> float:
+    finite = np.isfinite(series)
+    return float(np.max(np.abs(series), where=finite, initial=0.0))
 
-# Distances of many states that are computed at once.
-_BAND_BYTES = 32 * 2**20
+
+def pack_rows(flags: Bools) -> Words:
+    """Rows of flags as words of 64 bits."""
+    words = -(-flags.shape[1] // 64)
+    padded = np.zeros((len(flags), 64 * words), dtype=bool)
+    padded[:, : flags.shape[1]] = flags
+    return np.packbits(padded, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+
+
+def unpack_rows(bits: Words, columns: int) -> Bools:
+    """Rows of bits as flags."""
+    raw = np.ascontiguousarray(bits.astype("<u8")).view(np.uint8)
+    return np.unpackbits(raw, axis=1, bitorder="little", count=columns).astype(bool)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How recurrences are found.
+
+    Attributes
+    ----------
+    threshold : float, WithinRadius, ScaledRadius, RecurrenceRate, NearestK, or a pair of them
+        Which states recur.
+    theiler : int, in samples
+        Pairs closer in time do not count.
+    rules : Convention
+        What the measures mean.
+    metric : str, callable or Metric
+        Distance between states.
+    dim, delay : int
+        Embedding.
+    """
+
+    threshold: Any
+    theiler: int
+    rules: Convention
+    metric: Any
+    dim: int
+    delay: int
+
+
+def build_plot(x: Any, y: Any, kind: str, asked: Asked) -> tuple[Plot, Chosen]:
+    """The plot of one or two systems, and what was chosen for it."""
+    if isinstance(x, Distances) or asked.metric == "precomputed":
+        if y is not None or asked.dim != 1:
+            raise DataError("x holds distances: y and dim apply to states; for two systems pass pairwise(x, y=y)")
+        return _of_distances(x, kind, asked)
+    if asked.metric not in METRICS or (asked.dim == 1 and _is_wide(x)):
+        if kind == "joint":
+            raise DataError(
+                f"joint recurrences support up to {_HIGH_DIMENSION} coordinates, in {', '.join(METRICS)}; "
+                "project the states, or select fewer parameters"
+            )
+        return _of_compared(x, y, asked)
+    first = prepare(x, dim=asked.dim, delay=asked.delay)
+    if y is None:
+        return _of_states((make_pair(first, first, asked.metric),), (asked.threshold,), asked)
+    second = prepare(y, dim=asked.dim, delay=asked.delay, name="y")
+    if kind == "cross":
+        return _of_states((make_pair(first, second, asked.metric),), (asked.threshold,), asked)
+    if len(first) != len(second):
+        raise DataError(f"joint recurrences need states at the same times; x has {len(first)}, y {len(second)}")
+    each = asked.threshold if isinstance(asked.threshold, (tuple, list)) else (asked.threshold, asked.threshold)
+    if len(each) != 2:
+        raise DataError(f"threshold={asked.threshold!r}: it must be one rule for both systems, or a pair of rules")
+    both = first.finite & second.finite
+    systems = [PaddedStates(s.series, s.offsets, both) for s in (first, second)]
+    return _of_states(tuple(make_pair(s, s, asked.metric) for s in systems), tuple(each), asked)
+
+
+def prepare(x: Any, *, dim: int = 1, delay: int = 1, name: str = "x") -> PaddedStates:
+    """Check states, and note their delays."""
+    given = np.asarray(x)
+    if given.dtype.kind not in "fiub":
+        raise DataError(f"{name}: states must be real numbers; this array has dtype {given.dtype}")
+    if given.ndim not in (1, 2) or not given.size:
+        raise DataError(f"{name}: states must be an array (T, d) or (T,); this one has shape {given.shape}")
+    for word, value in (("dim", dim), ("delay", delay)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise DataError(f"{word}={value!r}: it must be a whole number, at least 1")
+    array = given.astype(np.float64, copy=False)
+    series = np.ascontiguousarray(array[:, None].T if array.ndim == 1 else array.T)
+    length = series.shape[1] - (dim - 1) * delay
+    if length < 2:
+        raise DataError(
+            f"{name}: {series.shape[1]} samples give {max(length, 0)} states with dim={dim} and delay={delay}; "
+            f"{(dim - 1) * delay + 2} samples are needed: lower dim or delay, or record more"
+        )
+    offsets = np.arange(dim, dtype=np.int64) * int(delay)
+    good: Bools = np.logical_and.reduce(np.isfinite(series), axis=0)
+    finite = np.ones(length, dtype=bool)
+    for offset in offsets:
+        finite &= good[offset : offset + length]
+    if np.count_nonzero(finite) < 2:
+        raise DataError(
+            f"{name}: {int(np.count_nonzero(finite))} of {length} states are finite; at least two are needed: select "
+            "a window without NaN and inf"
+        )
+    return PaddedStates(series, offsets, finite)
+
+
+def _of_states(pairs: tuple[Pair, ...], thresholds: tuple[Any, ...], asked: Asked) -> tuple[Plot, Chosen]:
+    if any(_is_local(rule) for rule in thresholds):
+        if len(pairs) > 1:
+            raise DataError(f"threshold={thresholds[0]!r}: joint recurrences need one distance for each system")
+        pair = pairs[0]
+        rows = StateRows.of(pair)
+        return _of_rows(rows, (pair.rows.finite, pair.columns.finite), asked, square=pair.symmetric, symmetric=True)
+    found = [absolute(pair, rule, asked.theiler) for pair, rule in zip(pairs, thresholds, strict=True)]
+    levels = tuple(just_reached(f[0], rule, asked.rules.inclusive) for f, rule in zip(found, thresholds, strict=True))
+    plot = StatePlot(pairs, levels, asked.rules.inclusive, thresholds)
+    return plot, {"thresholds": plot.thresholds, **found[0][1]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,6 +388,15 @@ class StatePlot:
         return replace(self, pairs=tuple(p.part((start, stop), (start, stop)) for p in self.pairs))
 
 
+def to_bits(distances: Floats, threshold: float, inclusive: bool) -> Words:
+    """Rows of distances as bits: whether they are within a threshold."""
+    from trajtools._kernels.recurrence_rows import bits_below
+
+    level = threshold if inclusive else np.nextafter(threshold, -np.inf)
+    words = -(-distances.shape[1] // 64)
+    return bits_below(np.ascontiguousarray(distances), np.full(len(distances), level), words)
+
+
 @dataclass(frozen=True, eq=False)
 class StateRows:
     """Distances that are computed from states when they are read.
@@ -357,42 +433,27 @@ class StateRows:
         return cls(points, others, pair.code, scale)
 
 
-class TileRows:
-    """Distances that are computed tile by tile when they are read: of states of many coordinates."""
-
-    def __init__(self, what: Any) -> None:
-        self._what = what
-        # A tile reads the states of all its columns: many rows at once, and those that were not asked for are kept.
-        self._height = int(np.clip(_BAND_BYTES // (8 * len(what.y)), 16, what.side(0)))
-        self._band: tuple[int, Floats] = (-1, np.empty((0, 0)))
-
-    def read(self, start: int, stop: int) -> Floats:
-        """Distances of some rows to all columns, shape (t, S)."""
-        parts = []
-        for band in range(start // self._height, -(-stop // self._height)):
-            first = band * self._height
-            rows = self._rows(band)
-            parts.append(rows[max(start - first, 0) : stop - first])
-        return np.concatenate(parts)
-
-    def _rows(self, band: int) -> Floats:
-        from trajtools._kernels._jit import in_parts
-        from trajtools.distances.tiles import compute
-
-        if self._band[0] == band:
-            return self._band[1]
-        what, side = self._what, self._what.side(0)
-        rows = slice(band * self._height, min((band + 1) * self._height, len(what.x)))
-        out = np.empty((rows.stop - rows.start, len(what.y)))
-
-        def work(first: int, last: int) -> None:
-            for tile in range(first, last):
-                columns = slice(tile * side, min((tile + 1) * side, len(what.y)))
-                out[:, columns] = what.blank(rows, columns, compute(what.tile(rows, columns)))
-
-        in_parts(work, -(-len(what.y) // side))
-        self._band = (band, out)
-        return out
+def _of_rows(
+    source: Any, finite: tuple[Bools, Bools], asked: Asked, *, square: bool, symmetric: bool
+) -> tuple[DistancePlot, Chosen]:
+    """Of distances that are read row by row."""
+    window = max(asked.theiler, 1) if square else asked.theiler
+    chosen: Chosen = {}
+    rule, local = asked.threshold, _is_local(asked.threshold)
+    if not local:
+        level, chosen = absolute_of_rows(source.read, finite, rule, window)
+        rule = just_reached(level, rule, asked.rules.inclusive)
+    plot = DistancePlot(
+        source=source,
+        finite=finite,
+        rule=rule,
+        inclusive=asked.rules.inclusive,
+        square=square,
+        symmetric=square and symmetric and not local,
+        theiler=window,
+        asked=asked.threshold,
+    )
+    return plot, {"thresholds": (plot.level(),), **chosen}
 
 
 @dataclass(frozen=True, eq=False)
@@ -503,145 +564,8 @@ def neighbors_of(rule: NearestK | RecurrenceRate, available: int) -> int:
     return int(np.ceil(rule.rate * available - 1e-9))
 
 
-def to_bits(distances: Floats, threshold: float, inclusive: bool) -> Words:
-    """Rows of distances as bits: whether they are within a threshold."""
-    from trajtools._kernels.recurrence_rows import bits_below
-
-    level = threshold if inclusive else np.nextafter(threshold, -np.inf)
-    words = -(-distances.shape[1] // 64)
-    return bits_below(np.ascontiguousarray(distances), np.full(len(distances), level), words)
-
-
-def pack_rows(flags: Bools) -> Words:
-    """Rows of flags as words of 64 bits."""
-    words = -(-flags.shape[1] // 64)
-    padded = np.zeros((len(flags), 64 * words), dtype=bool)
-    padded[:, : flags.shape[1]] = flags
-    return np.packbits(padded, axis=1, bitorder="little").view("<u8").astype(np.uint64)
-
-
-def unpack_rows(bits: Words, columns: int) -> Bools:
-    """Rows of bits as flags."""
-    raw = np.ascontiguousarray(bits.astype("<u8")).view(np.uint8)
-    return np.unpackbits(raw, axis=1, bitorder="little", count=columns).astype(bool)
-
-
-# PaddedStates of more coordinates are compared row by row, a block of them at a time.
-_HIGH_DIMENSION = 128
-Plot = StatePlot | DistancePlot
-Chosen = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How recurrences are found.
-
-    Attributes
-    ----------
-    threshold : float, WithinRadius, ScaledRadius, RecurrenceRate, NearestK, or a pair of them
-        Which states recur.
-    theiler : int, in samples
-        Pairs closer in time do not count.
-    rules : Convention
-        What the measures mean.
-    metric : str, callable or Metric
-        Distance between states.
-    dim, delay : int
-        Embedding.
-    """
-
-    threshold: Any
-    theiler: int
-    rules: Convention
-    metric: Any
-    dim: int
-    delay: int
-
-
-def build_plot(x: Any, y: Any, kind: str, asked: Asked) -> tuple[Plot, Chosen]:
-    """The plot of one or two systems, and what was chosen for it."""
-    if isinstance(x, Distances) or asked.metric == "precomputed":
-        if y is not None or asked.dim != 1:
-            raise DataError("x holds distances: y and dim apply to states; for two systems pass pairwise(x, y=y)")
-        return _of_distances(x, kind, asked)
-    if asked.metric not in METRICS or (asked.dim == 1 and _is_wide(x)):
-        if kind == "joint":
-            raise DataError(
-                f"joint recurrences support up to {_HIGH_DIMENSION} coordinates, in {', '.join(METRICS)}; "
-                "project the states, or select fewer parameters"
-            )
-        return _of_compared(x, y, asked)
-    first = prepare(x, dim=asked.dim, delay=asked.delay)
-    if y is None:
-        return _of_states((make_pair(first, first, asked.metric),), (asked.threshold,), asked)
-    second = prepare(y, dim=asked.dim, delay=asked.delay, name="y")
-    if kind == "cross":
-        return _of_states((make_pair(first, second, asked.metric),), (asked.threshold,), asked)
-    if len(first) != len(second):
-        raise DataError(f"joint recurrences need states at the same times; x has {len(first)}, y {len(second)}")
-    each = asked.threshold if isinstance(asked.threshold, (tuple, list)) else (asked.threshold, asked.threshold)
-    if len(each) != 2:
-        raise DataError(f"threshold={asked.threshold!r}: it must be one rule for both systems, or a pair of rules")
-    both = first.finite & second.finite
-    systems = [PaddedStates(s.series, s.offsets, both) for s in (first, second)]
-    return _of_states(tuple(make_pair(s, s, asked.metric) for s in systems), tuple(each), asked)
-
-
 def _is_local(rule: Any) -> bool:
     return isinstance(rule, NearestK) or (isinstance(rule, RecurrenceRate) and rule.local)
-
-
-def _of_states(pairs: tuple[Pair, ...], thresholds: tuple[Any, ...], asked: Asked) -> tuple[Plot, Chosen]:
-    if any(_is_local(rule) for rule in thresholds):
-        if len(pairs) > 1:
-            raise DataError(f"threshold={thresholds[0]!r}: joint recurrences need one distance for each system")
-        pair = pairs[0]
-        rows = StateRows.of(pair)
-        return _of_rows(rows, (pair.rows.finite, pair.columns.finite), asked, square=pair.symmetric, symmetric=True)
-    found = [absolute(pair, rule, asked.theiler) for pair, rule in zip(pairs, thresholds, strict=True)]
-    levels = tuple(just_reached(f[0], rule, asked.rules.inclusive) for f, rule in zip(found, thresholds, strict=True))
-    plot = StatePlot(pairs, levels, asked.rules.inclusive, thresholds)
-    return plot, {"thresholds": plot.thresholds, **found[0][1]}
-
-
-def _of_rows(
-    source: Any, finite: tuple[Bools, Bools], asked: Asked, *, square: bool, symmetric: bool
-) -> tuple[DistancePlot, Chosen]:
-    """Of distances that are read row by row."""
-    window = max(asked.theiler, 1) if square else asked.theiler
-    chosen: Chosen = {}
-    rule, local = asked.threshold, _is_local(asked.threshold)
-    if not local:
-        level, chosen = absolute_of_rows(source.read, finite, rule, window)
-        rule = just_reached(level, rule, asked.rules.inclusive)
-    plot = DistancePlot(
-        source=source,
-        finite=finite,
-        rule=rule,
-        inclusive=asked.rules.inclusive,
-        square=square,
-        symmetric=square and symmetric and not local,
-        theiler=window,
-        asked=asked.threshold,
-    )
-    return plot, {"thresholds": (plot.level(),), **chosen}
-
-
-@dataclass(frozen=True, eq=False)
-class MatrixRows:
-    """Rows of distances in memory.
-
-    Attributes
-    ----------
-    matrix : ndarray of float64, shape (T, S)
-        The distances.
-    """
-
-    matrix: Any
-
-    def read(self, start: int, stop: int) -> Any:
-        """Rows start .. stop."""
-        return self.matrix[start:stop]
 
 
 def _of_distances(x: Any, kind: str, asked: Asked) -> tuple[DistancePlot, Chosen]:
@@ -664,9 +588,29 @@ def _of_distances(x: Any, kind: str, asked: Asked) -> tuple[DistancePlot, Chosen
     return _of_rows(MatrixRows(matrix), finite, asked, square=square, symmetric=symmetric)
 
 
-def _is_wide(x: Any) -> bool:
-    shape = x.shape if is_trajectory(x) else np.shape(x)
-    return len(shape) == 2 and shape[1] > _HIGH_DIMENSION
+def _refuse_few(finite: Bools, name: str) -> None:
+    if np.count_nonzero(finite) < 2:
+        raise DataError(
+            f"{name}: {int(np.count_nonzero(finite))} of {len(finite)} states are finite; at least two are needed: "
+            "select a window without NaN and inf"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixRows:
+    """Rows of distances in memory.
+
+    Attributes
+    ----------
+    matrix : ndarray of float64, shape (T, S)
+        The distances.
+    """
+
+    matrix: Any
+
+    def read(self, start: int, stop: int) -> Any:
+        """Rows start .. stop."""
+        return self.matrix[start:stop]
 
 
 def _of_compared(x: Any, y: Any, asked: Asked) -> tuple[Plot, Chosen]:
@@ -688,9 +632,78 @@ def _of_compared(x: Any, y: Any, asked: Asked) -> tuple[Plot, Chosen]:
     )
 
 
-def _refuse_few(finite: Bools, name: str) -> None:
-    if np.count_nonzero(finite) < 2:
+class TileRows:
+    """Distances that are computed tile by tile when they are read: of states of many coordinates."""
+
+    def __init__(self, what: Any) -> None:
+        self._what = what
+        # A tile reads the states of all its columns: many rows at once, and those that were not asked for are kept.
+        self._height = int(np.clip(_BAND_BYTES // (8 * len(what.y)), 16, what.side(0)))
+        self._band: tuple[int, Floats] = (-1, np.empty((0, 0)))
+
+    def read(self, start: int, stop: int) -> Floats:
+        """Distances of some rows to all columns, shape (t, S)."""
+        parts = []
+        for band in range(start // self._height, -(-stop // self._height)):
+            first = band * self._height
+            rows = self._rows(band)
+            parts.append(rows[max(start - first, 0) : stop - first])
+        return np.concatenate(parts)
+
+    def _rows(self, band: int) -> Floats:
+        from trajtools._kernels._jit import in_parts
+        from trajtools.distances.tiles import compute
+
+        if self._band[0] == band:
+            return self._band[1]
+        what, side = self._what, self._what.side(0)
+        rows = slice(band * self._height, min((band + 1) * self._height, len(what.x)))
+        out = np.empty((rows.stop - rows.start, len(what.y)))
+
+        def work(first: int, last: int) -> None:
+            for tile in range(first, last):
+                columns = slice(tile * side, min((tile + 1) * side, len(what.y)))
+                out[:, columns] = what.blank(rows, columns, compute(what.tile(rows, columns)))
+
+        in_parts(work, -(-len(what.y) // side))
+        self._band = (band, out)
+        return out
+
+
+def _is_wide(x: Any) -> bool:
+    shape = x.shape if is_trajectory(x) else np.shape(x)
+    return len(shape) == 2 and shape[1] > _HIGH_DIMENSION
+
+
+def is_trajectory(x: Any) -> bool:
+    """Whether it is a lazy trajectory."""
+    return isinstance(x, Trajectory)
+
+
+def make_pair(rows: PaddedStates, columns: PaddedStates, metric: str) -> Pair:
+    """Put two sets of states side by side."""
+    if rows.dimension != columns.dimension:
         raise DataError(
-            f"{name}: {int(np.count_nonzero(finite))} of {len(finite)} states are finite; at least two are needed: "
-            "select a window without NaN and inf"
+            f"the states of x have {rows.dimension} coordinates, those of y {columns.dimension}; recurrences between "
+            "two systems need the same ones. To join the recurrences of different systems use kind='joint'"
         )
+    code = metric_code(metric, rows.dimension)
+    scale = 1.0
+    if code == _L2:
+        largest = max(_largest(rows.series), _largest(columns.series))
+        if not (_SMALLEST < largest < _LARGEST) and largest > 0:
+            scale = 2.0 ** -float(np.frexp(largest)[1])
+    return Pair(rows, columns, metric, code, scale)
+
+
+def metric_code(metric: str, dimension: int) -> int:
+    """The metric as the kernels know it; in one dimension all are the same."""
+    if metric not in METRICS:
+        raise UnknownNameError(
+            f"metric {metric!r} is none of {', '.join(METRICS)}; for other metrics pass Distances, or an array of "
+            "distances with metric='precomputed'"
+        )
+    return _CODES["linf"] if dimension == 1 else _CODES[metric]
+
+
+Plot = StatePlot | DistancePlot

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # So many distances of a bracket are kept and sorted (8 MB); of more only the part that holds the rank is looked at.
 _KEPT = 2**20
+
+
 _BINS = 4096
 _SAMPLE = 2**16
 _SIGMAS = 6.0
@@ -36,30 +38,6 @@ def absolute(pair: Pair, rule: Any, theiler: int) -> tuple[float, dict[str, Any]
         rank = max(1, int(np.ceil(rule.rate * pairs - 1e-9)))
         return nth_distance(pair, rank, theiler), {"pairs": pairs, "rank": rank}
     return fixed(rule), {}
-
-
-def just_reached(level: float, rule: Any, inclusive: bool) -> float:
-    """The threshold at which a recurrence rate is reached, where pairs at the threshold itself do not recur."""
-    return float(np.nextafter(level, np.inf)) if isinstance(rule, RecurrenceRate) and not inclusive else level
-
-
-def fixed(rule: Any) -> float:
-    """A threshold that was given as a distance."""
-    value = rule.radius if isinstance(rule, WithinRadius) and not rule.relative else rule
-    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value) and value >= 0:
-        return float(value)
-    raise DataError(
-        f"threshold={rule!r} is not a threshold: pass a distance of at least 0, WithinRadius(radius), "
-        "ScaledRadius(factor), "
-        "RecurrenceRate(rate) or NearestK(k)"
-    )
-
-
-def spread(pair: Pair) -> float:
-    """Standard deviation of the coordinates: root mean square over the channels of both systems."""
-    series = (pair.rows.series,) if pair.symmetric else (pair.rows.series, pair.columns.series)
-    finite = [np.where(np.isfinite(s), s, np.nan) for s in series]
-    return float(np.sqrt(np.mean([np.nanvar(s, axis=1) for s in finite])))
 
 
 def count_pairs(pair: Pair, theiler: int) -> int:
@@ -84,6 +62,25 @@ def on_lag(rows: Bools, columns: Bools, lag: int) -> Bools:
     if low >= high:
         return np.zeros(0, dtype=bool)
     return rows[low + lag : high + lag] & columns[low:high]
+
+
+def fixed(rule: Any) -> float:
+    """A threshold that was given as a distance."""
+    value = rule.radius if isinstance(rule, WithinRadius) and not rule.relative else rule
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value) and value >= 0:
+        return float(value)
+    raise DataError(
+        f"threshold={rule!r} is not a threshold: pass a distance of at least 0, WithinRadius(radius), "
+        "ScaledRadius(factor), "
+        "RecurrenceRate(rate) or NearestK(k)"
+    )
+
+
+def spread(pair: Pair) -> float:
+    """Standard deviation of the coordinates: root mean square over the channels of both systems."""
+    series = (pair.rows.series,) if pair.symmetric else (pair.rows.series, pair.columns.series)
+    finite = [np.where(np.isfinite(s), s, np.nan) for s in series]
+    return float(np.sqrt(np.mean([np.nanvar(s, axis=1) for s in finite])))
 
 
 def nth_distance(pair: Pair, rank: int, theiler: int) -> float:
@@ -119,34 +116,16 @@ def nth_distance(pair: Pair, rank: int, theiler: int) -> float:
                 return _distance(pair, low)
 
 
-def _distance(pair: Pair, value: float) -> float:
-    return float(np.sqrt(value)) / pair.scale if pair.code == 2 else value
-
-
-def _pass(plane: Any, shape: tuple[int, int], lags: Any, low: float, high: float) -> tuple[Any, ...]:
-    """One look at all distances, on several threads; the kept ones are those in the bracket if all had room."""
-    from trajtools._kernels._jit import in_parts
-    from trajtools._kernels.recurrence_lines import threads
-    from trajtools._kernels.recurrence_rows import lag_ranks
-
-    parts = max(1, min(threads(), len(lags) // 256))
-    room = np.empty((parts, min(_KEPT, len(lags) * min(shape)) // parts + 1))
-    found: list[Any] = [None] * parts
-
-    def work(begin: int, end: int) -> None:
-        for part in range(begin, end):
-            found[part] = lag_ranks(plane, shape, lags[part::parts].copy(), low, high, _BINS, room[part])
-
-    in_parts(work, parts)
-    kept = np.concatenate([room[p, : min(f[1], room.shape[1])] for p, f in enumerate(found)])
-    return (
-        sum(f[0] for f in found),
-        sum(f[1] for f in found),
-        np.sum([f[2] for f in found], axis=0),
-        np.min([f[3] for f in found], axis=0),
-        np.max([f[4] for f in found], axis=0),
-        kept,
-    )
+def _upper_bound(pair: Pair) -> float:
+    """No distance, as the kernels compare it, is above this."""
+    gaps = []
+    for left, right in zip(pair.rows.series, pair.columns.series, strict=True):
+        both = np.concatenate([left[np.isfinite(left)], right[np.isfinite(right)]])
+        gaps.append((both.max() - both.min()) * pair.scale)
+    size, delays = np.array(gaps), len(pair.rows.offsets)
+    if pair.code == 2:
+        return float(np.sum(size**2)) * delays * (1 + 1e-9)
+    return float(np.sum(size)) * delays * (1 + 1e-9) if pair.code == 1 else float(np.max(size)) * (1 + 1e-9)
 
 
 def _bracket(pair: Pair, plane: Any, share: float, theiler: int, top: float) -> tuple[float, float]:
@@ -182,16 +161,59 @@ def _sample(plane: Any, i: Any, j: Any) -> Floats:
     return out
 
 
-def _upper_bound(pair: Pair) -> float:
-    """No distance, as the kernels compare it, is above this."""
-    gaps = []
-    for left, right in zip(pair.rows.series, pair.columns.series, strict=True):
-        both = np.concatenate([left[np.isfinite(left)], right[np.isfinite(right)]])
-        gaps.append((both.max() - both.min()) * pair.scale)
-    size, delays = np.array(gaps), len(pair.rows.offsets)
-    if pair.code == 2:
-        return float(np.sum(size**2)) * delays * (1 + 1e-9)
-    return float(np.sum(size)) * delays * (1 + 1e-9) if pair.code == 1 else float(np.max(size)) * (1 + 1e-9)
+def _pass(plane: Any, shape: tuple[int, int], lags: Any, low: float, high: float) -> tuple[Any, ...]:
+    """One look at all distances, on several threads; the kept ones are those in the bracket if all had room."""
+    from trajtools._kernels._jit import in_parts
+    from trajtools._kernels.recurrence_lines import threads
+    from trajtools._kernels.recurrence_rows import lag_ranks
+
+    parts = max(1, min(threads(), len(lags) // 256))
+    room = np.empty((parts, min(_KEPT, len(lags) * min(shape)) // parts + 1))
+    found: list[Any] = [None] * parts
+
+    def work(begin: int, end: int) -> None:
+        for part in range(begin, end):
+            found[part] = lag_ranks(plane, shape, lags[part::parts].copy(), low, high, _BINS, room[part])
+
+    in_parts(work, parts)
+    kept = np.concatenate([room[p, : min(f[1], room.shape[1])] for p, f in enumerate(found)])
+    return (
+        sum(f[0] for f in found),
+        sum(f[1] for f in found),
+        np.sum([f[2] for f in found], axis=0),
+        np.min([f[3] for f in found], axis=0),
+        np.max([f[4] for f in found], axis=0),
+        kept,
+    )
+
+
+def _distance(pair: Pair, value: float) -> float:
+    return float(np.sqrt(value)) / pair.scale if pair.code == 2 else value
+
+
+def just_reached(level: float, rule: Any, inclusive: bool) -> float:
+    """The threshold at which a recurrence rate is reached, where pairs at the threshold itself do not recur."""
+    return float(np.nextafter(level, np.inf)) if isinstance(rule, RecurrenceRate) and not inclusive else level
+
+
+def absolute_of_rows(read: Any, finite: tuple[Bools, Bools], rule: Any, theiler: int) -> tuple[float, dict[str, Any]]:
+    """The threshold of a rule as a distance, where distances are read and not states."""
+    if not isinstance(rule, (RecurrenceRate, ScaledRadius)):
+        return fixed(rule), {}
+    pairs = pairs_of_lags(*finite)
+    lags = np.arange(1 - len(finite[1]), len(finite[0]))
+    total = int(pairs[np.abs(lags) >= theiler].sum())
+    if not total:
+        raise DataError(f"no two finite states are theiler={theiler} or more samples apart; lower theiler")
+    if isinstance(rule, RecurrenceRate):
+        rank = max(1, int(np.ceil(rule.rate * total - 1e-9)))
+        return nth_of_rows(read, finite, rank, theiler), {"pairs": total, "rank": rank}
+    if rule.by == "std":
+        raise DataError(f"{rule}: distances have no coordinates; pass the states, or ScaledRadius(factor, by='max')")
+    size = max((float(values.max()) for values in _outside(read, finite, theiler) if len(values)), default=0.0)
+    if not size > 0:
+        raise DataError(f"{rule}: all states are equal, so there is no size to scale by; pass a fixed threshold")
+    return rule.factor * size, {"size": size}
 
 
 def nth_of_rows(read: Any, finite: tuple[Bools, Bools], rank: int, theiler: int) -> float:
@@ -231,23 +253,3 @@ def _outside(read: Any, finite: tuple[Bools, Bools], theiler: int) -> Any:
         i = np.arange(start, min(start + step, len(rows)))
         counted = rows[i][:, None] & columns & (np.abs(i[:, None] - j) >= theiler)
         yield read(int(i[0]), int(i[-1]) + 1)[counted]
-
-
-def absolute_of_rows(read: Any, finite: tuple[Bools, Bools], rule: Any, theiler: int) -> tuple[float, dict[str, Any]]:
-    """The threshold of a rule as a distance, where distances are read and not states."""
-    if not isinstance(rule, (RecurrenceRate, ScaledRadius)):
-        return fixed(rule), {}
-    pairs = pairs_of_lags(*finite)
-    lags = np.arange(1 - len(finite[1]), len(finite[0]))
-    total = int(pairs[np.abs(lags) >= theiler].sum())
-    if not total:
-        raise DataError(f"no two finite states are theiler={theiler} or more samples apart; lower theiler")
-    if isinstance(rule, RecurrenceRate):
-        rank = max(1, int(np.ceil(rule.rate * total - 1e-9)))
-        return nth_of_rows(read, finite, rank, theiler), {"pairs": total, "rank": rank}
-    if rule.by == "std":
-        raise DataError(f"{rule}: distances have no coordinates; pass the states, or ScaledRadius(factor, by='max')")
-    size = max((float(values.max()) for values in _outside(read, finite, theiler) if len(values)), default=0.0)
-    if not size > 0:
-        raise DataError(f"{rule}: all states are equal, so there is no size to scale by; pass a fixed threshold")
-    return rule.factor * size, {"size": size}

@@ -22,57 +22,32 @@ if TYPE_CHECKING:
     from trajtools.store import Run
 
 STABILITY_CLASSES = ("asymptotically stable", "orbitally stable", "marginal drift", "unstable", "inconclusive")
-
-
-@dataclass(frozen=True, eq=False)
-class Trend(Result):
-    """How one distance changes from the perturbation on.
-
-    Attributes
-    ----------
-    quantity : str
-        ``"distance at equal times"`` or ``"distance to the orbit"``.
-    rate : float
-        Slope of ln d(t), least squares over the part of each curve that is above the numerical floor and, after
-        growth by 3 e-folds, not yet within one of its largest value; mean over the initial conditions; in
-        1 / time unit. NaN where no curve has such a part.
-    rate_interval : (float, float)
-        Its confidence interval; NaN where it is unknown.
-    change : float
-        ln of the distance at the end (mean over the last tenth of what is above the numerical floor; the floor itself
-        where it was reached) over the first one. NaN where all of it is below the floor.
-    change_interval : (float, float)
-        Its confidence interval; NaN where it is unknown.
-    late_change : float
-        The part of the change that falls into the second half.
-    largest : float
-        ln of the largest distance over the distance at equal times that the perturbation made.
-    n_floor : int
-        Trajectories whose distance fell to the numerical floor, and stayed there.
-    n_units : int
-        Trajectories that count.
-    over : str
-        What was resampled for the intervals: ``"initial conditions"``, ``"blocks of time"`` or ``"nothing"``.
-    exponential : float
-        For growth: how much better an exponential describes it than a power law or diffusion, between -1 and 1; NaN
-        where nothing grows by an e-fold.
-    p_exponential : float
-        Probability of evidence at least this strong under the null that both describe it equally well; NaN with
-        fewer than 8 initial conditions.
-    """
-
-    quantity: str
-    rate: float
-    rate_interval: tuple[float, float]
-    change: float
-    change_interval: tuple[float, float]
-    late_change: float
-    largest: float
-    n_floor: int
-    n_units: int
-    over: str
-    exponential: float
-    p_exponential: float
+FLOOR_FACTOR = 10.0  # distances below this many times the rounding floor are rounding
+RESOLUTION_FACTOR = 3.0  # the same for the estimated error of the interpolated orbit
+TIME_BLOCKS = (8, 4)  # as many as leave two states to each
+SATURATES = 3.0  # e-folds: after such growth, a curve that is within one of its largest value has ended to grow
+FEWEST_POINTS = 3
+NAN = float("nan")
+DECISIVE = 3.0  # e-folds that a distance must have fallen or grown
+NEUTRAL = 1.0  # e-folds within which it has done neither
+STOPPED = 0.2  # a fall goes on if at least this share of it belongs to its second half
+STEADY = 0.35  # an exponential falls half of its e-folds in the second half
+STILL = 0.1  # e-folds: a distance that changes by less in the second half stands still
+TUBE = 3.0  # times the perturbation: what the tube around the orbit may measure
+LEFT = 0.1  # of the size of the orbit: further away it has been left
+SHAPE = 0.2  # evidence, from -1 to 1, that tells an exponential from a power of time where it has no p-value
+THOUSANDFOLD = float(np.log(1000))  # growth that is no drift, whatever its shape, unless it is clearly a power of time
+SETTINGS = {
+    "decisive": DECISIVE,
+    "neutral": NEUTRAL,
+    "stopped": STOPPED,
+    "still": STILL,
+    "steady": STEADY,
+    "tube_limit": TUBE,
+    "left": LEFT,
+    "shape": SHAPE,
+    "thousandfold": THOUSANDFOLD,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,347 +159,55 @@ class OrbitalStability(Result):
         return plots.stability(self, ax=ax)
 
 
-FLOOR_FACTOR = 10.0  # distances below this many times the rounding floor are rounding
-RESOLUTION_FACTOR = 3.0  # the same for the estimated error of the interpolated orbit
-TIME_BLOCKS = (8, 4)  # as many as leave two states to each
-SATURATES = 3.0  # e-folds: after such growth, a curve that is within one of its largest value has ended to grow
-FEWEST_POINTS = 3
-NAN = float("nan")
-
-
 @dataclass(frozen=True, eq=False)
-class _Unit:
-    """The numbers of one curve; `stop` is where its usable part ends."""
+class Trend(Result):
+    """How one distance changes from the perturbation on.
 
-    stop: int
-    floored: bool
+    Attributes
+    ----------
+    quantity : str
+        ``"distance at equal times"`` or ``"distance to the orbit"``.
+    rate : float
+        Slope of ln d(t), least squares over the part of each curve that is above the numerical floor and, after
+        growth by 3 e-folds, not yet within one of its largest value; mean over the initial conditions; in
+        1 / time unit. NaN where no curve has such a part.
+    rate_interval : (float, float)
+        Its confidence interval; NaN where it is unknown.
+    change : float
+        ln of the distance at the end (mean over the last tenth of what is above the numerical floor; the floor itself
+        where it was reached) over the first one. NaN where all of it is below the floor.
+    change_interval : (float, float)
+        Its confidence interval; NaN where it is unknown.
+    late_change : float
+        The part of the change that falls into the second half.
+    largest : float
+        ln of the largest distance over the distance at equal times that the perturbation made.
+    n_floor : int
+        Trajectories whose distance fell to the numerical floor, and stayed there.
+    n_units : int
+        Trajectories that count.
+    over : str
+        What was resampled for the intervals: ``"initial conditions"``, ``"blocks of time"`` or ``"nothing"``.
+    exponential : float
+        For growth: how much better an exponential describes it than a power law or diffusion, between -1 and 1; NaN
+        where nothing grows by an e-fold.
+    p_exponential : float
+        Probability of evidence at least this strong under the null that both describe it equally well; NaN with
+        fewer than 8 initial conditions.
+    """
+
+    quantity: str
     rate: float
+    rate_interval: tuple[float, float]
     change: float
-    late: float
+    change_interval: tuple[float, float]
+    late_change: float
     largest: float
-
-
-def trend(
-    quantity: str,
-    time: Floats,
-    distances: Floats,
-    *,
-    begun: Floats,
-    floor: Floats,
-    group: Ints,
-    level: float,
-    rng: np.random.Generator,
-) -> Trend:
-    """Measure how a distance changes."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        curves = np.log(distances / begun[:, None])
-        ground = np.log(floor / begun[:, None])
-    units = [_unit(time, curve, low) for curve, low in zip(curves, ground, strict=True)]
-    rates, changes, lates = (np.array([getattr(u, name) for u in units]) for name in ("rate", "change", "late"))
-    groups = len(np.unique(group[np.isfinite(changes)]))
-    if groups > 1:
-        over = "initial conditions"
-        rate, rate_interval = _over_units(rates, group, level, rng)
-        change, change_interval = _over_units(changes, group, level, rng)
-    else:
-        rate, change = _finite_mean(rates), _finite_mean(changes)
-        used = [k for k, unit in enumerate(units) if np.isfinite(unit.change)]
-        stop = min((units[k].stop for k in used), default=0)
-        rate_interval, change_interval = _over_blocks(time, curves[used, :stop], (rate, change), level)
-        over = "blocks of time" if np.isfinite(rate_interval[0]) else "nothing"
-    exponential, p = _growth(time, curves, units, group, rng)
-    return Trend(
-        quantity=quantity,
-        rate=rate,
-        rate_interval=rate_interval,
-        change=change,
-        change_interval=change_interval,
-        late_change=_finite_mean(lates),
-        largest=float(np.max([u.largest for u in units], initial=-np.inf)) if units else NAN,
-        n_floor=sum(u.floored for u in units),
-        n_units=len(units),
-        over=over,
-        exponential=exponential,
-        p_exponential=p,
-    )
-
-
-def _unit(time: Floats, curve: Floats, ground: Floats) -> _Unit:
-    """Measure the part of a curve that is above the floor, and for its rate the part before it saturates."""
-    known = np.flatnonzero(~np.isnan(curve))
-    if not len(known):
-        return _Unit(0, False, NAN, NAN, NAN, NAN)
-    low = ~(curve[known] > ground[known])
-    # At the floor for good: here, and in most of what follows.
-    share = np.cumsum(low[::-1])[::-1] / np.arange(len(low), 0, -1)
-    reached = np.flatnonzero(low & (share > 0.5))
-    used = known[: reached[0]] if len(reached) else known
-    used, largest = used[np.isfinite(curve[used])], float(curve[known].max())
-    if not len(used):
-        return _Unit(0, bool(len(reached)), NAN, NAN, NAN, largest)
-    first = float(curve[used[0]])
-    if len(reached):
-        # Where the floor is unknown it is exact zero, and below it there is no distance that could be told.
-        bottom = float(ground[known[reached[0]]])
-        fall = (bottom if np.isfinite(bottom) else float(curve[used].min())) - first
-        return _Unit(int(known[reached[0]]), True, _slope(time, curve, used), fall, fall / 2, largest)
-    tail, half, width = used[-max(1, len(used) // 10) :], len(used) // 2, max(1, len(used) // 20)
-    end, middle = float(curve[tail].mean()), float(curve[used[max(0, half - width) : half + width]].mean())
-    stop = len(curve)
-    if float(curve[used].max()) - first > SATURATES:
-        stop = int(used[np.argmax(curve[used] >= curve[used].max() - 1)]) + 1
-    return _Unit(stop, False, _slope(time, curve, used[used < stop]), end - first, end - middle, largest)
-
-
-def _slope(time: Floats, curve: Floats, used: Ints) -> float:
-    if len(used) < FEWEST_POINTS:
-        return NAN
-    x = time[used] - time[used].mean()
-    return float(x @ curve[used] / (x @ x))
-
-
-def _finite_mean(values: Floats) -> float:
-    good = values[np.isfinite(values)]
-    return float(good.mean()) if len(good) else NAN
-
-
-def _over_units(
-    values: Floats, group: Ints, level: float, rng: np.random.Generator
-) -> tuple[float, tuple[float, float]]:
-    good = np.isfinite(values)
-    if not good.any():
-        return NAN, (NAN, NAN)
-    ratio = resampled_ratio(values[good], np.ones(int(good.sum())), group[good], group[good], level=level, rng=rng)
-    return ratio.value, ratio.interval
-
-
-def _over_blocks(
-    time: Floats, curves: Floats, values: tuple[float, float], level: float
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Student's intervals from the increments of the mean curve over blocks of time."""
-    from scipy.special import stdtrit
-
-    used = np.flatnonzero(np.isfinite(curves).all(axis=0)) if len(curves) else np.empty(0, np.int64)
-    blocks = next((n for n in TIME_BLOCKS if len(used) > 2 * n), 0)
-    if not blocks:
-        return (NAN, NAN), (NAN, NAN)
-    mean, edges = curves[:, used].mean(axis=0), np.linspace(0, len(used) - 1, blocks + 1).astype(np.int64)
-    gain, took = np.diff(mean[edges]), np.diff(time[used][edges])
-    error = float(np.std(gain / took, ddof=1) / np.sqrt(blocks))
-    half = float(stdtrit(blocks - 1, 0.5 + level / 2)) * error
-    width = half * float(time[used[-1]] - time[used[0]])
-    rate, change = values
-    return (rate - half, rate + half), (change - width, change + width)
-
-
-def _growth(
-    time: Floats, curves: Floats, units: list[_Unit], group: Ints, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Whether growth is exponential, judged until one e-fold below its largest value."""
-    grows = [u for u, unit in enumerate(units) if unit.largest > 1]
-    if not grows:
-        return NAN, NAN
-    filled = np.array([_carried(curves[u]) for u in grows])
-    stop = np.array([int(np.argmax(curve >= curve.max() - 1)) for curve in filled], dtype=np.int64)
-    evidence = power_evidence(time, filled, np.zeros(len(grows), dtype=np.int64), stop)[:, 0]
-    known = np.isfinite(evidence)
-    if not known.any():
-        return NAN, NAN
-    own = group[grows][known]
-    each = np.array([evidence[known][own == g].mean() for g in np.unique(own)])
-    p = sign_flip_p(each, rng=rng) if len(each) >= FEWEST_UNITS else NAN
-    return float(each.mean()), p
-
-
-def _carried(curve: Floats) -> Floats:
-    """Fill what was excluded with the last value before it: a fit takes no gaps."""
-    known = np.isfinite(curve)
-    if known.all():
-        return curve
-    index = np.maximum.accumulate(np.where(known, np.arange(len(curve)), -1))
-    first = int(np.argmax(known))
-    return np.where(index >= 0, curve[np.maximum(index, 0)], curve[first])
-
-
-DECISIVE = 3.0  # e-folds that a distance must have fallen or grown
-NEUTRAL = 1.0  # e-folds within which it has done neither
-STOPPED = 0.2  # a fall goes on if at least this share of it belongs to its second half
-STEADY = 0.35  # an exponential falls half of its e-folds in the second half
-STILL = 0.1  # e-folds: a distance that changes by less in the second half stands still
-TUBE = 3.0  # times the perturbation: what the tube around the orbit may measure
-LEFT = 0.1  # of the size of the orbit: further away it has been left
-SHAPE = 0.2  # evidence, from -1 to 1, that tells an exponential from a power of time where it has no p-value
-THOUSANDFOLD = float(np.log(1000))  # growth that is no drift, whatever its shape, unless it is clearly a power of time
-
-SETTINGS = {
-    "decisive": DECISIVE,
-    "neutral": NEUTRAL,
-    "stopped": STOPPED,
-    "still": STILL,
-    "steady": STEADY,
-    "tube_limit": TUBE,
-    "left": LEFT,
-    "shape": SHAPE,
-    "thousandfold": THOUSANDFOLD,
-}
-
-
-def classify(
-    dynamical: Trend, orbital: Trend, *, apart: float, reached: float, n_diverged: int
-) -> tuple[str, tuple[Reason, ...]]:
-    """Choose the class, in the order of the reasons."""
-    if n_diverged:
-        words = (
-            "{diverged} of {total} perturbed trajectories end with NaN or infinite weights while their reference does "
-            "not"
-        )
-        total = n_diverged + dynamical.n_units
-        return "unstable", (Reason.of("diverged", words, diverged=n_diverged, total=total),)
-    if not dynamical.n_units:
-        words = "no perturbed trajectory differs from its reference: there is nothing to analyse"
-        return "inconclusive", (Reason("no-perturbation", words),)
-    if _decays(dynamical):
-        return "asymptotically stable", (_fell(dynamical),)
-    grown = _grows(orbital, reached)
-    if grown is not None:
-        return "unstable", (grown,)
-    if _decays(orbital):
-        return "orbitally stable", (_fell(orbital), _phase(dynamical, apart))
-    if orbital.largest <= -DECISIVE:
-        words = "the distance to the orbit is never more than {share:.2g} of the perturbation"
-        close = Reason.of("close-to-orbit", words, share=np.exp(orbital.largest))
-        return "orbitally stable", (close, _phase(dynamical, apart))
-    if orbital.largest <= np.log(TUBE) and apart > NEUTRAL and dynamical.change_interval[0] > NEUTRAL:
-        words = "the distance to the orbit stays within {factor:.3g} times the perturbation"
-        near = Reason.of("bounded", words, factor=np.exp(orbital.largest))
-        return "orbitally stable", (near, _phase(dynamical, apart))
-    neutral = None if _falling(dynamical) or _falling(orbital) else _neutral(orbital)
-    if neutral is not None:
-        return "marginal drift", (neutral, _changed(dynamical))
-    return "inconclusive", (_undecided(orbital), _changed(dynamical))
-
-
-def _decays(of: Trend) -> bool:
-    if of.n_floor == of.n_units and of.change <= -DECISIVE:
-        return True
-    ended = of.change_interval[1] < -DECISIVE and of.rate_interval[1] < 0
-    return bool(ended and of.late_change < STOPPED * of.change)
-
-
-def _grows(of: Trend, reached: float) -> Reason | None:
-    if not of.change_interval[0] > DECISIVE:
-        return None
-    words = "the distance to the orbit grew by {change:.3g} e-folds, interval {interval}"
-    values = {"change": of.change, "interval": _span(of.change_interval), "evidence": of.exponential}
-    if _exponential(of):
-        words += ", exponentially (evidence against a power law {evidence:.2g} on a scale from -1 to 1)"
-        return Reason.of("exponential-growth", words, **values)
-    if reached > LEFT:
-        words += ", and reached {reached:.2g} of the size of the orbit: its neighbourhood was left"
-        return Reason.of("left-neighbourhood", words, reached=reached, **values)
-    if of.change_interval[0] > THOUSANDFOLD and not _power(of):
-        words += ": more than a thousandfold, though not in the shape of an exponential ({evidence:.2g})"
-        return Reason.of("thousandfold-growth", words, **values)
-    return None
-
-
-def _exponential(of: Trend) -> bool:
-    return of.p_exponential <= 0.01 if np.isfinite(of.p_exponential) else of.exponential > SHAPE
-
-
-def _power(of: Trend) -> bool:
-    return of.exponential < -SHAPE
-
-
-def _falling(of: Trend) -> bool:
-    """Whether it falls as steadily in the second half as in the first, though not yet far enough."""
-    share = of.late_change / of.change if of.change < 0 else 0.0
-    return bool(of.rate_interval[1] < 0 and of.late_change < -STILL and share > STEADY)
-
-
-def _neutral(of: Trend) -> Reason | None:
-    low, high = of.change_interval
-    words = "the distance to the orbit changed by {change:.3g} e-folds, interval {interval}"
-    values = {"change": of.change, "interval": _span(of.change_interval)}
-    if low > -NEUTRAL and high < NEUTRAL:
-        return Reason.of("neutral", words + ": it neither decays nor grows exponentially", **values)
-    if of.change < NEUTRAL and abs(of.late_change) < STILL and of.n_floor < of.n_units and np.isfinite(low):
-        words += ", and then stopped: {late:.2g} of it in the second half"
-        return Reason.of("stands-still", words, late=of.late_change, **values)
-    if low > 0 and _power(of):
-        words += ", in the shape of a power of time (evidence for an exponential {evidence:.2g})"
-        return Reason.of("power-of-time", words, evidence=of.exponential, **values)
-    return None
-
-
-def _fell(of: Trend) -> Reason:
-    if not np.isfinite(of.rate):
-        words = "the {quantity} is below numerical resolution from the start, {change:.3g} e-folds down"
-        return Reason.of("below-rounding-floor", words, quantity=of.quantity, change=-of.change)
-    words = (
-        "the {quantity} fell by {change:.3g} e-folds at {rate:.4g} per unit of time, interval {interval} over {over}"
-    )
-    if of.n_floor:
-        words += "; {at_floor} of {units} reached the numerical floor"
-    return Reason.of(
-        "decays",
-        words,
-        quantity=of.quantity,
-        change=-of.change,
-        rate=of.rate,
-        interval=_span(of.rate_interval),
-        over=of.over,
-        at_floor=of.n_floor,
-        units=of.n_units,
-    )
-
-
-def _phase(of: Trend, apart: float) -> Reason:
-    words = "the distance at equal times changed by {change:.3g} e-folds"
-    if of.change <= -DECISIVE:
-        words += " too, interval {interval} over {over}: asymptotic stability is neither shown nor excluded"
-        values = {"interval": _span(of.change_interval), "over": of.over}
-        return Reason.of("asymptotic-stability-open", words, change=of.change, **values)
-    words += ": what remains is a lag along the orbit, {factor:.3g} times the distance to it"
-    return Reason.of("phase-lag", words, change=of.change, factor=np.exp(apart))
-
-
-def _changed(of: Trend) -> Reason:
-    words = "the {quantity} changed by {change:.3g} e-folds, interval {interval} over {over}"
-    values = {"quantity": of.quantity, "interval": _span(of.change_interval), "over": of.over}
-    return Reason.of("change", words, change=of.change, **values)
-
-
-def _undecided(of: Trend) -> Reason:
-    values = {"quantity": of.quantity, "change": of.change, "interval": _span(of.change_interval)}
-    if not np.isfinite(of.change) or (of.n_floor == of.n_units and not np.isfinite(of.rate)):
-        words = "the {quantity} is at the numerical floor, or excluded, from the start: perturb by more"
-        return Reason.of("below-rounding-floor", words, quantity=of.quantity)
-    if not np.isfinite(of.change_interval[0]):
-        words = (
-            "the {quantity} changed by {change:.3g} e-folds over too few states for an interval; record more states, "
-            "or more initial conditions"
-        )
-        return Reason.of("too-few-states", words, **values)
-    if _falling(of):
-        falls = _fell(of)
-        return Reason("still-decays", f"{falls}, and is still falling: record longer", falls.numbers)
-    if of.change_interval[0] > NEUTRAL:
-        words = (
-            "the {quantity} grew by {change:.3g} e-folds, interval {interval}, and the data do not decide whether "
-            "the growth was exponential (evidence {evidence:.2g}); use more initial conditions, or a smaller "
-            "perturbation"
-        )
-        return Reason.of("growth-undecided", words, evidence=of.exponential, **values)
-    words = (
-        "the {quantity} changed by {change:.3g} e-folds, interval {interval}: neither within {neutral:g} nor beyond "
-        "{decisive:g} of them; record longer, or more initial conditions"
-    )
-    return Reason.of("change-undecided", words, neutral=NEUTRAL, decisive=DECISIVE, **values)
-
-
-def _span(interval: tuple[float, float]) -> str:
-    return f"[{interval[0]:.3g}, {interval[1]:.3g}]" if np.isfinite(interval).all() else "unknown"
+    n_floor: int
+    n_units: int
+    over: str
+    exponential: float
+    p_exponential: float
 
 
 def orbital_stability(
@@ -744,8 +427,320 @@ def _evidence(
     return dynamical, orbital, _mean_or_nan(apart), float(np.median(reached)) if reached else float("nan")
 
 
+def trend(
+    quantity: str,
+    time: Floats,
+    distances: Floats,
+    *,
+    begun: Floats,
+    floor: Floats,
+    group: Ints,
+    level: float,
+    rng: np.random.Generator,
+) -> Trend:
+    """Measure how a distance changes."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        curves = np.log(distances / begun[:, None])
+        ground = np.log(floor / begun[:, None])
+    units = [_unit(time, curve, low) for curve, low in zip(curves, ground, strict=True)]
+    rates, changes, lates = (np.array([getattr(u, name) for u in units]) for name in ("rate", "change", "late"))
+    groups = len(np.unique(group[np.isfinite(changes)]))
+    if groups > 1:
+        over = "initial conditions"
+        rate, rate_interval = _over_units(rates, group, level, rng)
+        change, change_interval = _over_units(changes, group, level, rng)
+    else:
+        rate, change = _finite_mean(rates), _finite_mean(changes)
+        used = [k for k, unit in enumerate(units) if np.isfinite(unit.change)]
+        stop = min((units[k].stop for k in used), default=0)
+        rate_interval, change_interval = _over_blocks(time, curves[used, :stop], (rate, change), level)
+        over = "blocks of time" if np.isfinite(rate_interval[0]) else "nothing"
+    exponential, p = _growth(time, curves, units, group, rng)
+    return Trend(
+        quantity=quantity,
+        rate=rate,
+        rate_interval=rate_interval,
+        change=change,
+        change_interval=change_interval,
+        late_change=_finite_mean(lates),
+        largest=float(np.max([u.largest for u in units], initial=-np.inf)) if units else NAN,
+        n_floor=sum(u.floored for u in units),
+        n_units=len(units),
+        over=over,
+        exponential=exponential,
+        p_exponential=p,
+    )
+
+
+def _growth(
+    time: Floats, curves: Floats, units: list[_Unit], group: Ints, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Whether growth is exponential, judged until one e-fold below its largest value."""
+    grows = [u for u, unit in enumerate(units) if unit.largest > 1]
+    if not grows:
+        return NAN, NAN
+    filled = np.array([_carried(curves[u]) for u in grows])
+    stop = np.array([int(np.argmax(curve >= curve.max() - 1)) for curve in filled], dtype=np.int64)
+    evidence = power_evidence(time, filled, np.zeros(len(grows), dtype=np.int64), stop)[:, 0]
+    known = np.isfinite(evidence)
+    if not known.any():
+        return NAN, NAN
+    own = group[grows][known]
+    each = np.array([evidence[known][own == g].mean() for g in np.unique(own)])
+    p = sign_flip_p(each, rng=rng) if len(each) >= FEWEST_UNITS else NAN
+    return float(each.mean()), p
+
+
+@dataclass(frozen=True, eq=False)
+class _Unit:
+    """The numbers of one curve; `stop` is where its usable part ends."""
+
+    stop: int
+    floored: bool
+    rate: float
+    change: float
+    late: float
+    largest: float
+
+
+def _carried(curve: Floats) -> Floats:
+    """Fill what was excluded with the last value before it: a fit takes no gaps."""
+    known = np.isfinite(curve)
+    if known.all():
+        return curve
+    index = np.maximum.accumulate(np.where(known, np.arange(len(curve)), -1))
+    first = int(np.argmax(known))
+    return np.where(index >= 0, curve[np.maximum(index, 0)], curve[first])
+
+
+def _unit(time: Floats, curve: Floats, ground: Floats) -> _Unit:
+    """Measure the part of a curve that is above the floor, and for its rate the part before it saturates."""
+    known = np.flatnonzero(~np.isnan(curve))
+    if not len(known):
+        return _Unit(0, False, NAN, NAN, NAN, NAN)
+    low = ~(curve[known] > ground[known])
+    # At the floor for good: here, and in most of what follows.
+    share = np.cumsum(low[::-1])[::-1] / np.arange(len(low), 0, -1)
+    reached = np.flatnonzero(low & (share > 0.5))
+    used = known[: reached[0]] if len(reached) else known
+    used, largest = used[np.isfinite(curve[used])], float(curve[known].max())
+    if not len(used):
+        return _Unit(0, bool(len(reached)), NAN, NAN, NAN, largest)
+    first = float(curve[used[0]])
+    if len(reached):
+        # Where the floor is unknown it is exact zero, and below it there is no distance that could be told.
+        bottom = float(ground[known[reached[0]]])
+        fall = (bottom if np.isfinite(bottom) else float(curve[used].min())) - first
+        return _Unit(int(known[reached[0]]), True, _slope(time, curve, used), fall, fall / 2, largest)
+    tail, half, width = used[-max(1, len(used) // 10) :], len(used) // 2, max(1, len(used) // 20)
+    end, middle = float(curve[tail].mean()), float(curve[used[max(0, half - width) : half + width]].mean())
+    stop = len(curve)
+    if float(curve[used].max()) - first > SATURATES:
+        stop = int(used[np.argmax(curve[used] >= curve[used].max() - 1)]) + 1
+    return _Unit(stop, False, _slope(time, curve, used[used < stop]), end - first, end - middle, largest)
+
+
+def _slope(time: Floats, curve: Floats, used: Ints) -> float:
+    if len(used) < FEWEST_POINTS:
+        return NAN
+    x = time[used] - time[used].mean()
+    return float(x @ curve[used] / (x @ x))
+
+
+def _over_units(
+    values: Floats, group: Ints, level: float, rng: np.random.Generator
+) -> tuple[float, tuple[float, float]]:
+    good = np.isfinite(values)
+    if not good.any():
+        return NAN, (NAN, NAN)
+    ratio = resampled_ratio(values[good], np.ones(int(good.sum())), group[good], group[good], level=level, rng=rng)
+    return ratio.value, ratio.interval
+
+
+def _over_blocks(
+    time: Floats, curves: Floats, values: tuple[float, float], level: float
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Student's intervals from the increments of the mean curve over blocks of time."""
+    from scipy.special import stdtrit
+
+    used = np.flatnonzero(np.isfinite(curves).all(axis=0)) if len(curves) else np.empty(0, np.int64)
+    blocks = next((n for n in TIME_BLOCKS if len(used) > 2 * n), 0)
+    if not blocks:
+        return (NAN, NAN), (NAN, NAN)
+    mean, edges = curves[:, used].mean(axis=0), np.linspace(0, len(used) - 1, blocks + 1).astype(np.int64)
+    gain, took = np.diff(mean[edges]), np.diff(time[used][edges])
+    error = float(np.std(gain / took, ddof=1) / np.sqrt(blocks))
+    half = float(stdtrit(blocks - 1, 0.5 + level / 2)) * error
+    width = half * float(time[used[-1]] - time[used[0]])
+    rate, change = values
+    return (rate - half, rate + half), (change - width, change + width)
+
+
+def _finite_mean(values: Floats) -> float:
+    good = values[np.isfinite(values)]
+    return float(good.mean()) if len(good) else NAN
+
+
 def _mean_or_nan(values: list[float]) -> float:
     return float(np.mean(values)) if values else float("nan")
+
+
+def classify(
+    dynamical: Trend, orbital: Trend, *, apart: float, reached: float, n_diverged: int
+) -> tuple[str, tuple[Reason, ...]]:
+    """Choose the class, in the order of the reasons."""
+    if n_diverged:
+        words = (
+            "{diverged} of {total} perturbed trajectories end with NaN or infinite weights while their reference does "
+            "not"
+        )
+        total = n_diverged + dynamical.n_units
+        return "unstable", (Reason.of("diverged", words, diverged=n_diverged, total=total),)
+    if not dynamical.n_units:
+        words = "no perturbed trajectory differs from its reference: there is nothing to analyse"
+        return "inconclusive", (Reason("no-perturbation", words),)
+    if _decays(dynamical):
+        return "asymptotically stable", (_fell(dynamical),)
+    grown = _grows(orbital, reached)
+    if grown is not None:
+        return "unstable", (grown,)
+    if _decays(orbital):
+        return "orbitally stable", (_fell(orbital), _phase(dynamical, apart))
+    if orbital.largest <= -DECISIVE:
+        words = "the distance to the orbit is never more than {share:.2g} of the perturbation"
+        close = Reason.of("close-to-orbit", words, share=np.exp(orbital.largest))
+        return "orbitally stable", (close, _phase(dynamical, apart))
+    if orbital.largest <= np.log(TUBE) and apart > NEUTRAL and dynamical.change_interval[0] > NEUTRAL:
+        words = "the distance to the orbit stays within {factor:.3g} times the perturbation"
+        near = Reason.of("bounded", words, factor=np.exp(orbital.largest))
+        return "orbitally stable", (near, _phase(dynamical, apart))
+    neutral = None if _falling(dynamical) or _falling(orbital) else _neutral(orbital)
+    if neutral is not None:
+        return "marginal drift", (neutral, _changed(dynamical))
+    return "inconclusive", (_undecided(orbital), _changed(dynamical))
+
+
+def _decays(of: Trend) -> bool:
+    if of.n_floor == of.n_units and of.change <= -DECISIVE:
+        return True
+    ended = of.change_interval[1] < -DECISIVE and of.rate_interval[1] < 0
+    return bool(ended and of.late_change < STOPPED * of.change)
+
+
+def _grows(of: Trend, reached: float) -> Reason | None:
+    if not of.change_interval[0] > DECISIVE:
+        return None
+    words = "the distance to the orbit grew by {change:.3g} e-folds, interval {interval}"
+    values = {"change": of.change, "interval": _span(of.change_interval), "evidence": of.exponential}
+    if _exponential(of):
+        words += ", exponentially (evidence against a power law {evidence:.2g} on a scale from -1 to 1)"
+        return Reason.of("exponential-growth", words, **values)
+    if reached > LEFT:
+        words += ", and reached {reached:.2g} of the size of the orbit: its neighbourhood was left"
+        return Reason.of("left-neighbourhood", words, reached=reached, **values)
+    if of.change_interval[0] > THOUSANDFOLD and not _power(of):
+        words += ": more than a thousandfold, though not in the shape of an exponential ({evidence:.2g})"
+        return Reason.of("thousandfold-growth", words, **values)
+    return None
+
+
+def _exponential(of: Trend) -> bool:
+    return of.p_exponential <= 0.01 if np.isfinite(of.p_exponential) else of.exponential > SHAPE
+
+
+def _span(interval: tuple[float, float]) -> str:
+    return f"[{interval[0]:.3g}, {interval[1]:.3g}]" if np.isfinite(interval).all() else "unknown"
+
+
+def _power(of: Trend) -> bool:
+    return of.exponential < -SHAPE
+
+
+def _neutral(of: Trend) -> Reason | None:
+    low, high = of.change_interval
+    words = "the distance to the orbit changed by {change:.3g} e-folds, interval {interval}"
+    values = {"change": of.change, "interval": _span(of.change_interval)}
+    if low > -NEUTRAL and high < NEUTRAL:
+        return Reason.of("neutral", words + ": it neither decays nor grows exponentially", **values)
+    if of.change < NEUTRAL and abs(of.late_change) < STILL and of.n_floor < of.n_units and np.isfinite(low):
+        words += ", and then stopped: {late:.2g} of it in the second half"
+        return Reason.of("stands-still", words, late=of.late_change, **values)
+    if low > 0 and _power(of):
+        words += ", in the shape of a power of time (evidence for an exponential {evidence:.2g})"
+        return Reason.of("power-of-time", words, evidence=of.exponential, **values)
+    return None
+
+
+def _falling(of: Trend) -> bool:
+    """Whether it falls as steadily in the second half as in the first, though not yet far enough."""
+    share = of.late_change / of.change if of.change < 0 else 0.0
+    return bool(of.rate_interval[1] < 0 and of.late_change < -STILL and share > STEADY)
+
+
+def _undecided(of: Trend) -> Reason:
+    values = {"quantity": of.quantity, "change": of.change, "interval": _span(of.change_interval)}
+    if not np.isfinite(of.change) or (of.n_floor == of.n_units and not np.isfinite(of.rate)):
+        words = "the {quantity} is at the numerical floor, or excluded, from the start: perturb by more"
+        return Reason.of("below-rounding-floor", words, quantity=of.quantity)
+    if not np.isfinite(of.change_interval[0]):
+        words = (
+            "the {quantity} changed by {change:.3g} e-folds over too few states for an interval; record more states, "
+            "or more initial conditions"
+        )
+        return Reason.of("too-few-states", words, **values)
+    if _falling(of):
+        falls = _fell(of)
+        return Reason("still-decays", f"{falls}, and is still falling: record longer", falls.numbers)
+    if of.change_interval[0] > NEUTRAL:
+        words = (
+            "the {quantity} grew by {change:.3g} e-folds, interval {interval}, and the data do not decide whether "
+            "the growth was exponential (evidence {evidence:.2g}); use more initial conditions, or a smaller "
+            "perturbation"
+        )
+        return Reason.of("growth-undecided", words, evidence=of.exponential, **values)
+    words = (
+        "the {quantity} changed by {change:.3g} e-folds, interval {interval}: neither within {neutral:g} nor beyond "
+        "{decisive:g} of them; record longer, or more initial conditions"
+    )
+    return Reason.of("change-undecided", words, neutral=NEUTRAL, decisive=DECISIVE, **values)
+
+
+def _fell(of: Trend) -> Reason:
+    if not np.isfinite(of.rate):
+        words = "the {quantity} is below numerical resolution from the start, {change:.3g} e-folds down"
+        return Reason.of("below-rounding-floor", words, quantity=of.quantity, change=-of.change)
+    words = (
+        "the {quantity} fell by {change:.3g} e-folds at {rate:.4g} per unit of time, interval {interval} over {over}"
+    )
+    if of.n_floor:
+        words += "; {at_floor} of {units} reached the numerical floor"
+    return Reason.of(
+        "decays",
+        words,
+        quantity=of.quantity,
+        change=-of.change,
+        rate=of.rate,
+        interval=_span(of.rate_interval),
+        over=of.over,
+        at_floor=of.n_floor,
+        units=of.n_units,
+    )
+
+
+def _changed(of: Trend) -> Reason:
+    words = "the {quantity} changed by {change:.3g} e-folds, interval {interval} over {over}"
+    values = {"quantity": of.quantity, "interval": _span(of.change_interval), "over": of.over}
+    return Reason.of("change", words, change=of.change, **values)
+
+
+def _phase(of: Trend, apart: float) -> Reason:
+    words = "the distance at equal times changed by {change:.3g} e-folds"
+    if of.change <= -DECISIVE:
+        words += " too, interval {interval} over {over}: asymptotic stability is neither shown nor excluded"
+        values = {"interval": _span(of.change_interval), "over": of.over}
+        return Reason.of("asymptotic-stability-open", words, change=of.change, **values)
+    words += ": what remains is a lag along the orbit, {factor:.3g} times the distance to it"
+    return Reason.of("phase-lag", words, change=of.change, factor=np.exp(apart))
 
 
 def _warnings(followed: list[Followed], settings: dict[str, Any]) -> tuple[Reason, ...]:

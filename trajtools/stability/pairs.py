@@ -20,6 +20,55 @@ from trajtools.types import Bools, Floats, Ints
 ROWS = 64  # the chunks of a file are 64 states
 ROW_BYTES = 8 * 2**20
 KEPT_BYTES = 128 * 2**20
+NODES = 6
+AROUND = 5  # states on either side that the check of the interpolation needs
+SMOOTH = 0.1
+BAND = 4  # the minimum is looked up this far from where it is expected; further away it is computed when needed
+BAND_ROWS = 32
+STENCIL_BYTES = 48 * 2**20
+
+
+# Midpoint weights of six equally spaced nodes, and the value of their error polynomial there.
+_MIDDLE = np.array([3, -25, 150, 150, -25, 3]) / 256
+
+
+_ERROR_AT_MIDDLE = 3.515625
+_NEWTON = 6
+_ONE = np.zeros(1, dtype=np.int64)
+TABLE_BYTES = 16 * 2**20
+BLOCK_BYTES = 32 * 2**20
+NARROW = ("bfloat16", "float16", "float32")
+Family = tuple[Any, list[Any], str | None]  # a reference, its copies, and the format they were stored in
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A reference and one perturbed copy of it.
+
+    Attributes
+    ----------
+    reference, perturbed : Rows
+        Their states.
+    reference_step, perturbed_step : ndarray of int64, shape (S,) and (T,)
+        Steps of the states, ascending.
+    group : int
+        The initial condition.
+    dt : float
+        Time of a step.
+    time_unit : str
+        Its unit.
+    dtype : str
+        Narrowest format that either was stored in: its rounding is the floor of the distances.
+    """
+
+    reference: Rows
+    perturbed: Rows
+    reference_step: Ints
+    perturbed_step: Ints
+    group: int
+    dt: float
+    time_unit: str
+    dtype: str
 
 
 class Rows:
@@ -66,323 +115,6 @@ class Rows:
             if len(self._kept) > self._most:
                 self._kept.popitem(last=False)
         return self._kept[number]
-
-
-NODES = 6
-AROUND = 5  # states on either side that the check of the interpolation needs
-SMOOTH = 0.1
-BAND = 4  # the minimum is looked up this far from where it is expected; further away it is computed when needed
-BAND_ROWS = 32
-STENCIL_BYTES = 48 * 2**20
-# Midpoint weights of six equally spaced nodes, and the value of their error polynomial there.
-_MIDDLE = np.array([3, -25, 150, 150, -25, 3]) / 256
-_ERROR_AT_MIDDLE = 3.515625
-_NEWTON = 6
-_ONE = np.zeros(1, dtype=np.int64)
-
-
-@dataclass(frozen=True, eq=False)
-class Phase:
-    """Where a perturbed trajectory is on the orbit.
-
-    Attributes
-    ----------
-    place : ndarray of float64, shape (K,)
-        Index of the orbit's state at the same phase, with its fraction; NaN for states that are not finite.
-    transverse : ndarray of float64, shape (K,)
-        Distance to the orbit at that place; NaN where the place lies beyond an end of the record.
-    resolution : ndarray of float64, shape (K,)
-        Error of the interpolated orbit at that place, in the metric; 0 where nothing was interpolated.
-    removed : ndarray of bool, shape (K,)
-        Where the neutral direction was removed.
-    censored : ndarray of bool, shape (K,)
-        Where the place lies beyond an end of the record.
-    """
-
-    place: Floats
-    transverse: Floats
-    resolution: Floats
-    removed: Bools
-    censored: Bools
-
-
-def follow_phase(metric: Metric, path: Rows, orbit: Rows, *, rows: Ints, start: int) -> Phase:
-    """Follow the phase of a path on an orbit."""
-    count = len(rows)
-    size = 8 * max(path.shape[1], 1)
-    tall = max(1, STENCIL_BYTES // (size * (NODES + 8)))
-    parts: list[tuple[Any, ...]] = []
-    at = start
-    for first in range(0, count, tall):
-        states = path.take(rows[first : first + tall])
-        found, at = _descend(states, orbit, at)
-        parts.append(_refine(metric, states, orbit, found))
-    place, transverse, resolution, removed, censored = (np.concatenate(p) for p in zip(*parts, strict=True))
-    return Phase(place, transverse, resolution, removed, censored)
-
-
-def _descend(states: Any, orbit: Rows, at: int) -> tuple[Ints, int]:
-    """Local minimum of the Euclidean distance for each state, each begun one state after the last one's."""
-    ready = kernel_ready(states)
-    fine = np.isfinite(ready).all(axis=1)
-    out = np.full(len(ready), -1, dtype=np.int64)
-    for first in range(0, len(ready), BAND_ROWS):
-        stop = min(first + BAND_ROWS, len(ready))
-        near = _Near(ready[first:stop], orbit, at)
-        for b in range(stop - first):
-            if fine[first + b]:
-                at = _minimum(near, b, at)
-                out[first + b] = at
-            at += 1
-    return out, at
-
-
-def _minimum(near: _Near, b: int, at: int) -> int:
-    """Walk downhill from `at`; ties stay, so that an orbit at rest has no phase that wanders."""
-    at = min(max(at, 0), near.last)
-    here = near(b, at)
-    while True:
-        before, after = near(b, at - 1), near(b, at + 1)
-        if not min(before, after) < here:
-            return at
-        at, here = (at - 1, before) if before <= after else (at + 1, after)
-
-
-class _Near:
-    """Euclidean distances of some states to the orbit's states near them: a band at once, others when asked for."""
-
-    def __init__(self, states: Any, orbit: Rows, at: int) -> None:
-        self.last = len(orbit) - 1
-        self._states, self._orbit, self._from = states, orbit, at - BAND
-        index = at + np.arange(len(states))[:, None] + np.arange(-BAND, BAND + 1)
-        clipped = np.clip(index, 0, self.last)
-        wanted, inverse = np.unique(clipped, return_inverse=True)
-        left = np.repeat(np.arange(len(states)), 2 * BAND + 1)
-        self._band = _euclidean(states, orbit.take(wanted), left, inverse.ravel()).reshape(index.shape)
-
-    def __call__(self, b: int, s: int) -> float:
-        if not 0 <= s <= self.last:
-            return float("inf")
-        j = s - self._from - b
-        if 0 <= j <= 2 * BAND:
-            found = float(self._band[b, j])
-        else:
-            found = float(_euclidean(self._states[b : b + 1], self._orbit.take(np.array([s])), _ONE, _ONE)[0])
-        return found if np.isfinite(found) else float("inf")
-
-
-def _euclidean(a: Any, b: Any, left: Ints, right: Ints) -> Floats:
-    from trajtools._kernels.distances import pairs_l2
-
-    a, b = common(a, b)
-    return np.asarray(pairs_l2(a[None], b[None], left, right)[0])
-
-
-def _refine(metric: Metric, states: Any, orbit: Rows, nearest: Ints) -> tuple[Any, ...]:
-    """Place between the states, distance there, its error, and where the neutral direction was removed."""
-    count, last = len(nearest), len(orbit) - 1
-    place, transverse = np.where(nearest >= 0, nearest, np.nan), np.full(count, np.nan)
-    resolution, removed = np.zeros(count), np.zeros(count, dtype=bool)
-    known = np.flatnonzero(nearest >= 0)
-    if len(known):
-        here = orbit.take(nearest[known])
-        transverse[known] = _rowwise(metric, states[known], here)
-    missed, smooth = _interpolation(metric, orbit, nearest[known])
-    fit = known[smooth]
-    if len(fit):
-        base = np.clip(nearest[fit] - NODES // 2 + 1, 0, last + 1 - NODES)
-        with np.errstate(invalid="ignore"):  # beside a state that is not finite there is no place, and NaN says so
-            u, point = _project(np.asarray(states[fit], dtype=np.float64), orbit, base, nearest[fit])
-        place[fit] = base + u
-        transverse[fit] = _rowwise(metric, np.asarray(states[fit], dtype=np.float64), point)
-        shape = np.abs(np.prod(u[:, None] - np.arange(NODES), axis=1)) / _ERROR_AT_MIDDLE
-        resolution[fit] = missed[smooth] / 2**NODES * shape
-        removed[fit] = True
-    # The nearest state at an end of the record only bounds the distance, unless the place itself is inside.
-    ends = (nearest == 0) | (nearest == last)
-    censored = ends & np.where(removed, (place < -0.5) | (place > last + 0.5), False)
-    transverse[censored] = np.nan
-    return place, transverse, resolution, removed, censored
-
-
-def _rowwise(metric: Metric, a: Any, b: Any) -> Floats:
-    index = np.zeros(1, dtype=np.int64)
-    return pairs(metric, np.asarray(a)[:, None], np.asarray(b)[:, None], index, index)[:, 0]
-
-
-def _interpolation(metric: Metric, orbit: Rows, nearest: Ints) -> tuple[Floats, Bools]:
-    """How far six neighbours at twice the spacing miss each state, and whether that is little."""
-    last = len(orbit) - 1
-    if last < 2 * AROUND or not len(nearest):
-        return np.full(len(nearest), np.nan), np.zeros(len(nearest), dtype=bool)
-    centre = np.clip(nearest, AROUND, last - AROUND)
-    states, inverse = np.unique(centre, return_inverse=True)
-    middle = np.asarray(orbit.take(states), dtype=np.float64)
-    predicted = np.zeros_like(middle)
-    for k, weight in zip(range(-AROUND, AROUND + 1, 2), _MIDDLE, strict=True):
-        # Differences, not states: the weights add up to one, and what they add is small.
-        predicted += weight * (orbit.take(states + k) - middle)
-    step = np.linalg.norm(np.asarray(orbit.take(states + 1), dtype=np.float64) - orbit.take(states - 1), axis=1)
-    smooth = np.linalg.norm(predicted, axis=1) < SMOOTH * step
-    missed = _rowwise(metric, middle, middle + predicted)
-    return missed[inverse], smooth[inverse]
-
-
-def _project(states: Floats, orbit: Rows, base: Ints, nearest: Ints) -> tuple[Floats, Floats]:
-    """Place u (from `base` on) where the difference is orthogonal to the interpolated orbit, and the point there."""
-    centre = np.asarray(orbit.take(nearest), dtype=np.float64)
-    nodes = np.empty((len(states), NODES, states.shape[1]))
-    for k in range(NODES):
-        np.subtract(orbit.take(base + k), centre, out=nodes[:, k])
-    # The steps towards the place need scalar products only; the weights themselves are gone through once.
-    among = nodes @ nodes.swapaxes(1, 2)
-    apart = np.einsum("tkp,tp->tk", nodes, states - centre, optimize=True)
-    u = (nearest - base).astype(np.float64)
-    low, high = u - 1.5, u + 1.5
-    for _ in range(_NEWTON):
-        weight, slope = _lagrange(u)
-        pull = (slope * (apart - np.einsum("tkl,tl->tk", among, weight))).sum(axis=1)
-        speed = np.einsum("tk,tkl,tl->t", slope, among, slope)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            move = pull / speed
-        u = np.clip(u + np.where(np.isfinite(move), move, 0.0), low, high)
-    return u, centre + np.einsum("tk,tkp->tp", _lagrange(u)[0], nodes, optimize=True)
-
-
-def _lagrange(u: Floats) -> tuple[Floats, Floats]:
-    """Weights of the nodes 0 .. 5 at u, (t, 6), and their derivatives."""
-    weight, slope = np.ones((len(u), NODES)), np.zeros((len(u), NODES))
-    for k in range(NODES):
-        others = [j for j in range(NODES) if j != k]
-        scale = float(np.prod([k - j for j in others]))
-        factors = [u - j for j in others]
-        weight[:, k] = np.prod(factors, axis=0) / scale
-        for skipped in range(NODES - 1):
-            slope[:, k] += np.prod([f for i, f in enumerate(factors) if i != skipped], axis=0) / scale
-    return weight, slope
-
-
-TABLE_BYTES = 16 * 2**20
-Some = tuple[Rows, Ints]
-
-
-@dataclass(frozen=True, eq=False)
-class Sets:
-    """What `compare` finds.
-
-    Attributes
-    ----------
-    nearest : ndarray of float64, shape (K,)
-        Distance of each state of the path to the set of all states of the orbit.
-    argmin : ndarray of int64, shape (K,)
-        The state of the orbit that is nearest.
-    back : float
-        Largest distance of a state of the orbit's part to the path: the other half of the Hausdorff distance.
-    frechet : float
-        Discrete Frechet distance of the path and the orbit's part; NaN where either is empty.
-    """
-
-    nearest: Floats
-    argmin: Ints
-    back: float
-    frechet: float
-
-    @property
-    def tube(self) -> float:
-        """Radius of the tube around the orbit that holds the path."""
-        return float(self.nearest.max()) if len(self.nearest) else float("nan")
-
-    @property
-    def hausdorff(self) -> float:
-        """Hausdorff distance: the larger of the two one-sided ones."""
-        return float(max(self.tube, self.back)) if len(self.nearest) else float("nan")
-
-
-def compare(metric: Metric, path: Some, orbit: Some, part: slice) -> Sets:
-    """Compare a path with an orbit."""
-    from trajtools._kernels.distances import coupled_rows
-
-    count, length = len(path[1]), len(orbit[1])
-    nearest, argmin = np.full(count, np.nan), np.zeros(count, dtype=np.int64)
-    beside = len(range(*part.indices(length)))
-    covered = np.full(beside, np.inf)
-    coupling = np.full(beside, np.inf)
-    if not count or not length:
-        return Sets(nearest, argmin, float("nan"), float("nan"))
-    for first, table in tables(metric, path, orbit):
-        here = slice(first, first + len(table))
-        argmin[here] = table.argmin(axis=1)
-        nearest[here] = table[np.arange(len(table)), argmin[here]]
-        beside_table = np.ascontiguousarray(table[:, part])
-        if beside:
-            covered = np.minimum(covered, beside_table.min(axis=0))
-            coupling = coupled_rows(beside_table, coupling, first > 0)
-    back = float(covered.max()) if beside else float("nan")
-    frechet = float(coupling[-1]) if beside else float("nan")
-    return Sets(nearest, orbit[1][argmin], back, frechet)
-
-
-def tables(metric: Metric, path: Some, orbit: Some) -> Iterator[tuple[int, Floats]]:
-    """Yield (first, distances (k, S)) of blocks of states of the path to all states of the orbit."""
-    (mine, mine_rows), (theirs, their_rows) = path, orbit
-    low, high = int(mine_rows[0]), int(mine_rows[-1]) + 1
-    # Without the rounding of every state, which is known already and takes as long as the distances of small networks.
-    known = replace(metric, rounding=None)
-    what = tiles.compare(mine.states[low:high], theirs.states, known, digest=False, executor=None)
-    workers = tiles.threads()
-    side = what.side(workers)
-    tall = max(1, min(side, TABLE_BYTES // (8 * len(theirs))))
-    columns = [slice(start, min(start + side, len(theirs))) for start in range(0, len(theirs), side)]
-    for start in range(low, high, tall):
-        first, last = np.searchsorted(mine_rows, [start, start + tall]).tolist()
-        if first == last:
-            continue
-        rows = slice(start - low, min(start + tall, high) - low)
-        table = np.empty((rows.stop - rows.start, len(theirs)))
-        _fill(table, what, rows, columns, workers)
-        if last - first < len(table):
-            table = table[mine_rows[first:last] - start]
-        yield first, table if len(their_rows) == len(theirs) else np.ascontiguousarray(table[:, their_rows])
-
-
-def _fill(table: Floats, what: tiles.Comparison, rows: slice, columns: list[slice], workers: int) -> None:
-    def keep(task: slice, block: Floats) -> None:
-        table[:, task] = block
-
-    tiles.run(columns, compute, keep, executor=None, workers=workers, send=lambda task: what.tile(rows, task))
-
-
-BLOCK_BYTES = 32 * 2**20
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """A reference and one perturbed copy of it.
-
-    Attributes
-    ----------
-    reference, perturbed : Rows
-        Their states.
-    reference_step, perturbed_step : ndarray of int64, shape (S,) and (T,)
-        Steps of the states, ascending.
-    group : int
-        The initial condition.
-    dt : float
-        Time of a step.
-    time_unit : str
-        Its unit.
-    dtype : str
-        Narrowest format that either was stored in: its rounding is the floor of the distances.
-    """
-
-    reference: Rows
-    perturbed: Rows
-    reference_step: Ints
-    perturbed_step: Ints
-    group: int
-    dt: float
-    time_unit: str
-    dtype: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -519,16 +251,271 @@ def _finite(rows: Rows) -> Ints:
     return np.flatnonzero(np.concatenate(fine)).astype(np.int64)
 
 
-def _extent(pair: Pair, metric: Metric, rows: Ints, start: int) -> float:
-    """Largest distance of a state of the reference to the one at the perturbation."""
-    centre, one = pair.reference.take(np.array([start])), np.zeros(1, dtype=np.int64)
-    tall = max(1, BLOCK_BYTES // (16 * max(pair.reference.shape[1], 1)))
-    largest = 0.0
-    for first in range(0, len(rows), tall):
-        states = pair.reference.take(rows[first : first + tall])
-        found = pairs(metric, states[:, None], np.broadcast_to(centre, states.shape)[:, None], one, one)
-        largest = float(np.fmax(largest, np.nanmax(found, initial=0.0)))
-    return largest
+def compare(metric: Metric, path: Some, orbit: Some, part: slice) -> Sets:
+    """Compare a path with an orbit."""
+    from trajtools._kernels.distances import coupled_rows
+
+    count, length = len(path[1]), len(orbit[1])
+    nearest, argmin = np.full(count, np.nan), np.zeros(count, dtype=np.int64)
+    beside = len(range(*part.indices(length)))
+    covered = np.full(beside, np.inf)
+    coupling = np.full(beside, np.inf)
+    if not count or not length:
+        return Sets(nearest, argmin, float("nan"), float("nan"))
+    for first, table in tables(metric, path, orbit):
+        here = slice(first, first + len(table))
+        argmin[here] = table.argmin(axis=1)
+        nearest[here] = table[np.arange(len(table)), argmin[here]]
+        beside_table = np.ascontiguousarray(table[:, part])
+        if beside:
+            covered = np.minimum(covered, beside_table.min(axis=0))
+            coupling = coupled_rows(beside_table, coupling, first > 0)
+    back = float(covered.max()) if beside else float("nan")
+    frechet = float(coupling[-1]) if beside else float("nan")
+    return Sets(nearest, orbit[1][argmin], back, frechet)
+
+
+@dataclass(frozen=True, eq=False)
+class Sets:
+    """What `compare` finds.
+
+    Attributes
+    ----------
+    nearest : ndarray of float64, shape (K,)
+        Distance of each state of the path to the set of all states of the orbit.
+    argmin : ndarray of int64, shape (K,)
+        The state of the orbit that is nearest.
+    back : float
+        Largest distance of a state of the orbit's part to the path: the other half of the Hausdorff distance.
+    frechet : float
+        Discrete Frechet distance of the path and the orbit's part; NaN where either is empty.
+    """
+
+    nearest: Floats
+    argmin: Ints
+    back: float
+    frechet: float
+
+    @property
+    def tube(self) -> float:
+        """Radius of the tube around the orbit that holds the path."""
+        return float(self.nearest.max()) if len(self.nearest) else float("nan")
+
+    @property
+    def hausdorff(self) -> float:
+        """Hausdorff distance: the larger of the two one-sided ones."""
+        return float(max(self.tube, self.back)) if len(self.nearest) else float("nan")
+
+
+def tables(metric: Metric, path: Some, orbit: Some) -> Iterator[tuple[int, Floats]]:
+    """Yield (first, distances (k, S)) of blocks of states of the path to all states of the orbit."""
+    (mine, mine_rows), (theirs, their_rows) = path, orbit
+    low, high = int(mine_rows[0]), int(mine_rows[-1]) + 1
+    # Without the rounding of every state, which is known already and takes as long as the distances of small networks.
+    known = replace(metric, rounding=None)
+    what = tiles.compare(mine.states[low:high], theirs.states, known, digest=False, executor=None)
+    workers = tiles.threads()
+    side = what.side(workers)
+    tall = max(1, min(side, TABLE_BYTES // (8 * len(theirs))))
+    columns = [slice(start, min(start + side, len(theirs))) for start in range(0, len(theirs), side)]
+    for start in range(low, high, tall):
+        first, last = np.searchsorted(mine_rows, [start, start + tall]).tolist()
+        if first == last:
+            continue
+        rows = slice(start - low, min(start + tall, high) - low)
+        table = np.empty((rows.stop - rows.start, len(theirs)))
+        _fill(table, what, rows, columns, workers)
+        if last - first < len(table):
+            table = table[mine_rows[first:last] - start]
+        yield first, table if len(their_rows) == len(theirs) else np.ascontiguousarray(table[:, their_rows])
+
+
+def _fill(table: Floats, what: tiles.Comparison, rows: slice, columns: list[slice], workers: int) -> None:
+    def keep(task: slice, block: Floats) -> None:
+        table[:, task] = block
+
+    tiles.run(columns, compute, keep, executor=None, workers=workers, send=lambda task: what.tile(rows, task))
+
+
+def follow_phase(metric: Metric, path: Rows, orbit: Rows, *, rows: Ints, start: int) -> Phase:
+    """Follow the phase of a path on an orbit."""
+    count = len(rows)
+    size = 8 * max(path.shape[1], 1)
+    tall = max(1, STENCIL_BYTES // (size * (NODES + 8)))
+    parts: list[tuple[Any, ...]] = []
+    at = start
+    for first in range(0, count, tall):
+        states = path.take(rows[first : first + tall])
+        found, at = _descend(states, orbit, at)
+        parts.append(_refine(metric, states, orbit, found))
+    place, transverse, resolution, removed, censored = (np.concatenate(p) for p in zip(*parts, strict=True))
+    return Phase(place, transverse, resolution, removed, censored)
+
+
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """Where a perturbed trajectory is on the orbit.
+
+    Attributes
+    ----------
+    place : ndarray of float64, shape (K,)
+        Index of the orbit's state at the same phase, with its fraction; NaN for states that are not finite.
+    transverse : ndarray of float64, shape (K,)
+        Distance to the orbit at that place; NaN where the place lies beyond an end of the record.
+    resolution : ndarray of float64, shape (K,)
+        Error of the interpolated orbit at that place, in the metric; 0 where nothing was interpolated.
+    removed : ndarray of bool, shape (K,)
+        Where the neutral direction was removed.
+    censored : ndarray of bool, shape (K,)
+        Where the place lies beyond an end of the record.
+    """
+
+    place: Floats
+    transverse: Floats
+    resolution: Floats
+    removed: Bools
+    censored: Bools
+
+
+def _descend(states: Any, orbit: Rows, at: int) -> tuple[Ints, int]:
+    """Local minimum of the Euclidean distance for each state, each begun one state after the last one's."""
+    ready = kernel_ready(states)
+    fine = np.isfinite(ready).all(axis=1)
+    out = np.full(len(ready), -1, dtype=np.int64)
+    for first in range(0, len(ready), BAND_ROWS):
+        stop = min(first + BAND_ROWS, len(ready))
+        near = _Near(ready[first:stop], orbit, at)
+        for b in range(stop - first):
+            if fine[first + b]:
+                at = _minimum(near, b, at)
+                out[first + b] = at
+            at += 1
+    return out, at
+
+
+class _Near:
+    """Euclidean distances of some states to the orbit's states near them: a band at once, others when asked for."""
+
+    def __init__(self, states: Any, orbit: Rows, at: int) -> None:
+        self.last = len(orbit) - 1
+        self._states, self._orbit, self._from = states, orbit, at - BAND
+        index = at + np.arange(len(states))[:, None] + np.arange(-BAND, BAND + 1)
+        clipped = np.clip(index, 0, self.last)
+        wanted, inverse = np.unique(clipped, return_inverse=True)
+        left = np.repeat(np.arange(len(states)), 2 * BAND + 1)
+        self._band = _euclidean(states, orbit.take(wanted), left, inverse.ravel()).reshape(index.shape)
+
+    def __call__(self, b: int, s: int) -> float:
+        if not 0 <= s <= self.last:
+            return float("inf")
+        j = s - self._from - b
+        if 0 <= j <= 2 * BAND:
+            found = float(self._band[b, j])
+        else:
+            found = float(_euclidean(self._states[b : b + 1], self._orbit.take(np.array([s])), _ONE, _ONE)[0])
+        return found if np.isfinite(found) else float("inf")
+
+
+def _euclidean(a: Any, b: Any, left: Ints, right: Ints) -> Floats:
+    from trajtools._kernels.distances import pairs_l2
+
+    a, b = common(a, b)
+    return np.asarray(pairs_l2(a[None], b[None], left, right)[0])
+
+
+def _minimum(near: _Near, b: int, at: int) -> int:
+    """Walk downhill from `at`; ties stay, so that an orbit at rest has no phase that wanders."""
+    at = min(max(at, 0), near.last)
+    here = near(b, at)
+    while True:
+        before, after = near(b, at - 1), near(b, at + 1)
+        if not min(before, after) < here:
+            return at
+        at, here = (at - 1, before) if before <= after else (at + 1, after)
+
+
+def _refine(metric: Metric, states: Any, orbit: Rows, nearest: Ints) -> tuple[Any, ...]:
+    """Place between the states, distance there, its error, and where the neutral direction was removed."""
+    count, last = len(nearest), len(orbit) - 1
+    place, transverse = np.where(nearest >= 0, nearest, np.nan), np.full(count, np.nan)
+    resolution, removed = np.zeros(count), np.zeros(count, dtype=bool)
+    known = np.flatnonzero(nearest >= 0)
+    if len(known):
+        here = orbit.take(nearest[known])
+        transverse[known] = _rowwise(metric, states[known], here)
+    missed, smooth = _interpolation(metric, orbit, nearest[known])
+    fit = known[smooth]
+    if len(fit):
+        base = np.clip(nearest[fit] - NODES // 2 + 1, 0, last + 1 - NODES)
+        with np.errstate(invalid="ignore"):  # beside a state that is not finite there is no place, and NaN says so
+            u, point = _project(np.asarray(states[fit], dtype=np.float64), orbit, base, nearest[fit])
+        place[fit] = base + u
+        transverse[fit] = _rowwise(metric, np.asarray(states[fit], dtype=np.float64), point)
+        shape = np.abs(np.prod(u[:, None] - np.arange(NODES), axis=1)) / _ERROR_AT_MIDDLE
+        resolution[fit] = missed[smooth] / 2**NODES * shape
+        removed[fit] = True
+    # The nearest state at an end of the record only bounds the distance, unless the place itself is inside.
+    ends = (nearest == 0) | (nearest == last)
+    censored = ends & np.where(removed, (place < -0.5) | (place > last + 0.5), False)
+    transverse[censored] = np.nan
+    return place, transverse, resolution, removed, censored
+
+
+def _interpolation(metric: Metric, orbit: Rows, nearest: Ints) -> tuple[Floats, Bools]:
+    """How far six neighbours at twice the spacing miss each state, and whether that is little."""
+    last = len(orbit) - 1
+    if last < 2 * AROUND or not len(nearest):
+        return np.full(len(nearest), np.nan), np.zeros(len(nearest), dtype=bool)
+    centre = np.clip(nearest, AROUND, last - AROUND)
+    states, inverse = np.unique(centre, return_inverse=True)
+    middle = np.asarray(orbit.take(states), dtype=np.float64)
+    predicted = np.zeros_like(middle)
+    for k, weight in zip(range(-AROUND, AROUND + 1, 2), _MIDDLE, strict=True):
+        # Differences, not states: the weights add up to one, and what they add is small.
+        predicted += weight * (orbit.take(states + k) - middle)
+    step = np.linalg.norm(np.asarray(orbit.take(states + 1), dtype=np.float64) - orbit.take(states - 1), axis=1)
+    smooth = np.linalg.norm(predicted, axis=1) < SMOOTH * step
+    missed = _rowwise(metric, middle, middle + predicted)
+    return missed[inverse], smooth[inverse]
+
+
+def _rowwise(metric: Metric, a: Any, b: Any) -> Floats:
+    index = np.zeros(1, dtype=np.int64)
+    return pairs(metric, np.asarray(a)[:, None], np.asarray(b)[:, None], index, index)[:, 0]
+
+
+def _project(states: Floats, orbit: Rows, base: Ints, nearest: Ints) -> tuple[Floats, Floats]:
+    """Place u (from `base` on) where the difference is orthogonal to the interpolated orbit, and the point there."""
+    centre = np.asarray(orbit.take(nearest), dtype=np.float64)
+    nodes = np.empty((len(states), NODES, states.shape[1]))
+    for k in range(NODES):
+        np.subtract(orbit.take(base + k), centre, out=nodes[:, k])
+    # The steps towards the place need scalar products only; the weights themselves are gone through once.
+    among = nodes @ nodes.swapaxes(1, 2)
+    apart = np.einsum("tkp,tp->tk", nodes, states - centre, optimize=True)
+    u = (nearest - base).astype(np.float64)
+    low, high = u - 1.5, u + 1.5
+    for _ in range(_NEWTON):
+        weight, slope = _lagrange(u)
+        pull = (slope * (apart - np.einsum("tkl,tl->tk", among, weight))).sum(axis=1)
+        speed = np.einsum("tk,tkl,tl->t", slope, among, slope)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            move = pull / speed
+        u = np.clip(u + np.where(np.isfinite(move), move, 0.0), low, high)
+    return u, centre + np.einsum("tk,tkp->tp", _lagrange(u)[0], nodes, optimize=True)
+
+
+def _lagrange(u: Floats) -> tuple[Floats, Floats]:
+    """Weights of the nodes 0 .. 5 at u, (t, 6), and their derivatives."""
+    weight, slope = np.ones((len(u), NODES)), np.zeros((len(u), NODES))
+    for k in range(NODES):
+        others = [j for j in range(NODES) if j != k]
+        scale = float(np.prod([k - j for j in others]))
+        factors = [u - j for j in others]
+        weight[:, k] = np.prod(factors, axis=0) / scale
+        for skipped in range(NODES - 1):
+            slope[:, k] += np.prod([f for i, f in enumerate(factors) if i != skipped], axis=0) / scale
+    return weight, slope
 
 
 def _speed(pair: Pair, metric: Metric, place: Floats) -> Floats:
@@ -558,8 +545,16 @@ def _time_at(pair: Pair, place: Floats) -> Floats:
     return step[low] + (place - low) * (step[low + 1] - step[low])
 
 
-NARROW = ("bfloat16", "float16", "float32")
-Family = tuple[Any, list[Any], str | None]  # a reference, its copies, and the format they were stored in
+def _extent(pair: Pair, metric: Metric, rows: Ints, start: int) -> float:
+    """Largest distance of a state of the reference to the one at the perturbation."""
+    centre, one = pair.reference.take(np.array([start])), np.zeros(1, dtype=np.int64)
+    tall = max(1, BLOCK_BYTES // (16 * max(pair.reference.shape[1], 1)))
+    largest = 0.0
+    for first in range(0, len(rows), tall):
+        states = pair.reference.take(rows[first : first + tall])
+        found = pairs(metric, states[:, None], np.broadcast_to(centre, states.shape)[:, None], one, one)
+        largest = float(np.fmax(largest, np.nanmax(found, initial=0.0)))
+    return largest
 
 
 def gather(reference: Any, perturbed: Any, *, start: int | Sequence[int] | None, dt: float | None) -> list[Pair]:
@@ -583,42 +578,13 @@ def gather(reference: Any, perturbed: Any, *, start: int | Sequence[int] | None,
     return pairs
 
 
-class _Source:
-    """States with their steps."""
-
-    def __init__(self, x: Any, name: str, start: int | None, dtype: str | None) -> None:
-        states = as_states(x, name)
-        self.rows = Rows(states)
-        self.step = np.asarray(getattr(states, "step", np.arange(len(states))), dtype=np.int64)
-        if start is not None and len(self.step):
-            self.step = self.step - self.step[0] + start
-        self.dt = float(getattr(states, "dt", 1.0))
-        self.time_unit = str(getattr(states, "time_unit", "step"))
-        known = stored_format(states) if isinstance(states, Trajectory) else str(states.dtype)
-        self.dtype = known if dtype is None else dtype
-
-
-def _pair(first: _Source, second: _Source, group: int, dt: float | None) -> Pair:
-    if dt is None and (first.dt, first.time_unit) != (second.dt, second.time_unit):
-        raise DataError(
-            f"a step of the reference is {first.dt:g} {first.time_unit}, one of the perturbed trajectory "
-            f"{second.dt:g} {second.time_unit}; pass dt to bring them to one unit"
-        )
-    dtypes = (first.dtype, second.dtype)
-    return Pair(
-        reference=first.rows,
-        perturbed=second.rows,
-        reference_step=first.step,
-        perturbed_step=second.step,
-        group=group,
-        dt=first.dt if dt is None else float(dt),
-        time_unit=first.time_unit if dt is None else "time",
-        dtype=next((narrow for narrow in NARROW if narrow in dtypes), first.dtype),
-    )
-
-
-def _is_run(x: Any) -> bool:
-    return hasattr(x, "members") and hasattr(x, "trajectory")
+def _offsets(start: int | Sequence[int] | None, count: int) -> list[int | None]:
+    if start is None:
+        return [None] * count
+    given = np.asarray(start)
+    if given.dtype.kind not in "iu" or given.shape not in ((), (count,)):
+        raise DataError(f"start must be one step or {count} of them (one per perturbed trajectory), got {start!r}")
+    return [int(s) for s in np.broadcast_to(given, (count,))]
 
 
 def _families(x: Any) -> list[Family]:
@@ -647,28 +613,16 @@ def _families(x: Any) -> list[Family]:
     )
 
 
-def _restarted(reference: Any, run: Any) -> list[Family]:
-    """Copies in one run, their references in another: the members of the same name there."""
-    _require_weights(run)
-    if not _is_run(reference):
-        return [(_alone(reference), [run.trajectory(m) for m in range(run.n_members)], str(run.logical_dtype))]
-    _require_weights(reference)
-    names = {member.name: m for m, member in enumerate(reference.members) if member.reference < 0}
-    families: dict[int, list[Any]] = {}
-    for m, member in enumerate(run.members):
-        if member.reference < 0 and any(other.reference >= 0 for other in run.members):
-            continue  # the unperturbed continuation, kept beside its copies
-        name = run.members[member.reference].name if member.reference >= 0 else member.name
-        if name not in names and len(names) > 1:
-            raise DataError(
-                f"member {member.name!r} of run {run.name!r} is a copy of {name!r}, and run {reference.name!r} has no "
-                f"member of that name; it has {', '.join(map(repr, names))}"
-            )
-        owner = names[name] if name in names else next(iter(names.values()))
-        families.setdefault(owner, []).append(run.trajectory(m))
-    dtypes = (str(reference.logical_dtype), str(run.logical_dtype))
-    dtype = next((narrow for narrow in NARROW if narrow in dtypes), dtypes[0])
-    return [(reference.trajectory(owner), copies, dtype) for owner, copies in sorted(families.items())]
+def _is_run(x: Any) -> bool:
+    return hasattr(x, "members") and hasattr(x, "trajectory")
+
+
+def _require_weights(run: Any) -> None:
+    if getattr(run, "stored", "weights") != "weights":
+        raise DataError(
+            f"run {run.name!r} stores {run.stored} and no weights: the distance to an orbit needs the states. "
+            "`trajtools.twins` takes stored distances at equal times"
+        )
 
 
 def _alone(x: Any) -> Any:
@@ -694,18 +648,62 @@ def _several(x: Any) -> list[Any]:
     return [_alone(x)]
 
 
-def _require_weights(run: Any) -> None:
-    if getattr(run, "stored", "weights") != "weights":
+class _Source:
+    """States with their steps."""
+
+    def __init__(self, x: Any, name: str, start: int | None, dtype: str | None) -> None:
+        states = as_states(x, name)
+        self.rows = Rows(states)
+        self.step = np.asarray(getattr(states, "step", np.arange(len(states))), dtype=np.int64)
+        if start is not None and len(self.step):
+            self.step = self.step - self.step[0] + start
+        self.dt = float(getattr(states, "dt", 1.0))
+        self.time_unit = str(getattr(states, "time_unit", "step"))
+        known = stored_format(states) if isinstance(states, Trajectory) else str(states.dtype)
+        self.dtype = known if dtype is None else dtype
+
+
+def _restarted(reference: Any, run: Any) -> list[Family]:
+    """Copies in one run, their references in another: the members of the same name there."""
+    _require_weights(run)
+    if not _is_run(reference):
+        return [(_alone(reference), [run.trajectory(m) for m in range(run.n_members)], str(run.logical_dtype))]
+    _require_weights(reference)
+    names = {member.name: m for m, member in enumerate(reference.members) if member.reference < 0}
+    families: dict[int, list[Any]] = {}
+    for m, member in enumerate(run.members):
+        if member.reference < 0 and any(other.reference >= 0 for other in run.members):
+            continue  # the unperturbed continuation, kept beside its copies
+        name = run.members[member.reference].name if member.reference >= 0 else member.name
+        if name not in names and len(names) > 1:
+            raise DataError(
+                f"member {member.name!r} of run {run.name!r} is a copy of {name!r}, and run {reference.name!r} has no "
+                f"member of that name; it has {', '.join(map(repr, names))}"
+            )
+        owner = names[name] if name in names else next(iter(names.values()))
+        families.setdefault(owner, []).append(run.trajectory(m))
+    dtypes = (str(reference.logical_dtype), str(run.logical_dtype))
+    dtype = next((narrow for narrow in NARROW if narrow in dtypes), dtypes[0])
+    return [(reference.trajectory(owner), copies, dtype) for owner, copies in sorted(families.items())]
+
+
+def _pair(first: _Source, second: _Source, group: int, dt: float | None) -> Pair:
+    if dt is None and (first.dt, first.time_unit) != (second.dt, second.time_unit):
         raise DataError(
-            f"run {run.name!r} stores {run.stored} and no weights: the distance to an orbit needs the states. "
-            "`trajtools.twins` takes stored distances at equal times"
+            f"a step of the reference is {first.dt:g} {first.time_unit}, one of the perturbed trajectory "
+            f"{second.dt:g} {second.time_unit}; pass dt to bring them to one unit"
         )
+    dtypes = (first.dtype, second.dtype)
+    return Pair(
+        reference=first.rows,
+        perturbed=second.rows,
+        reference_step=first.step,
+        perturbed_step=second.step,
+        group=group,
+        dt=first.dt if dt is None else float(dt),
+        time_unit=first.time_unit if dt is None else "time",
+        dtype=next((narrow for narrow in NARROW if narrow in dtypes), first.dtype),
+    )
 
 
-def _offsets(start: int | Sequence[int] | None, count: int) -> list[int | None]:
-    if start is None:
-        return [None] * count
-    given = np.asarray(start)
-    if given.dtype.kind not in "iu" or given.shape not in ((), (count,)):
-        raise DataError(f"start must be one step or {count} of them (one per perturbed trajectory), got {start!r}")
-    return [int(s) for s in np.broadcast_to(given, (count,))]
+Some = tuple[Rows, Ints]

@@ -23,6 +23,18 @@ from trajtools.types import Bools, Floats, Ints, RNGLike, StatesLike
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+DETRENDS = ("linear", "quadratic", "difference")
+DEGREES = {"linear": 1, "quadratic": 2}
+Span = tuple[int, int]
+BLOCK_BYTES = 64 * 2**20
+FEWEST = 4
+GRAM_BYTES = 2**30
+EUCLIDEAN = ("l2", "rms")
+NULLS = ("shuffle", "block")
+FLOOR_FACTOR = 10.0
+GROUPINGS = ("layer", "parameter", "kind")
+TENSOR_BYTES = 2**30
+
 
 @dataclass(frozen=True, eq=False)
 class Autocorrelation(Result):
@@ -136,395 +148,6 @@ class NodeCorrelation(Result):
     n_excluded: int
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
-
-
-DETRENDS = ("linear", "quadratic", "difference")
-DEGREES = {"linear": 1, "quadratic": 2}
-
-
-@dataclass(frozen=True, eq=False)
-class Filter:
-    """A linear filter along time.
-
-    Attributes
-    ----------
-    apply : callable
-        (T, p) with zeros where a state is missing -> (T', p), likewise, each column of mean zero.
-    fine : ndarray of bool, shape (T',)
-        States that are left.
-    """
-
-    apply: Callable[[Floats], Floats]
-    fine: Bools
-
-
-def make_filter(detrend: str | int | None, fine: Bools) -> Filter:
-    """Choose the filter."""
-    if detrend is None:
-        return Filter(_polynomial(0, fine), fine)
-    if isinstance(detrend, str) and detrend in DEGREES:
-        return Filter(_polynomial(DEGREES[detrend], fine), fine)
-    if detrend == "difference":
-        left = fine[1:] & fine[:-1]
-        centre = _polynomial(0, left)
-        return Filter(lambda x: centre(np.where(left[:, None], np.diff(x, axis=0), 0.0)), left)
-    if isinstance(detrend, (int, np.integer)) and not isinstance(detrend, bool):
-        return _running(int(detrend), fine)
-    raise UnknownNameError(
-        f"there is no detrending {detrend!r}; there are None, {', '.join(map(repr, DETRENDS))}, and an odd number of "
-        "states whose running mean is taken out"
-    )
-
-
-def _polynomial(degree: int, fine: Bools) -> Callable[[Floats], Floats]:
-    if fine.sum() < degree + 2:
-        raise DataError(f"{int(fine.sum())} states are left for a polynomial of degree {degree}; give more states")
-    time = np.linspace(-1, 1, len(fine))
-    columns = np.where(fine[:, None], time[:, None] ** np.arange(degree + 1), 0.0)
-    basis = np.linalg.qr(columns)[0]
-    return lambda x: np.where(fine[:, None], x - basis @ (basis.T @ x), 0.0)
-
-
-def _running(width: int, fine: Bools) -> Filter:
-    if width < 3 or width % 2 == 0 or width > len(fine):
-        raise DataError(
-            f"a running mean over {width} of {len(fine)} states cannot be taken out; give an odd number from 3 to "
-            f"{len(fine)}"
-        )
-    count = _window_sums(fine.astype(np.float64)[:, None], width)
-    centre = _polynomial(0, fine)
-
-    def apply(x: Floats) -> Floats:
-        return centre(np.where(fine[:, None], x - _window_sums(x, width) / np.maximum(count, 1.0), 0.0))
-
-    return Filter(apply, fine)
-
-
-def _window_sums(x: Floats, width: int) -> Floats:
-    """Sums over the window around each state, shorter at the ends."""
-    half = width // 2
-    total = np.concatenate([np.zeros((1, x.shape[1])), np.cumsum(x, axis=0)])
-    index = np.arange(len(x))
-    return total[np.minimum(index + half + 1, len(x))] - total[np.maximum(index - half, 0)]
-
-
-Span = tuple[int, int]
-
-BLOCK_BYTES = 64 * 2**20
-FEWEST = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Series:
-    """A trajectory (or distances) whose states are equally spaced in time.
-
-    Attributes
-    ----------
-    states : Trajectory, ndarray (T, P) or Distances
-        The states, or their distances.
-    rows : slice
-        Those in the window.
-    fine : ndarray of bool, shape (T,)
-        Which of them are finite.
-    spacing : float
-        Time between two states.
-    time_unit : str
-        Its unit.
-    """
-
-    states: Any
-    rows: slice
-    fine: Bools
-    spacing: float
-    time_unit: str
-
-    def __len__(self) -> int:
-        return len(self.fine)
-
-    @property
-    def width(self) -> int:
-        """Number of entries of a state."""
-        return int(self.states.shape[1])
-
-    def variance_of_rounding(self) -> float:
-        """Variance, summed over the entries, that rounding of the stored states alone makes; 0 where it is unknown."""
-        states, first = self.states, self.rows.start + int(np.argmax(self.fine))
-        if isinstance(states, Distances):
-            floor = float(np.asarray(states.floor)[first])
-        else:
-            state = read_rows(states, first, first + 1)
-            dtype = stored_format(states) if isinstance(states, Trajectory) else str(state.dtype)
-            floor = float(block_floor(state[:, None], METRICS["l2"], dtype, state.shape[1])[0, 0])
-        # The floor is the root mean square difference of two roundings.
-        return floor**2 / 2 if np.isfinite(floor) else 0.0
-
-    def columns(self, spans: list[Span]) -> Iterator[Floats]:
-        """Yield blocks (T, p) of the columns of some spans, as float64 and less the first finite state."""
-        first = int(np.argmax(self.fine))
-        wide = max(1, BLOCK_BYTES // (8 * max(len(self), 1)))
-        for begin, end in spans:
-            for start in range(begin, end, wide):
-                block = _columns(self.states, self.rows, start, min(start + wide, end)).astype(np.float64)
-                # Before anything is averaged: weights near 1 that move by 1e-8 keep all digits of their motion.
-                block = np.where(self.fine[:, None], block, 0.0)
-                block -= block[first]
-                block[~self.fine] = 0.0
-                yield block
-
-
-def series_of(x: Any, window: tuple[int, int] | None) -> Series:
-    """Check what a caller gave and cut it to the window."""
-    states = x if isinstance(x, Distances) else as_states(x, "x")
-    if isinstance(states, Distances) and not states.square:
-        raise DataError(f"distances of one trajectory are needed, square; these are of two, {states.shape}")
-    step = np.asarray(getattr(states, "step", np.arange(len(states))), dtype=np.int64)
-    rows = slice(0, len(step))
-    if window is not None:
-        inside = np.flatnonzero((step >= window[0]) & (step < window[1]))
-        if not len(inside):
-            span = f"the steps run from {step[0]} to {step[-1]}" if len(step) else "there is no state at all"
-            raise SelectionError(f"no state lies in the window {window}; {span}")
-        rows = slice(int(inside[0]), int(inside[-1]) + 1)
-    step = step[rows]
-    spacing = np.unique(np.diff(step))
-    if len(spacing) > 1:
-        raise DataError(
-            f"the states are {spacing[0]} to {spacing[-1]} steps apart; a correlation at a lag needs equal spacing: "
-            "select a window that was recorded evenly, or every k-th state"
-        )
-    fine = _fine(states, rows)
-    if fine.sum() < FEWEST:
-        raise DataError(f"{int(fine.sum())} finite states of {len(fine)}; a correlation needs at least {FEWEST}")
-    between = float(spacing[0]) if len(spacing) else 1.0
-    return Series(
-        states, rows, fine, between * float(getattr(states, "dt", 1.0)), str(getattr(states, "time_unit", "step"))
-    )
-
-
-def _fine(states: Any, rows: slice) -> Bools:
-    if isinstance(states, Distances):
-        return ~np.asarray(states.excluded, dtype=bool)[rows]
-    tall = max(1, BLOCK_BYTES // (8 * max(int(states.shape[1]), 1)))
-    found = [
-        np.isfinite(read_rows(states, start, min(start + tall, rows.stop))).all(axis=1)
-        for start in range(rows.start, rows.stop, tall)
-    ]
-    return np.concatenate(found) if found else np.zeros(0, dtype=bool)
-
-
-def _columns(states: Any, rows: slice, start: int, stop: int) -> NDArray[Any]:
-    """Some columns of all rows, without reading the others: a file keeps blocks of columns together."""
-    if isinstance(states, Trajectory):
-        return states.read(rows.start, rows.stop, slice(start, stop))
-    return np.asarray(read_rows(states, rows.start, rows.stop))[:, start:stop]
-
-
-GRAM_BYTES = 2**30
-EUCLIDEAN = ("l2", "rms")
-
-
-@dataclass(frozen=True, eq=False)
-class Lagged:
-    """Autocovariances, summed over the weights.
-
-    Attributes
-    ----------
-    covariance : ndarray of float64, shape (L + 1,)
-        Mean over the pairs of states of the product of a state with the one `lag` states later: tr C(lag).
-    pairs : ndarray of int64, shape (L + 1,)
-        Pairs of finite states.
-    """
-
-    covariance: Floats
-    pairs: Ints
-
-    @property
-    def correlation(self) -> Floats:
-        """The same over its value at lag 0; NaN where nothing moves."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return self.covariance / (self.covariance[0] if self.covariance[0] > 0 else np.nan)
-
-
-def from_states(series: Series, flat: Filter, spans: list[Span], lags: int) -> Lagged:
-    """Sum over the columns of some spans."""
-    return correlate((flat.apply(block) for block in series.columns(spans)), flat, lags)
-
-
-def correlate(blocks: Iterable[Floats], flat: Filter, lags: int) -> Lagged:
-    """Sum over blocks (T', p) of filtered columns."""
-    length = _length(len(flat.fine) + lags)
-    power = np.zeros(length // 2 + 1)
-    for block in blocks:
-        spectrum = np.fft.rfft(block, length, axis=0)
-        power += (spectrum.real**2 + spectrum.imag**2).sum(axis=1)
-    sums = np.fft.irfft(power, length)[: lags + 1]
-    pairs = _pairs(flat, lags)
-    return Lagged(_over(sums, pairs), pairs)
-
-
-def gram_of(series: Series, flat: Filter, spans: list[Span]) -> Floats:
-    """Scalar products of all pairs of filtered states, (T', T')."""
-    count = len(flat.fine)
-    check_gram(count)
-    gram = np.zeros((count, count))
-    for block in series.columns(spans):
-        filtered = flat.apply(block)
-        gram += filtered @ filtered.T
-    return gram
-
-
-def from_distances(series: Series, flat: Filter) -> Floats:
-    """Scalar products of all pairs of filtered states from their Euclidean distances, (T', T')."""
-    if series.states.metric not in EUCLIDEAN:
-        raise DataError(
-            f"these are distances in the metric {series.states.metric!r}; only Euclidean ones (l2, rms) hold the "
-            "scalar products of the states. Give the states, or pairwise(x, metric='l2')"
-        )
-    check_gram(len(series))
-    square = np.asarray(series.states.read(series.rows.start, series.rows.stop))[:, series.rows] ** 2
-    square = np.where(series.fine[:, None] & series.fine, square, 0.0)
-    # Any filter takes out the mean, so the rows' and columns' parts of -d^2 / 2 vanish by themselves where none is
-    # missing; where states are missing they must be taken out before the filter sees zeros in their place.
-    first = int(np.argmax(series.fine))
-    gram = -0.5 * (square - square[first] - square[:, first : first + 1])
-    gram = np.where(series.fine[:, None] & series.fine, gram, 0.0)
-    return flat.apply(flat.apply(gram).T)
-
-
-def along_lags(gram: Floats, flat: Filter, lags: int, order: Ints | None = None) -> Lagged:
-    """Sum a Gram matrix along its diagonals, with the states taken in another order."""
-    count = len(gram)
-    index = np.arange(count) if order is None else order
-    sums = np.array([gram[index[: count - lag], index[lag:]].sum() for lag in range(lags + 1)])
-    pairs = _pairs(flat, lags)
-    return Lagged(_over(sums, pairs), pairs)
-
-
-def check_gram(count: int) -> None:
-    """Refuse a matrix of all pairs that does not fit."""
-    if 8 * count * count > GRAM_BYTES:
-        raise TooLargeError(
-            f"the products of all pairs of {count} states take {8 * count * count / 2**30:.1f} GiB, the limit is "
-            f"{GRAM_BYTES / 2**30:.0f} GiB; select fewer states (window, every k-th) or give null=None"
-        )
-
-
-def _pairs(flat: Filter, lags: int) -> Ints:
-    fine = flat.fine.astype(np.float64)
-    length = _length(len(fine) + lags)
-    return np.rint(np.fft.irfft(np.abs(np.fft.rfft(fine, length)) ** 2, length)[: lags + 1]).astype(np.int64)
-
-
-def _over(sums: Floats, pairs: Ints) -> Floats:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(pairs > 0, sums / pairs, np.nan)
-
-
-def _length(least: int) -> int:
-    from scipy.fft import next_fast_len
-
-    return int(next_fast_len(least, real=True))
-
-
-NULLS = ("shuffle", "block")
-
-
-@dataclass(frozen=True, eq=False)
-class Null:
-    """Correlations of shuffled states.
-
-    Attributes
-    ----------
-    low, high : ndarray of float64, shape (L + 1,)
-        Band at each lag.
-    threshold : float
-        The largest correlation at any lag > 0, of either sign, stays below it at the level of the band.
-    p_value : float
-        Probability of a largest correlation at least as large as the one observed.
-    words : str
-        The null.
-    """
-
-    low: Floats
-    high: Floats
-    threshold: float
-    p_value: float
-    words: str
-
-
-def null_of(
-    null: str,
-    observed: Floats,
-    draw: Callable[[Ints], Floats],
-    *,
-    flat: Filter,
-    surrogates: int,
-    block: int,
-    level: float,
-    rng: np.random.Generator,
-) -> Null:
-    """Correlate shuffled states."""
-    if null in ("phase-randomised", "iaaft"):
-        raise UnknownNameError(
-            f"{null!r} keeps the power spectrum, and with it the autocorrelation itself: it says nothing here. Use "
-            "'shuffle' (no memory at all) or 'block' (no memory beyond a block)"
-        )
-    if null not in NULLS:
-        raise UnknownNameError(f"there is no null {null!r}; there are {', '.join(map(repr, NULLS))}, and None")
-    if surrogates < 19:
-        raise DataError(f"{surrogates} surrogates make no band; give at least 19")
-    width = 1 if null == "shuffle" else block
-    if not 1 <= width <= len(flat.fine) // 2:
-        raise DataError(f"blocks of {width} states; {len(flat.fine)} states allow 1 to {len(flat.fine) // 2}")
-    drawn = np.array([draw(order) for order in _orders(flat, width, surrogates, rng)])
-    tail = (1 - level) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    low[0] = high[0] = 1.0
-    first = width  # within a block the shuffled states are as correlated as they were
-    largest = np.nanmax(np.abs(drawn[:, first:]), axis=1, initial=0.0)
-    reached = np.nanmax(np.abs(observed[first:]), initial=0.0)
-    p = (1 + int(np.sum(largest >= reached))) / (surrogates + 1)
-    words = "states in random order" if null == "shuffle" else f"blocks of {width} states in random order"
-    return Null(low, high, float(np.quantile(largest, level)), p, words)
-
-
-def draw_from_states(series: Series, flat: Filter, spans: list[Span], lags: int) -> Callable[[Ints], Floats]:
-    """Return what correlates the states in a given order, through whichever is cheaper: columns or a Gram matrix."""
-    count, width = len(flat.fine), sum(b - a for a, b in spans)
-    small = 8 * count * width <= GRAM_BYTES
-    # Measured: a transform takes about log2(T) / 4 of the time of one lag of a Gram matrix, whose making is shared.
-    if small and width * np.log2(max(count, 2)) < 4 * lags + count * width / 5000:
-        columns = np.concatenate([flat.apply(block) for block in series.columns(spans)], axis=1)
-
-        def by_columns(order: Ints) -> Floats:
-            return correlate([columns[order]], flat, lags).correlation
-
-        return by_columns
-    return draw_from_gram(gram_of(series, flat, spans), flat, lags)
-
-
-def draw_from_gram(gram: Floats, flat: Filter, lags: int) -> Callable[[Ints], Floats]:
-    """Return what correlates the states in a given order, from their scalar products."""
-    return lambda order: along_lags(gram, flat, lags, order).correlation
-
-
-def _orders(flat: Filter, width: int, surrogates: int, rng: np.random.Generator) -> Iterator[Ints]:
-    """Orders of the states; missing ones keep their place."""
-    fine = np.flatnonzero(flat.fine)
-    edges = np.arange(width, len(fine), width)
-    for _ in range(surrogates):
-        order = np.arange(len(flat.fine))
-        if width == 1:
-            order[fine] = rng.permutation(fine)
-        else:
-            # A random phase of the blocks, so that no pair of states is always together.
-            pieces = np.split(np.roll(fine, int(rng.integers(width))), edges)
-            order[fine] = np.concatenate([pieces[i] for i in rng.permutation(len(pieces))])
-        yield order
-
-
-FLOOR_FACTOR = 10.0
-GROUPINGS = ("layer", "parameter", "kind")
 
 
 def autocorrelation(
@@ -665,6 +288,185 @@ def autocorrelation(
     )
 
 
+def series_of(x: Any, window: tuple[int, int] | None) -> Series:
+    """Check what a caller gave and cut it to the window."""
+    states = x if isinstance(x, Distances) else as_states(x, "x")
+    if isinstance(states, Distances) and not states.square:
+        raise DataError(f"distances of one trajectory are needed, square; these are of two, {states.shape}")
+    step = np.asarray(getattr(states, "step", np.arange(len(states))), dtype=np.int64)
+    rows = slice(0, len(step))
+    if window is not None:
+        inside = np.flatnonzero((step >= window[0]) & (step < window[1]))
+        if not len(inside):
+            span = f"the steps run from {step[0]} to {step[-1]}" if len(step) else "there is no state at all"
+            raise SelectionError(f"no state lies in the window {window}; {span}")
+        rows = slice(int(inside[0]), int(inside[-1]) + 1)
+    step = step[rows]
+    spacing = np.unique(np.diff(step))
+    if len(spacing) > 1:
+        raise DataError(
+            f"the states are {spacing[0]} to {spacing[-1]} steps apart; a correlation at a lag needs equal spacing: "
+            "select a window that was recorded evenly, or every k-th state"
+        )
+    fine = _fine(states, rows)
+    if fine.sum() < FEWEST:
+        raise DataError(f"{int(fine.sum())} finite states of {len(fine)}; a correlation needs at least {FEWEST}")
+    between = float(spacing[0]) if len(spacing) else 1.0
+    return Series(
+        states, rows, fine, between * float(getattr(states, "dt", 1.0)), str(getattr(states, "time_unit", "step"))
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """A trajectory (or distances) whose states are equally spaced in time.
+
+    Attributes
+    ----------
+    states : Trajectory, ndarray (T, P) or Distances
+        The states, or their distances.
+    rows : slice
+        Those in the window.
+    fine : ndarray of bool, shape (T,)
+        Which of them are finite.
+    spacing : float
+        Time between two states.
+    time_unit : str
+        Its unit.
+    """
+
+    states: Any
+    rows: slice
+    fine: Bools
+    spacing: float
+    time_unit: str
+
+    def __len__(self) -> int:
+        return len(self.fine)
+
+    @property
+    def width(self) -> int:
+        """Number of entries of a state."""
+        return int(self.states.shape[1])
+
+    def variance_of_rounding(self) -> float:
+        """Variance, summed over the entries, that rounding of the stored states alone makes; 0 where it is unknown."""
+        states, first = self.states, self.rows.start + int(np.argmax(self.fine))
+        if isinstance(states, Distances):
+            floor = float(np.asarray(states.floor)[first])
+        else:
+            state = read_rows(states, first, first + 1)
+            dtype = stored_format(states) if isinstance(states, Trajectory) else str(state.dtype)
+            floor = float(block_floor(state[:, None], METRICS["l2"], dtype, state.shape[1])[0, 0])
+        # The floor is the root mean square difference of two roundings.
+        return floor**2 / 2 if np.isfinite(floor) else 0.0
+
+    def columns(self, spans: list[Span]) -> Iterator[Floats]:
+        """Yield blocks (T, p) of the columns of some spans, as float64 and less the first finite state."""
+        first = int(np.argmax(self.fine))
+        wide = max(1, BLOCK_BYTES // (8 * max(len(self), 1)))
+        for begin, end in spans:
+            for start in range(begin, end, wide):
+                block = _columns(self.states, self.rows, start, min(start + wide, end)).astype(np.float64)
+                # Before anything is averaged: weights near 1 that move by 1e-8 keep all digits of their motion.
+                block = np.where(self.fine[:, None], block, 0.0)
+                block -= block[first]
+                block[~self.fine] = 0.0
+                yield block
+
+
+def _columns(states: Any, rows: slice, start: int, stop: int) -> NDArray[Any]:
+    """Some columns of all rows, without reading the others: a file keeps blocks of columns together."""
+    if isinstance(states, Trajectory):
+        return states.read(rows.start, rows.stop, slice(start, stop))
+    return np.asarray(read_rows(states, rows.start, rows.stop))[:, start:stop]
+
+
+def _fine(states: Any, rows: slice) -> Bools:
+    if isinstance(states, Distances):
+        return ~np.asarray(states.excluded, dtype=bool)[rows]
+    tall = max(1, BLOCK_BYTES // (8 * max(int(states.shape[1]), 1)))
+    found = [
+        np.isfinite(read_rows(states, start, min(start + tall, rows.stop))).all(axis=1)
+        for start in range(rows.start, rows.stop, tall)
+    ]
+    return np.concatenate(found) if found else np.zeros(0, dtype=bool)
+
+
+def make_filter(detrend: str | int | None, fine: Bools) -> Filter:
+    """Choose the filter."""
+    if detrend is None:
+        return Filter(_polynomial(0, fine), fine)
+    if isinstance(detrend, str) and detrend in DEGREES:
+        return Filter(_polynomial(DEGREES[detrend], fine), fine)
+    if detrend == "difference":
+        left = fine[1:] & fine[:-1]
+        centre = _polynomial(0, left)
+        return Filter(lambda x: centre(np.where(left[:, None], np.diff(x, axis=0), 0.0)), left)
+    if isinstance(detrend, (int, np.integer)) and not isinstance(detrend, bool):
+        return _running(int(detrend), fine)
+    raise UnknownNameError(
+        f"there is no detrending {detrend!r}; there are None, {', '.join(map(repr, DETRENDS))}, and an odd number of "
+        "states whose running mean is taken out"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Filter:
+    """A linear filter along time.
+
+    Attributes
+    ----------
+    apply : callable
+        (T, p) with zeros where a state is missing -> (T', p), likewise, each column of mean zero.
+    fine : ndarray of bool, shape (T',)
+        States that are left.
+    """
+
+    apply: Callable[[Floats], Floats]
+    fine: Bools
+
+
+def _polynomial(degree: int, fine: Bools) -> Callable[[Floats], Floats]:
+    if fine.sum() < degree + 2:
+        raise DataError(f"{int(fine.sum())} states are left for a polynomial of degree {degree}; give more states")
+    time = np.linspace(-1, 1, len(fine))
+    columns = np.where(fine[:, None], time[:, None] ** np.arange(degree + 1), 0.0)
+    basis = np.linalg.qr(columns)[0]
+    return lambda x: np.where(fine[:, None], x - basis @ (basis.T @ x), 0.0)
+
+
+def _running(width: int, fine: Bools) -> Filter:
+    if width < 3 or width % 2 == 0 or width > len(fine):
+        raise DataError(
+            f"a running mean over {width} of {len(fine)} states cannot be taken out; give an odd number from 3 to "
+            f"{len(fine)}"
+        )
+    count = _window_sums(fine.astype(np.float64)[:, None], width)
+    centre = _polynomial(0, fine)
+
+    def apply(x: Floats) -> Floats:
+        return centre(np.where(fine[:, None], x - _window_sums(x, width) / np.maximum(count, 1.0), 0.0))
+
+    return Filter(apply, fine)
+
+
+def _window_sums(x: Floats, width: int) -> Floats:
+    """Sums over the window around each state, shorter at the ends."""
+    half = width // 2
+    total = np.concatenate([np.zeros((1, x.shape[1])), np.cumsum(x, axis=0)])
+    index = np.arange(len(x))
+    return total[np.minimum(index + half + 1, len(x))] - total[np.maximum(index - half, 0)]
+
+
+def _lags(lags: int | None, states: int) -> int:
+    if lags is None:
+        return max(1, states // 4)
+    if not 1 <= lags < states:
+        raise DataError(f"lags is {lags}; {states} states have lags from 1 to {states - 1}")
+    return int(lags)
+
+
 def _measure(series: Series, flat: Filter, spans: list[Span], lags: int, chosen: dict[str, Any]) -> tuple[Lagged, Null]:
     """Autocovariances of some columns, and their null."""
     if isinstance(series.states, Distances):
@@ -690,16 +492,201 @@ def _measure(series: Series, flat: Filter, spans: list[Span], lags: int, chosen:
     )
 
 
-def _lags(lags: int | None, states: int) -> int:
-    if lags is None:
-        return max(1, states // 4)
-    if not 1 <= lags < states:
-        raise DataError(f"lags is {lags}; {states} states have lags from 1 to {states - 1}")
-    return int(lags)
+@dataclass(frozen=True, eq=False)
+class Lagged:
+    """Autocovariances, summed over the weights.
+
+    Attributes
+    ----------
+    covariance : ndarray of float64, shape (L + 1,)
+        Mean over the pairs of states of the product of a state with the one `lag` states later: tr C(lag).
+    pairs : ndarray of int64, shape (L + 1,)
+        Pairs of finite states.
+    """
+
+    covariance: Floats
+    pairs: Ints
+
+    @property
+    def correlation(self) -> Floats:
+        """The same over its value at lag 0; NaN where nothing moves."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.covariance / (self.covariance[0] if self.covariance[0] > 0 else np.nan)
 
 
-def _corrected(values: Floats, states: int, correct: bool) -> Floats:
-    return ((states - 1) * values + 1) / states if correct else values
+@dataclass(frozen=True, eq=False)
+class Null:
+    """Correlations of shuffled states.
+
+    Attributes
+    ----------
+    low, high : ndarray of float64, shape (L + 1,)
+        Band at each lag.
+    threshold : float
+        The largest correlation at any lag > 0, of either sign, stays below it at the level of the band.
+    p_value : float
+        Probability of a largest correlation at least as large as the one observed.
+    words : str
+        The null.
+    """
+
+    low: Floats
+    high: Floats
+    threshold: float
+    p_value: float
+    words: str
+
+
+def from_distances(series: Series, flat: Filter) -> Floats:
+    """Scalar products of all pairs of filtered states from their Euclidean distances, (T', T')."""
+    if series.states.metric not in EUCLIDEAN:
+        raise DataError(
+            f"these are distances in the metric {series.states.metric!r}; only Euclidean ones (l2, rms) hold the "
+            "scalar products of the states. Give the states, or pairwise(x, metric='l2')"
+        )
+    check_gram(len(series))
+    square = np.asarray(series.states.read(series.rows.start, series.rows.stop))[:, series.rows] ** 2
+    square = np.where(series.fine[:, None] & series.fine, square, 0.0)
+    # Any filter takes out the mean, so the rows' and columns' parts of -d^2 / 2 vanish by themselves where none is
+    # missing; where states are missing they must be taken out before the filter sees zeros in their place.
+    first = int(np.argmax(series.fine))
+    gram = -0.5 * (square - square[first] - square[:, first : first + 1])
+    gram = np.where(series.fine[:, None] & series.fine, gram, 0.0)
+    return flat.apply(flat.apply(gram).T)
+
+
+def check_gram(count: int) -> None:
+    """Refuse a matrix of all pairs that does not fit."""
+    if 8 * count * count > GRAM_BYTES:
+        raise TooLargeError(
+            f"the products of all pairs of {count} states take {8 * count * count / 2**30:.1f} GiB, the limit is "
+            f"{GRAM_BYTES / 2**30:.0f} GiB; select fewer states (window, every k-th) or give null=None"
+        )
+
+
+def draw_from_states(series: Series, flat: Filter, spans: list[Span], lags: int) -> Callable[[Ints], Floats]:
+    """Return what correlates the states in a given order, through whichever is cheaper: columns or a Gram matrix."""
+    count, width = len(flat.fine), sum(b - a for a, b in spans)
+    small = 8 * count * width <= GRAM_BYTES
+    # Measured: a transform takes about log2(T) / 4 of the time of one lag of a Gram matrix, whose making is shared.
+    if small and width * np.log2(max(count, 2)) < 4 * lags + count * width / 5000:
+        columns = np.concatenate([flat.apply(block) for block in series.columns(spans)], axis=1)
+
+        def by_columns(order: Ints) -> Floats:
+            return correlate([columns[order]], flat, lags).correlation
+
+        return by_columns
+    return draw_from_gram(gram_of(series, flat, spans), flat, lags)
+
+
+def draw_from_gram(gram: Floats, flat: Filter, lags: int) -> Callable[[Ints], Floats]:
+    """Return what correlates the states in a given order, from their scalar products."""
+    return lambda order: along_lags(gram, flat, lags, order).correlation
+
+
+def along_lags(gram: Floats, flat: Filter, lags: int, order: Ints | None = None) -> Lagged:
+    """Sum a Gram matrix along its diagonals, with the states taken in another order."""
+    count = len(gram)
+    index = np.arange(count) if order is None else order
+    sums = np.array([gram[index[: count - lag], index[lag:]].sum() for lag in range(lags + 1)])
+    pairs = _pairs(flat, lags)
+    return Lagged(_over(sums, pairs), pairs)
+
+
+def _pairs(flat: Filter, lags: int) -> Ints:
+    fine = flat.fine.astype(np.float64)
+    length = _length(len(fine) + lags)
+    return np.rint(np.fft.irfft(np.abs(np.fft.rfft(fine, length)) ** 2, length)[: lags + 1]).astype(np.int64)
+
+
+def _length(least: int) -> int:
+    from scipy.fft import next_fast_len
+
+    return int(next_fast_len(least, real=True))
+
+
+def _over(sums: Floats, pairs: Ints) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(pairs > 0, sums / pairs, np.nan)
+
+
+def gram_of(series: Series, flat: Filter, spans: list[Span]) -> Floats:
+    """Scalar products of all pairs of filtered states, (T', T')."""
+    count = len(flat.fine)
+    check_gram(count)
+    gram = np.zeros((count, count))
+    for block in series.columns(spans):
+        filtered = flat.apply(block)
+        gram += filtered @ filtered.T
+    return gram
+
+
+def correlate(blocks: Iterable[Floats], flat: Filter, lags: int) -> Lagged:
+    """Sum over blocks (T', p) of filtered columns."""
+    length = _length(len(flat.fine) + lags)
+    power = np.zeros(length // 2 + 1)
+    for block in blocks:
+        spectrum = np.fft.rfft(block, length, axis=0)
+        power += (spectrum.real**2 + spectrum.imag**2).sum(axis=1)
+    sums = np.fft.irfft(power, length)[: lags + 1]
+    pairs = _pairs(flat, lags)
+    return Lagged(_over(sums, pairs), pairs)
+
+
+def null_of(
+    null: str,
+    observed: Floats,
+    draw: Callable[[Ints], Floats],
+    *,
+    flat: Filter,
+    surrogates: int,
+    block: int,
+    level: float,
+    rng: np.random.Generator,
+) -> Null:
+    """Correlate shuffled states."""
+    if null in ("phase-randomised", "iaaft"):
+        raise UnknownNameError(
+            f"{null!r} keeps the power spectrum, and with it the autocorrelation itself: it says nothing here. Use "
+            "'shuffle' (no memory at all) or 'block' (no memory beyond a block)"
+        )
+    if null not in NULLS:
+        raise UnknownNameError(f"there is no null {null!r}; there are {', '.join(map(repr, NULLS))}, and None")
+    if surrogates < 19:
+        raise DataError(f"{surrogates} surrogates make no band; give at least 19")
+    width = 1 if null == "shuffle" else block
+    if not 1 <= width <= len(flat.fine) // 2:
+        raise DataError(f"blocks of {width} states; {len(flat.fine)} states allow 1 to {len(flat.fine) // 2}")
+    drawn = np.array([draw(order) for order in _orders(flat, width, surrogates, rng)])
+    tail = (1 - level) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    low[0] = high[0] = 1.0
+    first = width  # within a block the shuffled states are as correlated as they were
+    largest = np.nanmax(np.abs(drawn[:, first:]), axis=1, initial=0.0)
+    reached = np.nanmax(np.abs(observed[first:]), initial=0.0)
+    p = (1 + int(np.sum(largest >= reached))) / (surrogates + 1)
+    words = "states in random order" if null == "shuffle" else f"blocks of {width} states in random order"
+    return Null(low, high, float(np.quantile(largest, level)), p, words)
+
+
+def _orders(flat: Filter, width: int, surrogates: int, rng: np.random.Generator) -> Iterator[Ints]:
+    """Orders of the states; missing ones keep their place."""
+    fine = np.flatnonzero(flat.fine)
+    edges = np.arange(width, len(fine), width)
+    for _ in range(surrogates):
+        order = np.arange(len(flat.fine))
+        if width == 1:
+            order[fine] = rng.permutation(fine)
+        else:
+            # A random phase of the blocks, so that no pair of states is always together.
+            pieces = np.split(np.roll(fine, int(rng.integers(width))), edges)
+            order[fine] = np.concatenate([pieces[i] for i in rng.permutation(len(pieces))])
+        yield order
+
+
+def from_states(series: Series, flat: Filter, spans: list[Span], lags: int) -> Lagged:
+    """Sum over the columns of some spans."""
+    return correlate((flat.apply(block) for block in series.columns(spans)), flat, lags)
 
 
 def _groups(x: Any, per: str) -> dict[str, list[Span]]:
@@ -716,6 +703,10 @@ def _groups(x: Any, per: str) -> dict[str, list[Span]]:
         name = {"layer": layer, "parameter": p.name, "kind": p.kind}[per]
         groups.setdefault(name, []).append((p.offset, p.offset + p.size))
     return groups
+
+
+def _corrected(values: Floats, states: int, correct: bool) -> Floats:
+    return ((states - 1) * values + 1) / states if correct else values
 
 
 def _warnings(series: Series, found: Lagged, lags: int) -> tuple[Reason, ...]:
@@ -741,9 +732,6 @@ def _warnings(series: Series, found: Lagged, lags: int) -> tuple[Reason, ...]:
         )
         warnings.append(Reason.of("long-lags", words, states=len(series)))
     return tuple(warnings)
-
-
-TENSOR_BYTES = 2**30
 
 
 def node_correlation(x: StatesLike, *, lag: int = 0, window: tuple[int, int] | None = None) -> NodeCorrelation:

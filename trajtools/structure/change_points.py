@@ -22,6 +22,21 @@ if TYPE_CHECKING:
 
     from trajtools.store import Run
 
+SIGNALS = ("step_length", "displacement", "norm")
+MODELS = {"mean": "linear", "distribution": "rbf"}
+ROUNDS = 2  # of looking again without the changes that were found
+
+
+# Choices of this toolkit, kept in the settings of every result.
+MOST_POINTS = 400  # longer signals are averaged over neighbours
+
+
+MOST_CHANGES = 3  # of a null record are looked at for the penalty
+NULLS, ENOUGH = 199, 10  # records of the null; fewer, once so many of them show as much as the signal
+AROUND = 10  # states on each side of a change
+CORRELATED = 0.99  # the largest autocorrelation of the null
+_FEWEST = 20
+
 
 @dataclass(frozen=True, eq=False)
 class ChangePoints(Result):
@@ -93,18 +108,6 @@ class ChangePoints(Result):
         from trajtools import plots
 
         return plots.change_points(self, ax=ax)
-
-
-SIGNALS = ("step_length", "displacement", "norm")
-MODELS = {"mean": "linear", "distribution": "rbf"}
-ROUNDS = 2  # of looking again without the changes that were found
-# Choices of this toolkit, kept in the settings of every result.
-MOST_POINTS = 400  # longer signals are averaged over neighbours
-MOST_CHANGES = 3  # of a null record are looked at for the penalty
-NULLS, ENOUGH = 199, 10  # records of the null; fewer, once so many of them show as much as the signal
-AROUND = 10  # states on each side of a change
-CORRELATED = 0.99  # the largest autocorrelation of the null
-_FEWEST = 20
 
 
 def change_points(
@@ -227,6 +230,59 @@ def change_points(
     )
 
 
+def _ruptures() -> Any:
+    try:
+        import ruptures
+    except ImportError as missing:
+        raise MissingDependencyError(
+            'change points are found by ruptures, which is not installed: pip install "trajtools[structure]"'
+        ) from missing
+    return ruptures
+
+
+def _signal(x: Any, signal: str, metric: MetricLike, member: int) -> tuple[Floats, Ints, str, dict[str, Any]]:
+    """Return values, steps, name and known metrics of what is searched."""
+    known: dict[str, Any] = {}
+    if hasattr(x, "members") and hasattr(x, "trajectory"):
+        of_member = {name: np.asarray(x.metrics[name]) for name in x.metrics}
+        known = {n: v[:, member] if v.ndim == 2 else v for n, v in of_member.items() if v.ndim <= 2}
+        if signal in known:
+            return known[signal].astype(np.float64), np.asarray(x.step), signal, known
+        if signal not in SIGNALS:
+            raise UnknownNameError(f"no signal {signal!r}; there are {', '.join((*SIGNALS, *known))}")
+        x = x.trajectory(member)
+    elif signal not in SIGNALS:
+        raise UnknownNameError(f"no signal {signal!r}; there are {', '.join(SIGNALS)}, and the metrics of a run")
+    if isinstance(x, Distances):
+        return (*_from_distances(x, signal), known)
+    states = as_states(x, "x")
+    if states.shape[1] == 1 and not hasattr(states, "read"):
+        return np.asarray(states, dtype=np.float64)[:, 0], np.arange(len(states)), "series", known
+    path = walk(states, bind_metric(find_metric(metric), states), [])
+    values = {"step_length": path.steps, "displacement": path.displacement, "norm": path.norm}[signal]
+    return values, np.asarray(clock_of(states)[0]), signal, known
+
+
+def _from_distances(distances: Distances, signal: str) -> tuple[Floats, Ints, str]:
+    if signal == "norm":
+        raise DataError("distances do not tell the norm of a state; use 'step_length' or 'displacement', or the states")
+    if not distances.square:
+        raise DataError(f"changes are searched in the distances of one trajectory, (T, T); these are {distances!r}")
+    if signal == "displacement":
+        first = int(np.argmin(distances.excluded))
+        return np.array(distances.read(first, first + 1)[0]), distances.step, signal
+    at = np.arange(len(distances))
+    return np.concatenate([[np.nan], np.asarray(distances.values[at[1:], at[:-1]])]), distances.step, signal
+
+
+def normal_scores(values: Floats) -> Floats:
+    """Quantiles of the normal distribution in place of values of the same rank; equal values share one."""
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
+    return np.asarray(ndtri((rankdata(values) - 0.5) / len(values)))
+
+
 class _Search:
     """Segmentations by ruptures.
 
@@ -299,12 +355,14 @@ class _Search:
         return np.array(self._fitted(points).predict(pen=penalty)[:-1], dtype=np.int64) + 1
 
 
-def normal_scores(values: Floats) -> Floats:
-    """Quantiles of the normal distribution in place of values of the same rank; equal values share one."""
-    from scipy.special import ndtri
-    from scipy.stats import rankdata
+def _within(scores: Floats, changes: Ints) -> float:
+    """Autocorrelation inside the segments.
 
-    return np.asarray(ndtri((rankdata(values) - 0.5) / len(values)))
+    A mean that was fitted takes the bias once, the place of a change that was chosen about as much again: with this,
+    one record in a hundred (two, where it is 0.9 or more) of 120 to 400 points of noise passes a test with alpha=0.01.
+    """
+    parts = np.split(scores, changes)
+    return lag_one(np.concatenate([part - part.mean() for part in parts]), 2 * len(parts) + 1)
 
 
 def lag_one(points: Floats, means: int = 1) -> float:
@@ -317,16 +375,6 @@ def lag_one(points: Floats, means: int = 1) -> float:
         return 0.0
     rho = float(points[1:] @ points[:-1]) / size
     return float(np.clip(rho + means * (1 + 3 * rho) / len(points), 0.0, CORRELATED))
-
-
-def _within(scores: Floats, changes: Ints) -> float:
-    """Autocorrelation inside the segments.
-
-    A mean that was fitted takes the bias once, the place of a change that was chosen about as much again: with this,
-    one record in a hundred (two, where it is 0.9 or more) of 120 to 400 points of noise passes a test with alpha=0.01.
-    """
-    parts = np.split(scores, changes)
-    return lag_one(np.concatenate([part - part.mean() for part in parts]), 2 * len(parts) + 1)
 
 
 def innovations(points: Floats, rho: float) -> Floats:
@@ -342,60 +390,18 @@ def _noise(length: int, rho: float, rng: np.random.Generator) -> Floats:
     return np.asarray(lfilter([1.0], [1.0, -rho], shocks))
 
 
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 2:
+        raise DataError(f"{name}={value!r}: a whole number of states from 2 on")
+    return int(value)
+
+
 def _averaged(values: Floats, width: int) -> Floats:
     """Means over groups of neighbours; the last group may be smaller."""
     if width == 1:
         return values
     starts = np.arange(0, len(values), width)
     return np.asarray(np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values))))
-
-
-def _signal(x: Any, signal: str, metric: MetricLike, member: int) -> tuple[Floats, Ints, str, dict[str, Any]]:
-    """Return values, steps, name and known metrics of what is searched."""
-    known: dict[str, Any] = {}
-    if hasattr(x, "members") and hasattr(x, "trajectory"):
-        of_member = {name: np.asarray(x.metrics[name]) for name in x.metrics}
-        known = {n: v[:, member] if v.ndim == 2 else v for n, v in of_member.items() if v.ndim <= 2}
-        if signal in known:
-            return known[signal].astype(np.float64), np.asarray(x.step), signal, known
-        if signal not in SIGNALS:
-            raise UnknownNameError(f"no signal {signal!r}; there are {', '.join((*SIGNALS, *known))}")
-        x = x.trajectory(member)
-    elif signal not in SIGNALS:
-        raise UnknownNameError(f"no signal {signal!r}; there are {', '.join(SIGNALS)}, and the metrics of a run")
-    if isinstance(x, Distances):
-        return (*_from_distances(x, signal), known)
-    states = as_states(x, "x")
-    if states.shape[1] == 1 and not hasattr(states, "read"):
-        return np.asarray(states, dtype=np.float64)[:, 0], np.arange(len(states)), "series", known
-    path = walk(states, bind_metric(find_metric(metric), states), [])
-    values = {"step_length": path.steps, "displacement": path.displacement, "norm": path.norm}[signal]
-    return values, np.asarray(clock_of(states)[0]), signal, known
-
-
-def _from_distances(distances: Distances, signal: str) -> tuple[Floats, Ints, str]:
-    if signal == "norm":
-        raise DataError("distances do not tell the norm of a state; use 'step_length' or 'displacement', or the states")
-    if not distances.square:
-        raise DataError(f"changes are searched in the distances of one trajectory, (T, T); these are {distances!r}")
-    if signal == "displacement":
-        first = int(np.argmin(distances.excluded))
-        return np.array(distances.read(first, first + 1)[0]), distances.step, signal
-    at = np.arange(len(distances))
-    return np.concatenate([[np.nan], np.asarray(distances.values[at[1:], at[:-1]])]), distances.step, signal
-
-
-def _around(name: str, series: Floats, index: Ints, length: int) -> Floats:
-    if series.shape != (length,):
-        raise DataError(f"metric {name!r} has shape {series.shape}; one value per state is needed, ({length},)")
-    edges = np.concatenate([[0], index, [length]])
-    out = np.full((len(index), 2), np.nan)
-    for c, at in enumerate(index):
-        sides = series[max(at - AROUND, edges[c]) : at], series[at : min(at + AROUND, edges[c + 2])]
-        for side, part in enumerate(sides):
-            if np.isfinite(part).any():
-                out[c, side] = np.median(part[np.isfinite(part)])
-    return out
 
 
 def _warnings(values: Floats, good: Ints, rho: float, width: int) -> tuple[Reason, ...]:
@@ -414,17 +420,14 @@ def _warnings(values: Floats, good: Ints, rho: float, width: int) -> tuple[Reaso
     return tuple(warnings)
 
 
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 2:
-        raise DataError(f"{name}={value!r}: a whole number of states from 2 on")
-    return int(value)
-
-
-def _ruptures() -> Any:
-    try:
-        import ruptures
-    except ImportError as missing:
-        raise MissingDependencyError(
-            'change points are found by ruptures, which is not installed: pip install "trajtools[structure]"'
-        ) from missing
-    return ruptures
+def _around(name: str, series: Floats, index: Ints, length: int) -> Floats:
+    if series.shape != (length,):
+        raise DataError(f"metric {name!r} has shape {series.shape}; one value per state is needed, ({length},)")
+    edges = np.concatenate([[0], index, [length]])
+    out = np.full((len(index), 2), np.nan)
+    for c, at in enumerate(index):
+        sides = series[max(at - AROUND, edges[c]) : at], series[at : min(at + AROUND, edges[c + 2])]
+        for side, part in enumerate(sides):
+            if np.isfinite(part).any():
+                out[c, side] = np.median(part[np.isfinite(part)])
+    return out

@@ -23,6 +23,23 @@ if TYPE_CHECKING:
 
     from trajtools.distances.metric import MetricLike
 
+BLOCKS = 64
+_SHORTEST_BLOCK = 8
+_PROBES, _PROBE_STATES = 64, 512
+_RATIO = 2.0**0.25
+_MOST_RADII = 200
+_ROWS_BYTES = 64 * 2**20
+
+
+# Share of all pairs, and number of them, up to which the logarithms of the distances are summed one by one.
+LOGGED_SHARE, _MOST_LOGGED = 0.1, 1e8
+
+
+Reader = Callable[[int, int], Floats]
+Between = Callable[[Ints, Ints], Floats]
+_FEWEST_FOR_LAGS = 20
+_SEPARATION_ROWS, _LONGEST_LAG = 256, 1000
+
 
 @dataclass(frozen=True, eq=False)
 class CorrelationSum(Result):
@@ -99,375 +116,6 @@ class CorrelationSum(Result):
         return plots.correlation_sum(self, ax=ax)
 
 
-def takens_estimate(radii: Floats, counts: Any, zeros: Any, logs: Floats) -> Floats:
-    r"""Takens' estimate :math:`-1 / \langle \ln(d / r) \rangle` over all distances below each radius."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        estimate: Floats = 1.0 / (np.log(radii) - logs / (counts - zeros))
-    return np.where(np.isfinite(estimate), estimate, np.nan)
-
-
-BLOCKS = 64
-_SHORTEST_BLOCK = 8
-_PROBES, _PROBE_STATES = 64, 512
-_RATIO = 2.0**0.25
-_MOST_RADII = 200
-_ROWS_BYTES = 64 * 2**20
-# Share of all pairs, and number of them, up to which the logarithms of the distances are summed one by one.
-LOGGED_SHARE, _MOST_LOGGED = 0.1, 1e8
-
-Reader = Callable[[int, int], Floats]
-Between = Callable[[Ints, Ints], Floats]
-
-
-@dataclass(frozen=True, eq=False)
-class PairCounts:
-    """Ordered pairs of states, by the block of the first one.
-
-    Attributes
-    ----------
-    radii : ndarray of float64, shape (R,)
-        Ascending.
-    counts : ndarray of int64, shape (B, R)
-        Pairs at most so far apart, equal states included.
-    logs : ndarray of float64, shape (B, R)
-        Sum of the natural logarithms of their distances, equal states left out; NaN where it was not taken.
-    zeros, pairs : ndarray of int64, shape (B,)
-        Pairs at distance zero, and all of them.
-    """
-
-    radii: Floats
-    counts: Ints
-    logs: Floats
-    zeros: Ints
-    pairs: Ints
-
-
-def blocks_of_time(usable: Bools, theiler: int) -> Ints:
-    """Bounds of equally long blocks of reference states, longer than the Theiler window where the record allows."""
-    times = np.flatnonzero(usable)
-    first, stop = int(times[0]), int(times[-1]) + 1
-    count = int(np.clip((stop - first) // max(_SHORTEST_BLOCK, theiler), 1, BLOCKS))
-    return first + (np.arange(count + 1) * (stop - first)) // count
-
-
-def count_states(states: States, radii: Floats, edges: Ints, logged: int) -> PairCounts:
-    """Count the pairs of states of few dimensions, by a tree."""
-    from trajtools._kernels import correlation_sum as kernels
-    from trajtools._kernels._jit import in_parts
-
-    limits = _limits(states, radii)
-    start = kernels.first_bins(limits)
-    tree = build(states, Strategy("tree", -1, "pairs are counted in a tree"))
-    sizes = _sizes(tree.times)
-    block = _block_of(edges, len(states))
-    chunks = -(-len(tree.leaves) // kernels.LEAVES_PER_CHUNK)
-    shape = (len(edges) - 1, len(limits))
-    counts, logs = np.zeros((chunks, *shape), dtype=np.int64), np.zeros((chunks, *shape))
-    given = (tree.leaves, tree.times, tree.boxes, sizes, states.code, limits, start, logged, block)
-    in_parts(lambda first, last: kernels.tree_counts(*given, first, last, counts, logs), chunks)
-    near, near_logs = np.zeros(shape, dtype=np.int64), np.zeros(shape)
-    inside = (np.ascontiguousarray(states.points), states.usable, states.code, states.theiler)
-    in_parts(
-        lambda first, last: kernels.near_counts(*inside, limits, start, logged, edges, first, last, near, near_logs),
-        shape[0],
-    )
-    total, sums = counts.sum(axis=0) - near, logs.sum(axis=0) - near_logs
-    return _cumulated(radii, total, sums * (0.5 if states.root else 1.0), logged)
-
-
-def count_rows(read: Reader, usable: Bools, theiler: int, radii: Floats, edges: Ints) -> PairCounts:
-    """Count the pairs of a matrix of distances, some rows at a time."""
-    from trajtools._kernels import correlation_sum as kernels
-    from trajtools._kernels._jit import in_parts
-
-    length = len(usable)
-    limits = np.concatenate([[0.0], radii, [np.inf]])
-    start = kernels.first_bins(limits)
-    block = _block_of(edges, length)
-    total = np.zeros((len(edges) - 1, len(limits)), dtype=np.int64)
-    sums = np.zeros(total.shape)
-    step = max(1, _ROWS_BYTES // (8 * length))
-    for first in range(0, length, step):
-        rows = np.ascontiguousarray(read(first, min(first + step, length)), dtype=np.float64)
-        counts = np.zeros((len(rows), len(limits)), dtype=np.int64)
-        logs = np.zeros(counts.shape)
-        work = partial(kernels.row_counts, rows, first, usable, theiler, limits, start)
-        in_parts(partial(_into, work, counts, logs), len(rows))
-        np.add.at(total, block[first : first + len(rows)], counts)
-        np.add.at(sums, block[first : first + len(rows)], logs)
-    return _cumulated(radii, total, sums, len(radii))
-
-
-def _into(work: Callable[..., Any], counts: Ints, logs: Floats, first: int, last: int) -> None:
-    work(first, last, counts, logs)
-
-
-def choose_radii(between: Between, usable: Bools, theiler: int, share: float = 1.0) -> Floats:
-    """Radii from the nearest neighbours up to the diameter, four an octave, from a sample."""
-    times = np.flatnonzero(usable)
-    near = _sampled(between, times, times, theiler)
-    near[~(near > 0)] = np.nan
-    if not np.isfinite(near).any():
-        raise DataError(
-            f"no two of {len(times)} states at least theiler={theiler} samples apart differ: there is no distance to "
-            "count pairs by. Lower theiler, record more, or check that the states move at all"
-        )
-    low, high = float(np.nanmin(near)), float(np.nanquantile(near, share))
-    step = max(np.log(_RATIO), np.log(high / low) / _MOST_RADII)
-    first, last = int(np.floor(np.log(low) / step)), int(np.ceil(np.log(high) / step))
-    return np.exp(np.arange(first, last + 1) * step)
-
-
-def logged_radii(between: Between, usable: Bools, theiler: int, radii: Floats) -> int:
-    """Number of the radii that hold few enough pairs for the logarithm of each to be taken."""
-    times = np.flatnonzero(usable)
-    spread = _sampled(between, times, evenly(times, _PROBE_STATES), theiler)
-    spread = np.sort(spread[np.isfinite(spread)])
-    share = np.searchsorted(spread, radii, side="right") / max(len(spread), 1)
-    return int(np.count_nonzero(share <= min(LOGGED_SHARE, _MOST_LOGGED / len(times) ** 2)))
-
-
-def _sampled(between: Between, times: Ints, others: Ints, theiler: int) -> Floats:
-    """Distances of a few states to some others; NaN inside the Theiler window."""
-    queries = evenly(times, _PROBES)
-    found = between(queries, others)
-    found[np.abs(queries[:, None] - others[None, :]) < theiler] = np.nan
-    return found
-
-
-def _limits(states: States, radii: Floats) -> Floats:
-    """Radii as the kernels compare them: the largest gap whose distance is still inside."""
-    gaps = states.gap(radii)
-    if states.root:
-        for _ in range(4):
-            gaps = np.where(np.sqrt(gaps) > radii, np.nextafter(gaps, 0.0), gaps)
-        for _ in range(4):
-            up = np.nextafter(gaps, np.inf)
-            gaps = np.where(np.sqrt(up) <= radii, up, gaps)
-    return np.concatenate([[0.0], gaps, [np.inf]])
-
-
-def _sizes(times: Ints) -> Ints:
-    """Number of points under every node of the tree."""
-    leaves = len(times)
-    sizes = np.zeros(2 * leaves, dtype=np.int64)
-    sizes[leaves:] = np.count_nonzero(times >= 0, axis=1)
-    level = leaves
-    while level > 1:
-        level //= 2
-        sizes[level : 2 * level] = sizes[2 * level : 4 * level].reshape(-1, 2).sum(axis=1)
-    return sizes
-
-
-def _block_of(edges: Ints, length: int) -> Ints:
-    return np.clip(np.searchsorted(edges, np.arange(length), side="right") - 1, 0, len(edges) - 2)
-
-
-def _cumulated(radii: Floats, bins: Ints, logs: Floats, logged: int) -> PairCounts:
-    counts = np.cumsum(bins, axis=1)
-    sums = np.cumsum(logs[:, 1:-1], axis=1)
-    sums[:, logged:] = np.nan
-    return PairCounts(radii, counts[:, 1:-1], sums, counts[:, 0], counts[:, -1])
-
-
-_FEWEST_FOR_LAGS = 20
-_SEPARATION_ROWS, _LONGEST_LAG = 256, 1000
-
-
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """Checked states or distances, ready to be counted.
-
-    Attributes
-    ----------
-    metric : str
-        Name of the distance.
-    usable : ndarray of bool, shape (T,)
-        States that count.
-    theiler : int, in samples
-        At least 1.
-    theiler_why : str
-        Where it comes from.
-    space : int
-        Dimension of the states; 0 where only distances are known.
-    between : callable
-        Distances of some states to some others.
-    count : callable
-        ``count(radii, edges, logged)`` gives PairCounts.
-    way : str
-        How pairs are counted, in words.
-    warnings : tuple of Reason
-        From the choice of the Theiler window.
-    """
-
-    metric: str
-    usable: Bools
-    theiler: int
-    theiler_why: str
-    space: int
-    between: Between
-    count: Callable[[Floats, Ints, int], PairCounts]
-    way: str
-    warnings: tuple[Reason, ...] = ()
-
-
-def find_pairs(x: StatesLike | Distances, *, metric: MetricLike, theiler: int | None) -> Pairs:
-    """Check what was given and decide how its pairs are counted."""
-    if isinstance(x, Distances):
-        return _of_distances(x, theiler)
-    shape = x.shape if hasattr(x, "shape") else np.shape(np.asarray(x))
-    dimension = int(shape[1]) if len(shape) == 2 else 1
-    plain = metric if isinstance(metric, str) and metric in METRICS else None
-    if plain is not None and (dimension <= HIGH_DIMENSION or plain == "precomputed"):
-        return _of_states(x, plain, theiler)
-    from trajtools.distances.pairwise import pairwise
-
-    return _of_distances(pairwise(x, metric=metric), theiler)
-
-
-def sum_of(pairs: Pairs, radii: RealArrayLike | float | None, share: float = 1.0) -> CorrelationSum:
-    """Count."""
-    chosen = radii is None
-    limits = choose_radii(pairs.between, pairs.usable, pairs.theiler, share) if chosen else _checked_radii(radii)
-    edges = blocks_of_time(pairs.usable, pairs.theiler)
-    logged = logged_radii(pairs.between, pairs.usable, pairs.theiler, limits)
-    found = pairs.count(limits, edges, logged)
-    counts, total, zeros = found.counts.sum(axis=0) // 2, int(found.pairs.sum()) // 2, int(found.zeros.sum()) // 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        correlation = counts / total
-        slope = np.diff(np.log(correlation)) / np.diff(np.log(limits))
-    takens = takens_estimate(limits, 2.0 * counts, np.float64(2 * zeros), found.logs.sum(axis=0))
-    warnings = pairs.warnings
-    if zeros:
-        words = "{zeros} of {pairs} pairs are at distance zero: they count in C(r), not in Takens' estimate"
-        warnings += (Reason.of("repeats", words, zeros=zeros, pairs=total),)
-    return CorrelationSum(
-        radii=limits,
-        counts=counts,
-        n_pairs=total,
-        correlation=correlation,
-        local_slope=np.where(np.isfinite(slope), slope, np.nan),
-        takens=takens,
-        metric=pairs.metric,
-        theiler=pairs.theiler,
-        n_states=int(np.count_nonzero(pairs.usable)),
-        n_excluded=int(np.count_nonzero(~pairs.usable)),
-        zero_pairs=zeros,
-        block_counts=found.counts,
-        block_pairs=found.pairs,
-        block_zeros=found.zeros,
-        block_logs=found.logs,
-        settings={
-            "metric": pairs.metric,
-            "theiler": pairs.theiler,
-            "theiler_why": pairs.theiler_why,
-            "radii": "chosen from the data" if chosen else "as given",
-            "block_edges": edges,
-            "counted": pairs.way,
-        },
-        warnings=warnings,
-    )
-
-
-def _checked_radii(radii: Any) -> Floats:
-    given = np.atleast_1d(np.asarray(radii, dtype=np.float64))
-    if given.ndim != 1 or not len(given) or not (np.isfinite(given) & (given > 0)).all():
-        raise DataError(f"radii are positive numbers, shape (R,); got {radii!r}")
-    return np.unique(given)
-
-
-def _of_states(x: Any, metric: str, theiler: int | None) -> Pairs:
-    states = prepare(x, metric=metric, theiler=1, horizon=0)
-    if states.code == PRECOMPUTED:
-        return _of_rows(
-            lambda a, b: states.matrix[a:b], states.usable, theiler, metric, "the given distances were read"
-        )
-    window, why, warnings = _window(states.points, states.usable, theiler)
-    states = prepare(x, metric=metric, theiler=window, horizon=0)
-    return Pairs(
-        metric,
-        states.usable,
-        states.theiler,
-        why,
-        states.points.shape[1],
-        states.between,
-        lambda radii, edges, logged: count_states(states, radii, edges, logged),
-        "whole nodes of a k-d tree where all their points are in one bin of distance",
-        warnings,
-    )
-
-
-def _of_distances(x: Distances, theiler: int | None) -> Pairs:
-    if not x.symmetric:
-        raise DataError(
-            f"a correlation sum needs symmetric distances of one trajectory, (T, T); these are {x.shape[0]} x "
-            f"{x.shape[1]} in {x.metric}" + (", which is not symmetric" if x.square else "")
-        )
-    return _of_rows(x.read, ~np.asarray(x.excluded), theiler, x.metric, "rows of distances were read in turn")
-
-
-def _of_rows(read: Callable[[int, int], Floats], usable: Bools, theiler: int | None, metric: str, way: str) -> Pairs:
-    length = len(usable)
-
-    def between(rows: Ints, columns: Ints) -> Floats:
-        return np.stack([np.asarray(read(int(i), int(i) + 1))[0][columns] for i in rows])
-
-    window, why, warnings = (_given(theiler), "as given", ()) if theiler is not None else _separation(between, usable)
-    if np.count_nonzero(usable) < 2 or np.ptp(np.flatnonzero(usable)) < window:
-        raise DataError(
-            f"{np.count_nonzero(usable)} of {length} states can be compared, none theiler={window} samples apart; "
-            "record more or lower theiler"
-        )
-    return Pairs(
-        metric,
-        usable,
-        window,
-        why,
-        0,
-        between,
-        lambda radii, edges, logged: count_rows(read, usable, window, radii, edges),
-        way,
-        warnings,
-    )
-
-
-def _given(theiler: Any) -> int:
-    if isinstance(theiler, bool) or not isinstance(theiler, (int, np.integer)) or theiler < 0:
-        raise DataError(f"theiler={theiler!r}: it counts samples, a whole number from 0 on")
-    return max(int(theiler), 1)
-
-
-def _window(points: Floats, usable: Bools, theiler: int | None) -> tuple[int, str, tuple[Reason, ...]]:
-    """Theiler window of states: as given, or three times the longest correlation time of their coordinates."""
-    if theiler is not None:
-        return _given(theiler), "as given", ()
-    if np.count_nonzero(usable) < _FEWEST_FOR_LAGS or not np.any(np.ptp(points[usable], axis=0) > 0):
-        return 1, f"fewer than {_FEWEST_FOR_LAGS} states, or all equal: no time scale", ()
-    choice = theiler_window(np.where(usable[:, None], points, np.nan))
-    return choice.value, choice.reason, choice.warnings
-
-
-def _separation(between: Between, usable: Bools) -> tuple[int, str, tuple[Reason, ...]]:
-    """Theiler window of distances: where the 10 % quantile of pairs so far apart in time reaches half its largest."""
-    times = np.flatnonzero(usable)
-    if len(times) < _FEWEST_FOR_LAGS:
-        return 1, f"fewer than {_FEWEST_FOR_LAGS} states: no time scale", ()
-    longest = min(len(usable) // 5, _LONGEST_LAG)
-    rows = evenly(times[times < len(usable) - longest], _SEPARATION_ROWS)
-    every = np.arange(len(usable))
-    curve = np.zeros(longest + 1)
-    near = np.stack([between(np.array([i]), every)[0][i : i + longest + 1] for i in rows])
-    for lag in range(1, longest + 1):
-        finite = near[np.isfinite(near[:, lag]), lag]
-        curve[lag] = np.quantile(finite, 0.1) if len(finite) else 0.0
-    if not curve.max() > 0:
-        return 1, "the states do not move: no time scale", ()
-    lag = int(np.argmax(curve >= curve.max() / 2))
-    why = f"the 10 % quantile of the distances passes half its largest value at lag {lag}"
-    drift = Reason.of("drift", "the distances still grow at lag {lag}: a drift, not a recurrence", lag=longest)
-    return max(lag, 1), why, (drift,) if int(np.argmax(curve)) > 0.9 * longest else ()
-
-
 def correlation_sum(
     x: StatesLike | Distances,
     radii: RealArrayLike | float | None = None,
@@ -524,3 +172,355 @@ def correlation_sum(
     ([1, 3, 4], 6)
     """
     return sum_of(find_pairs(x, metric=metric, theiler=theiler), radii)
+
+
+def sum_of(pairs: Pairs, radii: RealArrayLike | float | None, share: float = 1.0) -> CorrelationSum:
+    """Count."""
+    chosen = radii is None
+    limits = choose_radii(pairs.between, pairs.usable, pairs.theiler, share) if chosen else _checked_radii(radii)
+    edges = blocks_of_time(pairs.usable, pairs.theiler)
+    logged = logged_radii(pairs.between, pairs.usable, pairs.theiler, limits)
+    found = pairs.count(limits, edges, logged)
+    counts, total, zeros = found.counts.sum(axis=0) // 2, int(found.pairs.sum()) // 2, int(found.zeros.sum()) // 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = counts / total
+        slope = np.diff(np.log(correlation)) / np.diff(np.log(limits))
+    takens = takens_estimate(limits, 2.0 * counts, np.float64(2 * zeros), found.logs.sum(axis=0))
+    warnings = pairs.warnings
+    if zeros:
+        words = "{zeros} of {pairs} pairs are at distance zero: they count in C(r), not in Takens' estimate"
+        warnings += (Reason.of("repeats", words, zeros=zeros, pairs=total),)
+    return CorrelationSum(
+        radii=limits,
+        counts=counts,
+        n_pairs=total,
+        correlation=correlation,
+        local_slope=np.where(np.isfinite(slope), slope, np.nan),
+        takens=takens,
+        metric=pairs.metric,
+        theiler=pairs.theiler,
+        n_states=int(np.count_nonzero(pairs.usable)),
+        n_excluded=int(np.count_nonzero(~pairs.usable)),
+        zero_pairs=zeros,
+        block_counts=found.counts,
+        block_pairs=found.pairs,
+        block_zeros=found.zeros,
+        block_logs=found.logs,
+        settings={
+            "metric": pairs.metric,
+            "theiler": pairs.theiler,
+            "theiler_why": pairs.theiler_why,
+            "radii": "chosen from the data" if chosen else "as given",
+            "block_edges": edges,
+            "counted": pairs.way,
+        },
+        warnings=warnings,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Checked states or distances, ready to be counted.
+
+    Attributes
+    ----------
+    metric : str
+        Name of the distance.
+    usable : ndarray of bool, shape (T,)
+        States that count.
+    theiler : int, in samples
+        At least 1.
+    theiler_why : str
+        Where it comes from.
+    space : int
+        Dimension of the states; 0 where only distances are known.
+    between : callable
+        Distances of some states to some others.
+    count : callable
+        ``count(radii, edges, logged)`` gives PairCounts.
+    way : str
+        How pairs are counted, in words.
+    warnings : tuple of Reason
+        From the choice of the Theiler window.
+    """
+
+    metric: str
+    usable: Bools
+    theiler: int
+    theiler_why: str
+    space: int
+    between: Between
+    count: Callable[[Floats, Ints, int], PairCounts]
+    way: str
+    warnings: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class PairCounts:
+    """Ordered pairs of states, by the block of the first one.
+
+    Attributes
+    ----------
+    radii : ndarray of float64, shape (R,)
+        Ascending.
+    counts : ndarray of int64, shape (B, R)
+        Pairs at most so far apart, equal states included.
+    logs : ndarray of float64, shape (B, R)
+        Sum of the natural logarithms of their distances, equal states left out; NaN where it was not taken.
+    zeros, pairs : ndarray of int64, shape (B,)
+        Pairs at distance zero, and all of them.
+    """
+
+    radii: Floats
+    counts: Ints
+    logs: Floats
+    zeros: Ints
+    pairs: Ints
+
+
+def blocks_of_time(usable: Bools, theiler: int) -> Ints:
+    """Bounds of equally long blocks of reference states, longer than the Theiler window where the record allows."""
+    times = np.flatnonzero(usable)
+    first, stop = int(times[0]), int(times[-1]) + 1
+    count = int(np.clip((stop - first) // max(_SHORTEST_BLOCK, theiler), 1, BLOCKS))
+    return first + (np.arange(count + 1) * (stop - first)) // count
+
+
+def logged_radii(between: Between, usable: Bools, theiler: int, radii: Floats) -> int:
+    """Number of the radii that hold few enough pairs for the logarithm of each to be taken."""
+    times = np.flatnonzero(usable)
+    spread = _sampled(between, times, evenly(times, _PROBE_STATES), theiler)
+    spread = np.sort(spread[np.isfinite(spread)])
+    share = np.searchsorted(spread, radii, side="right") / max(len(spread), 1)
+    return int(np.count_nonzero(share <= min(LOGGED_SHARE, _MOST_LOGGED / len(times) ** 2)))
+
+
+def _sampled(between: Between, times: Ints, others: Ints, theiler: int) -> Floats:
+    """Distances of a few states to some others; NaN inside the Theiler window."""
+    queries = evenly(times, _PROBES)
+    found = between(queries, others)
+    found[np.abs(queries[:, None] - others[None, :]) < theiler] = np.nan
+    return found
+
+
+def takens_estimate(radii: Floats, counts: Any, zeros: Any, logs: Floats) -> Floats:
+    r"""Takens' estimate :math:`-1 / \langle \ln(d / r) \rangle` over all distances below each radius."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        estimate: Floats = 1.0 / (np.log(radii) - logs / (counts - zeros))
+    return np.where(np.isfinite(estimate), estimate, np.nan)
+
+
+def choose_radii(between: Between, usable: Bools, theiler: int, share: float = 1.0) -> Floats:
+    """Radii from the nearest neighbours up to the diameter, four an octave, from a sample."""
+    times = np.flatnonzero(usable)
+    near = _sampled(between, times, times, theiler)
+    near[~(near > 0)] = np.nan
+    if not np.isfinite(near).any():
+        raise DataError(
+            f"no two of {len(times)} states at least theiler={theiler} samples apart differ: there is no distance to "
+            "count pairs by. Lower theiler, record more, or check that the states move at all"
+        )
+    low, high = float(np.nanmin(near)), float(np.nanquantile(near, share))
+    step = max(np.log(_RATIO), np.log(high / low) / _MOST_RADII)
+    first, last = int(np.floor(np.log(low) / step)), int(np.ceil(np.log(high) / step))
+    return np.exp(np.arange(first, last + 1) * step)
+
+
+def _checked_radii(radii: Any) -> Floats:
+    given = np.atleast_1d(np.asarray(radii, dtype=np.float64))
+    if given.ndim != 1 or not len(given) or not (np.isfinite(given) & (given > 0)).all():
+        raise DataError(f"radii are positive numbers, shape (R,); got {radii!r}")
+    return np.unique(given)
+
+
+def find_pairs(x: StatesLike | Distances, *, metric: MetricLike, theiler: int | None) -> Pairs:
+    """Check what was given and decide how its pairs are counted."""
+    if isinstance(x, Distances):
+        return _of_distances(x, theiler)
+    shape = x.shape if hasattr(x, "shape") else np.shape(np.asarray(x))
+    dimension = int(shape[1]) if len(shape) == 2 else 1
+    plain = metric if isinstance(metric, str) and metric in METRICS else None
+    if plain is not None and (dimension <= HIGH_DIMENSION or plain == "precomputed"):
+        return _of_states(x, plain, theiler)
+    from trajtools.distances.pairwise import pairwise
+
+    return _of_distances(pairwise(x, metric=metric), theiler)
+
+
+def _of_distances(x: Distances, theiler: int | None) -> Pairs:
+    if not x.symmetric:
+        raise DataError(
+            f"a correlation sum needs symmetric distances of one trajectory, (T, T); these are {x.shape[0]} x "
+            f"{x.shape[1]} in {x.metric}" + (", which is not symmetric" if x.square else "")
+        )
+    return _of_rows(x.read, ~np.asarray(x.excluded), theiler, x.metric, "rows of distances were read in turn")
+
+
+def _of_rows(read: Callable[[int, int], Floats], usable: Bools, theiler: int | None, metric: str, way: str) -> Pairs:
+    length = len(usable)
+
+    def between(rows: Ints, columns: Ints) -> Floats:
+        return np.stack([np.asarray(read(int(i), int(i) + 1))[0][columns] for i in rows])
+
+    window, why, warnings = (_given(theiler), "as given", ()) if theiler is not None else _separation(between, usable)
+    if np.count_nonzero(usable) < 2 or np.ptp(np.flatnonzero(usable)) < window:
+        raise DataError(
+            f"{np.count_nonzero(usable)} of {length} states can be compared, none theiler={window} samples apart; "
+            "record more or lower theiler"
+        )
+    return Pairs(
+        metric,
+        usable,
+        window,
+        why,
+        0,
+        between,
+        lambda radii, edges, logged: count_rows(read, usable, window, radii, edges),
+        way,
+        warnings,
+    )
+
+
+def _separation(between: Between, usable: Bools) -> tuple[int, str, tuple[Reason, ...]]:
+    """Theiler window of distances: where the 10 % quantile of pairs so far apart in time reaches half its largest."""
+    times = np.flatnonzero(usable)
+    if len(times) < _FEWEST_FOR_LAGS:
+        return 1, f"fewer than {_FEWEST_FOR_LAGS} states: no time scale", ()
+    longest = min(len(usable) // 5, _LONGEST_LAG)
+    rows = evenly(times[times < len(usable) - longest], _SEPARATION_ROWS)
+    every = np.arange(len(usable))
+    curve = np.zeros(longest + 1)
+    near = np.stack([between(np.array([i]), every)[0][i : i + longest + 1] for i in rows])
+    for lag in range(1, longest + 1):
+        finite = near[np.isfinite(near[:, lag]), lag]
+        curve[lag] = np.quantile(finite, 0.1) if len(finite) else 0.0
+    if not curve.max() > 0:
+        return 1, "the states do not move: no time scale", ()
+    lag = int(np.argmax(curve >= curve.max() / 2))
+    why = f"the 10 % quantile of the distances passes half its largest value at lag {lag}"
+    drift = Reason.of("drift", "the distances still grow at lag {lag}: a drift, not a recurrence", lag=longest)
+    return max(lag, 1), why, (drift,) if int(np.argmax(curve)) > 0.9 * longest else ()
+
+
+def _given(theiler: Any) -> int:
+    if isinstance(theiler, bool) or not isinstance(theiler, (int, np.integer)) or theiler < 0:
+        raise DataError(f"theiler={theiler!r}: it counts samples, a whole number from 0 on")
+    return max(int(theiler), 1)
+
+
+def count_rows(read: Reader, usable: Bools, theiler: int, radii: Floats, edges: Ints) -> PairCounts:
+    """Count the pairs of a matrix of distances, some rows at a time."""
+    from trajtools._kernels import correlation_sum as kernels
+    from trajtools._kernels._jit import in_parts
+
+    length = len(usable)
+    limits = np.concatenate([[0.0], radii, [np.inf]])
+    start = kernels.first_bins(limits)
+    block = _block_of(edges, length)
+    total = np.zeros((len(edges) - 1, len(limits)), dtype=np.int64)
+    sums = np.zeros(total.shape)
+    step = max(1, _ROWS_BYTES // (8 * length))
+    for first in range(0, length, step):
+        rows = np.ascontiguousarray(read(first, min(first + step, length)), dtype=np.float64)
+        counts = np.zeros((len(rows), len(limits)), dtype=np.int64)
+        logs = np.zeros(counts.shape)
+        work = partial(kernels.row_counts, rows, first, usable, theiler, limits, start)
+        in_parts(partial(_into, work, counts, logs), len(rows))
+        np.add.at(total, block[first : first + len(rows)], counts)
+        np.add.at(sums, block[first : first + len(rows)], logs)
+    return _cumulated(radii, total, sums, len(radii))
+
+
+def _block_of(edges: Ints, length: int) -> Ints:
+    return np.clip(np.searchsorted(edges, np.arange(length), side="right") - 1, 0, len(edges) - 2)
+
+
+def _cumulated(radii: Floats, bins: Ints, logs: Floats, logged: int) -> PairCounts:
+    counts = np.cumsum(bins, axis=1)
+    sums = np.cumsum(logs[:, 1:-1], axis=1)
+    sums[:, logged:] = np.nan
+    return PairCounts(radii, counts[:, 1:-1], sums, counts[:, 0], counts[:, -1])
+
+
+def _into(work: Callable[..., Any], counts: Ints, logs: Floats, first: int, last: int) -> None:
+    work(first, last, counts, logs)
+
+
+def _of_states(x: Any, metric: str, theiler: int | None) -> Pairs:
+    states = prepare(x, metric=metric, theiler=1, horizon=0)
+    if states.code == PRECOMPUTED:
+        return _of_rows(
+            lambda a, b: states.matrix[a:b], states.usable, theiler, metric, "the given distances were read"
+        )
+    window, why, warnings = _window(states.points, states.usable, theiler)
+    states = prepare(x, metric=metric, theiler=window, horizon=0)
+    return Pairs(
+        metric,
+        states.usable,
+        states.theiler,
+        why,
+        states.points.shape[1],
+        states.between,
+        lambda radii, edges, logged: count_states(states, radii, edges, logged),
+        "whole nodes of a k-d tree where all their points are in one bin of distance",
+        warnings,
+    )
+
+
+def _window(points: Floats, usable: Bools, theiler: int | None) -> tuple[int, str, tuple[Reason, ...]]:
+    """Theiler window of states: as given, or three times the longest correlation time of their coordinates."""
+    if theiler is not None:
+        return _given(theiler), "as given", ()
+    if np.count_nonzero(usable) < _FEWEST_FOR_LAGS or not np.any(np.ptp(points[usable], axis=0) > 0):
+        return 1, f"fewer than {_FEWEST_FOR_LAGS} states, or all equal: no time scale", ()
+    choice = theiler_window(np.where(usable[:, None], points, np.nan))
+    return choice.value, choice.reason, choice.warnings
+
+
+def count_states(states: States, radii: Floats, edges: Ints, logged: int) -> PairCounts:
+    """Count the pairs of states of few dimensions, by a tree."""
+    from trajtools._kernels import correlation_sum as kernels
+    from trajtools._kernels._jit import in_parts
+
+    limits = _limits(states, radii)
+    start = kernels.first_bins(limits)
+    tree = build(states, Strategy("tree", -1, "pairs are counted in a tree"))
+    sizes = _sizes(tree.times)
+    block = _block_of(edges, len(states))
+    chunks = -(-len(tree.leaves) // kernels.LEAVES_PER_CHUNK)
+    shape = (len(edges) - 1, len(limits))
+    counts, logs = np.zeros((chunks, *shape), dtype=np.int64), np.zeros((chunks, *shape))
+    given = (tree.leaves, tree.times, tree.boxes, sizes, states.code, limits, start, logged, block)
+    in_parts(lambda first, last: kernels.tree_counts(*given, first, last, counts, logs), chunks)
+    near, near_logs = np.zeros(shape, dtype=np.int64), np.zeros(shape)
+    inside = (np.ascontiguousarray(states.points), states.usable, states.code, states.theiler)
+    in_parts(
+        lambda first, last: kernels.near_counts(*inside, limits, start, logged, edges, first, last, near, near_logs),
+        shape[0],
+    )
+    total, sums = counts.sum(axis=0) - near, logs.sum(axis=0) - near_logs
+    return _cumulated(radii, total, sums * (0.5 if states.root else 1.0), logged)
+
+
+def _limits(states: States, radii: Floats) -> Floats:
+    """Radii as the kernels compare them: the largest gap whose distance is still inside."""
+    gaps = states.gap(radii)
+    if states.root:
+        for _ in range(4):
+            gaps = np.where(np.sqrt(gaps) > radii, np.nextafter(gaps, 0.0), gaps)
+        for _ in range(4):
+            up = np.nextafter(gaps, np.inf)
+            gaps = np.where(np.sqrt(up) <= radii, up, gaps)
+    return np.concatenate([[0.0], gaps, [np.inf]])
+
+
+def _sizes(times: Ints) -> Ints:
+    """Number of points under every node of the tree."""
+    leaves = len(times)
+    sizes = np.zeros(2 * leaves, dtype=np.int64)
+    sizes[leaves:] = np.count_nonzero(times >= 0, axis=1)
+    level = leaves
+    while level > 1:
+        level //= 2
+        sizes[level : 2 * level] = sizes[2 * level : 4 * level].reshape(-1, 2).sum(axis=1)
+    return sizes

@@ -32,6 +32,16 @@ from trajtools.trajectory import Trajectory
 from trajtools.types import Floats, Ints, RNGLike, StatesLike
 
 CYCLES = ("exact", "bands", "approximate", "none")
+SAMPLED = 200
+ROWS = 64
+MULTIPLES = 4  # of the period that must fit into the lags
+SUSTAINED = 0.5
+ABOVE = 0.9  # of the multiples must be significant
+CONTRAST = 0.15
+EXACT = 1e-9  # of the typical distance
+SURROGATES = 99
+FLOOR_FACTOR = 10.0
+NEARLY_ONE = 0.9  # exact returns have the autocorrelation 1, but for the ends of the record
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,102 +106,6 @@ class Cycles(Result):
         """Say the kind, the period and the reasons, one to a line; `repr` has every field."""
         head = self.kind if self.kind == "none" else f"{self.kind}, period {self.period:.6g} states"
         return "\n".join([head, *(f"- {words}" for words in (*self.reasons, *self.warnings))])
-
-
-SAMPLED = 200
-ROWS = 64
-
-
-class Returns:
-    """Distances between the states of a series, by index."""
-
-    def __init__(self, series: Series, metric: Metric, rng: np.random.Generator) -> None:
-        self._series = series
-        self._metric = metric if isinstance(series.states, Distances) else bind_metric(metric, series.states)
-        self._fine = np.flatnonzero(series.fine)
-        self._sample = np.sort(rng.choice(self._fine, min(SAMPLED, len(self._fine)), replace=False))
-        self._tables: Floats | None = None
-
-    @property
-    def typical(self) -> float:
-        """Typical distance of two states: the median over those from the sampled states to all others."""
-        table = self._table()
-        return float(np.nanmedian(table)) if np.isfinite(table).any() else 0.0
-
-    def floor(self) -> float:
-        """Distance that rounding alone produces, largest over the sampled states; 0 where it is unknown."""
-        states = self._series.states
-        if isinstance(states, Distances):
-            known = np.asarray(states.floor)[self._series.rows][self._sample]
-        else:
-            sample = self._states()
-            dtype = stored_format(states) if isinstance(states, Trajectory) else str(sample.dtype)
-            known = block_floor(sample[:, None], self._metric, dtype, sample.shape[1])
-        return float(np.nan_to_num(known).max(initial=0.0))
-
-    def after(self, period: int) -> Floats:
-        """Return the distances of all finite states to those `period` states later."""
-        count, series = len(self._series), self._series
-        both = np.flatnonzero(series.fine[: count - period] & series.fine[period:])
-        if isinstance(series.states, Distances):
-            offset = series.rows.start
-            found = [float(series.states.read(t + offset, t + offset + 1)[0, t + offset + period]) for t in both]
-            return np.array(found)
-        out = np.empty(count - period)
-        tall = max(1, BLOCK_BYTES // (16 * max(series.width, 1)))
-        one = np.zeros(1, dtype=np.int64)
-        for start in range(0, count - period, tall):
-            stop = min(start + tall, count - period)
-            early, late = self._read(start, stop), self._read(start + period, stop + period)
-            out[start:stop] = pairs(self._metric, early[:, None], late[:, None], one, one)[:, 0]
-        return out[both]
-
-    def same_phase(self, period: int) -> float:
-        """Fraction of the sampled states whose nearest other state is a whole number of periods away."""
-        table, count = self._table(), len(self._series)
-        nearest = np.array([int(np.nanargmin(row)) for row in table if np.isfinite(row).any()])
-        kept = self._sample[np.isfinite(table).any(axis=1)]
-        return float(np.mean((nearest - kept) % period == 0)) if count and len(kept) else 0.0
-
-    def _table(self) -> Floats:
-        """Distances (s, T) of the sampled states to all others; NaN to themselves."""
-        if self._tables is None:
-            series, states = self._series, self._series.states
-            if isinstance(states, Distances):
-                rows = [states.read(t, t + 1)[0, series.rows] for t in (self._sample + series.rows.start).tolist()]
-                table = np.array(rows, dtype=np.float64)
-            else:
-                sample: Any = self._states()
-                if isinstance(states, Trajectory):
-                    sample = Trajectory.from_array(sample, parameters=states.parameters, nodes=states.nodes)
-                table = np.array(pairwise(sample, y=states[series.rows], metric=self._metric).values)
-            table[np.arange(len(table)), self._sample] = np.nan
-            table[:, ~series.fine] = np.nan
-            self._tables = table
-        return self._tables
-
-    def _states(self) -> Any:
-        """The sampled states, (s, P); read in the blocks that a file keeps."""
-        found = []
-        for start in range(0, len(self._series), ROWS):
-            here = self._sample[(self._sample >= start) & (self._sample < start + ROWS)]
-            if len(here):
-                found.append(self._read(start, min(start + ROWS, len(self._series)))[here - start])
-        return np.concatenate(found)
-
-    def _read(self, start: int, stop: int) -> Any:
-        offset = self._series.rows.start
-        return read_rows(self._series.states, start + offset, stop + offset)
-
-
-MULTIPLES = 4  # of the period that must fit into the lags
-SUSTAINED = 0.5
-ABOVE = 0.9  # of the multiples must be significant
-CONTRAST = 0.15
-EXACT = 1e-9  # of the typical distance
-SURROGATES = 99
-FLOOR_FACTOR = 10.0
-NEARLY_ONE = 0.9  # exact returns have the autocorrelation 1, but for the ends of the record
 
 
 def find_cycles(
@@ -328,6 +242,88 @@ def _correlate(
     return values, null.threshold, float(found.covariance[0])
 
 
+class Returns:
+    """Distances between the states of a series, by index."""
+
+    def __init__(self, series: Series, metric: Metric, rng: np.random.Generator) -> None:
+        self._series = series
+        self._metric = metric if isinstance(series.states, Distances) else bind_metric(metric, series.states)
+        self._fine = np.flatnonzero(series.fine)
+        self._sample = np.sort(rng.choice(self._fine, min(SAMPLED, len(self._fine)), replace=False))
+        self._tables: Floats | None = None
+
+    @property
+    def typical(self) -> float:
+        """Typical distance of two states: the median over those from the sampled states to all others."""
+        table = self._table()
+        return float(np.nanmedian(table)) if np.isfinite(table).any() else 0.0
+
+    def floor(self) -> float:
+        """Distance that rounding alone produces, largest over the sampled states; 0 where it is unknown."""
+        states = self._series.states
+        if isinstance(states, Distances):
+            known = np.asarray(states.floor)[self._series.rows][self._sample]
+        else:
+            sample = self._states()
+            dtype = stored_format(states) if isinstance(states, Trajectory) else str(sample.dtype)
+            known = block_floor(sample[:, None], self._metric, dtype, sample.shape[1])
+        return float(np.nan_to_num(known).max(initial=0.0))
+
+    def after(self, period: int) -> Floats:
+        """Return the distances of all finite states to those `period` states later."""
+        count, series = len(self._series), self._series
+        both = np.flatnonzero(series.fine[: count - period] & series.fine[period:])
+        if isinstance(series.states, Distances):
+            offset = series.rows.start
+            found = [float(series.states.read(t + offset, t + offset + 1)[0, t + offset + period]) for t in both]
+            return np.array(found)
+        out = np.empty(count - period)
+        tall = max(1, BLOCK_BYTES // (16 * max(series.width, 1)))
+        one = np.zeros(1, dtype=np.int64)
+        for start in range(0, count - period, tall):
+            stop = min(start + tall, count - period)
+            early, late = self._read(start, stop), self._read(start + period, stop + period)
+            out[start:stop] = pairs(self._metric, early[:, None], late[:, None], one, one)[:, 0]
+        return out[both]
+
+    def same_phase(self, period: int) -> float:
+        """Fraction of the sampled states whose nearest other state is a whole number of periods away."""
+        table, count = self._table(), len(self._series)
+        nearest = np.array([int(np.nanargmin(row)) for row in table if np.isfinite(row).any()])
+        kept = self._sample[np.isfinite(table).any(axis=1)]
+        return float(np.mean((nearest - kept) % period == 0)) if count and len(kept) else 0.0
+
+    def _table(self) -> Floats:
+        """Distances (s, T) of the sampled states to all others; NaN to themselves."""
+        if self._tables is None:
+            series, states = self._series, self._series.states
+            if isinstance(states, Distances):
+                rows = [states.read(t, t + 1)[0, series.rows] for t in (self._sample + series.rows.start).tolist()]
+                table = np.array(rows, dtype=np.float64)
+            else:
+                sample: Any = self._states()
+                if isinstance(states, Trajectory):
+                    sample = Trajectory.from_array(sample, parameters=states.parameters, nodes=states.nodes)
+                table = np.array(pairwise(sample, y=states[series.rows], metric=self._metric).values)
+            table[np.arange(len(table)), self._sample] = np.nan
+            table[:, ~series.fine] = np.nan
+            self._tables = table
+        return self._tables
+
+    def _states(self) -> Any:
+        """The sampled states, (s, P); read in the blocks that a file keeps."""
+        found = []
+        for start in range(0, len(self._series), ROWS):
+            here = self._sample[(self._sample >= start) & (self._sample < start + ROWS)]
+            if len(here):
+                found.append(self._read(start, min(start + ROWS, len(self._series)))[here - start])
+        return np.concatenate(found)
+
+    def _read(self, start: int, stop: int) -> Any:
+        offset = self._series.rows.start
+        return read_rows(self._series.states, start + offset, stop + offset)
+
+
 def _decide(values: Floats, count: int, threshold: float, returns: Returns, variance: float) -> dict[str, Any]:
     """Kind, period, reason and what else the result says."""
     found: dict[str, Any] = dict.fromkeys(("period", "strength", "sustained", "return_distance"), float("nan"))
@@ -379,6 +375,17 @@ def _decide(values: Floats, count: int, threshold: float, returns: Returns, vari
     return found | _repeated(good[good[:, 1] >= 0.9 * good[:, 1].max()][0], threshold, returns)
 
 
+def _exact(table: Floats, returns: Returns, tolerance: float) -> tuple[int, float] | None:
+    """Smallest candidate after which every state comes back, and the largest distance."""
+    for period, strength in table[:, :2]:
+        if period != round(period) or strength < NEARLY_ONE:
+            continue
+        largest = float(returns.after(int(period)).max())
+        if largest <= tolerance:
+            return int(period), largest
+    return None
+
+
 def _repeated(row: Floats, threshold: float, returns: Returns) -> dict[str, Any]:
     """What is said of a period that is not exact, if the states return at all."""
     back = float(np.median(returns.after(round(row[0])))) / returns.typical
@@ -409,15 +416,6 @@ def _named(kind: str, row: Floats, back: float, reason: Reason) -> dict[str, Any
     }
 
 
-def _candidates(values: Floats) -> NDArray[np.int64]:
-    """Lags of local maxima of which enough multiples fit; the strongest hundred."""
-    most = (len(values) - 1) // MULTIPLES
-    p = np.arange(2, most + 1)
-    peak = (values[p] > values[p - 1]) & (values[p] >= values[p + 1]) & (values[p] > 0)
-    found = p[peak]
-    return np.sort(found[np.argsort(values[found], kind="stable")[::-1][:100]])
-
-
 def _comb(values: Floats, count: int, lag: int, threshold: float) -> list[float]:
     """Period, strength, sustained, contrast, fraction beyond the threshold, and strength beyond the lags searched."""
     slack, places, at = lag // 8, [], 0
@@ -440,12 +438,10 @@ def _comb(values: Floats, count: int, lag: int, threshold: float) -> list[float]
     return [period, float(np.median(comb)), sustained, contrast, float(np.mean(comb > threshold)), outside]
 
 
-def _exact(table: Floats, returns: Returns, tolerance: float) -> tuple[int, float] | None:
-    """Smallest candidate after which every state comes back, and the largest distance."""
-    for period, strength in table[:, :2]:
-        if period != round(period) or strength < NEARLY_ONE:
-            continue
-        largest = float(returns.after(int(period)).max())
-        if largest <= tolerance:
-            return int(period), largest
-    return None
+def _candidates(values: Floats) -> NDArray[np.int64]:
+    """Lags of local maxima of which enough multiples fit; the strongest hundred."""
+    most = (len(values) - 1) // MULTIPLES
+    p = np.arange(2, most + 1)
+    peak = (values[p] > values[p - 1]) & (values[p] >= values[p + 1]) & (values[p] > 0)
+    found = p[peak]
+    return np.sort(found[np.argsort(values[found], kind="stable")[::-1][:100]])

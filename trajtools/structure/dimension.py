@@ -26,6 +26,31 @@ if TYPE_CHECKING:
 DIMENSION_VERDICTS = ("finite", "space-filling", "inconclusive")
 
 
+# Choices of this toolkit; all of them are kept in the settings of a result.
+LARGEST_SHARE = 0.1  # of all pairs may be inside the largest radius: beyond, the edge of the set is felt
+
+
+LARGEST_ERROR = 0.1  # relative standard error of C at the smallest radius
+FEWEST_PAIRS = 30
+BEND = 0.05  # relative difference of the slopes in the lower and upper half of a window
+SHORTEST = float(np.log(4.0))  # width of a window in ln r
+DRAWS = 400
+
+
+# Choices of this toolkit, kept in the settings of every result.
+DIMS = (1, 2, 3, 4, 5, 6, 7)
+
+
+FILLED = 0.85  # of the dimension of the space counts as all of it: the edge of a set lowers its slope so much
+SATURATED = 0.07  # relative change of the slope over the last three embedding dimensions
+VAGUE = 0.25  # half width of the interval, relative to the slope, above which it says nothing
+RETURNS = 0.5  # of the mean time between all pairs must lie between close ones
+LONGEST_WINDOW = 0.2  # of the record may be the Theiler window
+EXCESS = 1.15  # times the dimension of the space is more than a set in it can have
+_RETURN_STATES = 1024
+_COUNTED = 0.3  # of all pairs are inside the largest radius; what lies beyond tells of the edge of the set alone
+
+
 @dataclass(frozen=True, eq=False)
 class Dimension(Result):
     """The correlation dimension of the set that a trajectory fills, with its doubt.
@@ -106,199 +131,6 @@ class Dimension(Result):
         from trajtools import plots
 
         return plots.correlation_dimension(self, ax=ax)
-
-
-# Choices of this toolkit; all of them are kept in the settings of a result.
-LARGEST_SHARE = 0.1  # of all pairs may be inside the largest radius: beyond, the edge of the set is felt
-LARGEST_ERROR = 0.1  # relative standard error of C at the smallest radius
-FEWEST_PAIRS = 30
-BEND = 0.05  # relative difference of the slopes in the lower and upper half of a window
-SHORTEST = float(np.log(4.0))  # width of a window in ln r
-DRAWS = 400
-
-
-@dataclass(frozen=True, eq=False)
-class Scaling:
-    """A scaling region.
-
-    Attributes
-    ----------
-    value : float
-        Its slope; NaN where there is no region.
-    interval : (float, float)
-        Of the slope.
-    region : (float, float)
-        Radii.
-    window_values : ndarray of float64, shape (W,)
-        Slopes of the admissible windows inside.
-    takens, takens_radius : float
-        Takens' estimate and the radius it is for.
-    takens_interval : (float, float)
-        Of the estimate.
-    reason : Reason or None
-        Why there is no region, and why the dimension is 0 if it is known without one; empty where there is one.
-    """
-
-    value: float
-    interval: tuple[float, float]
-    region: tuple[float, float]
-    window_values: Floats
-    takens: float
-    takens_interval: tuple[float, float]
-    takens_radius: float
-    reason: Reason | None = None
-
-
-def choices() -> dict[str, Any]:
-    """The choices behind a region, for the settings of a result."""
-    return {
-        "largest_share_of_pairs": LARGEST_SHARE,
-        "largest_relative_error": LARGEST_ERROR,
-        "fewest_pairs": FEWEST_PAIRS,
-        "largest_bend": BEND,
-        "shortest_window": SHORTEST,
-        "draws": DRAWS,
-    }
-
-
-def no_scaling(reason: Reason) -> Scaling:
-    """Say why there is no region."""
-    unknown = (float("nan"), float("nan"))
-    return Scaling(float("nan"), unknown, unknown, np.empty(0), float("nan"), unknown, float("nan"), reason)
-
-
-def find_scaling(sums: CorrelationSum, level: float, rng: np.random.Generator) -> Scaling:
-    r"""Find the longest window of radii in which ln C is straight.
-
-    Notes
-    -----
-    Both states of a pair are random, resampling the blocks of the first one moves only one of them: to first order
-    (Hoeffding) the deviation of a correlation sum is twice that of the resampled one, and it is doubled here. Each draw
-    also takes one of the admissible windows at least half as long as the region, so that the interval holds the doubt
-    about the window.
-    """
-    weights = rng.multinomial(len(sums.block_pairs), np.full(len(sums.block_pairs), 1 / len(sums.block_pairs)), DRAWS)
-    log_c, drawn = _drawn(sums, weights)
-    if sums.zero_pairs > LARGEST_SHARE * sums.n_pairs:
-        return _points(sums)
-    span, reason = _span(sums)
-    if reason is not None:
-        return no_scaling(reason)
-    x, curves = np.log(sums.radii[span]), np.vstack([log_c[span], drawn[:, span]])
-    starts, stops = _windows(x)
-    if not len(starts):
-        words = (
-            "C(r) is known well enough from r={first:.3g} to {last:.3g}, which is less than a factor of 4: too few "
-            "states for this dimension"
-        )
-        numbers = {"first": sums.radii[span.start], "last": sums.radii[span.stop - 1]}
-        return no_scaling(Reason.of("too-few-states", words, **numbers))
-    slopes, _, _ = window_fits(x, curves, starts, stops)
-    straight = np.flatnonzero(_bend(x, curves[:1], starts, stops) <= BEND * np.maximum(np.abs(slopes[0]), BEND))
-    if not len(straight):
-        words = "in no window of a factor of 4 in r do the two halves have slopes within {share:.0%}: no scaling"
-        return no_scaling(Reason.of("no-scaling", words, share=BEND))
-    width = (stops - starts)[straight]
-    best = straight[np.lexsort((starts[straight], -width))[0]]
-    inside = straight[
-        (starts[straight] >= starts[best])
-        & (stops[straight] <= stops[best])
-        & (2 * width >= stops[best] - starts[best])
-    ]
-    tails = ((1 - level) / 2, (1 + level) / 2)
-    drawn_slopes = slopes[1 + np.arange(DRAWS), rng.choice(inside, DRAWS)]
-    radii = sums.radii[span]
-    middle = int((starts[best] + stops[best] - 1) // 2) + span.start
-    estimate, estimates = _takens(sums, weights, middle)
-    return Scaling(
-        float(slopes[0, best]),
-        _quantiles(drawn_slopes, tails),
-        (float(radii[starts[best]]), float(radii[stops[best] - 1])),
-        slopes[0, inside],
-        estimate,
-        _quantiles(estimates, tails),
-        float(sums.radii[middle]),
-    )
-
-
-def _points(sums: CorrelationSum) -> Scaling:
-    """A few states that come again and again have dimension 0, whatever the radii between them."""
-    words = "{zeros} of {pairs} pairs of states are equal: the same states repeat exactly"
-    repeats = Reason.of("repeats", words, zeros=sums.zero_pairs, pairs=sums.n_pairs)
-    return replace(no_scaling(repeats), value=0.0, takens=0.0)
-
-
-def _drawn(sums: CorrelationSum, weights: Ints) -> tuple[Floats, Floats]:
-    """Return ln C (R,) and its redrawn curves (DRAWS, R)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_c = np.log(sums.correlation)
-        drawn = np.log(weights @ sums.block_counts) - np.log(weights @ sums.block_pairs)[:, None]
-        return log_c, log_c + 2 * (drawn - log_c)
-
-
-def _span(sums: CorrelationSum) -> tuple[slice, Reason | None]:
-    """Radii at which C is known and small."""
-    blocks = len(sums.block_pairs)
-    excess = sums.block_counts - np.outer(sums.block_pairs, sums.correlation)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        error = 2 * np.sqrt((excess**2).sum(axis=0) * blocks / (blocks - 1)) / sums.block_counts.sum(axis=0)
-    good = np.flatnonzero(
-        (sums.counts >= FEWEST_PAIRS) & (error <= LARGEST_ERROR) & (sums.correlation <= LARGEST_SHARE)
-    )
-    if len(good):
-        return slice(int(good[0]), int(good[-1]) + 1), None
-    return slice(0), Reason.of(
-        "too-few-states",
-        "at no radius with at most {share:.0%} of all pairs is C(r) known to {error:.0%}: {states} states are too few, "
-        "or they hardly return",
-        share=LARGEST_SHARE,
-        error=LARGEST_ERROR,
-        states=sums.n_states,
-    )
-
-
-def _windows(x: Floats) -> tuple[Ints, Ints]:
-    start, stop = np.meshgrid(np.arange(len(x)), np.arange(len(x)) + 1, indexing="ij")
-    wide = (stop - start >= 4) & (x[np.minimum(stop, len(x)) - 1] - x[start] >= SHORTEST * (1 - 1e-9))
-    return start[wide], stop[wide]
-
-
-def _bend(x: Floats, curve: Floats, starts: Ints, stops: Ints) -> Floats:
-    middle = (starts + stops) // 2
-    lower, _, _ = window_fits(x, curve, starts, middle + 1)
-    upper, _, _ = window_fits(x, curve, middle, stops)
-    return np.abs(upper - lower)[0]
-
-
-def _takens(sums: CorrelationSum, weights: Ints, at: int) -> tuple[float, Floats]:
-    """Takens' estimate at one radius, and from the redrawn blocks."""
-    columns = [at]
-    logs = sums.block_logs[:, columns]
-    drawn = takens_estimate(
-        sums.radii[columns], weights @ sums.block_counts[:, columns], (weights @ sums.block_zeros)[:, None],
-        weights @ logs,
-    )[:, 0]  # fmt: skip
-    estimate = float(sums.takens[at])
-    return estimate, estimate + 2 * (drawn - estimate)
-
-
-def _quantiles(values: Floats, tails: tuple[float, float]) -> tuple[float, float]:
-    if not np.isfinite(values).all() or not len(values):
-        return float("nan"), float("nan")
-    low, high = np.quantile(values, tails)
-    return float(low), float(high)
-
-
-# Choices of this toolkit, kept in the settings of every result.
-DIMS = (1, 2, 3, 4, 5, 6, 7)
-FILLED = 0.85  # of the dimension of the space counts as all of it: the edge of a set lowers its slope so much
-SATURATED = 0.07  # relative change of the slope over the last three embedding dimensions
-VAGUE = 0.25  # half width of the interval, relative to the slope, above which it says nothing
-RETURNS = 0.5  # of the mean time between all pairs must lie between close ones
-LONGEST_WINDOW = 0.2  # of the record may be the Theiler window
-EXCESS = 1.15  # times the dimension of the space is more than a set in it can have
-_RETURN_STATES = 1024
-_COUNTED = 0.3  # of all pairs are inside the largest radius; what lies beyond tells of the edge of the set alone
 
 
 def correlation_dimension(
@@ -424,9 +256,6 @@ def _delay(series: Any, delay: int | None, dims: tuple[int, ...]) -> tuple[int, 
     return choice.value, {"delay_why": choice.reason}
 
 
-Found = tuple[Pairs, CorrelationSum, Scaling]
-
-
 def _answer(found: list[Found], level: float, settings: dict[str, Any]) -> Dimension:
     """Put together what was found, for one set of states or for several embedding dimensions."""
     known = [each for each in found if np.isfinite(each[2].value)]
@@ -513,6 +342,51 @@ def _verdict(found: list[Found], known: list[Found], bound: float) -> tuple[str,
     return verdict, (slope, reason)
 
 
+def _time_between_close(pairs: Pairs, scaling: Scaling) -> float:
+    """Mean time between close states over the mean time between all: 1 where they return, small where they drift."""
+    sample = evenly(np.flatnonzero(pairs.usable), _RETURN_STATES)
+    distance = pairs.between(sample, sample)
+    lag = np.abs(sample[:, None] - sample[None, :])
+    apart = (lag >= pairs.theiler) & np.isfinite(distance)
+    if not apart.any():
+        return float("nan")
+    # At least one pair in a hundred: a small sample may hold none within the region.
+    limit = max(scaling.region[1], float(np.quantile(distance[apart], 0.01)))
+    return float(lag[apart & (distance <= limit)].mean() / lag[apart].mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """A scaling region.
+
+    Attributes
+    ----------
+    value : float
+        Its slope; NaN where there is no region.
+    interval : (float, float)
+        Of the slope.
+    region : (float, float)
+        Radii.
+    window_values : ndarray of float64, shape (W,)
+        Slopes of the admissible windows inside.
+    takens, takens_radius : float
+        Takens' estimate and the radius it is for.
+    takens_interval : (float, float)
+        Of the estimate.
+    reason : Reason or None
+        Why there is no region, and why the dimension is 0 if it is known without one; empty where there is one.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    region: tuple[float, float]
+    window_values: Floats
+    takens: float
+    takens_interval: tuple[float, float]
+    takens_radius: float
+    reason: Reason | None = None
+
+
 def _compared_with_space(found: list[Found], known: list[Found]) -> tuple[str, Reason]:
     value, space = known[-1][2].value, known[-1][0].space
     if space and value >= FILLED * space and (len(found) == 1 or space > 1):
@@ -534,14 +408,144 @@ def _compared_with_space(found: list[Found], known: list[Found]) -> tuple[str, R
     return "inconclusive", Reason.of("not-saturated", last + "it is not saturated", **numbers)
 
 
-def _time_between_close(pairs: Pairs, scaling: Scaling) -> float:
-    """Mean time between close states over the mean time between all: 1 where they return, small where they drift."""
-    sample = evenly(np.flatnonzero(pairs.usable), _RETURN_STATES)
-    distance = pairs.between(sample, sample)
-    lag = np.abs(sample[:, None] - sample[None, :])
-    apart = (lag >= pairs.theiler) & np.isfinite(distance)
-    if not apart.any():
-        return float("nan")
-    # At least one pair in a hundred: a small sample may hold none within the region.
-    limit = max(scaling.region[1], float(np.quantile(distance[apart], 0.01)))
-    return float(lag[apart & (distance <= limit)].mean() / lag[apart].mean())
+def choices() -> dict[str, Any]:
+    """The choices behind a region, for the settings of a result."""
+    return {
+        "largest_share_of_pairs": LARGEST_SHARE,
+        "largest_relative_error": LARGEST_ERROR,
+        "fewest_pairs": FEWEST_PAIRS,
+        "largest_bend": BEND,
+        "shortest_window": SHORTEST,
+        "draws": DRAWS,
+    }
+
+
+def find_scaling(sums: CorrelationSum, level: float, rng: np.random.Generator) -> Scaling:
+    r"""Find the longest window of radii in which ln C is straight.
+
+    Notes
+    -----
+    Both states of a pair are random, resampling the blocks of the first one moves only one of them: to first order
+    (Hoeffding) the deviation of a correlation sum is twice that of the resampled one, and it is doubled here. Each draw
+    also takes one of the admissible windows at least half as long as the region, so that the interval holds the doubt
+    about the window.
+    """
+    weights = rng.multinomial(len(sums.block_pairs), np.full(len(sums.block_pairs), 1 / len(sums.block_pairs)), DRAWS)
+    log_c, drawn = _drawn(sums, weights)
+    if sums.zero_pairs > LARGEST_SHARE * sums.n_pairs:
+        return _points(sums)
+    span, reason = _span(sums)
+    if reason is not None:
+        return no_scaling(reason)
+    x, curves = np.log(sums.radii[span]), np.vstack([log_c[span], drawn[:, span]])
+    starts, stops = _windows(x)
+    if not len(starts):
+        words = (
+            "C(r) is known well enough from r={first:.3g} to {last:.3g}, which is less than a factor of 4: too few "
+            "states for this dimension"
+        )
+        numbers = {"first": sums.radii[span.start], "last": sums.radii[span.stop - 1]}
+        return no_scaling(Reason.of("too-few-states", words, **numbers))
+    slopes, _, _ = window_fits(x, curves, starts, stops)
+    straight = np.flatnonzero(_bend(x, curves[:1], starts, stops) <= BEND * np.maximum(np.abs(slopes[0]), BEND))
+    if not len(straight):
+        words = "in no window of a factor of 4 in r do the two halves have slopes within {share:.0%}: no scaling"
+        return no_scaling(Reason.of("no-scaling", words, share=BEND))
+    width = (stops - starts)[straight]
+    best = straight[np.lexsort((starts[straight], -width))[0]]
+    inside = straight[
+        (starts[straight] >= starts[best])
+        & (stops[straight] <= stops[best])
+        & (2 * width >= stops[best] - starts[best])
+    ]
+    tails = ((1 - level) / 2, (1 + level) / 2)
+    drawn_slopes = slopes[1 + np.arange(DRAWS), rng.choice(inside, DRAWS)]
+    radii = sums.radii[span]
+    middle = int((starts[best] + stops[best] - 1) // 2) + span.start
+    estimate, estimates = _takens(sums, weights, middle)
+    return Scaling(
+        float(slopes[0, best]),
+        _quantiles(drawn_slopes, tails),
+        (float(radii[starts[best]]), float(radii[stops[best] - 1])),
+        slopes[0, inside],
+        estimate,
+        _quantiles(estimates, tails),
+        float(sums.radii[middle]),
+    )
+
+
+def _drawn(sums: CorrelationSum, weights: Ints) -> tuple[Floats, Floats]:
+    """Return ln C (R,) and its redrawn curves (DRAWS, R)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_c = np.log(sums.correlation)
+        drawn = np.log(weights @ sums.block_counts) - np.log(weights @ sums.block_pairs)[:, None]
+        return log_c, log_c + 2 * (drawn - log_c)
+
+
+def _span(sums: CorrelationSum) -> tuple[slice, Reason | None]:
+    """Radii at which C is known and small."""
+    blocks = len(sums.block_pairs)
+    excess = sums.block_counts - np.outer(sums.block_pairs, sums.correlation)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = 2 * np.sqrt((excess**2).sum(axis=0) * blocks / (blocks - 1)) / sums.block_counts.sum(axis=0)
+    good = np.flatnonzero(
+        (sums.counts >= FEWEST_PAIRS) & (error <= LARGEST_ERROR) & (sums.correlation <= LARGEST_SHARE)
+    )
+    if len(good):
+        return slice(int(good[0]), int(good[-1]) + 1), None
+    return slice(0), Reason.of(
+        "too-few-states",
+        "at no radius with at most {share:.0%} of all pairs is C(r) known to {error:.0%}: {states} states are too few, "
+        "or they hardly return",
+        share=LARGEST_SHARE,
+        error=LARGEST_ERROR,
+        states=sums.n_states,
+    )
+
+
+def _windows(x: Floats) -> tuple[Ints, Ints]:
+    start, stop = np.meshgrid(np.arange(len(x)), np.arange(len(x)) + 1, indexing="ij")
+    wide = (stop - start >= 4) & (x[np.minimum(stop, len(x)) - 1] - x[start] >= SHORTEST * (1 - 1e-9))
+    return start[wide], stop[wide]
+
+
+def _takens(sums: CorrelationSum, weights: Ints, at: int) -> tuple[float, Floats]:
+    """Takens' estimate at one radius, and from the redrawn blocks."""
+    columns = [at]
+    logs = sums.block_logs[:, columns]
+    drawn = takens_estimate(
+        sums.radii[columns], weights @ sums.block_counts[:, columns], (weights @ sums.block_zeros)[:, None],
+        weights @ logs,
+    )[:, 0]  # fmt: skip
+    estimate = float(sums.takens[at])
+    return estimate, estimate + 2 * (drawn - estimate)
+
+
+def _points(sums: CorrelationSum) -> Scaling:
+    """A few states that come again and again have dimension 0, whatever the radii between them."""
+    words = "{zeros} of {pairs} pairs of states are equal: the same states repeat exactly"
+    repeats = Reason.of("repeats", words, zeros=sums.zero_pairs, pairs=sums.n_pairs)
+    return replace(no_scaling(repeats), value=0.0, takens=0.0)
+
+
+def no_scaling(reason: Reason) -> Scaling:
+    """Say why there is no region."""
+    unknown = (float("nan"), float("nan"))
+    return Scaling(float("nan"), unknown, unknown, np.empty(0), float("nan"), unknown, float("nan"), reason)
+
+
+def _quantiles(values: Floats, tails: tuple[float, float]) -> tuple[float, float]:
+    if not np.isfinite(values).all() or not len(values):
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, tails)
+    return float(low), float(high)
+
+
+def _bend(x: Floats, curve: Floats, starts: Ints, stops: Ints) -> Floats:
+    middle = (starts + stops) // 2
+    lower, _, _ = window_fits(x, curve, starts, middle + 1)
+    upper, _, _ = window_fits(x, curve, middle, stops)
+    return np.abs(upper - lower)[0]
+
+
+Found = tuple[Pairs, CorrelationSum, Scaling]

@@ -24,6 +24,18 @@ if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
     from trajtools.store import Run
 
+MOST_STATES = 8192  # their products are 512 MiB
+_BLOCK_BYTES = 128 * 2**20
+
+
+# Of P2's follow-up: the time at which the growth of a distance in one coordinate has died down.
+LATE, SHARE_OF_STEEPEST, IN_A_ROW, OFFSET = 10, 0.15, 8, 1e-12
+
+
+CHECKED, NEIGHBORS = 256, 12
+_FULL_SPECTRUM, _MOST_DISTANCES = 1500, 4096
+_EQUAL = 1e-6  # relative difference of eigenvalues that counts as none
+
 
 @dataclass(frozen=True, eq=False)
 class Projection(Result):
@@ -128,8 +140,87 @@ class Projection(Result):
         return plots.projection(self, ax=ax)
 
 
-MOST_STATES = 8192  # their products are 512 MiB
-_BLOCK_BYTES = 128 * 2**20
+def trustworthiness(full: Floats, kept: Floats, neighbors: int) -> float:
+    r"""How far the nearest states in the coordinates are near in truth (Venna and Kaski 2001)."""
+    n = len(full)
+    own = np.eye(n, dtype=bool)
+    rank = np.argsort(np.argsort(np.where(own, -1.0, full), axis=1, kind="stable"), axis=1, kind="stable")
+    nearest = np.argsort(np.where(own, np.inf, kept), axis=1, kind="stable")[:, :neighbors]
+    excess = np.take_along_axis(rank, nearest, axis=1) - neighbors
+    return float(1.0 - 2.0 * excess[excess > 0].sum() / (n * neighbors * (2 * n - 3 * neighbors - 1)))
+
+
+def pca(x: Run | StatesLike | Pair | Sequence[StatesLike], *, components: int = 2) -> Projection:
+    r"""Principal components of all states of several trajectories together.
+
+    Parameters
+    ----------
+    x : Run, Trajectory, array_like (T, P), pair (reference, [perturbed, ...]), or list of trajectories
+        What is projected together; a Run stands for all its members. States need not fit in memory.
+    components : int
+        How many coordinates to keep.
+
+    Returns
+    -------
+    Projection
+        Coordinates in the unit of the weights: distances of rows are the Euclidean ones, as far as they are kept.
+
+    Raises
+    ------
+    DataError
+        If `x` is nothing of this kind, or fewer than two states differ.
+    TooLargeError
+        If there are more than 8192 states.
+
+    Notes
+    -----
+    The states are centred, their products :math:`G = X X^\top` are summed over blocks of weights in float64, and the
+    coordinates are :math:`X u` with the axes u from the leading eigenvectors of G. Each coordinate is turned so that
+    the first trajectory ends at a larger value than it starts. Distances of perturbed copies are projected as
+    differences of states, so that one of 1e-15 is not lost in coordinates of size 1.
+    """
+    return _project(join(x), "pca", components)
+
+
+def _project(joint: Joint, method: str, components: int, metric: str = "l2") -> Projection:
+    _check_components(components)
+    rows = int(joint.starts[-1])
+    gram, usable = np.zeros((rows, rows)), np.ones(rows, dtype=bool)
+    for _, block in joint.columns():
+        good = np.isfinite(block).all(axis=1)
+        usable &= good
+        if good.any():
+            block[good] -= block[good].mean(axis=0)
+        block[~good] = 0.0
+        gram += block @ block.T
+    kept = np.flatnonzero(usable)
+    if len(kept) < 2:
+        raise DataError(f"{len(kept)} of {rows} states are finite; a projection needs two that differ")
+    inner = _centred(gram[np.ix_(kept, kept)] if len(kept) < rows else gram)
+    del gram
+    total = float(np.trace(inner))
+    if not total > 0:
+        raise DataError(f"all {len(kept)} states are equal: there is no direction to project on")
+    values, vectors = _leading(inner, min(components, len(kept) - 1))
+    some = values > total * np.finfo(np.float64).eps * len(kept)
+    values, vectors = values[some], vectors[:, some]
+    found = _second_look(joint, kept, vectors, np.sqrt(values))
+    unit = 1.0 if method == "pca" or metric == "l2" else 1.0 / np.sqrt(joint.size)
+    sign = _signs(found.scores, int(np.count_nonzero(kept < joint.starts[1])))
+    scores, apart = found.scores * sign * unit, found.apart * unit
+    coordinates = np.full((rows, len(values)), np.nan)
+    coordinates[kept] = scores
+    sample = evenly(np.arange(len(kept)), CHECKED)
+    head = {
+        "method": method,
+        "metric": metric if method == "mds" else "l2",
+        "coordinates": coordinates,
+        "eigenvalues": values * unit**2,
+        "share": values / total,
+        "negative": 0.0,
+        "axes": found.axes * sign[:, None],
+    }
+    return _finish(joint, head, np.sqrt(found.squares), scores[sample], twins=(apart, found.between, "l1"), unit=unit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,283 +272,6 @@ class Joint:
                 part = each.read(0, None, span) if hasattr(each, "read") else each[:, span]
                 block[start : start + len(each)] = part
             yield span, block
-
-
-def join(x: Any) -> Joint:
-    """Take together what belongs together."""
-    if hasattr(x, "members") and hasattr(x, "trajectory"):
-        found = [x.trajectory(m) for m in range(len(x.members))]
-        names = tuple(member.name for member in x.members)
-        reference = np.array([member.reference for member in x.members], dtype=np.int64)
-        return _checked(found, names, reference, x.time_unit)
-    if isinstance(x, (list, tuple)) and len(x) == 2 and isinstance(x[1], (list, tuple)) and _is_states(x[0]):
-        if not x[1] or not all(_is_states(each) for each in x[1]):
-            raise DataError("a reference came without trajectories of its copies; give (reference, [perturbed, ...])")
-        names = ("reference", *(f"copy {i + 1}" for i in range(len(x[1]))))
-        return _checked([x[0], *x[1]], names, np.array([-1] + [0] * len(x[1])))
-    if isinstance(x, (list, tuple)) and x and all(_is_states(each) for each in x):
-        return _checked(list(x), tuple(f"trajectory {i}" for i in range(len(x))), np.full(len(x), -1))
-    return _checked([x], ("trajectory",), np.array([-1]))
-
-
-def _is_states(x: Any) -> bool:
-    return (hasattr(x, "read") and hasattr(x, "step")) or (isinstance(x, np.ndarray) and x.ndim in (1, 2))
-
-
-def _checked(found: list[Any], names: tuple[str, ...], reference: Ints, time_unit: str | None = None) -> Joint:
-    members = tuple(as_states(each, name) for each, name in zip(found, names, strict=True))
-    sizes = {int(each.shape[1]) for each in members}
-    if len(sizes) > 1 or 0 in sizes:
-        raise DataError(f"the states have {sorted(sizes)} weights; only states of one architecture can be compared")
-    total = sum(len(each) for each in members)
-    if total > MOST_STATES:
-        raise TooLargeError(
-            f"{total} states; at most {MOST_STATES} are taken together. Thin them out with "
-            f"trajectory.window(every={-(-total // MOST_STATES)}), or take fewer members"
-        )
-    step = tuple(
-        np.asarray(each.step, dtype=np.int64) if hasattr(each, "step") else np.arange(len(each)) for each in members
-    )
-    unit = time_unit or str(getattr(members[0], "time_unit", "step"))
-    return Joint(members, names, reference.astype(np.int64), step, unit)
-
-
-# Of P2's follow-up: the time at which the growth of a distance in one coordinate has died down.
-LATE, SHARE_OF_STEEPEST, IN_A_ROW, OFFSET = 10, 0.15, 8, 1e-12
-
-
-def decorrelation_index(distance: Floats) -> float:
-    r"""First sample at which the logarithm of a distance has stopped growing (Jimenez-Gonzalez et al. 2026)."""
-    if len(distance) < LATE + IN_A_ROW or not np.isfinite(distance).all():
-        return float("nan")
-    slope = np.gradient(np.log(distance + OFFSET))[LATE:]
-    steepest = float(slope.max())
-    if not steepest > 0:
-        return float("nan")
-    calm = (slope < SHARE_OF_STEEPEST * steepest).astype(np.int64)
-    runs = np.convolve(calm, np.ones(IN_A_ROW, dtype=np.int64), mode="valid")
-    first = np.flatnonzero(runs == IN_A_ROW)
-    return float(first[0] + LATE) if len(first) else float("nan")
-
-
-def trustworthiness(full: Floats, kept: Floats, neighbors: int) -> float:
-    r"""How far the nearest states in the coordinates are near in truth (Venna and Kaski 2001)."""
-    n = len(full)
-    own = np.eye(n, dtype=bool)
-    rank = np.argsort(np.argsort(np.where(own, -1.0, full), axis=1, kind="stable"), axis=1, kind="stable")
-    nearest = np.argsort(np.where(own, np.inf, kept), axis=1, kind="stable")[:, :neighbors]
-    excess = np.take_along_axis(rank, nearest, axis=1) - neighbors
-    return float(1.0 - 2.0 * excess[excess > 0].sum() / (n * neighbors * (2 * n - 3 * neighbors - 1)))
-
-
-def distance_correlations(full: Floats, kept: Floats) -> tuple[float, float]:
-    """Pearson's and Spearman's correlation over all pairs."""
-    from scipy.stats import rankdata
-
-    upper = np.triu_indices(len(full), 1)
-    a, b = full[upper], kept[upper]
-    return _pearson(a, b), _pearson(rankdata(a), rankdata(b))
-
-
-def _pearson(a: Floats, b: Floats) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size > 0 else float("nan")
-
-
-CHECKED, NEIGHBORS = 256, 12
-_FULL_SPECTRUM, _MOST_DISTANCES = 1500, 4096
-_EQUAL = 1e-6  # relative difference of eigenvalues that counts as none
-
-
-def pca(x: Run | StatesLike | Pair | Sequence[StatesLike], *, components: int = 2) -> Projection:
-    r"""Principal components of all states of several trajectories together.
-
-    Parameters
-    ----------
-    x : Run, Trajectory, array_like (T, P), pair (reference, [perturbed, ...]), or list of trajectories
-        What is projected together; a Run stands for all its members. States need not fit in memory.
-    components : int
-        How many coordinates to keep.
-
-    Returns
-    -------
-    Projection
-        Coordinates in the unit of the weights: distances of rows are the Euclidean ones, as far as they are kept.
-
-    Raises
-    ------
-    DataError
-        If `x` is nothing of this kind, or fewer than two states differ.
-    TooLargeError
-        If there are more than 8192 states.
-
-    Notes
-    -----
-    The states are centred, their products :math:`G = X X^\top` are summed over blocks of weights in float64, and the
-    coordinates are :math:`X u` with the axes u from the leading eigenvectors of G. Each coordinate is turned so that
-    the first trajectory ends at a larger value than it starts. Distances of perturbed copies are projected as
-    differences of states, so that one of 1e-15 is not lost in coordinates of size 1.
-    """
-    return _project(join(x), "pca", components)
-
-
-def mds(
-    x: Run | StatesLike | Pair | Sequence[StatesLike] | Distances, *, components: int = 1, metric: MetricLike = "rms"
-) -> Projection:
-    r"""Classical multidimensional scaling of all states of several trajectories together.
-
-    Parameters
-    ----------
-    x : Run, Trajectory, array_like (T, P), pair (reference, [perturbed, ...]), or list of trajectories; or Distances
-        What is projected together; a Run stands for all its members. Distances must be those of one trajectory, (T, T).
-    components : int
-        How many coordinates to keep; 1 is what [1]_ uses.
-    metric : str or callable
-        Distance between states. ``"rms"``, :math:`\sqrt{\sum_k (w_k - w'_k)^2 / P}`, and ``"l2"`` are computed by
-        columns from states of any size; for others all distances are computed (`trajtools.pairwise`). Distances know
-        theirs.
-
-    Returns
-    -------
-    Projection
-        Coordinates whose distances approximate the given ones.
-
-    Raises
-    ------
-    DataError
-        If `x` is nothing of this kind, or fewer than two states differ.
-    TooLargeError
-        If there are more than 8192 states.
-
-    Notes
-    -----
-    .. math:: B = -\tfrac{1}{2} H D^2 H = V \Lambda V^\top, \quad z_m = v_m \sqrt{\lambda_m}
-
-    with the centring matrix H. For ``"rms"`` these are the principal components over :math:`\sqrt{P}`, and are computed
-    as such. In other metrics some eigenvalues may be negative: that part of the distances has no coordinates.
-
-    References
-    ----------
-    .. [1] Jimenez-Gonzalez, Soriano, Lacasa, Scalar representations of neural network training dynamics,
-       arXiv:2606.30384 (2026)
-    """
-    if isinstance(x, Distances):
-        return _of_distances(x, components)
-    joint = join(x)
-    if isinstance(metric, str) and metric in ("rms", "l2"):
-        return _project(joint, "mds", components, metric=metric)
-    from trajtools.distances.pairwise import pairwise
-
-    states = joint.members[0] if len(joint.members) == 1 else np.concatenate([np.asarray(m) for m in joint.members])
-    return _of_distances(pairwise(states, metric=metric), components, joint)
-
-
-@dataclass(frozen=True, eq=False)
-class _Sums:
-    """What a second look at all states gives."""
-
-    scores: Floats
-    axes: Floats
-    apart: Floats
-    between: Floats
-    squares: Floats
-
-
-def _project(joint: Joint, method: str, components: int, metric: str = "l2") -> Projection:
-    _check_components(components)
-    rows = int(joint.starts[-1])
-    gram, usable = np.zeros((rows, rows)), np.ones(rows, dtype=bool)
-    for _, block in joint.columns():
-        good = np.isfinite(block).all(axis=1)
-        usable &= good
-        if good.any():
-            block[good] -= block[good].mean(axis=0)
-        block[~good] = 0.0
-        gram += block @ block.T
-    kept = np.flatnonzero(usable)
-    if len(kept) < 2:
-        raise DataError(f"{len(kept)} of {rows} states are finite; a projection needs two that differ")
-    inner = _centred(gram[np.ix_(kept, kept)] if len(kept) < rows else gram)
-    del gram
-    total = float(np.trace(inner))
-    if not total > 0:
-        raise DataError(f"all {len(kept)} states are equal: there is no direction to project on")
-    values, vectors = _leading(inner, min(components, len(kept) - 1))
-    some = values > total * np.finfo(np.float64).eps * len(kept)
-    values, vectors = values[some], vectors[:, some]
-    found = _second_look(joint, kept, vectors, np.sqrt(values))
-    unit = 1.0 if method == "pca" or metric == "l2" else 1.0 / np.sqrt(joint.size)
-    sign = _signs(found.scores, int(np.count_nonzero(kept < joint.starts[1])))
-    scores, apart = found.scores * sign * unit, found.apart * unit
-    coordinates = np.full((rows, len(values)), np.nan)
-    coordinates[kept] = scores
-    sample = evenly(np.arange(len(kept)), CHECKED)
-    head = {
-        "method": method,
-        "metric": metric if method == "mds" else "l2",
-        "coordinates": coordinates,
-        "eigenvalues": values * unit**2,
-        "share": values / total,
-        "negative": 0.0,
-        "axes": found.axes * sign[:, None],
-    }
-    return _finish(joint, head, np.sqrt(found.squares), scores[sample], twins=(apart, found.between, "l1"), unit=unit)
-
-
-def _of_distances(distances: Distances, components: int, joint: Joint | None = None) -> Projection:
-    _check_components(components)
-    if not distances.symmetric:
-        raise DataError(f"scaling needs symmetric distances of one trajectory, (T, T); these are {distances!r}")
-    if len(distances) > _MOST_DISTANCES:
-        raise TooLargeError(
-            f"{len(distances)} states; the spectrum of at most {_MOST_DISTANCES} is computed. Thin the distances out "
-            f"with window(every={-(-len(distances) // _MOST_DISTANCES)}), or use metric='rms' on the states"
-        )
-    kept = np.flatnonzero(~np.asarray(distances.excluded))
-    matrix = np.asarray(distances.values)[np.ix_(kept, kept)]
-    if len(kept) < 2 or not np.nanmax(matrix) > 0:
-        raise DataError(f"no two of {len(distances)} states differ: there is no direction to project on")
-    if not np.isfinite(matrix).all():
-        raise DataError(
-            f"{np.count_nonzero(~np.isfinite(matrix)) // 2} pairs of states have no distance in {distances.metric}; "
-            "scaling needs all of them"
-        )
-    inner = _centred(-0.5 * matrix**2)
-    everything, vectors = np.linalg.eigh(inner)
-    total = float(np.abs(everything).sum())
-    values, vectors = everything[::-1][:components], vectors[:, ::-1][:, :components]
-    some = values > total * np.finfo(np.float64).eps * len(kept)
-    values, vectors = values[some], vectors[:, some]
-    scores = vectors * np.sqrt(values)
-    joint = joint or Joint((), ("trajectory",), np.array([-1]), (distances.step,), distances.time_unit)
-    scores = scores * _signs(scores, int(np.count_nonzero(kept < len(joint.step[0]))))
-    coordinates = np.full((len(distances), len(values)), np.nan)
-    coordinates[kept] = scores
-    sample = evenly(np.arange(len(kept)), CHECKED)
-    head = {
-        "method": "mds",
-        "metric": distances.metric,
-        "coordinates": coordinates,
-        "eigenvalues": values,
-        "share": values / total,
-        "negative": float(-everything[everything < 0].sum()) / total,
-        "axes": np.empty((0, 0)),
-    }
-    twins = (*_copies_in(distances, joint, coordinates), distances.metric)
-    return _finish(joint, head, matrix[np.ix_(sample, sample)], scores[sample], twins=twins, unit=1.0)
-
-
-def _copies_in(distances: Distances, joint: Joint, coordinates: Floats) -> tuple[Floats, Floats]:
-    """How far copies are from their references at equal times: in the first coordinate, and as given, (U, T) each."""
-    apart, between = [], []
-    for copy in np.flatnonzero(joint.reference >= 0):
-        check_alike(joint.members[joint.reference[copy]], joint.members[copy])
-        own = np.arange(joint.starts[copy], joint.starts[copy + 1])
-        other = own - joint.starts[copy] + joint.starts[joint.reference[copy]]
-        apart.append(coordinates[own, 0] - coordinates[other, 0])
-        between.append(np.asarray(distances.values[own, other]))
-    return (np.stack(apart), np.stack(between)) if apart else (np.empty((0, 0)), np.empty((0, 0)))
 
 
 def _check_components(components: int) -> None:
@@ -516,6 +330,17 @@ def _second_look(joint: Joint, kept: Ints, vectors: Floats, roots: Floats) -> _S
     return out
 
 
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """What a second look at all states gives."""
+
+    scores: Floats
+    axes: Floats
+    apart: Floats
+    between: Floats
+    squares: Floats
+
+
 def _signs(scores: Floats, first: int) -> Floats:
     """Turn every coordinate so that the first trajectory ends above its start, or its largest entry is positive."""
     scale = np.abs(scores).max(axis=0)
@@ -557,20 +382,19 @@ def _finish(
     )
 
 
-def _warnings(head: dict[str, Any], excluded: int) -> tuple[Reason, ...]:
-    warnings = []
-    if excluded:
-        words = "{excluded} states hold NaN or inf and were left out"
-        warnings.append(Reason.of("not-finite", words, excluded=excluded))
-    values = head["eigenvalues"]
-    for k in range(len(values) - 1):
-        if values[k] - values[k + 1] <= _EQUAL * values[k]:
-            words = "coordinates {first} and {second} hold the same spread: only their plane is determined"
-            warnings.append(Reason.of("equal-spreads", words, first=k, second=k + 1))
-    if head["negative"] > 0.1:
-        words = "{share:.0%} of the distances' spread is not Euclidean and has no coordinates"
-        warnings.append(Reason.of("not-euclidean", words, share=head["negative"]))
-    return tuple(warnings)
+def distance_correlations(full: Floats, kept: Floats) -> tuple[float, float]:
+    """Pearson's and Spearman's correlation over all pairs."""
+    from scipy.stats import rankdata
+
+    upper = np.triu_indices(len(full), 1)
+    a, b = full[upper], kept[upper]
+    return _pearson(a, b), _pearson(rankdata(a), rankdata(b))
+
+
+def _pearson(a: Floats, b: Floats) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / size if size > 0 else float("nan")
 
 
 def _divergence(joint: Joint, distances: Floats, metric: str) -> Divergence:
@@ -606,3 +430,178 @@ def _decorrelation(joint: Joint, distances: Floats) -> Floats:
         if np.isfinite(index):
             out[at] = joint.step[copy][int(index)] - joint.step[copy][0]
     return out
+
+
+def decorrelation_index(distance: Floats) -> float:
+    r"""First sample at which the logarithm of a distance has stopped growing (Jimenez-Gonzalez et al. 2026)."""
+    if len(distance) < LATE + IN_A_ROW or not np.isfinite(distance).all():
+        return float("nan")
+    slope = np.gradient(np.log(distance + OFFSET))[LATE:]
+    steepest = float(slope.max())
+    if not steepest > 0:
+        return float("nan")
+    calm = (slope < SHARE_OF_STEEPEST * steepest).astype(np.int64)
+    runs = np.convolve(calm, np.ones(IN_A_ROW, dtype=np.int64), mode="valid")
+    first = np.flatnonzero(runs == IN_A_ROW)
+    return float(first[0] + LATE) if len(first) else float("nan")
+
+
+def _warnings(head: dict[str, Any], excluded: int) -> tuple[Reason, ...]:
+    warnings = []
+    if excluded:
+        words = "{excluded} states hold NaN or inf and were left out"
+        warnings.append(Reason.of("not-finite", words, excluded=excluded))
+    values = head["eigenvalues"]
+    for k in range(len(values) - 1):
+        if values[k] - values[k + 1] <= _EQUAL * values[k]:
+            words = "coordinates {first} and {second} hold the same spread: only their plane is determined"
+            warnings.append(Reason.of("equal-spreads", words, first=k, second=k + 1))
+    if head["negative"] > 0.1:
+        words = "{share:.0%} of the distances' spread is not Euclidean and has no coordinates"
+        warnings.append(Reason.of("not-euclidean", words, share=head["negative"]))
+    return tuple(warnings)
+
+
+def join(x: Any) -> Joint:
+    """Take together what belongs together."""
+    if hasattr(x, "members") and hasattr(x, "trajectory"):
+        found = [x.trajectory(m) for m in range(len(x.members))]
+        names = tuple(member.name for member in x.members)
+        reference = np.array([member.reference for member in x.members], dtype=np.int64)
+        return _checked(found, names, reference, x.time_unit)
+    if isinstance(x, (list, tuple)) and len(x) == 2 and isinstance(x[1], (list, tuple)) and _is_states(x[0]):
+        if not x[1] or not all(_is_states(each) for each in x[1]):
+            raise DataError("a reference came without trajectories of its copies; give (reference, [perturbed, ...])")
+        names = ("reference", *(f"copy {i + 1}" for i in range(len(x[1]))))
+        return _checked([x[0], *x[1]], names, np.array([-1] + [0] * len(x[1])))
+    if isinstance(x, (list, tuple)) and x and all(_is_states(each) for each in x):
+        return _checked(list(x), tuple(f"trajectory {i}" for i in range(len(x))), np.full(len(x), -1))
+    return _checked([x], ("trajectory",), np.array([-1]))
+
+
+def _checked(found: list[Any], names: tuple[str, ...], reference: Ints, time_unit: str | None = None) -> Joint:
+    members = tuple(as_states(each, name) for each, name in zip(found, names, strict=True))
+    sizes = {int(each.shape[1]) for each in members}
+    if len(sizes) > 1 or 0 in sizes:
+        raise DataError(f"the states have {sorted(sizes)} weights; only states of one architecture can be compared")
+    total = sum(len(each) for each in members)
+    if total > MOST_STATES:
+        raise TooLargeError(
+            f"{total} states; at most {MOST_STATES} are taken together. Thin them out with "
+            f"trajectory.window(every={-(-total // MOST_STATES)}), or take fewer members"
+        )
+    step = tuple(
+        np.asarray(each.step, dtype=np.int64) if hasattr(each, "step") else np.arange(len(each)) for each in members
+    )
+    unit = time_unit or str(getattr(members[0], "time_unit", "step"))
+    return Joint(members, names, reference.astype(np.int64), step, unit)
+
+
+def _is_states(x: Any) -> bool:
+    return (hasattr(x, "read") and hasattr(x, "step")) or (isinstance(x, np.ndarray) and x.ndim in (1, 2))
+
+
+def mds(
+    x: Run | StatesLike | Pair | Sequence[StatesLike] | Distances, *, components: int = 1, metric: MetricLike = "rms"
+) -> Projection:
+    r"""Classical multidimensional scaling of all states of several trajectories together.
+
+    Parameters
+    ----------
+    x : Run, Trajectory, array_like (T, P), pair (reference, [perturbed, ...]), or list of trajectories; or Distances
+        What is projected together; a Run stands for all its members. Distances must be those of one trajectory, (T, T).
+    components : int
+        How many coordinates to keep; 1 is what [1]_ uses.
+    metric : str or callable
+        Distance between states. ``"rms"``, :math:`\sqrt{\sum_k (w_k - w'_k)^2 / P}`, and ``"l2"`` are computed by
+        columns from states of any size; for others all distances are computed (`trajtools.pairwise`). Distances know
+        theirs.
+
+    Returns
+    -------
+    Projection
+        Coordinates whose distances approximate the given ones.
+
+    Raises
+    ------
+    DataError
+        If `x` is nothing of this kind, or fewer than two states differ.
+    TooLargeError
+        If there are more than 8192 states.
+
+    Notes
+    -----
+    .. math:: B = -\tfrac{1}{2} H D^2 H = V \Lambda V^\top, \quad z_m = v_m \sqrt{\lambda_m}
+
+    with the centring matrix H. For ``"rms"`` these are the principal components over :math:`\sqrt{P}`, and are computed
+    as such. In other metrics some eigenvalues may be negative: that part of the distances has no coordinates.
+
+    References
+    ----------
+    .. [1] Jimenez-Gonzalez, Soriano, Lacasa, Scalar representations of neural network training dynamics,
+       arXiv:2606.30384 (2026)
+    """
+    if isinstance(x, Distances):
+        return _of_distances(x, components)
+    joint = join(x)
+    if isinstance(metric, str) and metric in ("rms", "l2"):
+        return _project(joint, "mds", components, metric=metric)
+    from trajtools.distances.pairwise import pairwise
+
+    states = joint.members[0] if len(joint.members) == 1 else np.concatenate([np.asarray(m) for m in joint.members])
+    return _of_distances(pairwise(states, metric=metric), components, joint)
+
+
+def _of_distances(distances: Distances, components: int, joint: Joint | None = None) -> Projection:
+    _check_components(components)
+    if not distances.symmetric:
+        raise DataError(f"scaling needs symmetric distances of one trajectory, (T, T); these are {distances!r}")
+    if len(distances) > _MOST_DISTANCES:
+        raise TooLargeError(
+            f"{len(distances)} states; the spectrum of at most {_MOST_DISTANCES} is computed. Thin the distances out "
+            f"with window(every={-(-len(distances) // _MOST_DISTANCES)}), or use metric='rms' on the states"
+        )
+    kept = np.flatnonzero(~np.asarray(distances.excluded))
+    matrix = np.asarray(distances.values)[np.ix_(kept, kept)]
+    if len(kept) < 2 or not np.nanmax(matrix) > 0:
+        raise DataError(f"no two of {len(distances)} states differ: there is no direction to project on")
+    if not np.isfinite(matrix).all():
+        raise DataError(
+            f"{np.count_nonzero(~np.isfinite(matrix)) // 2} pairs of states have no distance in {distances.metric}; "
+            "scaling needs all of them"
+        )
+    inner = _centred(-0.5 * matrix**2)
+    everything, vectors = np.linalg.eigh(inner)
+    total = float(np.abs(everything).sum())
+    values, vectors = everything[::-1][:components], vectors[:, ::-1][:, :components]
+    some = values > total * np.finfo(np.float64).eps * len(kept)
+    values, vectors = values[some], vectors[:, some]
+    scores = vectors * np.sqrt(values)
+    joint = joint or Joint((), ("trajectory",), np.array([-1]), (distances.step,), distances.time_unit)
+    scores = scores * _signs(scores, int(np.count_nonzero(kept < len(joint.step[0]))))
+    coordinates = np.full((len(distances), len(values)), np.nan)
+    coordinates[kept] = scores
+    sample = evenly(np.arange(len(kept)), CHECKED)
+    head = {
+        "method": "mds",
+        "metric": distances.metric,
+        "coordinates": coordinates,
+        "eigenvalues": values,
+        "share": values / total,
+        "negative": float(-everything[everything < 0].sum()) / total,
+        "axes": np.empty((0, 0)),
+    }
+    twins = (*_copies_in(distances, joint, coordinates), distances.metric)
+    return _finish(joint, head, matrix[np.ix_(sample, sample)], scores[sample], twins=twins, unit=1.0)
+
+
+def _copies_in(distances: Distances, joint: Joint, coordinates: Floats) -> tuple[Floats, Floats]:
+    """How far copies are from their references at equal times: in the first coordinate, and as given, (U, T) each."""
+    apart, between = [], []
+    for copy in np.flatnonzero(joint.reference >= 0):
+        check_alike(joint.members[joint.reference[copy]], joint.members[copy])
+        own = np.arange(joint.starts[copy], joint.starts[copy + 1])
+        other = own - joint.starts[copy] + joint.starts[joint.reference[copy]]
+        apart.append(coordinates[own, 0] - coordinates[other, 0])
+        between.append(np.asarray(distances.values[own, other]))
+    return (np.stack(apart), np.stack(between)) if apart else (np.empty((0, 0)), np.empty((0, 0)))

@@ -19,6 +19,23 @@ if TYPE_CHECKING:
 
     from trajtools.distances.metric import MetricLike
 
+LINKAGES = ("average", "complete", "single", "weighted")
+CRITERIA = ("silhouette", "dunn")
+
+
+# Choices of this toolkit, kept in the settings of every result.
+NULLS, ENOUGH = 99, 5  # records of the null; fewer, once so many of them score as high
+
+
+TESTED = 150  # evenly spaced states are compared with the null
+COORDINATES = 6  # of them in the null
+SMALLEST = 3  # states make a system state
+_MOST, _CORRELATED = 8192, 0.999
+_NULL = (
+    "in each principal coordinate a stationary Gaussian process with the same variance and the same correlation from "
+    "one state to the next"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class SystemStates(Result):
@@ -106,20 +123,6 @@ class SystemStates(Result):
         from trajtools import plots
 
         return plots.system_states(self, ax=ax)
-
-
-LINKAGES = ("average", "complete", "single", "weighted")
-CRITERIA = ("silhouette", "dunn")
-# Choices of this toolkit, kept in the settings of every result.
-NULLS, ENOUGH = 99, 5  # records of the null; fewer, once so many of them score as high
-TESTED = 150  # evenly spaced states are compared with the null
-COORDINATES = 6  # of them in the null
-SMALLEST = 3  # states make a system state
-_MOST, _CORRELATED = 8192, 0.999
-_NULL = (
-    "in each principal coordinate a stationary Gaussian process with the same variance and the same correlation from "
-    "one state to the next"
-)
 
 
 def system_states(
@@ -258,21 +261,40 @@ def _tree(matrix: Floats, linkage: str) -> Floats:
     return np.asarray(joined(matrix[np.triu_indices(len(matrix), 1)], method=linkage))
 
 
-def _cut(tree: Floats, count: int) -> Ints:
-    """Labels (n,) of so many clusters; fewer only if there are fewer states."""
-    size = len(tree) + 1
-    parent = np.arange(2 * size - 1)
-    for at in range(size - count):
-        parent[tree[at, :2].astype(np.int64)] = size + at
-    for node in range(2 * size - 2, -1, -1):
-        parent[node] = parent[parent[node]]
-    return np.unique(parent[:size], return_inverse=True)[1].astype(np.int64)
-
-
 def _in_order(labels: Ints) -> Ints:
     """Number the clusters in the order of their first state."""
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse]
+
+
+def _result(distances: Distances, matrix: Floats, kept: Ints, labels: Ints, head: dict[str, Any]) -> SystemStates:
+    inside = labels[kept]
+    number = int(inside.max()) + 1
+    pairs = (labels[1:] >= 0) & (labels[:-1] >= 0)
+    transitions = np.zeros((number, number), dtype=np.int64)
+    np.add.at(transitions, (labels[:-1][pairs], labels[1:][pairs]), 1)
+    starts = np.flatnonzero(np.concatenate([[True], labels[1:] != labels[:-1]]))
+    lengths = np.diff(np.append(starts, len(labels)))
+    visits = labels[starts] >= 0
+    excluded = len(labels) - len(kept)
+    medoids = [
+        kept[members[np.argmin(matrix[np.ix_(members, members)].mean(axis=1))]]
+        for members in (np.flatnonzero(inside == k) for k in range(number))
+    ]
+    words = "{excluded} states have no distances; visits end at them"
+    return SystemStates(
+        count=number,
+        labels=labels,
+        step=distances.step,
+        sizes=np.bincount(inside, minlength=number),
+        medoids=np.array(medoids, dtype=np.int64),
+        transitions=transitions,
+        dwell=lengths[visits],
+        visited=labels[starts][visits],
+        n_excluded=excluded,
+        warnings=(Reason.of("not-finite", words, excluded=excluded),) if excluded else (),
+        **head,
+    )
 
 
 def _scores(matrix: Floats, tree: Floats, most: int, criterion: str) -> tuple[Ints, Floats]:
@@ -287,6 +309,17 @@ def _scores(matrix: Floats, tree: Floats, most: int, criterion: str) -> tuple[In
             counts.append(count)
             scores.append(score)
     return np.array(counts, dtype=np.int64), np.array(scores)
+
+
+def _cut(tree: Floats, count: int) -> Ints:
+    """Labels (n,) of so many clusters; fewer only if there are fewer states."""
+    size = len(tree) + 1
+    parent = np.arange(2 * size - 1)
+    for at in range(size - count):
+        parent[tree[at, :2].astype(np.int64)] = size + at
+    for node in range(2 * size - 2, -1, -1):
+        parent[node] = parent[parent[node]]
+    return np.unique(parent[:size], return_inverse=True)[1].astype(np.int64)
 
 
 def silhouette(matrix: Floats, labels: Ints) -> float:
@@ -327,6 +360,12 @@ def _p_value(matrix: Floats, linkage: str, criterion: str, most: int, rng: np.ra
     return (above + 1) / (NULLS + 1)
 
 
+def _best(coordinates: Floats, linkage: str, criterion: str, most: int) -> float:
+    matrix = np.sqrt(((coordinates[:, None] - coordinates[None]) ** 2).sum(axis=2))
+    _, scores = _scores(matrix, _tree(matrix, linkage), most, criterion)
+    return float(scores.max()) if len(scores) else -np.inf
+
+
 def _wandering(coordinates: Floats, rng: np.random.Generator) -> Floats:
     """A record of the null."""
     spread = coordinates.std(axis=0)
@@ -339,39 +378,3 @@ def _wandering(coordinates: Floats, rng: np.random.Generator) -> Floats:
     for t in range(1, len(out)):
         out[t] += rho * out[t - 1]
     return np.asarray(out * spread)
-
-
-def _best(coordinates: Floats, linkage: str, criterion: str, most: int) -> float:
-    matrix = np.sqrt(((coordinates[:, None] - coordinates[None]) ** 2).sum(axis=2))
-    _, scores = _scores(matrix, _tree(matrix, linkage), most, criterion)
-    return float(scores.max()) if len(scores) else -np.inf
-
-
-def _result(distances: Distances, matrix: Floats, kept: Ints, labels: Ints, head: dict[str, Any]) -> SystemStates:
-    inside = labels[kept]
-    number = int(inside.max()) + 1
-    pairs = (labels[1:] >= 0) & (labels[:-1] >= 0)
-    transitions = np.zeros((number, number), dtype=np.int64)
-    np.add.at(transitions, (labels[:-1][pairs], labels[1:][pairs]), 1)
-    starts = np.flatnonzero(np.concatenate([[True], labels[1:] != labels[:-1]]))
-    lengths = np.diff(np.append(starts, len(labels)))
-    visits = labels[starts] >= 0
-    excluded = len(labels) - len(kept)
-    medoids = [
-        kept[members[np.argmin(matrix[np.ix_(members, members)].mean(axis=1))]]
-        for members in (np.flatnonzero(inside == k) for k in range(number))
-    ]
-    words = "{excluded} states have no distances; visits end at them"
-    return SystemStates(
-        count=number,
-        labels=labels,
-        step=distances.step,
-        sizes=np.bincount(inside, minlength=number),
-        medoids=np.array(medoids, dtype=np.int64),
-        transitions=transitions,
-        dwell=lengths[visits],
-        visited=labels[starts][visits],
-        n_excluded=excluded,
-        warnings=(Reason.of("not-finite", words, excluded=excluded),) if excluded else (),
-        **head,
-    )

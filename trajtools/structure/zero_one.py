@@ -18,6 +18,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ZERO_ONE_VERDICTS = ("irregular", "regular", "inconclusive")
+METHODS = ("correlation", "regression")
+
+
+# Choices of this toolkit, kept in the settings of every result.
+LOW, HIGH = 0.2, 0.8  # K below and above which the motion is called regular and irregular
+
+
+SPREAD = 0.3  # between the quartiles of K over the frequencies
+DRIFT = 0.25  # K may change so much from the first half of the series to all of it
+FEWEST = 200  # samples
+BAND = (np.pi / 5, 4 * np.pi / 5)  # away from the resonances at 0 and pi (Gottwald and Melbourne 2009, section 3.1)
+_LEAST = 20
+_ROUNDING = 64.0  # spacings of the numbers: what moves less moves by rounding
+_OVERSAMPLED = 10.0  # mean steps in the range of the series, above which it looks oversampled
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,18 +101,6 @@ class ZeroOne(Result):
         from trajtools import plots
 
         return plots.zero_one_test(self, ax=ax)
-
-
-METHODS = ("correlation", "regression")
-# Choices of this toolkit, kept in the settings of every result.
-LOW, HIGH = 0.2, 0.8  # K below and above which the motion is called regular and irregular
-SPREAD = 0.3  # between the quartiles of K over the frequencies
-DRIFT = 0.25  # K may change so much from the first half of the series to all of it
-FEWEST = 200  # samples
-BAND = (np.pi / 5, 4 * np.pi / 5)  # away from the resonances at 0 and pi (Gottwald and Melbourne 2009, section 3.1)
-_LEAST = 20
-_ROUNDING = 64.0  # spacings of the numbers: what moves less moves by rounding
-_OVERSAMPLED = 10.0  # mean steps in the range of the series, above which it looks oversampled
 
 
 def zero_one_test(

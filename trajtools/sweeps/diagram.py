@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
     from trajtools.sweeps.sweep import Sweep, SweepPoint
 
+SCALING_RESAMPLES = 499
+COMPLEMENT = "1-momentum"
+BEND = 4.0  # standard errors of the curvature
+STRAIGHTER = 0.9  # a parabola must leave less than this share of the scatter
+EXACT = 1e-9  # a scatter below is rounding
+
 
 @dataclass(frozen=True, eq=False)
 class PhaseDiagram(Result):
@@ -144,6 +150,30 @@ class BoundaryLaw(Result):
         same = f"{'may be' if self.proportional else 'is not'} proportional to {self.name}"
         law = f"{power}it {same}" if self.n_used > 1 else f"no law in {self.name}"
         return "; ".join([law, *map(str, self.reasons)])
+
+
+def boundary_law(diagram: PhaseDiagram, factor: Callable[[Floats], Floats], name: str, *, rng: RNGLike) -> BoundaryLaw:
+    """Set the onsets against a function of y; see `PhaseDiagram.boundary_law`."""
+    known = np.isfinite(diagram.boundary) & (diagram.intervals > 0).all(axis=1)
+    n, nothing = int(known.sum()), (float("nan"), float("nan"))
+    words = "{missing} of {values} values of {name} have no onset"
+    lost = Reason.of("no-onset", words, missing=len(known) - n, values=len(known), name=diagram.y_name)
+    reasons = (lost,) if n < len(known) else ()
+    if n < 2:
+        few = Reason.of("too-few-values", "a law needs two onsets, got {onsets}", onsets=n)
+        return BoundaryLaw(name, float("nan"), nothing, False, nothing, n, (*reasons, few))
+    values = np.broadcast_to(np.asarray(factor(diagram.y[known]), dtype=np.float64), (n,))
+    if not (np.isfinite(values) & (values > 0)).all():
+        raise DataError(f"the factor must be positive at each {diagram.y_name}; it is {values.tolist()}")
+    scale, (low, high) = np.log(values), np.log(diagram.intervals[known]).T
+    power, interval = float("nan"), nothing
+    if np.ptp(scale) > 0:
+        drawn = np.random.default_rng(rng).uniform(low, high, (N_RESAMPLES, n))
+        slopes = (drawn - drawn.mean(axis=1, keepdims=True)) @ (scale - scale.mean()) / (n * scale.var())
+        power, interval = float(np.median(slopes)), quantiles(slopes, diagram.level)
+    least, most = float(np.exp((low - scale).max())), float(np.exp((high - scale).min()))
+    constant = (least, most) if least <= most else nothing
+    return BoundaryLaw(name, power, interval, least <= most, constant, n, reasons)
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,6 +356,14 @@ def _at(name: str, y: float, reason: Reason) -> Reason:
     return Reason(reason.code, f"{name}={y:g}: {reason}", {**reason.numbers, name: y})
 
 
+def _cell(points: list[SweepPoint]) -> tuple[float, str]:
+    found = [p.exponent for p in points if p.exponent is not None]
+    values = [e.value for e in found if np.isfinite(e.value)]
+    verdicts = {e.verdict for e in found}
+    word = "" if not verdicts else verdicts.pop() if len(verdicts) == 1 else "mixed"
+    return (float(np.mean(values)) if values else float("nan")), word
+
+
 def _not_shared(points: list[SweepPoint]) -> tuple[Reason, ...]:
     """Hyper-parameters in which runs of one cell differ: the cell is a mean over them."""
     seen: dict[tuple[float, float], dict[str, Any]] = {}
@@ -337,45 +375,6 @@ def _not_shared(points: list[SweepPoint]) -> tuple[Reason, ...]:
         return ()
     words = f"runs of one cell differ in {', '.join(names)}; the cell is their mean (choose with .where(runs=...))"
     return (Reason("runs-differ", words),)
-
-
-def boundary_law(diagram: PhaseDiagram, factor: Callable[[Floats], Floats], name: str, *, rng: RNGLike) -> BoundaryLaw:
-    """Set the onsets against a function of y; see `PhaseDiagram.boundary_law`."""
-    known = np.isfinite(diagram.boundary) & (diagram.intervals > 0).all(axis=1)
-    n, nothing = int(known.sum()), (float("nan"), float("nan"))
-    words = "{missing} of {values} values of {name} have no onset"
-    lost = Reason.of("no-onset", words, missing=len(known) - n, values=len(known), name=diagram.y_name)
-    reasons = (lost,) if n < len(known) else ()
-    if n < 2:
-        few = Reason.of("too-few-values", "a law needs two onsets, got {onsets}", onsets=n)
-        return BoundaryLaw(name, float("nan"), nothing, False, nothing, n, (*reasons, few))
-    values = np.broadcast_to(np.asarray(factor(diagram.y[known]), dtype=np.float64), (n,))
-    if not (np.isfinite(values) & (values > 0)).all():
-        raise DataError(f"the factor must be positive at each {diagram.y_name}; it is {values.tolist()}")
-    scale, (low, high) = np.log(values), np.log(diagram.intervals[known]).T
-    power, interval = float("nan"), nothing
-    if np.ptp(scale) > 0:
-        drawn = np.random.default_rng(rng).uniform(low, high, (N_RESAMPLES, n))
-        slopes = (drawn - drawn.mean(axis=1, keepdims=True)) @ (scale - scale.mean()) / (n * scale.var())
-        power, interval = float(np.median(slopes)), quantiles(slopes, diagram.level)
-    least, most = float(np.exp((low - scale).max())), float(np.exp((high - scale).min()))
-    constant = (least, most) if least <= most else nothing
-    return BoundaryLaw(name, power, interval, least <= most, constant, n, reasons)
-
-
-def _cell(points: list[SweepPoint]) -> tuple[float, str]:
-    found = [p.exponent for p in points if p.exponent is not None]
-    values = [e.value for e in found if np.isfinite(e.value)]
-    verdicts = {e.verdict for e in found}
-    word = "" if not verdicts else verdicts.pop() if len(verdicts) == 1 else "mixed"
-    return (float(np.mean(values)) if values else float("nan")), word
-
-
-SCALING_RESAMPLES = 499
-COMPLEMENT = "1-momentum"
-BEND = 4.0  # standard errors of the curvature
-STRAIGHTER = 0.9  # a parabola must leave less than this share of the scatter
-EXACT = 1e-9  # a scatter below is rounding
 
 
 def scaling(
@@ -469,29 +468,6 @@ def _factors(sweep: Sweep, points: list[SweepPoint], names: tuple[str, ...], use
     return factors
 
 
-def _bend(log_time: Floats, predicted: Floats, scatter: float, unknowns: int) -> list[Reason]:
-    """Say so where a parabola describes the times far better than the law does."""
-    free = len(log_time) - unknowns - 1
-    if free < 1 or not np.ptp(predicted) > 0 or scatter < EXACT:
-        return []
-    z = predicted - predicted.mean()
-    bent = np.column_stack([np.ones(len(z)), z, z**2])
-    if np.linalg.matrix_rank(bent) < 3:
-        return []
-    found = np.linalg.lstsq(bent, log_time, rcond=None)[0]
-    rest = float(np.sum((log_time - bent @ found) ** 2))
-    error = np.sqrt(rest / free * np.linalg.inv(bent.T @ bent)[2, 2])
-    left = float(np.sqrt(rest / len(z)))
-    if not (abs(found[2]) > BEND * error and left < STRAIGHTER * scatter):
-        return []
-    slow, fast = (found[1] + 2 * found[2] * end for end in (z.max(), z.min()))
-    words = (
-        "no power law: the times change {slow:.2g} times as steeply as the fit at its slow end and {fast:.2g} times at "
-        "its fast end (a parabola leaves a scatter of {scatter:.2g}); select a part of the range with runs="
-    )
-    return [Reason.of("no-power-law", words, slow=slow, fast=fast, scatter=left)]
-
-
 def _factor(point: SweepPoint, name: str, sweep: Sweep) -> float:
     key = "momentum" if name == COMPLEMENT else name
     value = point.x if name == sweep.x_name else point.y if name == sweep.y_name else point.hparams.get(key)
@@ -527,3 +503,26 @@ def _medians(values: Floats, count: NDArray[np.int64]) -> Floats:
     ordered, row = np.sort(values, axis=1), np.arange(len(values))
     low, high = ordered[row, (count - 1) // 2], ordered[row, count // 2]
     return np.asarray(np.where(np.isinf(high), low, (low + np.where(np.isinf(high), low, high)) / 2))
+
+
+def _bend(log_time: Floats, predicted: Floats, scatter: float, unknowns: int) -> list[Reason]:
+    """Say so where a parabola describes the times far better than the law does."""
+    free = len(log_time) - unknowns - 1
+    if free < 1 or not np.ptp(predicted) > 0 or scatter < EXACT:
+        return []
+    z = predicted - predicted.mean()
+    bent = np.column_stack([np.ones(len(z)), z, z**2])
+    if np.linalg.matrix_rank(bent) < 3:
+        return []
+    found = np.linalg.lstsq(bent, log_time, rcond=None)[0]
+    rest = float(np.sum((log_time - bent @ found) ** 2))
+    error = np.sqrt(rest / free * np.linalg.inv(bent.T @ bent)[2, 2])
+    left = float(np.sqrt(rest / len(z)))
+    if not (abs(found[2]) > BEND * error and left < STRAIGHTER * scatter):
+        return []
+    slow, fast = (found[1] + 2 * found[2] * end for end in (z.max(), z.min()))
+    words = (
+        "no power law: the times change {slow:.2g} times as steeply as the fit at its slow end and {fast:.2g} times at "
+        "its fast end (a parabola leaves a scatter of {scatter:.2g}); select a part of the range with runs="
+    )
+    return [Reason.of("no-power-law", words, slow=slow, fast=fast, scatter=left)]

@@ -22,76 +22,15 @@ N_RESAMPLES = 1999
 SENSITIVE = ("chaotic", "transient")
 
 
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """Exponents against x.
-
-    Attributes
-    ----------
-    x : ndarray of float64, shape (n,)
-        Values of the hyper-parameter, in order.
-    value, error : ndarray of float64, shape (n,)
-        Mean exponent there, and its standard error; NaN where it is unknown.
-    duration : ndarray of float64, shape (n,)
-        For how long the growth was measured.
-    verdict : tuple of str
-        ``"mixed"`` where runs at one x differ.
-    """
-
-    x: Floats
-    value: Floats
-    error: Floats
-    duration: Floats
-    verdict: tuple[str, ...]
-
-    @property
-    def sensitive(self) -> NDArray[np.bool_]:
-        """Where the verdict says sensitive dependence."""
-        return np.array([v in SENSITIVE for v in self.verdict], dtype=bool)
-
-    def draws(self, rng: np.random.Generator, n: int = N_RESAMPLES) -> Floats:
-        """Resampled exponents."""
-        error = np.where(np.isfinite(self.error), self.error, 0.0)
-        return np.asarray(self.value + error * rng.standard_normal((n, len(self.x))))
+# Below the onset gradient descent grows slowly along -h_min; three times the largest of these exponents is well past
+# their scatter and still far below any instability.
+TIMES_STABLE = 3.0
 
 
-def curve_of(points: Sequence[SweepPoint]) -> Curve:
-    """Put the runs at each x together; controls and runs without an exponent are left out."""
-    with_exponent = [p for p in points if not p.control and p.exponent is not None and np.isfinite(p.exponent.value)]
-    xs = sorted({p.x for p in with_exponent})
-    rows = [_together([p for p in with_exponent if p.x == x]) for x in xs]
-    value, error, duration = (np.array([row[k] for row in rows], dtype=np.float64) for k in range(3))
-    return Curve(np.array(xs, dtype=np.float64), value, error, duration, tuple(str(row[3]) for row in rows))
-
-
-def _together(points: list[SweepPoint]) -> tuple[float, float, float, str]:
-    exponents = [p.exponent for p in points if p.exponent is not None]
-    values = np.array([e.value for e in exponents])
-    errors = np.array([(e.interval[1] - e.interval[0]) / 2 / _quantile(e.level) for e in exponents])
-    verdicts = {e.verdict for e in exponents}
-    error = float(np.sqrt(np.sum(errors**2))) / len(errors)
-    if len(values) > 1:  # runs that differ by their seed differ by more than their intervals say
-        error = max(error, float(values.std(ddof=1)) / np.sqrt(len(values))) if np.isfinite(error) else float("nan")
-    spans = [e.window[1] - e.window[0] for e in exponents]
-    return float(values.mean()), error, float(np.mean(spans)), verdicts.pop() if len(verdicts) == 1 else "mixed"
-
-
-def _quantile(level: float) -> float:
-    """Two-sided quantile of the normal distribution, by bisection; scipy would cost its import."""
-    low, high = 0.0, 10.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if erf(middle / 2**0.5) < level else (low, middle)
-    return low
-
-
-def quantiles(draws: Floats, level: float) -> tuple[float, float]:
-    """Interval of draws, those without a value left out."""
-    known = draws[np.isfinite(draws)]
-    if not len(known):
-        return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+ERRORS = 4.0  # standard errors: beyond them a point is as sure as it can be
+SHARE = 0.9  # of the resamplings must hold an onset
+NEAR = 1.25
+FASTER = 0.9  # a control counts as faster below this share of the time at the minimum
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,13 +139,6 @@ class Coincidence(Result):
     fastest: Fastest
 
 
-# Below the onset gradient descent grows slowly along -h_min; three times the largest of these exponents is well past
-# their scatter and still far below any instability.
-TIMES_STABLE = 3.0
-ERRORS = 4.0  # standard errors: beyond them a point is as sure as it can be
-SHARE = 0.9  # of the resamplings must hold an onset
-
-
 def onset(sweep: Sweep, *, above: float | str, level: float, rng: RNGLike) -> Onset:
     """Find the onset of a sweep over one hyper-parameter; see `Sweep.onset`."""
     return onset_of(curve_of(sweep.points), above=above, level=level, rng=rng)
@@ -274,6 +206,39 @@ def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, 
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Exponents against x.
+
+    Attributes
+    ----------
+    x : ndarray of float64, shape (n,)
+        Values of the hyper-parameter, in order.
+    value, error : ndarray of float64, shape (n,)
+        Mean exponent there, and its standard error; NaN where it is unknown.
+    duration : ndarray of float64, shape (n,)
+        For how long the growth was measured.
+    verdict : tuple of str
+        ``"mixed"`` where runs at one x differ.
+    """
+
+    x: Floats
+    value: Floats
+    error: Floats
+    duration: Floats
+    verdict: tuple[str, ...]
+
+    @property
+    def sensitive(self) -> NDArray[np.bool_]:
+        """Where the verdict says sensitive dependence."""
+        return np.array([v in SENSITIVE for v in self.verdict], dtype=bool)
+
+    def draws(self, rng: np.random.Generator, n: int = N_RESAMPLES) -> Floats:
+        """Resampled exponents."""
+        error = np.where(np.isfinite(self.error), self.error, 0.0)
+        return np.asarray(self.value + error * rng.standard_normal((n, len(self.x))))
+
+
 def _limits(curve: Curve, above: float | str) -> tuple[Floats, float]:
     """The exponent that counts as sensitive at each x, and the largest stable one before the first sensitive."""
     if not isinstance(above, str):
@@ -300,6 +265,12 @@ def _crossing(scale: Floats, excess: Floats, cap: Floats) -> tuple[int, float]:
     return at, float(scale[at - 1] + share * (scale[at] - scale[at - 1]))
 
 
+def _none(curve: Curve, reasons: tuple[Reason, ...], above: float, level: float, settings: dict[str, Any]) -> Onset:
+    nothing = (float("nan"), float("nan"))
+    bracket = _bracket(curve) if len(curve.x) else nothing
+    return Onset(float("nan"), nothing, bracket, above, False, reasons, np.empty(0), level, settings)
+
+
 def _bracket(curve: Curve) -> tuple[float, float]:
     """Largest x up to which every verdict is regular, smallest that is sensitive."""
     regular = np.array([v == "regular" for v in curve.verdict])
@@ -307,6 +278,15 @@ def _bracket(curve: Curve) -> tuple[float, float]:
     sensitive = np.flatnonzero(curve.sensitive)
     low = float(curve.x[leading - 1]) if leading else float("nan")
     return low, float(curve.x[sensitive[0]]) if len(sensitive) else float("nan")
+
+
+def quantiles(draws: Floats, level: float) -> tuple[float, float]:
+    """Interval of draws, those without a value left out."""
+    known = draws[np.isfinite(draws)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def _why_none(curve: Curve, limit: Floats, at: int) -> Reason:
@@ -328,27 +308,34 @@ def _why_none(curve: Curve, limit: Floats, at: int) -> Reason:
     )
 
 
-def _none(curve: Curve, reasons: tuple[Reason, ...], above: float, level: float, settings: dict[str, Any]) -> Onset:
-    nothing = (float("nan"), float("nan"))
-    bracket = _bracket(curve) if len(curve.x) else nothing
-    return Onset(float("nan"), nothing, bracket, above, False, reasons, np.empty(0), level, settings)
+def curve_of(points: Sequence[SweepPoint]) -> Curve:
+    """Put the runs at each x together; controls and runs without an exponent are left out."""
+    with_exponent = [p for p in points if not p.control and p.exponent is not None and np.isfinite(p.exponent.value)]
+    xs = sorted({p.x for p in with_exponent})
+    rows = [_together([p for p in with_exponent if p.x == x]) for x in xs]
+    value, error, duration = (np.array([row[k] for row in rows], dtype=np.float64) for k in range(3))
+    return Curve(np.array(xs, dtype=np.float64), value, error, duration, tuple(str(row[3]) for row in rows))
 
 
-NEAR = 1.25
-FASTER = 0.9  # a control counts as faster below this share of the time at the minimum
+def _together(points: list[SweepPoint]) -> tuple[float, float, float, str]:
+    exponents = [p.exponent for p in points if p.exponent is not None]
+    values = np.array([e.value for e in exponents])
+    errors = np.array([(e.interval[1] - e.interval[0]) / 2 / _quantile(e.level) for e in exponents])
+    verdicts = {e.verdict for e in exponents}
+    error = float(np.sqrt(np.sum(errors**2))) / len(errors)
+    if len(values) > 1:  # runs that differ by their seed differ by more than their intervals say
+        error = max(error, float(values.std(ddof=1)) / np.sqrt(len(values))) if np.isfinite(error) else float("nan")
+    spans = [e.window[1] - e.window[0] for e in exponents]
+    return float(values.mean()), error, float(np.mean(spans)), verdicts.pop() if len(verdicts) == 1 else "mixed"
 
 
-def medians(points: Sequence[SweepPoint], row: int) -> tuple[Floats, list[Floats]]:
-    """Training times at each x, the initial conditions of all runs there put together."""
-    xs = sorted({p.x for p in points if p.times.shape[1]})
-    return np.array(xs), [np.concatenate([p.times[row] for p in points if p.x == x]) for x in xs]
-
-
-def median(times: Floats) -> float:
-    """Median with the infinite times at the end; the lower of two middle values if the upper is infinite."""
-    ordered = np.sort(times)
-    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
-    return float(low) if np.isinf(high) else float((low + high) / 2)
+def _quantile(level: float) -> float:
+    """Two-sided quantile of the normal distribution, by bisection; scipy would cost its import."""
+    low, high = 0.0, 10.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if erf(middle / 2**0.5) < level else (low, middle)
+    return low
 
 
 def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: RNGLike) -> Fastest:
@@ -398,6 +385,23 @@ def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: RNGLike
     return Fastest(*found, sweep.time_unit, level)
 
 
+def select_threshold(points: Sequence[SweepPoint], thresholds: Sequence[float], asked: float | None) -> int:
+    """Choose the threshold of the training time."""
+    if asked is not None:
+        near = [k for k, value in enumerate(thresholds) if abs(value - asked) < 1e-12]
+        if not near:
+            raise SelectionError(f"threshold {asked:g} is none of the sweep's: {', '.join(map(str, thresholds))}")
+        return near[0]
+    good = [k for k in range(len(thresholds)) if any(p.times.shape[1] and p.reached[k] >= 0.5 for p in points)]
+    return max(good, default=0)
+
+
+def medians(points: Sequence[SweepPoint], row: int) -> tuple[Floats, list[Floats]]:
+    """Training times at each x, the initial conditions of all runs there put together."""
+    xs = sorted({p.x for p in points if p.times.shape[1]})
+    return np.array(xs), [np.concatenate([p.times[row] for p in points if p.x == x]) for x in xs]
+
+
 def _draws(x: Floats, times: list[Floats], rng: np.random.Generator) -> Floats:
     """The minimum of the median training time in resamplings of the initial conditions."""
     drawn = np.empty((N_RESAMPLES, len(x)))
@@ -406,6 +410,13 @@ def _draws(x: Floats, times: list[Floats], rng: np.random.Generator) -> Floats:
         low, high = ordered[:, (len(values) - 1) // 2], ordered[:, len(values) // 2]
         drawn[:, k] = np.where(np.isinf(high), low, (low + np.where(np.isinf(high), low, high)) / 2)
     return np.where(np.isfinite(drawn.min(axis=1)), x[np.argmin(drawn, axis=1)], np.nan)
+
+
+def median(times: Floats) -> float:
+    """Median with the infinite times at the end; the lower of two middle values if the upper is infinite."""
+    ordered = np.sort(times)
+    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    return float(low) if np.isinf(high) else float((low + high) / 2)
 
 
 def coincidence(sweep: Sweep, threshold: float | None, *, level: float, rng: RNGLike) -> Coincidence:
@@ -465,14 +476,3 @@ def describe(onset: Onset, quickest: Fastest) -> str:
     begins = f"{onset.value:.4g} [{onset.interval[0]:.4g}, {onset.interval[1]:.4g}]" if onset.found else "not found"
     speed = f"{quickest.value:.4g} [{quickest.interval[0]:.4g}, {quickest.interval[1]:.4g}]"
     return f"onset {begins}, fastest {speed if np.isfinite(quickest.value) else 'not found'}"
-
-
-def select_threshold(points: Sequence[SweepPoint], thresholds: Sequence[float], asked: float | None) -> int:
-    """Choose the threshold of the training time."""
-    if asked is not None:
-        near = [k for k, value in enumerate(thresholds) if abs(value - asked) < 1e-12]
-        if not near:
-            raise SelectionError(f"threshold {asked:g} is none of the sweep's: {', '.join(map(str, thresholds))}")
-        return near[0]
-    good = [k for k in range(len(thresholds)) if any(p.times.shape[1] and p.reached[k] >= 0.5 for p in points)]
-    return max(good, default=0)

@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 
     from trajtools.store import Run
 
+NAMES = ("auto", "trajectory")
+FEWEST_BLOCKS = 8
+N_RESAMPLES = 999
+LEVEL = 0.95
+THRESHOLDS = (0.7, 0.8, 0.85, 0.9)
+RATE_NAMES = ("lr", "learning_rate", "eta")
+
 
 @dataclass(frozen=True, eq=False)
 class SweepPoint(Result):
@@ -370,106 +377,20 @@ class Sweep(Result):
         return plots.sweep(self, figure=figure)
 
 
-NAMES = ("auto", "trajectory")
-FEWEST_BLOCKS = 8
-N_RESAMPLES = 999
-LEVEL = 0.95
+def as_text(sweep: Sweep) -> str:
+    """Columns of equal width, with the warnings below."""
+    lines = [header(sweep), *rows(sweep)]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    doubts = [f"- {point.run}: {words}" for point in sweep.points for words in point.warnings]
+    return "\n".join([*table, *doubts, *(f"- left out: {words}" for words in sweep.warnings)])
 
 
-def exponent_of(run: Any, asked: str | None, rng: int, warnings: list[Reason]) -> Exponent | None:
-    """Measure the exponent of a run in the way that was asked for."""
-    from trajtools.exponents.lyapunov import lyapunov
-    from trajtools.exponents.twins import has_twins
-
-    if asked is None:
-        return None
-    if asked.startswith("metric:"):
-        return recorded(run, asked.removeprefix("metric:"), rng)
-    if asked not in NAMES:
-        raise SelectionError(f"exponent={asked!r} is none of {', '.join(map(repr, NAMES))}, 'metric:NAME' and None")
-    if asked == "auto" and not has_twins(run):
-        warnings.append(Reason("no-twins", "no twins: no exponent"))
-        return None
-    try:
-        return lyapunov(run, rng=rng)
-    except TrajtoolsError as error:
-        warnings.append(Reason("no-exponent", f"no exponent: {error}"))
-        return None
-
-
-def recorded(run: Any, name: str, rng: int) -> Exponent:
-    """Mean of a metric that holds the growth of a renormalised shadow per step."""
-    if name not in list(run.metrics):
-        raise SelectionError(f"run {run.name!r} has no metric {name!r}; it has {', '.join(run.metrics) or 'none'}")
-    values = run.metrics[name].reshape(run.n_states, -1)
-    values = values[np.isfinite(values).any(axis=1)]
-    rate, interval = mean_growth(values, np.random.default_rng(rng))
-    known = np.isfinite(interval[0])
-    verdict = "inconclusive" if not known else "regular" if interval[1] <= 0 else "inconclusive"
-    verdict = "transient" if known and interval[0] > 0 else verdict
-    reason = {
-        "transient": Reason(
-            "persistence-not-tested",
-            "the recorded growth per step is above zero over this record; whether it persists was not tested",
-        ),
-        "regular": Reason("contracts", "the recorded growth per step is below zero"),
-        "inconclusive": Reason("zero-not-excluded", "the interval of the recorded growth per step contains zero")
-        if known
-        else Reason("too-few-steps", "too few recorded steps"),
-    }[verdict]
-    return Exponent(
-        value=rate,
-        interval=interval,
-        level=LEVEL,
-        p_value=float("nan"),
-        null="",
-        n_used=values.shape[1],
-        n_total=values.shape[1],
-        verdict=verdict,
-        reasons=(reason,),
-        window=(0.0, float(run.step[-1])) if run.n_states else (float("nan"),) * 2,
-        window_values=np.empty(0),
-        values=np.array([np.nanmean(column) for column in values.T]) if values.size else np.empty(0),
-        intercept=float("nan"),
-        method=f"metric:{name}",
-        unit=f"1/{run.time_unit}",
-        settings={"metric": name, "states": len(values), "interval": "moving blocks of time", "rng": rng},
-    )
-
-
-def mean_growth(values: Floats, rng: np.random.Generator, level: float = LEVEL) -> tuple[float, tuple[float, float]]:
-    """Mean of growth rates along time, with an interval from moving blocks."""
-    nothing = (float("nan"), float("nan"))
-    if not values.size or not np.isfinite(values).any():
-        return float("nan"), nothing
-    series = np.nanmean(values, axis=1)
-    series = series[np.isfinite(series)]
-    value, n = float(series.mean()), len(series)
-    if n < 2 * FEWEST_BLOCKS:
-        return value, nothing
-    length = min(round(n**0.5), n // FEWEST_BLOCKS)  # longer than for independent noise: bursts last
-    return value, blocked_mean(series, length, count=N_RESAMPLES, level=level, rng=rng)
-
-
-THRESHOLDS = (0.7, 0.8, 0.85, 0.9)
-RATE_NAMES = ("lr", "learning_rate", "eta")
-
-
-@dataclass(frozen=True)
-class Task:
-    """One run and what is wanted of it; small enough to be sent to another process."""
-
-    path: str
-    run: str
-    x: float
-    y: float
-    control: bool
-    exponent: str | None
-    accuracy: str
-    loss: str
-    thresholds: tuple[float, ...]
-    stays: int
-    rng: int
+def header(sweep: Sweep) -> list[str]:
+    """Titles of the columns."""
+    names = [sweep.x_name, *([sweep.y_name] if sweep.y_name else []), *others(sweep)]
+    times = [f"{sweep.time_unit}s to {value:g} (reached)" for value in sweep.thresholds]
+    return [*names, "run", "exponent", "95 % interval", "verdict", *times, "final loss", "accuracy", "sharpness"]
 
 
 def sweep(
@@ -582,14 +503,6 @@ def _runs(files: Any) -> Iterable[Any]:
                 yield from file.values()
 
 
-def _number(hparams: dict[str, Any], name: str | None) -> float | None:
-    for key in RATE_NAMES if name in RATE_NAMES else (name,):
-        value = hparams.get(key or "")
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value):
-            return float(value)
-    return None
-
-
 def _points(
     tasks: list[Task], executor: Executor | None, progress: Callable[[int, int], None] | None
 ) -> list[SweepPoint]:
@@ -599,6 +512,23 @@ def _points(
         if progress is not None:
             progress(done, len(tasks))
     return found
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run and what is wanted of it; small enough to be sent to another process."""
+
+    path: str
+    run: str
+    x: float
+    y: float
+    control: bool
+    exponent: str | None
+    accuracy: str
+    loss: str
+    thresholds: tuple[float, ...]
+    stays: int
+    rng: int
 
 
 def measure(task: Task) -> SweepPoint:
@@ -641,6 +571,81 @@ def _series(run: Any, name: str, references: list[int], warnings: list[Reason]) 
     return np.asarray(values[:, references] if values.ndim == 2 and values.shape[1] == run.n_members else values)
 
 
+def exponent_of(run: Any, asked: str | None, rng: int, warnings: list[Reason]) -> Exponent | None:
+    """Measure the exponent of a run in the way that was asked for."""
+    from trajtools.exponents.lyapunov import lyapunov
+    from trajtools.exponents.twins import has_twins
+
+    if asked is None:
+        return None
+    if asked.startswith("metric:"):
+        return recorded(run, asked.removeprefix("metric:"), rng)
+    if asked not in NAMES:
+        raise SelectionError(f"exponent={asked!r} is none of {', '.join(map(repr, NAMES))}, 'metric:NAME' and None")
+    if asked == "auto" and not has_twins(run):
+        warnings.append(Reason("no-twins", "no twins: no exponent"))
+        return None
+    try:
+        return lyapunov(run, rng=rng)
+    except TrajtoolsError as error:
+        warnings.append(Reason("no-exponent", f"no exponent: {error}"))
+        return None
+
+
+def recorded(run: Any, name: str, rng: int) -> Exponent:
+    """Mean of a metric that holds the growth of a renormalised shadow per step."""
+    if name not in list(run.metrics):
+        raise SelectionError(f"run {run.name!r} has no metric {name!r}; it has {', '.join(run.metrics) or 'none'}")
+    values = run.metrics[name].reshape(run.n_states, -1)
+    values = values[np.isfinite(values).any(axis=1)]
+    rate, interval = mean_growth(values, np.random.default_rng(rng))
+    known = np.isfinite(interval[0])
+    verdict = "inconclusive" if not known else "regular" if interval[1] <= 0 else "inconclusive"
+    verdict = "transient" if known and interval[0] > 0 else verdict
+    reason = {
+        "transient": Reason(
+            "persistence-not-tested",
+            "the recorded growth per step is above zero over this record; whether it persists was not tested",
+        ),
+        "regular": Reason("contracts", "the recorded growth per step is below zero"),
+        "inconclusive": Reason("zero-not-excluded", "the interval of the recorded growth per step contains zero")
+        if known
+        else Reason("too-few-steps", "too few recorded steps"),
+    }[verdict]
+    return Exponent(
+        value=rate,
+        interval=interval,
+        level=LEVEL,
+        p_value=float("nan"),
+        null="",
+        n_used=values.shape[1],
+        n_total=values.shape[1],
+        verdict=verdict,
+        reasons=(reason,),
+        window=(0.0, float(run.step[-1])) if run.n_states else (float("nan"),) * 2,
+        window_values=np.empty(0),
+        values=np.array([np.nanmean(column) for column in values.T]) if values.size else np.empty(0),
+        intercept=float("nan"),
+        method=f"metric:{name}",
+        unit=f"1/{run.time_unit}",
+        settings={"metric": name, "states": len(values), "interval": "moving blocks of time", "rng": rng},
+    )
+
+
+def mean_growth(values: Floats, rng: np.random.Generator, level: float = LEVEL) -> tuple[float, tuple[float, float]]:
+    """Mean of growth rates along time, with an interval from moving blocks."""
+    nothing = (float("nan"), float("nan"))
+    if not values.size or not np.isfinite(values).any():
+        return float("nan"), nothing
+    series = np.nanmean(values, axis=1)
+    series = series[np.isfinite(series)]
+    value, n = float(series.mean()), len(series)
+    if n < 2 * FEWEST_BLOCKS:
+        return value, nothing
+    length = min(round(n**0.5), n // FEWEST_BLOCKS)  # longer than for independent noise: bursts last
+    return value, blocked_mean(series, length, count=N_RESAMPLES, level=level, rng=rng)
+
+
 def training_times(step: Any, accuracy: Floats, thresholds: Sequence[float], stays: int = 1) -> Floats:
     """First steps at which accuracies reach thresholds, and stay there."""
     times = np.full((len(thresholds), accuracy.shape[1]), np.inf)
@@ -670,17 +675,12 @@ def _sharpness(run: Any) -> float:
     return float(np.median(late[np.isfinite(late)])) if np.isfinite(late).any() else float("nan")
 
 
-def header(sweep: Sweep) -> list[str]:
-    """Titles of the columns."""
-    names = [sweep.x_name, *([sweep.y_name] if sweep.y_name else []), *others(sweep)]
-    times = [f"{sweep.time_unit}s to {value:g} (reached)" for value in sweep.thresholds]
-    return [*names, "run", "exponent", "95 % interval", "verdict", *times, "final loss", "accuracy", "sharpness"]
-
-
-def rows(sweep: Sweep) -> list[list[str]]:
-    """Cells of the table."""
-    names = others(sweep)
-    return [_row(sweep, point, names) for point in sweep.points]
+def _number(hparams: dict[str, Any], name: str | None) -> float | None:
+    for key in RATE_NAMES if name in RATE_NAMES else (name,):
+        value = hparams.get(key or "")
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value):
+            return float(value)
+    return None
 
 
 def others(sweep: Sweep) -> list[str]:
@@ -693,13 +693,10 @@ def others(sweep: Sweep) -> list[str]:
     return [name for name in names if 1 < len(values[name]) < len(sweep.points)]
 
 
-def as_text(sweep: Sweep) -> str:
-    """Columns of equal width, with the warnings below."""
-    lines = [header(sweep), *rows(sweep)]
-    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    doubts = [f"- {point.run}: {words}" for point in sweep.points for words in point.warnings]
-    return "\n".join([*table, *doubts, *(f"- left out: {words}" for words in sweep.warnings)])
+def rows(sweep: Sweep) -> list[list[str]]:
+    """Cells of the table."""
+    names = others(sweep)
+    return [_row(sweep, point, names) for point in sweep.points]
 
 
 def _row(sweep: Sweep, point: SweepPoint, names: list[str]) -> list[str]:
@@ -720,10 +717,6 @@ def _row(sweep: Sweep, point: SweepPoint, names: list[str]) -> list[str]:
     ]
 
 
-def _value(value: object) -> str:
-    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _time(point: SweepPoint, k: int) -> str:
     if not point.times.shape[1]:
         return "-"
@@ -735,3 +728,7 @@ def _typical(values: np.ndarray) -> str:
     known = values[np.isfinite(values)]
     lost = f" ({len(values) - len(known)} not finite)" if len(known) < len(values) else ""
     return (f"{np.median(known):.4g}" if len(known) else "-") + lost
+
+
+def _value(value: object) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

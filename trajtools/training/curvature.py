@@ -19,6 +19,24 @@ if TYPE_CHECKING:
 
     from trajtools.store import Run
 
+KINDS = ("full", "subset", "batch")
+NEAR = 0.15  # of the threshold: the product hovers that near at the edge of stability
+DIP = 0.25  # of the threshold: further below, for longer than a moment, it has left the edge again
+FEWEST = 10
+STRETCHES = 20
+LATE = np.log(1000.0)  # nats: a copy that begins so much later than a fresh one has a thousandth of its share
+N_RESAMPLES = 999
+LEVEL = 0.95
+DELAYED = (
+    "rate x h_max is above the threshold from step {start} on; that makes {nats:.0f} nats until step {begins}, where "
+    "the forward shadow begins to grow: earlier perturbations were damped along the unstable direction and grow "
+    "late, at a step set by epsilon and the dtype (delayed loss of stability). Fresh offsets, Shadow(window=), or "
+    "the windows of tangent_exponents show the growth when it happens"
+)
+
+
+_RATES = ("lr", "learning_rate", "eta")
+
 
 @dataclass(frozen=True, eq=False)
 class Curvature(Result):
@@ -97,23 +115,6 @@ class Curvature(Result):
         from trajtools import plots
 
         return plots.curvature(self, ax=ax)
-
-
-KINDS = ("full", "subset", "batch")
-NEAR = 0.15  # of the threshold: the product hovers that near at the edge of stability
-DIP = 0.25  # of the threshold: further below, for longer than a moment, it has left the edge again
-FEWEST = 10
-STRETCHES = 20
-LATE = np.log(1000.0)  # nats: a copy that begins so much later than a fresh one has a thousandth of its share
-N_RESAMPLES = 999
-LEVEL = 0.95
-DELAYED = (
-    "rate x h_max is above the threshold from step {start} on; that makes {nats:.0f} nats until step {begins}, where "
-    "the forward shadow begins to grow: earlier perturbations were damped along the unstable direction and grow "
-    "late, at a step set by epsilon and the dtype (delayed loss of stability). Fresh offsets, Shadow(window=), or "
-    "the windows of tangent_exponents show the growth when it happens"
-)
-_RATES = ("lr", "learning_rate", "eta")
 
 
 def curvature(
@@ -219,15 +220,6 @@ def curvature(
     )
 
 
-def _source(metrics: Mapping[str, Any], name: str, of: str | None) -> str | None:
-    """Lanczos before shadows, the whole set before its parts."""
-    for kind in (of,) if of else KINDS:
-        for candidate in (f"{name}_{kind}", f"shadow_{name}_{kind}"):
-            if candidate in metrics:
-                return candidate
-    return None
-
-
 def _series(metrics: Mapping[str, Any], name: str | None, T: int) -> Floats:
     """A metric as one series, (T,): the first column of several."""
     if name is None:
@@ -258,11 +250,6 @@ def _beta(hparams: Mapping[str, Any], momentum: float | None) -> float:
     if not 0 <= beta < 1:
         raise DataError(f"momentum={value!r} must lie between 0 and 1")
     return beta
-
-
-def _local(rate: Floats, low: Floats, high: Floats) -> Floats:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.log(np.maximum(np.abs(1 - rate * low), np.abs(1 - rate * high))))
 
 
 def _entry(
@@ -342,6 +329,29 @@ def _judge(
     return "beyond the edge", (Reason.of("above-threshold", words, late=late, threshold=threshold),)
 
 
+def _source(metrics: Mapping[str, Any], name: str, of: str | None) -> str | None:
+    """Lanczos before shadows, the whole set before its parts."""
+    for kind in (of,) if of else KINDS:
+        for candidate in (f"{name}_{kind}", f"shadow_{name}_{kind}"):
+            if candidate in metrics:
+                return candidate
+    return None
+
+
+def _local(rate: Floats, low: Floats, high: Floats) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.log(np.maximum(np.abs(1 - rate * low), np.abs(1 - rate * high))))
+
+
+def _flipping(product: Floats, beta: float, ahead: bool) -> Floats:
+    """Growth along the largest curvature of a quadratic, nats per step, from the roots of the optimiser's step."""
+    trace = (1 + beta) * (1 - product) if ahead else 1 + beta - product
+    determinant = beta * (1 - product) if ahead else np.full_like(product, beta)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        root = np.sqrt((trace**2 - 4 * determinant).astype(np.complex128))
+        return np.log(np.maximum(np.abs(trace + root), np.abs(trace - root)) / 2)
+
+
 def _warnings(sources: Mapping[str, str], h_max: Floats) -> tuple[Reason, ...]:
     warnings = []
     if sources["h_max"].endswith("batch"):
@@ -361,15 +371,6 @@ def _warnings(sources: Mapping[str, str], h_max: Floats) -> tuple[Reason, ...]:
         words = "h_max is unknown at {unknown} of {states} states"
         warnings.append(Reason.of("not-finite", words, unknown=unknown, states=len(h_max)))
     return tuple(warnings)
-
-
-def _flipping(product: Floats, beta: float, ahead: bool) -> Floats:
-    """Growth along the largest curvature of a quadratic, nats per step, from the roots of the optimiser's step."""
-    trace = (1 + beta) * (1 - product) if ahead else 1 + beta - product
-    determinant = beta * (1 - product) if ahead else np.full_like(product, beta)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        root = np.sqrt((trace**2 - 4 * determinant).astype(np.complex128))
-        return np.log(np.maximum(np.abs(trace + root), np.abs(trace - root)) / 2)
 
 
 def _late(run: Any, sources: tuple[str, str | None], measured: Floats, waiting: Floats) -> tuple[Reason, ...]:
