@@ -1,4 +1,4 @@
-"""Pairs of states counted by their distance, all radii in one pass. See trajtools.structure.dimension.
+"""Pairs of states counted by their distance, all radii in one pass. See trajtools.structure.correlation_sum.
 
 Bin 0 holds distance zero, bin k gaps in (limits[k - 1], limits[k]], the last bin those beyond the largest radius;
 ``limits`` starts with 0 and ends with inf. `start` gives, for the leading bits of a gap, the first bin it can be in.

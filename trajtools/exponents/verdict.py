@@ -1,4 +1,4 @@
-"""The verdict on measured growth of twins, with its reasons."""
+"""The verdict on the growth of twins, with its reasons; neighbour curves are judged in `fit_neighbors`."""
 
 from __future__ import annotations
 
