@@ -54,7 +54,7 @@ class Choice(Result):
 
 
 def theiler_window(x: ArrayLike, *, method: str = "autocorrelation", max_lag: int | None = None) -> Choice:
-    """How far apart in time two states must be to be neighbours by recurrence and not by closeness in time.
+    """Theiler window: the separation in time from which on close states count as recurrence.
 
     Parameters
     ----------
