@@ -1,4 +1,4 @@
-"""What can go wrong, by name. Every message says what came, what was needed and the way out."""
+"""Exceptions. Every message names the input, the requirement and a remedy."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ CODES: dict[str, str] = {
     # persistence
     "persistent": "growth follows every separate start, or the trajectory returns",
     "not-persistent": "growth is missing after some starts",
-    "persistence-not-tested": "too few separate starts to say whether growth persists",
+    "persistence-not-tested": "too few separate starts to test whether growth persists",
     # the trajectory
     "not-analysable": "an estimator refused the data; the text is its message",
     "use-twins": "perturbed copies would decide",
@@ -121,7 +121,7 @@ CODES: dict[str, str] = {
     "converted": "how the exponent was stated in another unit",
     "learning-rates-differ": "the mean learning rate differs between the starts",
     # published procedures
-    "published-procedure": "a published procedure gives no verdict, and what it kept",
+    "published-procedure": "a published procedure gives no verdict; the blocks it retained",
     "no-verdict": "how to get a verdict",
     "published-bias": "known bias of a published procedure",
     "no-theiler-window": "the procedure admits neighbours that are close in time",
@@ -197,7 +197,7 @@ CODES: dict[str, str] = {
     "shadow-curvature": "the curvature comes from a shadow, which lags",
     "no-smallest-curvature": "the smallest curvature was not recorded",
     "not-square": "the layer is not square",
-    "unknown-hyper-parameters": "hyper-parameters are neither given nor recorded",
+    "unknown-hyper-parameters": "hyper-parameters are neither passed nor recorded",
     # sweeps and the edge of chaos
     "onset": "where the exponent passes the limit",
     "no-onset": "there is no onset",
@@ -217,7 +217,7 @@ CODES: dict[str, str] = {
     "smallest-loss": "where the loss is smallest",
     "worse-below-onset": "the smallest loss below the onset",
     "equally-good": "the range in which the loss is about as small",
-    "no-control": "no stable control answers the question",
+    "no-control": "no stable control to compare with",
     "control-faster": "the stable control becomes faster beyond the optimum",
     "control-no-faster": "the stable control is no faster beyond the optimum",
     "runs-differ": "runs of one cell differ in other hyper-parameters",

@@ -1,4 +1,4 @@
-"""Metrics that compare states entry by entry. The loops live in `trajtools._kernels`, the words here."""
+"""Metrics that compare states entry by entry. Their loops are in `trajtools._kernels`."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _of_edges(parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> Metr
     if number < 2 or not stretches:
         raise DataError(
             f"metric 'graph-l1' divides a sum over edges by N(N-1); this network has {number} nodes and "
-            f"{len(stretches)} parameters that are edges. Say what connects what when recording (wiring=), or use 'l1'"
+            f"{len(stretches)} parameters that are edges. Name the connections when recording (wiring=), or use 'l1'"
         )
     pairs = number * (number - 1)
     return Metric(

@@ -255,7 +255,7 @@ def contributions(a: Trajectory, b: Trajectory, *, metric: MetricLike = "l1", pe
 def _parts(table: list[Parameter], size: int, per: str) -> dict[str, list[slice]]:
     if not table:
         raise DataError(
-            "arrays do not say which weight belongs to which layer; give a Trajectory with parameters (from a run, or "
+            "arrays do not say which weight belongs to which layer; pass a Trajectory with parameters (from a run, or "
             "Trajectory.from_array(x, parameters=...))"
         )
     parts: dict[str, list[slice]] = {}

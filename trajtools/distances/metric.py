@@ -1,4 +1,4 @@
-"""What a metric is, the registry of metrics by name, and the floor below which a distance says nothing."""
+"""Metrics, their registry by name, and the rounding floor of distances."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class Distances(Result):
         if array.ndim != 2 or array.shape[0] != array.shape[1]:
             raise DataError(f"distances of one trajectory are (T, T); these have shape {array.shape}")
         if np.any(array < 0):
-            raise DataError("the given distances hold negative numbers; distances are positive or zero")
+            raise DataError("the distances contain negative numbers; they must be positive or zero")
         if not (np.isfinite(dt) and dt > 0):
             raise DataError(f"dt is {dt}; it must be a positive number, the time from one step to the next")
         steps = np.arange(len(array)) if step is None else np.asarray(step, dtype=np.int64)
@@ -648,7 +648,7 @@ def _in_memory(what: Comparison) -> Floats:
     if size > MAX_MATRIX_BYTES:
         raise TooLargeError(
             f"the distances of {len(what.x)} x {len(what.y)} states are {size / 2**30:.1f} GiB, more than the "
-            f"{MAX_MATRIX_BYTES / 2**30:.1f} GiB that are kept in memory; give out=path to keep them on disk, or thin "
+            f"{MAX_MATRIX_BYTES / 2**30:.1f} GiB that fit in memory; give out=path to store them on disk, or thin "
             "the states out (x.window(every=k))"
         )
     return np.empty((len(what.x), len(what.y)))

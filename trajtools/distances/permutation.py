@@ -236,10 +236,10 @@ class BoundSymmetry:
         sets, fixed = self.matcher.units.sets, self.matcher.units.fixed
         warnings = [Reason("order-fixed", f"{name!r} is left in its order: {why}") for name, why in fixed.items()]
         if self.asked.signs is True or self.asked.scales is True:
-            normalised = "{name!r} keeps signs and scales: its units are normalised"
+            normalised = "{name!r} has fixed signs and scales: its units are normalised"
             warnings += [Reason.of("scales-fixed", normalised, name=s.name) for s in sets if s.normalised]
         if self.asked.scales is True:
-            loops = "{name!r} keeps its scales: its units lead to themselves"
+            loops = "{name!r} has fixed scales: its units lead to themselves"
             warnings += [Reason.of("scales-fixed", loops, name=s.name) for s in sets if s.loops]
         return warnings
 
@@ -509,7 +509,7 @@ def _chosen(asked: bool | Sequence[str], units: Units, what: str) -> tuple[UnitS
         if name not in names:
             raise SelectionError(f"{what} names {name!r}; the hidden node sets are {', '.join(names)}")
         if names[name].normalised:
-            raise DataError(f"{what} names {name!r}, at whose units a normalisation stands: it takes that freedom away")
+            raise DataError(f"{what} names {name!r}, whose units follow a normalisation: signs and scales are fixed")
     return tuple(names[name] for name in asked)
 
 

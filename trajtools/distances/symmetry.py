@@ -126,7 +126,7 @@ def find_units(parameters: Sequence[Parameter], nodes: Sequence[NodeSet], *, fla
         reasons = "; ".join(f"{name!r}: {why}" for name, why in fixed.items()) or "no kernel starts where another ends"
         raise DataError(
             f"this network has no hidden units that may be permuted ({reasons}); record or select two layers in a row, "
-            "or use 'l1' or 'l2', which compare the weights as they stand"
+            "or use 'l1' or 'l2', which compare the weights in their stored order"
         )
     return Units(sets, fixed, flattened)
 

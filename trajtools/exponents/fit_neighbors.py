@@ -380,7 +380,7 @@ def _judge(growth: Divergence, found: Plateau, p_positive: float) -> tuple[str, 
             needed=FEWEST_BLOCKS,
         )
         return "inconclusive", (grown, few)
-    words = "the curve alone cannot be told from that of noise; trajtools.lyapunov tests it against surrogates"
+    words = "noise gives such a curve too; trajtools.lyapunov tests it against surrogates"
     return "inconclusive", (grown, Reason("not-tested", words))
 
 

@@ -98,7 +98,7 @@ def as_links(x: Any, nodes: int | None) -> tuple[Any, float]:
 def _factor(links: int, nodes: int | None) -> float:
     if nodes is None:
         raise DataError(
-            f"metric 'graph-l1' divides by N(N-1), and {links} links do not tell N: give nodes=N, or adjacency "
+            f"metric 'graph-l1' divides by N(N-1), and {links} links leave N open: give nodes=N, or adjacency "
             "matrices (T, N, N)"
         )
     if isinstance(nodes, bool) or not isinstance(nodes, (int, np.integer)) or nodes < 2:

@@ -387,8 +387,7 @@ def _phase_randomised(states: Floats, rng: np.random.Generator) -> Floats:
 def _iaaft(states: Floats, rng: np.random.Generator) -> Floats:
     if states.shape[1] != 1:
         raise DataError(
-            f"'iaaft' keeps the values of one series, these states have {states.shape[1]} coordinates; use "
-            "'phase-randomised'"
+            f"'iaaft' needs a single series; these states have {states.shape[1]} coordinates; use 'phase-randomised'"
         )
     series = states[:, 0]
     ordered = np.sort(series)

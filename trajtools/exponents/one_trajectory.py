@@ -346,7 +346,7 @@ def prepare_distances(x: Distances, options: Options) -> Prepared:
     matrix = tame(np.asarray(x.read(0, len(x)), dtype=np.float64))
     usable = np.flatnonzero(np.count_nonzero(np.isfinite(matrix), axis=1) > 1)
     if len(usable) < 20:
-        raise DataError(f"{len(usable)} states with distances are too few to tell a time scale; record more")
+        raise DataError(f"{len(usable)} states with distances are too few for a time scale; record more")
     if not np.nanmax(matrix[usable[0]]) > 0:
         raise DataError("all states are equal: they have no neighbours apart; nothing moves, so nothing diverges")
     choices: dict[str, Any] = {}
@@ -416,7 +416,7 @@ def prepare_states(x: Any, options: Options) -> Prepared:
     series = _scaled(given.astype(np.float64, copy=False).reshape(len(given), -1))
     finite = np.isfinite(series).all(axis=1)
     if finite.sum() < 20:
-        raise DataError(f"{int(finite.sum())} finite states are too few to tell a time scale; record more")
+        raise DataError(f"{int(finite.sum())} finite states are too few for a time scale; record more")
     if np.ptp(series[finite], axis=0).max() == 0:
         raise DataError("the trajectory is constant: it has no neighbours apart; nothing moves, so nothing diverges")
     choices: dict[str, Any] = {}
@@ -734,7 +734,7 @@ def _of_distances(x: Any, dt: float | None, optimizer: Optimizer, doubts: tuple[
         x = Distances.from_array(np.asarray(x), time_unit="sample")
     if x.shape[0] != x.shape[1]:
         raise DataError(
-            f"one trajectory is analysed by the distances of its own states (T, T); these are {x.shape}, of two "
+            f"one trajectory needs the distances between its own states (T, T); these are {x.shape}, of two "
             "trajectories"
         )
     spacing, unit, step = sampling(x, dt)

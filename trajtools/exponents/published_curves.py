@@ -95,7 +95,7 @@ def _prepare(
     if theiler is None and name == CALIGIURI:
         theiler = 0
     if theiler != 0 and name == CALIGIURI:
-        raise DataError(f"procedure 'caligiuri2023' has no Theiler window: theiler=0 says so, got {theiler}")
+        raise DataError(f"procedure 'caligiuri2023' has no Theiler window: pass theiler=0, not {theiler}")
     most = horizon if name == CALIGIURI else horizon - 1  # the production code leaves the first point out
     if points is None or not 3 <= points <= most:
         raise DataError(

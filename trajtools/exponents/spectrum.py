@@ -486,13 +486,13 @@ def _warnings(across: Thickness, whole: Floats, wanted: int, *, unexplained: flo
     if unexplained > MOST_UNEXPLAINED:
         words = (
             "the maps leave {share:.0%} of where the neighbours go unexplained (median): noise, missing coordinates, "
-            "or too few states; their exponents would mean nothing and are not given"
+            "or too few states; their exponents are meaningless and left out"
         )
         warnings.append(Reason.of("unexplained", words, share=unexplained))
     if not across.known:
         words = (
-            "the record is too short to tell in how many of the {dimension} directions the attractor extends: some of "
-            "the exponents may be spurious"
+            "the record is too short to determine in how many of the {dimension} directions the attractor extends: "
+            "some of the exponents may be spurious"
         )
         warnings.append(Reason.of("record-too-short", words, dimension=d))
     elif directions < d:

@@ -319,7 +319,7 @@ def caveats(found: Measured) -> tuple[Reason, ...]:
         warnings.append(
             Reason(
                 "one-initial-condition",
-                "there is one initial condition: the interval comes from blocks of time and says nothing about other "
+                "there is one initial condition: the interval comes from blocks of time and does not cover other "
                 "initial conditions",
             )
         )

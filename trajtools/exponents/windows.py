@@ -291,9 +291,7 @@ def twin_windows(
     a perturbation as any.
     """
     if growth.method != "twins":
-        raise DataError(
-            f"these are curves of {growth.method}, not of twins: a curve of neighbours has no window of its own"
-        )
+        raise DataError(f"these are curves of {growth.method}, not of twins: curves of neighbours have no window")
     per_step = float(growth.settings.get("dt", 1.0))
     alive = _alive(growth, per_step)
     starts = np.unique(growth.start)

@@ -1,4 +1,4 @@
-"""Rules that say which states are neighbours, as types."""
+"""Neighbour rules, as types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""States or given distances, checked once: metric, what is finite, what can be followed, and their motion."""
+"""States or distances, validated once: metric, finite states, states that can be followed, directions of motion."""
 
 from __future__ import annotations
 
@@ -204,9 +204,7 @@ def _given(x: Any, metric: MetricLike) -> tuple[Any, str | Callable[[Any, Any], 
     if isinstance(x, Distances):
         # A default metric is no wish: the distances say which one they are in.
         if len(x.shape) != 2 or x.shape[0] != x.shape[1]:
-            raise DataError(
-                f"neighbours are looked for among the states of one trajectory; these distances are {x.shape}"
-            )
+            raise DataError(f"neighbours are searched within one trajectory; these distances have shape {x.shape}")
         return x, GIVEN, x.metric
     if isinstance(metric, str) and metric in METRICS:
         return x, metric, metric
@@ -265,11 +263,11 @@ def _check_square(matrix: Floats) -> None:
 def _from_distances(matrix: Floats, theiler: int, horizon: int) -> States:
     _check_square(matrix)
     if np.any(matrix < 0):
-        raise DataError("the given distances hold negative numbers; distances are positive or zero")
+        raise DataError("the distances contain negative numbers; they must be positive or zero")
     # A state that is not finite has no distance to any other.
     finite = np.count_nonzero(np.isfinite(matrix), axis=1) > 1
     if not np.allclose(matrix, matrix.T, rtol=1e-6, atol=0.0, equal_nan=True):
-        raise DataError("the given distances are not symmetric; give d(i, j) for all pairs of states")
+        raise DataError("the distances are not symmetric; pass d(i, j) for all pairs of states")
     states = States(
         points=np.empty((len(matrix), 0)),
         matrix=np.ascontiguousarray(matrix),
@@ -389,7 +387,9 @@ def with_directions(states: States) -> Floats:
 def thinned(index: Ints, stride: int) -> Ints:
     """Lists of neighbours of every so many states; the others are no references."""
     if isinstance(stride, bool) or not isinstance(stride, (int, np.integer)) or stride < 1:
-        raise DataError(f"stride={stride!r}: every so many states are references, a whole number from 1 on")
+        raise DataError(
+            f"stride={stride!r}: must be a whole number, 1 or more; every stride-th state is among the references"
+        )
     if stride == 1:
         return index
     kept = np.full_like(index, -1)

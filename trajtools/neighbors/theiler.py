@@ -118,7 +118,7 @@ def longest_lag(series: Floats, given: int | None, share: int = 10) -> int:
     """Longest lag to look at; refuses what has no time scale."""
     finite = int(np.isfinite(series).sum())
     if finite < 20:
-        raise DataError(f"{finite} finite samples cannot tell a time scale; 20 or more are needed")
+        raise DataError(f"{finite} finite samples are too few for a time scale; 20 or more are needed")
     if np.nanmin(np.where(np.isfinite(series), series, np.nan)) == np.nanmax(
         np.where(np.isfinite(series), series, np.nan)
     ):

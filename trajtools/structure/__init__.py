@@ -1,4 +1,4 @@
-"""What a trajectory looks like: correlations, cycles, dimension, projections, change points, system states."""
+"""Structure of a trajectory: correlations, cycles, dimension, projections, change points, system states."""
 
 from __future__ import annotations
 

@@ -647,7 +647,7 @@ def null_of(
     """Correlate shuffled states."""
     if null in ("phase-randomised", "iaaft"):
         raise UnknownNameError(
-            f"{null!r} keeps the power spectrum, and with it the autocorrelation itself: it says nothing here. Use "
+            f"{null!r} keeps the power spectrum, and so the autocorrelation itself; as a null it tests nothing. Use "
             "'shuffle' (no memory at all) or 'block' (no memory beyond a block)"
         )
     if null not in NULLS:

@@ -265,7 +265,9 @@ def _signal(x: Any, signal: str, metric: MetricLike, member: int) -> tuple[Float
 
 def _from_distances(distances: Distances, signal: str) -> tuple[Floats, Ints, str]:
     if signal == "norm":
-        raise DataError("distances do not tell the norm of a state; use 'step_length' or 'displacement', or the states")
+        raise DataError(
+            "the norm of a state cannot be computed from distances; use 'step_length' or 'displacement', or the states"
+        )
     if not distances.square:
         raise DataError(f"changes are searched in the distances of one trajectory, (T, T); these are {distances!r}")
     if signal == "displacement":

@@ -449,9 +449,7 @@ def _into(work: Callable[..., Any], counts: Ints, logs: Floats, first: int, last
 def _of_states(x: Any, metric: str, theiler: int | None) -> Pairs:
     states = prepare(x, metric=metric, theiler=1, horizon=0)
     if states.code == PRECOMPUTED:
-        return _of_rows(
-            lambda a, b: states.matrix[a:b], states.usable, theiler, metric, "the given distances were read"
-        )
+        return _of_rows(lambda a, b: states.matrix[a:b], states.usable, theiler, metric, "distances were passed")
     window, why, warnings = _window(states.points, states.usable, theiler)
     states = prepare(x, metric=metric, theiler=window, horizon=0)
     return Pairs(

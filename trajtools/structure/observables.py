@@ -211,7 +211,7 @@ def observables(
 def _check_names(measures: Sequence[str], series: Sequence[str], scalar: bool) -> None:
     for asked, there, what in ((measures, tuple(MEASURES), "measure"), (series, SERIES, "series")):
         if isinstance(asked, str):
-            raise DataError(f"{what}s are a sequence of names, got the string {asked!r}; give ({asked!r},)")
+            raise DataError(f"{what}s must be a sequence of names, got the string {asked!r}; give ({asked!r},)")
         for name in asked:
             if name not in there:
                 raise UnknownNameError(f"no {what} {name!r}; there are {', '.join(there)}")

@@ -242,7 +242,7 @@ def _checked(distances: Distances, kept: Ints, count: int | None) -> Floats:
             f"window(every={-(-len(distances) // _MOST)})"
         )
     if not len(kept) or (count or 1) > len(kept):
-        raise DataError(f"{len(kept)} of {len(distances)} states have distances; {count or 1} are needed at least")
+        raise DataError(f"{len(kept)} of {len(distances)} states have distances; at least {count or 1} are needed")
     matrix = np.asarray(distances.values)[np.ix_(kept, kept)]
     if not np.isfinite(matrix).all():
         raise DataError(

@@ -331,7 +331,7 @@ def _verdict(
     if doubts:
         return "inconclusive", (k, *doubts)
     if value > HIGH:
-        words = "it wanders like a random walk: chaos or noise, which K does not tell apart"
+        words = "the translation variables perform a random walk: chaos or noise, which K cannot distinguish"
         return "irregular", (k, Reason("wanders", words))
     return "regular", (k, Reason("bounded", "it stays bounded: periodic, quasi-periodic or at rest"))
 
