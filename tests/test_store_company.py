@@ -339,7 +339,7 @@ def test_a_run_that_finds_no_room_leaves_the_file_as_it_was(tmp_path):
     old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 1000, limit[1]))
     try:
-        with pytest.raises(RecordingError, match="is as it was"):
+        with pytest.raises(RecordingError, match="it is unmodified"):
             create(path, "run", "a")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
