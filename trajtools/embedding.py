@@ -131,7 +131,8 @@ def _mutual_information(series: Floats, longest: int) -> tuple[Floats, float]:
     for lag in range(longest + 1):
         a, b = ranks[: len(ranks) - lag], ranks[lag:]
         both = (a >= 0) & (b >= 0)
-        joint = np.bincount(a[both] * bins + b[both], minlength=bins * bins).reshape(bins, bins) / max(both.sum(), 1)
+        counts = np.bincount(a[both] * bins + b[both], minlength=bins * bins).reshape(bins, bins)
+        joint = counts / max(int(both.sum()), 1)
         product = joint.sum(axis=1)[:, None] * joint.sum(axis=0)[None]
         some = joint > 0
         out[lag] = np.sum(joint[some] * np.log(joint[some] / product[some]))

@@ -268,7 +268,7 @@ def _time_blocks(curves: Curves, first: Ints, last: Ints) -> tuple[Floats, Float
     """Cut every curve into `TIME_BLOCKS` stretches; the copies of one orbit share them."""
     edges = np.round(np.linspace(int(first.min()), int(np.median(last)), TIME_BLOCKS + 1)).astype(np.int64)
     edges[-1] = curves.values.shape[1] - 1
-    cuts = [(np.clip(a, first, last), np.clip(b, first, last)) for a, b in pairwise(edges)]
+    cuts: list[tuple[Ints, Ints]] = [(np.clip(a, first, last), np.clip(b, first, last)) for a, b in pairwise(edges)]
     gain = np.concatenate([curves.gain(a, b) for a, b in cuts])
     duration = np.concatenate([curves.duration(a, b) for a, b in cuts])
     return gain, duration, np.repeat(np.arange(TIME_BLOCKS), len(first))

@@ -87,7 +87,7 @@ def theiler_window(x: ArrayLike, *, method: str = "autocorrelation", max_lag: in
     lags = np.arange(longest + 1, dtype=np.float64)
     settings = {"max_lag": longest, "n": len(states)}
     if method == "autocorrelation":
-        slowest = np.max([autocorrelation_of(column, longest) for column in states.T], axis=0)
+        slowest = np.stack([autocorrelation_of(column, longest) for column in states.T]).max(axis=0)
         lag, reason, warnings = first_below(slowest, E_FOLD, "every autocorrelation is below 1/e")
         return Choice("theiler", max(1, 3 * lag), method, lags, slowest, f"3 times: {reason}", settings, warnings)
     curve = _separation(states, longest)
