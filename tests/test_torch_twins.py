@@ -126,7 +126,8 @@ def test_an_unperturbed_twin_stays_on_its_reference_to_the_bit(kind, factory, ve
 @pytest.mark.parametrize("kind", ["relu", "dropout"])
 @pytest.mark.parametrize("factory", [sgd, adam, torch.optim.Adagrad, torch.optim.AdamW, torch.optim.RMSprop])
 def test_vectorised_training_equals_the_loop_to_rounding(kind, factory):
-    fast, fast_losses = trained(network(kind), factory, epsilon=1e-4, vectorize="auto")
+    # "auto" vectorises only where the processor's kernels round equal members equally.
+    fast, fast_losses = trained(network(kind), factory, epsilon=1e-4, vectorize=True)
     slow, slow_losses = trained(network(kind), factory, epsilon=1e-4, vectorize=False)
     assert fast.vectorized is True
     assert slow.vectorized is False
