@@ -15,8 +15,8 @@ class UnsafeFileError(FormatError):
     """The file points outside itself, or declares more than it holds."""
 
 
-class InterruptedWriteError(FormatError):
-    """A writer died in the middle of a change; `trajtools repair` mends the file."""
+class DamagedError(FormatError):
+    """Data do not match their checksum, or are missing; the message names the states that are gone."""
 
 
 class ArchitectureError(TrajtoolsError, ValueError):
@@ -25,18 +25,6 @@ class ArchitectureError(TrajtoolsError, ValueError):
 
 class FileBusyError(TrajtoolsError, OSError):
     """Another process is writing the file."""
-
-
-class RunExistsError(TrajtoolsError, ValueError):
-    """The file already holds a run of this name; a run is never overwritten."""
-
-
-class RunNotFoundError(TrajtoolsError, KeyError):
-    """The file holds no run of this name."""
-
-    def __str__(self) -> str:
-        # KeyError would show the repr of the sentence, quotes and all.
-        return str(self.args[0]) if self.args else ""
 
 
 class RecordingError(TrajtoolsError, RuntimeError):

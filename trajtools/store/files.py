@@ -1,89 +1,465 @@
-"""A file as a mapping of its runs."""
+"""A file below HDF5: plain reads and writes, the writer's lock, and the superblock.
+
+HDF5 itself is open only while a run is opened for reading, and for the life of a writer. Everything else is done with
+plain reads and writes at offsets that HDF5 gave.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
-from collections.abc import Iterator, Mapping
+import socket
+import struct
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any
 
 import h5py
 
-from trajtools.errors import RunNotFoundError
-from trajtools.store import safety
-from trajtools.store.h5 import in_words
-from trajtools.store.handles import Handle, steady
-from trajtools.store.runs import Run
+from trajtools.errors import FileBusyError, FormatError, TrajtoolsError, UnsafeFileError
+
+fcntl: Any
+msvcrt: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+try:
+    import msvcrt
+except ImportError:  # everywhere else
+    msvcrt = None
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SUPERBLOCK_BYTES = 48
+HEAD_BYTES = 2**17  # covers the structure of most files, so that HDF5 opens them from one read
+LIBVER = ("v110", "v110")
+_FIELDS = struct.Struct("<8sBBBBQQQQ")
+_MASK = 0xFFFFFFFF
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
+_LOCK_TRIES, _LOCK_PAUSE = 20, 0.02
+_LOCK_OFFSET = 2**40  # Windows locks bytes, and a locked byte cannot be read: this one is never part of the file
 
 
-class File(Mapping[str, "Run"]):
-    """A file of runs, open for reading; a mapping from the names of the runs to `Run`.
+class RawFile:
+    """A file open for reads and writes at offsets.
 
     Attributes
     ----------
     path : Path
         The file.
-    format_version : str
-        As the file says.
-    readable_newer : bool
-        The file is of a newer minor version: all is read that this version knows.
+    descriptor : int
+        Of the system; -1 once closed.
+    identity : tuple of int
+        Device and inode.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, write: bool = False) -> None:
         self.path = Path(os.path.abspath(path))
-        if not self.path.exists():
-            raise FileNotFoundError(f"{self.path} does not exist")
-        self._handle = Handle(self.path)
-        self._closed = False
-        self.format_version = self._version()
-        self.readable_newer = safety.check_version(self.format_version, str(self.path))[1] > safety.VERSION[1]
+        self._flags = (os.O_RDWR if write else os.O_RDONLY) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+        self._lock = threading.Lock()
+        self._open()
+        self.identity = self._identity()
 
-    def __getitem__(self, name: str) -> Run:
-        self._require_open()
-        if name not in list(self):
-            raise RunNotFoundError(
-                f"{self.path} holds no run {name!r}; it has {', '.join(map(repr, self)) or 'no run at all'}"
-            )
-        return Run(self.path, name, handle=self._handle)
+    def _open(self) -> None:
+        self.descriptor = os.open(self.path, self._flags)
+        self._finalizer = weakref.finalize(self, _close, self.descriptor)
 
-    def __iter__(self) -> Iterator[str]:
-        self._require_open()
-        return iter(self._names())
+    def _identity(self) -> tuple[int, int]:
+        status = os.fstat(self.descriptor)
+        return status.st_dev, status.st_ino
 
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+    def reopen(self) -> None:
+        """Open the file again if it was closed; another file under its name is refused."""
+        with self._lock:
+            if self.descriptor >= 0:
+                return
+            self._open()
+        if self._identity() != self.identity:
+            self.close()
+            raise FormatError(f"{self.path} was replaced since it was opened; open it again")
 
-    def __repr__(self) -> str:
-        return f"<trajtools file {str(self.path)!r}{', closed' if self._closed else f', {len(self)} runs'}>"
+    @property
+    def size(self) -> int:
+        """Size of the file, in bytes."""
+        return os.fstat(self.descriptor).st_size
 
-    def __enter__(self) -> Self:
-        return self
+    def read(self, offset: int, length: int) -> bytes:
+        """Read bytes, fewer at the end of the file."""
+        data = bytearray(length)
+        return bytes(data[: self.read_into(offset, memoryview(data))])
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill a buffer as far as the file goes; returns the number of bytes."""
+        if self.descriptor < 0:
+            self.reopen()
+        view, done = buffer.cast("B"), 0
+        while done < len(view):
+            count = self._read_some(offset + done, view[done:])
+            if not count:
+                break
+            done += count
+        return done
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Write bytes."""
+        view = memoryview(data).cast("B")
+        while len(view):
+            if hasattr(os, "pwrite"):
+                count = os.pwrite(self.descriptor, view, offset)
+            else:
+                with self._lock:
+                    os.lseek(self.descriptor, offset, os.SEEK_SET)
+                    count = os.write(self.descriptor, view)
+            view, offset = view[count:], offset + count
+
+    def _read_some(self, offset: int, view: memoryview) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self.descriptor, [view], offset)
+        with self._lock:
+            os.lseek(self.descriptor, offset, os.SEEK_SET)
+            data = os.read(self.descriptor, len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def sync(self) -> None:
+        """Wait until the disk has everything."""
+        os.fsync(self.descriptor)
 
     def close(self) -> None:
-        """Close the file. Trajectories and runs taken from it open it again when they are read."""
-        self._closed = True
-        self._handle.close()
+        """Close the file, and give up its lock."""
+        if self._finalizer.detach():
+            _close(self.descriptor)
+        self.descriptor = -1
 
-    def refresh(self) -> None:
-        """See runs that were added since the file was opened."""
-        self._require_open()
-        self._handle.close()
 
-    @steady
-    def _names(self) -> list[str]:
-        with in_words(self.path, "list the runs"):
-            return list(safety.child(self._handle.file, "runs", h5py.Group))
+def _close(descriptor: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
 
-    @steady
-    def _version(self) -> str:
-        return safety.attribute(self._handle.file, "format_version")
 
-    def _require_open(self) -> None:
-        if self._closed:
-            raise ValueError(f"{self.path} is closed; open it again with trajtools.open")
+# ------------------------------------------------------------------------------------------------------------- locks
+
+
+def lock(file: RawFile, *, shared: bool = False) -> bool | None:
+    """Try to lock a file; True: locked, False: somebody else holds it, None: there are no locks here."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(file.descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        elif msvcrt is not None:
+            if not shared:  # the byte stays locked as it is
+                os.lseek(file.descriptor, _LOCK_OFFSET, os.SEEK_SET)
+                msvcrt.locking(file.descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            return None
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        if isinstance(error, BlockingIOError | PermissionError) or error.errno == errno.EDEADLK:
+            return False
+        raise
+    return True
+
+
+def lock_for_life(file: RawFile) -> bool:
+    """Take the lock of a writer, which ends with the file; False where the file system has none."""
+    for _ in range(_LOCK_TRIES):
+        locked = lock(file)
+        if locked is not False:
+            return bool(locked)
+        time.sleep(_LOCK_PAUSE)  # a reader that checks for a writer holds it for microseconds
+    raise FileBusyError(
+        f"{file.path} is being written by another recorder, or another program has it open with a lock; a file has one "
+        "writer at a time. Record into another file, or close the other one first."
+    )
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that writes a file.
+
+    Attributes
+    ----------
+    process : int
+        Process number.
+    host : str
+        Name of its machine.
+    boot : str
+        Identifies a boot (and a container) of that machine; empty where unknown.
+    started : int
+        Start of the process in clock ticks since boot; -1 where unknown. Process numbers are reused, this is not.
+    """
+
+    process: int
+    host: str
+    boot: str
+    started: int
+
+    @classmethod
+    def current(cls) -> Owner:
+        """Describe this process."""
+        return cls(os.getpid(), socket.gethostname(), _boot(), _started(os.getpid()))
+
+    @classmethod
+    def from_notes(cls, notes: dict[str, Any]) -> Owner:
+        """Read what `to_notes` wrote."""
+        entry = notes.get("writer")
+        values = entry if isinstance(entry, dict) else {}
+        number = {name: v if isinstance(v := values.get(name), int) else -1 for name in ("process", "started")}
+        return cls(number["process"], str(values.get("host", "")), str(values.get("boot", "")), number["started"])
+
+    def to_notes(self) -> dict[str, Any]:
+        """As the file keeps it."""
+        return asdict(self)
+
+    def is_gone(self) -> bool:
+        """Whether the process certainly does not exist any more; False where that cannot be known from here."""
+        if self.process < 1 or self.host != socket.gethostname() or not self.boot or self.boot != _boot():
+            return False
+        if not _exists(self.process):
+            return True
+        return self.started >= 0 and _started(self.process) not in (-1, self.started)
+
+
+def _boot() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _started(process: int) -> int:
+    try:
+        # The name of the command may hold anything, so count from the last bracket.
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return -2 if fields[0] in "ZX" else int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return -1
+
+
+def _exists(process: int) -> bool:
+    if os.name == "nt":  # there, signal 0 ends the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def has_writer(file: RawFile, owner: Owner) -> bool:
+    """Whether somebody is writing the file: by its lock, and where there are none, by its process."""
+    with contextlib.suppress(OSError):
+        probe = RawFile(file.path)  # a descriptor of its own: letting go of a lock here must not touch one held elsewhere
+        try:
+            if lock(probe):
+                return False
+        finally:
+            probe.close()
+    # Another program may hold a lock as a reader.
+    return not owner.is_gone()
+
+
+# -------------------------------------------------------------------------------------------------------- superblock
+
+
+def sealed(head: bytes, size: int) -> bytes:
+    """The superblock as after a clean close of a file of `size` bytes: no writer's mark, the end where it is."""
+    signature, version, offsets, lengths, _, base, extension, _, root = _FIELDS.unpack_from(head)
+    body = _FIELDS.pack(signature, version, offsets, lengths, 0, base, extension, size, root)
+    return body + struct.pack("<I", lookup3(body))
+
+
+def seal(file: RawFile) -> None:
+    """Clear the writer's mark and set the end of the file, so that any HDF5 program opens it after a kill."""
+    head = file.read(0, SUPERBLOCK_BYTES)
+    whole = sealed(head, file.size)
+    if whole != head:
+        file.write(0, whole)
+
+
+def check_head(file: RawFile) -> bool:
+    """Refuse what is no HDF5 file of ours by its first bytes; False where the file is shorter than it was."""
+    head, size = file.read(0, SUPERBLOCK_BYTES), file.size
+    if not head:
+        raise FormatError(f"{file.path} is empty; needed a trajtools file")
+    if not head.startswith(SIGNATURE):
+        raise FormatError(f"{file.path} is not an HDF5 file; needed a file that a trajtools recorder wrote")
+    if len(head) < SUPERBLOCK_BYTES or head[8:11] != b"\x03\x08\x08":
+        raise FormatError(
+            f"{file.path} is an HDF5 file, but not a trajtools one; `trajtools convert` reads other layouts"
+        )
+    (checksum,) = struct.unpack_from("<I", head, 44)
+    end = _FIELDS.unpack_from(head)[7]
+    if lookup3(head[:44]) != checksum:
+        raise FormatError(
+            f"{file.path} is damaged: the checksum of its first 48 bytes is wrong; `trajtools repair --salvage` saves "
+            "what is whole"
+        )
+    return bool(end <= size or head[11])
+
+
+def lookup3(data: bytes) -> int:
+    """Checksum of HDF5 metadata (Bob Jenkins' lookup3, HDF5 file format specification)."""
+    a = b = c = (0xDEADBEEF + len(data)) & _MASK
+    if not data:
+        return c
+    while len(data) > 12:
+        x, y, z = struct.unpack_from("<3I", data)
+        a, b, c = (a + x) & _MASK, (b + y) & _MASK, (c + z) & _MASK
+        for bits_1, bits_2, bits_3 in ((4, 6, 8), (16, 19, 4)):
+            a = ((a - c) & _MASK) ^ _rotate(c, bits_1)
+            c = (c + b) & _MASK
+            b = ((b - a) & _MASK) ^ _rotate(a, bits_2)
+            a = (a + c) & _MASK
+            c = ((c - b) & _MASK) ^ _rotate(b, bits_3)
+            b = (b + a) & _MASK
+        data = data[12:]
+    x, y, z = struct.unpack("<3I", data.ljust(12, b"\0"))
+    a, b, c = (a + x) & _MASK, (b + y) & _MASK, (c + z) & _MASK
+    for p, q, bits in ((1, 2, 14), (2, 0, 11), (0, 1, 25), (1, 2, 16), (2, 0, 4), (0, 1, 14), (1, 2, 24)):
+        words = [a, b, c]
+        words[q] = ((words[q] ^ words[p]) - _rotate(words[p], bits)) & _MASK
+        a, b, c = words
+    return c
+
+
+def _rotate(value: int, bits: int) -> int:
+    return ((value << bits) | (value >> (32 - bits))) & _MASK
+
+
+# -------------------------------------------------------------------------------------------------------------- HDF5
+
+
+class SealedView(io.RawIOBase):
+    """A file for HDF5 to read as if its writer had closed it: the same bytes but for the superblock."""
+
+    def __init__(self, file: RawFile) -> None:
+        self._raw, self._size, self._at = file, file.size, 0
+        head = bytearray(file.read(0, HEAD_BYTES))
+        head[:SUPERBLOCK_BYTES] = sealed(bytes(head[:SUPERBLOCK_BYTES]), self._size)
+        self._head = memoryview(head)
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer; zeros past the end."""
+        view = memoryview(buffer).cast("B")
+        if self._at + len(view) <= len(self._head):
+            view[:] = self._head[self._at : self._at + len(view)]
+        else:
+            done = self._raw.read_into(self._at, view)
+            view[done:] = bytes(len(view) - done)
+            part = self._head[self._at : self._at + len(view)]
+            view[: len(part)] = part
+        self._at += len(view)
+        return len(view)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move, as on any file."""
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """Where the next read starts."""
+        return self._at
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+
+def open_for_reading(file: RawFile) -> h5py.File:
+    """Open a file with HDF5, also beside its writer and after a kill; needs no right to write."""
+    with one_sentence(file.path, "open the file"):
+        return h5py.File(SealedView(file), "r")
+
+
+# HDF5 makes one object of all that a process opens of one file by one driver, and would refuse to write a file that
+# some thread reads with h5py. The driver for logging, told to log nothing, is the default one by another name.
+_DRIVER = "trajtools writer"
+h5py.register_driver(_DRIVER, lambda access: access.set_fapl_log(b"", 0, 0))
+_WRITERS: weakref.WeakSet[WritableHDF5] = weakref.WeakSet()
+
+
+class WritableHDF5:
+    """An HDF5 file open for SWMR writing, which can be abandoned without another write to the disk.
+
+    HDF5 writes what it holds when a file is closed and when a process ends. After a failed write, and in a forked child,
+    that must not happen: the file on disk is whole as it is, and the parent may go on writing it.
+    """
+
+    def __init__(self, raw: RawFile) -> None:
+        self._raw = raw
+        access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+        access.set_fapl_log(b"", 0, 0)
+        access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+        access.set_file_locking(False, True)
+        # SWMR from the first moment: the mark that a kill leaves is then one that SWMR readers pass.
+        flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
+        self.file = h5py.File(h5py.h5f.open(os.fsencode(raw.path), flags, fapl=access))
+        self._descriptor = self.file.id.get_vfd_handle()
+        _WRITERS.add(self)
+
+    def close(self) -> None:
+        """Close the file; everything is on disk, and the writer's mark is gone."""
+        self.file.close()
+        _WRITERS.discard(self)
+
+    def detach(self) -> None:
+        """Close the file without touching the disk again, as if the process had been killed."""
+        self._divert()
+        _WRITERS.discard(self)
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # on the way to nowhere nothing matters
+            self.file.close()
+
+    def detach_in_child(self) -> None:
+        """Leave the file to the parent: drop the copy of its lock, and let nothing be written at exit."""
+        with contextlib.suppress(OSError):
+            self._divert()
+        self._raw.close()
+
+    def _divert(self) -> None:
+        with tempfile.TemporaryFile() as nowhere:
+            os.dup2(nowhere.fileno(), self._descriptor, inheritable=False)
+
+
+def _detach_all() -> None:
+    for writer in list(_WRITERS):
+        writer.detach_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_detach_all)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without the line breaks of HDF5."""
+    return " ".join(str(error).split())
+
+
+@contextlib.contextmanager
+def one_sentence(path: Path, action: str) -> Iterator[None]:
+    """Turn what h5py raises into one sentence."""
+    try:
+        yield
+    except TrajtoolsError:
+        raise
+    except MemoryError as error:
+        raise UnsafeFileError(f"{path}: to {action} takes more memory than there is; the file is damaged") from error
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, UnicodeError) as error:
+        raise FormatError(
+            f"could not {action} of {path}: {one_line(error)}. The file is damaged or was cut short; `trajtools "
+            "validate` says what is missing, `trajtools repair --salvage` saves what is whole."
+        ) from error

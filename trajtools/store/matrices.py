@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from trajtools.errors import FileBusyError, FormatError, TooLargeError
 from trajtools.results import to_plain
-from trajtools.store import safety
-from trajtools.store.h5 import in_words, set_text
-from trajtools.store.transaction import LIBVER
+from trajtools.store.files import LIBVER, one_sentence
+from trajtools.store.layout import set_text
+from trajtools.store.reading import child, text_attribute
 from trajtools.types import Floats
 
 try:
@@ -61,14 +61,14 @@ class MatrixFile:
     def __init__(self, path: Path, *, write: bool = False) -> None:
         self.path = path
         self._places: dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]] = {}
-        with in_words(path, "open the distances"), h5py.File(path, "r", locking=False) as file:
-            if safety.attribute(file, "format", "") != FORMAT:
+        with one_sentence(path, "open the distances"), h5py.File(path, "r", locking=False) as file:
+            if file.attrs.get("format", b"") and text_attribute(file, "format") != FORMAT:
                 raise FormatError(f"{path} is not a file of distances (its attribute 'format' is not {FORMAT!r})")
-            if safety.attribute(file, "format_version").split(".")[0] != VERSION.split(".", maxsplit=1)[0]:
+            if text_attribute(file, "format_version").split(".")[0] != VERSION.split(".", maxsplit=1)[0]:
                 raise FormatError(f"{path} has a format version other than {VERSION}; compute the distances again")
             for name in ("distances", "done", "about", *VECTORS):
                 self._places[name] = _place(file, name)
-            self.side = int(safety.number(file["done"], "side"))
+            self.side = int(np.asarray(file["done"].attrs["side"]))
         self.shape: tuple[int, int] = self._places["distances"][2]  # type: ignore[assignment]
         self._descriptor = os.open(path, os.O_RDWR if write else os.O_RDONLY)
         try:
@@ -225,7 +225,7 @@ def _claim(file: h5py.File, name: str, dtype: str, shape: tuple[int, ...], *, fi
 
 
 def _place(file: h5py.File, name: str) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
-    dataset = safety.child(file, name, h5py.Dataset)
+    dataset = child(file, name, h5py.Dataset)
     offset = dataset.id.get_offset()
     if dataset.chunks is not None or (offset is None and dataset.size):
         raise FormatError(f"{file.filename}: {name} must be stored contiguously")

@@ -1,0 +1,407 @@
+"""Reading chunks: where they are in the file, whether they are whole, and rectangles of states out of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.errors import DamagedError, FormatError, MissingDependencyError
+from trajtools.store.files import RawFile
+from trajtools.store.layout import SHUFFLE, SLOTS, ZSTD, Axis, Stream, checksum
+
+Selection = slice | NDArray[Any] | Sequence[int]
+Indices = slice | NDArray[np.int64]
+FETCH_BYTES = 16 * 2**20
+_TRIES = 4
+_LOOKUPS = 10**6
+
+
+class Blocks:
+    """The chunks of one axis, read from the file without HDF5 and verified.
+
+    Attributes
+    ----------
+    axis : Axis
+        Its streams.
+    n : int
+        Committed rows.
+    """
+
+    def __init__(self, raw: RawFile, axis: Axis, n: int) -> None:
+        self.axis, self.n, self._raw = axis, n, raw
+        self._offsets: dict[str, NDArray[np.int64]] = {}
+        self._sizes: dict[str, NDArray[np.int64]] = {}
+        self._verified: dict[str, NDArray[np.bool_]] = {}
+        self._local = threading.local()
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks that hold committed rows."""
+        return -(-self.n // self.axis.rows)
+
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Streams, and the checksums, whose places are not known yet."""
+        return [name for name in (self.axis.sums, *names) if name not in self._offsets]
+
+    def locate(self, file: h5py.File, name: str) -> None:
+        """Learn from HDF5 where the chunks of a stream are; -1 where there is none."""
+        if name == self.axis.sums:
+            stream = Stream(name, 1, (SLOTS, self.axis.width), (SLOTS, self.axis.width), np.dtype("<u8"))
+        else:
+            stream = self.axis.streams[name]
+        offsets, sizes = _places(file[name], stream, self.n_blocks)
+        self._offsets[name], self._sizes[name] = offsets, sizes
+        self._verified[name] = np.zeros(offsets.shape, bool)
+
+    def rows_of(self, block: int) -> int:
+        """Committed rows of a block."""
+        return min(self.axis.rows, self.n - block * self.axis.rows)
+
+    def slots(self, block: int, first: int = 0, stop: int | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The rows that each slot covers, (SLOTS,), and its checksums first to stop, (SLOTS, stop - first)."""
+        width = self.axis.width
+        stop = width if stop is None else stop
+        counts, sums = np.zeros(SLOTS, "<u8"), np.zeros((SLOTS, stop - first), "<u8")
+        place = int(self._offsets[self.axis.sums][block, 0])
+        if place < 0:
+            return counts, sums
+        for slot in range(SLOTS):
+            at = place + 8 * width * slot
+            self._raw.read_into(at, memoryview(counts[slot : slot + 1]))
+            self._raw.read_into(at + 8 * first, memoryview(sums[slot]))
+        return counts, sums
+
+    def matches(self, block: int) -> NDArray[np.bool_]:
+        """For each slot and chunk of a block, whether they match, (SLOTS, width - 1); absent chunks match anything."""
+        counts, sums = self.slots(block)
+        needed, result = self.rows_of(block), np.ones((SLOTS, self.axis.width - 1), bool)
+        for name, stream in self.axis.streams.items():
+            for at in range(stream.n_chunks):
+                index = self.axis.first[name] + at
+                chunk = self._raw_chunk(name, block, at)
+                for slot in range(SLOTS):
+                    result[slot, index - 1] = needed <= counts[slot] <= stream.rows and _fits(
+                        stream, chunk, int(counts[slot]), int(sums[slot, index]), block, index
+                    )
+        return result
+
+    def current_sums(self, block: int) -> NDArray[Any]:
+        """A slot that covers the committed rows of a block as they are."""
+        result = np.zeros(self.axis.width, "<u8")
+        result[0] = self.rows_of(block)
+        claimed = self.slots(block)[1].any(axis=0)
+        for name, stream in self.axis.streams.items():
+            for at in range(stream.n_chunks):
+                index = self.axis.first[name] + at
+                chunk = self._raw_chunk(name, block, at) if claimed[index] else None
+                if chunk is not None:
+                    result[index] = checksum(_prefix(stream, chunk, self.rows_of(block)), block, index)
+        return result
+
+    def fetch(self, name: str, block: int, chunks: Sequence[int], span: slice) -> NDArray[Any]:
+        """Rows of chunks of one block, (len(chunks), rows, entries), valid until the next call in this thread."""
+        stream = self.axis.streams[name]
+        index = np.asarray(chunks, np.int64)
+        known = self._verified[name][block, index].all()
+        if known and not stream.filters:
+            return self._read(stream, block, index, span)
+        for trial in range(_TRIES):
+            data = self._read(stream, block, index, slice(0, stream.rows))
+            bad = self._mismatches(stream, block, index, data)
+            if not len(bad):
+                self._verified[name][block, index] = True
+                return data[:, span]
+            if trial < _TRIES - 1 and block == self.n_blocks - 1:
+                time.sleep(0.002 * 4**trial)  # a writer may be rewriting the last block at this moment
+            elif trial < _TRIES - 1:
+                break
+        raise DamagedError(self.describe(name, block, bad))
+
+    def describe(self, name: str, block: int, chunks: Sequence[int] | NDArray[Any] = ()) -> str:
+        """Name the states that damaged chunks of a block take with them."""
+        first = block * self.axis.rows
+        stream = self.axis.streams[name]
+        members = sorted({int(chunk) // stream.grid[1] for chunk in chunks}) if len(stream.grid) == 2 else []
+        one = len(members) == 1 and stream.shape[0] > 1
+        return (
+            f"{name} of the states {first} to {first + self.rows_of(block) - 1}"
+            f"{f' (member {members[0]})' if one else ''} in {self._raw.path} are damaged or missing: they do not match "
+            "their checksums. Everything else can be read; `trajtools repair --salvage` makes a file of what is whole."
+        )
+
+    def _read(self, stream: Stream, block: int, index: NDArray[np.int64], span: slice) -> NDArray[Any]:
+        """Rows of chunks as they are in the file; NaN where a sparse stream has none, zeros past the end."""
+        row_bytes = stream.chunk_bytes // stream.rows
+        count = span.stop - span.start
+        shape = (len(index), count, row_bytes // stream.dtype.itemsize)
+        data = self._scratch(len(index) * count * row_bytes)[: len(index) * count * row_bytes]
+        offsets = self._offsets[stream.name][block, index]
+        if stream.filters:
+            sizes = self._sizes[stream.name][block, index].tolist()
+            for at, (offset, size) in enumerate(zip(offsets.tolist(), sizes, strict=True)):
+                whole = self._inflated(stream, offset, size)
+                data[at * count * row_bytes : (at + 1) * count * row_bytes] = whole[
+                    span.start * row_bytes : span.stop * row_bytes
+                ]
+            return data.view(stream.dtype).reshape(shape)
+        if stream.sparse or (offsets < 0).any():
+            data.view(stream.dtype)[:] = np.nan if stream.sparse else 0
+        # Chunks that lie behind each other come in one read.
+        whole_chunks = count == stream.rows
+        cuts = np.flatnonzero((np.diff(offsets) != stream.chunk_bytes) | ~np.bool_(whole_chunks)) + 1
+        view = memoryview(data)
+        for a, b in zip([0, *cuts.tolist()], [*cuts.tolist(), len(index)], strict=True):
+            if offsets[a] >= 0:
+                at, size = int(offsets[a]) + span.start * row_bytes, count * row_bytes
+                got = self._raw.read_into(at, view[a * size : b * size])
+                if got < (b - a) * size:
+                    data[a * size + got : b * size] = 0
+        return data.view(stream.dtype).reshape(shape)
+
+    def _mismatches(self, stream: Stream, block: int, index: NDArray[np.int64], data: NDArray[Any]) -> NDArray[Any]:
+        first, needed = self.axis.first[stream.name], self.rows_of(block)
+        low, high = int(index.min()), int(index.max()) + 1
+        counts, sums = self.slots(block, first + low, first + high)
+        usable = [s for s in range(SLOTS) if needed <= counts[s] <= stream.rows]
+        offsets = self._offsets[stream.name][block, index]
+        bad = []
+        for at, chunk in enumerate(index.tolist()):
+            if offsets[at] < 0:
+                # Nothing there: right where no slot in use claims a chunk.
+                ok = stream.sparse and any(sums[s, chunk - low] == 0 for s in usable)
+            else:
+                ok = False
+                for s in usable:
+                    value = int(sums[s, chunk - low])
+                    if value == 0:
+                        continue
+                    rows = data[at, : int(counts[s])]
+                    ok = checksum(memoryview(rows).cast("B"), block, first + chunk) == value
+                    if ok:
+                        break
+                if not ok and stream.sparse and any(sums[s, chunk - low] == 0 for s in usable):
+                    data[at] = np.nan  # a chunk that was never committed
+                    ok = True
+            if not ok:
+                bad.append(chunk)
+        return np.asarray(bad, np.int64)
+
+    def _raw_chunk(self, name: str, block: int, at: int) -> NDArray[Any] | None:
+        if self._offsets[name][block, at] < 0:
+            return None
+        stream = self.axis.streams[name]
+        return self._read(stream, block, np.array([at]), slice(0, stream.rows))[0].copy()
+
+    def _inflated(self, stream: Stream, offset: int, size: int) -> NDArray[np.uint8]:
+        limit = stream.chunk_bytes
+        if offset < 0 or size > 2 * limit + 1024:
+            return np.zeros(limit, np.uint8)
+        return decompress(self._raw.read(offset, size), stream)
+
+    def _scratch(self, size: int) -> NDArray[np.uint8]:
+        # New memory costs more than the copy into it.
+        buffer = getattr(self._local, "buffer", None)
+        if buffer is None or len(buffer) < size:
+            buffer = self._local.buffer = np.empty(max(size, 2**16), np.uint8)
+        result: NDArray[np.uint8] = buffer
+        return result
+
+    # ------------------------------------------------------------------------------------------- rows and rectangles
+
+    def series(self, name: str, column: int | None, start: int, stop: int) -> NDArray[Any]:
+        """Rows start to stop of a stream, or of one of its columns, each (stop - start, entries of a chunk)."""
+        stream = self.axis.streams[name]
+        chunks = range(stream.n_chunks) if column is None else (column,)
+        width = stream.chunk_bytes // stream.rows // stream.dtype.itemsize
+        out = np.empty((stop - start, len(chunks) * width), stream.dtype)
+        for block in range(start // stream.rows, -(-stop // stream.rows)):
+            first = block * stream.rows
+            a, b = max(start, first), min(stop, first + stream.rows)
+            data = self.fetch(name, block, chunks, slice(a - first, b - first))
+            out[a - start : b - start] = data[0] if len(chunks) == 1 else np.concatenate(list(data), axis=1)
+        return out
+
+    def rectangle(self, name: str, rows: Indices, members: Indices, columns: Indices) -> NDArray[Any]:
+        """States of a (T, M, P) stream."""
+        stream = self.axis.streams[name]
+        out = np.empty((_count(rows), _count(members), _count(columns)), stream.dtype)
+        if out.size == 0:
+            return out
+        numbers = np.arange(members.start, members.stop) if isinstance(members, slice) else members
+        pieces = _pieces(columns, stream.chunk[1])
+        targets = [(place, piece, int(m) * stream.grid[1] + piece.chunk)
+                   for place, m in enumerate(numbers.tolist()) for piece in pieces]  # fmt: skip
+        group = max(1, FETCH_BYTES // stream.chunk_bytes)
+        for row in _pieces(rows, stream.rows):
+            for at in range(0, len(targets), group):
+                part = targets[at : at + group]
+                data = self.fetch(name, row.chunk, [chunk for _, _, chunk in part], row.span)
+                for (place, piece, _), chunk in zip(part, data, strict=True):
+                    out[:, place][_both(row.place, piece.place)] = chunk[:, piece.span][_both(row.part, piece.part)]
+        return out
+
+
+def _fits(stream: Stream, chunk: NDArray[Any] | None, count: int, value: int, block: int, index: int) -> bool:
+    if chunk is None or value == 0:
+        return stream.sparse and value == 0
+    return checksum(_prefix(stream, chunk, count), block, index) == value
+
+
+def _prefix(stream: Stream, chunk: NDArray[Any], count: int) -> memoryview:
+    return memoryview(chunk.reshape(stream.rows, -1)[:count]).cast("B")
+
+
+def _places(dataset: h5py.Dataset, stream: Stream, n_blocks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Offset and size of every chunk of the committed blocks, (blocks, chunks); -1 where there is none."""
+    offsets = np.full((n_blocks, stream.n_chunks), -1, np.int64)
+    sizes = np.zeros_like(offsets)
+    strides = np.cumprod((1, *stream.grid[:0:-1]))[::-1].tolist()
+    seen = 0
+
+    def note(info: Any) -> bool | None:
+        nonlocal seen
+        block = info.chunk_offset[0] // stream.rows
+        if block < n_blocks:
+            at = sum(o // c * s for o, c, s in zip(info.chunk_offset[1:], stream.chunk, strides, strict=False))
+            offsets[block, at] = info.byte_offset
+            sizes[block, at] = info.size
+        seen += 1
+        return True if seen > 2 * offsets.size + 10**4 else None  # an index that claims more than it can hold
+
+    try:
+        dataset.id.chunk_iter(note)
+    except (RuntimeError, OSError, ValueError, KeyError):
+        _look_up(dataset, stream, offsets, sizes)  # the index is damaged: take what can be found
+    if not stream.filters:
+        offsets[(sizes != stream.chunk_bytes) & (offsets >= 0)] = -1
+    return offsets, sizes
+
+
+def _look_up(dataset: h5py.Dataset, stream: Stream, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+    coordinates = stream.coordinates()
+    failures = 0
+    for block in range(min(len(offsets), _LOOKUPS // max(1, len(coordinates)))):
+        for at, place in enumerate(coordinates):
+            try:
+                info = dataset.id.get_chunk_info_by_coord((block * stream.rows, *place))
+            except (RuntimeError, OSError, ValueError, KeyError):
+                failures += 1
+                if failures > 1000:
+                    return
+                continue
+            if info.byte_offset is not None:
+                offsets[block, at], sizes[block, at] = info.byte_offset, info.size
+
+
+# -------------------------------------------------------------------------------------------------------- compression
+
+
+def compress(chunk: NDArray[Any], filters: tuple[int, ...]) -> bytes:
+    """A chunk as the filters of HDF5 would leave it: bytes shuffled, then gzip or Zstandard."""
+    data = chunk.reshape(-1).view(np.uint8)
+    if SHUFFLE in filters:
+        data = np.ascontiguousarray(data.reshape(-1, chunk.dtype.itemsize).T).reshape(-1)
+    if ZSTD in filters:
+        return bytes(_zstandard().ZstdCompressor(level=1).compress(data.tobytes()))
+    return zlib.compress(data, 1)
+
+
+def decompress(data: bytes, stream: Stream) -> NDArray[np.uint8]:
+    """The bytes of a chunk, never more than it has; zeros where they cannot be had, which no checksum matches."""
+    size = stream.chunk_bytes
+    try:
+        if ZSTD in stream.filters:
+            module = _zstandard()
+            with module.ZstdDecompressor(max_window_size=2**27).stream_reader(data) as reader:
+                plain = reader.read(size)
+        else:
+            plain = zlib.decompressobj().decompress(data, size)
+    except MissingDependencyError:
+        raise
+    except Exception:  # whatever a decompressor raises on damaged data
+        plain = b""
+    result = np.frombuffer(plain.ljust(size, b"\0"), np.uint8)
+    if SHUFFLE in stream.filters:
+        result = np.ascontiguousarray(result.reshape(stream.dtype.itemsize, -1).T).reshape(-1)
+    return result
+
+
+def _zstandard() -> Any:
+    try:
+        import zstandard
+    except ImportError:
+        raise MissingDependencyError(
+            "this needs Zstandard, which is not installed; run: pip install trajtools[zstd]"
+        ) from None
+    return zstandard
+
+
+# --------------------------------------------------------------------------------------------------------- selections
+
+
+def indices(selection: Selection | None, length: int) -> Indices:
+    """A selection along one axis in its simplest form."""
+    if selection is None:
+        return slice(0, length)
+    if isinstance(selection, slice):
+        start, stop, step = selection.indices(length)
+        if step == 1:
+            return slice(start, max(start, stop))
+        chosen = np.arange(start, stop, step, dtype=np.int64)
+    else:
+        chosen = np.asarray(selection, np.int64).reshape(-1)
+        outside = (chosen < -length) | (chosen >= length)
+        if outside.any():
+            raise IndexError(f"index {int(chosen[outside][0])} of an axis of {length}")
+        chosen = np.where(chosen < 0, chosen + length, chosen)
+    if chosen.size and (np.diff(chosen) == 1).all():
+        return slice(int(chosen[0]), int(chosen[-1]) + 1)
+    return chosen
+
+
+def _count(selection: Indices) -> int:
+    return selection.stop - selection.start if isinstance(selection, slice) else len(selection)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The part of a selection that lies in one chunk: what of the chunk, what of that, and where it goes."""
+
+    chunk: int
+    span: slice
+    part: Indices
+    place: Indices
+
+
+def _pieces(selection: Indices, width: int) -> list[_Piece]:
+    return list(_cut(selection, width))
+
+
+def _cut(selection: Indices, width: int) -> Iterator[_Piece]:
+    if isinstance(selection, slice):
+        for chunk in range(selection.start // width, -(-selection.stop // width)):
+            first, last = max(selection.start, chunk * width), min(selection.stop, (chunk + 1) * width)
+            span, place = (slice(first - at, last - at) for at in (chunk * width, selection.start))
+            yield _Piece(chunk, span, slice(None), place)
+        return
+    order = np.argsort(selection // width, kind="stable")
+    chunks, starts = np.unique(selection[order] // width, return_index=True)
+    for chunk, places in zip(chunks.tolist(), np.split(order, starts[1:]), strict=True):
+        wanted = selection[places] - chunk * width
+        first = int(wanted.min())
+        yield _Piece(chunk, slice(first, int(wanted.max()) + 1), wanted - first, places)
+
+
+def _both(rows: Indices, columns: Indices) -> Any:
+    """Index rows and columns independently of each other."""
+    if isinstance(rows, slice) or isinstance(columns, slice):
+        return rows, columns
+    return np.ix_(rows, columns)

@@ -1,0 +1,763 @@
+"""What stands where in a file: streams and their chunks, tables, cells, notes; and the making of an empty file.
+
+FORMAT.md is the specification. Everything is created before the first state and never changes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import secrets
+import struct
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from trajtools.errors import ArchitectureError, FormatError, UnsafeFileError
+from trajtools.store.files import LIBVER
+from trajtools.wiring import Member, NodeSet, Parameter
+
+FORMAT, VERSION = "trajtools", (2, 0)
+STORED = ("weights", "sketch", "distances")
+# In the order of their checksums: the small ones first, so that metrics are read without those of the weights.
+STREAMS = ("step", "metrics", "member_metrics", *STORED, "optimizer", "buffers")
+PLANTING_STREAMS = ("step", "member", "epsilon", "seed")
+TABLES = ("parameters", "members", "nodes", "optimizer_parameters", "buffer_parameters")
+RECORDING, COMPLETE, INTERRUPTED = 0, 1, 2
+STATUS = ("recording", "complete", "interrupted")
+N_COLUMNS, N_MEMBER_COLUMNS = 32, 8  # spare columns for metrics
+NAME_BYTES = 64
+NOTES_BYTES = 16 * 2**10
+PLANTING_ROWS = 64
+SLOTS = 3
+
+MAX_ROWS = 64
+CHUNK_BYTES = 2**20
+BLOCK_BYTES = 64 * 2**20
+
+ATTRIBUTE_BYTES = 64 * 2**20
+TABLE_BYTES = 2**30
+JSON_BYTES, JSON_DEPTH = 16 * 2**20, 64
+GZIP, SHUFFLE, ZSTD = 1, 2, 32015
+COMPRESSIONS = {None: (), "gzip": (SHUFFLE, GZIP), "zstd": (SHUFFLE, ZSTD)}
+
+_STORED_DTYPES = {"float16": "<f2", "float32": "<f4", "float64": "<f8", "bfloat16": "<u2"}
+
+
+# ------------------------------------------------------------------------------------------------------------- dtypes
+
+
+def stored_dtype(dtype: object) -> tuple[str, np.dtype[np.generic]]:
+    """The name of a dtype of states, and the dtype that stores it without loss."""
+    try:
+        name = dtype if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype).name  # type: ignore[call-overload]
+    except TypeError:
+        name = str(dtype)
+    if name not in _STORED_DTYPES:
+        raise ArchitectureError(
+            f"states of dtype {name} cannot be recorded; needed: {', '.join(_STORED_DTYPES)}. "
+            "Leave the parameter out with exclude=, or pass its real and imaginary parts (or its float values)."
+        )
+    return name, np.dtype(_STORED_DTYPES[name])
+
+
+def promote(names: Sequence[str]) -> str:
+    """The smallest dtype that holds all of these exactly."""
+    kinds = set(names)
+    if len(kinds) == 1:
+        return names[0]
+    # No 16-bit float holds both float16 and bfloat16; float32 holds either.
+    return "float64" if "float64" in kinds else "float32"
+
+
+def widen(bits: NDArray[np.generic]) -> NDArray[np.float32]:
+    """The bits of bfloat16 numbers as float32, exactly, payloads of NaN included."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+# ------------------------------------------------------------------------------------------------------------ streams
+
+
+@dataclass(frozen=True)
+class StreamLayout:
+    """How a (T, n_members, n_parameters) stream is cut into chunks, and how a block of it lies in memory.
+
+    Chunks are ``(rows, 1, columns)``. A *block* is `rows` consecutive states of all members; a *tile* is one chunk of
+    a block. In memory a block is an array (n_members, n_column_chunks, rows, columns), so that each tile is contiguous
+    and goes to disk as it is.
+
+    Attributes
+    ----------
+    n_parameters, n_members : int
+        Entries of a state (P) and networks of the run (M).
+    logical_dtype : str
+        Dtype of the numbers: ``float16``, ``float32``, ``float64`` or ``bfloat16`` (stored as uint16).
+    rows : int
+        States in a block.
+    columns : int
+        Entries of a state in a tile; the last tile of a state is padded with zeros.
+    """
+
+    n_parameters: int
+    n_members: int
+    logical_dtype: str
+    rows: int
+    columns: int
+
+    @classmethod
+    def choose(
+        cls,
+        n_parameters: int,
+        n_members: int,
+        dtype: object,
+        *,
+        chunk_bytes: int = CHUNK_BYTES,
+        block_bytes: int = BLOCK_BYTES,
+    ) -> StreamLayout:
+        """Choose 64 states in a block (fewer if they exceed `block_bytes`), and chunks near `chunk_bytes`."""
+        if n_parameters < 1 or n_members < 1:
+            raise ValueError(
+                f"a state needs at least one entry and one member, got P = {n_parameters}, M = {n_members}"
+            )
+        name, stored = stored_dtype(dtype)
+        rows = min(MAX_ROWS, max(1, block_bytes // (n_members * n_parameters * stored.itemsize)))
+        pieces = max(1, round(n_parameters * rows * stored.itemsize / chunk_bytes))
+        return cls(n_parameters, n_members, name, rows, -(-n_parameters // pieces))
+
+    def beside(self, n_parameters: int, dtype: object) -> StreamLayout:
+        """Choose the geometry of a second stream, whose blocks are as long as those of this one."""
+        chosen = StreamLayout.choose(n_parameters, self.n_members, dtype)
+        return StreamLayout(n_parameters, self.n_members, chosen.logical_dtype, self.rows, chosen.columns)
+
+    @property
+    def n_column_chunks(self) -> int:
+        """Tiles of one state."""
+        return -(-self.n_parameters // self.columns)
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Dtype of the tiles and of the dataset (uint16 for bfloat16)."""
+        return stored_dtype(self.logical_dtype)[1]
+
+    @property
+    def block_bytes(self) -> int:
+        """Size of a block on disk and in memory."""
+        return self.n_members * self.n_column_chunks * self.rows * self.columns * self.dtype.itemsize
+
+    def new_tiles(self) -> NDArray[np.generic]:
+        """An empty block."""
+        return np.zeros((self.n_members, self.n_column_chunks, self.rows, self.columns), self.dtype)
+
+    def put(self, tiles: NDArray[np.generic], row: int, member: int, state: NDArray[np.generic]) -> None:
+        """Copy one state into its row of a block."""
+        whole = self.n_parameters // self.columns
+        cut = whole * self.columns
+        tiles[member, :whole, row] = state[:cut].reshape(whole, self.columns)
+        if cut < self.n_parameters:
+            tiles[member, whole, row, : self.n_parameters - cut] = state[cut:]
+
+    def take(self, tiles: NDArray[np.generic], count: int) -> NDArray[np.generic]:
+        """The first states of a block as a plain array (count, M, P)."""
+        flat = tiles[:, :, :count].transpose(2, 0, 1, 3).reshape(count, self.n_members, -1)
+        return flat[:, :, : self.n_parameters]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A dataset (T, *shape) that grows by blocks of `rows` states, each a grid of chunks (rows, *chunk).
+
+    Attributes
+    ----------
+    name : str
+        Path of the dataset.
+    rows : int
+        States in a block.
+    shape, chunk : tuple of int
+        Of one state, and of the part of it in one chunk.
+    dtype : numpy.dtype
+        Of the dataset.
+    sparse : bool
+        Chunks may be absent, and read as NaN.
+    filters : tuple of int
+        HDF5 numbers of the filters.
+    """
+
+    name: str
+    rows: int
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+    dtype: np.dtype[Any]
+    sparse: bool = False
+    filters: tuple[int, ...] = ()
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Chunks along each axis of a state."""
+        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunk, strict=True))
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks of one block."""
+        return prod(self.grid)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Size of a chunk without filters."""
+        return self.rows * prod(self.chunk) * self.dtype.itemsize
+
+    def coordinates(self) -> list[tuple[int, ...]]:
+        """First entry of each chunk of a block, in the order of their checksums."""
+        return [tuple(i * c for i, c in zip(place, self.chunk, strict=True)) for place in np.ndindex(self.grid)]
+
+    @classmethod
+    def of(cls, dataset: h5py.Dataset, rows: int, *, sparse: bool = False) -> Stream:
+        """Read the geometry of a dataset, and refuse one that is not of the format."""
+        chunks, shape = dataset.chunks, dataset.shape
+        filters = filters_of(dataset)
+        if chunks is None or chunks[0] != rows or min(chunks) < 1 or len(shape) > 3:
+            raise FormatError(f"{dataset.name} has chunks {chunks}, needed {rows} states in each")
+        if filters not in COMPRESSIONS.values():
+            raise UnsafeFileError(
+                f"{dataset.name} uses the HDF5 filters {filters}; readers take shuffle with gzip or Zstandard"
+            )
+        if dataset.dtype.str not in ("<f2", "<f4", "<f8", "<u2", "<i8"):
+            raise FormatError(f"{dataset.name} is of dtype {dataset.dtype}, which the format does not know")
+        result = cls(dataset.name.lstrip("/"), rows, shape[1:], chunks[1:], dataset.dtype, sparse, filters)
+        if result.chunk_bytes > 2**31 or result.n_chunks > 2**24 or min(shape[1:], default=1) < 0:
+            raise UnsafeFileError(f"{dataset.name} declares chunks of {result.chunk_bytes} bytes, {result.n_chunks} a block")
+        return result
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Streams that grow together, block by block, and the dataset of their checksums.
+
+    Attributes
+    ----------
+    sums : str
+        Path of the checksums, (blocks, SLOTS, 1 + number of chunks): in each slot, the rows that its checksums cover,
+        then a checksum for each chunk, 0 where there is none.
+    rows : int
+        Rows of a block.
+    streams : dict of str to Stream
+        In the order of the checksums.
+    first : dict of str to int
+        Index of the first checksum of each stream in a slot.
+    """
+
+    sums: str
+    rows: int
+    streams: dict[str, Stream]
+    first: dict[str, int]
+
+    @classmethod
+    def make(cls, sums: str, rows: int, streams: Sequence[Stream]) -> Axis:
+        """Number the chunks of the streams."""
+        first, at = {}, 1
+        for stream in streams:
+            first[stream.name] = at
+            at += stream.n_chunks
+        return cls(sums, rows, {s.name: s for s in streams}, first)
+
+    @property
+    def width(self) -> int:
+        """Entries of a slot."""
+        return 1 + sum(s.n_chunks for s in self.streams.values())
+
+
+def checksum(chunk: memoryview | bytes, block: int, index: int) -> int:
+    """xxh3-64 of the committed rows of a chunk, seeded by its place; never 0, which stands for no chunk."""
+    return xxhash.xxh3_64_intdigest(chunk, seed=(block << 24) + index) or 1
+
+
+# ----------------------------------------------------------------------------------------------------- cells and notes
+
+
+@dataclass
+class Cells:
+    """Eight numbers in one place of 64 bytes, which a single write replaces whole; the last is their checksum."""
+
+    committed: int = 0
+    plantings: int = 0
+    generation: int = 0
+    status: int = RECORDING
+    heartbeat: int = 0
+    process: int = 0
+    notes: int = 0
+
+    BYTES = 64
+
+    def pack(self) -> bytes:
+        """As the file holds them."""
+        body = struct.pack(
+            "<7q", *(getattr(self, field.name) for field in dataclasses.fields(self))
+        )
+        return body + struct.pack("<Q", xxhash.xxh3_64_intdigest(body))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Cells | None:
+        """Read them back; None where the checksum is wrong."""
+        if len(data) != cls.BYTES or struct.unpack_from("<Q", data, 56)[0] != xxhash.xxh3_64_intdigest(data[:56]):
+            return None
+        return cls(*struct.unpack_from("<7q", data))
+
+
+def pack_notes(notes: Mapping[str, Any]) -> bytes:
+    """JSON behind its checksum and length, padded to a slot."""
+    body = to_json(notes).encode()
+    if len(body) > NOTES_BYTES - 16:
+        raise ValueError(f"notes of {len(body)} bytes")
+    return struct.pack("<QQ", xxhash.xxh3_64_intdigest(body), len(body)) + body.ljust(NOTES_BYTES - 16, b"\0")
+
+
+def unpack_notes(data: bytes) -> dict[str, Any] | None:
+    """Read a slot of the notes back; None where it is damaged or empty."""
+    if len(data) < 16:
+        return None
+    digest, length = struct.unpack_from("<QQ", data)
+    body = data[16 : 16 + length]
+    if not length or len(body) != length or xxhash.xxh3_64_intdigest(body) != digest:
+        return None
+    return from_json(body.decode("utf-8", "replace"), "the notes")
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
+
+def parameter_columns(parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """The table of parameters, a column each."""
+    return {
+        "name": [p.name for p in parameters],
+        "kind": [p.kind for p in parameters],
+        "shape": [",".join(map(str, p.shape)) for p in parameters],
+        "dtype": [p.dtype for p in parameters],
+        "offset": np.array([p.offset for p in parameters], "<i8"),
+        "size": np.array([p.size for p in parameters], "<i8"),
+        "source": [p.source or "" for p in parameters],
+        "target": [p.target or "" for p in parameters],
+        "source_axis": np.array([p.source_axis for p in parameters], "<i8"),
+        "target_axis": np.array([p.target_axis for p in parameters], "<i8"),
+    }
+
+
+def member_columns(members: Sequence[Member]) -> dict[str, Any]:
+    """The table of members, a column each."""
+    return {
+        "name": [m.name for m in members],
+        "reference": np.array([m.reference for m in members], "<i8"),
+        "epsilon": np.array([m.epsilon for m in members], "<f8"),
+        "norm": [m.norm for m in members],
+        "seed": np.array([m.seed for m in members], "<i8"),
+        "noise": [m.noise for m in members],
+    }
+
+
+def node_columns(nodes: Sequence[NodeSet]) -> dict[str, Any]:
+    """The table of node sets, a column each."""
+    return {"name": [n.name for n in nodes], "size": np.array([n.size for n in nodes], "<i8")}
+
+
+def parameters_from(columns: Mapping[str, list[Any]]) -> tuple[Parameter, ...]:
+    """Read the table of parameters back."""
+    result = []
+    for row in _rows(columns, ("name", "kind", "shape", "dtype", "offset", "size", "source", "target", "source_axis",
+                               "target_axis")):  # fmt: skip
+        name, kind, shape, dtype, offset, size, source, target, source_axis, target_axis = row
+        try:
+            sizes = tuple(int(n) for n in shape.split(",")) if shape else ()
+            if min(sizes, default=0) < 0 or prod(sizes) != size:
+                raise ValueError(f"{name!r} has the shape ({shape}) and the size {size}")
+            result.append(
+                Parameter(name, kind, sizes, dtype, offset, size, source or None, target or None, source_axis, target_axis)
+            )
+        except ValueError as error:
+            raise FormatError(f"the table of parameters is wrong: {error}") from error
+    return tuple(result)
+
+
+def members_from(columns: Mapping[str, list[Any]]) -> tuple[Member, ...]:
+    """Read the table of members back."""
+    try:
+        return tuple(Member(*row) for row in _rows(columns, ("name", "reference", "epsilon", "norm", "seed", "noise")))
+    except ValueError as error:
+        raise FormatError(f"the table of members is wrong: {error}") from error
+
+
+def nodes_from(columns: Mapping[str, list[Any]]) -> tuple[NodeSet, ...]:
+    """Read the table of node sets back."""
+    return tuple(NodeSet(*row) for row in _rows(columns, ("name", "size")))
+
+
+def _rows(columns: Mapping[str, list[Any]], names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    missing = [name for name in names if name not in columns]
+    if missing:
+        raise FormatError(f"a table lacks the column {missing[0]!r}, which the format requires")
+    if len({len(columns[name]) for name in names}) > 1:
+        raise FormatError("the columns of a table differ in length")
+    return zip(*(columns[name] for name in names), strict=True)
+
+
+def check_parameters(parameters: Sequence[Parameter]) -> int:
+    """Check that the parameters tile the state without gap or overlap; returns P."""
+    at, names = 0, set()
+    for p in parameters:
+        if p.offset != at or p.size < 0:
+            raise ArchitectureError(
+                f"parameter {p.name!r} is declared to hold entries {p.offset} to {p.offset + p.size} of the state, "
+                f"but the previous one ends at {at}; offsets must follow each other without gaps"
+            )
+        if p.name in names:
+            raise ArchitectureError(f"two parameters are named {p.name!r}; names must be unique in a run")
+        names.add(p.name)
+        at += p.size
+    if at == 0:
+        raise ArchitectureError("the state is empty: no parameter is selected, or all are of size 0")
+    return at
+
+
+def check_members(members: Sequence[Member]) -> None:
+    """Check names and references of members."""
+    if not members:
+        raise ArchitectureError("a run needs at least one member")
+    if len({m.name for m in members}) != len(members):
+        raise ArchitectureError("two members of the run share a name; names must be unique in a run")
+    for index, member in enumerate(members):
+        if not -1 <= member.reference < len(members) or member.reference == index:
+            raise ArchitectureError(
+                f"member {member.name!r} refers to member {member.reference}; needed: the index of another member "
+                f"(0 to {len(members) - 1}), or -1 for a reference"
+            )
+
+
+def to_json(value: object) -> str:
+    """A value as JSON; NumPy numbers and arrays, paths, sets and dataclasses become plain ones."""
+    text = json.dumps(value, default=_plain, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a path or an argument that is not UTF-8 comes as lone surrogates
+        return json.dumps(value, default=_plain)
+    return text
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(
+        f"{value!r} of type {type(value).__name__} cannot be stored as JSON; pass numbers, strings, lists and dicts "
+        "(or str(value))"
+    )
+
+
+def from_json(text: str, place: str) -> dict[str, Any]:
+    """Read a JSON object from a file that may come from a stranger."""
+    if len(text) > JSON_BYTES:
+        raise FormatError(f"{place} holds {len(text)} characters of JSON; at most {JSON_BYTES} are read")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{place} is not JSON: {error}") from error
+    if not isinstance(value, dict) or _depth(value) > JSON_DEPTH:
+        raise FormatError(f"{place} must be a JSON object nested at most {JSON_DEPTH} levels deep")
+    return value
+
+
+def _depth(value: object) -> int:
+    level, deepest = [value], 0
+    while level and deepest <= JSON_DEPTH:
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
+        ]
+        deepest += 1
+    return deepest
+
+
+# ------------------------------------------------------------------------------------------------------- an empty file
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything about a run that is fixed before its first state; the attributes are arguments of `RunWriter.create`."""
+
+    parameters: tuple[Parameter, ...]
+    members: tuple[Member, ...]
+    dtype: str
+    nodes: tuple[NodeSet, ...] = ()
+    stored: str = "weights"
+    name: str = ""
+    time_unit: str = "step"
+    hparams: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    reference: str | None = None
+    compress: str | None = None
+    sketch: Mapping[str, Any] | None = None
+    distance_metric: str | None = None
+    optimizer_parameters: tuple[Parameter, ...] = ()
+    optimizer_dtype: str = "float32"
+    metrics: int = 0
+    member_metrics: int = 0
+
+    def __post_init__(self) -> None:
+        check_parameters(self.parameters)
+        check_members(self.members)
+        for value in (self.hparams, self.provenance, self.sketch):
+            to_json(value)  # what has no JSON form is refused before a file is made
+        if self.stored not in STORED:
+            raise ValueError(f"stored={self.stored!r}: needed one of {', '.join(STORED)}")
+        if self.compress not in COMPRESSIONS:
+            raise ValueError(f"compress={self.compress!r}: needed None, 'zstd' or 'gzip'")
+        if (self.stored == "sketch") != (self.sketch is not None):
+            raise ValueError(
+                "stored='sketch' and the settings of the sketch (sketch=, with its k) must be passed together"
+            )
+        if self.sketch is not None and not (isinstance(self.sketch.get("k"), int) and self.sketch["k"] > 0):
+            raise ValueError(f"the settings of a sketch need a positive integer k, got {dict(self.sketch)!r}")
+        if (self.stored == "distances") != (self.distance_metric is not None):
+            raise ValueError("stored='distances' and the name of the metric (distance_metric=) must be passed together")
+
+    @property
+    def layout(self) -> StreamLayout:
+        """Geometry of the states; where no weights are stored, `rows` still is the length of a block."""
+        members = len(self.members)
+        if self.stored == "weights":
+            return StreamLayout.choose(sum(p.size for p in self.parameters), members, self.dtype)
+        return StreamLayout.choose(int(self.sketch["k"]) if self.sketch else 1, members, "float64")
+
+    @property
+    def optimizer_layout(self) -> StreamLayout | None:
+        """Geometry of the optimiser's buffers; their blocks are as long as those of the states."""
+        if not self.optimizer_parameters:
+            return None
+        return self.layout.beside(check_parameters(self.optimizer_parameters), self.optimizer_dtype)
+
+    def streams(self) -> list[Stream]:
+        """The streams of the states, in the order of their checksums."""
+        layout, members, filters = self.layout, len(self.members), COMPRESSIONS[self.compress]
+        rows = layout.rows
+        tiles = {self.stored: layout, "optimizer": self.optimizer_layout}
+        columns, member_columns = max(N_COLUMNS, 2 * self.metrics), max(N_MEMBER_COLUMNS, 2 * self.member_metrics)
+        double = np.dtype("<f8")
+        result = [
+            Stream("step", rows, (), (), np.dtype("<i8")),
+            Stream("metrics", rows, (columns,), (1,), double, sparse=True),
+            Stream("member_metrics", rows, (member_columns, members), (1, members), double, sparse=True),
+        ]
+        if self.stored == "distances":
+            del tiles["distances"]
+            result.append(Stream("distances", rows, (members,), (members,), double, filters=filters))
+        for name, one in tiles.items():
+            if one is not None:
+                shape, chunk = (members, one.n_parameters), (1, one.columns)
+                result.append(Stream(name, rows, shape, chunk, one.dtype, filters=filters))
+        return result
+
+
+def create(path: Path, spec: RunSpec, *, overwrite: bool = False) -> None:
+    """Make a file with its whole structure and no state, under another name first: the path never holds half a file."""
+    draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+    try:
+        with h5py.File(
+            draft, "x", libver=LIBVER, locking=False, alignment_threshold=64, alignment_interval=64
+        ) as file:
+            _fill(file, spec, path)
+        _publish(draft, path, overwrite)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+
+
+def _publish(draft: Path, path: Path, overwrite: bool) -> None:
+    if overwrite:
+        os.replace(draft, path)
+        return
+    try:
+        os.link(draft, path)  # atomic, and never overwrites
+    except FileExistsError:
+        raise FileExistsError(
+            f"{path} exists and is not overwritten. Choose another path, mode='next' for the next free name, mode='w' to "
+            "overwrite it, or resume=True to continue it."
+        ) from None
+    except OSError:  # no hard links here: claim the name, then replace the claim
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            return _publish_over(path)
+        os.replace(draft, path)
+
+
+def _publish_over(path: Path) -> None:
+    raise FileExistsError(f"{path} exists and is not overwritten. Choose another path, or mode='next' or 'w'.")
+
+
+def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
+    attributes = {
+        "format": FORMAT,
+        "format_version": ".".join(map(str, VERSION)),
+        "Conventions": "trajtools-2.0",
+        "name": spec.name or path.stem,
+        "uuid": uuid.uuid4().hex,
+        "time_unit": spec.time_unit,
+        "hparams": to_json(spec.hparams),
+        "provenance": to_json(spec.provenance),
+        "reference": spec.reference or "",
+    }
+    attributes = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in attributes.items()}
+    streams = spec.streams()
+    columns = {s.name: s.shape[0] for s in streams if s.sparse}
+    step = _dataset(file, streams[0])
+    scales = {"step": _scale(step, "step")}
+    for name, length in (("metric", columns["metrics"]), ("member_metric", columns["member_metrics"])):
+        scales[name] = _scale(_contiguous(file, name, np.zeros(length, f"S{NAME_BYTES}")), name)
+    scales["member"] = _scale(_contiguous(file, "member", text_array([m.name for m in spec.members])), "member")
+    axes = {
+        "metrics": ("step", "metric"),
+        "member_metrics": ("step", "member_metric", "member"),
+        "distances": ("step", "member"),
+        **dict.fromkeys(("weights", "sketch", "optimizer", "buffers"), ("step", "member", "entry")),
+    }
+    for stream in streams[1:]:
+        dataset = _dataset(file, stream)
+        for at, name in enumerate(axes[stream.name]):
+            if name == "entry":
+                name = {"weights": "entry", "sketch": "number"}.get(stream.name, f"{stream.name}_entry")
+                if name not in scales:
+                    scales[name] = _dimension(file, name, stream.shape[-1])
+            dataset.dims[at].attach_scale(scales[name])
+        if stream.name == "weights":
+            set_text(dataset, "logical_dtype", spec.dtype)
+        elif stream.name == "optimizer":
+            set_text(dataset, "logical_dtype", spec.optimizer_dtype)
+        elif stream.name == "sketch":
+            set_text(dataset, "settings", to_json(spec.sketch))
+        elif stream.name == "distances":
+            set_text(dataset, "metric", spec.distance_metric or "")
+    tables = {
+        "parameters": parameter_columns(spec.parameters),
+        "members": member_columns(spec.members),
+        "nodes": node_columns(spec.nodes),
+        "optimizer_parameters": parameter_columns(spec.optimizer_parameters),
+    }
+    digest = xxhash.xxh3_64()
+    for table, content in tables.items():
+        if len(next(iter(content.values()))):
+            _table(file, table, content, digest)
+    for name in sorted(attributes):
+        set_text(file, name, attributes[name])
+        digest.update(f"{name}={attributes[name]}".encode())
+    plantings = [
+        Stream(f"plantings/{name}", PLANTING_ROWS, (), (), np.dtype("<f8" if name == "epsilon" else "<i8"))
+        for name in PLANTING_STREAMS
+    ]
+    for stream in plantings:
+        _dataset(file, stream)
+    store = file.create_group("store")
+    for axis in (
+        Axis.make("store/checksums", spec.layout.rows, streams),
+        Axis.make("store/planting_checksums", PLANTING_ROWS, plantings),
+    ):
+        shape = (SLOTS, axis.width)
+        file.create_dataset(axis.sums, (0, *shape), "<u8", maxshape=(None, *shape), chunks=(1, *shape))
+    cells = Cells(status=INTERRUPTED, heartbeat=time.time_ns())
+    _contiguous(store, "cells", np.frombuffer(cells.pack(), "<i8"))
+    _contiguous(store, "notes", np.zeros((2, NOTES_BYTES), "u1"))
+    file.attrs.create("structure_xxh3", np.uint64(digest.intdigest()))
+
+
+def _dataset(file: h5py.File, stream: Stream) -> h5py.Dataset:
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_chunk((stream.rows, *stream.chunk))
+    fill: Any = np.nan if stream.sparse else 0
+    creation.set_fill_value(np.array(fill, stream.dtype))
+    if stream.filters:
+        creation.set_shuffle()
+        if GZIP in stream.filters:
+            creation.set_deflate(1)
+        else:  # optional, so that the file can be made without a plugin; chunks are compressed here
+            creation.set_filter(ZSTD, h5py.h5z.FLAG_OPTIONAL, (1,))
+    space = h5py.h5s.create_simple((0, *stream.shape), (h5py.h5s.UNLIMITED, *stream.shape))
+    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    links.set_create_intermediate_group(True)
+    kind = h5py.h5t.py_create(stream.dtype)
+    return h5py.Dataset(h5py.h5d.create(file.id, stream.name.encode(), kind, space, creation, lcpl=links))
+
+
+def _contiguous(group: h5py.Group, name: str, values: NDArray[Any]) -> h5py.Dataset:
+    if values.dtype.kind == "S":
+        # At least two bytes: netCDF4 reads text of one byte as characters.
+        width = max(2, values.dtype.itemsize)
+        values = values.astype(h5py.string_dtype("utf-8", width))
+    return group.create_dataset(name, data=values)
+
+
+def _scale(dataset: h5py.Dataset, name: str) -> h5py.Dataset:
+    dataset.make_scale(name)
+    return dataset
+
+
+def _dimension(file: h5py.File, name: str, length: int) -> h5py.Dataset:
+    """A netCDF dimension without values, which takes no room."""
+    dataset = file.create_dataset(name, shape=(length,), dtype=">f4")
+    return _scale(dataset, f"This is a netCDF dimension but not a netCDF variable.{length:10d}")
+
+
+def _table(file: h5py.File, name: str, columns: Mapping[str, Any], digest: Any) -> None:
+    group = file.create_group(name)
+    row = _dimension(group, "row", len(next(iter(columns.values()))))
+    for column, values in columns.items():
+        array = text_array(values) if isinstance(values, list) else values
+        _contiguous(group, column, array).dims[0].attach_scale(row)
+    digest.update(table_digest(name, columns))
+
+
+def text_array(values: Sequence[str]) -> NDArray[np.bytes_]:
+    """Text of fixed length, UTF-8."""
+    for value in values:
+        if "\0" in value:
+            raise ArchitectureError(f"the name {value!r} holds a NUL character, which the file cannot store; rename it")
+    return np.array([value.encode("utf-8", "backslashreplace") for value in values], dtype=np.bytes_)
+
+
+def table_digest(name: str, columns: Mapping[str, Any]) -> bytes:
+    """What the checksum of the structure covers of a table: its numbers and texts, whatever their width in the file."""
+    digest = xxhash.xxh3_64()
+    for column in sorted(columns):
+        values = columns[column]
+        digest.update(f"\0{name}/{column}\0".encode())
+        if isinstance(values, np.ndarray):
+            digest.update(values.tobytes())
+        else:
+            digest.update(b"\0".join(value.encode("utf-8", "backslashreplace") for value in values))
+    return digest.digest()
+
+
+def set_text(target: h5py.Group | h5py.Dataset, name: str, value: str) -> None:
+    """Set a text attribute, of fixed length, so that its size is known before it is read."""
+    data = value.encode()
+    target.attrs.create(name, np.bytes_(data), dtype=h5py.string_dtype("utf-8", max(1, len(data))))
+
+
+def filters_of(dataset: h5py.Dataset) -> tuple[int, ...]:
+    """HDF5 numbers of the filters of a dataset."""
+    plist = dataset.id.get_create_plist()
+    return tuple(plist.get_filter(i)[0] for i in range(plist.get_nfilters()))

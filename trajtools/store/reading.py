@@ -1,0 +1,906 @@
+"""A run open for reading: its states, series and tables, up to the last committed state; and many runs as a mapping."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from glob import glob, has_magic
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import h5py
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from trajtools.errors import DamagedError, DataError, FormatError, SelectionError, TooLargeError, UnsafeFileError
+from trajtools.store import layout as on_disk
+from trajtools.store.chunks import Blocks, Selection, indices
+from trajtools.store.files import Owner, RawFile, check_head, has_writer, one_sentence, open_for_reading
+from trajtools.store.layout import Axis, Cells, Stream
+from trajtools.wiring import Member, NodeSet, Parameter
+
+if TYPE_CHECKING:
+    from trajtools.trajectory import Trajectory
+
+LARGEST_BYTES = 4 * 2**30
+_TRIES = 5
+_COLUMNS = {
+    "parameters": "name kind shape dtype offset size source target source_axis target_axis",
+    "members": "name reference epsilon norm seed noise",
+    "nodes": "name size",
+    "optimizer_parameters": "name kind shape dtype offset size source target source_axis target_axis",
+}
+
+
+class Run:
+    """One training, open for reading: M members that advance in lock-step, T states of each.
+
+    A run shows the states that were committed when it was opened; `refresh` shows those written since. Every chunk is
+    checked against its checksum when it is first read. A run is a context manager, and pickles as its path.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    name : str
+        Name of the run.
+    uuid : str
+        Identifies the run wherever its file goes.
+    n_states, n_members, n_parameters : int
+        T, M, P.
+    hparams, provenance : dict
+        Hyper-parameters; software and versions, seeds, command, start time.
+    time_unit : str
+        Unit of `step`.
+    reference : str or None
+        Name of the run that this one was perturbed from.
+    parameters, optimizer_parameters : tuple of Parameter
+        Which edge of the graph each entry of the state is; which buffer each entry of `optimizer` is.
+    nodes : tuple of NodeSet
+        Node sets of the graph.
+    members : tuple of Member
+        The networks of the run.
+    stored : str
+        What the run keeps of each state: ``"weights"``, ``"sketch"`` or ``"distances"``.
+    is_cut : bool
+        The file is shorter than its writer left it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    FormatError
+        If it is not a trajtools file, or too damaged to be opened.
+    UnsafeFileError
+        If it points outside itself, or declares more than it holds.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(os.path.abspath(path))
+        self._lock = threading.RLock()
+        if not self.path.exists():
+            raise FileNotFoundError(f"{self.path} does not exist")
+        if not self.path.is_file():
+            kind = "a folder; open_runs() opens the runs in it" if self.path.is_dir() else "not a regular file"
+            raise FormatError(f"{self.path} is {kind}; needed a trajtools file")
+        self._raw = RawFile(self.path)
+        try:
+            self._load()
+        except BaseException:
+            self._raw.close()
+            raise
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Run, (self.path,))
+
+    def __repr__(self) -> str:
+        return (
+            f"<run {self.name!r}: {self.n_states} states, {self.n_members} members, {self.n_parameters} parameters, "
+            f"{self.status}>"
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; trajectories taken from the run open it again when they are read."""
+        self._raw.close()
+
+    def refresh(self) -> None:
+        """See the states that were committed since the run was opened."""
+        with self._lock:
+            previous = self._raw
+            self._raw = RawFile(self.path)
+            previous.close()
+            self._load()
+
+    # ------------------------------------------------------------------------------------------------ what it holds
+
+    @property
+    def status(self) -> str:
+        """``"recording"``, ``"complete"`` or ``"interrupted"``; a writer that is gone has been interrupted."""
+        if self.cells.status == on_disk.RECORDING and has_writer(self._raw, Owner.from_notes(self.notes)):
+            return "recording"
+        return "complete" if self.cells.status == on_disk.COMPLETE else "interrupted"
+
+    @property
+    def states(self) -> StoredArray:
+        """The states, shape (T, M, P), read when indexed; bfloat16 comes as float32, exactly.
+
+        Raises
+        ------
+        SelectionError
+            If the run stores no weights.
+        """
+        self._require("weights")
+        return StoredArray(self, "weights")
+
+    @property
+    def optimizer(self) -> StoredArray | None:
+        """Buffers of the optimiser, shape (T, M, P'), or None."""
+        return StoredArray(self, "optimizer") if "optimizer" in self.axis.streams else None
+
+    @property
+    def step(self) -> NDArray[np.int64]:
+        """Step of each state, int64, shape (T,): the number of optimiser updates before it."""
+        return self.series("step", 0, self.n_states)
+
+    @property
+    def time(self) -> NDArray[np.float64]:
+        """Time of each state in `time_unit`, float64, shape (T,)."""
+        return self.step.astype(np.float64)
+
+    @property
+    def metrics(self) -> Metrics:
+        """Name of a metric -> its float64 values, shape (T,), (T, M) or (T, M, k), read when used."""
+        return Metrics(self)
+
+    @property
+    def distances(self) -> NDArray[np.float64] | None:
+        """Distance of each member to its reference, shape (T, M), if that is what the run stores."""
+        return self.series("distances", 0, self.n_states) if self.stored == "distances" else None
+
+    @property
+    def distance_metric(self) -> str | None:
+        """Name of the metric of `distances`."""
+        return self._texts.get("distances.metric")
+
+    @property
+    def sketch(self) -> NDArray[np.float64] | None:
+        """Linear sketch of each state, shape (T, M, k), if that is what the run stores."""
+        if self.stored != "sketch":
+            return None
+        return np.asarray(StoredArray(self, "sketch").read(), np.float64)
+
+    @property
+    def sketch_settings(self) -> dict[str, Any] | None:
+        """Settings from which the sketch can be computed again."""
+        text = self._texts.get("sketch.settings")
+        return None if text is None else on_disk.from_json(text, f"{self.path}: settings of the sketch")
+
+    @property
+    def plantings(self) -> dict[str, NDArray[Any]]:
+        """When which member was placed beside its reference again: arrays `step`, `member`, `epsilon`, `seed`."""
+        n = self.planting_blocks.n
+        return {name: self._planting_series(name, n) for name in on_disk.PLANTING_STREAMS}
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the states as they are read."""
+        return np.dtype("float32" if self.logical_dtype == "bfloat16" else self.logical_dtype)
+
+    @property
+    def logical_dtype(self) -> str:
+        """Dtype of the states as they were recorded: float16, float32, float64 or bfloat16."""
+        return self._texts.get("weights.logical_dtype") or on_disk.promote([p.dtype for p in self.parameters])
+
+    @property
+    def overhead(self) -> dict[str, Any] | None:
+        """What the recording cost, as measured by the recorder; None before the run was closed."""
+        value = self.notes.get("overhead")
+        return value if isinstance(value, dict) else None
+
+    @property
+    def unstored(self) -> tuple[str, ...]:
+        """Metrics that found no free column in the file."""
+        return tuple(map(str, self.notes.get("unstored", ())))
+
+    @property
+    def format_version(self) -> str:
+        """Version of the format, as the file says."""
+        return self._texts["format_version"]
+
+    def trajectory(self, member: int = 0) -> Trajectory:
+        """The states of one member.
+
+        Parameters
+        ----------
+        member : int
+            Index of the member.
+
+        Returns
+        -------
+        Trajectory
+            Lazy, shape (T, P).
+
+        Raises
+        ------
+        SelectionError
+            If there is no such member, or the run stores no weights.
+        """
+        from trajtools.trajectory import Trajectory
+
+        self._require("weights")
+        if not -self.n_members <= member < self.n_members:
+            raise SelectionError(f"run {self.name!r} has {self.n_members} members; there is no member {member}")
+        return Trajectory(
+            StoredStates(self, member % self.n_members),
+            step=self.step,
+            parameters=self.parameters,
+            nodes=self.nodes,
+            time_unit=self.time_unit,
+            name=f"{self.name}/{self.members[member].name}",
+        )
+
+    def latest(self, count: int = 64) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
+        """Steps and metrics of the newest states.
+
+        Parameters
+        ----------
+        count : int
+            How many states, at most.
+
+        Returns
+        -------
+        step : ndarray of int64, shape (t,)
+            Their steps.
+        metrics : dict of str to ndarray of float64, shapes (t,), (t, M) or (t, M, k)
+            Their metrics; NaN where there is none, often for the newest state.
+        """
+        first = max(0, self.n_states - count)
+        return self.series("step", first, self.n_states), {name: self.metric(name, first) for name in self.metrics}
+
+    def metric(self, name: str, first: int = 0) -> NDArray[np.float64]:
+        """A metric from state `first` on; shape (t,), (t, M) or (t, M, k)."""
+        columns = self._metric_columns[name]
+        stream = "metrics" if columns.numbers else "member_metrics"
+        values = [self.series(stream, first, self.n_states, column) for column in columns.places]
+        if columns.numbers:
+            return values[0].reshape(-1)
+        return values[0] if columns.single else np.stack(values, axis=-1)
+
+    def series(self, name: str, start: int, stop: int, column: int | None = None) -> NDArray[Any]:
+        """Rows start to stop of a stream; (t,) for steps, else (t, entries)."""
+        self._locate(self.blocks, name)
+        values = self.blocks.series(name, column, start, stop)
+        return values.reshape(-1) if name == "step" else values
+
+    def rectangle(self, name: str, rows: Any, members: Any, columns: Any) -> NDArray[Any]:
+        """States of a (T, M, P) stream, as stored."""
+        self._locate(self.blocks, name)
+        return self.blocks.rectangle(name, rows, members, columns)
+
+    def _planting_series(self, name: str, n: int) -> NDArray[Any]:
+        stream = f"plantings/{name}"
+        if not n:
+            return np.zeros(0, "<f8" if name == "epsilon" else "<i8")
+        self._locate(self.planting_blocks, stream)
+        return self.planting_blocks.series(stream, None, 0, n).reshape(-1)
+
+    def locate_all(self) -> None:
+        """Learn where all chunks are, as readers of many streams need it."""
+        self._raw.reopen()
+        with one_sentence(self.path, "find the chunks"), open_for_reading(self._raw) as file:
+            for blocks in (self.blocks, self.planting_blocks):
+                for name in blocks.missing(list(blocks.axis.streams)):
+                    blocks.locate(file, name)
+
+    def _locate(self, blocks: Blocks, name: str) -> None:
+        if not blocks.missing([name]):
+            return
+        with self._lock:
+            missing = blocks.missing([name])
+            if missing:
+                self._raw.reopen()
+                with one_sentence(self.path, "find the chunks"), open_for_reading(self._raw) as file:
+                    for one in missing:
+                        blocks.locate(file, one)
+
+    def _require(self, name: str) -> None:
+        if name not in self.axis.streams:
+            raise SelectionError(
+                f"run {self.name!r} stores {self.stored} of each state, not the {name}; record it with store={name!r}"
+            )
+
+    # ------------------------------------------------------------------------------------------------------ loading
+
+    def _load(self) -> None:
+        for trial in range(_TRIES):
+            try:
+                self._load_once()
+                return
+            except FormatError:
+                # A writer may be in the middle of a write of a few microseconds.
+                if trial == _TRIES - 1 or not self._was_written_lately():
+                    raise
+                time.sleep(0.002 * 4**trial)
+
+    def _was_written_lately(self) -> bool:
+        return abs(time.time() - os.fstat(self._raw.descriptor).st_mtime) < 5
+
+    def _load_once(self) -> None:
+        self.is_cut = not check_head(self._raw)
+        with open_for_reading(self._raw) as file, one_sentence(self.path, "read the structure"):
+            texts = _read_texts(file, str(self.path))
+            self._check_version(texts["format_version"])
+            self.places = {name: _place(file, name, self._raw.size) for name in _PLACES}
+            self.cells = self._read_cells()  # before the structure, which only grows
+            self.notes = self._read_notes()
+            digest = xxhash.xxh3_64()
+            tables = {name: _read_table(file, name, columns.split(), digest) for name, columns in _COLUMNS.items()}
+            for name in sorted(n for n in texts if "." not in n):
+                digest.update(f"{name}={texts[name]}".encode())
+            if digest.intdigest() != int(np.asarray(file.attrs.get("structure_xxh3", 0))):
+                raise FormatError(f"{self.path} is damaged: its tables or attributes do not match their checksum")
+            self._texts = texts
+            self._read_structure(file, tables)
+            columns = {name: _read_names(file, name) for name in ("metric", "member_metric")}
+        self.blocks = Blocks(self._raw, self.axis, self.n_states)
+        self.planting_blocks = Blocks(self._raw, self.planting_axis, self.cells.plantings)
+        self._name_columns(columns)
+
+    def _check_version(self, version: str) -> None:
+        try:
+            major, minor = (int(part) for part in version.split("."))
+        except ValueError:
+            raise FormatError(f"{self.path} has format version {version!r}; needed two numbers such as '2.0'") from None
+        if major != on_disk.VERSION[0]:
+            raise FormatError(
+                f"{self.path} has format version {version}, this trajtools reads version {on_disk.VERSION[0]}.x; "
+                f"{'update trajtools' if major > on_disk.VERSION[0] else 'read it with an older trajtools'}"
+            )
+        self.is_newer = minor > on_disk.VERSION[1]
+
+    def _read_cells(self) -> Cells:
+        for trial in range(_TRIES):
+            cells = Cells.unpack(self._raw.read(self.places["store/cells"], Cells.BYTES))
+            if cells is not None:
+                break
+            time.sleep(0.001 * 2**trial)
+        else:
+            raise DamagedError(
+                f"{self.path} is damaged: its count of committed states does not match its checksum; `trajtools repair "
+                "--salvage` makes a file of what is whole"
+            )
+        if min(cells.committed, cells.plantings) < 0 or cells.status not in (0, 1, 2):
+            raise FormatError(f"{self.path} declares {cells.committed} committed states, status {cells.status}")
+        return cells
+
+    def _read_notes(self) -> dict[str, Any]:
+        place = self.places["store/notes"]
+        for slot in (self.cells.notes, 1 - self.cells.notes):
+            notes = on_disk.unpack_notes(self._raw.read(place + slot * on_disk.NOTES_BYTES, on_disk.NOTES_BYTES))
+            if notes is not None:
+                return notes
+        return {}
+
+    def _read_structure(self, file: h5py.File, tables: dict[str, dict[str, list[Any]]]) -> None:
+        self.name, self.uuid, self.time_unit = (self._texts[name] for name in ("name", "uuid", "time_unit"))
+        self.reference = self._texts["reference"] or None
+        self.hparams = on_disk.from_json(self._texts["hparams"], f"{self.path}: hparams")
+        self.provenance = on_disk.from_json(self._texts["provenance"], f"{self.path}: provenance")
+        self.parameters: tuple[Parameter, ...] = on_disk.parameters_from(tables["parameters"])
+        self.optimizer_parameters: tuple[Parameter, ...] = (
+            on_disk.parameters_from(tables["optimizer_parameters"]) if tables["optimizer_parameters"] else ()
+        )
+        self.nodes: tuple[NodeSet, ...] = on_disk.nodes_from(tables["nodes"]) if tables["nodes"] else ()
+        self.members: tuple[Member, ...] = on_disk.members_from(tables["members"])
+        self.n_states, self.n_members = self.cells.committed, len(self.members)
+        self.n_parameters = sum(p.size for p in self.parameters)
+        at = 0
+        for p in self.parameters:
+            if p.offset != at:
+                raise FormatError(f"{self.path}: parameter {p.name!r} begins at entry {p.offset}, needed {at}")
+            at += p.size
+        rows = (child(file, "step", h5py.Dataset).chunks or (0,))[0]
+        if not 1 <= rows <= 2**20:
+            raise FormatError(f"{self.path}: step has chunks of {rows} states")
+        streams = []
+        for name in on_disk.STREAMS:
+            if name not in file:
+                continue
+            dataset = child(file, name, h5py.Dataset)
+            streams.append(Stream.of(dataset, rows, sparse=name in ("metrics", "member_metrics")))
+            if dataset.shape[0] < self.n_states:
+                raise FormatError(
+                    f"{self.path} declares {self.n_states} committed states, but {name} holds {dataset.shape[0]}"
+                )
+        self.axis = Axis.make("store/checksums", rows, streams)
+        kinds = [name for name in on_disk.STORED if name in self.axis.streams]
+        if len(kinds) != 1 or not {"step", "metrics", "member_metrics"} <= set(self.axis.streams):
+            raise FormatError(f"{self.path} needs step, metrics, member_metrics and one of {', '.join(on_disk.STORED)}")
+        self.stored = kinds[0]
+        self._check_shapes()
+        plantings = [
+            Stream.of(child(file, f"plantings/{name}", h5py.Dataset), on_disk.PLANTING_ROWS)
+            for name in on_disk.PLANTING_STREAMS
+        ]
+        self.planting_axis = Axis.make("store/planting_checksums", on_disk.PLANTING_ROWS, plantings)
+        for axis in (self.axis, self.planting_axis):
+            sums = child(file, axis.sums, h5py.Dataset)
+            if sums.shape[1:] != (on_disk.SLOTS, axis.width) or sums.chunks != (1, *sums.shape[1:]):
+                raise FormatError(f"{self.path}: {axis.sums} has the shape {sums.shape}, needed (blocks, 3, {axis.width})")
+        # Every committed state takes room: a count beyond what the file can hold is refused before memory is taken.
+        smallest = 8 + min(self.axis.streams[s].dtype.itemsize for s in kinds)
+        filtered = any(s.filters for s in self.axis.streams.values())
+        if not filtered and not self.is_cut and self.n_states * smallest > self._raw.size:
+            raise UnsafeFileError(f"{self.path} declares {self.n_states} states in {self._raw.size} bytes")
+        if self.n_states > 2**40 or self.axis.width * 8 * on_disk.SLOTS > max(self._raw.size, 2**20):
+            raise UnsafeFileError(f"{self.path} declares more chunks than it holds")
+
+    def _check_shapes(self) -> None:
+        members, entries = self.n_members, self.n_parameters
+        wanted: dict[str, tuple[int | None, ...]] = {
+            "step": (),
+            "metrics": (None,),
+            "member_metrics": (None, members),
+            "weights": (members, entries),
+            "distances": (members,),
+            "sketch": (members, None),
+            "optimizer": (members, sum(p.size for p in self.optimizer_parameters)),
+            "buffers": (members, None),
+        }
+        for name, stream in self.axis.streams.items():
+            shape = wanted[name]
+            if len(stream.shape) != len(shape) or any(
+                b not in (None, a) for a, b in zip(stream.shape, shape, strict=True)
+            ):
+                raise FormatError(f"{self.path}: {name} has the shape (T, {stream.shape}), needed (T, {shape})")
+            if name in ("weights", "sketch", "optimizer", "buffers") and stream.chunk[0] != 1:
+                raise FormatError(f"{self.path}: {name} has chunks {stream.chunk}, needed one member in each")
+
+    def _name_columns(self, names: dict[str, list[str]]) -> None:
+        """Names of the metrics: by the notes, which have a checksum, and by the datasets where there are no notes."""
+        noted = self.notes.get("columns")
+        self.column_names: dict[str, list[str]] = {}
+        for stream, dataset in (("metrics", "metric"), ("member_metrics", "member_metric")):
+            stored = names[dataset]
+            listed = noted.get(stream) if isinstance(noted, dict) else None
+            known = [str(name) for name in listed] if isinstance(listed, list) else []
+            if isinstance(noted, dict) and stored[: len(known)] != known:
+                raise DamagedError(f"{self.path} is damaged: the names of its metrics do not match their checksum")
+            self.column_names[stream] = known if isinstance(noted, dict) else []
+        widths = self.notes.get("widths")
+        self._metric_columns = _group_columns(self.column_names, widths if isinstance(widths, dict) else {})
+
+
+class _Columns:
+    """Where a metric stands: the numbers of its columns, and whether they are of numbers or of members."""
+
+    def __init__(self, places: list[int], *, numbers: bool, single: bool) -> None:
+        self.places, self.numbers, self.single = places, numbers, single
+
+
+def _group_columns(names: dict[str, list[str]], widths: dict[str, Any]) -> dict[str, _Columns]:
+    result = {name: _Columns([at], numbers=True, single=True) for at, name in enumerate(names["metrics"])}
+    members = names["member_metrics"]
+    grouped: set[str] = set()
+    for name, width in widths.items():
+        columns = [f"{name}[{k}]" for k in range(width)] if isinstance(width, int) and 0 < width <= len(members) else []
+        if columns and set(columns) <= set(members):
+            result[name] = _Columns([members.index(c) for c in columns], numbers=False, single=False)
+            grouped |= set(columns)
+    for at, name in enumerate(members):
+        if name not in grouped:
+            result[name] = _Columns([at], numbers=False, single=True)
+    return result
+
+
+class Metrics(Mapping[str, NDArray[np.float64]]):
+    """The metrics of a run by name, each read when it is used."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __getitem__(self, name: str) -> NDArray[np.float64]:
+        if name not in self._run._metric_columns:
+            raise KeyError(f"run {self._run.name!r} has no metric {name!r}; it has {', '.join(self) or 'none'}")
+        return self._run.metric(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._run._metric_columns))
+
+    def __len__(self) -> int:
+        return len(self._run._metric_columns)
+
+    def __repr__(self) -> str:
+        return f"<metrics {', '.join(self) or 'none'}>"
+
+
+class StoredArray:
+    """A stream (T, M, P) of a run, read when indexed.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (T, M, P).
+    dtype : numpy.dtype
+        Of what indexing gives; bfloat16 comes as float32.
+    """
+
+    def __init__(self, run: Run, name: str) -> None:
+        self._run, self._name = run, name
+        stream = run.axis.streams[name]
+        self._widened = run._texts.get(f"{name}.logical_dtype") == "bfloat16"
+        self.shape: tuple[int, int, int] = (run.n_states, stream.shape[0], stream.shape[1])
+        self.dtype: np.dtype[Any] = np.dtype(np.float32) if self._widened else stream.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Three."""
+        return 3
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<{self._name} of run {self._run.name!r}, shape {self.shape}, {self.dtype}>"
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        keys = list(key) if isinstance(key, tuple) else [key]
+        if any(k is Ellipsis for k in keys):
+            at = next(i for i, k in enumerate(keys) if k is Ellipsis)
+            keys[at : at + 1] = [slice(None)] * (4 - len(keys))
+        if len(keys) > 3:
+            raise IndexError(f"{len(keys)} indices for an array of 3 axes")
+        keys += [slice(None)] * (3 - len(keys))
+        chosen: list[Selection] = []
+        single = []
+        for axis, (k, length) in enumerate(zip(keys, self.shape, strict=True)):
+            if isinstance(k, int | np.integer):
+                single.append(axis)
+            chosen.append(k if isinstance(k, slice) else _positions(k, length))
+        result = self.read(*chosen)
+        return result[tuple(0 if axis in single else slice(None) for axis in range(3))]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("stored states must be read, which makes a copy")
+        size = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+        if size > LARGEST_BYTES:
+            raise TooLargeError(
+                f"all states of run {self._run.name!r} are {size / 2**30:.1f} GiB, more than "
+                f"{LARGEST_BYTES // 2**30} GiB; read a part (states[a:b]), or iterate over run.trajectory().blocks()"
+            )
+        return np.asarray(self.read(), dtype)
+
+    def read(
+        self,
+        rows: Selection | None = None,
+        members: Selection | None = None,
+        columns: Selection | None = None,
+        *,
+        raw: bool = False,
+    ) -> NDArray[Any]:
+        """Read a rectangle.
+
+        Parameters
+        ----------
+        rows, members, columns : slice, sequence of int, or None
+            Which states, members and entries; None: all.
+        raw : bool
+            Give bfloat16 as its bits (uint16) instead of float32.
+
+        Returns
+        -------
+        ndarray, shape (rows, members, columns)
+
+        Raises
+        ------
+        DamagedError
+            If a chunk does not match its checksum; the message names the states.
+        IndexError
+            If an index is out of range.
+        """
+        chosen = [indices(k, n) for k, n in zip((rows, members, columns), self.shape, strict=True)]
+        result = self._run.rectangle(self._name, *chosen)
+        return on_disk.widen(result) if self._widened and not raw else result
+
+
+def _positions(key: Any, length: int) -> NDArray[np.int64]:
+    array = np.atleast_1d(np.asarray(key))
+    if array.dtype == bool:
+        if array.shape != (length,):
+            raise IndexError(f"a mask of shape {array.shape} for an axis of {length}")
+        return np.flatnonzero(array)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise IndexError(f"states are indexed by integers, slices, lists of integers or masks, not by {key!r}")
+    return array.astype(np.int64)
+
+
+class StoredStates:
+    """The states of one member, as a source for `Trajectory`; pickles as path and member, opens the file when read.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    member : int
+        Index of the member.
+    shape : tuple of int
+        (T, P).
+    dtype : numpy.dtype
+        Of what `read` gives.
+    """
+
+    def __init__(self, run: Run, member: int) -> None:
+        self.path, self.member = run.path, member
+        self._array = run.states
+        self.shape: tuple[int, int] = (self._array.shape[0], self._array.shape[2])
+        self.dtype = self._array.dtype
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_reopen, (self.path, self.member, self.shape[0]))
+
+    def __repr__(self) -> str:
+        return f"<member {self.member} of {str(self.path)!r}, shape {self.shape}>"
+
+    def read(self, rows: slice | NDArray[Any], columns: slice | NDArray[Any] | None = None) -> NDArray[Any]:
+        """Read states."""
+        return self._array.read(rows, slice(self.member, self.member + 1), columns)[:, 0]
+
+
+# Tasks of one process that read the same file share what they know of it.
+_OPENED: weakref.WeakValueDictionary[tuple[Path, int, int], Run] = weakref.WeakValueDictionary()
+
+
+def _reopen(path: Path, member: int, n_states: int) -> StoredStates:
+    key = (path, os.getpid(), n_states)
+    run = _OPENED.get(key)
+    if run is None:
+        run = _OPENED[key] = Run(path)
+        if run.n_states < n_states:
+            raise FormatError(f"{path} holds {run.n_states} states, it held {n_states}; it was replaced meanwhile")
+        run.n_states = run.blocks.n = n_states
+    return StoredStates(run, member)
+
+
+# ---------------------------------------------------------------------------------------------------------- many runs
+
+
+class Runs(Mapping[str, Run]):
+    """Many runs by name, each opened when it is used.
+
+    The names are those of the files without their ending; where two are equal, with the folders that tell them apart.
+
+    Attributes
+    ----------
+    paths : dict of str to Path
+        File of each run.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = dict(zip(_distinct_names(paths), paths, strict=True))
+        self._open: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
+
+    def __getitem__(self, name: str) -> Run:
+        if name not in self.paths:
+            raise KeyError(f"there is no run {name!r}; there are {', '.join(map(repr, list(self.paths)[:20])) or 'none'}")
+        run = self._open.get(name)
+        if run is None:
+            run = self._open[name] = Run(self.paths[name])
+        return run
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __repr__(self) -> str:
+        names = ", ".join(map(repr, list(self.paths)[:8]))
+        return f"<{len(self)} runs: {names}{', ...' if len(self) > 8 else ''}>"
+
+
+def open_runs(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Runs:
+    """Open many runs.
+
+    Parameters
+    ----------
+    paths : path, pattern, or sequence of them
+        Files, folders (their ``.h5`` and ``.hdf5`` files, by name) and patterns such as ``"sweep/*.h5"``.
+
+    Returns
+    -------
+    Runs
+        A mapping from names to `Run`; a file is opened when its run is first used.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a path does not exist, or a folder or pattern holds no run.
+
+    Examples
+    --------
+    >>> runs = open_runs("sweep/*.h5")  # doctest: +SKIP
+    >>> runs["lr=0.1"].hparams  # doctest: +SKIP
+    {'lr': 0.1}
+    """
+    listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not listed:
+        raise DataError("open_runs() got no path; needed files, folders or patterns")
+    files = [file for path in listed for file in run_files(path)]
+    return Runs(list(dict.fromkeys(files)))
+
+
+def run_files(path: str | os.PathLike[str]) -> list[Path]:
+    """Files of runs that a path, a folder or a pattern stands for."""
+    place = Path(os.path.abspath(path))
+    if place.is_dir():
+        files = sorted((f for f in place.iterdir() if _is_run_name(f)), key=_natural)
+        if not files:
+            raise FileNotFoundError(f"the folder {place} holds no .h5 or .hdf5 file")
+        return files
+    if place.exists() or not has_magic(str(path)):
+        if not place.exists():
+            raise FileNotFoundError(f"{place} does not exist")
+        return [place]
+    files = sorted((Path(os.path.abspath(f)) for f in glob(str(path), recursive=True) if os.path.isfile(f)), key=_natural)
+    if not files:
+        raise FileNotFoundError(f"no file matches {os.fspath(path)}")
+    return files
+
+
+def _is_run_name(path: Path) -> bool:
+    return path.suffix.lower() in (".h5", ".hdf5") and not path.name.startswith(".") and path.is_file()
+
+
+def _natural(path: Path) -> list[Any]:
+    """Sort lr=0.5 before lr=10."""
+    import re
+
+    parts = re.split(r"(\d+(?:\.\d+)?)", str(path))
+    return [(float(p), "") if i % 2 else (-1.0, p) for i, p in enumerate(parts)]
+
+
+def _distinct_names(paths: Sequence[Path]) -> list[str]:
+    names = [path.stem for path in paths]
+    depth = 1
+    while len(set(names)) < len(names) and depth < 64:
+        depth += 1
+        names = ["/".join([*path.parts[-depth:-1], path.stem]) for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+# ------------------------------------------------------------------------------------------- structure, from strangers
+
+_PLACES = ("store/cells", "store/notes", "metric", "member_metric")
+_TEXTS = ("format", "format_version", "Conventions", "name", "uuid", "time_unit", "hparams", "provenance", "reference")
+
+
+def _read_texts(file: h5py.File, where: str) -> dict[str, str]:
+    """Text attributes of the root, and of streams as ``stream.attribute``."""
+    if "format" not in file.attrs or text_attribute(file, "format") != on_disk.FORMAT:
+        raise FormatError(
+            f"{where} is an HDF5 file, but not a trajtools one (its attribute 'format' is not 'trajtools'); "
+            "`trajtools convert` reads other layouts"
+        )
+    texts = {name: text_attribute(file, name) for name in _TEXTS}
+    for stream, name in (
+        ("weights", "logical_dtype"),
+        ("optimizer", "logical_dtype"),
+        ("sketch", "settings"),
+        ("distances", "metric"),
+    ):
+        if stream in file:
+            texts[f"{stream}.{name}"] = text_attribute(child(file, stream, h5py.Dataset), name)
+    return texts
+
+
+def text_attribute(target: h5py.Group | h5py.Dataset, name: str) -> str:
+    if name not in target.attrs:
+        raise FormatError(f"{target.name} lacks the attribute {name!r}, which the format requires")
+    attribute = h5py.h5a.open(target.id, name.encode())
+    if attribute.get_storage_size() > on_disk.ATTRIBUTE_BYTES:
+        raise UnsafeFileError(f"the attribute {name!r} of {target.name} claims {attribute.get_storage_size()} bytes")
+    if attribute.get_space().get_simple_extent_npoints() != 1 or attribute.get_type().get_class() != h5py.h5t.STRING:
+        raise FormatError(f"the attribute {name!r} of {target.name} must be one text")
+    value = target.attrs[name]
+    if isinstance(value, np.ndarray):
+        value = value.reshape(-1)[0]
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def child(file: h5py.File, path: str, kind: type[Any]) -> Any:
+    """An object of this very file: no link to elsewhere is followed."""
+    target: Any = file
+    for name in path.split("/"):
+        link = target.get(name, getlink=True) if isinstance(target, h5py.Group) else None
+        if link is None:
+            raise FormatError(f"{file.filename}: {path} is missing, which the format requires")
+        if not isinstance(link, h5py.HardLink):
+            place = f"another file ({link.filename!r})" if isinstance(link, h5py.ExternalLink) else "another place"
+            raise UnsafeFileError(f"/{path} is a link to {place}; links are refused. Copy the data into the file.")
+        target = target[name]
+    if not isinstance(target, kind):
+        raise FormatError(f"/{path} must be a {kind.__name__.lower()}, it is a {type(target).__name__.lower()}")
+    if isinstance(target, h5py.Dataset):
+        _check_dataset(target)
+    return target
+
+
+def _check_dataset(dataset: h5py.Dataset) -> None:
+    plist = dataset.id.get_create_plist()
+    if plist.get_layout() == h5py.h5d.VIRTUAL:
+        raise UnsafeFileError(f"{dataset.name} is a virtual dataset, whose data are in another file; it is refused")
+    if plist.get_external_count():
+        raise UnsafeFileError(
+            f"{dataset.name} has its data in another file ({plist.get_external(0)[0]!r}); it is refused"
+        )
+    kind = dataset.id.get_type()
+    if isinstance(kind, h5py.h5t.TypeStringID):
+        if kind.is_variable_str():
+            raise UnsafeFileError(f"{dataset.name} holds text of variable length; the format requires fixed length")
+    elif not isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID):
+        raise UnsafeFileError(f"{dataset.name} holds {type(kind).__name__}; only numbers and text are read")
+
+
+def _place(file: h5py.File, name: str, size: int) -> int:
+    """Offset of a dataset that lies in one piece in the file."""
+    dataset = child(file, name, h5py.Dataset)
+    offset = dataset.id.get_offset()
+    nbytes = dataset.size * dataset.dtype.itemsize
+    expected = {"store/cells": Cells.BYTES, "store/notes": 2 * on_disk.NOTES_BYTES}.get(name, nbytes)
+    if dataset.chunks is not None or offset is None or nbytes != expected:
+        raise FormatError(f"/{name} must be stored in one piece of {expected} bytes")
+    if offset + nbytes > size:
+        raise DamagedError(f"/{name} ends beyond the end of the file, which was cut short")
+    return int(offset)
+
+
+def _read_names(file: h5py.File, name: str) -> list[str]:
+    dataset = child(file, name, h5py.Dataset)
+    if dataset.ndim != 1 or dataset.dtype.kind != "S" or dataset.dtype.itemsize != on_disk.NAME_BYTES:
+        raise FormatError(f"/{name} must be a list of texts of {on_disk.NAME_BYTES} bytes")
+    return [value.decode("utf-8", "replace") for value in dataset[()].tolist() if value]
+
+
+def _read_table(file: h5py.File, name: str, columns: list[str], digest: Any) -> dict[str, list[Any]]:
+    """The columns of a table as lists, empty where there is no table."""
+    if name not in file:
+        if name in ("parameters", "members"):
+            raise FormatError(f"{file.filename} lacks the table {name!r}, which the format requires")
+        return {}
+    values: dict[str, Any] = {}
+    for column in columns:
+        dataset = child(file, f"{name}/{column}", h5py.Dataset)
+        nbytes = dataset.size * dataset.dtype.itemsize
+        if dataset.ndim != 1 or nbytes > on_disk.TABLE_BYTES or dataset.chunks is not None:
+            raise FormatError(f"/{name}/{column} must have one axis, in one piece, of at most 1 GiB")
+        offset = dataset.id.get_offset()
+        if nbytes and (offset is None or offset + nbytes > file.id.get_filesize()):
+            raise UnsafeFileError(f"/{name}/{column} declares {nbytes} bytes, more than the file holds")
+        array = dataset[()]
+        if array.dtype.kind == "S":
+            values[column] = [value.decode("utf-8", "strict") for value in array.tolist()]
+        elif array.dtype.str in ("<i8", "<f8"):
+            values[column] = array
+        else:
+            raise FormatError(f"/{name}/{column} is of dtype {array.dtype}; needed int64, float64 or text")
+    digest.update(on_disk.table_digest(name, values))
+    return {column: v if isinstance(v, list) else v.tolist() for column, v in values.items()}

@@ -1,0 +1,767 @@
+"""Writing a run: create or resume its file, append blocks, commit, close.
+
+Nothing of the structure changes after the file was made. A block is written in this order: its checksums, its chunks, a
+flush, and the number of committed states last. So a process that is killed anywhere leaves every committed state as it
+was, and every chunk matches one of its checksums.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from trajtools.errors import ArchitectureError, DamagedError, FileBusyError, RecordingError
+from trajtools.store import layout as on_disk
+from trajtools.store.chunks import Blocks, compress
+from trajtools.store.files import (
+    Owner,
+    RawFile,
+    WritableHDF5,
+    check_head,
+    lock,
+    lock_for_life,
+    one_line,
+    seal,
+)
+from trajtools.store.layout import Axis, Cells, RunSpec, Stream, StreamLayout, checksum
+from trajtools.store.reading import Run
+from trajtools.wiring import Member, NodeSet, Parameter
+
+_log = logging.getLogger("trajtools")
+Array = NDArray[Any]
+MODES = ("x", "w", "next")
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The last block of a run that is resumed, where it is not full.
+
+    Attributes
+    ----------
+    start, count : int
+        First state of the block, and its committed states.
+    step : ndarray of int64, shape (count,)
+        Their steps.
+    metrics : dict of str to ndarray, shapes (count, ...)
+        Their metrics.
+    tiles, optimizer_tiles : ndarray or None
+        The block as `StreamLayout.new_tiles` gives it.
+    distances, sketch : ndarray or None
+        Shapes (count, M), (count, M, k).
+    """
+
+    start: int
+    count: int
+    step: Array
+    metrics: dict[str, Array]
+    tiles: Array | None = None
+    optimizer_tiles: Array | None = None
+    distances: Array | None = None
+    sketch: Array | None = None
+
+
+class RunWriter:
+    """The writer of one run; made by `create` or `resume`, closed by `close` or `abort`.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    layout : StreamLayout
+        Geometry of the states; `layout.rows` states make a block, whatever is stored.
+    optimizer_layout : StreamLayout or None
+        Geometry of the optimiser's buffers.
+    committed : int
+        States that are whole on disk.
+    last_step : int
+        Step of the last committed state; -1 before the first.
+    metrics : dict of str to tuple of int
+        Shape of each metric for one state: (), (M,) or (M, k).
+    unstored : tuple of str
+        Metrics that found no free column.
+    tail : Tail or None
+        After `resume`: the last block as far as it was committed, if it was not full, so that it is completed in place.
+    filtered : bool
+        The states are compressed: a block is written whole, and a partial one only at the end.
+    """
+
+    def __init__(self, path: Path, spec: RunSpec, *, durable: bool) -> None:
+        self.path = path
+        self.layout: StreamLayout = spec.layout
+        self.optimizer_layout: StreamLayout | None = spec.optimizer_layout
+        self.committed, self.last_step = 0, -1
+        self.metrics: dict[str, tuple[int, ...]] = {}
+        self.unstored: tuple[str, ...] = ()
+        self.tail: Tail | None = None
+        self._n_members = len(spec.members)
+        self._durable, self._pid, self._ended = durable, os.getpid(), ""
+        self._before_block = -1  # step of the state before the last block
+        self._columns_of_block: dict[tuple[str, int], Array] = {}
+        self._cell_lock = threading.Lock()
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        parameters: Sequence[Parameter],
+        members: Sequence[Member],
+        dtype: object,
+        nodes: Sequence[NodeSet] = (),
+        stored: str = "weights",
+        mode: str = "x",
+        name: str = "",
+        time_unit: str = "step",
+        hparams: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        reference: str | None = None,
+        compress: str | None = None,
+        durable: bool = False,
+        sketch: Mapping[str, Any] | None = None,
+        distance_metric: str | None = None,
+        optimizer: Mapping[str, Any] | None = None,
+        metrics: Sequence[str] = (),
+    ) -> RunWriter:
+        """Make the file and open it for appending; the path is claimed at once."""
+        if mode not in MODES:
+            raise ValueError(
+                f"mode={mode!r}: needed 'x' (a new file), 'next' (the next free name) or 'w' (overwrite the file)"
+            )
+        spec = RunSpec(
+            parameters=tuple(parameters),
+            nodes=tuple(nodes),
+            members=tuple(members),
+            dtype=on_disk.stored_dtype(dtype)[0],
+            stored=stored,
+            name=name,
+            time_unit=time_unit,
+            hparams=hparams or {},
+            provenance=provenance or {},
+            reference=reference,
+            compress=compress,
+            sketch=sketch,
+            distance_metric=distance_metric,
+            optimizer_parameters=tuple(optimizer["parameters"]) if optimizer else (),
+            optimizer_dtype=on_disk.stored_dtype(optimizer["dtype"])[0] if optimizer else "float32",
+            metrics=len(metrics),
+        )
+        place = Path(os.path.abspath(path))
+        if mode == "w":
+            _refuse_live_writer(place)
+        if mode == "next":
+            place = _create_next(place, spec)
+        else:
+            on_disk.create(place, spec, overwrite=mode == "w")
+        writer = cls(place, spec, durable=durable)
+        try:
+            writer._open()
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(place)
+            raise
+        return writer
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        parameters: Sequence[Parameter],
+        members: Sequence[Member],
+        dtype: object,
+        stored: str = "weights",
+        sketch: Mapping[str, Any] | None = None,
+        distance_metric: str | None = None,
+        optimizer: Mapping[str, Any] | None = None,
+        durable: bool = False,
+        provenance: Mapping[str, Any] | None = None,
+        force: bool = False,
+    ) -> RunWriter:
+        """Continue a run whose writer closed it or died; every committed state stays.
+
+        `force` is for file systems without locks, where a writer on another machine cannot be seen.
+        """
+        spec = RunSpec(
+            parameters=tuple(parameters),
+            members=tuple(members),
+            dtype=on_disk.stored_dtype(dtype)[0],
+            stored=stored,
+            sketch=sketch,
+            distance_metric=distance_metric,
+            optimizer_parameters=tuple(optimizer["parameters"]) if optimizer else (),
+            optimizer_dtype=on_disk.stored_dtype(optimizer["dtype"])[0] if optimizer else "float32",
+        )
+        writer = cls(Path(os.path.abspath(path)), spec, durable=durable)
+        with Run(writer.path) as run:
+            _require_same(run, spec)
+        writer._open(resumed=provenance or {}, force=force)
+        return writer
+
+    def write(
+        self,
+        start: int,
+        count: int,
+        *,
+        step: Array,
+        metrics: Mapping[str, Array] | None = None,
+        tiles: Array | None = None,
+        optimizer_tiles: Array | None = None,
+        distances: Array | None = None,
+        sketch: Array | None = None,
+        final: bool = False,
+    ) -> None:
+        """Write one block, whole or as far as it goes, and commit it.
+
+        Parameters
+        ----------
+        start, count : int
+            First state of the block, and how many there are.
+        step : ndarray of int, shape (count,)
+            Their steps.
+        metrics : mapping of str to ndarray, shapes (count,), (count, M) or (count, M, k)
+            Their metrics; a new name takes a free column, or joins `unstored` where there is none.
+        tiles, optimizer_tiles : ndarray
+            The block as `StreamLayout.new_tiles` gives it; rows from `count` on are ignored by readers.
+        distances, sketch : ndarray, shapes (count, M), (count, M, k)
+            Where these are stored.
+        final : bool
+            Nothing follows; a compressed run takes a partial block only then.
+
+        Raises
+        ------
+        ValueError
+            If the block does not fit.
+        RecordingError
+            If the file cannot be written any more, or is not the writer's any more.
+        """
+        self._require_open()
+        steps = np.ascontiguousarray(step, np.int64)
+        before = self.last_step if start >= self.committed else self._before_block
+        self._check_place(start, count, steps, before, final)
+        given = {self._stored: tiles, "optimizer": optimizer_tiles}
+        if self._stored == "sketch":
+            given["sketch"] = None if sketch is None else self._sketch_tiles(sketch)
+        elif self._stored == "distances":
+            given["distances"] = None if distances is None else self._padded(distances, (self._n_members,))
+        content: dict[str, Array] = {"step": self._padded(steps, ())}
+        for name, array in given.items():
+            if name not in self._axis.streams and array is None:
+                continue
+            content[name] = self._checked(name, array)
+        try:
+            self.check_owner()
+            if start >= self.committed:
+                self._columns_of_block = {}
+            # A checksum covers all rows of its chunk: columns of this block that got nothing new are written again.
+            self._columns_of_block |= self._columns(metrics or {})
+            self._blocks.put(start, count, content, self._columns_of_block)
+            self._flush()
+            with self._cell_lock:
+                self._cells.committed = start + count
+                self._put_cells()
+        except (OSError, RuntimeError) as error:
+            raise self._fail(error) from error
+        self._before_block = before
+        self.committed, self.last_step = start + count, int(steps[-1])
+
+    def plant(self, step: int, member: int, epsilon: float, seed: int) -> None:
+        """Note that a member was placed anew beside its reference, `epsilon` away, in the state of a step."""
+        self._require_open()
+        row = {"step": step, "member": member, "epsilon": epsilon, "seed": seed}
+        at, rows = self._cells.plantings, on_disk.PLANTING_ROWS
+        start = at // rows * rows
+        try:
+            self.check_owner()
+            for name, value in row.items():
+                self._planted[name][at - start] = value
+            content = {f"plantings/{name}": values for name, values in self._planted.items()}
+            self._plantings.put(start, at + 1 - start, content)
+            self._flush()
+            with self._cell_lock:
+                self._cells.plantings = at + 1
+                self._put_cells()
+        except (OSError, RuntimeError) as error:
+            raise self._fail(error) from error
+        if at + 1 - start == rows:
+            self._planted = _planting_rows()
+
+    def beat(self) -> None:
+        """Show that the recorder lives, and notice if the file is not its own any more; call it every few seconds."""
+        if self._ended or os.getpid() != self._pid:
+            return
+        try:
+            self.check_owner()
+            with self._cell_lock:
+                self._put_cells()
+        except (OSError, RuntimeError) as error:
+            raise self._fail(error) from error
+
+    def close(self, status: str = "complete", overhead: Mapping[str, Any] | None = None) -> None:
+        """Finish the run; every write after this is refused. A second call does nothing."""
+        if self._ended or os.getpid() != self._pid:
+            return
+        if status not in on_disk.STATUS[1:]:
+            raise ValueError(f"status={status!r}: needed 'complete' or 'interrupted'")
+        try:
+            self.check_owner()
+            if overhead is not None:
+                self._note(overhead=dict(overhead))
+            self._hdf5.close()
+            seal(self._raw)
+            with self._cell_lock:
+                self._cells.status = on_disk.STATUS.index(status)
+                self._put_cells()
+            if self._durable:
+                self._raw.sync()
+        except (OSError, RuntimeError) as error:
+            raise self._fail(error) from error
+        self._ended = "closed"
+        self._raw.close()
+
+    def abort(self) -> None:
+        """Leave the file as it is on disk, every committed state valid; readers see it as interrupted."""
+        if self._ended or os.getpid() != self._pid:
+            return
+        self._ended = "aborted"
+        self._hdf5.detach()
+        with contextlib.suppress(OSError, RuntimeError):
+            self.check_owner()
+            seal(self._raw)
+            with self._cell_lock:
+                self._cells.status = on_disk.INTERRUPTED
+                self._put_cells()
+        self._raw.close()
+
+    def check_owner(self) -> None:
+        """Raise if the file was replaced, removed, moved, or taken over by another writer."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            raise RecordingError(f"{self.path} was removed or moved while it was recorded") from None
+        if (status.st_dev, status.st_ino) != self._raw.identity:
+            raise RecordingError(f"{self.path} was replaced while it was recorded")
+        cells = Cells.unpack(self._raw.read(self._cells_at, Cells.BYTES))
+        if cells is None or cells.generation != self._cells.generation:
+            raise RecordingError(f"{self.path} was taken over by another writer")
+
+    # ---------------------------------------------------------------------------------------------------- opening
+
+    def _open(self, resumed: Mapping[str, Any] | None = None, *, force: bool = False) -> None:
+        """Lock the file, open it for appending, and read back where the last writer ended."""
+        self._raw = RawFile(self.path, write=True)
+        try:
+            check_head(self._raw)
+            locked = lock_for_life(self._raw)
+            if not locked:
+                self._warn_no_locks(force)
+            seal(self._raw)
+            with Run(self.path) as run:
+                self._stored = run.stored
+                self._read_back(run)
+                self._cells_at, self._notes_at = run.places["store/cells"], run.places["store/notes"]
+                self._name_places = {name: run.places[name] for name in ("metric", "member_metric")}
+                cells = run.cells
+                self._notes, self._axis = run.notes, run.axis
+                self._n_columns = {s: run.axis.streams[s].shape[0] for s in ("metrics", "member_metrics")}
+                self._column_names = {name: list(names) for name, names in run.column_names.items()}
+                self._planted = _planting_rows()
+                planted = run.plantings
+                tail = cells.plantings // on_disk.PLANTING_ROWS * on_disk.PLANTING_ROWS
+                for name in on_disk.PLANTING_STREAMS:
+                    self._planted[name][: cells.plantings - tail] = planted[name][tail:]
+                run.locate_all()
+                tails = [_TailSums.of(blocks) for blocks in (run.blocks, run.planting_blocks)]
+                planting_axis = run.planting_axis
+            self._hdf5 = WritableHDF5(self._raw)
+        except BaseException:
+            self._raw.close()
+            raise
+        try:
+            if self.tail is not None:
+                self._columns_of_block = self._columns(self.tail.metrics)
+            self._blocks = _BlockWriter(self._hdf5.file, self._axis, tails[0])
+            self._plantings = _BlockWriter(self._hdf5.file, planting_axis, tails[1])
+            self._cells = cells
+            self._cells.generation += 1
+            self._cells.status, self._cells.process = on_disk.RECORDING, self._pid
+            self._put_cells()
+            self._note(writer=Owner.current().to_notes())
+            if resumed is not None:
+                self._note(resumed=[*self._notes.get("resumed", []), dict(resumed)])
+            if locked:
+                lock(self._raw, shared=True)  # readers of any program may come, other writers may not
+            self.check_owner()
+        except BaseException:
+            self._hdf5.detach()
+            self._raw.close()
+            raise
+
+    def _warn_no_locks(self, force: bool) -> None:
+        with Run(self.path) as run:
+            owner, recording = Owner.from_notes(run.notes), run.cells.status == on_disk.RECORDING
+        if recording and not owner.is_gone() and not force:
+            raise FileBusyError(
+                f"{self.path} may be written by process {owner.process} on {owner.host}: the file system has no locks "
+                "that would tell. Make sure that it has ended, then resume with force=True."
+            )
+        _log.warning(
+            "%s: the file system has no locks, so nothing keeps a second recorder from the same file.", self.path
+        )
+
+    def _read_back(self, run: Run) -> None:
+        """Geometry, names and the last block of a run that goes on."""
+        self.committed = run.n_states
+        rows = run.axis.rows
+        for attribute, name in (("layout", run.stored), ("optimizer_layout", "optimizer")):
+            stream, wanted = run.axis.streams.get(name), getattr(self, attribute)
+            if stream is not None and wanted is not None and len(stream.shape) == 2:
+                columns = stream.chunk[1]
+                setattr(
+                    self,
+                    attribute,
+                    StreamLayout(wanted.n_parameters, wanted.n_members, wanted.logical_dtype, rows, columns),
+                )
+        self.filtered = any(stream.filters for stream in run.axis.streams.values())
+        self.metrics = {name: tuple(values.shape[1:]) for name, values in run.metrics.items()}
+        start = run.n_states // rows * rows
+        first = max(0, min(start, run.n_states - 1) - (0 if run.n_states % rows else rows - 1))
+        steps = run.series("step", max(0, first - 1), run.n_states) if run.n_states else np.zeros(0, np.int64)
+        self.last_step = int(steps[-1]) if len(steps) else -1
+        self._before_block = int(steps[0]) if first and len(steps) else -1
+        if run.n_states % rows:
+            self.tail = self._read_tail(run, start)
+
+    def _read_tail(self, run: Run, start: int) -> Tail:
+        rows = slice(start, run.n_states)
+        buffers = run.optimizer
+        return Tail(
+            start=start,
+            count=run.n_states - start,
+            step=run.series("step", start, run.n_states),
+            metrics={name: run.metric(name, start) for name in run.metrics},
+            tiles=_filled(self.layout, run.states.read(rows, raw=True)) if run.stored == "weights" else None,
+            optimizer_tiles=(
+                _filled(self.optimizer_layout, buffers.read(rows, raw=True))
+                if buffers is not None and self.optimizer_layout
+                else None
+            ),
+            distances=None if run.distances is None else run.distances[rows],
+            sketch=None if run.sketch is None else run.sketch[rows],
+        )
+
+    # ---------------------------------------------------------------------------------------------------- one block
+
+    def _check_place(self, start: int, count: int, steps: Array, before: int, final: bool) -> None:
+        rows = self.layout.rows
+        last_block = max(0, self.committed - 1) // rows * rows
+        if start % rows or not last_block <= start <= self.committed or not 1 <= count <= rows:
+            raise ValueError(
+                f"a block of {count} states at {start}: needed 1 to {rows} states from a multiple of {rows} on, in the "
+                f"last block ({last_block}) or right behind the {self.committed} committed states"
+            )
+        if start + count < self.committed:
+            raise ValueError(f"{self.committed} states are committed; a shorter block would drop some of them")
+        if self.filtered and count < rows and not final:
+            raise ValueError("a compressed run takes whole blocks only; pass final=True for the last one")
+        if steps.shape != (count,) or (np.diff(steps) <= 0).any() or steps[0] <= before:
+            raise ValueError(f"step must be {count} increasing numbers above {before}, got {steps}")
+
+    def _checked(self, name: str, array: Array | None) -> Array:
+        stream = self._axis.streams.get(name)
+        argument = {"weights": "tiles", "optimizer": "optimizer_tiles"}.get(name, name)
+        if stream is None or array is None:
+            raise ValueError(f"{argument}: this run {'does not store' if stream is None else 'stores'} them with every block")
+        shape = (*stream.grid, stream.rows, *stream.chunk[1:]) if len(stream.shape) == 2 else (stream.rows, *stream.shape)
+        if array.shape != shape or array.dtype != stream.dtype or not array.flags.c_contiguous:
+            raise ValueError(
+                f"{argument}: needed a C-contiguous array {shape} of {stream.dtype}, as new_tiles() gives, got "
+                f"{array.shape} of {array.dtype}"
+            )
+        return array
+
+    def _padded(self, values: Array, shape: tuple[int, ...]) -> Array:
+        array = np.asarray(values, np.int64 if np.asarray(values).dtype.kind in "iu" and not shape else np.float64)
+        if array.shape[1:] != shape:
+            raise ValueError(f"needed shape (count, {shape}), got {array.shape}")
+        result = np.zeros((self.layout.rows, *shape), array.dtype)
+        result[: len(array)] = array
+        return result
+
+    def _sketch_tiles(self, sketch: Array) -> Array:
+        return _filled(self.layout, np.asarray(sketch, np.float64))
+
+    def _columns(self, metrics: Mapping[str, Array]) -> dict[tuple[str, int], Array]:
+        """The columns of the metrics, each padded with NaN; new names take free ones."""
+        result = {}
+        for name, values in metrics.items():
+            array = np.asarray(values, np.float64)
+            shape = array.shape[1:]
+            if shape and (len(shape) > 2 or shape[0] != self._n_members):
+                raise ValueError(f"metric {name!r} has the shape {shape} per state; needed (), (M,) or (M, k)")
+            if name in self.unstored:
+                continue
+            if name not in self.metrics and not self._take_columns(name, shape):
+                continue
+            if self.metrics[name] != shape:
+                raise RecordingError(f"metric {name!r} has shape {shape} per state, in the file it has {self.metrics[name]}")
+            stream = "member_metrics" if shape else "metrics"
+            padded = np.full((self.layout.rows, *shape), np.nan)
+            padded[: len(array)] = array
+            for column, part in zip(self._columns_of(name, shape), _split(padded), strict=True):
+                result[stream, self._column_names[stream].index(column)] = part
+        return result
+
+    @staticmethod
+    def _columns_of(name: str, shape: tuple[int, ...]) -> list[str]:
+        return [name] if len(shape) < 2 else [f"{name}[{k}]" for k in range(shape[1])]
+
+    def _take_columns(self, name: str, shape: tuple[int, ...]) -> bool:
+        stream = "member_metrics" if shape else "metrics"
+        columns, used = self._columns_of(name, shape), self._column_names[stream]
+        texts = [column.encode() for column in columns]
+        if len(used) + len(columns) > self._n_columns[stream] or max(map(len, texts)) > on_disk.NAME_BYTES:
+            self.unstored = (*self.unstored, name)
+            self._note(unstored=list(self.unstored))
+            return False
+        place = self._name_places["member_metric" if shape else "metric"]
+        for at, text in enumerate(texts, len(used)):
+            self._raw.write(place + on_disk.NAME_BYTES * at, text.ljust(on_disk.NAME_BYTES, b"\0"))
+        used += columns
+        self.metrics[name] = shape
+        widths = {n: s[1] for n, s in self.metrics.items() if len(s) == 2}
+        self._note(columns=self._column_names, widths=widths)
+        return True
+
+    def _flush(self) -> None:
+        self._hdf5.file.flush()
+        seal(self._raw)
+        if self._durable:
+            self._raw.sync()
+
+    def _put_cells(self) -> None:
+        self._cells.heartbeat = time.time_ns()
+        self._raw.write(self._cells_at, self._cells.pack())
+        if self._durable:
+            self._raw.sync()
+
+    def _note(self, **entries: Any) -> None:
+        """Rewrite the notes, in the slot that is not in use; old continuations go where there is no room."""
+        notes = {**self._notes, **entries}
+        while True:
+            try:
+                data = on_disk.pack_notes(notes)
+                break
+            except ValueError:
+                if notes.get("resumed"):
+                    notes["resumed"] = notes["resumed"][1:]
+                    notes["resumed_dropped"] = notes.get("resumed_dropped", 0) + 1
+                elif "overhead" in entries or "unstored" in entries:
+                    notes = dict(self._notes)
+                    entries = {}
+                else:
+                    raise
+        self._notes = notes
+        with self._cell_lock:
+            slot = 1 - self._cells.notes
+            self._raw.write(self._notes_at + slot * on_disk.NOTES_BYTES, data)
+            self._cells.notes = slot
+            self._put_cells()
+
+    def _fail(self, error: BaseException) -> RecordingError:
+        self.abort()
+        if isinstance(error, RecordingError):
+            return error
+        return RecordingError(
+            f"recording into {self.path} stopped: {one_line(error)}. The {self.committed} states committed before are "
+            "safe; free some space or choose another disk, then continue with resume=True."
+        )
+
+    def _require_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise RecordingError("a recorder belongs to the process that opened it; open another file in this one")
+        if self._ended:
+            raise RecordingError(f"the recording into {self.path} is {self._ended}; open a new one, or resume=True")
+
+
+@dataclass(frozen=True)
+class _TailSums:
+    """Checksums of a block that is not full, and the slot that covers what is committed."""
+
+    block: int
+    slots: Array
+    slot: int
+    mixed: bool
+
+    @classmethod
+    def of(cls, blocks: Blocks) -> _TailSums | None:
+        """Read them; None where the last block is full.
+
+        A writer that was killed may have left some chunks that match one slot only, and others that match another. Then
+        the third slot, which is in nobody's use, is made to cover them all.
+        """
+        block, rest = divmod(blocks.n, blocks.axis.rows)
+        if not rest:
+            return None
+        counts, sums = blocks.slots(block, 1)
+        slots = np.concatenate([counts[:, None], sums], axis=1)
+        matching = blocks.matches(block)
+        whole = matching.all(axis=1)
+        if whole.any():
+            return cls(block, slots, int(np.argmax(whole)), False)
+        if not matching.any(axis=0).all():
+            raise DamagedError(
+                f"the last states of the file, from {block * blocks.axis.rows} on, are damaged; `trajtools repair "
+                "--salvage` makes a file of what is whole, which can be resumed"
+            )
+        free = int(np.argmin(matching.sum(axis=1)))
+        slots[free] = blocks.current_sums(block)
+        return cls(block, slots, free, True)
+
+
+class _BlockWriter:
+    """Writes the blocks of one axis: checksums first, then chunks."""
+
+    def __init__(self, file: h5py.File, axis: Axis, tail: _TailSums | None) -> None:
+        self._axis, self._sums = axis, file[axis.sums].id
+        self._ids = {name: file[name].id for name in axis.streams}
+        self._coordinates = {name: stream.coordinates() for name, stream in axis.streams.items()}
+        self._slots = np.zeros((on_disk.SLOTS, axis.width), "<u8")
+        self._block, self._slot = -1, 0
+        if tail is not None:
+            self._block, self._slots, self._slot = tail.block, tail.slots, tail.slot
+            if tail.mixed:
+                self._sums.write_direct_chunk((tail.block, 0, 0), self._slots)
+                file.flush()
+
+    def put(
+        self,
+        start: int,
+        count: int,
+        content: Mapping[str, Array],
+        columns: Mapping[tuple[str, int], Array] | None = None,
+    ) -> None:
+        """Write the rows `start` to `start + count`; each array holds whole blocks, chunk after chunk."""
+        axis = self._axis
+        block = start // axis.rows
+        if block != self._block:
+            self._block, self._slot = block, 0
+            self._slots[:] = 0
+        else:
+            previous, self._slot = self._slot, (self._slot + 1) % on_disk.SLOTS
+            self._slots[self._slot] = self._slots[previous]  # sparse chunks that are not rewritten
+        sums = self._slots[self._slot]
+        sums[0] = count
+        chunks: list[tuple[str, tuple[int, ...], Array | bytes]] = []
+
+        def add(name: str, at: int, chunk: Array) -> None:
+            stream, index = axis.streams[name], axis.first[name] + at
+            rows = chunk.reshape(axis.rows, -1)[:count]
+            sums[index] = checksum(memoryview(rows).cast("B"), block, index)
+            place = (start, *self._coordinates[name][at])
+            chunks.append((name, place, compress(chunk, stream.filters) if stream.filters else chunk))
+
+        for name, array in content.items():
+            stream = axis.streams[name]
+            parts = array.reshape(stream.n_chunks, axis.rows, -1)
+            for at in range(stream.n_chunks):
+                add(name, at, parts[at])
+        for (name, column), values in (columns or {}).items():
+            add(name, column, np.ascontiguousarray(values))
+        if self._sums.shape[0] <= block:
+            self._sums.set_extent((block + 1, *self._slots.shape))
+        self._sums.write_direct_chunk((block, 0, 0), self._slots)
+        for name, dataset in self._ids.items():
+            shape = dataset.shape
+            if shape[0] < start + count:  # never shorter, which SWMR readers could not follow
+                dataset.set_extent((start + count, *shape[1:]))
+        for name, place, data in chunks:
+            self._ids[name].write_direct_chunk(place, data)
+
+
+def _planting_rows() -> dict[str, Array]:
+    return {
+        name: np.zeros(on_disk.PLANTING_ROWS, "<f8" if name == "epsilon" else "<i8") for name in on_disk.PLANTING_STREAMS
+    }
+
+
+def _split(values: Array) -> list[Array]:
+    return [values] if values.ndim < 3 else [np.ascontiguousarray(values[:, :, k]) for k in range(values.shape[2])]
+
+
+def _filled(layout: StreamLayout, states: Array) -> Array:
+    tiles = layout.new_tiles()
+    for row in range(len(states)):
+        for member in range(layout.n_members):
+            layout.put(tiles, row, member, states[row, member])
+    return tiles
+
+
+def _create_next(path: Path, spec: RunSpec) -> Path:
+    """Create the file under its name or the first free one of name-2, name-3, ..."""
+    place, number = path, 1
+    while True:
+        try:
+            on_disk.create(place, spec)
+            return place
+        except FileExistsError:
+            number += 1
+            place = path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _refuse_live_writer(path: Path) -> None:
+    if not path.exists():
+        return
+    raw = RawFile(path)
+    try:
+        if lock(raw) is False:
+            raise FileBusyError(f"{path} is being written, or in use with a lock; mode='w' does not overwrite it")
+    finally:
+        raw.close()
+
+
+def _require_same(run: Run, spec: RunSpec) -> None:
+    """Refuse to resume with another network or other settings."""
+    differences = list(_table_differences("parameter", run.parameters, spec.parameters))
+    differences += _table_differences("optimiser buffer", run.optimizer_parameters, spec.optimizer_parameters)
+    if len(run.members) != len(spec.members):
+        differences.append(f"{len(run.members)} members in the file, {len(spec.members)} now")
+    else:
+        # By repr: a NaN epsilon equals itself here.
+        pairs = [(a, b) for a, b in zip(run.members, spec.members, strict=True) if repr(a) != repr(b)]
+        differences += [f"member {a} in the file is {b} now" for a, b in pairs]
+    if run.stored != spec.stored:
+        differences.append(f"the file stores {run.stored}, now {spec.stored} are to be stored")
+    elif run.logical_dtype != spec.dtype and spec.stored == "weights":
+        differences.append(f"states are {run.logical_dtype} in the file, {spec.dtype} now")
+    if run.distance_metric != spec.distance_metric:
+        differences.append(f"the metric is {run.distance_metric} in the file, {spec.distance_metric} now")
+    if run.sketch_settings != (None if spec.sketch is None else dict(spec.sketch)):
+        differences.append(f"the sketch is {run.sketch_settings} in the file, {spec.sketch} now")
+    if differences:
+        more = f" (and {len(differences) - 3} more differences)" if len(differences) > 3 else ""
+        raise ArchitectureError(
+            f"{run.path} cannot be resumed: {'; '.join(differences[:3])}{more}. Build the same network, or record into "
+            "a new file."
+        )
+
+
+def _table_differences(what: str, ours: tuple[Parameter, ...], theirs: tuple[Parameter, ...]) -> list[str]:
+    if len(ours) != len(theirs):
+        return [f"{len(ours)} {what}s in the file, {len(theirs)} now"]
+    keys = ("name", "shape", "dtype")
+    return [
+        f"{what} {a.name!r} {a.shape} {a.dtype} in the file is {b.name!r} {b.shape} {b.dtype} now"
+        for a, b in zip(ours, theirs, strict=True)
+        if any(getattr(a, key) != getattr(b, key) for key in keys)
+    ]
