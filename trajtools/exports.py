@@ -103,7 +103,7 @@ class Part:
         """Return what was recorded of the optimiser."""
         if self.run.optimizer is None or self.select:
             return None
-        source = StoredStates(self.run.path, self.run.name, self.member or 0, "optimizer", n_states=self.run.n_states)
+        source = StoredStates(self.run, self.member or 0, "optimizer")
         return Trajectory(source, step=self.run.step, parameters=self.run.optimizer_parameters)[self.rows]
 
     def metric(self, name: str) -> NDArray[np.float64]:

@@ -65,9 +65,9 @@ def convert(*, folder: Path, output: Path, as_json: bool, quiet: bool, **chosen:
         raise DataError(f"{output} exists, and a recorded run is never overwritten: choose another --output")
     request = {**chosen, "folder": str(folder), "path": str(output), "command": sys.argv}
     order = _convert(request, output, quiet)
-    with opened(output) as file:
-        description = files.describe(file)
-        nodes = [(node.name, node.size) for run in file.values() for node in run.nodes]
+    with opened(output) as run:
+        description = files.describe(run)
+        nodes = [(node.name, node.size) for node in run.nodes]
     if as_json:
         steps = {"rule": order["rule"], "example": order["example"], "files": order["names"]}
         emit(document("convert/1", steps=steps, nodes=[list(node) for node in nodes], **description))

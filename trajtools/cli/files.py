@@ -19,20 +19,22 @@ from trajtools.cli.runner import (
     emit,
     expand,
     finish,
+    matches,
+    no_such_run,
     opened,
     plain_errors,
     progress,
     report,
-    select_runs,
     table,
 )
 from trajtools.cli.tables import check_is_file
-from trajtools.errors import SelectionError
 
 if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
     from trajtools.cli.runner import Block
     from trajtools.exports import Part
-    from trajtools.store import File, Problem, Run
+    from trajtools.store import Problem, Run
 
 FORMATS = ("npz", "csv", "graphml")
 COLUMNS = ("metrics", "distances", "weights")
@@ -65,13 +67,16 @@ def _each_file(files: Sequence[Path], output: Path | None, action: Callable[[Pat
 @options.output
 @options.debug
 def info(*, files: tuple[Path, ...], runs: tuple[str, ...], as_json: bool, output: Path | None) -> None:
-    """Describe each FILE: its runs, states, members, parameters, metrics, and whether they are complete."""
+    """Describe each FILE: its run, states, members, parameters, metrics, and whether it is complete."""
 
-    def action(path: Path) -> dict[str, Any]:
-        with opened(path) as file:
-            return describe(file, runs)
+    def action(path: Path) -> dict[str, Any] | None:
+        with opened(path) as run:
+            return describe(run) if matches(run.name, runs) else None
 
-    descriptions, errors = _each_file(files, output, action)
+    results, errors = _each_file(files, output, action)
+    descriptions = [one for one in results if one is not None]
+    if runs and not descriptions and not errors:
+        raise no_such_run(files, runs)
     if as_json:
         emit(document("info/1", files=descriptions, errors=plain_errors(errors)), output)
     elif descriptions:
@@ -79,14 +84,13 @@ def info(*, files: tuple[Path, ...], runs: tuple[str, ...], as_json: bool, outpu
     finish(errors)
 
 
-def describe(file: File, patterns: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return what a file holds, of the runs of these names or globs, as JSON can hold it."""
-    path = Path(file.path)
+def describe(run: Run) -> dict[str, Any]:
+    """Return what a file holds, as JSON can hold it."""
     return {
-        "file": str(path),
-        "format_version": file.format_version,
-        "bytes": path.stat().st_size,
-        "runs": [describe_run(run) for run in (select_runs(file, patterns) if len(file) or patterns else [])],
+        "file": str(run.path),
+        "format_version": run.format_version,
+        "bytes": run.path.stat().st_size,
+        **describe_run(run),
     }
 
 
@@ -94,11 +98,13 @@ def describe_run(run: Run) -> dict[str, Any]:
     """Return what a run holds, as JSON can hold it."""
     from trajtools.results import to_plain
 
-    step = run.step
+    first = run.series("step", 0, 1) if run.n_states else ()
+    last = run.series("step", run.n_states - 1, run.n_states) if run.n_states else ()
     references = sum(member.reference < 0 for member in run.members)
     plain: dict[str, Any] = to_plain(
         {
             "run": run.name,
+            "uuid": run.uuid,
             "status": run.status,
             "states": run.n_states,
             "members": run.n_members,
@@ -107,10 +113,10 @@ def describe_run(run: Run) -> dict[str, Any]:
             "parameters": run.n_parameters,
             "stored": run.stored,
             "dtype": str(run.dtype),
-            "first_step": step[0] if len(step) else None,
-            "last_step": step[-1] if len(step) else None,
+            "first_step": first[0] if len(first) else None,
+            "last_step": last[0] if len(last) else None,
             "time_unit": run.time_unit,
-            "metrics": {name: list(run.metrics[name].shape) for name in run.metrics},
+            "metrics": {name: list(shape) for name, shape in run.metric_shapes.items()},
             "layers": [{"name": p.name, "kind": p.kind, "shape": p.shape, "dtype": p.dtype} for p in run.parameters],
             "reference": run.reference,
             "hparams": run.hparams,
@@ -125,13 +131,12 @@ def describe_text(description: dict[str, Any]) -> list[Block]:
     """Return what `describe` returned as text."""
     from rich.filesize import decimal
 
-    count = len(description["runs"])
-    version, size = description["format_version"], decimal(description["bytes"])
-    head = f"{description['file']}: format {version}, {size}, {count} run{'s' * (count != 1)}"
-    return [head, *(_run_text(run) for run in description["runs"])]
+    size = decimal(description["bytes"])
+    head = f"{description['file']}: format {description['format_version']}, {size}"
+    return [[head, _run_table(description)]]
 
 
-def _run_text(run: dict[str, Any]) -> Block:
+def _run_table(run: dict[str, Any]) -> RichTable:
     states = f"{run['states']}"
     if run["states"]:
         states += f" (steps {run['first_step']} to {run['last_step']})"
@@ -142,6 +147,7 @@ def _run_text(run: dict[str, Any]) -> Block:
     if len(run["layers"]) > 8:
         layers += f", and {len(run['layers']) - 8} more"
     rows = {
+        "run": run["run"],
         "status": run["status"],
         "states": states,
         "members": members,
@@ -152,7 +158,7 @@ def _run_text(run: dict[str, Any]) -> Block:
     }
     if run["reference"]:
         rows["reference"] = run["reference"]
-    return [f"run {run['run']}", table(None, [[f"  {name}", value] for name, value in rows.items()])]
+    return table(None, [[f"  {name}", value] for name, value in rows.items()])
 
 
 # validate, repair
@@ -216,7 +222,6 @@ def repair(*, files: tuple[Path, ...], as_json: bool, output: Path | None) -> No
 
 @click.command("export")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--run", metavar="NAME", help="The run; required if the file holds several.")
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Format.  [default: from the output's ending]")
 @click.option("-o", "--output", type=click.Path(path_type=Path),
               help="File; for npz also a folder, with one file for each state. csv can go to stdout.")  # fmt: skip
@@ -234,7 +239,7 @@ def repair(*, files: tuple[Path, ...], as_json: bool, output: Path | None) -> No
 @click.option("--max-edges", type=click.IntRange(min=1), default=100_000, show_default=True, help="Limit of graphml.")
 @options.quiet
 @options.debug
-def export(*, file: Path, run: str | None, form: str | None, output: Path | None, quiet: bool, **chosen: Any) -> None:
+def export(*, file: Path, form: str | None, output: Path | None, quiet: bool, **chosen: Any) -> None:
     """Export a run of FILE for other programs.
 
     npz: every parameter under its name, one array over all states, with `step` and `metrics/<name>`; into a folder, one
@@ -245,9 +250,9 @@ def export(*, file: Path, run: str | None, form: str | None, output: Path | None
     form = _checked_format(form, output)
     if output is not None:
         check_target(output, (file,))
-    with opened(file) as recorded:
+    with opened(file) as run:
         silent = quiet or (form == "csv" and "weights" not in chosen["what"])
-        part = _part(_single_run(recorded, run), chosen, silent=silent)
+        part = _part(run, chosen, silent=silent)
         if form == "csv":
             _write_table(part, output, chosen, quiet)
         else:
@@ -278,17 +283,6 @@ def _checked_format(form: str | None, output: Path | None) -> str:
     if len(conflicting) > 1:
         raise click.UsageError(f"{' and '.join(conflicting)} select different states: give one of them")
     return form
-
-
-def _single_run(file: File, name: str | None) -> Run:
-    """Return the only run of this name, or that matches it; several are refused."""
-    runs = select_runs(file, () if name is None else (name,))
-    if name is not None:
-        runs = [run for run in runs if run.name == name] or runs
-    if len(runs) > 1:
-        names = ", ".join(run.name for run in runs[:20])
-        raise SelectionError(f"{file.path} holds {len(runs)} such runs; choose one with --run ({names})")
-    return runs[0]
 
 
 def _part(run: Run, chosen: dict[str, Any], *, silent: bool) -> Part:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property, wraps
-from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ from trajtools.cli.tables import Table, check_is_file, is_table, read_table
 from trajtools.errors import (
     DataError,
     MissingDependencyError,
-    RunNotFoundError,
     SelectionError,
     TrajtoolsError,
 )
@@ -33,14 +31,14 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from trajtools.cli.tables import Table
-    from trajtools.store import File, Run
+    from trajtools.store import Run
     from trajtools.trajectory import Trajectory
 
     Part = str | RichTable
     Block = Part | list[Part]
 
 Errors = list[tuple[str, Exception]]
-FILES_HELP = "FILE may also be a folder, for its .h5 files, or a pattern in quotes, such as 'sweep/*.h5'."
+FILES_HELP = "FILE may also be a folder, for the runs in it, or a pattern in quotes, such as 'sweep/*.h5'."
 
 # Inputs
 
@@ -66,27 +64,21 @@ def expand(files: Sequence[Path], errors: Errors) -> list[Path]:
 
 
 def _expand(path: Path) -> list[Path]:
-    if path.is_dir():
-        inside = sorted(path.glob("*.h5"))
-        if not inside:
-            raise DataError(f"{path} is a folder without .h5 files")
-        return inside
-    if any(c in str(path) for c in "*?[") and not path.exists():
-        found = sorted(match for match in map(Path, glob(str(path))) if match.is_file())
-        if not found:
-            raise DataError(f"no file matches {str(path)!r}")
-        return found
-    return [path]
+    from trajtools.store import run_files
+
+    if is_table(path) and path.exists():
+        return [path]
+    return [Path(os.path.relpath(file)) if not path.is_absolute() else file for file in run_files(path)]
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[File]:
+def opened(path: Path) -> Iterator[Run]:
     """Open a recorded file."""
     import trajtools as tt
 
     check_is_file(path)
-    with tt.open(path) as file:
-        yield file
+    with tt.open(path) as run:
+        yield run
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
@@ -94,15 +86,9 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def select_runs(file: File, patterns: Sequence[str]) -> list[Run]:
-    """Return the runs of these names or globs, all for none, in the order of the file."""
-    names = list(file)
-    if not names:
-        raise DataError(f"{file.path} holds no runs")
-    for pattern in patterns:
-        if not any(matches(name, (pattern,)) for name in names):
-            raise RunNotFoundError(f"{file.path} holds no run {pattern!r}; it holds {', '.join(names)}")
-    return [file[name] for name in names if matches(name, patterns)]
+def no_such_run(files: Sequence[Path], patterns: Sequence[str]) -> SelectionError:
+    """The error of a selection of runs that leaves none."""
+    return SelectionError(f"{', '.join(map(str, files))}: no run is named {' or '.join(map(repr, patterns))}")
 
 
 @dataclass(frozen=True)
@@ -258,17 +244,14 @@ class Request:
         for target in (self.plot, self.output):
             if target is not None:
                 check_target(target, paths)
-        with compile_notice(self.quiet):
+        with compile_notice(self.quiet), progress(len(paths), "Analysing runs", self.quiet) as advance:
             for path in paths:
-                with (
-                    collecting(errors, path),
-                    sources(path, self.runs, self.selection) as chosen,
-                    progress(len(chosen), path.name, self.quiet) as advance,
-                ):
-                    for source in chosen:
-                        with collecting(errors, path):
-                            outcomes.append(Outcome(str(path), source.name, analyse(source)))
-                        advance(1)
+                with collecting(errors, path), source_of(path, self.runs, self.selection) as source:
+                    if source is not None:
+                        outcomes.append(Outcome(str(path), source.name, analyse(source)))
+                advance(1)
+        if self.runs and not outcomes and not errors:
+            raise no_such_run(self.files, self.runs)
         return outcomes, errors
 
     def write(
@@ -287,15 +270,15 @@ class Request:
 
 
 @contextmanager
-def sources(path: Path, patterns: Sequence[str], selection: Selection) -> Iterator[list[Source]]:
-    """Open a file and list what there is to be analysed in it."""
+def source_of(path: Path, patterns: Sequence[str], selection: Selection) -> Iterator[Source | None]:
+    """Open a file; None where its run is of another name than those to be analysed."""
     if is_table(path):
         if patterns:
             raise DataError(f"--run is for recorded files; {path.name} is a table, which holds one trajectory")
-        yield [Source(path, path.stem, selection, table=read_table(path))]
+        yield Source(path, path.stem, selection, table=read_table(path))
         return
-    with opened(path) as file:
-        yield [Source(path, run.name, selection, run) for run in select_runs(file, patterns)]
+    with opened(path) as run:
+        yield Source(path, run.name, selection, run) if matches(run.name, patterns) else None
 
 
 def analysis_command(

@@ -127,7 +127,7 @@ def _sources(x: Any) -> list[Any]:
 
 
 def _is_run(x: Any) -> bool:
-    return hasattr(x, "members") and hasattr(x, "states") and not isinstance(x, (tuple, list))
+    return hasattr(x, "members") and hasattr(x, "trajectory") and not isinstance(x, (tuple, list))
 
 
 def _is_pair(x: Any) -> bool:
@@ -317,7 +317,7 @@ class _Copies:
         first = self.members[0]
         return np.asarray(first.step) if hasattr(first, "step") else np.arange(len(first), dtype=np.int64)
 
-    def states(self, rows: Any, members: Any = None, columns: Any = None) -> Any:
+    def read(self, rows: Any, members: Any = None, columns: Any = None) -> Any:
         """Return the states of some members, (t, m, p)."""
         blocks = [read_rows(self.members[m], rows.start, rows.stop)[:, columns] for m in members]
         if len({block.dtype for block in blocks}) > 1:
@@ -365,7 +365,9 @@ def _measure_run(run: Any, metric: Any, window: tuple[int, int] | None) -> _Meas
     }
     if run.stored == "weights":
         bound = bind_metric(metric, run)
-        found = to_references(run, twin, of, bound, rows=rows, dtype=str(run.logical_dtype), size=run.n_parameters)
+        found = to_references(
+            run.states, twin, of, bound, rows=rows, dtype=str(run.logical_dtype), size=run.n_parameters
+        )
         place = np.searchsorted(found.references, of)
         distance, floor, scale = found.distance, found.floor[:, place], found.scale[place]
     else:

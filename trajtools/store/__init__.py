@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 from trajtools.store.layout import StreamLayout, promote, stored_dtype, widen
-from trajtools.store.reading import Run, Runs, StoredArray, StoredStates, open_runs
+from trajtools.store.reading import Run, Runs, StoredArray, StoredStates, open_runs, run_files
 from trajtools.store.writing import RunWriter, Tail
 
-__all__ = ["Run", "RunWriter", "Runs", "StoredArray", "StoredStates", "StreamLayout", "Tail", "open_runs", "promote", "stored_dtype", "widen"]
+__all__ = [
+    "Run",
+    "RunWriter",
+    "Runs",
+    "StoredArray",
+    "StoredStates",
+    "StreamLayout",
+    "Tail",
+    "open",
+    "open_runs",
+    "promote",
+    "run_files",
+    "stored_dtype",
+    "widen",
+]
+
+open = Run

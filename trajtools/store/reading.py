@@ -171,6 +171,16 @@ class Run:
         return Metrics(self)
 
     @property
+    def metric_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name of a metric -> its shape, without reading it."""
+        shapes = {}
+        for name in self.metrics:
+            columns = self._metric_columns[name]
+            members = () if columns.numbers else (self.n_members,)
+            shapes[name] = (self.n_states, *members, *(() if columns.single else (len(columns.places),)))
+        return shapes
+
+    @property
     def distances(self) -> NDArray[np.float64] | None:
         """Distance of each member to its reference, shape (T, M), if that is what the run stores."""
         return self.series("distances", 0, self.n_states) if self.stored == "distances" else None
@@ -642,20 +652,22 @@ class StoredStates:
         The file.
     member : int
         Index of the member.
+    stream : str
+        ``"weights"``, or ``"optimizer"`` for its buffers.
     shape : tuple of int
         (T, P).
     dtype : numpy.dtype
         Of what `read` gives.
     """
 
-    def __init__(self, run: Run, member: int) -> None:
-        self.path, self.member = run.path, member
-        self._array = run.states
+    def __init__(self, run: Run, member: int, stream: str = "weights") -> None:
+        self.path, self.member, self.stream = run.path, member, stream
+        self._array = StoredArray(run, stream)
         self.shape: tuple[int, int] = (self._array.shape[0], self._array.shape[2])
         self.dtype = self._array.dtype
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_reopen, (self.path, self.member, self.shape[0]))
+        return (_reopen, (self.path, self.member, self.stream, self.shape[0]))
 
     def __repr__(self) -> str:
         return f"<member {self.member} of {str(self.path)!r}, shape {self.shape}>"
@@ -669,7 +681,7 @@ class StoredStates:
 _OPENED: weakref.WeakValueDictionary[tuple[Path, int, int], Run] = weakref.WeakValueDictionary()
 
 
-def _reopen(path: Path, member: int, n_states: int) -> StoredStates:
+def _reopen(path: Path, member: int, stream: str, n_states: int) -> StoredStates:
     key = (path, os.getpid(), n_states)
     run = _OPENED.get(key)
     if run is None:
@@ -677,7 +689,7 @@ def _reopen(path: Path, member: int, n_states: int) -> StoredStates:
         if run.n_states < n_states:
             raise FormatError(f"{path} holds {run.n_states} states, it held {n_states}; it was replaced meanwhile")
         run.n_states = run.blocks.n = n_states
-    return StoredStates(run, member)
+    return StoredStates(run, member, stream)
 
 
 # ---------------------------------------------------------------------------------------------------------- many runs
@@ -774,7 +786,7 @@ def _natural(path: Path) -> list[Any]:
     """Sort lr=0.5 before lr=10."""
     import re
 
-    parts = re.split(r"(\d+(?:\.\d+)?)", str(path))
+    parts = re.split(r"(\d+(?:\.\d+)?)", str(path.with_suffix("")))
     return [(float(p), "") if i % 2 else (-1.0, p) for i, p in enumerate(parts)]
 
 
