@@ -101,7 +101,7 @@ def assert_whole(run, count: int, *, stored: str = "weights") -> None:
     assert run.n_states == count
     np.testing.assert_array_equal(run.step, 2 * np.arange(count))
     if stored == "weights":
-        np.testing.assert_array_equal(run.states().view(np.uint32), states(0, count).view(np.uint32))
+        np.testing.assert_array_equal(run.states[:].view(np.uint32), states(0, count).view(np.uint32))
     elif stored == "sketch":
         np.testing.assert_array_equal(run.sketch, numbers(0, count, K))
     else:

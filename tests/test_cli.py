@@ -166,8 +166,8 @@ def test_lyapunov_as_json_gives_the_same_numbers(recorded):
     document = json.loads(result.stdout)
     assert document["schema"] == "trajtools/lyapunov/1"
     (found,) = document["results"]
-    with trajtools.open(recorded) as file:
-        exponent = trajtools.twins(file["eta=1"]).fit()
+    with trajtools.open(recorded / "eta=1.h5") as run:
+        exponent = trajtools.twins(run).fit()
     assert found["exponent"]["value"] == exponent.value
     assert found["exponent"]["interval"] == list(exponent.interval)
     assert found["exponent"]["verdict"] == exponent.verdict
@@ -178,8 +178,8 @@ def test_lyapunov_as_json_gives_the_same_numbers(recorded):
 def test_lyapunov_by_the_published_procedure_says_spread_and_kept_fraction(recorded):
     said = call("lyapunov", recorded, "--run", "eta=1", "--procedure", "danovski2024").stdout
     assert said.splitlines()[0].split()[-2:] == ["s.d.", "kept"]
-    with trajtools.open(recorded) as file:
-        exponent = trajtools.twins(file["eta=1"]).fit(procedure="danovski2024")
+    with trajtools.open(recorded / "eta=1.h5") as run:
+        exponent = trajtools.twins(run).fit(procedure="danovski2024")
     row = said.splitlines()[1].split()
     assert row[1] == f"{exponent.value:.3f}"
     assert row[-1] == f"{exponent.n_used / exponent.n_total:.0%}"
@@ -190,8 +190,7 @@ def test_selection_of_parameters_changes_what_is_measured(recorded):
     part = json.loads(
         call("lyapunov", recorded, "--run", "eta=1", "--select", "output.*", "--json").stdout
     )["results"][0]  # fmt: skip
-    with trajtools.open(recorded) as file:
-        run = file["eta=1"]
+    with trajtools.open(recorded / "eta=1.h5") as run:
         pairs = [(run.trajectory(i).select("output.*"), [run.trajectory(i + k).select("output.*") for k in (1, 2)])
                  for i in range(0, 36, 3)]  # fmt: skip
         wanted = trajtools.twins(pairs)

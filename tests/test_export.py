@@ -94,8 +94,7 @@ def test_many_states_are_written_in_pieces(tmp_path, monkeypatch):
 
 def test_states_are_chosen_as_elsewhere(twins, tmp_path):
     out = tmp_path / "out.npz"
-    with tt.open(twins) as file:
-        run = file["two"]
+    with tt.open(twins) as run:
         x = run.trajectory(1)
         call(
             "export",
@@ -156,7 +155,7 @@ def test_runs_without_weights_give_what_they_hold(tmp_path):
         assert "Weights" not in said
         with np.load(tmp_path / "out.npz") as found, tt.open(path) as file:
             assert found.files == ["step", name]
-            np.testing.assert_array_equal(found[name], getattr(file["run"], name))
+            np.testing.assert_array_equal(found[name], getattr(run, name))
         assert "not the weights" in call("export", path, "--format", "npz", "-o", tmp_path / "no", code=1).stderr
     said = call("export", tmp_path / "distances.h5", "--format", "csv").stdout
     head, rows = table(said)
@@ -186,7 +185,7 @@ def test_csv_holds_metrics_to_the_last_digit(twins):
     head, rows = table(call("export", twins, "--run", "one", "--format", "csv").stdout)
     assert head == ["step", *(f"accuracy[{m}]" for m in ("net", "a, b", "c")),
                     *(f"eigen[{m},{i}]" for m in ("net", "a, b", "c") for i in (0, 1)), "loss"]  # fmt: skip
-    with tt.open(twins) as file:
+    with tt.open(twins) as run:
         metrics = file["one"].metrics
         np.testing.assert_array_equal(rows[:, 1:4], metrics["accuracy"])
         np.testing.assert_array_equal(rows[:, 4:10].reshape(-1, 3, 2), metrics["eigen"])
@@ -202,7 +201,7 @@ def test_csv_holds_distances_and_weights(twins, tmp_path):
     assert said.stdout == ""
     head, rows = table(out.read_text(encoding="utf-8"))
     assert head == ["step", "distance[a, b]", "distance[c]", "w[0,0]", "w[0,1]", "w[1,0]", "w[1,1]", "b[0]", "b[1]"]
-    with tt.open(twins) as file:
+    with tt.open(twins) as run:
         x = [np.asarray(file["one"].trajectory(i).window(3, 20)) for i in range(3)]
     np.testing.assert_array_equal(rows[:, 0], np.arange(3, 20))
     np.testing.assert_array_equal(rows[:, 3:], x[0])
@@ -254,8 +253,8 @@ def test_graphml_holds_every_edge(converted, tmp_path):
     call("export", converted, "-o", out, "--step", 12)
     graph = nx.read_graphml(out, force_multigraph=True)
     assert graph.graph["step"] == 12
-    with tt.open(converted) as file:
-        wanted = file["run"].trajectory().network(2)
+    with tt.open(converted) as run:
+        wanted = run.trajectory().network(2)
     assert {n: d["layer"] for n, d in graph.nodes(data=True)} == {f"{s}:{i}": s for s, i in wanted.nodes}
 
     def listed(edges, name):

@@ -213,8 +213,7 @@ def test_recorded_runs_become_a_sweep(iris):
     assert found.thresholds == (0.6, 0.8)
     for p in found.points:
         assert p.times.shape == (2, 6)  # references only, not their twins
-        with tt.open(iris) as file:
-            run = file[p.run]
+        with tt.open(iris) as run:
             references = [k for k, m in enumerate(run.members) if m.reference < 0]
             accuracy = run.metrics["accuracy"][:, references]
             assert p.final_accuracy == pytest.approx(accuracy[-1])

@@ -64,7 +64,7 @@ def stop(path, training):
     """Let a training end by itself, and give its number of states."""
     path.with_name(path.name + ".stop").touch()
     assert training.wait(timeout=120) == 0
-    with tt.open(path) as file:
+    with tt.open(path) as run:
         run = list(file.values())[-1]
         np.testing.assert_array_equal(run.weights[:, 0, 0], np.arange(run.n_states))
         return run.n_states
@@ -265,8 +265,8 @@ def test_the_newest_states_are_read_as_they_are(tmp_path):
         for step in range(1, 150):
             recorder.record(loss=float(step))
             recorder.record({"w": np.full(2, float(step))}, step=3 * step)
-    with tt.open(path) as file, tt.open(tmp_path / "m.h5") as other:
-        assert file["run"].latest(7)[0].tolist() == list(range(93, 100))
+    with tt.open(path) as run, tt.open(tmp_path / "m.h5") as other:
+        assert run.latest(7)[0].tolist() == list(range(93, 100))
         run = other["run"]
         for count in (1, 70, 1000):
             step, metrics = run.latest(count)
