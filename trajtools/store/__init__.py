@@ -8,7 +8,7 @@ from trajtools.store.checks import Problem, validate
 from trajtools.store.isolation import open_isolated, probe
 from trajtools.store.layout import StreamLayout, promote, stored_dtype, widen
 from trajtools.store.reading import Run, Runs, StoredArray, StoredStates, open_runs
-from trajtools.store.repair import Repair, repair
+from trajtools.store.salvage import Repair, repair
 from trajtools.store.writing import RunWriter, Tail
 
 __all__ = [

@@ -97,7 +97,7 @@ class Blocks:
         """A slot that covers the committed rows of a block as they are."""
         result = np.zeros(self.axis.width, "<u8")
         result[0] = self.rows_of(block)
-        claimed = self.slots(block)[1].any(axis=0)
+        claimed: NDArray[np.bool_] = np.asarray(self.slots(block)[1].any(axis=0))
         for name, stream in self.axis.streams.items():
             for at in range(stream.n_chunks):
                 index = self.axis.first[name] + at
