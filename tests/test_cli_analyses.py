@@ -16,10 +16,10 @@ COMMANDS = ("stability", "recurrence", "distances", "correlation", "dimension", 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    path = tmp_path_factory.mktemp("analyses") / "iris.h5"
-    for k, rate in enumerate((0.05, 1.0)):
-        iris.record(path, rate, inits=4, copies=2, steps=120, seed=0, mode="a" if k else "x")
-    return path
+    folder = tmp_path_factory.mktemp("analyses")
+    for rate in (0.05, 1.0):
+        iris.record(folder, rate, inits=4, copies=2, steps=120, seed=0)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -156,10 +156,9 @@ def test_two_hyper_parameters_give_a_diagram_and_a_law(trained, tmp_path):
     found = json.loads(call("sweep", trained, "--y", "copies", "--json").stdout, parse_constant=pytest.fail)
     assert found["phase_diagram"]["x"] == [0.05, 1.0]
     assert len(found["phase_diagram"]["intervals"][0]) == 2
-    path = tmp_path / "slow.h5"
-    for k, rate in enumerate((0.02, 0.04, 0.08, 0.16)):
-        iris.record(path, rate, inits=3, copies=1, steps=300, seed=0, mode="a" if k else "x")
-    law = call("sweep", path, "--exponent", "none", "--threshold", "0.6", "--scaling", "lr").stdout
+    for rate in (0.02, 0.04, 0.08, 0.16):
+        iris.record(tmp_path, rate, inits=3, copies=1, steps=300, seed=0)
+    law = call("sweep", tmp_path, "--exponent", "none", "--threshold", "0.6", "--scaling", "lr").stdout
     assert "steps to 0.6 ~ (lr)^-" in law
     assert "4 of 4 runs have no exponent and count as stable" in law
 

@@ -18,10 +18,10 @@ from trajtools.report.render import PIXELS, Figures
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    path = tmp_path_factory.mktemp("page") / "iris.h5"
-    for k, rate in enumerate((0.05, 1.0)):
-        iris.record(path, rate, inits=4, copies=2, steps=100, seed=0, mode="a" if k else "x")
-    return path
+    folder = tmp_path_factory.mktemp("page")
+    for rate in (0.05, 1.0):
+        iris.record(folder, rate, inits=4, copies=2, steps=100, seed=0)
+    return folder
 
 
 def test_the_page_names_every_run_and_verdict_and_loads_nothing(trained, tmp_path):
@@ -96,7 +96,7 @@ def test_states_that_are_not_finite_leave_holes_and_no_crash(tmp_path):
 
 
 def test_names_of_strangers_stay_text(tmp_path):
-    path = write(tmp_path / "odd.h5", np.random.default_rng(0).standard_normal((30, 1, 2)), run="<script>alert(1)")
+    path = write(tmp_path / "odd.h5", np.random.default_rng(0).standard_normal((30, 1, 2)), name="<script>alert(1)")
     call("report", path, "-o", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script" not in page
@@ -104,8 +104,8 @@ def test_names_of_strangers_stay_text(tmp_path):
 
 
 def test_an_empty_selection_and_the_file_itself_are_refused(trained, tmp_path):
-    assert "holds no run" in call("report", trained, "--run", "none", "-o", tmp_path / "a.html", code=1).stderr
-    assert "one of the input files" in call("report", trained, "-o", trained, code=1).stderr
+    assert "no run is named 'none'" in call("report", trained, "--run", "none", "-o", tmp_path / "a.html", code=1).stderr
+    assert "one of the input files" in call("report", trained, "-o", trained / "eta=1.h5", code=1).stderr
     assert "width" in call("report", trained, "--x", "width", "-o", tmp_path / "a.html", code=1).stderr
 
 

@@ -195,7 +195,7 @@ def _wait_for(file: Path, runs: tuple[str, ...], timeout: float, interval: float
 
 def _absent(file: Path, runs: tuple[str, ...]) -> str | None:
     """Say what does not exist yet; None if all does."""
-    if not file.exists():
+    if not file.is_dir() and (not file.exists() or file.stat().st_size == 0):
         return f"{file} does not exist yet"
     if file.is_dir() and not any(file.glob("*.h5")):
         return f"{file} holds no run yet"
