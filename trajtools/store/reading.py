@@ -349,12 +349,10 @@ class Run:
             texts = _read_texts(file, str(self.path))
             self._check_version(texts["format_version"])
             self.places = {name: _place(file, name, self._raw.size) for name in _PLACES}
-            self.cells = self._read_cells()  # before the structure, which only grows
-            self.notes = self._read_notes()
+            self.cells, self.notes = self._read_cells_and_notes()  # before the structure, which only grows
             digest = xxhash.xxh3_64()
             tables = {name: _read_table(file, name, columns.split(), digest) for name, columns in _COLUMNS.items()}
-            for name in sorted(n for n in texts if "." not in n):
-                digest.update(f"{name}={texts[name]}".encode())
+            digest.update(on_disk.texts_digest(texts))
             if digest.intdigest() != int(np.asarray(file.attrs.get("structure_xxh3", 0))):
                 raise FormatError(f"{self.path} is damaged: its tables or attributes do not match their checksum")
             self._texts = texts
@@ -387,17 +385,19 @@ class Run:
                 f"{self.path} is damaged: its count of committed states does not match its checksum; `trajtools repair "
                 "--salvage` makes a file of what is whole"
             )
-        if min(cells.committed, cells.plantings) < 0 or cells.status not in (0, 1, 2):
+        if min(cells.committed, cells.plantings) < 0 or cells.status not in (0, 1, 2) or cells.notes not in (0, 1):
             raise FormatError(f"{self.path} declares {cells.committed} committed states, status {cells.status}")
         return cells
 
-    def _read_notes(self) -> dict[str, Any]:
-        place = self.places["store/notes"]
-        for slot in (self.cells.notes, 1 - self.cells.notes):
-            notes = on_disk.unpack_notes(self._raw.read(place + slot * on_disk.NOTES_BYTES, on_disk.NOTES_BYTES))
-            if notes is not None:
-                return notes
-        return {}
+    def _read_cells_and_notes(self) -> tuple[Cells, dict[str, Any]]:
+        for _ in range(_TRIES):
+            cells = self._read_cells()
+            data = self._raw.read(self.places["store/notes"] + cells.notes * on_disk.NOTES_BYTES, on_disk.NOTES_BYTES)
+            notes = on_disk.unpack_notes(data)
+            self.has_damaged_notes = notes is None and any(data)
+            if not self.has_damaged_notes:
+                break  # else a writer may have turned to the other slot, and back
+        return cells, notes or {}
 
     def _read_structure(self, file: h5py.File, tables: dict[str, dict[str, list[Any]]]) -> None:
         self.name, self.uuid, self.time_unit = (self._texts[name] for name in ("name", "uuid", "time_unit"))
@@ -475,16 +475,15 @@ class Run:
                 raise FormatError(f"{self.path}: {name} has chunks {stream.chunk}, needed one member in each")
 
     def _name_columns(self, names: dict[str, list[str]]) -> None:
-        """Names of the metrics: by the notes, which have a checksum, and by the datasets where there are no notes."""
+        """Names of the metrics: by the notes, which have a checksum, and by the datasets where the notes are damaged."""
         noted = self.notes.get("columns")
         self.column_names: dict[str, list[str]] = {}
         for stream, dataset in (("metrics", "metric"), ("member_metrics", "member_metric")):
-            stored = names[dataset]
             listed = noted.get(stream) if isinstance(noted, dict) else None
             known = [str(name) for name in listed] if isinstance(listed, list) else []
-            if isinstance(noted, dict) and stored[: len(known)] != known:
+            if names[dataset][: len(known)] != known:
                 raise DamagedError(f"{self.path} is damaged: the names of its metrics do not match their checksum")
-            self.column_names[stream] = known if isinstance(noted, dict) else []
+            self.column_names[stream] = names[dataset] if self.has_damaged_notes else known
         widths = self.notes.get("widths")
         self._metric_columns = _group_columns(self.column_names, widths if isinstance(widths, dict) else {})
 
