@@ -1,130 +1,263 @@
-"""FORMAT.md, held to: nothing enters the file by accident, old files stay readable, strangers' files do no harm."""
+"""FORMAT.md and the files agree; files of older versions stay readable; strangers' files do no harm."""
 
 from __future__ import annotations
 
 import os
-import pickle
 import re
-import shutil
 from pathlib import Path
 
 import h5py
+import naive_store
 import numpy as np
 import pytest
-from stored_runs import METRICS, NODES, PARAMETERS, M, P, assert_whole, create, record, write
+from stored_runs import NODES, PARAMETERS, M, P, assert_holds, assert_whole, block_of, numbers, record, states
 
 import trajtools as tt
-from trajtools.store import FormatError, UnsafeFileError, repair, validate
+from trajtools.errors import FormatError, UnsafeFileError
+from trajtools.store import Run, RunWriter
+from trajtools.wiring import Member, NodeSet, Parameter
 
-DATA = Path(__file__).parent / "data"
-LAW = Path(tt.__file__).parent / "FORMAT.md"
+LAW = (Path(tt.__file__).parent / "FORMAT.md").read_text()
+TINY = Path(__file__).parent / "data" / "v2.0" / "tiny.h5"
+TINY_PARAMETERS = (
+    Parameter("0.weight", "dense", (2, 3), "float32", 0, 6, "input", "0", 1, 0),
+    Parameter("0.bias", "bias", (2,), "float32", 6, 2, "bias", "0", -1, 0),
+)
+TINY_NODES = (NodeSet("input", 3), NodeSet("0", 2), NodeSet("bias", 1))
+TINY_MEMBERS = (Member("reference"), Member("twin", 0, 1e-6, "uniform", 1))
+SCALE_ATTRIBUTES = {"CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST"}
+ONE_PIECE = "one piece"
 
 
-def errors(path):
-    return [f"{p.where}: {p.words}" for p in validate(path) if p.severity == "error"]
+def tiny_metrics():
+    values = numbers(0, 20, 1, 2)
+    late = np.concatenate([np.full((15, 2, 2), np.nan), numbers(15, 5, 2, 2)])
+    return {"loss": values[:, 0, 0], "accuracy": values[:, :, 0], "late/vector": late}
 
 
-@pytest.fixture(name="path")
-def path_fixture(tmp_path):
-    path = tmp_path / "run.h5"
-    record(path, 100, "run", overhead={"seconds": 1.5}, hparams={"lr": 1.0}, reference="other")
-    return path
+def record_tiny(path):
+    writer = RunWriter.create(
+        path,
+        parameters=TINY_PARAMETERS,
+        nodes=TINY_NODES,
+        members=TINY_MEMBERS,
+        dtype="float32",
+        name="tiny",
+        hparams={"lr": 0.5},
+        provenance={"trajtools": "0.1"},
+        reference="other",
+    )
+    for count in (10, 20):
+        metrics = {
+            name: values[:count] for name, values in tiny_metrics().items() if count == 20 or name != "late/vector"
+        }
+        tiles = block_of(writer.layout, states(0, count, 8, 2))
+        writer.write(0, count, step=3 * np.arange(count), tiles=tiles, metrics=metrics)
+    writer.plant(30, 1, 1e-6, 7)
+    writer.plant(45, 1, 2e-6, 8)
+    writer.close(overhead={"seconds": 1.5})
+
+
+# ------------------------------------------------------------------------------------------------- files and FORMAT.md
+
+
+def rows_of(section):
+    """The rows of the tables in a section of FORMAT.md, as lists of cells."""
+    text = re.split(r"^## ", LAW, flags=re.MULTILINE)[section]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def code(cell):
+    match = re.fullmatch(r"`([^`]+)`", cell)
+    return match and match[1]
+
+
+ROOT_ATTRIBUTES = {code(row[0]) for row in rows_of(2) if code(row[0])}
+DATASETS = {code(row[0]): row[1:5] for row in rows_of(3) if code(row[0]) and len(row) == 6}
+STREAM_ATTRIBUTES = {code(row[0]) for row in rows_of(3) if code(row[0]) and len(row) == 2}
+COLUMNS = {code(row[0]): row[1] for row in rows_of(4) if code(row[0])}
+CELLS = [code(row[1]) for row in rows_of(5) if row[0].isdigit()]
+NOTES = {code(row[0]) for row in rows_of(5) if code(row[0])}
 
 
 def keys_of(file):
-    found = []
-    file.visititems(lambda name, item: found.append(name) or found.extend(f"{name}@{a}" for a in item.attrs))
-    return sorted([*found, *(f"@{a}" for a in file.attrs)])
+    """Paths of datasets, and of attributes as path@name."""
+    keys = {f"@{name}" for name in file.attrs}
+
+    def add(name, item):
+        if isinstance(item, h5py.Dataset):
+            keys.add(name)
+        keys.update(f"{name}@{attribute}" for attribute in item.attrs if attribute not in SCALE_ATTRIBUTES)
+
+    file.visititems(add)
+    return keys
 
 
-RUN_KEYS = [
-    "",
-    *("@hparams", "@overhead", "@provenance", "@reference", "@status", "@time_unit"),
-    "/committed",
-    *("/heartbeat", "/heartbeat@boot", "/heartbeat@host", "/heartbeat@process", "/heartbeat@started"),
-    *("/members", "/metrics", "/metrics/accuracy", "/metrics/loss", "/nodes", "/parameters", "/step"),
-]
+def law_keys(stored, optimizer):
+    """The keys that FORMAT.md names for such a file."""
+    axis = {"weights": "entry", "sketch": "number"}
+    keys = {f"@{name}" for name in ROOT_ATTRIBUTES}
+    streams = {stored, *(["optimizer"] if optimizer else [])}
+    for name, (_, _, _, need) in DATASETS.items():
+        if need == "MUST" or name in streams or name == axis.get(stored) or (optimizer and name == "optimizer_entry"):
+            keys.add(name)
+    for path in STREAM_ATTRIBUTES:
+        stream, _, attribute = path.partition("/")
+        keys |= {f"{stream}@{attribute}"} if stream in streams else set()
+    for path in COLUMNS:
+        keys |= {path, f"{path.split('/')[0]}/row"}
+        if optimizer and path.startswith("parameters/"):
+            keys |= {f"optimizer_{path}", "optimizer_parameters/row"}
+    return keys
 
 
-@pytest.mark.parametrize(
-    ("stored", "keys"),
-    [
-        ("weights", ["/weights", "/weights@logical_dtype"]),
-        ("distances", ["/distances", "/distances@metric"]),
-        ("sketch", ["/sketch", "/sketch@logical_dtype", "/sketch@settings"]),
-    ],
-)
-def test_a_file_holds_exactly_the_keys_of_the_law(tmp_path, stored, keys):
+@pytest.mark.parametrize("optimizer", [False, True])
+@pytest.mark.parametrize("stored", ["weights", "distances", "sketch"])
+def test_a_file_holds_exactly_the_keys_of_the_law(tmp_path, stored, optimizer):
     path = tmp_path / "run.h5"
-    record(path, 70, stored=stored, overhead={"s": 1}, reference="other")
+    record(path, 80, stored=stored, optimizer=optimizer, overhead={"s": 1}, reference="other")
     with h5py.File(path, "r") as file:
-        assert keys_of(file) == sorted(
-            ["@format", "@format_version", "runs", *(f"runs/run{key}" for key in [*RUN_KEYS, *keys])]
-        )
-        assert file.attrs["format"] == b"trajtools"
-        assert file.attrs["format_version"] == b"1.0"
-    assert validate(path) == []
+        assert keys_of(file) == law_keys(stored, optimizer)
+        notes = naive_store.read_notes(file, int(file["store/cells"][6]))
+    assert set(notes) <= NOTES
+    assert set(notes) == {"writer", "columns", "widths", "overhead"}
 
 
-def test_shapes_and_dtypes_are_those_of_the_law(path):
+def sizes(text):
+    """A shape or chunk of FORMAT.md with the sizes of the run of these tests."""
+    names = {
+        "T": 80,
+        "rows": 64,
+        "M": M,
+        "P": P,
+        "P'": P,
+        "C": 32,
+        "D": 8,
+        "k": 16,
+        "columns": None,
+        "L": 0,
+        "B": None,
+        "W": None,
+    }
+    return tuple(names[n] if n in names else int(n) for n in re.findall(r"[A-Za-z']+|\d+", text))
+
+
+def agree(actual, wanted):
+    return len(actual) == len(wanted) and all(b is None or a == b for a, b in zip(actual, wanted, strict=True))
+
+
+@pytest.mark.parametrize("stored", ["weights", "distances", "sketch"])
+def test_shapes_dtypes_and_chunks_are_those_of_the_law(tmp_path, stored):
+    path = tmp_path / "run.h5"
+    record(path, 80, stored=stored, optimizer=True)
+    dtypes = {"int64": "<i8", "float64": "<f8", "uint64": "<u8", "uint8": "|u1", "text of 64 bytes": "|S64"}
     with h5py.File(path, "r") as file:
-        run = file["runs/run"]
-        found = {name: (run[name].shape, run[name].dtype.str) for name in ("committed", "heartbeat", "step", "weights")}
-        assert found == {
-            "committed": ((), "<i8"),
-            "heartbeat": ((), "<f8"),
-            "step": ((100,), "<i8"),
-            "weights": ((100, M, P), "<f4"),
+        for name, (shape, dtype, chunk, _) in DATASETS.items():
+            if name not in file:
+                continue
+            dataset = file[name]
+            assert agree(dataset.shape, sizes(shape)), name
+            if chunk in (ONE_PIECE, "none"):
+                assert dataset.chunks is None
+                assert (dataset.id.get_offset() is None) == (chunk == "none")
+            else:
+                assert agree(dataset.chunks, sizes(chunk)), name
+                assert dataset.maxshape[0] is None
+            if dtype in dtypes:
+                assert dataset.dtype.str == dtypes[dtype], name
+        for path_, kind in COLUMNS.items():
+            dataset = file[path_]
+            assert dataset.dtype.str == {"int64": "<i8", "float64": "<f8"}.get(kind, dataset.dtype.str)
+            assert (kind == "text") == (dataset.dtype.kind == "S")
+            assert dataset.chunks is None
+        assert file["store/cells"].id.get_offset() % 64 == 0
+        assert all(isinstance(value, np.bytes_ | np.uint64) for value in file.attrs.values())
+
+
+def test_the_order_of_the_cells_is_that_of_the_law():
+    from trajtools.store.layout import Cells
+
+    assert CELLS[:7] == list(Cells.__dataclass_fields__)
+
+
+def test_axes_are_attached(tmp_path):
+    path = tmp_path / "run.h5"
+    record(path, 10, optimizer=True)
+    with h5py.File(path, "r") as file:
+        axes = {
+            name: [dimension[0].name.lstrip("/") for dimension in file[name].dims]
+            for name in ("metrics", "member_metrics", "weights", "optimizer", "members/epsilon")
         }
-        assert run["weights"].chunks == (64, 1, P)
-        assert run["parameters"].dtype.names == (
-            *("name", "kind", "ndim", "shape", "dtype", "offset", "size"),
-            *("source", "target", "source_axis", "target_axis"),
-        )
-        assert run["nodes"].dtype.names == ("name", "size")
-        assert run["members"].dtype.names == ("name", "reference", "epsilon", "norm", "seed", "noise")
-        for cell in ("committed", "heartbeat"):
-            assert run[cell].chunks is None
-            assert run[cell].id.get_offset() % 8 == 0
+    assert axes == {
+        "metrics": ["step", "metric"],
+        "member_metrics": ["step", "member_metric", "member"],
+        "weights": ["step", "member", "entry"],
+        "optimizer": ["step", "member", "optimizer_entry"],
+        "members/epsilon": ["members/row"],
+    }
 
 
-def test_every_key_is_documented():
-    law = LAW.read_text()
-    with h5py.File(DATA / "v1.0" / "tiny.h5", "r") as file:
-        for key in keys_of(file):
-            name = key.split("@")[-1].split("/")[-1]
-            if key.count("/") != 1:  # names of runs are free
-                assert f"`{name}`" in law or f"/{name}" in law, key
-    for optional in ("replay", "cache", "optimizer", "optimizer_parameters", "sketch", "distances", "reference"):
-        assert f"`{optional}`" in law or f"`/{optional}`" in law
+def listing(path):
+    """The datasets of a file in the manner of h5ls."""
+    lines = []
+
+    def add(name, item):
+        if isinstance(item, h5py.Dataset):
+            axes = zip(item.shape, item.maxshape, strict=True)
+            shape = ", ".join(f"{n}/Inf" if most is None else str(n) for n, most in axes)
+            chunk = f", chunks {item.chunks}" if item.chunks else ""
+            lines.append(f"/{name:<27} {{{shape}}} {item.dtype}{chunk}")
+
+    with h5py.File(path, "r") as file:
+        file.visititems(add)
+    return "\n".join(lines)
 
 
-def test_the_file_of_version_1_0_reads_as_it_was_written():
-    with tt.open(DATA / "v1.0" / "tiny.h5") as file:
-        assert file.format_version == "1.0"
-        assert list(file) == ["distances", "sketch", "weights"]
-        for name, run in file.items():
-            assert_whole(run, 70, stored=name)
-            assert run.status == "complete"
-            assert run.parameters == PARAMETERS
-            assert run.nodes == NODES
-            assert run.hparams == {"lr": 0.5}
-    assert validate(DATA / "v1.0" / "tiny.h5") == []
+def test_the_example_of_the_law_is_the_tiny_file():
+    assert f"```\n{listing(TINY)}\n```" in LAW
 
 
-def test_a_fresh_file_is_built_like_the_one_of_version_1_0(tmp_path):
-    path = tmp_path / "tiny.h5"
-    for index, stored in enumerate(("distances", "sketch", "weights")):
-        record(path, 70, stored, "a" if index else "x", stored=stored, hparams={"lr": 0.5})
-    with h5py.File(path, "r") as new, h5py.File(DATA / "v1.0" / "tiny.h5", "r") as old:
+def test_the_snippet_of_the_law_runs(tmp_path, monkeypatch):
+    record(tmp_path / "run.h5", 80)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(re.search(r"```python\n(.*?)```", LAW, re.DOTALL)[1], names)
+    np.testing.assert_array_equal(names["weights"].view(np.uint32), states(0, 80)[:, 0].view(np.uint32))
+    np.testing.assert_array_equal(names["loss"], numbers(0, 80, 1)[:, 0, 0])
+    assert {name: part.shape for name, part in names["kernel"].items()} == {p.name: (80, p.size) for p in PARAMETERS}
+
+
+# ----------------------------------------------------------------------------------------------------------- old files
+
+
+def test_the_file_of_version_2_0_reads_as_it_was_written():
+    content = naive_store.read(TINY)
+    truth = states(0, 20, 8, 2).view(np.uint32)
+    np.testing.assert_array_equal(content["weights"].view(np.uint32), truth)
+    with Run(TINY) as run:
+        assert (run.format_version, run.name, run.reference, run.status) == ("2.0", "tiny", "other", "complete")
+        assert (run.parameters, run.nodes, repr(run.members)) == (TINY_PARAMETERS, TINY_NODES, repr(TINY_MEMBERS))
+        assert (run.hparams, run.provenance, run.overhead) == ({"lr": 0.5}, {"trajtools": "0.1"}, {"seconds": 1.5})
+        np.testing.assert_array_equal(run.step, 3 * np.arange(20))
+        np.testing.assert_array_equal(run.states[:].view(np.uint32), truth)
+        assert set(run.metrics) == set(tiny_metrics())
+        for name, values in tiny_metrics().items():
+            np.testing.assert_array_equal(run.metrics[name], values)
+            np.testing.assert_array_equal(content["metrics"][name], values)
+        plantings = {name: values.tolist() for name, values in run.plantings.items()}
+    assert plantings == {"step": [30, 45], "member": [1, 1], "epsilon": [1e-6, 2e-6], "seed": [7, 8]}
+    assert TINY.stat().st_size < 150_000
+
+
+def test_a_fresh_file_is_built_like_the_one_of_version_2_0(tmp_path):
+    record_tiny(tmp_path / "tiny.h5")
+    assert listing(tmp_path / "tiny.h5") == listing(TINY)
+    with h5py.File(tmp_path / "tiny.h5", "r") as new, h5py.File(TINY, "r") as old:
         assert keys_of(new) == keys_of(old)
-        for key in keys_of(old):
-            if "@" not in key and isinstance(old[key], h5py.Dataset):
-                assert (new[key].shape, new[key].dtype, new[key].chunks) == (
-                    old[key].shape,
-                    old[key].dtype,
-                    old[key].chunks,
-                )
+        assert new.attrs["structure_xxh3"].dtype == old.attrs["structure_xxh3"].dtype
+
+
+# ------------------------------------------------------------------------------------------------- what is no such file
 
 
 @pytest.mark.parametrize(
@@ -132,317 +265,224 @@ def test_a_fresh_file_is_built_like_the_one_of_version_1_0(tmp_path):
     [
         (b"", "is empty"),
         (b"PK\x03\x04 some other file", "is not an HDF5 file"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "could not open the file"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "not a trajtools one"),
+        (b"\x89HDF\r\n\x1a\n\x03\x08\x08" + bytes(100), "checksum of its first 48 bytes"),
     ],
 )
 def test_what_is_no_hdf5_is_refused_in_words(tmp_path, content, words):
     path = tmp_path / "x.h5"
     path.write_bytes(content)
     with pytest.raises(FormatError, match=words):
-        tt.open(path)
-    assert words in errors(path)[0]
-    with pytest.raises(FormatError, match=words):
-        repair(path)
+        Run(path)
 
 
 def test_a_missing_file_and_a_folder_are_refused_in_words(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        tt.open(tmp_path / "none.h5")
+        Run(tmp_path / "none.h5")
     with pytest.raises(FormatError, match="is a folder"):
-        tt.open(tmp_path)
+        Run(tmp_path)
 
 
-def test_hdf5_that_is_not_ours_is_refused_in_words(tmp_path):
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.h5")
+    with pytest.raises(FormatError, match="not a regular file"):
+        Run(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("libver", ["earliest", "v110"])
+def test_hdf5_that_is_not_ours_is_refused_in_words(tmp_path, libver):
     path = tmp_path / "x.h5"
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", libver=libver) as file:
         file["weights"] = np.zeros((3, 3))
     with pytest.raises(FormatError, match="not a trajtools one"):
-        tt.open(path)
-    with pytest.raises(FormatError, match="not a trajtools one"):
-        create(path, "run", "a")
+        Run(path)
+
+
+@pytest.fixture(name="path")
+def path_fixture(tmp_path):
+    path = tmp_path / "run.h5"
+    record(path, 100, hparams={"lr": 1.0})
+    os.utime(path, (0, 0))
+    return path
 
 
 def edit(path, change):
     with h5py.File(path, "r+", libver="v110") as file:
         change(file)
+    os.utime(path, (0, 0))
+
+
+def text(value):
+    return np.bytes_(value)
 
 
 @pytest.mark.parametrize(
-    ("version", "words"), [("2.0", "update trajtools"), ("0.9", "an older trajtools"), ("one", "two numbers")]
+    ("version", "words"), [("3.0", "update trajtools"), ("1.0", "an older trajtools"), ("one", "two numbers")]
 )
 def test_another_major_version_is_refused(path, version, words):
-    edit(path, lambda file: file.attrs.modify("format_version", np.bytes_(version)))
+    edit(path, lambda file: file.attrs.modify("format_version", text(version)))
     with pytest.raises(FormatError, match=words):
-        tt.open(path)
-    assert words in errors(path)[0]
+        Run(path)
 
 
-def test_a_newer_minor_version_is_read_and_said_but_not_written(path):
-    edit(path, lambda file: file.attrs.create("format_version", "1.7"))
-    with tt.open(path) as file:
-        assert file.readable_newer
-        assert_whole(file["run"], 100)
-    assert any("newer" in p.words and p.severity == "warning" for p in validate(path))
-    with pytest.raises(FormatError, match="versions are not mixed"):
-        create(path, "other", "a")
+def test_unknown_keys_are_ignored(path):
+    def change(file):
+        file["extra"] = np.zeros(3)
+        file["store"].attrs["note"] = "x"
+        file["parameters"]["color"] = np.zeros(3)
+        file["link"] = h5py.SoftLink("/weights")
+        file["outside"] = h5py.ExternalLink("/etc/passwd", "/")
 
-
-@pytest.mark.parametrize("share", [0.05, 0.3, 0.7, 0.99])
-def test_a_truncated_file_is_refused_in_words(path, share):
-    os.truncate(path, int(os.path.getsize(path) * share))
-    with pytest.raises(FormatError, match="is truncated"):
-        tt.open(path)
-    assert "is truncated" in errors(path)[0]
-    with pytest.raises(FormatError, match="is truncated"):
-        repair(path)
-
-
-@pytest.mark.parametrize("trials", [25, pytest.param(150, marks=pytest.mark.slow)])
-def test_any_damaged_byte_gives_words_or_data_but_never_a_crash(path, tmp_path, trials):
-    rng = np.random.default_rng(trials)
-    whole = path.read_bytes()
-    size = 12_000  # where the metadata lie
-    for trial in range(trials):
-        broken = bytearray(whole)
-        for place in rng.integers(0, size, 3):
-            broken[place] ^= int(rng.integers(1, 256))
-        copy = tmp_path / f"{trial}.h5"
-        copy.write_bytes(broken)
-        try:
-            with tt.open(copy) as file:
-                for run in file.values():
-                    run.states(slice(0, 3))
-                    _ = run.step, dict(run.metrics), run.hparams, run.members, run.nodes
-        except (FormatError, KeyError):
-            pass
-        validate(copy)
-
-
-def poison(name):
-    """Edits that make a file dangerous, and the words that must come."""
-
-    def external_link(file):
-        del file["runs/run/weights"]
-        file["runs/run/weights"] = h5py.ExternalLink("/etc/passwd", "/x")
-
-    def soft_link(file):
-        del file["runs/run/step"]
-        file["runs/run/step"] = h5py.SoftLink("/runs/run/committed")
-
-    def virtual(file):
-        del file["runs/run/weights"]
-        layout = h5py.VirtualLayout((100, M, P), "f4", maxshape=(None, M, P))
-        layout[:] = h5py.VirtualSource("/etc/other.h5", "x", (100, M, P))
-        file["runs/run"].create_virtual_dataset("weights", layout)
-
-    def external_storage(file):
-        del file["runs/run/step"]
-        file["runs/run"].create_dataset("step", (100,), "<i8", external=[("/etc/passwd", 0, 800)])
-
-    def huge(file):
-        del file["runs/run/weights"]
-        weights = file["runs/run"].create_dataset(
-            "weights", (10**12, M, P), "<f4", maxshape=(None, M, P), chunks=(64, 1, P)
-        )
-        weights.attrs["logical_dtype"] = "float32"
-        del file["runs/run/step"]
-        file["runs/run"].create_dataset("step", (10**12,), "<i8", maxshape=(None,), chunks=(64,))
-        file["runs/run/committed"][()] = 10**12
-
-    def huge_compressed(file):
-        del file["runs/run/weights"]
-        weights = file["runs/run"].create_dataset(
-            "weights", (10**9, M, P), "<f4", maxshape=(None, M, P), chunks=(64, 1, P), compression="gzip"
-        )
-        weights.attrs["logical_dtype"] = "float32"
-        del file["runs/run/step"]
-        file["runs/run"].create_dataset("step", (10**9,), "<i8", maxshape=(None,), chunks=(64,), compression="gzip")
-        file["runs/run/committed"][()] = 10**9
-
-    def huge_table(file):
-        kind = file["runs/run/members"].dtype
-        del file["runs/run/members"]
-        file["runs/run"].create_dataset("members", (10**10,), kind, chunks=(1024,))
-
-    def objects(file):
-        del file["runs/run/nodes"]
-        kind = np.dtype([("name", h5py.string_dtype()), ("size", "<i8")])
-        file["runs/run"].create_dataset("nodes", (1,), kind)
-
-    def pickled(file):
-        del file["runs/run/metrics/loss"]
-        data = file["runs/run/metrics"].create_dataset("loss", (100,), h5py.vlen_dtype(np.uint8))
-        data[0] = np.frombuffer(pickle.dumps(os.system), np.uint8)
-
-    def cycle(file):
-        file["runs/run/metrics/again"] = file["runs"]
-
-    def twice(file):
-        file["runs/run/metrics/again"] = file["runs/run/metrics/loss"]
-
-    def long_json(file):
-        file["runs/run"].attrs["hparams"] = '{"a": "' + "x" * 17_000_000 + '"}'
-
-    def deep_json(file):
-        file["runs/run"].attrs["hparams"] = '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}"
-
-    def deeper_than_allowed(file):
-        file["runs/run"].attrs["hparams"] = '{"a": ' + "[" * 70 + "]" * 70 + "}"
-
-    def no_json(file):
-        file["runs/run"].attrs["provenance"] = "{'a': 1}"
-
-    def committed(file):
-        file["runs/run/committed"][()] = 101
-
-    def negative(file):
-        file["runs/run/committed"][()] = -1
-
-    def offsets(value):
-        def change(file):
-            table = file["runs/run/parameters"][:]
-            table["offset"][1] = value
-            file["runs/run/parameters"][:] = table
-
-        return change
-
-    def kind(file):
-        table = file["runs/run/parameters"][:]
-        table["kind"][0] = b"magic"
-        file["runs/run/parameters"][:] = table
-
-    def dtype(file):
-        del file["runs/run/weights"]
-        weights = file["runs/run"].create_dataset(
-            "weights", (100, M, P), "<c8", maxshape=(None, M, P), chunks=(64, 1, P)
-        )
-        weights.attrs["logical_dtype"] = "complex64"
-
-    def status(file):
-        file["runs/run"].attrs["status"] = "fine"
-
-    def missing(file):
-        del file["runs/run/members"]
-
-    def group_for_data(file):
-        del file["runs/run/committed"]
-        file["runs/run"].create_group("committed")
-
-    def falling(file):
-        file["runs/run/step"][5] = 3
-
-    def member(file):
-        table = file["runs/run/members"][:]
-        table["reference"][1] = 9
-        file["runs/run/members"][:] = table
-
-    def nodes(file):
-        table = file["runs/run/nodes"][:]
-        table["size"][0] = 31
-        file["runs/run/nodes"][:] = table
-
-    def metric(file):
-        del file["runs/run/metrics/loss"]
-        file["runs/run/metrics"].create_dataset("loss", (100, 2), "<f8", maxshape=(None, 2), chunks=(64, 2))
-
-    both = {
-        "external_link": (external_link, "link to another file"),
-        "soft_link": (soft_link, "link to another place"),
-        "virtual": (virtual, "virtual dataset"),
-        "external_storage": (external_storage, "has its data in another file"),
-        "huge": (huge, "the whole file has"),
-        "huge_compressed": (huge_compressed, "holds far fewer"),
-        "huge_table": (huge_table, "the whole file has"),
-        "committed": (committed, "declares 101 committed states"),
-        "negative": (negative, "declares -1 committed states"),
-        "negative_offset": (offsets(-5), "offsets must follow each other"),
-        "huge_offset": (offsets(2**62), "offsets must follow each other"),
-        "kind": (kind, "'magic' is none of"),
-        "dtype": (dtype, "TypeComplexID|TypeCompoundID|of a known dtype|only numbers"),
-        "missing": (missing, "lacks 'members'"),
-        "group_for_data": (group_for_data, "must be a dataset"),
-        "objects": (objects, "text of variable length"),
-        "pickled": (pickled, "only numbers and text"),
-        "long_json": (long_json, "at most 16777216 are read"),
-        "deep_json": (deep_json, "is not JSON|nested at most 64"),
-        "deeper_than_allowed": (deeper_than_allowed, "nested at most 64"),
-        "no_json": (no_json, "is not JSON"),
-        "cycle": (cycle, "second hard link"),
-        "twice": (twice, "second hard link"),
-        "status": (status, "must be one of recording"),
-        "falling": (falling, "must rise"),
-        "member": (member, "refers to member 9"),
-        "nodes": (nodes, "has 30 entries"),
-        "metric": (metric, r"must have the shape \(T,\)"),
-    }
-    return both if name is None else both[name]
-
-
-@pytest.mark.parametrize("name", list(poison(None)))
-def test_validate_names_what_is_wrong(path, name):
-    change, words = poison(name)
     edit(path, change)
-    found = errors(path)
-    assert any(re.search(words, line) for line in found), found
+    with Run(path) as run:
+        assert_whole(run, 100)
 
 
-@pytest.mark.parametrize("name", list(poison(None))[:15])
-def test_what_is_dangerous_is_refused_before_it_is_read(path, name):
-    change, words = poison(name)
+def replace(file, name, value, **options):
+    del file[name]
+    file.create_dataset(name, data=value, **options)
+
+
+def link_away(file, name, target):
+    del file[name]
+    file[name] = target
+
+
+def virtual(file):
+    layout = h5py.VirtualLayout((100, M, P), "f4")
+    layout[:] = h5py.VirtualSource("/other.h5", "weights", (100, M, P))
+    del file["weights"]
+    file.create_virtual_dataset("weights", layout).attrs["logical_dtype"] = text("float32")
+
+
+def weights(file, chunks=(64, 1, P), dtype="f4", **options):
+    shape = options.pop("shape", (100, M, P))
+    del file["weights"]
+    dataset = file.create_dataset("weights", shape, dtype, chunks=chunks, maxshape=(None, *shape[1:]), **options)
+    dataset.attrs["logical_dtype"] = text("float32")
+
+
+HOSTILE = {
+    "soft link": (lambda f: link_away(f, "weights", h5py.SoftLink("/step")), UnsafeFileError, "links are refused"),
+    "external link": (
+        lambda f: link_away(f, "weights", h5py.ExternalLink("/dev/zero", "/x")),
+        UnsafeFileError,
+        "another file",
+    ),
+    "virtual dataset": (virtual, UnsafeFileError, "virtual dataset"),
+    "external storage": (
+        lambda f: replace(f, "members/seed", np.zeros(M, "i8"), external=[("/etc/passwd", 0, 8 * M)]),
+        UnsafeFileError,
+        "in another file",
+    ),
+    "another filter": (lambda f: weights(f, compression="lzf"), UnsafeFileError, "uses the HDF5 filters"),
+    "fletcher32": (lambda f: weights(f, fletcher32=True), UnsafeFileError, "uses the HDF5 filters"),
+    "another chunk": (lambda f: weights(f, chunks=(32, 1, P)), FormatError, "needed 64 states in each"),
+    "two members in a chunk": (lambda f: weights(f, chunks=(64, 2, P)), FormatError, "one member in each"),
+    "another shape": (lambda f: weights(f, shape=(100, M, P + 1)), FormatError, "has the shape"),
+    "fewer states": (lambda f: f["weights"].resize(90, 0), FormatError, "100 committed states, but weights holds 90"),
+    "big-endian": (lambda f: weights(f, dtype=">f4"), FormatError, "which the format does not know"),
+    "text of any length": (
+        lambda f: replace(f, "members/name", ["a", "b", "c"], dtype=h5py.string_dtype()),
+        UnsafeFileError,
+        "variable length",
+    ),
+    "compound": (
+        lambda f: replace(f, "members/seed", np.zeros(M, [("a", "i8")])),
+        UnsafeFileError,
+        "only numbers and text",
+    ),
+    "no table": (lambda f: f.__delitem__("members"), FormatError, "lacks the table 'members'"),
+    "no column": (lambda f: f.__delitem__("members/seed"), FormatError, "members/seed is missing"),
+    "no attribute": (lambda f: f.attrs.__delitem__("uuid"), FormatError, "lacks the attribute 'uuid'"),
+    "another name": (lambda f: f.attrs.modify("name", text("x")), FormatError, "do not match their checksum"),
+    "another dtype": (
+        lambda f: f["weights"].attrs.modify("logical_dtype", text("bfloat16")),
+        FormatError,
+        "do not match their checksum",
+    ),
+    "two kinds": (
+        lambda f: f.create_dataset("distances", (100, M), "f8", chunks=(64, M), maxshape=(None, M)).attrs.__setitem__(
+            "metric", text("l1")
+        ),
+        FormatError,
+        "checksum|one of",
+    ),
+    "chunked cells": (
+        lambda f: replace(f, "store/cells", f["store/cells"][()], chunks=(8,), maxshape=(None,)),
+        FormatError,
+        "in one piece",
+    ),
+    "short notes": (lambda f: replace(f, "store/notes", np.zeros((2, 5), "u1")), FormatError, "in one piece"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_dangerous_or_wrong_is_refused(path, name):
+    change, error, words = HOSTILE[name]
     edit(path, change)
-
-    def read():
-        with tt.open(path) as file:
-            run = file["run"]
-            _ = run.step, run.states(slice(0, 1))
-
-    with pytest.raises(FormatError, match=words) as refusal:
-        read()
-    if name in ("external_link", "soft_link", "virtual", "external_storage", "huge", "huge_compressed", "huge_table"):
-        assert isinstance(refusal.value, UnsafeFileError)
+    with pytest.raises(error, match=words):
+        Run(path)
 
 
-@pytest.mark.parametrize("name", ["objects", "pickled", "long_json", "deep_json", "deeper_than_allowed", "no_json"])
-def test_what_is_dangerous_in_a_part_leaves_the_rest_readable(path, name):
-    change, words = poison(name)
+def test_a_count_of_states_beyond_the_file_is_refused(path):
+    from trajtools.store.layout import Cells
+
+    def change(file):
+        for name in ("step", "metrics", "member_metrics", "weights"):
+            file[name].resize(2**50, 0)
+        file["store/cells"][...] = np.frombuffer(Cells(committed=2**50, status=1).pack(), "<i8")
+
     edit(path, change)
-    with tt.open(path) as file:
-        run = file["run"]
-        np.testing.assert_array_equal(run.step, 2 * np.arange(100))
-        parts = {
-            "objects": lambda: run.nodes,
-            "pickled": lambda: run.metrics["loss"],
-            "no_json": lambda: run.provenance,
+    with pytest.raises(UnsafeFileError, match="states in"):
+        Run(path)
+
+
+# --------------------------------------------------------------------------------------------------- other programs
+
+
+def test_plain_h5py_reads_a_run_and_its_checksums(path):
+    assert_holds(naive_store.read(path), 100)
+
+
+def test_pandas_reads_tables_and_metrics(path):
+    pandas = pytest.importorskip("pandas")
+    with h5py.File(path, "r") as file:
+        table = pandas.DataFrame({name: column[:] for name, column in file["members"].items() if name != "row"})
+        names = [name.decode() for name in file["metric"][:] if name]
+        metrics = pandas.DataFrame(file["metrics"][:100, : len(names)], file["step"][:100], names)
+    assert table["seed"].tolist() == [5, 7, 8]
+    assert metrics["loss"].tolist() == numbers(0, 100, 1)[:, 0, 0].tolist()
+
+
+@pytest.mark.parametrize("engine", ["h5netcdf", "netcdf4"])
+def test_xarray_reads_the_axes(path, engine):
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip({"netcdf4": "netCDF4"}.get(engine, engine))
+    with xarray.open_dataset(path, engine=engine, decode_times=False) as data:
+        assert data["weights"].dims == ("step", "member", "entry")
+        assert data["member_metrics"].dims == ("step", "member_metric", "member")
+        np.testing.assert_array_equal(data["step"], 2 * np.arange(100))
+        np.testing.assert_array_equal(data["weights"].values.view(np.uint32), states(0, 100).view(np.uint32))
+        loss = data["metrics"].sel(metric=b"loss" if data["metric"].dtype.kind == "S" else "loss")
+        np.testing.assert_array_equal(loss, numbers(0, 100, 1)[:, 0, 0])
+        assert data.attrs["format"] == "trajtools"
+    with xarray.open_dataset(path, group="parameters", engine=engine) as table:
+        assert table["size"].values.tolist() == [210, 7, 13]
+        assert table["name"].dims == ("row",)
+
+
+def test_netcdf4_reads_the_file(path):
+    netcdf = pytest.importorskip("netCDF4")
+    with netcdf.Dataset(path) as data:
+        assert {name: len(size) for name, size in data.dimensions.items()} == {
+            "step": 100,
+            "metric": 32,
+            "member_metric": 8,
+            "member": M,
+            "entry": P,
         }
-        with pytest.raises(FormatError, match=words):
-            parts.get(name, lambda: run.hparams)()
-
-
-def test_unknown_keys_are_ignored_and_told(path):
-    edit(path, lambda file: file["runs/run"].create_dataset("novelty", data=1.0))
-    with tt.open(path) as file:
-        assert_whole(file["run"], 100)
-    assert [str(p) for p in validate(path)] == [
-        "warning: /runs/run: 'novelty' is not part of the format and is ignored"
-    ]
-
-
-def test_an_older_superblock_is_read_too(path, tmp_path):
-    copy = tmp_path / "copy.h5"
-    with h5py.File(path, "r") as old, h5py.File(copy, "w", libver="earliest") as new:
-        new.attrs.update(old.attrs)
-        old.copy("runs", new)
-    with tt.open(copy) as file:
-        assert_whole(file["run"], 100)
-
-
-def test_an_interrupted_run_is_valid_with_a_warning(tmp_path):
-    path = tmp_path / "run.h5"
-    writer = create(path)
-    writer.begin(METRICS)
-    write(writer, 0, 64)
-    writer.abort()
-    copy = tmp_path / "copy.h5"
-    shutil.copy(path, copy)
-    assert [p.severity for p in validate(copy)] == ["warning"]
-    assert "the writer died" in validate(copy)[0].words
+        assert data.dimensions["step"].isunlimited()
+        np.testing.assert_array_equal(data["step"][:], 2 * np.arange(100))
+        assert data.groups["nodes"]["size"][:].tolist() == [node.size for node in NODES]

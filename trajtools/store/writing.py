@@ -251,13 +251,13 @@ class RunWriter:
         steps = np.ascontiguousarray(step, np.int64)
         before = self.last_step if start >= self.committed else self._before_block
         self._check_place(start, count, steps, before, final)
-        given = {self._stored: tiles, "optimizer": optimizer_tiles}
-        if self._stored == "sketch":
-            given["sketch"] = None if sketch is None else self._sketch_tiles(sketch)
-        elif self._stored == "distances":
-            given["distances"] = None if distances is None else self._padded(distances, (self._n_members,))
+        if self._stored == "sketch" and sketch is not None:
+            sketch = self._sketch_tiles(sketch)
+        elif self._stored == "distances" and distances is not None:
+            distances = self._padded(distances, (self._n_members,))
         content: dict[str, Array] = {"step": self._padded(steps, ())}
-        for name, array in given.items():
+        arrays = {"weights": tiles, "sketch": sketch, "distances": distances, "optimizer": optimizer_tiles}
+        for name, array in arrays.items():
             if name not in self._axis.streams and array is None:
                 continue
             content[name] = self._checked(name, array)
