@@ -412,6 +412,7 @@ class WritableHDF5:
         access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
         access.set_fapl_log(b"", 0, 0)
         access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+        access.set_alignment(512, 512)  # a chunk of a metric then lies in one page, which a kill cannot tear
         access.set_file_locking(False, True)
         # SWMR from the first moment: the mark that a kill leaves is then one that SWMR readers pass.
         flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
@@ -422,6 +423,7 @@ class WritableHDF5:
     def close(self) -> None:
         """Close the file; everything is on disk, and the writer's mark is gone."""
         self.file.close()
+        self._descriptor = -1
         _WRITERS.discard(self)
 
     def detach(self) -> None:
@@ -438,6 +440,8 @@ class WritableHDF5:
         self._raw.close()
 
     def _divert(self) -> None:
+        if self._descriptor < 0:
+            return
         with tempfile.TemporaryFile() as nowhere:
             os.dup2(nowhere.fileno(), self._descriptor, inheritable=False)
 

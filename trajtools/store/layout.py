@@ -324,8 +324,13 @@ def pack_notes(notes: Mapping[str, Any]) -> bytes:
     """JSON behind its checksum and length, padded to a slot."""
     body = to_json(notes).encode()
     if len(body) > NOTES_BYTES - 16:
-        raise ValueError(f"notes of {len(body)} bytes")
+        raise ValueError(f"notes of {len(body)} bytes; there is room for {NOTES_BYTES - 16}")
     return struct.pack("<QQ", xxhash.xxh3_64_intdigest(body), len(body)) + body.ljust(NOTES_BYTES - 16, b"\0")
+
+
+def fits_notes(notes: Mapping[str, Any]) -> bool:
+    """Whether there is room for these notes."""
+    return len(to_json(notes).encode()) <= NOTES_BYTES - 16
 
 
 def unpack_notes(data: bytes) -> dict[str, Any] | None:
@@ -650,16 +655,6 @@ def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
                 if name not in scales:
                     scales[name] = _dimension(file, name, stream.shape[-1])
             dataset.dims[at].attach_scale(scales[name])
-        texts = {
-            "weights": ("logical_dtype", spec.dtype),
-            "optimizer": ("logical_dtype", spec.optimizer_dtype),
-            "sketch": ("settings", to_json(spec.sketch)),
-            "distances": ("metric", spec.distance_metric or ""),
-        }
-        if stream.name in texts:
-            name, text = texts[stream.name]
-            set_text(dataset, name, text)
-            attributes[f"{stream.name}.{name}"] = text
     tables = {
         "parameters": parameter_columns(spec.parameters),
         "members": member_columns(spec.members),
@@ -670,10 +665,17 @@ def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
     for table, content in tables.items():
         if len(next(iter(content.values()))):
             _table(file, table, content, digest)
-    for name in sorted(attributes):
-        if "." not in name:
-            set_text(file, name, attributes[name])
-        digest.update(f"{name}={attributes[name]}".encode())
+    texts = {
+        "weights.logical_dtype": spec.dtype,
+        "optimizer.logical_dtype": spec.optimizer_dtype,
+        "sketch.settings": to_json(spec.sketch),
+        "distances.metric": spec.distance_metric or "",
+    }
+    attributes |= {name: text for name, text in texts.items() if name.partition(".")[0] in file}
+    for name, text in attributes.items():
+        target, _, attribute = name.rpartition(".")
+        set_text(file[target] if target else file, attribute, text)
+    digest.update(texts_digest(attributes))
     plantings = [
         Stream(f"plantings/{name}", PLANTING_ROWS, (), (), np.dtype("<f8" if name == "epsilon" else "<i8"))
         for name in PLANTING_STREAMS
@@ -760,6 +762,12 @@ def table_digest(name: str, columns: Mapping[str, Any]) -> bytes:
         else:
             digest.update(b"\0".join(value.encode("utf-8", "backslashreplace") for value in values))
     return digest.digest()
+
+
+def texts_digest(texts: Mapping[str, str]) -> bytes:
+    """What the checksum of the structure covers of the text attributes; those of a stream as ``stream.attribute``."""
+    lines = "".join(f"{name}={texts[name]}\0" for name in sorted(texts))
+    return xxhash.xxh3_64_digest(lines.encode())
 
 
 def set_text(target: h5py.Group | h5py.Dataset, name: str, value: str) -> None:

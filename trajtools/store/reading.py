@@ -365,8 +365,7 @@ class Run:
             self.notes, self._names_known = notes or {}, notes is not None
             digest = xxhash.xxh3_64()
             tables = {name: _read_table(file, name, columns.split(), digest) for name, columns in COLUMNS.items()}
-            for name in sorted(texts):
-                digest.update(f"{name}={texts[name]}".encode())
+            digest.update(on_disk.texts_digest(texts))
             self.texts = texts
             self._read_structure(file, tables)
             for stream in (*self.axis.streams.values(), *self.planting_axis.streams.values()):
@@ -409,7 +408,7 @@ class Run:
                 f"{self.path} is damaged: its count of committed states does not match its checksum; `trajtools repair "
                 "--salvage` makes a file of what is whole"
             )
-        if min(cells.committed, cells.plantings) < 0 or cells.status not in (0, 1, 2):
+        if min(cells.committed, cells.plantings) < 0 or cells.status not in (0, 1, 2) or cells.notes not in (0, 1):
             raise FormatError(f"{self.path} declares {cells.committed} committed states, status {cells.status}")
         return cells, notes
 

@@ -166,6 +166,8 @@ class RunWriter:
         writer = cls(place, spec, durable=durable)
         try:
             writer._open()
+        except FileBusyError:  # somebody else resumed it at once
+            raise
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(place)
@@ -249,13 +251,13 @@ class RunWriter:
         steps = np.ascontiguousarray(step, np.int64)
         before = self.last_step if start >= self.committed else self._before_block
         self._check_place(start, count, steps, before, final)
-        given = {self._stored: tiles, "optimizer": optimizer_tiles}
-        if self._stored == "sketch":
-            given["sketch"] = None if sketch is None else self._sketch_tiles(sketch)
-        elif self._stored == "distances":
-            given["distances"] = None if distances is None else self._padded(distances, (self._n_members,))
+        if self._stored == "sketch" and sketch is not None:
+            sketch = self._sketch_tiles(sketch)
+        elif self._stored == "distances" and distances is not None:
+            distances = self._padded(distances, (self._n_members,))
         content: dict[str, Array] = {"step": self._padded(steps, ())}
-        for name, array in given.items():
+        arrays = {"weights": tiles, "sketch": sketch, "distances": distances, "optimizer": optimizer_tiles}
+        for name, array in arrays.items():
             if name not in self._axis.streams and array is None:
                 continue
             content[name] = self._checked(name, array)
@@ -400,12 +402,17 @@ class RunWriter:
             if resumed is not None:
                 self.note(resumed=[*self._notes.get("resumed", []), dict(resumed)])
             if locked:
-                lock(self._raw, shared=True)  # readers of any program may come, other writers may not
+                self._share_lock()
             self.check_owner()
         except BaseException:
             self._hdf5.detach()
             self._raw.close()
             raise
+
+    def _share_lock(self) -> None:
+        """Let readers of any program in; other writers stay out."""
+        if lock(self._raw, shared=True) is False:  # the system lets go of a lock before it takes the other
+            raise FileBusyError(f"{self.path} was opened by another recorder at the same moment; try again")
 
     def _warn_no_locks(self, force: bool) -> None:
         with Run(self.path) as run:
@@ -465,6 +472,8 @@ class RunWriter:
     def _check_place(self, start: int, count: int, steps: Array, before: int, final: bool) -> None:
         rows = self.layout.rows
         last_block = max(0, self.committed - 1) // rows * rows
+        if last_block // rows != self._blocks.block:  # full, and written by another writer
+            last_block = self.committed
         if start % rows or not last_block <= start <= self.committed or not 1 <= count <= rows:
             raise ValueError(
                 f"a block of {count} states at {start}: needed 1 to {rows} states from a multiple of {rows} on, in the "
@@ -535,17 +544,23 @@ class RunWriter:
     def _take_columns(self, name: str, shape: tuple[int, ...]) -> bool:
         stream = "member_metrics" if shape else "metrics"
         columns, used = self._columns_of(name, shape), self._column_names[stream]
-        texts = [column.encode() for column in columns]
-        if len(used) + len(columns) > self._n_columns[stream] or max(map(len, texts)) > on_disk.NAME_BYTES:
+        texts = [_name_bytes(column) for column in columns]
+        all_names = {**self._column_names, stream: [*used, *columns]}
+        widths = {n: s[1] for n, s in {**self.metrics, name: shape}.items() if len(s) == 2}
+        if (
+            len(used) + len(columns) > self._n_columns[stream]
+            or not all(0 < len(text) <= on_disk.NAME_BYTES for text in texts)
+            or set(columns) & set(used)
+            or not on_disk.fits_notes({**self._notes, "columns": all_names, "widths": widths})
+        ):
             self.unstored = (*self.unstored, name)
             self.note(unstored=list(self.unstored))
             return False
         place = self._name_places["member_metric" if shape else "metric"]
         for at, text in enumerate(texts, len(used)):
             self._raw.write(place + on_disk.NAME_BYTES * at, text.ljust(on_disk.NAME_BYTES, b"\0"))
-        used += columns
+        self._column_names[stream] = all_names[stream]
         self.metrics[name] = shape
-        widths = {n: s[1] for n, s in self.metrics.items() if len(s) == 2}
         self.note(columns=self._column_names, widths=widths)
         return True
 
@@ -643,9 +658,9 @@ class _BlockWriter:
         self._ids = {name: file[name].id for name in axis.streams}
         self._coordinates = {name: stream.coordinates() for name, stream in axis.streams.items()}
         self._slots = np.zeros((on_disk.SLOTS, axis.width), "<u8")
-        self._block, self._slot = -1, 0
+        self.block, self._slot = -1, 0
         if tail is not None:
-            self._block, self._slots, self._slot = tail.block, tail.slots, tail.slot
+            self.block, self._slots, self._slot = tail.block, tail.slots, tail.slot
             if tail.mixed:
                 self._sums.write_direct_chunk((tail.block, 0, 0), self._slots)
                 file.flush()
@@ -660,8 +675,8 @@ class _BlockWriter:
         """Write the rows `start` to `start + count`; each array holds whole blocks, chunk after chunk."""
         axis = self._axis
         block = start // axis.rows
-        if block != self._block:
-            self._block, self._slot = block, 0
+        if block != self.block:
+            self.block, self._slot = block, 0
             self._slots[:] = 0
         else:
             previous, self._slot = self._slot, (self._slot + 1) % on_disk.SLOTS
@@ -700,6 +715,14 @@ def _planting_rows() -> dict[str, Array]:
         name: np.zeros(on_disk.PLANTING_ROWS, "<f8" if name == "epsilon" else "<i8")
         for name in on_disk.PLANTING_STREAMS
     }
+
+
+def _name_bytes(name: str) -> bytes:
+    """A name as the file keeps it; empty where it cannot."""
+    try:
+        return b"" if "\0" in name else name.encode()
+    except UnicodeEncodeError:
+        return b""
 
 
 def _split(values: Array) -> list[Array]:
