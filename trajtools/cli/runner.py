@@ -21,6 +21,7 @@ from trajtools.cli import debugging, options, printable, sentence
 from trajtools.cli.tables import Table, check_is_file, is_table, read_table
 from trajtools.errors import (
     DataError,
+    FormatError,
     MissingDependencyError,
     RunNotFoundError,
     SelectionError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from trajtools.cli.tables import Table
     from trajtools.store import File, Run
+    from trajtools.store.foreign import Ensemble
     from trajtools.trajectory import Trajectory
 
     Part = str | RichTable
@@ -85,7 +87,16 @@ def opened(path: Path) -> Iterator[File]:
     import trajtools as tt
 
     check_is_file(path)
-    with tt.open(path) as file:
+    try:
+        recorded = tt.open(path)
+    except FormatError as error:
+        from trajtools.store.foreign import suggestion
+
+        way = suggestion(path)
+        if not way:
+            raise
+        raise FormatError(f"{path} is not a trajtools file; {way}") from error
+    with recorded as file:
         yield file
 
 
@@ -146,13 +157,14 @@ class MemberStates:
 
 @dataclass(frozen=True)
 class Source:
-    """What one analysis takes: a run of a recorded file, or a table with one trajectory."""
+    """What one analysis takes: a run of a recorded file, a table with one trajectory, or twins of another program."""
 
     path: Path
     name: str
     selection: Selection
     run: Run | None = None
     table: Table | None = None
+    foreign: Ensemble | None = None
 
     def recorded_run(self) -> Run:
         """Return the run; a table is refused."""
@@ -232,6 +244,7 @@ class Request:
     as_json: bool = False
     quiet: bool = False
     strict: bool = False
+    foreign: dict[str, Any] | None = None
 
     def run(
         self,
@@ -262,7 +275,7 @@ class Request:
             for path in paths:
                 with (
                     collecting(errors, path),
-                    sources(path, self.runs, self.selection) as chosen,
+                    sources(path, self.runs, self.selection, self.foreign) as chosen,
                     progress(len(chosen), path.name, self.quiet) as advance,
                 ):
                     for source in chosen:
@@ -287,8 +300,19 @@ class Request:
 
 
 @contextmanager
-def sources(path: Path, patterns: Sequence[str], selection: Selection) -> Iterator[list[Source]]:
-    """Open a file and list what there is to be analysed in it."""
+def sources(
+    path: Path, patterns: Sequence[str], selection: Selection, declared: dict[str, Any] | None = None
+) -> Iterator[list[Source]]:
+    """Open a file and list what there is to be analysed in it; `declared`: what a file of another program holds."""
+    if declared is not None:
+        from trajtools.store import foreign
+
+        if patterns:
+            raise DataError("--run is for recorded files: drop it, or --dataset, --axes, --holds and --layout")
+        check_is_file(path)
+        ensembles = foreign.read(path, **declared)
+        yield [Source(path, f"{path.stem} {one.name}".rstrip(), selection, foreign=one) for one in ensembles]
+        return
     if is_table(path):
         if patterns:
             raise DataError(f"--run is for recorded files; {path.name} is a table, which holds one trajectory")
