@@ -201,6 +201,7 @@ def test_curves_begin_at_their_perturbation_and_end_where_they_are_unknown():
         (-np.ones((3, 2)), {}, "never negative; if these are logarithms"),
         (np.ones((3, 2)) * 1j, {}, "real numbers"),
         (np.array(["a", "b"]), {}, "real numbers"),
+        ([[[1.0], [2.0]], [[3.0]]], {}, "array of real numbers, and this is none"),
         (np.empty((0, 3)), {}, "hold no curve"),
         ([], {}, "hold no curve"),
         (np.ones((3, 2)), {"time": [0, 1]}, "time must be 3 numbers"),
@@ -332,6 +333,29 @@ def test_lyapunov_reads_weights_of_another_program(danovski):
     assert "--run is for recorded files" in call(
         "lyapunov", path, "--layout", "danovski2024", "--run", "x", code=1
     ).stderr  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["recurrence", "distances", "correlation", "dimension"])
+def test_commands_on_one_trajectory_take_each_initial_condition(danovski, jimenez, command):
+    path, _ = danovski
+    options = ("--layout", "danovski2024", "--member", 1, "--window", "0:40", "--select", "hidden.*", "--json")
+    results = json.loads(call(command, path, *options).stdout)["results"]
+    assert [one["run"] for one in results] == [f"p1 epsilon={e} init {i}" for e in ("1e-08", "1e-06") for i in range(3)]
+    assert "no member 3" in call(command, path, "--layout", "danovski2024", "--member", 3, code=1).stderr
+    assert "--series is for" in call(command, path, "--layout", "danovski2024", "--series", "x", code=1).stderr
+    said = call(command, jimenez[0], "--layout", "jimenez2025", code=1).stderr
+    assert "declared to hold distances, and this command needs states" in said
+
+
+def test_distances_by_the_command_are_those_of_numpy(danovski, tmp_path):
+    _, flat = danovski
+    with h5py.File(tmp_path / "one.h5", "w") as file:
+        file["w"] = flat[0, 0, 0]
+    call("distances", tmp_path / "one.h5", "--axes", "step entry", "--holds", "weights", "--save", tmp_path / "d.h5")
+    wanted = np.linalg.norm(flat[0, 0, 0][:, None] - flat[0, 0, 0][None], axis=-1)
+    np.testing.assert_allclose(tt.Distances.open(tmp_path / "d.h5").read(0, T), wanted, rtol=1e-9, atol=1e-12)
+    said = call("lyapunov", tmp_path / "one.h5", "--axes", "step entry", "--holds", "weights", code=1).stderr
+    assert "declared to hold no copies" in said
 
 
 def test_each_initial_condition_becomes_a_file_of_its_own(danovski, tmp_path):

@@ -122,7 +122,6 @@ class Settings:
 )
 @click.option("--windows", type=options.window_lengths, metavar="W[,S]",
               help="Also in windows of W steps, one every S steps.")  # fmt: skip
-@options.foreign
 @options.level
 @options.seed
 def lyapunov(request: Request, **chosen: Any) -> None:
@@ -134,9 +133,8 @@ def lyapunov(request: Request, **chosen: Any) -> None:
     file of another program that holds twins, or distances of twins: say what it holds with --layout, or with --dataset,
     --axes and --holds.
     """
-    declared = options.declaration(chosen)
-    if declared is not None:
-        request = replace(request, foreign={**declared, "metric": chosen["metric"] or "l1"})
+    if request.foreign is not None:
+        request = replace(request, foreign={**request.foreign, "metric": chosen["metric"] or "l1"}, together=True)
     settings = Settings(selection=request.selection, **chosen)
     if request.strict and settings.procedure is not None:
         raise click.UsageError(
@@ -224,6 +222,11 @@ def _analyse_foreign(source: Source, ensemble: Ensemble, settings: Settings) -> 
     window = settings.selection.window
     if ensemble.distances is None:
         pairs = ensemble.pairs
+        if not all(copies for _, copies in pairs):
+            raise DataError(
+                f"{source.path.name} is declared to hold no copies: the axis 'member' is missing or of size 1; convert "
+                "the file first (trajtools convert), then each trajectory is analysed by itself"
+            )
         if settings.selection.select:
             chosen = settings.selection.select
             pairs = [(one.select(*chosen), [copy.select(*chosen) for copy in copies]) for one, copies in pairs]

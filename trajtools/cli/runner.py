@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, wraps
 from glob import glob
@@ -165,6 +165,7 @@ class Source:
     run: Run | None = None
     table: Table | None = None
     foreign: Ensemble | None = None
+    init: int = 0
 
     def recorded_run(self) -> Run:
         """Return the run; a table is refused."""
@@ -176,10 +177,36 @@ class Source:
 
     def states(self) -> Any:
         """Return the selected trajectory: a Trajectory, or of a table an array (T,) or (T, d)."""
+        if self.foreign is not None:
+            return self._foreign_states(self.foreign)
         if self.table is not None:
             return self.table.states(self.selection, self.path)
         selected = select_states(self.recorded_run(), self.selection)
         return selected.trajectory() if isinstance(selected, MemberStates) else selected
+
+    def each_trajectory(self) -> list[Source]:
+        """Return a source for each initial condition of a file of another program; other sources are one."""
+        if self.foreign is None or len(self.foreign.pairs) < 2:
+            return [self]
+        return [replace(self, name=f"{self.name} init {i}", init=i) for i in range(len(self.foreign.pairs))]
+
+    def _foreign_states(self, ensemble: Ensemble) -> Trajectory:
+        if not ensemble.pairs:
+            raise DataError(
+                f"{self.path.name} is declared to hold distances, and this command needs states; `trajtools lyapunov` "
+                "takes distances of twins"
+            )
+        if self.selection.series is not None:
+            raise SelectionError(
+                f"--series is for metrics and tables; of {self.path.name} the states are read: drop it"
+            )
+        reference, copies = ensemble.pairs[self.init]
+        member, members = self.selection.member or 0, [reference, *copies]
+        if member >= len(members):
+            raise SelectionError(f"{self.path.name} has {len(members)} members, from 0: there is no member {member}")
+        states = members[member]
+        states = states.select(*self.selection.select) if self.selection.select else states
+        return states if self.selection.window is None else states.window(*self.selection.window)
 
 
 def select_states(run: Run, selection: Selection) -> MemberStates | Trajectory:
@@ -245,6 +272,7 @@ class Request:
     quiet: bool = False
     strict: bool = False
     foreign: dict[str, Any] | None = None
+    together: bool = False  # all trajectories of a file of another program in one analysis
 
     def run(
         self,
@@ -275,9 +303,10 @@ class Request:
             for path in paths:
                 with (
                     collecting(errors, path),
-                    sources(path, self.runs, self.selection, self.foreign) as chosen,
-                    progress(len(chosen), path.name, self.quiet) as advance,
+                    sources(path, self.runs, self.selection, self.foreign) as listed,
+                    progress(len(listed), path.name, self.quiet) as advance,
                 ):
+                    chosen = listed if self.together else [part for one in listed for part in one.each_trajectory()]
                     for source in chosen:
                         with collecting(errors, path):
                             outcomes.append(Outcome(str(path), source.name, analyse(source)))
@@ -327,7 +356,8 @@ def analysis_command(
 ) -> Callable[[Callable[..., None]], Any]:
     """Make a command of a function that takes a `Request` and its own options.
 
-    `strict` adds `--strict`; `selection=False` leaves only `--run` of the options that select a trajectory.
+    `strict` adds `--strict`; `selection=False` leaves only `--run` of the options that select a trajectory, and takes
+    no files of other programs.
     """
 
     def decorate(function: Callable[..., None]) -> click.Command:
@@ -345,10 +375,12 @@ def analysis_command(
         ) -> None:
             names = ("member", "select", "series", "window") if selection else ()
             part = Selection(**{key: chosen.pop(key) for key in names})
-            function(Request(name, files, runs, part, plot, output, as_json, quiet, strict), **chosen)
+            declared = options.declaration(chosen) if selection else None
+            function(Request(name, files, runs, part, plot, output, as_json, quiet, strict, declared), **chosen)
 
         own = callback.__dict__.pop("__click_params__", [])
-        for option in reversed((*((options.strict,) if strict else ()), *options.OUTPUT)):
+        foreign = (options.foreign,) if selection else ()
+        for option in reversed((*foreign, *((options.strict,) if strict else ()), *options.OUTPUT)):
             option(callback)
         callback.__dict__["__click_params__"] += own
         for option in reversed((options.files, *(options.SELECTION if selection else (options.runs,)))):

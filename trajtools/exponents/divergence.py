@@ -358,7 +358,10 @@ def _series(d: Any) -> list[Floats]:
 
 
 def _real(values: Any) -> Floats:
-    array = np.ma.filled(values.astype(np.float64), np.nan) if np.ma.isMaskedArray(values) else np.asarray(values)
+    try:
+        array = np.ma.filled(values.astype(np.float64), np.nan) if np.ma.isMaskedArray(values) else np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists; tensors that NumPy does not take
+        raise DataError(f"distances are an array of real numbers, and this is none: {error}") from error
     if array.dtype.kind not in "iuf":
         raise DataError(f"distances are real numbers; got dtype {array.dtype}")
     return np.asarray(array, dtype=np.float64)
