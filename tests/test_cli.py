@@ -74,7 +74,7 @@ def test_a_mistyped_command_is_a_usage_error_with_a_suggestion():
 def test_choices_are_those_of_the_library():
     from trajtools.exponents.exponent import UNITS
     from trajtools.exponents.lyapunov import METHODS
-    from trajtools.exports import WHAT
+    from trajtools.exports import FORMATS, TABLES, WHAT
     from trajtools.recurrences.measures import CONVENTIONS
     from trajtools.statistics import AVERAGES
     from trajtools.sweeps.sweep import THRESHOLDS
@@ -86,6 +86,7 @@ def test_choices_are_those_of_the_library():
     assert tuple(sorted(CONVENTIONS)) == analyses.CONVENTIONS
     assert analyses.HESSIANS == KINDS
     assert files.COLUMNS == WHAT
+    assert (files.FORMATS, files.TABLES) == (FORMATS, TABLES)
     assert sweep.THRESHOLDS == THRESHOLDS
 
 

@@ -17,6 +17,7 @@ _HOME = {
     "Run": "store",
     "validate": "store",
     "repair": "store",
+    "export": "exports",
     "Trajectory": "trajectory",
     "Distances": "distances.pairwise",
     "Divergence": "exponents.divergence",
@@ -90,6 +91,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from trajtools.exponents.twins import twins as twins
     from trajtools.exponents.windows import lyapunov_windows as lyapunov_windows
     from trajtools.exponents.wolf import hybrid as hybrid, wolf as wolf
+    from trajtools.exports import export as export
     from trajtools.neighbors.rules import (
         NearestK as NearestK,
         RecurrenceRate as RecurrenceRate,

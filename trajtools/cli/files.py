@@ -36,10 +36,13 @@ if TYPE_CHECKING:
     from trajtools.exports import Part
     from trajtools.store import Problem, Run
 
-FORMATS = ("npz", "csv", "graphml")
+# Choices of `trajtools.exports`, written out so that --help loads nothing; a test compares them.
+TABLES = ("csv", "parquet")
+FORMATS = ("npz", "safetensors", "pt", "csv", "parquet", "nc", "zarr", "graphml", "gexf")
 COLUMNS = ("metrics", "distances", "weights")
-# Options that make sense for one format only.
-ONLY_FOR = {"what": "csv", "series": "csv", "metric": "csv", "max_columns": "csv", "max_edges": "graphml"}
+# Options that make sense for some formats only.
+ONLY_FOR = dict.fromkeys(("what", "series", "metric", "max_columns"), TABLES)
+ONLY_FOR["max_edges"] = ("graphml", "gexf")
 
 
 def _each_file(files: Sequence[Path], output: Path | None, action: Callable[[Path], Any]) -> tuple[list[Any], Errors]:
@@ -223,8 +226,10 @@ def repair(*, files: tuple[Path, ...], as_json: bool, output: Path | None) -> No
 @click.command("export")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Format.  [default: from the output's ending]")
-@click.option("-o", "--output", type=click.Path(path_type=Path),
-              help="File; for npz also a folder, with one file for each state. csv can go to stdout.")  # fmt: skip
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path),
+    help="File; for npz, safetensors and pt also a folder, with a file for each state. csv can go to stdout.",
+)  # fmt: skip
 @click.option("--member", type=click.IntRange(min=0), help="Member of the run.  [default for weights: the first]")
 @options.select
 @options.window
@@ -232,53 +237,56 @@ def repair(*, files: tuple[Path, ...], as_json: bool, output: Path | None) -> No
 @click.option("--step", type=click.IntRange(min=0), metavar="S", help="Only the state of this step.")
 @click.option("--state", type=int, metavar="K", help="Only this state, counted from 0; -1 is the last.")
 @click.option("--what", type=click.Choice(COLUMNS), multiple=True,
-              help="Columns of csv; repeatable.  [default: metrics]")  # fmt: skip
-@click.option("--series", metavar="NAME", multiple=True, help="Only this metric in csv; repeatable; * is a wildcard.")
+              help="Columns of a table; repeatable.  [default: metrics]")  # fmt: skip
+@click.option(
+    "--series", metavar="NAME", multiple=True, help="Only this metric in a table; repeatable; * is a wildcard."
+)
 @options.metric("l1", "Distance of --what distances.")
-@click.option("--max-columns", type=click.IntRange(min=1), default=1000, show_default=True, help="Limit of csv.")
-@click.option("--max-edges", type=click.IntRange(min=1), default=100_000, show_default=True, help="Limit of graphml.")
+@click.option("--max-columns", type=click.IntRange(min=1), default=1000, show_default=True, help="Limit of a table.")
+@click.option("--max-edges", type=click.IntRange(min=1), default=100_000, show_default=True, help="Limit of a network.")
 @options.quiet
 @options.debug
 def export(*, file: Path, form: str | None, output: Path | None, quiet: bool, **chosen: Any) -> None:
     """Export a run of FILE for other programs.
 
-    npz: every parameter under its name, one array over all states, with `step` and `metrics/<name>`; into a folder, one
-    file for each state, which `trajtools convert` can read. csv: one row for each state, with metrics, distances of
-    twins to their reference, or weights. graphml: one state as a network. Numbers keep every bit (csv: every digit);
-    bfloat16, which NumPy does not have, becomes float32.
+    npz: every parameter under its name, one array over all states, with `step` and `metrics/<name>`. npz, safetensors
+    and pt of one state (--step, --state), or into a folder with a file for each state: the weights alone, as
+    `load_state_dict` takes them; `trajtools convert` can read the folder. csv, parquet: one row for each state, with
+    metrics, distances of twins to their reference, or weights. nc, zarr: labelled arrays for xarray. graphml, gexf: one
+    state as a network. Numbers keep every bit (csv: every digit); where a format has no bfloat16, it becomes float32.
     """
     form = _checked_format(form, output)
     if output is not None:
         check_target(output, (file,))
     with opened(file) as run:
-        silent = quiet or (form == "csv" and "weights" not in chosen["what"])
-        part = _part(run, chosen, silent=silent)
-        if form == "csv":
-            _write_table(part, output, chosen, quiet)
-        else:
-            assert output is not None
-            _write_file(part, form, output, chosen["max_edges"], quiet)
-    if output is not None and not quiet:
+        quiet_member = quiet or (form in TABLES and "weights" not in chosen["what"])
+        part = _part(run, chosen, silent=quiet_member)
+        if output is None:
+            _print_table(part, chosen)
+            return
+        _write(part, output, form, chosen, quiet)
+    if not quiet:
         click.echo(f"Written to {printable(str(output))}.", err=True)
 
 
 def _checked_format(form: str | None, output: Path | None) -> str:
     """Choose the format, and refuse options that it does not have."""
-    ending = output.suffix.lower().removeprefix(".") if output is not None else ""
-    if form is None:
-        form = ending if ending in FORMATS else "npz" if output is not None and output.is_dir() else None
-    if form is None:
+    from trajtools.exports import ending_of, format_of
+
+    ending = ending_of(output) if output is not None else ""
+    form = form or (format_of(output) if output is not None else "")
+    if not form:
         raise click.UsageError(
             f"the format is unknown: give --format {'|'.join(FORMATS)}, or an output with a known extension"
         )
-    if ending in FORMATS and ending != form:
+    if ending and ending != form:
         raise click.UsageError(f"{output} has the extension of {ending}, but --format is {form}: drop one of the two")
     if output is None and form != "csv":
         raise click.UsageError(f"{form} cannot go to the terminal: give an --output")
     context = click.get_current_context()
     for name, needed in ONLY_FOR.items():
-        if form != needed and context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name.replace('_', '-')} is for --format {needed}, not for {form}")
+        if form not in needed and context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for --format {' or '.join(needed)}, not for {form}")
     conflicting = [f"--{name}" for name in ("state", "step", "window") if context.params[name] is not None]
     if len(conflicting) > 1:
         raise click.UsageError(f"{' and '.join(conflicting)} select different states: give one of them")
@@ -297,39 +305,23 @@ def _part(run: Run, chosen: dict[str, Any], *, silent: bool) -> Part:
     return Part(run, rows, state is not None or step is not None, chosen["member"], tuple(chosen["select"]))
 
 
-def _write_file(part: Part, form: str, output: Path, max_edges: int, quiet: bool) -> None:
-    """Write graphml, or npz to a file that ends in .npz, or to a folder."""
-    from trajtools.exports import entries_of, write_folder, write_graphml, write_npz, writing
+def _write(part: Part, output: Path, form: str, chosen: dict[str, Any], quiet: bool) -> None:
+    """Write a file or a folder, with progress."""
+    from trajtools import exports
 
-    if form == "graphml":
-        with writing(output) as draft:
-            write_graphml(draft, part, largest=max_edges)
-        return
-    single_file = output.suffix.lower() == ".npz"
-    entries = entries_of(part) if single_file else []
-    with writing(output) as draft, progress(len(entries) or len(part.step), "Exporting", quiet) as advance:
-        if single_file:
-            write_npz(draft, entries, advance)
-        else:
-            write_folder(draft, part, advance)
+    options_of_format = {name: chosen[name] for name in ("what", "series", "metric", "max_columns", "max_edges")}
+    with progress(len(part.step), "Exporting", quiet) as advance:
+        exports.write(part, output, form, **options_of_format, tick=advance)
 
 
-def _write_table(part: Part, output: Path | None, chosen: dict[str, Any], quiet: bool) -> None:
-    """Write csv, to stdout if there is no output."""
+def _print_table(part: Part, chosen: dict[str, Any]) -> None:
+    """Print csv."""
     from dataclasses import replace
 
-    from trajtools.exports import columns_of, write_csv, writing
+    from trajtools.exports import columns_of, write_csv
 
     columns = columns_of(
         part, chosen["what"], series=chosen["series"], metric=chosen["metric"], largest=chosen["max_columns"]
     )
-    if output is None:
-        columns = [replace(one, names=[printable(name) for name in one.names]) for one in columns]
-        write_csv(sys.stdout, part, columns)
-        return
-    with (
-        writing(output) as draft,
-        draft.open("w", newline="", encoding="utf-8") as stream,
-        progress(len(part.step), "Exporting", quiet) as advance,
-    ):
-        write_csv(stream, part, columns, advance)
+    columns = [replace(one, names=[printable(name) for name in one.names]) for one in columns]
+    write_csv(sys.stdout, part, columns)

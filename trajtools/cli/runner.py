@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, wraps
 from pathlib import Path
@@ -20,6 +20,7 @@ from trajtools.cli import debugging, options, printable, sentence
 from trajtools.cli.tables import Table, check_is_file, is_table, read_table
 from trajtools.errors import (
     DataError,
+    FormatError,
     MissingDependencyError,
     SelectionError,
     TrajtoolsError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from trajtools.cli.tables import Table
     from trajtools.store import Run
+    from trajtools.store.foreign import Ensemble
     from trajtools.trajectory import Trajectory
 
     Part = str | RichTable
@@ -77,7 +79,16 @@ def opened(path: Path) -> Iterator[Run]:
     import trajtools as tt
 
     check_is_file(path)
-    with tt.open(path) as run:
+    try:
+        recorded = tt.open(path)
+    except FormatError as error:
+        from trajtools.store.foreign import suggestion
+
+        way = suggestion(path)
+        if not way:
+            raise
+        raise FormatError(f"{path} is not a trajtools file; {way}") from error
+    with recorded as run:
         yield run
 
 
@@ -132,13 +143,15 @@ class MemberStates:
 
 @dataclass(frozen=True)
 class Source:
-    """What one analysis takes: a run of a recorded file, or a table with one trajectory."""
+    """What one analysis takes: a run of a recorded file, a table with one trajectory, or twins of another program."""
 
     path: Path
     name: str
     selection: Selection
     run: Run | None = None
     table: Table | None = None
+    foreign: Ensemble | None = None
+    init: int = 0
 
     def recorded_run(self) -> Run:
         """Return the run; a table is refused."""
@@ -150,10 +163,36 @@ class Source:
 
     def states(self) -> Any:
         """Return the selected trajectory: a Trajectory, or of a table an array (T,) or (T, d)."""
+        if self.foreign is not None:
+            return self._foreign_states(self.foreign)
         if self.table is not None:
             return self.table.states(self.selection, self.path)
         selected = select_states(self.recorded_run(), self.selection)
         return selected.trajectory() if isinstance(selected, MemberStates) else selected
+
+    def each_trajectory(self) -> list[Source]:
+        """Return a source for each initial condition of a file of another program; other sources are one."""
+        if self.foreign is None or len(self.foreign.pairs) < 2:
+            return [self]
+        return [replace(self, name=f"{self.name} init {i}", init=i) for i in range(len(self.foreign.pairs))]
+
+    def _foreign_states(self, ensemble: Ensemble) -> Trajectory:
+        if not ensemble.pairs:
+            raise DataError(
+                f"{self.path.name} is declared to hold distances, and this command needs states; `trajtools lyapunov` "
+                "takes distances of twins"
+            )
+        if self.selection.series is not None:
+            raise SelectionError(
+                f"--series is for metrics and tables; of {self.path.name} the states are read: drop it"
+            )
+        reference, copies = ensemble.pairs[self.init]
+        member, members = self.selection.member or 0, [reference, *copies]
+        if member >= len(members):
+            raise SelectionError(f"{self.path.name} has {len(members)} members, from 0: there is no member {member}")
+        states = members[member]
+        states = states.select(*self.selection.select) if self.selection.select else states
+        return states if self.selection.window is None else states.window(*self.selection.window)
 
 
 def select_states(run: Run, selection: Selection) -> MemberStates | Trajectory:
@@ -218,6 +257,8 @@ class Request:
     as_json: bool = False
     quiet: bool = False
     strict: bool = False
+    foreign: dict[str, Any] | None = None
+    together: bool = False  # all trajectories of a file of another program in one analysis
 
     def run(
         self,
@@ -246,9 +287,14 @@ class Request:
                 check_target(target, paths)
         with compile_notice(self.quiet), progress(len(paths), "Analysing runs", self.quiet) as advance:
             for path in paths:
-                with collecting(errors, path), source_of(path, self.runs, self.selection) as source:
-                    if source is not None:
-                        outcomes.append(Outcome(str(path), source.name, analyse(source)))
+                with (
+                    collecting(errors, path),
+                    sources(path, self.runs, self.selection, self.foreign) as listed,
+                ):
+                    chosen = listed if self.together else [part for one in listed for part in one.each_trajectory()]
+                    for source in chosen:
+                        with collecting(errors, path):
+                            outcomes.append(Outcome(str(path), source.name, analyse(source)))
                 advance(1)
         if self.runs and not outcomes and not errors:
             raise no_such_run(self.files, self.runs)
@@ -270,15 +316,26 @@ class Request:
 
 
 @contextmanager
-def source_of(path: Path, patterns: Sequence[str], selection: Selection) -> Iterator[Source | None]:
-    """Open a file; None where its run is of another name than those to be analysed."""
+def sources(
+    path: Path, patterns: Sequence[str], selection: Selection, declared: dict[str, Any] | None = None
+) -> Iterator[list[Source]]:
+    """Open a file and list what there is to be analysed in it; `declared`: what a file of another program holds."""
+    if declared is not None:
+        from trajtools.store import foreign
+
+        if patterns:
+            raise DataError("--run is for recorded files: drop it, or --dataset, --axes, --holds and --layout")
+        check_is_file(path)
+        ensembles = foreign.read(path, **declared)
+        yield [Source(path, f"{path.stem} {one.name}".rstrip(), selection, foreign=one) for one in ensembles]
+        return
     if is_table(path):
         if patterns:
             raise DataError(f"--run is for recorded files; {path.name} is a table, which holds one trajectory")
-        yield Source(path, path.stem, selection, table=read_table(path))
+        yield [Source(path, path.stem, selection, table=read_table(path))]
         return
     with opened(path) as run:
-        yield Source(path, run.name, selection, run) if matches(run.name, patterns) else None
+        yield [Source(path, run.name, selection, run)] if matches(run.name, patterns) else []
 
 
 def analysis_command(
@@ -286,7 +343,8 @@ def analysis_command(
 ) -> Callable[[Callable[..., None]], Any]:
     """Make a command of a function that takes a `Request` and its own options.
 
-    `strict` adds `--strict`; `selection=False` leaves only `--run` of the options that select a trajectory.
+    `strict` adds `--strict`; `selection=False` leaves only `--run` of the options that select a trajectory, and takes
+    no files of other programs.
     """
 
     def decorate(function: Callable[..., None]) -> click.Command:
@@ -304,10 +362,12 @@ def analysis_command(
         ) -> None:
             names = ("member", "select", "series", "window") if selection else ()
             part = Selection(**{key: chosen.pop(key) for key in names})
-            function(Request(name, files, runs, part, plot, output, as_json, quiet, strict), **chosen)
+            declared = options.declaration(chosen) if selection else None
+            function(Request(name, files, runs, part, plot, output, as_json, quiet, strict, declared), **chosen)
 
         own = callback.__dict__.pop("__click_params__", [])
-        for option in reversed((*((options.strict,) if strict else ()), *options.OUTPUT)):
+        foreign = (options.foreign,) if selection else ()
+        for option in reversed((*foreign, *((options.strict,) if strict else ()), *options.OUTPUT)):
             option(callback)
         callback.__dict__["__click_params__"] += own
         for option in reversed((options.files, *(options.SELECTION if selection else (options.runs,)))):
