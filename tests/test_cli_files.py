@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from command_line import call, write
 
+import trajtools
 from recorders import iris
 
 
@@ -13,10 +14,8 @@ def recorded(tmp_path_factory):
     return iris.record(tmp_path_factory.mktemp("files"), 1.0, inits=3, copies=2, steps=80, seed=0)
 
 
-def bad_files(folder, recorded):
-    whole = recorded.read_bytes()
+def bad_files(folder):
     (folder / "folder").mkdir()
-    (folder / "truncated.h5").write_bytes(whole[: len(whole) // 3])
     (folder / "text.h5").write_text("loss,accuracy\n" * 100)
     (folder / "empty.h5").write_bytes(b"")
     with h5py.File(folder / "other.h5", "w") as file:
@@ -30,14 +29,13 @@ def bad_files(folder, recorded):
         ("missing.h5", "does not exist"),
         ("folder", "holds no .h5 or .hdf5 file"),
         ("*.hdf5", "no file matches"),
-        ("truncated.h5", "cut short"),
         ("text.h5", "not an HDF5 file"),
         ("empty.h5", "empty"),
         ("other.h5", "trajtools"),
     ],
 )
-def test_what_is_no_recording_is_refused_in_one_sentence(recorded, tmp_path, command, name, words):
-    bad_files(tmp_path, recorded)
+def test_what_is_no_recording_is_refused_in_one_sentence(tmp_path, command, name, words):
+    bad_files(tmp_path)
     result = call(command, tmp_path / name, code=1)
     assert words in result.stdout + result.stderr
     assert result.stderr.startswith("Error: ")
@@ -45,6 +43,20 @@ def test_what_is_no_recording_is_refused_in_one_sentence(recorded, tmp_path, com
     assert "bug in trajtools" not in result.stderr
     if command != "validate":  # what that finds inside a file is its answer
         assert result.stdout == ""
+
+
+def test_of_a_file_that_was_cut_everything_whole_is_read_and_the_rest_is_said(recorded, tmp_path):
+    whole, path, new = recorded.read_bytes(), tmp_path / "cut.h5", tmp_path / "new.h5"
+    path.write_bytes(whole[: len(whole) // 3])
+    assert "cut short" in call("info", path).stdout
+    assert "were cut off" in call("validate", path, code=1).stdout
+    assert "damaged or missing" in call("lyapunov", path, code=1).stderr
+    assert "lost" in call("repair", path, "--salvage", new).stdout
+    assert call("validate", new).stdout == f"{new}: valid\n"
+    with trajtools.open(new) as run, trajtools.open(recorded) as original:
+        assert 0 < run.n_states < original.n_states
+        np.testing.assert_array_equal(run.states[:], original.states[: run.n_states])
+    assert path.read_bytes() == whole[: len(whole) // 3]
 
 
 def test_a_missing_file_is_answered_with_those_that_are_there(recorded):

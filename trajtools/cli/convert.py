@@ -18,6 +18,7 @@ from trajtools.cli import debugging, files, options
 from trajtools.cli.runner import (
     document,
     emit,
+    open_in_child,
     opened,
     progress,
     recorder_command,
@@ -72,9 +73,10 @@ def convert(*, folder: Path, output: Path, as_json: bool, quiet: bool, **chosen:
         return
     if folder.is_file():
         from trajtools.store.foreign import suggestion
+        from trajtools.store.isolation import in_child
 
-        way = suggestion(folder)
-        if way:
+        ((_, way),) = in_child(suggestion, [os.path.abspath(folder)])
+        if way and isinstance(way, str):
             raise DataError(f"{folder} is a single HDF5 file; {way}")
     if os.path.lexists(output):
         raise DataError(f"{output} exists, and a recorded run is never overwritten: choose another --output")
@@ -100,6 +102,7 @@ def _convert_foreign(
     for name in (name for name in chosen if name != "compress"):
         if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{name.replace('_', '-')} is for checkpoints, not for an HDF5 file: drop it")
+    open_in_child(foreign.examine, path)
     written = foreign.convert(path, output, **declared, hparams=hparams, compress=chosen["compress"])
     descriptions = []
     for one in written:

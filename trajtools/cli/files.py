@@ -26,6 +26,7 @@ from trajtools.cli.runner import (
     progress,
     report,
     table,
+    without_unsafe,
 )
 from trajtools.cli.tables import check_is_file
 
@@ -45,12 +46,19 @@ ONLY_FOR = dict.fromkeys(("what", "series", "metric", "max_columns"), TABLES)
 ONLY_FOR["max_edges"] = ("graphml", "gexf")
 
 
-def _each_file(files: Sequence[Path], output: Path | None, action: Callable[[Path], Any]) -> tuple[list[Any], Errors]:
-    """Do something with each file; one that fails does not keep the others from being treated."""
+def _each_file(
+    files: Sequence[Path], output: Path | None, action: Callable[[Path], Any], *, opens: bool = False
+) -> tuple[list[Any], Errors]:
+    """Do something with each file; one that fails does not keep the others from being treated.
+
+    `opens`: the action opens the file in this process, so that unknown ones are first opened in another.
+    """
     errors: Errors = []
     paths = expand(files, errors)
     if output is not None:
         check_target(output, paths)
+    if opens:
+        paths = without_unsafe(paths, errors)
     results = []
     for path in paths:
         with collecting(errors, path):
@@ -76,7 +84,7 @@ def info(*, files: tuple[Path, ...], runs: tuple[str, ...], as_json: bool, outpu
         with opened(path) as run:
             return describe(run) if matches(run.name, runs) else None
 
-    results, errors = _each_file(files, output, action)
+    results, errors = _each_file(files, output, action, opens=True)
     descriptions = [one for one in results if one is not None]
     if runs and not descriptions and not errors:
         raise no_such_run(files, runs)
@@ -101,8 +109,7 @@ def describe_run(run: Run) -> dict[str, Any]:
     """Return what a run holds, as JSON can hold it."""
     from trajtools.results import to_plain
 
-    first = run.series("step", 0, 1) if run.n_states else ()
-    last = run.series("step", run.n_states - 1, run.n_states) if run.n_states else ()
+    first, last = _step_of(run, 0), _step_of(run, run.n_states - 1)
     references = sum(member.reference < 0 for member in run.members)
     plain: dict[str, Any] = to_plain(
         {
@@ -116,8 +123,9 @@ def describe_run(run: Run) -> dict[str, Any]:
             "parameters": run.n_parameters,
             "stored": run.stored,
             "dtype": str(run.dtype),
-            "first_step": first[0] if len(first) else None,
-            "last_step": last[0] if len(last) else None,
+            "is_cut": run.is_cut,
+            "first_step": first,
+            "last_step": last,
             "time_unit": run.time_unit,
             "metrics": {name: list(shape) for name, shape in run.metric_shapes.items()},
             "layers": [{"name": p.name, "kind": p.kind, "shape": p.shape, "dtype": p.dtype} for p in run.parameters],
@@ -128,6 +136,16 @@ def describe_run(run: Run) -> dict[str, Any]:
         }
     )
     return plain
+
+
+def _step_of(run: Run, state: int) -> int | None:
+    """Return the step of a state; None where there is none, or where it is damaged."""
+    from trajtools.errors import DamagedError
+
+    try:
+        return int(run.series("step", state, state + 1)[0]) if 0 <= state < run.n_states else None
+    except DamagedError:
+        return None
 
 
 def describe_text(description: dict[str, Any]) -> list[Block]:
@@ -142,7 +160,8 @@ def describe_text(description: dict[str, Any]) -> list[Block]:
 def _run_table(run: dict[str, Any]) -> RichTable:
     states = f"{run['states']}"
     if run["states"]:
-        states += f" (steps {run['first_step']} to {run['last_step']})"
+        first, last = ("?" if step is None else step for step in (run["first_step"], run["last_step"]))
+        states += f" (steps {first} to {last})"
     members = f"{run['members']}"
     if run["twins"]:
         members += f" ({run['references']} references, {run['twins']} perturbed copies)"
@@ -151,7 +170,7 @@ def _run_table(run: dict[str, Any]) -> RichTable:
         layers += f", and {len(run['layers']) - 8} more"
     rows = {
         "run": run["run"],
-        "status": run["status"],
+        "status": run["status"] + (", cut short; `trajtools validate` names what is gone" if run["is_cut"] else ""),
         "states": states,
         "members": members,
         "parameters": f"{run['parameters']} ({layers})",
@@ -200,14 +219,18 @@ def _validity(path: Path, problems: list[Problem], broken: bool) -> str:
 
 @click.command("repair", epilog=FILES_HELP)
 @options.files
+@click.option("--salvage", metavar="NEW.h5", type=click.Path(path_type=Path, dir_okay=False),
+              help="Make a new file of all states of a damaged FILE that are whole.")  # fmt: skip
 @options.as_json
 @options.output
 @options.debug
-def repair(*, files: tuple[Path, ...], as_json: bool, output: Path | None) -> None:
-    """Repair each FILE left by a crashed writer: no committed state is lost, and the file can be written again."""
+def repair(*, files: tuple[Path, ...], salvage: Path | None, as_json: bool, output: Path | None) -> None:
+    """Repair each FILE left by a crashed writer: no committed state is lost, and any HDF5 program opens the file."""
     import trajtools as tt
 
-    repairs, errors = _each_file(files, output, tt.repair)
+    if salvage is not None and (len(files) > 1 or files[0].is_dir()):
+        raise click.UsageError("--salvage makes one file of one damaged file: give one FILE")
+    repairs, errors = _each_file(files, output, lambda path: tt.repair(path, salvage=salvage))
     if as_json:
         from dataclasses import asdict
 
@@ -258,6 +281,10 @@ def export(*, file: Path, form: str | None, output: Path | None, quiet: bool, **
     form = _checked_format(form, output)
     if output is not None:
         check_target(output, (file,))
+    check_is_file(file)
+    errors: Errors = []
+    if not without_unsafe([file], errors):
+        raise errors[0][1]
     with opened(file) as run:
         quiet_member = quiet or (form in TABLES and "weights" not in chosen["what"])
         part = _part(run, chosen, silent=quiet_member)

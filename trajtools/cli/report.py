@@ -20,6 +20,7 @@ from trajtools.cli.runner import (
     opened,
     progress,
     report as report_errors,
+    without_unsafe,
 )
 from trajtools.errors import DataError
 
@@ -51,7 +52,7 @@ def report(
     from trajtools.report.render import runs_page
 
     errors: Errors = []
-    paths = expand(files, errors)
+    paths = without_unsafe(expand(files, errors), errors)
     report_errors(errors)
     finish(errors)
     check_target(output, paths)

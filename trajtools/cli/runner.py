@@ -66,11 +66,36 @@ def expand(files: Sequence[Path], errors: Errors) -> list[Path]:
 
 
 def _expand(path: Path) -> list[Path]:
-    from trajtools.store import run_files
+    if path.is_dir() or (any(c in str(path) for c in "*?[") and not path.exists()):
+        from trajtools.store import run_files
 
-    if is_table(path) and path.exists():
-        return [path]
-    return [Path(os.path.relpath(file)) if not path.is_absolute() else file for file in run_files(path)]
+        return [file if path.is_absolute() else Path(os.path.relpath(file)) for file in run_files(path)]
+    return [path]
+
+
+def without_unsafe(paths: Sequence[Path], errors: Errors) -> list[Path]:
+    """Leave out, with an error, the files that a child process could not open; see `trajtools.store.probe`."""
+    from trajtools.store import probe
+
+    recorded = [path for path in paths if path.is_file() and path.stat().st_size and not is_table(path)]
+    refused = {path: error for path, error in probe(recorded).items() if error is not None}
+    for path, error in refused.items():
+        with collecting(errors, path):
+            raise explained(path, error)
+    return [path for path in paths if path not in refused]
+
+
+def explained(path: Path, error: Exception) -> Exception:
+    """Add to the error of a file that is not ours how it can be read."""
+    from trajtools.store.foreign import suggestion
+    from trajtools.store.isolation import in_child
+
+    if type(error) is not FormatError:
+        return error
+    ((_, way),) = in_child(suggestion, [str(path)])
+    if isinstance(way, Exception):
+        return error
+    return FormatError(f"{path} is not a trajtools file; {way}") if way else error
 
 
 @contextmanager
@@ -79,16 +104,7 @@ def opened(path: Path) -> Iterator[Run]:
     import trajtools as tt
 
     check_is_file(path)
-    try:
-        recorded = tt.open(path)
-    except FormatError as error:
-        from trajtools.store.foreign import suggestion
-
-        way = suggestion(path)
-        if not way:
-            raise
-        raise FormatError(f"{path} is not a trajtools file; {way}") from error
-    with recorded as run:
+    with tt.open(path) as run:
         yield run
 
 
@@ -285,12 +301,11 @@ class Request:
         for target in (self.plot, self.output):
             if target is not None:
                 check_target(target, paths)
+        if self.foreign is None:
+            paths = without_unsafe(paths, errors)
         with compile_notice(self.quiet), progress(len(paths), "Analysing runs", self.quiet) as advance:
             for path in paths:
-                with (
-                    collecting(errors, path),
-                    sources(path, self.runs, self.selection, self.foreign) as listed,
-                ):
+                with collecting(errors, path), sources(path, self.runs, self.selection, self.foreign) as listed:
                     chosen = listed if self.together else [part for one in listed for part in one.each_trajectory()]
                     for source in chosen:
                         with collecting(errors, path):
@@ -326,6 +341,7 @@ def sources(
         if patterns:
             raise DataError("--run is for recorded files: drop it, or --dataset, --axes, --holds and --layout")
         check_is_file(path)
+        open_in_child(foreign.examine, path)
         ensembles = foreign.read(path, **declared)
         yield [Source(path, f"{path.stem} {one.name}".rstrip(), selection, foreign=one) for one in ensembles]
         return
@@ -336,6 +352,15 @@ def sources(
         return
     with opened(path) as run:
         yield [Source(path, run.name, selection, run)] if matches(run.name, patterns) else []
+
+
+def open_in_child(task: Callable[[str], Any], path: Path) -> None:
+    """Do with a file of a stranger in a child process what will be done with it here."""
+    from trajtools.store.isolation import in_child
+
+    ((_, answer),) = in_child(task, [os.path.abspath(path)])
+    if isinstance(answer, Exception):
+        raise answer
 
 
 def analysis_command(

@@ -65,6 +65,8 @@ def watch(
         _wait_for(file, runs, timeout, interval, quiet)
         _follow(file, runs, interval)
         return
+    if not file.is_dir():
+        check_is_file(file)
     progress = _read(file, runs)
     if not progress:
         raise no_such_run((file,), runs)

@@ -59,7 +59,7 @@ class Repair:
     lost: NDArray[np.int64]
 
     def __str__(self) -> str:
-        return f"{self.path}: {'; '.join(self.actions)}\n{self.states} states are whole"
+        return f"{self.path}: {'; '.join(self.actions)}; {self.states} states are committed"
 
 
 def repair(path: str | os.PathLike[str], *, salvage: str | os.PathLike[str] | None = None) -> Repair:
