@@ -446,7 +446,7 @@ def test_states_that_do_not_move_are_no_crash():
         (lambda x: tt.autocorrelation(x, null="phase-randomised"), UnknownNameError, "keeps the power spectrum"),
         (lambda x: tt.autocorrelation(x, null="block", block=90), DataError, "blocks of 90 states"),
         (lambda x: tt.autocorrelation(x, surrogates=5), DataError, "at least 19"),
-        (lambda x: tt.autocorrelation(x, per="layer"), DataError, "knows its parameters"),
+        (lambda x: tt.autocorrelation(x, per="layer"), DataError, "a trajectory with parameters"),
         (lambda x: tt.autocorrelation(x, per="unit"), UnknownNameError, "no grouping 'unit'"),
         (lambda x: tt.autocorrelation(x, window=(500, 600)), SelectionError, "no state lies in the window"),
         (lambda x: tt.autocorrelation(x, level=0), DataError, "between 0 and 1"),

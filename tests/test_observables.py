@@ -102,7 +102,7 @@ def test_measures_that_cannot_be_had_are_missing_and_said_so():
     assert constant.warnings[0].code == "constant"
     short = tt.structure.observables(1 + np.arange(9.0), measures=("hurst",), series=("value",))
     assert np.isnan(short.measures["value"]["hurst"])
-    assert "50 are needed" in short.warnings[0].text
+    assert "needs 50" in short.warnings[0].text
 
 
 def test_without_nolds_the_way_out_is_named(monkeypatch):

@@ -106,7 +106,7 @@ def test_a_metric_of_networks_takes_the_wiring_from_the_trajectories():
     a, b = (tt.Trajectory.from_array(y, parameters=parameters, nodes=nodes) for y in (x, x + 0.1))
     found = tt.orbital_stability(a, b, metric="singular-values")
     np.testing.assert_allclose(found.orbit[0], tt.to_orbit(b, a, metric="singular-values").distance, rtol=1e-9)
-    with pytest.raises(DataError, match="what connects what"):
+    with pytest.raises(DataError, match="needs their wiring"):
         tt.orbital_stability(x, x + 0.1, metric="singular-values")
 
 
@@ -463,7 +463,7 @@ def test_a_distance_at_the_rounding_floor_is_not_taken_for_dynamics():
         ((np.zeros((5, 2)), np.zeros((5, 2))), {"dt": -1}, "dt must be a positive number"),
         ((np.zeros((5, 2)), np.zeros((5, 2))), {"level": 1.5}, "level must lie between 0 and 1"),
         ((np.zeros((5, 2)), np.zeros((5, 2))), {"start": [1, 2]}, "one step or 1 of them"),
-        ((np.zeros((0, 2)), np.zeros((5, 2))), {}, "holds 0 states"),
+        ((np.zeros((0, 2)), np.zeros((5, 2))), {}, "reference has 0 states"),
     ],
 )
 def test_bad_input_is_refused_with_a_way_out(arguments, options, words):
@@ -481,7 +481,7 @@ def test_a_run_without_weights_or_without_twins_is_refused(tmp_path):
     with Recorder(tmp_path / "w.h5", weights, quiet=True) as recorder:
         for _ in range(5):
             recorder.record(weights)
-    with tt.open(tmp_path / "d.h5") as run, pytest.raises(DataError, match="stores distances and no weights"):
+    with tt.open(tmp_path / "d.h5") as run, pytest.raises(DataError, match="stores distances but no weights"):
         tt.orbital_stability(run)
     with tt.open(tmp_path / "w.h5") as run, pytest.raises(DataError, match="none is a perturbed copy"):
         tt.orbital_stability(run)

@@ -133,9 +133,9 @@ def test_a_file_of_something_else_is_not_touched(tmp_path):
     out = tmp_path / "d.h5"
     tt.pairwise(x, metric="l1", out=out)
     before = out.read_bytes()
-    with pytest.raises(DataError, match="holds the l1 distances of 20 x 20 states, which are not these"):
+    with pytest.raises(DataError, match="holds the l1 distances of 20 x 20 states, not these"):
         tt.pairwise(x, metric="l2", out=out)
-    with pytest.raises(DataError, match="cannot be recognised"):
+    with pytest.raises(DataError, match="cannot be identified"):
         tt.pairwise(x, metric=mean_gap, out=out)
     assert out.read_bytes() == before
     run = tmp_path / "run.h5"

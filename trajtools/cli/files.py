@@ -87,7 +87,7 @@ def info(*, files: tuple[Path, ...], runs: tuple[str, ...], as_json: bool, outpu
     results, errors = _each_file(files, output, action, opens=True)
     descriptions = [one for one in results if one is not None]
     if runs and not descriptions and not errors:
-        raise no_such_run(files, runs)
+        raise no_such_run(expand(files, []), runs)
     if as_json:
         emit(document("info/1", files=descriptions, errors=plain_errors(errors)), output)
     elif descriptions:
