@@ -34,13 +34,13 @@ from trajtools.types import Floats, Ints, RNGLike
 if TYPE_CHECKING:
     from trajtools.exponents.divergence import Divergence
 
-NULL_WORDS = {
+NULL_TEXTS = {
     "power-law": "power law (d ~ (1 + t/tau)^alpha, alpha <= 3) or diffusion (d^2 = d0^2 + a t + b t^2)",
     BASIN: "twins in a quadratic basin under the same optimiser ({optimizer}; d^p = sum of w |m(t)|^p over its modes)",
 }
 
 
-NULLS = tuple(NULL_WORDS)
+NULLS = tuple(NULL_TEXTS)
 EARLY = 0.25  # of an epoch: perturbations introduced later in it are no evidence of their own
 Shape = Callable[[Floats, Floats, Ints, Ints, int], tuple[Floats, Floats]]
 Band = dict[str, Floats]
@@ -476,7 +476,7 @@ def _exponent(
 def _in_words(null: str | None, growth: Divergence) -> str:
     if null is None:
         return ""
-    return NULL_WORDS[null].format(optimizer=optimizer_of_twins(growth).words if null == BASIN else "")
+    return NULL_TEXTS[null].format(optimizer=optimizer_of_twins(growth).description if null == BASIN else "")
 
 
 def _window_values(found: Measured) -> Floats:

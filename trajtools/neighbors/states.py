@@ -16,15 +16,15 @@ from trajtools.types import Bools, Floats, Ints
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
 
-GIVEN = "precomputed"
+DISTANCES = "precomputed"
 
 
 # What the kernels measure by themselves; any other metric is asked for all pairs.
-METRICS = ("l1", "l2", "linf", "rms", GIVEN)
+METRICS = ("l1", "l2", "linf", "rms", DISTANCES)
 
 
 # As in trajtools._kernels.neighbors, which may not be imported before it is needed: numba takes a while.
-_CODES = {"l1": 1, "l2": 2, "linf": 3, "rms": 2, GIVEN: 5}
+_CODES = {"l1": 1, "l2": 2, "linf": 3, "rms": 2, DISTANCES: 5}
 
 
 _EUCLIDEAN = ("l2", "rms")
@@ -160,13 +160,13 @@ def prepare(x: Any, *, metric: MetricLike, theiler: int | None, horizon: int) ->
     if given.dtype.kind not in "fiub":
         raise DataError(f"states are real numbers; this array has dtype {given.dtype}")
     array = given.astype(np.float64, copy=False)
-    if array.ndim == 1 and not (isinstance(metric, str) and metric == GIVEN):
+    if array.ndim == 1 and not (isinstance(metric, str) and metric == DISTANCES):
         array = array[:, None]
     if array.ndim != 2 or not array.shape[1]:
         raise DataError(f"states are an array (T, d) or (T,); this one has shape {given.shape}")
     length, why = len(array), ""
     if theiler is None:
-        distances = isinstance(metric, str) and metric == GIVEN
+        distances = isinstance(metric, str) and metric == DISTANCES
         if distances:
             _check_square(array)
         theiler, why = choose_window(array, distances=distances)
@@ -178,7 +178,7 @@ def prepare(x: Any, *, metric: MetricLike, theiler: int | None, horizon: int) ->
         )
     if callable(metric):
         return replace(_from_distances(_all_distances(array, metric), theiler, horizon), metric=name, theiler_why=why)
-    if metric == GIVEN:
+    if metric == DISTANCES:
         return replace(_from_distances(array, theiler, horizon), metric=name, theiler_why=why)
     if metric == "rms":
         array = array / np.sqrt(array.shape[1])
@@ -205,7 +205,7 @@ def _given(x: Any, metric: MetricLike) -> tuple[Any, str | Callable[[Any, Any], 
         # A default metric is no wish: the distances say which one they are in.
         if len(x.shape) != 2 or x.shape[0] != x.shape[1]:
             raise DataError(f"neighbours are searched within one trajectory; these distances have shape {x.shape}")
-        return x, GIVEN, x.metric
+        return x, DISTANCES, x.metric
     if isinstance(metric, str) and metric in METRICS:
         return x, metric, metric
     # Looked up here, and not above: the registry lies in a layer below this one.
@@ -215,7 +215,7 @@ def _given(x: Any, metric: MetricLike) -> tuple[Any, str | Callable[[Any, Any], 
     try:
         found = find_metric(metric)
     except UnknownNameError as unknown:
-        raise UnknownNameError(f"{unknown}; {GIVEN!r} takes distances (T, T)") from None
+        raise UnknownNameError(f"{unknown}; {DISTANCES!r} takes distances (T, T)") from None
     found = bind_metric(found, x, x)
     return x, lambda a, b: distance(a, b, metric=found), found.name
 
