@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.applicability import Optimizer, optimizer_of
-from trajtools.exponents.nulls import BASIN, NULLS, DESCRIPTIONS, fit_basin, matched_ends, rank_p, steepest, surrogate
+from trajtools.exponents.nulls import BASIN, DESCRIPTIONS, NULLS, fit_basin, matched_ends, rank_p, steepest, surrogate
 
 
 def record(seed, length=512, dims=3):
