@@ -12,8 +12,8 @@ from trajtools.neighbors.theiler import (
     E_FOLD,
     Choice,
     as_series,
-    autocorrelation_of,
     first_below,
+    lagged_autocorrelation,
     longest_lag,
     theiler_window,
 )
@@ -94,7 +94,7 @@ def estimate_delay(x: ArrayLike, *, method: str = "mutual-information", max_dela
         raise UnknownNameError(f"there is no method {method!r}; there are 'mutual-information' and 'autocorrelation'")
     series = as_series(x)[:, 0]
     longest = longest_lag(series, max_delay)
-    correlation = autocorrelation_of(series, longest)
+    correlation = lagged_autocorrelation(series, longest)
     settings: dict[str, Any] = {"max_delay": longest, "n": len(series)}
     lags = np.arange(longest + 1, dtype=np.float64)
     if method == "autocorrelation":

@@ -31,7 +31,7 @@ from trajtools.exponents.verdict import no_null
 from trajtools.exponents.wolf import hybrid, wolf
 from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.states import DISTANCES, MATRIX_STATES, METRICS, has_directions
-from trajtools.neighbors.theiler import PROJECTED, clipped, projected, theiler_window, window_of_distances
+from trajtools.neighbors.theiler import PROJECTED, clipped, distance_window, projected, theiler_window
 from trajtools.reasons import Reason, codes
 from trajtools.statistics import DECISION
 from trajtools.trajectory import Trajectory
@@ -350,7 +350,7 @@ def prepare_distances(x: Distances, options: Options) -> Prepared:
     choices: dict[str, Any] = {}
     theiler = options.theiler
     if theiler is None:
-        chosen = window_of_distances(matrix, usable)
+        chosen = distance_window(matrix, usable)
         theiler = clipped(chosen.value, len(matrix))
         choices["theiler_choice"] = {
             name: getattr(chosen, name) for name in ("value", "method", "reason", "argument", "statistic", "warnings")
