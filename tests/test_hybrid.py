@@ -195,7 +195,7 @@ def test_refusals_say_the_way_out():
     x = walk()
     with pytest.raises(DataError, match="needs horizon="):
         hybrid(x, theiler=3)
-    with pytest.raises(DataError, match="turn=0"):
+    with pytest.raises(DataError, match="got 0"):
         hybrid(x, theiler=3, horizon=2, turn=0)
     with pytest.raises(DataError, match="one radius, not 2"):
         hybrid(x, theiler=3, horizon=2, neighbors=WithinRadius([1.0, 2.0]))

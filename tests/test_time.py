@@ -188,7 +188,7 @@ def test_a_constant_among_the_hyper_parameters_is_enough(tmp_path):
         found = tt.twins(file["run"]).fit()
         converted = found.per("learning-rate", run=file["run"])
     assert_allclose(converted.value, 4 * found.value)
-    assert "hyper-parameter lr of run 'run', taken as constant" in converted.reasons[-1].text
+    assert "hyper-parameter lr of run 'run', assumed constant" in converted.reasons[-1].text
 
 
 def test_starts_under_different_rates_are_warned_about():

@@ -71,7 +71,7 @@ def test_a_copy_of_a_copy_belongs_to_the_same_initial_condition(walks):
 
 
 def test_members_that_refer_to_each_other_are_refused(walks):
-    with pytest.raises(DataError, match="circle"):
+    with pytest.raises(DataError, match="cycle"):
         twins(as_run(walks, members=(Member("a", 1), Member("b", 0))))
 
 

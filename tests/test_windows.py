@@ -242,7 +242,7 @@ def test_windows_that_cannot_be_are_refused_with_the_way_out():
     for wrong in (None, "abc", np.zeros((3, 3, 3)), [None]):
         with pytest.raises(DataError, match="windows need"):
             tt.lyapunov_windows(wrong, window=2)
-    with pytest.raises(DataError, match="know no option theiler"):
+    with pytest.raises(DataError, match="have no option theiler"):
         tt.lyapunov_windows(growth, window=5, theiler=3)
     with pytest.raises(DataError, match="give window="):
         tt.lyapunov_windows(np.random.default_rng(0).normal(size=100))

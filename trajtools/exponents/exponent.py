@@ -180,7 +180,7 @@ class Exponent(Result):
         }
         reason = Reason.of(
             "converted",
-            "converted to 1/{name}: {source}; rates in the other sentences are per {time_unit}",
+            "converted to a rate per {name}: {source}; rates in the other sentences are per {time_unit}",
             name=name,
             source=conversion.source,
             time_unit=growth.time_unit,

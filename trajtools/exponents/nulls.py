@@ -51,7 +51,7 @@ def steepest(optimizer: Optimizer) -> float:
             f"{optimizer.adaptive}: use another null"
         )
     if not 0 <= mu < 1:
-        raise DataError(f"null {BASIN!r}: momentum must lie in [0, 1), got {mu:g}")
+        raise DataError(f"null {BASIN!r}: momentum must lie between 0 and 1, got {mu:g}")
     return 2 * (1 + mu) / (1 + 2 * mu) if optimizer.nesterov else 2 * (1 + mu)
 
 
