@@ -1,4 +1,4 @@
-"""Recorded states in the formats of other programs: NumPy archives, tables of text, graphs."""
+"""Export recorded states to NumPy archives, CSV tables and GraphML."""
 
 from __future__ import annotations
 
@@ -33,14 +33,13 @@ ROWS = 64
 
 @contextmanager
 def writing(target: Path) -> Iterator[Path]:
-    """Write a file, or a folder, under a temporary name, and rename it when it is complete."""
+    """Write a file or a folder under a temporary name, and rename it when it is complete."""
     target = Path(os.path.realpath(target))
     if target.exists() and not (target.is_file() or target.is_dir()):
         raise DataError(f"{target} is neither a file nor a folder, and would be replaced: choose another output")
     if target.is_dir() and any(target.iterdir()):
         raise DataError(
-            f"{target} is a folder that is not empty, so old files could be mistaken for new ones: choose another "
-            "output"
+            f"{target} is a folder that is not empty, so old and new files could be confused: choose another output"
         )
     if target == Path(os.path.realpath(os.curdir)):
         raise DataError(f"{target} is the current folder, which would be replaced: choose one that does not exist")
@@ -58,18 +57,18 @@ def writing(target: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some states of a run.
+    """A selection of states of a run.
 
     Attributes
     ----------
     run : Run
-        Of an open file.
+        Run of an open file.
     rows : slice
-        Which states, by index.
+        Indices of the states.
     single : bool
-        One state was asked for, so that no array has an axis of states.
+        Whether to export one state, without an axis of states.
     member : int or None
-        Whose weights; None: nobody chose, which is the first.
+        Member whose weights are exported; None: the first.
     select : tuple of str
         Globs of parameter names; empty for all.
     """
@@ -92,22 +91,22 @@ class Part:
         return self.run.step[self.rows]
 
     def weights(self) -> Trajectory:
-        """Return the weights."""
+        """Weights of the member."""
         return self._cut(self.run.trajectory(self.member or 0))
 
-    def weights_of(self, member: int) -> Trajectory:
-        """Return the weights of another member."""
+    def member_weights(self, member: int) -> Trajectory:
+        """Weights of another member."""
         return self._cut(self.run.trajectory(member))
 
     def buffers(self) -> Trajectory | None:
-        """Return what was recorded of the optimiser."""
+        """Recorded buffers of the optimiser, if any."""
         if self.run.optimizer is None or self.select:
             return None
         source = StoredStates(self.run.path, self.run.name, self.member or 0, "optimizer", n_states=self.run.n_states)
         return Trajectory(source, step=self.run.step, parameters=self.run.optimizer_parameters)[self.rows]
 
     def metric(self, name: str) -> NDArray[np.float64]:
-        """Return a metric."""
+        """Values of a metric."""
         values = self.run.metrics[name][self.rows]
         return values[:, self.member] if values.ndim > 1 and self.member is not None else values
 
@@ -116,7 +115,7 @@ class Part:
         return chosen.select(*self.select) if self.select else chosen
 
 
-def rows_of(
+def select_rows(
     run: Run,
     *,
     window: tuple[int, int] | None = None,
@@ -124,10 +123,10 @@ def rows_of(
     state: int | None = None,
     step: int | None = None,
 ) -> slice:
-    """Return the indices of the selected states."""
+    """Indices of the selected states."""
     steps, count = run.step, run.n_states
     if not count:
-        raise DataError(f"run {run.name!r} holds no states")
+        raise DataError(f"run {run.name!r} has no states")
     if state is not None:
         if not -count <= state < count:
             raise SelectionError(f"run {run.name!r} has {count} states (0 to {count - 1}): there is no state {state}")
@@ -144,41 +143,41 @@ def rows_of(
     return slice(first, last, every)
 
 
-def entries_of(part: Part) -> list[Entry]:
-    """List the arrays of a part of a run."""
+def archive_entries(part: Part) -> list[Entry]:
+    """Arrays of a part of a run."""
     run, cut = part.run, 0 if part.single else slice(None)
-    found = [_whole("step", part.step[cut])]
+    entries = [_whole("step", part.step[cut])]
     if run.stored == "weights" or part.select:
-        part = replace(part, member=part.member or 0)  # the metrics are of the member whose weights stand beside them
-        found += _parameters(part.weights(), "", part.single)
+        part = replace(part, member=part.member or 0)  # metrics and weights of the same member
+        entries += _parameters(part.weights(), "", part.single)
     else:
         values: Any = getattr(run, run.stored)[part.rows]
-        found.append(_whole(run.stored, (values if part.member is None else values[:, part.member])[cut]))
+        entries.append(_whole(run.stored, (values if part.member is None else values[:, part.member])[cut]))
     buffers = part.buffers()
     if buffers is not None:
-        found += _parameters(buffers, "optimizer/", part.single)
-    found += [_whole(f"metrics/{name}", part.metric(name)[cut]) for name in run.metrics]
-    names = [entry.name for entry in found]
+        entries += _parameters(buffers, "optimizer/", part.single)
+    entries += [_whole(f"metrics/{name}", part.metric(name)[cut]) for name in run.metrics]
+    names = [entry.name for entry in entries]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DataError(f"run {run.name!r} has several arrays called {twice[0]!r}: exclude one with --select")
-    return found
+        raise DataError(f"run {run.name!r} has several arrays named {twice[0]!r}: exclude one with --select")
+    return entries
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """An array of an archive, given in pieces, so that it never has to be in memory as a whole.
+    """An array of an archive, read in pieces to limit memory.
 
     Attributes
     ----------
     name : str
-        Its name.
+        Name in the archive.
     shape : tuple of int
-        Of the array.
+        Shape of the array.
     dtype : numpy.dtype
-        Of the array.
+        Dtype of the array.
     pieces : callable
-        Gives the array in C order, some of it at a time.
+        Iterates over pieces of the array in C order.
     """
 
     name: str
@@ -193,16 +192,16 @@ def _whole(name: str, values: Any) -> Entry:
 
 
 def _parameters(states: Trajectory, prefix: str, single: bool) -> list[Entry]:
-    found = []
+    entries = []
     for p in states.parameters:
         dtype = original(np.empty(0, states.dtype), p.dtype).dtype
         shape = p.shape if single else (len(states), *p.shape)
-        found.append(Entry(prefix + p.name, shape, dtype, _reader(states, slice(p.offset, p.offset + p.size), dtype)))
-    return found
+        entries.append(Entry(prefix + p.name, shape, dtype, _reader(states, slice(p.offset, p.offset + p.size), dtype)))
+    return entries
 
 
 def original(values: Any, dtype: str) -> Any:
-    """Give numbers in the dtype of the training; the file holds mixed ones in a wider one, without loss."""
+    """Convert numbers to the dtype of the training; files store mixed dtypes in a wider one, without loss."""
     return values.astype(dtype) if dtype in ("float16", "float32", "float64") else values
 
 
@@ -217,19 +216,19 @@ def _reader(states: Trajectory, columns: slice, dtype: np.dtype[Any]) -> Callabl
 
 
 def write_npz(path: Path, entries: list[Entry], tick: Tick = lambda _: None) -> None:
-    """Write an archive that `numpy.load` opens."""
+    """Write an archive for `numpy.load`."""
     with zipfile.ZipFile(path, "w") as archive:
         for entry in entries:
-            about = {"descr": npy.dtype_to_descr(entry.dtype), "fortran_order": False, "shape": entry.shape}
+            header = {"descr": npy.dtype_to_descr(entry.dtype), "fortran_order": False, "shape": entry.shape}
             with archive.open(f"{entry.name}.npy", "w", force_zip64=True) as stream:
-                npy.write_array_header_1_0(stream, about)
+                npy.write_array_header_1_0(stream, header)
                 for piece in entry.pieces():
                     stream.write(np.ascontiguousarray(piece).tobytes())
             tick(1)
 
 
 def write_folder(folder: Path, part: Part, tick: Tick = lambda _: None) -> None:
-    """Write an archive for each state, with the weights alone and the step in its name."""
+    """Write one archive of weights per state, with the step in its name."""
     states = part.weights()
     digits = len(str(states.step[-1]))
     folder.mkdir()
@@ -243,34 +242,34 @@ def write_folder(folder: Path, part: Part, tick: Tick = lambda _: None) -> None:
             tick(1)
 
 
-def columns_of(
+def select_columns(
     part: Part, what: Sequence[str], *, series: Sequence[str] = (), metric: str = "l1", largest: int = 1000
 ) -> list[Columns]:
-    """Choose the columns; nothing is computed yet."""
+    """Columns of the table, computed lazily."""
     run = part.run
-    asked = list(dict.fromkeys(what)) or ["metrics"] * bool(run.metrics) + ["distances"] * (run.stored == "distances")
-    if not asked:
+    kinds = list(dict.fromkeys(what)) or ["metrics"] * bool(run.metrics) + ["distances"] * (run.stored == "distances")
+    if not kinds:
         raise _without_metrics(run)
-    found = []
-    for kind in asked:
+    groups = []
+    for kind in kinds:
         if kind == "metrics":
-            found += _metrics(part, series)
+            groups += _metrics(part, series)
         else:
-            found.append(_distances(part, metric) if kind == "distances" else _weights(part, largest))
-    _check(part, [name for columns in found for name in columns.names], largest)
-    return found
+            groups.append(_distances(part, metric) if kind == "distances" else _weights(part, largest))
+    _check(part, [name for group in groups for name in group.names], largest)
+    return groups
 
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Columns of the table.
+    """A group of columns of the table.
 
     Attributes
     ----------
     names : list of str
-        Their heads.
+        Names of the columns.
     read : callable
-        ``read(start, stop)`` gives rows as float64, (t, columns).
+        ``read(start, stop)`` returns rows as float64, (t, columns).
     """
 
     names: list[str]
@@ -280,29 +279,29 @@ class Columns:
 def _check(part: Part, names: list[str], largest: int) -> None:
     if len(names) > largest:
         raise TooLargeError(
-            f"the table of run {part.run.name!r} would have {len(names)} columns, more than {largest}: choose some "
+            f"the table of run {part.run.name!r} would have {len(names)} columns, more than {largest}: select fewer "
             "(--member, --select, --series), write --format npz, or raise --max-columns"
         )
     if len({"step", *names}) <= len(names):
         twice = next(name for name in names if [*names, "step"].count(name) > 1)
-        raise DataError(f"two columns would be called {twice!r}: write two files (--what, --series, --select)")
+        raise DataError(f"two columns would be named {twice!r}: write two files (--what, --series, --select)")
 
 
 def _without_metrics(run: Run) -> DataError:
     twins = any(member.reference >= 0 for member in run.members)
     other = {"weights": ["weights", *["distances"] * twins], "distances": ["distances"] * twins}.get(run.stored, [])
     ways = [*(f"--what {kind}" for kind in other), "--format npz"]
-    return DataError(f"run {run.name!r} has no metrics: write something else with {' or '.join(ways)}")
+    return DataError(f"run {run.name!r} has no metrics: export other data with {' or '.join(ways)}")
 
 
 def _metrics(part: Part, series: Sequence[str]) -> list[Columns]:
-    run, there = part.run, list(part.run.metrics)
+    run, available = part.run, list(part.run.metrics)
     for glob in series:
-        if not any(fnmatchcase(name, glob) for name in there):
-            raise SelectionError(f"run {run.name!r} has no metric {glob!r}; it has {', '.join(there) or 'none'}")
-    if not there:
+        if not any(fnmatchcase(name, glob) for name in available):
+            raise SelectionError(f"run {run.name!r} has no metric {glob!r}; it has {', '.join(available) or 'none'}")
+    if not available:
         raise _without_metrics(run)
-    chosen = [name for name in there if not series or any(fnmatchcase(name, glob) for glob in series)]
+    chosen = [name for name in available if not series or any(fnmatchcase(name, glob) for glob in series)]
     return [_metric(part, name) for name in chosen]
 
 
@@ -324,19 +323,19 @@ def _distances(part: Part, metric: str) -> Columns:
     twins = [i for i, m in enumerate(run.members) if m.reference >= 0 and part.member in (None, i)]
     if not twins:
         who = f"member {part.member} of run {run.name!r} is" if part.member is not None else f"run {run.name!r} has"
-        raise DataError(f"{who} no perturbed copy of another, so there is no distance between twins")
+        raise DataError(f"{who} no perturbed copy of another member, so there is no distance between twins")
     if run.stored == "distances":
         if metric != run.distance_metric:
             raise DataError(
                 f"run {run.name!r} stores distances in {run.distance_metric}: --metric {run.distance_metric}"
             )
         stored: Any = run.distances
-        measured = stored[part.rows][:, twins]
-        return Columns(_twin_heads(part, twins), lambda start, stop: measured[start:stop])
+        values = stored[part.rows][:, twins]
+        return Columns(_twin_heads(part, twins), lambda start, stop: values[start:stop])
 
     @cache
     def computed() -> Floats:
-        pairs = ((part.weights_of(run.members[i].reference), part.weights_of(i)) for i in twins)
+        pairs = ((part.member_weights(run.members[i].reference), part.member_weights(i)) for i in twins)
         return np.stack([distance(reference, twin, metric=metric) for reference, twin in pairs], axis=1)
 
     return Columns(_twin_heads(part, twins), lambda start, stop: computed()[start:stop])
@@ -348,14 +347,14 @@ def _twin_heads(part: Part, twins: list[int]) -> list[str]:
 
 def _weights(part: Part, largest: int) -> Columns:
     states = part.weights()
-    if states.shape[1] > largest:  # before as many names are made
+    if states.shape[1] > largest:  # checked before creating that many names
         _check(part, [""] * states.shape[1], largest)
     names = [_head(p.name, [str(i) for i in place]) for p in states.parameters for place in np.ndindex(*p.shape)]
     return Columns(names, lambda start, stop: states.read(start, stop).astype(np.float64))
 
 
 def write_csv(stream: TextIO, part: Part, columns: list[Columns], tick: Tick = lambda _: None) -> None:
-    """Write the table; numbers keep every digit, NaN and infinities are ``nan`` and ``inf``."""
+    """Write the table as CSV; numbers keep every digit, NaN and infinities are ``nan`` and ``inf``."""
     table = csv.writer(stream, lineterminator="\n")
     table.writerow(["step", *(name for one in columns for name in one.names)])
     for rows, values in _blocks(len(part.step), columns):
@@ -371,7 +370,7 @@ def _blocks(count: int, columns: list[Columns]) -> Iterator[tuple[slice, Floats]
 
 
 def write_graphml(path: Path, part: Part, *, largest: int = 100_000) -> None:
-    """Write the network that one state is.
+    """Write the graph of one state.
 
     Notes
     -----
@@ -381,8 +380,8 @@ def write_graphml(path: Path, part: Part, *, largest: int = 100_000) -> None:
     steps = part.step
     if len(steps) > 1:
         raise DataError(
-            f"a .graphml file holds one state, and run {part.run.name!r} has {len(steps)} of them (steps {steps[0]} to "
-            f"{steps[-1]}): choose with --step {steps[-1]} or --state -1"
+            f"a .graphml file contains one state, and run {part.run.name!r} has {len(steps)} (steps {steps[0]} to "
+            f"{steps[-1]}): select one with --step {steps[-1]} or --state -1"
         )
     states = part.weights()
     edges = {p.name: p.size for p in states.parameters if p.source is not None and p.target is not None}
@@ -390,12 +389,12 @@ def write_graphml(path: Path, part: Part, *, largest: int = 100_000) -> None:
         big = max(edges, key=edges.__getitem__)
         raise TooLargeError(
             f"the network has {sum(edges.values())} edges, more than {largest} (the largest layer is {big!r} with "
-            f"{edges[big]}): choose layers with --select, write --format npz, or raise --max-edges"
+            f"{edges[big]}): select layers with --select, write --format npz, or raise --max-edges"
         )
     names = [part.run.name, part.run.time_unit, *(n.name for n in states.nodes), *edges]
     strange = next((name for name in names if not name.isprintable()), None)
     if strange is not None:
-        raise DataError(f"the name {strange!r} holds control characters, which XML cannot hold")
+        raise DataError(f"the name {strange!r} contains control characters, which XML does not allow")
     import networkx as nx
 
     graph = nx.relabel_nodes(states.network(0, max_edges=largest), lambda node: f"{node[0]}:{node[1]}")

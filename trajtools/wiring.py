@@ -42,7 +42,7 @@ class Parameter:
     kind : str
         One of `KINDS`.
     shape : tuple of int
-        Shape of the array; the state holds it in C order.
+        Shape of the array; stored in C order.
     dtype : str
         NumPy name of the dtype in training (``bfloat16`` included), before any promotion.
     offset, size : int

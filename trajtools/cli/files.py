@@ -293,10 +293,10 @@ def _single_run(file: File, name: str | None) -> Run:
 
 def _part(run: Run, chosen: dict[str, Any], *, silent: bool) -> Part:
     """Return the states to be exported, and name the member if none was chosen."""
-    from trajtools.exports import Part, rows_of
+    from trajtools.exports import Part, select_rows
 
     state, step = chosen["state"], chosen["step"]
-    rows = rows_of(run, window=chosen["window"], every=chosen["every"], state=state, step=step)
+    rows = select_rows(run, window=chosen["window"], every=chosen["every"], state=state, step=step)
     if chosen["member"] is None and run.n_members > 1 and run.stored == "weights" and not silent:
         message = f"Exporting member 0, {run.members[0].name!r}, of {run.n_members}; --member selects another one."
         click.echo(printable(message), err=True)
@@ -305,14 +305,14 @@ def _part(run: Run, chosen: dict[str, Any], *, silent: bool) -> Part:
 
 def _write_file(part: Part, form: str, output: Path, max_edges: int, quiet: bool) -> None:
     """Write graphml, or npz to a file that ends in .npz, or to a folder."""
-    from trajtools.exports import entries_of, write_folder, write_graphml, write_npz, writing
+    from trajtools.exports import archive_entries, write_folder, write_graphml, write_npz, writing
 
     if form == "graphml":
         with writing(output) as draft:
             write_graphml(draft, part, largest=max_edges)
         return
     single_file = output.suffix.lower() == ".npz"
-    entries = entries_of(part) if single_file else []
+    entries = archive_entries(part) if single_file else []
     with writing(output) as draft, progress(len(entries) or len(part.step), "Exporting", quiet) as advance:
         if single_file:
             write_npz(draft, entries, advance)
@@ -324,9 +324,9 @@ def _write_table(part: Part, output: Path | None, chosen: dict[str, Any], quiet:
     """Write csv, to stdout if there is no output."""
     from dataclasses import replace
 
-    from trajtools.exports import columns_of, write_csv, writing
+    from trajtools.exports import select_columns, write_csv, writing
 
-    columns = columns_of(
+    columns = select_columns(
         part, chosen["what"], series=chosen["series"], metric=chosen["metric"], largest=chosen["max_columns"]
     )
     if output is None:
