@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.exponents.applicability import Optimizer, optimizer_of
+from trajtools.exponents.applicability import Optimizer, infer_optimizer
 from trajtools.exponents.nulls import BASIN, DESCRIPTIONS, NULLS, fit_basin, matched_ends, rank_p, steepest, surrogate
 
 
@@ -184,5 +184,5 @@ def test_a_basin_knows_no_adaptive_optimizer():
     ids=str,
 )
 def test_the_optimiser_is_read_from_hyperparameters(hparams, found):
-    assert optimizer_of(hparams) == found
+    assert infer_optimizer(hparams) == found
     assert found.has_buffers is (found != Optimizer())

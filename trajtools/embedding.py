@@ -109,11 +109,13 @@ def estimate_delay(x: ArrayLike, *, method: str = "mutual-information", max_dela
     reach = max(1, int(np.argmax(correlation < E_FOLD)) // 4)
     lower = np.array([_is_lowest(information, lag, reach) for lag in range(1, longest)])
     minimum = int(np.argmax(lower)) + 1 if lower.any() else longest
-    lost = int(np.argmax(information <= level)) if (information <= level).any() else longest
-    value = max(1, min(minimum, lost))
-    reason = f"first minimum of the mutual information at lag {minimum}, level of independent samples at lag {lost}"
+    independent = int(np.argmax(information <= level)) if (information <= level).any() else longest
+    value = max(1, min(minimum, independent))
+    reason = (
+        f"first minimum of the mutual information at lag {minimum}, level of independent samples at lag {independent}"
+    )
     warnings = ()
-    if not lower.any() and lost == longest:
+    if not lower.any() and independent == longest:
         text = "the mutual information has no minimum up to {lag} samples; the series may drift"
         warnings = (Reason.of("drift", text, lag=longest),)
     return Choice("delay", value, method, lags, information, reason, settings, warnings)

@@ -87,9 +87,9 @@ CODES: dict[str, str] = {
     # trajectory
     "not-analysable": "an estimator refused the data; the text is its message",
     "use-twins": "twins (perturbed copies) give an exponent where neighbours do not",
-    "too-few-states": "the record holds too few states",
+    "too-few-states": "the record has too few states",
     "too-few-steps": "the record, or the fit, covers too few steps",
-    "too-few-points": "the curves hold too few points",
+    "too-few-points": "the curves have too few points",
     "record-too-short": "the record is shorter than the method needs",
     "drift": "the trajectory drifts and does not return",
     "not-stationary": "mean or spread of the states changes along the record",
@@ -177,7 +177,7 @@ CODES: dict[str, str] = {
     "no-recurrence": "no state recurs",
     "equal-distances": "many distances are equal, so the recurrence rate differs from the requested one",
     "tangential-motion": "states recur mostly with their successors",
-    "empty-windows": "some windows hold no two finite states",
+    "empty-windows": "some windows have fewer than two finite states",
     "dependent-lines": "lines are not independent, so the intervals are too narrow",
     # projections, spectra, change points, observables
     "equal-spreads": "coordinates of equal spread are determined up to a rotation",

@@ -63,9 +63,9 @@ def fit_slope(x: ArrayLike, y: ArrayLike, start: int = 0, stop: int | None = Non
         raise DataError(f"a line needs x and y of equal length, got shapes {times.shape} and {values.shape}")
     start, stop, _ = slice(start, stop).indices(len(times))
     times, values = times[start:stop], values[start:stop]
-    known = np.isfinite(times) & np.isfinite(values)
-    if not known.all():
-        times, values = times[known], values[known]
+    finite = np.isfinite(times) & np.isfinite(values)
+    if not finite.all():
+        times, values = times[finite], values[finite]
     if len(times) < 2 or (times == times[0]).all():
         raise DataError(
             f"a line needs at least two finite points at different times; samples {start} to {stop} have "
@@ -109,10 +109,10 @@ class Fit(Result):
 
 def window_fits(time: Floats, curves: Floats, starts: Ints, stops: Ints) -> tuple[Floats, Floats, Floats]:
     """Slopes, intercepts and R2 of lines through every curve on every window, by prefix sums."""
-    known = np.isfinite(curves)
+    finite = np.isfinite(curves)
     with np.errstate(invalid="ignore", divide="ignore"):
-        middle = np.where(known, curves, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    y = np.where(known, curves - middle[:, None], 0.0)  # centred: prefix sums of large values lose digits
+        middle = np.where(finite, curves, 0.0).sum(axis=1) / np.maximum(finite.sum(axis=1), 1)
+    y = np.where(finite, curves - middle[:, None], 0.0)  # centred: prefix sums of large values lose digits
     centre = time.mean()
     x = time - centre
 
@@ -123,7 +123,7 @@ def window_fits(time: Floats, curves: Floats, starts: Ints, stops: Ints) -> tupl
     n = (stops - starts).astype(np.float64)
     sx, sxx = sums(x), sums(x * x)
     sy, sxy, syy = sums(y), sums(x * y), sums(y * y)
-    broken = sums((~known).astype(np.float64)) > 0
+    broken = sums((~finite).astype(np.float64)) > 0
     spread = sxx - sx * sx / n
     total = syy - sy * sy / n
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -175,14 +175,14 @@ class Spans:
 
 def usable(curves: Floats, floor: Floats) -> tuple[Ints, Ints, int]:
     """First contiguous span of each curve above the rounding floor, and the number of points below it."""
-    known = np.isfinite(curves)
-    high = known & ~(curves <= floor + FLOOR_MARGIN)
+    finite = np.isfinite(curves)
+    high = finite & ~(curves <= floor + FLOOR_MARGIN)
     begin = np.argmax(high, axis=1)
     after = np.arange(curves.shape[1])[None, :] > begin[:, None]
     broken = after & ~high
     end = np.where(broken.any(axis=1), np.argmax(broken, axis=1) - 1, curves.shape[1] - 1)
     end = np.where(high.any(axis=1), end, begin - 1)
-    return begin.astype(np.int64), end.astype(np.int64), int(np.sum(known & ~high))
+    return begin.astype(np.int64), end.astype(np.int64), int(np.sum(finite & ~high))
 
 
 def choose_spans(time: Floats, curves: Floats, floor: Floats, *, single: bool = False) -> Spans:
@@ -496,11 +496,11 @@ def average_curves(distances: Floats, group: Ints, start: Ints, average: str) ->
 def mean_curve(curves: Floats, group: Ints) -> Floats:
     """Average curves over the units of each initial condition, then over the initial conditions, ignoring NaN."""
     labels, inverse = np.unique(group, return_inverse=True)
-    known = np.isfinite(curves)
+    finite = np.isfinite(curves)
     total = np.zeros((len(labels), curves.shape[1]))
     count = np.zeros_like(total)
-    np.add.at(total, inverse, np.where(known, curves, 0.0))
-    np.add.at(count, inverse, known)
+    np.add.at(total, inverse, np.where(finite, curves, 0.0))
+    np.add.at(count, inverse, finite)
     with np.errstate(invalid="ignore", divide="ignore"):
         per_group = total / count
         alive = count > 0

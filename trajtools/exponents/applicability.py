@@ -72,7 +72,7 @@ class Optimizer:
         return f"gradient descent with {kind} {self.momentum:g}" if self.momentum else "gradient descent"
 
 
-def optimizer_of(hparams: Mapping[str, Any]) -> Optimizer:
+def infer_optimizer(hparams: Mapping[str, Any]) -> Optimizer:
     """Infer the optimiser from free-form hyper-parameters."""
     momentum, nesterov, adaptive = 0.0, False, ""
     for key, value in _flat(hparams):

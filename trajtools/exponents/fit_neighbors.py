@@ -136,8 +136,8 @@ def find_plateau(growth: Divergence, span: tuple[int, int] | None, *, saturates:
     both without any scale.
     """
     curve = growth.log_distance
-    known = np.isfinite(curve)
-    rise = float(np.nanmax(curve) - curve[0]) if known.any() and known[0] else 0.0
+    finite = np.isfinite(curve)
+    rise = float(np.nanmax(curve) - curve[0]) if finite.any() and finite[0] else 0.0
     level, end, starts, stops = _windows(curve, int(growth.settings.get("theiler", 0)), saturates)
     if span is not None:
         starts, stops = (np.array([edge]) for edge in span)
@@ -233,9 +233,9 @@ class Plateau:
 
 def _windows(curve: Floats, theiler: int, saturates: bool) -> tuple[float, int, Ints, Ints]:
     """Saturation level, last point before it, and the candidate windows."""
-    known = np.isfinite(curve)
-    if not known.all():
-        curve = curve[: int(np.argmin(known))]  # beyond, all pairs are at distance zero, or none is left
+    finite = np.isfinite(curve)
+    if not finite.all():
+        curve = curve[: int(np.argmin(finite))]  # beyond, all pairs are at distance zero, or none is left
     for margin in MARGINS:
         level, end = saturation(curve, margin) if saturates else (float("inf"), len(curve) - 1)
         starts, stops = _candidates(curve, end, theiler, saturates)
@@ -296,12 +296,12 @@ def _bend(time: Floats, curve: Floats, starts: Ints, stops: Ints) -> Floats:
 
 def standard_error(blocks: Floats, weight: Floats) -> Floats:
     """Standard error of the weighted mean over the blocks."""
-    known = np.isfinite(blocks)
-    share = np.where(known, weight[:, None], 0.0)
+    finite = np.isfinite(blocks)
+    share = np.where(finite, weight[:, None], 0.0)
     share /= np.maximum(share.sum(axis=0), 1e-300)
-    middle = np.sum(share * np.where(known, blocks, 0.0), axis=0)
-    count = known.sum(axis=0)
-    square = np.sum((share * np.where(known, blocks - middle, 0.0)) ** 2, axis=0)
+    middle = np.sum(share * np.where(finite, blocks, 0.0), axis=0)
+    count = finite.sum(axis=0)
+    square = np.sum((share * np.where(finite, blocks - middle, 0.0)) ** 2, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(count > 1, np.sqrt(square * count / (count - 1)), np.nan)
 
@@ -336,7 +336,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
     unit, duration = growth.time_unit, float(growth.time[-1])
     saturates = growth.method in FOLLOWED_TO_SATURATION
     if saturates and plateau.rise < BOUNDED:
-        stay = Reason.of(
+        bounded = Reason.of(
             "bounded",
             "neighbours separate by at most {rise:.2f} e-folds in {time:g} {unit}s: they stay neighbours, and there is "
             "no exponential regime",
@@ -344,7 +344,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
             time=duration,
             unit=unit,
         )
-        return "regular", (stay,)
+        return "regular", (bounded,)
     curve = growth.log_distance
     if saturates and len(curve) > 1 and curve[1] - curve[0] > JUMP * plateau.rise:
         jump = Reason.of(
@@ -356,7 +356,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
         )
         return "inconclusive", (jump,)
     if not plateau.stop:
-        nothing = Reason.of(
+        no_window = Reason.of(
             "no-exponential-regime",
             "no window of {needed_steps} steps below saturation spans {needed} e-fold: there is no exponential regime "
             "in {steps} steps; record more states (closer neighbours), or use twins",
@@ -364,8 +364,8 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
             needed=FEWEST_EFOLDS,
             steps=len(curve) - 1,
         )
-        return "inconclusive", (nothing,)
-    grown = Reason.of(
+        return "inconclusive", (no_window,)
+    growth_reason = Reason.of(
         "growth",
         "neighbours separate at {rate:.4g} per {unit} over {gain:.1f} e-folds, from {start:g} to {stop:g} {unit}s",
         rate=plateau.slope,
@@ -375,16 +375,16 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
         unit=unit,
     )
     if not np.isfinite(p_positive):
-        few = Reason.of(
+        no_error = Reason.of(
             "error-unknown",
             "the standard error is unknown: it needs {needed} blocks of reference states, and there are {blocks}; "
             "record more, or lower the horizon",
             blocks=int(np.isfinite(plateau.block_slopes).sum()),
             needed=FEWEST_BLOCKS,
         )
-        return "inconclusive", (grown, few)
+        return "inconclusive", (growth_reason, no_error)
     text = "noise can give such a curve too; trajtools.lyapunov tests it against surrogates"
-    return "inconclusive", (grown, Reason("not-tested", text))
+    return "inconclusive", (growth_reason, Reason("not-tested", text))
 
 
 def _span(growth: Divergence, region: str | tuple[float, float]) -> tuple[int, int] | None:
@@ -408,7 +408,7 @@ def _span(growth: Divergence, region: str | tuple[float, float]) -> tuple[int, i
 def _halves(plateau: Plateau, weight: Floats) -> list[float]:
     """Slopes from the first and the second half of the reference states, for their convergence with T."""
     halves = []
-    known = np.isfinite(plateau.block_slopes)
-    for part in np.array_split(np.flatnonzero(known), 2) if known.sum() > 1 else ():
+    finite = np.isfinite(plateau.block_slopes)
+    for part in np.array_split(np.flatnonzero(finite), 2) if finite.sum() > 1 else ():
         halves.append(float(np.average(plateau.block_slopes[part], weights=weight[part])))
     return halves

@@ -12,7 +12,7 @@ import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.exponent import Exponent
-from trajtools.exponents.nulls import BASIN, basin_null, optimizer_of_twins
+from trajtools.exponents.nulls import BASIN, basin_null, twins_optimizer
 from trajtools.exponents.verdict import FEWEST_EFOLDS, Epoch, caveats, does_not_persist, judge, without_persistence
 from trajtools.reasons import Reason
 from trajtools.statistics import (
@@ -405,20 +405,20 @@ def separate_starts(fit: TwinFit, level: float, rng: np.random.Generator) -> tup
     epochs: list[Epoch] = []
     left = np.unique(start[fit.usable])
     while len(left):
-        begun = int(left[0])
-        until = max(float(np.median(over[start == begun])), begun + 1.0)
+        first_step = int(left[0])
+        until = max(float(np.median(over[start == first_step])), first_step + 1.0)
         # Perturbations late in the epoch cover only the end of the growth: they are in the epoch, but not evidence.
-        early = begun + max((until - begun) * EARLY, 1.0)
-        mine = np.flatnonzero((start >= begun) & (start < early))
+        early = first_step + max((until - first_step) * EARLY, 1.0)
+        members = np.flatnonzero((start >= first_step) & (start < early))
         ratio = fit.ratio
-        if len(mine) < len(start):
-            grown = fit.gain[mine], fit.duration[mine]
-            ratio, _ = rate(fit.curves[mine], fit.first[mine], fit.last[mine], grown, level=level, rng=rng)
-        used = mine[fit.last[mine] > fit.first[mine]]
+        if len(members) < len(start):
+            grown = fit.gain[members], fit.duration[members]
+            ratio, _ = rate(fit.curves[members], fit.first[members], fit.last[members], grown, level=level, rng=rng)
+        used = members[fit.last[members] > fit.first[members]]
         gain = float(np.mean(fit.gain[used])) if len(used) else 0.0
-        units = (growth.start >= begun) & (growth.start < early)
+        units = (growth.start >= first_step) & (growth.start < early)
         long_enough = bool(np.median(recorded[units]) >= needed)
-        epochs.append(Epoch(begun, early, until, ratio.value, gain, ratio.p_positive, long_enough))
+        epochs.append(Epoch(first_step, early, until, ratio.value, gain, ratio.p_positive, long_enough))
         left = left[left >= until]
     return tuple(epochs)
 
@@ -426,10 +426,10 @@ def separate_starts(fit: TwinFit, level: float, rng: np.random.Generator) -> tup
 def _fastest(fit: TwinFit) -> float:
     """Largest mean rate among the starts."""
     rates = [0.0]
-    for begun in np.unique(fit.curves.start):
-        mine = fit.curves.start == begun
-        duration = float(fit.duration[mine].sum())
-        rates.append(float(fit.gain[mine].sum()) / duration if duration > 0 else 0.0)
+    for first_step in np.unique(fit.curves.start):
+        members = fit.curves.start == first_step
+        duration = float(fit.duration[members].sum())
+        rates.append(float(fit.gain[members].sum()) / duration if duration > 0 else 0.0)
     return max(rates)
 
 
@@ -474,7 +474,7 @@ def _exponent(
 def _null_text(null: str | None, growth: Divergence) -> str:
     if null is None:
         return ""
-    return NULL_TEXTS[null].format(optimizer=optimizer_of_twins(growth).description if null == BASIN else "")
+    return NULL_TEXTS[null].format(optimizer=twins_optimizer(growth).description if null == BASIN else "")
 
 
 def _window_values(fit: TwinFit) -> Floats:

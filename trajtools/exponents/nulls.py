@@ -55,12 +55,12 @@ def steepest(optimizer: Optimizer) -> float:
     return 2 * (1 + mu) / (1 + 2 * mu) if optimizer.nesterov else 2 * (1 + mu)
 
 
-def optimizer_of_twins(growth: Divergence) -> Optimizer:
+def twins_optimizer(growth: Divergence) -> Optimizer:
     """Optimiser of the training of twins."""
-    known = growth.settings.get("optimizer")
-    if isinstance(known, list):
+    settings = growth.settings.get("optimizer")
+    if isinstance(settings, list):
         raise DataError(f"null {BASIN!r} needs a single optimiser; these runs used several: analyse them one by one")
-    optimizer = Optimizer(**known) if known else Optimizer()
+    optimizer = Optimizer(**settings) if settings else Optimizer()
     steepest(optimizer)
     return optimizer
 
@@ -76,7 +76,7 @@ def basin_null(growth: Divergence) -> Callable[[Floats, Floats, Floats, Floats],
     :math:`2 / (1 - \mu)`, without sensitive dependence; this null covers such growth. The perturbation is assumed to be
     one of the weights alone, at the start of the curve, even for a window that begins later.
     """
-    optimizer = optimizer_of_twins(growth)
+    optimizer = twins_optimizer(growth)
     per_step = float(growth.settings.get("dt", 1.0))
 
     def residuals(y: Floats, mask: Floats, count: Floats, time: Floats) -> Floats:
@@ -85,9 +85,9 @@ def basin_null(growth: Divergence) -> Callable[[Floats, Floats, Floats, Floats],
         shapes = np.abs(modes(np.round(time / per_step).astype(np.int64), optimizer))
         out = np.zeros_like(y)
         for row in range(len(y)):
-            known = mask[row] > 0
-            fits = [_best(y[row, known], shapes[:, known] ** p, p, nnls) for p in (1, 2)]
-            out[row, known] = min(fits, key=lambda rest: float(np.sum(rest**2)))
+            inside = mask[row] > 0
+            fits = [_best(y[row, inside], shapes[:, inside] ** p, p, nnls) for p in (1, 2)]
+            out[row, inside] = min(fits, key=lambda rest: float(np.sum(rest**2)))
         return out
 
     return residuals
@@ -210,8 +210,8 @@ def fit_basin(states: Floats, optimizer: Optimizer = PLAIN) -> Basin:
     variance, axes = np.linalg.eigh(x.T @ x)
     both = axes.T @ (x.T @ y) @ axes
     size = variance[:, None] + variance[None, :]
-    known = size > 1e-13 * max(float(variance[-1]), 1e-300)
-    law = axes @ np.where(known, (both + both.T) / np.where(known, size, 1.0), 0.0) @ axes.T
+    resolved = size > 1e-13 * max(float(variance[-1]), 1e-300)
+    law = axes @ np.where(resolved, (both + both.T) / np.where(resolved, size, 1.0), 0.0) @ axes.T
     rates, axes = np.linalg.eigh(-law)
     rates = np.clip(rates, 0.0, top)
     noise = y @ axes + (x @ axes) * rates
@@ -329,15 +329,15 @@ def _longest_finite(series: Floats) -> Floats:
 
 
 def _closeness(curve: Floats) -> float:
-    known = curve[np.isfinite(curve)]
-    return -float(known.mean()) if len(known) else float("nan")
+    finite = curve[np.isfinite(curve)]
+    return -float(finite.mean()) if len(finite) else float("nan")
 
 
 def _band(lags: Ints, curve: Floats, curves: Floats) -> dict[str, Floats | Ints]:
     """Curve of the record, and the 5 % and 95 % quantiles of those of the surrogates; lags in samples."""
-    known = curves[np.isfinite(curves).all(axis=1)]
+    finite = curves[np.isfinite(curves).all(axis=1)]
     nan = np.full(len(lags), np.nan)
-    low, high = np.quantile(known, [0.05, 0.95], axis=0) if len(known) else (nan, nan)
+    low, high = np.quantile(finite, [0.05, 0.95], axis=0) if len(finite) else (nan, nan)
     return {"lag": lags, "record": curve, "low": low, "high": high}
 
 

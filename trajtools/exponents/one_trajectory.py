@@ -16,8 +16,8 @@ from trajtools.exponents.applicability import (
     TWINS,
     Optimizer,
     Probe,
+    infer_optimizer,
     objections,
-    optimizer_of,
     probe,
     probe_distances,
 )
@@ -295,13 +295,13 @@ def interpolated(states: Floats, finer: int) -> Floats:
 def _judge(
     fit: Exponent, stats: Probe, tested: Tested, options: Options, missing: Reason | None
 ) -> tuple[str, tuple[Reason, ...]]:
-    grown = fit.reasons[0]
+    growth = fit.reasons[0]
     if fit.interval[1] < 0:
-        return "regular", (grown, Reason("contracts", "the whole interval of the exponent lies below zero"))
+        return "regular", (growth, Reason("contracts", "the whole interval of the exponent lies below zero"))
     p_zero = fit.settings["p_zero"]
     if p_zero > DECISION:
         text = "an exponent of zero cannot be excluded at the 1 % level (p = {p:.3g})"
-        return "inconclusive", (grown, Reason.of("zero-not-excluded", text, p=p_zero))
+        return "inconclusive", (growth, Reason.of("zero-not-excluded", text, p=p_zero))
     if fit.settings["bend"] > BENT * fit.value:
         bent = Reason.of(
             "slopes-differ",
@@ -309,15 +309,18 @@ def _judge(
             "record more states, so that neighbours are closer",
             factor=BENT,
         )
-        return "inconclusive", (grown, bent)
+        return "inconclusive", (growth, bent)
     if options.null is None:
-        return "inconclusive", (grown, no_null("auto"))
+        return "inconclusive", (growth, no_null("auto"))
     if not np.isfinite(tested.p_value):
-        return "inconclusive", (grown, missing or Reason("no-surrogate", "no surrogate could be drawn from these data"))
+        return "inconclusive", (
+            growth,
+            missing or Reason("no-surrogate", "no surrogate could be drawn from these data"),
+        )
     if not tested.p_value <= DECISION:
         text = "{null} is as predictable (p = {p:.3g}, {surrogates} surrogates)"
         numbers = {"p": tested.p_value, "surrogates": options.surrogates}
-        return "inconclusive", (grown, Reason.of("null-not-rejected", text, null=tested.description, **numbers))
+        return "inconclusive", (growth, Reason.of("null-not-rejected", text, null=tested.description, **numbers))
     returns = Reason.of(
         "persistent",
         "the trajectory is stationary and recurrent (neighbours are {apart:.0%} of the record apart in time, median), "
@@ -331,7 +334,7 @@ def _judge(
         null=tested.description,
         p=tested.p_value,
     )
-    return "chaotic", (grown, returns, rejected)
+    return "chaotic", (growth, returns, rejected)
 
 
 def prepare_distances(x: Distances, options: Options) -> Prepared:
@@ -523,7 +526,7 @@ def read_record(
     settings: dict[str, Any] = {}
     optimizer = PLAIN
     if hasattr(x, "hparams") and hasattr(x, "trajectory"):
-        optimizer = optimizer_of(x.hparams)
+        optimizer = infer_optimizer(x.hparams)
         x, issues, settings = _run_states(x, optimizer, dim, buffers)
     elif buffers:
         raise DataError(

@@ -90,7 +90,7 @@ def judge(fit: TwinFit, epochs: tuple[Epoch, ...], rise: Rise, null: str | None)
     steps = float(np.median((fit.last - fit.first)[fitted])) if len(fitted) else 0.0
     if gain < FEWEST_EFOLDS or steps < FEWEST_STEPS:
         return _too_little(fit, gain, steps, (rise, NULLS[null]) if null is not None else None)
-    grown = Reason.of(
+    growth = Reason.of(
         "growth",
         "the distance grows by {gain:.1f} e-folds in {time:g} {unit}s (median), {rate:.4g} per {unit}, "
         + ("before it saturates" if np.isfinite(fit.spans.level) else "and has not saturated by the last state"),
@@ -100,18 +100,18 @@ def judge(fit: TwinFit, epochs: tuple[Epoch, ...], rise: Rise, null: str | None)
         unit=unit,
     )
     if null is None:
-        return "inconclusive", (grown, no_null("power-law"))
+        return "inconclusive", (growth, no_null("power-law"))
     if not fit.p_null < DECISION:
-        return _not_exponential(grown, fit, steps, NULLS[null])
+        return _not_exponential(growth, fit, steps, NULLS[null])
     if not np.isfinite(fit.ratio.p_positive):
         text = (
             "the standard error is unknown: there is one initial condition, and {steps:g} fitted steps are too few for "
             "independent blocks of time; train more initial conditions"
         )
-        return "inconclusive", (grown, Reason.of("error-unknown", text, steps=steps))
+        return "inconclusive", (growth, Reason.of("error-unknown", text, steps=steps))
     if fit.ratio.p_positive >= DECISION:
         return "inconclusive", (
-            grown,
+            growth,
             Reason.of(
                 "zero-not-excluded",
                 "a rate of zero cannot be excluded at the 1 % level (p = {p:.3g}, {clusters} {unit}); train more "
@@ -122,7 +122,7 @@ def judge(fit: TwinFit, epochs: tuple[Epoch, ...], rise: Rise, null: str | None)
             ),
         )
     tested = Reason.of("null-rejected", "{null} is rejected (p = {p:.3g})", null=NULLS[null], p=fit.p_null)
-    return _persistence((grown, tested), epochs, unit)
+    return _persistence((growth, tested), epochs, unit)
 
 
 def _persistence(reasons: tuple[Reason, ...], epochs: tuple[Epoch, ...], unit: str) -> Judgement:
@@ -241,25 +241,25 @@ def _too_little(fit: TwinFit, gain: float, steps: float, tested: tuple[Rise, str
     return "inconclusive", (little,)
 
 
-def _not_exponential(grown: Reason, fit: TwinFit, steps: float, null: str) -> Judgement:
+def _not_exponential(growth: Reason, fit: TwinFit, steps: float, null: str) -> Judgement:
     p_null, evidence = fit.p_null, fit.evidence
     if not np.isfinite(p_null):
         text = "no curve has the four points that a test against {null} needs; record more often"
-        return "inconclusive", (grown, Reason.of("too-few-points", text, null=null))
+        return "inconclusive", (growth, Reason.of("too-few-points", text, null=null))
     if evidence < 0 and p_null > 1 - DECISION and steps < SHAPE_STEPS:
         text = (
             "{steps:g} fitted steps are too few to distinguish an exponential from {null} ({needed} are needed); use a "
             "smaller epsilon, so that the growth has more room"
         )
-        return "inconclusive", (grown, Reason.of("too-few-steps", text, steps=steps, null=null, needed=SHAPE_STEPS))
+        return "inconclusive", (growth, Reason.of("too-few-steps", text, steps=steps, null=null, needed=SHAPE_STEPS))
     if evidence < 0 and p_null > 1 - DECISION:
         text = "{null} fits the growth better than an exponential (p = {p:.3g})"
-        return "regular", (grown, Reason.of("null-fits-better", text, null=null, p=p_null))
+        return "regular", (growth, Reason.of("null-fits-better", text, null=null, p=p_null))
     text = (
         "{null} fits the growth as well as an exponential (p = {p:.3g}); use more initial conditions or a smaller "
         "epsilon to distinguish them"
     )
-    return "inconclusive", (grown, Reason.of("null-fits-as-well", text, null=null, p=p_null))
+    return "inconclusive", (growth, Reason.of("null-fits-as-well", text, null=null, p=p_null))
 
 
 def _largest_rise(fit: TwinFit) -> Floats:

@@ -340,16 +340,16 @@ def _twin_spans(growth: Divergence, per_step: float) -> _TwinSpans:
     index = np.arange(curves.shape[1])
     before, small, large = (np.zeros(curves.shape, dtype=np.bool_) for _ in range(3))
     levels: dict[int, float] = {}
-    for begun in np.unique(start):
-        rows = np.flatnonzero(start == begun)
+    for first_step in np.unique(start):
+        rows = np.flatnonzero(start == first_step)
         spans = choose_spans(growth.time, curves[rows], log_floor[rows])
         known = np.isfinite(curves[rows]) & (index >= spans.begin[:, None]) & (index <= spans.end[:, None])
         saturated = np.isfinite(spans.level) and not _continues(curves[rows], spans.knee, spans.end)
         last = spans.last if saturated else spans.end
         before[rows] = known & (index <= last[:, None])
-        levels[int(begun)] = spans.level if saturated else float("inf")
+        levels[int(first_step)] = spans.level if saturated else float("inf")
         with np.errstate(invalid="ignore"):
-            high = curves[rows] >= levels[int(begun)]
+            high = curves[rows] >= levels[int(first_step)]
         small[rows], large[rows] = known & ~high, known & high
     step = growth.start[:, None] + np.round(growth.time / per_step).astype(np.int64)[None, :]
     return _TwinSpans(step, before[curve], small[curve], large[curve], levels)
@@ -420,13 +420,13 @@ def _max_gain(gain: Floats, start: Ints, until: Ints) -> tuple[float, tuple[int,
     """Largest sum over consecutive windows without a gap, and its steps."""
     if not np.isfinite(gain).any():
         return float("nan"), (int(start[0]), int(start[0]))
-    most, between, running, begun = 0.0, (int(start[0]), int(start[0])), 0.0, 0
+    most, between, running, first = 0.0, (int(start[0]), int(start[0])), 0.0, 0
     for w in range(len(gain)):
         if running <= 0 or not np.isfinite(gain[w - 1]) or until[w - 1] != start[w]:
-            running, begun = 0.0, w
+            running, first = 0.0, w
         running += float(gain[w]) if np.isfinite(gain[w]) else 0.0
         if running > most:
-            most, between = running, (int(start[begun]), int(until[w]))
+            most, between = running, (int(start[first]), int(until[w]))
     return most, between
 
 
@@ -435,10 +435,10 @@ def _usable(growth: Divergence, twin_spans: _TwinSpans, a: int, b: int) -> NDArr
     inside = (twin_spans.step >= a) & (twin_spans.step <= b)
     usable = inside & twin_spans.before
     over = inside.any(axis=1) & ~usable.any(axis=1)
-    for begun in np.unique(growth.start[over]):
-        mine = np.flatnonzero(over & (growth.start == begun))
-        returned = mine[~(twin_spans.large[mine] & inside[mine]).any(axis=1)]
-        if len(returned) >= RETURNED * np.sum(growth.start == begun):
+    for first_step in np.unique(growth.start[over]):
+        members = np.flatnonzero(over & (growth.start == first_step))
+        returned = members[~(twin_spans.large[members] & inside[members]).any(axis=1)]
+        if len(returned) >= RETURNED * np.sum(growth.start == first_step):
             usable[returned] = inside[returned] & twin_spans.small[returned]
     usable[usable.sum(axis=1) < 2] = False
     return usable
@@ -452,10 +452,10 @@ def _rates(growth: Divergence, usable: NDArray[np.bool_], starts: Ints) -> Float
     gain = np.log(growth.distances[rows, last]) - np.log(growth.distances[rows, first])
     time = growth.time[last] - growth.time[first]
     rates = np.full(len(starts), np.nan)
-    for s, begun in enumerate(starts):
-        mine = growth.start[rows] == begun
-        if mine.any():
-            rates[s] = float(gain[mine].sum() / time[mine].sum())
+    for s, first_step in enumerate(starts):
+        members = growth.start[rows] == first_step
+        if members.any():
+            rates[s] = float(gain[members].sum() / time[members].sum())
     return rates
 
 

@@ -197,7 +197,7 @@ def wolf(
 def _follow_wolf(walk: Walk, starts: Ints, index: Ints, limit: float) -> _WolfPath:
     """Choose and follow a neighbour for every block along the trajectory."""
     horizon = walk.states.horizon
-    rows, begun, chosen, turns, retained = [], [], [], [], []
+    rows, first_states, chosen, turns, retained = [], [], [], [], []
     # Index of the old neighbour, its distance, and the time, at the end of the last block.
     old, gap, arrival = -1, np.nan, -1
     for i, row in zip(starts.tolist(), index, strict=True):
@@ -222,14 +222,14 @@ def _follow_wolf(walk: Walk, starts: Ints, index: Ints, limit: float) -> _WolfPa
         whole = walk.paths(i, one)
         path = whole[0]
         rows.append(walk.measured(i, one, whole)[0])
-        begun.append(i)
+        first_states.append(i)
         chosen.append(j)
         turns.append(turn)
         retained.append(keep)
         old, gap, arrival = j + horizon, path[-1], i + horizon
     return _WolfPath(
         np.array(rows).reshape(-1, horizon + 1),
-        np.array(begun, dtype=np.int64),
+        np.array(first_states, dtype=np.int64),
         np.array(chosen, dtype=np.int64),
         np.array(turns),
         np.array(retained, dtype=bool),

@@ -245,11 +245,11 @@ def _squarable(values: Floats) -> Bools:
 def _refuse_unusable(states: States) -> None:
     times = np.flatnonzero(states.usable)
     if len(times) < 2 or times[-1] - times[0] < states.theiler:
-        lost = f"{states.not_finite} of {len(states)} states contain NaN or inf; select a window without them"
+        hint = f"{states.not_finite} of {len(states)} states contain NaN or inf; select a window without them"
         if not states.horizon:
-            raise DataError(f"no two finite states are theiler={states.theiler} or more steps apart: {lost}")
+            raise DataError(f"no two finite states are theiler={states.theiler} or more steps apart: {hint}")
         raise DataError(
-            f"no two states can be followed for horizon={states.horizon} steps: {lost}, or lower the horizon"
+            f"no two states can be followed for horizon={states.horizon} steps: {hint}, or lower the horizon"
         )
 
 
