@@ -341,4 +341,4 @@ def test_a_terminal_shows_a_table_and_progress(recorded):
     assert "\u2500" * 10 in text  # the line below the head
     assert "Analysing runs" in text  # the label of the bar
     assert re.search(r"eta=1 .* transient", text)
-    assert "  - a power law or diffusion does not describe it" in text
+    assert "  - a power law or diffusion is rejected" in text

@@ -164,7 +164,7 @@ def test_runs_without_weights_give_what_they_hold(tmp_path):
     assert head == ["step", "distance[copy]"]
     np.testing.assert_array_equal(rows[:, 1], np.abs(states[:, 1] - states[:, 0]).sum(axis=1))
     said = call("export", tmp_path / "sketch.h5", "--format", "csv", code=1).stderr
-    assert "no metrics: write something else with --format npz" in said
+    assert "no metrics: export other data with --format npz" in said
     wrong = call("export", tmp_path / "distances.h5", "--format", "csv", "--metric", "l2", code=1)
     assert "--metric l1" in wrong.stderr
 
@@ -437,7 +437,7 @@ def test_graphml_holds_every_edge(converted, tmp_path):
 def test_graphml_refuses_what_makes_no_sense(converted, twins, tmp_path):
     out = tmp_path / "state.graphml"
     said = call("export", converted, "-o", out, code=1).stderr
-    assert "holds one state" in said
+    assert "contains one state" in said
     assert "--step 40" in said
     said = call("export", converted, "-o", out, "--state", 0, "--max-edges", 60, code=1).stderr
     assert "67 edges, more than 60" in said

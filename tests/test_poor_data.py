@@ -96,7 +96,7 @@ def test_twins_get_a_verdict_and_a_reason_or_a_sentence(x, average):
     with np.errstate(all="ignore"):
         copies = [states, states + np.float16(0.001), states * 2]
     if not len(states):
-        with pytest.raises(DataError, match="hold no state"):
+        with pytest.raises(DataError, match="have no states"):
             tt.lyapunov((states, copies), average=average)
         return
     check(tt.lyapunov((states, copies), average=average))

@@ -125,12 +125,12 @@ def test_states_that_are_not_finite_are_excluded_on_both_sides():
     assert_array_equal(whole.distance, part.distance)
     assert_array_equal(whole.argmin, np.array(rest)[part.argmin])
     assert len(found.warnings) == 2
-    assert "1 of 6 states hold NaN" in found.warnings[0].text
+    assert "1 of 6 states contain NaN" in found.warnings[0].text
     assert found.to_dict()["distance"][1] is None
 
 
 def test_an_orbit_without_a_finite_state_is_refused_and_no_state_is_no_error():
-    with pytest.raises(DataError, match="nothing to be near to"):
+    with pytest.raises(DataError, match="there is no nearest state"):
         tt.to_orbit(np.zeros((2, 3)), np.full((2, 3), np.nan))
     with pytest.raises(DataError, match="3 and 4 weights"):
         tt.to_orbit(np.zeros((2, 3)), np.zeros((2, 4)))

@@ -322,10 +322,10 @@ def _checked_format(form: str | None, output: Path | None) -> str:
 
 def _part(run: Run, chosen: dict[str, Any], *, silent: bool) -> Part:
     """Return the states to be exported, and name the member if none was chosen."""
-    from trajtools.exports import Part, rows_of
+    from trajtools.exports import Part, select_rows
 
     state, step = chosen["state"], chosen["step"]
-    rows = rows_of(run, window=chosen["window"], every=chosen["every"], state=state, step=step)
+    rows = select_rows(run, window=chosen["window"], every=chosen["every"], state=state, step=step)
     if chosen["member"] is None and run.n_members > 1 and run.stored == "weights" and not silent:
         message = f"Exporting member 0, {run.members[0].name!r}, of {run.n_members}; --member selects another one."
         click.echo(printable(message), err=True)
@@ -345,9 +345,9 @@ def _print_table(part: Part, chosen: dict[str, Any]) -> None:
     """Print csv."""
     from dataclasses import replace
 
-    from trajtools.exports import columns_of, write_csv
+    from trajtools.exports import select_columns, write_csv
 
-    columns = columns_of(
+    columns = select_columns(
         part, chosen["what"], series=chosen["series"], metric=chosen["metric"], largest=chosen["max_columns"]
     )
     columns = [replace(one, names=[printable(name) for name in one.names]) for one in columns]
