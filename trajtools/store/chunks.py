@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import zlib
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DamagedError, FormatError, MissingDependencyError
-from trajtools.store.files import RawFile
+from trajtools.store.files import RawFile, open_for_reading
 from trajtools.store.layout import SHUFFLE, SLOTS, ZSTD, Axis, Stream, checksum
 
 Selection = slice | NDArray[Any] | Sequence[int]
@@ -119,10 +120,12 @@ class Blocks:
             if not len(bad):
                 self._verified[name][block, index] = True
                 return data[:, span]
-            if trial < _TRIES - 1 and block == self.n_blocks - 1:
-                time.sleep(0.002 * 4**trial)  # a writer may be rewriting the last block at this moment
-            elif trial < _TRIES - 1:
+            if block < self.n_blocks - 1:
                 break
+            if trial < _TRIES - 1:  # a writer may be rewriting the last block at this moment, or have moved its chunks
+                time.sleep(0.002 * 4**trial)
+                with contextlib.suppress(FormatError), open_for_reading(self._raw) as file:
+                    self.locate(file, name)
         raise DamagedError(self.describe(name, block, bad))
 
     def describe(self, name: str, block: int, chunks: Sequence[int] | NDArray[Any] = ()) -> str:
