@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import zlib
@@ -13,8 +14,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.errors import DamagedError, MissingDependencyError
-from trajtools.store.files import RawFile
+from trajtools.errors import DamagedError, FormatError, MissingDependencyError
+from trajtools.store.files import RawFile, open_for_reading
 from trajtools.store.layout import SHUFFLE, SLOTS, ZSTD, Axis, Stream, checksum
 
 Selection = slice | NDArray[Any] | Sequence[int]
@@ -75,8 +76,8 @@ class Blocks:
             return counts, sums
         for slot in range(SLOTS):
             at = place + 8 * width * slot
-            self._raw.read_into(at, memoryview(counts[slot : slot + 1]))
-            self._raw.read_into(at + 8 * first, memoryview(sums[slot]))
+            self._raw.read_into(at, counts[slot : slot + 1].data)
+            self._raw.read_into(at + 8 * first, sums[slot].data)
         return counts, sums
 
     def matches(self, block: int, needed: int) -> NDArray[np.bool_]:
@@ -141,7 +142,9 @@ class Blocks:
             bad = self._mismatches(stream, block, index, data)
             if not len(bad) or block < self.n_blocks - 1 or trial == _TRIES - 1:
                 break
-            time.sleep(0.002 * 4**trial)  # a writer may be rewriting the last block at this moment
+            time.sleep(0.002 * 4**trial)  # a writer may be rewriting the last block at this moment, or have moved its chunks
+            with contextlib.suppress(FormatError), open_for_reading(self._raw) as file:
+                self.locate(file, stream.name)
         return data, bad
 
     def describe(self, name: str, block: int, chunks: Sequence[int] | NDArray[Any] = ()) -> str:
@@ -176,7 +179,7 @@ class Blocks:
         # Chunks that lie behind each other come in one read.
         whole_chunks = count == stream.rows
         cuts = np.flatnonzero((np.diff(offsets) != stream.chunk_bytes) | ~np.bool_(whole_chunks)) + 1
-        view = memoryview(data)
+        view = data.data
         for a, b in zip([0, *cuts.tolist()], [*cuts.tolist(), len(index)], strict=True):
             if offsets[a] >= 0:
                 at, size = int(offsets[a]) + span.start * row_bytes, count * row_bytes
@@ -203,7 +206,7 @@ class Blocks:
                     if value == 0:
                         continue
                     rows = data[at, : int(counts[s])]
-                    ok = checksum(memoryview(rows).cast("B"), block, first + chunk) == value
+                    ok = checksum(rows.data.cast("B"), block, first + chunk) == value
                     if ok:
                         break
                 if not ok and stream.sparse and any(sums[s, chunk - low] == 0 for s in usable):
@@ -275,7 +278,7 @@ def _fits(stream: Stream, chunk: NDArray[Any] | None, count: int, value: int, bl
 
 
 def _prefix(stream: Stream, chunk: NDArray[Any], count: int) -> memoryview:
-    return memoryview(chunk.reshape(stream.rows, -1)[:count]).cast("B")
+    return (chunk.reshape(stream.rows, -1)[:count]).data.cast("B")
 
 
 def _places(
@@ -334,7 +337,7 @@ def compress(chunk: NDArray[Any], filters: tuple[int, ...]) -> bytes:
         data = np.ascontiguousarray(data.reshape(-1, chunk.dtype.itemsize).T).reshape(-1)
     if ZSTD in filters:
         return bytes(_zstandard().ZstdCompressor(level=1).compress(data.tobytes()))
-    return zlib.compress(data, 1)
+    return zlib.compress(data.data, 1)
 
 
 def decompress(data: bytes, stream: Stream) -> NDArray[np.uint8]:

@@ -167,6 +167,12 @@ def lock(file: RawFile, *, shared: bool = False) -> bool | None:
     return True
 
 
+def unlock(file: RawFile) -> None:
+    """Let go of the lock of a file."""
+    if fcntl is not None:
+        fcntl.flock(file.descriptor, fcntl.LOCK_UN)
+
+
 def lock_for_life(file: RawFile) -> bool:
     """Take the lock of a writer, which ends with the file; False where the file system has none."""
     for _ in range(_LOCK_TRIES):
@@ -408,6 +414,8 @@ class WritableHDF5:
     """
 
     def __init__(self, raw: RawFile) -> None:
+        if any(other._raw.identity == raw.identity for other in _WRITERS):  # HDF5 would make one file of the two
+            raise FileBusyError(f"{raw.path} is being written by this very process; close that recorder first")
         self._raw = raw
         access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
         access.set_fapl_log(b"", 0, 0)

@@ -589,13 +589,23 @@ class RunSpec:
 def create(path: Path, spec: RunSpec, *, overwrite: bool = False) -> None:
     """Make a file with its whole structure and no state, under another name first: the path never holds half a file."""
     draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+    image = _image(draft, spec, path)
     try:
-        with h5py.File(draft, "x", libver=LIBVER, locking=False, alignment_threshold=64, alignment_interval=64) as file:
-            _fill(file, spec, path)
+        draft.write_bytes(image)
         _publish(draft, path, overwrite)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
+
+
+def _image(draft: Path, spec: RunSpec, path: Path) -> bytes:
+    """The bytes of the file; made in memory, because HDF5 crashes at exit if it meets a full disk."""
+    alignment = {"alignment_threshold": 64, "alignment_interval": 64}
+    with h5py.File(draft, "w", driver="core", backing_store=False, libver=LIBVER, **alignment) as file:
+        _fill(file, spec, path)
+        file.flush()
+        image: bytes = file.id.get_file_image()
+    return image
 
 
 def _publish(draft: Path, path: Path, overwrite: bool) -> None:
@@ -609,7 +619,7 @@ def _publish(draft: Path, path: Path, overwrite: bool) -> None:
             f"{path} exists and is not overwritten. Choose another path, mode='next' for the next free name, mode='w' to "
             "overwrite it, or resume=True to continue it."
         ) from None
-    except OSError:  # no hard links here: claim the name, then replace the claim
+    except (OSError, NotImplementedError, AttributeError):  # no hard links here: claim the name, then replace the claim
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:

@@ -94,6 +94,7 @@ class Run:
             kind = "a folder; open_runs() opens the runs in it" if self.path.is_dir() else "not a regular file"
             raise FormatError(f"{self.path} is {kind}; needed a trajtools file")
         self._raw = RawFile(self.path)
+        self.places: dict[str, int] = {}
         try:
             self._load()
         except BaseException:
@@ -126,6 +127,8 @@ class Run:
         with self._lock:
             previous = self._raw
             self._raw = RawFile(self.path)
+            if self._raw.identity != previous.identity:
+                self.places = {}
             previous.close()
             self._load()
 
@@ -347,8 +350,8 @@ class Run:
                 self._load_once()
                 return
             except FormatError:
-                # A writer may be in the middle of a write of a few microseconds.
-                if trial == _TRIES - 1 or not self._was_written_lately():
+                # A writer may have been at work in between, or be in the middle of a write of a few microseconds.
+                if trial == _TRIES - 1 or (trial and not self._was_written_lately()):
                     raise
                 time.sleep(0.002 * 4**trial)
 
@@ -357,11 +360,13 @@ class Run:
 
     def _load_once(self) -> None:
         self.is_cut = not check_head(self._raw)
+        # Where their place is known, before anything else: what they promise is in the file, and stays there.
+        before = self._read_cells() if self.places else None
         with open_for_reading(self._raw) as file, one_sentence(self.path, "read the structure"):
             texts = _read_texts(file, str(self.path))
             self._check_version(texts["format_version"])
             self.places = {name: _place(file, name, self._raw.size) for name in _PLACES}
-            self.cells, notes = self._read_cells()  # before the structure, which only grows
+            self.cells, notes = before or self._read_cells()
             self.notes, self._names_known = notes or {}, notes is not None
             digest = xxhash.xxh3_64()
             tables = {name: _read_table(file, name, columns.split(), digest) for name, columns in COLUMNS.items()}

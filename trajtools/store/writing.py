@@ -33,6 +33,7 @@ from trajtools.store.files import (
     lock_for_life,
     one_line,
     seal,
+    unlock,
 )
 from trajtools.store.layout import Axis, Cells, RunSpec, StreamLayout, checksum
 from trajtools.store.reading import Run
@@ -109,6 +110,9 @@ class RunWriter:
         self._before_block = -1  # step of the state before the last block
         self._columns_of_block: dict[tuple[str, int], Array] = {}
         self._cell_lock = threading.Lock()
+        self._cells = Cells()
+        self._planted = _planting_rows()
+        self._plantings: _BlockWriter
 
     @classmethod
     def create(
@@ -353,8 +357,11 @@ class RunWriter:
             raise RecordingError(f"{self.path} was removed or moved while it was recorded") from None
         if (status.st_dev, status.st_ino) != self._raw.identity:
             raise RecordingError(f"{self.path} was replaced while it was recorded")
+        self._check_generation(self._cells.generation)
+
+    def _check_generation(self, generation: int) -> None:
         cells = Cells.unpack(self._raw.read(self._cells_at, Cells.BYTES))
-        if cells is None or cells.generation != self._cells.generation:
+        if cells is None or cells.generation != generation:
             raise RecordingError(f"{self.path} was taken over by another writer")
 
     # ---------------------------------------------------------------------------------------------------- opening
@@ -385,11 +392,12 @@ class RunWriter:
                 run.locate_all()
                 tails = [_TailSums.of(blocks) for blocks in (run.blocks, run.planting_blocks)]
                 planting_axis = run.planting_axis
-            self._hdf5 = WritableHDF5(self._raw)
+            self._hdf5 = self._open_hdf5(locked)
         except BaseException:
             self._raw.close()
             raise
         try:
+            self._check_generation(cells.generation)
             if self.tail is not None:
                 self._columns_of_block = self._columns(self.tail.metrics)
             self._blocks = _BlockWriter(self._hdf5.file, self._axis, tails[0])
@@ -408,6 +416,17 @@ class RunWriter:
             self._hdf5.detach()
             self._raw.close()
             raise
+
+    def _open_hdf5(self, locked: bool) -> WritableHDF5:
+        try:
+            return WritableHDF5(self._raw)
+        except BlockingIOError:  # HDF5_USE_FILE_LOCKING=TRUE: HDF5 insists on a lock of its own while it opens the file
+            unlock(self._raw)
+            hdf5 = WritableHDF5(self._raw)
+        if locked and lock(self._raw) is False:
+            hdf5.detach()
+            raise FileBusyError(f"{self.path} was opened by another recorder at the same moment; try again")
+        return hdf5
 
     def _share_lock(self) -> None:
         """Let readers of any program in; other writers stay out."""
@@ -688,7 +707,7 @@ class _BlockWriter:
         def add(name: str, at: int, chunk: Array) -> None:
             stream, index = axis.streams[name], axis.first[name] + at
             rows = chunk.reshape(axis.rows, -1)[:count]
-            sums[index] = checksum(memoryview(rows).cast("B"), block, index)
+            sums[index] = checksum(rows.data.cast("B"), block, index)
             place = (start, *self._coordinates[name][at])
             chunks.append((name, place, compress(chunk, stream.filters) if stream.filters else chunk))
 
