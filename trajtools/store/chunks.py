@@ -90,7 +90,7 @@ class Blocks:
                 chunk = self._raw_chunk(name, block, at)
                 for slot in range(SLOTS):
                     result[slot, index - 1] = needed <= counts[slot] <= stream.rows and _fits(
-                        stream, chunk, int(counts[slot]), int(sums[slot, index]), block, index
+                        stream, chunk, int(counts[slot]), value=int(sums[slot, index]), block=block, index=index
                     )
         return result
 
@@ -142,7 +142,9 @@ class Blocks:
             bad = self._mismatches(stream, block, index, data)
             if not len(bad) or block < self.n_blocks - 1 or trial == _TRIES - 1:
                 break
-            time.sleep(0.002 * 4**trial)  # a writer may be rewriting the last block at this moment, or have moved its chunks
+            time.sleep(
+                0.002 * 4**trial
+            )  # a writer may be rewriting the block, or have moved its chunks
             with contextlib.suppress(FormatError), open_for_reading(self._raw) as file:
                 self.locate(file, stream.name)
         return data, bad
@@ -271,7 +273,8 @@ class Blocks:
         return out
 
 
-def _fits(stream: Stream, chunk: NDArray[Any] | None, count: int, value: int, block: int, index: int) -> bool:
+def _fits(stream: Stream, chunk: NDArray[Any] | None, count: int, *, value: int, block: int, index: int) -> bool:
+    """Whether a chunk is what a slot says of its first `count` rows."""
     if chunk is None or value == 0:
         return stream.sparse and value == 0
     return checksum(_prefix(stream, chunk, count), block, index) == value

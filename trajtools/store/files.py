@@ -409,9 +409,11 @@ _WRITERS: weakref.WeakSet[WritableHDF5] = weakref.WeakSet()
 class WritableHDF5:
     """An HDF5 file open for SWMR writing, which can be abandoned without another write to the disk.
 
-    HDF5 writes what it holds when a file is closed and when a process ends. After a failed write, and in a forked child,
-    that must not happen: the file on disk is whole as it is, and the parent may go on writing it.
+    HDF5 writes what it holds when a file is closed and when a process ends. After a failed write, and in a forked
+    child, that must not happen: the file on disk is whole as it is, and the parent may go on writing it.
     """
+
+    _raw: RawFile
 
     def __init__(self, raw: RawFile) -> None:
         if any(other._raw.identity == raw.identity for other in _WRITERS):  # HDF5 would make one file of the two

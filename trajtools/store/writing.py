@@ -721,7 +721,7 @@ class _BlockWriter:
         if self._sums.shape[0] <= block:
             self._sums.set_extent((block + 1, *self._slots.shape))
         self._sums.write_direct_chunk((block, 0, 0), self._slots)
-        for name, dataset in self._ids.items():
+        for dataset in self._ids.values():
             shape = dataset.shape
             if shape[0] < start + count:  # never shorter, which SWMR readers could not follow
                 dataset.set_extent((start + count, *shape[1:]))
