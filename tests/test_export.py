@@ -309,7 +309,7 @@ def test_state_dicts_go_round_through_a_file_and_back(converted, tmp_path, form)
     call("export", converted, "--format", form, "-o", tmp_path / "again")
     convert(tmp_path / "again", tmp_path / "two.h5", order=list(SHAPES))
     with tt.open(tmp_path / "two.h5") as file:
-        assert_states(file["run"], STEPS)
+        assert_states(run, STEPS)
 
 
 def test_a_safetensors_file_says_where_it_comes_from(twins, tmp_path):
@@ -407,7 +407,7 @@ def test_every_edge_has_an_id_of_its_own(converted, tmp_path, form):
     assert len(edges) == len({e.get("id") for e in edges}) == 67
     if form == "gexf":
         with tt.open(converted) as file:
-            state = np.asarray(file["run"].trajectory())[2]
+            state = np.asarray(run.trajectory())[2]
         weights = {int(e.get("id")): float(e.get("weight")) for e in edges}
         assert all(repr(weight) == repr(float(state[entry])) for entry, weight in weights.items())
         assert edges[0].get("source").startswith("input:")
@@ -450,7 +450,7 @@ def test_graphml_refuses_what_makes_no_sense(converted, twins, tmp_path):
 
 
 def test_a_run_is_exported_from_python_as_by_the_command(twins, tmp_path):
-    with tt.open(twins) as file:
+    with tt.open(twins) as run:
         out = tt.export(run, tmp_path / "x.npz", member=1, select="w", window=(10, 60), every=7)
         assert out == tmp_path / "x.npz"
         tt.export(run, tmp_path / "x.csv", series="loss", what="metrics")
@@ -458,7 +458,7 @@ def test_a_run_is_exported_from_python_as_by_the_command(twins, tmp_path):
             tt.export(run, tmp_path / "x.xlsx")
         with pytest.raises(UnknownNameError, match="there is no format 'xlsx'"):
             tt.export(run, tmp_path / "x.npz", format="xlsx")
-    options = ("--run", "one", "--member", 1, "--select", "w", "--window", "10:60", "--every", 7, "-q")
+    options = ("--member", 1, "--select", "w", "--window", "10:60", "--every", 7, "-q")
     call("export", twins, "-o", tmp_path / "y.npz", *options)
     assert_same(tmp_path / "x.npz", tmp_path / "y.npz")
     assert (tmp_path / "x.csv").read_text() == call(
