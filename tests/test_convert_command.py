@@ -12,8 +12,7 @@ from command_line import ROOT, call
 from saved_weights import STEPS, assert_nothing_left, assert_states, folder_of
 
 import trajtools as tt
-from recorders.checkpoints.convert import in_order
-from recorders.checkpoints.formats import natural
+from recorders.checkpoints.steps import in_order, natural
 from trajtools.errors import DataError
 
 # Which step a file is
@@ -24,7 +23,7 @@ from trajtools.errors import DataError
     [
         (["w10.npz", "w9.npz"], (9, 10), "w<10>.npz"),
         (["00010.npz", "9.npz"], (9, 10), "<00010>.npz"),
-        (["epoch3_step900_v2.npz", "epoch4_step50_v2.npz"], (50, 900), "epoch3_step<900>_v2.npz"),
+        (["epoch4_step900_v2.npz", "epoch3_step50_v2.npz"], (50, 900), "epoch4_step<900>_v2.npz"),
         (["iter-12-loss0.3.npz", "iter-7-loss0.25.npz"], (7, 12), "iter-<12>-loss0.3.npz"),
         (["resnet18_5.npz", "resnet18_40.npz"], (5, 40), "resnet18_<40>.npz"),
         (["checkpoint-500/model.npz", "checkpoint-1000/model.npz"], (500, 1000), "checkpoint-<1000>/model.npz"),
