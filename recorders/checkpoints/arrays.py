@@ -26,8 +26,9 @@ from recorders.checkpoints.pickles import Machine, PickledArray, PickledDtype, t
 from recorders.checkpoints.steps import natural
 from trajtools.errors import DataError, TrajtoolsError
 
+MOST_AXES = 64
 LARGEST_HEADER = 100 * 2**20
-LARGEST_INFLATED = 2**30  # of a compressed part that is more than `MOST_INFLATED` times as large as it is in the file
+LARGEST_INFLATED = 2**28  # of a compressed part that is more than `MOST_INFLATED` times as large as it is in the file
 MOST_INFLATED = 100
 SAFETENSORS = {
     "F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2), "BOOL": ("bool", 1),
@@ -93,6 +94,15 @@ DAMAGED = (
     SyntaxError,
     struct.error,
 )
+
+
+def checked_shape(shape: Any) -> tuple[int, ...]:
+    """Return a shape that NumPy can have; whatever else stands there is damage."""
+    if not isinstance(shape, tuple | list) or len(shape) > MOST_AXES:
+        raise ValueError("an array whose shape is damaged")
+    if not all(isinstance(n, int) and 0 <= n < 2**48 for n in shape):
+        raise ValueError(f"an array of the shape {str(shape)[:100]}")
+    return tuple(shape)
 
 
 # Zip archives
@@ -206,12 +216,12 @@ def _safetensors_header(path: Path) -> tuple[dict[str, Any], int, int]:
 
 
 def _tensor(path: Path, name: str, about: Any, begin: int, size: int) -> Leaf:
-    shape, offsets, code = (about[key] for key in ("shape", "data_offsets", "dtype"))
-    if not all(isinstance(n, int) and n >= 0 for n in (*shape, *offsets)) or len(offsets) != 2:
+    shape, offsets, code = checked_shape(about["shape"]), about["data_offsets"], about["dtype"]
+    if not all(isinstance(n, int) and n >= 0 for n in offsets) or len(offsets) != 2:
         raise ValueError(f"the entry of {name!r} is damaged")
     start, stop = offsets
     if code not in SAFETENSORS:  # float8 and the like
-        return Leaf(tuple(shape), str(code).lower(), lambda: np.empty(0))
+        return Leaf(shape, str(code).lower(), lambda: np.empty(0))
     dtype, width = SAFETENSORS[code]
     if not start <= stop <= size or stop - start != prod(shape) * width:
         raise ValueError(f"{name!r} declares {shape} of {dtype} in bytes {start} to {stop} of {size}")
@@ -220,9 +230,9 @@ def _tensor(path: Path, name: str, about: Any, begin: int, size: int) -> Leaf:
     def read() -> np.ndarray:
         if start == stop:
             return np.empty(shape, bits)
-        return np.memmap(path, bits, "r", begin + start, tuple(shape))
+        return np.memmap(path, bits, "r", begin + start, shape)
 
-    return Leaf(tuple(shape), dtype, read)
+    return Leaf(shape, dtype, read)
 
 
 # msgpack, as flax.serialization writes it
@@ -320,7 +330,7 @@ _SIZED = {
 
 def _joined(tree: dict[str, Any]) -> Leaf:
     """Return the array that flax cut into pieces because it has more than a gigabyte."""
-    shape = tuple(int(n) for n in tree["shape"].values())
+    shape = checked_shape(list(tree["shape"].values()))
     chunks = [chunk for chunk in tree["chunks"].values() if isinstance(chunk, Leaf)]
     if not chunks or sum(prod(chunk.shape) for chunk in chunks) != prod(shape):
         raise ValueError(f"the pieces of an array of shape {shape} do not fit together")
@@ -342,11 +352,9 @@ def open_pickle(path: Path) -> Iterator[Any]:
 
 def leaf_of(array: PickledArray) -> Leaf:
     """Return an array of a pickle, after checking that its bytes are there."""
-    shape, dtype = array.shape, array.dtype
+    shape, dtype = checked_shape(array.shape), array.dtype
     if not isinstance(dtype, PickledDtype) or not isinstance(array.data, bytes | memoryview | str):
         return Leaf((), "an array of objects", lambda: np.empty(0))
-    if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise ValueError("an array whose shape is damaged")
     try:
         known = np.dtype({"bfloat16": "<u2"}.get(dtype.code, dtype.code))
     except TypeError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,12 +88,13 @@ def _numbered(contents: Contents, layers: list[str]) -> dict[str, Leaf]:
         if (layer == "vars" or layer.endswith("/vars")) and number.isdigit() and not layer.startswith("optimizer/"):
             groups.setdefault(layer, []).append(contents.arrays[place])
     names = {layer: (contents.texts.get((layer, "name")) or [""])[0] for layer in groups}
+    count = Counter(names.values())
     rank = {name: index for index, name in enumerate(layers)}
-    twice = len(set(names.values())) < len(names) or "" in names.values()
     leaves = {}
     for layer in sorted(groups, key=lambda layer: rank.get(names[layer], len(rank))):
         path = layer.removesuffix("vars").strip("/").removeprefix("layers/").replace("/", ".")
-        called = path if twice or "." in path or not layer.startswith("layers/") else names[layer]
+        own = names[layer] and count[names[layer]] == 1 and "." not in path and layer.startswith("layers/")
+        called = names[layer] if own else path
         kind = path.rpartition(".")[2]
         for array, variable in zip(groups[layer], _variables((kind, names[layer]), groups[layer]), strict=True):
             leaves[f"{called}.{variable}".lstrip(".")] = _leaf(array)
@@ -115,4 +117,5 @@ def _variables(kinds: tuple[str, ...], arrays: list[Array]) -> list[str]:
 
 
 def _leaf(array: Array) -> Leaf:
+    array.check()
     return Leaf(array.shape, array.dtype.name, array.read)

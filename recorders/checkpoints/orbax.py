@@ -71,11 +71,11 @@ def _leaf(tensorstore: Any, item: Path, about: dict[str, Any], name: str, size: 
     driver = "zarr3" if about.get("use_zarr3") else "zarr"
     array = tensorstore.open({"driver": driver, "kvstore": store}, open=True, read=True).result()
     dtype = array.dtype.name
+    if prod(array.shape) * array.dtype.numpy_dtype.itemsize > size * MOST_INFLATED:
+        raise ValueError(f"{name!r} declares the shape {array.shape}, and the folder has {size} bytes")
 
     def read() -> np.ndarray:
         with reading(item):
-            if prod(array.shape) * array.dtype.numpy_dtype.itemsize > size * MOST_INFLATED:
-                raise ValueError(f"{name!r} declares the shape {array.shape}, and the folder has {size} bytes")
             whole = np.asarray(array.read().result())
             return whole.view(np.uint16) if dtype == "bfloat16" else whole
 

@@ -10,6 +10,7 @@ goes into a dict as a key cannot be made to collide.
 
 from __future__ import annotations
 
+import codecs
 import re
 import struct
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-MOST_INSTRUCTIONS = 5_000_000
+MOST_INSTRUCTIONS = 4_000_000
 LONGEST_INTEGER = 1024  # bytes
 LONGEST_LINE = 100_000  # bytes
 LARGEST_KEY = 2**60  # larger integers can be chosen so that they collide in a dict
@@ -153,13 +154,13 @@ class Machine:
         self.at += known.size
         return value
 
-    def line(self) -> str:
+    def line(self, encoding: str = "utf-8") -> str:
         """Return the text up to the end of the line."""
         for most in (200, LONGEST_LINE):
             text, end, _ = bytes(self.data[self.at : self.at + most]).partition(b"\n")
             if end:
                 self.at += len(text) + 1
-                return text.decode("utf-8")
+                return text.decode(encoding)
         raise PickleError("a pickle that was cut short")
 
     def text(self, size: int) -> str:
@@ -328,7 +329,10 @@ def _persistent(m: Machine, name: Any) -> Any:
 
 
 def _quoted(m: Machine) -> str:
-    return m.line().strip("\"'")
+    quoted = m.line("latin-1")
+    if len(quoted) < 2 or quoted[0] not in "\"'" or quoted[-1] != quoted[0]:
+        raise PickleError("a text without quotes")
+    return codecs.escape_decode(quoted[1:-1].encode("latin-1"))[0].decode("latin-1")
 
 
 def _written_integer(m: Machine) -> Any:
@@ -377,7 +381,7 @@ _INSTRUCTIONS: dict[int, Callable[[Machine], None]] = {
     0x8B: _push(lambda m: m.integer(m.number("<I"))),
     # Texts and bytes
     ord("S"): _push(_quoted),
-    ord("V"): _push(lambda m: m.line()),
+    ord("V"): _push(lambda m: m.line("raw-unicode-escape")),
     ord("T"): _push(lambda m: bytes(m.take(m.number("<i"))).decode("latin-1")),
     ord("U"): _push(lambda m: bytes(m.take(m.byte())).decode("latin-1")),
     ord("X"): _push(lambda m: m.text(m.number("<I"))),
@@ -477,23 +481,25 @@ def _jax_array(function: Any, arguments: Any, state: Any, *_: Any) -> PickledArr
     return made
 
 
+def _list(items: Any = (), *_: Any) -> list[Any]:
+    return list(items) if isinstance(items, list | tuple) else []
+
+
 BUILT_IN: dict[str, Rebuild] = {
     "collections.OrderedDict": _ordered,
     "collections.defaultdict": lambda *_: {},
-    "builtins.dict": lambda *_: {},
-    "builtins.list": lambda items=(), *_: list(items) if isinstance(items, list | tuple) else [],
-    "builtins.set": lambda items=(), *_: list(items) if isinstance(items, list | tuple) else [],
-    "builtins.frozenset": lambda items=(), *_: list(items) if isinstance(items, list | tuple) else [],
-    "builtins.bytearray": lambda data=b"", *_: data,
     "_codecs.encode": _encoded,
-    "copyreg._reconstructor": _object_of,
-    "copy_reg._reconstructor": _object_of,
     "jax._src.array._reconstruct_array": _jax_array,
     "numpy.dtype": _dtype,
+    **{f"{module}._reconstructor": _object_of for module in ("copyreg", "copy_reg")},
+    **{f"{module}.dict": lambda *_: {} for module in ("builtins", "__builtin__")},
+    **{f"{module}.{kind}": _list for module in ("builtins", "__builtin__") for kind in ("list", "set", "frozenset")},
+    **{f"{module}.{kind}": lambda data=b"", *_: data for module in ("builtins", "__builtin__")
+       for kind in ("bytes", "bytearray")},
     **{f"numpy.{core}.multiarray._reconstruct": _array for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
     **{f"numpy.{core}.numeric._frombuffer": _array_of_buffer for core in ("core", "_core")},
-}
+}  # fmt: skip
 
 
 def to_numpy(array: PickledArray) -> np.ndarray:

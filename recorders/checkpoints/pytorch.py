@@ -18,12 +18,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from recorders.checkpoints.arrays import Leaf, check_inflated, leaf_of, mapped, reading
+from recorders.checkpoints.arrays import Leaf, check_inflated, checked_shape, leaf_of, mapped, reading
 from recorders.checkpoints.pickles import Global, Inert, Machine, PickledArray, Rebuild
 from trajtools.errors import DataError
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file before version 1.6
-LARGEST_PICKLE = 2**30
+DEEPEST = 100
+LARGEST_PICKLE = 2**28
 DTYPES = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1,
     "uint16": 2, "uint32": 4, "uint64": 8, "bool": 1, "complex64": 8, "complex128": 16,
@@ -58,9 +59,7 @@ def _of_archive(path: Path, archive: zipfile.ZipFile) -> Any:
     entry = archive.getinfo(pickle)
     check_inflated(path, entry)
     if entry.file_size > LARGEST_PICKLE:
-        raise DataError(
-            f"{path}: its pickle has {entry.file_size} bytes; no checkpoint needs more than 1 GiB for names"
-        )
+        raise DataError(f"{path}: its pickle has {entry.file_size} bytes; no checkpoint needs more than 256 MiB")
     order = "<"
     if f"{root}byteorder" in archive.NameToInfo and archive.getinfo(f"{root}byteorder").file_size < 10:
         order = ">" if archive.read(f"{root}byteorder").strip() == b"big" else "<"
@@ -187,8 +186,10 @@ def _machine(data: bytes | memoryview, source: _Source, at: int = 0) -> Machine:
     return Machine(data, REBUILD, partial(_storage, source), at)
 
 
-def _storage(source: _Source, name: Any) -> Storage:
-    """Return the storage that a persistent id names."""
+def _storage(source: _Source, name: Any) -> Any:
+    """Return the storage that a persistent id names; old files name the class of a module in this way, too."""
+    if name[0] == "module":
+        return name[1]
     kind, cls, key, _, count, *view = name
     code = cls.name.rpartition(".")[2].removesuffix("Storage") if isinstance(cls, Global) else ""
     if kind != "storage" or code not in STORAGES or not isinstance(count, int) or count < 0:
@@ -215,15 +216,17 @@ def _typed_tensor(
     """``torch._utils._rebuild_tensor_v3``: of untyped numbers."""
     name = dtype.name.rpartition(".")[2]
     if name not in DTYPES:
-        return Leaf(tuple(shape), name, lambda: np.empty(0))
+        return Leaf(checked_shape(shape), name, lambda: np.empty(0))
     return _view(replace(storage, dtype=name, count=storage.count // DTYPES[name]), name, offset, shape, stride)
 
 
 def _view(storage: Storage, dtype: str, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> Leaf:
-    shape, stride = tuple(shape), tuple(stride)
-    if len(shape) != len(stride) or not all(isinstance(n, int) and n >= 0 for n in (offset, *shape, *stride)):
-        raise ValueError(f"a tensor of shape {shape} and strides {stride}")
+    shape, stride = checked_shape(shape), checked_shape(stride)
+    if len(shape) != len(stride) or not isinstance(offset, int) or offset < 0:
+        raise ValueError(f"a tensor of shape {shape}, strides {stride} and offset {offset}")
     count = prod(shape)
+    if count > storage.count and 0 in stride:
+        return Leaf(shape, f"{dtype} that Tensor.expand repeats", lambda: np.empty(0))
     last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
     if count and (count > storage.count or last >= storage.count):
         raise ValueError(f"a tensor of shape {shape} lies beyond the {storage.count} numbers that it is a view of")
@@ -283,8 +286,8 @@ def state_dict_of(module: Inert) -> dict[str, Any] | None:
     entries: dict[str, Any] = {}
     seen: set[int] = set()
 
-    def walk(one: Any, prefix: str) -> None:
-        if not isinstance(one, Inert) or not isinstance(one.state, Mapping) or id(one) in seen:
+    def walk(one: Any, prefix: str, depth: int) -> None:
+        if not isinstance(one, Inert) or not isinstance(one.state, Mapping) or id(one) in seen or depth > DEEPEST:
             return
         seen.add(id(one))
         for name, value in _entries(one, "_parameters"):
@@ -293,10 +296,10 @@ def state_dict_of(module: Inert) -> dict[str, Any] | None:
         for name, value in _entries(one, "_buffers"):
             entries[prefix + name] = replace(value, trainable=False) if isinstance(value, Leaf) else value
         for name, child in _entries(one, "_modules"):
-            walk(child, f"{prefix}{name}.")
+            walk(child, f"{prefix}{name}.", depth + 1)
 
     if isinstance(module.state, Mapping) and {"_parameters", "_modules"} <= module.state.keys():
-        walk(module, "")
+        walk(module, "", 0)
         return entries
     return None
 
@@ -352,12 +355,12 @@ def _plant(tree: dict[str, Any], path: Any, value: Any) -> None:
 
 def _pieces(folder: Path, name: str, about: dict[str, Any], places: list[tuple[Any, dict[str, Any]]]) -> Leaf:
     """Return a tensor that is put together of the pieces that the ranks wrote."""
-    shape = tuple(about["size"])
+    shape = checked_shape(about["size"])
     properties = about["properties"].state
     dtype = (properties[0] if isinstance(properties, tuple) else properties["dtype"]).name.rpartition(".")[2]
-    sizes = {tuple(f["offsets"]): tuple(f["sizes"]) for f in map(_fields, about["chunks"])}
+    sizes = {tuple(f["offsets"]): checked_shape(f["sizes"]) for f in map(_fields, about["chunks"])}
     pieces = {tuple(offset) if offset is not None else (0,) * len(shape): place for offset, place in places}
-    if not all(isinstance(n, int) and n >= 0 for n in shape) or sum(map(prod, sizes.values())) != prod(shape):
+    if sum(map(prod, sizes.values())) != prod(shape):
         raise ValueError(f"the pieces of a tensor of shape {shape} do not fill it")
     if sizes.keys() - pieces.keys():
         raise ValueError(f"a piece of a tensor of shape {shape} is missing")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def weights_of(
     rename : callable
         From a name without the prefixes of wrappers to the name in the run.
     include : sequence of str
-        Globs of arrays that are taken although they would be left out.
+        Globs; arrays that would be left out are taken where a glob matches no others.
 
     Notes
     -----
@@ -83,9 +84,11 @@ def weights_of(
     leaves: dict[str, Leaf] = {}
     places: dict[Any, str] = {}
     statistics = _statistics(named)
+    reasons = {name: _reason(name, leaf, statistics) for name, leaf in named.items()}
+    forced = [one for one in include if not any(not why and fnmatchcase(name, one) for name, why in reasons.items())]
     for name, leaf in named.items():
-        reason = _reason(name, leaf, statistics)
-        if reason and not (include and is_selected(name, include, ())):
+        reason = reasons[name]
+        if reason and not (forced and is_selected(name, forced, ())):
             left_out.setdefault(reason, []).append(name)
         elif leaf.place in places and leaf.place != OBJECT:
             left_out.setdefault("tied to another", []).append(name)
@@ -94,8 +97,8 @@ def weights_of(
                 places[leaf.place] = name
             leaves[name] = leaf
     if not leaves and left_out:
-        reasons = "; ".join(f"{reason}: {listed(names, 5)}" for reason, names in left_out.items())
-        raise DataError(f"{where} holds no array that is trained ({reasons}): take some of these with --include")
+        listing = "; ".join(f"{reason}: {listed(names, 5)}" for reason, names in left_out.items())
+        raise DataError(f"{where} holds no array that is trained ({listing}): take some of these with --include")
     return Weights(leaves, entry, left_out)
 
 
@@ -229,10 +232,10 @@ def _search(node: Any, path: str, depth: int, networks: list[tuple[str, Any]], s
         return
     node = _without_company(node)
     params = node.get("params")
-    if _is_tree(node, 0) and not isinstance(params, Mapping):
+    if _is_tree(node) and not isinstance(params, Mapping):
         networks.append((path, node))
         return
-    if isinstance(params, Mapping) and _is_tree(params, 0):
+    if isinstance(params, Mapping) and _is_tree(params):
         _search(params, _join(path, "params"), depth + 1, networks, seen)
         return
     below: list[tuple[str, Any]] = []
@@ -268,18 +271,26 @@ def _is_weight(value: Any) -> bool:
     return isinstance(value, Leaf) and value.dtype in FLOATS and value.shape != ()
 
 
-def _is_tree(node: Any, depth: int) -> bool:
+def _is_tree(node: Any) -> bool:
     """Whether a node is a nested dict of arrays and nothing else, as JAX has it; tensors of PyTorch have a place."""
-    if isinstance(node, Mapping) and depth < DEEPEST:
-        return bool(node) and all(isinstance(k, str) and _is_tree(v, depth + 1) for k, v in node.items())
-    return isinstance(node, PickledArray) or (isinstance(node, Leaf) and node.place is None)
+    waiting, seen = [(node, 0)], set()
+    while waiting:
+        one, depth = waiting.pop()
+        if isinstance(one, Mapping) and one and depth < DEEPEST and all(isinstance(key, str) for key in one):
+            if id(one) not in seen:
+                seen.add(id(one))
+                waiting.extend((value, depth + 1) for value in one.values())
+        elif not (isinstance(one, PickledArray) or (isinstance(one, Leaf) and one.place is None)):
+            return False
+    return True
 
 
 def _flat(content: Any, where: str) -> dict[str, Leaf]:
     """Return the arrays of nested dicts and lists by dotted names; objects stay, as what cannot be read."""
-    leaves: dict[str, Leaf] = {}
-    unordered = _is_tree(content, 0) and any(isinstance(value, Mapping) for value in _values(content))
-    _flatten(content, "", 0, leaves, unordered)
+    nested = isinstance(content, Mapping) and any(isinstance(value, Mapping) for value in content.values())
+    walk = _Walk(nested and _is_tree(content))
+    walk.visit(content, "", 0)
+    leaves = walk.leaves
     if any(leaf.place != OBJECT for leaf in leaves.values()):
         return leaves
     listing = listed([f"{name}: {leaf.dtype}" for name, leaf in leaves.items()], 5)
@@ -290,27 +301,33 @@ def _flat(content: Any, where: str) -> dict[str, Leaf]:
     )
 
 
-def _values(content: Any) -> list[Any]:
-    return list(content.values()) if isinstance(content, Mapping) else []
+class _Walk:
+    """Collects the arrays of nested dicts and lists; `unordered`: in natural order, as the recorder of JAX does."""
 
+    def __init__(self, unordered: bool) -> None:
+        self.unordered = unordered
+        self.leaves: dict[str, Leaf] = {}
+        self.left = MOST_ENTRIES
 
-def _flatten(node: Any, path: str, depth: int, leaves: dict[str, Leaf], unordered: bool) -> None:
-    if depth > DEEPEST or len(leaves) > MOST_ENTRIES:
-        raise DataError(f"a checkpoint with more than {DEEPEST} levels or {MOST_ENTRIES:,} entries is not read")
-    if isinstance(node, Inert):
-        node = state_dict_of(node) or node
-    if isinstance(node, PickledArray):
-        node = leaf_of(node)
-    if isinstance(node, Leaf):
-        leaves[path or "weights"] = node
-    elif isinstance(node, Inert) and not path.endswith("_extra_state"):
-        leaves[path or "it"] = Leaf((), f"an object of {node.origin}", lambda: np.empty(0), OBJECT)
-    elif isinstance(node, Mapping):
-        for key in sorted(node, key=lambda k: natural(_name(k))) if unordered else node:
-            _flatten(node[key], _join(path, _name(key)), depth + 1, leaves, unordered)
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            _flatten(value, _join(path, str(index)), depth + 1, leaves, unordered)
+    def visit(self, node: Any, path: str, depth: int) -> None:
+        """Collect what stands below a node."""
+        self.left -= 1
+        if depth > DEEPEST or self.left < 0:
+            raise DataError(f"a checkpoint with more than {DEEPEST} levels or {MOST_ENTRIES:,} entries is not read")
+        if isinstance(node, Inert):
+            node = state_dict_of(node) or node
+        if isinstance(node, PickledArray):
+            node = leaf_of(node)
+        if isinstance(node, Leaf):
+            self.leaves[path or "weights"] = node
+        elif isinstance(node, Inert) and not path.endswith("_extra_state"):
+            self.leaves[path or "it"] = Leaf((), f"an object of {node.origin}", lambda: np.empty(0), OBJECT)
+        elif isinstance(node, Mapping):
+            for key in sorted(node, key=lambda k: natural(_name(k))) if self.unordered else node:
+                self.visit(node[key], _join(path, _name(key)), depth + 1)
+        elif isinstance(node, list):
+            for index, value in enumerate(node):
+                self.visit(value, _join(path, str(index)), depth + 1)
 
 
 def summary(content: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,12 +38,15 @@ class Array:
         As h5py says.
     read : callable
         Gives the array.
+    check : callable
+        Refuses an array that does not lie in this file, or is not as large as it says.
     """
 
     path: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     read: Callable[[], np.ndarray]
+    check: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -100,16 +104,15 @@ def _walk(root: h5py.File, contents: Contents, path: Path) -> None:
             if isinstance(child, h5py.Group):
                 waiting.append((below, child))
             elif isinstance(child, h5py.Dataset) and isinstance(child.dtype, np.dtype) and child.shape is not None:
-                contents.arrays[below] = Array(below, child.shape, child.dtype, _reader(child, size, path))
+                contents.arrays[below] = Array(
+                    below, child.shape, child.dtype, partial(_read, child, size, path), partial(_check, child, size)
+                )
 
 
-def _reader(dataset: h5py.Dataset, size: int, path: Path) -> Callable[[], np.ndarray]:
-    def read() -> np.ndarray:
-        with in_words(path, f"read {dataset.name}"):
-            _check(dataset, size)
-            return np.asarray(dataset[()])
-
-    return read
+def _read(dataset: h5py.Dataset, size: int, path: Path) -> np.ndarray:
+    with in_words(path, f"read {dataset.name}"):
+        _check(dataset, size)
+        return np.asarray(dataset[()])
 
 
 def _check(dataset: h5py.Dataset, size: int) -> None:
