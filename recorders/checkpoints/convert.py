@@ -154,6 +154,7 @@ def convert(
         with closing(series):
             result = _record(series, selection, draft, origin, progress, run=run, hparams=hparams, compress=compress)
         check_renamed()
+        selection.check()
         claim(draft, target)
     except FileExistsError:
         raise FileExistsError(f"{path} was created by another process meanwhile: choose another file") from None
@@ -300,10 +301,14 @@ class Selection:
         self.known: dict[str, dict[str, Any]] = {}
         self._first = ""
         self._wanted: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._unused = list(exclude)
 
     def take(self, state: State) -> Leaves:
         """Return the selected arrays of a state, in the order of the first."""
         leaves = state.weights.leaves
+        if self._unused:
+            names = [*leaves, *state.weights.names_left_out]
+            self._unused = [pattern for pattern in self._unused if not _matches(pattern, names)]
         if not self._first:
             self._begin(state)
         if leaves.keys() != self._wanted.keys():
@@ -318,10 +323,16 @@ class Selection:
                 )
         return {name: leaves[name] for name in self._wanted}
 
+    def check(self) -> None:
+        """Refuse options that matched nothing, after the last state."""
+        if self._unused:
+            raise SelectionError(f"--exclude matches no array of any checkpoint: {listed(self._unused)}")
+
     def _begin(self, state: State) -> None:
         leaves = state.weights.leaves
-        beside = [name for names in state.weights.left_out.values() for name in names]
-        chosen = [name for name in select([*leaves, *beside], self._include, self._exclude) if name in leaves]
+        exclude = [pattern for pattern in self._exclude if pattern not in self._unused]  # may match a later one
+        names = select([*leaves, *state.weights.names_left_out], self._include, exclude)
+        chosen = [name for name in names if name in leaves]
         if not chosen:
             raise SelectionError(f"--include and --exclude together select no array of {listed(leaves)}")
         ordered: dict[str, None] = {}
@@ -361,6 +372,10 @@ class Selection:
 
     def _where(self, name: str) -> str:
         return str(self._source / name if self._source.is_dir() else self._source.with_name(name))
+
+
+def _matches(pattern: str, names: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names)
 
 
 def _remedy(gone: Sequence[str], new: Sequence[str]) -> str:

@@ -144,14 +144,15 @@ def _by_pattern(names: Sequence[str], pattern: str) -> list[Number]:
     for name in names:
         match = compiled.search(name)
         start, stop = match.span(1 if compiled.groups else 0) if match else (0, 0)
-        number = _NUMBER.match(name, start) if start < stop else None
-        if number is None or not name[start:stop].isascii() or number.end(1) < stop > number.end():
-            what = f"gives {name[start:stop]!r}" if match else "matches nothing"
-            raise DataError(f"{rule} {what} in {name!r}; needed digits, in the first group: 'epoch=(\\d+)'")
-        if number.end(1) > stop:  # the group ends before a decimal does: take it at its word
-            chosen.append(Number(start, stop, int(name[start:stop]), True, name[:start], name[stop:][:1]))
+        start, stop = max(0, start), max(0, stop)  # a group that took no part
+        text, number = name[start:stop], _NUMBER.match(name, start)
+        if number is not None and number.end(1) <= stop <= number.end():
+            chosen.append(_number(name, number))  # with its unit, whether or not the group takes it
+        elif text.isascii() and text.isdigit():
+            chosen.append(Number(start, stop, int(text), True, name[:start], name[stop:][:1]))
         else:
-            chosen.append(_number(name, number))
+            what = f"gives {text!r}" if match else "matches nothing"
+            raise DataError(f"{rule} {what} in {name!r}; needed digits, in the first group: 'epoch=(\\d+)'")
     return chosen
 
 

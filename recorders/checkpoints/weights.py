@@ -48,6 +48,11 @@ class Weights:
     entry: str = ""
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
+    @property
+    def names_left_out(self) -> list[str]:
+        """All names that were left out."""
+        return [name for names in self.left_out.values() for name in names]
+
 
 def weights_of(
     tree: Any,
