@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -357,6 +358,42 @@ def test_what_cannot_be_read_is_named(tmp_path, name, content, words):
         convert(tmp_path / "saved", tmp_path / "out.h5")
 
 
+@pytest.mark.torch
+def test_an_average_of_a_module_is_that_module(tmp_path):
+    torch = pytest.importorskip("torch")
+    (tmp_path / "saved").mkdir()
+    net = torch.nn.Linear(2, 3)
+    torch.save(torch.optim.swa_utils.AveragedModel(net).state_dict(), tmp_path / "saved" / "1.pt")
+    done, names, _ = converted(tmp_path)
+    assert [name for name, _, _ in names] == ["weight", "bias"]
+    assert done.left_out == ("integers: 'n_averaged'",)
+
+
+@pytest.mark.parametrize(
+    ("content", "entry", "wanted"),
+    [
+        ([(0, 1), (0, 1)], "", ["0.0", "0.1", "1.0", "1.1"]),
+        ({"epoch": 3, "loss": 1, "net": {"d": {"w": 0, "b": 1}}}, "net", ["d.b", "d.w"]),
+        ({"params": {"params": {"d": {"w": 0}}}, "step": 3}, "params.params", ["d.w"]),
+        ({"w": 0, "b": 1, "opt_state": [0, 1]}, "", ["w", "b"]),
+        ({"model": {"w": 0}, "optimizer": {"mu": {"w": 0}}}, "", ["model.w"]),
+    ],
+)
+def test_trees_of_numpy_arrays_are_found_in_pickles(tmp_path, content, entry, wanted):
+    arrays = [np.ones((3, 2)), np.zeros(2)]
+
+    def fill(node):
+        if isinstance(node, dict):
+            return {name: value if name in ("epoch", "step") else fill(value) for name, value in node.items()}
+        return [fill(value) for value in node] if isinstance(node, list) else (
+            tuple(map(fill, node)) if isinstance(node, tuple) else arrays[node])  # fmt: skip
+
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "1.pkl").write_bytes(pickle.dumps(fill(content)))
+    done, names, _ = converted(tmp_path)
+    assert (done.entry, [name for name, _, _ in names]) == (entry, wanted)
+
+
 # Shards and company (cases D2 and D3)
 
 
@@ -385,6 +422,26 @@ def test_all_shards_of_a_step_are_one_state(tmp_path, index, files):
     with tt.open(tmp_path / "out.h5") as file:
         assert len(file["run"].parameters) == 4
         assert_states(file["run"], (500, 1000))
+
+
+def test_numbered_folders_without_weights_are_said(tmp_path):
+    pytest.importorskip("safetensors")
+    folder = hugging_face(tmp_path)
+    for name in ("logs", "checkpoint-1500"):
+        (folder / name).mkdir()
+        (folder / name / "optimizer.pt").write_bytes(pickle.dumps({"state": {}}))
+    done, _, _ = converted(tmp_path)
+    assert done.steps == (500, 1000)
+    assert done.notes == ("'checkpoint-1500' passed over: no weights in there, or files beside them",)
+
+
+@pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="names are any bytes on Linux alone")
+def test_names_that_are_no_utf_8_are_taken(tmp_path):
+    folder = folder_of(tmp_path, "{}.npz", (1,))
+    os.rename(os.fsencode(folder / "1.npz"), os.fsencode(folder) + b"/caf\xe9_1.npz")
+    convert(folder, tmp_path / "out.h5")
+    with tt.open(tmp_path / "out.h5") as file:
+        assert file["run"].provenance["checkpoints"]["first"] == r"caf\xe9_1.npz"
 
 
 def test_missing_and_wrong_shards_are_refused(tmp_path):

@@ -147,8 +147,8 @@ def convert(
     else:
         series = _of_folder(source, files, step_pattern, take)
     selection = Selection(source, **choice)
-    origin = {"source": str(source.absolute()), "files": files, **{name: list(globs) for name, globs in choice.items()},
-              "rename": list(_several(rename)), "key": key}  # fmt: skip
+    origin = {"source": _text(source.absolute()), "files": files, "rename": list(_several(rename)), "key": key}
+    origin |= {name: list(globs) for name, globs in choice.items()}
     draft = target.with_name(f"{target.name}.part-{os.getpid()}")
     try:
         with closing(series):
@@ -171,6 +171,11 @@ def _check_target(target: Path, path: str | os.PathLike[str], run: str) -> None:
         raise RecordingError(f"run={run!r} is not a valid run name: needed a text without '/', such as 'eta=0.1'")
     if not target.parent.is_dir():
         raise RecordingError(f"{path} cannot be written: there is no folder {target.parent}")
+
+
+def _text(name: str | os.PathLike[str]) -> str:
+    """Return a name that is no UTF-8, as disks may hold, with its odd bytes written out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _several(values: str | Sequence[str]) -> tuple[str, ...]:
@@ -199,15 +204,16 @@ class State:
     metrics: Mapping[str, Any]
 
 
-Series = Generator[Any, None, None]  # an Order, then a State for each of its names
+Series = Generator[Any, None, None]  # an Order and notes, then a State for each name
 Take = Callable[..., Weights]
 
 
 def _of_folder(folder: Path, files: str, pattern: str | None, take: Take) -> Series:
     """Open the checkpoints of a folder one after the other."""
-    checkpoints = {one.name: one for one in checkpoints_in(folder, files)}
+    several, passed = checkpoints_in(folder, files)
+    checkpoints = {one.name: one for one in several}
     order = in_order(list(checkpoints), pattern)
-    yield order
+    yield order, [f"{listed(passed, 5)} passed over: no weights in there, or files beside them"] if passed else []
     for name in order.names:
         with open_checkpoint(checkpoints[name]) as tree:
             yield State(name, take(tree, str(folder / name)), {})
@@ -239,7 +245,7 @@ def _listed_states(tree: Any) -> dict[int, Any]:
 
 def _one_by_one(path: Path, states: Mapping[int, Any], take: Take) -> Series:
     names = tuple(f"{path.name}[{step}]" for step in states)
-    yield Order(names, tuple(states), "the entry of the file", names[-1])
+    yield Order(names, tuple(states), "the entry of the file", names[-1]), []
     for name, tree in zip(names, states.values(), strict=True):
         yield State(name, take(tree, f"{path}{name.removeprefix(path.name)}"), {})
 
@@ -258,7 +264,7 @@ def _stacked(path: Path, tree: Any, take: Take) -> Series:
             f"{path.parent}"
         )
     steps, rule = _steps_of(path, tree, count)
-    yield Order(tuple(f"{path.name}[{i}]" for i in range(count)), steps, rule, f"{count} states")
+    yield Order(tuple(f"{path.name}[{i}]" for i in range(count)), steps, rule, f"{count} states"), []
     rows = {name: (leaf.rows or leaf.read)() for name, leaf in arrays.items()}
     series = {name.removeprefix(METRICS): leaf.read() for name, leaf in whole.leaves.items()
               if name.startswith(METRICS) and leaf.shape == (count,)}  # fmt: skip
@@ -437,8 +443,8 @@ def _record(
     **options: Any,
 ) -> Conversion:
     """Record the states of a series; the only place that writes."""
-    order: Order = next(series)
-    origin = {**origin, "first": order.names[0], "last": order.names[-1], "step": order.rule}
+    order, notes = next(series)
+    origin = {**origin, "first": _text(order.names[0]), "last": _text(order.names[-1]), "step": order.rule}
     recorder: _CheckpointRecorder | None = None
     count = len(order.names)
     try:
@@ -468,7 +474,7 @@ def _record(
         order.example,
         first.entry,
         tuple(f"{reason}: {listed(names, 3)}" for reason, names in first.left_out.items()),
-        _repeats(order, recorder.digests),
+        (*notes, *_repeats(order, recorder.digests)),
     )
 
 

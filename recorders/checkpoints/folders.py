@@ -129,8 +129,14 @@ def _kind_of_zip(path: Path) -> str:
     return "torch" if not names and path.suffix.lower() in ENDINGS else ""
 
 
-def checkpoints_in(folder: Path, files: str = "") -> list[Checkpoint]:
-    """Find the checkpoints of a folder: files, shards that are one state, and folders that hold one."""
+def checkpoints_in(folder: Path, files: str = "") -> tuple[list[Checkpoint], list[str]]:
+    """Find the checkpoints of a folder: files, shards that are one state, and folders that hold one.
+
+    Returns
+    -------
+    tuple of list of Checkpoint, list of str
+        The checkpoints, and the names of numbered folders that are none.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist: needed a folder with the checkpoints of a training")
     if kind_of(folder):
@@ -153,7 +159,9 @@ def checkpoints_in(folder: Path, files: str = "") -> list[Checkpoint]:
     _check_kinds(folder, checkpoints)
     if not files:
         _check_mixed(folder, checkpoints)
-    return checkpoints
+    used = {one.name.partition("/")[0] for one in checkpoints}
+    passed = [_name(folder, p) for p in matches if p.is_dir() and p.name not in used and numbers_in(p.name)]
+    return checkpoints, [] if "/" in files else passed
 
 
 def _of_file(folder: Path, path: Path) -> Checkpoint | None:

@@ -28,12 +28,17 @@ LARGEST_PICKLE = 2**28
 DTYPES = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1,
     "uint16": 2, "uint32": 4, "uint64": 8, "bool": 1, "complex64": 8, "complex128": 16,
-    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1,
 }  # fmt: skip
+# Those that NumPy has not.
+OTHER_DTYPES = {
+    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1, "complex32": 4,
+    "qint8": 1, "quint8": 1, "qint32": 4,
+}  # fmt: skip
+SIZES = DTYPES | OTHER_DTYPES
 STORAGES = {
     "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64", "Int": "int32",
     "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool", "ComplexFloat": "complex64",
-    "ComplexDouble": "complex128", "Untyped": "uint8",
+    "ComplexDouble": "complex128", "Untyped": "uint8", "QInt8": "qint8", "QUInt8": "quint8", "QInt32": "qint32",
 }  # fmt: skip
 
 
@@ -123,7 +128,7 @@ class _Archive:
         if entry is None:
             raise ValueError(f"the numbers {storage.key!r} are missing")
         check_inflated(self.path, entry)
-        if entry.file_size < storage.count * DTYPES[storage.dtype]:
+        if entry.file_size < storage.count * SIZES[storage.dtype]:
             raise ValueError(f"a tensor of {storage.count} numbers has {entry.file_size} bytes")
 
     def read(self, storage: Storage) -> bytes:
@@ -160,7 +165,7 @@ class _Stream:
             if known is None:
                 raise ValueError(f"the numbers {str(key)!r} belong to no tensor")
             (count,) = struct.unpack(f"{self.order}q", self.data[at : at + 8])
-            size = count * DTYPES[known.dtype]
+            size = count * SIZES[known.dtype]
             if count < known.count or at + 8 + size > len(self.data):
                 raise ValueError("it was cut short")
             self.places[str(key)] = at + 8
@@ -171,7 +176,7 @@ class _Stream:
     def read(self, storage: Storage) -> memoryview:
         """Return the bytes of a storage."""
         begin = self.places[storage.key]
-        return self.data[begin : begin + self.storages[storage.key].count * DTYPES[self.storages[storage.key].dtype]]
+        return self.data[begin : begin + self.storages[storage.key].count * SIZES[self.storages[storage.key].dtype]]
 
     def rows(self, storage: Storage, dtype: Any, offset: int, shape: tuple[int, ...]) -> np.ndarray:
         """Return an array that is read where it is used."""
@@ -215,9 +220,9 @@ def _typed_tensor(
 ) -> Leaf:
     """``torch._utils._rebuild_tensor_v3``: of untyped numbers."""
     name = dtype.name.rpartition(".")[2]
-    if name not in DTYPES:
+    if name not in SIZES:
         return Leaf(checked_shape(shape), name, lambda: np.empty(0))
-    return _view(replace(storage, dtype=name, count=storage.count // DTYPES[name]), name, offset, shape, stride)
+    return _view(replace(storage, dtype=name, count=storage.count // SIZES[name]), name, offset, shape, stride)
 
 
 def _view(storage: Storage, dtype: str, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> Leaf:
@@ -230,9 +235,9 @@ def _view(storage: Storage, dtype: str, offset: int, shape: tuple[int, ...], str
     last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
     if count and (count > storage.count or last >= storage.count):
         raise ValueError(f"a tensor of shape {shape} lies beyond the {storage.count} numbers that it is a view of")
-    width, code = DTYPES[dtype], {"bfloat16": "uint16"}.get(dtype, dtype)
+    width, code = SIZES[dtype], {"bfloat16": "uint16"}.get(dtype, dtype)
     begin = (storage.offset + offset) * width
-    if code.startswith("float8"):
+    if dtype in OTHER_DTYPES:
         return Leaf(shape, dtype, lambda: np.empty(0))
     form = np.dtype(code).newbyteorder(storage.source.order)
 
@@ -364,7 +369,7 @@ def _pieces(folder: Path, name: str, about: dict[str, Any], places: list[tuple[A
         raise ValueError(f"the pieces of a tensor of shape {shape} do not fill it")
     if sizes.keys() - pieces.keys():
         raise ValueError(f"a piece of a tensor of shape {shape} is missing")
-    if prod(shape) * DTYPES.get(dtype, 1) > sum(place["length"] for place in pieces.values()):
+    if prod(shape) * SIZES.get(dtype, 1) > sum(place["length"] for place in pieces.values()):
         raise ValueError(f"a tensor of shape {shape} has fewer bytes than it declares")
 
     def read() -> np.ndarray:

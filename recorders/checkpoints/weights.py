@@ -12,17 +12,18 @@ import numpy as np
 
 from recorders.adapter import FLOATS, is_selected, listed
 from recorders.checkpoints.arrays import Leaf, leaf_of
-from recorders.checkpoints.pickles import Inert, PickledArray
+from recorders.checkpoints.pickles import Global, Inert, PickledArray
 from recorders.checkpoints.pytorch import state_dict_of
 from recorders.checkpoints.steps import natural
-from trajtools.errors import DataError, SelectionError
+from trajtools.errors import DataError, SelectionError, TrajtoolsError
 
 DEEPEST = 50
 MOST_ENTRIES = 1_000_000
 COUNTS = re.compile(r"u?int\d+|bool")
 # What trainers keep beside the weights in one file.
 BESIDE = re.compile(
-    r"(optim|opt_|opt$|lr_|sched|scaler|callbacks|loops|hyper|hparams|args|config|rng|random|datamodule|batch_stats)",
+    r"optim\w*|opt|opt_\w*|lr|lr_sched\w*|sched\w*|\w*scaler|callbacks|loops|hyper_?param\w*|hparams\w*|\w*args|\w*config\w*|"
+    r"rng\w*|random_states?|datamodule\w*|batch_stats",
     re.IGNORECASE,
 )
 RUNNING = re.compile(r"(^|[./])(running_mean|running_var|num_batches_tracked|moving_mean|moving_variance)$")
@@ -83,8 +84,13 @@ def weights_of(
     are one array, and frozen parameters, running statistics and integers are no part of the state. A file that says
     nothing of what is trained is taken at the names that frameworks give to their statistics.
     """
-    entry, content = _entry(tree, where, key)
-    named = _renamed(_flat(content, where), where, rename)
+    try:
+        entry, content = _entry(tree, where, key)
+        named = _renamed(_flat(content, where), where, rename)
+    except TrajtoolsError:
+        raise
+    except ValueError as problem:  # an array of a pickle is damaged
+        raise DataError(f"{where} cannot be read: {problem}") from problem
     left_out: dict[str, list[str]] = {}
     leaves: dict[str, Leaf] = {}
     places: dict[Any, str] = {}
@@ -155,7 +161,8 @@ def _statistics(named: Mapping[str, Leaf]) -> set[str]:
 def _renamed(named: dict[str, Leaf], where: str, rename: Callable[[str], str]) -> dict[str, Leaf]:
     """Strip what wrappers add to names, then rename."""
     clean = {name: name.replace("_orig_mod.", "") for name in named}
-    while clean and all(name.startswith("module.") for name in clean.values()):
+    floats = [name for name, leaf in named.items() if leaf.dtype in FLOATS]  # an average has a counter beside them
+    while floats and all(clean[name].startswith("module.") for name in floats):
         clean = {old: name.removeprefix("module.") for old, name in clean.items()}
     leaves: dict[str, Leaf] = {}
     for old, name in clean.items():
@@ -177,7 +184,7 @@ def _entry(tree: Any, where: str, key: str | None) -> tuple[str, Any]:
         content = select(tree, key)
         if content is _NOTHING:
             raise DataError(f"{where} has no entry {key!r}; it holds {summary(tree)}")
-        if not isinstance(content, Leaf | PickledArray | Mapping | list | Inert):
+        if not isinstance(content, Leaf | PickledArray | Mapping | list | tuple | Inert):
             raise DataError(
                 f"{where}: the entry {key!r} is {_what(content)}, which holds no array; it holds {summary(tree)}"
             )
@@ -203,7 +210,7 @@ def select(tree: Any, key: str) -> Any:
     """Return the entry of a dotted key: names may hold dots themselves, lists are counted from 0."""
     if isinstance(tree, Inert):
         tree = state_dict_of(tree) or (tree.state if isinstance(tree.state, Mapping) else {})
-    if isinstance(tree, list):
+    if isinstance(tree, list | tuple):
         tree = {str(i): value for i, value in enumerate(tree)}
     if not isinstance(tree, Mapping):
         return _NOTHING
@@ -233,26 +240,45 @@ def _search(node: Any, path: str, depth: int, networks: list[tuple[str, Any]], s
         if entries:
             networks.append((path, entries))
         return
+    if isinstance(node, list | tuple) and not path:
+        node = {str(i): value for i, value in enumerate(node)}
     if not isinstance(node, Mapping) or "param_groups" in node:
         return
     node = _without_company(node)
     params = node.get("params")
-    if _is_tree(node) and not isinstance(params, Mapping):
-        networks.append((path, node))
+    if isinstance(params, Mapping | list | tuple) and _is_tree(params):
+        path = _join(path, "params")
+        inner = params.get("params") if isinstance(params, Mapping) else None
+        networks.append((path, params) if not isinstance(inner, Mapping) else (_join(path, "params"), inner))
         return
-    if isinstance(params, Mapping) and _is_tree(params):
-        _search(params, _join(path, "params"), depth + 1, networks, seen)
+    if _is_tree(node):
+        networks.append((path, node))
         return
     below: list[tuple[str, Any]] = []
     for name, value in node.items():
         if isinstance(name, str):
             _search(value, _join(path, name), depth + 1, below, seen)
-    own = {name: value for name, value in node.items() if not isinstance(value, Mapping | list)}
-    count = sum(map(_is_weight, own.values()))
-    if count and count >= max((sum(map(_is_weight, content.values())) for _, content in below), default=0):
+    own = {name: value for name, value in node.items() if not isinstance(value, Mapping | list | tuple)}
+    count = _count(own)
+    if count > max((_count(content) for _, content in below), default=0):
         networks.append((path, own))
     else:
         networks.extend(below)
+
+
+def _count(content: Any) -> int:
+    """Count the arrays of floats, of more than one number, below a node; shared nodes once."""
+    waiting, seen, count = [content], set(), 0
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Mapping | list | tuple):
+            if id(one) not in seen:
+                seen.add(id(one))
+                waiting.extend(one.values() if isinstance(one, Mapping) else one)
+        else:
+            one = leaf_of(one) if isinstance(one, PickledArray) else one
+            count += isinstance(one, Leaf) and one.dtype in FLOATS and one.shape != ()
+    return count
 
 
 def _join(path: str, name: str) -> str:
@@ -264,30 +290,27 @@ def _without_company(node: Mapping[Any, Any]) -> dict[Any, Any]:
 
     def belongs(name: Any, value: Any) -> bool:
         is_array = isinstance(value, Leaf | PickledArray)
-        return is_array or not (isinstance(name, str) and BESIDE.match(name))
+        return is_array or not (isinstance(name, str) and BESIDE.fullmatch(name))
 
     return {name: value for name, value in node.items() if belongs(name, value)}
 
 
-def _is_weight(value: Any) -> bool:
-    """Whether an entry is an array that could be trained: of floats, and more than one number."""
-    if isinstance(value, PickledArray):
-        value = leaf_of(value)
-    return isinstance(value, Leaf) and value.dtype in FLOATS and value.shape != ()
-
-
 def _is_tree(node: Any) -> bool:
-    """Whether a node is a nested dict of arrays and nothing else, as JAX has it; tensors of PyTorch have a place."""
-    waiting, seen = [(node, 0)], set()
+    """Whether a node holds nested arrays and nothing else, as JAX has them; tensors of PyTorch have a place."""
+    waiting, seen, count = [(node, 0)], set(), 0
     while waiting:
         one, depth = waiting.pop()
-        if isinstance(one, Mapping) and one and depth < DEEPEST and all(isinstance(key, str) for key in one):
+        if isinstance(one, Mapping | list | tuple) and depth < DEEPEST:
+            if isinstance(one, Mapping) and not all(isinstance(key, str) for key in one):
+                return False
             if id(one) not in seen:
                 seen.add(id(one))
-                waiting.extend((value, depth + 1) for value in one.values())
-        elif not (isinstance(one, PickledArray) or (isinstance(one, Leaf) and one.place is None)):
+                waiting.extend((value, depth + 1) for value in (one.values() if isinstance(one, Mapping) else one))
+        elif isinstance(one, PickledArray) or (isinstance(one, Leaf) and one.place is None):
+            count += 1
+        else:
             return False
-    return True
+    return count > 0
 
 
 def _flat(content: Any, where: str) -> dict[str, Leaf]:
@@ -330,7 +353,7 @@ class _Walk:
         elif isinstance(node, Mapping):
             for key in sorted(node, key=lambda k: natural(_name(k))) if self.unordered else node:
                 self.visit(node[key], _join(path, _name(key)), depth + 1)
-        elif isinstance(node, list):
+        elif isinstance(node, list | tuple):
             for index, value in enumerate(node):
                 self.visit(value, _join(path, str(index)), depth + 1)
 
@@ -353,6 +376,8 @@ def _what(value: Any) -> str:
         return "an array"
     if isinstance(value, Inert):
         return f"an object of {value.origin}"
+    if isinstance(value, Global):
+        return f"the name {value.name}"
     if isinstance(value, Mapping | list | tuple):
         return f"{len(value)} entries"
     return "nothing" if value is None else type(value).__name__
