@@ -389,7 +389,12 @@ def _remedy(gone: Sequence[str], new: Sequence[str]) -> str:
     for longer, shorter in ((new, gone), (gone, new)):
         if longer and shorter and longer[0].endswith(shorter[0]):
             prefix = longer[0][: -len(shorter[0])]
-            if prefix and {name.removeprefix(prefix) for name in longer} == set(shorter):
+            if (
+                prefix
+                and prefix.isprintable()
+                and not set("'=") & set(prefix)
+                and {name.removeprefix(prefix) for name in longer} == set(shorter)
+            ):
                 return f"Drop the prefix that some files have: --rename '{prefix}='"
     different = [*gone, *new]
     if len(different) <= 5:
@@ -403,7 +408,8 @@ def _remedy(gone: Sequence[str], new: Sequence[str]) -> str:
 
 def _option(option: str, name: str) -> str:
     """Return an option that matches one name, as it is typed in a shell."""
-    return f"{option} '" + glob.escape(name).replace("'", "'\\''") + "'"
+    pattern = "".join(letter if letter.isprintable() else "?" for letter in glob.escape(name))
+    return f"{option} '" + pattern.replace("'", "'\\''") + "'"
 
 
 def _known(leaves: Leaves, chosen: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -196,7 +196,7 @@ def _entry(tree: Any, where: str, key: str | None) -> tuple[str, Any]:
     if not candidates:
         raise DataError(f"{where} holds {summary(tree)}: needed arrays by name, as model.state_dict() gives")
     if len(candidates) > 1:
-        options = " or ".join(f"--key {_quoted(path)}" for path, _ in candidates[:6])
+        options = " or ".join(f"--key {_quoted(path)}" for path, _ in candidates[:6] if path.isprintable())
         raise DataError(
             f"{where} holds {summary(tree)}, and several of them are weights: choose with {options} (--key . takes all)"
         )
