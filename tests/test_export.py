@@ -308,7 +308,7 @@ def test_state_dicts_go_round_through_a_file_and_back(converted, tmp_path, form)
     pytest.importorskip({"safetensors": "safetensors", "pt": "torch"}[form])
     call("export", converted, "--format", form, "-o", tmp_path / "again")
     convert(tmp_path / "again", tmp_path / "two.h5", order=list(SHAPES))
-    with tt.open(tmp_path / "two.h5") as file:
+    with tt.open(tmp_path / "two.h5") as run:
         assert_states(run, STEPS)
 
 
@@ -406,7 +406,7 @@ def test_every_edge_has_an_id_of_its_own(converted, tmp_path, form):
     edges = [e for e in ElementTree.parse(tmp_path / f"x.{form}").iter() if e.tag.rpartition("}")[2] == "edge"]
     assert len(edges) == len({e.get("id") for e in edges}) == 67
     if form == "gexf":
-        with tt.open(converted) as file:
+        with tt.open(converted) as run:
             state = np.asarray(run.trajectory())[2]
         weights = {int(e.get("id")): float(e.get("weight")) for e in edges}
         assert all(repr(weight) == repr(float(state[entry])) for entry, weight in weights.items())

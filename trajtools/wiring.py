@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -259,12 +260,16 @@ class _Graph:
         self._origin: dict[str, str] = {}  # node set -> parameter that determined its size
         self._target: dict[str, str] = {}  # kernel -> target set of its biases
         self._current: str | None = None  # target set of the last layer
+        self._beside: dict[tuple[str, int], list[tuple[int, str]]] = {}  # layer, size of a set -> place, set of kernels
         self._begun = False
         self._order = {name: index for index, name in enumerate(shapes)}
         self._kernel = _partners(kinds)
         kernels = [n for n in shapes if kinds[n] in KERNELS]
         prefixes = [_split(n)[0] for n in kernels]
         alone = {p for p, count in Counter(prefixes).items() if p and count == 1 and p not in kinds}
+        self._cells: dict[str, list[str]] = {}
+        for name in (n for n in kernels if kinds[n] == "recurrent"):
+            self._cells.setdefault(_cell(name), []).append(name)
         self._labels = {n: p if p in alone else n for n, p in zip(kernels, prefixes, strict=True)}
 
     def place(self, name: str) -> None:
@@ -294,14 +299,7 @@ class _Graph:
 
     def _place_cell(self, first: str) -> None:
         """Place all kernels of a recurrent cell, which share its set of hidden units."""
-        members = [
-            n
-            for n in self.shapes
-            if self.kinds[n] == "recurrent"
-            and n not in self.wired
-            and -1 not in self.axes[n]
-            and _cell(n) == _cell(first)
-        ]
+        members = [n for n in self._cells[_cell(first)] if n not in self.wired and -1 not in self.axes[n]]
         loops = [n for n in members if _hidden_to_hidden(n, *self._counts(n))]
         hidden = self._counts(loops[0])[0] if loops else self._counts(first)[1]
         cell, before = _cell(first) or self._label(first), self._current
@@ -321,7 +319,7 @@ class _Graph:
         self._current = None
         if biases and len(self.shapes[biases[0]]) == 1:
             self._current = self._declare(self._label(name), self.shapes[biases[0]][0], biases[0])
-            self._target[name] = self._current
+            self._end(name, self._current)
 
     def _place_bias(self, name: str) -> None:
         shape = self.shapes[name]
@@ -338,11 +336,9 @@ class _Graph:
         own = self._kernel.get(name)
         if own in self._target and self.sizes[self._target[own]] == size:
             return self._target[own]
-        beside = [n for n in self._target if _split(n)[0] == _split(name)[0]]
-        before = [n for n in beside if self._order[n] < self._order[name]][::-1]
-        after = [n for n in beside if self._order[n] > self._order[name]]
-        fitting = [self._target[n] for n in (*before, *after) if self.sizes[self._target[n]] == size]
-        return fitting[0] if fitting else None
+        beside = self._beside.get((_split(name)[0], size), [])
+        place = bisect_left(beside, (self._order[name], ""))
+        return beside[max(0, place - 1)][1] if beside else None
 
     def _place_wired(self, name: str, ends: Ends | None) -> None:
         if ends is None:
@@ -365,7 +361,8 @@ class _Graph:
             self._declare(node_set, size, name)
         self.ends[name], self.used[name] = ends, axes
         if self.kinds[name] != "bias":
-            self._target[name] = self._current = ends[1]
+            self._current = ends[1]
+            self._end(name, ends[1])
             self._begun = True
 
     def _start(self, name: str, size: int) -> str:
@@ -378,7 +375,12 @@ class _Graph:
 
     def _join(self, name: str, source: str, target: str) -> None:
         self.ends[name], self.used[name] = (source, target), self.axes[name]
+        self._end(name, target)
+
+    def _end(self, name: str, target: str) -> None:
+        """Let the biases of a kernel end where it ends."""
         self._target[name] = target
+        insort(self._beside.setdefault((_split(name)[0], self.sizes[target]), []), (self._order[name], target))
 
     def _declare(self, node_set: str, size: int, name: str) -> str:
         known = self.sizes.setdefault(node_set, size)

@@ -592,7 +592,7 @@ def create(path: Path, spec: RunSpec, *, overwrite: bool = False) -> None:
     image = _image(draft, spec, path)
     try:
         draft.write_bytes(image)
-        _publish(draft, path, overwrite)
+        publish(draft, path, overwrite=overwrite)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
@@ -608,7 +608,8 @@ def _image(draft: Path, spec: RunSpec, path: Path) -> bytes:
     return image
 
 
-def _publish(draft: Path, path: Path, overwrite: bool) -> None:
+def publish(draft: Path, path: Path, *, overwrite: bool = False) -> None:
+    """Give a finished file its name, which is taken only to be overwritten."""
     if overwrite:
         os.replace(draft, path)
         return
