@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 import trajtools as tt
 from recorders import Recorder, iris
 from trajtools.neighbors.rules import NearestK, WithinRadius
-from trajtools.store import Member
+from trajtools.wiring import Member
 
 
 @pytest.fixture(scope="module")

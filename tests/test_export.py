@@ -16,7 +16,7 @@ import trajtools as tt
 from recorders import Recorder, Sketch
 from recorders.checkpoints import convert
 from trajtools.errors import UnknownNameError
-from trajtools.store import Member
+from trajtools.wiring import Member
 
 STEPS = (0, 5, 12, 40)
 
