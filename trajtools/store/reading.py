@@ -369,7 +369,7 @@ class Run:
             self.cells, notes = before or self._read_cells()
             self.notes, self._names_known = notes or {}, notes is not None
             digest = xxhash.xxh3_64()
-            tables = {name: _read_table(file, name, columns.split(), digest) for name, columns in COLUMNS.items()}
+            tables = {name: _read_table(file, self._raw, name, columns.split(), digest) for name, columns in COLUMNS.items()}
             digest.update(on_disk.texts_digest(texts))
             self.texts = texts
             self._read_structure(file, tables)
@@ -860,20 +860,20 @@ def _read_number(file: h5py.File, name: str) -> int:
 
 def text_attribute(target: h5py.Group | h5py.Dataset, name: str) -> str:
     """Read a text attribute, after a look at its size."""
-    if name not in target.attrs:
+    if not h5py.h5a.exists(target.id, name.encode()):
         raise FormatError(f"{target.name} lacks the attribute {name!r}, which the format requires")
     attribute = h5py.h5a.open(target.id, name.encode())
-    if attribute.get_storage_size() > on_disk.ATTRIBUTE_BYTES:
-        raise UnsafeFileError(f"the attribute {name!r} of {target.name} claims {attribute.get_storage_size()} bytes")
+    size = attribute.get_storage_size()
+    if size > on_disk.ATTRIBUTE_BYTES:
+        raise UnsafeFileError(f"the attribute {name!r} of {target.name} claims {size} bytes")
     kind = attribute.get_type()
     if attribute.get_space().get_simple_extent_npoints() != 1 or not isinstance(kind, h5py.h5t.TypeStringID):
         raise FormatError(f"the attribute {name!r} of {target.name} must be one text")
     if kind.is_variable_str():
         raise UnsafeFileError(f"the attribute {name!r} of {target.name} is of variable length; needed a fixed one")
-    value = target.attrs[name]
-    if isinstance(value, np.ndarray):
-        value = value.reshape(-1)[0]
-    return value.decode() if isinstance(value, bytes) else str(value)
+    value = np.zeros(attribute.shape, f"S{kind.get_size()}")
+    attribute.read(value, kind)
+    return value.reshape(-1)[0].decode()
 
 
 def child(file: h5py.File, path: str, kind: type[Any]) -> Any:
@@ -889,21 +889,23 @@ def child(file: h5py.File, path: str, kind: type[Any]) -> Any:
 
 def has(group: h5py.Group, name: str) -> bool:
     """Whether there is something of this name; `in` would follow links to other files."""
-    return group.get(name, getlink=True) is not None
+    return bool(group.id.links.exists(name.encode()))
 
 
 def linked(file: h5py.File, path: str) -> Any:
     """Whatever stands at a path in this very file."""
-    target: Any = file
+    here: Any = file.id
     for name in path.split("/"):
-        link = target.get(name, getlink=True) if isinstance(target, h5py.Group) else None
-        if link is None:
+        encoded = name.encode()
+        if not isinstance(here, h5py.h5g.GroupID) or not here.links.exists(encoded):
             raise FormatError(f"{file.filename}: {path} is missing, which the format requires")
-        if not isinstance(link, h5py.HardLink):
-            place = f"another file ({link.filename!r})" if isinstance(link, h5py.ExternalLink) else "another place"
+        if (kind := here.links.get_info(encoded).type) != h5py.h5l.TYPE_HARD:
+            outside = kind == h5py.h5l.TYPE_EXTERNAL
+            place = f"another file ({here.links.get_val(encoded)[0].decode()!r})" if outside else "another place"
             raise UnsafeFileError(f"/{path} is a link to {place}; links are refused. Copy the data into the file.")
-        target = target[name]
-    return target
+        here = h5py.h5o.open(here, encoded)
+    wrap = {h5py.h5d.DatasetID: h5py.Dataset, h5py.h5g.GroupID: h5py.Group}.get(type(here), h5py.Datatype)
+    return wrap(here)
 
 
 def check_storage(dataset: h5py.Dataset) -> None:
@@ -947,7 +949,9 @@ def _read_names(file: h5py.File, name: str) -> list[str]:
     return [value.decode("utf-8", "replace") for value in dataset[()].tolist() if value]
 
 
-def _read_table(file: h5py.File, name: str, columns: list[str], digest: Any) -> dict[str, list[Any]]:
+def _read_table(
+    file: h5py.File, raw: RawFile, name: str, columns: list[str], digest: Any
+) -> dict[str, list[Any]]:
     """The columns of a table as lists, empty where there is no table."""
     if not has(file, name):
         if name in ("parameters", "members"):
@@ -960,9 +964,9 @@ def _read_table(file: h5py.File, name: str, columns: list[str], digest: Any) -> 
         if dataset.ndim != 1 or nbytes > on_disk.TABLE_BYTES or dataset.chunks is not None:
             raise FormatError(f"/{name}/{column} must have one axis, in one piece, of at most 1 GiB")
         offset = dataset.id.get_offset()
-        if nbytes and (offset is None or offset + nbytes > file.id.get_filesize()):
+        if nbytes and (offset is None or offset + nbytes > raw.size):
             raise UnsafeFileError(f"/{name}/{column} declares {nbytes} bytes, more than the file holds")
-        array = dataset[()]
+        array = np.frombuffer(raw.read(offset or 0, nbytes), dataset.dtype)
         if array.dtype.kind == "S":
             values[column] = [value.decode("utf-8", "strict") for value in array.tolist()]
         elif array.dtype.str in ("<i8", "<f8"):
