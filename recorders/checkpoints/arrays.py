@@ -93,6 +93,7 @@ DAMAGED = (
     RuntimeError,
     SyntaxError,
     struct.error,
+    OSError,
 )
 
 

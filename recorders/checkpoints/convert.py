@@ -211,7 +211,12 @@ def _of_folder(folder: Path, files: str, pattern: str | None, take: Take) -> Ser
     several, passed = checkpoints_in(folder, files)
     checkpoints = {one.name: one for one in several}
     order = in_order(list(checkpoints), pattern)
-    yield order, [f"{listed(passed, 5)} passed over: no weights in there, or files beside them"] if passed else []
+    yield (
+        order,
+        [f"{listed(passed, 5)} passed over, where no weights can be read, or which lie beside files that hold them"]
+        if passed
+        else [],
+    )
     for name in order.names:
         with open_checkpoint(checkpoints[name]) as tree:
             yield State(name, take(tree, str(folder / name)), {})

@@ -16,6 +16,7 @@ from recorders.adapter import listed
 from recorders.checkpoints import arrays, keras, orbax, pytorch
 from recorders.checkpoints.steps import ENDINGS, numbers_in
 from trajtools.errors import DataError
+from trajtools.store.strangers import is_run
 
 KINDS = {
     "npz": arrays.open_npz, "npy": arrays.open_npy, "safetensors": arrays.open_safetensors,
@@ -31,6 +32,7 @@ OTHERS = {
     "lua": "is a file of Torch for Lua: load it with the package torchfile and save its arrays with numpy.savez",
     "tar": "is a tar archive: unpack it (tar -xf) and convert the files in it",
     "gzip": "is compressed: unpack it first (gunzip, unxz, bunzip2 or unzstd)",
+    "run": "is a run of trajtools already: trajtools info shows what it holds",
 }
 # What trainers save beside the weights, and what is no state of its own.
 BESIDE = re.compile(
@@ -41,6 +43,7 @@ BESIDE = re.compile(
 PREFERRED = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack", "adapter_model.safetensors")
 _SHARD = re.compile(r"(.*?)-(\d{5})-of-(\d{5})(\.\w+)$")
 _LUA = tuple(bytes([code, 0, 0, 0]) for code in range(1, 9))
+_MSGPACK = re.compile(rb"([\x81-\x8f]|\xde..|\xdf....)[\xa1-\xbf\xd9]", re.DOTALL)  # a dict that begins with a name
 _COMPRESSED = (b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh", b"\x28\xb5\x2f\xfd")
 
 
@@ -96,18 +99,18 @@ def kind_of(path: Path) -> str:
     if head[:6] == b"\x93NUMPY":
         return "npy"
     if head[:8] == b"\x89HDF\r\n\x1a\n":
-        return "hdf5"
+        return "run" if is_run(path) else "hdf5"
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "old torch" if pytorch.MAGIC.to_bytes(10, "little") in head[:20] else "pickle"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8:
         return "safetensors"
-    if head[257:262] == b"ustar":
+    if head[257:262] == b"ustar" and path.suffix.lower() in ENDINGS:
         return "tar"
     if head.startswith(_LUA) and path.suffix.lower() in ENDINGS:
         return "lua"
     if head.startswith(_COMPRESSED):
-        return "gzip" if Path(path.stem).suffix.lower() in ENDINGS or path.suffix.lower() in ENDINGS else ""
-    if head[:1] and (0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF)):
+        return "gzip" if {Path(path.stem).suffix.lower(), path.suffix.lower()} & (ENDINGS - {".tar"}) else ""
+    if _MSGPACK.match(head):
         return "msgpack"
     return "damaged" if path.suffix.lower() in ENDINGS - {".json", ".index"} else ""
 
@@ -135,7 +138,7 @@ def checkpoints_in(folder: Path, files: str = "") -> tuple[list[Checkpoint], lis
     Returns
     -------
     tuple of list of Checkpoint, list of str
-        The checkpoints, and the names of numbered folders that are none.
+        The checkpoints, and the numbered folders and archives that are none.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist: needed a folder with the checkpoints of a training")
@@ -150,17 +153,28 @@ def checkpoints_in(folder: Path, files: str = "") -> tuple[list[Checkpoint], lis
     last = files.rpartition("/")[2]
     matches = [p for p in matches if files or not p.name.startswith(".")]
     matches = [p for p in matches if p.is_dir() or last == p.name or not BESIDE.match(p.name)]
-    there = [one for p in matches if p.is_file() and (one := _of_file(folder, p)) is not None]
+    each = {p: _of_file(folder, p) for p in matches if p.is_file()}
+    there = [one for one in each.values() if one is not None]
+    endings = {Path(one.name).suffix for one in there if one.kind in KINDS}
+    there += [
+        Checkpoint(_name(folder, p), "damaged", (p,))
+        for p, one in each.items()
+        if one is None and p.suffix in endings and numbers_in(p.name)  # one like the others, but not readable
+    ]
     if not there or files:
         there += [one for p in matches if p.is_dir() and (one := _of_folder(folder, p)) is not None]
     checkpoints = list({one.name: one for one in there}.values())
     if not checkpoints:
         raise DataError(_nothing(folder, files, matches))
+    others = [one for one in checkpoints if one.kind in OTHERS]
+    if len(others) < len(checkpoints):
+        checkpoints = [one for one in checkpoints if one.kind not in OTHERS]
     _check_kinds(folder, checkpoints)
     if not files:
         _check_mixed(folder, checkpoints)
     used = {one.name.partition("/")[0] for one in checkpoints}
     passed = [_name(folder, p) for p in matches if p.is_dir() and p.name not in used and numbers_in(p.name)]
+    passed += [one.name for one in others if one.kind != "run" and numbers_in(one.name)]
     return checkpoints, [] if "/" in files else passed
 
 
@@ -179,25 +193,26 @@ def _of_file(folder: Path, path: Path) -> Checkpoint | None:
 def _of_folder(folder: Path, path: Path) -> Checkpoint | None:
     """Return the checkpoint that a folder is, or holds."""
     kind = kind_of(path)
+    if ".orbax-checkpoint-tmp" in path.name:  # its writing was never finished
+        return None
     if kind:
         return Checkpoint(_name(folder, path), kind, (path,))
     inside = [
         p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".") and not BESIDE.match(p.name)
     ]
-    found = {one.name: one for p in inside if (one := _of_file(folder, p)) is not None}
+    weights = {Path(one.name).name: one for p in inside if (one := _of_file(folder, p)) is not None}
     for name in PREFERRED:
-        for one in found.values():
-            stem, _, ending = name.rpartition(".")
-            if Path(one.name).name in (name, f"{stem}.{ending}.index.json") or re.fullmatch(
-                rf"{re.escape(stem)}-\d{{5}}-of-\d{{5}}\.{ending}", Path(one.name).name
-            ):
+        stem, _, ending = name.rpartition(".")
+        shards = re.compile(rf"{re.escape(stem)}-\d{{5}}-of-\d{{5}}\.{ending}")
+        for called, one in weights.items():
+            if called in (name, f"{name}.index.json") or shards.fullmatch(called):
                 return one
-    if len(found) > 1:
+    if len(weights) > 1:
         raise DataError(
-            f"{path} holds several files of weights ({listed([Path(n).name for n in found], 5)}): choose one with "
-            f"--files '{_star(path.name)}/{Path(next(iter(found))).name}'"
+            f"{path} holds several files of weights ({listed(weights, 5)}): choose one with "
+            f"--files '{_star(path.name)}/{next(iter(weights))}'"
         )
-    return next(iter(found.values()), None)
+    return next(iter(weights.values()), None)
 
 
 def _star(name: str) -> str:

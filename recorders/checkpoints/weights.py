@@ -148,14 +148,14 @@ def _reason(name: str, leaf: Leaf, statistics: set[str]) -> str:
 
 def _statistics(named: Mapping[str, Leaf]) -> set[str]:
     """Return the means and variances of flax: they stand beside a scale or a bias of the same shape."""
-    found = set()
+    statistics = set()
     for name, leaf in named.items():
         layer, _, last = name.rpartition(".")
         if last == "mean" and f"{layer}.var" in named:
             beside = [named.get(f"{layer}.{one}") for one in ("scale", "bias")]
             if any(one is not None and one.shape == leaf.shape for one in beside):
-                found |= {name, f"{layer}.var"}
-    return found
+                statistics |= {name, f"{layer}.var"}
+    return statistics
 
 
 def _renamed(named: dict[str, Leaf], where: str, rename: Callable[[str], str]) -> dict[str, Leaf]:

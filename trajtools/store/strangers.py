@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from trajtools.errors import DataError, UnsafeFileError
+from trajtools.errors import UnsafeFileError
 from trajtools.store.files import one_sentence
 
 MOST_OBJECTS = 1_000_000
@@ -72,10 +72,17 @@ def open_contents(path: Path, content: BinaryIO | None = None) -> Iterator[Conte
         contents = Contents({}, {})
         with one_sentence(path, "read"):
             file = opened.enter_context(h5py.File(path if content is None else content, "r"))
-            if "format" in file.attrs and _texts(file, "format") == ["trajtools"]:
-                raise DataError(f"{path} is a run of trajtools already: trajtools info shows what it holds")
             _walk(file, contents, path)
         yield contents
+
+
+def is_run(path: Path) -> bool:
+    """Whether an HDF5 file is one of trajtools."""
+    try:
+        with h5py.File(path, "r") as file:
+            return "format" in file.attrs and _texts(file, "format") == ["trajtools"]
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, UnicodeError):
+        return False
 
 
 def _walk(root: h5py.File, contents: Contents, path: Path) -> None:
