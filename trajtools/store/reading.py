@@ -347,7 +347,7 @@ class Run:
 
     def _load_once(self) -> None:
         self.is_cut = not check_head(self._raw)
-        with open_for_reading(self._raw) as file, one_sentence(self.path, "read the structure"):
+        with one_sentence(self.path, "read the structure"), open_for_reading(self._raw) as file:
             texts = _read_texts(file, str(self.path))
             self._check_version(texts["format_version"])
             self.places = {name: _place(file, name, self._raw.size) for name in _PLACES}

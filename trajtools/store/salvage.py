@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from trajtools.errors import DamagedError, FileBusyError
 from trajtools.store import layout as on_disk
 from trajtools.store.checks import Survey
+from trajtools.store.chunks import Blocks
 from trajtools.store.files import (
     SUPERBLOCK_BYTES,
     Owner,
@@ -22,7 +23,6 @@ from trajtools.store.files import (
     bytes_missing,
     check_head,
     lock_for_life,
-    one_sentence,
     seal,
     sealed,
 )
@@ -162,8 +162,7 @@ def _salvage(path: Path, out: Path) -> Repair:
         actions = [f"copied {len(whole)} states to {out}", *(f"{p.where}: {p.text}" for p in run.problems)]
         if len(lost):
             actions.append(f"lost {len(lost)} states: {_spans(lost)}{_named(steps)}")
-        with one_sentence(path, "salvage the states"):
-            writer = _create(run, out)
+        writer = _create(run, out)
         try:
             _copy(run, whole, writer)
             plantings, n = run.planting_blocks, run.cells.plantings
@@ -185,12 +184,15 @@ def _whole(run: Survey) -> NDArray[np.int64]:
     """States that are whole in all streams."""
     blocks, parts = run.blocks, [np.zeros(0, np.int64)]
     for block in range(blocks.n_blocks):
-        damaged = any(blocks.damaged(name, block) for name in blocks.axis.streams)
-        rows = blocks.whole_rows(block) if damaged else blocks.rows_of(block)
-        parts.append(block * blocks.axis.rows + np.arange(rows))
+        if not _is_damaged(blocks, block):
+            parts.append(block * blocks.axis.rows + np.arange(blocks.rows_of(block)))
     whole = np.concatenate(parts)
     steps = _series(run, "step", whole)
     return whole[np.concatenate([[True], np.diff(np.maximum.accumulate(steps)) > 0])[: len(whole)]]
+
+
+def _is_damaged(blocks: Blocks, block: int) -> bool:
+    return any(blocks.damaged(name, block) for name in blocks.axis.streams)
 
 
 def _create(run: Survey, out: Path) -> RunWriter:
@@ -250,7 +252,9 @@ def _plant(run: Survey, writer: RunWriter) -> int:
     """Copy the plantings of whole blocks; returns how many."""
     blocks, done = run.planting_blocks, 0
     for block in range(blocks.n_blocks):
-        count = blocks.whole_rows(block)
+        if _is_damaged(blocks, block):
+            continue
+        count = blocks.rows_of(block)
         first = block * blocks.axis.rows
         columns = [blocks.series(f"plantings/{n}", None, first, first + count) for n in on_disk.PLANTING_STREAMS]
         for step, member, epsilon, seed in zip(*(c.reshape(-1).tolist() for c in columns), strict=True):

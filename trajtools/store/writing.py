@@ -621,7 +621,7 @@ class _TailSums:
             return None
         counts, sums = blocks.slots(block, 1)
         slots = np.concatenate([counts[:, None], sums], axis=1)
-        matching = blocks.matches(block, rest)
+        matching = blocks.matches(block)
         whole = matching.all(axis=1)
         if whole.any():
             return cls(block, slots, int(np.argmax(whole)), False)
