@@ -2,8 +2,8 @@
 
     python benchmarks/store_fuzz.py [--mutations 20000] [--cuts 500] [--seed 0] [--folder DIR]
 
-Three quarters of the mutations hit HDF5's own metadata, two thirds of them with the checksums made right again. Each file
-is read whole in a child process, as `trajtools` opens files of strangers. Exits with 1 after 'SILENT' (other data
+Three quarters of the mutations hit HDF5's own metadata, two thirds of these with the checksums made right again. Each
+file is read whole in a child process, as `trajtools` opens files of strangers. Exits with 1 after 'SILENT' (other data
 than were written) or 'UNFORESEEN' (an exception that is none of ours).
 """
 

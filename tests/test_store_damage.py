@@ -330,8 +330,11 @@ def test_salvage_of_a_cut_file(path, tmp_path):
     truth = dr.write(path)
     end = dr.chunk_place(path, "weights", 1, 0) + 100
     os.truncate(path, end)
+    with Run(path) as run, pytest.raises(DamagedError, match="was cut"):
+        RunWriter.resume(path, parameters=run.parameters, members=run.members, dtype="float32")
     result = repair(path)
     assert not result.changed
+    assert path.stat().st_size == end
     assert "bytes were cut off" in str(result)
     assert repair(path, salvage=tmp_path / "out.h5").states == 64
     with Run(tmp_path / "out.h5") as run:
@@ -420,7 +423,7 @@ def large_chunks(file: h5py.File) -> None:
     n = len(file["weights"])
     del file["weights"]
     dataset = file.create_dataset("weights", (n, dr.M, 2**22), "<f4", maxshape=(None, dr.M, 2**22),
-                                  chunks=(64, 1, 2**22), compression="gzip")  # fmt: skip
+                                  chunks=(64, 1, 2**22), compression="gzip", shuffle=True)  # fmt: skip
     layout.set_text(dataset, "logical_dtype", "float32")
     dataset.id.write_direct_chunk((0, 0, 0), zlib.compress(bytes(2**26), 1))
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.errors import FormatError, TrajtoolsError
+from trajtools.errors import FormatError, TrajtoolsError, UnsafeFileError
 from trajtools.store import layout as on_disk
 from trajtools.store.chunks import Blocks
 from trajtools.store.files import RawFile, bytes_missing, check_head, one_line, open_for_reading
@@ -95,10 +95,23 @@ def validate(path: str | os.PathLike[str]) -> list[Problem]:
     place = os.path.abspath(path)
     if not os.path.exists(place):
         raise FileNotFoundError(f"{place} does not exist")
-    ((_, result),) = in_child(check, [place])
+    ((_, result),) = in_child(survey, [place])
+    if not isinstance(result, UnsafeFileError):
+        ((_, result),) = in_child(check, [place], patient=True)
     if isinstance(result, Exception):
         return [Problem("error", "file", str(result))]
     return [Problem(*entry) for entry in result]
+
+
+def survey(path: str) -> None:
+    """Touch everything of HDF5 that a check or a salvage touches."""
+    raw = RawFile(path)
+    try:
+        _attempt("structure", lambda: _strangers(raw))
+    finally:
+        raw.close()
+    with Survey(path) as run:
+        run.locate_all()
 
 
 def check(path: str) -> list[tuple[str, ...]]:

@@ -464,8 +464,11 @@ class Run:
             raise FormatError(f"{self.path}: {axis.sums} has the shape {sums.shape}, needed (blocks, 3, {width})")
         if on_disk.filters_of(sums) or any(s.filters for s in axis.streams.values() if s.name not in on_disk.FILTERED):
             raise UnsafeFileError(f"{self.path}: only {', '.join(on_disk.FILTERED)} may be compressed")
-        room = 2**20 + self._raw.size * (64 if self.is_cut else 1)
-        if max(blocks * (8 * on_disk.SLOTS * width), 8 * n, 8 * on_disk.SLOTS * width) > room:
+        missing = 64 if self.is_cut else 1  # of a file that was cut, the most may be gone
+        tables = 8 * on_disk.SLOTS * width * max(1, blocks)
+        plain = blocks * sum(s.n_chunks * s.chunk_bytes for s in axis.streams.values() if not (s.filters or s.sparse))
+        packed = blocks * sum(s.n_chunks * s.chunk_bytes for s in axis.streams.values() if s.filters)
+        if max(tables, plain / missing, packed / missing / on_disk.LARGEST_RATIO) > missing * self._raw.size:
             raise UnsafeFileError(f"{self.path} declares {n} states of {width} chunks in {self._raw.size} bytes")
 
     def _check_shapes(self) -> None:

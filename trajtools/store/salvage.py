@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.errors import DamagedError, FileBusyError
+from trajtools.errors import DamagedError, FileBusyError, FormatError
 from trajtools.store import layout as on_disk
-from trajtools.store.checks import Survey
+from trajtools.store.checks import Survey, survey
 from trajtools.store.chunks import Blocks
 from trajtools.store.files import (
     SUPERBLOCK_BYTES,
+    WAY_OUT,
     Owner,
     RawFile,
     bytes_missing,
@@ -94,6 +95,8 @@ def repair(path: str | os.PathLike[str], *, salvage: str | os.PathLike[str] | No
     if not place.exists():
         raise FileNotFoundError(f"{place} does not exist")
     ((_, result),) = in_child(survey if salvage is not None else count, [str(place)])
+    if isinstance(result, FormatError) and salvage is not None:
+        raise type(result)(f"nothing can be salvaged: {str(result).partition('; ' + WAY_OUT)[0]}")
     if isinstance(result, Exception):
         raise result
     if salvage is not None:
@@ -103,13 +106,6 @@ def repair(path: str | os.PathLike[str], *, salvage: str | os.PathLike[str] | No
         return _repair(raw)
     finally:
         raw.close()
-
-
-def survey(path: str) -> int:
-    """Touch everything of HDF5 that salvaging a file touches."""
-    with Survey(path) as run:
-        run.locate_all()
-        return run.n_states
 
 
 def count(path: str) -> int:
