@@ -80,10 +80,10 @@ class Blocks:
             self._raw.read_into(at + 8 * first, sums[slot].data)
         return counts, sums
 
-    def matches(self, block: int, needed: int) -> NDArray[np.bool_]:
-        """For each slot and chunk, whether the first `needed` rows match, (SLOTS, width - 1)."""
+    def matches(self, block: int) -> NDArray[np.bool_]:
+        """For each slot and chunk of a block, whether they match, (SLOTS, width - 1); absent chunks match anything."""
         counts, sums = self.slots(block)
-        result = np.ones((SLOTS, self.axis.width - 1), bool)
+        needed, result = self.rows_of(block), np.ones((SLOTS, self.axis.width - 1), bool)
         for name, stream in self.axis.streams.items():
             for at in range(stream.n_chunks):
                 index = self.axis.first[name] + at
@@ -126,15 +126,6 @@ class Blocks:
         group = max(1, FETCH_BYTES // stream.chunk_bytes)
         parts = [np.arange(at, min(at + group, stream.n_chunks)) for at in range(0, stream.n_chunks, group)]
         return [int(chunk) for part in parts for chunk in self._verify(stream, block, part)[1]]
-
-    def whole_rows(self, block: int) -> int:
-        """How many of the first rows of a block are whole in all streams, as far as its checksums can tell."""
-        counts, _ = self.slots(block)
-        limit = self.rows_of(block)
-        for count in sorted({min(int(c), limit) for c in counts if 0 < c <= self.axis.rows}, reverse=True):
-            if self.matches(block, count).any(axis=0).all():
-                return count
-        return 0
 
     def _verify(self, stream: Stream, block: int, index: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         for trial in range(_TRIES):

@@ -48,6 +48,7 @@ MAX_ROWS = 64
 CHUNK_BYTES = 2**20
 BLOCK_BYTES = 64 * 2**20
 
+LARGEST_RATIO = 20_000  # of the size of data to that of the file; Zstandard needs 100 bytes for 1 MiB of zeros
 LARGEST_CHUNK = 256 * 2**20  # bytes, without its filters
 ATTRIBUTE_BYTES = 64 * 2**20
 TABLE_BYTES = 2**30

@@ -362,7 +362,7 @@ class Run:
         self.is_cut = not check_head(self._raw)
         # Where their place is known, before anything else: what they promise is in the file, and stays there.
         before = self._read_cells() if self.places else None
-        with open_for_reading(self._raw) as file, one_sentence(self.path, "read the structure"):
+        with one_sentence(self.path, "read the structure"), open_for_reading(self._raw) as file:
             texts = _read_texts(file, str(self.path))
             self._check_version(texts["format_version"])
             self.places = {name: _place(file, name, self._raw.size) for name in _PLACES}
@@ -478,8 +478,11 @@ class Run:
             raise FormatError(f"{self.path}: {axis.sums} has the shape {sums.shape}, needed (blocks, 3, {width})")
         if on_disk.filters_of(sums) or any(s.filters for s in axis.streams.values() if s.name not in on_disk.FILTERED):
             raise UnsafeFileError(f"{self.path}: only {', '.join(on_disk.FILTERED)} may be compressed")
-        room = 2**20 + self._raw.size * (64 if self.is_cut else 1)
-        if max(blocks * (8 * on_disk.SLOTS * width), 8 * n, 8 * on_disk.SLOTS * width) > room:
+        missing = 64 if self.is_cut else 1  # of a file that was cut, the most may be gone
+        tables = 8 * on_disk.SLOTS * width * max(1, blocks)
+        plain = blocks * sum(s.n_chunks * s.chunk_bytes for s in axis.streams.values() if not (s.filters or s.sparse))
+        packed = blocks * sum(s.n_chunks * s.chunk_bytes for s in axis.streams.values() if s.filters)
+        if max(tables, plain / missing, packed / missing / on_disk.LARGEST_RATIO) > missing * self._raw.size:
             raise UnsafeFileError(f"{self.path} declares {n} states of {width} chunks in {self._raw.size} bytes")
 
     def _check_shapes(self) -> None:

@@ -28,6 +28,7 @@ from trajtools.store.files import (
     Owner,
     RawFile,
     WritableHDF5,
+    bytes_missing,
     check_head,
     lock,
     lock_for_life,
@@ -370,8 +371,12 @@ class RunWriter:
         """Lock the file, open it for appending, and read back where the last writer ended."""
         self._raw = RawFile(self.path, write=True)
         try:
-            check_head(self._raw)
             locked = lock_for_life(self._raw)
+            if not check_head(self._raw):
+                raise DamagedError(
+                    f"{self.path} was cut: {bytes_missing(self._raw)} bytes are gone; `trajtools repair --salvage` makes "
+                    "a file of what is whole, which can be resumed"
+                )
             if not locked:
                 self._warn_no_locks(force)
             seal(self._raw)
@@ -655,7 +660,7 @@ class _TailSums:
             return None
         counts, sums = blocks.slots(block, 1)
         slots = np.concatenate([counts[:, None], sums], axis=1)
-        matching = blocks.matches(block, rest)
+        matching = blocks.matches(block)
         whole = matching.all(axis=1)
         if whole.any():
             return cls(block, slots, int(np.argmax(whole)), False)
