@@ -134,8 +134,8 @@ def followed(path: Path, steps: int, **options: float) -> tuple[np.ndarray, tupl
             opt.step()
             rec.record(model, **shadow.metrics)
             growth.append(shadow.growth)
-    with tt.open(path) as file:
-        late = [one for one in tt.training.curvature(file["run"]).warnings if one.code == "delayed-loss-of-stability"]
+    with tt.open(path) as run:
+        late = [one for one in tt.training.curvature(run).warnings if one.code == "delayed-loss-of-stability"]
     return np.array(growth), (*shadow.warnings, *late)
 
 

@@ -49,8 +49,7 @@ def main() -> None:
             losses = [gradient_step(each, x, y, options.rate) for each in networks]
             rec.record(loss=losses)  # of the newest state, the one that the losses were computed from
             rec.record(networks)  # the new state
-    with tt.open(options.out) as file:
-        run = file["run"]
+    with tt.open(options.out) as run:
         exponent = tt.twins(run, metric="l1").fit()
         print(f"{run.n_states} states of {run.n_members} networks, loss {run.metrics['loss'][-2, 0]:.3f} at the end")
         print(f"exponent {exponent.value:.4f} per step, verdict: {exponent.verdict}")

@@ -62,9 +62,9 @@ def main() -> None:
         say(f"{k} of {len(grid)} networks")
     found, rows = {}, []
     for key, path in paths.items():
-        with tt.open(path) as file:
-            found[key] = law = tt.training.order_chaos(file["run"])
-            best = int(np.argmin(file["run"].metrics["test_loss"]))
+        with tt.open(path) as run:
+            found[key] = law = tt.training.order_chaos(run)
+            best = int(np.argmin(run.metrics["test_loss"]))
         span = "[{:.3g}, {:.3g}]".format(*law.constant_interval)
         rows.append([*key, law.slope, law.constant, span, law.crossing, law.predicted_crossing, law.J[best]])
     head = ["rate", "momentum", "batch", "A", "K", "95 %", "J = 1 at epoch", "predicted", "J at best loss"]
@@ -78,8 +78,8 @@ def main() -> None:
         path = chosen.out / f"{data.name}-{name.replace(' ', '-')}.h5"
         if not recorded(path, "run"):
             train(path, data, epochs=4 * epochs, seed=0, decay=value, lr=0.1, momentum=0.5, batch_size=32)
-        with tt.open(path) as file:
-            law, right = tt.training.order_chaos(file["run"]), file["run"].metrics["accuracy"]
+        with tt.open(path) as run:
+            law, right = tt.training.order_chaos(run), run.metrics["accuracy"]
         print(f"{name} ({value:.2g}): J ends at {law.J[-1]:.3g}, best test accuracy {right.max():.3f}")
     law.plot().figure.savefig(chosen.out / f"{data.name}.png")
 

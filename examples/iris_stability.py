@@ -26,7 +26,7 @@ def curve(path: Path, rate: float, epsilon: float, inits: int, copies: int = 5) 
     """Record, if it is not there yet, and fit: the papers' procedure and ours."""
     if not recorded(path, run_name(rate)):
         record(path, rate, inits=inits, copies=copies, steps=STEPS, epsilon=epsilon, seed=0, allow_rounded=True)
-    with tt.open(path) as file:
+    with tt.open(path) as run:
         growth = tt.twins(file[run_name(rate)], metric="l1")
         return growth.fit(procedure="danovski2024", null=None), growth.fit()
 
@@ -37,12 +37,11 @@ def late(path: Path, size: int) -> tuple[object, object]:
     if not recorded(path, run_name(0.01)):
         record(path, 0.01, inits=2 if size else 1, copies=0, steps=steps, seed=0)
     name = restarted_name(0.01, at)
-    with tt.open(path) as file:
+    with tt.open(path) as run:
         there = name in file and file[name].status == "complete"
     if not there:
         restart(path, 0.01, at, copies=copies, epsilon=1e-8)
-    with tt.open(path) as file:
-        run = file[name]
+    with tt.open(path) as run:
         growth = tt.twins(run, metric="l1")
         return growth.distances.mean(axis=0) / (1e-8 * 70), tt.orbital_stability(run, metric="l1")
 

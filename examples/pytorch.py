@@ -56,8 +56,7 @@ def train(path: str, steps: int, rate: float, twins: int) -> None:
 
 def analyse(path: str) -> None:
     """Read the file back: the curve d(t), and what may be said about its growth."""
-    with tt.open(path) as file:
-        run = file["adam"]
+    with tt.open(path) as run:
         print(f"{run.n_states} states of {run.n_members} networks with {run.n_parameters} weights")
         growth = tt.twins(run, metric="l1")
         exponent = growth.fit()

@@ -77,8 +77,7 @@ def main() -> None:
     if not recorded(path, "run"):
         train(path, steps)
     say(f"{steps} steps recorded")
-    with tt.open(path) as file:
-        run = file["run"]
+    with tt.open(path) as run:
         found = tt.training.curvature(run)
         lanczos, shade = run.metrics["h_max_full"].ravel(), run.metrics["shadow_h_max_full"].ravel()
     at = np.flatnonzero(np.isfinite(lanczos))

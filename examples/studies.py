@@ -31,7 +31,7 @@ def recorded(path: Path, run: str) -> bool:
     """Whether a run is there, complete: an interrupted study goes on with the runs that are missing."""
     if not path.exists():
         return False
-    with tt.open(path) as file:
+    with tt.open(path) as run:
         if run in file and file[run].status == "complete":
             return True
         if run not in file:

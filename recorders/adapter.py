@@ -297,7 +297,7 @@ class Structure:
         differences = [f"lacks {listed(gone)}"] * bool(gone) + [f"has the new {listed(new)}"] * bool(new)
         raise ArchitectureError(
             f"the state of member {member} {' and '.join(differences)}; the parameters of a run are fixed at "
-            "opening. Record a changed network as a separate run: Recorder(path, state, run=..., mode='a')"
+            "opening. Record a changed network as a separate run: Recorder('other.h5', state)"
         )
 
     @staticmethod
@@ -307,7 +307,7 @@ class Structure:
         raise ArchitectureError(
             f"{name!r} of member {member} is {came}; the run was opened with {dtype} of shape {shape}. "
             "Record a changed network as a separate run: "
-            "Recorder(path, state, run=..., mode='a')"
+            "Recorder('other.h5', state)"
         )
 
 

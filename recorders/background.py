@@ -14,6 +14,7 @@ import logging
 import os
 import threading
 import time
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,12 +25,23 @@ from typing import Any
 
 import numpy as np
 
-from recorders.adapter import Pending, listed
+from recorders.adapter import Pending
 from recorders.storage import Block, Storage
 from trajtools.errors import RecordingError
 from trajtools.store import RunWriter
+from trajtools.store.layout import NAME_BYTES
 
 BEAT_SECONDS = 10.0
+
+
+class RecordingWarning(UserWarning):
+    """Something is not recorded; the training goes on."""
+
+
+class _WriterLost(Exception):
+    """The file cannot be written any more; `Tape.check` says why."""
+
+
 ON_FULL = ("block", "skip", "error")
 WRITERS = ("auto", "thread", "direct")
 
@@ -37,7 +49,16 @@ WRITERS = ("auto", "thread", "direct")
 class Tape:
     """Queue of a recorder: takes states, writes blocks. Owns the writer from opening to closing."""
 
-    def __init__(self, writer: RunWriter, storage: Storage, metrics: MetricTable, pace: Pace, current: Block) -> None:
+    def __init__(
+        self,
+        writer: RunWriter,
+        storage: Storage,
+        metrics: MetricTable,
+        pace: Pace,
+        current: Block,
+        *,
+        strict: bool = False,
+    ) -> None:
         self.meter = Meter(time.perf_counter())
         self.metrics = metrics
         self._writer, self._storage, self._pace = writer, storage, pace
@@ -51,7 +72,8 @@ class Tape:
         self._beat_at = time.monotonic() + BEAT_SECONDS
         self.dead = False  # closed, failed or forked: `check` says which
         self._error: BaseException | None = None
-        self._raised = self._closed = self._stop = self._abandoned = False
+        self._strict = strict
+        self._reported = self._closed = self._stop = self._abandoned = False
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._turn = threading.Condition(self._lock)  # the training loop waits here for a free block
@@ -71,12 +93,24 @@ class Tape:
         state: Any,
         metrics: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Capture one state."""
-        if self.dead:
-            self.check()
+        """Capture one state; False where it is not stored."""
+        if self.dead and not self.check():
+            return False
         if self._asking:
             # A loop that does nothing but record takes the lock again before the thread, woken, can.
             time.sleep(0)
+        try:
+            return self._append(step, read, state, metrics)
+        except _WriterLost:
+            return self.check()
+
+    def _append(
+        self,
+        step: int,
+        read: Callable[[Any], list[np.ndarray] | Pending],
+        state: Any,
+        metrics: Mapping[str, Any] | None,
+    ) -> bool:
         with self._lock:
             block = self._current
             if block is None or block.count == block.rows:
@@ -103,33 +137,42 @@ class Tape:
 
     def note(self, values: Mapping[str, Any], stored: bool = True) -> None:
         """Give metrics, as `MetricTable.parse` returns them, to the newest state; drop them if it is not `stored`."""
-        if self.dead:
-            self.check()
+        if self.dead and not self.check():
+            return
         with self._lock:
-            if not self.metrics.fixed:
-                self._guarded(self._fix)
             block = self._current
             if not stored or block is None:
                 return
             row = block.count - 1
             for name, value in values.items():
+                if name not in block.metrics:
+                    block.metrics[name] = self.metrics.new_rows(block.rows, name)
                 block.metrics[name][row] = value
             if row < block.written:
                 block.metrics_changed = True
                 self._mark_waiting()
 
-    def check(self) -> None:
-        """Raise if recording cannot go on."""
+    def check(self) -> bool:
+        """Whether recording goes on. If the file is lost, warn once (raise if strict); raise where it is closed."""
         if self._pid != os.getpid():
             raise RecordingError(
                 "this process was forked from the one that records, and a file has one writer; "
                 "record in the parent, or open a recorder with another path in this process"
             )
         if self._error is not None:
-            self._raised = True
-            raise RecordingError(f"the recorder could not write and has stopped: {self._error}") from self._error
+            self._report(f"the recorder could not write and has stopped: {self._error}")
+            return False
         if self._closed:
             raise RecordingError("this recorder is closed; record inside its `with` block, or open it with resume=True")
+        return True
+
+    def _report(self, text: str) -> None:
+        if self._strict:
+            self._reported = True
+            raise RecordingError(text) from self._error
+        if not self._reported:
+            self._reported = True
+            warnings.warn(f"{text} The training goes on without being recorded.", RecordingWarning, stacklevel=5)
 
     def settle(self) -> None:
         """Copy what is still on its way from a device."""
@@ -151,14 +194,12 @@ class Tape:
         else:
             block = self._storage.new_block(self._next)
             self._n_blocks += 1
-        block.metrics = block.metrics or self.metrics.new_rows(block.rows)
         self._current = block
         return block
 
     def _hand_over(self, block: Block) -> None:
         """A full block goes to the thread, or straight to the file."""
         self._settle(block)
-        self._guarded(self._fix)
         self._next = block.start + block.count
         self._full.append(block)
         self._current, self._waiting_since = None, None
@@ -182,7 +223,8 @@ class Tape:
         began = time.perf_counter()
         while not self._free:
             self._turn.wait()
-            self.check()
+            if self.dead:
+                raise _WriterLost
         self.meter.blocked_seconds += time.perf_counter() - began
         return True
 
@@ -192,23 +234,13 @@ class Tape:
             pending.wait()
             self._storage.put(block, row, pending.arrays)
 
-    def _fix(self) -> None:
-        """Fix the structure of the run: from here on the file takes states and no new names."""
-        if self.metrics.fixed:
-            return
-        with self._io:
-            self._writer.begin(self.metrics.shapes)
-        self.metrics.fix()
-        if self._current is not None:
-            self._current.metrics = self.metrics.new_rows(self._current.rows)
-
     def _guarded(self, act: Callable[[], None]) -> None:
         """Do something with the file in the training loop; an error stops the recorder for good."""
         try:
             act()
         except Exception as error:
             self._fail(error)
-            self.check()
+            raise _WriterLost from error
 
     def _fail(self, error: BaseException) -> None:
         self._error, self.dead = error, True
@@ -217,7 +249,7 @@ class Tape:
 
     def _start_clock(self, block: Block) -> None:
         # The opening state alone sets no clock: the metrics of the first step may still be on their way.
-        if self.metrics.fixed or block.start + block.count > 1:
+        if block.metrics or block.start + block.count > 1:
             self._mark_waiting()
         if self._pace.partial and block.count < block.rows and block.count - block.written >= self._flush_rows:
             self._waiting_since = -np.inf
@@ -285,7 +317,6 @@ class Tape:
         if block is None or time.monotonic() < self._flush_at():
             return self._writer.beat
         self._settle(block)
-        self._fix()
         self._waiting_since, block.metrics_changed = None, False
         block.written = block.count
         return partial(self._write, block.start, block.payload(block.count))
@@ -331,12 +362,10 @@ class Tape:
             except BaseException as error:
                 self._fail(error)
             self._close_writer(status)
-        if self._error is not None and not self._raised:
-            self._raised = True
-            raise RecordingError(f"the last states could not be written: {self._error}") from self._error
+        if self._error is not None and not self._reported:
+            self._report(f"the last states could not be written: {self._error}")
 
     def _write_rest(self) -> None:
-        self._fix()
         self._write_queue()
         block = self._current
         if block is not None and (block.count > block.written or block.metrics_changed):
@@ -481,8 +510,7 @@ class MetricTable:
 
     def __init__(self, n_members: int, declared: Mapping[str, Shape] | Iterable[str] | None = None) -> None:
         self.n_members = n_members
-        self._fixed = False
-        self._numbers: frozenset[str] = frozenset()  # the usual metrics, which need no check
+        self._numbers: set[str] = set()  # metrics that are one number, which need no check
         self._shapes: dict[str, Shape | None] = {}
         if isinstance(declared, Mapping):
             for name, shape in declared.items():
@@ -494,22 +522,17 @@ class MetricTable:
                 self._shapes[name] = None
 
     @property
-    def fixed(self) -> bool:
-        """Whether names and shapes are settled for good."""
-        return self._fixed
-
-    def fix(self) -> None:
-        """Settle names and shapes for good; a name without a value so far is a number per state."""
-        self._fixed = True
-        self._numbers = frozenset(name for name, shape in self.shapes.items() if shape == ())
-
-    @property
     def shapes(self) -> dict[str, Shape]:
         """Name -> shape per state."""
         return {name: shape or () for name, shape in self._shapes.items()}
 
+    def adopt(self, shapes: Mapping[str, Shape]) -> None:
+        """Take the metrics of the file that goes on."""
+        self._shapes.update(shapes)
+        self._numbers.update(name for name, shape in shapes.items() if shape == ())
+
     def parse(self, values: Mapping[str, Any], lead: Shape = ()) -> Mapping[str, Any]:
-        """Check values against the table; before it is fixed, new names join it."""
+        """Check values against the table; new names join it."""
         if all(type(value) is float and name in self._numbers for name, value in values.items()) and not lead:
             return values
         parsed = {name: self._array(name, value) for name, value in values.items()}
@@ -523,7 +546,7 @@ class MetricTable:
             if self.n_members == 1 and len(shape) == 1 and shape != (1,):
                 shape = (1, *shape)  # k numbers of the one member
                 parsed[name] = array.reshape((*lead, *shape))
-            known = self._known(name)
+            known = self._shapes.get(name)
             if known is None:
                 joining[name] = self._allowed(name, shape)
             elif known != shape:
@@ -532,22 +555,12 @@ class MetricTable:
                     f"and declare it when opening: metrics={{{name!r}: {shape}}}"
                 )
         self._shapes.update(joining)
+        self._numbers.update(name for name, shape in joining.items() if shape == ())
         return parsed
 
-    def _known(self, name: str) -> Shape | None:
-        if self.fixed and name not in self._shapes:
-            there = f"holds {listed(self._shapes)}" if self._shapes else "holds none"
-            raise RecordingError(
-                f"metric {name!r} is new; the run {there}, and no metric can be added to a file that is being "
-                "written. Declare it when the recorder opens: "
-                f"metrics=({', '.join(map(repr, [*self._shapes, name]))},)"
-            )
-        return self.shapes[name] if self.fixed else self._shapes.get(name)
-
     def _allowed(self, name: str, shape: Shape) -> Shape:
-        if not name or "/" in name or "\0" in name or name in (".", ".."):
-            allowed = name.replace("/", "_").strip(".") or "metric"
-            raise RecordingError(f"metric {name!r} is not a valid name in a file; call it {allowed!r}")
+        if not name or "\0" in name or len(name.encode("utf-8", "replace")) > NAME_BYTES:
+            raise RecordingError(f"metric {name!r} needs a name of 1 to {NAME_BYTES} bytes without NUL")
         per_member = len(shape) in (1, 2) and shape[0] == self.n_members and min(shape) > 0
         if shape == () or per_member:
             return shape
@@ -567,6 +580,6 @@ class MetricTable:
                 f"{value!r:.80}"
             ) from error
 
-    def new_rows(self, rows: int) -> dict[str, np.ndarray]:
-        """Room for the metrics of `rows` states, all NaN."""
-        return {name: np.full((rows, *shape), np.nan) for name, shape in self.shapes.items()}
+    def new_rows(self, rows: int, name: str) -> np.ndarray:
+        """Room for a metric of `rows` states, all NaN."""
+        return np.full((rows, *(self._shapes[name] or ())), np.nan)

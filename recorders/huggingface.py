@@ -12,7 +12,7 @@ from trajtools.errors import MissingDependencyError
 class RecorderHooks:
     """What `RecorderCallback` adds to transformers' TrainerCallback: it records a training.
 
-    Use it as ``Trainer(..., callbacks=[RecorderCallback("run.h5", run="seed=0")])``.
+    Use it as ``Trainer(..., callbacks=[RecorderCallback("seed=0.h5")])``.
 
     Notes
     -----

@@ -3,12 +3,12 @@
 A 4-10-3 network (sigmoid hidden units, softmax out) learns Fisher's 150 flowers by full-batch gradient descent on the
 mean cross-entropy, in float64: W ~ N(0, 1), b = 0, no scaling of the features, no momentum. A seeded random subset of
 120 rows trains, the other 30 test. Every initial condition is followed by copies whose weights (not biases) were moved
-by Uniform(-epsilon, epsilon), and all of them are the members of one run, one run per learning rate:
+by Uniform(-epsilon, epsilon), and all of them are the members of one run, one file per learning rate:
 
-    python -m recorders.iris iris.h5 --rates 0.01,1 --inits 100 --copies 5 --steps 200
+    python -m recorders.iris iris --rates 0.01,1 --inits 100 --copies 5 --steps 200
 
-With ``--restart 4000`` the copies of a second run, ``eta=<rate> from 4000``, leave their references late, to test the
-stability of what was learned.
+With ``--restart 4000`` the copies of a second run, ``eta=<rate> from 4000.h5``, leave their references late, to test
+the stability of what was learned.
 
 The initial conditions, the copies and the split depend on the seed only, so that every learning rate starts from the
 same states.
@@ -35,7 +35,7 @@ import numpy as np
 from recorders.recorder import Recorder
 from recorders.twins import Twin, perturb
 from trajtools.errors import SelectionError, TrajtoolsError
-from trajtools.store import open as open_file
+from trajtools.store import Run
 from trajtools.types import Floats, Ints
 from trajtools.wiring import Member
 
@@ -53,7 +53,7 @@ MEMBERS_AT_ONCE = 16
 
 
 def record(
-    path: str | Path,
+    folder: str | Path,
     rate: float,
     *,
     inits: int,
@@ -64,13 +64,13 @@ def record(
     mode: str = "x",
     allow_rounded: bool = False,
     progress: Callable[[int], None] | None = None,
-) -> str:
-    """Train at one learning rate and record it as the run ``eta=<rate>``.
+) -> Path:
+    """Train at one learning rate and record it as ``eta=<rate>.h5``.
 
     Parameters
     ----------
-    path : str or Path
-        The file.
+    folder : str or Path
+        Where the file goes; it must exist.
     rate : float
         Learning rate.
     inits : int
@@ -84,7 +84,7 @@ def record(
     seed : int
         Of the split, the weights and the perturbations.
     mode : str
-        ``"x"``: the file must not exist; ``"a"``: the run is added to it.
+        ``"x"``: the file must not exist; ``"next"``, ``"w"``: as in `Recorder`.
     allow_rounded : bool
         Accept an epsilon that float64 rounds away in more than 1 % of the entries, as 1e-14 does.
     progress : callable, optional
@@ -92,22 +92,22 @@ def record(
 
     Returns
     -------
-    str
-        The name of the run.
+    Path
+        The file.
     """
     state, members = ensemble(inits=inits, copies=copies, epsilon=epsilon, seed=seed, allow_rounded=allow_rounded)
-    name = run_name(rate)
+    path = Path(folder) / f"{run_name(rate)}.h5"
     hparams = {
         "learning_rate": rate, "steps": steps, "initial_conditions": inits, "copies": copies, "epsilon": epsilon,
         "seed": seed, "network": "4-10-3, sigmoid, softmax", "data": "Iris, 120 rows train, 30 test, unscaled",
         "optimizer": "full-batch gradient descent",
     }  # fmt: skip
-    with Recorder(path, state, run=name, mode=mode, members=members, hparams=hparams, quiet=True) as recorder:
+    with Recorder(path, state, mode=mode, members=members, hparams=hparams, quiet=True) as recorder:
         for step, (loss, right) in enumerate(steps_of(state, split(seed), rate, steps)):
             if progress is not None:
                 progress(step)
             recorder.record(state, loss=loss, accuracy=right)
-    return name
+    return recorder.path
 
 
 def run_name(rate: float) -> str:
@@ -127,22 +127,22 @@ def run_name(rate: float) -> str:
 
 
 def restart(
-    path: str | Path,
+    folder: str | Path,
     rate: float,
     step: int,
     *,
     copies: int = 20,
     epsilon: float = 1e-8,
     progress: Callable[[int], None] | None = None,
-) -> str:
+) -> Path:
     """Perturb a recorded training late: train copies of its states at one step to its end, as a run of their own.
 
     This is how the stability of what was learned is tested [1]_: 20 copies from step 4000 of 5000, at the rate 0.01.
 
     Parameters
     ----------
-    path : str or Path
-        A file that holds the run of this learning rate, complete.
+    folder : str or Path
+        Where the run of this learning rate is, complete; the new file goes there, too.
     rate : float
         Learning rate.
     step : int
@@ -156,8 +156,8 @@ def restart(
 
     Returns
     -------
-    str
-        The name of the new run, ``eta=<rate> from <step>``. Its members are the copies and, before them, their
+    Path
+        The new file, ``eta=<rate> from <step>.h5``. Its members are the copies and, before them, their
         references; its steps go on from `step`, and it names the run that it was perturbed from.
 
     Raises
@@ -169,8 +169,7 @@ def restart(
     ----------
     .. [1] P. Danovski, M. C. Soriano, L. Lacasa, Front. Complex Syst. 2, 1367957 (2024), doi:10.3389/fcpxs.2024.1367957
     """
-    with open_file(path) as file:
-        run = file[run_name(rate)]
+    with Run(Path(folder) / f"{run_name(rate)}.h5") as run:
         row, last = int(np.searchsorted(run.step, step)), int(run.step[-1])
         if row == len(run.step) or run.step[row] != step or step >= last:
             raise SelectionError(
@@ -178,7 +177,7 @@ def restart(
                 f"the last, not {step}"
             )
         seed, free = int(run.hparams["seed"]), [m for m, member in enumerate(run.members) if member.reference < 0]
-        weights, names = run.states(slice(row, row + 1))[0], [run.members[m].name for m in free]
+        weights, names = run.states[row], [run.members[m].name for m in free]
         table, hparams = run.parameters, run.hparams
     states: list[State] = []
     members: list[Member] = []
@@ -192,12 +191,9 @@ def restart(
             members.append(replace(twin.member, name=f"{name} copy {k}", reference=reference))
     state = {name: np.stack([one[name] for one in states]) for name in states[0]}
     hparams = {**hparams, "copies": copies, "epsilon": epsilon, "perturbed_at": step}
-    name = restarted_name(rate, step)
     with Recorder(
-        path,
+        Path(folder) / f"{restarted_name(rate, step)}.h5",
         state,
-        run=name,
-        mode="a",
         members=members,
         hparams=hparams,
         step=step,
@@ -208,7 +204,7 @@ def restart(
             if progress is not None:
                 progress(done)
             recorder.record(state, loss=loss, accuracy=right)
-    return name
+    return recorder.path
 
 
 def restarted_name(rate: float, step: int) -> str:
@@ -415,24 +411,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.restart is not None and not (chosen.restart < chosen.steps and chosen.copies):
         parser.error("--restart must be below --steps, and needs --copies")
     try:
-        for number, rate in enumerate(chosen.rates):
+        chosen.folder.mkdir(parents=True, exist_ok=True)
+        for rate in chosen.rates:
             progress = Progress(run_name(rate), chosen.steps, chosen.quiet)
             record(
-                chosen.file, rate, inits=chosen.inits, copies=chosen.copies, steps=chosen.steps,
-                epsilon=chosen.epsilon, seed=chosen.seed, mode="a" if number else "x", progress=progress,
+                chosen.folder, rate, inits=chosen.inits, copies=chosen.copies, steps=chosen.steps,
+                epsilon=chosen.epsilon, seed=chosen.seed, progress=progress,
             )  # fmt: skip
             progress.done(chosen.inits * (1 + chosen.copies))
             if chosen.restart is not None:
                 progress = Progress(restarted_name(rate, chosen.restart), chosen.steps - chosen.restart, chosen.quiet)
                 restart(
-                    chosen.file, rate, chosen.restart, copies=chosen.copies, epsilon=chosen.epsilon, progress=progress
+                    chosen.folder, rate, chosen.restart, copies=chosen.copies, epsilon=chosen.epsilon, progress=progress
                 )
                 progress.done(chosen.inits * (1 + chosen.copies))
     except (TrajtoolsError, OSError) as problem:
         print(f"Error: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\nInterrupted; the recorded states are in {chosen.file}.", file=sys.stderr)
+        print(f"\nInterrupted; the recorded states are in {chosen.folder}.", file=sys.stderr)
         return 130
     return 0
 
@@ -441,7 +438,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m recorders.iris", description="Train the Iris network of Danovski et al. (2024) and record it."
     )
-    parser.add_argument("file", type=Path, help="HDF5 file to write; it must not exist")
+    parser.add_argument("folder", type=Path, help="folder for the runs; made if it does not exist")
     parser.add_argument("--rates", type=_rates, default=[0.01, 0.3, 1.0, 5.0], metavar="R,R,...", help="learning rates")
     parser.add_argument("--inits", type=_count, default=100, help="initial conditions (default %(default)s)")
     parser.add_argument("--copies", type=_count, default=5, help="perturbed copies of each (default %(default)s)")

@@ -12,7 +12,7 @@ from trajtools.errors import MissingDependencyError
 class RecorderHooks:
     """What `RecorderCallback` adds to Lightning's Callback: it records a fit.
 
-    Use it as ``Trainer(callbacks=[RecorderCallback("run.h5", run="lr=0.1")])``.
+    Use it as ``Trainer(callbacks=[RecorderCallback("lr=0.1.h5")])``.
 
     Notes
     -----

@@ -18,8 +18,8 @@ import numpy as np
 from recorders.adapter import Structure, listed
 from recorders.background import MetricTable, Pace, Tape
 from recorders.storage import TILES, Block, Sketch, Sketches, Storage, TwinDistances, Weights, WithBuffers
-from trajtools.errors import ArchitectureError, RecordingError, RunNotFoundError, SelectionError
-from trajtools.store import File, RunWriter, StreamLayout
+from trajtools.errors import ArchitectureError, RecordingError, SelectionError
+from trajtools.store import Run, RunWriter, StreamLayout
 from trajtools.wiring import Member, NodeSet, Parameter, describe
 
 STORES = ("weights", "distances", "sketch")
@@ -88,7 +88,6 @@ class Opening:
     """Settings of a run that is being opened, and what its file holds already."""
 
     path: str | os.PathLike[str]
-    run: str
     structure: Structure
     members: tuple[Member, ...]
     named: bool
@@ -99,6 +98,8 @@ class Opening:
     sketch: Sketch | None
     compress: str | None
     durable: bool
+    strict: bool = False
+    name: str = ""
     buffers: Structure | None = None
     parameters: tuple[Parameter, ...] = ()
     nodes: tuple[NodeSet, ...] = ()
@@ -177,14 +178,15 @@ class Opening:
         perturbations = _perturbations(mappings)
         if perturbations:
             origin["perturbations"] = perturbations
-        writer = self._resumed(origin) if self.resume else None
-        if writer is None:
-            writer = self._created(hparams, origin, reference)
+        if self.resume and Path(self.path).exists():
+            writer = self._resumed(origin)
+        else:
+            writer = self._created(hparams, origin, reference, table)
         try:
             if (writer.layout, writer.optimizer_layout) != (self.layout, self.buffer_layout):
                 storage = self._new_storage(writer.layout, writer.optimizer_layout)
             self.committed, self.last_step = writer.committed, writer.last_step
-            return Tape(writer, storage, *self._block_to_go_on(writer, table, storage, pace))
+            return Tape(writer, storage, *self._block_to_go_on(writer, table, storage, pace), strict=self.strict)
         except BaseException:
             writer.abort()
             raise
@@ -212,10 +214,11 @@ class Opening:
             "optimizer": {"parameters": b.table(), "dtype": b.dtype} if (b := self.buffers) else None,
         }
 
-    def _created(self, hparams: Any, origin: dict[str, Any], reference: str | None) -> RunWriter:
-        return RunWriter.create(
+    def _created(self, hparams: Any, origin: dict[str, Any], reference: str | None, table: MetricTable) -> RunWriter:
+        writer = RunWriter.create(
             self.path,
-            self.run,
+            name=self.name,
+            metrics=list(table.shapes),
             nodes=self.nodes,
             mode=self.mode,
             hparams=hparams,
@@ -224,39 +227,28 @@ class Opening:
             compress=self.compress,
             **self._common(),
         )
+        self.path = writer.path  # mode="next" may have chosen another
+        return writer
 
-    def _resumed(self, origin: dict[str, Any]) -> RunWriter | None:
-        """The writer of the run that goes on; None where there is none."""
-        if not Path(self.path).exists():
-            return None
+    def _resumed(self, origin: dict[str, Any]) -> RunWriter:
         if not self.named:  # members were not named now: take those in the file
-            with File(self.path) as file:
-                if self.run in file and len(file[self.run].members) == len(self.members):
-                    self.members = file[self.run].members
-        try:
-            return RunWriter.resume(self.path, self.run, provenance=origin, **self._common())
-        except RunNotFoundError:
-            return None
+            with Run(self.path) as run:
+                if len(run.members) == len(self.members):
+                    self.members = run.members
+        return RunWriter.resume(self.path, provenance=origin, **self._common())
 
     def _block_to_go_on(
         self, writer: RunWriter, table: MetricTable, storage: Storage, pace: Pace
     ) -> tuple[MetricTable, Pace, Block]:
         block = storage.new_block(writer.committed)
-        if writer.metrics is not None:
-            new = [name for name in table.shapes if name not in writer.metrics]
-            if new:
-                raise RecordingError(f"the run records {sorted(writer.metrics)}; no metric can be added, got {new}")
-            table = MetricTable(self.structure.n_members, writer.metrics)
+        table.adopt(writer.metrics)
         tail = writer.tail
-        if writer.committed:
-            writer.begin(writer.metrics)
-            table.fix()
-            block.metrics = table.new_rows(block.rows)
         if tail is not None:
             self.tail_open = True
             block.start, block.count, block.written = tail.start, tail.count, tail.count
             block.step[: tail.count] = tail.step
             for name, values in tail.metrics.items():
+                block.metrics[name] = table.new_rows(block.rows, name)
                 block.metrics[name][: tail.count] = values
             for name in TILES:
                 if getattr(tail, name) is not None:
@@ -276,10 +268,9 @@ class Opening:
             return 0
         here = self._as_stored(arrays)
         newest = slice(self.committed - 1, self.committed)
-        with File(self.path) as file:
-            run = file[self.run]
+        with Run(self.path) as run:
             if self.stored == "weights":
-                streams = (run.weights, run.optimizer)
+                streams = (run.states, run.optimizer)
                 there = [stream.read(newest, raw=True)[0] for stream in streams if stream is not None]
             else:
                 there = [np.asarray(getattr(run, self.stored)[self.committed - 1])]

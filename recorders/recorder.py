@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
@@ -41,12 +42,16 @@ class Recorder(Adapter):
         The parameters at opening, real floating-point arrays; it is recorded at once, as step 0. A list records its
         networks as members of one run; `Twin` among them are entered as perturbed copies of the network before them.
         With `members` and one mapping, every array has a leading member axis.
-    run : str
-        Name of the run in the file.
-    mode : {"x", "a"}
-        "x": the file must not exist; "a": the run is added to a file. A run is never overwritten.
+    name : str
+        Name of the run; that of the file if not given.
+    mode : {"x", "next", "w"}
+        "x": the file must not exist; "next": the next free name is taken (run.h5, run-2.h5, ...); "w": the file is
+        overwritten, unless somebody is writing it.
     resume : bool
-        Go on with the run if the file holds it, else begin it as `mode` says. See Notes.
+        Continue the run if the file exists, else begin it as `mode` says. See Notes.
+    strict : bool
+        Raise when the file cannot be written any more (full disk, file replaced, removed or moved). Otherwise that is
+        one `RecordingWarning`, and the training goes on without being recorded.
     hparams, provenance : mapping, optional
         Kept as JSON; software, command, machine and start time are added to the provenance.
     reference : str, optional
@@ -68,7 +73,7 @@ class Recorder(Adapter):
         step), in the form of `state`; recorded with every state from then on, for ``store="weights"``. Best named after
         the parameters: ``"W1.momentum"``. The weights alone do not say where a training with such buffers goes next.
     metrics : names, or mapping of name to shape, optional
-        Metrics to come, if the first `record` with metrics does not name them all. Shapes are those of one state:
+        Metrics to come, so that the file has room for more than 32 (and 8 per member). Shapes are those of one state:
         () for a number, (M,) or (M, k) per member.
     kinds, axes, wiring : optional
         What names and shapes do not tell about the parameters, see `trajtools.wiring.describe`.
@@ -103,16 +108,15 @@ class Recorder(Adapter):
         If members differ, or the run that goes on has another architecture.
     SelectionError
         If a glob, or a name in `kinds`, `axes` or `wiring`, matches no parameter.
-    FileExistsError, RunExistsError, FileBusyError
-        If the path or the run is taken.
+    FileExistsError, FileBusyError
+        If the path is taken.
 
     Notes
     -----
     The recorder draws no random number, writes to no array of the user's, and keeps none.
 
     Step s is the state after s updates. Metrics belong to the newest state; those of states that `every` leaves out are
-    not stored. Names and shapes of metrics are fixed by the first `record` that has any (or when the first block is
-    written, 64 states or `flush_seconds` later); metrics that are not given are NaN.
+    not stored. A metric may come at any time; where it is not given it is NaN, and its first value fixes its shape.
 
     A resumed run goes on from the last committed step L. The state at opening is taken for step L if what the file
     would hold of it equals what the file holds, bit for bit; else it is stored as L + 1. With ``step=`` it is that
@@ -139,9 +143,10 @@ class Recorder(Adapter):
         path: str | os.PathLike[str],
         state: Any,
         *,
-        run: str = "run",
+        name: str = "",
         mode: str = "x",
         resume: bool = False,
+        strict: bool = False,
         hparams: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
         reference: str | None = None,
@@ -178,7 +183,8 @@ class Recorder(Adapter):
         self._store, self.metric = store, metric
         opening = Opening(
             path=path,
-            run=run,
+            name=name,
+            strict=strict,
             structure=self._structure,
             members=table,
             named=members is not None or any(m.reference >= 0 for m in table),
@@ -216,6 +222,7 @@ class Recorder(Adapter):
             reference=reference,
             mappings=mappings,
         )
+        self.path = Path(opening.path)
         self._finalizer = weakref.finalize(self, Tape.finish, self._tape)
         self._stored, self._before = False, opening.committed
         self._passed = opening.last_step  # states up to here are in the file already
@@ -263,8 +270,8 @@ class Recorder(Adapter):
         """
         began = time.perf_counter()
         tape = self._tape
-        if tape.dead:
-            tape.check()
+        if tape.dead and not tape.check():
+            return
         values = tape.metrics.parse(metrics) if metrics else metrics
         if state is not None:
             self._place(self._beside(state, buffers), step, values)
@@ -294,7 +301,8 @@ class Recorder(Adapter):
             As `record` does.
         """
         began = time.perf_counter()
-        self._tape.check()
+        if not self._tape.check():
+            return
         self._steps.fresh = False
         step = self.step + 1 if step is None else self._steps.check(step)
         self._take(self._arrays, self._beside(state, buffers), step)
@@ -323,7 +331,8 @@ class Recorder(Adapter):
             As `record` does.
         """
         began = time.perf_counter()
-        self._tape.check()
+        if not self._tape.check():
+            return
         mappings = self._named(states)
         shape = tuple(getattr(mappings[0].get(self.names[0]), "shape", ()))
         if not shape:

@@ -48,13 +48,12 @@ def flat(params):
 
 
 def read(path, name="run"):
-    with tt.open(path) as file:
-        run = file[name]
-        return run.states(slice(None))[:, 0], run.step.tolist(), {k: np.asarray(v) for k, v in run.metrics.items()}
+    with tt.open(path) as run:
+        return run.states[:][:, 0], run.step.tolist(), {k: np.asarray(v) for k, v in run.metrics.items()}
 
 
 def tables(path, name="run"):
-    with tt.open(path) as file:
+    with tt.open(path) as run:
         return {parameter.name: parameter for parameter in file[name].parameters}
 
 

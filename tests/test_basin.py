@@ -99,13 +99,13 @@ def test_runs_tell_their_optimiser_and_an_adaptive_one_is_refused(tmp_path):
         with Recorder(path, {"w": np.ones((2, 4))}, members=members, hparams=hparams, quiet=True) as recorder:
             for t in range(60):
                 recorder.record({"w": np.ones((2, 4)) + np.array([[0], [1e-8 * 1.3**t]])})
-        with tt.open(path) as file:
+        with tt.open(path) as run:
             if name == "sgd":
-                found = tt.lyapunov(file["run"], null=BASIN)
+                found = tt.lyapunov(run, null=BASIN)
                 assert "gradient descent with momentum 0.9" in found.null
                 continue
             with pytest.raises(DataError, match="trained with adam"):
-                tt.lyapunov(file["run"], null=BASIN)
+                tt.lyapunov(run, null=BASIN)
 
 
 def test_an_unknown_null_of_twins_lists_both():

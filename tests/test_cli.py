@@ -16,10 +16,10 @@ from trajtools.cli import COMMANDS, analyses, files, lyapunov, sweep
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cli") / "iris.h5"
-    for mode, rate in (("x", 0.01), ("a", 1.0)):
-        iris.record(path, rate, inits=12, copies=2, steps=150, mode=mode, seed=0)
-    return path
+    folder = tmp_path_factory.mktemp("cli")
+    for rate in (0.01, 1.0):
+        iris.record(folder, rate, inits=12, copies=2, steps=150, seed=0)
+    return folder
 
 
 # What every command promises
@@ -74,7 +74,7 @@ def test_a_mistyped_command_is_a_usage_error_with_a_suggestion():
 def test_choices_are_those_of_the_library():
     from trajtools.exponents.exponent import UNITS
     from trajtools.exponents.lyapunov import METHODS
-    from trajtools.exports import WHAT
+    from trajtools.exports import FORMATS, TABLES, WHAT
     from trajtools.recurrences.measures import CONVENTIONS
     from trajtools.statistics import AVERAGES
     from trajtools.sweeps.sweep import THRESHOLDS
@@ -86,6 +86,7 @@ def test_choices_are_those_of_the_library():
     assert tuple(sorted(CONVENTIONS)) == analyses.CONVENTIONS
     assert analyses.HESSIANS == KINDS
     assert files.COLUMNS == WHAT
+    assert (files.FORMATS, files.TABLES) == (FORMATS, TABLES)
     assert sweep.THRESHOLDS == THRESHOLDS
 
 
@@ -108,7 +109,7 @@ def test_help_of_a_command_imports_no_library():
 
 def test_info_says_what_the_file_holds(recorded):
     said = call("info", recorded).stdout
-    for words in ("2 runs", "run eta=0.01", "complete", "151 (steps 0 to 150)", "12 references, 24 perturbed copies",
+    for words in ("eta=0.01.h5: format 2.0", "eta=1.h5", "complete", "151 (steps 0 to 150)", "12 references, 24 perturbed copies",
                   "83 (", "hidden.kernel 4x10", "float64", "loss", "learning_rate=0.01"):  # fmt: skip
         assert words in said, words
 
@@ -116,34 +117,35 @@ def test_info_says_what_the_file_holds(recorded):
 def test_info_as_json_is_one_document(recorded):
     document = json.loads(call("info", recorded, recorded, "--run", "eta=1", "--json").stdout)
     assert document["schema"] == "trajtools/info/1"
-    assert [len(file["runs"]) for file in document["files"]] == [1, 1]
-    run = document["files"][0]["runs"][0]
+    run, again = document["files"]
+    assert run == again
     assert (run["run"], run["states"], run["members"], run["parameters"]) == ("eta=1", 151, 36, 83)
     assert run["metrics"]["loss"] == [151, 36]
 
 
 def test_a_sound_file_is_valid(recorded):
     said = call("validate", recorded).stdout
-    assert said.strip().endswith("valid")
+    assert [line.rsplit(": ", 1)[1] for line in said.splitlines()] == ["valid", "valid"]
     document = json.loads(call("validate", recorded, "--json").stdout)
-    assert document["files"][0]["valid"] is True
+    assert [file["valid"] for file in document["files"]] == [True, True]
 
 
 def test_a_broken_file_is_not_valid(recorded, tmp_path):
     broken = tmp_path / "broken.h5"
-    broken.write_bytes(recorded.read_bytes())
+    whole = recorded / "eta=1.h5"
+    broken.write_bytes(whole.read_bytes())
     with h5py.File(broken, "r+") as file:
-        del file["runs/eta=1/step"]
-    result = call("validate", broken, recorded, code=1)
+        del file["step"]
+    result = call("validate", broken, whole, code=1)
     assert "step" in result.stdout
     assert "not valid" in result.stdout
     assert result.stderr == f"Error: {broken} breaks the format.\n"
-    assert [line for line in result.stdout.splitlines() if not line.startswith(" ")][1] == f"{recorded}: valid"
+    assert [line for line in result.stdout.splitlines() if not line.startswith(" ")][1] == f"{whole}: valid"
 
 
 def test_repair_leaves_a_sound_file_alone(recorded, tmp_path):
     copy = tmp_path / "copy.h5"
-    copy.write_bytes(recorded.read_bytes())
+    copy.write_bytes((recorded / "eta=1.h5").read_bytes())
     assert str(copy) in call("repair", copy).stdout
     assert call("validate", copy)
     assert json.loads(call("repair", copy, "--json").stdout)["schema"] == "trajtools/repair/1"
@@ -155,8 +157,8 @@ def test_repair_leaves_a_sound_file_alone(recorded, tmp_path):
 def test_lyapunov_prints_a_row_and_reasons_for_each_run(recorded):
     said = call("lyapunov", recorded).stdout
     lines = said.splitlines()
-    assert lines[0].split()[:2] == ["run", "exponent"]
-    assert [line.split()[0] for line in lines[1:3]] == ["eta=0.01", "eta=1"]
+    assert lines[0].split()[:3] == ["file", "run", "exponent"]
+    assert [line.split()[1] for line in lines[1:3]] == ["eta=0.01", "eta=1"]
     assert "12 of 12" in said
     assert said.count("  - ") >= 2
 
@@ -166,8 +168,8 @@ def test_lyapunov_as_json_gives_the_same_numbers(recorded):
     document = json.loads(result.stdout)
     assert document["schema"] == "trajtools/lyapunov/1"
     (found,) = document["results"]
-    with trajtools.open(recorded) as file:
-        exponent = trajtools.twins(file["eta=1"]).fit()
+    with trajtools.open(recorded / "eta=1.h5") as run:
+        exponent = trajtools.twins(run).fit()
     assert found["exponent"]["value"] == exponent.value
     assert found["exponent"]["interval"] == list(exponent.interval)
     assert found["exponent"]["verdict"] == exponent.verdict
@@ -178,8 +180,8 @@ def test_lyapunov_as_json_gives_the_same_numbers(recorded):
 def test_lyapunov_by_the_published_procedure_says_spread_and_kept_fraction(recorded):
     said = call("lyapunov", recorded, "--run", "eta=1", "--procedure", "danovski2024").stdout
     assert said.splitlines()[0].split()[-2:] == ["s.d.", "kept"]
-    with trajtools.open(recorded) as file:
-        exponent = trajtools.twins(file["eta=1"]).fit(procedure="danovski2024")
+    with trajtools.open(recorded / "eta=1.h5") as run:
+        exponent = trajtools.twins(run).fit(procedure="danovski2024")
     row = said.splitlines()[1].split()
     assert row[1] == f"{exponent.value:.3f}"
     assert row[-1] == f"{exponent.n_used / exponent.n_total:.0%}"
@@ -190,8 +192,7 @@ def test_selection_of_parameters_changes_what_is_measured(recorded):
     part = json.loads(
         call("lyapunov", recorded, "--run", "eta=1", "--select", "output.*", "--json").stdout
     )["results"][0]  # fmt: skip
-    with trajtools.open(recorded) as file:
-        run = file["eta=1"]
+    with trajtools.open(recorded / "eta=1.h5") as run:
         pairs = [(run.trajectory(i).select("output.*"), [run.trajectory(i + k).select("output.*") for k in (1, 2)])
                  for i in range(0, 36, 3)]  # fmt: skip
         wanted = trajtools.twins(pairs)
@@ -228,16 +229,17 @@ def test_output_goes_to_a_file_and_never_over_the_recording(recorded, tmp_path):
     target = tmp_path / "answer.json"
     assert call("lyapunov", recorded, "--json", "-o", target).stdout == ""
     assert json.loads(target.read_text())["schema"] == "trajtools/lyapunov/1"
-    before = recorded.read_bytes()
+    file = recorded / "eta=1.h5"
+    before = file.read_bytes()
     assert "there is no folder" in call("lyapunov", recorded, "-o", tmp_path / "no" / "a.json", code=1).stderr
-    assert "one of the input files" in call("lyapunov", recorded, "-o", recorded, code=1).stderr
-    assert recorded.read_bytes() == before
+    assert "one of the input files" in call("lyapunov", recorded, "-o", file, code=1).stderr
+    assert file.read_bytes() == before
 
 
-def test_what_is_wrong_with_every_run_is_said_once(recorded):
-    said = call("lyapunov", recorded, "--metric", "foo", code=1).stderr
-    assert "there is no metric 'foo'" in said
-    assert len(said.splitlines()) == 1
+def test_what_is_wrong_with_a_run_is_said_once(recorded):
+    said = call("lyapunov", recorded, recorded, "--metric", "foo", code=1).stderr
+    assert said.count("there is no metric 'foo'") == 2
+    assert len(said.splitlines()) == 2  # one for each of two files, though both are analysed twice
 
 
 @pytest.mark.parametrize(
@@ -295,13 +297,13 @@ def test_debug_shows_where_it_happened(recorded):
     done = process("info", recorded, "--run", "nothing", "--debug")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
-    assert "RunNotFoundError" in done.stderr
+    assert "SelectionError" in done.stderr
     assert "Traceback" not in process("info", recorded, "--run", "nothing").stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX pipes")
 def test_a_reader_that_leaves_is_no_error_message(recorded):
-    line = f"{sys.executable} -m trajtools info {' '.join([str(recorded)] * 200)} | head -n 1"
+    line = f"{sys.executable} -m trajtools info {' '.join([str(recorded)] * 100)} | head -n 1"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(line, shell=True, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert done.stdout.count("\n") == 1
@@ -313,12 +315,11 @@ def test_a_reader_that_leaves_is_no_error_message(recorded):
 
 def test_tables_in_a_pipe_are_plain_and_whole(tmp_path):
     names = [f"a run with a long name, number {k}, \u754c" for k in range(12)]
-    path = tmp_path / "many.h5"
     for k, name in enumerate(names):
-        with Recorder(path, {"w": np.zeros(3)}, run=name, mode="a" if k else "x", quiet=True) as recorder:
+        with Recorder(tmp_path / f"{name}.h5", {"w": np.zeros(3)}, quiet=True) as recorder:
             for step in range(20):
                 recorder.record({"w": np.random.default_rng([k, step]).normal(size=3)})
-    done = process("recurrence", path)
+    done = process("recurrence", tmp_path)
     head, first, *_ = done.stdout.splitlines()
     assert all(name in head for name in names)
     assert first.startswith("RR  ")
@@ -338,6 +339,6 @@ def test_a_terminal_shows_a_table_and_progress(recorded):
     assert status == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     assert "\u2500" * 10 in text  # the line below the head
-    assert "iris.h5" in text  # the label of the bar
+    assert "Analysing runs" in text  # the label of the bar
     assert re.search(r"eta=1 .* transient", text)
     assert "  - a power law or diffusion does not describe it" in text

@@ -16,10 +16,10 @@ COMMANDS = ("stability", "recurrence", "distances", "correlation", "dimension", 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    path = tmp_path_factory.mktemp("analyses") / "iris.h5"
-    for k, rate in enumerate((0.05, 1.0)):
-        iris.record(path, rate, inits=4, copies=2, steps=120, seed=0, mode="a" if k else "x")
-    return path
+    folder = tmp_path_factory.mktemp("analyses")
+    for rate in (0.05, 1.0):
+        iris.record(folder, rate, inits=4, copies=2, steps=120, seed=0)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,8 @@ def test_a_run_that_is_not_there_is_an_error_that_lists_the_runs(trained, comman
 
 
 def test_recurrence_says_what_the_library_says(henon):
-    with tt.open(henon) as file:
-        truth = tt.recurrence(file["run"].trajectory(), threshold=tt.RecurrenceRate(0.02), theiler=3)
+    with tt.open(henon) as run:
+        truth = tt.recurrence(run.trajectory(), threshold=tt.RecurrenceRate(0.02), theiler=3)
     (found,) = results("recurrence", henon, "--rate", "0.02", "--theiler", "3")
     assert found["DET"] == truth.DET
     assert found["RR"] == pytest.approx(0.02, abs=1e-4)
@@ -82,8 +82,8 @@ def test_recurrence_says_what_the_library_says(henon):
     ],
 )
 def test_each_rule_of_what_recurs_reaches_the_library(henon, option, value, rule):
-    with tt.open(henon) as file:
-        truth = tt.recurrence(file["run"].trajectory(), threshold=rule)
+    with tt.open(henon) as run:
+        truth = tt.recurrence(run.trajectory(), threshold=rule)
     assert results("recurrence", henon, option, value)[0]["RR"] == truth.RR
 
 
@@ -107,16 +107,16 @@ def test_an_inconclusive_verdict_is_status_three_if_asked(trained):
 
 
 def test_stability_says_what_the_library_says(trained):
-    with tt.open(trained) as file:
-        truth = tt.orbital_stability(file["eta=1"], rng=0)
+    with tt.open(trained / "eta=1.h5") as run:
+        truth = tt.orbital_stability(run, rng=0)
     (found,) = results("stability", trained, "--run", "eta=1")
     assert found["verdict"] == truth.verdict
     assert found["frechet"] == pytest.approx(truth.frechet)
 
 
 def test_correlation_says_what_the_library_says(trained):
-    with tt.open(trained) as file:
-        truth = tt.autocorrelation(file["eta=1"].trajectory().window(20, 121), lags=30, rng=0)
+    with tt.open(trained / "eta=1.h5") as run:
+        truth = tt.autocorrelation(run.trajectory().window(20, 121), lags=30, rng=0)
     (found,) = results("correlation", trained, "--run", "eta=1", "--window", "20:121", "--lags", "30")
     assert found["values"] == pytest.approx(truth.values)
 
@@ -124,8 +124,8 @@ def test_correlation_says_what_the_library_says(trained):
 def test_distances_are_summarised_and_kept(trained, tmp_path):
     kept = tmp_path / "kept"
     (found,) = results("distances", trained, "--run", "eta=1", "--metric", "l1", "--save", kept)
-    with tt.open(trained) as file:
-        x = np.asarray(file["eta=1"].trajectory())
+    with tt.open(trained / "eta=1.h5") as run:
+        x = np.asarray(run.trajectory())
     truth = np.abs(x[:, None] - x[None]).sum(axis=2)
     others = truth[~np.eye(len(x), dtype=bool)]
     assert found["smallest"] == pytest.approx(others.min())
@@ -156,10 +156,9 @@ def test_two_hyper_parameters_give_a_diagram_and_a_law(trained, tmp_path):
     found = json.loads(call("sweep", trained, "--y", "copies", "--json").stdout, parse_constant=pytest.fail)
     assert found["phase_diagram"]["x"] == [0.05, 1.0]
     assert len(found["phase_diagram"]["intervals"][0]) == 2
-    path = tmp_path / "slow.h5"
-    for k, rate in enumerate((0.02, 0.04, 0.08, 0.16)):
-        iris.record(path, rate, inits=3, copies=1, steps=300, seed=0, mode="a" if k else "x")
-    law = call("sweep", path, "--exponent", "none", "--threshold", "0.6", "--scaling", "lr").stdout
+    for rate in (0.02, 0.04, 0.08, 0.16):
+        iris.record(tmp_path, rate, inits=3, copies=1, steps=300, seed=0)
+    law = call("sweep", tmp_path, "--exponent", "none", "--threshold", "0.6", "--scaling", "lr").stdout
     assert "steps to 0.6 ~ (lr)^-" in law
     assert "4 of 4 runs have no exponent and count as stable" in law
 
@@ -170,6 +169,6 @@ def test_several_processes_give_the_same_sweep(trained):
 
 def test_a_series_and_a_member_can_be_chosen(trained):
     (found,) = results("correlation", trained, "--run", "eta=1", "--series", "loss", "--member", "3")
-    with tt.open(trained) as file:
-        loss = file["eta=1"].metrics["loss"][:, 3]
+    with tt.open(trained / "eta=1.h5") as run:
+        loss = run.metrics["loss"][:, 3]
     assert found["values"] == pytest.approx(tt.autocorrelation(loss, rng=0).values)

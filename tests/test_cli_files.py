@@ -5,21 +5,17 @@ import numpy as np
 import pytest
 from command_line import call, write
 
+import trajtools
 from recorders import iris
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    path = tmp_path_factory.mktemp("files") / "iris.h5"
-    for mode, rate in (("x", 0.01), ("a", 1.0)):
-        iris.record(path, rate, inits=3, copies=2, steps=80, mode=mode, seed=0)
-    return path
+    return iris.record(tmp_path_factory.mktemp("files"), 1.0, inits=3, copies=2, steps=80, seed=0)
 
 
-def bad_files(folder, recorded):
-    whole = recorded.read_bytes()
+def bad_files(folder):
     (folder / "folder").mkdir()
-    (folder / "truncated.h5").write_bytes(whole[: len(whole) // 3])
     (folder / "text.h5").write_text("loss,accuracy\n" * 100)
     (folder / "empty.h5").write_bytes(b"")
     with h5py.File(folder / "other.h5", "w") as file:
@@ -31,16 +27,15 @@ def bad_files(folder, recorded):
     ("name", "words"),
     [
         ("missing.h5", "does not exist"),
-        ("folder", "is a folder without .h5 files"),
+        ("folder", "holds no .h5 or .hdf5 file"),
         ("*.hdf5", "no file matches"),
-        ("truncated.h5", "truncated"),
         ("text.h5", "not an HDF5 file"),
         ("empty.h5", "empty"),
         ("other.h5", "trajtools"),
     ],
 )
-def test_what_is_no_recording_is_refused_in_one_sentence(recorded, tmp_path, command, name, words):
-    bad_files(tmp_path, recorded)
+def test_what_is_no_recording_is_refused_in_one_sentence(tmp_path, command, name, words):
+    bad_files(tmp_path)
     result = call(command, tmp_path / name, code=1)
     assert words in result.stdout + result.stderr
     assert result.stderr.startswith("Error: ")
@@ -50,8 +45,22 @@ def test_what_is_no_recording_is_refused_in_one_sentence(recorded, tmp_path, com
         assert result.stdout == ""
 
 
+def test_of_a_file_that_was_cut_everything_whole_is_read_and_the_rest_is_said(recorded, tmp_path):
+    whole, path, new = recorded.read_bytes(), tmp_path / "cut.h5", tmp_path / "new.h5"
+    path.write_bytes(whole[: len(whole) // 3])
+    assert "cut short" in call("info", path).stdout
+    assert "were cut off" in call("validate", path, code=1).stdout
+    assert "damaged or missing" in call("lyapunov", path, code=1).stderr
+    assert "lost" in call("repair", path, "--salvage", new).stdout
+    assert call("validate", new).stdout == f"{new}: valid\n"
+    with trajtools.open(new) as run, trajtools.open(recorded) as original:
+        assert 0 < run.n_states < original.n_states
+        np.testing.assert_array_equal(run.states[:], original.states[: run.n_states])
+    assert path.read_bytes() == whole[: len(whole) // 3]
+
+
 def test_a_missing_file_is_answered_with_those_that_are_there(recorded):
-    assert "its folder holds iris.h5" in call("info", recorded.parent / "irsi.h5", code=1).stderr
+    assert "its folder holds eta=1.h5" in call("info", recorded.parent / "eta=2.h5", code=1).stderr
 
 
 @pytest.mark.parametrize("command", ["info", "validate", "repair", "lyapunov", "recurrence", "sweep"])
@@ -68,13 +77,13 @@ def test_folders_and_patterns_stand_for_their_files(recorded, tmp_path, command)
 def test_runs_of_one_name_are_told_apart_by_their_file(recorded, tmp_path):
     (tmp_path / "two.h5").write_bytes(recorded.read_bytes())
     said = call("dimension", recorded, tmp_path / "two.h5").stdout
-    for name in ("iris: eta=1", "two: eta=1", "iris: eta=0.01:"):
+    for name in ("eta=1: eta=1", "two: eta=1"):
         assert name in said
 
 
-def test_an_unknown_run_is_answered_with_those_that_are_there(recorded):
-    for command in ("info", "lyapunov"):
-        assert "eta=0.01, eta=1" in call(command, recorded, "--run", "eta=2", code=1).stderr
+def test_a_name_that_no_run_has_is_an_error(recorded):
+    for command in ("info", "lyapunov", "report"):
+        assert "no run is named 'eta=2'" in call(command, recorded, "--run", "eta=2", code=1).stderr
 
 
 def test_a_single_network_has_no_twins(tmp_path):
@@ -110,7 +119,7 @@ def test_copies_that_were_not_moved_are_no_exponent(tmp_path):
 
 def test_names_from_a_file_cannot_command_the_terminal(tmp_path):
     states = np.ones((5, 2, 3)).cumsum(axis=0)
-    path = write(tmp_path / "evil.h5", states, run="\x1b[31mred")
+    path = write(tmp_path / "evil.h5", states, name="\x1b[31mred")
     said = call("info", path).stdout
     assert "\x1b" not in said
     assert "\\x1b[31mred" in said

@@ -45,8 +45,8 @@ def result(*arguments):
 
 def test_a_run_without_twins_is_answered_from_its_recurrences(henon):
     found = result(henon)["exponent"]
-    with tt.open(henon) as file:
-        wanted = tt.lyapunov(file["run"])
+    with tt.open(henon) as run:
+        wanted = tt.lyapunov(run)
     assert found["value"] == wanted.value
     assert found["method"] == "rosenstein"
     assert found["verdict"] == "chaotic"
@@ -66,8 +66,8 @@ def test_a_run_without_twins_is_answered_from_its_recurrences(henon):
 )  # fmt: skip
 def test_options_reach_the_estimator(henon, words, options):
     found = result(henon, *words)["exponent"]
-    with tt.open(henon) as file:
-        wanted = tt.lyapunov(file["run"], **options)
+    with tt.open(henon) as run:
+        wanted = tt.lyapunov(run, **options)
     assert found["value"] == wanted.value
     assert found["verdict"] == wanted.verdict
     assert found["settings"]["theiler"] == wanted.settings["theiler"]
@@ -75,8 +75,8 @@ def test_options_reach_the_estimator(henon, words, options):
 
 def test_a_metric_is_embedded_and_analysed(henon):
     found = result(henon, "--series", "loss")["exponent"]
-    with tt.open(henon) as file:
-        wanted = tt.lyapunov(np.asarray(file["run"].metrics["loss"]))
+    with tt.open(henon) as run:
+        wanted = tt.lyapunov(np.asarray(run.metrics["loss"]))
     assert found["value"] == wanted.value
     assert found["settings"]["dim"] >= 2
     assert found["settings"]["series"] == "loss"
@@ -87,8 +87,8 @@ def test_a_metric_is_embedded_and_analysed(henon):
 def test_one_member_of_many_is_looked_at_on_demand(tmp_path):
     states = np.stack([tt.systems.henon().trajectory(400, rng=np.random.default_rng(i)) for i in range(2)], axis=1)
     path = write(tmp_path / "two.h5", states, members=[Member("a"), Member("b")])
-    with tt.open(path) as file:
-        wanted = [tt.lyapunov(file["run"].trajectory(m)).value for m in (0, 1)]
+    with tt.open(path) as run:
+        wanted = [tt.lyapunov(run.trajectory(m)).value for m in (0, 1)]
     assert [result(path, "--member", m)["exponent"]["value"] for m in (0, 1)] == wanted
     assert wanted[0] != wanted[1]
     assert "member 0 of 2; --member" in call("lyapunov", path).stdout
@@ -204,8 +204,8 @@ def test_windows_stand_below_the_answer_for_the_whole(twins):
     ]  # fmt: skip
     assert "largest cumulative gain" in said
     assert "delayed loss of stability" in said
-    with tt.open(twins) as file:
-        wanted = tt.lyapunov_windows(file["eta=1"], window=50)
+    with tt.open(twins / "eta=1.h5") as run:
+        wanted = tt.lyapunov_windows(run, window=50)
     found = result(twins, "--windows", "50")["windows"]
     assert_allclose(np.array(found["value"], dtype=float), wanted.value, equal_nan=True)
     assert found["verdict"] == list(wanted.verdict)

@@ -22,18 +22,18 @@ from trajtools.errors import ArchitectureError, DataError, MissingDependencyErro
 def test_npz_comes_out_bit_for_bit(tmp_path, dtype):
     order = convert(folder_of(tmp_path, dtype=dtype), tmp_path / "out.h5")
     assert order.steps == (3, 20, 100)
-    with tt.open(tmp_path / "out.h5") as file:
-        assert_states(file["run"], STEPS, lambda step: {n: a.astype(np.dtype(dtype).newbyteorder("=").name)
+    with tt.open(tmp_path / "out.h5") as run:
+        assert_states(run, STEPS, lambda step: {n: a.astype(np.dtype(dtype).newbyteorder("=").name)
                                                         for n, a in weights(step, dtype).items()})  # fmt: skip
-        assert [p.name for p in file["run"].parameters] == list(SHAPES)
+        assert [p.name for p in run.parameters] == list(SHAPES)
     assert tt.validate(tmp_path / "out.h5") == []
 
 
 def test_safetensors_come_out_bit_for_bit(tmp_path):
     pytest.importorskip("safetensors")
     convert(folder_of(tmp_path, "{}.safetensors"), tmp_path / "out.h5")
-    with tt.open(tmp_path / "out.h5") as file:
-        assert_states(file["run"], STEPS)
+    with tt.open(tmp_path / "out.h5") as run:
+        assert_states(run, STEPS)
 
 
 def test_bfloat16_safetensors_come_out_bit_for_bit_without_another_package(tmp_path, monkeypatch):
@@ -43,9 +43,9 @@ def test_bfloat16_safetensors_come_out_bit_for_bit_without_another_package(tmp_p
         save_bfloat16(tmp_path / "saved" / f"{step}.safetensors", bits[step])
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     convert(tmp_path / "saved", tmp_path / "out.h5", include="w")
-    with tt.open(tmp_path / "out.h5") as file:
-        assert file["run"].logical_dtype == "bfloat16"
-        np.testing.assert_array_equal(file["run"].states(raw=True)[:, 0], bits.reshape(2, 35))
+    with tt.open(tmp_path / "out.h5") as run:
+        assert run.logical_dtype == "bfloat16"
+        np.testing.assert_array_equal(run.states(raw=True)[:, 0], bits.reshape(2, 35))
 
 
 @pytest.mark.torch
@@ -63,8 +63,8 @@ def test_torch_comes_out_bit_for_bit(tmp_path, zipped):
     with pytest.raises(DataError, match="--key net"):
         convert(tmp_path / "saved", tmp_path / "out.h5")
     convert(tmp_path / "saved", tmp_path / "out.h5", key="net")
-    with tt.open(tmp_path / "out.h5") as file:
-        assert_states(file["run"], STEPS)
+    with tt.open(tmp_path / "out.h5") as run:
+        assert_states(run, STEPS)
 
 
 @pytest.mark.torch
@@ -76,8 +76,7 @@ def test_a_module_of_torch_keeps_its_bfloat16_and_leaves_counters_out(tmp_path):
     with pytest.raises(RecordingError, match=r"--exclude '1.num_batches_tracked'"):
         convert(tmp_path / "saved", tmp_path / "out.h5")
     convert(tmp_path / "saved", tmp_path / "out.h5", exclude=["*.num_batches_tracked"])
-    with tt.open(tmp_path / "out.h5") as file:
-        run = file["run"]
+    with tt.open(tmp_path / "out.h5") as run:
         assert run.logical_dtype == "bfloat16"
         flat = torch.cat([p.detach().reshape(-1) for n, p in net.state_dict().items() if "num" not in n])
         np.testing.assert_array_equal(run.states(raw=True)[0, 0], flat.view(torch.int16).numpy().view(np.uint16))
@@ -101,9 +100,9 @@ def test_mixed_dtypes_are_promoted_without_loss_and_fortran_order_is_undone(tmp_
     for step in STEPS:
         np.savez_compressed(tmp_path / "saved" / f"{step}.npz", **made(step))
     convert(tmp_path / "saved", tmp_path / "out.h5")
-    with tt.open(tmp_path / "out.h5") as file:
-        assert_states(file["run"], STEPS, made)
-        assert [p.dtype for p in file["run"].parameters] == ["float16", "float64"]
+    with tt.open(tmp_path / "out.h5") as run:
+        assert_states(run, STEPS, made)
+        assert [p.dtype for p in run.parameters] == ["float16", "float64"]
 
 
 def test_layers_and_nodes_are_inferred_as_the_recorder_does(tmp_path):
@@ -112,8 +111,7 @@ def test_layers_and_nodes_are_inferred_as_the_recorder_does(tmp_path):
     convert(folder_of(tmp_path), tmp_path / "out.h5", run="eta=1", hparams={"lr": 0.5})
     with Recorder(tmp_path / "recorded.h5", weights(3), quiet=True):
         pass
-    with tt.open(tmp_path / "out.h5") as file, tt.open(tmp_path / "recorded.h5") as other:
-        run = file["eta=1"]
+    with tt.open(tmp_path / "out.h5") as run, tt.open(tmp_path / "recorded.h5") as other:
         assert (run.parameters, run.nodes) == (other["run"].parameters, other["run"].nodes)
         assert run.hparams == {"lr": 0.5}
         assert run.provenance["checkpoints"]["last"] == "step_100.npz"
@@ -125,17 +123,17 @@ def test_arrays_are_matched_by_name_however_they_are_ordered(tmp_path):
     arrays = weights(20)
     save(folder / "step_20.npz", {name: arrays[name] for name in reversed(arrays)})
     convert(folder, tmp_path / "out.h5")
-    with tt.open(tmp_path / "out.h5") as file:
-        assert_states(file["run"], STEPS)
+    with tt.open(tmp_path / "out.h5") as run:
+        assert_states(run, STEPS)
 
 
 def test_globs_choose_arrays_and_their_order(tmp_path):
     folder = folder_of(tmp_path)
     save(folder / "step_7.npz", weights(7) | {"count": np.array(3)})  # what is left out need not agree
     convert(folder, tmp_path / "out.h5", include=["fc*"], exclude=["*.bias"], order=["fc2.*"])
-    with tt.open(tmp_path / "out.h5") as file:
-        assert [p.name for p in file["run"].parameters] == ["fc2.weight", "fc1.weight"]
-        assert_states(file["run"], (*STEPS, 7))
+    with tt.open(tmp_path / "out.h5") as run:
+        assert [p.name for p in run.parameters] == ["fc2.weight", "fc1.weight"]
+        assert_states(run, (*STEPS, 7))
     for wrong in ({"include": ["conv*"]}, {"exclude": ["conv*"]}, {"order": ["conv*"]}):
         with pytest.raises(SelectionError, match=r"conv"):
             convert(folder, tmp_path / "no.h5", **wrong)
@@ -158,8 +156,8 @@ def test_one_checkpoint_is_in_memory_at_a_time(tmp_path, monkeypatch):
     )
     assert [(done, states) for done, states, _ in most] == [(i, 150) for i in range(1, 151)]
     assert max(count for _, _, count in most) <= len(SHAPES)
-    with tt.open(tmp_path / "out.h5") as file:
-        assert_states(file["run"], range(150))
+    with tt.open(tmp_path / "out.h5") as run:
+        assert_states(run, range(150))
 
 
 # What is refused
@@ -269,8 +267,8 @@ def test_what_is_no_folder_of_checkpoints_is_refused_with_a_way_out(tmp_path):
         convert(tmp_path / "saved", tmp_path / "no" / "out.h5", files="*.npz")
     assert_nothing_left(tmp_path)
     convert(tmp_path / "saved", out, files="*/*.npz")
-    with tt.open(out) as file:
-        assert_states(file["run"], STEPS)
+    with tt.open(out) as run:
+        assert_states(run, STEPS)
 
 
 def test_a_missing_package_is_answered_with_how_to_install_it(tmp_path, monkeypatch):

@@ -78,9 +78,9 @@ def test_the_command_converts_and_says_which_number_was_taken(tmp_path):
     said = call("convert", folder, "-o", out, "--run", "eta=1", "--hparams", '{"lr": 0.5}', "--exclude", "*.bias")
     for words in ("run eta=1", "3 (steps 3 to 100)", "fc1.weight 8x4", "input 4", "epoch1_step<100>.npz", "lr=0.5"):
         assert words in said.stdout, words
-    with tt.open(out) as file:
-        assert_states(file["eta=1"], STEPS)
-        assert "convert" in file["eta=1"].provenance["command"] or file["eta=1"].provenance["command"] == sys.argv
+    with tt.open(out / "eta=1.h5") as run:
+        assert_states(run, STEPS)
+        assert "convert" in run.provenance["command"] or run.provenance["command"] == sys.argv
     assert "never overwritten" in call("convert", folder, "-o", out, code=1).stderr
     document = json.loads(call("convert", folder, "-o", tmp_path / "two.h5", "--json").stdout)
     assert document["schema"] == "trajtools/convert/1"

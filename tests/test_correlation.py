@@ -329,8 +329,7 @@ def test_training_at_a_very_high_rate_falls_into_its_period_of_three(tmp_path):
     # eta = 5: more than half of the saturated networks come to visit three levels of the loss in turn, some rest at
     # ln 3, others stay chaotic in two bands. Which network does what is chaos, and differs between processors.
     iris.record(tmp_path / "iris.h5", 5.0, inits=16, copies=0, steps=3000)
-    with tt.open(tmp_path / "iris.h5") as file:
-        run = file["eta=5"]
+    with tt.open(tmp_path / "iris.h5") as run:
         loss = run.metrics["loss"][2000:]
         returns, moves = np.abs(loss[3:] - loss[:-3]), np.abs(np.diff(loss, axis=0))
         settled = np.flatnonzero((returns.max(axis=0) < 1e-3) & (moves.min(axis=0) > 0.05))

@@ -25,8 +25,8 @@ def write(path, h_max, *, hparams=None, name="h_max_full", **metrics):
 
 
 def measured(path, **options):
-    with tt.open(path) as file:
-        return tt.training.curvature(file["run"], **options)
+    with tt.open(path) as run:
+        return tt.training.curvature(run, **options)
 
 
 def rising(level, steps=400, at=100, noise=0.02):

@@ -43,7 +43,7 @@ def test_the_numpy_example_tells_a_slow_learner_from_a_fast_one(tmp_path: Path) 
     # One initial condition, perturbed once: growth may be seen, that it lasts cannot.
     assert "verdict: chaotic" not in said
     with tt.open(tmp_path / "slow.h5") as slow, tt.open(tmp_path / "fast.h5") as fast:
-        spread = [tt.distance(f["run"].trajectory(0), f["run"].trajectory(1), metric="l1")[-1] for f in (slow, fast)]
+        spread = [tt.distance(f.trajectory(0), f.trajectory(1), metric="l1")[-1] for f in (slow, fast)]
         assert spread[0] < 1e-6
         assert spread[1] > 1e-2
 
@@ -51,8 +51,7 @@ def test_the_numpy_example_tells_a_slow_learner_from_a_fast_one(tmp_path: Path) 
 def test_the_numpy_example_records_states_metrics_and_the_graph(tmp_path: Path) -> None:
     out = tmp_path / "spirals.h5"
     run_example(out, 1.0, steps=20)
-    with tt.open(out) as file:
-        run = file["run"]
+    with tt.open(out) as run:
         assert run.step.tolist() == list(range(21))
         assert [m.reference for m in run.members] == [-1, 0, 0, 0, 0, 0]
         assert np.isfinite(run.metrics["loss"][:-1]).all()

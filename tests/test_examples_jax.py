@@ -31,8 +31,7 @@ def test_the_jax_example_records_every_step_and_reaches_a_verdict(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "verdict:" in done.stdout
-    with tt.open(out) as file:
-        run = file["sgd"]
+    with tt.open(out) as run:
         assert run.step.tolist() == list(range(101))
         assert [member.reference for member in run.members] == [-1, 0, 0]
         assert run.metrics["loss"][:5].mean() > 3 * np.nanmean(run.metrics["loss"][-20:])

@@ -29,8 +29,7 @@ def test_the_pytorch_example_records_every_step_and_reaches_a_verdict(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "verdict:" in done.stdout
-    with tt.open(out) as file:
-        run = file["adam"]
+    with tt.open(out) as run:
         assert run.step.tolist() == list(range(61))
         assert [member.reference for member in run.members] == [-1, 0, 0]
         growth = tt.distance(run.trajectory(0), run.trajectory(1), metric="l1")

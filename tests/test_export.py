@@ -1,8 +1,10 @@
-"""Runs in the formats of other programs: every bit in .npz, every digit in .csv, every edge in .graphml."""
+"""Runs in the formats of other programs: every bit of the weights, every digit of a table, every edge of a network."""
 
 import csv
 import io
 import os
+import sys
+from xml.etree import ElementTree
 
 import networkx as nx
 import numpy as np
@@ -13,6 +15,7 @@ from saved_weights import SHAPES, assert_states, save, save_bfloat16, weights
 import trajtools as tt
 from recorders import Recorder, Sketch
 from recorders.checkpoints import convert
+from trajtools.errors import UnknownNameError
 from trajtools.store import Member
 
 STEPS = (0, 5, 12, 40)
@@ -94,8 +97,7 @@ def test_many_states_are_written_in_pieces(tmp_path, monkeypatch):
 
 def test_states_are_chosen_as_elsewhere(twins, tmp_path):
     out = tmp_path / "out.npz"
-    with tt.open(twins) as file:
-        run = file["two"]
+    with tt.open(twins) as run:
         x = run.trajectory(1)
         call(
             "export",
@@ -121,9 +123,8 @@ def test_states_are_chosen_as_elsewhere(twins, tmp_path):
         for which in (("--step", 69), ("--state", -2)):
             call("export", twins, "--run", "two", "-o", out, "--member", 1, *which)
             with np.load(out) as found:
-                assert found["step"] == 69
+                assert found.files == ["w", "b"]
                 np.testing.assert_array_equal(found["w"], x[69][:4].reshape(2, 2))
-                assert found["metrics/loss"] == run.metrics["loss"][69]
     said = call("export", twins, "--run", "two", "-o", out).stderr
     assert "member 0, 'net', of 3" in said
     with np.load(out) as found:
@@ -156,7 +157,7 @@ def test_runs_without_weights_give_what_they_hold(tmp_path):
         assert "Weights" not in said
         with np.load(tmp_path / "out.npz") as found, tt.open(path) as file:
             assert found.files == ["step", name]
-            np.testing.assert_array_equal(found[name], getattr(file["run"], name))
+            np.testing.assert_array_equal(found[name], getattr(run, name))
         assert "not the weights" in call("export", path, "--format", "npz", "-o", tmp_path / "no", code=1).stderr
     said = call("export", tmp_path / "distances.h5", "--format", "csv").stdout
     head, rows = table(said)
@@ -186,7 +187,7 @@ def test_csv_holds_metrics_to_the_last_digit(twins):
     head, rows = table(call("export", twins, "--run", "one", "--format", "csv").stdout)
     assert head == ["step", *(f"accuracy[{m}]" for m in ("net", "a, b", "c")),
                     *(f"eigen[{m},{i}]" for m in ("net", "a, b", "c") for i in (0, 1)), "loss"]  # fmt: skip
-    with tt.open(twins) as file:
+    with tt.open(twins) as run:
         metrics = file["one"].metrics
         np.testing.assert_array_equal(rows[:, 1:4], metrics["accuracy"])
         np.testing.assert_array_equal(rows[:, 4:10].reshape(-1, 3, 2), metrics["eigen"])
@@ -202,7 +203,7 @@ def test_csv_holds_distances_and_weights(twins, tmp_path):
     assert said.stdout == ""
     head, rows = table(out.read_text(encoding="utf-8"))
     assert head == ["step", "distance[a, b]", "distance[c]", "w[0,0]", "w[0,1]", "w[1,0]", "w[1,1]", "b[0]", "b[1]"]
-    with tt.open(twins) as file:
+    with tt.open(twins) as run:
         x = [np.asarray(file["one"].trajectory(i).window(3, 20)) for i in range(3)]
     np.testing.assert_array_equal(rows[:, 0], np.arange(3, 20))
     np.testing.assert_array_equal(rows[:, 3:], x[0])
@@ -246,7 +247,174 @@ def test_a_table_goes_through_a_pipe(twins):
     assert len(done.stdout.splitlines()) == 72
 
 
-# graphml
+# State dicts
+
+
+def load_npz(path):
+    torch = pytest.importorskip("torch")
+    with np.load(path) as found:
+        return {name: torch.from_numpy(found[name]) for name in found.files}
+
+
+def load_safetensors(path):
+    return pytest.importorskip("safetensors.torch").load_file(path)
+
+
+def load_pt(path):
+    return pytest.importorskip("torch").load(path, weights_only=True)
+
+
+LOADERS = {"npz": load_npz, "safetensors": load_safetensors, "pt": load_pt}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Every kind of parameter, in float64, and the state dicts at all steps."""
+    torch = pytest.importorskip("torch")
+    from recorders.torch import Recorder as TorchRecorder
+
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 3, bias=False), torch.nn.PReLU()]
+    model = torch.nn.Sequential(*layers, torch.nn.LayerNorm(3)).double()
+    path, dicts = tmp_path_factory.mktemp("torch") / "net.h5", []
+    with TorchRecorder(path, model, quiet=True) as recorder:
+        for _ in range(4):
+            dicts.append({name: value.clone() for name, value in model.state_dict().items()})
+            with torch.no_grad():
+                for value in model.parameters():
+                    value.add_(torch.randn_like(value))
+            recorder.record()
+        dicts.append(model.state_dict())
+    return path, model, dicts
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("form", LOADERS)
+def test_a_module_takes_what_was_exported(trained, tmp_path, form):
+    import torch
+
+    path, model, dicts = trained
+    call("export", path, "-o", tmp_path / f"out.{form}", "--state", 1)
+    loaded = LOADERS[form](tmp_path / f"out.{form}")
+    assert list(loaded) == list(dicts[1]) or form == "safetensors"
+    for name, value in dicts[1].items():
+        assert (loaded[name].dtype, loaded[name].shape) == (torch.float64, value.shape)
+        assert torch.equal(loaded[name], value), name
+    model.load_state_dict(loaded)
+    call("export", path, "--format", form, "-o", tmp_path / "all", "--window", "1:4")
+    assert sorted(p.name for p in (tmp_path / "all").iterdir()) == [f"step_{s}.{form}" for s in (1, 2, 3)]
+    assert torch.equal(LOADERS[form](tmp_path / "all" / f"step_3.{form}")["2.weight"], dicts[3]["2.weight"])
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pt"])
+def test_state_dicts_go_round_through_a_file_and_back(converted, tmp_path, form):
+    pytest.importorskip({"safetensors": "safetensors", "pt": "torch"}[form])
+    call("export", converted, "--format", form, "-o", tmp_path / "again")
+    convert(tmp_path / "again", tmp_path / "two.h5", order=list(SHAPES))
+    with tt.open(tmp_path / "two.h5") as file:
+        assert_states(file["run"], STEPS)
+
+
+def test_a_safetensors_file_says_where_it_comes_from(twins, tmp_path):
+    safetensors = pytest.importorskip("safetensors")
+    call("export", twins, "--run", "two", "--member", 1, "-o", tmp_path / "x.safetensors", "--step", 7, "-q")
+    with safetensors.safe_open(tmp_path / "x.safetensors", "numpy") as file, tt.open(twins) as runs:
+        assert file.metadata() == {"run": "two", "member": "a, b", "step": "7", "time_unit": "step"}
+        np.testing.assert_array_equal(file.get_tensor("b"), runs["two"].trajectory(1)[7][4:])
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("form", ["safetensors", "pt"])
+def test_bfloat16_stays_bfloat16(tmp_path, form):
+    torch = pytest.importorskip("torch")
+    bits = np.random.default_rng(0).integers(0, 2**16, (5, 7), dtype=np.uint16)
+    save_bfloat16(tmp_path / "saved" / "1.safetensors", bits)
+    convert(tmp_path / "saved", tmp_path / "b.h5", include="w")
+    call("export", tmp_path / "b.h5", "-o", tmp_path / f"out.{form}")
+    loaded = LOADERS[form](tmp_path / f"out.{form}")["w"]
+    assert loaded.dtype == torch.bfloat16
+    np.testing.assert_array_equal(loaded.view(torch.int16).numpy().view(np.uint16), bits)
+
+
+def test_several_states_do_not_go_to_one_state_dict(converted, tmp_path):
+    for form in ("safetensors", "pt"):
+        said = call("export", converted, "-o", tmp_path / f"x.{form}", code=1).stderr
+        assert f"a .{form} file holds one state" in said
+        assert f"--step 40 or --state -1, or a folder as output (--format {form})" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+# Parquet, netCDF, zarr
+
+
+def test_parquet_holds_what_csv_holds(twins, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for more in ((), ("--what", "weights", "--what", "distances", "--member", 1)):
+        head, rows = table(call("export", twins, "--run", "one", "--format", "csv", *more).stdout)
+        call("export", twins, "--run", "one", "-o", tmp_path / "x.parquet", *more)
+        found = parquet.read_table(tmp_path / "x.parquet")
+        assert found.column_names == head
+        assert str(found.schema.field("step").type) == "int64"
+        np.testing.assert_array_equal(np.array([c.to_numpy() for c in found.columns]).T, rows)
+
+
+@pytest.mark.parametrize("form", ["nc", "zarr"])
+def test_labelled_arrays_hold_parameters_and_metrics_over_steps(twins, tmp_path, form):
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip({"nc": "h5netcdf", "zarr": "zarr"}[form])
+    out = tmp_path / f"x.{form}"
+    call("export", twins, "--run", "two", "--member", 2, "-o", out, "--every", 3, "-q")
+    opened = xarray.open_dataset(out) if form == "nc" else xarray.open_zarr(out, consolidated=False)
+    with opened as found, tt.open(twins) as file:
+        run = file["two"]
+        assert found.sizes["step"] == 24
+        np.testing.assert_array_equal(found["step"], run.step[::3])
+        np.testing.assert_array_equal(found["w"], run.states()[::3, 2, :4].reshape(-1, 2, 2))
+        np.testing.assert_array_equal(found["loss"], run.metrics["loss"][::3])
+        np.testing.assert_array_equal(found["eigen"], run.metrics["eigen"][::3, 2])
+        assert (found["w"].dims[0], found.attrs["member"]) == ("step", "c")
+        assert found["loss"].sel(step=6) == run.metrics["loss"][6]
+    call("export", twins, "--run", "two", "-o", tmp_path / f"one.{form}", "--step", 5, "-q")
+
+
+def test_a_name_that_is_a_parameter_and_a_metric_stays_two(tmp_path):
+    pytest.importorskip("xarray")
+    pytest.importorskip("h5netcdf")
+    import xarray
+
+    with Recorder(tmp_path / "x.h5", {"a/loss": np.ones(2), "loss": np.zeros(3)}, quiet=True) as recorder:
+        recorder.record(loss=7.0)
+    call("export", tmp_path / "x.h5", "-o", tmp_path / "x.nc")
+    with xarray.open_dataset(tmp_path / "x.nc") as found:
+        assert set(found.data_vars) == {"a.loss", "loss", "metrics.loss"}
+
+
+@pytest.mark.parametrize(
+    ("form", "package"), [("parquet", "pyarrow"), ("nc", "xarray"), ("zarr", "xarray"), ("zarr", "zarr")]
+)
+def test_a_missing_package_is_named_in_one_sentence(twins, tmp_path, monkeypatch, form, package):
+    if package == "zarr":
+        pytest.importorskip("xarray")
+    monkeypatch.setitem(sys.modules, package, None)
+    said = call("export", twins, "--run", "one", "-q", "-o", tmp_path / f"x.{form}", code=1).stderr
+    assert said == f'Error: the format {form} needs {package}, which is missing: pip install "trajtools[interop]"\n'
+    assert list(tmp_path.iterdir()) == []
+
+
+# Networks
+
+
+@pytest.mark.parametrize("form", ["graphml", "gexf"])
+def test_every_edge_has_an_id_of_its_own(converted, tmp_path, form):
+    call("export", converted, "-o", tmp_path / f"x.{form}", "--step", 12)
+    edges = [e for e in ElementTree.parse(tmp_path / f"x.{form}").iter() if e.tag.rpartition("}")[2] == "edge"]
+    assert len(edges) == len({e.get("id") for e in edges}) == 67
+    if form == "gexf":
+        with tt.open(converted) as file:
+            state = np.asarray(file["run"].trajectory())[2]
+        weights = {int(e.get("id")): float(e.get("weight")) for e in edges}
+        assert all(repr(weight) == repr(float(state[entry])) for entry, weight in weights.items())
+        assert edges[0].get("source").startswith("input:")
 
 
 def test_graphml_holds_every_edge(converted, tmp_path):
@@ -254,8 +422,8 @@ def test_graphml_holds_every_edge(converted, tmp_path):
     call("export", converted, "-o", out, "--step", 12)
     graph = nx.read_graphml(out, force_multigraph=True)
     assert graph.graph["step"] == 12
-    with tt.open(converted) as file:
-        wanted = file["run"].trajectory().network(2)
+    with tt.open(converted) as run:
+        wanted = run.trajectory().network(2)
     assert {n: d["layer"] for n, d in graph.nodes(data=True)} == {f"{s}:{i}": s for s, i in wanted.nodes}
 
     def listed(edges, name):
@@ -280,6 +448,33 @@ def test_graphml_refuses_what_makes_no_sense(converted, twins, tmp_path):
     assert "no state 4" in call("export", converted, "-o", out, "--state", 4, code=1).stderr
     assert "no member 3" in call("export", twins, "--run", "one", "-o", out, "--state", 0, "--member", 3, code=1).stderr
     assert list(tmp_path.iterdir()) == []
+
+
+# From Python
+
+
+def test_a_run_is_exported_from_python_as_by_the_command(twins, tmp_path):
+    with tt.open(twins) as file:
+        out = tt.export(file["one"], tmp_path / "x.npz", member=1, select="w", window=(10, 60), every=7)
+        assert out == tmp_path / "x.npz"
+        tt.export(file["one"], tmp_path / "x.csv", series="loss", what="metrics")
+        with pytest.raises(UnknownNameError, match="there is no format ''; there are npz, safetensors"):
+            tt.export(file["one"], tmp_path / "x.xlsx")
+        with pytest.raises(UnknownNameError, match="there is no format 'xlsx'"):
+            tt.export(file["one"], tmp_path / "x.npz", format="xlsx")
+    options = ("--run", "one", "--member", 1, "--select", "w", "--window", "10:60", "--every", 7, "-q")
+    call("export", twins, "-o", tmp_path / "y.npz", *options)
+    assert_same(tmp_path / "x.npz", tmp_path / "y.npz")
+    assert (tmp_path / "x.csv").read_text() == call(
+        "export", twins, "--run", "one", "--format", "csv", "--series", "loss"
+    ).stdout  # fmt: skip
+
+
+def assert_same(one, other):
+    with np.load(one) as a, np.load(other) as b:
+        assert a.files == b.files
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name])
 
 
 # What every format promises

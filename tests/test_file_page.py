@@ -18,10 +18,10 @@ from trajtools.report.render import PIXELS, Figures
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    path = tmp_path_factory.mktemp("page") / "iris.h5"
-    for k, rate in enumerate((0.05, 1.0)):
-        iris.record(path, rate, inits=4, copies=2, steps=100, seed=0, mode="a" if k else "x")
-    return path
+    folder = tmp_path_factory.mktemp("page")
+    for rate in (0.05, 1.0):
+        iris.record(folder, rate, inits=4, copies=2, steps=100, seed=0)
+    return folder
 
 
 def test_the_page_names_every_run_and_verdict_and_loads_nothing(trained, tmp_path):
@@ -52,8 +52,8 @@ def test_what_does_not_apply_is_left_out_with_the_reason(tmp_path):
     with Recorder(path, {"w": np.zeros(4)}, quiet=True) as rec:
         for _ in range(60):
             rec.record({"w": rng.standard_normal(4)}, loss=1.0)
-    with tt.open(path) as file:
-        report = collect(file["run"])
+    with tt.open(path) as run:
+        report = collect(run)
     assert report.analysis is None
     assert report.curvature is None
     assert pytest.approx(0.05, abs=0.01) == report.recurrence.RR
@@ -67,8 +67,8 @@ def test_a_run_that_keeps_distances_has_no_recurrence(tmp_path):
     with Recorder(path, states, members=members, store="distances", quiet=True) as rec:
         for t in range(20):
             rec.record([{"w": np.full(3, float(t))}, {"w": t + np.full(3, 1e-6 * (t + 1))}])
-    with tt.open(path) as file:
-        report = collect(file["run"])
+    with tt.open(path) as run:
+        report = collect(run)
     assert report.recurrence is None
     assert report.analysis is not None
     assert any("stores distances" in words for words in report.left_out)
@@ -77,8 +77,8 @@ def test_a_run_that_keeps_distances_has_no_recurrence(tmp_path):
 def test_long_trajectories_are_thinned(tmp_path):
     T = 2 * STATES + 11
     path = write(tmp_path / "long.h5", np.sin(np.arange(T) / 40)[:, None, None] * np.ones(3))
-    with tt.open(path) as file:
-        report = collect(file["run"])
+    with tt.open(path) as run:
+        report = collect(run)
     assert len(report.distances) == len(report.distances.step) == -(-T // 3)
     assert report.distances.step[-1] < T
     assert np.nanmean(report.recurrence.image(PIXELS)) == pytest.approx(0.05, abs=0.02)
@@ -88,15 +88,15 @@ def test_states_that_are_not_finite_leave_holes_and_no_crash(tmp_path):
     states = np.random.default_rng(0).standard_normal((40, 1, 3))
     states[5] = np.nan
     path = write(tmp_path / "nan.h5", states)
-    with tt.open(path) as file:
-        report = collect(file["run"])
+    with tt.open(path) as run:
+        report = collect(run)
     assert np.isnan(report.distances[5]).all()
     assert np.isnan(report.recurrence.image(PIXELS)[5]).all()
     call("report", path, "-o", tmp_path / "page.html")
 
 
 def test_names_of_strangers_stay_text(tmp_path):
-    path = write(tmp_path / "odd.h5", np.random.default_rng(0).standard_normal((30, 1, 2)), run="<script>alert(1)")
+    path = write(tmp_path / "odd.h5", np.random.default_rng(0).standard_normal((30, 1, 2)), name="<script>alert(1)")
     call("report", path, "-o", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script" not in page
@@ -104,8 +104,8 @@ def test_names_of_strangers_stay_text(tmp_path):
 
 
 def test_an_empty_selection_and_the_file_itself_are_refused(trained, tmp_path):
-    assert "holds no run" in call("report", trained, "--run", "none", "-o", tmp_path / "a.html", code=1).stderr
-    assert "one of the input files" in call("report", trained, "-o", trained, code=1).stderr
+    assert "no run is named 'none'" in call("report", trained, "--run", "none", "-o", tmp_path / "a.html", code=1).stderr
+    assert "one of the input files" in call("report", trained, "-o", trained / "eta=1.h5", code=1).stderr
     assert "width" in call("report", trained, "--x", "width", "-o", tmp_path / "a.html", code=1).stderr
 
 

@@ -129,7 +129,7 @@ def test_recorded_runs_hold_what_was_trained(tmp_path):
     state, members = iris.ensemble(inits=3, copies=2, epsilon=1e-8, seed=7)
     first = {name: values.copy() for name, values in state.items()}
     expected = [(loss.copy(), right.copy()) for loss, right in iris.steps_of(state, split(7), 1.0, 30)]
-    with tt.open(path) as file:
+    with tt.open(path) as run:
         assert sorted(file) == ["eta=0.01", "eta=1"]
         run = file["eta=1"]
         assert (run.n_states, run.n_members, run.n_parameters) == (31, 9, 83)
@@ -141,18 +141,17 @@ def test_recorded_runs_hold_what_was_trained(tmp_path):
         np.testing.assert_array_equal(run.metrics["accuracy"], [right for _, right in expected])
         for row, wanted in ((0, first), (30, state)):
             for p in run.parameters:
-                stored = run.states(slice(row, row + 1))[0][:, p.offset : p.offset + p.size]
+                stored = run.states[row : row + 1][0][:, p.offset : p.offset + p.size]
                 np.testing.assert_array_equal(stored, wanted[p.name].reshape(9, -1))
         # The initial states do not depend on the learning rate.
-        np.testing.assert_array_equal(run.states(slice(0, 1)), file["eta=0.01"].states(slice(0, 1)))
+        np.testing.assert_array_equal(run.states[0:1], file["eta=0.01"].states[0:1])
 
 
 @pytest.mark.recorders
 def test_a_copy_that_was_not_moved_stays_at_distance_zero(tmp_path):
     iris.record(tmp_path / "iris.h5", 5.0, inits=4, copies=3, steps=60, epsilon=0.0)
-    with tt.open(tmp_path / "iris.h5") as file:
-        run = file["eta=5"]
-        states = run.states()
+    with tt.open(tmp_path / "iris.h5") as run:
+        states = run.states[:]
         reference = [m.reference if m.reference >= 0 else i for i, m in enumerate(run.members)]
         np.testing.assert_array_equal(states, states[:, reference])
         assert np.abs(states[1:] - states[:-1]).max() > 0
@@ -184,7 +183,7 @@ def test_seeds_of_different_purposes_never_meet():
 
 def published(tmp_path, inits, rate=1.0):
     iris.record(tmp_path / "iris.h5", rate, inits=inits, copies=5, steps=200, epsilon=1e-8, seed=0)
-    with tt.open(tmp_path / "iris.h5") as file:
+    with tt.open(tmp_path / "iris.h5") as run:
         growth = tt.twins(file[iris.run_name(rate)])
     return growth, growth.fit(procedure="danovski2024")
 

@@ -87,9 +87,9 @@ def test_states_keep_every_bit_of_their_dtype(path, dtype):
     params = {"w": jnp.asarray(bits.view(jnp.dtype(dtype)))}
     with Recorder(path, params, quiet=True):
         pass
-    with tt.open(path) as file:
-        assert file["run"].parameters[0].dtype == dtype
-        stored = np.asarray(file["run"].trajectory().read(0, 1))[0]
+    with tt.open(path) as run:
+        assert run.parameters[0].dtype == dtype
+        stored = np.asarray(run.trajectory().read(0, 1))[0]
     expected = bits.view(jnp.dtype(dtype))
     same = stored.astype(np.float32) == expected.astype(np.float32)
     assert (same | np.isnan(expected.astype(np.float32))).all()
@@ -119,17 +119,16 @@ def test_members_of_a_vmapped_ensemble_are_members_of_one_run(path):
     stacked = jax.vmap(lambda s: {"w": s * jnp.ones((2, 3)), "b": -s * jnp.ones(3)})(jnp.arange(4.0))
     with Recorder(path, stacked, members=4, quiet=True) as rec:
         rec.record(stacked, loss=jnp.arange(4.0))
-    with tt.open(path) as file:
-        run = file["run"]
+    with tt.open(path) as run:
         assert (run.n_members, run.n_parameters, run.metrics["loss"].shape) == (4, 9, (1, 4))
-        np.testing.assert_array_equal(run.states(slice(None))[0, :, 0], [0.0, -1.0, -2.0, -3.0])
+        np.testing.assert_array_equal(run.states[:][0, :, 0], [0.0, -1.0, -2.0, -3.0])
 
 
 def test_a_list_of_networks_is_recorded_as_members(path):
     with Recorder(path, [WHOLE, WHOLE], members=2, quiet=True) as rec:
         rec.record([exact(WHOLE, 1.0)[0], WHOLE])
-    with tt.open(path) as file:
-        np.testing.assert_array_equal(file["run"].states(slice(None))[:, :, 0], [[1.0, 1.0], [2.0, 1.0]])
+    with tt.open(path) as run:
+        np.testing.assert_array_equal(run.states[:][:, :, 0], [[1.0, 1.0], [2.0, 1.0]])
 
 
 # ---------------------------------------------------------------------------------------------------------- trees
@@ -209,8 +208,8 @@ def test_consecutive_dense_layers_share_their_units(path):
         pass
     found = tables(path)
     assert found["hidden.kernel"].target == found["out.kernel"].source == found["hidden.bias"].target
-    with tt.open(path) as file:
-        graph = file["run"].trajectory().network(0)
+    with tt.open(path) as run:
+        graph = run.trajectory().network(0)
     assert graph.number_of_edges() == 6 * 9 + 9 + 9 * 3 + 3
 
 
@@ -340,8 +339,7 @@ def test_the_state_of_the_optimiser_is_recorded_beside_the_weights(path, listed)
             rec.record(given(now), buffers=given(held))
         with pytest.raises(RecordingError, match="record the parameters alone"):
             record_scan(rec, lambda p, _: (p, {}), given(now), length=2)
-    with tt.open(path) as file:
-        run = file["run"]
+    with tt.open(path) as run:
         assert run.step.tolist() == list(range(6))
         names = [p.name for p in run.optimizer_parameters]
         assert names == [f"0.{moment}.{p.name}" for moment in ("mu", "nu") for p in run.parameters]
@@ -361,16 +359,15 @@ def test_plain_gradient_descent_has_no_buffers_to_record(path):
     held = optax.sgd(0.1).init(params)
     with Recorder(path, params, buffers=held, quiet=True) as rec:
         rec.record(params, buffers=held)
-    with tt.open(path) as file:
-        assert file["run"].optimizer is None
+    with tt.open(path) as run:
+        assert run.optimizer is None
 
 
 def test_equinox_biases_of_convolutions_are_edges_to_their_channels(path):
     eqx = pytest.importorskip("equinox")
     with Recorder(path, {"conv": eqx.nn.Conv2d(2, 4, 3, key=jax.random.key(0))}, quiet=True):
         pass
-    with tt.open(path) as file:
-        run = file["run"]
+    with tt.open(path) as run:
         weight, bias = run.parameters
         assert (bias.shape, bias.source, bias.target) == ((4, 1, 1), "bias", weight.target)
         edges = run.trajectory().network(0)

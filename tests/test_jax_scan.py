@@ -186,9 +186,8 @@ def test_scans_record_members_and_chosen_parameters_only(path):
 
     with Recorder(path, stacked, members=2, include="w", quiet=True) as rec:
         record_scan(rec, step, stacked, np.ones(3, np.float32), metrics=["loss"])
-    with tt.open(path) as file:
-        run = file["run"]
-        np.testing.assert_array_equal(run.states(slice(None))[:, 1], [[3, 4, 5], [4, 5, 6], [5, 6, 7], [6, 7, 8]])
+    with tt.open(path) as run:
+        np.testing.assert_array_equal(run.states[:][:, 1], [[3, 4, 5], [4, 5, 6], [5, 6, 7], [6, 7, 8]])
         np.testing.assert_array_equal(run.metrics["loss"][:3], [[3, 12], [6, 15], [9, 18]])
 
 

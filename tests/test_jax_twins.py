@@ -62,7 +62,7 @@ def twins_of(params, *, epsilon=1e-3, optimizer=None, members=3, **options):
 
 
 def distances(run):
-    states = run.states(slice(None)).astype(np.float64)
+    states = run.states[:].astype(np.float64)
     return np.abs(states - states[:, :1]).sum(2)
 
 
@@ -136,13 +136,13 @@ def test_stacked_and_listed_twins_make_the_same_file(tmp_path):
         with Recorder(tmp_path / f"{name}.h5", state, members=twins, quiet=True) as rec:
             rec.record(jax.tree_util.tree_map(lambda leaf: 2 * leaf, state), loss=jnp.arange(4.0))
     with tt.open(tmp_path / "list.h5") as a, tt.open(tmp_path / "stack.h5") as b:
-        assert repr(a["run"].members) == repr(b["run"].members)  # NaN equals no NaN
-        assert [m.reference for m in a["run"].members] == [-1, 0, 0, 0]
-        assert {m.epsilon for m in a["run"].members[1:]} == {1e-3}
-        assert a["run"].parameters == b["run"].parameters
-        assert a["run"].provenance["perturbations"] == b["run"].provenance["perturbations"]
-        np.testing.assert_array_equal(a["run"].states(slice(None)), b["run"].states(slice(None)))
-        np.testing.assert_array_equal(a["run"].states(slice(None))[0, 2], flat(twins[1]))
+        assert repr(a.members) == repr(b.members)  # NaN equals no NaN
+        assert [m.reference for m in a.members] == [-1, 0, 0, 0]
+        assert {m.epsilon for m in a.members[1:]} == {1e-3}
+        assert a.parameters == b.parameters
+        assert a.provenance["perturbations"] == b.provenance["perturbations"]
+        np.testing.assert_array_equal(a.states[:], b.states[:])
+        np.testing.assert_array_equal(a.states[:][0, 2], flat(twins[1]))
 
 
 def test_trees_that_differ_cannot_be_stacked():
@@ -166,11 +166,10 @@ def test_a_twin_that_was_not_perturbed_never_leaves_its_reference(tmp_path, dtyp
                 twins.step(x[i], y[i])
         else:
             twins.scan((x, y), block=10)
-    with tt.open(tmp_path / "run.h5") as file:
-        run = file["run"]
+    with tt.open(tmp_path / "run.h5") as run:
         assert run.dtype == dtype
         assert run.step.tolist() == list(range(STEPS + 1))
-        assert np.abs(run.states(slice(None))[-1, 0] - run.states(slice(None))[0, 0]).max() > 0.01
+        assert np.abs(run.states[:][-1, 0] - run.states[:][0, 0]).max() > 0.01
         np.testing.assert_array_equal(distances(run), 0.0)
         np.testing.assert_array_equal(run.metrics["loss"][:-1], np.repeat(run.metrics["loss"][:-1, :1], 4, 1))
 
@@ -214,9 +213,9 @@ def test_distances_in_a_parabola_follow_the_known_law(tmp_path, float64, by):
         else:
             for _ in range(40):
                 twins.step(1.0)
-    with tt.open(tmp_path / "run.h5") as file:
-        states = file["run"].states(slice(None))
-        curve = tt.twins(file["run"], metric="l1")
+    with tt.open(tmp_path / "run.h5") as run:
+        states = run.states[:]
+        curve = tt.twins(run, metric="l1")
     apart = np.abs(states[:, 1:] - states[:, :1])
     expected = np.abs(1 - eta * np.asarray(curvature)) ** np.arange(41.0)[:, None, None] * apart[0]
     moving = expected > 1e-12 * np.abs(states[:, 1:]).max()
@@ -235,9 +234,9 @@ def test_steps_and_scans_record_the_same_states(tmp_path, float64):
                 losses = [np.asarray(twins.step(*batch)) for batch in zip(x, y, strict=True)]
         assert np.shape(losses) == (STEPS, 4)
     with tt.open(tmp_path / "step.h5") as a, tt.open(tmp_path / "scan.h5") as b:
-        assert a["run"].step.tolist() == b["run"].step.tolist() == [0, 5, 10, 15, 20, 25]
-        np.testing.assert_allclose(a["run"].states(slice(None)), b["run"].states(slice(None)), rtol=1e-8, atol=1e-12)
-        np.testing.assert_allclose(a["run"].metrics["loss"], b["run"].metrics["loss"], rtol=1e-10)
+        assert a.step.tolist() == b.step.tolist() == [0, 5, 10, 15, 20, 25]
+        np.testing.assert_allclose(a.states[:], b.states[:], rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(a.metrics["loss"], b.metrics["loss"], rtol=1e-10)
 
 
 def test_the_pure_step_runs_in_any_scan(tmp_path):
@@ -265,8 +264,8 @@ def test_equinox_modules_train_whole(tmp_path):
     assert losses[-1] < 0.1 * losses[0]
     trained = twins.reference()
     assert trained.activation is model.activation
-    with tt.open(tmp_path / "run.h5") as file:
-        np.testing.assert_array_equal(file["run"].states(slice(None))[-1, 0], flat(eqx.filter(trained, eqx.is_array)))
+    with tt.open(tmp_path / "run.h5") as run:
+        np.testing.assert_array_equal(run.states[:][-1, 0], flat(eqx.filter(trained, eqx.is_array)))
 
 
 def noisy(params, x, key):
@@ -301,8 +300,8 @@ def test_auxiliary_outputs_are_recorded_with_the_loss(tmp_path):
     with Recorder(tmp_path / "run.h5", twins, quiet=True):
         twins.step(1.0)
         twins.scan((np.ones(3, np.float32),))
-    with tt.open(tmp_path / "run.h5") as file:
-        metrics = file["run"].metrics
+    with tt.open(tmp_path / "run.h5") as run:
+        metrics = run.metrics
         assert {name: values.shape for name, values in metrics.items()} == {
             "loss": (5, 2),
             "size": (5, 2),

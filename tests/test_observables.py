@@ -50,8 +50,8 @@ def test_layers_of_a_run_have_their_own_weights(tmp_path, monkeypatch):
         for t in range(9):
             rec.record({"w": weights[t], "b": biases[t]}, step=3 * t)
     monkeypatch.setattr(observables, "_BLOCK_BYTES", 8 * 16 * 2)  # two states at a time
-    with tt.open(tmp_path / "a.h5") as file:
-        found = tt.structure.observables(file["run"].trajectory())
+    with tt.open(tmp_path / "a.h5") as run:
+        found = tt.structure.observables(run.trajectory())
     assert found.layers == ("w", "b")
     np.testing.assert_array_equal(found.step, 3 * np.arange(9))
     np.testing.assert_allclose(found.layer_mean[:, 0], weights.mean(axis=(1, 2), dtype="f8"), rtol=1e-6)

@@ -345,19 +345,19 @@ def late(tmp_path_factory):
 
 @pytest.mark.recorders
 def test_a_restarted_training_goes_on_as_if_it_had_not_stopped(late):
-    with tt.open(late) as file:
+    with tt.open(late) as run:
         whole, rest = file["eta=0.01"], file["eta=0.01 from 4000"]
         assert rest.reference == "eta=0.01"
         assert (int(rest.step[0]), int(rest.step[-1])) == (4000, 5000)
         assert [m.reference for m in rest.members[:5]] == [-1, 0, 0, 0, -1]
         own = [m for m, member in enumerate(rest.members) if member.reference < 0]
-        np.testing.assert_array_equal(rest.states(None, own), whole.states(slice(4000, 5001)))
+        np.testing.assert_array_equal(rest.states(None, own), whole.states[4000:5001])
 
 
 @pytest.mark.recorders
 def test_what_iris_learned_is_marginal_as_published(late):
     # d / (epsilon N) falls from 0.50 to about 0.475 and stays there: no isolated minimum, a valley.
-    with tt.open(late) as file:
+    with tt.open(late) as run:
         found = tt.orbital_stability(file["eta=0.01"], file["eta=0.01 from 4000"])
         alone = tt.orbital_stability(file["eta=0.01 from 4000"])
     assert found.verdict == alone.verdict == "marginal drift", found
@@ -382,8 +382,7 @@ def test_a_restart_needs_a_step_that_was_recorded(late):
 @pytest.mark.recorders
 def test_members_of_a_run_are_held_against_their_own_references(tmp_path):
     iris.record(tmp_path / "iris.h5", 0.05, inits=3, copies=2, steps=60)
-    with tt.open(tmp_path / "iris.h5") as file:
-        run = file["eta=0.05"]
+    with tt.open(tmp_path / "iris.h5") as run:
         found = tt.orbital_stability(run)
         assert found.group.tolist() == [0, 0, 1, 1, 2, 2]
         np.testing.assert_array_equal(found.distance[3], tt.distance(run.trajectory(3), run.trajectory(5)))
@@ -482,10 +481,10 @@ def test_a_run_without_weights_or_without_twins_is_refused(tmp_path):
     with Recorder(tmp_path / "w.h5", weights, quiet=True) as recorder:
         for _ in range(5):
             recorder.record(weights)
-    with tt.open(tmp_path / "d.h5") as file, pytest.raises(DataError, match="stores distances and no weights"):
-        tt.orbital_stability(file["run"])
-    with tt.open(tmp_path / "w.h5") as file, pytest.raises(DataError, match="none is a perturbed copy"):
-        tt.orbital_stability(file["run"])
+    with tt.open(tmp_path / "d.h5") as run, pytest.raises(DataError, match="stores distances and no weights"):
+        tt.orbital_stability(run)
+    with tt.open(tmp_path / "w.h5") as run, pytest.raises(DataError, match="none is a perturbed copy"):
+        tt.orbital_stability(run)
 
 
 def test_unknown_metrics_and_empty_windows_are_refused():

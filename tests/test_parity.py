@@ -84,8 +84,7 @@ def written(folder, dtype, **options):
 
 def contents(path, name="run"):
     """Everything that a file says of a run but where it came from."""
-    with tt.open(path) as file:
-        run = file[name]
+    with tt.open(path) as run:
         return {
             "weights": None if run.stored != "weights" else run.weights[:].tobytes(),
             "sketch": None if run.sketch is None else np.asarray(run.sketch).tobytes(),
@@ -126,7 +125,7 @@ def test_the_same_seed_gives_the_same_twins_in_every_framework(tmp_path, dtype, 
     expected = contents(tmp_path / "numpy.h5")
     assert contents(tmp_path / "torch.h5") == expected
     assert contents(tmp_path / "jax.h5") == expected
-    with tt.open(tmp_path / "numpy.h5") as file:
-        assert len(file["run"].members) == 4
+    with tt.open(tmp_path / "numpy.h5") as run:
+        assert len(run.members) == 4
         if store == "weights":
-            assert len(np.unique(file["run"].states(slice(None))[0], axis=0)) == 4
+            assert len(np.unique(run.states[:][0], axis=0)) == 4

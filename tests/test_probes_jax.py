@@ -281,8 +281,8 @@ def test_the_pure_step_in_a_scan_is_the_step_of_the_loop(tmp_path) -> None:
 
     with Recorder(tmp_path / "run.h5", p, quiet=True) as rec:
         record_scan(rec, step, (p, tx.init(p), shadow.init()), xs, params=lambda carry: carry[0], block=12)
-    with tt.open(tmp_path / "run.h5") as file:
-        scanned = {name: np.asarray(values) for name, values in file["run"].metrics.items()}
+    with tt.open(tmp_path / "run.h5") as run:
+        scanned = {name: np.asarray(values) for name, values in run.metrics.items()}
     state, update = tx.init(p), trainer(tx)
     for t in range(12):
         _, gradient = shadow.value_and_grad(p, xs[0][t], xs[1][t])

@@ -221,8 +221,8 @@ def test_the_numbers_are_recorded_as_metrics(tmp_path) -> None:
             loss = shadow.backward(x, y)
             rec.record(loss=loss, **shadow.metrics, **tangents.metrics, **sharpness(model, half_mse, x, y).metrics)
             opt.step()
-    with tt.open(tmp_path / "run.h5") as file:
-        metrics = {name: np.asarray(values) for name, values in file["run"].metrics.items()}
+    with tt.open(tmp_path / "run.h5") as run:
+        metrics = {name: np.asarray(values) for name, values in run.metrics.items()}
     assert set(shadow.metrics) | {"tangent_growth_full", "h_max_batch", "loss"} <= set(metrics)
     assert np.isfinite(metrics["shadow_h_max_full"][:5]).all()
     assert metrics["tangent_growth_full"].shape == (6, 1, 2)

@@ -122,8 +122,7 @@ def test_a_line_is_kept_whole_and_noise_is_not():
 
 def test_a_run_is_projected_as_its_members_side_by_side(tmp_path, monkeypatch):
     training(tmp_path / "run.h5")
-    with tt.open(tmp_path / "run.h5") as file:
-        run = file["run"]
+    with tt.open(tmp_path / "run.h5") as run:
         members = [np.asarray(run.trajectory(m)) for m in range(4)]
         found = tt.structure.pca(run)
         by_arrays = tt.structure.pca((members[0], members[1:]))
@@ -143,8 +142,7 @@ def test_a_run_is_projected_as_its_members_side_by_side(tmp_path, monkeypatch):
 
 def test_twins_part_in_the_coordinate_as_they_do_in_truth(tmp_path):
     training(tmp_path / "run.h5", epsilon=1e-12)
-    with tt.open(tmp_path / "run.h5") as file:
-        run = file["run"]
+    with tt.open(tmp_path / "run.h5") as run:
         found = tt.structure.mds(run)
         full = tt.twins(run)
         z = [found.of(m)[:, 0] for m in range(4)]
@@ -242,8 +240,8 @@ def test_three_states_can_be_projected():
 
 def test_trajectories_read_parts_of_their_states(tmp_path):
     training(tmp_path / "run.h5", steps=5)
-    with tt.open(tmp_path / "run.h5") as file:
-        x = file["run"].trajectory(1)
+    with tt.open(tmp_path / "run.h5") as run:
+        x = run.trajectory(1)
         whole = np.asarray(x)
         np.testing.assert_array_equal(x.read(2, 5, slice(3, 22)), whole[2:5, 3:22])
         np.testing.assert_array_equal(x.read(0, 0, slice(3, 22)), whole[:0, 3:22])
@@ -258,8 +256,8 @@ def test_trajectories_read_parts_of_their_states(tmp_path):
 
 def test_projections_draw_themselves(tmp_path):
     training(tmp_path / "run.h5", steps=20)
-    with tt.open(tmp_path / "run.h5") as file:
-        plane, line = tt.structure.pca(file["run"]), tt.structure.mds(file["run"])
+    with tt.open(tmp_path / "run.h5") as run:
+        plane, line = tt.structure.pca(run), tt.structure.mds(run)
     curves = plane.plot().lines
     np.testing.assert_array_equal(curves[0].get_xdata(), plane.of(0)[:, 0])
     assert len(curves) == 8  # a path and a start for each member

@@ -34,7 +34,7 @@ def flat(params):
 
 
 def read(path, run="run"):
-    with tt.open(path) as file:
+    with tt.open(path) as run:
         found = file[run]
         return {
             "weights": np.asarray(found.weights),
@@ -307,7 +307,7 @@ def test_several_runs_fit_one_file_and_none_is_overwritten(tmp_path):
     Recorder(path, network(), run="two", mode="a", reference="one").close()
     with pytest.raises(RunExistsError, match="one"):
         Recorder(path, network(), run="one", mode="a")
-    with tt.open(path) as file:
+    with tt.open(path) as run:
         assert set(file) == {"one", "two"}
         assert file["two"].reference == "one"
         assert file["one"].hparams == {"lr": 0.1}

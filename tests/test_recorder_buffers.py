@@ -32,7 +32,7 @@ def flat(arrays):
 
 
 def check(path, wanted, run="run"):
-    with tt.open(path) as file:
+    with tt.open(path) as run:
         found = file[run]
         assert_array_equal(found.weights[:][:, 0], np.stack([flat(w) for w, _ in wanted]))
         assert_array_equal(found.optimizer.read(slice(None))[:, 0], np.stack([flat(m) for _, m in wanted]))
@@ -49,8 +49,8 @@ def test_buffers_are_recorded_bit_for_bit_beside_the_weights(tmp_path, options):
     assert rec.n_recorded == 150
     assert rec.forecast.bytes_per_state >= 2 * 16 * 8
     check(tmp_path / "a.h5", states)
-    with tt.open(tmp_path / "a.h5") as file:
-        assert file["run"].optimizer_parameters[1] == Parameter("b.momentum_buffer", "other", (4,), "float64", 12, 4)
+    with tt.open(tmp_path / "a.h5") as run:
+        assert run.optimizer_parameters[1] == Parameter("b.momentum_buffer", "other", (4,), "float64", 12, 4)
 
 
 def test_advance_and_blocks_take_buffers_as_well(tmp_path):
@@ -98,9 +98,9 @@ def test_members_have_buffers_of_their_own(tmp_path, stacked):
     with Recorder(tmp_path / "a.h5", at(0, 0), buffers=at(0, 1), members=table, quiet=True) as rec:
         for t in range(10):
             rec.record(at(t, 0), buffers=at(t, 1))
-    with tt.open(tmp_path / "a.h5") as file:
+    with tt.open(tmp_path / "a.h5") as run:
         for k, network in enumerate(networks):
-            assert_array_equal(file["run"].optimizer.read(slice(None))[:, k], [flat(m) for _, m in network])
+            assert_array_equal(run.optimizer.read(slice(None))[:, k], [flat(m) for _, m in network])
 
 
 def test_buffers_have_a_dtype_of_their_own(tmp_path):
@@ -108,10 +108,10 @@ def test_buffers_have_a_dtype_of_their_own(tmp_path):
     m = {"w.sum": np.full(5, 1 / 3, np.float64), "w.scale": np.ones((), np.float32)}
     with Recorder(tmp_path / "a.h5", w, buffers=m, quiet=True):
         pass
-    with tt.open(tmp_path / "a.h5") as file:
-        assert file["run"].dtype == np.float16
-        assert file["run"].optimizer.dtype == np.float64
-        assert_array_equal(file["run"].optimizer.read(slice(None))[0, 0], [1 / 3] * 5 + [1])
+    with tt.open(tmp_path / "a.h5") as run:
+        assert run.dtype == np.float16
+        assert run.optimizer.dtype == np.float64
+        assert_array_equal(run.optimizer.read(slice(None))[0, 0], [1 / 3] * 5 + [1])
 
 
 def test_buffers_that_fail_or_come_unasked_are_told(tmp_path):
@@ -129,8 +129,8 @@ def test_buffers_that_fail_or_come_unasked_are_told(tmp_path):
         rec.record(w, buffers={})
         with pytest.raises(RecordingError, match="opened without buffers"):
             rec.record(w, buffers=m)
-    with tt.open(tmp_path / "b.h5") as file:
-        assert file["run"].optimizer is None
+    with tt.open(tmp_path / "b.h5") as run:
+        assert run.optimizer is None
     with pytest.raises(RecordingError, match="stored with the weights"):
         Recorder(tmp_path / "c.h5", w, buffers=m, store="sketch", quiet=True)
     assert not (tmp_path / "c.h5").exists()
@@ -142,8 +142,8 @@ def test_buffers_are_joined_to_the_parameter_whose_whole_name_they_hold(tmp_path
     with Recorder(tmp_path / "a.h5", states[0][0], buffers=states[0][1], quiet=True) as rec:
         for w, m in states:
             rec.record(w, buffers=m)
-    with tt.open(tmp_path / "a.h5") as file:
-        joined, settings = full_state(file["run"])
+    with tt.open(tmp_path / "a.h5") as run:
+        joined, settings = full_state(run)
     assert set(settings["buffer_scales"]) == {"momentum_buffer"}
     wanted = np.stack([flat(m) for _, m in states]) * settings["buffer_scales"]["momentum_buffer"]
     assert_array_equal(np.asarray(joined)[:, 16:], wanted)

@@ -47,8 +47,8 @@ def last_step(path):
     """Step to go on from; None where there is no run, or nothing in it."""
     if not os.path.exists(path):
         return None
-    with tt.open(path) as file:
-        return int(file["run"].step[-1]) if "run" in file and file["run"].n_states else None
+    with tt.open(path) as run:
+        return int(run.step[-1]) if "run" in file and run.n_states else None
 
 
 def child(path, mode):
@@ -87,8 +87,7 @@ def killed_at_random(path, mode, rng):
 
 def check(path, mode, first=0):
     """Every committed state from `first` on is the one that was recorded; gives their number."""
-    with tt.open(path) as file:
-        run = file["run"]
+    with tt.open(path) as run:
         assert_array_equal(run.step, np.arange(run.n_states))
         assert_array_equal(run.metrics["loss"], run.step)
         steps = run.step[first:]
@@ -122,12 +121,12 @@ def test_no_flushed_state_is_lost_by_a_kill_and_the_run_goes_on(tmp_path, mode):
             continue
         total = check(path, mode, first=max(0, before - 64))
         assert total >= max(promised, before)
-        with tt.open(path) as file:
-            assert file["run"].status == "interrupted"
+        with tt.open(path) as run:
+            assert run.status == "interrupted"
     start = last_step(path) or 0
     with Recorder(path, state(start), resume=True, **MODES[mode], **beside(mode, state(start))) as recorder:
         for step in range(start, start + 70):
             recorder.record(state(step), loss=float(step), **beside(mode, state(step)))
     assert check(path, mode) == start + 70
-    with tt.open(path) as file:
-        assert file["run"].status == "complete"
+    with tt.open(path) as run:
+        assert run.status == "complete"

@@ -49,8 +49,8 @@ def record_until_told(recorder, params):
 
 
 def committed(path):
-    with tt.open(path) as file:
-        return file["run"].n_states
+    with tt.open(path) as run:
+        return run.n_states
 
 
 @WRITERS
@@ -62,9 +62,9 @@ def test_states_reach_the_file_within_the_promised_time_while_the_loop_idles(tmp
         wait_until(lambda: committed(tmp_path / "a.h5") == 5)
         rec.record(params, loss=5.0)
         wait_until(lambda: committed(tmp_path / "a.h5") == 6)
-        with tt.open(tmp_path / "a.h5") as file:
-            assert_array_equal(file["run"].metrics["loss"], np.arange(6.0))
-            assert file["run"].status == "recording"
+        with tt.open(tmp_path / "a.h5") as run:
+            assert_array_equal(run.metrics["loss"], np.arange(6.0))
+            assert run.status == "recording"
 
 
 def test_metrics_that_come_after_their_state_was_committed_are_written(tmp_path):
@@ -83,8 +83,8 @@ def test_metrics_that_come_after_their_state_was_committed_are_written(tmp_path)
 
 
 def read_metric(path):
-    with tt.open(path) as file:
-        return np.asarray(file["run"].metrics["loss"])
+    with tt.open(path) as run:
+        return np.asarray(run.metrics["loss"])
 
 
 def test_the_opening_state_alone_does_not_fix_the_metrics(tmp_path):
@@ -163,10 +163,10 @@ def test_skipped_states_are_counted_and_visible_in_step(tmp_path, monkeypatch):
         gate.open.set()
         wait_until(lambda: committed(tmp_path / "a.h5") >= 128)
         rec.record(params, loss=200.0)
-    with tt.open(tmp_path / "a.h5") as file:
-        assert file["run"].step.tolist() == [*range(128), 200]
-        assert_array_equal(file["run"].metrics["loss"], [*range(128), 200])
-        assert file["run"].overhead["skipped"] == 72
+    with tt.open(tmp_path / "a.h5") as run:
+        assert run.step.tolist() == [*range(128), 200]
+        assert_array_equal(run.metrics["loss"], [*range(128), 200])
+        assert run.overhead["skipped"] == 72
 
 
 def test_a_full_ring_may_be_an_error(tmp_path, monkeypatch):
@@ -217,9 +217,9 @@ def test_an_error_of_the_writer_surfaces_in_the_loop(tmp_path, monkeypatch, writ
     with pytest.raises(RecordingError, match="No space left on device"):
         rec.record(params)
     rec.close()  # told already
-    with tt.open(tmp_path / "a.h5") as file:
-        assert file["run"].n_states == 64
-        assert file["run"].status == "interrupted"
+    with tt.open(tmp_path / "a.h5") as run:
+        assert run.n_states == 64
+        assert run.status == "interrupted"
 
 
 def test_an_error_of_the_writer_that_nobody_saw_surfaces_at_close(tmp_path, monkeypatch):
@@ -245,9 +245,9 @@ def test_an_exception_in_the_loop_saves_and_passes(tmp_path):
     params = network()
     with pytest.raises(ZeroDivisionError), Recorder(tmp_path / "a.h5", params) as rec:
         record_often(rec, params, 2, fail=True)
-    with tt.open(tmp_path / "a.h5") as file:
-        assert file["run"].status == "interrupted"
-        assert file["run"].step.tolist() == [0, 1]
+    with tt.open(tmp_path / "a.h5") as run:
+        assert run.status == "interrupted"
+        assert run.step.tolist() == [0, 1]
 
 
 def test_a_recorder_that_is_dropped_saves(tmp_path):
@@ -257,9 +257,9 @@ def test_a_recorder_that_is_dropped_saves(tmp_path):
     rec.record(params)
     del rec
     gc.collect()
-    with tt.open(tmp_path / "a.h5") as file:
-        assert file["run"].status == "interrupted"
-        assert file["run"].n_states == 2
+    with tt.open(tmp_path / "a.h5") as run:
+        assert run.status == "interrupted"
+        assert run.n_states == 2
 
 
 def test_no_thread_is_left_behind(tmp_path):
@@ -286,9 +286,9 @@ def script(tmp_path, body):
 def test_a_forgotten_close_saves_at_exit(tmp_path):
     done = script(tmp_path, "")
     assert done.returncode == 0, done.stderr
-    with tt.open(tmp_path / "a.h5") as file:
-        assert file["run"].n_states == 10
-        assert file["run"].status == "interrupted"
+    with tt.open(tmp_path / "a.h5") as run:
+        assert run.n_states == 10
+        assert run.status == "interrupted"
 
 
 def test_an_uncaught_exception_saves_at_exit(tmp_path):
@@ -320,9 +320,9 @@ def test_a_forked_child_does_not_write(tmp_path, leave):
     )
     assert done.returncode == 0, done.stderr
     assert "forked from the one that records" in done.stdout
-    with tt.open(tmp_path / "a.h5") as file:
-        assert file["run"].status == "complete"
-        assert_array_equal(file["run"].metrics["loss"], [1.0] * 10 + [2.0] * 200)
+    with tt.open(tmp_path / "a.h5") as run:
+        assert run.status == "complete"
+        assert_array_equal(run.metrics["loss"], [1.0] * 10 + [2.0] * 200)
 
 
 def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path):
@@ -344,11 +344,11 @@ def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "could not write" in done.stdout
-    with tt.open(tmp_path / "a.h5") as file:
-        n = file["run"].n_states
+    with tt.open(tmp_path / "a.h5") as run:
+        n = run.n_states
         assert n >= 64
-        assert (np.asarray(file["run"].weights) == 1).all()
-        assert_array_equal(file["run"].step, np.arange(n))
+        assert (np.asarray(run.weights) == 1).all()
+        assert_array_equal(run.step, np.arange(n))
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from /proc")
@@ -393,8 +393,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, writer):
             for step in range(n_before, n_before + 80):
                 params = {name: array + 1 for name, array in params.items()}
                 rec.record(params, loss=float(step + 1))
-        with tt.open(path) as file:
-            run = file["run"]
+        with tt.open(path) as run:
             assert run.step.tolist() == list(range(n_before + 81))
             assert_array_equal(run.metrics["loss"], np.arange(n_before + 81.0))
             assert_array_equal(np.asarray(run.weights)[:, 0, 0], np.arange(n_before + 81))
@@ -415,8 +414,8 @@ def test_another_state_at_resumption_is_one_step_later(tmp_path, store):
         assert rec.step == 0
     with Recorder(tmp_path / "a.h5", members(1), store=store, resume=True) as rec:
         assert rec.step == 1
-    with tt.open(tmp_path / "a.h5") as file:
-        assert file["run"].step.tolist() == [0, 1]
+    with tt.open(tmp_path / "a.h5") as run:
+        assert run.step.tolist() == [0, 1]
 
 
 def test_steps_that_are_in_the_file_are_passed_over(tmp_path):
@@ -429,15 +428,15 @@ def test_steps_that_are_in_the_file_are_passed_over(tmp_path):
             rec.record(state, loss=2.0)
         assert rec.step == 9
         assert rec.n_recorded == 10
-    with tt.open(tmp_path / "a.h5") as file:
-        assert file["run"].step.tolist() == list(range(10))
-        assert file["run"].metrics["loss"].tolist()[1:] == [1.0] * 5 + [2.0] * 4
+    with tt.open(tmp_path / "a.h5") as run:
+        assert run.step.tolist() == list(range(10))
+        assert run.metrics["loss"].tolist()[1:] == [1.0] * 5 + [2.0] * 4
 
 
 def test_resuming_what_is_not_there_begins_it(tmp_path):
     Recorder(tmp_path / "a.h5", network(), resume=True).close()
     Recorder(tmp_path / "a.h5", network(), run="b", mode="a", resume=True).close()
-    with tt.open(tmp_path / "a.h5") as file:
+    with tt.open(tmp_path / "a.h5") as run:
         assert set(file) == {"run", "b"}
 
 

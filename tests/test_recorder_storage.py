@@ -52,8 +52,7 @@ def test_distances_are_those_of_the_definition(tmp_path, metric, stacked, dtype)
     with Recorder(tmp_path / "a.h5", shaped(states[0]), members=table, store="distances", metric=metric) as rec:
         for state in states:
             rec.record(shaped(state), loss=1.0)
-    with tt.open(tmp_path / "a.h5") as file:
-        run = file["run"]
+    with tt.open(tmp_path / "a.h5") as run:
         assert run.stored == "distances"
         assert run.distance_metric == metric
         found = run.distances
@@ -86,9 +85,9 @@ def test_a_twin_with_epsilon_zero_has_distance_zero(tmp_path, metric):
         for _ in range(5):
             members = [{n: 0.9 * a for n, a in m.items()} for m in members]
             rec.record(members)
-    with tt.open(tmp_path / "a.h5") as file:
-        assert file["run"].distances.shape == (6, 2)
-        assert (file["run"].distances[:, 1] == 0).all()
+    with tt.open(tmp_path / "a.h5") as run:
+        assert run.distances.shape == (6, 2)
+        assert (run.distances[:, 1] == 0).all()
 
 
 @pytest.mark.parametrize("metric", ["l1", "l2", "linf", "rms"])
@@ -97,8 +96,8 @@ def test_nan_weights_make_nan_distances(tmp_path, metric):
     twin = perturb(params, 0.1, 1, 0)[0]
     twin["2.weight"][1, 1] = np.nan
     Recorder(tmp_path / "a.h5", [params, twin], store="distances", metric=metric).close()
-    with tt.open(tmp_path / "a.h5") as file:
-        assert np.isnan(file["run"].distances).all()
+    with tt.open(tmp_path / "a.h5") as run:
+        assert np.isnan(run.distances).all()
 
 
 def test_distances_need_twins_and_a_known_metric(tmp_path):
@@ -163,8 +162,7 @@ def test_mixed_dtypes_are_promoted_without_loss(tmp_path, dtypes, stored, bits):
 
     with (Bits if bits else Recorder)(tmp_path / "a.h5", params) as rec:
         rec.record({name: -array for name, array in params.items()})
-    with tt.open(tmp_path / "a.h5") as file:
-        run = file["run"]
+    with tt.open(tmp_path / "a.h5") as run:
         assert run.logical_dtype == stored
         assert tuple(p.dtype for p in run.parameters) == dtypes
         exact = np.concatenate([array.astype("f8").reshape(-1) for array in params.values()])
@@ -177,8 +175,8 @@ def test_mixed_dtypes_are_promoted_without_loss(tmp_path, dtypes, stored, bits):
 def test_big_endian_arrays_are_stored_by_value(tmp_path):
     params = {name: array.astype(">f4") for name, array in network().items()}
     Recorder(tmp_path / "a.h5", params).close()
-    with tt.open(tmp_path / "a.h5") as file:
-        assert_array_equal(np.asarray(file["run"].weights)[0, 0], flat(params))
+    with tt.open(tmp_path / "a.h5") as run:
+        assert_array_equal(np.asarray(run.weights)[0, 0], flat(params))
 
 
 @pytest.mark.parametrize("dtype", ["int64", "bool", "complex128", "U3"])
@@ -192,9 +190,9 @@ def test_what_is_no_real_float_is_refused_unless_left_out(tmp_path, dtype):
 def test_scalars_and_empty_parameters_have_their_place(tmp_path):
     params = {"scale": np.array(2.5), "empty": np.zeros((0, 3)), "w": np.arange(6.0).reshape(2, 3)}
     Recorder(tmp_path / "a.h5", params).close()
-    with tt.open(tmp_path / "a.h5") as file:
-        assert file["run"].weights[0, 0].tolist() == [2.5, 0, 1, 2, 3, 4, 5]
-        assert [p.size for p in file["run"].parameters] == [1, 0, 6]
+    with tt.open(tmp_path / "a.h5") as run:
+        assert run.weights[0, 0].tolist() == [2.5, 0, 1, 2, 3, 4, 5]
+        assert [p.size for p in run.parameters] == [1, 0, 6]
     with pytest.raises(RecordingError, match="are all empty"):
         Recorder(tmp_path / "b.h5", {"empty": np.zeros((0, 3))})
 
@@ -217,9 +215,9 @@ def test_a_changed_architecture_is_refused_and_the_rest_is_kept(tmp_path, change
         with pytest.raises(ArchitectureError, match=words):
             rec.record(change(params))
         rec.record(params)
-    with tt.open(tmp_path / "a.h5") as file:
-        assert file["run"].step.tolist() == [0, 1]
-        assert file["run"].status == "complete"
+    with tt.open(tmp_path / "a.h5") as run:
+        assert run.step.tolist() == [0, 1]
+        assert run.status == "complete"
 
 
 @pytest.mark.parametrize(

@@ -257,10 +257,10 @@ def momentum(tmp_path_factory):
 
 def test_recorded_buffers_make_the_state_whole(momentum):
     path, whole = momentum
-    with tt.open(path) as file:
-        states, settings = full_state(file["run"])
-        joined = tt.lyapunov(file["run"], null=None)
-        alone = tt.lyapunov(file["run"], null=None, buffers=False)
+    with tt.open(path) as run:
+        states, settings = full_state(run)
+        joined = tt.lyapunov(run, null=None)
+        alone = tt.lyapunov(run, null=None, buffers=False)
     assert states.shape == (1200, 4)  # the counter is time, not state
     assert_allclose(np.asarray(states)[:, :2], whole[:, :2])
     scale = settings["buffer_scales"]["momentum_buffer"]
@@ -276,17 +276,17 @@ def test_recorded_buffers_make_the_state_whole(momentum):
 
 
 def test_delay_coordinates_take_the_place_of_buffers(momentum):
-    with tt.open(momentum[0]) as file:
-        delayed = tt.lyapunov(file["run"], null=None, dim=2, delay=1)
-        weights = tt.lyapunov(np.asarray(file["run"].trajectory()), null=None, dim=2, delay=1)
+    with tt.open(momentum[0]) as run:
+        delayed = tt.lyapunov(run, null=None, dim=2, delay=1)
+        weights = tt.lyapunov(np.asarray(run.trajectory()), null=None, dim=2, delay=1)
     assert_allclose(delayed.value, weights.value)
     assert "state" not in delayed.settings
 
 
 def test_a_window_joins_the_buffers_of_its_own_steps(momentum):
     path, whole = momentum
-    with tt.open(path) as file:
-        record = read_record(file["run"], metric=None, dt=None, window=(100, 400), dim=None, nodes=None, buffers=None)
+    with tt.open(path) as run:
+        record = read_record(run, metric=None, dt=None, window=(100, 400), dim=None, nodes=None, buffers=None)
     assert_allclose(record.states[:, :2], whole[100:400, :2])
     ratio = record.states[:, 2:] / whole[100:400, 2:]
     assert_allclose(ratio, ratio[0, 0])
@@ -296,8 +296,8 @@ def test_too_few_buffers_leave_the_objection(tmp_path):
     whole = heavy_ball(300, 1)
     table = [Parameter("exp_avg/layer.kernel", "other", (2,), "float64", 0, 2)]
     path = record(tmp_path / "adam.h5", whole[:, :2], whole[:, 2:], table, {"optimizer": "Adam"})
-    with tt.open(path) as file:
-        found = tt.lyapunov(file["run"], null=None)
+    with tt.open(path) as run:
+        found = tt.lyapunov(run, null=None)
         assert "2 recorded entries of the optimiser's buffers do not cover 2 weights" in found.reasons[0].text
     plain = call("lyapunov", path, "--null", "none", "--buffers").stdout
     assert "do not cover" in plain
@@ -315,8 +315,8 @@ def test_buffers_that_are_not_there_are_told(henon, tmp_path):
     with pytest.raises(DataError, match="not a Run"):
         tt.lyapunov(henon, buffers=True)
     path = write(tmp_path / "plain.h5", henon[:300, None], members=[Member("m0")])
-    with tt.open(path) as file, pytest.raises(DataError, match=r"holds no buffers .* delay coordinates"):
-        tt.lyapunov(file["run"], buffers=True)
+    with tt.open(path) as run, pytest.raises(DataError, match=r"holds no buffers .* delay coordinates"):
+        tt.lyapunov(run, buffers=True)
     pair = (henon[:50], [henon[:50] + 1e-6])
     with pytest.raises(DataError, match="leave them out for twins"):
         tt.lyapunov(pair, buffers=True)

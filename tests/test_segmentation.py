@@ -107,8 +107,7 @@ def test_a_run_tells_what_its_loss_did(tmp_path):
     with Recorder(tmp_path / "run.h5", {"w": states[0]}, run="run", every=1, quiet=True) as rec:
         for t, state in enumerate(states):
             rec.record({"w": state}, step=10 * t, loss=loss[t])
-    with tt.open(tmp_path / "run.h5") as file:
-        run = file["run"]
+    with tt.open(tmp_path / "run.h5") as run:
         found, of_loss = tt.structure.change_points(run), tt.structure.change_points(run, signal="loss")
         given = tt.structure.change_points(run, metrics={"double": 2 * loss})
         with pytest.raises(UnknownNameError, match="loss"):

@@ -71,8 +71,8 @@ def test_a_layer_moves_towards_the_edge_of_chaos(tmp_path):
     pytest.importorskip("sklearn")
     said = study("edge_of_chaos", tmp_path)
     assert float(cells(said, "0.1")[3]) > 0  # the slope of J^2
-    with tt.open(tmp_path / "digits-no-decay.h5") as file:
-        path = tt.training.order_chaos(file["run"])
+    with tt.open(tmp_path / "digits-no-decay.h5") as run:
+        path = tt.training.order_chaos(run)
     assert path.J[0] == pytest.approx(0.5, abs=0.02)
     assert path.time_unit == "epoch"
 

@@ -201,10 +201,10 @@ def test_mean_growth_covers_the_mean_of_correlated_growth():
 
 @pytest.fixture(scope="module")
 def iris(tmp_path_factory):
-    path = tmp_path_factory.mktemp("sweep") / "iris.h5"
-    for k, rate in enumerate((0.05, 0.3, 2.0)):
-        record(path, rate, inits=6, copies=2, steps=150, mode="a" if k else "x")
-    return path
+    folder = tmp_path_factory.mktemp("sweep")
+    for rate in (0.05, 0.3, 2.0):
+        record(folder, rate, inits=6, copies=2, steps=150)
+    return folder
 
 
 def test_recorded_runs_become_a_sweep(iris):
@@ -213,14 +213,14 @@ def test_recorded_runs_become_a_sweep(iris):
     assert found.thresholds == (0.6, 0.8)
     for p in found.points:
         assert p.times.shape == (2, 6)  # references only, not their twins
-        with tt.open(iris) as file:
-            run = file[p.run]
+        with tt.open(p.path) as run:
             references = [k for k, m in enumerate(run.members) if m.reference < 0]
             accuracy = run.metrics["accuracy"][:, references]
             assert p.final_accuracy == pytest.approx(accuracy[-1])
             assert p.times[0] == pytest.approx(training_times(run.step, accuracy, (0.6,))[0])
             assert p.exponent.value == tt.lyapunov(run).value
     assert found.points[0].exponent.value < found.points[2].exponent.value
+    assert tt.sweep(tt.open_runs(iris), thresholds=(0.8, 0.6)).to_json() == found.to_json()
     assert "lr" in str(found)
     assert str(found).count("\n") >= 3
     found.to_json()
@@ -235,15 +235,15 @@ def test_an_executor_gives_the_same_sweep(iris):
 
 
 def test_runs_without_the_hyper_parameter_are_named(iris, tmp_path):
-    path = tmp_path / "other.h5"
-    with Recorder(path, {"w": np.zeros(3)}, run="odd", hparams={"lr": "high"}, quiet=True) as recorder:
+    path = tmp_path / "odd.h5"
+    with Recorder(path, {"w": np.zeros(3)}, hparams={"lr": "high"}, quiet=True) as recorder:
         recorder.record({"w": np.ones(3)})
     found = tt.sweep([iris, path], exponent=None)
     assert len(found.points) == 3
     assert "odd" in found.warnings[0].text
     with pytest.raises(DataError, match="no run with the hyper-parameter 'width'"):
         tt.sweep(iris, "width")
-    with pytest.raises(DataError, match="no file matches"):
+    with pytest.raises(FileNotFoundError, match="no file matches"):
         tt.sweep(str(tmp_path / "none*.h5"))
 
 

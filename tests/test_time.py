@@ -105,8 +105,7 @@ def test_a_gradient_flow_has_one_exponent_per_integrated_learning_rate():
 
 def test_a_schedule_is_integrated_over_the_fitted_steps_alone(tmp_path):
     rates = np.where(np.arange(80) < 10, 5.0, 0.1 + 0.01 * np.arange(80))
-    with tt.open(trained(tmp_path / "a.h5", rates)) as file:
-        run = file["run"]
+    with tt.open(trained(tmp_path / "a.h5", rates)) as run:
         exponent = tt.twins(run).fit(region=(20, 60))
         found = exponent.per("learning-rate", run=run)
         whole = exponent.per("learning-rate", learning_rate=rates)
@@ -119,8 +118,7 @@ def test_a_schedule_is_integrated_over_the_fitted_steps_alone(tmp_path):
 
 def test_rates_between_recorded_states_are_interpolated(tmp_path):
     rates = 0.1 + 0.01 * np.arange(40)
-    with tt.open(trained(tmp_path / "a.h5", rates, every=5, rate=0.05)) as file:
-        run = file["run"]
+    with tt.open(trained(tmp_path / "a.h5", rates, every=5, rate=0.05)) as run:
         exponent = tt.twins(run).fit(region=(50, 150))
         found = exponent.per("learning-rate", run=run)
     every = np.interp(np.arange(50, 150), 5 * np.arange(40), rates)
@@ -130,9 +128,9 @@ def test_rates_between_recorded_states_are_interpolated(tmp_path):
 def test_a_last_rate_that_is_missing_is_not_needed(tmp_path):
     rates = np.full(60, 0.5)
     rates[-1] = np.nan  # no update follows the last state
-    with tt.open(trained(tmp_path / "a.h5", rates)) as file:
-        exponent = tt.twins(file["run"]).fit(region=(10, 59))
-        assert_allclose(exponent.per("learning-rate", run=file["run"]).value, exponent.value / 0.5)
+    with tt.open(trained(tmp_path / "a.h5", rates)) as run:
+        exponent = tt.twins(run).fit(region=(10, 59))
+        assert_allclose(exponent.per("learning-rate", run=run).value, exponent.value / 0.5)
 
 
 def test_the_run_says_what_an_epoch_is(tmp_path):
@@ -144,16 +142,15 @@ def test_the_run_says_what_an_epoch_is(tmp_path):
     )
     for number, (hparams, metrics, source) in enumerate(cases):
         path = trained(tmp_path / f"{number}.h5", np.full(60, 0.1), hparams=hparams, metrics=metrics)
-        with tt.open(path) as file:
-            exponent = tt.twins(file["run"]).fit()
-            found = exponent.per("epoch", run=file["run"])
+        with tt.open(path) as run:
+            exponent = tt.twins(run).fit()
+            found = exponent.per("epoch", run=run)
         assert_allclose(found.value, 12 * exponent.value, rtol=1e-12)
         assert source in found.settings["conversion"]["source"]
 
 
 def test_a_run_that_does_not_know_is_refused_with_the_way_out(tmp_path):
-    with tt.open(trained(tmp_path / "a.h5", np.full(60, np.nan))) as file:
-        run = file["run"]
+    with tt.open(trained(tmp_path / "a.h5", np.full(60, np.nan))) as run:
         found = tt.twins(run).fit()
         with pytest.raises(DataError, match=r"recorded no learning rate.*give learning_rate="):
             found.per("learning-rate", run=run)
@@ -175,18 +172,18 @@ def test_a_run_that_does_not_know_is_refused_with_the_way_out(tmp_path):
 
 def test_groups_with_different_rates_are_refused(tmp_path):
     more = {"learning_rate_1": np.full(60, 0.2)}
-    with tt.open(trained(tmp_path / "a.h5", np.full(60, 0.1), metrics=more)) as file:
-        found = tt.twins(file["run"]).fit()
+    with tt.open(trained(tmp_path / "a.h5", np.full(60, 0.1), metrics=more)) as run:
+        found = tt.twins(run).fit()
         with pytest.raises(DataError, match="several learning rates"):
-            found.per("learning-rate", run=file["run"])
-        assert_allclose(found.per("learning-rate", run=file["run"], learning_rate=0.1).value, 10 * found.value)
+            found.per("learning-rate", run=run)
+        assert_allclose(found.per("learning-rate", run=run, learning_rate=0.1).value, 10 * found.value)
 
 
 def test_a_constant_among_the_hyper_parameters_is_enough(tmp_path):
     path = trained(tmp_path / "a.h5", np.full(60, np.nan), hparams={"lr": 0.25})
-    with tt.open(path) as file:
-        found = tt.twins(file["run"]).fit()
-        converted = found.per("learning-rate", run=file["run"])
+    with tt.open(path) as run:
+        found = tt.twins(run).fit()
+        converted = found.per("learning-rate", run=run)
     assert_allclose(converted.value, 4 * found.value)
     assert "hyper-parameter lr of run 'run', taken as constant" in converted.reasons[-1].text
 

@@ -44,8 +44,7 @@ def held(model, optimizer):
 
 def buffers_of(tmp_path):
     """Name -> (T, M, ...), as recorded."""
-    with tt.open(tmp_path / "run.h5") as file:
-        run = file["run"]
+    with tt.open(tmp_path / "run.h5") as run:
         all_of = run.optimizer.read(slice(None))
         assert not tt.validate(tmp_path / "run.h5")
         return {p.name: all_of[..., p.offset : p.offset + p.size].reshape(*all_of.shape[:2], *p.shape)
@@ -180,7 +179,7 @@ def test_optimisers_of_ones_own_are_asked_or_told(tmp_path):
         np.testing.assert_array_equal(found[name][-1, 0], want)
     with opened(tmp_path, model, optimizer=optimizer, buffers=True, mode="a", run="again"):
         pass  # it has stepped, and shows what it keeps
-    with tt.open(tmp_path / "run.h5") as file:
+    with tt.open(tmp_path / "run.h5") as run:
         assert [p.name for p in file["again"].optimizer_parameters] == list(found)
 
 
@@ -199,9 +198,9 @@ def test_buffers_that_cannot_be_had_are_refused(tmp_path):
         plain.param_groups[0]["momentum"] = 0.9
         with pytest.raises(RecordingError, match="had no buffers when the recorder opened"):
             plain.step()
-    with tt.open(tmp_path / "run.h5") as file:
-        assert file["run"].optimizer is None
-        assert file["run"].n_states == 2
+    with tt.open(tmp_path / "run.h5") as run:
+        assert run.optimizer is None
+        assert run.n_states == 2
 
 
 def test_lyapunov_takes_recorded_buffers_for_the_rest_of_the_state(tmp_path):
@@ -216,7 +215,7 @@ def test_lyapunov_takes_recorded_buffers_for_the_rest_of_the_state(tmp_path):
                 optimizer.zero_grad()
                 ((model(x) ** 2 - 1) ** 2 + 0.3 * np.sin(t) * model(x)).mean().backward()
                 optimizer.step()
-    with tt.open(tmp_path / "run.h5") as file:
+    with tt.open(tmp_path / "run.h5") as run:
         whole, half = (tt.lyapunov(file[name], null=None) for name in ("whole", "half"))
     assert whole.settings["buffer_entries"] == whole.settings["weight_entries"] == 3
     assert set(whole.settings["buffer_scales"]) == {"momentum_buffer"}

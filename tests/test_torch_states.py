@@ -63,8 +63,7 @@ def test_tied_weights_are_stored_once_and_frozen_ones_not_at_all(tmp_path):
     model = Tied()
     with opened(tmp_path, model):
         pass
-    with tt.open(tmp_path / "run.h5") as file:
-        run = file["run"]
+    with tt.open(tmp_path / "run.h5") as run:
         assert [p.name for p in run.parameters] == ["encoder.weight"]
         assert run.provenance["torch"]["aliases"] == {"decoder.weight": "encoder.weight"}
         assert run.provenance["torch"]["frozen"] == ["frozen.weight", "frozen.bias"]
@@ -153,8 +152,8 @@ def test_the_modules_say_what_their_parameters_are(tmp_path):
     )
     with opened(tmp_path, model):
         pass
-    with tt.open(tmp_path / "run.h5") as file:
-        found = {p.name: (p.kind, p.source_axis, p.target_axis) for p in file["run"].parameters}
+    with tt.open(tmp_path / "run.h5") as run:
+        found = {p.name: (p.kind, p.source_axis, p.target_axis) for p in run.parameters}
     assert {name: found[name] for name in KINDS} == KINDS
 
 
@@ -172,12 +171,11 @@ def test_models_and_their_twins_are_members(tmp_path):
             recorder.record(loss=torch.stack(losses))
             for optimizer in optimizers:
                 optimizer.step()
-    with tt.open(tmp_path / "run.h5") as file:
-        run = file["run"]
+    with tt.open(tmp_path / "run.h5") as run:
         assert run.step.tolist() == [0, 1, 2, 3]
         assert [(m.reference, m.norm) for m in run.members] == [(-1, ""), (0, "uniform"), (0, "uniform")]
         assert [m.epsilon for m in run.members[1:]] == [1e-3, 1e-3]
-        np.testing.assert_array_equal(run.states(slice(3, 4))[0], [flat(one) for one in models])
+        np.testing.assert_array_equal(run.states[3:4][0], [flat(one) for one in models])
         assert run.metrics["loss"].shape == (4, 3)
 
 
@@ -193,10 +191,9 @@ def test_a_stacked_ensemble_is_recorded_as_members(tmp_path):
                 stacked
             ).sum().backward()
             optimizer.step()
-    with tt.open(tmp_path / "run.h5") as file:
-        run = file["run"]
+    with tt.open(tmp_path / "run.h5") as run:
         assert (run.n_states, run.n_members) == (4, 5)
-        last = run.states(slice(3, 4))[0]
+        last = run.states[3:4][0]
     expected = torch.cat([stacked["weight"].detach().flatten(1), stacked["bias"].detach()], 1)
     np.testing.assert_array_equal(last, expected)
 
@@ -208,8 +205,8 @@ def test_distances_of_twins_are_kept_without_their_weights(tmp_path):
         with torch.no_grad():
             models[1][0].bias += 1
         recorder.record()
-    with tt.open(tmp_path / "run.h5") as file:
-        found = file["run"].distances[1]
+    with tt.open(tmp_path / "run.h5") as run:
+        found = run.distances[1]
     expected = [np.abs(flat(one) - flat(model)).sum() for one in models[1:]]
     assert np.isnan(found[0])
     np.testing.assert_allclose(found[1:], expected, rtol=1e-12)

@@ -72,11 +72,10 @@ def test_of_data_parallel_ranks_the_first_records(tmp_path):
             rank.kill()
     assert [rank.returncode for rank in ranks] == [0, 0], told
     assert [out.split() for out, _ in told] == [["4", "5", "0", "True", "2"], ["0", "0", "0", "False", "0"]]
-    with tt.open(tmp_path / "run.h5") as file:
-        run = file["run"]
+    with tt.open(tmp_path / "run.h5") as run:
         assert [p.name for p in run.parameters] == ["weight", "bias"]
         for rank in (0, 1):
-            np.testing.assert_array_equal(run.states(slice(4, 5))[0, 0], np.load(tmp_path / f"last{rank}.npy"))
+            np.testing.assert_array_equal(run.states[4:5][0, 0], np.load(tmp_path / f"last{rank}.npy"))
 
 
 SHARDED = """
@@ -149,7 +148,7 @@ def test_a_lightning_fit_is_recorded_with_the_mean_loss_of_its_micro_batches(tmp
     model[2].p = 0.0
     optimizer = OPTIMISERS["adam"](model.parameters())
     trainer = types.SimpleNamespace(optimizers=[optimizer])
-    callback = RecorderCallback(tmp_path / "run.h5", run="fit", quiet=True)
+    callback = RecorderCallback(tmp_path / "run.h5", quiet=True)
     assert isinstance(callback, fake_frameworks.Callback)
     callback.on_train_start(trainer, model)
     expected, losses = [flat(model)], []
@@ -178,9 +177,9 @@ def test_a_lightning_fit_that_fails_leaves_an_interrupted_run(tmp_path, fake_fra
     callback.on_train_start(trainer, model)
     trainer.optimizers[0].step()
     callback.on_exception(trainer, model, KeyboardInterrupt())
-    with tt.open(tmp_path / "run.h5") as file:
-        assert file["run"].status == "interrupted"
-        assert file["run"].n_states == 2
+    with tt.open(tmp_path / "run.h5") as run:
+        assert run.status == "interrupted"
+        assert run.n_states == 2
 
 
 def test_a_training_of_transformers_is_recorded(tmp_path, fake_frameworks):

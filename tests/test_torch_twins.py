@@ -368,9 +368,8 @@ def test_recorded_twins_hold_every_step_every_loss_and_their_origin(tmp_path, fa
             losses.append(twins.step(x, y))
             states.append({name: values.clone() for name, values in twins.state.items()})
     expected = np.stack([np.concatenate([v.flatten(1).numpy() for v in s.values()], axis=1) for s in states[1:]])
-    with tt.open(tmp_path / "twins.h5") as file:
-        run = file["r"]
-        np.testing.assert_array_equal(run.states(slice(1, 11)), expected)
+    with tt.open(tmp_path / "twins.h5") as run:
+        np.testing.assert_array_equal(run.states[1:11], expected)
         assert run.step.tolist() == list(range(11))
         np.testing.assert_array_equal(run.metrics["loss"][:10], torch.stack(losses).numpy())
         assert np.isnan(run.metrics["loss"][10]).all()

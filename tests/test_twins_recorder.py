@@ -108,8 +108,8 @@ def test_an_accepted_rounding_is_measured_and_recorded(tmp_path):
     twins = perturb(params, 1e-7, 2, 0, allow_rounded=True)
     assert abs(twins.rounded_fraction - (2**-25 + 2**-24) / 2e-7) < 0.02
     Recorder(tmp_path / "a.h5", [params, *twins]).close()
-    with tt.open(tmp_path / "a.h5") as file:
-        told = file["run"].provenance["perturbations"]
+    with tt.open(tmp_path / "a.h5") as run:
+        told = run.provenance["perturbations"]
     assert told[0]["rounded_fraction"] == twins.rounded_fraction
     assert told[0]["epsilon"] == 1e-7
 
@@ -168,8 +168,8 @@ def test_twins_fill_the_members_table(tmp_path):
     first, second = network(), {name: -array for name, array in network().items()}
     state = [first, *perturb(first, 1e-3, 2, 5), second, *perturb(second, 1e-2, 1, 6, distribution="gaussian")]
     Recorder(tmp_path / "a.h5", state).close()
-    with tt.open(tmp_path / "a.h5") as file:
-        members = file["run"].members
+    with tt.open(tmp_path / "a.h5") as run:
+        members = run.members
     assert [m.reference for m in members] == [-1, 0, 0, -1, 3]
     assert [m.epsilon for m in members][1:3] == [1e-3, 1e-3]
     assert [m.norm for m in members] == ["", "uniform", "uniform", "", "gaussian"]

@@ -18,7 +18,7 @@ from recorders import Recorder
 from trajtools.cli import watch as following
 from trajtools.cli.watch import Progress, Rates, Screen
 from trajtools.errors import RecordingError
-from trajtools.store import Member
+from trajtools.wiring import Member
 
 LINE = re.compile(r"\d\d:\d\d:\d\d (.+): (recording|complete|interrupted), (\d+) states(?: \(step (\d+)\))?(.*)")
 
@@ -27,9 +27,9 @@ TRAINING = """
 import pathlib, sys, time
 import numpy as np
 from recorders import Recorder
-path, run, mode = sys.argv[1:]
+(path,) = sys.argv[1:]
 stop, step = pathlib.Path(path + ".stop"), 0
-with Recorder(path, {"w": np.zeros(5)}, run=run, mode=mode, flush_seconds=0.1, quiet=True) as recorder:
+with Recorder(path, {"w": np.zeros(5)}, flush_seconds=0.1, quiet=True) as recorder:
     print("open", flush=True)
     while not stop.exists() and step < 10_000:
         step += 1
@@ -53,8 +53,8 @@ def watch(*arguments):
     return start("-m", "trajtools", "watch", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def train(path, run="run", mode="x"):
-    process = start("-c", TRAINING, path, run, mode, stdout=subprocess.PIPE)
+def train(path):
+    process = start("-c", TRAINING, path, stdout=subprocess.PIPE)
     with process.stdout as said:
         assert said.readline() == "open\n"
     return process
@@ -64,9 +64,8 @@ def stop(path, training):
     """Let a training end by itself, and give its number of states."""
     path.with_name(path.name + ".stop").touch()
     assert training.wait(timeout=120) == 0
-    with tt.open(path) as file:
-        run = list(file.values())[-1]
-        np.testing.assert_array_equal(run.weights[:, 0, 0], np.arange(run.n_states))
+    with tt.open(path) as run:
+        np.testing.assert_array_equal(run.states[:, 0, 0], np.arange(run.n_states))
         return run.n_states
 
 
@@ -93,11 +92,11 @@ def test_a_run_is_followed_from_before_it_begins_to_its_end(tmp_path):
 
 
 def test_a_run_that_is_named_is_waited_for_beside_others(tmp_path):
-    path = tmp_path / "runs.h5"
-    write(path, np.ones((3, 1, 2)), run="first")
-    watching = watch(path, "--run", "sec*", "--interval", "0.05")
+    write(tmp_path / "first.h5", np.ones((3, 1, 2)))
+    watching = watch(tmp_path, "--run", "sec*", "--interval", "0.05")
     assert "holds no run 'sec*' yet" in watching.stderr.readline()
-    count = stop(path, train(path, "second", "a"))
+    path = tmp_path / "second.h5"
+    count = stop(path, train(path))
     out, err = watching.communicate(timeout=120)
     assert (watching.returncode, err) == (0, "")
     assert {line[0] for line in matched(out)} == {"second"}
@@ -142,7 +141,7 @@ def test_a_writer_that_dies_is_noticed_and_named(tmp_path):
     training.wait()
     out, err = watching.communicate(timeout=120)
     assert watching.returncode == 1
-    assert re.fullmatch(r"Error: run 'run' was interrupted after \d+ complete states: .*trajtools repair.*\n", err)
+    assert re.fullmatch(r"Error: run 'run' was interrupted after \d+ complete states: .*resume=True.*\n", err)
     last = matched(out)[-1]
     assert last[1] == "interrupted"
     assert f"after {last[2]} complete states" in err
@@ -168,10 +167,10 @@ def test_a_terminal_shows_lines_that_are_updated_in_place(tmp_path):
     import pty
 
     path = tmp_path / "run.h5"
-    write(path, np.ones((3, 1, 2)), run="an earlier run with a long name \x1b[31m")
-    training = train(path, "run", "a")
+    write(tmp_path / "earlier.h5", np.ones((3, 1, 2)), name="an earlier run with a long name \x1b[31m")
+    training = train(path)
     ours, theirs = pty.openpty()
-    watching = start("-m", "trajtools", "watch", path, "--interval", "0.05", stdout=theirs, stderr=subprocess.PIPE)
+    watching = start("-m", "trajtools", "watch", tmp_path, "--interval", "0.05", stdout=theirs, stderr=subprocess.PIPE)
     os.set_blocking(ours, False)
     os.close(theirs)
     shown, count = b"", 0
@@ -212,22 +211,22 @@ def test_what_is_no_recording_is_not_waited_for(tmp_path):
     write(tmp_path / "run.h5", np.ones((3, 1, 2)))
     for once in ([], ["--once"]):
         assert "not an HDF5 file" in call("watch", tmp_path / "text.h5", *once, code=1).stderr
-        assert "did you mean" in call("watch", tmp_path, *once, code=1).stderr
+        assert "not an HDF5 file" in call("watch", tmp_path, *once, code=1).stderr
     assert "does not exist; its folder holds run.h5" in call("watch", tmp_path / "rum.h5", "--once", code=1).stderr
-    assert "it holds run" in call("watch", tmp_path / "run.h5", "--once", "--run", "x", code=1).stderr
+    assert "no run is named 'x'" in call("watch", tmp_path / "run.h5", "--once", "--run", "x", code=1).stderr
     assert "--once" in call("watch", tmp_path / "run.h5", "--json", code=2).stderr
 
 
 def test_one_look_shows_status_states_and_newest_metrics(tmp_path):
     path = tmp_path / "run.h5"
     members = [Member("a"), Member("b"), Member("copy", 0)]
-    with Recorder(path, {"w": np.zeros((3, 2))}, members=members, metrics={"late": (), "never": ()}, quiet=True) as rec:
+    with Recorder(path, {"w": np.zeros((3, 2))}, members=members, metrics={"late": ()}, quiet=True) as rec:
         for step in range(1, 400):
             late = {"late": 7.0} if step == 301 else {}
             rec.record(loss=[1.0 * step, np.inf, -1e9], rate=0.5, eigen=np.ones((3, 4)), **late)
             rec.record({"w": np.full((3, 2), float(step))})
     said = call("watch", path, "--once").stdout
-    assert said == "run: complete, 400 states (step 399), late 7 at step 300, loss inf, never nan, rate 0.5\n"
+    assert said == "run: complete, 400 states (step 399), late 7 at step 300, loss inf, rate 0.5\n"
     (run,) = json.loads(call("watch", path, "--once", "--json").stdout)["runs"]
     assert (run["run"], run["status"], run["states"], run["last_step"]) == ("run", "complete", 400, 399)
     assert run["metrics"]["late"] == {"value": 7.0, "step": 300, "late": True}
@@ -255,7 +254,7 @@ def test_what_is_being_recorded_stays_on_a_small_terminal(monkeypatch):
 
 
 def test_a_run_is_one_line_whatever_its_name(tmp_path):
-    path = write(tmp_path / "run.h5", np.ones((3, 1, 2)), run="a\nb\x1b[31m")
+    path = write(tmp_path / "run.h5", np.ones((3, 1, 2)), name="a\nb\x1b[31m")
     assert call("watch", path, "--once").stdout == "a\\nb\\x1b[31m: complete, 3 states (step 2)\n"
 
 
@@ -265,15 +264,14 @@ def test_the_newest_states_are_read_as_they_are(tmp_path):
         for step in range(1, 150):
             recorder.record(loss=float(step))
             recorder.record({"w": np.full(2, float(step))}, step=3 * step)
-    with tt.open(path) as file, tt.open(tmp_path / "m.h5") as other:
-        assert file["run"].latest(7)[0].tolist() == list(range(93, 100))
-        run = other["run"]
+    with tt.open(path) as run, tt.open(tmp_path / "m.h5") as other:
+        assert run.latest(7)[0].tolist() == list(range(93, 100))
         for count in (1, 70, 1000):
-            step, metrics = run.latest(count)
-            np.testing.assert_array_equal(step, run.step[-count:])
-            np.testing.assert_array_equal(metrics["loss"], run.metrics["loss"][-count:])
-    assert "step 447" in call("watch", tmp_path / "m.h5", "--once", "--run", "r*").stdout
-    assert "holds no run 'x*'" in call("watch", tmp_path / "m.h5", "--once", "--run", "x*", code=1).stderr
+            step, metrics = other.latest(count)
+            np.testing.assert_array_equal(step, other.step[-count:])
+            np.testing.assert_array_equal(metrics["loss"], other.metrics["loss"][-count:])
+    assert "step 447" in call("watch", tmp_path / "m.h5", "--once", "--run", "m*").stdout
+    assert "no run is named 'x*'" in call("watch", tmp_path / "m.h5", "--once", "--run", "x*", code=1).stderr
 
 
 @pytest.mark.parametrize("wrong", [("--interval", "nan"), ("--timeout", "nan"), ("--interval", "1e300")])

@@ -165,7 +165,7 @@ def test_windows_of_a_run_are_those_of_its_curves(tmp_path):
 
     path = tmp_path / "iris.h5"
     iris.record(path, 1.0, inits=6, copies=2, steps=100, seed=0)
-    with tt.open(path) as file:
+    with tt.open(path) as run:
         run = next(iter(file.values()))
         direct = tt.lyapunov_windows(run, window=25)
         curves = tt.lyapunov_windows(tt.twins(run), window=25)

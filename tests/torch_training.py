@@ -34,9 +34,8 @@ def opened(tmp_path, model, **options):
 
 
 def read(tmp_path, name="run"):
-    with tt.open(tmp_path / "run.h5") as file:
-        run = file[name]
-        return run.states(slice(None))[:, 0], run.step.tolist(), {k: np.asarray(v) for k, v in run.metrics.items()}
+    with tt.open(tmp_path / "run.h5") as run:
+        return run.states[:][:, 0], run.step.tolist(), {k: np.asarray(v) for k, v in run.metrics.items()}
 
 
 OPTIMISERS = {

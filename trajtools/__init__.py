@@ -13,10 +13,11 @@ __version__ = "0.1.0"
 _HOME = {
     "distance": "distances.equal_times",
     "open": "store",
-    "File": "store",
+    "open_runs": "store",
     "Run": "store",
     "validate": "store",
     "repair": "store",
+    "export": "exports",
     "Trajectory": "trajectory",
     "Distances": "distances.pairwise",
     "Divergence": "exponents.divergence",
@@ -90,6 +91,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from trajtools.exponents.twins import twins as twins
     from trajtools.exponents.windows import lyapunov_windows as lyapunov_windows
     from trajtools.exponents.wolf import hybrid as hybrid, wolf as wolf
+    from trajtools.exports import export as export
     from trajtools.neighbors.rules import (
         NearestK as NearestK,
         RecurrenceRate as RecurrenceRate,
@@ -98,7 +100,13 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
     from trajtools.neighbors.to_orbit import to_orbit as to_orbit
     from trajtools.recurrences.recurrence import recurrence as recurrence
     from trajtools.stability.orbital import orbital_stability as orbital_stability
-    from trajtools.store import File as File, Run as Run, open as open, repair as repair, validate as validate
+    from trajtools.store import (
+        Run as Run,
+        open as open,
+        open_runs as open_runs,
+        repair as repair,
+        validate as validate,
+    )
     from trajtools.structure.autocorrelation import autocorrelation as autocorrelation
     from trajtools.structure.dimension import correlation_dimension as correlation_dimension
     from trajtools.sweeps.sweep import sweep as sweep

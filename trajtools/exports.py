@@ -1,17 +1,21 @@
-"""Recorded states in the formats of other programs: NumPy archives, tables of text, graphs."""
+"""Recorded states in the formats of other programs: arrays, state dicts, tables, labelled arrays, graphs."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
+import struct
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
+from importlib import import_module
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,15 +24,161 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from trajtools.distances.equal_times import distance
-from trajtools.errors import DataError, SelectionError, TooLargeError
+from trajtools.errors import DataError, MissingDependencyError, SelectionError, TooLargeError, UnknownNameError
+from trajtools.results import to_plain
 from trajtools.store import Run, StoredStates
-from trajtools.trajectory import Trajectory
+from trajtools.trajectory import MAX_ARRAY_BYTES, Trajectory
 from trajtools.types import Floats
+from trajtools.wiring import Parameter
 
+FORMATS = ("npz", "safetensors", "pt", "csv", "parquet", "nc", "zarr", "graphml", "gexf")
+TABLES, STATE_DICTS, GRAPHS = ("csv", "parquet"), ("npz", "safetensors", "pt"), ("graphml", "gexf")
+WHAT = ("metrics", "distances", "weights")
+ENDINGS = {"pth": "pt"}
 BLOCK_BYTES = 16 * 2**20
 Tick = Callable[[int], object]
-WHAT = ("metrics", "distances", "weights")
-ROWS = 64
+ROWS, PARQUET_ROWS = 64, 8192
+INSTALL = 'pip install "trajtools[interop]"'
+
+
+def silent(_count: int) -> None:
+    """Show no progress."""
+
+
+def export(
+    run: Run,
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    member: int | None = None,
+    select: str | Sequence[str] = (),
+    window: tuple[int, int] | None = None,
+    every: int = 1,
+    step: int | None = None,
+    state: int | None = None,
+    what: str | Sequence[str] = (),
+    series: str | Sequence[str] = (),
+    metric: str = "l1",
+    max_columns: int = 1000,
+    max_edges: int = 100_000,
+) -> Path:
+    """Write a run in the format of another program.
+
+    Parameters
+    ----------
+    run : Run
+        Of a file that `trajtools.open` opened.
+    path : path
+        The file; it is replaced if it exists. For the state dicts also a folder, which gets a file for each state.
+    format : str or None
+        ``"npz"``, ``"safetensors"`` and ``"pt"`` (state dicts), ``"csv"`` and ``"parquet"`` (tables with a row for each
+        state), ``"nc"`` and ``"zarr"`` (labelled arrays for xarray), ``"graphml"`` and ``"gexf"`` (one state as a
+        network); None: from the ending of the path.
+    member : int or None
+        Whose weights; None: the first, and metrics and distances of all.
+    select : str or sequence of str
+        Globs of parameter names; empty for all.
+    window : (int, int) or None
+        Only states whose step s fulfils ``window[0] <= s < window[1]``.
+    every : int
+        Only every k-th of these states.
+    step, state : int or None
+        One state, by its step or by its index (-1 is the last).
+    what : str or sequence of str
+        Columns of a table: ``"metrics"``, ``"distances"`` of twins to their reference, ``"weights"``; empty: metrics.
+    series : str or sequence of str
+        Globs of metrics in a table; empty for all.
+    metric : str
+        Distance between twins in a table.
+    max_columns, max_edges : int
+        Limits of tables and of networks.
+
+    Returns
+    -------
+    Path
+        What was written.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such format.
+    SelectionError
+        If a selection matches nothing.
+    DataError
+        If the run does not hold what is asked for, or a format holds one state and several are selected.
+    TooLargeError
+        If a limit is exceeded; the message names a smaller question.
+    MissingDependencyError
+        If a package is missing that the format needs.
+    """
+    target = Path(path)
+    chosen = format or format_of(target)
+    if chosen not in FORMATS:
+        raise UnknownNameError(f"there is no format {chosen!r}; there are {', '.join(FORMATS)}")
+    rows = rows_of(run, window=window, every=every, state=state, step=step)
+    globs, columns, names = ((one,) if isinstance(one, str) else tuple(one) for one in (select, what, series))
+    part = Part(run, rows, state is not None or step is not None, member, globs)
+    write(
+        part,
+        target,
+        chosen,
+        what=columns,
+        series=names,
+        metric=metric,
+        max_columns=max_columns,
+        max_edges=max_edges,
+    )
+    return target
+
+
+def format_of(path: Path) -> str:
+    """Return the format that a path names by its ending, npz for a folder; empty if it names none."""
+    return ending_of(path) or ("npz" if path.is_dir() else "")
+
+
+def ending_of(path: Path) -> str:
+    """Return the ending of a path if it is that of a format; empty if not."""
+    ending = path.suffix.lower().removeprefix(".")
+    ending = ENDINGS.get(ending, ending)
+    return ending if ending in FORMATS else ""
+
+
+def write(
+    part: Part,
+    target: Path,
+    form: str,
+    *,
+    what: Sequence[str] = (),
+    series: Sequence[str] = (),
+    metric: str = "l1",
+    max_columns: int = 1000,
+    max_edges: int = 100_000,
+    tick: Tick = silent,
+) -> None:
+    """Write part of a run in one of `FORMATS`; `tick` is called with the number of states that are done."""
+    if form in TABLES:
+        columns = columns_of(part, what, series=series, metric=metric, largest=max_columns)
+        with writing(target) as draft:
+            (write_csv_file if form == "csv" else write_parquet)(draft, part, columns, tick)
+    elif form in GRAPHS:
+        with writing(target) as draft:
+            write_graph(draft, part, form, largest=max_edges)
+    elif form not in STATE_DICTS:
+        dataset = labelled(part, form)
+        with writing(target) as draft:
+            write_labelled(draft, dataset, form)
+    elif ending_of(target) != form:
+        with writing(target) as draft:
+            write_folder(draft, part, form, tick)
+    elif form == "npz" and not (part.single and part.run.stored == "weights"):
+        entries = entries_of(part)
+        with writing(target) as draft:
+            write_npz(draft, entries)
+    else:
+        _one_state(part, form)
+        with writing(target) as draft:
+            for _, weights, about in _state_dicts(part):
+                WRITERS[form](draft, weights, about)
 
 
 @contextmanager
@@ -103,7 +253,7 @@ class Part:
         """Return what was recorded of the optimiser."""
         if self.run.optimizer is None or self.select:
             return None
-        source = StoredStates(self.run.path, self.run.name, self.member or 0, "optimizer", n_states=self.run.n_states)
+        source = StoredStates(self.run, self.member or 0, "optimizer")
         return Trajectory(source, step=self.run.step, parameters=self.run.optimizer_parameters)[self.rows]
 
     def metric(self, name: str) -> NDArray[np.float64]:
@@ -147,22 +297,22 @@ def rows_of(
 def entries_of(part: Part) -> list[Entry]:
     """List the arrays of a part of a run."""
     run, cut = part.run, 0 if part.single else slice(None)
-    found = [_whole("step", part.step[cut])]
+    listed = [_whole("step", part.step[cut])]
     if run.stored == "weights" or part.select:
         part = replace(part, member=part.member or 0)  # the metrics are of the member whose weights stand beside them
-        found += _parameters(part.weights(), "", part.single)
+        listed += _parameters(part.weights(), "", part.single)
     else:
         values: Any = getattr(run, run.stored)[part.rows]
-        found.append(_whole(run.stored, (values if part.member is None else values[:, part.member])[cut]))
+        listed.append(_whole(run.stored, (values if part.member is None else values[:, part.member])[cut]))
     buffers = part.buffers()
     if buffers is not None:
-        found += _parameters(buffers, "optimizer/", part.single)
-    found += [_whole(f"metrics/{name}", part.metric(name)[cut]) for name in run.metrics]
-    names = [entry.name for entry in found]
+        listed += _parameters(buffers, "optimizer/", part.single)
+    listed += [_whole(f"metrics/{name}", part.metric(name)[cut]) for name in run.metrics]
+    names = [entry.name for entry in listed]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"run {run.name!r} has several arrays called {twice[0]!r}: exclude one with --select")
-    return found
+    return listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,12 +343,12 @@ def _whole(name: str, values: Any) -> Entry:
 
 
 def _parameters(states: Trajectory, prefix: str, single: bool) -> list[Entry]:
-    found = []
+    listed = []
     for p in states.parameters:
         dtype = original(np.empty(0, states.dtype), p.dtype).dtype
         shape = p.shape if single else (len(states), *p.shape)
-        found.append(Entry(prefix + p.name, shape, dtype, _reader(states, slice(p.offset, p.offset + p.size), dtype)))
-    return found
+        listed.append(Entry(prefix + p.name, shape, dtype, _reader(states, slice(p.offset, p.offset + p.size), dtype)))
+    return listed
 
 
 def original(values: Any, dtype: str) -> Any:
@@ -216,7 +366,7 @@ def _reader(states: Trajectory, columns: slice, dtype: np.dtype[Any]) -> Callabl
     return pieces
 
 
-def write_npz(path: Path, entries: list[Entry], tick: Tick = lambda _: None) -> None:
+def write_npz(path: Path, entries: list[Entry]) -> None:
     """Write an archive that `numpy.load` opens."""
     with zipfile.ZipFile(path, "w") as archive:
         for entry in entries:
@@ -225,22 +375,141 @@ def write_npz(path: Path, entries: list[Entry], tick: Tick = lambda _: None) -> 
                 npy.write_array_header_1_0(stream, about)
                 for piece in entry.pieces():
                     stream.write(np.ascontiguousarray(piece).tobytes())
-            tick(1)
 
 
-def write_folder(folder: Path, part: Part, tick: Tick = lambda _: None) -> None:
-    """Write an archive for each state, with the weights alone and the step in its name."""
-    states = part.weights()
-    digits = len(str(states.step[-1]))
+# State dicts: the weights of one state by the names of the parameters, as `load_state_dict` takes them.
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """One parameter of one state.
+
+    Attributes
+    ----------
+    name : str
+        As the framework calls it.
+    dtype : str
+        Of the training; float16, bfloat16, float32 or float64.
+    values : ndarray
+        In that dtype, but bfloat16 as float32.
+    """
+
+    name: str
+    dtype: str
+    values: NDArray[Any]
+
+    def data(self) -> bytes:
+        """Return the values as they lie in memory, little-endian; bfloat16 as 16 bits."""
+        if self.dtype == "bfloat16":
+            return (np.ascontiguousarray(self.values, "<f4").view("<u4") >> 16).astype("<u2").tobytes()
+        return np.ascontiguousarray(self.values).astype(self.values.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def write_folder(folder: Path, part: Part, form: str, tick: Tick = silent) -> None:
+    """Write a file for each state, with the weights alone and the step in its name."""
+    digits = len(str(part.step[-1]))
     folder.mkdir()
+    for step, weights, about in _state_dicts(part):
+        WRITERS[form](folder / f"step_{step:0{digits}d}.{form}", weights, about)
+        tick(1)
+
+
+def _state_dicts(part: Part) -> Iterator[tuple[int, list[Weight], dict[str, str]]]:
+    """Yield step, weights and a description of each state."""
+    states, run = part.weights(), part.run
+    member = run.members[part.member or 0].name
     for rows, block in states.blocks():
-        for step, state in zip(states.step[rows], block, strict=True):
-            arrays = [
-                _whole(p.name, original(state[p.offset : p.offset + p.size], p.dtype).reshape(p.shape))
-                for p in states.parameters
-            ]
-            write_npz(folder / f"step_{step:0{digits}d}.npz", arrays)
-            tick(1)
+        for step, state in zip(states.step[rows].tolist(), block, strict=True):
+            about = {"run": run.name, "member": member, "step": str(step), "time_unit": run.time_unit}
+            yield step, [_weight(p, state) for p in states.parameters], about
+
+
+def _weight(p: Parameter, state: NDArray[Any]) -> Weight:
+    values = state[p.offset : p.offset + p.size]
+    values = values.astype(np.float32) if p.dtype == "bfloat16" else original(values, p.dtype)
+    dtype = p.dtype if p.dtype in CODES else values.dtype.name
+    return Weight(p.name, dtype, values.reshape(p.shape))
+
+
+def _one_state(part: Part, form: str) -> None:
+    steps = part.step
+    if len(steps) > 1:
+        others = f", or a folder as output (--format {form})" if form in STATE_DICTS else ""
+        raise DataError(
+            f"a .{form} file holds one state, and run {part.run.name!r} has {len(steps)} of them (steps {steps[0]} to "
+            f"{steps[-1]}): choose with --step {steps[-1]} or --state -1{others}"
+        )
+
+
+CODES = {
+    "float16": ("F16", "HalfStorage"),
+    "bfloat16": ("BF16", "BFloat16Storage"),
+    "float32": ("F32", "FloatStorage"),
+    "float64": ("F64", "DoubleStorage"),
+}
+
+
+def _write_npz_state(path: Path, weights: list[Weight], _about: dict[str, str]) -> None:
+    write_npz(path, [_whole(weight.name, weight.values) for weight in weights])
+
+
+def _write_safetensors(path: Path, weights: list[Weight], about: dict[str, str]) -> None:
+    """Write a header in JSON and the bytes: https://github.com/huggingface/safetensors#format."""
+    header: dict[str, Any] = {"__metadata__": about}
+    at = 0
+    for weight in weights:
+        size = weight.values.size * (2 if weight.dtype == "bfloat16" else weight.values.itemsize)
+        code = CODES[weight.dtype][0]
+        header[weight.name] = {"dtype": code, "shape": list(weight.values.shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(text)) + text)
+        for weight in weights:
+            stream.write(weight.data())
+
+
+def _write_torch(path: Path, weights: list[Weight], _about: dict[str, str]) -> None:
+    """Write what `torch.save` of a dict of tensors writes; PyTorch is not needed."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("archive/data.pkl", _pickled(weights))
+        archive.writestr("archive/byteorder", "little")
+        for number, weight in enumerate(weights):
+            with archive.open(f"archive/data/{number}", "w", force_zip64=True) as stream:
+                stream.write(weight.data())
+        archive.writestr("archive/version", "3\n")
+
+
+def _pickled(weights: list[Weight]) -> bytes:
+    """Return the pickle, protocol 2, of a dict of tensors whose numbers lie in storages of their own."""
+
+    def text(value: str) -> bytes:
+        data = value.encode("utf-8", "surrogatepass")
+        return b"X" + struct.pack("<I", len(data)) + data
+
+    def integer(value: int) -> bytes:
+        return b"\x8a\x08" + struct.pack("<q", value)
+
+    def numbers(values: Sequence[int]) -> bytes:
+        return b"(" + b"".join(map(integer, values)) + b"t"
+
+    items = []
+    for number, weight in enumerate(weights):
+        shape = weight.values.shape
+        strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
+        storage = b"ctorch\n" + CODES[weight.dtype][1].encode() + b"\n"
+        place = b"(" + text("storage") + storage + text(str(number)) + text("cpu") + integer(weight.values.size) + b"tQ"
+        hooks = b"ccollections\nOrderedDict\n)R"
+        tensor = place + integer(0) + numbers(shape) + numbers(strides) + b"\x89" + hooks  # no gradient, no hooks
+        items.append(text(weight.name) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + tensor + b"tR")
+    return b"\x80\x02}(" + b"".join(items) + b"u."
+
+
+WRITERS = {"npz": _write_npz_state, "safetensors": _write_safetensors, "pt": _write_torch}
+
+
+# Tables
 
 
 def columns_of(
@@ -248,17 +517,17 @@ def columns_of(
 ) -> list[Columns]:
     """Choose the columns; nothing is computed yet."""
     run = part.run
-    asked = list(dict.fromkeys(what)) or ["metrics"] * bool(run.metrics) + ["distances"] * (run.stored == "distances")
-    if not asked:
+    kinds = list(dict.fromkeys(what)) or ["metrics"] * bool(run.metrics) + ["distances"] * (run.stored == "distances")
+    if not kinds:
         raise _without_metrics(run)
-    found = []
-    for kind in asked:
+    listed = []
+    for kind in kinds:
         if kind == "metrics":
-            found += _metrics(part, series)
+            listed += _metrics(part, series)
         else:
-            found.append(_distances(part, metric) if kind == "distances" else _weights(part, largest))
-    _check(part, [name for columns in found for name in columns.names], largest)
-    return found
+            listed.append(_distances(part, metric) if kind == "distances" else _weights(part, largest))
+    _check(part, [name for columns in listed for name in columns.names], largest)
+    return listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -354,7 +623,13 @@ def _weights(part: Part, largest: int) -> Columns:
     return Columns(names, lambda start, stop: states.read(start, stop).astype(np.float64))
 
 
-def write_csv(stream: TextIO, part: Part, columns: list[Columns], tick: Tick = lambda _: None) -> None:
+def write_csv_file(path: Path, part: Part, columns: list[Columns], tick: Tick = silent) -> None:
+    """Write the table to a file."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        write_csv(stream, part, columns, tick)
+
+
+def write_csv(stream: TextIO, part: Part, columns: list[Columns], tick: Tick = silent) -> None:
     """Write the table; numbers keep every digit, NaN and infinities are ``nan`` and ``inf``."""
     table = csv.writer(stream, lineterminator="\n")
     table.writerow(["step", *(name for one in columns for name in one.names)])
@@ -364,26 +639,97 @@ def write_csv(stream: TextIO, part: Part, columns: list[Columns], tick: Tick = l
         tick(len(values))
 
 
-def _blocks(count: int, columns: list[Columns]) -> Iterator[tuple[slice, Floats]]:
-    for start in range(0, count, ROWS):
-        stop = min(start + ROWS, count)
+def write_parquet(path: Path, part: Part, columns: list[Columns], tick: Tick = silent) -> None:
+    """Write the table for pandas, polars, R or DuckDB."""
+    arrow, parquet = optional("pyarrow", "parquet"), optional("pyarrow.parquet", "parquet")
+    names = [name for one in columns for name in one.names]
+    schema = arrow.schema([("step", arrow.int64()), *((name, arrow.float64()) for name in names)])
+    with parquet.ParquetWriter(path, schema) as writer:
+        for rows, values in _blocks(len(part.step), columns, PARQUET_ROWS):
+            arrays = [arrow.array(part.step[rows]), *(arrow.array(column) for column in values.T.copy())]
+            writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
+            tick(len(values))
+
+
+def optional(name: str, form: str) -> Any:
+    """Import a package that one format needs."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise MissingDependencyError(f"the format {form} needs {package}, which is missing: {INSTALL}") from error
+
+
+def _blocks(count: int, columns: list[Columns], rows: int = ROWS) -> Iterator[tuple[slice, Floats]]:
+    for start in range(0, count, rows):
+        stop = min(start + rows, count)
         yield slice(start, stop), np.concatenate([one.read(start, stop) for one in columns], axis=1)
 
 
-def write_graphml(path: Path, part: Part, *, largest: int = 100_000) -> None:
-    """Write the network that one state is.
+# Labelled arrays
+
+
+def labelled(part: Part, form: str = "nc") -> Any:
+    """Return an `xarray.Dataset`: a variable for each parameter and metric, over steps."""
+    xarray = optional("xarray", form)
+    entries = entries_of(part)
+    size = sum(prod(entry.shape) * entry.dtype.itemsize for entry in entries)
+    if size > MAX_ARRAY_BYTES:
+        raise TooLargeError(
+            f"the arrays of run {part.run.name!r} are {size / 2**30:.1f} GiB, and at most {MAX_ARRAY_BYTES // 2**30} "
+            "GiB are held in memory: choose some (--select, --window, --every), or write --format npz"
+        )
+    plain = {entry.name: entry.name.removeprefix("metrics/").replace("/", ".") for entry in entries}
+    names = {
+        long: short if list(plain.values()).count(short) == 1 else long.replace("/", ".")
+        for long, short in plain.items()
+    }
+    variables = {}
+    for entry in entries:
+        values = np.concatenate([np.atleast_1d(piece) for piece in entry.pieces()]).reshape(entry.shape)
+        values = values.astype(np.float32) if values.dtype == np.float16 else values  # netCDF has no float16
+        first = [] if part.single else ["step"]
+        axes = range(values.ndim - len(first))
+        variables[names[entry.name]] = ([*first, *(f"{names[entry.name]}_{axis}" for axis in axes)], values)
+    step = variables.pop("step")
+    run = part.run
+    about = {"run": run.name, "member": run.members[part.member or 0].name, "time_unit": run.time_unit}
+    return xarray.Dataset(variables, {"step": step}, {**about, "hparams": json.dumps(to_plain(run.hparams))})
+
+
+def write_labelled(path: Path, dataset: Any, form: str) -> None:
+    """Write netCDF 4, or a zarr store."""
+    if form == "zarr":
+        optional("zarr", form)
+        dataset.to_zarr(path, mode="w", consolidated=False)
+        return
+    engine = next((name for name in ("h5netcdf", "netcdf4") if _importable(name)), None)
+    if engine is None:
+        raise MissingDependencyError(f"the format nc needs h5netcdf or netCDF4, which are missing: {INSTALL}")
+    dataset.to_netcdf(path, engine=engine, format="NETCDF4")
+
+
+def _importable(engine: str) -> bool:
+    try:
+        import_module({"netcdf4": "netCDF4"}.get(engine, engine))
+    except ImportError:
+        return False
+    return True
+
+
+# Graphs
+
+
+def write_graph(path: Path, part: Part, form: str, *, largest: int = 100_000) -> None:
+    """Write the network that one state is, as GraphML or GEXF.
 
     Notes
     -----
     Nodes are ``<node set>:<index>`` with ``layer`` and ``index``; edges have ``weight``, ``parameter`` and ``entry``,
-    the index in the state. NaN and infinite weights are ``nan`` and ``inf``, as networkx reads them.
+    the index in the state, which is also the id of the edge. NaN and infinite weights are ``nan`` and ``inf``, as
+    networkx reads them.
     """
-    steps = part.step
-    if len(steps) > 1:
-        raise DataError(
-            f"a .graphml file holds one state, and run {part.run.name!r} has {len(steps)} of them (steps {steps[0]} to "
-            f"{steps[-1]}): choose with --step {steps[-1]} or --state -1"
-        )
+    _one_state(part, form)
     states = part.weights()
     edges = {p.name: p.size for p in states.parameters if p.source is not None and p.target is not None}
     if sum(edges.values()) > largest:
@@ -398,7 +744,12 @@ def write_graphml(path: Path, part: Part, *, largest: int = 100_000) -> None:
         raise DataError(f"the name {strange!r} holds control characters, which XML cannot hold")
     import networkx as nx
 
-    graph = nx.relabel_nodes(states.network(0, max_edges=largest), lambda node: f"{node[0]}:{node[1]}")
-    member = part.run.members[part.member or 0].name
-    graph.graph.update(run=part.run.name, member=member, step=int(steps[0]), time_unit=part.run.time_unit)
-    nx.write_graphml(graph, path)
+    network = states.network(0, max_edges=largest)
+    graph = nx.MultiDiGraph(run=part.run.name, step=int(part.step[0]), time_unit=part.run.time_unit)
+    graph.graph["member"] = part.run.members[part.member or 0].name
+    graph.add_nodes_from((f"{layer}:{i}", data) for (layer, i), data in network.nodes(data=True))
+    for (layer, i), (next_layer, j), data in network.edges(data=True):
+        # GraphML takes the key as the id, GEXF the attribute; without one, all parallel edges are one to Gephi.
+        own = {**data, "id": data["entry"]} if form == "gexf" else data
+        graph.add_edge(f"{layer}:{i}", f"{next_layer}:{j}", data["entry"], **own)
+    (nx.write_graphml if form == "graphml" else nx.write_gexf)(graph, path)

@@ -36,7 +36,7 @@ class Recorder(framework_free.Recorder):
         The optimiser's state at opening (optax: ``optimizer.init(params)``), in the form of `state`; recorded beside
         every state from then on, in a table of its own. Its counters, which are integers, are left out.
     **options : object
-        Everything else that `recorders.Recorder` takes: ``run``, ``hparams``, ``every``, ``include``, ``store``, ...
+        Everything else that `recorders.Recorder` takes: ``name``, ``hparams``, ``every``, ``include``, ``store``, ...
         ``kinds`` and ``axes`` correct what the names did not tell, name by name.
 
     Raises

@@ -81,7 +81,7 @@ class Layout:
             raise ArchitectureError(
                 f"this state has the structure {_short(treedef)}, the run was opened with {_short(self.treedef)}; the "
                 "parameters of a run are fixed when the recorder opens. Record a changed network as a separate run: "
-                "Recorder(path, params, run=..., mode='a')"
+                "Recorder('other.h5', params)"
             )
         return [leaves[position] for position in self.positions]
 

@@ -72,7 +72,7 @@ class Recorder(framework_free.Recorder):
         Under torch.distributed only rank 0 records and the others get a recorder that does nothing, because data
         parallel ranks hold equal weights. True: this rank trains a network of its own and records it to its own path.
     **options : object
-        Everything else that `recorders.Recorder` takes: ``run``, ``hparams``, ``every``, ``include``, ``store``, ...
+        Everything else that `recorders.Recorder` takes: ``name``, ``hparams``, ``every``, ``include``, ``store``, ...
 
     Raises
     ------

@@ -18,6 +18,7 @@ from trajtools.cli import debugging, files, options
 from trajtools.cli.runner import (
     document,
     emit,
+    open_in_child,
     opened,
     progress,
     recorder_command,
@@ -34,8 +35,8 @@ PATIENCE = 5.0  # seconds that an interrupted conversion has to end
 
 @click.command("convert")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, metavar="FILE.h5", type=click.Path(path_type=Path, dir_okay=False),
-              help="The file to be written; it must not exist.")  # fmt: skip
+@click.option("-o", "--output", required=True, metavar="FILE.h5", type=click.Path(path_type=Path),
+              help="The file to be written, or of several runs the folder; it must not exist.")  # fmt: skip
 @click.option("--run", metavar="NAME", default="run", show_default=True, help="Name of the run.")
 @click.option(
     "--files", metavar="GLOB", default="", help="Only these checkpoints: '*.pt', 'checkpoint-*/*.safetensors'."
@@ -51,6 +52,8 @@ PATIENCE = 5.0  # seconds that an interrupted conversion has to end
     help="Hyper-parameters: '{\"lr\": 0.1}', or a file with them.",
 )  # fmt: skip
 @click.option("--compress", type=click.Choice(["zstd", "gzip"]), help="Compress the weights, without loss.")
+@options.foreign
+@options.metric("l1", "Metric of the distances that an HDF5 file holds.")
 @options.as_json
 @options.quiet
 @options.debug
@@ -60,19 +63,56 @@ def convert(*, folder: Path, output: Path, as_json: bool, quiet: bool, **chosen:
     Reads .npz, .safetensors and PyTorch's .pt, .pth and .ckpt (weights only). The step is the number in the file name;
     the output shows which one. All files must hold the same arrays, with the same shapes and dtypes; NaN and infinities
     are data. The output is written completely or not at all.
+
+    An HDF5 file of another program is read in place of a folder if --layout, or --dataset, --axes and --holds, say what
+    it holds; each initial condition becomes a file of its own in the folder --output.
     """
+    declared, metric = options.declaration(chosen), chosen.pop("metric")
+    if declared is not None:
+        _convert_foreign(folder, output, {**declared, "metric": metric}, as_json=as_json, **chosen)
+        return
+    if folder.is_file():
+        from trajtools.store.foreign import suggestion
+        from trajtools.store.isolation import in_child
+
+        ((_, way),) = in_child(suggestion, [os.path.abspath(folder)])
+        if way and isinstance(way, str):
+            raise DataError(f"{folder} is a single HDF5 file; {way}")
     if os.path.lexists(output):
         raise DataError(f"{output} exists, and a recorded run is never overwritten: choose another --output")
     request = {**chosen, "folder": str(folder), "path": str(output), "command": sys.argv}
     order = _convert(request, output, quiet)
-    with opened(output) as file:
-        description = files.describe(file)
-        nodes = [(node.name, node.size) for run in file.values() for node in run.nodes]
+    with opened(output) as run:
+        description = files.describe(run)
+        nodes = [(node.name, node.size) for node in run.nodes]
     if as_json:
         steps = {"rule": order["rule"], "example": order["example"], "files": order["names"]}
         emit(document("convert/1", steps=steps, nodes=[list(node) for node in nodes], **description))
     else:
         emit([*files.describe_text(description), _text(order, nodes)])
+
+
+def _convert_foreign(
+    path: Path, output: Path, declared: dict[str, Any], *, as_json: bool, hparams: dict[str, Any], **chosen: Any
+) -> None:
+    """Convert an HDF5 file of another program, and list the files that were written."""
+    from trajtools.store import foreign
+
+    context = click.get_current_context()
+    for name in (name for name in chosen if name != "compress"):
+        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for checkpoints, not for an HDF5 file: drop it")
+    open_in_child(foreign.examine, path)
+    written = foreign.convert(path, output, **declared, hparams=hparams, compress=chosen["compress"])
+    descriptions = []
+    for one in written:
+        with opened(one) as run:
+            descriptions.append(files.describe(run))
+    if as_json:
+        emit(document("convert/1", files=descriptions))
+        return
+    rows = [[one["file"], str(one["states"]), str(one["twins"]), one["stored"]] for one in descriptions]
+    emit([table(["file", "states", "copies", "stored"], rows, right={1, 2})])
 
 
 def _text(order: dict[str, Any], nodes: list[tuple[str, int]]) -> Block:

@@ -35,7 +35,7 @@ PUBLISHED = "danovski2024"
 
 @click.command("demo")
 @click.option("-o", "--output", "folder", type=click.Path(path_type=Path, file_okay=False), default="trajtools-demo",
-              show_default=True, help="Folder for iris.h5 and report.html.")  # fmt: skip
+              show_default=True, help="Folder for the runs and report.html.")  # fmt: skip
 @click.option("--rates", type=options.learning_rates, default="0.01,0.5,1,2", show_default=True, metavar="R,R,...",
               help="Learning rates.")  # fmt: skip
 @click.option("--inits", type=click.IntRange(min=2), default=75, show_default=True, help="Initial conditions.")
@@ -62,8 +62,8 @@ def demo(
     from trajtools.report.render import demo_page
 
     started = time.monotonic()
-    file, page = folder / "iris.h5", folder / "report.html"
-    _make_room(folder, (file, page), force=force)
+    page = folder / "report.html"
+    _make_room(folder, page, force=force)
 
     def note(message: str) -> None:
         if not quiet:
@@ -72,33 +72,33 @@ def demo(
     members = inits * (1 + copies)
     states = -(-(steps + 1) // ROWS_PER_CHUNK) * ROWS_PER_CHUNK  # the file grows by whole chunks
     size = decimal(8 * PARAMETERS * members * states * len(rates))
-    note(f"Training {len(rates)} x {members} networks for {steps} steps; every step goes to {file} (about {size}) ...")
+    note(f"Training {len(rates)} x {members} networks for {steps} steps; every step is recorded (about {size}) ...")
     _train(
-        file, rates=",".join(map(repr, rates)), inits=inits, copies=copies, steps=steps, epsilon=epsilon, seed=seed,
+        folder, rates=",".join(map(repr, rates)), inits=inits, copies=copies, steps=steps, epsilon=epsilon, seed=seed,
         quiet=quiet,
     )  # fmt: skip
     note("Measuring how fast the copies diverge ...")
     settings = lyapunov.Settings(seed=seed)
-    outcomes, errors = Request("demo", (file,), quiet=quiet).each_run(
+    outcomes, errors = Request("demo", (folder,), quiet=quiet).each_run(
         lambda source: lyapunov.analyse(source, settings, published=PUBLISHED)
     )
     report_errors(errors)
     answers: list[Analysis] = [one.result for one in outcomes]
     sizes = {"initial conditions": str(inits), "copies of each": str(copies), "steps": str(steps)}
-    page.write_text(demo_page(answers, _recording(file, sizes, epsilon, seed)), encoding="utf-8")
+    page.write_text(demo_page(answers, _recording(folder, sizes, epsilon, seed)), encoding="utf-8")
     if as_json:
         results = [lyapunov.with_curve(answer) for answer in answers]
-        emit(document("demo/1", file=str(file), report=str(page), results=results, errors=plain_errors(errors)))
+        emit(document("demo/1", folder=str(folder), report=str(page), results=results, errors=plain_errors(errors)))
     elif outcomes:
         emit(_text(outcomes))
     note(f"\nDone in {time.monotonic() - started:.0f} s. Open {page} for the curves, the reasons and how to read them.")
-    note(f"Next: trajtools info {file}\n      trajtools lyapunov {file} --run eta=1 --procedure {PUBLISHED}")
+    note(f"Next: trajtools info {folder}\n      trajtools lyapunov {folder}/eta=1.h5 --procedure {PUBLISHED}")
     finish(errors, [answer.exponent.verdict for answer in answers] if strict else ())
 
 
-def _make_room(folder: Path, targets: tuple[Path, ...], *, force: bool) -> None:
+def _make_room(folder: Path, page: Path, *, force: bool) -> None:
     """Create the folder; refuse to overwrite an earlier demo unless forced."""
-    present = [target for target in targets if target.exists()]
+    present = [target for target in (*sorted(folder.glob("eta=*.h5")), page) if target.exists()]
     if present and not force:
         raise DataError(
             f"{present[0]} exists, and a recorded run is never overwritten: `--force` deletes it, `-o FOLDER` puts the "
@@ -109,19 +109,21 @@ def _make_room(folder: Path, targets: tuple[Path, ...], *, force: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _train(file: Path, *, quiet: bool, **chosen: Any) -> None:
+def _train(folder: Path, *, quiet: bool, **chosen: Any) -> None:
     """Train and record in a process of its own: the analysis does not import the recorders."""
     arguments = [argument for name, value in chosen.items() for argument in (f"--{name}", str(value))]
-    command = recorder_command("recorders.iris", str(file), *arguments, *(["--quiet"] if quiet else []))
+    command = recorder_command("recorders.iris", str(folder), *arguments, *(["--quiet"] if quiet else []))
     status = subprocess.run(command, env=recorder_environment(), check=False).returncode
     if status:
         raise RecordingError(f"the training ended with exit status {status}; its messages are above")
 
 
-def _recording(file: Path, sizes: dict[str, str], epsilon: float, seed: int) -> dict[str, str]:
+def _recording(folder: Path, sizes: dict[str, str], epsilon: float, seed: int) -> dict[str, str]:
     """Return what the report says about the recording."""
     from rich.filesize import decimal
 
+    files = list(folder.glob("eta=*.h5"))
+    size = decimal(sum(file.stat().st_size for file in files))
     return {
         "data": "Fisher's Iris: 150 flowers, 4 features in cm, not scaled; a seeded random 120 train, 30 test",
         "network": f"4-10-3, sigmoid hidden units, softmax output: {PARAMETERS} weights and biases, float64",
@@ -131,7 +133,7 @@ def _recording(file: Path, sizes: dict[str, str], epsilon: float, seed: int) -> 
         "perturbation": f"uniform in [-{epsilon:g}, {epsilon:g}] on every weight, at step 0; biases unchanged",
         **sizes,
         "seed": str(seed),
-        "file": f"{file.name}, {decimal(file.stat().st_size)}: every weight at every step",
+        "files": f"{len(files)} in {folder.name}, {size}: every weight at every step",
         "after": "Danovski, Soriano, Lacasa, Front. Complex Syst. 2, 1367957 (2024)",
     }
 

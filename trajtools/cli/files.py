@@ -19,33 +19,46 @@ from trajtools.cli.runner import (
     emit,
     expand,
     finish,
+    matches,
+    no_such_run,
     opened,
     plain_errors,
     progress,
     report,
-    select_runs,
     table,
+    without_unsafe,
 )
 from trajtools.cli.tables import check_is_file
-from trajtools.errors import SelectionError
 
 if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
     from trajtools.cli.runner import Block
     from trajtools.exports import Part
-    from trajtools.store import File, Problem, Run
+    from trajtools.store import Problem, Run
 
-FORMATS = ("npz", "csv", "graphml")
+# Choices of `trajtools.exports`, written out so that --help loads nothing; a test compares them.
+TABLES = ("csv", "parquet")
+FORMATS = ("npz", "safetensors", "pt", "csv", "parquet", "nc", "zarr", "graphml", "gexf")
 COLUMNS = ("metrics", "distances", "weights")
-# Options that make sense for one format only.
-ONLY_FOR = {"what": "csv", "series": "csv", "metric": "csv", "max_columns": "csv", "max_edges": "graphml"}
+# Options that make sense for some formats only.
+ONLY_FOR = dict.fromkeys(("what", "series", "metric", "max_columns"), TABLES)
+ONLY_FOR["max_edges"] = ("graphml", "gexf")
 
 
-def _each_file(files: Sequence[Path], output: Path | None, action: Callable[[Path], Any]) -> tuple[list[Any], Errors]:
-    """Do something with each file; one that fails does not keep the others from being treated."""
+def _each_file(
+    files: Sequence[Path], output: Path | None, action: Callable[[Path], Any], *, opens: bool = False
+) -> tuple[list[Any], Errors]:
+    """Do something with each file; one that fails does not keep the others from being treated.
+
+    `opens`: the action opens the file in this process, so that unknown ones are first opened in another.
+    """
     errors: Errors = []
     paths = expand(files, errors)
     if output is not None:
         check_target(output, paths)
+    if opens:
+        paths = without_unsafe(paths, errors)
     results = []
     for path in paths:
         with collecting(errors, path):
@@ -65,13 +78,16 @@ def _each_file(files: Sequence[Path], output: Path | None, action: Callable[[Pat
 @options.output
 @options.debug
 def info(*, files: tuple[Path, ...], runs: tuple[str, ...], as_json: bool, output: Path | None) -> None:
-    """Describe each FILE: its runs, states, members, parameters, metrics, and whether they are complete."""
+    """Describe each FILE: its run, states, members, parameters, metrics, and whether it is complete."""
 
-    def action(path: Path) -> dict[str, Any]:
-        with opened(path) as file:
-            return describe(file, runs)
+    def action(path: Path) -> dict[str, Any] | None:
+        with opened(path) as run:
+            return describe(run) if matches(run.name, runs) else None
 
-    descriptions, errors = _each_file(files, output, action)
+    results, errors = _each_file(files, output, action, opens=True)
+    descriptions = [one for one in results if one is not None]
+    if runs and not descriptions and not errors:
+        raise no_such_run(files, runs)
     if as_json:
         emit(document("info/1", files=descriptions, errors=plain_errors(errors)), output)
     elif descriptions:
@@ -79,14 +95,13 @@ def info(*, files: tuple[Path, ...], runs: tuple[str, ...], as_json: bool, outpu
     finish(errors)
 
 
-def describe(file: File, patterns: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return what a file holds, of the runs of these names or globs, as JSON can hold it."""
-    path = Path(file.path)
+def describe(run: Run) -> dict[str, Any]:
+    """Return what a file holds, as JSON can hold it."""
     return {
-        "file": str(path),
-        "format_version": file.format_version,
-        "bytes": path.stat().st_size,
-        "runs": [describe_run(run) for run in (select_runs(file, patterns) if len(file) or patterns else [])],
+        "file": str(run.path),
+        "format_version": run.format_version,
+        "bytes": run.path.stat().st_size,
+        **describe_run(run),
     }
 
 
@@ -94,11 +109,12 @@ def describe_run(run: Run) -> dict[str, Any]:
     """Return what a run holds, as JSON can hold it."""
     from trajtools.results import to_plain
 
-    step = run.step
+    first, last = _step_of(run, 0), _step_of(run, run.n_states - 1)
     references = sum(member.reference < 0 for member in run.members)
     plain: dict[str, Any] = to_plain(
         {
             "run": run.name,
+            "uuid": run.uuid,
             "status": run.status,
             "states": run.n_states,
             "members": run.n_members,
@@ -107,10 +123,11 @@ def describe_run(run: Run) -> dict[str, Any]:
             "parameters": run.n_parameters,
             "stored": run.stored,
             "dtype": str(run.dtype),
-            "first_step": step[0] if len(step) else None,
-            "last_step": step[-1] if len(step) else None,
+            "is_cut": run.is_cut,
+            "first_step": first,
+            "last_step": last,
             "time_unit": run.time_unit,
-            "metrics": {name: list(run.metrics[name].shape) for name in run.metrics},
+            "metrics": {name: list(shape) for name, shape in run.metric_shapes.items()},
             "layers": [{"name": p.name, "kind": p.kind, "shape": p.shape, "dtype": p.dtype} for p in run.parameters],
             "reference": run.reference,
             "hparams": run.hparams,
@@ -121,20 +138,30 @@ def describe_run(run: Run) -> dict[str, Any]:
     return plain
 
 
+def _step_of(run: Run, state: int) -> int | None:
+    """Return the step of a state; None where there is none, or where it is damaged."""
+    from trajtools.errors import DamagedError
+
+    try:
+        return int(run.series("step", state, state + 1)[0]) if 0 <= state < run.n_states else None
+    except DamagedError:
+        return None
+
+
 def describe_text(description: dict[str, Any]) -> list[Block]:
     """Return what `describe` returned as text."""
     from rich.filesize import decimal
 
-    count = len(description["runs"])
-    version, size = description["format_version"], decimal(description["bytes"])
-    head = f"{description['file']}: format {version}, {size}, {count} run{'s' * (count != 1)}"
-    return [head, *(_run_text(run) for run in description["runs"])]
+    size = decimal(description["bytes"])
+    head = f"{description['file']}: format {description['format_version']}, {size}"
+    return [[head, _run_table(description)]]
 
 
-def _run_text(run: dict[str, Any]) -> Block:
+def _run_table(run: dict[str, Any]) -> RichTable:
     states = f"{run['states']}"
     if run["states"]:
-        states += f" (steps {run['first_step']} to {run['last_step']})"
+        first, last = ("?" if step is None else step for step in (run["first_step"], run["last_step"]))
+        states += f" (steps {first} to {last})"
     members = f"{run['members']}"
     if run["twins"]:
         members += f" ({run['references']} references, {run['twins']} perturbed copies)"
@@ -142,7 +169,8 @@ def _run_text(run: dict[str, Any]) -> Block:
     if len(run["layers"]) > 8:
         layers += f", and {len(run['layers']) - 8} more"
     rows = {
-        "status": run["status"],
+        "run": run["run"],
+        "status": run["status"] + (", cut short; `trajtools validate` names what is gone" if run["is_cut"] else ""),
         "states": states,
         "members": members,
         "parameters": f"{run['parameters']} ({layers})",
@@ -152,7 +180,7 @@ def _run_text(run: dict[str, Any]) -> Block:
     }
     if run["reference"]:
         rows["reference"] = run["reference"]
-    return [f"run {run['run']}", table(None, [[f"  {name}", value] for name, value in rows.items()])]
+    return table(None, [[f"  {name}", value] for name, value in rows.items()])
 
 
 # validate, repair
@@ -191,14 +219,18 @@ def _validity(path: Path, problems: list[Problem], broken: bool) -> str:
 
 @click.command("repair", epilog=FILES_HELP)
 @options.files
+@click.option("--salvage", metavar="NEW.h5", type=click.Path(path_type=Path, dir_okay=False),
+              help="Make a new file of all states of a damaged FILE that are whole.")  # fmt: skip
 @options.as_json
 @options.output
 @options.debug
-def repair(*, files: tuple[Path, ...], as_json: bool, output: Path | None) -> None:
-    """Repair each FILE left by a crashed writer: no committed state is lost, and the file can be written again."""
+def repair(*, files: tuple[Path, ...], salvage: Path | None, as_json: bool, output: Path | None) -> None:
+    """Repair each FILE left by a crashed writer: no committed state is lost, and any HDF5 program opens the file."""
     import trajtools as tt
 
-    repairs, errors = _each_file(files, output, tt.repair)
+    if salvage is not None and (len(files) > 1 or files[0].is_dir()):
+        raise click.UsageError("--salvage makes one file of one damaged file: give one FILE")
+    repairs, errors = _each_file(files, output, lambda path: tt.repair(path, salvage=salvage))
     if as_json:
         from dataclasses import asdict
 
@@ -216,10 +248,11 @@ def repair(*, files: tuple[Path, ...], as_json: bool, output: Path | None) -> No
 
 @click.command("export")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--run", metavar="NAME", help="The run; required if the file holds several.")
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Format.  [default: from the output's ending]")
-@click.option("-o", "--output", type=click.Path(path_type=Path),
-              help="File; for npz also a folder, with one file for each state. csv can go to stdout.")  # fmt: skip
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path),
+    help="File; for npz, safetensors and pt also a folder, with a file for each state. csv can go to stdout.",
+)  # fmt: skip
 @click.option("--member", type=click.IntRange(min=0), help="Member of the run.  [default for weights: the first]")
 @options.select
 @options.window
@@ -227,68 +260,64 @@ def repair(*, files: tuple[Path, ...], as_json: bool, output: Path | None) -> No
 @click.option("--step", type=click.IntRange(min=0), metavar="S", help="Only the state of this step.")
 @click.option("--state", type=int, metavar="K", help="Only this state, counted from 0; -1 is the last.")
 @click.option("--what", type=click.Choice(COLUMNS), multiple=True,
-              help="Columns of csv; repeatable.  [default: metrics]")  # fmt: skip
-@click.option("--series", metavar="NAME", multiple=True, help="Only this metric in csv; repeatable; * is a wildcard.")
+              help="Columns of a table; repeatable.  [default: metrics]")  # fmt: skip
+@click.option(
+    "--series", metavar="NAME", multiple=True, help="Only this metric in a table; repeatable; * is a wildcard."
+)
 @options.metric("l1", "Distance of --what distances.")
-@click.option("--max-columns", type=click.IntRange(min=1), default=1000, show_default=True, help="Limit of csv.")
-@click.option("--max-edges", type=click.IntRange(min=1), default=100_000, show_default=True, help="Limit of graphml.")
+@click.option("--max-columns", type=click.IntRange(min=1), default=1000, show_default=True, help="Limit of a table.")
+@click.option("--max-edges", type=click.IntRange(min=1), default=100_000, show_default=True, help="Limit of a network.")
 @options.quiet
 @options.debug
-def export(*, file: Path, run: str | None, form: str | None, output: Path | None, quiet: bool, **chosen: Any) -> None:
+def export(*, file: Path, form: str | None, output: Path | None, quiet: bool, **chosen: Any) -> None:
     """Export a run of FILE for other programs.
 
-    npz: every parameter under its name, one array over all states, with `step` and `metrics/<name>`; into a folder, one
-    file for each state, which `trajtools convert` can read. csv: one row for each state, with metrics, distances of
-    twins to their reference, or weights. graphml: one state as a network. Numbers keep every bit (csv: every digit);
-    bfloat16, which NumPy does not have, becomes float32.
+    npz: every parameter under its name, one array over all states, with `step` and `metrics/<name>`. npz, safetensors
+    and pt of one state (--step, --state), or into a folder with a file for each state: the weights alone, as
+    `load_state_dict` takes them; `trajtools convert` can read the folder. csv, parquet: one row for each state, with
+    metrics, distances of twins to their reference, or weights. nc, zarr: labelled arrays for xarray. graphml, gexf: one
+    state as a network. Numbers keep every bit (csv: every digit); where a format has no bfloat16, it becomes float32.
     """
     form = _checked_format(form, output)
     if output is not None:
         check_target(output, (file,))
-    with opened(file) as recorded:
-        silent = quiet or (form == "csv" and "weights" not in chosen["what"])
-        part = _part(_single_run(recorded, run), chosen, silent=silent)
-        if form == "csv":
-            _write_table(part, output, chosen, quiet)
-        else:
-            assert output is not None
-            _write_file(part, form, output, chosen["max_edges"], quiet)
-    if output is not None and not quiet:
+    check_is_file(file)
+    errors: Errors = []
+    if not without_unsafe([file], errors):
+        raise errors[0][1]
+    with opened(file) as run:
+        quiet_member = quiet or (form in TABLES and "weights" not in chosen["what"])
+        part = _part(run, chosen, silent=quiet_member)
+        if output is None:
+            _print_table(part, chosen)
+            return
+        _write(part, output, form, chosen, quiet)
+    if not quiet:
         click.echo(f"Written to {printable(str(output))}.", err=True)
 
 
 def _checked_format(form: str | None, output: Path | None) -> str:
     """Choose the format, and refuse options that it does not have."""
-    ending = output.suffix.lower().removeprefix(".") if output is not None else ""
-    if form is None:
-        form = ending if ending in FORMATS else "npz" if output is not None and output.is_dir() else None
-    if form is None:
+    from trajtools.exports import ending_of, format_of
+
+    ending = ending_of(output) if output is not None else ""
+    form = form or (format_of(output) if output is not None else "")
+    if not form:
         raise click.UsageError(
             f"the format is unknown: give --format {'|'.join(FORMATS)}, or an output with a known extension"
         )
-    if ending in FORMATS and ending != form:
+    if ending and ending != form:
         raise click.UsageError(f"{output} has the extension of {ending}, but --format is {form}: drop one of the two")
     if output is None and form != "csv":
         raise click.UsageError(f"{form} cannot go to the terminal: give an --output")
     context = click.get_current_context()
     for name, needed in ONLY_FOR.items():
-        if form != needed and context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name.replace('_', '-')} is for --format {needed}, not for {form}")
+        if form not in needed and context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for --format {' or '.join(needed)}, not for {form}")
     conflicting = [f"--{name}" for name in ("state", "step", "window") if context.params[name] is not None]
     if len(conflicting) > 1:
         raise click.UsageError(f"{' and '.join(conflicting)} select different states: give one of them")
     return form
-
-
-def _single_run(file: File, name: str | None) -> Run:
-    """Return the only run of this name, or that matches it; several are refused."""
-    runs = select_runs(file, () if name is None else (name,))
-    if name is not None:
-        runs = [run for run in runs if run.name == name] or runs
-    if len(runs) > 1:
-        names = ", ".join(run.name for run in runs[:20])
-        raise SelectionError(f"{file.path} holds {len(runs)} such runs; choose one with --run ({names})")
-    return runs[0]
 
 
 def _part(run: Run, chosen: dict[str, Any], *, silent: bool) -> Part:
@@ -303,39 +332,23 @@ def _part(run: Run, chosen: dict[str, Any], *, silent: bool) -> Part:
     return Part(run, rows, state is not None or step is not None, chosen["member"], tuple(chosen["select"]))
 
 
-def _write_file(part: Part, form: str, output: Path, max_edges: int, quiet: bool) -> None:
-    """Write graphml, or npz to a file that ends in .npz, or to a folder."""
-    from trajtools.exports import entries_of, write_folder, write_graphml, write_npz, writing
+def _write(part: Part, output: Path, form: str, chosen: dict[str, Any], quiet: bool) -> None:
+    """Write a file or a folder, with progress."""
+    from trajtools import exports
 
-    if form == "graphml":
-        with writing(output) as draft:
-            write_graphml(draft, part, largest=max_edges)
-        return
-    single_file = output.suffix.lower() == ".npz"
-    entries = entries_of(part) if single_file else []
-    with writing(output) as draft, progress(len(entries) or len(part.step), "Exporting", quiet) as advance:
-        if single_file:
-            write_npz(draft, entries, advance)
-        else:
-            write_folder(draft, part, advance)
+    options_of_format = {name: chosen[name] for name in ("what", "series", "metric", "max_columns", "max_edges")}
+    with progress(len(part.step), "Exporting", quiet) as advance:
+        exports.write(part, output, form, **options_of_format, tick=advance)
 
 
-def _write_table(part: Part, output: Path | None, chosen: dict[str, Any], quiet: bool) -> None:
-    """Write csv, to stdout if there is no output."""
+def _print_table(part: Part, chosen: dict[str, Any]) -> None:
+    """Print csv."""
     from dataclasses import replace
 
-    from trajtools.exports import columns_of, write_csv, writing
+    from trajtools.exports import columns_of, write_csv
 
     columns = columns_of(
         part, chosen["what"], series=chosen["series"], metric=chosen["metric"], largest=chosen["max_columns"]
     )
-    if output is None:
-        columns = [replace(one, names=[printable(name) for name in one.names]) for one in columns]
-        write_csv(sys.stdout, part, columns)
-        return
-    with (
-        writing(output) as draft,
-        draft.open("w", newline="", encoding="utf-8") as stream,
-        progress(len(part.step), "Exporting", quiet) as advance,
-    ):
-        write_csv(stream, part, columns, advance)
+    columns = [replace(one, names=[printable(name) for name in one.names]) for one in columns]
+    write_csv(sys.stdout, part, columns)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trajtools.neighbors.rules import NearestK, WithinRadius
     from trajtools.report.collect import Analysis
     from trajtools.store import Run
+    from trajtools.store.foreign import Ensemble
     from trajtools.trajectory import Trajectory
 
 # Choices of the library, written out so that --help loads nothing; a test compares them.
@@ -128,8 +129,12 @@ def lyapunov(request: Request, **chosen: Any) -> None:
 
     Twins are perturbed copies that were trained with their reference. Without twins, the neighbours of one
     trajectory are used, if it returns to earlier states. The result is an exponent with an interval, a verdict and
-    its reasons. A FILE may also be a table of numbers (.npy, .csv, .tsv, .txt, .dat) with one state a line.
+    its reasons. A FILE may also be a table of numbers (.npy, .csv, .tsv, .txt, .dat) with one state a line, or an HDF5
+    file of another program that holds twins, or distances of twins: say what it holds with --layout, or with --dataset,
+    --axes and --holds.
     """
+    if request.foreign is not None:
+        request = replace(request, foreign={**request.foreign, "metric": chosen["metric"] or "l1"}, together=True)
     settings = Settings(selection=request.selection, **chosen)
     if request.strict and settings.procedure is not None:
         raise click.UsageError(
@@ -147,6 +152,8 @@ def analyse(source: Source, settings: Settings, *, published: str | None = None)
 
     `published` names a procedure whose exponent is added for comparison.
     """
+    if source.foreign is not None:
+        return _analyse_foreign(source, source.foreign, settings)
     return _analyse_run(source, settings, published) if source.table is None else _analyse_table(source, settings)
 
 
@@ -199,6 +206,61 @@ def _analyse_table(source: Source, settings: Settings) -> Analysis:
     _, columns = source.table.columns(settings.selection.series, source.path)
     facts = {"states": len(values), "columns": ", ".join(columns), "dtype": str(values.dtype)}
     return Analysis(str(source.path), source.name, growth, exponent, None, facts, {}, windows)
+
+
+def _analyse_foreign(source: Source, ensemble: Ensemble, settings: Settings) -> Analysis:
+    """Analyse the twins, or their distances, in a file of another program."""
+    import trajtools as tt
+    from trajtools.report.collect import Analysis
+
+    alone = [*settings.neighbor_options, *(["--method"] * (settings.method not in ("auto", "twins")))]
+    if alone or (settings.selection.select and ensemble.holds == "distances"):
+        raise DataError(
+            f"{', '.join(alone) or '--select'}: only for trajectories of weights; {source.path.name} is read as twins. "
+            "Drop the option, or convert the file first (trajtools convert)"
+        )
+    window = settings.selection.window
+    if ensemble.distances is None:
+        pairs = ensemble.pairs
+        if not all(copies for _, copies in pairs):
+            raise DataError(
+                f"{source.path.name} is declared to hold no copies: the axis 'member' is missing or of size 1; convert "
+                "the file first (trajtools convert), then each trajectory is analysed by itself"
+            )
+        if settings.selection.select:
+            chosen = settings.selection.select
+            pairs = [(one.select(*chosen), [copy.select(*chosen) for copy in copies]) for one, copies in pairs]
+        growth = tt.twins(
+            pairs, metric=settings.metric or "l1", average=settings.average or "mean-log", dt=settings.dt, window=window
+        )
+    else:
+        step = ensemble.step
+        inside = slice(None) if window is None else (step >= window[0]) & (step < window[1])
+        growth = tt.Divergence.from_distances(
+            ensemble.distances[inside],
+            time=step[inside],
+            group=ensemble.group,
+            metric=ensemble.metric,
+            average=settings.average or "mean-log",
+            time_unit="step",
+        )
+        if settings.dt is not None:
+            time, known = growth.time * settings.dt, {**growth.settings, "dt": settings.dt}
+            growth = replace(growth, time=time, time_unit="time", settings=known)
+    exponent = _fit(growth, settings, settings.procedure)
+    windows = _windows(growth, settings) if settings.windows is not None else None
+    if settings.per is not None:
+        exponent = exponent.per(settings.per, steps_per_epoch=settings.steps_per_epoch)
+        windows = windows.per(settings.per, steps_per_epoch=settings.steps_per_epoch) if windows is not None else None
+    facts = {
+        "states": len(ensemble.step),
+        "references": growth.n_references,
+        "twins": len(ensemble.group),
+        "parameters": sum(p.size for p in ensemble.parameters) or None,
+        "stored": ensemble.holds,
+    }
+    name = source.name
+    return Analysis(str(source.path), name, growth, exponent, None, facts, dict(ensemble.hparams), windows)
 
 
 def _by_twins(run: Run, settings: Settings) -> bool:

@@ -19,6 +19,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
 
 FIGURES = (".png", ".svg", ".pdf")
+# Choices of `trajtools.store.foreign`, written out so that --help loads nothing; a test compares them.
+LAYOUTS = ("danovski2024", "jimenez2025")
+HOLDS = ("weights", "distances")
 
 
 # Types: click calls them with the text of the option.
@@ -172,3 +175,24 @@ OUTPUT = (plot, as_json, output, quiet, debug)
 def metric(default: str | None, text: str = "Distance between two states, such as l1, l2 or cosine.") -> Decorator[Any]:
     """Return the option `--metric`."""
     return click.option("--metric", default=default, show_default=default is not None, help=text)
+
+
+def foreign(command: Command) -> Command:
+    """Add the options that declare what an HDF5 file of another program holds."""
+    for option in reversed(_FOREIGN):
+        command = option(command)
+    return command
+
+
+_FOREIGN: tuple[Decorator[Any], ...] = (
+    click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of an HDF5 file of a published program."),
+    click.option("--dataset", metavar="NAME", help="Dataset of an HDF5 file of another program, with --axes, --holds."),
+    click.option("--axes", metavar="NAMES", help="Its axes: 'epsilon init member step row column'; step is needed."),
+    click.option("--holds", type=click.Choice(HOLDS), help="What it holds; of weights, member 0 is the reference."),
+)
+
+
+def declaration(chosen: dict[str, Any]) -> dict[str, Any] | None:
+    """Take these options out of `chosen`; None if none was given."""
+    taken = {name: chosen.pop(name) for name in ("layout", "dataset", "axes", "holds")}
+    return taken if any(value is not None for value in taken.values()) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,10 +16,11 @@ from trajtools.cli.runner import (
     expand,
     finish,
     matches,
+    no_such_run,
     opened,
     progress,
     report as report_errors,
-    select_runs,
+    without_unsafe,
 )
 from trajtools.errors import DataError
 
@@ -51,25 +52,28 @@ def report(
     from trajtools.report.render import runs_page
 
     errors: Errors = []
-    paths = expand(files, errors)
+    paths = without_unsafe(expand(files, errors), errors)
     report_errors(errors)
     finish(errors)
     check_target(output, paths)
     sections: list[tuple[Path, RunReport]] = []
     rates = set()
+    selected: list[Path] = []
     with compile_notice(quiet):
-        for path in paths:
-            with opened(path) as file:
-                chosen = select_runs(file, runs)
-                with progress(len(chosen), path.name, quiet) as advance:
-                    for run in chosen:
+        with progress(len(paths), "Analysing runs", quiet) as advance:
+            for path in paths:
+                with opened(path) as run:
+                    if matches(run.name, runs):
+                        selected.append(path)
                         if run.n_states:
                             sections.append((path, collect(run, rng=seed)))
                         rates |= {run.hparams[name] for name in (x, *LEARNING_RATES) if name in run.hparams}
-                        advance(1)
+                advance(1)
+        if not selected:
+            raise no_such_run(files, runs)
         if not sections:
             raise DataError(f"{', '.join(map(str, files))}: no run holds any states, so there is nothing to report")
-        comparison = _compare(paths, runs, x, seed) if len(rates) > 1 else None
+        comparison = _compare(selected, x, seed) if len(rates) > 1 else None
     named = name_apart(sections)
     title = f"Training dynamics of {named[0].run}" if len(named) == 1 else f"Training dynamics of {len(named)} runs"
     about = {"files": ", ".join(path.name for path in paths), "trajtools": __version__, "seed": str(seed)}
@@ -77,15 +81,12 @@ def report(
     click.echo(f"Written to {printable(str(output))}.", err=True)
 
 
-def _compare(paths: list[Path], runs: tuple[str, ...], x: str | None, seed: int) -> Sweep | None:
+def _compare(paths: list[Path], x: str | None, seed: int) -> Sweep | None:
     """Return the runs as a sweep; None if they have no such hyper-parameter and it was not asked for."""
     import trajtools as tt
 
-    def chosen(run: Any) -> bool:
-        return matches(run.name, runs)
-
     try:
-        return tt.sweep(list(map(str, paths)), x or "lr", runs=chosen, rng=seed)
+        return tt.sweep(list(map(str, paths)), x or "lr", rng=seed)
     except DataError:
         if x is not None:
             raise

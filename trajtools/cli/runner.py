@@ -7,10 +7,9 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, wraps
-from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,8 @@ from trajtools.cli import debugging, options, printable, sentence
 from trajtools.cli.tables import Table, check_is_file, is_table, read_table
 from trajtools.errors import (
     DataError,
+    FormatError,
     MissingDependencyError,
-    RunNotFoundError,
     SelectionError,
     TrajtoolsError,
 )
@@ -33,14 +32,15 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from trajtools.cli.tables import Table
-    from trajtools.store import File, Run
+    from trajtools.store import Run
+    from trajtools.store.foreign import Ensemble
     from trajtools.trajectory import Trajectory
 
     Part = str | RichTable
     Block = Part | list[Part]
 
 Errors = list[tuple[str, Exception]]
-FILES_HELP = "FILE may also be a folder, for its .h5 files, or a pattern in quotes, such as 'sweep/*.h5'."
+FILES_HELP = "FILE may also be a folder, for the runs in it, or a pattern in quotes, such as 'sweep/*.h5'."
 
 # Inputs
 
@@ -66,27 +66,46 @@ def expand(files: Sequence[Path], errors: Errors) -> list[Path]:
 
 
 def _expand(path: Path) -> list[Path]:
-    if path.is_dir():
-        inside = sorted(path.glob("*.h5"))
-        if not inside:
-            raise DataError(f"{path} is a folder without .h5 files")
-        return inside
-    if any(c in str(path) for c in "*?[") and not path.exists():
-        found = sorted(match for match in map(Path, glob(str(path))) if match.is_file())
-        if not found:
-            raise DataError(f"no file matches {str(path)!r}")
-        return found
+    if path.is_dir() or (any(c in str(path) for c in "*?[") and not path.exists()):
+        from trajtools.store import run_files
+
+        return [file if path.is_absolute() else Path(os.path.relpath(file)) for file in run_files(path)]
     return [path]
 
 
+def without_unsafe(paths: Sequence[Path], errors: Errors) -> list[Path]:
+    """Leave out, with an error, the files that a child process could not open; see `trajtools.store.probe`."""
+    from trajtools.store import probe
+
+    recorded = [path for path in paths if path.is_file() and path.stat().st_size and not is_table(path)]
+    refused = {path: error for path, error in probe(recorded).items() if error is not None}
+    for path, error in refused.items():
+        with collecting(errors, path):
+            raise explained(path, error)
+    return [path for path in paths if path not in refused]
+
+
+def explained(path: Path, error: Exception) -> Exception:
+    """Add to the error of a file that is not ours how it can be read."""
+    from trajtools.store.foreign import suggestion
+    from trajtools.store.isolation import in_child
+
+    if type(error) is not FormatError:
+        return error
+    ((_, way),) = in_child(suggestion, [str(path)])
+    if isinstance(way, Exception):
+        return error
+    return FormatError(f"{path} is not a trajtools file; {way}") if way else error
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[File]:
+def opened(path: Path) -> Iterator[Run]:
     """Open a recorded file."""
     import trajtools as tt
 
     check_is_file(path)
-    with tt.open(path) as file:
-        yield file
+    with tt.open(path) as run:
+        yield run
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
@@ -94,15 +113,9 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def select_runs(file: File, patterns: Sequence[str]) -> list[Run]:
-    """Return the runs of these names or globs, all for none, in the order of the file."""
-    names = list(file)
-    if not names:
-        raise DataError(f"{file.path} holds no runs")
-    for pattern in patterns:
-        if not any(matches(name, (pattern,)) for name in names):
-            raise RunNotFoundError(f"{file.path} holds no run {pattern!r}; it holds {', '.join(names)}")
-    return [file[name] for name in names if matches(name, patterns)]
+def no_such_run(files: Sequence[Path], patterns: Sequence[str]) -> SelectionError:
+    """The error of a selection of runs that leaves none."""
+    return SelectionError(f"{', '.join(map(str, files))}: no run is named {' or '.join(map(repr, patterns))}")
 
 
 @dataclass(frozen=True)
@@ -146,13 +159,15 @@ class MemberStates:
 
 @dataclass(frozen=True)
 class Source:
-    """What one analysis takes: a run of a recorded file, or a table with one trajectory."""
+    """What one analysis takes: a run of a recorded file, a table with one trajectory, or twins of another program."""
 
     path: Path
     name: str
     selection: Selection
     run: Run | None = None
     table: Table | None = None
+    foreign: Ensemble | None = None
+    init: int = 0
 
     def recorded_run(self) -> Run:
         """Return the run; a table is refused."""
@@ -164,10 +179,36 @@ class Source:
 
     def states(self) -> Any:
         """Return the selected trajectory: a Trajectory, or of a table an array (T,) or (T, d)."""
+        if self.foreign is not None:
+            return self._foreign_states(self.foreign)
         if self.table is not None:
             return self.table.states(self.selection, self.path)
         selected = select_states(self.recorded_run(), self.selection)
         return selected.trajectory() if isinstance(selected, MemberStates) else selected
+
+    def each_trajectory(self) -> list[Source]:
+        """Return a source for each initial condition of a file of another program; other sources are one."""
+        if self.foreign is None or len(self.foreign.pairs) < 2:
+            return [self]
+        return [replace(self, name=f"{self.name} init {i}", init=i) for i in range(len(self.foreign.pairs))]
+
+    def _foreign_states(self, ensemble: Ensemble) -> Trajectory:
+        if not ensemble.pairs:
+            raise DataError(
+                f"{self.path.name} is declared to hold distances, and this command needs states; `trajtools lyapunov` "
+                "takes distances of twins"
+            )
+        if self.selection.series is not None:
+            raise SelectionError(
+                f"--series is for metrics and tables; of {self.path.name} the states are read: drop it"
+            )
+        reference, copies = ensemble.pairs[self.init]
+        member, members = self.selection.member or 0, [reference, *copies]
+        if member >= len(members):
+            raise SelectionError(f"{self.path.name} has {len(members)} members, from 0: there is no member {member}")
+        states = members[member]
+        states = states.select(*self.selection.select) if self.selection.select else states
+        return states if self.selection.window is None else states.window(*self.selection.window)
 
 
 def select_states(run: Run, selection: Selection) -> MemberStates | Trajectory:
@@ -232,6 +273,8 @@ class Request:
     as_json: bool = False
     quiet: bool = False
     strict: bool = False
+    foreign: dict[str, Any] | None = None
+    together: bool = False  # all trajectories of a file of another program in one analysis
 
     def run(
         self,
@@ -258,17 +301,18 @@ class Request:
         for target in (self.plot, self.output):
             if target is not None:
                 check_target(target, paths)
-        with compile_notice(self.quiet):
+        if self.foreign is None:
+            paths = without_unsafe(paths, errors)
+        with compile_notice(self.quiet), progress(len(paths), "Analysing runs", self.quiet) as advance:
             for path in paths:
-                with (
-                    collecting(errors, path),
-                    sources(path, self.runs, self.selection) as chosen,
-                    progress(len(chosen), path.name, self.quiet) as advance,
-                ):
+                with collecting(errors, path), sources(path, self.runs, self.selection, self.foreign) as listed:
+                    chosen = listed if self.together else [part for one in listed for part in one.each_trajectory()]
                     for source in chosen:
                         with collecting(errors, path):
                             outcomes.append(Outcome(str(path), source.name, analyse(source)))
-                        advance(1)
+                advance(1)
+        if self.runs and not outcomes and not errors:
+            raise no_such_run(self.files, self.runs)
         return outcomes, errors
 
     def write(
@@ -287,15 +331,36 @@ class Request:
 
 
 @contextmanager
-def sources(path: Path, patterns: Sequence[str], selection: Selection) -> Iterator[list[Source]]:
-    """Open a file and list what there is to be analysed in it."""
+def sources(
+    path: Path, patterns: Sequence[str], selection: Selection, declared: dict[str, Any] | None = None
+) -> Iterator[list[Source]]:
+    """Open a file and list what there is to be analysed in it; `declared`: what a file of another program holds."""
+    if declared is not None:
+        from trajtools.store import foreign
+
+        if patterns:
+            raise DataError("--run is for recorded files: drop it, or --dataset, --axes, --holds and --layout")
+        check_is_file(path)
+        open_in_child(foreign.examine, path)
+        ensembles = foreign.read(path, **declared)
+        yield [Source(path, f"{path.stem} {one.name}".rstrip(), selection, foreign=one) for one in ensembles]
+        return
     if is_table(path):
         if patterns:
             raise DataError(f"--run is for recorded files; {path.name} is a table, which holds one trajectory")
         yield [Source(path, path.stem, selection, table=read_table(path))]
         return
-    with opened(path) as file:
-        yield [Source(path, run.name, selection, run) for run in select_runs(file, patterns)]
+    with opened(path) as run:
+        yield [Source(path, run.name, selection, run)] if matches(run.name, patterns) else []
+
+
+def open_in_child(task: Callable[[str], Any], path: Path) -> None:
+    """Do with a file of a stranger in a child process what will be done with it here."""
+    from trajtools.store.isolation import in_child
+
+    ((_, answer),) = in_child(task, [os.path.abspath(path)])
+    if isinstance(answer, Exception):
+        raise answer
 
 
 def analysis_command(
@@ -303,7 +368,8 @@ def analysis_command(
 ) -> Callable[[Callable[..., None]], Any]:
     """Make a command of a function that takes a `Request` and its own options.
 
-    `strict` adds `--strict`; `selection=False` leaves only `--run` of the options that select a trajectory.
+    `strict` adds `--strict`; `selection=False` leaves only `--run` of the options that select a trajectory, and takes
+    no files of other programs.
     """
 
     def decorate(function: Callable[..., None]) -> click.Command:
@@ -321,10 +387,12 @@ def analysis_command(
         ) -> None:
             names = ("member", "select", "series", "window") if selection else ()
             part = Selection(**{key: chosen.pop(key) for key in names})
-            function(Request(name, files, runs, part, plot, output, as_json, quiet, strict), **chosen)
+            declared = options.declaration(chosen) if selection else None
+            function(Request(name, files, runs, part, plot, output, as_json, quiet, strict, declared), **chosen)
 
         own = callback.__dict__.pop("__click_params__", [])
-        for option in reversed((*((options.strict,) if strict else ()), *options.OUTPUT)):
+        foreign = (options.foreign,) if selection else ()
+        for option in reversed((*foreign, *((options.strict,) if strict else ()), *options.OUTPUT)):
             option(callback)
         callback.__dict__["__click_params__"] += own
         for option in reversed((options.files, *(options.SELECTION if selection else (options.runs,)))):

@@ -23,6 +23,7 @@ from trajtools.cli.runner import (
     report,
     save_figure,
     table,
+    without_unsafe,
 )
 from trajtools.cli.tables import check_is_file
 from trajtools.errors import DataError
@@ -69,7 +70,7 @@ def sweep(
 ) -> None:
     """Compare the runs of all FILEs: exponent, training time, loss; where chaos begins, and what trains fastest."""
     errors: Errors = []
-    paths = expand(files, errors)
+    paths = without_unsafe(expand(files, errors), errors)
     report(errors)
     finish(errors)
     for path in paths:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trajtools.cli import options, printable
-from trajtools.cli.runner import document, emit, matches, opened, select_runs
+from trajtools.cli.runner import document, emit, matches, no_such_run, opened
 from trajtools.cli.tables import check_is_file
 from trajtools.errors import DataError, RecordingError, TrajtoolsError
 
@@ -53,7 +53,7 @@ DAY = 86400.0
 def watch(
     *, file: Path, runs: tuple[str, ...], interval: float, timeout: float, once: bool, as_json: bool, quiet: bool
 ) -> None:
-    """Follow FILE while it is being written: status, states, rate and newest metrics of each run.
+    """Follow FILE, or the runs in a folder, while they are written: status, states, rate and newest metrics.
 
     On a terminal the lines are updated in place; in a pipe each change is one line. Metrics of several members are
     means over those that are not perturbed copies. States appear at most 5 s after they were recorded. Ends when no run
@@ -65,8 +65,11 @@ def watch(
         _wait_for(file, runs, timeout, interval, quiet)
         _follow(file, runs, interval)
         return
-    with opened(file) as recorded:
-        progress = [_progress(run) for run in select_runs(recorded, runs)]
+    if not file.is_dir():
+        check_is_file(file)
+    progress = _read(file, runs)
+    if not progress:
+        raise no_such_run((file,), runs)
     if as_json:
         from trajtools.results import to_plain
 
@@ -103,8 +106,14 @@ class Progress:
 
 def _read(path: Path, patterns: Sequence[str]) -> list[Progress]:
     """Read how far the runs of these names or globs are."""
-    with opened(path) as file:
-        return [_progress(file[name]) for name in file if matches(name, patterns)]
+    from trajtools.store import run_files
+
+    progress = []
+    for file in run_files(path):
+        with opened(file) as run:
+            if matches(run.name, patterns):
+                progress.append(_progress(run))
+    return progress
 
 
 def _read_patiently(file: Path, patterns: Sequence[str]) -> list[Progress]:
@@ -190,7 +199,10 @@ def _absent(file: Path, runs: tuple[str, ...]) -> str | None:
     """Say what does not exist yet; None if all does."""
     if not file.is_dir() and (not file.exists() or file.stat().st_size == 0):
         return f"{file} does not exist yet"
-    check_is_file(file)
+    if file.is_dir() and not any(file.glob("*.h5")):
+        return f"{file} holds no run yet"
+    if not file.is_dir():
+        check_is_file(file)
     names = [one.run for one in _read_patiently(file, runs)]
     for pattern in runs:
         if not any(matches(name, (pattern,)) for name in names):
@@ -216,8 +228,7 @@ def _follow(file: Path, runs: tuple[str, ...], interval: float) -> None:
     if lost:
         text = "; ".join(f"run {one.run!r} was interrupted after {one.states} complete states" for one in lost[:5])
         raise RecordingError(
-            f"{text}: its writer gave up or died. `trajtools repair {file}` makes the file writable again, and "
-            "resume=True continues the run"
+            f"{text}: its writer gave up or died. Nothing that was committed is lost, and resume=True continues the run"
         )
 
 

@@ -370,13 +370,9 @@ class Measured:
 
 
 class Ensemble(Protocol):
-    """Members that advance together: a `Run`, or a reference with its perturbed copies."""
+    """States of members that advance together: those of a `Run`, or of a reference with its perturbed copies."""
 
-    @property
-    def step(self) -> Any:
-        """Steps that were recorded, (T,)."""
-
-    def states(self, rows: Any, members: Any = None, columns: Any = None) -> Any:
+    def read(self, rows: Any, members: Any = None, columns: Any = None) -> Any:
         """Return the states of some members, (t, m, p)."""
 
 
@@ -429,7 +425,7 @@ def _block(
     origin = np.zeros(len(centre), dtype=np.int64)
     found: list[Any] = []
     for start in range(0, size, columns):
-        block = kernel_ready(ensemble.states(rows, members.tolist(), slice(start, min(start + columns, size))))
+        block = kernel_ready(ensemble.read(rows, members.tolist(), slice(start, min(start + columns, size))))
         zero = np.zeros((block.shape[0], 1, block.shape[2]), dtype=block.dtype)
         shown = metric.described(block)
         parts = [

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.exponent import Exponent
 from trajtools.exponents.fit_neighbors import METHODS as NEIGHBOR_METHODS, fit_neighbors
 from trajtools.exponents.fit_twins import fit_twins
 from trajtools.exponents.published_fits import fit_published
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.statistics import average_curves, mean_curve
-from trajtools.types import Floats, Ints, RNGLike
+from trajtools.statistics import AVERAGES, average_curves, mean_curve
+from trajtools.types import Floats, Ints, RealArrayLike, RNGLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,6 +73,96 @@ class Divergence(Result):
     n_references: int
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+
+    @classmethod
+    def from_distances(
+        cls,
+        d: RealArrayLike,
+        *,
+        time: RealArrayLike | None = None,
+        group: RealArrayLike | None = None,
+        start: int | Sequence[int] | None = None,
+        metric: str = "l1",
+        average: str = "mean-log",
+        time_unit: str | None = None,
+    ) -> Self:
+        """Divergence from distances d(t) that exist already.
+
+        Parameters
+        ----------
+        d : array_like, shape (T, C) or (T,), or list of C series
+            Distance of each copy to its reference at equal times; series of a list may differ in length. NaN and masked
+            entries are unknown: a curve ends at the first one.
+        time : array_like or None, shape (T,)
+            Time of each row, rising; None: 0, 1, 2, ...
+        group : array_like or None, shape (C,)
+            Initial condition of each curve, as numbers or names. Copies of one reference share theirs and are not
+            independent. None: each curve is an initial condition of its own.
+        start : int, sequence of int or None
+            Step at which the curves begin, in the unit of `time`: one for all, or one for each. None: the first time.
+        metric : str
+            Name of the distance, as a label: nothing is computed again.
+        average : str
+            ``"mean-log"``, ``"log-mean"`` or ``"rms"``: how the copies of one initial condition are averaged, see
+            `trajtools.twins`.
+        time_unit : str or None
+            Unit of `time`; None: ``"step"``, or ``"time"`` where `time` is given.
+
+        Returns
+        -------
+        Divergence
+            As `trajtools.twins` makes it: a curve begins where its distance is first above zero. The rounding floor of
+            the weights is unknown, and a warning says so.
+
+        Raises
+        ------
+        DataError
+            If the distances are no real numbers of such a shape or negative, or if `time`, `group` or `start` do not
+            fit them.
+        UnknownNameError
+            If there is no such average.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import trajtools as tt
+        >>> t = np.arange(60)
+        >>> d = 1e-9 * np.outer(np.exp(0.3 * t), [1.0, 1.1, 0.9])     # three copies of one reference
+        >>> growth = tt.Divergence.from_distances(d, group=[0, 0, 0])
+        >>> bool(np.allclose(np.diff(growth.log_distance), 0.3))
+        True
+        """
+        if average not in AVERAGES:
+            raise UnknownNameError(f"there is no average {average!r}; there are {', '.join(AVERAGES)}")
+        series = _series(d)
+        clock = _clock(time, max(map(len, series)))
+        label = _labels(group, len(series))
+        begin = _starts(start, round(float(clock[0])), len(series))
+        unknown = np.full(len(clock), np.nan)
+        records = [clean(clock[: len(row)], row, unknown[: len(row)]) for row in series]
+        grid, distances, floor = align_records(records)
+        start_of = begin + np.array([round(float(one.step[0] - clock[0])) for one in records], dtype=np.int64)
+        counts = count_left_out(records)
+        curves = average_curves(distances, label, start_of, average)
+        settings = {"metric": metric, "average": average, "dt": 1.0, "window": None, "stored": "distances"}
+        settings |= {"n_units": len(records), "n_references": len(np.unique(label))}
+        words = "only distances are known: the rounding floor of the weights behind them was not checked"
+        return cls(
+            method="twins",
+            metric=metric,
+            average=average,
+            time=np.asarray(grid, dtype=np.float64),
+            time_unit=time_unit or ("step" if time is None else "time"),
+            log_distance=mean_curve(curves[0], curves[1]),
+            distances=distances,
+            group=label,
+            start=start_of,
+            floor=floor,
+            scale=np.full(len(records), np.nan),
+            n_references=len(np.unique(label)),
+            settings=settings | {f"n_{name}": count for name, count in counts.items()},
+            warnings=(Reason("floor-unknown", words), *left_out_warnings(counts, len(records))),
+        )
 
     def curves(self) -> tuple[Floats, Ints, Ints]:
         """Return the logarithmic curves that are fitted, averaged as `average` says.
@@ -181,3 +273,123 @@ class Divergence(Result):
         from trajtools import plots
 
         return plots.divergence(self, ax=ax)
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One curve from its perturbation on, and what was left out of it."""
+
+    step: Any
+    distance: Floats
+    floor: Floats
+    diverged: bool = False
+    merged: bool = False
+    unperturbed: bool = False
+    zeros: int = 0
+
+
+def clean(step: Any, distance: Floats, floor: Floats) -> Record:
+    """Cut a curve to what follows its perturbation; NaN from where it is not finite."""
+    apart = np.flatnonzero(distance != 0)
+    if len(apart) == 0:
+        return Record(step, distance, floor, unperturbed=True, zeros=len(distance))
+    first = int(apart[0])
+    step, distance, floor = step[first:], distance[first:].copy(), floor[first:].copy()
+    broken = np.flatnonzero(~np.isfinite(distance))
+    if len(broken):
+        distance[broken[0] :] = np.nan
+    zero = distance == 0
+    return Record(step, distance, floor, bool(len(broken)), bool(zero[-1]), False, int(zero.sum()))
+
+
+def align_records(records: Sequence[Record]) -> tuple[Any, Floats, Floats]:
+    """Put the curves on the time since their perturbations: times (K + 1,), distances and floors (U, K + 1)."""
+    grid = max((one.step - one.step[0] for one in records), key=len)
+    distances = np.full((len(records), len(grid)), np.nan)
+    floor = np.full_like(distances, np.nan)
+    for u, one in enumerate(records):
+        own = one.step - one.step[0]
+        if not np.array_equal(own, grid[: len(own)]):
+            raise DataError(
+                "the twins were perturbed at different steps, and the states were not recorded at equal spacing, so "
+                "their times cannot be aligned; record every k-th step, or use `window` to analyse one perturbation "
+                "at a time"
+            )
+        distances[u, : len(own)], floor[u, : len(own)] = one.distance, one.floor
+    return grid, distances, floor
+
+
+def count_left_out(records: Iterable[Record]) -> dict[str, int]:
+    """Count the curves that end early, and the zeros."""
+    names = ("diverged", "merged", "unperturbed", "zeros")
+    listed = list(records)
+    return {name: sum(int(getattr(one, name)) for one in listed) for name in names}
+
+
+def left_out_warnings(counts: dict[str, int], total: int) -> list[Reason]:
+    """Say which curves end early, or never begin."""
+    texts = {
+        "unperturbed": "{count} of {total} twins never differ from their reference (distance 0 at every state): they "
+        "were not perturbed, or the perturbation was rounded away; they are not fitted",
+        "merged": "{count} of {total} twins end at distance 0: they merged with their reference",
+        "diverged": "{count} of {total} twins end early, where a weight became NaN or infinite",
+    }
+    return [Reason.of(code, text, count=counts[code], total=total) for code, text in texts.items() if counts[code]]
+
+
+def _series(d: Any) -> list[Floats]:
+    """Return the curves one by one, as float64; masked entries become NaN."""
+    if isinstance(d, (list, tuple)) and d and all(np.ndim(one) == 1 for one in d):
+        rows = [_real(one) for one in d]
+    else:
+        table = _real(d)
+        if table.ndim not in (1, 2):
+            raise DataError(f"distances are (T, C), (T,) or a list of series; got an array of shape {table.shape}")
+        rows = list(table[:, None].T if table.ndim == 1 else table.T)
+    if not rows or not all(map(len, rows)):
+        raise DataError("the distances hold no curve, or a curve without a single value")
+    negative = next((row[row < 0] for row in rows if (row < 0).any()), None)
+    if negative is not None:
+        raise DataError(
+            f"a distance is {negative[0]:g}, and distances are never negative; if these are logarithms, give numpy.exp "
+            "of them"
+        )
+    return rows
+
+
+def _real(values: Any) -> Floats:
+    try:
+        array = np.ma.filled(values.astype(np.float64), np.nan) if np.ma.isMaskedArray(values) else np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists; tensors that NumPy does not take
+        raise DataError(f"distances are an array of real numbers, and this is none: {error}") from error
+    if array.dtype.kind not in "iuf":
+        raise DataError(f"distances are real numbers; got dtype {array.dtype}")
+    return np.asarray(array, dtype=np.float64)
+
+
+def _clock(time: Any, length: int) -> Floats:
+    if time is None:
+        return np.arange(length, dtype=np.float64)
+    clock = np.asarray(time)
+    if clock.dtype.kind not in "iuf" or clock.shape != (length,):
+        raise DataError(f"time must be {length} numbers, one for each row of the distances; got shape {clock.shape}")
+    clock = clock.astype(np.float64)
+    if not (np.isfinite(clock).all() and (np.diff(clock) > 0).all()):
+        raise DataError("time must rise from row to row, without NaN")
+    return clock
+
+
+def _labels(group: Any, count: int) -> Ints:
+    if group is None:
+        return np.arange(count, dtype=np.int64)
+    names = np.asarray(group)
+    if names.shape != (count,):
+        raise DataError(f"group must name the initial condition of each of the {count} curves; got shape {names.shape}")
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+
+def _starts(start: Any, first: int, count: int) -> Ints:
+    begin = np.asarray(first if start is None else start)
+    if begin.dtype.kind not in "iu" or begin.shape not in ((), (1,), (count,)):
+        raise DataError(f"start must be one step or {count} of them (one for each curve), as integers; got {start!r}")
+    return np.broadcast_to(begin, (count,)).astype(np.int64)

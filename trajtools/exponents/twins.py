@@ -12,7 +12,7 @@ from trajtools.distances.equal_times import as_states, check_alike, common, read
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, SelectionError, UnknownNameError
 from trajtools.exponents.applicability import optimizer_of
-from trajtools.exponents.divergence import Divergence
+from trajtools.exponents.divergence import Divergence, align_records, clean, count_left_out, left_out_warnings
 from trajtools.reasons import Reason
 from trajtools.statistics import AVERAGES, average_curves, mean_curve
 from trajtools.types import Floats, Ints, TwinsLike
@@ -127,7 +127,7 @@ def _sources(x: Any) -> list[Any]:
 
 
 def _is_run(x: Any) -> bool:
-    return hasattr(x, "members") and hasattr(x, "states") and not isinstance(x, (tuple, list))
+    return hasattr(x, "members") and hasattr(x, "trajectory") and not isinstance(x, (tuple, list))
 
 
 def _is_pair(x: Any) -> bool:
@@ -179,26 +179,13 @@ def _assemble(
         raise DataError(f"the trajectories have different units of time, {sorted(units)}; give dt to put them on one")
     scale_of_time = parts[0].dt if dt is None else float(dt)
     rows = [
-        _clean(part.step, part.distance[:, u], part.floor[:, u])
-        for part in parts
-        for u in range(part.distance.shape[1])
+        clean(part.step, part.distance[:, u], part.floor[:, u]) for part in parts for u in range(part.distance.shape[1])
     ]
-    grid = max((row.step - row.step[0] for row in rows), key=len)
-    distances = np.full((len(rows), len(grid)), np.nan)
-    floor = np.full_like(distances, np.nan)
-    for u, row in enumerate(rows):
-        own = row.step - row.step[0]
-        if not np.array_equal(own, grid[: len(own)]):
-            raise DataError(
-                "the twins were perturbed at different steps, and the states were not recorded at equal spacing, so "
-                "their times cannot be aligned; record every k-th step, or use `window` to analyse one perturbation "
-                "at a time"
-            )
-        distances[u, : len(own)], floor[u, : len(own)] = row.distance, row.floor
+    grid, distances, floor = align_records(rows)
     group = np.concatenate([part.group for part in parts])
     start = np.array([row.step[0] for row in rows], dtype=np.int64)
     curves = average_curves(distances, group, start, average)
-    counts = {name: sum(getattr(row, name) for row in rows) for name in ("diverged", "merged", "unperturbed", "zeros")}
+    counts = count_left_out(rows)
     settings: dict[str, Any] = {"metric": metric, "average": average, "dt": scale_of_time, "window": window}
     settings |= {
         "n_units": len(rows),
@@ -225,50 +212,13 @@ def _assemble(
         scale=np.concatenate([part.scale for part in parts]),
         n_references=len(np.unique(group)),
         settings=settings,
-        warnings=tuple(dict.fromkeys([*warnings, *_warnings(counts, len(rows))])),
+        warnings=tuple(dict.fromkeys([*warnings, *left_out_warnings(counts, len(rows))])),
     )
-
-
-def _clean(step: Ints, distance: Floats, floor: Floats) -> _Row:
-    """Cut a twin to the states from its perturbation on; NaN from where a weight is not finite."""
-    apart = np.flatnonzero(distance != 0)
-    if len(apart) == 0:
-        return _Row(step, distance, floor, unperturbed=True, zeros=len(distance))
-    first = int(apart[0])
-    step, distance, floor = step[first:], distance[first:].copy(), floor[first:].copy()
-    broken = np.flatnonzero(~np.isfinite(distance))
-    if len(broken):
-        distance[broken[0] :] = np.nan
-    zero = distance == 0
-    return _Row(step, distance, floor, bool(len(broken)), bool(zero[-1]), False, int(zero.sum()))
-
-
-@dataclass(frozen=True, eq=False)
-class _Row:
-    """One twin from the step of its perturbation on, and what was left out of it."""
-
-    step: Ints
-    distance: Floats
-    floor: Floats
-    diverged: bool = False
-    merged: bool = False
-    unperturbed: bool = False
-    zeros: int = 0
 
 
 def _one_or_mixed(noises: set[str]) -> str:
     """How the batches of twins were drawn: ``"common"``, ``"independent"`` or ``"mixed"``."""
     return noises.pop() if len(noises) == 1 else "mixed"
-
-
-def _warnings(counts: dict[str, int], total: int) -> list[Reason]:
-    texts = {
-        "unperturbed": "{count} of {total} twins never differ from their reference (distance 0 at every state): they "
-        "were not perturbed, or the perturbation was rounded away; they are not fitted",
-        "merged": "{count} of {total} twins end at distance 0: they merged with their reference",
-        "diverged": "{count} of {total} twins end early, where a weight became NaN or infinite",
-    }
-    return [Reason.of(code, text, count=counts[code], total=total) for code, text in texts.items() if counts[code]]
 
 
 def _measure(source: Any, metric: Any, window: tuple[int, int] | None, offset: int | None) -> _Measured:
@@ -317,7 +267,7 @@ class _Copies:
         first = self.members[0]
         return np.asarray(first.step) if hasattr(first, "step") else np.arange(len(first), dtype=np.int64)
 
-    def states(self, rows: Any, members: Any = None, columns: Any = None) -> Any:
+    def read(self, rows: Any, members: Any = None, columns: Any = None) -> Any:
         """Return the states of some members, (t, m, p)."""
         blocks = [read_rows(self.members[m], rows.start, rows.stop)[:, columns] for m in members]
         if len({block.dtype for block in blocks}) > 1:
@@ -365,7 +315,9 @@ def _measure_run(run: Any, metric: Any, window: tuple[int, int] | None) -> _Meas
     }
     if run.stored == "weights":
         bound = bind_metric(metric, run)
-        found = to_references(run, twin, of, bound, rows=rows, dtype=str(run.logical_dtype), size=run.n_parameters)
+        found = to_references(
+            run.states, twin, of, bound, rows=rows, dtype=str(run.logical_dtype), size=run.n_parameters
+        )
         place = np.searchsorted(found.references, of)
         distance, floor, scale = found.distance, found.floor[:, place], found.scale[place]
     else:

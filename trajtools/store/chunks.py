@@ -58,7 +58,7 @@ class Blocks:
             stream = Stream(name, 1, (SLOTS, self.axis.width), (SLOTS, self.axis.width), np.dtype("<u8"))
         else:
             stream = self.axis.streams[name]
-        offsets, sizes = _places(file[name], stream, self.n_blocks)
+        offsets, sizes = _places(file[name], stream, self.n_blocks, self._raw.size)
         self._offsets[name], self._sizes[name] = offsets, sizes
         self._verified[name] = np.zeros(offsets.shape, bool)
 
@@ -80,10 +80,10 @@ class Blocks:
             self._raw.read_into(at + 8 * first, memoryview(sums[slot]))
         return counts, sums
 
-    def matches(self, block: int) -> NDArray[np.bool_]:
-        """For each slot and chunk of a block, whether they match, (SLOTS, width - 1); absent chunks match anything."""
+    def matches(self, block: int, needed: int) -> NDArray[np.bool_]:
+        """For each slot and chunk, whether the first `needed` rows match, (SLOTS, width - 1)."""
         counts, sums = self.slots(block)
-        needed, result = self.rows_of(block), np.ones((SLOTS, self.axis.width - 1), bool)
+        result = np.ones((SLOTS, self.axis.width - 1), bool)
         for name, stream in self.axis.streams.items():
             for at in range(stream.n_chunks):
                 index = self.axis.first[name] + at
@@ -98,7 +98,7 @@ class Blocks:
         """A slot that covers the committed rows of a block as they are."""
         result = np.zeros(self.axis.width, "<u8")
         result[0] = self.rows_of(block)
-        claimed = self.slots(block)[1].any(axis=0)
+        claimed: NDArray[np.bool_] = np.asarray(self.slots(block)[1].any(axis=0))
         for name, stream in self.axis.streams.items():
             for at in range(stream.n_chunks):
                 index = self.axis.first[name] + at
@@ -114,19 +114,38 @@ class Blocks:
         known = self._verified[name][block, index].all()
         if known and not stream.filters:
             return self._read(stream, block, index, span)
+        data, bad = self._verify(stream, block, index)
+        if len(bad):
+            raise DamagedError(self.describe(name, block, bad))
+        self._verified[name][block, index] = True
+        return data[:, span]
+
+    def damaged(self, name: str, block: int) -> list[int]:
+        """Chunks of a stream in a block that do not match their checksums."""
+        stream = self.axis.streams[name]
+        group = max(1, FETCH_BYTES // stream.chunk_bytes)
+        parts = [np.arange(at, min(at + group, stream.n_chunks)) for at in range(0, stream.n_chunks, group)]
+        return [int(chunk) for part in parts for chunk in self._verify(stream, block, part)[1]]
+
+    def whole_rows(self, block: int) -> int:
+        """How many of the first rows of a block are whole in all streams, as far as its checksums can tell."""
+        counts, _ = self.slots(block)
+        limit = self.rows_of(block)
+        for count in sorted({min(int(c), limit) for c in counts if 0 < c <= self.axis.rows}, reverse=True):
+            if self.matches(block, count).any(axis=0).all():
+                return count
+        return 0
+
+    def _verify(self, stream: Stream, block: int, index: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         for trial in range(_TRIES):
             data = self._read(stream, block, index, slice(0, stream.rows))
             bad = self._mismatches(stream, block, index, data)
-            if not len(bad):
-                self._verified[name][block, index] = True
-                return data[:, span]
-            if block < self.n_blocks - 1:
+            if not len(bad) or block < self.n_blocks - 1 or trial == _TRIES - 1:
                 break
-            if trial < _TRIES - 1:  # a writer may be rewriting the last block at this moment, or have moved its chunks
-                time.sleep(0.002 * 4**trial)
-                with contextlib.suppress(FormatError), open_for_reading(self._raw) as file:
-                    self.locate(file, name)
-        raise DamagedError(self.describe(name, block, bad))
+            time.sleep(0.002 * 4**trial)  # a writer may be rewriting the last block at this moment, or have moved it
+            with contextlib.suppress(FormatError), open_for_reading(self._raw) as file:
+                self.locate(file, stream.name)
+        return data, bad
 
     def describe(self, name: str, block: int, chunks: Sequence[int] | NDArray[Any] = ()) -> str:
         """Name the states that damaged chunks of a block take with them."""
@@ -262,7 +281,9 @@ def _prefix(stream: Stream, chunk: NDArray[Any], count: int) -> memoryview:
     return memoryview(chunk.reshape(stream.rows, -1)[:count]).cast("B")
 
 
-def _places(dataset: h5py.Dataset, stream: Stream, n_blocks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _places(
+    dataset: h5py.Dataset, stream: Stream, n_blocks: int, end: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Offset and size of every chunk of the committed blocks, (blocks, chunks); -1 where there is none."""
     offsets = np.full((n_blocks, stream.n_chunks), -1, np.int64)
     sizes = np.zeros_like(offsets)
@@ -272,23 +293,25 @@ def _places(dataset: h5py.Dataset, stream: Stream, n_blocks: int) -> tuple[NDArr
     def note(info: Any) -> bool | None:
         nonlocal seen
         block = info.chunk_offset[0] // stream.rows
-        if block < n_blocks:
-            at = sum(o // c * s for o, c, s in zip(info.chunk_offset[1:], stream.chunk, strides, strict=False))
+        at = sum(o // c * s for o, c, s in zip(info.chunk_offset[1:], stream.chunk, strides, strict=False))
+        if block < n_blocks and at < stream.n_chunks and info.byte_offset < end:
             offsets[block, at] = info.byte_offset
-            sizes[block, at] = info.size
+            sizes[block, at] = min(info.size, 2**40)
         seen += 1
         return True if seen > 2 * offsets.size + 10**4 else None  # an index that claims more than it can hold
 
     try:
         dataset.id.chunk_iter(note)
     except (RuntimeError, OSError, ValueError, KeyError):
-        _look_up(dataset, stream, offsets, sizes)  # the index is damaged: take what can be found
+        _look_up(dataset, stream, offsets, sizes, end)  # the index is damaged: take what can be found
     if not stream.filters:
         offsets[(sizes != stream.chunk_bytes) & (offsets >= 0)] = -1
     return offsets, sizes
 
 
-def _look_up(dataset: h5py.Dataset, stream: Stream, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+def _look_up(
+    dataset: h5py.Dataset, stream: Stream, offsets: NDArray[np.int64], sizes: NDArray[np.int64], end: int
+) -> None:
     coordinates = stream.coordinates()
     failures = 0
     for block in range(min(len(offsets), _LOOKUPS // max(1, len(coordinates)))):
@@ -300,8 +323,8 @@ def _look_up(dataset: h5py.Dataset, stream: Stream, offsets: NDArray[np.int64], 
                 if failures > 1000:
                     return
                 continue
-            if info.byte_offset is not None:
-                offsets[block, at], sizes[block, at] = info.byte_offset, info.size
+            if info.byte_offset is not None and info.byte_offset < end:
+                offsets[block, at], sizes[block, at] = info.byte_offset, min(info.size, 2**40)
 
 
 # -------------------------------------------------------------------------------------------------------- compression

@@ -265,7 +265,9 @@ def _exists(process: int) -> bool:
 def has_writer(file: RawFile, owner: Owner) -> bool:
     """Whether somebody is writing the file: by its lock, and where there are none, by its process."""
     with contextlib.suppress(OSError):
-        probe = RawFile(file.path)  # a descriptor of its own: letting go of a lock here must not touch one held elsewhere
+        probe = RawFile(
+            file.path
+        )  # a descriptor of its own: letting go of a lock here must not touch one held elsewhere
         try:
             if lock(probe):
                 return False
@@ -300,7 +302,7 @@ def check_head(file: RawFile) -> bool:
         raise FormatError(f"{file.path} is empty; needed a trajtools file")
     if not head.startswith(SIGNATURE):
         raise FormatError(f"{file.path} is not an HDF5 file; needed a file that a trajtools recorder wrote")
-    if len(head) < SUPERBLOCK_BYTES or head[8:11] != b"\x03\x08\x08":
+    if len(head) < SUPERBLOCK_BYTES or head[8:11] != b"\x03\x08\x08" or any(head[12:20]):
         raise FormatError(
             f"{file.path} is an HDF5 file, but not a trajtools one; `trajtools convert` reads other layouts"
         )
@@ -312,6 +314,11 @@ def check_head(file: RawFile) -> bool:
             "what is whole"
         )
     return bool(end <= size or head[11])
+
+
+def bytes_missing(file: RawFile) -> int:
+    """How many bytes shorter a file is than its superblock says."""
+    return int(_FIELDS.unpack_from(file.read(0, SUPERBLOCK_BYTES))[7]) - file.size
 
 
 def lookup3(data: bytes) -> int:

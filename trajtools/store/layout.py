@@ -36,6 +36,7 @@ STREAMS = ("step", "metrics", "member_metrics", *STORED, "optimizer", "buffers")
 PLANTING_STREAMS = ("step", "member", "epsilon", "seed")
 TABLES = ("parameters", "members", "nodes", "optimizer_parameters", "buffer_parameters")
 RECORDING, COMPLETE, INTERRUPTED = 0, 1, 2
+FILTERED = (*STORED, "optimizer", "buffers")  # streams that may be compressed
 STATUS = ("recording", "complete", "interrupted")
 N_COLUMNS, N_MEMBER_COLUMNS = 32, 8  # spare columns for metrics
 NAME_BYTES = 64
@@ -47,6 +48,7 @@ MAX_ROWS = 64
 CHUNK_BYTES = 2**20
 BLOCK_BYTES = 64 * 2**20
 
+LARGEST_CHUNK = 256 * 2**20  # bytes, without its filters
 ATTRIBUTE_BYTES = 64 * 2**20
 TABLE_BYTES = 2**30
 JSON_BYTES, JSON_DEPTH = 16 * 2**20, 64
@@ -221,6 +223,10 @@ class Stream:
         """First entry of each chunk of a block, in the order of their checksums."""
         return [tuple(i * c for i, c in zip(place, self.chunk, strict=True)) for place in np.ndindex(self.grid)]
 
+    def description(self) -> str:
+        """What the checksum of the structure covers of a stream."""
+        return f"{self.name} {self.rows} {self.shape} {self.chunk} {self.dtype.str} {self.filters}"
+
     @classmethod
     def of(cls, dataset: h5py.Dataset, rows: int, *, sparse: bool = False) -> Stream:
         """Read the geometry of a dataset, and refuse one that is not of the format."""
@@ -235,8 +241,10 @@ class Stream:
         if dataset.dtype.str not in ("<f2", "<f4", "<f8", "<u2", "<i8"):
             raise FormatError(f"{dataset.name} is of dtype {dataset.dtype}, which the format does not know")
         result = cls(dataset.name.lstrip("/"), rows, shape[1:], chunks[1:], dataset.dtype, sparse, filters)
-        if result.chunk_bytes > 2**31 or result.n_chunks > 2**24 or min(shape[1:], default=1) < 0:
-            raise UnsafeFileError(f"{dataset.name} declares chunks of {result.chunk_bytes} bytes, {result.n_chunks} a block")
+        if result.chunk_bytes > LARGEST_CHUNK or result.n_chunks > 2**24 or min(shape[1:], default=1) < 0:
+            raise UnsafeFileError(
+                f"{dataset.name} declares chunks of {result.chunk_bytes} bytes, {result.n_chunks} a block"
+            )
         return result
 
 
@@ -301,9 +309,7 @@ class Cells:
 
     def pack(self) -> bytes:
         """As the file holds them."""
-        body = struct.pack(
-            "<7q", *(getattr(self, field.name) for field in dataclasses.fields(self))
-        )
+        body = struct.pack("<7q", *(getattr(self, field.name) for field in dataclasses.fields(self)))
         return body + struct.pack("<Q", xxhash.xxh3_64_intdigest(body))
 
     @classmethod
@@ -385,7 +391,9 @@ def parameters_from(columns: Mapping[str, list[Any]]) -> tuple[Parameter, ...]:
             if min(sizes, default=0) < 0 or prod(sizes) != size:
                 raise ValueError(f"{name!r} has the shape ({shape}) and the size {size}")
             result.append(
-                Parameter(name, kind, sizes, dtype, offset, size, source or None, target or None, source_axis, target_axis)
+                Parameter(
+                    name, kind, sizes, dtype, offset, size, source or None, target or None, source_axis, target_axis
+                )
             )
         except ValueError as error:
             raise FormatError(f"the table of parameters is wrong: {error}") from error
@@ -684,6 +692,8 @@ def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
     ]
     for stream in plantings:
         _dataset(file, stream)
+    for stream in (*streams, *plantings):
+        digest.update(stream.description().encode())
     store = file.create_group("store")
     for axis in (
         Axis.make("store/checksums", spec.layout.rows, streams),
@@ -758,7 +768,7 @@ def table_digest(name: str, columns: Mapping[str, Any]) -> bytes:
         values = columns[column]
         digest.update(f"\0{name}/{column}\0".encode())
         if isinstance(values, np.ndarray):
-            digest.update(values.tobytes())
+            digest.update(values.dtype.str.encode() + values.tobytes())
         else:
             digest.update(b"\0".join(value.encode("utf-8", "backslashreplace") for value in values))
     return digest.digest()

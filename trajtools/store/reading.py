@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LARGEST_BYTES = 4 * 2**30
 _TRIES = 5
-_COLUMNS = {
+COLUMNS = {
     "parameters": "name kind shape dtype offset size source target source_axis target_axis",
     "members": "name reference epsilon norm seed noise",
     "nodes": "name size",
@@ -174,6 +174,16 @@ class Run:
         return Metrics(self)
 
     @property
+    def metric_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name of a metric -> its shape, without reading it."""
+        shapes = {}
+        for name in self.metrics:
+            columns = self._metric_columns[name]
+            members = () if columns.numbers else (self.n_members,)
+            shapes[name] = (self.n_states, *members, *(() if columns.single else (len(columns.places),)))
+        return shapes
+
+    @property
     def distances(self) -> NDArray[np.float64] | None:
         """Distance of each member to its reference, shape (T, M), if that is what the run stores."""
         return self.series("distances", 0, self.n_states) if self.stored == "distances" else None
@@ -181,7 +191,7 @@ class Run:
     @property
     def distance_metric(self) -> str | None:
         """Name of the metric of `distances`."""
-        return self._texts.get("distances.metric")
+        return self.texts.get("distances.metric")
 
     @property
     def sketch(self) -> NDArray[np.float64] | None:
@@ -193,7 +203,7 @@ class Run:
     @property
     def sketch_settings(self) -> dict[str, Any] | None:
         """Settings from which the sketch can be computed again."""
-        text = self._texts.get("sketch.settings")
+        text = self.texts.get("sketch.settings")
         return None if text is None else on_disk.from_json(text, f"{self.path}: settings of the sketch")
 
     @property
@@ -210,7 +220,7 @@ class Run:
     @property
     def logical_dtype(self) -> str:
         """Dtype of the states as they were recorded: float16, float32, float64 or bfloat16."""
-        return self._texts.get("weights.logical_dtype") or on_disk.promote([p.dtype for p in self.parameters])
+        return self.texts.get("weights.logical_dtype") or on_disk.promote([p.dtype for p in self.parameters])
 
     @property
     def overhead(self) -> dict[str, Any] | None:
@@ -226,7 +236,7 @@ class Run:
     @property
     def format_version(self) -> str:
         """Version of the format, as the file says."""
-        return self._texts["format_version"]
+        return self.texts["format_version"]
 
     def trajectory(self, member: int = 0) -> Trajectory:
         """The states of one member.
@@ -278,31 +288,32 @@ class Run:
         first = max(0, self.n_states - count)
         return self.series("step", first, self.n_states), {name: self.metric(name, first) for name in self.metrics}
 
-    def metric(self, name: str, first: int = 0) -> NDArray[np.float64]:
-        """A metric from state `first` on; shape (t,), (t, M) or (t, M, k)."""
+    def metric(self, name: str, first: int = 0, stop: int | None = None) -> NDArray[np.float64]:
+        """A metric of the states `first` to `stop`; shape (t,), (t, M) or (t, M, k)."""
+        stop = self.n_states if stop is None else stop
         columns = self._metric_columns[name]
         stream = "metrics" if columns.numbers else "member_metrics"
-        values = [self.series(stream, first, self.n_states, column) for column in columns.places]
+        values = [self.series(stream, first, stop, column) for column in columns.places]
         if columns.numbers:
             return values[0].reshape(-1)
         return values[0] if columns.single else np.stack(values, axis=-1)
 
     def series(self, name: str, start: int, stop: int, column: int | None = None) -> NDArray[Any]:
         """Rows start to stop of a stream; (t,) for steps, else (t, entries)."""
-        self._locate(self.blocks, name)
+        self.locate(self.blocks, name)
         values = self.blocks.series(name, column, start, stop)
         return values.reshape(-1) if name == "step" else values
 
     def rectangle(self, name: str, rows: Any, members: Any, columns: Any) -> NDArray[Any]:
         """States of a (T, M, P) stream, as stored."""
-        self._locate(self.blocks, name)
+        self.locate(self.blocks, name)
         return self.blocks.rectangle(name, rows, members, columns)
 
     def _planting_series(self, name: str, n: int) -> NDArray[Any]:
         stream = f"plantings/{name}"
         if not n:
             return np.zeros(0, "<f8" if name == "epsilon" else "<i8")
-        self._locate(self.planting_blocks, stream)
+        self.locate(self.planting_blocks, stream)
         return self.planting_blocks.series(stream, None, 0, n).reshape(-1)
 
     def locate_all(self) -> None:
@@ -313,7 +324,8 @@ class Run:
                 for name in blocks.missing(list(blocks.axis.streams)):
                     blocks.locate(file, name)
 
-    def _locate(self, blocks: Blocks, name: str) -> None:
+    def locate(self, blocks: Blocks, name: str) -> None:
+        """Learn where the chunks of a stream are."""
         if not blocks.missing([name]):
             return
         with self._lock:
@@ -349,23 +361,32 @@ class Run:
     def _load_once(self) -> None:
         self.is_cut = not check_head(self._raw)
         # Where their place is known, before anything else: what they promise is in the file, and stays there.
-        before = self._read_cells_and_notes() if self.places else None
+        before = self._read_cells() if self.places else None
         with open_for_reading(self._raw) as file, one_sentence(self.path, "read the structure"):
             texts = _read_texts(file, str(self.path))
             self._check_version(texts["format_version"])
             self.places = {name: _place(file, name, self._raw.size) for name in _PLACES}
-            self.cells, self.notes = before or self._read_cells_and_notes()
+            self.cells, notes = before or self._read_cells()
+            self.notes, self._names_known = notes or {}, notes is not None
             digest = xxhash.xxh3_64()
-            tables = {name: _read_table(file, name, columns.split(), digest) for name, columns in _COLUMNS.items()}
+            tables = {name: _read_table(file, name, columns.split(), digest) for name, columns in COLUMNS.items()}
             digest.update(on_disk.texts_digest(texts))
-            if digest.intdigest() != int(np.asarray(file.attrs.get("structure_xxh3", 0))):
-                raise FormatError(f"{self.path} is damaged: its tables or attributes do not match their checksum")
-            self._texts = texts
+            self.texts = texts
             self._read_structure(file, tables)
-            columns = {name: _read_names(file, name) for name in ("metric", "member_metric")}
+            for stream in (*self.axis.streams.values(), *self.planting_axis.streams.values()):
+                digest.update(stream.description().encode())
+            if digest.intdigest() != _read_number(file, "structure_xxh3"):
+                self._refuse(
+                    FormatError(f"{self.path} is damaged: its tables or attributes do not match their checksum")
+                )
+            self.stored_names = {name: _read_names(file, name) for name in ("metric", "member_metric")}
         self.blocks = Blocks(self._raw, self.axis, self.n_states)
         self.planting_blocks = Blocks(self._raw, self.planting_axis, self.cells.plantings)
-        self._name_columns(columns)
+        self._name_columns()
+
+    def _refuse(self, error: FormatError) -> None:
+        """Meet damage that leaves something to read; only a survey goes on."""
+        raise error
 
     def _check_version(self, version: str) -> None:
         try:
@@ -379,36 +400,34 @@ class Run:
             )
         self.is_newer = minor > on_disk.VERSION[1]
 
-    def _read_cells(self) -> Cells:
+    def _read_cells(self) -> tuple[Cells, dict[str, Any] | None]:
+        """The cells, and the notes that they point at; None where these are damaged."""
         for trial in range(_TRIES):
             cells = Cells.unpack(self._raw.read(self.places["store/cells"], Cells.BYTES))
-            if cells is not None:
+            notes = None if cells is None else self._read_notes(cells)
+            if notes is not None:
                 break
-            time.sleep(0.001 * 2**trial)
-        else:
+            time.sleep(0.001 * 2**trial)  # a writer may be at work
+        if cells is None:
             raise DamagedError(
                 f"{self.path} is damaged: its count of committed states does not match its checksum; `trajtools repair "
                 "--salvage` makes a file of what is whole"
             )
         if min(cells.committed, cells.plantings) < 0 or cells.status not in (0, 1, 2) or cells.notes not in (0, 1):
             raise FormatError(f"{self.path} declares {cells.committed} committed states, status {cells.status}")
-        return cells
+        return cells, notes
 
-    def _read_cells_and_notes(self) -> tuple[Cells, dict[str, Any]]:
-        for _ in range(_TRIES):
-            cells = self._read_cells()
-            data = self._raw.read(self.places["store/notes"] + cells.notes * on_disk.NOTES_BYTES, on_disk.NOTES_BYTES)
-            notes = on_disk.unpack_notes(data)
-            self.has_damaged_notes = notes is None and any(data)
-            if not self.has_damaged_notes:
-                break  # else a writer may have turned to the other slot, and back
-        return cells, notes or {}
+    def _read_notes(self, cells: Cells) -> dict[str, Any] | None:
+        data = self._raw.read(self.places["store/notes"] + (cells.notes & 1) * on_disk.NOTES_BYTES, on_disk.NOTES_BYTES)
+        if not cells.committed and not any(data):
+            return {}  # no writer came so far
+        return on_disk.unpack_notes(data)
 
     def _read_structure(self, file: h5py.File, tables: dict[str, dict[str, list[Any]]]) -> None:
-        self.name, self.uuid, self.time_unit = (self._texts[name] for name in ("name", "uuid", "time_unit"))
-        self.reference = self._texts["reference"] or None
-        self.hparams = on_disk.from_json(self._texts["hparams"], f"{self.path}: hparams")
-        self.provenance = on_disk.from_json(self._texts["provenance"], f"{self.path}: provenance")
+        self.name, self.uuid, self.time_unit = (self.texts[name] for name in ("name", "uuid", "time_unit"))
+        self.reference = self.texts["reference"] or None
+        self.hparams = on_disk.from_json(self.texts["hparams"], f"{self.path}: hparams")
+        self.provenance = on_disk.from_json(self.texts["provenance"], f"{self.path}: provenance")
         self.parameters: tuple[Parameter, ...] = on_disk.parameters_from(tables["parameters"])
         self.optimizer_parameters: tuple[Parameter, ...] = (
             on_disk.parameters_from(tables["optimizer_parameters"]) if tables["optimizer_parameters"] else ()
@@ -427,14 +446,17 @@ class Run:
             raise FormatError(f"{self.path}: step has chunks of {rows} states")
         streams = []
         for name in on_disk.STREAMS:
-            if name not in file:
+            if not has(file, name):
                 continue
             dataset = child(file, name, h5py.Dataset)
             streams.append(Stream.of(dataset, rows, sparse=name in ("metrics", "member_metrics")))
             if dataset.shape[0] < self.n_states:
-                raise FormatError(
-                    f"{self.path} declares {self.n_states} committed states, but {name} holds {dataset.shape[0]}"
+                self._refuse(
+                    FormatError(
+                        f"{self.path} declares {self.n_states} committed states, but {name} holds {dataset.shape[0]}"
+                    )
                 )
+                self.n_states = int(dataset.shape[0])
         self.axis = Axis.make("store/checksums", rows, streams)
         kinds = [name for name in on_disk.STORED if name in self.axis.streams]
         if len(kinds) != 1 or not {"step", "metrics", "member_metrics"} <= set(self.axis.streams):
@@ -446,17 +468,19 @@ class Run:
             for name in on_disk.PLANTING_STREAMS
         ]
         self.planting_axis = Axis.make("store/planting_checksums", on_disk.PLANTING_ROWS, plantings)
-        for axis in (self.axis, self.planting_axis):
-            sums = child(file, axis.sums, h5py.Dataset)
-            if sums.shape[1:] != (on_disk.SLOTS, axis.width) or sums.chunks != (1, *sums.shape[1:]):
-                raise FormatError(f"{self.path}: {axis.sums} has the shape {sums.shape}, needed (blocks, 3, {axis.width})")
-        # Every committed state takes room: a count beyond what the file can hold is refused before memory is taken.
-        smallest = 8 + min(self.axis.streams[s].dtype.itemsize for s in kinds)
-        filtered = any(s.filters for s in self.axis.streams.values())
-        if not filtered and not self.is_cut and self.n_states * smallest > self._raw.size:
-            raise UnsafeFileError(f"{self.path} declares {self.n_states} states in {self._raw.size} bytes")
-        if self.n_states > 2**40 or self.axis.width * 8 * on_disk.SLOTS > max(self._raw.size, 2**20):
-            raise UnsafeFileError(f"{self.path} declares more chunks than it holds")
+        for axis, n in ((self.axis, self.n_states), (self.planting_axis, self.cells.plantings)):
+            self._check_room(child(file, axis.sums, h5py.Dataset), axis, n)
+
+    def _check_room(self, sums: h5py.Dataset, axis: Axis, n: int) -> None:
+        """Refuse a count beyond what the file can hold before memory is taken: every state takes room."""
+        width, blocks = axis.width, -(-n // axis.rows)
+        if sums.shape[1:] != (on_disk.SLOTS, width) or sums.chunks != (1, *sums.shape[1:]):
+            raise FormatError(f"{self.path}: {axis.sums} has the shape {sums.shape}, needed (blocks, 3, {width})")
+        if on_disk.filters_of(sums) or any(s.filters for s in axis.streams.values() if s.name not in on_disk.FILTERED):
+            raise UnsafeFileError(f"{self.path}: only {', '.join(on_disk.FILTERED)} may be compressed")
+        room = 2**20 + self._raw.size * (64 if self.is_cut else 1)
+        if max(blocks * (8 * on_disk.SLOTS * width), 8 * n, 8 * on_disk.SLOTS * width) > room:
+            raise UnsafeFileError(f"{self.path} declares {n} states of {width} chunks in {self._raw.size} bytes")
 
     def _check_shapes(self) -> None:
         members, entries = self.n_members, self.n_parameters
@@ -479,18 +503,21 @@ class Run:
             if name in ("weights", "sketch", "optimizer", "buffers") and stream.chunk[0] != 1:
                 raise FormatError(f"{self.path}: {name} has chunks {stream.chunk}, needed one member in each")
 
-    def _name_columns(self, names: dict[str, list[str]]) -> None:
-        """Names of the metrics: by the notes, which have a checksum, and by the datasets where the notes are damaged."""
-        noted = self.notes.get("columns")
-        self.column_names: dict[str, list[str]] = {}
-        for stream, dataset in (("metrics", "metric"), ("member_metrics", "member_metric")):
-            listed = noted.get(stream) if isinstance(noted, dict) else None
-            known = [str(name) for name in listed] if isinstance(listed, list) else []
-            if names[dataset][: len(known)] != known:
-                raise DamagedError(f"{self.path} is damaged: the names of its metrics do not match their checksum")
-            self.column_names[stream] = names[dataset] if self.has_damaged_notes else known
-        widths = self.notes.get("widths")
-        self._metric_columns = _group_columns(self.column_names, widths if isinstance(widths, dict) else {})
+    def _name_columns(self) -> None:
+        """Take the names of the metrics from the notes, which have a checksum."""
+        columns, widths = (v if isinstance(v := self.notes.get(name), dict) else {} for name in ("columns", "widths"))
+        lists = {name: columns.get(name) for name in ("metrics", "member_metrics")}
+        self.column_names = {n: list(map(str, v)) if isinstance(v, list) else [] for n, v in lists.items()}
+        self._columns = _group_columns(self.column_names, widths)
+
+    @property
+    def _metric_columns(self) -> dict[str, _Columns]:
+        if not self._names_known:
+            raise DamagedError(
+                f"{self.path} is damaged: the notes with the names of its metrics do not match their checksum; the "
+                "states can be read"
+            )
+        return self._columns
 
 
 class _Columns:
@@ -550,7 +577,7 @@ class StoredArray:
     def __init__(self, run: Run, name: str) -> None:
         self._run, self._name = run, name
         stream = run.axis.streams[name]
-        self._widened = run._texts.get(f"{name}.logical_dtype") == "bfloat16"
+        self._widened = run.texts.get(f"{name}.logical_dtype") == "bfloat16"
         self.shape: tuple[int, int, int] = (run.n_states, stream.shape[0], stream.shape[1])
         self.dtype: np.dtype[Any] = np.dtype(np.float32) if self._widened else stream.dtype
 
@@ -646,20 +673,22 @@ class StoredStates:
         The file.
     member : int
         Index of the member.
+    stream : str
+        ``"weights"``, or ``"optimizer"`` for its buffers.
     shape : tuple of int
         (T, P).
     dtype : numpy.dtype
         Of what `read` gives.
     """
 
-    def __init__(self, run: Run, member: int) -> None:
-        self.path, self.member = run.path, member
-        self._array = run.states
+    def __init__(self, run: Run, member: int, stream: str = "weights") -> None:
+        self.path, self.member, self.stream = run.path, member, stream
+        self._array = StoredArray(run, stream)
         self.shape: tuple[int, int] = (self._array.shape[0], self._array.shape[2])
         self.dtype = self._array.dtype
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_reopen, (self.path, self.member, self.shape[0]))
+        return (_reopen, (self.path, self.member, self.stream, self.shape[0]))
 
     def __repr__(self) -> str:
         return f"<member {self.member} of {str(self.path)!r}, shape {self.shape}>"
@@ -673,7 +702,7 @@ class StoredStates:
 _OPENED: weakref.WeakValueDictionary[tuple[Path, int, int], Run] = weakref.WeakValueDictionary()
 
 
-def _reopen(path: Path, member: int, n_states: int) -> StoredStates:
+def _reopen(path: Path, member: int, stream: str, n_states: int) -> StoredStates:
     key = (path, os.getpid(), n_states)
     run = _OPENED.get(key)
     if run is None:
@@ -681,7 +710,7 @@ def _reopen(path: Path, member: int, n_states: int) -> StoredStates:
         if run.n_states < n_states:
             raise FormatError(f"{path} holds {run.n_states} states, it held {n_states}; it was replaced meanwhile")
         run.n_states = run.blocks.n = n_states
-    return StoredStates(run, member)
+    return StoredStates(run, member, stream)
 
 
 # ---------------------------------------------------------------------------------------------------------- many runs
@@ -704,7 +733,9 @@ class Runs(Mapping[str, Run]):
 
     def __getitem__(self, name: str) -> Run:
         if name not in self.paths:
-            raise KeyError(f"there is no run {name!r}; there are {', '.join(map(repr, list(self.paths)[:20])) or 'none'}")
+            raise KeyError(
+                f"there is no run {name!r}; there are {', '.join(map(repr, list(self.paths)[:20])) or 'none'}"
+            )
         run = self._open.get(name)
         if run is None:
             run = self._open[name] = Run(self.paths[name])
@@ -764,7 +795,9 @@ def run_files(path: str | os.PathLike[str]) -> list[Path]:
         if not place.exists():
             raise FileNotFoundError(f"{place} does not exist")
         return [place]
-    files = sorted((Path(os.path.abspath(f)) for f in glob(str(path), recursive=True) if os.path.isfile(f)), key=_natural)
+    files = sorted(
+        (Path(os.path.abspath(f)) for f in glob(str(path), recursive=True) if os.path.isfile(f)), key=_natural
+    )
     if not files:
         raise FileNotFoundError(f"no file matches {os.fspath(path)}")
     return files
@@ -778,7 +811,7 @@ def _natural(path: Path) -> list[Any]:
     """Sort lr=0.5 before lr=10."""
     import re
 
-    parts = re.split(r"(\d+(?:\.\d+)?)", str(path))
+    parts = re.split(r"(\d+(?:\.\d+)?)", str(path.with_suffix("")))
     return [(float(p), "") if i % 2 else (-1.0, p) for i, p in enumerate(parts)]
 
 
@@ -794,7 +827,7 @@ def _distinct_names(paths: Sequence[Path]) -> list[str]:
 # ------------------------------------------------------------------------------------------- structure, from strangers
 
 _PLACES = ("store/cells", "store/notes", "metric", "member_metric")
-_TEXTS = ("format", "format_version", "Conventions", "name", "uuid", "time_unit", "hparams", "provenance", "reference")
+TEXTS = ("format", "format_version", "Conventions", "name", "uuid", "time_unit", "hparams", "provenance", "reference")
 
 
 def _read_texts(file: h5py.File, where: str) -> dict[str, str]:
@@ -804,26 +837,39 @@ def _read_texts(file: h5py.File, where: str) -> dict[str, str]:
             f"{where} is an HDF5 file, but not a trajtools one (its attribute 'format' is not 'trajtools'); "
             "`trajtools convert` reads other layouts"
         )
-    texts = {name: text_attribute(file, name) for name in _TEXTS}
+    texts = {name: text_attribute(file, name) for name in TEXTS}
     for stream, name in (
         ("weights", "logical_dtype"),
         ("optimizer", "logical_dtype"),
         ("sketch", "settings"),
         ("distances", "metric"),
     ):
-        if stream in file:
+        if has(file, stream):
             texts[f"{stream}.{name}"] = text_attribute(child(file, stream, h5py.Dataset), name)
     return texts
 
 
+def _read_number(file: h5py.File, name: str) -> int:
+    if name not in file.attrs:
+        raise FormatError(f"{file.filename} lacks the attribute {name!r}, which the format requires")
+    attribute = h5py.h5a.open(file.id, name.encode())
+    if attribute.shape != () or attribute.dtype != np.dtype("<u8"):
+        raise FormatError(f"the attribute {name!r} must be one uint64")
+    return int(file.attrs[name])
+
+
 def text_attribute(target: h5py.Group | h5py.Dataset, name: str) -> str:
+    """Read a text attribute, after a look at its size."""
     if name not in target.attrs:
         raise FormatError(f"{target.name} lacks the attribute {name!r}, which the format requires")
     attribute = h5py.h5a.open(target.id, name.encode())
     if attribute.get_storage_size() > on_disk.ATTRIBUTE_BYTES:
         raise UnsafeFileError(f"the attribute {name!r} of {target.name} claims {attribute.get_storage_size()} bytes")
-    if attribute.get_space().get_simple_extent_npoints() != 1 or attribute.get_type().get_class() != h5py.h5t.STRING:
+    kind = attribute.get_type()
+    if attribute.get_space().get_simple_extent_npoints() != 1 or not isinstance(kind, h5py.h5t.TypeStringID):
         raise FormatError(f"the attribute {name!r} of {target.name} must be one text")
+    if kind.is_variable_str():
+        raise UnsafeFileError(f"the attribute {name!r} of {target.name} is of variable length; needed a fixed one")
     value = target.attrs[name]
     if isinstance(value, np.ndarray):
         value = value.reshape(-1)[0]
@@ -831,7 +877,23 @@ def text_attribute(target: h5py.Group | h5py.Dataset, name: str) -> str:
 
 
 def child(file: h5py.File, path: str, kind: type[Any]) -> Any:
-    """An object of this very file: no link to elsewhere is followed."""
+    """A group or dataset of this very file: no link to elsewhere is followed."""
+    target = linked(file, path)
+    if not isinstance(target, kind):
+        raise FormatError(f"/{path} must be a {kind.__name__.lower()}, it is a {type(target).__name__.lower()}")
+    if isinstance(target, h5py.Dataset):
+        check_storage(target)
+        check_type(target)
+    return target
+
+
+def has(group: h5py.Group, name: str) -> bool:
+    """Whether there is something of this name; `in` would follow links to other files."""
+    return group.get(name, getlink=True) is not None
+
+
+def linked(file: h5py.File, path: str) -> Any:
+    """Whatever stands at a path in this very file."""
     target: Any = file
     for name in path.split("/"):
         link = target.get(name, getlink=True) if isinstance(target, h5py.Group) else None
@@ -841,14 +903,11 @@ def child(file: h5py.File, path: str, kind: type[Any]) -> Any:
             place = f"another file ({link.filename!r})" if isinstance(link, h5py.ExternalLink) else "another place"
             raise UnsafeFileError(f"/{path} is a link to {place}; links are refused. Copy the data into the file.")
         target = target[name]
-    if not isinstance(target, kind):
-        raise FormatError(f"/{path} must be a {kind.__name__.lower()}, it is a {type(target).__name__.lower()}")
-    if isinstance(target, h5py.Dataset):
-        _check_dataset(target)
     return target
 
 
-def _check_dataset(dataset: h5py.Dataset) -> None:
+def check_storage(dataset: h5py.Dataset) -> None:
+    """Refuse data outside the file."""
     plist = dataset.id.get_create_plist()
     if plist.get_layout() == h5py.h5d.VIRTUAL:
         raise UnsafeFileError(f"{dataset.name} is a virtual dataset, whose data are in another file; it is refused")
@@ -856,6 +915,10 @@ def _check_dataset(dataset: h5py.Dataset) -> None:
         raise UnsafeFileError(
             f"{dataset.name} has its data in another file ({plist.get_external(0)[0]!r}); it is refused"
         )
+
+
+def check_type(dataset: h5py.Dataset) -> None:
+    """Refuse what is neither numbers nor text of fixed length."""
     kind = dataset.id.get_type()
     if isinstance(kind, h5py.h5t.TypeStringID):
         if kind.is_variable_str():
@@ -886,7 +949,7 @@ def _read_names(file: h5py.File, name: str) -> list[str]:
 
 def _read_table(file: h5py.File, name: str, columns: list[str], digest: Any) -> dict[str, list[Any]]:
     """The columns of a table as lists, empty where there is no table."""
-    if name not in file:
+    if not has(file, name):
         if name in ("parameters", "members"):
             raise FormatError(f"{file.filename} lacks the table {name!r}, which the format requires")
         return {}

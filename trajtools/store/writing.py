@@ -35,7 +35,7 @@ from trajtools.store.files import (
     seal,
     unlock,
 )
-from trajtools.store.layout import Axis, Cells, RunSpec, Stream, StreamLayout, checksum
+from trajtools.store.layout import Axis, Cells, RunSpec, StreamLayout, checksum
 from trajtools.store.reading import Run
 from trajtools.wiring import Member, NodeSet, Parameter
 
@@ -319,7 +319,7 @@ class RunWriter:
         try:
             self.check_owner()
             if overhead is not None:
-                self._note(overhead=dict(overhead))
+                self.note(overhead=dict(overhead))
             self._hdf5.close()
             seal(self._raw)
             with self._cell_lock:
@@ -403,9 +403,9 @@ class RunWriter:
             self._cells.generation += 1
             self._cells.status, self._cells.process = on_disk.RECORDING, self._pid
             self._put_cells()
-            self._note(writer=Owner.current().to_notes())
+            self.note(writer=Owner.current().to_notes())
             if resumed is not None:
-                self._note(resumed=[*self._notes.get("resumed", []), dict(resumed)])
+                self.note(resumed=[*self._notes.get("resumed", []), dict(resumed)])
             if locked:
                 self._share_lock()
             self.check_owner()
@@ -506,8 +506,12 @@ class RunWriter:
         stream = self._axis.streams.get(name)
         argument = {"weights": "tiles", "optimizer": "optimizer_tiles"}.get(name, name)
         if stream is None or array is None:
-            raise ValueError(f"{argument}: this run {'does not store' if stream is None else 'stores'} them with every block")
-        shape = (*stream.grid, stream.rows, *stream.chunk[1:]) if len(stream.shape) == 2 else (stream.rows, *stream.shape)
+            raise ValueError(
+                f"{argument}: this run {'does not store' if stream is None else 'stores'} them with every block"
+            )
+        shape = (
+            (*stream.grid, stream.rows, *stream.chunk[1:]) if len(stream.shape) == 2 else (stream.rows, *stream.shape)
+        )
         if array.shape != shape or array.dtype != stream.dtype or not array.flags.c_contiguous:
             raise ValueError(
                 f"{argument}: needed a C-contiguous array {shape} of {stream.dtype}, as new_tiles() gives, got "
@@ -539,7 +543,9 @@ class RunWriter:
             if name not in self.metrics and not self._take_columns(name, shape):
                 continue
             if self.metrics[name] != shape:
-                raise RecordingError(f"metric {name!r} has shape {shape} per state, in the file it has {self.metrics[name]}")
+                raise RecordingError(
+                    f"metric {name!r} has shape {shape} per state, in the file it has {self.metrics[name]}"
+                )
             stream = "member_metrics" if shape else "metrics"
             padded = np.full((self.layout.rows, *shape), np.nan)
             padded[: len(array)] = array
@@ -564,14 +570,14 @@ class RunWriter:
             or not on_disk.fits_notes({**self._notes, "columns": all_names, "widths": widths})
         ):
             self.unstored = (*self.unstored, name)
-            self._note(unstored=list(self.unstored))
+            self.note(unstored=list(self.unstored))
             return False
         place = self._name_places["member_metric" if shape else "metric"]
         for at, text in enumerate(texts, len(used)):
             self._raw.write(place + on_disk.NAME_BYTES * at, text.ljust(on_disk.NAME_BYTES, b"\0"))
         self._column_names[stream] = all_names[stream]
         self.metrics[name] = shape
-        self._note(columns=self._column_names, widths=widths)
+        self.note(columns=self._column_names, widths=widths)
         return True
 
     def _flush(self) -> None:
@@ -586,7 +592,7 @@ class RunWriter:
         if self._durable:
             self._raw.sync()
 
-    def _note(self, **entries: Any) -> None:
+    def note(self, **entries: Any) -> None:
         """Rewrite the notes, in the slot that is not in use; old continuations go where there is no room."""
         notes = {**self._notes, **entries}
         while True:
@@ -646,7 +652,7 @@ class _TailSums:
             return None
         counts, sums = blocks.slots(block, 1)
         slots = np.concatenate([counts[:, None], sums], axis=1)
-        matching = blocks.matches(block)
+        matching = blocks.matches(block, rest)
         whole = matching.all(axis=1)
         if whole.any():
             return cls(block, slots, int(np.argmax(whole)), False)
@@ -722,7 +728,8 @@ class _BlockWriter:
 
 def _planting_rows() -> dict[str, Array]:
     return {
-        name: np.zeros(on_disk.PLANTING_ROWS, "<f8" if name == "epsilon" else "<i8") for name in on_disk.PLANTING_STREAMS
+        name: np.zeros(on_disk.PLANTING_ROWS, "<f8" if name == "epsilon" else "<i8")
+        for name in on_disk.PLANTING_STREAMS
     }
 
 

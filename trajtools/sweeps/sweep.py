@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -394,7 +393,7 @@ def header(sweep: Sweep) -> list[str]:
 
 
 def sweep(
-    files: str | Path | Run | Sequence[str | Path | Run],
+    files: str | Path | Run | Mapping[str, Run] | Sequence[str | Path | Run],
     x: str = "lr",
     y: str | None = None,
     *,
@@ -413,8 +412,8 @@ def sweep(
 
     Parameters
     ----------
-    files : path, pattern, Run, or list of them
-        Every run of these files; ``"sweep/*.h5"`` is expanded.
+    files : path, folder, pattern, Run, list of them, or what `trajtools.open_runs` gives
+        The runs.
     x, y : str
         Keys of the runs' `hparams` whose values are numbers; `y` None: one hyper-parameter. For the learning rate,
         ``lr``, ``learning_rate`` and ``eta`` mean the same.
@@ -467,7 +466,7 @@ def sweep(
             continue
         values = [_number(run.hparams, name) for name in (x, y) if name]
         if any(value is None for value in values):
-            words = f"{run.path.name}, run {run.name!r}: no number {x if values[0] is None else y} in hparams"
+            words = f"{run.path.name}: no number {x if values[0] is None else y} in hparams"
             left_out.append(Reason("no-hyper-parameter", words))
             continue
         unit = unit or run.time_unit
@@ -487,20 +486,18 @@ def sweep(
 
 
 def _runs(files: Any) -> Iterable[Any]:
-    """Every run of paths, patterns and runs, in their order."""
-    from trajtools.store import open as open_file
+    """Every run of paths, folders, patterns and runs, in their order."""
+    from trajtools.store import open_runs
 
+    if isinstance(files, Mapping):
+        yield from files.values()
+        return
     listed = [files] if isinstance(files, (str, Path)) or hasattr(files, "hparams") else list(files)
     for item in listed:
         if hasattr(item, "hparams"):
             yield item
-            continue
-        paths = sorted(glob(str(item))) if any(c in str(item) for c in "*?[") and not Path(item).exists() else [item]
-        if not paths:
-            raise DataError(f"no file matches {item}")
-        for path in paths:
-            with open_file(path) as file:
-                yield from file.values()
+        else:
+            yield from open_runs(item).values()
 
 
 def _points(
@@ -533,10 +530,9 @@ class Task:
 
 def measure(task: Task) -> SweepPoint:
     """Measure one run."""
-    from trajtools.store import open as open_file
+    from trajtools.store import Run
 
-    with open_file(task.path) as file:
-        run = file[task.run]
+    with Run(task.path) as run:
         warnings: list[Reason] = []
         references = [k for k, member in enumerate(run.members) if member.reference < 0]
         accuracy = _series(run, task.accuracy, references, warnings)
