@@ -82,7 +82,8 @@ def check_structure(file):
         for column in sorted(set(file[table]) - {"row"}):
             values = file[table][column][()]
             data += f"\0{table}/{column}\0".encode()
-            data += b"\0".join(values.tolist()) if values.dtype.kind == "S" else values.tobytes()
+            is_text = values.dtype.kind == "S"
+            data += b"\0".join(values.tolist()) if is_text else values.dtype.str.encode() + values.tobytes()
         pieces.append(struct.pack(">Q", xxhash.xxh3_64_intdigest(data)))
     texts = {name: text(file.attrs[name]) for name in file.attrs if name != "structure_xxh3"}
     for stream, attribute in (
@@ -95,6 +96,10 @@ def check_structure(file):
             texts[f"{stream}.{attribute}"] = text(file[stream].attrs[attribute])
     lines = "".join(f"{name}={texts[name]}\0" for name in sorted(texts))
     pieces.append(struct.pack(">Q", xxhash.xxh3_64_intdigest(lines.encode())))
+    for name in (*[s for s in STREAMS if s in file], *PLANTINGS):
+        rows, *chunk = file[name].chunks
+        shape, dtype, filters = file[name].shape[1:], file[name].dtype.str, tuple(filters_of(file[name]))
+        pieces.append(f"{name} {rows} {shape} {tuple(chunk)} {dtype} {filters}".encode())
     if xxhash.xxh3_64_intdigest(b"".join(pieces)) != int(file.attrs["structure_xxh3"]):
         raise DamageError("structure")
 
@@ -136,13 +141,17 @@ def choose(data, slots, needed, place, name):
     raise DamageError(f"{name}, block {block}, chunk {index}")
 
 
+def filters_of(dataset):
+    plist = dataset.id.get_create_plist()
+    return [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+
+
 def read_chunk(dataset, place):
     """The bytes of a chunk without its filters; None where there is none."""
     if dataset.id.get_chunk_info_by_coord(place).byte_offset is None:
         return None
     mask, data = dataset.id.read_direct_chunk(place)
-    plist = dataset.id.get_create_plist()
-    filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+    filters = filters_of(dataset)
     assert mask == 0
     if 1 in filters:
         data = zlib.decompress(data)

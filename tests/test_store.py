@@ -105,7 +105,7 @@ def test_any_bits_come_back_as_they_were(  # noqa: PLR0917
         np.testing.assert_array_equal(strided.view(kind), bits[::7, :1, 1::3])
 
 
-@settings(ANYWHERE, max_examples=30)
+@settings(ANYWHERE, max_examples=15)
 @given(data=st.data(), optimizer=st.booleans(), stored=st.sampled_from(["weights", "sketch", "distances"]))
 def test_blocks_may_be_written_in_any_parts(tmp_path_factory, data, optimizer, stored):
     """Each block grows by flushes of any length, the same length again included; a reader agrees after each."""
@@ -781,7 +781,7 @@ def test_damaged_cells_are_refused(tmp_path):
         Run(path)
 
 
-def test_damaged_notes_cost_no_state_and_no_metric(tmp_path):
+def test_damaged_notes_cost_no_state(tmp_path):
     path = tmp_path / "run.h5"
     record(path, 100)
     with naive_store.open_file(path) as file:
@@ -790,20 +790,21 @@ def test_damaged_notes_cost_no_state_and_no_metric(tmp_path):
     with pytest.raises(naive_store.DamageError, match="notes"):
         naive_store.read(path)
     with Run(path) as run:
-        assert run.has_damaged_notes
-        np.testing.assert_array_equal(run.metrics["loss"], numbers(0, 100, 1)[:, 0, 0])
+        with pytest.raises(DamagedError, match="the names of its metrics"):
+            run.metrics["loss"]
         np.testing.assert_array_equal(run.states[:].view(np.uint32), states(0, 100).view(np.uint32))
 
 
-def test_a_damaged_name_of_a_metric_is_refused(tmp_path):
+def test_a_damaged_name_of_a_metric_names_nothing_else(tmp_path):
     path = tmp_path / "run.h5"
     record(path, 10)
     with naive_store.open_file(path) as file:
         place = file["metric"].id.get_offset()
     flip(path, place)
-    os.utime(path, (0, 0))
-    with pytest.raises(DamagedError, match="names of its metrics"):
-        Run(path)
+    with pytest.raises(naive_store.DamageError, match="names in metric"):
+        naive_store.read(path)
+    with Run(path) as run:  # by the notes, which have a checksum
+        assert_whole(run, 10)
 
 
 def test_a_damaged_table_is_refused(tmp_path):

@@ -132,7 +132,7 @@ def test_what_readers_see_of_a_live_run_is_always_right(tmp_path, place):
     def follow():
         try:
             with Run(path) as own:
-                while not done.is_set():
+                while not (seen and done.is_set()):
                     own.refresh()
                     n = own.n_states
                     assert_whole(own, n)

@@ -133,9 +133,7 @@ class Blocks:
             bad = self._mismatches(stream, block, index, data)
             if not len(bad) or block < self.n_blocks - 1 or trial == _TRIES - 1:
                 break
-            time.sleep(
-                0.002 * 4**trial
-            )  # a writer may be rewriting the block, or have moved its chunks
+            time.sleep(0.002 * 4**trial)  # a writer may be rewriting the last block at this moment, or have moved it
             with contextlib.suppress(FormatError), open_for_reading(self._raw) as file:
                 self.locate(file, stream.name)
         return data, bad
