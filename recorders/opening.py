@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from recorders.adapter import Structure, listed
-from recorders.background import MetricTable, Pace, Tape
+from recorders.background import MetricsBeside, MetricTable, Pace, Tape
 from recorders.storage import TILES, Block, Sketch, Sketches, Storage, TwinDistances, Weights, WithBuffers
 from trajtools.errors import ArchitectureError, RecordingError, SelectionError
 from trajtools.store import Run, RunWriter, StreamLayout
@@ -218,7 +218,7 @@ class Opening:
         writer = RunWriter.create(
             self.path,
             name=self.name,
-            metrics=list(table.shapes),
+            metrics=table.shapes,
             nodes=self.nodes,
             mode=self.mode,
             hparams=hparams,
@@ -228,6 +228,7 @@ class Opening:
             **self._common(),
         )
         self.path = writer.path  # mode="next" may have chosen another
+        MetricsBeside(writer.path).path.unlink(missing_ok=True)  # of a run that is gone
         return writer
 
     def _resumed(self, origin: dict[str, Any]) -> RunWriter:
