@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import trajtools
 from recorders import Recorder
 from trajtools.cli import cli
-from trajtools.store import Member
+from trajtools.wiring import Member
 
 ROOT = Path(trajtools.__file__).resolve().parents[1]
 
@@ -51,11 +51,11 @@ def terminal(*arguments, columns=80):
     return running.wait(timeout=60), shown.decode()
 
 
-def write(path, states, *, members=None, run="run"):
+def write(path, states, *, members=None):
     """Record (T, M, P) states as they are."""
     states = np.asarray(states, dtype=np.float64)
     members = members or [Member(f"m{i}", reference=-1 if i == 0 else 0, epsilon=1e-8) for i in range(states.shape[1])]
-    with Recorder(path, {"layer.kernel": states[0]}, run=run, members=members, quiet=True) as recorder:
+    with Recorder(path, {"layer.kernel": states[0]}, members=members, quiet=True) as recorder:
         for state in states:
             recorder.record({"layer.kernel": state})
     return path
