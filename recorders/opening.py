@@ -23,6 +23,7 @@ from trajtools.store import Run, RunWriter, StreamLayout
 from trajtools.wiring import Member, NodeSet, Parameter, describe
 
 STORES = ("weights", "distances", "sketch")
+MODES = ("x", "next", "w")
 SOFTWARE = (
     "trajtools",
     "numpy",
@@ -110,6 +111,10 @@ class Opening:
     def __post_init__(self) -> None:
         if self.stored not in STORES:
             raise RecordingError(f"store={self.stored!r}: it must be one of {', '.join(STORES)}")
+        if self.mode not in MODES:
+            raise RecordingError(
+                f"mode={self.mode!r}: it must be one of {', '.join(MODES)}; a file holds one run, so give each its own"
+            )
         if self.sketch is not None and self.stored != "sketch":
             raise RecordingError(f"sketch={self.sketch} needs store='sketch', got store={self.stored!r}")
         if self.stored == "sketch" and self.sketch is None:

@@ -380,7 +380,7 @@ def test_a_file_holds_one_run_and_none_is_overwritten_unasked(tmp_path):
     content = path.read_bytes()
     with pytest.raises(FileExistsError, match=r"one\.h5.*mode='next'.*resume=True"):
         Recorder(path, network())
-    with pytest.raises(ValueError, match="mode='a': needed 'x'"):
+    with pytest.raises(RecordingError, match="mode='a': it must be one of x, next, w; a file holds one run"):
         Recorder(path, network(), mode="a")
     with Recorder(path, network(), mode="next", name="two", reference="one") as rec:
         assert rec.path == tmp_path / "one-2.h5"
