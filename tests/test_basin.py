@@ -15,7 +15,7 @@ from recorders import Recorder
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.applicability import Optimizer
 from trajtools.exponents.nulls import BASIN, against_surrogates, modes, steepest
-from trajtools.store import Member
+from trajtools.wiring import Member
 
 
 def twins(optimizer, curvatures, steps, rng, epsilon=1e-6):

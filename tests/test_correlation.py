@@ -328,8 +328,7 @@ def test_saturated_softmax_training_has_the_cycles_that_it_has(gain, true, kind,
 def test_training_at_a_very_high_rate_falls_into_its_period_of_three(tmp_path):
     # eta = 5: more than half of the saturated networks come to visit three levels of the loss in turn, some rest at
     # ln 3, others stay chaotic in two bands. Which network does what is chaos, and differs between processors.
-    iris.record(tmp_path / "iris.h5", 5.0, inits=16, copies=0, steps=3000)
-    with tt.open(tmp_path / "iris.h5") as run:
+    with tt.open(iris.record(tmp_path, 5.0, inits=16, copies=0, steps=3000)) as run:
         loss = run.metrics["loss"][2000:]
         returns, moves = np.abs(loss[3:] - loss[:-3]), np.abs(np.diff(loss, axis=0))
         settled = np.flatnonzero((returns.max(axis=0) < 1e-3) & (moves.min(axis=0) > 0.05))
@@ -341,7 +340,7 @@ def test_training_at_a_very_high_rate_falls_into_its_period_of_three(tmp_path):
             assert (cycle.period == 3) == (m in settled), str(cycle)
             assert cycle.kind == "none" or m not in at_rest, str(cycle)
         m = settled[0]
-        states = run.states(slice(2000, 3001), [m])[:, 0]
+        states = run.states[2000:3001, m]
         stored = tt.autocorrelation(run.trajectory(m), window=(2000, 3001), lags=9, per="layer", null=None)
     # A file is read by columns, an array as it is.
     np.testing.assert_allclose(stored.values, naive.autocorrelation(states, 9), rtol=0, atol=1e-9)

@@ -7,12 +7,13 @@ import json
 import numpy as np
 import pytest
 from command_line import call
-from stored_runs import create
 
 import trajtools as tt
 from recorders import Recorder
 from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import codes
+from trajtools.store import RunWriter
+from trajtools.wiring import Member, Parameter
 
 
 def write(path, h_max, *, hparams=None, name="h_max_full", **metrics):
@@ -118,7 +119,8 @@ def test_what_is_missing_is_said(tmp_path):
         measured(path, of="batch")
     with pytest.raises(DataError, match="momentum"):
         measured(path, rate=0.1, momentum=1.5)
-    create(tmp_path / "c.h5").close()
+    table = [Parameter("w", "other", (2,), "float64", 0, 2)]
+    RunWriter.create(tmp_path / "c.h5", parameters=table, members=[Member("m")], dtype="float64").close()
     with pytest.raises(DataError, match="has no states"):
         measured(tmp_path / "c.h5")
 

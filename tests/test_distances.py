@@ -18,14 +18,13 @@ def walks():
 
 
 class _Members:
-    """Members of an ensemble in memory."""
+    """States (T, M, P) in memory, read by rectangles."""
 
     def __init__(self, states):
         self._states = states
-        self.step = np.arange(len(states))
         self.largest = 0
 
-    def states(self, rows, members=None, columns=None):
+    def read(self, rows, members=None, columns=None):
         block = self._states[rows][:, members][:, :, columns]
         self.largest = max(self.largest, block.nbytes)
         return block

@@ -264,7 +264,7 @@ import jax, numpy as np
 jax.distributed.initialize("localhost:" + sys.argv[2], 2, int(sys.argv[1]))
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from recorders.jax import Recorder
-from trajtools.store import ArchitectureError
+from trajtools.errors import ArchitectureError
 mesh = Mesh(np.array(jax.devices()), "x")
 whole = np.ones((4, 3), np.float32)
 spread = jax.make_array_from_callback((4, 3), NamedSharding(mesh, PartitionSpec("x")), lambda part: whole[part])

@@ -46,7 +46,7 @@ def test_a_path_is_at_least_as_long_as_the_way():
 def test_layers_of_a_run_have_their_own_weights(tmp_path, monkeypatch):
     rng = np.random.default_rng(3)
     weights, biases = rng.normal(size=(9, 4, 3)).astype("f4"), rng.normal(size=(9, 4)).astype("f4")
-    with Recorder(tmp_path / "a.h5", {"w": weights[0], "b": biases[0]}, run="run", quiet=True) as rec:
+    with Recorder(tmp_path / "a.h5", {"w": weights[0], "b": biases[0]}, quiet=True) as rec:
         for t in range(9):
             rec.record({"w": weights[t], "b": biases[t]}, step=3 * t)
     monkeypatch.setattr(observables, "_BLOCK_BYTES", 8 * 16 * 2)  # two states at a time

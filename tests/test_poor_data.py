@@ -11,7 +11,7 @@ from command_line import call, write
 import trajtools as tt
 from trajtools.errors import DataError, TrajtoolsError
 from trajtools.exponents.exponent import VERDICTS
-from trajtools.store import Member
+from trajtools.wiring import Member
 
 METHODS = ("rosenstein", "kantz", "wolf", "hybrid")
 NOTHING = ("regular", "inconclusive")

@@ -28,7 +28,7 @@ def training(path, steps=60, copies=3, epsilon=1e-7):
     rng = np.random.default_rng(0)
     params = {"a.weight": rng.uniform(-1, 1, (4, 5)), "a.bias": rng.uniform(-1, 1, 4)}
     states = [params, *perturb(params, epsilon, copies, 1, only="all")]
-    with Recorder(path, states, run="run", quiet=True) as rec:
+    with Recorder(path, states, quiet=True) as rec:
         for _ in range(steps):
             rec.record(loss=float(np.mean((params["a.weight"] ** 2 - 1) ** 2)))
             for state in states:

@@ -12,7 +12,8 @@ from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.exponents.one_trajectory import full_state, read_record, scaled
 from trajtools.reasons import codes
-from trajtools.store import Member, Parameter, RunWriter
+from trajtools.store import RunWriter
+from trajtools.wiring import Member, Parameter
 
 METHODS = ("rosenstein", "kantz", "wolf", "hybrid")
 
@@ -223,7 +224,6 @@ def record(path, states, buffers, table, hparams):
     width = states.shape[1]
     writer = RunWriter.create(
         path,
-        "run",
         parameters=[Parameter("layer.kernel", "other", (width,), "float64", 0, width)],
         nodes=[],
         members=[Member("m0")],
@@ -231,7 +231,6 @@ def record(path, states, buffers, table, hparams):
         hparams=hparams,
         optimizer={"parameters": table, "dtype": "float64"},
     )
-    writer.begin()
     for start in range(0, len(states), writer.layout.rows):
         count = min(writer.layout.rows, len(states) - start)
         tiles, more = writer.layout.new_tiles(), writer.optimizer_layout.new_tiles()

@@ -10,8 +10,8 @@ from naive_probes import symmetric
 from numpy.testing import assert_allclose
 
 from recorders.tangents import Frame, Tangents, by_blocks, kaplan_yorke
+from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import codes
-from trajtools.store import DataError, UnknownNameError
 
 
 def test_the_kaplan_yorke_dimension_of_known_spectra() -> None:

@@ -20,7 +20,7 @@ from recorders.torch import (  # noqa: E402
     sharpness,
     tangent_exponents,
 )
-from trajtools.store import ArchitectureError, DataError  # noqa: E402
+from trajtools.errors import ArchitectureError, DataError  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

@@ -9,7 +9,7 @@ from planted import from_distances, logistic
 import trajtools as tt
 from recorders import Recorder
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.store import Member
+from trajtools.wiring import Member
 
 RATE = 0.3
 
@@ -113,7 +113,7 @@ def test_a_schedule_is_integrated_over_the_fitted_steps_alone(tmp_path):
     assert_allclose(found.value, expected, rtol=1e-12)
     assert_allclose(whole.value, expected, rtol=1e-12)
     assert found.settings["conversion"]["over_steps"] == (20, 60)
-    assert "metric learning_rate of run 'run'" in found.reasons[-1].text
+    assert "metric learning_rate of run 'a'" in found.reasons[-1].text
 
 
 def test_rates_between_recorded_states_are_interpolated(tmp_path):
@@ -185,7 +185,7 @@ def test_a_constant_among_the_hyper_parameters_is_enough(tmp_path):
         found = tt.twins(run).fit()
         converted = found.per("learning-rate", run=run)
     assert_allclose(converted.value, 4 * found.value)
-    assert "hyper-parameter lr of run 'run', assumed constant" in converted.reasons[-1].text
+    assert "hyper-parameter lr of run 'a', assumed constant" in converted.reasons[-1].text
 
 
 def test_starts_under_different_rates_are_warned_about():

@@ -94,7 +94,7 @@ def test_files_threads_tiles_and_executors_change_no_bit(tmp_path, monkeypatch):
         with Recorder(tmp_path / f"{name}.h5", {"w": x[0]}, quiet=True) as recorder:
             for row in x[1:]:
                 recorder.record({"w": row})
-        runs.append(tt.open(tmp_path / f"{name}.h5")["run"].trajectory())
+        runs.append(tt.open(tmp_path / f"{name}.h5").trajectory())
     alone = tt.to_orbit(a, b)
     monkeypatch.setattr("trajtools.distances.tiles.threads", lambda: 3)
     found = [tt.to_orbit(*runs)]

@@ -163,10 +163,7 @@ def test_a_softmax_map_whose_gain_is_switched_shows_both_regimes():
 def test_windows_of_a_run_are_those_of_its_curves(tmp_path):
     from recorders import iris
 
-    path = tmp_path / "iris.h5"
-    iris.record(path, 1.0, inits=6, copies=2, steps=100, seed=0)
-    with tt.open(path) as run:
-        run = next(iter(file.values()))
+    with tt.open(iris.record(tmp_path, 1.0, inits=6, copies=2, steps=100, seed=0)) as run:
         direct = tt.lyapunov_windows(run, window=25)
         curves = tt.lyapunov_windows(tt.twins(run), window=25)
         scaled = tt.lyapunov_windows(run, window=25, dt=0.5)

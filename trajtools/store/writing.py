@@ -136,13 +136,17 @@ class RunWriter:
         sketch: Mapping[str, Any] | None = None,
         distance_metric: str | None = None,
         optimizer: Mapping[str, Any] | None = None,
-        metrics: Sequence[str] = (),
+        metrics: Mapping[str, tuple[int, ...] | None] | Sequence[str] = (),
     ) -> RunWriter:
-        """Make the file and open it for appending; the path is claimed at once."""
+        """Make the file and open it for appending; the path is claimed at once.
+
+        There is room for the `metrics` that are declared, by name, or by shape for one state: (), (M,) or (M, k).
+        """
         if mode not in MODES:
             raise ValueError(
                 f"mode={mode!r}: needed 'x' (a new file), 'next' (the next free name) or 'w' (overwrite the file)"
             )
+        shapes = metrics if isinstance(metrics, Mapping) else dict.fromkeys(metrics)
         spec = RunSpec(
             parameters=tuple(parameters),
             nodes=tuple(nodes),
@@ -159,7 +163,8 @@ class RunWriter:
             distance_metric=distance_metric,
             optimizer_parameters=tuple(optimizer["parameters"]) if optimizer else (),
             optimizer_dtype=on_disk.stored_dtype(optimizer["dtype"])[0] if optimizer else "float32",
-            metrics=len(metrics),
+            metrics=sum(not shape for shape in shapes.values()),
+            member_metrics=sum(shape[1] if shape and len(shape) > 1 else shape != () for shape in shapes.values()),
         )
         place = Path(os.path.abspath(path))
         if mode == "w":
@@ -464,7 +469,8 @@ class RunWriter:
                     StreamLayout(wanted.n_parameters, wanted.n_members, wanted.logical_dtype, rows, columns),
                 )
         self.filtered = any(stream.filters for stream in run.axis.streams.values())
-        self.metrics = {name: tuple(values.shape[1:]) for name, values in run.metrics.items()}
+        self.metrics = {name: shape[1:] for name, shape in run.metric_shapes.items()}
+        self.unstored = run.unstored
         start = run.n_states // rows * rows
         first = max(0, min(start, run.n_states - 1) - (0 if run.n_states % rows else rows - 1))
         steps = run.series("step", max(0, first - 1), run.n_states) if run.n_states else np.zeros(0, np.int64)
