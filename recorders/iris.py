@@ -421,9 +421,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress.done(args.inits * (1 + args.copies))
             if args.restart is not None:
                 progress = Progress(restarted_name(rate, args.restart), args.steps - args.restart, args.quiet)
-                restart(
-                    args.folder, rate, args.restart, copies=args.copies, epsilon=args.epsilon, progress=progress
-                )
+                restart(args.folder, rate, args.restart, copies=args.copies, epsilon=args.epsilon, progress=progress)
                 progress.done(args.inits * (1 + args.copies))
     except (TrajtoolsError, OSError) as problem:
         print(f"Error: {problem}", file=sys.stderr)

@@ -487,9 +487,7 @@ def test_the_output_is_there_whole_or_not_at_all(twins, tmp_path, monkeypatch):
     assert "No space left" in call("export", twins, "-o", out, code=1).stderr
     assert out.read_text() == "mine"
     monkeypatch.setattr("trajtools.exports.write_npz", fail)
-    assert (
-        "No space left" in call("export", twins, "-o", tmp_path / "f", "--format", "npz", code=1).stderr
-    )
+    assert "No space left" in call("export", twins, "-o", tmp_path / "f", "--format", "npz", code=1).stderr
     assert [p.name for p in tmp_path.iterdir()] == ["out.csv"]
 
 
@@ -520,9 +518,7 @@ def test_a_link_leads_to_the_output_and_what_is_no_file_is_not_replaced(twins, t
 
 def test_the_recording_is_never_overwritten(twins):
     before = twins.read_bytes()
-    assert (
-        "one of the input files" in call("export", twins, "--format", "csv", "-o", twins, code=1).stderr
-    )
+    assert "one of the input files" in call("export", twins, "--format", "csv", "-o", twins, code=1).stderr
     assert twins.read_bytes() == before
 
 

@@ -625,7 +625,9 @@ def publish(draft: Path, path: Path, *, overwrite: bool = False) -> None:
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
-            raise FileExistsError(f"{path} exists and is not overwritten; choose another path, or mode='next'") from None
+            raise FileExistsError(
+                f"{path} exists and is not overwritten; choose another path, or mode='next'"
+            ) from None
         os.replace(draft, path)
 
 

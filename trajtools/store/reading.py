@@ -369,7 +369,9 @@ class Run:
             self.cells, notes = before or self._read_cells()
             self.notes, self._names_known = notes or {}, notes is not None
             digest = xxhash.xxh3_64()
-            tables = {name: _read_table(file, self._raw, name, columns.split(), digest) for name, columns in COLUMNS.items()}
+            tables = {
+                name: _read_table(file, self._raw, name, columns.split(), digest) for name, columns in COLUMNS.items()
+            }
             digest.update(on_disk.texts_digest(texts))
             self.texts = texts
             self._read_structure(file, tables)
@@ -952,9 +954,7 @@ def _read_names(file: h5py.File, name: str) -> list[str]:
     return [value.decode("utf-8", "replace") for value in dataset[()].tolist() if value]
 
 
-def _read_table(
-    file: h5py.File, raw: RawFile, name: str, columns: list[str], digest: Any
-) -> dict[str, list[Any]]:
+def _read_table(file: h5py.File, raw: RawFile, name: str, columns: list[str], digest: Any) -> dict[str, list[Any]]:
     """The columns of a table as lists, empty where there is no table."""
     if not has(file, name):
         if name in ("parameters", "members"):
