@@ -38,7 +38,8 @@ def danovski(tmp_path):
     with h5py.File(path, "w") as file:
         file.create_dataset("weights", data=matrix, compression="gzip", shuffle=True, chunks=(1, 1, 1, 16, *SHAPE))
         file.attrs.update(lr=1.0, epsilons=np.array([1e-8, 1e-6]), n_init=np.int64(3), return_loss=np.False_)
-        file.attrs["note"] = "Iris"
+        file.attrs["note"] = np.bytes_("Iris")
+        file["weights"].attrs["text of any length"] = "not read: it lies in a heap"
     return path, flat
 
 
@@ -74,6 +75,7 @@ def test_twins_in_matrices_of_blocks_have_the_distances_that_plain_numpy_gives(d
         np.testing.assert_array_equal(one.group, growth.group)
         assert (one.epsilon, one.hparams["lr"], one.hparams["note"]) == ((1e-8, 1e-6)[e], 1.0, "Iris")
         assert one.hparams["return_loss"] is False
+        assert one.source["unread_attributes"] == ["text of any length"]
     reference, copies = ensembles[0].pairs[1]
     assert len(copies) == 2
     np.testing.assert_array_equal(reference, flat[0, 1, 0])
