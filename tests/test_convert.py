@@ -516,7 +516,7 @@ def test_weights_of_keras_are_read_by_layer(tmp_path):
     assert "running statistics: 'batch_normalization.moving_mean'" in done.left_out[0]
     with h5py.File(tmp_path / "saved" / "epoch_2.weights.h5") as file, tt.open(next(tmp_path.glob("*.h5"))) as out:
         (hidden,) = [p for p in out["run"].parameters if p.name == "hidden.kernel"]
-        there = out["run"].weights[1, 0, hidden.offset : hidden.offset + hidden.size]
+        there = out.states[1, 0, hidden.offset : hidden.offset + hidden.size]
         np.testing.assert_array_equal(there, file["layers/dense/vars/0"][()].reshape(-1))
         assert [p.kind for p in out["run"].parameters if p.name.startswith("gru")] == ["dense", "recurrent", "other"]
 

@@ -13,7 +13,8 @@ from trajtools.store.writing import RunWriter, Tail
 
 __all__ = [
     "Problem", "Repair", "Run", "RunWriter", "Runs", "StoredArray", "StoredStates", "StreamLayout", "Tail", "open",
-    "open_isolated", "open_runs", "probe", "promote", "publish", "repair", "run_files", "stored_dtype", "validate", "widen",
+    "open_isolated", "open_runs", "probe", "promote", "publish",
+    "repair", "run_files", "stored_dtype", "validate", "widen",
 ]  # fmt: skip
 
 
