@@ -110,7 +110,7 @@ def test_layers_and_nodes_are_inferred_as_the_recorder_does(tmp_path):
     with Recorder(tmp_path / "recorded.h5", weights(3), quiet=True):
         pass
     with tt.open(tmp_path / "out.h5") as run, tt.open(tmp_path / "recorded.h5") as other:
-        assert (run.parameters, run.nodes) == (other["run"].parameters, other["run"].nodes)
+        assert (run.parameters, run.nodes) == (other.parameters, other.nodes)
         assert run.hparams == {"lr": 0.5}
         assert run.provenance["checkpoints"]["last"] == "step_100.npz"
         assert [p.source for p in run.parameters] == ["input", "bias", "fc1", "bias"]
@@ -515,10 +515,10 @@ def test_weights_of_keras_are_read_by_layer(tmp_path):
     }  # fmt: skip
     assert "running statistics: 'batch_normalization.moving_mean'" in done.left_out[0]
     with h5py.File(tmp_path / "saved" / "epoch_2.weights.h5") as file, tt.open(next(tmp_path.glob("*.h5"))) as out:
-        (hidden,) = [p for p in out["run"].parameters if p.name == "hidden.kernel"]
+        (hidden,) = [p for p in out.parameters if p.name == "hidden.kernel"]
         there = out.states[1, 0, hidden.offset : hidden.offset + hidden.size]
         np.testing.assert_array_equal(there, file["layers/dense/vars/0"][()].reshape(-1))
-        assert [p.kind for p in out["run"].parameters if p.name.startswith("gru")] == ["dense", "recurrent", "other"]
+        assert [p.kind for p in out.parameters if p.name.startswith("gru")] == ["dense", "recurrent", "other"]
 
 
 def test_a_keras_archive_says_the_order_of_its_layers(tmp_path):

@@ -379,8 +379,8 @@ class RunWriter:
             locked = lock_for_life(self._raw)
             if not check_head(self._raw):
                 raise DamagedError(
-                    f"{self.path} was cut: {bytes_missing(self._raw)} bytes are gone; `trajtools repair --salvage` makes "
-                    "a file of what is whole, which can be resumed"
+                    f"{self.path} was cut: {bytes_missing(self._raw)} bytes are gone; `trajtools repair --salvage` "
+                    "makes a file of what is whole, which can be resumed"
                 )
             if not locked:
                 self._warn_no_locks(force)
