@@ -837,19 +837,23 @@ def _read_texts(file: h5py.File, where: str) -> dict[str, str]:
 
 
 def _read_number(file: h5py.File, name: str) -> int:
-    if name not in file.attrs:
-        raise FormatError(f"{file.filename} lacks the attribute {name!r}, which the format requires")
-    attribute = h5py.h5a.open(file.id, name.encode())
-    if attribute.shape != () or attribute.dtype != np.dtype("<u8"):
+    attribute = _attribute(file, name)
+    value = np.zeros((), "<u8")
+    if attribute.shape != () or attribute.dtype != value.dtype:
         raise FormatError(f"the attribute {name!r} must be one uint64")
-    return int(file.attrs[name])
+    attribute.read(value)
+    return int(value)
+
+
+def _attribute(target: h5py.Group | h5py.Dataset, name: str) -> Any:
+    if not h5py.h5a.exists(target.id, name.encode()):
+        raise FormatError(f"{target.name} lacks the attribute {name!r}, which the format requires")
+    return h5py.h5a.open(target.id, name.encode())
 
 
 def text_attribute(target: h5py.Group | h5py.Dataset, name: str) -> str:
     """Read a text attribute, after a look at its size."""
-    if name not in target.attrs:
-        raise FormatError(f"{target.name} lacks the attribute {name!r}, which the format requires")
-    attribute = h5py.h5a.open(target.id, name.encode())
+    attribute = _attribute(target, name)
     if attribute.get_storage_size() > on_disk.ATTRIBUTE_BYTES:
         raise UnsafeFileError(f"the attribute {name!r} of {target.name} claims {attribute.get_storage_size()} bytes")
     kind = attribute.get_type()
@@ -857,17 +861,16 @@ def text_attribute(target: h5py.Group | h5py.Dataset, name: str) -> str:
         raise FormatError(f"the attribute {name!r} of {target.name} must be one text")
     if kind.is_variable_str():
         raise UnsafeFileError(f"the attribute {name!r} of {target.name} is of variable length; needed a fixed one")
-    value = target.attrs[name]
-    if isinstance(value, np.ndarray):
-        value = value.reshape(-1)[0]
-    return value.decode() if isinstance(value, bytes) else str(value)
+    value = np.zeros(attribute.shape, f"S{kind.get_size()}")
+    attribute.read(value, mtype=kind)
+    return bytes(value.reshape(-1)[0]).decode()
 
 
-def child(file: h5py.File, path: str, kind: type[Any]) -> Any:
+def child(group: h5py.Group, path: str, kind: type[Any]) -> Any:
     """A group or dataset of this very file: no link to elsewhere is followed."""
-    target = linked(file, path)
+    target = linked(group, path)
     if not isinstance(target, kind):
-        raise FormatError(f"/{path} must be a {kind.__name__.lower()}, it is a {type(target).__name__.lower()}")
+        raise FormatError(f"{target.name} must be a {kind.__name__.lower()}, it is a {type(target).__name__.lower()}")
     if isinstance(target, h5py.Dataset):
         check_storage(target)
         check_type(target)
@@ -876,19 +879,21 @@ def child(file: h5py.File, path: str, kind: type[Any]) -> Any:
 
 def has(group: h5py.Group, name: str) -> bool:
     """Whether there is something of this name; `in` would follow links to other files."""
-    return group.get(name, getlink=True) is not None
+    return bool(group.id.links.exists(name.encode()))
 
 
-def linked(file: h5py.File, path: str) -> Any:
+def linked(group: h5py.Group, path: str) -> Any:
     """Whatever stands at a path in this very file."""
-    target: Any = file
+    target: Any = group
     for name in path.split("/"):
-        link = target.get(name, getlink=True) if isinstance(target, h5py.Group) else None
-        if link is None:
-            raise FormatError(f"{file.filename}: {path} is missing, which the format requires")
-        if not isinstance(link, h5py.HardLink):
-            place = f"another file ({link.filename!r})" if isinstance(link, h5py.ExternalLink) else "another place"
-            raise UnsafeFileError(f"/{path} is a link to {place}; links are refused. Copy the data into the file.")
+        if not isinstance(target, h5py.Group) or not has(target, name):
+            raise FormatError(f"{target.name.rstrip('/')}/{name} is missing, which the format requires")
+        link = target.id.links.get_info(name.encode()).type
+        if link != h5py.h5l.TYPE_HARD:
+            place = "another file" if link == h5py.h5l.TYPE_EXTERNAL else "another place"
+            raise UnsafeFileError(
+                f"{target.name.rstrip('/')}/{name} is a link to {place}; links are refused. Copy the data into the file."
+            )
         target = target[name]
     return target
 
@@ -941,13 +946,14 @@ def _read_table(file: h5py.File, name: str, columns: list[str], digest: Any) -> 
             raise FormatError(f"{file.filename} lacks the table {name!r}, which the format requires")
         return {}
     values: dict[str, Any] = {}
+    table, size = child(file, name, h5py.Group), file.id.get_filesize()
     for column in columns:
-        dataset = child(file, f"{name}/{column}", h5py.Dataset)
+        dataset = child(table, column, h5py.Dataset)
         nbytes = dataset.size * dataset.dtype.itemsize
         if dataset.ndim != 1 or nbytes > on_disk.TABLE_BYTES or dataset.chunks is not None:
             raise FormatError(f"/{name}/{column} must have one axis, in one piece, of at most 1 GiB")
         offset = dataset.id.get_offset()
-        if nbytes and (offset is None or offset + nbytes > file.id.get_filesize()):
+        if nbytes and (offset is None or offset + nbytes > size):
             raise UnsafeFileError(f"/{name}/{column} declares {nbytes} bytes, more than the file holds")
         array = dataset[()]
         if array.dtype.kind == "S":
