@@ -326,6 +326,18 @@ def test_salvage_without_a_count_of_states(path, tmp_path):
         assert (run.plantings["step"] == [20, 40]).all()
 
 
+@pytest.mark.parametrize("position", [0, 3, 8, 11, 20, 30, 40, 45])
+def test_salvage_with_a_damaged_superblock(position, path, tmp_path):
+    truth = dr.write(path, n_states=20)
+    dr.flip(path, position)
+    with pytest.raises(FormatError):
+        Run(path)
+    assert len(errors_of(path)) == 1
+    assert repair(path, salvage=tmp_path / "out.h5").states == 20
+    with Run(tmp_path / "out.h5") as run:
+        assert (run.states[:] == truth["weights"]).all()
+
+
 def test_salvage_of_a_cut_file(path, tmp_path):
     truth = dr.write(path)
     end = dr.chunk_place(path, "weights", 1, 0) + 100

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trajtools.errors import FormatError, TrajtoolsError, UnsafeFileError
 from trajtools.store import layout as on_disk
 from trajtools.store.chunks import Blocks
-from trajtools.store.files import RawFile, bytes_missing, check_head, one_line, open_for_reading
+from trajtools.store.files import RawFile, bytes_missing, check_head, one_line, open_for_reading, replace_head
 from trajtools.store.isolation import in_child
 from trajtools.store.layout import Cells
 from trajtools.store.reading import COLUMNS, TEXTS, Run, check_storage, child, has, linked
@@ -124,8 +124,8 @@ def check(path: str) -> list[tuple[str, ...]]:
         if not check_head(raw):
             problems.append(Problem("error", "file", f"its last {bytes_missing(raw)} bytes were cut off"))
         problems += _attempt("structure", lambda: _strangers(raw))
-    except (TrajtoolsError, OSError) as error:
-        return [astuple(Problem("error", "file", one_line(error)))]
+    except (TrajtoolsError, OSError):
+        pass  # the survey says it
     finally:
         raw.close()
     try:
@@ -171,6 +171,15 @@ class Survey(Run):
             self.locate_all()
             self.n_states = self.blocks.n = self.cells.committed = _count(self.blocks)
             self.planting_blocks.n = self.cells.plantings = _count(self.planting_blocks)
+
+    def _check_head(self) -> bool:
+        try:
+            return super()._check_head()
+        except FormatError as error:
+            if not replace_head(self._raw):
+                raise
+            self._refuse(error)
+            return True
 
     def _refuse(self, error: FormatError) -> None:
         self.problems.append(Problem("error", "structure", one_line(error)))
@@ -345,7 +354,7 @@ def _members(run: Survey) -> Iterator[Problem]:
         on_disk.check_parameters(run.parameters)
     except TrajtoolsError as error:
         yield Problem("error", "members", one_line(error))
-    with open_for_reading(RawFile(run.path)) as file:
+    with open_for_reading(run._raw) as file:
         scale = child(file, "member", h5py.Dataset)
         if scale.shape != (run.n_members,) or scale.dtype.kind != "S":
             yield Problem("error", "member", f"needed one text for each of {run.n_members} members")

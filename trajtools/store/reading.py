@@ -346,7 +346,7 @@ class Run:
         return abs(time.time() - os.fstat(self._raw.descriptor).st_mtime) < 5
 
     def _load_once(self) -> None:
-        self.is_cut = not check_head(self._raw)
+        self.is_cut = not self._check_head()
         with one_sentence(self.path, "read the structure"), open_for_reading(self._raw) as file:
             texts = _read_texts(file, str(self.path))
             self._check_version(texts["format_version"])
@@ -373,6 +373,9 @@ class Run:
     def _refuse(self, error: FormatError) -> None:
         """Meet damage that leaves something to read; only a survey goes on."""
         raise error
+
+    def _check_head(self) -> bool:
+        return check_head(self._raw)
 
     def _check_version(self, version: str) -> None:
         try:
