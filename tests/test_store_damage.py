@@ -196,6 +196,9 @@ def test_repair_of_a_killed_writer(path):
     path.write_bytes(data)
     with pytest.raises(OSError, match="already open for write"):
         h5py.File(path, "r")
+    assert [str(p) for p in validate(path)] == [
+        "warning: file: it has the mark of a writer that is gone; `trajtools repair` clears it"
+    ]
     result = repair(path)
     assert result.changed
     assert result.states == 150
