@@ -876,11 +876,12 @@ def text_attribute(target: h5py.Group | h5py.Dataset, name: str) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def child(file: h5py.File, path: str, kind: type[Any]) -> Any:
+def child(file: h5py.Group, path: str, kind: type[Any]) -> Any:
     """A group or dataset of this very file: no link to elsewhere is followed."""
     target = linked(file, path)
     if not isinstance(target, kind):
-        raise FormatError(f"/{path} must be a {kind.__name__.lower()}, it is a {type(target).__name__.lower()}")
+        names = [one.__name__.lower() for one in (kind, type(target))]
+        raise FormatError(f"{_full(file, path)} must be a {names[0]}, it is a {names[1]}")
     if isinstance(target, h5py.Dataset):
         check_storage(target)
         check_type(target)
@@ -892,16 +893,22 @@ def has(group: h5py.Group, name: str) -> bool:
     return group.get(name, getlink=True) is not None
 
 
-def linked(file: h5py.File, path: str) -> Any:
+def _full(group: h5py.Group, path: str) -> str:
+    return f"{group.name.rstrip('/')}/{path}"
+
+
+def linked(file: h5py.Group, path: str) -> Any:
     """Whatever stands at a path in this very file."""
     target: Any = file
     for name in path.split("/"):
         link = target.get(name, getlink=True) if isinstance(target, h5py.Group) else None
         if link is None:
-            raise FormatError(f"{file.filename}: {path} is missing, which the format requires")
+            raise FormatError(f"{file.file.filename}: {_full(file, path)} is missing, which the format requires")
         if not isinstance(link, h5py.HardLink):
             place = f"another file ({link.filename!r})" if isinstance(link, h5py.ExternalLink) else "another place"
-            raise UnsafeFileError(f"/{path} is a link to {place}; links are refused. Copy the data into the file.")
+            raise UnsafeFileError(
+                f"{_full(file, path)} is a link to {place}; links are refused. Copy the data into the file."
+            )
         target = target[name]
     return target
 
@@ -954,13 +961,14 @@ def _read_table(file: h5py.File, name: str, columns: list[str], digest: Any) -> 
             raise FormatError(f"{file.filename} lacks the table {name!r}, which the format requires")
         return {}
     values: dict[str, Any] = {}
+    group, size = child(file, name, h5py.Group), file.id.get_filesize()
     for column in columns:
-        dataset = child(file, f"{name}/{column}", h5py.Dataset)
+        dataset = child(group, column, h5py.Dataset)
         nbytes = dataset.size * dataset.dtype.itemsize
         if dataset.ndim != 1 or nbytes > on_disk.TABLE_BYTES or dataset.chunks is not None:
             raise FormatError(f"/{name}/{column} must have one axis, in one piece, of at most 1 GiB")
         offset = dataset.id.get_offset()
-        if nbytes and (offset is None or offset + nbytes > file.id.get_filesize()):
+        if nbytes and (offset is None or offset + nbytes > size):
             raise UnsafeFileError(f"/{name}/{column} declares {nbytes} bytes, more than the file holds")
         array = dataset[()]
         if array.dtype.kind == "S":
