@@ -122,7 +122,7 @@ def compare(states: int, weights: int, dtype: str, threads: int) -> None:
 READ = """
 import resource, sys, time
 import trajtools as tt
-run = tt.open(sys.argv[1])["run"]
+run = tt.open(sys.argv[1])
 began = time.perf_counter()
 found = tt.pairwise(run.trajectory(), metric="l1", out=sys.argv[2])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -146,7 +146,7 @@ def out_of_core(gib: float, folder: Path) -> None:
         print(f"a file of {path.stat().st_size / 2**30:.1f} GiB", flush=True)
         subprocess.run([sys.executable, "-c", READ, str(path), str(out)], check=True)
         few = np.r_[0:40, states // 2 : states // 2 + 40]
-        x = tt.open(path)["run"].trajectory()
+        x = tt.open(path).trajectory()
         memory = tt.pairwise(np.stack([x[int(i)] for i in few]), metric="l1")
         disk = tt.Distances.open(out)
         print("the same numbers as in memory, bit by bit:", np.array_equal(disk[few][:, few], memory[:]))

@@ -17,7 +17,7 @@ from studies import Progress, options, recorded, table
 
 import trajtools as tt
 from recorders import Recorder, perturb
-from trajtools.store import Member
+from trajtools.wiring import Member
 
 EPSILON = 1e-8
 RANGES = ((0.2, 3.0, 3), (0.1, 6.5, 13), (0.05, 20, 27), (1.4, 12, 8))  # lowest, highest, how many rates
@@ -45,12 +45,12 @@ def ensemble(data: Data, inits: int, copies: int, scale: float = 1.0) -> tuple[d
 def train(path: Path, data: Data, rate: float, size: int, control: bool) -> None:
     """Twins for the first steps, references alone to the end; only distances and metrics are kept."""
     copies = 0 if control else COPIES[size]
-    run, part = ("control" if control else "run"), SUBSTEPS if control else 1
+    part = SUBSTEPS if control else 1
     state, members = ensemble(data, INITS[size], copies)
     hparams = {"lr": rate, "control": control, "substeps": part, "data": data.name, "twin_steps": TWIN_STEPS[size]}
     # Of a control only the metrics are wanted, and the smallest array that there is.
     kept = {"include": ["1.bias"]} if control else {"store": "distances"}
-    with Recorder(path, state, run=run, members=members, hparams=hparams, quiet=True, **kept) as rec:
+    with Recorder(path, state, members=members, hparams=hparams, quiet=True, **kept) as rec:
         alive = np.arange(len(members))
         for step in range(STEPS[size] + 1):
             if step == TWIN_STEPS[size] + 1:  # the twins have told what they can; from here on they cost nothing
@@ -78,7 +78,7 @@ def main() -> None:
     jobs += [(rate, True) for rate in rates[len(rates) // 2 :][: CONTROLS[chosen.size]]]
     for k, (rate, control) in enumerate(jobs, 1):
         path = chosen.out / f"{data.name}-{'control' if control else 'rate'}-{rate:.4g}.h5"
-        if not recorded(path, "control" if control else "run"):
+        if not recorded(path):
             train(path, data, float(rate), chosen.size, control)
         say(f"{k} of {len(jobs)} trainings")
     found = tt.sweep(f"{chosen.out}/{data.name}-*.h5", "lr", thresholds=(0.7, 0.8, 0.85, 0.9))

@@ -57,7 +57,7 @@ def main() -> None:
     paths = {}
     for k, (rate, momentum, batch) in enumerate(grid, 1):
         path = paths[rate, momentum, batch] = chosen.out / f"{data.name}-{rate:g}-{momentum:g}-{batch}.h5"
-        if not recorded(path, "run"):
+        if not recorded(path):
             train(path, data, epochs=epochs, seed=k, lr=rate, momentum=momentum, batch_size=batch)
         say(f"{k} of {len(grid)} networks")
     found, rows = {}, []
@@ -76,7 +76,7 @@ def main() -> None:
     decay = float(np.median([law.weight_decay for law in found.values()]))
     for name, value in (("no decay", 0.0), ("predicted decay", decay)):
         path = chosen.out / f"{data.name}-{name.replace(' ', '-')}.h5"
-        if not recorded(path, "run"):
+        if not recorded(path):
             train(path, data, epochs=4 * epochs, seed=0, decay=value, lr=0.1, momentum=0.5, batch_size=32)
         with tt.open(path) as run:
             law, right = tt.training.order_chaos(run), run.metrics["accuracy"]

@@ -65,7 +65,7 @@ def main() -> None:
     grid = [job for job in product(BATCHES[size], MOMENTA[size], RATES[size]) if job[2] / (1 - job[1]) >= SLOWEST[size]]
     for k, (batch, momentum, rate) in enumerate(grid, 1):
         paths.append(chosen.out / f"digits-{batch}-{momentum:g}-{rate:.4g}.h5")
-        if not recorded(paths[-1], "run"):
+        if not recorded(paths[-1]):
             train(paths[-1], data, size, k, lr=float(rate), momentum=momentum, batch_size=batch)
         say(f"{k} of {len(grid)} trainings")
     found, shape = tt.sweep(paths, "lr", "momentum", thresholds=(DONE,)), (1 + len(BATCHES[size]) // 2, 2)

@@ -3,7 +3,7 @@
     python examples/iris_stability.py --out p1
 
 After Danovski, Soriano and Lacasa (arXiv 2404.05782): a 4-10-3 network in float64, full-batch gradient descent. All
-files of one learning rate share their initial conditions.
+runs share their initial conditions.
 """
 
 from pathlib import Path
@@ -22,28 +22,33 @@ LATE = ((200, 100, 3), (5000, 4000, 20), (5000, 4000, 20))  # steps, step of the
 GAINS = (5.0, 10.0, 15.0, 20.0)
 
 
-def curve(path: Path, rate: float, epsilon: float, inits: int, copies: int = 5) -> tuple[object, object]:
+def curve(folder: Path, rate: float, epsilon: float, inits: int, copies: int = 5) -> tuple[object, object]:
     """Record, if it is not there yet, and fit: the papers' procedure and ours."""
-    if not recorded(path, run_name(rate)):
-        record(path, rate, inits=inits, copies=copies, steps=STEPS, epsilon=epsilon, seed=0, allow_rounded=True)
+    path = folder / f"{run_name(rate)}.h5"
+    if not recorded(path):
+        record(folder, rate, inits=inits, copies=copies, steps=STEPS, epsilon=epsilon, seed=0, allow_rounded=True)
     with tt.open(path) as run:
-        growth = tt.twins(file[run_name(rate)], metric="l1")
+        growth = tt.twins(run, metric="l1")
         return growth.fit(procedure="danovski2024", null=None), growth.fit()
 
 
-def late(path: Path, size: int) -> tuple[object, object]:
+def late(folder: Path, size: int) -> tuple[object, object]:
     """Perturb a training that has learned; the relative distance, and what orbital stability says."""
     steps, at, copies = LATE[size]
-    if not recorded(path, run_name(0.01)):
-        record(path, 0.01, inits=2 if size else 1, copies=0, steps=steps, seed=0)
-    name = restarted_name(0.01, at)
-    with tt.open(path) as run:
-        there = name in file and file[name].status == "complete"
-    if not there:
-        restart(path, 0.01, at, copies=copies, epsilon=1e-8)
-    with tt.open(path) as run:
+    whole, rest = (folder / f"{name}.h5" for name in (run_name(0.01), restarted_name(0.01, at)))
+    if not recorded(whole):
+        record(folder, 0.01, inits=2 if size else 1, copies=0, steps=steps, seed=0)
+    if not recorded(rest):
+        restart(folder, 0.01, at, copies=copies, epsilon=1e-8)
+    with tt.open(rest) as run:
         growth = tt.twins(run, metric="l1")
         return growth.distances.mean(axis=0) / (1e-8 * 70), tt.orbital_stability(run, metric="l1")
+
+
+def folder(out: Path, name: str) -> Path:
+    """A folder for the runs that share everything but the learning rate."""
+    (out / name).mkdir(exist_ok=True)
+    return out / name
 
 
 def main() -> None:
@@ -53,7 +58,7 @@ def main() -> None:
     jobs = [(f"eta = {rate:g}", rate, 1e-8) for rate in REGIMES]
     jobs += [(f"epsilon = {epsilon:.0e}", 1.0, epsilon) for epsilon in EPSILONS[chosen.size]]
     for name, rate, epsilon in jobs:
-        theirs, ours = curve(chosen.out / f"{name.replace(' ', '')}.h5", rate, epsilon, inits)
+        theirs, ours = curve(folder(chosen.out, f"epsilon={epsilon:.0e}"), rate, epsilon, inits)
         kept, (low, high) = theirs.values[np.isfinite(theirs.values)], ours.interval
         values.append((theirs.value, float(kept.std()) if len(kept) else np.nan, ours.value, low, high))
         counts = f"{theirs.n_used} of {theirs.n_total}"
@@ -69,7 +74,7 @@ def main() -> None:
     left.errorbar(EPSILONS[chosen.size], found[:, 2], spread, fmt="s-", label="ours, 95 %")
     left.set(xscale="log", xlabel="epsilon", ylabel="exponent per step, eta = 1")
     left.legend(fontsize="small")
-    distance, stability = late(chosen.out / "late.h5", chosen.size)
+    distance, stability = late(folder(chosen.out, "late"), chosen.size)
     print(f"late perturbation: d / (eps N) goes {distance[0]:.3f} -> {distance[-1]:.3f}: {stability.verdict}")
     print("\n".join(f"- {words}" for words in stability.reasons))
     middle.plot(distance)

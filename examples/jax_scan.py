@@ -55,7 +55,7 @@ def train(path: str, steps: int, rate: float, twins: int) -> None:
     together = Twins(network(0), loss_fn, optimizer, epsilon=1e-8, members=twins, seed=1)
     batches = np.random.default_rng(2).integers(0, len(x) - 297, (steps, 64))
     settings = {"lr": rate, "batch": 64, "steps": steps}
-    with Recorder(path, together, run="sgd", hparams=settings, expected_steps=steps) as rec:
+    with Recorder(path, together, hparams=settings, expected_steps=steps) as rec:
         print(rec.forecast.summary)
         losses = together.scan((x[batches], y[batches]), block=64)
     right = (scores(together.reference(), x[-297:]).argmax(1) == y[-297:]).mean()

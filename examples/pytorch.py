@@ -44,7 +44,7 @@ def train(path: str, steps: int, rate: float, twins: int) -> None:
         seed=1,
         scheduler_factory=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps),
     )
-    with Recorder(path, together, run="adam", hparams={"lr": rate, "batch": 64, "steps": steps}):
+    with Recorder(path, together, hparams={"lr": rate, "batch": 64, "steps": steps}):
         for _ in range(steps):
             batch = torch.randint(len(x) - 297, (64,))
             losses = together.step(x[batch], y[batch])

@@ -74,7 +74,7 @@ def main() -> None:
     chosen = options(__doc__)
     torch.set_num_threads(1)
     steps, path, say = STEPS[chosen.size], chosen.out / "chebyshev.h5", Progress().say
-    if not recorded(path, "run"):
+    if not recorded(path):
         train(path, steps)
     say(f"{steps} steps recorded")
     with tt.open(path) as run:

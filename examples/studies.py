@@ -27,17 +27,17 @@ def options(description: str, *, data: bool = False) -> argparse.Namespace:
     return chosen
 
 
-def recorded(path: Path, run: str) -> bool:
+def recorded(path: Path) -> bool:
     """Whether a run is there, complete: an interrupted study goes on with the runs that are missing."""
     if not path.exists():
         return False
     with tt.open(path) as run:
-        if run in file and file[run].status == "complete":
-            return True
-        if run not in file:
-            return False
-    path.unlink()  # the run that was being written when it was interrupted: each run has a file of its own
-    return False
+        status = run.status
+    if status == "recording":
+        raise SystemExit(f"{path} is being recorded by another process")
+    if status == "interrupted":
+        path.unlink()
+    return status == "complete"
 
 
 class Progress:

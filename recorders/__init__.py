@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recorders.background import RecordingWarning as RecordingWarning
     from recorders.recorder import AtSteps as AtSteps, LogSpaced as LogSpaced, Recorder as Recorder
     from recorders.storage import Sketch as Sketch
     from recorders.twins import Twin as Twin, TwinList as TwinList, perturb as perturb
@@ -22,9 +23,10 @@ _HOME = {
     "Sketch": "storage",
     "LogSpaced": "recorder",
     "AtSteps": "recorder",
+    "RecordingWarning": "background",
 }
 
-__all__ = ["AtSteps", "LogSpaced", "Recorder", "Sketch", "Twin", "TwinList", "perturb"]
+__all__ = ["AtSteps", "LogSpaced", "Recorder", "RecordingWarning", "Sketch", "Twin", "TwinList", "perturb"]
 
 if not TYPE_CHECKING:  # to a type checker, names that are not listed above are errors
 

@@ -10,8 +10,10 @@ needs a row, so metrics of the newest state find it in memory.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import sys
 import threading
 import time
 import warnings
@@ -21,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +39,14 @@ BEAT_SECONDS = 10.0
 
 class RecordingWarning(UserWarning):
     """Something is not recorded; the training goes on."""
+
+
+def warn(text: str) -> None:
+    """Warn at the line of the user's that called the recorder."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).split(".")[0] == "recorders":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, RecordingWarning, stacklevel=level)
 
 
 class _WriterLost(Exception):
@@ -62,6 +73,7 @@ class Tape:
         self.meter = Meter(time.perf_counter())
         self.metrics = metrics
         self._writer, self._storage, self._pace = writer, storage, pace
+        self._beside = MetricsBeside(writer.path)
         self._current: Block | None = current
         self._flush_rows = max(1, -(-pace.flush_bytes // storage.bytes_per_state))
         self._next = current.start  # index of the first state of the next block
@@ -100,9 +112,12 @@ class Tape:
             # A loop that does nothing but record takes the lock again before the thread, woken, can.
             time.sleep(0)
         try:
-            return self._append(step, read, state, metrics)
+            stored = self._append(step, read, state, metrics)
         except _WriterLost:
             return self.check()
+        if self._beside.news:
+            self._beside.warn()
+        return stored
 
     def _append(
         self,
@@ -172,7 +187,7 @@ class Tape:
             raise RecordingError(text) from self._error
         if not self._reported:
             self._reported = True
-            warnings.warn(f"{text} The training goes on without being recorded.", RecordingWarning, stacklevel=5)
+            warn(f"{text.rstrip('.')}. The training goes on without being recorded.")
 
     def settle(self) -> None:
         """Copy what is still on its way from a device."""
@@ -338,6 +353,8 @@ class Tape:
     def _write(self, start: int, payload: dict[str, Any], final: bool = False) -> None:
         count = len(payload["step"])
         self._writer.write(start, count, final=final, **payload)
+        if self._writer.unstored:
+            self._beside.write(self._writer.unstored, payload)
         self._beat_at = time.monotonic() + BEAT_SECONDS
         self.meter.bytes += count * self._storage.bytes_per_state
 
@@ -364,6 +381,8 @@ class Tape:
             self._close_writer(status)
         if self._error is not None and not self._reported:
             self._report(f"the last states could not be written: {self._error}")
+        if self._beside.news:
+            self._beside.warn()
 
     def _write_rest(self) -> None:
         self._write_queue()
@@ -394,6 +413,51 @@ class Tape:
             self.close("interrupted")
         except RecordingError:
             logging.getLogger("recorders").exception("a recorder that was not closed could not save everything")
+
+
+class MetricsBeside:
+    """Metrics that found no column in the file: lines of JSON in ``<file>.metrics.jsonl``, one a step.
+
+    The last line of a step holds all its values; NaN and infinities are written as Python's `json` reads them.
+
+    Attributes
+    ----------
+    path : Path
+        The file of lines, made with the first of them.
+    news : list of str
+        Metrics of which the user was not warned yet.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.path = file.with_name(f"{file.name}.metrics.jsonl")
+        self.news: list[str] = []
+        self._names: set[str] = set()
+        self._lines: dict[int, str] = {}  # those of the block that was written last, which may be written again
+
+    def write(self, names: Iterable[str], payload: Mapping[str, Any]) -> None:
+        """Append what is new in a block."""
+        columns = {name: payload["metrics"][name] for name in names if name in payload["metrics"]}
+        lines: dict[int, str] = {}
+        for row, step in enumerate(payload["step"].tolist()):
+            values = {name: rows[row].tolist() for name, rows in columns.items() if not np.isnan(rows[row]).all()}
+            if values:
+                lines[step] = json.dumps({"step": step, **values}, ensure_ascii=False)
+        text = "".join(f"{line}\n" for step, line in lines.items() if self._lines.get(step) != line)
+        self._lines = lines
+        if text:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        strange = [name for name in columns if name not in self._names]
+        self._names.update(strange)
+        self.news += strange
+
+    def warn(self) -> None:
+        """Warn of the metrics that came without a column; call it in the training loop."""
+        names, self.news = self.news, []
+        warn(
+            f"the file has no free column for the metric{'s' * (len(names) > 1)} {', '.join(map(repr, names))}: values "
+            f"go to {self.path}. Declare all metrics when opening: metrics="
+        )
 
 
 _TAPES: weakref.WeakSet[Tape] = weakref.WeakSet()
@@ -522,9 +586,9 @@ class MetricTable:
                 self._shapes[name] = None
 
     @property
-    def shapes(self) -> dict[str, Shape]:
-        """Name -> shape per state."""
-        return {name: shape or () for name, shape in self._shapes.items()}
+    def shapes(self) -> dict[str, Shape | None]:
+        """Name -> shape per state; None where only the name is known."""
+        return dict(self._shapes)
 
     def adopt(self, shapes: Mapping[str, Shape]) -> None:
         """Take the metrics of the file that goes on."""

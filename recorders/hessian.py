@@ -1,8 +1,8 @@
 """Curvature of a loss from Hessian-vector products: extreme eigenvalues, trace, spectral density.
 
-Framework-free: `recorders.torch` and `recorders.jax` bring the products. Every result says whose Hessian it is, in
-`of`: "full" (the whole training set), "subset" (a fixed part of it) or "batch" (what one step sees), and carries its
-numbers as `metrics`, named ``<what>_<of>``, ready for ``rec.record(**result.metrics)``:
+Framework-free; `recorders.torch` and `recorders.jax` provide the products. Every result states the data of the Hessian
+in `of`: "full" (the whole training set), "subset" (a fixed part of it) or "batch" (the data of one step), and has its
+numbers as `metrics`, named ``<what>_<of>``, for ``rec.record(**result.metrics)``:
 
 ========================== ======================================================================
 ``h_max_full``             largest eigenvalue ("sharpness")
@@ -12,8 +12,8 @@ numbers as `metrics`, named ``<what>_<of>``, ready for ``rec.record(**result.met
 ``batch_sharpness``        mean of g H g / g g over batches; ``batch_sharpness_error`` its standard error
 ========================== ======================================================================
 
-An eigenvalue has the unit of the loss over that of a weight squared. What weight decay inside an optimiser adds to the
-Hessian (its coefficient times the identity, for SGD) is not in the loss and not in these numbers.
+An eigenvalue has the unit of the loss over that of a weight squared. Weight decay inside an optimiser adds to the
+Hessian (its coefficient times the identity, for SGD) but is not part of the loss and not included.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from trajtools.types import Floats
 
 EXTENTS = ("full", "subset", "batch")
 WHICH = ("both", "largest", "smallest")
-BREAKDOWN = 1e-13  # of the largest eigenvalue: a remainder smaller than this is rounding
-LEAST_STEPS = 8  # before an end of the spectrum is believed to have been seen at all
+BREAKDOWN = 1e-13  # of the largest eigenvalue: smaller remainders are rounding
+LEAST_STEPS = 8  # before convergence at an end of the spectrum is accepted
 LOOK_EVERY = 4
 LARGEST_BASIS = 64
 BASIS_BYTES = 2 * 2**30
@@ -39,7 +39,7 @@ Product = Callable[[Floats], Any]
 
 
 class HessianProbes:
-    """The probes of the Hessian that `recorders.torch` and `recorders.jax` offer as functions.
+    """The probes of the Hessian, functions in `recorders.torch` and `recorders.jax`.
 
     Parameters
     ----------
@@ -67,26 +67,26 @@ class HessianProbes:
         Parameters
         ----------
         network : torch.nn.Module, or pytree of arrays
-            At the weights where the Hessian is wanted; it is not changed.
+            The network at the weights of the Hessian; not modified.
         loss_fn : callable
-            torch: ``loss_fn(model(x), *targets)`` -> scalar Tensor. JAX: ``loss_fn(params, *batch)`` -> scalar; it is
-            compiled once for each function object, so do not define it again for every call.
+            torch: ``loss_fn(model(x), *targets)`` -> scalar Tensor. JAX: ``loss_fn(params, *batch)`` -> scalar;
+            compiled once per function object, so do not redefine it for every call.
         *batch : object
-            torch: ``x, *targets``. JAX: the arguments of the loss function behind the parameters. Or `Batches`, for the
+            torch: ``x, *targets``. JAX: the arguments of the loss function after the parameters. Or `Batches`, for the
             mean over many batches.
         k : int
-            How many eigenvalues at each end.
+            Number of eigenvalues at each end.
         which : {"both", "largest", "smallest"}
-            Which end of the spectrum.
+            End of the spectrum.
         of : {"batch", "subset", "full"}
-            What the data are, for the record: what one step sees, a fixed part of the training set, all of it.
+            Extent of the data, for the record: those of one step, a fixed part of the training set, all of it.
         tolerance : float
             An eigenvalue has converged when its residual |H v - h v| is below this times the largest |eigenvalue|. Its
-            error is then mostly far smaller (of the order of the residual squared over the distance to its neighbour).
+            error is then usually far smaller (of the order of the squared residual over the gap to its neighbour).
         max_products : int
-            Largest number of products; a result that has not converged by then says so.
+            Largest number of products; a result without convergence has a warning.
         seed : int
-            Of the first vector; no generator or key of the framework is used.
+            Seed of the first vector; no generator or key of the framework is used.
 
         Returns
         -------
@@ -97,15 +97,15 @@ class HessianProbes:
         Raises
         ------
         DataError
-            If a product is not finite, there is no data, or an argument makes no sense.
+            If a product is not finite, there are no data, or an argument is invalid.
         ArchitectureError
             If the network is sharded or has no trainable weights.
         UnknownNameError
-            If `which` or `of` is none of the choices above.
+            If `which` or `of` is not one of the values above.
 
         Notes
         -----
-        The weights keep their dtype, so in float32 products are good to about 1e-6 of the largest eigenvalue; a float64
+        The weights keep their dtype: float32 products are accurate to about 1e-6 of the largest eigenvalue; a float64
         copy of the network is more precise. Basis vectors (float64, on the host) take at most 2 GiB.
         """
         hessian = self._hessian(network, loss_fn, batch)
@@ -144,26 +144,26 @@ class HessianProbes:
         )  # fmt: skip
 
     def hessian_vector_product(self, network: Any, loss_fn: Callable[..., Any], vector: Any, *batch: Any) -> Any:
-        """Multiply the Hessian of the loss with a vector.
+        """Multiply the Hessian of the loss by a vector.
 
         Parameters
         ----------
         network, loss_fn : object
-            As for `sharpness`.
+            As in `sharpness`.
         vector : array_like of shape (P,); torch: or {name: Tensor}; JAX: or a pytree like the parameters
-            Over the trainable weights, in the order of a recorded state; or by their names.
+            Vector over the trainable weights, in the order of a recorded state or by names.
         *batch : object
-            As for `sharpness`.
+            As in `sharpness`.
 
         Returns
         -------
         ndarray of float64, shape (P,), or dict of str to Tensor, or pytree
-            H v, in the form of `vector` (JAX: None in the places of leaves that are no weights).
+            H v, in the form of `vector` (JAX: None for leaves that are not weights).
 
         Raises
         ------
         DataError, ArchitectureError
-            If the vector does not fit the weights, or there is no data.
+            If the vector does not fit the weights, or there are no data.
         """
         hessian = self._hessian(network, loss_fn, batch)
         flat, restore = hessian.flatten(vector)
@@ -175,9 +175,9 @@ class HessianProbes:
         Parameters
         ----------
         network, loss_fn : object
-            As for `sharpness`.
+            As in `sharpness`.
         *batch : object
-            One batch, as for `sharpness`; or `Batches`, each of which gives one sample.
+            One batch, as in `sharpness`; or `Batches`, with one sample per batch.
 
         Returns
         -------
@@ -187,11 +187,11 @@ class HessianProbes:
         Raises
         ------
         DataError, ArchitectureError
-            If there is no data, or the network is sharded or has no trainable weights.
+            If there are no data, or the network is sharded or has no trainable weights.
 
         Notes
         -----
-        Gradient and Hessian are those of one and the same batch: the mean of the ratios, not the ratio of the means.
+        Gradient and Hessian are those of the same batch: the mean of the ratios, not the ratio of the means.
         """
         pairs = np.array(list(self._hessian(network, loss_fn, batch).along_gradients()), np.float64).reshape(-1, 2)
         moving = pairs[:, 1] > 0
@@ -215,25 +215,25 @@ class HessianProbes:
         Parameters
         ----------
         network, loss_fn : object
-            As for `sharpness`.
+            As in `sharpness`.
         *batch : object
-            As for `sharpness`.
+            As in `sharpness`.
         samples : int
-            Random vectors; one Hessian-vector product each.
+            Number of random vectors, with one Hessian-vector product each.
         of : {"batch", "subset", "full"}
-            What the data are, for the record.
+            Extent of the data, for the record.
         seed : int
-            Of the vectors.
+            Seed of the vectors.
 
         Returns
         -------
         Trace
-            With the standard error of the mean; exact for a diagonal Hessian.
+            Estimate with its standard error; exact for a diagonal Hessian.
 
         Raises
         ------
         DataError, ArchitectureError, UnknownNameError
-            As for `sharpness`.
+            As in `sharpness`.
         """
         hessian = self._hessian(network, loss_fn, batch)
         check_extent(of)
@@ -258,22 +258,22 @@ class HessianProbes:
         of: str = "batch",
         seed: int = 0,
     ) -> SpectralDensity:
-        r"""Density of the Hessian's eigenvalues, by stochastic Lanczos quadrature.
+        r"""Spectral density of the Hessian, by stochastic Lanczos quadrature.
 
         Parameters
         ----------
         network, loss_fn : object
-            As for `sharpness`.
+            As in `sharpness`.
         *batch : object
-            As for `sharpness`.
+            As in `sharpness`.
         steps : int
-            Lanczos steps m for each vector, fully reorthogonalised; 8 m P bytes are held.
+            Lanczos steps m per vector, fully reorthogonalised, in 8 m P bytes of memory.
         samples : int
-            Random vectors; `steps` Hessian-vector products each.
+            Number of random vectors, with `steps` Hessian-vector products each.
         of : {"batch", "subset", "full"}
-            What the data are, for the record.
+            Extent of the data, for the record.
         seed : int
-            Of the vectors.
+            Seed of the vectors.
 
         Returns
         -------
@@ -283,7 +283,7 @@ class HessianProbes:
         Raises
         ------
         DataError, ArchitectureError, UnknownNameError
-            As for `sharpness`.
+            As in `sharpness`.
 
         Notes
         -----
@@ -291,13 +291,13 @@ class HessianProbes:
         first eigenvector components :math:`w_i` are the Gauss quadrature of the spectral measure of z:
         :math:`z^T f(H) z / P = \sum_i w_i f(t_i)` for polynomials f up to degree 2 m - 1. The mean over z is
         :math:`\mathrm{tr} f(H) / P`, so the density is the mean of :math:`\sum_i w_i \delta(t - t_i)`, which `density`
-        smooths with a Gaussian whose width the user chooses.
+        smooths with a Gaussian of a given width.
         """
         hessian = self._hessian(network, loss_fn, batch)
         check_extent(of)
         _check_samples(samples)
         if steps < 1:
-            raise DataError(f"steps={steps}: at least one Lanczos step is needed, 50 to 100 are usual")
+            raise DataError(f"steps={steps}: it must be at least 1; 50 to 100 are usual")
         rng = np.random.default_rng(seed)
         nodes, weights = np.zeros((2, samples, min(steps, hessian.n)))
         for i in range(samples):
@@ -308,26 +308,26 @@ class HessianProbes:
 
 
 class Hessian(Protocol):
-    """The Hessian of a loss at the weights of a network, on one batch or on `Batches`; each framework has one."""
+    """The Hessian of a loss at the weights of a network, on one batch or on `Batches`, implemented per framework."""
 
     n: int
 
     def __call__(self, vector: Floats) -> Floats:
-        """Multiply a vector, shape (n,)."""
+        """Multiply the Hessian by a vector, shape (n,)."""
         ...
 
     def flatten(self, vector: Any) -> tuple[Floats, Callable[[Floats], Any]]:
-        """Lay a vector out, shape (n,); the second is a function that gives a product the form of the vector."""
+        """Flatten a vector to shape (n,); also return a function that restores its structure."""
         ...
 
     def along_gradients(self) -> Iterable[tuple[float, float]]:
-        """Give g H g and g g of each batch, with its own gradient g and its own Hessian H."""
+        """Yield g H g and g g of each batch, with its own gradient g and Hessian H."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Sharpness:
-    """Eigenvalues at the ends of a Hessian's spectrum.
+    """Extreme eigenvalues of a Hessian.
 
     Attributes
     ----------
@@ -336,19 +336,19 @@ class Sharpness:
     smallest : ndarray of float64, shape (k,)
         Smallest eigenvalues, smallest (most negative) first.
     largest_residuals, smallest_residuals : ndarray of float64, shape (k,)
-        |H v - h v| of each: a true eigenvalue lies that near.
+        |H v - h v| of each: an upper bound of the distance to a true eigenvalue.
     largest_vectors, smallest_vectors : ndarray of float64, shape (k, P)
         Unit eigenvectors, in the order of the recorded state.
     converged : bool
         Whether every residual is below ``tolerance`` times the largest |eigenvalue|.
     of : str
-        Whose Hessian: ``"full"``, ``"subset"`` or ``"batch"``.
+        Data of the Hessian: ``"full"``, ``"subset"`` or ``"batch"``.
     n_products : int
-        Hessian-vector products that it took; each costs two to three gradients of the same data.
+        Number of Hessian-vector products; each costs two to three gradients of the same data.
     settings : dict
-        Every parameter as used.
+        All parameters used.
     warnings : tuple of Reason
-        What the reader should know before believing the numbers.
+        Caveats of the result.
     """
 
     largest: Floats
@@ -375,7 +375,7 @@ class Sharpness:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The numbers under the names by which they are recorded."""
+        """The numbers under their metric names."""
         metrics: dict[str, Any] = {}
         for end, short, values in (("largest", "h_max", self.largest), ("smallest", "h_min", self.smallest)):
             if len(values):
@@ -387,20 +387,20 @@ class Sharpness:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """The trace of a Hessian, from random vectors.
+    """Estimate of the trace of a Hessian from random vectors.
 
     Attributes
     ----------
     value : float
         Mean of z H z over the vectors.
     standard_error : float
-        Of the mean; NaN for a single vector.
+        Standard error of the mean; NaN for a single vector.
     samples : ndarray of float64, shape (n_samples,)
         z H z of each vector.
     of : str
-        Whose Hessian.
+        Data of the Hessian.
     settings : dict
-        Every parameter as used.
+        All parameters used.
     """
 
     value: float
@@ -411,24 +411,24 @@ class Trace:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The numbers under the names by which they are recorded."""
+        """The numbers under their metric names."""
         return {f"trace_{self.of}": self.value, f"trace_error_{self.of}": self.standard_error}
 
 
 @dataclass(frozen=True, eq=False)
 class BatchSharpness:
-    """Curvature along the gradient, g H g / g g, every batch with its own gradient and its own Hessian.
+    """Curvature along the gradient, g H g / g g, with the gradient and Hessian of each batch.
 
     Attributes
     ----------
     value : float
-        Mean over the batches; those without a gradient (g = 0) do not count.
+        Mean over the batches, except those without a gradient (g = 0).
     standard_error : float
-        Of the mean; NaN for a single batch.
+        Standard error of the mean; NaN for a single batch.
     samples : ndarray of float64, shape (n_batches,)
-        Of each batch; NaN where g = 0.
+        Value of each batch; NaN where g = 0.
     settings : dict
-        Every parameter as used.
+        All parameters used.
     """
 
     value: float
@@ -438,25 +438,25 @@ class BatchSharpness:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The numbers under the names by which they are recorded."""
+        """The numbers under their metric names."""
         return {"batch_sharpness": self.value, "batch_sharpness_error": self.standard_error}
 
 
 @dataclass(frozen=True, eq=False)
 class SpectralDensity:
-    """How the eigenvalues of a Hessian are spread, by stochastic Lanczos quadrature.
+    """Spectral density of a Hessian, from stochastic Lanczos quadrature.
 
     Attributes
     ----------
     nodes, weights : ndarray of float64, shape (n_samples, steps)
-        Gauss quadratures of the random vectors: where, and which share of all eigenvalues (a row sums to 1). Rows
-        that ended early are filled up with nodes of weight 0.
+        Gauss quadratures of the random vectors: positions, and fractions of all eigenvalues (a row sums to 1). Rows
+        that ended early are padded with nodes of weight 0.
     n : int
         Number of eigenvalues, P.
     of : str
-        Whose Hessian.
+        Data of the Hessian.
     settings : dict
-        Every parameter as used.
+        All parameters used.
     """
 
     nodes: Floats = field(repr=False)
@@ -471,7 +471,7 @@ class SpectralDensity:
         Parameters
         ----------
         power : int
-            From 0 to 2 steps - 1: there the quadrature is exact but for the choice of vectors.
+            From 0 to 2 steps - 1, where the quadrature is exact for each vector.
 
         Returns
         -------
@@ -481,19 +481,19 @@ class SpectralDensity:
         return mean_and_error((self.weights * self.nodes**power).sum(1))
 
     def density(self, at: Any, width: float) -> Floats:
-        """Density of the eigenvalues, every node smoothed by a Gaussian.
+        """Density of the eigenvalues, with every node smoothed by a Gaussian.
 
         Parameters
         ----------
         at : array_like of float, shape (g,)
-            Where.
+            Eigenvalues at which to evaluate the density.
         width : float
             Standard deviation of the Gaussian, in the unit of an eigenvalue.
 
         Returns
         -------
         ndarray of float64, shape (g,)
-            Share of the eigenvalues per unit; it integrates to 1.
+            Fraction of the eigenvalues per unit; integrates to 1.
 
         Raises
         ------
@@ -508,35 +508,35 @@ class SpectralDensity:
 
 
 class Batches:
-    """Many batches that stand for one data set, for data that do not go through the model at once.
+    """A data set in several batches, for data too large for one pass.
 
     Parameters
     ----------
     source : iterable of batches
-        Gone through again for every Hessian-vector product, so a generator will not do: a `DataLoader` or a list. Each
-        batch is a tuple ``(x, *targets)``, the arguments of a probe behind the loss function.
+        Iterated again for every Hessian-vector product, so it must not be a generator: a `DataLoader` or a list. Each
+        batch is a tuple ``(x, *targets)``, the arguments of a probe after the loss function.
     reduction : {"mean", "sum"}
-        What the loss function does over the examples of a batch. "mean": batches are averaged, each with the weight of
-        its number of examples; "sum": they are added.
+        Reduction of the loss function over the examples of a batch. "mean": batches are averaged, weighted by their
+        number of examples; "sum": they are added.
 
     Raises
     ------
     UnknownNameError
-        If the reduction is neither.
+        If the reduction is unknown.
     DataError
-        If the source can be gone through once only.
+        If the source can be iterated only once.
 
     Notes
     -----
-    A loader that shuffles or augments draws random numbers. They are drawn from the same state for every product, and
-    the generators stand afterwards where they stood before. A generator of the loader's own (``generator=``) is not
-    seen: give such a loader's batches as a list.
+    A loader that shuffles or augments draws random numbers. Every product uses the same generator state, which is
+    restored afterwards. A separate generator of the loader (``generator=``) is not handled: pass the batches of such a
+    loader as a list.
     """
 
     def __init__(self, source: Iterable[Any], *, reduction: str = "mean") -> None:
         if reduction not in ("mean", "sum"):
             raise UnknownNameError(f'reduction={reduction!r}: it must be "mean" or "sum", as the loss function does')
-        if hasattr(source, "__next__"):  # asking iter() would draw from the generators of a loader
+        if hasattr(source, "__next__"):  # iter() would draw from the generators of a loader
             raise DataError(
                 f"Batches of a {type(source).__name__}: it can be iterated only once, and every Hessian-vector "
                 "product needs all of it. Pass the loader itself, or a list of batches"
@@ -558,7 +558,7 @@ def pieces(batch: tuple[Any, ...]) -> tuple[Iterable[tuple[Any, ...]], str]:
     if len(batch) == 1 and isinstance(batch[0], Batches):
         return batch[0], batch[0].reduction
     if any(isinstance(part, Batches) for part in batch):
-        raise DataError("Batches hold inputs and targets: pass them alone, after the loss function")
+        raise DataError("Batches contain inputs and targets: pass them alone, after the loss function")
     if not batch:
         raise DataError("no data: pass the batch after the loss function (x, *targets), or Batches(loader)")
     return (batch,), "one"
@@ -577,13 +577,13 @@ def examples(batch: Any) -> int:
             except DataError:
                 continue
     raise DataError(
-        f"a batch {type(batch).__name__} has no number of examples: its first array needs a leading axis over them, "
+        f"a batch {type(batch).__name__} has no number of examples: its first array needs a leading axis of examples, "
         'or use Batches(..., reduction="sum") with a loss function that sums'
     )
 
 
 def check_extent(of: str) -> str:
-    """Check the label that says whose Hessian is measured."""
+    """Check the label of the data of the Hessian."""
     if of not in EXTENTS:
         raise UnknownNameError(f'of={of!r}: choose the Hessian: "full", "subset" or "batch"')
     return of
@@ -593,7 +593,7 @@ def _unconverged(n_products: int, residual: float, scale: float) -> Reason:
     return Reason.of(
         "not-converged",
         "not converged after {products} products: the worst residual is {residual:.2g}, the largest |eigenvalue| "
-        "{scale:.3g}. Raise max_products, or the tolerance to what the dtype can give (float32: about 1e-5)",
+        "{scale:.3g}. Raise max_products, or the tolerance to the accuracy of the dtype (float32: about 1e-5)",
         products=n_products,
         residual=residual,
         scale=scale,
@@ -602,7 +602,7 @@ def _unconverged(n_products: int, residual: float, scale: float) -> Reason:
 
 def _check_samples(samples: int) -> None:
     if samples < 1:
-        raise DataError(f"samples={samples}: at least one random vector is needed, two for a standard error")
+        raise DataError(f"samples={samples}: it must be at least 1 random vector, 2 for a standard error")
 
 
 def of_length(vector: Any, n: int) -> Floats:
@@ -614,7 +614,7 @@ def of_length(vector: Any, n: int) -> Floats:
 
 
 def mean_and_error(samples: Floats) -> tuple[float, float]:
-    """Mean and its standard error; NaN where the numbers do not tell."""
+    """Mean and its standard error; NaN if undetermined."""
     if not len(samples):
         return float("nan"), float("nan")
     error = float(samples.std(ddof=1) / np.sqrt(len(samples))) if len(samples) > 1 else float("nan")
@@ -622,7 +622,7 @@ def mean_and_error(samples: Floats) -> tuple[float, float]:
 
 
 def rademacher(n: int, rng: np.random.Generator) -> Floats:
-    """Draw a vector of signs."""
+    """Draw a random vector of signs."""
     return np.where(rng.integers(0, 2, n) == 1, 1.0, -1.0)
 
 
@@ -640,31 +640,30 @@ def extreme_eigenvalues(
 
     Notes
     -----
-    The residual is measured against the largest |eigenvalue| and not against each eigenvalue, because products are
-    rounded on that scale: no method can resolve an eigenvalue of 1e-9 beside one of 1e3. An eigenvalue that occurs
-    several times is seen once, as in every method that starts from one vector; for n <= 64 all n directions are looked
-    at, and multiplicities are right.
+    The residual is relative to the largest |eigenvalue|, not to each eigenvalue, because products are rounded on that
+    scale: no method can resolve an eigenvalue of 1e-9 next to one of 1e3. A multiple eigenvalue is found once, as in
+    every method with a single start vector; for n <= 64 all n directions are used, and multiplicities are right.
     """
     rng = np.random.default_rng(seed)
-    wanted = smallest + largest
-    basis = Basis(product, n, room_for(n, wanted), rng.standard_normal(n), rng)
+    requested = smallest + largest
+    basis = Basis(product, n, room_for(n, requested), rng.standard_normal(n), rng)
     while True:
         basis.grow()
         full = basis.size == basis.room or basis.n_products >= max_products
         if basis.size % LOOK_EVERY and basis.beta > 0.0 and not full:
-            continue  # the eigenvalues seen in the basis cost as much as a product of a small model
+            continue  # Ritz values cost as much as a product of a small model
         values, weights = basis.ritz()
         at = _at_the_ends(basis.size, smallest, largest)
         scale = float(np.abs(values).max())
         residuals = basis.beta * np.abs(weights[-1, at])
-        # A recurrence that ends has seen one of each eigenvalue; every new start may show one more of the same.
-        everything = basis.size == n or basis.n_breakdowns > wanted
-        seen = basis.size >= max(wanted + 2, LEAST_STEPS) and n > LARGEST_BASIS and basis.beta > 0.0
-        if everything or basis.n_products >= max_products or (seen and bool((residuals <= tolerance * scale).all())):
+        # A recurrence that ends has one of each eigenvalue; every new start may add one more copy.
+        everything = basis.size == n or basis.n_breakdowns > requested
+        sampled = basis.size >= max(requested + 2, LEAST_STEPS) and n > LARGEST_BASIS and basis.beta > 0.0
+        if everything or basis.n_products >= max_products or (sampled and bool((residuals <= tolerance * scale).all())):
             vectors = weights[:, at].T @ basis.vectors[: basis.size]
             return Ends(values[at], vectors, residuals, scale, basis.n_products)
         if basis.size == basis.room:
-            basis.shrink(values, weights, _at_the_ends(basis.size, *_kept(basis.room, smallest, largest)))
+            basis.shrink(values, weights, _at_the_ends(basis.size, *_retained(basis.room, smallest, largest)))
 
 
 @dataclass(frozen=True)
@@ -674,15 +673,15 @@ class Ends:
     Attributes
     ----------
     values : ndarray of float64, shape (j,)
-        Eigenvalues, ascending: the smallest wanted, then the largest wanted.
+        Eigenvalues, ascending: the requested smallest, then the requested largest.
     vectors : ndarray of float64, shape (j, n)
-        Their unit vectors, row by row.
+        Their unit eigenvectors, as rows.
     residuals : ndarray of float64, shape (j,)
-        |H v - value v| as the recurrence tells; an eigenvalue lies that near.
+        |H v - value v| from the recurrence; an upper bound of the distance to an eigenvalue.
     scale : float
-        Largest |eigenvalue| seen, which the tolerance refers to.
+        Largest |Ritz value|, the scale of the tolerance.
     n_products : int
-        Products that were made.
+        Number of products.
     """
 
     values: Floats
@@ -693,47 +692,47 @@ class Ends:
 
 
 def _at_the_ends(size: int, smallest: int, largest: int) -> Any:
-    """Positions of the smallest and the largest among `size` ascending values, each once."""
+    """Indices of the smallest and the largest among `size` ascending values, without duplicates."""
     smallest, largest = min(smallest, size), min(largest, size)
     return np.unique(np.r_[0:smallest, size - largest : size])
 
 
-def _kept(room: int, smallest: int, largest: int) -> tuple[int, int]:
-    """How many Ritz vectors outlive a restart at each end: those wanted, and company that speeds them up."""
+def _retained(room: int, smallest: int, largest: int) -> tuple[int, int]:
+    """Number of Ritz vectors retained at a restart at each end: the requested ones, and more for speed."""
     spare = max((room - smallest - largest) // 4, 1)
     return (smallest + spare if smallest else 0), (largest + spare if largest else 0)
 
 
-def room_for(n: int, wanted: int) -> int:
-    """How many basis vectors of n float64 numbers are held: what 2 GiB allow, at least what the search needs."""
-    least = 2 * wanted + 6
-    return min(n, max(least, min(max(LARGEST_BASIS, 4 * wanted), BASIS_BYTES // (8 * n))))
+def room_for(n: int, requested: int) -> int:
+    """Number of basis vectors of n float64 numbers: within 2 GiB, but at least the minimum of the search."""
+    least = 2 * requested + 6
+    return min(n, max(least, min(max(LARGEST_BASIS, 4 * requested), BASIS_BYTES // (8 * n))))
 
 
 def quadrature(product: Product, start: Floats, steps: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    r"""Gauss quadrature of the spectrum as a vector sees it."""
+    r"""Gauss quadrature of the spectral measure of a vector."""
     basis = Basis(product, len(start), steps, start, rng)
     while basis.size < basis.room:
         basis.grow()
         if basis.beta == 0.0:
-            break  # an invariant subspace: the quadrature is exact already
+            break  # invariant subspace: the quadrature is exact
     nodes, weights = basis.ritz()
     return nodes, weights[0] ** 2
 
 
 class Basis:
-    """An orthonormal basis that grows by one product at a time, and the matrix seen in it."""
+    """An orthonormal basis that grows by one product at a time, and the projected matrix."""
 
     def __init__(self, product: Product, n: int, room: int, start: Floats, rng: np.random.Generator) -> None:
         self.product, self.n, self.room, self.rng = product, n, min(room, n), rng
         self.vectors = np.empty((self.room, n))
         self.matrix = np.zeros((self.room, self.room))
         self.size = self.n_products = self.n_breakdowns = 0
-        self.rest = start / np.linalg.norm(start)  # unit vector: where the next product is taken
-        self.beta = 0.0  # length of what the last product had outside of the basis
+        self.rest = start / np.linalg.norm(start)  # unit vector of the next product
+        self.beta = 0.0  # norm of the last product outside of the basis
 
     def grow(self) -> None:
-        """Take the product at the newest direction, and keep what of it is new."""
+        """Apply the product to the newest direction, and orthogonalise the result."""
         size, vector = self.size, self.rest
         self.vectors[size] = vector
         new = np.asarray(self.product(vector), np.float64)
@@ -755,14 +754,14 @@ class Basis:
         self.rest = new / (self.beta or 1.0)
 
     def _split(self, new: Floats) -> tuple[Floats, Floats]:
-        """Shares of a product in the basis vectors, and what is orthogonal to all of them."""
+        """Coefficients of a product in the basis, and the orthogonal remainder."""
         inside = self.vectors[: self.size + 1]
         last = inside[-2:]
         shares = np.zeros(len(inside))
         shares[-len(last) :] = last @ new
         new = new - shares[-len(last) :] @ last
-        # In exact arithmetic that was all, but for the step after a restart. One pass over the whole basis removes what
-        # rounding has left; a second one is needed only where the first has taken away most of the vector.
+        # Exact in theory, except for the step after a restart. One pass over the whole basis removes rounding errors; a
+        # second one is needed only if the first has removed most of the vector.
         for _ in range(2):
             before = np.linalg.norm(new)
             more = inside @ new
@@ -773,7 +772,7 @@ class Basis:
         return shares, new
 
     def _elsewhere(self) -> Floats:
-        """A unit vector that the basis does not hold; zero where it holds everything."""
+        """A random unit vector orthogonal to the basis; zero if the basis is complete."""
         if self.size >= self.n:
             return np.zeros(self.n)
         inside = self.vectors[: self.size]
@@ -783,12 +782,12 @@ class Basis:
         return new / np.linalg.norm(new)
 
     def ritz(self) -> tuple[Floats, Floats]:
-        """Eigenvalues (ascending) and eigenvectors (columns) of the matrix seen in the basis."""
+        """Eigenvalues (ascending) and eigenvectors (columns) of the projected matrix."""
         values, weights = np.linalg.eigh(self.matrix[: self.size, : self.size])
         return values, weights
 
     def shrink(self, values: Floats, weights: Floats, keep: Any) -> None:
-        """Keep some Ritz vectors alone (thick restart); the newest direction goes on from there."""
+        """Retain selected Ritz vectors (thick restart); the newest direction continues from there."""
         retained = weights[:, keep].T @ self.vectors[: self.size]
         self.size = len(retained)
         self.vectors[: self.size] = retained

@@ -1,4 +1,4 @@
-"""A callback for the Trainer of transformers over `recorders.torch`: every optimiser step is recorded."""
+"""A callback for the Trainer of transformers that records every optimiser step with `recorders.torch`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from trajtools.errors import MissingDependencyError
 
 
 class RecorderHooks:
-    """What `RecorderCallback` adds to transformers' TrainerCallback: it records a training.
+    """Hooks of `RecorderCallback`, which record a training run.
 
     Use it as ``Trainer(..., callbacks=[RecorderCallback("seed=0.h5")])``.
 
     Notes
     -----
-    The metrics are what the Trainer logs: ``loss``, its mean since the last log, and ``learning_rate``; they stand at
-    the state after the last update that they cover. ``logging_steps=1`` gives a loss for every state.
+    The metrics are those logged by the Trainer: ``loss``, its mean since the last log, and ``learning_rate``; they are
+    stored with the state after the last update that they cover. ``logging_steps=1`` gives a loss for every state.
     """
 
     def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
@@ -27,11 +27,11 @@ class RecorderHooks:
         self.recorder: Recorder | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Open the file: the weights are loaded and on their device now."""
+        """Open the file; the weights are now on their device."""
         self.recorder = Recorder(self.path, model, **{"optimizer": "any", **self.options})
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Record what was logged of the training; summaries at its end have no loss of their own."""
+        """Record logged metrics; the final summary has no loss."""
         if self.recorder is not None and logs and "loss" in logs:
             nan = float("nan")
             self.recorder.record(loss=float(logs["loss"]), learning_rate=float(logs.get("learning_rate", nan)))
@@ -44,7 +44,7 @@ class RecorderHooks:
 
 
 def _callback_class() -> Any:
-    """Give the base class of transformers' callbacks."""
+    """Return the base class of callbacks of transformers."""
     try:
         from transformers import TrainerCallback
     except ImportError as error:
@@ -56,11 +56,11 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback as Callback
 
     class RecorderCallback(RecorderHooks, Callback):
-        """Record a training, see `RecorderHooks`."""
+        """Record a training run, see `RecorderHooks`."""
 else:
 
     def __getattr__(name: str) -> Any:
-        # The class needs its framework, this module does not: it is made when it is first used.
+        # The class needs its framework, this module does not: create it on first use.
         if name != "RecorderCallback":
             raise AttributeError(f"recorders.huggingface has no {name!r}; it has RecorderCallback")
         made = type(

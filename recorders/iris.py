@@ -1,4 +1,4 @@
-"""Iris from many initial conditions at once: the training of Danovski, Soriano and Lacasa (2024), in NumPy only.
+"""Training on Iris from many initial conditions (Danovski, Soriano and Lacasa 2024), in NumPy only.
 
 A 4-10-3 network (sigmoid hidden units, softmax out) learns Fisher's 150 flowers by full-batch gradient descent on the
 mean cross-entropy, in float64: W ~ N(0, 1), b = 0, no scaling of the features, no momentum. A seeded random subset of
@@ -10,7 +10,7 @@ by Uniform(-epsilon, epsilon), and all of them are the members of one run, one f
 With ``--restart 4000`` the copies of a second run, ``eta=<rate> from 4000.h5``, leave their references late, to test
 the stability of what was learned.
 
-The initial conditions, the copies and the split depend on the seed only, so that every learning rate starts from the
+Initial conditions, copies and split depend on the seed only, so every learning rate starts from the
 same states.
 
 References
@@ -45,10 +45,10 @@ State = dict[str, Floats]
 SPECIES = ("setosa", "versicolor", "virginica")
 HIDDEN = 10
 TRAINED = 120
-# What a seed is for: the streams of the split, the weights and the perturbations must not meet.
+# Purposes of a seed: split, weights and perturbations use separate streams.
 SPLIT, WEIGHTS, COPIES, LATE = range(4)
-# Members whose work arrays (about 50 kB each) stay in the second-level cache together: measured 8 us a member and step
-# with 8 to 16 of them, 12 us with 64.
+# Members whose work arrays (about 50 kB each) fit into the L2 cache together: 8 us per member and step with 8 to 16 of
+# them, 12 us with 64 (measured).
 MEMBERS_AT_ONCE = 16
 
 
@@ -76,17 +76,17 @@ def record(
     inits : int
         Number of initial conditions.
     copies : int
-        Perturbed copies of each.
+        Number of perturbed copies of each.
     steps : int
         Updates; steps + 1 states are recorded.
     epsilon : float
-        Every weight of a copy is moved by Uniform(-epsilon, epsilon).
+        Every weight of a copy is perturbed by Uniform(-epsilon, epsilon).
     seed : int
-        Of the split, the weights and the perturbations.
+        Seed of the split, the weights and the perturbations.
     mode : str
         ``"x"``: the file must not exist; ``"next"``, ``"w"``: as in `Recorder`.
     allow_rounded : bool
-        Accept an epsilon that float64 rounds away in more than 1 % of the entries, as 1e-14 does.
+        Accept an epsilon that float64 rounds away in more than 1 % of the entries, such as 1e-14.
     progress : callable, optional
         Called with the number of the step before each one.
 
@@ -137,7 +137,7 @@ def restart(
 ) -> Path:
     """Perturb a recorded training late: train copies of its states at one step to its end, as a run of their own.
 
-    This is how the stability of what was learned is tested [1]_: 20 copies from step 4000 of 5000, at the rate 0.01.
+    This tests the stability of the trained network [1]_: 20 copies from step 4000 of 5000, at rate 0.01.
 
     Parameters
     ----------
@@ -146,11 +146,11 @@ def restart(
     rate : float
         Learning rate.
     step : int
-        Step at which the copies leave their reference; it must have been recorded.
+        Step of the perturbation; it must have been recorded.
     copies : int
         Perturbed copies of each initial condition.
     epsilon : float
-        Every weight (no bias) of a copy is moved by Uniform(-epsilon, epsilon).
+        Every weight (no bias) of a copy is perturbed by Uniform(-epsilon, epsilon).
     progress : callable, optional
         Called with the number of the step before each one.
 
@@ -208,7 +208,7 @@ def restart(
 
 
 def restarted_name(rate: float, step: int) -> str:
-    """Name of the run of one learning rate that was perturbed late.
+    """Name of the run of one learning rate with a late perturbation.
 
     Parameters
     ----------
@@ -235,21 +235,21 @@ def ensemble(
     inits : int
         Number of initial conditions.
     copies : int
-        Perturbed copies of each.
+        Number of perturbed copies of each.
     epsilon : float
-        Every weight (no bias) of a copy is moved by Uniform(-epsilon, epsilon).
+        Every weight (no bias) of a copy is perturbed by Uniform(-epsilon, epsilon).
     seed : int
-        The seed of the whole training.
+        Seed of the split, the weights and the perturbations.
     allow_rounded : bool
-        Accept an epsilon that float64 rounds away in more than 1 % of the entries, as 1e-14 does.
+        Accept an epsilon that float64 rounds away in more than 1 % of the entries, such as 1e-14.
 
     Returns
     -------
     state : dict of str to ndarray of float64
-        As `initial_weights`, with a leading axis of ``inits * (1 + copies)`` members: each initial condition is
+        As in `initial_weights`, with a leading axis of ``inits * (1 + copies)`` members: each initial condition is
         followed by its copies.
     members : list of Member
-        Who is whose copy.
+        Entries of the members table, with the reference of each copy.
     """
     states: list[State] = []
     members: list[Member] = []
@@ -269,14 +269,14 @@ def _copies(start: State, epsilon: float, copies: int, seed: int, allow_rounded:
 
 
 def steps_of(state: State, data: Split, rate: float, steps: int) -> Iterator[tuple[Floats, Floats]]:
-    """Train all members in lock-step; `state` is updated in place, after each pair is taken.
+    """Train all members in lock-step; `state` is updated in place, after each pair is yielded.
 
     Parameters
     ----------
     state : dict of str to ndarray of float64
-        With a leading axis of m members; changed in place.
+        State with a leading axis of m members; modified in place.
     data : Split
-        What trains and what tests.
+        Training and test set.
     rate : float
         Learning rate of the gradient descent.
     steps : int
@@ -285,7 +285,7 @@ def steps_of(state: State, data: Split, rate: float, steps: int) -> Iterator[tup
     Yields
     ------
     loss, accuracy : ndarray of float64, shape (m,)
-        Of the state as it stands: steps + 1 pairs, the last after the last update.
+        Values at the current state: steps + 1 pairs, the last after the last update.
     """
     members = len(state["hidden.bias"])
     chunks = [slice(start, start + MEMBERS_AT_ONCE) for start in range(0, members, MEMBERS_AT_ONCE)]
@@ -306,13 +306,13 @@ def steps_of(state: State, data: Split, rate: float, steps: int) -> Iterator[tup
 
 
 def split(seed: int) -> Split:
-    """Draw the 120 rows that train; the other 30 test."""
+    """Draw the 120 training rows; the other 30 are the test set."""
     features, species = load()
     order = np.random.default_rng(derived_seed(seed, SPLIT)).permutation(len(species))
-    chosen, rest = np.sort(order[:TRAINED]), np.sort(order[TRAINED:])
+    training, rest = np.sort(order[:TRAINED]), np.sort(order[TRAINED:])
     return Split(
-        np.ascontiguousarray(features[chosen].T),
-        species[chosen],
+        np.ascontiguousarray(features[training].T),
+        species[training],
         np.ascontiguousarray(features[rest].T),
         species[rest],
     )
@@ -320,12 +320,12 @@ def split(seed: int) -> Split:
 
 @dataclass(frozen=True)
 class Split:
-    """The rows that train and the rows that test.
+    """The training set and the test set.
 
     Attributes
     ----------
     train, test : ndarray of float64, shape (4, 120) and (4, 30), in cm
-        Features, one flower a column: with the units on the last axis but one, all sums run over contiguous memory.
+        Features, one flower per column, so that all sums run over contiguous memory.
     labels, test_labels : ndarray of int64, shape (120,) and (30,)
         Index into `SPECIES`.
     """
@@ -337,7 +337,7 @@ class Split:
 
 
 def load() -> tuple[Floats, Ints]:
-    """Fisher's Iris as it ships with the package."""
+    """Load Fisher's Iris data from the package."""
     text = (files("recorders") / "iris.csv").read_text(encoding="utf-8")
     rows = list(csv.reader(text.splitlines()))[1:]
     features = np.array([row[:4] for row in rows], dtype=np.float64)
@@ -345,7 +345,7 @@ def load() -> tuple[Floats, Ints]:
 
 
 def derived_seed(seed: int, purpose: int, index: int = 0) -> int:
-    """Return a seed of 63 bits for one purpose, independent of those for every other (purpose, index)."""
+    """Return a seed of 63 bits, independent for every (purpose, index)."""
     return int(np.random.SeedSequence([seed, purpose, index]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -383,17 +383,17 @@ def loss_and_gradient(state: State, features: Floats, labels: Ints) -> tuple[Flo
 
 
 def accuracy(state: State, features: Floats, labels: Ints) -> Floats:
-    """Fraction of flowers that each member names correctly."""
+    """Fraction of flowers that each member classifies correctly."""
     return np.asarray((forward(state, features)[1].argmax(axis=1) == labels).mean(axis=1))
 
 
 def forward(state: State, features: Floats) -> tuple[Floats, Floats]:
     """Hidden activations and logits of all members."""
-    # matmul over the members, never one large product: the same call for each, so that equal members stay equal.
+    # matmul over the members, not one large product, so that equal members stay equal.
     hidden = np.matmul(state["hidden.kernel"].swapaxes(1, 2), features)
     hidden += state["hidden.bias"][:, :, None]
     np.negative(hidden, out=hidden)
-    with np.errstate(over="ignore"):  # exp(710) is inf and 1 / (1 + inf) is 0, as it should be
+    with np.errstate(over="ignore"):  # exp(710) is inf and 1 / (1 + inf) is 0, the correct limit
         np.exp(hidden, out=hidden)
     hidden += 1.0
     np.reciprocal(hidden, out=hidden)
@@ -405,31 +405,29 @@ def forward(state: State, features: Floats) -> tuple[Floats, Floats]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = _parser()
-    chosen = parser.parse_args(arguments)
-    if chosen.inits < 1:
+    args = parser.parse_args(arguments)
+    if args.inits < 1:
         parser.error("--inits must be at least 1")
-    if chosen.restart is not None and not (chosen.restart < chosen.steps and chosen.copies):
+    if args.restart is not None and not (args.restart < args.steps and args.copies):
         parser.error("--restart must be below --steps, and needs --copies")
     try:
-        chosen.folder.mkdir(parents=True, exist_ok=True)
-        for rate in chosen.rates:
-            progress = Progress(run_name(rate), chosen.steps, chosen.quiet)
+        args.folder.mkdir(parents=True, exist_ok=True)
+        for rate in args.rates:
+            progress = Progress(run_name(rate), args.steps, args.quiet)
             record(
-                chosen.folder, rate, inits=chosen.inits, copies=chosen.copies, steps=chosen.steps,
-                epsilon=chosen.epsilon, seed=chosen.seed, progress=progress,
+                args.folder, rate, inits=args.inits, copies=args.copies, steps=args.steps,
+                epsilon=args.epsilon, seed=args.seed, progress=progress,
             )  # fmt: skip
-            progress.done(chosen.inits * (1 + chosen.copies))
-            if chosen.restart is not None:
-                progress = Progress(restarted_name(rate, chosen.restart), chosen.steps - chosen.restart, chosen.quiet)
-                restart(
-                    chosen.folder, rate, chosen.restart, copies=chosen.copies, epsilon=chosen.epsilon, progress=progress
-                )
-                progress.done(chosen.inits * (1 + chosen.copies))
+            progress.done(args.inits * (1 + args.copies))
+            if args.restart is not None:
+                progress = Progress(restarted_name(rate, args.restart), args.steps - args.restart, args.quiet)
+                restart(args.folder, rate, args.restart, copies=args.copies, epsilon=args.epsilon, progress=progress)
+                progress.done(args.inits * (1 + args.copies))
     except (TrajtoolsError, OSError) as problem:
         print(f"Error: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\nInterrupted; the recorded states are in {chosen.folder}.", file=sys.stderr)
+        print(f"\nInterrupted; the recorded states are in {args.folder}.", file=sys.stderr)
         return 130
     return 0
 
@@ -469,22 +467,22 @@ def _count(text: str) -> int:
 
 
 class Progress:
-    """Where the training stands, on stderr: one line that is rewritten on a terminal, one line per run elsewhere."""
+    """Progress on stderr: a line that is updated on a terminal, one line per run elsewhere."""
 
     def __init__(self, name: str, steps: int, quiet: bool) -> None:
         self._name, self._steps, self._quiet, self._started = name, steps, quiet, time.monotonic()
         self._live = sys.stderr.isatty() and not quiet
-        self._shown = -1.0
+        self._last_update = -1.0
 
     def __call__(self, step: int) -> None:
-        """Say that `step` is being taken."""
+        """Report the current step."""
         now = time.monotonic()
-        if self._live and (now - self._shown > 0.1 or step == self._steps):
-            self._shown = now
+        if self._live and (now - self._last_update > 0.1 or step == self._steps):
+            self._last_update = now
             print(f"\r{self._name}: step {step} of {self._steps}", end="", file=sys.stderr, flush=True)
 
     def done(self, members: int) -> None:
-        """Say that the run is recorded."""
+        """Report the end of a run."""
         if self._quiet:
             return
         start = "\r" if self._live else ""

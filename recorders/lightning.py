@@ -1,4 +1,4 @@
-"""A Lightning callback over `recorders.torch`: every optimiser step of a fit is recorded."""
+"""A Lightning callback that records every optimiser step of a fit with `recorders.torch`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trajtools.errors import MissingDependencyError
 
 
 class RecorderHooks:
-    """What `RecorderCallback` adds to Lightning's Callback: it records a fit.
+    """Hooks of `RecorderCallback`, which record a fit.
 
     Use it as ``Trainer(callbacks=[RecorderCallback("lr=0.1.h5")])``.
 
@@ -28,15 +28,15 @@ class RecorderHooks:
         self._loss: Any = 0.0
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Open the file: the weights are loaded and on their device now."""
+        """Open the file; the weights are now on their device."""
         self.recorder = Recorder(self.path, pl_module, **{"optimizer": list(trainer.optimizers), **self.options})
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
-        """Gather the loss; Lightning has divided it by the number of accumulated batches."""
+        """Accumulate the loss; Lightning has divided it by the number of accumulated batches."""
         self._loss = self._loss + loss.detach()
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        """Record the loss of the state that is about to be updated."""
+        """Record the loss of the state before its update."""
         if self.recorder is not None:
             self.recorder.record(loss=self._loss)
         self._loss = 0.0
@@ -56,7 +56,7 @@ class RecorderHooks:
 
 
 def _callback_class() -> Any:
-    """Give Lightning's Callback, from either of its two packages."""
+    """Return the Callback class of Lightning, from either of its two packages."""
     try:
         from lightning.pytorch.callbacks import Callback
     except ImportError:
@@ -73,11 +73,11 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
     class RecorderCallback(RecorderHooks, Callback):
-        """Record a training, see `RecorderHooks`."""
+        """Record a training run, see `RecorderHooks`."""
 else:
 
     def __getattr__(name: str) -> Any:
-        # The class needs its framework, this module does not: it is made when it is first used.
+        # The class needs its framework, this module does not: create it on first use.
         if name != "RecorderCallback":
             raise AttributeError(f"recorders.lightning has no {name!r}; it has RecorderCallback")
         made = type(

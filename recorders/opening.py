@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from recorders.adapter import Structure, listed
-from recorders.background import MetricTable, Pace, Tape
+from recorders.background import MetricsBeside, MetricTable, Pace, Tape
 from recorders.storage import TILES, Block, Sketch, Sketches, Storage, TwinDistances, Weights, WithBuffers
 from trajtools.errors import ArchitectureError, RecordingError, SelectionError
 from trajtools.store import Run, RunWriter, StreamLayout
 from trajtools.wiring import Member, NodeSet, Parameter, describe
 
 STORES = ("weights", "distances", "sketch")
+MODES = ("x", "next", "w")
 SOFTWARE = (
     "trajtools",
     "numpy",
@@ -110,6 +111,10 @@ class Opening:
     def __post_init__(self) -> None:
         if self.stored not in STORES:
             raise RecordingError(f"store={self.stored!r}: it must be one of {', '.join(STORES)}")
+        if self.mode not in MODES:
+            raise RecordingError(
+                f"mode={self.mode!r}: it must be one of {', '.join(MODES)}; a file holds one run, so give each its own"
+            )
         if self.sketch is not None and self.stored != "sketch":
             raise RecordingError(f"sketch={self.sketch} needs store='sketch', got store={self.stored!r}")
         if self.stored == "sketch" and self.sketch is None:
@@ -218,7 +223,7 @@ class Opening:
         writer = RunWriter.create(
             self.path,
             name=self.name,
-            metrics=list(table.shapes),
+            metrics=table.shapes,
             nodes=self.nodes,
             mode=self.mode,
             hparams=hparams,
@@ -228,6 +233,7 @@ class Opening:
             **self._common(),
         )
         self.path = writer.path  # mode="next" may have chosen another
+        MetricsBeside(writer.path).path.unlink(missing_ok=True)  # of a run that is gone
         return writer
 
     def _resumed(self, origin: dict[str, Any]) -> RunWriter:

@@ -117,6 +117,7 @@ class Recorder(Adapter):
 
     Step s is the state after s updates. Metrics belong to the newest state; those of states that `every` leaves out are
     not stored. A metric may come at any time; where it is not given it is NaN, and its first value fixes its shape.
+    Metrics for which the file has no room are one `RecordingWarning`, and go to ``<path>.metrics.jsonl`` beside it.
 
     A resumed run goes on from the last committed step L. The state at opening is taken for step L if what the file
     would hold of it equals what the file holds, bit for bit; else it is stored as L + 1. With ``step=`` it is that
@@ -265,8 +266,8 @@ class Recorder(Adapter):
         ArchitectureError
             If the state differs in names, shapes or dtypes from the first one.
         RecordingError
-            If the recorder is closed or its writer has failed, a metric is new or has another shape, steps go back, or
-            buffers are missing.
+            If the recorder is closed, its writer has failed and it is `strict`, a metric has another shape than before,
+            steps go back, or buffers are missing.
         """
         began = time.perf_counter()
         tape = self._tape
@@ -413,7 +414,7 @@ class Recorder(Adapter):
         Raises
         ------
         RecordingError
-            If the last states could not be written.
+            If the last states could not be written, and the recorder is `strict`.
         """
         self._finalizer.detach()
         self._tape.close(status)

@@ -1,28 +1,27 @@
-"""Shadows: copies at a tiny distance, trained on the same batches and rescaled after every step.
+"""Shadows: copies at a small distance, trained on the same batches and rescaled after every step.
 
-Framework-free bookkeeping behind `recorders.torch.Shadow` and `recorders.jax.Shadow`. With d the offset of the copy,
-g the gradients of the same batch at both places and q = g(theta + d) - g(theta), which is H d up to terms in |d|^2:
+Framework-free part of `recorders.torch.Shadow` and `recorders.jax.Shadow`. With d the offset of the copy, g the
+gradients of the same batch at both points and q = g(theta + d) - g(theta), which is H d up to terms in |d|^2:
 
-- the forward copy trains as the network does, d' = d - eta q for plain SGD. Its growth ln(|d'| / |d|) is the local
-  exponent of the training, in nats per step, and it turns towards the direction that grows most: that of h_min while
-  the largest curvature is stable (h_max < 2 / eta - |h_min|), that of h_max beyond;
-- the reverse copy goes uphill, d' = d + a q, and turns towards the direction of h_max whatever eta is.
+- the forward copy trains like the network, d' = d - eta q for plain SGD. Its growth ln(|d'| / |d|) is the local
+  exponent of the training, in nats per step, and it aligns with the fastest-growing direction: that of h_min while the
+  largest curvature is stable (h_max < 2 / eta - |h_min|), that of h_max beyond;
+- the reverse copy goes uphill, d' = d + a q, and aligns with the direction of h_max for any eta.
 
-Both curvatures are read as Rayleigh quotients d q / d d, whose error is of second order in the angle that is still
-missing; the residual |q - h d| / |d| tells how far the quotient is from an eigenvalue at most. With the same data at
-every step they become eigenvalues of its Hessian. With mini-batches each reading is d H_B d / d d for the batch B of
-the step, along a direction that many batches have turned: readings scatter from batch to batch, and their mean over
-steps comes close to the largest curvature of the whole set from below (the mean is d H d / d d, at most h_max). It is
-not the largest eigenvalue of a batch's own Hessian, which is larger: `sharpness` of the batch tells that one. The names
-of the metrics say which data were used:
+Both curvatures are Rayleigh quotients d q / d d, with an error of second order in the remaining angle; the residual
+|q - h d| / |d| bounds the distance to an eigenvalue. With the same data at every step they converge to eigenvalues of
+its Hessian. With mini-batches each reading is d H_B d / d d for the batch B of the step, along a direction shaped by
+many batches: readings scatter between batches, and their mean over steps approaches the largest curvature of the whole
+set from below (the mean is d H d / d d, at most h_max). It is not the largest eigenvalue of the Hessian of a batch,
+which is larger: use `sharpness` of the batch for that. The names of the metrics state the data:
 
 ================================ ================================================================
 ``shadow_growth_batch``          ln(|d'| / |d|) of the forward copy, nats per step
-``shadow_h_min_batch``           its Rayleigh quotient; NaN while the copy points elsewhere or eta x residual > 0.1
+``shadow_h_min_batch``           its Rayleigh quotient; NaN while the copy is not aligned or eta x residual > 0.1
 ``shadow_h_min_residual_batch``  residual of the quotient
 ``shadow_h_max_batch``           Rayleigh quotient of the reverse copy
 ``shadow_h_max_residual_batch``  residual of the quotient
-``shadow_reverse_growth_batch``  ln(|d'| / |d|) of the reverse copy; ln 2 once it is aligned, unless `ascent` is given
+``shadow_reverse_growth_batch``  ln(|d'| / |d|) of the reverse copy; ln 2 once it is aligned, unless `ascent` is set
 ``shadow_floor_batch``           2^-53 |theta| / epsilon e^gain (2^-24 for float32): see `Floor`
 ``shadow_epsilon``               |d|
 ================================ ================================================================
@@ -45,28 +44,28 @@ from trajtools.types import Floats
 
 LARGEST_FLOOR = 1e-2
 DIRECTIONS = ("forward", "reverse")
-ALIGNED = 0.1  # largest eta x residual at which the forward copy counts as pointing along one curvature
+ALIGNED = 0.1  # largest eta x residual of an aligned forward copy
 ROUNDOFF = {8: 2.0**-53, 4: 2.0**-24, 2: 2.0**-9}
-"""Half a unit in the last place, by bytes of the dtype; of the two of two bytes the coarser one, bfloat16."""
+"""Half a unit in the last place, by bytes of the dtype; for two bytes that of bfloat16, the coarser one."""
 
 
 class Shadow:
-    """What the shadows of torch and JAX share: settings, the readings of the last step, and their metrics.
+    """Common part of the shadows of torch and JAX: settings, readings of the last step, and metrics.
 
     Attributes
     ----------
     directions : tuple of str
-        Which copies there are.
+        Directions of the copies.
     epsilon : float or None
-        Distance of the copies, |d|; None while it has not been chosen.
+        Distance of the copies, |d|; None before the first step.
     of : str
-        What the data are.
+        Extent of the data.
     n_steps : int
-        Steps that the copies have made.
+        Number of steps of the copies.
     n_gradients : int
-        Gradients that the copies have cost, beyond those of the training.
+        Number of extra gradients for the copies.
     n_lost : int
-        Steps without numbers, because a gradient was not finite.
+        Steps without numbers because a gradient was not finite.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class Shadow:
         self.directions = (directions,) if isinstance(directions, str) else tuple(directions)
         odd = [name for name in self.directions if name not in DIRECTIONS]
         if odd or not self.directions:
-            raise UnknownNameError(f'directions={directions!r}: give "forward", "reverse" or both')
+            raise UnknownNameError(f'directions={directions!r}: it must be "forward", "reverse" or both')
         for name, value in (("epsilon", epsilon), ("ascent", ascent), ("window", window)):
             if value is not None and not value > 0:
                 raise DataError(f"{name}={value}: it must be positive, or None to choose it automatically")
@@ -94,17 +93,17 @@ class Shadow:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Numbers of the last step, for ``rec.record(**shadow.metrics)``; NaN before the first."""
+        """Metrics of the last step, for ``rec.record(**shadow.metrics)``; NaN before the first."""
         return {name: float(value) for name, value in self._named(np, self._last).items()}
 
     @property
     def h_max(self) -> float:
-        """Largest curvature of the last step's data, from the reverse copy."""
+        """Largest curvature on the data of the last step, from the reverse copy."""
         return self._last.get("reverse_curvature", math.nan)
 
     @property
     def h_min(self) -> float:
-        """Smallest curvature of the last step's data, from the forward copy; NaN while that points elsewhere."""
+        """Smallest curvature on the data of the last step, from the forward copy; NaN while it is not aligned."""
         return self._last["forward_curvature"] if self._last.get("down") else math.nan
 
     @property
@@ -114,12 +113,12 @@ class Shadow:
 
     @property
     def floor(self) -> float:
-        """How much of the forward copy may be rounding, see `recorders.shadows.Floor`."""
+        """Fraction of the forward copy that may be rounding, see `recorders.shadows.Floor`."""
         return self._floor.value
 
     @property
     def warnings(self) -> tuple[Reason, ...]:
-        """What the reader should know before believing the numbers."""
+        """Caveats of the result."""
         return (self._floor.warning,) if self._floor.warning else ()
 
     def _choose_epsilon(self, weights: float) -> float:
@@ -132,28 +131,28 @@ class Shadow:
 
     @staticmethod
     def _refuse_rounded(epsilon: float) -> NoReturn:
-        """Refuse an epsilon whose offset vanishes in the very first step."""
+        """Raise for an epsilon whose offset vanishes in the first step."""
         raise DataError(
             f"epsilon={epsilon:.3g}: the dtype of the weights rounds the whole offset away. Pass a larger epsilon, "
             "or omit it to choose one automatically"
         )
 
     def _note(self, direction: str, reading: Sequence[float] | None) -> None:
-        """Keep the reading of one copy, as `read` gives it; None where the step has no numbers."""
+        """Store the reading of one copy from `read`; None for a lost step."""
         self.n_lost += reading is None
         values = (math.nan, math.nan, math.nan) if reading is None else reading
         for name, value in zip(("growth", "curvature", "residual"), values, strict=True):
             self._last[f"{direction}_{name}"] = float(value)
 
     def _judge(self, rate: float, momentum: bool, weights: float) -> None:
-        """Find where the forward copy points and how near it is to rounding, after `_note`."""
+        """Compute the direction of the forward copy and its rounding floor, after `_note`."""
         last = self._last
         last["down"] = float(points_down(last["forward_curvature"], last["forward_residual"], rate, momentum))
         self._floor.note(last["forward_growth"], weights, self.epsilon or math.nan)
         last["floor"] = self._floor.value
 
     def _named(self, xp: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
-        """Name the numbers of a step as at the top of this module.
+        """Map the numbers of a step to the metric names of this module.
 
         Their keys are ``<direction>_<growth, curvature or residual>``, ``down`` and ``floor``.
         """
@@ -173,24 +172,23 @@ class Shadow:
 
 
 class Floor:
-    """Watches whether the growth of a copy could be that of rounding errors.
+    """Detects growth of a copy that may come from rounding errors.
 
     Attributes
     ----------
     climb : Climb
-        How the copy has grown since its last fresh offset.
+        Growth of the copy since its last fresh offset.
     value : float
-        ``roundoff |theta| / epsilon e^gain``, the largest seen.
+        ``roundoff |theta| / epsilon e^gain``, the largest so far.
     warning : Reason or None
-        The warning, once it was given.
+        The warning, once issued.
 
     Notes
     -----
-    Every step rounds the weights, which adds an error of the relative size roundoff |theta| / epsilon to the offset.
-    While a copy is damped in a direction that becomes unstable later, that error is all that is left there, and when it
-    has grown by e^gain it is what is seen: the exponent then depends on epsilon and on the dtype (delayed loss of
-    stability). A copy that grows from its beginning on is not concerned, and nobody is warned of it; `window=` draws
-    fresh offsets where growth may begin late.
+    Every step rounds the weights, which adds an error of relative size roundoff |theta| / epsilon to the offset. While
+    a copy is damped in a direction that becomes unstable later, only this error remains in it and dominates after
+    growth by e^gain: the exponent then depends on epsilon and on the dtype (delayed loss of stability). A copy that
+    grows from the start is not affected and gets no warning; `window=` draws fresh offsets if growth may begin late.
     """
 
     def __init__(self, roundoff: float) -> None:
@@ -200,32 +198,32 @@ class Floor:
         self.climb = GROUND
 
     def afresh(self) -> None:
-        """Begin with a fresh offset."""
+        """Reset for a fresh offset."""
         self.climb = GROUND
 
     def note(self, growth: float, weights: float, epsilon: float) -> None:
-        """Take in one step.
+        """Add one step.
 
         Warns
         -----
         UserWarning
-            As `see` does.
+            As in `see`.
         """
         self.see(climb(np, self.climb, growth), weights, epsilon)
 
     def see(self, now: Climb, weights: float, epsilon: float) -> None:
-        """Take in an account that was kept elsewhere.
+        """Add the growth recorded elsewhere.
 
         Warns
         -----
         UserWarning
-            Once, when the floor exceeds 1 % by a growth that began late.
+            Once, when the floor exceeds 1 % after late growth.
         """
         self.climb = now
         self.value = max(self.value, float(floor_of(np, self.roundoff, weights, epsilon, now.gain)))
         share = float(floor_of(np, self.roundoff, weights, epsilon, 0.0))
         present = share * math.exp(min(now.rise, 60.0))
-        # A copy that could have been damped below its rounding errors before it grew; not one that grew from the start.
+        # Only copies that may have been damped below their rounding errors before growth.
         if present > LARGEST_FLOOR and now.missed > -math.log(share) and self.warning is None:
             self.warning = Reason.of(
                 "delayed-loss-of-stability",
@@ -243,18 +241,18 @@ class Floor:
 
 
 class Climb(NamedTuple):
-    """How a copy has grown since it began.
+    """Growth of a copy since its start.
 
     Attributes
     ----------
     steps : scalar
-        Steps so far.
+        Number of steps.
     total, lowest : scalar
-        Sum of the growths, in nats, and its minimum.
+        Cumulative growth, in nats, and its minimum.
     gain : scalar
         Largest rise from a minimum, in nats.
     quiet : scalar
-        Steps before the present rise had made its first nat.
+        Steps before the current rise reached one nat.
     """
 
     steps: Any = 0.0
@@ -265,12 +263,12 @@ class Climb(NamedTuple):
 
     @property
     def rise(self) -> Any:
-        """Present rise from the minimum, in nats."""
+        """Current rise from the minimum, in nats."""
         return self.total - self.lowest
 
     @property
     def missed(self) -> Any:
-        """Nats that the copy would have risen more, had it risen from its beginning as it does now."""
+        """Additional nats of a copy that rises at the current rate from the start."""
         return self.quiet * self.rise / (self.steps - self.quiet + 1)
 
 
@@ -278,7 +276,7 @@ GROUND = Climb()
 
 
 def climb(xp: Any, state: Climb, growth: Any) -> Climb:
-    """Take a step's growth into the account of a copy."""
+    """Add the growth of one step."""
     steps = state.steps + 1
     total = state.total + xp.where(xp.isfinite(growth), growth, 0.0)
     lowest = xp.minimum(state.lowest, total)
@@ -287,31 +285,31 @@ def climb(xp: Any, state: Climb, growth: Any) -> Climb:
 
 
 def floor_of(xp: Any, roundoff: float, weights: Any, epsilon: Any, gain: Any) -> Any:
-    """How much of a copy may be rounding: roundoff |theta| / epsilon e^gain."""
+    """Fraction of a copy that may be rounding: roundoff |theta| / epsilon e^gain."""
     return roundoff * weights / epsilon * xp.exp(xp.minimum(gain, 60.0))
 
 
 def read(xp: Any, products: Sequence[Any], was: Any, now: Any) -> tuple[Any, Any, Any]:
-    """Read growth, curvature and residual off one step of a copy."""
+    """Compute growth, curvature and residual of one step of a copy."""
     dd, dq, qq = products
     curvature = dq / dd
     return 0.5 * xp.log(now / was), curvature, xp.sqrt(xp.maximum(qq / dd - curvature**2, 0.0))
 
 
 def own_ascent(xp: Any, dd: Any, qq: Any) -> Any:
-    """Length of the uphill step where the user gave none: |d| / |q|.
+    """Default length of the uphill step: |d| / |q|.
 
     Notes
     -----
-    Once the copy is aligned this is 1 / h_max: what has the curvature h_max doubles, what has h_2 grows by 1 + h_2 /
-    h_max, and negative curvature shrinks as long as it is weaker than 3 h_max. Longer steps come nearer to the power
-    iteration, which is faster, and fails where |h_min| > h_max.
+    For an aligned copy this is 1 / h_max: the component along h_max doubles, that along h_2 grows by 1 + h_2 / h_max,
+    and components of negative curvature shrink if it is weaker than 3 h_max. Longer steps approach the power iteration,
+    which is faster, and fails if |h_min| > h_max.
     """
     return xp.where(qq > 0, xp.sqrt(dd / xp.where(qq > 0, qq, 1.0)), 0.0)
 
 
 def points_down(curvature: Any, residual: Any, rate: Any, momentum: bool) -> Any:
-    """Whether the forward copy points along the low end of the spectrum, and along one curvature only."""
+    """Whether the forward copy is aligned with the low end of the spectrum."""
     return ((curvature < 0) if momentum else (rate * curvature < 1)) & (rate * residual < ALIGNED)
 
 
@@ -323,20 +321,20 @@ def random_direction(n: int, seed: int, direction: str, draw: int) -> Floats:
 
 @dataclass(frozen=True)
 class CurvatureRule:
-    """How a rate follows the largest curvature.
+    """Update rule of a learning rate that follows the largest curvature.
 
     Attributes
     ----------
     c : float
         Rate times smoothed h_max.
     smoothing : float
-        Weight of the past in the exponential mean of h_max, 0 for none. The mean begins after the warm-up.
+        Weight of the past in the exponential mean of h_max, 0 for none. The mean starts after the warm-up.
     lowest, highest : float
         Bounds of the rate.
     warm_up : int
-        So many updates keep the rate as it was given.
+        Updates at the initial rate.
     interval : int
-        After that, the rate is set anew at every so many updates.
+        Updates between later changes of the rate.
     """
 
     c: float = 1.0
@@ -350,7 +348,7 @@ class CurvatureRule:
         if not (self.c > 0 and 0 <= self.smoothing < 1 and 0 <= self.lowest <= self.highest):
             raise DataError(
                 f"c={self.c}, smoothing={self.smoothing}, lowest={self.lowest}, highest={self.highest}: c must be "
-                "positive (1 or less is careful, 2 the limit), smoothing in [0, 1), and 0 <= lowest <= highest"
+                "positive (1 or less is safe, 2 the limit), smoothing in [0, 1), and 0 <= lowest <= highest"
             )
         if self.warm_up < 0 or self.interval < 1:
             raise DataError(
@@ -359,13 +357,13 @@ class CurvatureRule:
             )
 
     def smooth(self, xp: Any, smoothed: Any, h_max: Any, n_updates: Any) -> Any:
-        """Take a curvature into the mean."""
+        """Update the mean curvature."""
         mean = xp.where(xp.isnan(smoothed), h_max, self.smoothing * smoothed + (1 - self.smoothing) * h_max)
         counts = xp.isfinite(h_max) & (h_max > 0) & (n_updates > self.warm_up)
         return xp.where(counts, mean, smoothed)
 
     def rate(self, xp: Any, rate: Any, smoothed: Any, n_updates: Any) -> Any:
-        """Set the rate."""
+        """Compute the rate of an update."""
         due = (n_updates > self.warm_up) & ((n_updates - self.warm_up - 1) % self.interval == 0)
-        wanted = xp.clip(self.c / xp.where(smoothed > 0, smoothed, 1.0), self.lowest, self.highest)
-        return xp.where(due & (smoothed > 0), wanted, rate)
+        target = xp.clip(self.c / xp.where(smoothed > 0, smoothed, 1.0), self.lowest, self.highest)
+        return xp.where(due & (smoothed > 0), target, rate)

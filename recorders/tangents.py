@@ -1,12 +1,12 @@
-"""Tangent-space exponents of a training: k vectors through the Jacobian of every step, and QR (Benettin).
+"""Tangent-space exponents of a training run: k vectors through the Jacobian of every step, with QR (Benettin).
 
-Framework-free bookkeeping behind `recorders.torch.Tangents` and `recorders.jax.Tangents`, which bring the products of
-vectors with the Jacobian of the optimiser's own step. The state is (weights, optimiser buffers).
+Framework-free part of `recorders.torch.Tangents` and `recorders.jax.Tangents`, which provide the products of vectors
+with the Jacobian of the step of the optimiser. The state is (weights, optimiser buffers).
 
-Training is no stationary process, and one number for all of it misleads. While a direction is damped, a tangent vector
-loses its share in it; when the direction becomes unstable later, the vector does not see it until the share has grown
-back (the bifurcation delay of a slow passage: in exact arithmetic hundreds of steps, with rounding fewer). So exponents
-are measured in windows, each with fresh vectors, besides the exponents of the vectors that are kept from the start.
+Training is not stationary, and one number for all of it misleads. While a direction is damped, a tangent vector loses
+its component along it; when the direction becomes unstable later, the vector grows only after this component has
+recovered (the bifurcation delay of a slow passage: hundreds of steps in exact arithmetic, fewer with rounding).
+Exponents are therefore measured in windows with fresh vectors, besides those of vectors kept from the start.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from trajtools.reasons import Reason
 from trajtools.types import Floats, Ints
 
 VECTORS = ("both", "fresh", "kept")
-SHARE_LOST = math.log(100)  # nats; a fresh vector holds a hundredth of what another one holds once in 160 windows
+SHARE_LOST = math.log(100)  # nats; a fresh vector has a hundredth of the component of another in 1 of 160 windows
 BLOCKS = 20
 FEWEST_BLOCKS = 8
 SHORTEST_BLOCK = 8  # steps
 Push = Callable[[Floats], Floats]
 DELAYED = (
-    "in {count} of {total} windows, first in that from step {start}, fresh vectors grew far more than the kept one, "
+    "in {count} of {total} windows, the first from step {start}, fresh vectors grew far more than the kept one, "
     "by up to {fresh:.1f} nats against {kept:.1f}: the unstable direction was stable before, so the kept vector has "
-    "almost no component along it, and its growth begins late (delayed loss of stability). `values` miss it; read "
+    "almost no component along it, and its growth begins late (delayed loss of stability). `values` miss it; use "
     "`windows`. "
-    "Shadows and twins from before begin as late, out of rounding and what is left of epsilon, and depend on both: "
-    "begin them at the window"
+    "Earlier shadows and twins also grow late, from rounding and the remains of epsilon, and depend on both: "
+    "start them at the window"
 )
 
 
 @dataclass(frozen=True, eq=False)
 class TangentExponents:
-    """Exponents of a stretch of training: finite-time numbers, in nats per step.
+    """Finite-time exponents of a training run, in nats per step.
 
     Attributes
     ----------
     values : ndarray of float64, shape (k,)
-        Exponents of the kept vectors over all steps but those discarded, largest first; NaN if none were kept.
+        Exponents of the kept vectors over all steps not discarded, largest first; NaN without kept vectors.
     intervals : ndarray of float64, shape (k, 2)
-        Confidence intervals at `level`, from the scatter of blocks of time; NaN where there are too few steps. They
-        know nothing of a drift through the whole stretch: compare the windows.
+        Confidence intervals at `level`, from the scatter of blocks of time; NaN with too few steps. They ignore drift
+        over the run: compare the windows.
     level : float
         Confidence level.
     local : ndarray of float64, shape (T, k)
@@ -58,28 +58,28 @@ class TangentExponents:
         Exponents of fresh vectors, window by window, largest first: growth of perturbations of the weights, measured in
         the weights.
     window_starts : ndarray of int64, shape (W,)
-        Step at which each window began, counted from the first that was followed.
+        First step of each window, counted from the first step followed.
     window_gains : ndarray of float64, shape (W,)
         Largest growth of the leading fresh vector within each window, in nats.
     window_kept : ndarray of float64, shape (W,)
-        Exponent of the leading kept vector in the same windows, measured in the weights as well; NaN if none was kept.
-        It exceeds that of fresh vectors, which first have to turn; where it stays far below, see `warnings`.
+        Exponent of the leading kept vector in the same windows, also measured in the weights; NaN without kept vectors.
+        It exceeds that of fresh vectors, which must align first; if it stays far below, see `warnings`.
     window : int
-        Steps of a window. The steps after the last whole one are in `local` only.
+        Steps per window. Steps after the last full window are in `local` only.
     kaplan_yorke : float
-        Kaplan-Yorke dimension of `values`; NaN where k exponents do not reach that far.
+        Kaplan-Yorke dimension of `values`; NaN if it needs more than k exponents.
     entropy : float
         Sum of the positive `values`, nats per step.
     condition : float
-        Largest ratio of the stretchings of two kept vectors in one step: how unequal the directions are.
+        Largest ratio of the stretchings of two kept vectors in one step.
     n_lost : int
-        Steps without numbers, because a derivative was not finite.
+        Steps without numbers because a derivative was not finite.
     unit : str
         ``"1/step"``.
     settings : dict
-        Every parameter as used.
+        All parameters used.
     warnings : tuple of Reason
-        What the reader should know before believing the numbers.
+        Caveats of the result.
     """
 
     values: Floats
@@ -101,20 +101,20 @@ class TangentExponents:
 
 
 class Tangents:
-    """What the tangent vectors of torch and JAX share: frames, their growth in every step, and the result.
+    """Common part of the tangent vectors of torch and JAX: frames, their growth per step, and the result.
 
     Attributes
     ----------
     k : int
         Number of vectors.
     window : int
-        Steps of a window.
+        Steps per window.
     vectors : {"both", "fresh", "kept"}
-        Which there are.
+        Kinds of vectors.
     of : str
-        What the data are.
+        Extent of the data.
     n_lost : int
-        Steps without numbers, because a derivative was not finite.
+        Steps without numbers because a derivative was not finite.
     """
 
     def __init__(
@@ -142,72 +142,72 @@ class Tangents:
         self._n_weights, self._n_state, self.k, self.window, self.vectors = n_weights, n_state, k, window, vectors
         self.of, self._rng = check_extent(of), np.random.default_rng(seed)
         self._settings = {"seed": seed, **settings}
-        self._kept: Frame | None = None
+        self._kept_frame: Frame | None = None
         self._fresh: Frame | None = None
         self._local: list[Floats] = []
         self._windows: list[tuple[int, Floats, float, float]] = []
         self._condition = 1.0
         self.n_lost = 0
         self._began = self._kept_from = 0
-        self._kept_before = math.nan
+        self._gain_before = math.nan
         self._delays: list[tuple[float, float, int]] = []
 
     def _advance(self, push: Push) -> None:
-        """Send all vectors through one step."""
+        """Advance all vectors by one step."""
         at = len(self._local)
-        if self.vectors != "fresh" and self._kept is None:
-            self._kept = Frame(self._drawn(self._n_state if self.k > self._n_weights else self._n_weights))
+        if self.vectors != "fresh" and self._kept_frame is None:
+            self._kept_frame = Frame(self._random(self._n_state if self.k > self._n_weights else self._n_weights))
             self._kept_from = at
         if self.vectors != "kept" and self._fresh is None:
-            self._fresh, self._began = Frame(self._drawn(self._n_weights)), at
-            self._kept_before = self._of_kept()
-        frames = [frame for frame in (self._kept, self._fresh) if frame is not None]
+            self._fresh, self._began = Frame(self._random(self._n_weights)), at
+            self._gain_before = self._kept_gain()
+        frames = [frame for frame in (self._kept_frame, self._fresh) if frame is not None]
         images = push(np.hstack([frame.columns for frame in frames]))
         local = np.full(self.k, np.nan)
         if np.isfinite(images).all():
             if self._fresh is not None:
                 self._fresh.advance(images[:, -self.k :])
-            if self._kept is not None:
-                local = self._kept.advance(images[:, : self.k])
+            if self._kept_frame is not None:
+                local = self._kept_frame.advance(images[:, : self.k])
                 span = local.max() - local.min()
                 self._condition = max(self._condition, math.exp(min(span, 700.0)))
         else:
             self.n_lost += 1
-            self._kept = self._fresh = None
+            self._kept_frame = self._fresh = None
         self._local.append(local)
         if self._fresh is not None and len(self._local) - self._began == self.window:
             fresh = self._fresh
-            # Vectors that are this young need not have come into order.
+            # Young vectors may not be sorted yet.
             exponents = np.sort(fresh.of_weights(self._n_weights))[::-1] / self.window
-            kept = self._of_kept() - self._kept_before
-            self._windows.append((self._began, exponents, fresh.highest, kept / self.window))
-            self._compare(float(exponents[0]) * self.window, kept)
+            kept_gain = self._kept_gain() - self._gain_before
+            self._windows.append((self._began, exponents, fresh.highest, kept_gain / self.window))
+            self._compare(float(exponents[0]) * self.window, kept_gain)
             self._fresh = None
 
-    def _of_kept(self) -> float:
-        """Growth of the leading kept vector so far, as it shows in the weights; NaN if none is kept."""
-        if self._kept is None:
+    def _kept_gain(self) -> float:
+        """Growth of the leading kept vector so far, in the weights; NaN without kept vectors."""
+        if self._kept_frame is None:
             return math.nan
-        length = float(np.linalg.norm(self._kept.columns[: self._n_weights, 0]))
-        return float(self._kept.sums[0]) + math.log(length) if length > 0 else math.nan
+        length = float(np.linalg.norm(self._kept_frame.columns[: self._n_weights, 0]))
+        return float(self._kept_frame.sums[0]) + math.log(length) if length > 0 else math.nan
 
-    def _compare(self, fresh: float, kept: float) -> None:
-        """Note a window in which fresh vectors grew while the kept one, though old enough, did not."""
-        if self._kept_from < self._began and fresh > SHARE_LOST and fresh - kept > SHARE_LOST:
-            self._delays.append((fresh, kept, self._began))
+    def _compare(self, fresh: float, kept_gain: float) -> None:
+        """Record a window in which fresh vectors grew but an old kept one did not."""
+        if self._kept_from < self._began and fresh > SHARE_LOST and fresh - kept_gain > SHARE_LOST:
+            self._delays.append((fresh, kept_gain, self._began))
 
-    def _drawn(self, extent: int) -> Floats:
-        """Random vectors in the first `extent` directions of the state."""
+    def _random(self, extent: int) -> Floats:
+        """Draw random vectors in the first `extent` directions of the state."""
         columns = np.zeros((self._n_state, self.k))
         columns[:extent] = self._rng.standard_normal((extent, self.k))
         return columns
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Numbers of the last step, for ``rec.record(**tangents.metrics)``.
+        """Metrics of the last step, for ``rec.record(**tangents.metrics)``.
 
         ``tangent_growth_<of>``: ln of the stretching of the kept vectors, nats; ``tangent_window_<of>``: exponents of
-        the fresh vectors, nats per step, where a window has ended, else NaN. Numbers for k = 1, else arrays (k,).
+        the fresh vectors, nats per step, at the end of a window, else NaN. Numbers for k = 1, else arrays (k,).
         """
         nothing = np.full(self.k, np.nan)
         metrics = {}
@@ -219,12 +219,12 @@ class Tangents:
         return {name: float(value[0]) if self.k == 1 else value for name, value in metrics.items()}
 
     def result(self, *, discard: int = 0, level: float = 0.95) -> TangentExponents:
-        """Sum up all steps so far.
+        """Compute the exponents from all steps so far.
 
         Parameters
         ----------
         discard : int
-            Steps at the beginning that the exponents of the kept vectors leave out.
+            Initial steps excluded from the exponents of the kept vectors.
         level : float
             Confidence level of the intervals.
 
@@ -239,17 +239,15 @@ class Tangents:
             If no step is left.
         """
         if not 0 < level < 1:
-            raise DataError(f"level={level}: a confidence level lies between 0 and 1, e.g. 0.95")
+            raise DataError(f"level={level}: it must lie between 0 and 1, e.g. 0.95")
         if not 0 <= discard < max(len(self._local), 1) or not self._local:
-            raise DataError(
-                f"{len(self._local)} steps were followed, and discard={discard} of them are to be discarded"
-            )
+            raise DataError(f"discard={discard} of {len(self._local)} steps leaves none")
         local = np.array(self._local)
         counted = local[discard:][~np.isnan(local[discard:]).any(1)]  # lost steps do not count
         values = counted.mean(0) if len(counted) else np.full(self.k, np.nan)
         intervals = by_blocks(counted, level)
         order = np.argsort(-values)
-        starts, windows, gains, kept = zip(*self._windows, strict=True) if self._windows else ((), (), (), ())
+        starts, windows, gains, kept_exponents = zip(*self._windows, strict=True) if self._windows else ((), (), (), ())
         complete = self.k == self._n_state
         return TangentExponents(
             values[order],
@@ -259,7 +257,7 @@ class Tangents:
             np.array(windows).reshape(-1, self.k),
             np.array(starts, np.int64),
             np.array(gains, np.float64),
-            np.array(kept, np.float64),
+            np.array(kept_exponents, np.float64),
             self.window,
             kaplan_yorke(values, complete=complete),
             float(values[values > 0].sum()) if not np.isnan(values).any() else math.nan,
@@ -273,26 +271,26 @@ class Tangents:
         )  # fmt: skip
 
     def _warnings(self, intervals: Floats) -> list[Reason]:
-        """What the reader should know."""
+        """Caveats of the result."""
         warnings = []
         if self.n_lost:
-            words = "{steps} steps have no numbers: a derivative was not finite; the vectors were drawn again"
-            warnings.append(Reason.of("not-finite", words, steps=self.n_lost))
+            text = "{steps} steps have no numbers: a derivative was not finite; the vectors were redrawn"
+            warnings.append(Reason.of("not-finite", text, steps=self.n_lost))
         if self.vectors != "fresh" and np.isnan(intervals).any():
-            words = "too few steps for an interval, which takes at least {blocks} blocks of {length}"
-            warnings.append(Reason.of("interval-unknown", words, blocks=FEWEST_BLOCKS, length=SHORTEST_BLOCK))
+            text = "too few steps for an interval, which needs at least {blocks} blocks of {length}"
+            warnings.append(Reason.of("interval-unknown", text, blocks=FEWEST_BLOCKS, length=SHORTEST_BLOCK))
         if self.vectors != "kept" and not self._windows:
-            warnings.append(Reason.of("too-few-steps", "no whole window of {window} steps", window=self.window))
+            warnings.append(Reason.of("too-few-steps", "no full window of {window} steps", window=self.window))
         if self._delays:
-            fresh, kept, _ = max(self._delays)
+            fresh, kept_gain, _ = max(self._delays)
             count, start = len(self._delays), self._delays[0][2]
-            numbers = {"count": count, "total": len(self._windows), "start": start, "fresh": fresh, "kept": kept}
+            numbers = {"count": count, "total": len(self._windows), "start": start, "fresh": fresh, "kept": kept_gain}
             warnings.append(Reason.of("delayed-loss-of-stability", DELAYED, **numbers))
         return warnings
 
 
 class Frame:
-    """Orthonormal tangent vectors that are sent through one Jacobian after the other."""
+    """Orthonormal tangent vectors that advance through a sequence of Jacobians."""
 
     def __init__(self, columns: Floats) -> None:
         self.columns: Floats = np.linalg.qr(columns)[0]
@@ -300,7 +298,7 @@ class Frame:
         self.highest = 0.0
 
     def advance(self, images: Floats) -> Floats:
-        """Take the images of the vectors, and orthonormalise them."""
+        """Replace the vectors by their orthonormalised images."""
         self.columns, triangle = np.linalg.qr(images)
         with np.errstate(divide="ignore"):
             local: Floats = np.log(np.abs(np.diag(triangle)))
@@ -309,7 +307,7 @@ class Frame:
         return local
 
     def of_weights(self, n_weights: int) -> Floats:
-        """Give the growth since the beginning as it shows in the weights alone."""
+        """Return the growth since the start in the weights only."""
         triangle = np.linalg.qr(self.columns[:n_weights], mode="r")
         with np.errstate(divide="ignore"):
             return self.sums + np.log(np.abs(np.diag(triangle)))

@@ -47,14 +47,14 @@ def flat(params):
     return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree_util.tree_leaves(params)])
 
 
-def read(path, name="run"):
+def read(path):
     with tt.open(path) as run:
-        return run.states[:][:, 0], run.step.tolist(), {k: np.asarray(v) for k, v in run.metrics.items()}
+        return run.states[:][:, 0], run.step.tolist(), dict(run.metrics)
 
 
-def tables(path, name="run"):
+def tables(path):
     with tt.open(path) as run:
-        return {parameter.name: parameter for parameter in file[name].parameters}
+        return {parameter.name: parameter for parameter in run.parameters}
 
 
 def quiet_environment(**extra):

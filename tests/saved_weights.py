@@ -41,7 +41,7 @@ def assert_states(run, steps, made=weights, member=0):
     for row, step in enumerate(sorted(steps)):
         arrays = made(step)
         for p in run.parameters:
-            found = np.asarray(run.weights[row, member, p.offset : p.offset + p.size]).astype(p.dtype)
+            found = run.states[row, member, p.offset : p.offset + p.size].astype(p.dtype)
             assert p.shape == arrays[p.name].shape
             assert found.tobytes() == arrays[p.name].tobytes(), (step, p.name)
 

@@ -15,7 +15,7 @@ from recorders import Recorder
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.applicability import Optimizer
 from trajtools.exponents.nulls import BASIN, against_surrogates, modes, steepest
-from trajtools.store import Member
+from trajtools.wiring import Member
 
 
 def twins(optimizer, curvatures, steps, rng, epsilon=1e-6):
@@ -38,7 +38,7 @@ def growth_of(differences, optimizer, metric="l2"):
     return replace(found, settings=found.settings | {"optimizer": asdict(optimizer)})
 
 
-@pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.words)
+@pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.description)
 def test_modes_are_what_a_descent_does_to_a_perturbation(optimizer):
     rng = np.random.default_rng(0)
     found = modes(np.arange(40), optimizer)
@@ -72,7 +72,7 @@ def test_growth_by_momentum_near_the_edge_is_a_basin_and_no_sensitivity(metric):
     assert "quadratic basin" in found.reasons[-1].text
 
 
-@pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.words)
+@pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.description)
 def test_sensitivity_is_no_basin(optimizer):
     rng = np.random.default_rng(2)
     rates = 0.4 + 0.3 * rng.standard_normal((10, 60))
@@ -81,7 +81,7 @@ def test_sensitivity_is_no_basin(optimizer):
     assert_allclose(found.value, 0.4, atol=0.1)
     assert found.p_value < 0.01
     assert found.verdict == "transient"  # one time of perturbation shows no persistence
-    assert "a quadratic basin under the same optimiser does not describe it" in found.reasons[1].text
+    assert "a quadratic basin under the same optimiser is rejected" in found.reasons[1].text
     assert found.settings["null"] == BASIN
 
 
@@ -139,7 +139,7 @@ def against_basin(x, optimizer, surrogates, seed):
     )
 
 
-@pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.words)
+@pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.description)
 def test_one_descent_is_as_predictable_as_its_basin_and_chaos_is_more_so(optimizer):
     found = [against_basin(noisy_descent(optimizer, seed), optimizer, 19, seed).p_value for seed in range(12)]
     assert np.mean(np.array(found) <= 0.05) <= 0.25  # one in twenty is expected
@@ -147,7 +147,7 @@ def test_one_descent_is_as_predictable_as_its_basin_and_chaos_is_more_so(optimiz
     chaos = tt.systems.henon().trajectory(600, rng=np.random.default_rng(0), transient=100)
     sensitive = against_basin(chaos, optimizer, 19, 0)
     assert sensitive.p_value == 0.05  # the least there is with 19
-    assert optimizer.words in sensitive.words
+    assert optimizer.description in sensitive.description
     assert sensitive.settings["basin_momentum"] == optimizer.momentum
 
 

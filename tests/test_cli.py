@@ -109,8 +109,9 @@ def test_help_of_a_command_imports_no_library():
 
 def test_info_says_what_the_file_holds(recorded):
     said = call("info", recorded).stdout
-    for words in ("eta=0.01.h5: format 2.0", "eta=1.h5", "complete", "151 (steps 0 to 150)", "12 references, 24 perturbed copies",
-                  "83 (", "hidden.kernel 4x10", "float64", "loss", "learning_rate=0.01"):  # fmt: skip
+    for words in ("eta=0.01.h5: format 2.0", "eta=1.h5", "complete", "151 (steps 0 to 150)",
+                  "12 references, 24 perturbed copies", "83 (", "hidden.kernel 4x10", "float64", "loss",
+                  "learning_rate=0.01"):  # fmt: skip
         assert words in said, words
 
 
@@ -341,4 +342,4 @@ def test_a_terminal_shows_a_table_and_progress(recorded):
     assert "\u2500" * 10 in text  # the line below the head
     assert "Analysing runs" in text  # the label of the bar
     assert re.search(r"eta=1 .* transient", text)
-    assert "  - a power law or diffusion does not describe it" in text
+    assert "  - a power law or diffusion is rejected" in text

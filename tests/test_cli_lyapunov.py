@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 import trajtools as tt
 from recorders import Recorder, iris
 from trajtools.neighbors.rules import NearestK, WithinRadius
-from trajtools.store import Member
+from trajtools.wiring import Member
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,7 @@ def henon(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory):
-    path = tmp_path_factory.mktemp("twins") / "iris.h5"
-    iris.record(path, 1.0, inits=12, copies=2, steps=150, seed=0)
-    return path
+    return iris.record(tmp_path_factory.mktemp("twins"), 1.0, inits=12, copies=2, steps=150, seed=0)
 
 
 def result(*arguments):
@@ -188,8 +186,7 @@ def test_exponents_per_learning_rate_differ_by_window(henon):
 
 
 def test_a_run_that_does_not_know_the_unit_is_refused(tmp_path):
-    path = tmp_path / "iris.h5"
-    iris.record(path, 1.0, inits=3, copies=1, steps=40, seed=0)
+    path = iris.record(tmp_path, 1.0, inits=3, copies=1, steps=40, seed=0)
     assert "give steps_per_epoch=" in call("lyapunov", path, "--per", "epoch", code=1).stderr
 
 
@@ -204,7 +201,7 @@ def test_windows_stand_below_the_answer_for_the_whole(twins):
     ]  # fmt: skip
     assert "largest cumulative gain" in said
     assert "delayed loss of stability" in said
-    with tt.open(twins / "eta=1.h5") as run:
+    with tt.open(twins) as run:
         wanted = tt.lyapunov_windows(run, window=50)
     found = result(twins, "--windows", "50")["windows"]
     assert_allclose(np.array(found["value"], dtype=float), wanted.value, equal_nan=True)

@@ -328,8 +328,7 @@ def test_saturated_softmax_training_has_the_cycles_that_it_has(gain, true, kind,
 def test_training_at_a_very_high_rate_falls_into_its_period_of_three(tmp_path):
     # eta = 5: more than half of the saturated networks come to visit three levels of the loss in turn, some rest at
     # ln 3, others stay chaotic in two bands. Which network does what is chaos, and differs between processors.
-    iris.record(tmp_path / "iris.h5", 5.0, inits=16, copies=0, steps=3000)
-    with tt.open(tmp_path / "iris.h5") as run:
+    with tt.open(iris.record(tmp_path, 5.0, inits=16, copies=0, steps=3000)) as run:
         loss = run.metrics["loss"][2000:]
         returns, moves = np.abs(loss[3:] - loss[:-3]), np.abs(np.diff(loss, axis=0))
         settled = np.flatnonzero((returns.max(axis=0) < 1e-3) & (moves.min(axis=0) > 0.05))
@@ -341,7 +340,7 @@ def test_training_at_a_very_high_rate_falls_into_its_period_of_three(tmp_path):
             assert (cycle.period == 3) == (m in settled), str(cycle)
             assert cycle.kind == "none" or m not in at_rest, str(cycle)
         m = settled[0]
-        states = run.states(slice(2000, 3001), [m])[:, 0]
+        states = run.states[2000:3001, m]
         stored = tt.autocorrelation(run.trajectory(m), window=(2000, 3001), lags=9, per="layer", null=None)
     # A file is read by columns, an array as it is.
     np.testing.assert_allclose(stored.values, naive.autocorrelation(states, 9), rtol=0, atol=1e-9)
@@ -446,7 +445,7 @@ def test_states_that_do_not_move_are_no_crash():
         (lambda x: tt.autocorrelation(x, null="phase-randomised"), UnknownNameError, "keeps the power spectrum"),
         (lambda x: tt.autocorrelation(x, null="block", block=90), DataError, "blocks of 90 states"),
         (lambda x: tt.autocorrelation(x, surrogates=5), DataError, "at least 19"),
-        (lambda x: tt.autocorrelation(x, per="layer"), DataError, "knows its parameters"),
+        (lambda x: tt.autocorrelation(x, per="layer"), DataError, "a trajectory with parameters"),
         (lambda x: tt.autocorrelation(x, per="unit"), UnknownNameError, "no grouping 'unit'"),
         (lambda x: tt.autocorrelation(x, window=(500, 600)), SelectionError, "no state lies in the window"),
         (lambda x: tt.autocorrelation(x, level=0), DataError, "between 0 and 1"),

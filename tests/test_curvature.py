@@ -7,12 +7,13 @@ import json
 import numpy as np
 import pytest
 from command_line import call
-from stored_runs import create
 
 import trajtools as tt
 from recorders import Recorder
 from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import codes
+from trajtools.store import RunWriter
+from trajtools.wiring import Member, Parameter
 
 
 def write(path, h_max, *, hparams=None, name="h_max_full", **metrics):
@@ -118,8 +119,9 @@ def test_what_is_missing_is_said(tmp_path):
         measured(path, of="batch")
     with pytest.raises(DataError, match="momentum"):
         measured(path, rate=0.1, momentum=1.5)
-    create(tmp_path / "c.h5").close()
-    with pytest.raises(DataError, match="holds no state"):
+    table = [Parameter("w", "other", (2,), "float64", 0, 2)]
+    RunWriter.create(tmp_path / "c.h5", parameters=table, members=[Member("m")], dtype="float64").close()
+    with pytest.raises(DataError, match="has no states"):
         measured(tmp_path / "c.h5")
 
 
@@ -154,7 +156,7 @@ def test_a_shadow_that_grows_late_is_said_to_with_the_nats_it_missed(tmp_path, h
     (words,) = (one.text for one in found.warnings if one.code == "delayed-loss-of-stability")
     rate = np.log(np.abs(np.linalg.eigvals(np.array(step(1.1 * threshold)))).max())
     nats, begins = 103 * rate, 203  # the first nat takes four steps of 0.3
-    assert f"from step 100 on; that makes {nats:.0f} nats until step {begins}" in words
+    assert f"from step 100 on, {nats:.0f} nats of growth before step {begins}" in words
 
 
 @pytest.mark.parametrize(
@@ -182,7 +184,7 @@ def test_what_is_not_finite_hides_no_late_growth(tmp_path):
     h_max, growth = passage(100, 200)
     growth[[0, 120]], growth[-1], h_max[[50, -1]] = np.nan, -np.inf, np.inf
     found = measured(write(tmp_path / "a.h5", h_max, shadow_growth_full=growth))
-    assert any("from step 100 on; that makes 19 nats until step 203" in words.text for words in found.warnings)
+    assert any("from step 100 on, 19 nats of growth before step 203" in words.text for words in found.warnings)
 
 
 def test_late_growth_is_seen_in_a_thinned_record_with_gaps_and_on_the_page(tmp_path):
@@ -192,7 +194,7 @@ def test_late_growth_is_seen_in_a_thinned_record_with_gaps_and_on_the_page(tmp_p
         for t in range(0, 300, 5):
             known = {"h_max_full": h_max[t] if t % 25 == 0 else np.nan, "shadow_growth_full": growth[t]}
             rec.record({"w": np.full(2, float(t))}, step=t, **known)
-    assert any("from step 100 on; that makes 18 nats until step 200" in words.text for words in measured(path).warnings)
+    assert any("from step 100 on, 18 nats of growth before step 200" in words.text for words in measured(path).warnings)
     call("report", path, "-o", tmp_path / "a.html")
     assert "delayed loss of stability" in (tmp_path / "a.html").read_text(encoding="utf-8")
 

@@ -28,22 +28,22 @@ def test_demo_records_analyses_and_reports(demo):
     assert document["results"][0]["exponent"]["verdict"] != "chaotic"
     assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert "report.html" in done.stderr
-    assert call("validate", folder / "iris.h5")
+    assert call("validate", folder)
 
 
 def test_demo_measures_what_lyapunov_measures(demo):
     folder, done = demo
-    again = json.loads(call("lyapunov", folder / "iris.h5", "--json").stdout)["results"]
+    again = json.loads(call("lyapunov", folder, "--json").stdout)["results"]
     for one, two in zip(json.loads(done.stdout)["results"], again, strict=True):
         assert one["exponent"] == two["exponent"]
 
 
 def test_demo_never_overwrites_unless_forced(demo):
     folder, _ = demo
-    before = (folder / "iris.h5").read_bytes()
+    before = (folder / "eta=1.h5").read_bytes()
     said = call("demo", "-o", folder, code=1).stderr
     assert "--force" in said
-    assert (folder / "iris.h5").read_bytes() == before
+    assert (folder / "eta=1.h5").read_bytes() == before
 
 
 def test_forced_demo_is_reproducible_and_prints_a_table(demo):
@@ -77,7 +77,7 @@ def test_an_interrupt_from_the_keyboard_leaves_with_130(tmp_path):
     finally:
         signal.signal(signal.SIGINT, before)
     assert running.stderr.readline().startswith("Training")
-    while not (tmp_path / "iris.h5").exists():
+    while not (tmp_path / "eta=0.01.h5").exists():
         time.sleep(0.05)
         assert running.poll() is None
     time.sleep(0.5)

@@ -18,14 +18,13 @@ def walks():
 
 
 class _Members:
-    """Members of an ensemble in memory."""
+    """States (T, M, P) in memory, read by rectangles."""
 
     def __init__(self, states):
         self._states = states
-        self.step = np.arange(len(states))
         self.largest = 0
 
-    def states(self, rows, members=None, columns=None):
+    def read(self, rows, members=None, columns=None):
         block = self._states[rows][:, members][:, :, columns]
         self.largest = max(self.largest, block.nbytes)
         return block
@@ -135,7 +134,7 @@ def test_a_metric_of_the_wrong_shape_is_refused(walks):
 
 
 def test_a_registered_metric_is_known_by_name_and_taken_names_are_refused(monkeypatch, walks):
-    monkeypatch.setattr(METRICS, "_known", dict(METRICS._known))
+    monkeypatch.setattr(METRICS, "_metrics", dict(METRICS._metrics))
     register_metric("twice l1", lambda x, y: 2 * np.abs(x - y).sum(axis=1))
     assert_allclose(distance(*walks, metric="twice l1"), 2 * distance(*walks), rtol=1e-14)
     with pytest.raises(UnknownNameError, match="exists already"):
@@ -149,7 +148,7 @@ def test_metrics_of_other_packages_come_through_entry_points(monkeypatch, walks)
         def load(self):
             return lambda x, y: np.full(len(x), 7.0)
 
-    monkeypatch.setattr(METRICS, "_known", dict(METRICS._known))
+    monkeypatch.setattr(METRICS, "_metrics", dict(METRICS._metrics))
     monkeypatch.setattr(METRICS, "_offered", lambda: {"seven": Point()})
     assert "seven" in list(METRICS)
     assert_array_equal(distance(*walks, metric="seven"), 7)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from recorders.edge import check_rates, judge, late_losses, recommend
+from trajtools.errors import DataError
 from trajtools.reasons import codes
-from trajtools.store import DataError
 
 RATES = np.geomspace(0.1, 10, 9)
 

@@ -134,7 +134,7 @@ def test_a_network_without_edges_or_without_wiring_is_refused():
     bare = tt.Trajectory.from_array(np.zeros((1, 4)), parameters=table, nodes=nodes)
     with pytest.raises(DataError, match="0 parameters that are edges"):
         tt.distance(bare, bare, metric="graph-l1")
-    with pytest.raises(DataError, match="an array does not say it"):
+    with pytest.raises(DataError, match="an array has none"):
         tt.distance(np.zeros((1, 4)), np.zeros((1, 4)), metric="graph-l1")
     other = tt.Trajectory.from_array(np.zeros((1, 4)), parameters=[tt.wiring.Parameter("q", "other", (4,), "f8", 0, 4)])
     with pytest.raises(DataError, match="different wiring"):
@@ -145,7 +145,7 @@ def test_a_metric_travels_by_name_and_finds_its_wiring():
     x = network(np.zeros((1, SIZE)))
     which = pickle.loads(pickle.dumps(Which.of(METRICS["graph-l1"], x)))
     assert which.metric == "graph-l1"
-    assert which.found().sums is not None
+    assert which.resolve().sums is not None
     assert Which.of(METRICS["l1"], x).parameters == ()
 
 
@@ -212,9 +212,9 @@ def test_equal_states_have_no_shares_and_nan_stays_in_its_row():
 
 def test_contributions_of_what_has_no_parts_are_refused():
     x = network(np.zeros((2, SIZE)))
-    with pytest.raises(DataError, match="which weight belongs to which layer"):
+    with pytest.raises(DataError, match="no table of parameters"):
         tt.distances.contributions(np.zeros((2, 3)), np.zeros((2, 3)))
-    with pytest.raises(DataError, match="not put together from parts"):
+    with pytest.raises(DataError, match="does not merge over parts"):
         tt.distances.contributions(x, x, metric="cosine")
     with pytest.raises(UnknownNameError, match="layer, parameter, kind"):
         tt.distances.contributions(x, x, per="neuron")

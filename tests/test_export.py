@@ -16,7 +16,7 @@ import trajtools as tt
 from recorders import Recorder, Sketch
 from recorders.checkpoints import convert
 from trajtools.errors import UnknownNameError
-from trajtools.store import Member
+from trajtools.wiring import Member
 
 STEPS = (0, 5, 12, 40)
 
@@ -32,17 +32,16 @@ def converted(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory):
-    """Two runs of a reference and two copies, with all shapes of metrics."""
-    path = tmp_path_factory.mktemp("export") / "twins.h5"
+    """A run of a reference and two copies, with all shapes of metrics."""
+    path = tmp_path_factory.mktemp("export") / "one.h5"
     members = [Member("net"), Member("a, b", 0, 1e-3), Member("c", 0, 1e-3)]
     rng = np.random.default_rng(0)
-    for mode, run in (("x", "one"), ("a", "two")):
-        state = {"w": rng.normal(size=(3, 2, 2)), "b": rng.normal(size=(3, 2))}
-        with Recorder(path, state, run=run, mode=mode, members=members, quiet=True) as recorder:
-            for _ in range(70):
-                recorder.record(loss=rng.normal(), accuracy=rng.normal(size=3), eigen=rng.normal(size=(3, 2)))
-                state = {name: values + 0.1 * rng.normal(size=values.shape) for name, values in state.items()}
-                recorder.record(state)
+    state = {"w": rng.normal(size=(3, 2, 2)), "b": rng.normal(size=(3, 2))}
+    with Recorder(path, state, members=members, quiet=True) as recorder:
+        for _ in range(70):
+            recorder.record(loss=rng.normal(), accuracy=rng.normal(size=3), eigen=rng.normal(size=(3, 2)))
+            state = {name: values + 0.1 * rng.normal(size=values.shape) for name, values in state.items()}
+            recorder.record(state)
     return path
 
 
@@ -102,8 +101,6 @@ def test_states_are_chosen_as_elsewhere(twins, tmp_path):
         call(
             "export",
             twins,
-            "--run",
-            "two",
             "-o",
             out,
             "--member",
@@ -121,15 +118,15 @@ def test_states_are_chosen_as_elsewhere(twins, tmp_path):
             np.testing.assert_array_equal(found["w"].reshape(-1, 4), x.window(10, 60, 7).select("w"))
             np.testing.assert_array_equal(found["metrics/eigen"], run.metrics["eigen"][10:60:7, 1])
         for which in (("--step", 69), ("--state", -2)):
-            call("export", twins, "--run", "two", "-o", out, "--member", 1, *which)
+            call("export", twins, "-o", out, "--member", 1, *which)
             with np.load(out) as found:
                 assert found.files == ["w", "b"]
                 np.testing.assert_array_equal(found["w"], x[69][:4].reshape(2, 2))
-    said = call("export", twins, "--run", "two", "-o", out).stderr
+    said = call("export", twins, "-o", out).stderr
     assert "member 0, 'net', of 3" in said
     with np.load(out) as found:
         assert found["metrics/accuracy"].shape == (71,)  # of the same member
-    assert call("export", twins, "--run", "two", "-o", out, "-q").stderr == ""
+    assert call("export", twins, "-o", out, "-q").stderr == ""
 
 
 def test_buffers_of_the_optimiser_go_along(tmp_path):
@@ -155,7 +152,7 @@ def test_runs_without_weights_give_what_they_hold(tmp_path):
                 recorder.record({"w": state})
         said = call("export", path, "-o", tmp_path / "out.npz").stderr
         assert "Weights" not in said
-        with np.load(tmp_path / "out.npz") as found, tt.open(path) as file:
+        with np.load(tmp_path / "out.npz") as found, tt.open(path) as run:
             assert found.files == ["step", name]
             np.testing.assert_array_equal(found[name], getattr(run, name))
         assert "not the weights" in call("export", path, "--format", "npz", "-o", tmp_path / "no", code=1).stderr
@@ -164,7 +161,7 @@ def test_runs_without_weights_give_what_they_hold(tmp_path):
     assert head == ["step", "distance[copy]"]
     np.testing.assert_array_equal(rows[:, 1], np.abs(states[:, 1] - states[:, 0]).sum(axis=1))
     said = call("export", tmp_path / "sketch.h5", "--format", "csv", code=1).stderr
-    assert "no metrics: write something else with --format npz" in said
+    assert "no metrics: export other data with --format npz" in said
     wrong = call("export", tmp_path / "distances.h5", "--format", "csv", "--metric", "l2", code=1)
     assert "--metric l1" in wrong.stderr
 
@@ -184,35 +181,35 @@ def test_bfloat16_becomes_float32_of_the_same_value(tmp_path):
 
 
 def test_csv_holds_metrics_to_the_last_digit(twins):
-    head, rows = table(call("export", twins, "--run", "one", "--format", "csv").stdout)
+    head, rows = table(call("export", twins, "--format", "csv").stdout)
     assert head == ["step", *(f"accuracy[{m}]" for m in ("net", "a, b", "c")),
                     *(f"eigen[{m},{i}]" for m in ("net", "a, b", "c") for i in (0, 1)), "loss"]  # fmt: skip
     with tt.open(twins) as run:
-        metrics = file["one"].metrics
+        metrics = run.metrics
         np.testing.assert_array_equal(rows[:, 1:4], metrics["accuracy"])
         np.testing.assert_array_equal(rows[:, 4:10].reshape(-1, 3, 2), metrics["eigen"])
         np.testing.assert_array_equal(rows[:, 10], metrics["loss"])
-    head, _ = table(call("export", twins, "--run", "one", "--format", "csv", "--member", 2, "--series", "e*").stdout)
+    head, _ = table(call("export", twins, "--format", "csv", "--member", 2, "--series", "e*").stdout)
     assert head == ["step", "eigen[0]", "eigen[1]"]
 
 
 def test_csv_holds_distances_and_weights(twins, tmp_path):
     what = ("--what", "distances", "--what", "weights")
     out = tmp_path / "out.csv"
-    said = call("export", twins, "--run", "one", "-o", out, *what, "--metric", "l2", "--window", "3:20")
+    said = call("export", twins, "-o", out, *what, "--metric", "l2", "--window", "3:20")
     assert said.stdout == ""
     head, rows = table(out.read_text(encoding="utf-8"))
     assert head == ["step", "distance[a, b]", "distance[c]", "w[0,0]", "w[0,1]", "w[1,0]", "w[1,1]", "b[0]", "b[1]"]
     with tt.open(twins) as run:
-        x = [np.asarray(file["one"].trajectory(i).window(3, 20)) for i in range(3)]
+        x = [np.asarray(run.trajectory(i).window(3, 20)) for i in range(3)]
     np.testing.assert_array_equal(rows[:, 0], np.arange(3, 20))
     np.testing.assert_array_equal(rows[:, 3:], x[0])
     for i in (1, 2):
         np.testing.assert_allclose(rows[:, i], np.linalg.norm(x[i] - x[0], axis=1), rtol=1e-13)
-    head, rows = table(call("export", twins, "--run", "one", "--format", "csv", *what, "--member", 2).stdout)
+    head, rows = table(call("export", twins, "--format", "csv", *what, "--member", 2).stdout)
     assert head[1:3] == ["distance[c]", "w[0,0]"]
     assert "member 0 of run 'one' is no perturbed copy" in call(
-        "export", twins, "--run", "one", "--format", "csv", *what, "--member", 0, code=1
+        "export", twins, "--format", "csv", *what, "--member", 0, code=1
     ).stderr  # fmt: skip
 
 
@@ -242,7 +239,7 @@ def test_names_in_a_table_cannot_command_the_terminal(tmp_path):
 
 
 def test_a_table_goes_through_a_pipe(twins):
-    done = process("export", twins, "--run", "one", "--format", "csv", "--member", "0")
+    done = process("export", twins, "--format", "csv", "--member", "0")
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 72
 
@@ -311,16 +308,16 @@ def test_state_dicts_go_round_through_a_file_and_back(converted, tmp_path, form)
     pytest.importorskip({"safetensors": "safetensors", "pt": "torch"}[form])
     call("export", converted, "--format", form, "-o", tmp_path / "again")
     convert(tmp_path / "again", tmp_path / "two.h5", order=list(SHAPES))
-    with tt.open(tmp_path / "two.h5") as file:
-        assert_states(file["run"], STEPS)
+    with tt.open(tmp_path / "two.h5") as run:
+        assert_states(run, STEPS)
 
 
 def test_a_safetensors_file_says_where_it_comes_from(twins, tmp_path):
     safetensors = pytest.importorskip("safetensors")
-    call("export", twins, "--run", "two", "--member", 1, "-o", tmp_path / "x.safetensors", "--step", 7, "-q")
-    with safetensors.safe_open(tmp_path / "x.safetensors", "numpy") as file, tt.open(twins) as runs:
-        assert file.metadata() == {"run": "two", "member": "a, b", "step": "7", "time_unit": "step"}
-        np.testing.assert_array_equal(file.get_tensor("b"), runs["two"].trajectory(1)[7][4:])
+    call("export", twins, "--member", 1, "-o", tmp_path / "x.safetensors", "--step", 7, "-q")
+    with safetensors.safe_open(tmp_path / "x.safetensors", "numpy") as file, tt.open(twins) as run:
+        assert file.metadata() == {"run": "one", "member": "a, b", "step": "7", "time_unit": "step"}
+        np.testing.assert_array_equal(file.get_tensor("b"), run.trajectory(1)[7][4:])
 
 
 @pytest.mark.torch
@@ -350,8 +347,8 @@ def test_several_states_do_not_go_to_one_state_dict(converted, tmp_path):
 def test_parquet_holds_what_csv_holds(twins, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     for more in ((), ("--what", "weights", "--what", "distances", "--member", 1)):
-        head, rows = table(call("export", twins, "--run", "one", "--format", "csv", *more).stdout)
-        call("export", twins, "--run", "one", "-o", tmp_path / "x.parquet", *more)
+        head, rows = table(call("export", twins, "--format", "csv", *more).stdout)
+        call("export", twins, "-o", tmp_path / "x.parquet", *more)
         found = parquet.read_table(tmp_path / "x.parquet")
         assert found.column_names == head
         assert str(found.schema.field("step").type) == "int64"
@@ -363,10 +360,9 @@ def test_labelled_arrays_hold_parameters_and_metrics_over_steps(twins, tmp_path,
     xarray = pytest.importorskip("xarray")
     pytest.importorskip({"nc": "h5netcdf", "zarr": "zarr"}[form])
     out = tmp_path / f"x.{form}"
-    call("export", twins, "--run", "two", "--member", 2, "-o", out, "--every", 3, "-q")
+    call("export", twins, "--member", 2, "-o", out, "--every", 3, "-q")
     opened = xarray.open_dataset(out) if form == "nc" else xarray.open_zarr(out, consolidated=False)
-    with opened as found, tt.open(twins) as file:
-        run = file["two"]
+    with opened as found, tt.open(twins) as run:
         assert found.sizes["step"] == 24
         np.testing.assert_array_equal(found["step"], run.step[::3])
         np.testing.assert_array_equal(found["w"], run.states()[::3, 2, :4].reshape(-1, 2, 2))
@@ -374,7 +370,7 @@ def test_labelled_arrays_hold_parameters_and_metrics_over_steps(twins, tmp_path,
         np.testing.assert_array_equal(found["eigen"], run.metrics["eigen"][::3, 2])
         assert (found["w"].dims[0], found.attrs["member"]) == ("step", "c")
         assert found["loss"].sel(step=6) == run.metrics["loss"][6]
-    call("export", twins, "--run", "two", "-o", tmp_path / f"one.{form}", "--step", 5, "-q")
+    call("export", twins, "-o", tmp_path / f"one.{form}", "--step", 5, "-q")
 
 
 def test_a_name_that_is_a_parameter_and_a_metric_stays_two(tmp_path):
@@ -396,7 +392,7 @@ def test_a_missing_package_is_named_in_one_sentence(twins, tmp_path, monkeypatch
     if package == "zarr":
         pytest.importorskip("xarray")
     monkeypatch.setitem(sys.modules, package, None)
-    said = call("export", twins, "--run", "one", "-q", "-o", tmp_path / f"x.{form}", code=1).stderr
+    said = call("export", twins, "-q", "-o", tmp_path / f"x.{form}", code=1).stderr
     assert said == f'Error: the format {form} needs {package}, which is missing: pip install "trajtools[interop]"\n'
     assert list(tmp_path.iterdir()) == []
 
@@ -410,8 +406,8 @@ def test_every_edge_has_an_id_of_its_own(converted, tmp_path, form):
     edges = [e for e in ElementTree.parse(tmp_path / f"x.{form}").iter() if e.tag.rpartition("}")[2] == "edge"]
     assert len(edges) == len({e.get("id") for e in edges}) == 67
     if form == "gexf":
-        with tt.open(converted) as file:
-            state = np.asarray(file["run"].trajectory())[2]
+        with tt.open(converted) as run:
+            state = np.asarray(run.trajectory())[2]
         weights = {int(e.get("id")): float(e.get("weight")) for e in edges}
         assert all(repr(weight) == repr(float(state[entry])) for entry, weight in weights.items())
         assert edges[0].get("source").startswith("input:")
@@ -446,7 +442,7 @@ def test_graphml_refuses_what_makes_no_sense(converted, twins, tmp_path):
         "no state of step 6; the nearest: 5 and 12" in call("export", converted, "-o", out, "--step", 6, code=1).stderr
     )
     assert "no state 4" in call("export", converted, "-o", out, "--state", 4, code=1).stderr
-    assert "no member 3" in call("export", twins, "--run", "one", "-o", out, "--state", 0, "--member", 3, code=1).stderr
+    assert "no member 3" in call("export", twins, "-o", out, "--state", 0, "--member", 3, code=1).stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -454,19 +450,19 @@ def test_graphml_refuses_what_makes_no_sense(converted, twins, tmp_path):
 
 
 def test_a_run_is_exported_from_python_as_by_the_command(twins, tmp_path):
-    with tt.open(twins) as file:
-        out = tt.export(file["one"], tmp_path / "x.npz", member=1, select="w", window=(10, 60), every=7)
+    with tt.open(twins) as run:
+        out = tt.export(run, tmp_path / "x.npz", member=1, select="w", window=(10, 60), every=7)
         assert out == tmp_path / "x.npz"
-        tt.export(file["one"], tmp_path / "x.csv", series="loss", what="metrics")
+        tt.export(run, tmp_path / "x.csv", series="loss", what="metrics")
         with pytest.raises(UnknownNameError, match="there is no format ''; there are npz, safetensors"):
-            tt.export(file["one"], tmp_path / "x.xlsx")
+            tt.export(run, tmp_path / "x.xlsx")
         with pytest.raises(UnknownNameError, match="there is no format 'xlsx'"):
-            tt.export(file["one"], tmp_path / "x.npz", format="xlsx")
-    options = ("--run", "one", "--member", 1, "--select", "w", "--window", "10:60", "--every", 7, "-q")
+            tt.export(run, tmp_path / "x.npz", format="xlsx")
+    options = ("--member", 1, "--select", "w", "--window", "10:60", "--every", 7, "-q")
     call("export", twins, "-o", tmp_path / "y.npz", *options)
     assert_same(tmp_path / "x.npz", tmp_path / "y.npz")
     assert (tmp_path / "x.csv").read_text() == call(
-        "export", twins, "--run", "one", "--format", "csv", "--series", "loss"
+        "export", twins, "--format", "csv", "--series", "loss"
     ).stdout  # fmt: skip
 
 
@@ -488,12 +484,10 @@ def test_the_output_is_there_whole_or_not_at_all(twins, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("trajtools.exports._blocks", fail)
-    assert "No space left" in call("export", twins, "--run", "one", "-o", out, code=1).stderr
+    assert "No space left" in call("export", twins, "-o", out, code=1).stderr
     assert out.read_text() == "mine"
     monkeypatch.setattr("trajtools.exports.write_npz", fail)
-    assert (
-        "No space left" in call("export", twins, "--run", "one", "-o", tmp_path / "f", "--format", "npz", code=1).stderr
-    )
+    assert "No space left" in call("export", twins, "-o", tmp_path / "f", "--format", "npz", code=1).stderr
     assert [p.name for p in tmp_path.iterdir()] == ["out.csv"]
 
 
@@ -509,30 +503,23 @@ def test_a_folder_with_files_is_not_mixed_with_new_ones(converted, tmp_path):
 
 def test_a_link_leads_to_the_output_and_what_is_no_file_is_not_replaced(twins, tmp_path, monkeypatch):
     (tmp_path / "link.csv").symlink_to(tmp_path / "there.csv")
-    call("export", twins, "--run", "one", "-o", tmp_path / "link.csv")
+    call("export", twins, "-o", tmp_path / "link.csv")
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "there.csv").read_text().startswith("step,")
     os.mkfifo(tmp_path / "pipe.csv")
-    said = call("export", twins, "--run", "one", "-o", tmp_path / "pipe.csv", code=1).stderr
+    said = call("export", twins, "-o", tmp_path / "pipe.csv", code=1).stderr
     assert "neither a file nor a folder" in said
     assert (tmp_path / "pipe.csv").is_fifo()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    said = call("export", twins, "--run", "one", "--format", "npz", "-o", ".", code=1).stderr
+    said = call("export", twins, "--format", "npz", "-o", ".", code=1).stderr
     assert "the current folder" in said
 
 
 def test_the_recording_is_never_overwritten(twins):
     before = twins.read_bytes()
-    assert (
-        "one of the input files" in call("export", twins, "--run", "one", "--format", "csv", "-o", twins, code=1).stderr
-    )
+    assert "one of the input files" in call("export", twins, "--format", "csv", "-o", twins, code=1).stderr
     assert twins.read_bytes() == before
-
-
-def test_several_runs_are_answered_with_their_names(twins, tmp_path):
-    said = call("export", twins, "-o", tmp_path / "out.npz", code=1).stderr
-    assert "choose one with --run (one, two)" in said
 
 
 @pytest.mark.parametrize(
@@ -550,5 +537,5 @@ def test_several_runs_are_answered_with_their_names(twins, tmp_path):
 )
 def test_contradictions_are_usage_errors(twins, tmp_path, monkeypatch, wrong):
     monkeypatch.chdir(tmp_path)
-    assert "Error:" in call("export", twins, "--run", "one", *wrong, code=2).stderr
+    assert "Error:" in call("export", twins, *wrong, code=2).stderr
     assert list(tmp_path.iterdir()) == []

@@ -104,7 +104,9 @@ def test_names_of_strangers_stay_text(tmp_path):
 
 
 def test_an_empty_selection_and_the_file_itself_are_refused(trained, tmp_path):
-    assert "no run is named 'none'" in call("report", trained, "--run", "none", "-o", tmp_path / "a.html", code=1).stderr
+    assert (
+        "no run is named 'none'" in call("report", trained, "--run", "none", "-o", tmp_path / "a.html", code=1).stderr
+    )
     assert "one of the input files" in call("report", trained, "-o", trained / "eta=1.h5", code=1).stderr
     assert "width" in call("report", trained, "--x", "width", "-o", tmp_path / "a.html", code=1).stderr
 

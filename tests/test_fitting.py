@@ -43,7 +43,7 @@ def test_points_that_are_not_finite_are_left_out():
 def test_a_line_through_one_point_is_refused():
     with pytest.raises(DataError, match="widen the region"):
         fit_slope([0, 1, 2], [1, np.nan, np.nan])
-    with pytest.raises(DataError, match="one length"):
+    with pytest.raises(DataError, match="equal length"):
         fit_slope([0, 1], [1, 2, 3])
 
 

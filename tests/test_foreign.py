@@ -38,7 +38,8 @@ def danovski(tmp_path):
     with h5py.File(path, "w") as file:
         file.create_dataset("weights", data=matrix, compression="gzip", shuffle=True, chunks=(1, 1, 1, 16, *SHAPE))
         file.attrs.update(lr=1.0, epsilons=np.array([1e-8, 1e-6]), n_init=np.int64(3), return_loss=np.False_)
-        file.attrs["note"] = "Iris"
+        file.attrs["note"] = np.bytes_("Iris")
+        file["weights"].attrs["text of any length"] = "not read: it lies in a heap"
     return path, flat
 
 
@@ -74,6 +75,7 @@ def test_twins_in_matrices_of_blocks_have_the_distances_that_plain_numpy_gives(d
         np.testing.assert_array_equal(one.group, growth.group)
         assert (one.epsilon, one.hparams["lr"], one.hparams["note"]) == ((1e-8, 1e-6)[e], 1.0, "Iris")
         assert one.hparams["return_loss"] is False
+        assert one.source["unread_attributes"] == ["text of any length"]
     reference, copies = ensembles[0].pairs[1]
     assert len(copies) == 2
     np.testing.assert_array_equal(reference, flat[0, 1, 0])
@@ -364,12 +366,11 @@ def test_each_initial_condition_becomes_a_file_of_its_own(danovski, tmp_path):
     names = [f"epsilon_{e}_init_{i}.h5" for e in ("1e-06", "1e-08") for i in range(3)]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
     assert all(name in said.stdout for name in names)
-    with tt.open(tmp_path / "out" / "epsilon_1e-06_init_2.h5") as file:
-        (run,) = file.values()
+    with tt.open(tmp_path / "out" / "epsilon_1e-06_init_2.h5") as run:
         assert (run.name, run.status) == ("epsilon_1e-06_init_2", "complete")
         assert run.hparams == {"lr": 1.0, "epsilons": [1e-8, 1e-6], "n_init": 3, "return_loss": False, "note": "Iris",
                                "batch": 120}  # fmt: skip
-        np.testing.assert_array_equal(run.states(), flat[1, 2].transpose(1, 0, 2))
+        np.testing.assert_array_equal(run.states[:], flat[1, 2].transpose(1, 0, 2))
         assert [(m.name, m.reference, m.epsilon) for m in run.members[1:]] == [("copy 0", 0, 1e-6), ("copy 1", 0, 1e-6)]
         assert run.provenance["converted"]["layout"] == "danovski2024"
     assert not tt.validate(tmp_path / "out" / "epsilon_1e-06_init_2.h5")
@@ -382,14 +383,14 @@ def test_distances_become_runs_that_every_command_reads(jimenez, tmp_path):
     path, rate = jimenez
     out = tmp_path / "runs"
     document = json.loads(call("convert", path, "--layout", "jimenez2025", "-o", out, "--json").stdout)
-    assert [one["runs"][0]["stored"] for one in document["files"]] == ["distances"] * 5
+    assert [one["stored"] for one in document["files"]] == ["distances"] * 5
     d = growing(rate)[0]
-    with tt.open(out / "init_3.h5") as file:
-        growth = tt.twins(file["init_3"])
+    with tt.open(out / "init_3.h5") as run:
+        growth = tt.twins(run)
     np.testing.assert_array_equal(growth.distances, d[3])
     call("convert", path, "--layout", "jimenez2025", "--metric", "l2", "-o", tmp_path / "l2")
-    with tt.open(tmp_path / "l2" / "init_3.h5") as file:
-        assert file["init_3"].distance_metric == "l2"
+    with tt.open(tmp_path / "l2" / "init_3.h5") as run:
+        assert run.distance_metric == "l2"
     assert len(json.loads(call("lyapunov", out, "--json").stdout)["results"]) == 5
 
 
@@ -402,8 +403,8 @@ def test_a_single_run_goes_to_a_file_and_several_do_not(danovski, tmp_path):
         file["w"] = w
     call("convert", tmp_path / "one.h5", "--axes", "member step entry", "--holds", "weights", "-o", tmp_path / "out.h5",
          "--compress", "gzip")  # fmt: skip
-    with tt.open(tmp_path / "out.h5") as file:
-        np.testing.assert_array_equal(file["init_0"].states(), w.transpose(1, 0, 2))
+    with tt.open(tmp_path / "out.h5") as run:
+        np.testing.assert_array_equal(run.states[:], w.transpose(1, 0, 2))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one.h5", "out.h5", "p1.h5"]
 
 

@@ -43,10 +43,11 @@ HOMES = {
     "click": ("trajtools.cli",),
     "rich": ("trajtools.cli",),
     "safetensors": ("recorders.checkpoints",),
+    "tensorstore": ("recorders.checkpoints",),
     "matplotlib": ("trajtools.plots", "trajtools.report.render"),
     "jinja2": ("trajtools.report.render",),
     "markupsafe": ("trajtools.report.render",),
-    "torch": ("recorders.torch", "recorders.checkpoints", "recorders.lightning", "recorders.huggingface"),
+    "torch": ("recorders.torch", "recorders.lightning", "recorders.huggingface"),
     "jax": ("recorders.jax",),
     "lightning": ("recorders.lightning",),
     "pytorch_lightning": ("recorders.lightning",),
@@ -190,7 +191,7 @@ def test_a_dependency_lives_in_its_home(package: str) -> None:
 
 
 def test_packages_that_few_calls_need_are_loaded_inside_functions_only() -> None:
-    packages = ("matplotlib", "jinja2", "markupsafe", "hdf5plugin", "nolds", "ruptures", "safetensors")
+    packages = ("matplotlib", "jinja2", "markupsafe", "hdf5plugin", "nolds", "ruptures", "safetensors", "tensorstore")
     wrong = [str(i) for i in imports() if not i.lazily and any(map(i.of, packages))]
     assert not wrong, "\n".join(wrong)
 

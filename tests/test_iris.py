@@ -123,15 +123,15 @@ def test_training_lowers_the_loss():
 
 @pytest.mark.recorders
 def test_recorded_runs_hold_what_was_trained(tmp_path):
-    path = tmp_path / "iris.h5"
+    folder = tmp_path / "iris"
     arguments = ["--rates", "0.01,1", "--inits", "3", "--copies", "2", "--steps", "30", "--seed", "7", "--quiet"]
-    assert iris.main([str(path), *arguments]) == 0
+    assert iris.main([str(folder), *arguments]) == 0
     state, members = iris.ensemble(inits=3, copies=2, epsilon=1e-8, seed=7)
     first = {name: values.copy() for name, values in state.items()}
     expected = [(loss.copy(), right.copy()) for loss, right in iris.steps_of(state, split(7), 1.0, 30)]
-    with tt.open(path) as run:
-        assert sorted(file) == ["eta=0.01", "eta=1"]
-        run = file["eta=1"]
+    runs = tt.open_runs(folder)
+    assert list(runs) == [run.name for run in runs.values()] == ["eta=0.01", "eta=1"]
+    with runs["eta=1"] as run:
         assert (run.n_states, run.n_members, run.n_parameters) == (31, 9, 83)
         assert run.status == "complete"
         assert run.hparams["learning_rate"] == 1.0
@@ -144,13 +144,12 @@ def test_recorded_runs_hold_what_was_trained(tmp_path):
                 stored = run.states[row : row + 1][0][:, p.offset : p.offset + p.size]
                 np.testing.assert_array_equal(stored, wanted[p.name].reshape(9, -1))
         # The initial states do not depend on the learning rate.
-        np.testing.assert_array_equal(run.states[0:1], file["eta=0.01"].states[0:1])
+        np.testing.assert_array_equal(run.states[0:1], runs["eta=0.01"].states[0:1])
 
 
 @pytest.mark.recorders
 def test_a_copy_that_was_not_moved_stays_at_distance_zero(tmp_path):
-    iris.record(tmp_path / "iris.h5", 5.0, inits=4, copies=3, steps=60, epsilon=0.0)
-    with tt.open(tmp_path / "iris.h5") as run:
+    with tt.open(iris.record(tmp_path, 5.0, inits=4, copies=3, steps=60, epsilon=0.0)) as run:
         states = run.states[:]
         reference = [m.reference if m.reference >= 0 else i for i, m in enumerate(run.members)]
         np.testing.assert_array_equal(states, states[:, reference])
@@ -159,17 +158,18 @@ def test_a_copy_that_was_not_moved_stays_at_distance_zero(tmp_path):
 
 @pytest.mark.recorders
 def test_a_recorded_file_is_not_overwritten(tmp_path, capsys):
-    path = tmp_path / "iris.h5"
+    path = tmp_path / "eta=1.h5"
     path.write_bytes(b"something dear")
-    assert iris.main([str(path), "--inits", "1", "--steps", "1"]) == 1
-    assert "Error:" in capsys.readouterr().err
-    assert path.read_bytes() == b"something dear"
+    for place in (tmp_path, path):
+        assert iris.main([str(place), "--rates", "1", "--inits", "1", "--steps", "1"]) == 1
+        assert "Error:" in capsys.readouterr().err
+        assert path.read_bytes() == b"something dear"
 
 
 @pytest.mark.parametrize("wrong", [["--inits", "0"], ["--rates", "fast"], ["--seed", "-1"], ["--rates", "nan"]])
 def test_wrong_options_are_usage_errors(tmp_path, wrong, capsys):
     with pytest.raises(SystemExit) as left:
-        iris.main([str(tmp_path / "iris.h5"), *wrong])
+        iris.main([str(tmp_path), *wrong])
     assert left.value.code == 2
     assert wrong[0] in capsys.readouterr().err
 
@@ -182,9 +182,10 @@ def test_seeds_of_different_purposes_never_meet():
 
 
 def published(tmp_path, inits, rate=1.0):
-    iris.record(tmp_path / "iris.h5", rate, inits=inits, copies=5, steps=200, epsilon=1e-8, seed=0)
-    with tt.open(tmp_path / "iris.h5") as run:
-        growth = tt.twins(file[iris.run_name(rate)])
+    path = iris.record(tmp_path, rate, inits=inits, copies=5, steps=200, epsilon=1e-8, seed=0)
+    assert path == tmp_path / f"{iris.run_name(rate)}.h5"
+    with tt.open(path) as run:
+        growth = tt.twins(run)
     return growth, growth.fit(procedure="danovski2024")
 
 

@@ -244,10 +244,10 @@ def test_another_architecture_is_refused(path):
 @pytest.mark.parametrize(
     ("state", "members", "words"),
     [
-        ({"f": jax.nn.relu, "n": 3}, None, "holds no floating-point array"),
+        ({"f": jax.nn.relu, "n": 3}, None, "has no floating-point array"),
         ({"a.b": jnp.ones(2), "a": {"b": jnp.ones(2)}}, None, "names must be unique"),
         ([WHOLE, WHOLE], None, "members or layers"),
-        ([{"w": jnp.ones((2, 2))}] * 2, 2, "give stack"),
+        ([{"w": jnp.ones((2, 2))}] * 2, 2, "pass stack"),
         (WHOLE, 5, "leading axis of 5"),
         ({"w": jnp.ones(2, jnp.complex64)}, None, "complex64"),
     ],
@@ -264,7 +264,7 @@ import jax, numpy as np
 jax.distributed.initialize("localhost:" + sys.argv[2], 2, int(sys.argv[1]))
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from recorders.jax import Recorder
-from trajtools.store import ArchitectureError
+from trajtools.errors import ArchitectureError
 mesh = Mesh(np.array(jax.devices()), "x")
 whole = np.ones((4, 3), np.float32)
 spread = jax.make_array_from_callback((4, 3), NamedSharding(mesh, PartitionSpec("x")), lambda part: whole[part])
@@ -337,7 +337,7 @@ def test_the_state_of_the_optimiser_is_recorded_beside_the_weights(path, listed)
     with Recorder(path, given(params), members=members, buffers=given(states[0][1]), quiet=True) as rec:
         for now, held in states:
             rec.record(given(now), buffers=given(held))
-        with pytest.raises(RecordingError, match="record the parameters alone"):
+        with pytest.raises(RecordingError, match="record parameters only"):
             record_scan(rec, lambda p, _: (p, {}), given(now), length=2)
     with tt.open(path) as run:
         assert run.step.tolist() == list(range(6))

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
 from trajtools.exponents.neighbor_methods import kantz
 from trajtools.neighbors.rules import NearestK, WithinRadius
-from trajtools.neighbors.search import named
+from trajtools.neighbors.search import requested
 from trajtools.statistics import AVERAGES
 
 
@@ -61,7 +61,8 @@ def force(monkeypatch):
     """Make the search be the one of this name."""
 
     def use(name):
-        monkeypatch.setattr("trajtools.exponents.neighbor_methods.choose", lambda states, radius: named(states, name))
+        choose = "trajtools.exponents.neighbor_methods.choose"
+        monkeypatch.setattr(choose, lambda states, radius: requested(states, name))
 
     return use
 
@@ -93,7 +94,7 @@ def test_at_most_so_many_neighbors_are_used_with_their_rings_weight(force, searc
         from trajtools.neighbors.states import prepare
 
         states = prepare(x, metric="l2", theiler=2, horizon=3)
-        times = build(states, named(states, "tree")).times
+        times = build(states, requested(states, "tree")).times
         usable = times[times >= 0]
     expected = naive.capped_kantz(x, radii, theiler=2, horizon=3, cap=10, order=usable)
     assert_allclose(curve.settings["curves"], expected, rtol=1e-12)

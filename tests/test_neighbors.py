@@ -175,19 +175,19 @@ def test_three_states_are_enough_for_neighbors():
     ("x", "options", "words"),
     [
         ([1.0, 2.0], {"theiler": 1, "horizon": 1}, "2 states are too few"),
-        ([1.0, 2.0, 3.0], {"theiler": 5}, "lower the two"),
+        ([1.0, 2.0, 3.0], {"theiler": 5}, "lower horizon or theiler"),
         (np.zeros((4, 3, 2)), {"theiler": 1}, r"shape \(4, 3, 2\)"),
         (np.zeros((4, 0)), {"theiler": 1}, r"shape \(4, 0\)"),
         (["a", "b", "c"], {"theiler": 1}, "real numbers"),
         (np.zeros(9, dtype=complex), {"theiler": 1}, "real numbers"),
-        (np.zeros(9), {"theiler": -1}, "theiler=-1"),
-        (np.zeros(9), {"theiler": 1, "horizon": 1.5}, "horizon=1.5"),
-        (np.full(9, np.nan), {"theiler": 1}, "9 of 9 states hold NaN"),
+        (np.zeros(9), {"theiler": -1}, "got -1"),
+        (np.zeros(9), {"theiler": 1, "horizon": 1.5}, "got 1.5"),
+        (np.full(9, np.nan), {"theiler": 1}, "9 of 9 states contain NaN"),
         (np.zeros((4, 5)), {"theiler": 1, "metric": "precomputed"}, r"shape \(T, T\)"),
         (-np.ones((4, 4)), {"theiler": 1, "metric": "precomputed"}, "negative"),
         (np.triu(np.ones((4, 4))), {"theiler": 1, "metric": "precomputed"}, "not symmetric"),
-        (np.zeros(9), {"theiler": 1, "strategy": "magic"}, "'magic' is none of"),
-        (np.zeros(9), {"theiler": 1, "strategy": "matrix"}, "does not fit"),
+        (np.zeros(9), {"theiler": 1, "strategy": "magic"}, "got 'magic'"),
+        (np.zeros(9), {"theiler": 1, "strategy": "matrix"}, "does not support"),
     ],
 )
 def test_bad_input_is_refused_with_the_way_out(x, options, words):
@@ -204,12 +204,12 @@ def test_an_unknown_metric_is_refused_with_those_that_are():
     ("rule", "arguments", "words"),
     [
         (NearestK, {"k": 0}, "at least 1"),
-        (NearestK, {"k": 1.5}, "whole number"),
+        (NearestK, {"k": 1.5}, "integer"),
         (WithinRadius, {"radius": -1.0}, "positive"),
         (WithinRadius, {"radius": [1.0, np.nan]}, "positive"),
         (WithinRadius, {"radius": []}, "positive"),
         (WithinRadius, {"radius": "large"}, "'auto'"),
-        (WithinRadius, {"radius": "auto", "relative": True}, "drop `relative`"),
+        (WithinRadius, {"radius": "auto", "relative": True}, "omit `relative`"),
         (WithinRadius, {"radius": 1.0, "min_neighbors": 0}, "at least 1"),
         (WithinRadius, {"radius": [1.0, 2.0], "max_neighbors": 1}, "number of radii"),
     ],
@@ -269,5 +269,5 @@ def test_metrics_of_the_users_own_are_asked_for_every_pair():
     )
     with pytest.raises(DataError, match="one distance per state"):
         find_nearest(x, metric=lambda a, b: 0.0, theiler=3)
-    with pytest.raises(TooLargeError, match="Thin the states"):
+    with pytest.raises(TooLargeError, match="Subsample the states"):
         find_nearest(np.zeros((9000, 1)), metric=manhattan, theiler=3)

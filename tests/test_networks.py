@@ -184,7 +184,7 @@ def test_a_trajectory_gives_the_network_of_a_state_and_of_a_selection() -> None:
 
 def test_what_does_not_fit_together_is_refused() -> None:
     parameters, nodes = describe({n: (s, "float64") for n, s in IRIS.items()})
-    with pytest.raises(DataError, match=r"shape \(83,\), this one has \(82,\)"):
+    with pytest.raises(DataError, match=r"shape \(83,\); this one has \(82,\)"):
         Network(np.zeros(82), parameters, nodes)
     with pytest.raises(DataError, match=r"'W1' needs a node set 'W1' of 10 nodes; the table has 'input' \(4\)"):
         Network(np.zeros(83), parameters, (NodeSet("input", 4), NodeSet("W1", 9)))

@@ -46,7 +46,7 @@ def test_a_path_is_at_least_as_long_as_the_way():
 def test_layers_of_a_run_have_their_own_weights(tmp_path, monkeypatch):
     rng = np.random.default_rng(3)
     weights, biases = rng.normal(size=(9, 4, 3)).astype("f4"), rng.normal(size=(9, 4)).astype("f4")
-    with Recorder(tmp_path / "a.h5", {"w": weights[0], "b": biases[0]}, run="run", quiet=True) as rec:
+    with Recorder(tmp_path / "a.h5", {"w": weights[0], "b": biases[0]}, quiet=True) as rec:
         for t in range(9):
             rec.record({"w": weights[t], "b": biases[t]}, step=3 * t)
     monkeypatch.setattr(observables, "_BLOCK_BYTES", 8 * 16 * 2)  # two states at a time
@@ -102,7 +102,7 @@ def test_measures_that_cannot_be_had_are_missing_and_said_so():
     assert constant.warnings[0].code == "constant"
     short = tt.structure.observables(1 + np.arange(9.0), measures=("hurst",), series=("value",))
     assert np.isnan(short.measures["value"]["hurst"])
-    assert "50 are needed" in short.warnings[0].text
+    assert "needs 50" in short.warnings[0].text
 
 
 def test_without_nolds_the_way_out_is_named(monkeypatch):

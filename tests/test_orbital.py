@@ -106,7 +106,7 @@ def test_a_metric_of_networks_takes_the_wiring_from_the_trajectories():
     a, b = (tt.Trajectory.from_array(y, parameters=parameters, nodes=nodes) for y in (x, x + 0.1))
     found = tt.orbital_stability(a, b, metric="singular-values")
     np.testing.assert_allclose(found.orbit[0], tt.to_orbit(b, a, metric="singular-values").distance, rtol=1e-9)
-    with pytest.raises(DataError, match="what connects what"):
+    with pytest.raises(DataError, match="needs their wiring"):
         tt.orbital_stability(x, x + 0.1, metric="singular-values")
 
 
@@ -337,29 +337,29 @@ def test_classes_hold_for_random_perturbations():
 
 @pytest.fixture(scope="module")
 def late(tmp_path_factory):
-    path = tmp_path_factory.mktemp("late") / "iris.h5"
-    iris.record(path, 0.01, inits=4, copies=0, steps=5000)
-    iris.restart(path, 0.01, 4000, copies=3, epsilon=1e-8)
-    return path
+    folder = tmp_path_factory.mktemp("late")
+    whole = iris.record(folder, 0.01, inits=4, copies=0, steps=5000)
+    rest = iris.restart(folder, 0.01, 4000, copies=3, epsilon=1e-8)
+    return whole, rest
 
 
 @pytest.mark.recorders
 def test_a_restarted_training_goes_on_as_if_it_had_not_stopped(late):
-    with tt.open(late) as run:
-        whole, rest = file["eta=0.01"], file["eta=0.01 from 4000"]
-        assert rest.reference == "eta=0.01"
+    with tt.open(late[0]) as whole, tt.open(late[1]) as rest:
+        assert rest.name == "eta=0.01 from 4000"
+        assert rest.reference == whole.name == "eta=0.01"
         assert (int(rest.step[0]), int(rest.step[-1])) == (4000, 5000)
         assert [m.reference for m in rest.members[:5]] == [-1, 0, 0, 0, -1]
         own = [m for m, member in enumerate(rest.members) if member.reference < 0]
-        np.testing.assert_array_equal(rest.states(None, own), whole.states[4000:5001])
+        np.testing.assert_array_equal(rest.states[:, own], whole.states[4000:5001])
 
 
 @pytest.mark.recorders
 def test_what_iris_learned_is_marginal_as_published(late):
     # d / (epsilon N) falls from 0.50 to about 0.475 and stays there: no isolated minimum, a valley.
-    with tt.open(late) as run:
-        found = tt.orbital_stability(file["eta=0.01"], file["eta=0.01 from 4000"])
-        alone = tt.orbital_stability(file["eta=0.01 from 4000"])
+    with tt.open(late[0]) as whole, tt.open(late[1]) as rest:
+        found = tt.orbital_stability(whole, rest)
+        alone = tt.orbital_stability(rest)
     assert found.verdict == alone.verdict == "marginal drift", found
     share = found.distance.mean(axis=0) / (70 * 1e-8)
     assert share[0] == pytest.approx(0.50, abs=0.03)  # the mean of 12 copies; s.d. of one 0.035
@@ -376,13 +376,12 @@ def test_what_iris_learned_is_marginal_as_published(late):
 @pytest.mark.recorders
 def test_a_restart_needs_a_step_that_was_recorded(late):
     with pytest.raises(SelectionError, match="recorded steps 0 to 5000"):
-        iris.restart(late, 0.01, 5000)
+        iris.restart(late[0].parent, 0.01, 5000)
 
 
 @pytest.mark.recorders
 def test_members_of_a_run_are_held_against_their_own_references(tmp_path):
-    iris.record(tmp_path / "iris.h5", 0.05, inits=3, copies=2, steps=60)
-    with tt.open(tmp_path / "iris.h5") as run:
+    with tt.open(iris.record(tmp_path, 0.05, inits=3, copies=2, steps=60)) as run:
         found = tt.orbital_stability(run)
         assert found.group.tolist() == [0, 0, 1, 1, 2, 2]
         np.testing.assert_array_equal(found.distance[3], tt.distance(run.trajectory(3), run.trajectory(5)))
@@ -463,7 +462,7 @@ def test_a_distance_at_the_rounding_floor_is_not_taken_for_dynamics():
         ((np.zeros((5, 2)), np.zeros((5, 2))), {"dt": -1}, "dt must be a positive number"),
         ((np.zeros((5, 2)), np.zeros((5, 2))), {"level": 1.5}, "level must lie between 0 and 1"),
         ((np.zeros((5, 2)), np.zeros((5, 2))), {"start": [1, 2]}, "one step or 1 of them"),
-        ((np.zeros((0, 2)), np.zeros((5, 2))), {}, "holds 0 states"),
+        ((np.zeros((0, 2)), np.zeros((5, 2))), {}, "reference has 0 states"),
     ],
 )
 def test_bad_input_is_refused_with_a_way_out(arguments, options, words):
@@ -481,7 +480,7 @@ def test_a_run_without_weights_or_without_twins_is_refused(tmp_path):
     with Recorder(tmp_path / "w.h5", weights, quiet=True) as recorder:
         for _ in range(5):
             recorder.record(weights)
-    with tt.open(tmp_path / "d.h5") as run, pytest.raises(DataError, match="stores distances and no weights"):
+    with tt.open(tmp_path / "d.h5") as run, pytest.raises(DataError, match="stores distances but no weights"):
         tt.orbital_stability(run)
     with tt.open(tmp_path / "w.h5") as run, pytest.raises(DataError, match="none is a perturbed copy"):
         tt.orbital_stability(run)

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from stored_runs import create
 
 import trajtools as tt
 from recorders import Recorder
@@ -124,7 +123,7 @@ def test_the_key_does_not_depend_on_how_the_states_are_kept(tmp_path):
     with Recorder(path, {"w": walk[0]}, quiet=True) as recorder:
         for row in walk[1:]:
             recorder.record({"w": row})
-    stored = tt.pairwise(tt.open(path)["run"].trajectory(), metric="l1", out=tmp_path)
+    stored = tt.pairwise(tt.open(path).trajectory(), metric="l1", out=tmp_path)
     assert tt.pairwise(walk, metric="l1", out=tmp_path).path == stored.path
 
 
@@ -133,13 +132,13 @@ def test_a_file_of_something_else_is_not_touched(tmp_path):
     out = tmp_path / "d.h5"
     tt.pairwise(x, metric="l1", out=out)
     before = out.read_bytes()
-    with pytest.raises(DataError, match="holds the l1 distances of 20 x 20 states, which are not these"):
+    with pytest.raises(DataError, match="holds the l1 distances of 20 x 20 states, not these"):
         tt.pairwise(x, metric="l2", out=out)
-    with pytest.raises(DataError, match="cannot be recognised"):
+    with pytest.raises(DataError, match="cannot be identified"):
         tt.pairwise(x, metric=mean_gap, out=out)
     assert out.read_bytes() == before
     run = tmp_path / "run.h5"
-    create(run).close()
+    Recorder(run, {"w": x[0]}, quiet=True).close()
     with pytest.raises(FormatError, match="not a file of distances"):
         tt.pairwise(x, out=run)
 

@@ -86,7 +86,7 @@ def contents(path, name="run"):
     """Everything that a file says of a run but where it came from."""
     with tt.open(path) as run:
         return {
-            "weights": None if run.stored != "weights" else run.weights[:].tobytes(),
+            "weights": None if run.stored != "weights" else run.states[:].tobytes(),
             "sketch": None if run.sketch is None else np.asarray(run.sketch).tobytes(),
             "distances": None if run.distances is None else np.asarray(run.distances).tobytes(),
             "step": run.step.tolist(),

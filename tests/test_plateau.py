@@ -90,7 +90,7 @@ def test_a_region_can_be_given():
     found = planted().fit((5.0, 15.0))
     assert found.window == (5.0, 15.0)
     assert_allclose(found.value, RATE, rtol=0.02)
-    with pytest.raises(DataError, match="holds 0 points"):
+    with pytest.raises(DataError, match="contains 0 points"):
         planted().fit((500.0, 600.0))
     with pytest.raises(UnknownNameError, match="auto"):
         planted().fit("best")

@@ -11,7 +11,7 @@ from command_line import call, write
 import trajtools as tt
 from trajtools.errors import DataError, TrajtoolsError
 from trajtools.exponents.exponent import VERDICTS
-from trajtools.store import Member
+from trajtools.wiring import Member
 
 METHODS = ("rosenstein", "kantz", "wolf", "hybrid")
 NOTHING = ("regular", "inconclusive")
@@ -96,7 +96,7 @@ def test_twins_get_a_verdict_and_a_reason_or_a_sentence(x, average):
     with np.errstate(all="ignore"):
         copies = [states, states + np.float16(0.001), states * 2]
     if not len(states):
-        with pytest.raises(DataError, match="hold no state"):
+        with pytest.raises(DataError, match="have no states"):
             tt.lyapunov((states, copies), average=average)
         return
     check(tt.lyapunov((states, copies), average=average))

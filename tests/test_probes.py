@@ -21,7 +21,7 @@ from recorders.shadows import (
     random_direction,
     read,
 )
-from trajtools.store import DataError, UnknownNameError
+from trajtools.errors import DataError, UnknownNameError
 
 
 class Dense:

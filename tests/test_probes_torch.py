@@ -25,7 +25,7 @@ from recorders.torch import (  # noqa: E402
     tangent_exponents,
     trace,
 )
-from trajtools.store import ArchitectureError, DataError  # noqa: E402
+from trajtools.errors import ArchitectureError, DataError  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

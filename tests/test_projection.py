@@ -28,7 +28,7 @@ def training(path, steps=60, copies=3, epsilon=1e-7):
     rng = np.random.default_rng(0)
     params = {"a.weight": rng.uniform(-1, 1, (4, 5)), "a.bias": rng.uniform(-1, 1, 4)}
     states = [params, *perturb(params, epsilon, copies, 1, only="all")]
-    with Recorder(path, states, run="run", quiet=True) as rec:
+    with Recorder(path, states, quiet=True) as rec:
         for _ in range(steps):
             rec.record(loss=float(np.mean((params["a.weight"] ** 2 - 1) ** 2)))
             for state in states:
@@ -224,7 +224,7 @@ def test_equal_spread_is_said_to_leave_a_plane():
         (lambda: tt.structure.pca((np.eye(3), [])), DataError, "copies"),
         (lambda: tt.structure.mds((np.eye(3), [np.eye(3)[:2]])), DataError, "3 and 2 states"),
         (lambda: tt.structure.pca(np.zeros((9000, 2))), TooLargeError, r"every=2"),
-        (lambda: tt.structure.mds(Distances.from_array(np.zeros((3, 3)))), DataError, "differ"),
+        (lambda: tt.structure.mds(Distances.from_array(np.zeros((3, 3)))), DataError, "states are equal"),
         (lambda: tt.structure.mds(Distances.from_array(np.arange(9.0).reshape(3, 3))), DataError, "symmetric"),
         (lambda: tt.structure.pca("states"), DataError, "real numbers"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 
@@ -10,9 +11,9 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import trajtools as tt
-from recorders import AtSteps, LogSpaced, Recorder, perturb
+from recorders import AtSteps, LogSpaced, Recorder, RecordingWarning, perturb
 from recorders.adapter import Pending
-from trajtools.errors import RecordingError, RunExistsError, SelectionError
+from trajtools.errors import ArchitectureError, FileBusyError, RecordingError, SelectionError
 from trajtools.wiring import Member
 
 pytestmark = pytest.mark.recorders
@@ -33,19 +34,19 @@ def flat(params):
     return np.concatenate([np.asarray(array).reshape(-1) for array in params.values()])
 
 
-def read(path, run="run"):
+def read(path):
     with tt.open(path) as run:
-        found = file[run]
         return {
-            "weights": np.asarray(found.weights),
-            "step": found.step,
-            "metrics": {name: np.asarray(values) for name, values in found.metrics.items()},
-            "status": found.status,
-            "overhead": found.overhead,
-            "provenance": found.provenance,
-            "members": found.members,
-            "parameters": found.parameters,
-            "hparams": found.hparams,
+            "weights": run.states[:],
+            "step": run.step,
+            "metrics": dict(run.metrics),
+            "status": run.status,
+            "overhead": run.overhead,
+            "provenance": run.provenance,
+            "members": run.members,
+            "parameters": run.parameters,
+            "hparams": run.hparams,
+            "unstored": run.unstored,
         }
 
 
@@ -230,14 +231,85 @@ def test_a_metric_that_is_not_given_is_nan(tmp_path):
     assert_array_equal(np.isnan(found["accuracy"]), [step % 2 == 1 or step == 140 for step in range(141)])
 
 
-@pytest.mark.parametrize("given", [None, ("loss",), {"loss": ()}])
-def test_a_new_metric_is_refused_with_the_way_out(tmp_path, given):
-    with Recorder(tmp_path / "a.h5", network(), metrics=given) as rec:
-        rec.record(loss=1.0)
-        with pytest.raises(RecordingError, match=r"'accuracy' is new; .* metrics=\('loss', 'accuracy',?\)"):
-            rec.record(accuracy=1.0)
-        rec.record(loss=2.0)
-    assert read(tmp_path / "a.h5")["metrics"]["loss"].tolist() == [2.0]
+@pytest.mark.parametrize("declared", [None, ("loss",), {"loss": ()}])
+@pytest.mark.parametrize("late", [3, 64, 100])
+def test_a_metric_may_come_late(tmp_path, declared, late):
+    params = network()
+    with Recorder(tmp_path / "a.h5", params, metrics=declared, flush_seconds=0.001) as rec:
+        for step in range(130):
+            rec.record(loss=float(step))
+            if step >= late:
+                rec.record(**{"val/accuracy": step / 130})
+            params = updated(params, step)
+            rec.advance(params)
+    metrics = read(tmp_path / "a.h5")["metrics"]
+    assert_array_equal(metrics["loss"], [*range(130), np.nan])
+    assert_array_equal(metrics["val/accuracy"], [*[np.nan] * late, *(np.arange(late, 130) / 130), np.nan])
+
+
+def lines(path):
+    """The lines of the metrics beside a file, by step; the last line of a step holds."""
+    listed = map(json.loads, path.with_name(f"{path.name}.metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return {line.pop("step"): line for line in listed}
+
+
+@WRITERS
+def test_metrics_without_a_column_are_one_warning_and_go_beside_the_file(tmp_path, writer):
+    path = tmp_path / "a.h5"
+    names = [f"m{i}" for i in range(32)]
+
+    def train(params):
+        with Recorder(path, params, writer=writer, flush_seconds=0.001) as rec:
+            for step in range(150):
+                rec.record(params, **{name: step + i for i, name in enumerate(names)})
+                if step >= 70:
+                    rec.record(late=float(step), spectrum=[1.0, step])
+                    rec.record(late=step + 0.5)
+                params = updated(params, step)
+            for k in range(8):
+                rec.record(**{f"member {k}": [0.25]})
+            rec.record(ninth=[np.inf])
+
+    with pytest.warns(RecordingWarning) as warned:
+        train(network())
+    texts = [str(one.message) for one in warned]
+    assert sum("'late'" in text for text in texts) == 1
+    assert sum("'ninth'" in text for text in texts) == 1
+    assert all("no free column" in text and "metrics=" in text and "a.h5.metrics.jsonl" in text for text in texts)
+    run = read(path)
+    assert set(run["metrics"]) == {*names, "spectrum", *(f"member {k}" for k in range(6))}
+    assert set(run["unstored"]) == {"late", "ninth", "member 6", "member 7"}
+    assert_array_equal(run["metrics"]["m31"], np.arange(150) + 31)
+    assert_array_equal(run["metrics"]["spectrum"][70:], [[[1, step]] for step in range(70, 150)])
+    beside = lines(path)
+    assert sorted(beside) == list(range(70, 150))
+    assert all(beside[step]["late"] == step + 0.5 for step in beside)
+    assert beside[149] == {"late": 149.5, "ninth": [np.inf], "member 6": [0.25], "member 7": [0.25]}
+    assert not tt.validate(path)
+
+
+def test_metrics_beside_a_file_go_on_with_it_and_go_with_it(tmp_path):
+    path, params = tmp_path / "a.h5", network()
+    names = [f"m{i}" for i in range(33)]
+    for step in range(3):
+        with pytest.warns(RecordingWarning, match="'m32'"), Recorder(path, params, resume=True) as rec:
+            rec.record(params, step=step, **dict.fromkeys(names, float(step)))
+        assert read(path)["unstored"] == ("m32",)
+    assert lines(path) == {step: {"m32": float(step)} for step in range(3)}
+    Recorder(path, params, mode="w").close()
+    assert read(path)["unstored"] == ()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_declared_metrics_have_columns_however_many_they_are(tmp_path):
+    path, params = tmp_path / "a.h5", [network(0), network(1)]
+    numbers = {f"m{i}": () for i in range(50)}
+    with Recorder(path, params, metrics={**numbers, "losses": (2,), "spectrum": (2, 20)}) as rec:
+        rec.record(losses=[1.0, 2.0], spectrum=np.arange(40.0).reshape(2, 20), **dict.fromkeys(numbers, 3.0))
+    metrics = read(path)["metrics"]
+    assert len(metrics) == 52
+    assert_array_equal(metrics["spectrum"], np.arange(40.0).reshape(1, 2, 20))
+    assert_array_equal(metrics["m49"], [3.0])
 
 
 @pytest.mark.parametrize(
@@ -258,14 +330,17 @@ def test_what_is_no_metric_is_refused(tmp_path, value, words):
         rec.record(loss=value)
 
 
-def test_a_metric_that_would_be_a_path_is_refused_and_the_recorder_goes_on(tmp_path):
+def test_a_metric_that_cannot_be_named_is_refused_and_the_recorder_goes_on(tmp_path):
     with Recorder(tmp_path / "a.h5", network()) as rec:
-        with pytest.raises(RecordingError, match="'val/loss' is not a valid name in a file; call it 'val_loss'"):
-            rec.record(**{"val/loss": 1.0})
-        rec.record(val_loss=1.0)
-    assert read(tmp_path / "a.h5")["metrics"]["val_loss"].tolist() == [1.0]
-    with pytest.raises(RecordingError, match="call it 'a_b'"):
-        Recorder(tmp_path / "b.h5", network(), metrics=("a/b",))
+        for name in ("", "a\0b", "x" * 65):
+            with pytest.raises(RecordingError, match="needs a name of 1 to 64 bytes without NUL"):
+                rec.record(**{name: 1.0})
+        rec.record(**{"val/loss": 1.0, "x" * 64: 2.0})
+    metrics = read(tmp_path / "a.h5")["metrics"]
+    assert {name: values.tolist() for name, values in metrics.items()} == {"val/loss": [1.0], "x" * 64: [2.0]}
+    with pytest.raises(RecordingError, match="without NUL"):
+        Recorder(tmp_path / "b.h5", network(), metrics=("a\0b",))
+    assert not (tmp_path / "b.h5").exists()
 
 
 def test_the_shape_of_a_metric_stays(tmp_path):
@@ -299,18 +374,43 @@ def test_the_parameters_table_carries_kinds_and_node_sets(tmp_path):
     assert [p.offset for p in table.values()] == [0, 40, 50, 80]
 
 
-def test_several_runs_fit_one_file_and_none_is_overwritten(tmp_path):
+def test_a_file_holds_one_run_and_none_is_overwritten_unasked(tmp_path):
+    path = tmp_path / "one.h5"
+    Recorder(path, network(), hparams={"lr": 0.1}).close()
+    content = path.read_bytes()
+    with pytest.raises(FileExistsError, match=r"one\.h5.*mode='next'.*resume=True"):
+        Recorder(path, network())
+    with pytest.raises(RecordingError, match="mode='a': it must be one of x, next, w; a file holds one run"):
+        Recorder(path, network(), mode="a")
+    with Recorder(path, network(), mode="next", name="two", reference="one") as rec:
+        assert rec.path == tmp_path / "one-2.h5"
+    with Recorder(path, network(), mode="next") as rec:
+        assert rec.path == tmp_path / "one-3.h5"
+    assert path.read_bytes() == content
+    runs = tt.open_runs(tmp_path)
+    assert {key: (run.name, run.reference, run.hparams) for key, run in runs.items()} == {
+        "one": ("one", None, {"lr": 0.1}),
+        "one-2": ("two", "one", {}),
+        "one-3": ("one-3", None, {}),
+    }
+    Recorder(path, network(1), mode="w").close()
+    assert_array_equal(read(path)["weights"][0, 0], flat(network(1)))
+
+
+def test_a_file_that_is_recorded_is_not_overwritten(tmp_path):
     path = tmp_path / "a.h5"
-    Recorder(path, network(), run="one", hparams={"lr": 0.1}).close()
-    with pytest.raises(FileExistsError, match="mode='a'"):
-        Recorder(path, network(), run="two")
-    Recorder(path, network(), run="two", mode="a", reference="one").close()
-    with pytest.raises(RunExistsError, match="one"):
-        Recorder(path, network(), run="one", mode="a")
-    with tt.open(path) as run:
-        assert set(file) == {"one", "two"}
-        assert file["two"].reference == "one"
-        assert file["one"].hparams == {"lr": 0.1}
+    with Recorder(path, network()) as rec:
+        for mode in ({"mode": "w"}, {"resume": True}):
+            with pytest.raises(FileBusyError):
+                Recorder(path, network(1), **mode)
+        rec.record(updated(network(), 0))
+    assert_array_equal(read(path)["weights"][1, 0], flat(updated(network(), 0)))
+
+
+def test_a_run_of_another_network_is_not_continued(tmp_path):
+    Recorder(tmp_path / "a.h5", network()).close()
+    with pytest.raises(ArchitectureError, match="cannot be resumed"):
+        Recorder(tmp_path / "a.h5", network(width=11), resume=True)
 
 
 def test_the_recorder_changes_nothing(tmp_path):

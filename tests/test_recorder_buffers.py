@@ -31,12 +31,11 @@ def flat(arrays):
     return np.concatenate([values.ravel() for values in arrays.values()])
 
 
-def check(path, wanted, run="run"):
+def check(path, wanted):
     with tt.open(path) as run:
-        found = file[run]
-        assert_array_equal(found.weights[:][:, 0], np.stack([flat(w) for w, _ in wanted]))
-        assert_array_equal(found.optimizer.read(slice(None))[:, 0], np.stack([flat(m) for _, m in wanted]))
-        assert [p.name for p in found.optimizer_parameters] == list(wanted[0][1])
+        assert_array_equal(run.states[:, 0], np.stack([flat(w) for w, _ in wanted]))
+        assert_array_equal(run.optimizer[:, 0], np.stack([flat(m) for _, m in wanted]))
+        assert [p.name for p in run.optimizer_parameters] == list(wanted[0][1])
     assert not tt.validate(path)
 
 

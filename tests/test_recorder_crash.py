@@ -48,7 +48,7 @@ def last_step(path):
     if not os.path.exists(path):
         return None
     with tt.open(path) as run:
-        return int(run.step[-1]) if "run" in file and run.n_states else None
+        return int(run.step[-1]) if run.n_states else None
 
 
 def child(path, mode):
@@ -94,7 +94,7 @@ def check(path, mode, first=0):
         expected = [state(int(step)) for step in steps]
         stack = np.array([[member["w"] for member in members] for members in expected])
         if mode in ("weights", "buffers", "zstd"):
-            assert_array_equal(run.weights[first:].view("u4"), stack.view("u4"))
+            assert_array_equal(run.states[first:].view("u4"), stack.view("u4"))
             if mode == "buffers":
                 assert_array_equal(run.optimizer[first:], 2 * stack.astype("f8"))
         elif mode == "sketch":

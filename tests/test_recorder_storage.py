@@ -123,10 +123,10 @@ def test_sketches_can_be_made_again_from_the_stored_weights(tmp_path, stacked):
             for state in states:
                 rec.record(shaped(state))
     with tt.open(tmp_path / "w.h5") as weights, tt.open(tmp_path / "s.h5") as sketched:
-        settings = sketched["run"].sketch_settings
+        settings = sketched.sketch_settings
         again = Sketch(settings["k"], settings["seed"])
-        assert sketched["run"].stored == "sketch"
-        assert_array_equal(sketched["run"].sketch, again(np.asarray(weights["run"].weights)))
+        assert sketched.stored == "sketch"
+        assert_array_equal(sketched.sketch, again(weights.states[:]))
 
 
 def test_a_sketch_needs_its_storage_mode(tmp_path):
@@ -166,9 +166,9 @@ def test_mixed_dtypes_are_promoted_without_loss(tmp_path, dtypes, stored, bits):
         assert run.logical_dtype == stored
         assert tuple(p.dtype for p in run.parameters) == dtypes
         exact = np.concatenate([array.astype("f8").reshape(-1) for array in params.values()])
-        assert_array_equal(np.asarray(run.weights)[:, 0].astype("f8"), [exact, -exact])
+        assert_array_equal(run.states[:, 0].astype("f8"), [exact, -exact])
     with h5py.File(tmp_path / "a.h5") as file:
-        on_disk = file["runs/run/weights"].dtype
+        on_disk = file["weights"].dtype
     assert on_disk == (np.uint16 if stored == "bfloat16" else stored)
 
 
@@ -176,7 +176,7 @@ def test_big_endian_arrays_are_stored_by_value(tmp_path):
     params = {name: array.astype(">f4") for name, array in network().items()}
     Recorder(tmp_path / "a.h5", params).close()
     with tt.open(tmp_path / "a.h5") as run:
-        assert_array_equal(np.asarray(run.weights)[0, 0], flat(params))
+        assert_array_equal(run.states[0, 0], flat(params))
 
 
 @pytest.mark.parametrize("dtype", ["int64", "bool", "complex128", "U3"])
@@ -191,7 +191,7 @@ def test_scalars_and_empty_parameters_have_their_place(tmp_path):
     params = {"scale": np.array(2.5), "empty": np.zeros((0, 3)), "w": np.arange(6.0).reshape(2, 3)}
     Recorder(tmp_path / "a.h5", params).close()
     with tt.open(tmp_path / "a.h5") as run:
-        assert run.weights[0, 0].tolist() == [2.5, 0, 1, 2, 3, 4, 5]
+        assert run.states[0, 0].tolist() == [2.5, 0, 1, 2, 3, 4, 5]
         assert [p.size for p in run.parameters] == [1, 0, 6]
     with pytest.raises(RecordingError, match="are all empty"):
         Recorder(tmp_path / "b.h5", {"empty": np.zeros((0, 3))})

@@ -12,7 +12,8 @@ from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.exponents.one_trajectory import full_state, read_record, scaled
 from trajtools.reasons import codes
-from trajtools.store import Member, Parameter, RunWriter
+from trajtools.store import RunWriter
+from trajtools.wiring import Member, Parameter
 
 METHODS = ("rosenstein", "kantz", "wolf", "hybrid")
 
@@ -199,7 +200,7 @@ def test_graphs_are_compared_by_their_links(henon):
     assert_allclose(by_rows.curve.log_distance, plain.curve.log_distance - np.log(12))
     with pytest.raises(DataError, match="give nodes=N"):
         tt.lyapunov(weights, metric="graph-l1")
-    with pytest.raises(DataError, match="belongs to metric 'graph-l1'"):
+    with pytest.raises(DataError, match="applies to metric 'graph-l1'"):
         tt.lyapunov(weights, nodes=4)
 
 
@@ -223,7 +224,6 @@ def record(path, states, buffers, table, hparams):
     width = states.shape[1]
     writer = RunWriter.create(
         path,
-        "run",
         parameters=[Parameter("layer.kernel", "other", (width,), "float64", 0, width)],
         nodes=[],
         members=[Member("m0")],
@@ -231,7 +231,6 @@ def record(path, states, buffers, table, hparams):
         hparams=hparams,
         optimizer={"parameters": table, "dtype": "float64"},
     )
-    writer.begin()
     for start in range(0, len(states), writer.layout.rows):
         count = min(writer.layout.rows, len(states) - start)
         tiles, more = writer.layout.new_tiles(), writer.optimizer_layout.new_tiles()
@@ -315,8 +314,8 @@ def test_buffers_that_are_not_there_are_told(henon, tmp_path):
     with pytest.raises(DataError, match="not a Run"):
         tt.lyapunov(henon, buffers=True)
     path = write(tmp_path / "plain.h5", henon[:300, None], members=[Member("m0")])
-    with tt.open(path) as run, pytest.raises(DataError, match=r"holds no buffers .* delay coordinates"):
+    with tt.open(path) as run, pytest.raises(DataError, match=r"has no buffers .* delay coordinates"):
         tt.lyapunov(run, buffers=True)
     pair = (henon[:50], [henon[:50] + 1e-6])
-    with pytest.raises(DataError, match="leave them out for twins"):
+    with pytest.raises(DataError, match="omit them for twins"):
         tt.lyapunov(pair, buffers=True)

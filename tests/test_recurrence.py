@@ -431,7 +431,7 @@ def test_inputs_are_left_as_they_are():
         (np.ones((4, 4)), {"metric": "precomputed", "threshold": 1.0, "dim": 2}, "apply to states"),
         (np.arange(20.0), {"dt": 0.0, "threshold": 1.0}, "dt=0.0"),
         (np.ones(20), {"threshold": tt.neighbors.ScaledRadius(0.1)}, "no size to scale by"),
-        (np.array([[1.0, 1e-5], [2.0, 3.0]]), {"threshold": 1e-150}, "vanishes when it is squared"),
+        (np.array([[1.0, 1e-5], [2.0, 3.0]]), {"threshold": 1e-150}, "underflows when squared"),
     ],
 )
 def test_what_cannot_be_analysed_is_refused_with_a_way_out(x, options, words):

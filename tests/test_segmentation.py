@@ -104,7 +104,7 @@ def test_a_run_tells_what_its_loss_did(tmp_path):
     rng = np.random.default_rng(6)
     states = paced(rng, ((40, 1.0), (40, 4.0)), 5)
     loss = np.repeat([2.0, 0.5], 40) + 0.01 * rng.normal(size=80)
-    with Recorder(tmp_path / "run.h5", {"w": states[0]}, run="run", every=1, quiet=True) as rec:
+    with Recorder(tmp_path / "run.h5", {"w": states[0]}, every=1, quiet=True) as rec:
         for t, state in enumerate(states):
             rec.record({"w": state}, step=10 * t, loss=loss[t])
     with tt.open(tmp_path / "run.h5") as run:

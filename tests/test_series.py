@@ -273,5 +273,5 @@ def test_arguments_that_make_no_sense_are_refused(henon):
         tt.lyapunov(henon, level=95)
     with pytest.raises(DataError, match="real numbers"):
         tt.lyapunov(henon * 1j)
-    with pytest.raises(DataError, match="links as rows"):
+    with pytest.raises(DataError, match="rows of links"):
         tt.lyapunov(np.zeros((4, 4, 4)))

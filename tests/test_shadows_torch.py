@@ -15,7 +15,7 @@ from recorders.torch import (  # noqa: E402
     Shadow,
     sharpness,
 )
-from trajtools.store import ArchitectureError, DataError  # noqa: E402
+from trajtools.errors import ArchitectureError, DataError  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

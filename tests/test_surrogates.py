@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from trajtools.errors import DataError, UnknownNameError
-from trajtools.exponents.applicability import Optimizer, optimizer_of
-from trajtools.exponents.nulls import BASIN, NULLS, WORDS, fit_basin, matched_ends, rank_p, steepest, surrogate
+from trajtools.exponents.applicability import Optimizer, infer_optimizer
+from trajtools.exponents.nulls import BASIN, DESCRIPTIONS, NULLS, fit_basin, matched_ends, rank_p, steepest, surrogate
 
 
 def record(seed, length=512, dims=3):
@@ -68,7 +68,7 @@ def test_same_seed_gives_the_same_bits():
         x = record(11, dims=1)
         one, two = (surrogate(x, null, rng=np.random.default_rng(12)) for _ in range(2))
         assert np.array_equal(one, two)
-        assert WORDS[null]
+        assert DESCRIPTIONS[null]
 
 
 def test_matched_ends_cut_off_a_step_between_the_ends():
@@ -117,7 +117,7 @@ def descent(optimizer, curvatures, length, seed, noise=0.0):
 LAWS = (Optimizer(), Optimizer(0.9), Optimizer(0.9, nesterov=True))
 
 
-@pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.words)
+@pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.description)
 def test_a_basin_is_fitted_exactly_where_there_is_one(optimizer):
     curvatures = np.array([0.05, 0.2, 0.5, 0.9]) * steepest(optimizer)
     x = descent(optimizer, curvatures, 60, 13)
@@ -127,7 +127,7 @@ def test_a_basin_is_fitted_exactly_where_there_is_one(optimizer):
     assert_allclose(surrogate(x, BASIN, rng=np.random.default_rng(0), optimizer=optimizer), x, atol=1e-7)
 
 
-@pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.words)
+@pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.description)
 def test_a_noisy_basin_is_drawn_with_its_own_rates_and_spread(optimizer):
     curvatures = np.array([0.05, 0.3, 0.8]) * steepest(optimizer)
     x = descent(optimizer, curvatures, 4000, 14, noise=0.1)
@@ -154,7 +154,7 @@ def test_a_basin_turns_with_the_states_and_never_runs_away():
         assert np.isfinite(basin.draw(rng)).all()
 
 
-@pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.words)
+@pytest.mark.parametrize("optimizer", LAWS, ids=lambda law: law.description)
 def test_the_steepest_basin_is_the_edge_of_stability(optimizer):
     for share, grows in ((0.995, False), (1.005, True)):
         x = descent(optimizer, np.array([share * steepest(optimizer)]), 1500, 17)[:, 0]
@@ -184,5 +184,5 @@ def test_a_basin_knows_no_adaptive_optimizer():
     ids=str,
 )
 def test_the_optimiser_is_read_from_hyperparameters(hparams, found):
-    assert optimizer_of(hparams) == found
+    assert infer_optimizer(hparams) == found
     assert found.has_buffers is (found != Optimizer())

@@ -401,7 +401,7 @@ def test_what_cannot_be_aligned_is_refused_with_the_way_out(monkeypatch):
         tt.align(a, a, signs=["tanh"], **kwargs)
     with pytest.raises(DataError, match="whole number"):
         tt.align(a, a, restarts=-1, **kwargs)
-    with pytest.raises(DataError, match="what connects what"):
+    with pytest.raises(DataError, match="needs their wiring"):
         tt.align(a, a)
     with pytest.raises(DataError, match="2 and 3 states"):
         tt.align(np.tile(a, (2, 1)), np.tile(a, (3, 1)), **kwargs)
@@ -410,7 +410,7 @@ def test_what_cannot_be_aligned_is_refused_with_the_way_out(monkeypatch):
         tt.align(np.zeros(6), np.zeros(6), parameters=single[0], nodes=single[1])
     loop = networks.table("loop")
     x = np.zeros(networks.size(loop[0]))
-    with pytest.raises(DataError, match="lead to themselves"):
+    with pytest.raises(DataError, match="connect to themselves"):
         tt.align(x, x, scales=["weight_ih"], parameters=loop[0], nodes=loop[1])
     monkeypatch.setattr("trajtools.distances.permutation.MAX_ARRAY_BYTES", 100)
     with pytest.raises(TooLargeError, match="window"):

@@ -141,7 +141,7 @@ def test_few_or_equal_states_are_one_state(x):
         (lambda: tt.structure.system_states(between(np.arange(9.0)), linkage="ward"), UnknownNameError, "average"),
         (lambda: tt.structure.system_states(between(np.arange(9.0)), criterion="x"), UnknownNameError, "dunn"),
         (lambda: tt.structure.system_states(between(np.arange(9.0)), count=0), DataError, "count=0"),
-        (lambda: tt.structure.system_states(between(np.arange(9.0)), count=10), DataError, "10 are needed"),
+        (lambda: tt.structure.system_states(between(np.arange(9.0)), count=10), DataError, "needs at least 10"),
         (lambda: tt.structure.system_states(between(np.arange(9.0)), most=1), DataError, "most=1"),
         (lambda: tt.structure.system_states(between(np.full(5, np.nan))), DataError, "0 of 5"),
         (

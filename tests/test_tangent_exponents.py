@@ -10,8 +10,8 @@ from naive_probes import symmetric
 from numpy.testing import assert_allclose
 
 from recorders.tangents import Frame, Tangents, by_blocks, kaplan_yorke
+from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import codes
-from trajtools.store import DataError, UnknownNameError
 
 
 def test_the_kaplan_yorke_dimension_of_known_spectra() -> None:
@@ -78,7 +78,7 @@ def test_kept_vectors_that_have_lost_what_grows_are_called_delayed() -> None:
     early, late = np.diag([1.0, 0.1]), np.diag([1.0, 3.0])
     found = follow([early] * 30 + [late] * 10, k=1, window=10)
     (words,) = (one.text for one in found.warnings if one.code == "delayed-loss-of-stability")
-    assert "in 1 of 4 windows, first in that from step 30" in words
+    assert "in 1 of 4 windows, the first from step 30" in words
     assert "up to 11.1 nats against 0.0" in words or f"up to {10 * found.windows[-1, 0]:.1f} nats" in words
     assert_allclose(found.window_kept, found.local[:, 0].reshape(4, 10).mean(1), atol=1e-12)
 
@@ -161,7 +161,7 @@ def test_tangents_refuse_what_makes_no_sense(options, words) -> None:
 
 
 def test_a_result_needs_steps_and_a_level() -> None:
-    with pytest.raises(DataError, match="0 steps were followed"):
+    with pytest.raises(DataError, match="of 0 steps leaves none"):
         Tangents(2, 2, k=1, window=5, vectors="both", of="full", seed=0).result()
     with pytest.raises(DataError, match="discard=5"):
         follow([np.eye(2)] * 5, k=1, discard=5)

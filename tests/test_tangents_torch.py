@@ -20,7 +20,7 @@ from recorders.torch import (  # noqa: E402
     sharpness,
     tangent_exponents,
 )
-from trajtools.store import ArchitectureError, DataError  # noqa: E402
+from trajtools.errors import ArchitectureError, DataError  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -237,7 +237,7 @@ def test_delayed_loss_of_stability_shows_in_fresh_windows_only() -> None:
     assert np.abs(found.windows[:4]).max() < 2e-3
     assert abs(found.values[0]) < burst / 20
     assert np.abs(found.window_kept).max() < burst / 5
-    assert "in 1 of 6 windows, first in that from step 500" in found.warnings[0].text
+    assert "in 1 of 6 windows, the first from step 500" in found.warnings[0].text
     assert "delayed loss of stability" in found.warnings[0].text
     mean, doubts = grown(1e-8)
     assert mean > 3 * abs(found.values[0])

@@ -94,7 +94,7 @@ def test_files_threads_tiles_and_executors_change_no_bit(tmp_path, monkeypatch):
         with Recorder(tmp_path / f"{name}.h5", {"w": x[0]}, quiet=True) as recorder:
             for row in x[1:]:
                 recorder.record({"w": row})
-        runs.append(tt.open(tmp_path / f"{name}.h5")["run"].trajectory())
+        runs.append(tt.open(tmp_path / f"{name}.h5").trajectory())
     alone = tt.to_orbit(a, b)
     monkeypatch.setattr("trajtools.distances.tiles.threads", lambda: 3)
     found = [tt.to_orbit(*runs)]
@@ -125,12 +125,12 @@ def test_states_that_are_not_finite_are_excluded_on_both_sides():
     assert_array_equal(whole.distance, part.distance)
     assert_array_equal(whole.argmin, np.array(rest)[part.argmin])
     assert len(found.warnings) == 2
-    assert "1 of 6 states hold NaN" in found.warnings[0].text
+    assert "1 of 6 states contain NaN" in found.warnings[0].text
     assert found.to_dict()["distance"][1] is None
 
 
 def test_an_orbit_without_a_finite_state_is_refused_and_no_state_is_no_error():
-    with pytest.raises(DataError, match="nothing to be near to"):
+    with pytest.raises(DataError, match="there is no nearest state"):
         tt.to_orbit(np.zeros((2, 3)), np.full((2, 3), np.nan))
     with pytest.raises(DataError, match="3 and 4 weights"):
         tt.to_orbit(np.zeros((2, 3)), np.zeros((2, 4)))

@@ -177,10 +177,10 @@ def test_optimisers_of_ones_own_are_asked_or_told(tmp_path):
     found = buffers_of(tmp_path)
     for name, want in held(model, optimizer).items():
         np.testing.assert_array_equal(found[name][-1, 0], want)
-    with opened(tmp_path, model, optimizer=optimizer, buffers=True, mode="a", run="again"):
+    with opened(tmp_path, model, optimizer=optimizer, buffers=True, name="again"):
         pass  # it has stepped, and shows what it keeps
-    with tt.open(tmp_path / "run.h5") as run:
-        assert [p.name for p in file["again"].optimizer_parameters] == list(found)
+    with tt.open(tmp_path / "again.h5") as run:
+        assert [p.name for p in run.optimizer_parameters] == list(found)
 
 
 def test_buffers_that_cannot_be_had_are_refused(tmp_path):
@@ -209,14 +209,14 @@ def test_lyapunov_takes_recorded_buffers_for_the_rest_of_the_state(tmp_path):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     x = torch.randn(64, 2, dtype=torch.float64)
     settings = {"optimizer": "SGD", "momentum": 0.9}
-    for run, buffers in (("whole", True), ("half", False)):
-        with opened(tmp_path, model, optimizer=optimizer, buffers=buffers, hparams=settings, mode="a", run=run):
+    for name, buffers in (("whole", True), ("half", False)):
+        with opened(tmp_path, model, name, optimizer=optimizer, buffers=buffers, hparams=settings):
             for t in range(400):
                 optimizer.zero_grad()
                 ((model(x) ** 2 - 1) ** 2 + 0.3 * np.sin(t) * model(x)).mean().backward()
                 optimizer.step()
-    with tt.open(tmp_path / "run.h5") as run:
-        whole, half = (tt.lyapunov(file[name], null=None) for name in ("whole", "half"))
+    runs = tt.open_runs(tmp_path)
+    whole, half = (tt.lyapunov(runs[name], null=None) for name in ("whole", "half"))
     assert whole.settings["buffer_entries"] == whole.settings["weight_entries"] == 3
     assert set(whole.settings["buffer_scales"]) == {"momentum_buffer"}
     assert "hidden-state" in codes(half.reasons)

@@ -148,7 +148,7 @@ def test_a_lightning_fit_is_recorded_with_the_mean_loss_of_its_micro_batches(tmp
     model[2].p = 0.0
     optimizer = OPTIMISERS["adam"](model.parameters())
     trainer = types.SimpleNamespace(optimizers=[optimizer])
-    callback = RecorderCallback(tmp_path / "run.h5", quiet=True)
+    callback = RecorderCallback(tmp_path / "run.h5", name="fit", quiet=True)
     assert isinstance(callback, fake_frameworks.Callback)
     callback.on_train_start(trainer, model)
     expected, losses = [flat(model)], []
@@ -163,9 +163,11 @@ def test_a_lightning_fit_is_recorded_with_the_mean_loss_of_its_micro_batches(tmp
             optimizer.zero_grad()
             expected.append(flat(model))
     callback.on_train_end(trainer, model)
-    stored, _, metrics = read(tmp_path, "fit")
+    stored, _, metrics = read(tmp_path)
     np.testing.assert_array_equal(stored, expected)
     np.testing.assert_allclose(metrics["loss"], [*np.reshape(losses, (3, 2)).sum(1), np.nan], rtol=1e-6)
+    with tt.open(tmp_path / "run.h5") as run:
+        assert run.name == "fit"
 
 
 def test_a_lightning_fit_that_fails_leaves_an_interrupted_run(tmp_path, fake_frameworks):

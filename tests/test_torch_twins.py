@@ -363,7 +363,7 @@ def test_an_unknown_way_to_vectorise_is_refused():
 def test_recorded_twins_hold_every_step_every_loss_and_their_origin(tmp_path, factory):
     twins = Twins(network(), nn.CrossEntropyLoss(), factory, epsilon=1e-5, members=2, seed=9)
     states, losses = [twins.state], []
-    with Recorder(tmp_path / "twins.h5", twins, run="r", quiet=True):
+    with Recorder(tmp_path / "twins.h5", twins, quiet=True):
         for x, y in batches(10):
             losses.append(twins.step(x, y))
             states.append({name: values.clone() for name, values in twins.state.items()})

@@ -71,7 +71,7 @@ def test_a_copy_of_a_copy_belongs_to_the_same_initial_condition(walks):
 
 
 def test_members_that_refer_to_each_other_are_refused(walks):
-    with pytest.raises(DataError, match="circle"):
+    with pytest.raises(DataError, match="cycle"):
         twins(as_run(walks, members=(Member("a", 1), Member("b", 0))))
 
 
@@ -150,7 +150,7 @@ def test_a_twin_that_was_never_perturbed_is_zero_for_ever_and_says_so(walks):
     assert np.isnan(growth.log_distance).all()
     exponent = growth.fit()
     assert exponent.verdict == "inconclusive"
-    assert "none of the 2 twins ever differs" in exponent.reasons[0].text
+    assert "none of the 2 twins differs" in exponent.reasons[0].text
     assert np.isnan(exponent.value)
 
 
@@ -235,7 +235,7 @@ def test_what_has_no_twins_is_refused(walks):
         twins(as_run(walks, members=(Member("alone"),)))
     with pytest.raises(DataError, match="a single trajectory has no twins"):
         twins(walks[:, 0, 0])
-    with pytest.raises(DataError, match="without any perturbed copy"):
+    with pytest.raises(DataError, match="has no perturbed copy"):
         twins((walks[:, 0, 0], []))
     with pytest.raises(DataError, match="7 and 6 weights"):
         twins((walks[:, 0, 0], [walks[:, 0, 1, :6]]))

@@ -17,7 +17,7 @@ import numpy as np
 import trajtools as tt
 from recorders import Recorder
 
-run = tt.open("run.h5")["sgd"]
+run = tt.open("run.h5")
 growth = tt.twins(run, metric="l1")
 exponent = growth.fit()
 value: float = exponent.value
@@ -42,7 +42,12 @@ tt.orbital_stability(run)
 tt.sweep(["a.h5", run], runs=lambda run: len(run.step) > 3)
 tt.embedding.theiler_window(x)
 Recorder("run.h5", {"w": x}, every=lambda step: step % 3 == 0)
-Recorder("run.h5", {"w": x}, every=np.int64(3))
+Recorder("run.h5", {"w": x}, every=np.int64(3), strict=True)
+step: int = run.plantings["step"][0]
+runs = tt.open_runs("sweep/*.h5")
+tt.twins(runs["a"])
+with tt.open("run.h5") as opened:
+    weights = opened.states.read(slice(0, 3), [0], raw=True) + opened.states[0]
 tt.lyapunov(object())  # error
 tt.lyapunov("run.h5")  # error
 tt.lyapunov(x, rng="seed")  # error
@@ -63,6 +68,10 @@ tt.twinz(run)  # error
 tt.twins(run, metricc="l1")  # error
 exponent.valeu  # error
 tt.open(3)  # error
+tt.open("run.h5")["sgd"]  # error
+runs["a"].weights  # error
+run.states(slice(0, 3))  # error
+Recorder("run.h5", {"w": x}, run="sgd")  # error
 tt.structure.pcaa(x)  # error
 Recorder(3)  # error
 """

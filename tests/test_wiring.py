@@ -181,11 +181,11 @@ def test_what_the_rules_leave_out_can_be_wired_by_hand() -> None:
         (
             {"output.kernel": ("input", "output")},
             ArchitectureError,
-            r"'output.kernel'.*\(10, 3\) connects 10 -> 3 nodes, but 'input' has 4 nodes by 'hidden.kernel'",
+            r"'output.kernel'.*\(10, 3\) connects 10 -> 3 nodes, but 'input' has 4 nodes from 'hidden.kernel'",
         ),
-        ({"hidden.kernel": ("x", "output")}, ArchitectureError, "'output' has 10 nodes by 'hidden.kernel', but 3"),
+        ({"hidden.kernel": ("x", "output")}, ArchitectureError, "'output' has 10 nodes from 'hidden.kernel', but 3"),
         ({"hidden.bias": ("input", "hidden")}, ArchitectureError, r"connects 1 -> 10 nodes, but 'input' has 4"),
-        ({"conv*": ("a", "b")}, SelectionError, r"'conv\*', which no parameter matches; they are hidden.kernel"),
+        ({"conv*": ("a", "b")}, SelectionError, r"'conv\*', which matches none of hidden.kernel"),
         ({"hidden.kernel": "input"}, SelectionError, r"must be \(source, target\), two names, or None"),
         ({"hidden.kernel": ("input", 3)}, SelectionError, "two names, or None"),
     ],
@@ -223,7 +223,7 @@ def test_a_bias_without_a_unit_axis_is_no_edge() -> None:
 
 
 def test_a_single_number_cannot_be_wired() -> None:
-    with pytest.raises(ArchitectureError, match="'temperature': a single number connects no nodes"):
+    with pytest.raises(ArchitectureError, match="'temperature': a scalar connects no nodes"):
         found({"temperature": ()}, wiring={"temperature": ("a", "b")})
 
 

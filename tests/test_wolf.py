@@ -204,9 +204,9 @@ def test_the_production_procedure_refuses_what_it_cannot_take():
     published = {"procedure": "caligiuri2023-production"}
     with pytest.raises(DataError, match="give 3 to 4"):
         wolf(x, theiler=9, horizon=5, points=5, **published)
-    with pytest.raises(DataError, match="no across"):
+    with pytest.raises(DataError, match="without neighbors="):
         wolf(x, theiler=9, horizon=5, points=3, across=True, **published)
-    with pytest.raises(DataError, match="was not made for procedure 'caligiuri2023-production'"):
+    with pytest.raises(DataError, match="was not computed for procedure 'caligiuri2023-production'"):
         wolf(x, theiler=0, horizon=5, points=3, procedure="caligiuri2023").fit(**published)
 
 
@@ -354,15 +354,15 @@ def test_refusals_say_the_way_out():
         wolf(np.ones(50), theiler=2, horizon=2, limit=1.0)
     with pytest.raises(DataError, match="too few"):
         wolf(np.arange(3.0), theiler=1, horizon=2)
-    with pytest.raises(DataError, match="one step at least"):
+    with pytest.raises(DataError, match="at least one step"):
         wolf(x, theiler=1, horizon=0)
-    with pytest.raises(DataError, match="limit=-1"):
+    with pytest.raises(DataError, match="got -1"):
         wolf(x, theiler=1, horizon=2, limit=-1)
     with pytest.raises(DataError, match="NearestK"):
         wolf(x, theiler=1, horizon=2, neighbors=WithinRadius(1.0))
     with pytest.raises(UnknownNameError, match="caligiuri2023"):
         wolf(x, theiler=1, horizon=2, procedure="wolf1985")
-    with pytest.raises(DataError, match="points belongs"):
+    with pytest.raises(DataError, match="points= applies"):
         wolf(x, theiler=1, horizon=2, points=3)
 
 
@@ -373,27 +373,27 @@ def test_refusals_of_the_published_procedure_say_the_way_out():
         wolf(x, theiler=1, horizon=5, points=3, **published)
     with pytest.raises(DataError, match="give 3 to 5"):
         wolf(x, theiler=0, horizon=5, points=6, **published)
-    with pytest.raises(DataError, match="knows no limit"):
+    with pytest.raises(DataError, match="without neighbors="):
         wolf(x, theiler=0, horizon=5, points=3, limit=1.0, **published)
-    with pytest.raises(DataError, match="no rule for them"):
+    with pytest.raises(DataError, match="does not define"):
         wolf(np.where(np.arange(150)[:, None] == 9, np.nan, x), theiler=0, horizon=5, points=3, **published)
     with pytest.raises(DataError, match="needs one absolute radius"):
         tt.kantz(x, theiler=0, horizon=5, points=3, **published)
     with pytest.raises(UnknownNameError, match="kantz has no procedure"):
         tt.kantz(x, theiler=1, horizon=5, procedure="kantz1994")
-    with pytest.raises(DataError, match="was not made for procedure"):
+    with pytest.raises(DataError, match="was not computed for procedure"):
         tt.wolf(x, theiler=1, horizon=5).fit(procedure="caligiuri2023")
 
 
 def test_refusals_of_graphs_say_the_way_out():
     with pytest.raises(DataError, match="give nodes=N"):
         wolf(np.ones((50, 6)), metric="graph-l1", theiler=1, horizon=2)
-    with pytest.raises(DataError, match="adjacency matrices are"):
+    with pytest.raises(DataError, match="adjacency matrices have shape"):
         wolf(np.ones((50, 3, 2)), metric="graph-l1", theiler=1, horizon=2)
     with pytest.raises(DataError, match="at least 2"):
         wolf(np.ones((50, 6)), metric="graph-l1", nodes=1, theiler=1, horizon=2)
     for estimate in (tt.wolf, tt.kantz, tt.rosenstein, tt.hybrid):
-        with pytest.raises(DataError, match="belongs to metric 'graph-l1'"):
+        with pytest.raises(DataError, match="applies to metric 'graph-l1'"):
             estimate(np.ones((50, 6)), nodes=4, theiler=1, horizon=2)
 
 
@@ -408,5 +408,5 @@ def test_blocks_across_the_motion_are_those_of_whole_distances_measured_otherwis
     for block, (i, j) in enumerate(zip(across.start, across.settings["neighbor"], strict=True)):
         expected = [naive_series.across(x[i + z], x[j + z], ways[i + z], ways[j + z]) for z in range(10)]
         assert_allclose(across.distances[block], expected, rtol=1e-9, atol=1e-7)
-    with pytest.raises(DataError, match="two dimensions"):
+    with pytest.raises(DataError, match="two or more dimensions"):
         wolf(x[:, 0], theiler=5, horizon=9, across=True)

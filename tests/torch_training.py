@@ -29,13 +29,13 @@ def backward(model, x, y):
     return loss
 
 
-def opened(tmp_path, model, **options):
-    return Recorder(tmp_path / "run.h5", model, quiet=True, **options)
+def opened(tmp_path, model, name="run", **options):
+    return Recorder(tmp_path / f"{name}.h5", model, quiet=True, **options)
 
 
-def read(tmp_path, name="run"):
+def read(tmp_path):
     with tt.open(tmp_path / "run.h5") as run:
-        return run.states[:][:, 0], run.step.tolist(), {k: np.asarray(v) for k, v in run.metrics.items()}
+        return run.states[:][:, 0], run.step.tolist(), dict(run.metrics)
 
 
 OPTIMISERS = {

@@ -1,4 +1,4 @@
-"""Delay embedding, and its delay, dimension and Theiler window from the data: each with the statistic it came from."""
+"""Delay embedding; delay, dimension and Theiler window estimated from the data, with their statistics."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from trajtools.neighbors.theiler import (
     E_FOLD,
     Choice,
     as_series,
-    autocorrelation_of,
     first_below,
+    lagged_autocorrelation,
     longest_lag,
     theiler_window,
 )
@@ -30,11 +30,11 @@ def embed(x: ArrayLike, dim: int, delay: int = 1) -> Floats:
     Parameters
     ----------
     x : array_like, shape (N,) or (N, c)
-        The series; of c channels, each is embedded and they are put side by side.
+        The series; the channels are embedded separately and concatenated.
     dim : int
         Embedding dimension.
     delay : int, in samples
-        Time between neighbouring entries.
+        Lag between successive entries.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def embed(x: ArrayLike, dim: int, delay: int = 1) -> Floats:
     Raises
     ------
     DataError
-        If dimension or delay is below one, or the series is too short; the message says what it needs.
+        If dimension or delay is below one, or the series is too short.
 
     Examples
     --------
@@ -53,11 +53,11 @@ def embed(x: ArrayLike, dim: int, delay: int = 1) -> Floats:
     """
     series = as_series(x, channels=True)
     if dim < 1 or delay < 1:
-        raise DataError(f"dim and delay are whole numbers from 1 on, got dim={dim} and delay={delay}")
+        raise DataError(f"dim and delay must be integers, 1 or more; got dim={dim} and delay={delay}")
     length = len(series) - (dim - 1) * delay
     if length < 1:
         raise DataError(
-            f"{len(series)} samples cannot be embedded with dim={dim} and delay={delay}, which takes "
+            f"{len(series)} samples are too few to embed with dim={dim} and delay={delay}, which needs "
             f"{(dim - 1) * delay + 1}; lower one of them"
         )
     return np.concatenate([series[k * delay : k * delay + length] for k in range(dim)], axis=1)
@@ -69,11 +69,11 @@ def estimate_delay(x: ArrayLike, *, method: str = "mutual-information", max_dela
     Parameters
     ----------
     x : array_like, shape (N,)
-        The series; samples that are not finite are left out of every pair they belong to.
+        The series; pairs with a sample that is not finite are excluded.
     method : str
         ``"mutual-information"``: first minimum of the mutual information between the series and its shift
-        (Fraser and Swinney 1986; bins of equal frequency), or the lag where it is lost in the bias of independent
-        samples, if that comes first; 1 for a series that has forgotten itself after one sample, such as a map.
+        (Fraser and Swinney 1986; bins of equal frequency), or the first lag where it falls below the 99 % level of
+        independent samples, if that is smaller; 1 for a series that decorrelates within one sample, such as a map.
         ``"autocorrelation"``: first lag where the autocorrelation is below 1/e.
     max_delay : int or None, in samples
         Longest delay considered; None: a tenth of the series, at most 1000.
@@ -91,10 +91,10 @@ def estimate_delay(x: ArrayLike, *, method: str = "mutual-information", max_dela
         If the series is too short or constant.
     """
     if method not in ("mutual-information", "autocorrelation"):
-        raise UnknownNameError(f"no method {method!r}; there are 'mutual-information' and 'autocorrelation'")
+        raise UnknownNameError(f"there is no method {method!r}; there are 'mutual-information' and 'autocorrelation'")
     series = as_series(x)[:, 0]
     longest = longest_lag(series, max_delay)
-    correlation = autocorrelation_of(series, longest)
+    correlation = lagged_autocorrelation(series, longest)
     settings: dict[str, Any] = {"max_delay": longest, "n": len(series)}
     lags = np.arange(longest + 1, dtype=np.float64)
     if method == "autocorrelation":
@@ -103,24 +103,26 @@ def estimate_delay(x: ArrayLike, *, method: str = "mutual-information", max_dela
     information, level = _mutual_information(series, longest)
     settings["level_of_independence"] = level
     if correlation[1] < E_FOLD:
-        reason = f"the autocorrelation is {correlation[1]:.2f} after one sample: it is sampled like a map"
+        reason = f"the autocorrelation is {correlation[1]:.2f} after one sample: sampled like a map"
         return Choice("delay", 1, method, lags, information, reason, settings)
-    # A minimum counts if nothing within a quarter of the correlation time is lower: bins make the curve ragged.
+    # Binning makes the curve noisy: a minimum must be the lowest point within a quarter of the correlation time.
     reach = max(1, int(np.argmax(correlation < E_FOLD)) // 4)
     lower = np.array([_is_lowest(information, lag, reach) for lag in range(1, longest)])
     minimum = int(np.argmax(lower)) + 1 if lower.any() else longest
-    lost = int(np.argmax(information <= level)) if (information <= level).any() else longest
-    value = max(1, min(minimum, lost))
-    reason = f"first minimum of the mutual information is at {minimum}, it is lost in the bias at {lost}"
+    independent = int(np.argmax(information <= level)) if (information <= level).any() else longest
+    value = max(1, min(minimum, independent))
+    reason = (
+        f"first minimum of the mutual information at lag {minimum}, level of independent samples at lag {independent}"
+    )
     warnings = ()
-    if not lower.any() and lost == longest:
-        words = "the mutual information has no minimum up to {lag} samples; the series may drift"
-        warnings = (Reason.of("drift", words, lag=longest),)
+    if not lower.any() and independent == longest:
+        text = "the mutual information has no minimum up to {lag} samples; the series may drift"
+        warnings = (Reason.of("drift", text, lag=longest),)
     return Choice("delay", value, method, lags, information, reason, settings, warnings)
 
 
 def _mutual_information(series: Floats, longest: int) -> tuple[Floats, float]:
-    """In nats, for lags 0 .. longest, and the level that independent samples stay below with 99 %."""
+    """Mutual information in nats at lags 0 .. longest, and the 99 % level of independent samples."""
     from scipy.special import chdtri  # scipy.stats takes half a second to import
 
     good = np.isfinite(series)
@@ -130,12 +132,12 @@ def _mutual_information(series: Floats, longest: int) -> tuple[Floats, float]:
     out = np.empty(longest + 1)
     for lag in range(longest + 1):
         a, b = ranks[: len(ranks) - lag], ranks[lag:]
-        both = (a >= 0) & (b >= 0)
-        counts = np.bincount(a[both] * bins + b[both], minlength=bins * bins).reshape(bins, bins)
-        joint = counts / max(int(both.sum()), 1)
+        valid = (a >= 0) & (b >= 0)
+        counts = np.bincount(a[valid] * bins + b[valid], minlength=bins * bins).reshape(bins, bins)
+        joint = counts / max(int(valid.sum()), 1)
         product = joint.sum(axis=1)[:, None] * joint.sum(axis=0)[None]
-        some = joint > 0
-        out[lag] = np.sum(joint[some] * np.log(joint[some] / product[some]))
+        positive = joint > 0
+        out[lag] = np.sum(joint[positive] * np.log(joint[positive] / product[positive]))
     # For independent samples 2 N I is chi-squared distributed (likelihood ratio test).
     level = chdtri((bins - 1) ** 2, _SIGNIFICANCE) / (2 * good.sum())
     return out, float(level)
@@ -164,15 +166,15 @@ def estimate_dimension(
     max_dim : int
         Largest dimension considered.
     theiler : int or None, in samples
-        Pairs closer in time are no neighbours; None: from the data, see `theiler_window`.
+        Pairs closer in time are not neighbours; None: from the data, see `theiler_window`.
     most : int
-        Longer series are analysed on their first `most` samples.
+        Only the first `most` samples of longer series are used.
 
     Returns
     -------
     Choice
-        The dimension with the statistic: E1, or the fraction of false neighbours; ``settings["E2"]`` holds Cao's E2,
-        which is 1 for every dimension where the series is noise.
+        The dimension with the statistic: E1, or the fraction of false neighbours. ``settings["E2"]`` is Cao's E2,
+        which is 1 in every dimension if the series is noise.
 
     Raises
     ------
@@ -180,13 +182,13 @@ def estimate_dimension(
         For an unknown method, or too few samples.
     """
     if method not in ("cao", "false-neighbors"):
-        raise UnknownNameError(f"no method {method!r}; there are 'cao' and 'false-neighbors'")
+        raise UnknownNameError(f"there is no method {method!r}; there are 'cao' and 'false-neighbors'")
     whole = as_series(x)[:, 0]
     series = whole[:most]
     if np.isfinite(series).sum() < 50 + max_dim * delay or np.nanmin(series) == np.nanmax(series):
         raise DataError(
-            f"the dimension of {len(series)} samples ({int(np.isfinite(series).sum())} finite) cannot be told up to "
-            f"max_dim={max_dim} with delay={delay}: it takes {50 + max_dim * delay} that are not all equal"
+            f"{len(series)} samples ({int(np.isfinite(series).sum())} finite) are too few for a dimension up to "
+            f"max_dim={max_dim} with delay={delay}: {50 + max_dim * delay} are needed, and not all equal"
         )
     window = theiler_window(series).value if theiler is None else theiler
     dims = np.arange(1, max_dim + 1, dtype=np.float64)
@@ -195,13 +197,13 @@ def estimate_dimension(
         e1, e2 = _cao(series, delay, max_dim, window)
         settings["E2"] = e2
         good = np.array([bool((e1[m:] > 0.9).all()) for m in range(max_dim)])
-        value, warnings = _smallest(good, max_dim, "E1 does not settle above 0.9")
+        value, warnings = _smallest(good, max_dim, "E1 does not stay above 0.9")
         if np.nanmax(np.abs(e2 - 1)) < 0.1:
-            warnings += (Reason("noise", "E2 is 1 for every dimension: the series looks like noise"),)
+            warnings += (Reason("noise", "E2 is 1 in every dimension: the series looks like noise"),)
         reason = f"E1 stays above 0.9 from dimension {value} on"
         return Choice("dimension", value, method, dims, e1, reason, settings, warnings)
     share = _false_neighbors(series, delay, max_dim, window)
-    value, warnings = _smallest(share <= _SIGNIFICANCE, max_dim, "more than 1 % of the neighbours stay false")
+    value, warnings = _smallest(share <= _SIGNIFICANCE, max_dim, "more than 1 % of the neighbours are false")
     reason = f"{share[value - 1]:.1%} of the neighbours are false in dimension {value}"
     return Choice("dimension", value, method, dims, share, reason, settings, warnings)
 
@@ -218,7 +220,7 @@ def _false_neighbors(series: Floats, delay: int, max_dim: int, theiler: int) -> 
 
 
 def _pairs(series: Floats, dim: int, delay: int, metric: str, theiler: int) -> tuple[NDArray[Any], ...]:
-    """Delay vectors that can be lengthened by one entry, and the nearest neighbour of each: i, j, d(i, j)."""
+    """Indices i, nearest neighbours j and distances d(i, j) of the delay vectors that have one more entry."""
     from trajtools.neighbors.rules import NearestK
     from trajtools.neighbors.search import find_nearest
 
@@ -226,16 +228,16 @@ def _pairs(series: Floats, dim: int, delay: int, metric: str, theiler: int) -> t
     vectors = embed(series, dim, delay)[:length]
     usable = np.isfinite(vectors).all(axis=1) & np.isfinite(series[dim * delay :])
     vectors = np.where(usable[:, None], vectors, np.nan)
-    found = find_nearest(vectors, metric=metric, neighbors=NearestK(1), theiler=theiler)
-    i = np.flatnonzero(found.index[:, 0] >= 0)
-    return i, found.index[i, 0], found.distance[i, 0]
+    nearest = find_nearest(vectors, metric=metric, neighbors=NearestK(1), theiler=theiler)
+    i = np.flatnonzero(nearest.index[:, 0] >= 0)
+    return i, nearest.index[i, 0], nearest.distance[i, 0]
 
 
-def _smallest(good: NDArray[np.bool_], max_dim: int, words: str) -> tuple[int, tuple[Reason, ...]]:
+def _smallest(good: NDArray[np.bool_], max_dim: int, failure: str) -> tuple[int, tuple[Reason, ...]]:
     if good.any():
         return int(np.argmax(good)) + 1, ()
-    text = "{words} up to dimension {dimension}: noise, too few samples, or more dimensions"
-    return max_dim, (Reason.of("no-dimension", text, words=words, dimension=max_dim),)
+    text = "{failure} up to dimension {dimension}: noise, too few samples, or a higher dimension"
+    return max_dim, (Reason.of("no-dimension", text, failure=failure, dimension=max_dim),)
 
 
 def _cao(series: Floats, delay: int, max_dim: int, theiler: int) -> tuple[Floats, Floats]:

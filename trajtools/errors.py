@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class TrajtoolsError(Exception):
-    """Anything that trajtools or its recorders refuse, with a sentence for the user."""
+    """Base class of all errors of trajtools and its recorders."""
 
 
 class FormatError(TrajtoolsError, ValueError):
@@ -12,7 +12,7 @@ class FormatError(TrajtoolsError, ValueError):
 
 
 class UnsafeFileError(FormatError):
-    """The file points outside itself, or declares more than it holds."""
+    """The file refers to data outside itself, or declares more data than it contains."""
 
 
 class DamagedError(FormatError):
@@ -20,7 +20,7 @@ class DamagedError(FormatError):
 
 
 class ArchitectureError(TrajtoolsError, ValueError):
-    """The states do not fit the parameter table of the run."""
+    """The states do not match the parameter table of the run."""
 
 
 class FileBusyError(TrajtoolsError, OSError):
@@ -28,7 +28,7 @@ class FileBusyError(TrajtoolsError, OSError):
 
 
 class RecordingError(TrajtoolsError, RuntimeError):
-    """The recorder cannot go on; what was committed stays valid."""
+    """The recorder cannot continue; committed states stay valid."""
 
 
 class PerturbationError(TrajtoolsError, ValueError):
@@ -40,11 +40,11 @@ class SelectionError(TrajtoolsError, ValueError):
 
 
 class TooLargeError(TrajtoolsError, ValueError):
-    """The answer would not fit; the message names a smaller question."""
+    """The result would be too large; the message suggests a smaller one."""
 
 
 class DataError(TrajtoolsError, ValueError):
-    """The data cannot be analysed as asked: wrong shape, too short, nothing finite."""
+    """The data cannot be analysed: wrong shape, too short, or not finite."""
 
 
 class NoNeighborsError(DataError):
@@ -52,8 +52,8 @@ class NoNeighborsError(DataError):
 
 
 class UnknownNameError(TrajtoolsError, ValueError):
-    """A metric, method or option of this name does not exist; the message lists those that do."""
+    """There is no metric, method or option of this name; the message lists the available ones."""
 
 
 class MissingDependencyError(TrajtoolsError, ImportError):
-    """An optional package is needed; the message says how to install it."""
+    """An optional package is missing; the message says how to install it."""

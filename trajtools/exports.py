@@ -115,7 +115,7 @@ def export(
     chosen = format or format_of(target)
     if chosen not in FORMATS:
         raise UnknownNameError(f"there is no format {chosen!r}; there are {', '.join(FORMATS)}")
-    rows = rows_of(run, window=window, every=every, state=state, step=step)
+    rows = select_rows(run, window=window, every=every, state=state, step=step)
     globs, columns, names = ((one,) if isinstance(one, str) else tuple(one) for one in (select, what, series))
     part = Part(run, rows, state is not None or step is not None, member, globs)
     write(
@@ -157,7 +157,7 @@ def write(
 ) -> None:
     """Write part of a run in one of `FORMATS`; `tick` is called with the number of states that are done."""
     if form in TABLES:
-        columns = columns_of(part, what, series=series, metric=metric, largest=max_columns)
+        columns = select_columns(part, what, series=series, metric=metric, largest=max_columns)
         with writing(target) as draft:
             (write_csv_file if form == "csv" else write_parquet)(draft, part, columns, tick)
     elif form in GRAPHS:
@@ -171,7 +171,7 @@ def write(
         with writing(target) as draft:
             write_folder(draft, part, form, tick)
     elif form == "npz" and not (part.single and part.run.stored == "weights"):
-        entries = entries_of(part)
+        entries = archive_entries(part)
         with writing(target) as draft:
             write_npz(draft, entries)
     else:
@@ -183,14 +183,13 @@ def write(
 
 @contextmanager
 def writing(target: Path) -> Iterator[Path]:
-    """Write a file, or a folder, under a temporary name, and rename it when it is complete."""
+    """Write a file or a folder under a temporary name, and rename it when it is complete."""
     target = Path(os.path.realpath(target))
     if target.exists() and not (target.is_file() or target.is_dir()):
         raise DataError(f"{target} is neither a file nor a folder, and would be replaced: choose another output")
     if target.is_dir() and any(target.iterdir()):
         raise DataError(
-            f"{target} is a folder that is not empty, so old files could be mistaken for new ones: choose another "
-            "output"
+            f"{target} is a folder that is not empty, so old and new files could be confused: choose another output"
         )
     if target == Path(os.path.realpath(os.curdir)):
         raise DataError(f"{target} is the current folder, which would be replaced: choose one that does not exist")
@@ -208,18 +207,18 @@ def writing(target: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some states of a run.
+    """A selection of states of a run.
 
     Attributes
     ----------
     run : Run
-        Of an open file.
+        Run of an open file.
     rows : slice
-        Which states, by index.
+        Indices of the states.
     single : bool
-        One state was asked for, so that no array has an axis of states.
+        Whether to export one state, without an axis of states.
     member : int or None
-        Whose weights; None: nobody chose, which is the first.
+        Member whose weights are exported; None: the first.
     select : tuple of str
         Globs of parameter names; empty for all.
     """
@@ -242,22 +241,22 @@ class Part:
         return self.run.step[self.rows]
 
     def weights(self) -> Trajectory:
-        """Return the weights."""
+        """Weights of the member."""
         return self._cut(self.run.trajectory(self.member or 0))
 
-    def weights_of(self, member: int) -> Trajectory:
-        """Return the weights of another member."""
+    def member_weights(self, member: int) -> Trajectory:
+        """Weights of another member."""
         return self._cut(self.run.trajectory(member))
 
     def buffers(self) -> Trajectory | None:
-        """Return what was recorded of the optimiser."""
+        """Recorded buffers of the optimiser, if any."""
         if self.run.optimizer is None or self.select:
             return None
         source = StoredStates(self.run, self.member or 0, "optimizer")
         return Trajectory(source, step=self.run.step, parameters=self.run.optimizer_parameters)[self.rows]
 
     def metric(self, name: str) -> NDArray[np.float64]:
-        """Return a metric."""
+        """Values of a metric."""
         values = self.run.metrics[name][self.rows]
         return values[:, self.member] if values.ndim > 1 and self.member is not None else values
 
@@ -266,7 +265,7 @@ class Part:
         return chosen.select(*self.select) if self.select else chosen
 
 
-def rows_of(
+def select_rows(
     run: Run,
     *,
     window: tuple[int, int] | None = None,
@@ -274,10 +273,10 @@ def rows_of(
     state: int | None = None,
     step: int | None = None,
 ) -> slice:
-    """Return the indices of the selected states."""
+    """Indices of the selected states."""
     steps, count = run.step, run.n_states
     if not count:
-        raise DataError(f"run {run.name!r} holds no states")
+        raise DataError(f"run {run.name!r} has no states")
     if state is not None:
         if not -count <= state < count:
             raise SelectionError(f"run {run.name!r} has {count} states (0 to {count - 1}): there is no state {state}")
@@ -294,8 +293,8 @@ def rows_of(
     return slice(first, last, every)
 
 
-def entries_of(part: Part) -> list[Entry]:
-    """List the arrays of a part of a run."""
+def archive_entries(part: Part) -> list[Entry]:
+    """Arrays of a part of a run."""
     run, cut = part.run, 0 if part.single else slice(None)
     listed = [_whole("step", part.step[cut])]
     if run.stored == "weights" or part.select:
@@ -317,18 +316,18 @@ def entries_of(part: Part) -> list[Entry]:
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """An array of an archive, given in pieces, so that it never has to be in memory as a whole.
+    """An array of an archive, read in pieces to limit memory.
 
     Attributes
     ----------
     name : str
-        Its name.
+        Name in the archive.
     shape : tuple of int
-        Of the array.
+        Shape of the array.
     dtype : numpy.dtype
-        Of the array.
+        Dtype of the array.
     pieces : callable
-        Gives the array in C order, some of it at a time.
+        Iterates over pieces of the array in C order.
     """
 
     name: str
@@ -352,7 +351,7 @@ def _parameters(states: Trajectory, prefix: str, single: bool) -> list[Entry]:
 
 
 def original(values: Any, dtype: str) -> Any:
-    """Give numbers in the dtype of the training; the file holds mixed ones in a wider one, without loss."""
+    """Convert numbers to the dtype of the training; files store mixed dtypes in a wider one, without loss."""
     return values.astype(dtype) if dtype in ("float16", "float32", "float64") else values
 
 
@@ -370,9 +369,9 @@ def write_npz(path: Path, entries: list[Entry]) -> None:
     """Write an archive that `numpy.load` opens."""
     with zipfile.ZipFile(path, "w") as archive:
         for entry in entries:
-            about = {"descr": npy.dtype_to_descr(entry.dtype), "fortran_order": False, "shape": entry.shape}
+            header = {"descr": npy.dtype_to_descr(entry.dtype), "fortran_order": False, "shape": entry.shape}
             with archive.open(f"{entry.name}.npy", "w", force_zip64=True) as stream:
-                npy.write_array_header_1_0(stream, about)
+                npy.write_array_header_1_0(stream, header)
                 for piece in entry.pieces():
                     stream.write(np.ascontiguousarray(piece).tobytes())
 
@@ -512,10 +511,10 @@ WRITERS = {"npz": _write_npz_state, "safetensors": _write_safetensors, "pt": _wr
 # Tables
 
 
-def columns_of(
+def select_columns(
     part: Part, what: Sequence[str], *, series: Sequence[str] = (), metric: str = "l1", largest: int = 1000
 ) -> list[Columns]:
-    """Choose the columns; nothing is computed yet."""
+    """Columns of the table, computed lazily."""
     run = part.run
     kinds = list(dict.fromkeys(what)) or ["metrics"] * bool(run.metrics) + ["distances"] * (run.stored == "distances")
     if not kinds:
@@ -532,14 +531,14 @@ def columns_of(
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Columns of the table.
+    """A group of columns of the table.
 
     Attributes
     ----------
     names : list of str
-        Their heads.
+        Names of the columns.
     read : callable
-        ``read(start, stop)`` gives rows as float64, (t, columns).
+        ``read(start, stop)`` returns rows as float64, (t, columns).
     """
 
     names: list[str]
@@ -549,29 +548,29 @@ class Columns:
 def _check(part: Part, names: list[str], largest: int) -> None:
     if len(names) > largest:
         raise TooLargeError(
-            f"the table of run {part.run.name!r} would have {len(names)} columns, more than {largest}: choose some "
+            f"the table of run {part.run.name!r} would have {len(names)} columns, more than {largest}: select fewer "
             "(--member, --select, --series), write --format npz, or raise --max-columns"
         )
     if len({"step", *names}) <= len(names):
         twice = next(name for name in names if [*names, "step"].count(name) > 1)
-        raise DataError(f"two columns would be called {twice!r}: write two files (--what, --series, --select)")
+        raise DataError(f"two columns would be named {twice!r}: write two files (--what, --series, --select)")
 
 
 def _without_metrics(run: Run) -> DataError:
     twins = any(member.reference >= 0 for member in run.members)
     other = {"weights": ["weights", *["distances"] * twins], "distances": ["distances"] * twins}.get(run.stored, [])
     ways = [*(f"--what {kind}" for kind in other), "--format npz"]
-    return DataError(f"run {run.name!r} has no metrics: write something else with {' or '.join(ways)}")
+    return DataError(f"run {run.name!r} has no metrics: export other data with {' or '.join(ways)}")
 
 
 def _metrics(part: Part, series: Sequence[str]) -> list[Columns]:
-    run, there = part.run, list(part.run.metrics)
+    run, available = part.run, list(part.run.metrics)
     for glob in series:
-        if not any(fnmatchcase(name, glob) for name in there):
-            raise SelectionError(f"run {run.name!r} has no metric {glob!r}; it has {', '.join(there) or 'none'}")
-    if not there:
+        if not any(fnmatchcase(name, glob) for name in available):
+            raise SelectionError(f"run {run.name!r} has no metric {glob!r}; it has {', '.join(available) or 'none'}")
+    if not available:
         raise _without_metrics(run)
-    chosen = [name for name in there if not series or any(fnmatchcase(name, glob) for glob in series)]
+    chosen = [name for name in available if not series or any(fnmatchcase(name, glob) for glob in series)]
     return [_metric(part, name) for name in chosen]
 
 
@@ -593,19 +592,19 @@ def _distances(part: Part, metric: str) -> Columns:
     twins = [i for i, m in enumerate(run.members) if m.reference >= 0 and part.member in (None, i)]
     if not twins:
         who = f"member {part.member} of run {run.name!r} is" if part.member is not None else f"run {run.name!r} has"
-        raise DataError(f"{who} no perturbed copy of another, so there is no distance between twins")
+        raise DataError(f"{who} no perturbed copy of another member, so there is no distance between twins")
     if run.stored == "distances":
         if metric != run.distance_metric:
             raise DataError(
                 f"run {run.name!r} stores distances in {run.distance_metric}: --metric {run.distance_metric}"
             )
         stored: Any = run.distances
-        measured = stored[part.rows][:, twins]
-        return Columns(_twin_heads(part, twins), lambda start, stop: measured[start:stop])
+        values = stored[part.rows][:, twins]
+        return Columns(_twin_heads(part, twins), lambda start, stop: values[start:stop])
 
     @cache
     def computed() -> Floats:
-        pairs = ((part.weights_of(run.members[i].reference), part.weights_of(i)) for i in twins)
+        pairs = ((part.member_weights(run.members[i].reference), part.member_weights(i)) for i in twins)
         return np.stack([distance(reference, twin, metric=metric) for reference, twin in pairs], axis=1)
 
     return Columns(_twin_heads(part, twins), lambda start, stop: computed()[start:stop])
@@ -617,7 +616,7 @@ def _twin_heads(part: Part, twins: list[int]) -> list[str]:
 
 def _weights(part: Part, largest: int) -> Columns:
     states = part.weights()
-    if states.shape[1] > largest:  # before as many names are made
+    if states.shape[1] > largest:  # checked before creating that many names
         _check(part, [""] * states.shape[1], largest)
     names = [_head(p.name, [str(i) for i in place]) for p in states.parameters for place in np.ndindex(*p.shape)]
     return Columns(names, lambda start, stop: states.read(start, stop).astype(np.float64))
@@ -672,7 +671,7 @@ def _blocks(count: int, columns: list[Columns], rows: int = ROWS) -> Iterator[tu
 def labelled(part: Part, form: str = "nc") -> Any:
     """Return an `xarray.Dataset`: a variable for each parameter and metric, over steps."""
     xarray = optional("xarray", form)
-    entries = entries_of(part)
+    entries = archive_entries(part)
     size = sum(prod(entry.shape) * entry.dtype.itemsize for entry in entries)
     if size > MAX_ARRAY_BYTES:
         raise TooLargeError(
@@ -736,12 +735,12 @@ def write_graph(path: Path, part: Part, form: str, *, largest: int = 100_000) ->
         big = max(edges, key=edges.__getitem__)
         raise TooLargeError(
             f"the network has {sum(edges.values())} edges, more than {largest} (the largest layer is {big!r} with "
-            f"{edges[big]}): choose layers with --select, write --format npz, or raise --max-edges"
+            f"{edges[big]}): select layers with --select, write --format npz, or raise --max-edges"
         )
     names = [part.run.name, part.run.time_unit, *(n.name for n in states.nodes), *edges]
     strange = next((name for name in names if not name.isprintable()), None)
     if strange is not None:
-        raise DataError(f"the name {strange!r} holds control characters, which XML cannot hold")
+        raise DataError(f"the name {strange!r} contains control characters, which XML does not allow")
     import networkx as nx
 
     network = states.network(0, max_edges=largest)

@@ -1,4 +1,4 @@
-"""One state as a network: blocks between layers, adjacency, strengths of the nodes, a networkx graph."""
+"""One state as a graph: blocks between layers, adjacency, node strengths, networkx graph."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ STRENGTHS = ("signed", "absolute", "positive", "negative")
 
 
 class Network:
-    """The weighted directed multigraph that one state is.
+    """Weighted directed multigraph of one state.
 
     Parameters
     ----------
     state : array_like, shape (P,)
-        Entries of the state; NaN and infinity are weights like others.
+        Entries of the state; NaN and infinity are valid weights.
     parameters : sequence of Parameter
-        Which entry is which edge; those without source and target are no edges.
+        Edge of each entry; parameters without source and target are not edges.
     nodes : sequence of NodeSet
         Node sets; their order is the order of the nodes.
 
     Raises
     ------
     DataError
-        If state, parameters and nodes do not fit together, or no parameter is an edge.
+        If state, parameters and nodes do not match, or no parameter is an edge.
 
     Examples
     --------
@@ -52,14 +52,14 @@ class Network:
         entries = np.asarray(state, dtype=np.float64)
         described = sum(p.size for p in parameters)
         if entries.shape != (described,):
-            raise DataError(f"the parameters describe a state of shape ({described},), this one has {entries.shape}")
+            raise DataError(f"the parameters describe a state of shape ({described},); this one has {entries.shape}")
         self._state = entries
         self._nodes = tuple(nodes)
         self._edges = tuple(p for p in parameters if p.source is not None and p.target is not None)
         if not self._edges:
             raise DataError(
-                "no parameter of this state is an edge of the graph; say what connects what when recording, "
-                "with wiring={name: (source, target)}, or select dense, convolution or bias parameters"
+                "no parameter of this state is an edge of the graph; define edges when recording, with "
+                "wiring={name: (source, target)}, or select dense, convolution or bias parameters"
             )
         starts = np.cumsum([0, *(n.size for n in self._nodes)])
         self._first = {n.name: int(start) for n, start in zip(self._nodes, starts[:-1], strict=True)}
@@ -85,31 +85,31 @@ class Network:
 
     @property
     def edge_parameters(self) -> tuple[Parameter, ...]:
-        """The parameters that are edges."""
+        """Parameters that are edges."""
         return self._edges
 
     @property
     def n_nodes(self) -> int:
-        """Number of nodes N, of all node sets."""
+        """Number of nodes N, over all node sets."""
         return self._n_nodes
 
     @property
     def n_edges(self) -> int:
-        """Number of edges: every entry of the edge parameters is one, zero weights and parallel edges too."""
+        """Number of edges: all entries of the edge parameters, including zero weights and parallel edges."""
         return sum(p.size for p in self._edges)
 
     @property
     def labels(self) -> list[tuple[str, int]]:
-        """Node set and index in it, of every node in order."""
+        """Node set, and index in it, of every node in order."""
         return [(node_set.name, i) for node_set in self._nodes for i in range(node_set.size)]
 
     def blocks(self, *, positions: bool = False) -> dict[str, Floats]:
-        """The weights of each layer as a matrix from its source to its target nodes.
+        """Weights of each layer as a matrix from its source to its target nodes.
 
         Parameters
         ----------
         positions : bool
-            Keep parallel edges apart: the positions of a convolution kernel come as leading axes. False: summed.
+            Keep parallel edges separate, with the positions of a convolution kernel as leading axes. False: sum them.
 
         Returns
         -------
@@ -120,7 +120,7 @@ class Network:
         for p in self._edges:
             block = self._block(p)
             if not positions:
-                with np.errstate(invalid="ignore"):  # inf - inf is NaN, which is the honest sum
+                with np.errstate(invalid="ignore"):  # inf - inf is NaN, as it should be
                     block = block.sum(axis=tuple(range(block.ndim - 2)))
             blocks[p.name] = np.array(block)
         return blocks
@@ -132,7 +132,7 @@ class Network:
         -------
         scipy.sparse.csr_array of float64, shape (N, N)
             Entry (i, j) is the weight of the edge from node i to node j, in the order of `labels`; parallel edges are
-            summed, edges of weight zero are stored.
+            summed, edges of weight zero are stored explicitly.
         """
         rows, columns, weights = [], [], []
         for p, block in zip(self._edges, self.blocks().values(), strict=True):
@@ -146,12 +146,12 @@ class Network:
             return sparse.coo_array((np.concatenate(weights), where), shape=shape).tocsr()
 
     def strengths(self, kind: str = "signed") -> Strengths:
-        """In- and out-strength of every node: sums over its edges, parallel ones each for itself.
+        """In- and out-strength of every node: sums over its edges, counting parallel edges separately.
 
         Parameters
         ----------
         kind : {"signed", "absolute", "positive", "negative"}
-            Sum of w, of its absolute value, of the positive, or of the negative weights (which is at most 0).
+            Sum of the weights, of their absolute values, of the positive, or of the negative ones (at most 0).
 
         Returns
         -------
@@ -175,12 +175,12 @@ class Network:
         return Strengths(kind, incoming, outgoing)
 
     def to_networkx(self, max_edges: int = 1_000_000) -> networkx.MultiDiGraph:
-        """Build the graph for networkx.
+        """Convert to a networkx graph.
 
         Parameters
         ----------
         max_edges : int
-            Refuse to build a larger graph: networkx takes about half a kilobyte an edge.
+            Largest number of edges: networkx needs about half a kilobyte per edge.
 
         Returns
         -------
@@ -243,7 +243,7 @@ class Strengths:
 
 
 def _oriented(array: NDArray[Any], p: Parameter) -> NDArray[Any]:
-    """Bring the source and the target axis to the end; a bias gets a source axis of length one."""
+    """Move the source and the target axis to the end; a bias gets a source axis of length one."""
     if p.source_axis < 0:
         return np.moveaxis(array, p.target_axis, -1)[..., None, :]
     return np.moveaxis(array, (p.source_axis, p.target_axis), (-2, -1))

@@ -1,4 +1,4 @@
-"""Reasons and warnings of results: a code for programs, a sentence for people, and the numbers that stand in it."""
+"""Reasons and warnings of results: a stable code, an English sentence, and the numbers in it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a result is what it is, or what to know before relying on it.
+    """A reason for a verdict, or a warning about a result.
 
     Attributes
     ----------
     code : str
-        One of `CODES`; does not change with the wording.
+        One of `CODES`; independent of the wording.
     text : str
-        The same as an English sentence; what `str` gives.
+        English sentence; also the value of `str`.
     numbers : dict
-        Name -> int or float: the numbers that stand in the text.
+        Name -> int or float: the numbers in the text.
     """
 
     code: str
@@ -35,13 +35,13 @@ class Reason:
 
     @classmethod
     def of(cls, code: str, template: str, /, **values: Any) -> Reason:
-        """Fill a template with values, and keep those that are numbers."""
+        """Fill a template with values, and store the numeric ones in `numbers`."""
         numbers = {name: _number(value) for name, value in values.items() if _is_number(value)}
         return cls(code, template.format(**values), numbers)
 
 
 def codes(reasons: Iterable[Reason]) -> tuple[str, ...]:
-    """Return the codes of reasons or warnings, in their order."""
+    """Codes of reasons or warnings, in order."""
     return tuple(reason.code for reason in reasons)
 
 
@@ -53,108 +53,108 @@ def _number(value: Any) -> int | float:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
-# A code belongs to a statement, not to a kind of result: several results may share it.
+# A code stands for a statement, not for a kind of result; several kinds of results may share it.
 CODES: dict[str, str] = {
-    # the growth of twins and of neighbours
+    # growth of twins and of neighbours
     "growth": "how far and how fast the distance grows",
     "bounded": "the distance, or the series, stays bounded",
     "contracts": "the exponent is negative in its whole interval",
-    "no-exponential-regime": "nothing grows exponentially within the record",
-    "too-little-growth": "the fitted growth is less than an exponential needs to show",
+    "no-exponential-regime": "no exponential growth within the record",
+    "too-little-growth": "too few e-folds of growth to identify an exponential",
     "unresolved": "most of the separation happens within one sample",
     "slopes-differ": "the local slopes have no plateau",
     "no-room": "the perturbation is too large to grow",
-    "no-perturbation": "no copy ever differs from its reference",
-    "independent-batches": "the twins used batches of their own, so gradient noise separates them",
-    "error-unknown": "too little is independent for a standard error",
-    "interval-unknown": "too little is independent for a confidence interval",
-    "zero-not-excluded": "a rate of zero is within the error",
+    "no-perturbation": "no copy differs from its reference at any state",
+    "independent-batches": "each twin used its own batches, so gradient noise alone separates them",
+    "error-unknown": "too few independent samples for a standard error",
+    "interval-unknown": "too few independent samples for a confidence interval",
+    "zero-not-excluded": "a rate of zero is not excluded",
     "rate-not-constant": "the rate changes within the fitted window",
-    "one-initial-condition": "there is one initial condition, so the interval knows nothing of others",
+    "one-initial-condition": "the interval comes from one initial condition and does not cover others",
     "unused-curves": "some curves have no point in the fitted window",
     # tests
-    "no-null": "the caller chose no null",
+    "no-null": "no null was requested",
     "not-tested": "the data were not compared with a null",
     "no-surrogate": "no surrogate could be drawn",
-    "null-rejected": "the null does not describe the data",
+    "null-rejected": "the null is rejected",
     "null-not-rejected": "surrogates are as predictable as the data",
-    "null-fits-better": "the null describes the growth better than an exponential does",
-    "null-fits-as-well": "the null describes the growth as well as an exponential does",
+    "null-fits-better": "the null fits the growth better than an exponential",
+    "null-fits-as-well": "the null fits the growth as well as an exponential",
     # persistence
     "persistent": "growth follows every separate start, or the trajectory returns",
-    "not-persistent": "growth is missing after some starts",
+    "not-persistent": "there is no growth after some starts",
     "persistence-not-tested": "too few separate starts to test whether growth persists",
-    # the trajectory
+    # trajectory
     "not-analysable": "an estimator refused the data; the text is its message",
-    "use-twins": "perturbed copies would decide",
-    "too-few-states": "the record holds too few states",
+    "use-twins": "twins (perturbed copies) give an exponent where neighbours do not",
+    "too-few-states": "the record has too few states",
     "too-few-steps": "the record, or the fit, covers too few steps",
-    "too-few-points": "the curves hold too few points",
+    "too-few-points": "the curves have too few points",
     "record-too-short": "the record is shorter than the method needs",
     "drift": "the trajectory drifts and does not return",
     "not-stationary": "mean or spread of the states changes along the record",
-    "no-contrast": "the nearest neighbours are hardly nearer than other states",
+    "no-contrast": "the nearest neighbours are barely closer than other states",
     "repeats": "states repeat exactly",
-    "constant": "nothing moves",
-    "hidden-state": "the weights are not the whole state, the optimiser's buffers are missing",
+    "constant": "the trajectory is constant",
+    "hidden-state": "the optimiser's buffers, which are part of the state, are missing",
     "noise": "the series looks like noise",
-    "no-dimension": "no embedding dimension is large enough",
-    "oversampled": "successive samples hardly differ",
-    "not-euclidean": "the distances are not those of points in a space",
+    "no-dimension": "no embedding dimension up to the limit is large enough",
+    "oversampled": "successive samples barely differ",
+    "not-euclidean": "the distances are not Euclidean",
     "missing-distances": "distances between some states are missing",
-    "below-rounding-floor": "values are no larger than rounding makes them",
-    "floor-unknown": "the rounding floor is not known",
-    "not-finite": "values that are NaN, infinite or unknown were left out",
-    "orbit-not-finite": "states of the orbit, or of the columns, hold NaN or inf and were left out",
-    "undefined-distances": "the metric gave NaN between finite states",
-    "first-member": "the result is that of the first member",
+    "below-rounding-floor": "values lie at or below the rounding floor",
+    "floor-unknown": "the rounding floor is unknown",
+    "not-finite": "NaN, infinite or missing values were excluded",
+    "orbit-not-finite": "states of the orbit, or of the columns, contain NaN or inf and were excluded",
+    "undefined-distances": "the metric returned NaN for finite states",
+    "first-member": "the result is for the first member",
     # twins
     "unperturbed": "some copies never differ from their reference",
     "merged": "some copies merged with their reference",
-    "diverged": "trainings, copies or orbits ran to NaN or infinity",
+    "diverged": "runs, copies or orbits diverged to NaN or infinity",
     "sketched": "distances come from sketches and are approximate",
-    "delayed-loss-of-stability": "a perturbation made earlier was damped before growth began, so growth shows late",
+    "delayed-loss-of-stability": "an earlier perturbation was damped before growth began, so growth shows late",
     "no-twins": "there are no twins, or none yet",
     "twins-saturated": "the twins have saturated, ended or merged",
     "no-states": "no state was recorded in the window",
     # units
-    "converted": "how the exponent was stated in another unit",
+    "converted": "how the exponent was converted to another unit",
     "learning-rates-differ": "the mean learning rate differs between the starts",
     # published procedures
-    "published-procedure": "a published procedure gives no verdict; the blocks it retained",
+    "published-procedure": "a published procedure gives no verdict; how many blocks it retained",
     "no-verdict": "how to get a verdict",
     "published-bias": "known bias of a published procedure",
     "no-theiler-window": "the procedure admits neighbours that are close in time",
-    "blocks-left-out": "blocks without a neighbour were left out",
+    "blocks-left-out": "blocks without a neighbour were excluded",
     "empty-ball": "the run ended at a state without neighbours",
-    "frozen-clouds": "copies that never move apart or together",
+    "frozen-clouds": "clouds of copies that never change their size",
     # orbital stability
-    "decays": "the distance fell",
-    "still-decays": "the distance falls on at the end of the record",
+    "decays": "the distance decayed",
+    "still-decays": "the distance still decays at the end of the record",
     "exponential-growth": "the distance to the orbit grew exponentially",
-    "left-neighbourhood": "the neighbourhood of the orbit was left",
+    "left-neighbourhood": "the copies left the neighbourhood of the orbit",
     "thousandfold-growth": "the distance to the orbit grew more than a thousandfold",
     "growth-undecided": "the distance grew, perhaps exponentially",
-    "change": "by how much the distance changed",
+    "change": "how much the distance changed",
     "change-undecided": "the change is neither small nor large",
     "neutral": "the distance neither decays nor grows",
-    "stands-still": "the distance changed and then stood still",
+    "stands-still": "the distance changed and then stayed constant",
     "power-of-time": "the distance grew as a power of time",
-    "close-to-orbit": "the distance to the orbit stays a small part of the perturbation",
-    "phase-lag": "what remains is a lag along the orbit",
+    "close-to-orbit": "the distance to the orbit stays a small fraction of the perturbation",
+    "phase-lag": "the remaining difference is a lag along the orbit",
     "asymptotic-stability-open": "asymptotic stability is neither shown nor excluded",
     "steps-differ": "the reference has no state at some steps",
-    "not-smooth": "successive states are too far apart for a direction of motion",
+    "not-smooth": "successive states are too far apart to define a direction of motion",
     "beyond-reference": "the phase lies outside the recorded reference",
     "one-perturbation": "there is a single perturbed trajectory",
     # dimension
     "slope": "the slope of the correlation sum",
-    "no-scaling": "the correlation sum has no straight part",
+    "no-scaling": "the correlation sum has no scaling region",
     "wide-interval": "the interval is wide",
     "exceeds-space": "the slope exceeds the dimension of the space",
     "fills-space": "the set fills the space, or is noise",
     "below-space": "the dimension is smaller than that of the space",
-    "space-unknown": "the dimension of the space is not known",
+    "space-unknown": "the dimension of the space is unknown",
     "long-theiler-window": "the Theiler window leaves too few independent states",
     "too-few-dimensions": "too few embedding dimensions have a scaling region",
     "saturated": "the slope no longer grows with the embedding dimension",
@@ -163,31 +163,31 @@ CODES: dict[str, str] = {
     "k": "the statistic K",
     "k-between": "K is neither near 0 nor near 1",
     "k-varies": "K depends on the frequency",
-    "not-converged": "more data, or more work, would change the value",
-    "wanders": "the transformed series wanders like a random walk",
+    "not-converged": "the value would change with more data or more computation",
+    "wanders": "the transformed series behaves like a random walk",
     # correlation, cycles and recurrence
     "long-lags": "long lags average few pairs",
     "at-rest": "the states are at rest",
-    "no-maximum": "the autocorrelation has no maximum whose multiples fit",
+    "no-maximum": "the autocorrelation has no maximum that recurs at its multiples",
     "exact-cycle": "states repeat within rounding",
-    "cycle": "the autocorrelation repeats",
+    "cycle": "the autocorrelation is periodic",
     "weak-cycle": "the strongest period is not significant",
     "no-return": "states one period apart are not close",
     "zero-threshold": "the recurrence threshold is zero",
     "no-recurrence": "no state recurs",
-    "equal-distances": "many distances are equal, so the requested rate is missed",
+    "equal-distances": "many distances are equal, so the recurrence rate differs from the requested one",
     "tangential-motion": "states recur mostly with their successors",
-    "empty-windows": "some windows hold no two finite states",
-    "dependent-lines": "lines are not independent, so intervals are too narrow",
+    "empty-windows": "some windows have fewer than two finite states",
+    "dependent-lines": "lines are not independent, so the intervals are too narrow",
     # projections, spectra, change points, observables
     "equal-spreads": "coordinates of equal spread are determined up to a rotation",
     "not-resolved": "some exponents are not resolved",
-    "unexplained": "the local maps leave much of the motion unexplained",
-    "averaged": "the signal was averaged, which limits where changes are placed",
+    "unexplained": "the local maps leave much of the variance unexplained",
+    "averaged": "the signal was averaged, which limits the resolution of change points",
     "no-measure": "a measure could not be computed",
     "zero-start": "the first state is zero",
     # alignment
-    "order-fixed": "hidden units that may not be permuted",
+    "order-fixed": "hidden units that must not be permuted",
     "scales-fixed": "hidden units whose signs or scales are fixed",
     # curvature, and the order-chaos transition
     "threshold-reached": "rate times curvature reaches the threshold and stays there",
@@ -203,24 +203,24 @@ CODES: dict[str, str] = {
     "no-onset": "there is no onset",
     "onset-below-range": "the exponent is above the limit at every value",
     "onset-above-range": "the exponent is below the limit at every value",
-    "stray-values": "values on the other side of the limit than their neighbours",
-    "hidden-by-noise": "the error of the exponents hides the onset",
-    "too-few-values": "too few values for the question",
+    "stray-values": "some values lie on the other side of the limit than their neighbours",
+    "hidden-by-noise": "the exponents are too noisy to locate the onset",
+    "too-few-values": "too few values of the hyper-parameter",
     "fastest": "where training is fastest",
     "end-of-range": "the optimum lies at an end of the range",
     "few-initial-conditions": "few initial conditions at some value",
     "accuracy-not-reached": "runs that do not reach the accuracy",
-    "fastest-over-onset": "the fastest value over the onset",
+    "fastest-over-onset": "ratio of the fastest value to the onset",
     "fastest-below-onset": "training is fastest below the onset",
     "fastest-at-onset": "training is fastest at the onset",
     "fastest-beyond-onset": "training is fastest beyond the onset",
     "smallest-loss": "where the loss is smallest",
     "worse-below-onset": "the smallest loss below the onset",
-    "equally-good": "the range in which the loss is about as small",
+    "equally-good": "the range over which the loss is about as small",
     "no-control": "no stable control to compare with",
     "control-faster": "the stable control becomes faster beyond the optimum",
     "control-no-faster": "the stable control is no faster beyond the optimum",
-    "runs-differ": "runs of one cell differ in other hyper-parameters",
+    "runs-differ": "runs in one cell differ in other hyper-parameters",
     "no-power-law": "the times do not follow a power law",
     "not-selected": "runs that were not selected",
     "sensitive": "runs with sensitive dependence",
@@ -229,4 +229,4 @@ CODES: dict[str, str] = {
     "no-metric": "runs without the metric",
     "no-hyper-parameter": "runs without the hyper-parameter",
 }
-"""Code -> what it means."""
+"""Meaning of each code."""

@@ -1,4 +1,4 @@
-"""What every result can do: become plain data and JSON."""
+"""Base class of results: conversion to plain data and JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trajtools.reasons import Reason
 
 
 def to_plain(value: Any) -> Any:
-    """Turn a result into what JSON can hold.
+    """Convert a result to values that JSON can represent.
 
     Parameters
     ----------
@@ -23,8 +23,8 @@ def to_plain(value: Any) -> Any:
     Returns
     -------
     object
-        Dicts, lists, strings, numbers, booleans and None. Numbers keep every digit; NaN and the infinities,
-        which JSON does not know, become None.
+        Dicts, lists, strings, numbers, booleans and None. Numbers keep every digit; NaN and infinities,
+        which JSON cannot represent, become None.
     """
     if isinstance(value, (Result, Reason)):
         return {name.name: to_plain(getattr(value, name.name)) for name in fields(value)}
@@ -45,21 +45,21 @@ def to_plain(value: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What all results can do."""
+    """Base class of all results."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as a dict that JSON can hold.
+        """Convert the result to a dict that JSON can represent.
 
         Returns
         -------
         dict
-            One entry per field. Arrays are lists, numbers keep every digit, NaN and the infinities are None.
+            One entry per field. Arrays become lists, numbers keep every digit, NaN and infinities become None.
         """
         plain: dict[str, Any] = to_plain(self)
         return plain
 
     def to_json(self, indent: int | None = None) -> str:
-        """Return the result as a JSON document.
+        """Convert the result to a JSON document.
 
         Parameters
         ----------
@@ -69,6 +69,6 @@ class Result:
         Returns
         -------
         str
-            The document; NaN and the infinities are null.
+            The document; NaN and infinities are null.
         """
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)

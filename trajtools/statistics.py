@@ -1,4 +1,4 @@
-"""Statistics: lines and the regions for them, resampling, sign flips, and the shape of a growth."""
+"""Statistics: line fits and their regions, resampling, sign flips, and the shape of growth curves."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from trajtools.errors import DataError
 from trajtools.results import Result
 from trajtools.types import Floats, Ints
 
-# Choices of this toolkit; none of them knows a scale. They are kept in the settings of every result.
+# Choices of this toolkit, all independent of scale. They are in the settings of every result.
 SATURATION_MARGIN = float(np.log(50.0))  # e-folds below the knee where fits stop: nonlinear terms are 2 % there
 
 
-PASSAGE_MARGIN = float(np.log(1000.0))  # e-folds below the knee that curves pass before they land
-EARLY_SHARE = 0.02  # of the curves may be past saturation at a common stop
-BENT_SHARE = 0.1  # of the curves must bend before anything counts as saturation
-COMMON_SHARE = 0.5  # of the room that the mean growth must use up to a common stop, or the stops are individual
-KNEE_EXCESS = 2.0  # e-folds that a curve must bend above its own chord before it counts as saturating
-FLOOR_MARGIN = float(np.log(3.0))  # e-folds above the rounding floor where points begin to count
+PASSAGE_MARGIN = float(np.log(1000.0))  # e-folds below the knee for first passages
+EARLY_SHARE = 0.02  # largest share of curves past saturation at a common stop
+BENT_SHARE = 0.1  # smallest share of bent curves for saturation
+COMMON_SHARE = 0.5  # smallest mean growth up to a common stop, over the room; else stops are individual
+KNEE_EXCESS = 2.0  # e-folds above its chord from which a curve counts as bent
+FLOOR_MARGIN = float(np.log(3.0))  # e-folds above the rounding floor for usable points
 N_RESAMPLES = 1999
-DECISION = 0.01  # every decision is taken at this level
-LARGEST_POWER = 3.0  # of the power laws that growth is compared with
-FEWEST_UNITS = 8  # 2^-8 < 1 %: with fewer sign flips no p-value can fall below the level of decision
+DECISION = 0.01  # significance level of all decisions
+LARGEST_POWER = 3.0  # of the power laws in the null
+FEWEST_UNITS = 8  # 2^-8 < 1 %: with fewer sign flips no p-value can be below `DECISION`
 _BATCH = 2_000_000
 AVERAGES = ("mean-log", "log-mean", "rms")
 
@@ -37,21 +37,21 @@ def fit_slope(x: ArrayLike, y: ArrayLike, start: int = 0, stop: int | None = Non
     Parameters
     ----------
     x, y : array_like of float, shape (K,)
-        Times and values; points where either is NaN or infinite are left out.
+        Times and values; points with NaN or infinity are excluded.
     start : int
         First sample.
     stop : int or None
-        One past the last sample; None: to the end.
+        One past the last sample; None: the end.
 
     Returns
     -------
     Fit
-        Slope, intercept, their textbook error, the samples and R2.
+        Slope, intercept, standard error of the slope, samples and R2.
 
     Raises
     ------
     DataError
-        If the shapes differ, or fewer than two finite points at different x are left.
+        If the shapes differ, or there are fewer than two finite points at different x.
 
     Examples
     --------
@@ -60,12 +60,12 @@ def fit_slope(x: ArrayLike, y: ArrayLike, start: int = 0, stop: int | None = Non
     """
     times, values = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if times.ndim != 1 or times.shape != values.shape:
-        raise DataError(f"a line needs x and y of one length, got shapes {times.shape} and {values.shape}")
+        raise DataError(f"a line needs x and y of equal length, got shapes {times.shape} and {values.shape}")
     start, stop, _ = slice(start, stop).indices(len(times))
     times, values = times[start:stop], values[start:stop]
-    known = np.isfinite(times) & np.isfinite(values)
-    if not known.all():
-        times, values = times[known], values[known]
+    finite = np.isfinite(times) & np.isfinite(values)
+    if not finite.all():
+        times, values = times[finite], values[finite]
     if len(times) < 2 or (times == times[0]).all():
         raise DataError(
             f"a line needs at least two finite points at different times; samples {start} to {stop} have "
@@ -91,12 +91,12 @@ class Fit(Result):
     slope, intercept : float
         The line ``intercept + slope * x``.
     stderr : float
-        Textbook standard error of the slope, for independent residuals. The points of a divergence curve are not
-        independent: this is no interval for an exponent.
+        Standard error of the slope for independent residuals. The points of a divergence curve are not independent, so
+        this is not an error of an exponent.
     start, stop : int
         The samples ``start <= k < stop`` were fitted.
     r2 : float
-        ``1 - SSR / SST``; NaN where all values are equal.
+        ``1 - SSR / SST``; NaN if all values are equal.
     """
 
     slope: float
@@ -108,11 +108,11 @@ class Fit(Result):
 
 
 def window_fits(time: Floats, curves: Floats, starts: Ints, stops: Ints) -> tuple[Floats, Floats, Floats]:
-    """Fit a straight line to every curve on every window, by prefix sums."""
-    known = np.isfinite(curves)
+    """Slopes, intercepts and R2 of lines through every curve on every window, by prefix sums."""
+    finite = np.isfinite(curves)
     with np.errstate(invalid="ignore", divide="ignore"):
-        middle = np.where(known, curves, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    y = np.where(known, curves - middle[:, None], 0.0)  # centred: prefix sums lose digits where values are large
+        middle = np.where(finite, curves, 0.0).sum(axis=1) / np.maximum(finite.sum(axis=1), 1)
+    y = np.where(finite, curves - middle[:, None], 0.0)  # centred: prefix sums of large values lose digits
     centre = time.mean()
     x = time - centre
 
@@ -123,38 +123,38 @@ def window_fits(time: Floats, curves: Floats, starts: Ints, stops: Ints) -> tupl
     n = (stops - starts).astype(np.float64)
     sx, sxx = sums(x), sums(x * x)
     sy, sxy, syy = sums(y), sums(x * y), sums(y * y)
-    broken = sums((~known).astype(np.float64)) > 0
+    broken = sums((~finite).astype(np.float64)) > 0
     spread = sxx - sx * sx / n
     total = syy - sy * sy / n
     with np.errstate(invalid="ignore", divide="ignore"):
         slope = (sxy - sx * sy / n) / spread
         r2 = np.where(total > 1e-12 * np.abs(syy), slope * slope * spread / total, np.nan)
     intercept = (sy - slope * sx) / n + middle[:, None] - slope * centre
-    return tuple(np.where(broken, np.nan, found) for found in (slope, intercept, r2))  # type: ignore[return-value]
+    return tuple(np.where(broken, np.nan, values) for values in (slope, intercept, r2))  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, eq=False)
 class Spans:
-    """Which points of each curve can be used.
+    """Usable points of each curve.
 
     Attributes
     ----------
     begin, end : ndarray of int64, shape (C,)
-        First and last usable point; ``end < begin`` where there is none.
+        First and last usable point; ``end < begin`` if there is none.
     stop : ndarray of int64, shape (C,)
-        The growth of a curve is measured up to the mean of the points ``stop + 1 .. stop + landing``.
+        Growth is measured up to the mean of the points ``stop + 1 .. stop + landing``.
     landing : int
-        How many points that are.
+        Number of these points.
     knee : ndarray of int64, shape (C,)
-        Where the curve bends down; `end` where it does not.
+        Point where the curve bends down; `end` if it does not.
     level : float
-        Natural logarithm of the distance that counts as saturation; infinite where nothing saturates.
+        Natural logarithm of the distance at saturation; infinite without saturation.
     rule : str
-        How `stop` was found: ``"end of the record"``, ``"common"``, ``"first passage"`` or ``"given"``.
+        Rule for `stop`: ``"end of the record"``, ``"common"``, ``"first passage"`` or ``"given"``.
     saturated : int
-        Curves that bend down.
+        Number of curves that bend down.
     at_floor : int
-        Points left out at or below the rounding floor.
+        Number of points excluded at or below the rounding floor.
     """
 
     begin: Ints
@@ -174,31 +174,31 @@ class Spans:
 
 
 def usable(curves: Floats, floor: Floats) -> tuple[Ints, Ints, int]:
-    """Find the first unbroken stretch of each curve above the rounding floor."""
-    known = np.isfinite(curves)
-    high = known & ~(curves <= floor + FLOOR_MARGIN)
+    """First contiguous span of each curve above the rounding floor, and the number of points below it."""
+    finite = np.isfinite(curves)
+    high = finite & ~(curves <= floor + FLOOR_MARGIN)
     begin = np.argmax(high, axis=1)
     after = np.arange(curves.shape[1])[None, :] > begin[:, None]
     broken = after & ~high
     end = np.where(broken.any(axis=1), np.argmax(broken, axis=1) - 1, curves.shape[1] - 1)
     end = np.where(high.any(axis=1), end, begin - 1)
-    return begin.astype(np.int64), end.astype(np.int64), int(np.sum(known & ~high))
+    return begin.astype(np.int64), end.astype(np.int64), int(np.sum(finite & ~high))
 
 
 def choose_spans(time: Floats, curves: Floats, floor: Floats, *, single: bool = False) -> Spans:
-    """Choose what is fitted: above the rounding floor, and below saturation.
+    """Choose the fitted span of each curve: above the rounding floor, below saturation.
 
     Notes
     -----
-    The level of saturation is common to all curves, `SATURATION_MARGIN` below the median height of their knees: a level
-    from each curve's own end would know the future of that curve and bias its rate.
+    The saturation level is common to all curves, `SATURATION_MARGIN` below the median height of their knees: a level
+    from the end of each curve would depend on the future of that curve and bias its rate.
 
-    If the curves grow alike, all stop at one time, the last at which at most `EARLY_SHARE` of them are past saturation:
-    a time that no single curve decides biases none. If they do not (bursts at different times), a curve passes a lower
-    level, `PASSAGE_MARGIN` below the knees, and lands on the mean of the points after it, as many as stay below
-    saturation. A first passage is a stopping time, so by Wald's identity the sum of gains over the sum of times is
-    unbiased for independent increments; the landing takes out the bias of bounded fluctuations, which are
-    high at the passage itself (1.6 % of the rate on the logistic map).
+    If the curves grow alike, all stop at a common time, the last at which at most `EARLY_SHARE` of them are past
+    saturation: a time that no single curve determines does not bias the rates. Otherwise (bursts at different times),
+    each curve stops at its first passage of a lower level, `PASSAGE_MARGIN` below the knees, and its growth is measured
+    up to the mean of the following points that stay below saturation (the landing). A first passage is a stopping time,
+    so by Wald's identity the sum of gains over the sum of times is unbiased for independent increments; the landing
+    removes the bias of bounded fluctuations, which are high at the passage (1.6 % of the rate on the logistic map).
     """
     begin, end, at_floor = usable(curves, floor)
     knee, excess = knees(time, curves, begin, end)
@@ -216,7 +216,7 @@ def choose_spans(time: Floats, curves: Floats, floor: Floats, *, single: bool = 
 
 
 def knees(time: Floats, curves: Floats, begin: Ints, end: Ints) -> tuple[Ints, Floats]:
-    """Find where each curve bends down: the point highest above the chord from its first to its last point."""
+    """Knee of each curve, the point highest above the chord of its usable span, and its height above the chord."""
     rows = np.arange(len(curves))
     last = np.maximum(end, begin)
     index = np.arange(curves.shape[1])
@@ -233,7 +233,7 @@ def knees(time: Floats, curves: Floats, begin: Ints, end: Ints) -> tuple[Ints, F
 
 
 def _stops(curves: Floats, begin: Ints, end: Ints, height: float) -> tuple[str, Ints, int]:
-    """Choose between a common stop and individual ones; return the rule, the stops and the landing."""
+    """Rule (common or individual stops), stops and landing."""
     rows = np.flatnonzero(end > begin)
     level = height - SATURATION_MARGIN
     past = first_passage(curves[rows], begin[rows], end[rows], level)
@@ -255,7 +255,7 @@ def _stops(curves: Floats, begin: Ints, end: Ints, height: float) -> tuple[str, 
 
 
 def first_passage(curves: Floats, begin: Ints, end: Ints, level: float) -> Ints:
-    """Return the first point of each curve at or above the level, or its end; shape (C,)."""
+    """First point of each curve at or above the level, else its end; shape (C,)."""
     index = np.arange(curves.shape[1])
     with np.errstate(invalid="ignore"):
         over = (curves >= level) & (index >= begin[:, None]) & (index <= end[:, None])
@@ -263,12 +263,12 @@ def first_passage(curves: Floats, begin: Ints, end: Ints, level: float) -> Ints:
 
 
 def least_absolute_slopes(x: Floats, y: Floats) -> Floats:
-    """Slopes of the lines with the smallest sum of absolute deviations: one wild point does not move them.
+    """Slopes of the lines with the smallest sum of absolute deviations, robust to outliers.
 
     Notes
     -----
-    For a given slope the best intercept is the median of what is left, and the sum that remains is convex in the
-    slope: a golden-section search finds its minimum.
+    For each slope the best intercept is the median of the residuals, and the sum of their absolute values is convex in
+    the slope; a golden-section search finds its minimum.
     """
     steps = np.diff(y, axis=1) / np.diff(x)
     low, high = steps.min(axis=1), steps.max(axis=1)
@@ -299,13 +299,13 @@ class Ratio:
     value : float
         Sum of the gains over the sum of the durations.
     error : float
-        Standard error; NaN where there are fewer than two independent clusters.
+        Standard error; NaN for fewer than two independent clusters.
     interval : (float, float)
-        Confidence interval; NaN where the error is unknown.
+        Confidence interval; NaN if the error is unknown.
     p_positive : float
-        One-sided p-value of "the rate is not positive"; NaN where the error is unknown.
+        One-sided p-value of "the rate is not positive"; NaN if the error is unknown.
     clusters : int
-        Independent units.
+        Number of independent units.
     """
 
     value: float
@@ -316,7 +316,7 @@ class Ratio:
 
 
 def moving_blocks(n: int, length: int, count: int, rng: np.random.Generator) -> Ints:
-    """Draw where the blocks of resampled series of `n` values begin."""
+    """Draw the starts of the blocks of resampled series of `n` values."""
     return rng.integers(0, n - length + 1, size=(count, -(-n // length)))
 
 
@@ -334,7 +334,7 @@ def blocked_mean(
 def resampled_ratio(
     gain: Floats, duration: Floats, cell: Ints, cluster: Ints, *, level: float, rng: np.random.Generator
 ) -> Ratio:
-    """Rate with a hierarchical bootstrap: clusters (initial conditions) are drawn, then the twins in their cells."""
+    """Rate with a hierarchical bootstrap: resample clusters (initial conditions), then the twins in their cells."""
     _, first, of_cell = np.unique(cell, return_index=True, return_inverse=True)
     copies = np.bincount(of_cell)
     clusters, of_cluster = np.unique(cluster[first], return_inverse=True)
@@ -375,7 +375,7 @@ def _draw(count: int, rng: np.random.Generator, n: int, of_cluster: Ints, data: 
 
 
 def sign_flip_p(evidence: Floats, *, rng: np.random.Generator) -> float:
-    """Probability that the mean is at least this large if the signs of the independent contributions were random."""
+    """Probability of a mean at least this large if the signs of independent contributions were random."""
     if len(evidence) == 0:
         return float("nan")
     observed = float(evidence.mean())
@@ -385,7 +385,7 @@ def sign_flip_p(evidence: Floats, *, rng: np.random.Generator) -> float:
 
 
 def power_evidence(time: Floats, curves: Floats, begin: Ints, stop: Ints, blocks: int = 1) -> Floats:
-    r"""How much better an exponential describes each curve than a power law or diffusion does.
+    r"""Evidence of each curve for an exponential against a power law or diffusion.
 
     Notes
     -----
@@ -406,7 +406,7 @@ def shape_evidence(
     *,
     null: Callable[[Floats, Floats, Floats, Floats], Floats] | None = None,
 ) -> tuple[Floats, Floats]:
-    """`power_evidence` for any null that gives its own residuals, and the curves that the null comes to."""
+    """`power_evidence` for any null with its own residuals, and the fitted curves of the null."""
     n_curves, n_points = curves.shape
     index = np.arange(n_points)
     mask = ((index >= begin[:, None]) & (index <= stop[:, None])).astype(np.float64)
@@ -449,7 +449,7 @@ def _best_null(y: Floats, mask: Floats, count: Floats, time: Floats) -> Floats:
     scales = np.geomspace(1e-3 * step, 1e2 * float(time[-1] - time[0]), 48)
     powers = np.log1p(time[None, :] / scales[:, None])
     drift = 1.0 / np.geomspace(1e-4 * step, 1e2 * float(time[-1]), 64) ** 2
-    # A walk without drift is the power law with alpha = 1/2: only drift alone, and mixtures, are shapes of their own.
+    # A walk without drift is the power law with alpha = 1/2; only pure drift and mixtures are separate shapes.
     mixed = np.geomspace(1e-4 * step, 1e2 * float(time[-1]), 20)
     a = np.concatenate([np.zeros(len(drift)), np.repeat(1.0 / mixed, len(mixed))])
     b = np.concatenate([drift, np.tile(1.0 / mixed**2, len(mixed))])
@@ -472,13 +472,13 @@ def _best_null(y: Floats, mask: Floats, count: Floats, time: Floats) -> Floats:
 
 
 def average_curves(distances: Floats, group: Ints, start: Ints, average: str) -> tuple[Floats, Ints, Ints]:
-    """Average the units of one initial condition and take the logarithm, in the order that `average` names.
+    """Average the units of each initial condition and take the logarithm, in the order given by `average`.
 
     Notes
     -----
-    A mean of distances is only meaningful while it is a mean over the same copies, so a curve ends where the first of
-    its copies ends. Distances are never averaged over initial conditions before the logarithm: that mean is
-    carried by the few fastest ones and grows with the generalised exponent L(1), which is larger than the mean rate.
+    A mean of distances is only meaningful over a fixed set of copies, so a curve ends where the first of its copies
+    ends. Distances are never averaged over initial conditions before the logarithm: the few fastest dominate that mean,
+    which grows with the generalised exponent L(1), larger than the mean rate.
     """
     positive = np.where(distances > 0, distances, np.nan)
     if average == "mean-log":
@@ -496,11 +496,11 @@ def average_curves(distances: Floats, group: Ints, start: Ints, average: str) ->
 def mean_curve(curves: Floats, group: Ints) -> Floats:
     """Average curves over the units of each initial condition, then over the initial conditions, ignoring NaN."""
     labels, inverse = np.unique(group, return_inverse=True)
-    known = np.isfinite(curves)
+    finite = np.isfinite(curves)
     total = np.zeros((len(labels), curves.shape[1]))
     count = np.zeros_like(total)
-    np.add.at(total, inverse, np.where(known, curves, 0.0))
-    np.add.at(count, inverse, known)
+    np.add.at(total, inverse, np.where(finite, curves, 0.0))
+    np.add.at(count, inverse, finite)
     with np.errstate(invalid="ignore", divide="ignore"):
         per_group = total / count
         alive = count > 0

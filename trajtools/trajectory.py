@@ -1,4 +1,4 @@
-"""Trajectory: T states of one network as a lazy (T, P) view, and where they are read from."""
+"""Trajectory: T states of one network as a lazy (T, P) view, and its sources of states."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     import networkx
 
 MAX_ARRAY_BYTES = 4 * 2**30
-"""`numpy.asarray` of a trajectory larger than this is refused."""
+"""Largest trajectory that `numpy.asarray` converts."""
 
 
-CHUNK_ROWS = 64  # rows of a chunk in most files; blocks of whole chunks read no chunk twice
+CHUNK_ROWS = 64  # rows of a chunk in most files; blocks of whole chunks read each chunk once
 
 
 class Trajectory:
-    """T states of one network, shape (T, P), read when they are asked for.
+    """T states of one network, shape (T, P), read lazily.
 
     Parameters
     ----------
     source : StateSource
-        Where the states are.
+        Source of the states.
     step : ndarray of int64, shape (T,)
-        Step of each state, strictly increasing: state ``s`` is the one after ``s`` updates.
+        Step of each state, strictly increasing: the number of updates before it.
     parameters : sequence of Parameter
-        Which entry of the state is which; empty where nothing is known (a plain array).
+        Names and places of the entries of the state; empty if unknown (a plain array).
     nodes : sequence of NodeSet
         Node sets that the parameters connect.
     dt : float, in `time_unit`
@@ -42,12 +42,12 @@ class Trajectory:
     time_unit : str
         Unit of `dt`.
     name : str
-        For messages and plots.
+        Name in messages and plots.
 
     Raises
     ------
     DataError
-        If the steps do not increase, are more than the states, or `dt` is not a positive number.
+        If the steps do not increase, there are more steps than states, or `dt` is not a positive number.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Trajectory:
         if len(steps) > source.shape[0]:
             raise DataError(f"{len(steps)} steps for {source.shape[0]} states; give one step per state")
         if not (np.isfinite(dt) and dt > 0):
-            raise DataError(f"dt is {dt}; it must be a positive number, the time from one step to the next")
+            raise DataError(f"dt is {dt}; the time of one step must be a positive number")
         described = sum(p.size for p in parameters)
         if parameters and described != source.shape[1]:
             raise DataError(f"the parameters describe {described} entries, the states have {source.shape[1]}")
@@ -92,27 +92,27 @@ class Trajectory:
         nodes: Sequence[NodeSet] = (),
         time_unit: str | None = None,
     ) -> Trajectory:
-        """Trajectory of states that are in memory.
+        """Trajectory of states in memory.
 
         Parameters
         ----------
         x : array_like, shape (T, d) or (T,)
-            States; a series (T,) becomes (T, 1). Floats are kept as they are and not copied, integers become float64.
+            States; a series (T,) becomes (T, 1). Floats are used without a copy, integers become float64.
         dt : float, in the time unit
             Time of one step.
         step : array_like of int or None, shape (T,)
             Step of each state; None: 0, 1, 2, ...
         parameters : sequence of Parameter
-            Which entry is which.
+            Names and places of the entries.
         nodes : sequence of NodeSet
             Node sets that the parameters connect.
         time_unit : str or None
-            Unit of `dt`; None: ``"step"``, or ``"time"`` where a step takes other than 1.
+            Unit of `dt`; None: ``"step"``, or ``"time"`` if `dt` is not 1.
 
         Raises
         ------
         DataError
-            If `x` is no real (T, d) or (T,) array, or `step` has another length.
+            If `x` is not a real array (T, d) or (T,), or `step` has another length.
 
         Examples
         --------
@@ -126,7 +126,7 @@ class Trajectory:
         if array.dtype.kind in "biu":
             array = array.astype(np.float64)
         if array.dtype.kind != "f":
-            raise DataError(f"states are real numbers; this array has dtype {array.dtype}")
+            raise DataError(f"states must be real numbers; this array has dtype {array.dtype}")
         if array.ndim == 1:
             array = array[:, None]
         source = ArrayStates(array)
@@ -148,7 +148,7 @@ class Trajectory:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Dtype in which the states are read."""
+        """Dtype of the states as read."""
         return self._source.dtype
 
     @property
@@ -183,12 +183,12 @@ class Trajectory:
 
     @property
     def source(self) -> StateSource:
-        """Where the states are read from, whole, whatever is selected here."""
+        """Source of the states, without the selections of this trajectory."""
         return self._source
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """The selected parameters, with their offsets in the states of this trajectory."""
+        """Selected parameters, with offsets in the states of this trajectory."""
         return self._parameters
 
     @property
@@ -235,10 +235,10 @@ class Trajectory:
             size, limit = self.nbytes / 2**30, MAX_ARRAY_BYTES / 2**30
             raise TooLargeError(
                 f"{self!r} is {size:.1f} GiB as one array, the limit is {limit:.1f} GiB; "
-                "use blocks(), window() or select(), or read(start, stop) for as much as you mean to have"
+                "use blocks(), window() or select(), or read(start, stop) for a part of that size"
             )
         states = self.read()
-        # `states` may be a view of the caller's array, so "no copy" is possible for arrays in memory alone.
+        # `states` may be a view of the caller's array: copy=False only works for arrays in memory.
         return np.array(states, dtype=dtype, copy=copy)
 
     def read(self, start: int = 0, stop: int | None = None, columns: slice | None = None) -> NDArray[Any]:
@@ -247,33 +247,33 @@ class Trajectory:
         Parameters
         ----------
         start, stop : int, in states
-            As in a slice: negative counts from the end, None is the end.
+            As in a slice: negative values count from the end, None is the end.
         columns : slice or None
-            Only these entries of the states, a slice without a stride; None: all.
+            Entries of the states, a slice without a stride; None: all.
 
         Returns
         -------
         ndarray, shape (t, P)
-            In the stored dtype (bfloat16 as float32, exactly); possibly a read-only view.
+            In the stored dtype (bfloat16 as float32, without loss); possibly a read-only view.
         """
         rows = self._rows[start:stop]
-        asked = slice(rows.start, rows.stop, rows.step)
+        source_rows = slice(rows.start, rows.stop, rows.step)
         spans = self._columns if columns is None else cut_spans(self._columns, columns, self._width)
         if spans is None and len(rows):
-            return self._source.read(asked)
+            return self._source.read(source_rows)
         if spans is not None and len(spans) == 1 and len(rows):
-            return self._source.read(asked, spans[0])
+            return self._source.read(source_rows, spans[0])
         widths = [self._width] if spans is None else [span.stop - span.start for span in spans]
         states = np.empty((len(rows), sum(widths)), self.dtype)
         at = 0
         for span in (spans or ()) if len(rows) else ():
             width = span.stop - span.start
-            states[:, at : at + width] = self._source.read(asked, span)
+            states[:, at : at + width] = self._source.read(source_rows, span)
             at += width
         return states
 
     def select(self, *globs: str, exclude: str | Sequence[str] = ()) -> Trajectory:
-        """Only the parameters whose names match, in the order of the state.
+        """Select parameters by name, in the order of the state.
 
         Parameters
         ----------
@@ -290,7 +290,7 @@ class Trajectory:
         Raises
         ------
         SelectionError
-            If a pattern matches nothing, or nothing is left; the message lists the names.
+            If a pattern matches nothing, or no parameter is left; the message lists the names.
 
         Examples
         --------
@@ -319,14 +319,14 @@ class Trajectory:
         return view
 
     def window(self, start: int | None = None, stop: int | None = None, every: int = 1) -> Trajectory:
-        """Only the states whose step is in ``[start, stop)``, every k-th of them.
+        """Select every k-th state with a step in ``[start, stop)``.
 
         Parameters
         ----------
         start, stop : int or None, in steps
-            Steps, not indices; None: from the first, to the last.
+            Steps, not indices; None: the first, and past the last.
         every : int
-            Of the states in the window, keep the first and every `every`-th after it.
+            Select the first state in the window and every `every`-th after it.
 
         Returns
         -------
@@ -348,17 +348,17 @@ class Trajectory:
         return self._with_rows(slice(first, last, every))
 
     def blocks(self, max_bytes: int = 64 * 2**20) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """All states in turn, in blocks of bounded size.
+        """Iterate over all states in blocks of bounded size.
 
         Parameters
         ----------
         max_bytes : int, in bytes
-            Size of a block; a block holds at least one state.
+            Size of a block; a block has at least one state.
 
         Yields
         ------
         rows : slice
-            Where the block stands in this trajectory.
+            Rows of the block in this trajectory.
         states : ndarray, shape (t, P)
             Possibly a read-only view.
         """
@@ -377,7 +377,7 @@ class Trajectory:
         t : int
             Index of the state.
         max_edges : int
-            Refuse to build a larger graph.
+            Largest number of edges.
 
         Returns
         -------
@@ -409,7 +409,7 @@ class Trajectory:
 
 
 class StateSource(Protocol):
-    """Where the states come from: an array, a file. Picklable, and never holding an open file when pickled."""
+    """Source of states, such as an array or a file. Picklable, without an open file in the pickle."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -417,17 +417,17 @@ class StateSource(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Dtype of what `read` returns (float32 for stored bfloat16, which is exact)."""
+        """Dtype of `read` (float32 for stored bfloat16, without loss)."""
 
     def read(self, rows: slice | NDArray[np.int64], columns: slice | NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """States `rows`, entries `columns` (all for None)."""
+        """States `rows`, entries `columns` (None: all)."""
 
 
 def _checked_steps(step: ArrayLike) -> NDArray[np.int64]:
-    given = np.asarray(step)
-    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
-        raise DataError(f"steps are whole numbers, shape (T,); got dtype {given.dtype}, shape {given.shape}")
-    steps = given.astype(np.int64)
+    array = np.asarray(step)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise DataError(f"steps must be whole numbers, shape (T,); got dtype {array.dtype}, shape {array.shape}")
+    steps = array.astype(np.int64)
     backward = np.flatnonzero(steps[1:] <= steps[:-1])
     if len(backward):
         i = int(backward[0])
@@ -437,7 +437,7 @@ def _checked_steps(step: ArrayLike) -> NDArray[np.int64]:
 
 
 class ArrayStates:
-    """States that are in memory already."""
+    """States in memory."""
 
     def __init__(self, array: NDArray[Any]) -> None:
         if array.ndim != 2:
@@ -457,7 +457,7 @@ class ArrayStates:
         return self._array.dtype
 
     def read(self, rows: slice | NDArray[np.int64], columns: slice | NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """States `rows`, entries `columns`, as a read-only view where they are slices."""
+        """States `rows`, entries `columns`; slices give a read-only view."""
         states = self._array[rows]
         return states if columns is None else states[:, columns]
 
@@ -471,7 +471,7 @@ def _packed(parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
 
 
 def _merged(parameters: Sequence[Parameter]) -> tuple[slice, ...]:
-    """Columns of the parameters in as few slices as possible: each one is a read of its own."""
+    """Columns of the parameters in as few slices as possible, since each one is a separate read."""
     spans: list[list[int]] = []
     for p in parameters:
         if spans and spans[-1][1] == p.offset:
@@ -481,9 +481,9 @@ def _merged(parameters: Sequence[Parameter]) -> tuple[slice, ...]:
     return tuple(slice(first, last) for first, last in spans)
 
 
-def cut_spans(spans: tuple[slice, ...] | None, wanted: slice, width: int) -> tuple[slice, ...]:
-    """Where some entries of a selection lie in the source."""
-    first, last, stride = wanted.indices(width)
+def cut_spans(spans: tuple[slice, ...] | None, columns: slice, width: int) -> tuple[slice, ...]:
+    """Spans in the source of a slice of the selected entries."""
+    first, last, stride = columns.indices(width)
     if stride != 1:
         raise DataError(f"entries are read in slices without a stride; got a stride of {stride}")
     cut, at = [], 0

@@ -1,8 +1,9 @@
-"""The static tables of a run, and which nodes the entries of each parameter connect."""
+"""Static tables of a run: parameters, members, and the nodes that each parameter connects."""
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,20 +39,20 @@ class Parameter:
     Attributes
     ----------
     name : str
-        As the framework calls it, e.g. ``0.weight``.
+        Name in the framework, e.g. ``0.weight``.
     kind : str
         One of `KINDS`.
     shape : tuple of int
-        Shape of the array; the state holds it in C order.
+        Shape of the array; stored in C order.
     dtype : str
         NumPy name of the dtype in training (``bfloat16`` included), before any promotion.
     offset, size : int
         The entries ``offset .. offset + size`` of the state.
     source, target : str or None
-        Node sets that the edges start and end at; None where the entries are no edges.
+        Node sets at which the edges start and end; None if the entries are not edges.
     source_axis, target_axis : int
-        Axes of `shape` that run over the source and the target nodes; -1 where there is none
-        (a bias has no source axis: all its edges start at the one bias node).
+        Axes of `shape` that run over the source and the target nodes; -1 if there is none
+        (a bias has no source axis: all its edges start at the single bias node).
     """
 
     name: str
@@ -70,13 +71,13 @@ class Parameter:
             raise ValueError(f"parameter {self.name!r}: kind {self.kind!r} is none of {', '.join(KINDS)}")
         if prod(self.shape) != self.size:
             raise ValueError(
-                f"parameter {self.name!r}: shape {self.shape} holds {prod(self.shape)} entries, size says {self.size}"
+                f"parameter {self.name!r}: shape {self.shape} has {prod(self.shape)} entries, but size is {self.size}"
             )
 
 
 @dataclass(frozen=True)
 class NodeSet:
-    """A named set of nodes of the graph (a layer of units, the one bias node, ...)."""
+    """A named set of nodes of the graph (a layer of units, the bias node, ...)."""
 
     name: str
     size: int
@@ -89,18 +90,18 @@ class Member:
     Attributes
     ----------
     name : str
-        Free; unique in the run.
+        Any name, unique in the run.
     reference : int
-        Index of the member that this one is a perturbed copy of; -1 for a reference.
+        Index of the member of which this one is a perturbed copy; -1 for a reference.
     epsilon : float
-        Size of the perturbation, as `norm` measures it; NaN where there was none or it is unknown.
+        Size of the perturbation in `norm`; NaN if there was none or it is unknown.
     norm : str
         ``"uniform"``: every perturbed entry drawn from Uniform(-epsilon, epsilon); ``"gaussian"``: epsilon is the
         standard deviation of an entry; ``""``: not perturbed, or unknown.
     seed : int
-        Seed of the perturbation (of twins) or of the initial condition; -1 where unknown.
+        Seed of the perturbation (of twins) or of the initial condition; -1 if unknown.
     noise : str
-        ``"common"``: the same batches as its reference; ``"independent"``: its own.
+        ``"common"``: the batches of its reference; ``"independent"``: its own.
     """
 
     name: str
@@ -122,30 +123,31 @@ def describe(
     axes: Mapping[str, tuple[int, int]] | None = None,
     wiring: Mapping[str, tuple[str, str] | None] | None = None,
 ) -> tuple[tuple[Parameter, ...], tuple[NodeSet, ...]]:
-    """Describe the state of a network: which edge of the graph each entry is.
+    """Parameters and node sets of a network: the edge that each entry of the state represents.
 
     Notes
     -----
-    The rules, where nothing else is said. What is before the last dot (or slash) is the layer, the rest the
-    parameter.
+    These rules apply unless the arguments override them. In a name, the part before the last dot (or slash) is the
+    layer, the rest the parameter.
 
-    *Kinds.* 2 axes: dense, or embedding or recurrent (``_ih``, ``_hh``) by name. 4 axes: conv; 3 or 5 axes: conv if
-    the name says so. 1 axis: bias if its name says so, or its size is one of a kernel in its layer; norm if the layer
-    or the parameter is named so, or it is a ``weight`` without a kernel, together with its bias. All else: other.
+    *Kinds.* 2 axes: dense, or embedding or recurrent (``_ih``, ``_hh``) by name. 4 axes: conv; 3 or 5 axes: conv by
+    name. 1 axis: bias by name, or if its size is that of an axis of a kernel in its layer; norm by the name of the
+    layer or the parameter, or if it is a ``weight`` without a kernel, together with its bias. All others: other.
 
     *Axes.* Kernels are (in, out), convolutions (..., in, out). If the bias of a layer only fits the other axis, the
-    kernel is (out, in, ...); if all that tell are so, then all kernels without given axes are.
+    kernel is (out, in, ...); if this holds for every kernel with a decisive bias, it applies to all kernels without
+    explicit axes.
 
-    *Edges.* A layer reads the node set of the layer before it in the state where the sizes agree, else a new set
-    ``<layer>:in``: a flattened image, say, has more entries than the convolution has channels. The first reads
-    ``input``. A layer ends at a set named after it. Every position of a convolution kernel is a parallel edge. A
-    recurrent cell has one set of hidden units that it starts and ends at (through ``<cell>:gates`` where there are
+    *Edges.* A layer reads the node set of the previous layer in the state if the sizes agree, else a new set
+    ``<layer>:in`` (a flattened image has more entries than the convolution has channels). The first layer reads
+    ``input``. A layer ends at a set with its name. Every position of a convolution kernel is a parallel edge. A
+    recurrent cell has one set of hidden units at which it starts and ends (through ``<cell>:gates`` if there are
     several gates); the next layer reads the hidden units. An embedding goes from ``<layer>:vocabulary`` to its
-    features. A bias goes from the one node ``bias`` to the target set of the kernel beside it. Norm, other, and kernels
-    whose axes run over no whole set (grouped convolutions) are no edges.
+    features. A bias goes from the node ``bias`` to the target set of its kernel. Norm, other, and kernels whose axes do
+    not run over a full set (grouped convolutions) are not edges.
 
-    The order of the state is taken for the order of the layers, and branches for a chain: skip connections, attention
-    and parallel heads need `wiring` where their sizes happen to agree.
+    The order of the state is assumed to be the order of the layers, in a single chain: skip connections, attention and
+    parallel heads need `wiring` where their sizes agree by coincidence.
 
     Examples
     --------
@@ -170,9 +172,9 @@ def describe(
     return tuple(table), tuple(NodeSet(name, size) for name, size in sizes.items())
 
 
-def infer_kinds(shapes: Mapping[str, Shape], given: Mapping[str, str]) -> dict[str, str]:
-    """Kind of every parameter: as given, else from its name and its number of axes."""
-    kinds = {name: given.get(name) or _kernel_kind(name, shape) for name, shape in shapes.items()}
+def infer_kinds(shapes: Mapping[str, Shape], explicit: Mapping[str, str]) -> dict[str, str]:
+    """Kind of every parameter: explicit, else from its name and its number of axes."""
+    kinds = {name: explicit.get(name) or _kernel_kind(name, shape) for name, shape in shapes.items()}
     groups: dict[str, list[str]] = {}
     for name in shapes:
         groups.setdefault(_split(name)[0], []).append(name)
@@ -188,21 +190,21 @@ def infer_kinds(shapes: Mapping[str, Shape], given: Mapping[str, str]) -> dict[s
         else:
             kinds[name] = "other"
     for names in groups.values():
-        # A bias beside a scale and no kernel shifts a normalised activity: it is part of the norm.
-        found = {kinds[n] for n in names}
-        if "norm" in found and not found & set(KERNELS):
-            kinds.update({n: "norm" for n in names if kinds[n] == "bias" and n not in given})
+        # A bias with a scale and without a kernel shifts a normalised activation: it belongs to the norm.
+        group_kinds = {kinds[n] for n in names}
+        if "norm" in group_kinds and not group_kinds & set(KERNELS):
+            kinds.update({n: "norm" for n in names if kinds[n] == "bias" and n not in explicit})
     return kinds
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Split into the layer's path and the parameter's own short name: ``fc.weight`` -> ``fc``, ``weight``."""
+    """Split into layer and parameter: ``fc.weight`` -> ``fc``, ``weight``."""
     prefix, _, short = name.removesuffix(":0").replace("/", ".").rpartition(".")
     return prefix, short
 
 
 def _kernel_kind(name: str, shape: Shape) -> str:
-    """Kind of an array of two axes or more by its name and shape; empty where it is no kernel."""
+    """Kind of an array with two or more axes, from its name and shape; empty if it is not a kernel."""
     if len(shape) < 2 or _BIAS.search(_split(name)[1]):
         return ""
     if len(shape) == 2:
@@ -215,7 +217,7 @@ def _kernel_kind(name: str, shape: Shape) -> str:
 
 
 def _in_norm(prefix: str, short: str, has_kernel: bool) -> bool:
-    """Whether a parameter that is no kernel belongs to a normalisation."""
+    """Whether a parameter other than a kernel belongs to a normalisation."""
     if _NORM.search(prefix.rpartition(".")[2]) or short in ("scale", "gamma", "beta"):
         return True
     return not has_kernel and bool(_SCALE.search(short))
@@ -227,7 +229,7 @@ def connect(
     axes: Mapping[str, Axes],
     wiring: Mapping[str, tuple[str, str] | None],
 ) -> tuple[dict[str, Ends], dict[str, Axes], dict[str, int]]:
-    """Say for every parameter which node sets it connects, along which of its axes."""
+    """Source and target set of every parameter, its axes, and the sizes of the node sets."""
     graph = _Graph(shapes, kinds, axes, _spread(wiring, list(shapes)))
     for name in shapes:
         if kinds[name] != "bias":
@@ -242,7 +244,7 @@ def connect(
 
 
 class _Graph:
-    """The graph while it is being put together: `place` is called kernel by kernel, then bias by bias."""
+    """Graph under construction: call `place` for every kernel, then for every bias."""
 
     def __init__(
         self,
@@ -255,19 +257,23 @@ class _Graph:
         self.ends: dict[str, Ends] = {}
         self.used: dict[str, Axes] = dict.fromkeys(shapes, NOWHERE)
         self.sizes: dict[str, int] = {}
-        self._because: dict[str, str] = {}  # node set -> parameter that gave it its size
-        self._target: dict[str, str] = {}  # kernel -> set that its biases end at
-        self._current: str | None = None  # the set that the last layer ends at
+        self._origin: dict[str, str] = {}  # node set -> parameter that determined its size
+        self._target: dict[str, str] = {}  # kernel -> target set of its biases
+        self._current: str | None = None  # target set of the last layer
+        self._beside: dict[tuple[str, int], list[tuple[int, str]]] = {}  # layer, size of a set -> place, set of kernels
         self._begun = False
         self._order = {name: index for index, name in enumerate(shapes)}
         self._kernel = _partners(kinds)
         kernels = [n for n in shapes if kinds[n] in KERNELS]
         prefixes = [_split(n)[0] for n in kernels]
         alone = {p for p, count in Counter(prefixes).items() if p and count == 1 and p not in kinds}
+        self._cells: dict[str, list[str]] = {}
+        for name in (n for n in kernels if kinds[n] == "recurrent"):
+            self._cells.setdefault(_cell(name), []).append(name)
         self._labels = {n: p if p in alone else n for n, p in zip(kernels, prefixes, strict=True)}
 
     def place(self, name: str) -> None:
-        """Give the parameter its ends."""
+        """Determine source and target of the parameter."""
         kind = self.kinds[name]
         if name in self.wired:
             self._place_wired(name, self.wired[name])
@@ -292,19 +298,12 @@ class _Graph:
         self._current = self._target[name]
 
     def _place_cell(self, first: str) -> None:
-        """Place all kernels of a recurrent cell: they share the set of hidden units, which the cell ends at."""
-        members = [
-            n
-            for n in self.shapes
-            if self.kinds[n] == "recurrent"
-            and n not in self.wired
-            and -1 not in self.axes[n]
-            and _cell(n) == _cell(first)
-        ]
+        """Place all kernels of a recurrent cell, which share its set of hidden units."""
+        members = [n for n in self._cells[_cell(first)] if n not in self.wired and -1 not in self.axes[n]]
         loops = [n for n in members if _hidden_to_hidden(n, *self._counts(n))]
         hidden = self._counts(loops[0])[0] if loops else self._counts(first)[1]
         cell, before = _cell(first) or self._label(first), self._current
-        # Without a kernel from the input, the units of the layer before are the ones that loop.
+        # Without an input kernel, the units of the previous layer are the hidden units.
         own = before if before and len(loops) == len(members) and self.sizes[before] == hidden else cell
         inputs = {n: self._start(n, self._counts(n)[0]) for n in members if n not in loops}
         self._declare(own, hidden, (loops or members)[0])
@@ -315,16 +314,16 @@ class _Graph:
         self._current = own
 
     def _place_unknown(self, name: str) -> None:
-        """Leave out a kernel whose axes run over no whole node set, but let its biases say what it ends at."""
+        """Exclude a kernel whose axes do not run over a full node set; its biases define its target set."""
         biases = [bias for bias, kernel in self._kernel.items() if kernel == name]
         self._current = None
         if biases and len(self.shapes[biases[0]]) == 1:
             self._current = self._declare(self._label(name), self.shapes[biases[0]][0], biases[0])
-            self._target[name] = self._current
+            self._end(name, self._current)
 
     def _place_bias(self, name: str) -> None:
         shape = self.shapes[name]
-        # Frameworks that broadcast give the bias of a convolution the shape (channels, 1, 1).
+        # With broadcasting, the bias of a convolution has shape (channels, 1, 1).
         if not shape or self.axes[name] == NOWHERE or any(n != 1 for n in shape[1:]):
             return
         size = shape[0]
@@ -333,15 +332,13 @@ class _Graph:
         self.ends[name], self.used[name] = (BIAS_NODE, target), (-1, 0)
 
     def _end_of_bias(self, name: str, size: int) -> str | None:
-        """Set of this size that the kernel of a bias ends at: its own kernel, else the nearest one beside it."""
+        """Target set of this size of the kernel of a bias, else of the nearest kernel in its layer."""
         own = self._kernel.get(name)
         if own in self._target and self.sizes[self._target[own]] == size:
             return self._target[own]
-        beside = [n for n in self._target if _split(n)[0] == _split(name)[0]]
-        before = [n for n in beside if self._order[n] < self._order[name]][::-1]
-        after = [n for n in beside if self._order[n] > self._order[name]]
-        fitting = [self._target[n] for n in (*before, *after) if self.sizes[self._target[n]] == size]
-        return fitting[0] if fitting else None
+        beside = self._beside.get((_split(name)[0], size), [])
+        place = bisect_left(beside, (self._order[name], ""))
+        return beside[max(0, place - 1)][1] if beside else None
 
     def _place_wired(self, name: str, ends: Ends | None) -> None:
         if ends is None:
@@ -352,23 +349,24 @@ class _Graph:
         elif -1 in axes:
             axes = (len(shape) - 2, len(shape) - 1)
         if not shape:
-            raise ArchitectureError(f"wiring of {name!r}: a single number connects no nodes; wire it to None")
+            raise ArchitectureError(f"wiring of {name!r}: a scalar connects no nodes; set its wiring to None")
         source, target = (1 if a < 0 else shape[a] for a in axes)
         for node_set, size in zip(ends, (source, target), strict=True):
             if self.sizes.get(node_set, size) != size:
                 raise ArchitectureError(
                     f"wiring of {name!r}: its shape {shape} connects {source} -> {target} nodes, but {node_set!r} has "
-                    f"{self.sizes[node_set]} nodes by {self._because[node_set]!r}; name a set of {size} nodes, "
-                    "or a new one"
+                    f"{self.sizes[node_set]} nodes from {self._origin[node_set]!r}; use a set of {size} nodes, or a "
+                    "new one"
                 )
             self._declare(node_set, size, name)
         self.ends[name], self.used[name] = ends, axes
         if self.kinds[name] != "bias":
-            self._target[name] = self._current = ends[1]
+            self._current = ends[1]
+            self._end(name, ends[1])
             self._begun = True
 
     def _start(self, name: str, size: int) -> str:
-        """Set that a layer reads: the one before where the sizes agree, else one of its own."""
+        """Source set of a layer: the target of the previous layer if the sizes agree, else a new set."""
         if not self._begun:
             return self._declare(INPUT, size, name)
         if self._current is not None and self.sizes[self._current] == size:
@@ -377,16 +375,21 @@ class _Graph:
 
     def _join(self, name: str, source: str, target: str) -> None:
         self.ends[name], self.used[name] = (source, target), self.axes[name]
+        self._end(name, target)
+
+    def _end(self, name: str, target: str) -> None:
+        """Let the biases of a kernel end where it ends."""
         self._target[name] = target
+        insort(self._beside.setdefault((_split(name)[0], self.sizes[target]), []), (self._order[name], target))
 
     def _declare(self, node_set: str, size: int, name: str) -> str:
         known = self.sizes.setdefault(node_set, size)
         if known != size:
             raise ArchitectureError(
-                f"node set {node_set!r} has {known} nodes by {self._because[node_set]!r}, but {size} by {name!r}; "
-                f"say what {name!r} connects with wiring={{{name!r}: (source, target)}}"
+                f"node set {node_set!r} has {known} nodes from {self._origin[node_set]!r}, but {size} from {name!r}; "
+                f"specify the nodes of {name!r} with wiring={{{name!r}: (source, target)}}"
             )
-        self._because.setdefault(node_set, name)
+        self._origin.setdefault(node_set, name)
         return node_set
 
     def _counts(self, name: str) -> tuple[int, int]:
@@ -402,7 +405,7 @@ class _Graph:
 
 
 def _partners(kinds: Mapping[str, str]) -> dict[str, str]:
-    """The kernel that each bias belongs to: the one in its layer that is called as it is, or the only one."""
+    """Kernel of each bias: the one in its layer with a matching name, or the only one."""
     layers: dict[str, list[str]] = {}
     tagged: dict[tuple[str, str], list[str]] = {}
     for name in (n for n, kind in kinds.items() if kind in KERNELS):
@@ -412,27 +415,27 @@ def _partners(kinds: Mapping[str, str]) -> dict[str, str]:
     partners = {}
     for name in (n for n, kind in kinds.items() if kind == "bias"):
         prefix, short = _split(name)
-        found = tagged.get((prefix, _tag(short))) or layers.get(prefix, [])
-        if len(found) == 1:
-            partners[name] = found[0]
+        candidates = tagged.get((prefix, _tag(short))) or layers.get(prefix, [])
+        if len(candidates) == 1:
+            partners[name] = candidates[0]
     return partners
 
 
 def _tag(short: str) -> str:
-    """What a short name says beside "weight" or "bias": ``b1`` -> ``1``, ``bias_ih_l0`` -> ``_ih_l0``."""
+    """Part of a short name other than "weight" or "bias": ``b1`` -> ``1``, ``bias_ih_l0`` -> ``_ih_l0``."""
     tag = _WEIGHT.sub("", re.sub(r"bias(es)?", "", short))
     return _LETTER.sub("", tag) if tag == short else tag
 
 
 def _hidden_to_hidden(name: str, source: int, target: int) -> bool:
-    """Whether a recurrent kernel starts at the hidden units: its name says so, else it is square."""
+    """Whether a recurrent kernel starts at the hidden units: by name, else if it is square."""
     if _INPUT_TO_HIDDEN.search(name):
         return False
     return bool(_HIDDEN_TO_HIDDEN.search(name)) or source == target
 
 
 def _cell(name: str) -> str:
-    """The recurrent cell that a kernel belongs to: gates, and torch's ``_ih`` and ``_hh``, are pieces of one."""
+    """Recurrent cell of a kernel: gates, and ``_ih`` and ``_hh`` in torch, belong to one cell."""
     prefix, short = _split(name)
     parent, _, last = prefix.rpartition(".")
     if _GATE.search(last):
@@ -443,28 +446,28 @@ def _cell(name: str) -> str:
 
 
 def _spread(wiring: Mapping[str, tuple[str, str] | None], names: Sequence[str]) -> dict[str, Ends | None]:
-    """What the user says, name by name: an exact name wins over a glob, a later glob over an earlier one."""
+    """Wiring by parameter name: an exact name takes precedence over a glob, a later glob over an earlier one."""
     wired: dict[str, Ends | None] = {}
     for glob, ends in sorted(wiring.items(), key=lambda item: item[0] in names):
         matched = [glob] if glob in names else [n for n in names if fnmatchcase(n, glob)]
         if not matched:
-            raise SelectionError(f"wiring names {glob!r}, which no parameter matches; they are {', '.join(names[:20])}")
+            raise SelectionError(f"wiring contains {glob!r}, which matches none of {', '.join(names[:20])}")
         if ends is not None and (len(ends) != 2 or isinstance(ends, str) or not all(isinstance(e, str) for e in ends)):
             raise SelectionError(f"wiring of {glob!r} is {ends!r}; it must be (source, target), two names, or None")
         wired.update(dict.fromkeys(matched, None if ends is None else (ends[0], ends[1])))
     return wired
 
 
-def infer_axes(shapes: Mapping[str, Shape], kinds: Mapping[str, str], given: Mapping[str, Axes]) -> dict[str, Axes]:
-    """Source and target axis of every parameter: as given, else (in, out), unless the biases fit (out, in) alone."""
-    for name, axis in given.items():
+def infer_axes(shapes: Mapping[str, Shape], kinds: Mapping[str, str], explicit: Mapping[str, Axes]) -> dict[str, Axes]:
+    """Source and target axis of every parameter: explicit, else (in, out), or (out, in) if the biases require it."""
+    for name, axis in explicit.items():
         if name in shapes and not all(-1 <= a < len(shapes[name]) for a in axis):
             raise ArchitectureError(f"axes {axis} of {name!r} do not exist: its shape is {shapes[name]}")
     axes = {name: _default_axes(kinds[name], len(shape)) for name, shape in shapes.items()}
     flipped = {name: _flipped(kinds[name], len(shape)) for name, shape in shapes.items()}
     votes: dict[str, set[bool]] = {}
     for name, kernel in _partners(kinds).items():
-        if len(shapes[name]) != 1 or kernel in given:
+        if len(shapes[name]) != 1 or kernel in explicit:
             continue
         size, ways = shapes[name][0], (axes[kernel], flipped[kernel])
         fits, fits_flipped = (way != NOWHERE and shapes[kernel][way[1]] == size for way in ways)
@@ -473,7 +476,7 @@ def infer_axes(shapes: Mapping[str, Shape], kinds: Mapping[str, str], given: Map
     axes.update({kernel: flipped[kernel] for kernel, ballots in votes.items() if ballots == {True}})
     if votes and all(ballots == {True} for ballots in votes.values()):
         axes.update({n: a for n, a in flipped.items() if a != NOWHERE})
-    axes.update({n: a for n, a in given.items() if n in shapes})
+    axes.update({n: a for n, a in explicit.items() if n in shapes})
     return axes
 
 

@@ -1,7 +1,8 @@
 """The conversion as a process: one JSON request on stdin, JSON events on stdout, a line each.
 
 The request holds the arguments of `recorders.checkpoints.convert` and ``command``, what the user typed. The events:
-``{"done": 3, "states": 10}``, and at the end ``{"order": {...}}`` or ``{"error": "...", "fault": false, "trace": ""}``.
+``{"done": 3, "states": 10}``, and at the end ``{"conversion": {...}}`` or
+``{"error": "...", "fault": false, "trace": ""}``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def main() -> int:
     try:
         request = json.load(sys.stdin)
         sys.argv[:] = request.pop("command")  # goes to the provenance
-        order = convert(**request, progress=lambda done, states: tell(done=done, states=states))
+        conversion = convert(**request, progress=lambda done, states: tell(done=done, states=states))
     except KeyboardInterrupt:
         return 130
     except (TrajtoolsError, OSError, MemoryError) as problem:
@@ -40,7 +41,7 @@ def main() -> int:
         return 1
     # From here on the file has its name.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tell(order=asdict(order))
+    tell(conversion=asdict(conversion))
     return 0
 
 

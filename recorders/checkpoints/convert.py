@@ -1,66 +1,107 @@
-"""Convert a folder of checkpoints to a file with one run, completely or not at all."""
+"""Convert saved weights to a file with one run, completely or not at all."""
 
 from __future__ import annotations
 
+import glob
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recorders.adapter import FLOATS, is_selected, listed, select
-from recorders.checkpoints.formats import Leaf, Leaves, open_checkpoint
-from recorders.recorder import Recorder
+from recorders.checkpoints.arrays import Leaf
+from recorders.checkpoints.folders import Checkpoint, checkpoints_in, kind_of, open_checkpoint
+from recorders.checkpoints.steps import Order, in_order
+from recorders.checkpoints.weights import Weights, renaming, weights_of
+from recorders.recorder import Recorder, digest
 from trajtools.errors import ArchitectureError, DataError, RecordingError, SelectionError
-from trajtools.store import claim
+from trajtools.store import publish
 from trajtools.wiring import describe
 
 Progress = Callable[[int, int], None]
+Leaves = dict[str, Leaf]
+STEPS = ("step", "steps", "iteration", "iterations")
+METRICS = "metrics/"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was converted.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The checkpoints, paths below the folder, in the order of their steps.
+    steps : tuple of int
+        Step of each.
+    rule, example : str
+        Which number of a name is the step, in words, and the last name with its step in angle brackets.
+    entry : str
+        Entry of the files that holds the weights; empty for all of them.
+    left_out : tuple of str
+        What of the first checkpoint is no part of the state, and why.
+    notes : tuple of str
+        What may be wrong with the checkpoints.
+    """
+
+    names: tuple[str, ...]
+    steps: tuple[int, ...]
+    rule: str
+    example: str
+    entry: str
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def convert(
-    folder: str | os.PathLike[str],
+    source: str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
-    run: str = "run",
+    name: str = "",
     files: str = "",
     step_pattern: str | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    order: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    order: str | Sequence[str] = (),
     key: str | None = None,
+    rename: str | Sequence[str] = (),
     hparams: Mapping[str, Any] | None = None,
     compress: str | None = None,
     progress: Progress | None = None,
-) -> Order:
-    """Write the states that a folder of checkpoints holds into a new file, in the order of their steps.
+) -> Conversion:
+    """Write the states that checkpoints hold into a new file, in the order of their steps.
 
     One checkpoint is in memory at a time, and the blocks of the recorder. The file gets its name when it is whole;
-    until then it is called ``<path>.part-<process>``, and it is removed if anything goes wrong.
+    until then it is called ``<path>.part-<process>``, and it is removed if anything goes wrong. Files are known by
+    their content, and nothing in them is executed.
 
     Parameters
     ----------
-    folder : path
-        Holds .npz, .safetensors or PyTorch files, one for each state.
+    source : path
+        A folder with a checkpoint for each state: a file, shards with their index, or a folder. Or one file that holds
+        all states: an array (T, P), arrays that all have T as their first axis, or a list of T checkpoints.
     path : path
         The file to be written; it must not exist.
-    run : str
-        Name of the run in it.
+    name : str
+        Name of the run; that of the file if not given.
     files : str
-        Glob of the checkpoints' paths below `folder`; empty: all that lie in it.
+        Glob of the checkpoints' paths below `source`; empty: all that lie in it.
     step_pattern : str, optional
-        Regular expression whose first group in such a path is the step; see `recorders.checkpoints.convert.in_order`.
+        Regular expression whose first group in such a path is the step; see `recorders.checkpoints.steps.in_order`.
     include, exclude : sequence of str
         Globs of the arrays that make the state.
     order : sequence of str
         Globs of the arrays that come first, in this order, where the files do not hold the layers in their order.
     key : str, optional
-        Entry of PyTorch's files that holds the weights.
+        Entry of the files that holds the weights, dotted (``a.model``), if several could; ``.`` for all.
+    rename : sequence of str
+        ``OLD=NEW``: arrays whose names begin with OLD begin with NEW in the run; ``model.=`` drops the prefix.
     hparams : mapping, optional
         Kept as JSON.
     compress : {None, "zstd", "gzip"}
@@ -70,8 +111,8 @@ def convert(
 
     Returns
     -------
-    Order
-        Files and steps, and which number of the name was taken.
+    Conversion
+        Files and steps, which number of the name was taken, what was left out, and what may be wrong.
 
     Raises
     ------
@@ -82,122 +123,310 @@ def convert(
     RecordingError
         If an array is not made of real floating-point numbers, or the disk refuses.
     SelectionError
-        If a glob matches nothing.
+        If a glob or a renaming matches nothing.
     MissingDependencyError
         If the package that reads the files is missing.
     FileExistsError
         If the path is taken.
+
+    Notes
+    -----
+    The state is what the recorder would have recorded, see `recorders.checkpoints.weights.weights_of`.
     """
-    target, source = Path(os.path.abspath(path)), Path(folder)
-    if os.path.lexists(target):  # also a link to nowhere
-        raise FileExistsError(f"{path} exists and is never overwritten: choose another file")
-    if run in ("", ".", "..") or "/" in run or "\0" in run:
-        raise RecordingError(f"run={run!r} is not a valid run name: needed a text without '/', such as 'eta=0.1'")
-    if not target.parent.is_dir():
-        raise RecordingError(f"{path} cannot be written: there is no folder {target.parent}")
-    names, kind = checkpoints_in(source, files)
-    steps = in_order(names, step_pattern)
-    draft = target.with_name(f"{target.name}.part-{os.getpid()}")
-    origin = {
-        "folder": str(source.absolute()),
-        "files": files,
-        "first": steps.names[0],
-        "last": steps.names[-1],
-        "step": steps.rule,
-        **{name: list(value) for name, value in (("include", include), ("exclude", exclude), ("order", order))},
-        **({"key": key} if key is not None else {}),
+    target, source = Path(os.path.abspath(path)), Path(source)
+    _check_target(target, path)
+    choice: dict[str, Sequence[str]] = {
+        "include": _several(include),
+        "exclude": _several(exclude),
+        "order": _several(order),
     }
-    states = States(source, kind, key=key, include=include, exclude=exclude, order=order)
+    renamed, check_renamed = renaming(_several(rename))
+    take = partial(weights_of, key=key, rename=renamed, include=choice["include"])
+    if source.is_file():
+        series = _of_file(source, files, step_pattern, take)
+    else:
+        series = _of_folder(source, files, step_pattern, take)
+    selection = Selection(source, **choice)
+    origin = {"source": _text(source.absolute()), "files": files, "rename": list(_several(rename)), "key": key}
+    origin |= {name: list(globs) for name, globs in choice.items()}
+    draft = target.with_name(f"{target.name}.part-{os.getpid()}")
     try:
-        _record(states, steps, draft, origin, progress, run=run, hparams=hparams, compress=compress)
-        claim(draft, target)
+        with closing(series):
+            about = {"name": name or target.stem, "hparams": hparams, "compress": compress}
+            result = _record(series, selection, draft, origin, progress, **about)
+        check_renamed()
+        selection.check()
+        publish(draft, target)
     except FileExistsError:
         raise FileExistsError(f"{path} was created by another process meanwhile: choose another file") from None
     finally:
-        for left in (draft, draft.with_name(draft.name + ".journal")):
-            left.unlink(missing_ok=True)
-    return steps
+        draft.unlink(missing_ok=True)
+    return result
 
 
-class States:
-    """What is taken of every checkpoint, and that they all agree in it."""
+def _check_target(target: Path, path: str | os.PathLike[str]) -> None:
+    if os.path.lexists(target):  # also a link to nowhere
+        raise FileExistsError(f"{path} exists and is never overwritten: choose another file")
+    if not target.parent.is_dir():
+        raise RecordingError(f"{path} cannot be written: there is no folder {target.parent}")
+
+
+def _text(name: str | os.PathLike[str]) -> str:
+    """Return a name that is no UTF-8, as disks may hold, with its odd bytes written out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _several(values: str | Sequence[str]) -> tuple[str, ...]:
+    return (values,) if isinstance(values, str) else tuple(values)
+
+
+# Where states come from: the order first, then one state after the other
+
+
+@dataclass(frozen=True)
+class State:
+    """One state of the run.
+
+    Attributes
+    ----------
+    name : str
+        The checkpoint, for messages.
+    weights : Weights
+        Its arrays.
+    metrics : dict of str to float
+        What the file holds of it beside them.
+    """
+
+    name: str
+    weights: Weights
+    metrics: Mapping[str, Any]
+
+
+Series = Generator[Any, None, None]  # an Order and notes, then a State for each name
+Take = Callable[..., Weights]
+
+
+def _of_folder(folder: Path, files: str, pattern: str | None, take: Take) -> Series:
+    """Open the checkpoints of a folder one after the other."""
+    several, passed = checkpoints_in(folder, files)
+    checkpoints = {one.name: one for one in several}
+    order = in_order(list(checkpoints), pattern)
+    yield (
+        order,
+        [f"{listed(passed, 5)} passed over, where no weights can be read, or which lie beside files that hold them"]
+        if passed
+        else [],
+    )
+    for name in order.names:
+        with open_checkpoint(checkpoints[name]) as tree:
+            yield State(name, take(tree, str(folder / name)), {})
+
+
+def _of_file(path: Path, files: str, pattern: str | None, take: Take) -> Series:
+    """Open a file that holds the whole trajectory."""
+    for option, value in (("--files", files), ("--step-pattern", pattern)):
+        if value:
+            raise DataError(f"{option} chooses among the files of a folder, and {path} is a file: omit it")
+    kind = kind_of(path)
+    if not kind:
+        raise DataError(f"{path} is no checkpoint; needed a folder of checkpoints, or a file with a whole trajectory")
+    with open_checkpoint(Checkpoint(path.name, kind, (path,))) as tree:
+        states = _listed_states(tree)
+        yield from _one_by_one(path, states, take) if states else _stacked(path, tree, take)
+
+
+def _listed_states(tree: Any) -> dict[int, Any]:
+    """Return the checkpoints of a list, or of a dict whose keys are steps; empty for anything else."""
+    if isinstance(tree, list) and tree and all(isinstance(one, dict) for one in tree):
+        return dict(enumerate(tree))
+    if isinstance(tree, dict) and tree and all(isinstance(one, dict) for one in tree.values()):
+        steps = [int(k) if isinstance(k, int) or (isinstance(k, str) and k.isdecimal()) else -1 for k in tree]
+        if min(steps) >= 0 and len(set(steps)) == len(steps):
+            return dict(sorted(zip(steps, tree.values(), strict=True)))
+    return {}
+
+
+def _one_by_one(path: Path, states: Mapping[int, Any], take: Take) -> Series:
+    names = tuple(f"{path.name}[{step}]" for step in states)
+    yield Order(names, tuple(states), "the entry of the file", names[-1]), []
+    for name, tree in zip(names, states.values(), strict=True):
+        yield State(name, take(tree, f"{path}{name.removeprefix(path.name)}"), {})
+
+
+def _stacked(path: Path, tree: Any, take: Take) -> Series:
+    """Cut arrays along their first axis, which is time."""
+    whole = take(tree, str(path))
+    arrays = {name: leaf for name, leaf in whole.leaves.items() if not name.startswith(METRICS) and name not in STEPS}
+    shapes = [leaf.shape for leaf in arrays.values()]
+    count = shapes[0][0] if shapes and shapes[0] else 0
+    if not count or any(shape[:1] != (count,) for shape in shapes) or max(map(len, shapes)) < 2:
+        listing = listed([f"{name} {leaf.shape}" for name, leaf in arrays.items()], 5)
+        raise DataError(
+            f"{path} holds one state or one series, not a trajectory ({listing}): needed arrays that all have time as "
+            f"their first axis, and one of two axes. If it is one checkpoint of several, convert their folder, "
+            f"{path.parent}"
+        )
+    steps, rule = _steps_of(path, tree, count)
+    yield Order(tuple(f"{path.name}[{i}]" for i in range(count)), steps, rule, f"{count} states"), []
+    rows = {name: (leaf.rows or leaf.read)() for name, leaf in arrays.items()}
+    series = {name.removeprefix(METRICS): leaf.read() for name, leaf in whole.leaves.items()
+              if name.startswith(METRICS) and leaf.shape == (count,)}  # fmt: skip
+    for i in range(count):
+        leaves = {name: Leaf(leaf.shape[1:], leaf.dtype, partial(_row, rows[name], i)) for name, leaf in arrays.items()}
+        metrics = {name: float(values[i]) for name, values in series.items()}
+        yield State(f"{path.name}[{i}]", Weights(leaves, whole.entry, whole.left_out), metrics)
+
+
+def _row(rows: np.ndarray, i: int) -> np.ndarray:
+    return np.asarray(rows[i])
+
+
+def _steps_of(path: Path, tree: Any, count: int) -> tuple[tuple[int, ...], str]:
+    """Return the steps that a file of arrays holds beside them, else 0, 1, 2, ..."""
+    leaf = next((tree[name] for name in STEPS if isinstance(tree, Mapping) and name in tree), None)
+    if not isinstance(leaf, Leaf) or leaf.shape != (count,):
+        return tuple(range(count)), "the first axis of the arrays"
+    values = np.asarray(leaf.read())
+    if not (
+        np.isfinite(values).all()
+        and (values == np.rint(values)).all()
+        and values[0] >= 0
+        and (np.diff(values) > 0).all()
+    ):
+        raise DataError(f"{path}: its steps must be whole numbers from 0 that rise, got {listed(values.tolist(), 5)}")
+    return tuple(int(v) for v in values), "the steps in the file"
+
+
+# What is taken of every state
+
+
+class Selection:
+    """The arrays that are the state, settled by the first checkpoint; all others must agree with it."""
 
     def __init__(
-        self,
-        folder: Path,
-        kind: str,
-        *,
-        key: str | None = None,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        order: Sequence[str] = (),
+        self, source: Path, include: Sequence[str] = (), exclude: Sequence[str] = (), order: Sequence[str] = ()
     ) -> None:
-        self._folder, self._kind, self._key = folder, kind, key
-        self._include, self._exclude, self._order = tuple(include), tuple(exclude), tuple(order)
+        self._source, self._include, self._exclude, self._order = source, include, exclude, order
         self.known: dict[str, dict[str, Any]] = {}
         self._first = ""
         self._wanted: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._unused = list(exclude)
 
-    def each(self, names: Sequence[str], take: Callable[[int, Leaves], None]) -> None:
-        """Hand over the checkpoints one after the other."""
-        for index, name in enumerate(names):
-            with open_checkpoint(self._folder / name, self._kind, self._key) as leaves:
-                if not index:
-                    self._begin(name, leaves)
-                self._check(name, leaves)
-                take(index, {wanted: leaves[wanted] for wanted in self._wanted})
-
-    def _begin(self, file: str, leaves: Leaves) -> None:
-        chosen = select(list(leaves), self._include, self._exclude)
-        ordered: dict[str, None] = {}
-        for glob in self._order:
-            matching = [name for name in chosen if fnmatchcase(name, glob)]
-            if not matching:
-                raise SelectionError(f"--order {glob!r} matches none of the arrays {listed(chosen)}")
-            ordered.update(dict.fromkeys(matching))
-        ordered.update(dict.fromkeys(chosen))
-        strange = [name for name in ordered if leaves[name].dtype not in FLOATS]
-        if strange:
-            listing = ", ".join(f"{name!r} ({leaves[name].dtype})" for name in strange[:5])
-            more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
-            out = " ".join(f"--exclude '{name}'" for name in strange[:5])
-            raise RecordingError(
-                f"{self._folder / file}: a state is made of {', '.join(FLOATS)}, and {listing}{more} cannot be part "
-                f"of it; exclude what is not a weight ({out}), or choose with --include"
-            )
-        self._first = file
-        if len(ordered) < len(leaves):
-            self.known = _known(leaves, list(ordered))
-        self._wanted = {name: (leaves[name].shape, leaves[name].dtype) for name in ordered}
-
-    def _check(self, file: str, leaves: Leaves) -> None:
-        there = [name for name in leaves if is_selected(name, self._include, self._exclude)]
-        gone = [name for name in self._wanted if name not in leaves]
-        new = [name for name in there if name not in self._wanted]
-        if gone or new:
-            words = [f"lacks {listed(gone, 5)}"] * bool(gone) + [f"has the new {listed(new, 5)}"] * bool(new)
-            raise ArchitectureError(
-                f"{self._folder / file} {' and '.join(words)}, compared with {self._first}: all states of a run have "
-                "the same arrays. Select the arrays that all files have (--include, --exclude), or other files "
-                "(--files)"
-            )
+    def take(self, state: State) -> Leaves:
+        """Return the selected arrays of a state, in the order of the first."""
+        leaves = state.weights.leaves
+        if self._unused:
+            names = [*leaves, *state.weights.names_left_out]
+            self._unused = [pattern for pattern in self._unused if not _matches(pattern, names)]
+        if not self._first:
+            self._begin(state)
+        if leaves.keys() != self._wanted.keys():
+            self._check_names(state)
         for name, (shape, dtype) in self._wanted.items():
             came = leaves[name]
             if (came.shape, came.dtype) != (shape, dtype):
                 raise ArchitectureError(
-                    f"{self._folder / file}: {name!r} is {came.dtype} of shape {came.shape}; needed {dtype} of shape "
-                    f"{shape}, as in {self._first}. Leave it out (--exclude '{name}'), or choose other files (--files)"
+                    f"{self._where(state.name)}: {name!r} is {came.dtype} of shape {came.shape}; needed {dtype} of "
+                    f"shape {shape}, as in {self._first}. Leave it out ({_option('--exclude', name)}), or choose other "
+                    "files (--files)"
                 )
+        return {name: leaves[name] for name in self._wanted}
+
+    def check(self) -> None:
+        """Refuse options that matched nothing, after the last state."""
+        if self._unused:
+            raise SelectionError(f"--exclude matches no array of any checkpoint: {listed(self._unused)}")
+
+    def _begin(self, state: State) -> None:
+        leaves = state.weights.leaves
+        exclude = [pattern for pattern in self._exclude if pattern not in self._unused]  # may match a later one
+        names = select([*leaves, *state.weights.names_left_out], self._include, exclude)
+        chosen = [name for name in names if name in leaves]
+        if not chosen:
+            raise SelectionError(f"--include and --exclude together select no array of {listed(leaves)}")
+        ordered: dict[str, None] = {}
+        for pattern in self._order:
+            matching = [name for name in chosen if fnmatchcase(name, pattern)]
+            if not matching:
+                raise SelectionError(f"--order {pattern!r} matches none of the arrays {listed(chosen)}")
+            ordered.update(dict.fromkeys(matching))
+        ordered.update(dict.fromkeys(chosen))
+        self._check_floats(state.name, leaves, list(ordered))
+        self._first = state.name
+        if len(ordered) < len(leaves):
+            self.known = _known(leaves, list(ordered))
+        self._wanted = {name: (leaves[name].shape, leaves[name].dtype) for name in ordered}
+
+    def _check_floats(self, name: str, leaves: Leaves, chosen: list[str]) -> None:
+        strange = [one for one in chosen if leaves[one].dtype not in FLOATS]
+        if strange:
+            listing = ", ".join(f"{one!r} ({leaves[one].dtype})" for one in strange[:5])
+            more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
+            out = " ".join(_option("--exclude", one) for one in strange[:5])
+            raise RecordingError(
+                f"{self._where(name)}: a state is made of {', '.join(FLOATS)}, and {listing}{more} cannot be part "
+                f"of it; exclude what is not a weight ({out}), or choose with --include"
+            )
+
+    def _check_names(self, state: State) -> None:
+        leaves = state.weights.leaves
+        gone = [name for name in self._wanted if name not in leaves]
+        new = [n for n in leaves if n not in self._wanted and is_selected(n, self._include, self._exclude)]
+        if gone or new:
+            words = [f"lacks {listed(gone, 5)}"] * bool(gone) + [f"has the new {listed(new, 5)}"] * bool(new)
+            raise ArchitectureError(
+                f"{self._where(state.name)} {' and '.join(words)}, compared with {self._first}: all states of a run "
+                f"have the same arrays. {_remedy(gone, new)}"
+            )
+
+    def _where(self, name: str) -> str:
+        return str(self._source / name if self._source.is_dir() else self._source.with_name(name))
+
+
+def _matches(pattern: str, names: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
+def _remedy(gone: Sequence[str], new: Sequence[str]) -> str:
+    """Say what to type so that two files agree."""
+    for longer, shorter in ((new, gone), (gone, new)):
+        if longer and shorter and longer[0].endswith(shorter[0]):
+            prefix = longer[0][: -len(shorter[0])]
+            if (
+                prefix
+                and prefix.isprintable()
+                and not set("'=") & set(prefix)
+                and {name.removeprefix(prefix) for name in longer} == set(shorter)
+            ):
+                return f"Drop the prefix that some files have: --rename '{prefix}='"
+    different = [*gone, *new]
+    if len(different) <= 5:
+        options = " ".join(_option("--exclude", name) for name in different)
+        return f"Leave out what differs ({options}), or choose other files (--files)"
+    return (
+        "Select the arrays that all files have (--include, --exclude), rename them (--rename), or choose other files "
+        "(--files)"
+    )
+
+
+def _option(option: str, name: str) -> str:
+    """Return an option that matches one name, as it is typed in a shell."""
+    pattern = "".join(letter if letter.isprintable() else "?" for letter in glob.escape(name))
+    return f"{option} '" + pattern.replace("'", "'\\''") + "'"
 
 
 def _known(leaves: Leaves, chosen: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Kinds and axes of the chosen arrays, from all of the file: biases tell how the kernels beside them lie."""
     table, _ = describe({name: (leaf.shape, leaf.dtype) for name, leaf in leaves.items() if leaf.dtype in FLOATS})
-    kernels = [p for p in table if p.name in chosen and p.kind in ("dense", "conv") and p.source_axis >= 0]
+    names = set(chosen)
+    kernels = [p for p in table if p.name in names and p.kind in ("dense", "conv") and p.source_axis >= 0]
     return {
-        "kinds": {p.name: p.kind for p in table if p.name in chosen},
+        "kinds": {p.name: p.kind for p in table if p.name in names},
         "axes": {p.name: (p.source_axis, p.target_axis) for p in kernels},
     }
+
+
+# Recording
 
 
 class _CheckpointRecorder(Recorder):
@@ -205,181 +434,67 @@ class _CheckpointRecorder(Recorder):
 
     def __init__(self, path: Path, state: Leaves, origin: Mapping[str, Any], **options: Any) -> None:
         self._origin = {"checkpoints": dict(origin)}
+        self.digests: list[bytes] = []
         super().__init__(path, state, quiet=True, **options)
 
     def _host(self, leaves: Sequence[Leaf]) -> list[np.ndarray]:
-        return [leaf.read() for leaf in leaves]
+        arrays = [leaf.read() for leaf in leaves]
+        self.digests.append(digest(arrays))
+        return arrays
 
 
 def _record(
-    states: States, order: Order, draft: Path, origin: Mapping[str, Any], progress: Progress | None, **options: Any
-) -> None:
-    opened: list[_CheckpointRecorder] = []
+    series: Series,
+    selection: Selection,
+    draft: Path,
+    origin: Mapping[str, Any],
+    progress: Progress | None,
+    **options: Any,
+) -> Conversion:
+    """Record the states of a series; the only place that writes."""
+    order, notes = next(series)
+    origin = {**origin, "first": _text(order.names[0]), "last": _text(order.names[-1]), "step": order.rule}
+    recorder: _CheckpointRecorder | None = None
     count = len(order.names)
-
-    def take(index: int, leaves: Leaves) -> None:
-        step = order.steps[index]
-        if opened:
-            opened[0].record(leaves, step=step)
-        else:
-            opened.append(
-                _CheckpointRecorder(
-                    draft, leaves, origin, step=step, expected_steps=count - 1, **states.known, **options
-                )
-            )
-        if progress is not None:
-            progress(index + 1, count)
-
     try:
-        states.each(order.names, take)
+        for done, (step, state) in enumerate(zip(order.steps, series, strict=True), 1):
+            leaves = selection.take(state)
+            if recorder is None:
+                first = state.weights
+                origin = {**origin, "entry": first.entry, "left_out": first.left_out}
+                recorder = _CheckpointRecorder(
+                    draft, leaves, origin, step=step, expected_steps=count - 1, **selection.known, **options
+                )
+                recorder.record(**state.metrics)
+            else:
+                recorder.record(leaves, step=step, **state.metrics)
+            if progress is not None:
+                progress(done, count)
     except BaseException:
-        for recorder in opened:
+        if recorder is not None:
             recorder.close(status="interrupted")
         raise
-    opened[0].close()
-
-
-KINDS = {
-    ".npz": "npz",
-    ".safetensors": "safetensors",
-    ".pt": "torch",
-    ".pth": "torch",
-    ".ckpt": "torch",
-}
-LARGEST_STEP = 2**63 - 1
-_NUMBER = re.compile(r"\d+")
-_COUNTED = re.compile(r"(?:step|iter|iteration|update)s?[-_=. ]?(\d+)", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Order:
-    """Checkpoints in the order of their steps.
-
-    Attributes
-    ----------
-    names : tuple of str
-        Paths below the folder.
-    steps : tuple of int
-        Step of each, rising.
-    rule : str
-        Which number of a name is the step, in words.
-    example : str
-        The last name, with its step in angle brackets.
-    """
-
-    names: tuple[str, ...]
-    steps: tuple[int, ...]
-    rule: str
-    example: str
-
-
-def checkpoints_in(folder: Path, files: str = "") -> tuple[list[str], str]:
-    """Find the checkpoints of a folder."""
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {what}: needed a folder with one file of weights per state ({', '.join(KINDS)})")
-    try:
-        there = sorted(p for p in folder.glob(files or "*") if p.is_file())
-    except (NotImplementedError, ValueError) as problem:
-        raise DataError(f"--files {files!r} is not a pattern below {folder} ({problem}); such as '*.npz'") from None
-    checkpoints = [p for p in there if p.suffix.lower() in KINDS and not (p.name.startswith(".") and not files)]
-    if not checkpoints:
-        raise DataError(_nothing(folder, files, there))
-    kinds = {KINDS[p.suffix.lower()] for p in checkpoints}
-    if len(kinds) > 1:
-        endings = sorted({p.suffix for p in checkpoints})
-        raise DataError(
-            f"{folder} holds checkpoints of several kinds ({', '.join(endings)}); one run is made of one kind: choose "
-            f"with --files '*{endings[0]}'"
-        )
-    return [p.relative_to(folder).as_posix() for p in checkpoints], kinds.pop()
-
-
-def _nothing(folder: Path, files: str, there: Sequence[Path]) -> str:
-    needed = f"needed files that end in {', '.join(KINDS)}"
-    if files:
-        return f"--files {files!r} matches no checkpoint in {folder}; {needed}"
-    deeper = next((p for p in sorted(folder.glob("*/*")) if p.suffix.lower() in KINDS), None)
-    if deeper is not None:
-        return (
-            f"{folder} holds no checkpoint itself, its folders do (such as {deeper.relative_to(folder).as_posix()}): "
-            f"choose with --files '*/{deeper.name}'"
-        )
-    holds = listed([p.name for p in there], 5) if there else "no file"
-    return f"{folder} holds no checkpoint: {needed}; it holds {holds}"
-
-
-def in_order(names: Sequence[str], pattern: str | None = None) -> Order:
-    """Find the step in each name, and sort by it."""
-    spans, rule = _by_pattern(names, pattern) if pattern is not None else _by_rule(names)
-    steps = [int(name[a:b]) for name, (a, b) in zip(names, spans, strict=True)]
-    marked = [f"{name[:a]}<{name[a:b]}>{name[b:]}" for name, (a, b) in zip(names, spans, strict=True)]
-    order = sorted(range(len(names)), key=steps.__getitem__)
-    for one, other in pairwise(order):
-        if steps[one] == steps[other]:
-            raise DataError(
-                f"{names[one]} and {names[other]} are both step {steps[one]} ({rule}); every state needs a different "
-                "step: select the number with --step-pattern, or choose files with --files"
-            )
-    if steps[order[-1]] > LARGEST_STEP:
-        raise DataError(f"{names[order[-1]]}: step {steps[order[-1]]} is beyond the largest, {LARGEST_STEP}")
-    return Order(tuple(names[i] for i in order), tuple(steps[i] for i in order), rule, marked[order[-1]])
-
-
-Span = tuple[int, int]
-
-
-def _by_pattern(names: Sequence[str], pattern: str) -> tuple[list[Span], str]:
-    rule = f"--step-pattern '{pattern}'"  # as it is typed: backslashes are not doubled
-    try:
-        compiled = re.compile(pattern)
-    except re.error as problem:
-        raise DataError(f"{rule} is not a regular expression: {problem}") from None
-    spans = []
-    for name in names:
-        match = compiled.search(name)
-        taken = match.span(1 if compiled.groups else 0) if match else (0, 0)
-        if not _is_number(name[slice(*taken)]):
-            what = f"gives {name[slice(*taken)]!r}" if match else "matches nothing"
-            raise DataError(f"{rule} {what} in {name!r}; needed digits, in the first group: 'epoch=(\\d+)'")
-        spans.append(taken)
-    return spans, rule
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
-
-
-def _by_rule(names: Sequence[str]) -> tuple[list[Span], str]:
-    numbers = [[m.span() for m in _NUMBER.finditer(_stem(name)) if _is_number(m[0])] for name in names]
-    for name, spans in zip(names, numbers, strict=True):
-        if not spans:
-            raise DataError(
-                f"{name!r} has no number in its name, so its step is unknown: rename it, or choose files with --files"
-            )
-    if all(len(spans) == 1 for spans in numbers):
-        return [spans[0] for spans in numbers], "the number in the name"
-    counted = [[m.span(1) for m in _COUNTED.finditer(_stem(name))] for name in names]
-    if all(len(spans) == 1 for spans in counted):
-        return [spans[0] for spans in counted], "the number after the name of the step"
-    if len({len(spans) for spans in numbers}) == 1:
-        columns = list(zip(*numbers, strict=True))
-        varying = [
-            i for i, column in enumerate(columns) if len({int(n[a:b]) for n, (a, b) in _with(names, column)}) > 1
-        ]
-        if len(varying) == 1:
-            return list(columns[varying[0]]), "the number in which the names differ"
-    most = max(range(len(names)), key=lambda i: len(numbers[i]))
-    several = ", ".join(names[most][a:b] for a, b in numbers[most])
-    raise DataError(
-        f"{names[most]!r} has several numbers ({several}), and it is not clear which one is the step: select it with "
-        "--step-pattern, such as --step-pattern 'epoch(\\d+)'"
+    assert recorder is not None
+    recorder.close()
+    return Conversion(
+        order.names,
+        order.steps,
+        order.rule,
+        order.example,
+        first.entry,
+        tuple(f"{reason}: {listed(names, 3)}" for reason, names in first.left_out.items()),
+        (*notes, *_repeats(order, recorder.digests)),
     )
 
 
-def _with(names: Sequence[str], spans: Sequence[Span]) -> list[tuple[str, Span]]:
-    return list(zip(names, spans, strict=True))
-
-
-def _stem(name: str) -> str:
-    return name[: -len(Path(name).suffix)]
+def _repeats(order: Order, digests: Sequence[bytes]) -> tuple[str, ...]:
+    """Say how many states are copies of earlier ones."""
+    first: dict[bytes, int] = {}
+    pairs = [(i, first[one]) for i, one in enumerate(digests) if first.setdefault(one, i) != i]
+    if not pairs:
+        return ()
+    i, earlier = pairs[0]
+    return (
+        f"{len(pairs)} of {len(digests)} states are byte for byte the same as an earlier one, first "
+        f"{order.names[i]} as {order.names[earlier]}: nothing was trained between them, or files were copied",
+    )

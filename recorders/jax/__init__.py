@@ -1,11 +1,11 @@
 """Record and probe the training of pytrees: state by state, in compiled blocks of a scan, or from inside jit.
 
-The door to JAX. Recording: `Recorder`, `record_scan`, `tap`, `perturb`, `stack`, `Twins`. Probes, whose numbers are
-recorded as metrics: `sharpness`, `hessian_vector_product`, `batch_sharpness`, `trace`, `spectral_density` (with
-`Batches` for data that come in pieces), `Shadow`, `tangent_exponents` and `Tangents`; and `CurvatureLR`, which sets the
-learning rate. Names of parameters are key paths joined by dots: ``params.Dense_0.kernel`` (flax), ``layers.0.weight``
-(equinox), ``0.1`` (tuples). Nothing of the user's is changed by recorders and probes: no key is used, no option set, no
-array donated; the trained weights are bit-identical with and without them.
+Recording: `Recorder`, `record_scan`, `tap`, `perturb`, `stack`, `Twins`. Probes, whose numbers are recorded as metrics:
+`sharpness`, `hessian_vector_product`, `batch_sharpness`, `trace`, `spectral_density` (with `Batches` for data in
+several batches), `Shadow`, `tangent_exponents` and `Tangents`; and `CurvatureLR`, which sets the learning rate. Names
+of parameters are key paths joined by dots: ``params.Dense_0.kernel`` (flax), ``layers.0.weight`` (equinox), ``0.1``
+(tuples). Recorders and probes do not modify the training: no key is used, no option set, no array donated. The trained
+weights are bit-identical with and without them.
 """
 
 from __future__ import annotations

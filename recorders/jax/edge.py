@@ -1,4 +1,4 @@
-"""Find the edge of chaos of a jax training, and the learning rate to take."""
+"""Find the edge of chaos of a JAX training run, and recommend a learning rate."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ def find_edge(
     has_aux: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Edge:
-    """Train copies for a few steps at many learning rates; locate the onset of chaos and recommend a rate.
+    """Locate the onset of chaos over learning rates from short training runs, and recommend a rate.
 
     Parameters
     ----------
     params : pytree
-        The weights as they stand now; they are not changed.
+        The current weights; not modified.
     data : iterable of batches
-        Each a tuple of arguments of the loss function behind the weights. Gone through again where it is shorter than
-        `steps`. All rates see the same batches; a random key in a batch is common to all copies.
+        Each batch a tuple of arguments of the loss function after the weights. Repeated if shorter than `steps`. All
+        rates use the same batches; a random key in a batch is common to all copies.
     loss_fn : callable
         ``loss_fn(params, *batch)`` -> scalar, or with `has_aux` -> (scalar, anything).
     optimizer : callable
-        ``optimizer(rate)`` -> optax.GradientTransformation; the rate is an array that is being traced, as
-        ``lambda rate: optax.sgd(rate, momentum=0.9)`` takes it.
+        ``optimizer(rate)`` -> optax.GradientTransformation, for a traced rate, such as
+        ``lambda rate: optax.sgd(rate, momentum=0.9)``.
     rates : (float, float) or sequence of float
         Ends of a geometric range, or the rates.
     points : int
-        Rates in the range.
+        Number of rates in the range.
     steps : int
         Updates at each rate.
     shadows : int
-        Copies that measure the exponent at each rate; one gradient per step each.
+        Shadow copies per rate, which measure the exponent; each costs one gradient per step.
     epsilon : float or None
-        Distance of the shadows, 2-norm over all weights. None: the root of the roundoff times the norm of the weights.
+        Distance of the shadows, 2-norm over all weights. None: sqrt(roundoff) times the norm of the weights.
     seed : int
-        Of the directions of the shadows.
+        Seed of the directions of the shadows.
     has_aux : bool
         See `loss_fn`.
     progress : callable or None
@@ -64,18 +64,18 @@ def find_edge(
     Returns
     -------
     Edge
-        With its reasons, curves, and what it cost; ``print(edge)``, ``edge.plot()``.
+        Onset and recommendation with reasons, curves and cost; ``print(edge)``, ``edge.plot()``.
 
     Raises
     ------
     DataError
-        If there are no batches, or an argument makes no sense.
+        If there are no batches, or an argument is invalid.
 
     Notes
     -----
-    Shadows are drawn back together with the state of the optimiser, so the exponent is that of the whole state under
-    momentum or Adam. It is a finite-time exponent of the first `steps` updates from these weights. All copies are
-    updated by one vmapped call. Each rate counts ``steps * (1 + shadows)`` gradients.
+    Shadows are rescaled together with the state of the optimiser, so the exponent is that of the full state under
+    momentum or Adam. It is a finite-time exponent of the first `steps` updates from these weights. One vmapped call
+    updates all copies. Each rate costs ``steps * (1 + shadows)`` gradients.
     """
     check_counts(points=points, steps=steps, shadows=shadows)
     tried = check_rates(rates, points)
@@ -132,7 +132,7 @@ def _carry(members: Any, optimizer: Callable[[Any], Any], rates: Any) -> tuple[A
 def _updater(
     lockstep: Lockstep, loss_fn: Callable[..., Any], optimizer: Callable[[Any], Any], size: float
 ) -> Callable[..., Any]:
-    """One update of all copies and the drawing back of the shadows, as a pure function."""
+    """Return a pure function that updates all copies and rescales the shadows."""
 
     def one(member: Any, state: Any, rate: Any, batch: Any) -> Any:
         loss, gradient = jax.value_and_grad(lambda trained: loss_fn(lockstep.whole(trained), *batch))(member)
@@ -146,8 +146,8 @@ def _updater(
         length = jnp.sqrt(square)
         factor = jnp.where(jnp.isfinite(length) & (length > 0), size / length, 1.0)
         back = lambda leaf: _shrink(leaf, factor)  # noqa: E731
-        drawn = jax.tree_util.tree_map(back, members), jax.tree_util.tree_map(back, states)
-        return drawn, losses[0], jnp.mean(jnp.log(length / size))
+        rescaled = jax.tree_util.tree_map(back, members), jax.tree_util.tree_map(back, states)
+        return rescaled, losses[0], jnp.mean(jnp.log(length / size))
 
     def update(carry: Any, rates: Any, batch: Any) -> Any:
         return jax.vmap(lambda members, states, rate: at(members, states, rate, batch))(*carry, rates)
@@ -162,7 +162,7 @@ def _square(leaf: Any) -> Any:
 
 
 def _shrink(leaf: Any, factor: Any) -> Any:
-    """Scale what shadows differ from their reference by; what is nowhere negative stays so (mean squares)."""
+    """Scale the offsets of shadows from their reference; non-negative values (mean squares) stay non-negative."""
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return leaf
     scaled = leaf[:1] + (leaf[1:] - leaf[:1]) * factor.reshape(-1, *[1] * (leaf.ndim - 1)).astype(leaf.dtype)

@@ -1,11 +1,11 @@
-"""Curvature of a loss at the weights of a pytree, during training.
+"""Curvature of a loss at the weights of a pytree.
 
 The functions `sharpness`, `hessian_vector_product`, `batch_sharpness`, `trace` and `spectral_density` are those of
-`recorders.hessian.HessianProbes`; this module brings the gradients and the products.
+`recorders.hessian.HessianProbes`; this module provides gradients and Hessian-vector products.
 
-Derivatives are compiled once for each loss function (the object, so give the same one every time and not a new lambda),
-structure of the tree and shape of the data; the last sixteen loss functions are kept, with what they hold. Random
-numbers are what the keys in the batch make them: the same batch, the same dropout.
+Derivatives are compiled once per loss function (by object, so pass the same one every time, not a new lambda),
+structure of the tree and shape of the data; a cache holds the last sixteen loss functions and their closures. Random
+numbers come from the keys in the batch: the same batch, the same dropout.
 
 Examples
 --------
@@ -35,7 +35,7 @@ from trajtools.types import Floats
 
 
 def _is_flat(vector: Any) -> bool:
-    """Whether a vector came as an array or a list of numbers, and not as a tree."""
+    """Whether a vector is an array or a list of numbers, not a tree."""
     if isinstance(vector, list | tuple):
         return all(isinstance(entry, float | int | np.number) for entry in vector)
     return isinstance(vector, np.ndarray | jax.Array)
@@ -70,8 +70,8 @@ class Functions:
         loss = self._loss_fn(jax.tree_util.tree_unflatten(self._layout.treedef, leaves), *batch)
         if jnp.shape(loss) != ():
             raise ValueError(
-                f"loss_fn(params, *batch) gave shape {jnp.shape(loss)}; it must give one number: take the mean or the "
-                "sum (and leave auxiliary outputs out)"
+                f"loss_fn(params, *batch) returned shape {jnp.shape(loss)}; it must be one number: take the mean or "
+                "the sum (without auxiliary outputs)"
             )
         return loss
 
@@ -80,7 +80,7 @@ class Functions:
         return jax.jvp(lambda w: jax.grad(self._loss)(w, arrays, batch), (weights,), (tangents,))[1]
 
 
-_kept = lru_cache(maxsize=16)(Functions)
+_cached_functions = lru_cache(maxsize=16)(Functions)
 
 
 class Objective:
@@ -92,10 +92,10 @@ class Objective:
         others = [leaf for i, leaf in enumerate(jax.tree_util.tree_leaves(params)) if i not in weights]
         self.arrays = tuple(leaf if isinstance(leaf, jax.Array | np.ndarray) else None for leaf in others)
         static = tuple(leaf if array is None else None for leaf, array in zip(others, self.arrays, strict=True))
-        key = Layout(self.layout.treedef, (), self.layout.positions, (), ())  # names and owners do not matter here
+        key = Layout(self.layout.treedef, (), self.layout.positions, (), ())  # names and owners are irrelevant here
         try:
-            self.functions = _kept(loss_fn, key, static)
-        except TypeError:  # something in the tree or the loss function cannot be hashed: compiled for this time
+            self.functions = _cached_functions(loss_fn, key, static)
+        except TypeError:  # the tree or the loss function is not hashable: compile without a cache
             self.functions = Functions(loss_fn, key, static)
         first = self.weights(params)
         self.shapes = [weight.shape for weight in first]
@@ -104,18 +104,18 @@ class Objective:
         self.n = sum(self.sizes)
 
     def weights(self, params: Any) -> list[jax.Array]:
-        """Pick the weights of a tree, in the order of a recorded state."""
+        """Select the weights of a tree, in the order of a recorded state."""
         return [jnp.asarray(leaf) for leaf in self.layout.pick(params)]
 
     def tree(self, weights: Sequence[Any]) -> Any:
-        """Put arrays in the places of the weights, None in all others, as gradients come from equinox."""
+        """Build a tree with these weights and None elsewhere, like gradients of equinox."""
         leaves: list[Any] = [None] * self.layout.treedef.num_leaves
         for position, array in zip(self.layout.positions, weights, strict=True):
             leaves[position] = array
         return jax.tree_util.tree_unflatten(self.layout.treedef, leaves)
 
     def picked(self, tree: Any) -> list[Any]:
-        """Pick the weights' places from a tree of gradients, whose other leaves may be None or missing."""
+        """Select the gradients of the weights from a tree, whose other leaves may be None or missing."""
         leaves = jax.tree_util.tree_leaves(tree)
         if len(leaves) == self.layout.treedef.num_leaves:
             return [leaves[position] for position in self.layout.positions]
@@ -123,11 +123,11 @@ class Objective:
         return [leaves[ranks[position]] for position in self.layout.positions]
 
     def flat(self, arrays: Sequence[Any]) -> Floats:
-        """Lay arrays of the weights' shapes out as one float64 vector on the host."""
+        """Flatten arrays shaped like the weights to one float64 vector on the host."""
         return np.concatenate([np.asarray(array).astype(np.float64).ravel() for array in jax.device_get(arrays)])
 
     def unflat(self, vector: Any) -> list[jax.Array]:
-        """Cut a vector into arrays like the weights."""
+        """Split a vector into arrays like the weights."""
         cuts = np.split(np.asarray(vector, np.float64), np.cumsum(self.sizes)[:-1])
         return [
             jnp.asarray(cut.reshape(shape).astype(dtype))
@@ -136,7 +136,7 @@ class Objective:
 
 
 class Hessian:
-    """Products of flat float64 vectors with the Hessian of a loss on a batch or on `Batches`."""
+    """Products of the Hessian of a loss with flat float64 vectors, on a batch or on `Batches`."""
 
     _batches: Iterable[tuple[Any, ...]]
 
@@ -146,11 +146,11 @@ class Hessian:
         leaves = self.objective.layout.pick(params)
         refuse_unreadable(self.objective.layout.names, leaves)
         self.weights = [jnp.asarray(leaf) for leaf in leaves]
-        # A loss may hold its data itself and take the parameters alone.
+        # A loss may contain its data and take the parameters only.
         self._batches, self._reduction = pieces(batch) if batch else (((),), "one")
 
     def batches(self) -> Iterator[tuple[float, tuple[Any, ...]]]:
-        """Weight and data of each batch."""
+        """Yield weight and data of each batch."""
         for batch in self._batches:
             yield 1.0 if self._reduction in ("one", "sum") else float(examples(batch)), batch
 
@@ -164,21 +164,21 @@ class Hessian:
         return self.objective.functions.gradient(self.weights, self.objective.arrays, batch)[1]
 
     def flatten(self, vector: Any) -> tuple[Floats, Callable[[Floats], Any]]:
-        """Lay a vector out; the second is a function that gives a product the form of the vector."""
+        """Flatten a vector; also return a function that restores its structure."""
         objective = self.objective
         if _is_flat(vector):
             return of_length(vector, self.n), lambda product: product
         return objective.flat(objective.picked(vector)), lambda product: objective.tree(objective.unflat(product))
 
     def along_gradients(self) -> Iterator[tuple[float, float]]:
-        """Give g H g and g g of each batch."""
+        """Yield g H g and g g of each batch."""
         for _, data in self.batches():
             gradient = self.gradient(data)
             g, hg = self.objective.flat(gradient), self.objective.flat(self.times(gradient, data))
             yield float(g @ hg), float(g @ g)
 
     def __call__(self, vector: Floats) -> Floats:
-        """Multiply a flat vector."""
+        """Multiply the Hessian by a flat vector."""
         tangents = self.objective.unflat(vector)
         total, weight = np.zeros(self.n), 0.0
         for share, batch in self.batches():

@@ -1,4 +1,4 @@
-"""The recorder of pytrees: by hand, and through scans and taps."""
+"""The recorder of pytrees: via explicit calls, scans and taps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trajtools.wiring import Member
 
 
 class Recorder(framework_free.Recorder):
-    """Records the floating-point arrays of a pytree, or of several networks that train in lock-step.
+    """Record the floating-point arrays of a pytree, or of several networks trained in lock-step.
 
     Parameters
     ----------
@@ -28,34 +28,34 @@ class Recorder(framework_free.Recorder):
         The file.
     state : pytree of arrays, list of them, or Twins
         One network (a dict, a flax or equinox tree, an optax state, ...); with `members`, a list of networks of one
-        structure, or one tree whose arrays have a leading axis of members (from vmap, or `stack`); or twins, which are
-        then recorded at every step by themselves.
+        structure, or one tree with a leading axis of members (from vmap, or `stack`); or twins, which are then
+        recorded automatically at every step.
     members : int, list of Member, TwinList or None
-        Number of members, or who they are; twins as `perturb` gave them stand for the reference and its twins.
+        Number of members, or their entries; the result of `perturb` stands for the reference and its twins.
     buffers : pytree of arrays, list of them, or None
-        The optimiser's state at opening (optax: ``optimizer.init(params)``), in the form of `state`; recorded beside
-        every state from then on, in a table of its own. Its counters, which are integers, are left out.
+        State of the optimiser at opening (optax: ``optimizer.init(params)``), in the form of `state`; recorded with
+        every state in a separate table. Its integer counters are not recorded.
     **options : object
-        Everything else that `recorders.Recorder` takes: ``name``, ``hparams``, ``every``, ``include``, ``store``, ...
-        ``kinds`` and ``axes`` correct what the names did not tell, name by name.
+        Options of `recorders.Recorder`: ``name``, ``hparams``, ``every``, ``include``, ``store``, ... ``kinds`` and
+        ``axes`` correct the roles inferred from names, by name.
 
     Raises
     ------
     ArchitectureError
-        If there is no array to record, the list may mean layers or members, or an array is spread over processes.
+        If there is no array to record, a list is ambiguous (layers or members), or an array spans processes.
     RecordingError
-        As `recorders.Recorder` does; if the state was donated before it was recorded, or is being traced.
+        As in `recorders.Recorder`; or if the state was donated or is being traced.
 
     Notes
     -----
-    Leaves that are no floating-point arrays (functions, Python numbers, integers, random keys) are not part of the
+    Leaves other than floating-point arrays (functions, Python numbers, integers, random keys) do not belong to the
     state; see `recorders.jax.trees.Layout` for names and their order. Kernels named ``kernel`` (flax) are
-    (..., inputs, outputs), those named ``weight`` (equinox) (outputs, inputs, ...); for other names the rules of
-    `trajtools.wiring.describe` hold.
+    (..., inputs, outputs), those named ``weight`` (equinox) (outputs, inputs, ...); other names follow the rules of
+    `trajtools.wiring.describe`.
 
-    `record` brings the whole state to the host by one call of `jax.device_get`, and waits for it: record a state
-    before a jitted function with ``donate_argnums`` consumes it. In a scan use `record_scan`, or, where the loop is
-    somebody else's, `tap`.
+    `record` transfers the whole state to the host by one call of `jax.device_get`, and waits for it: record a state
+    before a jitted function with ``donate_argnums`` consumes it. In a scan use `record_scan`, or `tap` in a loop that
+    you cannot change.
 
     Examples
     --------
@@ -112,10 +112,10 @@ class Recorder(framework_free.Recorder):
             raise
         self._remember(state)
 
-    # -- reading a state, as recorders.recorder asks for it
+    # -- reading a state, for recorders.recorder
 
     def _named(self, state: Any) -> list[Mapping[str, Any]]:
-        """Mapping name -> leaf for each member, or one for all of them."""
+        """Return name -> leaf for each member, or one mapping for all."""
         if isinstance(state, Twins):
             state = state.state
         if self._listed and not isinstance(state, list | tuple):
@@ -127,7 +127,7 @@ class Recorder(framework_free.Recorder):
         return [Twin(mapping, member=Member(""), made=self._made) for mapping in mappings]
 
     def _named_buffers(self, buffers: Any) -> list[Mapping[str, Any]]:
-        """Mapping name -> leaf of the optimiser's state for each member, or one for all of them."""
+        """Return name -> leaf of the optimiser state for each member, or one mapping for all."""
         if self._listed and not isinstance(buffers, list | tuple):
             raise ArchitectureError(f"the run has a list of networks; pass a list of buffers, not {type(buffers)}")
         trees = list(buffers) if self._listed else [buffers]
@@ -139,20 +139,20 @@ class Recorder(framework_free.Recorder):
         return [dict(zip(layout.names, layout.pick(tree), strict=True)) for tree in trees]
 
     def _beside(self, state: Any, buffers: Any) -> Any:
-        """The state with its buffers; scans and taps bring none."""
+        """Return the state with its buffers; scans and taps have none."""
         if self._buffers is not None and isinstance(state, OnHost):
             raise RecordingError(
-                "record_scan and tap record the parameters alone, and this run also records buffers: record by hand, "
+                "record_scan and tap record parameters only, but this run also records buffers: call "
                 "record(params, buffers=opt_state), or record_block(...) the stacked output of your own scan"
             )
         return super()._beside(state, buffers)
 
     def _read(self, state: Any) -> Any:
-        """The recorded arrays on the host; those that a compiled block or a tap brought are there already."""
+        """Return the recorded arrays on the host; those of a compiled block or a tap are there already."""
         return list(state) if isinstance(state, OnHost) else super()._read(state)
 
     def _host(self, leaves: Sequence[Any]) -> list[np.ndarray]:
-        """Host arrays of the leaves by one transfer."""
+        """Return host arrays of the leaves by one transfer."""
         copies = 1 if self._structure.stacked else self._structure.n_members
         names = self.names * copies + (self._buffers.names * copies if self._buffers else ())
         refuse_unreadable(names[: len(leaves)], leaves)
@@ -163,11 +163,11 @@ class Recorder(framework_free.Recorder):
         return (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
 
     def _leaves(self, state: Any) -> list[Any]:
-        """The recorded leaves of a state, checked, for scans and taps; works on tracers."""
+        """Return the checked leaves of a state, for scans and taps; works on tracers."""
         self._beside(OnHost(), None)
         return self._structure.check(self._named(state))
 
-    # -- what the user calls
+    # -- public methods
 
     def record(self, state: Any = None, *, step: int | None = None, buffers: Any = None, **metrics: Any) -> None:
         """Record a state, metrics of the newest state, or both.
@@ -175,53 +175,53 @@ class Recorder(framework_free.Recorder):
         Parameters
         ----------
         state : as at opening, optional
-            The next state. The first one that equals the state at opening, bit for bit, is that state, so that loops
+            The next state. The first state that equals the one at opening, bit for bit, is identified with it, so loops
             may record before or after the update.
         step : int, optional
-            Its step; one more than the last if not given. The step of the newest state adds metrics only.
+            Its step; default: one more than the last. The step of the newest state adds metrics only.
         buffers : as at opening, optional
-            The optimiser's state beside this one; with every state if the recorder was opened with buffers.
+            State of the optimiser; required with every state if the recorder was opened with buffers.
         **metrics : float, 0-d array, or array (M,) or (M, k)
-            Of the state that they were computed from: the newest.
+            Metrics of the newest state.
 
         Raises
         ------
         ArchitectureError
             If the state differs in structure, shapes or dtypes from the first one.
         RecordingError
-            If the state was donated or is being traced, or as `recorders.Recorder.record` does.
+            If the state was donated or is being traced, or as in `recorders.Recorder.record`.
         """
         super().record(state, step=step, buffers=buffers, **metrics)
         if state is not None:
             self._remember(() if isinstance(state, OnHost) else state)
 
     def advance(self, state: Any, step: int | None = None, buffers: Any = None) -> None:
-        """Say that an update was made; the state is stored if `every` says so.
+        """Count an update; store the state if `every` selects it.
 
         Parameters
         ----------
         state : as at opening
             The state after the update.
         step : int, optional
-            Its step; one more than the last if not given.
+            Its step; default: one more than the last.
         buffers : as at opening, optional
-            As for `record`.
+            As in `record`.
 
         Raises
         ------
         ArchitectureError, RecordingError
-            As `record` does.
+            As in `record`.
         """
         super().advance(state, step, buffers)
         self._remember(state)
 
     def close(self, status: str = "complete") -> None:
-        """Wait for the taps, write what is left and close the file; a second call does nothing.
+        """Wait for the taps, write the remaining states and close the file; a second call does nothing.
 
         Parameters
         ----------
         status : {"complete", "interrupted"}
-            What the file says of the run.
+            Status of the run in the file.
 
         Raises
         ------
@@ -233,17 +233,17 @@ class Recorder(framework_free.Recorder):
             self._tapped = False
             try:
                 jax.effects_barrier()
-            except Exception as error:  # XLA's own types, which differ between versions
+            except Exception as error:  # exception types of XLA differ between versions
                 failure, status = error, "interrupted"
         self._detach()
         super().close(status)
         if failure is not None:
             raise RecordingError(f"a tap failed, states after it are missing: {failure}") from failure
 
-    # -- what scans and taps call
+    # -- for scans and taps
 
     def _end_block(self, states: Any) -> None:
-        """Recognise the last state of a block where a scan begins with it."""
+        """Identify the last state of a block if a scan starts from it."""
         mappings = self._named(states)
         length = mappings[0][self.names[0]].shape[:1]
         if length != (0,):
@@ -251,32 +251,32 @@ class Recorder(framework_free.Recorder):
             self._newest, self._scanned = [], (self.step, digest(last))
 
     def _detach(self) -> None:
-        """Follow twins no longer; once, because another recorder may follow them later."""
+        """Stop following twins; once, because another recorder may follow them later."""
         if self._twins is not None:
             self._twins.attach(None)
             self._twins = None
 
     def _remember(self, state: Any) -> None:
-        """Note which arrays the newest state consists of, without keeping them alive."""
+        """Remember the arrays of the newest state by weak references."""
         self._newest = [weakref.ref(leaf) for leaf in _arrays(state)]
 
     def _enter(self, state: Any) -> int:
-        """Step of the state that a scan begins with, recorded now if it is not the newest one."""
-        self.record()  # raises now what stands in the way of recording
+        """Return the step of the first state of a scan; record it if it is not the newest one."""
+        self.record()  # raises pending errors
         arrays = _arrays(state)
         if len(arrays) == len(self._newest) and all(a is b() for a, b in zip(arrays, self._newest, strict=True)):
             return self.step
         if (self.step, digest(self._host(self._leaves(state)))) != self._scanned:
-            self.record(state)  # the state at opening is recognised there
+            self.record(state)  # identifies the state at opening
         return self.step
 
     def _leave(self, step: int, state: Any) -> None:
-        """Take the state that a scan ends with."""
+        """Accept the last state of a scan."""
         self.advance(state, step=step)
         self._scanned = (step, digest(self._host(self._leaves(state))))
 
     def _wants(self, step: int) -> bool:
-        """Whether the state of a later step will be stored."""
+        """Whether the policy stores the state of a later step."""
         return self._steps.wanted(step)
 
     def _block(self, start: int, stored: np.ndarray, leaves: Sequence[np.ndarray], metrics: Mapping[str, Any]) -> None:
@@ -288,16 +288,16 @@ class Recorder(framework_free.Recorder):
             self.record(state, step=start + int(offset), **{name: values[offset] for name, values in metrics.items()})
 
     def _arrived(self, arrays: Sequence[np.ndarray], step: int | None, metrics: Mapping[str, Any]) -> None:
-        """A state that a tap brought."""
+        """Record a state from a tap."""
         self.record(OnHost(arrays), step=step, **metrics)
 
 
 class OnHost(tuple[np.ndarray, ...]):
-    """The recorded arrays of a state, checked, in order, and on the host already."""
+    """The recorded arrays of a state on the host, checked and in order."""
 
 
 def _members(state: Any, members: Any) -> tuple[Any, bool]:
-    """The members as `recorders.Recorder` takes them, and whether the state is a list of networks."""
+    """Return the members for `recorders.Recorder`, and whether the state is a list of networks."""
     alike = isinstance(state, list | tuple) and len(state) > 1 and _alike(state)
     if members is None:
         if alike and not isinstance(state, tuple):
@@ -312,28 +312,27 @@ def _members(state: Any, members: Any) -> tuple[Any, bool]:
     count = len(state) if alike else next(iter(heads))[0] if len(heads) == 1 and () not in heads else 0
     if table is not None:
         table = members_of(table, count)
-    wanted = len(table) if table is not None else int(members)
-    listed, stacked = alike and len(state) == wanted, heads == {(wanted,)}
+    n_members = len(table) if table is not None else int(members)
+    listed, stacked = alike and len(state) == n_members, heads == {(n_members,)}
     if listed and stacked:
         raise ArchitectureError(
-            f"a list of {wanted} equal trees came whose arrays all have a leading axis of {wanted}: it may be {wanted} "
-            "members, or layers with a member axis. For members give stack(state[0], state[1:]); for layers give "
-            "{'layers': state}, here and to record"
+            f"a list of {n_members} equal trees with a leading axis of {n_members} in all arrays is ambiguous: it may "
+            f"be {n_members} members, or layers with a member axis. For members pass stack(state[0], state[1:]); for "
+            "layers pass {'layers': state}, here and to record"
         )
     if not (listed or stacked):
         shapes = sorted(heads)
         raise ArchitectureError(
-            f"members= declares {wanted} networks; pass a list of {wanted} trees of one structure, or one tree whose "
-            "arrays "
-            f"all have a leading axis of {wanted} (the leading axes here: {shapes})"
+            f"members= declares {n_members} networks; pass a list of {n_members} trees of one structure, or one tree "
+            f"whose arrays all have a leading axis of {n_members} (the leading axes here: {shapes})"
         )
     if table is None:
-        table = [Member(f"member {i}") for i in range(wanted)]
+        table = [Member(f"member {i}") for i in range(n_members)]
     return list(table), listed
 
 
 def _arrays(state: Any) -> list[Any]:
-    """The arrays of a state that live on their own, as objects to be recognised."""
+    """The separate arrays of a state, by identity."""
     leaves = jax.tree_util.tree_leaves(state.state if isinstance(state, Twins) else state)
     return [leaf for leaf in leaves if isinstance(leaf, jax.Array | np.ndarray)]
 
@@ -341,12 +340,12 @@ def _arrays(state: Any) -> list[Any]:
 def _alike(trees: Sequence[Any]) -> bool:
     """Whether all trees have one structure and one set of shapes."""
     leaves = [jax.tree_util.tree_leaves(tree) for tree in trees]
-    shapes = {tuple(np.shape(leaf) for leaf in found) for found in leaves}
+    shapes = {tuple(np.shape(leaf) for leaf in leaves_of_tree) for leaves_of_tree in leaves}
     return len({jax.tree_util.tree_structure(tree) for tree in trees}) == 1 and len(shapes) == 1
 
 
 def _provenance() -> dict[str, Any]:
-    """What JAX adds to the provenance of a run."""
+    """Provenance of JAX."""
     return {
         "jax": {
             "version": jax.__version__,

@@ -1,4 +1,4 @@
-"""Recording from inside jit: blocks of a scan whose states come out stacked, and the callback as fallback."""
+"""Recording from inside jit: blocks of a scan with stacked states, and a callback as fallback."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from jax.experimental import io_callback
 
 from trajtools.errors import RecordingError
 
-# XLA's CPU client copies what it hands to a callback in the background where it is larger than 100 kB. With one core
-# the thread that would copy is the one that waits for the copy: measured, jax 0.10.2 then hangs for good. Pieces below
-# that size are copied at once.
+# The CPU client of XLA copies callback arguments over 100 kB in the background. With one core the copying thread is the
+# one that waits for the copy: jax 0.10.2 then hangs (measured). Smaller pieces are copied immediately.
 PIECE_BYTES = 64 * 1024
 
 
@@ -30,47 +29,46 @@ def record_scan(
     length: int | None = None,
     block: int = 64,
 ) -> tuple[Any, Any]:
-    """Scan `step` over `xs` as `jax.lax.scan` does, and record the states on the way.
+    """Scan `step` over `xs` like `jax.lax.scan`, and record the states.
 
     Parameters
     ----------
     recorder : recorders.jax.Recorder
-        Open; the states continue at its current step.
+        An open recorder; the states continue at its current step.
     step : callable
         ``step(carry, x)`` -> ``(carry, y)``, one optimiser update; pure, traced by JAX.
     carry : pytree of arrays
         State of the training, e.g. ``(params, opt_state)``. Its parameters are the newest state of the recorder; if
-        they are not, they are recorded first, as the next step.
+        not, they are recorded first, as the next step.
     xs : pytree of arrays, each of shape (n, ...), or None
-        Inputs of the n steps. NumPy arrays are sliced on the host, JAX arrays where they live.
+        Inputs of the n steps. NumPy arrays are sliced on the host, JAX arrays on their device.
     params : callable or None
-        ``params(carry)`` -> the tree that the recorder was opened with, e.g. ``lambda carry: carry[0]``; None where
-        the carry is that tree.
+        ``params(carry)`` -> the tree of the recorder, e.g. ``lambda carry: carry[0]``; None if the carry is that tree.
     metrics : str, sequence of str or None
-        Which of `y` to record: the name of a `y` that is one array; names out of a `y` that is a mapping; None for all
-        of a mapping, and for nothing of any other `y`.
+        Which of `y` to record: the name of a single-array `y`; names in a mapping `y`; None for all of a mapping, and
+        for nothing of any other `y`.
     length : int or None
-        n, where `xs` is None.
+        n, if `xs` is None.
     block : int
-        Steps that run as one compiled program between two transfers.
+        Steps per compiled program and transfer.
 
     Returns
     -------
     carry : pytree of arrays
-        After the last step.
+        The carry after the last step.
     ys : pytree of ndarray, each of shape (n, ...)
-        On the host.
+        Stacked outputs, on the host.
 
     Raises
     ------
     RecordingError
-        If `block` or `length` make no sense, or a metric is not in `y`.
+        If `block` or `length` is invalid, or a metric is not in `y`.
     ArchitectureError
-        If ``params(carry)`` is not the tree that the recorder was opened with.
+        If ``params(carry)`` is not the tree of the recorder.
 
     Notes
     -----
-    Records what this loop records, the same states in the same order::
+    Equivalent to this loop, with the same states in the same order::
 
         for x in xs:
             new, y = step(carry, x)
@@ -78,13 +76,11 @@ def record_scan(
             carry = new
         recorder.record(params(carry))
 
-    The recorder's policy is evaluated in advance for the steps of the call; a state that it skips never leaves the
-    device. While one block is fetched and written the next one runs; no third is started, so that the device holds at
-    most two blocks of states. Two programs are compiled: one for whole blocks, one for a shorter last block. They
-    are kept with the recorder, and found again for the same `step` and `params`, also where these are lambdas that a
-    loop makes anew.
-    XLA may fuse, and so round, a step inside a scan other than the same step alone; with equal programs the states are
-    equal bit for bit.
+    The policy of the recorder is evaluated in advance for all steps of the call; skipped states never leave the device.
+    The next block runs while one block is transferred and written; the device holds at most two blocks of states. Two
+    programs are compiled, for full blocks and for a shorter last block. The recorder caches them for the same `step`
+    and `params`, also if these are lambdas recreated in a loop. XLA may fuse, and so round, a step inside a scan
+    differently from the step alone; with equal programs the states are bit-identical.
 
     Examples
     --------
@@ -104,14 +100,14 @@ def record_scan(
         raise RecordingError(f"block={block}: it must be the number of steps between two transfers, at least 1")
     params = _itself if params is None else params
     first = recorder._enter(params(carry))
-    wanted = np.array([i > 0 and recorder._wants(first + i) for i in range(n)], dtype=bool)
+    selected = np.array([i > 0 and recorder._wants(first + i) for i in range(n)], dtype=bool)
     carry = jax.tree_util.tree_map(_strong, carry)
     run = _program(recorder, step, params)
-    capacity = max((int(wanted[start : start + block].sum()) for start in range(0, n, block)), default=0)
+    capacity = max((int(selected[start : start + block].sum()) for start in range(0, n, block)), default=0)
     fetched: list[Any] = []
     pending: _Block | None = None
     for start in range(0, n, block):
-        stored = np.flatnonzero(wanted[start : start + block])
+        stored = np.flatnonzero(selected[start : start + block])
         slots = np.full(min(block, n - start), capacity)
         slots[stored] = np.arange(len(stored))
         carry, room, ys = run(carry, _rows(xs, start, len(slots)), slots, capacity=capacity)
@@ -130,7 +126,7 @@ def record_scan(
 
 @dataclass(frozen=True)
 class _Block:
-    """Steps that were dispatched together; `stored` are the offsets of the states that `room` holds, slot by slot."""
+    """Steps dispatched together; `stored` are the offsets of the states in the slots of `room`."""
 
     start: int
     stored: np.ndarray
@@ -138,13 +134,13 @@ class _Block:
     ys: Any
 
     def start_transfer(self) -> None:
-        """Let the copies to the host begin as soon as the block is computed, while the next one runs."""
+        """Start the copies to the host once the block is computed, while the next one runs."""
         for leaf in jax.tree_util.tree_leaves((self.room, self.ys)):
             leaf.copy_to_host_async()
 
 
 def _write(recorder: Any, block: _Block, metrics: str | Sequence[str] | None) -> Any:
-    """Wait for a block, hand it to the recorder, and return its ys."""
+    """Wait for a block, pass it to the recorder, and return its ys."""
     room, ys = jax.device_get((block.room, block.ys))
     values = _named_metrics(ys, metrics)
     recorder._block(block.start, block.stored, [leaf[: len(block.stored)] for leaf in room], values)
@@ -152,7 +148,7 @@ def _write(recorder: Any, block: _Block, metrics: str | Sequence[str] | None) ->
 
 
 def _named_metrics(ys: Any, metrics: str | Sequence[str] | None) -> dict[str, Any]:
-    """Pick the metrics out of the stacked outputs of a block."""
+    """Select the metrics from the stacked outputs of a block."""
     if isinstance(metrics, str) and not isinstance(ys, Mapping):
         if not hasattr(ys, "shape"):
             raise RecordingError(
@@ -164,18 +160,18 @@ def _named_metrics(ys: Any, metrics: str | Sequence[str] | None) -> dict[str, An
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     missing = [name for name in names if not (isinstance(ys, Mapping) and name in ys)]
     if missing:
-        there = (
-            f"has {', '.join(map(repr, ys))}" if isinstance(ys, Mapping) else f"is a {type(ys).__name__}, no mapping"
+        content = (
+            f"has {', '.join(map(repr, ys))}" if isinstance(ys, Mapping) else f"is a {type(ys).__name__}, not a mapping"
         )
-        raise RecordingError(f"metrics={metrics!r}: {missing[0]!r} is not in y, which {there}")
+        raise RecordingError(f"metrics={metrics!r}: {missing[0]!r} is not in y, which {content}")
     return {name: ys[name] for name in names}
 
 
 def _program(recorder: Any, step: Callable[..., Any], params: Callable[[Any], Any]) -> Callable[..., Any]:
-    """The compiled block of steps, made once for a recorder, a step and a choice of parameters."""
+    """Return the compiled block of steps, cached per recorder, step and selection of parameters."""
     key = (_identity(step), _identity(params))
     if key not in recorder._programs:
-        # What the ids in the key stand for must live as long as the key.
+        # The objects behind the ids in the key must live as long as the key.
         recorder._programs[key] = (_compiled(recorder._leaves, step, params), step, params)
     return recorder._programs[key][0]
 
@@ -183,7 +179,7 @@ def _program(recorder: Any, step: Callable[..., Any], params: Callable[[Any], An
 def _compiled(
     leaves: Callable[[Any], list[Any]], step: Callable[..., Any], params: Callable[[Any], Any]
 ) -> Callable[..., Any]:
-    """Scan over (x, slot): the state that enters a step goes to its slot, unwanted ones to a last slot for scrap."""
+    """Scan over (x, slot): the state before a step goes to its slot, skipped ones to a last scratch slot."""
 
     def one(state: Any, inputs: Any) -> Any:
         (carry, room), (x, slot) = state, inputs
@@ -204,7 +200,7 @@ def _compiled(
 
 
 def _identity(function: Any) -> tuple[Any, ...]:
-    """Equal for functions that were made anew from the same source over the same objects, as a lambda in a loop is."""
+    """Key that is equal for functions recreated from the same source and objects, like a lambda in a loop."""
     code = getattr(function, "__code__", None)
     if code is None:
         return (id(function),)
@@ -218,25 +214,25 @@ def _itself(carry: Any) -> Any:
 
 
 def _strong(leaf: Any) -> Any:
-    """An array whose dtype gives way to no other: a weakly typed carry would change type after the first block."""
+    """Convert to a strong dtype: a weakly typed carry would change type after the first block."""
     if isinstance(leaf, jax.Array) and not leaf.weak_type:
         return leaf
     return jnp.asarray(leaf, dtype=jnp.result_type(leaf))
 
 
 def _length(xs: Any, length: int | None) -> int:
-    """Number of steps that `xs` and `length` ask for."""
+    """Number of steps from `xs` and `length`."""
     lengths = {len(leaf) for leaf in jax.tree_util.tree_leaves(xs)} | ({length} if length is not None else set())
     if len(lengths) != 1:
-        came = f"arrays of lengths {sorted(lengths)}" if lengths else "nothing"
+        lengths_text = f"arrays of lengths {sorted(lengths)}" if lengths else "nothing"
         raise RecordingError(
-            f"xs and length give {came}; every array of xs needs one row per step, or pass length=n alone"
+            f"xs and length give {lengths_text}; every array of xs needs one row per step, or pass length=n alone"
         )
     return lengths.pop()
 
 
 def _rows(xs: Any, start: int, size: int) -> Any:
-    """Rows start .. start + size of every array: a view on the host, a slice where a JAX array lives."""
+    """Rows start .. start + size of every array: a view on the host, a slice on the device of a JAX array."""
     return jax.tree_util.tree_map(
         lambda x: _slice(x, start, size) if isinstance(x, jax.Array) else x[start : start + size], xs
     )
@@ -246,7 +242,7 @@ def _slice_rows(x: Any, start: Any, size: int) -> Any:
     return jax.lax.dynamic_slice_in_dim(x, start, size)
 
 
-# `start` is an argument, so that every block of one size uses one compiled slice.
+# `start` is an argument, so that all blocks of one size share a compiled slice.
 _slice = jax.jit(_slice_rows, static_argnums=2)
 
 
@@ -258,37 +254,37 @@ _cut = jax.jit(_head_rows, static_argnums=1)
 
 
 def _head(room: list[Any], count: int) -> list[Any]:
-    """The rows that hold `count` states, rounded up to a power of two: few cuts to compile, little moved in vain."""
+    """The first `count` rows, rounded up to a power of two to limit compilations."""
     size = 1 << (count - 1).bit_length() if count else 0
     return _cut(room, size) if room and size < len(room[0]) // 2 else room
 
 
 def tap(recorder: Any, params: Any, step: Any = None, **metrics: Any) -> None:
-    """Record a state from inside jit or scan; the fallback where a loop cannot be given to `record_scan`.
+    """Record a state from inside jit or scan; a fallback for loops that cannot use `record_scan`.
 
     Parameters
     ----------
     recorder : recorders.jax.Recorder
-        Open; the compiled function writes to this recorder for as long as it lives.
+        An open recorder; the compiled function always writes to this one.
     params : pytree of arrays
-        The tree that the recorder was opened with.
+        The tree of the recorder.
     step : int array of shape (), int or None
-        Number of updates behind this state; None: one more than the last.
+        Number of updates before this state; None: one more than the last.
     **metrics : array
-        Of this state, as for `Recorder.record`.
+        Metrics of this state, as in `Recorder.record`.
 
     Raises
     ------
     ArchitectureError
-        If `params` is not the tree that the recorder was opened with, while the function is traced.
+        If `params` is not the tree of the recorder, raised during tracing.
 
     Notes
     -----
-    An ordered `jax.experimental.io_callback`: every call arrives, once, in the order of the program. It cannot be
-    vectorised or differentiated: call it outside of `jax.vmap` (put the member axis into the state) and outside of the
-    loss function. Every call stops the device until the state has been copied, so that `record_scan` is faster. What
-    goes wrong on the host is raised by JAX where the results are used, or by ``recorder.close()``, which waits for all
-    calls. A jitted function keeps the recorder that it was traced with: make the function anew for another one.
+    An ordered `jax.experimental.io_callback`: every call arrives once, in program order. It cannot be vectorised or
+    differentiated: call it outside of `jax.vmap` (put the member axis into the state) and outside of the loss function.
+    Every call blocks the device until the state is copied, so `record_scan` is faster. JAX raises errors of the host
+    where the results are used, or in ``recorder.close()``, which waits for all calls. A jitted function keeps the
+    recorder of its tracing: create the function again for another one.
 
     Examples
     --------
@@ -312,7 +308,7 @@ def tap(recorder: Any, params: Any, step: Any = None, **metrics: Any) -> None:
     names = list(metrics)
 
     def arrive(at: Any, parts: list[list[Any]], values: list[Any]) -> None:
-        # NumPy only: anything of JAX that runs in here waits for the computation that waits for this.
+        # NumPy only: JAX code here would deadlock with the computation that waits for it.
         arrays = [
             np.concatenate([np.asarray(part) for part in leaf]).reshape(shape)
             for leaf, shape in zip(parts, shapes, strict=True)
@@ -324,7 +320,7 @@ def tap(recorder: Any, params: Any, step: Any = None, **metrics: Any) -> None:
 
 
 def _pieces(leaf: Any) -> list[Any]:
-    """The entries of an array in pieces that a callback on the CPU gets without a copy in the background."""
+    """Split an array into pieces small enough for a synchronous copy to a CPU callback."""
     flat = jnp.reshape(leaf, -1)
     size = max(1, PIECE_BYTES // flat.dtype.itemsize) if jax.default_backend() == "cpu" else max(1, flat.size)
     return [flat[start : start + size] for start in range(0, max(1, flat.size), size)]

@@ -1,4 +1,4 @@
-"""Shadows of a JAX training: curvature and local exponents for one extra gradient a step."""
+"""Shadows of a JAX training run: curvature and local exponents for one extra gradient per step."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ Arrays = list[Any]
 
 
 class Shadow(shadows.Shadow):
-    """Copies of a network at a tiny distance, trained on the same batches and rescaled after every step.
+    """Copies of a network at a small distance, trained on the same batches and rescaled after every step.
 
     Parameters
     ----------
     params : pytree of arrays
-        The network at the start; structure and shapes are taken from it.
+        The initial network; defines structure and shapes.
     loss_fn : callable
         ``loss_fn(params, *batch)`` -> scalar; pure, traced by JAX.
     learning_rate : float, callable or None
-        Rate of the training, or ``schedule(step)`` as optax has it: the forward copy is moved as SGD moves the network.
-        Not needed for the reverse copy alone, nor where every step brings its own.
+        Learning rate of the training, or an optax ``schedule(step)``: the forward copy follows SGD. Not needed for the
+        reverse copy alone, or if passed at every step.
     momentum : float
-        Of ``optax.sgd``; 0: none.
+        Momentum of ``optax.sgd``; 0: none.
     nesterov : bool
-        Of ``optax.sgd``.
+        As in ``optax.sgd``.
     weight_decay : float
         Coefficient of ``optax.add_decayed_weights`` before the SGD.
     directions : sequence of {"forward", "reverse"}
-        "forward": local exponent and h_min; "reverse": h_max. One extra gradient a step each.
+        "forward": local exponent and h_min; "reverse": h_max. One extra gradient per step each.
     epsilon : float or None
         Distance of the copies, 2-norm over all weights. None: sqrt(roundoff) times the norm of `params` (float64: 1e-8
         of it; float32: 2e-4 of it).
@@ -58,27 +58,26 @@ class Shadow(shadows.Shadow):
         Length of the uphill step of the reverse copy, in the unit of a learning rate. None: |d| / |q|, which is 1 /
         h_max once the copy is aligned.
     window : int or None
-        Draw a fresh offset for the forward copy every so many steps. None: never.
+        Steps between fresh offsets of the forward copy. None: never.
     of : {"batch", "subset", "full"}
-        What the data are, for the names of the metrics: "full" if every batch is the whole training set.
+        Extent of the data, for the names of the metrics: "full" if every batch is the whole training set.
     seed : int
-        Of the offsets.
+        Seed of the offsets.
 
     Raises
     ------
     ArchitectureError, DataError, UnknownNameError
-        If the tree holds no floating-point array, or an argument makes no sense.
+        If the tree has no floating-point array, or an argument is invalid.
 
     Notes
     -----
-    Call `value_and_grad` in the place of ``jax.value_and_grad(loss_fn)``, or `step` beside it, which costs one gradient
-    more; inside of jit and scan, `pure_step`. `recorders.shadows` says what the numbers mean and what they are called.
+    Call `value_and_grad` instead of ``jax.value_and_grad(loss_fn)``, or `step` in addition, which costs one more
+    gradient; inside jit and scan, `pure_step`. See `recorders.shadows` for the meaning and names of the numbers.
 
-    Random keys in the batch are the same for all copies, so that they see the same dropout masks. The weights that a
-    copy really gets are theta + d rounded to their dtype; d is corrected to that. A step whose gradients are not
-    finite, or whose weights have outgrown the offset, counts as lost (`n_lost`): its numbers are NaN, and the copies
-    begin afresh. Offsets after the first one are a second drawn vector, its entries shifted within each array by
-    the number of steps.
+    Random keys in the batch are the same for all copies, so they use the same dropout masks. The weights of a copy are
+    theta + d rounded to their dtype; d is corrected accordingly. A step with gradients that are not finite, or with
+    weights too large for the offset, counts as lost (`n_lost`): its numbers are NaN, and the copies restart. Offsets
+    after the first one are cyclic shifts, by the number of steps within each array, of a second random vector.
 
     Examples
     --------
@@ -121,24 +120,24 @@ class Shadow(shadows.Shadow):
         self._compiled = compiled(self._motion)
         self._state = self.init()
 
-    # -- what the user calls
+    # -- public methods
 
     def value_and_grad(self, params: Any, *batch: Any, learning_rate: float | None = None) -> tuple[jax.Array, Any]:
-        """Compute loss and gradient of a batch, as `jax.value_and_grad` does, and move the copies.
+        """Compute loss and gradient of a batch, like `jax.value_and_grad`, and advance the copies.
 
         Parameters
         ----------
         params : pytree
-            The weights as they are.
+            The current weights.
         *batch : object
-            Passed on to the loss function.
+            Arguments of the loss function after the weights.
         learning_rate : float or None
-            Rate of the step that follows; None: as given at the start.
+            Learning rate of the next step; None: that of the constructor.
 
         Returns
         -------
         tuple of (Array, pytree)
-            Loss; gradient, None in the places of leaves that are no weights.
+            Loss; gradient, with None for leaves that are not weights.
         """
         loss, gradients = self._objective.functions.gradient(
             self._objective.weights(params), self._objective.arrays, batch
@@ -149,24 +148,24 @@ class Shadow(shadows.Shadow):
     def step(
         self, params: Any, *batch: Any, gradients: Any = None, learning_rate: float | None = None
     ) -> dict[str, float]:
-        """Move the copies on a batch, beside a loop that computes its own gradients.
+        """Advance the copies on a batch, for loops that compute their own gradients.
 
         Parameters
         ----------
         params : pytree
-            The weights as they are, before the update.
+            The current weights, before the update.
         *batch : object
-            Passed on to the loss function.
+            Arguments of the loss function after the weights.
         gradients : pytree or None
-            The gradient of this batch at these weights, neither clipped nor scaled nor accumulated. None: computed
-            here, which costs a pass more.
+            Gradient of this batch at these weights, not clipped, scaled or accumulated. None: computed here, which
+            costs one more pass.
         learning_rate : float or None
-            Rate of the step that follows; None: as given at the start.
+            Learning rate of the next step; None: that of the constructor.
 
         Returns
         -------
         dict of str to float
-            As `metrics`.
+            See `metrics`.
         """
         if gradients is None:
             at_weights = self._objective.functions.gradient(
@@ -179,7 +178,7 @@ class Shadow(shadows.Shadow):
         return self.metrics
 
     def init(self) -> State:
-        """Give the copies at the start, for `pure_step`.
+        """Return the initial state of the copies, for `pure_step`.
 
         Returns
         -------
@@ -187,45 +186,45 @@ class Shadow(shadows.Shadow):
             A pytree of arrays: offsets, offsets of the momentum, and counters.
         """
 
-        def drawn(direction: str, draw: int) -> list[jax.Array]:
+        def offset(direction: str, draw: int) -> list[jax.Array]:
             return self._objective.unflat(
                 self._epsilon * random_direction(self._objective.n, self._seed, direction, draw)
             )
 
-        offsets = {direction: drawn(direction, 0) for direction in self.directions}
-        return self._motion.start(offsets, drawn("forward", 1), self._epsilon)
+        offsets = {direction: offset(direction, 0) for direction in self.directions}
+        return self._motion.start(offsets, offset("forward", 1), self._epsilon)
 
     def pure_step(
         self, state: State, params: Any, *batch: Any, gradients: Any = None, learning_rate: Any = None
     ) -> tuple[State, dict[str, jax.Array]]:
-        """Move the copies as a pure function, for jit, `jax.lax.scan` and `record_scan`.
+        """Advance the copies as a pure function, for jit, `jax.lax.scan` and `record_scan`.
 
         Parameters
         ----------
         state : dict
-            As `init` or the last call gave it.
+            From `init` or the previous call.
         params : pytree
-            The weights as they are, before the update.
+            The current weights, before the update.
         *batch : object
-            Passed on to the loss function.
+            Arguments of the loss function after the weights.
         gradients : pytree or None
-            The gradient of this batch at these weights, neither clipped nor scaled. None: computed here.
+            Gradient of this batch at these weights, not clipped or scaled. None: computed here.
         learning_rate : scalar or None
-            Rate of the step that follows; None: as given at the start.
+            Learning rate of the next step; None: that of the constructor.
 
         Returns
         -------
         state : dict
-            After the step.
+            State after the step.
         metrics : dict of str to Array
-            As `metrics`; there is no warning of the floor here: check ``shadow_floor``.
+            See `metrics`; there is no warning of the floor here: check ``shadow_floor``.
         """
         weights = self._objective.weights(params)
         if gradients is None:
             at_weights = self._objective.functions.gradient(weights, self._objective.arrays, batch)[1]
         else:
             at_weights = self._objective.picked(gradients)
-        # Compiled even where nobody traces this, as in an optax update called step by step.
+        # Compiled also without an outer trace, as in an optax update called step by step.
         rate = self._rate_at(state["steps"], learning_rate)
         state, numbers = self._compiled(state, weights, (at_weights, self._objective.arrays, batch), rate)
         return state, self._named(jnp, numbers)
@@ -245,18 +244,18 @@ class Shadow(shadows.Shadow):
         return rate(step) if callable(rate) else rate
 
     def _follow(self, params: Any, batch: Any, gradients: list[Any], learning_rate: Any) -> None:
-        """Move the copies, and note their readings."""
+        """Advance the copies, and store their readings."""
         weights = self._objective.weights(params)
         rate = self._rate_at(self.n_steps, learning_rate)
-        self._state, found = self._compiled(self._state, weights, (gradients, self._objective.arrays, batch), rate)
-        now = jax.device_get(found)
+        self._state, readings = self._compiled(self._state, weights, (gradients, self._objective.arrays, batch), rate)
+        now = jax.device_get(readings)
         account, size = now.pop("climb", None), now.pop("size", None)
-        found = {name: float(value) for name, value in now.items()}
+        readings = {name: float(value) for name, value in now.items()}
         for direction in self.directions:
-            if found.pop(f"{direction}_length") == 0.0 and not self.n_steps:
+            if readings.pop(f"{direction}_length") == 0.0 and not self.n_steps:
                 self._refuse_rounded(self._epsilon)
-            self.n_lost += math.isnan(found[f"{direction}_curvature"])
-        self._last = found
+            self.n_lost += math.isnan(readings[f"{direction}_curvature"])
+        self._last = readings
         self.n_steps += 1
         self.n_gradients += len(self.directions)
         if account is not None:
@@ -279,9 +278,9 @@ def CurvatureLR(
     Parameters
     ----------
     shadow : Shadow
-        With the reverse copy, opened on the parameters at the start; it is used as a pure function and not moved.
+        Shadow of the initial parameters with the reverse copy; used as a pure function and not modified.
     learning_rate : float
-        Rate of the first updates.
+        Learning rate of the first updates.
     c : float
         Rate times smoothed h_max: 1 is the Newton step of the steepest direction, 2 the limit of plain SGD.
     smoothing : float
@@ -289,29 +288,29 @@ def CurvatureLR(
     lowest, highest : float
         Bounds of the rate.
     warm_up : int
-        So many updates use `learning_rate`, while the shadow turns towards the steepest direction.
+        Updates at `learning_rate`, while the shadow aligns with the steepest direction.
     interval : int
-        After that, the rate is set anew at every so many updates.
+        Updates between later changes of the rate.
 
     Returns
     -------
     optax.GradientTransformationExtraArgs
         ``tx.update(updates, state, params, batch=(x, y), gradients=None)``: `batch` holds the arguments of the loss
-        function behind the parameters, `gradients` the gradient of that batch if it is at hand (else it is computed
-        again). The state is a `CurvatureState`.
+        function after the parameters, `gradients` the gradient of that batch if available (else it is recomputed). The
+        state is a `CurvatureState`.
 
     Raises
     ------
     DataError
-        If the shadow has no reverse copy, or an argument makes no sense.
+        If the shadow has no reverse copy, or an argument is invalid.
     MissingDependencyError
         If optax is not installed.
 
     Notes
     -----
-    Put it in the place of ``optax.scale_by_learning_rate``, last in a chain: ``optax.chain(optax.trace(0.9),
-    CurvatureLR(shadow, 0.1))``. The curvature at the weights before an update sets the rate of that update. A curvature
-    that is not positive and finite is left out.
+    Use it instead of ``optax.scale_by_learning_rate``, last in a chain: ``optax.chain(optax.trace(0.9),
+    CurvatureLR(shadow, 0.1))``. The curvature at the weights before an update sets the rate of that update. Curvatures
+    that are not positive and finite are ignored.
 
     Examples
     --------
@@ -337,7 +336,7 @@ def CurvatureLR(
     h_max = f"shadow_h_max_{shadow.of}"
 
     def init(params: Any) -> CurvatureState:
-        del params  # the shadow was opened on them
+        del params  # known to the shadow
         nothing = {name: jnp.asarray(value, jnp.zeros(()).dtype) for name, value in shadow.metrics.items()}
         rate = jnp.asarray(learning_rate, jnp.zeros(()).dtype)
         return CurvatureState(shadow.init(), jnp.zeros((), jnp.int32), jnp.full((), jnp.nan), rate, nothing)
@@ -366,13 +365,13 @@ class CurvatureState(NamedTuple):
     Attributes
     ----------
     shadow : dict
-        Of the copies.
+        State of the copies.
     count : Array
-        Updates so far.
+        Number of updates.
     smoothed : Array
         Mean curvature.
     learning_rate : Array
-        Of the last update.
+        Learning rate of the last update.
     metrics : dict of str to Array
         Last metrics of the shadow.
     """
@@ -386,24 +385,24 @@ class CurvatureState(NamedTuple):
 
 @dataclass(frozen=True)
 class Motion:
-    """How copies move: what of a `Shadow` is fixed when its step is compiled.
+    """Motion of the copies: the settings of a `Shadow` fixed at compilation.
 
     Attributes
     ----------
     functions : Functions
         Derivatives of the loss.
     directions : tuple of str
-        Which copies there are.
+        Directions of the copies.
     momentum, weight_decay : float
-        Of the SGD.
+        Coefficients of SGD.
     nesterov : bool
-        Of the SGD.
+        Whether SGD uses Nesterov's momentum.
     ascent : float or None
         Uphill step of the reverse copy.
     window : int or None
         Steps between fresh offsets of the forward copy.
     roundoff : float
-        Of the coarsest dtype among the weights.
+        Roundoff of the coarsest dtype of the weights.
     """
 
     functions: Functions
@@ -416,7 +415,7 @@ class Motion:
     roundoff: float
 
     def start(self, offsets: dict[str, Arrays], spare: Arrays, epsilon: float) -> State:
-        """Give the copies at the start."""
+        """Return the initial state of the copies."""
         zero = jnp.zeros(())
         state: State = {"steps": jnp.zeros((), jnp.int32), "spare": spare, "epsilon": jnp.asarray(epsilon, zero.dtype)}
         state |= offsets
@@ -428,15 +427,15 @@ class Motion:
     def step(
         self, state: State, weights: Arrays, data: tuple[Arrays, Any, Any], rate: Any
     ) -> tuple[State, dict[str, Any]]:
-        """Move every copy by its own gradient of the batch."""
+        """Advance every copy by its own gradient of the batch."""
         gradients, arrays, batch = data
         new: State = {**state, "steps": state["steps"] + 1}
         numbers: dict[str, Any] = {}
         for direction in self.directions:
             elsewhere = [w + d for w, d in zip(weights, state[direction], strict=True)]
-            there = self.functions.value_and_gradient(elsewhere, arrays, batch)[1]
+            at_copy = self.functions.value_and_gradient(elsewhere, arrays, batch)[1]
             d = [e - w for e, w in zip(elsewhere, weights, strict=True)]
-            q = [one - other for one, other in zip(there, gradients, strict=True)]
+            q = [one - other for one, other in zip(at_copy, gradients, strict=True)]
             products = inner(d, d), inner(d, q), inner(q, q)
             momenta = state["momenta"] if direction == "forward" else []
             was = products[0] + rate**2 * inner(momenta, momenta) if momenta else products[0]
@@ -458,7 +457,7 @@ class Motion:
     def _moved(
         self, direction: str, vectors: tuple[Arrays, Arrays, Arrays], products: Sequence[Any], rate: Any
     ) -> tuple[Arrays, Arrays]:
-        """Move an offset uphill, or by one step exactly as the difference of two steps of SGD."""
+        """Advance an offset uphill, or exactly by the difference of two SGD steps."""
         d, q, v = vectors
         if direction == "reverse":
             ascent = own_ascent(jnp, products[0], products[2]) if self.ascent is None else self.ascent
@@ -470,7 +469,7 @@ class Motion:
         return [a - rate * c for a, c in zip(d, change, strict=True)], v
 
     def _draw_back(self, new: State, direction: str, moved: tuple[Arrays, Arrays], afresh: Any, back: Any) -> None:
-        """Bring an offset and its momenta back to its length, or begin with a fresh one."""
+        """Rescale an offset and its momenta, or draw a fresh one."""
         fresh = [jnp.roll(part.ravel(), new["steps"]).reshape(part.shape) for part in new["spare"]]
         offset, momenta = moved
         new[direction] = [jnp.where(afresh, a, back * b).astype(b.dtype) for a, b in zip(fresh, offset, strict=True)]
@@ -478,7 +477,7 @@ class Motion:
             new["momenta"] = [jnp.where(afresh, 0.0, back * v).astype(v.dtype) for v in momenta]
 
     def _watch(self, new: State, numbers: dict[str, Any], weights: Arrays, rate: Any) -> None:
-        """Say where the forward copy points and how near it is to rounding."""
+        """Monitor the direction of the forward copy and its rounding floor."""
         numbers["down"] = points_down(
             numbers["forward_curvature"], numbers["forward_residual"], rate, bool(self.momentum)
         )
@@ -490,11 +489,11 @@ class Motion:
 
 @lru_cache(maxsize=16)
 def compiled(motion: Motion) -> Callable[..., Any]:
-    """Give the jitted `Motion.step`; equal motions share it."""
+    """Return the jitted `Motion.step`, shared by equal motions."""
     return jax.jit(motion.step)
 
 
 def inner(a: Sequence[Any], b: Sequence[Any]) -> Any:
-    """Inner product over all weights, in the widest type that JAX is set to."""
+    """Inner product over all weights, in the widest enabled dtype."""
     wide = jnp.zeros(()).dtype
     return sum((jnp.sum(x.astype(wide) * y.astype(wide)) for x, y in zip(a, b, strict=True)), jnp.zeros(()))

@@ -1,4 +1,4 @@
-"""Tangent-space exponents of a JAX training, through the step of its own optimiser."""
+"""Tangent-space exponents of a JAX training run, through the step of its optimiser."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ from trajtools.types import Floats
 
 
 class Tangents(tangents.Tangents):
-    """Tangent vectors that follow a training: Benettin's method through the optimiser's own step.
+    """Tangent vectors along a training run: Benettin's method through the step of the optimiser.
 
     Parameters
     ----------
     params : pytree of arrays
-        The network at the start; structure and shapes are taken from it.
+        The initial network; defines structure and shapes.
     loss_fn : callable
         ``loss_fn(params, *batch)`` -> scalar; pure, traced by JAX.
     optimizer : optax.GradientTransformation
         Anything with ``init(params)`` and ``update(gradients, state, params)``. The floating-point arrays of its state
         belong to the state of the system.
     k : int
-        Number of vectors, for as many exponents.
+        Number of vectors, hence of exponents.
     window : int
-        Steps of a window; each begins with fresh vectors.
+        Steps per window; each window starts with fresh vectors.
     vectors : {"both", "fresh", "kept"}
-        Vectors that begin afresh in each window, vectors that are kept from the start, or both.
+        Fresh vectors in each window, vectors kept from the start, or both.
     of : {"batch", "subset", "full"}
-        What the data are, for the names of the metrics.
+        Extent of the data, for the names of the metrics.
     seed : int
-        Of the vectors.
+        Seed of the vectors.
 
     Raises
     ------
     ArchitectureError, DataError, UnknownNameError
-        If the tree holds no floating-point array, or an argument makes no sense.
+        If the tree has no floating-point array, or an argument is invalid.
 
     Notes
     -----
-    A step costs about k + 1 gradients (2 k + 1 for "both"). Fresh vectors are perturbations of the weights, and what is
-    reported of a window is their growth in the weights; kept vectors live in (weights, buffers). Vectors are held on
-    the host in float64; the products are computed in the dtype of the weights. See `recorders.tangents` for why
-    windows matter.
+    A step costs about k + 1 gradients (2 k + 1 for "both"). Fresh vectors are perturbations of the weights, and the
+    exponents of a window are their growth in the weights; kept vectors live in (weights, buffers). Vectors are stored
+    on the host in float64; products are computed in the dtype of the weights. See `recorders.tangents` for the use of
+    windows.
 
-    Adam has no derivative where a weight has never had a gradient (the square root of 0): such a step counts as lost
-    (`n_lost`). ``optax.adam(..., eps_root=1e-16)`` has one.
+    Adam has no derivative for a weight that never had a gradient (the square root of 0): such a step counts as lost
+    (`n_lost`). ``optax.adam(..., eps_root=1e-16)`` avoids this.
     """
 
     def __init__(
@@ -78,21 +78,21 @@ class Tangents(tangents.Tangents):
         self._images = jax.jit(self._pushed)
 
     def step(self, params: Any, state: Any, *batch: Any) -> dict[str, Any]:
-        """Send the vectors through the step that the optimiser makes next on a batch.
+        """Advance the vectors through the next step of the optimiser on a batch.
 
         Parameters
         ----------
         params : pytree
-            The weights as they are, before the update.
+            The current weights, before the update.
         state : pytree
-            The optimiser's state, before the update.
+            State of the optimiser, before the update.
         *batch : object
-            Passed on to the loss function.
+            Arguments of the loss function after the weights.
 
         Returns
         -------
         dict of str to float or ndarray (k,)
-            As `metrics`.
+            See `metrics`.
         """
         weights = self._objective.weights(params)
 
@@ -111,21 +111,21 @@ class Tangents(tangents.Tangents):
     # -- the Jacobian of a step
 
     def update(self, weights: list[Any], state: Any, batch: Any) -> tuple[list[Any], Any]:
-        """Make the optimiser's step, as a pure function.
+        """Compute the step of the optimiser as a pure function.
 
         Parameters
         ----------
         weights : list of array
-            In the order of a recorded state.
+            Weights in the order of a recorded state.
         state : pytree
-            The optimiser's.
+            State of the optimiser.
         batch : tuple
-            Arguments of the loss function behind the parameters.
+            Arguments of the loss function after the parameters.
 
         Returns
         -------
         tuple of (list of array, pytree)
-            After the step.
+            Weights and state after the step.
         """
         objective = self._objective
         gradient = objective.functions.value_and_gradient(weights, objective.arrays, batch)[1]
@@ -134,7 +134,7 @@ class Tangents(tangents.Tangents):
         return moved, state
 
     def _pushed(self, weights: list[Any], state: Any, batch: Any, tangents: list[Any]) -> list[Any]:
-        """Multiply the Jacobian of the step with vectors of (weights, buffers), along the leading axis."""
+        """Multiply the Jacobian of the step by vectors of (weights, buffers), along the leading axis."""
         buffers, put = _floating(state)
         at = [*weights, *buffers]
         n = len(weights)
@@ -163,58 +163,58 @@ def tangent_exponents(
     of: str = "batch",
     seed: int = 0,
 ) -> TangentExponents:
-    r"""Lyapunov exponents of a training, by Benettin's method through the optimiser's own step.
+    r"""Lyapunov exponents of a training run, by Benettin's method through the step of the optimiser.
 
     Parameters
     ----------
     params : pytree of arrays
-        Where the training begins.
+        Start of the training.
     loss_fn : callable
         ``loss_fn(params, *batch)`` -> scalar; pure, traced by JAX.
     optimizer : optax.GradientTransformation
         Anything with ``init(params)`` and ``update(gradients, state, params)``.
     batches : iterable of tuples
-        Arguments of the loss function behind the parameters, for each step; its length is that of the training.
+        Arguments of the loss function after the parameters, for each step.
     k : int
         Number of exponents.
     window : int
-        Steps of a window; each begins with fresh vectors.
+        Steps per window; each window starts with fresh vectors.
     vectors : {"both", "fresh", "kept"}
-        Vectors that begin afresh in each window, vectors that are kept from the start, or both.
+        Fresh vectors in each window, vectors kept from the start, or both.
     discard : int
-        Steps at the beginning that the exponents of the kept vectors leave out.
+        Initial steps excluded from the exponents of the kept vectors.
     level : float
         Confidence level of the intervals.
     state : pytree or None
         State of the optimiser at the start; None: ``optimizer.init``.
     of : {"batch", "subset", "full"}
-        What the data are, for the record.
+        Extent of the data, for the record.
     seed : int
-        Of the vectors.
+        Seed of the vectors.
 
     Returns
     -------
     TangentExponents
-        In nats per step.
+        Exponents in nats per step.
 
     Raises
     ------
     ArchitectureError, DataError, UnknownNameError
-        If there are no batches or no weights, or an argument makes no sense.
+        If there are no batches or no weights, or an argument is invalid.
 
     Notes
     -----
-    With F the step (weights and buffers before to weights and buffers after, on the batch of that step) and Q
+    With F the step (a map of weights and buffers, on the batch of that step) and Q
     orthonormal, :math:`DF\,Q = Q' R` and :math:`\lambda_i = \langle \ln |R_{ii}| \rangle`. DF is applied by
     forward-mode differentiation through gradient and update; for plain SGD it is :math:`1 - \eta H`. These are
-    finite-time numbers of a driven system: read `windows` beside `values`. `Tangents` follows a training that goes on
-    anyway.
+    finite-time numbers of a driven system: consider `windows` together with `values`. `Tangents` follows an existing
+    training loop.
 
     Examples
     --------
     >>> import optax
-    >>> found = tangent_exponents(jnp.ones(1), lambda w: jnp.sum(w**2), optax.sgd(0.1), [()] * 100, window=50)
-    >>> round(float(found.values[0]), 4)  # ln |1 - 0.1 x 2|
+    >>> result = tangent_exponents(jnp.ones(1), lambda w: jnp.sum(w**2), optax.sgd(0.1), [()] * 100, window=50)
+    >>> round(float(result.values[0]), 4)  # ln |1 - 0.1 x 2|
     -0.2231
     """
     follower = Tangents(params, loss_fn, optimizer, k=k, window=window, vectors=vectors, of=of, seed=seed)
@@ -232,7 +232,7 @@ def tangent_exponents(
 
 
 def _floating(tree: Any) -> tuple[list[Any], Any]:
-    """The floating-point arrays of a tree, and how to put others in their places."""
+    """Return the floating-point arrays of a tree, and a function that replaces them."""
     leaves, treedef = jax.tree_util.tree_flatten(tree)
     at = [i for i, leaf in enumerate(leaves) if is_weight(leaf)]
 

@@ -1,4 +1,4 @@
-"""The arrays of a pytree: names, order, kinds and axes; which of them cannot be read, and why."""
+"""The arrays of a pytree: names, order, kinds and axes; checks that they are readable."""
 
 from __future__ import annotations
 
@@ -22,28 +22,27 @@ RECURRENT_GATES = frozenset(("h", "i", *(side + gate for side in "hi" for gate i
 
 @dataclass(frozen=True)
 class Layout:
-    """Where in a pytree the weights are, what they are called and what they are.
+    """Positions, names and roles of the weights in a pytree.
 
     Attributes
     ----------
     treedef : PyTreeDef
         Structure of the whole tree, other leaves included.
     names : tuple of str
-        Key paths joined by dots (``params.Dense_0.kernel``, ``layers.0.weight``), in the order of the state; a tree
-        that is one bare array is called ``weights``.
+        Key paths joined by dots (``params.Dense_0.kernel``, ``layers.0.weight``), in the order of the state; a single
+        array is named ``weights``.
     positions : tuple of int
-        Index of each of them among the leaves of the tree.
+        Index of each array among the leaves of the tree.
     paths : tuple of tuple of str
-        The keys that `names` joins.
+        The keys joined in `names`.
     owners : tuple
-        The container that holds each array; None where it cannot be reached from the outside.
+        The container of each array; None if it is not accessible.
 
     Notes
     -----
-    The state holds the floating-point (and complex: to be refused in words) arrays. What else a tree may hold stays
-    out: functions and Python numbers (equinox), integer counters (optax), random keys. The order is JAX's own, except
-    that the keys of a dict are sorted as a person would: ``Dense_2`` before ``Dense_10``. It does not depend on the
-    order in which a dict was filled.
+    The state consists of the floating-point arrays (and complex ones, which raise an error). Excluded are functions and
+    Python numbers (equinox), integer counters (optax) and random keys. The order is that of JAX, except that dict keys
+    are sorted naturally: ``Dense_2`` before ``Dense_10``. It does not depend on the insertion order of a dict.
     """
 
     treedef: Any
@@ -59,7 +58,7 @@ class Layout:
         weights = [(path, position) for position, (path, leaf) in enumerate(leaves) if is_weight(leaf)]
         if not weights:
             raise ArchitectureError(
-                f"a {type(tree).__name__} holds no floating-point array, so there is no state to record. Pass the "
+                f"a {type(tree).__name__} has no floating-point array, so there is no state to record. Pass the "
                 "pytree of the parameters (a dict, a flax or equinox tree, ...), its leaves JAX or NumPy arrays"
             )
         weights.sort(key=_order([path for path, _ in weights]))
@@ -75,7 +74,7 @@ class Layout:
         return cls(treedef, names, tuple(position for _, position in weights), paths, owners)
 
     def pick(self, tree: Any) -> list[Any]:
-        """The weights of a tree of this layout, in the order of the state."""
+        """Return the weights of a tree of this layout, in the order of the state."""
         leaves, treedef = jax.tree_util.tree_flatten(tree)
         if treedef != self.treedef:
             raise ArchitectureError(
@@ -86,14 +85,14 @@ class Layout:
         return [leaves[position] for position in self.positions]
 
     def put(self, tree: Any, weights: Sequence[Any]) -> Any:
-        """A tree like `tree` with other weights."""
+        """Return a tree like `tree` with other weights."""
         leaves = jax.tree_util.tree_leaves(tree)
         for position, array in zip(self.positions, weights, strict=True):
             leaves[position] = array
         return jax.tree_util.tree_unflatten(self.treedef, leaves)
 
     def roles(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, Role]:
-        """What arrays are in the graph, as far as names of flax, equinox and haiku layers tell."""
+        """Roles of arrays in the graph, from the names of flax, equinox and haiku layers."""
         groups: dict[tuple[str, ...], dict[str, tuple[int, ...]]] = {}
         for path, shape in zip(self.paths, shapes, strict=True):
             groups.setdefault(path[:-1], {})[path[-1]] = shape
@@ -110,7 +109,7 @@ def is_weight(leaf: Any) -> bool:
 
 
 def refuse_unreadable(names: Sequence[str], leaves: Sequence[Any]) -> None:
-    """Refuse leaves whose values this process cannot read now."""
+    """Raise for leaves whose values this process cannot read."""
     for name, leaf in zip(names, leaves, strict=True):
         if isinstance(leaf, jax.core.Tracer):
             raise RecordingError(
@@ -148,7 +147,7 @@ def _key(entry: Any) -> Any:
 
 
 def _owners(tree: Any, path: Sequence[Any]) -> list[Any]:
-    """The containers along a key path, outermost first; empty where one of them cannot be entered by its key."""
+    """Containers along a key path, outermost first; empty if one is not accessible by its key."""
     chain = []
     for depth, entry in enumerate(path):
         chain.append(tree)
@@ -162,25 +161,25 @@ def _owners(tree: Any, path: Sequence[Any]) -> list[Any]:
 
 
 def _keys(path: Sequence[Any], chain: Sequence[Any]) -> tuple[str, ...]:
-    """Keys of a path as strings, without the ``.value`` that flax.nnx wraps around every array."""
+    """Keys of a path as strings, without the ``.value`` of flax.nnx."""
     keys = tuple(str(_key(entry)) for entry in path) or ("weights",)
     wrapped = chain and any(cls.__module__.startswith("flax.nnx") for cls in type(chain[-1]).__mro__)
     return keys[:-1] if len(keys) > 1 and keys[-1] == "value" and wrapped else keys
 
 
 def _order(paths: Sequence[Sequence[Any]]) -> Any:
-    """Sort key of (path, position): dict keys in natural order, everything else as JAX flattens it."""
-    seen: dict[Any, int] = {}
+    """Sort key of (path, position): dict keys in natural order, all else in the order of JAX."""
+    first_index: dict[Any, int] = {}
     for path in paths:
         for depth in range(len(path) + 1):
-            seen.setdefault(jax.tree_util.keystr(path[:depth]), len(seen))
+            first_index.setdefault(jax.tree_util.keystr(path[:depth]), len(first_index))
 
     def key(item: tuple[Sequence[Any], int]) -> list[Any]:
         path, _ = item
         return [
             _natural(entry.key)
             if isinstance(entry, jax.tree_util.DictKey)
-            else seen[jax.tree_util.keystr(path[: i + 1])]
+            else first_index[jax.tree_util.keystr(path[: i + 1])]
             for i, entry in enumerate(path)
         ]
 
@@ -188,7 +187,7 @@ def _order(paths: Sequence[Sequence[Any]]) -> Any:
 
 
 def _natural(key: Any) -> tuple[Any, ...]:
-    """Sort key by which ``Dense_2`` comes before ``Dense_10``; ties (``1`` and ``01``) by the text."""
+    """Natural sort key (``Dense_2`` before ``Dense_10``); ties (``1`` and ``01``) by the text."""
     pieces = re.split(r"(\d+)", str(key))
     return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], str(key)
 
@@ -196,7 +195,7 @@ def _natural(key: Any) -> tuple[Any, ...]:
 def _role(
     path: tuple[str, ...], owner: Any, shape: tuple[int, ...], siblings: Mapping[str, tuple[int, ...]]
 ) -> Role | None:
-    """What the array at `path` is, or None if no framework named it; `siblings` are the shapes in its container."""
+    """Role of the array at `path`, or None if unknown; `siblings` are the shapes in its container."""
     name = path[-1].lower()
     kind = type(owner).__name__
     if kind in NORMS or name in ("scale", "offset") or (name == "bias" and "scale" in siblings):
@@ -216,7 +215,7 @@ def _role(
 
 
 def _equinox_weight(owner: Any, shape: tuple[int, ...]) -> Role:
-    """A ``weight`` has its outputs first, as in torch."""
+    """Role of a ``weight``: outputs first, as in torch."""
     if len(shape) == 2:
         return Role("dense", 1, 0)
     # A grouped kernel names its channels only within the group: no axis runs over all source units.
@@ -224,7 +223,7 @@ def _equinox_weight(owner: Any, shape: tuple[int, ...]) -> Role:
 
 
 def _flax_kernel(path: tuple[str, ...], shape: tuple[int, ...]) -> Role:
-    """A ``kernel`` has inputs before outputs, both last."""
+    """Role of a ``kernel``: inputs before outputs, both last."""
     parent = path[-2].lower() if len(path) > 1 else ""
     if len(shape) == 2:
         cell = parent in RECURRENT_GATES and any("cell" in key.lower() for key in path[:-2])

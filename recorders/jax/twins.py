@@ -1,4 +1,4 @@
-"""A pytree and its perturbed copies, trained in lock-step on common batches."""
+"""Lock-step training of a pytree and its perturbed copies on common batches."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ class Twins(twins.Twins):
     Parameters
     ----------
     params : pytree of arrays
-        The reference; it is never changed. Leaves that are no floating-point arrays (functions, counters) are common
-        to all members and stay as they are, so that an equinox module can be given whole.
+        The reference; not modified. Leaves other than floating-point arrays (functions, counters) are common to all
+        members and unchanged, so an equinox module can be passed as a whole.
     loss_fn : callable
         ``loss_fn(params, *batch)`` -> scalar; with ``has_aux=True`` -> ``(scalar, {name: number or (k,) array})``,
         whose entries are recorded as metrics. Pure, traced by JAX.
     optimizer : optax.GradientTransformation
         Anything with ``init(params)`` and ``update(gradients, state, params)``.
     epsilon, members, seed, distribution, only, allow_rounded
-        As for `perturb`.
+        As in `perturb`.
     has_aux : bool
         See `loss_fn`.
     noise : {"common", "independent"}
-        What a random key (`jax.random.key`) in a batch does: "common": all members get the same key; "independent":
-        member i gets ``jax.random.fold_in(key, i)``.
+        Random keys (`jax.random.key`) in a batch: "common": all members get the same key; "independent": member i gets
+        ``jax.random.fold_in(key, i)``.
     vectorize : {"auto", True, False}
-        False: one member after the other, inside one compiled step. True: all at once by vmap. "auto": by vmap where
-        that gives equal members equal bits, which the first batch of every shape is used to find out.
+        False: one member after the other, inside one compiled step. True: all at once by vmap. "auto": by vmap if equal
+        members then get equal bits, as tested on the first batch of every shape.
 
     Attributes
     ----------
     members : tuple of Member
         Entries of the members table; the reference is the first.
     made : dict
-        Settings of the perturbation, as the provenance of a run gets them.
+        Settings of the perturbation, for the provenance of a run.
     carry : tuple
-        (stacked parameters, stacked optimiser state): what `pure_step` takes and gives. It may be set.
+        (stacked parameters, stacked optimiser state), as in `pure_step`. It may be set.
 
     Raises
     ------
     PerturbationError, RecordingError, ArchitectureError
-        As for `perturb`.
+        As in `perturb`.
     ValueError
-        If `noise` or `vectorize` is not one of the words above.
+        If `noise` or `vectorize` is not one of the values above.
 
     Examples
     --------
@@ -101,7 +101,7 @@ class Twins(twins.Twins):
         return self.carry[0]
 
     def member(self, index: int) -> Any:
-        """Give one member as a tree like the one that came.
+        """Return one member as a tree like `params`.
 
         Parameters
         ----------
@@ -111,27 +111,27 @@ class Twins(twins.Twins):
         Returns
         -------
         pytree
-            Its parameters now.
+            Its current parameters.
         """
         return self._lockstep.whole(jax.tree_util.tree_map(lambda leaf: leaf[index], self.carry[0]))
 
     def reference(self) -> Any:
-        """Give the reference as a tree like the one that came.
+        """Return the reference as a tree like `params`.
 
         Returns
         -------
         pytree
-            Its parameters now.
+            Its current parameters.
         """
         return self.member(0)
 
     def step(self, *batch: Any) -> jax.Array:
-        """Train every member on the same batch, one update each; a recorder that follows gets state and metrics.
+        """Train every member on the same batch, one update each; an attached recorder gets state and metrics.
 
         Parameters
         ----------
         *batch : pytree of arrays
-            Passed on to the loss function.
+            Arguments of the loss function after the parameters.
 
         Returns
         -------
@@ -141,7 +141,7 @@ class Twins(twins.Twins):
         Raises
         ------
         ValueError
-            If ``loss_fn`` gives no scalar, or ``noise="independent"`` and there is no random key in the batch.
+            If ``loss_fn`` does not return a scalar, or ``noise="independent"`` and there is no random key in the batch.
         """
         self._plan = self._planned(batch, scanned=False)
         carry, metrics = self._lockstep.compiled(self._plan[0])(self.carry, batch)
@@ -153,12 +153,12 @@ class Twins(twins.Twins):
         return metrics["loss"]
 
     def scan(self, batches: Sequence[Any], *, block: int = 64) -> np.ndarray:
-        """Train on many batches inside compiled blocks of steps; a recorder that follows gets every state.
+        """Train on many batches inside compiled blocks of steps; the attached recorder gets every state.
 
         Parameters
         ----------
         batches : tuple of pytrees of arrays, each of shape (n, ...)
-            What n calls of `step` would get, stacked.
+            Stacked arguments of n calls of `step`.
         block : int
             Steps between two transfers, see `record_scan`.
 
@@ -170,13 +170,13 @@ class Twins(twins.Twins):
         Raises
         ------
         RecordingError
-            If no recorder follows: open ``Recorder(path, twins)`` first.
+            If no recorder is attached: open ``Recorder(path, twins)`` first.
         ValueError
-            As for `step`.
+            As in `step`.
         """
         if self._recorder is None:
             raise RecordingError(
-                "no recorder follows these twins: open Recorder(path, twins) first. Without one, "
+                "no recorder is attached to these twins: open Recorder(path, twins) first. Without one, "
                 "jax.lax.scan(twins.pure_step, twins.carry, batches) trains them"
             )
         batches = tuple(batches)
@@ -195,27 +195,27 @@ class Twins(twins.Twins):
         carry : tuple
             (stacked parameters, stacked optimiser state), such as ``twins.carry``.
         batch : tuple, or pytree of arrays
-            What the loss function gets after the parameters: several arguments, or one.
+            Arguments of the loss function after the parameters: a tuple of several, or one.
 
         Returns
         -------
         carry : tuple
-            After the update.
+            The carry after the update.
         metrics : dict of str to Array
-            ``loss`` (M,), before the update, and what ``has_aux`` adds.
+            ``loss`` (M,), before the update, and the metrics of ``has_aux``.
 
         Notes
         -----
-        With ``vectorize="auto"`` the members are computed one after the other unless `scan` has found before that
-        batches of this shape can be vectorised. For `record_scan` the parameters are ``params=lambda carry: carry[0]``;
-        set ``twins.carry`` to what comes out.
+        With ``vectorize="auto"`` the members are computed one after the other unless an earlier `scan` established that
+        batches of this shape can be vectorised. For `record_scan` pass ``params=lambda carry: carry[0]``; assign the
+        final carry to ``twins.carry``.
         """
         batch = batch if isinstance(batch, tuple) else (batch,)
         vectorized = self._vectorize is True or self._plans.get((True, *_shape(batch)), (False, ""))[0]
         return self._lockstep.update(vectorized, carry, batch)
 
     def _planned(self, batch: tuple[Any, ...], *, scanned: bool) -> tuple[bool, str]:
-        """Vectorised or not, and why, for batches of this shape."""
+        """Whether to vectorise batches of this shape, and why."""
         key = (scanned, *_shape(batch))
         if key not in self._plans:
             uneven = self._lockstep.rounds_unevenly(self.carry, batch, scanned) if self._vectorize else ""
@@ -233,13 +233,13 @@ def _parameters(carry: tuple[Any, Any]) -> Any:
 
 
 def _shape(batch: Any) -> tuple[Any, ...]:
-    """What of a batch decides how compiled code divides its work."""
+    """Properties of a batch that determine the division of work in compiled code."""
     leaves, treedef = jax.tree_util.tree_flatten(batch)
     return treedef, tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
 
 
 class TwinList(list[Any]):
-    """The perturbed trees that `perturb` made.
+    """Perturbed trees from `perturb`.
 
     Parameters
     ----------
@@ -272,12 +272,12 @@ def perturb(
     only: str | Sequence[str] = "weights",
     allow_rounded: bool = False,
 ) -> TwinList:
-    """Make perturbed copies of a pytree of parameters.
+    """Create perturbed copies of a pytree of parameters.
 
     Parameters
     ----------
     params : pytree of arrays
-        The reference. It is not changed; leaves that are no floating-point arrays are shared with the copies.
+        The reference; not modified. Leaves other than floating-point arrays are shared with the copies.
     epsilon : float or {glob: float or array}
         Size of the perturbation of an entry, see `recorders.perturb`.
     members : int
@@ -290,21 +290,20 @@ def perturb(
     only : {"weights", "all"} or globs of parameter names
         "weights": every parameter that is neither a bias nor belongs to a normalisation.
     allow_rounded : bool
-        Accept an epsilon that the dtype rounds away.
+        Accept an epsilon lost to rounding.
 
     Returns
     -------
     TwinList
-        Pytrees like `params`, arrays of the same dtype and on the same devices. Its ``.members`` are the entries of
-        the members table: ``Recorder(path, [params, *twins], members=twins)``, and the same for
-        ``stack(params, twins)``.
+        Pytrees like `params`, with arrays of the same dtype on the same devices. Its ``.members`` are the entries of
+        the members table: ``Recorder(path, [params, *twins], members=twins)``, likewise for ``stack(params, twins)``.
 
     Raises
     ------
     PerturbationError
         If the dtype of the weights rounds more than 1 % of the perturbed entries away, or JAX would narrow them.
     RecordingError, ArchitectureError
-        If the values cannot be read: inside jit, after donation, spread over several processes.
+        If the values cannot be read: inside jit, after donation, or sharded over several processes.
     """
     layout = Layout.of(params)
     leaves = layout.pick(params)
@@ -312,7 +311,7 @@ def perturb(
     _refuse_narrowing(layout.names, leaves)
     roles = layout.roles([leaf.shape for leaf in leaves])
     try:
-        drawn = twins.perturb(
+        copies = twins.perturb(
             dict(zip(layout.names, jax.device_get(leaves), strict=True)),
             epsilon,
             members,
@@ -326,20 +325,20 @@ def perturb(
         raise PerturbationError(f"{error}{_way_to_float64(leaves)}") from error
     made = [
         layout.put(params, [_like(twin[name], leaf) for name, leaf in zip(layout.names, leaves, strict=True)])
-        for twin in drawn
+        for twin in copies
     ]
-    return TwinList(made, members=drawn.members, made=drawn[0].made, rounded_fraction=drawn.rounded_fraction)
+    return TwinList(made, members=copies.members, made=copies[0].made, rounded_fraction=copies.rounded_fraction)
 
 
 def stack(params: Any, twins: Iterable[Any]) -> Any:
-    """Lay a reference and its twins side by side, ready for vmap.
+    """Stack a reference and its twins, ready for vmap.
 
     Parameters
     ----------
     params : pytree
         The reference.
     twins : iterable of pytrees
-        Of the same structure and shapes, as `perturb` makes them.
+        Twins of the same structure and shapes, as from `perturb`.
 
     Returns
     -------
@@ -369,7 +368,7 @@ def stack(params: Any, twins: Iterable[Any]) -> Any:
 
 
 def members_of(members: Sequence[Member], count: int, noise: str = "common") -> tuple[Member, ...]:
-    """Members table of a state of `count` networks, the reference put first where only its twins were given."""
+    """Members table of a state of `count` networks, with the reference first if only its twins are listed."""
     table = tuple(members)
     if len(table) == count - 1 and all(member.reference == 0 for member in table):
         table = (Member("reference"), *table)
@@ -379,14 +378,14 @@ def members_of(members: Sequence[Member], count: int, noise: str = "common") -> 
 
 
 def _like(values: np.ndarray, leaf: Any) -> Any:
-    """The values as the same kind of array as `leaf`, in the same place."""
+    """Convert values to the array type and device of `leaf`."""
     if not isinstance(leaf, jax.Array):
         return np.asarray(values)[()] if isinstance(leaf, np.generic) else values
     return jax.device_put(values, leaf.sharding) if getattr(leaf, "committed", True) else jnp.asarray(values)
 
 
 def _refuse_narrowing(names: Sequence[str], leaves: Sequence[Any]) -> None:
-    """Refuse NumPy weights that JAX would round before the first step."""
+    """Raise for NumPy weights that JAX would round before the first step."""
     for name, leaf in zip(names, leaves, strict=True):
         narrow = jax.dtypes.canonicalize_dtype(leaf.dtype)
         if narrow != leaf.dtype and not isinstance(leaf, jax.Array):
@@ -399,12 +398,12 @@ def _refuse_narrowing(names: Sequence[str], leaves: Sequence[Any]) -> None:
 
 
 def _way_to_float64(leaves: Sequence[Any]) -> str:
-    """What to say about float64 where JAX is set to do without it."""
+    """Hint about float64 if JAX has it disabled."""
     if jax.config.jax_enable_x64 or not any(str(leaf.dtype) != "float64" for leaf in leaves):
         return ""
     return (
         ". JAX is in its float32 mode: jax.config.update('jax_enable_x64', True), called before the parameters are "
-        "made, allows float64"
+        "created, allows float64"
     )
 
 
@@ -423,26 +422,26 @@ class Lockstep:
         self._compiled: dict[bool, Callable[..., Any]] = {}
 
     def trained(self, tree: Any) -> Any:
-        """Give the tree with its weights alone, None in the place of every other leaf."""
+        """Return the tree with its weights only, None for all other leaves."""
         weights = set(self._layout.positions)
         leaves = [leaf if i in weights else None for i, leaf in enumerate(jax.tree_util.tree_leaves(tree))]
         return jax.tree_util.tree_unflatten(self._layout.treedef, leaves)
 
     def whole(self, trained: Any) -> Any:
-        """Put the weights back among the other leaves of the reference."""
+        """Combine the weights with the other leaves of the reference."""
         leaves = jax.tree_util.tree_leaves(self._params)
         for position, leaf in zip(sorted(self._layout.positions), jax.tree_util.tree_leaves(trained), strict=True):
             leaves[position] = leaf
         return jax.tree_util.tree_unflatten(self._layout.treedef, leaves)
 
     def start(self, trees: Sequence[Any]) -> tuple[Any, Any]:
-        """Stack the members and start their optimisers."""
+        """Stack the members and initialise their optimisers."""
         members = [self.trained(tree) for tree in trees]
         states = [self._optimizer.init(member) for member in members]
         return _stacked(members), _stacked(states)
 
     def compiled(self, vectorized: bool) -> Callable[..., Any]:
-        """Give the jitted `update`."""
+        """Return the jitted `update`."""
         if vectorized not in self._compiled:
 
             def update(carry: Any, batch: Any) -> Any:
@@ -464,7 +463,7 @@ class Lockstep:
         return jax.vmap(one)((carry, index)) if vectorized else jax.lax.map(one, (carry, index))
 
     def _own(self, batch: Any, index: Any) -> Any:
-        """The batch with the random keys of one member."""
+        """Return the batch with the random keys of one member."""
         return jax.tree_util.tree_map(lambda leaf: jax.random.fold_in(leaf, index) if _is_key(leaf) else leaf, batch)
 
     def _one(self, carry: tuple[Any, Any], batch: tuple[Any, ...]) -> tuple[Any, dict[str, Any]]:
@@ -476,7 +475,7 @@ class Lockstep:
             loss, aux = value if self._has_aux else (value, {})
             if jnp.shape(loss) != ():
                 raise ValueError(
-                    f"loss_fn(params, *batch) gave shape {jnp.shape(loss)}; it must give one number: take the mean "
+                    f"loss_fn(params, *batch) returned shape {jnp.shape(loss)}; it must be one number: take the mean "
                     "or the sum"
                 )
             return loss, dict(aux)
@@ -487,7 +486,7 @@ class Lockstep:
         return (moved, state), {"loss": loss, **aux}
 
     def _two_steps(self, carry: tuple[Any, Any], batch: tuple[Any, ...]) -> Any:
-        """Vectorised updates as the body of a loop, which XLA compiles apart from a single update."""
+        """Vectorised updates as the body of a loop, which XLA compiles differently from a single update."""
 
         def body(carry: Any, _: None) -> Any:
             return self.update(True, carry, batch)
@@ -495,17 +494,17 @@ class Lockstep:
         return jax.lax.scan(body, carry, length=2)[0]
 
     def rounds_unevenly(self, carry: tuple[Any, Any], batch: tuple[Any, ...], scanned: bool = False) -> str:
-        """Find out on one batch whether the vectorised update gives equal members equal bits.
+        """Test on one batch whether the vectorised update gives equal members equal bits.
 
         Notes
         -----
-        Compiled loops treat the end of an array that does not fill a SIMD register by other instructions than the
-        rest; with several members in one array that end belongs to the last of them. Where equal members drift apart
-        by rounding, d(t) = 0 is lost for epsilon = 0. The members get the reference's state here, at `PROBES` scales
-        of its weights.
+        Compiled loops process the end of an array that does not fill a SIMD register with other instructions; with
+        several members in one array that end belongs to the last of them. If rounding separates equal members,
+        d(t) = 0 is lost for epsilon = 0. The test gives all members the state of the reference, at `PROBES` scales of
+        its weights.
         """
         if self._independent:
-            return ""  # members under different noise are not equal to the bit anyway
+            return ""  # members under different noise are never bit-identical
         update = jax.jit(self._two_steps) if scanned else self.compiled(True)
         rng = np.random.default_rng(0)
         for draw in range(PROBES):
@@ -527,7 +526,7 @@ def _all_like_first(leaf: Any) -> Any:
 
 
 def _same_rows(values: np.ndarray) -> bool:
-    """Whether all rows hold the same numbers; NaN equals NaN."""
+    """Whether all rows are equal; NaN equals NaN."""
     first = values[:1]
     return bool(((values == first) | (np.isnan(values) & np.isnan(first))).all())
 
@@ -537,7 +536,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _refuse_keyless(batch: Any) -> None:
-    """Refuse independent noise where nothing random comes in."""
+    """Raise for independent noise without a random key."""
     if not any(_is_key(leaf) for leaf in jax.tree_util.tree_leaves(batch)):
         raise ValueError(
             'noise="independent" needs a random key among the arguments of the loss function, made by jax.random.key '

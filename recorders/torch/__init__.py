@@ -1,10 +1,10 @@
-"""Record and probe the training of torch modules: by the optimiser's step hook, by hand, or under any trainer.
+"""Record and probe the training of torch modules: via the step hook of the optimiser, explicit calls, or any trainer.
 
-The door to torch. Recording: `Recorder`, `perturb`, `Twins`. Probes, whose numbers are recorded as metrics:
-`sharpness`, `hessian_vector_product`, `batch_sharpness`, `trace`, `spectral_density` (with `Batches` for data that come
-in pieces), `Shadow`, `tangent_exponents` and `Tangents`; and `CurvatureLR`, which sets the learning rate. Recorders and
-probes change nothing of the user's: no train/eval switch, no draw from a generator, no gradient, no write; the trained
-weights are bit-identical with and without them.
+Recording: `Recorder`, `perturb`, `Twins`. Probes, whose numbers are recorded as metrics: `sharpness`,
+`hessian_vector_product`, `batch_sharpness`, `trace`, `spectral_density` (with `Batches` for data in several batches),
+`Shadow`, `tangent_exponents` and `Tangents`; and `CurvatureLR`, which sets the learning rate. Recorders and probes do
+not modify the training: no train/eval switch, no draw from a generator, no gradient, no write. The trained weights are
+bit-identical with and without them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Find the edge of chaos of a torch training, and the learning rate to take."""
+"""Find the edge of chaos of a torch training run, and recommend a learning rate."""
 
 from __future__ import annotations
 
@@ -36,64 +36,64 @@ def find_edge(
     vectorize: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Edge:
-    """Train copies for a few steps at many learning rates; locate the onset of chaos and recommend a rate.
+    """Locate the onset of chaos over learning rates from short training runs, and recommend a rate.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The network as it stands now; it is not changed.
+        The network with its current weights; not modified.
     data : iterable of batches
-        A `DataLoader` or a list; each batch a tuple ``(x, *targets)``. Gone through again where it is shorter than
-        `steps`. All rates see the same batches.
+        A `DataLoader` or a list; each batch a tuple ``(x, *targets)``. Repeated if shorter than `steps`. All rates use
+        the same batches.
     loss_fn : callable
         ``loss_fn(model(x), *targets)`` -> scalar Tensor.
     optimizer : callable or torch.optim.Optimizer
-        ``optimizer(parameters, rate)`` makes the optimiser; or an optimiser whose type and settings are taken, with
-        another rate. Its state is not.
+        ``optimizer(parameters, rate)`` creates the optimiser; or an optimiser whose type and settings are copied, with
+        another rate and without its state.
     rates : (float, float) or sequence of float
         Ends of a geometric range, or the rates.
     points : int
-        Rates in the range.
+        Number of rates in the range.
     steps : int
         Updates at each rate.
     shadows : int
-        Copies that measure the exponent at each rate; one gradient per step each.
+        Shadow copies per rate, which measure the exponent; each costs one gradient per step.
     epsilon : float or None
-        Distance of the shadows, 2-norm over all weights. None: the root of the roundoff times the norm of the weights.
+        Distance of the shadows, 2-norm over all weights. None: sqrt(roundoff) times the norm of the weights.
     max_norm : float or None
-        Clip gradients to this norm, as the training will.
+        Clip gradients to this norm, as in the training.
     seed : int
-        Of the directions of the shadows.
+        Seed of the directions of the shadows.
     vectorize : bool or None
-        All copies in one vectorised pass; None: where the model allows it.
+        Compute all copies in one vectorised pass; None: if the model allows it.
     progress : callable or None
         ``progress(done, total)`` after each step.
 
     Returns
     -------
     Edge
-        With its reasons, curves, and what it cost; ``print(edge)``, ``edge.plot()``.
+        Onset and recommendation with reasons, curves and cost; ``print(edge)``, ``edge.plot()``.
 
     Raises
     ------
     ArchitectureError
-        If the model is sharded or has nothing to train.
+        If the model is sharded or has no trainable parameters.
     DataError
-        If there are no batches, or an argument makes no sense.
+        If there are no batches, or an argument is invalid.
 
     Notes
     -----
-    Nothing of the user's is changed: weights, gradients, buffers, mode; torch's, numpy's and Python's global generators
-    are wound back. A generator of the loader's own moves on.
+    Weights, gradients, buffers and mode of the model do not change; the global generators of torch, numpy and Python
+    are restored. A separate generator of the loader advances.
 
-    Shadows are drawn back together with the buffers of the optimiser, so the exponent is that of the whole state under
+    Shadows are rescaled together with the buffers of the optimiser, so the exponent is that of the full state under
     momentum or Adam. It is a finite-time exponent of the first `steps` updates from these weights: another
-    initialisation, or late training, can have its edge elsewhere. Each rate counts ``steps * (1 + shadows)`` gradients.
+    initialisation, or late training, can have its edge elsewhere. Each rate costs ``steps * (1 + shadows)`` gradients.
 
     References
     ----------
     .. [1] Jimenez-Gonzalez, Soriano and Lacasa, arXiv:2506.08523 (2025): training is fastest at the onset of chaos.
-       Whether that holds for this training, `Edge.reasons` says.
+       `Edge.reasons` states whether this holds here.
     """
     check_counts(points=points, steps=steps, shadows=shadows)
     refuse_sharded(model)
@@ -117,7 +117,7 @@ def find_edge(
 
 
 class Ensemble:
-    """References and shadows at every rate, moved together."""
+    """References and shadows at every rate, trained in lock-step."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Ensemble:
         self._models = [deepcopy(model) for _ in range(len(rates) * self._size)]
         self._stacked = stack(self._models)
         self.epsilon = self._place_shadows(epsilon, shadows, seed)
-        # Rows of the stacked weights as leaves of their own: the same storage, one optimiser for each rate.
+        # Rows of the stacked weights are separate leaves in the same storage, with one optimiser per rate.
         self._parts = [
             {name: values.data[self._rows(r)].requires_grad_() for name, values in self._stacked.items()}
             for r in range(len(rates))
@@ -144,15 +144,15 @@ class Ensemble:
         self._optimizers = [factory(list(p.values()), float(rate)) for p, rate in zip(self._parts, rates, strict=True)]
         odd = type(self._optimizers[0])
         if odd not in ELEMENTWISE:
-            known = ", ".join(sorted(kind.__name__ for kind in ELEMENTWISE))
-            raise DataError(f"{odd.__name__} cannot hold several copies in one array; find_edge supports {known}")
+            supported = ", ".join(sorted(kind.__name__ for kind in ELEMENTWISE))
+            raise DataError(f"{odd.__name__} cannot train several copies in one array; find_edge supports {supported}")
         self.vectorized, self.why_not = False, ""
 
     def _rows(self, r: int) -> slice:
         return slice(r * self._size, (r + 1) * self._size)
 
     def _place_shadows(self, epsilon: float | None, shadows: int, seed: int) -> float:
-        """Put every shadow at the same distance; the same directions for every rate."""
+        """Place every shadow at the same distance, in the same directions for every rate."""
         first = [values.detach()[0] for values in self._stacked.values()]
         norm = float(torch.sqrt(sum(((w.double() ** 2).sum() for w in first), torch.zeros((), dtype=torch.float64))))
         size = shadow_distance(epsilon, norm, (w.element_size() for w in first))
@@ -163,16 +163,16 @@ class Ensemble:
                 values.data[1 + k :: self._size] += cut.reshape(values.shape[1:]).to(values)
         return size
 
-    def vectorise(self, wanted: bool | None, batch: Any) -> None:
-        """Choose between one vectorised pass and one pass for each copy."""
-        if wanted is not False:
+    def vectorise(self, requested: bool | None, batch: Any) -> None:
+        """Choose between one vectorised pass and one pass per copy."""
+        if requested is not False:
             self.why_not, _ = why_not_at_once(self._models[0], self._loss_fn, self._stacked, batch)
-        self.vectorized = wanted is not False and not self.why_not
-        if wanted and self.why_not:
+        self.vectorized = requested is not False and not self.why_not
+        if requested and self.why_not:
             raise ArchitectureError(f"vectorize=True, but {self.why_not}; use None")
 
     def step(self, batch: Any) -> tuple[Any, Any]:
-        """Move all copies by one update and draw the shadows back."""
+        """Update all copies once and rescale the shadows."""
         losses = self._gradients(batch)
         for r, (part, optimizer) in enumerate(zip(self._parts, self._optimizers, strict=True)):
             for name, values in part.items():
@@ -196,7 +196,7 @@ class Ensemble:
 
     @torch.no_grad()
     def _draw_back(self, part: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> float:
-        """Bring the shadows of one rate back to epsilon, weights and buffers alike."""
+        """Rescale the shadows of one rate to epsilon, in weights and buffers."""
         square = sum((_offset(v).double().flatten(1) ** 2).sum(dim=1) for v in part.values())
         length = torch.sqrt(torch.as_tensor(square))
         growth = float(torch.log(length / self.epsilon).mean())
@@ -215,7 +215,7 @@ def _offset(values: Tensor) -> Tensor:
 
 
 def _shrink(values: Tensor, factor: Tensor) -> None:
-    """Scale what shadows differ from their reference by; what is nowhere negative stays so (mean squares)."""
+    """Scale the offsets of shadows from their reference; non-negative values (mean squares) stay non-negative."""
     shape = (-1, *[1] * (values.ndim - 1))
     positive = bool((values >= 0).all())
     values[1:] = values[:1] + _offset(values) * factor.to(values).reshape(shape)
@@ -224,7 +224,7 @@ def _shrink(values: Tensor, factor: Tensor) -> None:
 
 
 def _factory(optimizer: Factory | torch.optim.Optimizer) -> Factory:
-    """Make optimisers of the kind that was given."""
+    """Return a factory of optimisers like this one."""
     if not isinstance(optimizer, torch.optim.Optimizer):
         return optimizer
     kind = type(optimizer)

@@ -1,13 +1,13 @@
-"""Curvature of a torch model's loss at its weights, measured without touching the training.
+"""Curvature of the loss of a torch model at its weights, without side effects on training.
 
 The functions `sharpness`, `hessian_vector_product`, `batch_sharpness`, `trace` and `spectral_density` are those of
-`recorders.hessian.HessianProbes`; this module brings the gradients and the products.
+`recorders.hessian.HessianProbes`; this module provides gradients and Hessian-vector products.
 
-Every pass runs on detached weights and on copies of the buffers, through `torch.func.functional_call`, under random
-generators that are wound back: the user's weights, gradients, buffers, mode and generators are as they were. What a
-pass sees is what the training sees next: the mode is the user's (`model.train()` or `model.eval()`), dropout draws
-what the next forward pass of the training will draw, batch normalisation in train mode uses the statistics of the
-batch, and its running averages do not move. State that a module keeps in plain attributes is not protected.
+Every pass uses detached weights and copies of the buffers, through `torch.func.functional_call`, and restores the
+random generators: weights, gradients, buffers, mode and generators do not change. A pass sees what training sees next:
+the current mode (`model.train()` or `model.eval()`) and the dropout of the next forward pass; batch normalisation in
+train mode uses the statistics of the batch, and its running averages do not change. State in plain attributes of
+modules is not protected.
 
 Examples
 --------
@@ -41,25 +41,25 @@ LossFunction = Callable[..., Tensor]
 
 
 class Objective:
-    """A model's loss as a function of its trainable weights."""
+    """The loss of a model as a function of its trainable weights."""
 
     def __init__(self, model: nn.Module, loss_fn: LossFunction) -> None:
         refuse_sharded(model)
         self.model = unwrap(model)
         self.loss_fn = loss_fn
-        trainable(self.model)  # refuses a model without any
-        # functional_call wants the names that the modules have, torch.compile's additions included.
+        trainable(self.model)  # raises without trainable parameters
+        # functional_call needs the names of the modules, with the additions of torch.compile.
         self.names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         self.shapes = [tuple(weight.shape) for weight in self.weights()]
         self.sizes = [weight.numel() for weight in self.weights()]
         self.n = sum(self.sizes)
 
     def weights(self) -> list[Tensor]:
-        """The trainable weights as they are now, in the order of a recorded state, detached; they are not copied."""
+        """Current trainable weights in the order of a recorded state, detached but not copied."""
         return [parameter.detach() for parameter in self.parameters()]
 
     def parameters(self) -> list[nn.Parameter]:
-        """The trainable parameters themselves, in the order of a recorded state."""
+        """Trainable parameters in the order of a recorded state."""
         named = dict(self.model.named_parameters())
         return [named[name] for name in self.names]
 
@@ -72,7 +72,7 @@ class Objective:
         return scalar(self.loss_fn(functional_call(self.model, state, arguments, keywords), *targets))
 
     def gradient(self, weights: Sequence[Tensor], batch: tuple[Any, ...]) -> tuple[Tensor, list[Tensor]]:
-        """Loss and gradient of one batch at other weights; generators move on as by one pass."""
+        """Loss and gradient of one batch at other weights; generators advance as in one pass."""
         leaves = [weight.detach().requires_grad_() for weight in weights]
         with torch.enable_grad():
             loss = self.loss(leaves, batch)
@@ -81,7 +81,7 @@ class Objective:
 
     @contextmanager
     def noise(self) -> Iterator[Callable[[], None]]:
-        """Wind the random generators back to where they stand now, at every call of what is given and at the end."""
+        """Yield a function that restores the random generators to their current state; also restored at the end."""
         with same_noise(devices_of(self.weights())) as rewind:
             try:
                 yield rewind
@@ -89,11 +89,11 @@ class Objective:
                 rewind()
 
     def flat(self, tensors: Iterable[Tensor]) -> Floats:
-        """Lay tensors of the weights' shapes out as one float64 vector on the host."""
+        """Flatten tensors shaped like the weights to one float64 vector on the host."""
         return np.concatenate([tensor.detach().reshape(-1).double().cpu().numpy() for tensor in tensors])
 
     def unflat(self, vector: Any) -> list[Tensor]:
-        """Cut a vector into tensors like the weights: same shapes, dtypes and devices."""
+        """Split a vector into tensors with the shapes, dtypes and devices of the weights."""
         cuts = torch.as_tensor(np.ascontiguousarray(vector, np.float64)).split(self.sizes)
         return [
             cut.to(device=weight.device, dtype=weight.dtype).reshape(weight.shape)
@@ -102,11 +102,11 @@ class Objective:
 
 
 class Slope:
-    """The gradient of one batch with its graph, so that many products with the Hessian share one forward pass."""
+    """Gradient of one batch with its graph, shared by many Hessian-vector products."""
 
     def __init__(self, objective: Objective, batch: tuple[Any, ...]) -> None:
         self.leaves = [weight.detach().requires_grad_() for weight in objective.weights()]
-        # The fused kernels of attention have no second derivative; the plain one has.
+        # Fused attention kernels have no second derivative.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             self.loss = objective.loss(self.leaves, batch)
             self.gradient = torch.autograd.grad(
@@ -114,9 +114,9 @@ class Slope:
             )
 
     def times(self, tangents: Sequence[Tensor]) -> list[Tensor]:
-        """Multiply the Hessian with a vector."""
+        """Multiply the Hessian by a vector."""
         curved = [(g, v) for g, v in zip(self.gradient, tangents, strict=True) if g.requires_grad]
-        if not curved:  # a loss that is linear in all weights
+        if not curved:  # a loss linear in all weights
             return [torch.zeros_like(leaf) for leaf in self.leaves]
         gradients, along = zip(*curved, strict=True)
         products = torch.autograd.grad(
@@ -126,7 +126,7 @@ class Slope:
 
 
 class Hessian:
-    """Products of flat float64 vectors with the Hessian of a loss on a batch or on `Batches`."""
+    """Products of the Hessian of a loss with flat float64 vectors, on a batch or on `Batches`."""
 
     def __init__(self, model: nn.Module, loss_fn: LossFunction, batch: tuple[Any, ...]) -> None:
         self.objective = Objective(model, loss_fn)
@@ -135,14 +135,14 @@ class Hessian:
         self._slope: Slope | None = None
 
     def slopes(self) -> Iterator[tuple[float, Slope]]:
-        """Weight and gradient graph of each batch, under the same random numbers every time it is called."""
+        """Yield weight and gradient graph of each batch, with the same random numbers on every call."""
         with self.objective.noise():
             for batch in self._batches:
                 share = 1.0 if self._reduction in ("one", "sum") else float(examples(batch))
                 yield share, Slope(self.objective, batch)
 
     def flatten(self, vector: Any) -> tuple[Floats, Callable[[Floats], Any]]:
-        """Lay a vector out; the second is a function that gives a product the form of the vector."""
+        """Flatten a vector; also return a function that restores its structure."""
         objective = self.objective
         if hasattr(vector, "keys"):
             flat = objective.flat(in_order(objective.names, objective.shapes, vector))
@@ -152,14 +152,14 @@ class Hessian:
         return of_length(vector, self.n), lambda product: product
 
     def along_gradients(self) -> Iterator[tuple[float, float]]:
-        """Give g H g and g g of each batch."""
+        """Yield g H g and g g of each batch."""
         for _, slope in self.slopes():
             gradient = [part.detach() for part in slope.gradient]
             g, hg = self.objective.flat(gradient), self.objective.flat(slope.times(gradient))
             yield float(g @ hg), float(g @ g)
 
     def __call__(self, vector: Floats) -> Floats:
-        """Multiply a flat vector."""
+        """Multiply the Hessian by a flat vector."""
         tangents = self.objective.unflat(vector)
         if self._reduction == "one":
             if self._slope is None:
@@ -173,7 +173,7 @@ class Hessian:
 
 
 def in_order(names: Sequence[str], shapes: Sequence[tuple[int, ...]], vector: Any) -> list[Any]:
-    """Put the tensors of a vector given as {name: Tensor} in the order of the weights."""
+    """Return the tensors of a vector {name: Tensor} in the order of the weights."""
     if set(vector) != set(names):
         odd = sorted(set(vector) ^ set(names))
         raise ArchitectureError(f"the vector needs one tensor for each trainable parameter; these differ: {odd[:5]}")

@@ -30,7 +30,7 @@ BIAS = Role("bias", -1, 0)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Give the module that the user wrote, without the shells of torch.compile and data parallelism."""
+    """Unwrap a module from torch.compile and data parallelism."""
     shells = (nn.parallel.DistributedDataParallel, nn.DataParallel)
     while True:
         if isinstance(model, shells):
@@ -47,7 +47,7 @@ def clean(name: str) -> str:
 
 
 def refuse_sharded(model: nn.Module) -> None:
-    """Refuse a model whose parameters do not lie whole in this process."""
+    """Raise if this process does not hold all parameters of a model."""
     for module in model.modules():
         if any(cls.__name__ in SHARDED for cls in type(module).__mro__):
             raise ArchitectureError(
@@ -63,7 +63,7 @@ def refuse_sharded(model: nn.Module) -> None:
 
 
 def _why_not_whole(parameter: nn.Parameter) -> str:
-    """Say why this parameter cannot be read, with the way out; empty where it can."""
+    """Why a parameter cannot be read, with a remedy; empty if it can."""
     if hasattr(parameter, "device_mesh"):
         return (
             "is a DTensor: it is spread over several processes. Gather it on rank 0 with .full_tensor() (or "
@@ -88,19 +88,19 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def describe(model: nn.Module) -> dict[str, list[str] | dict[str, str]]:
-    """Say what of the model is not in the state of its own: frozen parameters and aliases of tied ones."""
+    """List the parameters outside the state: frozen ones and aliases of tied ones."""
     first: dict[int, str] = {}
     aliases: dict[str, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        known = first.setdefault(id(parameter), clean(name))
-        if known != clean(name):
-            aliases[clean(name)] = known
+        original = first.setdefault(id(parameter), clean(name))
+        if original != clean(name):
+            aliases[clean(name)] = original
     frozen = [clean(name) for name, parameter in model.named_parameters() if not parameter.requires_grad]
     return {"frozen": frozen, "aliases": aliases}
 
 
 def roles(model: nn.Module) -> dict[str, Role]:
-    """Say for every parameter what it is, from the type of the module that owns it."""
+    """Return the role of every parameter, from the type of its module."""
     owners = {
         clean(f"{prefix}.{name}" if prefix else name): (module, name)
         for prefix, module in model.named_modules()
@@ -122,7 +122,7 @@ def _role(module: nn.Module, name: str, parameter: nn.Parameter) -> Role:
     if "bias" in name:
         return BIAS if parameter.ndim == 1 else Role("bias")
     if not name.endswith("weight"):
-        # weight_g and the like: pieces of a kernel that some parametrization puts together
+        # weight_g and the like: parts of a parametrized kernel
         return Role("other")
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return Role("embedding", 0, 1)
@@ -140,15 +140,15 @@ def _role(module: nn.Module, name: str, parameter: nn.Parameter) -> Role:
 
 
 class Walk:
-    """The state of one module, read many times: as `trainable`, but walking the module only when it has changed."""
+    """Repeated reading of the state of a module: like `trainable`, but walks the module only after changes."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._names = frozenset(trainable(model))
-        self._look()
+        self._scan()
 
-    def _look(self) -> None:
-        """Note every place of the module tree that could later hold something else."""
+    def _scan(self) -> None:
+        """Record every entry of the module tree, to detect changes."""
         places = [
             (module._parameters, key, child)
             for module in self.model.modules()
@@ -165,9 +165,9 @@ class Walk:
         self._outside = {name: parameter for name, parameter in every.items() if name not in self._names}
 
     def named(self) -> dict[str, nn.Parameter]:
-        """Give the parameters that are the state."""
+        """Return the parameters of the state."""
         if self._has_changed():
-            self._look()
+            self._scan()
         for name, parameter in self._outside.items():
             if parameter.requires_grad:
                 raise ArchitectureError(
@@ -187,7 +187,7 @@ class Walk:
 
 @contextmanager
 def same_noise(devices: Iterable[torch.device]) -> Iterator[Callable[[], None]]:
-    """Let several passes draw the same random numbers."""
+    """Yield a function that restores the random generators, so that several passes draw the same numbers."""
     start = (torch.get_rng_state(), np.random.get_state(), random.getstate())  # noqa: NPY002 (the user's global state)
     elsewhere = [(device, _device_generator(device).get_rng_state(*_which(device))) for device in devices]
 
@@ -202,17 +202,17 @@ def same_noise(devices: Iterable[torch.device]) -> Iterator[Callable[[], None]]:
 
 
 def _device_generator(device: torch.device) -> Any:
-    """The module of torch that holds the generator of a device: torch.cuda, torch.mps, ..."""
+    """Module of torch with the generator of a device: torch.cuda, torch.mps, ..."""
     return getattr(torch, device.type)
 
 
 def _which(device: torch.device) -> tuple[torch.device, ...]:
-    """The argument that tells devices of one kind apart; mps has one only and takes none."""
+    """Device argument of the generator functions; none for mps."""
     return () if device.type == "mps" else (device,)
 
 
 def devices_of(tensors: Iterable[Tensor]) -> list[torch.device]:
-    """Give the devices besides the CPU that tensors live on."""
+    """Devices of tensors other than the CPU."""
     return list({tensor.device for tensor in tensors if not tensor.is_cpu})
 
 
@@ -226,8 +226,8 @@ def call(model: nn.Module, x: Any) -> Any:
 def scalar(loss: Tensor) -> Tensor:
     """Check that a loss is one number for one member."""
     if not isinstance(loss, Tensor) or loss.ndim != 0:
-        came = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise ValueError(f"loss_fn(output, *targets) gave {came}; it must give one number: take the mean or the sum")
+        shape = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"loss_fn(output, *targets) returned {shape}; it must be one number: take the mean or the sum")
     return loss
 
 

@@ -1,4 +1,4 @@
-"""The recorder of torch modules: by the optimiser's step hook, by hand, or under any trainer."""
+"""The recorder of torch modules: via the step hook of the optimiser, explicit calls, or any trainer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from recorders.twins import Twin
 from trajtools.errors import ArchitectureError, RecordingError
 
 CLOCKS = frozenset(("step", "mu_product", "eta", "mu"))
-"""Scalar buffers that count or schedule steps; `eta` and `mu` are those of ASGD, `mu_product` that of NAdam."""
+"""Scalar buffers that count or schedule steps; `eta` and `mu` belong to ASGD, `mu_product` to NAdam."""
 Shapes = dict[str, tuple[int, ...]]
 Option = tuple[str, str]
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -42,61 +42,61 @@ KEPT: tuple[tuple[str, tuple[str, ...], tuple[Option, ...]], ...] = (
     ("ASGD", ("ax",), ()),
     ("Muon", ("momentum_buffer",), ()),
 )
-"""Class in torch.optim; buffers that it always has; buffers that an option of the group brings."""
+"""Class in torch.optim; its permanent buffers; buffers that depend on an option of the group."""
 
 
 class Recorder(framework_free.Recorder):
-    """Records the trainable parameters of a module, or of several that train in lock-step.
+    """Record the trainable parameters of a module, or of several trained in lock-step.
 
     Parameters
     ----------
     path : path-like
         The file.
     state : torch.nn.Module, list of them, Twins, or {name: Tensor}
-        One network; members of one run (``[model, *perturb(model, ...)]``); twins, which are then recorded at every
-        step by themselves; or tensors, with a leading member axis where `members` is given
-        (``torch.func.stack_module_state``). torch.compile and DistributedDataParallel are looked through.
+        One network; members of one run (``[model, *perturb(model, ...)]``); twins, which are then recorded
+        automatically at every step; or tensors, with a leading member axis if `members` is set
+        (``torch.func.stack_module_state``). torch.compile and DistributedDataParallel are unwrapped.
     optimizer : torch.optim.Optimizer, list of them, "any" or None
-        Every step of it stores a state. Of several, a state is stored after each step of the last one in the list.
-        "any": every step of any optimiser that owns a parameter of the state, wherever a trainer made it.
+        Every step of it stores a state. With several, a state is stored after each step of the last one in the list.
+        "any": every step of any optimiser that owns a parameter of the state, wherever a trainer created it.
         None: `record` stores the state.
     buffers : bool, str or sequence of str
-        Record what the optimiser keeps beside the weights (``momentum_buffer``, ``exp_avg``, ...) with every state, as
-        ``<parameter>.<buffer>`` in a table of their own. True: every tensor of ``optimizer.state`` of the recorded
-        parameters, but no counts of steps. Names: those alone, each as large as its parameter. A buffer that the
-        optimiser has not made yet is zero.
+        Record the buffers of the optimiser (``momentum_buffer``, ``exp_avg``, ...) with every state, as
+        ``<parameter>.<buffer>`` in a separate table. True: every tensor of ``optimizer.state`` of the recorded
+        parameters, except step counts. Names: only those, each of the size of its parameter. A buffer that the
+        optimiser has not created yet is zero.
     learning_rate : bool or None
-        Record the learning rates of the optimiser along with the metrics, as ``learning_rate`` (several parameter
-        groups: ``learning_rate_0``, ...). None: yes where one optimiser is given, and for twins.
+        Record the learning rates of the optimiser as metrics ``learning_rate`` (several parameter groups:
+        ``learning_rate_0``, ...). None: True with one optimiser, and for twins.
     every_rank : bool
-        Under torch.distributed only rank 0 records and the others get a recorder that does nothing, because data
-        parallel ranks hold equal weights. True: this rank trains a network of its own and records it to its own path.
+        Under torch.distributed only rank 0 records by default, and the other recorders do nothing, because data
+        parallel ranks have equal weights. True: this rank trains a separate network and records it to its own path.
     **options : object
-        Everything else that `recorders.Recorder` takes: ``name``, ``hparams``, ``every``, ``include``, ``store``, ...
+        Options of `recorders.Recorder`: ``name``, ``hparams``, ``every``, ``include``, ``store``, ...
 
     Raises
     ------
     ArchitectureError
-        If the model is sharded (FSDP, DTensor), has nothing to train, or is not what the optimiser trains.
+        If the model is sharded (FSDP, DTensor), has no trainable parameters, or is not trained by the optimiser.
     RecordingError
-        As `recorders.Recorder` does.
+        As in `recorders.Recorder`.
 
     Notes
     -----
-    The state is what has ``requires_grad`` when the recorder opens, tied weights once; frozen parameters and aliases
-    are listed in the provenance. A parameter that is frozen later stays in the state. One that is unfrozen later
-    would move unseen, so that the next state is refused: open the recorder while everything that will ever train is
-    unfrozen.
+    The state is the set of parameters with ``requires_grad`` when the recorder opens, tied weights once; frozen
+    parameters and aliases are listed in the provenance. A parameter frozen later stays in the state. A parameter
+    unfrozen later would change unrecorded, so the next state raises an error: unfreeze everything before opening the
+    recorder.
 
-    An update is a call of ``optimizer.step`` that went through: accumulated micro-batches count once, steps skipped by
-    a GradScaler not at all, LBFGS once for all its inner iterates. A copied optimiser (``copy.deepcopy``) has lost
-    the hook: the recorder warns when it is closed. Optimisers that run inside the backward pass, one for each
-    parameter, fire once each: record those by hand.
+    An update is a completed call of ``optimizer.step``: accumulated micro-batches count once, steps skipped by a
+    GradScaler not at all, LBFGS once for all its inner iterates. A copied optimiser (``copy.deepcopy``) loses the hook:
+    the recorder warns on closing. Optimisers that run inside the backward pass, one per parameter, fire once each:
+    record those explicitly.
 
-    The weights alone do not say where a training with momentum goes next; weights and buffers do. They make a run two
+    With momentum, the weights alone do not determine the next step; weights and buffers do. Buffers make a run two
     (momentum) or three times (Adam) as large. An optimiser without buffers records none.
 
-    On CUDA a state is cloned on the device, and the clone is moved to pinned memory on a stream of its own; see
+    On CUDA a state is cloned on the device, and the clone is transferred to pinned memory on a separate stream; see
     `recorders.torch.transfer.CudaReader`.
     """
 
@@ -130,13 +130,13 @@ class Recorder(framework_free.Recorder):
         self._reader = HostReader()
         if self._walks:
             first = self._walks[0].model
-            found = roles(first)
-            options.setdefault("kinds", {name: role.kind for name, role in found.items()})
-            options.setdefault("axes", {n: (role.source_axis, role.target_axis) for n, role in found.items()})
+            roles_by_name = roles(first)
+            options.setdefault("kinds", {name: role.kind for name, role in roles_by_name.items()})
+            options.setdefault("axes", {n: (role.source_axis, role.target_axis) for n, role in roles_by_name.items()})
             self._origin = _provenance(first)
         if isinstance(state, Twins):
             options["members"] = list(state.members)
-            options["metrics"] = self._metrics_of_twins(len(state), options.get("metrics"))
+            options["metrics"] = self._with_twin_metrics(len(state), options.get("metrics"))
             self._origin = {**self._origin, "perturbations": [state.made]}
             state.attach(self)
         self._members = options.get("members")
@@ -148,10 +148,10 @@ class Recorder(framework_free.Recorder):
             raise
         self._hook_up(optimizer)
 
-    # -- reading a state, as recorders.recorder asks for it
+    # -- reading a state, for recorders.recorder
 
     def _named(self, state: Any) -> list[Mapping[str, Any]]:
-        """Mapping name -> parameter for each member."""
+        """Return name -> parameter for each member."""
         if isinstance(state, Twins):
             return [state.state]
         if isinstance(state, Mapping):
@@ -162,22 +162,22 @@ class Recorder(framework_free.Recorder):
         return [_with_member(walk.named(), walk.model) for walk in self._walks]
 
     def _host(self, leaves: Sequence[Tensor]) -> list[np.ndarray] | Pending:
-        """Host arrays of the leaves, or the promise of them."""
+        """Return host arrays of the leaves, or a pending transfer."""
         return self._reader.read(leaves)
 
     def _named_buffers(self, buffers: Any) -> list[Mapping[str, Any]]:
-        """Buffers of each member, as the optimisers hold them now."""
+        """Return the current buffers of each member."""
         if self._held is None:
             raise RecordingError(
                 "the buffers of torch optimisers are read from the optimiser: open the recorder with buffers=True"
             )
         names = self._structure.names
         if isinstance(self._state, Twins):
-            return [of_twins(self._held, self._state, names)]
+            return [twin_buffers(self._held, self._state, names)]
         return [self._held.named(leaves, names) for leaves in self._named(self._state)]
 
     def _beside(self, state: Any, buffers: Any) -> Any:
-        """The state, with the buffers that the optimisers hold."""
+        """Return the state with the buffers of the optimisers."""
         if self._held is None:
             return super()._beside(state, buffers)
         if self._buffers is None and any(self._named_buffers(None)):
@@ -188,7 +188,7 @@ class Recorder(framework_free.Recorder):
         return state if self._buffers is None else Beside(state)
 
     def _device_distances(self, state: Any) -> np.ndarray | None:
-        """Distances of the twins, measured on the device: only M numbers travel."""
+        """Distances of the twins, computed on the device to transfer only M numbers."""
         mappings = self._named(state)
         if not all(leaf.is_cuda for mapping in mappings for leaf in mapping.values()):
             return None
@@ -196,14 +196,14 @@ class Recorder(framework_free.Recorder):
         return distances(mappings, self.names, references, self.metric)
 
     def _busy_cores(self) -> int:
-        """How many cores the training keeps busy."""
+        """Number of cores used by the training."""
         leaves = [leaf for mapping in self._named(self._state) for leaf in mapping.values()]
         return 1 if all(leaf.is_cuda for leaf in leaves) else torch.get_num_threads()
 
     # -- hooks
 
     def _hook_up(self, optimizer: Any) -> None:
-        """Let the optimiser tell of every step; of a compiled step, the hook is left out of the compilation."""
+        """Register the step hook, excluded from the compilation of a compiled step."""
         if isinstance(optimizer, str):
             self._handles.append(register_optimizer_step_post_hook(torch.compiler.disable(self._after_any)))
         elif optimizer is not None:
@@ -211,39 +211,39 @@ class Recorder(framework_free.Recorder):
             self._handles.append(self._optimizers[-1].register_step_post_hook(hook))
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        """Store the state that the step has made; the signature is torch's."""
+        """Store the state after a step; the signature is that of torch."""
         if skipped(optimizer):
             return
         self._updates += 1
         self.advance(self._state)
 
     def _after_any(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        """Do the same for any optimiser of the process, if it trains this state."""
+        """Store the state after a step of any optimiser that trains it."""
         size = sum(len(group["params"]) for group in optimizer.param_groups)
-        known = self._owners.get(optimizer)
-        if known is None or known[0] != size:
-            known = self._owners[optimizer] = size, owns(optimizer, self._state)
-        if known[1]:
+        cached = self._owners.get(optimizer)
+        if cached is None or cached[0] != size:
+            cached = self._owners[optimizer] = size, owns(optimizer, self._state)
+        if cached[1]:
             self._after_step(optimizer, args, kwargs)
 
-    # -- what the user calls
+    # -- public methods
 
     def record(self, state: Any = None, *, step: int | None = None, **metrics: Any) -> None:
-        """Record metrics of the current state; without an optimiser, the state as well.
+        """Record metrics of the current state; without an optimiser, also the state.
 
         Parameters
         ----------
         state : torch.nn.Module, list of them, {name: Tensor} or None
-            None: the one that the recorder was opened with. With an optimiser it may be given, and changes nothing.
+            None: the state from the opening. With an optimiser it is redundant.
         step : int or None
-            Number of updates behind this state; None: one more than the last, see `recorders.Recorder.record`.
+            Number of updates before this state; None: one more than the last, see `recorders.Recorder.record`.
         **metrics : float or Tensor
-            Numbers, or one per member. Tensors are read, never changed.
+            Numbers, or one per member. Tensors are read only.
 
         Raises
         ------
         ArchitectureError, RecordingError
-            As `recorders.Recorder.record`, and for another state than the one that the optimiser trains.
+            As in `recorders.Recorder.record`, and for a state that the optimiser does not train.
         """
         self._calls += 1
         if self._by_hook:
@@ -256,25 +256,25 @@ class Recorder(framework_free.Recorder):
         super().record(state, step=step, **metrics)
 
     def _refuse_foreign(self, state: Any) -> None:
-        """Take the state that the hook stores anyway, and no other: two sources of states would mix up the steps."""
-        ours, given = (list(map(id, one if isinstance(one, list | tuple) else [one])) for one in (self._state, state))
+        """Raise for another state than that of the hook, because two sources would mix up the steps."""
+        ours, passed = (list(map(id, one if isinstance(one, list | tuple) else [one])) for one in (self._state, state))
         if isinstance(state, nn.Module):
-            given = [id(unwrap(state))]
-        if state is not None and given != ours:
+            passed = [id(unwrap(state))]
+        if state is not None and passed != ours:
             raise RecordingError(
                 "every step of the optimiser stores the state that this recorder was opened with, but record() got "
                 "another one: call record(**metrics) without a state, or open the recorder without optimizer="
             )
 
     def _rates(self) -> dict[str, float]:
-        """Learning rates of the parameter groups, as they stand."""
+        """Current learning rates of the parameter groups."""
         rates = [float(group["lr"]) for group in self._optimizers[0].param_groups]
         if len(rates) == 1:
             return {"learning_rate": rates[0]}
         return {f"learning_rate_{i}": rate for i, rate in enumerate(rates)}
 
-    def _metrics_of_twins(self, members: int, metrics: Any) -> Any:
-        """The metrics that twins bring, before those that the user has named."""
+    def _with_twin_metrics(self, members: int, metrics: Any) -> Any:
+        """Merge the metrics of twins with those of the user."""
         rates = self._rates() if self._with_rate else {}
         theirs: dict[str, tuple[int, ...]] = {"loss": (members,), **dict.fromkeys(rates, ())}
         if metrics is None or isinstance(metrics, Mapping):
@@ -282,17 +282,17 @@ class Recorder(framework_free.Recorder):
         return [*theirs, *((metrics,) if isinstance(metrics, str) else metrics)]
 
     def close(self, *args: Any, **kwargs: Any) -> None:
-        """Let go of the optimiser, write what is left and close the file.
+        """Remove the hook, write the remaining states and close the file.
 
         Parameters
         ----------
         *args, **kwargs : object
-            As `recorders.Recorder.close` takes them.
+            As in `recorders.Recorder.close`.
 
         Warns
         -----
         UserWarning
-            If `record` was called again and again while the optimiser never stepped.
+            If `record` was called repeatedly but the optimiser never stepped.
         """
         watched = bool(self._handles)
         for handle in self._handles:
@@ -311,7 +311,7 @@ class Recorder(framework_free.Recorder):
 
 
 class _OtherRank(Recorder):
-    """What the ranks behind the first hold: every call does nothing."""
+    """Recorder of the ranks after the first: every call does nothing."""
 
     def __init__(self, path: Any, state: Any, **options: Any) -> None:
         del path, state, options
@@ -329,13 +329,13 @@ class _OtherRank(Recorder):
 
 
 def _is_first_rank() -> bool:
-    """Whether this process is the one that records."""
+    """Whether this process records."""
     distributed = torch.distributed
     return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() != 0)
 
 
 def _simplest(state: Any) -> Any:
-    """The state without shells: a list of modules, twins, or a mapping."""
+    """Unwrap the state to a list of modules, twins, or a mapping."""
     if isinstance(state, Twins):
         return state
     if isinstance(state, Mapping):
@@ -352,20 +352,20 @@ def _simplest(state: Any) -> Any:
 
 
 def _modules(state: Any) -> list[nn.Module]:
-    """The modules that make up a state; none for a mapping."""
+    """Modules of a state; none for a mapping."""
     if isinstance(state, Twins):
         return [state.models[0]]
     return [] if isinstance(state, Mapping) else state
 
 
 def _with_member(named: dict[str, Any], model: nn.Module) -> Mapping[str, Any]:
-    """A mapping that says how the member was made, as the framework-free twins do."""
+    """Attach the member entry to a mapping, as the framework-free twins do."""
     mark = getattr(model, MARK, None)
     return named if mark is None else Twin(named, member=mark.member, made=mark.made)
 
 
 def _provenance(model: nn.Module) -> dict[str, Any]:
-    """What torch adds to the provenance of a run."""
+    """Provenance of torch."""
     return {
         "torch": {
             "threads": torch.get_num_threads(),
@@ -377,7 +377,7 @@ def _provenance(model: nn.Module) -> dict[str, Any]:
 
 
 def followed(optimizer: Any, state: Any) -> list[Any]:
-    """The torch optimisers that a recorder follows, out of any wrappers, checked to train the state."""
+    """Unwrap the optimisers and check that they train the state."""
     if isinstance(state, Twins):
         if optimizer is not None:
             raise RecordingError("twins report their own steps: omit optimizer=")
@@ -392,14 +392,14 @@ def followed(optimizer: Any, state: Any) -> list[Any]:
             raise RecordingError(f'optimizer={one!r:.60}: pass a torch.optim.Optimizer, a list of them, "any" or None')
     if not any(owns(one, state) for one in optimizers):
         raise ArchitectureError(
-            "the optimiser trains no parameter of this model. Was the model replaced after the optimiser was made? "
-            "Make the optimiser from model.parameters() of the model that is recorded"
+            "the optimiser trains no parameter of this model. Was the model replaced after the optimiser was created? "
+            "Create the optimiser from model.parameters() of the recorded model"
         )
     return optimizers
 
 
 def owns(optimizer: Any, state: Any) -> bool:
-    """Say whether an optimiser trains a parameter of a state."""
+    """Whether an optimiser trains a parameter of a state."""
     if isinstance(state, Mapping):
         leaves: Iterable[Any] = state.values()
     else:
@@ -410,7 +410,7 @@ def owns(optimizer: Any, state: Any) -> bool:
 
 
 def skipped(optimizer: Any) -> bool:
-    """Say whether a step that has just returned left the weights alone because a gradient was not finite."""
+    """Whether the last step was skipped because a gradient was not finite."""
     found_inf = getattr(optimizer, "found_inf", None)
     return found_inf is not None and bool(found_inf)
 
@@ -418,7 +418,7 @@ def skipped(optimizer: Any) -> bool:
 class OptimizerBuffers:
     """The buffers of the optimisers that train a state."""
 
-    def __init__(self, optimizers: Sequence[Any], wanted: bool | Sequence[str]) -> None:
+    def __init__(self, optimizers: Sequence[Any], selection: bool | Sequence[str]) -> None:
         if not optimizers:
             raise RecordingError(
                 'buffers= needs optimizer=: the optimisers themselves (not "any"), which hold the buffers'
@@ -429,14 +429,14 @@ class OptimizerBuffers:
                     "LBFGS has a history of varying length, which a table of buffers cannot hold; omit buffers="
                 )
         self._optimizers = tuple(optimizers)
-        names = (wanted,) if isinstance(wanted, str) else wanted
-        self._wanted: tuple[str, ...] | None = None if isinstance(names, bool) else tuple(names)
+        names = (selection,) if isinstance(selection, str) else selection
+        self._selected: tuple[str, ...] | None = None if isinstance(names, bool) else tuple(names)
         self._owners: dict[int, tuple[Any, Any, Any]] = {}
         self._sizes: list[int] = []
 
     def named(self, leaves: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-        """Give the buffers of one network."""
-        self._look()
+        """Return the buffers of one network."""
+        self._update_owners()
         buffers = {}
         for name in names:
             leaf = leaves[name]
@@ -450,13 +450,13 @@ class OptimizerBuffers:
                 if not value.dtype.is_floating_point:
                     raise RecordingError(
                         f"the buffer {key!r} of {name!r} is {value.dtype}, and only real floating-point numbers can be "
-                        "recorded; name those that are, with buffers=(...), or omit buffers="
+                        "recorded; name real ones with buffers=(...), or omit buffers="
                     )
                 buffers[f"{name}.{key}"] = value.detach()
         return buffers
 
-    def _look(self) -> None:
-        """Note who trains what, again where parameters came to a group."""
+    def _update_owners(self) -> None:
+        """Update the owners of parameters after groups changed."""
         sizes = [len(group["params"]) for one in self._optimizers for group in one.param_groups]
         if sizes != self._sizes:
             self._sizes = sizes
@@ -467,27 +467,27 @@ class OptimizerBuffers:
                 for leaf in group["params"]
             }
 
-    def _expected(self, name: str, leaf: Tensor, optimizer: Any, group: Any, held: Mapping[str, Any]) -> Shapes:
-        """Buffers of one parameter and their shapes: those it has, and those that it will have."""
+    def _expected(self, name: str, leaf: Tensor, optimizer: Any, group: Any, present: Mapping[str, Any]) -> Shapes:
+        """Shapes of the current and future buffers of one parameter."""
         shape = tuple(leaf.shape)
-        if self._wanted is not None:
-            return dict.fromkeys(self._wanted, shape)
-        there = {
+        if self._selected is not None:
+            return dict.fromkeys(self._selected, shape)
+        current = {
             key: tuple(value.shape)
-            for key, value in held.items()
+            for key, value in present.items()
             if isinstance(value, Tensor) and not (value.ndim == 0 and key in CLOCKS)
         }
         promised = promised_buffers(optimizer, group, shape)
-        if promised is None and not held:
+        if promised is None and not present:
             raise ArchitectureError(
-                f"{type(optimizer).__name__} has not stepped yet, so the buffers that it will have are unknown for "
+                f"{type(optimizer).__name__} has not stepped yet, so its buffers are unknown for "
                 f"{name!r}; name them, e.g. buffers=('exp_avg', 'exp_avg_sq'), or record from its first step on"
             )
-        return {**(promised or {}), **there}
+        return {**(promised or {}), **current}
 
 
 def promised_buffers(optimizer: Any, group: Mapping[str, Any], shape: tuple[int, ...]) -> Shapes | None:
-    """Say which buffers one of torch's own optimisers keeps for a parameter, before it has made them."""
+    """Buffers that a torch optimiser will create for a parameter; None if unknown."""
     if isinstance(optimizer, getattr(torch.optim, "Adafactor", ())):
         if len(shape) < 2:
             return {"variance": shape}
@@ -498,8 +498,8 @@ def promised_buffers(optimizer: Any, group: Mapping[str, Any], shape: tuple[int,
     return None
 
 
-def of_twins(buffers: OptimizerBuffers, twins: Twins, names: Sequence[str]) -> dict[str, Tensor]:
-    """Give the buffers of twins, with a leading member axis."""
+def twin_buffers(buffers: OptimizerBuffers, twins: Twins, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return the buffers of twins, with a leading member axis."""
     rows = [buffers.named(leaves, names) for leaves in twins.leaves]
     if len(rows) == 1:
         return rows[0]

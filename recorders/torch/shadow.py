@@ -1,4 +1,4 @@
-"""Shadows of a torch training: curvature and local exponents for one extra gradient a step."""
+"""Shadows of a torch training run: curvature and local exponents for one extra gradient per step."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Numbers = tuple[float, float, float]
 
 
 class Shadow(shadows.Shadow):
-    """Copies of a network at a tiny distance, trained on the same batches and rescaled after every step.
+    """Copies of a network at a small distance, trained on the same batches and rescaled after every step.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The network that trains; it is not changed.
+        The network in training; not modified.
     loss_fn : callable
         ``loss_fn(model(x), *targets)`` -> scalar Tensor.
     optimizer : torch.optim.SGD or None
-        What trains it, with or without momentum: the forward copy is moved as it moves the network. Not needed for
-        the reverse copy alone.
+        Optimiser of the training, with or without momentum; the forward copy follows its rule. Not needed for the
+        reverse copy alone.
     directions : sequence of {"forward", "reverse"}
-        "forward": local exponent and h_min; "reverse": h_max. One extra gradient a step each.
+        "forward": local exponent and h_min; "reverse": h_max. One extra gradient per step each.
     epsilon : float or None
         Distance of the copies, 2-norm over all trained weights. None: sqrt(roundoff) times the norm of the weights at
         the first step (float64: 1e-8 of it; float32: 2e-4 of it).
@@ -42,29 +42,29 @@ class Shadow(shadows.Shadow):
         Length of the uphill step of the reverse copy, in the unit of a learning rate. None: |d| / |q|, which is 1 /
         h_max once the copy is aligned.
     window : int or None
-        Draw a fresh offset for the forward copy every so many steps. None: never.
+        Steps between fresh offsets of the forward copy. None: never.
     of : {"batch", "subset", "full"}
-        What the data are, for the names of the metrics: "full" if every batch is the whole training set.
+        Extent of the data, for the names of the metrics: "full" if every batch is the whole training set.
     seed : int
-        Of the first offsets; no generator of torch is drawn from.
+        Seed of the first offsets; no torch generator is used.
 
     Raises
     ------
     ArchitectureError
-        If the forward copy is asked for and the optimiser is no `torch.optim.SGD`, or trains nothing of this model.
+        If the forward copy is used and the optimiser is not `torch.optim.SGD` or trains no part of this model.
     DataError, UnknownNameError
-        If an argument makes no sense.
+        If an argument is invalid.
 
     Notes
     -----
-    Call `backward` in the place of ``loss.backward()``; or leave the loop as it is and call `step` before the forward
-    pass of the batch, which costs one gradient more. `recorders.shadows` says what the numbers mean and what they are
-    called. Offset of the momentum buffers: d_v' = mu d_v + (1 - dampening) (q + wd d), d' = d - eta d_v' (Nesterov: as
-    torch does it); lengths are taken over (d, eta d_v) together. Gradient clipping and scaling are not seen.
+    Call `backward` instead of ``loss.backward()``; or keep the loop and call `step` before the forward pass of the
+    batch, which costs one more gradient. See `recorders.shadows` for the meaning and names of the numbers. Offset of
+    the momentum buffers: d_v' = mu d_v + (1 - dampening) (q + wd d), d' = d - eta d_v' (Nesterov as in torch); lengths
+    are taken over (d, eta d_v) together. Gradient clipping and scaling are ignored.
 
-    The weights that a copy really gets are theta + d rounded to their dtype; d is corrected to that. A step whose
-    gradients are not finite, or whose weights have outgrown the offset, counts as lost (`n_lost`): its numbers are NaN,
-    and the copies begin afresh.
+    The weights of a copy are theta + d rounded to their dtype; d is corrected accordingly. A step with gradients that
+    are not finite, or with weights too large for the offset, counts as lost (`n_lost`): its numbers are NaN, and the
+    copies restart.
 
     Examples
     --------
@@ -102,26 +102,26 @@ class Shadow(shadows.Shadow):
         self._offsets: dict[str, list[Tensor]] = {}
         self._momenta: list[Tensor] = []
 
-    # -- what the user calls
+    # -- public methods
 
     def backward(self, x: Any, *targets: Any) -> Tensor:
-        """Compute the loss of a batch and its gradients, as ``loss.backward()`` does, and move the copies.
+        """Compute the loss of a batch and its gradients, like ``loss.backward()``, and advance the copies.
 
         Parameters
         ----------
         x : Tensor, tuple or dict
             Input of the model: one argument, several, or keywords.
         *targets : object
-            Passed on to the loss function after the output.
+            Arguments of the loss function after the output.
 
         Returns
         -------
         Tensor of shape ()
-            The loss, detached; the parameters have their ``.grad``, to the bit as without a shadow.
+            The loss, detached; the ``.grad`` of the parameters is bit-identical to that without a shadow.
 
         Notes
         -----
-        Call it between ``optimizer.zero_grad()`` and ``optimizer.step()``. The copies see the same dropout masks.
+        Call it between ``optimizer.zero_grad()`` and ``optimizer.step()``. The copies use the same dropout masks.
         """
         batch = (x, *targets)
         devices = devices_of(self._objective.weights())
@@ -139,27 +139,27 @@ class Shadow(shadows.Shadow):
         return loss.detach()
 
     def step(self, x: Any, *targets: Any, gradients: Iterable[Tensor] | None = None) -> dict[str, float]:
-        """Move the copies on a batch, beside a loop that does its own forward and backward passes.
+        """Advance the copies on a batch, for loops with their own forward and backward passes.
 
         Parameters
         ----------
         x : Tensor, tuple or dict
             Input of the model: one argument, several, or keywords.
         *targets : object
-            Passed on to the loss function after the output.
+            Arguments of the loss function after the output.
         gradients : iterable of Tensor, or None
-            The gradient of this batch at the weights as they are, one for each trainable parameter, neither clipped
-            nor scaled nor accumulated. None: computed here, which costs a pass more.
+            Gradient of this batch at the current weights, one per trainable parameter, not clipped, scaled or
+            accumulated. None: computed here, which costs one more pass.
 
         Returns
         -------
         dict of str to float
-            As `metrics`.
+            See `metrics`.
 
         Notes
         -----
-        Call it before ``optimizer.step()``; and before the forward pass of the batch if the model draws random numbers
-        (dropout), so that the copies draw the same. The generators are left as they were.
+        Call it before ``optimizer.step()``, and before the forward pass of the batch if the model draws random numbers
+        (dropout), so that the copies draw the same. The generators are restored.
         """
         batch = (x, *targets)
         with self._objective.noise() as rewind:
@@ -174,7 +174,7 @@ class Shadow(shadows.Shadow):
     # -- one step
 
     def _follow(self, batch: tuple[Any, ...], gradients: list[Tensor], rewind: Any) -> None:
-        """Move every copy by its own gradient of the batch."""
+        """Advance every copy by its own gradient of the batch."""
         weights = self._objective.weights()
         size = math.sqrt(_inner(weights, weights))
         epsilon = self._choose_epsilon(size)
@@ -185,10 +185,10 @@ class Shadow(shadows.Shadow):
                 self._begin(direction, epsilon)
             rewind()
             elsewhere = [w + d for w, d in zip(weights, self._offsets[direction], strict=True)]
-            _, there = self._objective.gradient(elsewhere, batch)
+            _, at_copy = self._objective.gradient(elsewhere, batch)
             self.n_gradients += 1
             d = [e - w for e, w in zip(elsewhere, weights, strict=True)]
-            q = [one - other for one, other in zip(there, gradients, strict=True)]
+            q = [one - other for one, other in zip(at_copy, gradients, strict=True)]
             reading = self._move(direction, d, q, epsilon)
             self._note(direction, reading)
             if reading is None:
@@ -198,10 +198,10 @@ class Shadow(shadows.Shadow):
         self.n_steps += 1
 
     def _move(self, direction: str, d: list[Tensor], q: list[Tensor], epsilon: float) -> Numbers | None:
-        """Move one copy, draw it back to its distance, and read off growth and curvature; None: not finite."""
+        """Advance and rescale one copy, and return growth and curvature; None if not finite."""
         products = _inner(d, d), _inner(d, q), _inner(q, q)
         if products[0] == 0.0 and self.n_steps:
-            return None  # the weights have outgrown the offset: they diverge
+            return None  # diverging weights exceed the resolution of the offset
         if products[0] == 0.0:
             self._refuse_rounded(epsilon)
         was = products[0]
@@ -217,7 +217,7 @@ class Shadow(shadows.Shadow):
             now = _inner(d, d)
         if not (math.isfinite(now) and math.isfinite(products[2])):
             return None
-        with np.errstate(divide="ignore"):  # eta h = 1 along the offset: nothing is left of it, ln 0
+        with np.errstate(divide="ignore"):  # eta h = 1 along the offset: ln 0
             reading = read(np, products, was, np.float64(now))
         if now == 0.0:
             self._begin(direction, epsilon)
@@ -229,10 +229,10 @@ class Shadow(shadows.Shadow):
         return reading
 
     def _begin(self, direction: str, epsilon: float) -> None:
-        """Draw a fresh offset, among the weights that the optimiser moves."""
-        drawn = random_direction(self._objective.n, self._seed, direction, self._draws[direction])
+        """Draw a fresh offset in the weights that the optimiser updates."""
+        direction_vector = random_direction(self._objective.n, self._seed, direction, self._draws[direction])
         self._draws[direction] += 1
-        offset = self._objective.unflat(drawn)
+        offset = self._objective.unflat(direction_vector)
         if direction == "forward":
             offset = [d if moved else torch.zeros_like(d) for d, moved in zip(offset, self._moved.groups, strict=True)]
             self._momenta = [torch.zeros_like(d) for d in offset] if self._moved.momentum else []
@@ -242,14 +242,14 @@ class Shadow(shadows.Shadow):
 
 
 class CurvatureLR(LRScheduler):
-    """Learning rate c / h_max, from the reverse shadow of the training.
+    """Scheduler of the learning rate c / h_max, from the reverse shadow of the training.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        Whose rate is set. Groups with different rates keep their ratios: the largest is c / h_max.
+        Its rate is set. Groups with different rates keep their ratios: the largest is c / h_max.
     shadow : Shadow
-        Of the same training, with the reverse copy; it is moved by the loop.
+        Shadow of the same training, with the reverse copy; the loop advances it.
     c : float
         Rate times smoothed h_max: 1 is the Newton step of the steepest direction, 2 the limit of plain SGD.
     smoothing : float
@@ -257,20 +257,20 @@ class CurvatureLR(LRScheduler):
     lowest, highest : float
         Bounds of the rate.
     warm_up : int
-        So many updates keep the optimiser's own rate, while the shadow turns towards the steepest direction.
+        Updates at the rate of the optimiser, while the shadow aligns with the steepest direction.
     interval : int
-        After that, the rate is set anew at every so many updates.
+        Updates between later changes of the rate.
 
     Raises
     ------
     DataError
-        If the shadow has no reverse copy, or an argument makes no sense.
+        If the shadow has no reverse copy, or an argument is invalid.
 
     Notes
     -----
-    Call ``step`` once an update, after ``optimizer.step()``, as any scheduler: the curvature at the weights before the
-    update sets the rate of the next one. A curvature that is not positive and finite is left out. For an optimiser that
-    scales its steps by something else than the rate (Adam), 1 / h_max is not the length of a Newton step.
+    Call ``step`` once per update, after ``optimizer.step()``, like any scheduler: the curvature at the weights before
+    the update sets the rate of the next one. Curvatures that are not positive and finite are ignored. For an optimiser
+    that scales its steps otherwise (Adam), 1 / h_max is not the length of a Newton step.
 
     Examples
     --------
@@ -307,20 +307,20 @@ class CurvatureLR(LRScheduler):
         self.rule = CurvatureRule(c, smoothing, lowest, highest, warm_up, interval)
         self.shadow = shadow
         self.smoothed = math.nan
-        self._seen = -1
+        self._last_step = -1
         self._rate = max(float(group["lr"]) for group in optimizer.param_groups)
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float]:
-        """Rates of the groups for the next update; torch calls this once a ``step``.
+        """Rates of the groups for the next update; torch calls this once per ``step``.
 
         Returns
         -------
         list of float
-            One for each group.
+            One rate per group.
         """
-        if self.shadow.n_steps != max(self._seen, 0):  # a new curvature has come in
-            self._seen = self.shadow.n_steps
+        if self.shadow.n_steps != max(self._last_step, 0):  # a new curvature is available
+            self._last_step = self.shadow.n_steps
             self.smoothed = float(self.rule.smooth(np, self.smoothed, self.shadow.h_max, self.last_epoch))
             self._rate = float(self.rule.rate(np, self._rate, self.smoothed, self.last_epoch))
         largest = max(map(float, self.base_lrs))
@@ -332,7 +332,7 @@ class CurvatureLR(LRScheduler):
         return {"curvature_rate": self._rate, "curvature_smoothed": self.smoothed}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the optimiser and the shadow.
+        """State without the optimiser and the shadow.
 
         Returns
         -------
@@ -344,16 +344,16 @@ class CurvatureLR(LRScheduler):
 
 @dataclass(frozen=True)
 class Moves:
-    """How SGD moves an offset: its settings for every weight, read when they are needed.
+    """Motion of an offset under SGD, with the current settings of every weight.
 
     Attributes
     ----------
     groups : list of dict or None
-        The parameter group of each weight; None for one that the optimiser does not move.
+        The parameter group of each weight; None for weights that the optimiser does not update.
     parameters : list of torch.nn.Parameter
-        The weights, as the optimiser knows them.
+        The weights as parameters of the optimiser.
     optimizer : torch.optim.SGD or None
-        The user's.
+        The optimiser of the training.
     """
 
     groups: list[dict[str, Any] | None]
@@ -361,13 +361,13 @@ class Moves:
     optimizer: Any = None
 
     @classmethod
-    def of(cls, objective: Objective, optimizer: Any, wanted: bool) -> Moves:
-        """Look the weights of a model up in an optimiser."""
-        if not wanted:
+    def of(cls, objective: Objective, optimizer: Any, required: bool) -> Moves:
+        """Match the weights of a model with the groups of an optimiser."""
+        if not required:
             return cls([None] * len(objective.names), [])
         if type(optimizer) is not torch.optim.SGD:
             raise ArchitectureError(
-                "the forward shadow moves as torch.optim.SGD does, with or without momentum; got "
+                "the forward shadow follows torch.optim.SGD, with or without momentum; got "
                 f"{_named(optimizer)}. Use tangent_exponents, which supports other optimisers, "
                 'or directions=("reverse",), which needs none'
             )
@@ -375,7 +375,7 @@ class Moves:
         groups = [owner.get(id(p)) for p in objective.parameters()]
         if not any(group is not None for group in groups):
             raise ArchitectureError(
-                "the optimiser trains no parameter of this model: make it from model.parameters() of the same model"
+                "the optimiser trains no parameter of this model: create it from model.parameters() of the same model"
             )
         return cls(groups, objective.parameters(), optimizer)
 
@@ -390,11 +390,11 @@ class Moves:
         return any(group is not None and group["momentum"] != 0 for group in self.groups)
 
     def rates(self) -> list[float]:
-        """Learning rate of each weight; 0 for those that do not move."""
+        """Learning rate of each weight; 0 for fixed ones."""
         return [0.0 if group is None else float(group["lr"]) for group in self.groups]
 
     def apply(self, d: list[Tensor], q: list[Tensor], v: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Move an offset by one step, exactly as the difference of two steps of SGD."""
+        """Advance an offset by one step, exactly the difference of two SGD steps."""
         new_d, new_v = [], []
         for i, group in enumerate(self.groups):
             if group is None:
@@ -412,7 +412,7 @@ class Moves:
         return new_d, new_v
 
     def _undamped(self, i: int, group: dict[str, Any]) -> float:
-        """Share of a gradient that enters the buffer; torch leaves the dampening out of the very first step."""
+        """Factor of the gradient in the buffer; torch omits the dampening in the first step."""
         begun = self.optimizer.state.get(self.parameters[i], {}).get("momentum_buffer") is not None
         return 1 - float(group["dampening"]) if begun else 1.0
 
@@ -422,7 +422,7 @@ def _named(optimizer: Any) -> str:
 
 
 def _added(parameter: nn.Parameter, old: Tensor | None) -> Tensor:
-    """What the last backward pass added to ``.grad``."""
+    """Contribution of the last backward pass to ``.grad``."""
     if parameter.grad is None:
         return torch.zeros_like(parameter)
     return parameter.grad.detach().clone() if old is None else parameter.grad.detach() - old

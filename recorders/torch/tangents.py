@@ -1,4 +1,4 @@
-"""Tangent-space exponents of a torch training, through the step of its own optimiser."""
+"""Tangent-space exponents of a torch training run, through the step of its optimiser."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ Update = Callable[[Tensor, Tensor, Sequence[Tensor]], tuple[Tensor, list[Tensor]
 
 
 class Tangents(tangents.Tangents):
-    """Tangent vectors that follow a training: Benettin's method through the optimiser's own step.
+    """Tangent vectors along a training run: Benettin's method through the step of the optimiser.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The network that trains; it is not changed.
+        The network in training; not modified.
     loss_fn : callable
         ``loss_fn(model(x), *targets)`` -> scalar Tensor.
     optimizer : torch.optim.Optimizer
-        What trains it: SGD, Adam, AdamW or RMSprop. Its buffers belong to the state.
+        Optimiser of the training: SGD, Adam, AdamW or RMSprop. Its buffers belong to the state.
     k : int
-        Number of vectors, for as many exponents.
+        Number of vectors, hence of exponents.
     window : int
-        Steps of a window; each begins with fresh vectors.
+        Steps per window; each window starts with fresh vectors.
     vectors : {"both", "fresh", "kept"}
-        Vectors that begin afresh in each window, vectors that are kept from the start, or both.
+        Fresh vectors in each window, vectors kept from the start, or both.
     of : {"batch", "subset", "full"}
-        What the data are, for the names of the metrics.
+        Extent of the data, for the names of the metrics.
     seed : int
-        Of the vectors; no generator of torch is drawn from.
+        Seed of the vectors; no torch generator is used.
 
     Raises
     ------
     ArchitectureError
-        If the optimiser's step is not known as a function, or it trains nothing of this model.
+        If the step of the optimiser is not supported, or it trains no part of this model.
     DataError, UnknownNameError
-        If an argument makes no sense.
+        If an argument is invalid.
 
     Notes
     -----
     A step costs a gradient and k Hessian-vector products (2 k for "both"). Fresh vectors are perturbations of the
-    weights, and what is reported of a window is their growth in the weights; kept vectors live in (weights, buffers).
-    Vectors are held on the host in float64; the products are computed in the dtype of the weights. Gradient clipping is
-    not seen. See `recorders.tangents` for why windows matter.
+    weights, and the exponents of a window are their growth in the weights; kept vectors live in (weights, buffers).
+    Vectors are stored on the host in float64; products are computed in the dtype of the weights. Gradient clipping is
+    ignored. See `recorders.tangents` for the use of windows.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Tangents(tangents.Tangents):
         self._groups = [owner.get(id(p)) for p in self._objective.parameters()]
         if not any(group is not None for group in self._groups):
             raise ArchitectureError(
-                "the optimiser trains no parameter of this model: make it from model.parameters() of the same model"
+                "the optimiser trains no parameter of this model: create it from model.parameters() of the same model"
             )
         self._sizes = [
             size for made, n in zip(self._rules(), self._objective.sizes, strict=True) for size in [n] * len(made.names)
@@ -88,24 +88,24 @@ class Tangents(tangents.Tangents):
         )
 
     def step(self, x: Any, *targets: Any) -> dict[str, Any]:
-        """Send the vectors through the step that the optimiser makes next on a batch.
+        """Advance the vectors through the next step of the optimiser on a batch.
 
         Parameters
         ----------
         x : Tensor, tuple or dict
             Input of the model: one argument, several, or keywords.
         *targets : object
-            Passed on to the loss function after the output.
+            Arguments of the loss function after the output.
 
         Returns
         -------
         dict of str to float or ndarray (k,)
-            As `metrics`.
+            See `metrics`.
 
         Notes
         -----
-        Call it before ``optimizer.step()``; and before the forward pass of the batch if the model draws random numbers
-        (dropout), so that the vectors see the same. The generators are left as they were.
+        Call it before ``optimizer.step()``, and before the forward pass of the batch if the model draws random numbers
+        (dropout), so that the vectors use the same. The generators are restored.
         """
         with self._objective.noise():
             slope = Slope(self._objective, (x, *targets))
@@ -115,7 +115,7 @@ class Tangents(tangents.Tangents):
     # -- the Jacobian of a step
 
     def _rules(self) -> list[Rule]:
-        """How the next step changes each weight; weights that the optimiser does not know stay."""
+        """Update rules of the next step for each weight; weights outside the optimiser stay fixed."""
         state = self._optimizer.state
         return [
             Rule((), lambda w, g, buffers: (w, []))
@@ -125,7 +125,7 @@ class Tangents(tangents.Tangents):
         ]
 
     def _push(self, slope: Slope, columns: Floats) -> Floats:
-        """Multiply the Jacobian of the next step with vectors of the state."""
+        """Multiply the Jacobian of the next step by vectors of the state."""
         rules, weights, n = self._rules(), self._objective.weights(), self._objective.n
         vectors = [self._objective.unflat(column) for column in columns[:n].T]
         along = _stacked(vectors), _stacked([slope.times(vector) for vector in vectors])
@@ -141,7 +141,7 @@ class Tangents(tangents.Tangents):
         )
 
     def _buffers(self, rules: list[Rule], weights: list[Tensor]) -> list[list[Tensor]]:
-        """The buffers of each weight as they stand; zero where the optimiser has none yet."""
+        """Current buffers of each weight; zero if the optimiser has none yet."""
         buffers = []
         for step, parameter, weight in zip(rules, self._objective.parameters(), weights, strict=True):
             state = self._optimizer.state.get(parameter, {})
@@ -164,60 +164,60 @@ def tangent_exponents(
     of: str = "batch",
     seed: int = 0,
 ) -> TangentExponents:
-    r"""Lyapunov exponents of a training, by Benettin's method through the optimiser's own step.
+    r"""Lyapunov exponents of a training run, by Benettin's method through the step of the optimiser.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Where the training begins. A copy of it is trained; the model itself is not changed.
+        Start of the training. A copy is trained; the model is not modified.
     loss_fn : callable
         ``loss_fn(model(x), *targets)`` -> scalar Tensor.
     optimizer : torch.optim.Optimizer
-        SGD, Adam, AdamW or RMSprop over the model's parameters; a copy of it, buffers included, makes the steps.
+        SGD, Adam, AdamW or RMSprop over the parameters of the model; a copy with its buffers makes the steps.
     batches : iterable of tuples
-        ``(x, *targets)`` of each step; its length is that of the training.
+        ``(x, *targets)`` of each step; their number is the number of steps.
     k : int
         Number of exponents.
     window : int
-        Steps of a window; each begins with fresh vectors.
+        Steps per window; each window starts with fresh vectors.
     vectors : {"both", "fresh", "kept"}
-        Vectors that begin afresh in each window, vectors that are kept from the start, or both.
+        Fresh vectors in each window, vectors kept from the start, or both.
     discard : int
-        Steps at the beginning that the exponents of the kept vectors leave out.
+        Initial steps excluded from the exponents of the kept vectors.
     level : float
         Confidence level of the intervals.
     of : {"batch", "subset", "full"}
-        What the data are, for the record.
+        Extent of the data, for the record.
     seed : int
-        Of the vectors.
+        Seed of the vectors.
 
     Returns
     -------
     TangentExponents
-        In nats per step.
+        Exponents in nats per step.
 
     Raises
     ------
     ArchitectureError
-        If the optimiser's step is not known as a function, or it trains nothing of this model.
+        If the step of the optimiser is not supported, or it trains no part of this model.
     DataError, UnknownNameError
-        If there are no batches, or an argument makes no sense.
+        If there are no batches, or an argument is invalid.
 
     Notes
     -----
-    With F the step (weights and buffers before to weights and buffers after, on the batch of that step) and Q
+    With F the step (a map of weights and buffers, on the batch of that step) and Q
     orthonormal, :math:`DF\,Q = Q' R` and :math:`\lambda_i = \langle \ln |R_{ii}| \rangle`. DF is applied by
     Hessian-vector products and the derivative of the update; for plain SGD it is :math:`1 - \eta H`.
-    These are finite-time numbers of a driven system: read `windows` beside `values`. `Tangents` follows a training that
-    goes on anyway.
+    These are finite-time numbers of a driven system: consider `windows` together with `values`. `Tangents` follows an
+    existing training loop.
 
     Examples
     --------
     >>> model = nn.Linear(1, 1, bias=False)
     >>> opt = torch.optim.SGD(model.parameters(), lr=0.1)
     >>> batch = torch.ones(1, 1), torch.zeros(1, 1)
-    >>> found = tangent_exponents(model, nn.MSELoss(), opt, [batch] * 100, window=50, of="full")
-    >>> round(float(found.values[0]), 4), found.windows.round(4).ravel().tolist()  # ln |1 - 0.1 x 2|
+    >>> result = tangent_exponents(model, nn.MSELoss(), opt, [batch] * 100, window=50, of="full")
+    >>> round(float(result.values[0]), 4), result.windows.round(4).ravel().tolist()  # ln |1 - 0.1 x 2|
     (-0.2231, [-0.2231, -0.2231])
     """
     model, optimizer = deepcopy((unwrap(model), innermost(optimizer)))
@@ -237,12 +237,12 @@ def tangent_exponents(
 
 @dataclass(frozen=True)
 class Rule:
-    """How the next step of an optimiser changes one weight tensor.
+    """Update rule of the next step for one weight tensor.
 
     Attributes
     ----------
     names : tuple of str
-        Its buffers, as the optimiser calls them.
+        Names of its buffers in the optimiser.
     update : callable
         ``update(weight, gradient, buffers)`` -> (weight, buffers) after the step; pure, entry by entry.
     """
@@ -252,42 +252,44 @@ class Rule:
 
 
 def rule(optimizer: Any, group: dict[str, Any], state: dict[str, Any]) -> Rule:
-    """Read off an optimiser how its next step changes a weight."""
+    """Return the update rule of an optimiser for a weight."""
     made = _KNOWN.get(type(optimizer))
     if made is None:
         raise ArchitectureError(
-            f"the step of {type(optimizer).__name__} is not known as a function that can be differentiated: tangent "
-            f"exponents go through {', '.join(sorted(kind.__name__ for kind in _KNOWN))}. For any other optimiser "
+            f"the step of {type(optimizer).__name__} is not known as a differentiable function: tangent "
+            f"exponents support {', '.join(sorted(kind.__name__ for kind in _KNOWN))}. For any other optimiser "
             "use twins (recorders.torch.Twins), or recorders.jax with its optax counterpart"
         )
     return made(optimizer, group, state)
 
 
 def _image(step: Rule, at: list[Tensor], along: list[Tensor]) -> list[Tensor]:
-    """Derivative of one weight's update along several tangents of (weight, gradient, buffers).
+    """Derivative of the update of one weight along several tangents of (weight, gradient, buffers).
 
-    An update works entry by entry, so the derivative of an entry by an entry is that of the sum of all entries.
+    Updates are entrywise, so the derivative of each entry is that of the sum of all entries.
     """
     leaves = [part.detach().requires_grad_() for part in at]
     with torch.enable_grad():
         weight, buffers = step.update(leaves[0], leaves[1], leaves[2:])
         sums = [after.sum() for after in (weight, *buffers)]
-    found = []
+    images = []
     for total in sums:
         slopes = torch.autograd.grad(total, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
-        found.append(sum((slope * part for slope, part in zip(slopes, along, strict=True)), torch.zeros_like(along[0])))
-    return found
+        images.append(
+            sum((slope * part for slope, part in zip(slopes, along, strict=True)), torch.zeros_like(along[0]))
+        )
+    return images
 
 
 def _stacked(vectors: list[list[Tensor]]) -> list[Tensor]:
-    """One tensor per weight, with the vectors along a leading axis."""
+    """Stack vectors along a leading axis, one tensor per weight."""
     return [torch.stack(column) for column in zip(*vectors, strict=True)]
 
 
 def _sgd(optimizer: Any, group: dict[str, Any], state: dict[str, Any]) -> Rule:
     del optimizer
     momentum, rate = group["momentum"], float(group["lr"])
-    first = state.get("momentum_buffer") is None  # torch leaves the dampening out then
+    first = state.get("momentum_buffer") is None  # torch omits the dampening then
 
     def update(w: Tensor, g: Tensor, buffers: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         g = _signed(g, group) + group["weight_decay"] * w
@@ -357,6 +359,6 @@ def _signed(gradient: Tensor, group: dict[str, Any]) -> Tensor:
 
 
 def _root(squares: Tensor) -> Tensor:
-    """Square root with the derivative 0 at 0, where a weight has never had a gradient and sqrt has none."""
+    """Square root with derivative 0 at 0, for weights that never had a gradient."""
     positive = squares > 0
     return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)

@@ -1,4 +1,4 @@
-"""Tensors to host arrays and back, bit for bit; from CUDA through pinned buffers on a separate stream."""
+"""Exact conversion between tensors and host arrays; from CUDA through pinned buffers on a separate stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trajtools.errors import MissingDependencyError
 
 
 def host_view(tensor: Tensor) -> np.ndarray:
-    """See a tensor in host memory as an array, without a copy; bfloat16 as its bits."""
+    """View a tensor in host memory as an array, without a copy; bfloat16 as its bits."""
     tensor = tensor.detach()
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
@@ -29,7 +29,7 @@ def to_host(tensors: Iterable[Tensor]) -> list[np.ndarray]:
 
 
 def from_host(array: np.ndarray, tensor: Tensor) -> None:
-    """Write an array into a tensor of the same shape and dtype, wherever it lives."""
+    """Write an array into a tensor of the same shape and dtype, on any device."""
     if tensor.dtype == torch.bfloat16:
         values = torch.from_numpy(np.ascontiguousarray(array).view(np.uint16)).view(torch.bfloat16)
     else:
@@ -38,7 +38,7 @@ def from_host(array: np.ndarray, tensor: Tensor) -> None:
 
 
 def _bfloat16() -> Any:
-    """NumPy's idea of bfloat16, which comes with JAX but not with torch."""
+    """NumPy dtype of bfloat16, which comes with JAX but not with torch."""
     try:
         from ml_dtypes import bfloat16
     except ImportError as error:
@@ -49,47 +49,47 @@ def _bfloat16() -> Any:
 
 
 class _Slot:
-    """One set of buffers: a copy on the device, a pinned copy on the host, and the events between them."""
+    """One set of buffers: a copy on the device, a pinned copy on the host, and their events."""
 
     def __init__(self, leaves: Sequence[Tensor], devices: Iterable[torch.device]) -> None:
         self.staged = [torch.empty(leaf.shape, dtype=leaf.dtype, device=leaf.device) for leaf in leaves]
         self.pinned = [torch.empty(leaf.shape, dtype=leaf.dtype, pin_memory=True) for leaf in leaves]
         self.arrays = [host_view(pinned) for pinned in self.pinned]
-        self.done = {device: torch.cuda.Event() for device in devices}
+        self.events = {device: torch.cuda.Event() for device in devices}
 
     def wait(self) -> None:
-        """Block until the host copy is whole."""
-        for event in self.done.values():
+        """Block until the host copy is complete."""
+        for event in self.events.values():
             event.synchronize()
 
 
 class CudaReader:
-    """Copies states off CUDA devices while the training goes on.
+    """Copy states from CUDA devices while training continues.
 
     Notes
     -----
     The state is first cloned on the device, in the stream of the training: at device bandwidth this takes about a
-    hundredth of the transfer, and from then on the training may overwrite its weights in any way, with or without an
-    optimiser. A stream of its own then moves the clone into pinned memory while the next passes run. The price is
-    two copies of the state on the device, because one may still be on its way when the next is taken.
+    hundredth of the transfer, and then the training may overwrite its weights in any way, with or without an optimiser.
+    A separate stream then transfers the clone to pinned memory during the next passes. This needs two copies of the
+    state on the device, because one may still be in transfer when the next is taken.
     """
 
     def __init__(self, leaves: Sequence[Tensor]) -> None:
         self.devices = sorted({leaf.device for leaf in leaves if leaf.device.type == "cuda"}, key=str)
         self.streams = {device: torch.cuda.Stream(device) for device in self.devices}
-        with torch.inference_mode(False):  # buffers made in inference mode could not be written outside it
+        with torch.inference_mode(False):  # buffers created in inference mode are read-only outside it
             self.slots = [_Slot(leaves, self.devices) for _ in range(2)]
         self.turn = 0
 
     def read(self, leaves: Sequence[Tensor]) -> Pending:
-        """Start to copy a state."""
+        """Start the copy of a state."""
         slot = self.slots[self.turn]
         self.turn = 1 - self.turn
         with torch.no_grad():
             for device in self.devices:
                 training = torch.cuda.current_stream(device)
-                # The clone below must not overwrite what the last transfer out of this slot still reads.
-                training.wait_event(slot.done[device])
+                # The clone below must not overwrite a slot that is still in transfer.
+                training.wait_event(slot.events[device])
                 mine = [i for i, leaf in enumerate(leaves) if leaf.device == device]
                 torch._foreach_copy_([slot.staged[i] for i in mine], [leaves[i].detach() for i in mine])
                 side = self.streams[device]
@@ -97,46 +97,46 @@ class CudaReader:
                 with torch.cuda.stream(side):
                     for i in mine:
                         slot.pinned[i].copy_(slot.staged[i], non_blocking=True)
-                    slot.done[device].record(side)
+                    slot.events[device].record(side)
             for pinned, leaf in zip(slot.pinned, leaves, strict=True):
                 if leaf.device.type != "cuda":
                     pinned.copy_(leaf.detach())
         return Pending(slot.arrays, slot.wait)
 
     def fits(self, leaves: Sequence[Tensor]) -> bool:
-        """Say whether a state still lies where the first one lay."""
+        """Whether a state has the memory layout of the first one."""
         return all(a.device == b.device for a, b in zip(self.slots[0].staged, leaves, strict=True))
 
 
 class HostReader:
-    """Gives states as host arrays in the cheapest way that the device of the leaves allows."""
+    """Read states as host arrays in the cheapest way for their device."""
 
     def __init__(self) -> None:
         self._cuda: CudaReader | None = None
-        self._seen: list[tuple[Any, ...]] = []
+        self._addresses: list[tuple[Any, ...]] = []
         self._views: list[np.ndarray] = []
 
     def read(self, leaves: Sequence[Tensor]) -> list[np.ndarray] | Pending:
-        """Give one state."""
+        """Read one state."""
         if any(leaf.is_cuda for leaf in leaves):
             if self._cuda is None or not self._cuda.fits(leaves):
                 self._cuda = CudaReader(leaves)
             return self._cuda.read(leaves)
         if not all(leaf.is_cpu for leaf in leaves):
-            # Other accelerators (mps, xpu) have no streams in common: a plain, blocking copy.
+            # Other accelerators (mps, xpu) share no stream interface: use a blocking copy.
             return [host_view(leaf.cpu()) for leaf in leaves]
-        # Making a view costs more than copying a small layer. One that was made before shows the weights of today as
-        # long as they lie at the same address; holding it keeps that address from being used for anything else.
-        seen = [(leaf.data_ptr(), leaf.stride(), leaf.shape, leaf.dtype) for leaf in leaves]
-        if seen != self._seen:
-            self._seen, self._views = seen, [host_view(leaf) for leaf in leaves]
+        # Creating a view costs more than copying a small layer. An existing view shows the current weights as long as
+        # they have the same address; holding it prevents reuse of that address.
+        addresses = [(leaf.data_ptr(), leaf.stride(), leaf.shape, leaf.dtype) for leaf in leaves]
+        if addresses != self._addresses:
+            self._addresses, self._views = addresses, [host_view(leaf) for leaf in leaves]
         return list(self._views)
 
 
 def distances(
     mappings: Sequence[Mapping[str, Tensor]], names: Iterable[str], references: Sequence[int], metric: str
 ) -> np.ndarray:
-    """Measure how far members are from their references, on the device where they live."""
+    """Compute the distances of members to their references on their device."""
     result = np.full(len(references), np.nan)
     names = list(names)
 

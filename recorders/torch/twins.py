@@ -1,4 +1,4 @@
-"""Training of a torch module and its perturbed copies in lock-step, on common batches."""
+"""Lock-step training of a torch module and its perturbed copies on common batches."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from trajtools.wiring import Member
 
 LossFunction = Callable[..., Tensor]
 MARK = "_trajtools_twin"
-"""Attribute of a perturbed module that records how it was made; neither a parameter nor a buffer."""
+"""Attribute of a perturbed module with its member entry; neither a parameter nor a buffer."""
 PROBES = 16
-"""Draws of the check that equal members get equal bits: a draw missed at most 13 of 16 times where they do not."""
+"""Draws of the check that equal members get equal bits; a single draw misses differences at most 13 of 16 times."""
 ELEMENTWISE = frozenset(
     getattr(torch.optim, name)
     for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta", "Adagrad", "RMSprop", "Rprop", "ASGD")
 )
-"""Optimisers whose update of an entry depends on that entry alone, so that one of them can hold all members."""
+"""Optimisers with entrywise updates, so that one of them can train all members."""
 
 
 class Twins(twins.Twins):
@@ -35,44 +35,44 @@ class Twins(twins.Twins):
     Parameters
     ----------
     model : torch.nn.Module
-        The reference. It is copied and never changed; train/eval mode is taken over.
+        The reference. It is copied and not modified; the copies keep its train/eval mode.
     loss_fn : callable
         ``loss_fn(model(x), *targets)`` -> scalar Tensor.
     optimizer_factory : callable
         ``optimizer_factory(parameters)`` -> torch.optim.Optimizer, called with the parameters of one member.
     epsilon, members, seed, distribution, only, allow_rounded
-        As for `perturb`.
+        As in `perturb`.
     scheduler_factory : callable or None
         ``scheduler_factory(optimizer)`` -> scheduler; `schedule` steps it.
     max_norm : float or None
-        Clip the gradient of every member to this 2-norm, as `torch.nn.utils.clip_grad_norm_`.
+        Clip the gradient of every member to this 2-norm, like `torch.nn.utils.clip_grad_norm_`.
     vectorize : {"auto", True, False}
-        False: every member its own passes and its own optimiser. "auto": all members in one vectorised pass where
-        that gives equal members equal bits, which the first batch of every shape is used to find out. True:
-        vectorised even if equal members are rounded differently; an error if it cannot be done at all.
+        False: separate passes and a separate optimiser for every member. "auto": all members in one vectorised pass if
+        equal members then get equal bits, as tested on the first batch of every shape. True: vectorised even if equal
+        members are rounded differently; an error if impossible.
 
     Attributes
     ----------
     models : tuple of torch.nn.Module
-        The reference copy and its twins, always up to date; evaluate with them, do not move or replace them.
+        The reference copy and its twins, always up to date; for evaluation, not to be moved or replaced.
     members : tuple of Member
         Entries of the members table.
     made : dict
-        Settings of the perturbation and the fraction that was rounded away.
+        Settings of the perturbation and the fraction lost to rounding.
     optimizers, schedulers : tuple
-        One for all members where the optimiser works entry by entry (SGD, Adam, ...), else one a member.
+        One for all members if the optimiser is entrywise (SGD, Adam, ...), else one per member.
 
     Raises
     ------
     PerturbationError, ArchitectureError
-        As for `perturb`.
+        As in `perturb`.
     ValueError
         If ``vectorize=True`` and the optimiser mixes entries (LBFGS, Adafactor, Muon, ...).
 
     Notes
     -----
-    Common noise: what a forward pass draws (dropout) is drawn once and the same for all members; the global generators
-    of torch, numpy and random then stand where one pass would have left them.
+    Common noise: random numbers of a forward pass (dropout) are drawn once, the same for all members; the global
+    generators of torch, numpy and random then advance as by one pass.
 
     Examples
     --------
@@ -114,13 +114,13 @@ class Twins(twins.Twins):
         self.schedulers: tuple[Any, ...] = tuple(map(factory, self.optimizers)) if factory else ()
 
     def _make_optimizers(self, factory: Callable[[Any], Any]) -> tuple[Any, ...]:
-        """One optimiser over all members where that is the same, else one for each."""
+        """Create one optimiser for all members if equivalent, else one per member."""
         first = factory(list(trainable(self.models[0]).values()))
         if self._vectorize is not False and type(first) not in ELEMENTWISE:
-            self._plan = (False, f"{type(first).__name__} is not known to update every entry by itself")
+            self._plan = (False, f"{type(first).__name__} is not known to update entrywise")
             if self._vectorize is True:
                 raise ValueError(
-                    f'vectorize=True: {self._plan[1]}, so one of it cannot hold all members; use vectorize="auto"'
+                    f'vectorize=True: {self._plan[1]}, so it cannot train all members at once; use vectorize="auto"'
                 )
         elif self._vectorize is not False:
             self._stacked = stack(self.models)
@@ -137,13 +137,13 @@ class Twins(twins.Twins):
 
     @property
     def leaves(self) -> list[dict[str, Any]]:
-        """The very tensors that the optimisers hold, by name: one mapping (M, ...), or one for each member."""
+        """The tensors of the optimisers by name: one mapping (M, ...), or one per member."""
         if self._stacked is not None:
             return [self._stacked]
         return [dict(trainable(model)) for model in self.models]
 
     def reference(self) -> dict[str, Tensor]:
-        """Give the state of the reference back, to be loaded into the user's model.
+        """Return the state of the reference, to load into a model.
 
         Returns
         -------
@@ -160,7 +160,7 @@ class Twins(twins.Twins):
         x : Tensor, tuple or dict
             Input of the model: one argument, several, or keywords.
         *targets : object
-            Passed on to the loss function after the output.
+            Arguments of the loss function after the output.
 
         Returns
         -------
@@ -179,7 +179,7 @@ class Twins(twins.Twins):
         return losses
 
     def _step_apart(self, batch: Any) -> Tensor:
-        """Each member its own passes and its own optimiser, under the same noise."""
+        """Train each member with its own passes and optimiser, under the same noise."""
         losses: list[Tensor] = []
 
         def closure(i: int) -> Callable[[], Tensor]:
@@ -203,7 +203,7 @@ class Twins(twins.Twins):
         return stacked
 
     def _step_together(self, stacked: dict[str, Tensor], batch: Any) -> Tensor:
-        """All members under one optimiser; their gradients in one pass or one after the other."""
+        """Train all members with one optimiser; gradients in one pass or one after the other."""
         self._plan = self._planned(stacked, batch)
         optimizer = self.optimizers[0]
         optimizer.zero_grad()
@@ -220,7 +220,7 @@ class Twins(twins.Twins):
         return losses.detach()
 
     def _planned(self, stacked: dict[str, Tensor], batch: Any) -> tuple[bool, str]:
-        """Vectorised or not, and why, for batches of this shape."""
+        """Whether to vectorise batches of this shape, and why."""
         key = (_shape(batch), tuple(module.training for module in self.models[0].modules()))
         if key not in self._plans:
             impossible, uneven = why_not_at_once(self.models[0], self._loss_fn, stacked, batch)
@@ -238,19 +238,19 @@ class Twins(twins.Twins):
         Parameters
         ----------
         *arguments : object
-            Passed on to ``scheduler.step``, the same for all.
+            Arguments of ``scheduler.step``, the same for all.
         """
         for scheduler in self.schedulers:
             scheduler.step(*arguments)
 
     def _note(self, losses: Tensor) -> None:
-        """Hand the losses to the recorder, before the update that follows them."""
+        """Pass the losses to the recorder before the update."""
         if self._recorder is not None:
             self._recorder.record(loss=losses)
 
 
 def _shape(batch: Any) -> Any:
-    """What of a batch decides how kernels divide their work."""
+    """Properties of a batch that determine the division of work in kernels."""
     if isinstance(batch, Tensor):
         return tuple(batch.shape), batch.dtype
     if isinstance(batch, Mapping):
@@ -270,12 +270,12 @@ def perturb(
     only: str | Sequence[str] = "weights",
     allow_rounded: bool = False,
 ) -> list[nn.Module]:
-    """Make perturbed copies of a model.
+    """Create perturbed copies of a model.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The reference. It is not changed. Shells of torch.compile and data parallelism are left off the copies.
+        The reference; not modified. The copies are unwrapped from torch.compile and data parallelism.
     epsilon : float or {glob: float or array}
         Size of the perturbation of an entry, see `recorders.perturb`.
     members : int
@@ -287,27 +287,27 @@ def perturb(
     only : {"weights", "all"} or globs of parameter names
         "weights": every trainable parameter that is neither a bias nor belongs to a normalisation.
     allow_rounded : bool
-        Accept an epsilon that the dtype rounds away.
+        Accept an epsilon lost to rounding.
 
     Returns
     -------
     list of torch.nn.Module
-        Deep copies; ``Recorder(path, [model, *twins])`` knows from them how they were made.
+        Deep copies with their member entries, as used by ``Recorder(path, [model, *twins])``.
 
     Raises
     ------
     PerturbationError
         If the dtype of the weights rounds more than 1 % of the perturbed entries away.
     ArchitectureError
-        If the model is sharded or has nothing to train.
+        If the model is sharded or has no trainable parameters.
 
     Notes
     -----
-    Frozen parameters and buffers are not perturbed. No torch generator is drawn from.
+    Frozen parameters and buffers are not perturbed. No torch generator is used.
     """
     model = unwrap(model)
     refuse_sharded(model)
-    drawn = twins.perturb(
+    perturbed = twins.perturb(
         dict(zip(trainable(model), to_host(trainable(model).values()), strict=True)),
         epsilon,
         members,
@@ -315,11 +315,11 @@ def perturb(
         distribution=distribution,
         only=only,
         allow_rounded=allow_rounded,
-        # Torch knows what each parameter is, the framework-free code could only guess from its name.
+        # Torch knows the role of each parameter; the framework-free code would guess it from the name.
         kinds={name: role.kind for name, role in roles(model).items()},
     )
     copies = []
-    for values in drawn:
+    for values in perturbed:
         twin = deepcopy(model)
         with torch.no_grad():
             for name, parameter in trainable(twin).items():
@@ -330,7 +330,7 @@ def perturb(
 
 
 def stack(models: Sequence[nn.Module]) -> dict[str, Tensor]:
-    """Lay the trainable parameters of equal models side by side, and make the models share that storage.
+    """Stack the trainable parameters of equal models, and let the models share the storage.
 
     Parameters
     ----------
@@ -340,7 +340,7 @@ def stack(models: Sequence[nn.Module]) -> dict[str, Tensor]:
     Returns
     -------
     dict of str to Tensor, each of shape (M, ...)
-        Leaves that require gradients. ``models[i]`` sees every later change of row i, and the other way round.
+        Leaves that require gradients. ``models[i]`` and row i share all later changes.
     """
     rows = [trainable(model) for model in models]
     stacked = {}
@@ -353,7 +353,7 @@ def stack(models: Sequence[nn.Module]) -> dict[str, Tensor]:
 
 
 def losses_at_once(model: nn.Module, loss_fn: Callable[..., Tensor], stacked: dict[str, Tensor], batch: Any) -> Tensor:
-    """Losses of all members in one vectorised pass, every member under the same random numbers."""
+    """Losses of all members in one vectorised pass, with common random numbers."""
     x, *targets = batch
 
     def one(parameters: dict[str, Tensor]) -> Tensor:
@@ -366,13 +366,13 @@ def losses_at_once(model: nn.Module, loss_fn: Callable[..., Tensor], stacked: di
 def why_not_at_once(
     model: nn.Module, loss_fn: Callable[..., Tensor], stacked: dict[str, Tensor], batch: Any
 ) -> tuple[str, str]:
-    """Find out on one batch whether the vectorised pass does to every member what a pass of its own would do.
+    """Test on one batch whether a vectorised pass equals separate passes of the members.
 
     Notes
     -----
-    The second is no rarity. An elementwise kernel treats the end of an array, where it does not fill a SIMD register,
-    by other instructions than the rest; with several members in one array that end belongs to the last of them.
-    Sigmoid, GELU, SiLU and others then round the members differently, and d(t) = 0 is lost for epsilon = 0.
+    The second is common. Elementwise kernels process the end of an array, which does not fill a SIMD register, with
+    other instructions; with several members in one array that end belongs to the last of them. Sigmoid, GELU, SiLU and
+    others then round the members differently, and d(t) = 0 is lost for epsilon = 0.
     """
     scratch = deepcopy(model)
     buffers = {name: buffer.clone() for name, buffer in scratch.named_buffers()}
@@ -387,7 +387,7 @@ def why_not_at_once(
         try:
             uneven = _rounds_unevenly(scratch, loss_fn, stacked, batch)
         except Exception as error:
-            # Whatever vmap cannot trace (.item(), recurrent kernels, ...) has its own exception type; all mean: loop.
+            # vmap raises various exceptions (.item(), recurrent kernels, ...); all mean: loop.
             return f"torch.func.vmap cannot do it ({type(error).__name__}: {str(error).splitlines()[0][:200]})", ""
         finally:
             rewind()
@@ -395,7 +395,7 @@ def why_not_at_once(
 
 
 def _rounds_unevenly(model: nn.Module, loss_fn: Callable[..., Tensor], stacked: dict[str, Tensor], batch: Any) -> str:
-    """Give equal parameters to all members, several times, and compare what comes out bit by bit."""
+    """Compare outputs of equal members bit by bit, for several draws."""
     generator = torch.Generator().manual_seed(0)
     for draw in range(PROBES):
         equal = {}
@@ -415,7 +415,7 @@ def _rounds_unevenly(model: nn.Module, loss_fn: Callable[..., Tensor], stacked: 
 
 
 def _same_rows(values: Tensor) -> bool:
-    """Whether all rows hold the same numbers; NaN equals NaN."""
+    """Whether all rows are equal; NaN equals NaN."""
     first = values[:1].expand_as(values)
     return bool(((values == first) | (values.isnan() & first.isnan())).all())
 
@@ -423,7 +423,7 @@ def _same_rows(values: Tensor) -> bool:
 def gradients_one_by_one(
     models: Sequence[nn.Module], loss_fn: Callable[..., Tensor], stacked: dict[str, Tensor], batch: Any
 ) -> Tensor:
-    """Losses and gradients of the members one after the other; the gradients are left in ``stacked[name].grad``."""
+    """Losses and gradients of the members one after the other; the gradients are stored in ``stacked[name].grad``."""
     losses, rows = [], []
     with same_noise(devices_of(stacked.values())) as rewind:
         for i, model in enumerate(models):
@@ -435,7 +435,7 @@ def gradients_one_by_one(
     for (name, values), column in zip(stacked.items(), zip(*rows, strict=True), strict=True):
         present = [gradient for gradient in column if gradient is not None]
         if present and len(present) < len(column):
-            # One optimiser over all members cannot leave some of them alone, as a plain training would.
+            # One optimiser for all members cannot skip some of them.
             raise RuntimeError(
                 f"parameter {name!r} got a gradient in {len(present)} of {len(column)} members: they took different "
                 "paths through the model. Pass vectorize=False, which gives each member its own optimiser"
@@ -445,7 +445,7 @@ def gradients_one_by_one(
 
 
 def clip(stacked: dict[str, Tensor], max_norm: float) -> None:
-    """Scale the gradient of every member down to a norm, as `torch.nn.utils.clip_grad_norm_` does for one model."""
+    """Clip the gradient norm of every member, like `torch.nn.utils.clip_grad_norm_` for one model."""
     gradients = [values.grad for values in stacked.values() if values.grad is not None]
     norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
     factors = (max_norm / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
@@ -454,7 +454,7 @@ def clip(stacked: dict[str, Tensor], max_norm: float) -> None:
 
 
 def one_optimizer(models: Sequence[nn.Module], stacked: dict[str, Tensor], optimizer: Any) -> Any:
-    """Build one optimiser over the stacked parameters, with the groups of the one made for a single member."""
+    """Create one optimiser for the stacked parameters, with the groups of the one for a single member."""
     whole = {id(row): stacked[name] for name, row in trainable(models[0]).items()}
     groups = []
     for group in optimizer.param_groups:

@@ -1,8 +1,8 @@
-"""How kernels are compiled, and how independent parts of their work run on several threads.
+"""Compile options of the kernels, and threads.
 
-The kernels release the GIL, so plain threads do what `prange` would: numba compiles a function that holds a `prange`
-twice, which doubled the wait for a first result, and its default threading layer aborts when two threads of the user
-call it at once. Every part writes its own rows, so the number of threads changes no bit.
+Kernels release the GIL, so plain threads replace `prange`: numba compiles a function with `prange` twice, which doubled
+the time to the first result, and its default threading layer aborts when two user threads call it at once. Every part
+writes its own rows, so results do not depend on the number of threads, bit for bit.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _listeners: list[Callable[[], None]] = []
 
 
 def _started() -> None:
-    """Tell the listeners that the compilation of a kernel begins."""
+    """Notify the listeners that a kernel starts to compile."""
     for listener in _listeners:
         listener()
 
 
 @contextmanager
 def on_compile(say: Callable[[], None]) -> Iterator[None]:
-    """Have `say` called whenever a kernel is compiled, and not when it comes from the cache."""
+    """Call `say` whenever a kernel is compiled, not when it is loaded from the cache."""
     _listeners.append(say)
     try:
         yield
@@ -37,21 +37,21 @@ def on_compile(say: Callable[[], None]) -> Iterator[None]:
 
 
 class _Listener(event.Listener):
-    """Passes on that numba compiles; what comes from the cache is not compiled."""
+    """Listener to compilations by numba (not to loads from the cache)."""
 
     def on_start(self, event: Any) -> None:
-        """Tell who wants to know."""
+        """Notify the listeners."""
         _started()
 
     def on_end(self, event: Any) -> None:
-        """Tell nobody."""
+        """Ignore the end of a compilation."""
 
 
 event.register("numba:compile", _Listener())
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile with the house options; `options` may only add to them.
+    """Compile with the common options; `options` may only add to them.
 
     No fastmath: NaN and inf are normal data here, and a sum must not depend on the number of threads.
     """
@@ -62,33 +62,33 @@ _PARTS_PER_THREAD = 8
 
 
 def allowed() -> int:
-    """How many threads numba may use: what a user sets where cores are shared."""
+    """Number of threads that numba may use, as set by the user."""
     return int(get_num_threads())
 
 
 def in_parts(work: Callable[[int, int], object], count: int) -> None:
-    """Call ``work(first, last)`` on consecutive parts of 0 .. count, on as many threads as numba is allowed."""
+    """Call ``work(first, last)`` on consecutive parts of 0 .. count, on the threads allowed for numba."""
     threads = min(int(get_num_threads()), count)
     if threads < 2:
         work(0, count)
         return
     parts = min(count, threads * _PARTS_PER_THREAD)
     edges = [count * part // parts for part in range(parts + 1)]
-    left = deque(pairwise(edges))
+    queue = deque(pairwise(edges))
 
     def take() -> None:
-        while left:
+        while queue:
             try:
-                part = left.popleft()
+                part = queue.popleft()
             except IndexError:  # another thread was faster
                 return
             try:
                 work(*part)
             except BaseException:
-                left.clear()
+                queue.clear()
                 raise
 
-    # This thread takes its share: one thread less to start, which counts where a part lasts a millisecond.
+    # This thread works, too: one thread less to start, which matters for parts of a millisecond.
     with ThreadPoolExecutor(threads - 1) as pool:
         others = [pool.submit(take) for _ in range(threads - 1)]
         take()

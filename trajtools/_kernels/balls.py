@@ -1,11 +1,11 @@
-"""How the neighbourhoods of states grow. See trajtools.exponents.neighbor_methods.
+"""Growth of the neighbourhoods of states. See trajtools.exponents.neighbor_methods.
 
-Neighbours are sorted into rings by the smallest radius that holds them, followed once, and cumulated over the rings.
-Sums of logarithms are kept as products; see trajtools._kernels.divergence.
+Neighbours are sorted into rings by the smallest radius that contains them, followed once, and cumulated over the rings.
+Sums of logarithms are stored as products; see trajtools._kernels.divergence.
 """
 
-# Arrays go one by one into what is called for every pair: numba copies a tuple of them at each call, which made the
-# searches three times slower.
+# Arrays are passed one by one to functions called for every pair: numba copies a tuple of them at each call, which made
+# the searches three times slower.
 # ruff: noqa: PLR0917
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ MEAN_LOG, LOG_MEAN, RMS = 0, 1, 2
 
 
 class Rings(NamedTuple):
-    """Work space: the neighbours of one state, by the smallest radius that holds them, and their sums.
+    """Workspace: the neighbours of one state, by the smallest radius that contains them, and their sums.
 
-    `gaps` are those of one pair after each step, `gap_bits` the same as integers; a search uses `bucket` and `stack`.
+    `gaps` are those of one pair after each step, `gap_bits` their integer view; searches use `bucket` and `stack`.
     """
 
     near: np.ndarray
@@ -46,7 +46,7 @@ class Rings(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Sums of one block: logarithms as they are, or as products of mantissas and exponents; views as integers."""
+    """Sums of logarithms of one block, plain or as products of mantissas and exponents, with integer views."""
 
     logs: np.ndarray
     product: np.ndarray
@@ -60,9 +60,9 @@ class Sums(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What comes out, per block and radius: sums of logs and their number, pairs, references without neighbours.
+    """Output per block and radius: sums of logs and their number, pairs, references without neighbours.
 
-    `missing` counts the pairs of a block that could not be followed, `repeats` marks states with one at distance zero.
+    `missing` counts pairs of a block that were not followed, `repeats` marks states with a neighbour at distance zero.
     """
 
     logs: np.ndarray
@@ -74,10 +74,10 @@ class Rows(NamedTuple):
 
 
 class Balls(NamedTuple):
-    """What is asked: radii or ready lists of neighbours, and how to average over them.
+    """Input: radii or lists of neighbours, and the averaging.
 
-    `across`: distances across the motion, whose directions stand below the states in `lags`. `stride`: only every so
-    many states are references.
+    `across`: distances across the motion, whose directions follow the states in `lags`. `stride`: distance between
+    reference states.
     """
 
     lists: np.ndarray
@@ -94,7 +94,7 @@ class Balls(NamedTuple):
 
 @kernel(_nrt=False)
 def ration(rings: Any, cap: Any, count: Any) -> Any:
-    """Leave at most `cap` of the neighbours: each ring in turn gets an equal share of what is left, evenly spaced."""
+    """Limit the neighbours to `cap`: each ring in turn gets an equal share of the rest, evenly spaced."""
     left = cap
     n_rings = rings.sizes.shape[0]
     whole = True
@@ -134,7 +134,7 @@ def add_gaps(total: Any, gaps: Any, metric: Any, average: Any) -> Any:
 
 @kernel(_nrt=False)
 def gather(index: Any, balls: Any, rings: Any, time: Any) -> Any:
-    """Find the neighbours of one state and the ring of each; their number, and whether one was at zero."""
+    """Find the neighbours of one state and their rings; return their number, and whether one is at zero."""
     if balls.lists.shape[0] > 0:
         count = 0
         while count < balls.lists.shape[1] and balls.lists[time, count] >= 0:
@@ -159,7 +159,7 @@ def gather(index: Any, balls: Any, rings: Any, time: Any) -> Any:
 
 @kernel(_nrt=False)
 def sum_rings(index: Any, balls: Any, rings: Any, time: Any, count: Any, split: Any, mantissas: Any) -> Any:
-    """Follow the neighbours of one state and sum over each ring; the number that could not be followed."""
+    """Follow the neighbours of one state and sum over each ring; return the number not followed."""
     metric = index.metric
     followed_by = ACROSS if balls.across else metric
     gaps, bits = rings.gaps, rings.gap_bits
@@ -206,7 +206,7 @@ def add_ring(metric: Any, balls: Any, rings: Any, b: Any) -> Any:
 
 
 def make_work(n_times: int, n_rings: int, width: int) -> tuple[Rings, Sums]:
-    """Work space of one thread, made outside the kernels: what they allocate has to be compiled."""
+    """Allocate the workspace of one thread, outside the kernels to save compilation."""
 
     def whole(*shape: int) -> np.ndarray:
         return np.zeros(shape, dtype=np.int64)
@@ -245,7 +245,7 @@ def make_work(n_times: int, n_rings: int, width: int) -> tuple[Rings, Sums]:
 
 @kernel(_nrt=False)
 def _close_reference(balls: Any, metric: Any, rings: Any, sums: Any, rows: Any, block: Any) -> Any:
-    """Take the logarithm of one state's averages, radius by radius, into the sums of the block."""
+    """Add the logarithms of the averages of one state, radius by radius, to the sums of the block."""
     rings.weighted[:] = 0.0
     rings.weights[:] = 0.0
     size = 0
@@ -270,7 +270,7 @@ def _close_reference(balls: Any, metric: Any, rings: Any, sums: Any, rows: Any, 
 
 @kernel(_nrt=False)
 def _open_block(sums: Any) -> Any:
-    """Nothing is summed before the first reference of a block."""
+    """Reset the sums of a block."""
     for b in range(sums.held.shape[0]):
         sums.held[b] = 0
         for k in range(sums.logs.shape[1]):
@@ -282,7 +282,7 @@ def _open_block(sums: Any) -> Any:
 
 @kernel(_nrt=False)
 def _close_block(balls: Any, sums: Any, rows: Any, block: Any) -> Any:
-    """Take the logarithms of a block's products."""
+    """Take the logarithms of the products of a block."""
     half = 0.5 if balls.average == RMS else 1.0
     for b in range(rows.logs.shape[1]):
         for k in range(rows.logs.shape[2]):

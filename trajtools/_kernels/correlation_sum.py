@@ -1,12 +1,12 @@
-"""Pairs of states counted by their distance, all radii in one pass. See trajtools.structure.correlation_sum.
+"""Counts of pairs of states by distance, all radii in one pass. See trajtools.structure.correlation_sum.
 
 Bin 0 holds distance zero, bin k gaps in (limits[k - 1], limits[k]], the last bin those beyond the largest radius;
-``limits`` starts with 0 and ends with inf. `start` gives, for the leading bits of a gap, the first bin it can be in.
-Ordered pairs are counted, each under the block of its first state. A node of the tree whose points all fall into one
-bin is counted whole: rounding is monotonic, so the bounds of a box and the distances of its points cannot disagree.
+``limits`` starts with 0 and ends with inf. `start` maps the leading bits of a gap to its first possible bin. Ordered
+pairs are counted, each under the block of its first state. A node of the tree with all points in one bin is counted as
+a whole: rounding is monotonic, so the bounds of a box and the distances of its points are consistent.
 """
 
-# Arrays go one by one into what is called for every pair: numba copies a tuple of them at each call.
+# Arrays are passed one by one to functions called for every pair: numba copies a tuple of them at each call.
 # ruff: noqa: PLR0917
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from trajtools.types import L1, L2, L2_SCALED
 
 SHIFT = 47  # leaves the sign, 11 bits of exponent and 5 of the mantissa
 LEAVES_PER_CHUNK = 256
-_SCALED_ROUNDING = 1.0 + 1e-12  # the scaled distance is not computed term by term, so its bound is widened
+_SCALED_ROUNDING = 1.0 + 1e-12  # widens the bound of a scaled distance, which is not computed term by term
 
 
 @kernel()
 def first_bins(limits: Any) -> Any:
-    """First bin that a gap can be in, for every value of its leading bits."""
+    """First possible bin of a gap, for every value of its leading bits."""
     start = np.zeros(1 << (63 - SHIFT), dtype=np.int64)
     value = np.zeros(1)
     bits = value.view(np.int64)
@@ -115,7 +115,7 @@ def _count_home(
     ends: Any,
     end_bits: Any,
 ) -> Any:
-    """All pairs whose first state is in one leaf."""
+    """Count all pairs with the first state in one leaf."""
     n_leaves = leaves.shape[0]
     last = limits.shape[0] - 1
     stack[0] = 1
@@ -233,7 +233,7 @@ def near_counts(
     counts: Any,
     logs: Any,
 ) -> Any:
-    """Count (B, bins) what `tree_counts` must not hold: pairs inside the Theiler window, each state with itself."""
+    """Count (B, bins) the pairs to subtract from `tree_counts`: inside the Theiler window, with self-pairs."""
     value = np.empty(1)
     bits = value.view(np.int64)
     top = limits.shape[0] - 1
@@ -263,7 +263,7 @@ def row_counts(
     counts: Any,
     logs: Any,
 ) -> Any:
-    """Bins of given distances: rows (t, T) from row `at_row` of their matrix on, one row of counts (t, bins) each."""
+    """Count rows of distances (t, T) from row `at_row` of their matrix on, into counts (t, bins)."""
     value = np.empty(1)
     bits = value.view(np.int64)
     top = limits.shape[0] - 1
@@ -272,7 +272,7 @@ def row_counts(
         if not usable[i]:
             continue
         for j in range(rows.shape[1]):
-            # A distance that is missing is no pair.
+            # A missing distance is not a pair.
             if usable[j] and abs(i - j) >= theiler and rows[row, j] >= 0.0:
                 value[0] = abs(rows[row, j])  # no negative zero: its bits would be out of range
                 at = _bin(value[0], bits[0], start, limits)

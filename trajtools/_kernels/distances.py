@@ -19,7 +19,7 @@ def pairs_l1(a: Any, b: Any, left: Any, right: Any) -> Any:
     for t in range(a.shape[0]):
         for k in range(left.shape[0]):
             i, j = left[k], right[k]
-            # Four running sums: one alone would wait for its own last addition at every entry.
+            # Four running sums hide the latency of the additions.
             s0 = s1 = s2 = s3 = 0.0
             whole = size - size % 4
             for p in range(0, whole, 4):
@@ -72,7 +72,7 @@ def pairs_l2(a: Any, b: Any, left: Any, right: Any) -> Any:
                 s0 += d0 * d0
             total = s0 + s1
             if total < 1e-280 or total > 1e300:
-                # Squares of very small or very large differences leave the range of float64: divide by the largest.
+                # Squares of very small or very large differences underflow or overflow: divide by the largest.
                 largest = 0.0
                 for p in range(size):
                     difference = abs(np.float64(a[t, i, p]) - np.float64(b[t, j, p]))
@@ -92,14 +92,14 @@ def pairs_l2(a: Any, b: Any, left: Any, right: Any) -> Any:
 
 @kernel(nogil=True)
 def rounding_rows(a: Any, mantissa: int, smallest: int) -> Any:
-    """Sum, root of the sum of squares and maximum of the spacings of each a[t, m]; see trajtools.distances.floor."""
+    """Sum, root sum of squares and maximum of the spacings of a[t, m]; see trajtools.distances.rounding_floor."""
     out = np.empty((3, a.shape[0], a.shape[1]))
     for t in range(a.shape[0]):
         for m in range(a.shape[1]):
             total = squares = largest = 0.0
             for p in range(a.shape[2]):
                 value = abs(np.float64(a[t, m, p]))
-                if value < np.inf:  # false for NaN as well: such a state has no floor, and its distance is NaN anyway
+                if value < np.inf:  # also false for NaN: such a state has no floor, and its distance is NaN
                     exponent = math.frexp(value)[1] - 1 if value > 0.0 else smallest
                     spacing = math.ldexp(1.0, max(exponent, smallest) - mantissa)
                     total += spacing
@@ -111,18 +111,18 @@ def rounding_rows(a: Any, mantissa: int, smallest: int) -> Any:
     return out
 
 
-# Arrays go one by one into what is called for every pair: numba copies a tuple of them at each call.
+# Arrays are passed one by one to functions called for every pair: numba copies a tuple of them at each call.
 # ruff: noqa: PLR0917
 
 
-# Entries of a row that are compared at a time: a tile of them stays in the cache while the other rows pass.
+# Entries of a row compared at a time, so that a tile of them stays in the cache.
 CHUNK = 512
 TILE = 16
 
 
 @kernel(_nrt=False, forceinline=True)
 def _part(points: Any, i: Any, j: Any, start: Any, stop: Any, metric: Any) -> Any:
-    """Sum over some entries of one pair. Four running sums: one alone would wait for its own last addition."""
+    """Sum over some entries of one pair, with four running sums to hide latency."""
     s0 = s1 = s2 = s3 = 0.0
     whole = start + ((stop - start) // 4) * 4
     if metric == L2:
@@ -158,7 +158,7 @@ def _part(points: Any, i: Any, j: Any, start: Any, stop: Any, metric: Any) -> An
 
 @kernel(nogil=True)
 def distance_rows(points: Any, metric: Any, first: Any, last: Any, matrix: Any) -> Any:
-    """Fill the tiles of rows first .. last of a symmetric matrix (T, T) that comes filled with zeros."""
+    """Fill the tiles of rows first .. last of a symmetric matrix (T, T), initially zero."""
     length, d = points.shape
     for tile in range(first, last):
         top = tile * TILE
@@ -181,13 +181,13 @@ def distance_rows(points: Any, metric: Any, first: Any, last: Any, matrix: Any) 
 
 @kernel(nogil=True)
 def coupled_rows(distances: Any, before: Any, begun: bool) -> Any:
-    """Last row of the discrete Frechet table after the rows of `distances`, from the row before them.
+    """Last row of the discrete Frechet table after the rows of `distances`, given the row before them.
 
     See trajtools.stability.pairs.
     """
     row = before.copy()
     for i in range(distances.shape[0]):
-        # Before the first pair there is nothing to come from: the walk starts there for free.
+        # The first pair has no predecessor: the coupling starts there.
         diagonal = np.inf if begun or i > 0 else -np.inf
         left = np.inf
         for j in range(distances.shape[1]):

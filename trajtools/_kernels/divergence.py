@@ -1,8 +1,8 @@
-"""How pairs of states move apart. See trajtools.exponents.neighbor_methods.
+"""Separation of pairs of states. See trajtools.exponents.neighbor_methods.
 
-Sums of logarithms are kept as products: mantissas are multiplied, exponents added as integers, and one logarithm is
+Sums of logarithms are stored as products: mantissas are multiplied, exponents added as integers, and one logarithm is
 taken at the end. `lags` holds the states as (d, T + padding), so that following a pair reads memory in order; `width`
-is the number of steps followed (horizon + 1) rounded up to whole lanes, and what lies beyond the horizon is not used.
+is the number of steps followed (horizon + 1) rounded up to full lanes; values beyond the horizon are not used.
 Distances below the smallest normal number (2e-308) count as zero.
 """
 
@@ -17,27 +17,27 @@ from numba import prange
 from trajtools._kernels._jit import kernel
 from trajtools.types import ACROSS, L1, L2, L2_SCALED, PRECOMPUTED
 
-# Arrays go one by one into what is called for every pair: numba copies a tuple of them at each call, which made the
-# searches three times slower.
+# Arrays are passed one by one to functions called for every pair: numba copies a tuple of them at each call, which made
+# the searches three times slower.
 # ruff: noqa: PLR0917
 
 
 _MANTISSA = np.int64(0x000FFFFFFFFFFFFF)
 _ONE = np.int64(0x3FF0000000000000)
 _BIAS = np.int64(1023)
-# Mantissas are below 2, so this many can be multiplied before the product must be split again.
+# Mantissas are below 2, so this many can be multiplied before renormalisation.
 TERMS = 900
 LN2 = 0.6931471805599453
-# What is left of a squared distance across the motion below this part of it is rounding, and counts as zero.
+# A squared distance across the motion below this fraction of the full one is rounding and counts as zero.
 ROUNDING = 1e-14
-# Samples between two shifts of the partner in time; as many as the states are padded by.
+# Samples between two time shifts of the partner, and padding of the states.
 LANES = 8
-FARTHEST = 1e6  # samples that a shift is looked for
+FARTHEST = 1e6  # samples, largest time shift
 
 
 @kernel(_nrt=False)
 def _lengthen(gaps: Any, i: Any, j: Any, lags: Any) -> Any:
-    """From largest differences to Euclidean distances, without squaring anything above one."""
+    """Convert largest differences to Euclidean distances without squaring numbers above one."""
     for k in range(gaps.shape[0]):
         if gaps[k] > 0.0:
             total = 0.0
@@ -49,7 +49,7 @@ def _lengthen(gaps: Any, i: Any, j: Any, lags: Any) -> Any:
 
 @kernel(_nrt=False)
 def _slip(i: Any, j: Any, lags: Any) -> Any:
-    """By how many samples state j runs behind state i, along the mean of their motions; 0 where that says nothing."""
+    """Lag in samples of state j behind state i along their mean motion; 0 if undetermined."""
     half = lags.shape[0] // 2
     j = min(max(j, 1), lags.shape[1] - LANES - 2)
     chord = 0.0
@@ -58,7 +58,7 @@ def _slip(i: Any, j: Any, lags: Any) -> Any:
         both = lags[half + c, i] + lags[half + c, j]
         chord += (lags[c, i] - lags[c, j]) * both
         step += 0.5 * (lags[c, j + 1] - lags[c, j - 1]) * both
-    # The comparisons are false for NaN, beside a state that is not finite.
+    # The comparisons are false for NaN, next to a state that is not finite.
     if step > 0.0 and abs(chord) < FARTHEST * step:
         return int(np.floor(chord / step + 0.5))
     return 0
@@ -66,13 +66,13 @@ def _slip(i: Any, j: Any, lags: Any) -> Any:
 
 @kernel(_nrt=False)
 def _follow_across(gaps: Any, along: Any, i: Any, j: Any, lags: Any, width: Any, horizon: Any) -> Any:
-    """Squared gaps of i to the orbit of j: `lags` holds the states, and below them the directions of their motion.
+    """Squared gaps of i to the orbit of j: `lags` holds the states followed by the directions of their motion.
 
-    Every few samples the partner is shifted in time to where it is beside i, within the record. What is left of the
-    gap along the mean of the two directions, that of a chord of one orbit to the second order, is taken out.
+    Every few samples the partner is shifted in time to be beside i, within the record. The remaining gap along the mean
+    of the two directions, that of a chord of one orbit to second order, is subtracted.
     """
     half = lags.shape[0] // 2
-    # Within the record, and never more than half the way to the reference itself.
+    # Within the record, and at most half the way to the reference itself.
     lowest = -j if j < i else max(-j, -((j - i) // 2))
     highest = lags.shape[1] - LANES - 1 - (j + horizon)
     if j < i:
@@ -83,7 +83,7 @@ def _follow_across(gaps: Any, along: Any, i: Any, j: Any, lags: Any, width: Any,
             slip = _slip(i + first, j + first + shift, lags)
             shift = min(max(shift + min(max(slip, -LANES), LANES), lowest), highest)
             for k in range(first, min(first + LANES, horizon + 1)):
-                if lags[half, j + k + shift] != lags[half, j + k + shift]:  # not a finite state; its pair's own are
+                if lags[half, j + k + shift] != lags[half, j + k + shift]:  # not a finite state
                     shift = 0
                     break
         here, there, last = i + first, j + first + shift, first + LANES
@@ -109,7 +109,7 @@ def _follow_across(gaps: Any, along: Any, i: Any, j: Any, lags: Any, width: Any,
 
 @kernel(_nrt=False, forceinline=True)
 def follow(gaps: Any, along: Any, i: Any, j: Any, lags: Any, matrix: Any, metric: Any, width: Any, horizon: Any) -> Any:
-    """Gaps of the pair (i, j) after 0 .. horizon steps; False where a given distance is missing."""
+    """Gaps of the pair (i, j) after 0 .. horizon steps; returns False if a distance is missing."""
     if metric == ACROSS:
         _follow_across(gaps, along, i, j, lags, width, horizon)
         return True
@@ -141,9 +141,9 @@ def follow(gaps: Any, along: Any, i: Any, j: Any, lags: Any, matrix: Any, metric
 
 @kernel(_nrt=False, forceinline=True)
 def multiply(product: Any, exponent: Any, zeros: Any, bits: Any, mantissas: Any, split: Any) -> Any:
-    """Multiply values into products, as mantissas and exponents; zeros are left out and counted.
+    """Multiply values into products of mantissas and exponents; zeros are skipped and counted.
 
-    `bits` are the values as integers, `mantissas` is `split` as integers: a view costs more than the sums.
+    `bits` is the integer view of the values, `mantissas` that of `split`: creating a view costs more than the sums.
     """
     dead = np.int64(0)
     for k in range(product.shape[0]):
@@ -161,7 +161,7 @@ def multiply(product: Any, exponent: Any, zeros: Any, bits: Any, mantissas: Any,
 
 @kernel(_nrt=False)
 def renormalise(product: Any, exponent: Any) -> Any:
-    """Move what the products have grown by into the exponents."""
+    """Move the exponents of the products into the integer exponents."""
     for k in range(product.shape[0]):
         mantissa, power = frexp(product[k])
         product[k] = mantissa
@@ -169,7 +169,7 @@ def renormalise(product: Any, exponent: Any) -> Any:
 
 
 class Product(NamedTuple):
-    """Sums of logarithms as products, one per step, and the room to add a pair to them; some also as integers."""
+    """Sums of logarithms as products, one per step, with workspace for a pair and integer views."""
 
     mantissa: np.ndarray
     exponent: np.ndarray
@@ -181,9 +181,9 @@ class Product(NamedTuple):
 
 
 def make_product(width: int) -> Product:
-    """Work space of one thread, made outside the kernels: what they allocate has to be compiled.
+    """Allocate the workspace of one thread, outside the kernels to save compilation.
 
-    A view as integers costs more than a pair, so the views are made once.
+    Integer views cost more than a pair, so they are created once.
     """
     gaps, split, zeros = np.ones(width), np.ones(width), np.zeros(width, dtype=np.int64)
     return Product(
@@ -193,9 +193,9 @@ def make_product(width: int) -> Product:
 
 @kernel(_nrt=False)
 def _multiply_pairs(
-    product: Any, found: Any, first: Any, last: Any, lags: Any, matrix: Any, metric: Any, horizon: Any
+    product: Any, neighbors: Any, first: Any, last: Any, lags: Any, matrix: Any, metric: Any, horizon: Any
 ) -> Any:
-    """Follow the pairs of the references first .. last; their number, and that of the pairs left out."""
+    """Follow the pairs of the references first .. last; return their number, and that of the skipped ones."""
     pairs = 0
     missing = 0
     for k in range(product.gaps.shape[0]):
@@ -203,8 +203,8 @@ def _multiply_pairs(
         product.exponent[k] = 0
         product.zeros[k] = 0
     for i in range(first, last):
-        for at in range(found.shape[1]):
-            j = found[i, at]
+        for at in range(neighbors.shape[1]):
+            j = neighbors[i, at]
             if j < 0:
                 break
             if not follow(product.gaps, product.split, i, j, lags, matrix, metric, product.gaps.shape[0], horizon):
@@ -219,7 +219,7 @@ def _multiply_pairs(
 
 @kernel(nogil=True, _nrt=False)
 def rosenstein_rows(
-    found: Any,
+    neighbors: Any,
     edges: Any,
     first: Any,
     last: Any,
@@ -231,12 +231,12 @@ def rosenstein_rows(
     counts: Any,
     missing: Any,
 ) -> Any:
-    """Fill one row per block of references: sums of logs, counts, pairs left out because a distance is missing."""
+    """Fill one row per block of references: sums of logs, counts, pairs skipped for a missing distance."""
     half = 0.5 if metric in (L2, ACROSS) else 1.0
     horizon = logs.shape[1] - 1
     for block in range(first, last):
         pairs, missing[block] = _multiply_pairs(
-            product, found, edges[block], edges[block + 1], lags, matrix, metric, horizon
+            product, neighbors, edges[block], edges[block + 1], lags, matrix, metric, horizon
         )
         for k in range(horizon + 1):
             logs[block, k] = half * (product.exponent[k] * LN2 + np.log(product.mantissa[k]))
@@ -245,7 +245,7 @@ def rosenstein_rows(
 
 @kernel()
 def distance(points: Any, matrix: Any, i: Any, j: Any, metric: Any) -> Any:
-    """Distance of two states; four sums side by side, because one after the other waits for itself."""
+    """Distance of two states, with four running sums to hide latency."""
     if metric == PRECOMPUTED:
         return matrix[i, j]
     a, b = points[i], points[j]
@@ -281,7 +281,7 @@ def distance(points: Any, matrix: Any, i: Any, j: Any, metric: Any) -> Any:
 
 @kernel()
 def distances_to(points: Any, matrix: Any, i: Any, others: Any, metric: Any) -> Any:
-    """Distances of one state to some others."""
+    """Distances of one state to other states."""
     out = np.empty(others.shape[0])
     for m in range(others.shape[0]):
         out[m] = distance(points, matrix, i, others[m], metric)
@@ -290,7 +290,7 @@ def distances_to(points: Any, matrix: Any, i: Any, others: Any, metric: Any) -> 
 
 @kernel()
 def paths(points: Any, matrix: Any, i: Any, others: Any, horizon: Any, metric: Any) -> Any:
-    """Distances of one state to some others, and of their successors: one row per other state."""
+    """Distances of one state to other states and of their successors: one row per other state."""
     out = np.empty((others.shape[0], horizon + 1))
     for m in range(others.shape[0]):
         for k in range(horizon + 1):
@@ -300,9 +300,9 @@ def paths(points: Any, matrix: Any, i: Any, others: Any, horizon: Any, metric: A
 
 @kernel(parallel=True)
 def nearest_of(points: Any, matrix: Any, usable: Any, times: Any, k: Any, theiler: Any, metric: Any) -> Any:
-    """The k nearest states of some states: distances, times with -1 where there is none, pairs at distance zero."""
+    """The k nearest neighbours of states: distances, times (-1 if missing), pairs at distance zero."""
     best = np.full((times.shape[0], k), np.inf)
-    found = np.full((times.shape[0], k), -1, dtype=np.int64)
+    neighbors = np.full((times.shape[0], k), -1, dtype=np.int64)
     repeats = np.zeros(times.shape[0], dtype=np.int64)
     for row in prange(times.shape[0]):
         i = times[row]
@@ -317,8 +317,8 @@ def nearest_of(points: Any, matrix: Any, usable: Any, times: Any, k: Any, theile
             at = k - 1
             while at > 0 and best[row, at - 1] > d:
                 best[row, at] = best[row, at - 1]
-                found[row, at] = found[row, at - 1]
+                neighbors[row, at] = neighbors[row, at - 1]
                 at -= 1
             best[row, at] = d
-            found[row, at] = j
-    return best, found, repeats
+            neighbors[row, at] = j
+    return best, neighbors, repeats

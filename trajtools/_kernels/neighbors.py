@@ -1,8 +1,8 @@
 """A balanced k-d tree over buckets of states, and the searches in it. See trajtools.neighbors.
 
-Points lie in buckets of `BUCKET` lanes, one coordinate after the other: `leaves[leaf, coordinate, lane]`. Lanes that
-hold no point are +inf, so no distance to them passes a test. Node 1 is the root, node n has the children 2n and
-2n + 1, the last half of the nodes are the leaves. `gap` is the distance, squared where the metric is Euclidean.
+Points lie in buckets of `BUCKET` lanes, one coordinate after the other: `leaves[leaf, coordinate, lane]`. Empty lanes
+are +inf, so no distance to them passes a test. Node 1 is the root, node n has the children 2n and 2n + 1, the last half
+of the nodes are the leaves. `gap` is the distance, squared for the Euclidean metric.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import numpy as np
 from trajtools._kernels._jit import kernel
 from trajtools.types import L1, L2, L2_SCALED
 
-# Arrays go one by one into what is called for every pair: numba copies a tuple of them at each call, which made the
-# searches three times slower.
+# Arrays are passed one by one to functions called for every pair: numba copies a tuple of them at each call, which made
+# the searches three times slower.
 # ruff: noqa: PLR0917
 
 
 BUCKET = 8
 BRUTE, SWEEP, TREE, MATRIX = 0, 1, 2, 3
-# Larger than every gap between finite points, smaller than the gap to an empty lane.
+# Above every gap between finite points, below the gap to an empty lane.
 FAR = 1.7976931348623157e308
 STACK = 128
 _SPREAD_SAMPLE = 64
 
 
 class Index(NamedTuple):
-    """What a search reads; which arrays are filled depends on `kind`."""
+    """Data of a search; `kind` determines which arrays are filled."""
 
     kind: int
     metric: int
@@ -45,9 +45,9 @@ class Index(NamedTuple):
 
 @kernel(_nrt=False)
 def _partition(points: Any, order: Any, start: Any, stop: Any, axis: Any, pivot: Any, ties: Any) -> Any:
-    """Move rows below the pivot (with `ties`: up to it) to the front; return where they end.
+    """Move rows below the pivot (with `ties`: up to it) to the front; return their end.
 
-    Every row is moved, into its own place if need be: a branch would be mispredicted for every other row.
+    Every row is moved, possibly onto itself: a branch would be mispredicted for every other row.
     """
     end = start
     for p in range(start, stop):
@@ -70,7 +70,7 @@ def _middle(a: Any, b: Any, c: Any) -> Any:
 
 @kernel(_nrt=False)
 def _select(points: Any, order: Any, start: Any, stop: Any, nth: Any, axis: Any) -> Any:
-    """Order the rows so that the nth is in its sorted place along one axis."""
+    """Reorder the rows so that the nth is at its sorted position along one axis."""
     low = start
     high = stop
     while high - low > 1:
@@ -86,7 +86,7 @@ def _select(points: Any, order: Any, start: Any, stop: Any, nth: Any, axis: Any)
         )
         end = _partition(points, order, low, high, axis, pivot, False)
         if end == low:
-            # Nothing is below: the pivot and its copies come first.
+            # No row is below: the pivot and its copies come first.
             end = _partition(points, order, low, high, axis, pivot, True)
             if nth < end:
                 return
@@ -98,7 +98,7 @@ def _select(points: Any, order: Any, start: Any, stop: Any, nth: Any, axis: Any)
 
 @kernel(_nrt=False)
 def _longest_axis(points: Any, start: Any, stop: Any) -> Any:
-    """Axis along which some rows spread most, and whether they spread at all; judged by a sample of the rows."""
+    """Axis of largest spread of the rows, and whether they spread at all; estimated from a sample."""
     longest = 0
     spread = 0.0
     stride = max(1, (stop - start) // _SPREAD_SAMPLE)
@@ -142,14 +142,14 @@ def _sort_subtree(points: Any, order: Any, top: Any, top_level: Any, end_level: 
 
 @kernel(nogil=True)
 def sort_subtrees(points: Any, order: Any, first: Any, last: Any, top_level: Any, end_level: Any, depth: Any) -> Any:
-    """Reorder rows and times in place: every node from some of one level down to another is split at its median."""
+    """Reorder rows and times in place by splitting the nodes between two levels at their medians."""
     for part in range(first, last):
         _sort_subtree(points, order, (1 << top_level) + part, top_level, end_level, depth)
 
 
 @kernel()
 def bound_tree(leaves: Any, times: Any, counts: Any) -> Any:
-    """Boxes (nodes, 2, d) of all nodes from the leaves up, which of them hold copies of one point, earliest times."""
+    """Boxes (nodes, 2, d) of all nodes from the leaves up, nodes with copies of one point, earliest times."""
     n_leaves, d = leaves.shape[0], leaves.shape[1]
     boxes = np.empty((2 * n_leaves, 2, d))
     flat = np.ones(2 * n_leaves, dtype=np.bool_)
@@ -181,7 +181,7 @@ def fill_leaves(
 ) -> Any:
     """Copy `points[rows]` into the buckets first .. last; `starts` (leaves + 1) bounds them, `order` holds their times.
 
-    `slots` (the place of every time) comes filled with -1.
+    `slots` (the slot of every time) is initially -1.
     """
     for leaf in range(first, last):
         leaves[leaf] = np.inf
@@ -196,7 +196,7 @@ def fill_leaves(
 
 @kernel(_nrt=False)
 def lengthen(gaps: Any, leaves: Any, leaf: Any, home: Any, lane: Any) -> Any:
-    """From the largest difference to the Euclidean distance, without squaring anything above one."""
+    """Convert the largest difference to the Euclidean distance without squaring numbers above one."""
     for k in range(BUCKET):
         if 0.0 < gaps[k] <= FAR:
             total = 0.0
@@ -234,7 +234,7 @@ def leaf_gaps(gaps: Any, leaves: Any, leaf: Any, home: Any, lane: Any, metric: A
 
 @kernel(_nrt=False, forceinline=True)
 def box_gap(boxes: Any, node: Any, leaves: Any, home: Any, lane: Any, metric: Any) -> Any:
-    """Smallest gap that a point of the node's box can have; rounding keeps it below every real one."""
+    """Lower bound of the gap to points in the box of a node, also with rounding."""
     total = 0.0
     for c in range(boxes.shape[2]):
         v = leaves[home, c, lane]
@@ -252,17 +252,17 @@ def box_gap(boxes: Any, node: Any, leaves: Any, home: Any, lane: Any, metric: An
 
 
 @kernel(_nrt=False)
-def insert(best: Any, found: Any, row: Any, gap: Any, other: Any) -> Any:
-    """Put a point into a sorted row of nearest ones; equal gaps go to the earlier time."""
+def insert(best: Any, neighbors: Any, row: Any, gap: Any, other: Any) -> Any:
+    """Insert a point into a sorted row of nearest ones; ties are ordered by time."""
     at = best.shape[1] - 1
-    if gap == best[row, at] and other > found[row, at]:
+    if gap == best[row, at] and other > neighbors[row, at]:
         return
-    while at > 0 and (best[row, at - 1] > gap or (best[row, at - 1] == gap and found[row, at - 1] > other)):
+    while at > 0 and (best[row, at - 1] > gap or (best[row, at - 1] == gap and neighbors[row, at - 1] > other)):
         best[row, at] = best[row, at - 1]
-        found[row, at] = found[row, at - 1]
+        neighbors[row, at] = neighbors[row, at - 1]
         at -= 1
     best[row, at] = gap
-    found[row, at] = other
+    neighbors[row, at] = other
 
 
 @kernel(_nrt=False, forceinline=True)
@@ -276,9 +276,9 @@ def offer_leaf(
     theiler: Any,
     gaps: Any,
     best: Any,
-    found: Any,
+    neighbors: Any,
 ) -> Any:
-    """Offer the points of a leaf to the list of nearest ones; True if one was met at distance zero."""
+    """Insert the points of a leaf into the list of nearest ones; return whether one is at distance zero."""
     leaf_gaps(gaps, leaves, leaf, home, lane, metric)
     time = times[home, lane]
     last = best.shape[1] - 1
@@ -291,7 +291,7 @@ def offer_leaf(
         for k in range(BUCKET):
             if gaps[k] <= best[time, last] and abs(times[leaf, k] - time) >= theiler:
                 if gaps[k] > 0.0:
-                    insert(best, found, time, gaps[k], times[leaf, k])
+                    insert(best, neighbors, time, gaps[k], times[leaf, k])
                 else:
                     repeat = True
     return repeat
@@ -310,11 +310,11 @@ def tree_nearest(
     theiler: Any,
     gaps: Any,
     best: Any,
-    found: Any,
+    neighbors: Any,
     stack: Any,
     stack_gap: Any,
 ) -> Any:
-    """Nearest points of one point: its own leaf, then the siblings on the way up; the nearer or earlier child first."""
+    """Nearest points of one point: its own leaf, then siblings on the way up, nearer or earlier children first."""
     n_leaves = leaves.shape[0]
     time = times[home, lane]
     last = best.shape[1] - 1
@@ -335,13 +335,13 @@ def tree_nearest(
         depth -= 1
         node = stack[depth]
         gap = stack_gap[depth]
-        # Of points at the same gap the earliest counts; without this, copies of a few points would all be visited.
-        if gap > best[time, last] or (gap == best[time, last] and earliest[node] > found[time, last]):
+        # Ties go to the earliest point; otherwise all copies of a few points would be visited.
+        if gap > best[time, last] or (gap == best[time, last] and earliest[node] > neighbors[time, last]):
             continue
         if gap == 0.0 and flat[node]:
             repeat = True
         elif node >= n_leaves:
-            repeat |= offer_leaf(leaves, times, node - n_leaves, home, lane, metric, theiler, gaps, best, found)
+            repeat |= offer_leaf(leaves, times, node - n_leaves, home, lane, metric, theiler, gaps, best, neighbors)
         else:
             for side in range(2):
                 stack[depth + side] = 2 * node + side
@@ -371,7 +371,7 @@ def take_leaf(
     near_gap: Any,
     count: Any,
 ) -> Any:
-    """Append the points of a leaf that lie within `limit`; return the new count, and whether one was at zero."""
+    """Append the points of a leaf that lie within `limit`; return the new count, and whether one is at zero."""
     leaf_gaps(gaps, leaves, leaf, home, lane, metric)
     time = times[home, lane]
     repeat = False
@@ -400,7 +400,7 @@ def tree_ball(
     near_gap: Any,
     stack: Any,
 ) -> Any:
-    """All points within `limit` of one point, in the order of the leaves."""
+    """Find all points within `limit` of one point, in the order of the leaves."""
     n_leaves = leaves.shape[0]
     count = 0
     repeat = False
@@ -426,8 +426,8 @@ def tree_ball(
     return count, repeat
 
 
-# Arrays go one by one into what is called for every pair: numba copies a tuple of them at each call, which made the
-# searches three times slower.
+# Arrays are passed one by one to functions called for every pair: numba copies a tuple of them at each call, which made
+# the searches three times slower.
 # ruff: noqa: PLR0917
 
 
@@ -448,9 +448,9 @@ def sweep_nearest(
     theiler: Any,
     gaps: Any,
     best: Any,
-    found: Any,
+    neighbors: Any,
 ) -> Any:
-    """Nearest points of one point among those sorted along an axis: outwards until the axis alone is too far."""
+    """Nearest points of one point among points sorted along an axis: outwards until the axis alone exceeds the gap."""
     n_leaves = leaves.shape[0]
     time = times[home, lane]
     last = best.shape[1] - 1
@@ -459,7 +459,7 @@ def sweep_nearest(
     step = 1
     repeat = False
     while True:
-        repeat |= offer_leaf(leaves, times, leaf, home, lane, metric, theiler, gaps, best, found)
+        repeat |= offer_leaf(leaves, times, leaf, home, lane, metric, theiler, gaps, best, neighbors)
         leaf += step
         if step > 0 and (leaf == n_leaves or axis_gap(leaves[leaf, axis, 0] - v, metric) > best[time, last]):
             leaf = home - 1
@@ -469,8 +469,8 @@ def sweep_nearest(
 
 
 @kernel(_nrt=False)
-def matrix_nearest(matrix: Any, usable: Any, time: Any, theiler: Any, best: Any, found: Any) -> Any:
-    """Nearest points of one state, read from the row of a distance matrix."""
+def matrix_nearest(matrix: Any, usable: Any, time: Any, theiler: Any, best: Any, neighbors: Any) -> Any:
+    """Nearest points of one state, from a row of a distance matrix."""
     last = best.shape[1] - 1
     repeat = False
     for other in range(usable.shape[0]):
@@ -478,17 +478,17 @@ def matrix_nearest(matrix: Any, usable: Any, time: Any, theiler: Any, best: Any,
         if not gap < best[time, last] or abs(other - time) < theiler or not usable[other]:
             continue
         if gap > 0.0:
-            insert(best, found, time, gap, other)
+            insert(best, neighbors, time, gap, other)
         else:
             repeat = True
     return repeat
 
 
 @kernel(nogil=True)
-def nearest(index: Any, first: Any, last: Any, theiler: Any, best: Any, found: Any, repeats: Any) -> Any:
-    """Fill `best` (gaps), `found` (times) and `repeats` for the points of the buckets (or matrix rows) first .. last.
+def nearest(index: Any, first: Any, last: Any, theiler: Any, best: Any, neighbors: Any, repeats: Any) -> Any:
+    """Fill `best` (gaps), `neighbors` (times) and `repeats` for the points of buckets (or matrix rows) first .. last.
 
-    `best` comes filled with `FAR`, `found` with -1.
+    `best` is initially `FAR`, `neighbors` -1.
     """
     leaves, times, metric = index.leaves, index.times, index.metric
     boxes, flat, earliest = index.boxes, index.flat, index.earliest
@@ -498,7 +498,7 @@ def nearest(index: Any, first: Any, last: Any, theiler: Any, best: Any, found: A
     if index.kind == MATRIX:
         for time in range(first, last):
             if index.usable[time]:
-                repeats[time] = matrix_nearest(index.matrix, index.usable, time, theiler, best, found)
+                repeats[time] = matrix_nearest(index.matrix, index.usable, time, theiler, best, neighbors)
         return
     for home in range(first, last):
         for lane in range(BUCKET):
@@ -518,15 +518,17 @@ def nearest(index: Any, first: Any, last: Any, theiler: Any, best: Any, found: A
                     theiler,
                     gaps,
                     best,
-                    found,
+                    neighbors,
                     stack,
                     stack_gap,
                 )
             elif index.kind == SWEEP:
-                repeats[time] = sweep_nearest(leaves, times, index.axis, home, lane, metric, theiler, gaps, best, found)
+                repeats[time] = sweep_nearest(
+                    leaves, times, index.axis, home, lane, metric, theiler, gaps, best, neighbors
+                )
             else:
                 for leaf in range(leaves.shape[0]):
-                    repeats[time] |= offer_leaf(leaves, times, leaf, home, lane, metric, theiler, gaps, best, found)
+                    repeats[time] |= offer_leaf(leaves, times, leaf, home, lane, metric, theiler, gaps, best, neighbors)
 
 
 @kernel(_nrt=False)
@@ -543,7 +545,7 @@ def sweep_ball(
     near: Any,
     near_gap: Any,
 ) -> Any:
-    """All points within `limit` of one point among those sorted along an axis, in that order."""
+    """Find all points within `limit` of one point among points sorted along an axis, in that order."""
     n_leaves = leaves.shape[0]
     v = leaves[home, axis, lane]
     first = home
@@ -561,7 +563,7 @@ def sweep_ball(
 
 @kernel(_nrt=False)
 def matrix_ball(matrix: Any, usable: Any, time: Any, theiler: Any, limit: Any, near: Any, near_gap: Any) -> Any:
-    """All states within `limit` of one state, read from the row of a distance matrix."""
+    """Find all states within `limit` of one state, from a row of a distance matrix."""
     count = 0
     repeat = False
     for other in range(usable.shape[0]):
@@ -578,7 +580,7 @@ def matrix_ball(matrix: Any, usable: Any, time: Any, theiler: Any, limit: Any, n
 
 @kernel(_nrt=False)
 def ball(index: Any, time: Any, theiler: Any, limit: Any, gaps: Any, near: Any, near_gap: Any, stack: Any) -> Any:
-    """All states within `limit` of one state, in the order of the index; their number, and whether one was at zero."""
+    """Find all states within `limit` of one state; return their number, and whether one is at zero."""
     if index.kind == MATRIX:
         return matrix_ball(index.matrix, index.usable, time, theiler, limit, near, near_gap)
     leaves, times, metric = index.leaves, index.times, index.metric

@@ -1,7 +1,7 @@
 """Lines of a recurrence plot, from rows of bits: 64 comparisons at once, lines along a row and across rows.
 
-numba knows no vectors, so these are written for LLVM. Every one is wrapped into a kernel, so that the loops above them
-also run interpreted.
+numba has no vector types, so these functions are written for LLVM. Each is wrapped into a kernel, so that the loops
+that call them also run interpreted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WORD = ir.IntType(64)
 
 
 def _load(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
-    """Eight numbers of an array from `at` on."""
+    """Load eight numbers of an array from `at` on."""
     return _eight(builder, make_array(kind)(context, builder, array).data, at)
 
 
@@ -42,7 +42,7 @@ def _magnitude(builder: Any) -> Any:
 
 
 def _spread(builder: Any, number: Any) -> Any:
-    """Eight copies of a number."""
+    """Broadcast a number to eight lanes."""
     one = builder.insert_element(ir.Constant(_DOUBLES, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
     lanes = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
     return builder.shuffle_vector(one, ir.Constant(_DOUBLES, ir.Undefined), lanes)
@@ -76,7 +76,7 @@ def _near(typing: Any, a: Any, at: Any, b: Any, other: Any, level: Any) -> Any:
 
 
 def _sums_within(squared: bool) -> Any:
-    """Sums over coordinates stay in registers: in memory they would take most of the time."""
+    """Compare sums over coordinates, which stay in registers for speed."""
 
     def _within(typing: Any, a: Any, at: Any, b: Any, other: Any, offsets: Any, level: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Signature, values: Any) -> Any:
@@ -170,13 +170,13 @@ def below(a: Any, at: Any, level: Any) -> Any:
 
 @kernel(nogil=True, _nrt=False, forceinline=True)
 def lowest(word: Any) -> Any:
-    """Place of the lowest bit of a word; 64 where none is set."""
+    """Index of the lowest set bit of a word; 64 if none is set."""
     return _lowest(word)
 
 
 @kernel(nogil=True, _nrt=False, forceinline=True)
 def count(word: Any) -> Any:
-    """Number of bits."""
+    """Number of set bits."""
     return _count(word)
 
 
@@ -189,19 +189,19 @@ def bits_between(low: Any, high: Any) -> Any:
     return filled << np.uint64(low)
 
 
-# Arrays go one by one into what is called for every row: numba copies a tuple of them at each call.
+# Arrays are passed one by one to functions called for every row: numba copies a tuple of them at each call.
 # ruff: noqa: PLR0917
 
 
-# Rows of a histogram (7, n): lines by length, those that touch a border of the plot at one end or at both, vertical
-# lines, white vertical lines between two black ones, those that touch a border, and recurrence times.
+# Rows of a histogram (7, n): diagonal lines by length, those with one end or both ends at a border of the plot,
+# vertical lines, white vertical lines between two black ones, white lines with an end at a border, and recurrence
+# times.
 DIAGONAL, ONE_END, BOTH_ENDS, VERTICAL, WHITE, WHITE_CUT, TIMES = range(7)
 HISTOGRAMS = 7
-# Recurrence times: from the beginning of a line to the beginning of the next; or the white cells between them and the
-# halves of both, rounded down, also over a void.
+# Recurrence times: from the start of a line to the start of the next; or the white cells between them plus the halves
+# of both, rounded down, also across a void.
 ENTRIES, MIDDLES = 0, 1
-# What is remembered of every column: where the current line and the last one began, where the last one ended, where
-# the void ended.
+# Memory of every column: start of the current and of the previous line, end of the previous line, end of the void.
 _START, _LAST_START, _LAST_END, _OPENED = range(4)
 MEMORY = 4
 WHOLE = -1
@@ -215,7 +215,7 @@ def is_void(row_finite: Any, column_finite: Any, lag: Any, column: Any) -> Any:
 
 @kernel(nogil=True, _nrt=False, forceinline=True)
 def add_line(histograms: Any, length: Any, ends: Any, weight: Any) -> Any:
-    """Count a diagonal line; `ends`: how many of its ends touch a border."""
+    """Count a diagonal line; `ends`: the number of its ends at a border."""
     histograms[DIAGONAL, length] += weight
     if ends == 1:
         histograms[ONE_END, length] += weight
@@ -238,10 +238,10 @@ def along(
     histograms: Any,
     edge: Any,
 ) -> Any:
-    """Count the lines of one lag between the columns low and high; a line that goes on in another block is its edge.
+    """Count the lines of one lag between the columns low and high; a line that continues in another block is its edge.
 
     `black` begins at the column `origin`. The whole lag lies between `row_low` and `row_high`. An edge is twice the
-    length, plus one where the other end touches a border; `WHOLE` where the line fills the block.
+    length, plus one if the other end is at a border; `WHOLE` if the line fills the block.
     """
     start = -1
     edge[0] = edge[1] = 0
@@ -302,7 +302,7 @@ def _end_line(
 def stitch(
     edges: Any, bounds: Any, rows: Any, columns: Any, skip: Any, mirrored: Any, row_finite: Any, column_finite: Any
 ) -> Any:
-    """Join the lines of neighbouring blocks: histograms (7, n) of what `along` left at the edges."""
+    """Join the lines of neighbouring blocks: histograms (7, n) of the edges from `along`."""
     histograms = np.zeros((HISTOGRAMS, max(rows, columns) + 2), dtype=np.int64)
     for index in range(edges.shape[1]):
         lag = index - (columns - 1)
@@ -344,23 +344,23 @@ def across(
     places: Any,
     histograms: Any,
 ) -> Any:
-    """Go one row on in every column of the words first .. last: only where something changes is anything to be done.
+    """Advance one row in every column of the words first .. last; only columns with a change need work.
 
-    `places` is room for the columns of a row, and two more.
+    `places` has room for the columns of a row, and two more.
     """
-    found = 0
+    changed = 0
     for w in range(first, last):
-        found = _gather(was_black[w] & ~black[w], w << 6, places, found)
+        changed = _append_places(was_black[w] & ~black[w], w << 6, places, changed)
     vertical, white, white_cut, times = (
         histograms[VERTICAL], histograms[WHITE], histograms[WHITE_CUT], histograms[TIMES],
     )  # fmt: skip
-    for k in range(np.uint64(found)):
+    for k in range(np.uint64(changed)):
         _end_column(memory[places[k]], step, rule, vertical, white, white_cut, times)
-    found = 0
+    changed = 0
     for w in range(first, last):
-        found = _gather(black[w] & ~was_black[w], w << 6, places, found)
+        changed = _append_places(black[w] & ~was_black[w], w << 6, places, changed)
         was_black[w] = black[w]
-    for k in range(found):
+    for k in range(changed):
         memory[places[k], _START] = step
     for w in range(first, last):
         if valid[w] != was_valid[w]:
@@ -369,31 +369,31 @@ def across(
 
 
 @kernel(nogil=True, _nrt=False, forceinline=True)
-def _gather(word: Any, base: Any, places: Any, found: Any) -> Any:
-    """Write down where bits are set; two places are always written, so that nothing is to be predicted for a few."""
-    places[found] = base + lowest(word)
+def _append_places(word: Any, base: Any, places: Any, filled: Any) -> Any:
+    """Append the positions of set bits; always writes two, to avoid branch mispredictions for few bits."""
+    places[filled] = base + lowest(word)
     rest = word & (word - np.uint64(1))
-    places[found + 1] = base + lowest(rest)
+    places[filled + 1] = base + lowest(rest)
     rest &= rest - np.uint64(1)
-    more = found + 2
+    more = filled + 2
     while rest != np.uint64(0):
         places[more] = base + lowest(rest)
         rest &= rest - np.uint64(1)
         more += 1
-    return found + count(word)
+    return filled + count(word)
 
 
 @kernel(nogil=True, _nrt=False)
-def _move_void(there: Any, was_there: Any, base: Any, step: Any, memory: Any, histograms: Any) -> Any:
-    """Close and open what lies beside the void, which is of other columns than in the row before."""
-    changed = was_there & ~there
+def _move_void(valid: Any, was_valid: Any, base: Any, step: Any, memory: Any, histograms: Any) -> Any:
+    """Close and open lines next to the void, which moved since the previous row."""
+    changed = was_valid & ~valid
     while changed != np.uint64(0):
         column = base + lowest(changed)
         rest = step - max(memory[column, _LAST_END] + 1, memory[column, _OPENED])
         if rest > 0:
             histograms[WHITE_CUT, rest] += 1
         changed &= changed - np.uint64(1)
-    changed = there & ~was_there
+    changed = valid & ~was_valid
     while changed != np.uint64(0):
         memory[base + lowest(changed), _OPENED] = step
         changed &= changed - np.uint64(1)
@@ -401,7 +401,7 @@ def _move_void(there: Any, was_there: Any, base: Any, step: Any, memory: Any, hi
 
 @kernel(nogil=True, _nrt=False, forceinline=True)
 def _end_column(past: Any, step: Any, rule: Any, vertical: Any, white: Any, white_cut: Any, times: Any) -> Any:
-    """End the line of a column, whose memory is `past`; lengths are counted unsigned, which saves a test of each."""
+    """End the line of a column with memory `past`; unsigned lengths save a test."""
     start, last_start = past[_START], past[_LAST_START]
     last_end, opened = past[_LAST_END], past[_OPENED]
     length = step - start
@@ -437,27 +437,27 @@ def summarize(lengths: Any, least: Any) -> Any:
 
 @kernel(nogil=True)
 def fold_lags(recurrences: Any, cells: Any, middle: Any, size: Any) -> Any:
-    """Share of the cells that recur at the distances 0, 1, ..., size - 1 from the lag `middle`; NaN of no cells."""
+    """Recurrence rate at the distances 0, 1, ..., size - 1 from the lag `middle`; NaN without cells."""
     rates = np.empty(size)
     for lag in range(size):
-        found, number = recurrences[middle + lag], cells[middle + lag]
+        recurrent, number = recurrences[middle + lag], cells[middle + lag]
         if lag > 0:
-            found += recurrences[middle - lag]
+            recurrent += recurrences[middle - lag]
             number += cells[middle - lag]
-        rates[lag] = found / number
+        rates[lag] = recurrent / number
     return rates
 
 
-# Every series has so many NaN before its first sample, and so many after its last: whole words are compared.
+# NaN before the first and after the last sample of every series, because whole words are compared.
 BEFORE, AFTER = 64, 192
 
 
 class Plane(NamedTuple):
-    """Two sets of states whose recurrences are looked at.
+    """Two sets of states for their recurrences.
 
-    `rows` (C, ...) and `columns` (C, ...): series with NaN around them; state i has the coordinates
-    ``rows[c, BEFORE + i + offset]`` for all channels c and offsets. `code`: the metric; `level`: largest distance, of
-    L2 largest squared distance.
+    `rows` (C, ...) and `columns` (C, ...): series padded with NaN; state i has the coordinates
+    ``rows[c, BEFORE + i + offset]`` for all channels c and offsets. `code`: the metric; `level`: largest distance
+    (squared for L2).
     """
 
     rows: Any
@@ -468,13 +468,13 @@ class Plane(NamedTuple):
 
 
 def threads() -> int:
-    """How many threads numba may use."""
+    """Number of threads that numba may use."""
     return int(get_num_threads())
 
 
 @kernel(nogil=True, _nrt=False)
 def _near_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, raw: Any, black: Any) -> Any:
-    """Maximum norm: a delay vector recurs where the series does at all its delays at once."""
+    """Maximum norm: a delay vector recurs if the series does at all delays."""
     left, right, offsets, level = plane.rows, plane.columns, plane.offsets, plane.level
     delays, words = len(offsets), last - first
     other = BEFORE + origin + 64 * first
@@ -499,7 +499,7 @@ def _near_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, raw: A
 
 @kernel(nogil=True, _nrt=False, forceinline=True)
 def _keep_shifted(words: Any, others: Any, bit: Any) -> Any:
-    """Keep the bits that are set in other words as well, from a bit of their first word on."""
+    """Intersect words with other words, shifted by some bits."""
     if bit == np.uint64(0):
         for w in range(len(words)):
             words[w] &= others[w]
@@ -511,7 +511,7 @@ def _keep_shifted(words: Any, others: Any, bit: Any) -> Any:
 
 @kernel(nogil=True, _nrt=False)
 def _sum_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, black: Any) -> Any:
-    """L1 and L2: sums over the coordinates, in their order."""
+    """L1 and L2: sums over the coordinates in order."""
     left, right, offsets, level = plane.rows, plane.columns, plane.offsets, plane.level
     for w in range(first, last):
         other = BEFORE + origin + 64 * w
@@ -523,7 +523,7 @@ def _sum_words(plane: Any, lag: Any, origin: Any, first: Any, last: Any, black: 
 
 @kernel(nogil=True, _nrt=False)
 def sum_distances(plane: Any, lag: Any, column: Any, length: Any, sums: Any) -> Any:
-    """Distances, of L2 squared, of the states ``column + lag + q`` and ``column + q`` for q < length."""
+    """Distances (squared for L2) of the states ``column + lag + q`` and ``column + q`` for q < length."""
     for delay in range(len(plane.offsets)):
         for c in range(plane.rows.shape[0]):
             at = BEFORE + column + plane.offsets[delay]
@@ -540,7 +540,7 @@ def sum_distances(plane: Any, lag: Any, column: Any, length: Any, sums: Any) -> 
             else:
                 for q in range(length):
                     gap = abs(a[q] - b[q])
-                    # NaN stays, and comes in.
+                    # NaN propagates.
                     sums[q] = gap if gap > sums[q] or np.isnan(gap) else sums[q]
 
 
@@ -566,7 +566,7 @@ def _recurrences(plane: Any, lag: Any, origin: Any, first: Any, last: Any, raw: 
 def _mark_valid(
     low: Any, high: Any, origin: Any, lag: Any, holes: Any, row_bits: Any, column_bits: Any, valid: Any
 ) -> Any:
-    """Bits of the columns low .. high whose states are finite, both of them; gives their number."""
+    """Set the bits of the columns low .. high with both states finite; return their number."""
     first, last = (low - origin) >> 6, (high - origin + 63) >> 6
     marked = valid[first:last]
     for w in range(len(marked)):
@@ -608,9 +608,9 @@ def lag_block(
 ) -> Any:
     """Count the recurrences and lines in some columns of a recurrence plot.
 
-    `finite` and `bits`: which states of the rows and columns are finite, as flags and, if there are `holes`, as bits
-    (those of the rows from BEFORE on). `windows`: the Theiler windows of diagonal and of vertical lines. `edges`
-    (lags, 2) takes the lines that go on in another block. Gives histograms (7, n), and for every lag the recurrences,
+    `finite` and `bits`: finite states of the rows and columns, as flags and, if there are `holes`, as bits (those of
+    the rows from BEFORE on). `windows`: the Theiler windows of diagonal and of vertical lines. `edges` (lags, 2)
+    receives the lines that continue in another block. Returns histograms (7, n), and for every lag the recurrences,
     those in the largest square, the cells, and the cells in that square: (4, lags).
     """
     row_finite, column_finite = finite
@@ -653,7 +653,7 @@ def lag_block(
                 )
         from_word, to_word = min(first, old_first), max(last, old_last)
         if low < high and abs(lag) >= vertical_window:
-            # What the last lag reached and this one does not is void now.
+            # Columns that the last lag reached and this one does not are void now.
             black[from_word:first] = np.uint64(0)
             valid[from_word:first] = np.uint64(0)
             black[last:to_word] = np.uint64(0)

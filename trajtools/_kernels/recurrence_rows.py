@@ -1,4 +1,4 @@
-"""Recurrence plots row by row, from distances that are read or computed. See trajtools.recurrences.lines."""
+"""Recurrence plots row by row, from distances read or computed. See trajtools.recurrences.lines."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from trajtools._kernels.recurrence_lines import (
 )
 from trajtools.types import L1, L2
 
-# Arrays go one by one into what is called for every row: numba copies a tuple of them at each call.
+# Arrays are passed one by one to functions called for every row: numba copies a tuple of them at each call.
 # ruff: noqa: PLR0917
 
 
-# Coordinates that are looked at a time, and rows that pass over them while they are in the cache.
+# Coordinates per block, and rows that share the block in the cache.
 _CHUNK = 512
 _TILE = 8
 
 
 @kernel(nogil=True)
 def distance_block(a: Any, b: Any, code: Any, out: Any) -> Any:
-    """Distances of states (t, d) to states (S, d), of L2 squared, into `out` (t, S)."""
+    """Write distances (squared for L2) of states (t, d) to states (S, d) into `out` (t, S)."""
     rows, dimension = a.shape
     for top in range(0, rows, _TILE):
         bottom = min(top + _TILE, rows)
@@ -48,7 +48,7 @@ def distance_block(a: Any, b: Any, code: Any, out: Any) -> Any:
 
 @kernel(nogil=True, _nrt=False, forceinline=True)
 def _part(a: Any, b: Any, i: Any, j: Any, start: Any, stop: Any, code: Any) -> Any:
-    """Sum over some coordinates of one pair. Four running sums: one alone would wait for its own last addition."""
+    """Sum over some coordinates of one pair, with four running sums to hide latency."""
     s0 = s1 = s2 = s3 = 0.0
     whole = start + (stop - start) // 4 * 4
     if code == L2:
@@ -106,11 +106,10 @@ def count_rows(
     histograms: Any,
     counts: Any,
 ) -> Any:
-    """Take the rows start, start + 1, ... of a recurrence plot, as bits (t, words), and count their lines.
+    """Count the lines in the rows start, start + 1, ... of a recurrence plot, as bits (t, words).
 
-    What is remembered between calls: `was` (2, words), `memory` (columns, 4), and of the diagonals, a bit each of
-    ``rows + columns - 1``, whether a line is open (`slanted`) and where it began (`begun`). After the last row comes
-    one that is empty.
+    State between calls: `was` (2, words), `memory` (columns, 4), and for the ``rows + columns - 1`` diagonals whether a
+    line is open (`slanted`) and where it began (`begun`). An empty row follows the last one.
     """
     diagonal_window, vertical_window = windows
     words = was.shape[1]
@@ -121,8 +120,8 @@ def count_rows(
         i = start + at
         inside = i < rows
         for w in range(words):
-            kept = column_bits[w] if inside and row_finite[i] else np.uint64(0)
-            black[w], valid[w] = bits[at, w] & kept, kept
+            mask = column_bits[w] if inside and row_finite[i] else np.uint64(0)
+            black[w], valid[w] = bits[at, w] & mask, mask
         if inside:
             _count_row(black, i, columns, square, counts)
         _slant(black, i, rows, columns, diagonal_window, row_finite, column_finite, slanted, begun, histograms)
@@ -161,10 +160,10 @@ def _slant(
     begun: Any,
     histograms: Any,
 ) -> Any:
-    """Go on along all diagonals: column j of row i is the place ``j - i + rows - 1`` of them."""
+    """Advance all diagonals by a row: column j of row i belongs to diagonal ``j - i + rows - 1``."""
     shift = rows - 1 - i
     low, high = max(shift, 0), shift + columns
-    # A diagonal that the row before reached and this one does not ends here.
+    # A diagonal that the previous row reached and this one does not ends here.
     for w in range(low >> 6, min((high + 64) >> 6, len(slanted) - 1) + 1):
         word = _word_at(black, 64 * w - shift, columns)
         middle = rows - 1 - 64 * w
@@ -188,7 +187,7 @@ def _slant(
 
 @kernel(nogil=True, _nrt=False, forceinline=True)
 def _word_at(bits: Any, at: Any, length: Any) -> Any:
-    """64 bits of a row from any place on, also from before it; beyond `length` there is nothing."""
+    """64 bits of a row from any position on, also before its start; zeros beyond `length`."""
     if at <= -64 or at >= length:
         return np.uint64(0)
     if at < 0:
@@ -202,7 +201,7 @@ def _word_at(bits: Any, at: Any, length: Any) -> Any:
 
 @kernel(nogil=True)
 def shared_neighbors(bits: Any) -> Any:
-    """Of a symmetric plot as bits (T, words): closed and all pairs of neighbours of each state, (T,) each."""
+    """Closed pairs and all pairs of neighbours of each state, (T,) each, in a symmetric plot of bits (T, words)."""
     length, words = bits.shape
     closed, degree = np.zeros(length, dtype=np.int64), np.zeros(length, dtype=np.int64)
     for i in range(length):
@@ -222,11 +221,11 @@ def shared_neighbors(bits: Any) -> Any:
 
 
 @kernel(nogil=True)
-def lag_ranks(plane: Any, shape: Any, lags: Any, low: Any, high: Any, bins: Any, kept: Any) -> Any:
-    """Look at the distances of some lags (of L2 squared) against a bracket.
+def lag_ranks(plane: Any, shape: Any, lags: Any, low: Any, high: Any, bins: Any, selected: Any) -> Any:
+    """Compare the distances (squared for L2) of some lags with a bracket.
 
-    `kept` takes those in the bracket, as long as there is room. Gives how many are below it and how many are in it;
-    and for equal parts of it their number, smallest and largest: (bins,) each.
+    `selected` receives those in the bracket, as long as there is room. Returns the number below and in the bracket, and
+    for equal parts of it their number, smallest and largest: (bins,) each.
     """
     rows, columns = shape
     sums = np.empty(_CHUNK)
@@ -241,7 +240,7 @@ def lag_ranks(plane: Any, shape: Any, lags: Any, low: Any, high: Any, bins: Any,
             length = min(_CHUNK, (end - start + 63) // 64 * 64)
             sum_distances(plane, lag, start, length, sums)
             for word in range(length // 64):
-                # Beyond the end there is NaN, or the distance of samples that are no states any more.
+                # Beyond the end there is NaN, or the distance of samples that are not states.
                 left = end - start - 64 * word
                 mask = ~np.uint64(0) if left >= 64 else (np.uint64(1) << np.uint64(left)) - np.uint64(1)
                 lower = below(sums, 64 * word, just_below) & mask
@@ -250,8 +249,8 @@ def lag_ranks(plane: Any, shape: Any, lags: Any, low: Any, high: Any, bins: Any,
                 while bits != np.uint64(0):
                     value = sums[64 * word + lowest(bits)]
                     bits &= bits - np.uint64(1)
-                    if inside < len(kept):
-                        kept[inside] = value
+                    if inside < len(selected):
+                        selected[inside] = value
                     inside += 1
                     part = min(int((value - low) * width), bins - 1)
                     number[part] += 1

@@ -11,7 +11,7 @@ from trajtools._kernels._jit import kernel
 
 @kernel()
 def orthonormalise(frame: Any, logs: Any) -> Any:
-    """Gram-Schmidt in place; the logarithms of what was divided by, and zeros for what vanishes."""
+    """Gram-Schmidt in place, with logarithms of the norms; vanishing vectors become zero."""
     for c in range(frame.shape[1]):
         for before in range(c):
             overlap = 0.0
@@ -29,7 +29,7 @@ def orthonormalise(frame: Any, logs: Any) -> Any:
 
 @kernel()
 def multiply(matrix: Any, frame: Any, out: Any) -> Any:
-    """Product of two small matrices, into the third."""
+    """Write the product of two small matrices into the third."""
     for a in range(matrix.shape[0]):
         for c in range(frame.shape[1]):
             total = 0.0
@@ -40,16 +40,16 @@ def multiply(matrix: Any, frame: Any, out: Any) -> Any:
 
 @kernel()
 def tangent_logs(maps: Any, linked: Any, planes: Any, k: Any) -> Any:
-    """Logarithms (n, k) of what k orthonormal vectors are stretched by in each map, and the vectors before (n, k, d).
+    """Logarithms (n, k) of the stretching of k orthonormal vectors in each map, and the vectors before (n, k, d).
 
-    `linked` says whether a map goes on where the one before ended; where not, the vectors start anew. `planes` holds
-    orthonormal vectors as rows, (n, p, d), that span where the vectors lie before each map; what they lose when they
-    are laid into them does not count. With no planes the vectors may lie anywhere.
+    `linked`: whether a map continues from the previous one; if not, the vectors restart. `planes` holds orthonormal
+    vectors as rows, (n, p, d), that span the subspace of the vectors before each map; the loss by projection onto it
+    does not count. Without planes the vectors are unconstrained.
     """
     n, size = maps.shape[0], maps.shape[1]
     logs = np.empty((n, k))
     frames = np.empty((n, k, size))
-    lost = np.empty(k)
+    discarded = np.empty(k)
     frame = np.zeros((size, k))
     moved = np.zeros((size, k))
     inside = np.zeros((planes.shape[1], k))
@@ -62,7 +62,7 @@ def tangent_logs(maps: Any, linked: Any, planes: Any, k: Any) -> Any:
                         frame[a, c] = planes[t, c, a]
         elif planes.shape[0] > 0:
             multiply(planes[t], frame, inside)
-            orthonormalise(inside, lost)
+            orthonormalise(inside, discarded)
             multiply(planes[t].T, inside, frame)
         frames[t] = frame.T
         multiply(maps[t], frame, moved)

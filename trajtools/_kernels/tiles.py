@@ -1,12 +1,12 @@
-"""Sums over the weights for all pairs of two blocks of states, by direct differences. See trajtools.distances.pairwise.
+"""Sums over the weights for all pairs of two blocks of states. See trajtools.distances.pairwise.
 
-A register tile compares GROUP x GROUP states, 16 float32 or 8 float64 weights at a time. Sums of float32 differences go
-on in float32 for a few steps only: then they are added to sums in float64. The order of the additions of one pair
-depends on nothing but the number of weights, so neither tiles nor threads nor the width of the machine's vectors change
-a bit. numba knows no vectors, so the innermost loop is written for LLVM.
+A register tile compares GROUP x GROUP states, 16 float32 or 8 float64 weights at a time. Sums of float32 differences
+stay in float32 for a few steps only and are then added to float64 sums. The order of the additions of one pair depends
+on the number of weights only, so results do not depend on tiles, threads or the vector width of the machine, bit for
+bit. numba has no vector types, so the innermost loop is written for LLVM.
 """
 
-# Arrays go one by one into what is called for every tile.
+# Arrays are passed one by one to functions called for every tile.
 # ruff: noqa: PLR0917
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from numba.np.arrayobj import make_array
 from trajtools._kernels._jit import kernel
 from trajtools.types import L1, L2, LINF
 
-BLOCK_BYTES = 4096  # of one state that are compared at a time: two groups of states stay in the first-level cache
-PANEL = 64  # groups of states that pass by while another one stays: in the second-level cache
-SPAN = 16  # steps that are summed in float32
-_UNROLL = 4  # of them, one after another, before they join the sums: equal terms lose next to nothing
+BLOCK_BYTES = 4096  # of one state compared at a time: two groups of states fit into the L1 cache
+PANEL = 64  # groups of states compared with one group: fit into the L2 cache
+SPAN = 16  # steps summed in float32
+_UNROLL = 4  # consecutive steps summed before they join the sums, for accuracy
 _DOUBLES = 8
 _VECTOR_BYTES = 64
 
-# Half of a tile at a time: its sums, the terms that join them and the states fill 22 of the 32 registers of AVX-512;
-# others have half of the room or less.
+# Half of a tile at a time: its sums, the terms that join them and the states use 22 of the 32 registers of AVX-512;
+# other machines have half of the space or less.
 GROUP = 4 if binding.get_host_cpu_features().get("avx512f", False) else 2
 _ROWS = GROUP // 2
 
@@ -40,7 +40,7 @@ _SUMS = ir.VectorType(ir.DoubleType(), _DOUBLES)
 
 
 def _vector(kind: Any) -> Any:
-    """LLVM's vector of 64 bytes for an array of this kind, and the ending of the names of its functions."""
+    """LLVM vector of 64 bytes for a dtype, and the suffix of its intrinsics."""
     single = kind.dtype == types.float32
     lanes = _VECTOR_BYTES // (4 if single else 8)
     return ir.VectorType(ir.FloatType() if single else ir.DoubleType(), lanes), f"v{lanes}f{32 if single else 64}"
@@ -83,7 +83,7 @@ def _plus(builder: Any, a: Any, b: Any) -> Any:
 
 
 def _doubles(builder: Any, vector: Any) -> list[Any]:
-    """Eight float64 at a time, as many as there are."""
+    """Split a vector into vectors of eight float64."""
     if vector.type == _SUMS:
         return [vector]
     halves = []
@@ -95,7 +95,7 @@ def _doubles(builder: Any, vector: Any) -> list[Any]:
 
 
 def _span(add: Any, merge: Any) -> Any:
-    """Make the innermost loops: GROUP x GROUP pairs over some steps, merged into eight float64 for each pair."""
+    """Generate the innermost loops: GROUP x GROUP pairs over some steps, merged into eight float64 per pair."""
 
     @intrinsic
     def span(typing: Any, a: Any, at: Any, b: Any, other: Any, steps: Any, sums: Any) -> Any:
@@ -112,8 +112,8 @@ def _span(add: Any, merge: Any) -> Any:
             left, right, room = start(0, 1, vector), start(2, 3, vector), start(5, 0, _SUMS)
             for first in range(0, GROUP, _ROWS):
                 rows = range(first, first + _ROWS)
-                found = _loop(builder, (left, right), rows, values[4], vector, term, merge)
-                for pair, new in enumerate(found, first * GROUP):
+                sums_of_pairs = _loop(builder, (left, right), rows, values[4], vector, term, merge)
+                for pair, new in enumerate(sums_of_pairs, first * GROUP):
                     place = builder.gep(room, [ir.Constant(_WORD, pair)])
                     total = builder.load(place, align=8)
                     for half in _doubles(builder, new):
@@ -127,9 +127,9 @@ def _span(add: Any, merge: Any) -> Any:
 
 
 def _loop(builder: Any, sides: Any, rows: range, steps: Any, vector: Any, term: Any, merge: Any) -> list[Any]:
-    """Sum over the steps, for some rows of the tile: all their sums and the terms of a few steps stay in registers."""
+    """Sum over the steps for some rows of the tile, with sums and terms in registers."""
     pairs = [(row, column) for row in rows for column in range(GROUP)]
-    entry, loop, done = builder.block, builder.append_basic_block("steps"), builder.append_basic_block("sums")
+    entry, loop, exit_block = builder.block, builder.append_basic_block("steps"), builder.append_basic_block("sums")
     builder.branch(loop)
     builder.position_at_end(loop)
     step = builder.phi(_WORD)
@@ -147,8 +147,8 @@ def _loop(builder: Any, sides: Any, rows: range, steps: Any, vector: Any, term: 
     for old, new in zip(running, sums, strict=True):
         old.add_incoming(ir.Constant(vector, [0.0] * vector.count), entry)
         old.add_incoming(new, loop)
-    builder.cbranch(builder.icmp_signed("<", following, steps), loop, done)
-    builder.position_at_end(done)
+    builder.cbranch(builder.icmp_signed("<", following, steps), loop, exit_block)
+    builder.position_at_end(exit_block)
     return sums
 
 
@@ -180,9 +180,9 @@ def _sum_differing(a: Any, at: Any, b: Any, other: Any, steps: Any, sums: Any) -
 
 @kernel(nogil=True)
 def pack(entries: Any, stride: Any, count: Any, scale: Any, signs: Any, first: Any, last: Any, panel: Any) -> Any:
-    """Put entries first .. last of some states, times a scale for each, in the order that a tile reads them.
+    """Pack entries first .. last of states, scaled per state, in the order that a tile reads.
 
-    State i begins at ``entries[i * stride]``. `panel` (groups, steps, GROUP, lanes) is filled up with zeros. Returns
+    State i begins at ``entries[i * stride]``. `panel` (groups, steps, GROUP, lanes) is padded with zeros. Returns
     the number of steps, a multiple of 4.
     """
     lanes = panel.shape[3]
@@ -206,7 +206,7 @@ def pack(entries: Any, stride: Any, count: Any, scale: Any, signs: Any, first: A
 
 @kernel(nogil=True)
 def add_block(operation: Any, triangle: Any, a: Any, b: Any, steps: Any, sums: Any, out: Any) -> None:
-    """Add what one block of weights, packed, contributes to the pairs out (n, m); of `triangle` the lower half only."""
+    """Add one packed block of weights to the pairs out (n, m), only the lower half for `triangle`."""
     left, right = a.reshape(-1), b.reshape(-1)
     width = a.shape[2] * a.shape[3]
     size = a.shape[1] * width
@@ -237,9 +237,9 @@ def add_block(operation: Any, triangle: Any, a: Any, b: Any, steps: Any, sums: A
 
 @kernel(nogil=True)
 def count_exponents(bits: Any, stride: Any, size: Any, shift: Any, counts: Any) -> None:
-    """Count how often each exponent occurs among the entries of each state: counts (n, bins).
+    """Count the exponents of the entries of each state: counts (n, bins).
 
-    State i begins at ``bits[i * stride]``. Four counters in turn: one alone would wait for itself where all are alike.
+    State i begins at ``bits[i * stride]``. Four counters in turn hide the latency of equal exponents.
     """
     bins = counts.shape[1]
     mask = bins - 1

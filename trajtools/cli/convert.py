@@ -1,4 +1,4 @@
-"""`trajtools convert`: a folder of checkpoints to a file with one run."""
+"""`trajtools convert`: checkpoints of other programs to a file with one run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trajtools.cli import debugging, files, options
+from trajtools.cli import debugging, files, options, printable
 from trajtools.cli.runner import (
     document,
     emit,
@@ -34,19 +34,19 @@ PATIENCE = 5.0  # seconds that an interrupted conversion has to end
 
 
 @click.command("convert")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, metavar="FILE.h5", type=click.Path(path_type=Path),
               help="The file to be written, or of several runs the folder; it must not exist.")  # fmt: skip
-@click.option("--run", metavar="NAME", default="run", show_default=True, help="Name of the run.")
-@click.option(
-    "--files", metavar="GLOB", default="", help="Only these checkpoints: '*.pt', 'checkpoint-*/*.safetensors'."
-)
+@click.option("--name", metavar="NAME", default="", help="Name of the run.  [default: that of the output]")
+@click.option("--files", metavar="GLOB", default="", help="Only these files or folders: '*.pt', 'checkpoint-*'.")
 @click.option("--step-pattern", metavar="REGEX", help="Where the step is in a file name: 'epoch(\\d+)'.")
 @click.option("--include", metavar="GLOB", multiple=True, help="Only arrays of this name; repeatable.")
 @click.option("--exclude", metavar="GLOB", multiple=True, help="Exclude arrays of this name; repeatable.")
 @click.option("--order", metavar="GLOB", multiple=True,
               help="These arrays come first, in this order, if the files have the layers in another.")  # fmt: skip
-@click.option("--key", metavar="NAME", help="Entry of the .pt files with the weights, if there are other entries.")
+@click.option("--key", metavar="NAME", help="Entry of the files with the weights, if several could be: 'a.model'.")
+@click.option("--rename", metavar="OLD=NEW", multiple=True,
+              help="Begin names with NEW instead of OLD: 'model.=' drops a prefix; repeatable.")  # fmt: skip
 @click.option(
     "--hparams", metavar="JSON", type=options.json_object, default="{}",
     help="Hyper-parameters: '{\"lr\": 0.1}', or a file with them.",
@@ -57,39 +57,53 @@ PATIENCE = 5.0  # seconds that an interrupted conversion has to end
 @options.as_json
 @options.quiet
 @options.debug
-def convert(*, folder: Path, output: Path, as_json: bool, quiet: bool, **chosen: Any) -> None:
-    """Convert the checkpoints in FOLDER into a run, one state for each file, in the order of their steps.
+def convert(*, source: Path, output: Path, as_json: bool, quiet: bool, **chosen: Any) -> None:
+    """Convert the checkpoints in SOURCE into a run, one state for each, in the order of their steps.
 
-    Reads .npz, .safetensors and PyTorch's .pt, .pth and .ckpt (weights only). The step is the number in the file name;
-    the output shows which one. All files must hold the same arrays, with the same shapes and dtypes; NaN and infinities
-    are data. The output is written completely or not at all.
+    SOURCE is a folder of checkpoints, or one file with a whole trajectory (an array of states, or arrays that all have
+    time as their first axis). Files are known by their content: PyTorch (.pt, .pth, .bin, .ckpt), safetensors with
+    their index, npz, npy, Keras (.weights.h5, .keras), flax (.msgpack), folders of Orbax and of
+    torch.distributed.checkpoint. Nothing in them is executed. The step is the number in the name (10k is 10000); the
+    output shows which one. The state is what the recorder takes: tied weights once, no running statistics, no integers,
+    names without `module.` and `_orig_mod.`. All checkpoints must hold the same arrays; NaN and infinities are data.
+    The output is written completely or not at all.
 
-    An HDF5 file of another program is read in place of a folder if --layout, or --dataset, --axes and --holds, say what
-    it holds; each initial condition becomes a file of its own in the folder --output.
+    An HDF5 file of another program is read if --layout, or --dataset, --axes and --holds, say what it holds; each
+    initial condition becomes a file of its own in the folder --output.
     """
     declared, metric = options.declaration(chosen), chosen.pop("metric")
     if declared is not None:
-        _convert_foreign(folder, output, {**declared, "metric": metric}, as_json=as_json, **chosen)
+        _convert_foreign(source, output, {**declared, "metric": metric}, as_json=as_json, **chosen)
         return
-    if folder.is_file():
-        from trajtools.store.foreign import suggestion
-        from trajtools.store.isolation import in_child
-
-        ((_, way),) = in_child(suggestion, [os.path.abspath(folder)])
-        if way and isinstance(way, str):
-            raise DataError(f"{folder} is a single HDF5 file; {way}")
     if os.path.lexists(output):
         raise DataError(f"{output} exists, and a recorded run is never overwritten: choose another --output")
-    request = {**chosen, "folder": str(folder), "path": str(output), "command": sys.argv}
-    order = _convert(request, output, quiet)
+    request = {**chosen, "source": str(source), "path": str(output), "command": sys.argv}
+    try:
+        conversion = _convert(request, output, quiet)
+    except DataError as error:
+        raise _explained(source, error) from error
     with opened(output) as run:
         description = files.describe(run)
         nodes = [(node.name, node.size) for node in run.nodes]
+    for note in conversion["notes"]:
+        click.echo(f"Note: {printable(note)}.", err=True)
     if as_json:
-        steps = {"rule": order["rule"], "example": order["example"], "files": order["names"]}
-        emit(document("convert/1", steps=steps, nodes=[list(node) for node in nodes], **description))
+        steps = {"rule": conversion["rule"], "example": conversion["example"], "files": conversion["names"]}
+        more = {name: conversion[name] for name in ("entry", "left_out", "notes")}
+        emit(document("convert/1", steps=steps, nodes=[list(node) for node in nodes], **more, **description))
     else:
-        emit([*files.describe_text(description), _text(order, nodes)])
+        emit([*files.describe_text(description), _text(conversion, nodes)])
+
+
+def _explained(source: Path, error: DataError) -> DataError:
+    """Say how an HDF5 file of another program can be read."""
+    from trajtools.store.foreign import suggestion
+    from trajtools.store.isolation import in_child
+
+    if not source.is_file():
+        return error
+    ((_, way),) = in_child(suggestion, [os.path.abspath(source)])
+    return DataError(f"{source} is an HDF5 file; {way}") if way and isinstance(way, str) else error
 
 
 def _convert_foreign(
@@ -115,15 +129,17 @@ def _convert_foreign(
     emit([table(["file", "states", "copies", "stored"], rows, right={1, 2})])
 
 
-def _text(order: dict[str, Any], nodes: list[tuple[str, int]]) -> Block:
+def _text(conversion: dict[str, Any], nodes: list[tuple[str, int]]) -> Block:
     layers = ", ".join(f"{name} {size}" for name, size in nodes[:12])
     more = f", and {len(nodes) - 12} more" if len(nodes) > 12 else ""
-    rows = [["nodes", f"{layers or 'none'}{more}"], ["step", f"{order['rule']}: {order['example']}"]]
+    rows = [["nodes", f"{layers or 'none'}{more}"], ["step", f"{conversion['rule']}: {conversion['example']}"]]
+    rows += [["entry", conversion["entry"]]] if conversion["entry"] else []
+    rows += [["left out", "; ".join(conversion["left_out"])]] if conversion["left_out"] else []
     return table(None, [[f"  {name}", value] for name, value in rows])
 
 
 def _convert(request: dict[str, Any], output: Path, quiet: bool) -> dict[str, Any]:
-    """Convert in a process of the recorders; returns ``names, steps, rule, example`` of the checkpoints."""
+    """Convert in a process of the recorders; returns a `recorders.checkpoints.Conversion` as a dict."""
     with _process(request, output) as process:
         last: dict[str, Any] = {}
         for event in _events(process, quiet):
@@ -135,10 +151,10 @@ def _convert(request: dict[str, Any], output: Path, quiet: bool) -> dict[str, An
         if last["fault"]:
             raise RuntimeError(last["error"])
         raise DataError(last["error"])
-    if "order" not in last:
+    if "conversion" not in last:
         raise RecordingError(f"the conversion ended with exit status {status}, and {output} was not written")
-    order: dict[str, Any] = last["order"]
-    return order
+    conversion: dict[str, Any] = last["conversion"]
+    return conversion
 
 
 @contextmanager
@@ -157,8 +173,7 @@ def _process(request: dict[str, Any], output: Path) -> Iterator[subprocess.Popen
         yield process
     except BaseException:
         _end(process)
-        for ending in ("", ".journal", f".new-{process.pid}"):
-            Path(f"{os.path.abspath(output)}.part-{process.pid}{ending}").unlink(missing_ok=True)
+        Path(f"{os.path.abspath(output)}.part-{process.pid}").unlink(missing_ok=True)
         raise
     finally:
         if process.stdout is not None:

@@ -87,7 +87,7 @@ def info(*, files: tuple[Path, ...], runs: tuple[str, ...], as_json: bool, outpu
     results, errors = _each_file(files, output, action, opens=True)
     descriptions = [one for one in results if one is not None]
     if runs and not descriptions and not errors:
-        raise no_such_run(files, runs)
+        raise no_such_run(expand(files, []), runs)
     if as_json:
         emit(document("info/1", files=descriptions, errors=plain_errors(errors)), output)
     elif descriptions:
@@ -322,10 +322,10 @@ def _checked_format(form: str | None, output: Path | None) -> str:
 
 def _part(run: Run, chosen: dict[str, Any], *, silent: bool) -> Part:
     """Return the states to be exported, and name the member if none was chosen."""
-    from trajtools.exports import Part, rows_of
+    from trajtools.exports import Part, select_rows
 
     state, step = chosen["state"], chosen["step"]
-    rows = rows_of(run, window=chosen["window"], every=chosen["every"], state=state, step=step)
+    rows = select_rows(run, window=chosen["window"], every=chosen["every"], state=state, step=step)
     if chosen["member"] is None and run.n_members > 1 and run.stored == "weights" and not silent:
         message = f"Exporting member 0, {run.members[0].name!r}, of {run.n_members}; --member selects another one."
         click.echo(printable(message), err=True)
@@ -345,9 +345,9 @@ def _print_table(part: Part, chosen: dict[str, Any]) -> None:
     """Print csv."""
     from dataclasses import replace
 
-    from trajtools.exports import columns_of, write_csv
+    from trajtools.exports import select_columns, write_csv
 
-    columns = columns_of(
+    columns = select_columns(
         part, chosen["what"], series=chosen["series"], metric=chosen["metric"], largest=chosen["max_columns"]
     )
     columns = [replace(one, names=[printable(name) for name in one.names]) for one in columns]

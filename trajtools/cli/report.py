@@ -70,7 +70,7 @@ def report(
                         rates |= {run.hparams[name] for name in (x, *LEARNING_RATES) if name in run.hparams}
                 advance(1)
         if not selected:
-            raise no_such_run(files, runs)
+            raise no_such_run(paths, runs)
         if not sections:
             raise DataError(f"{', '.join(map(str, files))}: no run holds any states, so there is nothing to report")
         comparison = _compare(selected, x, seed) if len(rates) > 1 else None

@@ -113,9 +113,14 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def no_such_run(files: Sequence[Path], patterns: Sequence[str]) -> SelectionError:
-    """The error of a selection of runs that leaves none."""
-    return SelectionError(f"{', '.join(map(str, files))}: no run is named {' or '.join(map(repr, patterns))}")
+def no_such_run(paths: Sequence[Path], patterns: Sequence[str]) -> SelectionError:
+    """The error of a selection by name that leaves no run."""
+    names = []
+    for path in paths[:20]:
+        with opened(path) as run:
+            names.append(run.name)
+    more = f" and {len(paths) - 20} more" if len(paths) > 20 else ""
+    return SelectionError(f"no run is named {' or '.join(map(repr, patterns))}; there are {', '.join(names)}{more}")
 
 
 @dataclass(frozen=True)
@@ -312,7 +317,7 @@ class Request:
                             outcomes.append(Outcome(str(path), source.name, analyse(source)))
                 advance(1)
         if self.runs and not outcomes and not errors:
-            raise no_such_run(self.files, self.runs)
+            raise no_such_run(paths, self.runs)
         return outcomes, errors
 
     def write(

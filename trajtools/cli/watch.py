@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trajtools.cli import options, printable
-from trajtools.cli.runner import document, emit, matches, no_such_run, opened
+from trajtools.cli.runner import document, emit, expand, matches, no_such_run, opened
 from trajtools.cli.tables import check_is_file
 from trajtools.errors import DataError, RecordingError, TrajtoolsError
 
@@ -69,7 +69,7 @@ def watch(
         check_is_file(file)
     progress = _read(file, runs)
     if not progress:
-        raise no_such_run((file,), runs)
+        raise no_such_run(expand((file,), []), runs)
     if as_json:
         from trajtools.results import to_plain
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.metric import Metric, PerPair, Sums, as_they_are, halves, of_the_larger, root_means, shares
+from trajtools.distances.metric import Metric, PerPair, Sums, halves, relative_to_larger, root_means, shares, unchanged
 from trajtools.errors import DataError
 from trajtools.types import Floats
 from trajtools.wiring import NodeSet, Parameter
 
-# Rounding moves a weight by up to half a spacing u, evenly: the difference of two rounded weights has the mean absolute
-# value u / 3 and the mean square u^2 / 6.
+# Rounding moves a weight by up to half a spacing u, uniformly: the difference of two rounded weights has the mean
+# absolute value u / 3 and the mean square u^2 / 6.
 _NORM: dict[str, Any] = {
     "kind": "metric",
     "symmetric": True,
@@ -24,7 +24,7 @@ _NORM: dict[str, Any] = {
 }
 
 
-_SAID_OF_GRAPH_L1: dict[str, Any] = {
+_GRAPH_L1_PROPERTIES: dict[str, Any] = {
     "kind": "pseudo-metric",
     "symmetric": True,
     "invariant_to": ("weights that are no edges", "one relabelling of the nodes of both", "a shift of both states"),
@@ -33,7 +33,7 @@ _SAID_OF_GRAPH_L1: dict[str, Any] = {
 
 
 def _compiled(name: str) -> Callable[..., Any]:
-    """Load the kernel when it is first called: naming a metric should not cost the import of numba."""
+    """Load the kernel on the first call, so that a metric by name does not import numba."""
 
     def pairs(a: Any, b: Any, left: Any, right: Any) -> Any:
         from trajtools._kernels import distances
@@ -83,7 +83,7 @@ def _differing_signs(a: Any, b: Any, left: Any, right: Any) -> Floats:
 
 @dataclass(frozen=True)
 class _Edges:
-    """The entries of a state that are edges."""
+    """Select the entries of a state that are edges."""
 
     stretches: tuple[slice, ...]
 
@@ -91,7 +91,7 @@ class _Edges:
         return np.concatenate([states[:, stretch] for stretch in self.stretches], axis=1)
 
 
-def _of_edges(parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> Metric:
+def _bind_graph_l1(parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> Metric:
     number = sum(each.size for each in nodes)
     stretches = tuple(slice(p.offset, p.offset + p.size) for p in parameters if p.source is not None)
     if number < 2 or not stretches:
@@ -107,7 +107,7 @@ def _of_edges(parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> Metr
         finish=lambda distance, size: distance / pairs,
         features=_Edges(stretches),
         sums=Sums("l1", PerPair(pairs), entries=stretches),
-        **_SAID_OF_GRAPH_L1,
+        **_GRAPH_L1_PROPERTIES,
     )
 
 
@@ -123,7 +123,7 @@ _NORMS = (
         np.add,
         None,
         lambda sums, size: sums[0] / 3,
-        sums=Sums("l1", as_they_are),
+        sums=Sums("l1", unchanged),
         **_NORM,
     ),
     Metric(
@@ -133,7 +133,7 @@ _NORMS = (
         np.hypot,
         None,
         lambda sums, size: sums[1] / sqrt(6),
-        sums=Sums("l2", as_they_are),
+        sums=Sums("l2", unchanged),
         **_NORM,
     ),
     Metric(
@@ -143,7 +143,7 @@ _NORMS = (
         np.maximum,
         None,
         lambda sums, size: sums[2],
-        sums=Sums("linf", as_they_are),
+        sums=Sums("linf", unchanged),
         **_NORM,
     ),
     Metric(
@@ -163,8 +163,8 @@ _GRAPH_L1 = Metric(
     "graph-l1",
     "sum of the absolute differences of all edges over N(N-1), N nodes",
     _unbound,
-    bind=_of_edges,
-    **_SAID_OF_GRAPH_L1,
+    bind=_bind_graph_l1,
+    **_GRAPH_L1_PROPERTIES,
 )
 
 
@@ -172,17 +172,17 @@ ENTRYWISE = (
     *_NORMS,
     Metric(
         "relative",
-        "Euclidean distance in parts of the larger of the two norms; 0 between two states that are zero",
+        "Euclidean distance divided by the larger of the two norms; 0 for two zero states",
         _relative,
         kind="metric",
         symmetric=True,
         invariant_to=("one factor on both states", "one rotation of both"),
         cost="P",
-        sums=Sums("l2", of_the_larger, norms=True),
+        sums=Sums("l2", relative_to_larger, norms=True),
     ),
     Metric(
         "cosine",
-        "1 - cos of the angle between the states, exact for small angles; NaN for a state that is zero",
+        "1 - cos of the angle between the states, accurate for small angles; NaN for a zero state",
         _cosine,
         kind="divergence",
         symmetric=True,
@@ -192,7 +192,7 @@ ENTRYWISE = (
     ),
     Metric(
         "sign",
-        "part of the weights whose signs (-1, 0, 1) differ; jumps where a weight crosses zero",
+        "fraction of the weights whose signs (-1, 0, 1) differ; jumps where a weight crosses zero",
         _differing_signs,
         np.add,
         lambda distance, size: distance / size,

@@ -1,4 +1,4 @@
-"""Distances at equal times: of two trajectories, of an ensemble to its references, and by part of the network."""
+"""Distances at equal times: of two trajectories, of an ensemble to its references, and of each part of a network."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Contributions(Result):
         Part of the whole: of the sum of absolute differences (l1), of the sum of squares (l2, rms), of the number of
         signs (sign). The shares of a state add up to 1. NaN where the whole is 0, and for metrics that do not add up.
     settings : dict
-        Every parameter as used, chosen or given.
+        All parameters used.
     warnings : tuple of Reason
-        What the reader should know before believing the numbers.
+        Caveats of the result.
     """
 
     metric: str
@@ -68,17 +68,17 @@ class Contributions(Result):
     warnings: tuple[Reason, ...] = ()
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw them; see `trajtools.plots.contributions`.
+        """Plot the contributions; see `trajtools.plots.contributions`.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
-            Where to draw; None makes a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where it was drawn.
+            The axes of the plot.
         """
         from trajtools import plots
 
@@ -103,7 +103,7 @@ def distance(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l1") -> Floa
     Raises
     ------
     DataError
-        If lengths, numbers of weights or steps differ, or the metric needs the wiring of a network and nothing says it.
+        If lengths, numbers of weights or steps differ, or the metric needs the wiring of a network and neither has it.
     UnknownNameError
         If there is no such metric.
 
@@ -116,20 +116,20 @@ def distance(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l1") -> Floa
     """
     left, right = as_states(a, "a"), as_states(b, "b")
     check_alike(left, right)
-    chosen = in_time(bind_metric(find_metric(metric), left, right))
+    bound = in_time(bind_metric(find_metric(metric), left, right))
     size = left.shape[1]
     rows = max(1, BLOCK_BYTES // (2 * 8 * max(size, 1)))
     out = np.empty(len(left))
     for start in range(0, len(left), rows):
         stop = min(start + rows, len(left))
         out[start:stop] = pairs(
-            chosen, read_rows(left, start, stop)[:, None], read_rows(right, start, stop)[:, None], ONE, ONE
+            bound, read_rows(left, start, stop)[:, None], read_rows(right, start, stop)[:, None], ONE, ONE
         )[:, 0]
     return out
 
 
 def check_alike(a: Any, b: Any) -> None:
-    """Refuse two trajectories whose states cannot be compared one by one."""
+    """Raise if two trajectories cannot be compared at equal times."""
     if a.shape[1] != b.shape[1]:
         raise DataError(
             f"the states have {a.shape[1]} and {b.shape[1]} weights; only states of one architecture have a distance"
@@ -146,7 +146,7 @@ def check_alike(a: Any, b: Any) -> None:
 
 
 def as_states(x: Any, name: str) -> Any:
-    """Return a Trajectory as it is and anything else as an array (T, P)."""
+    """Return a Trajectory unchanged, anything else as an array (T, P)."""
     if hasattr(x, "read") and hasattr(x, "step"):
         return x
     array = np.asarray(x)
@@ -170,7 +170,7 @@ def pairs(metric: Metric, a: Any, b: Any, left: NDArray[np.int64], right: NDArra
 
 
 def common(a: Any, b: Any) -> tuple[Any, Any]:
-    """Return both blocks in one dtype that holds both exactly, ready for the kernels."""
+    """Cast both blocks to a dtype that represents both exactly."""
     a = kernel_ready(a)
     if b is None:
         return a, None
@@ -191,12 +191,12 @@ def contributions(a: Trajectory, b: Trajectory, *, metric: MetricLike = "l1", pe
     Parameters
     ----------
     a, b : Trajectory, shape (T, P)
-        Two trajectories of one architecture; at least one knows its parameters.
+        Two trajectories of one architecture; at least one has a table of parameters.
     metric : str or Metric
-        Distance between states that is put together from disjoint sets of weights: ``"l1"``, ``"l2"``, ``"linf"``,
-        ``"rms"``, ``"sign"``.
+        Distance between states that merges over disjoint sets of weights: ``"l1"``, ``"l2"``, ``"linf"``, ``"rms"``,
+        ``"sign"``.
     per : str
-        ``"layer"``: all parameters of one layer (what is before the last dot or slash of their names);
+        ``"layer"``: all parameters of one layer (the name up to its last dot or slash);
         ``"parameter"``; ``"kind"``: dense, conv, bias, ...
 
     Returns
@@ -207,8 +207,8 @@ def contributions(a: Trajectory, b: Trajectory, *, metric: MetricLike = "l1", pe
     Raises
     ------
     DataError
-        If lengths, numbers of weights or steps differ, nothing says which weight is which, or the metric cannot be put
-        together from parts.
+        If lengths, numbers of weights or steps differ, neither trajectory has parameters, or the metric does not merge
+        over parts.
     UnknownNameError
         If there is no such metric or no such kind of part.
 
@@ -219,43 +219,43 @@ def contributions(a: Trajectory, b: Trajectory, *, metric: MetricLike = "l1", pe
     >>> from trajtools.wiring import Parameter
     >>> p = [Parameter("a.w", "other", (2,), "f8", 0, 2), Parameter("b.w", "other", (1,), "f8", 2, 1)]
     >>> x = tt.Trajectory.from_array(np.zeros((1, 3)), parameters=p)
-    >>> found = tt.distances.contributions(x, np.array([[1.0, 2.0, 1.0]]))
-    >>> found.names, found.distance.tolist(), found.share.tolist()
+    >>> result = tt.distances.contributions(x, np.array([[1.0, 2.0, 1.0]]))
+    >>> result.names, result.distance.tolist(), result.share.tolist()
     (('a', 'b'), [[3.0, 1.0]], [[0.75, 0.25]])
     """
     if per not in PARTS:
         raise UnknownNameError(f"per={per!r}: the parts of a network are {', '.join(PARTS)}")
     left, right = as_states(a, "a"), as_states(b, "b")
     check_alike(left, right)
-    chosen = bind_metric(find_metric(metric), left, right)
-    if chosen.merge is None:
+    bound = bind_metric(find_metric(metric), left, right)
+    if bound.merge is None:
         raise DataError(
-            f"metric {chosen.name!r} is not put together from parts of a state; use l1, l2, linf, rms or sign, or "
+            f"metric {bound.name!r} does not merge over parts of a state; use l1, l2, linf, rms or sign, or "
             "compare x.select(...) with y.select(...)"
         )
     parts = _parts([p for x in (left, right) for p in getattr(x, "parameters", ())], left.shape[1], per)
-    sums = _sums(chosen, left, right, list(parts.values()))
+    sums = _sums(bound, left, right, list(parts.values()))
     whole = sums[:, 0] if sums.shape[1] else np.zeros(len(left))
     for other in sums.T[1:]:
-        whole = chosen.merge(whole, other)
+        whole = bound.merge(whole, other)
     sizes = tuple(sum(s.stop - s.start for s in stretches) for stretches in parts.values())
     return Contributions(
-        metric=chosen.name,
+        metric=bound.name,
         per=per,
         names=tuple(parts),
         sizes=sizes,
         step=np.asarray(getattr(left, "step", np.arange(len(left)))),
-        distance=np.stack([_finished(chosen, sums[:, k], size) for k, size in enumerate(sizes)], axis=1),
-        whole=_finished(chosen, whole, left.shape[1]),
-        share=_shares(chosen, sums, whole),
-        settings={"metric": chosen.name, "per": per},
+        distance=np.stack([_finished(bound, sums[:, k], size) for k, size in enumerate(sizes)], axis=1),
+        whole=_finished(bound, whole, left.shape[1]),
+        share=_shares(bound, sums, whole),
+        settings={"metric": bound.name, "per": per},
     )
 
 
 def _parts(table: list[Parameter], size: int, per: str) -> dict[str, list[slice]]:
     if not table:
         raise DataError(
-            "arrays do not say which weight belongs to which layer; pass a Trajectory with parameters (from a run, or "
+            "arrays have no table of parameters; pass a Trajectory with parameters (from a run, or "
             "Trajectory.from_array(x, parameters=...))"
         )
     parts: dict[str, list[slice]] = {}
@@ -271,18 +271,18 @@ def _parts(table: list[Parameter], size: int, per: str) -> dict[str, list[slice]
 
 
 def _sums(metric: Metric, a: Any, b: Any, parts: list[list[slice]]) -> NDArray[np.float64]:
-    """Unfinished distances (T, L) of the parts, reading both trajectories once."""
+    """Unfinished distances (T, L) of the parts; reads both trajectories once."""
     rows = max(1, BLOCK_BYTES // (2 * 8 * max(a.shape[1], 1)))
     out = np.zeros((len(a), len(parts)))
     for start in range(0, len(a), rows):
         stop = min(start + rows, len(a))
         for k, stretches in enumerate(parts):
-            found = None
+            total = None
             for stretch in stretches:
                 x, y = common(*(_entries(each, start, stop, stretch)[:, None] for each in (a, b)))
                 part = metric.pairs(x, y, ONE, ONE)[:, 0]
-                found = part if found is None or metric.merge is None else metric.merge(found, part)
-            out[start:stop, k] = found
+                total = part if total is None or metric.merge is None else metric.merge(total, part)
+            out[start:stop, k] = total
     return out
 
 
@@ -302,17 +302,17 @@ def _shares(metric: Metric, sums: NDArray[np.float64], whole: NDArray[np.float64
     else:
         return np.full(sums.shape, np.nan)
     with np.errstate(invalid="ignore"):
-        # Parts of the whole first: squares of small distances would leave the range of float64.
+        # Divide first: squares of small distances would leave the range of float64.
         return np.divide(sums, whole[:, None], out=np.full(sums.shape, np.nan), where=whole[:, None] != 0) ** power
 
 
 def to_references(
     ensemble: Ensemble, twins: Ints, reference: Ints, metric: Metric, *, rows: slice, dtype: str, size: int
-) -> Measured:
-    """Measure every twin against its reference, reading each state once."""
+) -> ReferenceDistances:
+    """Return the distance of every twin to its reference; reads each state once."""
     count = rows.stop - rows.start
     references = np.unique(reference)
-    out = Measured(
+    out = ReferenceDistances(
         np.empty((count, len(twins))),
         np.empty((count, len(references))),
         np.full(len(references), np.nan),
@@ -325,7 +325,7 @@ def to_references(
         height, columns = _shape(metric, tall, len(members), size)
         left, right = np.searchsorted(members, twins[units]), np.searchsorted(members, reference[units])
         centre = np.searchsorted(members, references[where])
-        followed = in_time(metric)
+        sequential = in_time(metric)
         for start in range(rows.start, rows.stop, height):
             stop = min(start + height, rows.stop)
             here = slice(start - rows.start, stop - rows.start)
@@ -336,7 +336,7 @@ def to_references(
                 columns=columns,
                 size=size,
                 units=(left, right, centre),
-                metric=followed,
+                metric=sequential,
                 dtype=dtype,
             )
             out.distance[here, units] = distance
@@ -348,8 +348,8 @@ def to_references(
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """What `to_references` finds.
+class ReferenceDistances:
+    """Distances of twins to their references.
 
     Attributes
     ----------
@@ -377,23 +377,23 @@ class Ensemble(Protocol):
 
 
 def _batches(twins: Ints, reference: Ints, bytes_per_member: int) -> list[Ints]:
-    """Group the units by reference, as many references together as fit into a block."""
+    """Group the units by reference, with as many references as fit into a block."""
     order = np.argsort(reference, kind="stable")
     ends = np.flatnonzero(np.diff(reference[order])) + 1
     batches: list[list[Any]] = []
     room = 0
     for family in np.split(order, ends):
-        needed = (len(family) + 1) * bytes_per_member
-        if not batches or needed > room:
+        size = (len(family) + 1) * bytes_per_member
+        if not batches or size > room:
             batches.append([])
             room = BLOCK_BYTES
         batches[-1].append(family)
-        room -= needed
+        room -= size
     return [np.concatenate(batch) for batch in batches]
 
 
 def _shape(metric: Metric, rows: int, members: int, size: int) -> tuple[int, int]:
-    """Choose rows and columns of a block: columns are cut first, rows only where the metric needs whole states."""
+    """Choose rows and columns of a block: split columns first, rows only if the metric needs whole states."""
     columns = max(1, BLOCK_BYTES // (8 * rows * members))
     if columns >= size:
         return rows, size
@@ -420,22 +420,22 @@ def _block(
     metric: Metric,
     dtype: str,
 ) -> tuple[Floats, Floats, Floats]:
-    """Return distance (t, u), floor (t, r) and distance to zero (t, r) of one block of rows, adding over columns."""
+    """Return distance (t, u), floor (t, r) and distance to zero (t, r) of one block of rows, merged over columns."""
     left, right, centre = units
     origin = np.zeros(len(centre), dtype=np.int64)
-    found: list[Any] = []
+    sums: list[Any] = []
     for start in range(0, size, columns):
         block = kernel_ready(ensemble.read(rows, members.tolist(), slice(start, min(start + columns, size))))
         zero = np.zeros((block.shape[0], 1, block.shape[2]), dtype=block.dtype)
-        shown = metric.described(block)
+        features = metric.described(block)
         parts = [
-            metric.pairs(shown, shown, left, right),
+            metric.pairs(features, features, left, right),
             block_floor(block[:, centre], metric, dtype, size),
-            metric.pairs(shown, metric.described(zero), centre, origin),
+            metric.pairs(features, metric.described(zero), centre, origin),
         ]
-        if found and metric.merge is not None:
-            parts = [metric.merge(old, new) for old, new in zip(found, parts, strict=True)]
-        found = parts
+        if sums and metric.merge is not None:
+            parts = [metric.merge(old, new) for old, new in zip(sums, parts, strict=True)]
+        sums = parts
     if metric.finish is not None:
-        found = [metric.finish(found[0], size), found[1], metric.finish(found[2], size)]
-    return found[0], found[1], found[2]
+        sums = [metric.finish(sums[0], size), sums[1], metric.finish(sums[2], size)]
+    return sums[0], sums[1], sums[2]

@@ -19,11 +19,11 @@ from trajtools.wiring import NodeSet, Parameter
 SCALE = "a positive factor on all weights"
 UNITS = "a permutation of the units of a hidden layer"
 MAX_NODES = 20_000
-"""Networks with more nodes have no dense matrix between their nodes here: one would take over 3 GB."""
+"""Largest number of nodes for a dense matrix between nodes (over 3 GB)."""
 
 
 CHUNK_ENTRIES = 2**22
-"""Features are compared so many at a time: 32 MB."""
+"""Feature entries compared at a time (32 MB)."""
 
 
 BOTH = "one permutation of the nodes of both networks"
@@ -37,14 +37,14 @@ class Skeleton:
     def __init__(self, parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> None:
         if not parameters:
             raise DataError(
-                "this metric compares networks and needs to know which weight is which edge: give a Trajectory that "
-                "has a table of parameters (of a recorded run, or `Trajectory.from_array(x, parameters=, nodes=)` "
+                "this metric compares networks and needs to know which weight is which edge: pass a Trajectory with a "
+                "table of parameters (from a recorded run, or `Trajectory.from_array(x, parameters=, nodes=)` "
                 "with the tables of `trajtools.wiring.describe`), or use an entrywise metric such as 'l1'"
             )
         from trajtools.networks import Network
 
         self.size = sum(p.size for p in parameters)
-        network = Network(np.zeros(self.size), parameters, nodes)  # refuses tables that do not fit
+        network = Network(np.zeros(self.size), parameters, nodes)  # raises if the tables do not fit
         starts = np.cumsum([0, *(n.size for n in nodes)]).tolist()
         self.spans = {n.name: slice(start, start + n.size) for n, start in zip(nodes, starts, strict=False)}
         self.n_nodes = network.n_nodes
@@ -64,10 +64,10 @@ class Skeleton:
 
     @cached_property
     def sides(self) -> tuple[Ints, Ints, bool]:
-        """Two parts of the nodes, the first without an edge inside, and whether the second has none either.
+        """Two parts of the nodes, the first without internal edges, and whether the second has none either.
 
-        A layered network without skips is bipartite between its even and its odd layers; one node that every layer
-        is connected to, such as that of the biases, spoils it, and goes to the second part.
+        A layered network without skips is bipartite between its even and its odd layers. A node connected to every
+        layer, such as the bias node, breaks this and goes to the second part.
         """
         inside = [edges for edges in self.edges if set(edges.ends) <= set(self._columns)]
         return self._indices(self._rows), self._indices(self._columns), not inside
@@ -96,7 +96,7 @@ class Skeleton:
         return matrix
 
     def check_dense(self) -> None:
-        """Refuse a matrix between more nodes than fit."""
+        """Raise if the network has too many nodes for a dense matrix."""
         if self.n_nodes > MAX_NODES:
             raise TooLargeError(
                 f"the network has {self.n_nodes} nodes, and this metric needs a dense matrix between them (at most "
@@ -106,8 +106,8 @@ class Skeleton:
 
     @cached_property
     def _rows(self) -> dict[str, slice]:
-        chosen = self._coloured() or self._independent()
-        return self._packed([name for name in self.spans if name in chosen])
+        names = self._coloured() or self._independent()
+        return self._packed([name for name in self.spans if name in names])
 
     @cached_property
     def _columns(self) -> dict[str, slice]:
@@ -121,20 +121,20 @@ class Skeleton:
         return packed
 
     def _neighbors(self) -> dict[str, set[str]]:
-        found: dict[str, set[str]] = {name: set() for name in self.spans}
+        neighbors: dict[str, set[str]] = {name: set() for name in self.spans}
         for edges in self.edges:
             for one, other in (edges.ends, edges.ends[::-1]):
-                found[one].add(other)
-        return found
+                neighbors[one].add(other)
+        return neighbors
 
     def _coloured(self) -> list[str]:
-        """Names of one colour if two colours suffice, of every component the larger one; else nothing."""
-        neighbors, colour, chosen = self._neighbors(), dict[str, int](), list[str]()
+        """Node sets of the larger colour class of every component if two colours suffice; else none."""
+        neighbors, colour, selected = self._neighbors(), dict[str, int](), list[str]()
         for start in self.spans:
             if start in colour:
                 continue
             colour[start], component = 0, [start]
-            for name in component:  # grows while it is walked through
+            for name in component:  # grows during the loop
                 for other in sorted(neighbors[name]):
                     if other not in colour:
                         colour[other] = 1 - colour[name]
@@ -142,16 +142,16 @@ class Skeleton:
                     elif colour[other] == colour[name]:
                         return []
             halves = [[n for n in component if colour[n] == c] for c in (0, 1)]
-            chosen += max(halves, key=self._count)
-        return chosen
+            selected += max(halves, key=self._count)
+        return selected
 
     def _independent(self) -> list[str]:
-        """Names of node sets without an edge between them, the largest ones first."""
-        neighbors, chosen = self._neighbors(), list[str]()
+        """Node sets without edges between them, chosen greedily by size."""
+        neighbors, selected = self._neighbors(), list[str]()
         for name in sorted(self.spans, key=lambda n: -self._count([n])):
-            if name not in neighbors[name] and not neighbors[name] & set(chosen):
-                chosen.append(name)
-        return chosen
+            if name not in neighbors[name] and not neighbors[name] & set(selected):
+                selected.append(name)
+        return selected
 
     def _count(self, names: Iterable[str]) -> int:
         return sum(self.spans[n].stop - self.spans[n].start for n in names)
@@ -178,7 +178,7 @@ class Edges:
     source, target : slice
         The nodes it connects.
     ends : tuple of str
-        The node sets that these are.
+        The source and the target node set.
     """
 
     name: str
@@ -200,16 +200,16 @@ class Edges:
         return block.reshape(len(states), -1, *block.shape[-2:])
 
     def summed(self, states: Floats) -> Floats:
-        """Return the weights (n, source, target) with parallel edges, the positions of a convolution, added."""
+        """Return the weights (n, source, target) summed over parallel edges (the positions of a convolution)."""
         block = self.of(states)
         return block[:, 0] if block.shape[1] == 1 else block.sum(axis=1)
 
 
 class Features(Protocol):
-    """What is computed of one finite state."""
+    """A function of one finite state."""
 
     width: int
-    """How many numbers it is."""
+    """Number of features."""
 
     def __call__(self, state: Floats) -> Floats:
         """Return the features (width,) of a state (P,)."""
@@ -218,22 +218,22 @@ class Features(Protocol):
 def on_features(
     metric: Metric, make: Callable[[Skeleton], Features], wide: Callable[[Floats, Floats], float] | None = None
 ) -> Metric:
-    """Give a metric the features that it compares, computed of a network."""
+    """Return a metric that compares features computed from a network."""
     return replace(metric, bind=Binding(metric, make, wide))
 
 
 @dataclass(frozen=True)
 class Binding:
-    """Makes a metric on features for one network.
+    """Factory of a metric on features for one network.
 
     Attributes
     ----------
     metric : Metric
-        What is said of it, and how features are compared.
+        Its properties, and the comparison of features.
     make : callable
         Skeleton to Features.
     wide : callable or None
-        Compares the features of two states, where they are too many to be kept; None: `metric.pairs` compares.
+        Compares the features of two states if they are too many to store; None: `metric.pairs` compares.
     """
 
     metric: Metric
@@ -241,7 +241,7 @@ class Binding:
     wide: Callable[[Floats, Floats], float] | None = None
 
     def __call__(self, parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> Metric:
-        """Return the metric for networks with these tables."""
+        """Bind the metric to networks with these tables."""
         table = FeatureTable(self.make(Skeleton(parameters, nodes)))
         if self.wide is not None:
             return replace(self.metric, pairs=WidePairs(table, self.wide), bind=None)
@@ -255,13 +255,13 @@ class FeatureTable:
     Attributes
     ----------
     features : Features
-        What to compute of each.
+        The features of one state.
     """
 
     features: Features
 
     def __call__(self, states: Any) -> Floats:
-        """Return the features (n, width) of states (n, P); NaN where a state, or what it leads to, is not finite."""
+        """Return the features (n, width) of states (n, P); NaN where a state or its features are not finite."""
         out = np.full((len(states), self.features.width), np.nan)
         with np.errstate(over="ignore", invalid="ignore"):
             for row, state in enumerate(states):
@@ -274,7 +274,7 @@ class FeatureTable:
 
 @dataclass(frozen=True)
 class WidePairs:
-    """Distances of states by features that are too many to be kept: at most those of two states are held."""
+    """Distances of states by features too large to store: at most those of two states are in memory."""
 
     table: FeatureTable
     compare: Callable[[Floats, Floats], float]
@@ -284,13 +284,13 @@ class WidePairs:
         out = np.empty((a.shape[0], len(left)))
         # A reference with many twins is computed once.
         swapped = len(np.unique(right)) < len(np.unique(left))
-        (one, kept), (two, other) = ((b, right), (a, left)) if swapped else ((a, left), (b, right))
-        order = np.argsort(kept, kind="stable")
+        (one, anchors), (two, other) = ((b, right), (a, left)) if swapped else ((a, left), (b, right))
+        order = np.argsort(anchors, kind="stable")
         for t in range(a.shape[0]):
             last, first = -1, np.empty(0)
             for k in order:
-                if kept[k] != last:
-                    last, first = int(kept[k]), self.table(one[t, kept[k]][None])[0]
+                if anchors[k] != last:
+                    last, first = int(anchors[k]), self.table(one[t, anchors[k]][None])[0]
                 second = self.table(two[t, other[k]][None])[0]
                 ends = (second, first) if swapped else (first, second)
                 out[t, k] = self.compare(*ends) if np.isfinite(first[0] + second[0]) else np.nan
@@ -312,7 +312,7 @@ def subsets(size: int, width: int, most: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class RowPairs:
-    """Distances of features by a function of rows (n, F) and (n, F) that gives (n,)."""
+    """Distances of features by a function from two arrays of rows (n, F) to (n,)."""
 
     compare: Callable[[Floats, Floats], Floats]
 
@@ -322,14 +322,14 @@ class RowPairs:
         height = max(1, CHUNK_ENTRIES // max(1, a.shape[2]))
         for t in range(a.shape[0]):
             for start in range(0, len(left), height):
-                chosen = slice(start, start + height)
-                out[t, chosen] = self.compare(a[t, left[chosen]], b[t, right[chosen]])
+                rows = slice(start, start + height)
+                out[t, rows] = self.compare(a[t, left[rows]], b[t, right[rows]])
         return out
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A compiled distance by its name in `trajtools._kernels.distances`, loaded when it is first called."""
+    """A compiled distance by its name in `trajtools._kernels.distances`, loaded on the first call."""
 
     name: str
 
@@ -337,12 +337,12 @@ class Compiled:
         """Return the distances (t, k) of ``a[:, left[k]]`` and ``b[:, right[k]]``."""
         from trajtools._kernels import distances
 
-        found: Floats = getattr(distances, self.name)(a, b, np.asarray(left), np.asarray(right))
-        return found
+        result: Floats = getattr(distances, self.name)(a, b, np.asarray(left), np.asarray(right))
+        return result
 
 
 class NodeStrengths:
-    """Sums of the weights that end, and that start, at every node; parallel edges each for itself."""
+    """Sums of the incoming and of the outgoing weights of every node; parallel edges count separately."""
 
     def __init__(self, skeleton: Skeleton, *, absolute: bool = False) -> None:
         self._skeleton, self._absolute = skeleton, absolute
@@ -362,8 +362,8 @@ class NodeStrengths:
 class SortedStrengths:
     """The distribution of the signed strengths over the nodes of each set, incoming and outgoing.
 
-    Divided by the size of the set, so that the sum of absolute differences is the sum over sets and directions of the
-    Wasserstein distances.
+    Divided by the size of the set: the sum of absolute differences is then the sum of the Wasserstein distances over
+    sets and directions.
     """
 
     def __init__(self, skeleton: Skeleton) -> None:
@@ -381,11 +381,11 @@ class SortedStrengths:
 
 
 class NodeSummaries:
-    r"""How ten features are distributed over the nodes of each set, after NetSimile.
+    r"""Distribution of ten node features over each node set, after NetSimile.
 
-    Features of a node, of its incoming and of its outgoing edges each: sum of the weights; of their absolute values;
-    root of the sum of their squares; the same sums over the weights of two edges in a row, multiplied, signed and
-    absolute. Each is summarised over a node set by its first four L-moments,
+    Features of a node, for its incoming and its outgoing edges: the sum of the weights, the sum of their absolute
+    values, the root of the sum of their squares, and the sums (signed and absolute) of the products of weights over
+    paths of two edges. Each is summarised over a node set by its first four L-moments,
     :math:`\frac{1}{n} \sum_i P_r\left(2 \frac{i - 1/2}{n} - 1\right) x_{(i)}` with the Legendre polynomials
     :math:`P_0, \dots, P_3`.
     """
@@ -397,7 +397,7 @@ class NodeSummaries:
         self.width = PER_NODE * MOMENTS * len(self._spans)
 
     def __call__(self, state: Floats) -> Floats:
-        """Return the summaries (sets, features, moments), flat, of a state (P,); NaN where squares leave float64."""
+        """Return the summaries (sets, features, moments), flat, of a state (P,); NaN where squares overflow."""
         largest = np.abs(state).max(initial=0.0)
         if largest and not 1e-75 < largest < 1e75:
             return np.full(self.width, np.nan)
@@ -409,7 +409,7 @@ class NodeSummaries:
 
     def _node_features(self, state: Floats) -> Floats:
         """Return features (10, N)."""
-        found = np.zeros((PER_NODE, self._skeleton.n_nodes))
+        features = np.zeros((PER_NODE, self._skeleton.n_nodes))
         blocks = []
         for edges in self._skeleton.edges:
             block = edges.of(state[None])[0]
@@ -418,14 +418,14 @@ class NodeSummaries:
             squares = np.einsum("kst,kst->st", block, block)
             blocks.append((edges, signed, absolute))
             for row, matrix in ((0, signed), (2, absolute), (4, squares)):
-                found[row, edges.target] += matrix.sum(axis=0)
-                found[row + 1, edges.source] += matrix.sum(axis=1)
+                features[row, edges.target] += matrix.sum(axis=0)
+                features[row + 1, edges.source] += matrix.sum(axis=1)
         for edges, signed, absolute in blocks:
             for row, matrix in ((6, signed), (8, absolute)):
-                found[row, edges.target] += found[row - 6, edges.source] @ matrix
-                found[row + 1, edges.source] += matrix @ found[row - 5, edges.target]
-        found[4:6] = np.sqrt(found[4:6])
-        return found
+                features[row, edges.target] += features[row - 6, edges.source] @ matrix
+                features[row + 1, edges.source] += matrix @ features[row - 5, edges.target]
+        features[4:6] = np.sqrt(features[4:6])
+        return features
 
 
 def _legendre(size: int) -> NDArray[np.float64]:
@@ -446,10 +446,9 @@ def relative_summaries(x: Floats, y: Floats) -> Floats:
 class Influence:
     r"""Signed roots of the influence :math:`S = (1 + \varepsilon^2 D - \varepsilon W)^{-1}` of node on node.
 
-    :math:`W = A + A^T`, :math:`D_{ii} = \sum_j |W_{ij}|`, :math:`\varepsilon = 1 / (1 + \max_i D_{ii})`. With these the
-    matrix is diagonally dominant whatever the signs of the weights, and so has an inverse. One part of the nodes has no
-    edges inside (in a network without skips: every second layer), so that only a matrix of the size of the other part
-    is inverted.
+    :math:`W = A + A^T`, :math:`D_{ii} = \sum_j |W_{ij}|`, :math:`\varepsilon = 1 / (1 + \max_i D_{ii})`: the matrix is
+    diagonally dominant for weights of any sign, hence invertible. One part of the nodes has no internal edges (in a
+    network without skips: every second layer), so only a matrix of the size of the other part is inverted.
     """
 
     def __init__(self, skeleton: Skeleton) -> None:
@@ -458,7 +457,7 @@ class Influence:
         self.width = skeleton.n_nodes**2
 
     def __call__(self, state: Floats) -> Floats:
-        """Return the signed roots (N * N,) for a state (P,), the part without edges inside first."""
+        """Return the signed roots (N * N,) for a state (P,), the part without internal edges first."""
         first, second, bipartite = self._skeleton.sides
         across = self._skeleton.between_sides(state)
         size = np.abs(across)
@@ -478,7 +477,7 @@ def _signed_roots(matrix: Floats) -> Floats:
 
 
 def _inverse(across: Floats, inside: Floats, diagonal: Floats) -> Floats:
-    """Invert [[P, -B], [-B', Q - C]] with P and Q diagonal: by blocks, the one of P is never inverted."""
+    """Invert [[P, -B], [-B', Q - C]] with P and Q diagonal: by blocks, without inverting that of P."""
     rows = len(across)
     outer, inner = diagonal[:rows], diagonal[rows:]
     scaled = across / outer[:, None]
@@ -499,8 +498,8 @@ def root_euclidean(x: Floats, y: Floats) -> float:
     return float(np.sqrt(difference @ difference))
 
 
-def _on_strengths(name: str, description: str, make: Callable[[Skeleton], Features], **said: Any) -> Metric:
-    metric = Metric(name, description, ABSOLUTE, kind="pseudo-metric", symmetric=True, cost="P", **said)
+def _on_strengths(name: str, description: str, make: Callable[[Skeleton], Features], **properties: Any) -> Metric:
+    metric = Metric(name, description, ABSOLUTE, kind="pseudo-metric", symmetric=True, cost="P", **properties)
     return on_features(metric, make)
 
 

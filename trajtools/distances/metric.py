@@ -16,7 +16,7 @@ from trajtools.types import DIFFERING, L1, L2, LINF, Floats, StatesLike
 from trajtools.wiring import NodeSet, Parameter
 
 OPERATIONS = {"l1": L1, "l2": L2, "linf": LINF, "differing": DIFFERING}
-"""Sum of the absolute differences, root of the sum of their squares, the largest, the number of those not zero."""
+"""Sum, root of the sum of squares, maximum and number of non-zero entries of the absolute differences."""
 
 
 RowMetric = Callable[[Any, Any], Any]
@@ -24,51 +24,51 @@ KINDS = ("metric", "pseudo-metric", "divergence", "unstated")
 ENTRY_POINTS = "trajtools.metrics"
 
 
-# Bits of the significand that are stored, and exponent of the smallest normal number.
+# Stored bits of the significand, and exponent of the smallest normal number.
 FORMATS = {"float16": (10, -14), "bfloat16": (7, -126), "float32": (23, -126), "float64": (52, -1022)}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A distance between two states, and what it says of itself.
+    """A distance between two states, with its properties.
 
     Attributes
     ----------
     name : str
         Its name in `METRICS`.
     description : str
-        One line for people.
+        One line.
     pairs : callable
         ``pairs(a, b, left, right)`` with states a (t, m, p) and b (t, n, p) gives the distances (t, k) of
-        ``a[:, left[k]]`` and ``b[:, right[k]]``, over the p entries it is shown. With `features`, a and b hold those.
+        ``a[:, left[k]]`` and ``b[:, right[k]]`` over these p entries. With `features`, a and b hold features.
     merge : callable or None
-        Puts the distances over two disjoint sets of entries together; None: the metric needs all entries at once.
+        Merges the distances over two disjoint sets of entries; None: the metric needs all entries at once.
     finish : callable or None
-        ``finish(distance, P)``: the last step, once all P entries are merged.
+        ``finish(distance, P)``: applied after all P entries are merged.
     rounding : callable or None
-        ``rounding(sums, P)``: the distance that rounding alone produces, from the sum, the root of the sum of squares
-        and the maximum of the spacings of the weights; None: unknown.
+        ``rounding(sums, P)``: the distance due to rounding alone, from the sum, the root of the sum of squares and the
+        maximum of the spacings of the weights; None: unknown.
     kind : str
         ``"metric"``: zero for equal states only, symmetric, obeys the triangle inequality; ``"pseudo-metric"``: may be
-        zero for states that differ; ``"divergence"``: zero on itself, the triangle inequality is not claimed;
-        ``"unstated"``: nothing is claimed (a function that was given).
+        zero for different states; ``"divergence"``: zero for equal states, no triangle inequality; ``"unstated"``: no
+        property is claimed (a user's function).
     symmetric : bool or None
-        Whether d(a, b) = d(b, a); None: not said, then no one may count on it.
+        Whether d(a, b) = d(b, a); None: unknown, treated as False.
     invariant_to : tuple of str
-        What may be done to a state (or to both) without any change of the distance.
+        Transformations of a state (or of both) that leave the distance unchanged.
     cost : str
         Operations for one pair of states of P weights, N nodes.
     features : callable or None
-        ``features(states)`` with states (n, P) gives float64 (n, F): what is computed once for each state. `pairs` then
+        ``features(states)`` with states (n, P) gives float64 (n, F), computed once for each state. `pairs` then
         compares features, and `merge` must be None.
     bind : callable or None
         ``bind(parameters, nodes)`` gives the metric for networks with this table of parameters and these node sets.
-        Such a metric needs the wiring; its own `pairs` is never called. See `bind_metric`.
+        Such a metric needs the wiring, and its own `pairs` is never called. See `bind_metric`.
     following : callable or None
-        ``following()`` gives a `pairs` that begins each search where its last call ended, for one caller that visits
-        the states of the same pairs in the order of time. See `in_time`.
+        ``following()`` gives a `pairs` that starts each search from the result of its previous call, for a caller that
+        visits the states of the same pairs in temporal order. See `in_time`.
     sums : Sums or None
-        How the distances of all pairs follow from sums over the weights, where they do: what makes `pairwise` fast.
+        How the distance follows from a sum over the weights, if it does; makes `pairwise` fast.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Metric:
         return self.kind in ("metric", "pseudo-metric")
 
     def described(self, states: Any) -> Any:
-        """Return what `pairs` compares of a block of states: their features, or the block itself.
+        """Return what `pairs` compares: the features of a block of states, or the block itself.
 
         Parameters
         ----------
@@ -112,13 +112,13 @@ class Metric:
         if self.features is None:
             return states
         count, members, size = states.shape
-        found = np.asarray(self.features(states.reshape(count * members, size)), dtype=np.float64)
-        return np.ascontiguousarray(found.reshape(count, members, -1))
+        features = np.asarray(self.features(states.reshape(count * members, size)), dtype=np.float64)
+        return np.ascontiguousarray(features.reshape(count, members, -1))
 
 
 @dataclass(frozen=True)
 class Sums:
-    """A distance that follows from one sum over the weights.
+    """A distance computed from one sum over the weights.
 
     Attributes
     ----------
@@ -146,28 +146,28 @@ class Sums:
 
 
 def register_metric(name: str, function: RowMetric | Metric, *, description: str = "") -> None:
-    """Add a metric, so that every function of the toolkit knows it by name.
+    """Register a metric under a name that every function accepts.
 
     Parameters
     ----------
     name : str
-        Its name; a name that is taken is refused.
+        Its name; it must be new.
     function : callable or Metric
         ``function(a, b)`` with two blocks of states, each (t, P), gives the t distances of equal rows.
     description : str
-        One line for people.
+        One line.
 
     Raises
     ------
     UnknownNameError
-        If the name is taken.
+        If the name exists already.
     DataError
         If `function` cannot be called.
 
     Notes
     -----
-    Another package offers a metric without this call by an entry point of the group ``trajtools.metrics``. The
-    numerical floor of such a metric is unknown, unless it is a `Metric` that says it.
+    Another package can provide a metric through an entry point of the group ``trajtools.metrics`` instead. The
+    rounding floor of a plain function is unknown; a `Metric` can define it.
 
     Examples
     --------
@@ -180,9 +180,9 @@ def register_metric(name: str, function: RowMetric | Metric, *, description: str
     if name in METRICS:
         raise UnknownNameError(f"a metric named {name!r} exists already; choose another name")
     if isinstance(function, Metric):
-        METRICS.give(function, name)
+        METRICS.register_local(function, name)
     elif callable(function):
-        METRICS.give(_from_rows(name, function, description), name)
+        METRICS.register_local(_from_rows(name, function, description), name)
     else:
         raise DataError(f"metric {name!r} must be a function of two blocks of states, not {type(function).__name__}")
 
@@ -193,7 +193,7 @@ def _from_rows(name: str, function: RowMetric, description: str) -> Metric:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The pairs of a metric that is a function of two blocks of states, row by row; it travels if the function does."""
+    """`pairs` of a row-wise function of two blocks of states; picklable if the function is."""
 
     name: str
     function: RowMetric
@@ -212,16 +212,16 @@ class _Rows:
 
 
 def rounding_floor(states: StatesLike, metric: MetricLike = "l1", *, dtype: DTypeLike | None = None) -> Floats:
-    """Distance that rounding of the stored weights alone can produce between two equal states.
+    """Distance between two equal states due to rounding of the stored weights.
 
     Parameters
     ----------
     states : ndarray, shape (T, P)
         States of the reference.
     metric : str, callable or Metric
-        The distance that is to be judged.
+        Distance between states, see `METRICS`.
     dtype : dtype, str or None
-        Format that the weights were stored in, if `states` holds them wider (``"float32"``, ``"bfloat16"``, ...).
+        Storage format of the weights, if `states` has a wider one (``"float32"``, ``"bfloat16"``, ...).
 
     Returns
     -------
@@ -236,8 +236,8 @@ def rounding_floor(states: StatesLike, metric: MetricLike = "l1", *, dtype: DTyp
 
     Notes
     -----
-    Each weight is off by a uniform error of up to half the spacing u of its format, so the difference of two has the
-    mean absolute value u/3 and the mean square u^2/6. A distance near the floor says nothing about the dynamics.
+    Each weight has a uniform error of up to half the spacing u of its format, so the difference of two has the mean
+    absolute value u/3 and the mean square u^2/6. A distance near the floor carries no information about the dynamics.
 
     Examples
     --------
@@ -247,13 +247,13 @@ def rounding_floor(states: StatesLike, metric: MetricLike = "l1", *, dtype: DTyp
     """
     states = np.asarray(states)
     if states.ndim != 2:
-        raise DataError(f"floor needs states (T, P), got shape {states.shape}; a series (T,) is x[:, None]")
+        raise DataError(f"rounding_floor needs states (T, P), got shape {states.shape}; a series (T,) is x[:, None]")
     name = str(states.dtype if dtype is None else dtype if dtype == "bfloat16" else np.dtype(dtype))
     return block_floor(states[:, None, :], find_metric(metric), name, states.shape[1])[:, 0]
 
 
 def block_floor(block: Any, metric: Metric, dtype: str, size: int) -> Floats:
-    """Return the numerical floor (t, m) of states (t, m, p) that were stored as `dtype` and have P = `size` weights."""
+    """Return the rounding floor (t, m) of states (t, m, p) stored as `dtype`, with P = `size` weights."""
     if np.dtype(block.dtype).kind in "biu":
         return np.zeros(block.shape[:2])
     if metric.rounding is None or dtype not in FORMATS:
@@ -265,7 +265,7 @@ def block_floor(block: Any, metric: Metric, dtype: str, size: int) -> Floats:
 
 
 def kernel_ready(block: Any) -> Any:
-    """Return the block contiguous, as float32 or float64; every narrower format fits into float32 exactly."""
+    """Return the block contiguous, as float32 or float64; float32 represents every narrower format exactly."""
     block = np.asarray(block)
     if block.dtype in (np.float16, np.float32):
         return np.ascontiguousarray(block, dtype=np.float32)
@@ -275,7 +275,7 @@ def kernel_ready(block: Any) -> Any:
 
 
 def find_metric(metric: MetricLike) -> Metric:
-    """Return the metric of this name; a function of two blocks of states (t, P) is taken as it is."""
+    """Look up a metric by name, or wrap a function of two blocks of states (t, P)."""
     if isinstance(metric, Metric):
         return metric
     if callable(metric):
@@ -287,8 +287,8 @@ def find_metric(metric: MetricLike) -> Metric:
     )
 
 
-def as_they_are(sums: Floats, size: int, left: Any, right: Any) -> Floats:
-    """The distances are there already."""
+def unchanged(sums: Floats, size: int, left: Any, right: Any) -> Floats:
+    """Return the sums unchanged."""
     return sums
 
 
@@ -298,22 +298,22 @@ def root_means(sums: Floats, size: int, left: Any, right: Any) -> Floats:
 
 
 def shares(sums: Floats, size: int, left: Any, right: Any) -> Floats:
-    """The part of the weights that was counted."""
+    """Fractions of the weights."""
     return sums / size
 
 
 def halves(sums: Floats, size: int, left: Any, right: Any) -> Floats:
     """Half the squared distance of two unit vectors: 1 - cos."""
-    found = sums * sums / 2
-    found[left == 0] = np.nan
-    found[:, right == 0] = np.nan
-    return found
+    result = sums * sums / 2
+    result[left == 0] = np.nan
+    result[:, right == 0] = np.nan
+    return result
 
 
-def of_the_larger(sums: Floats, size: int, left: Any, right: Any) -> Floats:
-    """Euclidean distances as parts of the larger norm; two states that are zero do not differ."""
+def relative_to_larger(sums: Floats, size: int, left: Any, right: Any) -> Floats:
+    """Euclidean distances divided by the larger norm; 0 for two zero states."""
     larger = np.maximum(left[:, None], right[None, :])
-    with np.errstate(invalid="ignore"):  # inf of a state that is excluded
+    with np.errstate(invalid="ignore"):  # inf of an excluded state
         return np.divide(sums, larger, out=np.zeros_like(sums), where=larger > 0)
 
 
@@ -329,14 +329,14 @@ class PerPair:
 
 
 def bind_metric(metric: Metric, *sources: Any) -> Metric:
-    """Return the metric for the networks of these trajectories; one that needs no wiring comes back as it is."""
+    """Bind the metric to the networks of these trajectories; a metric without wiring is returned unchanged."""
     if metric.bind is None:
         return metric
     tables = [(tuple(x.parameters), tuple(x.nodes)) for x in sources if getattr(x, "parameters", ())]
     if not tables:
         raise DataError(
-            f"metric {metric.name!r} compares networks and needs to know what connects what; an array does not say it. "
-            "Give a Trajectory with parameters and nodes (from a run, or Trajectory.from_array(x, parameters=, nodes=))"
+            f"metric {metric.name!r} compares networks and needs their wiring; an array has none. "
+            "Pass a Trajectory with parameters and nodes (from a run, or Trajectory.from_array(x, parameters=, nodes=))"
         )
     if any(table != tables[0] for table in tables):
         raise DataError(f"metric {metric.name!r}: the trajectories are networks of different wiring")
@@ -345,12 +345,12 @@ def bind_metric(metric: Metric, *sources: Any) -> Metric:
 
 
 def in_time(metric: Metric) -> Metric:
-    """Return a metric that follows pairs of states along time, for one caller that visits them in that order."""
+    """Return a metric that follows pairs of states in time, for one caller that visits them in this order."""
     return metric if metric.following is None else replace(metric, pairs=metric.following())
 
 
-def in_line(block: Any, kind: np.dtype[Any]) -> tuple[Any, int]:
-    """Return states (n, p) as one line of numbers, not copied if possible, and how far apart the states begin."""
+def flatten_states(block: Any, kind: np.dtype[Any]) -> tuple[Any, int]:
+    """Return states (n, p) as a flat array, not copied if possible, and the stride between states."""
     block = np.asarray(block)
     near = block.strides[1] == kind.itemsize and block.strides[0] % kind.itemsize == 0 and block.strides[0] >= 0
     if block.dtype != kind or not block.dtype.isnative or not near:
@@ -361,11 +361,11 @@ def in_line(block: Any, kind: np.dtype[Any]) -> tuple[Any, int]:
 
 
 class _Registry(Mapping[str, Metric]):
-    """Metrics by name; those of other packages are found through the entry points `trajtools.metrics`."""
+    """Metrics by name, including those of the entry points `trajtools.metrics` of other packages."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Metric] = {}
-        self._given: set[str] = set()
+        self._metrics: dict[str, Metric] = {}
+        self._local: set[str] = set()
 
     @staticmethod
     @lru_cache(maxsize=1)
@@ -373,27 +373,27 @@ class _Registry(Mapping[str, Metric]):
         return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
 
     def __getitem__(self, name: str) -> Metric:
-        if name not in self._known and name in self._offered():
+        if name not in self._metrics and name in self._offered():
             loaded = self._offered()[name].load()
             self.add(loaded if isinstance(loaded, Metric) else _from_rows(name, loaded, f"entry point {name}"), name)
-        return self._known[name]
+        return self._metrics[name]
 
     def __iter__(self) -> Iterator[str]:
-        yield from dict.fromkeys([*self._known, *self._offered()])
+        yield from dict.fromkeys([*self._metrics, *self._offered()])
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
     def add(self, metric: Metric, name: str) -> None:
-        self._known[name] = metric
+        self._metrics[name] = metric
 
-    def give(self, metric: Metric, name: str) -> None:
-        self._given.add(name)
+    def register_local(self, metric: Metric, name: str) -> None:
+        self._local.add(name)
         self.add(metric, name)
 
     def is_everywhere(self, metric: Metric) -> bool:
-        """Whether another process finds it under its name: not what this process was given by `register_metric`."""
-        return metric.name not in self._given and self._known.get(metric.name) is metric
+        """Whether other processes know the metric by name; not so after `register_metric` in this process."""
+        return metric.name not in self._local and self._metrics.get(metric.name) is metric
 
 
 MetricLike = str | RowMetric | Metric

@@ -1,4 +1,4 @@
-"""All distances between the states of a trajectory: the result, its file, and the computation out of core."""
+"""All distances between the states of a trajectory: the result, its file, and the out-of-core computation."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_PLAIN_ENTRIES = 2**24
-"""`Distances.to_dict` of more numbers than this is refused."""
+"""Largest number of distances for `Distances.to_dict`."""
 
 
 Rectangle = tuple[slice, slice]
 MAX_MATRIX_BYTES = 4 * 2**30
-"""A matrix larger than this is not kept in memory."""
+"""Largest matrix held in memory."""
 
 
-_ARITHMETIC = 1  # to be raised when the numbers change: files of before are then not continued
+_ARITHMETIC = 1  # increase when the numbers change, so that older files are not continued
 Progress = Callable[[int, int], None]
 _ELSEWHERE = 16
 
@@ -44,7 +44,7 @@ _ELSEWHERE = 16
 class Distances(Result):
     """Distances of all states of a trajectory to each other (T, T), or to the states of another one (T, S).
 
-    Indexing, slicing and `numpy.asarray` work as for an array; on disk, only what is asked for is read.
+    Indexing, slicing and `numpy.asarray` work as for an array; on disk, only the selection is read.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Distances(Result):
     time_unit : str
         Unit of `dt`.
     excluded : ndarray of bool, shape (T,)
-        States that hold NaN or inf, or that the metric has no distance for.
+        States that contain NaN or inf, or for which the metric is undefined.
     column_excluded : ndarray of bool, shape (S,)
         Likewise, of the columns.
     floor : ndarray of float64, shape (T,)
@@ -73,9 +73,9 @@ class Distances(Result):
     path : str or None
         The file, where they are on disk.
     settings : dict
-        Every parameter as used, chosen or given.
+        All parameters used.
     warnings : tuple of Reason
-        What the reader should know before believing the distances.
+        Caveats of the result.
     """
 
     values: Floats
@@ -95,8 +95,8 @@ class Distances(Result):
 
     def __post_init__(self) -> None:
         rows, columns = self.values.shape
-        wanted = {"step": rows, "excluded": rows, "floor": rows, "column_step": columns, "column_excluded": columns}
-        for name, length in wanted.items():
+        lengths = {"step": rows, "excluded": rows, "floor": rows, "column_step": columns, "column_excluded": columns}
+        for name, length in lengths.items():
             if getattr(self, name).shape != (length,):
                 raise DataError(
                     f"distances of shape {self.values.shape} need {name} of shape ({length},), not "
@@ -113,15 +113,15 @@ class Distances(Result):
         dt: float = 1.0,
         time_unit: str | None = None,
     ) -> Distances:
-        """Take distances that were computed elsewhere.
+        """Wrap distances computed elsewhere.
 
         Parameters
         ----------
         matrix : array_like, shape (T, T)
-            Distances of all pairs of states of one trajectory. NaN marks states without distances: whole rows and
-            columns of it. Not copied if it is float64.
+            Distances of all pairs of states of one trajectory. NaN in a whole row and column marks a state without
+            distances. Not copied if it is float64.
         metric : str
-            What they measure, for the words.
+            Name of the distance between states.
         step : array_like of int or None, shape (T,)
             Step of each state; None: 0, 1, 2, ...
         dt : float, in the time unit
@@ -136,7 +136,7 @@ class Distances(Result):
         Raises
         ------
         DataError
-            If the matrix is not square, or holds negative numbers.
+            If the matrix is not square, or contains negative numbers.
 
         Examples
         --------
@@ -171,7 +171,7 @@ class Distances(Result):
 
     @classmethod
     def open(cls, path: str | Path) -> Distances:
-        """Open distances that `pairwise` or `save` left in a file.
+        """Open distances written by `pairwise` or `save`.
 
         Parameters
         ----------
@@ -181,12 +181,12 @@ class Distances(Result):
         Returns
         -------
         Distances
-            On disk: only what is asked for is read.
+            On disk: only selections are read.
 
         Raises
         ------
         FormatError
-            If it is no such file, or its distances are not complete.
+            If it is not a file of distances, or its distances are not complete.
         """
         return read_distances(Path(path))
 
@@ -206,7 +206,7 @@ class Distances(Result):
         Raises
         ------
         FileExistsError
-            If there is a file already.
+            If the file exists.
         """
         return write_distances(self, Path(path))
 
@@ -232,7 +232,7 @@ class Distances(Result):
 
     @property
     def n_excluded(self) -> int:
-        """How many states (of the rows) have no distances."""
+        """Number of states (of the rows) without distances."""
         return int(np.count_nonzero(self.excluded))
 
     def __len__(self) -> int:
@@ -243,8 +243,8 @@ class Distances(Result):
         return f"Distances({self.shape[0]} x {self.shape[1]}, {self.metric}, {self.n_excluded} excluded{where})"
 
     def __getitem__(self, key: Any) -> Any:
-        found = self.values[key]
-        return np.asarray(found) if isinstance(found, np.ndarray) else found
+        values = self.values[key]
+        return np.asarray(values) if isinstance(values, np.ndarray) else values
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.values, dtype=dtype, copy=copy)
@@ -273,7 +273,7 @@ class Distances(Result):
         start, stop : int or None, in steps
             Steps, not indices; None: from the first, to the last.
         every : int
-            Of the states in the window, keep the first and every `every`-th after it.
+            Select the first state of the window and every `every`-th after it.
 
         Returns
         -------
@@ -300,12 +300,12 @@ class Distances(Result):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as a dict that JSON can hold.
+        """Return the result as a JSON-serialisable dict.
 
         Returns
         -------
         dict
-            One entry per field. Arrays are lists, numbers keep every digit, NaN and the infinities are None.
+            One entry per field. Arrays are lists, numbers have full precision, NaN and the infinities are None.
 
         Raises
         ------
@@ -320,28 +320,28 @@ class Distances(Result):
         return super().to_dict()
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw them; see `trajtools.plots.distances`.
+        """Plot the distances; see `trajtools.plots.distances`.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
-            Where to draw; None makes a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where it was drawn.
+            The axes of the plot.
         """
         from trajtools import plots
 
         return plots.distances(self, ax=ax)
 
     def __reduce__(self) -> Any:
-        # What is on disk travels as its place there.
+        # Distances on disk are pickled as their location.
         if self.path is None or not isinstance(self.values, np.memmap) or not self.values.size:
             return super().__reduce__()
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "values"}
-        return _again, (fields, self.values.shape, self.values.strides, _place(self.values))
+        return _reopen, (fields, self.values.shape, self.values.strides, _place(self.values))
 
 
 def read_distances(path: Path) -> Distances:
@@ -390,7 +390,7 @@ def write_distances(distances: Distances, path: Path) -> Distances:
     return read_distances(path)
 
 
-def _again(fields: Mapping[str, Any], shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Distances:
+def _reopen(fields: Mapping[str, Any], shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Distances:
     reach = sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) // 8 + 1
     flat = np.memmap(fields["path"], np.float64, "r", offset=offset, shape=(reach,))
     return Distances(values=np.lib.stride_tricks.as_strided(flat, shape, strides, subok=True), **fields)
@@ -406,7 +406,7 @@ def _within(steps: Ints, start: int | None, stop: int | None, every: int) -> sli
 
 
 def _place(values: np.memmap[Any, Any]) -> int:
-    """Byte of the file at which the first of these distances stands."""
+    """Byte offset of the first of these distances in the file."""
     whole: Any = values
     while isinstance(whole.base, np.memmap):
         whole = whole.base
@@ -428,45 +428,45 @@ def pairwise(
     Parameters
     ----------
     x : Trajectory or array_like, shape (T, P) or (T,)
-        The states. Those of a file are read as they are needed and never held all at once.
+        The states. States in a file are read in parts as needed.
     y : Trajectory, array_like or None, shape (S, P) or (S,)
         States of another trajectory; None: those of `x`.
     metric : str, callable or Metric
         Distance between states, see `METRICS`.
     out : str, Path or None
-        Write the distances to this file while they are computed, and continue there if it was begun before. A folder:
-        to a file in it that is named after the content, so that the same distances are found again. The file can be
-        deleted at any time; nothing else needs it. None: keep them in memory.
+        Write the distances to this file during the computation, and continue an unfinished file. A folder: to a file
+        in it named after the content, so that the same distances are found again. The file can be deleted at any time.
+        None: return them in memory.
     block : int or None, in states
-        Side of the tiles that the matrix is cut into; None: chosen. It changes no number.
+        Side of the tiles of the matrix; None: automatic. The numbers do not depend on it.
     executor : concurrent.futures.Executor or None
         Where the tiles are computed: a process pool, ``dask.distributed.Client.get_executor()``, ...; None: on as many
         threads of this process as numba is allowed (``NUMBA_NUM_THREADS``, `numba.set_num_threads`).
     progress : callable or None
-        ``progress(done, total)`` is called, in this thread, whenever a tile is done.
+        ``progress(done, total)`` is called in this thread after every tile.
 
     Returns
     -------
     Distances
-        float64, shape (T, T), or (T, S) with `y`. States that hold NaN or inf are excluded, counted, and NaN here.
+        float64, shape (T, T), or (T, S) with `y`. States with NaN or inf are excluded, counted, and NaN here.
 
     Raises
     ------
     DataError
-        If the states cannot be compared, or `out` holds the distances of something else.
+        If the states cannot be compared, or `out` contains other distances.
     FileBusyError
-        If another process is writing to `out`.
+        If another process writes to `out`.
     TooLargeError
-        If the matrix does not fit: into memory (give `out`), or onto the disk.
+        If the matrix does not fit into memory (pass `out`) or onto the disk.
     UnknownNameError
         If there is no such metric.
 
     Notes
     -----
-    Sums go over direct differences of the weights, never over the Gram matrix, so that neighbouring states are as
-    exact as distant ones. Differences of float32 weights are taken and summed a few at a time in float32, everything
-    else is float64 (`settings` says which): the relative error is about 1e-8, and at most 1e-14 for states that are
-    stored as float64. The numbers depend neither on tiles nor on threads nor on the executor.
+    Sums go over direct differences of the weights, not over the Gram matrix, so close states are as exact as distant
+    ones. Differences of float32 weights are taken and summed a few at a time in float32, everything else in float64
+    (see `settings`): the relative error is about 1e-8, and at most 1e-14 for states stored as float64. The numbers do
+    not depend on tiles, threads or the executor.
 
     Examples
     --------
@@ -476,65 +476,65 @@ def pairwise(
     [[0.0, 5.0], [5.0, 0.0]]
     """
     if block is not None and (isinstance(block, bool) or not isinstance(block, int | np.integer) or block < 1):
-        raise DataError(f"block={block!r}: it counts states, a whole number from 1 on")
-    what = compare(x, y, metric, digest=out is not None, executor=executor)
+        raise DataError(f"block={block!r}: it must be a positive integer, the number of states")
+    comparison = compare(x, y, metric, digest=out is not None, executor=executor)
     workers = tiles.threads()
-    # How many workers an executor has it does not say.
+    # An executor does not report its number of workers.
     hands = workers if executor is None else max(workers, _ELSEWHERE)
-    side = what.side(hands) if block is None else min(int(block), what.side(0))
-    keeper = Keeper(what, side, None if out is None else Path(out))
+    side = comparison.side(hands) if block is None else min(int(block), comparison.side(0))
+    keeper = Keeper(comparison, side, None if out is None else Path(out))
     try:
-        _compute(what, keeper, workers, executor, progress)
+        _compute(comparison, keeper, workers, executor, progress)
         return keeper.result()
     finally:
         keeper.close()
 
 
 class Keeper:
-    """Keeps the tiles of one matrix and counts what is noteworthy in them."""
+    """Store the tiles of one matrix and count their exceptions."""
 
-    def __init__(self, what: Comparison, side: int, path: Path | None) -> None:
-        self._what = what
+    def __init__(self, comparison: Comparison, side: int, path: Path | None) -> None:
+        self._comparison = comparison
         self._below = self._undefined = self._pairs = self._resumed = 0
-        self._silent = np.zeros(len(what.x), dtype=bool)  # finite, and yet without a distance to themselves
+        self._silent = np.zeros(len(comparison.x), dtype=bool)  # finite, but without a distance to themselves
         self._file: MatrixFile | None = None
         self._matrix = np.empty((0, 0))
         if path is None:
-            self._matrix = _in_memory(what)
+            self._matrix = _in_memory(comparison)
             self.side = side
         else:
-            self._file = _opened(what, side, path)
+            self._file = _opened(comparison, side, path)
             self.side = self._file.side
 
     def tiles(self) -> list[Rectangle]:
-        """All tiles that are computed."""
+        """All tiles to compute."""
         rows, columns = (
             [slice(start, min(start + self.side, len(states))) for start in range(0, len(states), self.side)]
-            for states in (self._what.x, self._what.y)
+            for states in (self._comparison.x, self._comparison.y)
         )
-        # The halves on the diagonal last: what is left to wait for at the end is short.
-        tiles = [(r, c) for r in rows for c in columns if not self._what.symmetric or c.start <= r.start]
+        # The half tiles on the diagonal come last, to shorten the wait for the last worker.
+        tiles = [(r, c) for r in rows for c in columns if not self._comparison.symmetric or c.start <= r.start]
         return sorted(tiles, key=lambda tile: tile[0] == tile[1])
 
     def missing(self) -> list[Rectangle]:
-        """The tiles that are not there yet; those that are there are looked at."""
+        """Tiles not yet computed; finished ones are counted."""
         if self._file is None:
             return self.tiles()
-        left = []
+        missing = []
         for rows, columns in self.tiles():
             block = self._file.finished(rows, columns)
             if block is None:
-                left.append((rows, columns))
+                missing.append((rows, columns))
             else:
                 self._resumed += 1
-                self._look(rows, columns, block)
-        return left
+                self._count(rows, columns, block)
+        return missing
 
     def keep(self, task: Rectangle, block: Floats) -> None:
-        """Keep a tile that was computed."""
+        """Store a computed tile."""
         rows, columns = task
-        block = self._what.blank(rows, columns, block)
-        mirrored = self._what.symmetric and rows != columns
+        block = self._comparison.blank(rows, columns, block)
+        mirrored = self._comparison.symmetric and rows != columns
         if self._file is None:
             self._matrix[rows, columns] = block
             if mirrored:
@@ -544,32 +544,32 @@ class Keeper:
             if mirrored:
                 self._file.put(columns, rows, block.T)
             self._file.mark(rows, columns, block)
-        self._look(rows, columns, block)
+        self._count(rows, columns, block)
 
-    def _look(self, rows: slice, columns: slice, block: Floats) -> None:
-        """Count the distances below the floor, and those that are missing though both states are finite."""
-        what = self._what
-        one = what.square and rows == columns
+    def _count(self, rows: slice, columns: slice, block: Floats) -> None:
+        """Count the distances below the floor, and those undefined for two finite states."""
+        comparison = self._comparison
+        one = comparison.square and rows == columns
         counted: NDArray[np.bool_] = np.ones(block.shape, dtype=bool)
         if one:
-            counted = np.tri(len(block), k=-1, dtype=bool) if what.symmetric else ~np.eye(len(block), dtype=bool)
-            self._silent[rows] = np.isnan(np.diagonal(block)) & what.rows.finite[rows]
-        floor = np.maximum(what.rows.floor[rows, None], what.columns.floor[None, columns])
+            counted = np.tri(len(block), k=-1, dtype=bool) if comparison.symmetric else ~np.eye(len(block), dtype=bool)
+            self._silent[rows] = np.isnan(np.diagonal(block)) & comparison.rows.finite[rows]
+        floor = np.maximum(comparison.rows.floor[rows, None], comparison.columns.floor[None, columns])
         self._below += int(np.count_nonzero((block < floor) & counted))
         self._pairs += int(np.count_nonzero(np.isfinite(block) & counted))
-        there = what.rows.finite[rows, None] & what.columns.finite[None, columns]
-        self._undefined += int(np.count_nonzero(np.isnan(block) & there & counted))
+        finite = comparison.rows.finite[rows, None] & comparison.columns.finite[None, columns]
+        self._undefined += int(np.count_nonzero(np.isnan(block) & finite & counted))
 
     def result(self) -> Distances:
-        """Return the distances, all of which are there."""
-        what = self._what
-        known = _known(what)
-        vectors = _vectors(what)
-        if what.square:
+        """Return the complete distances."""
+        comparison = self._comparison
+        fields = _fields(comparison)
+        vectors = _vectors(comparison)
+        if comparison.square:
             vectors["excluded"] = vectors["excluded"] | self._silent
             vectors["column_excluded"] = vectors["excluded"]
-        known |= {
-            "settings": known["settings"]
+        fields |= {
+            "settings": fields["settings"]
             | {"block": self.side, "pairs": self._pairs, "below_floor": self._below, "tiles_resumed": self._resumed},
             "warnings": tuple(self._warnings(int(np.count_nonzero(vectors["excluded"])))),
         }
@@ -579,141 +579,147 @@ class Keeper:
         else:
             for name in ("excluded", "column_excluded"):
                 self._file.set_vector(name, vectors[name])
-            self._file.set_about(self._file.about | to_plain(known) | {"complete": True})
+            self._file.set_about(self._file.about | to_plain(fields) | {"complete": True})
             values = self._file.mapped()
         path = None if self._file is None else str(self._file.path)
-        return Distances(values=values, path=path, **known, **vectors)
+        return Distances(values=values, path=path, **fields, **vectors)
 
     def _warnings(self, excluded: int) -> list[Reason]:
-        what, warnings = self._what, []
+        comparison, warnings = self._comparison, []
         if excluded:
-            words = (
+            text = (
                 "{excluded} of {states} states hold NaN or inf, or have no distance in this metric, and are excluded: "
                 "their distances are NaN"
             )
-            warnings.append(Reason.of("not-finite", words, excluded=excluded, states=len(what.x)))
-        others = int(np.count_nonzero(~what.columns.finite))
-        if others and not what.square:
-            words = "{excluded} of the {states} states of the columns hold NaN or inf and are excluded"
-            warnings.append(Reason.of("orbit-not-finite", words, excluded=others, states=len(what.y)))
+            warnings.append(Reason.of("not-finite", text, excluded=excluded, states=len(comparison.x)))
+        others = int(np.count_nonzero(~comparison.columns.finite))
+        if others and not comparison.square:
+            text = "{excluded} of the {states} states of the columns hold NaN or inf and are excluded"
+            warnings.append(Reason.of("orbit-not-finite", text, excluded=others, states=len(comparison.y)))
         if self._below:
-            words = (
-                "{below} of {pairs} distances lie below what rounding of the stored weights alone produces (`floor`): "
-                "they say nothing about the dynamics"
+            text = (
+                "{below} of {pairs} distances lie below the rounding floor of the stored weights (`floor`): "
+                "they carry no information about the dynamics"
             )
-            warnings.append(Reason.of("below-rounding-floor", words, below=self._below, pairs=self._pairs))
-        elif np.isnan(what.rows.floor[what.rows.finite]).any():
-            words = "the distance that rounding alone produces is not known for metric {metric!r}"
-            warnings.append(Reason.of("floor-unknown", words, metric=what.metric.name))
+            warnings.append(Reason.of("below-rounding-floor", text, below=self._below, pairs=self._pairs))
+        elif np.isnan(comparison.rows.floor[comparison.rows.finite]).any():
+            text = "the rounding floor of metric {metric!r} is unknown"
+            warnings.append(Reason.of("floor-unknown", text, metric=comparison.metric.name))
         if self._undefined and not self._silent.any():
-            words = "{undefined} distances between finite states are NaN: the metric gave none"
-            warnings.append(Reason.of("undefined-distances", words, undefined=self._undefined))
+            text = "{undefined} distances between finite states are NaN: the metric is undefined for them"
+            warnings.append(Reason.of("undefined-distances", text, undefined=self._undefined))
         return warnings
 
     def close(self) -> None:
-        """Let go of the file; what was kept stays."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
 
 
-def _known(what: Comparison) -> dict[str, Any]:
+def _fields(comparison: Comparison) -> dict[str, Any]:
     return {
-        "metric": what.metric.name,
-        "dt": what.x.dt,
-        "time_unit": what.x.time_unit,
-        "square": what.square,
-        "symmetric": what.symmetric,
+        "metric": comparison.metric.name,
+        "dt": comparison.x.dt,
+        "time_unit": comparison.x.time_unit,
+        "square": comparison.square,
+        "symmetric": comparison.symmetric,
         "settings": {
-            "metric": what.metric.name,
-            "kind": what.metric.kind,
-            "n_parameters": what.size,
-            "dtype": what.dtype,
-            "differences": "float32" if what.single else "float64",
+            "metric": comparison.metric.name,
+            "kind": comparison.metric.kind,
+            "n_parameters": comparison.size,
+            "dtype": comparison.dtype,
+            "differences": "float32" if comparison.single else "float64",
         },
     }
 
 
-def _vectors(what: Comparison) -> dict[str, Any]:
+def _vectors(comparison: Comparison) -> dict[str, Any]:
     return {
-        "step": np.asarray(what.x.step),
-        "excluded": ~what.rows.finite,
-        "floor": what.rows.floor,
-        "column_step": np.asarray(what.y.step),
-        "column_excluded": ~what.columns.finite,
+        "step": np.asarray(comparison.x.step),
+        "excluded": ~comparison.rows.finite,
+        "floor": comparison.rows.floor,
+        "column_step": np.asarray(comparison.y.step),
+        "column_excluded": ~comparison.columns.finite,
     }
 
 
-def _in_memory(what: Comparison) -> Floats:
-    size = 8 * len(what.x) * len(what.y)
+def _in_memory(comparison: Comparison) -> Floats:
+    size = 8 * len(comparison.x) * len(comparison.y)
     if size > MAX_MATRIX_BYTES:
         raise TooLargeError(
-            f"the distances of {len(what.x)} x {len(what.y)} states are {size / 2**30:.1f} GiB, more than the "
-            f"{MAX_MATRIX_BYTES / 2**30:.1f} GiB that fit in memory; give out=path to store them on disk, or thin "
+            f"the distances of {len(comparison.x)} x {len(comparison.y)} states are {size / 2**30:.1f} GiB, more than "
+            f"the {MAX_MATRIX_BYTES / 2**30:.1f} GiB that fit in memory; pass out=path to store them on disk, or thin "
             "the states out (x.window(every=k))"
         )
-    return np.empty((len(what.x), len(what.y)))
+    return np.empty((len(comparison.x), len(comparison.y)))
 
 
-def _opened(what: Comparison, side: int, path: Path) -> MatrixFile:
-    key = _key(what)
+def _opened(comparison: Comparison, side: int, path: Path) -> MatrixFile:
+    key = _key(comparison)
     file = path / f"{key[:32]}.h5" if path.is_dir() else path
     if not file.exists():
         create_matrix(
-            file, (len(what.x), len(what.y)), side, _known(what) | {"key": key, "warnings": ()}, _vectors(what)
+            file,
+            (len(comparison.x), len(comparison.y)),
+            side,
+            _fields(comparison) | {"key": key, "warnings": ()},
+            _vectors(comparison),
         )
     opened = MatrixFile(file, write=True)
     if opened.about.get("key") == key:
         return opened
-    held = f"{opened.about.get('metric')} distances of {opened.shape[0]} x {opened.shape[1]} states"
+    content = f"{opened.about.get('metric')} distances of {opened.shape[0]} x {opened.shape[1]} states"
     opened.close()
-    if METRICS.is_everywhere(what.metric) or isinstance(what.which.metric, str):
+    if METRICS.is_everywhere(comparison.metric) or isinstance(comparison.which.metric, str):
         raise DataError(
-            f"{file} holds the {held}, which are not these: other states, steps or another metric. Choose another "
+            f"{file} holds the {content}, not these: the states, steps or metric differ. Choose another "
             "file, or delete this one: it can be computed again"
         )
     raise DataError(
-        f"{file} exists, and a metric that is a function cannot be recognised, so it is not known whether these are "
-        "its distances; choose another file, or delete this one"
+        f"{file} exists, and a metric that is a function cannot be identified, so the file may contain other "
+        "distances; choose another file, or delete this one"
     )
 
 
-def _key(what: Comparison) -> str:
-    """Hash of all that the numbers depend on. A function that was given may change: it never has a key twice."""
-    metric = what.which.metric if isinstance(what.which.metric, str) else uuid.uuid4().hex
+def _key(comparison: Comparison) -> str:
+    """Hash of everything the numbers depend on; unique for a metric that is a function."""
+    metric = comparison.which.metric if isinstance(comparison.which.metric, str) else uuid.uuid4().hex
     content = {
         "arithmetic": _ARITHMETIC,
-        "states": [what.rows.digest, what.columns.digest],
+        "states": [comparison.rows.digest, comparison.columns.digest],
         "metric": metric,
-        "wiring": [repr(what.which.parameters), repr(what.which.nodes)],
-        "single": what.single,
-        "time": [what.x.dt, what.x.time_unit, what.square],
-        "steps": [hashlib.sha256(np.asarray(x.step, "<i8").tobytes()).hexdigest() for x in (what.x, what.y)],
+        "wiring": [repr(comparison.which.parameters), repr(comparison.which.nodes)],
+        "single": comparison.single,
+        "time": [comparison.x.dt, comparison.x.time_unit, comparison.square],
+        "steps": [
+            hashlib.sha256(np.asarray(x.step, "<i8").tobytes()).hexdigest() for x in (comparison.x, comparison.y)
+        ],
     }
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _compute(
-    what: Comparison, keeper: Keeper, workers: int, executor: Executor | None, progress: Progress | None
+    comparison: Comparison, keeper: Keeper, workers: int, executor: Executor | None, progress: Progress | None
 ) -> None:
     tasks = keeper.missing()
     total = len(keeper.tiles())
-    done = total - len(tasks)
+    finished = total - len(tasks)
 
-    def tell() -> None:
+    def report() -> None:
         if progress is not None:
-            progress(done, total)
+            progress(finished, total)
 
     def keep(task: tuple[slice, slice], block: Any) -> None:
-        nonlocal done
+        nonlocal finished
         keeper.keep(task, block)
-        done += 1
-        tell()
+        finished += 1
+        report()
 
     def send(task: tuple[slice, slice]) -> Tile:
-        return what.tile(*task, travels=executor is not None)
+        return comparison.tile(*task, travels=executor is not None)
 
-    tell()
+    report()
     if executor is not None and tasks:
-        # Many processes that compile at once have broken numba's cache.
-        compute(what.tile(slice(0, 1), slice(0, 1)))
+        # Compilation in many processes at once can break numba's cache.
+        compute(comparison.tile(slice(0, 1), slice(0, 1)))
     tiles.run(tasks, compute, keep, executor=executor, workers=workers, send=send)

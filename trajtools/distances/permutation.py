@@ -29,43 +29,43 @@ from trajtools.trajectory import MAX_ARRAY_BYTES, Trajectory
 from trajtools.types import Floats, Ints, StatesLike
 from trajtools.wiring import NodeSet, Parameter
 
-GAIN = 1e-12  # a distance that shrinks by a smaller part has not shrunk: it may be rounding
-SAFE = 200  # powers of two between which no scaling is needed: squares and their sums stay in range
+GAIN = 1e-12  # smaller relative decreases may be rounding
+SAFE = 200  # largest power of two without rescaling: squares and their sums stay in range
 _ONE = np.zeros(1, dtype=np.int64)
 BASES = ("l1", "l2")
 
 
 @dataclass(frozen=True, eq=False)
 class Alignment(Result):
-    """Networks whose hidden units were put in the order in which they are closest to other networks.
+    """Networks with hidden units reordered to be closest to other networks.
 
     Attributes
     ----------
     metric : str
-        The distance that was made small, of the weights as they stand.
+        The minimised distance of the weights.
     step : ndarray of int64, shape (T,)
         Step of each state.
     distance : ndarray of float64, shape (T,)
-        The smallest distance found: an upper bound of the smallest one over all orders. NaN where a weight of either
+        The smallest distance found: an upper bound of the minimum over all orders. NaN where a weight of either
         network is not finite.
     unaligned : ndarray of float64, shape (T,)
-        The distance before.
+        The distance before alignment.
     proven : ndarray of bool, shape (T,)
-        Whether no order at all is closer, up to rounding.
+        Whether no order is closer, up to rounding.
     states : ndarray, shape (T, P)
-        The second networks, aligned: each computes what it did before, and `metric` says `distance` of it.
+        The second networks, aligned: each computes the same function as before; `distance` is its distance.
     reference : ndarray, shape (T, P), or None
-        The first networks, where their units were scaled as well; None: as they were given.
+        The first networks, if their units were scaled as well; else None.
     orders : dict of str to ndarray of int64, shape (T, n)
-        For every node set that was reordered: which of its units stands at each place now.
+        For every reordered node set: the original index of the unit at each position.
     signs : dict of str to ndarray of float64, shape (T, n)
-        For every node set that may change sign: +1 or -1 at each place.
+        For every node set that may change sign: +1 or -1 at each position.
     excluded : ndarray of bool, shape (T,)
-        Pairs with a weight that is not finite; they were left as they are.
+        Pairs with a weight that is not finite; they are unchanged.
     settings : dict
-        What was assumed and used; ``fixed``: node sets that were left in their order, and why.
+        All parameters used; ``fixed``: node sets that kept their order, and why.
     warnings : tuple of Reason
-        What to know before using it.
+        Caveats of the result.
     """
 
     metric: str
@@ -91,30 +91,30 @@ def permutation_metric(
     seed: int = 0,
     flatten: str = "auto",
 ) -> Metric:
-    r"""Metric modulo the order of the hidden units: the smallest distance found over their permutations.
+    r"""Metric modulo permutations of the hidden units: the smallest distance found over their orders.
 
     Parameters
     ----------
     base : {"l1", "l2"}
-        The distance of the weights that is made small.
+        The minimised distance of the weights.
     signs : bool or sequence of str
         Node sets (or True: all) whose activation is odd, such as tanh: a unit may change the sign of all its weights.
     scales : bool or sequence of str
-        Node sets (or True: all) whose activation is positively homogeneous, such as ReLU: both networks are brought to
-        the scales of their units at which their weights are smallest, and then compared.
+        Node sets (or True: all) whose activation is positively homogeneous, such as ReLU: the units of both networks
+        are first rescaled to the smallest weights.
     restarts : int
-        Random starts of the search, besides the order as it stands, the order found at the states before, one found
-        layer by layer from either end, and one by the sorted weights of the units.
+        Random starts of the search, besides the stored order, the order found at the previous state, one found layer
+        by layer from either end, and one from the sorted weights of the units.
     seed : int
-        Of the random starts.
+        Seed of the random starts.
     flatten : {"auto", "channels-first", "channels-last"}
-        Order of the entries of a flattened image between a convolution and a dense layer; "auto": channels first where
+        Order of the entries of a flattened image between a convolution and a dense layer; "auto": channels first if
         the kernel of the convolution has its channels first (torch), else last (jax).
 
     Returns
     -------
     Metric
-        For `between`, `twins`, ...; ``METRICS`` holds "permutation", "permutation-l1", "permutation-sign" and
+        For `distance`, `twins`, ...; ``METRICS`` holds "permutation", "permutation-l1", "permutation-sign" and
         "permutation-scale".
 
     Raises
@@ -128,14 +128,14 @@ def permutation_metric(
     -----
     .. math:: d(a, b) \approx \min_{\pi} |a - \pi b|
 
-    over all orders of the units of every hidden layer. The search gives an upper bound: one layer at a time is solved
-    exactly, the others held, in turn and from several starts. With one hidden layer it is the minimum, and also where
-    the two networks are closer than half the distance of the first to itself in another order (`trajtools.align` says
-    which). What may be permuted is read from the wiring of the run: say there what is connected otherwise than in a
-    chain, a skip connection for one joins the node sets at its ends to one. Units of a recurrent cell with gates, and
-    sets that a parameter of unknown wiring may belong to, keep their order.
+    over all orders of the units of every hidden layer. The search gives an upper bound: it solves one layer at a time
+    exactly with the others fixed, in turn and from several starts. The result is the minimum for one hidden layer, and
+    also if the two networks are closer than half the distance of the first to itself in another order (see ``proven``
+    of `trajtools.align`). The wiring of the run determines what may be permuted; declare there any connections other
+    than a chain: a skip connection, for example, merges the node sets at its ends. Units of a recurrent cell with
+    gates, and sets that a parameter of unknown wiring may belong to, keep their order.
 
-    Nobody can see from the weights whether an activation is odd or homogeneous: `signs` and `scales` state it.
+    The weights do not determine whether an activation is odd or homogeneous: `signs` and `scales` declare it.
 
     References
     ----------
@@ -165,7 +165,7 @@ def permutation_metric(
 
 @dataclass(frozen=True)
 class Symmetry:
-    """What is assumed of the hidden units, and how hard to search.
+    """Assumed symmetries of the hidden units, and settings of the search.
 
     Attributes
     ----------
@@ -188,22 +188,22 @@ class Symmetry:
 
     def __post_init__(self) -> None:
         if self.base not in BASES:
-            raise UnknownNameError(f"hidden units are matched in {' or '.join(BASES)}, not in {self.base!r}")
+            raise UnknownNameError(f"base={self.base!r}; it must be {' or '.join(BASES)}")
         for name in ("signs", "scales"):
-            given = getattr(self, name)
-            if not isinstance(given, bool):  # a tuple, so that the metric can be a key
-                object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+            value = getattr(self, name)
+            if not isinstance(value, bool):  # a tuple, so that the metric can be a key
+                object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         if isinstance(self.restarts, bool) or not isinstance(self.restarts, int) or self.restarts < 0:
             raise DataError(f"restarts={self.restarts!r}; it must be a whole number, 0 or more")
 
     def bound(self, parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> BoundSymmetry:
         """Find the hidden units of the network with these tables."""
         units = find_units(parameters, nodes, flatten=self.flatten)
-        signed = _chosen(self.signs, units, "signs")
-        scaled = _chosen(self.scales, units, "scales")
+        signed = _selected_sets(self.signs, units, "signs")
+        scaled = _selected_sets(self.scales, units, "scales")
         looping = [s.name for s in scaled if s.loops]
         if looping and self.scales is not True:
-            raise DataError(f"the units of {looping[0]!r} lead to themselves: their scales are no free choice")
+            raise DataError(f"the units of {looping[0]!r} connect to themselves, so their scales cannot change")
         matcher = Matcher(units, self.base, frozenset(s.name for s in signed), self.restarts, self.seed)
         return BoundSymmetry(self, matcher, tuple(s for s in scaled if not s.loops))
 
@@ -214,32 +214,32 @@ class BoundSymmetry:
 
     Attributes
     ----------
-    asked : Symmetry
-        What was assumed.
+    symmetry : Symmetry
+        The assumed symmetries.
     matcher : Matcher
         The search for the best order.
     scaled : tuple of UnitSet
-        Units that are scaled first.
+        Units to rescale first.
     """
 
-    asked: Symmetry
+    symmetry: Symmetry
     matcher: Matcher
     scaled: tuple[UnitSet, ...]
 
     def prepared(self, state: Any) -> Floats:
-        """Return a finite state as it is compared: in float64, with balanced scales where these are assumed free."""
-        given = np.array(state, dtype=np.float64)
-        return balanced(given, self.scaled, self.matcher.base) if self.scaled else given
+        """Return a finite state in float64, with balanced scales if these are free."""
+        values = np.array(state, dtype=np.float64)
+        return balanced(values, self.scaled, self.matcher.base) if self.scaled else values
 
     def left_out(self) -> list[Reason]:
-        """Warn of hidden units that were not given the requested freedom."""
+        """Warn of hidden units without the requested symmetry."""
         sets, fixed = self.matcher.units.sets, self.matcher.units.fixed
-        warnings = [Reason("order-fixed", f"{name!r} is left in its order: {why}") for name, why in fixed.items()]
-        if self.asked.signs is True or self.asked.scales is True:
+        warnings = [Reason("order-fixed", f"{name!r} keeps its order: {why}") for name, why in fixed.items()]
+        if self.symmetry.signs is True or self.symmetry.scales is True:
             normalised = "{name!r} has fixed signs and scales: its units are normalised"
             warnings += [Reason.of("scales-fixed", normalised, name=s.name) for s in sets if s.normalised]
-        if self.asked.scales is True:
-            loops = "{name!r} has fixed scales: its units lead to themselves"
+        if self.symmetry.scales is True:
+            loops = "{name!r} has fixed scales: its units connect to themselves"
             warnings += [Reason.of("scales-fixed", loops, name=s.name) for s in sets if s.loops]
         return warnings
 
@@ -253,13 +253,13 @@ class Matcher:
     units : Units
         What may be reordered.
     base : str
-        ``"l1"`` or ``"l2"``: the distance that is made small.
+        ``"l1"`` or ``"l2"``: the minimised distance.
     signed : frozenset of str
         Sets whose units may change sign.
     restarts : int
-        Random starts, beside the ones that are always taken.
+        Random starts, besides the fixed ones.
     seed : int
-        Of the random starts.
+        Seed of the random starts.
     """
 
     units: Units
@@ -279,7 +279,7 @@ class Matcher:
         return best
 
     def _search(self, anchor: Anchor, a: Floats, b: Floats, warm: Match | None, exponent: int) -> Match:
-        """Try every start; a and b are divided by two to this exponent, the anchor is not."""
+        """Search from every start; a and b are divided by 2**exponent, the anchor is not."""
         single = len(self.units.sets) == 1 and not self.units.sets[0].loops
         best = Match({}, {}, b)
         for candidate, climb in self._starts(a, b, warm):
@@ -297,7 +297,7 @@ class Matcher:
         return best
 
     def _starts(self, a: Floats, b: Floats, warm: Match | None) -> Iterator[tuple[Match, bool]]:
-        """Yield where to begin, and whether to search from there."""
+        """Yield the starts, and whether to search from each."""
         yield self._as_it_stands(b), False
         if warm is not None and not warm.as_it_stands():
             yield self._reordered(b, warm.orders, warm.signs), False
@@ -323,21 +323,21 @@ class Matcher:
         return match
 
     def _layer_by_layer(self, a: Floats, b: Floats, sets: tuple[UnitSet, ...]) -> Match:
-        """Match each set by its weights from and to what has its order already, beginning at one end."""
+        """Match each set by its weights to and from sets already ordered, from one end on."""
         match = self._as_it_stands(b)
         open_sets = {s.name for s in self.units.sets}
         for units in sets:
-            known = UnitSet(units.name, units.size, tuple(u for u in units.uses if u.other not in open_sets))
-            if known.uses:
+            ordered = UnitSet(units.name, units.size, tuple(u for u in units.uses if u.other not in open_sets))
+            if ordered.uses:
                 order, sign = self._assign(
-                    unit_rows(known, a), unit_rows(known, match.state), signed=units.name in self.signed
+                    unit_rows(ordered, a), unit_rows(ordered, match.state), signed=units.name in self.signed
                 )
                 match.apply(units, order, sign)
             open_sets.discard(units.name)
         return match
 
     def _by_profile(self, a: Floats, b: Floats) -> Match:
-        """Match each set by what no order of the others changes: in sparse layers the better guide."""
+        """Match each set by features invariant to the order of the others; better in sparse layers."""
         match = self._as_it_stands(b)
         movable = {s.name for s in self.units.sets}
         for units in self.units.sets:
@@ -354,27 +354,27 @@ class Matcher:
         return match
 
     def _climb(self, a: Floats, match: Match) -> None:
-        """Let the sets take turns until none gains."""
+        """Optimise the sets in turn until none improves."""
         rows = {s.name: unit_rows(s, a) for s in self.units.sets}
-        moved = True
-        while moved:
-            moved = False
+        improved = True
+        while improved:
+            improved = False
             for units in self.units.sets:
                 mine, theirs = rows[units.name], unit_rows(units, match.state)
                 order, sign = self._assign(mine, theirs, signed=units.name in self.signed)
-                tried = theirs[order] if sign is None else theirs[order] * sign[:, None]
+                candidate = theirs[order] if sign is None else theirs[order] * sign[:, None]
                 if units.loops:
-                    # Rows and columns of a loop move together, and the assignment saw one of them at rest.
+                    # Rows and columns of a loop move together, but the assignment fixed one of them.
                     copy = Match(dict(match.orders), dict(match.signs), match.state.copy())
                     copy.apply(units, order, sign)
-                    tried = unit_rows(units, copy.state)
-                # By direct differences: inner products do not resolve how much closer close networks come.
-                if entry_distance(mine, tried, self.base) < entry_distance(mine, theirs, self.base) * (1 - GAIN):
+                    candidate = unit_rows(units, copy.state)
+                # Direct differences: inner products do not resolve the gain of close networks.
+                if entry_distance(mine, candidate, self.base) < entry_distance(mine, theirs, self.base) * (1 - GAIN):
                     match.apply(units, order, sign)
-                    moved = True
+                    improved = True
 
     def _assign(self, a: Floats, b: Floats, *, signed: bool) -> tuple[Ints, Floats | None]:
-        """Return the order of the rows of b, and the signs where they may change, that come closest to a."""
+        """Return the order of the rows of b, and the signs if they may change, closest to a."""
         from scipy.optimize import linear_sum_assignment
 
         if self.base == "l2":
@@ -390,10 +390,10 @@ class Matcher:
         return order, np.where(flipped[np.arange(len(order)), order], -1.0, 1.0)
 
     def margin(self, anchor: Anchor) -> float:
-        r"""Return how far a network is at least from itself in any other order of its units, and with other signs.
+        r"""Return a lower bound of the distance of a network to itself in any other order or with other signs.
 
         The first set whose units move has weights from sets that do not move; at least two of the rows change places.
-        So a network b with :math:`|a - b| < m / 2` is closest as it stands: in another order g,
+        So a network b with :math:`|a - b| < m / 2` is closest in its stored order: in another order g,
         :math:`|a - g b| \ge |a - g a| - |g a - g b| \ge m - |a - b|`.
         """
         if anchor.margin is None:
@@ -404,8 +404,8 @@ class Matcher:
     def _margin(self, a: Floats) -> float:
         margin, open_sets = np.inf, {s.name for s in self.units.sets}
         for units in self.units.sets:
-            known = UnitSet(units.name, units.size, tuple(u for u in units.uses if u.other not in open_sets))
-            rows = unit_rows(known, a)
+            ordered = UnitSet(units.name, units.size, tuple(u for u in units.uses if u.other not in open_sets))
+            rows = unit_rows(ordered, a)
             squares = np.einsum("nf,nf->n", rows, rows)
             products = rows @ rows.T
             if units.name in self.signed:
@@ -413,7 +413,7 @@ class Matcher:
                 margin = min(margin, 2 * float(np.sqrt(squares.min())))
             apart = squares[:, None] + squares - 2 * products
             np.fill_diagonal(apart, np.inf)
-            # Twice: two rows move. What rounding may have added to the squares is taken off.
+            # Twice: two rows move. Subtract what rounding may have added to the squares.
             margin = min(margin, float(np.sqrt(2 * max(0.0, apart.min() - 1e-12 * squares.max()))))
             open_sets.discard(units.name)
         return margin
@@ -421,18 +421,18 @@ class Matcher:
 
 @dataclass
 class Match:
-    """Order and signs of the units of one network, and how far it then is from another.
+    """Order and signs of the units of one network, and its distance to another.
 
     Attributes
     ----------
     orders : dict of str to ndarray of int64, shape (n,)
-        Of each set: the unit of the second network that stands at the place of each unit of the first.
+        For each set: the unit of the second network at the position of each unit of the first.
     signs : dict of str to ndarray of float64, shape (n,)
-        Of each set that may change sign: +1 or -1, after reordering.
+        For each set that may change sign: +1 or -1, after reordering.
     state : ndarray of float64, shape (P,)
         The second network, reordered.
     distance : float
-        From the first network.
+        Distance to the first network.
     proven : bool
         Whether no other order is closer, up to rounding.
     """
@@ -444,7 +444,7 @@ class Match:
     proven: bool = False
 
     def as_it_stands(self) -> bool:
-        """Whether nothing moved."""
+        """Whether no unit moved or changed sign."""
         moved = any((order != np.arange(len(order))).any() for order in self.orders.values())
         return not moved and not any((sign < 0).any() for sign in self.signs.values())
 
@@ -469,7 +469,7 @@ class Anchor:
     state : ndarray of float64, shape (P,)
         A finite state.
     margin : float or None
-        Once it is known: how far the network is at least from itself in another order.
+        Lower bound of its distance to itself in another order; None: not yet computed.
     """
 
     state: Floats
@@ -477,7 +477,7 @@ class Anchor:
 
 
 def entry_distance(a: Floats, b: Floats, base: str) -> float:
-    """Return the distance of all entries of two arrays, as the metric of this name has it."""
+    """Return the l1 or l2 distance of two arrays."""
     from trajtools._kernels import distances
 
     kernel = distances.pairs_l1 if base == "l1" else distances.pairs_l2
@@ -485,7 +485,7 @@ def entry_distance(a: Floats, b: Floats, base: str) -> float:
 
 
 def _involution(size: int, rng: np.random.Generator) -> Ints:
-    """Return a random order that is its own inverse: the search from b to a then begins where that from a to b does."""
+    """Return a random order that is its own inverse, so that the searches a to b and b to a start alike."""
     order, shuffled = np.arange(size), rng.permutation(size)
     pairs = shuffled[: size - size % 2].reshape(-1, 2)
     order[pairs[:, 0]], order[pairs[:, 1]] = pairs[:, 1], pairs[:, 0]
@@ -497,20 +497,20 @@ def _taxicab(a: Floats, b: Floats) -> Floats:
     from trajtools._kernels.distances import pairs_l1
 
     left, right = np.divmod(np.arange(len(a) * len(b)), len(b))
-    found: Any = pairs_l1(np.ascontiguousarray(a)[None], np.ascontiguousarray(b)[None], left, right)
-    return found.reshape(len(a), len(b))
+    distances: Any = pairs_l1(np.ascontiguousarray(a)[None], np.ascontiguousarray(b)[None], left, right)
+    return distances.reshape(len(a), len(b))
 
 
-def _chosen(asked: bool | Sequence[str], units: Units, what: str) -> tuple[UnitSet, ...]:
-    if isinstance(asked, bool):
-        return tuple(s for s in units.sets if asked and not s.normalised)
+def _selected_sets(option: bool | Sequence[str], units: Units, what: str) -> tuple[UnitSet, ...]:
+    if isinstance(option, bool):
+        return tuple(s for s in units.sets if option and not s.normalised)
     names = {s.name: s for s in units.sets}
-    for name in asked:
+    for name in option:
         if name not in names:
             raise SelectionError(f"{what} names {name!r}; the hidden node sets are {', '.join(names)}")
         if names[name].normalised:
             raise DataError(f"{what} names {name!r}, whose units follow a normalisation: signs and scales are fixed")
-    return tuple(names[name] for name in asked)
+    return tuple(names[name] for name in option)
 
 
 @dataclass(frozen=True)
@@ -531,9 +531,9 @@ class QuotientPairs:
     Attributes
     ----------
     symmetry : BoundSymmetry
-        What is assumed.
+        The symmetries of the network.
     last : dict or None
-        What was found for each pair in the last call, where calls follow in time; None: every call begins anew.
+        Match of each pair in the previous call, if calls follow in time; None: every call starts afresh.
     """
 
     symmetry: BoundSymmetry
@@ -550,10 +550,10 @@ class QuotientPairs:
                 one, two = anchors[i], b[t, j]
                 if one is None or not np.isfinite(two).all():
                     continue
-                found = self.symmetry.matcher.match(one, self.symmetry.prepared(two), warm.get((i, j)))
-                out[t, k] = found.distance
-                if two.any():  # the zero state, from which norms are measured, is the same in every order
-                    warm[i, j] = replace(found, state=np.empty(0))
+                match = self.symmetry.matcher.match(one, self.symmetry.prepared(two), warm.get((i, j)))
+                out[t, k] = match.distance
+                if two.any():  # the zero state (used for norms) is the same in every order
+                    warm[i, j] = replace(match, state=np.empty(0))
         return out
 
     def _anchor(self, state: Any) -> Anchor | None:
@@ -565,13 +565,13 @@ class _Follower:
     symmetry: BoundSymmetry
 
     def __call__(self) -> QuotientPairs:
-        """Return pairs that remember from one call to the next."""
+        """Return pairs that start from their previous matches."""
         return QuotientPairs(self.symmetry, {})
 
 
 @dataclass(frozen=True)
 class _Rounding:
-    """What rounding alone gives in the distance of the weights as they stand; no order makes it larger."""
+    """Rounding floor of the distance in the stored order; no reordering increases it."""
 
     base: str
 
@@ -594,26 +594,26 @@ def align(
     parameters: Sequence[Parameter] = (),
     nodes: Sequence[NodeSet] = (),
 ) -> Alignment:
-    """Put the hidden units of networks in the order in which they are closest to other networks.
+    """Reorder the hidden units of networks to be closest to other networks.
 
     Parameters
     ----------
     a : Trajectory or ndarray, shape (T, P), (1, P) or (P,)
-        The networks that stay as they are; one network serves all states of `b`.
+        The reference networks; a single one serves for all states of `b`.
     b : Trajectory or ndarray, shape (T, P) or (P,)
-        The networks whose units are reordered. Each state is searched for anew and also from the order at the state
+        The networks whose units are reordered. The search for each state also starts from the order of the state
         before.
     base : {"l1", "l2"}
-        The distance of the weights that is made small.
+        The minimised distance of the weights.
     signs : bool or sequence of str
         Node sets (or True: all) whose activation is odd, such as tanh.
     scales : bool or sequence of str
-        Node sets (or True: all) whose activation is positively homogeneous, such as ReLU: then both networks are
-        brought to the scales of their units at which their weights are smallest.
+        Node sets (or True: all) whose activation is positively homogeneous, such as ReLU: the units of both networks
+        are first rescaled to the smallest weights.
     restarts : int
         Random starts of the search.
     seed : int
-        Of the random starts.
+        Seed of the random starts.
     flatten : {"auto", "channels-first", "channels-last"}
         Order of the entries of a flattened image, see `trajtools.distances.permutation_metric`.
     parameters : sequence of Parameter
@@ -641,8 +641,8 @@ def align(
     >>> table, nodes = describe({"W1": ((2, 3), "float64"), "W2": ((3, 1), "float64")})
     >>> one = np.arange(9.0)
     >>> two = one[[2, 0, 1, 5, 3, 4, 8, 6, 7]]                       # its hidden units in another order
-    >>> found = tt.align(one, two, parameters=table, nodes=nodes)
-    >>> found.orders["W1"].tolist(), float(found.distance[0])
+    >>> result = tt.align(one, two, parameters=table, nodes=nodes)
+    >>> result.orders["W1"].tolist(), float(result.distance[0])
     ([[1, 2, 0]], 0.0)
     """
     symmetry = Symmetry(base, signs, scales, restarts, seed, flatten)
@@ -652,14 +652,14 @@ def align(
     elif left.shape[1] != right.shape[1]:
         raise DataError(f"the states have {left.shape[1]} and {right.shape[1]} weights; only one architecture aligns")
     metric = permutation_metric(**asdict(symmetry))
-    bind_metric(metric, left, right)  # refuses networks of different wiring
+    bind_metric(metric, left, right)  # raises if the wirings differ
     bound = symmetry.bound(right.parameters or left.parameters, right.nodes or left.nodes)
     copies = 2 if bound.scaled else 1
     size = copies * len(right) * right.shape[1] * 8
     if size > MAX_ARRAY_BYTES:
         raise TooLargeError(
             f"the aligned states take {size:,} bytes, the limit is {MAX_ARRAY_BYTES:,}: align a window of the "
-            "trajectory (x.window(start, stop, every)), or ask for the distances only, with metric='permutation'"
+            "trajectory (x.window(start, stop, every)), or compute the distances only, with metric='permutation'"
         )
     work = _Work.begin(bound, left, right)
     for t in range(len(right)):
@@ -670,7 +670,7 @@ def align(
 
 
 def _trajectory(x: Any, name: str, parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> Trajectory:
-    """Return a Trajectory as it is, and an array of one or more states with the tables that were given."""
+    """Return a Trajectory unchanged, and an array of one or more states with these tables."""
     if isinstance(x, Trajectory):
         return x
     array = np.asarray(x)
@@ -680,7 +680,7 @@ def _trajectory(x: Any, name: str, parameters: Sequence[Parameter], nodes: Seque
 
 @dataclass(eq=False)
 class _Work:
-    """States that are being aligned."""
+    """Alignment in progress."""
 
     bound: BoundSymmetry
     left: Trajectory
@@ -696,7 +696,7 @@ class _Work:
 
     @classmethod
     def begin(cls, bound: BoundSymmetry, left: Trajectory, right: Trajectory) -> _Work:
-        """Make room for all states, with every unit in its own place."""
+        """Allocate the results, with every unit in its stored position."""
         count, sets = len(right), bound.matcher.units.sets
         scaled = bool(bound.scaled)
         return cls(
@@ -724,24 +724,24 @@ class _Work:
         base = self.bound.matcher.base
         self.unaligned[t] = entry_distance(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64), base)
         one, two = self.bound.prepared(a), self.bound.prepared(b)
-        found = self.bound.matcher.match(Anchor(one), two, self.warm)
-        self.warm = found
-        self.distance[t], self.proven[t], self.states[t] = found.distance, found.proven, found.state
+        match = self.bound.matcher.match(Anchor(one), two, self.warm)
+        self.warm = match
+        self.distance[t], self.proven[t], self.states[t] = match.distance, match.proven, match.state
         if self.reference is not None:
             self.reference[t] = one
-        for name, order in found.orders.items():
+        for name, order in match.orders.items():
             self.orders[name][t] = order
-        for name, sign in found.signs.items():
+        for name, sign in match.signs.items():
             self.signs[name][t] = sign
 
     def result(
         self, name: str, base: str, step: NDArray[np.int64], settings: dict[str, Any], warnings: list[Reason]
     ) -> Alignment:
-        """Return what was found."""
+        """Return the alignment of all states."""
         excluded = np.isnan(self.distance)
         if excluded.any():
-            words = "{excluded} of {pairs} pairs hold a weight that is not finite"
-            warnings = [*warnings, Reason.of("not-finite", words, excluded=excluded.sum(), pairs=len(excluded))]
+            text = "{excluded} of {pairs} pairs have a weight that is not finite"
+            warnings = [*warnings, Reason.of("not-finite", text, excluded=excluded.sum(), pairs=len(excluded))]
         settings = {**settings, "metric": name, "n_proven": int(self.proven.sum()), "n_total": len(step)}
         return Alignment(
             metric=base,

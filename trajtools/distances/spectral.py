@@ -1,9 +1,9 @@
 r"""Distances between the spectra of networks.
 
-Eigenvalues are those of symmetric matrices, by LAPACK's symmetric solver: the adjacency matrix of a layered network is
-triangular up to the order of its nodes, so all its own eigenvalues are zero, whatever the weights. The spectra here
-are those of :math:`W = A + A^T`, in which a layered network, where no two nodes are connected both ways, loses nothing
-but the arrowheads.
+Eigenvalues are those of symmetric matrices, computed with LAPACK's symmetric solver. The adjacency matrix of a layered
+network is triangular up to the order of its nodes, so all its own eigenvalues are zero. The spectra here
+are those of :math:`W = A + A^T`. No two nodes of a layered network are connected both ways, so W loses only the
+direction of its edges.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ DIFFUSION_TIMES = np.logspace(-2, 2, 250)
 SWITCH = "a change of sign of all weights that a hidden unit sends and receives"
 _EIGENVALUES = "N^3: the eigenvalues of each state once, from half the nodes where no biases join the layers"
 CLOSE = 1e-6
-"""Divergences below this are taken from the second-order form, whose relative error is of this size there."""
+"""Below this the divergence is computed in second order; the relative error there is of this size."""
 
 
 def heat_trace(times: ArrayLike = DIFFUSION_TIMES) -> Metric:
-    r"""Metric on the traces of the heat kernel of the normalised signed Laplacian, as NetLSD has it for graphs.
+    r"""Metric on the traces of the heat kernel of the normalised signed Laplacian, after NetLSD.
 
     Parameters
     ----------
     times : array_like, shape (n,)
-        Diffusion times t > 0; large ones look at the whole network, small ones at single nodes.
+        Diffusion times t > 0; large ones probe the whole network, small ones single nodes.
 
     Returns
     -------
     Metric
-        For `between`, `twins`, ...; ``METRICS["heat-trace"]`` is the one with 250 times from 0.01 to 100.
+        For `distance`, `twins`, ...; ``METRICS["heat-trace"]`` has 250 times from 0.01 to 100.
 
     Raises
     ------
@@ -49,9 +49,9 @@ def heat_trace(times: ArrayLike = DIFFUSION_TIMES) -> Metric:
     .. math:: d(a, b) = \sqrt{\sum_t (h_t(a) - h_t(b))^2}, \qquad h_t = \sum_i e^{-t \lambda_i}
 
     with the eigenvalues of :math:`D^{-1/2} (D - W) D^{-1/2}`, :math:`W = A + A^T`,
-    :math:`D_{ii} = \sum_j |W_{ij}|`, which for weights of both signs lie in [0, 2] as in [1]_. NetLSD [2]_ takes the
-    weights to be positive. A node that loses its last weight leaves the spectrum at 1 and enters it at 0: there, and
-    only there, the distance jumps.
+    :math:`D_{ii} = \sum_j |W_{ij}|`, which for weights of both signs lie in [0, 2] as in [1]_. NetLSD [2]_ assumes
+    positive weights. The distance is continuous except where a node loses its last weight: its eigenvalue jumps from
+    1 to 0.
 
     References
     ----------
@@ -63,8 +63,8 @@ def heat_trace(times: ArrayLike = DIFFUSION_TIMES) -> Metric:
     >>> heat_trace([0.1, 1.0, 10.0]).name
     'heat-trace'
     """
-    given = np.asarray(times, dtype=np.float64)
-    if given.ndim != 1 or not given.size or not (np.isfinite(given) & (given > 0)).all():
+    values = np.asarray(times, dtype=np.float64)
+    if values.ndim != 1 or not values.size or not (np.isfinite(values) & (values > 0)).all():
         raise DataError(f"diffusion times are positive numbers, shape (n,); got {times!r}")
     metric = Metric(
         "heat-trace",
@@ -75,14 +75,14 @@ def heat_trace(times: ArrayLike = DIFFUSION_TIMES) -> Metric:
         invariant_to=(UNITS, SWITCH, SCALE),
         cost=_EIGENVALUES,
     )
-    return on_features(metric, partial(HeatTrace, times=tuple(given.tolist())))
+    return on_features(metric, partial(HeatTrace, times=tuple(values.tolist())))
 
 
 class HeatTrace:
     r"""Trace of the heat kernel :math:`\sum_i \exp(-t \lambda_i)` at some times t.
 
-    The eigenvalues are those of the normalised signed Laplacian :math:`D^{-1/2} L D^{-1/2}`, which lie in [0, 2] as
-    those of a graph without signs; a node without any weight has the eigenvalue 0.
+    The eigenvalues are those of the normalised signed Laplacian :math:`D^{-1/2} L D^{-1/2}` and lie in [0, 2], as for
+    a graph without signs; a node without weights has the eigenvalue 0.
     """
 
     def __init__(self, skeleton: Skeleton, *, times: Sequence[float] = tuple(DIFFUSION_TIMES)) -> None:
@@ -92,7 +92,7 @@ class HeatTrace:
 
     def __call__(self, state: Floats) -> Floats:
         """Return the heat trace (width,) of a state (P,)."""
-        # A third of the eigenvalues of a layered network are exactly 1: one exponential will do for them.
+        # A third of the eigenvalues of a layered network are exactly 1: compute one exponential for them.
         values, counts = np.unique(self.eigenvalues(state), return_counts=True)
         return np.exp(-np.outer(self._times, values)) @ counts.astype(np.float64)
 
@@ -105,7 +105,7 @@ class HeatTrace:
         rows, columns = np.abs(block).sum(axis=1), np.abs(block).sum(axis=0)
         empty = int((rows == 0).sum() + (columns == 0).sum())
         values = 1.0 + _mirrored(_scaled(block, rows, columns), self._skeleton.n_nodes)
-        # A node without weights gave a zero to the spectrum of the scaled block, and so a one here: it is a zero.
+        # A node without weights gives the scaled block an eigenvalue 0, hence 1 here: correct it to 0.
         ones = np.argsort(np.abs(values - 1.0))[:empty]
         values[ones] = 0.0
         return np.sort(values)
@@ -120,7 +120,7 @@ def normalized_laplacian(matrix: Floats) -> Floats:
 
 
 def _scaled(block: Floats, rows: Floats, columns: Floats) -> Floats:
-    """Return the block divided by the roots of the strengths of its rows and columns; 0 where there is no weight."""
+    """Return the block divided by the roots of the strengths of its rows and columns; 0 without weights."""
     with np.errstate(divide="ignore"):
         left, right = 1.0 / np.sqrt(rows), 1.0 / np.sqrt(columns)
     left[rows == 0] = right[columns == 0] = 0.0
@@ -128,7 +128,7 @@ def _scaled(block: Floats, rows: Floats, columns: Floats) -> Floats:
 
 
 def _mirrored(block: Floats, size: int) -> Floats:
-    """Eigenvalues (size,), ascending, of the symmetric matrix whose only blocks are this one and its transpose."""
+    """Eigenvalues (size,), ascending, of the symmetric matrix with this block and its transpose off the diagonal."""
     values = np.linalg.svd(block, compute_uv=False) if min(block.shape) else np.zeros(0)
     return np.concatenate([-values, np.zeros(size - 2 * len(values)), values[::-1]])
 
@@ -139,12 +139,12 @@ def quantum_jensen_shannon(beta: float = 1.0) -> Metric:
     Parameters
     ----------
     beta : float
-        Diffusion time; large ones compare the slow modes, which span the whole network.
+        Diffusion time; large values compare the slow modes, which span the whole network.
 
     Returns
     -------
     Metric
-        For `between`, `twins`, ...; ``METRICS["quantum-jensen-shannon"]`` has beta = 1.
+        For `distance`, `twins`, ...; ``METRICS["quantum-jensen-shannon"]`` has beta = 1.
 
     Raises
     ------
@@ -162,8 +162,8 @@ def quantum_jensen_shannon(beta: float = 1.0) -> Metric:
 
     The three entropies of close networks cancel. Below a divergence of 1e-6 it is therefore computed as
     :math:`\frac{1}{2} \sum_{ij} \Delta_{ij}^2 (\ln \mu_i - \ln \mu_j) / (\mu_i - \mu_j)`, with
-    :math:`\Delta = (\rho - \sigma) / 2` between the eigenvectors of the mixture and its eigenvalues :math:`\mu`; the
-    first term that is left out is of fourth order in :math:`\Delta`.
+    :math:`\Delta = (\rho - \sigma) / 2` in the eigenbasis of the mixture and its eigenvalues :math:`\mu`; the first
+    neglected term is of fourth order in :math:`\Delta`.
 
     References
     ----------
@@ -240,11 +240,11 @@ class DensityMatrix:
 
 
 class SingularValues:
-    """Singular values of the weights of every layer, layer by layer, descending.
+    """Singular values of the weights, layer by layer, descending.
 
     A convolution is unfolded: every position of the kernel and source channel is a row. The values come from the
-    singular value decomposition and not from the smaller Gram matrix, whose eigenvalues are their squares: it would
-    lose half the digits of the small ones, and twins differ in these digits.
+    singular value decomposition, not from the smaller Gram matrix: its eigenvalues are their squares, which would lose
+    half the digits of the small values, and twins differ in these digits.
     """
 
     def __init__(self, skeleton: Skeleton) -> None:
@@ -261,7 +261,7 @@ class SingularValues:
 class AdjacencySpectrum:
     r"""Eigenvalues of :math:`W = A + A^T`, ascending.
 
-    In a bipartite network they are the singular values of the block between its two sides with both signs, and zeros.
+    In a bipartite network they are plus and minus the singular values of the block between its sides, and zeros.
     """
 
     def __init__(self, skeleton: Skeleton, *, mean: bool = False) -> None:
@@ -280,8 +280,8 @@ class AdjacencySpectrum:
 class LaplacianSpectrum:
     r"""Eigenvalues of the signed Laplacian :math:`L = D - W`, :math:`D_{ii} = \sum_j |W_{ij}|`, ascending.
 
-    It is positive semidefinite for weights of any sign, and is zero on a vector that takes opposite signs across
-    negative weights and equal ones across positive weights.
+    It is positive semidefinite for weights of any sign, and vanishes on a vector with opposite signs across negative
+    weights and equal ones across positive weights.
     """
 
     def __init__(self, skeleton: Skeleton, *, mean: bool = False) -> None:

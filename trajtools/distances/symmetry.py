@@ -1,4 +1,4 @@
-"""Which hidden units may be permuted, sign-flipped or rescaled, and where their weights stand in the state."""
+"""Hidden units that may be permuted, sign-flipped or rescaled, and the position of their weights in the state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOLERANCE = 1e-14
 
 @dataclass(frozen=True)
 class UnitSet:
-    """Hidden units that may be put in any order.
+    """Hidden units that may be permuted.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class UnitSet:
     size : int
         Number of units.
     uses : tuple of Use
-        All parameters that move with them.
+        All parameters permuted with them.
     """
 
     name: str
@@ -41,12 +41,12 @@ class UnitSet:
 
     @property
     def loops(self) -> bool:
-        """Whether a parameter leads from the units to themselves."""
+        """Whether a parameter connects the units to themselves."""
         return any(use.other == self.name for use in self.uses)
 
     @property
     def normalised(self) -> bool:
-        """Whether a normalisation stands at the units, with scales or shifts of its own."""
+        """Whether a normalisation with its own scales or shifts acts on the units."""
         return any(use.role == "norm" for use in self.uses)
 
 
@@ -59,15 +59,15 @@ class Use:
     name : str
         The parameter.
     entries : slice
-        Its place in the state.
+        Its position in the state.
     shape : tuple of int
         Its shape, with the axis of a flattened image split into channels and positions.
     axis : int
         The axis of `shape` that runs over the units.
     role : str
-        ``"in"``: its edges end at the units, ``"out"``: they start there, ``"norm"``: it is no edge, one entry a unit.
+        ``"in"``: its edges end at the units, ``"out"``: they start there, ``"norm"``: no edge, one entry per unit.
     other : str or None
-        The node set at the other end; None where there is none.
+        The node set at the other end, if any.
     """
 
     name: str
@@ -93,11 +93,11 @@ class Units:
     Attributes
     ----------
     sets : tuple of UnitSet
-        Those that may be permuted, in the order of the layers.
+        Units that may be permuted, in the order of the layers.
     fixed : dict of str to str
-        Hidden node sets that are left in their order, and why.
+        Hidden node sets that keep their order, and why.
     flattened : dict of str to str
-        Node sets that are a flattened image, and how its entries were taken to be ordered.
+        Node sets that are a flattened image, and the assumed order of its entries.
     """
 
     sets: tuple[UnitSet, ...]
@@ -106,7 +106,7 @@ class Units:
 
 
 def find_units(parameters: Sequence[Parameter], nodes: Sequence[NodeSet], *, flatten: str = "auto") -> Units:
-    """Find the hidden units that may be permuted without a change of what the network computes."""
+    """Find the hidden units whose permutation leaves the function of the network unchanged."""
     if flatten not in FLATTENINGS:
         raise UnknownNameError(
             f"there is no order of flattened entries {flatten!r}; there are {', '.join(FLATTENINGS)}"
@@ -154,9 +154,9 @@ def _flattened(
 def _attach_norms(
     parameters: Sequence[Parameter], hidden: dict[str, int], uses: dict[str, list[Use]]
 ) -> dict[str, str]:
-    """Give the parameters that are no edges to the units they stand at; return the sets where that is not clear."""
+    """Assign normalisation parameters to their units; return the sets for which this is ambiguous."""
     homes = _homes(parameters)
-    # Two normalisations after one kernel: the order of the state is not that of the layers.
+    # Two normalisations after one kernel: the state is not in the order of the layers.
     layers: dict[str, set[str]] = {}
     for name, home in homes.items():
         layers.setdefault(home, set()).add(_SCALE_OR_SHIFT.sub("", name))
@@ -177,7 +177,7 @@ def _attach_norms(
 
 
 def _homes(parameters: Sequence[Parameter]) -> dict[str, str]:
-    """Return norm parameters -> set that the kernel before them ends at, where the sizes agree."""
+    """Return norm parameters -> target set of the kernel before them, where the sizes agree."""
     homes: dict[str, str] = {}
     last: Parameter | None = None
     for p in parameters:
@@ -193,7 +193,7 @@ def _homes(parameters: Sequence[Parameter]) -> dict[str, str]:
 def _edge_uses(
     p: Parameter, images: dict[str, str], hidden: dict[str, int], orders: dict[str, str]
 ) -> Iterable[tuple[str, Use]]:
-    """Yield the hidden sets that an edge parameter starts and ends at."""
+    """Yield the hidden sets at the ends of an edge parameter."""
     if p.source is None or p.target is None:
         return
     entries = slice(p.offset, p.offset + p.size)
@@ -213,18 +213,18 @@ def _edge_uses(
 
 
 def unit_rows(unit_set: UnitSet, state: Any, roles: Iterable[str] | None = None) -> Floats:
-    """Return the weights (n, F) of the units, of all parameters or of those with these roles, side by side."""
-    chosen = [use.rows(state) for use in unit_set.uses if roles is None or use.role in roles]
-    return np.concatenate(chosen, axis=1) if chosen else np.zeros((unit_set.size, 0))
+    """Return the weights (n, F) of the units, of all parameters or of those with these roles, concatenated."""
+    rows = [use.rows(state) for use in unit_set.uses if roles is None or use.role in roles]
+    return np.concatenate(rows, axis=1) if rows else np.zeros((unit_set.size, 0))
 
 
 def balanced(state: Floats, sets: Sequence[UnitSet], base: str) -> Floats:
-    r"""Return the network that computes the same with the smallest weights.
+    r"""Return the network of smallest weights with the same function.
 
     Notes
     -----
-    The norm is a convex function of the logarithms of the scales, so the network is unique; the units take turns, layer
-    by layer, until no scale changes.
+    The norm is a convex function of the logarithms of the scales, so the network is unique. The scales are optimised
+    layer by layer in turn until none changes.
     """
     exponent = exponent_of(state)
     out = np.ldexp(state, -exponent)
@@ -240,13 +240,13 @@ def balanced(state: Floats, sets: Sequence[UnitSet], base: str) -> Floats:
         if largest <= TOLERANCE:
             return np.ldexp(out, exponent)
     raise DataError(
-        f"the scales of the hidden units did not settle in {STEPS} rounds over {len(sets)} layers; compare fewer "
-        "layers at a time (trajectory.select(...)), or leave the scales as they are (scales=False)"
+        f"the scales of the hidden units did not converge in {STEPS} rounds over {len(sets)} layers; compare fewer "
+        "layers at a time (trajectory.select(...)), or keep the stored scales (scales=False)"
     )
 
 
 def exponent_of(*states: Floats) -> int:
-    """Return the power of two that brings the largest weight of some states to between 1/2 and 1."""
+    """Return e such that the largest weight of the states divided by 2**e lies between 1/2 and 1."""
     return int(np.frexp(max(float(np.abs(state).max(initial=0.0)) for state in states))[1])
 
 
@@ -266,7 +266,7 @@ def _norms(rows: Floats, base: str) -> Floats:
 
 
 def profile(units: UnitSet, state: Floats, movable: Collection[str], *, absolute: bool) -> Floats:
-    """Return the weights of each unit, those from and to units that may move sorted."""
+    """Return the weights of each unit, sorted where they connect to permutable units."""
     parts = []
     for use in units.uses:
         rows = np.abs(use.rows(state)) if absolute else use.rows(state)
@@ -277,25 +277,25 @@ def profile(units: UnitSet, state: Floats, movable: Collection[str], *, absolute
 def propagate_signs(
     units: Units, signed: Collection[str], a: Floats, b: Floats, flip: Callable[[UnitSet, Floats], None]
 ) -> None:
-    """Choose the signs of units in order, beginning at those that weights from and to the fixed nodes tell.
+    """Choose the signs of units in order, from those determined by weights to and from the fixed nodes.
 
     Notes
     -----
-    A unit whose known neighbours do not tell its sign waits. When all wait, the heaviest of them keeps its sign, which
-    is free: no decided unit is connected to it.
+    A unit whose sign is not determined by its decided neighbours waits. When all wait, the heaviest of them keeps its
+    sign: no decided unit is connected to it, so the sign is free.
     """
     sets = [s for s in units.sets if s.name in signed]
     waiting = {s.name: np.ones(s.size, dtype=bool) for s in sets}
     while any(w.any() for w in waiting.values()):
-        told = False
+        changed = False
         for group in (*sets, *sets[::-1]):
             agreement = np.einsum("nf,nf->n", unit_rows(group, _decided(units, group, a, waiting)), unit_rows(group, b))
             new = waiting[group.name] & (agreement != 0)
             if new.any():
                 flip(group, np.where(new & (agreement < 0), -1.0, 1.0))
                 waiting[group.name] &= ~new
-                told = True
-        if not told:
+                changed = True
+        if not changed:
             sizes = {s.name: np.abs(unit_rows(s, a)).sum(axis=1) * waiting[s.name] for s in sets}
             heaviest = max(sizes, key=lambda name: float(sizes[name].max()))
             if sizes[heaviest].max() == 0:
@@ -304,7 +304,7 @@ def propagate_signs(
 
 
 def _decided(units: Units, group: UnitSet, a: Floats, waiting: dict[str, NDArray[np.bool_]]) -> Floats:
-    """Return the network without the weights of units that wait, except those of one set to decided ones."""
+    """Return the network without the weights of waiting units, except those of one set to decided ones."""
     weights = a.copy()
     for other in units.sets:
         if other.name in waiting and (other is not group or group.loops):

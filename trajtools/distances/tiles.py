@@ -1,4 +1,4 @@
-"""Distances between two sets of states, tile by tile: checked once, cut into tasks, run on any executor."""
+"""Distances between two sets of states, tile by tile on any executor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trajtools.distances.metric import (
     MetricLike,
     bind_metric,
     find_metric,
-    in_line,
+    flatten_states,
     kernel_ready,
 )
 from trajtools.errors import DataError, TooLargeError
@@ -30,8 +30,8 @@ from trajtools.trajectory import ArrayStates, Trajectory
 from trajtools.types import LINF, Bools, Floats
 from trajtools.wiring import NodeSet, Parameter
 
-# A sum of squares of float32 differences below this may have lost digits to underflow; of float64 ones likewise, and
-# above the other to overflow.
+# Sums of squares of float32 (float64) differences below this may have lost digits to underflow, and above the other to
+# overflow.
 _SMALLEST = {np.dtype(np.float32): 2.0**-90, np.dtype(np.float64): 1e-280}
 
 
@@ -44,7 +44,7 @@ LARGEST_SINGLE = 2.0**59
 
 _WIDTH = 2**20
 Task = TypeVar("Task")
-_AHEAD = 32  # tasks that wait on an executor of the user's: enough for its workers, few enough to interrupt
+_AHEAD = 32  # tasks in the queue of a user's executor: enough for its workers, few enough to interrupt
 ROWS = 64  # of a chunk in most files
 BLOCK_BYTES = 32 * 2**20
 _BITS = {4: (np.int32, 23, 256, 127), 8: (np.int64, 52, 2048, 1023)}
@@ -57,16 +57,16 @@ _LARGEST_READ = 2048
 _TILES_PER_WORKER = 4
 _GROUPS = 16  # a side is a multiple of this, so that register tiles are full
 FEATURE_BYTES = 2**30
-"""Features that take more than this are computed for every tile anew."""
+"""Features larger than this are recomputed for every tile."""
 
 
 SHORT = 1024
-"""States of fewer weights are compared in float64: the roundings of a few differences do not average out."""
+"""Shorter states are compared in float64: the rounding errors of few differences do not average out."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """A rectangle of the matrix. It pickles as places in files, unless the states are in memory.
+    """A rectangle of the matrix; it pickles as locations in files, unless the states are in memory.
 
     Attributes
     ----------
@@ -81,13 +81,13 @@ class Tile:
     left_finite, right_finite : ndarray of bool
         States without NaN and inf.
     left_norm, right_norm : ndarray of float64
-        Euclidean norms of the states, where the metric needs them; else empty.
+        Euclidean norms of the states, if the metric needs them; else empty.
     budget : int, in bytes
-        Of states that are held at a time.
+        States held in memory at a time.
     size : int
         Number P of weights of a state.
     described : bool
-        Whether left and right hold the features of the states already.
+        Whether left and right are features of the states.
     """
 
     left: Trajectory
@@ -106,7 +106,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Which:
-    """A metric on its way to another process: by name where that is known everywhere, with the wiring it is for."""
+    """A picklable reference to a metric, by name if other processes know it, with its wiring."""
 
     metric: str | Metric
     parameters: tuple[Parameter, ...] = ()
@@ -114,12 +114,12 @@ class Which:
 
     @classmethod
     def of(cls, metric: Metric, x: Trajectory) -> Which:
-        """Say which metric it is; `metric` as it was found, not yet bound."""
+        """Refer to an unbound metric."""
         name = metric.name if METRICS.is_everywhere(metric) else metric
         return cls(name) if metric.bind is None else cls(name, tuple(x.parameters), tuple(x.nodes))
 
-    def found(self) -> Metric:
-        """Return the metric, bound to its wiring."""
+    def resolve(self) -> Metric:
+        """Return the metric bound to its wiring."""
         metric = METRICS[self.metric] if isinstance(self.metric, str) else self.metric
         return metric if metric.bind is None else _bound(metric, self.parameters, self.nodes)
 
@@ -134,12 +134,12 @@ def _bound(metric: Metric, parameters: tuple[Parameter, ...], nodes: tuple[NodeS
 
 def compute(tile: Tile) -> Floats:
     """Compute the distances of a tile."""
-    metric = tile.which.found()
-    found = _by_sums(tile, metric) if metric.sums is not None else _by_pairs(tile, metric)
+    metric = tile.which.resolve()
+    distances = _by_sums(tile, metric) if metric.sums is not None else _by_pairs(tile, metric)
     if tile.lower:
-        found = np.tril(found)
-        found += np.tril(found, -1).T
-    return found
+        distances = np.tril(distances)
+        distances += np.tril(distances, -1).T
+    return distances
 
 
 def _by_sums(tile: Tile, metric: Metric) -> Floats:
@@ -155,7 +155,7 @@ def _by_sums(tile: Tile, metric: Metric) -> Floats:
 
 
 def _add(tile: Tile, metric: Metric, operation: int, kind: np.dtype[Any], total: Floats) -> None:
-    """Add up over all weights, block by block; the order is the same for every tile."""
+    """Sum over all weights, block by block, in the same order for every tile."""
     from trajtools._kernels import tiles as kernels
 
     sums = metric.sums
@@ -179,7 +179,7 @@ def _add(tile: Tile, metric: Metric, operation: int, kind: np.dtype[Any], total:
 
 
 def _aligned(shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
-    """An array that starts at a cache line: vectors across two of them are read twice."""
+    """Allocate an array that starts at a cache line: vectors across two lines are read twice."""
     size = int(np.prod(shape)) * kind.itemsize
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
@@ -187,7 +187,7 @@ def _aligned(shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
 
 
 class _Panel:
-    """States of one side of a tile, block by block in the order in which the kernel reads them."""
+    """States of one side of a tile, in blocks in the order that the kernel reads."""
 
     def __init__(self, states: Trajectory, norm: Floats, unit: bool, kind: np.dtype[Any]) -> None:
         from trajtools._kernels import tiles as kernels
@@ -200,7 +200,7 @@ class _Panel:
         self._scale = scale.astype(kind)
 
     def read(self, first: int, last: int) -> tuple[NDArray[Any], int]:
-        return in_line(self._states.read(0, len(self._states), slice(first, last)), self._kind)
+        return flatten_states(self._states.read(0, len(self._states), slice(first, last)), self._kind)
 
     def pack(self, line: NDArray[Any], stride: int, start: int, end: int, signs: bool) -> int:
         from trajtools._kernels import tiles as kernels
@@ -209,9 +209,9 @@ class _Panel:
 
 
 def _width(tile: Tile, entries: int) -> int:
-    """How many entries of all states of the tile are read at a time: whole blocks, so that sums do not depend on it."""
+    """Entries of each state read at a time: whole blocks, so that sums do not depend on it."""
     states = len(tile.left) + (0 if tile.lower else len(tile.right))
-    # Twice: as they are read, and in the format in which they are compared.
+    # Twice: the stored format and the format of comparison.
     return max(1, tile.budget // (2 * 8 * max(states, 1) * entries)) * entries
 
 
@@ -220,7 +220,7 @@ def _sides(tile: Tile) -> tuple[tuple[Trajectory, Floats], tuple[Trajectory, Flo
 
 
 def _roots(tile: Tile, metric: Metric, kind: np.dtype[Any], total: Floats) -> Floats:
-    """Roots of sums of squares; where these left the range of their format, in parts of the largest difference."""
+    """Roots of sums of squares, rescaled by the largest difference where these underflow or overflow."""
     roots = np.sqrt(total)
     doubtful = ~((total >= _SMALLEST[kind]) & (total <= _LARGEST_SUM))
     doubtful &= tile.left_finite[:, None] & tile.right_finite
@@ -237,7 +237,7 @@ def _roots(tile: Tile, metric: Metric, kind: np.dtype[Any], total: Floats) -> Fl
 
 
 def _root_in_parts(tile: Tile, metric: Metric, i: int, j: int, largest: float) -> float:
-    """Euclidean distance of one pair, in parts of its largest difference."""
+    """Euclidean distance of one pair, divided by its largest difference."""
     assert metric.sums is not None
     total = 0.0
     for stretch in metric.sums.entries or (slice(0, tile.left.shape[1]),):
@@ -249,71 +249,73 @@ def _root_in_parts(tile: Tile, metric: Metric, i: int, j: int, largest: float) -
 
 
 def _by_pairs(tile: Tile, metric: Metric) -> Floats:
-    """Any other metric: whole states, as many at a time as fit."""
+    """Distances of a tile with a metric on whole states."""
     n, m, width = len(tile.left), len(tile.right), tile.left.shape[1]
-    needed = (n + m) * width * 8
-    if needed > tile.budget and n * m > 1:
+    size = (n + m) * width * 8
+    if size > tile.budget and n * m > 1:
         raise TooLargeError(
-            f"metric {metric.name!r} needs whole states, and {n + m} of them are {needed:,} bytes; lower block"
+            f"metric {metric.name!r} needs whole states, and {n + m} of them are {size:,} bytes; use a smaller block"
         )
     a, b = (kernel_ready(np.asarray(x.read(0, len(x))))[None] for x in (tile.left, tile.right))
     if a.dtype != b.dtype:
         a, b = a.astype(np.float64), b.astype(np.float64)
     finite = tile.left_finite, tile.right_finite
     left, right = np.tril_indices(n) if tile.lower else np.indices((n, m)).reshape(2, -1)
-    there = finite[0][left] & finite[1][right]
-    left, right = left[there], right[there]
+    finite_pairs = finite[0][left] & finite[1][right]
+    left, right = left[finite_pairs], right[finite_pairs]
     out = np.full((n, m), np.nan)
     if len(left):
-        shown = a if tile.described else _description(metric, a, finite[0])
-        other = shown if tile.left is tile.right else b if tile.described else _description(metric, b, finite[1])
-        found = metric.pairs(shown, other, left, right)
+        features = a if tile.described else _description(metric, a, finite[0])
+        other_features = (
+            features if tile.left is tile.right else b if tile.described else _description(metric, b, finite[1])
+        )
+        distances = metric.pairs(features, other_features, left, right)
         if metric.finish is not None:
-            found = metric.finish(found, tile.size)
-        out[left, right] = np.asarray(found, dtype=np.float64)[0]
+            distances = metric.finish(distances, tile.size)
+        out[left, right] = np.asarray(distances, dtype=np.float64)[0]
     return out
 
 
 def _description(metric: Metric, states: Any, finite: NDArray[np.bool_]) -> Any:
-    """Features of the finite states; the others are not asked about."""
+    """Features of the finite states; NaN for the others."""
     if metric.features is None:
         return states
-    known = metric.described(states[:, finite])
-    found = np.full((1, len(finite), known.shape[2]), np.nan)
-    found[:, finite] = known
-    return found
+    features = metric.described(states[:, finite])
+    table = np.full((1, len(finite), features.shape[2]), np.nan)
+    table[:, finite] = features
+    return table
 
 
 def stored_format(x: Trajectory) -> str:
-    """Return the format that the weights were trained in, if it is one; else the one they are stored in."""
+    """Return the dtype of the weights in training if there is only one; else the stored dtype."""
     names = {p.dtype for p in x.parameters}
     return names.pop() if len(names) == 1 else str(x.dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What is compared with what.
+    """Two checked sets of states and a metric.
 
     Attributes
     ----------
     x, y : Trajectory
-        The states of the rows and of the columns; the same object where a trajectory is compared with itself.
+        The states of the rows and of the columns; the same object for one trajectory.
     metric : Metric
-        Ready to be asked.
+        The bound metric.
     which : Which
-        The metric as it travels.
+        The picklable reference to the metric.
     rows, columns : Scan
-        What is known of the states.
+        Properties of the states.
     size : int
         Number P of weights of a state.
     dtype : str
-        Of the states of the rows.
+        Dtype of the states of the rows.
     described : bool
-        Whether x and y hold the features of the states, which were computed once for all tiles.
+        Whether x and y are features, computed once for all tiles.
     single : bool
         Whether differences are taken in float32.
     budget : int, in bytes
-        Of one tile.
+        Memory of one tile.
     """
 
     x: Trajectory
@@ -339,17 +341,17 @@ class Comparison:
         return self.square and self.metric.symmetric is True
 
     def side(self, workers: int) -> int:
-        """Choose the side of a tile: what memory allows, and small enough that every worker (if any) gets several."""
+        """Choose the side of a tile: it fits into memory, and every worker (if any) gets several tiles."""
         most = _LARGEST_TILE
         if not all(isinstance(states.source, ArrayStates) for states in (self.x, self.y)):
-            # Every tile reads its states again: larger ones read a file less often. Four such squares are in use.
+            # Every tile rereads its states, so larger tiles read a file less often. Four such squares are in use.
             most = max(most, min(_LARGEST_READ, int(np.sqrt(self.budget / 32)) // _GROUPS * _GROUPS))
         if self.metric.sums is None:
             most = min(_LARGEST_TILE, self.budget // (2 * 8 * max(self.x.shape[1], 1)))
             if most < 1:
                 raise TooLargeError(
                     f"metric {self.metric.name!r} needs whole states, and two of them are "
-                    f"{2 * 8 * self.x.shape[1]:,} bytes, more than the {self.budget:,} that a thread may take; select "
+                    f"{2 * 8 * self.x.shape[1]:,} bytes, more than the {self.budget:,} of a thread; select "
                     "fewer parameters, or use a metric that adds up over the weights (l1, l2, linf, rms)"
                 )
         if not workers:
@@ -357,13 +359,13 @@ class Comparison:
         pairs = len(self.x) * len(self.y) / (2 if self.symmetric else 1)
         fair = int(np.sqrt(pairs / (_TILES_PER_WORKER * workers)))
         side = min(most, max(fair, 4 * _GROUPS))
-        # As many tiles as that takes, all of one size.
+        # Tiles of equal size.
         longest = max(len(self.x), len(self.y), 1)
         even = -(-longest // -(-longest // side))
         return min(most, -(-even // _GROUPS) * _GROUPS)
 
     def tile(self, rows: slice, columns: slice, *, travels: bool = False) -> Tile:
-        """Cut out a rectangle; what travels to another process takes along only the states that it needs."""
+        """Cut out a rectangle; with `travels`, only with the states that it needs."""
         same = self.square and rows == columns
         left = _part(self.x, rows, travels)
         right = left if same else _part(self.y, columns, travels)
@@ -384,15 +386,15 @@ class Comparison:
         )
 
     def pick_columns(self, picked: NDArray[np.int64]) -> Comparison:
-        """Return the comparison with a few states of the columns only, which are held in memory."""
+        """Return the comparison with selected states of the columns, held in memory."""
         states = np.concatenate([self.y.read(k, k + 1) for k in picked.tolist()])
-        known = self.columns
-        norm = known.norm[picked] if len(known.norm) else known.norm
-        few = replace(known, finite=known.finite[picked], floor=known.floor[picked], norm=norm)
+        scan = self.columns
+        norm = scan.norm[picked] if len(scan.norm) else scan.norm
+        few = replace(scan, finite=scan.finite[picked], floor=scan.floor[picked], norm=norm)
         return replace(self, y=Trajectory.from_array(states, dt=self.y.dt, time_unit=self.y.time_unit), columns=few)
 
     def blank(self, rows: slice, columns: slice, block: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Put NaN where a state has no distances."""
+        """Set rows and columns of states that are not finite to NaN."""
         block[~self.rows.finite[rows]] = np.nan
         block[:, ~self.columns.finite[columns]] = np.nan
         return block
@@ -400,20 +402,20 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """What is known of the states before they are compared.
+    """Properties of the states before comparison.
 
     Attributes
     ----------
     finite : ndarray of bool, shape (T,)
         States without NaN and inf.
     norm : ndarray of float64, shape (T,)
-        Euclidean norms; empty if they were not asked for.
+        Euclidean norms; empty if not requested.
     floor : ndarray of float64, shape (T,)
-        Distance that rounding alone produces; NaN where unknown.
+        Rounding floor of the distance; NaN where unknown.
     largest : float
-        A bound of the weights of the finite states: none is larger, and the largest is at least half of it.
+        Upper bound of the absolute weights of finite states, at most twice the largest.
     digest : str
-        Hash of the states, bit by bit; empty if it was not asked for.
+        Hash of the bits of the states; empty if not requested.
     """
 
     finite: NDArray[np.bool_]
@@ -431,7 +433,7 @@ def _part(x: Trajectory, rows: slice, travels: bool) -> Trajectory:
 
 
 def compare(x: Any, y: Any, metric: MetricLike, *, digest: bool, executor: Executor | None) -> Comparison:
-    """Check two sets of states and look at them once."""
+    """Check two sets of states and scan each once."""
     left = _as_trajectory(x, "x")
     right = left if y is None or y is x else _as_trajectory(y, "y")
     if left.shape[1] != right.shape[1]:
@@ -439,26 +441,26 @@ def compare(x: Any, y: Any, metric: MetricLike, *, digest: bool, executor: Execu
             f"the states have {left.shape[1]} and {right.shape[1]} weights; only states of one architecture have a "
             "distance"
         )
-    found = find_metric(metric)
-    bound = bind_metric(found, left, right)
-    which = Which.of(found, left if left.parameters else right)
+    unbound = find_metric(metric)
+    bound = bind_metric(unbound, left, right)
+    which = Which.of(unbound, left if left.parameters else right)
     workers = threads()
     norms = bound.sums is not None and bound.sums.norms
     rows = scan(left, bound, norms=norms, digest=digest, threads=workers)
     columns = rows if right is left else scan(right, bound, norms=norms, digest=digest, threads=workers)
     budget = BUDGET // (workers if executor is None else 1)
     sources = [(left, rows.finite)] if right is left else [(left, rows.finite), (right, columns.finite)]
-    shown = _described(sources, bound, budget)
+    features = _described(sources, bound, budget)
     return Comparison(
-        shown[0] if shown else left,
-        shown[-1] if shown else right,
+        features[0] if features else left,
+        features[-1] if features else right,
         bound,
         which,
         rows,
         columns,
         size=left.shape[1],
         dtype=str(left.dtype),
-        described=bool(shown),
+        described=bool(features),
         single=_is_single(bound, left, right, max(rows.largest, columns.largest)),
         budget=budget,
     )
@@ -470,7 +472,7 @@ def _as_trajectory(x: Any, name: str) -> Trajectory:
 
 
 def threads() -> int:
-    """How many threads of this process may work."""
+    """Number of threads that this process may use."""
     from trajtools._kernels._jit import allowed
 
     return allowed()
@@ -485,7 +487,7 @@ def scan(x: Trajectory, metric: Metric, *, norms: bool, digest: bool, threads: i
     norm = np.zeros(length)
     hashes: dict[int, bytes] = {}
 
-    def look(start: int) -> None:
+    def scan_rows(start: int) -> None:
         rows, hasher = slice(start, min(start + ROWS, length)), hashlib.sha256()
         for block in _blocks(x, rows):
             _count(block, kind, counts[rows])
@@ -497,7 +499,7 @@ def scan(x: Trajectory, metric: Metric, *, norms: bool, digest: bool, threads: i
 
     starts = range(0, length, ROWS)
     with ThreadPoolExecutor(max(1, min(threads, len(starts)))) as pool:
-        list(pool.map(look, starts))
+        list(pool.map(scan_rows, starts))
     finite = counts[:, -1] == 0
     exponent = np.arange(bins) - bias
     occurring = np.flatnonzero(counts[finite].any(axis=0)) if finite.any() else np.empty(0, np.int64)
@@ -516,7 +518,7 @@ def scan(x: Trajectory, metric: Metric, *, norms: bool, digest: bool, threads: i
 
 
 def _blocks(x: Trajectory, rows: slice) -> Iterator[NDArray[Any]]:
-    """Entries of some states, the same stretches whoever asks: a hash over them depends on the states alone."""
+    """Yield the entries of some states in fixed stretches, so that a hash depends on the states alone."""
     width = BLOCK_BYTES // (ROWS * 8)
     for first in range(0, max(x.shape[1], 1), width):
         block = np.asarray(x.read(rows.start, rows.stop, slice(first, first + width)))
@@ -527,7 +529,7 @@ def _count(block: NDArray[Any], kind: np.dtype[Any], counts: NDArray[np.int64]) 
     from trajtools._kernels.tiles import count_exponents
 
     word, shift, _, _ = _BITS[kind.itemsize]
-    line, stride = in_line(block, kind)
+    line, stride = flatten_states(block, kind)
     count_exponents(line.view(word), stride, block.shape[1], shift, counts)
 
 
@@ -538,11 +540,11 @@ def _floor(x: Trajectory, metric: Metric, counts: NDArray[np.int64], exponent: N
     mantissa, smallest = FORMATS[name]
     spacing = np.ldexp(1.0, np.maximum(exponent[:-1], smallest) - mantissa)
     spacing[0] = np.ldexp(1.0, smallest - mantissa)
-    there = np.where(counts[:, :-1].any(axis=0), spacing, 0.0)
+    occurring = np.where(counts[:, :-1].any(axis=0), spacing, 0.0)
     largest = np.array([spacing[row[:-1] > 0].max(initial=0.0) for row in counts])
-    unit = there.max(initial=0.0) or 1.0  # squares of spacings may leave the range of float64
-    roots = unit * np.sqrt(counts[:, :-1] @ (there / unit) ** 2)
-    sums = np.stack([counts[:, :-1] @ there, roots, largest])
+    unit = occurring.max(initial=0.0) or 1.0  # squares of spacings may overflow
+    roots = unit * np.sqrt(counts[:, :-1] @ (occurring / unit) ** 2)
+    sums = np.stack([counts[:, :-1] @ occurring, roots, largest])
     return np.asarray(metric.rounding(sums, prod(x.shape[1:])), dtype=np.float64)
 
 
@@ -555,10 +557,10 @@ def _norms(block: NDArray[Any]) -> Floats:
 
 
 def _described(sources: list[tuple[Trajectory, Bools]], metric: Metric, budget: int) -> list[Trajectory]:
-    """Compute the features of all finite states once for all tiles; nothing where there are none, or too many."""
+    """Compute the features of all finite states once for all tiles; empty if there are none, or too many."""
     if metric.features is None or metric.sums is not None or not all(finite.any() for _, finite in sources):
         return []
-    found = []
+    described = []
     count = sum(len(x) for x, _ in sources)
     for x, finite in sources:
         first = int(np.flatnonzero(finite)[0])
@@ -578,13 +580,13 @@ def _described(sources: list[tuple[Trajectory, Bools]], metric: Metric, budget: 
 
         with ThreadPoolExecutor(threads()) as pool:
             list(pool.map(describe, range(0, len(x), states)))
-        found.append(Trajectory(ArrayStates(table), step=x.step, dt=x.dt, time_unit=x.time_unit))
-    return found
+        described.append(Trajectory(ArrayStates(table), step=x.step, dt=x.dt, time_unit=x.time_unit))
+    return described
 
 
 def _is_single(metric: Metric, left: Trajectory, right: Trajectory, largest: float) -> bool:
     narrow = all(x.dtype.itemsize < 8 for x in (left, right)) and largest <= LARGEST_SINGLE
-    # A unit vector in float32 would be rounded by as much as neighbouring states differ.
+    # Rounding a unit vector to float32 would be as large as the difference of neighbouring states.
     return metric.sums is not None and not metric.sums.unit and narrow and left.shape[1] >= SHORT
 
 
@@ -597,7 +599,7 @@ def run(
     workers: int,
     send: Callable[[Task], Any] = lambda task: task,
 ) -> None:
-    """Compute tasks and keep their results, in this thread, as they come."""
+    """Compute tasks and store their results in this thread as they complete."""
     if executor is not None:
         _drain(executor, tasks, compute, keep, send=send, ahead=_AHEAD)
     elif workers < 2:
@@ -618,9 +620,9 @@ def _drain(
     ahead: int,
 ) -> None:
     waiting: dict[Future[Any], Task] = {}
-    left = iter(tasks)
+    remaining = iter(tasks)
     try:
-        for task in left:
+        for task in remaining:
             waiting[pool.submit(compute, send(task))] = task
             if len(waiting) >= ahead:
                 _keep_some(waiting, keep)
@@ -632,7 +634,7 @@ def _drain(
 
 
 def _keep_some(waiting: dict[Future[Any], Task], keep: Callable[[Task, Any], None]) -> None:
-    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-    for future in done:
+    completed, _ = wait(waiting, return_when=FIRST_COMPLETED)
+    for future in completed:
         task = waiting.pop(future)
         keep(task, future.result())

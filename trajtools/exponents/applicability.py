@@ -25,19 +25,19 @@ _ADAPTIVE = re.compile(
 
 _MOMENTUM = re.compile(r"\bmomentum\s*[=:]\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)")
 _NESTEROV = re.compile(r"\bnesterov\b(?!\s*[=:]\s*(?:false|none|0\b))")
-FEWEST_STATES = 100  # of which neighbours can be looked for
-REFERENCES = 400  # that a probe follows
-MOST_STATES = 20_000  # that a probe searches
-SEGMENTS = 8  # that stationarity compares
-DRIFT = 0.5  # of the variance may lie between the means of segments
-UNEQUAL = 10.0  # the largest over the smallest spread of segments that may be called the same
-RECENT = 0.15  # of the record: neighbours whose median distance in time is less are the drift itself
-CONTRAST = float(np.exp(-1.0))  # nearest over typical distance: above, there is no room for an e-fold
-FLOOR_FACTOR = 10.0  # distances must exceed the rounding of the stored numbers so many times
-REPEATS = 0.5  # of the references may return exactly
-SATURATION = 0.5  # e-folds below the highest mean distance where the probe counts it as saturated
+FEWEST_STATES = 100  # for a neighbour search
+REFERENCES = 400  # followed by a probe
+MOST_STATES = 20_000  # searched by a probe
+SEGMENTS = 8  # compared for stationarity
+DRIFT = 0.5  # largest share of the variance between the means of segments
+UNEQUAL = 10.0  # largest ratio of the spreads of segments in a stationary record
+RECENT = 0.15  # of the record: neighbours whose median time apart is less reflect drift, not recurrence
+CONTRAST = float(np.exp(-1.0))  # nearest over typical distance; above, there is no room for one e-fold
+FLOOR_FACTOR = 10.0  # smallest usable distance over the rounding of the stored numbers
+REPEATS = 0.5  # largest share of references that recur exactly
+SATURATION = 0.5  # e-folds below the maximum of the mean log distance where a probe counts as saturated
 TWINS = "use twins: perturbed copies of the training, see trajtools.twins"
-SUGGEST_TWINS = ("too-few-states", "drift", "not-stationary", "no-contrast", "hidden-state")  # codes of such reasons
+SUGGEST_TWINS = ("too-few-states", "drift", "not-stationary", "no-contrast", "hidden-state")  # reason codes
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Optimizer:
     Attributes
     ----------
     momentum : float
-        Share :math:`\mu` of the last step that is made again; 0 for plain gradient descent.
+        Momentum :math:`\mu`; 0 for plain gradient descent.
     nesterov : bool
-        Whether the gradient is that of the state which the momentum alone leads to.
+        Whether the gradient is evaluated after the momentum step.
     adaptive : str
-        Name of a method whose step is no linear function of the gradient (``"adam"``, ...); empty for the others.
+        Name of a method whose step is not linear in the gradient (``"adam"``, ...); empty for the others.
     """
 
     momentum: float = 0.0
@@ -60,33 +60,33 @@ class Optimizer:
 
     @property
     def has_buffers(self) -> bool:
-        """Whether the optimiser keeps more than the weights from one step to the next."""
+        """Whether the optimiser has state besides the weights."""
         return bool(self.momentum or self.nesterov or self.adaptive)
 
     @property
-    def words(self) -> str:
-        """Name for a sentence: ``"gradient descent with momentum 0.9"``."""
+    def description(self) -> str:
+        """Description: ``"gradient descent with momentum 0.9"``."""
         if self.adaptive:
             return self.adaptive
         kind = "Nesterov momentum" if self.nesterov else "momentum"
         return f"gradient descent with {kind} {self.momentum:g}" if self.momentum else "gradient descent"
 
 
-def optimizer_of(hparams: Mapping[str, Any]) -> Optimizer:
-    """Read the optimiser from hyper-parameters, which are the user's own words."""
+def infer_optimizer(hparams: Mapping[str, Any]) -> Optimizer:
+    """Infer the optimiser from free-form hyper-parameters."""
     momentum, nesterov, adaptive = 0.0, False, ""
     for key, value in _flat(hparams):
         if value is None or value is False or (isinstance(value, (int, float)) and value == 0):
             continue
-        words = f"{key}={value}".lower().replace("_", " ")
-        named = _ADAPTIVE.search(words)
-        adaptive = adaptive or (named[1] if named else "")
-        nesterov = nesterov or _NESTEROV.search(words) is not None
-        said = _MOMENTUM.search(words) if isinstance(value, str) else None
+        text = f"{key}={value}".lower().replace("_", " ")
+        method = _ADAPTIVE.search(text)
+        adaptive = adaptive or (method[1] if method else "")
+        nesterov = nesterov or _NESTEROV.search(text) is not None
+        momentum_text = _MOMENTUM.search(text) if isinstance(value, str) else None
         if key.lower() == "momentum" and isinstance(value, (int, float)) and not isinstance(value, bool):
             momentum = float(value)
-        elif said is not None:
-            momentum = float(said[1])
+        elif momentum_text is not None:
+            momentum = float(momentum_text[1])
     return Optimizer(momentum, nesterov, adaptive)
 
 
@@ -100,34 +100,34 @@ def _flat(hparams: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 @dataclass(frozen=True, eq=False)
 class Probe(Result):
-    """What neighbours of a trajectory look like, from a few of its states.
+    """Statistics of the neighbours of a trajectory, from a sample of its states.
 
     Attributes
     ----------
     n_states : int
         Finite states.
     n_references : int
-        States that were followed.
+        States followed.
     contrast : float
         Median distance to the nearest neighbour over the median distance of two states.
     time_apart : float
         Median time between neighbours, in parts of the record; a third for independent times.
     drift : float
-        Part of the variance that lies between the means of `SEGMENTS` segments.
+        Share of the variance between the means of `SEGMENTS` segments.
     unequal : float
-        Largest over smallest spread (root mean square deviation from their means) of the segments.
+        Largest over smallest spread (standard deviation) of the segments.
     repeats : float
-        How many times a state comes back exactly, on average.
+        Mean number of exact repetitions of a state.
     at_floor : float
-        Part of the nearest distances that rounding of the stored numbers could make.
+        Share of the nearest distances that rounding of the stored numbers could produce.
     saturation : int
-        Samples until the mean logarithm of the distance saturates; the longest lag looked at if it does not.
+        Samples until the mean log distance saturates; the longest lag if it does not.
     rise : float
-        E-folds by which neighbours part in all.
+        E-folds from the first to the largest mean log distance.
     lags : ndarray of int64, shape (L,)
-        Samples that the probe looked ahead.
+        Lags, in samples.
     log_distance : ndarray of float64, shape (L,)
-        Mean logarithm of the distance there.
+        Mean logarithm of the distance at each lag.
     """
 
     n_states: int
@@ -145,64 +145,70 @@ class Probe(Result):
 
 
 def probe(states: Floats, *, theiler: int, dtype: np.dtype[Any]) -> Probe:
-    """Look at the nearest neighbours of some states, and at where they go."""
+    """Search and follow the nearest neighbours of a sample of states."""
     from trajtools.neighbors.rules import NearestK
     from trajtools.neighbors.search import find_nearest
 
     part = states[: min(len(states), MOST_STATES)]
-    found = find_nearest(part, neighbors=NearestK(1), theiler=theiler)
+    neighbors = find_nearest(part, neighbors=NearestK(1), theiler=theiler)
     finite = np.flatnonzero(np.isfinite(part).all(axis=1))
-    chosen, near, gaps = _pairs(found, len(part), theiler)
+    chosen, nearest, gaps = _pairs(neighbors, len(part), theiler)
     size = np.sqrt(np.nansum(part[chosen] ** 2, axis=1))
     floor = float(np.finfo(dtype).eps) * np.maximum(size, 1e-300) if dtype.kind == "f" else np.zeros(len(chosen))
 
-    def apart(i: Ints, j: Ints) -> Floats:
+    def distances(i: Ints, j: Ints) -> Floats:
         return np.asarray(np.sqrt(np.sum((part[i] - part[j]) ** 2, axis=1)))
 
-    return _seen(
-        found, (chosen, near, gaps), finite, apart, length=len(part), floor=floor, parts=_segments(part[finite])
+    return _statistics(
+        neighbors,
+        (chosen, nearest, gaps),
+        finite,
+        distances,
+        length=len(part),
+        floor=floor,
+        parts=_segments(part[finite]),
     )
 
 
-def _pairs(found: Neighbors, length: int, theiler: int) -> tuple[Ints, Ints, Floats]:
-    """Some states, their nearest neighbours, and how far apart they are."""
-    with_neighbor = np.flatnonzero(found.index[:, 0] >= 0)
+def _pairs(neighbors: Neighbors, length: int, theiler: int) -> tuple[Ints, Ints, Floats]:
+    """A sample of states, their nearest neighbours, and the distances."""
+    with_neighbor = np.flatnonzero(neighbors.index[:, 0] >= 0)
     if not len(with_neighbor):
         raise DataError(
-            f"no two of {length} states differ that are {theiler} samples apart; there are no neighbours: the record "
-            "repeats exactly, or is too short"
+            f"no two of {length} states differ at {theiler} samples apart or more, so there are no neighbours: the "
+            "record repeats exactly, or is too short"
         )
     chosen = _evenly(with_neighbor, REFERENCES)
-    return chosen, found.index[chosen, 0], found.distance[chosen, 0]
+    return chosen, neighbors.index[chosen, 0], neighbors.distance[chosen, 0]
 
 
 def _evenly(times: Ints, most: int) -> Ints:
     return times if len(times) <= most else times[(np.arange(most) * len(times)) // most]
 
 
-def _seen(
-    found: Neighbors,
+def _statistics(
+    neighbors: Neighbors,
     pairs: tuple[Ints, Ints, Floats],
     finite: Ints,
-    apart: Callable[[Ints, Ints], Floats],
+    distances: Callable[[Ints, Ints], Floats],
     *,
     length: int,
     floor: Floats,
     parts: tuple[float, float],
 ) -> Probe:
-    chosen, near, gaps = pairs
-    typical = _typical(_evenly(finite, 256), apart)
-    lags, curve = _follow(length, chosen, near, apart)
+    chosen, nearest, gaps = pairs
+    typical = _typical(_evenly(finite, 256), distances)
+    lags, curve = _follow(length, chosen, nearest, distances)
     highest = float(np.nanmax(curve))
     late = np.flatnonzero(curve >= highest - SATURATION)
     return Probe(
         n_states=len(finite),
         n_references=len(chosen),
         contrast=float(np.median(gaps)) / typical if typical > 0 else 1.0,
-        time_apart=float(np.median(np.abs(near - chosen))) / length,
+        time_apart=float(np.median(np.abs(nearest - chosen))) / length,
         drift=parts[0],
         unequal=parts[1],
-        repeats=float(found.counts["zero_distance"]) / max(length, 1) if found.counts["zero_distance"] else 0.0,
+        repeats=float(neighbors.counts["zero_distance"]) / max(length, 1) if neighbors.counts["zero_distance"] else 0.0,
         at_floor=float(np.mean(gaps <= FLOOR_FACTOR * floor)),
         saturation=int(lags[late[0]]),
         rise=highest - float(curve[0]),
@@ -211,20 +217,22 @@ def _seen(
     )
 
 
-def _typical(times: Ints, apart: Callable[[Ints, Ints], Floats]) -> float:
-    """Median distance of two of the states."""
-    gaps = [gap for k, i in enumerate(times) for gap in apart(np.full(len(times) - k - 1, i), times[k + 1 :]).tolist()]
+def _typical(times: Ints, distances: Callable[[Ints, Ints], Floats]) -> float:
+    """Median distance between two of the states."""
+    gaps = [
+        gap for k, i in enumerate(times) for gap in distances(np.full(len(times) - k - 1, i), times[k + 1 :]).tolist()
+    ]
     return float(np.median(gaps)) if gaps else 0.0
 
 
-def _follow(length: int, i: Ints, j: Ints, apart: Callable[[Ints, Ints], Floats]) -> tuple[Ints, Floats]:
-    """Mean logarithm of the distance of pairs at growing lags, up to a quarter of the record."""
+def _follow(length: int, i: Ints, j: Ints, distances: Callable[[Ints, Ints], Floats]) -> tuple[Ints, Floats]:
+    """Lags up to a quarter of the record, and the mean log distance of pairs at each."""
     longest = max(length // 4, 1)
     lags = np.unique(np.concatenate([np.arange(min(longest, 8) + 1), np.geomspace(1, longest, 60).astype(np.int64)]))
     curve = np.full(len(lags), np.nan)
     for at, lag in enumerate(lags):
         inside = np.maximum(i, j) + lag < length
-        gaps = apart(i[inside] + lag, j[inside] + lag)
+        gaps = distances(i[inside] + lag, j[inside] + lag)
         gaps = gaps[np.isfinite(gaps) & (gaps > 0)]
         if len(gaps) >= 5:
             curve[at] = float(np.mean(np.log(gaps)))
@@ -235,7 +243,7 @@ def _follow(length: int, i: Ints, j: Ints, apart: Callable[[Ints, Ints], Floats]
 
 
 def _segments(states: Floats) -> tuple[float, float]:
-    """Part of the variance between the means of segments, and the ratio of their spreads; NaN-free states (T, d)."""
+    """Share of the variance between the means of segments, and the ratio of their spreads; finite states (T, d)."""
     if len(states) < 2 * SEGMENTS:
         return 0.0, 1.0
     parts = np.array_split(states, SEGMENTS)
@@ -248,27 +256,27 @@ def _segments(states: Floats) -> tuple[float, float]:
 
 
 def probe_distances(matrix: Floats, *, theiler: int, floor: Floats) -> Probe:
-    """Do the same with the distances of all pairs of states."""
+    """`probe` of a matrix of distances."""
     from trajtools.neighbors.rules import NearestK
     from trajtools.neighbors.search import find_nearest
 
     part = matrix[:MOST_STATES, :MOST_STATES]
-    found = find_nearest(part, metric="precomputed", neighbors=NearestK(1), theiler=theiler)
+    neighbors = find_nearest(part, metric="precomputed", neighbors=NearestK(1), theiler=theiler)
     finite = np.flatnonzero(np.count_nonzero(np.isfinite(part), axis=1) > 1)
-    chosen, near, gaps = _pairs(found, len(part), theiler)
-    return _seen(
-        found,
-        (chosen, near, gaps),
+    chosen, nearest, gaps = _pairs(neighbors, len(part), theiler)
+    return _statistics(
+        neighbors,
+        (chosen, nearest, gaps),
         finite,
         lambda i, j: part[i, j],
         length=len(part),
         floor=np.nan_to_num(floor[chosen]),
-        parts=_segments_apart(part, finite),
+        parts=_segments_from_distances(part, finite),
     )
 
 
-def _segments_apart(matrix: Floats, finite: Ints) -> tuple[float, float]:
-    """`_segments` from distances: half the mean squared distance of two points is their variance."""
+def _segments_from_distances(matrix: Floats, finite: Ints) -> tuple[float, float]:
+    """`_segments` from distances: the variance is half the mean squared distance of two points."""
     if len(finite) < 2 * SEGMENTS:
         return 0.0, 1.0
 
@@ -277,83 +285,83 @@ def _segments_apart(matrix: Floats, finite: Ints) -> tuple[float, float]:
 
     total, parts = variance(finite), np.array_split(finite, SEGMENTS)
     within = [variance(part) for part in parts]
-    inside = sum(one * len(part) for one, part in zip(within, parts, strict=True)) / len(finite)
+    inside = sum(value * len(part) for value, part in zip(within, parts, strict=True)) / len(finite)
     unequal = float(np.sqrt(max(within) / min(within))) if min(within) > 0 else float("inf")
     return max(1 - inside / total, 0.0) if total > 0 else 0.0, unequal if total > 0 else 1.0
 
 
-def objections(found: Probe, *, theiler: int) -> tuple[Reason, ...]:
-    """Reasons why neighbours do not show the exponent of this trajectory, each with the way out."""
+def objections(probe: Probe, *, theiler: int) -> tuple[Reason, ...]:
+    """Reasons why neighbours cannot give the exponent of this trajectory, each with a remedy."""
     reasons = []
-    if found.n_states < FEWEST_STATES:
+    if probe.n_states < FEWEST_STATES:
         reasons.append(
             Reason.of(
                 "too-few-states",
                 "{states} finite states are too few for neighbours ({needed} are needed); record more, or {twins}",
-                states=found.n_states,
+                states=probe.n_states,
                 needed=FEWEST_STATES,
                 twins=TWINS,
             )
         )
-    if found.time_apart < RECENT and found.drift > DRIFT / 2:
+    if probe.time_apart < RECENT and probe.drift > DRIFT / 2:
         reasons.append(
             Reason.of(
                 "drift",
                 "the nearest neighbours outside the Theiler window of {theiler} samples are close in time (median "
                 "{apart:.1%} of the record apart): the trajectory drifts and does not return; {twins}",
                 theiler=theiler,
-                apart=found.time_apart,
+                apart=probe.time_apart,
                 twins=TWINS,
             )
         )
-    elif found.drift > DRIFT:
+    elif probe.drift > DRIFT:
         reasons.append(
             Reason.of(
                 "not-stationary",
-                "the trajectory is not stationary: {share:.0%} of its variance lie between the means of {segments} "
-                "segments; record longer, select a window in which it stays, or {twins}",
-                share=found.drift,
+                "the trajectory is not stationary: {share:.0%} of its variance lies between the means of {segments} "
+                "segments; record longer, select a stationary window, or {twins}",
+                share=probe.drift,
                 segments=SEGMENTS,
                 twins=TWINS,
             )
         )
-    elif found.unequal > UNEQUAL:
+    elif probe.unequal > UNEQUAL:
         reasons.append(
             Reason.of(
                 "not-stationary",
                 "the trajectory is not stationary: the spread of its states differs by a factor of {factor:.3g} "
-                "between {segments} segments; select a window in which it stays, or {twins}",
-                factor=found.unequal,
+                "between {segments} segments; select a stationary window, or {twins}",
+                factor=probe.unequal,
                 segments=SEGMENTS,
                 twins=TWINS,
             )
         )
-    if found.contrast > CONTRAST:
+    if probe.contrast > CONTRAST:
         reasons.append(
             Reason.of(
                 "no-contrast",
-                "the nearest neighbours are hardly nearer than other states ({contrast:.2f} of the typical distance): "
-                "there is no room for exponential growth, as for noise in many dimensions; {twins}",
-                contrast=found.contrast,
+                "the nearest neighbours are barely closer than other states ({contrast:.2f} of the typical distance): "
+                "there is no room for exponential growth, as with noise in many dimensions; {twins}",
+                contrast=probe.contrast,
                 twins=TWINS,
             )
         )
-    if found.repeats > REPEATS:
+    if probe.repeats > REPEATS:
         reasons.append(
             Reason.of(
                 "repeats",
-                "the states repeat exactly ({repeats:.3g} times each on average): distances of zero do not grow; the "
-                "orbit is periodic, or the numbers are coarse (integers, float16): store more digits",
-                repeats=found.repeats,
+                "the states repeat exactly ({repeats:.3g} times each on average), and zero distances do not grow: the "
+                "orbit is periodic, or the precision is too low (integers, float16); store more digits",
+                repeats=probe.repeats,
             )
         )
-    elif found.at_floor > REPEATS:
+    elif probe.at_floor > REPEATS:
         reasons.append(
             Reason.of(
                 "below-rounding-floor",
-                "{share:.0%} of the nearest distances are within {factor:g} times the rounding of the stored numbers; "
-                "store more digits",
-                share=found.at_floor,
+                "{share:.0%} of the nearest distances are within {factor:g} times the rounding error of the stored "
+                "numbers; store more digits",
+                share=probe.at_floor,
                 factor=FLOOR_FACTOR,
             )
         )

@@ -1,4 +1,4 @@
-"""How the distance between neighbouring trajectories grows: the curves, not a number."""
+"""Curves of the distance between neighbouring trajectories."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Divergence(Result):
-    """How the distance between neighbouring trajectories grows: the curves, not a number.
+    """Curves of the distance between neighbouring trajectories, before any fit.
 
     Attributes
     ----------
     method : str
-        The estimator that made it.
+        Name of the estimator.
     metric : str
         Name of the distance between states.
     average : str
-        ``"mean-log"``, ``"log-mean"`` or ``"rms"``: how the copies of one initial condition are averaged; see `curves`.
+        ``"mean-log"``, ``"log-mean"`` or ``"rms"``: average over the copies of one initial condition; see `curves`.
     time : ndarray of float64, shape (K + 1,)
         Time since the perturbation, in `time_unit`.
     time_unit : str
         Unit of `time`; exponents are in 1 / unit.
     log_distance : ndarray of float64, shape (K + 1,)
-        Mean over the initial conditions of their curves, natural logarithm; NaN where no curve is left.
+        Mean of the curves over the initial conditions, natural logarithm; NaN where no curve is left.
     distances : ndarray of float64, shape (U, K + 1)
         Distance of each unit (each twin to its reference), aligned at its own start; zero where it has merged with the
-        reference, NaN after the end of its record and from where a weight is not finite.
+        reference, NaN after the end of its record and from its first state that is not finite.
     group : ndarray of int64, shape (U,)
-        The initial condition that the unit belongs to. Units of one group share an orbit and are not independent.
+        Initial condition of each unit. Units of one group share an orbit and are not independent.
     start : ndarray of int64, shape (U,)
         Step at which the perturbation was introduced.
     floor : ndarray of float64, shape (U, K + 1)
-        Distance that rounding of the stored weights alone produces; NaN where unknown.
+        Distance that rounding of the stored weights alone can produce; NaN where unknown.
     scale : ndarray of float64, shape (U,)
-        Largest distance of the reference to zero on its way, the room that the twins have; NaN where unknown.
+        Largest distance of the reference from zero along its record: the room for growth; NaN where unknown.
     n_references : int
         Number of initial conditions.
     settings : dict
-        Every parameter as used, chosen or given.
+        Every parameter used, including automatic choices.
     warnings : tuple of Reason
-        What the reader should know before believing the curve.
+        Warnings that limit the interpretation of the curves.
     """
 
     method: str
@@ -165,25 +165,25 @@ class Divergence(Result):
         )
 
     def curves(self) -> tuple[Floats, Ints, Ints]:
-        """Return the logarithmic curves that are fitted, averaged as `average` says.
+        """Logarithmic curves for fits, averaged by the rule `average`.
 
         Returns
         -------
         curves : ndarray of float64, shape (C, K + 1)
-            Natural logarithms; NaN after a curve's end. For ``"mean-log"`` one curve per unit, for the others one per
+            Natural logarithms; NaN after the end of a curve. One curve per unit for ``"mean-log"``, else one per
             initial condition and start.
         group, start : ndarray of int64, shape (C,)
-            Initial condition of each curve, and the step at which it was perturbed.
+            Initial condition of each curve, and the step of its perturbation.
         """
         return average_curves(self.distances, self.group, self.start, self.average)
 
     def orbit_curves(self) -> Floats:
-        """Return one curve per initial condition and start, averaged over its copies as `average` says.
+        """One curve per initial condition and start, averaged over the copies by the rule `average`.
 
         Returns
         -------
         ndarray of float64, shape (C, K + 1)
-            Natural logarithms of the distance; NaN after a curve's end.
+            Natural logarithms of the distance; NaN after the end of a curve.
         """
         curves, group, start = self.curves()
         orbits, orbit = np.unique(np.stack([group, start], axis=1), axis=0, return_inverse=True)
@@ -193,12 +193,12 @@ class Divergence(Result):
         return np.array([mean_curve(copies, np.zeros(len(copies), dtype=np.int64)) for copies in rows])
 
     def floor_curve(self) -> Floats:
-        """Return the distance that rounding alone produces, as the median over the units.
+        """Distance that rounding alone can produce, as the median over the units.
 
         Returns
         -------
         ndarray of float64, shape (K + 1,)
-            Natural logarithms; NaN where the floor is unknown or zero.
+            Natural logarithms; NaN where the rounding floor is unknown or zero.
         """
         floor = np.broadcast_to(self.floor, self.distances.shape)
         medians = np.full(floor.shape[1], np.nan)
@@ -222,16 +222,16 @@ class Divergence(Result):
         Parameters
         ----------
         region : "auto" or (float, float)
-            Times between which the growth is measured, in `time_unit`; ``"auto"`` chooses and says what it chose.
+            Times between which the growth is measured, in `time_unit`; ``"auto"``: from the data.
         null : "power-law", "quadratic-basin" or None
-            What the growth of twins is tested against. Without a null no verdict but ``"inconclusive"`` is given.
-            Neighbours are tested against surrogates of the data, by `trajtools.lyapunov`.
+            Null hypothesis for the growth of twins. None: no test; the verdict is then inconclusive or regular.
+            `trajtools.lyapunov` tests neighbours against surrogates of the data.
         procedure : None, "danovski2024", "caligiuri2023" or "caligiuri2023-production"
-            None is the procedure of this toolkit; a name is a published one, with a warning about its bias.
+            None: the procedure of this toolkit; a name: a published one, with a warning about its bias.
         level : float
             Confidence level of the interval.
         rng : int, numpy.random.Generator or None
-            Source of the resampling; the same seed gives the same bits.
+            Random numbers for the resampling; the same seed gives the same bits.
 
         Returns
         -------
@@ -243,12 +243,12 @@ class Divergence(Result):
         UnknownNameError
             If there is no such null or procedure.
         DataError
-            If the region or the level makes no sense, or the curves were not made for the procedure.
+            If the region or the level is invalid, or the curves were not computed for the procedure.
 
         See Also
         --------
-        trajtools.exponents.fit_twins.fit_twins : how twins are fitted.
-        trajtools.exponents.fit_neighbors.fit_neighbors : how neighbours are fitted.
+        trajtools.exponents.fit_twins.fit_twins : the fit of twins.
+        trajtools.exponents.fit_neighbors.fit_neighbors : the fit of neighbour curves.
         trajtools.exponents.published_fits : the published procedures.
         """
         if procedure is not None:
@@ -263,12 +263,12 @@ class Divergence(Result):
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
-            Where to draw; None makes a new figure.
+            Axes to draw on; None makes a new figure.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where it was drawn.
+            The axes.
         """
         from trajtools import plots
 

@@ -1,4 +1,4 @@
-"""The exponent from curves of neighbours: the plateau of the local slopes, with an interval that covers its choice."""
+"""Exponent from curves of neighbours: the plateau of local slopes, with an interval that includes its choice."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 METHODS = ("rosenstein", "kantz", "wolf", "hybrid")
 FOLLOWED_TO_SATURATION = ("rosenstein", "kantz")
-SHARED = 2.0  # a pair can be counted from both of its ends, so the blocks hold half as many independent pairs
-FEWEST_BLOCKS = 5  # of reference states: the scatter of fewer says little
-BOUNDED = 1.0  # e-folds: neighbours that never part further than this stay neighbours
-JUMP = 0.5  # of the whole rise in the first step: the separation is not resolved
+SHARED = 2.0  # a pair can be counted from both ends, so half of the pairs of the blocks are independent
+FEWEST_BLOCKS = 5  # blocks of reference states for a standard error
+BOUNDED = 1.0  # e-folds: neighbours that separate by less stay neighbours
+JUMP = 0.5  # share of the total rise in the first step above which the separation is not resolved
 
 
-# Choices of this toolkit; none of them knows a scale. They are kept in the settings of every result.
-FEWEST_EFOLDS = 1.0  # that a fitted window must hold
+# Choices of this toolkit, all independent of scale. They are in the settings of every result.
+FEWEST_EFOLDS = 1.0  # of a fitted window
 
 
-FEWEST_STEPS = 3  # of a window: a line through fewer shows no shape
-MARGINS = (1.5, 1.0)  # e-folds below saturation where windows end: the second where the first leaves no window
-FLAT_SHARE = 0.1  # of the whole rise that the last quarter of a saturated curve may add
-SATURATED = 0.5  # e-folds below the last quarter's mean where the curve counts as saturated
-TRANSIENT = 3  # one part in so many of the Theiler window, a correlation time, is always skipped: neighbours turn
-MOST_SKIPPED = 4  # at most one part in so many of the curve up to saturation
+FEWEST_STEPS = 3  # of a fitted window: fewer show no curvature
+MARGINS = (1.5, 1.0)  # e-folds below saturation where windows end; the second if the first leaves no window
+FLAT_SHARE = 0.1  # largest share of the rise in the last quarter of a saturated curve
+SATURATED = 0.5  # e-folds below the mean of the last quarter where a curve counts as saturated
+TRANSIENT = 3  # Theiler window over the skipped transient of one correlation time, in which separations align
+MOST_SKIPPED = 4  # length of the curve up to saturation over the longest skipped transient
 EDGES = 36  # candidate ends of windows
-NEARLY = 2.0  # windows with a score up to so many times the best are nearly as good
+NEARLY = 2.0  # largest score, over the best, of windows that count as nearly as good
 
 
 def fit_neighbors(
@@ -49,47 +49,47 @@ def fit_neighbors(
 
     Notes
     -----
-    The value is the slope of the mean curve in the window that `find_plateau` chooses. The
-    interval is Student's with the error
+    The value is the slope of the mean curve in the window from `find_plateau`. The interval is
+    Student's with the error
 
     .. math:: e^2 = 2 c\, s^2 + (b/2)^2 + u^2 + (n \lambda)^2
 
-    where s is the standard error from blocks of reference states, 2 because pairs may be counted from both ends, c
-    corrects for the correlation of neighbouring blocks, b is half the range of the slopes in the thirds of the
-    window, u their standard deviation over the windows that are nearly as good, and n the part that finite
-    distances may take (see `Plateau`). The latter three do not shrink with the number of references.
+    where s is the standard error from blocks of reference states, the factor 2 accounts for pairs counted from both
+    ends, c for the correlation of successive blocks, b is half the range of the slopes in the thirds of the window, u
+    the standard deviation of the slopes over windows that are nearly as good, and n the relative error from finite
+    distances (see `Plateau`). The last three do not decrease with the number of references.
     """
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
     saturates = growth.method in FOLLOWED_TO_SATURATION
-    found = find_plateau(growth, _span(growth, region), saturates=saturates)
+    plateau = find_plateau(growth, _span(growth, region), saturates=saturates)
     rows, weight = block_curves(growth)
-    error, correlation = _error(found, weight)
-    degrees = max(int(np.isfinite(found.block_slopes).sum()) - 1, 1)
+    error, correlation = _error(plateau, weight)
+    degrees = max(int(np.isfinite(plateau.block_slopes).sum()) - 1, 1)
     nan = float("nan")
     interval, p_positive = (nan, nan), nan
     if np.isfinite(error):
         from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes half a second to import
 
         half = float(stdtrit(degrees, 0.5 + level / 2)) * error
-        interval = (found.slope - half, found.slope + half)
-        p_positive = float(stdtr(degrees, -found.slope / max(error, 1e-300)))
-    verdict, reasons = _judge(growth, found, p_positive)
-    window = (float(growth.time[found.start]), float(growth.time[found.stop])) if found.stop else (nan, nan)
+        interval = (plateau.slope - half, plateau.slope + half)
+        p_positive = float(stdtr(degrees, -plateau.slope / max(error, 1e-300)))
+    verdict, reasons = _judge(growth, plateau, p_positive)
+    window = (float(growth.time[plateau.start]), float(growth.time[plateau.stop])) if plateau.stop else (nan, nan)
     return Exponent(
-        value=found.slope,
+        value=plateau.slope,
         interval=interval,
         level=level,
         p_value=nan,
         null="",
-        n_used=int(np.isfinite(found.block_slopes).sum()),
+        n_used=int(np.isfinite(plateau.block_slopes).sum()),
         n_total=len(rows),
         verdict=verdict,
         reasons=reasons,
         window=window,
-        window_values=found.slopes,
-        values=found.block_slopes,
-        intercept=found.intercept,
+        window_values=plateau.slopes,
+        values=plateau.block_slopes,
+        intercept=plateau.intercept,
         method=growth.method,
         unit=f"1/{growth.time_unit}",
         settings={
@@ -101,19 +101,19 @@ def fit_neighbors(
             "rng": int(rng) if isinstance(rng, (int, np.integer)) else str(rng),
             "counted": "blocks of reference states",
             "stop": "plateau of local slopes",
-            "saturation_level": found.level,
-            "rise": found.rise,
-            "gain": found.gain,
+            "saturation_level": plateau.level,
+            "rise": plateau.rise,
+            "gain": plateau.gain,
             "fewest_efolds": FEWEST_EFOLDS,
             "fewest_steps": FEWEST_STEPS,
             "standard_error": error,
-            "error_of_blocks": float(standard_error(found.block_slopes[:, None], weight)[0]) if found.stop else nan,
+            "error_of_blocks": float(standard_error(plateau.block_slopes[:, None], weight)[0]) if plateau.stop else nan,
             "block_correlation": correlation,
-            "bend": found.bend,
-            "window_spread": found.spread,
-            "finite_distance_share": found.near,
+            "bend": plateau.bend,
+            "window_spread": plateau.spread,
+            "finite_distance_share": plateau.near,
             "p_zero": p_positive,
-            "half_values": _halves(found, weight),
+            "half_values": _halves(plateau, weight),
         },
         warnings=growth.warnings,
         curve=growth,
@@ -121,35 +121,36 @@ def fit_neighbors(
 
 
 def find_plateau(growth: Divergence, span: tuple[int, int] | None, *, saturates: bool = True) -> Plateau:
-    r"""Choose the window with the flattest local slopes.
+    r"""Choose the window with the most constant local slopes.
 
     Notes
     -----
-    Every window between the end of the transient (a correlation time) and saturation that holds enough e-folds is
-    fitted. The best has the smallest
+    All windows with enough e-folds between the transient (a correlation time) and saturation are fitted. The best has
+    the smallest
 
     .. math:: \frac{\sqrt{b^2 + s^2}}{\lambda} \frac{r}{g}
 
-    with half the range b of the slopes of its thirds, the standard error s from the blocks, its slope, its gain g
-    and the room r in e-folds: flat first, then long. The transient in which neighbours turn to where they grow, and
-    the approach to saturation, are bent and so left out without naming a scale.
+    with half the range b of the slopes of its thirds, the standard error s from the blocks, its slope
+    :math:`\lambda`, its gain g and the room r in e-folds: constant slope first, then length. The curve is bent during
+    the transient, while separations align with the growing direction, and near saturation, so the criterion excludes
+    both without any scale.
     """
     curve = growth.log_distance
-    known = np.isfinite(curve)
-    rise = float(np.nanmax(curve) - curve[0]) if known.any() and known[0] else 0.0
+    finite = np.isfinite(curve)
+    rise = float(np.nanmax(curve) - curve[0]) if finite.any() and finite[0] else 0.0
     level, end, starts, stops = _windows(curve, int(growth.settings.get("theiler", 0)), saturates)
     if span is not None:
         starts, stops = (np.array([edge]) for edge in span)
     if not len(starts):
         return Plateau(0, 0, float("nan"), float("nan"), level=level, end=end, rise=rise)
     rows, weight = block_curves(growth)
-    # Blocks that replace their neighbours are telescoped, as Wolf does: every step of the record counts alike.
+    # Blocks with replacement are telescoped, as in Wolf's method: every step of the record has the same weight.
     telescoped = span is None and not saturates
     time, line, lines, first, past = growth.time, curve[None], rows, starts, stops + 1
     if telescoped:
         ends = [int(starts[0]), int(stops[0])]
         time, line, lines, first, past = time[ends], line[:, ends], rows[:, ends], np.array([0]), np.array([2])
-    slope, intercept, _ = (found[0] for found in window_fits(time, line, first, past))
+    slope, intercept, _ = (rows[0] for rows in window_fits(time, line, first, past))
     bend = _bend(growth.time, curve, starts, stops)
     blocks = window_fits(time, lines, first, past)[0]
     error = standard_error(blocks, weight)
@@ -173,7 +174,7 @@ def find_plateau(growth: Divergence, span: tuple[int, int] | None, *, saturates:
         block_slopes=blocks[:, best],
         bend=float(bend[best]),
         spread=spread,
-        near=_doubt(float(curve[(starts[best] + stops[best]) // 2]), level, growth),
+        near=_finite_distance_error(float(curve[(starts[best] + stops[best]) // 2]), level, growth),
         slopes=slope[near],
         gain=float(gain[best]),
         level=level,
@@ -184,35 +185,35 @@ def find_plateau(growth: Divergence, span: tuple[int, int] | None, *, saturates:
 
 @dataclass(frozen=True, eq=False)
 class Plateau:
-    """The window that was chosen, and the others.
+    """The fitted window, and the spread over the alternatives.
 
     Attributes
     ----------
     start, stop : int
-        First and last fitted point; both 0 where there is no admissible window.
+        First and last fitted point; both 0 without an admissible window.
     slope : float
-        Slope of the mean curve there; NaN without a window.
+        Slope of the mean curve in the window; NaN without a window.
     intercept : float
-        Of the fitted line.
+        Intercept of the fitted line.
     block_slopes : ndarray of float64, shape (B,)
-        Slope of each block's own curve in the window.
+        Slope of the curve of each block in the window.
     bend : float
         Half the range of the slopes of the three thirds of the window.
     spread : float
         Standard deviation of the slopes over the windows that are nearly as good.
     near : float
-        Share of the slope that finite distances may take from it: the distance in the middle of the window over that
-        at saturation, and the square of the distance along the flow over it.
+        Relative error of the slope from finite distances: the distance in the middle of the window over that at
+        saturation, plus the squared ratio of the distance along the flow to it.
     slopes : ndarray of float64, shape (W,)
         Slopes of the mean curve over all windows that are nearly as good.
     gain : float
         E-folds between the ends of the window.
     level : float
-        Natural logarithm of the distance at saturation; infinite where the curve does not saturate.
+        Natural logarithm of the distance at saturation; infinite if the curve does not saturate.
     end : int
-        Last point that windows may hold.
+        Last point available to windows.
     rise : float
-        E-folds between the first point of the curve and its highest.
+        E-folds from the first to the highest point of the curve.
     """
 
     start: int
@@ -231,10 +232,10 @@ class Plateau:
 
 
 def _windows(curve: Floats, theiler: int, saturates: bool) -> tuple[float, int, Ints, Ints]:
-    """Level of saturation, last point before it, and the windows that may be fitted."""
-    known = np.isfinite(curve)
-    if not known.all():
-        curve = curve[: int(np.argmin(known))]  # all pairs have met there, or none is left
+    """Saturation level, last point before it, and the candidate windows."""
+    finite = np.isfinite(curve)
+    if not finite.all():
+        curve = curve[: int(np.argmin(finite))]  # beyond, all pairs are at distance zero, or none is left
     for margin in MARGINS:
         level, end = saturation(curve, margin) if saturates else (float("inf"), len(curve) - 1)
         starts, stops = _candidates(curve, end, theiler, saturates)
@@ -244,7 +245,7 @@ def _windows(curve: Floats, theiler: int, saturates: bool) -> tuple[float, int, 
 
 
 def _candidates(curve: Floats, end: int, theiler: int, saturates: bool) -> tuple[Ints, Ints]:
-    """First and last points of the windows that hold enough steps and e-folds, after the transient."""
+    """First and last points of the windows after the transient with enough steps and e-folds."""
     if end < FEWEST_STEPS:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     if not saturates:
@@ -257,7 +258,7 @@ def _candidates(curve: Floats, end: int, theiler: int, saturates: bool) -> tuple
 
 
 def saturation(curve: Floats, margin: float) -> tuple[float, int]:
-    """Level of saturation of a curve, and the last point that lies so far below it."""
+    """Saturation level of a curve, and the last point at least `margin` below it."""
     last = len(curve) - 1
     if last < 4:
         return float("inf"), last
@@ -273,7 +274,7 @@ def saturation(curve: Floats, margin: float) -> tuple[float, int]:
 
 
 def block_curves(growth: Divergence) -> tuple[Floats, Floats]:
-    """Logarithmic curves of the blocks of reference states, and how much each block counts."""
+    """Logarithmic curves of the blocks of reference states, and the weights of the blocks."""
     with np.errstate(divide="ignore", invalid="ignore"):
         curves = np.log(np.where(growth.distances > 0, growth.distances, np.nan))
     terms = growth.settings.get("block_terms")
@@ -295,27 +296,27 @@ def _bend(time: Floats, curve: Floats, starts: Ints, stops: Ints) -> Floats:
 
 def standard_error(blocks: Floats, weight: Floats) -> Floats:
     """Standard error of the weighted mean over the blocks."""
-    known = np.isfinite(blocks)
-    share = np.where(known, weight[:, None], 0.0)
+    finite = np.isfinite(blocks)
+    share = np.where(finite, weight[:, None], 0.0)
     share /= np.maximum(share.sum(axis=0), 1e-300)
-    middle = np.sum(share * np.where(known, blocks, 0.0), axis=0)
-    count = known.sum(axis=0)
-    square = np.sum((share * np.where(known, blocks - middle, 0.0)) ** 2, axis=0)
+    middle = np.sum(share * np.where(finite, blocks, 0.0), axis=0)
+    count = finite.sum(axis=0)
+    square = np.sum((share * np.where(finite, blocks - middle, 0.0)) ** 2, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(count > 1, np.sqrt(square * count / (count - 1)), np.nan)
 
 
-def _doubt(middle: float, level: float, growth: Divergence) -> float:
-    """Share of the slope in doubt where distances are not small, or not large beside those along the flow."""
+def _finite_distance_error(middle: float, level: float, growth: Divergence) -> float:
+    """Relative error of the slope at distances near saturation, or near the distance along the flow."""
     along = float(growth.settings.get("distance_along", 0.0))
     return float(np.exp(middle - level)) + (along / float(np.exp(middle))) ** 2
 
 
-def _error(found: Plateau, weight: Floats) -> tuple[float, float]:
-    """Standard error of the value, and the correlation factor of neighbouring blocks."""
-    if not found.stop or np.isfinite(found.block_slopes).sum() < FEWEST_BLOCKS:
+def _error(plateau: Plateau, weight: Floats) -> tuple[float, float]:
+    """Standard error of the value, and the correlation factor of successive blocks."""
+    if not plateau.stop or np.isfinite(plateau.block_slopes).sum() < FEWEST_BLOCKS:
         return float("nan"), float("nan")
-    blocks = found.block_slopes[np.isfinite(found.block_slopes)]
+    blocks = plateau.block_slopes[np.isfinite(plateau.block_slopes)]
     deviation = blocks - blocks.mean()
     total = float(np.sum(deviation**2))
     factor = 1.0
@@ -324,88 +325,90 @@ def _error(found: Plateau, weight: Floats) -> tuple[float, float]:
         if correlation <= 0:
             break
         factor += 2 * correlation
-    sampled = float(standard_error(found.block_slopes[:, None], weight)[0])
-    square = SHARED * factor * sampled**2 + (found.bend / 2) ** 2 + found.spread**2 + (found.near * found.slope) ** 2
+    sampled = float(standard_error(plateau.block_slopes[:, None], weight)[0])
+    square = (
+        SHARED * factor * sampled**2 + (plateau.bend / 2) ** 2 + plateau.spread**2 + (plateau.near * plateau.slope) ** 2
+    )
     return float(np.sqrt(square)), factor
 
 
-def _judge(growth: Divergence, found: Plateau, p_positive: float) -> tuple[str, tuple[Reason, ...]]:
-    unit, lasted = growth.time_unit, float(growth.time[-1])
+def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str, tuple[Reason, ...]]:
+    unit, duration = growth.time_unit, float(growth.time[-1])
     saturates = growth.method in FOLLOWED_TO_SATURATION
-    if saturates and found.rise < BOUNDED:
-        stay = Reason.of(
+    if saturates and plateau.rise < BOUNDED:
+        bounded = Reason.of(
             "bounded",
-            "neighbours part by at most {rise:.2f} e-folds in {time:g} {unit}s: they stay neighbours, there is no "
-            "exponential regime",
-            rise=found.rise,
-            time=lasted,
+            "neighbours separate by at most {rise:.2f} e-folds in {time:g} {unit}s: they stay neighbours, and there is "
+            "no exponential regime",
+            rise=plateau.rise,
+            time=duration,
             unit=unit,
         )
-        return "regular", (stay,)
+        return "regular", (bounded,)
     curve = growth.log_distance
-    if saturates and len(curve) > 1 and curve[1] - curve[0] > JUMP * found.rise:
+    if saturates and len(curve) > 1 and curve[1] - curve[0] > JUMP * plateau.rise:
         jump = Reason.of(
             "unresolved",
-            "{share:.0%} of the whole separation ({rise:.1f} e-folds) happens in the first step: no exponential regime "
-            "is resolved, as for noise; sample more often, or use twins",
-            share=(curve[1] - curve[0]) / found.rise,
-            rise=found.rise,
+            "{share:.0%} of the total separation ({rise:.1f} e-folds) happens in the first step: no exponential regime "
+            "is resolved, as with noise; sample more often, or use twins",
+            share=(curve[1] - curve[0]) / plateau.rise,
+            rise=plateau.rise,
         )
         return "inconclusive", (jump,)
-    if not found.stop:
-        nothing = Reason.of(
+    if not plateau.stop:
+        no_window = Reason.of(
             "no-exponential-regime",
-            "no window of {needed_steps} steps below saturation holds {needed} e-fold: there is no exponential regime "
+            "no window of {needed_steps} steps below saturation spans {needed} e-fold: there is no exponential regime "
             "in {steps} steps; record more states (closer neighbours), or use twins",
             needed_steps=FEWEST_STEPS,
             needed=FEWEST_EFOLDS,
             steps=len(curve) - 1,
         )
-        return "inconclusive", (nothing,)
-    grown = Reason.of(
+        return "inconclusive", (no_window,)
+    growth_reason = Reason.of(
         "growth",
-        "neighbours part at {rate:.4g} per {unit} over {gain:.1f} e-folds, from {start:g} to {stop:g} {unit}s",
-        rate=found.slope,
-        gain=found.gain,
-        start=growth.time[found.start],
-        stop=growth.time[found.stop],
+        "neighbours separate at {rate:.4g} per {unit} over {gain:.1f} e-folds, from {start:g} to {stop:g} {unit}s",
+        rate=plateau.slope,
+        gain=plateau.gain,
+        start=growth.time[plateau.start],
+        stop=growth.time[plateau.stop],
         unit=unit,
     )
     if not np.isfinite(p_positive):
-        few = Reason.of(
+        no_error = Reason.of(
             "error-unknown",
-            "its error is unknown: {blocks} blocks of reference states are fewer than {needed}; record more or lower "
-            "the horizon",
-            blocks=int(np.isfinite(found.block_slopes).sum()),
+            "the standard error is unknown: it needs {needed} blocks of reference states, and there are {blocks}; "
+            "record more, or lower the horizon",
+            blocks=int(np.isfinite(plateau.block_slopes).sum()),
             needed=FEWEST_BLOCKS,
         )
-        return "inconclusive", (grown, few)
-    words = "noise gives such a curve too; trajtools.lyapunov tests it against surrogates"
-    return "inconclusive", (grown, Reason("not-tested", words))
+        return "inconclusive", (growth_reason, no_error)
+    text = "noise can give such a curve too; trajtools.lyapunov tests it against surrogates"
+    return "inconclusive", (growth_reason, Reason("not-tested", text))
 
 
 def _span(growth: Divergence, region: str | tuple[float, float]) -> tuple[int, int] | None:
     if isinstance(region, str):
         if region != "auto":
-            raise UnknownNameError(f"region is 'auto' or two times (start, stop), got {region!r}")
+            raise UnknownNameError(f"region must be 'auto' or two times (start, stop), got {region!r}")
         return None
     try:
         begin, end = (float(edge) for edge in region)
     except (TypeError, ValueError):
-        raise DataError(f"region is 'auto' or two times (start, stop), got {region!r}") from None
+        raise DataError(f"region must be 'auto' or two times (start, stop), got {region!r}") from None
     inside = np.flatnonzero((growth.time >= begin) & (growth.time <= end) & np.isfinite(growth.log_distance))
     if not begin < end or len(inside) < 2:
         raise DataError(
-            f"region ({begin:g}, {end:g}) holds {len(inside)} points of a curve that goes to {growth.time[-1]:g} "
-            f"{growth.time_unit}s; a line takes 2"
+            f"region ({begin:g}, {end:g}) contains {len(inside)} points of a curve that ends at {growth.time[-1]:g} "
+            f"{growth.time_unit}s; a line needs 2"
         )
     return int(inside[0]), int(inside[-1])
 
 
-def _halves(found: Plateau, weight: Floats) -> list[float]:
-    """Slope from the first and from the second half of the reference states: whether it settles with T."""
+def _halves(plateau: Plateau, weight: Floats) -> list[float]:
+    """Slopes from the first and the second half of the reference states, for their convergence with T."""
     halves = []
-    known = np.isfinite(found.block_slopes)
-    for part in np.array_split(np.flatnonzero(known), 2) if known.sum() > 1 else ():
-        halves.append(float(np.average(found.block_slopes[part], weights=weight[part])))
+    finite = np.isfinite(plateau.block_slopes)
+    for part in np.array_split(np.flatnonzero(finite), 2) if finite.sum() > 1 else ():
+        halves.append(float(np.average(plateau.block_slopes[part], weights=weight[part])))
     return halves

@@ -1,4 +1,4 @@
-"""Pairs of neighbouring states, followed in time: radii, networks as states, curves and segments."""
+"""Pairs of neighbouring states followed in time: radii, graphs as states, curves and segments."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from trajtools.types import Floats, Ints
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
 
-# The fourth neighbour: a larger ball costs e-folds (a 30th neighbour made exponents of maps 2 to 6 % too high).
+# The fourth neighbour: larger balls leave fewer e-folds (with the 30th, exponents of maps were 2 to 6 % too high).
 _AUTO_QUERIES, _AUTO_NEIGHBOR, _SPREAD_STATES = 64, 4, 512
 
 
 GRAPH_L1 = "graph-l1"
-LENGTHS = ("radius", "radii", "limit", "distance_along")  # settings that are distances
+LENGTHS = ("radius", "radii", "limit", "distance_along")  # settings with the unit of a distance
 _BLOCKS = 128
 _SHORTEST_BLOCK = 32
 
 
-# Of the spread (the median distance of two states): where a pair counts as grown too far, if nobody says otherwise.
+# Default distance at which a pair is replaced, over the spread (the median distance of two states).
 LIMIT_SHARE = 0.1
 
 
 _SPREAD_SAMPLE = 200
 
 
-# Cosines closer than this are equal: on a line, or in L1, many are, up to rounding.
+# Cosines closer than this are equal: on a line, or in L1, many differ only by rounding.
 EQUAL_COSINES = 1e-9
 
 
 def absolute_radii(states: States, rule: WithinRadius) -> Floats:
-    """The radii of a rule as distances, ascending."""
+    """Radii of a rule as distances, ascending."""
     if not isinstance(rule.radius, str):
         radii = np.unique(np.asarray(rule.radius, dtype=np.float64))
         return radii * spread(states) if rule.relative else radii
@@ -58,7 +58,7 @@ def absolute_radii(states: States, rule: WithinRadius) -> Floats:
     if not reach:
         raise NoNeighborsError(
             f"no two states at least theiler={states.theiler} samples apart differ, so no radius can be chosen; "
-            "lower theiler, record more, or check that the states move at all"
+            "lower theiler, record more, or check that the states change at all"
         )
     return np.array([float(np.median(reach))])
 
@@ -70,27 +70,27 @@ def spread(states: States) -> float:
     median = float(np.median(distance))
     if not median > 0:
         raise NoNeighborsError(
-            "half of the states are equal: radii relative to the spread mean nothing; give distances"
+            "half of the states are equal, so radii relative to the spread are undefined; give absolute radii"
         )
     return median
 
 
 def as_links(x: Any, nodes: int | None) -> tuple[Any, float]:
-    r"""Rows of links, and what their L1 distance is multiplied with."""
+    r"""Rows of links, and the factor of their L1 distance."""
     if isinstance(x, Trajectory):
         if nodes is None and x.nodes:
-            # A table of parameters lists every link once and with its direction.
+            # A table of parameters lists every directed link once.
             return x, _factor(0, sum(int(each.size) for each in x.nodes))
         return x, _factor(int(x.shape[1]), nodes)
     array = np.asarray(x)
     if array.ndim == 3:
         size = array.shape[1]
         if size != array.shape[2] or nodes not in (None, size):
-            raise DataError(f"adjacency matrices are (T, N, N); these have shape {array.shape}, nodes={nodes}")
+            raise DataError(f"adjacency matrices have shape (T, N, N); got shape {array.shape}, nodes={nodes}")
         return array[:, ~np.eye(size, dtype=bool)], _factor(size * (size - 1), size)
     if array.ndim != 2:
         raise DataError(
-            f"metric 'graph-l1' compares adjacency matrices (T, N, N) or rows of links (T, E), not shape {array.shape}"
+            f"metric 'graph-l1' needs adjacency matrices (T, N, N) or rows of links (T, E), not shape {array.shape}"
         )
     return array, _factor(int(array.shape[1]), nodes)
 
@@ -98,19 +98,19 @@ def as_links(x: Any, nodes: int | None) -> tuple[Any, float]:
 def _factor(links: int, nodes: int | None) -> float:
     if nodes is None:
         raise DataError(
-            f"metric 'graph-l1' divides by N(N-1), and {links} links leave N open: give nodes=N, or adjacency "
+            f"metric 'graph-l1' divides by N(N-1), but {links} links do not determine N: give nodes=N, or adjacency "
             "matrices (T, N, N)"
         )
     if isinstance(nodes, bool) or not isinstance(nodes, (int, np.integer)) or nodes < 2:
-        raise DataError(f"nodes={nodes!r}: a graph has a whole number of nodes, at least 2")
+        raise DataError(f"nodes must be an integer, at least 2; got {nodes!r}")
     pairs = int(nodes) * (int(nodes) - 1)
     return (2.0 if 2 * links == pairs else 1.0) / pairs
 
 
 def check_nodes(nodes: int | None, metric: Any) -> None:
-    """Refuse a number of nodes where the metric has no use for it."""
+    """Raise an error if nodes= is passed with a metric that does not use it."""
     if nodes is not None:
-        raise DataError(f"nodes={nodes!r} belongs to metric 'graph-l1', not to {metric!r}; leave it out")
+        raise DataError(f"nodes={nodes!r} applies to metric 'graph-l1', not to {metric!r}; omit it")
 
 
 def on_graphs(
@@ -121,21 +121,21 @@ def on_graphs(
     neighbors: WithinRadius | NearestK | None = None,
     **options: Any,
 ) -> Divergence:
-    """Run an estimator in L1 on the links of graphs, and give its curves in the normalised distance."""
+    """Run an estimator in L1 on the links of graphs, and normalise its distances."""
     links, factor = as_links(x, nodes)
     rule = neighbors
     if isinstance(rule, WithinRadius) and not (rule.relative or isinstance(rule.radius, str)):
         rule = replace(rule, radius=(np.asarray(rule.radius, dtype=np.float64) / factor).tolist())
     plain = estimate(links, metric="l1", neighbors=rule, **options)
-    found = normalised(plain, factor)
+    growth = normalised(plain, factor)
     if neighbors is not None:
-        rule_as_asked = {"rule": type(neighbors).__name__, **vars(neighbors)}
-        found = replace(found, settings=found.settings | {"neighbors": rule_as_asked})
-    return found
+        original = {"rule": type(neighbors).__name__, **vars(neighbors)}
+        growth = replace(growth, settings=growth.settings | {"neighbors": original})
+    return growth
 
 
 def normalised(plain: Divergence, factor: float) -> Divergence:
-    """Turn a divergence in L1 of links into one in the normalised distance of graphs."""
+    """Convert a divergence in L1 of links to the normalised distance of graphs."""
     settings = plain.settings | {"metric": GRAPH_L1, "factor": factor}
     settings |= {name: settings[name] * factor for name in LENGTHS if name in settings}
     if "curves" in settings:
@@ -166,19 +166,19 @@ def sampling(x: Any, dt: float | None) -> tuple[float, str, Ints | None]:
     else:
         unit = "time"
     if not (np.isfinite(dt) and dt > 0):
-        raise DataError(f"dt={dt!r}: the time between two samples is a positive number")
+        raise DataError(f"dt, the time between two samples, must be a positive number; got {dt!r}")
     return float(dt), unit, step
 
 
 def check_average(average: str) -> int:
-    """The average as the kernels know it."""
+    """Code of the average in the kernels."""
     if average not in AVERAGES:
-        raise UnknownNameError(f"average {average!r} is none of {', '.join(AVERAGES)}")
+        raise UnknownNameError(f"average must be one of {', '.join(AVERAGES)}, got {average!r}")
     return AVERAGES.index(average)
 
 
 def block_edges(states: States) -> Ints:
-    """Bounds of the blocks of reference states: equally long, and longer than a pair is followed."""
+    """Bounds of the blocks of reference states, of equal length, longer than the horizon."""
     times = np.flatnonzero(states.usable)
     first, stop = int(times[0]), int(times[-1]) + 1
     shortest = max(_SHORTEST_BLOCK, states.theiler, states.horizon + 1)
@@ -187,7 +187,7 @@ def block_edges(states: States) -> Ints:
 
 
 def padded(horizon: int) -> int:
-    """Number of steps that the kernels follow: horizon + 1, rounded up to whole lanes."""
+    """Number of steps in the kernels: horizon + 1, rounded up to whole lanes."""
     return -(-(horizon + 1) // LANES) * LANES
 
 
@@ -206,10 +206,10 @@ def as_divergence(
     extra: dict[str, Any],
     warnings: tuple[Reason, ...] = (),
 ) -> Divergence:
-    """Turn the sums of the blocks into curves."""
+    """Divergence from the sums of the blocks."""
     logs, terms = sums
-    held = terms[:, 0] > 0
-    if not held.any():
+    filled = terms[:, 0] > 0
+    if not filled.any():
         raise NoNeighborsError(
             f"{method}: none of {int(np.count_nonzero(states.usable))} states has a neighbour under {rule} outside "
             f"theiler={states.theiler} ({counts}); enlarge the neighbourhood, lower theiler, or record more"
@@ -217,10 +217,10 @@ def as_divergence(
     dt, unit, step = clock
     with np.errstate(invalid="ignore", divide="ignore"):
         curve = logs.sum(axis=0) / terms.sum(axis=0)
-        rows = np.exp(logs[held] / terms[held])
-    first = edges[:-1][held]
+        rows = np.exp(logs[filled] / terms[filled])
+    first = edges[:-1][filled]
     last = int(edges[-1]) - 1 + states.horizon
-    unknown = np.full(len(rows), np.nan)
+    scale = np.full(len(rows), np.nan)
     settings: dict[str, Any] = {
         "metric": states.metric,
         "neighbors": {"rule": type(rule).__name__, **asdict(rule)},
@@ -235,7 +235,7 @@ def as_divergence(
         "strategy_why": strategy.why,
         "left_out": counts,
         "terms": terms.sum(axis=0),
-        "block_terms": terms[held],
+        "block_terms": terms[filled],
         **extra,
     }
     return Divergence(
@@ -249,7 +249,7 @@ def as_divergence(
         group=np.arange(len(rows)),
         start=first if step is None else step[first],
         floor=np.full(rows.shape, np.nan),
-        scale=unknown,
+        scale=scale,
         n_references=n_references,
         settings=settings,
         warnings=warnings,
@@ -263,24 +263,24 @@ def steps_per_sample(step: Ints | None) -> int | None:
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """A prepared trajectory along which pairs are followed.
+    """A prepared trajectory, with distances along pairs of states.
 
     Attributes
     ----------
     states : States
         From `trajtools.neighbors.states.prepare`.
     metric : str
-        As asked.
+        Requested metric.
     factor : float
-        What the distances of `states` are multiplied with: 1, but for normalised distances of graphs.
-    ways : ndarray of float64, shape (T, d), or None
-        Unit vectors along the motion, where distances across it are asked for.
+        Factor of the distances of `states`; 1 except for normalised distances of graphs.
+    directions : ndarray of float64, shape (T, d), or None
+        Unit vectors along the motion, for distances across it.
     """
 
     states: States
     metric: str
     factor: float
-    ways: Floats | None = None
+    directions: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.states)
@@ -300,19 +300,19 @@ class Walk:
         return self.factor * paths(s.points, s.matrix, i, others, s.horizon, s.code)
 
     def measured(self, i: int, others: Ints, whole: Floats) -> Floats:
-        """Return the paths that growth is read from: `whole`, those of `paths`, or across the motion."""
-        if self.ways is None:
+        """Paths used for the growth: `whole`, from `paths`, or distances across the motion."""
+        if self.directions is None:
             return whole
         steps = np.arange(self.states.horizon + 1)
         there = np.asarray(others)[:, None] + steps
         apart = self.states.points[there] - self.states.points[i + steps]
-        return across_motion(apart, self.ways[there] + self.ways[i + steps])
+        return across_motion(apart, self.directions[there] + self.directions[i + steps])
 
 
 def prepare_walk(
     x: Any, *, metric: MetricLike, nodes: int | None, theiler: int | None, horizon: int, across: bool = False
 ) -> Walk:
-    """Check states for following pairs of them, block by block."""
+    """Prepare states for following pairs, block by block."""
     factor = 1.0
     kernel_metric = metric
     if metric == GRAPH_L1:
@@ -322,19 +322,19 @@ def prepare_walk(
         check_nodes(nodes, metric)
     states = prepare(x, metric=kernel_metric, theiler=theiler, horizon=horizon)
     if states.horizon < 1:
-        raise DataError("horizon=0: a block is followed for one step at least")
+        raise DataError("horizon=0: a block needs at least one step")
     contiguous = np.ascontiguousarray(states.points)
     if contiguous is not states.points:
         states = States(**{**vars(states), "points": contiguous})
-    ways = None
+    motion = None
     if across:
         check_motion(states)
-        ways = directions(states.points)
-    return Walk(states, GRAPH_L1 if metric == GRAPH_L1 else states.metric, factor, ways)
+        motion = directions(states.points)
+    return Walk(states, GRAPH_L1 if metric == GRAPH_L1 else states.metric, factor, motion)
 
 
 def block_starts(walk: Walk) -> Ints:
-    """Where the blocks begin: one after the other, over what is missing to the next state that can be followed."""
+    """Starts of consecutive blocks; states that cannot be followed are skipped."""
     usable = np.flatnonzero(walk.states.usable)
     starts, at = [], 0
     while at < len(usable):
@@ -344,13 +344,13 @@ def block_starts(walk: Walk) -> Ints:
 
 
 def candidates(walk: Walk, rule: NearestK, starts: Ints) -> tuple[Ints, bool, Strategy]:
-    """The nearest states of the first state of each block."""
+    """Nearest states of the first state of each block, whether states repeat, and the search."""
     states = walk.states
     strategy = choose(states, None)
     if strategy.name in ("tree", "sweep"):
-        # The search of all states costs less than comparing those few with everything.
-        found = nearest(states, rule, strategy.name)
-        return found.index[starts], found.counts["zero_distance"] > 0, strategy
+        # Searching for all states costs less than comparing these few with all others.
+        neighbors = nearest(states, rule, strategy.name)
+        return neighbors.index[starts], neighbors.counts["zero_distance"] > 0, strategy
     from trajtools._kernels.divergence import nearest_of
 
     _, index, repeats = nearest_of(
@@ -360,35 +360,33 @@ def candidates(walk: Walk, rule: NearestK, starts: Ints) -> tuple[Ints, bool, St
 
 
 def growth_limit(walk: Walk, limit: float | None) -> float:
-    """The distance beyond which a pair is given up."""
+    """Distance beyond which a pair is replaced."""
     if limit is None:
         return LIMIT_SHARE * _spread(walk)
     if not limit > 0:
-        raise DataError(f"limit={limit!r}: pairs are given up beyond a positive distance")
+        raise DataError(f"limit must be a positive distance, got {limit!r}")
     return float(limit)
 
 
 def _spread(walk: Walk) -> float:
-    """Median distance between two of some evenly spaced states."""
+    """Median distance between two states, from evenly spaced ones."""
     times = evenly(np.flatnonzero(walk.states.usable), _SPREAD_SAMPLE)
     apart = np.concatenate([walk.distances(int(i), times[at + 1 :]) for at, i in enumerate(times[:-1])])
     median = float(np.nanmedian(apart)) if np.isfinite(apart).any() else 0.0
     if not median > 0:
-        raise NoNeighborsError(
-            "half of the states are equal, so no limit can be taken from their spread; give limit= (a distance)"
-        )
+        raise NoNeighborsError("half of the states are equal, so their spread gives no limit; give limit= (a distance)")
     return median
 
 
 def cosine(to_old: Any, to_new: Any, between: Any) -> Any:
-    r"""Cosine of the angle between two separations from one state, from distances alone."""
+    """Cosine of the angle between two separations from one state, by the law of cosines."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         gain = (to_old - between) / to_new
         return np.clip((gain * (1 + between / to_old) + to_new / to_old) / 2, -1.0, 1.0)
 
 
 def mean_rate(rows: Floats, duration: float) -> float:
-    """Wolf's value: summed growth of the blocks that have not met at their end, over the time it took."""
+    """Wolf's exponent: total growth of the blocks that end at a positive distance, over their total time."""
     apart = (rows[:, -1] > 0) & (rows[:, 0] > 0)
     if not apart.any():
         return float("nan")
@@ -409,7 +407,7 @@ def segments_divergence(
     settings: dict[str, Any],
     warnings: tuple[Reason, ...] = (),
 ) -> Divergence:
-    """Turn blocks into curves, one unit each."""
+    """Divergence of blocks, one unit per block."""
     if not len(rows):
         left_out = settings.get("left_out")
         raise NoNeighborsError(
@@ -420,14 +418,14 @@ def segments_divergence(
     dt, unit, step = clock
     group = np.arange(len(rows))
     start = starts if step is None else np.asarray(step, dtype=np.int64)[starts]
-    curves, of, _ = average_curves(rows, group, start, average)
+    curves, curve_group, _ = average_curves(rows, group, start, average)
     return Divergence(
         method=method,
         metric=walk.metric,
         average=average,
         time=np.arange(rows.shape[1], dtype=np.float64) * dt,
         time_unit=unit,
-        log_distance=mean_curve(curves, of),
+        log_distance=mean_curve(curves, curve_group),
         distances=rows,
         group=group,
         start=start,
@@ -445,7 +443,7 @@ def segments_divergence(
             "steps_per_sample": steps_per_sample(step),
             "average": average,
             "strategy": strategy,
-            "across": walk.ways is not None,
+            "across": walk.directions is not None,
             **settings,
         },
         warnings=warnings,

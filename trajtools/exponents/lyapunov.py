@@ -1,4 +1,4 @@
-"""An exponent of anything in one call."""
+"""Lyapunov exponent of twins or of one trajectory, in one call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trajtools.distances.metric import MetricLike
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.exponent import Exponent
 from trajtools.exponents.nulls import BASIN, NULLS, steepest
-from trajtools.exponents.one_trajectory import Options, exponent_of_states, read_record
+from trajtools.exponents.one_trajectory import Options, read_record, states_exponent
 from trajtools.exponents.twins import has_twins, twins
 from trajtools.types import RNGLike, StatesLike, TwinsLike
 
@@ -48,35 +48,35 @@ def lyapunov(
     Parameters
     ----------
     x : Run, pair, list of Runs or pairs; or Trajectory, array_like (T, d) or (T,); or Distances
-        Twins, as `trajtools.twins` takes them; or one trajectory, whose recurrences take the place of twins. A series
-        is embedded. `Distances` of all pairs of its states will do, too, and adjacency matrices (T, N, N) with
+        Twins, as in `trajtools.twins`; or one trajectory, whose recurrences replace twins. A series is embedded.
+        Also `Distances` of all pairs of states of one trajectory, or adjacency matrices (T, N, N) with
         ``metric="graph-l1"``.
     method : str
-        ``"twins"``, ``"rosenstein"``, ``"kantz"``, ``"wolf"`` or ``"hybrid"``. ``"auto"``: twins where `x` holds twins,
-        else rosenstein, which has the most room for growth.
+        ``"twins"``, ``"rosenstein"``, ``"kantz"``, ``"wolf"`` or ``"hybrid"``. ``"auto"``: twins if `x` contains twins,
+        else rosenstein, which leaves the most room for growth.
     metric : str, callable, Metric or None
-        Distance between states, see `tt.distances.METRICS`. None: ``"l1"`` for twins, ``"l2"`` for recurrences. These
-        also know ``"graph-l1"``, the sum of the absolute differences of all links over N(N-1), and ``"precomputed"``
-        for distances (T, T); metrics other than ``"l1"``, ``"l2"``, ``"linf"`` and ``"rms"`` are asked for all pairs
-        and take at most 8192 states.
+        Distance between states, see `tt.distances.METRICS`. None: ``"l1"`` for twins, ``"l2"`` for recurrences.
+        Recurrences also accept ``"graph-l1"``, the sum of the absolute differences of all links over N(N-1), and
+        ``"precomputed"`` for distances (T, T); metrics other than ``"l1"``, ``"l2"``, ``"linf"`` and ``"rms"`` are
+        evaluated for all pairs, of at most 8192 states.
     average : str or None
-        ``"mean-log"``, ``"log-mean"`` or ``"rms"``, see `trajtools.twins` and `trajtools.kantz`; None: theirs.
+        ``"mean-log"``, ``"log-mean"`` or ``"rms"``, see `trajtools.twins` and `trajtools.kantz`; None: their default.
     neighbors : NearestK, WithinRadius or None
-        Which states are neighbours; None: what the method takes.
+        Which states are neighbours; None: the default of the method.
     theiler : int or None, in samples
-        States closer in time are no neighbours; None: three times the correlation time, see `theiler_window`.
+        States closer in time are not neighbours; None: three times the correlation time, see `theiler_window`.
     horizon : int or None, in samples
-        How long pairs are followed; None: half as long again as the distances take to saturate (a sixteenth of that for
+        How long pairs are followed; None: about 1.3 times the saturation time (a sixteenth of the saturation time for
         wolf and hybrid).
     dim, delay : int or None
-        Embedding; None: for a series from the data, see `estimate_dimension` and `estimate_delay`, and none for states.
-        ``dim=1`` takes a series as the whole state; with ``dim > 1`` states are embedded, too.
+        Embedding; None: for a series from the data, see `estimate_dimension` and `estimate_delay`; none for states.
+        ``dim=1`` uses a series as the whole state; ``dim > 1`` also embeds states.
     nodes : int or None
-        Number of nodes N for ``"graph-l1"`` of rows of links (T, E); a Trajectory of a network and matrices know it.
+        Number of nodes N for ``"graph-l1"`` of rows of links (T, E); matrices and Trajectories of networks define it.
     buffers : bool or None
-        Of a run whose optimiser has momentum or moments: whether its recorded buffers are joined to the weights, which
-        alone are not the state; see `trajtools.exponents.one_trajectory.full_state`. None: wherever they are
-        recorded, and no delay coordinates are requested.
+        For a run whose optimiser has momentum or moments: whether to append its recorded buffers to the weights, which
+        alone are not the full state; see `trajtools.exponents.one_trajectory.full_state`. None: if they are
+        recorded and no delay coordinates are requested.
     dt : float or None
         Time between two steps; None keeps the unit of the data.
     window : (int, int) or None
@@ -84,41 +84,41 @@ def lyapunov(
     region : "auto" or (float, float)
         Times since the perturbation between which the growth is measured.
     null : str or None
-        What the growth is tested against. ``"auto"``: ``"power-law"`` for twins; for recurrences a stationary linear
-        process, ``"iaaft"`` (series) or ``"phase-randomised"`` (states). By name also ``"shuffled-increments"`` and
+        Null hypothesis for the growth. ``"auto"``: ``"power-law"`` for twins; for recurrences a stationary linear
+        process, ``"iaaft"`` (series) or ``"phase-randomised"`` (states). Also ``"shuffled-increments"`` and
         ``"random-walk"`` (recurrences), and for both ``"quadratic-basin"``: descent in a quadratic basin by the
-        optimiser of the run (gradient descent, with momentum if its hyper-parameters say so); see
-        `trajtools.exponents.nulls`. None: no test, and no verdict but inconclusive or regular.
+        optimiser of the run (gradient descent, with momentum if its hyper-parameters include it); see
+        `trajtools.exponents.nulls`. None: no test; the verdict is then inconclusive or regular.
     surrogates : int
-        How many records are drawn from the null of recurrences; below 99 no p-value reaches the 1 % level.
+        Number of surrogates drawn from the null of recurrences; below 99 no p-value reaches the 1 % level.
     procedure : None or "danovski2024"
         None: the procedure of this toolkit; a name: a published one, for twins.
     level : float
         Confidence level of the interval.
     rng : int, numpy.random.Generator or None
-        Source of the resampling and the surrogates; the same seed gives the same bits.
+        Random numbers for resampling and surrogates; the same seed gives the same bits.
 
     Returns
     -------
     Exponent
-        In 1 / (unit of time), natural logarithm; `curve` holds the divergence it was fitted to, `settings` everything
-        that was chosen. Data that cannot be analysed give the verdict ``"inconclusive"`` with the reason.
+        In 1 / (unit of time), natural logarithm; `curve` is the fitted divergence, `settings` contains all automatic
+        choices. Data that cannot be analysed give the verdict ``"inconclusive"`` with the reason.
 
     Raises
     ------
     UnknownNameError
         If there is no such method, metric, average, null or procedure.
     DataError
-        If `x` has no twins though they were asked for, or an argument makes no sense.
+        If ``method="twins"`` and `x` has no twins, or an argument is invalid.
 
     Notes
     -----
-    For one trajectory the verdict is ``"chaotic"`` if it is stationary and returns, an exponent of zero is excluded at
-    the 1 % level, the local slopes have a plateau, and fewer than 1 % of the records of the null keep neighbours close
-    as long. The test takes at most 3000 states, the checks at most 20,000, and both a random projection of states
-    with more than 64 dimensions. States of a flow whose samples lie further apart than neighbours do are interpolated
-    by cubic splines first, and Euclidean distances are taken across the motion: a lag along the orbit does not grow by
-    itself, yet shear mixes it into what grows, which made exponents of flows up to a quarter wrong.
+    The verdict on one trajectory is ``"chaotic"`` if it is stationary and recurrent, an exponent of zero is excluded at
+    the 1 % level, the local slopes have a plateau, and the surrogates are less predictable (p <= 0.01). The test uses
+    at most 3000 states, the checks at most 20,000, and both a random projection of states with more than 64
+    dimensions. A flow whose samples lie further apart than its neighbours is interpolated by cubic splines first, and
+    Euclidean distances are measured across the motion: a lag along the orbit does not grow by itself, but shear mixes
+    it into the growing direction, which would bias exponents of flows by up to a quarter.
 
     Examples
     --------
@@ -138,10 +138,10 @@ def lyapunov(
     (True, 'chaotic')
     """
     if method not in ("auto", *METHODS):
-        raise UnknownNameError(f"there is no method {method!r}; there are {', '.join(METHODS)}, and 'auto' to choose")
+        raise UnknownNameError(f"there is no method {method!r}; there are {', '.join(METHODS)}, and 'auto'")
     if method == "twins" or (method == "auto" and has_twins(x)):
         if buffers or nodes is not None:
-            raise DataError("buffers= and nodes= belong to the neighbours of one trajectory; leave them out for twins")
+            raise DataError("buffers= and nodes= apply to the neighbours of one trajectory; omit them for twins")
         growth = twins(cast("TwinsLike", x), metric=metric or "l1", average=average or "mean-log", dt=dt, window=window)
         null = "power-law" if null == "auto" else null
         return growth.fit(region, null=null, procedure=procedure, level=level, rng=rng)
@@ -168,7 +168,7 @@ def lyapunov(
         rng=rng,
         optimizer=record.optimizer,
     )
-    exponent = exponent_of_states(record.states, options, clock=record.clock, doubts=record.doubts)
+    exponent = states_exponent(record.states, options, clock=record.clock, issues=record.issues)
     return record.complete(exponent)
 
 
@@ -184,7 +184,7 @@ def _count(name: str, value: Any, least: int) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise DataError(f"{name}={value!r}: a whole number, at least {least}")
+        raise DataError(f"{name} must be an integer, at least {least}; got {value!r}")
     return int(value)
 
 

@@ -61,16 +61,15 @@ def kantz(
         matrices.
     metric : str or callable
         ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"``, or ``"graph-l1"``: the sum of the absolute differences of all
-        links over N(N-1). Or a function of two blocks of states (t, d) that gives their distances (t,), pair by pair.
+        links over N(N-1). Or a function of two blocks of states (t, d) that returns their distances (t,), row by row.
     neighbors : WithinRadius, NearestK or None
-        Which states are the neighbourhood of a state; None: a radius chosen from the data. Several radii cost one
-        search; see Returns.
+        Neighbourhood of a state; None: a radius from the data. Several radii need only one search; see Returns.
     theiler : int or None, in samples
         States closer in time than this are not neighbours; None: three times the correlation time, at most an eighth of
-        the record, as `trajtools.lyapunov` takes it.
+        the record, as in `trajtools.lyapunov`.
     horizon : int, in samples
-        How long each pair is followed. States and neighbours nearer to the end of the record, or to a state that is
-        not finite, are not used.
+        How long each pair is followed. States closer to the end of the record, or to a state that is not finite, are
+        not used.
     dt : float or None, in the time unit
         Time between two samples; None: that of the trajectory, 1 for arrays.
     average : str
@@ -78,16 +77,16 @@ def kantz(
         the logarithms (Parlitz), which weighs close pairs more; ``"rms"``, the logarithm of the root mean square
         (TISEAN's lyap_k).
     nodes : int or None
-        Number of nodes N for ``"graph-l1"`` of rows of links (T, E); a Trajectory of a network and matrices know it.
+        Number of nodes N for ``"graph-l1"`` of rows of links (T, E); matrices and Trajectories of networks define it.
     across : bool
-        Measure distances to the orbit of a neighbour: every eight samples it is shifted in time to where it is beside
-        the reference, and what is left of the separation along their motion is taken out. In a flow that part does not
-        grow, yet shear mixes it into what grows. The search takes whole distances.
+        Measure distances to the orbit of a neighbour: every eight samples the neighbour is shifted in time to its point
+        closest to the reference, and the remaining separation along the motion is removed. In a flow that component
+        does not grow, but shear mixes it into the growing one. The search uses full distances.
     stride : int, in samples
-        Only every so many states are references; all are neighbours. For states that were interpolated.
+        Only every `stride`-th state is a reference; all states are neighbours. For interpolated states.
     procedure : None or "caligiuri2023"
-        None is the procedure described here. ``"caligiuri2023"`` is that of [2]_ for networks, exactly, with its bias:
-        blocks of `horizon` states, each with the later states within the radius; see
+        None: the procedure described here. ``"caligiuri2023"``: that of [2]_ for networks, reproduced exactly, with its
+        bias: blocks of `horizon` states, each with the later states within the radius; see
         `trajtools.exponents.published_curves`.
     points : int or None, in samples
         Only for ``"caligiuri2023"``: the length w of the fitted window.
@@ -95,9 +94,9 @@ def kantz(
     Returns
     -------
     Divergence
-        Curve S(k dt), k = 0 .. horizon, natural logarithm, and the same for each block of reference states (its
-        units). Its slope is the largest exponent, in 1 / time unit. With several radii it is the curve of the smallest
-        one at which at least half of the states have neighbours; ``settings["curves"]`` holds all, in the order of
+        Curve S(k dt), k = 0 .. horizon, natural logarithm, also for each block of reference states (its units). Its
+        slope is the largest exponent, in 1 / time unit. With several radii, the curve is that of the smallest one at
+        which at least half of the states have neighbours; ``settings["curves"]`` contains all, in the order of
         ``settings["radii"]``.
 
     Raises
@@ -105,7 +104,7 @@ def kantz(
     NoNeighborsError
         If no state has neighbours.
     DataError
-        If the data cannot be analysed so.
+        If the data or an argument is invalid.
     UnknownNameError
         If metric, average or procedure is unknown.
 
@@ -113,9 +112,9 @@ def kantz(
     -----
     .. math:: S(k) = \langle \ln \frac{1}{|U_i|} \sum_{j \in U_i} d(i+k, j+k) \rangle_i
 
-    The distance is that of the whole states; the paper takes that of the newest coordinate of a delay vector, which has
-    the same slope. Pairs at distance zero are no neighbours; pairs that meet later count with zero in a mean, and are
-    left out of a mean of logarithms.
+    Distances are those of the full states; the paper uses the newest coordinate of the delay vectors, which gives the
+    same slope. Pairs at distance zero are not neighbours. Pairs that reach distance zero later enter a mean as zero,
+    and are excluded from a mean of logarithms.
 
     References
     ----------
@@ -144,13 +143,17 @@ def kantz(
     motion: dict[str, Any] = {"across": across, "stride": stride}
     if procedure is not None:
         if procedure != "caligiuri2023":
-            raise UnknownNameError(f"kantz has no procedure {procedure!r}; there are None (ours) and caligiuri2023")
+            raise UnknownNameError(
+                f"kantz has no procedure {procedure!r}; there are None (the default) and caligiuri2023"
+            )
         if across or stride != 1:
-            raise DataError("procedure 'caligiuri2023' knows neither across nor stride; leave them out")
+            raise DataError("procedure 'caligiuri2023' has neither across= nor stride=; omit them")
         published: dict[str, Any] = {"metric": metric, "nodes": nodes, "points": points, "clock": clock, **options}
         return caligiuri_kantz(x, neighbors=neighbors, **published)
     if points is not None:
-        raise DataError("points belongs to procedure='caligiuri2023'; this one fits nothing, see Divergence.fit")
+        raise DataError(
+            "points= applies to procedure='caligiuri2023'; the default one fits nothing, see Divergence.fit"
+        )
     if metric == GRAPH_L1:
         return on_graphs(kantz, x, nodes=nodes, neighbors=neighbors, dt=dt, average=average, **options | motion)
     check_nodes(nodes, metric)
@@ -159,7 +162,7 @@ def kantz(
     states = states if across else compact(states)
     if average == "rms" and is_scaled(states):
         raise DataError(
-            "average='rms' squares the distances, and some numbers of these states are too small or too large for it: "
+            "average='rms' squares the distances, and some entries of these states are too small or too large: "
             "multiply the states by a constant, which shifts the curve by its logarithm"
         )
     lags = with_directions(states) if across else states.lags()
@@ -167,7 +170,7 @@ def kantz(
     radii, lists, strategy, index = _neighborhoods(states, rule)
     edges = block_edges(states)
     cap, least = (rule.max_neighbors or 0, rule.min_neighbors) if isinstance(rule, WithinRadius) else (0, 1)
-    asked = Balls(lists, states.gap(radii), lags, states.theiler, states.horizon, code, cap, least, across, int(stride))
+    balls = Balls(lists, states.gap(radii), lags, states.theiler, states.horizon, code, cap, least, across, int(stride))
     shape = (len(edges) - 1, len(radii))
     rows = Rows(
         logs=np.zeros((*shape, states.horizon + 1)),
@@ -179,7 +182,7 @@ def kantz(
     )
     width = padded(states.horizon)
     in_parts(
-        lambda a, b: kantz_rows(index, asked, edges, a, b, *make_work(len(states), len(radii), width), rows), shape[0]
+        lambda a, b: kantz_rows(index, balls, edges, a, b, *make_work(len(states), len(radii), width), rows), shape[0]
     )
     references = int(np.count_nonzero(is_reference))
     skips = rows.skipped.sum(axis=0)
@@ -215,12 +218,12 @@ def kantz(
 
 
 def _neighborhoods(states: States, rule: WithinRadius | NearestK) -> tuple[Floats, Any, Strategy, Any]:
-    """Radii, ready lists of neighbours (none for balls), the search and its index."""
+    """Radii, lists of neighbours (empty for balls), the search and its index."""
     if isinstance(rule, NearestK):
-        found = nearest(states, rule)
-        # The index is only asked which states are usable: the lists are ready.
-        strategy = found.strategy
-        return np.array([np.inf]), found.index, strategy, build(states, strategy)
+        neighbors = nearest(states, rule)
+        # Only the usable states of the index are read: the lists exist already.
+        strategy = neighbors.strategy
+        return np.array([np.inf]), neighbors.index, strategy, build(states, strategy)
     radii = absolute_radii(states, rule)
     strategy = choose(states, float(radii[-1]))
     return radii, np.empty((0, 0), dtype=np.int64), strategy, build(states, strategy)
@@ -247,39 +250,38 @@ def rosenstein(
         matrices.
     metric : str or callable
         ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"``, or ``"graph-l1"``: the sum of the absolute differences of all
-        links over N(N-1). Or a function of two blocks of states (t, d) that gives their distances (t,), pair by pair.
+        links over N(N-1). Or a function of two blocks of states (t, d) that returns their distances (t,), row by row.
     neighbors : NearestK or None
-        How many neighbours of each state are followed; None: one, as in the paper.
+        Number of neighbours of each state to follow; None: one, as in the paper.
     theiler : int or None, in samples
         States closer in time than this are not neighbours; None: three times the correlation time, at most an eighth of
-        the record, as `trajtools.lyapunov` takes it.
+        the record, as in `trajtools.lyapunov`.
     horizon : int, in samples
-        How long each pair is followed. States and neighbours nearer to the end of the record, or to a state that is
-        not finite, are not used.
+        How long each pair is followed. States closer to the end of the record, or to a state that is not finite, are
+        not used.
     dt : float or None, in the time unit
         Time between two samples; None: that of the trajectory, 1 for arrays.
     nodes : int or None
-        Number of nodes N for ``"graph-l1"`` of rows of links (T, E); a Trajectory of a network and matrices know it.
+        Number of nodes N for ``"graph-l1"`` of rows of links (T, E); matrices and Trajectories of networks define it.
     across : bool
-        Measure distances to the orbit of a neighbour: every eight samples it is shifted in time to where it is beside
-        the reference, and what is left of the separation along their motion is taken out. In a flow that part does not
-        grow, yet shear mixes it into what grows. The search takes whole distances.
+        Measure distances to the orbit of a neighbour: every eight samples the neighbour is shifted in time to its point
+        closest to the reference, and the remaining separation along the motion is removed. In a flow that component
+        does not grow, but shear mixes it into the growing one. The search uses full distances.
     stride : int, in samples
-        Only every so many states are references; all are neighbours. For states that were interpolated.
+        Only every `stride`-th state is a reference; all states are neighbours. For interpolated states.
 
     Returns
     -------
     Divergence
-        Curve S(k dt), k = 0 .. horizon, natural logarithm, and the same for each block of reference states (its
-        units). Its slope is the largest exponent, in 1 / time unit. `settings` holds the search that was chosen and
-        what was left out.
+        Curve S(k dt), k = 0 .. horizon, natural logarithm, also for each block of reference states (its units). Its
+        slope is the largest exponent, in 1 / time unit. `settings` contains the search and counts of excluded data.
 
     Raises
     ------
     NoNeighborsError
         If no state has a neighbour.
     DataError
-        If the data cannot be analysed so.
+        If the data or an argument is invalid.
     UnknownNameError
         If the metric is unknown.
 
@@ -287,8 +289,8 @@ def rosenstein(
     -----
     .. math:: S(k) = \langle \ln d(i+k, j+k) \rangle_{(i, j)}
 
-    over all pairs of a state i and one of its nearest neighbours j outside the Theiler window. The distance is that of
-    the whole states. Pairs at distance zero are no neighbours; a pair that meets later is left out at that k.
+    over all pairs of a state i and one of its nearest neighbours j outside the Theiler window. Distances are those of
+    the full states. Pairs at distance zero are not neighbours; a pair that reaches zero later is excluded at that k.
 
     References
     ----------
@@ -317,14 +319,14 @@ def rosenstein(
     rule = neighbors or NearestK()
     if not isinstance(rule, NearestK):
         raise DataError(
-            f"rosenstein follows the nearest states: neighbors is a NearestK, not {rule}; kantz takes a radius"
+            f"rosenstein follows the nearest states: neighbors must be a NearestK, not {rule}; kantz accepts a radius"
         )
     clock = sampling(x, dt)
     states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
     states = states if across else compact(states)
     lags, code = (with_directions(states), ACROSS) if across else (states.lags(), states.code)
-    found = nearest(states, rule)
-    index = thinned(found.index, stride)
+    nearest_states = nearest(states, rule)
+    index = thinned(nearest_states.index, stride)
     edges = block_edges(states)
     width = padded(states.horizon)
     logs = np.zeros((len(edges) - 1, states.horizon + 1))
@@ -336,7 +338,7 @@ def rosenstein(
         ),
         len(logs),
     )
-    counts = {**found.counts, "missing_later": int(missing.sum())}
+    counts = {**nearest_states.counts, "missing_later": int(missing.sum())}
     counts["zero_later"] = int((terms[:, :1] - terms).sum())
     return as_divergence(
         states,
@@ -345,7 +347,7 @@ def rosenstein(
         method="rosenstein",
         average="mean-log",
         rule=rule,
-        strategy=found.strategy,
+        strategy=nearest_states.strategy,
         clock=clock,
         n_references=int(np.count_nonzero(index[:, 0] >= 0)),
         counts=counts,

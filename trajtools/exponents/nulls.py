@@ -1,4 +1,4 @@
-"""Nulls: surrogate records, growth in a quadratic basin, and the comparison with them."""
+"""Null hypotheses: surrogate records, growth in a quadratic basin, and tests against them."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from trajtools.types import Floats, Ints
 if TYPE_CHECKING:
     from trajtools.exponents.divergence import Divergence
 
-ROUNDS = 60  # of IAAFT at most; it stops earlier where nothing changes any more
+ROUNDS = 60  # most iterations of IAAFT; it stops earlier at a fixed point
 STATIONARY = ("phase-randomised", "iaaft")
 DRIFTING = ("random-walk", "shuffled-increments")
 BASIN = "quadratic-basin"
 NULLS = (*STATIONARY, *DRIFTING, BASIN)
-WORDS = {
+DESCRIPTIONS = {
     "phase-randomised": "a stationary linear Gaussian process with the same spectra and cross-spectra",
-    "iaaft": "a stationary linear process with the same spectrum, seen through a static function "
-    "(same values, shuffled)",
+    "iaaft": "a stationary linear process with the same spectrum, observed through a static function "
+    "(same values, reordered)",
     "random-walk": "a random walk whose steps have the same mean and covariance",
     "shuffled-increments": "a walk with the same steps in random order",
-    BASIN: "gradient descent in a quadratic basin, whose rates are fitted to the steps and whose noise is what is left "
-    "of them, in random order",
+    BASIN: "gradient descent in a quadratic basin, whose rates are fitted to the steps and whose noise is their "
+    "residuals, in random order",
 }
 
 
 PLAIN = Optimizer()
-RATES = 48  # curvatures that a basin is made of: half evenly, half logarithmically between flat and unstable
-FLATTEST = 1e-6  # of the steepest
-SMALLEST = 1e-9  # of the largest distance of a fitted curve: modes may pass through zero together
-MOST_STATES = 3000  # that are compared with surrogates
+RATES = 48  # curvatures of a basin: half spaced evenly, half logarithmically, from flat to unstable
+FLATTEST = 1e-6  # smallest curvature over the largest
+SMALLEST = 1e-9  # lower bound of a fitted curve over its maximum: all modes may pass through zero at once
+MOST_STATES = 3000  # used in the test against surrogates
 REFERENCES = 500
 LAGS = 24
 
@@ -47,38 +47,36 @@ def steepest(optimizer: Optimizer) -> float:
     mu = optimizer.momentum
     if optimizer.adaptive:
         raise DataError(
-            f"null {BASIN!r} knows gradient descent, with and without momentum; this run was trained with "
+            f"null {BASIN!r} covers gradient descent with and without momentum; this run was trained with "
             f"{optimizer.adaptive}: use another null"
         )
     if not 0 <= mu < 1:
-        raise DataError(f"null {BASIN!r}: a basin holds momentum between 0 and 1, got {mu:g}")
+        raise DataError(f"null {BASIN!r}: momentum must lie between 0 and 1, got {mu:g}")
     return 2 * (1 + mu) / (1 + 2 * mu) if optimizer.nesterov else 2 * (1 + mu)
 
 
-def optimizer_of_twins(growth: Divergence) -> Optimizer:
-    """The optimiser that twins were trained by."""
-    known = growth.settings.get("optimizer")
-    if isinstance(known, list):
-        raise DataError(
-            f"null {BASIN!r} is that of one optimiser; these runs were trained by several: analyse them one by one"
-        )
-    optimizer = Optimizer(**known) if known else Optimizer()
+def twins_optimizer(growth: Divergence) -> Optimizer:
+    """Optimiser of the training of twins."""
+    settings = growth.settings.get("optimizer")
+    if isinstance(settings, list):
+        raise DataError(f"null {BASIN!r} needs a single optimiser; these runs used several: analyse them one by one")
+    optimizer = Optimizer(**settings) if settings else Optimizer()
     steepest(optimizer)
     return optimizer
 
 
 def basin_null(growth: Divergence) -> Callable[[Floats, Floats, Floats, Floats], Floats]:
-    r"""What twins would do in a quadratic basin, in the form that `trajtools.statistics.shape_evidence` takes.
+    r"""Null of twins in a quadratic basin, as a residual function for `trajtools.statistics.shape_evidence`.
 
     Notes
     -----
-    In a basin :math:`x_{t+1} = x_t + \mu(x_t - x_{t-1}) - \eta H(\cdot - x^*)` on common batches the noise is the same
-    for both and cancels: the difference of twins is a sum of modes, one for each curvature, and each mode is known once
-    :math:`\eta h` is. Without momentum no mode grows. With momentum modes near the edge of stability grow for a while,
-    by up to :math:`2 / (1 - \mu)`, without any sensitivity: that is what this null is for. The perturbation is taken to
-    be one of the weights alone, made where the curve begins; of a window that begins later, too.
+    In a basin :math:`x_{t+1} = x_t + \mu(x_t - x_{t-1}) - \eta H(\cdot - x^*)` on common batches the noise cancels
+    between twins: their difference is a sum of modes, one for each curvature, and :math:`\eta h` determines each mode.
+    Without momentum no mode grows. With momentum, modes near the edge of stability grow transiently, by up to
+    :math:`2 / (1 - \mu)`, without sensitive dependence; this null covers such growth. The perturbation is assumed to be
+    one of the weights alone, at the start of the curve, even for a window that begins later.
     """
-    optimizer = optimizer_of_twins(growth)
+    optimizer = twins_optimizer(growth)
     per_step = float(growth.settings.get("dt", 1.0))
 
     def residuals(y: Floats, mask: Floats, count: Floats, time: Floats) -> Floats:
@@ -87,60 +85,60 @@ def basin_null(growth: Divergence) -> Callable[[Floats, Floats, Floats, Floats],
         shapes = np.abs(modes(np.round(time / per_step).astype(np.int64), optimizer))
         out = np.zeros_like(y)
         for row in range(len(y)):
-            known = mask[row] > 0
-            found = [_best(y[row, known], shapes[:, known] ** p, p, nnls) for p in (1, 2)]
-            out[row, known] = min(found, key=lambda left: float(np.sum(left**2)))
+            inside = mask[row] > 0
+            fits = [_best(y[row, inside], shapes[:, inside] ** p, p, nnls) for p in (1, 2)]
+            out[row, inside] = min(fits, key=lambda rest: float(np.sum(rest**2)))
         return out
 
     return residuals
 
 
 def modes(steps: Ints, optimizer: Optimizer) -> Floats:
-    """What becomes of a perturbation of one along each curvature."""
+    """Response to a unit perturbation along each curvature, step by step."""
     top, mu = steepest(optimizer), optimizer.momentum
     nu = mu * optimizer.nesterov
     half = RATES // 2
     rates = np.concatenate([np.linspace(0, top, half), top * np.geomspace(FLATTEST, 1 - 1 / half, RATES - half)])
     out = np.empty((len(rates), len(steps)))
-    here, step, at = np.ones(len(rates)), np.zeros(len(rates)), 0
-    for column, wanted in enumerate(steps.tolist()):
-        while at < wanted:
-            step = mu * step - rates * (here + nu * step)
-            here = here + step
+    position, step, at = np.ones(len(rates)), np.zeros(len(rates)), 0
+    for column, target in enumerate(steps.tolist()):
+        while at < target:
+            step = mu * step - rates * (position + nu * step)
+            position = position + step
             at += 1
-        out[:, column] = here
+        out[:, column] = position
     return out
 
 
 def _best(y: Floats, shapes: Floats, power: int, nnls: Any) -> Floats:
-    """Residuals of ln d of the best sum of modes, each point by its relative error."""
+    """Residuals of ln d from the best sum of modes, weighted by relative error."""
     weight = np.exp(-power * y)
     used = shapes.max(axis=1) > 0
     columns = (shapes[used] * weight).T
     scale = columns.max(axis=0)
     share, _ = nnls(columns / scale, np.ones(len(y)))
     model = (columns / scale) @ share
-    left = -np.log(np.maximum(model, SMALLEST * max(float(model.max()), 1e-300))) / power
-    return np.asarray(left - left.mean())
+    rest = -np.log(np.maximum(model, SMALLEST * max(float(model.max()), 1e-300))) / power
+    return np.asarray(rest - rest.mean())
 
 
 @dataclass(frozen=True, eq=False)
 class Tested:
-    """A comparison with surrogates.
+    """Result of a test against surrogates.
 
     Attributes
     ----------
     p_value : float
-        ``(k + 1) / (n + 1)``; NaN where nothing was compared.
-    name, words : str
-        The null; empty where nothing was compared.
+        ``(k + 1) / (n + 1)``; NaN without a test.
+    name, description : str
+        The null; empty without a test.
     settings : dict
-        What was compared.
+        Settings of the test.
     """
 
     p_value: float = float("nan")
     name: str = ""
-    words: str = ""
+    description: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -155,14 +153,14 @@ def against_surrogates(
     rng: np.random.Generator,
     optimizer: Optimizer = PLAIN,
 ) -> Tested:
-    """Compare how long neighbours stay close with what surrogates do.
+    """Test whether neighbours stay close for longer than in surrogates.
 
     Notes
     -----
-    The statistic is the mean over the lags up to saturation of minus the mean logarithm of the distance between
-    nearest neighbours, of a stretch of at most `MOST_STATES` states; its ends are matched for the stationary nulls.
-    It is the area under the same curve that the exponent is read from: chaos keeps close what a stochastic process with
-    the same spectrum separates.
+    The statistic is minus the mean logarithm of the distance between nearest neighbours, averaged over the lags up to
+    saturation, on a segment of at most `MOST_STATES` states; its ends are matched for the stationary nulls. It is the
+    area under the divergence curve: neighbours stay close for longer in chaos than in a stochastic process with the
+    same spectrum.
     """
     part = _longest_finite(series)[: MOST_STATES + (embedding[0] - 1) * embedding[1]]
     name = null
@@ -172,10 +170,10 @@ def against_surrogates(
         return Tested(settings={"tested_states": len(part)})
     if name in STATIONARY:
         part = part[matched_ends(part)]
-    draw, words, fitted = _source(part, name, optimizer)
+    draw, description, fitted = _source(part, name, optimizer)
     lags, curve = _separation(part, embedding, theiler, horizon)
     curves = [_separation(draw(rng), embedding, theiler, horizon)[1] for _ in range(count)]
-    value, drawn = _closeness(curve), np.array([_closeness(one) for one in curves])
+    value, drawn = _closeness(curve), np.array([_closeness(c) for c in curves])
     settings = {
         "tested_states": len(part),
         "surrogates": count,
@@ -185,22 +183,22 @@ def against_surrogates(
         "null_band": _band(lags, curve, np.array(curves)),
         **fitted,
     }
-    return Tested(rank_p(value, drawn), name, words, settings)
+    return Tested(rank_p(value, drawn), name, description, settings)
 
 
 def _source(
     part: Floats, null: str, optimizer: Optimizer
 ) -> tuple[Callable[[np.random.Generator], Floats], str, dict[str, Any]]:
-    """What draws a record, the null in words, and what of it was fitted."""
+    """Function that draws a surrogate, description of the null, and fitted parameters."""
     if null != BASIN:
-        return lambda rng: surrogate(part, null, rng=rng), WORDS[null], {}
+        return lambda rng: surrogate(part, null, rng=rng), DESCRIPTIONS[null], {}
     basin = fit_basin(part, optimizer)  # once, for all surrogates
     fitted = {"basin_rates": basin.rates, "basin_momentum": optimizer.momentum, "basin_nesterov": optimizer.nesterov}
-    return basin.draw, WORDS[null].replace("gradient descent", optimizer.words), fitted
+    return basin.draw, DESCRIPTIONS[null].replace("gradient descent", optimizer.description), fitted
 
 
 def fit_basin(states: Floats, optimizer: Optimizer = PLAIN) -> Basin:
-    """Fit a descent in a quadratic basin to the steps of a record."""
+    """Fit descent in a quadratic basin to the steps of a record."""
     top = steepest(optimizer)
     mu, nu = optimizer.momentum, optimizer.momentum * optimizer.nesterov
     steps = np.diff(states, axis=0)
@@ -212,8 +210,8 @@ def fit_basin(states: Floats, optimizer: Optimizer = PLAIN) -> Basin:
     variance, axes = np.linalg.eigh(x.T @ x)
     both = axes.T @ (x.T @ y) @ axes
     size = variance[:, None] + variance[None, :]
-    known = size > 1e-13 * max(float(variance[-1]), 1e-300)
-    law = axes @ np.where(known, (both + both.T) / np.where(known, size, 1.0), 0.0) @ axes.T
+    resolved = size > 1e-13 * max(float(variance[-1]), 1e-300)
+    law = axes @ np.where(resolved, (both + both.T) / np.where(resolved, size, 1.0), 0.0) @ axes.T
     rates, axes = np.linalg.eigh(-law)
     rates = np.clip(rates, 0.0, top)
     noise = y @ axes + (x @ axes) * rates
@@ -222,32 +220,32 @@ def fit_basin(states: Floats, optimizer: Optimizer = PLAIN) -> Basin:
 
 @dataclass(frozen=True, eq=False)
 class Basin:
-    r"""A descent in a quadratic basin that was fitted to a record.
+    r"""Descent in a quadratic basin, fitted to a record.
 
     Attributes
     ----------
     optimizer : Optimizer
-        Its law.
+        Its optimiser.
     axes : ndarray of float64, shape (d, d)
         Columns: the principal axes of the basin.
     rates : ndarray of float64, shape (d,)
-        :math:`\eta h` along each, between 0 (flat) and the largest that the optimiser is stable at.
+        :math:`\eta h` along each axis, from 0 (flat) to the stability limit of the optimiser.
     drift : ndarray of float64, shape (d,)
-        Mean of the part of the steps that momentum does not explain, along the axes.
+        Mean of the steps minus their momentum term, along the axes.
     middle : ndarray of float64, shape (d,)
-        Mean of the states that the gradients belong to, along the axes.
+        Mean of the states at which the gradients are evaluated, along the axes.
     start : ndarray of float64, shape (2, d)
         First two states, along the axes.
     noise : ndarray of float64, shape (T - 2, d) or (T - 1, d)
-        What the basin leaves of the steps, along the axes.
+        Residuals of the steps, along the axes.
 
     Notes
     -----
     .. math:: x_{t+1} - x_t = \mu (x_t - x_{t-1}) - \eta H (x_t + \nu (x_t - x_{t-1}) - x^*) + \xi_t
 
     with the momentum :math:`\mu` of the optimiser and :math:`\nu = \mu` for Nesterov's, else 0. :math:`\eta H` is
-    the symmetric matrix of least squares, its eigenvalues brought into the stable range: a basin. A record of this law
-    is as predictable as its noise lets it be, and two records with the same noise come together.
+    the symmetric least-squares matrix with its eigenvalues clipped to the stable range. Only the noise limits the
+    predictability of such a record, and two records with the same noise converge.
     """
 
     optimizer: Optimizer
@@ -259,28 +257,28 @@ class Basin:
     noise: Floats
 
     def draw(self, rng: np.random.Generator) -> Floats:
-        """Return a record (T, d) that starts as the fitted one did, with the noise in random order."""
+        """Simulate a record (T, d) from the same start, with the noise in random order."""
         mu, nu = self.optimizer.momentum, self.optimizer.momentum * self.optimizer.nesterov
-        given = 2 if mu else 1
+        n_start = 2 if mu else 1
         noise = self.drift + rng.permutation(self.noise, axis=0)
-        out = np.empty((given + len(noise), len(self.rates)))
-        out[:given] = self.start[:given]
+        out = np.empty((n_start + len(noise), len(self.rates)))
+        out[:n_start] = self.start[:n_start]
         step = self.start[1] - self.start[0] if mu else np.zeros(len(self.rates))
-        for t in range(given, len(out)):
-            step = mu * step - self.rates * (out[t - 1] + nu * step - self.middle) + noise[t - given]
+        for t in range(n_start, len(out)):
+            step = mu * step - self.rates * (out[t - 1] + nu * step - self.middle) + noise[t - n_start]
             out[t] = out[t - 1] + step
         return np.asarray(out @ self.axes.T)
 
 
 def surrogate(x: ArrayLike, null: str, *, rng: np.random.Generator, optimizer: Optimizer = PLAIN) -> Floats:
-    r"""Draw a record that could have come from a null.
+    r"""Draw a surrogate record from a null.
 
     Examples
     --------
     >>> import numpy as np
     >>> x = np.sin(np.arange(64.0))
-    >>> made = surrogate(x, "iaaft", rng=np.random.default_rng(0))
-    >>> bool(np.allclose(np.sort(made[:, 0]), np.sort(x)))
+    >>> y = surrogate(x, "iaaft", rng=np.random.default_rng(0))
+    >>> bool(np.allclose(np.sort(y[:, 0]), np.sort(x)))
     True
     """
     states = np.asarray(x, dtype=np.float64)
@@ -288,17 +286,17 @@ def surrogate(x: ArrayLike, null: str, *, rng: np.random.Generator, optimizer: O
     if null not in NULLS:
         raise UnknownNameError(f"there is no null {null!r}; there are {', '.join(NULLS)}")
     if states.ndim != 2 or len(states) < 4 or not states.shape[1]:
-        raise DataError(f"a surrogate takes at least 4 states (T, d) or (T,), got shape {np.shape(x)}")
+        raise DataError(f"a surrogate needs at least 4 states (T, d) or (T,), got shape {np.shape(x)}")
     if not np.isfinite(states).all():
-        raise DataError("a surrogate takes finite states; select a window without NaN and inf")
+        raise DataError("a surrogate needs finite states; select a window without NaN and inf")
     if null == BASIN:
         return fit_basin(states, optimizer).draw(rng)
     return _MAKERS[null](states, rng)
 
 
 def _separation(part: Floats, embedding: tuple[int, int], theiler: int, horizon: int) -> tuple[Ints, Floats]:
-    """Mean logarithm of the distance between nearest neighbours against the lag; NaN where there is none."""
-    # Imported here: the search loads h5py, which fits of twins do without.
+    """Lags, and the mean log distance of nearest neighbours at each; NaN where there is none."""
+    # Imported here: the search loads h5py, which fits of twins do not need.
     from trajtools.neighbors.rules import NearestK
     from trajtools.neighbors.search import find_nearest
 
@@ -307,19 +305,19 @@ def _separation(part: Floats, embedding: tuple[int, int], theiler: int, horizon:
     lags = np.unique(np.linspace(0, horizon, LAGS).astype(np.int64))
     curve = np.full(len(lags), np.nan)
     try:
-        found = find_nearest(states, neighbors=NearestK(1), theiler=theiler, horizon=horizon)
+        nearest = find_nearest(states, neighbors=NearestK(1), theiler=theiler, horizon=horizon)
     except DataError:
         return lags, curve
-    i = np.flatnonzero(found.index[:, 0] >= 0)
+    i = np.flatnonzero(nearest.index[:, 0] >= 0)
     if not len(i):
         return lags, curve
     i = i[:: max(1, len(i) // REFERENCES)]
-    j = found.index[i, 0]
-    for place, lag in enumerate(lags):
+    j = nearest.index[i, 0]
+    for k, lag in enumerate(lags):
         gaps = np.sqrt(np.sum((states[i + lag] - states[j + lag]) ** 2, axis=1))
         gaps = gaps[gaps > 0]
         if len(gaps):
-            curve[place] = float(np.mean(np.log(gaps)))
+            curve[k] = float(np.mean(np.log(gaps)))
     return lags, curve
 
 
@@ -331,32 +329,32 @@ def _longest_finite(series: Floats) -> Floats:
 
 
 def _closeness(curve: Floats) -> float:
-    known = curve[np.isfinite(curve)]
-    return -float(known.mean()) if len(known) else float("nan")
+    finite = curve[np.isfinite(curve)]
+    return -float(finite.mean()) if len(finite) else float("nan")
 
 
 def _band(lags: Ints, curve: Floats, curves: Floats) -> dict[str, Floats | Ints]:
-    """Curve of the record and the middle 90 % of those of the surrogates, as natural logarithms; lags in samples."""
-    known = curves[np.isfinite(curves).all(axis=1)]
-    nothing = np.full(len(lags), np.nan)
-    low, high = np.quantile(known, [0.05, 0.95], axis=0) if len(known) else (nothing, nothing)
+    """Curve of the record, and the 5 % and 95 % quantiles of those of the surrogates; lags in samples."""
+    finite = curves[np.isfinite(curves).all(axis=1)]
+    nan = np.full(len(lags), np.nan)
+    low, high = np.quantile(finite, [0.05, 0.95], axis=0) if len(finite) else (nan, nan)
     return {"lag": lags, "record": curve, "low": low, "high": high}
 
 
 def rank_p(value: float, drawn: Floats) -> float:
-    """One-sided p-value of a statistic among those of surrogates."""
+    """One-sided p-value of a statistic by its rank among those of surrogates."""
     if not np.isfinite(value):
         return float("nan")
     return (int(np.sum(~(drawn < value))) + 1) / (len(drawn) + 1)
 
 
 def matched_ends(series: Floats, *, most: float = 0.1) -> slice:
-    """Longest stretch whose two ends fit together, so that its Fourier series has no step.
+    """Longest segment with matching ends, so that its periodic extension has no step.
 
     Notes
     -----
-    A step between the last and the first state leaks into all frequencies, and surrogates are then rougher than the
-    record: the usual cause of false alarms. The mismatch is that of values and of slopes, relative to the spread.
+    A step between the last and the first state leaks into all frequencies, so surrogates are rougher than the record:
+    the usual cause of false alarms. The mismatch is that of values and slopes, relative to the standard deviation.
     """
     length = len(series)
     cut = max(1, int(most * length))
@@ -392,25 +390,27 @@ def _iaaft(states: Floats, rng: np.random.Generator) -> Floats:
     series = states[:, 0]
     ordered = np.sort(series)
     amplitude = np.abs(np.fft.rfft(series))
-    made = rng.permutation(series)
+    values = rng.permutation(series)
     order = np.empty(0, dtype=np.int64)
     for _ in range(ROUNDS):
-        spectrum = np.fft.rfft(made)
+        spectrum = np.fft.rfft(values)
         size = np.abs(spectrum)
-        made = np.fft.irfft(np.where(size > 0, spectrum / np.where(size > 0, size, 1.0), 1.0) * amplitude, len(series))
-        ranks = np.argsort(made, kind="stable")
+        values = np.fft.irfft(
+            np.where(size > 0, spectrum / np.where(size > 0, size, 1.0), 1.0) * amplitude, len(series)
+        )
+        ranks = np.argsort(values, kind="stable")
         if len(order) and np.array_equal(ranks, order):
             break
         order = ranks
-        made[ranks] = ordered
-    made[order] = ordered
-    return made[:, None]
+        values[ranks] = ordered
+    values[order] = ordered
+    return values[:, None]
 
 
 def _random_walk(states: Floats, rng: np.random.Generator) -> Floats:
     steps = np.diff(states, axis=0)
     drift = steps.mean(axis=0)
-    # Gaussian weights of the steps themselves have their covariance, in any dimension and at any rank.
+    # Gaussian combinations of the steps have the covariance of the steps, in any dimension and at any rank.
     count = len(steps)
     if states.shape[1] <= count:
         _, size, axes = np.linalg.svd((steps - drift) / np.sqrt(count - 1), full_matrices=False)

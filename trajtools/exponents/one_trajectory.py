@@ -1,4 +1,4 @@
-"""The exponent of one trajectory: its states, parameters from the data, checks, the curve, its null and the verdict."""
+"""Exponent of one trajectory: input, parameters from the data, checks, divergence curve, null and verdict."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from trajtools.exponents.applicability import (
     TWINS,
     Optimizer,
     Probe,
+    infer_optimizer,
     objections,
-    optimizer_of,
     probe,
     probe_distances,
 )
@@ -30,8 +30,8 @@ from trajtools.exponents.nulls import PLAIN, Tested, against_surrogates
 from trajtools.exponents.verdict import no_null
 from trajtools.exponents.wolf import hybrid, wolf
 from trajtools.neighbors.rules import WithinRadius
-from trajtools.neighbors.states import GIVEN, MATRIX_STATES, METRICS, has_directions
-from trajtools.neighbors.theiler import PROJECTED, clipped, projected, theiler_window, window_of_distances
+from trajtools.neighbors.states import DISTANCES, MATRIX_STATES, METRICS, has_directions
+from trajtools.neighbors.theiler import PROJECTED, clipped, distance_window, projected, theiler_window
 from trajtools.reasons import Reason, codes
 from trajtools.statistics import DECISION
 from trajtools.trajectory import Trajectory
@@ -39,43 +39,43 @@ from trajtools.types import Floats, Ints, RNGLike
 from trajtools.wiring import Parameter
 
 METHODS: dict[str, Any] = {"rosenstein": rosenstein, "kantz": kantz, "wolf": wolf, "hybrid": hybrid}
-LARGEST = 1e100  # number that is squared
-LONGEST = 2000  # samples that pairs are followed which do not part
-REPLACED = 16  # one part in so many of the time to saturation is how long a pair is followed before it may be replaced
-MOST_IN_BALL = 16  # neighbours of a state that kantz follows: those of a dense region know no more
-BENT = 0.5  # of the slope: a window whose thirds differ by more holds no exponential regime
-MOST_DISTANCES = 16_384  # 2 GiB of distances, which the estimators read at random
-SCALED_STATES = 1500  # that classical scaling turns into coordinates: its time grows with their cube
+LARGEST = 1e100  # magnitude whose square neither overflows nor underflows
+LONGEST = 2000  # samples for which pairs that do not separate are followed
+REPLACED = 16  # saturation time over the time that a pair is followed before it may be replaced
+MOST_IN_BALL = 16  # neighbours of a state that kantz follows; more in dense regions add no information
+BENT = 0.5  # of the slope: a window whose thirds differ by more has no exponential regime
+MOST_DISTANCES = 16_384  # states; 2 GiB of distances, which the estimators read in random order
+SCALED_STATES = 1500  # states in classical scaling, whose time grows with their cube
 SCALED_DIMENSION = 64
-NEGATIVE = 1e-4  # of the sum of the sizes of the eigenvalues: distances with more are not Euclidean
+NEGATIVE = 1e-4  # largest share of negative eigenvalues, by absolute value, of Euclidean distances
 NOT_EUCLIDEAN = (
-    "no null can be drawn from these distances: they are not Euclidean ({share:.1%} of their scalar products are "
-    "negative), so there are no states to make surrogates of; give the states, or Euclidean distances"
+    "no null can be drawn from these distances: they are not Euclidean (negative eigenvalues make up {share:.1%} of "
+    "the spectrum), so states for surrogates cannot be reconstructed; give the states, or Euclidean distances"
 )
 
 
 MISSING = (
-    "no null can be drawn from these distances: some are missing between states that have others, so the states cannot "
-    "be reconstructed; give the states"
+    "no null can be drawn from these distances: some are missing, so the states cannot be reconstructed; give the "
+    "states"
 )
 
 
-REFINED_STATES = 160_000  # at most, after interpolation
+REFINED_STATES = 160_000  # most states after interpolation
 REFINED_DIMENSION = 20
-FINEST = 8  # samples that one is divided into, at most
-SMOOTH = 0.1  # of the distance of neighbours: the largest error of an interpolation that may be used
-HALVING = 10.0  # by which half the spacing lowers that error at least; fourth order would be 16
-COUNTERS = ("step", "count", "steps")  # buffers that only say how late it is
-CHECKED = "Euclidean distances of the states: the checks and the null use these, whatever the metric"
+FINEST = 8  # largest factor of interpolation
+SMOOTH = 0.1  # largest interpolation error over the distance of neighbours
+HALVING = 10.0  # factor by which half the spacing reduces that error at least; 16 in fourth order
+COUNTERS = ("step", "count", "steps")  # buffers that only count steps
+CHECKED = "Euclidean distances of the states; the checks and the null use these with every metric"
 HIDDEN = (
-    "the optimiser keeps buffers (momentum or moments), so nearby weights can part without sensitivity; record the "
-    "buffers, too, give delay coordinates (dim=2 or more, delay=1), or use twins"
+    "the optimiser has buffers (momentum or moments), so nearby weights can separate without sensitivity; record the "
+    "buffers too, use delay coordinates (dim=2 or more, delay=1), or use twins"
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Options:
-    """What the caller chose; None where the data are to choose.
+    """Arguments of the caller; None: from the data.
 
     Attributes
     ----------
@@ -84,25 +84,25 @@ class Options:
     metric : str or Metric
         Distance between states.
     average : str or None
-        Of Kantz's estimator.
+        Average of Kantz's estimator.
     neighbors : object
-        Rule of the estimator.
+        Neighbour rule.
     theiler, horizon, dim, delay : int or None
-        In samples; dimension of the embedding.
+        Theiler window, horizon and delay in samples; embedding dimension.
     dt : float or None
         Time between two samples.
     region : "auto" or (float, float)
-        Of the fit.
+        Region of the fit.
     null : str or None
         ``"auto"``, a name, or None for no test.
     surrogates : int
-        How many.
+        Number of surrogates.
     level : float
         Confidence level.
     rng : int, numpy.random.Generator or None
-        Source of draws.
+        Random numbers.
     optimizer : Optimizer
-        Of the training, for the null of a quadratic basin.
+        Optimiser of the training, for the null of a quadratic basin.
     """
 
     method: str
@@ -122,80 +122,78 @@ class Options:
     optimizer: Optimizer = PLAIN
 
 
-def exponent_of_states(
-    x: Any, options: Options, *, clock: tuple[float, str], doubts: tuple[Reason, ...] = ()
-) -> Exponent:
+def states_exponent(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple[Reason, ...] = ()) -> Exponent:
     """Exponent of one trajectory from its recurrences."""
     try:
         if isinstance(x, Distances):
             ready = prepare_distances(x, options)
-            seen = probe_distances(ready.states, theiler=ready.theiler, floor=x.floor)
+            stats = probe_distances(ready.states, theiler=ready.theiler, floor=x.floor)
         else:
             ready = prepare_states(x, options)
-            seen = probe(ready.small, theiler=ready.theiler, dtype=ready.dtype)
-    except DataError as problem:
-        return _no_exponent(options, clock, (_refused(problem), *doubts))
-    against = (*doubts, *objections(seen, theiler=ready.theiler))
+            stats = probe(ready.small, theiler=ready.theiler, dtype=ready.dtype)
+    except DataError as error:
+        return _no_exponent(options, clock, (_not_analysable(error), *issues))
+    problems = (*issues, *objections(stats, theiler=ready.theiler))
     try:
-        growth = curve_of(ready, seen, options, clock)
-    except DataError as problem:
+        growth = divergence_curve(ready, stats, options, clock)
+    except DataError as error:
         return _no_exponent(
-            options, clock, (*against, _refused(problem)), ready.choices | {"probe": _probe_settings(seen)}
+            options, clock, (*problems, _not_analysable(error)), ready.choices | {"probe": _probe_settings(stats)}
         )
-    found = growth.fit(options.region, level=options.level, rng=options.rng)
-    verdict, reasons = found.verdict, found.reasons
+    fit = growth.fit(options.region, level=options.level, rng=options.rng)
+    verdict, reasons = fit.verdict, fit.reasons
     tested = Tested()
     untested = "not-tested" in codes(reasons)
-    promising = untested and not against and found.settings["p_zero"] <= DECISION
+    promising = untested and not problems and fit.settings["p_zero"] <= DECISION
     if options.null is not None and (promising or options.null != "auto") and ready.no_null is None:
         tested = against_surrogates(
             ready.small if ready.series.shape[1] > 1 else ready.series[:, :1],
             options.null,
             embedding=(1, 1) if ready.series.shape[1] > 1 else (ready.dim, ready.delay),
             theiler=ready.theiler,
-            horizon=max(seen.saturation, 4),
+            horizon=max(stats.saturation, 4),
             count=options.surrogates,
             rng=np.random.default_rng(options.rng),
             optimizer=options.optimizer,
         )
     if untested:
-        verdict, reasons = _judge(found, seen, tested, options, ready.no_null)
-    if against:
-        verdict, reasons = "inconclusive", (*against, *reasons)
-    p_values = [p for p in (tested.p_value, found.settings["p_zero"]) if np.isfinite(p)]
+        verdict, reasons = _judge(fit, stats, tested, options, ready.no_null)
+    if problems:
+        verdict, reasons = "inconclusive", (*problems, *reasons)
+    p_values = [p for p in (tested.p_value, fit.settings["p_zero"]) if np.isfinite(p)]
     return replace(
-        found,
+        fit,
         verdict=verdict,
         reasons=reasons,
-        null=tested.words,
-        p_value=max(p_values) if tested.words and p_values else float("nan"),
+        null=tested.description,
+        p_value=max(p_values) if tested.description and p_values else float("nan"),
         settings={
-            **found.settings,
+            **fit.settings,
             **ready.choices,
             **tested.settings,
             "null": tested.name or None,
             "no_null": ready.no_null.code if ready.no_null is not None else None,
-            "probe": _probe_settings(seen),
-            "value_of_half_record": _of_half(ready, seen, options, clock),
+            "probe": _probe_settings(stats),
+            "value_of_half_record": _half_record_value(ready, stats, options, clock),
         },
     )
 
 
-def curve_of(
-    ready: Prepared, seen: Probe, options: Options, clock: tuple[float, str], half: bool = False
+def divergence_curve(
+    ready: Prepared, stats: Probe, options: Options, clock: tuple[float, str], half: bool = False
 ) -> Divergence:
-    """Call the estimator with parameters from the data."""
+    """Divergence curve of the estimator, with parameters from the data."""
     states = ready.states
     if half:
         first = slice(len(states) // 2)
-        states = states[first, first] if options.metric == GIVEN else states[first]
+        states = states[first, first] if options.metric == DISTANCES else states[first]
     dt, unit = clock
     followed = options.method in ("rosenstein", "kantz")
-    wanted = seen.saturation + seen.saturation // 3 + 4 if followed else max(seen.saturation // REPLACED, 4)
-    if followed and seen.rise < BOUNDED:
-        wanted = min(len(states) // 8, LONGEST)  # nothing saturates: see whether neighbours stay neighbours
-    horizon = options.horizon if options.horizon is not None else int(np.clip(wanted, 4, max(len(states) // 4, 4)))
-    finer, step = fineness(ready.states, seen, options.metric)
+    target = stats.saturation + stats.saturation // 3 + 4 if followed else max(stats.saturation // REPLACED, 4)
+    if followed and stats.rise < BOUNDED:
+        target = min(len(states) // 8, LONGEST)  # no saturation: test whether neighbours stay neighbours
+    horizon = options.horizon if options.horizon is not None else int(np.clip(target, 4, max(len(states) // 4, 4)))
+    finer, step = fineness(ready.states, stats, options.metric)
     finer = finer if followed else 1
     states = interpolated(states, finer)
     arguments: dict[str, Any] = {
@@ -207,10 +205,10 @@ def curve_of(
     }
     if options.method == "kantz" and options.neighbors is None:
         arguments["neighbors"] = WithinRadius(max_neighbors=MOST_IN_BALL)
-    if not followed and options.metric in ("l2", GIVEN):  # what was seen is in the units of these
-        # A pair that is kept must have room for another block below a tenth of where distances saturate.
-        grown = seen.rise * horizon / max(seen.saturation, 1)
-        arguments["limit"] = 0.1 * float(np.exp(seen.log_distance[0] + seen.rise - min(grown, seen.rise)))
+    if not followed and options.metric in ("l2", DISTANCES):  # the metrics of the probe
+        # A retained pair needs room for another block below a tenth of the saturation distance.
+        grown = stats.rise * horizon / max(stats.saturation, 1)
+        arguments["limit"] = 0.1 * float(np.exp(stats.log_distance[0] + stats.rise - min(grown, stats.rise)))
     across = step > 0 and options.metric == "l2" and has_directions(states)
     if across:
         arguments |= {"across": True} | ({"stride": finer} if followed else {})
@@ -226,24 +224,24 @@ def curve_of(
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """States, ready to be analysed, and how they came about.
+    """States ready for analysis, with the choices made for them.
 
     Attributes
     ----------
     series : ndarray of float64, shape (T, c)
-        What was given.
+        The input.
     states : ndarray of float64, shape (T', d)
-        Embedded, if so chosen.
+        States, embedded if required.
     small : ndarray of float64, shape (T', d')
-        The same for checks and nulls, projected where there are many dimensions.
+        States for checks and nulls, projected if the dimension is high.
     dim, delay, theiler : int
-        As used.
+        Embedding and Theiler window.
     dtype : dtype
-        That the numbers were stored in.
+        Dtype of the input.
     choices : dict
-        Every choice with its statistic.
+        Automatic choices with their statistics.
     no_null : Reason or None
-        Why no null can be drawn from these data.
+        Why no null can be drawn, if so.
     """
 
     series: Floats
@@ -257,19 +255,19 @@ class Prepared:
     no_null: Reason | None = None
 
 
-def fineness(states: Floats, seen: Probe, metric: MetricLike) -> tuple[int, float]:
-    """How finely to interpolate, and the distance between samples.
+def fineness(states: Floats, stats: Probe, metric: MetricLike) -> tuple[int, float]:
+    """Factor of interpolation, and the distance between samples.
 
-    Neighbours of a sampled flow are apart along it by a quarter of a sample on average.
+    Neighbours of a sampled flow are a quarter of a sample apart along the flow on average.
     """
-    if seen.rise < BOUNDED or states.shape[1] > REFINED_DIMENSION or not np.isfinite(states).all():
+    if stats.rise < BOUNDED or states.shape[1] > REFINED_DIMENSION or not np.isfinite(states).all():
         return 1, 0.0
     part = states[: min(len(states), 5001)]
-    near = float(np.exp(seen.log_distance[0]))
+    near = float(np.exp(stats.log_distance[0]))
     even, odd = part[::2], part[3:-3:2]
     between = (9 * (even[1:-2] + even[2:-1]) - even[:-3] - even[3:])[: len(odd)] / 16
     rough = np.sqrt(np.sum((between - odd[: len(between)]) ** 2, axis=1))
-    # Between four points interpolation is off nine times as far as a spline: then none is loaded, which takes time.
+    # Four-point interpolation has about nine times the error of a spline: a cheap test before the slow import.
     if len(rough) and float(np.quantile(rough, 0.95)) > 30 * HALVING * SMOOTH * near:
         return 1, 0.0
     from scipy.interpolate import CubicSpline
@@ -279,13 +277,13 @@ def fineness(states: Floats, seen: Probe, metric: MetricLike) -> tuple[int, floa
     if not float(np.quantile(error, 0.95)) < HALVING * SMOOTH * near:
         return 1, 0.0
     step = float(np.median(np.sqrt(np.sum(np.diff(part, axis=0) ** 2, axis=1))))
-    wanted = int(np.ceil(2 * step / near))
+    target = int(np.ceil(2 * step / near))
     most = REFINED_STATES if isinstance(metric, str) else MATRIX_STATES
-    return int(np.clip(min(wanted, most // len(states)), 1, FINEST)), step
+    return int(np.clip(min(target, most // len(states)), 1, FINEST)), step
 
 
 def interpolated(states: Floats, finer: int) -> Floats:
-    """Divide each sample by cubic splines."""
+    """Interpolate by cubic splines, `finer` points per sample."""
     if finer == 1:
         return states
     from scipy.interpolate import CubicSpline
@@ -295,64 +293,67 @@ def interpolated(states: Floats, finer: int) -> Floats:
 
 
 def _judge(
-    found: Exponent, seen: Probe, tested: Tested, options: Options, missing: Reason | None
+    fit: Exponent, stats: Probe, tested: Tested, options: Options, missing: Reason | None
 ) -> tuple[str, tuple[Reason, ...]]:
-    grown = found.reasons[0]
-    if found.interval[1] < 0:
-        return "regular", (grown, Reason("contracts", "the whole interval of the exponent lies below zero"))
-    p_zero = found.settings["p_zero"]
+    growth = fit.reasons[0]
+    if fit.interval[1] < 0:
+        return "regular", (growth, Reason("contracts", "the whole interval of the exponent lies below zero"))
+    p_zero = fit.settings["p_zero"]
     if p_zero > DECISION:
-        words = "an exponent of zero cannot be excluded at the 1 % level (p = {p:.3g})"
-        return "inconclusive", (grown, Reason.of("zero-not-excluded", words, p=p_zero))
-    if found.settings["bend"] > BENT * found.value:
+        text = "an exponent of zero cannot be excluded at the 1 % level (p = {p:.3g})"
+        return "inconclusive", (growth, Reason.of("zero-not-excluded", text, p=p_zero))
+    if fit.settings["bend"] > BENT * fit.value:
         bent = Reason.of(
             "slopes-differ",
-            "the local slopes differ from it by a factor of up to {factor:g}: there is no exponential regime; record "
-            "more states, so that neighbours are closer",
+            "half the range of the local slopes exceeds {factor:g} of the exponent: there is no exponential regime; "
+            "record more states, so that neighbours are closer",
             factor=BENT,
         )
-        return "inconclusive", (grown, bent)
+        return "inconclusive", (growth, bent)
     if options.null is None:
-        return "inconclusive", (grown, no_null("auto"))
+        return "inconclusive", (growth, no_null("auto"))
     if not np.isfinite(tested.p_value):
-        return "inconclusive", (grown, missing or Reason("no-surrogate", "no surrogate could be drawn from these data"))
+        return "inconclusive", (
+            growth,
+            missing or Reason("no-surrogate", "no surrogate could be drawn from these data"),
+        )
     if not tested.p_value <= DECISION:
-        words = "{null} is as predictable (p = {p:.3g}, {surrogates} surrogates)"
+        text = "{null} is as predictable (p = {p:.3g}, {surrogates} surrogates)"
         numbers = {"p": tested.p_value, "surrogates": options.surrogates}
-        return "inconclusive", (grown, Reason.of("null-not-rejected", words, null=tested.words, **numbers))
+        return "inconclusive", (growth, Reason.of("null-not-rejected", text, null=tested.description, **numbers))
     returns = Reason.of(
         "persistent",
-        "it is stationary and its neighbours return from {apart:.0%} of the record away (median), so the sensitivity "
-        "persists",
-        apart=seen.time_apart,
+        "the trajectory is stationary and recurrent (neighbours are {apart:.0%} of the record apart in time, median), "
+        "so the sensitivity persists",
+        apart=stats.time_apart,
     )
     rejected = Reason.of(
         "null-rejected",
         "none of {surrogates} surrogates ({null}) is as predictable (p = {p:.3g})",
         surrogates=options.surrogates,
-        null=tested.words,
+        null=tested.description,
         p=tested.p_value,
     )
-    return "chaotic", (grown, returns, rejected)
+    return "chaotic", (growth, returns, rejected)
 
 
 def prepare_distances(x: Distances, options: Options) -> Prepared:
-    """Check distances, choose the Theiler window, and find coordinates for the null."""
+    """Check distances, choose the Theiler window, and compute coordinates for the null."""
     if len(x) > MOST_DISTANCES:
         raise TooLargeError(
-            f"following pairs reads distances at random, in memory: of at most {MOST_DISTANCES} states, these are "
-            f"{len(x)}. Take a part of them (window=), or give the states"
+            f"distances are analysed in memory, for at most {MOST_DISTANCES} states; these are {len(x)}. Select a part "
+            "(window=), or give the states"
         )
     matrix = tame(np.asarray(x.read(0, len(x)), dtype=np.float64))
     usable = np.flatnonzero(np.count_nonzero(np.isfinite(matrix), axis=1) > 1)
     if len(usable) < 20:
-        raise DataError(f"{len(usable)} states with distances are too few for a time scale; record more")
+        raise DataError(f"{len(usable)} states with distances are too few to estimate a time scale; record more")
     if not np.nanmax(matrix[usable[0]]) > 0:
-        raise DataError("all states are equal: they have no neighbours apart; nothing moves, so nothing diverges")
+        raise DataError("all states are equal: nothing moves, so nothing diverges")
     choices: dict[str, Any] = {}
     theiler = options.theiler
     if theiler is None:
-        chosen = window_of_distances(matrix, usable)
+        chosen = distance_window(matrix, usable)
         theiler = clipped(chosen.value, len(matrix))
         choices["theiler_choice"] = {
             name: getattr(chosen, name) for name in ("value", "method", "reason", "argument", "statistic", "warnings")
@@ -373,10 +374,10 @@ def prepare_distances(x: Distances, options: Options) -> Prepared:
 
 
 def tame(matrix: Floats) -> Floats:
-    """Bring distances whose squares overflow or vanish to one: an exponent knows no scale."""
-    some = matrix[:: max(1, len(matrix) // 500)]
-    some = some[np.isfinite(some) & (some > 0)]
-    typical = float(np.median(some)) if len(some) else 1.0
+    """Rescale distances whose squares overflow or underflow; exponents do not depend on the scale."""
+    positive = matrix[:: max(1, len(matrix) // 500)]
+    positive = positive[np.isfinite(positive) & (positive > 0)]
+    typical = float(np.median(positive)) if len(positive) else 1.0
     if not 1 / LARGEST < typical < LARGEST:
         matrix = matrix / typical
     largest = max((float(np.max(row, initial=0.0, where=np.isfinite(row))) for row in matrix), default=0.0)
@@ -384,7 +385,7 @@ def tame(matrix: Floats) -> Floats:
 
 
 def scaled(matrix: Floats, usable: Ints) -> tuple[Floats, float]:
-    """Coordinates of a stretch of the states, if their distances are Euclidean (classical scaling)."""
+    """Coordinates of a segment of the states by classical scaling, and the share of negative eigenvalues."""
     gaps = np.flatnonzero(np.diff(usable) != 1)
     edges = np.concatenate([[0], gaps + 1, [len(usable)]])
     at = int(np.argmax(np.diff(edges)))
@@ -410,22 +411,22 @@ def scaled(matrix: Floats, usable: Ints) -> tuple[Floats, float]:
 
 def prepare_states(x: Any, options: Options) -> Prepared:
     """Embed a series, project states of many dimensions, and choose the Theiler window."""
-    given = np.asarray(x)
-    if not given.size:
-        raise DataError(f"the trajectory is empty, its shape is {given.shape}")
-    series = _scaled(given.astype(np.float64, copy=False).reshape(len(given), -1))
+    array = np.asarray(x)
+    if not array.size:
+        raise DataError(f"the trajectory is empty, its shape is {array.shape}")
+    series = _scaled(array.astype(np.float64, copy=False).reshape(len(array), -1))
     finite = np.isfinite(series).all(axis=1)
     if finite.sum() < 20:
-        raise DataError(f"{int(finite.sum())} finite states are too few for a time scale; record more")
+        raise DataError(f"{int(finite.sum())} finite states are too few to estimate a time scale; record more")
     if np.ptp(series[finite], axis=0).max() == 0:
-        raise DataError("the trajectory is constant: it has no neighbours apart; nothing moves, so nothing diverges")
+        raise DataError("the trajectory is constant: nothing moves, so nothing diverges")
     choices: dict[str, Any] = {}
     dim, delay = options.dim or 1, options.delay or 1
     if series.shape[1] == 1 and options.dim is None:
         dim, delay = _embedding(series[:, 0], options, choices)
     states = embed(series, dim, delay) if dim > 1 else series
-    whole = np.asarray(np.isfinite(states).all(axis=1))
-    states = np.where(whole[:, None], states, np.nan)
+    finite_rows = np.asarray(np.isfinite(states).all(axis=1))
+    states = np.where(finite_rows[:, None], states, np.nan)
     small = _projected(states, choices)
     theiler = options.theiler
     if theiler is None:
@@ -433,14 +434,14 @@ def prepare_states(x: Any, options: Options) -> Prepared:
         theiler = clipped(chosen.value, len(states))
         choices["theiler_choice"] = _summary(chosen)
     choices |= {"dim": dim, "delay": delay, "theiler": theiler}
-    return Prepared(series, states, small, dim, delay, theiler, given.dtype, choices)
+    return Prepared(series, states, small, dim, delay, theiler, array.dtype, choices)
 
 
 def _scaled(series: Floats) -> Floats:
-    """Bring numbers whose squares overflow or vanish to one: an exponent knows no scale. What is beyond is NaN."""
+    """Rescale numbers whose squares overflow or underflow; those still too large become NaN."""
     size = np.abs(series)
-    some = size[np.isfinite(size) & (size > 0)]
-    typical = float(np.median(some)) if len(some) else 1.0
+    positive = size[np.isfinite(size) & (size > 0)]
+    typical = float(np.median(positive)) if len(positive) else 1.0
     if not LARGEST**-1 < typical < LARGEST:
         series = series / typical
         size = np.abs(series)
@@ -448,7 +449,7 @@ def _scaled(series: Floats) -> Floats:
 
 
 def _projected(states: Floats, choices: dict[str, Any]) -> Floats:
-    """States for checks and nulls."""
+    """States for checks and nulls, projected if the dimension is high."""
     if states.shape[1] > 2 * PROJECTED:
         choices["checked_in"] = f"a random projection to {PROJECTED} of {states.shape[1]} dimensions"
     return projected(states)
@@ -460,19 +461,19 @@ def _embedding(series: Floats, options: Options, choices: dict[str, Any]) -> tup
         chosen = estimate_delay(series)
         delay, choices["delay_choice"] = chosen.value, _summary(chosen)
     most = int(np.clip((len(series) - 60) // (5 * delay), 1, 10))
-    # Cao's criterion fails on steep maps, false neighbours on some flows: each then asks for too many dimensions.
-    with np.errstate(all="ignore"):  # neighbours that agree exactly in the new coordinate, too
-        found = [
+    # Cao's criterion fails on steep maps, false neighbours on some flows; both failures overestimate the dimension.
+    with np.errstate(all="ignore"):  # neighbours can be equal in the new coordinate
+        candidates = [
             estimate_dimension(series, delay=delay, max_dim=most, method=name) for name in ("false-neighbors", "cao")
         ]
-    dimension = min(found, key=lambda choice: choice.value)
+    dimension = min(candidates, key=lambda choice: choice.value)
     choices["dim_choice"] = _summary(dimension)
-    choices["dim_by_method"] = {choice.method: choice.value for choice in found}
+    choices["dim_by_method"] = {choice.method: choice.value for choice in candidates}
     return dimension.value, delay
 
 
 def _summary(chosen: Choice) -> dict[str, Any]:
-    """The choice with its statistic, thinned to what can be read."""
+    """The choice with its statistic at about 50 points."""
     stride = max(1, len(chosen.argument) // 50)
     return {
         "value": chosen.value,
@@ -494,20 +495,20 @@ def _no_exponent(
     return unknown_exponent(options.method, f"1/{clock[1]}", options.level, reasons, known)
 
 
-def _probe_settings(seen: Probe) -> dict[str, Any]:
-    return {name: value for name, value in seen.to_dict().items() if name not in ("lags", "log_distance")}
+def _probe_settings(stats: Probe) -> dict[str, Any]:
+    return {name: value for name, value in stats.to_dict().items() if name not in ("lags", "log_distance")}
 
 
-def _of_half(ready: Prepared, seen: Probe, options: Options, clock: tuple[float, str]) -> float:
-    """The exponent of the first half of the record: whether it settles with T; NaN where there is none."""
+def _half_record_value(ready: Prepared, stats: Probe, options: Options, clock: tuple[float, str]) -> float:
+    """Exponent of the first half of the record, for its convergence with T; NaN if there is none."""
     try:
-        return curve_of(ready, seen, options, clock, half=True).fit(options.region, level=options.level).value
+        return divergence_curve(ready, stats, options, clock, half=True).fit(options.region, level=options.level).value
     except DataError:
         return float("nan")
 
 
-def _refused(problem: DataError) -> Reason:
-    return Reason("not-analysable", str(problem))
+def _not_analysable(error: DataError) -> Reason:
+    return Reason("not-analysable", str(error))
 
 
 def read_record(
@@ -520,23 +521,25 @@ def read_record(
     nodes: int | None,
     buffers: bool | None,
 ) -> Record:
-    """Read what `trajtools.lyapunov` was given."""
-    doubts: tuple[Reason, ...] = ()
+    """Read the input of `trajtools.lyapunov`."""
+    issues: tuple[Reason, ...] = ()
     settings: dict[str, Any] = {}
     optimizer = PLAIN
     if hasattr(x, "hparams") and hasattr(x, "trajectory"):
-        optimizer = optimizer_of(x.hparams)
-        x, doubts, settings = _of_run(x, optimizer, dim, buffers)
+        optimizer = infer_optimizer(x.hparams)
+        x, issues, settings = _run_states(x, optimizer, dim, buffers)
     elif buffers:
-        raise DataError("buffers=True joins the weights of a Run with its optimiser's buffers; this is not a Run")
+        raise DataError(
+            "buffers=True needs a Run, whose optimiser buffers are appended to its weights; this is not a Run"
+        )
     if window is not None:
         x = _windowed(x, window)
     kernel, name = _metric(metric, x)
-    if kernel == GIVEN:
+    if kernel == DISTANCES:
         if dim is not None:
-            raise DataError(f"dim={dim}: distances have no coordinates to embed; give the states, or leave dim= out")
-        check_nodes(nodes, GIVEN)
-        return _of_distances(x, dt, optimizer, doubts)
+            raise DataError(f"dim={dim}: distances have no coordinates to embed; give the states, or omit dim=")
+        check_nodes(nodes, DISTANCES)
+        return _distance_record(x, dt, optimizer, issues)
     spacing, unit, step = sampling(x, dt)
     factor = 1.0
     if kernel == GRAPH_L1:
@@ -548,35 +551,35 @@ def read_record(
     if states.dtype.kind not in "fiub" or states.ndim not in (1, 2):
         raise DataError(
             f"a trajectory is an array (T,) or (T, d) of real numbers, got {states.dtype} {states.shape}; for networks "
-            "give their links as rows, or name metric='graph-l1'"
+            "give rows of links, or use metric='graph-l1'"
         )
     if kernel != "l2":
         settings["checked_with"] = CHECKED
-    return Record(states, kernel, (spacing, unit), step, optimizer, factor, doubts, settings)
+    return Record(states, kernel, (spacing, unit), step, optimizer, factor, issues, settings)
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """States that are ready to be analysed, or their distances.
+    """States or distances, with their clock and metric.
 
     Attributes
     ----------
     states : array_like, shape (T, d) or (T,); or Distances
-        Numbers, finite or not.
+        States or distances; values that are not finite are allowed.
     metric : str or callable
-        As `trajtools.neighbors.states.prepare` takes it.
+        Metric, as in `trajtools.neighbors.states.prepare`.
     clock : (float, str)
         Time between two samples, and its unit.
     step : ndarray of int64 or None
         Steps of the states.
     optimizer : Optimizer
-        Of the training.
+        Optimiser of the training.
     factor : float
-        What distances are multiplied with to be those of the requested metric: 1 but for graphs.
-    doubts : tuple of Reason
-        Objections that are known already.
+        Factor that converts distances to the requested metric; 1 except for graphs.
+    issues : tuple of Reason
+        Objections known from the input alone.
     settings : dict
-        What was chosen here.
+        Settings of the input.
     """
 
     states: Any
@@ -585,11 +588,11 @@ class Record:
     step: Any = None
     optimizer: Optimizer = PLAIN
     factor: float = 1.0
-    doubts: tuple[Reason, ...] = ()
+    issues: tuple[Reason, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
 
     def complete(self, exponent: Exponent) -> Exponent:
-        """Return an exponent of these states with their steps, in the requested metric."""
+        """Add steps, and convert distances to the requested metric."""
         curve = exponent.curve
         settings = exponent.settings | self.settings
         if curve is not None and "distances" in self.settings:
@@ -606,43 +609,43 @@ class Record:
 
 
 def _metric(metric: MetricLike | None, x: Any) -> tuple[Any, str]:
-    """The metric as the neighbour search takes it, and its name."""
+    """Metric for the neighbour search, and its name."""
     if isinstance(x, Distances):
-        if metric not in (None, GIVEN, x.metric):
+        if metric not in (None, DISTANCES, x.metric):
             raise DataError(
-                f"these distances are in the metric {x.metric!r}, so {metric!r} cannot be had from them; leave metric= "
-                "out, or give the states"
+                f"these distances are in the metric {x.metric!r} and cannot be converted to {metric!r}; omit metric=, "
+                "or give the states"
             )
-        return GIVEN, GIVEN
+        return DISTANCES, DISTANCES
     if metric is None:
         return "l2", "l2"
     if isinstance(metric, str) and metric in (*METRICS, GRAPH_L1):
         return metric, metric
     try:
-        # Bound here: what is analysed are arrays, which know no wiring.
-        found = bind_metric(find_metric(metric), x)
+        # Bound here: the analysis works on arrays, which have no wiring.
+        bound = bind_metric(find_metric(metric), x)
     except UnknownNameError as unknown:
         raise UnknownNameError(
-            f"{unknown}; for one trajectory there are also {GRAPH_L1!r} and {GIVEN!r} (distances of all pairs)"
+            f"{unknown}; one trajectory also accepts {GRAPH_L1!r} and {DISTANCES!r} (distances of all pairs)"
         ) from None
-    return found, found.name
+    return bound, bound.name
 
 
-def _of_run(
+def _run_states(
     run: Any, optimizer: Optimizer, dim: int | None, buffers: bool | None
 ) -> tuple[Trajectory, tuple[Reason, ...], dict[str, Any]]:
-    """Weights, or weights and buffers, of a run; what is missing of its state; and what was joined."""
+    """Weights of a run, with buffers if required; objections about its state; and settings."""
     delayed = dim is not None and dim > 1
     recorded = getattr(run, "optimizer", None) is not None
     if buffers and not recorded:
         raise DataError(
-            "buffers=True: the run holds no buffers of its optimiser; give delay coordinates in their place "
-            "(dim=2 or more, delay=1)"
+            "buffers=True: the run has no buffers of its optimiser; use delay coordinates instead (dim=2 or more, "
+            "delay=1)"
         )
     joined = recorded and (buffers or (buffers is None and not delayed))
     if joined:
         states, settings = full_state(run)
-        covered = settings["buffer_entries"] >= _buffers_of(optimizer) * settings["weight_entries"]
+        covered = settings["buffer_entries"] >= _buffers_per_weight(optimizer) * settings["weight_entries"]
         if covered:
             return states, (), settings
         hidden = Reason.of(
@@ -658,33 +661,33 @@ def _of_run(
 
 
 def full_state(run: Any) -> tuple[Trajectory, dict[str, Any]]:
-    r"""Weights of a run beside the buffers of its optimiser: a state that says where the training goes next.
+    r"""Weights of a run and buffers of its optimiser: the full state of the training.
 
     Notes
     -----
-    A buffer has a unit of its own (a momentum is a sum of gradients, a second moment that of their squares), so all
-    buffers of one kind are multiplied by one constant, after which their spread over the record,
-    :math:`\sqrt{\sum_i \mathrm{var}_t}`, equals that of the weights. Exponents do not depend on it; which states are
-    neighbours does. Counters (how many steps were made) are time, not state, and are left out.
+    Buffers have their own units (a momentum is a sum of gradients, a second moment a sum of their squares), so each
+    kind of buffer is multiplied by a constant that makes its spread over the record,
+    :math:`\sqrt{\sum_i \mathrm{var}_t}`, equal to that of the weights. The constant affects which states are
+    neighbours, but not the exponent. Step counters are time, not state, and are excluded.
     """
     source = getattr(run, "run", run)
     path, member = run.trajectory(), int(getattr(run, "member", 0) or 0)
     weights = np.asarray(path, dtype=np.float64)
     rows = np.searchsorted(np.asarray(source.step), path.step)
-    names = {one.name for one in source.parameters}
-    # Of a selection of parameters only their own buffers; one that names no parameter belongs to all.
-    mine = {"", *(one.name for one in path.parameters)}
-    table = [one for one in source.optimizer_parameters if not _is_counter(one) and _owner(one.name, names) in mine]
-    held = source.optimizer.read(slice(int(rows[0]), int(rows[-1]) + 1), slice(member, member + 1))[:, 0][
+    names = {p.name for p in source.parameters}
+    # A selection of parameters includes only its own buffers; a buffer without a parameter belongs to all.
+    owners = {"", *(p.name for p in path.parameters)}
+    table = [p for p in source.optimizer_parameters if not _is_counter(p) and _owner(p.name, names) in owners]
+    buffers = source.optimizer.read(slice(int(rows[0]), int(rows[-1]) + 1), slice(member, member + 1))[:, 0][
         rows - rows[0]
     ]
-    room = _spread(weights)
+    spread = _spread(weights)
     blocks, scales = [weights], {}
-    for kind in dict.fromkeys(_kind(one.name, names) for one in table):
-        alike = [held[:, one.offset : one.offset + one.size] for one in table if _kind(one.name, names) == kind]
-        block = np.concatenate(alike, axis=1).astype(np.float64)
+    for kind in dict.fromkeys(_kind(p.name, names) for p in table):
+        columns = [buffers[:, p.offset : p.offset + p.size] for p in table if _kind(p.name, names) == kind]
+        block = np.concatenate(columns, axis=1).astype(np.float64)
         size = _spread(block)
-        scales[kind] = room / size if size > 0 and room > 0 else 1.0
+        scales[kind] = spread / size if size > 0 and spread > 0 else 1.0
         blocks.append(block * scales[kind])
     states = np.concatenate(blocks, axis=1)
     settings = {
@@ -702,23 +705,23 @@ def _spread(states: Floats) -> float:
 
 
 def _kind(name: str, parameters: set[str]) -> str:
-    """What is left of the name of a buffer without that of its parameter: ``"momentum_buffer"``."""
-    held = _owner(name, parameters)
-    return (name.replace(held, "", 1) if held else name).strip("./: ") or name
+    """Name of a buffer without that of its parameter, such as ``"momentum_buffer"``."""
+    owner = _owner(name, parameters)
+    return (name.replace(owner, "", 1) if owner else name).strip("./: ") or name
 
 
 def _owner(name: str, parameters: set[str]) -> str:
-    """The parameter that a buffer is of, the longest whose whole name it holds; empty if there is none."""
-    words = f".{name.replace('/', '.')}."
-    return max((one for one in parameters if f".{one.replace('/', '.')}." in words), key=len, default="")
+    """Parameter of a buffer: the longest name contained in that of the buffer; empty if there is none."""
+    path = f".{name.replace('/', '.')}."
+    return max((p for p in parameters if f".{p.replace('/', '.')}." in path), key=len, default="")
 
 
 def _is_counter(buffer: Parameter) -> bool:
-    return buffer.size == 1 and any(word in COUNTERS for word in buffer.name.lower().replace("/", ".").split("."))
+    return buffer.size == 1 and any(part in COUNTERS for part in buffer.name.lower().replace("/", ".").split("."))
 
 
-def _buffers_of(optimizer: Optimizer) -> int:
-    """How many entries of buffers each weight has."""
+def _buffers_per_weight(optimizer: Optimizer) -> int:
+    """Number of buffer entries per weight."""
     return 2 if optimizer.adaptive.startswith(("adam", "nadam", "radam", "lamb")) else 1
 
 
@@ -728,14 +731,14 @@ def _windowed(x: Any, window: tuple[int, int]) -> Any:
     return Trajectory.from_array(x).window(*window)
 
 
-def _of_distances(x: Any, dt: float | None, optimizer: Optimizer, doubts: tuple[Reason, ...]) -> Record:
-    """Distances of all pairs of states."""
+def _distance_record(x: Any, dt: float | None, optimizer: Optimizer, issues: tuple[Reason, ...]) -> Record:
+    """Record of the distances of all pairs of states."""
     if not isinstance(x, Distances):
         x = Distances.from_array(np.asarray(x), time_unit="sample")
     if x.shape[0] != x.shape[1]:
         raise DataError(
-            f"one trajectory needs the distances between its own states (T, T); these are {x.shape}, of two "
+            f"one trajectory needs the distances between its own states, (T, T); these, {x.shape}, are of two "
             "trajectories"
         )
     spacing, unit, step = sampling(x, dt)
-    return Record(x, GIVEN, (spacing, unit), step, optimizer, doubts=doubts, settings={"distances": x.metric})
+    return Record(x, DISTANCES, (spacing, unit), step, optimizer, issues=issues, settings={"distances": x.metric})

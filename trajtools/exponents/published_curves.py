@@ -1,4 +1,4 @@
-"""Published choices of neighbours and copies: blocks of a temporal network, and a perturbed cloud."""
+"""Neighbours and copies as published: blocks of a temporal network, and a perturbed cloud."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ if TYPE_CHECKING:
 CALIGIURI = "caligiuri2023"
 NO_THEILER = Reason(
     "no-theiler-window",
-    "the procedure has no Theiler window: neighbours may be the states just before and after, which stay close "
-    "whatever the dynamics",
+    "the procedure has no Theiler window: neighbours may be adjacent in time, and these stay close under any dynamics",
 )
 
 
 MITTRA = "mittra2024"
-LARGEST = 1e9  # distance at which the published sum stops
+LARGEST = 1e9  # distance at which the published sum ends
 CURVATURE = Reason(
     "published-bias",
-    "mittra2024 averages the distances of an unaligned cloud over a few steps: for gradient descent that measures the "
-    "mean curvature (-eta tr(H) / n), not the largest exponent (-eta h_min), which can have the opposite sign; nothing "
-    "is renormalised or replaced, no line is fitted, and L1 is not divided by time, so it grows with the record",
+    "mittra2024 averages the distances of an unaligned cloud over a few steps: for gradient descent this measures the "
+    "mean curvature (-eta tr(H) / n), not the largest exponent (-eta h_min), which can have the opposite sign; there "
+    "is no renormalisation, replacement or fit, and L1 is not divided by time, so it grows with the record",
 )
 
 
@@ -48,7 +47,7 @@ def caligiuri_wolf(
     points: int | None,
     clock: tuple[float, str, Ints | None],
 ) -> Divergence:
-    r"""Blocks of `horizon` states, each beside the nearest state of the whole record.
+    r"""Blocks of `horizon` states, each with the nearest state of the whole record.
 
     Notes
     -----
@@ -91,12 +90,12 @@ def _prepare(
     points: int | None,
     name: str = CALIGIURI,
 ) -> tuple[Walk, int]:
-    """Check what the procedure needs; the prepared states, and the first state that may not begin a block."""
+    """Check the arguments; return the prepared states, and the first state that cannot begin a block."""
     if theiler is None and name == CALIGIURI:
         theiler = 0
     if theiler != 0 and name == CALIGIURI:
-        raise DataError(f"procedure 'caligiuri2023' has no Theiler window: pass theiler=0, not {theiler}")
-    most = horizon if name == CALIGIURI else horizon - 1  # the production code leaves the first point out
+        raise DataError(f"procedure 'caligiuri2023' has no Theiler window: use theiler=0, not {theiler}")
+    most = horizon if name == CALIGIURI else horizon - 1  # the production code omits the first point
     if points is None or not 3 <= points <= most:
         raise DataError(
             f"points={points!r}: procedure {name!r} fits the first `points` states of each block of "
@@ -105,8 +104,8 @@ def _prepare(
     walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon)
     if walk.states.not_finite:
         raise DataError(
-            f"{walk.states.not_finite} states hold NaN or inf, and procedure {name!r} has no rule for them; "
-            "select a window without"
+            f"{walk.states.not_finite} states contain NaN or inf, which procedure {name!r} does not define; select a "
+            "window without them"
         )
     return walk, len(walk) - horizon - 1
 
@@ -121,13 +120,13 @@ def caligiuri_profile(
     points: int | None,
     clock: tuple[float, str, Ints | None],
 ) -> Divergence:
-    r"""Blocks of `horizon` states, each beside the nearest local minimum of its profile of distances.
+    r"""Blocks of `horizon` states, each with the nearest local minimum of its distance profile.
 
     Notes
     -----
     For :math:`i = 0, \tau, 2\tau, \dots < T - \tau - 1`: of the states j with 0 < j < T - tau - 1,
     :math:`|i - j|` above `theiler`, a positive distance :math:`p_j = d(i, j)` and :math:`p_{j-1} > p_j < p_{j+1}`, the
-    neighbour is the nearest, the first of equals. A block without one is left out.
+    neighbour is the nearest, the first of equals. Blocks without such a state are excluded.
     """
     walk, ends = _prepare(
         x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, points=points, name=PRODUCTION
@@ -146,7 +145,7 @@ def caligiuri_profile(
         starts.append(i)
         neighbors.append(j)
     possible = len(range(0, ends, horizon))
-    left_out = Reason.of(
+    excluded = Reason.of(
         "blocks-left-out",
         "{missing} of {possible} blocks have no local minimum of the distance outside theiler={theiler}",
         missing=possible - len(rows),
@@ -169,7 +168,7 @@ def caligiuri_profile(
             "blocks": possible,
             "theiler": theiler,
         },
-        warnings=(left_out,) if len(rows) < possible else (),
+        warnings=(excluded,) if len(rows) < possible else (),
     )
 
 
@@ -184,17 +183,17 @@ def caligiuri_kantz(
     points: int | None,
     clock: tuple[float, str, Ints | None],
 ) -> Divergence:
-    r"""Blocks of `horizon` states, each beside all later states within a radius, up to the first empty ball.
+    r"""Blocks of `horizon` states, each with all later states within a radius, up to the first empty ball.
 
     Notes
     -----
-    The ball of state i holds :math:`\{j : i \le j < T - \tau - 1, 0 < d(i, j) < \epsilon\}`: only later states, so
-    that the balls thin out along the record, and the run ends where the first one is empty.
+    The ball of state i is :math:`\{j : i \le j < T - \tau - 1, 0 < d(i, j) < \epsilon\}`: only later states, so the
+    balls thin out along the record, and the run ends at the first empty one.
     """
     if not isinstance(neighbors, WithinRadius) or neighbors.relative or not np.isscalar(neighbors.radius):
         raise DataError("procedure 'caligiuri2023' needs one absolute radius: neighbors=WithinRadius(epsilon)")
     if isinstance(neighbors.radius, str):
-        raise DataError("procedure 'caligiuri2023' chooses no radius: neighbors=WithinRadius(epsilon)")
+        raise DataError("procedure 'caligiuri2023' has no automatic radius: neighbors=WithinRadius(epsilon)")
     radius = float(np.asarray(neighbors.radius))
     walk, ends = _prepare(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, points=points)
     rows: list[Floats] = []
@@ -208,8 +207,8 @@ def caligiuri_kantz(
         rows.append(walk.paths(i, ball)[:, :horizon].mean(axis=0))
         sizes.append(len(ball))
     possible = len(range(0, ends, horizon))
-    words = "the run ended at the first empty ball, after {blocks} of {possible} blocks"
-    ended = Reason.of("empty-ball", words, blocks=len(rows), possible=possible)
+    text = "the run ended at the first empty ball, after {blocks} of {possible} blocks"
+    ended = Reason.of("empty-ball", text, blocks=len(rows), possible=possible)
     return segments_divergence(
         walk,
         np.array(rows).reshape(-1, horizon),
@@ -231,15 +230,15 @@ def caligiuri_kantz(
 
 
 def mittra_cloud(x: Any, *, metric: MetricLike, horizon: int | None, dt: float | None) -> Divergence:
-    r"""Mean distance of a cloud of copies to its parent, and the two numbers that are taken from it.
+    r"""Mean distance of a cloud of copies to its parent, and the two statistics L1 and L2.
 
     Notes
     -----
     .. math:: L_1 = \langle \ln d_e / d_1 \rangle_{e = 2 \dots E}, \quad L_2 = \langle \ln d_e / d_{e-1} \rangle_{e = 2
        \dots E}, \quad d_e = \frac{1}{M + 1} \sum_{i=0}^{M} |\theta_i(e) - \theta_0(e)|
 
-    over the M copies and the parent itself, whose zero is counted as published; d_1 is the distance after the first
-    step. Both means stop before the first d_e that is not finite or above 1e9.
+    over the M copies and the parent itself, whose zero distance is included, as published; d_1 is the distance after
+    the first step. Both means end before the first d_e that is not finite or above 1e9.
 
     References
     ----------
@@ -249,7 +248,7 @@ def mittra_cloud(x: Any, *, metric: MetricLike, horizon: int | None, dt: float |
     steps = growth.distances.shape[1] - 1
     last = steps if horizon is None else horizon
     if isinstance(last, bool) or not isinstance(last, (int, np.integer)) or not 2 <= last <= steps:
-        raise DataError(f"horizon={horizon!r}: procedure 'mittra2024' uses 2 to {steps} steps of these {steps}")
+        raise DataError(f"horizon={horizon!r}: procedure 'mittra2024' needs 2 to {steps} steps; the record has {steps}")
     distances = growth.distances[:, : last + 1]
     curves, group, _ = average_curves(distances, growth.group, growth.start, "log-mean")
     cloud = _cloud(distances, np.stack([growth.group, growth.start], axis=1))
@@ -257,8 +256,8 @@ def mittra_cloud(x: Any, *, metric: MetricLike, horizon: int | None, dt: float |
     settings = growth.settings | {"procedure": MITTRA, "horizon": last, "cloud": cloud, "growth": terms}
     settings |= {"L1": summed, "L2": _means(terms)}
     frozen = int(np.count_nonzero(np.all(terms == 0, axis=1)))
-    words = "{frozen} of {clouds} clouds never change their size: dead units, not a zero exponent"
-    dead = (Reason.of("frozen-clouds", words, frozen=frozen, clouds=len(terms)),) if frozen else ()
+    text = "{frozen} of {clouds} clouds never change their size: dead units, not a zero exponent"
+    dead = (Reason.of("frozen-clouds", text, frozen=frozen, clouds=len(terms)),) if frozen else ()
     return replace(
         growth,
         method="hybrid",
@@ -281,7 +280,7 @@ def _cloud(distances: Floats, labels: Any) -> Floats:
 
 
 def _published(cloud: Floats) -> tuple[Floats, Floats]:
-    """L1 of every cloud, and the terms of L2 (NaN from where they are not used)."""
+    """L1 of every cloud, and the terms of L2 (NaN where not used)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(np.where(cloud > 0, cloud, np.nan))[:, 1:]
         beyond = np.cumsum(~(cloud[:, 1:] <= LARGEST), axis=1) > 0
@@ -290,7 +289,7 @@ def _published(cloud: Floats) -> tuple[Floats, Floats]:
 
 
 def _means(rows: Floats) -> Floats:
-    """Mean of each row over what is known; NaN where nothing is."""
+    """Mean of the finite entries of each row; NaN if there are none."""
     known = np.isfinite(rows)
     count = known.sum(axis=1)
     return np.where(count > 0, np.where(known, rows, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)

@@ -1,4 +1,4 @@
-"""Published procedures for an exponent from curves, exactly, with what is known about their bias."""
+"""Published procedures for an exponent from curves, reproduced exactly, with their known bias."""
 
 from __future__ import annotations
 
@@ -22,52 +22,53 @@ LONGEST = 200
 LOWEST_R2 = 0.9
 LOWEST_SLOPE = 0.05
 DANOVSKI_BIAS = (
-    "danovski2024 takes the window with the best R2 and drops what is not straight and steep enough: both bias the "
-    "exponent upwards (0.46 for 0.25 on the softmax map of the same paper), it turns 30 % of driftless random walks "
-    "into exponents above 0.05, and after saturation it can lock on a slow drift, which fits a line best; its error "
-    "bar is the spread over initial conditions, not the uncertainty of the mean"
+    "danovski2024 selects the window with the largest R2 and drops curves that are not straight or steep: both bias "
+    "the exponent upwards (0.46 instead of 0.25 on the softmax map of the same paper), 30 % of driftless random walks "
+    "get exponents above 0.05, and after saturation it can select a slow drift, which is the straightest part; its "
+    "error bar is the spread over initial conditions, not the uncertainty of the mean"
 )
 
 
 PRODUCTION = "caligiuri2023-production"
 CALIGIURI_BIAS = (
-    "caligiuri2023 keeps a block only if the line through its first points has R2 >= 0.9: it kept {n} of {total} here. "
-    "On networks with a known exponent that filter biases the mean upwards by 3 to 45 % (most where distances are "
-    "coarse), and without it the mean is {mean:.4g}; the blocks are not independent of their neighbours' future, since "
-    "there is no Theiler window, and nothing tests whether the growth is exponential"
+    "caligiuri2023 retains a block only if the line through its first points has R2 >= 0.9, here {n} of {total}. "
+    "On networks with a known exponent this filter biases the mean upwards by 3 to 45 % (most where distances are "
+    "coarse); without it the mean is {mean:.4g}. Without a Theiler window, neighbours can be adjacent in time, and "
+    "there is no test for exponential growth"
 )
 
 
 PRODUCTION_BIAS = (
-    "caligiuri2023-production ends each window where R2 falls, so that it holds a stretch that happened to be "
-    "straight: on dictionary networks of the logistic map it is 4 to 35 % too high (most for short first windows), on "
-    "states of the Henon map 3 to 17 %; nothing tests whether the growth is exponential"
+    "caligiuri2023-production ends each window where R2 decreases, which selects parts that are straight by chance: on "
+    "dictionary networks of the logistic map it is 4 to 35 % too high (most for short first windows), on states of the "
+    "Henon map 3 to 17 %; there is no test for exponential growth"
 )
 
 
 def fit_published(growth: Divergence, procedure: str, *, level: float = 0.95) -> Exponent:
-    """Fit curves as a publication did."""
+    """Fit curves by a published procedure."""
     fits = {
         "danovski2024": danovski2024,
         "caligiuri2023": caligiuri2023,
         PRODUCTION: caligiuri2023_production,
     }
     if procedure not in fits:
-        raise UnknownNameError(f"there is no procedure {procedure!r}; there are None (ours) and {', '.join(fits)}")
+        raise UnknownNameError(
+            f"there is no procedure {procedure!r}; there are None (the default) and {', '.join(fits)}"
+        )
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
     return fits[procedure](growth, level=level)
 
 
 def danovski2024(growth: Divergence, *, level: float = 0.95) -> Exponent:
-    r"""Best straight line per initial condition, kept if it is straight and steep (Danovski et al. 2024).
+    r"""Best line per initial condition, retained if it is straight and steep (Danovski et al. 2024).
 
     Notes
     -----
-    For each initial condition the straight line is fitted to :math:`\ln \langle d(t) \rangle` over the copies, on all
-    windows that start at 0, 5, ..., 100 and hold 30, 35, ..., 100 samples with their end within the first 200; the one
-    with the largest R2 counts. Initial conditions with R2 <= 0.9 or slope <= 0.05 are dropped. The grid is in samples,
-    as published.
+    For each initial condition a line is fitted to :math:`\ln \langle d(t) \rangle` over the copies, on all windows
+    that start at 0, 5, ..., 100, have 30, 35, ..., 100 samples and end within the first 200; the one with the largest
+    R2 is used. Initial conditions with R2 <= 0.9 or slope <= 0.05 are dropped. The grid is in samples, as published.
 
     References
     ----------
@@ -83,20 +84,20 @@ def danovski2024(growth: Divergence, *, level: float = 0.95) -> Exponent:
         slope, intercept, r2 = window_fits(growth.time, curves, starts, stops)
     best = np.argmax(np.where(np.isfinite(r2), r2, -np.inf), axis=1)
     rows = np.arange(len(curves))
-    # The threshold of the slope is per step; a divergence in another unit of time is judged in samples.
+    # The threshold of the slope is per step; in another unit of time it applies per sample.
     spacing = float(growth.time[1] - growth.time[0]) if len(growth.time) > 1 else 1.0
     slope, intercept, r2 = slope[rows, best], intercept[rows, best], r2[rows, best]
-    kept = (r2 > LOWEST_R2) & (slope * spacing > LOWEST_SLOPE)
-    values = np.where(kept, slope, np.nan)
-    n = int(kept.sum())
-    value = float(slope[kept].mean()) if n else float("nan")
+    retained = (r2 > LOWEST_R2) & (slope * spacing > LOWEST_SLOPE)
+    values = np.where(retained, slope, np.nan)
+    n = int(retained.sum())
+    value = float(slope[retained].mean()) if n else float("nan")
     reasons = published_reasons(n, len(curves), "curves")
     if not windows:
-        words = "{samples} samples are fewer than the shortest window of the procedure, {shortest}"
-        reasons = (Reason.of("record-too-short", words, samples=length, shortest=WIDTHS[0]), *reasons)
+        text = "{samples} samples are fewer than the shortest window of the procedure, {shortest}"
+        reasons = (Reason.of("record-too-short", text, samples=length, shortest=WIDTHS[0]), *reasons)
     window = (float("nan"),) * 2
     if n:
-        used = best[kept]
+        used = best[retained]
         window = (float(np.median(growth.time[starts[used]])), float(np.median(growth.time[stops[used] - 1])))
     return Exponent(
         value=value,
@@ -111,14 +112,14 @@ def danovski2024(growth: Divergence, *, level: float = 0.95) -> Exponent:
         window=(window[0], window[1]),
         window_values=slope,
         values=values,
-        intercept=float(intercept[kept].mean()) if n else float("nan"),
+        intercept=float(intercept[retained].mean()) if n else float("nan"),
         method=growth.method,
         unit=f"1/{growth.time_unit}",
         settings={
             **growth.settings,
             "procedure": "danovski2024",
             "average": "log-mean",
-            "sd": float(slope[kept].std()) if n else float("nan"),
+            "sd": float(slope[retained].std()) if n else float("nan"),
             "kept_fraction": n / max(len(curves), 1),
             "mean_of_all": float(np.nanmean(slope)) if np.isfinite(slope).any() else float("nan"),
             "counted": "initial conditions" if len(labels) == len(curves) else "initial conditions and starts",
@@ -131,17 +132,17 @@ def danovski2024(growth: Divergence, *, level: float = 0.95) -> Exponent:
     )
 
 
-def published_reasons(kept: int, total: int, what: str) -> tuple[Reason, ...]:
-    """Why a published procedure gives no verdict."""
+def published_reasons(retained: int, total: int, what: str) -> tuple[Reason, ...]:
+    """Reasons why a published procedure gives no verdict."""
     return (
         Reason.of(
             "published-procedure",
-            "the published procedure kept {kept} of {total} {what} ({share:.0%}); it has no null, so it cannot tell "
-            "growth from chance",
-            kept=kept,
+            "the published procedure retains {kept} of {total} {what} ({share:.0%}); it has no null, so it cannot "
+            "distinguish growth from chance",
+            kept=retained,
             total=total,
             what=what,
-            share=kept / max(total, 1),
+            share=retained / max(total, 1),
         ),
         Reason("no-verdict", "omit `procedure` to get an interval and a verdict"),
     )
@@ -152,9 +153,9 @@ def caligiuri2023(growth: Divergence, *, level: float = 0.95) -> Exponent:
 
     Notes
     -----
-    The published text slides a window of w points over :math:`\ln D_z` until its R2 reaches 0.9. The published code
-    returns slope and R2 of the window before that one, so that a block is dropped unless its first window already
-    reaches it: only the first w points are ever used, and that is what is done here.
+    In the published text, a window of w points slides over :math:`\ln D_z` until its R2 reaches 0.9. The published
+    code returns slope and R2 of the window before that one, so it drops a block unless its first window already reaches
+    0.9. This function follows the code: it uses only the first w points.
 
     References
     ----------
@@ -162,27 +163,27 @@ def caligiuri2023(growth: Divergence, *, level: float = 0.95) -> Exponent:
        doi:10.1103/PhysRevE.107.044305
     """
     slope, intercept, r2 = first_window(growth)
-    kept = r2 >= LOWEST_R2
-    n, total = int(kept.sum()), len(slope)
-    everything = float(np.nanmean(slope)) if np.isfinite(slope).any() else float("nan")
+    retained = r2 >= LOWEST_R2
+    n, total = int(retained.sum()), len(slope)
+    mean_of_all = float(np.nanmean(slope)) if np.isfinite(slope).any() else float("nan")
     points = int(growth.settings["points"])
     return _mean_of_blocks(
         growth,
-        (slope, intercept, kept),
+        (slope, intercept, retained),
         level=level,
         window=(float(growth.time[0]), float(growth.time[points - 1])),
-        settings={"procedure": "caligiuri2023", "r2_at_least": LOWEST_R2, "mean_of_all": everything},
-        warning=Reason.of("published-bias", CALIGIURI_BIAS, n=n, total=total, mean=everything),
+        settings={"procedure": "caligiuri2023", "r2_at_least": LOWEST_R2, "mean_of_all": mean_of_all},
+        warning=Reason.of("published-bias", CALIGIURI_BIAS, n=n, total=total, mean=mean_of_all),
     )
 
 
 def first_window(growth: Divergence) -> tuple[Floats, Floats, Floats]:
-    """Fit the first points of every block."""
+    """Fit the first `points` states of every block."""
     points = growth.settings.get("points")
     if points is None:
         raise DataError(
-            f"this divergence ({growth.method}) was not made for procedure 'caligiuri2023'; name the procedure and its "
-            "`points` when calling wolf or kantz"
+            f"this divergence ({growth.method}) was not computed for procedure 'caligiuri2023'; pass procedure= and "
+            "points= to wolf or kantz"
         )
     with np.errstate(divide="ignore"):
         curves = np.log(np.where(growth.distances > 0, growth.distances, np.nan))
@@ -199,11 +200,11 @@ def _mean_of_blocks(
     settings: dict[str, Any],
     warning: Reason,
 ) -> Exponent:
-    """The mean slope of the blocks that were kept, without an interval or a verdict, as published."""
-    slope, intercept, kept = fits
-    n, total, nan = int(kept.sum()), len(slope), float("nan")
+    """Mean slope of the retained blocks, without an interval or a verdict, as published."""
+    slope, intercept, retained = fits
+    n, total, nan = int(retained.sum()), len(slope), float("nan")
     return Exponent(
-        value=float(slope[kept].mean()) if n else nan,
+        value=float(slope[retained].mean()) if n else nan,
         interval=(nan, nan),
         level=level,
         p_value=nan,
@@ -214,14 +215,14 @@ def _mean_of_blocks(
         reasons=published_reasons(n, total, "blocks"),
         window=window,
         window_values=slope,
-        values=np.where(kept, slope, np.nan),
-        intercept=float(intercept[kept].mean()) if n else nan,
+        values=np.where(retained, slope, np.nan),
+        intercept=float(intercept[retained].mean()) if n else nan,
         method=growth.method,
         unit=f"1/{growth.time_unit}",
         settings={
             **growth.settings,
             "counted": "blocks",
-            "sd": float(slope[kept].std()) if n else nan,
+            "sd": float(slope[retained].std()) if n else nan,
             "kept_fraction": n / max(total, 1),
             **settings,
         },
@@ -231,13 +232,13 @@ def _mean_of_blocks(
 
 
 def caligiuri2023_production(growth: Divergence, *, level: float = 0.95) -> Exponent:
-    r"""Mean slope of the blocks on windows that grow while R2 does not fall (Caligiuri et al. 2023, production code).
+    r"""Mean slope of the blocks on windows that grow until R2 decreases (Caligiuri et al. 2023, production code).
 
     Notes
     -----
-    The first point of each block is left out, and of the rest the longest run of positive distances is used. The line
-    through its first w points is extended point by point until R2 falls. A window chosen by its R2 favours blocks and
-    stretches that happen to be straight; see the warning.
+    The first point of each block is omitted, and the longest run of positive distances in the rest is used. The line
+    through its first w points is extended point by point until R2 decreases. Selection by R2 favours blocks and parts
+    that are straight by chance; see the warning.
 
     References
     ----------
@@ -245,11 +246,11 @@ def caligiuri2023_production(growth: Divergence, *, level: float = 0.95) -> Expo
        doi:10.1103/PhysRevE.107.044305
     """
     slope, intercept, r2, length = growing_window(growth)
-    kept = np.isfinite(slope)
-    longest = int(length.max()) if kept.any() else 0
+    retained = np.isfinite(slope)
+    longest = int(length.max()) if retained.any() else 0
     return _mean_of_blocks(
         growth,
-        (slope, intercept, kept),
+        (slope, intercept, retained),
         level=level,
         window=(float(growth.time[1]), float(growth.time[max(longest, 1)])),
         settings={"procedure": PRODUCTION, "r2": r2, "lengths": length},
@@ -258,11 +259,11 @@ def caligiuri2023_production(growth: Divergence, *, level: float = 0.95) -> Expo
 
 
 def growing_window(growth: Divergence) -> tuple[Floats, Floats, Floats, Ints]:
-    """Fit each block on a window that grows as long as its R2 does not fall."""
+    """Fit each block on a window that grows until its R2 decreases."""
     if growth.settings.get("procedure") != PRODUCTION:
         raise DataError(
-            f"this divergence ({growth.method}) was not made for procedure {PRODUCTION!r}; name the procedure and its "
-            "`points` when calling wolf"
+            f"this divergence ({growth.method}) was not computed for procedure {PRODUCTION!r}; pass procedure= and "
+            "points= to wolf"
         )
     points = int(growth.settings["points"])
     slope, intercept, r2 = (np.full(len(growth.distances), np.nan) for _ in range(3))
@@ -273,11 +274,11 @@ def growing_window(growth: Divergence) -> tuple[Floats, Floats, Floats, Ints]:
             continue
         stops = np.arange(begin + points, end + 1)
         curve = np.log(np.where(distances > 0, distances, 1.0))[None]
-        fits = [found[0] for found in window_fits(growth.time, curve, np.full(len(stops), begin), stops)]
-        # A line through equal distances has no R2: it is taken as one that falls.
+        fits = [rows[0] for rows in window_fits(growth.time, curve, np.full(len(stops), begin), stops)]
+        # A line through equal distances has no R2: this counts as a decrease.
         worse = np.flatnonzero(~(np.diff(fits[2]) >= 0))
         at = int(worse[0]) if len(worse) else len(stops) - 1
-        slope[block], intercept[block], r2[block] = (float(found[at]) for found in fits)
+        slope[block], intercept[block], r2[block] = (float(rows[at]) for rows in fits)
         length[block] = stops[at] - begin
     return slope, intercept, r2, length
 

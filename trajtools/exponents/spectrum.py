@@ -1,4 +1,4 @@
-"""Several exponents from local linear maps (Sano and Sawada 1985; Eckmann, Kamphorst, Ruelle and Ciliberto 1986)."""
+"""Lyapunov spectrum from local linear maps (Sano and Sawada 1985; Eckmann, Kamphorst, Ruelle and Ciliberto 1986)."""
 
 from __future__ import annotations
 
@@ -16,62 +16,62 @@ from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.types import Floats, Ints, StatesLike
 
-# Neighbours per dimension of the small and of the large neighbourhoods, and how many states are asked.
+# Neighbours per dimension of small and large neighbourhoods, and the number of sampled states.
 SMALL, LARGE = 6, 24
 
 
 STATES = 400
 
 
-# Extent ~ size along the attractor, ~ size^2 across it; a thin direction that is also fractal or noisy lies between.
+# Extent ~ size along the attractor, ~ size^2 across it; fractal or noisy thin directions lie between.
 BORDER = 1.35
 
 
-_ROUNDING = 1e4  # spacings of the largest coordinate: smaller extents are those of rounding and its drift
+_ROUNDING = 1e4  # spacings of the largest coordinate; smaller extents come from rounding and its drift
 _REFERENCE_DRAWS = 400
-_CHUNK = 2_000_000  # numbers of a batch of neighbourhoods
-_IN_PLANE = 0.95  # overlap from which free vectors count as lying in the tangent planes
-BLOCKS = 20  # of time, that the interval comes from
+_CHUNK = 2_000_000  # numbers per batch of neighbourhoods
+_IN_PLANE = 0.95  # overlap above which free vectors lie in the tangent planes
+BLOCKS = 20  # of time, for the interval
 FEWEST_BLOCKS = 8
 SHORTEST_BLOCK = 8  # local maps
 MOST_DIRECTIONS = 64
-MOST_UNEXPLAINED = 0.5  # of the neighbours' scatter, before the maps mean nothing
+MOST_UNEXPLAINED = 0.5  # largest unexplained share of the variance for meaningful maps
 
 
 @dataclass(frozen=True, eq=False)
 class LyapunovSpectrum(Result):
-    """Several exponents, with their doubt.
+    """Lyapunov spectrum with intervals.
 
     Attributes
     ----------
     values : ndarray of float64, shape (k,)
-        Exponents, largest first, natural logarithm, in `unit`; NaN for directions that the data do not resolve.
+        Exponents in descending order, natural logarithm, in `unit`; NaN for unresolved directions.
     intervals : ndarray of float64, shape (k, 2)
-        Confidence intervals at `level`, from blocks of time: the scatter only. The local maps have a bias of their own,
-        which shrinks with the neighbourhoods (that is, with T) and shows when `neighbors` is changed: none to speak of
-        for the largest exponent, but contracting exponents come out a few percent off (Henon, T = 3000: 3 %), which is
-        more than their intervals allow.
+        Confidence intervals at `level`, from blocks of time: statistical errors only. Local maps also have a bias that
+        decreases with the size of the neighbourhoods (that is, with T) and shows when `neighbors` is changed: it is
+        negligible for the largest exponent, but a few percent for contracting exponents (Henon, T = 3000: 3 %), which
+        exceeds their intervals.
     level : float
         Confidence level of the intervals.
     resolved : ndarray of bool, shape (k,)
-        Whether the neighbourhoods extend in as many directions; the others would give spurious exponents.
+        Whether the neighbourhoods extend in that many directions; further exponents would be spurious.
     whole : ndarray of float64, shape (d,)
-        Exponents of the maps in all d directions, resolved or not: what the plain method gives, spurious ones included.
+        Exponents of the maps in all d directions, as in the original method; may include spurious ones.
     thickness : ndarray of float64, shape (d,)
-        How the extent of the neighbourhoods in each direction grows with their size: 1 for a direction of the
-        attractor, 2 and more for one in which it is only bent. NaN where the record is too short to tell.
+        Power with which the extent of neighbourhoods in each direction grows with their size: 1 along the attractor,
+        2 or more in directions in which it is only curved. NaN if the record is too short.
     kaplan_yorke : float
-        Kaplan-Yorke dimension; NaN where the exponents do not tell.
+        Kaplan-Yorke dimension; NaN if the exponents do not determine it.
     block_values : ndarray of float64, shape (B, k)
         Exponents of each block of time.
     n_used, n_total : int
-        Local maps, out of how many states they could begin at.
+        Number of local maps, and of states at which one could begin.
     unit : str
         ``"1/sample"``, ``"1/step"``, ...
     settings : dict
-        Every parameter as used, chosen or given.
+        Every parameter used, including automatic choices.
     warnings : tuple of Reason
-        What the reader should know before believing the numbers.
+        Warnings that limit the interpretation of the values.
     """
 
     values: Floats
@@ -95,9 +95,9 @@ def thickness(states: States, dtype: Any = np.float64) -> Thickness:
     Notes
     -----
     The power of direction c is the median over states of :math:`\ln \sigma_c(large)/\sigma_c(small)`, over that of the
-    first direction. Few points fill their minor directions worse than many: the same ratio for points drawn evenly
-    from a d-dimensional ball is subtracted, so that a cloud without structure has the power 1 in all directions. A
-    direction in which the neighbours differ by rounding only has an infinite power.
+    first direction. Small samples underestimate the extent in minor directions; to correct this, the same ratio for
+    points drawn uniformly from a d-dimensional ball is subtracted, so a structureless cloud has power 1 in all
+    directions. A direction in which neighbours differ only by rounding has an infinite power.
     """
     from trajtools._kernels.divergence import nearest_of
 
@@ -130,18 +130,18 @@ def thickness(states: States, dtype: Any = np.float64) -> Thickness:
 
 @dataclass(frozen=True, eq=False)
 class Thickness:
-    """How the extent of neighbourhoods grows with their size.
+    """Growth of the extent of neighbourhoods with their size.
 
     Attributes
     ----------
     growth : ndarray of float64, shape (d,)
         Power of the size with which the extent grows in each principal direction; NaN where unknown.
     directions : int
-        Leading directions with a power below `BORDER`; all of them where it is unknown.
+        Number of leading directions with a power below `BORDER`; all of them if unknown.
     sizes : (int, int)
         Neighbours in the small and in the large neighbourhoods.
     rounding : float
-        Extents smaller than this are made by rounding.
+        Smaller extents come from rounding.
     known : bool
         Whether the record was long enough.
     """
@@ -154,7 +154,7 @@ class Thickness:
 
 
 def _rounding(states: States, dtype: Any) -> float:
-    """Extents that rounding and its drift make; a subnormal number where all states are zero."""
+    """Largest extent caused by rounding and its drift; a subnormal number if all states are zero."""
     spacing = np.finfo(dtype if np.issubdtype(dtype, np.floating) else np.float64).eps
     return float(max(_ROUNDING * float(spacing) * np.abs(states.points[states.usable]).max(), 5e-324))
 
@@ -169,7 +169,7 @@ def _extents(clouds: Floats) -> Floats:
 
 
 def _ball(d: int, count: int) -> Floats:
-    """Clouds of points drawn evenly from the unit ball, always the same ones."""
+    """Clouds of points drawn uniformly from the unit ball, with a fixed seed."""
     rng = np.random.default_rng(0)
     draws = max(8, _REFERENCE_DRAWS // d)
     points = rng.normal(size=(draws, count, d))
@@ -205,56 +205,56 @@ def lyapunov_spectrum(
     k: int | None = None,
     level: float = 0.95,
 ) -> LyapunovSpectrum:
-    r"""Lyapunov exponents from linear maps that are fitted to the neighbours of each state.
+    r"""Lyapunov spectrum from linear maps fitted to the neighbours of each state.
 
     Parameters
     ----------
     x : array_like or Trajectory, shape (T, d) or (T,)
         States, or an embedding of a series (`trajtools.embedding.embed`).
     metric : str
-        ``"l1"``, ``"l2"`` or ``"linf"``: which states are near.
+        ``"l1"``, ``"l2"`` or ``"linf"``, for the neighbour search.
     neighbors : NearestK or None
-        How many neighbours each map is fitted to, at least 2 d; None: 2 (d + 1).
+        Number of neighbours per map, at least 2 d; None: 2 (d + 1).
     theiler : int or None, in samples
         States closer in time than this are not neighbours; None: three times the correlation time, at most an eighth of
-        the record, as `trajtools.lyapunov` takes it.
+        the record, as in `trajtools.lyapunov`.
     horizon : int, in samples
-        How far one map goes; above 1 for flows that are sampled finely.
+        Time span of one map; above 1 for finely sampled flows.
     dt : float or None, in the time unit
         Time between two samples; None: that of the trajectory, 1 for arrays.
     k : int or None
-        How many exponents; None: d.
+        Number of exponents; None: d.
     level : float
         Confidence level of the intervals.
 
     Returns
     -------
     LyapunovSpectrum
-        Exponents with their intervals, which of them the data resolve, and the Kaplan-Yorke dimension.
+        Exponents with intervals, which of them are resolved, and the Kaplan-Yorke dimension.
 
     Raises
     ------
     DataError
-        If there are fewer than 2 d neighbours a map, or the data cannot be analysed so.
+        If there are fewer than 2 d neighbours per map, or the data or an argument is invalid.
     NoNeighborsError
-        If no state has so many neighbours.
+        If no state has enough neighbours.
     UnknownNameError
         If the metric is unknown.
 
     Notes
     -----
-    At each state :math:`x_i` the affine map :math:`x_j \mapsto x_{j+h}` is fitted to its neighbours by least squares. A
-    frame of orthonormal vectors is sent through the linear parts one after the other, and the mean logarithms of its
-    stretching, found by QR after each map, are the exponents.
+    At each state :math:`x_i` an affine map :math:`x_j \mapsto x_{j+h}` is fitted to the neighbours by least squares.
+    The linear parts are applied in turn to an orthonormal frame, and the exponents are the mean logarithms of its
+    stretching, from a QR decomposition after each map.
 
-    A map in d directions has d exponents, whether or not the attractor has as many directions. What the plain method
-    gives for the surplus is spurious, can be larger than every true exponent (2, 3, ... times the largest one for an
-    embedded map, [3]_), and changes its sign under time reversal like a true one when there is no noise. So the number
-    of directions is read from the neighbourhoods first: the extent of a neighbourhood grows with its radius r along
-    a direction of the attractor, and with r^2 or faster across it. The maps are then taken in the tangent space of
-    those directions (the principal directions of each neighbourhood), and the surplus exponents are NaN. `whole` holds
-    those of the plain method. Strongly contracting directions of flows (the third of the Lorenz system) are that thin,
-    too: they exist, but these data do not tell their exponents.
+    A map in d dimensions has d exponents, even if the attractor extends in fewer directions. The surplus exponents of
+    the original method are spurious: they can exceed every true exponent (2, 3, ... times the largest one for an
+    embedded map, [3]_), and without noise they change sign under time reversal, like true ones. Therefore the number of
+    directions is estimated first: the extent of a neighbourhood grows with its radius r along the attractor, and with
+    r^2 or faster across it. The maps are then restricted to the tangent space of those directions (the principal
+    directions of each neighbourhood), and the surplus exponents are NaN. `whole` contains those of the original method.
+    Strongly contracting directions of flows (the third of the Lorenz system) are also that thin; their exponents exist,
+    but such data do not resolve them.
 
     References
     ----------
@@ -271,31 +271,33 @@ def lyapunov_spectrum(
     >>> x[0] = 0.1, 0.1
     >>> for t in range(2999):
     ...     x[t + 1] = 1 - 1.4 * x[t, 0] ** 2 + x[t, 1], 0.3 * x[t, 0]
-    >>> found = tt.lyapunov_spectrum(x[100:], theiler=1)
-    >>> bool(abs(found.values[0] - 0.419) < 0.03)
+    >>> spectrum = tt.lyapunov_spectrum(x[100:], theiler=1)
+    >>> bool(abs(spectrum.values[0] - 0.419) < 0.03)
     True
     """
     if metric == "precomputed":
-        raise UnknownNameError("lyapunov_spectrum fits maps to states; distances alone do not hold them: give states")
+        raise UnknownNameError(
+            "lyapunov_spectrum fits maps to states, which distances alone do not determine: give states"
+        )
     clock = sampling(x, dt)
     states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
     d = states.points.shape[1]
     if states.horizon < 1:
-        raise DataError("horizon=0: a map goes one sample at least")
-    wanted, rule = _asked(k, neighbors, d, level)
-    found = nearest(states, rule)
-    whole_rows = np.flatnonzero(found.index[:, -1] >= 0)
+        raise DataError("horizon=0: a map needs at least one sample")
+    wanted, rule = _check_request(k, neighbors, d, level)
+    nearby = nearest(states, rule)
+    whole_rows = np.flatnonzero(nearby.index[:, -1] >= 0)
     if not len(whole_rows):
         raise NoNeighborsError(
-            f"no state has {rule.k} neighbours outside theiler={states.theiler} ({found.counts}); record more, lower "
+            f"no state has {rule.k} neighbours outside theiler={states.theiler} ({nearby.counts}); record more, lower "
             "theiler, or reduce the dimension"
         )
     across = thickness(states, np.asarray(x).dtype)
     directions = across.directions
     time = clock[0] * states.horizon
-    maps = fit_maps(states, found.index, whole_rows, across)
+    maps = fit_maps(states, nearby.index, whole_rows, across)
     unexplained = float(np.median(maps.unexplained))
-    logs, laid, overlap = (_tame(found) for found in stretching(maps, directions))
+    logs, laid, overlap = (_without_overflow(part) for part in stretching(maps, directions))
     whole = _mean(logs) / time
     count = 0 if unexplained > MOST_UNEXPLAINED else min(wanted, directions)
     logs = (logs if laid is None else laid)[:, :count]
@@ -328,30 +330,30 @@ def lyapunov_spectrum(
             "unexplained": unexplained,
             "vectors": "free" if laid is None else "laid into the tangent planes",
             "thickness_sizes": across.sizes,
-            "strategy": found.strategy.name,
-            "strategy_why": found.strategy.why,
-            "left_out": found.counts,
+            "strategy": nearby.strategy.name,
+            "strategy_why": nearby.strategy.why,
+            "left_out": nearby.counts,
             "n_blocks": len(blocks),
         },
         warnings=_warnings(across, whole, wanted, unexplained=unexplained, blocks=len(blocks)),
     )
 
 
-def _asked(k: int | None, neighbors: NearestK | None, d: int, level: float) -> tuple[int, NearestK]:
+def _check_request(k: int | None, neighbors: NearestK | None, d: int, level: float) -> tuple[int, NearestK]:
     if d > MOST_DIRECTIONS:
         raise DataError(
-            f"local maps of {d} x {d} numbers need more than {2 * d} close neighbours of every state, which no record "
-            f"has: project to at most {MOST_DIRECTIONS} directions (PCA, observables) or use wolf or kantz"
+            f"local maps in {d} dimensions need more than {2 * d} close neighbours of every state, too many for any "
+            f"record: project to at most {MOST_DIRECTIONS} dimensions (PCA, observables), or use wolf or kantz"
         )
     wanted = d if k is None else k
     if isinstance(wanted, bool) or not isinstance(wanted, (int, np.integer)) or not 1 <= wanted <= d:
-        raise DataError(f"k={k!r}: states of dimension {d} have 1 to {d} exponents")
+        raise DataError(f"k must be 1 to {d} for states of dimension {d}, got {k!r}")
     rule = neighbors or NearestK(2 * (d + 1))
     if not isinstance(rule, NearestK):
-        raise DataError(f"a map is fitted to a number of neighbours: neighbors is a NearestK, not {rule!r}")
+        raise DataError(f"a map needs a fixed number of neighbours: neighbors must be a NearestK, not {rule!r}")
     if rule.k < 2 * d:
         raise DataError(
-            f"{rule.k} neighbours do not determine a map in {d} dimensions: NearestK({2 * d}) at least, twice the "
+            f"{rule.k} neighbours do not determine a map in {d} dimensions: use NearestK({2 * d}) or more, twice the "
             "dimension"
         )
     if not 0 < level < 1:
@@ -360,7 +362,7 @@ def _asked(k: int | None, neighbors: NearestK | None, d: int, level: float) -> t
 
 
 def fit_maps(states: States, index: Ints, rows: Ints, across: Thickness) -> LocalMaps:
-    """Fit the maps along the record, each from where the one before ends."""
+    """Fit maps along the record, each beginning where the previous one ends."""
     step, d = states.horizon, states.points.shape[1]
     has = np.zeros(len(states), dtype=bool)
     has[rows] = True
@@ -377,8 +379,8 @@ def fit_maps(states: States, index: Ints, rows: Ints, across: Thickness) -> Loca
     spanned = rank >= across.directions
     if not spanned.any():
         raise NoNeighborsError(
-            f"the {index.shape[1]} neighbours of no state span {across.directions} directions, so no map can be "
-            "fitted: states repeat, or a coordinate is constant or a multiple of others; leave it out or use more "
+            f"no state has {index.shape[1]} neighbours that span {across.directions} directions, so no map can be "
+            "fitted: states repeat, or a coordinate is constant or a combination of others; omit it, or use more "
             "neighbours"
         )
     chain = chain[spanned]
@@ -393,15 +395,15 @@ class LocalMaps:
     Attributes
     ----------
     linear : ndarray of float64, shape (n, d, d)
-        Their linear parts.
+        Linear parts.
     principal : ndarray of float64, shape (n, d, d)
         Principal directions of the neighbourhoods, as rows.
     times : ndarray of int64, shape (n,)
-        Where they begin.
+        First state of each map.
     linked : ndarray of bool, shape (n,)
-        Whether a map begins where the one before ends.
+        Whether a map begins where the previous one ends.
     unexplained : ndarray of float64, shape (n,)
-        The part of the neighbours' scatter after a map that the fit leaves, 1 if it explains nothing.
+        Share of the variance of the images of the neighbours that the fit does not explain.
     """
 
     linear: Floats
@@ -412,15 +414,15 @@ class LocalMaps:
 
 
 def _maps(states: States, near: Ints, rounding: float) -> tuple[Floats, Floats, Ints, Floats]:
-    """Linear parts of affine fits, principal directions as rows, ranks of the neighbourhoods, what is unexplained."""
+    """Linear parts of affine fits, principal directions as rows, ranks, and unexplained shares of the variance."""
     before, after = states.points[near], states.points[near + states.horizon]
     before = before - before.mean(axis=1, keepdims=True)
     after = after - after.mean(axis=1, keepdims=True)
-    # Neighbourhoods are tiny: bring them to size one, so that no scale of the states matters to the inverse.
+    # Rescale the tiny neighbourhoods to size one, so that the inverse does not depend on the scale of the states.
     scale = np.maximum(np.abs(before).max(axis=(1, 2), keepdims=True), rounding)
     after /= scale
     left, extent, principal = np.linalg.svd(before / scale, full_matrices=False)
-    # A direction in which the neighbours do not differ at all has no map.
+    # A direction in which the neighbours do not differ has no map.
     dead = extent * scale[:, 0] <= rounding
     inverse = np.where(dead, 0.0, 1.0 / np.where(dead, 1.0, extent))
     image = np.swapaxes(left, 1, 2) @ after
@@ -444,8 +446,8 @@ def _intervals(values: Floats, blocks: Floats, level: float) -> Floats:
         return np.stack([values - reach, values + reach], axis=1)
 
 
-def _tame(logs: Any) -> Any:
-    """A stretching beyond the range of numbers is unknown, and no exponent."""
+def _without_overflow(logs: Any) -> Any:
+    """Replace infinite stretching by NaN."""
     return np.where(np.isposinf(logs), np.nan, logs) if isinstance(logs, np.ndarray) else logs
 
 
@@ -454,7 +456,7 @@ def _mean(logs: Floats) -> Floats:
 
 
 def _blocks(logs: Floats) -> Floats:
-    """Means over equal stretches of time, (B, k); none where the record is too short for enough of them."""
+    """Means over equal blocks of time, (B, k); empty if there are too few."""
     count = min(BLOCKS, len(logs) // SHORTEST_BLOCK)
     if count < FEWEST_BLOCKS:
         return np.empty((0, logs.shape[1]))
@@ -464,7 +466,7 @@ def _blocks(logs: Floats) -> Floats:
 
 
 def stretching(maps: LocalMaps, directions: int) -> tuple[Floats, Floats | None, float]:
-    """Send orthonormal vectors through the maps."""
+    """Log stretching of free vectors and of vectors in the tangent planes (None if equal), and their overlap."""
     from trajtools._kernels.tangents import tangent_logs
 
     d = maps.linear.shape[1]
@@ -484,22 +486,22 @@ def _warnings(across: Thickness, whole: Floats, wanted: int, *, unexplained: flo
     warnings = []
     d, directions = len(whole), across.directions
     if unexplained > MOST_UNEXPLAINED:
-        words = (
-            "the maps leave {share:.0%} of where the neighbours go unexplained (median): noise, missing coordinates, "
-            "or too few states; their exponents are meaningless and left out"
+        text = (
+            "the maps leave {share:.0%} of the variance unexplained (median): noise, missing coordinates, or too few "
+            "states; their exponents are meaningless, and omitted"
         )
-        warnings.append(Reason.of("unexplained", words, share=unexplained))
+        warnings.append(Reason.of("unexplained", text, share=unexplained))
     if not across.known:
-        words = (
+        text = (
             "the record is too short to determine in how many of the {dimension} directions the attractor extends: "
-            "some of the exponents may be spurious"
+            "some exponents may be spurious"
         )
-        warnings.append(Reason.of("record-too-short", words, dimension=d))
+        warnings.append(Reason.of("record-too-short", text, dimension=d))
     elif directions < d:
         flat = Reason.of(
             "not-resolved",
             "the neighbourhoods extend in {directions} of {dimension} directions (their extent in the next grows with "
-            "the power {power:.2g} of their size), so {missing} of {wanted} exponents are not resolved; in the whole "
+            "the power {power:.2g} of their size), so {missing} of {wanted} exponents are not resolved; in the full "
             "space the maps give {listed}, of which {spurious} are spurious or unresolved",
             directions=directions,
             dimension=d,
@@ -511,6 +513,6 @@ def _warnings(across: Thickness, whole: Floats, wanted: int, *, unexplained: flo
         )
         warnings.append(flat)
     if blocks < FEWEST_BLOCKS:
-        words = "fewer than {needed} local maps: the intervals are unknown"
-        warnings.append(Reason.of("interval-unknown", words, needed=FEWEST_BLOCKS * SHORTEST_BLOCK))
+        text = "fewer than {needed} local maps: the intervals are unknown"
+        warnings.append(Reason.of("interval-unknown", text, needed=FEWEST_BLOCKS * SHORTEST_BLOCK))
     return tuple(warnings)

@@ -1,4 +1,4 @@
-"""Twins: the divergence of a trajectory and its perturbed copies."""
+"""Twins: divergence between a trajectory and its perturbed copies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from trajtools.distances.equal_times import as_states, check_alike, common, read_rows, to_references
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, SelectionError, UnknownNameError
-from trajtools.exponents.applicability import optimizer_of
+from trajtools.exponents.applicability import infer_optimizer
 from trajtools.exponents.divergence import Divergence, align_records, clean, count_left_out, left_out_warnings
 from trajtools.reasons import Reason
 from trajtools.statistics import AVERAGES, average_curves, mean_curve
@@ -32,32 +32,32 @@ def twins(
     Parameters
     ----------
     x : Run, pair, or list of Runs or pairs
-        A run whose members know their reference; or ``(reference, [perturbed, ...])``, each a Trajectory or an array
-        (T, P) or (T,), all of the same length; or a list of these. Every reference is one initial condition; pairs that
-        hold the same reference object share theirs.
+        A run with twins; or ``(reference, [perturbed, ...])``, each a Trajectory or an array (T, P) or (T,), all of
+        the same length; or a list of these. Every reference is one initial condition; pairs with the same reference
+        object share it.
     metric : str, callable or Metric
-        Distance between states, see `tt.distances.METRICS`. A run that stores distances gives them in its own metric
-        only, one that stores sketches gives ``"l2"`` only.
+        Distance between states, see `tt.distances.METRICS`. A run that stores distances supports only its own metric,
+        one that stores sketches only ``"l2"``.
     average : str
         ``"mean-log"``, ``"log-mean"`` or ``"rms"``; see Notes.
     dt : float or None
-        Time between two steps, in the caller's unit; None keeps the unit of the data (one optimiser step for runs).
+        Time between two steps, in any unit; None keeps the unit of the data (one optimiser step for runs).
     window : (int, int) or None
         Use only the states whose step s fulfils ``window[0] <= s < window[1]``.
     start : int, sequence of int or None
-        Step at which the first state of each pair was recorded, for arrays that are pieces of longer trajectories;
-        one number, or one per pair. None: 0, or what the Trajectory says.
+        Step of the first state of each pair, for arrays that are segments of longer trajectories; one number, or one
+        per pair. None: 0, or the step of the Trajectory.
 
     Returns
     -------
     Divergence
-        One curve per twin, each aligned at the step where its perturbation was introduced: the first recorded step
-        at which it differs from its reference.
+        One curve per twin, aligned at the step of its perturbation: the first recorded step at which it differs from
+        its reference.
 
     Raises
     ------
     DataError
-        If there is no twin, if shapes or steps do not match, or if a stored distance is of another metric.
+        If there is no twin, shapes or steps do not match, or stored distances have another metric.
     UnknownNameError
         If there is no such metric or average.
     SelectionError
@@ -68,13 +68,13 @@ def twins(
     .. math:: S(t) = \langle \langle \ln d_{ij}(t) \rangle_j \rangle_i
 
     over the copies j of the initial conditions i: the mean of the logarithms, as in [1]_ and [2]_ for neighbours of one
-    trajectory. ``"log-mean"`` takes :math:`\ln \langle d_{ij} \rangle_j`, the logarithm of the mean over the
-    copies of *one* initial condition, as in [3]_; it is larger, and is led by the fastest copy. ``"rms"`` is the same
-    with the root mean square. No average takes the mean over initial conditions before the logarithm: such a mean is
-    carried by the few fastest ones and grows with the generalised exponent L(1), which is larger than the exponent.
+    trajectory. ``"log-mean"`` is :math:`\ln \langle d_{ij} \rangle_j`, the logarithm of the mean over the copies of
+    *one* initial condition, as in [3]_; it is larger and dominated by the fastest copy. ``"rms"`` is the same with the
+    root mean square. No option averages over initial conditions before the logarithm: the few fastest would dominate
+    that mean, which grows with the generalised exponent L(1), larger than the exponent.
 
-    A curve ends where a weight becomes NaN or infinite (a training that diverged), or where the twin has merged with
-    its reference; both are counted. A distance of zero has no logarithm: it is left out and counted.
+    A curve ends where a weight becomes NaN or infinite (diverged training), or where the twin merges with its
+    reference; both are counted. Distances of zero have no logarithm; they are excluded and counted.
 
     References
     ----------
@@ -98,11 +98,11 @@ def twins(
     chosen = find_metric(metric)
     sources = _sources(x)
     offsets = _offsets(start, len(sources))
-    parts: list[_Measured] = []
+    parts: list[_TwinDistances] = []
     orbits: dict[int, int] = {}
     for source, offset in zip(sources, offsets, strict=True):
-        part = _measure(source, chosen, window, offset)
-        # The same reference object is the same initial condition; a run has labels of its own, made unique here.
+        part = _pair_distances(source, chosen, window, offset)
+        # Pairs with the same reference object share an initial condition; the labels of runs are made unique here.
         known = orbits.get(id(source[0]), -1) if isinstance(source, tuple) else -1
         first = known if known >= 0 else sum(len(np.unique(p.group)) for p in parts)
         if isinstance(source, tuple):
@@ -150,15 +150,15 @@ def _pair(x: Any) -> tuple[Any, list[Any]]:
 def _offsets(start: int | Sequence[int] | None, count: int) -> list[int | None]:
     if start is None:
         return [None] * count
-    given = np.atleast_1d(np.asarray(start))
-    if given.dtype.kind not in "iu" or given.ndim != 1 or len(given) not in (1, count):
+    steps = np.atleast_1d(np.asarray(start))
+    if steps.dtype.kind not in "iu" or steps.ndim != 1 or len(steps) not in (1, count):
         raise DataError(f"start must be one step or {count} of them (one per pair), as integers; got {start!r}")
-    return [int(s) for s in np.broadcast_to(given, (count,))]
+    return [int(s) for s in np.broadcast_to(steps, (count,))]
 
 
 @dataclass(frozen=True, eq=False)
-class _Measured:
-    """Twins of one run or pair, before their times are aligned: distance (T, U), floor (T, U), the rest (U,)."""
+class _TwinDistances:
+    """Twins of one run or pair, before alignment in time: distance (T, U), floor (T, U), the rest (U,)."""
 
     step: Ints
     distance: Floats
@@ -172,11 +172,11 @@ class _Measured:
 
 
 def _assemble(
-    parts: list[_Measured], metric: str, average: str, dt: float | None, window: tuple[int, int] | None
+    parts: list[_TwinDistances], metric: str, average: str, dt: float | None, window: tuple[int, int] | None
 ) -> Divergence:
     units = {(part.time_unit, part.dt) for part in parts}
     if dt is None and len(units) > 1:
-        raise DataError(f"the trajectories have different units of time, {sorted(units)}; give dt to put them on one")
+        raise DataError(f"the trajectories have different units of time, {sorted(units)}; give dt= to use a common one")
     scale_of_time = parts[0].dt if dt is None else float(dt)
     rows = [
         clean(part.step, part.distance[:, u], part.floor[:, u]) for part in parts for u in range(part.distance.shape[1])
@@ -217,17 +217,17 @@ def _assemble(
 
 
 def _one_or_mixed(noises: set[str]) -> str:
-    """How the batches of twins were drawn: ``"common"``, ``"independent"`` or ``"mixed"``."""
+    """Batches of the twins: ``"common"``, ``"independent"`` or ``"mixed"``."""
     return noises.pop() if len(noises) == 1 else "mixed"
 
 
-def _measure(source: Any, metric: Any, window: tuple[int, int] | None, offset: int | None) -> _Measured:
+def _pair_distances(source: Any, metric: Any, window: tuple[int, int] | None, offset: int | None) -> _TwinDistances:
     if _is_run(source):
-        return _measure_run(source, metric, window)
+        return _run_distances(source, metric, window)
     reference, copies = source
     members = tuple(as_states(member, "a trajectory") for member in (reference, *copies))
     if len(members) < 2:
-        raise DataError("a reference came without any perturbed copy; give (reference, [perturbed, ...])")
+        raise DataError("a reference has no perturbed copy; give (reference, [perturbed, ...])")
     for member in members[1:]:
         check_alike(members[0], member)
     ensemble = _Copies(members)
@@ -235,20 +235,20 @@ def _measure(source: Any, metric: Any, window: tuple[int, int] | None, offset: i
     if offset is not None:
         step = step - step[0] + offset if len(step) else step
     rows = _rows(step, window)
-    # The floor is that of the narrowest format: it is its rounding that the distance shows.
+    # The rounding floor is that of the narrowest dtype, whose rounding dominates the distance.
     dtypes = [str(member.dtype) for member in members]
     dtype = next((narrow for narrow in ("float16", "float32") if narrow in dtypes), dtypes[0])
     index = np.arange(1, len(members))
     bound = bind_metric(metric, *members)
-    found = to_references(
+    result = to_references(
         ensemble, index, np.zeros_like(index), bound, rows=rows, dtype=dtype, size=members[0].shape[1]
     )
     count = len(index)
-    return _Measured(
+    return _TwinDistances(
         step[rows],
-        found.distance,
-        np.repeat(found.floor, count, axis=1),
-        np.repeat(found.scale, count),
+        result.distance,
+        np.repeat(result.floor, count, axis=1),
+        np.repeat(result.scale, count),
         np.zeros(count, dtype=np.int64),
         float(getattr(reference, "dt", 1.0)),
         str(getattr(reference, "time_unit", "step")),
@@ -258,7 +258,7 @@ def _measure(source: Any, metric: Any, window: tuple[int, int] | None, offset: i
 
 @dataclass(frozen=True, eq=False)
 class _Copies:
-    """A reference and its copies given as arrays or Trajectories; reads like a `Run`."""
+    """A reference and its copies as arrays or Trajectories, with the interface of a `Run`."""
 
     members: tuple[Any, ...]
 
@@ -277,7 +277,7 @@ class _Copies:
 
 def _rows(step: Ints, window: tuple[int, int] | None) -> slice:
     if len(step) == 0:
-        raise DataError("the trajectories hold no state")
+        raise DataError("the trajectories have no states")
     if window is None:
         return slice(0, len(step))
     inside = np.flatnonzero((step >= window[0]) & (step < window[1]))
@@ -286,63 +286,62 @@ def _rows(step: Ints, window: tuple[int, int] | None) -> slice:
     return slice(int(inside[0]), int(inside[-1]) + 1)
 
 
-def _measure_run(run: Any, metric: Any, window: tuple[int, int] | None) -> _Measured:
+def _run_distances(run: Any, metric: Any, window: tuple[int, int] | None) -> _TwinDistances:
     reference = np.array([member.reference for member in run.members], dtype=np.int64)
     twin = np.flatnonzero(reference >= 0)
     if len(twin) == 0:
         raise DataError(
-            f"run {run.name!r} has {len(reference)} member(s) and none is a perturbed copy of another; record twins "
+            f"run {run.name!r} has {len(reference)} member(s), and none is a perturbed copy of another; record twins "
             "(`perturb`), or give pairs (reference, [perturbed, ...])"
         )
-    of = reference[twin]
+    origin = reference[twin]
     step = np.asarray(run.step, dtype=np.int64)
     rows = _rows(step, window)
     members = [run.members[i] for i in twin]
     warnings: list[Reason] = []
     if any(member.noise == "independent" for member in members):
-        words = (
-            "each twin was trained on batches of its own: the distance grows by diffusion, whatever the dynamics; only "
-            "twins on common batches show sensitivity"
+        text = (
+            "each twin used its own batches, so the distance grows by diffusion under any dynamics; only twins on "
+            "common batches show sensitivity"
         )
-        warnings.append(Reason("independent-batches", words))
+        warnings.append(Reason("independent-batches", text))
     settings = {
         "run": run.name,
         "stored": run.stored,
         "dtype": str(run.logical_dtype),
         "epsilon": sorted({float(member.epsilon) for member in members if np.isfinite(member.epsilon)}),
         "noise": _one_or_mixed({member.noise for member in members}),
-        "optimizer": asdict(optimizer_of(getattr(run, "hparams", {}))),
+        "optimizer": asdict(infer_optimizer(getattr(run, "hparams", {}))),
     }
     if run.stored == "weights":
         bound = bind_metric(metric, run)
-        found = to_references(
-            run.states, twin, of, bound, rows=rows, dtype=str(run.logical_dtype), size=run.n_parameters
-        )
-        place = np.searchsorted(found.references, of)
-        distance, floor, scale = found.distance, found.floor[:, place], found.scale[place]
+        dtype, size = str(run.logical_dtype), run.n_parameters
+        result = to_references(run.states, twin, origin, bound, rows=rows, dtype=dtype, size=size)
+        place = np.searchsorted(result.references, origin)
+        distance, floor, scale = result.distance, result.floor[:, place], result.scale[place]
     else:
-        distance, warning = _stored_distance(run, metric.name, twin=twin, of=of, rows=rows, settings=settings)
+        distance, warning = _stored_distance(run, metric.name, twin=twin, origin=origin, rows=rows, settings=settings)
         floor, scale = np.full(distance.shape, np.nan), np.full(len(twin), np.nan)
         warnings.append(warning)
     group = np.unique(_orbits(reference)[twin], return_inverse=True)[1].astype(np.int64)
-    return _Measured(step[rows], distance, floor, scale, group, 1.0, run.time_unit, settings, tuple(warnings))
+    return _TwinDistances(step[rows], distance, floor, scale, group, 1.0, run.time_unit, settings, tuple(warnings))
 
 
 def _stored_distance(
-    run: Any, metric: str, *, twin: Ints, of: Ints, rows: slice, settings: dict[str, Any]
+    run: Any, metric: str, *, twin: Ints, origin: Ints, rows: slice, settings: dict[str, Any]
 ) -> tuple[Floats, Reason]:
     if run.stored == "distances":
         if run.distance_metric != metric:
             raise DataError(
                 f"run {run.name!r} stores distances in the metric {run.distance_metric!r} and no weights, so "
-                f"{metric!r} cannot be had; use metric={run.distance_metric!r}"
+                f"{metric!r} is not available; use metric={run.distance_metric!r}"
             )
         distance = np.asarray(run.distances[rows], dtype=np.float64)[:, twin]
-        words = "the run stores distances only: the rounding floor of its weights is unknown and was not checked"
-        return distance, Reason("floor-unknown", words)
+        text = "the run stores distances only: the rounding floor of its weights is unknown and was not checked"
+        return distance, Reason("floor-unknown", text)
     if metric != "l2":
         raise DataError(
-            f"run {run.name!r} stores sketches, which keep Euclidean distances only; use metric='l2', not {metric!r}"
+            f"run {run.name!r} stores sketches, which only preserve Euclidean distances; use metric='l2', not {metric}"
         )
     sketch = run.sketch
     width = int(sketch.shape[-1])
@@ -352,31 +351,29 @@ def _stored_distance(
     for start in range(rows.start, rows.stop, 64):
         stop = min(start + 64, rows.stop)
         block = np.asarray(sketch[start:stop], dtype=np.float64)
-        distance[start - rows.start : stop - rows.start] = np.linalg.norm(block[:, twin] - block[:, of], axis=2)
+        distance[start - rows.start : stop - rows.start] = np.linalg.norm(block[:, twin] - block[:, origin], axis=2)
     return distance, Reason.of(
         "sketched",
-        "distances come from sketches of width {width}: each is off by about {error:.1%} (one standard deviation), and "
-        "their rounding floor is unknown",
+        "distances come from sketches of width {width}: their relative error is about {error:.1%} (one standard "
+        "deviation), and their rounding floor is unknown",
         width=width,
         error=error,
     )
 
 
 def _orbits(reference: Ints) -> Ints:
-    """Follow copies of copies back to the member that was not copied: they share its orbit."""
+    """First ancestor of each member: copies of copies share the orbit of the original."""
     orbit = np.arange(len(reference))
     for _ in range(len(reference)):
         parent = reference[orbit]
         if np.all(parent < 0):
             return orbit
         orbit = np.where(parent >= 0, parent, orbit)
-    raise DataError(
-        "the members refer to each other in a circle; every reference must lead to a member with reference -1"
-    )
+    raise DataError("the references of the members form a cycle; every chain must end at a member with reference -1")
 
 
 def has_twins(x: Any) -> bool:
-    """Whether something holds twins: a Run with members that know their reference, a pair, or a list of these."""
+    """Whether `x` contains twins: a Run with several members, a pair, or a list of these."""
     if _is_run(x):
         return len(x.members) > 1 or getattr(x, "stored", "weights") != "weights"
     if _is_pair(x):

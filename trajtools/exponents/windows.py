@@ -1,4 +1,4 @@
-"""Exponents in windows of training, which is not stationary."""
+"""Finite-time exponents in windows of a training."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
 
 MOST_WINDOWS = 10_000
-RETURNED = 0.5  # of the saturated twins of one start that must be close again before any of them counts again
+RETURNED = 0.5  # share of the saturated twins of one start that must be close again before they are used again
 DELAYED = (
-    "{stale} of {total} windows have no fresh twins: the twins in them were perturbed earlier and may have lost every "
-    "part of the perturbation that would grow there, so growth can show too late or not at all (delayed loss of "
-    "stability); perturb at the start of each window"
+    "{stale} of {total} windows have no fresh twins: their twins were perturbed earlier and may have lost the growing "
+    "component of the perturbation, so growth can show too late or not at all (delayed loss of stability); perturb at "
+    "the start of each window"
 )
 
 
@@ -42,39 +42,39 @@ class Windows(Result):
     Attributes
     ----------
     method : str
-        The estimator that made them.
+        Name of the estimator.
     unit, time_unit : str
         Unit of the exponents (``"1/step"``) and of the time of the curves.
     start, stop : ndarray of int64, shape (W,)
         The windows, in steps.
     value : ndarray of float64, shape (W,)
-        Exponent of each window; NaN where there is none.
+        Exponent of each window; NaN if there is none.
     interval : ndarray of float64, shape (W, 2)
-        Confidence interval of each; NaN where unknown.
+        Confidence intervals; NaN where unknown.
     level : float
         Confidence level of the intervals.
     verdict : tuple of str, length W
-        As of an `Exponent`, for the window alone: growth within one window is ``"transient"``.
+        As in `Exponent`, for the window alone: growth within one window is ``"transient"``.
     fresh : ndarray of bool, shape (W,)
         Whether the exponent comes from twins perturbed inside the window; always true for methods without twins.
     perturbed : ndarray of int64, shape (S,)
         Steps at which twins were perturbed; empty for methods without twins.
     by_start : ndarray of float64, shape (S, W)
-        Rate in each window of the twins of each start alone; NaN where they have not begun, or have saturated.
+        Rate in each window of the twins of each start alone; NaN before their start and after saturation.
     gain : ndarray of float64, shape (W,)
         E-folds of each window: its exponent times the time to its end, or to the start of the next one if that is
-        earlier. NaN where it is unknown; for methods without twins, where the verdict is inconclusive, too.
+        earlier. NaN if unknown and, for methods without twins, if the verdict is inconclusive.
     max_gain : float
-        Largest sum of gains over windows that follow each other: how much a perturbation that is always turned to
-        where it grows can gain. Zero where nothing grows, NaN where no window is known.
+        Largest sum of gains over consecutive windows: the growth of a perturbation that always points in the growing
+        direction. Zero without growth, NaN if no gain is known.
     max_gain_between : (int, int)
-        Steps between which it is gained; equal where nothing grows.
+        Steps at the ends of these windows; equal without growth.
     exponents : tuple of Exponent, length W
-        The windows with reasons, counts and settings.
+        Exponents with reasons, counts and settings.
     settings : dict
-        Every parameter as used, chosen or given.
+        Every parameter used, including automatic choices.
     warnings : tuple of Reason
-        What the reader should know before believing the numbers.
+        Warnings that limit the interpretation of the values.
     """
 
     method: str
@@ -97,30 +97,30 @@ class Windows(Result):
     warnings: tuple[Reason, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as a dict that JSON can hold, without the curves.
+        """Convert the result to a dict that JSON can represent, without the curves.
 
         Returns
         -------
         dict
-            One entry per field. Arrays are lists, NaN and the infinities are None.
+            One entry per field. Arrays become lists, NaN and infinities become None.
         """
         plain = {f.name: to_plain(getattr(self, f.name)) for f in fields(self) if f.name != "exponents"}
         return plain | {"exponents": [exponent.to_dict() for exponent in self.exponents]}
 
     def per(self, unit: str, **known: Any) -> Windows:
-        """State the exponents per step, per epoch or per unit of the learning rate integrated over each window.
+        """Convert the exponents to 1/step, 1/epoch or 1/(learning rate integrated over each window).
 
         Parameters
         ----------
         unit : str
             ``"step"``, ``"epoch"`` or ``"learning-rate"``.
         **known
-            As of `Exponent.per`.
+            As in `Exponent.per`.
 
         Returns
         -------
         Windows
-            In the new unit; gains have none.
+            In the new unit; gains have no unit.
         """
         converted = tuple(exponent.per(unit, **known) for exponent in self.exponents)
         value = np.array([exponent.value for exponent in converted], dtype=np.float64)
@@ -135,17 +135,17 @@ class Windows(Result):
         )
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the exponent against the training; see `trajtools.plots.windows`.
+        """Draw the exponent along the training; see `trajtools.plots.windows`.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
-            Where to draw; None makes a new figure.
+            Axes to draw on; None makes a new figure.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where it was drawn.
+            The axes.
         """
         from trajtools import plots
 
@@ -164,28 +164,28 @@ def lyapunov_windows(
     rng: RNGLike = 0,
     **options: Any,
 ) -> Windows:
-    r"""Lyapunov exponent in windows of the training, which is not stationary.
+    r"""Finite-time Lyapunov exponents in windows of a training.
 
     Parameters
     ----------
     x : Run, pair, list of Runs or pairs, Divergence of twins; or Trajectory, array_like (T, d) or (T,)
-        As `trajtools.lyapunov` takes it, or curves of twins that are there already.
+        As in `trajtools.lyapunov`, or existing curves of twins.
     window : int or None, in steps
-        Length of the windows. None: for twins perturbed at several steps, from each of these to the next.
+        Length of the windows. None: for twins perturbed at several steps, from each of these steps to the next.
     step : int or None, in steps
-        From the start of one window to that of the next; None: `window`.
+        Distance between the starts of successive windows; None: `window`.
     method : str
-        As of `trajtools.lyapunov`.
+        As in `trajtools.lyapunov`.
     metric : str, callable, Metric or None
-        Distance between states; None: that of the method.
+        Distance between states; None: the default of the method.
     dt : float or None
         Time between two steps; None keeps the unit of the data.
     level : float
         Confidence level of the intervals.
     rng : int, numpy.random.Generator or None
-        Source of the draws.
+        Random numbers.
     **options
-        For `trajtools.lyapunov` (neighbours), or `average` and `null` (twins).
+        Options of `trajtools.lyapunov` (neighbours), or `average` and `null` (twins).
 
     Returns
     -------
@@ -195,19 +195,19 @@ def lyapunov_windows(
     Raises
     ------
     DataError
-        If there is no window to look at, or more than 10,000, or an option is unknown.
+        If there are no windows, or more than 10,000, or an option is unknown.
     UnknownNameError
         If there is no such method, metric or average.
 
     Notes
     -----
-    One exponent from the first step to the last hides what happened between. Worse, a perturbation that has been
-    carried along while the training was stable has lost the part that would grow later: when the dynamics becomes
-    unstable, it needs hundreds of steps to show (delayed loss of stability). So twins perturbed inside a window are
-    used in it, if there are any; windows without fresh twins are counted in a warning.
+    Training is not stationary, and one exponent over the whole record averages over its phases. Moreover, a
+    perturbation made before a stable phase loses its growing component during that phase, so a later instability shows
+    only after hundreds of steps (delayed loss of stability). A window therefore uses only the twins perturbed inside
+    it, if there are any; a warning counts the windows without fresh twins.
 
-    Twins: growth from the state at the start of the window to that at its end, see `twin_windows`.
-    Neighbours: the states of the window alone are the record, so windows must be long enough for states to return.
+    Twins: growth from the start of the window to its end, see `twin_windows`.
+    Neighbours: the record is the window alone, so windows must be long enough for states to recur.
 
     See Also
     --------
@@ -219,26 +219,26 @@ def lyapunov_windows(
     >>> import trajtools as tt
     >>> t = np.arange(101)
     >>> distance = 1e-6 * 0.9 ** np.minimum(t, 50) * 1.2 ** np.maximum(t - 50, 0)
-    >>> found = tt.lyapunov_windows((np.ones(101), [1 + distance]), window=25)
-    >>> np.round(np.exp(found.value), 3).tolist()
+    >>> windows = tt.lyapunov_windows((np.ones(101), [1 + distance]), window=25)
+    >>> np.round(np.exp(windows.value), 3).tolist()
     [0.9, 0.9, 1.2, 1.2]
     """
-    for name, given, least in (("window", window, 2), ("step", step, 1)):
-        whole = isinstance(given, (int, np.integer)) and not isinstance(given, bool)
-        if given is not None and not (whole and given >= least):
-            raise DataError(f"{name}={given!r}: a whole number of steps, {least} or more")
+    for name, value, least in (("window", window, 2), ("step", step, 1)):
+        integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if value is not None and not (integer and value >= least):
+            raise DataError(f"{name} must be an integer number of steps, {least} or more; got {value!r}")
     if isinstance(x, Divergence) or method == "twins" or (method == "auto" and has_twins(x)):
         growth = x if isinstance(x, Divergence) else _twins(x, metric, dt, options)
         options = {name: value for name, value in options.items() if name != "average"}
         if set(options) - {"null"}:
-            raise DataError(f"twins in windows know no option {', '.join(sorted(set(options) - {'null'}))}")
+            raise DataError(f"windows of twins have no option {', '.join(sorted(set(options) - {'null'}))}")
         null = options.get("null", "auto")
         begin, end = _twin_edges(growth, window, step)
-        found = twin_windows(growth, begin, end, null="power-law" if null == "auto" else null, level=level, rng=rng)
+        result = twin_windows(growth, begin, end, null="power-law" if null == "auto" else null, level=level, rng=rng)
     else:
-        found = _of_record(x, window, step, method=method, metric=metric, dt=dt, level=level, rng=rng, **options)
-    settings = found.settings | {"window": window, "step": step if step is not None else window}
-    return replace(found, settings=settings)
+        result = _record_windows(x, window, step, method=method, metric=metric, dt=dt, level=level, rng=rng, **options)
+    settings = result.settings | {"window": window, "step": step if step is not None else window}
+    return replace(result, settings=settings)
 
 
 def _twin_edges(growth: Divergence, window: int | None, step: int | None) -> tuple[Ints, Ints]:
@@ -250,21 +250,21 @@ def _twin_edges(growth: Divergence, window: int | None, step: int | None) -> tup
         return _edges(int(starts[0]), end, window, step)
     if len(starts) < 2:
         raise DataError(
-            f"the twins were all perturbed at step {starts[0]}, so their starts define no windows: give window= (the "
-            f"record goes to step {end}), or perturb at several steps"
+            f"all twins were perturbed at step {starts[0]}, so their starts define no windows: give window= (the "
+            f"record ends at step {end}), or perturb at several steps"
         )
     return starts, np.append(starts[1:], max(end, int(starts[-1]) + 1))
 
 
 def _edges(first: int, end: int, window: int, step: int | None) -> tuple[Ints, Ints]:
-    """Windows of equal length; what is left at the end is a window if it is at least half as long, or the only one."""
+    """Windows of equal length; the last may be shorter, down to half of it, or shorter still if it is the only one."""
     stride = step if step is not None else window
     start = np.arange(first, max(end - window // 2, first) + 1, stride, dtype=np.int64)
     if stride < window:
         start = start[: 1 + max(0, end - first - window + stride - 1) // stride]  # the first to reach the end is last
     if len(start) > MOST_WINDOWS:
         raise DataError(
-            f"window={window}, step={stride} makes {len(start)} windows, at most {MOST_WINDOWS} are analysed"
+            f"window={window}, step={stride} gives {len(start)} windows; at most {MOST_WINDOWS} are allowed"
         )
     return start, np.minimum(start + window, end)
 
@@ -278,35 +278,35 @@ def twin_windows(
     level: float = 0.95,
     rng: RNGLike = 0,
 ) -> Windows:
-    r"""Growth of the distance of twins in windows of the training.
+    r"""Growth of the distance of twins in windows of a training.
 
     Notes
     -----
     .. math:: \lambda_w = \frac{\sum_i \ln d_i(b_i) - \ln d_i(a_i)}{\sum_i (b_i - a_i)}
 
-    with :math:`a_i` the later of the window's start and the perturbation of twin i, and :math:`b_i` the earlier of the
-    window's end and its saturation. Saturation is found for the twins of each start by themselves, and only where they
-    do not go on growing after their bend. Twins that have saturated count again in a window in which half of those of
-    their start are far below saturation throughout: they have met again, and what is left of their distance is as good
-    a perturbation as any.
+    where :math:`a_i` is the later of the start of the window and the perturbation of twin i, and :math:`b_i` the
+    earlier of the end of the window and the saturation of twin i. The saturation level is estimated separately for the
+    twins of each start, and only if they do not continue to grow after the bend. Saturated twins are used again in
+    windows in which at least half of the twins of their start stay far below saturation: they have converged, and
+    their remaining distance is a valid perturbation.
     """
     if growth.method != "twins":
-        raise DataError(f"these are curves of {growth.method}, not of twins: curves of neighbours have no window")
+        raise DataError(f"these curves are from {growth.method}, not from twins: curves of neighbours have no windows")
     per_step = float(growth.settings.get("dt", 1.0))
-    alive = _alive(growth, per_step)
+    twin_spans = _twin_spans(growth, per_step)
     starts = np.unique(growth.start)
     exponents, fresh, by_start = [], np.zeros(len(start), dtype=np.bool_), np.full((len(starts), len(start)), np.nan)
     for w, (a, b) in enumerate(zip(start, stop, strict=True)):
-        usable = _usable(growth, alive, a, b)
+        usable = _usable(growth, twin_spans, a, b)
         inside = (growth.start >= a) & (growth.start < b)
         fresh[w] = bool((usable.any(axis=1) & inside).any())
         by_start[:, w] = _rates(growth, usable, starts)
         usable[inside != fresh[w]] = False
-        found = _of_window(growth, alive.step, usable, (int(a), int(b)), null=null, level=level, rng=rng)
-        exponents.append(found)
+        fit = _window_exponent(growth, twin_spans.step, usable, (int(a), int(b)), null=null, level=level, rng=rng)
+        exponents.append(fit)
     stale = int(np.sum(~fresh & np.isfinite([exponent.value for exponent in exponents])))
     delayed = (Reason.of("delayed-loss-of-stability", DELAYED, stale=stale, total=len(start)),) if stale else ()
-    return windows_of(
+    return combine(
         exponents,
         start,
         stop,
@@ -320,19 +320,19 @@ def twin_windows(
             "level": level,
             "rng": int(rng) if isinstance(rng, (int, np.integer)) else str(rng),
             "returned_share": RETURNED,
-            "saturation_levels": {str(s): found for s, found in alive.levels.items()},
+            "saturation_levels": {str(s): value for s, value in twin_spans.levels.items()},
         },
         warnings=(*growth.warnings, *delayed),
     )
 
 
-def _alive(growth: Divergence, per_step: float) -> _Alive:
-    """Find where twins grow undisturbed: above the rounding floor, and before saturation."""
+def _twin_spans(growth: Divergence, per_step: float) -> _TwinSpans:
+    """Points of each twin above the rounding floor and before saturation."""
     curves, group, start = growth.curves()
     floor = np.asarray(np.broadcast_to(growth.floor, growth.distances.shape))
     log_floor, _, _ = average_curves(floor, growth.group, growth.start, growth.average)
     cells = {pair: row for row, pair in enumerate(zip(group.tolist(), start.tolist(), strict=True))}
-    of = (
+    curve = (
         np.arange(len(curves))
         if growth.average == "mean-log"
         else np.array([cells[pair] for pair in zip(growth.group.tolist(), growth.start.tolist(), strict=True)])
@@ -340,24 +340,24 @@ def _alive(growth: Divergence, per_step: float) -> _Alive:
     index = np.arange(curves.shape[1])
     before, small, large = (np.zeros(curves.shape, dtype=np.bool_) for _ in range(3))
     levels: dict[int, float] = {}
-    for begun in np.unique(start):
-        rows = np.flatnonzero(start == begun)
+    for first_step in np.unique(start):
+        rows = np.flatnonzero(start == first_step)
         spans = choose_spans(growth.time, curves[rows], log_floor[rows])
         known = np.isfinite(curves[rows]) & (index >= spans.begin[:, None]) & (index <= spans.end[:, None])
-        saturated = np.isfinite(spans.level) and not _goes_on(curves[rows], spans.knee, spans.end)
+        saturated = np.isfinite(spans.level) and not _continues(curves[rows], spans.knee, spans.end)
         last = spans.last if saturated else spans.end
         before[rows] = known & (index <= last[:, None])
-        levels[int(begun)] = spans.level if saturated else float("inf")
+        levels[int(first_step)] = spans.level if saturated else float("inf")
         with np.errstate(invalid="ignore"):
-            high = curves[rows] >= levels[int(begun)]
+            high = curves[rows] >= levels[int(first_step)]
         small[rows], large[rows] = known & ~high, known & high
     step = growth.start[:, None] + np.round(growth.time / per_step).astype(np.int64)[None, :]
-    return _Alive(step, before[of], small[of], large[of], levels)
+    return _TwinSpans(step, before[curve], small[curve], large[curve], levels)
 
 
 @dataclass(frozen=True, eq=False)
-class _Alive:
-    """Of each twin its steps, where it grows undisturbed, and where it is below or above saturation at all; (U, K)."""
+class _TwinSpans:
+    """Steps of each twin, points before saturation, and points below and above the saturation level; (U, K)."""
 
     step: Ints
     before: NDArray[np.bool_]
@@ -366,8 +366,8 @@ class _Alive:
     levels: dict[int, float]
 
 
-def _goes_on(curves: Floats, knee: Ints, end: Ints) -> bool:
-    """Whether curves that bend go on to grow by what counts as exponential growth: then they have not saturated."""
+def _continues(curves: Floats, knee: Ints, end: Ints) -> bool:
+    """Whether bent curves continue to grow by `FEWEST_EFOLDS`, so that the bend is not saturation."""
     bent = np.flatnonzero(knee < end)
     if not len(bent):
         return False
@@ -376,7 +376,7 @@ def _goes_on(curves: Floats, knee: Ints, end: Ints) -> bool:
     return bool(np.median(top - curves[bent, knee[bent]]) >= FEWEST_EFOLDS)
 
 
-def windows_of(
+def combine(
     exponents: Sequence[Exponent],
     start: Ints,
     stop: Ints,
@@ -385,14 +385,14 @@ def windows_of(
     known: NDArray[np.bool_] | None = None,
     **more: Any,
 ) -> Windows:
-    """Put the exponents of windows together."""
+    """Combine the exponents of windows."""
     value = np.array([exponent.value for exponent in exponents], dtype=np.float64)
     until = np.append(np.minimum(stop[:-1], start[1:]), stop[-1])
     gain: Floats = value * (until - start).astype(np.float64) * time_per_step
     if known is not None:
         gain = np.where(known, gain, np.nan)
-    most, between = _most(gain, start, until)
-    given: dict[str, Any] = {
+    most, between = _max_gain(gain, start, until)
+    defaults: dict[str, Any] = {
         "fresh": np.ones(len(value), dtype=np.bool_),
         "perturbed": np.empty(0, dtype=np.int64),
         "by_start": np.empty((0, len(value))),
@@ -412,34 +412,34 @@ def windows_of(
         max_gain=most,
         max_gain_between=between,
         exponents=tuple(exponents),
-        **(given | more),
+        **(defaults | more),
     )
 
 
-def _most(gain: Floats, start: Ints, until: Ints) -> tuple[float, tuple[int, int]]:
-    """Largest sum over windows that follow each other without a gap, and where it lies."""
+def _max_gain(gain: Floats, start: Ints, until: Ints) -> tuple[float, tuple[int, int]]:
+    """Largest sum over consecutive windows without a gap, and its steps."""
     if not np.isfinite(gain).any():
         return float("nan"), (int(start[0]), int(start[0]))
-    most, between, running, begun = 0.0, (int(start[0]), int(start[0])), 0.0, 0
+    most, between, running, first = 0.0, (int(start[0]), int(start[0])), 0.0, 0
     for w in range(len(gain)):
         if running <= 0 or not np.isfinite(gain[w - 1]) or until[w - 1] != start[w]:
-            running, begun = 0.0, w
+            running, first = 0.0, w
         running += float(gain[w]) if np.isfinite(gain[w]) else 0.0
         if running > most:
-            most, between = running, (int(start[begun]), int(until[w]))
+            most, between = running, (int(start[first]), int(until[w]))
     return most, between
 
 
-def _usable(growth: Divergence, alive: _Alive, a: int, b: int) -> NDArray[np.bool_]:
-    """Points of each twin that count in a window, (U, K)."""
-    inside = (alive.step >= a) & (alive.step <= b)
-    usable = inside & alive.before
+def _usable(growth: Divergence, twin_spans: _TwinSpans, a: int, b: int) -> NDArray[np.bool_]:
+    """Usable points of each twin in a window, (U, K)."""
+    inside = (twin_spans.step >= a) & (twin_spans.step <= b)
+    usable = inside & twin_spans.before
     over = inside.any(axis=1) & ~usable.any(axis=1)
-    for begun in np.unique(growth.start[over]):
-        mine = np.flatnonzero(over & (growth.start == begun))
-        returned = mine[~(alive.large[mine] & inside[mine]).any(axis=1)]
-        if len(returned) >= RETURNED * np.sum(growth.start == begun):
-            usable[returned] = inside[returned] & alive.small[returned]
+    for first_step in np.unique(growth.start[over]):
+        members = np.flatnonzero(over & (growth.start == first_step))
+        returned = members[~(twin_spans.large[members] & inside[members]).any(axis=1)]
+        if len(returned) >= RETURNED * np.sum(growth.start == first_step):
+            usable[returned] = inside[returned] & twin_spans.small[returned]
     usable[usable.sum(axis=1) < 2] = False
     return usable
 
@@ -451,34 +451,34 @@ def _rates(growth: Divergence, usable: NDArray[np.bool_], starts: Ints) -> Float
     last = usable.shape[1] - 1 - usable[rows, ::-1].argmax(axis=1)
     gain = np.log(growth.distances[rows, last]) - np.log(growth.distances[rows, first])
     time = growth.time[last] - growth.time[first]
-    found = np.full(len(starts), np.nan)
-    for s, begun in enumerate(starts):
-        mine = growth.start[rows] == begun
-        if mine.any():
-            found[s] = float(gain[mine].sum() / time[mine].sum())
-    return found
+    rates = np.full(len(starts), np.nan)
+    for s, first_step in enumerate(starts):
+        members = growth.start[rows] == first_step
+        if members.any():
+            rates[s] = float(gain[members].sum() / time[members].sum())
+    return rates
 
 
-def _of_window(
+def _window_exponent(
     growth: Divergence, step: Ints, usable: NDArray[np.bool_], window: tuple[int, int], **options: Any
 ) -> Exponent:
     rows = np.flatnonzero(usable.any(axis=1))
     if not len(rows):
-        why = Reason("no-twins", "no twin was perturbed before the end of this window")
+        reason = Reason("no-twins", "no twin was perturbed before the end of this window")
         if (growth.start < window[1]).any():
-            why = Reason(
+            reason = Reason(
                 "twins-saturated",
-                "all twins in this window have saturated, ended or merged: they cannot show what the dynamics does "
-                "now; perturb again at its start",
+                "all twins in this window have saturated, ended or merged, so they cannot show the dynamics; perturb "
+                "again at the start of the window",
             )
-        return unknown_exponent(growth.method, f"1/{growth.time_unit}", options["level"], (why,))
+        return unknown_exponent(growth.method, f"1/{growth.time_unit}", options["level"], (reason,))
     first = usable[rows].argmax(axis=1)
     length = int(usable[rows].sum(axis=1).max())
     place = np.minimum(first[:, None] + np.arange(length), usable.shape[1] - 1)
-    held = np.take_along_axis(usable[rows], place, axis=1) & (first[:, None] + np.arange(length) < usable.shape[1])
+    valid = np.take_along_axis(usable[rows], place, axis=1) & (first[:, None] + np.arange(length) < usable.shape[1])
     time = growth.time[place] - growth.time[first][:, None]
-    longest = time[int(held.sum(axis=1).argmax())]
-    if not np.allclose(np.where(held, time, longest), longest, rtol=1e-12):
+    longest = time[int(valid.sum(axis=1).argmax())]
+    if not np.allclose(np.where(valid, time, longest), longest, rtol=1e-12):
         raise DataError(
             f"the states in the window {window} were not recorded at equal spacing, so twins perturbed at different "
             "steps cannot be aligned; record every k-th step"
@@ -487,8 +487,8 @@ def _of_window(
     part = replace(
         growth,
         time=longest,
-        distances=np.where(held, np.take_along_axis(growth.distances[rows], place, axis=1), np.nan),
-        floor=np.where(held, np.take_along_axis(floor[rows], place, axis=1), np.nan),
+        distances=np.where(valid, np.take_along_axis(growth.distances[rows], place, axis=1), np.nan),
+        floor=np.where(valid, np.take_along_axis(floor[rows], place, axis=1), np.nan),
         group=growth.group[rows],
         start=step[rows, first],
         scale=growth.scale[rows],
@@ -500,48 +500,47 @@ def _of_window(
     return fit_twins(part, (0.0, float(longest[-1])), **options)
 
 
-def _of_record(x: Any, window: int | None, step: int | None, *, method: str, **options: Any) -> Windows:
+def _record_windows(x: Any, window: int | None, step: int | None, *, method: str, **options: Any) -> Windows:
     if not hasattr(x, "step"):
         x = np.asarray(x)
         if x.dtype.kind not in "fiub" or x.ndim not in (1, 2):
             raise DataError(
-                f"windows are cut from twins, a Run, a Trajectory, or an array (T,) or (T, d) of real numbers; got "
-                f"{x.dtype} of shape {x.shape}"
+                f"windows need twins, a Run, a Trajectory, or an array (T,) or (T, d) of real numbers; got {x.dtype} "
+                f"of shape {x.shape}"
             )
     recorded = np.asarray(x.step if hasattr(x, "step") else np.arange(len(x)), dtype=np.int64)
     if not len(recorded):
-        raise DataError("the record holds no state")
+        raise DataError("the record has no states")
     if window is None:
         raise DataError(
-            f"give window=, the length of the windows in steps; the record goes from step {recorded[0]} to "
-            f"{recorded[-1]}"
+            f"give window=, the length of the windows in steps; the record covers steps {recorded[0]} to {recorded[-1]}"
         )
     gap = int(np.median(np.diff(recorded))) if len(recorded) > 1 else 1
     start, stop = _edges(int(recorded[0]), int(recorded[-1]) + gap, window, step)
-    found: list[Exponent] = []
+    exponents: list[Exponent] = []
     for a, b in zip(start.tolist(), stop.tolist(), strict=True):
         if not np.any((recorded >= a) & (recorded < b)):
             none = Reason.of("no-states", "no state was recorded in the steps {start} to {stop}", start=a, stop=b)
-            found.append(unknown_exponent(method, "1/step", options["level"], (none,)))
+            exponents.append(unknown_exponent(method, "1/step", options["level"], (none,)))
         else:
-            found.append(lyapunov(x, method=method, window=(a, b), **options))
-    known = np.array([exponent.verdict != "inconclusive" for exponent in found])
+            exponents.append(lyapunov(x, method=method, window=(a, b), **options))
+    known = np.array([exponent.verdict != "inconclusive" for exponent in exponents])
     clock = _time_per_step(x, recorded, options["dt"])
-    return windows_of(found, start, stop, clock, known=known, settings=_settings(found, options))
+    return combine(exponents, start, stop, clock, known=known, settings=_settings(exponents, options))
 
 
 def _time_per_step(x: Any, recorded: Ints, dt: float | None) -> float:
-    """Of a record: `dt` is the time from one sample to the next, which may be several steps apart."""
+    """Time of one step; `dt` is the time between two samples, which may be several steps apart."""
     if dt is None:
         return float(getattr(x, "dt", 1.0))
     gap = float(recorded[1] - recorded[0]) if len(recorded) > 1 else 1.0
     return dt / gap
 
 
-def _settings(found: list[Exponent], options: dict[str, Any]) -> dict[str, Any]:
+def _settings(exponents: list[Exponent], options: dict[str, Any]) -> dict[str, Any]:
     rng = options["rng"]
     plain = {name: value for name, value in options.items() if name != "rng"}
-    return plain | {"method": found[0].method, "rng": int(rng) if isinstance(rng, (int, np.integer)) else str(rng)}
+    return plain | {"method": exponents[0].method, "rng": int(rng) if isinstance(rng, (int, np.integer)) else str(rng)}
 
 
 def _twins(x: Any, metric: Any, dt: float | None, options: dict[str, Any]) -> Divergence:

@@ -1,4 +1,4 @@
-"""One neighbour at a time, replaced when it has gone too far: Wolf et al. (1985), and its hybrid with a Kantz ball."""
+"""Exponents from one neighbour, or one neighbourhood, with replacement: Wolf et al. (1985), and a hybrid with Kantz."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CANDIDATES, CANDIDATE_SHARE = 64, 50
 HYBRID_PROCEDURES = (MITTRA,)
 
 
-# Chosen on flows, where a neighbour off the growing direction first moves away faster than the exponent says.
+# Radians; tuned on flows, where a neighbour off the growing direction first separates faster than the exponent.
 TURN = 0.1
 
 
@@ -74,45 +74,45 @@ def wolf(
         ``metric="graph-l1"`` adjacency matrices.
     metric : str or callable
         ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"``, or ``"graph-l1"``: the sum of the absolute differences of all
-        links over N(N-1). Or a function of two blocks of states (t, d) that gives their distances (t,), pair by pair.
+        links over N(N-1). Or a function of two blocks of states (t, d) that returns their distances (t,), row by row.
     neighbors : NearestK or None
-        How many of the nearest states are candidates when a neighbour is chosen; None: a fiftieth of all, at most 64.
-        With 1 the nearest is taken whatever its direction.
+        Number of nearest states among which a replacement is chosen; None: a fiftieth of all, at most 64. With 1, the
+        nearest state is used regardless of its direction.
     theiler : int or None, in samples
         States closer in time than this are not neighbours; None: three times the correlation time, at most an eighth of
-        the record, as `trajtools.lyapunov` takes it.
+        the record, as in `trajtools.lyapunov`.
     horizon : int, in samples
-        Evolution time: how long a pair is followed before it may be replaced, the length of a block.
+        Evolution time: length of a block, after which a pair may be replaced.
     dt : float or None, in the time unit
         Time between two samples; None: that of the trajectory, 1 for arrays.
     limit : float or None, in units of the metric
-        A neighbour farther away than this at the end of a block is replaced, a closer one is kept. None: a tenth
-        of the median distance between two states.
+        A neighbour beyond this distance at the end of a block is replaced. None: a tenth of the median distance between
+        two states.
     nodes : int or None
-        Number of nodes N for ``"graph-l1"`` of rows of links (T, E); a Trajectory of a network and matrices know it.
+        Number of nodes N for ``"graph-l1"`` of rows of links (T, E); matrices and Trajectories of networks define it.
     across : bool
-        Read the growth from distances across the motion, see `trajtools.rosenstein`; neighbours, limits and angles take
-        whole distances.
+        Measure the growth across the motion, see `trajtools.rosenstein`; neighbours, limits and angles use full
+        distances.
     procedure : None, "caligiuri2023" or "caligiuri2023-production"
-        None is the procedure described here. ``"caligiuri2023"`` is that of [2]_ for networks, exactly, with its bias;
-        ``"caligiuri2023-production"`` is the later code of the same authors, with a Theiler window and windows that
-        grow; see `trajtools.exponents.published_curves`.
+        None: the procedure described here. ``"caligiuri2023"``: that of [2]_ for networks, reproduced exactly, with its
+        bias. ``"caligiuri2023-production"``: the later code of the same authors, with a Theiler window and growing
+        windows. See `trajtools.exponents.published_curves`.
     points : int or None, in samples
-        Only for the published procedures: the (first) length w of the fitted window.
+        Only for the published procedures: the (initial) length w of the fitted window.
 
     Returns
     -------
     Divergence
-        One unit per block: its distances, at its start. The blocks do not overlap, so that `fit` can resample them
-        as blocks of time. ``settings["rate"]`` is the value of the paper, the summed growth over the summed time;
-        its first steps after a replacement are those of an arbitrary direction, which the curve shows.
+        One unit per block, with its distances. The blocks do not overlap, so `fit` can resample them as blocks of time.
+        ``settings["rate"]`` is the value of the paper, the total growth over the total time; it includes the first
+        steps after a replacement, whose direction is arbitrary, as the curve shows.
 
     Raises
     ------
     NoNeighborsError
         If no block has a neighbour.
     DataError
-        If the data cannot be analysed so.
+        If the data or an argument is invalid.
     UnknownNameError
         If metric or procedure is unknown.
 
@@ -120,12 +120,12 @@ def wolf(
     -----
     .. math:: \lambda = \frac{1}{M h} \sum_{m=1}^{M} \ln \frac{d(i_m + h, j_m + h)}{d(i_m, j_m)}, \; i_{m+1} = i_m + h
 
-    This is the fixed evolution time variant. A replacement is the candidate whose separation lies closest to the line
-    of the old one (the paper asks for the same side of it, too; small separations grow alike on both). Angles are taken
-    from distances (the comparison angle), so that any metric will do. The nearest state alone is a poor choice for
-    flows: it is nearest where the two orbits pass each other, and moves away faster than the exponent says. States
-    at distance zero are no neighbours, and are counted; a pair that has met is replaced. No block is dropped for the
-    look of its curve.
+    This is the variant with fixed evolution time. The replacement is the candidate whose separation has the smallest
+    angle to the line of the old one (in the paper also on the same side; small separations grow equally on both sides).
+    Angles are computed from distances (comparison angles), for any metric. The nearest state alone is a poor choice for
+    flows: it is nearest where the two orbits pass each other, and separates faster than the exponent. States at
+    distance zero are not neighbours, and are counted; a pair at distance zero is replaced. No block is dropped because
+    of its curve.
 
     References
     ----------
@@ -148,33 +148,33 @@ def wolf(
     """
     if procedure is not None and procedure not in WOLF_PROCEDURES:
         raise UnknownNameError(
-            f"wolf has no procedure {procedure!r}; there are None (ours) and {', '.join(WOLF_PROCEDURES)}"
+            f"wolf has no procedure {procedure!r}; there are None (the default) and {', '.join(WOLF_PROCEDURES)}"
         )
     clock = sampling(x, dt)
     if procedure is not None:
         if neighbors is not None or limit is not None or across:
             raise DataError(
-                f"procedure {procedure!r} takes the nearest state and knows no limit and no across; leave them out"
+                f"procedure {procedure!r} uses the nearest state, without neighbors=, limit= and across=; omit them"
             )
         published = caligiuri_wolf if procedure == CALIGIURI else caligiuri_profile
         return published(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, points=points, clock=clock)
     if points is not None:
-        raise DataError("points belongs to the published procedures; this one fits nothing, see Divergence.fit")
+        raise DataError("points= applies to the published procedures; the default one fits nothing, see Divergence.fit")
     if not isinstance(neighbors, NearestK | None):
-        raise DataError(f"wolf chooses among the nearest states: neighbors is a NearestK, not {neighbors!r}")
+        raise DataError(f"wolf chooses among the nearest states: neighbors must be a NearestK, not {neighbors!r}")
     walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, across=across)
     rule = neighbors or NearestK(int(np.clip(len(walk) // CANDIDATE_SHARE, 1, CANDIDATES)))
     beyond = growth_limit(walk, limit)
     starts = block_starts(walk)
     index, repeats, strategy = candidates(walk, rule, starts)
-    followed = _follow_wolf(walk, starts, index, beyond)
+    path = _follow_wolf(walk, starts, index, beyond)
     counts = count_left_out(walk.states, repeats)
-    counts["blocks_without_neighbors"] = len(starts) - len(followed.start)
-    counts["zero_later"] = int(np.count_nonzero(followed.rows == 0))
+    counts["blocks_without_neighbors"] = len(starts) - len(path.start)
+    counts["zero_later"] = int(np.count_nonzero(path.rows == 0))
     return segments_divergence(
         walk,
-        followed.rows,
-        followed.start,
+        path.rows,
+        path.start,
         method="wolf",
         average="mean-log",
         rule=rule,
@@ -185,20 +185,20 @@ def wolf(
             "procedure": None,
             "limit": beyond,
             "left_out": counts,
-            "neighbor": followed.neighbor,
-            "turn": followed.turn,
-            "kept": followed.kept,
-            "n_kept": int(followed.kept.sum()),
-            "rate": mean_rate(followed.rows, horizon * clock[0]),
+            "neighbor": path.neighbor,
+            "turn": path.turn,
+            "kept": path.retained,
+            "n_kept": int(path.retained.sum()),
+            "rate": mean_rate(path.rows, horizon * clock[0]),
         },
     )
 
 
 def _follow_wolf(walk: Walk, starts: Ints, index: Ints, limit: float) -> _WolfPath:
-    """Go along the trajectory and choose a neighbour for every block."""
+    """Choose and follow a neighbour for every block along the trajectory."""
     horizon = walk.states.horizon
-    rows, begun, chosen, turns, kept = [], [], [], [], []
-    # Where the old neighbour has come to, how far away it is, and at which time.
+    rows, first_states, chosen, turns, retained = [], [], [], [], []
+    # Index of the old neighbour, its distance, and the time, at the end of the last block.
     old, gap, arrival = -1, np.nan, -1
     for i, row in zip(starts.tolist(), index, strict=True):
         known = i == arrival and gap > 0
@@ -214,37 +214,37 @@ def _follow_wolf(walk: Walk, starts: Ints, index: Ints, limit: float) -> _WolfPa
             at = 0
             if known:
                 cosines = np.abs(cosine(gap, walk.distances(i, near), walk.distances(old, near)))
-                cosines = np.where(np.isnan(cosines), 0.0, cosines)  # a given distance may be missing
-                at = int(np.argmax(cosines >= cosines.max() - EQUAL_COSINES))  # the nearest of the best
+                cosines = np.where(np.isnan(cosines), 0.0, cosines)  # a precomputed distance may be missing
+                at = int(np.argmax(cosines >= cosines.max() - EQUAL_COSINES))  # the nearest of the best aligned
                 turn = float(np.arccos(cosines[at]))
             j = int(near[at])
         one = np.array([j])
         whole = walk.paths(i, one)
         path = whole[0]
         rows.append(walk.measured(i, one, whole)[0])
-        begun.append(i)
+        first_states.append(i)
         chosen.append(j)
         turns.append(turn)
-        kept.append(keep)
+        retained.append(keep)
         old, gap, arrival = j + horizon, path[-1], i + horizon
     return _WolfPath(
         np.array(rows).reshape(-1, horizon + 1),
-        np.array(begun, dtype=np.int64),
+        np.array(first_states, dtype=np.int64),
         np.array(chosen, dtype=np.int64),
         np.array(turns),
-        np.array(kept, dtype=bool),
+        np.array(retained, dtype=bool),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _WolfPath:
-    """Blocks: distances (B, K + 1), first states, neighbours, angle turned through (NaN without an old one), kept."""
+    """Blocks: distances (B, K + 1), first states, neighbours, angles to the old one (NaN if none), whether retained."""
 
     rows: Floats
     start: Ints
     neighbor: Ints
     turn: Floats
-    kept: Any
+    retained: Any
 
 
 def hybrid(
@@ -262,7 +262,7 @@ def hybrid(
     across: bool = False,
     procedure: str | None = None,
 ) -> Divergence:
-    r"""Growth of a neighbourhood that is followed block after block, and replaced when it no longer is one.
+    r"""Growth of a neighbourhood, block after block, with replacement when it has grown or turned too far.
 
     Parameters
     ----------
@@ -271,56 +271,54 @@ def hybrid(
         ``metric="graph-l1"`` adjacency matrices. For ``"mittra2024"``: a reference with its perturbed copies.
     metric : str or callable
         ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"`` or ``"graph-l1"``; or a function of two blocks of states
-        (t, d) that gives their distances (t,), pair by pair.
+        (t, d) that returns their distances (t,), row by row.
     neighbors : WithinRadius, NearestK or None
-        The ball that the members of a new neighbourhood are taken from; None: the 32 nearest states.
+        Ball from which the members of a new neighbourhood are chosen; None: the 32 nearest states.
     theiler : int or None, in samples
         States closer in time than this are not neighbours; None: three times the correlation time, at most an eighth of
-        the record, as `trajtools.lyapunov` takes it. Not for ``"mittra2024"``.
+        the record, as in `trajtools.lyapunov`. Not for ``"mittra2024"``.
     horizon : int, in samples
-        How long a neighbourhood is followed before it may be replaced, the length of a block. Needed but for
-        ``"mittra2024"``.
+        Length of a block, after which a neighbourhood may be replaced. Required except for ``"mittra2024"``.
     dt : float or None, in the time unit
         Time between two samples; None: that of the trajectory, 1 for arrays.
     average : str
         Inside a neighbourhood: ``"log-mean"`` (Kantz), ``"mean-log"`` (Parlitz) or ``"rms"``, as in `trajtools.kantz`.
     limit : float or None, in units of the metric
-        A neighbourhood whose mean distance is larger than this at the end of a block is replaced. None: a tenth of the
-        median distance between two states.
+        A neighbourhood with a larger mean distance at the end of a block is replaced. None: a tenth of the median
+        distance between two states.
     turn : float, in radians
-        Largest angle to the line of the old neighbourhood: one in which half of the members are further off is
-        replaced, and of the new ones those within it are taken.
+        Largest angle to the line of the old neighbourhood: a neighbourhood with a larger median angle is replaced, and
+        new members must be within it.
     nodes : int or None
-        Number of nodes N for ``"graph-l1"`` of rows of links (T, E); a Trajectory of a network and matrices know it.
+        Number of nodes N for ``"graph-l1"`` of rows of links (T, E); matrices and Trajectories of networks define it.
     across : bool
-        Read the growth from distances across the motion, see `trajtools.rosenstein`; neighbours, limits and angles take
-        whole distances.
+        Measure the growth across the motion, see `trajtools.rosenstein`; neighbours, limits and angles use full
+        distances.
     procedure : None or "mittra2024"
-        None is the procedure described here. ``"mittra2024"`` is the perturbed cloud of [3]_, with a warning about what
-        it measures; see `trajtools.exponents.published_curves`.
+        None: the procedure described here. ``"mittra2024"``: the perturbed cloud of [3]_, with a warning about what it
+        measures; see `trajtools.exponents.published_curves`.
 
     Returns
     -------
     Divergence
-        One unit per block: the averaged distance of its neighbourhood. The blocks do not overlap, so that `fit` can
-        resample them as blocks of time. ``settings["rate"]`` is the summed growth over the summed time.
+        One unit per block: the averaged distance of its neighbourhood. The blocks do not overlap, so `fit` can resample
+        them as blocks of time. ``settings["rate"]`` is the total growth over the total time.
 
     Raises
     ------
     NoNeighborsError
         If no block has a neighbour.
     DataError
-        If the data cannot be analysed so.
+        If the data or an argument is invalid.
     UnknownNameError
         If metric, average or procedure is unknown.
 
     Notes
     -----
-    The neighbourhood of [2]_ is taken along the one trajectory of [1]_. At the end of a block its line is that of its
-    farthest member, which has grown most. New members are those of the ball whose separation is within `turn` of that
-    line, on either side; where they are too few, those closest to it are taken, and counted. Angles are taken from
-    distances (the comparison angle), so that any metric will do. States at distance zero are no neighbours, and are
-    counted.
+    The neighbourhood of [2]_ follows the trajectory as in [1]_. At the end of a block its line is that of its
+    farthest member, which has grown most. New members are the states of the ball whose separation is within `turn` of
+    that line, on either side; if they are too few, the best aligned ones are used, and counted. Angles are computed
+    from distances (comparison angles), for any metric. States at distance zero are not neighbours, and are counted.
 
     References
     ----------
@@ -343,57 +341,57 @@ def hybrid(
     """
     if procedure is not None and procedure not in HYBRID_PROCEDURES:
         raise UnknownNameError(
-            f"hybrid has no procedure {procedure!r}; there are None (ours) and {', '.join(HYBRID_PROCEDURES)}"
+            f"hybrid has no procedure {procedure!r}; there are None (the default) and {', '.join(HYBRID_PROCEDURES)}"
         )
     if procedure == MITTRA:
         if neighbors is not None or theiler is not None or limit is not None or nodes is not None or across:
             raise DataError(
-                "procedure 'mittra2024' searches no neighbours: give the cloud, metric, horizon and dt only"
+                "procedure 'mittra2024' has no neighbour search: give only the cloud, metric, horizon and dt"
             )
         return mittra_cloud(x, metric=metric, horizon=horizon, dt=dt)
     if horizon is None:
         raise DataError("hybrid needs horizon=, in samples")
     if not 0 < turn <= np.pi / 2:
-        raise DataError(f"turn={turn!r}: an angle between two lines is above 0 and at most pi/2")
+        raise DataError(f"turn, an angle between two lines, must be above 0 and at most pi/2; got {turn!r}")
     check_average(average)
     clock = sampling(x, dt)
     rule = neighbors or NearestK(MEMBERS)
     walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, across=across)
-    ask = _Ball(walk, rule, block_starts(walk))
+    balls = _Ball(walk, rule, block_starts(walk))
     beyond = growth_limit(walk, limit)
-    followed = _follow_ball(walk, ask, beyond, float(np.cos(turn)), average)
-    counts = count_left_out(walk.states, ask.repeats)
-    counts |= {"blocks_without_neighbors": len(ask.starts) - len(followed.rows), "missing_later": followed.missing}
-    counts["zero_later"] = int(sum(np.count_nonzero(row == 0) for row in followed.rows))
-    rows = np.array(followed.rows).reshape(-1, horizon + 1)
+    path = _follow_ball(walk, balls, beyond, float(np.cos(turn)), average)
+    counts = count_left_out(walk.states, balls.repeats)
+    counts |= {"blocks_without_neighbors": len(balls.starts) - len(path.rows), "missing_later": path.missing}
+    counts["zero_later"] = int(sum(np.count_nonzero(row == 0) for row in path.rows))
+    rows = np.array(path.rows).reshape(-1, horizon + 1)
     return segments_divergence(
         walk,
         rows,
-        np.array(followed.start, dtype=np.int64),
+        np.array(path.start, dtype=np.int64),
         method="hybrid",
         average=average,
         rule=rule,
-        strategy=ask.strategy,
+        strategy=balls.strategy,
         clock=clock,
         settings={
             "procedure": None,
             "limit": beyond,
             "turn": turn,
-            "radius": ask.radius,
+            "radius": balls.radius,
             "left_out": counts,
-            "sizes": np.array(followed.sizes, dtype=np.int64),
-            "kept": np.array(followed.kept, dtype=bool),
-            "n_kept": int(sum(followed.kept)),
-            "n_too_far": followed.too_far,
-            "n_turned": followed.turned,
-            "n_unaligned": followed.unaligned,
+            "sizes": np.array(path.sizes, dtype=np.int64),
+            "kept": np.array(path.retained, dtype=bool),
+            "n_kept": int(sum(path.retained)),
+            "n_too_far": path.too_far,
+            "n_turned": path.turned,
+            "n_unaligned": path.unaligned,
             "rate": mean_rate(rows, horizon * clock[0]),
         },
     )
 
 
 class _Ball:
-    """New neighbourhoods: which states they hold."""
+    """New neighbourhoods of the first states of blocks."""
 
     def __init__(self, walk: Walk, rule: WithinRadius | NearestK, starts: Ints) -> None:
         self.walk, self.starts, self.repeats = walk, starts, False
@@ -407,13 +405,13 @@ class _Ball:
         self.index = np.empty((len(starts), 0), dtype=np.int64)
         radii = absolute_radii(walk.states, rule)
         if len(radii) > 1:
-            raise DataError(f"hybrid follows one neighbourhood: one radius, not {len(radii)}")
-        given = not (isinstance(rule.radius, str) or rule.relative)
-        self.radius = float(radii[0]) * (1.0 if given else walk.factor)
+            raise DataError(f"hybrid follows one neighbourhood: give one radius, not {len(radii)}")
+        absolute = not (isinstance(rule.radius, str) or rule.relative)
+        self.radius = float(radii[0]) * (1.0 if absolute else walk.factor)
         self.cap, self.least = rule.max_neighbors or len(walk), rule.min_neighbors
 
-    def of(self, block: int) -> Ints:
-        """Return the neighbours of the first state of a block, nearest first; none if there are too few."""
+    def members(self, block: int) -> Ints:
+        """Neighbours of the first state of a block, nearest first; none if there are too few."""
         if self.index.shape[1]:
             row = self.index[block]
             return row[row >= 0]
@@ -426,52 +424,52 @@ class _Ball:
         return near if len(near) >= self.least else near[:0]
 
 
-def _follow_ball(walk: Walk, ask: _Ball, limit: float, aligned: float, average: str) -> _HybridPath:
-    """Go along the trajectory with a neighbourhood; `aligned` is the cosine of the largest turn."""
-    done = _HybridPath()
+def _follow_ball(walk: Walk, balls: _Ball, limit: float, aligned: float, average: str) -> _HybridPath:
+    """Follow a neighbourhood along the trajectory; `aligned` is the cosine of the largest turn."""
+    path = _HybridPath()
     horizon = walk.states.horizon
-    # Where the members of the old neighbourhood have come to, how far they are, and at which time.
+    # Members of the old neighbourhood, their distances, and the time, at the end of the last block.
     old, gaps, arrival = np.empty(0, dtype=np.int64), np.empty(0), -1
-    for block, i in enumerate(ask.starts.tolist()):
+    for block, i in enumerate(balls.starts.tolist()):
         known = i == arrival and len(old) > 0
         usable = walk.states.usable[old] if known else np.zeros(0, dtype=bool)
-        keep = known and int(usable.sum()) >= ask.least
+        keep = known and int(usable.sum()) >= balls.least
         if keep:
             far = float(gaps.mean()) > limit
             away = not far and float(np.median(_along(walk, i, old, (old, gaps)))) < aligned
-            done.too_far += far
-            done.turned += away
+            path.too_far += far
+            path.turned += away
             keep = not (far or away)
-        members = old[usable] if keep else ask.of(block)
+        members = old[usable] if keep else balls.members(block)
         if not keep and known and len(members):
             cosines = _along(walk, i, members, (old, gaps))
-            done.unaligned += int(np.count_nonzero(cosines >= aligned - EQUAL_COSINES)) < ask.least
-            # Never fewer than asked: then the best aligned ones.
-            members = members[cosines >= min(aligned, np.sort(cosines)[-ask.least]) - EQUAL_COSINES]
+            path.unaligned += int(np.count_nonzero(cosines >= aligned - EQUAL_COSINES)) < balls.least
+            # At least `least` members: the best aligned ones if too few are within the turn.
+            members = members[cosines >= min(aligned, np.sort(cosines)[-balls.least]) - EQUAL_COSINES]
         paths = walk.paths(i, members) if len(members) else np.empty((0, horizon + 1))
         whole = np.all(np.isfinite(paths), axis=1)
-        done.missing += int(np.count_nonzero(~whole))
+        path.missing += int(np.count_nonzero(~whole))
         paths, members = paths[whole], members[whole]
         if not len(members):
             arrival = -1
             continue
-        done.rows.append(_averaged(walk.measured(i, members, paths), average))
-        done.start.append(i)
-        done.sizes.append(len(members))
-        done.kept.append(keep)
+        path.rows.append(_averaged(walk.measured(i, members, paths), average))
+        path.start.append(i)
+        path.sizes.append(len(members))
+        path.retained.append(keep)
         apart = paths[:, -1] > 0
         old, gaps, arrival = members[apart] + horizon, paths[apart, -1], i + horizon
-    return done
+    return path
 
 
 @dataclass(eq=False)
 class _HybridPath:
-    """Blocks, and what happened at their ends."""
+    """Blocks, and counts of the replacements."""
 
     rows: list[Floats] = field(default_factory=list)
     start: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
-    kept: list[bool] = field(default_factory=list)
+    retained: list[bool] = field(default_factory=list)
     too_far: int = 0
     turned: int = 0
     unaligned: int = 0
@@ -479,15 +477,15 @@ class _HybridPath:
 
 
 def _along(walk: Walk, i: int, members: Ints, old: tuple[Ints, Floats]) -> Floats:
-    """Cosines between the separations of some states and the line of the old neighbourhood's farthest member."""
+    """Cosines between the separations of states and the line of the farthest member of the old neighbourhood."""
     times, gaps = old
     at = int(np.argmax(gaps))
-    found = np.abs(cosine(gaps[at], walk.distances(i, members), walk.distances(int(times[at]), members)))
-    return np.where(np.isnan(found), 0.0, found)
+    cosines = np.abs(cosine(gaps[at], walk.distances(i, members), walk.distances(int(times[at]), members)))
+    return np.where(np.isnan(cosines), 0.0, cosines)
 
 
 def _averaged(paths: Floats, average: str) -> Floats:
-    """Average over the members at each step, as a distance; zero where all have met."""
+    """Average distance over the members at each step; zero if all are at distance zero."""
     if average == "log-mean":
         return np.asarray(paths.mean(axis=0))
     if average == "mean-log":

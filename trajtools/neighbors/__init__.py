@@ -1,8 +1,8 @@
-"""Neighbours of states: rules as types, the Theiler window in every search, and the choice of the search itself.
+"""Neighbours of states: rules as types, searches with a Theiler window, and distances to orbits.
 
-A pair of states (i, j) may be neighbours if ``abs(i - j) >= theiler`` (and i != j), if their distance is neither zero
+A pair of states (i, j) can be neighbours if ``abs(i - j) >= theiler`` (and i != j), if their distance is neither zero
 nor missing, and if both can be followed for the whole horizon: all states i .. i + horizon and j .. j + horizon are in
-the record and finite. So every point of a divergence curve is an average over the same pairs.
+the record and finite. Every point of a divergence curve is therefore an average over the same pairs.
 """
 
 from __future__ import annotations

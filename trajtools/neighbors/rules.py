@@ -17,14 +17,14 @@ class NearestK:
     Attributes
     ----------
     k : int
-        How many, at least 1. Of two at the same distance the earlier one is nearer.
+        Number of neighbours, at least 1. Of two at the same distance, the earlier one comes first.
     """
 
     k: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.k, bool) or not isinstance(self.k, (int, np.integer)) or self.k < 1:
-            raise DataError(f"NearestK({self.k!r}): k is a whole number of neighbours, at least 1")
+            raise DataError(f"NearestK({self.k!r}): k must be an integer, at least 1")
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class WithinRadius:
     Attributes
     ----------
     radius : float, sequence of float or "auto"
-        One radius or several; several cost one search. ``"auto"`` takes the median distance to the fourth neighbour.
+        One radius or several; several need only one search. ``"auto"``: the median distance to the fourth neighbour.
     relative : bool
-        The radii are multiples of the spread: the median distance between two states of the record.
+        Whether the radii are multiples of the spread, the median distance between two states of the record.
     max_neighbors : int or None
-        Use at most so many neighbours of each state, for all radii together. With several radii each ring between two
-        of them gives an equal share, evenly spaced in the order of the search, and counts with its true size.
+        Largest number of neighbours per state, for all radii together. With several radii, each ring between two of
+        them contributes an equal number, evenly spaced in the order of the search and weighted by its true size.
     min_neighbors : int
-        States with fewer neighbours are skipped and counted.
+        States with fewer neighbours are skipped, and counted.
     """
 
     radius: float | Sequence[float] | str = "auto"
@@ -54,17 +54,17 @@ class WithinRadius:
             if self.radius != "auto":
                 raise DataError(f"WithinRadius({self.radius!r}): give a number, several numbers, or 'auto'")
             if self.relative:
-                raise DataError("WithinRadius('auto', relative=True): 'auto' is a distance already; drop `relative`")
+                raise DataError("WithinRadius('auto', relative=True): 'auto' is an absolute distance; omit `relative`")
         else:
             radii = np.atleast_1d(np.asarray(self.radius, dtype=np.float64))
             if radii.ndim != 1 or not radii.size or not np.all(np.isfinite(radii) & (radii > 0)):
-                raise DataError(f"WithinRadius({self.radius!r}): radii are positive numbers")
+                raise DataError(f"WithinRadius({self.radius!r}): radii must be positive numbers")
         if self.min_neighbors < 1:
-            raise DataError(f"WithinRadius(min_neighbors={self.min_neighbors}): at least 1 neighbour is needed")
+            raise DataError(f"WithinRadius(min_neighbors={self.min_neighbors}): must be at least 1")
         if self.max_neighbors is not None and self.max_neighbors < max(self.min_neighbors, self.n_radii):
             raise DataError(
-                f"WithinRadius(max_neighbors={self.max_neighbors}): not below min_neighbors={self.min_neighbors} "
-                f"nor below the number of radii, {self.n_radii}"
+                f"WithinRadius(max_neighbors={self.max_neighbors}): must not be below min_neighbors="
+                f"{self.min_neighbors} or the number of radii, {self.n_radii}"
             )
 
     @property
@@ -75,7 +75,7 @@ class WithinRadius:
 
 @dataclass(frozen=True)
 class RecurrenceRate:
-    """The nearest pairs of states: as many as make up a given share of all pairs.
+    """The nearest pairs of states, up to a share of all pairs.
 
     Attributes
     ----------
@@ -83,8 +83,8 @@ class RecurrenceRate:
         Share of the pairs outside the Theiler window that recur, above 0 and at most 1. The threshold is the exact
         quantile of their distances; pairs at the same distance recur together.
     local : bool
-        Every state has its own threshold and recurs with this share of the states outside its Theiler window, rounded
-        up: the same number for all but those near the ends. Of two at the same distance the earlier one is nearer.
+        Whether every state has its own threshold and recurs with this share of the states outside its Theiler window,
+        rounded up: the same number for all except near the ends. Of two at the same distance, the earlier comes first.
     """
 
     rate: float
@@ -92,7 +92,7 @@ class RecurrenceRate:
 
     def __post_init__(self) -> None:
         if isinstance(self.rate, bool) or not isinstance(self.rate, (int, float, np.number)) or not 0 < self.rate <= 1:
-            raise DataError(f"RecurrenceRate({self.rate!r}): the rate is a share of all pairs, above 0 and at most 1")
+            raise DataError(f"RecurrenceRate({self.rate!r}): the rate must be above 0 and at most 1")
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,6 @@ class ScaledRadius:
     def __post_init__(self) -> None:
         known = isinstance(self.factor, (int, float, np.number)) and not isinstance(self.factor, bool)
         if not known or not (np.isfinite(self.factor) and self.factor > 0):
-            raise DataError(f"ScaledRadius({self.factor!r}): the factor is a positive number")
+            raise DataError(f"ScaledRadius({self.factor!r}): the factor must be a positive number")
         if self.by not in ("std", "max"):
-            raise DataError(f"ScaledRadius(by={self.by!r}): 'std' or 'max'")
+            raise DataError(f"ScaledRadius(by={self.by!r}): must be 'std' or 'max'")

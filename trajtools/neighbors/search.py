@@ -1,4 +1,4 @@
-"""Nearest neighbours of every state, the search that finds them, and why that one."""
+"""Nearest neighbours of every state, and the choice of the search."""
 
 from __future__ import annotations
 
@@ -20,41 +20,40 @@ if TYPE_CHECKING:
 STRATEGIES = ("brute", "sweep", "tree", "matrix")
 
 
-# Below this many states comparing everything is as fast as anything else.
+# Below this number of states, brute force is as fast as any other search.
 _FEW = 1000
 
 
 _QUERIES, _SAMPLE = 32, 2048
 
 
-# Candidates per state up to which a sweep costs less than building and climbing a tree, and how many of the
-# candidates of a ball must be inside.
+# Candidates per state up to which a sweep costs less than a tree, and the smallest share of them inside a ball.
 _SWEEP_CANDIDATES = 90.0
 
 
 _SWEEP_SHARE = 0.3
 
 
-# So many levels of the tree are split one after the other, their nodes on several threads; then whole subtrees.
+# Top levels are split one after the other, their nodes in parallel; below, whole subtrees are split in parallel.
 _TOP_LEVELS = 4
 
 
-# Fewer values are sorted in one piece; more in pieces between quantiles of a sample.
+# Fewer values are sorted at once; more in parts between quantiles of a sample.
 _SORTED_WHOLE, _SORTED_SAMPLE, _SORTED_PARTS = 2**15, 1000, 4
 
 
 @dataclass(frozen=True, eq=False)
 class Strategy:
-    """The search that was chosen.
+    """A search and the reason for its choice.
 
     Attributes
     ----------
     name : str
         ``"brute"``, ``"sweep"``, ``"tree"`` or ``"matrix"``.
     axis : int
-        Coordinate that a sweep runs along; -1 for the others.
+        Coordinate of a sweep; -1 for other searches.
     why : str
-        The reason, with its numbers.
+        The reason, with numbers.
     """
 
     name: str
@@ -69,20 +68,20 @@ class Neighbors:
     Attributes
     ----------
     index : ndarray of int64, shape (T, k)
-        Times of the neighbours, nearest first; -1 where there is none.
+        Indices of the neighbours, nearest first; -1 where there is none.
     distance : ndarray of float64, shape (T, k)
         Their distances; NaN where there is none.
     n_references : int
         States with at least one neighbour.
     counts : dict of str to int
-        What was left out: ``not_finite`` states, states that are ``not_followable`` (those included), states
+        Excluded data: ``not_finite`` states, ``not_followable`` states (including those), states
         ``without_neighbors``, and ordered pairs of states at ``zero_distance`` outside the Theiler window.
     strategy : Strategy
-        The search that was used.
+        The search used.
     theiler : int, in samples
         The Theiler window.
     theiler_why : str
-        How the window was chosen; empty where it was given.
+        How the window was chosen; empty if it was an argument.
     """
 
     index: Ints
@@ -103,30 +102,30 @@ def find_nearest(
     horizon: int = 0,
     strategy: str | None = None,
 ) -> Neighbors:
-    """Nearest neighbours outside the Theiler window that can be followed as long as the state itself.
+    """Nearest neighbours outside the Theiler window that can be followed for the whole horizon.
 
     Parameters
     ----------
     x : array_like or Trajectory, shape (T, d) or (T,); or (T, T)
         States, or with ``metric="precomputed"`` their distances.
     metric : str or callable
-        ``"l1"``, ``"l2"``, ``"linf"`` or ``"precomputed"``; or a function of two blocks of states (t, d) that gives
-        their distances (t,), pair by pair.
+        ``"l1"``, ``"l2"``, ``"linf"`` or ``"precomputed"``; or a function of two blocks of states (t, d) that returns
+        their distances (t,), row by row.
     neighbors : NearestK or None
-        How many; None: one.
+        Number of neighbours; None: one.
     theiler : int or None, in samples
         States closer in time than this are not neighbours; None: three times the correlation time, at most an eighth of
-        the record, as `trajtools.lyapunov` takes it. A state is never its own neighbour.
+        the record, as in `trajtools.lyapunov`. A state is never its own neighbour.
     horizon : int, in samples
-        A state and its neighbour must be in the record, and finite, for so many steps more.
+        A state and its neighbour must be in the record, and finite, for this many further steps.
     strategy : str or None
-        ``"brute"``, ``"sweep"`` or ``"tree"``; None chooses. The neighbours do not depend on it.
+        ``"brute"``, ``"sweep"`` or ``"tree"``; None: automatic. The result does not depend on it.
 
     Returns
     -------
     Neighbors
-        Times and distances; of neighbours at the same distance the earlier one comes first. Zero distances are no
-        neighbours, and are counted.
+        Indices and distances; of neighbours at the same distance, the earlier one comes first. States at distance zero
+        are not neighbours, and are counted.
 
     Raises
     ------
@@ -137,8 +136,8 @@ def find_nearest(
 
     Examples
     --------
-    >>> found = find_nearest([0.0, 5.0, 1.0, 5.5, 0.9], theiler=1)
-    >>> found.index[:, 0].tolist()
+    >>> neighbors = find_nearest([0.0, 5.0, 1.0, 5.5, 0.9], theiler=1)
+    >>> neighbors.index[:, 0].tolist()
     [4, 3, 4, 1, 2]
     """
     states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
@@ -146,30 +145,30 @@ def find_nearest(
 
 
 def nearest(states: States, rule: NearestK, strategy: str | None = None) -> Neighbors:
-    """Search prepared states; see `find_nearest`."""
+    """`find_nearest` for prepared states."""
     from trajtools._kernels import neighbors
     from trajtools._kernels._jit import in_parts
     from trajtools._kernels.neighbors import nearest as search
 
-    chosen = named(states, strategy) if strategy else choose(states, None)
+    chosen = requested(states, strategy) if strategy else choose(states, None)
     index = build(states, chosen)
     gaps = np.full((len(states), int(rule.k)), neighbors.FAR)
-    found = np.full((len(states), int(rule.k)), -1, dtype=np.int64)
+    times = np.full((len(states), int(rule.k)), -1, dtype=np.int64)
     repeats = np.zeros(len(states), dtype=np.bool_)
     in_parts(
-        lambda first, last: search(index, first, last, states.theiler, gaps, found, repeats),
+        lambda first, last: search(index, first, last, states.theiler, gaps, times, repeats),
         len(states) if index.kind == neighbors.MATRIX else len(index.leaves),
     )
     distance = np.sqrt(gaps, out=gaps) if states.root else gaps
-    distance[found < 0] = np.nan
-    n_references = int(np.count_nonzero(found[:, 0] >= 0))
+    distance[times < 0] = np.nan
+    n_references = int(np.count_nonzero(times[:, 0] >= 0))
     counts = count_left_out(states, bool(repeats.any()))
     counts["without_neighbors"] = int(np.count_nonzero(states.usable)) - n_references
-    return Neighbors(found, distance, n_references, counts, chosen, states.theiler, states.theiler_why)
+    return Neighbors(times, distance, n_references, counts, chosen, states.theiler, states.theiler_why)
 
 
 def build(states: States, strategy: Strategy) -> Any:
-    """Build what the kernels search in."""
+    """Index of the kernels."""
     from trajtools._kernels import neighbors
     from trajtools._kernels._jit import in_parts
 
@@ -183,12 +182,12 @@ def build(states: States, strategy: Strategy) -> Any:
     flat, earliest = np.empty(0, dtype=np.bool_), np.empty(0, dtype=np.int64)
     leaves, times, slots = np.empty((0, 0, 0)), np.empty((0, 0), dtype=np.int64), np.empty(0, dtype=np.int64)
     if strategy.name != "matrix":
-        # The kernels are compiled for one kind of array.
+        # The kernels are compiled for one array layout.
         points, rows = np.require(states.points, requirements=("C", "W")), order
         n_leaves = -(-len(order) // neighbors.BUCKET)
         starts = np.minimum(np.arange(n_leaves + 1) * neighbors.BUCKET, len(order))
         if strategy.name == "tree":
-            # The tree moves the points themselves.
+            # The tree reorders the points themselves.
             points, starts = split_points(states, order)
             rows = np.arange(len(order))
         n_leaves = len(starts) - 1
@@ -203,7 +202,7 @@ def build(states: States, strategy: Strategy) -> Any:
 
 
 def sorted_along(values: Floats) -> Ints:
-    """Order that sorts some values, in parts of them on several threads."""
+    """Sort order of values, computed in parallel parts."""
     from trajtools._kernels._jit import in_parts
 
     if len(values) < _SORTED_WHOLE:
@@ -222,13 +221,13 @@ def sorted_along(values: Floats) -> Ints:
 
 
 def split_points(states: States, order: Ints) -> tuple[Floats, Ints]:
-    """Copy states into the order of a balanced k-d tree; `order` is brought into it, too."""
+    """Copy states in the order of a balanced k-d tree, and reorder `order` in place."""
     from trajtools._kernels import neighbors
     from trajtools._kernels._jit import in_parts
 
     depth = max(-(-len(order) // neighbors.BUCKET) - 1, 0).bit_length()
     points = np.empty((len(order), states.points.shape[1]))
-    # The mode only tells numpy not to buffer: all times are inside.
+    # mode="clip" only avoids a buffer: all indices are valid.
     in_parts(lambda a, b: np.take(states.points, order[a:b], axis=0, out=points[a:b], mode="clip"), len(order))
     for level in range(min(_TOP_LEVELS, depth)):
         end = level + 1 if level + 1 < _TOP_LEVELS else depth
@@ -257,28 +256,28 @@ def count_repeats(states: States) -> int:
     order = np.lexsort((times, group.ravel()))
     group, times = group.ravel()[order], times[order]
     starts = np.searchsorted(group, group)
-    # Earlier members of the same group that are far enough back in time.
+    # Earlier members of the same group outside the Theiler window.
     span = int(times.max()) + 1
     reach = np.searchsorted(group * span + times, group * span + np.maximum(times - states.theiler, -1), side="right")
     return 2 * int(np.maximum(reach - starts, 0).sum())
 
 
-def named(states: States, strategy: str) -> Strategy:
-    """The strategy of this name, as asked."""
+def requested(states: States, strategy: str) -> Strategy:
+    """Strategy of this name."""
     if strategy not in STRATEGIES:
-        raise DataError(f"strategy {strategy!r} is none of {', '.join(STRATEGIES)}")
+        raise DataError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
     if (states.code == PRECOMPUTED) != (strategy == "matrix"):
-        raise DataError(f"strategy {strategy!r} does not fit metric {states.metric!r}; leave it out to choose")
-    return Strategy(strategy, 0 if strategy == "sweep" else -1, "as asked")
+        raise DataError(f"strategy {strategy!r} does not support metric {states.metric!r}; omit it")
+    return Strategy(strategy, 0 if strategy == "sweep" else -1, "requested")
 
 
 def choose(states: States, radius: float | None) -> Strategy:
-    """Choose a search from the dimension, the number of states and a probe of the data."""
+    """Choose a search from the dimension, the number of states and a sample of the data."""
     count = int(np.count_nonzero(states.usable))
     dimension = states.points.shape[1]
     if states.code == PRECOMPUTED:
-        given = "distances were given" if not dimension else f"dimension {dimension}, above {HIGH_DIMENSION}"
-        return Strategy("matrix", -1, given)
+        why = "precomputed distances" if not dimension else f"dimension {dimension}, above {HIGH_DIMENSION}"
+        return Strategy("matrix", -1, why)
     if count < _FEW:
         return Strategy("brute", -1, f"{count} states, fewer than {_FEW}")
     if dimension > HIGH_DIMENSION:
@@ -286,21 +285,21 @@ def choose(states: States, radius: float | None) -> Strategy:
     candidates, inside = probe(states, radius)
     axis = int(np.argmin(candidates))
     expected = float(candidates[axis])
-    words = f"a sweep along coordinate {axis} would look at {expected:.0f} of {count} states for each"
+    why = f"a sweep along coordinate {axis} would compare each state with {expected:.0f} of {count} states"
     if expected <= _SWEEP_CANDIDATES + inside / _SWEEP_SHARE:
-        return Strategy("sweep", axis, words)
-    return Strategy("tree", -1, words)
+        return Strategy("sweep", axis, why)
+    return Strategy("tree", -1, why)
 
 
 def probe(states: States, radius: float | None) -> tuple[Floats, float]:
-    """Estimate from a sample how many states a sweep along each coordinate would look at, for one state."""
+    """Estimate from a sample the number of candidates per state of a sweep along each coordinate."""
     times = np.flatnonzero(states.usable)
     sample = evenly(times, _SAMPLE)
     queries = evenly(sample, _QUERIES)
     grown = len(times) / len(sample)
     if radius is not None:
         distance = states.between(queries, sample)
-        # Copies of the same state are no neighbours; a tree skips them, a sweep does not.
+        # Copies of a state are not neighbours; a tree skips them, a sweep does not.
         inside = float(np.mean(np.count_nonzero((distance <= radius) & (distance > 0), axis=1)))
         return _along(states, queries, sample, np.full(len(queries), radius)) * grown, inside * grown
     counts = []
@@ -313,13 +312,13 @@ def probe(states: States, radius: float | None) -> tuple[Floats, float]:
         distance[row, a:b] = np.inf  # closer in time than the window
     for every in (4, 1):
         counts.append(_along(states, queries, sample[::every], distance[:, ::every].min(axis=1)))
-    # A record four times as long has so many times the candidates; go on like that to the whole record.
+    # Extrapolate the growth of the candidates with a fourfold record to the whole record.
     factor = np.clip(counts[1] / np.maximum(counts[0], 1.0), 1.0, 4.0)
     return counts[1] * factor ** (np.log(grown) / np.log(4.0)), 0.0
 
 
 def evenly(times: Ints, most: int) -> Ints:
-    """At most so many of the times, evenly spaced."""
+    """At most `most` of the times, evenly spaced."""
     if len(times) <= most:
         return times
     return times[(np.arange(most) * len(times)) // most]

@@ -1,4 +1,4 @@
-"""States or distances, validated once: metric, finite states, states that can be followed, directions of motion."""
+"""States or distances, validated once: metric, finite states, followable states, directions of motion."""
 
 from __future__ import annotations
 
@@ -16,64 +16,64 @@ from trajtools.types import Bools, Floats, Ints
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
 
-GIVEN = "precomputed"
+DISTANCES = "precomputed"
 
 
-# What the kernels measure by themselves; any other metric is asked for all pairs.
-METRICS = ("l1", "l2", "linf", "rms", GIVEN)
+# Metrics of the kernels; others are evaluated for all pairs.
+METRICS = ("l1", "l2", "linf", "rms", DISTANCES)
 
 
-# As in trajtools._kernels.neighbors, which may not be imported before it is needed: numba takes a while.
-_CODES = {"l1": 1, "l2": 2, "linf": 3, "rms": 2, GIVEN: 5}
+# As in trajtools._kernels.neighbors, which is imported late because numba is slow to import.
+_CODES = {"l1": 1, "l2": 2, "linf": 3, "rms": 2, DISTANCES: 5}
 
 
 _EUCLIDEAN = ("l2", "rms")
 _L1, _L2, _L2_SCALED, PRECOMPUTED = 1, 2, 4, 5
 
 
-# A square of anything between these keeps all its digits, and so does the square of a difference of two of them.
+# Squares of numbers between these, and of their differences, keep full precision.
 _SMALLEST, _LARGEST = 1e-120, 1e150
 
 
-# Beyond this the difference of two numbers overflows: treated as infinite.
+# Beyond this, differences can overflow: treated as infinite.
 _INFINITE = 1e300
 
 
 LANES = 8
 
 
-# From this dimension on a box around a bucket tells little about the distances in it.
+# Above this dimension, bounding boxes hardly bound distances.
 HIGH_DIMENSION = 20
 
 
 MATRIX_STATES = 8192
 _ROW_ENTRIES = 2**20
-INFINITE = 1e300  # a state beyond is not finite, as in `prepare`
-ROUNDING = 1e-14  # part of a squared distance below which what is left of it is rounding, as in the kernels
+INFINITE = 1e300  # larger states are not finite, as in `prepare`
+ROUNDING = 1e-14  # share of a squared distance below which a remainder is rounding, as in the kernels
 
 
 @dataclass(frozen=True, eq=False)
 class States:
-    """Checked states, ready to be searched.
+    """Validated states for searches.
 
     Attributes
     ----------
     points : ndarray of float64, shape (T, d)
-        The states, divided by the root of d for ``"rms"``; shape (T, 0) where distances were given.
+        The states, divided by the root of d for ``"rms"``; shape (T, 0) for precomputed distances.
     matrix : ndarray of float64, shape (T, T)
-        The distances that were given; shape (0, 0) where states were.
+        Precomputed distances; shape (0, 0) for states.
     metric : str
         Name of the metric.
     code : int
-        The metric as the kernels know it.
+        Code of the metric in the kernels.
     usable : ndarray of bool, shape (T,)
         States that can be followed for the whole horizon.
     theiler, horizon : int, in samples
-        As asked, checked.
+        Theiler window and horizon.
     not_finite : int
-        States that hold NaN or inf.
+        Number of states that contain NaN or inf.
     theiler_why : str
-        How the window was chosen; empty where it was given.
+        How the window was chosen; empty if it was an argument.
     """
 
     points: Floats
@@ -91,19 +91,19 @@ class States:
 
     @property
     def root(self) -> bool:
-        """Whether the kernels work with squared distances."""
+        """Whether the kernels use squared distances."""
         return self.code == _L2
 
     def gap(self, distance: Any) -> Any:
-        """Distance as the kernels compare it."""
+        """Distance in the form compared by the kernels."""
         return np.square(distance) if self.root else distance
 
     def distance(self, gap: Any) -> Any:
-        """Undo `gap`."""
+        """Inverse of `gap`."""
         return np.sqrt(gap) if self.root else gap
 
     def lags(self) -> Floats:
-        """States as (d, T + padding), so that a state and its future are contiguous; empty where distances are read."""
+        """States as (d, T + padding), with time contiguous; empty for precomputed distances."""
         if self.code == PRECOMPUTED:
             return np.empty((0, 0))
         from trajtools._kernels._jit import in_parts
@@ -118,7 +118,7 @@ class States:
         return lags
 
     def between(self, rows: Ints, columns: Ints) -> Floats:
-        """Distances of some states to some others; for probes, not for the work."""
+        """Distances between two sets of states; for samples, not for searches."""
         if self.code == PRECOMPUTED:
             return self.matrix[np.ix_(rows, columns)]
         if self.points.shape[1] > HIGH_DIMENSION:
@@ -139,7 +139,7 @@ class States:
         return np.asarray(np.sqrt(out, out=out)) if self.code == _L2 else out
 
     def _between_rows(self, rows: Ints, columns: Ints) -> Floats:
-        """`between` for many dimensions: row by row, a few columns at a time."""
+        """`between` for high dimensions: row by row, a few columns at a time."""
         order = {"l1": 1, "l2": 2, "rms": 2, "linf": np.inf}[self.metric]
         few = max(1, _ROW_ENTRIES // self.points.shape[1])
         out = np.empty((len(rows), len(columns)))
@@ -151,38 +151,38 @@ class States:
 
 
 def prepare(x: Any, *, metric: MetricLike, theiler: int | None, horizon: int) -> States:
-    """Check states and turn them into what the searches read; without a Theiler window one is chosen."""
-    x, metric, name = _given(x, metric)
+    """Validate states for a search; a Theiler window of None is chosen from the data."""
+    x, metric, name = _resolved(x, metric)
     if theiler is not None:
-        theiler = _whole("theiler", theiler)
-    horizon = _whole("horizon", horizon)
-    given = np.asarray(x)
-    if given.dtype.kind not in "fiub":
-        raise DataError(f"states are real numbers; this array has dtype {given.dtype}")
-    array = given.astype(np.float64, copy=False)
-    if array.ndim == 1 and not (isinstance(metric, str) and metric == GIVEN):
+        theiler = _sample_count("theiler", theiler)
+    horizon = _sample_count("horizon", horizon)
+    raw = np.asarray(x)
+    if raw.dtype.kind not in "fiub":
+        raise DataError(f"states must be real numbers; this array has dtype {raw.dtype}")
+    array = raw.astype(np.float64, copy=False)
+    if array.ndim == 1 and not (isinstance(metric, str) and metric == DISTANCES):
         array = array[:, None]
     if array.ndim != 2 or not array.shape[1]:
-        raise DataError(f"states are an array (T, d) or (T,); this one has shape {given.shape}")
+        raise DataError(f"states must be an array (T, d) or (T,); this one has shape {raw.shape}")
     length, why = len(array), ""
     if theiler is None:
-        distances = isinstance(metric, str) and metric == GIVEN
+        distances = isinstance(metric, str) and metric == DISTANCES
         if distances:
             _check_square(array)
         theiler, why = choose_window(array, distances=distances)
     needed = horizon + max(theiler, 1) + 1
     if length < needed:
         raise DataError(
-            f"{length} states are too few: to follow two states for horizon={horizon} steps, theiler={theiler} apart, "
-            f"takes {needed} at least; record more or lower the two"
+            f"{length} states are too few: following two states for horizon={horizon} steps, theiler={theiler} apart, "
+            f"needs at least {needed}; record more, or lower horizon or theiler"
         )
     if callable(metric):
         return replace(_from_distances(_all_distances(array, metric), theiler, horizon), metric=name, theiler_why=why)
-    if metric == GIVEN:
+    if metric == DISTANCES:
         return replace(_from_distances(array, theiler, horizon), metric=name, theiler_why=why)
     if metric == "rms":
         array = array / np.sqrt(array.shape[1])
-    tame = _is_tame(array)  # the usual case, which needs no closer look
+    tame = _is_tame(array)  # the common case, without further checks
     finite = np.ones(length, dtype=bool) if tame else np.abs(array).max(axis=1) < _INFINITE  # False for NaN
     states = States(
         points=array,
@@ -199,36 +199,36 @@ def prepare(x: Any, *, metric: MetricLike, theiler: int | None, horizon: int) ->
     return states
 
 
-def _given(x: Any, metric: MetricLike) -> tuple[Any, str | Callable[[Any, Any], Any], str]:
-    """States or distances; the metric as a name of ours or a function of two blocks; and its name for the result."""
+def _resolved(x: Any, metric: MetricLike) -> tuple[Any, str | Callable[[Any, Any], Any], str]:
+    """States or distances; the metric as a built-in name or a function of two blocks; and its name in results."""
     if isinstance(x, Distances):
-        # A default metric is no wish: the distances say which one they are in.
+        # The default metric is ignored: distances know their own.
         if len(x.shape) != 2 or x.shape[0] != x.shape[1]:
-            raise DataError(f"neighbours are searched within one trajectory; these distances have shape {x.shape}")
-        return x, GIVEN, x.metric
+            raise DataError(f"neighbours need the distances of one trajectory, (T, T); these have shape {x.shape}")
+        return x, DISTANCES, x.metric
     if isinstance(metric, str) and metric in METRICS:
         return x, metric, metric
-    # Looked up here, and not above: the registry lies in a layer below this one.
+    # Imported here: only other metrics need the registry.
     from trajtools.distances.equal_times import distance
     from trajtools.distances.metric import bind_metric, find_metric
 
     try:
-        found = find_metric(metric)
+        bound = find_metric(metric)
     except UnknownNameError as unknown:
-        raise UnknownNameError(f"{unknown}; {GIVEN!r} takes distances (T, T)") from None
-    found = bind_metric(found, x, x)
-    return x, lambda a, b: distance(a, b, metric=found), found.name
+        raise UnknownNameError(f"{unknown}; {DISTANCES!r} accepts distances (T, T)") from None
+    bound = bind_metric(bound, x, x)
+    return x, lambda a, b: distance(a, b, metric=bound), bound.name
 
 
-def _whole(name: str, value: Any) -> int:
+def _sample_count(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise DataError(f"{name}={value!r}: it counts samples, a whole number from 0 on")
+        raise DataError(f"{name} must be a whole number of samples, 0 or more; got {value!r}")
     return int(value)
 
 
 def _is_tame(array: Floats) -> bool:
-    """Whether all numbers are finite and can be squared. Zeros take a second look."""
-    rows = max(1, _ROW_ENTRIES // 32 // array.shape[1])  # so few stay in the cache
+    """Whether all numbers are finite and can be squared at full precision."""
+    rows = max(1, _ROW_ENTRIES // 32 // array.shape[1])  # a block that stays in the cache
     for first in range(0, len(array), rows):
         size = np.abs(array[first : first + rows])
         if not (float(size.max()) < _LARGEST and float(size.min()) > _SMALLEST):  # NaN, too
@@ -245,25 +245,25 @@ def _squarable(values: Floats) -> Bools:
 def _refuse_unusable(states: States) -> None:
     times = np.flatnonzero(states.usable)
     if len(times) < 2 or times[-1] - times[0] < states.theiler:
-        lost = f"{states.not_finite} of {len(states)} states hold NaN or inf; select a window without them"
+        hint = f"{states.not_finite} of {len(states)} states contain NaN or inf; select a window without them"
         if not states.horizon:
-            raise DataError(f"no two finite states lie theiler={states.theiler} or more steps apart: {lost}")
+            raise DataError(f"no two finite states are theiler={states.theiler} or more steps apart: {hint}")
         raise DataError(
-            f"no two states can be followed for horizon={states.horizon} steps: {lost} or lower the horizon"
+            f"no two states can be followed for horizon={states.horizon} steps: {hint}, or lower the horizon"
         )
 
 
 def _check_square(matrix: Floats) -> None:
     if matrix.shape[0] != matrix.shape[1]:
         raise DataError(
-            f"distances have shape (T, T), this array has {matrix.shape}; for states (T, d) name a metric instead"
+            f"distances must have shape (T, T), this array has {matrix.shape}; for states (T, d) use another metric"
         )
 
 
 def _from_distances(matrix: Floats, theiler: int, horizon: int) -> States:
     _check_square(matrix)
     if np.any(matrix < 0):
-        raise DataError("the distances contain negative numbers; they must be positive or zero")
+        raise DataError("the distances contain negative numbers; they must be zero or positive")
     # A state that is not finite has no distance to any other.
     finite = np.count_nonzero(np.isfinite(matrix), axis=1) > 1
     if not np.allclose(matrix, matrix.T, rtol=1e-6, atol=0.0, equal_nan=True):
@@ -283,7 +283,7 @@ def _from_distances(matrix: Floats, theiler: int, horizon: int) -> States:
 
 
 def _followable(finite: Bools, horizon: int) -> Bools:
-    """States from which the next `horizon` states are in the record and finite."""
+    """Whether each state and the next `horizon` states are in the record and finite."""
     usable = np.zeros(len(finite), dtype=bool)
     last = len(finite) - horizon
     if finite.all():
@@ -295,7 +295,7 @@ def _followable(finite: Bools, horizon: int) -> Bools:
 
 
 def _code(array: Floats, finite: Bools, metric: str, tame: bool) -> int:
-    """Choose the kernel's metric: in one dimension all are the same, and not every number can be squared."""
+    """Code of the metric: in one dimension all are equal, and squares can overflow."""
     if array.shape[1] == 1:
         return _L1
     if metric != "l2":
@@ -304,24 +304,24 @@ def _code(array: Floats, finite: Bools, metric: str, tame: bool) -> int:
 
 
 def _all_distances(array: Floats, metric: Callable[[Any, Any], Any]) -> Floats:
-    """Ask a metric of the user's for every pair of finite states, row by row."""
+    """Evaluate a metric for all pairs of finite states, row by row."""
     length = len(array)
     if length > MATRIX_STATES:
         raise TooLargeError(
-            f"a metric other than {', '.join(METRICS[:4])} is asked for all pairs of states, up to {MATRIX_STATES} of "
-            f"them; there are {length}. Thin the states out, or name one of these"
+            f"metrics other than {', '.join(METRICS[:4])} are evaluated for all pairs, of at most {MATRIX_STATES} "
+            f"states; there are {length}. Subsample the states, or use one of these metrics"
         )
     matrix = np.full((length, length), np.nan)
     finite = np.flatnonzero(np.isfinite(array).all(axis=1))
     for k, i in enumerate(finite):
         others = finite[k:]
-        found = np.asarray(metric(np.repeat(array[i : i + 1], len(others), axis=0), array[others]), dtype=np.float64)
-        matrix[i, others] = matrix[others, i] = found
+        row = np.asarray(metric(np.repeat(array[i : i + 1], len(others), axis=0), array[others]), dtype=np.float64)
+        matrix[i, others] = matrix[others, i] = row
     return matrix
 
 
 def compact(states: States) -> States:
-    """States of many dimensions as the matrix of their distances, which every step of every pair is then read from."""
+    """Replace high-dimensional states by the matrix of their distances, for faster searches."""
     length, dimension = states.points.shape
     if dimension <= HIGH_DIMENSION or length > MATRIX_STATES or states.code == _L2_SCALED:
         return states
@@ -335,7 +335,7 @@ def compact(states: States) -> States:
 
 
 def is_scaled(states: States) -> bool:
-    """Whether some numbers cannot be squared without losing digits, so that the kernels scale each distance."""
+    """Whether some numbers cannot be squared at full precision, so that the kernels scale each distance."""
     return not bool(np.all(_squarable(states.points[np.abs(states.points) < _INFINITE])))
 
 
@@ -355,29 +355,29 @@ def directions(points: Floats) -> Floats:
 
 
 def across_motion(apart: Floats, both: Floats) -> Floats:
-    """Length of what is left of separations when their part along the motion is taken out."""
+    """Length of separations without their component along the motion."""
     whole, along, size = (np.sum(each, axis=-1) for each in (apart * apart, apart * both, both * both))
     rest = whole - np.where(size > ROUNDING, along * along / np.maximum(size, ROUNDING), 0.0)
     return np.asarray(np.sqrt(np.where(rest > ROUNDING * whole, rest, 0.0)))
 
 
 def has_directions(points: Floats) -> bool:
-    """Whether distances across the motion can be taken: two dimensions or more, of numbers that can be squared."""
+    """Whether distances across the motion exist: two or more dimensions, of numbers that can be squared."""
     return points.shape[1] > 1 and not is_scaled(prepare(points, metric="l2", theiler=0, horizon=0))
 
 
 def check_motion(states: States) -> None:
-    """Refuse states whose motion has no direction that could be taken out."""
+    """Raise an error for states without distances across the motion."""
     if states.code == PRECOMPUTED or states.metric != "l2" or states.points.shape[1] < 2 or is_scaled(states):
         raise DataError(
-            "across=True takes the motion out of Euclidean distances of states with two dimensions or more, whose "
-            f"numbers can be squared; got metric {states.metric!r} and {states.points.shape[1]} dimensions. Embed a "
-            "series first, see trajtools.embedding.embed"
+            "across=True needs Euclidean distances of states with two or more dimensions, whose squares do not "
+            f"overflow; got metric {states.metric!r} and {states.points.shape[1]} dimensions. Embed a series first, "
+            "see trajtools.embedding.embed"
         )
 
 
 def with_directions(states: States) -> Floats:
-    """States and the directions of their motion, as the kernels read them."""
+    """States and directions of motion, in the layout of the kernels."""
     check_motion(states)
     lags = np.zeros((2 * states.points.shape[1], len(states) + LANES))
     lags[:, : len(states)] = np.concatenate([states.points, directions(states.points)], axis=1).T
@@ -385,13 +385,11 @@ def with_directions(states: States) -> Floats:
 
 
 def thinned(index: Ints, stride: int) -> Ints:
-    """Lists of neighbours of every so many states; the others are no references."""
+    """Neighbour lists of every `stride`-th state; the others are not references."""
     if isinstance(stride, bool) or not isinstance(stride, (int, np.integer)) or stride < 1:
-        raise DataError(
-            f"stride={stride!r}: must be a whole number, 1 or more; every stride-th state is among the references"
-        )
+        raise DataError(f"stride={stride!r}: must be a whole number, 1 or more; every stride-th state is a reference")
     if stride == 1:
         return index
-    kept = np.full_like(index, -1)
-    kept[::stride] = index[::stride]
-    return kept
+    thin = np.full_like(index, -1)
+    thin[::stride] = index[::stride]
+    return thin

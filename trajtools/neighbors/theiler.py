@@ -1,4 +1,4 @@
-"""The Theiler window: how far apart in time states must be to be neighbours, from states or from their distances."""
+"""Theiler window: the smallest separation in time of neighbours, from states or from distances."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from trajtools.results import Result
 from trajtools.types import Floats, Ints
 
 E_FOLD = float(np.exp(-1))
-PROJECTED = 32  # dimensions that checks and nulls use of states with more than twice as many
+PROJECTED = 32  # dimensions of the random projection of states with more than twice as many
 _LONGEST_LAG = 1000
-_FEWEST = 20  # states that tell a time scale
+_FEWEST = 20  # states for a time scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,19 +28,19 @@ class Choice(Result):
     quantity : str
         ``"delay"``, ``"dimension"`` or ``"theiler"``.
     value : int
-        What was chosen; delays and windows in samples.
+        The chosen value; delays and windows in samples.
     method : str
-        The statistic.
+        Name of the statistic.
     argument : ndarray of float64, shape (n,)
-        What the statistic was computed for: lags in samples, or dimensions.
+        Arguments of the statistic: lags in samples, or dimensions.
     statistic : ndarray of float64, shape (n,)
-        The statistic itself.
+        Values of the statistic.
     reason : str
-        The rule that was applied, with its numbers.
+        The rule, with its numbers.
     settings : dict
         Every parameter used.
     warnings : tuple of Reason
-        Why the choice should be doubted.
+        Warnings about the choice.
     """
 
     quantity: str
@@ -54,7 +54,7 @@ class Choice(Result):
 
 
 def theiler_window(x: ArrayLike, *, method: str = "autocorrelation", max_lag: int | None = None) -> Choice:
-    """Theiler window: the separation in time from which on close states count as recurrence.
+    """Theiler window: the smallest separation in time at which close states count as recurrence.
 
     Parameters
     ----------
@@ -62,15 +62,15 @@ def theiler_window(x: ArrayLike, *, method: str = "autocorrelation", max_lag: in
         Series or states.
     method : str
         ``"autocorrelation"``: three times the first lag where the autocorrelation of every coordinate is below 1/e.
-        ``"space-time-separation"``: first lag where the 10 % quantile of the distances of pairs so far apart in time
-        reaches its plateau, half its largest value over all lags (Provenzale et al. 1992).
+        ``"space-time-separation"``: first lag where the 10 % quantile of the distances of pairs at that lag reaches
+        half its largest value over all lags (Provenzale et al. 1992).
     max_lag : int or None, in samples
         Longest lag considered; None: a fifth of the series, at most 1000.
 
     Returns
     -------
     Choice
-        The window, in samples: pairs with ``abs(i - j) < value`` are no neighbours.
+        The window, in samples: pairs with ``abs(i - j) < value`` are not neighbours.
 
     Raises
     ------
@@ -78,16 +78,18 @@ def theiler_window(x: ArrayLike, *, method: str = "autocorrelation", max_lag: in
         For an unknown method, or a series that is too short or constant.
     """
     if method not in ("autocorrelation", "space-time-separation"):
-        raise UnknownNameError(f"no method {method!r}; there are 'autocorrelation' and 'space-time-separation'")
+        raise UnknownNameError(
+            f"there is no method {method!r}; there are 'autocorrelation' and 'space-time-separation'"
+        )
     states = as_series(x, channels=True)
     states = states[:, np.nanmax(states, axis=0) > np.nanmin(states, axis=0)]
     if not states.shape[1]:
-        raise DataError("every coordinate is constant: there is no motion to separate in time")
+        raise DataError("every coordinate is constant, so there is no time scale")
     longest = longest_lag(states[:, 0], max_lag, share=5)
     lags = np.arange(longest + 1, dtype=np.float64)
     settings = {"max_lag": longest, "n": len(states)}
     if method == "autocorrelation":
-        slowest = np.stack([autocorrelation_of(column, longest) for column in states.T]).max(axis=0)
+        slowest = np.stack([lagged_autocorrelation(column, longest) for column in states.T]).max(axis=0)
         lag, reason, warnings = first_below(slowest, E_FOLD, "every autocorrelation is below 1/e")
         return Choice("theiler", max(1, 3 * lag), method, lags, slowest, f"3 times: {reason}", settings, warnings)
     curve = _separation(states, longest)
@@ -96,38 +98,38 @@ def theiler_window(x: ArrayLike, *, method: str = "autocorrelation", max_lag: in
     reason = f"the 10 % quantile of the distances passes half its largest value at lag {lag}"
     warnings = ()
     if np.nanargmax(curve) > 0.9 * longest:
-        words = "the distances still grow at lag {lag}: a drift, not a recurrence"
-        warnings = (Reason.of("drift", words, lag=longest),)
+        text = "the distances still grow at lag {lag}: drift, not recurrence"
+        warnings = (Reason.of("drift", text, lag=longest),)
     return Choice("theiler", max(1, lag), method, lags, curve, reason, settings, warnings)
 
 
 def as_series(x: ArrayLike, channels: bool = False) -> Floats:
-    """Series in float64, (N, c)."""
+    """Convert a series to float64, (N, c)."""
     series = np.asarray(x, dtype=np.float64)
     if series.ndim == 1:
         series = series[:, None]
     if series.ndim != 2 or (series.shape[1] != 1 and not channels):
         kind = "(N,) or (N, c)" if channels else "(N,)"
-        raise DataError(f"needed a series of shape {kind}, got {np.shape(x)}")
+        raise DataError(f"a series has shape {kind}; got {np.shape(x)}")
     if not len(series):
         raise DataError("the series is empty")
     return series
 
 
-def longest_lag(series: Floats, given: int | None, share: int = 10) -> int:
-    """Longest lag to look at; refuses what has no time scale."""
+def longest_lag(series: Floats, max_lag: int | None, share: int = 10) -> int:
+    """Longest lag of an analysis; raises an error if the series has no time scale."""
     finite = int(np.isfinite(series).sum())
     if finite < 20:
-        raise DataError(f"{finite} finite samples are too few for a time scale; 20 or more are needed")
+        raise DataError(f"{finite} finite samples are too few to estimate a time scale; 20 or more are needed")
     if np.nanmin(np.where(np.isfinite(series), series, np.nan)) == np.nanmax(
         np.where(np.isfinite(series), series, np.nan)
     ):
-        raise DataError("the series is constant: it has no time scale")
-    return max(2, min(given or min(len(series) // share, 1000), len(series) - 2))
+        raise DataError("the series is constant, so it has no time scale")
+    return max(2, min(max_lag or min(len(series) // share, 1000), len(series) - 2))
 
 
 def _separation(states: Floats, longest: int) -> Floats:
-    """10 % quantile of the distance of states that are 0 .. longest samples apart; at most 2000 pairs a lag."""
+    """10 % quantile of the distance at lags 0 .. longest, from at most 2000 pairs per lag."""
     curve = np.zeros(longest + 1)
     for lag in range(1, longest + 1):
         i = np.unique(np.linspace(0, len(states) - lag - 1, min(2000, len(states) - lag)).astype(np.int64))
@@ -137,19 +139,19 @@ def _separation(states: Floats, longest: int) -> Floats:
     return curve
 
 
-def first_below(curve: Floats, level: float, words: str) -> tuple[int, str, tuple[Reason, ...]]:
-    """First lag at which a curve lies below a level, the rule in words, and a warning where there is none."""
+def first_below(curve: Floats, level: float, rule: str) -> tuple[int, str, tuple[Reason, ...]]:
+    """First lag at which a curve is below a level, the rule, and a warning if there is none."""
     below = curve < level
     if below.any():
         lag = int(np.argmax(below))
-        return lag, f"{words} from lag {lag} on", ()
+        return lag, f"{rule} from lag {lag} on", ()
     lag = len(curve) - 1
-    drift = Reason.of("drift", "{words} at no lag up to {lag}: the series may drift", words=words, lag=lag)
-    return lag, f"{words} at no lag up to {lag}", (drift,)
+    drift = Reason.of("drift", "{rule} at no lag up to {lag}: the series may drift", rule=rule, lag=lag)
+    return lag, f"{rule} at no lag up to {lag}", (drift,)
 
 
-def autocorrelation_of(series: Floats, longest: int) -> Floats:
-    """Over the pairs that exist, lag by lag."""
+def lagged_autocorrelation(series: Floats, longest: int) -> Floats:
+    """Autocorrelation at lags 0 .. longest, over the finite pairs at each lag."""
     good = np.isfinite(series)
     centred = np.where(good, series - series[good].mean(), 0.0)
     size = 1 << (2 * len(series) - 1).bit_length()
@@ -163,14 +165,14 @@ def autocorrelation_of(series: Floats, longest: int) -> Floats:
 
 
 def choose_window(array: Floats, *, distances: bool) -> tuple[int, str]:
-    """Choose the window as `trajtools.lyapunov` does, from states (T, d) or distances (T, T), and say why."""
+    """Theiler window of `trajtools.lyapunov`, from states (T, d) or distances (T, T), and its reason."""
     none = 1, f"fewer than {_FEWEST} states, or all equal: no time scale"
     if distances:
         usable = np.flatnonzero(np.count_nonzero(np.isfinite(array), axis=1) > 1)
         if len(usable) < _FEWEST or not np.nanmax(array[usable]) > 0:
             return none
         largest = float(np.max(array, initial=0.0, where=np.isfinite(array)))
-        choice = window_of_distances(array / largest, usable)
+        choice = distance_window(array / largest, usable)
         return clipped(choice.value, len(array)), choice.reason
     finite = np.asarray(np.isfinite(array).all(axis=1))
     if np.count_nonzero(finite) < _FEWEST or not np.any(array[finite] != array[finite][0]):
@@ -181,7 +183,7 @@ def choose_window(array: Floats, *, distances: bool) -> tuple[int, str]:
     return clipped(choice.value, len(array)), choice.reason
 
 
-def window_of_distances(matrix: Floats, usable: Ints) -> Choice:
+def distance_window(matrix: Floats, usable: Ints) -> Choice:
     r"""Theiler window from distances: three times the correlation time.
 
     Notes
@@ -196,8 +198,8 @@ def window_of_distances(matrix: Floats, usable: Ints) -> Choice:
     curve = 1 - np.array([_mean_square(np.diagonal(matrix, k)) for k in range(longest + 1)]) / typical
     below = np.flatnonzero(curve < np.exp(-1.0))
     lag = int(below[0]) if len(below) else longest
-    words = "the autocorrelation is not below 1/e up to lag {lag}: the trajectory may drift"
-    warnings = () if len(below) else (Reason.of("drift", words, lag=longest),)
+    text = "the autocorrelation is not below 1/e up to lag {lag}: the trajectory may drift"
+    warnings = () if len(below) else (Reason.of("drift", text, lag=longest),)
     reason = f"3 times: the autocorrelation of the states is below 1/e from lag {lag} on"
     return Choice("theiler", max(1, 3 * lag), "mean squared displacement", lags, curve, reason, {}, warnings)
 
@@ -208,7 +210,7 @@ def _mean_square(distances: Floats) -> float:
 
 
 def projected(states: Floats) -> Floats:
-    """States of many dimensions in a fixed random projection, which keeps distances within a tenth or so."""
+    """Fixed random projection of high-dimensional states, which preserves distances to about 10 %."""
     if states.shape[1] <= 2 * PROJECTED:
         return states
     rng = np.random.default_rng(0)
@@ -220,5 +222,5 @@ def projected(states: Floats) -> Floats:
 
 
 def clipped(window: int, length: int) -> int:
-    """At most an eighth of the record."""
+    """Limit the window to an eighth of the record."""
     return min(window, max(length // 8, 1))

@@ -1,4 +1,4 @@
-"""Distance of every state of one trajectory to the orbit of another: the nearest of all its states."""
+"""Distance of every state of one trajectory to the nearest state of another."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LANDMARKS = 8
-SIDE = 64  # of a chunk in most files
+SIDE = 64  # rows of a chunk in most files
 WORTH = 2**31
-"""Fewer terms (states x states x weights) are faster summed than avoided."""
+"""With fewer terms (states x states x weights), computing all distances is faster than a search."""
 
 
 PAYS = 0.25
-"""If more than this part of the distances has to be computed, large tiles of all of them are faster."""
+"""If a search computes more than this share of the distances, computing all in large tiles is faster."""
 
 
 _PROBES = 4
 
 
-# The bound is a difference of distances that were rounded: it is lowered by more than that.
+# Relative tolerances (float32, float64) larger than the rounding of the distances in a bound.
 _SLACK = {True: 1e-6, False: 1e-12}
 
 
 @dataclass(frozen=True, eq=False)
 class ToOrbit(Result):
-    """How far every state of one trajectory is from the orbit of another.
+    """Distance of every state of one trajectory to the orbit of another.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class ToOrbit(Result):
     distance : ndarray of float64, shape (T,)
         Distance to the nearest state of the orbit; NaN for states that are not finite.
     argmin : ndarray of int64, shape (T,)
-        Index of the nearest state of the orbit, the first of equal ones; -1 for states that are not finite.
+        Index of the nearest state of the orbit, the first of equals; -1 for states that are not finite.
     step : ndarray of int64, shape (T,)
         Step of each state.
     orbit_step : ndarray of int64, shape (S,)
@@ -57,15 +57,15 @@ class ToOrbit(Result):
     dt : float, in `time_unit`
         Time of one step.
     excluded : ndarray of bool, shape (T,)
-        States that hold NaN or inf.
+        States that contain NaN or inf.
     orbit_excluded : ndarray of bool, shape (S,)
-        States of the orbit that hold NaN or inf; none of them is the nearest.
+        States of the orbit that contain NaN or inf; they are never the nearest.
     n_computed : int
-        How many of the T x S distances were computed; the others were shown to be larger.
+        Number of the T x S distances that were computed; the others are provably larger.
     settings : dict
-        Every parameter as used, chosen or given.
+        Every parameter used, including automatic choices.
     warnings : tuple of Reason
-        What the reader should know before believing the distances.
+        Warnings that limit the interpretation of the distances.
     """
 
     metric: str
@@ -83,21 +83,21 @@ class ToOrbit(Result):
 
     @property
     def n_excluded(self) -> int:
-        """How many states have no distance to the orbit."""
+        """Number of states without a distance to the orbit."""
         return int(self.excluded.sum())
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw them; see `trajtools.plots.to_orbit`.
+        """Draw the distances; see `trajtools.plots.to_orbit`.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
-            Where to draw; None makes a new figure.
+            Axes to draw on; None makes a new figure.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where it was drawn.
+            The axes.
         """
         from trajtools import plots
 
@@ -105,23 +105,23 @@ class ToOrbit(Result):
 
 
 def to_orbit(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l2", executor: Executor | None = None) -> ToOrbit:
-    r"""Distance of each state of one trajectory to the nearest state of another, and which one that is.
+    r"""Distance of each state of one trajectory to the nearest state of another, and its index.
 
     Parameters
     ----------
     a : Trajectory or array_like, shape (T, P) or (T,)
-        The states that are measured.
+        The states.
     b : Trajectory or array_like, shape (S, P) or (S,)
         The orbit.
     metric : str, callable or Metric
         Distance between states, see `METRICS`.
     executor : concurrent.futures.Executor or None
-        Where distances are computed, all of them; None: threads of this process.
+        Computes all distances; None: threads of this process.
 
     Returns
     -------
     ToOrbit
-        ``distance[t]``, the minimum over s of d(a(t), b(s)), and ``argmin[t]``, the first s at which it is reached.
+        ``distance[t]``, the minimum over s of d(a(t), b(s)), and ``argmin[t]``, the first s at the minimum.
 
     Raises
     ------
@@ -132,158 +132,158 @@ def to_orbit(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l2", executo
 
     Notes
     -----
-    In a metric that obeys the triangle inequality, :math:`|d(a, c) - d(b, c)| \le d(a, b)`: with the exact distances of
-    all states to 8 landmarks c on the orbit, most pairs are ruled out where trajectories are smooth, and never the
-    nearest one. Where the first blocks show that too few are ruled out, all distances are computed. The answer is the
-    same, bit by bit. Nothing but a few blocks of states is in memory at a time.
+    In a metric with the triangle inequality, :math:`|d(a, c) - d(b, c)| \le d(a, b)`. The exact distances of all states
+    to 8 landmarks c on the orbit exclude most pairs of smooth trajectories, and never the nearest one. If the first
+    blocks exclude too few pairs, all distances are computed. Both ways give bit-identical results, with only a few
+    blocks of states in memory.
 
     Examples
     --------
     >>> import numpy as np
     >>> import trajtools as tt
-    >>> found = tt.to_orbit(np.array([0.0, 2.2]), np.array([1.0, 2.0, 3.0]))
-    >>> found.argmin.tolist(), [round(d, 1) for d in found.distance.tolist()]
+    >>> result = tt.to_orbit(np.array([0.0, 2.2]), np.array([1.0, 2.0, 3.0]))
+    >>> result.argmin.tolist(), [round(d, 1) for d in result.distance.tolist()]
     ([0, 1], [1.0, 0.2])
     """
-    what = compare(a, b, metric, digest=False, executor=executor)
-    if not what.columns.finite.any():
-        raise DataError(f"none of the {len(what.y)} states of the orbit is finite; there is nothing to be near to")
-    found, landmarks = _search(what, executor)
-    known = found.argmin >= 0
+    comparison = compare(a, b, metric, digest=False, executor=executor)
+    if not comparison.columns.finite.any():
+        raise DataError(f"none of the {len(comparison.y)} states of the orbit is finite, so there is no nearest state")
+    nearest, landmarks = _search(comparison, executor)
+    known = nearest.argmin >= 0
     return ToOrbit(
-        metric=what.metric.name,
-        distance=np.where(known, found.distance, np.nan),
-        argmin=found.argmin,
-        step=what.x.step,
-        orbit_step=what.y.step,
-        time_unit=what.x.time_unit,
-        dt=what.x.dt,
+        metric=comparison.metric.name,
+        distance=np.where(known, nearest.distance, np.nan),
+        argmin=nearest.argmin,
+        step=comparison.x.step,
+        orbit_step=comparison.y.step,
+        time_unit=comparison.x.time_unit,
+        dt=comparison.x.dt,
         excluded=~known,
-        orbit_excluded=~what.columns.finite,
-        n_computed=found.computed,
+        orbit_excluded=~comparison.columns.finite,
+        n_computed=nearest.computed,
         settings={
-            "metric": what.metric.name,
-            "differences": "float32" if what.single else "float64",
+            "metric": comparison.metric.name,
+            "differences": "float32" if comparison.single else "float64",
             "landmarks": landmarks,
         },
-        warnings=_warnings(~known, ~what.columns.finite),
+        warnings=_warnings(~known, ~comparison.columns.finite),
     )
 
 
-def _search(what: Comparison, executor: Executor | None) -> tuple[Found, int]:
-    """Return the nearest states, and by how many landmarks the others were ruled out."""
-    terms = len(what.x) * len(what.y) * what.size
-    if executor is not None or not what.metric.obeys_triangle or terms < WORTH:
-        return _everything(what, executor), 0
-    search = Search(what)
-    known = {rows.start: search(rows) for rows in search.probes()}
-    looked_at = sum(len(found.distance) for found in known.values()) * len(what.y)
-    if sum(found.computed for found in known.values()) > PAYS * looked_at:
-        return _everything(what, executor), 0
+def _search(comparison: Comparison, executor: Executor | None) -> tuple[Nearest, int]:
+    """Nearest states, and the number of landmarks used."""
+    terms = len(comparison.x) * len(comparison.y) * comparison.size
+    if executor is not None or not comparison.metric.obeys_triangle or terms < WORTH:
+        return _compute_all(comparison, executor), 0
+    search = Search(comparison)
+    by_row = {rows.start: search(rows) for rows in search.probes()}
+    searched = sum(len(nearest.distance) for nearest in by_row.values()) * len(comparison.y)
+    if sum(nearest.computed for nearest in by_row.values()) > PAYS * searched:
+        return _compute_all(comparison, executor), 0
 
-    def keep(rows: slice, found: Found) -> None:
-        known[rows.start] = found
+    def keep(rows: slice, nearest: Nearest) -> None:
+        by_row[rows.start] = nearest
 
-    left = [rows for rows in search.rows() if rows.start not in known]
+    left = [rows for rows in search.rows() if rows.start not in by_row]
     tiles.run(left, search, keep, executor=None, workers=tiles.threads())
-    parts = [known[rows.start] for rows in search.rows()]
+    parts = [by_row[rows.start] for rows in search.rows()]
     distance, argmin = (np.concatenate([getattr(part, name) for part in parts]) for name in ("distance", "argmin"))
-    return Found(distance, argmin, search.computed + sum(part.computed for part in parts)), LANDMARKS
+    return Nearest(distance, argmin, search.computed + sum(part.computed for part in parts)), LANDMARKS
 
 
 class Search:
-    """Looks for the nearest states, by landmarks on the orbit."""
+    """Search for the nearest states by landmarks on the orbit."""
 
-    def __init__(self, what: Comparison) -> None:
-        self._what = what
-        finite = np.flatnonzero(what.columns.finite)
+    def __init__(self, comparison: Comparison) -> None:
+        self._comparison = comparison
+        finite = np.flatnonzero(comparison.columns.finite)
         picked = finite[np.linspace(0, len(finite) - 1, LANDMARKS).round().astype(int)]
-        marks = what.pick_columns(np.unique(picked))
-        self._of_rows = _all_of(replace(marks, x=what.x, rows=what.rows))
-        self._of_columns = _all_of(replace(marks, x=what.y, rows=what.columns))
-        self.computed = self._of_rows.size + self._of_columns.size
+        marks = comparison.pick_columns(np.unique(picked))
+        self._row_marks = _landmark_distances(replace(marks, x=comparison.x, rows=comparison.rows))
+        self._column_marks = _landmark_distances(replace(marks, x=comparison.y, rows=comparison.columns))
+        self.computed = self._row_marks.size + self._column_marks.size
 
     def rows(self) -> list[slice]:
-        """Return the blocks of states that are searched for together."""
-        return _stretches(len(self._what.x), SIDE)
+        """Blocks of rows."""
+        return _stretches(len(self._comparison.x), SIDE)
 
     def probes(self) -> list[slice]:
-        """Return some of these blocks, to see whether it pays."""
+        """Sample of the blocks, to estimate the cost of the search."""
         rows = self.rows()
         return [rows[k] for k in np.unique(np.linspace(0, len(rows) - 1, _PROBES).round().astype(int))]
 
-    def __call__(self, rows: slice) -> Found:
-        """Find the nearest states of a block of rows, in the order of the bounds of the columns."""
-        what = self._what
+    def __call__(self, rows: slice) -> Nearest:
+        """Nearest states of a block of rows; blocks of columns are visited in the order of their bounds."""
+        comparison = self._comparison
         bound = self._bounds(rows)
-        stretches = _stretches(len(what.y), SIDE)
-        # Lowest bound of each row in each block of columns; infinite where nothing finite is.
+        stretches = _stretches(len(comparison.y), SIDE)
+        # Lowest bound of each row in each block of columns; infinite without finite states.
         lowest = np.stack([bound[:, columns].min(axis=1) for columns in stretches], axis=1)
-        found = nothing(rows.stop - rows.start)
+        nearest = empty_result(rows.stop - rows.start)
         for k in np.argsort(lowest.min(axis=0), kind="stable"):
-            if np.any(lowest[:, k] <= found.distance):
-                block = compute(what.tile(rows, stretches[k]))
-                found = found.nearer(what.blank(rows, stretches[k], block), stretches[k].start)
-        return found
+            if np.any(lowest[:, k] <= nearest.distance):
+                block = compute(comparison.tile(rows, stretches[k]))
+                nearest = nearest.nearer(comparison.blank(rows, stretches[k], block), stretches[k].start)
+        return nearest
 
     def _bounds(self, rows: slice) -> Floats:
-        """No distance (n, S) of a finite state of these rows is below its bound; inf where there is no distance."""
-        what = self._what
-        bound = np.zeros((rows.stop - rows.start, len(what.y)))
+        """Lower bounds (n, S) of the distances of these rows; inf where there is no distance."""
+        comparison = self._comparison
+        bound = np.zeros((rows.stop - rows.start, len(comparison.y)))
         with np.errstate(invalid="ignore"):
-            for mine, theirs in zip(self._of_rows[rows].T, self._of_columns.T, strict=True):
-                slack = _SLACK[what.single] * (mine[:, None] + theirs)
+            for mine, theirs in zip(self._row_marks[rows].T, self._column_marks.T, strict=True):
+                slack = _SLACK[comparison.single] * (mine[:, None] + theirs)
                 np.fmax(bound, np.abs(mine[:, None] - theirs) - slack, out=bound)
-        bound[~what.rows.finite[rows]] = np.inf
-        bound[:, ~what.columns.finite] = np.inf
+        bound[~comparison.rows.finite[rows]] = np.inf
+        bound[:, ~comparison.columns.finite] = np.inf
         return bound
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """The nearest states of some rows.
+class Nearest:
+    """Nearest states of a block of rows.
 
     Attributes
     ----------
     distance : ndarray of float64, shape (n,)
-        Distance to the nearest state; inf where there is none.
+        Distance to the nearest state; inf if there is none.
     argmin : ndarray of int64, shape (n,)
-        The first state at that distance; -1 where there is none.
+        The first state at that distance; -1 if there is none.
     computed : int
-        How many distances were computed for it.
+        Number of distances computed.
     """
 
     distance: Floats
     argmin: Ints
     computed: int
 
-    def nearer(self, block: Floats, start: int) -> Found:
-        """Return the nearest of these and of a block (n, m) of distances to the states from `start` on."""
+    def nearer(self, block: Floats, start: int) -> Nearest:
+        """Update with a block (n, m) of distances to the states from `start` on."""
         block = np.where(np.isnan(block), np.inf, block)
         place = block.argmin(axis=1)
         distance = block[np.arange(len(block)), place]
         place += start
-        # Of equal ones the first, whatever the order in which the blocks come.
+        # The first of equals, for any order of the blocks.
         better = (distance < self.distance) | ((distance == self.distance) & (place < self.argmin))
         better &= np.isfinite(distance)
-        return Found(
+        return Nearest(
             np.where(better, distance, self.distance),
             np.where(better, place, self.argmin),
             self.computed + block.size,
         )
 
 
-def _all_of(what: Comparison) -> Floats:
-    """All distances (n, L), of many states to few."""
-    out = np.empty((len(what.x), len(what.y)))
-    few = slice(0, len(what.y))
+def _landmark_distances(comparison: Comparison) -> Floats:
+    """All distances (n, L) of many states to few."""
+    out = np.empty((len(comparison.x), len(comparison.y)))
+    few = slice(0, len(comparison.y))
 
     def keep(rows: slice, block: Floats) -> None:
-        out[rows] = what.blank(rows, few, block)
+        out[rows] = comparison.blank(rows, few, block)
 
-    rows = _stretches(len(what.x), SIDE)
+    rows = _stretches(len(comparison.x), SIDE)
     workers = tiles.threads()
-    tiles.run(rows, compute, keep, executor=None, workers=workers, send=lambda side: what.tile(side, few))
+    tiles.run(rows, compute, keep, executor=None, workers=workers, send=lambda side: comparison.tile(side, few))
     return out
 
 
@@ -291,41 +291,42 @@ def _stretches(length: int, side: int) -> list[slice]:
     return [slice(start, min(start + side, length)) for start in range(0, length, side)]
 
 
-def nothing(count: int) -> Found:
-    """Return what is known before anything is computed."""
-    return Found(np.full(count, np.inf), np.full(count, -1, dtype=np.int64), 0)
+def empty_result(count: int) -> Nearest:
+    """Result before any distance is computed."""
+    return Nearest(np.full(count, np.inf), np.full(count, -1, dtype=np.int64), 0)
 
 
-def _everything(what: Comparison, executor: Executor | None) -> Found:
+def _compute_all(comparison: Comparison, executor: Executor | None) -> Nearest:
     """Compute all distances, in large tiles."""
     workers = tiles.threads()
-    side = what.side(workers)
+    side = comparison.side(workers)
     rows, columns = (
-        [slice(start, min(start + side, len(x))) for start in range(0, len(x), side)] for x in (what.x, what.y)
+        [slice(start, min(start + side, len(x))) for start in range(0, len(x), side)]
+        for x in (comparison.x, comparison.y)
     )
-    found = {r.start: nothing(r.stop - r.start) for r in rows}
+    by_row = {r.start: empty_result(r.stop - r.start) for r in rows}
 
     def keep(task: tuple[slice, slice], block: Any) -> None:
-        found[task[0].start] = found[task[0].start].nearer(what.blank(*task, block), task[1].start)
+        by_row[task[0].start] = by_row[task[0].start].nearer(comparison.blank(*task, block), task[1].start)
 
     def send(task: tuple[slice, slice]) -> Tile:
-        return what.tile(*task, travels=executor is not None)
+        return comparison.tile(*task, travels=executor is not None)
 
     tasks = [(r, c) for r in rows for c in columns]
     tiles.run(tasks, compute, keep, executor=executor, workers=workers, send=send)
-    parts = list(found.values()) or [nothing(0)]
+    parts = list(by_row.values()) or [empty_result(0)]
     distance, argmin = (np.concatenate([getattr(part, name) for part in parts]) for name in ("distance", "argmin"))
-    return Found(distance, argmin, sum(part.computed for part in parts))
+    return Nearest(distance, argmin, sum(part.computed for part in parts))
 
 
 def _warnings(excluded: Any, orbit_excluded: Any) -> tuple[Reason, ...]:
     warnings = []
     if excluded.any():
-        words = "{excluded} of {states} states hold NaN or inf, or have no distance in this metric, and are excluded"
+        text = "{excluded} of {states} states contain NaN or inf, or have no distance in this metric, and are excluded"
         count = np.count_nonzero(excluded)
-        warnings.append(Reason.of("not-finite", words, excluded=count, states=len(excluded)))
+        warnings.append(Reason.of("not-finite", text, excluded=count, states=len(excluded)))
     if orbit_excluded.any():
-        words = "{excluded} of {states} states of the orbit hold NaN or inf; none of them is the nearest"
+        text = "{excluded} of {states} states of the orbit contain NaN or inf and are excluded"
         count = np.count_nonzero(orbit_excluded)
-        warnings.append(Reason.of("orbit-not-finite", words, excluded=count, states=len(orbit_excluded)))
+        warnings.append(Reason.of("orbit-not-finite", text, excluded=count, states=len(orbit_excluded)))
     return tuple(warnings)

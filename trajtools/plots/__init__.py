@@ -1,4 +1,4 @@
-"""Figures of results; matplotlib is loaded when the first one is drawn."""
+"""Figures of results; the first one imports matplotlib."""
 
 from trajtools.plots.exponents import divergence, divergences, draw_windows as windows
 from trajtools.plots.states import (

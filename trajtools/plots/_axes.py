@@ -1,4 +1,4 @@
-"""New figures, axis scales, legends and the formatting of numbers, shared by all figures, tables and reports."""
+"""Figures, axis scales, legends and number formats, shared by all figures, tables and reports."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make a figure, of a size in inches, that does not depend on the user's backend."""
+    """Create a figure (size in inches) independent of the user's backend."""
     from matplotlib.figure import Figure
 
-    # Not pyplot: it needs a window system and keeps every figure alive.
+    # Not pyplot, which needs a window system and keeps every figure alive.
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: Figure, target: Any, **options: Any) -> None:
-    """Write a figure to a file; the same figure gives the same bytes.
+    """Write a figure to a file, with reproducible bytes.
 
-    The format is that of the file name, or of ``format=``; other options are matplotlib's.
+    The format follows from the file name or ``format=``; other options are those of matplotlib.
     """
     import matplotlib
 
@@ -39,15 +39,15 @@ def save_figure(figure: Figure, target: Any, **options: Any) -> None:
     undated: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     salt = {} if matplotlib.rcParams["svg.hashsalt"] else {"svg.hashsalt": "trajtools"}
     with matplotlib.rc_context(salt), warnings.catch_warnings():
-        # A name in a script that the font does not have is drawn as boxes; that is no reason to alarm anybody.
+        # The font lacks some scripts and shows boxes instead; not worth a warning.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(target, metadata=undated.get(kind), **options)
 
 
 def logarithmic(ax: Axes, which: str) -> None:
-    """Make the axis "x" or "y" logarithmic, with plain numbers where it spans less than two decades.
+    """Make the axis "x" or "y" logarithmic, with plain numbers if it spans less than two decades.
 
-    Matplotlib writes 0.2 as 2 x 10^-1 on such an axis. Axes that reach below 1e-4 or above 1e6 keep powers of ten.
+    Matplotlib writes 0.2 as 2 x 10^-1 on such an axis. Axes below 1e-4 or above 1e6 keep powers of ten.
     """
     from matplotlib.ticker import LogFormatterSciNotation
 
@@ -65,7 +65,7 @@ def logarithmic(ax: Axes, which: str) -> None:
 
 
 def legend(ax: Axes, **options: Any) -> None:
-    """Add a small legend, if there is anything to name."""
+    """Add a small legend if there are labels."""
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize="small", **options)
 
@@ -76,7 +76,7 @@ def legend_above(ax: Axes) -> None:
 
 
 def literal(text: str) -> str:
-    """Escape text with names from a file: matplotlib reads what stands between dollar signs as mathematics."""
+    """Escape dollar signs in names from files, which matplotlib would read as mathematics."""
     return _NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text).replace("$", r"\$")
 
 
@@ -91,12 +91,12 @@ def number(value: float) -> str:
 
 
 def interval(exponent: Exponent) -> str:
-    """Format the confidence interval, as in ``[0.25, 0.30]``; "unknown" where it is."""
+    """Format the confidence interval, as in ``[0.25, 0.30]``; "unknown" without one."""
     low, high = exponent.interval
     return f"[{number(low)}, {number(high)}]" if np.isfinite([low, high]).all() else "unknown"
 
 
 def window(exponent: Exponent) -> str:
-    """Format the fitted window, as in ``12-58``; empty where nothing was fitted."""
+    """Format the fitted window, as in ``12-58``; empty without a fit."""
     start, stop = exponent.window
     return f"{start:g}-{stop:g}" if np.isfinite([start, stop]).all() else ""

@@ -1,4 +1,4 @@
-"""Figures of how distances grow and of the exponents fitted to them."""
+"""Figures of divergence curves and fitted exponents."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 def divergence(
     growth: Divergence, exponent: Exponent | None = None, ax: Axes | None = None, *, max_curves: int | None = None
 ) -> Axes:
-    """Draw how distances grow: every initial condition or block of neighbours, their mean, and what was fitted.
+    """Plot divergence curves, their mean, and the fit.
 
     Parameters
     ----------
     growth : Divergence
-        The curves: thin grey lines, one per initial condition (mean over its copies) or block of states; their mean is
-        thick.
+        The curves: thin grey lines, one per initial condition (mean over its copies) or block of states, and a thick
+        mean.
     exponent : Exponent or None
-        Adds the fitted window, the fitted line, the lines at both ends of the interval, the value in the legend, and
-        the band of the null where there was one.
+        Adds the fitted window and line, the lines at both ends of the interval, the value in the legend, and the band
+        of the null, if any.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
     max_curves : int or None
-        Draw at most this many thin lines, spread evenly over all of them; None draws all.
+        Largest number of thin lines, evenly selected; None: all.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn; ``.figure.savefig(...)`` writes it.
+        The axes of the plot; ``.figure.savefig(...)`` writes the figure.
     """
     if ax is None:
         ax = new_figure(7, 4.6).add_subplot()
@@ -62,10 +62,10 @@ def divergence(
 def _draw_curves(ax: Axes, growth: Divergence, most: int | None) -> None:
     curves = growth.orbit_curves()
     most = len(curves) if most is None else min(most, len(curves))
-    shown = np.unique(np.linspace(0, len(curves) - 1, most).round().astype(int))
+    rows = np.unique(np.linspace(0, len(curves) - 1, most).round().astype(int))
     total = f"{growth.n_references} initial conditions" if growth.method == "twins" else f"{len(curves)} blocks"
-    label = total if len(shown) == len(curves) else f"{len(shown)} of {total}"
-    for place, row in enumerate(shown):
+    label = total if len(rows) == len(curves) else f"{len(rows)} of {total}"
+    for place, row in enumerate(rows):
         ax.plot(growth.time, np.exp(curves[row]), color="0.55", linewidth=0.5, alpha=0.5,
                 label=None if place else label)  # fmt: skip
 
@@ -94,26 +94,26 @@ def _draw_null(ax: Axes, exponent: Exponent, *, with_record: bool) -> None:
         return
     low, high, color = np.exp(band["low"]), np.exp(band["high"]), "tab:green"
     ax.fill_between(band["time"], low, high, color=color, alpha=0.2, linewidth=0, label="middle 90% of the null")
-    if with_record:  # of twins it is the mean, which is drawn already
+    if with_record:  # for twins this is the mean, already drawn
         ax.plot(band["time"], np.exp(band["record"]), color=color, linewidth=1, label="curve tested against the null")
 
 
 def divergences(
     panels: Sequence[tuple[str, Divergence, Exponent | None]], windows: Sequence[tuple[str, Windows]] = ()
 ) -> Figure:
-    """Draw several divergences side by side, on one scale.
+    """Plot several divergences side by side, on one scale.
 
     Parameters
     ----------
     panels : sequence of (str, Divergence, Exponent or None)
-        Title, curves and what was fitted to them; at least one.
+        Titles, curves and fits; at least one.
     windows : sequence of (str, Windows)
         Title and exponents of windows, drawn after the curves.
 
     Returns
     -------
     matplotlib.figure.Figure
-        ``.savefig(...)`` writes it.
+        The figure; ``.savefig(...)`` writes it.
     """
     count = len(panels) + len(windows)
     columns = min(2, count)
@@ -131,19 +131,19 @@ def divergences(
 
 
 def draw_windows(result: Windows, ax: Axes | None = None) -> Axes:
-    """Draw the exponent of each window of the training, with its interval and its verdict.
+    """Plot the exponent of each window of the training, with its interval and its verdict.
 
     Parameters
     ----------
     result : Windows
-        Of `trajtools.lyapunov_windows`. Bars are thin where the twins were perturbed before the window.
+        From `trajtools.lyapunov_windows`. Bars are thin if the twins were perturbed before the window.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn.
+        The axes of the plot.
     """
     if ax is None:
         ax = new_figure(7, 4.0).add_subplot()

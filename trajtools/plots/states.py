@@ -1,4 +1,4 @@
-"""Figures of states: distances, orbits, projections, metrics, and the segments of a training."""
+"""Figures of states: distances, orbits, projections, metrics, change points and system states."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 
 def distances(result: Distances, ax: Axes | None = None, *, pixels: int = 1000) -> Axes:
-    """Draw all distances as an image; states that are excluded are blank.
+    """Plot all distances as an image, with excluded states blank.
 
     Parameters
     ----------
     result : Distances
-        What to draw.
+        Result to plot.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
     pixels : int
-        Most states along each side; of more, every k-th is drawn, and the title says so.
+        Largest number of states per side; above it, every k-th state is drawn, as stated in the title.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn.
+        The axes of the plot.
     """
     if ax is None:
         ax = new_figure(6, 5).add_subplot()
@@ -56,19 +56,19 @@ def distances(result: Distances, ax: Axes | None = None, *, pixels: int = 1000) 
 
 
 def to_orbit(result: ToOrbit, ax: Axes | None = None) -> Axes:
-    """Draw the distance to the orbit over time.
+    """Plot the distance to the orbit over time.
 
     Parameters
     ----------
     result : ToOrbit
-        What to draw.
+        Result to plot.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn.
+        The axes of the plot.
     """
     if ax is None:
         ax = new_figure(6, 4).add_subplot()
@@ -82,19 +82,19 @@ def to_orbit(result: ToOrbit, ax: Axes | None = None) -> Axes:
 
 
 def contributions(result: Contributions, ax: Axes | None = None) -> Axes:
-    """Draw the share of each part, stacked; the distances themselves where they do not add up.
+    """Plot the stacked share of each part, or the distances themselves if they are not additive.
 
     Parameters
     ----------
     result : Contributions
-        What to draw.
+        Result to plot.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn.
+        The axes of the plot.
     """
     if ax is None:
         ax = new_figure(6, 4).add_subplot()
@@ -113,19 +113,19 @@ def contributions(result: Contributions, ax: Axes | None = None) -> Axes:
 
 
 def stability(result: OrbitalStability, ax: Axes | None = None) -> Axes:
-    """Draw the distance at equal times, the distance to the orbit and the lag of every perturbed trajectory.
+    """Plot the distance at equal times, the distance to the orbit and the lag of every perturbed trajectory.
 
     Parameters
     ----------
     result : OrbitalStability
-        Of `trajtools.orbital_stability`. Thin lines are single trajectories, thick ones the mean of their logarithms.
+        From `trajtools.orbital_stability`. Thin lines are trajectories, thick lines their geometric mean.
     ax : matplotlib.axes.Axes or None
-        Where to draw the distances; None makes a new figure, with the lag below them.
+        Axes for the distances; None: a new figure, with the lag below them.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where the distances were drawn.
+        The axes of the distances.
     """
     below = None
     if ax is None:
@@ -161,30 +161,30 @@ def _draw_orbit_distances(ax: Axes, result: OrbitalStability) -> None:
     ax.set_yscale("log")
     ax.set_ylabel(literal(f"distance ({result.metric})"))
     ax.set_title(result.verdict, fontsize="medium")
-    legend(ax, loc="lower left")  # the best place is slow to find among many lines
+    legend(ax, loc="lower left")  # loc="best" is slow with many lines
 
 
 def _geometric_mean(rows: Floats) -> Floats:
-    """Mean of the logarithms over the trajectories that have a value; NaN where none has."""
+    """Geometric mean over the trajectories with a value; NaN without any."""
     count = np.isfinite(rows).sum(axis=0)
     total = np.log(np.where(np.isfinite(rows), rows, 1.0)).sum(axis=0)
     return np.where(count > 0, np.exp(total / np.maximum(count, 1)), np.nan)
 
 
 def projection(result: Projection, ax: Axes | None = None) -> Axes:
-    """Draw the trajectories in their first two coordinates, or the first one over time.
+    """Plot the trajectories in their first two coordinates, or the first one over time.
 
     Parameters
     ----------
     result : Projection
-        What to draw; perturbed copies are thin, a dot marks each start.
+        The projection; perturbed copies are thin lines, a dot marks each start.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn; ``.figure.savefig(...)`` writes it.
+        The axes of the plot; ``.figure.savefig(...)`` writes the figure.
     """
     if ax is None:
         ax = new_figure(6, 4.8).add_subplot()
@@ -205,19 +205,19 @@ def projection(result: Projection, ax: Axes | None = None) -> Axes:
 
 
 def observables(result: Observables, ax: Axes | None = None) -> Axes:
-    """Draw norm, displacement and step length over time.
+    """Plot norm, displacement and step length over time.
 
     Parameters
     ----------
     result : Observables
-        What to draw.
+        Result to plot.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn; ``.figure.savefig(...)`` writes it.
+        The axes of the plot; ``.figure.savefig(...)`` writes the figure.
     """
     if ax is None:
         ax = new_figure(7, 4).add_subplot()
@@ -235,23 +235,23 @@ def observables(result: Observables, ax: Axes | None = None) -> Axes:
 
 
 def metric(step: ArrayLike, values: ArrayLike, name: str, ax: Axes | None = None) -> Axes:
-    """Draw a recorded metric, such as the loss, over the training.
+    """Plot a recorded metric, such as the loss, over training.
 
     Parameters
     ----------
     step : array_like of float, shape (T,)
         Steps of the training.
     values : array_like of float, shape (T,)
-        The metric; what is not positive is left out.
+        The metric; values that are not positive are omitted.
     name : str
         Name of the metric.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn, on a logarithmic scale of at least one decade.
+        The axes of the plot, with a logarithmic scale of at least one decade.
     """
     if ax is None:
         ax = new_figure(7, 4).add_subplot()
@@ -259,29 +259,29 @@ def metric(step: ArrayLike, values: ArrayLike, name: str, ax: Axes | None = None
     heights = np.where(heights > 0, heights, np.nan)
     ax.plot(np.asarray(step), heights, color="tab:blue", linewidth=1.8)
     logarithmic(ax, "y")
-    known = np.log10(heights[np.isfinite(heights)])
-    if known.size:
-        low = np.floor(known.min())
-        ax.set_ylim(10**low, 10 ** max(np.ceil(known.max()), low + 1))
+    logs = np.log10(heights[np.isfinite(heights)])
+    if logs.size:
+        low = np.floor(logs.min())
+        ax.set_ylim(10**low, 10 ** max(np.ceil(logs.max()), low + 1))
     ax.set_xlabel("step")
     ax.set_ylabel(literal(name))
     return ax
 
 
 def change_points(result: ChangePoints, ax: Axes | None = None) -> Axes:
-    """Draw the signal, the mean of each segment, and the changes.
+    """Plot the signal, the mean of each segment, and the changes.
 
     Parameters
     ----------
     result : ChangePoints
-        What to draw.
+        Result to plot.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn; ``.figure.savefig(...)`` writes it.
+        The axes of the plot; ``.figure.savefig(...)`` writes the figure.
     """
     if ax is None:
         ax = new_figure(7, 4).add_subplot()
@@ -301,19 +301,19 @@ def change_points(result: ChangePoints, ax: Axes | None = None) -> Axes:
 
 
 def system_states(result: SystemStates, ax: Axes | None = None) -> Axes:
-    """Draw the system state at each step.
+    """Plot the system state at each step.
 
     Parameters
     ----------
     result : SystemStates
-        What to draw.
+        Result to plot.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn; ``.figure.savefig(...)`` writes it.
+        The axes of the plot; ``.figure.savefig(...)`` writes the figure.
     """
     if ax is None:
         ax = new_figure(7, 3).add_subplot()

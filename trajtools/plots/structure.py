@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def recurrence(
     result: Recurrence, *, distances: bool = False, pixels: int = 800, start: float = 0.0, ax: Axes | None = None
 ) -> Axes:
-    """Draw the recurrence plot, or the distances that it comes from.
+    """Draw the recurrence plot, or its distances.
 
     Parameters
     ----------
@@ -31,22 +31,22 @@ def recurrence(
     distances : bool
         Draw the distances themselves, without a threshold.
     pixels : int
-        A longer plot is averaged over so many cells a side: grey is the share of recurrences, or the mean distance.
+        Largest number of cells per side; longer plots are averaged over cells (recurrence rate or mean distance).
     start : float
         Time of the first state.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn.
+        The axes of the plot.
     """
     image = result.image(pixels, distances=distances)
     if ax is None:
         ax = new_figure(5.6, 5).add_subplot()
     low, *highs = (start + (n - 0.5) * result.dt for n in (0, *result.lines.shape))
-    drawn = ax.imshow(
+    mappable = ax.imshow(
         image,
         origin="lower",
         extent=(low, highs[1], low, highs[0]),
@@ -56,7 +56,7 @@ def recurrence(
         vmax=None if distances else max(float(np.nanmax(image, initial=0.0)), 1e-12),
     )
     if distances:
-        ax.figure.colorbar(drawn, ax=ax, label=literal(f"distance ({result.metric})"))
+        ax.figure.colorbar(mappable, ax=ax, label=literal(f"distance ({result.metric})"))
     ax.set_xlabel(literal(f"time ({result.time_unit})"))
     ax.set_ylabel(literal(f"time ({result.time_unit})"))
     ax.set_title(f"RR {result.RR:.3g}, DET {result.DET:.3g}, LAM {result.LAM:.3g}", fontsize="medium")
@@ -64,7 +64,7 @@ def recurrence(
 
 
 def recurrence_lines(result: Recurrence, kind: str = "diagonal", ax: Axes | None = None) -> Axes:
-    """Draw how many lines there are of every length.
+    """Plot the histogram of line lengths.
 
     Parameters
     ----------
@@ -73,12 +73,12 @@ def recurrence_lines(result: Recurrence, kind: str = "diagonal", ax: Axes | None
     kind : str
         ``"diagonal"``, ``"vertical"``, ``"white"`` or ``"times"`` (recurrence times).
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn.
+        The axes of the plot.
 
     Raises
     ------
@@ -101,21 +101,21 @@ def recurrence_lines(result: Recurrence, kind: str = "diagonal", ax: Axes | None
 def recurrence_windows(
     result: WindowedRecurrence, names: tuple[str, ...] = ("RR", "DET", "LAM"), ax: Axes | None = None
 ) -> Axes:
-    """Draw recurrence measures over time.
+    """Plot recurrence measures over time.
 
     Parameters
     ----------
     result : WindowedRecurrence
         From `Recurrence.windowed`.
     names : tuple of str
-        Which measures.
+        Names of the measures.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn.
+        The axes of the plot.
     """
     if ax is None:
         ax = new_figure(7, 4).add_subplot()
@@ -128,21 +128,21 @@ def recurrence_windows(
 
 
 def autocorrelation(result: Autocorrelation, ax: Axes | None = None, *, cycles: Cycles | None = None) -> Axes:
-    """Draw the autocorrelation, the band of its null, and the values of each layer.
+    """Plot the autocorrelation, the band of its null, and the values of each layer.
 
     Parameters
     ----------
     result : Autocorrelation
-        Of `trajtools.autocorrelation`.
+        From `trajtools.autocorrelation`.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
     cycles : Cycles or None
-        Of `trajtools.structure.find_cycles`: marks the multiples of the period.
+        From `trajtools.structure.find_cycles`; marks the multiples of the period.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn.
+        The axes of the plot.
     """
     if ax is None:
         ax = new_figure(7, 4.2).add_subplot()
@@ -166,19 +166,19 @@ def autocorrelation(result: Autocorrelation, ax: Axes | None = None, *, cycles: 
 
 
 def correlation_sum(result: CorrelationSum, ax: Axes | None = None) -> Axes:
-    """Draw the fraction of pairs of states that are closer than a radius.
+    """Plot the correlation sum against the radius.
 
     Parameters
     ----------
     result : CorrelationSum
-        What to draw.
+        Result to plot.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn; ``.figure.savefig(...)`` writes it.
+        The axes of the plot; ``.figure.savefig(...)`` writes the figure.
     """
     if ax is None:
         ax = new_figure(6.4, 4.4).add_subplot()
@@ -190,19 +190,19 @@ def correlation_sum(result: CorrelationSum, ax: Axes | None = None) -> Axes:
 
 
 def correlation_dimension(result: Dimension, ax: Axes | None = None) -> Axes:
-    """Draw the local slopes of the correlation sums, the scaling region and the dimension fitted in it.
+    """Plot the local slopes of the correlation sums, the scaling region and the dimension.
 
     Parameters
     ----------
     result : Dimension
-        What to draw: one curve per embedding dimension, or the one of the states.
+        The dimension; one curve per embedding dimension, or one for states.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn; ``.figure.savefig(...)`` writes it.
+        The axes of the plot; ``.figure.savefig(...)`` writes the figure.
     """
     if ax is None:
         ax = new_figure(6.4, 4.4).add_subplot()
@@ -228,19 +228,19 @@ def correlation_dimension(result: Dimension, ax: Axes | None = None) -> Axes:
 
 
 def zero_one_test(result: ZeroOne, ax: Axes | None = None) -> Axes:
-    """Draw K of the 0-1 test for every frequency, and their median.
+    """Plot K of the 0-1 test for every frequency, and their median.
 
     Parameters
     ----------
     result : ZeroOne
-        What to draw.
+        Result to plot.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn.
+        The axes of the plot.
     """
     if ax is None:
         ax = new_figure(6.4, 4.0).add_subplot()

@@ -1,4 +1,4 @@
-"""Figures over hyper-parameters: sweeps, phase diagrams, laws of the training time, curvature, order and chaos."""
+"""Figures over hyperparameters: sweeps, phase diagrams, scaling laws, curvature, order and chaos."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
     from trajtools.training.order_chaos import OrderChaos
     from trajtools.types import Floats
 
-EVEN = 0.05  # spacings that differ by less are drawn as equal
-LINEAR = 0.01  # share of the largest exponent up to which the colours are linear
+EVEN = 0.05  # smaller relative differences of spacings count as equal
+LINEAR = 0.01  # fraction of the largest exponent with linear colours
 
 
 def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None = None) -> Figure:
-    """Draw exponents above, training times below, with the onset and the minimum.
+    """Plot exponents (top) and training times (bottom), with the onset and the minimum.
 
     Parameters
     ----------
     result : Sweep
-        Over one hyper-parameter.
+        A sweep over one hyperparameter.
     threshold : float or None
-        Accuracy of the training times, as in `Sweep.fastest`.
+        Accuracy that defines the training times, as in `Sweep.fastest`.
     figure : matplotlib.figure.Figure or None
-        Where to draw; None makes a new one.
+        Figure to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.figure.Figure
-        With two axes that share x.
+        The figure, with two axes that share x.
 
     Raises
     ------
     SelectionError
-        If the sweep has two hyper-parameters or not that threshold.
+        If the sweep has two hyperparameters, or no such threshold.
     """
     curve = result.exponents()
     figure = new_figure(7, 6) if figure is None else figure
@@ -81,23 +81,23 @@ def _draw_times(ax: Axes, result: Sweep, threshold: float | None) -> None:
 
 
 def phase_diagram(result: PhaseDiagram, names: tuple[str, str] | None = None, ax: Axes | None = None) -> Axes:
-    """Draw the exponent over two hyper-parameters, with the onset along x and its interval.
+    """Plot the exponent over two hyperparameters, with the onset along x and its interval.
 
     Parameters
     ----------
     result : PhaseDiagram
-        The grid.
+        The phase diagram.
     names : (str, str) or None
-        Of x and y; None: those of the diagram.
+        Names of x and y; None: those of the diagram.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn. The colours are linear near zero and logarithmic beyond, so that slow growth is told from
-        fast. A ring marks a cell whose verdict is inconclusive or mixed; one without an exponent is grey. Values that
-        are spaced evenly neither as they are nor in their logarithm are drawn side by side.
+        The axes of the plot. Colours are linear near zero and logarithmic beyond, to distinguish slow from fast growth.
+        A ring marks a cell with an inconclusive or mixed verdict; a cell without exponent is grey. Values spaced
+        neither linearly nor logarithmically are drawn at equal distances.
     """
     ax = new_figure(7, 5).add_subplot() if ax is None else ax
     from matplotlib.colors import SymLogNorm
@@ -106,19 +106,19 @@ def phase_diagram(result: PhaseDiagram, names: tuple[str, str] | None = None, ax
     size = float(np.nanmax(np.abs(result.exponent), initial=0.0)) or 1.0
     norm = SymLogNorm(linthresh=LINEAR * size, linscale=0.5, vmin=-size, vmax=size, base=10)
     ax.set_facecolor("0.85")
-    drawn = ax.pcolormesh(x_edges, y_edges, np.ma.masked_invalid(result.exponent), cmap="RdBu_r", norm=norm)
+    mesh = ax.pcolormesh(x_edges, y_edges, np.ma.masked_invalid(result.exponent), cmap="RdBu_r", norm=norm)
     powers = 10.0 ** np.arange(np.ceil(np.log10(LINEAR * size)), np.log10(size) + 1e-9)
-    bar = ax.figure.colorbar(drawn, ax=ax, label="exponent (1/step)", ticks=[*-powers[::-1], 0.0, *powers])
+    bar = ax.figure.colorbar(mesh, ax=ax, label="exponent (1/step)", ticks=[*-powers[::-1], 0.0, *powers])
     bar.ax.minorticks_off()
     unsure = np.array([[v in ("inconclusive", "mixed") for v in row] for row in result.verdict], dtype=bool)
     if unsure.any():
         rows, columns = np.nonzero(unsure)
         ax.plot(x[columns], y[rows], "o", ms=3, mfc="w", mec="0.2", mew=0.5, label="inconclusive or mixed")
-    known = np.isfinite(result.boundary)
-    if known.any():
-        at, low, high = (_position(v, result.x, x) for v in (result.boundary[known], *result.intervals[known].T))
+    finite = np.isfinite(result.boundary)
+    if finite.any():
+        at, low, high = (_position(v, result.x, x) for v in (result.boundary[finite], *result.intervals[finite].T))
         spread = np.maximum([at - low, high - at], 0.0)
-        ax.errorbar(at, y[known], xerr=spread, fmt="k.-", capsize=3, label=f"onset, {result.level:.0%}")
+        ax.errorbar(at, y[finite], xerr=spread, fmt="k.-", capsize=3, label=f"onset, {result.level:.0%}")
     for which, scale, places, values in (("x", x_scale, x, result.x), ("y", y_scale, y, result.y)):
         if scale == "log":
             logarithmic(ax, which)
@@ -132,7 +132,7 @@ def phase_diagram(result: PhaseDiagram, names: tuple[str, str] | None = None, ax
 
 
 def _layout(values: Floats) -> tuple[str, Floats, Floats]:
-    """How an axis is scaled, where its values are drawn, and the edges between them."""
+    """Scale of an axis, positions of its values, and the edges between them."""
     count = len(values)
     scale, places = "index", np.arange(float(count))
     for name, scaled in (("linear", values), ("log", np.log(values) if (values > 0).all() else values)):
@@ -146,28 +146,28 @@ def _layout(values: Floats) -> tuple[str, Floats, Floats]:
 
 
 def _position(at: Floats, values: Floats, places: Floats) -> Floats:
-    """Where a number between the values is drawn."""
+    """Position of a number between the values."""
     if np.array_equal(values, places) or np.allclose(values, places, rtol=1e-9):
         return at
     return np.interp(np.log(at), np.log(values), places) if (values > 0).all() else np.interp(at, values, places)
 
 
 def scaling(result: Scaling, color: str | None = None, ax: Axes | None = None) -> Axes:
-    """Draw the training times against those of the law: on the line it holds.
+    """Plot training times against those of the scaling law.
 
     Parameters
     ----------
     result : Scaling
-        The law.
+        The scaling law.
     color : str or None
-        Factor whose values have colours of their own; None: the last one.
+        Factor shown by colours; None: the last one.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Runs that entered the fit are filled, those that were left out hollow; those that never reach the accuracy are
+        The axes of the plot. Filled points entered the fit, hollow ones did not; runs that never reach the accuracy are
         at the top.
 
     Raises
@@ -180,27 +180,27 @@ def scaling(result: Scaling, color: str | None = None, ax: Axes | None = None) -
     ax = new_figure(6, 5).add_subplot() if ax is None else ax
     import matplotlib
 
-    shown = np.isfinite(result.predicted) & (result.times > 0)
-    each = np.unique(values[shown])
+    plotted = np.isfinite(result.predicted) & (result.times > 0)
+    each = np.unique(values[plotted])
     tones = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(each)))
-    arrived = shown & np.isfinite(result.times)
-    top = 1.5 * float(result.times[arrived].max(initial=1.0))
+    reached = plotted & np.isfinite(result.times)
+    top = 1.5 * float(result.times[reached].max(initial=1.0))
     for value, tone in zip(each, tones, strict=True):
         here = values == value
         label = f"{literal(color)} = {value:.4g}"
         for group, face, name in ((result.used, tone, label), (~result.used, "none", None)):
-            chosen = here & arrived & group
-            ax.plot(result.predicted[chosen], result.times[chosen], "o", ms=4, color=tone, mfc=face, label=name)
-        never = here & shown & ~arrived
+            selected = here & reached & group
+            ax.plot(result.predicted[selected], result.times[selected], "o", ms=4, color=tone, mfc=face, label=name)
+        never = here & plotted & ~reached
         ax.plot(result.predicted[never], np.full(never.sum(), top), "^", ms=4, color=tone, mfc="none")
-    if (shown & ~arrived).any():
+    if (plotted & ~reached).any():
         ax.text(1.0, top, "not reached ", transform=ax.get_yaxis_transform(), ha="right", va="bottom", fontsize="small")
     for axis in ("x", "y"):
         logarithmic(ax, axis)
-    if arrived.any():
-        # The line is no data: its two points do not widen the axes.
-        ax.set_xlim(0.7 * float(result.predicted[shown].min()), 1.5 * float(result.predicted[shown].max()))
-        ax.set_ylim(0.7 * float(result.times[arrived].min()), 1.5 * top)
+    if reached.any():
+        # The points of the line must not widen the axes.
+        ax.set_xlim(0.7 * float(result.predicted[plotted].min()), 1.5 * float(result.predicted[plotted].max()))
+        ax.set_ylim(0.7 * float(result.times[reached].min()), 1.5 * top)
         ax.axline((1.0, 1.0), (10.0, 10.0), color="k", linewidth=1, label="the law")
     powers = (f"({literal(n)})^{p:.2g}" for n, p in zip(result.names, result.powers, strict=True))
     ax.set_xlabel(f"law: {np.exp(result.constant):.3g} {' '.join(powers)}")
@@ -210,26 +210,26 @@ def scaling(result: Scaling, color: str | None = None, ax: Axes | None = None) -
 
 
 def curvature(result: Curvature, ax: Axes | None = None) -> Axes:
-    """Draw rate x h_max with the lines 1, 2 and that of the optimiser, and the entry into the edge of stability.
+    """Plot rate x h_max with thresholds (1, 2, optimiser) and the entry into the edge of stability.
 
     Parameters
     ----------
     result : Curvature
-        Of one run.
+        From `trajtools.training.curvature`.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn.
+        The axes of the plot.
     """
     if ax is None:
         ax = new_figure(7, 4.6).add_subplot()
-    known = np.isfinite(result.product)
-    style = "." if known.sum() < 200 else "-"
+    finite = np.isfinite(result.product)
+    style = "." if finite.sum() < 200 else "-"
     source = literal(result.sources["h_max"])
-    ax.plot(result.step[known], result.product[known], style, color="tab:blue", label=source)
+    ax.plot(result.step[finite], result.product[finite], style, color="tab:blue", label=source)
     for level in dict.fromkeys((1.0, 2.0, result.threshold)):
         if level == result.threshold:
             ax.axhline(level, color="tab:red", linewidth=1, label=f"stable below {level:.3g}")
@@ -238,7 +238,7 @@ def curvature(result: Curvature, ax: Axes | None = None) -> Axes:
     if np.isfinite(result.entry):
         label = f"edge of stability from step {result.entry:.0f}"
         ax.axvline(result.entry, color="tab:green", linewidth=1, label=label)
-    ax.set_ylim(0, 1.2 * max(result.threshold, float(np.nanquantile(result.product, 0.99)) if known.any() else 0.0))
+    ax.set_ylim(0, 1.2 * max(result.threshold, float(np.nanquantile(result.product, 0.99)) if finite.any() else 0.0))
     ax.set_xlabel("step")
     ax.set_ylabel("learning rate x largest curvature")
     legend(ax)
@@ -246,24 +246,24 @@ def curvature(result: Curvature, ax: Axes | None = None) -> Axes:
 
 
 def order_chaos(result: OrderChaos, ax: Axes | None = None) -> Axes:
-    """Draw the path of a layer on the plane of J0/J and 1/J, with the mean-field boundary.
+    """Plot the path of a layer in the plane of J0/J and 1/J, with the mean-field boundary.
 
     Parameters
     ----------
     result : OrderChaos
         The path; the first state is an open circle, the last a filled one.
     ax : matplotlib.axes.Axes or None
-        Where to draw; None makes a new figure.
+        Axes to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Where it was drawn.
+        The axes of the plot.
     """
     if ax is None:
         ax = new_figure(6, 4.6).add_subplot()
-    known = np.isfinite(result.J) & (result.J > 0)
-    across, up = result.J0[known] / result.J[known], 1 / result.J[known]
+    finite = np.isfinite(result.J) & (result.J > 0)
+    across, up = result.J0[finite] / result.J[finite], 1 / result.J[finite]
     edge, heights = result.boundary()
     left, right = min(-1.0, across.min(initial=0.0) - 0.1), max(2.0, across.max(initial=0.0) + 0.1)
     for side in (-1, 1):  # the sign of the mean does not matter
@@ -281,19 +281,19 @@ def order_chaos(result: OrderChaos, ax: Axes | None = None) -> Axes:
 
 
 def edge(result: Any, figure: Figure | None = None) -> Figure:
-    """Draw exponents above and late losses below, with the onset and the recommended rate.
+    """Plot exponents (top) and late losses (bottom), with the onset and the recommended rate.
 
     Parameters
     ----------
     result : recorders.edge.Edge
-        Of `find_edge`.
+        From `find_edge`.
     figure : matplotlib.figure.Figure or None
-        Where to draw; None makes a new one.
+        Figure to draw in; None: a new figure.
 
     Returns
     -------
     matplotlib.figure.Figure
-        With two axes that share the rate.
+        The figure, with two axes that share the rate.
     """
     figure = new_figure(7, 6) if figure is None else figure
     above, below = figure.subplots(2, 1, sharex=True)

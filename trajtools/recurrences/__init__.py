@@ -1,4 +1,4 @@
-"""Recurrence plots: when a trajectory comes back to where it was, and how long it stays."""
+"""Recurrence quantification analysis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines and recurrences of a recurrence plot, counted without storing it."""
+"""Lines and recurrences of a recurrence plot, counted without storing the plot."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _NO_BITS = np.zeros(0, dtype=np.uint64)
 
 @dataclass(frozen=True, eq=False)
 class Lines(Result):
-    """Numbers of lines of a recurrence plot by their length, and of recurrences by their lag.
+    """Histograms of the lines of a recurrence plot by length, and of recurrences by lag.
 
     Attributes
     ----------
     diagonal, one_end, both_ends : ndarray of int64, shape (n,)
         Entry l: diagonal lines of length l: all; those with one end at a border of the plot (or at a state that is not
-        finite); those with both.
+        finite); those with both ends there.
     vertical, white, white_cut, times : ndarray of int64, shape (n,)
-        Vertical lines; white vertical lines between two black ones; those with an end at a border, at the Theiler
+        Vertical lines; white vertical lines between two black ones; white lines with an end at a border, at the Theiler
         window or at a state that is not finite; recurrence times.
     recurrences, cells : ndarray of int64, shape (T + S - 1,)
         Recurrences, and pairs of finite states, of each lag ``i - j``, from ``1 - S`` on.
     square_recurrences, square_cells : ndarray of int64, shape (T + S - 1,)
-        Those in the largest square that begins with the first states: the same where T = S.
+        The same in the largest square from the first states on; identical if T = S.
     shape : (int, int)
         T and S.
     """
@@ -55,7 +55,7 @@ class Lines(Result):
     shape: tuple[int, int]
 
     def counts(self, kind: str) -> Ints:
-        """Return the numbers of lines of one kind by their length.
+        """Return the histogram of the lengths of one kind of lines.
 
         Parameters
         ----------
@@ -77,12 +77,12 @@ class Lines(Result):
         return np.asarray(getattr(self, kind))
 
     def outside(self, theiler: int) -> tuple[int, int]:
-        """Count outside a Theiler window.
+        """Count recurrences and cells outside a Theiler window.
 
         Parameters
         ----------
         theiler : int, in samples
-            Lags closer to zero than this are left out.
+            Lags closer to zero are excluded.
 
         Returns
         -------
@@ -108,7 +108,7 @@ def count_lags(
     windows: tuple[int, int] = (1, 1),
     middles: bool = False,
 ) -> Lines:
-    """Count the lines of states lag by lag."""
+    """Count the lines of a plot of states, lag by lag."""
     from trajtools._kernels._jit import in_parts
     from trajtools._kernels.recurrence_lines import ENTRIES, MIDDLES, lag_block, stitch, threads
 
@@ -124,11 +124,11 @@ def count_lags(
     n_blocks = min(threads(), columns // _SHORTEST_BLOCK) if columns >= 2 * _SHORTEST_BLOCK else 1
     bounds = np.array([columns * b // n_blocks // _WORD * _WORD for b in range(n_blocks)] + [columns], dtype=np.int64)
     edges = np.zeros((n_blocks, rows + columns - 1, 2), dtype=np.int64)
-    found: list[Any] = [None] * n_blocks
+    blocks: list[Any] = [None] * n_blocks
 
     def work(first: int, last: int) -> None:
         for block in range(first, last):
-            found[block] = lag_block(
+            blocks[block] = lag_block(
                 plane,
                 second,
                 other is not None,
@@ -147,16 +147,16 @@ def count_lags(
 
     if n_blocks == 1:
         work(0, 1)
-        histograms, counts = found[0]
+        histograms, counts = blocks[0]
         return as_lines(histograms, counts, pair.shape)
     in_parts(work, n_blocks)
-    histograms, counts = sum(f[0] for f in found), sum(f[1] for f in found)
+    histograms, counts = sum(f[0] for f in blocks), sum(f[1] for f in blocks)
     histograms += stitch(edges, bounds, rows, columns, windows[0], mirrored, row_finite, column_finite)
     return as_lines(histograms, counts, pair.shape)
 
 
 def as_lines(histograms: Ints, counts: Ints, shape: tuple[int, int]) -> Lines:
-    """Histograms of the kernels, without what is empty beyond the longest line of each."""
+    """Convert the histograms of the kernels, without trailing zeros."""
     longest = histograms.shape[1] - (histograms[:, ::-1] != 0).argmax(axis=1)
     longest[~np.logical_or.reduce(histograms, axis=1)] = 1
     trimmed = [row[:end] for row, end in zip(histograms, longest, strict=True)]
@@ -179,9 +179,9 @@ def as_lines(histograms: Ints, counts: Ints, shape: tuple[int, int]) -> Lines:
 
 
 def pack(flags: Bools, before: int = 0) -> Any:
-    """Flags as words of 64 bits, with empty words around them."""
-    words = -(-len(flags) // _WORD) + 4
-    bits = np.zeros(_WORD * words, dtype=bool)
+    """Pack flags into 64-bit words, with empty words around them."""
+    text = -(-len(flags) // _WORD) + 4
+    bits = np.zeros(_WORD * text, dtype=bool)
     bits[: len(flags)] = flags
     packed = np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64)
     return np.concatenate([np.zeros(before, dtype=np.uint64), packed])
@@ -195,14 +195,14 @@ def count_rows(
     windows: tuple[int, int],
     middles: bool,
 ) -> Lines:
-    """Count the lines of a recurrence plot that is read row by row."""
+    """Count the lines of a recurrence plot, row by row."""
     from trajtools._kernels.recurrence_lines import ENTRIES, HISTOGRAMS, MEMORY, MIDDLES
     from trajtools._kernels.recurrence_rows import count_rows as count
 
     rows, columns = shape
-    words = -(-columns // _WORD)
-    column_bits = pack(finite[1])[:words].copy()
-    was, memory = np.zeros((2, words), dtype=np.uint64), np.full((_WORD * words, MEMORY), -1, dtype=np.int32)
+    text = -(-columns // _WORD)
+    column_bits = pack(finite[1])[:text].copy()
+    was, memory = np.zeros((2, text), dtype=np.uint64), np.full((_WORD * text, MEMORY), -1, dtype=np.int32)
     slants = -(-(rows + columns) // _WORD) + 1
     slanted, begun = np.zeros(slants, dtype=np.uint64), np.zeros(_WORD * slants, dtype=np.int64)
     histograms = np.zeros((HISTOGRAMS, max(rows, columns) + 2), dtype=np.int64)
@@ -229,7 +229,7 @@ def count_rows(
 
     for start in range(0, rows, rows_at_a_time(columns)):
         take(read(start, min(start + rows_at_a_time(columns), rows)), start)
-    take(np.zeros((1, words), dtype=np.uint64), rows)
+    take(np.zeros((1, text), dtype=np.uint64), rows)
     counts[2] = pairs_of_lags(*finite)
     square = min(rows, columns)
     inside = pairs_of_lags(finite[0][:square], finite[1][:square])
@@ -246,5 +246,5 @@ def pairs_of_lags(rows: Bools, columns: Bools) -> Ints:
 
 
 def rows_at_a_time(columns: int) -> int:
-    """So many rows of distances take about 4 MB."""
+    """Number of rows of distances that take about 4 MB."""
     return max(1, 2**19 // columns)

@@ -1,4 +1,4 @@
-"""Result of recurrence quantification: measures by named conventions, intervals, windows, the recurrence network."""
+"""Measures of recurrence quantification: conventions, intervals, windows, the recurrence network."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ MEASURES = (
 BORDERS = ("keep", "discard", "longest", "censi")
 
 
-# Of the lags at the corners of the plot so many hold too few cells to tell a trend.
+# Outermost lags at the corners of the plot, with too few cells for the trend.
 TREND_BORDER = 10
 
 
-# The tail of the cumulative distribution is not fitted where fewer lines than this are left.
+# Fewest lines in the fitted tail of the cumulative distribution.
 _FEWEST_LINES = 50
 
 
@@ -50,7 +50,7 @@ class Measures(Result):
     RR : float
         Recurrence rate: recurrences over pairs of states.
     DET : float
-        Determinism: share of the recurrences in diagonal lines of at least lmin.
+        Determinism: fraction of the recurrences in diagonal lines of at least lmin.
     L : float
         Mean length of those lines.
     Lmax : int
@@ -60,7 +60,7 @@ class Measures(Result):
     ENTR : float
         Shannon entropy of the lengths of diagonal lines of at least lmin.
     LAM : float
-        Laminarity: share of the recurrences in vertical lines of at least vmin.
+        Laminarity: fraction of the recurrences in vertical lines of at least vmin.
     TT : float
         Trapping time: mean length of those lines.
     Vmax : int
@@ -74,9 +74,9 @@ class Measures(Result):
     RTE : float
         Entropy of the recurrence times.
     NMPRT : int
-        How often the most probable recurrence time occurs.
+        Number of occurrences of the most probable recurrence time.
     K2 : float
-        Estimate of the correlation entropy, 1 / unit of time: decay of the number of diagonal lines with their length.
+        Estimate of the correlation entropy, 1 / unit of time: decay rate of the number of diagonal lines with length.
     """
 
     RR: float
@@ -96,7 +96,7 @@ class Measures(Result):
     K2: float
 
     def __getitem__(self, name: str) -> float:
-        """Look a measure up by its name."""
+        """Return a measure by its name."""
         if name not in MEASURES:
             raise KeyError(f"no measure {name!r}; there are {', '.join(MEASURES)}")
         return float(getattr(self, name))
@@ -104,36 +104,36 @@ class Measures(Result):
 
 @dataclass(frozen=True, eq=False)
 class Recurrence(Measures):
-    """Recurrence quantification: the measures, and the lines they were made of.
+    """Recurrence quantification: the measures, and the histograms of lines.
 
     Attributes
     ----------
     RR, DET, L, Lmax, DIV, ENTR, LAM, TT, Vmax, VENTR, TREND, MRT, RTE, NMPRT, K2 : float
         See `Measures`.
     lines : Lines
-        Histograms, from which `measures` makes the measures for other shortest lines.
+        Histograms, from which `measures` recomputes the measures with other options.
     threshold : float
-        Largest distance of a recurrence; NaN where every state has its own. Of a joint plot that of the first system.
+        Largest distance of a recurrence; NaN if every state has its own. For a joint plot, that of the first system.
     metric : str
         Name of the distance.
     kind : str
         ``"auto"``, ``"cross"`` or ``"joint"``.
     convention : str
-        What the names mean.
+        Convention of the measures.
     theiler : int, in samples
         Pairs closer in time do not count.
     n_excluded : int
-        States (of the rows) with NaN or inf, which are left out.
+        Excluded states (of the rows), with NaN or inf.
     dt : float
         Time between two samples, in `time_unit`.
     time_unit : str
         Unit of time.
     settings : dict
-        Every parameter as used, chosen or given.
+        All parameters used.
     warnings : tuple of Reason
-        What the reader should know before believing the numbers.
+        Caveats of the result.
     plot_source : object
-        What the recurrences are counted from again for windows, networks and plots; not part of `to_dict`.
+        Source of the recurrences for windows, networks and plots; not part of `to_dict`.
     """
 
     lines: Lines
@@ -150,12 +150,12 @@ class Recurrence(Measures):
     plot_source: Any = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        """Say the measures, one to a line; `repr` has every field."""
+        """The measures, one per line; `repr` has every field."""
         head = f"{self.kind} recurrences of {self.lines.shape[0]} states, {self.convention} convention"
         return "\n".join([head, *(f"{name:6} {self[name]:.6g}" for name in MEASURES), *map(str, self.warnings)])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as a dict that JSON can hold, without the states it was counted from.
+        """Return the result as a JSON-serialisable dict, without the states.
 
         Returns
         -------
@@ -174,24 +174,24 @@ class Recurrence(Measures):
         semi: bool | None = None,
         trend_border: int | None = None,
     ) -> Measures:
-        """Make the measures anew from the lines that were counted.
+        """Recompute the measures from the lines with other options.
 
         Parameters
         ----------
         lmin, vmin, wmin : int or None, in samples
-            Shortest diagonal and vertical lines and recurrence times that count; None: as before.
+            Shortest diagonal and vertical lines and recurrence times that count; None: unchanged.
         border : str or None
-            ``"keep"``, ``"discard"``, ``"longest"`` or ``"censi"``, see `trajtools.recurrence`; None: as before.
+            ``"keep"``, ``"discard"``, ``"longest"`` or ``"censi"``, see `trajtools.recurrence`; None: unchanged.
         semi : bool or None
-            Whether lines with one end at the border are border lines as well; None: as before.
+            Whether lines with one end at the border are border lines, too; None: unchanged.
         trend_border : int or None, in samples
-            Outermost lags that the trend leaves out; None: as before.
+            Outermost lags excluded from the trend; None: unchanged.
 
         Returns
         -------
         Measures
         """
-        given = {
+        options = {
             "lmin": lmin,
             "vmin": vmin,
             "wmin": wmin,
@@ -199,7 +199,7 @@ class Recurrence(Measures):
             "semi": semi,
             "trend_border": trend_border,
         }
-        return measures_of(self, {name: value for name, value in given.items() if value is not None})
+        return measures_of(self, {name: value for name, value in options.items() if value is not None})
 
     def windowed(self, size: int, step: int | None = None, *, each: bool = False) -> WindowedRecurrence:
         """Quantify the recurrences within windows of time.
@@ -207,11 +207,11 @@ class Recurrence(Measures):
         Parameters
         ----------
         size : int, in samples
-            States of a window.
+            Size of a window, in states.
         step : int or None, in samples
-            From one window to the next; None: half a window.
+            Distance of consecutive windows; None: half a window.
         each : bool
-            Every window has a threshold of its own by the rule that was given, else all have that of the whole.
+            Apply the threshold rule to every window; else use the threshold of the whole record.
 
         Returns
         -------
@@ -230,7 +230,7 @@ class Recurrence(Measures):
         Parameters
         ----------
         max_edges : int
-            A network with more edges is refused.
+            Raise for more edges.
 
         Returns
         -------
@@ -258,23 +258,23 @@ class Recurrence(Measures):
         DataError
             If the plot is not symmetric.
         TooLargeError
-            If the plot does not fit into 2 GiB as bits.
+            If the bits of the plot exceed 2 GiB.
         """
         return quantify_network(self)
 
     def bootstrap(
         self, *, n: int = 1000, level: float = 0.95, rng: np.random.Generator | int | None = None
     ) -> RecurrenceIntervals:
-        """Give confidence intervals by drawing lines with replacement (Schinkel et al. 2009).
+        """Compute confidence intervals by bootstrapping lines (Schinkel et al. 2009).
 
         Parameters
         ----------
         n : int
-            Resamples.
+            Number of resamples.
         level : float
             Confidence level.
         rng : numpy.random.Generator, int or None
-            Source of the draws, or its seed; None: seed 0.
+            Generator of the resamples, or its seed; None: seed 0.
 
         Returns
         -------
@@ -283,7 +283,7 @@ class Recurrence(Measures):
         return resample_lines(self, n=n, level=level, rng=rng)
 
     def matrix(self, start: int = 0, stop: int | None = None) -> NDArray[np.bool_]:
-        """Return rows of the recurrence plot, with the line of identity and the Theiler window in it.
+        """Return rows of the recurrence plot, including the line of identity and the Theiler window.
 
         Parameters
         ----------
@@ -302,19 +302,19 @@ class Recurrence(Measures):
         return _read_rows(self, start, stop)
 
     def image(self, pixels: int = 800, *, distances: bool = False) -> Floats:
-        """Average the recurrence plot, or the distances behind it, over equal cells.
+        """Average the recurrence plot, or its distances, over equal cells.
 
         Parameters
         ----------
         pixels : int
-            Most cells a side; a plot of fewer states has one cell for each state.
+            Largest number of cells per side; at most one per state.
         distances : bool
-            Average the distances and not the recurrences.
+            Average the distances instead of the recurrences.
 
         Returns
         -------
         ndarray of float64, shape (at most pixels, at most pixels)
-            Share of recurrences, or mean distance, in each cell; NaN where all states are excluded. The line of
+            Fraction of recurrences, or mean distance, in each cell; NaN where all states are excluded. The line of
             identity and the Theiler window are included.
         """
         return _average_cells(self.plot_source, pixels, distances)
@@ -325,7 +325,7 @@ class Recurrence(Measures):
         Parameters
         ----------
         **options
-            For `trajtools.plots.recurrence`.
+            Options of `trajtools.plots.recurrence`.
 
         Returns
         -------
@@ -345,19 +345,19 @@ class WindowedRecurrence(Result):
     start : ndarray of int64, shape (W,)
         First state of each window.
     time : ndarray of float64, shape (W,)
-        Middle of each window, in `time_unit`.
+        Centre of each window, in `time_unit`.
     values : dict of str to ndarray of float64, shape (W,)
         Every measure by its name; NaN in a window with fewer than two finite states.
     threshold : ndarray of float64, shape (W,)
         Threshold of each window.
     size, step : int, in samples
-        Windows.
+        Size and distance of the windows.
     time_unit : str
         Unit of time.
     settings : dict
-        Every parameter as used, chosen or given.
+        All parameters used.
     warnings : tuple of Reason
-        What the reader should know.
+        Caveats of the result.
     """
 
     start: Ints
@@ -374,7 +374,7 @@ class WindowedRecurrence(Result):
         return len(self.start)
 
     def __getitem__(self, name: str) -> Floats:
-        """Look the values of a measure up by its name."""
+        """Return the values of a measure by its name."""
         return self.values[name]
 
 
@@ -385,13 +385,13 @@ class RecurrenceNetwork(Result):
     Attributes
     ----------
     n_nodes, n_edges : int
-        Size.
+        Numbers of nodes and edges.
     density : float
         Edges over pairs of nodes.
     transitivity : float
-        Closed over all pairs of neighbours; NaN where no node has two neighbours.
+        Closed pairs of neighbours over all pairs; NaN if no node has two neighbours.
     average_clustering : float
-        Mean local clustering, with zero where a node has fewer than two neighbours.
+        Mean local clustering; nodes with fewer than two neighbours count as zero.
     transitivity_dimension : float
         ``log(transitivity) / log(3 / 4)``: dimension of the attractor in the maximum norm (Donner et al. 2011).
     degree : ndarray of int64, shape (T,)
@@ -399,7 +399,7 @@ class RecurrenceNetwork(Result):
     clustering : ndarray of float64, shape (T,)
         Local clustering; NaN for states with fewer than two neighbours.
     settings : dict
-        Every parameter as used.
+        All parameters used.
     """
 
     n_nodes: int
@@ -415,7 +415,7 @@ class RecurrenceNetwork(Result):
 
 @dataclass(frozen=True, eq=False)
 class RecurrenceIntervals(Result):
-    """Confidence intervals of measures, from lines drawn with replacement.
+    """Confidence intervals of measures, from a bootstrap of lines.
 
     Attributes
     ----------
@@ -424,11 +424,11 @@ class RecurrenceIntervals(Result):
     level : float
         Confidence level.
     n : int
-        Resamples.
+        Number of resamples.
     settings : dict
-        What was resampled.
+        Numbers of resampled lines, and conventions.
     warnings : tuple of Reason
-        What the intervals leave out.
+        Caveats of the intervals.
     """
 
     intervals: dict[str, tuple[float, float]]
@@ -438,12 +438,12 @@ class RecurrenceIntervals(Result):
     warnings: tuple[Reason, ...] = ()
 
     def __getitem__(self, name: str) -> tuple[float, float]:
-        """Look the interval of a measure up by its name."""
+        """Return the interval of a measure by its name."""
         return self.intervals[name]
 
 
 def measures_of(result: Recurrence, changed: dict[str, Any]) -> Measures:
-    """The measures of a result, with some options changed; see `Recurrence.measures`."""
+    """Measures of a result with changed options; see `Recurrence.measures`."""
     options = {name: result.settings[name] for name in ("lmin", "vmin", "wmin", "border", "semi", "trend_border")}
     return measure(
         result.lines,
@@ -471,7 +471,7 @@ def measure(
     trend_border: int = TREND_BORDER,
     dt: float = 1.0,
 ) -> Measures:
-    """All measures; see `trajtools.recurrence` for what they mean."""
+    """Compute all measures; see `trajtools.recurrence` for their definitions."""
     wmin = convention.wmin if wmin is None else wmin
     for name, value in (("lmin", lmin), ("vmin", vmin), ("wmin", wmin)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
@@ -507,35 +507,35 @@ def measure(
 
 @dataclass(frozen=True)
 class Convention:
-    """How recurrences and lines are counted, and how measures are made of them.
+    """Conventions for counting recurrences and lines, and for the measures.
 
     Attributes
     ----------
     name : str
         Package, or ``"standard"``.
     inclusive : bool
-        A pair at the threshold recurs (distance <= threshold), else it does not (distance < threshold).
+        Recurrence is distance <= threshold, else distance < threshold.
     everywhere : bool
-        The Theiler window applies to every measure, else to diagonal lines alone: recurrence rate and vertical lines
-        then count the line of identity and all that is near it.
+        The Theiler window applies to every measure, else to diagonal lines only: recurrence rate and vertical lines
+        then include the line of identity and its neighbourhood.
     least_window, largest_window : int or None, in samples
-        Theiler windows that the package knows; None: no bound.
+        Smallest and largest Theiler window of the package; None: no bound.
     epsilon : float
         Added to every denominator.
     none : float
-        A mean length of no lines.
+        Mean length without lines.
     no_entropy : float
-        The entropy of no lines.
+        Entropy without lines.
     no_share : float
-        A share of no recurrences.
+        Fractions without recurrences.
     times : str
-        Recurrence times: ``"entries"``: from the beginning of a vertical line to the beginning of the next in the same
-        column, on the same side of the Theiler window; ``"middles"``: the white cells between two lines and half of
-        each, rounded down, also across the window; ``"white"``: all white vertical lines, those cut by a border too.
+        Recurrence times: ``"entries"``: from the start of a vertical line to the start of the next in the same column,
+        on the same side of the Theiler window; ``"middles"``: the white cells between two lines and half of each,
+        rounded down, also across the window; ``"white"``: all white vertical lines, also those cut by a border.
     wmin : int, in samples
         Shortest recurrence time that counts.
     trend : str
-        ``"least-squares"``, or ``"shifted"``: the package's formula, whose lags are centred half a lag too low.
+        ``"least-squares"``, or ``"shifted"``: the formula of the package, with lags centred half a lag too low.
     """
 
     name: str
@@ -556,41 +556,41 @@ class Convention:
         return theiler, theiler if self.everywhere else 0
 
     def check_window(self, theiler: int) -> None:
-        """Refuse a Theiler window that the package does not have."""
+        """Raise if the package does not support a Theiler window."""
         largest = self.largest_window
         if theiler < self.least_window or (largest is not None and theiler > largest):
             raise DataError(
-                f"convention {self.name!r} has theiler={self.least_window} and no other; theiler={theiler} needs "
+                f"convention {self.name!r} supports theiler={self.least_window} only; theiler={theiler} needs "
                 "convention 'standard'"
             )
 
 
 def trend(lines: Lines, theiler: int, trend_border: int, convention: Convention) -> float:
-    """Change of the recurrence rate with the distance from the line of identity, per 1000 samples; NaN of < 2 lags."""
+    """Change of the recurrence rate with the lag, per 1000 samples; NaN for fewer than two lags."""
     rates = lag_rates(lines)
     lags = np.arange(theiler, max(len(rates) - trend_border, theiler))
     rates = rates[theiler : theiler + len(lags)]
-    known = np.isfinite(rates)
-    if not known.all():
-        lags, rates = lags[known], rates[known]
+    finite = np.isfinite(rates)
+    if not finite.all():
+        lags, rates = lags[finite], rates[finite]
     if len(lags) < 2:
         return float("nan")
     if convention.trend == "least-squares":
         return _THOUSAND * fit_slope(lags, rates).slope
-    # Lags are counted from 1 there, and centred half a lag too low.
+    # The package counts lags from 1 and centres them half a lag too low.
     offset = lags + 1 - (lags[-1] + 1 + theiler) / 2
     return _THOUSAND * float(offset @ (rates - rates.mean())) / float(offset @ offset)
 
 
 def lag_rates(lines: Lines) -> Floats:
-    """Share of the cells that recur at every distance 0, 1, ... from the line of identity, in the largest square."""
+    """Fraction of recurrent cells at every distance 0, 1, ... from the line of identity, in the largest square."""
     from trajtools._kernels.recurrence_lines import fold_lags
 
     return fold_lags(lines.square_recurrences, lines.square_cells, lines.shape[1] - 1, min(lines.shape))
 
 
 def correct_border(lines: Lines, border: str, *, semi: bool, symmetric: bool) -> Ints:
-    """Diagonal lines without the bias of those that are cut by the border of the plot (Kraemer and Marwan 2019)."""
+    """Diagonal lines, corrected for those cut by the border of the plot (Kraemer and Marwan 2019)."""
     if border not in BORDERS:
         raise UnknownNameError(f"border {border!r} is none of {', '.join(BORDERS)}")
     if border == "keep":
@@ -619,7 +619,7 @@ def recurrence_times(lines: Lines, convention: Convention) -> Ints:
 
 
 def line_measures(lengths: Counts, least: int, convention: Convention) -> tuple[float, float, float, int]:
-    """Share of the cells that lie in long lines, their mean length, and the entropy of their lengths."""
+    """Fraction of cells in long lines, mean length of these lines, and entropy of the lengths."""
     from trajtools._kernels.recurrence_lines import summarize
 
     cells, number, logs, of_all, longest = summarize(lengths, least)
@@ -633,10 +633,10 @@ def line_measures(lengths: Counts, least: int, convention: Convention) -> tuple[
 
 
 def correlation_entropy(diagonal: Counts, lmin: int, dt: float) -> float:
-    """Decay of the number of diagonal lines with their length, per unit of time; NaN where two lengths are not left.
+    """Decay rate of the number of diagonal lines with length, per unit of time; NaN with fewer than two lengths.
 
-    Least squares through the logarithm of the number of lines at least l long, from lmin to where fewer than 50 are
-    left.
+    Least squares on the logarithm of the number of lines of at least length l, from lmin to the last length with 50
+    lines.
     """
     longer = np.cumsum(diagonal[::-1])[::-1].astype(np.float64)
     lengths = np.arange(lmin, len(diagonal))
@@ -647,14 +647,14 @@ def correlation_entropy(diagonal: Counts, lmin: int, dt: float) -> float:
 
 
 def find_convention(name: str) -> Convention:
-    """A convention by its name."""
+    """Return a convention by its name."""
     if name not in CONVENTIONS:
         raise UnknownNameError(f"convention {name!r} is none of {', '.join(CONVENTIONS)}")
     return CONVENTIONS[name]
 
 
 def quantify_windows(result: Recurrence, size: int, step: int, *, each: bool) -> WindowedRecurrence:
-    """Cut windows out of a recurrence plot along its line of identity; see `Recurrence.windowed`."""
+    """Quantify windows of a recurrence plot along its line of identity; see `Recurrence.windowed`."""
     for name, value in (("size", size), ("step", step)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise DataError(f"{name}={value!r}: it must be a whole number of samples, at least 1")
@@ -662,23 +662,23 @@ def quantify_windows(result: Recurrence, size: int, step: int, *, each: bool) ->
     least = max(result.theiler, 1) + 2
     if not least <= size <= length:
         raise DataError(
-            f"size={size}: a window holds between {least} states (theiler={result.theiler}) and all {length}"
+            f"size={size}: a window needs between {least} states (theiler={result.theiler}) and all {length}"
         )
     start = np.arange(0, length - size + 1, step, dtype=np.int64)
-    found = [_one(result, int(a), int(a) + size, each) for a in start]
+    quantified = [_one(result, int(a), int(a) + size, each) for a in start]
     n_excluded = int(np.count_nonzero(~result.plot_source.finite[0]))
-    empty = sum(measures is None for measures, _ in found)
+    empty = sum(measures is None for measures, _ in quantified)
     values = {
-        name: np.array([np.nan if m is None else float(m[name]) for m, _ in found], dtype=np.float64)
+        name: np.array([np.nan if m is None else float(m[name]) for m, _ in quantified], dtype=np.float64)
         for name in MEASURES
     }
-    words = "{empty} of {windows} windows have fewer than two finite states"
-    warnings = (Reason.of("empty-windows", words, empty=empty, windows=len(start)),) if empty else ()
+    text = "{empty} of {windows} windows have fewer than two finite states"
+    warnings = (Reason.of("empty-windows", text, empty=empty, windows=len(start)),) if empty else ()
     return WindowedRecurrence(
         start=start,
         time=np.asarray((start + (size - 1) / 2) * result.dt, dtype=np.float64),
         values=values,
-        threshold=np.array([level for _, level in found], dtype=np.float64),
+        threshold=np.array([level for _, level in quantified], dtype=np.float64),
         size=int(size),
         step=int(step),
         time_unit=result.time_unit,
@@ -688,7 +688,7 @@ def quantify_windows(result: Recurrence, size: int, step: int, *, each: bool) ->
 
 
 def _one(result: Recurrence, start: int, stop: int, each: bool) -> tuple[Any, float]:
-    """Measures and threshold of one window; None where it holds too little."""
+    """Measures and threshold of one window; None with too few states."""
     rules = find_convention(result.convention)
     plot = result.plot_source.part(start, stop)
     rows, columns = plot.finite
@@ -712,7 +712,7 @@ def _one(result: Recurrence, start: int, stop: int, each: bool) -> tuple[Any, fl
 
 
 def to_networkx(result: Recurrence, max_edges: int) -> Any:
-    """The network as a graph; see `Recurrence.network`."""
+    """Return the network as a graph; see `Recurrence.network`."""
     import networkx as nx
 
     _refuse_cross(result)
@@ -731,8 +731,8 @@ def to_networkx(result: Recurrence, max_edges: int) -> Any:
         stop = min(start + rows_at_a_time(len(finite)), len(finite))
         i, j = np.nonzero(unpack_rows(adjacency_bits(result, start, stop), len(finite)))
         i += start
-        kept = slice(None) if directed else i < j
-        graph.add_edges_from(zip(i[kept].tolist(), j[kept].tolist(), strict=True))
+        upper = slice(None) if directed else i < j
+        graph.add_edges_from(zip(i[upper].tolist(), j[upper].tolist(), strict=True))
     return graph
 
 
@@ -742,7 +742,7 @@ def _refuse_cross(result: Recurrence) -> None:
 
 
 def adjacency_bits(result: Recurrence, start: int, stop: int) -> Any:
-    """Rows of the adjacency matrix as bits: recurrences of finite states outside the Theiler window, no loops."""
+    """Rows of the adjacency matrix as bits, without loops."""
     from trajtools.recurrences.rows import pack_rows
 
     rows, columns = result.plot_source.finite
@@ -753,7 +753,7 @@ def adjacency_bits(result: Recurrence, start: int, stop: int) -> Any:
 
 
 def quantify_network(result: Recurrence) -> RecurrenceNetwork:
-    """Measures of the network, from the plot as bits; see `Recurrence.network_measures`."""
+    """Compute the measures of the network from the bits of the plot; see `Recurrence.network_measures`."""
     from trajtools._kernels.recurrence_rows import shared_neighbors
 
     _refuse_cross(result)
@@ -763,13 +763,13 @@ def quantify_network(result: Recurrence) -> RecurrenceNetwork:
             "directed: use another threshold, or network()"
         )
     finite = result.plot_source.finite[0]
-    length, words = len(finite), -(-len(finite) // 64)
-    if 8 * length * words > _LARGEST:
+    length, text = len(finite), -(-len(finite) // 64)
+    if 8 * length * text > _LARGEST:
         raise TooLargeError(
-            f"the plot of {length} states takes {8 * length * words / 2**30:.1f} GiB as bits, more than "
+            f"the plot of {length} states takes {8 * length * text / 2**30:.1f} GiB as bits, more than "
             f"{_LARGEST / 2**30:.0f}; thin the states or select a window"
         )
-    bits = np.empty((length, words), dtype=np.uint64)
+    bits = np.empty((length, text), dtype=np.uint64)
     for start in range(0, length, rows_at_a_time(length)):
         stop = min(start + rows_at_a_time(length), length)
         bits[start:stop] = adjacency_bits(result, start, stop)
@@ -797,18 +797,18 @@ def quantify_network(result: Recurrence) -> RecurrenceNetwork:
 def resample_lines(
     result: Recurrence, *, n: int, level: float, rng: np.random.Generator | int | None
 ) -> RecurrenceIntervals:
-    """Draw as many lines as there are, with replacement, and measure them; see `Recurrence.bootstrap`.
+    """Bootstrap the lines and their measures; see `Recurrence.bootstrap`.
 
     Notes
     -----
-    In a symmetric plot every diagonal line is there twice, and so is every vertical line as a horizontal one: half as
-    many diagonal lines are drawn. Lines are drawn as if they were independent. Neighbouring lines are not: the
-    intervals are too narrow for smooth motion, and say nothing about another stretch of the trajectory.
+    A symmetric plot has every diagonal line twice, and every vertical line also as a horizontal one: half as many
+    diagonal lines are drawn. Lines are drawn as if independent. Neighbouring lines are not: the intervals are too
+    narrow for smooth motion, and do not apply to another part of the trajectory.
     """
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 100:
         raise DataError(f"n={n!r}: percentiles need at least 100 resamples")
     if not 0 < level < 1:
-        raise DataError(f"level={level!r}: a confidence level lies between 0 and 1")
+        raise DataError(f"level={level!r}: it must lie between 0 and 1")
     source = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(0 if rng is None else rng)
     rules, symmetric = find_convention(result.convention), bool(result.settings["symmetric"])
     options = result.settings
@@ -818,12 +818,12 @@ def resample_lines(
         "times": recurrence_times(result.lines, rules),
     }
     least = {"diagonal": options["lmin"], "vertical": options["vmin"], "times": options["wmin"]}
-    intervals, drawn = {}, {}
+    intervals, numbers = {}, {}
     tail = (1 - level) / 2
     for group, names in _GROUPS.items():
         halves = 2 if group == "diagonal" and symmetric else 1
         number = int(lengths[group].sum()) // halves
-        drawn[group] = number
+        numbers[group] = number
         values = np.full((n, 3), np.nan)
         if number:
             for row, counts in enumerate(_draw(lengths[group], number, int(n), source)):
@@ -835,7 +835,7 @@ def resample_lines(
         intervals=intervals,
         level=float(level),
         n=int(n),
-        settings={"lines": drawn, "symmetric": symmetric, "convention": result.convention},
+        settings={"lines": numbers, "symmetric": symmetric, "convention": result.convention},
         warnings=(
             Reason(
                 "dependent-lines",
@@ -846,20 +846,20 @@ def resample_lines(
 
 
 def _draw(lengths: Ints, number: int, n: int, rng: np.random.Generator) -> Ints:
-    """Numbers of lines by their length, shape (n, lengths): as a multinomial, which is drawing with replacement."""
+    """Resampled histograms of lengths, (n, lengths), from a multinomial distribution."""
     return rng.multinomial(number, lengths / lengths.sum(), size=n)
 
 
 def _percentiles(values: Floats, tail: float) -> tuple[float, float]:
-    known = values[np.isfinite(values)]
-    if not len(known):
+    finite = values[np.isfinite(values)]
+    if not len(finite):
         return float("nan"), float("nan")
-    low, high = np.quantile(known, [tail, 1 - tail])
+    low, high = np.quantile(finite, [tail, 1 - tail])
     return float(low), float(high)
 
 
 def _read_rows(result: Recurrence, start: int, stop: int | None) -> NDArray[np.bool_]:
-    """Rows of the plot of a result; see `Recurrence.matrix`."""
+    """Read rows of the plot of a result; see `Recurrence.matrix`."""
     source = result.plot_source
     rows, columns = source.shape
     start, stop, _ = slice(start, stop).indices(rows)
@@ -874,7 +874,7 @@ def _read_rows(result: Recurrence, start: int, stop: int | None) -> NDArray[np.b
 
 
 def _average_cells(source: Any, pixels: int, distances: bool) -> Floats:
-    """Shares of recurrences, or mean distances, in at most so many cells a side; NaN where all states are excluded."""
+    """Fractions of recurrences, or mean distances, per cell; NaN where all states are excluded."""
     rows, columns = source.shape
     row_cells, column_cells = min(rows, pixels), min(columns, pixels)
     row_of = np.arange(rows) * row_cells // rows

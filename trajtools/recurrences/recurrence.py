@@ -13,14 +13,14 @@ from trajtools.neighbors.rules import RecurrenceRate
 from trajtools.reasons import Reason
 from trajtools.recurrences.lines import Lines
 from trajtools.recurrences.measures import TREND_BORDER, Convention, Recurrence, find_convention, measure
-from trajtools.recurrences.rows import Asked, build_plot, sampling
+from trajtools.recurrences.rows import PlotOptions, build_plot, sampling
 from trajtools.recurrences.thresholds import fixed
 from trajtools.types import StatesLike
 
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
 
-# Where more of the states recur with the next one, lines show how densely the motion is sampled.
+# If a larger fraction of states recurs with the next one, lines reflect the sampling density.
 _TANGENTIAL = 0.9
 
 
@@ -47,7 +47,7 @@ def recurrence(
     trend_border: int = TREND_BORDER,
     dt: float | None = None,
 ) -> Recurrence:
-    r"""Quantify the recurrences of a trajectory, or between two.
+    r"""Quantify the recurrences of one trajectory or between two.
 
     Parameters
     ----------
@@ -57,46 +57,48 @@ def recurrence(
         States of a second system, for cross and joint recurrences.
     kind : str or None
         ``"auto"``: state i of x recurs with state j of x. ``"cross"``: with state j of y. ``"joint"``: with state j of
-        x, while state i of y recurs with state j of y. None: ``"auto"``, or ``"cross"`` where y is given or x holds the
-        distances of two systems (which is sure where they are no square).
+        x, while state i of y recurs with state j of y. None: ``"auto"``, or ``"cross"`` with y or with distances of two
+        systems (certain if not square).
     threshold : float, WithinRadius, ScaledRadius, RecurrenceRate, NearestK, or a pair of them
-        Which states recur: those within a distance, within a multiple of the size of the trajectory, as many pairs as
-        make up a share of all (exactly, outside the Theiler window), or so many neighbours of each state. Of a joint
+        Which states recur: those within a distance, within a multiple of the size of the trajectory, a fixed fraction
+        of all pairs (exact, outside the Theiler window), or a fixed number of neighbours of each state. For a joint
         plot each system may have its own.
     theiler : int or None, in samples
-        Pairs closer in time than this do not count; 1 leaves out the line of identity. None: 1, and 0 for cross
+        Pairs closer in time do not count; 1 excludes the line of identity. None: 1, and 0 for cross
         recurrences.
     convention : str
-        ``"standard"``, ``"pyunicorn"``, ``"pyrqa"`` or ``"recurrenceanalysis"``: what the measures mean, see Notes.
+        ``"standard"``, ``"pyunicorn"``, ``"pyrqa"`` or ``"recurrenceanalysis"``: definitions of the measures, see
+        Notes.
     metric : str, callable or Metric
-        ``"l2"``, ``"linf"``, ``"l1"``, or another one of `METRICS`; ``"precomputed"``: x holds distances. In another
-        metric, and of states of more than 128 coordinates where they take no more room than the states, all distances
-        are computed first, see `pairwise`.
+        ``"l2"``, ``"linf"``, ``"l1"``, or another one of `METRICS`; ``"precomputed"``: x holds distances. In other
+        metrics, and for states of over 128 coordinates if the distances need no more memory than the states, all
+        distances are computed first, see `pairwise`.
     dim, delay : int
-        Embedding of x (and y): dimension and delay in samples; 1: the states as they are.
+        Embedding of x (and y): dimension and delay in samples; dim=1: no embedding.
     lmin, vmin, wmin : int, in samples
-        Shortest diagonal lines, vertical lines and recurrence times that count. Other ones later:
-        `Recurrence.measures`. wmin None: 1, for "pyrqa" 2.
+        Shortest diagonal lines, vertical lines and recurrence times that count; `Recurrence.measures` changes them
+        later. wmin None: 1, for "pyrqa" 2.
     border : str
-        Diagonal lines that end at the border of the plot are cut. ``"keep"``: counted as they are. ``"discard"``: left
-        out. ``"longest"``: all but the longest left out. ``"censi"``: all counted as long as the longest [3]_ [4]_.
+        Diagonal lines that end at the border of the plot are truncated. ``"keep"``: count them unchanged.
+        ``"discard"``: exclude them. ``"longest"``: exclude all but the longest. ``"censi"``: set all to the length of
+        the longest [3]_ [4]_.
     semi : bool
-        Lines with one end at the border are such lines, else only those with both.
+        Whether lines with one end at the border count as truncated, else only those with both.
     trend_border : int, in samples
-        The trend leaves out so many lags at the corners of the plot.
+        Number of lags at the corners of the plot excluded from the trend.
     dt : float or None, in the time unit
-        Time between two samples; None: what the trajectory says, 1 for arrays. Only K2 and the times of windows are in
-        units of time.
+        Time between two samples; None: from the trajectory, 1 for arrays. Only K2 and the times of windows use this
+        unit.
 
     Returns
     -------
     Recurrence
-        The measures, the histograms of lines they were made of, and the threshold as it was used.
+        The measures, the histograms of lines, and the threshold.
 
     Raises
     ------
     DataError
-        If the data cannot be analysed so.
+        If the data or options are not suitable.
     UnknownNameError
         If there is no such metric, convention or border correction.
 
@@ -109,19 +111,21 @@ def recurrence(
               \mathrm{L} = \frac{\sum_{l \ge l_{min}} l P(l)}{\sum_{l \ge l_{min}} P(l)}, \quad
               \mathrm{ENTR} = -\sum_{l \ge l_{min}} p(l) \ln p(l), \quad \mathrm{DIV} = 1/L_{max}
 
-    LAM and TT are DET and L of the vertical lines. In the standard convention cells inside the Theiler window belong to
-    no measure, and lines end there; recurrence times are those of the second type [2]_: from the beginning of a
-    vertical line to the beginning of the next one in the same column, on the same side of the window; TREND is the
-    least-squares slope of the recurrence rate over the lag, per 1000 samples. A measure that is not defined is NaN.
+    LAM and TT are DET and L of the vertical lines. In the standard convention, cells inside the Theiler window belong
+    to no measure, and lines end there; recurrence times are of the second type [2]_: from the start of a vertical line
+    to the start of the next one in the same column, on the same side of the window; TREND is the least-squares slope of
+    the recurrence rate over the lag, per 1000 samples. An undefined measure is NaN.
 
-    The other conventions reproduce their packages: "pyunicorn" (distance < threshold; line of identity left out of the
-    diagonal lines only; 1e-8 added to denominators; MRT and RTE of all white vertical lines), "pyrqa" (distance <
-    threshold; the Theiler window applies to diagonal lines only; white lines from 2 on), "recurrenceanalysis" (cells of
-    cross plots in the denominator of RR; recurrence times that are the white cells between two lines and half of each,
-    rounded down; lags of the trend centred half a lag too low). Theiler windows that the package has not are refused.
+    The other conventions reproduce their packages: "pyunicorn" (distance < threshold; the line of identity is excluded
+    from diagonal lines only; 1e-8 added to denominators; MRT and RTE of all white vertical lines), "pyrqa" (distance <
+    threshold; the Theiler window applies to diagonal lines only; white lines from length 2), "recurrenceanalysis"
+    (cells of cross plots in the denominator of RR; recurrence times are the white cells between two lines plus half of
+    each, rounded down; lags of the trend centred half a lag too low). Theiler windows that a package lacks raise an
+    error.
 
-    K2 is the decay of the number of diagonal lines of at least a length, where 50 or more are left; it estimates the
-    correlation entropy for long lines of small thresholds. The plot is never held: memory is linear in T.
+    K2 is the decay rate of the number of diagonal lines of at least a length, from lengths with 50 lines or more; it
+    estimates the correlation entropy for long lines at small thresholds. The plot is never stored: memory is linear in
+    T.
 
     References
     ----------
@@ -133,16 +137,16 @@ def recurrence(
     Examples
     --------
     >>> import numpy as np
-    >>> found = recurrence(np.tile([0.0, 1.0, 5.0, 2.0], 50), threshold=0.0)
-    >>> round(found.RR, 6), found.DET, found.L, found.Lmax, found.MRT
+    >>> result = recurrence(np.tile([0.0, 1.0, 5.0, 2.0], 50), threshold=0.0)
+    >>> round(result.RR, 6), result.DET, result.L, result.Lmax, result.MRT
     (0.246231, 1.0, 100.0, 196, 4.0)
     """
     rules = find_convention(convention)
-    given = isinstance(x, Distances) or (isinstance(metric, str) and metric == "precomputed")
-    kind = _kind_of_distances(kind, x) if given else _kind(kind, y)
+    from_distances = isinstance(x, Distances) or (isinstance(metric, str) and metric == "precomputed")
+    kind = _kind_for_distances(kind, x) if from_distances else _kind(kind, y)
     theiler = _window(theiler, kind, rules)
-    asked = Asked(threshold, theiler, rules, metric, dim, delay)
-    plot, chosen = build_plot(x, y, kind, asked)
+    plot_options = PlotOptions(threshold, theiler, rules, metric, dim, delay)
+    plot, automatic = build_plot(x, y, kind, plot_options)
     lines = plot.count(rules.windows(theiler), rules.times == "middles")
     step, unit = sampling(x, dt)
     options: dict[str, Any] = {
@@ -162,7 +166,7 @@ def recurrence(
         dt=step,
         **options,
     )
-    used = x.metric if isinstance(x, Distances) else _name(metric)
+    metric_name = x.metric if isinstance(x, Distances) else _name(metric)
     settings = options | {
         "dim": dim,
         "delay": delay,
@@ -170,13 +174,13 @@ def recurrence(
         "convention": convention,
         "threshold": _described(threshold),
         "symmetric": plot.symmetric,
-        **chosen,
+        **automatic,
     }
     return Recurrence(
         **vars(measures),
         lines=lines,
-        threshold=chosen["thresholds"][0],
-        metric=used,
+        threshold=automatic["thresholds"][0],
+        metric=metric_name,
         kind=kind,
         convention=convention,
         theiler=theiler,
@@ -184,7 +188,7 @@ def recurrence(
         dt=step,
         time_unit=unit,
         settings=settings,
-        warnings=_warnings(lines, theiler, kind, threshold, chosen["thresholds"]),
+        warnings=_warnings(lines, theiler, kind, threshold, automatic["thresholds"]),
         plot_source=plot,
     )
 
@@ -199,12 +203,12 @@ def _window(theiler: int | None, kind: str, rules: Convention) -> int:
     return int(theiler)
 
 
-def _kind_of_distances(kind: str | None, x: Any) -> str:
+def _kind_for_distances(kind: str | None, x: Any) -> str:
     square = x.square if isinstance(x, Distances) else len(set(np.shape(x))) == 1
-    found = kind or ("auto" if square else "cross")
-    if found not in ("auto", "cross") or (found == "auto" and not square):
+    resolved = kind or ("auto" if square else "cross")
+    if resolved not in ("auto", "cross") or (resolved == "auto" and not square):
         raise DataError(f"kind={kind!r}: distances of shape {np.shape(x)} give {'auto or ' * square}cross recurrences")
-    return found
+    return resolved
 
 
 def _kind(kind: str | None, y: Any) -> str:
@@ -213,8 +217,8 @@ def _kind(kind: str | None, y: Any) -> str:
     if kind not in ("auto", "cross", "joint"):
         raise DataError(f"kind={kind!r} is none of 'auto', 'cross', 'joint'")
     if (kind == "auto") != (y is None):
-        wanted = "takes no y" if kind == "auto" else "needs the second system as y"
-        raise DataError(f"kind={kind!r} {wanted}")
+        requirement = "takes no y" if kind == "auto" else "needs the second system as y"
+        raise DataError(f"kind={kind!r} {requirement}")
     return kind
 
 
@@ -235,27 +239,27 @@ def _described(rule: Rule) -> Any:
 
 
 def _warnings(lines: Lines, theiler: int, kind: str, rule: Rule, thresholds: Any) -> tuple[Reason, ...]:
-    found = []
+    warnings = []
     if (np.asarray(thresholds, dtype=np.float64) == 0).any():
-        words = (
+        text = (
             "the threshold is 0: only equal states recur, and lines count how long the trajectory is constant or "
             "exactly periodic; entropies and K2 then describe no motion"
         )
-        found.append(Reason("zero-threshold", words))
+        warnings.append(Reason("zero-threshold", text))
     if len(lines.diagonal) < 2:
-        words = "no state recurs outside the Theiler window: most measures are not defined"
-        found.append(Reason("no-recurrence", words))
+        text = "no state recurs outside the Theiler window: most measures are not defined"
+        warnings.append(Reason("no-recurrence", text))
     if isinstance(rule, RecurrenceRate) and not rule.local:
         recurrences, cells = lines.outside(theiler)
         if recurrences > 1.01 * rule.rate * cells + 2:
-            words = "{share:.4g} of the pairs recur, not {rate:.4g}: many distances are equal"
-            found.append(Reason.of("equal-distances", words, share=recurrences / cells, rate=rule.rate))
+            text = "{share:.4g} of the pairs recur, not {rate:.4g}: many distances are equal"
+            warnings.append(Reason.of("equal-distances", text, share=recurrences / cells, rate=rule.rate))
     neighbors = lines.shape[1]
     if kind != "cross" and theiler == 1 and lines.recurrences[neighbors] > _TANGENTIAL * lines.cells[neighbors]:
-        words = (
+        text = (
             "{share:.0%} of the states recur with the next one: lines then measure the sampling density; a longer "
             "Theiler window excludes them, see theiler_window"
         )
         share = lines.recurrences[neighbors] / lines.cells[neighbors]
-        found.append(Reason.of("tangential-motion", words, share=share))
-    return tuple(found)
+        warnings.append(Reason.of("tangential-motion", text, share=share))
+    return tuple(warnings)

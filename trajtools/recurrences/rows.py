@@ -1,4 +1,4 @@
-"""Input of a recurrence plot: states or distances, checked, embedded without a copy, read row by row."""
+"""Input of a recurrence plot: states or distances, embedded without a copy, read row by row."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
 METRICS = ("linf", "l2", "l1")
 
 
-# As in trajtools._kernels.recurrence_lines, which may not be imported before it is needed: numba takes a while.
+# As in trajtools._kernels.recurrence_lines, which is imported on use because numba loads slowly.
 _CODES = {"l1": 1, "l2": 2, "linf": 3}
 
 
 _L2 = 2
 
 
-# Numbers between these can be squared, and so can their differences down to 1e-16 of the largest.
+# Range of numbers whose squares, and those of differences down to 1e-16 of the largest, are normal numbers.
 _SMALLEST, _LARGEST = 1e-120, 1e120
 
 
-# A distance below this part of the largest number would vanish when it is squared.
+# Relative distances below this underflow when squared.
 _LEAST_SHARE = 1e-140
 
 
 Words = NDArray[np.uint64]
 
 
-# Distances of many states that are computed at once.
+# Memory of distances computed at once.
 _BAND_BYTES = 32 * 2**20
 
 
-# PaddedStates of more coordinates are compared row by row, a block of them at a time.
+# States of more coordinates are compared in blocks of rows.
 _HIGH_DIMENSION = 128
 
 
-Chosen = dict[str, Any]
+Settings = dict[str, Any]
 
 
 def sampling(x: Any, dt: float | None) -> tuple[float, str]:
@@ -72,18 +72,18 @@ def sampling(x: Any, dt: float | None) -> tuple[float, str]:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two sets of states, and their distance: the states of the rows and of the columns of a recurrence plot.
+    """The states of the rows and of the columns of a recurrence plot, and their metric.
 
     Attributes
     ----------
     rows, columns : PaddedStates
-        The same object for the recurrences of one system.
+        The same object for one system.
     metric : str
         Name of the metric.
     code : int
-        The metric as the kernels know it.
+        Code of the metric for the kernels.
     scale : float
-        A power of two that the numbers are multiplied with before they are squared, so that no square overflows.
+        A power of two that scales the numbers before squaring, so that no square overflows.
     """
 
     rows: PaddedStates
@@ -99,25 +99,25 @@ class Pair:
 
     @property
     def symmetric(self) -> bool:
-        """Whether it is one system."""
+        """Whether rows and columns are one system."""
         return self.rows is self.columns
 
     def part(self, rows: tuple[int, int], columns: tuple[int, int]) -> Pair:
-        """A rectangle of the plot, as views."""
+        """Return a rectangle of the plot, as views."""
         left = self.rows.part(*rows)
         right = left if self.symmetric and rows == columns else self.columns.part(*columns)
         return Pair(left, right, self.metric, self.code, self.scale)
 
     def level(self, threshold: float, inclusive: bool) -> float:
-        """What the kernels compare with."""
+        """Threshold as the kernels compare it."""
         largest = float(threshold) if inclusive else float(np.nextafter(threshold, -np.inf))
         if self.code != _L2 or largest <= 0 or not np.isfinite(largest):
             return largest
         largest *= self.scale
         if largest < _LEAST_SHARE * self.largest_number * self.scale:
             raise DataError(
-                f"threshold={threshold:g} is less than {_LEAST_SHARE:g} of the largest coordinate, and vanishes when "
-                "it is squared: use metric 'l1' or 'linf', or take the offset from the states"
+                f"threshold={threshold:g} is less than {_LEAST_SHARE:g} of the largest coordinate and underflows when "
+                "squared: use metric 'l1' or 'linf', or subtract the offset of the states"
             )
         return largest_square(largest)
 
@@ -127,7 +127,7 @@ class Pair:
         return max(_largest(self.rows.series), _largest(self.columns.series))
 
     def plane(self, threshold: float, inclusive: bool) -> Any:
-        """The pair as the kernels read it."""
+        """Arrays of the pair for the kernels."""
         from trajtools._kernels.recurrence_lines import Plane
 
         left = _pad(self.rows.series, self.scale)
@@ -137,7 +137,7 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class PaddedStates:
-    """Checked states.
+    """Checked states, embedded without a copy.
 
     Attributes
     ----------
@@ -162,18 +162,18 @@ class PaddedStates:
         return len(self.series) * len(self.offsets)
 
     def part(self, start: int, stop: int) -> PaddedStates:
-        """States start .. stop, as a view."""
+        """Return the states start .. stop, as a view."""
         reach = int(self.offsets[-1])
         return PaddedStates(self.series[:, start : stop + reach], self.offsets, self.finite[start:stop])
 
     def points(self, start: int = 0, stop: int | None = None) -> Floats:
-        """States as rows, shape (t, d); the coordinates of an embedding as `trajtools.embedding.embed` orders them."""
+        """Return states as rows, (t, d), with coordinates in the order of `trajtools.embedding.embed`."""
         stop = len(self) if stop is None else stop
         return np.concatenate([self.series[:, start + o : stop + o].T for o in self.offsets], axis=1)
 
 
 def largest_square(distance: float) -> float:
-    """The largest number whose rounded square root is not above a distance."""
+    """Largest number whose rounded square root is at most a distance."""
     square = distance * distance
     while np.sqrt(square) <= distance:
         square = float(np.nextafter(square, np.inf))
@@ -196,22 +196,22 @@ def _largest(series: Floats) -> float:
 
 
 def pack_rows(flags: Bools) -> Words:
-    """Rows of flags as words of 64 bits."""
-    words = -(-flags.shape[1] // 64)
-    padded = np.zeros((len(flags), 64 * words), dtype=bool)
+    """Pack rows of flags into 64-bit words."""
+    text = -(-flags.shape[1] // 64)
+    padded = np.zeros((len(flags), 64 * text), dtype=bool)
     padded[:, : flags.shape[1]] = flags
     return np.packbits(padded, axis=1, bitorder="little").view("<u8").astype(np.uint64)
 
 
 def unpack_rows(bits: Words, columns: int) -> Bools:
-    """Rows of bits as flags."""
+    """Unpack rows of bits into flags."""
     raw = np.ascontiguousarray(bits.astype("<u8")).view(np.uint8)
     return np.unpackbits(raw, axis=1, bitorder="little", count=columns).astype(bool)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """How recurrences are found.
+class PlotOptions:
+    """Options of a recurrence plot.
 
     Attributes
     ----------
@@ -220,7 +220,7 @@ class Asked:
     theiler : int, in samples
         Pairs closer in time do not count.
     rules : Convention
-        What the measures mean.
+        Convention of the measures.
     metric : str, callable or Metric
         Distance between states.
     dim, delay : int
@@ -235,46 +235,46 @@ class Asked:
     delay: int
 
 
-def build_plot(x: Any, y: Any, kind: str, asked: Asked) -> tuple[Plot, Chosen]:
-    """The plot of one or two systems, and what was chosen for it."""
-    if isinstance(x, Distances) or asked.metric == "precomputed":
-        if y is not None or asked.dim != 1:
+def build_plot(x: Any, y: Any, kind: str, options: PlotOptions) -> tuple[Plot, Settings]:
+    """Return the plot of one or two systems, and the automatic settings."""
+    if isinstance(x, Distances) or options.metric == "precomputed":
+        if y is not None or options.dim != 1:
             raise DataError("x holds distances: y and dim apply to states; for two systems pass pairwise(x, y=y)")
-        return _of_distances(x, kind, asked)
-    if asked.metric not in METRICS or (asked.dim == 1 and _is_wide(x)):
+        return _plot_of_distances(x, kind, options)
+    if options.metric not in METRICS or (options.dim == 1 and _is_wide(x)):
         if kind == "joint":
             raise DataError(
                 f"joint recurrences support up to {_HIGH_DIMENSION} coordinates, in {', '.join(METRICS)}; "
                 "project the states, or select fewer parameters"
             )
-        return _of_compared(x, y, asked)
-    first = prepare(x, dim=asked.dim, delay=asked.delay)
+        return _plot_of_compared(x, y, options)
+    first = prepare(x, dim=options.dim, delay=options.delay)
     if y is None:
-        return _of_states((make_pair(first, first, asked.metric),), (asked.threshold,), asked)
-    second = prepare(y, dim=asked.dim, delay=asked.delay, name="y")
+        return _plot_of_states((make_pair(first, first, options.metric),), (options.threshold,), options)
+    second = prepare(y, dim=options.dim, delay=options.delay, name="y")
     if kind == "cross":
-        return _of_states((make_pair(first, second, asked.metric),), (asked.threshold,), asked)
+        return _plot_of_states((make_pair(first, second, options.metric),), (options.threshold,), options)
     if len(first) != len(second):
         raise DataError(f"joint recurrences need states at the same times; x has {len(first)}, y {len(second)}")
-    each = asked.threshold if isinstance(asked.threshold, (tuple, list)) else (asked.threshold, asked.threshold)
+    each = options.threshold if isinstance(options.threshold, (tuple, list)) else (options.threshold, options.threshold)
     if len(each) != 2:
-        raise DataError(f"threshold={asked.threshold!r}: it must be one rule for both systems, or a pair of rules")
+        raise DataError(f"threshold={options.threshold!r}: it must be one rule for both systems, or a pair of rules")
     both = first.finite & second.finite
     systems = [PaddedStates(s.series, s.offsets, both) for s in (first, second)]
-    return _of_states(tuple(make_pair(s, s, asked.metric) for s in systems), tuple(each), asked)
+    return _plot_of_states(tuple(make_pair(s, s, options.metric) for s in systems), tuple(each), options)
 
 
 def prepare(x: Any, *, dim: int = 1, delay: int = 1, name: str = "x") -> PaddedStates:
-    """Check states, and note their delays."""
-    given = np.asarray(x)
-    if given.dtype.kind not in "fiub":
-        raise DataError(f"{name}: states must be real numbers; this array has dtype {given.dtype}")
-    if given.ndim not in (1, 2) or not given.size:
-        raise DataError(f"{name}: states must be an array (T, d) or (T,); this one has shape {given.shape}")
+    """Check states, and set up their embedding."""
+    raw = np.asarray(x)
+    if raw.dtype.kind not in "fiub":
+        raise DataError(f"{name}: states must be real numbers; this array has dtype {raw.dtype}")
+    if raw.ndim not in (1, 2) or not raw.size:
+        raise DataError(f"{name}: states must be an array (T, d) or (T,); this one has shape {raw.shape}")
     for word, value in (("dim", dim), ("delay", delay)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise DataError(f"{word}={value!r}: it must be a whole number, at least 1")
-    array = given.astype(np.float64, copy=False)
+    array = raw.astype(np.float64, copy=False)
     series = np.ascontiguousarray(array[:, None].T if array.ndim == 1 else array.T)
     length = series.shape[1] - (dim - 1) * delay
     if length < 2:
@@ -295,39 +295,45 @@ def prepare(x: Any, *, dim: int = 1, delay: int = 1, name: str = "x") -> PaddedS
     return PaddedStates(series, offsets, finite)
 
 
-def _of_states(pairs: tuple[Pair, ...], thresholds: tuple[Any, ...], asked: Asked) -> tuple[Plot, Chosen]:
+def _plot_of_states(
+    pairs: tuple[Pair, ...], thresholds: tuple[Any, ...], options: PlotOptions
+) -> tuple[Plot, Settings]:
     if any(_is_local(rule) for rule in thresholds):
         if len(pairs) > 1:
             raise DataError(f"threshold={thresholds[0]!r}: joint recurrences need one distance for each system")
         pair = pairs[0]
         rows = StateRows.of(pair)
-        return _of_rows(rows, (pair.rows.finite, pair.columns.finite), asked, square=pair.symmetric, symmetric=True)
-    found = [absolute(pair, rule, asked.theiler) for pair, rule in zip(pairs, thresholds, strict=True)]
-    levels = tuple(just_reached(f[0], rule, asked.rules.inclusive) for f, rule in zip(found, thresholds, strict=True))
-    plot = StatePlot(pairs, levels, asked.rules.inclusive, thresholds)
-    return plot, {"thresholds": plot.thresholds, **found[0][1]}
+        return _plot_of_rows(
+            rows, (pair.rows.finite, pair.columns.finite), options, square=pair.symmetric, symmetric=True
+        )
+    absolutes = [absolute(pair, rule, options.theiler) for pair, rule in zip(pairs, thresholds, strict=True)]
+    levels = tuple(
+        just_reached(f[0], rule, options.rules.inclusive) for f, rule in zip(absolutes, thresholds, strict=True)
+    )
+    plot = StatePlot(pairs, levels, options.rules.inclusive, thresholds)
+    return plot, {"thresholds": plot.thresholds, **absolutes[0][1]}
 
 
 @dataclass(frozen=True, eq=False)
 class StatePlot:
-    """Recurrences of states within a distance, of one system or of two at once.
+    """Recurrence plot of states within a distance, of one system or of two jointly.
 
     Attributes
     ----------
     pairs : tuple of Pair
-        One, or two that have to recur together.
+        One, or two that must recur jointly.
     thresholds : tuple of float
-        Of each.
+        Threshold of each pair.
     inclusive : bool
         Whether a pair at the threshold recurs.
-    asked : tuple
-        The rules that the thresholds come from.
+    rules : tuple
+        The rules of the thresholds.
     """
 
     pairs: tuple[Pair, ...]
     thresholds: tuple[float, ...]
     inclusive: bool
-    asked: tuple[Any, ...]
+    rules: tuple[Any, ...]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -336,7 +342,7 @@ class StatePlot:
 
     @property
     def finite(self) -> tuple[Bools, Bools]:
-        """States that count, of the rows and of the columns."""
+        """Finite states of the rows and of the columns."""
         first, *others = self.pairs
         rows, columns = first.rows.finite, first.columns.finite
         for other in others:
@@ -345,7 +351,7 @@ class StatePlot:
 
     @property
     def symmetric(self) -> bool:
-        """Whether state i recurs with j when j does with i."""
+        """Whether the plot is symmetric."""
         return all(p.symmetric for p in self.pairs)
 
     def count(self, windows: tuple[int, int], middles: bool) -> Lines:
@@ -361,54 +367,54 @@ class StatePlot:
         )
 
     def distances(self, start: int, stop: int) -> Floats:
-        """Distances of some rows to all columns, in the first system."""
+        """Read distances of rows to all columns, in the first system."""
         return StateRows.of(self.pairs[0]).read(start, stop)
 
     def bits(self, start: int, stop: int) -> Words:
-        """Some rows of the plot as bits."""
-        found = []
+        """Read rows of the plot as bits."""
+        bits = []
         for pair, threshold in zip(self.pairs, self.thresholds, strict=True):
-            found.append(to_bits(StateRows.of(pair).read(start, stop), threshold, self.inclusive))
-        return np.bitwise_and.reduce(found)
+            bits.append(to_bits(StateRows.of(pair).read(start, stop), threshold, self.inclusive))
+        return np.bitwise_and.reduce(bits)
 
     def level(self) -> float:
-        """Threshold of the (first) system."""
+        """Threshold of the first system."""
         return self.thresholds[0]
 
     def with_own_threshold(self, theiler: int) -> StatePlot:
-        """The same plot, with thresholds found by the rules that were given."""
+        """Return the plot with thresholds recomputed by their rules."""
         levels = [
             just_reached(absolute(pair, rule, theiler)[0], rule, self.inclusive)
-            for pair, rule in zip(self.pairs, self.asked, strict=True)
+            for pair, rule in zip(self.pairs, self.rules, strict=True)
         ]
         return replace(self, thresholds=tuple(levels))
 
     def part(self, start: int, stop: int) -> StatePlot:
-        """The plot of some states of the rows and of the columns."""
+        """Return the plot of a window of states."""
         return replace(self, pairs=tuple(p.part((start, stop), (start, stop)) for p in self.pairs))
 
 
 def to_bits(distances: Floats, threshold: float, inclusive: bool) -> Words:
-    """Rows of distances as bits: whether they are within a threshold."""
+    """Convert rows of distances to recurrence bits."""
     from trajtools._kernels.recurrence_rows import bits_below
 
     level = threshold if inclusive else np.nextafter(threshold, -np.inf)
-    words = -(-distances.shape[1] // 64)
-    return bits_below(np.ascontiguousarray(distances), np.full(len(distances), level), words)
+    text = -(-distances.shape[1] // 64)
+    return bits_below(np.ascontiguousarray(distances), np.full(len(distances), level), text)
 
 
 @dataclass(frozen=True, eq=False)
 class StateRows:
-    """Distances that are computed from states when they are read.
+    """Distances computed from states on reading.
 
     Attributes
     ----------
     rows, columns : ndarray of float64, shapes (T, d) and (S, d)
         The states.
     code : int
-        The metric as the kernels know it.
+        Code of the metric for the kernels.
     scale : float
-        A power of two that numbers are multiplied with before they are squared.
+        A power of two that scales numbers before squaring.
     """
 
     rows: Floats
@@ -417,7 +423,7 @@ class StateRows:
     scale: float = 1.0
 
     def read(self, start: int, stop: int) -> Floats:
-        """Distances of some rows to all columns, shape (t, S)."""
+        """Compute distances of rows to all columns, (t, S)."""
         from trajtools._kernels.recurrence_rows import distance_block
 
         out = np.empty((stop - start, len(self.columns)))
@@ -426,60 +432,60 @@ class StateRows:
 
     @classmethod
     def of(cls, pair: Pair) -> StateRows:
-        """Of checked states."""
+        """Create from a pair of checked states."""
         scale = pair.scale if pair.code == 2 else 1.0
         points = np.ascontiguousarray(pair.rows.points()) * scale
         others = points if pair.symmetric else np.ascontiguousarray(pair.columns.points()) * scale
         return cls(points, others, pair.code, scale)
 
 
-def _of_rows(
-    source: Any, finite: tuple[Bools, Bools], asked: Asked, *, square: bool, symmetric: bool
-) -> tuple[DistancePlot, Chosen]:
-    """Of distances that are read row by row."""
-    window = max(asked.theiler, 1) if square else asked.theiler
-    chosen: Chosen = {}
-    rule, local = asked.threshold, _is_local(asked.threshold)
+def _plot_of_rows(
+    source: Any, finite: tuple[Bools, Bools], options: PlotOptions, *, square: bool, symmetric: bool
+) -> tuple[DistancePlot, Settings]:
+    """Return the plot of distances read row by row."""
+    window = max(options.theiler, 1) if square else options.theiler
+    settings: Settings = {}
+    rule, local = options.threshold, _is_local(options.threshold)
     if not local:
-        level, chosen = absolute_of_rows(source.read, finite, rule, window)
-        rule = just_reached(level, rule, asked.rules.inclusive)
+        level, settings = absolute_of_rows(source.read, finite, rule, window)
+        rule = just_reached(level, rule, options.rules.inclusive)
     plot = DistancePlot(
         source=source,
         finite=finite,
         rule=rule,
-        inclusive=asked.rules.inclusive,
+        inclusive=options.rules.inclusive,
         square=square,
         symmetric=square and symmetric and not local,
         theiler=window,
-        asked=asked.threshold,
+        user_rule=options.threshold,
     )
-    return plot, {"thresholds": (plot.level(),), **chosen}
+    return plot, {"thresholds": (plot.level(),), **settings}
 
 
 @dataclass(frozen=True, eq=False)
 class DistancePlot:
-    """Recurrences from distances that are read row by row.
+    """Recurrence plot of distances read row by row.
 
     Attributes
     ----------
     source : object
         With ``read(start, stop)``: distances (t, S).
     finite : (ndarray of bool, ndarray of bool), shapes (T,) and (S,)
-        PaddedStates that count, of the rows and of the columns.
+        Finite states of the rows and of the columns.
     rule : float, NearestK or RecurrenceRate
-        Largest distance, or how many neighbours every state of the rows has.
+        Largest distance, or number of neighbours of every state of the rows.
     inclusive : bool
         Whether a pair at the threshold recurs.
     square : bool
         Whether rows and columns are the same states.
     symmetric : bool
-        Whether state i recurs with j when j does with i.
+        Whether the plot is symmetric.
     theiler : int, in samples
         Pairs closer in time are no neighbours.
-    asked : object
-        The rule that was given; the same as `rule` for a number of neighbours.
+    user_rule : object
+        The user's rule; equal to `rule` for a number of neighbours.
     offset : int
-        First state of the source that belongs to the plot.
+        First state of the plot in the source.
     """
 
     source: Any
@@ -489,7 +495,7 @@ class DistancePlot:
     square: bool
     symmetric: bool
     theiler: int
-    asked: Any
+    user_rule: Any
     offset: int = 0
 
     @property
@@ -499,38 +505,38 @@ class DistancePlot:
 
     @property
     def is_local(self) -> bool:
-        """Whether every state has a threshold of its own."""
+        """Whether every state has its own threshold."""
         return isinstance(self.rule, (NearestK, RecurrenceRate))
 
     def level(self) -> float:
-        """Threshold; NaN where every state has its own."""
+        """Threshold; NaN if every state has its own."""
         return float("nan") if self.is_local else float(self.rule)
 
     def with_own_threshold(self, theiler: int) -> DistancePlot:
-        """The same plot, with a threshold found by the rule that was given."""
+        """Return the plot with the threshold recomputed by its rule."""
         if self.is_local:
             return self
-        level, _ = absolute_of_rows(self.distances, self.finite, self.asked, theiler)
-        return replace(self, rule=just_reached(level, self.asked, self.inclusive))
+        level, _ = absolute_of_rows(self.distances, self.finite, self.user_rule, theiler)
+        return replace(self, rule=just_reached(level, self.user_rule, self.inclusive))
 
     def count(self, windows: tuple[int, int], middles: bool) -> Lines:
         """Count the lines outside Theiler windows."""
         return count_rows(self.bits, self.shape, self.finite, windows=windows, middles=middles)
 
     def distances(self, start: int, stop: int) -> Floats:
-        """Distances of some rows to all columns."""
+        """Read distances of rows to all columns."""
         rows = np.asarray(self.source.read(self.offset + start, self.offset + stop), dtype=np.float64)
         return np.ascontiguousarray(rows[:, self.offset : self.offset + self.shape[1]] if self.square else rows)
 
     def bits(self, start: int, stop: int) -> Words:
-        """Some rows of the plot as bits."""
+        """Read rows of the plot as bits."""
         distances = self.distances(start, stop)
         if self.is_local:
             return self._nearest(distances, start)
         return to_bits(distances, self.rule, self.inclusive)
 
     def _nearest(self, distances: Floats, start: int) -> Words:
-        """The nearest states of each row; those within the Theiler window are kept if they are as near."""
+        """Mark the nearest states of each row; states in the Theiler window are included if as near."""
         out = np.zeros(distances.shape, dtype=bool)
         columns = np.arange(distances.shape[1])
         for at, row in enumerate(distances):
@@ -550,7 +556,7 @@ class DistancePlot:
         return pack_rows(out)
 
     def part(self, start: int, stop: int) -> DistancePlot:
-        """The plot of some states of the rows and of the columns."""
+        """Return the plot of a window of states."""
         if not self.square:
             raise DataError("distances between two systems cannot be split into windows; pass the states instead")
         cut = (self.finite[0][start:stop], self.finite[1][start:stop])
@@ -558,7 +564,7 @@ class DistancePlot:
 
 
 def neighbors_of(rule: NearestK | RecurrenceRate, available: int) -> int:
-    """How many neighbours a state has that could have so many."""
+    """Number of neighbours of a state with `available` candidates."""
     if isinstance(rule, NearestK):
         return min(int(rule.k), available)
     return int(np.ceil(rule.rate * available - 1e-9))
@@ -568,24 +574,24 @@ def _is_local(rule: Any) -> bool:
     return isinstance(rule, NearestK) or (isinstance(rule, RecurrenceRate) and rule.local)
 
 
-def _of_distances(x: Any, kind: str, asked: Asked) -> tuple[DistancePlot, Chosen]:
+def _plot_of_distances(x: Any, kind: str, options: PlotOptions) -> tuple[DistancePlot, Settings]:
     if isinstance(x, Distances):
         finite = (~x.excluded, ~x.column_excluded)
         _refuse_few(finite[0], "x")
-        return _of_rows(x, finite, asked, square=kind == "auto", symmetric=x.symmetric)
+        return _plot_of_rows(x, finite, options, square=kind == "auto", symmetric=x.symmetric)
     matrix = np.asarray(x)
     if matrix.dtype.kind not in "fiub" or matrix.ndim != 2 or min(matrix.shape) < 2:
         raise DataError(f"distances must be an array (T, S) of real numbers; this one is {matrix.dtype} {matrix.shape}")
     matrix = matrix.astype(np.float64, copy=False)
     if np.any(matrix < 0):
         raise DataError("some distances are negative; distances must be zero or positive")
-    known = ~np.isnan(matrix)
-    finite = (known.any(axis=1), known.any(axis=0))
-    if np.count_nonzero(known) != np.count_nonzero(finite[0]) * np.count_nonzero(finite[1]):
+    defined = ~np.isnan(matrix)
+    finite = (defined.any(axis=1), defined.any(axis=0))
+    if np.count_nonzero(defined) != np.count_nonzero(finite[0]) * np.count_nonzero(finite[1]):
         raise DataError("some distances are NaN; an excluded state must have NaN in its whole row and column")
     square = kind == "auto"
     symmetric = square and np.array_equal(matrix, matrix.T, equal_nan=True)
-    return _of_rows(MatrixRows(matrix), finite, asked, square=square, symmetric=symmetric)
+    return _plot_of_rows(MatrixRows(matrix), finite, options, square=square, symmetric=symmetric)
 
 
 def _refuse_few(finite: Bools, name: str) -> None:
@@ -609,40 +615,44 @@ class MatrixRows:
     matrix: Any
 
     def read(self, start: int, stop: int) -> Any:
-        """Rows start .. stop."""
+        """Read the rows start .. stop."""
         return self.matrix[start:stop]
 
 
-def _of_compared(x: Any, y: Any, asked: Asked) -> tuple[Plot, Chosen]:
-    """Of states of many coordinates, or in any metric: all distances if they take no more room than the states."""
+def _plot_of_compared(x: Any, y: Any, options: PlotOptions) -> tuple[Plot, Settings]:
+    """Return the plot of wide states or any metric; stores all distances if they are smaller than the states."""
     from trajtools.distances.pairwise import pairwise
     from trajtools.distances.tiles import compare
 
-    if asked.dim > 1:
-        x, y = (None if s is None else embed(s, asked.dim, asked.delay) for s in (x, y))
+    if options.dim > 1:
+        x, y = (None if s is None else embed(s, options.dim, options.delay) for s in (x, y))
     rows, size = np.shape(x)[0], int(np.prod(np.shape(x)[1:]))
     columns = rows if y is None else np.shape(y)[0]
     kind = "auto" if y is None else "cross"
-    if columns <= size or asked.metric not in METRICS:
-        return _of_distances(pairwise(x, y=y, metric=asked.metric), kind, asked)
-    what = compare(x, y, asked.metric, digest=False, executor=None)
-    _refuse_few(what.rows.finite, "x")
-    return _of_rows(
-        TileRows(what), (what.rows.finite, what.columns.finite), asked, square=y is None, symmetric=what.symmetric
+    if columns <= size or options.metric not in METRICS:
+        return _plot_of_distances(pairwise(x, y=y, metric=options.metric), kind, options)
+    comparison = compare(x, y, options.metric, digest=False, executor=None)
+    _refuse_few(comparison.rows.finite, "x")
+    return _plot_of_rows(
+        TileRows(comparison),
+        (comparison.rows.finite, comparison.columns.finite),
+        options,
+        square=y is None,
+        symmetric=comparison.symmetric,
     )
 
 
 class TileRows:
-    """Distances that are computed tile by tile when they are read: of states of many coordinates."""
+    """Distances of wide states, computed tile by tile on reading."""
 
-    def __init__(self, what: Any) -> None:
-        self._what = what
-        # A tile reads the states of all its columns: many rows at once, and those that were not asked for are kept.
-        self._height = int(np.clip(_BAND_BYTES // (8 * len(what.y)), 16, what.side(0)))
+    def __init__(self, comparison: Any) -> None:
+        self._comparison = comparison
+        # A tile reads the states of all its columns: compute many rows at once and cache them.
+        self._height = int(np.clip(_BAND_BYTES // (8 * len(comparison.y)), 16, comparison.side(0)))
         self._band: tuple[int, Floats] = (-1, np.empty((0, 0)))
 
     def read(self, start: int, stop: int) -> Floats:
-        """Distances of some rows to all columns, shape (t, S)."""
+        """Read distances of rows to all columns, (t, S)."""
         parts = []
         for band in range(start // self._height, -(-stop // self._height)):
             first = band * self._height
@@ -656,16 +666,16 @@ class TileRows:
 
         if self._band[0] == band:
             return self._band[1]
-        what, side = self._what, self._what.side(0)
-        rows = slice(band * self._height, min((band + 1) * self._height, len(what.x)))
-        out = np.empty((rows.stop - rows.start, len(what.y)))
+        comparison, side = self._comparison, self._comparison.side(0)
+        rows = slice(band * self._height, min((band + 1) * self._height, len(comparison.x)))
+        out = np.empty((rows.stop - rows.start, len(comparison.y)))
 
         def work(first: int, last: int) -> None:
             for tile in range(first, last):
-                columns = slice(tile * side, min((tile + 1) * side, len(what.y)))
-                out[:, columns] = what.blank(rows, columns, compute(what.tile(rows, columns)))
+                columns = slice(tile * side, min((tile + 1) * side, len(comparison.y)))
+                out[:, columns] = comparison.blank(rows, columns, compute(comparison.tile(rows, columns)))
 
-        in_parts(work, -(-len(what.y) // side))
+        in_parts(work, -(-len(comparison.y) // side))
         self._band = (band, out)
         return out
 
@@ -676,16 +686,16 @@ def _is_wide(x: Any) -> bool:
 
 
 def is_trajectory(x: Any) -> bool:
-    """Whether it is a lazy trajectory."""
+    """Whether `x` is a lazy trajectory."""
     return isinstance(x, Trajectory)
 
 
 def make_pair(rows: PaddedStates, columns: PaddedStates, metric: str) -> Pair:
-    """Put two sets of states side by side."""
+    """Combine two sets of states into a pair."""
     if rows.dimension != columns.dimension:
         raise DataError(
             f"the states of x have {rows.dimension} coordinates, those of y {columns.dimension}; recurrences between "
-            "two systems need the same ones. To join the recurrences of different systems use kind='joint'"
+            "two systems need equal coordinates. For joint recurrences of different systems use kind='joint'"
         )
     code = metric_code(metric, rows.dimension)
     scale = 1.0
@@ -697,7 +707,7 @@ def make_pair(rows: PaddedStates, columns: PaddedStates, metric: str) -> Pair:
 
 
 def metric_code(metric: str, dimension: int) -> int:
-    """The metric as the kernels know it; in one dimension all are the same."""
+    """Code of the metric for the kernels; all metrics agree in one dimension."""
     if metric not in METRICS:
         raise UnknownNameError(
             f"metric {metric!r} is none of {', '.join(METRICS)}; for other metrics pass Distances, or an array of "

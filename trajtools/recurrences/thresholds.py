@@ -14,7 +14,7 @@ from trajtools.types import Bools, Floats
 if TYPE_CHECKING:
     from trajtools.recurrences.rows import Pair
 
-# So many distances of a bracket are kept and sorted (8 MB); of more only the part that holds the rank is looked at.
+# Largest number of distances of a bracket to sort (8 MB); a larger bracket is narrowed first.
 _KEPT = 2**20
 
 
@@ -24,7 +24,7 @@ _SIGMAS = 6.0
 
 
 def absolute(pair: Pair, rule: Any, theiler: int) -> tuple[float, dict[str, Any]]:
-    """The threshold of a rule as a distance."""
+    """Convert a threshold rule to a distance."""
     if isinstance(rule, ScaledRadius):
         if rule.by == "std":
             size = spread(pair)
@@ -41,7 +41,7 @@ def absolute(pair: Pair, rule: Any, theiler: int) -> tuple[float, dict[str, Any]
 
 
 def count_pairs(pair: Pair, theiler: int) -> int:
-    """Pairs of finite states outside the Theiler window; each once where the plot is symmetric."""
+    """Number of pairs of finite states outside the Theiler window; each once if the plot is symmetric."""
     rows, columns = pair.rows.finite, pair.columns.finite
     near = range(0 if pair.symmetric else 1 - theiler, theiler)
     inside = sum(int(np.count_nonzero(on_lag(rows, columns, lag))) for lag in near)
@@ -57,7 +57,7 @@ def count_pairs(pair: Pair, theiler: int) -> int:
 
 
 def on_lag(rows: Bools, columns: Bools, lag: int) -> Bools:
-    """Which columns j have a finite state whose row j + lag is finite as well."""
+    """Columns j with a finite state whose row j + lag is also finite."""
     low, high = max(0, -lag), min(len(columns), len(rows) - lag)
     if low >= high:
         return np.zeros(0, dtype=bool)
@@ -65,7 +65,7 @@ def on_lag(rows: Bools, columns: Bools, lag: int) -> Bools:
 
 
 def fixed(rule: Any) -> float:
-    """A threshold that was given as a distance."""
+    """Check a threshold that is a distance."""
     value = rule.radius if isinstance(rule, WithinRadius) and not rule.relative else rule
     if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value) and value >= 0:
         return float(value)
@@ -84,13 +84,13 @@ def spread(pair: Pair) -> float:
 
 
 def nth_distance(pair: Pair, rank: int, theiler: int) -> float:
-    """The distance of a given rank among all pairs outside the Theiler window, exactly.
+    """Exact distance of a given rank among all pairs outside the Theiler window.
 
     Notes
     -----
-    All distances pass by once or twice, without being kept: a sample tells between which two distances the rank lies,
-    those between them are kept, or counted in bins until they are few enough to be kept. What the sample says cannot
-    change the result, only the number of passes.
+    The function passes once or twice over all distances without storing them. A sample brackets the rank; the distances
+    in the bracket are stored, or counted in bins until few enough to store. The sample affects the number of passes,
+    not the result.
     """
     rows, columns = pair.shape
     plane = pair.plane(0.0, True)
@@ -102,13 +102,13 @@ def nth_distance(pair: Pair, rank: int, theiler: int) -> float:
     if pairs > _KEPT:
         low, high = _bracket(pair, plane, rank / pairs, theiler, top)
     while True:
-        under, inside, number, smallest, largest, kept = _pass(plane, (rows, columns), lags, low, high)
+        under, inside, number, smallest, largest, bracketed = _pass(plane, (rows, columns), lags, low, high)
         if rank <= under:
             low, high = 0.0, low
         elif rank > under + inside:
             low, high = high, top
-        elif inside == len(kept):
-            return _distance(pair, float(np.partition(kept, rank - under - 1)[rank - under - 1]))
+        elif inside == len(bracketed):
+            return _distance(pair, float(np.partition(bracketed, rank - under - 1)[rank - under - 1]))
         else:
             part = int(np.searchsorted(np.cumsum(number), rank - under))
             low, high = float(smallest[part]), float(largest[part])
@@ -117,7 +117,7 @@ def nth_distance(pair: Pair, rank: int, theiler: int) -> float:
 
 
 def _upper_bound(pair: Pair) -> float:
-    """No distance, as the kernels compare it, is above this."""
+    """Upper bound of the distances, as the kernels compare them."""
     gaps = []
     for left, right in zip(pair.rows.series, pair.columns.series, strict=True):
         both = np.concatenate([left[np.isfinite(left)], right[np.isfinite(right)]])
@@ -129,7 +129,7 @@ def _upper_bound(pair: Pair) -> float:
 
 
 def _bracket(pair: Pair, plane: Any, share: float, theiler: int, top: float) -> tuple[float, float]:
-    """Two distances, as the kernels compare them, between which the quantile almost certainly lies."""
+    """Bracket of the quantile from a sample, as the kernels compare distances."""
     rng = np.random.default_rng(0)
     i = rng.choice(np.flatnonzero(pair.rows.finite), _SAMPLE)
     j = rng.choice(np.flatnonzero(pair.columns.finite), _SAMPLE)
@@ -144,7 +144,7 @@ def _bracket(pair: Pair, plane: Any, share: float, theiler: int, top: float) -> 
 
 
 def _sample(plane: Any, i: Any, j: Any) -> Floats:
-    """Distances of some pairs, of L2 squared, as the kernels have them."""
+    """Distances of sampled pairs as the kernels compare them (L2 squared)."""
     from trajtools._kernels.recurrence_lines import BEFORE
     from trajtools.types import L1, L2
 
@@ -162,28 +162,28 @@ def _sample(plane: Any, i: Any, j: Any) -> Floats:
 
 
 def _pass(plane: Any, shape: tuple[int, int], lags: Any, low: float, high: float) -> tuple[Any, ...]:
-    """One look at all distances, on several threads; the kept ones are those in the bracket if all had room."""
+    """One pass over all distances, on several threads; collects those in the bracket if they fit."""
     from trajtools._kernels._jit import in_parts
     from trajtools._kernels.recurrence_lines import threads
     from trajtools._kernels.recurrence_rows import lag_ranks
 
     parts = max(1, min(threads(), len(lags) // 256))
     room = np.empty((parts, min(_KEPT, len(lags) * min(shape)) // parts + 1))
-    found: list[Any] = [None] * parts
+    results: list[Any] = [None] * parts
 
     def work(begin: int, end: int) -> None:
         for part in range(begin, end):
-            found[part] = lag_ranks(plane, shape, lags[part::parts].copy(), low, high, _BINS, room[part])
+            results[part] = lag_ranks(plane, shape, lags[part::parts].copy(), low, high, _BINS, room[part])
 
     in_parts(work, parts)
-    kept = np.concatenate([room[p, : min(f[1], room.shape[1])] for p, f in enumerate(found)])
+    bracketed = np.concatenate([room[p, : min(f[1], room.shape[1])] for p, f in enumerate(results)])
     return (
-        sum(f[0] for f in found),
-        sum(f[1] for f in found),
-        np.sum([f[2] for f in found], axis=0),
-        np.min([f[3] for f in found], axis=0),
-        np.max([f[4] for f in found], axis=0),
-        kept,
+        sum(f[0] for f in results),
+        sum(f[1] for f in results),
+        np.sum([f[2] for f in results], axis=0),
+        np.min([f[3] for f in results], axis=0),
+        np.max([f[4] for f in results], axis=0),
+        bracketed,
     )
 
 
@@ -192,12 +192,12 @@ def _distance(pair: Pair, value: float) -> float:
 
 
 def just_reached(level: float, rule: Any, inclusive: bool) -> float:
-    """The threshold at which a recurrence rate is reached, where pairs at the threshold itself do not recur."""
+    """Threshold that reaches a recurrence rate if pairs at the threshold do not recur."""
     return float(np.nextafter(level, np.inf)) if isinstance(rule, RecurrenceRate) and not inclusive else level
 
 
 def absolute_of_rows(read: Any, finite: tuple[Bools, Bools], rule: Any, theiler: int) -> tuple[float, dict[str, Any]]:
-    """The threshold of a rule as a distance, where distances are read and not states."""
+    """Convert a threshold rule to a distance, for rows of distances."""
     if not isinstance(rule, (RecurrenceRate, ScaledRadius)):
         return fixed(rule), {}
     pairs = pairs_of_lags(*finite)
@@ -217,25 +217,25 @@ def absolute_of_rows(read: Any, finite: tuple[Bools, Bools], rule: Any, theiler:
 
 
 def nth_of_rows(read: Any, finite: tuple[Bools, Bools], rank: int, theiler: int) -> float:
-    """The distance of a given rank among all ordered pairs outside the Theiler window, from rows that are read."""
+    """Exact distance of a given rank among all ordered pairs outside the Theiler window, from rows."""
     low, high = 0.0, np.inf
     while True:
-        under, inside, kept, edges, number = 0, 0, [], None, np.zeros(_BINS, dtype=np.int64)
+        under, inside, bracketed, edges, number = 0, 0, [], None, np.zeros(_BINS, dtype=np.int64)
         top, bottom = 0.0, np.inf
         for values in _outside(read, finite, theiler):
             under += int(np.count_nonzero(values < low))
-            found = values[(values >= low) & (values <= high)]
-            if not len(found):
+            selected = values[(values >= low) & (values <= high)]
+            if not len(selected):
                 continue
-            bottom, top = min(bottom, float(found.min())), max(top, float(found.max()))
+            bottom, top = min(bottom, float(selected.min())), max(top, float(selected.max()))
             if inside < _KEPT:
-                kept.append(found)
-            inside += len(found)
+                bracketed.append(selected)
+            inside += len(selected)
             if np.isfinite(high):
                 edges = np.linspace(low, high, _BINS + 1)
-                number += np.histogram(found, edges)[0]
+                number += np.histogram(selected, edges)[0]
         if inside <= _KEPT or bottom == top:
-            return float(np.partition(np.concatenate(kept), rank - under - 1)[rank - under - 1])
+            return float(np.partition(np.concatenate(bracketed), rank - under - 1)[rank - under - 1])
         if edges is None:
             low, high = bottom, top
             continue
@@ -245,7 +245,7 @@ def nth_of_rows(read: Any, finite: tuple[Bools, Bools], rank: int, theiler: int)
 
 
 def _outside(read: Any, finite: tuple[Bools, Bools], theiler: int) -> Any:
-    """Distances of all pairs outside the Theiler window, a few rows at a time."""
+    """Yield the distances of all pairs outside the Theiler window, a few rows at a time."""
     rows, columns = finite
     step = rows_at_a_time(len(columns))
     j = np.arange(len(columns))

@@ -1,4 +1,4 @@
-"""Whether a perturbed training returns to the orbit of its reference."""
+"""Orbital stability of perturbed training runs."""
 
 from __future__ import annotations
 

@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from trajtools.store import Run
 
 STABILITY_CLASSES = ("asymptotically stable", "orbitally stable", "marginal drift", "unstable", "inconclusive")
-FLOOR_FACTOR = 10.0  # distances below this many times the rounding floor are rounding
-RESOLUTION_FACTOR = 3.0  # the same for the estimated error of the interpolated orbit
-TIME_BLOCKS = (8, 4)  # as many as leave two states to each
-SATURATES = 3.0  # e-folds: after such growth, a curve that is within one of its largest value has ended to grow
+FLOOR_FACTOR = 10.0  # distances below this multiple of the rounding floor count as rounding
+RESOLUTION_FACTOR = 3.0  # likewise for the estimated error of the interpolated orbit
+TIME_BLOCKS = (8, 4)  # the first that leaves two states per block
+SATURATES = 3.0  # e-folds of growth after which a curve within one e-fold of its maximum is saturated
 FEWEST_POINTS = 3
 NAN = float("nan")
-DECISIVE = 3.0  # e-folds that a distance must have fallen or grown
-NEUTRAL = 1.0  # e-folds within which it has done neither
-STOPPED = 0.2  # a fall goes on if at least this share of it belongs to its second half
-STEADY = 0.35  # an exponential falls half of its e-folds in the second half
-STILL = 0.1  # e-folds: a distance that changes by less in the second half stands still
-TUBE = 3.0  # times the perturbation: what the tube around the orbit may measure
-LEFT = 0.1  # of the size of the orbit: further away it has been left
-SHAPE = 0.2  # evidence, from -1 to 1, that tells an exponential from a power of time where it has no p-value
-THOUSANDFOLD = float(np.log(1000))  # growth that is no drift, whatever its shape, unless it is clearly a power of time
+DECISIVE = 3.0  # e-folds of decisive decay or growth
+NEUTRAL = 1.0  # e-folds within which a distance is neutral
+STOPPED = 0.2  # least fraction of a decay in its second half if it continues
+STEADY = 0.35  # an exponential decays by half of its e-folds in the second half
+STILL = 0.1  # e-folds: a smaller change in the second half is stationary
+TUBE = 3.0  # largest radius of the tube, relative to the perturbation
+LEFT = 0.1  # of the size of the orbit: further away the orbit has been left
+SHAPE = 0.2  # evidence (-1 to 1) for an exponential against a power of time without a p-value
+THOUSANDFOLD = float(np.log(1000))  # larger growth is no drift unless clearly a power of time
 SETTINGS = {
     "decisive": DECISIVE,
     "neutral": NEUTRAL,
@@ -52,7 +52,7 @@ SETTINGS = {
 
 @dataclass(frozen=True, eq=False)
 class OrbitalStability(Result):
-    """How perturbed trajectories move against the orbit of their reference.
+    """Distances of perturbed trajectories to the orbit of their reference, with a verdict.
 
     Attributes
     ----------
@@ -60,9 +60,9 @@ class OrbitalStability(Result):
         ``"asymptotically stable"``, ``"orbitally stable"``, ``"marginal drift"``, ``"unstable"`` or
         ``"inconclusive"``; see `trajtools.orbital_stability`.
     reasons : tuple of Reason
-        Why, in sentences with numbers.
+        Reasons for it, with numbers.
     dynamical, orbital : Trend
-        The evidence: how the distance at equal times and the distance to the orbit change.
+        The evidence: trends of the distance at equal times and of the distance to the orbit.
     metric : str
         Name of the distance between states.
     time : ndarray of float64, shape (K + 1,)
@@ -70,41 +70,41 @@ class OrbitalStability(Result):
     time_unit : str
         Unit of `time` and `lag`; rates are in 1 / unit.
     distance : ndarray of float64, shape (U, K + 1)
-        Distance of each perturbed trajectory to its reference at equal times (dynamical stability); NaN where either
-        state is not finite, and after the end of the record.
+        Distance of each perturbed trajectory to its reference at equal times (dynamical stability); NaN if either state
+        is not finite, and after the end of the record.
     orbit : ndarray of float64, shape (U, K + 1)
         Distance to the set of all recorded states of the reference, before and after: min over s.
     transverse : ndarray of float64, shape (U, K + 1)
-        Distance to the orbit at the same phase, the neutral direction along the flow removed where the orbit is
-        sampled densely enough; NaN where the phase lies beyond the record.
+        Distance to the orbit at the same phase, without the neutral direction along the flow if the orbit is sampled
+        densely enough; NaN where the phase lies beyond the record.
     lag : ndarray of float64, shape (U, K + 1)
-        Time of the reference at the same phase less the time now, in `time_unit`: positive where the perturbed
-        trajectory leads. NaN where the reference stands still, or the phase lies beyond the record.
+        Time of the reference at the same phase minus the current time, in `time_unit`: positive if the perturbed
+        trajectory leads. NaN where the reference is at rest, or the phase lies beyond the record.
     floor : ndarray of float64, shape (U, K + 1)
-        Distance that rounding of the stored weights alone produces; NaN where unknown.
+        Rounding floor of the distance; NaN where unknown.
     resolution : ndarray of float64, shape (U, K + 1)
-        Estimated error of the orbit between its recorded states, in the metric; 0 where it was not interpolated.
+        Estimated error of the orbit between its recorded states, in the metric; 0 without interpolation.
     frechet : ndarray of float64, shape (U,)
         Discrete Frechet distance to the reference over the same steps.
     hausdorff : ndarray of float64, shape (U,)
-        Hausdorff distance: no state of the perturbed is further from the orbit, and no state of the reference over
-        the same steps is further from the perturbed.
+        Hausdorff distance between the perturbed trajectory and the reference: the orbit in one direction, the same
+        steps of the reference in the other.
     tube : ndarray of float64, shape (U,)
-        Radius of the tube around the orbit that holds the perturbed trajectory: the largest `orbit`.
+        Radius of the tube around the orbit that contains the perturbed trajectory: the largest `orbit`.
     extent : ndarray of float64, shape (U,)
         Size of the orbit: largest distance of a state of the reference to the one at the perturbation.
     group : ndarray of int64, shape (U,)
-        The initial condition that each belongs to.
+        Initial condition of each trajectory.
     start : ndarray of int64, shape (U,)
         Step of the perturbation.
     n_references : int
         Number of initial conditions.
     n_diverged, n_excluded : int
-        Trajectories that end with NaN or inf; states, of either, that are not finite and were left out.
+        Trajectories that end with NaN or inf; excluded states of either (not finite).
     settings : dict
-        Every parameter as used, chosen or given, with the thresholds of the classes.
+        All parameters used, with the thresholds of the classes.
     warnings : tuple of Reason
-        What the reader should know before believing the class.
+        Caveats of the result.
     """
 
     verdict: str
@@ -137,22 +137,22 @@ class OrbitalStability(Result):
             raise ValueError(f"verdict {self.verdict!r} is none of {', '.join(STABILITY_CLASSES)}")
 
     def __str__(self) -> str:
-        """Say the class and its reasons, one to a line; `repr` has every field."""
+        """The class and its reasons, one per line; `repr` has every field."""
         head = f"{self.verdict} ({len(self.group)} perturbed, {self.n_references} initial conditions, {self.metric})"
-        return "\n".join([head, *(f"- {words}" for words in (*self.reasons, *self.warnings))])
+        return "\n".join([head, *(f"- {text}" for text in (*self.reasons, *self.warnings))])
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the distances and the lag; see `trajtools.plots.stability`.
+        """Plot the distances and the lag; see `trajtools.plots.stability`.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
-            Where to draw the distances; None makes a new figure, with the lag below them.
+            Axes for the distances; None: a new figure, with the lag below them.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where the distances were drawn.
+            The axes of the distances.
         """
         from trajtools import plots
 
@@ -161,38 +161,38 @@ class OrbitalStability(Result):
 
 @dataclass(frozen=True, eq=False)
 class Trend(Result):
-    """How one distance changes from the perturbation on.
+    """Change of one distance after the perturbation.
 
     Attributes
     ----------
     quantity : str
         ``"distance at equal times"`` or ``"distance to the orbit"``.
     rate : float
-        Slope of ln d(t), least squares over the part of each curve that is above the numerical floor and, after
-        growth by 3 e-folds, not yet within one of its largest value; mean over the initial conditions; in
-        1 / time unit. NaN where no curve has such a part.
+        Slope of ln d(t), least squares over the part of each curve above the rounding floor and, after growth by 3
+        e-folds, more than one e-fold below its maximum; mean over the initial conditions; in 1 / time unit. NaN
+        without such a part.
     rate_interval : (float, float)
-        Its confidence interval; NaN where it is unknown.
+        Its confidence interval; NaN if unknown.
     change : float
-        ln of the distance at the end (mean over the last tenth of what is above the numerical floor; the floor itself
-        where it was reached) over the first one. NaN where all of it is below the floor.
+        ln of the final distance (mean over the last tenth of the part above the rounding floor; the floor itself if
+        reached) over the first one. NaN if all of it is below the floor.
     change_interval : (float, float)
-        Its confidence interval; NaN where it is unknown.
+        Its confidence interval; NaN if unknown.
     late_change : float
-        The part of the change that falls into the second half.
+        The change in the second half.
     largest : float
-        ln of the largest distance over the distance at equal times that the perturbation made.
+        ln of the largest distance over the size of the perturbation.
     n_floor : int
-        Trajectories whose distance fell to the numerical floor, and stayed there.
+        Trajectories whose distance fell to the rounding floor and stayed there.
     n_units : int
-        Trajectories that count.
+        Number of trajectories used.
     over : str
-        What was resampled for the intervals: ``"initial conditions"``, ``"blocks of time"`` or ``"nothing"``.
+        Resampled units of the intervals: ``"initial conditions"``, ``"blocks of time"`` or ``"nothing"``.
     exponential : float
-        For growth: how much better an exponential describes it than a power law or diffusion, between -1 and 1; NaN
-        where nothing grows by an e-fold.
+        For growth: advantage of an exponential over a power law or diffusion, between -1 and 1; NaN if nothing grows by
+        an e-fold.
     p_exponential : float
-        Probability of evidence at least this strong under the null that both describe it equally well; NaN with
+        Probability of evidence at least this strong under the null of equally good descriptions; NaN with
         fewer than 8 initial conditions.
     """
 
@@ -226,36 +226,34 @@ def orbital_stability(
     Parameters
     ----------
     reference : Run, Trajectory, ndarray (T, P) or (T,), or list of pairs
-        The unperturbed trajectory. A Run with members that know their reference needs no `perturbed`. A list of pairs
-        ``(reference, [perturbed, ...])`` holds several initial conditions.
+        The unperturbed trajectory. A Run whose members refer to their reference needs no `perturbed`. A list of pairs
+        ``(reference, [perturbed, ...])`` has several initial conditions.
     perturbed : Run, Trajectory, ndarray, list of these, or None
-        One or several perturbed trajectories. A Run that was restarted from a state of the Run `reference` belongs to
-        the member of the same name there, so that the orbit is all of the reference: what came before the restart
-        and what came after.
+        One or several perturbed trajectories. A Run restarted from a state of the Run `reference` belongs to the member
+        of the same name there, so that the orbit is all of the reference, before and after the restart.
     metric : str, callable or Metric
         Distance between states, see `trajtools.distances.METRICS`.
     window : (int, int) or None
-        Steps ``window[0] <= s < window[1]`` of the perturbed trajectories that count. The orbit is always the whole
-        reference.
+        Steps ``window[0] <= s < window[1]`` of the perturbed trajectories. The orbit is always the whole reference.
     start : int, sequence of int or None
-        Step of the reference at which perturbed arrays begin; one number, or one per perturbed trajectory. None: 0, or
-        what a Trajectory says.
+        First step of perturbed arrays in the reference; one number, or one per perturbed trajectory. None: 0, or that
+        of the Trajectory.
     dt : float or None
-        Time of a step, in the caller's unit; None keeps the unit of the data.
+        Time of a step, in a unit of choice; None: the unit of the data.
     level : float
         Confidence level of the intervals.
     rng : int, numpy.random.Generator or None
-        Source of the resampling; the same seed gives the same bits.
+        Generator of the resampling; equal seeds give equal bits.
 
     Returns
     -------
     OrbitalStability
-        Curves, and the class with its evidence.
+        Curves, class and evidence.
 
     Raises
     ------
     DataError
-        If there is nothing perturbed, shapes or steps do not match, or a run does not store weights.
+        If no trajectory is perturbed, shapes or steps do not match, or a run does not store weights.
     SelectionError
         If no common state lies in the window.
     UnknownNameError
@@ -263,34 +261,34 @@ def orbital_stability(
 
     Notes
     -----
-    Every trajectory counts from the first recorded step (in the window, if there is one) at which it differs from its
-    reference. Four distances:
+    Every trajectory starts at the first recorded step (in the window, if any) at which it differs from its reference.
+    Four distances:
 
-    - :math:`d(x(t), r(t))`, at equal times: *dynamical* (Lyapunov) stability, what [1]_ measures;
+    - :math:`d(x(t), r(t))`, at equal times: *dynamical* (Lyapunov) stability, as in [1]_;
     - :math:`\min_s d(x(t), r(s))`, to the set of all recorded states of the reference: *orbital* (Poincare)
       stability, and its largest value, the radius of the tube;
-    - the same at the phase that is followed continuously from the perturbation on, between the recorded states: the
-      difference has no component along the local velocity there (in the Euclidean sense, whatever the metric), so
-      that the neutral direction of every flow is removed. The phase gives the lag;
+    - the distance at the phase, which is followed continuously from the perturbation on, between the recorded states:
+      the difference has no component along the local velocity there (in the Euclidean sense, for any metric), which
+      removes the neutral direction of every flow. The phase gives the lag;
     - the discrete Frechet distance [2]_ and the Hausdorff distance of the two curves.
 
-    The classes compare ln of a distance at the end with ln of the same distance at the beginning (e-folds):
+    The classes compare ln of the final distance with ln of the initial distance (in e-folds):
 
-    - *asymptotically stable*: the distance at equal times fell by more than 3 e-folds and was still falling, or fell
-      to the numerical floor;
+    - *asymptotically stable*: the distance at equal times decreased by more than 3 e-folds and still decreases, or
+      decreased to the rounding floor;
     - *unstable*: the distance to the orbit, at the phase, grew by more than 3 e-folds, and exponentially, or to more
-      than 0.1 of the size of the orbit, or by more than a thousandfold that is not clearly a power of time; or a
-      trajectory ended with NaN or inf;
-    - *orbitally stable*: the distance to the orbit fell by more than 3 e-folds while that at equal times did not; or
-      it stayed within 3 times the perturbation while that at equal times grew by more than one e-fold, into a lag; or
-      all but 5 % of the perturbation is a lag at all times;
-    - *marginal drift*: the distance to the orbit changed by less than one e-fold without falling steadily, or stood
-      still after a fall, or grew as a power of time: a neutral direction, as of a valley of minima;
-    - *inconclusive*: none of this can be said.
+      than 0.1 of the size of the orbit, or more than a thousandfold and not clearly as a power of time; or a trajectory
+      ended with NaN or inf;
+    - *orbitally stable*: the distance to the orbit decreased by more than 3 e-folds while that at equal times did not;
+      or it stayed within 3 times the perturbation while that at equal times grew by more than one e-fold, into a lag;
+      or all but 5 % of the perturbation is a lag at all times;
+    - *marginal drift*: the distance to the orbit changed by less than one e-fold without a steady decrease, or stopped
+      after a decrease, or grew as a power of time: a neutral direction, as of a valley of minima;
+    - *inconclusive*: none of these.
 
-    A change is "more" or "less" than a number where its whole interval is. Intervals come from resampling initial
-    conditions, then their copies; with a single initial condition from blocks of time. One pair of trajectories is
-    evidence about that pair only.
+    "More" and "less" than a number refer to the whole interval. Intervals come from resampling initial conditions, then
+    their copies; with a single initial condition, from blocks of time. One pair of trajectories is evidence about that
+    pair only.
 
     References
     ----------
@@ -303,18 +301,18 @@ def orbital_stability(
     >>> import trajtools as tt
     >>> t = np.arange(0, 40, 0.05)[:, None]
     >>> circle = lambda phase, r: r * np.concatenate([np.cos(t + phase), np.sin(t + phase)], axis=1)
-    >>> found = tt.orbital_stability(circle(0, 1), circle(0.01, 1), metric="l2", dt=0.05)
-    >>> found.verdict, round(float(found.lag[0, 100]), 6)
+    >>> result = tt.orbital_stability(circle(0, 1), circle(0.01, 1), metric="l2", dt=0.05)
+    >>> result.verdict, round(float(result.lag[0, 100]), 6)
     ('orbitally stable', 0.01)
     """
-    chosen = find_metric(metric)
+    bound = find_metric(metric)
     if dt is not None and not (np.isfinite(dt) and dt > 0):
         raise DataError(f"dt must be a positive number, got {dt}")
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
     pairs = gather(reference, perturbed, start=start, dt=dt)
-    followed = [follow(pair, chosen, window) for pair in pairs]
-    return _assemble(pairs, followed, chosen, window=window, level=level, rng=np.random.default_rng(rng))
+    followed = [follow(pair, bound, window) for pair in pairs]
+    return _assemble(pairs, followed, bound, window=window, level=level, rng=np.random.default_rng(rng))
 
 
 def _assemble(
@@ -374,7 +372,7 @@ def _assemble(
 
 
 def _grid(pairs: list[Pair], followed: list[Followed]) -> tuple[Floats, list[Ints]]:
-    """Time since the perturbation that all trajectories share, and where each has its states on it."""
+    """Common time since the perturbation, and the indices of each trajectory on it."""
     units = {(pair.dt, pair.time_unit) for pair in pairs}
     if len(units) > 1:
         raise DataError(
@@ -400,15 +398,15 @@ def _evidence(
     level: float,
     rng: np.random.Generator,
 ) -> tuple[Trend, Trend, float, float]:
-    """Trends of the trajectories that were perturbed and did not diverge, and what the classes need beside them."""
+    """Trends of the perturbed trajectories that did not diverge, with further evidence for the classes."""
     count = np.array([not one.unperturbed and not one.diverged for one in followed])
     distance, transverse = table["distance"][count], table["transverse"][count]
     begun = np.array([row[np.isfinite(row) & (row > 0)][:1].sum() for row in distance])
-    known = begun > 0
-    distance, transverse, begun = distance[known], transverse[known], begun[known]
-    rounding = FLOOR_FACTOR * np.nan_to_num(table["floor"][count][known])
-    finest = np.maximum(rounding, RESOLUTION_FACTOR * np.nan_to_num(table["resolution"][count][known]))
-    own = group[count][known]
+    perturbed = begun > 0
+    distance, transverse, begun = distance[perturbed], transverse[perturbed], begun[perturbed]
+    rounding = FLOOR_FACTOR * np.nan_to_num(table["floor"][count][perturbed])
+    finest = np.maximum(rounding, RESOLUTION_FACTOR * np.nan_to_num(table["resolution"][count][perturbed]))
+    own = group[count][perturbed]
     dynamical = trend(
         "distance at equal times", time, distance, begun=begun, floor=rounding, group=own, level=level, rng=rng
     )
@@ -416,7 +414,7 @@ def _evidence(
         "distance to the orbit", time, transverse, begun=begun, floor=finest, group=own, level=level, rng=rng
     )
     apart, reached = [], []
-    extent = np.array([one.extent for one in followed])[count][known]
+    extent = np.array([one.extent for one in followed])[count][perturbed]
     for same, far, low, size in zip(distance, transverse, finest, extent, strict=True):
         both = np.flatnonzero(np.isfinite(same) & np.isfinite(far) & (same > 0))
         tail = both[-max(1, len(both) // 10) :]
@@ -438,7 +436,7 @@ def trend(
     level: float,
     rng: np.random.Generator,
 ) -> Trend:
-    """Measure how a distance changes."""
+    """Compute the trend of a distance."""
     with np.errstate(divide="ignore", invalid="ignore"):
         curves = np.log(distances / begun[:, None])
         ground = np.log(floor / begun[:, None])
@@ -475,25 +473,25 @@ def trend(
 def _growth(
     time: Floats, curves: Floats, units: list[_Unit], group: Ints, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Whether growth is exponential, judged until one e-fold below its largest value."""
+    """Evidence for exponential growth, until one e-fold below the maximum."""
     grows = [u for u, unit in enumerate(units) if unit.largest > 1]
     if not grows:
         return NAN, NAN
-    filled = np.array([_carried(curves[u]) for u in grows])
+    filled = np.array([_fill_forward(curves[u]) for u in grows])
     stop = np.array([int(np.argmax(curve >= curve.max() - 1)) for curve in filled], dtype=np.int64)
     evidence = power_evidence(time, filled, np.zeros(len(grows), dtype=np.int64), stop)[:, 0]
-    known = np.isfinite(evidence)
-    if not known.any():
+    finite = np.isfinite(evidence)
+    if not finite.any():
         return NAN, NAN
-    own = group[grows][known]
-    each = np.array([evidence[known][own == g].mean() for g in np.unique(own)])
+    own = group[grows][finite]
+    each = np.array([evidence[finite][own == g].mean() for g in np.unique(own)])
     p = sign_flip_p(each, rng=rng) if len(each) >= FEWEST_UNITS else NAN
     return float(each.mean()), p
 
 
 @dataclass(frozen=True, eq=False)
 class _Unit:
-    """The numbers of one curve; `stop` is where its usable part ends."""
+    """Trend of one curve; `stop` is the end of its usable part."""
 
     stop: int
     floored: bool
@@ -503,48 +501,48 @@ class _Unit:
     largest: float
 
 
-def _carried(curve: Floats) -> Floats:
-    """Fill what was excluded with the last value before it: a fit takes no gaps."""
-    known = np.isfinite(curve)
-    if known.all():
+def _fill_forward(curve: Floats) -> Floats:
+    """Fill excluded values with the last value before them, because fits allow no gaps."""
+    finite = np.isfinite(curve)
+    if finite.all():
         return curve
-    index = np.maximum.accumulate(np.where(known, np.arange(len(curve)), -1))
-    first = int(np.argmax(known))
+    index = np.maximum.accumulate(np.where(finite, np.arange(len(curve)), -1))
+    first = int(np.argmax(finite))
     return np.where(index >= 0, curve[np.maximum(index, 0)], curve[first])
 
 
 def _unit(time: Floats, curve: Floats, ground: Floats) -> _Unit:
-    """Measure the part of a curve that is above the floor, and for its rate the part before it saturates."""
-    known = np.flatnonzero(~np.isnan(curve))
-    if not len(known):
+    """Compute the trend of the part of a curve above the floor, and its rate before saturation."""
+    defined = np.flatnonzero(~np.isnan(curve))
+    if not len(defined):
         return _Unit(0, False, NAN, NAN, NAN, NAN)
-    low = ~(curve[known] > ground[known])
-    # At the floor for good: here, and in most of what follows.
+    low = ~(curve[defined] > ground[defined])
+    # Permanently at the floor: at this and most later states.
     share = np.cumsum(low[::-1])[::-1] / np.arange(len(low), 0, -1)
     reached = np.flatnonzero(low & (share > 0.5))
-    used = known[: reached[0]] if len(reached) else known
-    used, largest = used[np.isfinite(curve[used])], float(curve[known].max())
-    if not len(used):
+    growing = defined[: reached[0]] if len(reached) else defined
+    growing, largest = growing[np.isfinite(curve[growing])], float(curve[defined].max())
+    if not len(growing):
         return _Unit(0, bool(len(reached)), NAN, NAN, NAN, largest)
-    first = float(curve[used[0]])
+    first = float(curve[growing[0]])
     if len(reached):
-        # Where the floor is unknown it is exact zero, and below it there is no distance that could be told.
-        bottom = float(ground[known[reached[0]]])
-        fall = (bottom if np.isfinite(bottom) else float(curve[used].min())) - first
-        return _Unit(int(known[reached[0]]), True, _slope(time, curve, used), fall, fall / 2, largest)
-    tail, half, width = used[-max(1, len(used) // 10) :], len(used) // 2, max(1, len(used) // 20)
-    end, middle = float(curve[tail].mean()), float(curve[used[max(0, half - width) : half + width]].mean())
+        # An unknown floor is exact zero, below which there is no distance.
+        bottom = float(ground[defined[reached[0]]])
+        fall = (bottom if np.isfinite(bottom) else float(curve[growing].min())) - first
+        return _Unit(int(defined[reached[0]]), True, _slope(time, curve, growing), fall, fall / 2, largest)
+    tail, half, width = growing[-max(1, len(growing) // 10) :], len(growing) // 2, max(1, len(growing) // 20)
+    end, middle = float(curve[tail].mean()), float(curve[growing[max(0, half - width) : half + width]].mean())
     stop = len(curve)
-    if float(curve[used].max()) - first > SATURATES:
-        stop = int(used[np.argmax(curve[used] >= curve[used].max() - 1)]) + 1
-    return _Unit(stop, False, _slope(time, curve, used[used < stop]), end - first, end - middle, largest)
+    if float(curve[growing].max()) - first > SATURATES:
+        stop = int(growing[np.argmax(curve[growing] >= curve[growing].max() - 1)]) + 1
+    return _Unit(stop, False, _slope(time, curve, growing[growing < stop]), end - first, end - middle, largest)
 
 
-def _slope(time: Floats, curve: Floats, used: Ints) -> float:
-    if len(used) < FEWEST_POINTS:
+def _slope(time: Floats, curve: Floats, fitted: Ints) -> float:
+    if len(fitted) < FEWEST_POINTS:
         return NAN
-    x = time[used] - time[used].mean()
-    return float(x @ curve[used] / (x @ x))
+    x = time[fitted] - time[fitted].mean()
+    return float(x @ curve[fitted] / (x @ x))
 
 
 def _over_units(
@@ -588,17 +586,17 @@ def _mean_or_nan(values: list[float]) -> float:
 def classify(
     dynamical: Trend, orbital: Trend, *, apart: float, reached: float, n_diverged: int
 ) -> tuple[str, tuple[Reason, ...]]:
-    """Choose the class, in the order of the reasons."""
+    """Return the class and its reasons."""
     if n_diverged:
-        words = (
-            "{diverged} of {total} perturbed trajectories end with NaN or infinite weights while their reference does "
+        text = (
+            "{diverged} of {total} perturbed trajectories end with NaN or infinite weights, but their reference does "
             "not"
         )
         total = n_diverged + dynamical.n_units
-        return "unstable", (Reason.of("diverged", words, diverged=n_diverged, total=total),)
+        return "unstable", (Reason.of("diverged", text, diverged=n_diverged, total=total),)
     if not dynamical.n_units:
-        words = "no perturbed trajectory differs from its reference: there is nothing to analyse"
-        return "inconclusive", (Reason("no-perturbation", words),)
+        text = "no perturbed trajectory differs from its reference: there is nothing to analyse"
+        return "inconclusive", (Reason("no-perturbation", text),)
     if _decays(dynamical):
         return "asymptotically stable", (_fell(dynamical),)
     grown = _grows(orbital, reached)
@@ -607,12 +605,12 @@ def classify(
     if _decays(orbital):
         return "orbitally stable", (_fell(orbital), _phase(dynamical, apart))
     if orbital.largest <= -DECISIVE:
-        words = "the distance to the orbit is never more than {share:.2g} of the perturbation"
-        close = Reason.of("close-to-orbit", words, share=np.exp(orbital.largest))
+        text = "the distance to the orbit is never more than {share:.2g} of the perturbation"
+        close = Reason.of("close-to-orbit", text, share=np.exp(orbital.largest))
         return "orbitally stable", (close, _phase(dynamical, apart))
     if orbital.largest <= np.log(TUBE) and apart > NEUTRAL and dynamical.change_interval[0] > NEUTRAL:
-        words = "the distance to the orbit stays within {factor:.3g} times the perturbation"
-        near = Reason.of("bounded", words, factor=np.exp(orbital.largest))
+        text = "the distance to the orbit stays within {factor:.3g} times the perturbation"
+        near = Reason.of("bounded", text, factor=np.exp(orbital.largest))
         return "orbitally stable", (near, _phase(dynamical, apart))
     neutral = None if _falling(dynamical) or _falling(orbital) else _neutral(orbital)
     if neutral is not None:
@@ -630,17 +628,17 @@ def _decays(of: Trend) -> bool:
 def _grows(of: Trend, reached: float) -> Reason | None:
     if not of.change_interval[0] > DECISIVE:
         return None
-    words = "the distance to the orbit grew by {change:.3g} e-folds, interval {interval}"
+    text = "the distance to the orbit grew by {change:.3g} e-folds, interval {interval}"
     values = {"change": of.change, "interval": _span(of.change_interval), "evidence": of.exponential}
     if _exponential(of):
-        words += ", exponentially (evidence against a power law {evidence:.2g} on a scale from -1 to 1)"
-        return Reason.of("exponential-growth", words, **values)
+        text += ", exponentially (evidence against a power law {evidence:.2g} on a scale from -1 to 1)"
+        return Reason.of("exponential-growth", text, **values)
     if reached > LEFT:
-        words += ", and reached {reached:.2g} of the size of the orbit: its neighbourhood was left"
-        return Reason.of("left-neighbourhood", words, reached=reached, **values)
+        text += ", and reached {reached:.2g} of the size of the orbit: the trajectory left its neighbourhood"
+        return Reason.of("left-neighbourhood", text, reached=reached, **values)
     if of.change_interval[0] > THOUSANDFOLD and not _power(of):
-        words += ": more than a thousandfold, though not in the shape of an exponential ({evidence:.2g})"
-        return Reason.of("thousandfold-growth", words, **values)
+        text += ": more than a thousandfold, but not exponentially ({evidence:.2g})"
+        return Reason.of("thousandfold-growth", text, **values)
     return None
 
 
@@ -658,21 +656,21 @@ def _power(of: Trend) -> bool:
 
 def _neutral(of: Trend) -> Reason | None:
     low, high = of.change_interval
-    words = "the distance to the orbit changed by {change:.3g} e-folds, interval {interval}"
+    text = "the distance to the orbit changed by {change:.3g} e-folds, interval {interval}"
     values = {"change": of.change, "interval": _span(of.change_interval)}
     if low > -NEUTRAL and high < NEUTRAL:
-        return Reason.of("neutral", words + ": it neither decays nor grows exponentially", **values)
+        return Reason.of("neutral", text + ": it neither decays nor grows exponentially", **values)
     if of.change < NEUTRAL and abs(of.late_change) < STILL and of.n_floor < of.n_units and np.isfinite(low):
-        words += ", and then stopped: {late:.2g} of it in the second half"
-        return Reason.of("stands-still", words, late=of.late_change, **values)
+        text += ", and then stopped: {late:.2g} of it in the second half"
+        return Reason.of("stands-still", text, late=of.late_change, **values)
     if low > 0 and _power(of):
-        words += ", in the shape of a power of time (evidence for an exponential {evidence:.2g})"
-        return Reason.of("power-of-time", words, evidence=of.exponential, **values)
+        text += ", as a power of time (evidence for an exponential {evidence:.2g})"
+        return Reason.of("power-of-time", text, evidence=of.exponential, **values)
     return None
 
 
 def _falling(of: Trend) -> bool:
-    """Whether it falls as steadily in the second half as in the first, though not yet far enough."""
+    """Whether a distance decreases as steadily in the second half as in the first, but not yet decisively."""
     share = of.late_change / of.change if of.change < 0 else 0.0
     return bool(of.rate_interval[1] < 0 and of.late_change < -STILL and share > STEADY)
 
@@ -680,43 +678,41 @@ def _falling(of: Trend) -> bool:
 def _undecided(of: Trend) -> Reason:
     values = {"quantity": of.quantity, "change": of.change, "interval": _span(of.change_interval)}
     if not np.isfinite(of.change) or (of.n_floor == of.n_units and not np.isfinite(of.rate)):
-        words = "the {quantity} is at the numerical floor, or excluded, from the start: perturb by more"
-        return Reason.of("below-rounding-floor", words, quantity=of.quantity)
+        text = "the {quantity} is at the rounding floor, or excluded, from the start: use a larger perturbation"
+        return Reason.of("below-rounding-floor", text, quantity=of.quantity)
     if not np.isfinite(of.change_interval[0]):
-        words = (
+        text = (
             "the {quantity} changed by {change:.3g} e-folds over too few states for an interval; record more states, "
             "or more initial conditions"
         )
-        return Reason.of("too-few-states", words, **values)
+        return Reason.of("too-few-states", text, **values)
     if _falling(of):
         falls = _fell(of)
-        return Reason("still-decays", f"{falls}, and is still falling: record longer", falls.numbers)
+        return Reason("still-decays", f"{falls}, and still decreases: record longer", falls.numbers)
     if of.change_interval[0] > NEUTRAL:
-        words = (
+        text = (
             "the {quantity} grew by {change:.3g} e-folds, interval {interval}, and the data do not decide whether "
             "the growth was exponential (evidence {evidence:.2g}); use more initial conditions, or a smaller "
             "perturbation"
         )
-        return Reason.of("growth-undecided", words, evidence=of.exponential, **values)
-    words = (
+        return Reason.of("growth-undecided", text, evidence=of.exponential, **values)
+    text = (
         "the {quantity} changed by {change:.3g} e-folds, interval {interval}: neither within {neutral:g} nor beyond "
         "{decisive:g} of them; record longer, or more initial conditions"
     )
-    return Reason.of("change-undecided", words, neutral=NEUTRAL, decisive=DECISIVE, **values)
+    return Reason.of("change-undecided", text, neutral=NEUTRAL, decisive=DECISIVE, **values)
 
 
 def _fell(of: Trend) -> Reason:
     if not np.isfinite(of.rate):
-        words = "the {quantity} is below numerical resolution from the start, {change:.3g} e-folds down"
-        return Reason.of("below-rounding-floor", words, quantity=of.quantity, change=-of.change)
-    words = (
-        "the {quantity} fell by {change:.3g} e-folds at {rate:.4g} per unit of time, interval {interval} over {over}"
-    )
+        text = "the {quantity} is below numerical resolution from the start, {change:.3g} e-folds lower"
+        return Reason.of("below-rounding-floor", text, quantity=of.quantity, change=-of.change)
+    text = "the {quantity} fell by {change:.3g} e-folds at {rate:.4g} per unit of time, interval {interval} over {over}"
     if of.n_floor:
-        words += "; {at_floor} of {units} reached the numerical floor"
+        text += "; {at_floor} of {units} reached the rounding floor"
     return Reason.of(
         "decays",
-        words,
+        text,
         quantity=of.quantity,
         change=-of.change,
         rate=of.rate,
@@ -728,50 +724,50 @@ def _fell(of: Trend) -> Reason:
 
 
 def _changed(of: Trend) -> Reason:
-    words = "the {quantity} changed by {change:.3g} e-folds, interval {interval} over {over}"
+    text = "the {quantity} changed by {change:.3g} e-folds, interval {interval} over {over}"
     values = {"quantity": of.quantity, "interval": _span(of.change_interval), "over": of.over}
-    return Reason.of("change", words, change=of.change, **values)
+    return Reason.of("change", text, change=of.change, **values)
 
 
 def _phase(of: Trend, apart: float) -> Reason:
-    words = "the distance at equal times changed by {change:.3g} e-folds"
+    text = "the distance at equal times changed by {change:.3g} e-folds"
     if of.change <= -DECISIVE:
-        words += " too, interval {interval} over {over}: asymptotic stability is neither shown nor excluded"
+        text += " too, interval {interval} over {over}: asymptotic stability is neither shown nor excluded"
         values = {"interval": _span(of.change_interval), "over": of.over}
-        return Reason.of("asymptotic-stability-open", words, change=of.change, **values)
-    words += ": what remains is a lag along the orbit, {factor:.3g} times the distance to it"
-    return Reason.of("phase-lag", words, change=of.change, factor=np.exp(apart))
+        return Reason.of("asymptotic-stability-open", text, change=of.change, **values)
+    text += ": what remains is a lag along the orbit, {factor:.3g} times the distance to it"
+    return Reason.of("phase-lag", text, change=of.change, factor=np.exp(apart))
 
 
 def _warnings(followed: list[Followed], settings: dict[str, Any]) -> tuple[Reason, ...]:
     total, warnings = len(followed), []
     if settings["n_unperturbed"]:
-        words = (
-            "{count} of {total} never differ from their reference: they were not perturbed, or rounding removed "
-            "the perturbation; they are not counted"
+        text = (
+            "{count} of {total} never differ from their reference and are excluded: they were not perturbed, or "
+            "rounding removed the perturbation"
         )
-        warnings.append(Reason.of("unperturbed", words, count=settings["n_unperturbed"], total=total))
+        warnings.append(Reason.of("unperturbed", text, count=settings["n_unperturbed"], total=total))
     uncommon = sum(one.uncommon for one in followed)
     if uncommon:
-        words = "{states} states of perturbed trajectories were left out: the reference has no state at their step"
-        warnings.append(Reason.of("steps-differ", words, states=uncommon))
+        text = "{states} states of perturbed trajectories are excluded: the reference has no state at their step"
+        warnings.append(Reason.of("steps-differ", text, states=uncommon))
     excluded = sum(one.excluded for one in followed)
     if excluded:
-        words = "{excluded} states that are not finite were left out"
-        warnings.append(Reason.of("not-finite", words, excluded=excluded))
+        text = "{excluded} states that are not finite are excluded"
+        warnings.append(Reason.of("not-finite", text, excluded=excluded))
     if settings["neutral_removed"] < 0.5:
-        words = (
+        text = (
             "the neutral direction was removed at {share:.0%} of the states only: elsewhere the recorded states do "
             "not form a smooth path. If the system is a flow, record it more densely"
         )
-        warnings.append(Reason.of("not-smooth", words, share=settings["neutral_removed"]))
+        warnings.append(Reason.of("not-smooth", text, share=settings["neutral_removed"]))
     if settings["n_censored"]:
-        words = (
+        text = (
             "at {states} states the phase lies before the first or after the last state of the reference; their "
             "distance to the orbit is not counted"
         )
-        warnings.append(Reason.of("beyond-reference", words, states=settings["n_censored"]))
+        warnings.append(Reason.of("beyond-reference", text, states=settings["n_censored"]))
     if total - settings["n_unperturbed"] == 1:
-        words = "one perturbed trajectory tests this perturbation only; perturb in several directions"
-        warnings.append(Reason("one-perturbation", words))
+        text = "one perturbed trajectory tests this perturbation only; perturb in several directions"
+        warnings.append(Reason("one-perturbation", text))
     return tuple(warnings)

@@ -21,9 +21,9 @@ ROWS = 64  # the chunks of a file are 64 states
 ROW_BYTES = 8 * 2**20
 KEPT_BYTES = 128 * 2**20
 NODES = 6
-AROUND = 5  # states on either side that the check of the interpolation needs
+AROUND = 5  # states on either side for the check of the interpolation
 SMOOTH = 0.1
-BAND = 4  # the minimum is looked up this far from where it is expected; further away it is computed when needed
+BAND = 4  # half width of the precomputed distances around the expected minimum
 BAND_ROWS = 32
 STENCIL_BYTES = 48 * 2**20
 
@@ -38,7 +38,7 @@ _ONE = np.zeros(1, dtype=np.int64)
 TABLE_BYTES = 16 * 2**20
 BLOCK_BYTES = 32 * 2**20
 NARROW = ("bfloat16", "float16", "float32")
-Family = tuple[Any, list[Any], str | None]  # a reference, its copies, and the format they were stored in
+Family = tuple[Any, list[Any], str | None]  # a reference, its copies, and their storage format
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +52,13 @@ class Pair:
     reference_step, perturbed_step : ndarray of int64, shape (S,) and (T,)
         Steps of the states, ascending.
     group : int
-        The initial condition.
+        Index of the initial condition.
     dt : float
         Time of a step.
     time_unit : str
-        Its unit.
+        Unit of `dt`.
     dtype : str
-        Narrowest format that either was stored in: its rounding is the floor of the distances.
+        Narrowest storage format of the two; its rounding is the floor of the distances.
     """
 
     reference: Rows
@@ -72,7 +72,7 @@ class Pair:
 
 
 class Rows:
-    """The states of a trajectory or array, in any order, without reading the whole of it."""
+    """Random access to the states of a trajectory or array, with a cache of blocks."""
 
     def __init__(self, x: Any) -> None:
         self.states = x
@@ -80,7 +80,7 @@ class Rows:
         size = 8 * max(self.shape[1], 1)
         self._rows = max(1, min(ROWS, ROW_BYTES // size))
         self._most = max(2, KEPT_BYTES // (self._rows * size))
-        self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._cache: OrderedDict[int, Any] = OrderedDict()
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -91,7 +91,7 @@ class Rows:
         return str(self.states.dtype)
 
     def read(self, start: int, stop: int) -> Any:
-        """Return the states start .. stop, (t, P), in the dtype they are stored in."""
+        """Return the states start .. stop, (t, P), in their stored dtype."""
         return read_rows(self.states, start, stop)
 
     def take(self, index: Ints) -> Any:
@@ -107,37 +107,37 @@ class Rows:
         return np.empty((0, self.shape[1])) if out is None else out
 
     def _block(self, number: int) -> Any:
-        if number in self._kept:
-            self._kept.move_to_end(number)
+        if number in self._cache:
+            self._cache.move_to_end(number)
         else:
             start = number * self._rows
-            self._kept[number] = self.read(start, min(start + self._rows, len(self)))
-            if len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-        return self._kept[number]
+            self._cache[number] = self.read(start, min(start + self._rows, len(self)))
+            if len(self._cache) > self._most:
+                self._cache.popitem(last=False)
+        return self._cache[number]
 
 
 @dataclass(frozen=True, eq=False)
 class Followed:
-    """What `follow` measures, from the perturbation on.
+    """Distances and phase of a perturbed trajectory, from the perturbation on.
 
     Attributes
     ----------
     step : ndarray of int64, shape (K,)
-        Steps that both recorded, from the perturbation on.
+        Common recorded steps, from the perturbation on.
     distance, orbit, transverse, lag, floor, resolution : ndarray of float64, shape (K,)
         As in `OrbitalStability`.
     removed, censored : ndarray of bool, shape (K,)
-        Where the neutral direction was removed, and where the place on the orbit lies beyond the record.
+        States with the neutral direction removed, and states whose phase lies beyond the record.
     frechet, hausdorff, tube, extent : float
         Frechet and Hausdorff distance, radius of the tube, and the size of the orbit: the largest distance of a
         state of the reference to the one at the perturbation.
     group : int
-        The initial condition.
+        Index of the initial condition.
     unperturbed, diverged : bool
-        Never different from the reference; not finite at its end.
+        Whether it never differs from the reference; whether its end is not finite.
     excluded, uncommon : int
-        States that are not finite, of either; steps of the perturbed that the reference did not record.
+        States of either that are not finite; steps of the perturbed trajectory missing in the reference.
     """
 
     step: Ints
@@ -161,7 +161,7 @@ class Followed:
 
 
 def follow(pair: Pair, metric: Metric, window: tuple[int, int] | None) -> Followed:
-    """Measure one perturbed trajectory against the orbit of its reference."""
+    """Compare one perturbed trajectory with the orbit of its reference."""
     step, mine, theirs = _common(pair, window)
     metric = bind_metric(metric, pair.reference.states, pair.perturbed.states)
     distance, floor, fine_mine, fine_theirs = _same_time(pair, in_time(metric), mine, theirs)
@@ -203,7 +203,7 @@ def follow(pair: Pair, metric: Metric, window: tuple[int, int] | None) -> Follow
 
 
 def _common(pair: Pair, window: tuple[int, int] | None) -> tuple[Ints, Ints, Ints]:
-    """Steps that both recorded, within the window, and the rows that hold them."""
+    """Common recorded steps in the window, and their rows in both."""
     if pair.reference.shape[1] != pair.perturbed.shape[1]:
         raise DataError(
             f"the states have {pair.reference.shape[1]} and {pair.perturbed.shape[1]} weights; only states of one "
@@ -211,7 +211,7 @@ def _common(pair: Pair, window: tuple[int, int] | None) -> tuple[Ints, Ints, Int
         )
     if not len(pair.reference) or not len(pair.perturbed):
         raise DataError(
-            f"the reference holds {len(pair.reference)} states and the perturbed trajectory {len(pair.perturbed)}; "
+            f"the reference has {len(pair.reference)} states and the perturbed trajectory {len(pair.perturbed)}; "
             "both need at least one"
         )
     step, theirs, mine = np.intersect1d(pair.reference_step, pair.perturbed_step, return_indices=True)
@@ -219,7 +219,7 @@ def _common(pair: Pair, window: tuple[int, int] | None) -> tuple[Ints, Ints, Int
         raise DataError(
             f"the reference was recorded at steps {pair.reference_step[0]} to {pair.reference_step[-1]}, the perturbed "
             f"trajectory at {pair.perturbed_step[0]} to {pair.perturbed_step[-1]}, and no step is common; record both "
-            "at the same steps, or set `start` to the step of the reference at which the array begins"
+            "at the same steps, or set `start` to the first step of the array in the reference"
         )
     if window is not None:
         inside = (step >= window[0]) & (step < window[1])
@@ -230,7 +230,7 @@ def _common(pair: Pair, window: tuple[int, int] | None) -> tuple[Ints, Ints, Int
 
 
 def _same_time(pair: Pair, metric: Metric, mine: Ints, theirs: Ints) -> tuple[Floats, Floats, Bools, Bools]:
-    """Distance at equal times, rounding floor, and which states of either are finite."""
+    """Distance at equal times, rounding floor, and the finite states of either."""
     count, width = len(mine), pair.reference.shape[1]
     distance, floor = np.empty(count), np.empty(count)
     fine_mine, fine_theirs = np.empty(count, dtype=bool), np.empty(count, dtype=bool)
@@ -240,8 +240,8 @@ def _same_time(pair: Pair, metric: Metric, mine: Ints, theirs: Ints) -> tuple[Fl
         here = slice(first, min(first + tall, count))
         a, b = pair.perturbed.take(mine[here]), pair.reference.take(theirs[here])
         fine_mine[here], fine_theirs[here] = np.isfinite(a).all(axis=1), np.isfinite(b).all(axis=1)
-        found = pairs(metric, a[:, None], b[:, None], one, one)[:, 0]
-        distance[here] = np.where(fine_mine[here] & fine_theirs[here], found, np.nan)
+        distances_here = pairs(metric, a[:, None], b[:, None], one, one)[:, 0]
+        distance[here] = np.where(fine_mine[here] & fine_theirs[here], distances_here, np.nan)
         floor[here] = block_floor(b[:, None], metric, pair.dtype, width)[:, 0]
     return distance, floor, fine_mine, fine_theirs
 
@@ -252,43 +252,43 @@ def _finite(rows: Rows) -> Ints:
 
 
 def compare(metric: Metric, path: Some, orbit: Some, part: slice) -> Sets:
-    """Compare a path with an orbit."""
+    """Compute set distances between a path and an orbit."""
     from trajtools._kernels.distances import coupled_rows
 
     count, length = len(path[1]), len(orbit[1])
     nearest, argmin = np.full(count, np.nan), np.zeros(count, dtype=np.int64)
-    beside = len(range(*part.indices(length)))
-    covered = np.full(beside, np.inf)
-    coupling = np.full(beside, np.inf)
+    n_columns = len(range(*part.indices(length)))
+    covered = np.full(n_columns, np.inf)
+    coupling = np.full(n_columns, np.inf)
     if not count or not length:
         return Sets(nearest, argmin, float("nan"), float("nan"))
     for first, table in tables(metric, path, orbit):
         here = slice(first, first + len(table))
         argmin[here] = table.argmin(axis=1)
         nearest[here] = table[np.arange(len(table)), argmin[here]]
-        beside_table = np.ascontiguousarray(table[:, part])
-        if beside:
-            covered = np.minimum(covered, beside_table.min(axis=0))
-            coupling = coupled_rows(beside_table, coupling, first > 0)
-    back = float(covered.max()) if beside else float("nan")
-    frechet = float(coupling[-1]) if beside else float("nan")
+        part_table = np.ascontiguousarray(table[:, part])
+        if n_columns:
+            covered = np.minimum(covered, part_table.min(axis=0))
+            coupling = coupled_rows(part_table, coupling, first > 0)
+    back = float(covered.max()) if n_columns else float("nan")
+    frechet = float(coupling[-1]) if n_columns else float("nan")
     return Sets(nearest, orbit[1][argmin], back, frechet)
 
 
 @dataclass(frozen=True, eq=False)
 class Sets:
-    """What `compare` finds.
+    """Set distances between a path and an orbit.
 
     Attributes
     ----------
     nearest : ndarray of float64, shape (K,)
         Distance of each state of the path to the set of all states of the orbit.
     argmin : ndarray of int64, shape (K,)
-        The state of the orbit that is nearest.
+        Index of the nearest state of the orbit.
     back : float
-        Largest distance of a state of the orbit's part to the path: the other half of the Hausdorff distance.
+        Largest distance of a state of the part of the orbit to the path, the reverse Hausdorff distance.
     frechet : float
-        Discrete Frechet distance of the path and the orbit's part; NaN where either is empty.
+        Discrete Frechet distance of the path and the part of the orbit; NaN if either is empty.
     """
 
     nearest: Floats
@@ -298,7 +298,7 @@ class Sets:
 
     @property
     def tube(self) -> float:
-        """Radius of the tube around the orbit that holds the path."""
+        """Radius of the tube around the orbit that contains the path."""
         return float(self.nearest.max()) if len(self.nearest) else float("nan")
 
     @property
@@ -311,11 +311,11 @@ def tables(metric: Metric, path: Some, orbit: Some) -> Iterator[tuple[int, Float
     """Yield (first, distances (k, S)) of blocks of states of the path to all states of the orbit."""
     (mine, mine_rows), (theirs, their_rows) = path, orbit
     low, high = int(mine_rows[0]), int(mine_rows[-1]) + 1
-    # Without the rounding of every state, which is known already and takes as long as the distances of small networks.
-    known = replace(metric, rounding=None)
-    what = tiles.compare(mine.states[low:high], theirs.states, known, digest=False, executor=None)
+    # Skip the rounding floor, already known: it costs as much as the distances of small networks.
+    plain = replace(metric, rounding=None)
+    comparison = tiles.compare(mine.states[low:high], theirs.states, plain, digest=False, executor=None)
     workers = tiles.threads()
-    side = what.side(workers)
+    side = comparison.side(workers)
     tall = max(1, min(side, TABLE_BYTES // (8 * len(theirs))))
     columns = [slice(start, min(start + side, len(theirs))) for start in range(0, len(theirs), side)]
     for start in range(low, high, tall):
@@ -324,17 +324,17 @@ def tables(metric: Metric, path: Some, orbit: Some) -> Iterator[tuple[int, Float
             continue
         rows = slice(start - low, min(start + tall, high) - low)
         table = np.empty((rows.stop - rows.start, len(theirs)))
-        _fill(table, what, rows, columns, workers)
+        _fill(table, comparison, rows, columns, workers)
         if last - first < len(table):
             table = table[mine_rows[first:last] - start]
         yield first, table if len(their_rows) == len(theirs) else np.ascontiguousarray(table[:, their_rows])
 
 
-def _fill(table: Floats, what: tiles.Comparison, rows: slice, columns: list[slice], workers: int) -> None:
+def _fill(table: Floats, comparison: tiles.Comparison, rows: slice, columns: list[slice], workers: int) -> None:
     def keep(task: slice, block: Floats) -> None:
         table[:, task] = block
 
-    tiles.run(columns, compute, keep, executor=None, workers=workers, send=lambda task: what.tile(rows, task))
+    tiles.run(columns, compute, keep, executor=None, workers=workers, send=lambda task: comparison.tile(rows, task))
 
 
 def follow_phase(metric: Metric, path: Rows, orbit: Rows, *, rows: Ints, start: int) -> Phase:
@@ -346,28 +346,28 @@ def follow_phase(metric: Metric, path: Rows, orbit: Rows, *, rows: Ints, start: 
     at = start
     for first in range(0, count, tall):
         states = path.take(rows[first : first + tall])
-        found, at = _descend(states, orbit, at)
-        parts.append(_refine(metric, states, orbit, found))
+        nearest, at = _descend(states, orbit, at)
+        parts.append(_refine(metric, states, orbit, nearest))
     place, transverse, resolution, removed, censored = (np.concatenate(p) for p in zip(*parts, strict=True))
     return Phase(place, transverse, resolution, removed, censored)
 
 
 @dataclass(frozen=True, eq=False)
 class Phase:
-    """Where a perturbed trajectory is on the orbit.
+    """Phase of a perturbed trajectory on the orbit.
 
     Attributes
     ----------
     place : ndarray of float64, shape (K,)
-        Index of the orbit's state at the same phase, with its fraction; NaN for states that are not finite.
+        Fractional index of the orbit at the same phase; NaN for states that are not finite.
     transverse : ndarray of float64, shape (K,)
-        Distance to the orbit at that place; NaN where the place lies beyond an end of the record.
+        Distance to the orbit at this phase; NaN where it lies beyond the record.
     resolution : ndarray of float64, shape (K,)
-        Error of the interpolated orbit at that place, in the metric; 0 where nothing was interpolated.
+        Error of the interpolated orbit there, in the metric; 0 without interpolation.
     removed : ndarray of bool, shape (K,)
-        Where the neutral direction was removed.
+        States with the neutral direction removed.
     censored : ndarray of bool, shape (K,)
-        Where the place lies beyond an end of the record.
+        States whose phase lies beyond the record.
     """
 
     place: Floats
@@ -378,7 +378,7 @@ class Phase:
 
 
 def _descend(states: Any, orbit: Rows, at: int) -> tuple[Ints, int]:
-    """Local minimum of the Euclidean distance for each state, each begun one state after the last one's."""
+    """Local minimum of the Euclidean distance for each state, started one state after the previous minimum."""
     ready = kernel_ready(states)
     fine = np.isfinite(ready).all(axis=1)
     out = np.full(len(ready), -1, dtype=np.int64)
@@ -394,26 +394,26 @@ def _descend(states: Any, orbit: Rows, at: int) -> tuple[Ints, int]:
 
 
 class _Near:
-    """Euclidean distances of some states to the orbit's states near them: a band at once, others when asked for."""
+    """Euclidean distances of states to nearby states of the orbit: a band at once, others on demand."""
 
     def __init__(self, states: Any, orbit: Rows, at: int) -> None:
         self.last = len(orbit) - 1
         self._states, self._orbit, self._from = states, orbit, at - BAND
         index = at + np.arange(len(states))[:, None] + np.arange(-BAND, BAND + 1)
         clipped = np.clip(index, 0, self.last)
-        wanted, inverse = np.unique(clipped, return_inverse=True)
+        needed, inverse = np.unique(clipped, return_inverse=True)
         left = np.repeat(np.arange(len(states)), 2 * BAND + 1)
-        self._band = _euclidean(states, orbit.take(wanted), left, inverse.ravel()).reshape(index.shape)
+        self._band = _euclidean(states, orbit.take(needed), left, inverse.ravel()).reshape(index.shape)
 
     def __call__(self, b: int, s: int) -> float:
         if not 0 <= s <= self.last:
             return float("inf")
         j = s - self._from - b
         if 0 <= j <= 2 * BAND:
-            found = float(self._band[b, j])
+            distance = float(self._band[b, j])
         else:
-            found = float(_euclidean(self._states[b : b + 1], self._orbit.take(np.array([s])), _ONE, _ONE)[0])
-        return found if np.isfinite(found) else float("inf")
+            distance = float(_euclidean(self._states[b : b + 1], self._orbit.take(np.array([s])), _ONE, _ONE)[0])
+        return distance if np.isfinite(distance) else float("inf")
 
 
 def _euclidean(a: Any, b: Any, left: Ints, right: Ints) -> Floats:
@@ -424,7 +424,7 @@ def _euclidean(a: Any, b: Any, left: Ints, right: Ints) -> Floats:
 
 
 def _minimum(near: _Near, b: int, at: int) -> int:
-    """Walk downhill from `at`; ties stay, so that an orbit at rest has no phase that wanders."""
+    """Descend from `at` to a local minimum; ties stay, so that the phase of an orbit at rest is constant."""
     at = min(max(at, 0), near.last)
     here = near(b, at)
     while True:
@@ -435,26 +435,26 @@ def _minimum(near: _Near, b: int, at: int) -> int:
 
 
 def _refine(metric: Metric, states: Any, orbit: Rows, nearest: Ints) -> tuple[Any, ...]:
-    """Place between the states, distance there, its error, and where the neutral direction was removed."""
+    """Fractional index, distance there, its error, and where the neutral direction was removed."""
     count, last = len(nearest), len(orbit) - 1
     place, transverse = np.where(nearest >= 0, nearest, np.nan), np.full(count, np.nan)
     resolution, removed = np.zeros(count), np.zeros(count, dtype=bool)
-    known = np.flatnonzero(nearest >= 0)
-    if len(known):
-        here = orbit.take(nearest[known])
-        transverse[known] = _rowwise(metric, states[known], here)
-    missed, smooth = _interpolation(metric, orbit, nearest[known])
-    fit = known[smooth]
+    finite = np.flatnonzero(nearest >= 0)
+    if len(finite):
+        here = orbit.take(nearest[finite])
+        transverse[finite] = _rowwise(metric, states[finite], here)
+    missed, smooth = _interpolation(metric, orbit, nearest[finite])
+    fit = finite[smooth]
     if len(fit):
         base = np.clip(nearest[fit] - NODES // 2 + 1, 0, last + 1 - NODES)
-        with np.errstate(invalid="ignore"):  # beside a state that is not finite there is no place, and NaN says so
+        with np.errstate(invalid="ignore"):  # NaN next to a state that is not finite
             u, point = _project(np.asarray(states[fit], dtype=np.float64), orbit, base, nearest[fit])
         place[fit] = base + u
         transverse[fit] = _rowwise(metric, np.asarray(states[fit], dtype=np.float64), point)
         shape = np.abs(np.prod(u[:, None] - np.arange(NODES), axis=1)) / _ERROR_AT_MIDDLE
         resolution[fit] = missed[smooth] / 2**NODES * shape
         removed[fit] = True
-    # The nearest state at an end of the record only bounds the distance, unless the place itself is inside.
+    # A nearest state at an end of the record only bounds the distance, unless the phase is inside.
     ends = (nearest == 0) | (nearest == last)
     censored = ends & np.where(removed, (place < -0.5) | (place > last + 0.5), False)
     transverse[censored] = np.nan
@@ -462,7 +462,7 @@ def _refine(metric: Metric, states: Any, orbit: Rows, nearest: Ints) -> tuple[An
 
 
 def _interpolation(metric: Metric, orbit: Rows, nearest: Ints) -> tuple[Floats, Bools]:
-    """How far six neighbours at twice the spacing miss each state, and whether that is little."""
+    """Interpolation error of six neighbours at twice the spacing, and whether it is small."""
     last = len(orbit) - 1
     if last < 2 * AROUND or not len(nearest):
         return np.full(len(nearest), np.nan), np.zeros(len(nearest), dtype=bool)
@@ -471,7 +471,7 @@ def _interpolation(metric: Metric, orbit: Rows, nearest: Ints) -> tuple[Floats, 
     middle = np.asarray(orbit.take(states), dtype=np.float64)
     predicted = np.zeros_like(middle)
     for k, weight in zip(range(-AROUND, AROUND + 1, 2), _MIDDLE, strict=True):
-        # Differences, not states: the weights add up to one, and what they add is small.
+        # Interpolate differences, not states: the weights add up to one, and differences are small.
         predicted += weight * (orbit.take(states + k) - middle)
     step = np.linalg.norm(np.asarray(orbit.take(states + 1), dtype=np.float64) - orbit.take(states - 1), axis=1)
     smooth = np.linalg.norm(predicted, axis=1) < SMOOTH * step
@@ -485,12 +485,12 @@ def _rowwise(metric: Metric, a: Any, b: Any) -> Floats:
 
 
 def _project(states: Floats, orbit: Rows, base: Ints, nearest: Ints) -> tuple[Floats, Floats]:
-    """Place u (from `base` on) where the difference is orthogonal to the interpolated orbit, and the point there."""
+    """Offset u from `base` where the difference is orthogonal to the interpolated orbit, and the point there."""
     centre = np.asarray(orbit.take(nearest), dtype=np.float64)
     nodes = np.empty((len(states), NODES, states.shape[1]))
     for k in range(NODES):
         np.subtract(orbit.take(base + k), centre, out=nodes[:, k])
-    # The steps towards the place need scalar products only; the weights themselves are gone through once.
+    # Newton steps need scalar products only; the weights are read once.
     among = nodes @ nodes.swapaxes(1, 2)
     apart = np.einsum("tkp,tp->tk", nodes, states - centre, optimize=True)
     u = (nearest - base).astype(np.float64)
@@ -519,25 +519,25 @@ def _lagrange(u: Floats) -> tuple[Floats, Floats]:
 
 
 def _speed(pair: Pair, metric: Metric, place: Floats) -> Floats:
-    """How far the reference moves in two samples around each place; NaN where the place is unknown."""
+    """Distance the reference moves in two samples around each index; NaN where unknown."""
     out = np.full(len(place), np.nan)
     last = len(pair.reference) - 1
-    known = np.flatnonzero(np.isfinite(place))
-    if last < 1 or not len(known):
+    finite = np.flatnonzero(np.isfinite(place))
+    if last < 1 or not len(finite):
         return out
-    index = np.clip(np.rint(place[known]).astype(np.int64), 0, last)
+    index = np.clip(np.rint(place[finite]).astype(np.int64), 0, last)
     one = np.zeros(1, dtype=np.int64)
     tall = max(1, BLOCK_BYTES // (16 * max(pair.reference.shape[1], 1)))
     for first in range(0, len(index), tall):
         part = index[first : first + tall]
         before = pair.reference.take(np.maximum(part - 1, 0))
         after = pair.reference.take(np.minimum(part + 1, last))
-        out[known[first : first + tall]] = pairs(metric, before[:, None], after[:, None], one, one)[:, 0]
+        out[finite[first : first + tall]] = pairs(metric, before[:, None], after[:, None], one, one)[:, 0]
     return out
 
 
 def _time_at(pair: Pair, place: Floats) -> Floats:
-    """Step of the reference at a fractional index, continued in a straight line beyond the ends."""
+    """Step of the reference at a fractional index, extrapolated linearly beyond the ends."""
     step = pair.reference_step.astype(np.float64)
     if len(step) < 2:
         return np.where(np.isfinite(place), step[0], np.nan)
@@ -552,19 +552,19 @@ def _extent(pair: Pair, metric: Metric, rows: Ints, start: int) -> float:
     largest = 0.0
     for first in range(0, len(rows), tall):
         states = pair.reference.take(rows[first : first + tall])
-        found = pairs(metric, states[:, None], np.broadcast_to(centre, states.shape)[:, None], one, one)
-        largest = float(np.fmax(largest, np.nanmax(found, initial=0.0)))
+        distances = pairs(metric, states[:, None], np.broadcast_to(centre, states.shape)[:, None], one, one)
+        largest = float(np.fmax(largest, np.nanmax(distances, initial=0.0)))
     return largest
 
 
 def gather(reference: Any, perturbed: Any, *, start: int | Sequence[int] | None, dt: float | None) -> list[Pair]:
-    """Bring what a caller gave into pairs."""
+    """Convert the input to pairs."""
     if perturbed is None:
         families = _families(reference)
     elif _is_run(perturbed):
         families = _restarted(reference, perturbed)
     else:
-        families = [(_alone(reference), _several(perturbed), None)]
+        families = [(_single(reference), _as_list(perturbed), None)]
     count = sum(len(copies) for _, copies, _ in families)
     offsets = _offsets(start, count)
     pairs: list[Pair] = []
@@ -581,14 +581,14 @@ def gather(reference: Any, perturbed: Any, *, start: int | Sequence[int] | None,
 def _offsets(start: int | Sequence[int] | None, count: int) -> list[int | None]:
     if start is None:
         return [None] * count
-    given = np.asarray(start)
-    if given.dtype.kind not in "iu" or given.shape not in ((), (count,)):
+    starts = np.asarray(start)
+    if starts.dtype.kind not in "iu" or starts.shape not in ((), (count,)):
         raise DataError(f"start must be one step or {count} of them (one per perturbed trajectory), got {start!r}")
-    return [int(s) for s in np.broadcast_to(given, (count,))]
+    return [int(s) for s in np.broadcast_to(starts, (count,))]
 
 
 def _families(x: Any) -> list[Family]:
-    """References with their copies, of a Run, a pair or a list of pairs."""
+    """Return references with their copies from a Run, a pair or a list of pairs."""
     if _is_run(x):
         _require_weights(x)
         owners = [member.reference for member in x.members]
@@ -603,9 +603,9 @@ def _families(x: Any) -> list[Family]:
             for r in roots
         ]
     if isinstance(x, tuple) and len(x) == 2 and isinstance(x[1], (list, tuple)):
-        return [(_alone(x[0]), _several(x[1]), None)]
+        return [(_single(x[0]), _as_list(x[1]), None)]
     if isinstance(x, list) and x and all(isinstance(item, tuple) and len(item) == 2 for item in x):
-        return [(_alone(a), _several(b), None) for a, b in x]
+        return [(_single(a), _as_list(b), None) for a, b in x]
     raise DataError(
         "there is no perturbed trajectory: pass the perturbed trajectories as the second argument, a Run with "
         "perturbed "
@@ -620,36 +620,36 @@ def _is_run(x: Any) -> bool:
 def _require_weights(run: Any) -> None:
     if getattr(run, "stored", "weights") != "weights":
         raise DataError(
-            f"run {run.name!r} stores {run.stored} and no weights: the distance to an orbit needs the states. "
-            "`trajtools.twins` takes stored distances at equal times"
+            f"run {run.name!r} stores {run.stored} but no weights: the distance to an orbit needs the states. "
+            "`trajtools.twins` uses stored distances at equal times"
         )
 
 
-def _alone(x: Any) -> Any:
+def _single(x: Any) -> Any:
     if not _is_run(x):
         return x
     _require_weights(x)
     free = [m for m, member in enumerate(x.members) if member.reference < 0]
     if len(free) != 1:
         raise DataError(
-            f"run {x.name!r} has {len(free)} members that are not copies, and one reference is needed; pass "
+            f"run {x.name!r} has {len(free)} members that are not copies, but one reference is needed; pass "
             "run.trajectory(member)"
         )
     return x.trajectory(free[0])
 
 
-def _several(x: Any) -> list[Any]:
+def _as_list(x: Any) -> list[Any]:
     if isinstance(x, (list, tuple)) and x and not np.isscalar(x[0]):
-        return [_alone(item) for item in x]
+        return [_single(item) for item in x]
     if isinstance(x, np.ndarray) and x.ndim == 3:
         return list(x)
     if isinstance(x, (list, tuple)) and not x:
         raise DataError("the list of perturbed trajectories is empty: at least one is needed")
-    return [_alone(x)]
+    return [_single(x)]
 
 
 class _Source:
-    """States with their steps."""
+    """States of one trajectory with their steps."""
 
     def __init__(self, x: Any, name: str, start: int | None, dtype: str | None) -> None:
         states = as_states(x, name)
@@ -659,21 +659,21 @@ class _Source:
             self.step = self.step - self.step[0] + start
         self.dt = float(getattr(states, "dt", 1.0))
         self.time_unit = str(getattr(states, "time_unit", "step"))
-        known = stored_format(states) if isinstance(states, Trajectory) else str(states.dtype)
-        self.dtype = known if dtype is None else dtype
+        stored = stored_format(states) if isinstance(states, Trajectory) else str(states.dtype)
+        self.dtype = stored if dtype is None else dtype
 
 
 def _restarted(reference: Any, run: Any) -> list[Family]:
-    """Copies in one run, their references in another: the members of the same name there."""
+    """Match copies in one run with references in another, by the names of members."""
     _require_weights(run)
     if not _is_run(reference):
-        return [(_alone(reference), [run.trajectory(m) for m in range(run.n_members)], str(run.logical_dtype))]
+        return [(_single(reference), [run.trajectory(m) for m in range(run.n_members)], str(run.logical_dtype))]
     _require_weights(reference)
     names = {member.name: m for m, member in enumerate(reference.members) if member.reference < 0}
     families: dict[int, list[Any]] = {}
     for m, member in enumerate(run.members):
         if member.reference < 0 and any(other.reference >= 0 for other in run.members):
-            continue  # the unperturbed continuation, kept beside its copies
+            continue  # the unperturbed continuation
         name = run.members[member.reference].name if member.reference >= 0 else member.name
         if name not in names and len(names) > 1:
             raise DataError(

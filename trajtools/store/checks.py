@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.errors import FormatError, TrajtoolsError
+from trajtools.errors import FormatError, TrajtoolsError, UnsafeFileError
 from trajtools.store import layout as on_disk
 from trajtools.store.chunks import Blocks
 from trajtools.store.files import RawFile, bytes_missing, check_head, one_line, open_for_reading
@@ -95,10 +95,23 @@ def validate(path: str | os.PathLike[str]) -> list[Problem]:
     place = os.path.abspath(path)
     if not os.path.exists(place):
         raise FileNotFoundError(f"{place} does not exist")
-    ((_, result),) = in_child(check, [place])
+    ((_, result),) = in_child(survey, [place])
+    if not isinstance(result, UnsafeFileError):
+        ((_, result),) = in_child(check, [place], patient=True)
     if isinstance(result, Exception):
         return [Problem("error", "file", str(result))]
     return [Problem(*entry) for entry in result]
+
+
+def survey(path: str) -> None:
+    """Touch everything of HDF5 that a check or a salvage touches."""
+    raw = RawFile(path)
+    try:
+        _attempt("structure", lambda: _strangers(raw))
+    finally:
+        raw.close()
+    with Survey(path) as run:
+        run.locate_all()
 
 
 def check(path: str) -> list[tuple[str, ...]]:
@@ -207,7 +220,7 @@ def _count(blocks: Blocks) -> int:
         counts, _ = blocks.slots(block)
         claims = [int(count) for count in counts if 0 < count <= blocks.axis.rows]
         if claims:
-            return block * blocks.axis.rows + (blocks.whole_rows(block) or max(claims))
+            return block * blocks.axis.rows + max(claims)
     return 0
 
 
@@ -227,7 +240,8 @@ def _strangers(raw: RawFile) -> Iterator[Problem]:
 
 
 def _unknown(file: h5py.File) -> Iterator[Problem]:
-    pending, seen, strangers = [""], 0, 0
+    pending, strangers = [""], 0
+    seen = {h5py.h5o.get_info(file.id).addr}  # groups may hold each other
     while pending:
         group = pending.pop()
         target = file[group] if group else file
@@ -235,7 +249,7 @@ def _unknown(file: h5py.File) -> Iterator[Problem]:
         for name in target:
             place = f"{group}/{name}".lstrip("/")
             is_known = name in known or group not in (*_REQUIRED, "")
-            seen, strangers = seen + 1, strangers + (not is_known)
+            strangers += not is_known
             if not is_known and strangers <= _MOST_STRANGERS:
                 yield Problem("warning", place, "the format does not know it, and readers ignore it")
             try:
@@ -245,9 +259,11 @@ def _unknown(file: h5py.File) -> Iterator[Problem]:
             except (OSError, RuntimeError, KeyError, ValueError) as error:
                 yield Problem("error", place, one_line(error))
                 continue
-            if isinstance(entry, h5py.Group) and place.count("/") < on_disk.JSON_DEPTH and seen < 10**5:
+            if isinstance(entry, h5py.Group) and (address := h5py.h5o.get_info(entry.id).addr) not in seen:
+                seen.add(address)
                 pending.append(place)
-            yield from _unknown_attributes(place, entry)
+            if is_known:
+                yield from _unknown_attributes(place, entry)
         if not group:
             yield from _unknown_attributes("", file)
 

@@ -76,21 +76,21 @@ class Blocks:
             return counts, sums
         for slot in range(SLOTS):
             at = place + 8 * width * slot
-            self._raw.read_into(at, memoryview(counts[slot : slot + 1]))
-            self._raw.read_into(at + 8 * first, memoryview(sums[slot]))
+            self._raw.read_into(at, counts[slot : slot + 1].data)
+            self._raw.read_into(at + 8 * first, sums[slot].data)
         return counts, sums
 
-    def matches(self, block: int, needed: int) -> NDArray[np.bool_]:
-        """For each slot and chunk, whether the first `needed` rows match, (SLOTS, width - 1)."""
+    def matches(self, block: int) -> NDArray[np.bool_]:
+        """For each slot and chunk of a block, whether they match, (SLOTS, width - 1); absent chunks match anything."""
         counts, sums = self.slots(block)
-        result = np.ones((SLOTS, self.axis.width - 1), bool)
+        needed, result = self.rows_of(block), np.ones((SLOTS, self.axis.width - 1), bool)
         for name, stream in self.axis.streams.items():
             for at in range(stream.n_chunks):
                 index = self.axis.first[name] + at
                 chunk = self._raw_chunk(name, block, at)
                 for slot in range(SLOTS):
                     result[slot, index - 1] = needed <= counts[slot] <= stream.rows and _fits(
-                        stream, chunk, int(counts[slot]), int(sums[slot, index]), block, index
+                        stream, chunk, int(counts[slot]), value=int(sums[slot, index]), block=block, index=index
                     )
         return result
 
@@ -126,15 +126,6 @@ class Blocks:
         group = max(1, FETCH_BYTES // stream.chunk_bytes)
         parts = [np.arange(at, min(at + group, stream.n_chunks)) for at in range(0, stream.n_chunks, group)]
         return [int(chunk) for part in parts for chunk in self._verify(stream, block, part)[1]]
-
-    def whole_rows(self, block: int) -> int:
-        """How many of the first rows of a block are whole in all streams, as far as its checksums can tell."""
-        counts, _ = self.slots(block)
-        limit = self.rows_of(block)
-        for count in sorted({min(int(c), limit) for c in counts if 0 < c <= self.axis.rows}, reverse=True):
-            if self.matches(block, count).any(axis=0).all():
-                return count
-        return 0
 
     def _verify(self, stream: Stream, block: int, index: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         for trial in range(_TRIES):
@@ -179,7 +170,7 @@ class Blocks:
         # Chunks that lie behind each other come in one read.
         whole_chunks = count == stream.rows
         cuts = np.flatnonzero((np.diff(offsets) != stream.chunk_bytes) | ~np.bool_(whole_chunks)) + 1
-        view = memoryview(data)
+        view = data.data
         for a, b in zip([0, *cuts.tolist()], [*cuts.tolist(), len(index)], strict=True):
             if offsets[a] >= 0:
                 at, size = int(offsets[a]) + span.start * row_bytes, count * row_bytes
@@ -206,7 +197,7 @@ class Blocks:
                     if value == 0:
                         continue
                     rows = data[at, : int(counts[s])]
-                    ok = checksum(memoryview(rows).cast("B"), block, first + chunk) == value
+                    ok = checksum(rows.data.cast("B"), block, first + chunk) == value
                     if ok:
                         break
                 if not ok and stream.sparse and any(sums[s, chunk - low] == 0 for s in usable):
@@ -271,14 +262,15 @@ class Blocks:
         return out
 
 
-def _fits(stream: Stream, chunk: NDArray[Any] | None, count: int, value: int, block: int, index: int) -> bool:
+def _fits(stream: Stream, chunk: NDArray[Any] | None, count: int, *, value: int, block: int, index: int) -> bool:
+    """Whether a chunk is what a slot says of its first `count` rows."""
     if chunk is None or value == 0:
         return stream.sparse and value == 0
     return checksum(_prefix(stream, chunk, count), block, index) == value
 
 
 def _prefix(stream: Stream, chunk: NDArray[Any], count: int) -> memoryview:
-    return memoryview(chunk.reshape(stream.rows, -1)[:count]).cast("B")
+    return (chunk.reshape(stream.rows, -1)[:count]).data.cast("B")
 
 
 def _places(
@@ -337,7 +329,7 @@ def compress(chunk: NDArray[Any], filters: tuple[int, ...]) -> bytes:
         data = np.ascontiguousarray(data.reshape(-1, chunk.dtype.itemsize).T).reshape(-1)
     if ZSTD in filters:
         return bytes(_zstandard().ZstdCompressor(level=1).compress(data.tobytes()))
-    return zlib.compress(data, 1)
+    return zlib.compress(data.data, 1)
 
 
 def decompress(data: bytes, stream: Stream) -> NDArray[np.uint8]:

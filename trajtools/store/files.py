@@ -40,6 +40,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SUPERBLOCK_BYTES = 48
 HEAD_BYTES = 2**17  # covers the structure of most files, so that HDF5 opens them from one read
 LIBVER = ("v110", "v110")
+WAY_OUT = "`trajtools validate` says what is missing, `trajtools repair --salvage` saves what is whole"
 _FIELDS = struct.Struct("<8sBBBBQQQQ")
 _MASK = 0xFFFFFFFF
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
@@ -314,10 +315,7 @@ def check_head(file: RawFile) -> bool:
     (checksum,) = struct.unpack_from("<I", head, 44)
     end = _FIELDS.unpack_from(head)[7]
     if lookup3(head[:44]) != checksum:
-        raise FormatError(
-            f"{file.path} is damaged: the checksum of its first 48 bytes is wrong; `trajtools repair --salvage` saves "
-            "what is whole"
-        )
+        raise FormatError(f"{file.path} is damaged: the checksum of its first 48 bytes is wrong; {WAY_OUT}")
     return bool(end <= size or head[11])
 
 
@@ -414,9 +412,11 @@ _WRITERS: weakref.WeakSet[WritableHDF5] = weakref.WeakSet()
 class WritableHDF5:
     """An HDF5 file open for SWMR writing, which can be abandoned without another write to the disk.
 
-    HDF5 writes what it holds when a file is closed and when a process ends. After a failed write, and in a forked child,
-    that must not happen: the file on disk is whole as it is, and the parent may go on writing it.
+    HDF5 writes what it holds when a file is closed and when a process ends. After a failed write, and in a forked
+    child, that must not happen: the file on disk is whole as it is, and the parent may go on writing it.
     """
+
+    _raw: RawFile
 
     def __init__(self, raw: RawFile) -> None:
         if any(other._raw.identity == raw.identity for other in _WRITERS):  # HDF5 would make one file of the two
@@ -484,6 +484,5 @@ def one_sentence(path: Path, action: str) -> Iterator[None]:
         raise UnsafeFileError(f"{path}: to {action} takes more memory than there is; the file is damaged") from error
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, UnicodeError) as error:
         raise FormatError(
-            f"could not {action} of {path}: {one_line(error)}. The file is damaged or was cut short; `trajtools "
-            "validate` says what is missing, `trajtools repair --salvage` saves what is whole."
+            f"could not {action} of {path}: {one_line(error)}. The file is damaged or was cut short; {WAY_OUT}"
         ) from error

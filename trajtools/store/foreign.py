@@ -89,9 +89,9 @@ class Ensemble:
     parameters, nodes : tuple
         Which entry of a state is which; no edges where that is unknown.
     hparams : dict
-        Attributes of the file and of the dataset.
+        Attributes of the file and of the dataset: numbers, and texts of fixed length.
     source : dict
-        File, dataset and axes.
+        File, dataset and axes, and the names of attributes that were not read.
     """
 
     name: str
@@ -180,10 +180,11 @@ def read(
         name = str(data.name).strip("/")
         sizes = _sizes(data, chosen, name, place)
         _check_stored(data, place)
-        hparams = _attributes(file, data)
+        hparams, unread = _attributes(file, data)
         kind = data.dtype
     source = {"file": str(place.absolute()), "dataset": name, "axes": chosen.axes, "holds": chosen.holds}
     source |= {"layout": layout} if layout else {}
+    source |= {"unread_attributes": unread} if unread else {}
     dtype = np.dtype(np.float64) if kind.kind in "iu" or chosen.holds == "distances" else kind.newbyteorder("=")
     states = ForeignStates(place, name, tuple(sizes), (), (sizes["step"], _width(sizes)), dtype)
     return _ensembles(states, chosen, sizes, hparams=hparams, source=source, metric=metric)
@@ -270,7 +271,7 @@ def suggestion(path: str | os.PathLike[str]) -> str:
             if "format" in file.attrs:
                 return ""
             listed = _datasets(file)
-            attributes = _attributes(file)
+            attributes, _ = _attributes(file)
     except (TrajtoolsError, OSError):
         return ""
     if not listed:
@@ -477,23 +478,34 @@ def _load_zstandard() -> None:
             ) from None
 
 
-def _attributes(*targets: h5py.Group | h5py.Dataset) -> dict[str, Any]:
-    """Return the attributes that are numbers or short texts, as JSON can hold them."""
+def _attributes(*targets: h5py.Group | h5py.Dataset) -> tuple[dict[str, Any], list[str]]:
+    """Return the attributes that are numbers or texts of fixed length, as JSON can hold them, and the names of others.
+
+    Text of variable length lies in a heap that HDF5 walks through, without end if a stranger has bent it into a ring.
+    """
     values: dict[str, Any] = {}
+    unread: list[str] = []
     for target in targets:
         for name in islice(target.attrs, MAX_ATTRIBUTES):
             try:
                 handle = h5py.h5a.open(target.id, name.encode())
                 kind = handle.get_type()
-                if handle.get_storage_size() > MAX_ATTRIBUTE_BYTES:
-                    continue
-                if isinstance(kind, h5py.h5t.TypeStringID):
-                    values[name] = text_attribute(target, name)[:MAX_ATTRIBUTE_BYTES]
-                elif isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID | h5py.h5t.TypeEnumID):
-                    values[name] = to_plain(target.attrs[name])
+                text = isinstance(kind, h5py.h5t.TypeStringID)
+                number = isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID | h5py.h5t.TypeEnumID)
+                if handle.get_storage_size() > MAX_ATTRIBUTE_BYTES or not (
+                    number or (text and not kind.is_variable_str())
+                ):
+                    unread.append(_printable(name))
+                else:
+                    values[name] = text_attribute(target, name) if text else to_plain(target.attrs[name])
             except (OSError, RuntimeError, ValueError, KeyError, TypeError):
-                continue  # what cannot be read of an attribute is no reason to refuse the data
-    return values
+                unread.append(_printable(name))  # no reason to refuse the data
+    return values, unread
+
+
+def _printable(name: str) -> str:
+    """Return a name as text that JSON and UTF-8 can hold."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 # What it holds

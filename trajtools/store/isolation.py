@@ -34,6 +34,7 @@ except ImportError:  # Windows: a time limit only
 
 SECONDS = 5.0
 BYTES_PER_SECOND = 200e6  # large files take longer, by what they occupy on the disk
+PATIENT_BYTES_PER_SECOND = 10e6  # where a file is read whole, from slow disks, too
 MEMORY_BYTES = 2**30
 _START_SECONDS = 60.0
 _MEMORY_SIZE = 10_000
@@ -99,7 +100,7 @@ def examine(path: str) -> None:
 # ---------------------------------------------------------------------------------------------------------- the child
 
 
-def in_child(task: Callable[[str], Any], items: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def in_child(task: Callable[[str], Any], items: Sequence[str], *, patient: bool = False) -> Iterator[tuple[str, Any]]:
     """Run a function of this package on each path in a child process.
 
     Parameters
@@ -108,6 +109,8 @@ def in_child(task: Callable[[str], Any], items: Sequence[str]) -> Iterator[tuple
         A function of a module of trajtools; takes a path, returns what JSON can hold.
     items : sequence of str
         Absolute paths.
+    patient : bool
+        The task reads the files whole; opened in time they must have been before.
 
     Yields
     ------
@@ -121,7 +124,7 @@ def in_child(task: Callable[[str], Any], items: Sequence[str]) -> Iterator[tuple
         child = _Child(task, left)
         try:
             for item in list(left):
-                answer = child.answer(item)
+                answer = child.answer(item, _seconds(item, patient=patient))
                 yield item, answer
                 left.pop(0)
                 if child.ended:
@@ -144,14 +147,14 @@ class _Child:
         self._reader.start()
         self._next(_START_SECONDS)  # ready
 
-    def answer(self, item: str) -> Any:
+    def answer(self, item: str, seconds: float) -> Any:
         """What the child says of a file."""
         try:
-            line = self._next(_seconds(item))
+            line = self._next(seconds)
         except queue.Empty:
             self.end()
             return UnsafeFileError(
-                f"{item}: opening it did not end within {_seconds(item):.0f} s; the file is damaged or hostile"
+                f"{item}: opening it did not end within {seconds:.0f} s; the file is damaged or hostile"
             )
         if line:
             kind, value = json.loads(line)
@@ -259,11 +262,12 @@ def _can_fork() -> bool:
     return hasattr(os, "fork") and threading.active_count() == 1 and not {"jax", "torch"} & set(sys.modules)
 
 
-def _seconds(item: str) -> float:
+def _seconds(item: str, *, patient: bool) -> float:
+    start, rate = (12 * SECONDS, PATIENT_BYTES_PER_SECOND) if patient else (SECONDS, BYTES_PER_SECOND)
     with contextlib.suppress(OSError):
         status = os.stat(item)
-        return SECONDS + getattr(status, "st_blocks", status.st_size // 512) * 512 / BYTES_PER_SECOND
-    return SECONDS
+        return start + getattr(status, "st_blocks", status.st_size // 512) * 512 / rate
+    return start
 
 
 def _is_signal(status: int) -> bool:

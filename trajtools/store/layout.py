@@ -48,6 +48,7 @@ MAX_ROWS = 64
 CHUNK_BYTES = 2**20
 BLOCK_BYTES = 64 * 2**20
 
+LARGEST_RATIO = 20_000  # of the size of data to that of the file; Zstandard needs 100 bytes for 1 MiB of zeros
 LARGEST_CHUNK = 256 * 2**20  # bytes, without its filters
 ATTRIBUTE_BYTES = 64 * 2**20
 TABLE_BYTES = 2**30
@@ -511,7 +512,7 @@ def _depth(value: object) -> int:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Everything about a run that is fixed before its first state; the attributes are arguments of `RunWriter.create`."""
+    """Everything about a run that is fixed before its first state; see the arguments of `RunWriter.create`."""
 
     parameters: tuple[Parameter, ...]
     members: tuple[Member, ...]
@@ -592,7 +593,7 @@ def create(path: Path, spec: RunSpec, *, overwrite: bool = False) -> None:
     image = _image(draft, spec, path)
     try:
         draft.write_bytes(image)
-        _publish(draft, path, overwrite)
+        publish(draft, path, overwrite=overwrite)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
@@ -608,7 +609,8 @@ def _image(draft: Path, spec: RunSpec, path: Path) -> bytes:
     return image
 
 
-def _publish(draft: Path, path: Path, overwrite: bool) -> None:
+def publish(draft: Path, path: Path, *, overwrite: bool = False) -> None:
+    """Give a finished file its name, which is taken only to be overwritten."""
     if overwrite:
         os.replace(draft, path)
         return
@@ -616,19 +618,17 @@ def _publish(draft: Path, path: Path, overwrite: bool) -> None:
         os.link(draft, path)  # atomic, and never overwrites
     except FileExistsError:
         raise FileExistsError(
-            f"{path} exists and is not overwritten. Choose another path, mode='next' for the next free name, mode='w' to "
-            "overwrite it, or resume=True to continue it."
+            f"{path} exists and is not overwritten. Choose another path, mode='next' for the next free name, "
+            "mode='w' to overwrite it, or resume=True to continue it."
         ) from None
     except (OSError, NotImplementedError, AttributeError):  # no hard links here: claim the name, then replace the claim
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
-            return _publish_over(path)
+            raise FileExistsError(
+                f"{path} exists and is not overwritten; choose another path, or mode='next'"
+            ) from None
         os.replace(draft, path)
-
-
-def _publish_over(path: Path) -> None:
-    raise FileExistsError(f"{path} exists and is not overwritten. Choose another path, or mode='next' or 'w'.")
 
 
 def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
@@ -655,15 +655,16 @@ def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
         "metrics": ("step", "metric"),
         "member_metrics": ("step", "member_metric", "member"),
         "distances": ("step", "member"),
-        **dict.fromkeys(("weights", "sketch", "optimizer", "buffers"), ("step", "member", "entry")),
+        "weights": ("step", "member", "entry"),
+        "sketch": ("step", "member", "number"),
+        "optimizer": ("step", "member", "optimizer_entry"),
+        "buffers": ("step", "member", "buffers_entry"),
     }
     for stream in streams[1:]:
         dataset = _dataset(file, stream)
         for at, name in enumerate(axes[stream.name]):
-            if name == "entry":
-                name = {"weights": "entry", "sketch": "number"}.get(stream.name, f"{stream.name}_entry")
-                if name not in scales:
-                    scales[name] = _dimension(file, name, stream.shape[-1])
+            if name not in scales:
+                scales[name] = _dimension(file, name, stream.shape[-1])
             dataset.dims[at].attach_scale(scales[name])
     tables = {
         "parameters": parameter_columns(spec.parameters),

@@ -362,14 +362,16 @@ class Run:
         self.is_cut = not check_head(self._raw)
         # Where their place is known, before anything else: what they promise is in the file, and stays there.
         before = self._read_cells() if self.places else None
-        with open_for_reading(self._raw) as file, one_sentence(self.path, "read the structure"):
+        with one_sentence(self.path, "read the structure"), open_for_reading(self._raw) as file:
             texts = _read_texts(file, str(self.path))
             self._check_version(texts["format_version"])
             self.places = {name: _place(file, name, self._raw.size) for name in _PLACES}
             self.cells, notes = before or self._read_cells()
             self.notes, self._names_known = notes or {}, notes is not None
             digest = xxhash.xxh3_64()
-            tables = {name: _read_table(file, name, columns.split(), digest) for name, columns in COLUMNS.items()}
+            tables = {
+                name: _read_table(file, self._raw, name, columns.split(), digest) for name, columns in COLUMNS.items()
+            }
             digest.update(on_disk.texts_digest(texts))
             self.texts = texts
             self._read_structure(file, tables)
@@ -478,8 +480,11 @@ class Run:
             raise FormatError(f"{self.path}: {axis.sums} has the shape {sums.shape}, needed (blocks, 3, {width})")
         if on_disk.filters_of(sums) or any(s.filters for s in axis.streams.values() if s.name not in on_disk.FILTERED):
             raise UnsafeFileError(f"{self.path}: only {', '.join(on_disk.FILTERED)} may be compressed")
-        room = 2**20 + self._raw.size * (64 if self.is_cut else 1)
-        if max(blocks * (8 * on_disk.SLOTS * width), 8 * n, 8 * on_disk.SLOTS * width) > room:
+        missing = 64 if self.is_cut else 1  # of a file that was cut, the most may be gone
+        tables = 8 * on_disk.SLOTS * width * max(1, blocks)
+        plain = blocks * sum(s.n_chunks * s.chunk_bytes for s in axis.streams.values() if not (s.filters or s.sparse))
+        packed = blocks * sum(s.n_chunks * s.chunk_bytes for s in axis.streams.values() if s.filters)
+        if max(tables, plain / missing, packed / missing / on_disk.LARGEST_RATIO) > missing * self._raw.size:
             raise UnsafeFileError(f"{self.path} declares {n} states of {width} chunks in {self._raw.size} bytes")
 
     def _check_shapes(self) -> None:
@@ -860,28 +865,27 @@ def _read_number(file: h5py.File, name: str) -> int:
 
 def text_attribute(target: h5py.Group | h5py.Dataset, name: str) -> str:
     """Read a text attribute, after a look at its size."""
-    if name not in target.attrs:
+    if not h5py.h5a.exists(target.id, name.encode()):
         raise FormatError(f"{target.name} lacks the attribute {name!r}, which the format requires")
     attribute = h5py.h5a.open(target.id, name.encode())
-    if attribute.get_storage_size() > on_disk.ATTRIBUTE_BYTES:
-        raise UnsafeFileError(f"the attribute {name!r} of {target.name} claims {attribute.get_storage_size()} bytes")
+    size = attribute.get_storage_size()
+    if size > on_disk.ATTRIBUTE_BYTES:
+        raise UnsafeFileError(f"the attribute {name!r} of {target.name} claims {size} bytes")
     kind = attribute.get_type()
     if attribute.get_space().get_simple_extent_npoints() != 1 or not isinstance(kind, h5py.h5t.TypeStringID):
         raise FormatError(f"the attribute {name!r} of {target.name} must be one text")
     if kind.is_variable_str():
         raise UnsafeFileError(f"the attribute {name!r} of {target.name} is of variable length; needed a fixed one")
-    value = target.attrs[name]
-    if isinstance(value, np.ndarray):
-        value = value.reshape(-1)[0]
-    return value.decode() if isinstance(value, bytes) else str(value)
+    value = np.zeros(attribute.shape, f"S{kind.get_size()}")
+    attribute.read(value, kind)
+    return value.reshape(-1)[0].decode()
 
 
-def child(file: h5py.Group, path: str, kind: type[Any]) -> Any:
+def child(file: h5py.File, path: str, kind: type[Any]) -> Any:
     """A group or dataset of this very file: no link to elsewhere is followed."""
     target = linked(file, path)
     if not isinstance(target, kind):
-        names = [one.__name__.lower() for one in (kind, type(target))]
-        raise FormatError(f"{_full(file, path)} must be a {names[0]}, it is a {names[1]}")
+        raise FormatError(f"/{path} must be a {kind.__name__.lower()}, it is a {type(target).__name__.lower()}")
     if isinstance(target, h5py.Dataset):
         check_storage(target)
         check_type(target)
@@ -890,27 +894,23 @@ def child(file: h5py.Group, path: str, kind: type[Any]) -> Any:
 
 def has(group: h5py.Group, name: str) -> bool:
     """Whether there is something of this name; `in` would follow links to other files."""
-    return group.get(name, getlink=True) is not None
+    return bool(group.id.links.exists(name.encode()))
 
 
-def _full(group: h5py.Group, path: str) -> str:
-    return f"{group.name.rstrip('/')}/{path}"
-
-
-def linked(file: h5py.Group, path: str) -> Any:
+def linked(file: h5py.File, path: str) -> Any:
     """Whatever stands at a path in this very file."""
-    target: Any = file
+    here: Any = file.id
     for name in path.split("/"):
-        link = target.get(name, getlink=True) if isinstance(target, h5py.Group) else None
-        if link is None:
-            raise FormatError(f"{file.file.filename}: {_full(file, path)} is missing, which the format requires")
-        if not isinstance(link, h5py.HardLink):
-            place = f"another file ({link.filename!r})" if isinstance(link, h5py.ExternalLink) else "another place"
-            raise UnsafeFileError(
-                f"{_full(file, path)} is a link to {place}; links are refused. Copy the data into the file."
-            )
-        target = target[name]
-    return target
+        encoded = name.encode()
+        if not isinstance(here, h5py.h5g.GroupID) or not here.links.exists(encoded):
+            raise FormatError(f"{file.filename}: {path} is missing, which the format requires")
+        if (kind := here.links.get_info(encoded).type) != h5py.h5l.TYPE_HARD:
+            outside = kind == h5py.h5l.TYPE_EXTERNAL
+            place = f"another file ({here.links.get_val(encoded)[0].decode()!r})" if outside else "another place"
+            raise UnsafeFileError(f"/{path} is a link to {place}; links are refused. Copy the data into the file.")
+        here = h5py.h5o.open(here, encoded)
+    wrap = {h5py.h5d.DatasetID: h5py.Dataset, h5py.h5g.GroupID: h5py.Group}.get(type(here), h5py.Datatype)
+    return wrap(here)
 
 
 def check_storage(dataset: h5py.Dataset) -> None:
@@ -954,23 +954,22 @@ def _read_names(file: h5py.File, name: str) -> list[str]:
     return [value.decode("utf-8", "replace") for value in dataset[()].tolist() if value]
 
 
-def _read_table(file: h5py.File, name: str, columns: list[str], digest: Any) -> dict[str, list[Any]]:
+def _read_table(file: h5py.File, raw: RawFile, name: str, columns: list[str], digest: Any) -> dict[str, list[Any]]:
     """The columns of a table as lists, empty where there is no table."""
     if not has(file, name):
         if name in ("parameters", "members"):
             raise FormatError(f"{file.filename} lacks the table {name!r}, which the format requires")
         return {}
     values: dict[str, Any] = {}
-    group, size = child(file, name, h5py.Group), file.id.get_filesize()
     for column in columns:
-        dataset = child(group, column, h5py.Dataset)
+        dataset = child(file, f"{name}/{column}", h5py.Dataset)
         nbytes = dataset.size * dataset.dtype.itemsize
         if dataset.ndim != 1 or nbytes > on_disk.TABLE_BYTES or dataset.chunks is not None:
             raise FormatError(f"/{name}/{column} must have one axis, in one piece, of at most 1 GiB")
         offset = dataset.id.get_offset()
-        if nbytes and (offset is None or offset + nbytes > size):
+        if nbytes and (offset is None or offset + nbytes > raw.size):
             raise UnsafeFileError(f"/{name}/{column} declares {nbytes} bytes, more than the file holds")
-        array = dataset[()]
+        array = np.frombuffer(raw.read(offset or 0, nbytes), dataset.dtype)
         if array.dtype.kind == "S":
             values[column] = [value.decode("utf-8", "strict") for value in array.tolist()]
         elif array.dtype.str in ("<i8", "<f8"):

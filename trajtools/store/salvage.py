@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.errors import DamagedError, FileBusyError
+from trajtools.errors import DamagedError, FileBusyError, FormatError
 from trajtools.store import layout as on_disk
-from trajtools.store.checks import Survey
+from trajtools.store.checks import Survey, survey
+from trajtools.store.chunks import Blocks
 from trajtools.store.files import (
     SUPERBLOCK_BYTES,
+    WAY_OUT,
     Owner,
     RawFile,
     bytes_missing,
     check_head,
     lock_for_life,
-    one_sentence,
     seal,
     sealed,
 )
@@ -94,6 +95,8 @@ def repair(path: str | os.PathLike[str], *, salvage: str | os.PathLike[str] | No
     if not place.exists():
         raise FileNotFoundError(f"{place} does not exist")
     ((_, result),) = in_child(survey if salvage is not None else count, [str(place)])
+    if isinstance(result, FormatError) and salvage is not None:
+        raise type(result)(f"nothing can be salvaged: {str(result).partition('; ' + WAY_OUT)[0]}")
     if isinstance(result, Exception):
         raise result
     if salvage is not None:
@@ -103,13 +106,6 @@ def repair(path: str | os.PathLike[str], *, salvage: str | os.PathLike[str] | No
         return _repair(raw)
     finally:
         raw.close()
-
-
-def survey(path: str) -> int:
-    """Touch everything of HDF5 that salvaging a file touches."""
-    with Survey(path) as run:
-        run.locate_all()
-        return run.n_states
 
 
 def count(path: str) -> int:
@@ -162,8 +158,7 @@ def _salvage(path: Path, out: Path) -> Repair:
         actions = [f"copied {len(whole)} states to {out}", *(f"{p.where}: {p.text}" for p in run.problems)]
         if len(lost):
             actions.append(f"lost {len(lost)} states: {_spans(lost)}{_named(steps)}")
-        with one_sentence(path, "salvage the states"):
-            writer = _create(run, out)
+        writer = _create(run, out)
         try:
             _copy(run, whole, writer)
             plantings, n = run.planting_blocks, run.cells.plantings
@@ -185,12 +180,15 @@ def _whole(run: Survey) -> NDArray[np.int64]:
     """States that are whole in all streams."""
     blocks, parts = run.blocks, [np.zeros(0, np.int64)]
     for block in range(blocks.n_blocks):
-        damaged = any(blocks.damaged(name, block) for name in blocks.axis.streams)
-        rows = blocks.whole_rows(block) if damaged else blocks.rows_of(block)
-        parts.append(block * blocks.axis.rows + np.arange(rows))
+        if not _is_damaged(blocks, block):
+            parts.append(block * blocks.axis.rows + np.arange(blocks.rows_of(block)))
     whole = np.concatenate(parts)
     steps = _series(run, "step", whole)
     return whole[np.concatenate([[True], np.diff(np.maximum.accumulate(steps)) > 0])[: len(whole)]]
+
+
+def _is_damaged(blocks: Blocks, block: int) -> bool:
+    return any(blocks.damaged(name, block) for name in blocks.axis.streams)
 
 
 def _create(run: Survey, out: Path) -> RunWriter:
@@ -250,7 +248,9 @@ def _plant(run: Survey, writer: RunWriter) -> int:
     """Copy the plantings of whole blocks; returns how many."""
     blocks, done = run.planting_blocks, 0
     for block in range(blocks.n_blocks):
-        count = blocks.whole_rows(block)
+        if _is_damaged(blocks, block):
+            continue
+        count = blocks.rows_of(block)
         first = block * blocks.axis.rows
         columns = [blocks.series(f"plantings/{n}", None, first, first + count) for n in on_disk.PLANTING_STREAMS]
         for step, member, epsilon, seed in zip(*(c.reshape(-1).tolist() for c in columns), strict=True):

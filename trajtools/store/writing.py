@@ -28,6 +28,7 @@ from trajtools.store.files import (
     Owner,
     RawFile,
     WritableHDF5,
+    bytes_missing,
     check_head,
     lock,
     lock_for_life,
@@ -110,6 +111,9 @@ class RunWriter:
         self._before_block = -1  # step of the state before the last block
         self._columns_of_block: dict[tuple[str, int], Array] = {}
         self._cell_lock = threading.Lock()
+        self._cells = Cells()
+        self._planted = _planting_rows()
+        self._plantings: _BlockWriter
 
     @classmethod
     def create(
@@ -132,13 +136,17 @@ class RunWriter:
         sketch: Mapping[str, Any] | None = None,
         distance_metric: str | None = None,
         optimizer: Mapping[str, Any] | None = None,
-        metrics: Sequence[str] = (),
+        metrics: Mapping[str, tuple[int, ...] | None] | Sequence[str] = (),
     ) -> RunWriter:
-        """Make the file and open it for appending; the path is claimed at once."""
+        """Make the file and open it for appending; the path is claimed at once.
+
+        There is room for the `metrics` that are declared, by name, or by shape for one state: (), (M,) or (M, k).
+        """
         if mode not in MODES:
             raise ValueError(
                 f"mode={mode!r}: needed 'x' (a new file), 'next' (the next free name) or 'w' (overwrite the file)"
             )
+        shapes = metrics if isinstance(metrics, Mapping) else dict.fromkeys(metrics)
         spec = RunSpec(
             parameters=tuple(parameters),
             nodes=tuple(nodes),
@@ -155,7 +163,8 @@ class RunWriter:
             distance_metric=distance_metric,
             optimizer_parameters=tuple(optimizer["parameters"]) if optimizer else (),
             optimizer_dtype=on_disk.stored_dtype(optimizer["dtype"])[0] if optimizer else "float32",
-            metrics=len(metrics),
+            metrics=sum(not shape for shape in shapes.values()),
+            member_metrics=sum(shape[1] if shape and len(shape) > 1 else shape != () for shape in shapes.values()),
         )
         place = Path(os.path.abspath(path))
         if mode == "w":
@@ -367,8 +376,12 @@ class RunWriter:
         """Lock the file, open it for appending, and read back where the last writer ended."""
         self._raw = RawFile(self.path, write=True)
         try:
-            check_head(self._raw)
             locked = lock_for_life(self._raw)
+            if not check_head(self._raw):
+                raise DamagedError(
+                    f"{self.path} was cut: {bytes_missing(self._raw)} bytes are gone; `trajtools repair --salvage` makes "
+                    "a file of what is whole, which can be resumed"
+                )
             if not locked:
                 self._warn_no_locks(force)
             seal(self._raw)
@@ -457,7 +470,8 @@ class RunWriter:
                     StreamLayout(wanted.n_parameters, wanted.n_members, wanted.logical_dtype, rows, columns),
                 )
         self.filtered = any(stream.filters for stream in run.axis.streams.values())
-        self.metrics = {name: tuple(values.shape[1:]) for name, values in run.metrics.items()}
+        self.metrics = {name: shape[1:] for name, shape in run.metric_shapes.items()}
+        self.unstored = run.unstored
         start = run.n_states // rows * rows
         first = max(0, min(start, run.n_states - 1) - (0 if run.n_states % rows else rows - 1))
         steps = run.series("step", max(0, first - 1), run.n_states) if run.n_states else np.zeros(0, np.int64)
@@ -654,7 +668,7 @@ class _TailSums:
             return None
         counts, sums = blocks.slots(block, 1)
         slots = np.concatenate([counts[:, None], sums], axis=1)
-        matching = blocks.matches(block, rest)
+        matching = blocks.matches(block)
         whole = matching.all(axis=1)
         if whole.any():
             return cls(block, slots, int(np.argmax(whole)), False)
@@ -706,7 +720,7 @@ class _BlockWriter:
         def add(name: str, at: int, chunk: Array) -> None:
             stream, index = axis.streams[name], axis.first[name] + at
             rows = chunk.reshape(axis.rows, -1)[:count]
-            sums[index] = checksum(memoryview(rows).cast("B"), block, index)
+            sums[index] = checksum(rows.data.cast("B"), block, index)
             place = (start, *self._coordinates[name][at])
             chunks.append((name, place, compress(chunk, stream.filters) if stream.filters else chunk))
 
@@ -720,7 +734,7 @@ class _BlockWriter:
         if self._sums.shape[0] <= block:
             self._sums.set_extent((block + 1, *self._slots.shape))
         self._sums.write_direct_chunk((block, 0, 0), self._slots)
-        for name, dataset in self._ids.items():
+        for dataset in self._ids.values():
             shape = dataset.shape
             if shape[0] < start + count:  # never shorter, which SWMR readers could not follow
                 dataset.set_extent((start + count, *shape[1:]))

@@ -1,4 +1,4 @@
-"""Network autocorrelation: how similar a trajectory of networks is to itself some time later."""
+"""Network autocorrelation: the similarity of a trajectory of networks to itself at later times."""
 
 from __future__ import annotations
 
@@ -49,33 +49,33 @@ class Autocorrelation(Result):
     time_unit : str
         Unit of `time`.
     values : ndarray of float64, shape (L + 1,)
-        tr C(lag) / tr C(0); 1 at lag 0. NaN where nothing moves, and where no pair of finite states has this lag.
+        tr C(lag) / tr C(0); 1 at lag 0. NaN for a constant trajectory, and where no pair of finite states has this lag.
     pairs : ndarray of int64, shape (L + 1,)
-        Pairs of states that each value is the mean of.
+        Number of pairs of states that each value averages.
     variance : float
-        tr C(0): variance of the weights in time, summed over them, in squared units of the weights.
+        tr C(0): temporal variance, summed over the weights, in squared units of the weights.
     bias : float
         Expected value of an uncorrelated trajectory of this length at any lag > 0: -1 / (number of states - 1),
-        or 0 where it was corrected.
+        or 0 after correction.
     low, high : ndarray of float64, shape (L + 1,)
         Band of the null at each lag; NaN without a null.
     threshold : float
-        The largest value of the null at any lag > 0, of either sign, stays below it at the level of the band: a value
-        beyond it is significant, whichever lag it was found at. NaN without a null.
+        Critical value for the largest absolute value over all lags > 0, at the level of the band: a value beyond it is
+        significant at any lag. NaN without a null.
     p_value : float
-        Probability, under the null, of a largest value at least as large as the one observed; NaN without a null.
+        Probability under the null of a largest value at least as large as observed; NaN without a null.
     null : str
-        The null, in words; empty without one.
+        Description of the null; empty without one.
     layers : tuple of str
-        Names of the layers (or parameters, or kinds), if asked for.
+        Names of the layers (or parameters, or kinds), if `per` is set.
     layer_values, layer_low, layer_high : ndarray of float64, shape (len(layers), L + 1)
         The same for each of them.
     n_states, n_excluded : int
-        States in the window; those that are not finite and were left out.
+        States in the window, and excluded ones (not finite).
     settings : dict
-        Every parameter as used, chosen or given.
+        All parameters used.
     warnings : tuple of Reason
-        What the reader should know before believing the numbers.
+        Caveats of the result.
     """
 
     lag: Ints
@@ -100,17 +100,17 @@ class Autocorrelation(Result):
     warnings: tuple[Reason, ...] = ()
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the values and the band of the null; see `trajtools.plots.autocorrelation`.
+        """Plot the values and the band of the null; see `trajtools.plots.autocorrelation`.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
-            Where to draw; None makes a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where it was drawn.
+            The axes of the plot.
         """
         from trajtools import plots
 
@@ -129,15 +129,15 @@ class NodeCorrelation(Result):
         C(lag): entry (i, j) is the mean over time of the product of row i of the centred adjacency matrix with row j
         `lag` states later.
     correlation : ndarray of float64, shape (N, N)
-        The same over the root of the product of the two nodes' variances; NaN for nodes that do not move.
+        The same over the root of the product of the variances of the two nodes; NaN for constant nodes.
     labels : tuple
         The nodes: numbers, or (node set, index).
     n_states, n_excluded : int
-        States in the window; those that are not finite and were left out.
+        States in the window, and excluded ones (not finite).
     settings : dict
-        Every parameter as used, chosen or given.
+        All parameters used.
     warnings : tuple of Reason
-        What the reader should know before believing the numbers.
+        Caveats of the result.
     """
 
     lag: int
@@ -169,22 +169,20 @@ def autocorrelation(
     Parameters
     ----------
     x : Trajectory, ndarray (T, P) or (T,), or Distances
-        States; a series such as the loss; or their Euclidean distances, from which the same numbers follow.
+        States; a series such as the loss; or Euclidean distances of states, which give the same numbers.
     lags : int or None, in states
         Largest lag; None: a quarter of the states.
     detrend : None, "linear", "quadratic", "difference" or int
-        What is taken out of every weight besides its mean, for training that drifts: a polynomial in time, everything
-        but the steps from state to state, or the running mean over an odd number of states.
+        Removed from every weight besides its mean, for training that drifts: a polynomial in time, all but the steps
+        between states, or the running mean over an odd number of states.
     window : (int, int) or None
-        Use only the states whose step s fulfils ``window[0] <= s < window[1]``.
+        Use only states at steps s with ``window[0] <= s < window[1]``.
     per : None, "layer", "parameter" or "kind"
-        Also give the values of each layer (what stands before the last dot of the parameters' names), parameter or
-        kind of parameter.
+        Also compute the values of each layer (parameter names up to their last dot), parameter or kind of parameter.
     correct : bool
-        Correct the bias of an uncorrelated trajectory; see Notes.
+        Correct the bias of uncorrelated trajectories; see Notes.
     null : None, "shuffle" or "block"
-        What the values are compared with: the states in random order, or blocks of `block` states in random order
-        (no memory beyond a block).
+        Null hypothesis: states in random order, or blocks of `block` states in random order (no memory beyond a block).
     surrogates : int
         Number of shuffles.
     block : int, in states
@@ -192,7 +190,7 @@ def autocorrelation(
     level : float
         Level of the band and of the threshold.
     rng : int, numpy.random.Generator or None
-        Source of the shuffles; the same seed gives the same bits.
+        Generator of the shuffles; equal seeds give equal bits.
 
     Returns
     -------
@@ -201,7 +199,7 @@ def autocorrelation(
     Raises
     ------
     DataError
-        If there are fewer than four finite states, they are not equally spaced, or distances are not Euclidean.
+        If fewer than four states are finite, the states are not equally spaced, or distances are not Euclidean.
     SelectionError
         If no state lies in the window.
     UnknownNameError
@@ -217,11 +215,11 @@ def autocorrelation(
         \mathrm{nACF}(\tau) = \frac{\operatorname{tr} C(\tau)}{\operatorname{tr} C(0)}
 
     which is the sum of the autocovariances of all weights over the sum of their variances. States that are not finite
-    are left out, and every sum is divided by the pairs that are left.
+    are excluded, and every sum is divided by its number of pairs.
 
-    The mean is estimated from the same T states, so that the states of an uncorrelated trajectory have the correlation
-    :math:`-1/(T-1)` at every lag; `correct` gives :math:`((T-1) r + 1) / T`, which has none. Memory makes the bias
-    larger: about minus the variance of the mean over that of the states.
+    The mean is estimated from the same T states, so the states of an uncorrelated trajectory have the correlation
+    :math:`-1/(T-1)` at every lag; `correct` returns :math:`((T-1) r + 1) / T`, which is unbiased for them. Memory
+    increases the bias, to about minus the variance of the mean over that of the states.
 
     Surrogates with the same power spectrum (phase randomised) have the same autocorrelation and cannot be its null.
 
@@ -246,10 +244,10 @@ def autocorrelation(
     flat = make_filter(detrend, series.fine)
     count = _lags(lags, len(flat.fine))
     generator = np.random.default_rng(rng)
-    chosen = {"null": null, "surrogates": surrogates, "block": block, "level": level, "rng": generator}
-    whole, band = _measure(series, flat, [(0, series.width)], count, chosen)
+    settings = {"null": null, "surrogates": surrogates, "block": block, "level": level, "rng": generator}
+    whole, band = _measure(series, flat, [(0, series.width)], count, settings)
     groups = _groups(x, per) if per is not None else {}
-    parts = [_measure(series, flat, spans, count, chosen) for spans in groups.values()]
+    parts = [_measure(series, flat, spans, count, settings) for spans in groups.values()]
     states = int(flat.fine.sum())
     values, low, high = (_corrected(v, states, correct) for v in (whole.correlation, band.low, band.high))
     empty = np.empty((0, count + 1))
@@ -265,7 +263,7 @@ def autocorrelation(
         high=high,
         threshold=band.threshold,
         p_value=band.p_value,
-        null=band.words,
+        null=band.text,
         layers=tuple(groups),
         layer_values=np.array([_corrected(p[0].correlation, states, correct) for p in parts]) if parts else empty,
         layer_low=np.array([_corrected(p[1].low, states, correct) for p in parts]) if parts else empty,
@@ -289,10 +287,10 @@ def autocorrelation(
 
 
 def series_of(x: Any, window: tuple[int, int] | None) -> Series:
-    """Check what a caller gave and cut it to the window."""
+    """Check the input and restrict it to the window."""
     states = x if isinstance(x, Distances) else as_states(x, "x")
     if isinstance(states, Distances) and not states.square:
-        raise DataError(f"distances of one trajectory are needed, square; these are of two, {states.shape}")
+        raise DataError(f"autocorrelation needs the square distances of one trajectory; got {states.shape}")
     step = np.asarray(getattr(states, "step", np.arange(len(states))), dtype=np.int64)
     rows = slice(0, len(step))
     if window is not None:
@@ -306,7 +304,7 @@ def series_of(x: Any, window: tuple[int, int] | None) -> Series:
     if len(spacing) > 1:
         raise DataError(
             f"the states are {spacing[0]} to {spacing[-1]} steps apart; a correlation at a lag needs equal spacing: "
-            "select a window that was recorded evenly, or every k-th state"
+            "select a window with equal spacing, or every k-th state"
         )
     fine = _fine(states, rows)
     if fine.sum() < FEWEST:
@@ -326,13 +324,13 @@ class Series:
     states : Trajectory, ndarray (T, P) or Distances
         The states, or their distances.
     rows : slice
-        Those in the window.
+        Rows in the window.
     fine : ndarray of bool, shape (T,)
-        Which of them are finite.
+        Which states are finite.
     spacing : float
         Time between two states.
     time_unit : str
-        Its unit.
+        Unit of `spacing`.
     """
 
     states: Any
@@ -350,7 +348,7 @@ class Series:
         return int(self.states.shape[1])
 
     def variance_of_rounding(self) -> float:
-        """Variance, summed over the entries, that rounding of the stored states alone makes; 0 where it is unknown."""
+        """Variance due to rounding of the stored states, summed over the entries; 0 if unknown."""
         states, first = self.states, self.rows.start + int(np.argmax(self.fine))
         if isinstance(states, Distances):
             floor = float(np.asarray(states.floor)[first])
@@ -358,17 +356,17 @@ class Series:
             state = read_rows(states, first, first + 1)
             dtype = stored_format(states) if isinstance(states, Trajectory) else str(state.dtype)
             floor = float(block_floor(state[:, None], METRICS["l2"], dtype, state.shape[1])[0, 0])
-        # The floor is the root mean square difference of two roundings.
+        # The floor is the root mean square difference of two rounded copies.
         return floor**2 / 2 if np.isfinite(floor) else 0.0
 
     def columns(self, spans: list[Span]) -> Iterator[Floats]:
-        """Yield blocks (T, p) of the columns of some spans, as float64 and less the first finite state."""
+        """Yield blocks (T, p) of columns as float64, minus the first finite state."""
         first = int(np.argmax(self.fine))
         wide = max(1, BLOCK_BYTES // (8 * max(len(self), 1)))
         for begin, end in spans:
             for start in range(begin, end, wide):
                 block = _columns(self.states, self.rows, start, min(start + wide, end)).astype(np.float64)
-                # Before anything is averaged: weights near 1 that move by 1e-8 keep all digits of their motion.
+                # Subtract before averaging: weights near 1 that move by 1e-8 keep all digits of their motion.
                 block = np.where(self.fine[:, None], block, 0.0)
                 block -= block[first]
                 block[~self.fine] = 0.0
@@ -376,7 +374,7 @@ class Series:
 
 
 def _columns(states: Any, rows: slice, start: int, stop: int) -> NDArray[Any]:
-    """Some columns of all rows, without reading the others: a file keeps blocks of columns together."""
+    """Read some columns of all rows only: files store blocks of columns contiguously."""
     if isinstance(states, Trajectory):
         return states.read(rows.start, rows.stop, slice(start, stop))
     return np.asarray(read_rows(states, rows.start, rows.stop))[:, start:stop]
@@ -386,28 +384,28 @@ def _fine(states: Any, rows: slice) -> Bools:
     if isinstance(states, Distances):
         return ~np.asarray(states.excluded, dtype=bool)[rows]
     tall = max(1, BLOCK_BYTES // (8 * max(int(states.shape[1]), 1)))
-    found = [
+    finite = [
         np.isfinite(read_rows(states, start, min(start + tall, rows.stop))).all(axis=1)
         for start in range(rows.start, rows.stop, tall)
     ]
-    return np.concatenate(found) if found else np.zeros(0, dtype=bool)
+    return np.concatenate(finite) if finite else np.zeros(0, dtype=bool)
 
 
 def make_filter(detrend: str | int | None, fine: Bools) -> Filter:
-    """Choose the filter."""
+    """Return the filter of a detrending."""
     if detrend is None:
         return Filter(_polynomial(0, fine), fine)
     if isinstance(detrend, str) and detrend in DEGREES:
         return Filter(_polynomial(DEGREES[detrend], fine), fine)
     if detrend == "difference":
-        left = fine[1:] & fine[:-1]
-        centre = _polynomial(0, left)
-        return Filter(lambda x: centre(np.where(left[:, None], np.diff(x, axis=0), 0.0)), left)
+        valid = fine[1:] & fine[:-1]
+        centre = _polynomial(0, valid)
+        return Filter(lambda x: centre(np.where(valid[:, None], np.diff(x, axis=0), 0.0)), valid)
     if isinstance(detrend, (int, np.integer)) and not isinstance(detrend, bool):
         return _running(int(detrend), fine)
     raise UnknownNameError(
         f"there is no detrending {detrend!r}; there are None, {', '.join(map(repr, DETRENDS))}, and an odd number of "
-        "states whose running mean is taken out"
+        "states, the width of the running mean"
     )
 
 
@@ -418,9 +416,9 @@ class Filter:
     Attributes
     ----------
     apply : callable
-        (T, p) with zeros where a state is missing -> (T', p), likewise, each column of mean zero.
+        (T, p) -> (T', p), both with zeros for missing states; the output columns have zero mean.
     fine : ndarray of bool, shape (T',)
-        States that are left.
+        Valid states after the filter.
     """
 
     apply: Callable[[Floats], Floats]
@@ -429,7 +427,9 @@ class Filter:
 
 def _polynomial(degree: int, fine: Bools) -> Callable[[Floats], Floats]:
     if fine.sum() < degree + 2:
-        raise DataError(f"{int(fine.sum())} states are left for a polynomial of degree {degree}; give more states")
+        raise DataError(
+            f"{int(fine.sum())} finite states are too few for a polynomial of degree {degree}; pass more states"
+        )
     time = np.linspace(-1, 1, len(fine))
     columns = np.where(fine[:, None], time[:, None] ** np.arange(degree + 1), 0.0)
     basis = np.linalg.qr(columns)[0]
@@ -439,7 +439,7 @@ def _polynomial(degree: int, fine: Bools) -> Callable[[Floats], Floats]:
 def _running(width: int, fine: Bools) -> Filter:
     if width < 3 or width % 2 == 0 or width > len(fine):
         raise DataError(
-            f"a running mean over {width} of {len(fine)} states cannot be taken out; give an odd number from 3 to "
+            f"a running mean over {width} of {len(fine)} states is not possible; pass an odd number from 3 to "
             f"{len(fine)}"
         )
     count = _window_sums(fine.astype(np.float64)[:, None], width)
@@ -463,32 +463,34 @@ def _lags(lags: int | None, states: int) -> int:
     if lags is None:
         return max(1, states // 4)
     if not 1 <= lags < states:
-        raise DataError(f"lags is {lags}; {states} states have lags from 1 to {states - 1}")
+        raise DataError(f"lags={lags!r}; {states} states have lags from 1 to {states - 1}")
     return int(lags)
 
 
-def _measure(series: Series, flat: Filter, spans: list[Span], lags: int, chosen: dict[str, Any]) -> tuple[Lagged, Null]:
-    """Autocovariances of some columns, and their null."""
+def _measure(
+    series: Series, flat: Filter, spans: list[Span], lags: int, settings: dict[str, Any]
+) -> tuple[Lagged, Null]:
+    """Compute the autocovariances of some columns, and their null."""
     if isinstance(series.states, Distances):
         gram = from_distances(series, flat)
-        found, draw = along_lags(gram, flat, lags), draw_from_gram(gram, flat, lags)
+        lagged, draw = along_lags(gram, flat, lags), draw_from_gram(gram, flat, lags)
     else:
-        found, draw = from_states(series, flat, spans, lags), None
-    moves = bool(found.covariance[0] > 0)
-    if chosen["null"] is None or not moves:
+        lagged, draw = from_states(series, flat, spans, lags), None
+    moves = bool(lagged.covariance[0] > 0)
+    if settings["null"] is None or not moves:
         unknown = np.full(lags + 1, np.nan)
-        return found, Null(unknown, unknown, float("nan"), float("nan"), "")
+        return lagged, Null(unknown, unknown, float("nan"), float("nan"), "")
     if draw is None:
         draw = draw_from_states(series, flat, spans, lags)
-    return found, null_of(
-        chosen["null"],
-        found.correlation,
+    return lagged, null_of(
+        settings["null"],
+        lagged.correlation,
         draw,
         flat=flat,
-        surrogates=chosen["surrogates"],
-        block=chosen["block"],
-        level=chosen["level"],
-        rng=chosen["rng"],
+        surrogates=settings["surrogates"],
+        block=settings["block"],
+        level=settings["level"],
+        rng=settings["rng"],
     )
 
 
@@ -509,7 +511,7 @@ class Lagged:
 
     @property
     def correlation(self) -> Floats:
-        """The same over its value at lag 0; NaN where nothing moves."""
+        """Covariance over its value at lag 0; NaN for a constant trajectory."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.covariance / (self.covariance[0] if self.covariance[0] > 0 else np.nan)
 
@@ -523,32 +525,32 @@ class Null:
     low, high : ndarray of float64, shape (L + 1,)
         Band at each lag.
     threshold : float
-        The largest correlation at any lag > 0, of either sign, stays below it at the level of the band.
+        Quantile of the largest absolute correlation over all lags > 0, at the level of the band.
     p_value : float
-        Probability of a largest correlation at least as large as the one observed.
-    words : str
-        The null.
+        Probability of a largest correlation at least as large as observed.
+    text : str
+        Description of the null.
     """
 
     low: Floats
     high: Floats
     threshold: float
     p_value: float
-    words: str
+    text: str
 
 
 def from_distances(series: Series, flat: Filter) -> Floats:
     """Scalar products of all pairs of filtered states from their Euclidean distances, (T', T')."""
     if series.states.metric not in EUCLIDEAN:
         raise DataError(
-            f"these are distances in the metric {series.states.metric!r}; only Euclidean ones (l2, rms) hold the "
-            "scalar products of the states. Give the states, or pairwise(x, metric='l2')"
+            f"these are distances in the metric {series.states.metric!r}; only Euclidean ones (l2, rms) determine the "
+            "scalar products of the states. Pass the states, or pairwise(x, metric='l2')"
         )
     check_gram(len(series))
     square = np.asarray(series.states.read(series.rows.start, series.rows.stop))[:, series.rows] ** 2
     square = np.where(series.fine[:, None] & series.fine, square, 0.0)
-    # Any filter takes out the mean, so the rows' and columns' parts of -d^2 / 2 vanish by themselves where none is
-    # missing; where states are missing they must be taken out before the filter sees zeros in their place.
+    # Every filter removes the mean, so the row and column terms of -d^2 / 2 cancel without missing states; with missing
+    # states they must be removed before the filter, which sees zeros in their place.
     first = int(np.argmax(series.fine))
     gram = -0.5 * (square - square[first] - square[:, first : first + 1])
     gram = np.where(series.fine[:, None] & series.fine, gram, 0.0)
@@ -556,19 +558,19 @@ def from_distances(series: Series, flat: Filter) -> Floats:
 
 
 def check_gram(count: int) -> None:
-    """Refuse a matrix of all pairs that does not fit."""
+    """Raise if a matrix of all pairs of states exceeds the limit."""
     if 8 * count * count > GRAM_BYTES:
         raise TooLargeError(
             f"the products of all pairs of {count} states take {8 * count * count / 2**30:.1f} GiB, the limit is "
-            f"{GRAM_BYTES / 2**30:.0f} GiB; select fewer states (window, every k-th) or give null=None"
+            f"{GRAM_BYTES / 2**30:.0f} GiB; select fewer states (window, every k-th) or pass null=None"
         )
 
 
 def draw_from_states(series: Series, flat: Filter, spans: list[Span], lags: int) -> Callable[[Ints], Floats]:
-    """Return what correlates the states in a given order, through whichever is cheaper: columns or a Gram matrix."""
+    """Return a function that correlates permuted states, by columns or by a Gram matrix, whichever is cheaper."""
     count, width = len(flat.fine), sum(b - a for a, b in spans)
     small = 8 * count * width <= GRAM_BYTES
-    # Measured: a transform takes about log2(T) / 4 of the time of one lag of a Gram matrix, whose making is shared.
+    # Measured: a transform costs about log2(T) / 4 of one lag of a Gram matrix, which is computed once.
     if small and width * np.log2(max(count, 2)) < 4 * lags + count * width / 5000:
         columns = np.concatenate([flat.apply(block) for block in series.columns(spans)], axis=1)
 
@@ -580,12 +582,12 @@ def draw_from_states(series: Series, flat: Filter, spans: list[Span], lags: int)
 
 
 def draw_from_gram(gram: Floats, flat: Filter, lags: int) -> Callable[[Ints], Floats]:
-    """Return what correlates the states in a given order, from their scalar products."""
+    """Return a function that correlates permuted states from their scalar products."""
     return lambda order: along_lags(gram, flat, lags, order).correlation
 
 
 def along_lags(gram: Floats, flat: Filter, lags: int, order: Ints | None = None) -> Lagged:
-    """Sum a Gram matrix along its diagonals, with the states taken in another order."""
+    """Sum a Gram matrix along its diagonals, with permuted states."""
     count = len(gram)
     index = np.arange(count) if order is None else order
     sums = np.array([gram[index[: count - lag], index[lag:]].sum() for lag in range(lags + 1)])
@@ -622,7 +624,7 @@ def gram_of(series: Series, flat: Filter, spans: list[Span]) -> Floats:
 
 
 def correlate(blocks: Iterable[Floats], flat: Filter, lags: int) -> Lagged:
-    """Sum over blocks (T', p) of filtered columns."""
+    """Sum the autocovariances over blocks (T, p) of columns."""
     length = _length(len(flat.fine) + lags)
     power = np.zeros(length // 2 + 1)
     for block in blocks:
@@ -644,33 +646,33 @@ def null_of(
     level: float,
     rng: np.random.Generator,
 ) -> Null:
-    """Correlate shuffled states."""
+    """Return the null distribution from shuffled states."""
     if null in ("phase-randomised", "iaaft"):
         raise UnknownNameError(
-            f"{null!r} keeps the power spectrum, and so the autocorrelation itself; as a null it tests nothing. Use "
-            "'shuffle' (no memory at all) or 'block' (no memory beyond a block)"
+            f"{null!r} keeps the power spectrum, and so the autocorrelation itself, so it is no null. Use "
+            "'shuffle' (no memory) or 'block' (no memory beyond a block)"
         )
     if null not in NULLS:
         raise UnknownNameError(f"there is no null {null!r}; there are {', '.join(map(repr, NULLS))}, and None")
     if surrogates < 19:
-        raise DataError(f"{surrogates} surrogates make no band; give at least 19")
+        raise DataError(f"{surrogates} surrogates are too few for a band; use at least 19")
     width = 1 if null == "shuffle" else block
     if not 1 <= width <= len(flat.fine) // 2:
         raise DataError(f"blocks of {width} states; {len(flat.fine)} states allow 1 to {len(flat.fine) // 2}")
-    drawn = np.array([draw(order) for order in _orders(flat, width, surrogates, rng)])
+    samples = np.array([draw(order) for order in _orders(flat, width, surrogates, rng)])
     tail = (1 - level) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    low, high = np.quantile(samples, [tail, 1 - tail], axis=0)
     low[0] = high[0] = 1.0
-    first = width  # within a block the shuffled states are as correlated as they were
-    largest = np.nanmax(np.abs(drawn[:, first:]), axis=1, initial=0.0)
+    first = width  # within a block the correlation is unchanged
+    largest = np.nanmax(np.abs(samples[:, first:]), axis=1, initial=0.0)
     reached = np.nanmax(np.abs(observed[first:]), initial=0.0)
     p = (1 + int(np.sum(largest >= reached))) / (surrogates + 1)
-    words = "states in random order" if null == "shuffle" else f"blocks of {width} states in random order"
-    return Null(low, high, float(np.quantile(largest, level)), p, words)
+    text = "states in random order" if null == "shuffle" else f"blocks of {width} states in random order"
+    return Null(low, high, float(np.quantile(largest, level)), p, text)
 
 
 def _orders(flat: Filter, width: int, surrogates: int, rng: np.random.Generator) -> Iterator[Ints]:
-    """Orders of the states; missing ones keep their place."""
+    """Yield random orders of the states; missing ones keep their position."""
     fine = np.flatnonzero(flat.fine)
     edges = np.arange(width, len(fine), width)
     for _ in range(surrogates):
@@ -678,14 +680,14 @@ def _orders(flat: Filter, width: int, surrogates: int, rng: np.random.Generator)
         if width == 1:
             order[fine] = rng.permutation(fine)
         else:
-            # A random phase of the blocks, so that no pair of states is always together.
+            # A random phase of the blocks, so that no pair of states always stays together.
             pieces = np.split(np.roll(fine, int(rng.integers(width))), edges)
             order[fine] = np.concatenate([pieces[i] for i in rng.permutation(len(pieces))])
         yield order
 
 
 def from_states(series: Series, flat: Filter, spans: list[Span], lags: int) -> Lagged:
-    """Sum over the columns of some spans."""
+    """Sum the autocovariances over the columns of some spans."""
     return correlate((flat.apply(block) for block in series.columns(spans)), flat, lags)
 
 
@@ -694,8 +696,8 @@ def _groups(x: Any, per: str) -> dict[str, list[Span]]:
     parameters = getattr(x, "parameters", ())
     if not parameters:
         raise DataError(
-            f"per={per!r} needs a trajectory that knows its parameters; run.trajectory() does, an array or distances "
-            "do not: give Trajectory.from_array(x, parameters=...)"
+            f"per={per!r} needs a trajectory with parameters; run.trajectory() has them, an array or distances do not: "
+            "use Trajectory.from_array(x, parameters=...)"
         )
     groups: dict[str, list[Span]] = {}
     for p in parameters:
@@ -709,43 +711,43 @@ def _corrected(values: Floats, states: int, correct: bool) -> Floats:
     return ((states - 1) * values + 1) / states if correct else values
 
 
-def _warnings(series: Series, found: Lagged, lags: int) -> tuple[Reason, ...]:
+def _warnings(series: Series, lagged: Lagged, lags: int) -> tuple[Reason, ...]:
     warnings = []
     excluded = int((~series.fine).sum())
     if excluded:
-        words = "{excluded} of {states} states are not finite and were left out"
-        warnings.append(Reason.of("not-finite", words, excluded=excluded, states=len(series)))
-    if not found.covariance[0] > 0:
-        words = "nothing moves: all states are equal after detrending, and nothing can be correlated"
-        warnings.append(Reason("constant", words))
-    elif series.variance_of_rounding() * FLOOR_FACTOR > found.covariance[0]:
-        words = (
-            "the variance, {variance:.3g}, is near that of rounding alone, {rounding:.3g}: what is correlated may be "
-            "rounding"
+        text = "{excluded} of {states} states are not finite and are excluded"
+        warnings.append(Reason.of("not-finite", text, excluded=excluded, states=len(series)))
+    if not lagged.covariance[0] > 0:
+        text = "all states are equal after detrending: there is no variance to correlate"
+        warnings.append(Reason("constant", text))
+    elif series.variance_of_rounding() * FLOOR_FACTOR > lagged.covariance[0]:
+        text = (
+            "the variance, {variance:.3g}, is near that of rounding alone, {rounding:.3g}: the correlation may be that "
+            "of rounding errors"
         )
-        numbers = {"variance": found.covariance[0], "rounding": series.variance_of_rounding()}
-        warnings.append(Reason.of("below-rounding-floor", words, **numbers))
+        numbers = {"variance": lagged.covariance[0], "rounding": series.variance_of_rounding()}
+        warnings.append(Reason.of("below-rounding-floor", text, **numbers))
     if 4 * lags > len(series):
-        words = (
-            "lags above a quarter of the {states} states are means of few independent pairs; do not read single values "
-            "there"
+        text = (
+            "values at lags above a quarter of the {states} states average few independent pairs; do not interpret "
+            "them one by one"
         )
-        warnings.append(Reason.of("long-lags", words, states=len(series)))
+        warnings.append(Reason.of("long-lags", text, states=len(series)))
     return tuple(warnings)
 
 
 def node_correlation(x: StatesLike, *, lag: int = 0, window: tuple[int, int] | None = None) -> NodeCorrelation:
-    r"""Correlate the egonet of every node with that of every other, `lag` states later.
+    r"""Correlations of the egonet of every node with that of every other, `lag` states later.
 
     Parameters
     ----------
     x : Trajectory or ndarray, shape (T, N, N)
-        Adjacency matrices in time, entry (i, j) the edge from i to j; or a trajectory whose parameters are edges (the
-        whole network then, bias node included).
+        Adjacency matrices in time, entry (i, j) the edge from i to j; or a trajectory whose parameters are edges (then
+        the whole network, with the bias node).
     lag : int, in states
         Lag; 0: correlations at equal times.
     window : (int, int) or None
-        Use only the states whose step s fulfils ``window[0] <= s < window[1]``.
+        Use only states at steps s with ``window[0] <= s < window[1]``.
 
     Returns
     -------
@@ -754,7 +756,7 @@ def node_correlation(x: StatesLike, *, lag: int = 0, window: tuple[int, int] | N
     Raises
     ------
     DataError
-        If `x` holds no square matrices, or fewer than four finite states, or no pair of them has this lag.
+        If `x` is not square matrices, fewer than four states are finite, or no pair of them has this lag.
     SelectionError
         If no state lies in the window.
     TooLargeError
@@ -765,7 +767,7 @@ def node_correlation(x: StatesLike, *, lag: int = 0, window: tuple[int, int] | N
     .. math:: C(\tau) = \frac{1}{T - \tau} \sum_t \tilde A(t) \tilde A(t + \tau)^\mathsf{T}
 
     with the centred matrices, as in [1]_. The trace of C(tau) over that of C(0) is `trajtools.autocorrelation` (of all
-    edges). Row i of the matrix holds the edges that leave node i; give the transposed matrices for those that arrive.
+    edges). Row i of the matrix has the outgoing edges of node i; pass transposed matrices for the incoming ones.
 
     References
     ----------
@@ -784,7 +786,7 @@ def node_correlation(x: StatesLike, *, lag: int = 0, window: tuple[int, int] | N
     matrices, labels = _matrices(x, window)
     count = len(matrices)
     if not 0 <= lag < count:
-        raise DataError(f"lag is {lag}; {count} states have lags from 0 to {count - 1}")
+        raise DataError(f"lag={lag!r}; {count} states have lags from 0 to {count - 1}")
     fine = np.asarray(np.isfinite(matrices).all(axis=(1, 2)))
     if fine.sum() < FEWEST:
         raise DataError(f"{int(fine.sum())} finite states of {count}; a correlation needs at least {FEWEST}")
@@ -801,11 +803,11 @@ def node_correlation(x: StatesLike, *, lag: int = 0, window: tuple[int, int] | N
     still, excluded = int((own == 0).sum()), int((~fine).sum())
     warnings = []
     if still:
-        words = "{still} of {nodes} nodes do not move: they have no correlation"
-        warnings.append(Reason.of("constant", words, still=still, nodes=len(own)))
+        text = "{still} of {nodes} nodes are constant and have no correlation"
+        warnings.append(Reason.of("constant", text, still=still, nodes=len(own)))
     if excluded:
-        words = "{excluded} of {states} states are not finite and were left out"
-        warnings.append(Reason.of("not-finite", words, excluded=excluded, states=count))
+        text = "{excluded} of {states} states are not finite and are excluded"
+        warnings.append(Reason.of("not-finite", text, excluded=excluded, states=count))
     return NodeCorrelation(
         lag=int(lag),
         covariance=covariance,
@@ -824,7 +826,7 @@ def _matrices(x: Any, window: tuple[int, int] | None) -> tuple[Floats, tuple[Any
     array = x if trajectory else np.asarray(x)
     if not trajectory and (array.ndim != 3 or array.shape[1] != array.shape[2] or array.dtype.kind not in "biuf"):
         raise DataError(
-            f"x must be adjacency matrices, (T, N, N), or a Trajectory that knows its parameters; got shape "
+            f"x must be adjacency matrices, (T, N, N), or a Trajectory with parameters; got shape "
             f"{array.shape} of {array.dtype}"
         )
     step = np.asarray(x.step) if trajectory else np.arange(len(array))
@@ -833,7 +835,7 @@ def _matrices(x: Any, window: tuple[int, int] | None) -> tuple[Floats, tuple[Any
         raise SelectionError(f"no state lies in the window {window}; there are {len(step)}")
     rows = slice(int(inside[0]), int(inside[-1]) + 1)
     if len(np.unique(np.diff(step[rows]))) > 1:
-        raise DataError("the states are not equally spaced; select a window that was recorded evenly")
+        raise DataError("the states are not equally spaced; select a window with equal spacing")
     if not trajectory:
         return array[rows].astype(np.float64), tuple(range(array.shape[1]))
     states = x.read(rows.start, rows.stop)

@@ -1,4 +1,4 @@
-"""Change points of a trajectory, found by ruptures and tested against stationary noise."""
+"""Change points of a trajectory, located by ruptures and tested against stationary noise."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 SIGNALS = ("step_length", "displacement", "norm")
 MODELS = {"mean": "linear", "distribution": "rbf"}
-ROUNDS = 2  # of looking again without the changes that were found
+ROUNDS = 2  # of re-estimation with the detected changes removed
 
 
-# Choices of this toolkit, kept in the settings of every result.
-MOST_POINTS = 400  # longer signals are averaged over neighbours
+# Choices of this toolkit, listed in the settings of every result.
+MOST_POINTS = 400  # longer signals are block-averaged
 
 
-MOST_CHANGES = 3  # of a null record are looked at for the penalty
-NULLS, ENOUGH = 199, 10  # records of the null; fewer, once so many of them show as much as the signal
+MOST_CHANGES = 3  # of a null record are considered for the penalty
+NULLS, ENOUGH = 199, 10  # records of the null; stop early once ENOUGH of them exceed the signal
 AROUND = 10  # states on each side of a change
 CORRELATED = 0.99  # the largest autocorrelation of the null
 _FEWEST = 20
@@ -40,40 +40,40 @@ _FEWEST = 20
 
 @dataclass(frozen=True, eq=False)
 class ChangePoints(Result):
-    """Where a trajectory changes its pace, and what the loss did there.
+    """Change points of a trajectory, and the metrics around them.
 
     Attributes
     ----------
     index : ndarray of int64, shape (C,)
-        First state after each change; empty where none is found.
+        First state after each change; empty without changes.
     step : ndarray of int64, shape (C,)
-        Its step.
+        Step of this state.
     signal : str
-        What was searched for changes.
+        Name of the signal.
     values : ndarray of float64, shape (T,)
-        The signal; NaN where it is not known.
+        The signal; NaN where unknown.
     steps : ndarray of int64, shape (T,)
         Steps of the signal.
     segment_mean : ndarray of float64, shape (C + 1,)
         Mean of the signal in each segment.
     around : dict of str to ndarray of float64, shape (C, 2)
-        For every metric of the run: its median over the states just before and just after each change.
+        For every metric: its median over the states just before and just after each change.
     p_value : float
-        Probability of evidence for a change at least this strong under the null; NaN where the penalty was given.
+        Probability of evidence for a change at least this strong under the null; NaN with a user's penalty.
     alpha : float
-        False-alarm rate of the test: the share of stationary records in which a change is found.
+        False-alarm rate of the test: the fraction of stationary records with a detected change.
     null : str
-        The null, in words; empty where the penalty was given.
+        Description of the null; empty with a user's penalty.
     penalty : float
-        What each change had to gain, in the units of the cost.
+        Minimum gain of each change, in units of the cost.
     correlation : float
-        Autocorrelation of neighbouring (averaged) values, which the null has, too.
+        Autocorrelation of neighbouring (averaged) values, shared by the null.
     resolution : int, in states
-        Changes are placed to so many states.
+        Resolution of the location of changes.
     settings : dict
-        Every parameter as used, chosen or given.
+        All parameters used.
     warnings : tuple of Reason
-        What the reader should know.
+        Caveats of the result.
     """
 
     index: Ints
@@ -93,17 +93,17 @@ class ChangePoints(Result):
     warnings: tuple[Reason, ...] = ()
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the signal and its changes; see `trajtools.plots.change_points`.
+        """Plot the signal and its changes; see `trajtools.plots.change_points`.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
-            Where to draw; None makes a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where it was drawn.
+            The axes of the plot.
         """
         from trajtools import plots
 
@@ -123,55 +123,56 @@ def change_points(
     member: int = 0,
     rng: RNGLike = 0,
 ) -> ChangePoints:
-    r"""Find where a trajectory changes its pace, and say what the loss did there.
+    r"""Detect change points of a trajectory, and read metrics before and after them.
 
     Parameters
     ----------
     x : Run, Trajectory, array_like (T, P), Distances (T, T), or series (T,)
-        What is searched. Of a run, one member and its metrics.
+        The data; of a run, one member and its metrics.
     signal : str
-        ``"step_length"``: distance to the state before; ``"displacement"``: to the first state; ``"norm"``: to zero;
+        ``"step_length"``: distance to the previous state; ``"displacement"``: to the first state; ``"norm"``: to zero;
         or, for a run, the name of a recorded metric. A series is its own signal.
     metric : str, callable or Metric
-        Distance between states, see `METRICS`; Distances know theirs.
+        Distance between states, see `METRICS`; ignored for Distances.
     model : str
         ``"mean"``: changes of the mean (squared deviations); ``"distribution"``: of the whole distribution (Gaussian
         kernel, width from the median distance).
     alpha : float
-        False-alarm rate: the share of stationary records in which a change may be found.
+        False-alarm rate: the fraction of stationary records with a detected change.
     penalty : float or None
-        What each change must gain; None: from the null, at `alpha`.
+        Minimum gain of each change; None: from the null, at `alpha`.
     min_size : int or None, in states
         Shortest segment; None: a fiftieth of the record, at least 5.
     metrics : mapping of str to array_like (T,), or None
-        What to read off before and after each change; None: the metrics of the run.
+        Series to read before and after each change; None: the metrics of the run.
     member : int
-        Of a run.
+        Member of a run.
     rng : int, numpy.random.Generator or None
-        Draws the null.
+        Generator of the null.
 
     Returns
     -------
     ChangePoints
-        Changes, the p-value of there being any, and metrics before and after. A slow drift is no noise: it is cut into
-        a staircase.
+        Changes, the p-value of any change, and metrics before and after. A slow drift is not noise: it gives a
+        staircase of changes.
 
     Raises
     ------
     MissingDependencyError
         If ruptures is not installed.
     DataError, UnknownNameError
-        If the signal cannot be had, or is too short.
+        If the signal does not exist or is too short.
 
     Notes
     -----
     The signal is averaged to at most 400 points and replaced by its normal scores (the quantiles of its ranks), so that
-    neither its unit nor a lone spike matters. What each point predicts of the next one, by their autocorrelation, is
-    taken off, and normal scores are taken again. The autocorrelation is estimated with the best single change taken
-    out, whether it is one or not. The null is Gaussian noise with it, treated the same way, estimate included; for each
-    of 199 such records the smallest penalty that admits no change is found (from the best segmentations with up to 3
-    changes), and the penalty is their upper quantile at `alpha`. With it the segmentation is optimal (PELT, [1]_).
-    Where changes are found, the autocorrelation is estimated anew inside all segments, and they are searched again.
+    neither its unit nor a single spike matters. The linear prediction of each point from the previous one, by their
+    autocorrelation, is subtracted, and normal scores are taken again. The autocorrelation is estimated with the best
+    single change removed, real or not. The null is Gaussian noise with this autocorrelation, processed the same way,
+    estimate included. For each of 199 null records, the smallest penalty that admits no change is computed (from the
+    best segmentations with up to 3 changes); the penalty is their upper quantile at `alpha`. With it the segmentation
+    is optimal (PELT, [1]_). If there are changes, the autocorrelation is re-estimated inside the segments, and the
+    search is repeated.
 
     References
     ----------
@@ -182,26 +183,26 @@ def change_points(
     if model not in MODELS:
         raise UnknownNameError(f"no model {model!r}; there are {', '.join(MODELS)}")
     if not 1 / (NULLS + 1) <= alpha < 1:
-        raise DataError(f"alpha={alpha!r}: between {1 / (NULLS + 1)} ({NULLS} records are drawn) and 1")
-    values, steps, name, known = _signal(x, signal, metric, member)
+        raise DataError(f"alpha={alpha!r}; it must lie between {1 / (NULLS + 1)} ({NULLS} null records) and 1")
+    values, steps, name, metrics_of_run = _signal(x, signal, metric, member)
     good = np.flatnonzero(np.isfinite(values))
     size = max(5, len(good) // 50) if min_size is None else _whole("min_size", min_size)
     if len(good) < max(_FEWEST, 2 * size):
         raise DataError(
-            f"{name} has {len(good)} finite values of {len(values)}; changes between segments of {size} states take "
+            f"{name} has {len(good)} finite values of {len(values)}; changes between segments of {size} states need "
             f"{max(_FEWEST, 2 * size)}"
         )
     width = -(-len(good) // MOST_POINTS)
     scores = normal_scores(_averaged(values[good], width))
     search = _Search(ruptures, MODELS[model], max(2, -(-size // width)))
     if penalty is None:
-        found, p_value, needed, rho = search.tested(scores, alpha, np.random.default_rng(rng))
+        changes, p_value, required, rho = search.tested(scores, alpha, np.random.default_rng(rng))
     else:
         rho = search.correlation(scores)
-        found, p_value, needed = search.changes(innovations(scores, rho), penalty), float("nan"), float(penalty)
+        changes, p_value, required = search.changes(innovations(scores, rho), penalty), float("nan"), float(penalty)
     null = f"stationary Gaussian noise with autocorrelation {rho:.2f} between neighbouring points"
-    index = good[found * width]
-    table = {key: np.asarray(series, dtype=np.float64) for key, series in (metrics or known).items()}
+    index = good[changes * width]
+    table = {key: np.asarray(series, dtype=np.float64) for key, series in (metrics or metrics_of_run).items()}
     return ChangePoints(
         index=index,
         step=steps[index],
@@ -213,13 +214,13 @@ def change_points(
         p_value=p_value,
         alpha=alpha,
         null=null if penalty is None else "",
-        penalty=needed,
+        penalty=required,
         correlation=rho,
         resolution=width,
         settings={
             "signal": name,
             "model": model,
-            "penalty": needed,
+            "penalty": required,
             "min_size": size,
             "nulls": 0 if penalty is not None else NULLS,
             "most_changes": MOST_CHANGES,
@@ -235,32 +236,32 @@ def _ruptures() -> Any:
         import ruptures
     except ImportError as missing:
         raise MissingDependencyError(
-            'change points are found by ruptures, which is not installed: pip install "trajtools[structure]"'
+            'change points need ruptures, which is not installed: pip install "trajtools[structure]"'
         ) from missing
     return ruptures
 
 
 def _signal(x: Any, signal: str, metric: MetricLike, member: int) -> tuple[Floats, Ints, str, dict[str, Any]]:
-    """Return values, steps, name and known metrics of what is searched."""
-    known: dict[str, Any] = {}
+    """Return values, steps and name of the signal, and the metrics."""
+    metrics: dict[str, Any] = {}
     if hasattr(x, "members") and hasattr(x, "trajectory"):
         of_member = {name: np.asarray(x.metrics[name]) for name in x.metrics}
-        known = {n: v[:, member] if v.ndim == 2 else v for n, v in of_member.items() if v.ndim <= 2}
-        if signal in known:
-            return known[signal].astype(np.float64), np.asarray(x.step), signal, known
+        metrics = {n: v[:, member] if v.ndim == 2 else v for n, v in of_member.items() if v.ndim <= 2}
+        if signal in metrics:
+            return metrics[signal].astype(np.float64), np.asarray(x.step), signal, metrics
         if signal not in SIGNALS:
-            raise UnknownNameError(f"no signal {signal!r}; there are {', '.join((*SIGNALS, *known))}")
+            raise UnknownNameError(f"no signal {signal!r}; there are {', '.join((*SIGNALS, *metrics))}")
         x = x.trajectory(member)
     elif signal not in SIGNALS:
         raise UnknownNameError(f"no signal {signal!r}; there are {', '.join(SIGNALS)}, and the metrics of a run")
     if isinstance(x, Distances):
-        return (*_from_distances(x, signal), known)
+        return (*_from_distances(x, signal), metrics)
     states = as_states(x, "x")
     if states.shape[1] == 1 and not hasattr(states, "read"):
-        return np.asarray(states, dtype=np.float64)[:, 0], np.arange(len(states)), "series", known
+        return np.asarray(states, dtype=np.float64)[:, 0], np.arange(len(states)), "series", metrics
     path = walk(states, bind_metric(find_metric(metric), states), [])
     values = {"step_length": path.steps, "displacement": path.displacement, "norm": path.norm}[signal]
-    return values, np.asarray(clock_of(states)[0]), signal, known
+    return values, np.asarray(clock_of(states)[0]), signal, metrics
 
 
 def _from_distances(distances: Distances, signal: str) -> tuple[Floats, Ints, str]:
@@ -269,7 +270,7 @@ def _from_distances(distances: Distances, signal: str) -> tuple[Floats, Ints, st
             "the norm of a state cannot be computed from distances; use 'step_length' or 'displacement', or the states"
         )
     if not distances.square:
-        raise DataError(f"changes are searched in the distances of one trajectory, (T, T); these are {distances!r}")
+        raise DataError(f"change points need the distances of one trajectory, (T, T); these are {distances!r}")
     if signal == "displacement":
         first = int(np.argmin(distances.excluded))
         return np.array(distances.read(first, first + 1)[0]), distances.step, signal
@@ -278,7 +279,7 @@ def _from_distances(distances: Distances, signal: str) -> tuple[Floats, Ints, st
 
 
 def normal_scores(values: Floats) -> Floats:
-    """Quantiles of the normal distribution in place of values of the same rank; equal values share one."""
+    """Normal quantiles of the ranks of values; equal values share one."""
     from scipy.special import ndtri
     from scipy.stats import rankdata
 
@@ -305,7 +306,7 @@ class _Search:
         return self._ruptures.KernelCPD(kernel=self._kernel, min_size=self._min_size).fit(points[:, None])
 
     def critical(self, points: Floats) -> float:
-        """Smallest penalty with which no change is found, from the best segmentations with few changes."""
+        """Smallest penalty without a change, from the best segmentations with few changes."""
         fitted = self._fitted(points)
         most = min(MOST_CHANGES, len(points) // self._min_size - 1)
         fitted.predict(n_bkps=most)
@@ -316,52 +317,52 @@ class _Search:
         return float(max(gains))
 
     def correlation(self, scores: Floats) -> float:
-        """Autocorrelation with the best single change taken out, whether it is one or not."""
+        """Autocorrelation with the best single change removed, real or not."""
         return _within(scores, np.array(self._fitted(scores).predict(n_bkps=1)[:-1], dtype=np.int64))
 
     def tested(self, scores: Floats, alpha: float, rng: np.random.Generator) -> tuple[Ints, float, float, float]:
-        """Changes of normal scores, the p-value of there being any, the penalty, and the autocorrelation."""
+        """Return changes of normal scores, the p-value of any change, the penalty, and the autocorrelation."""
         rho = self.correlation(scores)
         p_value, penalty = self._against_noise(innovations(scores, rho), rho, alpha, rng)
-        found = np.empty(0, dtype=np.int64)
+        changes = np.empty(0, dtype=np.int64)
         if p_value > alpha:
-            return found, p_value, penalty, rho
-        found = self.changes(innovations(scores, rho), penalty)
+            return changes, p_value, penalty, rho
+        changes = self.changes(innovations(scores, rho), penalty)
         for _ in range(ROUNDS):
-            # That there are changes is decided. All of them have raised the autocorrelation: look again without them.
-            rho = _within(scores, found)
+            # The changes are significant, but raise the autocorrelation: repeat with them removed.
+            rho = _within(scores, changes)
             _, penalty = self._against_noise(innovations(scores, rho), rho, alpha, rng)
-            before, found = found, self.changes(innovations(scores, rho), penalty)
-            if np.array_equal(before, found):
+            previous, changes = changes, self.changes(innovations(scores, rho), penalty)
+            if np.array_equal(previous, changes):
                 break
-        return found, p_value, penalty, rho
+        return changes, p_value, penalty, rho
 
     def _against_noise(self, points: Floats, rho: float, alpha: float, rng: np.random.Generator) -> tuple[float, float]:
-        """P-value of there being changes, and the penalty that stationary noise passes at `alpha`.
+        """P-value of any change, and the penalty that stationary noise passes at `alpha`.
 
-        The draws end where enough records show as much as the points do: the p-value is then the share of them
+        Sampling stops once enough records reach the value of the points; the p-value is then their fraction
         (Besag and Clifford 1991).
         """
-        shown, drawn = self.critical(points), []
+        observed, null = self.critical(points), []
         for _ in range(NULLS):
             noise = normal_scores(_noise(len(points) + 1, rho, rng))
-            drawn.append(self.critical(innovations(noise, self.correlation(noise))))
-            if np.count_nonzero(np.array(drawn) >= shown) >= ENOUGH:
+            null.append(self.critical(innovations(noise, self.correlation(noise))))
+            if np.count_nonzero(np.array(null) >= observed) >= ENOUGH:
                 break
-        above = int(np.count_nonzero(np.array(drawn) >= shown))
-        p_value = above / len(drawn) if above >= ENOUGH else (above + 1) / (NULLS + 1)
-        return float(p_value), float(np.sort(drawn)[-max(1, int(alpha * (len(drawn) + 1)))])
+        above = int(np.count_nonzero(np.array(null) >= observed))
+        p_value = above / len(null) if above >= ENOUGH else (above + 1) / (NULLS + 1)
+        return float(p_value), float(np.sort(null)[-max(1, int(alpha * (len(null) + 1)))])
 
     def changes(self, points: Floats, penalty: float) -> Ints:
-        """First states after the changes; the first one of all is no innovation."""
+        """First states after the changes (the first state has no innovation)."""
         return np.array(self._fitted(points).predict(pen=penalty)[:-1], dtype=np.int64) + 1
 
 
 def _within(scores: Floats, changes: Ints) -> float:
     """Autocorrelation inside the segments.
 
-    A mean that was fitted takes the bias once, the place of a change that was chosen about as much again: with this,
-    one record in a hundred (two, where it is 0.9 or more) of 120 to 400 points of noise passes a test with alpha=0.01.
+    A fitted mean adds the bias once, a fitted location of a change about as much again. With this correction, one
+    record in a hundred (two, if it is 0.9 or more) of 120 to 400 points of noise passes a test with alpha=0.01.
     """
     parts = np.split(scores, changes)
     return lag_one(np.concatenate([part - part.mean() for part in parts]), 2 * len(parts) + 1)
@@ -370,7 +371,7 @@ def _within(scores: Floats, changes: Ints) -> float:
 def lag_one(points: Floats, means: int = 1) -> float:
     """Autocorrelation of neighbouring points, from 0 to 0.99, by least squares.
 
-    The bias of first order (Marriott and Pope 1954) is taken off once for each of the means that were subtracted.
+    The bias of first order (Marriott and Pope 1954) is corrected once for each subtracted mean.
     """
     size = float(points @ points)
     if not size > 0:
@@ -380,7 +381,7 @@ def lag_one(points: Floats, means: int = 1) -> float:
 
 
 def innovations(points: Floats, rho: float) -> Floats:
-    """Normal scores of what each point is beyond what the one before predicts, (n - 1,)."""
+    """Normal scores of the residuals of predicting each point from the previous one, (n - 1,)."""
     return normal_scores(points[1:] - rho * points[:-1])
 
 
@@ -394,7 +395,7 @@ def _noise(length: int, rho: float, rng: np.random.Generator) -> Floats:
 
 def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 2:
-        raise DataError(f"{name}={value!r}: a whole number of states from 2 on")
+        raise DataError(f"{name}={value!r}: it must be an integer of at least 2, in states")
     return int(value)
 
 
@@ -409,22 +410,22 @@ def _averaged(values: Floats, width: int) -> Floats:
 def _warnings(values: Floats, good: Ints, rho: float, width: int) -> tuple[Reason, ...]:
     warnings = []
     if len(good) < len(values) - 1:
-        words = "{excluded} of {values} values are not known and were left out"
-        warnings.append(Reason.of("not-finite", words, excluded=len(values) - len(good), values=len(values)))
+        text = "{excluded} of {values} values are not finite and are excluded"
+        warnings.append(Reason.of("not-finite", text, excluded=len(values) - len(good), values=len(values)))
     if width > 1:
-        words = "the signal was averaged over {width} states, so changes are located to within {width} states"
-        warnings.append(Reason.of("averaged", words, width=width))
+        text = "the signal was averaged over {width} states, so changes are located to within {width} states"
+        warnings.append(Reason.of("averaged", text, width=width))
     if np.ptp(values[good]) == 0:
-        warnings.append(Reason("constant", "the signal is constant: there is nothing to change"))
+        warnings.append(Reason("constant", "the signal is constant: it has no changes"))
     if rho >= CORRELATED:
-        words = "the signal is smooth or drifts: noise with an autocorrelation of 0.99 is no good null for it"
-        warnings.append(Reason("drift", words))
+        text = "the signal is smooth or drifts: noise with an autocorrelation of 0.99 is a poor null for it"
+        warnings.append(Reason("drift", text))
     return tuple(warnings)
 
 
 def _around(name: str, series: Floats, index: Ints, length: int) -> Floats:
     if series.shape != (length,):
-        raise DataError(f"metric {name!r} has shape {series.shape}; one value per state is needed, ({length},)")
+        raise DataError(f"metric {name!r} has shape {series.shape}; it needs one value per state, ({length},)")
     edges = np.concatenate([[0], index, [length]])
     out = np.full((len(index), 2), np.nan)
     for c, at in enumerate(index):

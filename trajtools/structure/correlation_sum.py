@@ -1,4 +1,4 @@
-"""How many pairs of states are closer than a radius (Grassberger and Procaccia 1983)."""
+"""The correlation sum: pairs of states closer than a radius (Grassberger and Procaccia 1983)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MOST_RADII = 200
 _ROWS_BYTES = 64 * 2**20
 
 
-# Share of all pairs, and number of them, up to which the logarithms of the distances are summed one by one.
+# Fraction and number of pairs up to which the logarithms of the distances are summed exactly.
 LOGGED_SHARE, _MOST_LOGGED = 0.1, 1e8
 
 
@@ -43,41 +43,41 @@ _SEPARATION_ROWS, _LONGEST_LAG = 256, 1000
 
 @dataclass(frozen=True, eq=False)
 class CorrelationSum(Result):
-    r"""How many pairs of states are closer than a radius, for many radii.
+    r"""Correlation sum: the number of pairs of states closer than a radius, for many radii.
 
     Attributes
     ----------
     radii : ndarray of float64, shape (R,)
         Ascending, in the unit of the metric.
     counts : ndarray of int64, shape (R,)
-        Pairs of states (each once) at most so far apart, exactly.
+        Number of pairs of states (each once) at distances up to each radius, exact.
     n_pairs : int
         All pairs that are at least `theiler` samples apart.
     correlation : ndarray of float64, shape (R,)
         The correlation sum C(r), ``counts / n_pairs``.
     local_slope : ndarray of float64, shape (R - 1,)
-        d ln C / d ln r between neighbouring radii; NaN where there is no pair yet.
+        d ln C / d ln r between neighbouring radii; NaN where there are no pairs.
     takens : ndarray of float64, shape (R,)
-        Takens' maximum-likelihood estimate from all pairs closer than each radius; NaN beyond a tenth of all pairs,
-        where it is not computed, and where there are none.
+        Takens' maximum-likelihood estimate from all pairs closer than each radius; NaN beyond a tenth of all pairs
+        (not computed) and without pairs.
     metric : str
         Name of the distance.
     theiler : int, in samples
         Pairs closer in time than this are not counted.
     n_states, n_excluded : int
-        States that were compared, and states left out because they hold NaN or inf.
+        States compared, and states excluded because of NaN or inf.
     zero_pairs : int
-        Pairs at distance zero; they count in C and are left out of Takens' estimate.
+        Pairs at distance zero; they count in C but not in Takens' estimate.
     block_counts : ndarray of int64, shape (B, R)
-        The counts by blocks of time of the first state, every pair once from each of its ends: what is resampled.
+        Counts by time block of the first state, every pair once from each end; used for resampling.
     block_pairs, block_zeros : ndarray of int64, shape (B,)
         All such pairs of each block, and those at distance zero.
     block_logs : ndarray of float64, shape (B, R)
-        Sums of the natural logarithms of their distances; NaN where they were not taken.
+        Sums of the natural logarithms of their distances; NaN where not computed.
     settings : dict
-        Every parameter as used, chosen or given.
+        All parameters used.
     warnings : tuple of Reason
-        What the reader should know.
+        Caveats of the result.
     """
 
     radii: Floats
@@ -99,17 +99,17 @@ class CorrelationSum(Result):
     warnings: tuple[Reason, ...] = ()
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the curve; see `trajtools.plots.correlation_sum`.
+        """Plot the curve; see `trajtools.plots.correlation_sum`.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
-            Where to draw; None makes a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where it was drawn.
+            The axes of the plot.
         """
         from trajtools import plots
 
@@ -123,41 +123,41 @@ def correlation_sum(
     metric: MetricLike = "l2",
     theiler: int | None = None,
 ) -> CorrelationSum:
-    r"""How many pairs of states are closer than a radius, exactly and for all radii in one pass.
+    r"""Correlation sum: exact number of pairs of states closer than each radius.
 
     Parameters
     ----------
     x : array_like or Trajectory, shape (T, d) or (T,); or Distances, shape (T, T)
-        States of one trajectory, or their distances. States that hold NaN or inf are left out and counted.
+        States of one trajectory, or their distances. States with NaN or inf are excluded and counted.
     radii : array_like of float or None, shape (R,)
-        None: from the distance of the nearest neighbours to the diameter, four an octave.
+        None: from the nearest-neighbour distance to the diameter, four per octave.
     metric : str or callable
         ``"l1"``, ``"l2"``, ``"linf"`` or ``"precomputed"`` (then `x` is an array of distances); any other name or
-        function goes to `trajtools.pairwise`, as all states of more than 20 dimensions do. Distances know theirs.
+        function is computed by `trajtools.pairwise`, as for states of over 20 dimensions. Ignored for Distances.
     theiler : int or None, in samples
         Pairs with ``abs(i - j) < theiler`` are not counted. None: three times the longest correlation time of the
-        coordinates, see `theiler_window`; for distances, the lag at which the separation in time is lost.
+        coordinates, see `theiler_window`; for distances, the lag at which the temporal separation saturates.
 
     Returns
     -------
     CorrelationSum
-        Counts are whole numbers; pairs at exactly the radius are inside.
+        Integer counts; pairs at exactly the radius count.
 
     Raises
     ------
     DataError
-        If the data cannot be analysed so, or no two states differ.
+        If the data are not suitable, or no two states differ.
     UnknownNameError
         If the metric is unknown.
     TooLargeError
-        If the distances of so many high-dimensional states do not fit in memory; the message names the way out.
+        If the distances of the states do not fit in memory.
 
     Notes
     -----
     .. math:: C(r) = \frac{2}{(N - w)(N - w + 1)} \sum_{j - i \ge w} \Theta(r - d_{ij}), \quad \Theta(0) = 1
 
-    with the Theiler window w [2]_, the number of pairs replaced by the true one where states are left out. Pairs of few
-    dimensions are counted in a k-d tree: a node whose points all fall between the same two radii is counted whole.
+    with the Theiler window w [2]_; with excluded states the normalisation is the true number of pairs. Pairs of few
+    dimensions are counted in a k-d tree: a node with all points between the same two radii is counted as a whole.
 
     References
     ----------
@@ -175,21 +175,21 @@ def correlation_sum(
 
 
 def sum_of(pairs: Pairs, radii: RealArrayLike | float | None, share: float = 1.0) -> CorrelationSum:
-    """Count."""
-    chosen = radii is None
-    limits = choose_radii(pairs.between, pairs.usable, pairs.theiler, share) if chosen else _checked_radii(radii)
+    """Compute the correlation sum of prepared pairs."""
+    automatic = radii is None
+    limits = choose_radii(pairs.between, pairs.usable, pairs.theiler, share) if automatic else _checked_radii(radii)
     edges = blocks_of_time(pairs.usable, pairs.theiler)
     logged = logged_radii(pairs.between, pairs.usable, pairs.theiler, limits)
-    found = pairs.count(limits, edges, logged)
-    counts, total, zeros = found.counts.sum(axis=0) // 2, int(found.pairs.sum()) // 2, int(found.zeros.sum()) // 2
+    counted = pairs.count(limits, edges, logged)
+    counts, total, zeros = counted.counts.sum(axis=0) // 2, int(counted.pairs.sum()) // 2, int(counted.zeros.sum()) // 2
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = counts / total
         slope = np.diff(np.log(correlation)) / np.diff(np.log(limits))
-    takens = takens_estimate(limits, 2.0 * counts, np.float64(2 * zeros), found.logs.sum(axis=0))
+    takens = takens_estimate(limits, 2.0 * counts, np.float64(2 * zeros), counted.logs.sum(axis=0))
     warnings = pairs.warnings
     if zeros:
-        words = "{zeros} of {pairs} pairs are at distance zero: they count in C(r), not in Takens' estimate"
-        warnings += (Reason.of("repeats", words, zeros=zeros, pairs=total),)
+        text = "{zeros} of {pairs} pairs are at distance zero: they count in C(r), not in Takens' estimate"
+        warnings += (Reason.of("repeats", text, zeros=zeros, pairs=total),)
     return CorrelationSum(
         radii=limits,
         counts=counts,
@@ -202,15 +202,15 @@ def sum_of(pairs: Pairs, radii: RealArrayLike | float | None, share: float = 1.0
         n_states=int(np.count_nonzero(pairs.usable)),
         n_excluded=int(np.count_nonzero(~pairs.usable)),
         zero_pairs=zeros,
-        block_counts=found.counts,
-        block_pairs=found.pairs,
-        block_zeros=found.zeros,
-        block_logs=found.logs,
+        block_counts=counted.counts,
+        block_pairs=counted.pairs,
+        block_zeros=counted.zeros,
+        block_logs=counted.logs,
         settings={
             "metric": pairs.metric,
             "theiler": pairs.theiler,
             "theiler_why": pairs.theiler_why,
-            "radii": "chosen from the data" if chosen else "as given",
+            "radii": "chosen from the data" if automatic else "as given",
             "block_edges": edges,
             "counted": pairs.way,
         },
@@ -220,28 +220,28 @@ def sum_of(pairs: Pairs, radii: RealArrayLike | float | None, share: float = 1.0
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Checked states or distances, ready to be counted.
+    """Checked states or distances with their counting function.
 
     Attributes
     ----------
     metric : str
         Name of the distance.
     usable : ndarray of bool, shape (T,)
-        States that count.
+        Usable states.
     theiler : int, in samples
         At least 1.
     theiler_why : str
-        Where it comes from.
+        How the Theiler window was chosen.
     space : int
-        Dimension of the states; 0 where only distances are known.
+        Dimension of the states; 0 for distances.
     between : callable
-        Distances of some states to some others.
+        ``between(rows, columns)`` gives the distances of states to other states.
     count : callable
         ``count(radii, edges, logged)`` gives PairCounts.
     way : str
-        How pairs are counted, in words.
+        Description of the counting method.
     warnings : tuple of Reason
-        From the choice of the Theiler window.
+        Warnings on the Theiler window.
     """
 
     metric: str
@@ -264,11 +264,11 @@ class PairCounts:
     radii : ndarray of float64, shape (R,)
         Ascending.
     counts : ndarray of int64, shape (B, R)
-        Pairs at most so far apart, equal states included.
+        Pairs at distances up to each radius, equal states included.
     logs : ndarray of float64, shape (B, R)
-        Sum of the natural logarithms of their distances, equal states left out; NaN where it was not taken.
+        Sum of the natural logarithms of their distances without equal states; NaN where not computed.
     zeros, pairs : ndarray of int64, shape (B,)
-        Pairs at distance zero, and all of them.
+        Pairs at distance zero, and all pairs.
     """
 
     radii: Floats
@@ -279,7 +279,7 @@ class PairCounts:
 
 
 def blocks_of_time(usable: Bools, theiler: int) -> Ints:
-    """Bounds of equally long blocks of reference states, longer than the Theiler window where the record allows."""
+    """Bounds of equal blocks of reference states, longer than the Theiler window if possible."""
     times = np.flatnonzero(usable)
     first, stop = int(times[0]), int(times[-1]) + 1
     count = int(np.clip((stop - first) // max(_SHORTEST_BLOCK, theiler), 1, BLOCKS))
@@ -287,7 +287,7 @@ def blocks_of_time(usable: Bools, theiler: int) -> Ints:
 
 
 def logged_radii(between: Between, usable: Bools, theiler: int, radii: Floats) -> int:
-    """Number of the radii that hold few enough pairs for the logarithm of each to be taken."""
+    """Number of radii with few enough pairs to sum the logarithms exactly."""
     times = np.flatnonzero(usable)
     spread = _sampled(between, times, evenly(times, _PROBE_STATES), theiler)
     spread = np.sort(spread[np.isfinite(spread)])
@@ -296,11 +296,11 @@ def logged_radii(between: Between, usable: Bools, theiler: int, radii: Floats) -
 
 
 def _sampled(between: Between, times: Ints, others: Ints, theiler: int) -> Floats:
-    """Distances of a few states to some others; NaN inside the Theiler window."""
+    """Distances of sampled states to others; NaN inside the Theiler window."""
     queries = evenly(times, _PROBES)
-    found = between(queries, others)
-    found[np.abs(queries[:, None] - others[None, :]) < theiler] = np.nan
-    return found
+    distances = between(queries, others)
+    distances[np.abs(queries[:, None] - others[None, :]) < theiler] = np.nan
+    return distances
 
 
 def takens_estimate(radii: Floats, counts: Any, zeros: Any, logs: Floats) -> Floats:
@@ -311,14 +311,14 @@ def takens_estimate(radii: Floats, counts: Any, zeros: Any, logs: Floats) -> Flo
 
 
 def choose_radii(between: Between, usable: Bools, theiler: int, share: float = 1.0) -> Floats:
-    """Radii from the nearest neighbours up to the diameter, four an octave, from a sample."""
+    """Radii from the nearest neighbours to the diameter, four per octave, estimated from a sample."""
     times = np.flatnonzero(usable)
     near = _sampled(between, times, times, theiler)
     near[~(near > 0)] = np.nan
     if not np.isfinite(near).any():
         raise DataError(
-            f"no two of {len(times)} states at least theiler={theiler} samples apart differ: there is no distance to "
-            "count pairs by. Lower theiler, record more, or check that the states move at all"
+            f"no two of {len(times)} states at least theiler={theiler} samples apart differ, so all distances are 0. "
+            "Lower theiler, record more, or check that the states move at all"
         )
     low, high = float(np.nanmin(near)), float(np.nanquantile(near, share))
     step = max(np.log(_RATIO), np.log(high / low) / _MOST_RADII)
@@ -327,45 +327,49 @@ def choose_radii(between: Between, usable: Bools, theiler: int, share: float = 1
 
 
 def _checked_radii(radii: Any) -> Floats:
-    given = np.atleast_1d(np.asarray(radii, dtype=np.float64))
-    if given.ndim != 1 or not len(given) or not (np.isfinite(given) & (given > 0)).all():
-        raise DataError(f"radii are positive numbers, shape (R,); got {radii!r}")
-    return np.unique(given)
+    values = np.atleast_1d(np.asarray(radii, dtype=np.float64))
+    if values.ndim != 1 or not len(values) or not (np.isfinite(values) & (values > 0)).all():
+        raise DataError(f"radii must be positive numbers, shape (R,); got {radii!r}")
+    return np.unique(values)
 
 
 def find_pairs(x: StatesLike | Distances, *, metric: MetricLike, theiler: int | None) -> Pairs:
-    """Check what was given and decide how its pairs are counted."""
+    """Check the input and choose how to count its pairs."""
     if isinstance(x, Distances):
-        return _of_distances(x, theiler)
+        return _pairs_from_distances(x, theiler)
     shape = x.shape if hasattr(x, "shape") else np.shape(np.asarray(x))
     dimension = int(shape[1]) if len(shape) == 2 else 1
     plain = metric if isinstance(metric, str) and metric in METRICS else None
     if plain is not None and (dimension <= HIGH_DIMENSION or plain == "precomputed"):
-        return _of_states(x, plain, theiler)
+        return _pairs_from_states(x, plain, theiler)
     from trajtools.distances.pairwise import pairwise
 
-    return _of_distances(pairwise(x, metric=metric), theiler)
+    return _pairs_from_distances(pairwise(x, metric=metric), theiler)
 
 
-def _of_distances(x: Distances, theiler: int | None) -> Pairs:
+def _pairs_from_distances(x: Distances, theiler: int | None) -> Pairs:
     if not x.symmetric:
         raise DataError(
             f"a correlation sum needs symmetric distances of one trajectory, (T, T); these are {x.shape[0]} x "
             f"{x.shape[1]} in {x.metric}" + (", which is not symmetric" if x.square else "")
         )
-    return _of_rows(x.read, ~np.asarray(x.excluded), theiler, x.metric, "rows of distances were read in turn")
+    return _pairs_from_rows(x.read, ~np.asarray(x.excluded), theiler, x.metric, "rows of distances were read in turn")
 
 
-def _of_rows(read: Callable[[int, int], Floats], usable: Bools, theiler: int | None, metric: str, way: str) -> Pairs:
+def _pairs_from_rows(
+    read: Callable[[int, int], Floats], usable: Bools, theiler: int | None, metric: str, way: str
+) -> Pairs:
     length = len(usable)
 
     def between(rows: Ints, columns: Ints) -> Floats:
         return np.stack([np.asarray(read(int(i), int(i) + 1))[0][columns] for i in rows])
 
-    window, why, warnings = (_given(theiler), "as given", ()) if theiler is not None else _separation(between, usable)
+    window, why, warnings = (
+        (_checked_theiler(theiler), "as given", ()) if theiler is not None else _separation(between, usable)
+    )
     if np.count_nonzero(usable) < 2 or np.ptp(np.flatnonzero(usable)) < window:
         raise DataError(
-            f"{np.count_nonzero(usable)} of {length} states can be compared, none theiler={window} samples apart; "
+            f"{np.count_nonzero(usable)} of {length} states are usable, no two of them theiler={window} samples apart; "
             "record more or lower theiler"
         )
     return Pairs(
@@ -382,7 +386,7 @@ def _of_rows(read: Callable[[int, int], Floats], usable: Bools, theiler: int | N
 
 
 def _separation(between: Between, usable: Bools) -> tuple[int, str, tuple[Reason, ...]]:
-    """Theiler window of distances: where the 10 % quantile of pairs so far apart in time reaches half its largest."""
+    """Theiler window of distances: the lag at which their 10 % quantile reaches half its maximum."""
     times = np.flatnonzero(usable)
     if len(times) < _FEWEST_FOR_LAGS:
         return 1, f"fewer than {_FEWEST_FOR_LAGS} states: no time scale", ()
@@ -395,21 +399,21 @@ def _separation(between: Between, usable: Bools) -> tuple[int, str, tuple[Reason
         finite = near[np.isfinite(near[:, lag]), lag]
         curve[lag] = np.quantile(finite, 0.1) if len(finite) else 0.0
     if not curve.max() > 0:
-        return 1, "the states do not move: no time scale", ()
+        return 1, "constant states: no time scale", ()
     lag = int(np.argmax(curve >= curve.max() / 2))
     why = f"the 10 % quantile of the distances passes half its largest value at lag {lag}"
-    drift = Reason.of("drift", "the distances still grow at lag {lag}: a drift, not a recurrence", lag=longest)
+    drift = Reason.of("drift", "the distances still grow at lag {lag}: the states drift and do not recur", lag=longest)
     return max(lag, 1), why, (drift,) if int(np.argmax(curve)) > 0.9 * longest else ()
 
 
-def _given(theiler: Any) -> int:
+def _checked_theiler(theiler: Any) -> int:
     if isinstance(theiler, bool) or not isinstance(theiler, (int, np.integer)) or theiler < 0:
-        raise DataError(f"theiler={theiler!r}: it counts samples, a whole number from 0 on")
+        raise DataError(f"theiler={theiler!r}: it must be a non-negative integer, in samples")
     return max(int(theiler), 1)
 
 
 def count_rows(read: Reader, usable: Bools, theiler: int, radii: Floats, edges: Ints) -> PairCounts:
-    """Count the pairs of a matrix of distances, some rows at a time."""
+    """Count the pairs of a matrix of distances, in blocks of rows."""
     from trajtools._kernels import correlation_sum as kernels
     from trajtools._kernels._jit import in_parts
 
@@ -446,10 +450,12 @@ def _into(work: Callable[..., Any], counts: Ints, logs: Floats, first: int, last
     work(first, last, counts, logs)
 
 
-def _of_states(x: Any, metric: str, theiler: int | None) -> Pairs:
+def _pairs_from_states(x: Any, metric: str, theiler: int | None) -> Pairs:
     states = prepare(x, metric=metric, theiler=1, horizon=0)
     if states.code == PRECOMPUTED:
-        return _of_rows(lambda a, b: states.matrix[a:b], states.usable, theiler, metric, "distances were passed")
+        return _pairs_from_rows(
+            lambda a, b: states.matrix[a:b], states.usable, theiler, metric, "distances were passed"
+        )
     window, why, warnings = _window(states.points, states.usable, theiler)
     states = prepare(x, metric=metric, theiler=window, horizon=0)
     return Pairs(
@@ -460,23 +466,23 @@ def _of_states(x: Any, metric: str, theiler: int | None) -> Pairs:
         states.points.shape[1],
         states.between,
         lambda radii, edges, logged: count_states(states, radii, edges, logged),
-        "whole nodes of a k-d tree where all their points are in one bin of distance",
+        "k-d tree; nodes with all points in one distance bin are counted as a whole",
         warnings,
     )
 
 
 def _window(points: Floats, usable: Bools, theiler: int | None) -> tuple[int, str, tuple[Reason, ...]]:
-    """Theiler window of states: as given, or three times the longest correlation time of their coordinates."""
+    """Theiler window of states: the user's, or three times the longest correlation time of their coordinates."""
     if theiler is not None:
-        return _given(theiler), "as given", ()
+        return _checked_theiler(theiler), "as given", ()
     if np.count_nonzero(usable) < _FEWEST_FOR_LAGS or not np.any(np.ptp(points[usable], axis=0) > 0):
-        return 1, f"fewer than {_FEWEST_FOR_LAGS} states, or all equal: no time scale", ()
+        return 1, f"fewer than {_FEWEST_FOR_LAGS} states, or constant: no time scale", ()
     choice = theiler_window(np.where(usable[:, None], points, np.nan))
     return choice.value, choice.reason, choice.warnings
 
 
 def count_states(states: States, radii: Floats, edges: Ints, logged: int) -> PairCounts:
-    """Count the pairs of states of few dimensions, by a tree."""
+    """Count the pairs of states of few dimensions in a tree."""
     from trajtools._kernels import correlation_sum as kernels
     from trajtools._kernels._jit import in_parts
 
@@ -488,8 +494,8 @@ def count_states(states: States, radii: Floats, edges: Ints, logged: int) -> Pai
     chunks = -(-len(tree.leaves) // kernels.LEAVES_PER_CHUNK)
     shape = (len(edges) - 1, len(limits))
     counts, logs = np.zeros((chunks, *shape), dtype=np.int64), np.zeros((chunks, *shape))
-    given = (tree.leaves, tree.times, tree.boxes, sizes, states.code, limits, start, logged, block)
-    in_parts(lambda first, last: kernels.tree_counts(*given, first, last, counts, logs), chunks)
+    arguments = (tree.leaves, tree.times, tree.boxes, sizes, states.code, limits, start, logged, block)
+    in_parts(lambda first, last: kernels.tree_counts(*arguments, first, last, counts, logs), chunks)
     near, near_logs = np.zeros(shape, dtype=np.int64), np.zeros(shape)
     inside = (np.ascontiguousarray(states.points), states.usable, states.code, states.theiler)
     in_parts(
@@ -501,7 +507,7 @@ def count_states(states: States, radii: Floats, edges: Ints, logged: int) -> Pai
 
 
 def _limits(states: States, radii: Floats) -> Floats:
-    """Radii as the kernels compare them: the largest gap whose distance is still inside."""
+    """Radii as the kernels compare them: the largest gap with a distance up to the radius."""
     gaps = states.gap(radii)
     if states.root:
         for _ in range(4):

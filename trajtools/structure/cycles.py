@@ -1,4 +1,4 @@
-"""Periods of a trajectory, from its autocorrelation and from its returns."""
+"""Periods of a trajectory, from its autocorrelation and its returns."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from trajtools.types import Floats, Ints, RNGLike, StatesLike
 CYCLES = ("exact", "bands", "approximate", "none")
 SAMPLED = 200
 ROWS = 64
-MULTIPLES = 4  # of the period that must fit into the lags
+MULTIPLES = 4  # of the period must fit into the lags
 SUSTAINED = 0.5
 ABOVE = 0.9  # of the multiples must be significant
 CONTRAST = 0.15
 EXACT = 1e-9  # of the typical distance
 SURROGATES = 99
 FLOOR_FACTOR = 10.0
-NEARLY_ONE = 0.9  # exact returns have the autocorrelation 1, but for the ends of the record
+NEARLY_ONE = 0.9  # exact returns have autocorrelation 1, up to end effects
 
 
 @dataclass(frozen=True, eq=False)
 class Cycles(Result):
-    """Whether a trajectory comes back at regular times.
+    """Period of a trajectory, and the evidence for it.
 
     Attributes
     ----------
     kind : str
-        ``"exact"``: every state is the one a period before, to the numerical floor; ``"bands"``: the states of one
-        phase of the period are closer to each other than to those of any other; ``"approximate"``: they come back
+        ``"exact"``: every state equals the one a period earlier, up to rounding; ``"bands"``: the states of one phase
+        of the period are closer to each other than to those of any other phase; ``"approximate"``: the states return
         more closely than by chance, at all multiples of the period; ``"none"``.
     period : float
         In states; NaN for ``"none"``.
@@ -62,25 +62,25 @@ class Cycles(Result):
         Unit of `time`.
     strength : float
         Autocorrelation at the multiples of the period, median; NaN for ``"none"``.
-    sustained : float
-        Its mean over the later half of the multiples over that of the earlier half: 1 for a period, towards 0 where
+        Mean autocorrelation of the later half of the multiples over that of the earlier half: 1 for a period, towards
+        0 if the phase memory is lost.
         the memory of the phase is lost.
     return_distance : float
-        Distance of a state to the one a period later, median, over the typical distance of two states.
+        Median distance of a state to the one a period later, over the typical distance of two states.
     reasons : tuple of Reason
-        Why, in sentences with numbers.
+        Reasons for it, with numbers.
     candidates : ndarray of float64, shape (C, 4)
-        Every lag that was considered: period, strength, sustained, contrast to the lags between its multiples.
+        Every candidate lag: period, strength, sustained, contrast to the lags between its multiples.
     lag : ndarray of int64, shape (L + 1,)
         Lags in states.
     values : ndarray of float64, shape (L + 1,)
         Autocorrelation at these lags.
     threshold : float
-        Value beyond which a correlation is significant.
+        Critical value of the correlation.
     settings : dict
-        Every parameter as used, chosen or given.
+        All parameters used.
     warnings : tuple of Reason
-        What the reader should know before believing the period.
+        Caveats of the result.
     """
 
     kind: str
@@ -103,9 +103,9 @@ class Cycles(Result):
             raise ValueError(f"kind {self.kind!r} is none of {', '.join(CYCLES)}")
 
     def __str__(self) -> str:
-        """Say the kind, the period and the reasons, one to a line; `repr` has every field."""
+        """Kind, period and reasons, one per line; `repr` has every field."""
         head = self.kind if self.kind == "none" else f"{self.kind}, period {self.period:.6g} states"
-        return "\n".join([head, *(f"- {words}" for words in (*self.reasons, *self.warnings))])
+        return "\n".join([head, *(f"- {text}" for text in (*self.reasons, *self.warnings))])
 
 
 def find_cycles(
@@ -118,24 +118,24 @@ def find_cycles(
     level: float = 0.95,
     rng: RNGLike = 0,
 ) -> Cycles:
-    r"""Find the period of a trajectory, if it has one.
+    r"""Detect the period of a trajectory, if any.
 
     Parameters
     ----------
     x : Trajectory, ndarray (T, P) or (T,), or Distances
         States, or their Euclidean distances.
     metric : str, callable or Metric
-        Distance in which returns are measured, see `trajtools.distances.METRICS`.
+        Distance of returns, see `trajtools.distances.METRICS`.
     lags : int or None, in states
-        Largest lag; None: half of the states. Periods up to a quarter of it can be found.
+        Largest lag; None: half of the states. Detectable periods reach a quarter of it.
     detrend : None, "linear", "quadratic", "difference" or int
-        As in `trajtools.autocorrelation`; returns are measured between the states as they are.
+        As in `trajtools.autocorrelation`; returns use the states without detrending.
     window : (int, int) or None
-        Use only the states whose step s fulfils ``window[0] <= s < window[1]``: a transient hides a period.
+        Use only states at steps s with ``window[0] <= s < window[1]``; exclude transients, which hide periods.
     level : float
         Level of the significance of the autocorrelation.
     rng : int, numpy.random.Generator or None
-        Source of shuffles and samples; the same seed gives the same bits.
+        Generator of shuffles and samples; equal seeds give equal bits.
 
     Returns
     -------
@@ -153,17 +153,17 @@ def find_cycles(
     Notes
     -----
     Candidates are the lags p at which the autocorrelation r has a local maximum and of which four multiples fit into
-    the lags. One is a period if r at its multiples is significant against shuffled states (9 of 10 beyond the
-    threshold of all lags together), does not fade (the later half of the multiples keeps at least half of the
-    earlier half: chaos forgets its phase), stands out from the lags between by at least 0.15 (drift does not), keeps
-    at least half of its strength at the multiples among the next half as many lags, which were not searched, and if
-    the states return more closely after p than is typical. The smallest period that is nearly as strong as the
-    strongest is taken.
+    the lags. A candidate is a period if (1) r at its multiples is significant against shuffled states (9 of 10 beyond
+    the common threshold of all lags); (2) it does not decay (the later half of the multiples has at least half the
+    strength of the earlier half: chaos loses its phase); (3) it exceeds the lags between by at least 0.15 (drift does
+    not); (4) it has at least half of its strength at multiples among the next half as many lags, which were not
+    searched; and (5) the states return more closely after p than is typical. The result is the smallest period nearly
+    as strong as the strongest.
 
-    It is *exact* if no state differs from the one a period before by more than the rounding floor (or 1e-9 of the
-    typical distance); the smallest such period then counts, whatever else repeats. It has *bands* if the nearest other
-    state is always a whole number of periods away (200 states are sampled): the motion within a band may be chaotic.
-    Otherwise it is *approximate*: noise, or a period that is no whole number of states.
+    It is *exact* if no state differs from the one a period earlier by more than the rounding floor (or 1e-9 of the
+    typical distance); the smallest such period then takes precedence. It has *bands* if the nearest other state is
+    always an integer number of periods away (200 states are sampled): the motion within a band may be chaotic.
+    Otherwise it is *approximate*: noise, or a period that is not an integer number of states.
 
     Examples
     --------
@@ -172,7 +172,7 @@ def find_cycles(
     >>> tt.structure.find_cycles(np.tile([0.1, 0.7, 0.4], 50)).period
     3.0
     """
-    chosen = find_metric(metric)
+    bound = find_metric(metric)
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
     series = series_of(x, window)
@@ -186,25 +186,25 @@ def find_cycles(
     generator = np.random.default_rng(rng)
     beyond = min(count + count // 2, len(flat.fine) - 1)
     values, threshold, variance = _correlate(series, flat, (count, beyond), level, generator)
-    returns = Returns(series, chosen, generator)
-    found = _decide(values, count, threshold, returns, variance)
+    returns = Returns(series, bound, generator)
+    result = _decide(values, count, threshold, returns, variance)
     excluded = int((~series.fine).sum())
-    words = "{excluded} of {states} states are not finite and were left out"
+    text = "{excluded} of {states} states are not finite and are excluded"
     return Cycles(
-        kind=found["kind"],
-        period=found["period"],
-        time=found["period"] * series.spacing,
+        kind=result["kind"],
+        period=result["period"],
+        time=result["period"] * series.spacing,
         time_unit=series.time_unit,
-        strength=found["strength"],
-        sustained=found["sustained"],
-        return_distance=found["return_distance"],
-        reasons=(found["reason"],),
-        candidates=found["candidates"],
+        strength=result["strength"],
+        sustained=result["sustained"],
+        return_distance=result["return_distance"],
+        reasons=(result["reason"],),
+        candidates=result["candidates"],
         lag=np.arange(count + 1),
         values=values[: count + 1],
         threshold=threshold,
         settings={
-            "metric": x.metric if isinstance(x, Distances) else chosen.name,
+            "metric": x.metric if isinstance(x, Distances) else bound.name,
             "lags": count,
             "detrend": detrend,
             "window": window,
@@ -217,29 +217,29 @@ def find_cycles(
             "n_states": len(series),
             "n_excluded": excluded,
         },
-        warnings=(Reason.of("not-finite", words, excluded=excluded, states=len(series)),) if excluded else (),
+        warnings=(Reason.of("not-finite", text, excluded=excluded, states=len(series)),) if excluded else (),
     )
 
 
 def _correlate(
     series: Series, flat: Filter, lags: tuple[int, int], level: float, rng: np.random.Generator
 ) -> tuple[Floats, float, float]:
-    """Autocorrelation at the lags that are searched and beyond, the threshold of its significance, and the variance."""
+    """Autocorrelation at the searched lags and beyond, its critical value, and the variance."""
     spans, (count, beyond) = [(0, series.width)], lags
     if isinstance(series.states, Distances):
         gram = from_distances(series, flat)
-        found, draw = along_lags(gram, flat, beyond), draw_from_gram(gram, flat, count)
+        lagged, draw = along_lags(gram, flat, beyond), draw_from_gram(gram, flat, count)
     else:
-        found, draw = from_states(series, flat, spans, beyond), None
-    if not found.covariance[0] > 0:
-        return found.correlation, float("nan"), 0.0
+        lagged, draw = from_states(series, flat, spans, beyond), None
+    if not lagged.covariance[0] > 0:
+        return lagged.correlation, float("nan"), 0.0
     if draw is None:
         draw = draw_from_states(series, flat, spans, count)
-    values = found.correlation
+    values = lagged.correlation
     null = null_of(
         "shuffle", values[: count + 1], draw, flat=flat, surrogates=SURROGATES, block=1, level=level, rng=rng
     )
-    return values, null.threshold, float(found.covariance[0])
+    return values, null.threshold, float(lagged.covariance[0])
 
 
 class Returns:
@@ -259,15 +259,15 @@ class Returns:
         return float(np.nanmedian(table)) if np.isfinite(table).any() else 0.0
 
     def floor(self) -> float:
-        """Distance that rounding alone produces, largest over the sampled states; 0 where it is unknown."""
+        """Largest rounding floor of the sampled states; 0 if unknown."""
         states = self._series.states
         if isinstance(states, Distances):
-            known = np.asarray(states.floor)[self._series.rows][self._sample]
+            floors = np.asarray(states.floor)[self._series.rows][self._sample]
         else:
             sample = self._states()
             dtype = stored_format(states) if isinstance(states, Trajectory) else str(sample.dtype)
-            known = block_floor(sample[:, None], self._metric, dtype, sample.shape[1])
-        return float(np.nan_to_num(known).max(initial=0.0))
+            floors = block_floor(sample[:, None], self._metric, dtype, sample.shape[1])
+        return float(np.nan_to_num(floors).max(initial=0.0))
 
     def after(self, period: int) -> Floats:
         """Return the distances of all finite states to those `period` states later."""
@@ -275,8 +275,8 @@ class Returns:
         both = np.flatnonzero(series.fine[: count - period] & series.fine[period:])
         if isinstance(series.states, Distances):
             offset = series.rows.start
-            found = [float(series.states.read(t + offset, t + offset + 1)[0, t + offset + period]) for t in both]
-            return np.array(found)
+            distances = [float(series.states.read(t + offset, t + offset + 1)[0, t + offset + period]) for t in both]
+            return np.array(distances)
         out = np.empty(count - period)
         tall = max(1, BLOCK_BYTES // (16 * max(series.width, 1)))
         one = np.zeros(1, dtype=np.int64)
@@ -287,11 +287,11 @@ class Returns:
         return out[both]
 
     def same_phase(self, period: int) -> float:
-        """Fraction of the sampled states whose nearest other state is a whole number of periods away."""
+        """Fraction of the sampled states whose nearest other state is an integer number of periods away."""
         table, count = self._table(), len(self._series)
         nearest = np.array([int(np.nanargmin(row)) for row in table if np.isfinite(row).any()])
-        kept = self._sample[np.isfinite(table).any(axis=1)]
-        return float(np.mean((nearest - kept) % period == 0)) if count and len(kept) else 0.0
+        sampled = self._sample[np.isfinite(table).any(axis=1)]
+        return float(np.mean((nearest - sampled) % period == 0)) if count and len(sampled) else 0.0
 
     def _table(self) -> Floats:
         """Distances (s, T) of the sampled states to all others; NaN to themselves."""
@@ -311,13 +311,13 @@ class Returns:
         return self._tables
 
     def _states(self) -> Any:
-        """The sampled states, (s, P); read in the blocks that a file keeps."""
-        found = []
+        """The sampled states, (s, P), read in the blocks of the file."""
+        blocks = []
         for start in range(0, len(self._series), ROWS):
             here = self._sample[(self._sample >= start) & (self._sample < start + ROWS)]
             if len(here):
-                found.append(self._read(start, min(start + ROWS, len(self._series)))[here - start])
-        return np.concatenate(found)
+                blocks.append(self._read(start, min(start + ROWS, len(self._series)))[here - start])
+        return np.concatenate(blocks)
 
     def _read(self, start: int, stop: int) -> Any:
         offset = self._series.rows.start
@@ -325,30 +325,30 @@ class Returns:
 
 
 def _decide(values: Floats, count: int, threshold: float, returns: Returns, variance: float) -> dict[str, Any]:
-    """Kind, period, reason and what else the result says."""
-    found: dict[str, Any] = dict.fromkeys(("period", "strength", "sustained", "return_distance"), float("nan"))
-    found |= {"kind": "none", "candidates": np.empty((0, 4))}
+    """Return kind, period, reason and the other fields of the result."""
+    fields: dict[str, Any] = dict.fromkeys(("period", "strength", "sustained", "return_distance"), float("nan"))
+    fields |= {"kind": "none", "candidates": np.empty((0, 4))}
     typical, floor = returns.typical, FLOOR_FACTOR * returns.floor()
     if variance <= 0 or typical <= floor:
-        words = "the states differ by no more than rounding: a state at rest has no period"
-        return found | {"reason": Reason("at-rest", words)}
+        text = "the states differ by no more than rounding: a fixed point has no period"
+        return fields | {"reason": Reason("at-rest", text)}
     table = np.array([_comb(values, count, int(p), threshold) for p in _candidates(values[: count + 1])])
     if not len(table):
-        words = "the autocorrelation has no local maximum of which four multiples fit into the lags"
-        return found | {"reason": Reason("no-maximum", words)}
-    found["candidates"] = table[:, :4]
+        text = "the autocorrelation has no local maximum of which four multiples fit into the lags"
+        return fields | {"reason": Reason("no-maximum", text)}
+    fields["candidates"] = table[:, :4]
     exact = _exact(table, returns, max(floor, EXACT * typical))
     if exact is not None:
         period, largest = exact
         same = Reason.of(
             "exact-cycle",
-            "every state is the one {period} before, to within {largest:.3g}, {share:.2g} of the typical distance",
+            "every state equals the one {period} earlier to within {largest:.3g}, {share:.2g} of the typical distance",
             period=period,
             largest=largest,
             share=largest / typical,
         )
         back = float(np.median(returns.after(period))) / typical
-        return found | _named("exact", table[table[:, 0] == period][0], back, same)
+        return fields | _named("exact", table[table[:, 0] == period][0], back, same)
     good = table[
         (table[:, 1] > threshold)
         & (table[:, 2] >= SUSTAINED)
@@ -361,8 +361,8 @@ def _decide(values: Floats, count: int, threshold: float, returns: Returns, vari
         weak = Reason.of(
             "weak-cycle",
             "the strongest candidate, {period:.4g} states, has the autocorrelation {strength:.3g} at its multiples "
-            "({share:.0%} of them beyond the threshold {threshold:.3g}), keeps {sustained:.2g} of it, stands out by "
-            "{contrast:.3g}, and has {beyond:.3g} at lags that were not searched",
+            "({share:.0%} of them beyond the threshold {threshold:.3g}), sustains {sustained:.2g} of it, has contrast "
+            "{contrast:.3g}, and has {beyond:.3g} at lags outside the search",
             period=best[0],
             strength=best[1],
             share=best[4],
@@ -371,12 +371,12 @@ def _decide(values: Floats, count: int, threshold: float, returns: Returns, vari
             contrast=best[3],
             beyond=best[5],
         )
-        return found | {"reason": weak}
-    return found | _repeated(good[good[:, 1] >= 0.9 * good[:, 1].max()][0], threshold, returns)
+        return fields | {"reason": weak}
+    return fields | _repeated(good[good[:, 1] >= 0.9 * good[:, 1].max()][0], threshold, returns)
 
 
 def _exact(table: Floats, returns: Returns, tolerance: float) -> tuple[int, float] | None:
-    """Smallest candidate after which every state comes back, and the largest distance."""
+    """Smallest candidate after which every state returns, and the largest distance."""
     for period, strength in table[:, :2]:
         if period != round(period) or strength < NEARLY_ONE:
             continue
@@ -387,21 +387,21 @@ def _exact(table: Floats, returns: Returns, tolerance: float) -> tuple[int, floa
 
 
 def _repeated(row: Floats, threshold: float, returns: Returns) -> dict[str, Any]:
-    """What is said of a period that is not exact, if the states return at all."""
+    """Fields of a period that is not exact, if the states return at all."""
     back = float(np.median(returns.after(round(row[0])))) / returns.typical
     if back >= 1:
-        words = "states {period:.4g} apart are no closer than any others ({back:.3g} of the typical distance)"
-        return {"reason": Reason.of("no-return", words, period=row[0], back=back)}
+        text = "states {period:.4g} apart are no closer than any others ({back:.3g} of the typical distance)"
+        return {"reason": Reason.of("no-return", text, period=row[0], back=back)}
     whole = row[0] == round(row[0])
     share = returns.same_phase(round(row[0])) if whole else 0.0
-    words = (
+    text = (
         "the autocorrelation at the multiples of {period:.6g} states is {strength:.3g} (threshold {threshold:.3g}) and "
-        "keeps {sustained:.2g} of it; states return to {back:.3g} of the typical distance"
+        "sustains {sustained:.2g} of it; states return to {back:.3g} of the typical distance"
     )
     if whole:
-        words += "; the nearest other state is a whole number of periods away for {share:.1%} of the states"
+        text += "; the nearest other state is an integer number of periods away for {share:.1%} of the states"
     numbers = {"period": row[0], "strength": row[1], "threshold": threshold, "sustained": row[2], "back": back}
-    repeats = Reason.of("cycle", words, **numbers, **({"share": share} if whole else {}))
+    repeats = Reason.of("cycle", text, **numbers, **({"share": share} if whole else {}))
     return _named("bands" if share == 1 else "approximate", row, back, repeats)
 
 
@@ -439,9 +439,9 @@ def _comb(values: Floats, count: int, lag: int, threshold: float) -> list[float]
 
 
 def _candidates(values: Floats) -> NDArray[np.int64]:
-    """Lags of local maxima of which enough multiples fit; the strongest hundred."""
+    """Lags of the hundred strongest local maxima with enough multiples."""
     most = (len(values) - 1) // MULTIPLES
     p = np.arange(2, most + 1)
     peak = (values[p] > values[p - 1]) & (values[p] >= values[p + 1]) & (values[p] > 0)
-    found = p[peak]
-    return np.sort(found[np.argsort(values[found], kind="stable")[::-1][:100]])
+    peaks = p[peak]
+    return np.sort(peaks[np.argsort(values[peaks], kind="stable")[::-1][:100]])

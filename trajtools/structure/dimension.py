@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 DIMENSION_VERDICTS = ("finite", "space-filling", "inconclusive")
 
 
-# Choices of this toolkit; all of them are kept in the settings of a result.
-LARGEST_SHARE = 0.1  # of all pairs may be inside the largest radius: beyond, the edge of the set is felt
+# Choices of this toolkit, listed in the settings of every result.
+LARGEST_SHARE = 0.1  # of all pairs may be inside the largest radius: edge effects set in beyond
 
 
 LARGEST_ERROR = 0.1  # relative standard error of C at the smallest radius
@@ -37,63 +37,63 @@ SHORTEST = float(np.log(4.0))  # width of a window in ln r
 DRAWS = 400
 
 
-# Choices of this toolkit, kept in the settings of every result.
+# Choices of this toolkit, listed in the settings of every result.
 DIMS = (1, 2, 3, 4, 5, 6, 7)
 
 
-FILLED = 0.85  # of the dimension of the space counts as all of it: the edge of a set lowers its slope so much
+FILLED = 0.85  # of the dimension of the space counts as space-filling: edge effects lower the slope
 SATURATED = 0.07  # relative change of the slope over the last three embedding dimensions
-VAGUE = 0.25  # half width of the interval, relative to the slope, above which it says nothing
-RETURNS = 0.5  # of the mean time between all pairs must lie between close ones
-LONGEST_WINDOW = 0.2  # of the record may be the Theiler window
-EXCESS = 1.15  # times the dimension of the space is more than a set in it can have
+VAGUE = 0.25  # largest half width of a conclusive interval, relative to the slope
+RETURNS = 0.5  # least mean time between close pairs, relative to that between all pairs
+LONGEST_WINDOW = 0.2  # longest Theiler window, relative to the record
+EXCESS = 1.15  # times the dimension of the space is impossible for a set in it
 _RETURN_STATES = 1024
-_COUNTED = 0.3  # of all pairs are inside the largest radius; what lies beyond tells of the edge of the set alone
+_COUNTED = 0.3  # of all pairs are inside the largest radius; beyond are edge effects only
 
 
 @dataclass(frozen=True, eq=False)
 class Dimension(Result):
-    """The correlation dimension of the set that a trajectory fills, with its doubt.
+    """Correlation dimension of the set that a trajectory fills, with interval and verdict.
 
     Attributes
     ----------
     value : float
-        Slope of ln C against ln r in the scaling region; NaN where there is none.
+        Slope of ln C against ln r in the scaling region; NaN without a scaling region.
     interval : (float, float)
-        From resampling blocks of reference states and the windows inside the region; (NaN, NaN) where unknown.
+        Confidence interval from resampling blocks of reference states and windows; (NaN, NaN) if unknown.
     level : float
         Confidence level of the interval.
     verdict : str
-        ``"finite"``: a set of this dimension, smaller than the space it lies in. ``"space-filling"``: it fills the
-        space as noise does; its dimension is that of the space, or larger. ``"inconclusive"``: see `reasons`.
+        ``"finite"``: a set of this dimension, smaller than that of the space. ``"space-filling"``: it fills the space
+        like noise; its dimension is at least that of the space. ``"inconclusive"``: see `reasons`.
     reasons : tuple of Reason
-        Why, in sentences with numbers.
+        Reasons for it, with numbers.
     region : (float, float)
         Smallest and largest radius of the scaling region.
     window_values : ndarray of float64, shape (W,)
-        The slope over every admissible window in the region: what another choice would have given.
+        The slope over every admissible window in the region.
     takens : float
         Takens' maximum-likelihood estimate from the pairs closer than `takens_radius`.
     takens_interval : (float, float)
-        From the same blocks.
+        Its confidence interval, from the same blocks.
     takens_radius : float
-        The geometric middle of the region.
+        The geometric mean of the ends of the region.
     bound : float
-        Largest dimension that so many states can show, 2 log10 N (Eckmann and Ruelle 1992).
+        Largest dimension measurable from N states, 2 log10 N (Eckmann and Ruelle 1992).
     space : int
-        Dimension of the space of the states; 0 where only distances are known.
+        Dimension of the space of the states; 0 for distances.
     dims : ndarray of int64, shape (m,)
-        Embedding dimensions, where a series was given; empty otherwise.
+        Embedding dimensions of a series; empty for states and distances.
     dim_values : ndarray of float64, shape (m,)
         The slope in each of them.
     dim_intervals : ndarray of float64, shape (m, 2)
         Their intervals.
     correlation_sums : tuple of CorrelationSum
-        One for each embedding dimension, or the one of the states; the last is where `value` comes from.
+        One per embedding dimension, or the one of the states; `value` comes from the last usable one.
     settings : dict
-        Every parameter as used, chosen or given.
+        All parameters used.
     warnings : tuple of Reason
-        What the reader should know.
+        Caveats of the result.
     """
 
     value: float
@@ -116,17 +116,17 @@ class Dimension(Result):
     warnings: tuple[Reason, ...] = ()
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the local slopes and the region; see `trajtools.plots.correlation_dimension`.
+        """Plot the local slopes and the region; see `trajtools.plots.correlation_dimension`.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
-            Where to draw; None makes a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where it was drawn.
+            The axes of the plot.
         """
         from trajtools import plots
 
@@ -144,51 +144,51 @@ def correlation_dimension(
     level: float = 0.95,
     rng: RNGLike = 0,
 ) -> Dimension:
-    r"""Correlation dimension: how fast the number of close pairs grows with the radius.
+    r"""Correlation dimension: the scaling exponent of the number of close pairs with the radius.
 
     Parameters
     ----------
     x : array_like or Trajectory, shape (T, d) or (T,); or Distances, shape (T, T)
         States of one trajectory, or their distances; or a series (T,) or (T, 1), which is embedded.
     radii : array_like of float or None, shape (R,)
-        None: from the data, as for `correlation_sum`, but only up to where about 30 % of the pairs are inside.
+        None: from the data, as in `correlation_sum`, up to a radius with about 30 % of the pairs.
     metric : str or callable
-        As for `correlation_sum`.
+        As in `correlation_sum`.
     theiler : int or None, in samples
         Pairs closer in time are not counted; None: from the data, see `correlation_sum`.
     dims : int, sequence of int or None
-        Embedding dimensions for a series; None: 1 to 7, as far as half of the series is left. ``dims=1`` takes the
-        series as the state that it is. Not for states or distances.
+        Embedding dimensions of a series; None: 1 to 7, limited so that half of the series is left. ``dims=1`` takes the
+        values of the series as states. Not for states or distances.
     delay : int or None, in samples
         Delay of the embedding; None: first minimum of the mutual information, see `estimate_delay`.
     level : float
         Confidence level of the intervals.
     rng : int, numpy.random.Generator or None
-        Source of the resampling; the same seed gives the same bits.
+        Generator of the resampling; equal seeds give equal bits.
 
     Returns
     -------
     Dimension
-        Value, interval, verdict and reasons, and the correlation sums behind them.
+        Value, interval, verdict, reasons and the correlation sums.
 
     Raises
     ------
     DataError
-        If the data cannot be analysed so, or no two states differ.
+        If the data are not suitable, or no two states differ.
     UnknownNameError
         If the metric is unknown.
 
     Notes
     -----
     The scaling region is the longest window of radii, at least a factor of 4, with at most a tenth of all pairs inside
-    and C(r) known to 10 %, in which the slopes of the two halves agree within 5 %; no goodness of fit is asked for,
+    and C(r) known to 10 %, in which the slopes of the two halves agree within 5 %. A goodness of fit is no criterion:
     every correlation sum looks straight to it. The interval comes from resampling blocks of reference states together
-    with the windows inside the region; a bias, such as that from the edge of the set, is not in it. Takens' estimate
-    [2]_ uses all pairs below one radius and no line.
+    with the windows inside the region; it does not include bias, such as edge effects. Takens' estimate [2]_ uses all
+    pairs below one radius and needs no fit.
 
-    A verdict ``"finite"`` says that the slope is smaller than the dimension of the space, and, for a series, that it
-    stops growing with the embedding dimension. It does not say that the dynamics is deterministic: noise with a steep
-    spectrum has a finite dimension, too (Osborne and Provenzale 1989); compare with surrogates.
+    The verdict ``"finite"`` means that the slope is smaller than the dimension of the space and, for a series, that it
+    saturates with the embedding dimension. It does not imply determinism: noise with a steep spectrum also has a finite
+    dimension (Osborne and Provenzale 1989); compare with surrogates.
 
     References
     ----------
@@ -206,27 +206,27 @@ def correlation_dimension(
     ('finite', True)
     """
     if not 0 < level < 1:
-        raise DataError(f"level={level!r}: a confidence level lies between 0 and 1, such as 0.95")
+        raise DataError(f"level={level!r}; it must lie between 0 and 1, such as 0.95")
     generator = np.random.default_rng(rng)
     series = _series(x, metric)
     if series is None:
         if dims is not None or delay is not None:
-            raise DataError(f"dims={dims!r} and delay={delay!r} are for a series (T,); states are not embedded again")
+            raise DataError(f"dims={dims!r} and delay={delay!r} apply to a series (T,) only; states are not embedded")
         pairs = find_pairs(x, metric=metric, theiler=theiler)
         sums = sum_of(pairs, radii, _COUNTED)
-        return _answer([(pairs, sums, find_scaling(sums, level, generator))], level, {})
-    asked = _checked_dims(dims)
-    lag, settings = _delay(series, delay, asked)
-    if dims is None:  # of the default ones, those that leave half of a short series
-        asked = tuple(dim for dim in asked if 2 * (dim - 1) * lag <= len(series))
-    found: list[Found] = []
-    for dim in asked:
-        # One window for all: the coordinates of every embedding are the same series.
-        window = theiler if theiler is not None else (found[0][0].theiler if found else None)
+        return _assemble([(pairs, sums, find_scaling(sums, level, generator))], level, {})
+    dimensions = _checked_dims(dims)
+    lag, settings = _delay(series, delay, dimensions)
+    if dims is None:  # default dimensions that leave half of a short series
+        dimensions = tuple(dim for dim in dimensions if 2 * (dim - 1) * lag <= len(series))
+    estimates: list[Estimate] = []
+    for dim in dimensions:
+        # One window for all embeddings: their coordinates are the same series.
+        window = theiler if theiler is not None else (estimates[0][0].theiler if estimates else None)
         pairs = find_pairs(embed(series, dim, lag), metric=metric, theiler=window)
         sums = sum_of(pairs, radii, _COUNTED)
-        found.append((pairs, sums, find_scaling(sums, level, generator)))
-    return _answer(found, level, settings | {"dims": asked, "delay": lag})
+        estimates.append((pairs, sums, find_scaling(sums, level, generator)))
+    return _assemble(estimates, level, settings | {"dims": dimensions, "delay": lag})
 
 
 def _series(x: Any, metric: Any) -> Any:
@@ -237,16 +237,16 @@ def _series(x: Any, metric: Any) -> Any:
     if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
         values = np.asarray(x).reshape(-1)
         if values.dtype.kind not in "fiub":
-            raise DataError(f"a series holds real numbers; this one has dtype {values.dtype}")
+            raise DataError(f"a series must hold real numbers; this one has dtype {values.dtype}")
         return values.astype(np.float64)
     return None
 
 
 def _checked_dims(dims: int | Sequence[int] | None) -> tuple[int, ...]:
-    asked = DIMS if dims is None else tuple(np.atleast_1d(np.asarray(dims)).tolist())
-    if not asked or not all(isinstance(d, int) and d >= 1 for d in asked):
-        raise DataError(f"dims={dims!r}: embedding dimensions are whole numbers from 1 on")
-    return tuple(sorted(set(asked)))
+    dimensions = DIMS if dims is None else tuple(np.atleast_1d(np.asarray(dims)).tolist())
+    if not dimensions or not all(isinstance(d, int) and d >= 1 for d in dimensions):
+        raise DataError(f"dims={dims!r}; embedding dimensions are positive integers")
+    return tuple(sorted(set(dimensions)))
 
 
 def _delay(series: Any, delay: int | None, dims: tuple[int, ...]) -> tuple[int, dict[str, Any]]:
@@ -256,12 +256,12 @@ def _delay(series: Any, delay: int | None, dims: tuple[int, ...]) -> tuple[int, 
     return choice.value, {"delay_why": choice.reason}
 
 
-def _answer(found: list[Found], level: float, settings: dict[str, Any]) -> Dimension:
-    """Put together what was found, for one set of states or for several embedding dimensions."""
-    known = [each for each in found if np.isfinite(each[2].value)]
-    pairs, sums, scaling = known[-1] if known else found[-1]
+def _assemble(estimates: list[Estimate], level: float, settings: dict[str, Any]) -> Dimension:
+    """Assemble the result of one set of states or of several embedding dimensions."""
+    usable = [each for each in estimates if np.isfinite(each[2].value)]
+    pairs, sums, scaling = usable[-1] if usable else estimates[-1]
     bound = 2 * float(np.log10(max(sums.n_states, 1)))
-    verdict, reasons = _verdict(found, known, bound)
+    verdict, reasons = _verdict(estimates, usable, bound)
     embedded = "dims" in settings
     return Dimension(
         value=scaling.value,
@@ -277,9 +277,9 @@ def _answer(found: list[Found], level: float, settings: dict[str, Any]) -> Dimen
         bound=bound,
         space=pairs.space,
         dims=np.array(settings.get("dims", ()), dtype=np.int64),
-        dim_values=np.array([s.value for _, _, s in found if embedded]),
-        dim_intervals=np.array([s.interval for _, _, s in found if embedded]).reshape(-1, 2),
-        correlation_sums=tuple(c for _, c, _ in found),
+        dim_values=np.array([s.value for _, _, s in estimates if embedded]),
+        dim_intervals=np.array([s.interval for _, _, s in estimates if embedded]).reshape(-1, 2),
+        correlation_sums=tuple(c for _, c, _ in estimates),
         settings={
             **sums.settings,
             "n_states": sums.n_states,
@@ -293,18 +293,18 @@ def _answer(found: list[Found], level: float, settings: dict[str, Any]) -> Dimen
             "excess": EXCESS,
             **settings,
         },
-        warnings=tuple(dict.fromkeys(w for _, c, _ in found for w in c.warnings)),
+        warnings=tuple(dict.fromkeys(w for _, c, _ in estimates for w in c.warnings)),
     )  # fmt: skip
 
 
-def _verdict(found: list[Found], known: list[Found], bound: float) -> tuple[str, tuple[Reason, ...]]:
-    """Say what the slopes mean, and why."""
-    if not known:
-        reason = found[-1][2].reason
+def _verdict(estimates: list[Estimate], usable: list[Estimate], bound: float) -> tuple[str, tuple[Reason, ...]]:
+    """Return the verdict on the slopes, and the reasons."""
+    if not usable:
+        reason = estimates[-1][2].reason
         return "inconclusive", (reason,) if reason is not None else ()
-    pairs, sums, scaling = known[-1]
+    pairs, sums, scaling = usable[-1]
     value, half = scaling.value, (scaling.interval[1] - scaling.interval[0]) / 2
-    if scaling.reason is not None:  # states that repeat exactly
+    if scaling.reason is not None:  # exact repeats of states
         return "finite", (scaling.reason,)
     slope = Reason.of(
         "slope",
@@ -315,42 +315,42 @@ def _verdict(found: list[Found], known: list[Found], bound: float) -> tuple[str,
         low=scaling.interval[0],
         high=scaling.interval[1],
     )
-    doubts = []
+    reservations = []
     if value > bound:
-        words = "{states} states can show a dimension of at most 2 log10 N = {bound:.2g}"
-        doubts.append(Reason.of("too-few-states", words, states=sums.n_states, bound=bound))
+        text = "the largest dimension measurable from {states} states is 2 log10 N = {bound:.2g}"
+        reservations.append(Reason.of("too-few-states", text, states=sums.n_states, bound=bound))
     if not half <= VAGUE * max(value, VAGUE):
-        words = "the interval is wider than {share:.0%} of the value to either side"
-        doubts.append(Reason.of("wide-interval", words, share=VAGUE))
+        text = "the interval extends over {share:.0%} of the value to either side"
+        reservations.append(Reason.of("wide-interval", text, share=VAGUE))
     if value > EXCESS * pairs.space > 0:
-        words = "that is more than the dimension of the space, {space}: no scaling of a set"
-        doubts.append(Reason.of("exceeds-space", words, space=pairs.space))
+        text = "the slope exceeds the dimension of the space, {space}"
+        reservations.append(Reason.of("exceeds-space", text, space=pairs.space))
     length = len(pairs.usable)
     if pairs.theiler > LONGEST_WINDOW * length:
-        words = "the Theiler window, {theiler} of {samples} samples, leaves too few independent states"
-        doubts.append(Reason.of("long-theiler-window", words, theiler=pairs.theiler, samples=length))
+        text = "the Theiler window, {theiler} of {samples} samples, leaves too few independent states"
+        reservations.append(Reason.of("long-theiler-window", text, theiler=pairs.theiler, samples=length))
     share = _time_between_close(pairs, scaling)
     if share < RETURNS:
-        words = (
+        text = (
             "close pairs are {share:.0%} as far apart in time as all pairs: the states drift and hardly return, so the "
-            "slope is that of a path and not of a set"
+            "slope is that of a path, not of a set"
         )
-        doubts.append(Reason.of("drift", words, share=share))
-    if doubts:
-        return "inconclusive", (slope, *doubts)
-    verdict, reason = _compared_with_space(found, known)
+        reservations.append(Reason.of("drift", text, share=share))
+    if reservations:
+        return "inconclusive", (slope, *reservations)
+    verdict, reason = _compared_with_space(estimates, usable)
     return verdict, (slope, reason)
 
 
 def _time_between_close(pairs: Pairs, scaling: Scaling) -> float:
-    """Mean time between close states over the mean time between all: 1 where they return, small where they drift."""
+    """Mean time between close states over that between all states: 1 if they return, small if they drift."""
     sample = evenly(np.flatnonzero(pairs.usable), _RETURN_STATES)
     distance = pairs.between(sample, sample)
     lag = np.abs(sample[:, None] - sample[None, :])
     apart = (lag >= pairs.theiler) & np.isfinite(distance)
     if not apart.any():
         return float("nan")
-    # At least one pair in a hundred: a small sample may hold none within the region.
+    # At least one pair in a hundred: a small sample may have none within the region.
     limit = max(scaling.region[1], float(np.quantile(distance[apart], 0.01)))
     return float(lag[apart & (distance <= limit)].mean() / lag[apart].mean())
 
@@ -364,17 +364,17 @@ class Scaling:
     value : float
         Its slope; NaN where there is no region.
     interval : (float, float)
-        Of the slope.
+        Interval of the slope.
     region : (float, float)
         Radii.
     window_values : ndarray of float64, shape (W,)
         Slopes of the admissible windows inside.
     takens, takens_radius : float
-        Takens' estimate and the radius it is for.
+        Takens' estimate and its radius.
     takens_interval : (float, float)
-        Of the estimate.
+        Interval of the estimate.
     reason : Reason or None
-        Why there is no region, and why the dimension is 0 if it is known without one; empty where there is one.
+        Why there is no region, or why the dimension is 0 without one; None with a region.
     """
 
     value: float
@@ -387,29 +387,29 @@ class Scaling:
     reason: Reason | None = None
 
 
-def _compared_with_space(found: list[Found], known: list[Found]) -> tuple[str, Reason]:
-    value, space = known[-1][2].value, known[-1][0].space
-    if space and value >= FILLED * space and (len(found) == 1 or space > 1):
-        words = "that is the dimension of the space, {space}: a set this large, or noise"
-        return "space-filling", Reason.of("fills-space", words, space=space)
-    if len(found) == 1 and space:
-        return "finite", Reason.of("below-space", "smaller than that of the space, {space}", space=space)
-    if len(found) == 1:
-        return "finite", Reason("space-unknown", "the distances do not tell that of the space")
-    values = [each[2].value for each in known]
+def _compared_with_space(estimates: list[Estimate], usable: list[Estimate]) -> tuple[str, Reason]:
+    value, space = usable[-1][2].value, usable[-1][0].space
+    if space and value >= FILLED * space and (len(estimates) == 1 or space > 1):
+        text = "the slope is the dimension of the space, {space}: a space-filling set, or noise"
+        return "space-filling", Reason.of("fills-space", text, space=space)
+    if len(estimates) == 1 and space:
+        return "finite", Reason.of("below-space", "it is smaller than the dimension of the space, {space}", space=space)
+    if len(estimates) == 1:
+        return "finite", Reason("space-unknown", "the dimension of the space is unknown for distances")
+    values = [each[2].value for each in usable]
     if len(values) < 3:
-        words = "there is a scaling region in {dimensions} embedding dimensions: saturation takes 3"
-        return "inconclusive", Reason.of("too-few-dimensions", words, dimensions=len(values))
+        text = "{dimensions} embedding dimensions have a scaling region; saturation needs 3"
+        return "inconclusive", Reason.of("too-few-dimensions", text, dimensions=len(values))
     growth = abs(values[-1] - values[-3]) / max(abs(values[-1]), VAGUE)
     last = "from embedding dimension {first} to {last} it changes by {change:.1%}: "
-    numbers = {"first": known[-3][0].space, "last": space, "change": growth}
+    numbers = {"first": usable[-3][0].space, "last": space, "change": growth}
     if growth <= SATURATED:
         return "finite", Reason.of("saturated", last + "it is saturated", **numbers)
     return "inconclusive", Reason.of("not-saturated", last + "it is not saturated", **numbers)
 
 
 def choices() -> dict[str, Any]:
-    """The choices behind a region, for the settings of a result."""
+    """Constants behind a scaling region, for the settings of a result."""
     return {
         "largest_share_of_pairs": LARGEST_SHARE,
         "largest_relative_error": LARGEST_ERROR,
@@ -425,32 +425,32 @@ def find_scaling(sums: CorrelationSum, level: float, rng: np.random.Generator) -
 
     Notes
     -----
-    Both states of a pair are random, resampling the blocks of the first one moves only one of them: to first order
-    (Hoeffding) the deviation of a correlation sum is twice that of the resampled one, and it is doubled here. Each draw
-    also takes one of the admissible windows at least half as long as the region, so that the interval holds the doubt
-    about the window.
+    Resampling the blocks of the first state of a pair moves only one of the two random states: to first order
+    (Hoeffding) the deviation of a correlation sum is twice that of the resampled one, hence doubled here. Each draw
+    also takes one of the admissible windows at least half as long as the region, so that the interval includes the
+    uncertainty of the window.
     """
     weights = rng.multinomial(len(sums.block_pairs), np.full(len(sums.block_pairs), 1 / len(sums.block_pairs)), DRAWS)
-    log_c, drawn = _drawn(sums, weights)
+    log_c, resampled = _resampled(sums, weights)
     if sums.zero_pairs > LARGEST_SHARE * sums.n_pairs:
         return _points(sums)
     span, reason = _span(sums)
     if reason is not None:
         return no_scaling(reason)
-    x, curves = np.log(sums.radii[span]), np.vstack([log_c[span], drawn[:, span]])
+    x, curves = np.log(sums.radii[span]), np.vstack([log_c[span], resampled[:, span]])
     starts, stops = _windows(x)
     if not len(starts):
-        words = (
-            "C(r) is known well enough from r={first:.3g} to {last:.3g}, which is less than a factor of 4: too few "
+        text = (
+            "C(r) is known well enough from r={first:.3g} to {last:.3g} only, less than a factor of 4: too few "
             "states for this dimension"
         )
         numbers = {"first": sums.radii[span.start], "last": sums.radii[span.stop - 1]}
-        return no_scaling(Reason.of("too-few-states", words, **numbers))
+        return no_scaling(Reason.of("too-few-states", text, **numbers))
     slopes, _, _ = window_fits(x, curves, starts, stops)
     straight = np.flatnonzero(_bend(x, curves[:1], starts, stops) <= BEND * np.maximum(np.abs(slopes[0]), BEND))
     if not len(straight):
-        words = "in no window of a factor of 4 in r do the two halves have slopes within {share:.0%}: no scaling"
-        return no_scaling(Reason.of("no-scaling", words, share=BEND))
+        text = "no window of a factor of 4 in r has slopes of its halves within {share:.0%}: no scaling"
+        return no_scaling(Reason.of("no-scaling", text, share=BEND))
     width = (stops - starts)[straight]
     best = straight[np.lexsort((starts[straight], -width))[0]]
     inside = straight[
@@ -474,16 +474,16 @@ def find_scaling(sums: CorrelationSum, level: float, rng: np.random.Generator) -
     )
 
 
-def _drawn(sums: CorrelationSum, weights: Ints) -> tuple[Floats, Floats]:
-    """Return ln C (R,) and its redrawn curves (DRAWS, R)."""
+def _resampled(sums: CorrelationSum, weights: Ints) -> tuple[Floats, Floats]:
+    """Return ln C (R,) and its resampled curves (DRAWS, R)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         log_c = np.log(sums.correlation)
-        drawn = np.log(weights @ sums.block_counts) - np.log(weights @ sums.block_pairs)[:, None]
-        return log_c, log_c + 2 * (drawn - log_c)
+        resampled = np.log(weights @ sums.block_counts) - np.log(weights @ sums.block_pairs)[:, None]
+        return log_c, log_c + 2 * (resampled - log_c)
 
 
 def _span(sums: CorrelationSum) -> tuple[slice, Reason | None]:
-    """Radii at which C is known and small."""
+    """Radii at which C is small and known accurately."""
     blocks = len(sums.block_pairs)
     excess = sums.block_counts - np.outer(sums.block_pairs, sums.correlation)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -495,8 +495,8 @@ def _span(sums: CorrelationSum) -> tuple[slice, Reason | None]:
         return slice(int(good[0]), int(good[-1]) + 1), None
     return slice(0), Reason.of(
         "too-few-states",
-        "at no radius with at most {share:.0%} of all pairs is C(r) known to {error:.0%}: {states} states are too few, "
-        "or they hardly return",
+        "C(r) is not known to {error:.0%} at any radius with at most {share:.0%} of all pairs: {states} states are too "
+        "few, or they hardly return",
         share=LARGEST_SHARE,
         error=LARGEST_ERROR,
         states=sums.n_states,
@@ -510,26 +510,26 @@ def _windows(x: Floats) -> tuple[Ints, Ints]:
 
 
 def _takens(sums: CorrelationSum, weights: Ints, at: int) -> tuple[float, Floats]:
-    """Takens' estimate at one radius, and from the redrawn blocks."""
+    """Takens' estimate at one radius, and from the resampled blocks."""
     columns = [at]
     logs = sums.block_logs[:, columns]
-    drawn = takens_estimate(
+    resampled = takens_estimate(
         sums.radii[columns], weights @ sums.block_counts[:, columns], (weights @ sums.block_zeros)[:, None],
         weights @ logs,
     )[:, 0]  # fmt: skip
     estimate = float(sums.takens[at])
-    return estimate, estimate + 2 * (drawn - estimate)
+    return estimate, estimate + 2 * (resampled - estimate)
 
 
 def _points(sums: CorrelationSum) -> Scaling:
-    """A few states that come again and again have dimension 0, whatever the radii between them."""
-    words = "{zeros} of {pairs} pairs of states are equal: the same states repeat exactly"
-    repeats = Reason.of("repeats", words, zeros=sums.zero_pairs, pairs=sums.n_pairs)
+    """A few states that repeat exactly have dimension 0."""
+    text = "{zeros} of {pairs} pairs of states are equal: the same states repeat exactly"
+    repeats = Reason.of("repeats", text, zeros=sums.zero_pairs, pairs=sums.n_pairs)
     return replace(no_scaling(repeats), value=0.0, takens=0.0)
 
 
 def no_scaling(reason: Reason) -> Scaling:
-    """Say why there is no region."""
+    """Return a scaling without a region."""
     unknown = (float("nan"), float("nan"))
     return Scaling(float("nan"), unknown, unknown, np.empty(0), float("nan"), unknown, float("nan"), reason)
 
@@ -548,4 +548,4 @@ def _bend(x: Floats, curve: Floats, starts: Ints, stops: Ints) -> Floats:
     return np.abs(upper - lower)[0]
 
 
-Found = tuple[Pairs, CorrelationSum, Scaling]
+Estimate = tuple[Pairs, CorrelationSum, Scaling]

@@ -1,4 +1,4 @@
-"""Scalar observables of a trajectory: how large, how far, how fast; and measures of complexity by nolds."""
+"""Scalar observables of a trajectory: norm, displacement, step length; measures of complexity by nolds."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 32 * 2**20
 
 
-# The functions of nolds, and what differs from their defaults: RANSAC draws from a global generator, and gives another
-# answer every time and another one again where scikit-learn is missing.
+# The functions of nolds, and changes of their defaults: RANSAC draws from a global generator, so its fits differ from
+# call to call, and also if scikit-learn is missing.
 MEASURES: dict[str, tuple[str, dict[str, str]]] = {
     "dfa": ("dfa", {"fit_exp": "poly"}),
     "hurst": ("hurst_rs", {"fit": "poly"}),
@@ -37,40 +37,40 @@ _FEWEST = 50
 
 @dataclass(frozen=True, eq=False)
 class Observables(Result):
-    """Numbers that follow a trajectory, state by state.
+    """Scalar observables of a trajectory, one value per state.
 
     Attributes
     ----------
     metric : str
-        Distance in which lengths are measured.
+        Distance between states.
     step : ndarray of int64, shape (T,)
         Step of each state.
     time : ndarray of float64, shape (T,)
-        Its time, in `time_unit`.
+        Time of each state, in `time_unit`.
     time_unit : str
         Unit of `time`.
     norm : ndarray of float64, shape (T,)
-        Distance to the state of zeros; in L1 the sum of the absolute weights.
+        Distance to the zero state; in L1 the sum of the absolute weights.
     step_length : ndarray of float64, shape (T,)
-        Distance to the state before; NaN for the first.
+        Distance to the previous state; NaN for the first.
     path_length : ndarray of float64, shape (T,)
-        Sum of the steps so far.
+        Cumulative sum of the step lengths.
     displacement : ndarray of float64, shape (T,)
         Distance to the first finite state.
     relative_displacement : ndarray of float64, shape (T,)
         The displacement over the norm of that state (Delta of Danovski et al. 2024).
     layers : tuple of str
-        Names of the parameters; one, ``"all"``, where they are not known.
+        Names of the parameters; only ``"all"`` if unknown.
     layer_mean, layer_sd : ndarray of float64, shape (T, L)
         Mean and standard deviation of the weights of each.
     measures : dict of str to dict of str to float
-        For each series that was asked for: ``"dfa"`` (exponent), ``"hurst"`` (exponent), ``"sample-entropy"`` (nats).
+        For each requested series: ``"dfa"`` (exponent), ``"hurst"`` (exponent), ``"sample-entropy"`` (nats).
     n_excluded : int
-        States that hold NaN or inf; their entries are NaN.
+        States with NaN or inf; their entries are NaN.
     settings : dict
-        Every parameter as used, chosen or given.
+        All parameters used.
     warnings : tuple of Reason
-        What the reader should know.
+        Caveats of the result.
     """
 
     metric: str
@@ -91,17 +91,17 @@ class Observables(Result):
     warnings: tuple[Reason, ...] = ()
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw norm, displacement and step length; see `trajtools.plots.observables`.
+        """Plot norm, displacement and step length; see `trajtools.plots.observables`.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
-            Where to draw; None makes a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where it was drawn.
+            The axes of the plot.
         """
         from trajtools import plots
 
@@ -111,26 +111,26 @@ class Observables(Result):
 def observables(
     x: StatesLike, *, metric: MetricLike = "l1", measures: Sequence[str] = (), series: Sequence[str] = ("step_length",)
 ) -> Observables:
-    r"""Norm, step length, path length and displacement of a trajectory, and the weights of its layers.
+    r"""Norm, step length, path length and displacement of a trajectory, and statistics of the weights of its layers.
 
     Parameters
     ----------
     x : Trajectory or array_like, shape (T, P) or (T,)
-        States; they are read once, in blocks.
+        States; read once, in blocks.
     metric : str, callable or Metric
         Distance between states, see `METRICS`; ``"l1"`` is that of [1]_.
     measures : sequence of str
-        ``"dfa"``, ``"hurst"``, ``"sample-entropy"``: computed by nolds, with its defaults but for the
-        fit of exponents, which is least squares: RANSAC, its default, gives another answer every time.
+        ``"dfa"``, ``"hurst"``, ``"sample-entropy"``: computed by nolds with its defaults, except that exponents are
+        fitted by least squares: RANSAC, its default, is not reproducible.
     series : sequence of str
-        What they are computed for: ``"norm"``, ``"step_length"``, ``"displacement"``, ``"path_length"``; ``"value"`` is
-        the series itself, where `x` is one.
+        Series for the measures: ``"norm"``, ``"step_length"``, ``"displacement"``, ``"path_length"``; ``"value"`` is
+        `x` itself, if it is a series.
 
     Returns
     -------
     Observables
-        One number per state each. States that hold NaN or inf have NaN; the path goes on where it is known, from the
-        next two finite states.
+        One value per state each. States with NaN or inf have NaN; the path length continues from the next two finite
+        states.
 
     Raises
     ------
@@ -139,12 +139,12 @@ def observables(
     UnknownNameError
         If a metric, measure or series of this name does not exist.
     MissingDependencyError
-        If a measure is asked for and nolds cannot be imported.
+        If a measure is requested and nolds cannot be imported.
 
     Notes
     -----
-    DFA and the rescaled range assume a stationary series, and sample entropy one without trend; a step length that
-    shrinks during training is neither.
+    DFA and the rescaled range assume a stationary series, and sample entropy one without trend. A step length that
+    decreases during training is neither.
 
     References
     ----------
@@ -160,11 +160,11 @@ def observables(
     """
     states = as_states(x, "x")
     if not len(states) or not states.shape[1]:
-        raise DataError(f"there is no state to observe: x has shape {states.shape}")
+        raise DataError(f"x has no states: shape {states.shape}")
     _check_names(measures, series, states.shape[1] == 1)
-    chosen = bind_metric(find_metric(metric), states)
+    bound = bind_metric(find_metric(metric), states)
     names, spans = layers_of(states)
-    path = walk(states, chosen, spans)
+    path = walk(states, bound, spans)
     usable, norm, steps, displacement = path.usable, path.norm, path.steps, path.displacement
     if not usable.any():
         raise DataError(f"none of {len(states)} states is finite")
@@ -173,19 +173,21 @@ def observables(
         relative = displacement / norm[first]
     length = np.where(usable, np.cumsum(np.where(np.isfinite(steps), steps, 0.0)), np.nan)
     step, time, unit = clock_of(states)
-    known = {"norm": norm, "step_length": steps[1:], "displacement": displacement, "path_length": length}
+    series_by_name = {"norm": norm, "step_length": steps[1:], "displacement": displacement, "path_length": length}
     if states.shape[1] == 1 and "value" in series:
-        known["value"] = np.asarray(read_rows(states, 0, len(states)), dtype=np.float64)[:, 0]
+        series_by_name["value"] = np.asarray(read_rows(states, 0, len(states)), dtype=np.float64)[:, 0]
     warnings: list[Reason] = []
     excluded = int(np.count_nonzero(~usable))
     if excluded:
-        words = "{excluded} states hold NaN or inf: the path is cut there, its length is a lower bound"
-        warnings.append(Reason.of("not-finite", words, excluded=excluded))
+        text = "{excluded} states contain NaN or inf: the path has gaps, its length is a lower bound"
+        warnings.append(Reason.of("not-finite", text, excluded=excluded))
     if norm[first] == 0:
-        warnings.append(Reason("zero-start", "the first state is zero: there is no relative displacement"))
-    values = {name: {m: _measure(m, known[name], name, warnings) for m in measures} for name in series if measures}
+        warnings.append(Reason("zero-start", "the first state is zero: the relative displacement is undefined"))
+    values = {
+        name: {m: _measure(m, series_by_name[name], name, warnings) for m in measures} for name in series if measures
+    }
     return Observables(
-        metric=chosen.name,
+        metric=bound.name,
         step=step,
         time=time,
         time_unit=unit,
@@ -200,7 +202,7 @@ def observables(
         measures=values,
         n_excluded=excluded,
         settings={
-            "metric": chosen.name,
+            "metric": bound.name,
             "measures": {name: MEASURES[name] for name in measures},
             "series": tuple(series) if measures else (),
         },
@@ -209,18 +211,18 @@ def observables(
 
 
 def _check_names(measures: Sequence[str], series: Sequence[str], scalar: bool) -> None:
-    for asked, there, what in ((measures, tuple(MEASURES), "measure"), (series, SERIES, "series")):
-        if isinstance(asked, str):
-            raise DataError(f"{what}s must be a sequence of names, got the string {asked!r}; give ({asked!r},)")
-        for name in asked:
-            if name not in there:
-                raise UnknownNameError(f"no {what} {name!r}; there are {', '.join(there)}")
+    for names, available, kind in ((measures, tuple(MEASURES), "measure"), (series, SERIES, "series")):
+        if isinstance(names, str):
+            raise DataError(f"{kind}s must be a sequence of names, got the string {names!r}; pass ({names!r},)")
+        for name in names:
+            if name not in available:
+                raise UnknownNameError(f"no {kind} {name!r}; there are {', '.join(available)}")
     if "value" in series and not scalar:
-        raise DataError("series 'value' is for a series (T,); the states have several weights: name another observable")
+        raise DataError("series 'value' is for a series (T,); the states have several weights: use another observable")
 
 
 def layers_of(states: Any) -> tuple[tuple[str, ...], list[slice]]:
-    """Names of the parameters of a trajectory, and their entries; one, ``"all"``, where they are not known."""
+    """Names of the parameters of a trajectory, and their entries; only ``"all"`` if unknown."""
     parameters = getattr(states, "parameters", ())
     if not parameters:
         return ("all",), [slice(0, states.shape[1])]
@@ -228,7 +230,7 @@ def layers_of(states: Any) -> tuple[tuple[str, ...], list[slice]]:
 
 
 def walk(states: Any, metric: Any, spans: list[slice]) -> Path:
-    """Read the states once, in blocks."""
+    """Compute the path from one pass over the states."""
     length, size = len(states), int(states.shape[1])
     usable = np.zeros(length, dtype=bool)
     norm, steps, displacement = (np.full(length, np.nan) for _ in range(3))
@@ -242,11 +244,13 @@ def walk(states: Any, metric: Any, spans: list[slice]) -> Path:
         usable[here] = good
         if origin is None and good.any():
             origin = np.array(block[np.argmax(good)])[None]
-        shown = block[:, None]
-        norm[here] = np.where(good, pairs(metric, shown, np.zeros_like(shown), ONE, ONE)[:, 0], np.nan)
+        states_of_block = block[:, None]
+        norm[here] = np.where(
+            good, pairs(metric, states_of_block, np.zeros_like(states_of_block), ONE, ONE)[:, 0], np.nan
+        )
         if origin is not None:
             from_origin = np.broadcast_to(origin, block.shape)[:, None]
-            displacement[here] = np.where(good, pairs(metric, shown, from_origin, ONE, ONE)[:, 0], np.nan)
+            displacement[here] = np.where(good, pairs(metric, states_of_block, from_origin, ONE, ONE)[:, 0], np.nan)
         joined = block if before is None else np.concatenate([before, block])
         if len(joined) > 1:
             moved = pairs(metric, joined[1:, None], joined[:-1, None], ONE, ONE)[:, 0]
@@ -262,16 +266,16 @@ def walk(states: Any, metric: Any, spans: list[slice]) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """What one reading gives, NaN where a state is not finite.
+    """Observables of one pass over the states; NaN where a state is not finite.
 
     Attributes
     ----------
     usable : ndarray of bool, shape (T,)
         Finite states.
     norm, steps, displacement : ndarray of float64, shape (T,)
-        Distances to zero, to the state before (NaN for the first), and to the first finite state.
+        Distances to zero, to the previous state (NaN for the first), and to the first finite state.
     layer_mean, layer_sd : ndarray of float64, shape (T, L)
-        Of the weights of each layer.
+        Mean and standard deviation of the weights of each layer.
     """
 
     usable: Bools
@@ -290,38 +294,38 @@ def clock_of(states: Any) -> tuple[Ints, Floats, str]:
 
 
 def _measure(measure: str, values: Floats, name: str, warnings: list[Reason]) -> float:
-    """One number by nolds; NaN, and a warning, where it has none."""
+    """Compute a measure by nolds; NaN and a warning if it is undefined."""
     finite = values[np.isfinite(values)]
     if len(finite) < _FEWEST or np.ptp(finite) == 0:
         if len(finite) >= _FEWEST:
             warnings.append(Reason.of("constant", "no {measure} of {name}: it is constant", measure=measure, name=name))
             return float("nan")
-        words = "no {measure} of {name}: it has {values} finite values, {needed} are needed"
+        text = "no {measure} of {name}: it has {values} finite values and needs {needed}"
         numbers = {"values": len(finite), "needed": _FEWEST}
-        warnings.append(Reason.of("too-few-states", words, measure=measure, name=name, **numbers))
+        warnings.append(Reason.of("too-few-states", text, measure=measure, name=name, **numbers))
         return float("nan")
     if len(finite) < len(values):
-        words = "{measure} of {name}: {excluded} values that are not finite were left out"
+        text = "{measure} of {name}: {excluded} values that are not finite are excluded"
         excluded = len(values) - len(finite)
-        warnings.append(Reason.of("not-finite", words, measure=measure, name=name, excluded=excluded))
+        warnings.append(Reason.of("not-finite", text, measure=measure, name=name, excluded=excluded))
     with python_warnings.catch_warnings():
-        # Of the package's own imports, and of fits to too few points, which come out as NaN.
+        # From imports of nolds, and from fits to too few points, which give NaN.
         python_warnings.simplefilter("ignore")
         function, options = MEASURES[measure]
-        found = float(getattr(_nolds(), function)(finite, **options))
-    if not np.isfinite(found):
-        words = "no {measure} of {name}: nolds gives {value}"
-        warnings.append(Reason.of("no-measure", words, measure=measure, name=name, value=str(found)))
+        value = float(getattr(_nolds(), function)(finite, **options))
+    if not np.isfinite(value):
+        text = "no {measure} of {name}: nolds returns {value}"
+        warnings.append(Reason.of("no-measure", text, measure=measure, name=name, value=str(value)))
         return float("nan")
-    return found
+    return value
 
 
 def _nolds() -> Any:
     try:
         import nolds
-    except Exception as broken:  # it has failed on import with more than ImportError
+    except Exception as broken:  # its import can fail with other errors than ImportError
         raise MissingDependencyError(
-            f"dfa, hurst and sample-entropy are computed by nolds, which cannot be imported here ({broken}): "
+            f"dfa, hurst and sample-entropy need nolds, which cannot be imported here ({broken}): "
             'pip install "nolds==0.6.2" "setuptools<81" on Python 3.11, pip install "nolds>=0.6.3" on later ones'
         ) from broken
     return nolds

@@ -28,13 +28,13 @@ MOST_STATES = 8192  # their products are 512 MiB
 _BLOCK_BYTES = 128 * 2**20
 
 
-# Of P2's follow-up: the time at which the growth of a distance in one coordinate has died down.
+# Jimenez-Gonzalez et al. 2026: the time at which the growth of a distance in one coordinate stops.
 LATE, SHARE_OF_STEEPEST, IN_A_ROW, OFFSET = 10, 0.15, 8, 1e-12
 
 
 CHECKED, NEIGHBORS = 256, 12
 _FULL_SPECTRUM, _MOST_DISTANCES = 1500, 4096
-_EQUAL = 1e-6  # relative difference of eigenvalues that counts as none
+_EQUAL = 1e-6  # relative difference of degenerate eigenvalues
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,44 +46,44 @@ class Projection(Result):
     method : str
         ``"pca"`` or ``"mds"``.
     metric : str
-        Distance that the coordinates stand for.
+        Distance that the coordinates represent.
     coordinates : ndarray of float64, shape (N, k)
-        One row per state, member after member; NaN for states that were left out. The centre of all states is at 0,
-        and the first trajectory ends at larger coordinates than it starts.
+        One row per state, member after member; NaN for excluded states. The mean of all states is at 0, and the first
+        trajectory ends at larger coordinates than it starts.
     member : ndarray of int64, shape (N,)
         Trajectory of each row.
     step : ndarray of int64, shape (N,)
-        Its step.
+        Step of each row.
     names : tuple of str
-        What the trajectories are called.
+        Names of the trajectories.
     reference : ndarray of int64, shape (M,)
-        The trajectory that each one is a perturbed copy of; -1: it is none.
+        Index of the reference of each perturbed copy; -1 for other trajectories.
     eigenvalues : ndarray of float64, shape (k,)
         Mean square of each coordinate times the number of states.
     share : ndarray of float64, shape (k,)
-        Part of the total spread that each coordinate holds: the eigenvalue over the sum of the absolute values of all.
+        Fraction of the total variance: each eigenvalue over the sum of all absolute eigenvalues.
     negative : float
-        Part of that sum that comes from negative eigenvalues, which no coordinates have; 0 for Euclidean distances.
+        Fraction of that sum from negative eigenvalues, which have no coordinates; 0 for Euclidean distances.
     axes : ndarray of float64, shape (k, P)
-        Directions in weight space, of length 1; empty where only distances were given.
+        Directions in weight space, of length 1; empty for distances.
     distance_correlation, rank_correlation : float
-        Pearson's and Spearman's correlation of the distances in the coordinates with those of the whole states, over
+        Pearson's and Spearman's correlation of distances in the coordinates with distances of the full states, over
         the pairs of at most 256 states.
     trustworthiness : float
-        How far the neighbours in the coordinates are neighbours in truth, 0 to 1 (Venna and Kaski 2001).
+        Trustworthiness of the neighbours in the coordinates, 0 to 1 (Venna and Kaski 2001).
     n_excluded : int
-        States left out because they hold NaN or inf.
+        States excluded because of NaN or inf.
     embedded, full : Divergence or None
-        How the perturbed copies part from their references: in the first coordinate, and in the L1 distance of the
-        whole states (in the given metric, where the coordinates come from distances). None without copies.
+        Divergence of the perturbed copies from their references: in the first coordinate, and in the L1 distance of the
+        full states (for `mds`, in its metric). None without copies.
     decorrelation : ndarray of float64, shape (U,), in steps
-        Decorrelation time of each copy from the first coordinate; NaN where it is not reached.
+        Decorrelation time of each copy from the first coordinate; NaN if not reached.
     decorrelation_full : ndarray of float64, shape (U,), in steps
-        The same from the distance of the whole states.
+        The same from the distance of the full states.
     settings : dict
-        Every parameter as used, chosen or given.
+        All parameters used.
     warnings : tuple of Reason
-        What the reader should know.
+        Caveats of the result.
     """
 
     method: str
@@ -114,7 +114,7 @@ class Projection(Result):
         Parameters
         ----------
         member : int
-            Which.
+            Index of the trajectory.
 
         Returns
         -------
@@ -123,29 +123,29 @@ class Projection(Result):
         return self.coordinates[self.member == member]
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the trajectories; see `trajtools.plots.projection`.
+        """Plot the trajectories; see `trajtools.plots.projection`.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
-            Where to draw; None makes a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where it was drawn.
+            The axes of the plot.
         """
         from trajtools import plots
 
         return plots.projection(self, ax=ax)
 
 
-def trustworthiness(full: Floats, kept: Floats, neighbors: int) -> float:
-    r"""How far the nearest states in the coordinates are near in truth (Venna and Kaski 2001)."""
+def trustworthiness(full: Floats, coordinates: Floats, neighbors: int) -> float:
+    r"""Trustworthiness of nearest neighbours in the coordinates (Venna and Kaski 2001)."""
     n = len(full)
     own = np.eye(n, dtype=bool)
     rank = np.argsort(np.argsort(np.where(own, -1.0, full), axis=1, kind="stable"), axis=1, kind="stable")
-    nearest = np.argsort(np.where(own, np.inf, kept), axis=1, kind="stable")[:, :neighbors]
+    nearest = np.argsort(np.where(own, np.inf, coordinates), axis=1, kind="stable")[:, :neighbors]
     excess = np.take_along_axis(rank, nearest, axis=1) - neighbors
     return float(1.0 - 2.0 * excess[excess > 0].sum() / (n * neighbors * (2 * n - 3 * neighbors - 1)))
 
@@ -156,27 +156,27 @@ def pca(x: Run | StatesLike | Pair | Sequence[StatesLike], *, components: int = 
     Parameters
     ----------
     x : Run, Trajectory, array_like (T, P), pair (reference, [perturbed, ...]), or list of trajectories
-        What is projected together; a Run stands for all its members. States need not fit in memory.
+        The trajectories; a Run stands for all its members. States need not fit in memory.
     components : int
-        How many coordinates to keep.
+        Number of coordinates.
 
     Returns
     -------
     Projection
-        Coordinates in the unit of the weights: distances of rows are the Euclidean ones, as far as they are kept.
+        Coordinates in the unit of the weights.
 
     Raises
     ------
     DataError
-        If `x` is nothing of this kind, or fewer than two states differ.
+        If `x` has another type, or all states are equal.
     TooLargeError
         If there are more than 8192 states.
 
     Notes
     -----
     The states are centred, their products :math:`G = X X^\top` are summed over blocks of weights in float64, and the
-    coordinates are :math:`X u` with the axes u from the leading eigenvectors of G. Each coordinate is turned so that
-    the first trajectory ends at a larger value than it starts. Distances of perturbed copies are projected as
+    coordinates are :math:`X u` with the axes u from the leading eigenvectors of G. The sign of each coordinate is such
+    that the first trajectory ends at a larger value than it starts. Distances of perturbed copies are projected as
     differences of states, so that one of 1e-15 is not lost in coordinates of size 1.
     """
     return _project(join(x), "pca", components)
@@ -193,24 +193,24 @@ def _project(joint: Joint, method: str, components: int, metric: str = "l2") -> 
             block[good] -= block[good].mean(axis=0)
         block[~good] = 0.0
         gram += block @ block.T
-    kept = np.flatnonzero(usable)
-    if len(kept) < 2:
-        raise DataError(f"{len(kept)} of {rows} states are finite; a projection needs two that differ")
-    inner = _centred(gram[np.ix_(kept, kept)] if len(kept) < rows else gram)
+    finite = np.flatnonzero(usable)
+    if len(finite) < 2:
+        raise DataError(f"{len(finite)} of {rows} states are finite; a projection needs two that differ")
+    inner = _centred(gram[np.ix_(finite, finite)] if len(finite) < rows else gram)
     del gram
     total = float(np.trace(inner))
     if not total > 0:
-        raise DataError(f"all {len(kept)} states are equal: there is no direction to project on")
-    values, vectors = _leading(inner, min(components, len(kept) - 1))
-    some = values > total * np.finfo(np.float64).eps * len(kept)
+        raise DataError(f"all {len(finite)} states are equal: there is no direction to project on")
+    values, vectors = _leading(inner, min(components, len(finite) - 1))
+    some = values > total * np.finfo(np.float64).eps * len(finite)
     values, vectors = values[some], vectors[:, some]
-    found = _second_look(joint, kept, vectors, np.sqrt(values))
+    sums = _project_directly(joint, finite, vectors, np.sqrt(values))
     unit = 1.0 if method == "pca" or metric == "l2" else 1.0 / np.sqrt(joint.size)
-    sign = _signs(found.scores, int(np.count_nonzero(kept < joint.starts[1])))
-    scores, apart = found.scores * sign * unit, found.apart * unit
+    sign = _signs(sums.scores, int(np.count_nonzero(finite < joint.starts[1])))
+    scores, apart = sums.scores * sign * unit, sums.apart * unit
     coordinates = np.full((rows, len(values)), np.nan)
-    coordinates[kept] = scores
-    sample = evenly(np.arange(len(kept)), CHECKED)
+    coordinates[finite] = scores
+    sample = evenly(np.arange(len(finite)), CHECKED)
     head = {
         "method": method,
         "metric": metric if method == "mds" else "l2",
@@ -218,9 +218,9 @@ def _project(joint: Joint, method: str, components: int, metric: str = "l2") -> 
         "eigenvalues": values * unit**2,
         "share": values / total,
         "negative": 0.0,
-        "axes": found.axes * sign[:, None],
+        "axes": sums.axes * sign[:, None],
     }
-    return _finish(joint, head, np.sqrt(found.squares), scores[sample], twins=(apart, found.between, "l1"), unit=unit)
+    return _finish(joint, head, np.sqrt(sums.squares), scores[sample], twins=(apart, sums.between, "l1"), unit=unit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +234,7 @@ class Joint:
     names : tuple of str
         What they are called.
     reference : ndarray of int64, shape (M,)
-        The member that each was copied from; -1: it was not.
+        Index of the reference of each copy; -1 for other members.
     step : tuple of ndarray of int64
         Steps of each.
     time_unit : str
@@ -258,11 +258,11 @@ class Joint:
         return np.concatenate([[0], np.cumsum([len(each) for each in self.members])])
 
     def member_of_rows(self) -> Ints:
-        """Member that each row belongs to."""
+        """Member of each row."""
         return np.repeat(np.arange(len(self.members)), np.diff(self.starts))
 
     def columns(self) -> Iterator[tuple[slice, Floats]]:
-        """All states in turn, some of their entries at a time, float64 (N, p)."""
+        """Yield blocks of entries of all states, float64 (N, p)."""
         rows = int(self.starts[-1])
         width = max(1, _BLOCK_BYTES // (8 * max(rows, 1)))
         for first in range(0, self.size, width):
@@ -276,17 +276,17 @@ class Joint:
 
 def _check_components(components: int) -> None:
     if isinstance(components, bool) or not isinstance(components, (int, np.integer)) or components < 1:
-        raise DataError(f"components={components!r}: a whole number from 1 on")
+        raise DataError(f"components={components!r}: it must be a positive integer")
 
 
 def _centred(inner: Floats) -> Floats:
-    """Inner products as seen from the centre of all states."""
+    """Inner products of the centred states."""
     means = inner.mean(axis=0)
     return inner - means - means[:, None] + means.mean()
 
 
 def _leading(inner: Floats, count: int) -> tuple[Floats, Floats]:
-    """Largest eigenvalues, descending, and their vectors; the same bits every time."""
+    """Largest eigenvalues, descending, and their vectors; reproducible to the bit."""
     if len(inner) <= _FULL_SPECTRUM or count > len(inner) // 4:
         values, vectors = np.linalg.eigh(inner)
         return values[::-1][:count], vectors[:, ::-1][:, :count]
@@ -296,8 +296,8 @@ def _leading(inner: Floats, count: int) -> tuple[Floats, Floats]:
     return values[::-1], vectors[:, ::-1]
 
 
-def _second_look(joint: Joint, kept: Ints, vectors: Floats, roots: Floats) -> _Sums:
-    """Project all states, and measure directly what must not come from products: the distances of close pairs."""
+def _project_directly(joint: Joint, finite: Ints, vectors: Floats, roots: Floats) -> _Sums:
+    """Project all states, and compute the distances of close pairs directly, not from products."""
     from trajtools._kernels.distances import TILE, distance_rows
     from trajtools.types import L2
 
@@ -305,16 +305,16 @@ def _second_look(joint: Joint, kept: Ints, vectors: Floats, roots: Floats) -> _S
     for copy in copies:
         check_alike(joint.members[joint.reference[copy]], joint.members[copy])
     length = len(joint.step[copies[0]]) if len(copies) else 0
-    sample = kept[evenly(np.arange(len(kept)), CHECKED)]
+    sample = finite[evenly(np.arange(len(finite)), CHECKED)]
     out = _Sums(
-        np.zeros((len(kept), len(roots))),
+        np.zeros((len(finite), len(roots))),
         np.zeros((len(roots), joint.size)),
         np.zeros((len(copies), length)),
         np.zeros((len(copies), length)),
         np.zeros((len(sample), len(sample))),
     )
     for span, block in joint.columns():
-        inside = block[kept]
+        inside = block[finite]
         inside -= inside.mean(axis=0)
         axes = inside.T @ (vectors / roots)
         out.axes[:, span] = axes.T
@@ -332,7 +332,7 @@ def _second_look(joint: Joint, kept: Ints, vectors: Floats, roots: Floats) -> _S
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """What a second look at all states gives."""
+    """Sums of the second pass over all states."""
 
     scores: Floats
     axes: Floats
@@ -342,7 +342,7 @@ class _Sums:
 
 
 def _signs(scores: Floats, first: int) -> Floats:
-    """Turn every coordinate so that the first trajectory ends above its start, or its largest entry is positive."""
+    """Signs such that the first trajectory ends above its start, or its largest entry is positive."""
     scale = np.abs(scores).max(axis=0)
     moved = scores[max(first - 1, 0)] - scores[0]
     largest = scores[np.argmax(np.abs(scores), axis=0), np.arange(scores.shape[1])]
@@ -350,9 +350,15 @@ def _signs(scores: Floats, first: int) -> Floats:
 
 
 def _finish(
-    joint: Joint, head: dict[str, Any], full: Floats, kept: Floats, *, twins: tuple[Floats, Floats, str], unit: float
+    joint: Joint,
+    head: dict[str, Any],
+    full: Floats,
+    coordinates: Floats,
+    *,
+    twins: tuple[Floats, Floats, str],
+    unit: float,
 ) -> Projection:
-    distances = np.sqrt(((kept[:, None, :] - kept[None, :, :]) ** 2).sum(axis=2))
+    distances = np.sqrt(((coordinates[:, None, :] - coordinates[None, :, :]) ** 2).sum(axis=2))
     neighbors = min(NEIGHBORS, (len(full) - 1) // 3)
     pearson, spearman = distance_correlations(full, distances)
     embedded = complete = None
@@ -382,12 +388,12 @@ def _finish(
     )
 
 
-def distance_correlations(full: Floats, kept: Floats) -> tuple[float, float]:
+def distance_correlations(full: Floats, coordinates: Floats) -> tuple[float, float]:
     """Pearson's and Spearman's correlation over all pairs."""
     from scipy.stats import rankdata
 
     upper = np.triu_indices(len(full), 1)
-    a, b = full[upper], kept[upper]
+    a, b = full[upper], coordinates[upper]
     return _pearson(a, b), _pearson(rankdata(a), rankdata(b))
 
 
@@ -398,7 +404,7 @@ def _pearson(a: Floats, b: Floats) -> float:
 
 
 def _divergence(joint: Joint, distances: Floats, metric: str) -> Divergence:
-    """Distances (U, T) of the copies as a divergence that can be fitted."""
+    """Distances (U, T) of the copies as a divergence."""
     copies = np.flatnonzero(joint.reference >= 0)
     group = joint.reference[copies]
     start = np.array([joint.step[copy][0] for copy in copies], dtype=np.int64)
@@ -433,7 +439,7 @@ def _decorrelation(joint: Joint, distances: Floats) -> Floats:
 
 
 def decorrelation_index(distance: Floats) -> float:
-    r"""First sample at which the logarithm of a distance has stopped growing (Jimenez-Gonzalez et al. 2026)."""
+    r"""First sample at which the logarithm of a distance stops growing (Jimenez-Gonzalez et al. 2026)."""
     if len(distance) < LATE + IN_A_ROW or not np.isfinite(distance).all():
         return float("nan")
     slope = np.gradient(np.log(distance + OFFSET))[LATE:]
@@ -449,29 +455,29 @@ def decorrelation_index(distance: Floats) -> float:
 def _warnings(head: dict[str, Any], excluded: int) -> tuple[Reason, ...]:
     warnings = []
     if excluded:
-        words = "{excluded} states hold NaN or inf and were left out"
-        warnings.append(Reason.of("not-finite", words, excluded=excluded))
+        text = "{excluded} states contain NaN or inf and are excluded"
+        warnings.append(Reason.of("not-finite", text, excluded=excluded))
     values = head["eigenvalues"]
     for k in range(len(values) - 1):
         if values[k] - values[k + 1] <= _EQUAL * values[k]:
-            words = "coordinates {first} and {second} hold the same spread: only their plane is determined"
-            warnings.append(Reason.of("equal-spreads", words, first=k, second=k + 1))
+            text = "coordinates {first} and {second} have equal variance: only their plane is determined"
+            warnings.append(Reason.of("equal-spreads", text, first=k, second=k + 1))
     if head["negative"] > 0.1:
-        words = "{share:.0%} of the distances' spread is not Euclidean and has no coordinates"
-        warnings.append(Reason.of("not-euclidean", words, share=head["negative"]))
+        text = "{share:.0%} of the spread of the distances is not Euclidean and has no coordinates"
+        warnings.append(Reason.of("not-euclidean", text, share=head["negative"]))
     return tuple(warnings)
 
 
 def join(x: Any) -> Joint:
-    """Take together what belongs together."""
+    """Join trajectories for a common projection."""
     if hasattr(x, "members") and hasattr(x, "trajectory"):
-        found = [x.trajectory(m) for m in range(len(x.members))]
+        trajectories = [x.trajectory(m) for m in range(len(x.members))]
         names = tuple(member.name for member in x.members)
         reference = np.array([member.reference for member in x.members], dtype=np.int64)
-        return _checked(found, names, reference, x.time_unit)
+        return _checked(trajectories, names, reference, x.time_unit)
     if isinstance(x, (list, tuple)) and len(x) == 2 and isinstance(x[1], (list, tuple)) and _is_states(x[0]):
         if not x[1] or not all(_is_states(each) for each in x[1]):
-            raise DataError("a reference came without trajectories of its copies; give (reference, [perturbed, ...])")
+            raise DataError("the reference has no copies; pass (reference, [perturbed, ...])")
         names = ("reference", *(f"copy {i + 1}" for i in range(len(x[1]))))
         return _checked([x[0], *x[1]], names, np.array([-1] + [0] * len(x[1])))
     if isinstance(x, (list, tuple)) and x and all(_is_states(each) for each in x):
@@ -479,16 +485,16 @@ def join(x: Any) -> Joint:
     return _checked([x], ("trajectory",), np.array([-1]))
 
 
-def _checked(found: list[Any], names: tuple[str, ...], reference: Ints, time_unit: str | None = None) -> Joint:
-    members = tuple(as_states(each, name) for each, name in zip(found, names, strict=True))
+def _checked(trajectories: list[Any], names: tuple[str, ...], reference: Ints, time_unit: str | None = None) -> Joint:
+    members = tuple(as_states(each, name) for each, name in zip(trajectories, names, strict=True))
     sizes = {int(each.shape[1]) for each in members}
     if len(sizes) > 1 or 0 in sizes:
         raise DataError(f"the states have {sorted(sizes)} weights; only states of one architecture can be compared")
     total = sum(len(each) for each in members)
     if total > MOST_STATES:
         raise TooLargeError(
-            f"{total} states; at most {MOST_STATES} are taken together. Thin them out with "
-            f"trajectory.window(every={-(-total // MOST_STATES)}), or take fewer members"
+            f"{total} states; the limit is {MOST_STATES}. Thin them out with "
+            f"trajectory.window(every={-(-total // MOST_STATES)}), or use fewer members"
         )
     step = tuple(
         np.asarray(each.step, dtype=np.int64) if hasattr(each, "step") else np.arange(len(each)) for each in members
@@ -509,23 +515,23 @@ def mds(
     Parameters
     ----------
     x : Run, Trajectory, array_like (T, P), pair (reference, [perturbed, ...]), or list of trajectories; or Distances
-        What is projected together; a Run stands for all its members. Distances must be those of one trajectory, (T, T).
+        The trajectories; a Run stands for all its members. Distances must be those of one trajectory, (T, T).
     components : int
-        How many coordinates to keep; 1 is what [1]_ uses.
+        Number of coordinates; [1]_ uses 1.
     metric : str or callable
         Distance between states. ``"rms"``, :math:`\sqrt{\sum_k (w_k - w'_k)^2 / P}`, and ``"l2"`` are computed by
-        columns from states of any size; for others all distances are computed (`trajtools.pairwise`). Distances know
-        theirs.
+        columns from states of any size; for others all distances are computed (`trajtools.pairwise`). Ignored for
+        Distances.
 
     Returns
     -------
     Projection
-        Coordinates whose distances approximate the given ones.
+        Coordinates whose distances approximate those of the states.
 
     Raises
     ------
     DataError
-        If `x` is nothing of this kind, or fewer than two states differ.
+        If `x` has another type, or all states are equal.
     TooLargeError
         If there are more than 8192 states.
 
@@ -534,7 +540,7 @@ def mds(
     .. math:: B = -\tfrac{1}{2} H D^2 H = V \Lambda V^\top, \quad z_m = v_m \sqrt{\lambda_m}
 
     with the centring matrix H. For ``"rms"`` these are the principal components over :math:`\sqrt{P}`, and are computed
-    as such. In other metrics some eigenvalues may be negative: that part of the distances has no coordinates.
+    as such. Other metrics may have negative eigenvalues: that part of the distances has no coordinates.
 
     References
     ----------
@@ -542,29 +548,29 @@ def mds(
        arXiv:2606.30384 (2026)
     """
     if isinstance(x, Distances):
-        return _of_distances(x, components)
+        return _project_distances(x, components)
     joint = join(x)
     if isinstance(metric, str) and metric in ("rms", "l2"):
         return _project(joint, "mds", components, metric=metric)
     from trajtools.distances.pairwise import pairwise
 
     states = joint.members[0] if len(joint.members) == 1 else np.concatenate([np.asarray(m) for m in joint.members])
-    return _of_distances(pairwise(states, metric=metric), components, joint)
+    return _project_distances(pairwise(states, metric=metric), components, joint)
 
 
-def _of_distances(distances: Distances, components: int, joint: Joint | None = None) -> Projection:
+def _project_distances(distances: Distances, components: int, joint: Joint | None = None) -> Projection:
     _check_components(components)
     if not distances.symmetric:
         raise DataError(f"scaling needs symmetric distances of one trajectory, (T, T); these are {distances!r}")
     if len(distances) > _MOST_DISTANCES:
         raise TooLargeError(
-            f"{len(distances)} states; the spectrum of at most {_MOST_DISTANCES} is computed. Thin the distances out "
+            f"{len(distances)} states; scaling is limited to {_MOST_DISTANCES}. Thin the distances out "
             f"with window(every={-(-len(distances) // _MOST_DISTANCES)}), or use metric='rms' on the states"
         )
-    kept = np.flatnonzero(~np.asarray(distances.excluded))
-    matrix = np.asarray(distances.values)[np.ix_(kept, kept)]
-    if len(kept) < 2 or not np.nanmax(matrix) > 0:
-        raise DataError(f"no two of {len(distances)} states differ: there is no direction to project on")
+    finite = np.flatnonzero(~np.asarray(distances.excluded))
+    matrix = np.asarray(distances.values)[np.ix_(finite, finite)]
+    if len(finite) < 2 or not np.nanmax(matrix) > 0:
+        raise DataError(f"all {len(distances)} states are equal: there is no direction to project on")
     if not np.isfinite(matrix).all():
         raise DataError(
             f"{np.count_nonzero(~np.isfinite(matrix)) // 2} pairs of states have no distance in {distances.metric}; "
@@ -574,14 +580,14 @@ def _of_distances(distances: Distances, components: int, joint: Joint | None = N
     everything, vectors = np.linalg.eigh(inner)
     total = float(np.abs(everything).sum())
     values, vectors = everything[::-1][:components], vectors[:, ::-1][:, :components]
-    some = values > total * np.finfo(np.float64).eps * len(kept)
+    some = values > total * np.finfo(np.float64).eps * len(finite)
     values, vectors = values[some], vectors[:, some]
     scores = vectors * np.sqrt(values)
     joint = joint or Joint((), ("trajectory",), np.array([-1]), (distances.step,), distances.time_unit)
-    scores = scores * _signs(scores, int(np.count_nonzero(kept < len(joint.step[0]))))
+    scores = scores * _signs(scores, int(np.count_nonzero(finite < len(joint.step[0]))))
     coordinates = np.full((len(distances), len(values)), np.nan)
-    coordinates[kept] = scores
-    sample = evenly(np.arange(len(kept)), CHECKED)
+    coordinates[finite] = scores
+    sample = evenly(np.arange(len(finite)), CHECKED)
     head = {
         "method": "mds",
         "metric": distances.metric,
@@ -596,7 +602,7 @@ def _of_distances(distances: Distances, components: int, joint: Joint | None = N
 
 
 def _copies_in(distances: Distances, joint: Joint, coordinates: Floats) -> tuple[Floats, Floats]:
-    """How far copies are from their references at equal times: in the first coordinate, and as given, (U, T) each."""
+    """Distances of copies to their references in the first coordinate and in the metric, (U, T) each."""
     apart, between = [], []
     for copy in np.flatnonzero(joint.reference >= 0):
         check_alike(joint.members[joint.reference[copy]], joint.members[copy])

@@ -1,4 +1,4 @@
-"""System states: the few states that a trajectory dwells in (Masuda and Holme 2019)."""
+"""System states: clusters in which a trajectory dwells (Masuda and Holme 2019)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ LINKAGES = ("average", "complete", "single", "weighted")
 CRITERIA = ("silhouette", "dunn")
 
 
-# Choices of this toolkit, kept in the settings of every result.
-NULLS, ENOUGH = 99, 5  # records of the null; fewer, once so many of them score as high
+# Choices of this toolkit, listed in the settings of every result.
+NULLS, ENOUGH = 99, 5  # records of the null; stop early once ENOUGH of them score as high
 
 
-TESTED = 150  # evenly spaced states are compared with the null
-COORDINATES = 6  # of them in the null
-SMALLEST = 3  # states make a system state
+TESTED = 150  # evenly spaced states compared with the null
+COORDINATES = 6  # principal coordinates of the null
+SMALLEST = 3  # states in a system state
 _MOST, _CORRELATED = 8192, 0.999
 _NULL = (
     "in each principal coordinate a stationary Gaussian process with the same variance and the same correlation from "
@@ -39,14 +39,14 @@ _NULL = (
 
 @dataclass(frozen=True, eq=False)
 class SystemStates(Result):
-    """The few states that a trajectory dwells in; one, where nothing speaks for more.
+    """System states of a trajectory; one without evidence for more.
 
     Attributes
     ----------
     count : int
         Number K of system states.
     labels : ndarray of int64, shape (T,)
-        System state of each state, numbered in the order of their first visit; -1 for states that were left out.
+        System state of each state, numbered in the order of their first visit; -1 for excluded states.
     step : ndarray of int64, shape (T,)
         Step of each state.
     sizes : ndarray of int64, shape (K,)
@@ -54,29 +54,29 @@ class SystemStates(Result):
     medoids : ndarray of int64, shape (K,)
         Index of the state with the smallest mean distance to the others of its system state.
     transitions : ndarray of int64, shape (K, K)
-        How often a state of system state i (row) is followed by one of j, from each finite state to the next sample.
+        Transitions from system state i (row) to j between consecutive samples.
     dwell : ndarray of int64, shape (V,), in samples
         Length of each visit, in order of time.
     visited : ndarray of int64, shape (V,)
         The system state of each visit.
     candidates : ndarray of int64, shape (n,)
-        Numbers of system states that were compared.
+        Numbers of system states compared.
     scores : ndarray of float64, shape (n,)
         The criterion for each of them.
     criterion : str
         ``"silhouette"``, ``"dunn"`` or ``"given"``.
     p_value : float
-        Probability under the null of a score as high as the best one; NaN where it was not tested.
+        Probability under the null of a score as high as the best one; NaN without a test.
     null : str
-        The null, in words; empty where it was not tested.
+        Description of the null; empty without a test.
     linkage : str
-        How clusters were joined.
+        Linkage of the clusters.
     n_excluded : int
         States without distances.
     settings : dict
-        Every parameter as used, chosen or given.
+        All parameters used.
     warnings : tuple of Reason
-        What the reader should know.
+        Caveats of the result.
     """
 
     count: int
@@ -108,17 +108,17 @@ class SystemStates(Result):
         return np.asarray(np.bincount(self.visited, weights=self.dwell, minlength=self.count) / np.maximum(visits, 1))
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the system states over time; see `trajtools.plots.system_states`.
+        """Plot the system states over time; see `trajtools.plots.system_states`.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
-            Where to draw; None makes a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where it was drawn.
+            The axes of the plot.
         """
         from trajtools import plots
 
@@ -136,46 +136,46 @@ def system_states(
     alpha: float = 0.01,
     rng: RNGLike = 0,
 ) -> SystemStates:
-    r"""Cluster the states of a trajectory into system states, one being an answer, too.
+    r"""Cluster the states of a trajectory into system states, possibly a single one.
 
     Parameters
     ----------
     x : Distances, shape (T, T); or Trajectory or array_like, shape (T, P) or (T,)
         Distances of the states, or the states.
     metric : str or callable
-        Distance between states; Distances know theirs.
+        Distance between states; ignored for Distances.
     linkage : str
-        How clusters are joined: ``"average"``, ``"complete"``, ``"single"`` (that of [1]_) or ``"weighted"``.
+        Linkage of the clusters: ``"average"``, ``"complete"``, ``"single"`` (that of [1]_) or ``"weighted"``.
     criterion : str
-        What the number of clusters maximises: ``"silhouette"`` (mean over the states, [2]_) or ``"dunn"`` (smallest
-        distance between clusters over the largest within, [1]_).
+        Criterion that the number of clusters maximises: ``"silhouette"`` (mean over the states, [2]_) or ``"dunn"``
+        (smallest distance between clusters over the largest within, [1]_).
     count : int or None
-        Number of system states; None: from the criterion, and 1 where the null explains its best value.
+        Number of system states; None: from the criterion, or 1 if the null explains its best value.
     most : int
-        Largest number considered.
+        Largest number of system states to try.
     alpha : float
-        False-alarm rate: the share of records without system states in which more than one is found.
+        False-alarm rate: the fraction of records without system states for which more than one is reported.
     rng : int, numpy.random.Generator or None
-        Draws the null.
+        Generator of the null.
 
     Returns
     -------
     SystemStates
-        Labels, dwell times, transitions, and the score of every number that was compared.
+        Labels, dwell times, transitions, and the score of every number compared.
 
     Raises
     ------
     DataError, UnknownNameError
-        If the distances cannot be clustered so.
+        If the distances are not suitable, or an option does not exist.
     TooLargeError
         If there are more than 8192 states.
 
     Notes
     -----
-    Every set of points can be cut in two. So the best score of at most 150 evenly spaced states is compared with that
-    of 99 records from a null: Gaussian processes of first order with the variances of their principal coordinates (at
-    most 6, from the distances) and their correlations from one state to the next, which move as far and as smoothly
-    and dwell nowhere. Noise, a steady drift and a smooth path all give one state; a relaxation dwells where it ends.
+    Every set of points can be cut in two. The best score of at most 150 evenly spaced states is therefore compared with
+    that of 99 records of a null: Gaussian processes of first order with the variances of their principal coordinates
+    (at most 6, from the distances) and their correlations between consecutive states, which move as far and as smoothly
+    but dwell nowhere. Noise, a steady drift and a smooth path all give one state; a relaxation dwells at its end.
     [1]_ makes no such test.
 
     References
@@ -197,30 +197,30 @@ def system_states(
     if criterion not in CRITERIA:
         raise UnknownNameError(f"no criterion {criterion!r}; there are {', '.join(CRITERIA)}")
     if not 1 / (NULLS + 1) <= alpha < 1:
-        raise DataError(f"alpha={alpha!r}: between {1 / (NULLS + 1)} ({NULLS} records are drawn) and 1")
+        raise DataError(f"alpha={alpha!r}; it must lie between {1 / (NULLS + 1)} ({NULLS} null records) and 1")
     for name, value, least in (("count", count, 1), ("most", most, 2)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least):
-            raise DataError(f"{name}={value!r}: a whole number from {least} on")
+            raise DataError(f"{name}={value!r}; it must be an integer of at least {least}")
     distances = _distances(x, metric)
-    kept = np.flatnonzero(~np.asarray(distances.excluded))
-    matrix = _checked(distances, kept, count)
+    finite = np.flatnonzero(~np.asarray(distances.excluded))
+    matrix = _checked(distances, finite, count)
     tree = _tree(matrix, linkage)
-    p_value, null, chosen = float("nan"), "", count
+    p_value, null, selected = float("nan"), "", count
     candidates, scores = np.empty(0, dtype=np.int64), np.empty(0)
     if count is None:
         candidates, scores = _scores(matrix, tree, most, criterion)
-        chosen = int(candidates[np.argmax(scores)]) if len(candidates) else 1
+        selected = int(candidates[np.argmax(scores)]) if len(candidates) else 1
         if len(candidates):
             p_value = _p_value(matrix, linkage, criterion, most, np.random.default_rng(rng))
             null = _NULL
-            chosen = chosen if p_value <= alpha else 1
+            selected = selected if p_value <= alpha else 1
     labels = np.full(len(distances), -1, dtype=np.int64)
-    labels[kept] = _in_order(_cut(tree, int(chosen or 1)))
-    return _result(distances, matrix, kept, labels, {
+    labels[finite] = _in_order(_cut(tree, int(selected or 1)))
+    return _result(distances, matrix, finite, labels, {
         "candidates": candidates, "scores": scores, "criterion": criterion if count is None else "given",
         "p_value": p_value, "null": null, "linkage": linkage,
         "settings": {"metric": distances.metric, "linkage": linkage, "criterion": criterion, "count": count,
-                     "most": most, "alpha": alpha, "nulls": NULLS, "tested": min(TESTED, len(kept)),
+                     "most": most, "alpha": alpha, "nulls": NULLS, "tested": min(TESTED, len(finite)),
                      "coordinates": COORDINATES, "smallest": SMALLEST},
     })  # fmt: skip
 
@@ -233,17 +233,19 @@ def _distances(x: Any, metric: Any) -> Distances:
     return pairwise(x, metric=metric)
 
 
-def _checked(distances: Distances, kept: Ints, count: int | None) -> Floats:
+def _checked(distances: Distances, finite: Ints, count: int | None) -> Floats:
     if not distances.symmetric:
         raise DataError(f"clustering needs symmetric distances of one trajectory, (T, T); these are {distances!r}")
     if len(distances) > _MOST:
         raise TooLargeError(
-            f"{len(distances)} states; at most {_MOST} are clustered. Thin them out with "
+            f"{len(distances)} states; clustering is limited to {_MOST}. Thin them out with "
             f"window(every={-(-len(distances) // _MOST)})"
         )
-    if not len(kept) or (count or 1) > len(kept):
-        raise DataError(f"{len(kept)} of {len(distances)} states have distances; at least {count or 1} are needed")
-    matrix = np.asarray(distances.values)[np.ix_(kept, kept)]
+    if not len(finite) or (count or 1) > len(finite):
+        raise DataError(
+            f"{len(finite)} of {len(distances)} states have distances; clustering needs at least {count or 1}"
+        )
+    matrix = np.asarray(distances.values)[np.ix_(finite, finite)]
     if not np.isfinite(matrix).all():
         raise DataError(
             f"{np.count_nonzero(~np.isfinite(matrix)) // 2} pairs of states have no distance in {distances.metric}; "
@@ -253,7 +255,7 @@ def _checked(distances: Distances, kept: Ints, count: int | None) -> Floats:
 
 
 def _tree(matrix: Floats, linkage: str) -> Floats:
-    """Hierarchy of joins, (n - 1, 4)."""
+    """Linkage matrix, (n - 1, 4)."""
     if len(matrix) < 2:
         return np.empty((0, 4))
     from scipy.cluster.hierarchy import linkage as joined
@@ -267,8 +269,8 @@ def _in_order(labels: Ints) -> Ints:
     return np.argsort(np.argsort(first))[inverse]
 
 
-def _result(distances: Distances, matrix: Floats, kept: Ints, labels: Ints, head: dict[str, Any]) -> SystemStates:
-    inside = labels[kept]
+def _result(distances: Distances, matrix: Floats, finite: Ints, labels: Ints, head: dict[str, Any]) -> SystemStates:
+    inside = labels[finite]
     number = int(inside.max()) + 1
     pairs = (labels[1:] >= 0) & (labels[:-1] >= 0)
     transitions = np.zeros((number, number), dtype=np.int64)
@@ -276,12 +278,12 @@ def _result(distances: Distances, matrix: Floats, kept: Ints, labels: Ints, head
     starts = np.flatnonzero(np.concatenate([[True], labels[1:] != labels[:-1]]))
     lengths = np.diff(np.append(starts, len(labels)))
     visits = labels[starts] >= 0
-    excluded = len(labels) - len(kept)
+    excluded = len(labels) - len(finite)
     medoids = [
-        kept[members[np.argmin(matrix[np.ix_(members, members)].mean(axis=1))]]
+        finite[members[np.argmin(matrix[np.ix_(members, members)].mean(axis=1))]]
         for members in (np.flatnonzero(inside == k) for k in range(number))
     ]
-    words = "{excluded} states have no distances; visits end at them"
+    text = "{excluded} states have no distances; visits end at them"
     return SystemStates(
         count=number,
         labels=labels,
@@ -292,13 +294,13 @@ def _result(distances: Distances, matrix: Floats, kept: Ints, labels: Ints, head
         dwell=lengths[visits],
         visited=labels[starts][visits],
         n_excluded=excluded,
-        warnings=(Reason.of("not-finite", words, excluded=excluded),) if excluded else (),
+        warnings=(Reason.of("not-finite", text, excluded=excluded),) if excluded else (),
         **head,
     )
 
 
 def _scores(matrix: Floats, tree: Floats, most: int, criterion: str) -> tuple[Ints, Floats]:
-    """Numbers of clusters that the states can be cut into, each with at least a few states, and their scores."""
+    """Feasible numbers of clusters, each with at least SMALLEST states, and their scores."""
     counts, scores = [], []
     for count in range(2, min(most, len(matrix) // SMALLEST) + 1):
         labels = _cut(tree, count)
@@ -312,7 +314,7 @@ def _scores(matrix: Floats, tree: Floats, most: int, criterion: str) -> tuple[In
 
 
 def _cut(tree: Floats, count: int) -> Ints:
-    """Labels (n,) of so many clusters; fewer only if there are fewer states."""
+    """Labels (n,) of `count` clusters; fewer only if there are fewer states."""
     size = len(tree) + 1
     parent = np.arange(2 * size - 1)
     for at in range(size - count):
@@ -343,7 +345,7 @@ def dunn(matrix: Floats, labels: Ints) -> float:
 
 
 def _p_value(matrix: Floats, linkage: str, criterion: str, most: int, rng: np.random.Generator) -> float:
-    """Rank of the best score among those of records that move alike and dwell nowhere."""
+    """P-value of the best score against records of the null."""
     sample = evenly(np.arange(len(matrix)), TESTED)
     if len(sample) < 4 * SMALLEST:
         return 1.0
@@ -353,10 +355,10 @@ def _p_value(matrix: Floats, linkage: str, criterion: str, most: int, rng: np.ra
     coordinates = (vectors * np.sqrt(np.maximum(values, 0.0)))[:, ::-1][:, :COORDINATES]
     best = _best(coordinates, linkage, criterion, most)
     above = 0
-    for drawn in range(1, NULLS + 1):
+    for draw in range(1, NULLS + 1):
         above += _best(_wandering(coordinates, rng), linkage, criterion, most) >= best
         if above >= ENOUGH:
-            return above / drawn  # Besag and Clifford 1991
+            return above / draw  # Besag and Clifford 1991
     return (above + 1) / (NULLS + 1)
 
 

@@ -21,53 +21,53 @@ ZERO_ONE_VERDICTS = ("irregular", "regular", "inconclusive")
 METHODS = ("correlation", "regression")
 
 
-# Choices of this toolkit, kept in the settings of every result.
-LOW, HIGH = 0.2, 0.8  # K below and above which the motion is called regular and irregular
+# Choices of this toolkit, listed in the settings of every result.
+LOW, HIGH = 0.2, 0.8  # largest K of regular and smallest K of irregular motion
 
 
-SPREAD = 0.3  # between the quartiles of K over the frequencies
-DRIFT = 0.25  # K may change so much from the first half of the series to all of it
+SPREAD = 0.3  # largest interquartile range of K over the frequencies
+DRIFT = 0.25  # largest change of K from the first half of the series to all of it
 FEWEST = 200  # samples
 BAND = (np.pi / 5, 4 * np.pi / 5)  # away from the resonances at 0 and pi (Gottwald and Melbourne 2009, section 3.1)
 _LEAST = 20
-_ROUNDING = 64.0  # spacings of the numbers: what moves less moves by rounding
-_OVERSAMPLED = 10.0  # mean steps in the range of the series, above which it looks oversampled
+_ROUNDING = 64.0  # spacings of the numbers: smaller motion is rounding
+_OVERSAMPLED = 10.0  # range over mean step above which a series looks oversampled
 
 
 @dataclass(frozen=True, eq=False)
 class ZeroOne(Result):
-    """Answer of the 0-1 test.
+    """Result of the 0-1 test.
 
     Attributes
     ----------
     value : float
         K, the median over the frequencies: near 0 for regular motion, near 1 for irregular motion.
     verdict : str
-        ``"irregular"``: chaos or noise, which this test does not tell apart. ``"regular"``: periodic, quasi-periodic
+        ``"irregular"``: chaos or noise, which this test does not distinguish. ``"regular"``: periodic, quasi-periodic
         or at rest. ``"inconclusive"``: see `reasons`.
     reasons : tuple of Reason
-        Why, in sentences with numbers.
+        Reasons for it, with numbers.
     method : str
         ``"correlation"`` or ``"regression"``.
     frequencies : ndarray of float64, shape (C,)
         The frequencies c, in radians per (thinned) sample.
     values : ndarray of float64, shape (C,)
-        K for each of them; a resonance gives a lone value near 0 or 1.
+        K for each frequency; a resonance gives an isolated value near 0 or 1.
     spread : (float, float)
         Quartiles of `values`; not a confidence interval.
     half : float
-        K of the first half of the series: what a shorter record would have said.
+        K of the first half of the series.
     every : int, in samples
-        Every so many samples of the series were used.
+        Sampling interval used: every k-th sample.
     n_used, n_total : int
-        Samples that entered, out of how many.
+        Samples used, and all samples.
     displacement : ndarray of float64, shape (L,)
         Mean square displacement at the median frequency, for lags 1 .. L, of the series over its largest absolute
         value.
     settings : dict
-        Every parameter as used, chosen or given.
+        All parameters used.
     warnings : tuple of Reason
-        What the reader should know.
+        Caveats of the result.
     """
 
     value: float
@@ -86,17 +86,17 @@ class ZeroOne(Result):
     warnings: tuple[Reason, ...] = ()
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw K over the frequencies; see `trajtools.plots.zero_one_test`.
+        """Plot K over the frequencies; see `trajtools.plots.zero_one_test`.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
-            Where to draw; None makes a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where it was drawn.
+            The axes of the plot.
         """
         from trajtools import plots
 
@@ -112,7 +112,7 @@ def zero_one_test(
     damping: float = 0.0,
     rng: RNGLike = 0,
 ) -> ZeroOne:
-    r"""Whether a series moves regularly (K near 0) or irregularly (K near 1).
+    r"""0-1 test for chaos: K near 0 for regular motion, K near 1 for irregular motion.
 
     Parameters
     ----------
@@ -122,14 +122,14 @@ def zero_one_test(
         ``"correlation"``: K is the correlation of the mean square displacement with time; ``"regression"``: its slope
         in logarithms, by least absolute deviations.
     every : int or "auto", in samples
-        Use every so many samples. ``"auto"``: the first minimum of the mutual information, because a smooth signal that
-        is sampled too often looks regular whatever it does.
+        Use every k-th sample. ``"auto"``: the first minimum of the mutual information, because an oversampled smooth
+        signal always looks regular.
     frequencies : int
-        How many frequencies c to draw from (pi/5, 4 pi/5).
+        Number of frequencies c drawn from (pi/5, 4 pi/5).
     damping : float
-        Strength alpha of the term that makes the test less sensitive to weak noise; 0: none.
+        Strength alpha of the damping term, which makes the test less sensitive to weak noise; 0: none.
     rng : int, numpy.random.Generator or None
-        Draws the frequencies.
+        Generator of the frequencies.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def zero_one_test(
     Raises
     ------
     DataError
-        If `x` is no real series, or a number is out of range.
+        If `x` is not a real series, or an argument is out of range.
     UnknownNameError
         If there is no such method.
 
@@ -150,12 +150,12 @@ def zero_one_test(
         D_c(n) = \frac{1}{N - L} \sum_{j=1}^{N - L} |z_c(j + n) - z_c(j)|^2 + \alpha \bar\phi^2 \sin(\sqrt{2} n)
 
     for n = 1 .. L, L = N / 10; K is the median over c of the correlation of D with n, or of the slope of ln D against
-    ln n. The paper keeps the mean in the sum and subtracts the oscillation that it makes,
-    :math:`\bar\phi^2 (1 - \cos nc) / (1 - \cos c)`; without the mean there is none, and no digits are lost where the
-    mean is large. The damping term is the paper's (section 4.2), with the mean of the series as given.
+    ln n. The paper includes the mean in the sum and subtracts the oscillation due to it,
+    :math:`\bar\phi^2 (1 - \cos nc) / (1 - \cos c)`; subtracting the mean first is equivalent and loses no digits to a
+    large mean. The damping term is that of the paper (section 4.2), with the mean of the original series.
 
-    Noise has K = 1, like chaos: the verdict says ``"irregular"``. A record whose samples are not all finite is cut to
-    its longest stretch that is.
+    Noise has K = 1, like chaos: the verdict is ``"irregular"``. A record with samples that are not finite is cut to its
+    longest finite stretch.
 
     References
     ----------
@@ -178,13 +178,13 @@ def zero_one_test(
     if method not in METHODS:
         raise UnknownNameError(f"no method {method!r}; there are {', '.join(METHODS)}")
     if isinstance(frequencies, bool) or not isinstance(frequencies, (int, np.integer)) or frequencies < 1:
-        raise DataError(f"frequencies={frequencies!r}: how many to draw, a whole number from 1 on")
+        raise DataError(f"frequencies={frequencies!r}: it must be a positive integer")
     if not (np.isfinite(damping) and damping >= 0):
-        raise DataError(f"damping={damping!r}: a number from 0 on")
-    given, spacing = _series(x)
-    series, warnings = _longest_stretch(given)
+        raise DataError(f"damping={damping!r}; it must be a non-negative number")
+    full, spacing = _series(x)
+    series, warnings = _longest_stretch(full)
     peak = float(np.abs(series).max())
-    if peak > 0:  # squares of the numbers must neither overflow nor vanish
+    if peak > 0:  # squares must neither overflow nor underflow
         series, spacing = series / peak, spacing / peak
     step, why, more, doubt = _every(series, every)
     thinned = series[::step]
@@ -194,10 +194,10 @@ def zero_one_test(
     }  # fmt: skip
     c = np.sort(np.random.default_rng(rng).uniform(*BAND, frequencies))
     head: dict[str, Any] = {"method": method,
-            "frequencies": c, "every": step, "n_used": len(thinned), "n_total": len(given),
+            "frequencies": c, "every": step, "n_used": len(thinned), "n_total": len(full),
             "settings": settings, "warnings": (*warnings, *more)}  # fmt: skip
     if len(thinned) < _LEAST or np.ptp(thinned) <= _ROUNDING * spacing:
-        return _without_answer(thinned, head)
+        return _constant(thinned, head)
     values, displacement = _k_values(thinned, c, method, float(damping))
     half, _ = _k_values(thinned[: len(thinned) // 2], c, method, float(damping))
     value, before = float(np.median(values)), float(np.median(half))
@@ -221,7 +221,7 @@ def _series(x: Any) -> tuple[Floats, float]:
         array = array[:, 0]
     if array.ndim != 1 or array.dtype.kind not in "biuf":
         raise DataError(
-            f"the 0-1 test takes one real series, (T,); got shape {array.shape} of {array.dtype}. For networks give an "
+            f"the 0-1 test takes one real series, (T,); got shape {array.shape} of {array.dtype}. For networks pass an "
             "observable: a metric of the run, one weight, or a coordinate of `trajtools.structure.pca`"
         )
     values = array.astype(np.float64)
@@ -233,7 +233,7 @@ def _series(x: Any) -> tuple[Floats, float]:
 
 
 def _longest_stretch(series: Floats) -> tuple[Floats, tuple[Reason, ...]]:
-    """Longest run of finite samples: a gap would join what is not neighbours."""
+    """Longest run of finite samples; joining across a gap would create false neighbours."""
     good = np.isfinite(series)
     if good.all():
         return series, ()
@@ -243,8 +243,8 @@ def _longest_stretch(series: Floats) -> tuple[Floats, tuple[Reason, ...]]:
     stretch = series[starts[best] : stops[best]]
     gap = Reason.of(
         "not-finite",
-        "{excluded} of {samples} samples are not finite; the longest stretch without them, {tested} samples from "
-        "sample {start} on, is tested",
+        "{excluded} of {samples} samples are not finite; the test uses the longest finite stretch, {tested} samples "
+        "from sample {start} on",
         excluded=np.count_nonzero(~good),
         samples=len(series),
         tested=len(stretch),
@@ -254,29 +254,29 @@ def _longest_stretch(series: Floats) -> tuple[Floats, tuple[Reason, ...]]:
 
 
 def _every(series: Floats, every: int | str) -> tuple[int, str, tuple[Reason, ...], Reason | None]:
-    """Thinning, why, warnings, and what makes the answer doubtful."""
+    """Sampling interval, its reason, warnings, and a reason to doubt the verdict."""
     if every != "auto":
         if isinstance(every, bool) or not isinstance(every, (int, np.integer)) or every < 1:
-            raise DataError(f"every={every!r}: a whole number of samples from 1 on, or 'auto'")
-        kept = series[:: int(every)]
-        steps = np.mean(np.abs(np.diff(kept))) if len(kept) > 1 else 0.0
-        over = bool(steps > 0 and np.ptp(kept) > _OVERSAMPLED * steps)
+            raise DataError(f"every={every!r}; it must be a positive integer, in samples, or 'auto'")
+        subset = series[:: int(every)]
+        steps = np.mean(np.abs(np.diff(subset))) if len(subset) > 1 else 0.0
+        over = bool(steps > 0 and np.ptp(subset) > _OVERSAMPLED * steps)
         if not over:
             return int(every), "as given", (), None
-        words = (
-            "the series moves through its range in {steps:.0f} mean steps: it looks oversampled, and oversampled chaos "
-            "looks regular; leave every='auto'"
+        text = (
+            "the series traverses its range in {steps:.0f} mean steps: it looks oversampled, and oversampled chaos "
+            "looks regular; use every='auto'"
         )
-        dense = Reason.of("oversampled", words, steps=np.ptp(kept) / max(steps, 1e-300))
+        dense = Reason.of("oversampled", text, steps=np.ptp(subset) / max(steps, 1e-300))
         return int(every), "as given", (dense,), Reason("oversampled", "the series looks oversampled")
     if len(series) < _LEAST or np.ptp(series) == 0:
         return 1, "too short or constant", (), None
     choice = estimate_delay(series)
-    doubt = Reason("drift", "the series drifts: the test is for stationary ones") if choice.warnings else None
+    doubt = Reason("drift", "the series drifts; the test needs a stationary one") if choice.warnings else None
     if choice.value == 1:
         return 1, choice.reason, choice.warnings, doubt
-    words = "the series is oversampled: every {every}th sample is used ({why})"
-    thinned = Reason.of("oversampled", words, every=choice.value, why=choice.reason)
+    text = "the series is oversampled: every {every}th sample is used ({why})"
+    thinned = Reason.of("oversampled", text, every=choice.value, why=choice.reason)
     return choice.value, choice.reason, (thinned, *choice.warnings), doubt
 
 
@@ -286,7 +286,7 @@ def _k_values(series: Floats, c: Floats, method: str, damping: float) -> tuple[F
     lags = np.arange(1, displacement.shape[1] + 1)
     displacement = displacement + damping * float(np.mean(series)) ** 2 * np.sin(np.sqrt(2.0) * lags)
     if method == "regression":
-        # Rounding of the transform may leave a displacement of zero a little below it.
+        # Rounding of the transform may leave a displacement slightly below zero.
         tiny = np.finfo(np.float64).eps * np.abs(displacement).max(axis=1, keepdims=True)
         return least_absolute_slopes(np.log(lags), np.log(np.maximum(displacement, tiny))), displacement
     centred = displacement - displacement.mean(axis=1, keepdims=True)
@@ -302,46 +302,49 @@ def _displacement(series: Floats, c: float) -> Floats:
     cut = max(2, length // 10)
     z = np.cumsum((series - series.mean()) * np.exp(1j * c * np.arange(1, length + 1)))
     z -= z.mean()
-    kept = length - cut
+    used = length - cut
     squares = np.concatenate([[0.0], np.cumsum(np.abs(z) ** 2)])
-    size = 1 << (length + kept - 1).bit_length()
-    product = np.fft.ifft(np.fft.fft(z, size) * np.conj(np.fft.fft(z[:kept], size)))[1 : cut + 1].real
+    size = 1 << (length + used - 1).bit_length()
+    product = np.fft.ifft(np.fft.fft(z, size) * np.conj(np.fft.fft(z[:used], size)))[1 : cut + 1].real
     lags = np.arange(1, cut + 1)
-    return np.asarray((squares[kept] + squares[lags + kept] - squares[lags] - 2 * product) / kept)
+    return np.asarray((squares[used] + squares[lags + used] - squares[lags] - 2 * product) / used)
 
 
 def _verdict(
     value: float, spread: tuple[float, float], half: float, length: int, doubt: Reason | None
 ) -> tuple[str, tuple[Reason, ...]]:
-    words = "K = {k:.3f} (quartiles over the frequencies {low:.3f} and {high:.3f})"
-    k = Reason.of("k", words, k=value, low=spread[0], high=spread[1])
+    text = "K = {k:.3f} (quartiles over the frequencies {low:.3f} and {high:.3f})"
+    k = Reason.of("k", text, k=value, low=spread[0], high=spread[1])
     doubts = []
     if length < FEWEST:
         doubts.append(_too_few(length))
     if doubt is not None:
         doubts.append(doubt)
     if LOW <= value <= HIGH:
-        words = "K is between {low} and {high}: record more"
-        doubts.append(Reason.of("k-between", words, low=LOW, high=HIGH))
+        text = "K is between {low} and {high}: record more"
+        doubts.append(Reason.of("k-between", text, low=LOW, high=HIGH))
     if spread[1] - spread[0] > SPREAD:
         doubts.append(Reason("k-varies", "K depends on the frequency"))
     if abs(value - half) > DRIFT:
-        words = "half of the series gives K = {half:.3f}: it has not converged"
-        doubts.append(Reason.of("not-converged", words, half=half))
+        text = "the first half of the series gives K = {half:.3f}: K has not converged"
+        doubts.append(Reason.of("not-converged", text, half=half))
     if doubts:
         return "inconclusive", (k, *doubts)
     if value > HIGH:
-        words = "the translation variables perform a random walk: chaos or noise, which K cannot distinguish"
-        return "irregular", (k, Reason("wanders", words))
-    return "regular", (k, Reason("bounded", "it stays bounded: periodic, quasi-periodic or at rest"))
+        text = "the translation variables perform a random walk: chaos or noise, which K cannot distinguish"
+        return "irregular", (k, Reason("wanders", text))
+    return "regular", (
+        k,
+        Reason("bounded", "the translation variables stay bounded: periodic, quasi-periodic or at rest"),
+    )
 
 
 def _too_few(length: int) -> Reason:
-    words = "{samples} samples are left; {needed} are needed"
-    return Reason.of("too-few-states", words, samples=length, needed=FEWEST)
+    text = "{samples} samples are left; the test needs {needed}"
+    return Reason.of("too-few-states", text, samples=length, needed=FEWEST)
 
 
-def _without_answer(series: Floats, head: dict[str, Any]) -> ZeroOne:
+def _constant(series: Floats, head: dict[str, Any]) -> ZeroOne:
     unknown, constant = float("nan"), bool(len(series) >= FEWEST and np.ptp(series) == 0)
     reason = _too_few(len(series))
     if len(series) >= _LEAST and np.ptp(series) > 0:

@@ -1,6 +1,6 @@
-"""Systems with known exponents, training-like ones first, each with the code that recomputes them.
+"""Systems with known exponents, training-like ones first, with code to recompute the exponents.
 
-They are what the estimators are held to; nothing in trajtools is tuned to one of them.
+The estimators are tested on these systems; nothing in trajtools is tuned to one of them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ SYSTEMS: dict[str, Callable[..., System]] = {
         oscillator,
     )
 }
-"""Name -> function that makes the system; every parameter has a default."""
+"""Name -> function that creates the system; every parameter has a default."""
 
 __all__ = [  # noqa: PLE0604
     "SYSTEMS",

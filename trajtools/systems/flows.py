@@ -1,4 +1,4 @@
-"""Flows with known exponents, integrated by the fourth-order Runge-Kutta method with fixed steps."""
+"""Flows with known exponents, integrated with fixed fourth-order Runge-Kutta steps."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from trajtools.systems.system import System
 
 
 def lorenz(sigma: float = 10.0, rho: float = 28.0, beta: float = 8 / 3, dt: float = 0.01) -> System:
-    """Lorenz 1963; 0.9056, 0, -14.5723 at the usual parameters.
+    """Lorenz 1963 system; exponents 0.9056, 0 and -14.5723 at the standard parameters.
 
     Parameters
     ----------
     sigma, rho, beta : float
-        Its parameters; the exponents add up to -(sigma + 1 + beta).
+        Parameters; the exponents sum to -(sigma + 1 + beta).
     dt : float
         Time between samples.
 
@@ -48,12 +48,12 @@ def lorenz(sigma: float = 10.0, rho: float = 28.0, beta: float = 8 / 3, dt: floa
 
 
 def rossler(a: float = 0.2, b: float = 0.2, c: float = 5.7, dt: float = 0.1) -> System:
-    """Rossler 1976; 0.0714, 0, -5.3943 at the usual parameters.
+    """Rossler 1976 system; exponents 0.0714, 0 and -5.3943 at the standard parameters.
 
     Parameters
     ----------
     a, b, c : float
-        Its parameters.
+        Parameters.
     dt : float
         Time between samples.
 
@@ -88,21 +88,21 @@ def rossler(a: float = 0.2, b: float = 0.2, c: float = 5.7, dt: float = 0.1) -> 
 
 
 def lorenz96(size: int = 40, forcing: float = 8.0, dt: float = 0.05) -> System:
-    """Lorenz 1996 on a ring.
+    """Lorenz 1996 system on a ring.
 
     Parameters
     ----------
     size : int
         Number of sites.
     forcing : float
-        F; chaotic at 8.
+        Forcing F; chaotic at 8.
     dt : float
         Time between samples.
 
     Returns
     -------
     System
-        The exponents add up to minus the number of sites.
+        The exponents sum to minus the number of sites.
     """
 
     def rule(x: np.ndarray) -> np.ndarray:
@@ -139,24 +139,24 @@ def mackey_glass(tau: float = 17.0, steps: int = 170, dt: float = 1.0) -> System
     tau : float
         Delay; chaotic at 17 (two exponents known to a few percent only) and at 30 (two positive).
     steps : int
-        Grid points in one delay; the state is the history on the grid, oldest first. Each step is Heun's.
+        Grid points in one delay; the state is the history on the grid, oldest first. Heun steps.
     dt : float
         Time between samples, a multiple of tau / steps.
 
     Returns
     -------
     System
-        As many dimensions as grid points, and one more.
+        Its dimension is the number of grid points plus one.
 
     Raises
     ------
     ValueError
-        If dt is not a multiple of the grid's step.
+        If dt is not a multiple of tau / steps.
     """
     h = tau / steps
     per_sample = round(dt / h)
     if per_sample < 1 or abs(per_sample * h - dt) > 1e-9:
-        raise ValueError(f"dt = {dt} is not a multiple of tau / steps = {h}; choose steps so that it is")
+        raise ValueError(f"dt = {dt} is not a multiple of tau / steps = {h}; choose other steps")
 
     def pull(x: np.ndarray) -> np.ndarray:
         return 0.2 * x / (1 + x**10)
@@ -205,7 +205,7 @@ def mackey_glass(tau: float = 17.0, steps: int = 170, dt: float = 1.0) -> System
 
 
 def van_der_pol(mu: float = 1.0, dt: float = 0.1) -> System:
-    """Van der Pol oscillator, a limit cycle: 0 along it, -1.0594 across it at mu = 1.
+    """Van der Pol oscillator, a limit cycle: exponents 0 along it and -1.0594 across it at mu = 1.
 
     Parameters
     ----------
@@ -245,7 +245,7 @@ def van_der_pol(mu: float = 1.0, dt: float = 0.1) -> System:
 
 
 def hopf(omega: float = 1.0, dt: float = 0.1) -> System:
-    """Normal form of the Hopf bifurcation on its limit cycle: exactly 0 and -2.
+    """Normal form of the Hopf bifurcation on its limit cycle: exponents exactly 0 and -2.
 
     Parameters
     ----------
@@ -287,14 +287,14 @@ def hopf(omega: float = 1.0, dt: float = 0.1) -> System:
 
 
 def oscillator(damping: float = 0.1, omega: float = 1.0, dt: float = 0.1) -> System:
-    """Linear oscillator x'' + 2 damping x' + omega^2 x = 0: both exponents are -damping while it is underdamped.
+    """Linear oscillator x'' + 2 damping x' + omega^2 x = 0: both exponents are -damping if underdamped.
 
     Parameters
     ----------
     damping : float
-        0: every orbit is closed, and neutral.
+        Damping rate; 0: every orbit is closed and neutral.
     omega : float
-        Frequency without damping.
+        Undamped frequency.
     dt : float
         Time between samples.
 

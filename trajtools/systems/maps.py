@@ -1,4 +1,4 @@
-"""Maps with known exponents, one-dimensional, two-dimensional and coupled."""
+"""Maps with known exponents: one-dimensional, two-dimensional and coupled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trajtools.systems.system import System
 
 
 def _matrix(n: int, entries: list[list[np.ndarray | float]]) -> np.ndarray:
-    """(n, d, d) from a table of columns or numbers."""
+    """Assemble matrices (n, d, d) from a table of columns or numbers."""
     d = len(entries)
     out = np.empty((n, d, d))
     for i, row in enumerate(entries):
@@ -28,7 +28,7 @@ def logistic(r: float = 4.0) -> System:
     Returns
     -------
     System
-        One-dimensional. It is also gradient descent with rate 1 on 4 x^3 / 3 - 3 x^2 / 2 at r = 4.
+        One-dimensional. At r = 4 it is also gradient descent with rate 1 on 4 x^3 / 3 - 3 x^2 / 2.
     """
     return System(
         "logistic",
@@ -48,7 +48,7 @@ def bernoulli(beta: float = 3.0) -> System:
     Parameters
     ----------
     beta : float
-        Slope. Powers of two are refused: in binary floating point they lose a bit a step and end at 0.
+        Slope. Powers of two raise an error: in binary floating point they lose a bit per step and end at 0.
 
     Returns
     -------
@@ -75,12 +75,12 @@ def bernoulli(beta: float = 3.0) -> System:
 
 
 def henon(a: float = 1.4, b: float = 0.3) -> System:
-    """Henon map (1 - a x^2 + y, b x); 0.41922 and -1.62319 at the usual parameters.
+    """Henon map (1 - a x^2 + y, b x); exponents 0.41922 and -1.62319 at the standard parameters.
 
     Parameters
     ----------
     a, b : float
-        Its parameters; the exponents add up to ln b.
+        Parameters; the exponents sum to ln b.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def ikeda(u: float = 0.9) -> System:
     Parameters
     ----------
     u : float
-        Dissipation; the exponents add up to 2 ln u.
+        Dissipation; the exponents sum to 2 ln u.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def ikeda(u: float = 0.9) -> System:
 
 
 def cat() -> System:
-    """Arnold's cat map, exponents plus and minus ln((3 + sqrt 5) / 2).
+    """Arnold's cat map, with exponents plus and minus ln((3 + sqrt 5) / 2).
 
     Returns
     -------
@@ -161,7 +161,7 @@ def cat() -> System:
 
 
 def standard_map(K: float = 1.0) -> System:
-    """Standard map of Chirikov, angle and momentum modulo 2 pi.
+    """Chirikov standard map, angle and momentum modulo 2 pi.
 
     Parameters
     ----------
@@ -171,8 +171,8 @@ def standard_map(K: float = 1.0) -> System:
     Returns
     -------
     System
-        Two-dimensional, area-preserving: the exponents add up to 0. At K = 1 regular islands remain and the orbit
-        sticks to them, so finite-time values scatter.
+        Two-dimensional, area-preserving: the exponents sum to 0. At K = 1 regular islands remain, and orbits stick to
+        them, so finite-time values scatter.
     """
     turn = 2 * np.pi
 
@@ -196,14 +196,14 @@ def standard_map(K: float = 1.0) -> System:
 
 
 def coupled_bernoulli(size: int = 64, coupling: float = 0.3, beta: float = 2.0) -> System:
-    """Ring of Bernoulli shifts with diffusive coupling, whose whole spectrum is known.
+    """Ring of Bernoulli shifts with diffusive coupling, with known spectrum.
 
     Parameters
     ----------
     size : int
         Number of sites N.
     coupling : float
-        Each site takes coupling / 2 from both neighbours. Sites that multiply by 2 lose no bits while coupled.
+        Each site receives coupling / 2 from both neighbours. Coupled sites lose no bits even at beta = 2.
     beta : float
         Slope of the shift.
 
@@ -248,7 +248,7 @@ def globally_coupled(size: int = 100, coupling: float = 0.1, r: float = 4.0) -> 
     Returns
     -------
     System
-        Uncoupled, or synchronised by strong coupling, it has the exponent of the single map.
+        Uncoupled or synchronised (strong coupling), it has the exponent of the single map.
     """
 
     def rule(x: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A dynamical system whose exponents are known, or can be recomputed from its own equations."""
+"""Dynamical systems with known exponents, or exponents computed from their equations."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Spectrum:
     values : ndarray (k,), float64
         Largest first; natural logarithm, per unit of time.
     standard_errors : ndarray (k,), float64
-        Over the independent initial conditions.
+        Standard errors over the independent initial conditions.
     samples : ndarray (n, k), float64
-        The finite-time exponents of each initial condition over the whole time.
+        Finite-time exponents of each initial condition.
     settings : dict
-        What was computed: steps, transient, initial conditions, how many escaped.
+        Steps, transient, initial conditions, and how many diverged.
     """
 
     values: np.ndarray
@@ -36,7 +36,7 @@ class Spectrum:
 
     @property
     def kaplan_yorke_dimension(self) -> float:
-        """Kaplan-Yorke dimension of the spectrum, as far as it was computed; NaN if it would need more exponents."""
+        """Kaplan-Yorke dimension of the computed spectrum; NaN if it needs more exponents."""
         sums = np.cumsum(self.values)
         if self.values[0] < 0:
             return 0.0
@@ -54,7 +54,7 @@ class System:
     Attributes
     ----------
     name : str
-        As in `SYSTEMS`.
+        Name in `SYSTEMS`.
     dimension : int
         Number of state variables d.
     rule : callable
@@ -68,13 +68,13 @@ class System:
     substeps : int
         Runge-Kutta steps (fourth order) within one sample of a flow; 0 for a map.
     exact : tuple of float
-        Exponents known in closed form, largest first, as many as are known; empty where there are none.
+        Exponents known in closed form, largest first; possibly not all, or empty.
     training : bool
-        Whether the system is a training: gradient descent, or a model of it.
+        Whether the system is gradient descent or a model of it.
     parameters : dict
-        The constants in the rule.
+        Parameters of the rule.
     source : str
-        Where the system and its value come from.
+        Reference of the system and its exponents.
     """
 
     name: str
@@ -90,12 +90,12 @@ class System:
     source: str = ""
 
     def advance(self, states: np.ndarray) -> np.ndarray:
-        """Move states by one sample.
+        """Advance states by one sample.
 
         Parameters
         ----------
         states : ndarray (n, d), float64
-            Any number of states.
+            States.
 
         Returns
         -------
@@ -114,14 +114,14 @@ class System:
         return states
 
     def advance_tangents(self, states: np.ndarray, tangents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Move states and their tangent vectors by one sample.
+        """Advance states and tangent vectors by one sample.
 
         Parameters
         ----------
         states : ndarray (n, d), float64
-            Any number of states.
+            States.
         tangents : ndarray (n, d, k), float64
-            k tangent vectors at each.
+            k tangent vectors at each state.
 
         Returns
         -------
@@ -153,14 +153,14 @@ class System:
         T : int, in samples
             Length of each.
         rng : numpy.random.Generator
-            Draws the initial states.
+            Generator of the initial states.
         transient : int, in samples
-            Thrown away before the first sample.
+            Samples discarded before the first one.
 
         Returns
         -------
         ndarray (n, T, d), float64
-            The trajectories; a state that runs away is NaN or inf from there on.
+            The trajectories; a diverged one is NaN or inf from there on.
         """
         states = self.start(rng, n)
         with np.errstate(all="ignore"):
@@ -180,9 +180,9 @@ class System:
         T : int, in samples
             Length.
         rng : numpy.random.Generator
-            Draws the initial state.
+            Generator of the initial state.
         transient : int, in samples
-            Thrown away before the first sample.
+            Samples discarded before the first one.
 
         Returns
         -------
@@ -201,22 +201,22 @@ class System:
         rng: np.random.Generator,
         transient: int = 1000,
     ) -> list[tuple[np.ndarray, list[np.ndarray]]]:
-        """Simulate references and perturbed copies, as `trajtools.twins` takes them.
+        """Simulate references and perturbed copies, for `trajtools.twins`.
 
         Parameters
         ----------
         n : int
             Number of initial conditions.
         copies : int
-            Perturbed copies of each.
+            Number of perturbed copies of each.
         T : int, in samples
             Length.
         epsilon : float
-            Every entry of a copy is moved by Uniform(-epsilon, epsilon).
+            Every entry of a copy is perturbed by Uniform(-epsilon, epsilon).
         rng : numpy.random.Generator
-            Draws initial states and perturbations.
+            Generator of initial states and perturbations.
         transient : int, in samples
-            Thrown away before the perturbation.
+            Samples discarded before the perturbation.
 
         Returns
         -------
@@ -246,20 +246,20 @@ class System:
         n: int = 16,
         transient: int = 1000,
     ) -> Spectrum:
-        """Compute Lyapunov exponents from the tangent map (Benettin; orthonormalised by QR at every sample).
+        """Compute Lyapunov exponents from the tangent map (Benettin's method, QR at every sample).
 
         Parameters
         ----------
         T : int, in samples
-            How long the tangent vectors are followed.
+            Number of samples used.
         rng : numpy.random.Generator
-            Draws initial states and tangent vectors.
+            Generator of initial states and tangent vectors.
         k : int, optional
-            How many exponents; all of them by default.
+            Number of exponents; all by default.
         n : int
-            Independent initial conditions; the standard error comes from them.
+            Independent initial conditions, for the standard errors.
         transient : int, in samples
-            Before anything is counted; the tangent vectors align meanwhile.
+            Samples discarded while the tangent vectors align.
 
         Returns
         -------
@@ -269,7 +269,7 @@ class System:
         Raises
         ------
         DataError
-            If every initial condition runs away.
+            If every initial condition diverges.
 
         References
         ----------
@@ -283,7 +283,7 @@ class System:
             for t in range(transient + T):
                 states, tangents = self.advance_tangents(states, tangents)
                 alive = np.isfinite(tangents).all(axis=(1, 2))
-                # A run that escaped keeps a harmless frame, and its sum says NaN.
+                # A diverged run keeps a valid frame; its sum is NaN.
                 tangents[~alive] = np.eye(self.dimension, k)
                 tangents, r = np.linalg.qr(tangents)
                 if t >= transient:

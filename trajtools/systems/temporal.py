@@ -1,6 +1,6 @@
-"""Trajectories of networks whose autocorrelation is known: white, with memory, and noisy periodic.
+"""Trajectories of networks with known autocorrelation: white, with memory, and noisy periodic.
 
-All are links of undirected networks in time, shape (T, N (N - 1) / 2).
+All functions return the links of undirected networks in time, shape (T, N (N - 1) / 2).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Links = NDArray[np.uint8]
 
 
 def white_networks(nodes: int, T: int, *, density: float = 0.5, rng: np.random.Generator) -> Links:
-    """Draw networks without memory: every link exists at every time with the same probability.
+    """Draw networks without memory: links are independent in time with equal probability.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def white_networks(nodes: int, T: int, *, density: float = 0.5, rng: np.random.G
     density : float
         Probability of a link.
     rng : numpy.random.Generator
-        Draws the links.
+        Generator of the links.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def white_networks(nodes: int, T: int, *, density: float = 0.5, rng: np.random.G
 
 
 def darn(nodes: int, T: int, *, memory: float, order: int = 1, density: float = 0.5, rng: np.random.Generator) -> Links:
-    """Draw networks with memory, DARN(p): a link copies one of its p last states, or is drawn anew.
+    """Draw networks with memory, DARN(p): a link copies one of its last p states, or is redrawn.
 
     Parameters
     ----------
@@ -47,11 +47,11 @@ def darn(nodes: int, T: int, *, memory: float, order: int = 1, density: float = 
     memory : float
         Probability q of copying.
     order : int
-        p: the state that is copied is one of the last p, all alike.
+        Order p: the copied state is uniform over the last p.
     density : float
-        Probability of a link that is drawn.
+        Probability of a redrawn link.
     rng : numpy.random.Generator
-        Draws the links, and whether and what they copy.
+        Generator of the links and their copies.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def darn(nodes: int, T: int, *, memory: float, order: int = 1, density: float = 
     if not 0 <= memory < 1 or order < 1:
         raise ValueError(f"memory must be in [0, 1) and order at least 1, got {memory} and {order}")
     links = _links(nodes)
-    # The chance that nothing since the beginning was drawn anew is below 1e-12 after this many states.
+    # After this many states every link has been redrawn, up to a probability of 1e-12.
     transient = order * (1 if memory == 0 else int(np.ceil(np.log(1e-12) / np.log(memory))) + 1)
     past = (rng.random((order, links)) < density).astype(np.uint8)
     out = np.empty((T, links), dtype=np.uint8)
@@ -119,7 +119,7 @@ def darn_autocorrelation(memory: float, order: int, lags: int) -> Floats:
 def periodic_networks(
     nodes: int, T: int, *, period: int, noise: float = 0.0, density: float = 0.5, rng: np.random.Generator
 ) -> Links:
-    """Draw networks that repeat, each link drawn anew with some probability: noisy periodic.
+    """Draw noisy periodic networks: each link is redrawn with some probability.
 
     Parameters
     ----------
@@ -130,17 +130,17 @@ def periodic_networks(
     period : int, in states
         The networks of one period are drawn without memory.
     noise : float
-        Probability q that a link of a state is drawn anew.
+        Probability q of redrawing a link of a state.
     density : float
         Probability of a link.
     rng : numpy.random.Generator
-        Draws the networks and their noise.
+        Generator of the networks and their noise.
 
     Returns
     -------
     ndarray (T, N (N - 1) / 2), uint8
-        The autocorrelation is (1 - q)^2 at the multiples of the period, for long ones. The mean of the networks of a
-        period of P states is estimated with them: with k = (1 - q)^2 it is k (1 - 1 / P) / (1 - k / P) there and
+        The autocorrelation is (1 - q)^2 at the multiples of the period, for long periods. The mean of the networks is
+        estimated from the same period of P states: with k = (1 - q)^2 it is k (1 - 1 / P) / (1 - k / P) there and
         -k / (P - k) on average elsewhere.
 
     References
@@ -157,5 +157,5 @@ def periodic_networks(
 
 def _links(nodes: int) -> int:
     if nodes < 2:
-        raise ValueError(f"{nodes} nodes have no link; give at least 2")
+        raise ValueError(f"{nodes} nodes have no link; use at least 2")
     return nodes * (nodes - 1) // 2

@@ -1,4 +1,4 @@
-"""Trainings, and models of trainings, whose exponents are known or follow from their own tangent map."""
+"""Gradient descent and models of it, with exponents that are known or follow from the tangent map."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _P1 = "Danovski, Soriano, Lacasa, Front. Complex Syst. 2, 1367957 (2024)"
 
 
 def _diagonal(values: np.ndarray) -> np.ndarray:
-    """(n, d) -> (n, d, d) with the values on the diagonal."""
+    """Diagonal matrices (n, d, d) of values (n, d)."""
     return values[:, :, None] * np.eye(values.shape[1])
 
 
@@ -61,7 +61,7 @@ def quartic_descent(eta: float = 2.0, weights: int = 1) -> System:
     Returns
     -------
     System
-        At eta = 2 bounded by abs(x) <= sqrt(2): states perturbed outward from the very edge run away to infinity.
+        At eta = 2 bounded by abs(x) <= sqrt(2): states perturbed beyond this bound diverge.
     """
     exact: tuple[float, ...] = ()
     if eta == 2.0:
@@ -82,7 +82,7 @@ def quartic_descent(eta: float = 2.0, weights: int = 1) -> System:
 
 
 def saddle_escape(eta: float = 0.1, distance: float = 1e-9) -> System:
-    """Gradient descent on (x^2 - 1)^2 / 4 from next to its maximum: a long exponential growth that is not chaos.
+    """Gradient descent on (x^2 - 1)^2 / 4 from near its maximum: long exponential growth without chaos.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def saddle_escape(eta: float = 0.1, distance: float = 1e-9) -> System:
     Returns
     -------
     System
-        Twins grow like (1 + eta)^t until they leave the maximum; those on the same side meet again at the minimum.
+        Twins separate like (1 + eta)^t until they leave the maximum; those on one side converge to one minimum.
     """
     well = quartic_descent(eta)
     return System(
@@ -149,7 +149,7 @@ def linear_network(eta: float = 2.0, balanced: bool = True) -> System:
         Learning rate. On a = b it is the map of `quartic_descent`; at 2 the exponents are ln 3 along that line and
         exactly 0 across it (Mahler measure).
     balanced : bool
-        Start on the line a = b, which is invariant, also in floating point; otherwise anywhere near it.
+        Start on the line a = b, which is invariant also in floating point; else near it.
 
     Returns
     -------
@@ -187,7 +187,7 @@ def linear_network(eta: float = 2.0, balanced: bool = True) -> System:
 
 
 def softmax_map(gain: float = 10.0, frequencies: Sequence[float] = (1 / 3, 1 / 3, 1 / 3)) -> System:
-    """What training a softmax network comes down to once all hidden units are saturated: a map of the logits.
+    """Map of the logits of a softmax network in training with saturated hidden units.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def softmax_map(gain: float = 10.0, frequencies: Sequence[float] = (1 / 3, 1 / 3
     -------
     System
         Logits z' = z - g (softmax(z) - frequencies). Their sum is conserved, so one exponent is 0. The fixed point of
-        equal classes is stable for g < 2 n, with ln abs(1 - g / n) for n classes, n - 1 times.
+        equal classes is stable for g < 2 n, with n - 1 exponents ln abs(1 - g / n) for n classes.
     """
     target = np.asarray(frequencies, float)
     n_classes = len(target)
@@ -230,7 +230,7 @@ def softmax_map(gain: float = 10.0, frequencies: Sequence[float] = (1 / 3, 1 / 3
 
 
 def dictionary_orbit(orbit: np.ndarray, nodes: int, bins: int, *, rng: np.random.Generator) -> np.ndarray:
-    """Carry a scalar orbit in [0, 1] by networks: the k-th of an ordered dictionary of graphs stands for the k-th bin.
+    """Encode a scalar orbit in [0, 1] as networks: bin k is graph k of an ordered dictionary.
 
     Parameters
     ----------
@@ -241,18 +241,18 @@ def dictionary_orbit(orbit: np.ndarray, nodes: int, bins: int, *, rng: np.random
     bins : int
         Length of the dictionary, at most nodes (nodes - 1) / 2 + 1.
     rng : numpy.random.Generator
-        Draws the first graph and the order in which its links are flipped.
+        Generator of the first graph and of the order of its flipped links.
 
     Returns
     -------
     ndarray (T, nodes (nodes - 1) / 2), uint8
-        Links of each network. The L1 distance of two of them is the difference of their bins, so a neighbour's
-        exponent is that of the scalar map.
+        Links of each network. The L1 distance of two of them is the difference of their bins, so the exponent of
+        neighbours is that of the scalar map.
 
     Raises
     ------
     ValueError
-        If there are fewer links than steps of the dictionary.
+        If there are fewer links than steps in the dictionary.
     """
     links = nodes * (nodes - 1) // 2
     if links < bins - 1:

@@ -1,4 +1,4 @@
-"""Diagnostics of one training: curvature against the learning rate, and order and chaos of layers."""
+"""Diagnostics of a training run: edge of stability, and order and chaos of layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recorded curvature against the learning rate, after Sasdelli et al. (2021) and Cohen et al. (2021)."""
+"""Edge of stability from recorded curvature, after Sasdelli et al. (2021) and Cohen et al. (2021)."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from trajtools.store import Run
 
 KINDS = ("full", "subset", "batch")
-NEAR = 0.15  # of the threshold: the product hovers that near at the edge of stability
-DIP = 0.25  # of the threshold: further below, for longer than a moment, it has left the edge again
+NEAR = 0.15  # relative distance of the product from the threshold at the edge of stability
+DIP = 0.25  # relative distance below the threshold at which the product has left the edge
 FEWEST = 10
 STRETCHES = 20
-LATE = np.log(1000.0)  # nats: a copy that begins so much later than a fresh one has a thousandth of its share
+LATE = np.log(1000.0)  # nats of damping after which late growth is delayed by a factor of 1000
 N_RESAMPLES = 999
 LEVEL = 0.95
 DELAYED = (
-    "rate x h_max is above the threshold from step {start} on; that makes {nats:.0f} nats until step {begins}, where "
-    "the forward shadow begins to grow: earlier perturbations were damped along the unstable direction and grow "
-    "late, at a step set by epsilon and the dtype (delayed loss of stability). Fresh offsets, Shadow(window=), or "
-    "the windows of tangent_exponents show the growth when it happens"
+    "rate x h_max exceeds the threshold from step {start} on, {nats:.0f} nats of growth before step {begins}, where "
+    "the forward shadow starts to grow: earlier perturbations were damped along the unstable direction and grow late, "
+    "at a step set by epsilon and the dtype (delayed loss of stability). Fresh offsets, Shadow(window=), or the "
+    "windows of tangent_exponents show the growth without delay"
 )
 
 
@@ -40,45 +40,43 @@ _RATES = ("lr", "learning_rate", "eta")
 
 @dataclass(frozen=True, eq=False)
 class Curvature(Result):
-    """Curvature of a run against its learning rate, with a verdict; see `trajtools.training.curvature`.
+    """Curvature and learning rate of a run, with a verdict; see `trajtools.training.curvature`.
 
     Attributes
     ----------
     step : ndarray of int64, shape (T,)
         Steps of the states.
     rate : ndarray of float64, shape (T,)
-        Learning rate at each.
+        Learning rate at each state.
     h_max, h_min : ndarray of float64, shape (T,)
-        Largest and smallest curvature; NaN where they were not measured.
+        Largest and smallest curvature; NaN where not recorded.
     sources : dict
-        The metric that each series was read from.
+        Source metric of each series.
     product : ndarray of float64, shape (T,)
         Rate times h_max.
     threshold : float
-        Product at which the optimiser loses its stability on a quadratic: 2 for gradient descent, more or less with
-        momentum.
+        Product at which the optimiser becomes unstable on a quadratic: 2 for gradient descent, different with momentum.
     predicted : ndarray of float64, shape (T,)
         Local exponent of plain gradient descent, ln max(|1 - rate h_min|, |1 - rate h_max|), per step; NaN for
         momentum, and where a curvature is missing.
     measured : ndarray of float64, shape (T,)
         Recorded growth of a forward shadow, per step; NaN without one.
     entry : float
-        First step at which the product reaches the threshold and its median over what follows stays near it; NaN if it
-        never does.
+        First step at which the product reaches the threshold with a later median near it; NaN if there is none.
     after : float
-        Mean of the product from there on; NaN without an entry.
+        Mean of the product from `entry` on; NaN without an entry.
     after_interval : (float, float)
-        From blocks of time.
+        Confidence interval of `after`, from blocks of time.
     agreement : float
-        Correlation of `measured` and `predicted`, averaged over stretches of the record; NaN where unknown.
+        Correlation of `measured` and `predicted`, averaged over blocks of the record; NaN if unknown.
     verdict : str
         ``"below the edge"``, ``"at the edge"``, ``"beyond the edge"``, or ``"inconclusive"``.
     reasons : tuple of Reason
-        In sentences.
+        Reasons for the verdict, with numbers.
     settings : dict
-        What was chosen.
+        All parameters used.
     warnings : tuple of Reason
-        Doubts.
+        Caveats of the result.
     """
 
     step: Ints
@@ -100,17 +98,17 @@ class Curvature(Result):
     warnings: tuple[Reason, ...] = ()
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the product of rate and curvature with its thresholds; see `trajtools.plots.curvature`.
+        """Plot the product of rate and curvature with its thresholds; see `trajtools.plots.curvature`.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
-            Where to draw; None makes a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where it was drawn.
+            The axes of the plot.
         """
         from trajtools import plots
 
@@ -130,35 +128,35 @@ def curvature(
     of : str or None
         Whose Hessian: ``"full"``, ``"subset"`` or ``"batch"``; None: the first of these that was recorded.
     rate, momentum : float or None
-        Learning rate and momentum. None: the metric ``learning_rate`` or ``lr`` where there is one, else the `hparams`.
+        Learning rate and momentum. None: the metric ``learning_rate`` or ``lr`` if recorded, else the `hparams`.
     nesterov : bool or None
-        Nesterov's momentum; None: from the `hparams`, else no.
+        Nesterov's momentum; None: from the `hparams`, else False.
     rng : int, numpy.random.Generator or None
-        Source of the resampling.
+        Generator of the resampling.
 
     Returns
     -------
     Curvature
-        With a verdict.
+        The series and the verdict.
 
     Raises
     ------
     SelectionError
         If no curvature was recorded; the message lists the metrics.
     DataError
-        If the learning rate is not known, or the run holds no state.
+        If the learning rate is unknown, or the run has no states.
 
     Notes
     -----
     Gradient descent on a quadratic is stable while rate x h_max < 2, with momentum beta while it is below 2 + 2 beta,
-    with Nesterov's below (2 + 2 beta) / (1 + 2 beta). A training that reaches that level and stays near it is at the
-    edge of stability [2]_. The local exponent of gradient descent is ln max(\|1 - rate h_min\|, \|1 - rate h_max\|): at
-    small rates that of the most negative curvature [1]_, beyond the edge that of the largest.
+    with Nesterov's below (2 + 2 beta) / (1 + 2 beta). A training run that reaches this threshold and stays near it is
+    at the edge of stability [2]_. The local exponent of gradient descent is ln max(\|1 - rate h_min\|, \|1 - rate
+    h_max\|): at small rates that of the most negative curvature [1]_, beyond the edge that of the largest.
 
-    Where a recorded forward shadow begins to grow much later than that level is passed, a warning says so: it is no
-    error of either, see `docs/time.md`.
+    A warning reports a forward shadow that starts to grow much later than the threshold is passed. Neither is in error,
+    see `docs/time.md`.
 
-    A curvature of mini-batches exceeds that of the whole set, and the level of stochastic training lies below 2:
+    The curvature of mini-batches exceeds that of the full set, and the threshold of stochastic training lies below 2:
     compare with ``of="full"``.
 
     References
@@ -170,17 +168,17 @@ def curvature(
     if of is not None and of not in KINDS:
         raise SelectionError(f"of={of!r} is none of {', '.join(KINDS)}")
     if not run.n_states:
-        raise DataError(f"run {run.name!r} holds no states")
+        raise DataError(f"run {run.name!r} has no states")
     metrics = run.metrics
     sources = {}
     for name in ("h_max", "h_min"):
-        found = _source(metrics, name, of)
-        if found:
-            sources[name] = found
+        source = _source(metrics, name, of)
+        if source:
+            sources[name] = source
     if "h_max" not in sources:
-        asked = f" of the {of} Hessian" if of else ""
+        selection = f" of the {of} Hessian" if of else ""
         raise SelectionError(
-            f"run {run.name!r} has no recorded curvature{asked}: record `sharpness` or `Shadow` metrics. It has "
+            f"run {run.name!r} has no recorded curvature{selection}: record `sharpness` or `Shadow` metrics. It has "
             f"{', '.join(metrics) or 'no metrics'}"
         )
     growth = next((f"shadow_growth_{kind}" for kind in KINDS if f"shadow_growth_{kind}" in metrics), None)
@@ -255,22 +253,22 @@ def _beta(hparams: Mapping[str, Any], momentum: float | None) -> float:
 def _entry(
     step: Any, product: Floats, threshold: float, rng: np.random.Generator
 ) -> tuple[float, float, tuple[float, float]]:
-    """First step at the threshold whose future stays near it, and the mean of the product from there on."""
+    """First step at the threshold with a later median near it, and the mean of the product from there on."""
     nothing = (float("nan"), float("nan"))
-    known = np.flatnonzero(np.isfinite(product))
-    values = product[known]
+    finite = np.flatnonzero(np.isfinite(product))
+    values = product[finite]
     away = np.flatnonzero(_smoothed(values) < (1 - DIP) * threshold)
     for at in np.flatnonzero(values >= threshold):
         if len(away) and at < away[-1]:
             continue
         rest = values[at:]
         if len(rest) >= FEWEST and abs(np.median(rest) / threshold - 1) <= NEAR:
-            return float(step[known[at]]), float(rest.mean()), _interval(rest, rng)
+            return float(step[finite[at]]), float(rest.mean()), _interval(rest, rng)
     return float("nan"), float("nan"), nothing
 
 
 def _smoothed(values: Floats) -> Floats:
-    """Running median over a fiftieth of the record, so that the swings at the edge do not count."""
+    """Running median over a fiftieth of the record, which removes the oscillations at the edge."""
     half = max(1, len(values) // 100)
     padded = np.concatenate([values[:1].repeat(half), values, values[-1:].repeat(half)])
     if not len(values):
@@ -284,7 +282,7 @@ def _interval(values: Floats, rng: np.random.Generator) -> tuple[float, float]:
 
 
 def _agreement(measured: Floats, predicted: Floats) -> float:
-    """Correlation of means over stretches: single steps of a shadow lag behind the curvature."""
+    """Correlation of block means, since single steps of a shadow lag behind the curvature."""
     both = np.flatnonzero(np.isfinite(measured) & np.isfinite(predicted))
     if len(both) < 2 * STRETCHES:
         return float("nan")
@@ -300,8 +298,8 @@ def _judge(
 ) -> tuple[str, tuple[Reason, ...]]:
     values = product[np.isfinite(product)]
     if len(values) < FEWEST:
-        words = "rate x h_max is known at {states} states, {needed} are needed"
-        return "inconclusive", (Reason.of("too-few-states", words, states=len(values), needed=FEWEST),)
+        text = "rate x h_max is known at {states} states; the verdict needs {needed}"
+        return "inconclusive", (Reason.of("too-few-states", text, states=len(values), needed=FEWEST),)
     if np.isfinite(at):
         reached = Reason.of(
             "threshold-reached",
@@ -325,12 +323,12 @@ def _judge(
             threshold=threshold,
         )
         return "below the edge", (below,)
-    words = "rate x h_max is {late:.4g} in the second half, above {threshold:.4g}"
-    return "beyond the edge", (Reason.of("above-threshold", words, late=late, threshold=threshold),)
+    text = "rate x h_max is {late:.4g} in the second half, above {threshold:.4g}"
+    return "beyond the edge", (Reason.of("above-threshold", text, late=late, threshold=threshold),)
 
 
 def _source(metrics: Mapping[str, Any], name: str, of: str | None) -> str | None:
-    """Lanczos before shadows, the whole set before its parts."""
+    """Name of a metric: Lanczos before shadows, the full set before its parts."""
     for kind in (of,) if of else KINDS:
         for candidate in (f"{name}_{kind}", f"shadow_{name}_{kind}"):
             if candidate in metrics:
@@ -344,7 +342,7 @@ def _local(rate: Floats, low: Floats, high: Floats) -> Floats:
 
 
 def _flipping(product: Floats, beta: float, ahead: bool) -> Floats:
-    """Growth along the largest curvature of a quadratic, nats per step, from the roots of the optimiser's step."""
+    """Growth along the largest curvature of a quadratic, nats per step, from the roots of the update map."""
     trace = (1 + beta) * (1 - product) if ahead else 1 + beta - product
     determinant = beta * (1 - product) if ahead else np.full_like(product, beta)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -355,36 +353,36 @@ def _flipping(product: Floats, beta: float, ahead: bool) -> Floats:
 def _warnings(sources: Mapping[str, str], h_max: Floats) -> tuple[Reason, ...]:
     warnings = []
     if sources["h_max"].endswith("batch"):
-        words = (
+        text = (
             "h_max is that of mini-batches, which is larger than that of the full data set unless a batch holds "
             "all of it"
         )
-        warnings.append(Reason("batch-curvature", words))
+        warnings.append(Reason("batch-curvature", text))
     if sources["h_max"].startswith("shadow"):
-        words = "h_max comes from a shadow, which lags when the curvature changes fast"
-        warnings.append(Reason("shadow-curvature", words))
+        text = "h_max comes from a shadow, which lags when the curvature changes fast"
+        warnings.append(Reason("shadow-curvature", text))
     if "h_min" not in sources:
-        words = "the smallest curvature was not recorded: no local exponent is predicted"
-        warnings.append(Reason("no-smallest-curvature", words))
+        text = "the smallest curvature was not recorded: there is no predicted local exponent"
+        warnings.append(Reason("no-smallest-curvature", text))
     unknown = int(np.sum(~np.isfinite(h_max)))
     if unknown:
-        words = "h_max is unknown at {unknown} of {states} states"
-        warnings.append(Reason.of("not-finite", words, unknown=unknown, states=len(h_max)))
+        text = "h_max is unknown at {unknown} of {states} states"
+        warnings.append(Reason.of("not-finite", text, unknown=unknown, states=len(h_max)))
     return tuple(warnings)
 
 
 def _late(run: Any, sources: tuple[str, str | None], measured: Floats, waiting: Floats) -> tuple[Reason, ...]:
-    """Say where the shadow first begins to grow late.
+    """Warn of a shadow that starts to grow late.
 
-    `waiting` is what a quadratic of the recorded curvature makes at each state, in nats per step: 0 below the
-    threshold, NaN where the curvature is not known. Where the growth of the shadow is not, none is counted.
+    `waiting` is the growth on a quadratic of the recorded curvature at each state, in nats per step: 0 below the
+    threshold, NaN where the curvature is unknown. States without growth of the shadow do not count.
     """
     if sources[1] is None or any(name.endswith("batch") for name in sources if name):
-        return ()  # mini-batches have a Hessian each, whose growths do not add up
-    known = np.flatnonzero(np.isfinite(waiting))
-    above = np.concatenate([[0], (waiting[known] > 0).astype(int), [0]])
+        return ()  # growths of the Hessians of different mini-batches do not add up
+    finite = np.flatnonzero(np.isfinite(waiting))
+    above = np.concatenate([[0], (waiting[finite] > 0).astype(int), [0]])
     for a, b in np.flatnonzero(np.diff(above)).reshape(-1, 2):
-        rows = known[a:b]
+        rows = finite[a:b]
         steps = run.step[rows[0] : rows[-1] + 1]
         growth = measured[rows[0] : rows[-1]]
         grown = np.cumsum(np.where(np.isfinite(growth), growth, 0.0) * np.diff(steps))

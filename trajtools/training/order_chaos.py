@@ -1,4 +1,4 @@
-"""Order and chaos of one layer along training (Zhang et al. 2021), of a trunk iterated as a map (Feng et al. 2019)."""
+"""Order and chaos of one layer along training (Zhang et al. 2021), and of an iterated trunk (Feng et al. 2019)."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
     from trajtools.store import Run
 
-# The Gaussian average as a sum over an even grid: for smooth integrands that vanish at both ends its error falls faster
-# than any power of the spacing, and a steep tanh needs the density of the grid, not a high order.
+# Gaussian averages are sums over an even grid: for smooth integrands that vanish at both ends the error decreases
+# faster than any power of the spacing, and a steep tanh needs a dense grid, not a high order.
 _Z = np.linspace(-9.0, 9.0, 1801)
 
 
 _DENSITY = np.exp(-0.5 * _Z**2) / np.exp(-0.5 * _Z**2).sum()
-_STEPS = 200  # of a bisection: far below the spacing of float64
+_STEPS = 200  # of a bisection, to the spacing of float64
 _WIDEST = 60.0
 FEWEST_INCREMENTS = 8
 N_RESAMPLES = 999
 
 
-# What a training may call these; looked up where they are not given.
+# Usual names of these hyperparameters.
 _NAMES = {
     "rate": ("lr", "learning_rate", "eta"),
     "momentum": ("momentum",),
@@ -44,13 +44,13 @@ _NAMES = {
 
 Trunk = Callable[[Any], Any]
 RUN_AWAY = 1e10
-_STEP = 1e-6  # of the central differences, relative to the size of the state: their error is near 1e-11
+_STEP = 1e-6  # of the central differences, relative to the size of the state, with errors near 1e-11
 _AT_ONCE = 2**22
 
 
 @dataclass(frozen=True, eq=False)
 class OrderChaos(Result):
-    """Order parameters of a layer along training, and the law that they follow; see `trajtools.training.order_chaos`.
+    """Order parameters of a layer along training, and their law; see `trajtools.training.order_chaos`.
 
     Attributes
     ----------
@@ -59,33 +59,33 @@ class OrderChaos(Result):
     time : ndarray of float64, shape (T,)
         Times of the states, in `time_unit`.
     time_unit : str
-        ``"epoch"`` where the steps of an epoch are known, else that of the trajectory.
+        ``"epoch"`` if the steps per epoch are known, else the unit of the trajectory.
     J, J0 : ndarray of float64, shape (T,)
-        Standard deviation of the weights times the root of the fan-in N, and their mean times N. NaN where a weight is
-        not finite.
+        Standard deviation of the weights times the root of the fan-in N, and their mean times N. NaN if a weight is not
+        finite.
     slope : float
-        A, the growth of J^2 per unit of time before it reaches `edge`; NaN where it cannot be measured.
+        A, the growth of J^2 per unit of time before it reaches `edge`; NaN if not measurable.
     slope_interval : (float, float)
-        Its interval, from blocks of the increments of J^2; NaN where there are fewer than 8.
+        Its confidence interval, from blocks of the increments of J^2; NaN for fewer than 8.
     window : (float, float)
-        Times between which the slope was measured.
+        Time window of the slope.
     constant : float
-        K = A (1 - momentum) batch / rate; NaN where one of them is unknown.
+        K = A (1 - momentum) batch / rate; NaN if one of them is unknown.
     constant_interval : (float, float)
-        Its interval.
+        Its confidence interval.
     crossing : float
-        Time at which J first reached 1; NaN if it did not.
+        Time at which J first reaches 1; NaN if it does not.
     predicted_crossing : float
-        Time at which the slope alone leads from the first state to J = 1; NaN without a slope.
+        Time at which J reaches 1 at this slope from the first state on; NaN without a slope.
     weight_decay : float
         Coefficient that holds J at 1: A (1 - momentum) batch / (4 rate samples), for a penalty of coefficient times the
-        sum of the squared weights; a decay w -= rate c w is c = 2 times this. NaN where something is unknown.
+        sum of the squared weights; a decay w -= rate c w is c = 2 times this. NaN if a factor is unknown.
     level : float
         Confidence level of the intervals.
     settings : dict
-        What was given or found in the run.
+        All parameters used, from arguments or the run.
     warnings : tuple of Reason
-        Doubts.
+        Caveats of the result.
     """
 
     layer: str
@@ -112,12 +112,12 @@ class OrderChaos(Result):
         -------
         ndarray of float64, shape (T,)
             Per iteration, natural logarithm; NaN where J is. It is that of a random matrix with the same mean and
-            variance: structure that training has given to the weights is not in it.
+            variance and ignores any structure of the trained weights.
         """
-        known = np.isfinite(self.J) & np.isfinite(self.J0) & (self.J > 0)
-        found = np.full(len(self.J), np.nan)
-        found[known] = [mean_field(J, J0).exponent for J, J0 in zip(self.J[known], self.J0[known], strict=True)]
-        return found
+        finite = np.isfinite(self.J) & np.isfinite(self.J0) & (self.J > 0)
+        exponents = np.full(len(self.J), np.nan)
+        exponents[finite] = [mean_field(J, J0).exponent for J, J0 in zip(self.J[finite], self.J0[finite], strict=True)]
+        return exponents
 
     @staticmethod
     def boundary() -> tuple[Floats, Floats]:
@@ -132,17 +132,17 @@ class OrderChaos(Result):
         return np.array([mean_field_boundary(height) for height in heights]), heights
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the path on the phase diagram; see `trajtools.plots.order_chaos`.
+        """Plot the path on the phase diagram; see `trajtools.plots.order_chaos`.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None
-            Where to draw; None makes a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Where it was drawn.
+            The axes of the plot.
         """
         from trajtools import plots
 
@@ -157,12 +157,13 @@ def mean_field(J: float, J0: float = 0.0) -> MeanField:
     J : float
         Standard deviation of the entries of W times the root of N; positive.
     J0 : float
-        Mean of the entries of W times N. With a negative mean the activity alternates, with the same statistics.
+        Mean of the entries of W times N. With a negative mean the activity alternates in sign, with the same
+        statistics.
 
     Returns
     -------
     MeanField
-        Stable state: without mean activity if there is no other, else the one with it.
+        Stable state, with mean activity if such a state exists.
 
     Raises
     ------
@@ -214,7 +215,7 @@ class MeanField:
 
 
 def _spread(J: float, shift: float) -> float:
-    """Solve s = J sqrt(q), the width of the input of a unit, for a given mean of that input."""
+    """Solve for s = J sqrt(q), the standard deviation of the input of a unit, at a given mean input."""
 
     def excess(s: float) -> float:
         return J * float(np.sqrt(_average(np.tanh(shift + s * _Z) ** 2))) - s
@@ -225,7 +226,7 @@ def _spread(J: float, shift: float) -> float:
 
 
 def _root(function: object, low: float, high: float) -> float:
-    """Bisect: positive at `low`, negative at `high`, else the end that is nearest to a change of sign."""
+    """Bisect between positive `low` and negative `high`; else return the end nearest to a change of sign."""
     from scipy.optimize import brentq
 
     at_low, at_high = function(low), function(high)  # type: ignore[operator]
@@ -247,13 +248,13 @@ def _state(J: float, shift: float, spread: float) -> MeanField:
 
 
 def _derivative(shift: float, spread: float) -> Floats:
-    """Derivative of tanh, sech^2; the larger arguments underflow to zero, as they should."""
+    """Derivative of tanh, sech^2; large arguments underflow to zero."""
     slope: Floats = 1.0 - np.tanh(shift + spread * _Z) ** 2
     return slope
 
 
 def mean_field_boundary(inverse_J: float) -> float:
-    """Where the edge of chaos crosses a given 1/J in the phase diagram of J0/J against 1/J.
+    """Edge of chaos J0/J at a given 1/J, in the phase diagram of J0/J against 1/J.
 
     Parameters
     ----------
@@ -276,7 +277,7 @@ def mean_field_boundary(inverse_J: float) -> float:
     1.2204
     """
     if not 0 < inverse_J < 1:
-        raise DataError(f"inverse_J={inverse_J}: the curved part of the boundary lies at 0 < 1/J < 1")
+        raise DataError(f"inverse_J={inverse_J}: it must lie between 0 and 1, the curved part of the boundary")
     J = 1.0 / inverse_J
     shift = _root(lambda m: J**2 * _average(_derivative(m, _spread(J, m)) ** 2) - 1.0, 1e-6, _WIDEST)
     return float(shift / _average(np.tanh(shift + _spread(J, shift) * _Z)) / J)
@@ -284,7 +285,7 @@ def mean_field_boundary(inverse_J: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class TrunkStability(Result):
-    """Stability of a trunk iterated as a map, by the three published exponents and the true one; see `iterated_trunk`.
+    """Stability of an iterated trunk: three published exponents and the Lyapunov exponent; see `iterated_trunk`.
 
     Attributes
     ----------
@@ -293,12 +294,12 @@ class TrunkStability(Result):
     radius : ndarray of float64, shape (n,)
         Spectral radius of that Jacobian: a fixed point is stable below 1.
     exponent : ndarray of float64, shape (n,)
-        Largest Lyapunov exponent per iteration from a renormalised tangent; NaN where the orbit ran away.
+        Largest Lyapunov exponent per iteration from a renormalised tangent; NaN where the orbit diverged.
     by_norm : ndarray of float64, shape (n,)
         Published method M1, ln of `norm`.
     by_product : ndarray of float64, shape (n,)
         Published method M2: ln of the spectral radius of the product of the Jacobians of the second half, over their
-        number; NaN where it was not asked for.
+        number; NaN with ``product=False``.
     by_separation : ndarray of float64, shape (n,)
         Published method M3: ln of the growth of a finite perturbation, not renormalised, over the iterations.
     distance : ndarray of float64, shape (n,)
@@ -306,9 +307,9 @@ class TrunkStability(Result):
     orbit : ndarray of float64, shape (steps + 1, n)
         Projection of the iterates on the mean input, for a return map.
     settings : dict
-        What was chosen.
+        All parameters used.
     warnings : tuple of Reason
-        Doubts.
+        Caveats of the result.
     """
 
     norm: Floats
@@ -343,42 +344,42 @@ def order_chaos(
     x : Run or Trajectory; or array_like, shape (T, fan_out, fan_in)
         A recorded training, or the kernel of one layer along training.
     layer : str or None
-        Name of a kernel of two dimensions; None: the only one that maps a space onto itself.
+        Name of a two-dimensional kernel; None: the only square one.
     rate, momentum, batch, samples : float or None
         Learning rate, momentum, size of the batches, size of the training set. None: from the `hparams` of the run
-        (``lr``, ``momentum``, ``batch_size``, ``samples`` and their usual synonyms); without momentum there, 0.
+        (``lr``, ``momentum``, ``batch_size``, ``samples`` and their usual synonyms); momentum defaults to 0.
     edge : float
-        J at which the slope ends to be measured; 1 is the edge of chaos of a layer without a mean.
+        J at the end of the window of the slope; 1 is the edge of chaos of a layer with mean 0.
     window : (float, float) or None
-        Times between which the slope is measured; None: from the start until J reaches `edge`.
+        Time window of the slope; None: from the start until J reaches `edge`.
     level : float
         Confidence level.
     rng : int, numpy.random.Generator or None
-        Source of the resampling.
+        Generator of the resampling.
 
     Returns
     -------
     OrderChaos
-        In epochs where the samples and the batch are known.
+        Times are in epochs if `samples` and `batch` are known.
 
     Raises
     ------
     SelectionError
-        If there is no such layer, or several could be meant; the message lists the candidates.
+        If there is no such layer, or it is ambiguous; the message lists the candidates.
     DataError
-        If an argument makes no sense or the kernel has no two dimensions.
+        If an argument is invalid, or the kernel is not two-dimensional.
 
     Notes
     -----
     .. math:: J = \sqrt{N}\, \mathrm{std}(W), \quad J_0 = N\, \mathrm{mean}(W), \quad J^2(t) = J^2(0) + A t, \quad
        A = K \eta / ((1 - \alpha) B)
 
-    with t in epochs and N the fan-in of the layer. The paper's network is square; for another shape the map cannot be
-    iterated, and J is the growth of the input's variance. The published K of about 11 holds for the paper's network
-    and data only: K depends on the data, so it is measured. Once J is above 1 the growth is slower than the law.
+    with t in epochs and N the fan-in of the layer. The network of the paper is square; for another shape the map cannot
+    be iterated, and J describes the growth of the variance of the input. The published K of about 11 holds for that
+    network and data only: K depends on the data, so it is measured. Above J = 1 the growth is slower than the law.
 
-    The interval of A comes from a moving-block bootstrap of the increments of J^2. It is that of this training, not of
-    other seeds.
+    The interval of A comes from a moving-block bootstrap of the increments of J^2. It applies to this run, not to other
+    seeds.
 
     References
     ----------
@@ -391,26 +392,28 @@ def order_chaos(
     >>> import trajtools as tt
     >>> start = np.random.default_rng(0).standard_normal((60, 60)) / 60**0.5
     >>> path = np.sqrt(0.25 + 0.05 * np.arange(20))[:, None, None] * start / start.std() / 60**0.5
-    >>> found = tt.training.order_chaos(path)
-    >>> round(found.slope, 6), round(found.crossing, 3)
+    >>> result = tt.training.order_chaos(path)
+    >>> round(result.slope, 6), round(result.crossing, 3)
     (0.05, 15.0)
     """
     if not (np.isfinite(edge) and edge > 0 and 0 < level < 1):
         raise DataError(f"edge={edge} must be positive and level={level} between 0 and 1")
-    trajectory, chosen = _read(x, layer)
-    known = _known(getattr(x, "hparams", {}), {"rate": rate, "momentum": momentum, "batch": batch, "samples": samples})
-    J, J0 = _parameters_of(trajectory, chosen)
-    per_epoch = known["samples"] / known["batch"]
+    trajectory, kernel = _read(x, layer)
+    values = _hyperparameters(
+        getattr(x, "hparams", {}), {"rate": rate, "momentum": momentum, "batch": batch, "samples": samples}
+    )
+    J, J0 = _parameters_of(trajectory, kernel)
+    per_epoch = values["samples"] / values["batch"]
     unit = "epoch" if np.isfinite(per_epoch) else trajectory.time_unit
     time = trajectory.step / per_epoch if np.isfinite(per_epoch) else trajectory.time
     first, last = _window(time, J, edge, window)
     slope, interval = _slope(time, J**2, (first, last), level, np.random.default_rng(rng))
-    factor = (1 - known["momentum"]) * known["batch"] / known["rate"] if unit == "epoch" else float("nan")
+    factor = (1 - values["momentum"]) * values["batch"] / values["rate"] if unit == "epoch" else float("nan")
     start = float(J[first] ** 2) if last > first else float("nan")
     away = (edge**2 - start) / slope if slope > 0 else float("nan")
-    lost = int(np.count_nonzero(~np.isfinite(J)))
+    excluded = int(np.count_nonzero(~np.isfinite(J)))
     return OrderChaos(
-        layer=chosen.name,
+        layer=kernel.name,
         time=np.asarray(time, dtype=np.float64),
         time_unit=unit,
         J=J,
@@ -422,25 +425,25 @@ def order_chaos(
         constant_interval=(interval[0] * factor, interval[1] * factor),
         crossing=_crossing(time, J, edge),
         predicted_crossing=float(time[first]) + away,
-        weight_decay=slope * factor / (4 * known["samples"]),
+        weight_decay=slope * factor / (4 * values["samples"]),
         level=level,
-        settings=known | {"edge": edge, "fan_in": _fan_in(chosen), "shape": chosen.shape, "states": len(J)},
-        warnings=_warnings(chosen, known, slope, interval, lost),
+        settings=values | {"edge": edge, "fan_in": _fan_in(kernel), "shape": kernel.shape, "states": len(J)},
+        warnings=_warnings(kernel, values, slope, interval, excluded),
     )
 
 
 def _read(x: Any, layer: str | None) -> tuple[Trajectory, Parameter]:
-    """Select the states of one kernel."""
+    """Return the states of one kernel."""
     if hasattr(x, "hparams") and hasattr(x, "trajectory"):
         x = x.trajectory()
     if isinstance(x, Trajectory):
-        chosen = _choose(x.parameters, layer)
-        selected = x.select(chosen.name)
+        selected_kernel = _choose(x.parameters, layer)
+        selected = x.select(selected_kernel.name)
         return selected, selected.parameters[0]
     array = np.asarray(x)
     if array.ndim != 3 or array.dtype.kind not in "fiu":
         raise DataError(
-            f"give a Run, a Trajectory with its parameters, or the kernel along training (T, fan_out, fan_in); got "
+            f"pass a Run, a Trajectory with parameters, or the kernel along training (T, fan_out, fan_in); got "
             f"{array.dtype} of shape {array.shape}"
         )
     shape = (int(array.shape[1]), int(array.shape[2]))
@@ -453,24 +456,24 @@ def _choose(parameters: tuple[Parameter, ...], layer: str | None) -> Parameter:
     named = [p for p in kernels if p.name == layer or (layer is None and p.shape[0] == p.shape[1])]
     if len(named) == 1:
         return named[0]
-    there = ", ".join(f"{p.name} {p.shape}" for p in kernels) or "none"
-    asked = f"layer={layer!r}" if layer is not None else "without layer= there must be exactly one square kernel"
-    raise SelectionError(f"{asked}: {len(named)} match; the kernels of two dimensions are: {there}")
+    available = ", ".join(f"{p.name} {p.shape}" for p in kernels) or "none"
+    request = f"layer={layer!r}" if layer is not None else "without layer= there must be exactly one square kernel"
+    raise SelectionError(f"{request}: {len(named)} match; the kernels of two dimensions are: {available}")
 
 
-def _known(hparams: Mapping[str, Any], given: dict[str, float | None]) -> dict[str, float]:
-    found = {}
-    for key, value in given.items():
+def _hyperparameters(hparams: Mapping[str, Any], arguments: dict[str, float | None]) -> dict[str, float]:
+    values = {}
+    for key, value in arguments.items():
         candidates = [value] if value is not None else [hparams[n] for n in _NAMES[key] if n in hparams]
         usable = [float(c) for c in candidates if isinstance(c, (int, float)) and not isinstance(c, bool)]
-        found[key] = usable[0] if usable else (0.0 if key == "momentum" else float("nan"))
-        if value is not None and not (usable and np.isfinite(found[key]) and found[key] >= 0):
+        values[key] = usable[0] if usable else (0.0 if key == "momentum" else float("nan"))
+        if value is not None and not (usable and np.isfinite(values[key]) and values[key] >= 0):
             raise DataError(f"{key}={value!r} must be a number of at least 0")
-    return found
+    return values
 
 
 def _parameters_of(x: Trajectory, kernel: Parameter) -> tuple[Floats, Floats]:
-    """J and J0 of every state, in blocks."""
+    """Compute J and J0 of every state, in blocks."""
     N = _fan_in(kernel)
     J, J0 = np.empty(len(x)), np.empty(len(x))
     with np.errstate(all="ignore"):
@@ -487,7 +490,7 @@ def _fan_in(kernel: Parameter) -> int:
 
 
 def _window(time: Floats, J: Floats, edge: float, window: tuple[float, float] | None) -> tuple[int, int]:
-    """First and last state between which the slope is measured; equal where there is nothing to measure."""
+    """First and last state of the window of the slope; equal if it is empty."""
     usable = np.isfinite(J)
     if window is not None:
         usable &= (time >= window[0]) & (time <= window[1])
@@ -517,13 +520,13 @@ def _slope(
     length = max(1, round(n ** (1 / 3)))
     starts = moving_blocks(n, length, N_RESAMPLES, rng)
     at = (starts[:, :, None] + np.arange(length)).reshape(N_RESAMPLES, -1)[:, :n]
-    drawn = gain[at].sum(axis=1) / took[at].sum(axis=1)
-    low, high = np.quantile(drawn - gain.sum() / took.sum(), [(1 - level) / 2, (1 + level) / 2])
+    resampled = gain[at].sum(axis=1) / took[at].sum(axis=1)
+    low, high = np.quantile(resampled - gain.sum() / took.sum(), [(1 - level) / 2, (1 + level) / 2])
     return slope, (float(slope + low), float(slope + high))
 
 
 def _crossing(time: Floats, J: Floats, edge: float) -> float:
-    """Time at which J first reaches the edge, between two states by a straight line in J^2."""
+    """Time at which J first reaches the edge, interpolated linearly in J^2."""
     over = np.flatnonzero(edge <= J)
     if not len(over):
         return float("nan")
@@ -535,34 +538,34 @@ def _crossing(time: Floats, J: Floats, edge: float) -> float:
 
 
 def _warnings(
-    kernel: Parameter, known: dict[str, float], slope: float, interval: tuple[float, float], lost: int
+    kernel: Parameter, values: dict[str, float], slope: float, interval: tuple[float, float], excluded: int
 ) -> tuple[Reason, ...]:
     warnings = []
     if kernel.shape[0] != kernel.shape[1]:
-        words = "{name} is {shape}, not square: it cannot be iterated as a map, so J = 1 is not its edge of chaos"
-        warnings.append(Reason.of("not-square", words, name=kernel.name, shape=kernel.shape))
-    if lost:
-        words = "{excluded} states hold NaN or inf in this layer and were left out"
-        warnings.append(Reason.of("not-finite", words, excluded=lost))
-    missing = [key for key in ("rate", "batch", "samples") if not np.isfinite(known[key])]
+        text = "{name} is {shape}, not square: it cannot be iterated as a map, so J = 1 is not its edge of chaos"
+        warnings.append(Reason.of("not-square", text, name=kernel.name, shape=kernel.shape))
+    if excluded:
+        text = "{excluded} states contain NaN or inf in this layer and are excluded"
+        warnings.append(Reason.of("not-finite", text, excluded=excluded))
+    missing = [key for key in ("rate", "batch", "samples") if not np.isfinite(values[key])]
     if missing:
-        words = "{names} missing in the arguments and in hparams: no epochs, no constant, no weight decay"
-        warnings.append(Reason.of("unknown-hyper-parameters", words, names=", ".join(missing)))
+        text = "{names} missing in the arguments and in hparams: no epochs, no constant, no weight decay"
+        warnings.append(Reason.of("unknown-hyper-parameters", text, names=", ".join(missing)))
     if not np.isfinite(slope):
         warnings.append(Reason("too-few-states", "no slope: fewer than two states before the edge"))
     elif not np.isfinite(interval[0]):
-        words = "no interval of the slope: fewer than {needed} increments before the edge"
-        warnings.append(Reason.of("interval-unknown", words, needed=FEWEST_INCREMENTS))
+        text = "no interval of the slope: fewer than {needed} increments before the edge"
+        warnings.append(Reason.of("interval-unknown", text, needed=FEWEST_INCREMENTS))
     elif interval[0] <= 0 <= interval[1]:
-        words = "the interval of the slope of J^2 contains zero: the prediction is not reliable"
-        warnings.append(Reason("zero-not-excluded", words))
+        text = "the interval of the slope of J^2 contains zero: the prediction is not reliable"
+        warnings.append(Reason("zero-not-excluded", text))
     return tuple(warnings)
 
 
 def asymptotic_distance(
     J: float, J0: float = 0.0, *, size: int = 1000, steps: int = 500, epsilon: float = 1e-4, rng: RNGLike = 0
 ) -> float:
-    """Asymptotic distance of two nearby states of a random tanh map: the colour of the phase diagram.
+    """Asymptotic distance of two nearby states of a random tanh map.
 
     Parameters
     ----------
@@ -575,7 +578,7 @@ def asymptotic_distance(
     epsilon : float
         Standard deviation of the perturbation of every unit.
     rng : int, numpy.random.Generator or None
-        Draws W, the state and the perturbation.
+        Generator of W, the state and the perturbation.
 
     Returns
     -------
@@ -585,7 +588,7 @@ def asymptotic_distance(
     Raises
     ------
     DataError
-        If an argument makes no sense.
+        If an argument is out of range.
 
     References
     ----------
@@ -597,7 +600,9 @@ def asymptotic_distance(
     True
     """
     if size < 1 or steps < 5 or not epsilon > 0 or not J > 0:
-        raise DataError(f"size={size}, steps={steps}, epsilon={epsilon}, J={J}: at least 1, at least 5, both positive")
+        raise DataError(
+            f"size={size}, steps={steps}, epsilon={epsilon}, J={J}; need size >= 1, steps >= 5, epsilon > 0, J > 0"
+        )
     random = np.random.default_rng(rng)
     weights = J0 / size + J / np.sqrt(size) * random.standard_normal((size, size))
     state = random.standard_normal(size)
@@ -618,12 +623,12 @@ def iterated_trunk(
     product: bool = True,
     rng: RNGLike = 0,
 ) -> TrunkStability:
-    r"""Iterate a trunk whose output has the shape of its input, and test whether it is ordered or chaotic.
+    r"""Iterate a trunk as a map, and test whether it is ordered or chaotic.
 
     Parameters
     ----------
     trunk : callable
-        ``trunk(x)`` maps states (n, N) to states (n, N), each row by itself, in float64; e.g.
+        ``trunk(x)`` maps states (n, N) to states (n, N), row by row, in float64; e.g.
         ``lambda x: np.tanh(x @ W)`` with a recorded kernel W.
     x : array_like, shape (n, N)
         Inputs, e.g. 100 test images.
@@ -634,7 +639,7 @@ def iterated_trunk(
     product : bool
         Whether to compute M2, which takes a Jacobian at every second-half iterate.
     rng : int, numpy.random.Generator or None
-        Draws the perturbation and the tangent vectors.
+        Generator of the perturbation and the tangent vectors.
 
     Returns
     -------
@@ -644,13 +649,13 @@ def iterated_trunk(
     Raises
     ------
     DataError
-        If the trunk does not return the shape of its input, or an argument makes no sense.
+        If the trunk changes the shape of its input, or an argument is out of range.
 
     Notes
     -----
-    The paper's edge of chaos is \|J*\|_F / sqrt(N) = 1 with J* the Jacobian at the asymptotic state. ln of it (M1) is a
-    mean over all directions, so it lies below the largest exponent; M3 saturates, because the perturbation is finite
-    and never renormalised. `exponent` is the textbook one: a tangent vector, renormalised at every iterate.
+    The paper's edge of chaos is \|J*\|_F / sqrt(N) = 1 with J* the Jacobian at the asymptotic state. Its logarithm (M1)
+    is a mean over all directions, so it lies below the largest exponent. M3 saturates, because the perturbation is
+    finite and never renormalised. `exponent` is the standard one, from a tangent vector renormalised at every iterate.
     Jacobians are central differences of `trunk` in float64, 2 N evaluations each.
 
     References
@@ -660,8 +665,8 @@ def iterated_trunk(
     Examples
     --------
     >>> import numpy as np
-    >>> found = iterated_trunk(lambda x: 0.5 * x, np.ones((1, 3)), steps=40)
-    >>> np.round([found.exponent[0], found.by_norm[0], found.by_product[0]], 6)
+    >>> result = iterated_trunk(lambda x: 0.5 * x, np.ones((1, 3)), steps=40)
+    >>> np.round([result.exponent[0], result.by_norm[0], result.by_product[0]], 6)
     array([-0.693147, -0.693147, -0.693147])
     """
     states = np.array(x, dtype=np.float64, ndmin=2)
@@ -704,13 +709,13 @@ def iterated_trunk(
 
 def _checked(trunk: Trunk) -> Trunk:
     def apply(states: Floats) -> Floats:
-        found = np.asarray(trunk(states), dtype=np.float64)
-        if found.shape != states.shape:
+        output = np.asarray(trunk(states), dtype=np.float64)
+        if output.shape != states.shape:
             raise DataError(
-                f"the trunk gave shape {found.shape} for states {states.shape}: a trunk can be iterated only if its "
+                f"the trunk returned shape {output.shape} for states {states.shape}: it can be iterated only if its "
                 "output has the shape of its input; cut it at such a layer"
             )
-        return found
+        return output
 
     return apply
 
@@ -732,7 +737,7 @@ def _iterate(
         pushed = apply(np.concatenate([states, copies, states + tangent, states - tangent]))
         states, copies = pushed[:n], pushed[n : 2 * n]
         tangent = 0.5 * (pushed[2 * n : 3 * n] - pushed[3 * n :])
-        if t >= steps // 2:  # by then the tangent has turned and the orbit has settled
+        if t >= steps // 2:  # after transients of the tangent and the orbit
             growth += np.log(np.linalg.norm(tangent, axis=1) / small[:, 0])
             counted += 1
         dead = ~(np.linalg.norm(tangent, axis=1) > 0)
@@ -742,7 +747,7 @@ def _iterate(
 
 
 def _jacobian(apply: Trunk, state: Floats) -> Floats:
-    """Central differences: entry (i, j) is the derivative of output i by input j."""
+    """Jacobian by central differences: entry (i, j) is the derivative of output i by input j."""
     size = len(state)
     small = _STEP * (1.0 + float(np.linalg.norm(state)) / np.sqrt(size))
     out = np.empty((size, size))
