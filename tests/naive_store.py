@@ -24,7 +24,7 @@ class DamageError(Exception):
 def open_file(path):
     try:
         return h5py.File(path, "r", locking=False)
-    except OSError:  # its writer was killed in the middle of a flush
+    except OSError:  # its writer was killed before its first flush
         return h5py.File(path, "r", locking=False, swmr=True)
 
 

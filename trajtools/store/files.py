@@ -293,9 +293,14 @@ def sealed(head: bytes, size: int) -> bytes:
     return body + struct.pack("<I", lookup3(body))
 
 
-def seal(file: RawFile) -> None:
-    """Clear the writer's mark and set the end of the file, so that any HDF5 program opens it after a kill."""
+def seal(file: RawFile, size: int = 0) -> None:
+    """Clear the writer's mark and set the end of the file, so that any HDF5 program opens it after a kill.
+
+    A file shorter than `size` grows: HDF5 is about to write there.
+    """
     head = file.read(0, SUPERBLOCK_BYTES)
+    if file.size < size:
+        os.ftruncate(file.descriptor, size)
     whole = sealed(head, file.size)
     if whole != head:
         file.write(0, whole)

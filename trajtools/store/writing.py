@@ -399,7 +399,8 @@ class RunWriter:
                 tail = cells.plantings // on_disk.PLANTING_ROWS * on_disk.PLANTING_ROWS
                 for name in on_disk.PLANTING_STREAMS:
                     self._planted[name][: cells.plantings - tail] = planted[name][tail:]
-                run.locate_all()
+                if any(blocks.n % blocks.axis.rows for blocks in (run.blocks, run.planting_blocks)):
+                    run.locate_all()
                 tails = [_TailSums.of(blocks) for blocks in (run.blocks, run.planting_blocks)]
                 planting_axis = run.planting_axis
             self._hdf5 = self._open_hdf5(locked)
@@ -595,6 +596,7 @@ class RunWriter:
         return True
 
     def _flush(self) -> None:
+        seal(self._raw, self._hdf5.file.id.get_filesize())  # before HDF5 writes what refers to the new end
         self._hdf5.file.flush()
         seal(self._raw)
         if self._durable:
