@@ -536,7 +536,8 @@ class RunWriter:
         stream = "member_metrics" if shape else "metrics"
         columns, used = self._columns_of(name, shape), self._column_names[stream]
         texts = [column.encode() for column in columns]
-        if len(used) + len(columns) > self._n_columns[stream] or max(map(len, texts)) > on_disk.NAME_BYTES:
+        full = len(used) + len(columns) > self._n_columns[stream]
+        if full or max(map(len, texts)) > on_disk.NAME_BYTES or not set(used).isdisjoint(columns):
             self.unstored = (*self.unstored, name)
             self._note(unstored=list(self.unstored))
             return False
