@@ -357,6 +357,28 @@ def test_a_metric_named_as_a_part_of_another_takes_none_of_its_columns(tmp_path)
     assert lines(tmp_path / "a.h5") == {0: {"a[1]": [7, 8]}}
 
 
+def test_no_number_of_names_keeps_states_from_being_recorded(tmp_path):
+    path, params = tmp_path / "a.h5", network()
+    names = [f"gradient norm of layer {i:04d} of the network" for i in range(500)]
+
+    def train(first):
+        with Recorder(path, params, metrics=names, resume=True) as rec:
+            for step in range(first, first + 3):
+                rec.record(params, step=step, **dict.fromkeys(names, float(step)))
+
+    for first in (0, 3):
+        with pytest.warns(RecordingWarning, match="no free column for the metrics") as warned:
+            train(first)
+        assert len(warned) == 1
+    run = read(path)
+    beside = lines(path)
+    assert run["step"].tolist() == sorted(beside) == list(range(6))
+    assert {*run["metrics"], *beside[0]} == set(names)
+    assert run["status"] == "complete"
+    for step in range(6):
+        assert {values[step] for values in run["metrics"].values()} == {step} == set(beside[step].values())
+
+
 def test_the_shape_of_a_metric_stays(tmp_path):
     with Recorder(tmp_path / "a.h5", [network(0), network(1)]) as rec:
         rec.record(loss=[1.0, 2.0])

@@ -41,6 +41,7 @@ from trajtools.wiring import Member, NodeSet, Parameter
 _log = logging.getLogger("trajtools")
 Array = NDArray[Any]
 MODES = ("x", "w", "next")
+_RESERVE = 2**11  # bytes of the notes that the names of metrics leave to the writer, its continuations and its overhead
 
 
 @dataclass(frozen=True)
@@ -536,19 +537,30 @@ class RunWriter:
         stream = "member_metrics" if shape else "metrics"
         columns, used = self._columns_of(name, shape), self._column_names[stream]
         texts = [column.encode() for column in columns]
-        full = len(used) + len(columns) > self._n_columns[stream]
-        if full or max(map(len, texts)) > on_disk.NAME_BYTES or not set(used).isdisjoint(columns):
+        widths = {n: s[1] for n, s in {**self.metrics, name: shape}.items() if len(s) == 2}
+        notes: dict[str, Any] = {"columns": {**self._column_names, stream: [*used, *columns]}, "widths": widths}
+        if (
+            len(used) + len(columns) > self._n_columns[stream]
+            or max(map(len, texts)) > on_disk.NAME_BYTES
+            or not set(used).isdisjoint(columns)
+            or not self._has_room(notes)
+        ):
             self.unstored = (*self.unstored, name)
-            self._note(unstored=list(self.unstored))
+            if self._has_room({"unstored": self.unstored}):
+                self._note(unstored=list(self.unstored))
             return False
         place = self._name_places["member_metric" if shape else "metric"]
         for at, text in enumerate(texts, len(used)):
             self._raw.write(place + on_disk.NAME_BYTES * at, text.ljust(on_disk.NAME_BYTES, b"\0"))
-        used += columns
+        self._column_names = notes["columns"]
         self.metrics[name] = shape
-        widths = {n: s[1] for n, s in self.metrics.items() if len(s) == 2}
-        self._note(columns=self._column_names, widths=widths)
+        self._note(**notes)
         return True
+
+    def _has_room(self, entries: Mapping[str, Any]) -> bool:
+        """Whether the notes take these names of metrics, and still leave room for the rest."""
+        names = {key: self._notes.get(key) for key in ("columns", "widths", "unstored")}
+        return len(on_disk.to_json({**names, **entries}).encode()) <= on_disk.NOTES_BYTES - _RESERVE
 
     def _flush(self) -> None:
         self._hdf5.file.flush()
