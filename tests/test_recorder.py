@@ -345,9 +345,11 @@ def test_a_metric_that_cannot_be_named_is_refused_and_the_recorder_goes_on(tmp_p
 
 def test_a_metric_named_as_a_part_of_another_takes_none_of_its_columns(tmp_path):
     members = [network(0), network(1)]
-    with pytest.warns(RecordingWarning, match=r"'a\[1\]'"), Recorder(tmp_path / "a.h5", members) as rec:
-        rec.record(a=[[1, 2], [3, 4]], b=[5, 6])
-        rec.record(**{"a[1]": [7, 8], "b[0]": [[9], [10]]})
+    rec = Recorder(tmp_path / "a.h5", members)
+    rec.record(a=[[1, 2], [3, 4]], b=[5, 6])
+    rec.record(**{"a[1]": [7, 8], "b[0]": [[9], [10]]})
+    with pytest.warns(RecordingWarning, match=r"'a\[1\]'"):
+        rec.close()
     metrics = read(tmp_path / "a.h5")["metrics"]
     assert {name: values[0].tolist() for name, values in metrics.items()} == {
         "a": [[1, 2], [3, 4]],
