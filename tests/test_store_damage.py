@@ -325,6 +325,8 @@ def test_salvage_without_a_count_of_states(path, tmp_path):
     result = repair(path, salvage=tmp_path / "out.h5")
     assert result.states == 150
     with Run(tmp_path / "out.h5") as run:
+        assert list(run.metrics) == ["accuracy", "late", "loss"]
+    with Run(tmp_path / "out.h5") as run:
         assert (run.states[:] == truth["weights"]).all()
         assert (run.plantings["step"] == [20, 40]).all()
 
@@ -562,6 +564,20 @@ def test_a_child_that_does_not_survive_is_one_sentence(child, path, monkeypatch)
             assert isinstance(answer, UnsafeFileError)
             assert words in str(answer)
     assert threading.active_count() < 10
+
+
+def test_without_a_child_nothing_is_opened(path, monkeypatch):
+    dr.write(path, n_states=5)
+    monkeypatch.setattr(isolation, "_can_fork", lambda: False)
+    monkeypatch.setattr(isolation, "_SUBPROCESS", "raise SystemExit(3)")
+    with pytest.raises(UnsafeFileError, match="no process could be started"):
+        open_run(path, isolated=True)
+
+
+def test_the_child_needs_no_resource_module(path, monkeypatch):
+    dr.write(path, n_states=5)
+    monkeypatch.setattr(isolation, "resource", None)
+    assert probe([path]) == {path: None}
 
 
 def test_files_opened_before_need_no_child(path, monkeypatch):

@@ -206,9 +206,9 @@ class Survey(Run):
         except FormatError as error:
             self._refuse(error)
             self.is_counted = False
-            cells, notes = Cells(status=on_disk.INTERRUPTED), None
-            for cells.notes in (0, 1):
-                notes = self._read_notes(cells) or notes
+            cells = Cells(status=on_disk.INTERRUPTED)
+            slots = [self._read_notes(Cells(notes=slot)) for slot in (0, 1)]
+            notes = max(filter(None, slots), key=lambda one: len(str(one.get("columns"))), default=None)
         if notes is None:
             self.problems.append(Problem("error", "store/notes", "the notes do not match their checksum"))
         return cells, notes
@@ -349,9 +349,7 @@ def _order(run: Survey) -> Iterator[Problem]:
     if len(falls):
         pair = known[falls[0] : falls[0] + 2]
         yield Problem("error", "step", f"steps must increase, but {pair[1]} follows {pair[0]}")
-    if len(known) < len(steps) and not run.blocks.missing(["step"]):
-        return
-    if run.step.min(initial=0) < 0:
+    if (steps < -1).any():
         yield Problem("error", "step", "a step is negative")
 
 
