@@ -343,6 +343,22 @@ def test_salvage_with_a_damaged_superblock(position, path, tmp_path):
         assert (run.states[:] == truth["weights"]).all()
 
 
+@pytest.mark.parametrize("table", ["parameters", "members", "nodes", "optimizer_parameters"])
+def test_salvage_without_a_table(table, path, tmp_path):
+    truth = dr.write(path, n_states=20, optimizer=True)
+    with h5py.File(path, "r") as file:
+        place = h5py.h5o.get_info(file[f"{table}/name"].id).addr
+    dr.flip(path, place + 20)
+    with pytest.raises(FormatError):
+        Run(path)
+    assert any(text.startswith(f"error: {table}") for text in errors_of(path))
+    assert table in str(repair(path, salvage=tmp_path / "out.h5"))
+    with Run(tmp_path / "out.h5") as run:
+        assert (run.states[:] == truth["weights"]).all()
+        assert (run.optimizer[:] == truth["optimizer"]).all()
+        assert [m.name for m in run.members] == [m.name for m in dr.MEMBERS]
+
+
 def test_salvage_of_a_cut_file(path, tmp_path):
     truth = dr.write(path)
     end = dr.chunk_place(path, "weights", 1, 0) + 100

@@ -30,6 +30,7 @@ from trajtools.store.files import (
 from trajtools.store.isolation import in_child
 from trajtools.store.layout import Cells
 from trajtools.store.reading import COLUMNS, TEXTS, Run, check_storage, child, has, linked
+from trajtools.wiring import Member
 
 _SCALES = ("metric", "member_metric", "member")
 _REQUIRED = {
@@ -212,6 +213,23 @@ class Survey(Run):
         if notes is None:
             self.problems.append(Problem("error", "store/notes", "the notes do not match their checksum"))
         return cells, notes
+
+    def _read_table(self, file: h5py.File, name: str, digest: Any) -> dict[str, list[Any]]:
+        try:
+            return super()._read_table(file, name, digest)
+        except UnsafeFileError:
+            raise
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            self.problems.append(Problem("error", name, f"the table cannot be read: {_sentence(error)}"))
+        if name == "nodes":
+            return {}
+        if name == "members":
+            names = [n.decode() for n in child(file, "member", h5py.Dataset)[()].tolist()]
+            members = on_disk.member_columns([Member(n) for n in names])
+            return {column: list(values) for column, values in members.items()}
+        size = child(file, {"parameters": "weights"}.get(name, "optimizer"), h5py.Dataset).shape[-1]
+        whole = [name, "other", str(size), "float32", 0, size, "", "", -1, -1]
+        return {column: [value] for column, value in zip(COLUMNS[name].split(), whole, strict=True)}
 
     def _read_structure(self, file: h5py.File, tables: dict[str, dict[str, list[Any]]]) -> None:
         if not self.is_counted:
