@@ -371,9 +371,7 @@ class Run:
             self.cells, notes = before or self._read_cells()
             self.notes, self._names_known = notes or {}, notes is not None
             digest = xxhash.xxh3_64()
-            tables = {
-                name: _read_table(file, self._raw, name, columns.split(), digest) for name, columns in COLUMNS.items()
-            }
+            tables = {name: self._read_table(file, name, digest) for name in COLUMNS}
             digest.update(on_disk.texts_digest(texts))
             self.texts = texts
             self._read_structure(file, tables)
@@ -394,6 +392,9 @@ class Run:
     def _refuse(self, error: FormatError) -> None:
         """Meet damage that leaves something to read; only a survey goes on."""
         raise error
+
+    def _read_table(self, file: h5py.File, name: str, digest: Any) -> dict[str, list[Any]]:
+        return _read_table(file, self._raw, name, COLUMNS[name].split(), digest)
 
     def _check_head(self) -> bool:
         return check_head(self._raw)
