@@ -409,6 +409,7 @@ class RunWriter:
             raise
         try:
             self._check_generation(cells.generation)
+            seal(self._raw)  # HDF5 marked the file when it opened it
             if self.tail is not None:
                 self._columns_of_block = self._columns(self.tail.metrics)
             self._blocks = _BlockWriter(self._hdf5.file, self._axis, tails[0])
@@ -632,6 +633,8 @@ class RunWriter:
             self._put_cells()
 
     def _fail(self, error: BaseException) -> RecordingError:
+        if self._ended:  # by another thread, which has said why
+            return RecordingError(f"the recording into {self.path} is {self._ended}; open a new one, or resume=True")
         self.abort()
         if isinstance(error, RecordingError):
             return error
@@ -708,12 +711,12 @@ class _BlockWriter:
         axis = self._axis
         block = start // axis.rows
         if block != self.block:
-            self.block, self._slot = block, 0
+            self.block, slot = block, 0
             self._slots[:] = 0
         else:
-            previous, self._slot = self._slot, (self._slot + 1) % on_disk.SLOTS
-            self._slots[self._slot] = self._slots[previous]  # sparse chunks that are not rewritten
-        sums = self._slots[self._slot]
+            slot = (self._slot + 1) % on_disk.SLOTS
+            self._slots[slot] = self._slots[self._slot]  # sparse chunks that are not rewritten
+        sums = self._slots[slot]
         sums[0] = count
         chunks: list[tuple[str, tuple[int, ...], Array | bytes]] = []
 
@@ -740,6 +743,7 @@ class _BlockWriter:
                 dataset.set_extent((start + count, *shape[1:]))
         for name, place, data in chunks:
             self._ids[name].write_direct_chunk(place, data)
+        self._slot = slot  # not before: an interrupted write is repeated in the same slot
 
 
 def _planting_rows() -> dict[str, Array]:
