@@ -379,8 +379,8 @@ class RunWriter:
             locked = lock_for_life(self._raw)
             if not check_head(self._raw):
                 raise DamagedError(
-                    f"{self.path} was cut: {bytes_missing(self._raw)} bytes are gone; `trajtools repair --salvage` makes "
-                    "a file of what is whole, which can be resumed"
+                    f"{self.path} was cut: {bytes_missing(self._raw)} bytes are gone; `trajtools repair --salvage` "
+                    "makes a file of what is whole, which can be resumed"
                 )
             if not locked:
                 self._warn_no_locks(force)
@@ -409,7 +409,6 @@ class RunWriter:
             raise
         try:
             self._check_generation(cells.generation)
-            seal(self._raw)  # HDF5 marked the file when it opened it
             if self.tail is not None:
                 self._columns_of_block = self._columns(self.tail.metrics)
             self._blocks = _BlockWriter(self._hdf5.file, self._axis, tails[0])
@@ -431,13 +430,16 @@ class RunWriter:
 
     def _open_hdf5(self, locked: bool) -> WritableHDF5:
         try:
-            return WritableHDF5(self._raw)
+            hdf5 = WritableHDF5(self._raw)
         except BlockingIOError:  # HDF5_USE_FILE_LOCKING=TRUE: HDF5 insists on a lock of its own while it opens the file
             unlock(self._raw)
             hdf5 = WritableHDF5(self._raw)
-        if locked and lock(self._raw) is False:
-            hdf5.detach()
-            raise FileBusyError(f"{self.path} was opened by another recorder at the same moment; try again")
+            if locked and lock(self._raw) is False:
+                hdf5.detach()
+                raise FileBusyError(
+                    f"{self.path} was opened by another recorder at the same moment; try again"
+                ) from None
+        seal(self._raw)  # HDF5 marked the file
         return hdf5
 
     def _share_lock(self) -> None:
