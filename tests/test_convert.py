@@ -15,9 +15,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from command_line import call
 from saved_weights import SHAPES, STEPS, assert_nothing_left, assert_states, folder_of, save, save_bfloat16, weights
 
 import trajtools as tt
+from recorders import Recorder
 from recorders.checkpoints import arrays as formats, convert
 from trajtools.errors import ArchitectureError, DataError, RecordingError, SelectionError, TrajtoolsError
 
@@ -104,13 +106,11 @@ def test_mixed_dtypes_are_promoted_without_loss_and_fortran_order_is_undone(tmp_
 
 
 def test_layers_and_nodes_are_inferred_as_the_recorder_does(tmp_path):
-    from recorders import Recorder
-
     convert(folder_of(tmp_path), tmp_path / "out.h5", name="eta=1", hparams={"lr": 0.5})
     with Recorder(tmp_path / "recorded.h5", weights(3), quiet=True):
         pass
     with tt.open(tmp_path / "out.h5") as run, tt.open(tmp_path / "recorded.h5") as other:
-        assert (run.parameters, run.nodes) == (other["run"].parameters, other["run"].nodes)
+        assert (run.parameters, run.nodes) == (other.parameters, other.nodes)
         assert run.hparams == {"lr": 0.5}
         assert run.provenance["checkpoints"]["last"] == "step_100.npz"
         assert [p.source for p in run.parameters] == ["input", "bias", "fc1", "bias"]
@@ -515,10 +515,10 @@ def test_weights_of_keras_are_read_by_layer(tmp_path):
     }  # fmt: skip
     assert "running statistics: 'batch_normalization.moving_mean'" in done.left_out[0]
     with h5py.File(tmp_path / "saved" / "epoch_2.weights.h5") as file, tt.open(next(tmp_path.glob("*.h5"))) as out:
-        (hidden,) = [p for p in out["run"].parameters if p.name == "hidden.kernel"]
+        (hidden,) = [p for p in out.parameters if p.name == "hidden.kernel"]
         there = out.states[1, 0, hidden.offset : hidden.offset + hidden.size]
         np.testing.assert_array_equal(there, file["layers/dense/vars/0"][()].reshape(-1))
-        assert [p.kind for p in out["run"].parameters if p.name.startswith("gru")] == ["dense", "recurrent", "other"]
+        assert [p.kind for p in out.parameters if p.name.startswith("gru")] == ["dense", "recurrent", "other"]
 
 
 def test_a_keras_archive_says_the_order_of_its_layers(tmp_path):
@@ -682,6 +682,23 @@ def test_one_file_with_all_states_is_a_run(tmp_path, form):
             np.testing.assert_array_equal(run.metrics["loss"], np.arange(5.0))
     with pytest.raises(DataError, match="--files"):
         convert(path, tmp_path / "no.h5", files="*")
+
+
+def test_what_was_exported_is_converted_back(tmp_path):
+    state = {"fc.weight": np.arange(12.0).reshape(3, 4), "fc.bias": np.zeros(3)}
+    with Recorder(tmp_path / "run.h5", state, quiet=True) as recorder:
+        for step in range(4):
+            recorder.record(loss=step / 2)
+            recorder.record({name: array + step for name, array in state.items()}, step=3 * step + 1)
+    call("export", tmp_path / "run.h5", "-o", tmp_path / "all.npz")
+    done = convert(tmp_path / "all.npz", tmp_path / "back.h5")
+    assert (done.rule, done.left_out) == ("the steps in the file", ())
+    with tt.open(tmp_path / "run.h5") as one, tt.open(tmp_path / "back.h5") as other:
+        run, back = one["run"], other["run"]
+        assert run.parameters == back.parameters
+        for before, after in ((run.step, back.step), (run.states.read(), back.states())):
+            np.testing.assert_array_equal(before, after)
+        np.testing.assert_array_equal(run.metrics["loss"], back.metrics["loss"])
 
 
 def test_one_checkpoint_is_no_trajectory(tmp_path):

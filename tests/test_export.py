@@ -81,9 +81,9 @@ def test_a_folder_goes_round_through_a_file_and_back_without_losing_a_bit(tmp_pa
     assert sorted(p.name for p in (tmp_path / "again").iterdir()) == [f"step_{step:02d}.npz" for step in STEPS]
     convert(tmp_path / "again", tmp_path / "two.h5")
     with tt.open(tmp_path / "one.h5") as one, tt.open(tmp_path / "two.h5") as two:
-        assert one["run"].parameters == two["run"].parameters
-        assert one["run"].states().tobytes() == two["run"].states().tobytes()
-        assert_states(two["run"], STEPS, made if dtypes[0] == dtypes[1] else no_signalling)
+        assert one.parameters == two.parameters
+        assert one.states[:].tobytes() == two.states[:].tobytes()
+        assert_states(two, STEPS, made if dtypes[0] == dtypes[1] else no_signalling)
 
 
 def test_many_states_are_written_in_pieces(tmp_path, monkeypatch):
@@ -365,7 +365,7 @@ def test_labelled_arrays_hold_parameters_and_metrics_over_steps(twins, tmp_path,
     with opened as found, tt.open(twins) as run:
         assert found.sizes["step"] == 24
         np.testing.assert_array_equal(found["step"], run.step[::3])
-        np.testing.assert_array_equal(found["w"], run.states()[::3, 2, :4].reshape(-1, 2, 2))
+        np.testing.assert_array_equal(found["w"], run.states[::3, 2, :4].reshape(-1, 2, 2))
         np.testing.assert_array_equal(found["loss"], run.metrics["loss"][::3])
         np.testing.assert_array_equal(found["eigen"], run.metrics["eigen"][::3, 2])
         assert (found["w"].dims[0], found.attrs["member"]) == ("step", "c")

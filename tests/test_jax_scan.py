@@ -15,7 +15,7 @@ import jax.numpy as jnp  # noqa: E402
 from jax_training import WHOLE, batches, exact, flat, mlp, quiet_environment, read, sgd  # noqa: E402
 
 import trajtools as tt  # noqa: E402
-from recorders import AtSteps, LogSpaced  # noqa: E402
+from recorders import AtSteps, LogSpaced, RecordingWarning  # noqa: E402
 from recorders.jax import (  # noqa: E402
     Recorder,
     record_scan,
@@ -261,6 +261,34 @@ def test_a_run_goes_on_in_a_scan_after_it_was_closed(path):
     assert steps == list(range(101))
     np.testing.assert_array_equal(found[:, 0], 1 + np.concatenate([[0], np.cumsum(xs)]))
     np.testing.assert_array_equal(metrics["loss"][:-1], 2 * xs)
+
+
+def test_scans_taps_and_loops_go_on_where_the_disk_is_full(path, full_disk):
+    xs = np.arange(1.0, 41.0, dtype=np.float32)
+
+    def recorded():
+        with Recorder(path, WHOLE, quiet=True) as rec:
+            follow = jax.jit(lambda params: tap(rec, params, loss=1.0))
+            params = WHOLE
+            for _ in range(5):
+                params, ys = record_scan(rec, exact, params, xs)
+                np.testing.assert_array_equal(ys["loss"], 2 * xs)
+                for x in xs:
+                    params = exact(params, x)[0]
+                    rec.record(params, loss=1.0)
+                params = exact(params, 1.0)[0]
+                follow(params)
+                jax.effects_barrier()
+            return params
+
+    full_disk()
+    with pytest.warns(RecordingWarning, match="The training goes on") as warned:
+        last = recorded()
+    assert len(warned) == 1
+    np.testing.assert_array_equal(last["b"], 1 + 5 * (2 * xs.sum() + 1))
+    found, steps, _ = read(path)
+    assert steps == list(range(64))
+    np.testing.assert_array_equal(found[:41, 0], 1 + np.concatenate([[0], np.cumsum(xs)]))
 
 
 # ----------------------------------------------------------------------------------------------------------- taps

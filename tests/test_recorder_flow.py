@@ -204,22 +204,10 @@ def test_a_full_ring_makes_the_loop_wait_and_says_how_long(tmp_path, monkeypatch
     assert committed(tmp_path / "a.h5") == 200
 
 
-def fail_from(start, monkeypatch):
-    """From this state on, the disk is full."""
-    write = RunWriter.write
-
-    def failing(self, at, *args, **options):
-        if at >= start:
-            raise OSError(28, "No space left on device")
-        write(self, at, *args, **options)
-
-    monkeypatch.setattr(RunWriter, "write", failing)
-
-
 @WRITERS
-def test_an_error_of_the_writer_surfaces_in_the_loop_where_it_is_strict(tmp_path, monkeypatch, writer):
+def test_an_error_of_the_writer_surfaces_in_the_loop_where_it_is_strict(tmp_path, full_disk, writer):
     params = network()
-    fail_from(64, monkeypatch)
+    full_disk()
     rec = Recorder(tmp_path / "a.h5", params, writer=writer, strict=True)
     with pytest.raises(RecordingError, match="No space left on device"):
         record_until_told(rec, params)
@@ -232,9 +220,9 @@ def test_an_error_of_the_writer_surfaces_in_the_loop_where_it_is_strict(tmp_path
 
 
 @WRITERS
-def test_an_error_of_the_writer_is_one_warning_and_the_training_goes_on(tmp_path, monkeypatch, writer):
+def test_an_error_of_the_writer_is_one_warning_and_the_training_goes_on(tmp_path, full_disk, writer):
     params = network()
-    fail_from(64, monkeypatch)
+    full_disk()
     with Recorder(tmp_path / "a.h5", params, writer=writer) as rec:
         with pytest.warns(RecordingWarning, match=r"No space left on device\. The training goes on") as warned:
             record_until(rec, params, lambda: warned.list)
@@ -251,8 +239,8 @@ def test_an_error_of_the_writer_is_one_warning_and_the_training_goes_on(tmp_path
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_an_error_of_the_writer_that_nobody_saw_surfaces_at_close(tmp_path, monkeypatch, strict):
-    fail_from(0, monkeypatch)
+def test_an_error_of_the_writer_that_nobody_saw_surfaces_at_close(tmp_path, full_disk, strict):
+    full_disk(0)
     rec = Recorder(tmp_path / "a.h5", network(), strict=strict)
     words = r"last states could not be written: .*No space left"
     with pytest.raises(RecordingError, match=words) if strict else pytest.warns(RecordingWarning, match=words):

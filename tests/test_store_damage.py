@@ -196,6 +196,9 @@ def test_repair_of_a_killed_writer(path):
     path.write_bytes(data)
     with pytest.raises(OSError, match="already open for write"):
         h5py.File(path, "r")
+    assert [str(p) for p in validate(path)] == [
+        "warning: file: it has the mark of a writer that is gone; `trajtools repair` clears it"
+    ]
     result = repair(path)
     assert result.changed
     assert result.states == 150
@@ -324,6 +327,18 @@ def test_salvage_without_a_count_of_states(path, tmp_path):
     with Run(tmp_path / "out.h5") as run:
         assert (run.states[:] == truth["weights"]).all()
         assert (run.plantings["step"] == [20, 40]).all()
+
+
+@pytest.mark.parametrize("position", [0, 3, 8, 11, 20, 30, 40, 45])
+def test_salvage_with_a_damaged_superblock(position, path, tmp_path):
+    truth = dr.write(path, n_states=20)
+    dr.flip(path, position)
+    with pytest.raises(FormatError):
+        Run(path)
+    assert len(errors_of(path)) == 1
+    assert repair(path, salvage=tmp_path / "out.h5").states == 20
+    with Run(tmp_path / "out.h5") as run:
+        assert (run.states[:] == truth["weights"]).all()
 
 
 def test_salvage_of_a_cut_file(path, tmp_path):

@@ -44,7 +44,7 @@ def test_iris_has_regimes_and_is_marginal_after_learning(tmp_path):
 def test_an_interrupted_study_goes_on_with_what_is_missing(tmp_path):
     pytest.importorskip("sklearn")
     said = study("chaotic_transients", tmp_path)
-    assert "control (control)" in said
+    assert "digits-control-0.7746 (control)" in said
     (tmp_path / "digits-rate-0.7746.h5").unlink()
     files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")}
     assert len(files) == 3
@@ -63,7 +63,7 @@ def test_rate_momentum_and_batch_are_set_against_each_other(tmp_path):
     table = (tmp_path / "onset.md").read_text().splitlines()[2:]
     assert [line.split(" | ")[:2] for line in table] == [["| 16", "0"], ["| 16", "0.9"], ["| 64", "0"], ["| 64", "0.9"]]
     runs = (tmp_path / "runs.txt").read_text()
-    assert sum(" run " in line for line in runs.splitlines()[1:]) == len(list(tmp_path.glob("*.h5"))) == 18
+    assert sum(" digits-" in line for line in runs.splitlines()[1:]) == len(list(tmp_path.glob("*.h5"))) == 18
 
 
 @pytest.mark.slow

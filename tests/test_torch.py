@@ -11,6 +11,8 @@ torch = pytest.importorskip("torch")
 
 from torch_training import OPTIMISERS, backward, batches, flat, network, opened, read, train  # noqa: E402
 
+import trajtools as tt  # noqa: E402
+from recorders import RecordingWarning  # noqa: E402
 from trajtools.errors import ArchitectureError, RecordingError  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.recorders]
@@ -39,6 +41,28 @@ def test_training_is_bit_identical_with_and_without_a_recorder(tmp_path, kind):
     np.testing.assert_array_equal(metrics["loss"], [*expected_losses, np.nan])
     rate = optimizer.param_groups[0]["lr"]
     np.testing.assert_array_equal(metrics["learning_rate"], [rate] * 12 + [np.nan])
+
+
+def test_a_full_disk_is_one_warning_and_the_training_stays_the_same(tmp_path, full_disk):
+    plain = network()
+    expected, _ = train(plain, OPTIMISERS["adam"](plain.parameters()), steps=200)
+    model = network()
+    optimizer = OPTIMISERS["adam"](model.parameters())
+
+    def recorded():
+        with opened(tmp_path, model, optimizer=optimizer) as recorder:
+            return train(model, optimizer, recorder, steps=200)[0]
+
+    full_disk()
+    with pytest.warns(RecordingWarning, match="No space left on device. The training goes on") as warned:
+        states = recorded()
+    assert len(warned) == 1
+    np.testing.assert_array_equal(states, expected)
+    stored, step, _ = read(tmp_path)
+    np.testing.assert_array_equal(stored, expected[:64])
+    assert step == list(range(64))
+    with tt.open(tmp_path / "run.h5") as run:
+        assert run.status == "interrupted"
 
 
 def test_nothing_of_the_model_is_touched(tmp_path):

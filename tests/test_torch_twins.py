@@ -1,5 +1,6 @@
 """Twins of torch modules: how they are made, and that they train as they would alone."""
 
+import contextlib
 import copy
 import random
 
@@ -9,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import trajtools as tt  # noqa: E402
-from recorders import perturb as perturb_arrays  # noqa: E402
+from recorders import RecordingWarning, perturb as perturb_arrays  # noqa: E402
 from recorders.torch import Recorder, Twins, perturb  # noqa: E402
 from trajtools.errors import ArchitectureError, PerturbationError, RecordingError  # noqa: E402
 
@@ -382,6 +383,25 @@ def test_recorded_twins_hold_every_step_every_loss_and_their_origin(tmp_path, fa
 
 
 @pytest.mark.recorders
+def test_twins_go_on_where_the_disk_is_full(tmp_path, full_disk):
+    def trained(**recorded):
+        twins = Twins(network(), nn.CrossEntropyLoss(), sgd, epsilon=1e-5, members=2, seed=9, vectorize=False)
+        with Recorder(tmp_path / "twins.h5", twins, quiet=True) if recorded else contextlib.nullcontext():
+            for _ in range(8):
+                for x, y in batches():
+                    twins.step(x, y)
+        return distances(twins)
+
+    expected = trained()
+    full_disk()
+    with pytest.warns(RecordingWarning, match="The training goes on") as warned:
+        found = trained(recorded=True)
+    assert len(warned) == 1
+    np.testing.assert_array_equal(found, expected)
+    with tt.open(tmp_path / "twins.h5") as run:
+        assert run.n_states == 64
+
+
 def test_twins_are_followed_by_one_recorder_at_a_time(tmp_path):
     twins = Twins(network(), nn.CrossEntropyLoss(), sgd, epsilon=1e-5, members=1, seed=9)
     with (

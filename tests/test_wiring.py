@@ -7,6 +7,7 @@ from math import prod
 import pytest
 from hypothesis import given, strategies as st
 
+from trajtools import wiring
 from trajtools.errors import ArchitectureError, SelectionError
 from trajtools.wiring import KINDS, NodeSet, Parameter, describe
 
@@ -257,3 +258,26 @@ def test_a_bias_that_is_shaped_to_be_broadcast_is_an_edge_to_every_channel() -> 
     assert ends(table) == {"conv.weight": ("input", "conv"), "conv.bias": ("bias", "conv"), "odd.bias": (None, None)}
     assert (table["conv.bias"].source_axis, table["conv.bias"].target_axis) == (-1, 0)
     assert sizes == {"input": 3, "conv": 8, "bias": 1}
+
+
+def test_the_work_grows_as_the_layers_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = [0, 0]
+
+    def counted(number: int, name: str) -> None:
+        function = getattr(wiring, name)
+
+        def count(*arguments: object) -> object:
+            calls[number] += 1
+            return function(*arguments)
+
+        monkeypatch.setattr(wiring, name, count)
+
+    counted(0, "_split")
+    counted(1, "_cell")
+    shapes = {"fc.weight": (4, 4), "fc.bias": (4,), "fc.gate_b": (4,), "rnn.weight_ih": (4, 4), "rnn.weight_hh": (4, 4)}
+    work = []
+    for layers in (20, 40):
+        calls[:] = 0, 0
+        found({f"{i}.{name}": shape for i in range(layers) for name, shape in shapes.items()})
+        work.append(tuple(calls))
+    assert work[1] == tuple(2 * count for count in work[0])

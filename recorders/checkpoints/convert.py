@@ -28,6 +28,7 @@ Progress = Callable[[int, int], None]
 Leaves = dict[str, Leaf]
 STEPS = ("step", "steps", "iteration", "iterations")
 METRICS = "metrics/"
+RESERVED = ("self", "state", "step", "buffers")  # other arguments of `Recorder.record`
 
 
 @dataclass(frozen=True)
@@ -211,12 +212,8 @@ def _of_folder(folder: Path, files: str, pattern: str | None, take: Take) -> Ser
     several, passed = checkpoints_in(folder, files)
     checkpoints = {one.name: one for one in several}
     order = in_order(list(checkpoints), pattern)
-    yield (
-        order,
-        [f"{listed(passed, 5)} passed over, where no weights can be read, or which lie beside files that hold them"]
-        if passed
-        else [],
-    )
+    note = f"{listed(passed, 5)} passed over, where no weights can be read, or which lie beside files that hold them"
+    yield order, [note] if passed else []
     for name in order.names:
         with open_checkpoint(checkpoints[name]) as tree:
             yield State(name, take(tree, str(folder / name)), {})
@@ -269,12 +266,23 @@ def _stacked(path: Path, tree: Any, take: Take) -> Series:
     steps, rule = _steps_of(path, tree, count)
     yield Order(tuple(f"{path.name}[{i}]" for i in range(count)), steps, rule, f"{count} states"), []
     rows = {name: (leaf.rows or leaf.read)() for name, leaf in arrays.items()}
-    series = {name.removeprefix(METRICS): leaf.read() for name, leaf in whole.leaves.items()
-              if name.startswith(METRICS) and leaf.shape == (count,)}  # fmt: skip
+    series = _metrics(whole, count)
+    others = [n for n in whole.leaves if n not in arrays and n not in STEPS and n.removeprefix(METRICS) not in series]
+    left_out = {**whole.left_out, "not one number for each state": others}
+    left_out = {why: some for why, names in left_out.items() if (some := [n for n in names if n not in STEPS])}
     for i in range(count):
         leaves = {name: Leaf(leaf.shape[1:], leaf.dtype, partial(_row, rows[name], i)) for name, leaf in arrays.items()}
         metrics = {name: float(values[i]) for name, values in series.items()}
-        yield State(f"{path.name}[{i}]", Weights(leaves, whole.entry, whole.left_out), metrics)
+        yield State(f"{path.name}[{i}]", Weights(leaves, whole.entry, left_out), metrics)
+
+
+def _metrics(whole: Weights, count: int) -> dict[str, np.ndarray]:
+    """Return the metrics that `trajtools export` writes beside the weights: one number for each state."""
+    return {
+        name.removeprefix(METRICS): leaf.read()
+        for name, leaf in whole.leaves.items()
+        if name.startswith(METRICS) and leaf.shape == (count,) and name.removeprefix(METRICS) not in RESERVED
+    }
 
 
 def _row(rows: np.ndarray, i: int) -> np.ndarray:
@@ -291,7 +299,7 @@ def _steps_of(path: Path, tree: Any, count: int) -> tuple[tuple[int, ...], str]:
         np.isfinite(values).all()
         and (values == np.rint(values)).all()
         and values[0] >= 0
-        and (np.diff(values) > 0).all()
+        and (values[1:] > values[:-1]).all()
     ):
         raise DataError(f"{path}: its steps must be whole numbers from 0 that rise, got {listed(values.tolist(), 5)}")
     return tuple(int(v) for v in values), "the steps in the file"

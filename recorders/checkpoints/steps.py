@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -223,7 +224,7 @@ def _way_out(names: Sequence[str], advise: bool, stages: Sequence[int] = (), ref
     """Return options that give an order when they are typed, and not the refused one; empty where there are none."""
     hints = []
     if advise and stages:
-        most = max(set(stages), key=lambda stage: (list(stages).count(stage), -stage))
+        most = Counter(sorted(stages)).most_common(1)[0][0]
         stage = [name for name, value in zip(names, stages, strict=True) if value == most]
         glob = _glob(names, stage) if len(stage) > 1 and _works(stage, None) else ""
         hints = [f"--files '{glob}'"] if glob else []

@@ -14,7 +14,19 @@ from numpy.typing import NDArray
 from trajtools.errors import FormatError, TrajtoolsError, UnsafeFileError
 from trajtools.store import layout as on_disk
 from trajtools.store.chunks import Blocks
-from trajtools.store.files import RawFile, bytes_missing, check_head, one_line, open_for_reading
+from trajtools.store.files import (
+    SUPERBLOCK_BYTES,
+    WAY_OUT,
+    Owner,
+    RawFile,
+    bytes_missing,
+    check_head,
+    has_writer,
+    one_line,
+    open_for_reading,
+    replace_head,
+    sealed,
+)
 from trajtools.store.isolation import in_child
 from trajtools.store.layout import Cells
 from trajtools.store.reading import COLUMNS, TEXTS, Run, check_storage, child, has, linked
@@ -124,14 +136,14 @@ def check(path: str) -> list[tuple[str, ...]]:
         if not check_head(raw):
             problems.append(Problem("error", "file", f"its last {bytes_missing(raw)} bytes were cut off"))
         problems += _attempt("structure", lambda: _strangers(raw))
-    except (TrajtoolsError, OSError) as error:
-        return [astuple(Problem("error", "file", one_line(error)))]
+    except (TrajtoolsError, OSError):
+        pass  # the survey says it
     finally:
         raw.close()
     try:
         run = Survey(path)
     except (TrajtoolsError, OSError) as error:
-        problems.append(Problem("error", "structure", one_line(error)))
+        problems.append(Problem("error", "structure", _sentence(error)))
     else:
         with run:
             problems += run.problems
@@ -148,6 +160,10 @@ def _attempt(where: str, one: Callable[[], Iterator[Problem]]) -> list[Problem]:
     except Exception as error:
         result.append(Problem("error", where, one_line(error)))
     return result
+
+
+def _sentence(error: Exception) -> str:
+    return one_line(error).partition(f"; {WAY_OUT}")[0]
 
 
 class Survey(Run):
@@ -172,8 +188,17 @@ class Survey(Run):
             self.n_states = self.blocks.n = self.cells.committed = _count(self.blocks)
             self.planting_blocks.n = self.cells.plantings = _count(self.planting_blocks)
 
+    def _check_head(self) -> bool:
+        try:
+            return super()._check_head()
+        except FormatError as error:
+            if not replace_head(self._raw):
+                raise
+            self._refuse(error)
+            return True
+
     def _refuse(self, error: FormatError) -> None:
-        self.problems.append(Problem("error", "structure", one_line(error)))
+        self.problems.append(Problem("error", "structure", _sentence(error)))
 
     def _read_cells(self) -> tuple[Cells, dict[str, Any] | None]:
         try:
@@ -345,12 +370,31 @@ def _members(run: Survey) -> Iterator[Problem]:
         on_disk.check_parameters(run.parameters)
     except TrajtoolsError as error:
         yield Problem("error", "members", one_line(error))
-    with open_for_reading(RawFile(run.path)) as file:
+    with open_for_reading(run._raw) as file:
         scale = child(file, "member", h5py.Dataset)
         if scale.shape != (run.n_members,) or scale.dtype.kind != "S":
             yield Problem("error", "member", f"needed one text for each of {run.n_members} members")
         elif [value.decode("utf-8", "replace") for value in scale[()].tolist()] != [m.name for m in run.members]:
             yield Problem("error", "member", "it differs from members/name")
+
+
+def _datasets(run: Survey) -> Iterator[Problem]:
+    """What other programs rely on."""
+    streams = {**run.axis.streams, **run.planting_axis.streams}
+    with open_for_reading(run._raw) as file:
+        for name, stream in streams.items():
+            dataset = child(file, name, h5py.Dataset)
+            if dataset.maxshape != (None, *stream.shape):
+                yield Problem("error", name, f"it must be able to grow, but its largest shape is {dataset.maxshape}")
+            if stream.sparse and not np.isnan(dataset.fillvalue):
+                yield Problem("error", name, f"its fill value must be NaN, it is {dataset.fillvalue}")
+
+
+def _mark(run: Survey) -> Iterator[Problem]:
+    head = run._raw.read(0, SUPERBLOCK_BYTES)
+    is_marked = not run.is_cut and run._raw.head is None and sealed(head, run._raw.size) != head
+    if is_marked and not has_writer(run._raw, Owner.from_notes(run.notes)):
+        yield Problem("warning", "file", "it has the mark of a writer that is gone; `trajtools repair` clears it")
 
 
 def _planted(run: Survey) -> Iterator[Problem]:
@@ -365,4 +409,6 @@ _CHECKS: dict[str, Callable[[Survey], Iterator[Problem]]] = {
     "metric": _names,
     "members": _members,
     "plantings": _planted,
+    "datasets": _datasets,
+    "file": _mark,
 }

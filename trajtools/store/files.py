@@ -42,6 +42,7 @@ HEAD_BYTES = 2**17  # covers the structure of most files, so that HDF5 opens the
 LIBVER = ("v110", "v110")
 WAY_OUT = "`trajtools validate` says what is missing, `trajtools repair --salvage` saves what is whole"
 _FIELDS = struct.Struct("<8sBBBBQQQQ")
+_ROOT = 64  # where the root group begins in the files that are made here
 _MASK = 0xFFFFFFFF
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
 _LOCK_TRIES, _LOCK_PAUSE = 20, 0.02
@@ -59,7 +60,11 @@ class RawFile:
         Of the system; -1 once closed.
     identity : tuple of int
         Device and inode.
+    head : bytes or None
+        A superblock to read instead of a damaged one.
     """
+
+    head: bytes | None = None
 
     def __init__(self, path: str | os.PathLike[str], *, write: bool = False) -> None:
         self.path = Path(os.path.abspath(path))
@@ -301,6 +306,14 @@ def seal(file: RawFile, size: int = 0) -> None:
         file.write(0, whole)
 
 
+def replace_head(file: RawFile) -> bool:
+    """Read a damaged superblock as the one that our files are made with; False where the root is elsewhere."""
+    if file.read(_ROOT, 4) != b"OHDR":
+        return False
+    file.head = _FIELDS.pack(SIGNATURE, 3, 8, 8, 0, 0, 2**64 - 1, file.size, _ROOT)
+    return True
+
+
 def check_head(file: RawFile) -> bool:
     """Refuse what is no HDF5 file of ours by its first bytes; False where the file is shorter than it was."""
     head, size = file.read(0, SUPERBLOCK_BYTES), file.size
@@ -362,7 +375,7 @@ class SealedView(io.RawIOBase):
     def __init__(self, file: RawFile) -> None:
         self._raw, self._size, self._at = file, file.size, 0
         head = bytearray(file.read(0, HEAD_BYTES))
-        head[:SUPERBLOCK_BYTES] = sealed(bytes(head[:SUPERBLOCK_BYTES]), self._size)
+        head[:SUPERBLOCK_BYTES] = sealed(file.head or bytes(head[:SUPERBLOCK_BYTES]), self._size)
         self._head = memoryview(head)
 
     def readinto(self, buffer: Any) -> int:

@@ -452,6 +452,14 @@ def _check_stored(data: h5py.Dataset, path: Path) -> None:
         )
     if ZSTD in filters_of(data):
         _load_zstandard()
+    wanted, size = data.dtype.itemsize * prod(data.shape), os.path.getsize(path)
+    room = (
+        size
+        if data.chunks is None or not filters_of(data)
+        else data.id.get_num_chunks() * data.dtype.itemsize * prod(data.chunks)
+    )
+    if wanted > max(size, room):
+        raise UnsafeFileError(f"{data.name} of {path} declares {wanted} bytes, but holds far fewer")
     size = data.dtype.itemsize
     if data.chunks is None:
         held, needed = data.id.get_storage_size(), size * prod(data.shape)

@@ -359,7 +359,7 @@ class Run:
         return abs(time.time() - os.fstat(self._raw.descriptor).st_mtime) < 5
 
     def _load_once(self) -> None:
-        self.is_cut = not check_head(self._raw)
+        self.is_cut = not self._check_head()
         # Where their place is known, before anything else: what they promise is in the file, and stays there.
         before = self._read_cells() if self.places else None
         with one_sentence(self.path, "read the structure"), open_for_reading(self._raw) as file:
@@ -389,6 +389,9 @@ class Run:
     def _refuse(self, error: FormatError) -> None:
         """Meet damage that leaves something to read; only a survey goes on."""
         raise error
+
+    def _check_head(self) -> bool:
+        return check_head(self._raw)
 
     def _check_version(self, version: str) -> None:
         try:
@@ -855,37 +858,40 @@ def _read_texts(file: h5py.File, where: str) -> dict[str, str]:
 
 
 def _read_number(file: h5py.File, name: str) -> int:
-    if name not in file.attrs:
-        raise FormatError(f"{file.filename} lacks the attribute {name!r}, which the format requires")
-    attribute = h5py.h5a.open(file.id, name.encode())
-    if attribute.shape != () or attribute.dtype != np.dtype("<u8"):
+    attribute = _attribute(file, name)
+    value = np.zeros((), "<u8")
+    if attribute.shape != () or attribute.dtype != value.dtype:
         raise FormatError(f"the attribute {name!r} must be one uint64")
-    return int(file.attrs[name])
+    attribute.read(value)
+    return int(value)
+
+
+def _attribute(target: h5py.Group | h5py.Dataset, name: str) -> Any:
+    if not h5py.h5a.exists(target.id, name.encode()):
+        raise FormatError(f"{target.name} lacks the attribute {name!r}, which the format requires")
+    return h5py.h5a.open(target.id, name.encode())
 
 
 def text_attribute(target: h5py.Group | h5py.Dataset, name: str) -> str:
     """Read a text attribute, after a look at its size."""
-    if not h5py.h5a.exists(target.id, name.encode()):
-        raise FormatError(f"{target.name} lacks the attribute {name!r}, which the format requires")
-    attribute = h5py.h5a.open(target.id, name.encode())
-    size = attribute.get_storage_size()
-    if size > on_disk.ATTRIBUTE_BYTES:
-        raise UnsafeFileError(f"the attribute {name!r} of {target.name} claims {size} bytes")
+    attribute = _attribute(target, name)
+    if attribute.get_storage_size() > on_disk.ATTRIBUTE_BYTES:
+        raise UnsafeFileError(f"the attribute {name!r} of {target.name} claims {attribute.get_storage_size()} bytes")
     kind = attribute.get_type()
     if attribute.get_space().get_simple_extent_npoints() != 1 or not isinstance(kind, h5py.h5t.TypeStringID):
         raise FormatError(f"the attribute {name!r} of {target.name} must be one text")
     if kind.is_variable_str():
         raise UnsafeFileError(f"the attribute {name!r} of {target.name} is of variable length; needed a fixed one")
     value = np.zeros(attribute.shape, f"S{kind.get_size()}")
-    attribute.read(value, kind)
-    return value.reshape(-1)[0].decode()
+    attribute.read(value, mtype=kind)
+    return bytes(value.reshape(-1)[0]).decode()
 
 
-def child(file: h5py.File, path: str, kind: type[Any]) -> Any:
+def child(group: h5py.Group, path: str, kind: type[Any]) -> Any:
     """A group or dataset of this very file: no link to elsewhere is followed."""
-    target = linked(file, path)
+    target = linked(group, path)
     if not isinstance(target, kind):
-        raise FormatError(f"/{path} must be a {kind.__name__.lower()}, it is a {type(target).__name__.lower()}")
+        raise FormatError(f"{target.name} must be a {kind.__name__.lower()}, it is a {type(target).__name__.lower()}")
     if isinstance(target, h5py.Dataset):
         check_storage(target)
         check_type(target)
@@ -897,17 +903,17 @@ def has(group: h5py.Group, name: str) -> bool:
     return bool(group.id.links.exists(name.encode()))
 
 
-def linked(file: h5py.File, path: str) -> Any:
+def linked(group: h5py.Group, path: str) -> Any:
     """Whatever stands at a path in this very file."""
-    here: Any = file.id
+    here, prefix = group.id, group.name.rstrip("/")
     for name in path.split("/"):
         encoded = name.encode()
+        prefix = f"{prefix}/{name}"
         if not isinstance(here, h5py.h5g.GroupID) or not here.links.exists(encoded):
-            raise FormatError(f"{file.filename}: {path} is missing, which the format requires")
+            raise FormatError(f"{prefix} is missing, which the format requires")
         if (kind := here.links.get_info(encoded).type) != h5py.h5l.TYPE_HARD:
-            outside = kind == h5py.h5l.TYPE_EXTERNAL
-            place = f"another file ({here.links.get_val(encoded)[0].decode()!r})" if outside else "another place"
-            raise UnsafeFileError(f"/{path} is a link to {place}; links are refused. Copy the data into the file.")
+            place = "another file" if kind == h5py.h5l.TYPE_EXTERNAL else "another place"
+            raise UnsafeFileError(f"{prefix} is a link to {place}; links are refused. Copy the data into the file.")
         here = h5py.h5o.open(here, encoded)
     wrap = {h5py.h5d.DatasetID: h5py.Dataset, h5py.h5g.GroupID: h5py.Group}.get(type(here), h5py.Datatype)
     return wrap(here)
@@ -961,13 +967,14 @@ def _read_table(file: h5py.File, raw: RawFile, name: str, columns: list[str], di
             raise FormatError(f"{file.filename} lacks the table {name!r}, which the format requires")
         return {}
     values: dict[str, Any] = {}
+    table, size = child(file, name, h5py.Group), raw.size
     for column in columns:
-        dataset = child(file, f"{name}/{column}", h5py.Dataset)
+        dataset = child(table, column, h5py.Dataset)
         nbytes = dataset.size * dataset.dtype.itemsize
         if dataset.ndim != 1 or nbytes > on_disk.TABLE_BYTES or dataset.chunks is not None:
             raise FormatError(f"/{name}/{column} must have one axis, in one piece, of at most 1 GiB")
         offset = dataset.id.get_offset()
-        if nbytes and (offset is None or offset + nbytes > raw.size):
+        if nbytes and (offset is None or offset + nbytes > size):
             raise UnsafeFileError(f"/{name}/{column} declares {nbytes} bytes, more than the file holds")
         array = np.frombuffer(raw.read(offset or 0, nbytes), dataset.dtype)
         if array.dtype.kind == "S":
