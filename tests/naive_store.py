@@ -24,7 +24,7 @@ class DamageError(Exception):
 def open_file(path):
     try:
         return h5py.File(path, "r", locking=False)
-    except OSError:  # its writer was killed before its first flush
+    except OSError:  # its writer was killed while it opened the file
         return h5py.File(path, "r", locking=False, swmr=True)
 
 

@@ -446,6 +446,16 @@ def test_plain_h5py_reads_a_run_and_its_checksums(path):
     assert_holds(naive_store.read(path), 100)
 
 
+@pytest.mark.parametrize("compress", ["gzip", "zstd"])
+def test_plain_h5py_reads_compressed_runs(tmp_path, compress):
+    if compress == "zstd":
+        pytest.importorskip("hdf5plugin")
+    record(tmp_path / "run.h5", 100, compress=compress, optimizer=True)
+    with h5py.File(tmp_path / "run.h5", "r") as file:
+        for name, values in (("weights", states(0, 100)), ("optimizer", -states(0, 100))):
+            np.testing.assert_array_equal(file[name][:100].view("u4"), values.view("u4"))
+
+
 def test_pandas_reads_tables_and_metrics(path):
     pandas = pytest.importorskip("pandas")
     with h5py.File(path, "r") as file:

@@ -741,6 +741,98 @@ except RecordingError as error:
         assert run.status in ("complete", "interrupted")
 
 
+class Interrupted:
+    """A dataset whose writes are interrupted by Ctrl-C."""
+
+    def __init__(self, dataset, calls):
+        self.dataset, self.calls = dataset, calls
+
+    def __getattr__(self, name):
+        return getattr(self.dataset, name)
+
+    def write_direct_chunk(self, *arguments):
+        self.calls[0] -= 1
+        if self.calls[0] == 0:
+            raise KeyboardInterrupt
+        self.dataset.write_direct_chunk(*arguments)
+
+
+@pytest.mark.parametrize("call", range(1, 7))
+def test_an_interrupted_write_may_be_repeated(tmp_path, call):
+    path = tmp_path / "run.h5"
+    writer = create(path)
+    write(writer, 0, 40)
+    blocks = writer._blocks
+    whole = blocks._sums, blocks._ids
+    for count in (45, 50, 55, 60):
+        calls = [call]
+        blocks._sums = Interrupted(whole[0], calls)
+        blocks._ids = {name: Interrupted(dataset, calls) for name, dataset in whole[1].items()}
+        with pytest.raises(KeyboardInterrupt):
+            write(writer, 0, count)
+        blocks._sums, blocks._ids = whole
+        with Run(path) as run:
+            assert_whole(run, 40)
+    write(writer, 0, 64)
+    go_on(writer, 100)
+    writer.close()
+    with Run(path) as run:
+        assert_whole(run, 100)
+        assert run.status == "complete"
+
+
+LEAVE = """
+writer = create(path)
+go_on(writer, 100)
+if sys.argv[2] == "error":
+    raise SystemExit(3)
+"""
+
+
+@pytest.mark.parametrize("way", ["end", "error"])
+def test_a_program_that_ends_without_close_leaves_an_interrupted_run(tmp_path, way):
+    path = tmp_path / "run.h5"
+    process = run_to_end(LEAVE, path, way)
+    assert (process.returncode, process.stderr) == (0 if way == "end" else 3, "")
+    with Run(path) as run:
+        assert run.status == "interrupted"
+        assert_whole(run, 100)
+    assert_holds(naive_store.read(path), 100)
+
+
+@pytest.mark.parametrize("change", [removed, replaced])
+def test_a_heartbeat_may_find_out_while_another_thread_writes(tmp_path, change):
+    for number in range(5):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        path = folder / "run.h5"
+        writer = create(path)
+        write(writer, 0, 40)
+        errors, stop = [], threading.Event()
+
+        def beat(writer=writer, errors=errors, stop=stop):
+            while not stop.is_set():
+                try:
+                    writer.beat()
+                except Exception as problem:
+                    errors.append(problem)
+
+        thread = threading.Thread(target=beat)
+        thread.start()
+        try:
+            for count in range(41, 65):
+                write(writer, 0, count)
+                if count == 50:
+                    change(path)
+        except Exception as error:
+            errors.append(error)
+        stop.set()
+        thread.join()
+        writer.close()
+        assert [type(error) for error in errors if not isinstance(error, RecordingError)] == []
+        assert 1 <= len(errors) <= 2
+
+
 @pytest.mark.parametrize("call", range(6))
 def test_a_failed_write_of_any_kind_ends_the_recording_and_nothing_else(tmp_path, monkeypatch, call):
     path = tmp_path / "run.h5"

@@ -428,13 +428,16 @@ class RunWriter:
 
     def _open_hdf5(self, locked: bool) -> WritableHDF5:
         try:
-            return WritableHDF5(self._raw)
+            hdf5 = WritableHDF5(self._raw)
         except BlockingIOError:  # HDF5_USE_FILE_LOCKING=TRUE: HDF5 insists on a lock of its own while it opens the file
             unlock(self._raw)
             hdf5 = WritableHDF5(self._raw)
-        if locked and lock(self._raw) is False:
-            hdf5.detach()
-            raise FileBusyError(f"{self.path} was opened by another recorder at the same moment; try again")
+            if locked and lock(self._raw) is False:
+                hdf5.detach()
+                raise FileBusyError(
+                    f"{self.path} was opened by another recorder at the same moment; try again"
+                ) from None
+        seal(self._raw)  # HDF5 marked the file
         return hdf5
 
     def _share_lock(self) -> None:
@@ -629,6 +632,8 @@ class RunWriter:
             self._put_cells()
 
     def _fail(self, error: BaseException) -> RecordingError:
+        if self._ended:  # by another thread, which has said why
+            return RecordingError(f"the recording into {self.path} is {self._ended}; open a new one, or resume=True")
         self.abort()
         if isinstance(error, RecordingError):
             return error
@@ -738,12 +743,12 @@ class _BlockWriter:
         axis = self._axis
         block = start // axis.rows
         if block != self.block:
-            self.block, self._slot = block, 0
+            self.block, slot = block, 0
             self._slots[:] = 0
         else:
-            previous, self._slot = self._slot, (self._slot + 1) % on_disk.SLOTS
-            self._slots[self._slot] = self._slots[previous]  # sparse chunks that are not rewritten
-        sums = self._slots[self._slot]
+            slot = (self._slot + 1) % on_disk.SLOTS
+            self._slots[slot] = self._slots[self._slot]  # sparse chunks that are not rewritten
+        sums = self._slots[slot]
         sums[0] = count
         chunks: list[tuple[str, tuple[int, ...], Array | bytes]] = []
 
@@ -770,6 +775,7 @@ class _BlockWriter:
                 dataset.set_extent((start + count, *shape[1:]))
         for name, place, data in chunks:
             self._ids[name].write_direct_chunk(place, data)
+        self._slot = slot  # not before: an interrupted write is repeated in the same slot
 
 
 def _planting_rows() -> dict[str, Array]:
