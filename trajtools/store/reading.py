@@ -841,9 +841,8 @@ def open_runs(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     >>> folder = tempfile.TemporaryDirectory()
     >>> table = [Parameter("w", "other", (3,), "float64", 0, 3)]
     >>> for lr in (0.1, 10.0):
-    ...     RunWriter.create(
-    ...         f"{folder.name}/lr={lr}.h5", parameters=table, members=[Member("a")], dtype="float64", hparams={"lr": lr}
-    ...     ).close()
+    ...     path, hparams = f"{folder.name}/lr={lr}.h5", {"lr": lr}
+    ...     RunWriter.create(path, parameters=table, members=[Member("a")], dtype="float64", hparams=hparams).close()
     >>> runs = open_runs(folder.name)
     >>> list(runs)
     ['lr=0.1', 'lr=10.0']
