@@ -340,6 +340,5 @@ def _memory_path() -> Path:
         base = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~")
     else:
         base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return (
-        Path(base) / "trajtools" / f"opened-{h5py.version.hdf5_version}.json"
-    )  # what one HDF5 survives, another may not
+    # What one HDF5 survives, another may not.
+    return Path(base) / "trajtools" / f"opened-{h5py.version.hdf5_version}.json"
