@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from recorders.adapter import Pending
+from recorders.adapter import Pending, listed
 from recorders.storage import Block, Storage
 from trajtools.errors import RecordingError
 from trajtools.store import RunWriter
@@ -455,7 +455,7 @@ class MetricsBeside:
         """Warn of the metrics that came without a column; call it in the training loop."""
         names, self.news = self.news, []
         warn(
-            f"the file has no free column for the metric{'s' * (len(names) > 1)} {', '.join(map(repr, names))}: values "
+            f"the file has no free column for the metric{'s' * (len(names) > 1)} {listed(names)}: values "
             f"go to {self.path}. Declare all metrics when opening: metrics="
         )
 

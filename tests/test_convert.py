@@ -694,7 +694,7 @@ def test_what_was_exported_is_converted_back(tmp_path):
     done = convert(tmp_path / "all.npz", tmp_path / "back.h5")
     assert (done.rule, done.left_out) == ("the steps in the file", ())
     with tt.open(tmp_path / "run.h5") as one, tt.open(tmp_path / "back.h5") as other:
-        run, back = one["run"], other["run"]
+        run, back = one, other
         assert run.parameters == back.parameters
         for before, after in ((run.step, back.step), (run.states.read(), back.states())):
             np.testing.assert_array_equal(before, after)

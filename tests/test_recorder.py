@@ -343,6 +343,44 @@ def test_a_metric_that_cannot_be_named_is_refused_and_the_recorder_goes_on(tmp_p
     assert not (tmp_path / "b.h5").exists()
 
 
+def test_a_metric_named_as_a_part_of_another_takes_none_of_its_columns(tmp_path):
+    members = [network(0), network(1)]
+    rec = Recorder(tmp_path / "a.h5", members)
+    rec.record(a=[[1, 2], [3, 4]], b=[5, 6])
+    rec.record(**{"a[1]": [7, 8], "b[0]": [[9], [10]]})
+    with pytest.warns(RecordingWarning, match=r"'a\[1\]'"):
+        rec.close()
+    metrics = read(tmp_path / "a.h5")["metrics"]
+    assert {name: values[0].tolist() for name, values in metrics.items()} == {
+        "a": [[1, 2], [3, 4]],
+        "b": [5, 6],
+        "b[0]": [[9], [10]],
+    }
+    assert lines(tmp_path / "a.h5") == {0: {"a[1]": [7, 8]}}
+
+
+def test_no_number_of_names_keeps_states_from_being_recorded(tmp_path):
+    path, params = tmp_path / "a.h5", network()
+    names = [f"gradient norm of layer {i:04d} of the network" for i in range(500)]
+
+    def train(first):
+        with Recorder(path, params, metrics=names, resume=True) as rec:
+            for step in range(first, first + 3):
+                rec.record(params, step=step, **dict.fromkeys(names, float(step)))
+
+    for first in (0, 3):
+        with pytest.warns(RecordingWarning, match="no free column for the metrics") as warned:
+            train(first)
+        assert len(warned) == 1
+    run = read(path)
+    beside = lines(path)
+    assert run["step"].tolist() == sorted(beside) == list(range(6))
+    assert {*run["metrics"], *beside[0]} == set(names)
+    assert run["status"] == "complete"
+    for step in range(6):
+        assert {values[step] for values in run["metrics"].values()} == {step} == set(beside[step].values())
+
+
 def test_the_shape_of_a_metric_stays(tmp_path):
     with Recorder(tmp_path / "a.h5", [network(0), network(1)]) as rec:
         rec.record(loss=[1.0, 2.0])

@@ -325,6 +325,8 @@ def test_salvage_without_a_count_of_states(path, tmp_path):
     result = repair(path, salvage=tmp_path / "out.h5")
     assert result.states == 150
     with Run(tmp_path / "out.h5") as run:
+        assert list(run.metrics) == ["accuracy", "late", "loss"]
+    with Run(tmp_path / "out.h5") as run:
         assert (run.states[:] == truth["weights"]).all()
         assert (run.plantings["step"] == [20, 40]).all()
 
@@ -339,6 +341,22 @@ def test_salvage_with_a_damaged_superblock(position, path, tmp_path):
     assert repair(path, salvage=tmp_path / "out.h5").states == 20
     with Run(tmp_path / "out.h5") as run:
         assert (run.states[:] == truth["weights"]).all()
+
+
+@pytest.mark.parametrize("table", ["parameters", "members", "nodes", "optimizer_parameters"])
+def test_salvage_without_a_table(table, path, tmp_path):
+    truth = dr.write(path, n_states=20, optimizer=True)
+    with h5py.File(path, "r") as file:
+        place = h5py.h5o.get_info(file[f"{table}/name"].id).addr
+    dr.flip(path, place + 20)
+    with pytest.raises(FormatError):
+        Run(path)
+    assert any(text.startswith(f"error: {table}") for text in errors_of(path))
+    assert table in str(repair(path, salvage=tmp_path / "out.h5"))
+    with Run(tmp_path / "out.h5") as run:
+        assert (run.states[:] == truth["weights"]).all()
+        assert (run.optimizer[:] == truth["optimizer"]).all()
+        assert [m.name for m in run.members] == [m.name for m in dr.MEMBERS]
 
 
 def test_salvage_of_a_cut_file(path, tmp_path):
@@ -562,6 +580,20 @@ def test_a_child_that_does_not_survive_is_one_sentence(child, path, monkeypatch)
             assert isinstance(answer, UnsafeFileError)
             assert words in str(answer)
     assert threading.active_count() < 10
+
+
+def test_without_a_child_nothing_is_opened(path, monkeypatch):
+    dr.write(path, n_states=5)
+    monkeypatch.setattr(isolation, "_can_fork", lambda: False)
+    monkeypatch.setattr(isolation, "_SUBPROCESS", "raise SystemExit(3)")
+    with pytest.raises(UnsafeFileError, match="no process could be started"):
+        open_run(path, isolated=True)
+
+
+def test_the_child_needs_no_resource_module(path, monkeypatch):
+    dr.write(path, n_states=5)
+    monkeypatch.setattr(isolation, "resource", None)
+    assert probe([path]) == {path: None}
 
 
 def test_files_opened_before_need_no_child(path, monkeypatch):

@@ -30,6 +30,7 @@ from trajtools.store.files import (
 from trajtools.store.isolation import in_child
 from trajtools.store.layout import Cells
 from trajtools.store.reading import COLUMNS, TEXTS, Run, check_storage, child, has, linked
+from trajtools.wiring import Member
 
 _SCALES = ("metric", "member_metric", "member")
 _REQUIRED = {
@@ -206,12 +207,29 @@ class Survey(Run):
         except FormatError as error:
             self._refuse(error)
             self.is_counted = False
-            cells, notes = Cells(status=on_disk.INTERRUPTED), None
-            for cells.notes in (0, 1):
-                notes = self._read_notes(cells) or notes
+            cells = Cells(status=on_disk.INTERRUPTED)
+            slots = [self._read_notes(Cells(notes=slot)) for slot in (0, 1)]
+            notes = max(filter(None, slots), key=lambda one: len(str(one.get("columns"))), default=None)
         if notes is None:
             self.problems.append(Problem("error", "store/notes", "the notes do not match their checksum"))
         return cells, notes
+
+    def _read_table(self, file: h5py.File, name: str, digest: Any) -> dict[str, list[Any]]:
+        try:
+            return super()._read_table(file, name, digest)
+        except UnsafeFileError:
+            raise
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            self.problems.append(Problem("error", name, f"the table cannot be read: {_sentence(error)}"))
+        if name == "nodes":
+            return {}
+        if name == "members":
+            names = [n.decode() for n in child(file, "member", h5py.Dataset)[()].tolist()]
+            members = on_disk.member_columns([Member(n) for n in names])
+            return {column: list(values) for column, values in members.items()}
+        size = child(file, {"parameters": "weights"}.get(name, "optimizer"), h5py.Dataset).shape[-1]
+        whole = [name, "other", str(size), "float32", 0, size, "", "", -1, -1]
+        return {column: [value] for column, value in zip(COLUMNS[name].split(), whole, strict=True)}
 
     def _read_structure(self, file: h5py.File, tables: dict[str, dict[str, list[Any]]]) -> None:
         if not self.is_counted:
@@ -349,9 +367,7 @@ def _order(run: Survey) -> Iterator[Problem]:
     if len(falls):
         pair = known[falls[0] : falls[0] + 2]
         yield Problem("error", "step", f"steps must increase, but {pair[1]} follows {pair[0]}")
-    if len(known) < len(steps) and not run.blocks.missing(["step"]):
-        return
-    if run.step.min(initial=0) < 0:
+    if (steps < -1).any():
         yield Problem("error", "step", "a step is negative")
 
 

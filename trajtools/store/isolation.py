@@ -145,10 +145,16 @@ class _Child:
             self._process = self._spawn(task, items)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._next(_START_SECONDS)  # ready
+        try:
+            self._is_ready = bool(self._next(_START_SECONDS))
+        except queue.Empty:
+            self._is_ready = False
 
     def answer(self, item: str, seconds: float) -> Any:
         """What the child says of a file."""
+        if not self._is_ready:
+            self.end()
+            return UnsafeFileError(f"{item} is not opened: no process could be started to try whether it is safe")
         try:
             line = self._next(seconds)
         except queue.Empty:

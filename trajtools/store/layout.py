@@ -586,27 +586,46 @@ class RunSpec:
                 result.append(Stream(name, rows, shape, chunk, one.dtype, filters=filters))
         return result
 
+    def axes(self) -> tuple[Axis, Axis]:
+        """The streams of the states, and those of the plantings."""
+        plantings = [
+            Stream(f"plantings/{name}", PLANTING_ROWS, (), (), np.dtype("<f8" if name == "epsilon" else "<i8"))
+            for name in PLANTING_STREAMS
+        ]
+        return (
+            Axis.make("store/checksums", self.layout.rows, self.streams()),
+            Axis.make("store/planting_checksums", PLANTING_ROWS, plantings),
+        )
 
-def create(path: Path, spec: RunSpec, *, overwrite: bool = False) -> None:
-    """Make a file with its whole structure and no state, under another name first: the path never holds half a file."""
+
+PLACES = ("store/cells", "store/notes", "metric", "member_metric")
+
+
+def create(path: Path, spec: RunSpec, *, overwrite: bool = False) -> dict[str, int]:
+    """Make a file with its whole structure and no state, under another name first: the path never holds half a file.
+
+    Returns the offsets of what is rewritten in place, by `PLACES`.
+    """
     draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
-    image = _image(draft, spec, path)
+    image, places = _image(draft, spec, path)
     try:
         draft.write_bytes(image)
         publish(draft, path, overwrite=overwrite)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
+    return places
 
 
-def _image(draft: Path, spec: RunSpec, path: Path) -> bytes:
-    """The bytes of the file; made in memory, because HDF5 crashes at exit if it meets a full disk."""
+def _image(draft: Path, spec: RunSpec, path: Path) -> tuple[bytes, dict[str, int]]:
+    """The bytes of the file, and its places; made in memory, because HDF5 crashes at exit if it meets a full disk."""
     alignment = {"alignment_threshold": 64, "alignment_interval": 64}
     with h5py.File(draft, "w", driver="core", backing_store=False, libver=LIBVER, **alignment) as file:
         _fill(file, spec, path)
         file.flush()
         image: bytes = file.id.get_file_image()
-    return image
+        places = {name: int(h5py.h5d.open(file.id, name.encode()).get_offset()) for name in PLACES}
+    return image, places
 
 
 def publish(draft: Path, path: Path, *, overwrite: bool = False) -> None:
@@ -687,21 +706,15 @@ def _fill(file: h5py.File, spec: RunSpec, path: Path) -> None:
         target, _, attribute = name.rpartition(".")
         set_text(file[target] if target else file, attribute, text)
     digest.update(texts_digest(attributes))
-    plantings = [
-        Stream(f"plantings/{name}", PLANTING_ROWS, (), (), np.dtype("<f8" if name == "epsilon" else "<i8"))
-        for name in PLANTING_STREAMS
-    ]
-    for stream in plantings:
+    states, plantings = spec.axes()
+    for stream in plantings.streams.values():
         _dataset(file, stream)
-    for stream in (*streams, *plantings):
+    for stream in (*states.streams.values(), *plantings.streams.values()):
         digest.update(stream.description().encode())
     store = file.create_group("store")
-    for axis in (
-        Axis.make("store/checksums", spec.layout.rows, streams),
-        Axis.make("store/planting_checksums", PLANTING_ROWS, plantings),
-    ):
+    for axis in (states, plantings):
         shape = (SLOTS, axis.width)
-        file.create_dataset(axis.sums, (0, *shape), "<u8", maxshape=(None, *shape), chunks=(1, *shape))
+        _dataset(file, Stream(axis.sums, 1, shape, shape, np.dtype("<u8")))
     cells = Cells(status=INTERRUPTED, heartbeat=time.time_ns())
     _contiguous(store, "cells", np.frombuffer(cells.pack(), "<i8"))
     _contiguous(store, "notes", np.zeros((2, NOTES_BYTES), "u1"))
@@ -729,9 +742,11 @@ def _dataset(file: h5py.File, stream: Stream) -> h5py.Dataset:
 def _contiguous(group: h5py.Group, name: str, values: NDArray[Any]) -> h5py.Dataset:
     if values.dtype.kind == "S":
         # At least two bytes: netCDF4 reads text of one byte as characters.
-        width = max(2, values.dtype.itemsize)
-        values = values.astype(h5py.string_dtype("utf-8", width))
-    return group.create_dataset(name, data=values)
+        values = values.astype(h5py.string_dtype("utf-8", max(2, values.dtype.itemsize)))
+    kind = h5py.h5t.py_create(values.dtype, logical=True)
+    dataset = h5py.h5d.create(group.id, name.encode(), kind, h5py.h5s.create_simple(values.shape))
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(values))
+    return h5py.Dataset(dataset)
 
 
 def _scale(dataset: h5py.Dataset, name: str) -> h5py.Dataset:
@@ -741,8 +756,8 @@ def _scale(dataset: h5py.Dataset, name: str) -> h5py.Dataset:
 
 def _dimension(file: h5py.File, name: str, length: int) -> h5py.Dataset:
     """A netCDF dimension without values, which takes no room."""
-    dataset = file.create_dataset(name, shape=(length,), dtype=">f4")
-    return _scale(dataset, f"This is a netCDF dimension but not a netCDF variable.{length:10d}")
+    dataset = h5py.h5d.create(file.id, name.encode(), h5py.h5t.IEEE_F32BE, h5py.h5s.create_simple((length,)))
+    return _scale(h5py.Dataset(dataset), f"This is a netCDF dimension but not a netCDF variable.{length:10d}")
 
 
 def _table(file: h5py.File, name: str, columns: Mapping[str, Any], digest: Any) -> None:
@@ -784,7 +799,9 @@ def texts_digest(texts: Mapping[str, str]) -> bytes:
 def set_text(target: h5py.Group | h5py.Dataset, name: str, value: str) -> None:
     """Set a text attribute, of fixed length, so that its size is known before it is read."""
     data = value.encode()
-    target.attrs.create(name, np.bytes_(data), dtype=h5py.string_dtype("utf-8", max(1, len(data))))
+    text = np.array(data, dtype=h5py.string_dtype("utf-8", max(1, len(data))))
+    kind, space = h5py.h5t.py_create(text.dtype, logical=True), h5py.h5s.create(h5py.h5s.SCALAR)
+    h5py.h5a.create(target.id, name.encode(), kind, space).write(text)
 
 
 def filters_of(dataset: h5py.Dataset) -> tuple[int, ...]:

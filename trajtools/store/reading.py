@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from glob import glob, has_magic
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 LARGEST_BYTES = 4 * 2**30
 _TRIES = 5
+_EAGER_BLOCKS = 1000
 COLUMNS = {
     "parameters": "name kind shape dtype offset size source target source_axis target_axis",
     "members": "name reference epsilon norm seed noise",
@@ -365,13 +367,11 @@ class Run:
         with one_sentence(self.path, "read the structure"), open_for_reading(self._raw) as file:
             texts = _read_texts(file, str(self.path))
             self._check_version(texts["format_version"])
-            self.places = {name: _place(file, name, self._raw.size) for name in _PLACES}
+            self.places = {name: _place(file, name, self._raw.size) for name in on_disk.PLACES}
             self.cells, notes = before or self._read_cells()
             self.notes, self._names_known = notes or {}, notes is not None
             digest = xxhash.xxh3_64()
-            tables = {
-                name: _read_table(file, self._raw, name, columns.split(), digest) for name, columns in COLUMNS.items()
-            }
+            tables = {name: self._read_table(file, name, digest) for name in COLUMNS}
             digest.update(on_disk.texts_digest(texts))
             self.texts = texts
             self._read_structure(file, tables)
@@ -382,13 +382,19 @@ class Run:
                     FormatError(f"{self.path} is damaged: its tables or attributes do not match their checksum")
                 )
             self.stored_names = {name: _read_names(file, name) for name in ("metric", "member_metric")}
-        self.blocks = Blocks(self._raw, self.axis, self.n_states)
-        self.planting_blocks = Blocks(self._raw, self.planting_axis, self.cells.plantings)
+            self.blocks = Blocks(self._raw, self.axis, self.n_states)
+            self.planting_blocks = Blocks(self._raw, self.planting_axis, self.cells.plantings)
+            if self.blocks.n_blocks <= _EAGER_BLOCKS:  # everybody asks for the steps
+                for name in self.blocks.missing(["step"]):
+                    self.blocks.locate(file, name)
         self._name_columns()
 
     def _refuse(self, error: FormatError) -> None:
         """Meet damage that leaves something to read; only a survey goes on."""
         raise error
+
+    def _read_table(self, file: h5py.File, name: str, digest: Any) -> dict[str, list[Any]]:
+        return _read_table(file, self._raw, name, COLUMNS[name].split(), digest)
 
     def _check_head(self) -> bool:
         return check_head(self._raw)
@@ -834,7 +840,6 @@ def _distinct_names(paths: Sequence[Path]) -> list[str]:
 
 # ------------------------------------------------------------------------------------------- structure, from strangers
 
-_PLACES = ("store/cells", "store/notes", "metric", "member_metric")
 TEXTS = ("format", "format_version", "Conventions", "name", "uuid", "time_unit", "hparams", "provenance", "reference")
 
 
@@ -907,37 +912,47 @@ def linked(group: h5py.Group, path: str) -> Any:
     """Whatever stands at a path in this very file."""
     here, prefix = group.id, group.name.rstrip("/")
     for name in path.split("/"):
-        encoded = name.encode()
         prefix = f"{prefix}/{name}"
-        if not isinstance(here, h5py.h5g.GroupID) or not here.links.exists(encoded):
-            raise FormatError(f"{prefix} is missing, which the format requires")
-        if (kind := here.links.get_info(encoded).type) != h5py.h5l.TYPE_HARD:
-            place = "another file" if kind == h5py.h5l.TYPE_EXTERNAL else "another place"
-            raise UnsafeFileError(f"{prefix} is a link to {place}; links are refused. Copy the data into the file.")
-        here = h5py.h5o.open(here, encoded)
+        here = _linked_id(here, name, prefix)
     wrap = {h5py.h5d.DatasetID: h5py.Dataset, h5py.h5g.GroupID: h5py.Group}.get(type(here), h5py.Datatype)
     return wrap(here)
 
 
+def _linked_id(group: Any, name: str, place: str) -> Any:
+    encoded = name.encode()
+    if not isinstance(group, h5py.h5g.GroupID) or not group.links.exists(encoded):
+        raise FormatError(f"{place} is missing, which the format requires")
+    if (kind := group.links.get_info(encoded).type) != h5py.h5l.TYPE_HARD:
+        target = "another file" if kind == h5py.h5l.TYPE_EXTERNAL else "another place"
+        raise UnsafeFileError(f"{place} is a link to {target}; links are refused. Copy the data into the file.")
+    return h5py.h5o.open(group, encoded)
+
+
 def check_storage(dataset: h5py.Dataset) -> None:
     """Refuse data outside the file."""
-    plist = dataset.id.get_create_plist()
+    check_storage_of(dataset.id.get_create_plist(), dataset.name)
+
+
+def check_storage_of(plist: Any, place: str) -> None:
+    """Refuse data outside the file."""
     if plist.get_layout() == h5py.h5d.VIRTUAL:
-        raise UnsafeFileError(f"{dataset.name} is a virtual dataset, whose data are in another file; it is refused")
+        raise UnsafeFileError(f"{place} is a virtual dataset, whose data are in another file; it is refused")
     if plist.get_external_count():
-        raise UnsafeFileError(
-            f"{dataset.name} has its data in another file ({plist.get_external(0)[0]!r}); it is refused"
-        )
+        raise UnsafeFileError(f"{place} has its data in another file ({plist.get_external(0)[0]!r}); it is refused")
 
 
 def check_type(dataset: h5py.Dataset) -> None:
     """Refuse what is neither numbers nor text of fixed length."""
-    kind = dataset.id.get_type()
+    check_type_of(dataset.id.get_type(), dataset.name)
+
+
+def check_type_of(kind: Any, place: str) -> None:
+    """Refuse what is neither numbers nor text of fixed length."""
     if isinstance(kind, h5py.h5t.TypeStringID):
         if kind.is_variable_str():
-            raise UnsafeFileError(f"{dataset.name} holds text of variable length; the format requires fixed length")
+            raise UnsafeFileError(f"{place} holds text of variable length; the format requires fixed length")
     elif not isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID):
-        raise UnsafeFileError(f"{dataset.name} holds {type(kind).__name__}; only numbers and text are read")
+        raise UnsafeFileError(f"{place} holds {type(kind).__name__}; only numbers and text are read")
 
 
 def _place(file: h5py.File, name: str, size: int) -> int:
@@ -967,16 +982,9 @@ def _read_table(file: h5py.File, raw: RawFile, name: str, columns: list[str], di
             raise FormatError(f"{file.filename} lacks the table {name!r}, which the format requires")
         return {}
     values: dict[str, Any] = {}
-    table, size = child(file, name, h5py.Group), raw.size
+    table = child(file, name, h5py.Group)
     for column in columns:
-        dataset = child(table, column, h5py.Dataset)
-        nbytes = dataset.size * dataset.dtype.itemsize
-        if dataset.ndim != 1 or nbytes > on_disk.TABLE_BYTES or dataset.chunks is not None:
-            raise FormatError(f"/{name}/{column} must have one axis, in one piece, of at most 1 GiB")
-        offset = dataset.id.get_offset()
-        if nbytes and (offset is None or offset + nbytes > size):
-            raise UnsafeFileError(f"/{name}/{column} declares {nbytes} bytes, more than the file holds")
-        array = np.frombuffer(raw.read(offset or 0, nbytes), dataset.dtype)
+        array = _read_column(table.id, raw, column, f"/{name}/{column}")
         if array.dtype.kind == "S":
             values[column] = [value.decode("utf-8", "strict") for value in array.tolist()]
         elif array.dtype.str in ("<i8", "<f8"):
@@ -985,3 +993,21 @@ def _read_table(file: h5py.File, raw: RawFile, name: str, columns: list[str], di
             raise FormatError(f"/{name}/{column} is of dtype {array.dtype}; needed int64, float64 or text")
     digest.update(on_disk.table_digest(name, values))
     return {column: v if isinstance(v, list) else v.tolist() for column, v in values.items()}
+
+
+def _read_column(table: h5py.h5g.GroupID, raw: RawFile, name: str, place: str) -> NDArray[Any]:
+    """A dataset of one axis in one piece, read past HDF5; a file has dozens, and h5py takes its time for each."""
+    dataset = _linked_id(table, name, place)
+    if not isinstance(dataset, h5py.h5d.DatasetID):
+        raise FormatError(f"{place} must be a dataset")
+    kind, plist = dataset.get_type(), dataset.get_create_plist()
+    check_storage_of(plist, place)
+    check_type_of(kind, place)
+    shape, dtype = dataset.shape, kind.dtype
+    nbytes = prod(shape) * dtype.itemsize
+    if len(shape) != 1 or nbytes > on_disk.TABLE_BYTES or plist.get_layout() == h5py.h5d.CHUNKED:
+        raise FormatError(f"{place} must have one axis, in one piece, of at most 1 GiB")
+    offset = dataset.get_offset()
+    if nbytes and (offset is None or offset + nbytes > raw.size):
+        raise UnsafeFileError(f"{place} declares {nbytes} bytes, more than the file holds")
+    return np.frombuffer(raw.read(offset or 0, nbytes), dtype)

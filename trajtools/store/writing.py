@@ -185,12 +185,12 @@ class RunWriter:
         if mode == "w":
             _refuse_live_writer(place)
         if mode == "next":
-            place = _create_next(place, spec)
+            place, places = _create_next(place, spec)
         else:
-            on_disk.create(place, spec, overwrite=mode == "w")
+            places = on_disk.create(place, spec, overwrite=mode == "w")
         writer = cls(place, spec, durable=durable)
         try:
-            writer._open()
+            writer._open(_Position.at_start(spec, places))
         except FileBusyError:  # somebody else resumed it at once
             raise
         except BaseException:
@@ -232,7 +232,7 @@ class RunWriter:
         writer = cls(Path(os.path.abspath(path)), spec, durable=durable)
         with Run(writer.path) as run:
             _require_same(run, spec)
-        writer._open(resumed=provenance or {}, force=force)
+        writer._open(None, resumed=provenance or {}, force=force)
         return writer
 
     @_one_at_a_time
@@ -387,8 +387,10 @@ class RunWriter:
 
     # ---------------------------------------------------------------------------------------------------- opening
 
-    def _open(self, resumed: Mapping[str, Any] | None = None, *, force: bool = False) -> None:
-        """Lock the file, open it for appending, and read back where the last writer ended."""
+    def _open(
+        self, position: _Position | None, *, resumed: Mapping[str, Any] | None = None, force: bool = False
+    ) -> None:
+        """Lock the file and open it for appending, at the start or where the last writer ended (None)."""
         self._raw = RawFile(self.path, write=True)
         try:
             locked = lock_for_life(self._raw)
@@ -400,38 +402,16 @@ class RunWriter:
             if not locked:
                 self._warn_no_locks(force)
             seal(self._raw)
-            with Run(self.path) as run:
-                self._stored = run.stored
-                self._read_back(run)
-                self._cells_at, self._notes_at = run.places["store/cells"], run.places["store/notes"]
-                self._name_places = {name: run.places[name] for name in ("metric", "member_metric")}
-                cells = run.cells
-                self._notes, self._axis = run.notes, run.axis
-                self._n_columns = {s: run.axis.streams[s].shape[0] for s in ("metrics", "member_metrics")}
-                self._column_names = {name: list(names) for name, names in run.column_names.items()}
-                self._planted = _planting_rows()
-                planted = run.plantings
-                tail = cells.plantings // on_disk.PLANTING_ROWS * on_disk.PLANTING_ROWS
-                for name in on_disk.PLANTING_STREAMS:
-                    self._planted[name][: cells.plantings - tail] = planted[name][tail:]
-                if any(blocks.n % blocks.axis.rows for blocks in (run.blocks, run.planting_blocks)):
-                    run.locate_all()
-                tails = [_TailSums.of(blocks) for blocks in (run.blocks, run.planting_blocks)]
-                planting_axis = run.planting_axis
+            if position is None:
+                with Run(self.path) as run:
+                    self._read_back(run)
+                    position = _Position.at_end(run)
             self._hdf5 = self._open_hdf5(locked)
         except BaseException:
             self._raw.close()
             raise
         try:
-            self._check_generation(cells.generation)
-            if self.tail is not None:
-                self._columns_of_block = self._columns(self.tail.metrics)
-            self._blocks = _BlockWriter(self._hdf5.file, self._axis, tails[0])
-            self._plantings = _BlockWriter(self._hdf5.file, planting_axis, tails[1])
-            self._cells = cells
-            self._cells.generation += 1
-            self._cells.status, self._cells.process = on_disk.RECORDING, self._pid
-            self._put_cells()
+            self._take(position)
             self.note(writer=Owner.current().to_notes())
             if resumed is not None:
                 self.note(resumed=[*self._notes.get("resumed", []), dict(resumed)])
@@ -442,6 +422,24 @@ class RunWriter:
             self._hdf5.detach()
             self._raw.close()
             raise
+
+    def _take(self, position: _Position) -> None:
+        """Go on from a position: with a generation of our own, so that another writer notices."""
+        self._cells_at, self._notes_at = position.places["store/cells"], position.places["store/notes"]
+        self._name_places, self._axis, self._notes = position.places, position.axis, position.notes
+        self._stored = next(name for name in on_disk.STORED if name in position.axis.streams)
+        self.filtered = any(stream.filters for stream in position.axis.streams.values())
+        self._n_columns = {s: position.axis.streams[s].shape[0] for s in ("metrics", "member_metrics")}
+        self._column_names, self._planted = position.column_names, position.planted
+        self._check_generation(position.cells.generation)
+        if self.tail is not None:
+            self._columns_of_block = self._columns(self.tail.metrics)
+        self._blocks = _BlockWriter(self._hdf5.file, position.axis, position.tails[0])
+        self._plantings = _BlockWriter(self._hdf5.file, position.planting_axis, position.tails[1])
+        self._cells = position.cells
+        self._cells.generation += 1
+        self._cells.status, self._cells.process = on_disk.RECORDING, self._pid
+        self._put_cells()
 
     def _open_hdf5(self, locked: bool) -> WritableHDF5:
         try:
@@ -487,7 +485,6 @@ class RunWriter:
                     attribute,
                     StreamLayout(wanted.n_parameters, wanted.n_members, wanted.logical_dtype, rows, columns),
                 )
-        self.filtered = any(stream.filters for stream in run.axis.streams.values())
         self.metrics = {name: shape[1:] for name, shape in run.metric_shapes.items()}
         self.unstored = run.unstored
         start = run.n_states // rows * rows
@@ -702,6 +699,39 @@ class _TailSums:
         return cls(block, slots, free, True)
 
 
+@dataclass(frozen=True)
+class _Position:
+    """Where a writer goes on: the structure of the file, and what its last writer left."""
+
+    places: Mapping[str, int]
+    axis: Axis
+    planting_axis: Axis
+    cells: Cells
+    notes: dict[str, Any]
+    column_names: dict[str, list[str]]
+    planted: dict[str, Array]
+    tails: tuple[_TailSums | None, _TailSums | None]
+
+    @classmethod
+    def at_start(cls, spec: RunSpec, places: Mapping[str, int]) -> _Position:
+        """Of a file that was made by this very process."""
+        names: dict[str, list[str]] = {"metrics": [], "member_metrics": []}
+        return cls(places, *spec.axes(), Cells(), {}, names, _planting_rows(), (None, None))
+
+    @classmethod
+    def at_end(cls, run: Run) -> _Position:
+        """Of a run that goes on."""
+        if any(blocks.n % blocks.axis.rows for blocks in (run.blocks, run.planting_blocks)):
+            run.locate_all()
+        planted, rows = _planting_rows(), run.plantings
+        tail = run.cells.plantings // on_disk.PLANTING_ROWS * on_disk.PLANTING_ROWS
+        for name in on_disk.PLANTING_STREAMS:
+            planted[name][: run.cells.plantings - tail] = rows[name][tail:]
+        names = {name: list(columns) for name, columns in run.column_names.items()}
+        tails = (_TailSums.of(run.blocks), _TailSums.of(run.planting_blocks))
+        return cls(run.places, run.axis, run.planting_axis, run.cells, run.notes, names, planted, tails)
+
+
 class _BlockWriter:
     """Writes the blocks of one axis: checksums first, then chunks."""
 
@@ -790,13 +820,12 @@ def _filled(layout: StreamLayout, states: Array) -> Array:
     return tiles
 
 
-def _create_next(path: Path, spec: RunSpec) -> Path:
+def _create_next(path: Path, spec: RunSpec) -> tuple[Path, dict[str, int]]:
     """Create the file under its name or the first free one of name-2, name-3, ..."""
     place, number = path, 1
     while True:
         try:
-            on_disk.create(place, spec)
-            return place
+            return place, on_disk.create(place, spec)
         except FileExistsError:
             number += 1
             place = path.with_name(f"{path.stem}-{number}{path.suffix}")
