@@ -573,7 +573,7 @@ class RunWriter:
             if name not in self.metrics and not self._take_columns(name, shape):
                 continue
             if self.metrics[name] != shape:
-                raise RecordingError(
+                raise ValueError(
                     f"metric {name!r} has shape {shape} per state, in the file it has {self.metrics[name]}"
                 )
             stream = "member_metrics" if shape else "metrics"
