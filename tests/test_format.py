@@ -162,7 +162,8 @@ def test_shapes_dtypes_and_chunks_are_those_of_the_law(tmp_path, stored):
                 assert (dataset.id.get_offset() is None) == (chunk == "none")
             else:
                 assert agree(dataset.chunks, sizes(chunk)), name
-                assert dataset.maxshape[0] is None
+                assert dataset.maxshape == (None, *dataset.shape[1:])
+                assert np.isnan(dataset.fillvalue) == (name in naive_store.SPARSE)
             if dtype in dtypes:
                 assert dataset.dtype.str == dtypes[dtype], name
         for path_, kind in COLUMNS.items():

@@ -332,6 +332,8 @@ def test_a_metric_of_another_shape_is_refused(tmp_path):
     for shape in ((5, 3), (5, 2, 2, 2)):
         with pytest.raises(ValueError, match=r"needed \(\), \(M,\) or \(M, k\)"):
             put(writer, 0, 5, metrics={"new": np.zeros(shape)})
+    with pytest.raises(ValueError, match=r"metric 'loss' has shape \(2,\) per state, in the file it has \(\)"):
+        put(writer, 0, 5, metrics={"loss": np.zeros((5, 2))})
     put(writer, 0, 6, metrics={"loss": np.zeros(6)})
     writer.close()
 

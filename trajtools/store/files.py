@@ -83,6 +83,8 @@ class RawFile:
 
     def reopen(self) -> None:
         """Open the file again if it was closed; another file under its name is refused."""
+        if self._flags & os.O_RDWR:  # it would come back without its lock
+            raise OSError(errno.EBADF, f"{self.path} is closed")
         with self._lock:
             if self.descriptor >= 0:
                 return

@@ -12,10 +12,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import h5py
 import numpy as np
@@ -43,6 +44,7 @@ from trajtools.wiring import Member, NodeSet, Parameter
 _log = logging.getLogger("trajtools")
 Array = NDArray[Any]
 MODES = ("x", "w", "next")
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,19 @@ class Tail:
     optimizer_tiles: Array | None = None
     distances: Array | None = None
     sketch: Array | None = None
+
+
+def _one_at_a_time(method: _Method) -> _Method:
+    """Let one thread at a time into a writer; a forked child, which writes nothing, does not wait."""
+
+    @wraps(method)
+    def locked(writer: RunWriter, /, *arguments: Any, **options: Any) -> Any:
+        if os.getpid() != writer._pid:
+            return method(writer, *arguments, **options)
+        with writer._lock:
+            return method(writer, *arguments, **options)
+
+    return cast(_Method, locked)
 
 
 class RunWriter:
@@ -110,7 +125,7 @@ class RunWriter:
         self._durable, self._pid, self._ended = durable, os.getpid(), ""
         self._before_block = -1  # step of the state before the last block
         self._columns_of_block: dict[tuple[str, int], Array] = {}
-        self._cell_lock = threading.Lock()
+        self._lock = threading.RLock()
         self._cells = Cells()
         self._planted = _planting_rows()
         self._plantings: _BlockWriter
@@ -220,6 +235,7 @@ class RunWriter:
         writer._open(None, resumed=provenance or {}, force=force)
         return writer
 
+    @_one_at_a_time
     def write(
         self,
         start: int,
@@ -279,14 +295,14 @@ class RunWriter:
             self._columns_of_block |= self._columns(metrics or {})
             self._blocks.put(start, count, content, self._columns_of_block)
             self._flush()
-            with self._cell_lock:
-                self._cells.committed = start + count
-                self._put_cells()
+            self._cells.committed = start + count
+            self._put_cells()
         except (OSError, RuntimeError) as error:
             raise self._fail(error) from error
         self._before_block = before
         self.committed, self.last_step = start + count, int(steps[-1])
 
+    @_one_at_a_time
     def plant(self, step: int, member: int, epsilon: float, seed: int) -> None:
         """Note that a member was placed anew beside its reference, `epsilon` away, in the state of a step."""
         self._require_open()
@@ -300,25 +316,25 @@ class RunWriter:
             content = {f"plantings/{name}": values for name, values in self._planted.items()}
             self._plantings.put(start, at + 1 - start, content)
             self._flush()
-            with self._cell_lock:
-                self._cells.plantings = at + 1
-                self._put_cells()
+            self._cells.plantings = at + 1
+            self._put_cells()
         except (OSError, RuntimeError) as error:
             raise self._fail(error) from error
         if at + 1 - start == rows:
             self._planted = _planting_rows()
 
+    @_one_at_a_time
     def beat(self) -> None:
         """Show that the recorder lives, and notice if the file is not its own any more; call it every few seconds."""
         if self._ended or os.getpid() != self._pid:
             return
         try:
             self.check_owner()
-            with self._cell_lock:
-                self._put_cells()
+            self._put_cells()
         except (OSError, RuntimeError) as error:
             raise self._fail(error) from error
 
+    @_one_at_a_time
     def close(self, status: str = "complete", overhead: Mapping[str, Any] | None = None) -> None:
         """Finish the run; every write after this is refused. A second call does nothing."""
         if self._ended or os.getpid() != self._pid:
@@ -331,9 +347,8 @@ class RunWriter:
                 self.note(overhead=dict(overhead))
             self._hdf5.close()
             seal(self._raw)
-            with self._cell_lock:
-                self._cells.status = on_disk.STATUS.index(status)
-                self._put_cells()
+            self._cells.status = on_disk.STATUS.index(status)
+            self._put_cells()
             if self._durable:
                 self._raw.sync()
         except (OSError, RuntimeError) as error:
@@ -341,6 +356,7 @@ class RunWriter:
         self._ended = "closed"
         self._raw.close()
 
+    @_one_at_a_time
     def abort(self) -> None:
         """Leave the file as it is on disk, every committed state valid; readers see it as interrupted."""
         if self._ended or os.getpid() != self._pid:
@@ -350,9 +366,8 @@ class RunWriter:
         with contextlib.suppress(OSError, RuntimeError):
             self.check_owner()
             seal(self._raw)
-            with self._cell_lock:
-                self._cells.status = on_disk.INTERRUPTED
-                self._put_cells()
+            self._cells.status = on_disk.INTERRUPTED
+            self._put_cells()
         self._raw.close()
 
     def check_owner(self) -> None:
@@ -558,7 +573,7 @@ class RunWriter:
             if name not in self.metrics and not self._take_columns(name, shape):
                 continue
             if self.metrics[name] != shape:
-                raise RecordingError(
+                raise ValueError(
                     f"metric {name!r} has shape {shape} per state, in the file it has {self.metrics[name]}"
                 )
             stream = "member_metrics" if shape else "metrics"
@@ -608,6 +623,7 @@ class RunWriter:
         if self._durable:
             self._raw.sync()
 
+    @_one_at_a_time
     def note(self, **entries: Any) -> None:
         """Rewrite the notes, in the slot that is not in use; old continuations go where there is no room."""
         notes = {**self._notes, **entries}
@@ -625,11 +641,10 @@ class RunWriter:
                 else:
                     raise
         self._notes = notes
-        with self._cell_lock:
-            slot = 1 - self._cells.notes
-            self._raw.write(self._notes_at + slot * on_disk.NOTES_BYTES, data)
-            self._cells.notes = slot
-            self._put_cells()
+        slot = 1 - self._cells.notes
+        self._raw.write(self._notes_at + slot * on_disk.NOTES_BYTES, data)
+        self._cells.notes = slot
+        self._put_cells()
 
     def _fail(self, error: BaseException) -> RecordingError:
         if self._ended:  # by another thread, which has said why
