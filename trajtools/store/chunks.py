@@ -20,7 +20,8 @@ from trajtools.store.layout import SHUFFLE, SLOTS, ZSTD, Axis, Stream, checksum
 
 Selection = slice | NDArray[Any] | Sequence[int]
 Indices = slice | NDArray[np.int64]
-FETCH_BYTES = 16 * 2**20
+FETCH_BYTES = 2 * 2**20  # what is hashed and copied while it is in the cache of the processor
+SUMS_BYTES = 2**14
 _TRIES = 4
 _LOOKUPS = 10**6
 
@@ -70,8 +71,12 @@ class Blocks:
         """The rows that each slot covers, (SLOTS,), and its checksums first to stop, (SLOTS, stop - first)."""
         width = self.axis.width
         stop = width if stop is None else stop
-        counts, sums = np.zeros(SLOTS, "<u8"), np.zeros((SLOTS, stop - first), "<u8")
         place = int(self._offsets[self.axis.sums][block, 0])
+        if place >= 0 and 8 * SLOTS * width <= SUMS_BYTES:
+            whole = np.zeros((SLOTS, width), "<u8")
+            self._raw.read_into(place, whole.data)
+            return whole[:, 0], whole[:, first:stop]
+        counts, sums = np.zeros(SLOTS, "<u8"), np.zeros((SLOTS, stop - first), "<u8")
         if place < 0:
             return counts, sums
         for slot in range(SLOTS):
@@ -157,6 +162,10 @@ class Blocks:
         shape = (len(index), count, row_bytes // stream.dtype.itemsize)
         data = self._scratch(len(index) * count * row_bytes)[: len(index) * count * row_bytes]
         offsets = self._offsets[stream.name][block, index]
+        if len(index) == 1 and not stream.filters and offsets[0] >= 0:
+            got = self._raw.read_into(int(offsets[0]) + span.start * row_bytes, data.data)
+            data[got:] = 0
+            return data.view(stream.dtype).reshape(shape)
         if stream.filters:
             sizes = self._sizes[stream.name][block, index].tolist()
             for at, (offset, size) in enumerate(zip(offsets.tolist(), sizes, strict=True)):
@@ -182,25 +191,23 @@ class Blocks:
     def _mismatches(self, stream: Stream, block: int, index: NDArray[np.int64], data: NDArray[Any]) -> NDArray[Any]:
         first, needed = self.axis.first[stream.name], self.rows_of(block)
         low, high = int(index.min()), int(index.max()) + 1
-        counts, sums = self.slots(block, first + low, first + high)
-        usable = [s for s in range(SLOTS) if needed <= counts[s] <= stream.rows]
-        offsets = self._offsets[stream.name][block, index]
+        counts, sums = (part.tolist() for part in self.slots(block, first + low, first + high))
+        usable = [(counts[s], sums[s]) for s in range(SLOTS) if needed <= counts[s] <= stream.rows]
+        offsets = self._offsets[stream.name][block, index].tolist()
         bad = []
         for at, chunk in enumerate(index.tolist()):
+            claims = [(count, values[chunk - low]) for count, values in usable]
+            # Of a sparse stream: nothing there is right where a slot in use claims no chunk.
+            empty = stream.sparse and any(value == 0 for _, value in claims)
             if offsets[at] < 0:
-                # Nothing there: right where no slot in use claims a chunk.
-                ok = stream.sparse and any(sums[s, chunk - low] == 0 for s in usable)
+                ok = empty
             else:
-                ok = False
-                for s in usable:
-                    value = int(sums[s, chunk - low])
-                    if value == 0:
-                        continue
-                    rows = data[at, : int(counts[s])]
-                    ok = checksum(rows.data.cast("B"), block, first + chunk) == value
-                    if ok:
-                        break
-                if not ok and stream.sparse and any(sums[s, chunk - low] == 0 for s in usable):
+                view, row_bytes = data[at].data.cast("B"), stream.chunk_bytes // stream.rows
+                ok = any(
+                    value and checksum(view[: count * row_bytes], block, first + chunk) == value
+                    for count, value in claims
+                )
+                if not ok and empty:
                     data[at] = np.nan  # a chunk that was never committed
                     ok = True
             if not ok:

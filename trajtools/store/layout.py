@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from os import PathLike, fspath
 from pathlib import Path
@@ -205,17 +206,17 @@ class Stream:
     sparse: bool = False
     filters: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, ...]:
         """Chunks along each axis of a state."""
         return tuple(-(-n // c) for n, c in zip(self.shape, self.chunk, strict=True))
 
-    @property
+    @cached_property
     def n_chunks(self) -> int:
         """Chunks of one block."""
         return prod(self.grid)
 
-    @property
+    @cached_property
     def chunk_bytes(self) -> int:
         """Size of a chunk without filters."""
         return self.rows * prod(self.chunk) * self.dtype.itemsize
@@ -280,7 +281,7 @@ class Axis:
             at += stream.n_chunks
         return cls(sums, rows, {s.name: s for s in streams}, first)
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Entries of a slot."""
         return 1 + sum(s.n_chunks for s in self.streams.values())
