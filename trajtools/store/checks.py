@@ -329,7 +329,7 @@ def _data(run: Survey) -> Iterator[Problem]:
 
 
 def _stream(run: Survey, blocks: Blocks, name: str, steps: NDArray[np.int64]) -> Iterator[Problem]:
-    run.locate(blocks, name)
+    run._locate(blocks, name)
     first, part = 0, ""
     for block in range(blocks.n_blocks + 1):
         bad = blocks.damaged(name, block) if block < blocks.n_blocks else []

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+import h5py
+
 from trajtools import errors
 from trajtools.errors import UnsafeFileError
 from trajtools.store.files import one_line
@@ -338,4 +340,5 @@ def _memory_path() -> Path:
         base = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~")
     else:
         base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "trajtools" / "opened.json"
+    # What one HDF5 survives, another may not.
+    return Path(base) / "trajtools" / f"opened-{h5py.version.hdf5_version}.json"

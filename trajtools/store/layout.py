@@ -801,6 +801,8 @@ def set_text(target: h5py.Group | h5py.Dataset, name: str, value: str) -> None:
     data = value.encode()
     text = np.array(data, dtype=h5py.string_dtype("utf-8", max(1, len(data))))
     kind, space = h5py.h5t.py_create(text.dtype, logical=True), h5py.h5s.create(h5py.h5s.SCALAR)
+    if h5py.h5a.exists(target.id, name.encode()):
+        h5py.h5a.delete(target.id, name.encode())
     h5py.h5a.create(target.id, name.encode(), kind, space).write(text)
 
 

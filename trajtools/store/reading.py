@@ -291,7 +291,20 @@ class Run:
         return self.series("step", first, self.n_states), {name: self.metric(name, first) for name in self.metrics}
 
     def metric(self, name: str, first: int = 0, stop: int | None = None) -> NDArray[np.float64]:
-        """A metric of the states `first` to `stop`; shape (t,), (t, M) or (t, M, k)."""
+        """Read a metric.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+        first, stop : int or None, in states
+            As in a slice; None is the end.
+
+        Returns
+        -------
+        ndarray of float64, shape (t,), (t, M) or (t, M, k)
+            NaN where it was not recorded.
+        """
         stop = self.n_states if stop is None else stop
         columns = self._metric_columns[name]
         stream = "metrics" if columns.numbers else "member_metrics"
@@ -301,21 +314,57 @@ class Run:
         return values[0] if columns.single else np.stack(values, axis=-1)
 
     def series(self, name: str, start: int, stop: int, column: int | None = None) -> NDArray[Any]:
-        """Rows start to stop of a stream; (t,) for steps, else (t, entries)."""
-        self.locate(self.blocks, name)
+        """Read rows of a stream.
+
+        Parameters
+        ----------
+        name : str
+            ``"step"``, ``"distances"``, ``"metrics"`` or ``"member_metrics"``.
+        start, stop : int
+            States.
+        column : int or None
+            One column of the metrics.
+
+        Returns
+        -------
+        ndarray, shape (stop - start,) for steps, else (stop - start, entries)
+
+        Raises
+        ------
+        DamagedError
+            If a chunk does not match its checksum.
+        """
+        self._locate(self.blocks, name)
         values = self.blocks.series(name, column, start, stop)
         return values.reshape(-1) if name == "step" else values
 
     def rectangle(self, name: str, rows: Any, members: Any, columns: Any) -> NDArray[Any]:
-        """States of a (T, M, P) stream, as stored."""
-        self.locate(self.blocks, name)
+        """Read states of a (T, M, P) stream, as stored.
+
+        Parameters
+        ----------
+        name : str
+            ``"weights"``, ``"sketch"`` or ``"optimizer"``.
+        rows, members, columns : slice or ndarray of int64
+            Which states, members and entries.
+
+        Returns
+        -------
+        ndarray, shape (rows, members, columns)
+
+        Raises
+        ------
+        DamagedError
+            If a chunk does not match its checksum.
+        """
+        self._locate(self.blocks, name)
         return self.blocks.rectangle(name, rows, members, columns)
 
     def _planting_series(self, name: str, n: int) -> NDArray[Any]:
         stream = f"plantings/{name}"
         if not n:
             return np.zeros(0, "<f8" if name == "epsilon" else "<i8")
-        self.locate(self.planting_blocks, stream)
+        self._locate(self.planting_blocks, stream)
         return self.planting_blocks.series(stream, None, 0, n).reshape(-1)
 
     def locate_all(self) -> None:
@@ -326,7 +375,7 @@ class Run:
                 for name in blocks.missing(list(blocks.axis.streams)):
                     blocks.locate(file, name)
 
-    def locate(self, blocks: Blocks, name: str) -> None:
+    def _locate(self, blocks: Blocks, name: str) -> None:
         """Learn where the chunks of a stream are."""
         if not blocks.missing([name]):
             return
@@ -786,9 +835,20 @@ def open_runs(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
 
     Examples
     --------
-    >>> runs = open_runs("sweep/*.h5")  # doctest: +SKIP
-    >>> runs["lr=0.1"].hparams  # doctest: +SKIP
+    >>> import tempfile
+    >>> from trajtools.store import RunWriter
+    >>> from trajtools.wiring import Member, Parameter
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> table = [Parameter("w", "other", (3,), "float64", 0, 3)]
+    >>> for lr in (0.1, 10.0):
+    ...     path, hparams = f"{folder.name}/lr={lr}.h5", {"lr": lr}
+    ...     RunWriter.create(path, parameters=table, members=[Member("a")], dtype="float64", hparams=hparams).close()
+    >>> runs = open_runs(folder.name)
+    >>> list(runs)
+    ['lr=0.1', 'lr=10.0']
+    >>> runs["lr=0.1"].hparams
     {'lr': 0.1}
+    >>> folder.cleanup()
     """
     listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not listed:

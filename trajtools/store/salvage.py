@@ -162,9 +162,9 @@ def _salvage(path: Path, out: Path) -> Repair:
         try:
             _copy(run, whole, writer)
             plantings, n = run.planting_blocks, run.cells.plantings
-            kept = _plant(run, writer)
-            if kept < n:
-                actions.append(f"lost {n - kept} of {n} plantings ({plantings.axis.sums})")
+            copied = _plant(run, writer)
+            if copied < n:
+                actions.append(f"lost {n - copied} of {n} plantings ({plantings.axis.sums})")
             if "buffers" in run.axis.streams:
                 actions.append("left out the buffers")
             _finish(run, writer, actions, complete=len(actions) == 1)
@@ -260,8 +260,8 @@ def _plant(run: Survey, writer: RunWriter) -> int:
 
 
 def _finish(run: Survey, writer: RunWriter, actions: list[str], *, complete: bool) -> None:
-    kept = {name: run.notes[name] for name in ("resumed", "overhead") if name in run.notes}
-    writer.note(**kept, salvaged={"file": str(run.path), "uuid": run.uuid, "actions": [a[:500] for a in actions[:8]]})
+    notes = {name: run.notes[name] for name in ("resumed", "overhead") if name in run.notes}
+    writer.note(**notes, salvaged={"file": str(run.path), "uuid": run.uuid, "actions": [a[:500] for a in actions[:8]]})
     if writer.unstored:
         actions.append(f"metrics without a free column: {', '.join(writer.unstored)}")
     is_complete = complete and run.cells.status == on_disk.COMPLETE
