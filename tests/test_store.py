@@ -308,9 +308,22 @@ def test_metrics_beyond_the_room_for_their_names_are_noted(tmp_path):
     writer = small(path, metrics=names)
     for name in names:
         put(writer, 0, 5, metrics={name: np.ones(5)})
-    writer.close()
+    assert len(writer.unstored) + len(writer.metrics) == 400
+    writer.close(overhead={"seconds": 1.0})
+    for number in range(20):
+        writer = RunWriter.resume(
+            path,
+            parameters=flat(3),
+            members=[Member("0")],
+            dtype="float32",
+            provenance={"number": number, "x": "y" * 900},
+        )
+        put(writer, 0, 5, metrics=dict.fromkeys(names, np.ones(5)))
+        writer.close(overhead={"seconds": 2.0})
     with Run(path) as run:
-        assert 200 < len(run.metrics) < 400
+        assert run.overhead == {"seconds": 2.0}
+        assert run.notes["resumed"][-1]["number"] == 19
+        assert 150 < len(run.metrics) < 400
         assert all((run.metrics[name] == 1).all() for name in run.metrics)
 
 

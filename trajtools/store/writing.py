@@ -600,7 +600,8 @@ class RunWriter:
             or not on_disk.fits_notes({**self._notes, "columns": all_names, "widths": widths})
         ):
             self.unstored = (*self.unstored, name)
-            self.note(unstored=list(self.unstored))
+            if on_disk.fits_notes({**self._notes, "unstored": self.unstored}):
+                self.note(unstored=list(self.unstored))
             return False
         place = self._name_places["member_metric" if shape else "metric"]
         for at, text in enumerate(texts, len(used)):
@@ -635,7 +636,7 @@ class RunWriter:
                 if notes.get("resumed"):
                     notes["resumed"] = notes["resumed"][1:]
                     notes["resumed_dropped"] = notes.get("resumed_dropped", 0) + 1
-                elif "overhead" in entries or "unstored" in entries:
+                elif "overhead" in entries:
                     notes = dict(self._notes)
                     entries = {}
                 else:
