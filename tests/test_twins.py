@@ -24,6 +24,11 @@ def as_pairs(walks):
     return [(walks[:, i, 0], [walks[:, i, 1], walks[:, i, 2]]) for i in range(walks.shape[1])]
 
 
+def stored(states):
+    """States in memory that read like those of a file."""
+    return SimpleNamespace(read=lambda rows, m, c: states[rows][:, m][:, :, c])
+
+
 def as_run(walks, **more):
     """A run in memory, members in another order than the pairs: twins first, references last."""
     t, n, copies, p = walks.shape
@@ -35,7 +40,7 @@ def as_run(walks, **more):
     fields = {
         "name": "made", "members": members, "step": np.arange(t), "n_parameters": p, "dtype": states.dtype,
         "stored": "weights", "logical_dtype": str(states.dtype), "time_unit": "step",
-        "states": lambda rows, m, c: states[rows][:, m][:, :, c],
+        "states": stored(states), "trajectory": lambda m: states[:, m],
     }  # fmt: skip
     return SimpleNamespace(**(fields | more))
 
@@ -64,7 +69,7 @@ def test_a_run_and_its_pairs_give_the_same(walks):
 def test_a_copy_of_a_copy_belongs_to_the_same_initial_condition(walks):
     members = (Member("a"), Member("b", 0), Member("c", 1), Member("d"), Member("e", 3))
     states = walks.reshape(20, 9, 7)[:, :5]
-    run = as_run(walks, members=members, states=lambda rows, m, c: states[rows][:, m][:, :, c])
+    run = as_run(walks, members=members, states=stored(states))
     growth = twins(run)
     assert growth.group.tolist() == [0, 0, 1]
     assert_allclose(growth.distances[1], naive.between(states[:, 1], states[:, 2], "l1"), rtol=1e-13)
@@ -225,7 +230,7 @@ def test_twins_on_their_own_batches_are_never_called_sensitive(walks):
     noisy = tuple(Member(m.name, m.reference, m.epsilon, noise="independent") for m in run.members)
     t = np.arange(20)[:, None, None]
     states = walks[:1].repeat(20, axis=0).reshape(20, 9, 7) + np.arange(9)[:, None] * 1e-8 * np.exp(t)
-    growth = twins(as_run(walks, members=noisy, states=lambda rows, m, c: states[rows][:, m][:, :, c]))
+    growth = twins(as_run(walks, members=noisy, states=stored(states)))
     assert "independent-batches" in codes(growth.warnings)
     assert growth.fit().verdict == "inconclusive"
 

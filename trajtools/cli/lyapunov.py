@@ -416,7 +416,7 @@ def text(outcomes: list[Outcome]) -> list[Block]:
         for cells, answer in zip(rows, answers, strict=True):
             cells += [number(answer.exponent.spread), f"{answer.exponent.used_fraction:.0%}"]
     right = {1, 2, 4, 5, 6, 7}
-    if len({one.file for one in outcomes}) > 1:
+    if len({answer.run for answer in answers}) < len(answers):  # runs of one name are told apart by their file
         head = ["file", *head]
         rows = [[answer.file, *cells] for cells, answer in zip(rows, answers, strict=True)]
         right = {i + 1 for i in right}
