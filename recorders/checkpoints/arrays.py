@@ -137,8 +137,12 @@ def open_npy(path: Path) -> Iterator[Leaf]:
         shape, fortran, dtype = _header(stream)
         begin = stream.tell()
     _check_numbers(path, "it", shape, dtype, path.stat().st_size - begin)
-    order = "F" if fortran else "C"
-    read = partial(np.memmap, path, dtype, "r", begin, shape, order) if prod(shape) else partial(np.empty, shape, dtype)
+
+    def read() -> np.ndarray:
+        if not prod(shape):
+            return np.empty(shape, dtype)
+        return np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C")
+
     yield Leaf(shape, dtype.name, read)
 
 
