@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import trajtools as tt
 from trajtools.embedding import embed, estimate_delay, estimate_dimension, theiler_window
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import codes
@@ -104,3 +105,39 @@ def test_series_without_a_time_scale_are_refused(bad):
 def test_unknown_methods_are_refused_with_the_known_ones():
     with pytest.raises(UnknownNameError, match="mutual-information"):
         estimate_delay(np.arange(50.0), method="guess")
+
+
+HENON = henon().trajectory(1500, rng=np.random.default_rng(0))[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        (tt.kantz, {"horizon": 6, "neighbors": tt.WithinRadius(0.05)}),
+        (tt.rosenstein, {"horizon": 6}),
+        (tt.wolf, {"horizon": 4}),
+        (tt.hybrid, {"horizon": 4}),
+        (tt.wolf, {"horizon": 4, "points": 3, "procedure": "caligiuri2023"}),
+    ],
+)
+def test_a_series_is_embedded_by_every_method(method, options):
+    found = method(HENON, dim=2, delay=1, theiler=5, **options)
+    np.testing.assert_array_equal(found.log_distance, method(embed(HENON, 2, 1), theiler=5, **options).log_distance)
+    assert (found.settings["dim"], found.settings["delay"]) == (2, 1)
+    timed = method(tt.Trajectory.from_array(HENON, dt=0.5, time_unit="s"), dim=2, theiler=5, **options)
+    assert (timed.time_unit, timed.time[1] - timed.time[0]) == ("s", 0.5)
+
+
+def test_the_spectrum_embeds_a_series():
+    found = tt.lyapunov_spectrum(HENON, dim=2, theiler=5)
+    np.testing.assert_array_equal(found.values, tt.lyapunov_spectrum(embed(HENON, 2), theiler=5).values)
+    assert found.settings["dim"] == 2
+
+
+def test_what_cannot_be_embedded_is_refused():
+    with pytest.raises(DataError, match="delay=2 without dim"):
+        tt.rosenstein(HENON, horizon=3, delay=2)
+    with pytest.raises(DataError, match="distances and adjacency matrices are states already"):
+        tt.rosenstein(tt.pairwise(HENON[:100]), horizon=3, dim=2)
+    with pytest.raises(DataError, match="no neighbour search"):
+        tt.hybrid((HENON, [HENON]), procedure="mittra2024", dim=2)

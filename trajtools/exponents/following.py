@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trajtools.distances.pairwise import Distances
+from trajtools.embedding import embed
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
 from trajtools.exponents.divergence import Divergence
 from trajtools.neighbors.rules import NearestK, WithinRadius
@@ -147,6 +148,26 @@ def normalised(plain: Divergence, factor: float) -> Divergence:
         distances=plain.distances * factor,
         settings=settings,
     )
+
+
+def delay_vectors(x: Any, dim: int | None, delay: int) -> tuple[Any, dict[str, int]]:
+    """Delay vectors of a series as states with the clock of `x`, and the settings; `x` itself where `dim` is None."""
+    if dim is None:
+        if delay != 1:
+            raise DataError(f"delay={delay} without dim: give the embedding dimension as well")
+        return x, {}
+    if isinstance(x, Distances) or np.ndim(x) > 2:
+        raise DataError("dim and delay embed a series; distances and adjacency matrices are states already: omit them")
+    vectors: Any = embed(x, dim, delay)
+    if isinstance(x, Trajectory):
+        step = x.step[: len(vectors)]
+        vectors = Trajectory.from_array(vectors, step=step, dt=x.dt, time_unit=x.time_unit)
+    return vectors, {"dim": dim, "delay": delay}
+
+
+def with_settings(divergence: Divergence, settings: dict[str, int]) -> Divergence:
+    """Add settings to a result."""
+    return replace(divergence, settings={**divergence.settings, **settings}) if settings else divergence
 
 
 def sampling(x: Any, dt: float | None) -> tuple[float, str, Ints | None]:

@@ -15,9 +15,11 @@ from trajtools.exponents.following import (
     block_edges,
     check_average,
     check_nodes,
+    delay_vectors,
     on_graphs,
     padded,
     sampling,
+    with_settings,
 )
 from trajtools.exponents.published_curves import caligiuri_kantz
 from trajtools.neighbors.rules import NearestK, WithinRadius
@@ -44,6 +46,8 @@ def kantz(
     neighbors: WithinRadius | NearestK | None = None,
     theiler: int | None = None,
     horizon: int,
+    dim: int | None = None,
+    delay: int = 1,
     dt: float | None = None,
     average: str = "log-mean",
     nodes: int | None = None,
@@ -70,6 +74,8 @@ def kantz(
     horizon : int, in samples
         How long each pair is followed. States closer to the end of the record, or to a state that is not finite, are
         not used.
+    dim, delay : int or None, int, in samples
+        Embed a series: delay vectors of dimension `dim`; None: `x` already has states.
     dt : float or None, in the time unit
         Time between two samples; None: that of the trajectory, 1 for arrays.
     average : str
@@ -138,6 +144,7 @@ def kantz(
     from trajtools._kernels.balls import Balls, Rows, kantz_rows, make_work
 
     code = check_average(average)
+    x, embedding = delay_vectors(x, dim, delay)
     clock = sampling(x, dt)
     options: dict[str, Any] = {"theiler": theiler, "horizon": horizon}
     motion: dict[str, Any] = {"across": across, "stride": stride}
@@ -149,7 +156,7 @@ def kantz(
         if across or stride != 1:
             raise DataError("procedure 'caligiuri2023' has neither across= nor stride=; omit them")
         published: dict[str, Any] = {"metric": metric, "nodes": nodes, "points": points, "clock": clock, **options}
-        return caligiuri_kantz(x, neighbors=neighbors, **published)
+        return with_settings(caligiuri_kantz(x, neighbors=neighbors, **published), embedding)
     if points is not None:
         raise DataError(
             "points= applies to procedure='caligiuri2023'; the default one fits nothing, see Divergence.fit"
@@ -213,6 +220,7 @@ def kantz(
             "pairs": rows.pairs.sum(axis=0),
             "references": references - skips,
             **motion,
+            **embedding,
         },
     )
 
@@ -236,6 +244,8 @@ def rosenstein(
     neighbors: NearestK | None = None,
     theiler: int | None = None,
     horizon: int,
+    dim: int | None = None,
+    delay: int = 1,
     dt: float | None = None,
     nodes: int | None = None,
     across: bool = False,
@@ -259,6 +269,8 @@ def rosenstein(
     horizon : int, in samples
         How long each pair is followed. States closer to the end of the record, or to a state that is not finite, are
         not used.
+    dim, delay : int or None, int, in samples
+        Embed a series: delay vectors of dimension `dim`; None: `x` already has states.
     dt : float or None, in the time unit
         Time between two samples; None: that of the trajectory, 1 for arrays.
     nodes : int or None
@@ -312,6 +324,7 @@ def rosenstein(
     from trajtools._kernels.divergence import make_product, rosenstein_rows
     from trajtools.types import ACROSS
 
+    x, embedding = delay_vectors(x, dim, delay)
     if metric == GRAPH_L1:
         options: dict[str, Any] = {"theiler": theiler, "horizon": horizon, "across": across, "stride": stride}
         return on_graphs(rosenstein, x, nodes=nodes, neighbors=neighbors, dt=dt, **options)
@@ -351,5 +364,5 @@ def rosenstein(
         clock=clock,
         n_references=int(np.count_nonzero(index[:, 0] >= 0)),
         counts=counts,
-        extra={"k": int(rule.k), "across": across, "stride": int(stride)},
+        extra={"k": int(rule.k), "across": across, "stride": int(stride), **embedding},
     )

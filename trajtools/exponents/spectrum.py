@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
-from trajtools.exponents.following import sampling
+from trajtools.exponents.following import delay_vectors, sampling
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import evenly, nearest
 from trajtools.neighbors.states import States, prepare
@@ -201,6 +201,8 @@ def lyapunov_spectrum(
     neighbors: NearestK | None = None,
     theiler: int | None = None,
     horizon: int = 1,
+    dim: int | None = None,
+    delay: int = 1,
     dt: float | None = None,
     k: int | None = None,
     level: float = 0.95,
@@ -220,6 +222,8 @@ def lyapunov_spectrum(
         the record, as in `trajtools.lyapunov`.
     horizon : int, in samples
         Time span of one map; above 1 for finely sampled flows.
+    dim, delay : int or None, int, in samples
+        Embed a series: delay vectors of dimension `dim`; None: `x` already has states.
     dt : float or None, in the time unit
         Time between two samples; None: that of the trajectory, 1 for arrays.
     k : int or None
@@ -279,6 +283,7 @@ def lyapunov_spectrum(
         raise UnknownNameError(
             "lyapunov_spectrum fits maps to states, which distances alone do not determine: give states"
         )
+    x, embedding = delay_vectors(x, dim, delay)
     clock = sampling(x, dt)
     states = prepare(x, metric=metric, theiler=theiler, horizon=horizon)
     d = states.points.shape[1]
@@ -324,6 +329,7 @@ def lyapunov_spectrum(
             **({"theiler_why": states.theiler_why} if states.theiler_why else {}),
             "horizon": states.horizon,
             "dt": clock[0],
+            **embedding,
             "k": wanted,
             "directions": directions,
             "overlap": overlap,

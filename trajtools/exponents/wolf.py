@@ -17,11 +17,13 @@ from trajtools.exponents.following import (
     candidates,
     check_average,
     cosine,
+    delay_vectors,
     growth_limit,
     mean_rate,
     prepare_walk,
     sampling,
     segments_divergence,
+    with_settings,
 )
 from trajtools.exponents.published_curves import (
     CALIGIURI,
@@ -58,6 +60,8 @@ def wolf(
     neighbors: NearestK | None = None,
     theiler: int | None = None,
     horizon: int,
+    dim: int | None = None,
+    delay: int = 1,
     dt: float | None = None,
     limit: float | None = None,
     nodes: int | None = None,
@@ -83,6 +87,8 @@ def wolf(
         the record, as in `trajtools.lyapunov`.
     horizon : int, in samples
         Evolution time: length of a block, after which a pair may be replaced.
+    dim, delay : int or None, int, in samples
+        Embed a series: delay vectors of dimension `dim`; None: `x` already has states.
     dt : float or None, in the time unit
         Time between two samples; None: that of the trajectory, 1 for arrays.
     limit : float or None, in units of the metric
@@ -150,6 +156,7 @@ def wolf(
         raise UnknownNameError(
             f"wolf has no procedure {procedure!r}; there are None (the default) and {', '.join(WOLF_PROCEDURES)}"
         )
+    x, embedding = delay_vectors(x, dim, delay)
     clock = sampling(x, dt)
     if procedure is not None:
         if neighbors is not None or limit is not None or across:
@@ -157,7 +164,8 @@ def wolf(
                 f"procedure {procedure!r} uses the nearest state, without neighbors=, limit= and across=; omit them"
             )
         published = caligiuri_wolf if procedure == CALIGIURI else caligiuri_profile
-        return published(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, points=points, clock=clock)
+        options: dict[str, Any] = {"metric": metric, "nodes": nodes, "theiler": theiler, "horizon": horizon}
+        return with_settings(published(x, points=points, clock=clock, **options), embedding)
     if points is not None:
         raise DataError("points= applies to the published procedures; the default one fits nothing, see Divergence.fit")
     if not isinstance(neighbors, NearestK | None):
@@ -190,6 +198,7 @@ def wolf(
             "kept": path.retained,
             "n_kept": int(path.retained.sum()),
             "rate": mean_rate(path.rows, horizon * clock[0]),
+            **embedding,
         },
     )
 
@@ -254,6 +263,8 @@ def hybrid(
     neighbors: WithinRadius | NearestK | None = None,
     theiler: int | None = None,
     horizon: int | None = None,
+    dim: int | None = None,
+    delay: int = 1,
     dt: float | None = None,
     average: str = "log-mean",
     limit: float | None = None,
@@ -279,6 +290,8 @@ def hybrid(
         the record, as in `trajtools.lyapunov`. Not for ``"mittra2024"``.
     horizon : int, in samples
         Length of a block, after which a neighbourhood may be replaced. Required except for ``"mittra2024"``.
+    dim, delay : int or None, int, in samples
+        Embed a series: delay vectors of dimension `dim`; None: `x` already has states.
     dt : float or None, in the time unit
         Time between two samples; None: that of the trajectory, 1 for arrays.
     average : str
@@ -344,7 +357,8 @@ def hybrid(
             f"hybrid has no procedure {procedure!r}; there are None (the default) and {', '.join(HYBRID_PROCEDURES)}"
         )
     if procedure == MITTRA:
-        if neighbors is not None or theiler is not None or limit is not None or nodes is not None or across:
+        others = (neighbors, theiler, limit, nodes, dim)
+        if across or any(value is not None for value in others):
             raise DataError(
                 "procedure 'mittra2024' has no neighbour search: give only the cloud, metric, horizon and dt"
             )
@@ -354,6 +368,7 @@ def hybrid(
     if not 0 < turn <= np.pi / 2:
         raise DataError(f"turn, an angle between two lines, must be above 0 and at most pi/2; got {turn!r}")
     check_average(average)
+    x, embedding = delay_vectors(x, dim, delay)
     clock = sampling(x, dt)
     rule = neighbors or NearestK(MEMBERS)
     walk = prepare_walk(x, metric=metric, nodes=nodes, theiler=theiler, horizon=horizon, across=across)
@@ -386,6 +401,7 @@ def hybrid(
             "n_turned": path.turned,
             "n_unaligned": path.unaligned,
             "rate": mean_rate(rows, horizon * clock[0]),
+            **embedding,
         },
     )
 
