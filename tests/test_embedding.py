@@ -113,18 +113,18 @@ HENON = henon().trajectory(1500, rng=np.random.default_rng(0))[:, 0]
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        (tt.kantz, {"horizon": 6, "neighbors": tt.WithinRadius(0.05)}),
-        (tt.rosenstein, {"horizon": 6}),
-        (tt.wolf, {"horizon": 4}),
-        (tt.hybrid, {"horizon": 4}),
+        (tt.kantz, {"theiler": 5, "horizon": 6, "neighbors": tt.WithinRadius(0.05)}),
+        (tt.rosenstein, {"theiler": 5, "horizon": 6}),
+        (tt.wolf, {"theiler": 5, "horizon": 4}),
+        (tt.hybrid, {"theiler": 5, "horizon": 4}),
         (tt.wolf, {"horizon": 4, "points": 3, "procedure": "caligiuri2023"}),
     ],
 )
 def test_a_series_is_embedded_by_every_method(method, options):
-    found = method(HENON, dim=2, delay=1, theiler=5, **options)
-    np.testing.assert_array_equal(found.log_distance, method(embed(HENON, 2, 1), theiler=5, **options).log_distance)
+    found = method(HENON, dim=2, delay=1, **options)
+    np.testing.assert_array_equal(found.log_distance, method(embed(HENON, 2, 1), **options).log_distance)
     assert (found.settings["dim"], found.settings["delay"]) == (2, 1)
-    timed = method(tt.Trajectory.from_array(HENON, dt=0.5, time_unit="s"), dim=2, theiler=5, **options)
+    timed = method(tt.Trajectory.from_array(HENON, dt=0.5, time_unit="s"), dim=2, **options)
     assert (timed.time_unit, timed.time[1] - timed.time[0]) == ("s", 0.5)
 
 
