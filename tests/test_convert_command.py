@@ -16,8 +16,9 @@ from command_line import ROOT, call
 from saved_weights import STEPS, assert_nothing_left, assert_states, folder_of, save, weights
 
 import trajtools as tt
+from recorders import Recorder
 from recorders.checkpoints.steps import in_order, natural
-from trajtools.errors import DataError
+from trajtools.errors import DataError, MissingDependencyError
 
 # Which step a file is
 
@@ -253,3 +254,10 @@ def test_an_interrupted_conversion_leaves_nothing_behind(tmp_path, everybody):
     assert running.returncode == 130, said
     assert said == "Interrupted.\n"
     assert_nothing_left(tmp_path)
+
+
+def test_a_missing_package_for_compression_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(MissingDependencyError, match=r"trajtools\[zstd\]"):
+        Recorder(tmp_path / "run.h5", {"w": np.zeros(3)}, compress="zstd", quiet=True)
+    assert list(tmp_path.iterdir()) == []

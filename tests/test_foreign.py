@@ -429,7 +429,8 @@ def test_a_file_that_is_not_ours_is_answered_with_a_command_that_works(danovski,
     for path, layout in ((danovski[0], "danovski2024"), (jimenez[0], "jimenez2025")):
         for command in ("info", "lyapunov", "recurrence"):
             said = call(command, path, code=1).stderr
-            assert f"looks like the layout {layout}: trajtools convert {path} --layout {layout} -o FOLDER" in said
+            assert f"looks like the layout {layout}; `trajtools lyapunov {path} --layout {layout}`" in said
+            assert f": trajtools convert {path} --layout {layout} -o FOLDER" in said
         said = call("convert", path, "-o", layout, code=1).stderr
         call(*said.split("trajtools ")[-1].replace("FOLDER", layout).split())
         assert (tmp_path / layout).is_dir()

@@ -209,7 +209,8 @@ def test_repair_of_a_killed_writer(path):
     before = path.read_bytes(), path.stat().st_mtime_ns
     again = repair(path)
     assert not again.changed
-    assert again.actions == ("nothing to repair",)
+    assert not again.changed
+    assert again.actions[0].startswith("nothing to repair")
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     assert validate(path) == []
 
@@ -365,10 +366,9 @@ def test_salvage_of_a_cut_file(path, tmp_path):
     os.truncate(path, end)
     with Run(path) as run, pytest.raises(DamagedError, match="was cut"):
         RunWriter.resume(path, parameters=run.parameters, members=run.members, dtype="float32")
-    result = repair(path)
-    assert not result.changed
+    with pytest.raises(DamagedError, match="bytes were cut off"):
+        repair(path)
     assert path.stat().st_size == end
-    assert "bytes were cut off" in str(result)
     assert repair(path, salvage=tmp_path / "out.h5").states == 64
     with Run(tmp_path / "out.h5") as run:
         assert (run.states[:] == truth["weights"][:64]).all()

@@ -443,7 +443,7 @@ class _CheckpointRecorder(Recorder):
     def __init__(self, path: Path, state: Leaves, origin: Mapping[str, Any], **options: Any) -> None:
         self._origin = {"checkpoints": dict(origin)}
         self.digests: list[bytes] = []
-        super().__init__(path, state, quiet=True, **options)
+        super().__init__(path, state, quiet=True, strict=True, **options)
 
     def _host(self, leaves: Sequence[Leaf]) -> list[np.ndarray]:
         arrays = [leaf.read() for leaf in leaves]

@@ -16,6 +16,7 @@ from trajtools.cli.runner import (
     analysis_command,
     bullets,
     finish,
+    labels,
     save_figure,
     select_states,
     table,
@@ -421,9 +422,9 @@ def text(outcomes: list[Outcome]) -> list[Block]:
         rows = [[answer.file, *cells] for cells, answer in zip(rows, answers, strict=True)]
         right = {i + 1 for i in right}
     blocks: list[Block] = [table(head, rows, right=right)]
-    for answer in answers:
+    for label, answer in zip(labels(outcomes), answers, strict=True):
         remarks = (*answer.exponent.reasons, *answer.exponent.warnings, *answer.growth.warnings)
-        blocks.append(bullets(f"{answer.run}: {answer.exponent.verdict}", remarks))
+        blocks.append(bullets(f"{label}: {answer.exponent.verdict}", remarks))
         if answer.windows is not None:
             blocks.append(_windows_text(answer.run, answer.windows))
     return blocks

@@ -335,7 +335,7 @@ def compress(chunk: NDArray[Any], filters: tuple[int, ...]) -> bytes:
     if SHUFFLE in filters:
         data = np.ascontiguousarray(data.reshape(-1, chunk.dtype.itemsize).T).reshape(-1)
     if ZSTD in filters:
-        return bytes(_zstandard().ZstdCompressor(level=1).compress(data.tobytes()))
+        return bytes(zstandard_module().ZstdCompressor(level=1).compress(data.tobytes()))
     return zlib.compress(data.data, 1)
 
 
@@ -344,7 +344,7 @@ def decompress(data: bytes, stream: Stream) -> NDArray[np.uint8]:
     size = stream.chunk_bytes
     try:
         if ZSTD in stream.filters:
-            module = _zstandard()
+            module = zstandard_module()
             with module.ZstdDecompressor(max_window_size=2**27).stream_reader(data) as reader:
                 plain = reader.read(size)
         else:
@@ -359,7 +359,8 @@ def decompress(data: bytes, stream: Stream) -> NDArray[np.uint8]:
     return result
 
 
-def _zstandard() -> Any:
+def zstandard_module() -> Any:
+    """The package that compresses with Zstandard; a sentence where it is missing."""
     try:
         import zstandard
     except ImportError:

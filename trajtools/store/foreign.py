@@ -279,8 +279,11 @@ def suggestion(path: str | os.PathLike[str]) -> str:
     name, shape = max(listed.items(), key=lambda item: prod(item[1]))
     likely = {4: "jimenez2025", 6: "danovski2024"}.get(len(shape)) if name == "weights" else None
     if likely and any(key in attributes for key in EPSILONS):
-        command = f"trajtools convert {shlex.quote(str(path))} --layout {likely} -o FOLDER"
-        return f"its dataset {name!r} looks like the layout {likely}: {command}"
+        options = f"{shlex.quote(str(path))} --layout {likely}"
+        return (
+            f"its dataset {name!r} looks like the layout {likely}; `trajtools lyapunov {options}` measures it, "
+            f"this makes runs of it: trajtools convert {options} -o FOLDER"
+        )
     return (
         f"its dataset {name!r} has {len(shape)} axes of sizes {shape}: `trajtools convert` and `lyapunov` read it if "
         f'--dataset {name}, --axes "init member step entry" (a name for each axis) and --holds weights|distances say '

@@ -128,8 +128,11 @@ def _repair(raw: RawFile) -> Repair:
             "would tell. Make sure that it has ended; salvage= copies what is whole without touching the file."
         )
     if not whole_file:
-        actions.append(f"the last {bytes_missing(raw)} bytes were cut off; salvage= makes a new file of what is whole")
-    elif raw.read(0, SUPERBLOCK_BYTES) != sealed(raw.read(0, SUPERBLOCK_BYTES), raw.size):
+        raise DamagedError(
+            f"{raw.path}: its last {bytes_missing(raw)} bytes were cut off, which nothing brings back; "
+            f"`trajtools repair {raw.path} --salvage NEW.h5` makes a file of what is whole"
+        )
+    if raw.read(0, SUPERBLOCK_BYTES) != sealed(raw.read(0, SUPERBLOCK_BYTES), raw.size):
         seal(raw)
         actions.append("cleared the mark of its writer, so that any HDF5 program opens it")
     if recording:
@@ -138,10 +141,16 @@ def _repair(raw: RawFile) -> Repair:
         cells.status = on_disk.INTERRUPTED
         raw.write(place, cells.pack())
         actions.append("marked it as interrupted")
-    changed = recording or (whole_file and bool(actions))
+    changed = recording or bool(actions)
     if changed:
         raw.sync()
-    return Repair(raw.path, changed, states, tuple(actions) or ("nothing to repair",), np.zeros(0, np.int64))
+    return Repair(
+        raw.path,
+        changed,
+        states,
+        tuple(actions) or ("nothing to repair (`trajtools validate` checks the data)",),
+        np.zeros(0, np.int64),
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ salvage

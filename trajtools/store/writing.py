@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from trajtools.errors import ArchitectureError, DamagedError, FileBusyError, RecordingError
 from trajtools.store import layout as on_disk
-from trajtools.store.chunks import Blocks, compress
+from trajtools.store.chunks import Blocks, compress, zstandard_module
 from trajtools.store.files import (
     Owner,
     RawFile,
@@ -181,6 +181,8 @@ class RunWriter:
             metrics=sum(not shape for shape in shapes.values()),
             member_metrics=sum(shape[1] if shape and len(shape) > 1 else shape != () for shape in shapes.values()),
         )
+        if compress == "zstd":
+            zstandard_module()  # missing packages are for the opening to say, not for the first block
         place = Path(os.path.abspath(path))
         if mode == "w":
             _refuse_live_writer(place)
@@ -232,6 +234,8 @@ class RunWriter:
         writer = cls(Path(os.path.abspath(path)), spec, durable=durable)
         with Run(writer.path) as run:
             _require_same(run, spec)
+            if any(on_disk.ZSTD in stream.filters for stream in run.axis.streams.values()):
+                zstandard_module()
         writer._open(None, resumed=provenance or {}, force=force)
         return writer
 
