@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+FAILURE = b"\0"  # the child reports phases, and its traceback behind this byte
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
@@ -120,11 +121,11 @@ def kill_one(path: Path, mode: str, seed: int, phases: int, delay: float) -> tup
         try:
             child(str(path), mode, seed, pipe)
         except BaseException:
-            os.write(pipe, f"error {traceback.format_exc()}".encode())
+            os.write(pipe, FAILURE + traceback.format_exc().encode())
         os._exit(1)
     os.close(pipe)
     text = b""
-    while text.count(b"\n") < phases and b"error" not in text:
+    while text.count(b"\n") < phases and FAILURE not in text:
         if not select.select([end], [], [], 300)[0]:
             raise AssertionError("the child does nothing")
         text += os.read(end, 2**16)
@@ -134,8 +135,8 @@ def kill_one(path: Path, mode: str, seed: int, phases: int, delay: float) -> tup
     while data := os.read(end, 2**16):
         text += data
     os.close(end)
-    if b"error " in text:
-        raise AssertionError(text.decode())
+    if FAILURE in text:
+        raise AssertionError(text.partition(FAILURE)[2].decode())
     lines = [line.split() for line in text.decode().splitlines() if line.count(" ") == 2]
     return lines[-1][0], max(int(line[1]) for line in lines), max(int(line[2]) for line in lines)
 

@@ -189,10 +189,12 @@ def test_a_full_ring_makes_the_loop_wait_and_says_how_long(tmp_path, monkeypatch
     params = network()
     with Recorder(tmp_path / "a.h5", params, writer="thread", buffer_bytes=1) as rec:
         gate.open.clear()
+        waiting, wait = threading.Event(), rec._tape._turn.wait
+        monkeypatch.setattr(rec._tape._turn, "wait", lambda: (waiting.set(), wait()))
 
         def let_go():
-            wait_until(lambda: rec.n_recorded == 128)
-            time.sleep(0.2)  # by now the loop waits
+            assert waiting.wait(120)
+            assert rec.n_recorded == 128
             gate.open.set()
 
         opener = threading.Thread(target=let_go)
@@ -200,7 +202,8 @@ def test_a_full_ring_makes_the_loop_wait_and_says_how_long(tmp_path, monkeypatch
         for _ in range(200):
             rec.record(params)
         opener.join()
-        assert rec.overhead["seconds_blocked"] > 0.05
+        assert waiting.is_set()
+        assert rec.overhead["seconds_blocked"] > 0
     assert committed(tmp_path / "a.h5") == 200
 
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from pathlib import Path
 
@@ -107,6 +106,12 @@ def test_everything_before_a_cut_is_read(kind, path, tmp_path):
                         run.states[rows.start]
     problems = [str(p) for p in validate(cut)]
     assert problems[0] == "error: file: its last 1 bytes were cut off"
+    cut.write_bytes(whole[:2000])
+    os.utime(cut, (1, 1))
+    with pytest.raises(
+        FormatError, match=rf"was cut short: its last {len(whole) - 2000} bytes are gone, and with them"
+    ):
+        Run(cut)
 
 
 # ------------------------------------------------------------------------------------------------ damage of one place
@@ -125,6 +130,22 @@ def test_damage_of_one_chunk_leaves_the_rest(path):
         "error: weights: member twin 2 in the states 64 to 127 (steps 640 to 1270) do not match their checksums and "
         "are lost"
     ]
+
+
+def test_damage_of_an_index_is_not_said_of_the_data(path):
+    dr.write(path)
+    data = path.read_bytes()
+    at, messages = data.find(b"EAHD"), []  # the header of each stream's index of chunks
+    while at >= 0:
+        path.write_bytes(data)
+        dr.flip(path, at + 8)
+        messages += [text for text in errors_of(path) if "own index of" in text]
+        at = data.find(b"EAHD", at + 1)
+    assert any(text.startswith("error: weights: ") for text in messages)
+    for text in messages:
+        assert text.endswith(" is damaged) and are lost") or text.startswith("error: plantings: ")
+        assert ("of the plantings 0 to 1" in text) == text.startswith("error: plantings")
+        assert "do not match" not in text
 
 
 def test_validate_names_everything_at_once(path):
@@ -496,7 +517,6 @@ def test_hostile_files_are_refused_with_one_sentence(name, path, tmp_path):
     with h5py.File(path, "r+") as file:
         make(file)
     os.utime(path, (1, 1))
-    start = time.monotonic()
     for call in (Run, lambda p: open_run(p, isolated=True), lambda p: repair(p, salvage=tmp_path / "out.h5")):
         if name in ("committed beyond", "variable attribute") and call not in (Run,):
             continue  # can be salvaged
@@ -505,7 +525,6 @@ def test_hostile_files_are_refused_with_one_sentence(name, path, tmp_path):
         assert words in str(caught.value)
         assert "\n" not in str(caught.value)
     assert any(words in text or "missing" in text for text in errors_of(path))
-    assert time.monotonic() - start < 20
 
 
 def test_a_chunk_that_inflates_takes_no_more_than_it_may(path):

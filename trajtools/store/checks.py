@@ -324,8 +324,8 @@ def _data(run: Survey) -> Iterator[Problem]:
     for name in run.axis.streams:
         yield from _attempt(name, lambda name=name: _stream(run, run.blocks, name, steps))  # type: ignore[misc]
     for name in run.planting_axis.streams:
-        rows = np.arange(run.planting_blocks.n)
-        yield from _attempt(name, lambda name=name, rows=rows: _stream(run, run.planting_blocks, name, rows))  # type: ignore[misc]
+        none = np.empty(0, np.int64)  # a planting is no state: its rows have no steps of their own
+        yield from _attempt(name, lambda name=name, none=none: _stream(run, run.planting_blocks, name, none))  # type: ignore[misc]
 
 
 def _stream(run: Survey, blocks: Blocks, name: str, steps: NDArray[np.int64]) -> Iterator[Problem]:
@@ -337,7 +337,8 @@ def _stream(run: Survey, blocks: Blocks, name: str, steps: NDArray[np.int64]) ->
         if parts != part:
             if part:
                 rows = (first * blocks.axis.rows, min(block * blocks.axis.rows, blocks.n))
-                yield Problem("error", name, f"{part}{_range(*rows, steps)} do not match their checksums and are lost")
+                where = _range(*rows, steps, "states" if blocks is run.blocks else "plantings")
+                yield Problem("error", name, f"{part}{where} {blocks.loss(name)} and are lost")
             first, part = block, parts
 
 
@@ -351,13 +352,12 @@ def _parts(run: Survey, name: str, chunks: list[int]) -> str:
         members = sorted({chunk // stream.grid[1] for chunk in chunks})
         if len(members) < run.n_members:
             return f"member{'s' * (len(members) > 1)} {', '.join(run.members[m].name for m in members)} in "
-    return "the " if name.startswith("plantings/") else "all of "
+    return "all of "
 
 
-def _range(start: int, stop: int, steps: NDArray[np.int64]) -> str:
+def _range(start: int, stop: int, steps: NDArray[np.int64], rows: str = "states") -> str:
     known = steps[start:stop][steps[start:stop] >= 0]
-    states = f"states {start} to {stop - 1}"
-    return f"the {states} (steps {known[0]} to {known[-1]})" if len(known) else f"the {states}"
+    return f"the {rows} {start} to {stop - 1}" + (f" (steps {known[0]} to {known[-1]})" if len(known) else "")
 
 
 def _order(run: Survey) -> Iterator[Problem]:

@@ -42,6 +42,7 @@ class Blocks:
         self._offsets: dict[str, NDArray[np.int64]] = {}
         self._sizes: dict[str, NDArray[np.int64]] = {}
         self._verified: dict[str, NDArray[np.bool_]] = {}
+        self._unindexed: set[str] = set()
         self._local = threading.local()
 
     @property
@@ -59,7 +60,9 @@ class Blocks:
             stream = Stream(name, 1, (SLOTS, self.axis.width), (SLOTS, self.axis.width), np.dtype("<u8"))
         else:
             stream = self.axis.streams[name]
-        offsets, sizes = _places(file[name], stream, self.n_blocks, self._raw.size)
+        offsets, sizes, indexed = _places(file[name], stream, self.n_blocks, self._raw.size)
+        if not indexed:
+            self._unindexed.add(name)
         self._offsets[name], self._sizes[name] = offsets, sizes
         self._verified[name] = np.zeros(offsets.shape, bool)
 
@@ -149,11 +152,20 @@ class Blocks:
         stream = self.axis.streams[name]
         members = sorted({int(chunk) // stream.grid[1] for chunk in chunks}) if len(stream.grid) == 2 else []
         one = len(members) == 1 and stream.shape[0] > 1
+        rows = "plantings" if name.startswith("plantings/") else "states"
         return (
-            f"{name} of the states {first} to {first + self.rows_of(block) - 1}"
-            f"{f' (member {members[0]})' if one else ''} in {self._raw.path} are damaged or missing: they do not match "
-            "their checksums. Everything else can be read; `trajtools repair --salvage` makes a file of what is whole."
+            f"{name} of the {rows} {first} to {first + self.rows_of(block) - 1}"
+            f"{f' (member {members[0]})' if one else ''} in {self._raw.path} are damaged or missing: "
+            f"they {self.loss(name)}. Everything else can be read; "
+            "`trajtools repair --salvage` makes a file of what is whole."
         )
+
+    def loss(self, name: str) -> str:
+        """Why states of a stream are lost: their own bytes, or what HDF5 needs to reach them or their checksums."""
+        broken = [one for one in (name, self.axis.sums) if one in self._unindexed]
+        if broken:
+            return f"cannot be reached (HDF5's own index of {' and '.join(broken)} is damaged)"
+        return "do not match their checksums"
 
     def _read(self, stream: Stream, block: int, index: NDArray[np.int64], span: slice) -> NDArray[Any]:
         """Rows of chunks as they are in the file; NaN where a sparse stream has none, zeros past the end."""
@@ -282,8 +294,8 @@ def _prefix(stream: Stream, chunk: NDArray[Any], count: int) -> memoryview:
 
 def _places(
     dataset: h5py.Dataset, stream: Stream, n_blocks: int, end: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Offset and size of every chunk of the committed blocks, (blocks, chunks); -1 where there is none."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
+    """Offset and size of every chunk of the committed blocks, (blocks, chunks), -1 where there is none; index whole?"""
     offsets = np.full((n_blocks, stream.n_chunks), -1, np.int64)
     sizes = np.zeros_like(offsets)
     strides = np.cumprod((1, *stream.grid[:0:-1]))[::-1].tolist()
@@ -301,11 +313,13 @@ def _places(
 
     try:
         dataset.id.chunk_iter(note)
+        indexed = True
     except (RuntimeError, OSError, ValueError, KeyError):
-        _look_up(dataset, stream, offsets, sizes, end)  # the index is damaged: take what can be found
+        indexed = False
+        _look_up(dataset, stream, offsets, sizes, end)  # take what can be found
     if not stream.filters:
         offsets[(sizes != stream.chunk_bytes) & (offsets >= 0)] = -1
-    return offsets, sizes
+    return offsets, sizes, indexed
 
 
 def _look_up(

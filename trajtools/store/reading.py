@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from trajtools.errors import DamagedError, DataError, FormatError, SelectionError, TooLargeError, UnsafeFileError
 from trajtools.store import layout as on_disk
 from trajtools.store.chunks import Blocks, Selection, indices
-from trajtools.store.files import Owner, RawFile, check_head, has_writer, one_sentence, open_for_reading
+from trajtools.store.files import Owner, RawFile, bytes_missing, check_head, has_writer, one_sentence, open_for_reading
 from trajtools.store.layout import Axis, Cells, Stream
 from trajtools.wiring import Member, NodeSet, Parameter
 
@@ -97,6 +97,7 @@ class Run:
             raise FormatError(f"{self.path} is {kind}; needed a trajtools file")
         self._raw = RawFile(self.path)
         self.places: dict[str, int] = {}
+        self.is_cut = False
         try:
             self._load()
         except BaseException:
@@ -400,9 +401,15 @@ class Run:
             try:
                 self._load_once()
                 return
-            except FormatError:
+            except FormatError as error:
                 # A writer may have been at work in between, or be in the middle of a write of a few microseconds.
                 if trial == _TRIES - 1 or (trial and not self._was_written_lately()):
+                    if self.is_cut and error.__cause__ and not isinstance(error, UnsafeFileError):  # HDF5 stumbled
+                        raise FormatError(
+                            f"{self.path} was cut short: its last {bytes_missing(self._raw)} bytes are gone, and with "
+                            "them a part of the structure without which nothing can be read; copy it again from where "
+                            "it is whole"
+                        ) from error
                     raise
                 time.sleep(0.002 * 4**trial)
 
