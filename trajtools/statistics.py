@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from trajtools.errors import DataError
 from trajtools.results import Result
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, RNGLike
 
 # Choices of this toolkit, all independent of scale. They are in the settings of every result.
 SATURATION_MARGIN = float(np.log(50.0))  # e-folds below the knee where fits stop: nonlinear terms are 2 % there
@@ -29,6 +29,15 @@ LARGEST_POWER = 3.0  # of the power laws in the null
 FEWEST_UNITS = 8  # 2^-8 < 1 %: with fewer sign flips no p-value can be below `DECISION`
 _BATCH = 2_000_000
 AVERAGES = ("mean-log", "log-mean", "rms")
+
+
+def random_generator(rng: RNGLike) -> np.random.Generator:
+    """Generator of a seed; None is the seed 0, so that the same call gives the same numbers."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, bool) or not (rng is None or (isinstance(rng, (int, np.integer)) and rng >= 0)):
+        raise DataError(f"rng must be a seed (an integer, at least 0), a numpy.random.Generator or None, got {rng!r}")
+    return np.random.default_rng(0 if rng is None else int(rng))
 
 
 def fit_slope(x: ArrayLike, y: ArrayLike, start: int = 0, stop: int | None = None) -> Fit:

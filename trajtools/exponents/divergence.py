@@ -215,7 +215,7 @@ class Divergence(Result):
         null: str | None = "power-law",
         procedure: str | None = None,
         level: float = 0.95,
-        rng: RNGLike = 0,
+        rng: RNGLike = None,
     ) -> Exponent:
         """Fit the exponential regime.
 
@@ -231,7 +231,7 @@ class Divergence(Result):
         level : float
             Confidence level of the interval.
         rng : int, numpy.random.Generator or None
-            Random numbers for the resampling; the same seed gives the same bits.
+            Random numbers for the resampling; None is the seed 0.
 
         Returns
         -------

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from trajtools.exponents.divergence import Divergence
     from trajtools.store import Run
 
-VERDICTS = ("chaotic", "transient", "regular", "inconclusive")
+VERDICTS = ("chaotic", "transient", "sensitive", "regular", "diverging", "inconclusive")
+GROWTHS = ("exponential", "slower", "none", "contracting", "diverging", "undecided")
+PERSISTENCES = ("shown", "ended", "mixed", "not tested")
 UNITS = ("step", "epoch", "learning-rate")
 RATE_NAMES = ("learning_rate", "lr", "eta")  # names of the hyper-parameter, in order of precedence
 EPOCH_NAMES = ("steps_per_epoch", "batches_per_epoch")
@@ -46,7 +48,8 @@ class Exponent(Result):
     n_used, n_total : int
         Number of initial conditions (or curves, see ``settings["counted"]``) used, and their total number.
     verdict : str
-        ``"chaotic"``, ``"transient"``, ``"regular"`` or ``"inconclusive"``.
+        `growth` and `persistence` in one word: ``"chaotic"``, ``"transient"``, ``"sensitive"``, ``"regular"``,
+        ``"diverging"`` or ``"inconclusive"``.
     reasons : tuple of Reason
         Reasons for the verdict, see `trajtools.reasons.Reason`.
     window : (float, float)
@@ -65,6 +68,12 @@ class Exponent(Result):
         Warnings that limit the interpretation of the value.
     curve : Divergence or None
         The fitted curves; not part of `to_dict`.
+    growth : str
+        How the distance grows: ``"exponential"``; ``"slower"``, as a power of time or by diffusion; ``"none"``;
+        ``"contracting"``; ``"diverging"``, as fast as the training itself runs away; or ``"undecided"``.
+    persistence : str
+        Whether growth follows every perturbation: ``"shown"``; ``"ended"``, if it followed the earlier ones only;
+        ``"mixed"``; or ``"not tested"``, with fewer than two starts that were followed long enough.
     """
 
     value: float
@@ -85,10 +94,13 @@ class Exponent(Result):
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
     curve: Divergence | None = field(default=None, repr=False)
+    growth: str = "undecided"
+    persistence: str = "not tested"
 
     def __post_init__(self) -> None:
-        if self.verdict not in VERDICTS:
-            raise ValueError(f"verdict must be one of {', '.join(VERDICTS)}, got {self.verdict!r}")
+        for name, allowed in (("verdict", VERDICTS), ("growth", GROWTHS), ("persistence", PERSISTENCES)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
 
     def __str__(self) -> str:
         """Value, interval and verdict, then one reason or warning per line; `repr` has every field."""

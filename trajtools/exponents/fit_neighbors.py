@@ -43,7 +43,7 @@ def fit_neighbors(
     region: str | tuple[float, float] = "auto",
     *,
     level: float = 0.95,
-    rng: RNGLike = 0,
+    rng: RNGLike = None,
 ) -> Exponent:
     r"""Fit the exponential regime of a curve of neighbours.
 

@@ -24,6 +24,7 @@ from trajtools.statistics import (
     Spans,
     average_curves,
     choose_spans,
+    random_generator,
     resampled_ratio,
     shape_evidence,
     sign_flip_p,
@@ -58,7 +59,7 @@ def fit_twins(
     *,
     null: str | None = "power-law",
     level: float = 0.95,
-    rng: RNGLike = 0,
+    rng: RNGLike = None,
 ) -> Exponent:
     r"""Fit the exponential regime of the divergence of twins.
 
@@ -82,7 +83,7 @@ def fit_twins(
         )
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
-    generator = np.random.default_rng(rng)
+    generator = random_generator(rng)
     fit = measure(growth, region, null, level, generator)
     epochs = separate_starts(fit, level, generator)
     if any(epoch.grows for epoch in epochs) and any(epoch.silent for epoch in epochs):

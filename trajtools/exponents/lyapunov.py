@@ -41,7 +41,7 @@ def lyapunov(
     surrogates: int = 99,
     procedure: str | None = None,
     level: float = 0.95,
-    rng: RNGLike = 0,
+    rng: RNGLike = None,
 ) -> Exponent:
     """Lyapunov exponent with its interval and a verdict, in one call.
 
@@ -96,7 +96,7 @@ def lyapunov(
     level : float
         Confidence level of the interval.
     rng : int, numpy.random.Generator or None
-        Random numbers for resampling and surrogates; the same seed gives the same bits.
+        Random numbers for resampling and surrogates; None is the seed 0.
 
     Returns
     -------

@@ -33,7 +33,7 @@ from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.states import DISTANCES, MATRIX_STATES, METRICS, has_directions
 from trajtools.neighbors.theiler import PROJECTED, clipped, distance_window, projected, theiler_window
 from trajtools.reasons import Reason, codes
-from trajtools.statistics import DECISION
+from trajtools.statistics import DECISION, random_generator
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats, Ints, RNGLike
 from trajtools.wiring import Parameter
@@ -100,7 +100,7 @@ class Options:
     level : float
         Confidence level.
     rng : int, numpy.random.Generator or None
-        Random numbers.
+        Random numbers; None is the seed 0.
     optimizer : Optimizer
         Optimiser of the training, for the null of a quadratic basin.
     """
@@ -118,7 +118,7 @@ class Options:
     null: str | None = "auto"
     surrogates: int = 99
     level: float = 0.95
-    rng: RNGLike = 0
+    rng: RNGLike = None
     optimizer: Optimizer = PLAIN
 
 
@@ -153,7 +153,7 @@ def states_exponent(x: Any, options: Options, *, clock: tuple[float, str], issue
             theiler=ready.theiler,
             horizon=max(stats.saturation, 4),
             count=options.surrogates,
-            rng=np.random.default_rng(options.rng),
+            rng=random_generator(options.rng),
             optimizer=options.optimizer,
         )
     if untested:

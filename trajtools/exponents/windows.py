@@ -161,7 +161,7 @@ def lyapunov_windows(
     metric: MetricLike | None = None,
     dt: float | None = None,
     level: float = 0.95,
-    rng: RNGLike = 0,
+    rng: RNGLike = None,
     **options: Any,
 ) -> Windows:
     r"""Finite-time Lyapunov exponents in windows of a training.
@@ -183,7 +183,7 @@ def lyapunov_windows(
     level : float
         Confidence level of the intervals.
     rng : int, numpy.random.Generator or None
-        Random numbers.
+        Random numbers; None is the seed 0.
     **options
         Options of `trajtools.lyapunov` (neighbours), or `average` and `null` (twins).
 
@@ -276,7 +276,7 @@ def twin_windows(
     *,
     null: str | None = "power-law",
     level: float = 0.95,
-    rng: RNGLike = 0,
+    rng: RNGLike = None,
 ) -> Windows:
     r"""Growth of the distance of twins in windows of a training.
 

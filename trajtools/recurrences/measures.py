@@ -14,7 +14,7 @@ from trajtools.reasons import Reason
 from trajtools.recurrences.lines import Lines, rows_at_a_time
 from trajtools.recurrences.rows import unpack_rows
 from trajtools.results import Result, to_plain
-from trajtools.statistics import fit_slope
+from trajtools.statistics import fit_slope, random_generator
 from trajtools.types import Floats, Ints
 
 MEASURES = (
@@ -809,7 +809,7 @@ def resample_lines(
         raise DataError(f"n={n!r}: percentiles need at least 100 resamples")
     if not 0 < level < 1:
         raise DataError(f"level={level!r}: it must lie between 0 and 1")
-    source = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(0 if rng is None else rng)
+    source = random_generator(rng)
     rules, symmetric = find_convention(result.convention), bool(result.settings["symmetric"])
     options = result.settings
     lengths = {

@@ -13,7 +13,7 @@ from trajtools.errors import DataError
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.stability.pairs import Followed, Pair, follow, gather
-from trajtools.statistics import FEWEST_UNITS, power_evidence, resampled_ratio, sign_flip_p
+from trajtools.statistics import FEWEST_UNITS, power_evidence, random_generator, resampled_ratio, sign_flip_p
 from trajtools.types import Floats, Ints, RNGLike, StatesLike
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def orbital_stability(
     start: int | Sequence[int] | None = None,
     dt: float | None = None,
     level: float = 0.95,
-    rng: RNGLike = 0,
+    rng: RNGLike = None,
 ) -> OrbitalStability:
     r"""Test whether perturbed trajectories return to the orbit of their reference.
 
@@ -243,7 +243,7 @@ def orbital_stability(
     level : float
         Confidence level of the intervals.
     rng : int, numpy.random.Generator or None
-        Generator of the resampling; equal seeds give equal bits.
+        Generator of the resampling; None is the seed 0.
 
     Returns
     -------
@@ -312,7 +312,7 @@ def orbital_stability(
         raise DataError(f"level must lie between 0 and 1, got {level}")
     pairs = gather(reference, perturbed, start=start, dt=dt)
     followed = [follow(pair, bound, window) for pair in pairs]
-    return _assemble(pairs, followed, bound, window=window, level=level, rng=np.random.default_rng(rng))
+    return _assemble(pairs, followed, bound, window=window, level=level, rng=random_generator(rng))
 
 
 def _assemble(

@@ -17,6 +17,7 @@ from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNa
 from trajtools.networks import Network
 from trajtools.reasons import Reason
 from trajtools.results import Result
+from trajtools.statistics import random_generator
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats, Ints, RNGLike, StatesLike
 
@@ -162,7 +163,7 @@ def autocorrelation(
     surrogates: int = 199,
     block: int = 1,
     level: float = 0.95,
-    rng: RNGLike = 0,
+    rng: RNGLike = None,
 ) -> Autocorrelation:
     r"""Autocorrelation of a trajectory of networks, or of a scalar series.
 
@@ -190,7 +191,7 @@ def autocorrelation(
     level : float
         Level of the band and of the threshold.
     rng : int, numpy.random.Generator or None
-        Generator of the shuffles; equal seeds give equal bits.
+        Generator of the shuffles; None is the seed 0.
 
     Returns
     -------
@@ -243,7 +244,7 @@ def autocorrelation(
     series = series_of(x, window)
     flat = make_filter(detrend, series.fine)
     count = _lags(lags, len(flat.fine))
-    generator = np.random.default_rng(rng)
+    generator = random_generator(rng)
     settings = {"null": null, "surrogates": surrogates, "block": block, "level": level, "rng": generator}
     whole, band = _measure(series, flat, [(0, series.width)], count, settings)
     groups = _groups(x, per) if per is not None else {}

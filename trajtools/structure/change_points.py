@@ -14,6 +14,7 @@ from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
 from trajtools.reasons import Reason
 from trajtools.results import Result
+from trajtools.statistics import random_generator
 from trajtools.structure.observables import clock_of, walk
 from trajtools.types import Floats, Ints, RealArrayLike, RNGLike, StatesLike
 
@@ -121,7 +122,7 @@ def change_points(
     min_size: int | None = None,
     metrics: Mapping[str, RealArrayLike] | None = None,
     member: int = 0,
-    rng: RNGLike = 0,
+    rng: RNGLike = None,
 ) -> ChangePoints:
     r"""Detect change points of a trajectory, and read metrics before and after them.
 
@@ -148,7 +149,7 @@ def change_points(
     member : int
         Member of a run.
     rng : int, numpy.random.Generator or None
-        Generator of the null.
+        Generator of the null; None is the seed 0.
 
     Returns
     -------
@@ -196,7 +197,7 @@ def change_points(
     scores = normal_scores(_averaged(values[good], width))
     search = _Search(ruptures, MODELS[model], max(2, -(-size // width)))
     if penalty is None:
-        changes, p_value, required, rho = search.tested(scores, alpha, np.random.default_rng(rng))
+        changes, p_value, required, rho = search.tested(scores, alpha, random_generator(rng))
     else:
         rho = search.correlation(scores)
         changes, p_value, required = search.changes(innovations(scores, rho), penalty), float("nan"), float(penalty)

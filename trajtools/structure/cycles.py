@@ -15,6 +15,7 @@ from trajtools.distances.tiles import stored_format
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
 from trajtools.results import Result
+from trajtools.statistics import random_generator
 from trajtools.structure.autocorrelation import (
     BLOCK_BYTES,
     Filter,
@@ -116,7 +117,7 @@ def find_cycles(
     detrend: str | int | None = None,
     window: tuple[int, int] | None = None,
     level: float = 0.95,
-    rng: RNGLike = 0,
+    rng: RNGLike = None,
 ) -> Cycles:
     r"""Detect the period of a trajectory, if any.
 
@@ -135,7 +136,7 @@ def find_cycles(
     level : float
         Level of the significance of the autocorrelation.
     rng : int, numpy.random.Generator or None
-        Generator of shuffles and samples; equal seeds give equal bits.
+        Generator of shuffles and samples; None is the seed 0.
 
     Returns
     -------
@@ -183,7 +184,7 @@ def find_cycles(
             f"lags up to {count} of {len(flat.fine)} states; a period needs at least {2 * MULTIPLES} lags, and fewer "
             "lags than states"
         )
-    generator = np.random.default_rng(rng)
+    generator = random_generator(rng)
     beyond = min(count + count // 2, len(flat.fine) - 1)
     values, threshold, variance = _correlate(series, flat, (count, beyond), level, generator)
     returns = Returns(series, bound, generator)

@@ -14,7 +14,7 @@ from trajtools.errors import DataError
 from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.statistics import window_fits
+from trajtools.statistics import random_generator, window_fits
 from trajtools.structure.correlation_sum import CorrelationSum, Pairs, find_pairs, sum_of, takens_estimate
 from trajtools.types import Floats, Ints, RealArrayLike, RNGLike, StatesLike
 
@@ -142,7 +142,7 @@ def correlation_dimension(
     dims: int | Sequence[int] | None = None,
     delay: int | None = None,
     level: float = 0.95,
-    rng: RNGLike = 0,
+    rng: RNGLike = None,
 ) -> Dimension:
     r"""Correlation dimension: the scaling exponent of the number of close pairs with the radius.
 
@@ -164,7 +164,7 @@ def correlation_dimension(
     level : float
         Confidence level of the intervals.
     rng : int, numpy.random.Generator or None
-        Generator of the resampling; equal seeds give equal bits.
+        Generator of the resampling; None is the seed 0.
 
     Returns
     -------
@@ -207,7 +207,7 @@ def correlation_dimension(
     """
     if not 0 < level < 1:
         raise DataError(f"level={level!r}; it must lie between 0 and 1, such as 0.95")
-    generator = np.random.default_rng(rng)
+    generator = random_generator(rng)
     series = _series(x, metric)
     if series is None:
         if dims is not None or delay is not None:

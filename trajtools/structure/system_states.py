@@ -12,6 +12,7 @@ from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
 from trajtools.results import Result
+from trajtools.statistics import random_generator
 from trajtools.types import Floats, Ints, RNGLike, StatesLike
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def system_states(
     count: int | None = None,
     most: int = 8,
     alpha: float = 0.01,
-    rng: RNGLike = 0,
+    rng: RNGLike = None,
 ) -> SystemStates:
     r"""Cluster the states of a trajectory into system states, possibly a single one.
 
@@ -156,7 +157,7 @@ def system_states(
     alpha : float
         False-alarm rate: the fraction of records without system states for which more than one is reported.
     rng : int, numpy.random.Generator or None
-        Generator of the null.
+        Generator of the null; None is the seed 0.
 
     Returns
     -------
@@ -211,7 +212,7 @@ def system_states(
         candidates, scores = _scores(matrix, tree, most, criterion)
         selected = int(candidates[np.argmax(scores)]) if len(candidates) else 1
         if len(candidates):
-            p_value = _p_value(matrix, linkage, criterion, most, np.random.default_rng(rng))
+            p_value = _p_value(matrix, linkage, criterion, most, random_generator(rng))
             null = _NULL
             selected = selected if p_value <= alpha else 1
     labels = np.full(len(distances), -1, dtype=np.int64)

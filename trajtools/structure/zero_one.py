@@ -11,7 +11,7 @@ from trajtools.embedding import estimate_delay
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.statistics import least_absolute_slopes
+from trajtools.statistics import least_absolute_slopes, random_generator
 from trajtools.types import Floats, RNGLike, StatesLike
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def zero_one_test(
     every: int | str = "auto",
     frequencies: int = 100,
     damping: float = 0.0,
-    rng: RNGLike = 0,
+    rng: RNGLike = None,
 ) -> ZeroOne:
     r"""0-1 test for chaos: K near 0 for regular motion, K near 1 for irregular motion.
 
@@ -129,7 +129,7 @@ def zero_one_test(
     damping : float
         Strength alpha of the damping term, which makes the test less sensitive to weak noise; 0: none.
     rng : int, numpy.random.Generator or None
-        Generator of the frequencies.
+        Generator of the frequencies; None is the seed 0.
 
     Returns
     -------
@@ -192,7 +192,7 @@ def zero_one_test(
         "method": method, "every": step, "every_why": why, "frequencies": int(frequencies), "band": BAND,
         "damping": float(damping), "low": LOW, "high": HIGH, "spread": SPREAD, "drift": DRIFT, "fewest": FEWEST,
     }  # fmt: skip
-    c = np.sort(np.random.default_rng(rng).uniform(*BAND, frequencies))
+    c = np.sort(random_generator(rng).uniform(*BAND, frequencies))
     head: dict[str, Any] = {"method": method,
             "frequencies": c, "every": step, "n_used": len(thinned), "n_total": len(full),
             "settings": settings, "warnings": (*warnings, *more)}  # fmt: skip

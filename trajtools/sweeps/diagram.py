@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import Reason
 from trajtools.results import Result
+from trajtools.statistics import random_generator
 from trajtools.sweeps.onset import N_RESAMPLES, SENSITIVE, curve_of, median, onset_of, quantiles, select_threshold
 from trajtools.types import Floats, RNGLike
 
@@ -86,7 +87,7 @@ class PhaseDiagram(Result):
         return plots.phase_diagram(self, ax=ax)
 
     def boundary_law(
-        self, factor: Callable[[Floats], Floats], name: str = "factor", *, rng: RNGLike = 0
+        self, factor: Callable[[Floats], Floats], name: str = "factor", *, rng: RNGLike = None
     ) -> BoundaryLaw:
         """Ask whether the onset follows a function of y.
 
@@ -97,7 +98,7 @@ class PhaseDiagram(Result):
         name : str
             What the factor is called in words.
         rng : int, numpy.random.Generator or None
-            Source of the draws.
+            Source of the draws; None is the seed 0.
 
         Returns
         -------
@@ -168,7 +169,7 @@ def boundary_law(diagram: PhaseDiagram, factor: Callable[[Floats], Floats], name
     scale, (low, high) = np.log(values), np.log(diagram.intervals[known]).T
     power, interval = float("nan"), nothing
     if np.ptp(scale) > 0:
-        drawn = np.random.default_rng(rng).uniform(low, high, (N_RESAMPLES, n))
+        drawn = random_generator(rng).uniform(low, high, (N_RESAMPLES, n))
         slopes = (drawn - drawn.mean(axis=1, keepdims=True)) @ (scale - scale.mean()) / (n * scale.var())
         power, interval = float(np.median(slopes)), quantiles(slopes, diagram.level)
     least, most = float(np.exp((low - scale).max())), float(np.exp((high - scale).min()))
@@ -332,7 +333,7 @@ def phase_diagram(sweep: Sweep, *, level: float, rng: RNGLike) -> PhaseDiagram:
             for k in range(len(sweep.thresholds)):
                 times = np.concatenate([p.times[k] for p in here]) if here else np.empty(0)
                 time[k, row, column] = median(times) if len(times) else np.nan
-    random = np.random.default_rng(rng)
+    random = random_generator(rng)
     begins = [onset_of(curve_of([p for p in points if p.y == y]), level=level, rng=random) for y in ys]
     reasons = [_at(sweep.y_name, y, reason) for y, o in zip(ys, begins, strict=True) for reason in o.reasons]
     return PhaseDiagram(
@@ -407,7 +408,7 @@ def scaling(
     times = [points[k].times[row] for k in np.flatnonzero(used)]
     log_time = np.log([median(t) for t in times])
     found = np.linalg.lstsq(design, log_time, rcond=None)[0]
-    draws = _draws(design, times, np.random.default_rng(rng))
+    draws = _draws(design, times, random_generator(rng))
     intervals = np.array([quantiles(draws[:, k], level) for k in range(1, draws.shape[1])])
     scatter = float(np.sqrt(np.mean((log_time - design @ found) ** 2)))
     return Scaling(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import Reason
 from trajtools.results import Result
+from trajtools.statistics import random_generator
 from trajtools.types import Floats, RNGLike
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def onset(sweep: Sweep, *, above: float | str, level: float, rng: RNGLike) -> On
     return onset_of(curve_of(sweep.points), above=above, level=level, rng=rng)
 
 
-def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, rng: RNGLike = 0) -> Onset:
+def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, rng: RNGLike = None) -> Onset:
     """Find the onset along a curve of exponents."""
     if isinstance(above, str) and above != "auto":
         raise DataError(f"above={above!r}: it must be an exponent, or 'auto'")
@@ -162,7 +163,7 @@ def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, 
     at, place = _crossing(scale, curve.value - limit, cap)
     if at <= 0:
         return _none(curve, (_why_none(curve, limit, at),), float(limit[-1]), level, settings | {"stable": stable})
-    drawn = curve.draws(np.random.default_rng(rng)) - limit
+    drawn = curve.draws(random_generator(rng)) - limit
     splits = [_crossing(scale, row, cap) for row in drawn]
     draws = np.array([crossing for _, crossing in splits])
     back = np.exp if (curve.x > 0).all() else np.asarray
@@ -354,7 +355,7 @@ def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: RNGLike
             float("nan"), nothing, float("inf"), nothing, accuracy, False, (never,), np.empty(0), unit, level
         )
     best = int(np.argmin(middle))
-    draws = _draws(x, times, np.random.default_rng(rng))
+    draws = _draws(x, times, random_generator(rng))
     low, high = quantiles(draws, level)
     low, high = min(low, x[max(0, best - 1)]), max(high, x[min(len(x) - 1, best + 1)])
     near = x[middle <= NEAR * middle[best]]
@@ -421,7 +422,7 @@ def median(times: Floats) -> float:
 
 def coincidence(sweep: Sweep, threshold: float | None, *, level: float, rng: RNGLike) -> Coincidence:
     """Compare the minimum of the training time with the onset; see `Sweep.coincidence`."""
-    random = np.random.default_rng(rng)
+    random = random_generator(rng)
     begins, quickest = sweep.onset(level=level, rng=random), sweep.fastest(threshold, level=level, rng=random)
     control = _control(sweep, quickest)
     if not begins.found or not np.isfinite(quickest.value):

@@ -14,7 +14,7 @@ from trajtools.errors import DataError, SelectionError, TrajtoolsError
 from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.statistics import blocked_mean
+from trajtools.statistics import blocked_mean, random_generator
 from trajtools.sweeps.diagram import PhaseDiagram, Scaling, phase_diagram, scaling
 from trajtools.sweeps.onset import (
     Coincidence,
@@ -128,7 +128,7 @@ class Sweep(Result):
         """Say the sweep as a table."""
         return as_text(self)
 
-    def onset(self, *, above: float | str = "auto", level: float = 0.95, rng: RNGLike = 0) -> Onset:
+    def onset(self, *, above: float | str = "auto", level: float = 0.95, rng: RNGLike = None) -> Onset:
         """Find where sensitive dependence begins along x.
 
         Parameters
@@ -139,7 +139,7 @@ class Sweep(Result):
         level : float
             Confidence level.
         rng : int, numpy.random.Generator or None
-            Source of the resampling.
+            Source of the resampling; None is the seed 0.
 
         Returns
         -------
@@ -153,7 +153,7 @@ class Sweep(Result):
         """
         return onset(self.one(), above=above, level=level, rng=rng)
 
-    def fastest(self, threshold: float | None = None, *, level: float = 0.95, rng: RNGLike = 0) -> Fastest:
+    def fastest(self, threshold: float | None = None, *, level: float = 0.95, rng: RNGLike = None) -> Fastest:
         """Find where training is fastest along x.
 
         Parameters
@@ -163,7 +163,7 @@ class Sweep(Result):
         level : float
             Confidence level.
         rng : int, numpy.random.Generator or None
-            Source of the resampling.
+            Source of the resampling; None is the seed 0.
 
         Returns
         -------
@@ -177,7 +177,7 @@ class Sweep(Result):
         """
         return fastest(self.one(), threshold, level=level, rng=rng)
 
-    def coincidence(self, threshold: float | None = None, *, level: float = 0.95, rng: RNGLike = 0) -> Coincidence:
+    def coincidence(self, threshold: float | None = None, *, level: float = 0.95, rng: RNGLike = None) -> Coincidence:
         """Ask whether training is fastest at the onset of chaos, and whether chaos explains it.
 
         Parameters
@@ -187,7 +187,7 @@ class Sweep(Result):
         level : float
             Confidence level.
         rng : int, numpy.random.Generator or None
-            Source of the resampling.
+            Source of the resampling; None is the seed 0.
 
         Returns
         -------
@@ -202,7 +202,7 @@ class Sweep(Result):
         """
         return coincidence(self.one(), threshold, level=level, rng=rng)
 
-    def phase_diagram(self, *, level: float = 0.95, rng: RNGLike = 0) -> PhaseDiagram:
+    def phase_diagram(self, *, level: float = 0.95, rng: RNGLike = None) -> PhaseDiagram:
         """Arrange a sweep over two hyper-parameters as a grid.
 
         Parameters
@@ -210,7 +210,7 @@ class Sweep(Result):
         level : float
             Confidence level.
         rng : int, numpy.random.Generator or None
-            Source of the resampling.
+            Source of the resampling; None is the seed 0.
 
         Returns
         -------
@@ -231,7 +231,7 @@ class Sweep(Result):
         *,
         runs: Callable[[SweepPoint], bool] | None = None,
         level: float = 0.95,
-        rng: RNGLike = 0,
+        rng: RNGLike = None,
     ) -> Scaling:
         """Fit a power law of the training time in the hyper-parameters, where training is stable.
 
@@ -247,7 +247,7 @@ class Sweep(Result):
         level : float
             Confidence level.
         rng : int, numpy.random.Generator or None
-            Source of the resampling.
+            Source of the resampling; None is the seed 0.
 
         Returns
         -------
@@ -594,7 +594,7 @@ def recorded(run: Any, name: str, rng: int) -> Exponent:
         raise SelectionError(f"run {run.name!r} has no metric {name!r}; it has {', '.join(run.metrics) or 'none'}")
     values = run.metrics[name].reshape(run.n_states, -1)
     values = values[np.isfinite(values).any(axis=1)]
-    rate, interval = mean_growth(values, np.random.default_rng(rng))
+    rate, interval = mean_growth(values, random_generator(rng))
     known = np.isfinite(interval[0])
     verdict = "inconclusive" if not known else "regular" if interval[1] <= 0 else "inconclusive"
     verdict = "transient" if known and interval[0] > 0 else verdict

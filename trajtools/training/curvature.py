@@ -11,7 +11,7 @@ import numpy as np
 from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.statistics import blocked_mean
+from trajtools.statistics import blocked_mean, random_generator
 from trajtools.types import Floats, Ints, RNGLike
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Curvature(Result):
 
 def curvature(
     run: Run, *, of: str | None = None, rate: float | None = None, momentum: float | None = None,
-    nesterov: bool | None = None, rng: RNGLike = 0,
+    nesterov: bool | None = None, rng: RNGLike = None,
 ) -> Curvature:  # fmt: skip
     r"""Compare a training with the edge of stability, from recorded curvature.
 
@@ -132,7 +132,7 @@ def curvature(
     nesterov : bool or None
         Nesterov's momentum; None: from the `hparams`, else False.
     rng : int, numpy.random.Generator or None
-        Generator of the resampling.
+        Generator of the resampling; None is the seed 0.
 
     Returns
     -------
@@ -191,7 +191,7 @@ def curvature(
     threshold = (2 + 2 * beta) / (1 + 2 * beta) if ahead else 2 + 2 * beta
     product = rates * h_max
     predicted = np.full(T, np.nan) if beta else _local(rates, h_min, h_max)
-    at, after, interval = _entry(run.step, product, threshold, np.random.default_rng(rng))
+    at, after, interval = _entry(run.step, product, threshold, random_generator(rng))
     agreement = _agreement(measured, predicted)
     calm = np.where(np.isnan(product), np.nan, 0.0)
     waiting = np.where(product > threshold, _flipping(product, beta, ahead), calm)

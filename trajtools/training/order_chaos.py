@@ -11,7 +11,7 @@ import numpy as np
 from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.statistics import moving_blocks
+from trajtools.statistics import moving_blocks, random_generator
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats, RealArrayLike, RNGLike, StatesLike
 from trajtools.wiring import Parameter
@@ -335,7 +335,7 @@ def order_chaos(
     edge: float = 1.0,
     window: tuple[float, float] | None = None,
     level: float = 0.95,
-    rng: RNGLike = 0,
+    rng: RNGLike = None,
 ) -> OrderChaos:
     r"""Compute the order parameters J and J0 of a layer along training, and fit its approach to the edge of chaos.
 
@@ -355,7 +355,7 @@ def order_chaos(
     level : float
         Confidence level.
     rng : int, numpy.random.Generator or None
-        Generator of the resampling.
+        Generator of the resampling; None is the seed 0.
 
     Returns
     -------
@@ -407,7 +407,7 @@ def order_chaos(
     unit = "epoch" if np.isfinite(per_epoch) else trajectory.time_unit
     time = trajectory.step / per_epoch if np.isfinite(per_epoch) else trajectory.time
     first, last = _window(time, J, edge, window)
-    slope, interval = _slope(time, J**2, (first, last), level, np.random.default_rng(rng))
+    slope, interval = _slope(time, J**2, (first, last), level, random_generator(rng))
     factor = (1 - values["momentum"]) * values["batch"] / values["rate"] if unit == "epoch" else float("nan")
     start = float(J[first] ** 2) if last > first else float("nan")
     away = (edge**2 - start) / slope if slope > 0 else float("nan")
@@ -563,7 +563,7 @@ def _warnings(
 
 
 def asymptotic_distance(
-    J: float, J0: float = 0.0, *, size: int = 1000, steps: int = 500, epsilon: float = 1e-4, rng: RNGLike = 0
+    J: float, J0: float = 0.0, *, size: int = 1000, steps: int = 500, epsilon: float = 1e-4, rng: RNGLike = None
 ) -> float:
     """Asymptotic distance of two nearby states of a random tanh map.
 
@@ -578,7 +578,7 @@ def asymptotic_distance(
     epsilon : float
         Standard deviation of the perturbation of every unit.
     rng : int, numpy.random.Generator or None
-        Generator of W, the state and the perturbation.
+        Generator of W, the state and the perturbation; None is the seed 0.
 
     Returns
     -------
@@ -603,7 +603,7 @@ def asymptotic_distance(
         raise DataError(
             f"size={size}, steps={steps}, epsilon={epsilon}, J={J}; need size >= 1, steps >= 5, epsilon > 0, J > 0"
         )
-    random = np.random.default_rng(rng)
+    random = random_generator(rng)
     weights = J0 / size + J / np.sqrt(size) * random.standard_normal((size, size))
     state = random.standard_normal(size)
     both = np.stack([state, state + epsilon * random.standard_normal(size)])
@@ -621,7 +621,7 @@ def iterated_trunk(
     steps: int = 500,
     epsilon: float = 1e-4,
     product: bool = True,
-    rng: RNGLike = 0,
+    rng: RNGLike = None,
 ) -> TrunkStability:
     r"""Iterate a trunk as a map, and test whether it is ordered or chaotic.
 
@@ -639,7 +639,7 @@ def iterated_trunk(
     product : bool
         Whether to compute M2, which takes a Jacobian at every second-half iterate.
     rng : int, numpy.random.Generator or None
-        Generator of the perturbation and the tangent vectors.
+        Generator of the perturbation and the tangent vectors; None is the seed 0.
 
     Returns
     -------
@@ -675,7 +675,7 @@ def iterated_trunk(
             f"x has shape {states.shape} (n, N needed), steps={steps} (at least 4), epsilon={epsilon} (> 0)"
         )
     apply = _checked(trunk)
-    random = np.random.default_rng(rng)
+    random = random_generator(rng)
     n, size = states.shape
     direction = states.mean(axis=0)
     length = float(np.linalg.norm(direction)) or 1.0
