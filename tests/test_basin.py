@@ -80,7 +80,7 @@ def test_sensitivity_is_no_basin(optimizer):
     found = growth_of(differences, optimizer).fit(null=BASIN)
     assert_allclose(found.value, 0.4, atol=0.1)
     assert found.p_value < 0.01
-    assert found.verdict == "transient"  # one time of perturbation shows no persistence
+    assert found.verdict == "sensitive"  # one time of perturbation shows no persistence
     assert "a quadratic basin under the same optimiser is rejected" in found.reasons[1].text
     assert found.settings["null"] == BASIN
 

@@ -72,6 +72,9 @@ CODES: dict[str, str] = {
     "rate-not-constant": "the rate changes within the fitted window",
     "one-initial-condition": "the interval comes from one initial condition and does not cover others",
     "unused-curves": "some curves have no point in the fitted window",
+    "too-fast": "the growth takes fewer steps than a fit needs",
+    "runaway": "the training itself diverges, or is still escaping from a saddle",
+    "starts-differ": "the rates of separate starts differ",
     # tests
     "no-null": "no null was requested",
     "not-tested": "the data were not compared with a null",
@@ -83,6 +86,7 @@ CODES: dict[str, str] = {
     # persistence
     "persistent": "growth follows every separate start, or the trajectory returns",
     "not-persistent": "there is no growth after some starts",
+    "persistence-mixed": "growth follows some starts and not others, or too few starts to decide",
     "persistence-not-tested": "too few separate starts to test whether growth persists",
     # trajectory
     "not-analysable": "an estimator refused the data; the text is its message",

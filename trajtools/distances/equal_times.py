@@ -316,6 +316,7 @@ def to_references(
         np.empty((count, len(twins))),
         np.empty((count, len(references))),
         np.full(len(references), np.nan),
+        np.full((count, len(references)), np.nan),
         references,
     )
     tall = min(ROWS, max(count, 1))
@@ -329,7 +330,7 @@ def to_references(
         for start in range(rows.start, rows.stop, height):
             stop = min(start + height, rows.stop)
             here = slice(start - rows.start, stop - rows.start)
-            distance, floor, norm = _block(
+            distance, floor, norm, speed = _block(
                 ensemble,
                 slice(start, stop),
                 members,
@@ -341,6 +342,7 @@ def to_references(
             )
             out.distance[here, units] = distance
             out.floor[here, where] = floor
+            out.speed[here, where] = speed
             out.scale[where] = np.fmax(
                 out.scale[where], np.fmax.reduce(np.where(np.isfinite(norm), norm, np.nan), axis=0)
             )
@@ -359,6 +361,8 @@ class ReferenceDistances:
         Distance that rounding alone produces at the state of each reference; NaN where unknown.
     scale : ndarray of float64, shape (R,)
         Largest distance of each reference to the zero state; NaN where it is never finite.
+    speed : ndarray of float64, shape (T, R)
+        L1 distance of each reference to its previous state; NaN in the first row of every block that was read.
     references : ndarray of int64, shape (R,)
         The members that are references, ascending.
     """
@@ -366,6 +370,7 @@ class ReferenceDistances:
     distance: Floats
     floor: Floats
     scale: Floats
+    speed: Floats
     references: Ints
 
 
@@ -419,14 +424,18 @@ def _block(
     units: tuple[Ints, Ints, Ints],
     metric: Metric,
     dtype: str,
-) -> tuple[Floats, Floats, Floats]:
-    """Return distance (t, u), floor (t, r) and distance to zero (t, r) of one block of rows, merged over columns."""
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return distance (t, u), floor, distance to zero and speed (t, r) of a block of rows, merged over columns."""
     left, right, centre = units
     origin = np.zeros(len(centre), dtype=np.int64)
     sums: list[Any] = []
+    speed = np.full((rows.stop - rows.start, len(centre)), np.nan)
+    speed[1:] = 0.0
     for start in range(0, size, columns):
         block = kernel_ready(ensemble.read(rows, members.tolist(), slice(start, min(start + columns, size))))
         zero = np.zeros((block.shape[0], 1, block.shape[2]), dtype=block.dtype)
+        with np.errstate(invalid="ignore", over="ignore"):
+            speed[1:] += np.abs(np.diff(block[:, centre], axis=0)).sum(axis=2, dtype=np.float64)
         features = metric.described(block)
         parts = [
             metric.pairs(features, features, left, right),
@@ -438,4 +447,4 @@ def _block(
         sums = parts
     if metric.finish is not None:
         sums = [metric.finish(sums[0], size), sums[1], metric.finish(sums[2], size)]
-    return sums[0], sums[1], sums[2]
+    return sums[0], sums[1], sums[2], speed

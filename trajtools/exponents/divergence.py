@@ -57,6 +57,9 @@ class Divergence(Result):
         Every parameter used, including automatic choices.
     warnings : tuple of Reason
         Warnings that limit the interpretation of the curves.
+    speed : ndarray of float64, shape (U, K + 1), or None
+        L1 length of the last step of the reference of each unit, at the times of `distances`; NaN where it was not
+        measured. None where the states are not known.
     """
 
     method: str
@@ -73,6 +76,7 @@ class Divergence(Result):
     n_references: int
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    speed: Floats | None = None
 
     @classmethod
     def from_distances(

@@ -74,6 +74,18 @@ class Exponent(Result):
     persistence : str
         Whether growth follows every perturbation: ``"shown"``; ``"ended"``, if it followed the earlier ones only;
         ``"mixed"``; or ``"not tested"``, with fewer than two starts that were followed long enough.
+    waiting : (float, float, float)
+        10 %, 50 % and 90 % quantiles of the time from the perturbation to the onset of growth, in the time unit of the
+        curve; NaN for other methods than twins, and without growth.
+    fraction_growing : float
+        Fraction of the curves of twins, one for each initial condition and start, that grow; NaN for other methods.
+    from_perturbation : float
+        Gain over time since the perturbation, waiting included: the mean finite-time exponent of twins, in `unit`; NaN
+        for other methods. It depends on epsilon.
+    rate_by_time : dict of str to ndarray of float64, shape (W,)
+        Rate of the twins in windows of the training: ``start`` and ``stop`` in the time unit since step 0; ``rate`` in
+        `unit`, NaN where fewer than three quarters of the twins are below the upper level; ``left``, their fraction.
+        Empty for other methods.
     """
 
     value: float
@@ -96,6 +108,10 @@ class Exponent(Result):
     curve: Divergence | None = field(default=None, repr=False)
     growth: str = "undecided"
     persistence: str = "not tested"
+    waiting: tuple[float, float, float] = (float("nan"),) * 3
+    fraction_growing: float = float("nan")
+    from_perturbation: float = float("nan")
+    rate_by_time: dict[str, Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, allowed in (("verdict", VERDICTS), ("growth", GROWTHS), ("persistence", PERSISTENCES)):
@@ -203,6 +219,8 @@ class Exponent(Result):
             interval=(low * factor, high * factor),
             values=plain.values * factor,
             window_values=plain.window_values * factor,
+            from_perturbation=plain.from_perturbation * factor,
+            rate_by_time=_scaled(plain.rate_by_time, factor),
             unit=f"1/{name}",
             settings=plain.settings | {"conversion": record},
             reasons=plain.reasons if plain.unit == f"1/{name}" else (*plain.reasons, reason),
@@ -310,10 +328,16 @@ def _unconverted(exponent: Exponent) -> Exponent:
         interval=(low / factor, high / factor),
         values=exponent.values / factor,
         window_values=exponent.window_values / factor,
+        from_perturbation=exponent.from_perturbation / factor,
+        rate_by_time=_scaled(exponent.rate_by_time, 1 / factor),
         unit=conversion["from_unit"],
         settings={name: value for name, value in exponent.settings.items() if name != "conversion"},
         reasons=tuple(reason for reason in exponent.reasons if reason.code != "converted"),
     )
+
+
+def _scaled(rates: dict[str, Floats], factor: float) -> dict[str, Floats]:
+    return rates | {"rate": rates["rate"] * factor} if rates else rates
 
 
 def _steps_per_time(settings: dict[str, Any], override: float | None, unit: str) -> float:

@@ -1,4 +1,4 @@
-"""Exponent from curves of twins: fitted region, rate, interval, null, and separate starts."""
+"""Exponent of twins: the growth phase, the shape of the growth, separate starts, and the verdict."""
 
 from __future__ import annotations
 
@@ -12,70 +12,67 @@ import numpy as np
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.exponent import Exponent
-from trajtools.exponents.nulls import BASIN, basin_null, twins_optimizer
-from trajtools.exponents.verdict import FEWEST_EFOLDS, Epoch, caveats, does_not_persist, judge, without_persistence
-from trajtools.reasons import Reason
-from trajtools.statistics import (
-    DECISION,
+from trajtools.exponents.growth_phase import (
     FEWEST_UNITS,
-    N_RESAMPLES,
-    SATURATION_MARGIN,
-    Ratio,
-    Spans,
-    average_curves,
-    choose_spans,
-    random_generator,
-    resampled_ratio,
-    shape_evidence,
-    sign_flip_p,
-    usable,
+    Cells,
+    Decay,
+    Shape,
+    Window,
+    compare_shapes,
+    find_decay,
+    find_window,
+    make_cells,
+    pieces,
+    ratio_of_sums,
 )
+from trajtools.exponents.nulls import BASIN, basin_null, twins_optimizer
+from trajtools.exponents.verdict import Start, caveats, in_order, judge
+from trajtools.statistics import SATURATION_MARGIN, Ratio, random_generator, shape_evidence, sign_flip_p
 from trajtools.types import Floats, Ints, RNGLike
 
 if TYPE_CHECKING:
     from trajtools.exponents.divergence import Divergence
 
+POWER_LAW = "power-law"
 NULL_TEXTS = {
-    "power-law": "power law (d ~ (1 + t/tau)^alpha, alpha <= 3) or diffusion (d^2 = d0^2 + a t + b t^2)",
+    POWER_LAW: "a power of the time since the perturbation",
     BASIN: "twins in a quadratic basin under the same optimiser ({optimizer}; d^p = sum of w |m(t)|^p over its modes)",
 }
-
-
 NULLS = tuple(NULL_TEXTS)
-EARLY = 0.25  # of an epoch: later perturbations in it are not separate evidence
-Shape = Callable[[Floats, Floats, Ints, Ints, int], tuple[Floats, Floats]]
-Band = dict[str, Floats]
-NULL_SHARE = 0.9  # share of the null curves inside the band
+EVIDENCE_BLOCKS = 8  # sign flips, at least: 2^-8 < 1 %
+BAND_SHARE = 0.9  # of the null curves inside the band
 BAND_POINTS = 60  # most points of a band, which is for plots
-SKIPPED = 8  # usable time over the shortest skipped transient, in which the perturbation aligns
-MOST_SKIPPED = 4  # usable time over the longest skipped transient
-TIME_BLOCKS = 8  # of a single orbit
-MOST_POINTS = 400  # of a curve in the test of the null; longer curves are subsampled
+MOST_POINTS = 400  # of a curve in the test of a null; longer curves are subsampled
+LONG_ENOUGH = 1.5  # times the usual time to the upper level: a start that was followed for less does not vote
+EARLY = 0.25  # of a start: later perturbations in it are not separate evidence
+LEFT = 0.75  # of the twins that have not yet reached the upper level, for the rate at a time of the training
+WINDOWS_PER_PHASE = 4  # of the rate by time
+MOST_WINDOWS = 200
+RUNAWAY_BLOCKS = 10
 
 
 def fit_twins(
     growth: Divergence,
     region: str | tuple[float, float] = "auto",
     *,
-    null: str | None = "power-law",
+    null: str | None = POWER_LAW,
     level: float = 0.95,
     rng: RNGLike = None,
 ) -> Exponent:
-    r"""Fit the exponential regime of the divergence of twins.
+    r"""Exponent of the growth phase of twins.
 
     Notes
     -----
-    .. math:: \lambda = \frac{\sum_i [\ln d_i(t_i^*) - \ln d_i(t_0)]}{\sum_i (t_i^* - t_0)}
+    .. math:: \lambda = \frac{\sum_i [L_i(e_i) - L_i(s_i)]}{\sum_i (e_i - s_i)}
 
-    where i runs over the initial conditions (after averaging over copies): the mean of the local slopes, with equal
-    weight for each step of each initial condition. Each curve ends at :math:`t_i^*`, its first passage of the
-    saturation level, which is common to all curves. That is a stopping time, for which the ratio of sums is unbiased
-    (Wald's identity), whereas the mean of :math:`\Delta \ln d_i / \Delta t_i` favours curves that grew fast by
-    chance. R2 plays no role. The start :math:`t_0` is also common: the first time after which the rate is constant
-    within its error, when the perturbation has aligned with the growing directions.
+    where :math:`L_i` is the mean over the copies of :math:`\ln d` for the initial condition and start i,
+    :math:`s_i` its first passage of the onset level, and :math:`e_i` its first passage of the upper level, a factor 50
+    below saturation. Passages are stopping times, so by Wald's identity the ratio of sums has no selection bias. The
+    onset level lies at least two e-folds above the start, and higher where the rate still rises after it. A curve that
+    stalls between the levels is followed for three median durations and counts as far as it came.
 
-    The interval resamples initial conditions, then twins. With one initial condition it comes from at least three
-    separate starts, or else from blocks of time.
+    The interval is Student's t from the scatter of initial conditions, or of starts if there are fewer than five, or
+    else of blocks of time.
     """
     if null is not None and null not in NULLS:
         raise UnknownNameError(
@@ -83,392 +80,402 @@ def fit_twins(
         )
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
-    generator = random_generator(rng)
-    fit = measure(growth, region, null, level, generator)
-    epochs = separate_starts(fit, level, generator)
-    if any(epoch.grows for epoch in epochs) and any(epoch.silent for epoch in epochs):
-        return _fit_growing(growth, epochs, region, null=null, level=level, rng=rng)
+    fit = measure(growth, region, null, level, random_generator(rng))
+    judgement = judge(fit, null)
+    return _exponent(fit, judgement, region=region, null=null, level=level, rng=rng)
 
-    def rise() -> tuple[float, float]:
-        # The converse test: does the null fit better over the whole rise?
-        shape = evidence_function(growth, null or NULLS[0])
-        p_value, evidence, _ = against_shapes(
-            fit.curves, fit.spans.begin, fit.spans.knee, generator, shape=shape, in_favour=True
+
+@dataclass(frozen=True, eq=False)
+class TwinFit:
+    """What was measured on the curves of twins.
+
+    Attributes
+    ----------
+    growth : Divergence
+        The divergence.
+    cells : Cells
+        Curve of each initial condition and start.
+    window : Window or None
+        The growth phase; None where too few curves grow, or for a region of the caller's.
+    decay : Decay or None
+        The decay; only looked for without a growth phase.
+    first, last : ndarray of int64, shape (C,)
+        Fitted points of each cell of `fitted_cells`; ``last <= first`` for none.
+    ratio : Ratio
+        Rate over the fitted points.
+    whole : Ratio
+        Rate over all usable points.
+    shape : Shape or None
+        Exponential against power law.
+    p_null, evidence : float
+        p-value of the null of shapes fitted by least squares, and mean evidence against it, between -1 and 1.
+    p_slower : float
+        p-value of "the null does not fit the whole rise better than an exponential"; NaN where not tested.
+    starts : tuple of Start
+        Separate starts.
+    speed_share : float
+        Share of the growth by which the steps of the reference grow, too; NaN where its speed is unknown.
+    runaway : bool
+        Whether the reference itself runs away.
+    unit : str
+        Independent unit of the interval.
+    band : dict or None
+        Band of the null.
+    fixed_region : bool
+        Whether the caller chose the region.
+    """
+
+    growth: Divergence
+    cells: Cells
+    window: Window | None
+    decay: Decay | None
+    first: Ints
+    last: Ints
+    ratio: Ratio
+    whole: Ratio
+    shape: Shape | None
+    p_null: float
+    evidence: float
+    p_slower: float
+    starts: tuple[Start, ...]
+    speed_share: float
+    runaway: bool
+    unit: str
+    band: dict[str, Floats] | None
+    fixed_region: bool = False
+
+    @property
+    def fitted_cells(self) -> Cells:
+        """The curves that `first` and `last` refer to."""
+        return self.cells if self.decay is None else self.decay.cells
+
+    @property
+    def fitted(self) -> Ints:
+        """Cells with fitted points."""
+        return np.flatnonzero(self.last > self.first)
+
+    @property
+    def steps(self) -> float:
+        """Median number of fitted steps."""
+        return float(np.median((self.last - self.first)[self.fitted])) if len(self.fitted) else 0.0
+
+    @property
+    def gain(self) -> float:
+        """Mean fitted growth of a cell, in e-folds."""
+        cells, rows = self.fitted_cells, self.fitted
+        if not len(rows):
+            return 0.0
+        return float(np.mean(cells.values[rows, self.last[rows]] - cells.values[rows, self.first[rows]]))
+
+    @property
+    def rise_steps(self) -> float:
+        """Median number of steps of the whole rise."""
+        rows = self.cells.known
+        return float(np.median((rise_end(self.cells, self.window) - self.cells.begin)[rows])) if len(rows) else 0.0
+
+    @property
+    def rises(self) -> Floats:
+        """Largest rise of each usable cell above its first point, in e-folds."""
+        cells, rows = self.cells, self.cells.known
+        return np.array(
+            [
+                np.nanmax(cells.values[r, cells.begin[r] : cells.end[r] + 1]) - cells.values[r, cells.begin[r]]
+                for r in rows
+            ]
         )
-        return p_value, evidence
-
-    verdict, reasons = judge(fit, epochs, rise, null)
-    return _exponent(
-        fit,
-        epochs,
-        (verdict, reasons),
-        settings=_settings(fit, epochs, region=region, null=null, level=level, rng=rng),
-    )
 
 
 def measure(
     growth: Divergence, region: str | tuple[float, float], null: str | None, level: float, rng: np.random.Generator
 ) -> TwinFit:
     """Choose the region and measure the rate."""
-    curves = Curves(growth.time, *growth.curves())
-    floor = np.asarray(np.broadcast_to(growth.floor, growth.distances.shape))
-    log_floor, _, _ = average_curves(floor, growth.group, growth.start, growth.average)
+    cells = make_cells(growth)
+    window = decay = shape = None
     if isinstance(region, str):
         if region != "auto":
             raise DataError(f"region must be 'auto' or two times (start, stop), got {region!r}")
-        single = len(np.unique(curves.group)) < 2 and len(np.unique(curves.start)) < 3
-        spans = choose_spans(curves.time, curves.values, log_floor, single=single)
-        common, settled = _settling(curves, spans)
-        first = np.maximum(spans.begin, common)
+        window = find_window(cells)
+        decay = find_decay(growth, level) if window is None else None
+        if window is not None:
+            first, last, shape = window.first, window.last, compare_shapes(cells, window)
+        elif decay is not None:
+            first, last = decay.first, decay.last
+        else:
+            first, last = cells.begin, np.maximum(cells.end, cells.begin)
     else:
-        spans, first = _fixed_region(curves, log_floor, region)
-        settled = True
-    last = np.maximum(spans.last, first - 1)
-    gain, duration = curves.landed(first, last, spans.landing)
-    ratio, unit = rate(curves, first, last, (gain, duration), level=level, rng=rng)
-    p_null, evidence, band = float("nan"), float("nan"), None
+        first, last = _fixed_region(cells, region)
+    starts = separate_starts(growth, cells, window, level)
+    if window is not None and shape is not None:
+        first, last, shape = _of_growing_starts(cells, window, starts, (first, last, shape))
+    of = cells if decay is None else decay.cells
+    ratio = ratio_of_sums(of, first, last, level) if decay is None else decay.ratio
+    whole = ratio_of_sums(cells, cells.begin, np.maximum(cells.end, cells.begin), level)
+    p_null, evidence, band, p_slower = float("nan"), float("nan"), None, float("nan")
     if null is not None:
-        p_null, evidence, band = against_shapes(curves, first, last, rng, shape=evidence_function(growth, null))
-    return TwinFit(growth, curves, spans, first, last, gain, duration, ratio, unit, p_null, evidence, settled, band)
+        kind = partial(shape_evidence, null=basin_null(growth) if null == BASIN else None)
+        p_null, evidence, band = against(of, first, last, rng, kind)
+        p_slower, favour, _ = against(cells, cells.begin, rise_end(cells, window), rng, kind, in_favour=True)
+        p_slower = p_slower if favour < 0 else 1.0
+    unit = pieces(of, first, last)[3] if np.isfinite(ratio.error) else ""
+    share, runaway = _runaway(growth, cells, window)
+    return TwinFit(
+        growth,
+        cells,
+        window,
+        decay,
+        first,
+        last,
+        ratio,
+        whole,
+        shape,
+        p_null,
+        evidence,
+        p_slower,
+        starts,
+        share,
+        runaway,
+        unit,
+        band,
+        fixed_region=not isinstance(region, str),
+    )
 
 
-@dataclass(frozen=True, eq=False)
-class TwinFit:
-    """Curves, their fitted parts, and the rate.
+def _of_growing_starts(
+    cells: Cells, window: Window, starts: tuple[Start, ...], whole: tuple[Ints, Ints, Shape]
+) -> tuple[Ints, Ints, Shape]:
+    """Keep the starts that grow where growth ended: its rate is theirs, and those after it say that it ended.
 
-    Attributes
-    ----------
-    growth : Divergence
-        The divergence.
-    curves : Curves
-        Its curves.
-    spans : Spans
-        Usable part of each curve.
-    first, last : ndarray of int64, shape (C,)
-        First and last fitted point of each curve; ``last <= first`` if there is none.
-    gain, duration : ndarray of float64, shape (C,)
-        Growth of each curve over its fitted points, in e-folds, and its duration.
-    ratio : Ratio
-        Rate over all curves.
-    unit : str
-        Resampled unit: ``"initial conditions"``, ``"starts"``, ``"blocks of time"``, or ``""`` for none.
-    p_null, evidence : float
-        p-value against the null, and mean evidence against it, between -1 and 1; NaN without a null.
-    settled : bool
-        Whether the rate is constant after the common start.
-    band : dict or None
-        Band of the null, see `against_shapes`.
+    Only in this order: to select the starts that grow among others would make a walk grow.
     """
-
-    growth: Divergence
-    curves: Curves
-    spans: Spans
-    first: Ints
-    last: Ints
-    gain: Floats
-    duration: Floats
-    ratio: Ratio
-    unit: str
-    p_null: float
-    evidence: float
-    settled: bool
-    band: Band | None = None
-
-    @property
-    def fitted(self) -> Ints:
-        """Curves with fitted points."""
-        return np.flatnonzero(self.last > self.first)
-
-    @property
-    def usable(self) -> Ints:
-        """Curves with at least two points above the rounding floor."""
-        return np.flatnonzero(self.spans.end > self.spans.begin)
+    votes = [start for start in starts if start.votes]
+    growing = [start for start in votes if start.grows]
+    if len(growing) in (0, len(votes)) or not in_order(votes):
+        return whole
+    rows = np.unique(np.concatenate([start.cells for start in growing]))
+    first, last = np.zeros_like(window.first), np.zeros_like(window.last)
+    first[rows], last[rows] = window.first[rows], window.last[rows]
+    part = replace(
+        window, **{name: getattr(window, name)[rows] for name in ("first", "last", "onset", "growers", "reached")}
+    )
+    return first, last, compare_shapes(cells[rows], part)
 
 
-@dataclass(frozen=True, eq=False)
-class Curves:
-    """Logarithmic curves with their labels.
-
-    Attributes
-    ----------
-    time : ndarray of float64, shape (K + 1,)
-        Time since the perturbation.
-    values : ndarray of float64, shape (C, K + 1)
-        Natural logarithms of distances.
-    group, start : ndarray of int64, shape (C,)
-        Initial condition of each curve, and the step of its perturbation.
-    """
-
-    time: Floats
-    values: Floats
-    group: Ints
-    start: Ints
-
-    def __getitem__(self, rows: Ints) -> Curves:
-        """Select curves."""
-        return Curves(self.time, self.values[rows], self.group[rows], self.start[rows])
-
-    @property
-    def cell(self) -> Ints:
-        """Label of the initial condition and start of each curve: curves of one cell are copies of each other."""
-        return np.unique(np.stack([self.group, self.start], axis=1), axis=0, return_inverse=True)[1].ravel()
-
-    def gain(self, first: Ints, last: Ints) -> Floats:
-        """Growth of each curve from `first` to `last`, zero if ``last <= first``; shape (C,)."""
-        rows = np.arange(len(self.values))
-        nonempty = last > first
-        with np.errstate(invalid="ignore"):
-            gain = self.values[rows, np.where(nonempty, last, 0)] - self.values[rows, np.where(nonempty, first, 0)]
-        return np.where(nonempty, gain, 0.0)
-
-    def duration(self, first: Ints, last: Ints) -> Floats:
-        """Time from `first` to `last`, zero if ``last <= first``; shape (C,)."""
-        return np.asarray(self.time[np.maximum(last, first)] - self.time[first])
-
-    def landed(self, first: Ints, last: Ints, landing: int) -> tuple[Floats, Floats]:
-        """Mean gain and duration, each (C,), between the first and the last `landing` points, pair by pair.
-
-        For shorter curves, those between the first and the last point.
-        """
-        count = np.where(last - first >= 2 * landing, landing, 1)
-        gain, duration = np.zeros(len(first)), np.zeros(len(first))
-        for k in range(int(count.max(initial=1))):
-            a = np.where(k < count, first + k, first)
-            b = np.where(k < count, np.maximum(last - count + 1 + k, a), first)
-            gain += self.gain(a, b) / count
-            duration += self.duration(a, b) / count
-        return gain, duration
-
-
-def rate(
-    curves: Curves,
-    first: Ints,
-    last: Ints,
-    grown: tuple[Floats, Floats],
-    *,
-    level: float,
-    rng: np.random.Generator,
-) -> tuple[Ratio, str]:
-    """Rate over all curves, with its error from initial conditions, else from starts, else from blocks of time."""
-    nonempty = np.flatnonzero(last > first)
-    gain, duration, used = grown[0][nonempty], grown[1][nonempty], curves[nonempty]
-    if not len(nonempty):
-        nan = float("nan")
-        return Ratio(nan, nan, (nan, nan), nan, 0), ""
-    if len(np.unique(used.group)) >= 2:
-        return resampled_ratio(gain, duration, used.cell, used.group, level=level, rng=rng), "initial conditions"
-    if len(np.unique(used.start)) >= 3:
-        return resampled_ratio(gain, duration, used.cell, used.start, level=level, rng=rng), "starts"
-    if int(np.median((last - first)[nonempty])) < TIME_BLOCKS:
-        return resampled_ratio(gain, duration, used.cell, used.group, level=level, rng=rng), ""
-    gain, duration, block = _time_blocks(used, first[nonempty], last[nonempty])
-    return resampled_ratio(gain, duration, block, block, level=level, rng=rng), "blocks of time"
-
-
-def _time_blocks(curves: Curves, first: Ints, last: Ints) -> tuple[Floats, Floats, Ints]:
-    """Cut every curve into `TIME_BLOCKS` blocks, the same for all copies of an orbit."""
-    edges = np.round(np.linspace(int(first.min()), int(np.median(last)), TIME_BLOCKS + 1)).astype(np.int64)
-    edges[-1] = curves.values.shape[1] - 1
-    cuts: list[tuple[Ints, Ints]] = [(np.clip(a, first, last), np.clip(b, first, last)) for a, b in pairwise(edges)]
-    gain = np.concatenate([curves.gain(a, b) for a, b in cuts])
-    duration = np.concatenate([curves.duration(a, b) for a, b in cuts])
-    return gain, duration, np.repeat(np.arange(TIME_BLOCKS), len(first))
-
-
-def _settling(curves: Curves, spans: Spans) -> tuple[int, bool]:
-    """Find the first point after which the early and the later rate agree at the 1 % level."""
-    nonempty = spans.last > spans.begin
-    if not nonempty.any():
-        return 0, True
-    length = int(np.median((spans.last - spans.begin)[nonempty]))
-    begin = int(np.median(spans.begin[nonempty]))
-    if length < 4:
-        return begin, True
-    width = max(1, length // 8)
-    earliest = begin + -(-length // SKIPPED)
-    latest = max(earliest, begin + length // MOST_SKIPPED)
-    compare = _by_orbit if len(np.unique(curves.group)) > 1 else _by_time
-    for shift in range(earliest, latest + 1):
-        gap, error, freedom, later = compare(curves, spans, shift, width)
-        if freedom < 1:
-            return shift, True
-        from scipy.special import stdtrit
-
-        if abs(gap) <= float(stdtrit(freedom, 1 - DECISION / 2)) * error + 1e-6 * later:
-            return shift, True
-    return latest, False
-
-
-def _by_orbit(curves: Curves, spans: Spans, shift: int, width: int) -> tuple[float, float, int, float]:
-    """Early minus late rate, its error over initial conditions, degrees of freedom, and the size of the late rate."""
-    (g1, t1), (g2, t2) = _piece(curves, spans, shift, shift + width), _piece(curves, spans, shift + width, None)
-    if t1.sum() <= 0 or t2.sum() <= 0:
-        return 0.0, 0.0, 0, 0.0
-    early, late = g1.sum() / t1.sum(), g2.sum() / t2.sum()
-    pull = (g1 - early * t1) / t1.sum() - (g2 - late * t2) / t2.sum()
-    freedom = len(pull) - 1
-    return early - late, float(np.sqrt(np.sum(pull**2) * len(pull) / freedom)), freedom, abs(late)
-
-
-def _piece(curves: Curves, spans: Spans, low: int, high: int | None) -> tuple[Floats, Floats]:
-    """Gain and time of each initial condition between two points, within the fitted span."""
-    last = np.maximum(spans.last, spans.begin)
-    a = np.clip(low, spans.begin, last)
-    b = last if high is None else np.clip(high, spans.begin, last)
-    _, inverse = np.unique(curves.group, return_inverse=True)
-    return _sums(inverse, curves.gain(a, b)), _sums(inverse, curves.duration(a, b))
-
-
-def _sums(label: Ints, values: Floats) -> Floats:
-    return np.bincount(label, values).astype(np.float64)
-
-
-def _by_time(curves: Curves, spans: Spans, shift: int, width: int) -> tuple[float, float, int, float]:
-    """`_by_orbit` for a single orbit, with the error from the scatter over later blocks of time."""
-    edges = [*range(shift, shift + 9 * width, width), None]
-    pieces = [_piece(curves, spans, low or 0, high) for low, high in pairwise(edges)]
-    rates = np.array([g.sum() / t.sum() for g, t in pieces if t.sum() > 0])
-    if len(rates) < 4:
-        return 0.0, 0.0, 0, 0.0
-    late = rates[1:]
-    error = float(late.std(ddof=1) * (1 + 1 / len(late)) ** 0.5)
-    return rates[0] - late.mean(), error, len(late) - 1, abs(float(late.mean()))
-
-
-def _fixed_region(curves: Curves, floor: Floats, region: tuple[float, float]) -> tuple[Spans, Ints]:
+def _fixed_region(cells: Cells, region: tuple[float, float]) -> tuple[Ints, Ints]:
     try:
         low, high = (float(edge) for edge in region)
     except (TypeError, ValueError):
         raise DataError(f"region must be 'auto' or two times (start, stop), got {region!r}") from None
-    time = curves.time
+    time = cells.time
     inside = np.flatnonzero((time >= low) & (time <= high))
     if len(inside) < 2:
         raise DataError(
             f"the region {low:g} to {high:g} contains {len(inside)} recorded times (of {time[0]:g} to {time[-1]:g}); a "
             "slope needs two: widen it"
         )
-    begin, end, at_floor = usable(curves.values, floor)
-    spans = Spans(begin, end, np.minimum(end, inside[-1]) - 1, 1, end, float("inf"), "given", 0, at_floor)
-    return spans, np.maximum(begin, inside[0])
+    first = np.maximum(cells.begin, inside[0])
+    return first, np.maximum(np.minimum(cells.end, inside[-1]), first)
 
 
-def against_shapes(
-    curves: Curves,
+def rise_end(cells: Cells, window: Window | None) -> Ints:
+    """Point at which the rise of each cell ends: the upper level, or its highest point."""
+    index = np.arange(cells.values.shape[1])
+    inside = (index >= cells.begin[:, None]) & (index <= cells.end[:, None])
+    highest = np.where(inside, cells.values, -np.inf).argmax(axis=1)
+    return np.asarray(highest if window is None else np.where(window.reached, window.last, highest), dtype=np.int64)
+
+
+def against(
+    cells: Cells,
     first: Ints,
     last: Ints,
     rng: np.random.Generator,
+    kind: Callable[..., tuple[Floats, Floats]],
     *,
-    shape: Shape = shape_evidence,
     in_favour: bool = False,
-) -> tuple[float, float, Band | None]:
-    """Test the shape of the growth against a null: p-value, mean evidence, and the band of the null."""
-    long_enough = np.flatnonzero(last - first >= 3)
-    if not len(long_enough):
+) -> tuple[float, float, dict[str, Floats] | None]:
+    """Test the least-squares fit of an exponential against that of a null: p-value, mean evidence, band of the null."""
+    rows = np.flatnonzero(last - first >= 3)
+    if not len(rows):
         return float("nan"), float("nan"), None
-    orbit = curves[long_enough].cell
-    blocks = max(1, -(-FEWEST_UNITS // (int(orbit.max()) + 1)))
-    thin = max(1, len(curves.time) // MOST_POINTS)
-    a, b = -(-first[long_enough] // thin), last[long_enough] // thin
-    evidence, fitted = shape(curves.time[::thin], curves.values[long_enough][:, ::thin], a, b, blocks)
+    blocks = max(1, -(-EVIDENCE_BLOCKS // len(rows)))
+    thin = max(1, len(cells.time) // MOST_POINTS)
+    time, values = cells.time[::thin], cells.values[rows, ::thin]
+    evidence, fitted = kind(time, values, -(-first[rows] // thin), last[rows] // thin, blocks)
     known = np.isfinite(evidence[:, 0])
     if not known.any():
         return float("nan"), float("nan"), None
-    band = _band(curves.time[::thin], curves.values[long_enough][known, ::thin], fitted[known])
-    _, orbit = np.unique(orbit[known], return_inverse=True)
-    copies = np.bincount(orbit)
-    per_orbit = np.stack([np.bincount(orbit, evidence[known, k]) / copies for k in range(blocks)], axis=1)
+    band = _band(time, values[known], fitted[known])
+    evidence = evidence[known]
     sign = -1.0 if in_favour else 1.0
-    return sign_flip_p(sign * per_orbit.ravel(), rng=rng), float(per_orbit.sum(axis=1).mean()), band
+    return sign_flip_p(sign * evidence.ravel(), rng=rng), float(evidence.sum(axis=1).mean()), band
 
 
-def _band(time: Floats, values: Floats, fitted: Floats) -> Band:
+def _band(time: Floats, values: Floats, fitted: Floats) -> dict[str, Floats] | None:
     """Mean of the curves and quantiles of the fitted null, where at least half of the curves were tested."""
     compared = np.isfinite(fitted)
-    points = np.flatnonzero(compared.sum(axis=0) * 2 >= len(fitted))
+    points = np.flatnonzero(compared.any(axis=0) & (compared.sum(axis=0) * 2 >= len(fitted)))
+    if not len(points):
+        return None
     points = points[:: -(-len(points) // BAND_POINTS)]
     fitted, values = fitted[:, points], np.where(compared, values, np.nan)[:, points]
-    low, high = np.nanquantile(fitted, [(1 - NULL_SHARE) / 2, (1 + NULL_SHARE) / 2], axis=0)
+    low, high = np.nanquantile(fitted, [(1 - BAND_SHARE) / 2, (1 + BAND_SHARE) / 2], axis=0)
     return {"time": time[points], "record": np.nanmean(values, axis=0), "low": low, "high": high}
 
 
-def evidence_function(growth: Divergence, null: str) -> Shape:
-    """Function that gives the evidence for an exponential against a null, from curves."""
-    return partial(shape_evidence, null=basin_null(growth) if null == BASIN else None)
-
-
-def separate_starts(fit: TwinFit, level: float, rng: np.random.Generator) -> tuple[Epoch, ...]:
+def separate_starts(growth: Divergence, cells: Cells, window: Window | None, level: float) -> tuple[Start, ...]:
     """Group perturbations by time; each group begins after the growth of the previous one has ended."""
-    growth, start = fit.growth, fit.curves.start
-    step = float(growth.settings.get("dt", 1.0))
-    over = start + growth.time[np.maximum(fit.spans.last, fit.spans.knee)] / step
-    recorded = growth.time[np.where(np.isnan(growth.distances), 0, np.arange(len(growth.time))).max(axis=1)]
-    needed = FEWEST_EFOLDS / max(_fastest(fit), 1e-300)
-    epochs: list[Epoch] = []
-    left = np.unique(start[fit.usable])
+    if not len(cells.known):
+        return ()
+    per_step = float(growth.settings.get("dt", 1.0))
+    followed = _followed(growth, cells) / per_step
+    usual = float("inf")
+    if window is not None and window.reached.any():
+        usual = float(np.median(cells.time[window.last[window.reached]])) / per_step
+    usable = cells.end > cells.begin
+    starts: list[Start] = []
+    left = np.unique(cells.start[usable])
     while len(left):
-        first_step = int(left[0])
-        until = max(float(np.median(over[start == first_step])), first_step + 1.0)
-        # Perturbations late in the epoch cover only the end of the growth: they are in the epoch, but not evidence.
-        early = first_step + max((until - first_step) * EARLY, 1.0)
-        members = np.flatnonzero((start >= first_step) & (start < early))
-        ratio = fit.ratio
-        if len(members) < len(start):
-            grown = fit.gain[members], fit.duration[members]
-            ratio, _ = rate(fit.curves[members], fit.first[members], fit.last[members], grown, level=level, rng=rng)
-        used = members[fit.last[members] > fit.first[members]]
-        gain = float(np.mean(fit.gain[used])) if len(used) else 0.0
-        units = (growth.start >= first_step) & (growth.start < early)
-        long_enough = bool(np.median(recorded[units]) >= needed)
-        epochs.append(Epoch(first_step, early, until, ratio.value, gain, ratio.p_positive, long_enough))
+        begin = int(left[0])
+        rows = np.flatnonzero((cells.start == begin) & usable)
+        until = min(usual, float(np.median(followed[rows])))
+        if window is not None and window.reached[rows].any():
+            until = float(np.median(cells.time[window.last[rows[window.reached[rows]]]])) / per_step
+        until = begin + max(until, 1.0)
+        # Perturbations late in a growth phase cover only its end: they belong to it, but are no evidence.
+        early = begin + max((until - begin) * EARLY, 1.0)
+        rows = np.flatnonzero((cells.start >= begin) & (cells.start < early) & usable)
+        starts.append(_start(cells, window, rows, followed, usual, level=level))
         left = left[left >= until]
-    return tuple(epochs)
+    return tuple(starts)
 
 
-def _fastest(fit: TwinFit) -> float:
-    """Largest mean rate among the starts."""
-    rates = [0.0]
-    for first_step in np.unique(fit.curves.start):
-        members = fit.curves.start == first_step
-        duration = float(fit.duration[members].sum())
-        rates.append(float(fit.gain[members].sum()) / duration if duration > 0 else 0.0)
-    return max(rates)
+def _followed(growth: Divergence, cells: Cells) -> Floats:
+    """Time for which each cell was followed, after a merger, too: a copy that has merged does not grow."""
+    last = np.where(np.isnan(growth.distances), 0, np.arange(len(growth.time))).max(axis=1)
+    return np.array(
+        [
+            float(growth.time[last[(growth.group == group) & (growth.start == start)]].max())
+            for group, start in zip(cells.group, cells.start, strict=True)
+        ]
+    )
 
 
-def _exponent(
-    fit: TwinFit, epochs: tuple[Epoch, ...], judgement: tuple[str, tuple[Reason, ...]], *, settings: dict[str, Any]
-) -> Exponent:
-    growth, time, fitted = fit.growth, fit.growth.time, fit.fitted
-    labels, inverse = np.unique(fit.curves.group, return_inverse=True)
-    gain, duration = np.bincount(inverse, fit.gain), np.bincount(inverse, fit.duration)
+def _start(cells: Cells, window: Window | None, rows: Ints, followed: Floats, usual: float, *, level: float) -> Start:
+    """Rate and vote of the cells of one start."""
+    nan, begin = float("nan"), int(cells.start[rows].min())
+    if window is None:
+        return Start(begin, nan, (nan, nan), 0.0, False, False, rows)
+    part = cells[rows]
+    ratio = ratio_of_sums(part, window.first[rows], window.last[rows], level)
+    reached = window.reached[rows]
+    if np.isfinite(usual):
+        votes = reached | (followed[rows] >= LONG_ENOUGH * usual)
+    else:
+        votes = reached = window.growers[rows]
+    grows = bool(votes.any() and reached[votes].mean() >= 0.5)
+    fitted = window.last[rows] > window.first[rows]
+    gain = part.at(window.last[rows]) - part.at(window.first[rows])
+    mean = float(gain[fitted].mean()) if fitted.any() else 0.0
+    value = ratio.value if fitted.any() else nan
+    return Start(begin, value, ratio.interval, mean, bool(votes.any()), grows, rows)
+
+
+def _runaway(growth: Divergence, cells: Cells, window: Window | None) -> tuple[float, bool]:
+    """Share of the growth that the reference's own steps show, and whether the reference runs away.
+
+    A training that diverges, w' = -a w with a > 1, parts from its twins as fast as its own steps grow.
+    """
+    if growth.speed is None:
+        return float("nan"), False
+    with np.errstate(divide="ignore", invalid="ignore"):
+        speed = np.log(growth.speed)
+    rows = [
+        int(np.flatnonzero((growth.group == group) & (growth.start == start))[0])
+        for group, start in zip(cells.group, cells.start, strict=True)
+    ]
+    speed = speed[rows]
+    if window is None:
+        return float("nan"), bool(np.mean([_accelerates(row) for row in speed[cells.known]]) >= 0.5) if len(
+            cells.known
+        ) else False
+    faster, gained = 0.0, 0.0
+    for row in np.flatnonzero(window.last > window.first):
+        a, b = int(window.first[row]), int(window.last[row])
+        quarter = max(1, (b - a) // 4)
+        before, after = speed[row, max(0, a - quarter) : a + 1], speed[row, b - quarter + 1 : b + 1]
+        before, after = before[np.isfinite(before)], after[np.isfinite(after)]
+        if len(before) and len(after):
+            faster += float(after.max() - before.max())
+            gained += float(cells.values[row, b] - cells.values[row, a])
+    share = faster / gained if gained > 0 else float("nan")
+    return share, share > 0.5 and _still_fast(speed[window.last > window.first])
+
+
+def _still_fast(speed: Floats) -> bool:
+    """Whether most references end at their highest speed, and not at rest beyond a saddle."""
+    ends = []
+    for row in speed:
+        known = row[~np.isnan(row)]
+        if len(known):
+            last = known[-max(1, len(known) // 10) :]
+            ends.append(last.max() >= known.max() - 1.0)
+    return bool(ends and np.mean(ends) >= 0.5)
+
+
+def _accelerates(speed: Floats) -> bool:
+    """Whether the largest steps of ten blocks keep growing: the last is the largest, by more than it was before."""
+    known = speed[~np.isnan(speed)]
+    if len(known) < RUNAWAY_BLOCKS:
+        return False
+    blocks = np.array([block.max() for block in np.array_split(known, RUNAWAY_BLOCKS)])
+    if not np.isfinite(blocks).all():
+        return bool(np.isposinf(blocks[-1]))
+    return bool(blocks[-1] == blocks.max() and blocks[-1] - np.median(blocks[:5]) > 3 and blocks[-1] - blocks[-4] > 1)
+
+
+def _exponent(fit: TwinFit, judgement: Any, *, region: Any, null: str | None, level: float, rng: RNGLike) -> Exponent:
+    growth, cells, fitted = fit.growth, fit.fitted_cells, fit.fitted
+    time = cells.time
+    inverse = np.unique(cells.group, return_inverse=True)[1]
+    gain = np.where(fit.last > fit.first, cells.at(fit.last) - cells.at(fit.first), 0.0)
+    duration = time[np.maximum(fit.last, fit.first)] - time[fit.first]
+    total_gain, total_time = np.bincount(inverse, gain), np.bincount(inverse, duration)
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = np.where(duration > 0, gain / duration, np.nan)
+        values = np.where(total_time > 0, total_gain / total_time, np.nan)
     nan = float("nan")
     window, intercept = (nan, nan), nan
     if len(fitted):
         window = (float(np.median(time[fit.first[fitted]])), float(np.median(time[fit.last[fitted]])))
-        intercepts = fit.curves.values[fitted, fit.first[fitted]] - fit.ratio.value * time[fit.first[fitted]]
-        intercept = float(np.mean(intercepts))
+        intercept = float(np.mean(cells.at(fit.first)[fitted] - fit.ratio.value * time[fit.first[fitted]]))
+    p_shape = fit.shape.p_power_law if fit.shape is not None and null == POWER_LAW else fit.p_null
     # A rate of zero and the null must both be rejected: the p-value of their union is the larger one.
-    p_value = max(fit.p_null, fit.ratio.p_positive) if np.isfinite([fit.p_null, fit.ratio.p_positive]).all() else nan
+    p_value = max(p_shape, fit.ratio.p_positive) if np.isfinite([p_shape, fit.ratio.p_positive]).all() else nan
+    waiting, fraction, from_perturbation = _waiting(fit)
     return Exponent(
         value=fit.ratio.value,
         interval=fit.ratio.interval,
-        level=settings["level"],
-        p_value=p_value,
-        null=_null_text(settings["null"], growth),
-        n_used=int(np.sum(duration > 0)),
-        n_total=len(labels),
-        verdict=judgement[0],
-        reasons=judgement[1],
+        level=level,
+        p_value=p_value if null is not None else nan,
+        null=_null_text(null, growth),
+        n_used=int(np.sum(total_time > 0)),
+        n_total=len(np.unique(growth.group)),
+        verdict=judgement.verdict,
+        reasons=judgement.reasons,
         window=window,
         window_values=_window_values(fit),
         values=values,
         intercept=intercept,
         method=growth.method,
         unit=f"1/{growth.time_unit}",
-        settings=settings,
+        settings=_settings(fit, region=region, null=null, level=level, rng=rng),
         warnings=(*growth.warnings, *caveats(fit)),
         curve=growth,
+        growth=judgement.growth,
+        persistence=judgement.persistence,
+        waiting=waiting,
+        fraction_growing=fraction,
+        from_perturbation=from_perturbation,
+        rate_by_time=_rate_by_time(fit),
     )
 
 
@@ -478,48 +485,76 @@ def _null_text(null: str | None, growth: Divergence) -> str:
     return NULL_TEXTS[null].format(optimizer=twins_optimizer(growth).description if null == BASIN else "")
 
 
+def _waiting(fit: TwinFit) -> tuple[tuple[float, float, float], float, float]:
+    """Quantiles of the time to the onset, share of the cells that grow, and rate since the perturbation."""
+    cells, known, nan = fit.cells, fit.cells.known, float("nan")
+    if fit.window is None:
+        return (nan, nan, nan), 0.0 if len(known) else nan, fit.whole.value
+    started = fit.window.last > fit.window.first
+    if not started.any():
+        return (nan, nan, nan), float(np.mean(fit.window.growers[known])), fit.whole.value
+    low, middle, high = np.quantile(cells.time[fit.window.first[started]], [0.1, 0.5, 0.9])
+    last = np.where(started, fit.window.last, np.maximum(cells.end, cells.begin))
+    total = ratio_of_sums(cells, cells.begin, last)
+    return (float(low), float(middle), float(high)), float(np.mean(fit.window.growers[known])), total.value
+
+
+def _rate_by_time(fit: TwinFit) -> dict[str, Floats]:
+    """Rate in windows of the training, over the cells that have not reached the upper level, while most are left."""
+    cells, window = fit.cells, fit.window
+    names = ("start", "stop", "rate", "left")
+    if window is None or not (window.last > window.first).any():
+        return {name: np.empty(0) for name in names}
+    per_step = float(fit.growth.settings.get("dt", 1.0))
+    known = cells.known
+    fitted = window.last > window.first
+    duration = float(np.median((cells.time[window.last] - cells.time[window.first])[fitted]))
+    shortest = float(np.min(np.diff(cells.time)))
+    begin = cells.start[known] * per_step
+    end = begin + cells.time[np.where(fitted, window.last, cells.end)[known]]
+    low, high = float(begin.min()), float(end.max())
+    length = max(duration / WINDOWS_PER_PHASE, shortest, (high - low) / MOST_WINDOWS)
+    edges = low + length * np.arange(max(1, int((high - low) / length)) + 1)
+    rows = []
+    for a, b in pairwise(edges):
+        present = (begin < b) & (begin + cells.time[cells.end[known]] > a)
+        inside = present & (end >= b)
+        if not present.any() or inside.sum() < LEFT * present.sum():
+            rows.append((a, b, np.nan, float(inside.sum() / max(present.sum(), 1))))
+            continue
+        gain = time = 0.0
+        for k in np.flatnonzero(inside):
+            row = known[k]
+            ends = np.clip(np.array([a, b]) - begin[k], cells.time[cells.begin[row]], cells.time[cells.end[row]])
+            values = np.interp(ends, cells.time, np.nan_to_num(cells.values[row]))
+            gain, time = gain + float(values[1] - values[0]), time + float(ends[1] - ends[0])
+        rows.append((a, b, gain / time if time > 0 else np.nan, float(inside.sum() / present.sum())))
+    return dict(zip(names, np.array(rows).T.reshape(4, -1), strict=True))
+
+
 def _window_values(fit: TwinFit) -> Floats:
     """Rates over windows inside the fitted one, at least half as long: the sensitivity to its choice."""
-    fitted = fit.fitted
-    if not len(fitted):
+    rows = fit.fitted
+    if not len(rows):
         return np.empty(0)
-    first, last, curves = fit.first[fitted], fit.last[fitted], fit.curves[fitted]
-    low, high = int(np.median(first)), int(np.median(last))
-    edges = np.unique(np.round(np.linspace(low, high, 17)).astype(np.int64))
-    values = []
-    for a in edges:
-        for b in edges[edges - a >= max((high - low) / 2, 1)]:
-            begin, end = np.clip(a, first, last), np.clip(b, first, last)
-            duration = float(curves.duration(begin, end).sum())
-            if duration > 0:
-                values.append(float(curves.gain(begin, end).sum()) / duration)
+    cells, first, last = fit.fitted_cells, fit.first[rows], fit.last[rows]
+    parts = np.linspace(0, 1, 17)
+    points = np.round(first[:, None] + (last - first)[:, None] * parts).astype(np.int64)
+    level = np.take_along_axis(cells.values[rows], points, axis=1).sum(axis=0)
+    clock = cells.time[points].sum(axis=0)
+    values = [
+        (level[b] - level[a]) / (clock[b] - clock[a])
+        for a in range(17)
+        for b in range(a + 8, 17)
+        if clock[b] > clock[a]
+    ]
     return np.array(values)
 
 
-def _fit_growing(growth: Divergence, epochs: tuple[Epoch, ...], region: Any, **options: Any) -> Exponent:
-    """Fit only the epochs that grow, and call the growth a transient because others do not."""
-    growing = np.zeros(len(growth.start), dtype=bool)
-    for epoch in epochs:
-        if not epoch.silent:
-            growing |= (growth.start >= epoch.start) & (growth.start < epoch.early)
-    parts = {name: getattr(growth, name)[growing] for name in ("distances", "group", "start", "floor", "scale")}
-    part = replace(growth, **parts, n_references=len(np.unique(growth.group[growing])))
-    fit = fit_twins(part, region, **options)
-    settings = fit.settings | {
-        "starts": [epoch.start for epoch in epochs],
-        "start_values": [epoch.value for epoch in epochs],
-        "n_curves_of_other_starts": int(np.sum(~growing)),
-    }
-    verdict = "transient" if fit.verdict == "chaotic" else fit.verdict
-    reasons = (*without_persistence(fit.reasons), does_not_persist(epochs))
-    return replace(fit, verdict=verdict, reasons=reasons, settings=settings, curve=growth)
-
-
-def _settings(
-    fit: TwinFit, epochs: tuple[Epoch, ...], *, region: Any, null: str | None, level: float, rng: RNGLike
-) -> dict[str, Any]:
+def _settings(fit: TwinFit, *, region: Any, null: str | None, level: float, rng: RNGLike) -> dict[str, Any]:
     """Settings of the fit, including automatic choices."""
-    spans = fit.spans
+    window, decay, shape = fit.window, fit.decay, fit.shape
+    nan = float("nan")
     return {
         **fit.growth.settings,
         "region": region,
@@ -528,24 +563,34 @@ def _settings(
         "procedure": None,
         "rng": int(rng) if isinstance(rng, (int, np.integer)) else str(rng),
         "counted": "initial conditions",
-        "weighting": "every step of every initial condition equally",
-        "stop": spans.rule,
-        "landing": spans.landing,
-        "saturation_level": spans.level,
+        "phase": "growth" if window is not None else "decay" if decay is not None else "whole",
+        "onset_share": window.share if window is not None else nan,
+        "onset_level": float(np.median(window.onset[window.growers])) if window is not None else nan,
+        "upper_level": window.upper if window is not None else nan,
+        "saturation_level": window.saturation if window is not None else nan,
         "saturation_margin": SATURATION_MARGIN,
-        "settled": fit.settled,
+        "decay_floor": decay.floor if decay is not None else nan,
+        "settled": window.settled if window is not None else True,
         "null_band": fit.band,
-        "n_saturated": spans.saturated,
-        "n_points_at_floor": spans.at_floor,
-        "n_points_past_saturation": int(np.maximum(spans.end - spans.last, 0).sum()),
-        "n_curves": len(fit.first),
+        "n_reached": int(window.reached.sum()) if window is not None else 0,
+        "n_points_at_floor": fit.cells.at_floor,
+        "n_curves": len(fit.cells),
         "n_curves_used": len(fit.fitted),
         "resampled": fit.unit,
-        "n_resamples": N_RESAMPLES,
+        "fewest_units": FEWEST_UNITS,
         "standard_error": fit.ratio.error,
         "p_zero": fit.ratio.p_positive,
-        "p_power_law": fit.p_null,
-        "evidence_against_power_law": fit.evidence,
-        "starts": [epoch.start for epoch in epochs],
-        "start_values": [epoch.value for epoch in epochs],
+        "shape": shape.statistic if shape is not None else nan,
+        "shape_of_power_law": shape.power_law if shape is not None else nan,
+        "p_power_law": shape.p_power_law if shape is not None else nan,
+        "p_exponential": shape.p_exponential if shape is not None else nan,
+        "p_null": fit.p_null,
+        "evidence_against_null": fit.evidence,
+        "speed_share": fit.speed_share,
+        "whole_rate": fit.whole.value,
+        "starts": [start.step for start in fit.starts],
+        "start_values": [start.value for start in fit.starts],
+        "start_intervals": [start.interval for start in fit.starts],
+        "start_grows": [start.grows for start in fit.starts],
+        "start_votes": [start.votes for start in fit.starts],
     }

@@ -169,6 +169,7 @@ class _TwinDistances:
     time_unit: str
     settings: dict[str, Any]
     warnings: tuple[Reason, ...] = ()
+    speed: Floats | None = None  # of the reference, (T, U)
 
 
 def _assemble(
@@ -210,10 +211,26 @@ def _assemble(
         start=start,
         floor=floor,
         scale=np.concatenate([part.scale for part in parts]),
+        speed=_aligned_speed(parts, start, distances.shape[1]),
         n_references=len(np.unique(group)),
         settings=settings,
         warnings=tuple(dict.fromkeys([*warnings, *left_out_warnings(counts, len(rows))])),
     )
+
+
+def _aligned_speed(parts: list[_TwinDistances], start: Ints, length: int) -> Floats | None:
+    """Speed of the reference of each unit from its perturbation on, (U, K + 1); None if any is unknown."""
+    rows: list[Floats] = []
+    for part in parts:
+        if part.speed is None:
+            return None
+        for column in part.speed.T:
+            begin = int(np.searchsorted(part.step, start[len(rows)]))
+            row = np.full(length, np.nan)
+            own = column[begin : begin + length]
+            row[: len(own)] = own
+            rows.append(row)
+    return np.array(rows)
 
 
 def _one_or_mixed(noises: set[str]) -> str:
@@ -253,6 +270,7 @@ def _pair_distances(source: Any, metric: Any, window: tuple[int, int] | None, of
         float(getattr(reference, "dt", 1.0)),
         str(getattr(reference, "time_unit", "step")),
         {"stored": "weights", "dtype": dtype},
+        speed=np.repeat(result.speed, count, axis=1),
     )
 
 
@@ -313,18 +331,22 @@ def _run_distances(run: Any, metric: Any, window: tuple[int, int] | None) -> _Tw
         "noise": _one_or_mixed({member.noise for member in members}),
         "optimizer": asdict(infer_optimizer(getattr(run, "hparams", {}))),
     }
+    speed = None
     if run.stored == "weights":
         bound = bind_metric(metric, run)
         dtype, size = str(run.logical_dtype), run.n_parameters
         result = to_references(run.states, twin, origin, bound, rows=rows, dtype=dtype, size=size)
         place = np.searchsorted(result.references, origin)
         distance, floor, scale = result.distance, result.floor[:, place], result.scale[place]
+        speed = result.speed[:, place]
     else:
         distance, warning = _stored_distance(run, metric.name, twin=twin, origin=origin, rows=rows, settings=settings)
         floor, scale = np.full(distance.shape, np.nan), np.full(len(twin), np.nan)
         warnings.append(warning)
     group = np.unique(_orbits(reference)[twin], return_inverse=True)[1].astype(np.int64)
-    return _TwinDistances(step[rows], distance, floor, scale, group, 1.0, run.time_unit, settings, tuple(warnings))
+    return _TwinDistances(
+        step[rows], distance, floor, scale, group, 1.0, run.time_unit, settings, tuple(warnings), speed
+    )
 
 
 def _stored_distance(

@@ -1,9 +1,9 @@
-"""Verdict on the growth of twins, with its reasons; see `fit_neighbors` for that on neighbours."""
+"""Growth, persistence and verdict of twins, with reasons; see `fit_neighbors` for those of neighbours."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,272 +11,333 @@ import numpy as np
 from trajtools.exponents.nulls import BASIN
 from trajtools.reasons import Reason
 from trajtools.statistics import DECISION
-from trajtools.types import Floats
+from trajtools.types import Floats, Ints
 
 if TYPE_CHECKING:
     from trajtools.exponents.fit_twins import TwinFit
 
 FEWEST_EFOLDS = 3.0  # of fitted growth, for exponential growth
-EPOCHS = 3  # separate times of perturbation, for persistence
-BOUNDED = 1.0  # e-folds: distances that rise by less are bounded
-SHORTEST = 20  # states of a record, to show the absence of growth
+STARTS = 3  # separate times of perturbation that vote, for persistence
+MISS = 0.01  # probability that a start that votes fails to grow by chance
+CHANCE = 0.05  # smallest probability of so many failures by chance, for persistence
+BOUNDED = 1.0  # e-folds: distances that rise by less do not grow
+SHORTEST = 20  # steps of a record, to show the absence of growth
 FEWEST_STEPS = 3  # fitted steps: fewer show no curvature
-NULLS = {"power-law": "a power law or diffusion", BASIN: "a quadratic basin under the same optimiser"}
-PERSISTENCE = ("persistent", "not-persistent", "persistence-not-tested")  # reason codes
-SHAPE_STEPS = 10  # fitted steps, to prefer a power law to an exponential
-Judgement = tuple[str, tuple[Reason, ...]]
-Rise = Callable[[], tuple[float, float]]
+SHAPE_STEPS = 10  # of a rise, to prefer a power law to an exponential
+NULLS = {"power-law": "a power law", BASIN: "a quadratic basin under the same optimiser"}
+VERDICTS = {
+    ("exponential", "shown"): "chaotic",
+    ("exponential", "ended"): "transient",
+    ("exponential", "mixed"): "sensitive",
+    ("exponential", "not tested"): "sensitive",
+}
+REGULAR = ("none", "contracting", "slower")
 
 
 @dataclass(frozen=True, eq=False)
-class Epoch:
+class Start:
     """Perturbations introduced at about the same time, before the growth of the first of them has ended.
 
     Attributes
     ----------
-    start : int
+    step : int
         Step of the first perturbation.
-    early : float
-        Perturbations before this step are evidence for or against growth.
-    until : float
-        Step at which growth has ended for half of them; later perturbations belong to the next epoch.
     value : float
-        Rate of its curves.
+        Rate of its growth phase; NaN without one.
+    interval : (float, float)
+        Confidence interval of the rate; NaN where unknown.
     gain : float
         Mean fitted growth, in e-folds.
-    p_positive : float
-        One-sided p-value of "the rate is not positive"; NaN where unknown.
-    long_enough : bool
-        Whether the record is long enough for `FEWEST_EFOLDS` at the fastest rate of any start.
+    votes : bool
+        Whether it was followed for long enough to reach the upper level at the usual rate.
+    grows : bool
+        Whether most of its curves that vote reach the upper level.
+    cells : ndarray of int64
+        Its curves.
     """
 
-    start: int
-    early: float
-    until: float
+    step: int
     value: float
+    interval: tuple[float, float]
     gain: float
-    p_positive: float
-    long_enough: bool
-
-    @property
-    def grows(self) -> bool:
-        """Whether this epoch alone shows growth."""
-        return self.gain >= FEWEST_EFOLDS and self.p_positive < DECISION
-
-    @property
-    def silent(self) -> bool:
-        """Whether the record of this epoch is long enough for growth, and shows none."""
-        return self.gain < FEWEST_EFOLDS and self.long_enough
+    votes: bool
+    grows: bool
+    cells: Ints
 
 
-def judge(fit: TwinFit, epochs: tuple[Epoch, ...], rise: Rise, null: str | None) -> Judgement:
-    """Verdict and reasons."""
-    unit = fit.growth.time_unit
-    if not len(fit.usable):
-        return "inconclusive", (_nothing_to_fit(fit),)
-    if fit.growth.settings.get("noise") in ("independent", "mixed"):
-        return "inconclusive", (
-            Reason(
-                "independent-batches",
-                "each twin used its own batches, so gradient noise alone separates them; train the twins on common "
-                "batches",
-            ),
+@dataclass(frozen=True)
+class Judgement:
+    """Growth, persistence, the verdict that follows from both, and the reasons."""
+
+    growth: str
+    persistence: str
+    verdict: str
+    reasons: tuple[Reason, ...]
+
+
+def judge(fit: TwinFit, null: str | None) -> Judgement:
+    """Judge growth and persistence."""
+    growth, reasons = _growth(fit, null)
+    if growth != "exponential":
+        verdict = "regular" if growth in REGULAR else "diverging" if growth == "diverging" else "inconclusive"
+        return Judgement(growth, "not tested", verdict, reasons)
+    persistence, reason = judge_persistence(fit.starts, fit.growth.time_unit)
+    return Judgement(growth, persistence, VERDICTS[growth, persistence], (*reasons, reason))
+
+
+def judge_persistence(starts: tuple[Start, ...], unit: str) -> tuple[str, Reason]:
+    """Judge whether growth follows every start that was followed for long enough."""
+    votes = [start for start in starts if start.votes]
+    growing, failing = [s for s in votes if s.grows], [s for s in votes if not s.grows]
+    steps = ", ".join(str(start.step) for start in growing)
+    rates = ", ".join(f"{start.value:.3g}" for start in growing)
+    if len(votes) < 2:
+        text = (
+            "whether the growth persists was not tested: it takes {needed} separate perturbations, each after the "
+            "previous growth has ended and followed for long enough, and there is {voting}; plant the twins anew "
+            "during the training"
         )
-    largest_rise = float(np.mean(_largest_rise(fit)))
-    if largest_rise < BOUNDED:
-        return _bounded(fit, largest_rise)
-    fitted = fit.fitted
-    gain = float(np.mean(fit.gain[fitted])) if len(fitted) else 0.0
-    steps = float(np.median((fit.last - fit.first)[fitted])) if len(fitted) else 0.0
-    if gain < FEWEST_EFOLDS or steps < FEWEST_STEPS:
-        return _too_little(fit, gain, steps, (rise, NULLS[null]) if null is not None else None)
+        return "not tested", Reason.of("persistence-not-tested", text, needed=STARTS, voting=len(votes))
+    if len(votes) >= STARTS and growing and _by_chance(len(failing), len(votes)) > CHANCE:
+        text = "growth follows {growing} of {votes} separate starts (steps {steps}), at {rates} per {unit}"
+        values = {"growing": len(growing), "votes": len(votes), "steps": steps, "rates": rates, "unit": unit}
+        return "shown", Reason.of("persistent", text, **values)
+    if failing and growing and in_order(votes):
+        text = "the growth ended: it follows the starts at steps {steps}, and not those at steps {silent}"
+        silent = ", ".join(str(start.step) for start in failing)
+        return "ended", Reason.of("not-persistent", text, steps=steps, silent=silent, growing=len(growing))
+    text = (
+        "whether the growth persists is undecided: it follows {growing} of {votes} separate starts (steps {steps}), at "
+        "{rates} per {unit}; {needed} are needed, and nearly all of them must grow"
+    )
+    values = {"growing": len(growing), "votes": len(votes), "steps": steps, "rates": rates, "unit": unit}
+    return "mixed", Reason.of("persistence-mixed", text, needed=STARTS, **values)
+
+
+def _by_chance(failures: int, votes: int) -> float:
+    """Probability of at least so many failures at the miss rate."""
+    from scipy.special import bdtrc
+
+    return 1.0 if failures == 0 else float(bdtrc(failures - 1, votes, MISS))
+
+
+def in_order(votes: list[Start]) -> bool:
+    """Whether growing starts precede failing ones: without exception, or by the rank-sum test at 5 %."""
+    grows = np.array([start.grows for start in votes])
+    if all(early >= late for early, late in pairwise(grows.tolist())):
+        return True
+    if grows[-1]:
+        return False
+    m, n = int(grows.sum()), int((~grows).sum())
+    ranks = np.flatnonzero(grows).sum() - m * (m - 1) / 2  # pairs in which a failing start comes first
+    spread = (m * n * (m + n + 1) / 12) ** 0.5
+    return bool((ranks - m * n / 2) / spread < -1.645)
+
+
+def _growth(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reason, ...]]:
+    if not len(fit.cells.known):
+        return "undecided", (_nothing_to_fit(fit),)
+    if fit.growth.settings.get("noise") in ("independent", "mixed"):
+        text = (
+            "each twin used its own batches, so gradient noise alone separates them; train the twins on common batches"
+        )
+        return "undecided", (Reason("independent-batches", text),)
+    if fit.runaway:
+        return "diverging", (_runaway(fit),)
+    if fit.decay is not None and fit.ratio.interval[1] < 0:
+        return "contracting", (_contracts(fit),)
+    if fit.fixed_region:
+        return _of_region(fit, null)
+    if fit.window is None:
+        return _without_growth_phase(fit, null)
+    return _with_growth_phase(fit, null)
+
+
+def _with_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reason, ...]]:
+    unit = fit.growth.time_unit
+    saturates = fit.window is not None and np.isfinite(fit.window.saturation)
+    if fit.steps < FEWEST_STEPS and not saturates:
+        length = float(np.median((fit.cells.end - fit.cells.begin)[fit.cells.known]))
+        return "undecided", (_too_little(fit, float(np.mean(fit.rises)), length, float(fit.cells.time[-1])),)
+    if not len(fit.fitted):
+        return "undecided", (_too_fast(fit),)
     growth = Reason.of(
         "growth",
         "the distance grows by {gain:.1f} e-folds in {time:g} {unit}s (median), {rate:.4g} per {unit}, "
-        + ("before it saturates" if np.isfinite(fit.spans.level) else "and has not saturated by the last state"),
-        gain=gain,
-        time=_median_time(fit),
+        + ("before it saturates" if saturates else "and has not saturated by the last state"),
+        gain=fit.gain,
+        time=float(np.median((fit.cells.time[fit.last] - fit.cells.time[fit.first])[fit.fitted])),
         rate=fit.ratio.value,
         unit=unit,
     )
     if null is None:
-        return "inconclusive", (growth, no_null("power-law"))
-    if not fit.p_null < DECISION:
-        return _not_exponential(growth, fit, steps, NULLS[null])
+        return "undecided", (growth, no_null("power-law"))
+    if fit.steps < FEWEST_STEPS:
+        slower = _slower(fit, null)
+        return slower or ("undecided", (growth, _too_fast(fit)))
+    name = NULLS[null]
+    shape = fit.shape
+    bent = shape is not None and shape.p_exponential < DECISION and shape.statistic > shape.power_law / 2
+    if bent and shape is not None and fit.steps >= SHAPE_STEPS:
+        text = "the growth slows down as {null} does (p of an exponential = {p:.3g})"
+        return "slower", (growth, Reason.of("null-fits-better", text, null="a power law", p=shape.p_exponential))
     if not np.isfinite(fit.ratio.p_positive):
         text = (
-            "the standard error is unknown: there is one initial condition, and {steps:g} fitted steps are too few for "
-            "independent blocks of time; train more initial conditions"
+            "the error of the rate is unknown: there are {curves} independent curves and {steps:g} fitted steps; train "
+            "more initial conditions, or use a smaller epsilon"
         )
-        return "inconclusive", (growth, Reason.of("error-unknown", text, steps=steps))
-    if fit.ratio.p_positive >= DECISION:
-        return "inconclusive", (
-            growth,
-            Reason.of(
-                "zero-not-excluded",
-                "a rate of zero cannot be excluded at the 1 % level (p = {p:.3g}, {clusters} {unit}); train more "
-                "initial conditions",
-                p=fit.ratio.p_positive,
-                clusters=fit.ratio.clusters,
-                unit=fit.unit,
-            ),
+        return "undecided", (growth, Reason.of("error-unknown", text, curves=len(fit.fitted), steps=fit.steps))
+    # A walk that is measured between its own passages looks twice as significant (reflection principle).
+    alpha = DECISION / 2 if fit.unit == "blocks of time" else DECISION
+    if fit.ratio.p_positive >= alpha:
+        text = "a rate of zero cannot be excluded (p = {p:.3g}, from {clusters} {unit}); train more initial conditions"
+        values = {"p": fit.ratio.p_positive, "clusters": fit.ratio.clusters, "unit": fit.unit}
+        return "undecided", (growth, Reason.of("zero-not-excluded", text, **values))
+    p_power = shape.p_power_law if shape is not None else float("nan")
+    p_value = p_power if null == "power-law" else max(p_power, fit.p_null)
+    if not p_value < DECISION:
+        slower = _slower(fit, null)
+        text = (
+            "{null} is not excluded (p = {p:.3g}); use more initial conditions or a smaller epsilon, so that the "
+            "growth has more room"
         )
-    tested = Reason.of("null-rejected", "{null} is rejected (p = {p:.3g})", null=NULLS[null], p=fit.p_null)
-    return _persistence((growth, tested), epochs, unit)
+        return slower or ("undecided", (growth, Reason.of("null-fits-as-well", text, null=name, p=p_value)))
+    return "exponential", (growth, Reason.of("null-rejected", "{null} is rejected (p = {p:.3g})", null=name, p=p_value))
 
 
-def _persistence(reasons: tuple[Reason, ...], epochs: tuple[Epoch, ...], unit: str) -> Judgement:
-    if any(epoch.silent for epoch in epochs):
-        return "transient", (*reasons, does_not_persist(epochs))
-    growing = [epoch for epoch in epochs if epoch.grows]
-    where = ", ".join(str(epoch.start) for epoch in growing)
-    if len(growing) >= EPOCHS:
-        persists = Reason.of(
-            "persistent",
-            "twins grow from {starts} separate starts (steps {where}), at {rates} per {unit}, and there is no start "
-            "without growth",
-            starts=len(growing),
-            where=where,
-            rates=", ".join(f"{epoch.value:.3g}" for epoch in growing),
-            unit=unit,
-        )
-        return "chaotic", (*reasons, persists)
-    times = {0: "no start", 1: f"one start (step {where})"}.get(
-        len(growing), f"{len(growing)} separate starts ({where})"
+def _slower(fit: TwinFit, null: str) -> tuple[str, tuple[Reason, ...]] | None:
+    """Growth that a power law or diffusion fits better over the whole rise; None where that is not shown."""
+    risen = fit.rise_steps
+    rise = float(np.mean(fit.rises))
+    if not (fit.p_slower < DECISION and rise >= FEWEST_EFOLDS and risen >= SHAPE_STEPS):
+        return None
+    text = (
+        "the distance grows by {gain:.1f} e-folds, and {null} fits the growth better than an exponential (p = {p:.3g})"
     )
-    untested = Reason.of(
-        "persistence-not-tested",
-        "growth is exponential from {times}; whether it persists was not tested: perturb at {needed} or more steps, "
-        "each after the previous growth has ended",
-        times=times,
-        starts=len(growing),
-        needed=EPOCHS,
-    )
-    return "transient", (*reasons, untested)
+    name = NULLS[null] + (" or diffusion" if null == "power-law" else "")
+    return "slower", (Reason.of("null-fits-better", text, gain=rise, null=name, p=fit.p_slower),)
 
 
-def does_not_persist(epochs: tuple[Epoch, ...]) -> Reason:
-    """Reason that lists the starts without growth."""
-    silent = ", ".join(f"{epoch.start} ({epoch.gain:.1f} e-folds)" for epoch in epochs if epoch.silent)
-    return Reason.of(
-        "not-persistent",
-        "the sensitivity does not persist: of {starts} separate starts, those at step {silent} show no exponential "
-        "growth of {needed:g} e-folds",
-        starts=len(epochs),
-        silent=silent,
-        needed=FEWEST_EFOLDS,
-    )
-
-
-def _bounded(fit: TwinFit, rise: float) -> Judgement:
-    unit, growth = fit.growth.time_unit, fit.growth
-    rows = fit.usable
-    begin, end = fit.spans.begin[rows], fit.spans.end[rows]
-    length = float(np.median(end - begin))
-    duration = float(np.median(growth.time[end] - growth.time[begin]))
+def _without_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reason, ...]]:
+    cells, rows, unit = fit.cells, fit.cells.known, fit.growth.time_unit
+    rise = float(np.mean(fit.rises))
+    length = float(np.median((cells.end - cells.begin)[rows]))
+    time = float(np.median(cells.time[cells.end[rows]] - cells.time[cells.begin[rows]]))
     bounded = Reason.of(
         "bounded",
         "the distance rises at most {rise:.2f} e-folds above its start (mean) in {time:g} {unit}s",
         rise=rise,
-        time=duration,
+        time=time,
         unit=unit,
     )
-    if fit.ratio.interval[1] < 0 and length >= FEWEST_STEPS:
-        contracts = Reason.of(
-            "contracts",
-            "the distance decays: the {method} rate is {rate:.4g} per {unit}, and its whole interval lies below zero",
-            method=growth.method,
-            rate=fit.ratio.value,
-            unit=unit,
-        )
-        return "regular", (bounded, contracts)
     if length < SHORTEST:
+        if rise >= BOUNDED:
+            return "undecided", (_too_little(fit, rise, length, time),)
         text = "{steps:g} steps are too few to show the absence of growth ({needed} are needed); record longer"
-        return "inconclusive", (bounded, Reason.of("too-few-steps", text, steps=length, needed=SHORTEST))
-    largest = np.array([growth.scale[growth.group == label].max() for label in fit.curves.group[rows]])
-    with np.errstate(divide="ignore"):
-        room = float(np.median(np.log(largest) - fit.curves.values[rows, begin]))
+        return "undecided", (bounded, Reason.of("too-few-steps", text, steps=length, needed=SHORTEST))
+    if fit.whole.p_positive > 1 - DECISION:
+        text = "the distance decays: the rate is {rate:.4g} per {unit}, below zero at the 1 % level"
+        return "contracting", (bounded, Reason.of("contracts", text, rate=fit.whole.value, unit=unit))
+    room = _room(fit)
     if room < FEWEST_EFOLDS:
         text = (
             "the perturbation is almost as large as the weights (room for {room:.1f} e-folds), so it cannot grow; use "
             "a smaller epsilon"
         )
-        return "inconclusive", (bounded, Reason.of("no-room", text, room=room))
-    ending = "there is no exponential regime in the recorded time"
-    if np.isfinite(room):
-        ending = f"with room for {room:.1f}, {ending}"
-    return "regular", (bounded, Reason("no-exponential-regime", ending, {"room": room}))
+        return "undecided", (bounded, Reason.of("no-room", text, room=room))
+    highest = fit.whole.interval[1] * time
+    if rise < BOUNDED or highest < BOUNDED:
+        if np.isfinite(highest):
+            text = "over {time:g} {unit}s the upper bound of the growth is {highest:.2g} e-folds: there is none"
+            none = Reason.of("no-exponential-regime", text, time=time, unit=unit, highest=highest, room=room)
+        else:
+            none = Reason("no-exponential-regime", "there is no growth in the recorded time", {"room": room})
+        return "none", (bounded, none)
+    slower = _slower(fit, null) if null is not None else None
+    return slower or ("undecided", (_too_little(fit, rise, length, time),))
 
 
-def _too_little(fit: TwinFit, gain: float, steps: float, tested: tuple[Rise, str] | None) -> Judgement:
-    unit = fit.growth.time_unit
-    rows = fit.usable
-    whole = fit.curves.values[rows, fit.spans.knee[rows]] - fit.curves.values[rows, fit.spans.begin[rows]]
-    total = float(np.mean(whole))
-    risen = float(np.median((fit.spans.knee - fit.spans.begin)[rows]))
-    p_null, evidence, null = 1.0, 0.0, ""
-    if tested is not None and total >= FEWEST_EFOLDS and risen >= SHAPE_STEPS:
-        (p_null, evidence), null = tested[0](), tested[1]
-    if evidence < 0 and p_null < DECISION:
-        text = "the distance grows by {gain:.1f} e-folds, and {null} fits the growth better than an exponential "
-        text += "(p = {p:.3g})"
-        return "regular", (Reason.of("null-fits-better", text, gain=total, null=null, p=p_null),)
-    if np.isfinite(fit.spans.level) and np.median((fit.spans.end - fit.spans.begin)[rows]) >= SHORTEST:
-        way = "use a smaller epsilon, so that the growth has more room" if steps >= FEWEST_STEPS else (
-            "the growth is too fast for the recorded steps, or not exponential; record every step and use a smaller "
-            "epsilon"
-        )  # fmt: skip
-    else:
-        way = f"record longer than {fit.growth.time[-1]:g} {unit}s"
-    little = Reason.of(
-        "too-little-growth",
-        "there are only {gain:.1f} e-folds in {steps:g} steps (median) between the start and saturation; {needed:g} "
-        "e-folds in {needed_steps} steps are needed; {way}",
+def _of_region(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reason, ...]]:
+    """Growth in a region of the caller's choice, with the test of the null by least squares."""
+    gain, steps = fit.gain, fit.steps
+    if not len(fit.fitted):
+        return "undecided", (_nothing_to_fit(fit),)
+    if fit.ratio.interval[1] < 0 and steps >= FEWEST_STEPS:
+        return "contracting", (_contracts(fit),)
+    if abs(gain) < BOUNDED and steps >= SHORTEST and fit.ratio.interval[1] * fit.growth.time[-1] < BOUNDED:
+        return _without_growth_phase(fit, null)
+    if gain < FEWEST_EFOLDS or steps < FEWEST_STEPS:
+        length = float(np.median((fit.last - fit.first)[fit.fitted]))
+        return "undecided", (_too_little(fit, gain, length, float(fit.growth.time[-1])),)
+    growth = Reason.of(
+        "growth",
+        "the distance grows by {gain:.1f} e-folds in the region, {rate:.4g} per {unit}",
         gain=gain,
-        steps=steps,
-        needed=FEWEST_EFOLDS,
-        needed_steps=FEWEST_STEPS,
-        way=way,
+        rate=fit.ratio.value,
+        unit=fit.growth.time_unit,
     )
-    return "inconclusive", (little,)
+    if null is None:
+        return "undecided", (growth, no_null("power-law"))
+    if not fit.ratio.p_positive < DECISION:
+        text = "a rate of zero cannot be excluded (p = {p:.3g}); train more initial conditions"
+        return "undecided", (growth, Reason.of("zero-not-excluded", text, p=fit.ratio.p_positive))
+    if not fit.p_null < DECISION:
+        text = "{null} fits the growth as well as an exponential (p = {p:.3g})"
+        return "undecided", (growth, Reason.of("null-fits-as-well", text, null=NULLS[null], p=fit.p_null))
+    text = "{null} is rejected (p = {p:.3g})"
+    return "exponential", (growth, Reason.of("null-rejected", text, null=NULLS[null], p=fit.p_null))
 
 
-def _not_exponential(growth: Reason, fit: TwinFit, steps: float, null: str) -> Judgement:
-    p_null, evidence = fit.p_null, fit.evidence
-    if not np.isfinite(p_null):
-        text = "no curve has the four points that a test against {null} needs; record more often"
-        return "inconclusive", (growth, Reason.of("too-few-points", text, null=null))
-    if evidence < 0 and p_null > 1 - DECISION and steps < SHAPE_STEPS:
-        text = (
-            "{steps:g} fitted steps are too few to distinguish an exponential from {null} ({needed} are needed); use a "
-            "smaller epsilon, so that the growth has more room"
-        )
-        return "inconclusive", (growth, Reason.of("too-few-steps", text, steps=steps, null=null, needed=SHAPE_STEPS))
-    if evidence < 0 and p_null > 1 - DECISION:
-        text = "{null} fits the growth better than an exponential (p = {p:.3g})"
-        return "regular", (growth, Reason.of("null-fits-better", text, null=null, p=p_null))
+def _contracts(fit: TwinFit) -> Reason:
+    return Reason.of(
+        "contracts",
+        "the distance decays by {decay:.1f} e-folds, {rate:.4g} per {unit}, and the whole interval lies below zero",
+        decay=-fit.gain,
+        rate=fit.ratio.value,
+        unit=fit.growth.time_unit,
+    )
+
+
+def _runaway(fit: TwinFit) -> Reason:
     text = (
-        "{null} fits the growth as well as an exponential (p = {p:.3g}); use more initial conditions or a smaller "
-        "epsilon to distinguish them"
+        "the training itself runs away: its own steps grow as fast as its twins part, and are largest at the end of "
+        "the record; it diverges, or the record ends during the escape from a saddle, which looks the same"
     )
-    return "inconclusive", (growth, Reason.of("null-fits-as-well", text, null=null, p=p_null))
+    return Reason("runaway", text, {"share": fit.speed_share})
 
 
-def _largest_rise(fit: TwinFit) -> Floats:
-    """Largest rise of each usable curve above its first point, in e-folds."""
-    index, rows = np.arange(fit.curves.values.shape[1]), fit.usable
-    begin, end = fit.spans.begin[rows], fit.spans.end[rows]
-    values = fit.curves.values[rows]
-    inside = np.where((index >= begin[:, None]) & (index <= end[:, None]), values, -np.inf)
-    return np.asarray(inside.max(axis=1) - values[np.arange(len(rows)), begin])
+def _too_fast(fit: TwinFit) -> Reason:
+    text = (
+        "the growth from its onset to saturation takes {steps:g} recorded steps (median), and {needed} are needed: it "
+        "is too fast for the record, or a jump; record every step and use a smaller epsilon"
+    )
+    return Reason.of("too-fast", text, steps=fit.steps, needed=FEWEST_STEPS)
 
 
-def _median_time(fit: TwinFit) -> float:
-    return float(np.median(fit.duration[fit.fitted]))
+def _too_little(fit: TwinFit, rise: float, length: float, time: float) -> Reason:
+    saturated = fit.cells.plateau()[1]
+    if saturated[fit.cells.known].mean() >= 0.5 and length >= SHORTEST:
+        way = "use a smaller epsilon, so that the growth has more room"
+    else:
+        way = f"record longer than {time:g} {fit.growth.time_unit}s"
+    text = (
+        "the distance rises by {rise:.1f} e-folds above its start, which is too little to tell exponential growth from "
+        "slower growth or none; {way}"
+    )
+    return Reason.of("too-little-growth", text, rise=rise, way=way)
+
+
+def _room(fit: TwinFit) -> float:
+    """E-folds between the start of the curves and the size of the states; infinite where that is unknown."""
+    growth, cells, rows = fit.growth, fit.cells, fit.cells.known
+    largest = np.array([growth.scale[growth.group == label].max() for label in cells.group[rows]])
+    with np.errstate(divide="ignore"):
+        room = float(np.median(np.log(largest) - cells.values[rows, cells.begin[rows]]))
+    return room if np.isfinite(room) else float("inf")
 
 
 def _nothing_to_fit(fit: TwinFit) -> Reason:
-    total = len(fit.first)
+    total = len(fit.growth.group)
     silent = int(fit.growth.settings.get("n_unperturbed", 0))
     if silent == total:
         return Reason.of(
@@ -289,7 +350,7 @@ def _nothing_to_fit(fit: TwinFit) -> Reason:
         "below-rounding-floor",
         "no curve has two points above the rounding floor ({points} points lie at or below it); use a larger epsilon "
         "or a wider dtype",
-        points=fit.spans.at_floor,
+        points=fit.cells.at_floor,
     )
 
 
@@ -298,39 +359,53 @@ def no_null(choice: str) -> Reason:
     return Reason("no-null", f"no null was requested, so the growth was not tested; use null={choice!r}")
 
 
-def without_persistence(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
-    """Remove reasons about persistence."""
-    return tuple(reason for reason in reasons if reason.code not in PERSISTENCE)
-
-
 def caveats(fit: TwinFit) -> tuple[Reason, ...]:
     """Warnings about the value."""
     warnings = []
-    fitted = fit.fitted
-    if not fit.settled and len(fitted):
-        warnings.append(
-            Reason(
-                "rate-not-constant",
-                "the growth rate is not constant over the fitted window (its early part differs at the 1 % level from "
-                "every start of the window): the value is a mean over different rates, see `window_values`",
-            )
+    if fit.window is not None and not fit.window.settled:
+        text = (
+            "the rate still rises after the onset: the value is a mean over different rates, see `window_values` and "
+            "`rate_by_time`"
         )
+        warnings.append(Reason("rate-not-constant", text))
+    differ = _rates_differ(fit.starts)
+    if differ is not None:
+        warnings.append(differ)
     if fit.unit == "blocks of time":
-        warnings.append(
-            Reason(
-                "one-initial-condition",
-                "there is one initial condition: the interval comes from blocks of time and does not cover other "
-                "initial conditions",
-            )
+        text = (
+            "there are {curves} independent curves: the interval comes from blocks of time and does not cover other "
+            "initial conditions"
         )
-    if fit.unit == "" and len(fitted):
-        text = "there is one initial condition and the record is too short: the interval is unknown"
-        warnings.append(Reason("interval-unknown", text))
-    if fit.spans.at_floor:
+        warnings.append(Reason.of("one-initial-condition", text, curves=len(fit.fitted)))
+    if fit.unit == "" and len(fitted := fit.fitted):
+        text = "there are {curves} independent curves and the record is too short: the interval is unknown"
+        warnings.append(Reason.of("interval-unknown", text, curves=len(fitted)))
+    if fit.cells.at_floor:
         text = "{points} points at or below three times the rounding floor were not fitted"
-        warnings.append(Reason.of("below-rounding-floor", text, points=fit.spans.at_floor))
-    unused = len(fit.first) - len(fitted)
+        warnings.append(Reason.of("below-rounding-floor", text, points=fit.cells.at_floor))
+    unused = len(fit.cells) - len(fit.fitted)
     if unused:
-        text = "{unused} of {curves} curves have no points to fit between the common start and their end"
-        warnings.append(Reason.of("unused-curves", text, unused=unused, curves=len(fit.first)))
+        text = "{unused} of {curves} curves have no points to fit"
+        warnings.append(Reason.of("unused-curves", text, unused=unused, curves=len(fit.cells)))
     return tuple(warnings)
+
+
+def _rates_differ(starts: tuple[Start, ...]) -> Reason | None:
+    """Warn where the starts differ by more than their intervals, or by half where these are unknown."""
+    grown = [start for start in starts if np.isfinite(start.value) and start.gain >= FEWEST_EFOLDS]
+    if len(grown) < 2:
+        return None
+    low: Floats = np.array([start.interval[0] for start in grown])
+    high: Floats = np.array([start.interval[1] for start in grown])
+    values = np.array([start.value for start in grown])
+    if np.isfinite(low).all():
+        differ = bool(low.max() > high.min())
+    else:
+        differ = bool(values.max() > 1.5 * values.min())
+    if not differ:
+        return None
+    text = "the starts differ: {rates} at steps {steps}; the value is a mean over them"
+    rates, steps = ", ".join(f"{v:.3g}" for v in values), ", ".join(str(start.step) for start in grown)
+    return Reason.of(
+        "starts-differ", text, rates=rates, steps=steps, lowest=float(values.min()), highest=float(values.max())
+    )

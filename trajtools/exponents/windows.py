@@ -492,6 +492,7 @@ def _window_exponent(
         group=growth.group[rows],
         start=step[rows, first],
         scale=growth.scale[rows],
+        speed=None,
         n_references=len(np.unique(growth.group[rows])),
         settings=growth.settings | {"window": window},
     )
