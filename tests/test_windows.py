@@ -56,7 +56,7 @@ def test_a_linear_map_shows_its_factor_of_each_window():
     assert_allclose(found.value[:8], [SLOW] * 5 + [FAST] * 3, rtol=1e-9)
     assert np.isnan(found.value[8:10]).all()
     assert_allclose(found.value[10:], [DECAY] * 2, rtol=1e-9)
-    assert found.verdict[5] == "transient"
+    assert found.verdict[5] == "sensitive"
     assert found.verdict[-1] == "regular"
     assert found.start.tolist() == list(range(0, 240, 20))
     assert found.stop.tolist() == list(range(20, 241, 20))
@@ -136,7 +136,7 @@ def test_saddle_escape_grows_and_then_meets_again():
     assert_allclose(found.value[5], np.log(0.8), rtol=1e-3)
     assert_allclose(found.value[6], np.log(0.8), rtol=1e-2)  # a few units of rounding are left
     assert np.isnan(found.value[8:]).all()  # nothing is left of the distance but rounding
-    assert set(found.verdict[:3]) == {"transient"}
+    assert set(found.verdict[:3]) == {"sensitive"}
     assert set(found.verdict[5:7]) == {"regular"}
     assert "chaotic" not in found.verdict
     assert 150 * np.log(1.1) <= found.max_gain < 220 * np.log(1.1)
@@ -156,7 +156,7 @@ def test_a_softmax_map_whose_gain_is_switched_shows_both_regimes():
     assert (found.value[:2] < 0.01).all()  # what the perturbation has along (1, 1, 1) is conserved
     assert_allclose(found.value[2:], [np.log(3), chaos], rtol=0.1)
     assert set(found.verdict[:2]) <= {"regular", "inconclusive"}
-    assert found.verdict[2:] == ("transient", "transient")
+    assert found.verdict[2:] == ("sensitive", "sensitive")
     assert found.max_gain_between == (60, 120)
 
 
@@ -211,7 +211,7 @@ def test_windows_of_a_record_show_when_it_became_chaotic():
 def test_a_van_der_pol_cycle_is_chaotic_in_no_window():
     x = van_der_pol().trajectory(4000, rng=np.random.default_rng(0))
     found = tt.lyapunov_windows(x, window=2000, method="rosenstein")
-    assert not set(found.verdict) & {"chaotic", "transient"}
+    assert not set(found.verdict) & {"chaotic", "sensitive"}
 
 
 def test_windows_count_steps_and_not_states():
@@ -276,7 +276,7 @@ def test_windows_of_nothing_are_answered_and_not_chaotic(broken):
     other[len(other) // 2 :, 0] = np.inf
     for x, method in (((broken, [other]), "twins"), (other, "rosenstein"), (broken, "kantz")):
         found = tt.lyapunov_windows(x, window=10, method=method)
-        assert not set(found.verdict) & {"chaotic", "transient"}
+        assert not set(found.verdict) & {"chaotic", "sensitive"}
         json.loads(found.to_json())
 
 
@@ -291,5 +291,5 @@ def test_windows_draw_themselves():
     distances = np.minimum(piecewise([(FAST, 150)]), 1e-3)
     ax = tt.lyapunov_windows(from_distances(distances), window=25).plot()
     assert ax.get_ylabel() == "exponent (1/step)"
-    assert any(line.get_label() == "transient" for line in ax.lines)
+    assert any(line.get_label() == "sensitive" for line in ax.lines)
     assert "largest cumulative gain" in ax.get_title()

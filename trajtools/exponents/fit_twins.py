@@ -43,6 +43,8 @@ EVIDENCE_BLOCKS = 8  # sign flips, at least: 2^-8 < 1 %
 BAND_SHARE = 0.9  # of the null curves inside the band
 BAND_POINTS = 60  # most points of a band, which is for plots
 MOST_POINTS = 400  # of a curve in the test of a null; longer curves are subsampled
+LARGEST_MISFIT = 0.1  # of the rise: a null that misses a point by more does not describe it
+LARGEST_JUMP = 3.0  # e-folds in the first step
 LONG_ENOUGH = 1.5  # times the usual time to the upper level: a start that was followed for less does not vote
 EARLY = 0.25  # of a start: later perturbations in it are not separate evidence
 LEFT = 0.75  # of the twins that have not yet reached the upper level, for the rate at a time of the training
@@ -171,7 +173,7 @@ class TwinFit:
     def rise_steps(self) -> float:
         """Median number of steps of the whole rise."""
         rows = self.cells.known
-        return float(np.median((rise_end(self.cells, self.window) - self.cells.begin)[rows])) if len(rows) else 0.0
+        return float(np.median((rise_end(self.cells) - self.cells.begin)[rows])) if len(rows) else 0.0
 
     @property
     def rises(self) -> Floats:
@@ -214,8 +216,7 @@ def measure(
     if null is not None:
         kind = partial(shape_evidence, null=basin_null(growth) if null == BASIN else None)
         p_null, evidence, band = against(of, first, last, rng, kind)
-        p_slower, favour, _ = against(cells, cells.begin, rise_end(cells, window), rng, kind, in_favour=True)
-        p_slower = p_slower if favour < 0 else 1.0
+        p_slower = _slower(cells, rise_end(cells), rng, kind)
     unit = pieces(of, first, last)[3] if np.isfinite(ratio.error) else ""
     share, runaway = _runaway(growth, cells, window)
     return TwinFit(
@@ -276,12 +277,31 @@ def _fixed_region(cells: Cells, region: tuple[float, float]) -> tuple[Ints, Ints
     return first, np.maximum(np.minimum(cells.end, inside[-1]), first)
 
 
-def rise_end(cells: Cells, window: Window | None) -> Ints:
-    """Point at which the rise of each cell ends: the upper level, or its highest point."""
+def rise_end(cells: Cells) -> Ints:
+    """Highest point of each cell."""
     index = np.arange(cells.values.shape[1])
     inside = (index >= cells.begin[:, None]) & (index <= cells.end[:, None])
-    highest = np.where(inside, cells.values, -np.inf).argmax(axis=1)
-    return np.asarray(highest if window is None else np.where(window.reached, window.last, highest), dtype=np.int64)
+    return np.asarray(np.where(inside, cells.values, -np.inf).argmax(axis=1), dtype=np.int64)
+
+
+def _slower(cells: Cells, last: Ints, rng: np.random.Generator, kind: Callable[..., tuple[Floats, Floats]]) -> float:
+    """p-value against "the null does not fit the whole rise better than an exponential"; 1 where it fits neither.
+
+    A first step that jumps is left out: noise or rounding takes over from the perturbation there.
+    """
+    jump = cells.at(np.minimum(cells.begin + 1, cells.values.shape[1] - 1)) - cells.at(cells.begin)
+    first = cells.begin + (jump > LARGEST_JUMP)
+    rows = np.flatnonzero(last - first >= 3)
+    if not len(rows):
+        return float("nan")
+    _, fitted = kind(cells.time, cells.values[rows], first[rows], last[rows], 1)
+    rise = cells.values[rows, last[rows]] - cells.values[rows, cells.begin[rows]]
+    with np.errstate(invalid="ignore"):
+        misfit = np.nanmax(np.abs(cells.values[rows] - fitted), axis=1) / rise
+    if not np.median(misfit) <= LARGEST_MISFIT:
+        return 1.0
+    p_value, evidence, _ = against(cells, first, last, rng, kind, in_favour=True)
+    return p_value if evidence < 0 else 1.0
 
 
 def against(
