@@ -110,6 +110,28 @@ def test_docstrings_describe_the_arguments_that_there_are(path: Path) -> None:
     assert not found, "\n".join(found)
 
 
+def test_level_is_a_confidence_and_alpha_a_rate_of_false_alarms_in_every_public_signature() -> None:
+    wrong, seen = [], {"level": 0, "alpha": 0}
+    for path in FILES:
+        for name, node in public(ast.parse(path.read_text()).body):
+            docstring = ast.get_docstring(node)
+            if isinstance(node, ast.ClassDef) or not must_describe(path, name, decorators(node)) or not docstring:
+                continue
+            a = node.args
+            defaults = dict(zip([arg.arg for arg in (*a.posonlyargs, *a.args)][::-1], a.defaults[::-1], strict=False))
+            defaults |= {arg.arg: value for arg, value in zip(a.kwonlyargs, a.kw_defaults, strict=True) if value}
+            for word, value, meaning in (("level", 0.95, "Confidence level"), ("alpha", 0.01, "False-alarm rate")):
+                if word not in arguments(node):
+                    continue
+                seen[word] += 1
+                default = ast.literal_eval(defaults[word]) if word in defaults else None
+                if default != value or not re.search(rf"^{word} : float\n +{meaning}", docstring, re.MULTILINE):
+                    wrong.append(f"{module_name(path)}.{name}: {word}={default}")
+    assert not wrong, "\n".join(wrong)
+    assert seen["level"] >= 15
+    assert seen["alpha"] >= 3
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if ">>> " in p.read_text()], ids=module_name)
 def test_examples_in_docstrings_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in OPTIONAL:
