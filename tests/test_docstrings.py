@@ -25,7 +25,7 @@ for _module in trajtools._MODULES:  # what a package offers stands in its `__ini
     for _node in ast.parse(_init.read_text()).body if _init.exists() else []:
         if isinstance(_node, ast.ImportFrom):
             EXPORTED |= {alias.name for alias in _node.names if alias.asname == alias.name}
-for _file in ("torch/__init__.py", "jax/__init__.py", "iris.py", "checkpoints/__init__.py"):
+for _file in ("torch/__init__.py", "jax/__init__.py", "iris.py"):
     for _node in ast.parse((ROOT / "recorders" / _file).read_text()).body:  # a framework may be missing
         if isinstance(_node, ast.Assign) and ast.unparse(_node.targets[0]) == "__all__":
             EXPORTED |= set(ast.literal_eval(_node.value))

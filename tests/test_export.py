@@ -14,7 +14,7 @@ from saved_weights import SHAPES, assert_states, save, save_bfloat16, weights
 
 import trajtools as tt
 from recorders import Recorder, Sketch
-from recorders.checkpoints import convert
+from trajtools.checkpoints import convert
 from trajtools.errors import UnknownNameError
 from trajtools.wiring import Member
 
