@@ -167,7 +167,7 @@ def convert(
         "name": name, "files": files, "step_pattern": step_pattern, "include": include, "exclude": exclude,
         "order": order, "key": key, "rename": rename,
     }  # fmt: skip
-    declared = {"dataset": dataset, "axes": axes, "holds": holds, "layout": layout}
+    declared: dict[str, Any] = {"dataset": dataset, "axes": axes, "holds": holds, "layout": layout}
     if any(value is not None for value in declared.values()):
         strange = [word for word, value in for_checkpoints.items() if value]
         if strange:

@@ -20,7 +20,7 @@ from functools import cached_property
 from math import prod
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -187,6 +187,17 @@ class StreamLayout:
         return flat[:, :, : self.n_parameters]
 
 
+class DatasetGeometry(NamedTuple):
+    """What HDF5 says of a dataset; `chunks` is None where it lies in one piece."""
+
+    id: h5py.h5d.DatasetID
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...] | None
+    filters: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Stream:
     """A dataset (T, *shape) that grows by blocks of `rows` states, each a grid of chunks (rows, *chunk).
@@ -239,10 +250,9 @@ class Stream:
         return f"{self.name} {self.rows} {self.shape} {self.chunk} {self.dtype.str} {self.filters}"
 
     @classmethod
-    def of(cls, dataset: h5py.Dataset, rows: int, *, sparse: bool = False) -> Stream:
-        """Read the geometry of a dataset, and refuse one that is not of the format."""
-        chunks, shape = dataset.chunks, dataset.shape
-        filters = filters_of(dataset)
+    def of(cls, dataset: DatasetGeometry, rows: int, *, sparse: bool = False) -> Stream:
+        """Take the geometry of a dataset, and refuse one that is not of the format."""
+        chunks, shape, filters = dataset.chunks, dataset.shape, dataset.filters
         if chunks is None or chunks[0] != rows or min(chunks) < 1 or len(shape) > 3:
             raise FormatError(f"{dataset.name} has chunks {chunks}, needed {rows} states in each")
         if filters not in COMPRESSIONS.values():
