@@ -52,7 +52,7 @@ def test_results_cannot_be_changed(growth):
 def test_an_unknown_verdict_is_refused(growth):
     from dataclasses import replace
 
-    with pytest.raises(ValueError, match="chaotic, transient, regular, inconclusive"):
+    with pytest.raises(ValueError, match="chaotic, transient, sensitive, regular, diverging, inconclusive"):
         replace(growth.fit(), verdict="maybe")
 
 
