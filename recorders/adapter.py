@@ -39,18 +39,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from trajtools.errors import ArchitectureError, RecordingError, SelectionError
+from trajtools.errors import ArchitectureError, RecordingError
 from trajtools.store import promote, widen as widen_bits
-from trajtools.wiring import Parameter
-
-FLOATS = ("float16", "bfloat16", "float32", "float64")
+from trajtools.wiring import FLOATS, Parameter, listed, select
 
 
 class Adapter:
@@ -311,26 +308,6 @@ class Structure:
         )
 
 
-def select(names: Sequence[str], include: str | Sequence[str], exclude: str | Sequence[str]) -> list[str]:
-    """The names that match a glob of `include` (none given: all) and none of `exclude`, in their order."""
-    include, exclude = ([value] if isinstance(value, str) else list(value) for value in (include, exclude))
-    if not names:
-        raise SelectionError("the state has no parameters; it needs at least one array")
-    for glob in [*include, *exclude]:
-        if not any(fnmatchcase(name, glob) for name in names):
-            raise SelectionError(f"no parameter matches {glob!r}; the parameters are {listed(names)}")
-    chosen = [name for name in names if is_selected(name, include, exclude)]
-    if not chosen:
-        raise SelectionError(f"include and exclude together select no parameter of {listed(names)}")
-    return chosen
-
-
-def is_selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Whether a name matches a glob of `include`, or there is none, and none of `exclude`."""
-    included = not include or any(fnmatchcase(name, glob) for glob in include)
-    return included and not any(fnmatchcase(name, glob) for glob in exclude)
-
-
 def common_dtype(names: Iterable[str]) -> str:
     """The smallest dtype that holds every value of the named dtypes exactly."""
     return promote(sorted(set(names)))
@@ -356,10 +333,3 @@ def widen(array: np.ndarray, source: str, target: str) -> np.ndarray:
     if target == "bfloat16":
         return bits
     return widen_bits(bits)
-
-
-def listed(names: Iterable[str], limit: int = 20) -> str:
-    """Names for a message, cut after `limit` of them."""
-    all_names = list(names)
-    more = f", ... ({len(all_names)} in all)" if len(all_names) > limit else ""
-    return ", ".join(map(repr, all_names[:limit])) + more

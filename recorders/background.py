@@ -28,11 +28,12 @@ from typing import Any
 
 import numpy as np
 
-from recorders.adapter import Pending, listed
+from recorders.adapter import Pending
 from recorders.storage import Block, Storage
 from trajtools.errors import RecordingError
 from trajtools.store import RunWriter
 from trajtools.store.layout import NAME_BYTES
+from trajtools.wiring import listed
 
 BEAT_SECONDS = 10.0
 

@@ -4,42 +4,24 @@ from __future__ import annotations
 
 import operator
 import os
-import platform
 import shutil
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recorders.adapter import Structure, listed
+from recorders.adapter import Structure
 from recorders.background import MetricsBeside, MetricTable, Pace, Tape
 from recorders.storage import TILES, Block, Sketch, Sketches, Storage, TwinDistances, Weights, WithBuffers
 from trajtools.errors import ArchitectureError, RecordingError, SelectionError
 from trajtools.store import Run, RunWriter, StreamLayout
-from trajtools.wiring import Member, NodeSet, Parameter, describe
+from trajtools.store.origin import origin
+from trajtools.wiring import Member, NodeSet, Parameter, describe, listed
 
 STORES = ("weights", "distances", "sketch")
 MODES = ("x", "next", "w")
-SOFTWARE = (
-    "trajtools",
-    "numpy",
-    "h5py",
-    "hdf5plugin",
-    "torch",
-    "jax",
-    "jaxlib",
-    "optax",
-    "flax",
-    "equinox",
-    "lightning",
-    "transformers",
-    "safetensors",
-    "sklearn",
-)
 
 
 def member_table(
@@ -339,34 +321,4 @@ class Forecast:
 
 def provenance(settings: Mapping[str, Any], user: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Provenance of a run, as its file holds it."""
-    return {
-        "software": versions(),
-        "command": list(sys.argv),
-        "start_time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {
-            "host": platform.node(),
-            "system": f"{platform.system()} {platform.release()}",
-            "cpus": os.cpu_count(),
-        },
-        "seeds": seeds(),
-        "recorder": dict(settings),
-        **({"user": dict(user)} if user else {}),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that are loaded in this process; imports none."""
-    loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in SOFTWARE}
-    installed = {name: str(version) for name, version in loaded.items() if version is not None}
-    return {"python": platform.python_version(), **installed}
-
-
-def seeds() -> dict[str, int]:
-    """Seeds that can be read without touching a generator: PYTHONHASHSEED, and the seed of a loaded torch."""
-    result = {}
-    if os.environ.get("PYTHONHASHSEED", "").isdigit():
-        result["PYTHONHASHSEED"] = int(os.environ["PYTHONHASHSEED"])
-    initial = getattr(sys.modules.get("torch"), "initial_seed", None)
-    if initial is not None:
-        result["torch"] = int(initial())
-    return result
+    return {**origin(), "recorder": dict(settings), **({"user": dict(user)} if user else {})}

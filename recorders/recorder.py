@@ -5,7 +5,6 @@ How a framework's adapter reads its states stands at the top of `recorders.adapt
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import operator
 import os
@@ -26,6 +25,7 @@ from recorders.background import Pace, Tape
 from recorders.opening import Forecast, Opening, member_table
 from recorders.storage import Sketch
 from trajtools.errors import ArchitectureError, RecordingError
+from trajtools.store import digest
 from trajtools.wiring import Member
 
 _log = logging.getLogger("recorders")
@@ -639,11 +639,3 @@ class Steps:
         if len(steps) != k or any(after <= before for before, after in pairwise(steps)):
             raise RecordingError(f"a block of {k} states needs {k} increasing steps, got {steps[:10]}")
         return [self.check(one) for one in steps]
-
-
-def digest(arrays: Sequence[np.ndarray]) -> bytes:
-    """16 bytes that tell states apart, bit for bit."""
-    seen = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        seen.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return seen.digest()

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from recorders.adapter import FLOATS, dtype_name, listed, select
+from recorders.adapter import dtype_name
 from trajtools.errors import PerturbationError, RecordingError
-from trajtools.wiring import Member, describe
+from trajtools.wiring import FLOATS, Member, describe, listed, select
 
 DISTRIBUTIONS = ("uniform", "gaussian")
 LARGEST_ROUNDED = 0.01

@@ -146,6 +146,10 @@ def test_a_sweep_says_onset_and_minimum(trained):
         assert words in said
     found = json.loads(call("sweep", trained, "--json", "--threshold", "0.6").stdout)
     assert [point["x"] for point in found["sweep"]["points"]] == [0.05, 1.0]
+    assert found["coincidence"]["verdict"] == "not decided"
+    codes = {reason["code"] for reason in found["coincidence"]["reasons"]}
+    assert codes & {"wide-ratio", "no-onset", "onset-below-range", "onset-above-range", "end-of-range"}
+    assert "do they coincide: not decided" in said
     assert "no run with the hyper-parameter 'width'" in call("sweep", trained, "--x", "width", code=1).stderr
 
 

@@ -20,7 +20,7 @@ from saved_weights import SHAPES, STEPS, assert_nothing_left, assert_states, fol
 
 import trajtools as tt
 from recorders import Recorder
-from recorders.checkpoints import arrays as formats, convert
+from trajtools.checkpoints import arrays as formats, convert
 from trajtools.errors import ArchitectureError, DataError, RecordingError, SelectionError, TrajtoolsError
 
 # What comes out

@@ -17,7 +17,7 @@ from saved_weights import STEPS, assert_nothing_left, assert_states, folder_of, 
 
 import trajtools as tt
 from recorders import Recorder
-from recorders.checkpoints.steps import in_order, natural
+from trajtools.checkpoints.steps import in_order, natural
 from trajtools.errors import DataError, MissingDependencyError
 
 # Which step a file is

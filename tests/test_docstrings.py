@@ -25,7 +25,7 @@ for _module in trajtools._MODULES:  # what a package offers stands in its `__ini
     for _node in ast.parse(_init.read_text()).body if _init.exists() else []:
         if isinstance(_node, ast.ImportFrom):
             EXPORTED |= {alias.name for alias in _node.names if alias.asname == alias.name}
-for _file in ("torch/__init__.py", "jax/__init__.py", "iris.py", "checkpoints/__init__.py"):
+for _file in ("torch/__init__.py", "jax/__init__.py", "iris.py"):
     for _node in ast.parse((ROOT / "recorders" / _file).read_text()).body:  # a framework may be missing
         if isinstance(_node, ast.Assign) and ast.unparse(_node.targets[0]) == "__all__":
             EXPORTED |= set(ast.literal_eval(_node.value))
@@ -108,6 +108,28 @@ def must_describe(path: Path, name: str, marks: str) -> bool:
 def test_docstrings_describe_the_arguments_that_there_are(path: Path) -> None:
     found = list(problems(path))
     assert not found, "\n".join(found)
+
+
+def test_level_is_a_confidence_and_alpha_a_rate_of_false_alarms_in_every_public_signature() -> None:
+    wrong, seen = [], {"level": 0, "alpha": 0}
+    for path in FILES:
+        for name, node in public(ast.parse(path.read_text()).body):
+            docstring = ast.get_docstring(node)
+            if isinstance(node, ast.ClassDef) or not must_describe(path, name, decorators(node)) or not docstring:
+                continue
+            a = node.args
+            defaults = dict(zip([arg.arg for arg in (*a.posonlyargs, *a.args)][::-1], a.defaults[::-1], strict=False))
+            defaults |= {arg.arg: value for arg, value in zip(a.kwonlyargs, a.kw_defaults, strict=True) if value}
+            for word, value, meaning in (("level", 0.95, "Confidence level"), ("alpha", 0.01, "False-alarm rate")):
+                if word not in arguments(node):
+                    continue
+                seen[word] += 1
+                default = ast.literal_eval(defaults[word]) if word in defaults else None
+                if default != value or not re.search(rf"^{word} : float\n +{meaning}", docstring, re.MULTILINE):
+                    wrong.append(f"{module_name(path)}.{name}: {word}={default}")
+    assert not wrong, "\n".join(wrong)
+    assert seen["level"] >= 15
+    assert seen["alpha"] >= 3
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if ">>> " in p.read_text()], ids=module_name)

@@ -14,7 +14,7 @@ from saved_weights import SHAPES, assert_states, save, save_bfloat16, weights
 
 import trajtools as tt
 from recorders import Recorder, Sketch
-from recorders.checkpoints import convert
+from trajtools.checkpoints import convert
 from trajtools.errors import UnknownNameError
 from trajtools.wiring import Member
 
@@ -118,15 +118,15 @@ def test_states_are_chosen_as_elsewhere(twins, tmp_path):
             np.testing.assert_array_equal(found["w"].reshape(-1, 4), x.window(10, 60, 7).select("w"))
             np.testing.assert_array_equal(found["metrics/eigen"], run.metrics["eigen"][10:60:7, 1])
         for which in (("--step", 69), ("--state", -2)):
-            call("export", twins, "-o", out, "--member", 1, *which)
+            call("export", twins, "-o", out, "--force", "--member", 1, *which)
             with np.load(out) as found:
                 assert found.files == ["w", "b"]
                 np.testing.assert_array_equal(found["w"], x[69][:4].reshape(2, 2))
-    said = call("export", twins, "-o", out).stderr
+    said = call("export", twins, "-o", out, "--force").stderr
     assert "member 0, 'net', of 3" in said
     with np.load(out) as found:
         assert found["metrics/accuracy"].shape == (71,)  # of the same member
-    assert call("export", twins, "-o", out, "-q").stderr == ""
+    assert call("export", twins, "-o", out, "--force", "-q").stderr == ""
 
 
 def test_buffers_of_the_optimiser_go_along(tmp_path):
@@ -150,7 +150,7 @@ def test_runs_without_weights_give_what_they_hold(tmp_path):
         with Recorder(path, {"w": states[0]}, members=members, store=name, quiet=True, **options) as recorder:
             for state in states[1:]:
                 recorder.record({"w": state})
-        said = call("export", path, "-o", tmp_path / "out.npz").stderr
+        said = call("export", path, "-o", tmp_path / "out.npz", "--force").stderr
         assert "Weights" not in said
         with np.load(tmp_path / "out.npz") as found, tt.open(path) as run:
             assert found.files == ["step", name]
@@ -348,7 +348,7 @@ def test_parquet_holds_what_csv_holds(twins, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     for more in ((), ("--what", "weights", "--what", "distances", "--member", 1)):
         head, rows = table(call("export", twins, "--format", "csv", *more).stdout)
-        call("export", twins, "-o", tmp_path / "x.parquet", *more)
+        call("export", twins, "-o", tmp_path / "x.parquet", "--force", *more)
         found = parquet.read_table(tmp_path / "x.parquet")
         assert found.column_names == head
         assert str(found.schema.field("step").type) == "int64"
@@ -426,7 +426,7 @@ def test_graphml_holds_every_edge(converted, tmp_path):
         return {d["entry"]: (name(a), name(b), repr(d["weight"]), d["parameter"]) for a, b, d in edges}
 
     assert listed(graph.edges(data=True), str) == listed(wanted.edges(data=True), lambda n: f"{n[0]}:{n[1]}")
-    call("export", converted, "-o", out, "--state", -1, "--select", "fc2.*")
+    call("export", converted, "-o", out, "--force", "--state", -1, "--select", "fc2.*")
     assert nx.read_graphml(out, force_multigraph=True).number_of_edges() == 27
 
 
@@ -484,11 +484,34 @@ def test_the_output_is_there_whole_or_not_at_all(twins, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("trajtools.exports._blocks", fail)
-    assert "No space left" in call("export", twins, "-o", out, code=1).stderr
+    assert "No space left" in call("export", twins, "-o", out, "--force", code=1).stderr
     assert out.read_text() == "mine"
     monkeypatch.setattr("trajtools.exports.write_npz", fail)
     assert "No space left" in call("export", twins, "-o", tmp_path / "f", "--format", "npz", code=1).stderr
     assert [p.name for p in tmp_path.iterdir()] == ["out.csv"]
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.npz", "out.graphml"])
+def test_a_file_that_exists_is_overwritten_only_where_that_is_asked_for(twins, tmp_path, name):
+    out = tmp_path / name
+    out.write_text("mine")
+    said = call("export", twins, "-o", out, "--state", 0, code=1).stderr
+    assert "exists and is not overwritten" in said
+    assert "--force" in said
+    with tt.open(twins) as run:
+        with pytest.raises(FileExistsError, match="mode='w'"):
+            tt.export(run, out, state=0)
+        with pytest.raises(UnknownNameError, match="no mode 'a'"):
+            tt.export(run, out, state=0, mode="a")
+        assert out.read_text() == "mine"
+        tt.export(run, out, state=0, mode="w")
+    written = out.read_bytes()
+    assert written != b"mine"
+    out.write_text("mine")
+    call("export", twins, "-o", out, "--state", 0, "--force")
+    if name != "out.npz":  # which holds the time of writing
+        assert out.read_bytes() == written
+    assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
 def test_a_folder_with_files_is_not_mixed_with_new_ones(converted, tmp_path):

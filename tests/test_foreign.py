@@ -415,8 +415,33 @@ def test_a_failed_conversion_leaves_nothing_behind(danovski, tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("trajtools.store.foreign.RunWriter.write", fail)
-    assert "No space left" in call("convert", path, "--layout", "danovski2024", "-o", tmp_path / "out", code=1).stderr
+    with pytest.raises(OSError, match="No space left"):
+        tt.convert(path, tmp_path / "out", layout="danovski2024")
     assert [p.name for p in tmp_path.iterdir()] == ["p1.h5"]
+
+
+def test_one_function_takes_files_of_other_programs_and_checkpoints(danovski, tmp_path):
+    path, _ = danovski
+    done = tt.convert(path, tmp_path / "out", layout="danovski2024", hparams={"batch": 3})
+    assert list(done.paths) == sorted(done.paths, key=list(done.paths).index)
+    assert {p.name for p in done.paths} == {p.name for p in (tmp_path / "out").iterdir()}
+    foreign.convert(path, tmp_path / "same", layout="danovski2024", hparams={"batch": 3})
+    for one in done.paths:
+        with tt.open(one) as run, tt.open(tmp_path / "same" / one.name) as other:
+            np.testing.assert_array_equal(run.states[:], other.states[:])
+            assert run.hparams == other.hparams
+            assert run.hparams["batch"] == 3
+    with pytest.raises(DataError, match="files is for checkpoints"):
+        tt.convert(path, tmp_path / "x", layout="danovski2024", files="*")
+    with pytest.raises(DataError, match="--layout, or --dataset, --axes and --holds"):
+        tt.convert(path, tmp_path / "x")
+    with pytest.raises(FileExistsError, match="never overwritten"):
+        tt.convert(path, tmp_path / "out", layout="danovski2024")
+    np.savez(tmp_path / "saved.npz", w=np.arange(30.0).reshape(5, 2, 3), step=np.arange(0, 50, 10))
+    done = tt.convert(tmp_path / "saved.npz", tmp_path / "run.h5")
+    assert (done.paths, done.steps) == ((tmp_path / "run.h5",), (0, 10, 20, 30, 40))
+    with tt.open(done.paths[0]) as run:
+        assert run.states[:].tolist() == np.arange(30.0).reshape(5, 1, 6).tolist()
 
 
 def test_options_of_checkpoints_are_refused(danovski, tmp_path):

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from recorders.checkpoints import convert, pickles
-from recorders.checkpoints.arrays import leaf_of
-from recorders.checkpoints.pickles import Inert, Machine, PickleError
+from trajtools.checkpoints import convert, pickles
+from trajtools.checkpoints.arrays import leaf_of
+from trajtools.checkpoints.pickles import Inert, Machine, PickleError
 from trajtools.errors import DataError, TrajtoolsError
 
 PLAIN = st.recursive(

@@ -12,7 +12,17 @@ from made_sweeps import made, point
 import trajtools as tt
 from trajtools import plots
 from trajtools.errors import SelectionError
-from trajtools.plots._axes import interval, literal, logarithmic, new_figure, number, save_figure, window
+from trajtools.exponents.exponent import VERDICTS
+from trajtools.plots._axes import (
+    VERDICT_COLORS,
+    interval,
+    literal,
+    logarithmic,
+    new_figure,
+    number,
+    save_figure,
+    window,
+)
 
 
 def labelled(ax):
@@ -37,6 +47,21 @@ def test_figure_shows_every_initial_condition_their_mean_the_fit_and_the_floor()
     np.testing.assert_allclose(lines["mean"].get_ydata(), np.exp(growth.log_distance), rtol=1e-12)
     np.testing.assert_allclose(lines["rounding floor"].get_ydata(), 1e-13, rtol=1e-12)
     np.testing.assert_allclose(lines["upper end of the fit, below saturation"].get_ydata(), np.exp(-1.0))
+
+
+def test_every_verdict_has_a_colour_of_its_own():
+    assert set(VERDICT_COLORS) == set(VERDICTS)
+    assert len(set(VERDICT_COLORS.values())) == len(VERDICTS)
+
+
+def test_a_phase_diagram_marks_what_is_unsure_and_what_diverged():
+    words = ("regular", "inconclusive", "sensitive", "diverging", "chaotic")
+    points = [
+        point(x, 0.1, word, y=y) for x, word in zip((0.1, 0.2, 0.4, 0.8, 1.6), words, strict=True) for y in (1, 2)
+    ]
+    lines = labelled(plots.phase_diagram(made(points, "scale").phase_diagram()))
+    assert lines["inconclusive or mixed"].get_xdata().tolist() == [0.2, 0.2]
+    assert lines["diverged or dead"].get_xdata().tolist() == [0.8, 0.8]
 
 
 def test_figure_without_a_fit_says_so():

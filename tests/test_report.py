@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from made_divergences import analysis, divergence, exponent
 
+from trajtools.exponents.exponent import VERDICTS
 from trajtools.reasons import Reason
 from trajtools.report.render import COLORS, MAX_CURVES, MAX_POINTS, Figures, demo_page, log10_range
 
@@ -125,6 +126,14 @@ def test_demo_page_follows_the_scheme_and_the_width_of_the_reader(demo):
     assert {"--ink", "--accent", "--fit"} <= used
     for scheme in (light, dark):
         assert used <= set(re.findall(r"--\w+", scheme))
+
+
+@pytest.mark.parametrize("word", VERDICTS)
+def test_every_verdict_has_its_colour_and_its_meaning(word):
+    page = demo_page([analysis(1.0, verdict=word)], {})
+    assert page.count(f"--{word}: #") == 2  # light and dark
+    assert f".verdict.{word} {{ color: var(--{word}); }}" in page
+    assert f'<p><span class="verdict {word}">{word}</span>. ' in page
 
 
 def test_a_page_without_results_is_a_page():

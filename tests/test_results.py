@@ -103,6 +103,15 @@ def test_importing_results_and_fitting_loads_no_numba_and_no_scipy():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_printed_divergence_is_a_few_lines(growth):
+    for text in (repr(growth), str(growth)):
+        lines = text.splitlines()
+        assert len(lines) == 2 + len(growth.warnings)
+        assert all(len(line) < 250 for line in lines)
+        assert lines[0].startswith("Divergence(method='twins', metric='l1'")
+        assert f"distances {growth.distances.shape}" in lines[1]
+
+
 def test_a_printed_exponent_says_number_interval_verdict_and_reasons():
     exponent = Exponent(
         value=0.12345678,

@@ -64,6 +64,17 @@ def test_stationary_noise_has_no_changes(n):
     assert found <= max(1, 0.02 * total)
 
 
+def test_the_false_alarm_rate_is_alpha_and_nothing_else():
+    # alpha = .5 finds changes in about half of the records of white noise, alpha = .01 in about none of the same ones.
+    records = [np.random.default_rng(100 + seed).normal(size=120) for seed in range(30)]
+    often = sum(len(tt.structure.change_points(x, alpha=0.5, rng=0).index) > 0 for x in records)
+    seldom = sum(len(tt.structure.change_points(x, rng=0).index) > 0 for x in records)
+    assert 5 <= often <= 25  # p = 2e-5 on either side at a true rate of one half
+    assert seldom <= 2
+    with pytest.raises(TypeError, match="level"):
+        tt.structure.change_points(records[0], level=0.95)
+
+
 def test_unit_and_offset_do_not_matter():
     x = noise(140, 0.3, np.random.default_rng(3)) + np.repeat([0, 4], 70)
     plain = tt.structure.change_points(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,16 +13,18 @@ import trajtools as tt
 from recorders import Recorder
 from recorders.iris import record
 from trajtools.errors import DataError, SelectionError
-from trajtools.reasons import codes
+from trajtools.reasons import Reason, codes
 from trajtools.sweeps.onset import median
 from trajtools.sweeps.sweep import mean_growth, training_times
 
+DENSE = np.geomspace(0.1, 10, 13)  # the first grid on which the ratio can be known within a factor of 4
 
-def planted(onset=1.0, noise=0.0, seed=0):
+
+def planted(onset=1.0, noise=0.0, seed=0, rates=RATES):
     """Exponents 0.001 x below the onset and 0.2 ln(x / onset) beyond it; times 100 / x up to the onset, then longer."""
     rng = np.random.default_rng(seed)
     points = []
-    for x in RATES:
+    for x in rates:
         value = 0.001 * x + max(0.0, 0.2 * np.log(x / onset)) + noise * rng.standard_normal()
         time = 100 / x if x <= onset * 1.01 else 100 * x
         times = time * rng.lognormal(0, 0.05, 9)
@@ -54,7 +57,7 @@ def test_no_onset_is_said_with_the_way_out():
 
 
 def test_noise_that_hides_the_onset_is_said():
-    found = made([point(0.1, -0.001, error=0.5), point(1.0, 0.02, "inconclusive", error=0.5)]).onset(above=0.0)
+    found = made([point(0.1, -0.001, error=0.5), point(1.0, 0.02, "sensitive", error=0.5)]).onset(above=0.0)
     assert not found.found
     assert "hidden-by-noise" in codes(found.reasons)
 
@@ -113,11 +116,182 @@ def test_the_lower_middle_value_counts_where_the_upper_is_infinite():
 
 
 def test_onset_and_minimum_coincide_where_they_were_planted_together_and_not_else():
-    together = planted(onset=1.0).coincidence()
+    together = planted(rates=DENSE).coincidence()
     assert together.verdict == "coincide"
     assert together.ratio == pytest.approx(1.0, rel=0.1)
-    apart = [point(p.x, p.exponent.value, p.exponent.verdict, [100 * abs(np.log(p.x / 0.05)) + 1] * 6, error=1e-4) for p in planted(1.0).points]  # noqa: E501  # fmt: skip
-    assert made(apart).coincidence().verdict == "apart"
+    apart = made(retimed(planted(rates=DENSE).points, fastest=0.2)).coincidence()
+    assert apart.verdict == "differ"
+    assert apart.interval[1] < 1
+    assert apart.interval[1] <= 4 * apart.interval[0]
+
+
+def retimed(points, fastest):
+    """The same exponents, with training times that are smallest at another rate."""
+    return [
+        point(p.x, p.exponent.value, p.exponent.verdict, [100 * abs(np.log(p.x / fastest)) + 1] * 6, error=1e-4)
+        for p in points
+    ]
+
+
+@pytest.mark.parametrize("fastest", [0.03, 1.0])
+def test_a_coarse_grid_decides_nothing_and_names_its_gaps(fastest):
+    rates = np.array([0.001, 0.01, 0.03, 0.5, 1.0, 2.0])
+    found = made(retimed(planted(onset=0.2, rates=rates).points, fastest)).coincidence()
+    assert found.verdict == "not decided"
+    assert found.interval[1] > 4 * found.interval[0]
+    assert {"wide-ratio", "sparse-grid"} <= set(codes(found.reasons))
+    (gap,) = (reason for reason in found.onset.reasons if reason.code == "sparse-grid")
+    assert (gap.numbers["low"], gap.numbers["high"]) == (0.03, 0.5)
+    assert "sparse-grid" not in codes(planted(rates=DENSE).coincidence().onset.reasons)
+
+
+def test_a_single_initial_condition_or_an_unknown_error_decides_nothing():
+    points = planted(rates=DENSE).points
+    single = made(replace(p, times=p.times[:, :1]) for p in points).coincidence()
+    assert single.verdict == "not decided"
+    assert "interval-unknown" in codes(single.reasons)
+    unknown = (np.nan, np.nan)
+    blind = made(replace(p, exponent=replace(p.exponent, interval=unknown)) for p in points).coincidence()
+    assert blind.verdict == "not decided"
+    assert "interval-unknown" in codes(blind.reasons)
+
+
+def test_a_minimum_at_the_end_of_the_range_or_no_onset_decides_nothing():
+    end = made(retimed(planted(rates=DENSE).points, fastest=0.1)).coincidence()
+    assert end.verdict == "not decided"
+    assert "end-of-range" in codes(end.reasons)
+    none = made(point(x, 0.001, times=[10.0 + abs(np.log(x))] * 5) for x in DENSE).coincidence()
+    assert none.verdict == "not decided"
+    assert "onset-above-range" in codes(none.reasons)
+
+
+@pytest.mark.parametrize("word", ["chaotic", "transient", "sensitive"])
+def test_every_kind_of_exponential_growth_counts_as_sensitive(word):
+    points = [
+        replace(p, exponent=replace(p.exponent, verdict=word)) if p.exponent.verdict == "chaotic" else p
+        for p in planted(1.2).points
+    ]
+    found = made(points).onset()
+    assert found.value == planted(1.2).onset().value
+    assert found.bracket == pytest.approx((1.0, RATES[9]))
+
+
+def test_the_verdict_and_not_the_size_of_the_exponent_says_on_which_side_a_value_lies():
+    # Diffusion of twins has a rate, too: a third of it would hide an onset that every single run shows.
+    points = [point(x, 0.03, "regular", error=1e-4) for x in RATES[:9]]
+    points += [point(x, 0.05, "sensitive", error=1e-4) for x in RATES[9:]]
+    found = made(points).onset()
+    assert found.found
+    assert found.interval == pytest.approx((RATES[8], RATES[9]))
+
+
+@pytest.mark.parametrize(
+    ("change", "why", "code"),
+    [
+        ({"verdict": "inconclusive"}, "inconclusive", "inconclusive"),
+        ({"verdict": "diverging", "growth": "diverging"}, "diverging", "diverging"),
+        ({"warnings": (Reason("not-converged", "a second epsilon differs"),)}, "not converged", "not-converged"),
+        ({"outcome": "diverged"}, "diverged", "diverged"),
+        ({"outcome": "dead"}, "dead", "dead"),
+    ],
+)
+def test_runs_without_a_tested_exponent_do_not_vote_and_are_counted(change, why, code):
+    # The four largest values are far below the onset's limit: they would hide it.
+    points, lost = list(planted(rates=DENSE).points), slice(-4, None)
+    for k in range(len(points))[lost]:
+        exponent = replace(points[k].exponent, value=-0.3, interval=(-0.31, -0.29))
+        if "outcome" in change:
+            points[k] = replace(points[k], exponent=exponent, **change)
+        else:
+            points[k] = replace(points[k], exponent=replace(exponent, **change))
+    sweep = made(points)
+    found = sweep.onset()
+    assert found.found
+    assert found.interval[0] <= 1.0 <= found.interval[1]
+    (reason,) = (reason for reason in found.reasons if reason.code == code)
+    assert (reason.numbers["count"], reason.numbers["runs"]) == (4, 13)
+    assert found.settings["points"] == 9
+    assert found.settings["left_out"] == {why: DENSE[lost].tolist()}
+    curve = sweep.exponents()
+    assert curve.verdict[-4:] == (why,) * 4
+    assert curve.votes.tolist() == [True] * 9 + [False] * 4
+    assert why in [text.get_text() for text in sweep.plot().axes[0].get_legend().get_texts()]
+
+
+def test_a_run_without_a_vote_leaves_the_other_seeds_of_its_value_alone():
+    points = [replace(p, path=f"{seed}") for p in planted(1.2).points for seed in range(3)]
+    points[30] = replace(points[30], exponent=replace(points[30].exponent, verdict="inconclusive", value=99.0))
+    found = made(points).onset()
+    assert found.value == pytest.approx(planted(1.2).onset().value)
+    assert "inconclusive" in codes(found.reasons)
+
+
+def test_inconclusive_values_at_the_onset_widen_it():
+    points = [
+        replace(p, exponent=replace(p.exponent, verdict="inconclusive")) if 0.5 < p.x < 2.2 else p
+        for p in planted(rates=DENSE).points
+    ]
+    found = made(points).coincidence()
+    assert found.verdict == "not decided"
+    assert "sparse-grid" not in codes(found.onset.reasons)  # something was run there, and is counted
+    assert found.onset.interval[0] < 0.5
+    assert found.onset.interval[1] > 2.2
+
+
+def test_values_that_are_not_positive_have_no_ratio():
+    points = [
+        point(x, 0.3 if x > 0 else 1e-3, "chaotic" if x > 0 else "regular", [10 + abs(x)] * 5, error=1e-4)
+        for x in (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+    ]
+    found = made(points).coincidence()
+    assert found.onset.found
+    assert found.verdict == "not decided"
+    assert "no-ratio" in codes(found.reasons)
+
+
+def test_negative_and_diverged_runs_never_count_as_stable_in_a_law():
+    points = [point(x, 0.0, times=[1 / x] * 5) for x in RATES[:8]]
+    points += [replace(point(x, 0.0, times=[50.0] * 5), outcome="dead") for x in RATES[8:10]]
+    points += [point(RATES[10], 0.0, "diverging", times=[50.0] * 5)]
+    law = made(points).scaling()
+    assert law.n_used == 8
+    assert law.powers == pytest.approx([-1])
+    (reason,) = (reason for reason in law.reasons if reason.code == "diverged")
+    assert reason.numbers["count"] == 3
+
+
+def trained(folder, rate, states, **metrics):
+    """Record weights and metrics of one member with the shadow's growth per step."""
+    with Recorder(folder / f"lr={rate:g}.h5", {"w": states[0]}, hparams={"lr": rate}, quiet=True) as recorder:
+        for t, state in enumerate(states):
+            recorder.record({"w": state}, **{name: values[t] for name, values in metrics.items()})
+
+
+def test_dead_and_diverged_trainings_are_recognised_in_recorded_runs(tmp_path):
+    t = np.arange(80)
+    walk = np.random.default_rng(0).standard_normal((80, 3)).cumsum(axis=0)
+    falling, chance, late = np.exp(-t / 20.0), np.full(80, 2.3), np.where(t < 5, 2.4, 2.3)
+    growing = np.where(t < 40, np.exp(t / 2.0), np.nan)
+    trained(tmp_path, 0.1, walk, loss=falling, accuracy=1 - falling / 2)
+    trained(tmp_path, 0.2, np.where(t[:, None] < 40, walk, np.nan), loss=growing, accuracy=falling)
+    trained(tmp_path, 0.3, walk, loss=np.where(t < 40, falling, np.inf), accuracy=chance)
+    trained(tmp_path, 0.4, walk, loss=late, accuracy=np.full(80, 0.1))
+    trained(tmp_path, 0.5, walk, loss=np.where(t < 5, 80.0, 2.3), accuracy=np.full(80, 0.1))
+    trained(tmp_path, 0.6, walk, loss=np.where(t < 40, falling, falling[40]), accuracy=0.1 + np.minimum(t, 40) / 50)
+    trained(tmp_path, 0.7, walk, accuracy=np.full(80, 0.1))
+    trained(tmp_path, 0.8, walk, loss=np.where(t % 2, np.nan, falling), accuracy=np.where(t % 2, np.nan, 1 - falling))
+    found = {p.x: p.outcome for p in tt.sweep(tmp_path, exponent=None).points}
+    assert found == {
+        0.1: "trained",
+        0.2: "diverged",
+        0.3: "diverged",
+        0.4: "dead",
+        0.5: "dead",  # it fell from a large loss to that of chance
+        0.6: "trained",  # it has learned, and rests
+        0.7: "trained",  # without a loss nothing is said
+        0.8: "trained",
+    }
+    assert "(dead)" in str(tt.sweep(tmp_path, exponent=None))
 
 
 @pytest.mark.parametrize(("at_the_end", "code"), [(5.0, "control-faster"), (500.0, "control-no-faster")])
@@ -256,7 +430,7 @@ def test_recorded_growth_is_an_exponent(tmp_path):
     found = tt.sweep(path, exponent="metric:growth").points[0].exponent
     assert found.value == pytest.approx(0.05, abs=0.01)
     assert found.interval[0] < 0.05 < found.interval[1]
-    assert found.verdict == "transient"
+    assert (found.verdict, found.growth, found.persistence) == ("sensitive", "exponential", "not tested")
     assert tt.sweep(path).points[0].exponent is None
     with pytest.raises(SelectionError, match="no metric 'shrinkage'"):
         tt.sweep(path, exponent="metric:shrinkage")
@@ -269,6 +443,26 @@ def test_recorded_growth_is_an_exponent(tmp_path):
 def test_nonsense_is_refused(iris, arguments, words):
     with pytest.raises(DataError, match=words):
         tt.sweep(iris, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("mean", "noise", "verdict", "growth"),
+    [
+        (-0.05, 0.02, "regular", "contracting"),
+        (0.0, 1e-4, "regular", "none"),
+        (0.0, 0.5, "inconclusive", "undecided"),
+        (np.nan, 0.0, "inconclusive", "undecided"),
+    ],
+)
+def test_recorded_growth_is_judged_on_both_sides(tmp_path, mean, noise, verdict, growth):
+    rng = np.random.default_rng(0)
+    path, values = tmp_path / "growth.h5", mean + noise * rng.standard_normal(400)
+    with Recorder(path, {"w": np.zeros(2)}, hparams={"lr": 0.1}, quiet=True) as recorder:
+        for value in values - np.mean(values) + mean:
+            recorder.record({"w": rng.standard_normal(2)}, growth=value)
+    found = tt.sweep(path, exponent="metric:growth").points[0].exponent
+    assert (found.verdict, found.growth) == (verdict, growth)
+    assert found.reasons
 
 
 def test_sweeps_and_diagrams_are_drawn():

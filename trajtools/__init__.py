@@ -17,6 +17,7 @@ _HOME = {
     "Run": "store",
     "validate": "store",
     "repair": "store",
+    "convert": "checkpoints.convert",
     "export": "exports",
     "Trajectory": "trajectory",
     "Distances": "distances.pairwise",
@@ -80,6 +81,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
         training as training,
         wiring as wiring,
     )
+    from trajtools.checkpoints.convert import convert as convert
     from trajtools.distances.equal_times import distance as distance
     from trajtools.distances.pairwise import Distances as Distances, pairwise as pairwise
     from trajtools.distances.permutation import align as align

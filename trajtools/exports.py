@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from trajtools.distances.equal_times import distance
 from trajtools.errors import DataError, MissingDependencyError, SelectionError, TooLargeError, UnknownNameError
 from trajtools.results import to_plain
-from trajtools.store import Run, StoredStates
+from trajtools.store import Run, StoredStates, publish
 from trajtools.trajectory import MAX_ARRAY_BYTES, Trajectory
 from trajtools.types import Floats
 from trajtools.wiring import Parameter
@@ -61,6 +61,7 @@ def export(
     metric: str = "l1",
     max_columns: int = 1000,
     max_edges: int = 100_000,
+    mode: str = "x",
 ) -> Path:
     """Write a run in the format of another program.
 
@@ -69,7 +70,7 @@ def export(
     run : Run
         Of a file that `trajtools.open` opened.
     path : path
-        The file; it is replaced if it exists. For the state dicts also a folder, which gets a file for each state.
+        The file. For the state dicts also a folder, new or empty, which gets a file for each state.
     format : str or None
         ``"npz"``, ``"safetensors"`` and ``"pt"`` (state dicts), ``"csv"`` and ``"parquet"`` (tables with a row for each
         state), ``"nc"`` and ``"zarr"`` (labelled arrays for xarray), ``"graphml"`` and ``"gexf"`` (one state as a
@@ -92,6 +93,8 @@ def export(
         Distance between twins in a table.
     max_columns, max_edges : int
         Limits of tables and of networks.
+    mode : str
+        As of a recorder: ``"x"`` refuses a file that exists, ``"w"`` overwrites it.
 
     Returns
     -------
@@ -100,8 +103,10 @@ def export(
 
     Raises
     ------
+    FileExistsError
+        If the file exists, and may not be overwritten.
     UnknownNameError
-        If there is no such format.
+        If there is no such format or mode.
     SelectionError
         If a selection matches nothing.
     DataError
@@ -115,6 +120,8 @@ def export(
     chosen = format or format_of(target)
     if chosen not in FORMATS:
         raise UnknownNameError(f"there is no format {chosen!r}; there are {', '.join(FORMATS)}")
+    if mode not in ("x", "w"):
+        raise UnknownNameError(f"there is no mode {mode!r}; there are 'x' (a new file) and 'w' (overwrite the file)")
     rows = select_rows(run, window=window, every=every, state=state, step=step)
     globs, columns, names = ((one,) if isinstance(one, str) else tuple(one) for one in (select, what, series))
     part = Part(run, rows, state is not None or step is not None, member, globs)
@@ -127,6 +134,7 @@ def export(
         metric=metric,
         max_columns=max_columns,
         max_edges=max_edges,
+        overwrite=mode == "w",
     )
     return target
 
@@ -153,37 +161,40 @@ def write(
     metric: str = "l1",
     max_columns: int = 1000,
     max_edges: int = 100_000,
+    overwrite: bool = False,
     tick: Tick = silent,
 ) -> None:
     """Write part of a run in one of `FORMATS`; `tick` is called with the number of states that are done."""
     if form in TABLES:
         columns = select_columns(part, what, series=series, metric=metric, largest=max_columns)
-        with writing(target) as draft:
+        with writing(target, overwrite=overwrite) as draft:
             (write_csv_file if form == "csv" else write_parquet)(draft, part, columns, tick)
     elif form in GRAPHS:
-        with writing(target) as draft:
+        with writing(target, overwrite=overwrite) as draft:
             write_graph(draft, part, form, largest=max_edges)
     elif form not in STATE_DICTS:
         dataset = labelled(part, form)
-        with writing(target) as draft:
+        with writing(target, overwrite=overwrite) as draft:
             write_labelled(draft, dataset, form)
     elif ending_of(target) != form:
-        with writing(target) as draft:
+        with writing(target, overwrite=overwrite) as draft:
             write_folder(draft, part, form, tick)
     elif form == "npz" and not (part.single and part.run.stored == "weights"):
         entries = archive_entries(part)
-        with writing(target) as draft:
+        with writing(target, overwrite=overwrite) as draft:
             write_npz(draft, entries)
     else:
         _one_state(part, form)
-        with writing(target) as draft:
+        with writing(target, overwrite=overwrite) as draft:
             for _, weights, about in _state_dicts(part):
                 WRITERS[form](draft, weights, about)
 
 
 @contextmanager
-def writing(target: Path) -> Iterator[Path]:
+def writing(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """Write a file or a folder under a temporary name, and rename it when it is complete."""
+    if target.is_file() and not overwrite:
+        raise FileExistsError(f"{target} exists and is not overwritten: choose another file, or mode='w'")
     target = Path(os.path.realpath(target))
     if target.exists() and not (target.is_file() or target.is_dir()):
         raise DataError(f"{target} is neither a file nor a folder, and would be replaced: choose another output")
@@ -198,7 +209,10 @@ def writing(target: Path) -> Iterator[Path]:
         yield draft
         if target.is_dir():
             target.rmdir()
-        os.replace(draft, target)
+        if draft.is_dir():
+            os.replace(draft, target)
+        else:
+            publish(draft, target, overwrite=overwrite)
     finally:
         if draft.is_dir():
             shutil.rmtree(draft, ignore_errors=True)

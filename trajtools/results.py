@@ -45,7 +45,16 @@ def to_plain(value: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Base class of all results."""
+    """Base class of all results; those with `repr=False` have the short one."""
+
+    def __repr__(self) -> str:
+        """Numbers and names, then the shapes of the arrays, then one warning per line."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        plain = [f"{n}={v!r}" for n, v in values.items() if isinstance(v, (bool, int, float, str, np.generic))]
+        arrays = [f"{n} {v.shape}" for n, v in values.items() if isinstance(v, np.ndarray)]
+        warnings = [f"- {text}" for text in values.get("warnings", ())]
+        head = f"{type(self).__name__}({', '.join(plain)})"
+        return "\n".join([head, *(["arrays: " + ", ".join(arrays)] if arrays else []), *warnings])
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the result to a dict that JSON can represent.

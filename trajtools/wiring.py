@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import nan, prod
 
 from trajtools.errors import ArchitectureError, SelectionError
 
+FLOATS = ("float16", "bfloat16", "float32", "float64")  # dtypes of a state
 KINDS = ("dense", "conv", "bias", "norm", "embedding", "recurrent", "other")
 NOISES = ("common", "independent")
 Shape = tuple[int, ...]
@@ -493,3 +494,30 @@ def _flipped(kind: str, ndim: int) -> Axes:
     if (kind == "conv" and ndim >= 3) or (kind in ("dense", "recurrent") and ndim == 2):
         return (1, 0)
     return NOWHERE
+
+
+def listed(names: Iterable[str], limit: int = 20) -> str:
+    """Names for a message, cut after `limit` of them."""
+    all_names = list(names)
+    more = f", ... ({len(all_names)} in all)" if len(all_names) > limit else ""
+    return ", ".join(map(repr, all_names[:limit])) + more
+
+
+def select(names: Sequence[str], include: str | Sequence[str], exclude: str | Sequence[str]) -> list[str]:
+    """The names that match a glob of `include` (none given: all) and none of `exclude`, in their order."""
+    include, exclude = ([value] if isinstance(value, str) else list(value) for value in (include, exclude))
+    if not names:
+        raise SelectionError("the state has no parameters; it needs at least one array")
+    for glob in [*include, *exclude]:
+        if not any(fnmatchcase(name, glob) for name in names):
+            raise SelectionError(f"no parameter matches {glob!r}; the parameters are {listed(names)}")
+    chosen = [name for name in names if is_selected(name, include, exclude)]
+    if not chosen:
+        raise SelectionError(f"include and exclude together select no parameter of {listed(names)}")
+    return chosen
+
+
+def is_selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether a name matches a glob of `include`, or there is none, and none of `exclude`."""
+    included = not include or any(fnmatchcase(name, glob) for glob in include)
+    return included and not any(fnmatchcase(name, glob) for glob in exclude)

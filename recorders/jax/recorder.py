@@ -13,9 +13,9 @@ import numpy as np
 from recorders import recorder as framework_free
 from recorders.jax.trees import Layout, is_weight, refuse_unreadable
 from recorders.jax.twins import TwinList, Twins, members_of
-from recorders.recorder import digest
 from recorders.twins import Twin
 from trajtools.errors import ArchitectureError, RecordingError
+from trajtools.store import digest
 from trajtools.wiring import Member
 
 

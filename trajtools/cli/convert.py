@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,11 +19,11 @@ from trajtools.cli import debugging, files, options, printable
 from trajtools.cli.runner import (
     document,
     emit,
+    module_command,
+    module_environment,
     open_in_child,
     opened,
     progress,
-    recorder_command,
-    recorder_environment,
     table,
 )
 from trajtools.errors import DataError, RecordingError
@@ -71,28 +72,45 @@ def convert(*, source: Path, output: Path, as_json: bool, quiet: bool, **chosen:
     An HDF5 file of another program is read if --layout, or --dataset, --axes and --holds, say what it holds; each
     initial condition becomes a file of its own in the folder --output.
     """
-    declared, metric = options.declaration(chosen), chosen.pop("metric")
-    if declared is not None:
-        _convert_foreign(source, output, {**declared, "metric": metric}, as_json=as_json, **chosen)
-        return
+    declared = options.declaration(dict(chosen)) is not None
     if os.path.lexists(output):
         raise DataError(f"{output} exists, and a recorded run is never overwritten: choose another --output")
+    if declared:
+        _check_foreign(source)
     request = {**chosen, "source": str(source), "path": str(output), "command": sys.argv}
     try:
         conversion = _convert(request, output, quiet)
     except DataError as error:
-        raise _explained(source, error) from error
-    with opened(output) as run:
-        description = files.describe(run)
-        nodes = [(node.name, node.size) for node in run.nodes]
+        raise error if declared else _explained(source, error) from error
+    descriptions, nodes = [], []
+    for path in map(Path, conversion["paths"]):
+        with opened(path) as run:
+            descriptions.append(files.describe(run))
+            nodes = [(node.name, node.size) for node in run.nodes]
     for note in conversion["notes"]:
         click.echo(f"Note: {printable(note)}.", err=True)
-    if as_json:
+    if declared and as_json:
+        emit(document("convert/1", files=descriptions))
+    elif declared:
+        rows = [[one["file"], str(one["states"]), str(one["twins"]), one["stored"]] for one in descriptions]
+        emit([table(["file", "states", "copies", "stored"], rows, right={1, 2})])
+    elif as_json:
         steps = {"rule": conversion["rule"], "example": conversion["example"], "files": conversion["names"]}
         more = {name: conversion[name] for name in ("entry", "left_out", "notes")}
-        emit(document("convert/1", steps=steps, nodes=[list(node) for node in nodes], **more, **description))
+        emit(document("convert/1", steps=steps, nodes=[list(node) for node in nodes], **more, **descriptions[0]))
     else:
-        emit([*files.describe_text(description), _text(conversion, nodes)])
+        emit([*files.describe_text(descriptions[0]), _text(conversion, nodes)])
+
+
+def _check_foreign(path: Path) -> None:
+    """Refuse options for checkpoints, and let a child process meet an HDF5 file of another program first."""
+    from trajtools.store import foreign
+
+    context = click.get_current_context()
+    for name in ("name", "files", "step_pattern", "include", "exclude", "order", "key", "rename"):
+        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for checkpoints, not for an HDF5 file: drop it")
+    open_in_child(foreign.examine, path)
 
 
 def _explained(source: Path, error: DataError) -> DataError:
@@ -106,29 +124,6 @@ def _explained(source: Path, error: DataError) -> DataError:
     return DataError(f"{source} is an HDF5 file; {way}") if way and isinstance(way, str) else error
 
 
-def _convert_foreign(
-    path: Path, output: Path, declared: dict[str, Any], *, as_json: bool, hparams: dict[str, Any], **chosen: Any
-) -> None:
-    """Convert an HDF5 file of another program, and list the files that were written."""
-    from trajtools.store import foreign
-
-    context = click.get_current_context()
-    for name in (name for name in chosen if name != "compress"):
-        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name.replace('_', '-')} is for checkpoints, not for an HDF5 file: drop it")
-    open_in_child(foreign.examine, path)
-    written = foreign.convert(path, output, **declared, hparams=hparams, compress=chosen["compress"])
-    descriptions = []
-    for one in written:
-        with opened(one) as run:
-            descriptions.append(files.describe(run))
-    if as_json:
-        emit(document("convert/1", files=descriptions))
-        return
-    rows = [[one["file"], str(one["states"]), str(one["twins"]), one["stored"]] for one in descriptions]
-    emit([table(["file", "states", "copies", "stored"], rows, right={1, 2})])
-
-
 def _text(conversion: dict[str, Any], nodes: list[tuple[str, int]]) -> Block:
     layers = ", ".join(f"{name} {size}" for name, size in nodes[:12])
     more = f", and {len(nodes) - 12} more" if len(nodes) > 12 else ""
@@ -139,7 +134,7 @@ def _text(conversion: dict[str, Any], nodes: list[tuple[str, int]]) -> Block:
 
 
 def _convert(request: dict[str, Any], output: Path, quiet: bool) -> dict[str, Any]:
-    """Convert in a process of the recorders; returns a `recorders.checkpoints.Conversion` as a dict."""
+    """Convert in a process of its own; returns a `trajtools.checkpoints.Conversion` as a dict."""
     with _process(request, output) as process:
         last: dict[str, Any] = {}
         for event in _events(process, quiet):
@@ -160,11 +155,11 @@ def _convert(request: dict[str, Any], output: Path, quiet: bool) -> dict[str, An
 @contextmanager
 def _process(request: dict[str, Any], output: Path) -> Iterator[subprocess.Popen[str]]:
     """Start the conversion; whatever ends it early leaves nothing behind."""
-    command, pipe = recorder_command("recorders.checkpoints"), subprocess.PIPE
+    command, pipe = module_command("trajtools.checkpoints"), subprocess.PIPE
     # A process group of its own: an interrupt from the terminal would hit it anywhere, and is ours to pass on.
     group = 0 if os.name == "posix" else None
     process = subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, text=True, encoding="utf-8", env=recorder_environment(), process_group=group
+        command, stdin=pipe, stdout=pipe, text=True, encoding="utf-8", env=module_environment(), process_group=group
     )
     try:
         assert process.stdin is not None
@@ -173,7 +168,10 @@ def _process(request: dict[str, Any], output: Path) -> Iterator[subprocess.Popen
         yield process
     except BaseException:
         _end(process)
-        Path(f"{os.path.abspath(output)}.part-{process.pid}").unlink(missing_ok=True)
+        draft = Path(f"{os.path.abspath(output)}.part-{process.pid}")
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        draft.unlink(missing_ok=True)
         raise
     finally:
         if process.stdout is not None:

@@ -16,9 +16,9 @@ from trajtools.cli.runner import (
     document,
     emit,
     finish,
+    module_command,
+    module_environment,
     plain_errors,
-    recorder_command,
-    recorder_environment,
     report as report_errors,
     table,
 )
@@ -112,8 +112,8 @@ def _make_room(folder: Path, page: Path, *, force: bool) -> None:
 def _train(folder: Path, *, quiet: bool, **chosen: Any) -> None:
     """Train and record in a process of its own: the analysis does not import the recorders."""
     arguments = [argument for name, value in chosen.items() for argument in (f"--{name}", str(value))]
-    command = recorder_command("recorders.iris", str(folder), *arguments, *(["--quiet"] if quiet else []))
-    status = subprocess.run(command, env=recorder_environment(), check=False).returncode
+    command = module_command("recorders.iris", str(folder), *arguments, *(["--quiet"] if quiet else []))
+    status = subprocess.run(command, env=module_environment(), check=False).returncode
     if status:
         raise RecordingError(f"the training ended with exit status {status}; its messages are above")
 

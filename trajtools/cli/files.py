@@ -29,6 +29,7 @@ from trajtools.cli.runner import (
     without_unsafe,
 )
 from trajtools.cli.tables import check_is_file
+from trajtools.errors import DataError
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -267,9 +268,10 @@ def repair(*, files: tuple[Path, ...], salvage: Path | None, as_json: bool, outp
 @options.metric("l1", "Distance of --what distances.")
 @click.option("--max-columns", type=click.IntRange(min=1), default=1000, show_default=True, help="Limit of a table.")
 @click.option("--max-edges", type=click.IntRange(min=1), default=100_000, show_default=True, help="Limit of a network.")
+@click.option("--force", is_flag=True, help="Overwrite the output file if it exists.")
 @options.quiet
 @options.debug
-def export(*, file: Path, form: str | None, output: Path | None, quiet: bool, **chosen: Any) -> None:
+def export(*, file: Path, form: str | None, output: Path | None, force: bool, quiet: bool, **chosen: Any) -> None:
     """Export a run of FILE for other programs.
 
     npz: every parameter under its name, one array over all states, with `step` and `metrics/<name>`. npz, safetensors
@@ -281,6 +283,8 @@ def export(*, file: Path, form: str | None, output: Path | None, quiet: bool, **
     form = _checked_format(form, output)
     if output is not None:
         check_target(output, (file,))
+        if output.is_file() and not force:
+            raise DataError(f"{output} exists and is not overwritten: choose another --output, or --force")
     check_is_file(file)
     errors: Errors = []
     if not without_unsafe([file], errors):
@@ -291,7 +295,7 @@ def export(*, file: Path, form: str | None, output: Path | None, quiet: bool, **
         if output is None:
             _print_table(part, chosen)
             return
-        _write(part, output, form, chosen, quiet)
+        _write(part, output, form, chosen, force=force, quiet=quiet)
     if not quiet:
         click.echo(f"Written to {printable(str(output))}.", err=True)
 
@@ -332,13 +336,13 @@ def _part(run: Run, chosen: dict[str, Any], *, silent: bool) -> Part:
     return Part(run, rows, state is not None or step is not None, chosen["member"], tuple(chosen["select"]))
 
 
-def _write(part: Part, output: Path, form: str, chosen: dict[str, Any], quiet: bool) -> None:
+def _write(part: Part, output: Path, form: str, chosen: dict[str, Any], *, force: bool, quiet: bool) -> None:
     """Write a file or a folder, with progress."""
     from trajtools import exports
 
     options_of_format = {name: chosen[name] for name in ("what", "series", "metric", "max_columns", "max_edges")}
     with progress(len(part.step), "Exporting", quiet) as advance:
-        exports.write(part, output, form, **options_of_format, tick=advance)
+        exports.write(part, output, form, **options_of_format, overwrite=force, tick=advance)
 
 
 def _print_table(part: Part, chosen: dict[str, Any]) -> None:

@@ -675,13 +675,13 @@ def _dask_client(scheduler: str) -> Any:
         ) from error
 
 
-def recorder_command(module: str, *arguments: str) -> list[str]:
-    """Return the command line of a module of the recorders, which run in a process of their own."""
-    # -P: a folder named `recorders` in the working directory must not be taken for ours.
+def module_command(module: str, *arguments: str) -> list[str]:
+    """Return the command line of one of our modules that runs in a process of its own."""
+    # -P: a folder named as one of our packages in the working directory must not be taken for ours.
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def recorder_environment() -> dict[str, str]:
-    """Return the environment of such a process, in which the recorders can be imported, installed or not."""
+def module_environment() -> dict[str, str]:
+    """Return the environment of such a process, in which our packages can be imported, installed or not."""
     root = str(Path(__file__).resolve().parents[2])
     return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}

@@ -54,7 +54,7 @@ class Windows(Result):
     level : float
         Confidence level of the intervals.
     verdict : tuple of str, length W
-        As in `Exponent`, for the window alone: growth within one window is ``"transient"``.
+        As in `Exponent`, for the window alone: growth within one window is ``"sensitive"``.
     fresh : ndarray of bool, shape (W,)
         Whether the exponent comes from twins perturbed inside the window; always true for methods without twins.
     perturbed : ndarray of int64, shape (S,)

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
     from trajtools.exponents.exponent import Exponent
 
-VERDICT_COLORS = {"chaotic": "tab:red", "transient": "tab:orange", "regular": "tab:blue", "inconclusive": "0.5"}
+VERDICT_COLORS = {
+    "chaotic": "tab:red",
+    "transient": "tab:orange",
+    "sensitive": "tab:pink",
+    "regular": "tab:blue",
+    "diverging": "tab:brown",
+    "inconclusive": "0.5",
+}
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 

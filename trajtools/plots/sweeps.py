@@ -25,6 +25,8 @@ LINEAR = 0.01  # fraction of the largest exponent with linear colours
 def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None = None) -> Figure:
     """Plot exponents (top) and training times (bottom), with the onset and the minimum.
 
+    Filled points vote on the onset; hollow ones do not, and their label says why.
+
     Parameters
     ----------
     result : Sweep
@@ -49,9 +51,12 @@ def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None =
     above, below = figure.subplots(2, 1, sharex=True)
     for verdict in dict.fromkeys(curve.verdict):
         here = np.array([v == verdict for v in curve.verdict])
-        color = VERDICT_COLORS.get(verdict, "tab:purple")
+        color = VERDICT_COLORS.get(verdict, "tab:purple" if verdict == "mixed" else "0.5")
         error = np.where(np.isfinite(curve.error), 1.96 * curve.error, 0.0)
-        above.errorbar(curve.x[here], curve.value[here], error[here], fmt="o", color=color, capsize=2, label=verdict)
+        face = color if curve.votes[here].all() else "none"
+        above.errorbar(
+            curve.x[here], curve.value[here], error[here], fmt="o", color=color, mfc=face, capsize=2, label=verdict
+        )
     above.axhline(0, color="0.7", linewidth=0.8)
     above.set_ylabel("exponent (1/step)")
     onset = result.onset()
@@ -96,8 +101,9 @@ def phase_diagram(result: PhaseDiagram, names: tuple[str, str] | None = None, ax
     -------
     matplotlib.axes.Axes
         The axes of the plot. Colours are linear near zero and logarithmic beyond, to distinguish slow from fast growth.
-        A ring marks a cell with an inconclusive or mixed verdict; a cell without exponent is grey. Values spaced
-        neither linearly nor logarithmically are drawn at equal distances.
+        A ring marks a cell with an inconclusive, unconverged or mixed verdict, a cross one whose training diverged or
+        died; a cell without exponent is grey. Values spaced neither linearly nor logarithmically are drawn at equal
+        distances.
     """
     ax = new_figure(7, 5).add_subplot() if ax is None else ax
     from matplotlib.colors import SymLogNorm
@@ -110,10 +116,13 @@ def phase_diagram(result: PhaseDiagram, names: tuple[str, str] | None = None, ax
     powers = 10.0 ** np.arange(np.ceil(np.log10(LINEAR * size)), np.log10(size) + 1e-9)
     bar = ax.figure.colorbar(mesh, ax=ax, label="exponent (1/step)", ticks=[*-powers[::-1], 0.0, *powers])
     bar.ax.minorticks_off()
-    unsure = np.array([[v in ("inconclusive", "mixed") for v in row] for row in result.verdict], dtype=bool)
-    if unsure.any():
-        rows, columns = np.nonzero(unsure)
-        ax.plot(x[columns], y[rows], "o", ms=3, mfc="w", mec="0.2", mew=0.5, label="inconclusive or mixed")
+    for words, marker, label in (
+        (("inconclusive", "not converged", "mixed"), "o", "inconclusive or mixed"),
+        (("diverging", "diverged", "dead"), "x", "diverged or dead"),
+    ):
+        rows, columns = np.nonzero([[v in words for v in row] for row in result.verdict])
+        if len(rows):
+            ax.plot(x[columns], y[rows], marker, ms=3, mfc="w", mec="0.2", mew=0.5, label=label, linestyle="")
     finite = np.isfinite(result.boundary)
     if finite.any():
         at, low, high = (_position(v, result.x, x) for v in (result.boundary[finite], *result.intervals[finite].T))

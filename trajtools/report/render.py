@@ -116,8 +116,13 @@ def _sweep_table(sweep: Sweep) -> dict[str, Any]:
     from trajtools.sweeps.sweep import header, rows
 
     comparison = sweep.coincidence()
-    reasons = [*comparison.onset.reasons, *comparison.fastest.reasons, *comparison.reasons]
-    return {"sweep_header": header(sweep), "sweep_rows": rows(sweep), "sweep_reasons": reasons}
+    reasons = dict.fromkeys((*comparison.onset.reasons, *comparison.fastest.reasons, *comparison.reasons))
+    return {
+        "sweep_header": header(sweep),
+        "sweep_rows": rows(sweep),
+        "sweep_verdict": comparison.verdict,
+        "sweep_reasons": list(reasons),
+    }
 
 
 def log10_range(growths: Sequence[Divergence]) -> tuple[float, float]:

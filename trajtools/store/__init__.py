@@ -6,14 +6,14 @@ import os
 
 from trajtools.store.checks import Problem, validate
 from trajtools.store.isolation import open_isolated, probe
-from trajtools.store.layout import StreamLayout, promote, publish, stored_dtype, widen
+from trajtools.store.layout import StreamLayout, digest, promote, publish, stored_dtype, widen
 from trajtools.store.reading import Run, Runs, StoredArray, StoredStates, open_runs, run_files
 from trajtools.store.salvage import Repair, repair
 from trajtools.store.writing import RunWriter, Tail
 
 __all__ = [
-    "Problem", "Repair", "Run", "RunWriter", "Runs", "StoredArray", "StoredStates", "StreamLayout", "Tail", "open",
-    "open_isolated", "open_runs", "probe", "promote", "publish",
+    "Problem", "Repair", "Run", "RunWriter", "Runs", "StoredArray", "StoredStates", "StreamLayout", "Tail", "digest",
+    "open", "open_isolated", "open_runs", "probe", "promote", "publish",
     "repair", "run_files", "stored_dtype", "validate", "widen",
 ]  # fmt: skip
 

@@ -60,7 +60,7 @@ class Blocks:
             stream = Stream(name, 1, (SLOTS, self.axis.width), (SLOTS, self.axis.width), np.dtype("<u8"))
         else:
             stream = self.axis.streams[name]
-        offsets, sizes, indexed = _places(file[name], stream, self.n_blocks, self._raw.size)
+        offsets, sizes, indexed = _places(h5py.h5d.open(file.id, name.encode()), stream, self.n_blocks, self._raw.size)
         if not indexed:
             self._unindexed.add(name)
         self._offsets[name], self._sizes[name] = offsets, sizes
@@ -293,7 +293,7 @@ def _prefix(stream: Stream, chunk: NDArray[Any], count: int) -> memoryview:
 
 
 def _places(
-    dataset: h5py.Dataset, stream: Stream, n_blocks: int, end: int
+    dataset: h5py.h5d.DatasetID, stream: Stream, n_blocks: int, end: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
     """Offset and size of every chunk of the committed blocks, (blocks, chunks), -1 where there is none; index whole?"""
     offsets = np.full((n_blocks, stream.n_chunks), -1, np.int64)
@@ -312,7 +312,7 @@ def _places(
         return True if seen > 2 * offsets.size + 10**4 else None  # an index that claims more than it can hold
 
     try:
-        dataset.id.chunk_iter(note)
+        dataset.chunk_iter(note)
         indexed = True
     except (RuntimeError, OSError, ValueError, KeyError):
         indexed = False
@@ -323,14 +323,14 @@ def _places(
 
 
 def _look_up(
-    dataset: h5py.Dataset, stream: Stream, offsets: NDArray[np.int64], sizes: NDArray[np.int64], end: int
+    dataset: h5py.h5d.DatasetID, stream: Stream, offsets: NDArray[np.int64], sizes: NDArray[np.int64], end: int
 ) -> None:
     coordinates = stream.coordinates()
     failures = 0
     for block in range(min(len(offsets), _LOOKUPS // max(1, len(coordinates)))):
         for at, place in enumerate(coordinates):
             try:
-                info = dataset.id.get_chunk_info_by_coord((block * stream.rows, *place))
+                info = dataset.get_chunk_info_by_coord((block * stream.rows, *place))
             except (RuntimeError, OSError, ValueError, KeyError):
                 failures += 1
                 if failures > 1000:

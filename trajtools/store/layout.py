@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import secrets
@@ -19,7 +20,7 @@ from functools import cached_property
 from math import prod
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -84,6 +85,14 @@ def promote(names: Sequence[str]) -> str:
         return names[0]
     # No 16-bit float holds both float16 and bfloat16; float32 holds either.
     return "float64" if "float64" in kinds else "float32"
+
+
+def digest(arrays: Sequence[NDArray[Any]]) -> bytes:
+    """16 bytes that tell states apart, bit for bit."""
+    seen = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        seen.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return seen.digest()
 
 
 def widen(bits: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -178,6 +187,17 @@ class StreamLayout:
         return flat[:, :, : self.n_parameters]
 
 
+class DatasetGeometry(NamedTuple):
+    """What HDF5 says of a dataset; `chunks` is None where it lies in one piece."""
+
+    id: h5py.h5d.DatasetID
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...] | None
+    filters: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Stream:
     """A dataset (T, *shape) that grows by blocks of `rows` states, each a grid of chunks (rows, *chunk).
@@ -230,10 +250,9 @@ class Stream:
         return f"{self.name} {self.rows} {self.shape} {self.chunk} {self.dtype.str} {self.filters}"
 
     @classmethod
-    def of(cls, dataset: h5py.Dataset, rows: int, *, sparse: bool = False) -> Stream:
-        """Read the geometry of a dataset, and refuse one that is not of the format."""
-        chunks, shape = dataset.chunks, dataset.shape
-        filters = filters_of(dataset)
+    def of(cls, dataset: DatasetGeometry, rows: int, *, sparse: bool = False) -> Stream:
+        """Take the geometry of a dataset, and refuse one that is not of the format."""
+        chunks, shape, filters = dataset.chunks, dataset.shape, dataset.filters
         if chunks is None or chunks[0] != rows or min(chunks) < 1 or len(shape) > 3:
             raise FormatError(f"{dataset.name} has chunks {chunks}, needed {rows} states in each")
         if filters not in COMPRESSIONS.values():

@@ -22,7 +22,7 @@ from trajtools.errors import DamagedError, DataError, FormatError, SelectionErro
 from trajtools.store import layout as on_disk
 from trajtools.store.chunks import Blocks, Selection, indices
 from trajtools.store.files import Owner, RawFile, bytes_missing, check_head, has_writer, one_sentence, open_for_reading
-from trajtools.store.layout import Axis, Cells, Stream
+from trajtools.store.layout import Axis, Cells, DatasetGeometry, Stream
 from trajtools.wiring import Member, NodeSet, Parameter
 
 if TYPE_CHECKING:
@@ -437,11 +437,12 @@ class Run:
                 self._refuse(
                     FormatError(f"{self.path} is damaged: its tables or attributes do not match their checksum")
                 )
-            self.stored_names = {name: _read_names(file, name) for name in ("metric", "member_metric")}
+            self.stored_names = {name: _read_names(file, self._raw, name) for name in ("metric", "member_metric")}
             self.blocks = Blocks(self._raw, self.axis, self.n_states)
             self.planting_blocks = Blocks(self._raw, self.planting_axis, self.cells.plantings)
-            if self.blocks.n_blocks <= _EAGER_BLOCKS:  # everybody asks for the steps
-                for name in self.blocks.missing(["step"]):
+            if self.blocks.n_blocks <= _EAGER_BLOCKS:  # everybody asks for the steps, and few for nothing else
+                few = self.blocks.n_blocks * self.axis.streams[self.stored].n_chunks <= _EAGER_BLOCKS
+                for name in self.blocks.missing(["step", self.stored] if few else ["step"]):
                     self.blocks.locate(file, name)
         self._name_columns()
 
@@ -508,14 +509,15 @@ class Run:
             if p.offset != at:
                 raise FormatError(f"{self.path}: parameter {p.name!r} begins at entry {p.offset}, needed {at}")
             at += p.size
-        rows = (child(file, "step", h5py.Dataset).chunks or (0,))[0]
+        step = describe_dataset(file.id, "step")
+        rows = (step.chunks or (0,))[0]
         if not 1 <= rows <= 2**20:
             raise FormatError(f"{self.path}: step has chunks of {rows} states")
         streams = []
         for name in on_disk.STREAMS:
             if not has(file, name):
                 continue
-            dataset = child(file, name, h5py.Dataset)
+            dataset = step if name == "step" else describe_dataset(file.id, name)
             streams.append(Stream.of(dataset, rows, sparse=name in ("metrics", "member_metrics")))
             if dataset.shape[0] < self.n_states:
                 self._refuse(
@@ -531,19 +533,19 @@ class Run:
         self.stored = kinds[0]
         self._check_shapes()
         plantings = [
-            Stream.of(child(file, f"plantings/{name}", h5py.Dataset), on_disk.PLANTING_ROWS)
+            Stream.of(describe_dataset(file.id, f"plantings/{name}"), on_disk.PLANTING_ROWS)
             for name in on_disk.PLANTING_STREAMS
         ]
         self.planting_axis = Axis.make("store/planting_checksums", on_disk.PLANTING_ROWS, plantings)
         for axis, n in ((self.axis, self.n_states), (self.planting_axis, self.cells.plantings)):
-            self._check_room(child(file, axis.sums, h5py.Dataset), axis, n)
+            self._check_room(describe_dataset(file.id, axis.sums), axis, n)
 
-    def _check_room(self, sums: h5py.Dataset, axis: Axis, n: int) -> None:
+    def _check_room(self, sums: DatasetGeometry, axis: Axis, n: int) -> None:
         """Refuse a count beyond what the file can hold before memory is taken: every state takes room."""
         width, blocks = axis.width, -(-n // axis.rows)
         if sums.shape[1:] != (on_disk.SLOTS, width) or sums.chunks != (1, *sums.shape[1:]):
             raise FormatError(f"{self.path}: {axis.sums} has the shape {sums.shape}, needed (blocks, 3, {width})")
-        if on_disk.filters_of(sums) or any(s.filters for s in axis.streams.values() if s.name not in on_disk.FILTERED):
+        if sums.filters or any(s.filters for s in axis.streams.values() if s.name not in on_disk.FILTERED):
             raise UnsafeFileError(f"{self.path}: only {', '.join(on_disk.FILTERED)} may be compressed")
         missing = 64 if self.is_cut else 1  # of a file that was cut, the most may be gone
         tables = 8 * on_disk.SLOTS * width * max(1, blocks)
@@ -925,12 +927,12 @@ def _read_texts(file: h5py.File, where: str) -> dict[str, str]:
         ("distances", "metric"),
     ):
         if has(file, stream):
-            texts[f"{stream}.{name}"] = text_attribute(child(file, stream, h5py.Dataset), name)
+            texts[f"{stream}.{name}"] = _text_of(_linked_id(file.id, stream, f"/{stream}"), f"/{stream}", name)
     return texts
 
 
 def _read_number(file: h5py.File, name: str) -> int:
-    attribute = _attribute(file, name)
+    attribute = _attribute(file.id, "/", name)
     value = np.zeros((), "<u8")
     if attribute.shape != () or attribute.dtype != value.dtype:
         raise FormatError(f"the attribute {name!r} must be one uint64")
@@ -938,23 +940,27 @@ def _read_number(file: h5py.File, name: str) -> int:
     return int(value)
 
 
-def _attribute(target: h5py.Group | h5py.Dataset, name: str) -> Any:
-    if not h5py.h5a.exists(target.id, name.encode()):
-        raise FormatError(f"{target.name} lacks the attribute {name!r}, which the format requires")
-    return h5py.h5a.open(target.id, name.encode())
+def _attribute(target: Any, place: str, name: str) -> Any:
+    if not h5py.h5a.exists(target, name.encode()):
+        raise FormatError(f"{place} lacks the attribute {name!r}, which the format requires")
+    return h5py.h5a.open(target, name.encode())
 
 
 def text_attribute(target: h5py.Group | h5py.Dataset, name: str) -> str:
     """Read a text attribute, after a look at its size."""
-    attribute = _attribute(target, name)
+    return _text_of(target.id, target.name, name)
+
+
+def _text_of(target: Any, place: str, name: str) -> str:
+    attribute = _attribute(target, place, name)
     if attribute.get_storage_size() > on_disk.ATTRIBUTE_BYTES:
-        raise UnsafeFileError(f"the attribute {name!r} of {target.name} claims {attribute.get_storage_size()} bytes")
-    kind = attribute.get_type()
-    if attribute.get_space().get_simple_extent_npoints() != 1 or not isinstance(kind, h5py.h5t.TypeStringID):
-        raise FormatError(f"the attribute {name!r} of {target.name} must be one text")
+        raise UnsafeFileError(f"the attribute {name!r} of {place} claims {attribute.get_storage_size()} bytes")
+    kind, shape = attribute.get_type(), attribute.shape
+    if prod(shape) != 1 or not isinstance(kind, h5py.h5t.TypeStringID):
+        raise FormatError(f"the attribute {name!r} of {place} must be one text")
     if kind.is_variable_str():
-        raise UnsafeFileError(f"the attribute {name!r} of {target.name} is of variable length; needed a fixed one")
-    value = np.zeros(attribute.shape, f"S{kind.get_size()}")
+        raise UnsafeFileError(f"the attribute {name!r} of {place} is of variable length; needed a fixed one")
+    value = np.zeros(shape, f"S{kind.get_size()}")
     attribute.read(value, mtype=kind)
     return bytes(value.reshape(-1)[0]).decode()
 
@@ -973,6 +979,22 @@ def child(group: h5py.Group, path: str, kind: type[Any]) -> Any:
 def has(group: h5py.Group, name: str) -> bool:
     """Whether there is something of this name; `in` would follow links to other files."""
     return bool(group.id.links.exists(name.encode()))
+
+
+def describe_dataset(group: Any, path: str, within: str = "") -> DatasetGeometry:
+    """What a dataset of this very file is, in one pass below h5py's objects, whose making takes most of an opening."""
+    here, place = group, within
+    for name in path.split("/"):
+        place = f"{place}/{name}"
+        here = _linked_id(here, name, place)
+    if not isinstance(here, h5py.h5d.DatasetID):
+        raise FormatError(f"{place} must be a dataset")
+    kind, plist = here.get_type(), here.get_create_plist()
+    check_storage_of(plist, place)
+    check_type_of(kind, place)
+    filters = tuple(plist.get_filter(i)[0] for i in range(plist.get_nfilters()))
+    chunks = plist.get_chunk() if plist.get_layout() == h5py.h5d.CHUNKED else None
+    return DatasetGeometry(here, place, here.shape, kind.dtype, chunks, filters)
 
 
 def linked(group: h5py.Group, path: str) -> Any:
@@ -1024,9 +1046,9 @@ def check_type_of(kind: Any, place: str) -> None:
 
 def _place(file: h5py.File, name: str, size: int) -> int:
     """Offset of a dataset that lies in one piece in the file."""
-    dataset = child(file, name, h5py.Dataset)
+    dataset = describe_dataset(file.id, name)
     offset = dataset.id.get_offset()
-    nbytes = dataset.size * dataset.dtype.itemsize
+    nbytes = prod(dataset.shape) * dataset.dtype.itemsize
     expected = {"store/cells": Cells.BYTES, "store/notes": 2 * on_disk.NOTES_BYTES}.get(name, nbytes)
     if dataset.chunks is not None or offset is None or nbytes != expected:
         raise FormatError(f"/{name} must be stored in one piece of {expected} bytes")
@@ -1035,11 +1057,11 @@ def _place(file: h5py.File, name: str, size: int) -> int:
     return int(offset)
 
 
-def _read_names(file: h5py.File, name: str) -> list[str]:
-    dataset = child(file, name, h5py.Dataset)
-    if dataset.ndim != 1 or dataset.dtype.kind != "S" or dataset.dtype.itemsize != on_disk.NAME_BYTES:
+def _read_names(file: h5py.File, raw: RawFile, name: str) -> list[str]:
+    names = _read_column(file.id, raw, name, "")
+    if names.dtype.kind != "S" or names.dtype.itemsize != on_disk.NAME_BYTES:
         raise FormatError(f"/{name} must be a list of texts of {on_disk.NAME_BYTES} bytes")
-    return [value.decode("utf-8", "replace") for value in dataset[()].tolist() if value]
+    return [value.decode("utf-8", "replace") for value in names.tolist() if value]
 
 
 def _read_table(file: h5py.File, raw: RawFile, name: str, columns: list[str], digest: Any) -> dict[str, list[Any]]:
@@ -1049,9 +1071,9 @@ def _read_table(file: h5py.File, raw: RawFile, name: str, columns: list[str], di
             raise FormatError(f"{file.filename} lacks the table {name!r}, which the format requires")
         return {}
     values: dict[str, Any] = {}
-    table = child(file, name, h5py.Group)
+    table = _linked_id(file.id, name, f"/{name}")
     for column in columns:
-        array = _read_column(table.id, raw, column, f"/{name}/{column}")
+        array = _read_column(table, raw, column, f"/{name}")
         if array.dtype.kind == "S":
             values[column] = [value.decode("utf-8", "strict") for value in array.tolist()]
         elif array.dtype.str in ("<i8", "<f8"):
@@ -1062,19 +1084,14 @@ def _read_table(file: h5py.File, raw: RawFile, name: str, columns: list[str], di
     return {column: v if isinstance(v, list) else v.tolist() for column, v in values.items()}
 
 
-def _read_column(table: h5py.h5g.GroupID, raw: RawFile, name: str, place: str) -> NDArray[Any]:
-    """A dataset of one axis in one piece, read past HDF5; a file has dozens, and h5py takes its time for each."""
-    dataset = _linked_id(table, name, place)
-    if not isinstance(dataset, h5py.h5d.DatasetID):
-        raise FormatError(f"{place} must be a dataset")
-    kind, plist = dataset.get_type(), dataset.get_create_plist()
-    check_storage_of(plist, place)
-    check_type_of(kind, place)
-    shape, dtype = dataset.shape, kind.dtype
+def _read_column(table: Any, raw: RawFile, name: str, within: str) -> NDArray[Any]:
+    """A dataset of one axis in one piece, read past HDF5."""
+    dataset = describe_dataset(table, name, within)
+    shape, dtype = dataset.shape, dataset.dtype
     nbytes = prod(shape) * dtype.itemsize
-    if len(shape) != 1 or nbytes > on_disk.TABLE_BYTES or plist.get_layout() == h5py.h5d.CHUNKED:
-        raise FormatError(f"{place} must have one axis, in one piece, of at most 1 GiB")
-    offset = dataset.get_offset()
+    if len(shape) != 1 or nbytes > on_disk.TABLE_BYTES or dataset.chunks is not None:
+        raise FormatError(f"{dataset.name} must have one axis, in one piece, of at most 1 GiB")
+    offset = dataset.id.get_offset()
     if nbytes and (offset is None or offset + nbytes > raw.size):
-        raise UnsafeFileError(f"{place} declares {nbytes} bytes, more than the file holds")
+        raise UnsafeFileError(f"{dataset.name} declares {nbytes} bytes, more than the file holds")
     return np.frombuffer(raw.read(offset or 0, nbytes), dtype)

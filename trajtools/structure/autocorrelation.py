@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -189,7 +190,7 @@ def autocorrelation(
     block : int, in states
         Length of the blocks of ``null="block"``.
     level : float
-        Level of the band and of the threshold.
+        Confidence level of the band and of the threshold: the share of shuffles that stay within.
     rng : int, numpy.random.Generator or None
         Generator of the shuffles; None is the seed 0.
 
@@ -669,7 +670,9 @@ def null_of(
     reached = np.nanmax(np.abs(observed[first:]), initial=0.0)
     p = (1 + int(np.sum(largest >= reached))) / (surrogates + 1)
     text = "states in random order" if null == "shuffle" else f"blocks of {width} states in random order"
-    return Null(low, high, float(np.quantile(largest, level)), p, text)
+    # The rank that a new shuffle exceeds with probability 1 - level; the largest where there are too few for it.
+    rank = min(surrogates, math.ceil(round(level * (surrogates + 1), 9)))
+    return Null(low, high, float(np.sort(largest)[rank - 1]), p, text)
 
 
 def _orders(flat: Filter, width: int, surrogates: int, rng: np.random.Generator) -> Iterator[Ints]:

@@ -116,7 +116,7 @@ def find_cycles(
     lags: int | None = None,
     detrend: str | int | None = None,
     window: tuple[int, int] | None = None,
-    level: float = 0.95,
+    alpha: float = 0.01,
     rng: RNGLike = None,
 ) -> Cycles:
     r"""Detect the period of a trajectory, if any.
@@ -133,8 +133,8 @@ def find_cycles(
         As in `trajtools.autocorrelation`; returns use the states without detrending.
     window : (int, int) or None
         Use only states at steps s with ``window[0] <= s < window[1]``; exclude transients, which hide periods.
-    level : float
-        Level of the significance of the autocorrelation.
+    alpha : float
+        False-alarm rate of the test of the autocorrelation against shuffled states.
     rng : int, numpy.random.Generator or None
         Generator of shuffles and samples; None is the seed 0.
 
@@ -174,8 +174,8 @@ def find_cycles(
     3.0
     """
     bound = find_metric(metric)
-    if not 0 < level < 1:
-        raise DataError(f"level must lie between 0 and 1, got {level}")
+    if not 1 / (SURROGATES + 1) <= alpha < 1:
+        raise DataError(f"alpha={alpha!r}; it must lie between {1 / (SURROGATES + 1)} ({SURROGATES} shuffles) and 1")
     series = series_of(x, window)
     flat = make_filter(detrend, series.fine)
     count = len(flat.fine) // 2 if lags is None else int(lags)
@@ -186,7 +186,7 @@ def find_cycles(
         )
     generator = random_generator(rng)
     beyond = min(count + count // 2, len(flat.fine) - 1)
-    values, threshold, variance = _correlate(series, flat, (count, beyond), level, generator)
+    values, threshold, variance = _correlate(series, flat, (count, beyond), alpha, generator)
     returns = Returns(series, bound, generator)
     result = _decide(values, count, threshold, returns, variance)
     excluded = int((~series.fine).sum())
@@ -209,7 +209,7 @@ def find_cycles(
             "lags": count,
             "detrend": detrend,
             "window": window,
-            "level": level,
+            "alpha": alpha,
             "surrogates": SURROGATES,
             "multiples": MULTIPLES,
             "sustained": SUSTAINED,
@@ -223,7 +223,7 @@ def find_cycles(
 
 
 def _correlate(
-    series: Series, flat: Filter, lags: tuple[int, int], level: float, rng: np.random.Generator
+    series: Series, flat: Filter, lags: tuple[int, int], alpha: float, rng: np.random.Generator
 ) -> tuple[Floats, float, float]:
     """Autocorrelation at the searched lags and beyond, its critical value, and the variance."""
     spans, (count, beyond) = [(0, series.width)], lags
@@ -238,7 +238,7 @@ def _correlate(
         draw = draw_from_states(series, flat, spans, count)
     values = lagged.correlation
     null = null_of(
-        "shuffle", values[: count + 1], draw, flat=flat, surrogates=SURROGATES, block=1, level=level, rng=rng
+        "shuffle", values[: count + 1], draw, flat=flat, surrogates=SURROGATES, block=1, level=1 - alpha, rng=rng
     )
     return values, null.threshold, float(lagged.covariance[0])
 

@@ -13,7 +13,16 @@ from trajtools.errors import DataError, SelectionError
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.statistics import random_generator
-from trajtools.sweeps.onset import N_RESAMPLES, SENSITIVE, curve_of, median, onset_of, quantiles, select_threshold
+from trajtools.sweeps.onset import (
+    N_RESAMPLES,
+    SENSITIVE,
+    combine,
+    curve_of,
+    median,
+    onset_of,
+    quantiles,
+    select_threshold,
+)
 from trajtools.types import Floats, RNGLike
 
 if TYPE_CHECKING:
@@ -39,9 +48,9 @@ class PhaseDiagram(Result):
     x, y : ndarray of float64, shape (nx,) and (ny,)
         The values that occur, in order.
     exponent : ndarray of float64, shape (ny, nx)
-        Mean exponent of the runs there; NaN where there is none.
+        Mean exponent of the runs there that vote on the onset, else of all; NaN where there is none.
     verdict : list of list of str
-        The same grid: the verdict, ``"mixed"`` where the runs there differ, ``""`` where there is none.
+        The same grid: the verdict, as in `Sweep.exponents`; ``""`` where there is none.
     time : ndarray of float64, shape (n_thresholds, ny, nx)
         Median training time; inf where most do not reach the threshold.
     count : ndarray of int64, shape (ny, nx)
@@ -329,7 +338,9 @@ def phase_diagram(sweep: Sweep, *, level: float, rng: RNGLike) -> PhaseDiagram:
         for column, x in enumerate(xs):
             here = [p for p in points if p.x == x and p.y == y]
             count[row, column] = len(here)
-            exponent[row, column], verdict[row][column] = _cell(here)
+            measured = [p for p in here if p.exponent is not None]
+            if measured:
+                exponent[row, column], _, _, verdict[row][column] = combine(measured)
             for k in range(len(sweep.thresholds)):
                 times = np.concatenate([p.times[k] for p in here]) if here else np.empty(0)
                 time[k, row, column] = median(times) if len(times) else np.nan
@@ -355,14 +366,6 @@ def phase_diagram(sweep: Sweep, *, level: float, rng: RNGLike) -> PhaseDiagram:
 def _at(name: str, y: float, reason: Reason) -> Reason:
     """The reason of the onset at one value of y."""
     return Reason(reason.code, f"{name}={y:g}: {reason}", {**reason.numbers, name: y})
-
-
-def _cell(points: list[SweepPoint]) -> tuple[float, str]:
-    found = [p.exponent for p in points if p.exponent is not None]
-    values = [e.value for e in found if np.isfinite(e.value)]
-    verdicts = {e.verdict for e in found}
-    word = "" if not verdicts else verdicts.pop() if len(verdicts) == 1 else "mixed"
-    return (float(np.mean(values)) if values else float("nan")), word
 
 
 def _not_shared(points: list[SweepPoint]) -> tuple[Reason, ...]:
@@ -435,15 +438,18 @@ def _stable(
     """Which runs are asked for, are shown to be stable, and arrive after the first step; each is counted once."""
     verdict = np.array(["none" if p.exponent is None else p.exponent.verdict for p in points], dtype=object)
     asked = np.array([runs is None or bool(runs(p)) for p in points], dtype=bool)
-    sensitive = asked & np.isin(verdict, SENSITIVE)
-    unsure = asked & ~sensitive & np.array([v not in ("regular", "none") for v in verdict], dtype=bool)
-    rest = asked & ~sensitive & ~unsure
+    failed = asked & np.array([p.outcome != "trained" for p in points], dtype=bool)
+    failed |= asked & (verdict == "diverging")
+    sensitive = asked & ~failed & np.isin(verdict, SENSITIVE)
+    unsure = asked & ~failed & (verdict == "inconclusive")
+    rest = asked & ~failed & ~sensitive & ~unsure
     blind = rest & np.array([not p.times.shape[1] for p in points], dtype=bool)
     used = rest & np.array([bool(p.times.shape[1]) and 0 < median(p.times[row]) < np.inf for p in points], dtype=bool)
     never = f"do not reach {threshold:g} or start above it"
     unclear = "with an inconclusive exponent were left out (a sweep with exponent=None takes every run as stable)"
     counts = {
         "not-selected": (~asked, "were not selected"),
+        "diverged": (failed, "that diverged or died were left out"),
         "sensitive": (sensitive, "with sensitive dependence were left out"),
         "inconclusive": (unsure, unclear),
         "no-metric": (blind, "have no recorded accuracy"),

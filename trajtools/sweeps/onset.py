@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import erf
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajtools.errors import DataError, SelectionError
-from trajtools.reasons import Reason
+from trajtools.reasons import Reason, codes
 from trajtools.results import Result
 from trajtools.statistics import random_generator
 from trajtools.types import Floats, RNGLike
@@ -20,18 +20,27 @@ if TYPE_CHECKING:
     from trajtools.sweeps.sweep import Sweep, SweepPoint
 
 N_RESAMPLES = 1999
-SENSITIVE = ("chaotic", "transient")
-
-
+SENSITIVE = ("chaotic", "transient", "sensitive")
+VOTING = (*SENSITIVE, "regular", "mixed")
 # Below the onset gradient descent grows slowly along -h_min; three times the largest of these exponents is well past
 # their scatter and still far below any instability.
 TIMES_STABLE = 3.0
-
-
 ERRORS = 4.0  # standard errors: beyond them a point is as sure as it can be
 SHARE = 0.9  # of the resamplings must hold an onset
 NEAR = 1.25
 FASTER = 0.9  # a control counts as faster below this share of the time at the minimum
+WIDE = 4.0  # a ratio whose interval spans a larger factor decides nothing
+SPARSE = 2.0  # neighbouring values further apart than this factor leave a gap worth a sentence
+SPARSE_SHARE = 0.25  # likewise, as a share of the range, where values are not all positive
+SHOWN = 6  # values that a sentence lists
+# Why a run does not vote on the onset -> reason code, what it has; in the order in which they are said.
+SILENT = {
+    "inconclusive": ("inconclusive", "an inconclusive exponent"),
+    "not converged": ("not-converged", "an exponent that is not converged"),
+    "diverging": ("diverging", "a training that runs away as fast as its twins separate"),
+    "diverged": ("diverged", "a training that ended in NaN or infinity"),
+    "dead": ("dead", "a training that stands still without having learned"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +52,9 @@ class Onset(Result):
     value : float
         The hyper-parameter at which the exponent passes `above`, on a logarithmic scale of x; NaN where there is none.
     interval : (float, float)
-        From the resampled exponents.
+        From the resampled exponents, at least the two values on either side.
     bracket : (float, float)
-        The largest x below which nothing is sensitive by its verdict, and the smallest that is; inconclusive points
+        The largest x up to which every verdict is regular, and the smallest that is sensitive; inconclusive values
         between widen it. NaN at an end that the sweep does not reach.
     above : float
         The exponent that counts as sensitive.
@@ -58,7 +67,8 @@ class Onset(Result):
     level : float
         Confidence level.
     settings : dict
-        What was chosen.
+        What was chosen; ``"points"`` is the number of values that vote, ``"left_out"`` maps why runs do not vote
+        (``"inconclusive"``, ``"not converged"``, ``"diverging"``, ``"diverged"``, ``"dead"``) to their values.
     """
 
     value: float
@@ -123,9 +133,11 @@ class Coincidence(Result):
     interval : (float, float)
         From the resamplings of both, no narrower than one step of the sweep.
     verdict : str
-        ``"coincide"`` where the interval holds 1, ``"apart"``, or ``"inconclusive"``.
+        ``"coincide"`` where the interval holds 1, ``"differ"`` where it does not, and ``"not decided"`` where there is
+        no onset or no minimum inside the range, where either interval is unknown, or where that of the ratio spans more
+        than a factor of 4.
     reasons : tuple of Reason
-        In sentences, with what the control says.
+        In sentences, with what is missing for a decision, and what the control says.
     onset : Onset
         One of the two.
     fastest : Fastest
@@ -151,19 +163,28 @@ def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, 
         raise DataError(f"above={above!r}: it must be an exponent, or 'auto'")
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
-    settings = {"above": above, "level": level, "points": len(curve.x), "times_stable": TIMES_STABLE}
+    left_out = {word: sorted({x for x, why in curve.left_out if why == word}) for _, word in curve.left_out}
+    silent = tuple(_left_out(curve))
+    bracket, curve = _bracket(curve), curve.voting()
+    settings = {"above": above, "level": level, "points": len(curve.x), "left_out": left_out}
+    settings["times_stable"] = TIMES_STABLE
     if len(curve.x) < 2:
-        words = "{values} values of the hyper-parameter have an exponent; an onset needs at least two"
+        words = "an onset needs tested exponents at two values of the hyper-parameter at least, there are {values}"
         few = Reason.of("too-few-values", words, values=len(curve.x))
-        return _none(curve, (few,), float("nan"), level, settings)
+        return _none(bracket, (few, *silent), float("nan"), level, settings)
     limit, stable = _limits(curve, above)
+    settings["stable"] = stable
     scale = np.log(curve.x) if (curve.x > 0).all() else curve.x
-    cap = np.maximum(np.abs(limit), ERRORS * np.where(np.isfinite(curve.error), curve.error, 0.0))
+    error = np.where(np.isfinite(curve.error), curve.error, 0.0)
+    cap = np.maximum(np.abs(limit), ERRORS * error)
     cap = np.where(cap > 0, cap, np.inf)
-    at, place = _crossing(scale, curve.value - limit, cap)
+    excess = curve.value - limit
+    if isinstance(above, str):
+        excess = _agree_with_verdicts(curve, excess, limit)
+    at, place = _crossing(scale, excess, cap)
     if at <= 0:
-        return _none(curve, (_why_none(curve, limit, at),), float(limit[-1]), level, settings | {"stable": stable})
-    drawn = curve.draws(random_generator(rng)) - limit
+        return _none(bracket, (_why_none(curve, limit, at), *silent), float(limit[-1]), level, settings)
+    drawn = excess + error * random_generator(rng).standard_normal((N_RESAMPLES, len(curve.x)))
     splits = [_crossing(scale, row, cap) for row in drawn]
     draws = np.array([crossing for _, crossing in splits])
     back = np.exp if (curve.x > 0).all() else np.asarray
@@ -171,7 +192,6 @@ def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, 
     inside = np.array([k for k, crossing in splits if np.isfinite(crossing)] or [at])
     low, high = quantiles(curve.x[inside - 1], level)[0], quantiles(curve.x[inside], level)[1]
     low, high = min(low, curve.x[at - 1]), max(high, curve.x[at])
-    value = float(back(place))
     share = float(np.isfinite(draws).mean())
     reasons = [
         Reason.of(
@@ -185,25 +205,27 @@ def onset_of(curve: Curve, *, above: float | str = "auto", level: float = 0.95, 
             exponent_above=curve.value[at],
         )
     ]
-    stray = int(np.sum((curve.value > limit) != (np.arange(len(curve.x)) >= at)))
+    reasons += gaps(curve.x, [at - 1], run=sorted({*curve.x.tolist(), *(x for xs in left_out.values() for x in xs)}))
+    stray = int(np.sum((excess > 0) != (np.arange(len(curve.x)) >= at)))
     if stray:
         words = "{stray} of {values} values and their neighbours lie on opposite sides of the limit"
         reasons.append(Reason.of("stray-values", words, stray=stray, values=len(curve.x)))
     if share < SHARE:
         words = "only {share:.0%} of the resamples have an onset: it is within the noise of the exponents"
         reasons.append(Reason.of("hidden-by-noise", words, share=share))
-    if not np.isfinite(curve.error).all():
-        reasons.append(Reason("interval-unknown", "some exponents have no interval; they were not resampled"))
+    if not np.isfinite(curve.error[[at - 1, at]]).all():
+        words = "the exponents on either side of the onset have no interval; they were not resampled"
+        reasons.append(Reason("interval-unknown", words))
     return Onset(
-        value=value,
+        value=float(back(place)),
         interval=(float(low), float(high)),
-        bracket=_bracket(curve),
+        bracket=bracket,
         above=float(np.interp(place, scale, limit)),
         found=share >= SHARE,
-        reasons=tuple(reasons),
+        reasons=(*reasons, *silent),
         draws=np.asarray(back(draws)),
         level=level,
-        settings=settings | {"stable": stable, "share": share},
+        settings=settings | {"share": share},
     )
 
 
@@ -220,7 +242,12 @@ class Curve:
     duration : ndarray of float64, shape (n,)
         For how long the growth was measured.
     verdict : tuple of str
-        ``"mixed"`` where runs at one x differ.
+        Of the runs that vote; ``"mixed"`` where some of them are sensitive and some regular. Where no run votes: why
+        (``"inconclusive"``, ``"not converged"``, ``"diverging"``, ``"diverged"`` or ``"dead"``).
+    left_out : tuple of (float, str)
+        x of each run that does not vote, and why.
+    n_runs : int
+        Number of runs.
     """
 
     x: Floats
@@ -228,16 +255,64 @@ class Curve:
     error: Floats
     duration: Floats
     verdict: tuple[str, ...]
+    left_out: tuple[tuple[float, str], ...] = ()
+    n_runs: int = 0
+
+    @property
+    def votes(self) -> NDArray[np.bool_]:
+        """Where a run was tested, and trained."""
+        return np.array([v in VOTING for v in self.verdict], dtype=bool)
 
     @property
     def sensitive(self) -> NDArray[np.bool_]:
         """Where the verdict says sensitive dependence."""
         return np.array([v in SENSITIVE for v in self.verdict], dtype=bool)
 
-    def draws(self, rng: np.random.Generator, n: int = N_RESAMPLES) -> Floats:
-        """Resampled exponents."""
-        error = np.where(np.isfinite(self.error), self.error, 0.0)
-        return np.asarray(self.value + error * rng.standard_normal((n, len(self.x))))
+    @property
+    def regular(self) -> NDArray[np.bool_]:
+        """Where the verdict says regular."""
+        return np.array([v == "regular" for v in self.verdict], dtype=bool)
+
+    def voting(self) -> Curve:
+        """Keep the values that vote on the onset."""
+        votes = self.votes
+        words = tuple(v for v in self.verdict if v in VOTING)
+        kept = (self.x[votes], self.value[votes], self.error[votes], self.duration[votes])
+        return Curve(*kept, words, self.left_out, self.n_runs)
+
+
+def _agree_with_verdicts(curve: Curve, excess: Floats, limit: Floats) -> Floats:
+    """Put tested values on the side of the limit that their verdict says."""
+    # The verdict is a test of the run itself; the limit of the other runs only says how far from the onset it is.
+    least = np.abs(curve.value) / TIMES_STABLE
+    excess = np.where(curve.sensitive, np.maximum(excess, least), excess)
+    return np.where(curve.regular, np.minimum(excess, -np.abs(limit) / TIMES_STABLE), excess)
+
+
+def _left_out(curve: Curve) -> Iterator[Reason]:
+    """Count the runs that do not vote, by cause."""
+    for word, (code, words) in SILENT.items():
+        values = [x for x, why in curve.left_out if why == word]
+        if values:
+            where = ", ".join(f"{x:.4g}" for x in sorted(set(values))[:SHOWN])
+            where += ", ..." * (len(set(values)) > SHOWN)
+            text = "{count} of {runs} runs (at {where}) have {words} and do not vote"
+            yield Reason.of(code, text, count=len(values), runs=curve.n_runs, where=where, words=words)
+
+
+def gaps(x: Floats, cells: Sequence[int], run: Sequence[float] | None = None) -> list[Reason]:
+    """Say which of the cells from x[k] to x[k + 1] are wide, and that nothing in between was run.
+
+    `run`: all values that were run, with those that do not vote.
+    """
+    run, wide = x.tolist() if run is None else run, []
+    for k in cells:
+        low, high = float(x[k]), float(x[k + 1])
+        far = high > SPARSE * low * (1 + 1e-9) if (x > 0).all() else high - low > SPARSE_SHARE * float(np.ptp(x))
+        if far and not any(low < value < high for value in run):
+            words = "between {low:.4g} and {high:.4g} nothing was run"
+            wide.append(Reason.of("sparse-grid", words, low=low, high=high))
+    return wide
 
 
 def _limits(curve: Curve, above: float | str) -> tuple[Floats, float]:
@@ -245,7 +320,7 @@ def _limits(curve: Curve, above: float | str) -> tuple[Floats, float]:
     if not isinstance(above, str):
         return np.full(len(curve.x), float(above)), float("nan")
     first = int(np.argmax(curve.sensitive)) if curve.sensitive.any() else len(curve.x)
-    regular = np.array([v == "regular" for v in curve.verdict], dtype=bool)
+    regular = curve.regular
     regular[first:] = False
     stable = float(curve.value[regular].max(initial=0.0))
     known = np.isfinite(curve.duration) & (curve.duration > 0)
@@ -266,15 +341,16 @@ def _crossing(scale: Floats, excess: Floats, cap: Floats) -> tuple[int, float]:
     return at, float(scale[at - 1] + share * (scale[at] - scale[at - 1]))
 
 
-def _none(curve: Curve, reasons: tuple[Reason, ...], above: float, level: float, settings: dict[str, Any]) -> Onset:
+def _none(
+    bracket: tuple[float, float], reasons: tuple[Reason, ...], above: float, level: float, settings: dict[str, Any]
+) -> Onset:
     nothing = (float("nan"), float("nan"))
-    bracket = _bracket(curve) if len(curve.x) else nothing
     return Onset(float("nan"), nothing, bracket, above, False, reasons, np.empty(0), level, settings)
 
 
 def _bracket(curve: Curve) -> tuple[float, float]:
     """Largest x up to which every verdict is regular, smallest that is sensitive."""
-    regular = np.array([v == "regular" for v in curve.verdict])
+    regular = curve.regular
     leading = int(np.argmin(regular)) if not regular.all() else len(regular)
     sensitive = np.flatnonzero(curve.sensitive)
     low = float(curve.x[leading - 1]) if leading else float("nan")
@@ -311,23 +387,50 @@ def _why_none(curve: Curve, limit: Floats, at: int) -> Reason:
 
 def curve_of(points: Sequence[SweepPoint]) -> Curve:
     """Put the runs at each x together; controls and runs without an exponent are left out."""
-    with_exponent = [p for p in points if not p.control and p.exponent is not None and np.isfinite(p.exponent.value)]
-    xs = sorted({p.x for p in with_exponent})
-    rows = [_together([p for p in with_exponent if p.x == x]) for x in xs]
-    value, error, duration = (np.array([row[k] for row in rows], dtype=np.float64) for k in range(3))
-    return Curve(np.array(xs, dtype=np.float64), value, error, duration, tuple(str(row[3]) for row in rows))
+    with_exponent = [p for p in points if not p.control and p.exponent is not None]
+    groups = [[p for p in with_exponent if p.x == x] for x in sorted({p.x for p in with_exponent})]
+    means = [combine(group) for group in groups]
+    value, error, duration = (np.array([row[k] for row in means], dtype=np.float64) for k in range(3))
+    left_out = tuple((p.x, why) for p in with_exponent if (why := _silent(p)))
+    xs = np.array([group[0].x for group in groups], dtype=np.float64)
+    return Curve(xs, value, error, duration, tuple(row[3] for row in means), left_out, len(with_exponent))
 
 
-def _together(points: list[SweepPoint]) -> tuple[float, float, float, str]:
-    exponents = [p.exponent for p in points if p.exponent is not None]
+def _silent(point: SweepPoint) -> str:
+    """Why a run does not vote; empty if it does."""
+    exponent = point.exponent
+    if point.outcome != "trained":
+        return point.outcome
+    if exponent is None or exponent.verdict == "inconclusive" or not np.isfinite(exponent.value):
+        return "inconclusive"
+    if exponent.verdict == "diverging":
+        return "diverging"
+    return "not converged" if "not-converged" in codes((*exponent.reasons, *exponent.warnings)) else ""
+
+
+def combine(points: Sequence[SweepPoint]) -> tuple[float, float, float, str]:
+    """Mean exponent, its standard error, measured time and verdict of the runs of one value that vote, else of all."""
+    voting = [p for p in points if not _silent(p)]
+    exponents = [p.exponent for p in voting or points if p.exponent is not None]
+    exponents = [e for e in exponents if np.isfinite(e.value)]
+    words = {e.verdict for e in exponents} if voting else {_silent(p) for p in points}
+    kinds = {word in SENSITIVE for word in words}
+    verdict = "mixed" if voting and len(kinds) > 1 else words.pop() if len(words) == 1 else _common(words, voting)
+    if not exponents:
+        return float("nan"), float("nan"), float("nan"), verdict
     values = np.array([e.value for e in exponents])
     errors = np.array([(e.interval[1] - e.interval[0]) / 2 / _quantile(e.level) for e in exponents])
-    verdicts = {e.verdict for e in exponents}
     error = float(np.sqrt(np.sum(errors**2))) / len(errors)
     if len(values) > 1:  # runs that differ by their seed differ by more than their intervals say
         error = max(error, float(values.std(ddof=1)) / np.sqrt(len(values))) if np.isfinite(error) else float("nan")
     spans = [e.window[1] - e.window[0] for e in exponents]
-    return float(values.mean()), error, float(np.mean(spans)), verdicts.pop() if len(verdicts) == 1 else "mixed"
+    return float(values.mean()), error, float(np.mean(spans)), verdict
+
+
+def _common(words: set[str], voting: Sequence[SweepPoint]) -> str:
+    """One word for several: the weakest of the sensitive verdicts, or the first cause for not voting."""
+    order = ("sensitive", "transient", "chaotic") if voting else tuple(SILENT)
+    return next(word for word in order if word in words)
 
 
 def _quantile(level: float) -> float:
@@ -374,8 +477,13 @@ def fastest(sweep: Sweep, threshold: float | None, *, level: float, rng: RNGLike
             count=len(times[best]),
         )
     ]
+    around = range(max(0, best - 1), min(len(x) - 1, best + 1))
+    reasons += gaps(x, around)
     if not inside:
         reasons.append(Reason("end-of-range", "the minimum lies at an end of the range: extend the sweep"))
+    if min(len(t) for t in times[max(0, best - 1) : best + 2]) < 2:
+        words = "at the minimum or beside it there is a single initial condition: how far its time scatters is unknown"
+        reasons.append(Reason("interval-unknown", words))
     fewest = min(len(t) for t in times)
     if fewest < 5:
         words = "some values have only {count} initial conditions: the interval is rough"
@@ -427,23 +535,31 @@ def coincidence(sweep: Sweep, threshold: float | None, *, level: float, rng: RNG
     control = _control(sweep, quickest)
     if not begins.found or not np.isfinite(quickest.value):
         missing = begins.reasons if not begins.found else quickest.reasons
-        nothing = (float("nan"), float("nan"))
-        return Coincidence(float("nan"), nothing, "inconclusive", (*missing, *control), begins, quickest)
+        return _undecided((*missing, *control), begins, quickest)
+    if not min(begins.interval[0], quickest.interval[0]) > 0:
+        words = "the values are not all positive, so the ratio of two of them means nothing"
+        return _undecided((Reason("no-ratio", words), *control), begins, quickest)
     ratio = quickest.value / begins.value
     with np.errstate(invalid="ignore"):
         low, high = quantiles(random.permutation(quickest.draws) / begins.draws, level)
     low = min(low, quickest.interval[0] / begins.interval[1])
     high = max(high, quickest.interval[1] / begins.interval[0])
-    verdict = "coincide" if low <= 1 <= high else "apart"
-    if not quickest.inside:
-        verdict = "inconclusive"
     words = "training is fastest at {ratio:.3g} times the onset [{low:.3g}, {high:.3g}]"
-    reasons = (
-        Reason.of("fastest-over-onset", words, ratio=ratio, low=low, high=high),
-        *(() if quickest.inside else (doubt for doubt in quickest.reasons if doubt.code != "fastest")),
-        *control,
-    )
-    return Coincidence(ratio, (float(low), float(high)), verdict, reasons, begins, quickest)
+    reasons = [Reason.of("fastest-over-onset", words, ratio=ratio, low=low, high=high)]
+    doubts = [r for r in (*begins.reasons, *quickest.reasons) if r.code == "interval-unknown"]
+    doubts += [r for r in quickest.reasons if r.code == "end-of-range"]
+    if high > WIDE * low:
+        words = "the interval of this ratio spans a factor of {span:.3g}, more than {most:g}, so it decides nothing"
+        doubts.append(Reason.of("wide-ratio", words, span=high / low, most=WIDE))
+        sparse = [r for r in (*begins.reasons, *quickest.reasons) if r.code == "sparse-grid"]
+        doubts += {(r.numbers["low"], r.numbers["high"]): r for r in sparse}.values()
+    verdict = "not decided" if doubts else "coincide" if low <= 1 <= high else "differ"
+    interval = (float(low), float(high))
+    return Coincidence(ratio, interval, verdict, (*reasons, *doubts, *control), begins, quickest)
+
+
+def _undecided(reasons: tuple[Reason, ...], begins: Onset, quickest: Fastest) -> Coincidence:
+    return Coincidence(float("nan"), (float("nan"), float("nan")), "not decided", reasons, begins, quickest)
 
 
 def _control(sweep: Sweep, quickest: Fastest) -> tuple[Reason, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trajtools.errors import DataError, SelectionError, TrajtoolsError
+from trajtools.errors import DamagedError, DataError, SelectionError, TrajtoolsError
 from trajtools.exponents.exponent import Exponent
 from trajtools.reasons import Reason
 from trajtools.results import Result
@@ -39,9 +39,12 @@ if TYPE_CHECKING:
 NAMES = ("auto", "trajectory")
 FEWEST_BLOCKS = 8
 N_RESAMPLES = 999
-LEVEL = 0.95
+LEVEL, ALPHA = 0.95, 0.01
 THRESHOLDS = (0.7, 0.8, 0.85, 0.9)
 RATE_NAMES = ("lr", "learning_rate", "eta")
+# A dead training: a loss that is constant to this relative width over at least so many states, and has not fallen below
+# this share of its start, or an accuracy that has not risen by so much.
+CONSTANT, FEWEST_STILL, UNLEARNED, BETTER = 1e-4, 5, 0.9, 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,9 @@ class SweepPoint(Result):
         All hyper-parameters of the run.
     warnings : tuple of Reason
         What is missing or doubtful in this run.
+    outcome : str
+        ``"trained"``; ``"diverged"``, where the loss of most initial conditions ends in NaN or infinity; or ``"dead"``,
+        where most stand still without having learned. Such runs do not vote on the onset.
     """
 
     x: float
@@ -87,6 +93,7 @@ class SweepPoint(Result):
     steps: int
     hparams: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
+    outcome: str = "trained"
 
     @property
     def reached(self) -> Floats:
@@ -144,7 +151,8 @@ class Sweep(Result):
         Returns
         -------
         Onset
-            With `found` False and the reason where the range holds none.
+            With `found` False and the reason where the range holds none. Runs that do not vote are counted in its
+            reasons (see `exponents`), and so is a gap in the grid at the onset.
 
         Raises
         ------
@@ -192,7 +200,8 @@ class Sweep(Result):
         Returns
         -------
         Coincidence
-            With what the controls say, if there are any: where a stable control of equal step length goes on getting
+            ``"coincide"``, ``"differ"`` or ``"not decided"``, with what is missing, and with what the controls say, if
+            there are any: where a stable control of equal step length goes on getting
             faster, the minimum is made by the instability that cuts a 1/eta law off, not by chaos as such.
 
         Raises
@@ -316,12 +325,14 @@ class Sweep(Result):
         return self
 
     def exponents(self) -> Curve:
-        """Average the exponents of the runs at each x; controls and runs without an exponent are left out.
+        """Average the exponents at each x; controls and runs without an exponent are left out.
 
         Returns
         -------
         Curve
-            Arrays ``x, value, error, duration`` of shape (n,), and ``verdict``, in the order of x.
+            Arrays ``x, value, error, duration`` of shape (n,), and ``verdict``, in the order of x: of the runs that
+            vote on the onset, else of all. An inconclusive exponent does not vote, nor one that is not converged, nor
+            a run that diverged or died; ``left_out`` holds x of each of them, and why.
 
         Raises
         ------
@@ -553,6 +564,7 @@ def measure(task: Task) -> SweepPoint:
             steps=int(step[-1]) if len(step) else 0,
             hparams=dict(run.hparams),
             warnings=tuple(warnings),
+            outcome=outcome_of(run, references, loss, accuracy),
         )
 
 
@@ -565,6 +577,45 @@ def _series(run: Any, name: str, references: list[int], warnings: list[Reason]) 
     if values.ndim == 1:
         return values[:, None]
     return np.asarray(values[:, references] if values.ndim == 2 and values.shape[1] == run.n_members else values)
+
+
+def outcome_of(run: Any, references: list[int], loss: Floats, accuracy: Floats) -> str:
+    """Whether the references went on training: 'trained', 'diverged' or 'dead', by most of them.
+
+    Dead: over the last quarter neither loss nor accuracy changes, and one of them is no better than at the start.
+    """
+    if run.stored == "weights" and run.n_states:
+        try:
+            lost = [not np.isfinite(run.trajectory(k)[-1]).all() for k in references]
+        except DamagedError:  # the exponent names the damage
+            lost = []
+        if lost and np.mean(lost) > 0.5:
+            return "diverged"
+    losses, accuracies = [_recorded(column) for column in loss.T], [_recorded(column) for column in accuracy.T]
+    losses = [values for values in losses if len(values)]
+    if not losses:
+        return "trained"
+    if np.mean([np.isinf(values[-1]) for values in losses]) > 0.5:
+        return "diverged"
+    still = [_stands_still(values) for values in losses]
+    unlearned = [not values[-1] < UNLEARNED * values[0] for values in losses]
+    if len(accuracies) == len(losses) and all(map(len, accuracies)):
+        still = [s and _stands_still(values) for s, values in zip(still, accuracies, strict=True)]
+        unlearned = [u or not values[-1] > values[0] + BETTER for u, values in zip(unlearned, accuracies, strict=True)]
+    return "dead" if np.mean([s and u for s, u in zip(still, unlearned, strict=True)]) > 0.5 else "trained"
+
+
+def _recorded(values: Floats) -> Floats:
+    """Values of a metric where it was recorded; a NaN may be a value or its absence."""
+    return values[~np.isnan(values)]
+
+
+def _stands_still(values: Floats) -> bool:
+    """Whether the last quarter is constant."""
+    late = values[-max(1, len(values) // 4) :]
+    if len(late) < FEWEST_STILL or not np.isfinite(late).all():
+        return False
+    return float(np.ptp(late)) <= CONSTANT * float(np.abs(late).max())
 
 
 def exponent_of(run: Any, asked: str | None, rng: int, warnings: list[Reason]) -> Exponent | None:
@@ -595,19 +646,22 @@ def recorded(run: Any, name: str, rng: int) -> Exponent:
     values = run.metrics[name].reshape(run.n_states, -1)
     values = values[np.isfinite(values).any(axis=1)]
     rate, interval = mean_growth(values, random_generator(rng))
-    known = np.isfinite(interval[0])
-    verdict = "inconclusive" if not known else "regular" if interval[1] <= 0 else "inconclusive"
-    verdict = "transient" if known and interval[0] > 0 else verdict
-    reason = {
-        "transient": Reason(
-            "persistence-not-tested",
-            "the recorded growth per step is above zero over this record; whether it persists was not tested",
-        ),
-        "regular": Reason("contracts", "the recorded growth per step is below zero"),
-        "inconclusive": Reason("zero-not-excluded", "the interval of the recorded growth per step contains zero")
-        if known
-        else Reason("too-few-steps", "too few recorded steps"),
-    }[verdict]
+    # The verdict is a test at the 1 % level on either side; the interval has the usual level.
+    low, high = mean_growth(values, random_generator(rng), 1 - 2 * ALPHA)[1]
+    if not np.isfinite(low):
+        verdict, growth, reason = "inconclusive", "undecided", Reason("too-few-steps", "too few recorded steps")
+    elif low > 0:
+        verdict, growth = "sensitive", "exponential"
+        words = "the recorded growth per step is above zero over this record; whether it persists was not tested"
+        reason = Reason("persistence-not-tested", words)
+    elif high <= 0:
+        verdict, growth, reason = "regular", "contracting", Reason("contracts", "the recorded growth is below zero")
+    elif high * len(values) < 1:
+        words = "the recorded growth per step amounts to less than one e-fold in {steps} steps"
+        verdict, growth, reason = "regular", "none", Reason.of("bounded", words, steps=len(values))
+    else:
+        verdict, growth = "inconclusive", "undecided"
+        reason = Reason("zero-not-excluded", "the recorded growth per step is not distinguished from zero")
     return Exponent(
         value=rate,
         interval=interval,
@@ -624,8 +678,11 @@ def recorded(run: Any, name: str, rng: int) -> Exponent:
         intercept=float("nan"),
         method=f"metric:{name}",
         unit=f"1/{run.time_unit}",
-        settings={"metric": name, "states": len(values), "interval": "moving blocks of time", "rng": rng},
-    )
+        settings={
+            "metric": name, "states": len(values), "interval": "moving blocks of time", "alpha": ALPHA, "rng": rng,
+        },
+        growth=growth,
+    )  # fmt: skip
 
 
 def mean_growth(values: Floats, rng: np.random.Generator, level: float = LEVEL) -> tuple[float, tuple[float, float]]:
@@ -705,12 +762,18 @@ def _row(sweep: Sweep, point: SweepPoint, names: list[str]) -> list[str]:
         point.run + (" (control)" if point.control else ""),
         "-" if found is None else f"{found.value:.4g}",
         "-" if found is None else f"[{found.interval[0]:.3g}, {found.interval[1]:.3g}]",
-        "-" if found is None else found.verdict,
+        _verdict(point),
         *middle,
         _typical(point.final_loss),
         _typical(point.final_accuracy),
         f"{point.sharpness:.4g}" if np.isfinite(point.sharpness) else "-",
     ]
+
+
+def _verdict(point: SweepPoint) -> str:
+    words = [*([] if point.exponent is None else [point.exponent.verdict])]
+    words += [f"({point.outcome})"] if point.outcome != "trained" else []
+    return " ".join(words) or "-"
 
 
 def _time(point: SweepPoint, k: int) -> str:

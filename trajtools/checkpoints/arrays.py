@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from recorders.checkpoints.pickles import Machine, PickledArray, PickledDtype, to_numpy
-from recorders.checkpoints.steps import natural
+from trajtools.checkpoints.pickles import Machine, PickledArray, PickledDtype, to_numpy
+from trajtools.checkpoints.steps import natural
 from trajtools.errors import DataError, TrajtoolsError
 
 MOST_AXES = 64

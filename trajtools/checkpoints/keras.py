@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recorders.checkpoints.arrays import Leaf, check_inflated, reading
-from recorders.checkpoints.steps import natural
+from trajtools.checkpoints.arrays import Leaf, check_inflated, reading
+from trajtools.checkpoints.steps import natural
 from trajtools.errors import DataError
 from trajtools.store.strangers import Array, Contents, open_contents
 

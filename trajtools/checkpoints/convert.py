@@ -1,28 +1,29 @@
-"""Convert saved weights to a file with one run, completely or not at all."""
+"""Convert saved weights to a run, completely or not at all: checkpoints, or an HDF5 file of another program."""
 
 from __future__ import annotations
 
 import glob
 import os
+import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recorders.adapter import FLOATS, is_selected, listed, select
-from recorders.checkpoints.arrays import Leaf
-from recorders.checkpoints.folders import Checkpoint, checkpoints_in, kind_of, open_checkpoint
-from recorders.checkpoints.steps import Order, in_order
-from recorders.checkpoints.weights import Weights, renaming, weights_of
-from recorders.recorder import Recorder, digest
+from trajtools.checkpoints.arrays import Leaf
+from trajtools.checkpoints.folders import Checkpoint, checkpoints_in, kind_of, open_checkpoint
+from trajtools.checkpoints.steps import Order, in_order
+from trajtools.checkpoints.weights import Weights, renaming, weights_of
 from trajtools.errors import ArchitectureError, DataError, RecordingError, SelectionError
-from trajtools.store import publish
-from trajtools.wiring import describe
+from trajtools.store import RunWriter, StreamLayout, digest, foreign, promote, publish, widen
+from trajtools.store.origin import origin
+from trajtools.wiring import FLOATS, Member, describe, is_selected, listed, select
 
 Progress = Callable[[int, int], None]
 Leaves = dict[str, Leaf]
@@ -37,8 +38,10 @@ class Conversion:
 
     Attributes
     ----------
+    paths : tuple of Path
+        The files that were written, one for each run.
     names : tuple of str
-        The checkpoints, paths below the folder, in the order of their steps.
+        The checkpoints, paths below the folder, in the order of their steps; empty for an HDF5 file of another program.
     steps : tuple of int
         Step of each.
     rule, example : str
@@ -51,13 +54,14 @@ class Conversion:
         What may be wrong with the checkpoints.
     """
 
-    names: tuple[str, ...]
-    steps: tuple[int, ...]
-    rule: str
-    example: str
-    entry: str
-    left_out: tuple[str, ...]
-    notes: tuple[str, ...]
+    paths: tuple[Path, ...]
+    names: tuple[str, ...] = ()
+    steps: tuple[int, ...] = ()
+    rule: str = ""
+    example: str = ""
+    entry: str = ""
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def convert(
@@ -74,27 +78,33 @@ def convert(
     rename: str | Sequence[str] = (),
     hparams: Mapping[str, Any] | None = None,
     compress: str | None = None,
+    dataset: str | None = None,
+    axes: str | Sequence[str] | None = None,
+    holds: str | None = None,
+    layout: str | None = None,
+    metric: str = "l1",
     progress: Progress | None = None,
 ) -> Conversion:
-    """Write the states that checkpoints hold into a new file, in the order of their steps.
+    """Convert checkpoints, or an HDF5 file of another program, into runs.
 
-    One checkpoint is in memory at a time, and the blocks of the recorder. The file gets its name when it is whole;
-    until then it is called ``<path>.part-<process>``, and it is removed if anything goes wrong. Files are known by
-    their content, and nothing in them is executed.
+    Of checkpoints one is in memory at a time, and a block of states. The output gets its name when it is whole; until
+    then it is called ``<path>.part-<process>``, and it is removed if anything goes wrong. Files are known by their
+    content, and nothing in them is executed.
 
     Parameters
     ----------
     source : path
         A folder with a checkpoint for each state: a file, shards with their index, or a folder. Or one file that holds
-        all states: an array (T, P), arrays that all have T as their first axis, or a list of T checkpoints.
+        all states: an array (T, P), arrays that all have T as their first axis, or a list of T checkpoints. Or an HDF5
+        file of another program, whose axes are declared.
     path : path
-        The file to be written; it must not exist.
+        The file to be written; it must not exist. If an HDF5 file holds several runs, the folder for them.
     name : str
         Name of the run; that of the file if not given.
     files : str
         Glob of the checkpoints' paths below `source`; empty: all that lie in it.
     step_pattern : str, optional
-        Regular expression whose first group in such a path is the step; see `recorders.checkpoints.steps.in_order`.
+        Regular expression whose first group in such a path is the step; see `trajtools.checkpoints.steps.in_order`.
     include, exclude : sequence of str
         Globs of the arrays that make the state.
     order : sequence of str
@@ -107,18 +117,23 @@ def convert(
         Kept as JSON.
     compress : {None, "zstd", "gzip"}
         Lossless filter of the weights.
+    dataset, axes, holds, layout, metric
+        What an HDF5 file of another program holds, as `trajtools.store.foreign.read` takes them: `layout`, or `axes`
+        and `holds`.
     progress : callable, optional
         Called with the number of states that are done and of all.
 
     Returns
     -------
     Conversion
-        Files and steps, which number of the name was taken, what was left out, and what may be wrong.
+        The files written; of checkpoints their steps, which number of the name was taken, what was left out, and what
+        may be wrong.
 
     Raises
     ------
     DataError
-        If there are no checkpoints, one is damaged, or their steps are not clear.
+        If there are no checkpoints, one is damaged, their steps are not clear, the declared axes do not fit, or an
+        argument is for the other kind of source.
     ArchitectureError
         If two of them differ in names, shapes or dtypes; the message says which, and in what.
     RecordingError
@@ -132,10 +147,33 @@ def convert(
 
     Notes
     -----
-    The state is what the recorder would have recorded, see `recorders.checkpoints.weights.weights_of`.
+    The state is what the recorder would have recorded, see `trajtools.checkpoints.weights.weights_of`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import trajtools as tt
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/saved.npz", w=np.zeros((5, 2, 3)), b=np.ones((5, 3)))      # five states
+    ...     done = tt.convert(f"{folder}/saved.npz", f"{folder}/run.h5")
+    ...     with tt.open(done.paths[0]) as run:
+    ...         print(run.n_states, run.n_parameters)
+    5 9
     """
     target, source = Path(os.path.abspath(path)), Path(source)
     _check_target(target, path)
+    for_checkpoints = {
+        "name": name, "files": files, "step_pattern": step_pattern, "include": include, "exclude": exclude,
+        "order": order, "key": key, "rename": rename,
+    }  # fmt: skip
+    declared: dict[str, Any] = {"dataset": dataset, "axes": axes, "holds": holds, "layout": layout}
+    if any(value is not None for value in declared.values()):
+        strange = [word for word, value in for_checkpoints.items() if value]
+        if strange:
+            raise DataError(f"{strange[0]} is for checkpoints, not for an HDF5 file of another program: drop it")
+        declared = {**declared, "metric": metric, "hparams": hparams, "compress": compress}
+        return Conversion(tuple(foreign.convert(source, target, **declared)))
     choice: dict[str, Sequence[str]] = {
         "include": _several(include),
         "exclude": _several(exclude),
@@ -148,13 +186,13 @@ def convert(
     else:
         series = _of_folder(source, files, step_pattern, take)
     selection = Selection(source, **choice)
-    origin = {"source": _text(source.absolute()), "files": files, "rename": list(_several(rename)), "key": key}
-    origin |= {name: list(globs) for name, globs in choice.items()}
+    about = {"source": _text(source.absolute()), "files": files, "rename": list(_several(rename)), "key": key}
+    about |= {word: list(globs) for word, globs in choice.items()}
     draft = target.with_name(f"{target.name}.part-{os.getpid()}")
     try:
         with closing(series):
-            about = {"name": name or target.stem, "hparams": hparams, "compress": compress}
-            result = _record(series, selection, draft, origin, progress, **about)
+            options = {"name": name or target.stem, "hparams": hparams, "compress": compress}
+            result = _record(series, selection, draft, about, progress, **options)
         check_renamed()
         selection.check()
         publish(draft, target)
@@ -162,7 +200,7 @@ def convert(
         raise FileExistsError(f"{path} was created by another process meanwhile: choose another file") from None
     finally:
         draft.unlink(missing_ok=True)
-    return result
+    return replace(result, paths=(target,))
 
 
 def _check_target(target: Path, path: str | os.PathLike[str]) -> None:
@@ -227,9 +265,15 @@ def _of_file(path: Path, files: str, pattern: str | None, take: Take) -> Series:
     kind = kind_of(path)
     if not kind:
         raise DataError(f"{path} is no checkpoint; needed a folder of checkpoints, or a file with a whole trajectory")
-    with open_checkpoint(Checkpoint(path.name, kind, (path,))) as tree:
-        states = _listed_states(tree)
-        yield from _one_by_one(path, states, take) if states else _stacked(path, tree, take)
+    try:
+        with open_checkpoint(Checkpoint(path.name, kind, (path,))) as tree:
+            states = _listed_states(tree)
+            yield from _one_by_one(path, states, take) if states else _stacked(path, tree, take)
+    except DataError as error:
+        if kind != "hdf5":
+            raise
+        words = "if another program wrote it, say what it holds: --layout, or --dataset, --axes and --holds"
+        raise DataError(f"{error}; {words}") from error
 
 
 def _listed_states(tree: Any) -> dict[int, Any]:
@@ -437,61 +481,118 @@ def _known(leaves: Leaves, chosen: Sequence[str]) -> dict[str, dict[str, Any]]:
 # Recording
 
 
-class _CheckpointRecorder(Recorder):
-    """Records states whose arrays are still in a file."""
+class _Writer:
+    """Writes states whose arrays are still in a file, one block of them in memory."""
 
-    def __init__(self, path: Path, state: Leaves, origin: Mapping[str, Any], **options: Any) -> None:
-        self._origin = {"checkpoints": dict(origin)}
+    def __init__(
+        self, path: Path, leaves: Leaves, metrics: Sequence[str], count: int, known: Mapping[str, Any], **about: Any
+    ) -> None:
         self.digests: list[bytes] = []
-        super().__init__(path, state, quiet=True, strict=True, **options)
+        shapes = {name: (leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
+        if not sum(prod(shape) for shape, _ in shapes.values()):
+            raise RecordingError(f"the selected parameters are all empty: {listed(leaves)}")
+        parameters, nodes = describe(shapes, **known)
+        self._dtype = promote(sorted({dtype for _, dtype in shapes.values()}))
+        self._count, self._metrics = count, {name: np.full(count, np.nan) for name in metrics}
+        layout = StreamLayout.choose(sum(p.size for p in parameters), 1, self._dtype)
+        free = shutil.disk_usage(path.parent).free
+        if about["compress"] is None and layout.block_bytes // layout.rows * count > free:
+            gigabytes = layout.block_bytes // layout.rows * count / 1e9
+            raise RecordingError(
+                f"the run will not fit on the disk: {count:,} states, {gigabytes:.3g} GB, {free / 1e9:.3g} GB free. "
+                "Take fewer arrays (--include), or compress them (--compress)"
+            )
+        self._file = RunWriter.create(
+            path,
+            parameters=parameters,
+            nodes=nodes,
+            members=[Member("network")],
+            dtype=self._dtype,
+            metrics=metrics,
+            **about,
+        )
+        self._steps = np.zeros(count, np.int64)
+        self._tiles = self._file.layout.new_tiles()
+        self._done = 0
 
-    def _host(self, leaves: Sequence[Leaf]) -> list[np.ndarray]:
-        arrays = [leaf.read() for leaf in leaves]
+    def put(self, step: int, leaves: Leaves, metrics: Mapping[str, float]) -> None:
+        """Take the next state."""
+        rows, at = self._file.layout.rows, self._done
+        arrays = [leaf.read() for leaf in leaves.values()]
         self.digests.append(digest(arrays))
-        return arrays
+        flat = [
+            self._stored(array, leaf.dtype).reshape(-1) for array, leaf in zip(arrays, leaves.values(), strict=True)
+        ]
+        self._file.layout.put(self._tiles, at % rows, 0, np.concatenate(flat))
+        self._steps[at] = step
+        for name, value in metrics.items():
+            self._metrics[name][at] = value
+        self._done = at + 1
+        if self._done % rows == 0 or self._done == self._count:
+            block = slice(at // rows * rows, self._done)
+            columns = {name: values[block] for name, values in self._metrics.items()}
+            self._file.write(
+                block.start,
+                self._done - block.start,
+                step=self._steps[block],
+                metrics=columns,
+                tiles=self._tiles,
+                final=self._done == self._count,
+            )
+            self._tiles = self._file.layout.new_tiles()
+
+    def _stored(self, array: np.ndarray, dtype: str) -> np.ndarray:
+        """The array in the dtype of the run; bfloat16 comes as its bits."""
+        if dtype == "bfloat16" and self._dtype != "bfloat16":
+            array = widen(array)
+        return array if self._dtype == "bfloat16" else array.astype(self._dtype, copy=False)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def abort(self) -> None:
+        self._file.abort()
 
 
 def _record(
     series: Series,
     selection: Selection,
     draft: Path,
-    origin: Mapping[str, Any],
+    source: Mapping[str, Any],
     progress: Progress | None,
-    **options: Any,
+    **about: Any,
 ) -> Conversion:
-    """Record the states of a series; the only place that writes."""
+    """Write the states of a series; the only place that writes."""
     order, notes = next(series)
-    origin = {**origin, "first": _text(order.names[0]), "last": _text(order.names[-1]), "step": order.rule}
-    recorder: _CheckpointRecorder | None = None
+    source = {**source, "first": _text(order.names[0]), "last": _text(order.names[-1]), "step": order.rule}
+    writer: _Writer | None = None
     count = len(order.names)
     try:
         for done, (step, state) in enumerate(zip(order.steps, series, strict=True), 1):
             leaves = selection.take(state)
-            if recorder is None:
+            if writer is None:
                 first = state.weights
-                origin = {**origin, "entry": first.entry, "left_out": first.left_out}
-                recorder = _CheckpointRecorder(
-                    draft, leaves, origin, step=step, expected_steps=count - 1, **selection.known, **options
-                )
-                recorder.record(**state.metrics)
-            else:
-                recorder.record(leaves, step=step, **state.metrics)
+                source = {**source, "entry": first.entry, "left_out": first.left_out}
+                about["provenance"] = {**origin(), "checkpoints": source}
+                writer = _Writer(draft, leaves, list(state.metrics), count, selection.known, **about)
+            writer.put(step, leaves, state.metrics)
             if progress is not None:
                 progress(done, count)
+        assert writer is not None
+        writer.close()
     except BaseException:
-        if recorder is not None:
-            recorder.close(status="interrupted")
+        if writer is not None:
+            writer.abort()
         raise
-    assert recorder is not None
-    recorder.close()
     return Conversion(
+        (),
         order.names,
         order.steps,
         order.rule,
         order.example,
         first.entry,
         tuple(f"{reason}: {listed(names, 3)}" for reason, names in first.left_out.items()),
-        (*notes, *_repeats(order, recorder.digests)),
+        (*notes, *_repeats(order, writer.digests)),
     )
 
 

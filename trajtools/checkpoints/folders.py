@@ -12,11 +12,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from recorders.adapter import listed
-from recorders.checkpoints import arrays, keras, orbax, pytorch
-from recorders.checkpoints.steps import ENDINGS, numbers_in
+from trajtools.checkpoints import arrays, keras, orbax, pytorch
+from trajtools.checkpoints.steps import ENDINGS, numbers_in
 from trajtools.errors import DataError
 from trajtools.store.strangers import is_run
+from trajtools.wiring import listed
 
 KINDS = {
     "npz": arrays.open_npz, "npy": arrays.open_npy, "safetensors": arrays.open_safetensors,

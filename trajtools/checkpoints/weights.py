@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from recorders.adapter import FLOATS, is_selected, listed
-from recorders.checkpoints.arrays import Leaf, leaf_of
-from recorders.checkpoints.pickles import Global, Inert, PickledArray
-from recorders.checkpoints.pytorch import state_dict_of
-from recorders.checkpoints.steps import natural
+from trajtools.checkpoints.arrays import Leaf, leaf_of
+from trajtools.checkpoints.pickles import Global, Inert, PickledArray
+from trajtools.checkpoints.pytorch import state_dict_of
+from trajtools.checkpoints.steps import natural
 from trajtools.errors import DataError, SelectionError, TrajtoolsError
+from trajtools.wiring import FLOATS, is_selected, listed
 
 DEEPEST = 50
 MOST_ENTRIES = 1_000_000

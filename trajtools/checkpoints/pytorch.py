@@ -1,6 +1,6 @@
 """Open what `torch.save` and torch.distributed.checkpoint wrote, without PyTorch and without executing anything.
 
-Tensors become `Leaf`; every other object stays an inert record of its class, see `recorders.checkpoints.pickles`.
+Tensors become `Leaf`; every other object stays an inert record of its class, see `trajtools.checkpoints.pickles`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from recorders.checkpoints.arrays import Leaf, check_inflated, checked_shape, leaf_of, mapped, reading
-from recorders.checkpoints.pickles import Global, Inert, Machine, PickledArray, Rebuild
+from trajtools.checkpoints.arrays import Leaf, check_inflated, checked_shape, leaf_of, mapped, reading
+from trajtools.checkpoints.pickles import Global, Inert, Machine, PickledArray, Rebuild
 from trajtools.errors import DataError
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file before version 1.6

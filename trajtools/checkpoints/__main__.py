@@ -1,6 +1,6 @@
 """The conversion as a process: one JSON request on stdin, JSON events on stdout, a line each.
 
-The request holds the arguments of `recorders.checkpoints.convert` and ``command``, what the user typed. The events:
+The request holds the arguments of `trajtools.checkpoints.convert` and ``command``, what the user typed. The events:
 ``{"done": 3, "states": 10}``, and at the end ``{"conversion": {...}}`` or
 ``{"error": "...", "fault": false, "trace": ""}``.
 """
@@ -15,7 +15,7 @@ import traceback
 from dataclasses import asdict
 from typing import Any
 
-from recorders.checkpoints.convert import convert
+from trajtools.checkpoints.convert import convert
 from trajtools.errors import TrajtoolsError
 
 
@@ -41,7 +41,7 @@ def main() -> int:
         return 1
     # From here on the file has its name.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tell(conversion=asdict(conversion))
+    tell(conversion={**asdict(conversion), "paths": list(map(os.fspath, conversion.paths))})
     return 0
 
 

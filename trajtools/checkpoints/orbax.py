@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from recorders.checkpoints.arrays import Leaf, reading
+from trajtools.checkpoints.arrays import Leaf, reading
 from trajtools.errors import DataError, MissingDependencyError
 
 INDEX = "_METADATA"
