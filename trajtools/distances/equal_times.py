@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trajtools.distances.metric import Metric, MetricLike, bind_metric, block_floor, find_metric, in_time, kernel_ready
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
+from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.types import Floats, Ints, StatesLike
@@ -85,7 +86,8 @@ class Contributions(Result):
         return plots.contributions(self, ax=ax)
 
 
-def distance(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l1") -> Floats:
+@takes_states("a", "b", single=True)
+def distance(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l1", scale: str | None = None) -> Floats:
     """Distance d(t) of two trajectories at equal times.
 
     Parameters
@@ -94,6 +96,8 @@ def distance(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l1") -> Floa
         Two trajectories of the same length and the same weights, e.g. ``run.trajectory(0)`` and ``run.trajectory(1)``.
     metric : str, callable or Metric
         Distance between states, see `METRICS`.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
 
     Returns
     -------
@@ -185,6 +189,7 @@ def read_rows(x: Any, start: int, stop: int) -> Any:
     return np.asarray(x.read(start, stop)) if hasattr(x, "read") else x[start:stop]
 
 
+@takes_states("a", "b", single=True)
 def contributions(a: Trajectory, b: Trajectory, *, metric: MetricLike = "l1", per: str = "layer") -> Contributions:
     """Distance of two trajectories at equal times, part by part of the network.
 

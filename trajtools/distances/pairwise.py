@@ -18,6 +18,7 @@ from trajtools.distances import tiles
 from trajtools.distances.metric import METRICS, MetricLike
 from trajtools.distances.tiles import Comparison, Tile, compare, compute
 from trajtools.errors import DataError, FormatError, SelectionError, TooLargeError
+from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result, to_plain
 from trajtools.store.matrices import VECTORS, MatrixFile, create_matrix
@@ -413,11 +414,13 @@ def _place(values: np.memmap[Any, Any]) -> int:
     return int(whole.offset + values.__array_interface__["data"][0] - whole.__array_interface__["data"][0])
 
 
+@takes_states("x", "y", single=True)
 def pairwise(
     x: StatesLike,
     *,
     y: StatesLike | None = None,
     metric: MetricLike = "l2",
+    scale: str | None = None,
     out: str | Path | None = None,
     block: int | None = None,
     executor: Executor | None = None,
@@ -433,6 +436,8 @@ def pairwise(
         States of another trajectory; None: those of `x`.
     metric : str, callable or Metric
         Distance between states, see `METRICS`.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     out : str, Path or None
         Write the distances to this file during the computation, and continue an unfinished file. A folder: to a file
         in it named after the content, so that the same distances are found again. The file can be deleted at any time.

@@ -12,6 +12,7 @@ from trajtools.distances.equal_times import as_states
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
+from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.statistics import random_generator
@@ -111,6 +112,7 @@ class ChangePoints(Result):
         return plots.change_points(self, ax=ax)
 
 
+@takes_states("x", runs=True)
 def change_points(
     x: Run | StatesLike | Distances,
     *,
