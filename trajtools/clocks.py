@@ -117,12 +117,12 @@ def duration(dt: Any) -> Any:
 
     Accepts `datetime.timedelta` (and so `pandas.Timedelta`), `numpy.timedelta64` and text such as ``"1h"``.
     """
-    if dt is None or (isinstance(dt, (int, float, np.integer, np.floating)) and not isinstance(dt, bool)):
-        return dt
-    if isinstance(dt, str):
-        length = _duration_of_text(dt)
-    elif isinstance(dt, np.timedelta64):
+    if isinstance(dt, np.timedelta64):  # for numpy an integer
         length = _duration_of_timedelta(dt)
+    elif dt is None or (isinstance(dt, (int, float, np.integer, np.floating)) and not isinstance(dt, bool)):
+        return dt
+    elif isinstance(dt, str):
+        length = _duration_of_text(dt)
     elif isinstance(dt, timedelta):
         # pandas.Timedelta is one, with nanoseconds that its microseconds leave out.
         whole = (dt.days * 86_400 + dt.seconds) * 10**18 + dt.microseconds * 10**12
@@ -180,7 +180,8 @@ def time_name(name: str) -> tuple[str, str] | None:
 def even_clock(stamps: NDArray[Any], what: str, *, unit: str = "time", remedy: str = "") -> Clock | None:
     """Clock of time stamps, which must be even and different; None for fewer than two.
 
-    `what` names the stamps in messages, `remedy` is a way out for uneven ones, `unit` is that of plain numbers.
+    `what` names the stamps in messages, `remedy` is a way out for uneven ones, in which {step} stands for the usual
+    step, and `unit` is that of plain numbers.
     """
     if len(stamps) < 2:
         return None
@@ -255,10 +256,12 @@ def _even_steps(stamps: NDArray[Any], rows: Ints, what: str, unit: str, remedy: 
         at = int(np.argmax(np.abs(gaps - usual) > JITTER * usual))
         before, after = _shown(stamps[at]), _shown(stamps[at + 1])
         size = [str(_length(gap, scale, unit)) for gap in (gaps[at], usual)]
-        ways = f"{remedy}; or " if remedy else ""
+        step = f"{_length(usual, scale, unit)}".replace(" ", "").replace("d", "D")  # as pandas spells it
+        ways = f"{remedy.format(step=step)}; or " if remedy else ""
         raise DataError(
             f"{what} is uneven: row {rows[at + 1]} ({after}) follows row {rows[at]} ({before}) after {size[0]}, most "
-            f"steps are {size[1]}. {ways}interpolate to even steps; or drop the times if the samples are even in truth"
+            f"steps are {size[1]}. Either {ways}interpolate to even steps; or drop the times, if the samples are even "
+            "in truth"
         )
     if scale:
         exact = bool(np.all(gaps == gaps[0]))

@@ -18,7 +18,7 @@ from trajtools.errors import DataError, InputWarning, UnknownNameError
 from trajtools.reasons import Reason
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats
-from trajtools.values import package, read_array, read_values
+from trajtools.values import TABLES, package, read_array, read_values
 from trajtools.wiring import NodeSet, Parameter
 
 P = ParamSpec("P")
@@ -30,6 +30,7 @@ MOST_COLUMNS = 64  # columns that are compared; more are weights
 SAMPLED = 20_000  # rows from which the spread of columns is estimated
 STEPS = 3  # flat arrays in a list that are one trajectory; two are a reference and its copy
 COORDINATES = (None, "l1", "l2", "linf", "rms")  # metrics in which a column counts by its size
+GRAPH_L1 = "graph-l1"
 NODES = "nodes"
 
 _inside: ContextVar[bool] = ContextVar("inside a function that has looked at its input", default=False)
@@ -46,7 +47,7 @@ def takes_states(
     to the data stands in the warnings of the result, or is an `InputWarning` if the result has none.
 
     `pairs`: also (reference, copies) and lists of these; `runs`: the function takes a Run itself; `matrices`: it takes
-    adjacency matrices (T, N, N) itself; `single`: a single state makes sense.
+    adjacency matrices (T, N, N) itself, for the metric ``"graph-l1"``; `single`: a single state makes sense.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -61,7 +62,8 @@ def takes_states(
             if _inside.get() and scale is None:
                 return function(*args, **kwargs)
             given = {**dict(zip(order, args, strict=False)), **kwargs}
-            reader = _Reader(pairs=pairs, runs=runs, matrices=matrices, single=single)
+            itself = matrices and ("metric" not in known or given.get("metric", default) == GRAPH_L1)
+            reader = _Reader(pairs=pairs, runs=runs, matrices=itself, single=single)
             reader.collect_nodes(given[name] for name in names if name in given)
             for name in names:
                 if given.get(name) is not None:
@@ -163,8 +165,11 @@ class _Reader:
     def _of_graphs(self, graphs: list[Any]) -> Any:
         import networkx
 
-        nodes = list(self._nodes)
-        matrices = np.stack([networkx.to_numpy_array(graph, nodelist=nodes, weight="weight") for graph in graphs])
+        place = {node: at for at, node in enumerate(self._nodes)}
+        matrices = np.zeros((len(graphs), len(place), len(place)))
+        for matrix, graph in zip(matrices, graphs, strict=True):
+            own = [place[node] for node in graph.nodes]
+            matrix[np.ix_(own, own)] = networkx.to_numpy_array(graph, weight="weight")
         if self.matrices:
             return matrices
         return graph_states(matrices, directed=any(graph.is_directed() for graph in graphs))
@@ -209,7 +214,7 @@ def _is_number(item: Any) -> bool:
 def _flat_size(item: Any) -> int | None:
     """Entries of a flat array or tensor; None for anything else."""
     shape = getattr(item, "shape", None)
-    if shape is None or _is_ours(item) or len(shape) > 1 or hasattr(item, "index"):
+    if shape is None or _is_ours(item) or len(shape) > 1 or package(item) in TABLES:
         return None
     return int(shape[0]) if len(shape) else 1
 
@@ -243,6 +248,22 @@ def graph_states(matrices: Any, *, directed: bool | None = None) -> Trajectory:
     )
     return Trajectory.from_array(
         array.reshape(len(array), -1), parameters=(links,), nodes=(NodeSet(NODES, size),), time_unit="sample"
+    )
+
+
+def of_one_direction(left: Any, right: Any) -> tuple[Any, Any]:
+    """Two trajectories of graphs, both directed if one of them is."""
+    ends = [tuple(getattr(x, "parameters", ())) for x in (left, right)]
+    if [len(parameters) for parameters in ends] != [1, 1] or ends[0][0].undirected == ends[1][0].undirected:
+        return left, right
+    one, other = (_directed(x) for x in (left, right))
+    return one, other
+
+
+def _directed(x: Trajectory) -> Trajectory:
+    links = replace(x.parameters[0], undirected=False)
+    return Trajectory.from_array(
+        np.asarray(x), step=x.step, dt=x.dt, time_unit=x.time_unit, parameters=(links,), nodes=x.nodes
     )
 
 

@@ -149,8 +149,8 @@ def _real(array: NDArray[Any], name: str) -> NDArray[Any]:
     if array.dtype.kind == "O":
         if not array.ndim:
             raise DataError(
-                f"{name} is a {type(array.item()).__name__} and holds no numbers; needed states (T, d) or a series "
-                "(T,), as an array, a tensor, a table or a Trajectory"
+                f"{name} is of type {type(array.item()).__name__} and holds no numbers; needed states (T, d) or a "
+                "series (T,), as an array, a tensor, a table or a Trajectory"
             )
         array = _objects(array, name)
     kind = array.dtype.kind
@@ -338,7 +338,7 @@ def _clock_of_index(index: Any, name: str) -> Clock | None:
     if kind == "PeriodIndex":
         index = index.to_timestamp()
     if getattr(index.dtype, "kind", "O") in "mM":
-        remedy = f"leave NaN in the gaps, which are taken, with {name}.asfreq(...)"
+        remedy = f"leave NaN in the gaps, which are taken: {name}.sort_index().asfreq('{{step}}')"
         return even_clock(_pandas_times(index), what, remedy=remedy)
     stamps = np.asarray(index)
     if stamps.dtype.kind == "f":
@@ -347,7 +347,7 @@ def _clock_of_index(index: Any, name: str) -> Clock | None:
         gaps = np.diff(stamps)
         if len(gaps) and np.all(gaps > 0) and not np.all(gaps == gaps[0]):
             remedy = (
-                f"if rows were dropped, leave NaN in the gaps with {name}.reindex(range(first, last)); if the index "
+                f"leave NaN for rows that were dropped: {name}.reindex(range(first, last + 1)); or, if the index "
                 f"only numbers the rows, {name}.reset_index(drop=True)"
             )
             return even_clock(stamps, what, unit="sample", remedy=remedy)
@@ -424,7 +424,7 @@ def _clock_of_coordinate(coordinate: Any, what: str) -> Clock | None:
         return None
     unit = str(coordinate.attrs.get("units") or (known[1] if known else "time"))
     return even_clock(
-        stamps, what, unit=unit, remedy="leave NaN in the gaps, which are taken, with x.resample or x.reindex"
+        stamps, what, unit=unit, remedy="leave NaN in the gaps, which are taken: x.resample(time='{step}').asfreq()"
     )
 
 

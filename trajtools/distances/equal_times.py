@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trajtools.distances.metric import Metric, MetricLike, bind_metric, block_floor, find_metric, in_time, kernel_ready
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
-from trajtools.inputs import takes_states
+from trajtools.inputs import graph_states, of_one_direction, takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.types import Floats, Ints, StatesLike
@@ -118,7 +118,7 @@ def distance(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l1", scale: 
     >>> tt.distance(np.zeros((3, 2)), np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]))
     array([1., 2., 3.])
     """
-    left, right = as_states(a, "a"), as_states(b, "b")
+    left, right = of_one_direction(as_states(a, "a", metric), as_states(b, "b", metric))
     check_alike(left, right)
     bound = in_time(bind_metric(find_metric(metric), left, right))
     size = left.shape[1]
@@ -149,11 +149,13 @@ def check_alike(a: Any, b: Any) -> None:
         )
 
 
-def as_states(x: Any, name: str) -> Any:
-    """Return a Trajectory unchanged, anything else as an array (T, P)."""
+def as_states(x: Any, name: str, metric: MetricLike | None = None) -> Any:
+    """Return a Trajectory unchanged, anything else as an array (T, P); of networks if `metric` compares these."""
     if hasattr(x, "read") and hasattr(x, "step"):
         return x
     array = np.asarray(x)
+    if metric is not None and array.ndim == 2 and array.shape[0] == array.shape[1] and find_metric(metric).bind:
+        return graph_states(array)
     if array.ndim == 1 and array.dtype.kind in "biuf":
         array = array[:, None]
     if array.ndim != 2 or array.dtype.kind not in "biuf":

@@ -23,6 +23,7 @@ from trajtools.reasons import Reason
 from trajtools.results import Result, to_plain
 from trajtools.store.matrices import VECTORS, MatrixFile, create_matrix
 from trajtools.types import Bools, Floats, Ints, StatesLike
+from trajtools.values import read_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,7 +146,7 @@ class Distances(Result):
         >>> d.shape, d.symmetric, d[0].tolist()
         ((2, 2), True, [0.0, 1.0])
         """
-        array = np.asarray(matrix, dtype=np.float64)
+        array = read_values(matrix, "the matrix of distances").array.astype(np.float64, copy=False)
         if array.ndim != 2 or array.shape[0] != array.shape[1]:
             raise DataError(f"distances of one trajectory are (T, T); these have shape {array.shape}")
         if np.any(array < 0):
