@@ -58,7 +58,7 @@ CALLS = {
     "correlation_dimension": lambda x: tt.correlation_dimension(x, theiler=1).value,
     "correlation_sum": lambda x: tt.structure.correlation_sum(x, theiler=1).counts,
     "find_cycles": lambda x: tt.structure.find_cycles(x).period,
-    "system_states": lambda x: tt.structure.system_states(x).labels,
+    "system_states": lambda x: tt.structure.system_states(x, count=2).labels,
     "pca": lambda x: tt.structure.pca(x).coordinates,
     "mds": lambda x: tt.structure.mds(x).coordinates,
     "autocorrelation": lambda x: tt.autocorrelation(x, surrogates=19).values,
@@ -321,7 +321,7 @@ def test_the_time_coordinate_of_xarray_is_the_clock():
 
 COLUMNS = {
     "x": SHORT[:, 0],
-    "when": np.datetime64("2001-01-01T00:00:00") + np.arange(240) * np.timedelta64(1, "h"),
+    "when": np.datetime64("2001-01-01T00:00:00", "us") + np.arange(240) * np.timedelta64(1, "h"),
     "y": SHORT[:, 1],
 }
 

@@ -358,12 +358,10 @@ def _clock_of_index(index: Any, name: str) -> Clock | None:
 
 
 def _read_polars(x: Any, name: str) -> Values:
-    if not hasattr(x, "columns"):
-        if hasattr(x, "collect"):
-            return _read_polars(x.collect(), name)
-        return Values(_polars_column(x, name), (x.name,) if x.name else ())
     if hasattr(x, "collect"):  # a LazyFrame
         x = x.collect()
+    if not hasattr(x, "columns"):
+        return Values(_polars_column(x, name), (x.name,) if x.name else ())
     return _table({label: _polars_column(x.get_column(label), name) for label in x.columns}, name)
 
 
