@@ -84,7 +84,7 @@ def takes_states(
                 result = function(*changed, **{name: given[name] for name in kwargs})  # type: ignore[arg-type]
             finally:
                 _inside.reset(token)
-            return _with_remarks(result, reader.remarks, scale)
+            return with_remarks(result, reader.remarks, scale)
 
         wrapper.__dict__["states"] = names
         return wrapper
@@ -370,7 +370,7 @@ def _divided(array: Any, factor: Floats, name: str) -> Floats:
 # Results
 
 
-def _with_remarks(result: R, remarks: Sequence[Reason], scale: Any) -> R:
+def with_remarks(result: R, remarks: Sequence[Reason], scale: Any = None) -> R:
     """Add what was done to the data to the warnings and settings of a result."""
     if not remarks and scale is None:
         return result

@@ -203,6 +203,11 @@ def _short(value: Any) -> str:
 # Tables
 
 
+def read_columns(table: Any, name: str) -> dict[str, NDArray[Any]]:
+    """Columns of a table of arrow, as numbers or times."""
+    return {str(label): _column(_arrow_column(table.column(label)), name) for label in table.column_names}
+
+
 def _table(columns: Mapping[str, Any], name: str, clock: Clock | None = None) -> Values:
     """States of named columns (T,); the column of times, if there is one, is their clock."""
     known = {label: _column(values, f"{name}[{label!r}]") for label, values in columns.items()}
