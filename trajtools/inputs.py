@@ -132,7 +132,8 @@ class _Reader:
 
     def _branch(self, x: Any, name: str) -> Any:
         if self.pairs and isinstance(x, (list, tuple)) and not _is_trajectory(x):
-            return [self.read(item, f"{name}[{at}]") for at, item in enumerate(x)]
+            branch = [self.read(item, f"{name}[{at}]") for at, item in enumerate(x)]
+            return tuple(branch) if isinstance(x, tuple) else branch
         return self._leaf(x, name)
 
     def _leaf(self, x: Any, name: str) -> Any:
@@ -322,7 +323,7 @@ def _unequal_columns(array: NDArray[Any], names: tuple[str, ...]) -> list[Reason
     large = [at for at in np.flatnonzero(moving) if at not in set(small.tolist())]
     text = (
         "distances between states are those of column {large}: its standard deviation is {ratio:,.0f} times that of "
-        "{small}. If the columns have units of their own, scale='std' divides each by its standard deviation"
+        "{small}. If the columns have units of their own, scale='std' (--scale std) divides each by its own"
     )
     return [
         Reason.of(
@@ -351,7 +352,8 @@ def _factor(states: Any, scale: str, name: str) -> Floats:
 
 def _scaled(x: Any, factor: Floats, name: str) -> Any:
     if isinstance(x, (list, tuple)):
-        return [_scaled(item, factor, name) for item in x]
+        branch = [_scaled(item, factor, name) for item in x]
+        return tuple(branch) if isinstance(x, tuple) else branch
     if isinstance(x, Trajectory):
         states = _divided(np.asarray(x), factor, name)
         return Trajectory.from_array(

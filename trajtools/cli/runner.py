@@ -326,7 +326,8 @@ class Request:
         `text(outcomes)` makes the text, `draw(result, ax)` one panel of the figure (by default `result.plot(ax=ax)`).
         """
         outcomes, errors = self.each_run(analyse)
-        results = [{"file": one.file, "run": one.run, "result": _plain(one.result)} for one in outcomes]
+        plain = outcomes if self.as_json else []
+        results = [{"file": one.file, "run": one.run, "result": _plain(one.result)} for one in plain]
         self.write(outcomes, errors, results, text)
         if self.plot is not None and outcomes:
             _draw_panels(outcomes, draw or (lambda result, ax: result.plot(ax=ax)), self.plot)

@@ -27,6 +27,7 @@ PROBED = 50  # lines from which separator and decimal mark are found
 MOST_LISTED = 8  # columns that a message lists
 _GROUPS = {mark: re.compile(rf"[+-]?\d{{1,3}}({re.escape(mark)}\d{{3}})+(?!\d)") for mark in (",", ".")}
 _BLANK_GROUPS = re.compile(r"(?<=\d)[ '\u00a0\u2009\u202f](?=\d{3}(\D|$))")
+_LIKE_A_DATE = re.compile(r"\d{4}-\d{1,2}$|\d{1,4}([-/. ])(\d{1,2}|[^\W\d]{3,})\1\d{1,4}|[^\W\d]{3,} \d{1,2} \d{4}")
 _TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}(?:[.,]\d+)?))?")
 
 
@@ -394,7 +395,7 @@ def _lines(path: Path) -> tuple[list[tuple[int, str]], str | None]:
     numbered: list[tuple[int, str]] = []
     comment = None
     for number, line in enumerate(content.splitlines(), 1):
-        if line.lstrip().startswith(("#", "%", "//")):
+        if line.lstrip().startswith(("#", "%", "//")) and not line.lstrip().lower().startswith("#n/a"):
             comment = comment if numbered else line.lstrip(" #%/")
         elif line.strip():
             numbered.append((number, line))
@@ -454,7 +455,7 @@ def _is_value(cell: str, dialect: Dialect) -> bool:
 
     if dialect.number(cell) is not None:
         return True
-    return _TIME_OF_DAY.fullmatch(cell) is not None or (cell[:1].isalnum() and parse_dates([cell]) is not None)
+    return bool(_TIME_OF_DAY.fullmatch(cell)) or (bool(_LIKE_A_DATE.match(cell)) and parse_dates([cell]) is not None)
 
 
 def _is_header(rows: Sequence[Sequence[str]], dialect: Dialect) -> bool:
