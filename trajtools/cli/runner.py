@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -685,16 +686,18 @@ def progress(length: int, label: str, quiet: bool = False) -> Iterator[Callable[
 @contextmanager
 def compile_notice(quiet: bool) -> Iterator[None]:
     """Say on stderr, once, that kernels are being compiled: it takes seconds, the first time only."""
-    from trajtools._kernels._jit import on_compile
+    from trajtools._kernels._jit import NO_CACHE, is_cached, on_compile
 
     reported: list[bool] = []
 
     def notify() -> None:
         if not reported and not quiet:
             reported.append(True)
-            click.echo("Compiling kernels, once; they are cached ...", err=True)
+            more = "once; they are cached ..." if is_cached() else f"in every process: {NO_CACHE}."
+            click.echo(f"Compiling kernels, {more}", err=True)
 
-    with on_compile(notify):
+    with on_compile(notify), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="kernels are compiled in every process")
         yield
 
 
