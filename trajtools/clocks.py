@@ -56,7 +56,7 @@ DATES = (
     "%Y-%m-%d", "%Y/%m/%d", "%d %b %Y", "%d-%b-%Y", "%b %d %Y",
 )  # fmt: skip
 HOURS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
-_ISO = re.compile(r"\d{4}-\d{1,2}(-\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?)?)?\s*(Z|[+-]\d{2}:?\d{2})?")
+_ISO = re.compile(r"\d{4}-\d{1,2}(-\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?)?)?\s*(Z|[+-]\d{2}(?::?\d{2})?)?")
 _DURATION = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?\d+)?)?\s*([^\W\d]+)\s*")
 _BRACKETED = re.compile(r"\s*(.+?)\s*[\[(]\s*([^\W\d]+)\s*[\])]\s*$")
 
@@ -362,7 +362,7 @@ def _iso_dates(texts: Sequence[str]) -> NDArray[np.datetime64] | None:
         except ValueError:
             return None
         if zone and zone != "Z":
-            hours, minutes = int(zone[1:3]), int(zone[-2:])
+            hours, minutes = int(zone[1:3]), int(zone[-2:]) if len(zone) > len("+00") else 0
             offset = np.timedelta64(60 * hours + minutes, "m")
             stamps[row] = stamps[row] + offset if zone[0] == "-" else stamps[row] - offset
     return stamps

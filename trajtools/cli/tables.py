@@ -26,6 +26,7 @@ MISSING = ("", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none", "nil"
 PROBED = 50  # lines from which separator and decimal mark are found
 MOST_LISTED = 8  # columns that a message lists
 _GROUPS = {mark: re.compile(rf"[+-]?\d{{1,3}}({re.escape(mark)}\d{{3}})+(?!\d)") for mark in (",", ".")}
+_FORTRAN = re.compile(r"[+-]?[\d.]+[dD][+-]?\d+")
 _BLANK_GROUPS = re.compile(r"(?<=\d)[ '\u00a0\u2009\u202f](?=\d{3}(\D|$))")
 _LIKE_A_DATE = re.compile(r"\d{4}-\d{1,2}$|\d{1,4}([-/. ])(\d{1,2}|[^\W\d]{3,})\1\d{1,4}|[^\W\d]{3,} \d{1,2} \d{4}")
 _TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}(?:[.,]\d+)?))?")
@@ -75,8 +76,10 @@ class Dialect:
 
 
 def _with_blanks(cell: str) -> float | None:
-    """Number with blanks or apostrophes between groups of three digits."""
+    """Number with blanks or apostrophes between groups of three digits, or with the exponent of Fortran, 1.0D-3."""
     try:
+        if _FORTRAN.fullmatch(cell):
+            return float(cell.lower().replace("d", "e"))
         return float(_BLANK_GROUPS.sub("", cell)) if _BLANK_GROUPS.search(cell) else None
     except ValueError:
         return None
@@ -215,7 +218,8 @@ def _timed(
     name = _clock_column(columns, text, path, time)
     clock = None
     if name is not None:
-        unit = (time_name(name) or ("", "time"))[1] if not name.isdigit() else "time"
+        known = time_name(name)
+        unit = known[1] if known is not None else "sample" if _counts_rows(columns[name]) else "time"
         remedy = f"leave it out (--time none{_other_columns(columns, name)})"
         clock = even_clock(columns[name], f"the column {name!r} of {path.name}", unit=unit, remedy=remedy)
     states = {label: values for label, values in columns.items() if label != name}
@@ -279,6 +283,10 @@ def _rises_evenly(values: Any) -> bool:
         return False
     gaps = np.diff(values.astype(np.float64))
     return bool(gaps[0] > 0 and np.all(np.abs(gaps - gaps[0]) <= 1e-6 * gaps[0]))
+
+
+def _counts_rows(values: Any) -> bool:
+    return _rises_evenly(values) and float(values[1] - values[0]) == 1.0
 
 
 def _read_npy(path: Path) -> tuple[dict[str, Any], NDArray[Any] | None]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from trajtools.clocks import duration
 from trajtools.distances import tiles
 from trajtools.distances.metric import METRICS, MetricLike
 from trajtools.distances.tiles import Comparison, Tile, compare, compute
@@ -22,7 +23,7 @@ from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result, to_plain
 from trajtools.store.matrices import VECTORS, MatrixFile, create_matrix
-from trajtools.types import Bools, Floats, Ints, StatesLike
+from trajtools.types import Bools, Floats, Ints, StatesLike, TimeStepLike
 from trajtools.values import read_values
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Distances(Result):
         *,
         metric: str = "precomputed",
         step: ArrayLike | None = None,
-        dt: float = 1.0,
+        dt: TimeStepLike = 1.0,
         time_unit: str | None = None,
     ) -> Distances:
         """Wrap distances computed elsewhere.
@@ -126,10 +127,10 @@ class Distances(Result):
             Name of the distance between states.
         step : array_like of int or None, shape (T,)
             Step of each state; None: 0, 1, 2, ...
-        dt : float, in the time unit
-            Time of one step.
+        dt : float or duration
+            Time of one step: a number in `time_unit`, or a duration such as ``"1h"``.
         time_unit : str or None
-            Unit of `dt`; None: ``"step"``, or ``"time"`` where a step takes other than 1.
+            Unit of `dt`; None: that of the duration, else ``"step"``, or ``"time"`` where a step takes other than 1.
 
         Returns
         -------
@@ -151,6 +152,8 @@ class Distances(Result):
             raise DataError(f"distances of one trajectory are (T, T); these have shape {array.shape}")
         if np.any(array < 0):
             raise DataError("the distances contain negative numbers; they must be positive or zero")
+        length = duration(dt)
+        time_unit, dt = time_unit or getattr(length, "unit", None), float(length)
         if not (np.isfinite(dt) and dt > 0):
             raise DataError(f"dt is {dt}; it must be a positive number, the time from one step to the next")
         steps = np.arange(len(array)) if step is None else np.asarray(step, dtype=np.int64)

@@ -18,6 +18,7 @@ from trajtools.results import Result
 from trajtools.statistics import random_generator
 from trajtools.structure.observables import clock_of, walk
 from trajtools.types import Floats, Ints, RealArrayLike, RNGLike, StatesLike
+from trajtools.values import read_array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -205,7 +206,10 @@ def change_points(
         changes, p_value, required = search.changes(innovations(scores, rho), penalty), float("nan"), float(penalty)
     null = f"stationary Gaussian noise with autocorrelation {rho:.2f} between neighbouring points"
     index = good[changes * width]
-    table = {key: np.asarray(series, dtype=np.float64) for key, series in (metrics or metrics_of_run).items()}
+    table = {
+        key: read_array(series, f"the metric {key!r}").astype(np.float64, copy=False)
+        for key, series in (metrics or metrics_of_run).items()
+    }
     return ChangePoints(
         index=index,
         step=steps[index],
