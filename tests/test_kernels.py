@@ -1,6 +1,10 @@
 """The contract of every kernel of the twins: threads, NaN, inputs, compiled and interpreted."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,3 +69,45 @@ def test_nan_anywhere_is_nan_in_that_row(kernel, blocks, place):
 def test_no_states_and_no_weights_are_no_error(kernel):
     assert kernel(np.empty((0, 1, 3)), np.empty((0, 1, 3)), np.zeros(1, int), np.zeros(1, int)).shape == (0, 1)
     assert kernel(np.empty((2, 1, 0)), np.empty((2, 1, 0)), np.zeros(1, int), np.zeros(1, int)).tolist() == [[0], [0]]
+
+
+READ_ONLY = """
+import numba.core.caching as caching
+
+def refuse(self):
+    raise PermissionError("read-only file system")
+
+caching.InTreeCacheLocator.ensure_cache_path = refuse
+"""
+
+
+def without_cache(code, **more):
+    """Run code where neither the folder of the package nor that of the user can be written."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA", "XDG"))}
+    environment |= dict.fromkeys(("HOME", "XDG_CACHE_HOME"), "/proc/nowhere") | {"PYTHONPATH": str(ROOT)} | more
+    line = [sys.executable, "-c", READ_ONLY + code]
+    return subprocess.run(line, capture_output=True, text=True, env=environment, check=False, timeout=300)
+
+
+ROOT = Path(__file__).parent.parent
+DISTANCE = "import numpy as np, trajtools as tt; print(tt.distance(np.eye(3), 0 * np.eye(3)).sum())"
+on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc, which nobody can write to")
+
+
+@on_linux
+def test_kernels_work_without_a_cache_and_say_once_how_to_get_one(tmp_path):
+    done = without_cache(DISTANCE)
+    assert (done.returncode, done.stdout.strip()) == (0, "3.0"), done.stderr
+    assert done.stderr.count("NUMBA_CACHE_DIR") == 1
+    cached = without_cache(DISTANCE, NUMBA_CACHE_DIR=str(tmp_path))
+    assert (cached.returncode, cached.stdout.strip(), cached.stderr) == (0, "3.0", "")
+    assert list(tmp_path.rglob("*.nbi"))
+
+
+@on_linux
+def test_commands_say_in_one_line_that_there_is_no_cache():
+    done = without_cache(f"from trajtools.cli.runner import compile_notice\nwith compile_notice(False): {DISTANCE}")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Compiling kernels, in every process: neither")
+    assert "NUMBA_CACHE_DIR" in line

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.inputs import takes_states
 from trajtools.neighbors.theiler import (
     E_FOLD,
     Choice,
@@ -18,13 +19,14 @@ from trajtools.neighbors.theiler import (
     theiler_window,
 )
 from trajtools.reasons import Reason
-from trajtools.types import Floats
+from trajtools.types import Floats, StatesLike
 
 __all__ = ["Choice", "embed", "estimate_delay", "estimate_dimension", "theiler_window"]
 _SIGNIFICANCE = 0.01
 
 
-def embed(x: ArrayLike, dim: int, delay: int = 1) -> Floats:
+@takes_states("x")
+def embed(x: StatesLike, dim: int, delay: int = 1) -> Floats:
     r"""Delay vectors of a series (Takens 1981).
 
     Parameters
@@ -63,7 +65,8 @@ def embed(x: ArrayLike, dim: int, delay: int = 1) -> Floats:
     return np.concatenate([series[k * delay : k * delay + length] for k in range(dim)], axis=1)
 
 
-def estimate_delay(x: ArrayLike, *, method: str = "mutual-information", max_delay: int | None = None) -> Choice:
+@takes_states("x")
+def estimate_delay(x: StatesLike, *, method: str = "mutual-information", max_delay: int | None = None) -> Choice:
     """Embedding delay of a series, by mutual information or autocorrelation.
 
     Parameters
@@ -148,8 +151,9 @@ def _is_lowest(curve: Floats, at: int, reach: int) -> bool:
     return bool(curve[at] == around.min() and curve[at] < curve[at - 1])
 
 
+@takes_states("x")
 def estimate_dimension(
-    x: ArrayLike, *, delay: int, method: str = "cao", max_dim: int = 10, theiler: int | None = None, most: int = 5000
+    x: StatesLike, *, delay: int, method: str = "cao", max_dim: int = 10, theiler: int | None = None, most: int = 5000
 ) -> Choice:
     r"""Embedding dimension of a series, by Cao's method or false neighbours.
 

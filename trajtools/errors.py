@@ -51,6 +51,10 @@ class NoNeighborsError(DataError):
     """No state has a neighbour under this rule."""
 
 
+class InputWarning(UserWarning):
+    """Something was done to data before they were used, and the result has no place to say so."""
+
+
 class UnknownNameError(TrajtoolsError, ValueError):
     """There is no metric, method or option of this name; the message lists the available ones."""
 

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.types import Floats
+from trajtools.values import read_array
 from trajtools.wiring import NodeSet, Parameter
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Network:
     """
 
     def __init__(self, state: ArrayLike, parameters: Sequence[Parameter], nodes: Sequence[NodeSet]) -> None:
-        entries = np.asarray(state, dtype=np.float64)
+        entries = read_array(state, "the state").astype(np.float64, copy=False)
         described = sum(p.size for p in parameters)
         if entries.shape != (described,):
             raise DataError(f"the parameters describe a state of shape ({described},); this one has {entries.shape}")

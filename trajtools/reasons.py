@@ -55,6 +55,10 @@ def _number(value: Any) -> int | float:
 
 # A code stands for a statement, not for a kind of result; several kinds of results may share it.
 CODES: dict[str, str] = {
+    # input
+    "sorted-by-time": "the rows were sorted by their times",
+    "clock-column": "a column of the table is the clock",
+    "columns-unequal": "some columns dwarf others in the distances between states",
     # growth of twins and of neighbours
     "growth": "how far and how fast the distance grows",
     "bounded": "the distance, or the series, stays bounded",

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from trajtools.errors import DataError
 from trajtools.results import Result
 from trajtools.types import Floats, Ints, RNGLike
+from trajtools.values import read_array
 
 # Choices of this toolkit, all independent of scale. They are in the settings of every result.
 SATURATION_MARGIN = float(np.log(50.0))  # e-folds below the knee where fits stop: nonlinear terms are 2 % there
@@ -67,7 +68,7 @@ def fit_slope(x: ArrayLike, y: ArrayLike, start: int = 0, stop: int | None = Non
     >>> fit_slope([0, 1, 2, 3], [1.0, 3.5, 6.0, 8.5]).slope
     2.5
     """
-    times, values = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    times, values = (read_array(each).astype(np.float64, copy=False) for each in (x, y))
     if times.ndim != 1 or times.shape != values.shape:
         raise DataError(f"a line needs x and y of equal length, got shapes {times.shape} and {values.shape}")
     start, stop, _ = slice(start, stop).indices(len(times))

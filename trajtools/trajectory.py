@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from trajtools.errors import DataError, SelectionError, TooLargeError
+from trajtools.clocks import Duration, duration
+from trajtools.errors import DataError, InputWarning, SelectionError, TooLargeError
+from trajtools.values import read_values
 from trajtools.wiring import NodeSet, Parameter
 
 if TYPE_CHECKING:
@@ -86,7 +89,7 @@ class Trajectory:
         cls,
         x: ArrayLike,
         *,
-        dt: float = 1.0,
+        dt: Any = None,
         step: ArrayLike | None = None,
         parameters: Sequence[Parameter] = (),
         nodes: Sequence[NodeSet] = (),
@@ -97,9 +100,11 @@ class Trajectory:
         Parameters
         ----------
         x : array_like, shape (T, d) or (T,)
-            States; a series (T,) becomes (T, 1). Floats are used without a copy, integers become float64.
-        dt : float, in the time unit
-            Time of one step.
+            States; a series (T,) becomes (T, 1). Floats are used without a copy, integers become float64, masked and
+            missing numbers NaN. A table of pandas, polars or xarray brings its clock, which must be even.
+        dt : float, duration or None
+            Time of one step: a number in `time_unit`, or ``"1h"``, `numpy.timedelta64` or `pandas.Timedelta`. None:
+            that of the index of a table, else 1.
         step : array_like of int or None, shape (T,)
             Step of each state; None: 0, 1, 2, ...
         parameters : sequence of Parameter
@@ -107,12 +112,12 @@ class Trajectory:
         nodes : sequence of NodeSet
             Node sets that the parameters connect.
         time_unit : str or None
-            Unit of `dt`; None: ``"step"``, or ``"time"`` if `dt` is not 1.
+            Unit of `dt`; None: that of a duration or of the clock, else ``"step"``, or ``"time"`` if `dt` is not 1.
 
         Raises
         ------
         DataError
-            If `x` is not a real array (T, d) or (T,), or `step` has another length.
+            If `x` is not a real array (T, d) or (T,), `step` has another length, or the clock of a table is uneven.
 
         Examples
         --------
@@ -122,11 +127,17 @@ class Trajectory:
         >>> x[1:].time.tolist()
         [0.1, 0.2]
         """
-        array = np.asarray(x)
+        values = read_values(x)
+        array = values.array
+        for reason in values.reasons:
+            warnings.warn(str(reason), InputWarning, stacklevel=2)
+        length = duration(dt)
+        if length is None and values.clock is not None and step is None:
+            length = Duration(values.clock.dt, values.clock.unit)
+        dt = 1.0 if length is None else float(length)
+        time_unit = time_unit or getattr(length, "unit", None)
         if array.dtype.kind in "biu":
             array = array.astype(np.float64)
-        if array.dtype.kind != "f":
-            raise DataError(f"states must be real numbers; this array has dtype {array.dtype}")
         if array.ndim == 1:
             array = array[:, None]
         source = ArrayStates(array)

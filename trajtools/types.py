@@ -32,6 +32,8 @@ Pair: TypeAlias = "tuple[StatesLike, StatesLike | Sequence[StatesLike]]"
 """A reference and its perturbed copies."""
 TwinsLike: TypeAlias = "Run | Pair | Sequence[Run | Pair]"
 """Twins of one or several initial conditions."""
+TimeStepLike: TypeAlias = Any
+"""Time between two samples: a number, a duration, or the times of all samples; functions see a number or None."""
 RNGLike: TypeAlias = "int | np.random.Generator | None"
 """A seed, a generator, or None for fresh random numbers."""
 

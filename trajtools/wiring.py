@@ -54,6 +54,8 @@ class Parameter:
     source_axis, target_axis : int
         Axes of `shape` that run over the source and the target nodes; -1 if there is none
         (a bias has no source axis: all its edges start at the single bias node).
+    undirected : bool
+        Whether the entries (i, j) and (j, i) are one undirected edge, so that the array is symmetric.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Parameter:
     target: str | None = None
     source_axis: int = -1
     target_axis: int = -1
+    undirected: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

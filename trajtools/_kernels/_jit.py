@@ -7,6 +7,7 @@ writes its own rows, so results do not depend on the number of threads, bit for 
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,11 @@ from typing import Any
 
 from numba import get_num_threads, njit
 from numba.core import event
+
+NO_CACHE = (
+    "neither the folder of trajtools nor the user's cache can be written. Set the environment variable NUMBA_CACHE_DIR "
+    "to a folder that can"
+)
 
 _listeners: list[Callable[[], None]] = []
 
@@ -53,9 +59,34 @@ event.register("numba:compile", _Listener())
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile with the common options; `options` may only add to them.
 
-    No fastmath: NaN and inf are normal data here, and a sum must not depend on the number of threads.
+    No fastmath: NaN and inf are normal data here, and a sum must not depend on the number of threads. Where no folder
+    for the cache can be written, as in containers, kernels are compiled in every process.
     """
-    return njit(cache=True, error_model="numpy", **options)
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            return njit(cache=True, error_model="numpy", **options)(function)
+        except RuntimeError as error:
+            if "no locator available" not in str(error):
+                raise
+        _warn_of_no_cache()
+        return njit(error_model="numpy", **options)(function)
+
+    return decorate
+
+
+_without_cache: list[bool] = []
+
+
+def _warn_of_no_cache() -> None:
+    if not _without_cache:
+        _without_cache.append(True)
+        warnings.warn(f"kernels are compiled in every process: {NO_CACHE}", RuntimeWarning, stacklevel=2)
+
+
+def is_cached() -> bool:
+    """Whether compiled kernels are kept for the next process."""
+    return not _without_cache
 
 
 _PARTS_PER_THREAD = 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ LAGS = 12  # shown in the text
 
 @analysis_command("stability", strict=True, selection=False)
 @options.metric("l1")
+@options.scale
 @options.window
 @click.option("--start", type=click.IntRange(min=0), help="Step of the perturbation, if the run does not record it.")
 @options.level
@@ -48,11 +50,13 @@ def stability(request: Request, *, seed: int, **chosen: Any) -> None:
     """Test whether the twins in each run of each FILE return to the orbit of their reference.
 
     Compares the distance at equal times (dynamical stability) with the distance to the orbit, at any time on it
-    (orbital stability), and gives the phase lag between them.
+    (orbital stability), and gives the phase lag between them. Of tables, the first FILE is the reference and the others
+    are its copies.
     """
     import trajtools as tt
 
-    request.run(lambda source: tt.orbital_stability(source.recorded_run(), **chosen, rng=seed), _stability_text)
+    request = replace(request, together=True)
+    request.run(lambda source: tt.orbital_stability(source.twins(), **chosen, rng=seed), _stability_text)
 
 
 def _stability_text(outcomes: list[Outcome]) -> list[Block]:
@@ -90,6 +94,7 @@ def _median(values: Any) -> float:
 @click.option("--scaled", type=click.FloatRange(0, min_open=True), help="The same, in standard deviations.")
 @click.option("--neighbors", type=click.IntRange(min=1), help="Number of nearest states that recur, for each state.")
 @options.metric("l2")
+@options.scale
 @click.option("--theiler", type=click.IntRange(min=0), help="Ignore lags below this.  [default: of the convention]")
 @click.option("--convention", type=click.Choice(CONVENTIONS), default="standard", show_default=True,
               help="Definitions of the measures.")  # fmt: skip
@@ -168,10 +173,13 @@ def _windowed_text(name: str, result: Any, size: int) -> Block:
 
 @analysis_command("distances")
 @options.metric("l2", "Distance between two states, such as l1, l2 or cosine; an unknown name lists all.")
+@options.scale
 @click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Save the matrix to this file.")
 @options.workers
 @options.scheduler
-def distances(request: Request, *, metric: str, save: Path | None, workers: int, scheduler: str | None) -> None:
+def distances(
+    request: Request, *, metric: str, scale: str | None, save: Path | None, workers: int, scheduler: str | None
+) -> None:
     """Compute the distances between all states of the trajectory of each run of each FILE.
 
     Prints a summary; --save saves the whole matrix, for `trajtools.Distances.open` and for runs that do not fit into
@@ -186,7 +194,7 @@ def distances(request: Request, *, metric: str, save: Path | None, workers: int,
             if saved:
                 raise DataError(f"{save} holds the distances of one run; {source.name!r} is another: choose with --run")
             check_target(save, (source.path,))
-        matrix = tt.pairwise(source.states(), metric=metric, out=save, executor=pool)
+        matrix = tt.pairwise(source.states(), metric=metric, scale=scale, out=save, executor=pool)
         saved.append(source.name)
         if request.as_json and request.plot is None:
             return {**_summary(matrix), "path": matrix.path, "settings": matrix.settings}
@@ -319,6 +327,7 @@ def _correlation_text(label: str, result: Autocorrelation) -> Block:
 
 @analysis_command("dimension", strict=True)
 @options.metric("l2")
+@options.scale
 @options.theiler
 @click.option("--dims", type=click.IntRange(min=1), help="Largest embedding dimension of a series.")
 @click.option("--delay", type=click.IntRange(min=1), help="Delay of the embedding, in samples.")
@@ -365,7 +374,7 @@ def _interval(ends: tuple[float, float]) -> str:
 # curvature
 
 
-@analysis_command("curvature", strict=True, selection=False)
+@analysis_command("curvature", strict=True, selection=False, tables=False)
 @click.option("--of", type=click.Choice(HESSIANS), help="Hessian of the full data set, a subset or a batch.  "
               "[default: the first that was recorded]")  # fmt: skip
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Learning rate, if the run does not record it.")

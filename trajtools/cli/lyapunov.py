@@ -52,6 +52,7 @@ class Settings:
     selection: Selection = field(default_factory=Selection)
     method: str = "auto"
     metric: str | None = None
+    scale: str | None = None
     average: str | None = None
     region: tuple[float, float] | None = None
     procedure: str | None = None
@@ -82,6 +83,7 @@ class Settings:
         return {
             "method": self.method,
             "metric": self.metric,
+            "scale": self.scale,
             "average": self.average,
             "neighbors": self.neighbors,
             "theiler": self.theiler,
@@ -110,6 +112,7 @@ class Settings:
 @options.theiler
 @click.option("--horizon", type=click.IntRange(min=1), help="How long neighbours are followed, in samples.")
 @options.metric(None, "Distance between two states.  [default: l1 for twins, l2 for neighbours]")
+@options.scale
 @click.option("--average", type=click.Choice(AVERAGES), help="Average over twins or neighbours.")
 @click.option("--region", type=options.span(float), metavar="START:STOP",
               help="Fit here, in steps since the perturbation.")  # fmt: skip
@@ -130,9 +133,9 @@ def lyapunov(request: Request, **chosen: Any) -> None:
 
     Twins are perturbed copies that were trained with their reference. Without twins, the neighbours of one
     trajectory are used, if it returns to earlier states. The result is an exponent with an interval, a verdict and
-    its reasons. A FILE may also be a table of numbers (.npy, .csv, .tsv, .txt, .dat) with one state a line, or an HDF5
-    file of another program that holds twins, or distances of twins: say what it holds with --layout, or with --dataset,
-    --axes and --holds.
+    its reasons. A FILE may also be a table of numbers (.csv, .tsv, .txt, .dat, .npy, .npz, .parquet) with one state a
+    row, or an HDF5 file of another program that holds twins, or distances of twins: say what it holds with --layout, or
+    with --dataset, --axes and --holds.
     """
     if request.foreign is not None:
         request = replace(request, foreign={**request.foreign, "metric": chosen["metric"] or "l1"}, together=True)
@@ -204,8 +207,11 @@ def _analyse_table(source: Source, settings: Settings) -> Analysis:
         exponent = exponent.per(settings.per, steps_per_epoch=settings.steps_per_epoch)
         windows = windows.per(settings.per, steps_per_epoch=settings.steps_per_epoch) if windows is not None else None
     values = source.table.values
-    _, columns = source.table.columns(settings.selection.series, source.path)
+    _, columns = source.table.columns(settings.selection, source.path)
+    exponent = source.remarked(exponent)
     facts = {"states": len(values), "columns": ", ".join(columns), "dtype": str(values.dtype)}
+    if source.table.clock is not None:
+        facts["clock"] = source.table.clock_text()
     return Analysis(str(source.path), source.name, growth, exponent, None, facts, {}, windows)
 
 

@@ -168,7 +168,23 @@ scheduler = click.option("--scheduler", metavar="ADDRESS", help="Compute on the 
 
 debug = debug_option
 
+columns = click.option(
+    "--column", "columns", metavar="NAME", multiple=True,
+    help="Column of a table; repeatable.  [default: all but the clock]",
+)  # fmt: skip
+time = click.option("--time", metavar="NAME", help="Column of a table that is its clock, or none.  [default: found]")
+sep = click.option(
+    "--sep", metavar="CHAR", help="Separator in a text table, such as ';', tab, space.  [default: found]"
+)
+decimal = click.option(
+    "--decimal", type=click.Choice([".", ","]), help="Decimal mark in a text table.  [default: found]"
+)
+scale = click.option(
+    "--scale", type=click.Choice(["std"]), help="Divide every column by its standard deviation, if units differ."
+)
+
 SELECTION = (runs, member, select, series, window)
+TABLES = (columns, time, sep, decimal)
 OUTPUT = (plot, as_json, output, quiet, debug)
 
 

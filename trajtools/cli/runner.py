@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -125,12 +126,21 @@ def no_such_run(paths: Sequence[Path], patterns: Sequence[str]) -> SelectionErro
 
 @dataclass(frozen=True)
 class Selection:
-    """Options that select a trajectory: a member of a run, parameters, a metric or columns, and a window."""
+    """Options that select a trajectory: a member of a run, parameters, a metric, and a window; and those of tables."""
 
     member: int | None = None
     select: tuple[str, ...] = ()
     series: str | None = None
     window: tuple[int, int] | None = None
+    columns: tuple[str, ...] = ()
+    time: str | None = None
+    sep: str | None = None
+    decimal: str | None = None
+
+    def for_tables(self) -> list[str]:
+        """The given options that only tables have."""
+        values = {"--column": self.columns, "--time": self.time, "--sep": self.sep, "--decimal": self.decimal}
+        return [name for name, value in values.items() if value]
 
 
 @dataclass(frozen=True)
@@ -173,6 +183,7 @@ class Source:
     table: Table | None = None
     foreign: Ensemble | None = None
     init: int = 0
+    copies: tuple[Source, ...] = ()  # tables of perturbed copies
 
     def recorded_run(self) -> Run:
         """Return the run; a table is refused."""
@@ -190,6 +201,30 @@ class Source:
             return self.table.states(self.selection, self.path)
         selected = select_states(self.recorded_run(), self.selection)
         return selected.trajectory() if isinstance(selected, MemberStates) else selected
+
+    def twins(self) -> Any:
+        """Return a run with twins, or pairs (reference, copies)."""
+        if self.foreign is not None:
+            if not any(copies for _, copies in self.foreign.pairs):
+                raise DataError(f"{self.path.name} is declared to hold no copies of weights, which this command needs")
+            return self.foreign.pairs
+        if self.table is None:
+            return self.recorded_run()
+        if not self.copies:
+            raise DataError(
+                f"{self.path.name} is a table, which holds one trajectory; give the tables of its perturbed "
+                "copies after it"
+            )
+        return [(self.states(), [copy.states() for copy in self.copies])]
+
+    def remarked(self, result: Any) -> Any:
+        """Add to a result what was done to the rows of its tables."""
+        from trajtools.inputs import with_remarks
+
+        if not hasattr(result, "warnings"):
+            return result
+        tables = [source.table for source in (self, *self.copies) if source.table is not None]
+        return with_remarks(result, [remark for one in tables for remark in one.warnings])
 
     def each_trajectory(self) -> list[Source]:
         """Return a source for each initial condition of a file of another program; other sources are one."""
@@ -279,7 +314,7 @@ class Request:
     quiet: bool = False
     strict: bool = False
     foreign: dict[str, Any] | None = None
-    together: bool = False  # all trajectories of a file of another program in one analysis
+    together: bool = False  # all trajectories of a file of another program, or all tables, in one analysis
 
     def run(
         self,
@@ -292,7 +327,8 @@ class Request:
         `text(outcomes)` makes the text, `draw(result, ax)` one panel of the figure (by default `result.plot(ax=ax)`).
         """
         outcomes, errors = self.each_run(analyse)
-        results = [{"file": one.file, "run": one.run, "result": _plain(one.result)} for one in outcomes]
+        plain = outcomes if self.as_json else []
+        results = [{"file": one.file, "run": one.run, "result": _plain(one.result)} for one in plain]
         self.write(outcomes, errors, results, text)
         if self.plot is not None and outcomes:
             _draw_panels(outcomes, draw or (lambda result, ax: result.plot(ax=ax)), self.plot)
@@ -309,16 +345,21 @@ class Request:
         if self.foreign is None:
             paths = without_unsafe(paths, errors)
         with compile_notice(self.quiet), progress(len(paths), "Analysing runs", self.quiet) as advance:
-            for path in paths:
-                with collecting(errors, path), sources(path, self.runs, self.selection, self.foreign) as listed:
+            for path, more in self._grouped(paths):
+                with collecting(errors, path), sources(path, self.runs, self.selection, self.foreign, more) as listed:
                     chosen = listed if self.together else [part for one in listed for part in one.each_trajectory()]
                     for source in chosen:
                         with collecting(errors, path):
-                            outcomes.append(Outcome(str(path), source.name, analyse(source)))
+                            outcomes.append(Outcome(str(path), source.name, source.remarked(analyse(source))))
                 advance(1)
         if self.runs and not outcomes and not errors:
             raise no_such_run(paths, self.runs)
         return outcomes, errors
+
+    def _grouped(self, paths: list[Path]) -> list[tuple[Path, list[Path]]]:
+        """Each path, with the tables that belong to it: those after the first, if tables are analysed together."""
+        tables = [path for path in paths if is_table(path)] if self.together and self.foreign is None else []
+        return [(path, tables[1:] if path in tables[:1] else []) for path in paths if path not in tables[1:]]
 
     def write(
         self,
@@ -337,9 +378,16 @@ class Request:
 
 @contextmanager
 def sources(
-    path: Path, patterns: Sequence[str], selection: Selection, declared: dict[str, Any] | None = None
+    path: Path,
+    patterns: Sequence[str],
+    selection: Selection,
+    declared: dict[str, Any] | None = None,
+    copies: Sequence[Path] = (),
 ) -> Iterator[list[Source]]:
-    """Open a file and list what there is to be analysed in it; `declared`: what a file of another program holds."""
+    """Open a file and list what there is to be analysed in it.
+
+    `declared`: what a file of another program holds; `copies`: tables with copies of the trajectory of a table.
+    """
     if declared is not None:
         from trajtools.store import foreign
 
@@ -353,8 +401,14 @@ def sources(
     if is_table(path):
         if patterns:
             raise DataError(f"--run is for recorded files; {path.name} is a table, which holds one trajectory")
-        yield [Source(path, path.stem, selection, table=read_table(path))]
+        one, *others = (Source(p, p.stem, selection, table=read_table(p, selection)) for p in (path, *copies))
+        yield [replace(one, copies=tuple(others))]
         return
+    if selection.for_tables():
+        raise DataError(
+            f"{', '.join(selection.for_tables())}: only for tables, and {path.name} is none; a metric of a run is "
+            "--series"
+        )
     with opened(path) as run:
         yield [Source(path, run.name, selection, run)] if matches(run.name, patterns) else []
 
@@ -369,12 +423,12 @@ def open_in_child(task: Callable[[str], Any], path: Path) -> None:
 
 
 def analysis_command(
-    name: str, *, strict: bool = False, selection: bool = True
+    name: str, *, strict: bool = False, selection: bool = True, tables: bool = True
 ) -> Callable[[Callable[..., None]], Any]:
     """Make a command of a function that takes a `Request` and its own options.
 
-    `strict` adds `--strict`; `selection=False` leaves only `--run` of the options that select a trajectory, and takes
-    no files of other programs.
+    `strict` adds `--strict`; `selection=False` leaves only `--run` of the options that select a trajectory, and
+    `tables=False` takes no tables and no files of other programs.
     """
 
     def decorate(function: Callable[..., None]) -> click.Command:
@@ -390,13 +444,14 @@ def analysis_command(
             strict: bool = False,
             **chosen: Any,
         ) -> None:
-            names = ("member", "select", "series", "window") if selection else ()
+            names: tuple[str, ...] = ("member", "select", "series", "window") if selection else ()
+            names += ("columns", "time", "sep", "decimal") if tables else ()
             part = Selection(**{key: chosen.pop(key) for key in names})
-            declared = options.declaration(chosen) if selection else None
+            declared = options.declaration(chosen) if tables else None
             function(Request(name, files, runs, part, plot, output, as_json, quiet, strict, declared), **chosen)
 
         own = callback.__dict__.pop("__click_params__", [])
-        foreign = (options.foreign,) if selection else ()
+        foreign = (*options.TABLES, options.foreign) if tables else ()
         for option in reversed((*foreign, *((options.strict,) if strict else ()), *options.OUTPUT)):
             option(callback)
         callback.__dict__["__click_params__"] += own
@@ -631,16 +686,18 @@ def progress(length: int, label: str, quiet: bool = False) -> Iterator[Callable[
 @contextmanager
 def compile_notice(quiet: bool) -> Iterator[None]:
     """Say on stderr, once, that kernels are being compiled: it takes seconds, the first time only."""
-    from trajtools._kernels._jit import on_compile
+    from trajtools._kernels._jit import NO_CACHE, is_cached, on_compile
 
     reported: list[bool] = []
 
     def notify() -> None:
         if not reported and not quiet:
             reported.append(True)
-            click.echo("Compiling kernels, once; they are cached ...", err=True)
+            more = "once; they are cached ..." if is_cached() else f"in every process: {NO_CACHE}."
+            click.echo(f"Compiling kernels, {more}", err=True)
 
-    with on_compile(notify):
+    with on_compile(notify), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="kernels are compiled in every process")
         yield
 
 

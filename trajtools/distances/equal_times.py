@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trajtools.distances.metric import Metric, MetricLike, bind_metric, block_floor, find_metric, in_time, kernel_ready
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
+from trajtools.inputs import graph_states, of_one_direction, takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.types import Floats, Ints, StatesLike
@@ -85,7 +86,8 @@ class Contributions(Result):
         return plots.contributions(self, ax=ax)
 
 
-def distance(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l1") -> Floats:
+@takes_states("a", "b", single=True)
+def distance(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l1", scale: str | None = None) -> Floats:
     """Distance d(t) of two trajectories at equal times.
 
     Parameters
@@ -94,6 +96,8 @@ def distance(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l1") -> Floa
         Two trajectories of the same length and the same weights, e.g. ``run.trajectory(0)`` and ``run.trajectory(1)``.
     metric : str, callable or Metric
         Distance between states, see `METRICS`.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
 
     Returns
     -------
@@ -114,7 +118,7 @@ def distance(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l1") -> Floa
     >>> tt.distance(np.zeros((3, 2)), np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]))
     array([1., 2., 3.])
     """
-    left, right = as_states(a, "a"), as_states(b, "b")
+    left, right = of_one_direction(as_states(a, "a", metric), as_states(b, "b", metric))
     check_alike(left, right)
     bound = in_time(bind_metric(find_metric(metric), left, right))
     size = left.shape[1]
@@ -145,11 +149,13 @@ def check_alike(a: Any, b: Any) -> None:
         )
 
 
-def as_states(x: Any, name: str) -> Any:
-    """Return a Trajectory unchanged, anything else as an array (T, P)."""
+def as_states(x: Any, name: str, metric: MetricLike | None = None) -> Any:
+    """Return a Trajectory unchanged, anything else as an array (T, P); of networks if `metric` compares these."""
     if hasattr(x, "read") and hasattr(x, "step"):
         return x
     array = np.asarray(x)
+    if metric is not None and array.ndim == 2 and array.shape[0] == array.shape[1] and find_metric(metric).bind:
+        return graph_states(array)
     if array.ndim == 1 and array.dtype.kind in "biuf":
         array = array[:, None]
     if array.ndim != 2 or array.dtype.kind not in "biuf":
@@ -185,6 +191,7 @@ def read_rows(x: Any, start: int, stop: int) -> Any:
     return np.asarray(x.read(start, stop)) if hasattr(x, "read") else x[start:stop]
 
 
+@takes_states("a", "b", single=True)
 def contributions(a: Trajectory, b: Trajectory, *, metric: MetricLike = "l1", per: str = "layer") -> Contributions:
     """Distance of two trajectories at equal times, part by part of the network.
 

@@ -58,6 +58,7 @@ class Skeleton:
                 self.spans[str(p.source)],
                 self.spans[str(p.target)],
                 (str(p.source), str(p.target)),
+                p.undirected,
             )
             for p in network.edge_parameters
         )
@@ -73,13 +74,14 @@ class Skeleton:
         return self._indices(self._rows), self._indices(self._columns), not inside
 
     def symmetric(self, state: Floats) -> Floats:
-        """Return the matrix (N, N) of the weights w(i, j) + w(j, i) of a state (P,)."""
+        """Return the matrix (N, N) of the weights w(i, j) + w(j, i) of a state (P,); w(i, j) of undirected edges."""
         self.check_dense()
         matrix = np.zeros((self.n_nodes, self.n_nodes))
         for edges in self.edges:
             block = edges.summed(state[None])[0]
             matrix[edges.source, edges.target] += block
-            matrix[edges.target, edges.source] += block.T
+            if not edges.undirected:
+                matrix[edges.target, edges.source] += block.T
         return matrix
 
     def between_sides(self, state: Floats) -> Floats:
@@ -179,6 +181,8 @@ class Edges:
         The nodes it connects.
     ends : tuple of str
         The source and the target node set.
+    undirected : bool
+        Whether the block is symmetric, and holds every edge twice.
     """
 
     name: str
@@ -189,6 +193,7 @@ class Edges:
     source: slice
     target: slice
     ends: tuple[str, str]
+    undirected: bool = False
 
     def of(self, states: Floats) -> Floats:
         """Return the weights (n, positions, source, target) of states (n, P); a view where the order allows it."""

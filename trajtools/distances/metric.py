@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.inputs import takes_states
 from trajtools.types import DIFFERING, L1, L2, LINF, Floats, StatesLike
 from trajtools.wiring import NodeSet, Parameter
 
@@ -211,6 +212,7 @@ class _Rows:
         return out
 
 
+@takes_states("states", single=True)
 def rounding_floor(states: StatesLike, metric: MetricLike = "l1", *, dtype: DTypeLike | None = None) -> Floats:
     """Distance between two equal states due to rounding of the stored weights.
 

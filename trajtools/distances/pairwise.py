@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from trajtools.clocks import duration
 from trajtools.distances import tiles
 from trajtools.distances.metric import METRICS, MetricLike
 from trajtools.distances.tiles import Comparison, Tile, compare, compute
 from trajtools.errors import DataError, FormatError, SelectionError, TooLargeError
+from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result, to_plain
 from trajtools.store.matrices import VECTORS, MatrixFile, create_matrix
-from trajtools.types import Bools, Floats, Ints, StatesLike
+from trajtools.types import Bools, Floats, Ints, StatesLike, TimeStepLike
+from trajtools.values import read_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,7 +113,7 @@ class Distances(Result):
         *,
         metric: str = "precomputed",
         step: ArrayLike | None = None,
-        dt: float = 1.0,
+        dt: TimeStepLike = 1.0,
         time_unit: str | None = None,
     ) -> Distances:
         """Wrap distances computed elsewhere.
@@ -124,10 +127,10 @@ class Distances(Result):
             Name of the distance between states.
         step : array_like of int or None, shape (T,)
             Step of each state; None: 0, 1, 2, ...
-        dt : float, in the time unit
-            Time of one step.
+        dt : float or duration
+            Time of one step: a number in `time_unit`, or a duration such as ``"1h"``.
         time_unit : str or None
-            Unit of `dt`; None: ``"step"``, or ``"time"`` where a step takes other than 1.
+            Unit of `dt`; None: that of the duration, else ``"step"``, or ``"time"`` where a step takes other than 1.
 
         Returns
         -------
@@ -144,11 +147,13 @@ class Distances(Result):
         >>> d.shape, d.symmetric, d[0].tolist()
         ((2, 2), True, [0.0, 1.0])
         """
-        array = np.asarray(matrix, dtype=np.float64)
+        array = read_values(matrix, "the matrix of distances").array.astype(np.float64, copy=False)
         if array.ndim != 2 or array.shape[0] != array.shape[1]:
             raise DataError(f"distances of one trajectory are (T, T); these have shape {array.shape}")
         if np.any(array < 0):
             raise DataError("the distances contain negative numbers; they must be positive or zero")
+        length = duration(dt)
+        time_unit, dt = time_unit or getattr(length, "unit", None), float(length)
         if not (np.isfinite(dt) and dt > 0):
             raise DataError(f"dt is {dt}; it must be a positive number, the time from one step to the next")
         steps = np.arange(len(array)) if step is None else np.asarray(step, dtype=np.int64)
@@ -413,11 +418,13 @@ def _place(values: np.memmap[Any, Any]) -> int:
     return int(whole.offset + values.__array_interface__["data"][0] - whole.__array_interface__["data"][0])
 
 
+@takes_states("x", "y", single=True)
 def pairwise(
     x: StatesLike,
     *,
     y: StatesLike | None = None,
     metric: MetricLike = "l2",
+    scale: str | None = None,
     out: str | Path | None = None,
     block: int | None = None,
     executor: Executor | None = None,
@@ -433,6 +440,8 @@ def pairwise(
         States of another trajectory; None: those of `x`.
     metric : str, callable or Metric
         Distance between states, see `METRICS`.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     out : str, Path or None
         Write the distances to this file during the computation, and continue an unfinished file. A folder: to a file
         in it named after the content, so that the same distances are found again. The file can be deleted at any time.

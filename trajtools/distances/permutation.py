@@ -23,6 +23,7 @@ from trajtools.distances.symmetry import (
     unit_rows,
 )
 from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNameError
+from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.trajectory import MAX_ARRAY_BYTES, Trajectory
@@ -581,6 +582,7 @@ class _Rounding:
         return np.nan if rounding is None else rounding(sums, size)
 
 
+@takes_states("a", "b", single=True)
 def align(
     a: StatesLike,
     b: StatesLike,

@@ -26,6 +26,7 @@ from trajtools.distances.metric import (
     kernel_ready,
 )
 from trajtools.errors import DataError, TooLargeError
+from trajtools.inputs import of_one_direction
 from trajtools.trajectory import ArrayStates, Trajectory
 from trajtools.types import LINF, Bools, Floats
 from trajtools.wiring import NodeSet, Parameter
@@ -434,8 +435,10 @@ def _part(x: Trajectory, rows: slice, travels: bool) -> Trajectory:
 
 def compare(x: Any, y: Any, metric: MetricLike, *, digest: bool, executor: Executor | None) -> Comparison:
     """Check two sets of states and scan each once."""
-    left = _as_trajectory(x, "x")
-    right = left if y is None or y is x else _as_trajectory(y, "y")
+    left = _as_trajectory(x, "x", metric)
+    right = left if y is None or y is x else _as_trajectory(y, "y", metric)
+    if right is not left:
+        left, right = of_one_direction(left, right)
     if left.shape[1] != right.shape[1]:
         raise DataError(
             f"the states have {left.shape[1]} and {right.shape[1]} weights; only states of one architecture have a "
@@ -466,8 +469,8 @@ def compare(x: Any, y: Any, metric: MetricLike, *, digest: bool, executor: Execu
     )
 
 
-def _as_trajectory(x: Any, name: str) -> Trajectory:
-    states = as_states(x, name)
+def _as_trajectory(x: Any, name: str, metric: MetricLike) -> Trajectory:
+    states = as_states(x, name, metric)
     return states if isinstance(states, Trajectory) else Trajectory.from_array(states)
 
 

@@ -185,7 +185,7 @@ def sampling(x: Any, dt: float | None) -> tuple[float, str, Ints | None]:
     if dt is None:
         dt = natural
     else:
-        unit = "time"
+        unit = getattr(dt, "unit", "time")
     if not (np.isfinite(dt) and dt > 0):
         raise DataError(f"dt, the time between two samples, must be a positive number; got {dt!r}")
     return float(dt), unit, step

@@ -12,7 +12,8 @@ from trajtools.exponents.exponent import Exponent
 from trajtools.exponents.nulls import BASIN, NULLS, steepest
 from trajtools.exponents.one_trajectory import Options, read_record, states_exponent
 from trajtools.exponents.twins import has_twins, twins
-from trajtools.types import RNGLike, StatesLike, TwinsLike
+from trajtools.inputs import takes_states
+from trajtools.types import RNGLike, StatesLike, TimeStepLike, TwinsLike
 
 if TYPE_CHECKING:
     from trajtools.distances.pairwise import Distances
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 METHODS = ("twins", "rosenstein", "kantz", "wolf", "hybrid")
 
 
+@takes_states("x", pairs=True, runs=True, matrices=True, single=True)
 def lyapunov(
     x: TwinsLike | StatesLike | Distances,
     *,
     method: str = "auto",
     metric: MetricLike | None = None,
+    scale: str | None = None,
     average: str | None = None,
     neighbors: NearestK | WithinRadius | None = None,
     theiler: int | None = None,
@@ -34,7 +37,7 @@ def lyapunov(
     delay: int | None = None,
     nodes: int | None = None,
     buffers: bool | None = None,
-    dt: float | None = None,
+    dt: TimeStepLike = None,
     window: tuple[int, int] | None = None,
     region: str | tuple[float, float] = "auto",
     null: str | None = "auto",
@@ -59,6 +62,8 @@ def lyapunov(
         Recurrences also accept ``"graph-l1"``, the sum of the absolute differences of all links over N(N-1), and
         ``"precomputed"`` for distances (T, T); metrics other than ``"l1"``, ``"l2"``, ``"linf"`` and ``"rms"`` are
         evaluated for all pairs, of at most 8192 states.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     average : str or None
         ``"mean-log"``, ``"log-mean"`` or ``"rms"``, see `trajtools.twins` and `trajtools.kantz`; None: their default.
     neighbors : NearestK, WithinRadius or None
@@ -77,8 +82,9 @@ def lyapunov(
         For a run whose optimiser has momentum or moments: whether to append its recorded buffers to the weights, which
         alone are not the full state; see `trajtools.exponents.one_trajectory.full_state`. None: if they are
         recorded and no delay coordinates are requested.
-    dt : float or None
-        Time between two steps; None keeps the unit of the data.
+    dt : float, duration, array_like or None
+        Time between two steps: a number, a duration (``"1h"``, `numpy.timedelta64`, `pandas.Timedelta`), or the times
+        of all samples of an array. None keeps the unit of the data.
     window : (int, int) or None
         Use only the states whose step s fulfils ``window[0] <= s < window[1]``.
     region : "auto" or (float, float)

@@ -22,6 +22,7 @@ from trajtools.exponents.following import (
     with_settings,
 )
 from trajtools.exponents.published_curves import caligiuri_kantz
+from trajtools.inputs import takes_states
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import Strategy, build, choose, count_left_out, nearest
 from trajtools.neighbors.states import (
@@ -32,23 +33,25 @@ from trajtools.neighbors.states import (
     thinned,
     with_directions,
 )
-from trajtools.types import Floats, StatesLike
+from trajtools.types import Floats, StatesLike, TimeStepLike
 
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
     from trajtools.distances.pairwise import Distances
 
 
+@takes_states("x", matrices=True)
 def kantz(
     x: StatesLike | Distances,
     *,
     metric: MetricLike = "l2",
+    scale: str | None = None,
     neighbors: WithinRadius | NearestK | None = None,
     theiler: int | None = None,
     horizon: int,
     dim: int | None = None,
     delay: int = 1,
-    dt: float | None = None,
+    dt: TimeStepLike = None,
     average: str = "log-mean",
     nodes: int | None = None,
     across: bool = False,
@@ -66,6 +69,8 @@ def kantz(
     metric : str or callable
         ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"``, or ``"graph-l1"``: the sum of the absolute differences of all
         links over N(N-1). Or a function of two blocks of states (t, d) that returns their distances (t,), row by row.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     neighbors : WithinRadius, NearestK or None
         Neighbourhood of a state; None: a radius from the data. Several radii need only one search; see Returns.
     theiler : int or None, in samples
@@ -76,8 +81,9 @@ def kantz(
         not used.
     dim, delay : int or None, int, in samples
         Embed a series: delay vectors of dimension `dim`; None: `x` already has states.
-    dt : float or None, in the time unit
-        Time between two samples; None: that of the trajectory, 1 for arrays.
+    dt : float, duration, array_like or None
+        Time between two samples: a number, a duration (``"1h"``, `numpy.timedelta64`, `pandas.Timedelta`), or the times
+        of all samples. None: that of the trajectory or of the clock of a table, else 1.
     average : str
         Inside a neighbourhood: ``"log-mean"``, the logarithm of the mean distance (Kantz); ``"mean-log"``, the mean of
         the logarithms (Parlitz), which weighs close pairs more; ``"rms"``, the logarithm of the root mean square
@@ -237,16 +243,18 @@ def _neighborhoods(states: States, rule: WithinRadius | NearestK) -> tuple[Float
     return radii, np.empty((0, 0), dtype=np.int64), strategy, build(states, strategy)
 
 
+@takes_states("x", matrices=True)
 def rosenstein(
     x: StatesLike | Distances,
     *,
     metric: MetricLike = "l2",
+    scale: str | None = None,
     neighbors: NearestK | None = None,
     theiler: int | None = None,
     horizon: int,
     dim: int | None = None,
     delay: int = 1,
-    dt: float | None = None,
+    dt: TimeStepLike = None,
     nodes: int | None = None,
     across: bool = False,
     stride: int = 1,
@@ -261,6 +269,8 @@ def rosenstein(
     metric : str or callable
         ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"``, or ``"graph-l1"``: the sum of the absolute differences of all
         links over N(N-1). Or a function of two blocks of states (t, d) that returns their distances (t,), row by row.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     neighbors : NearestK or None
         Number of neighbours of each state to follow; None: one, as in the paper.
     theiler : int or None, in samples
@@ -271,8 +281,9 @@ def rosenstein(
         not used.
     dim, delay : int or None, int, in samples
         Embed a series: delay vectors of dimension `dim`; None: `x` already has states.
-    dt : float or None, in the time unit
-        Time between two samples; None: that of the trajectory, 1 for arrays.
+    dt : float, duration, array_like or None
+        Time between two samples: a number, a duration (``"1h"``, `numpy.timedelta64`, `pandas.Timedelta`), or the times
+        of all samples. None: that of the trajectory or of the clock of a table, else 1.
     nodes : int or None
         Number of nodes N for ``"graph-l1"`` of rows of links (T, E); matrices and Trajectories of networks define it.
     across : bool

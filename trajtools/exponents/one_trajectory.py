@@ -29,6 +29,7 @@ from trajtools.exponents.neighbor_methods import kantz, rosenstein
 from trajtools.exponents.nulls import PLAIN, Tested, against_surrogates
 from trajtools.exponents.verdict import no_null
 from trajtools.exponents.wolf import hybrid, wolf
+from trajtools.inputs import single_row
 from trajtools.neighbors.rules import WithinRadius
 from trajtools.neighbors.states import DISTANCES, MATRIX_STATES, METRICS, has_directions
 from trajtools.neighbors.theiler import PROJECTED, clipped, distance_window, projected, theiler_window
@@ -414,6 +415,8 @@ def prepare_states(x: Any, options: Options) -> Prepared:
     array = np.asarray(x)
     if not array.size:
         raise DataError(f"the trajectory is empty, its shape is {array.shape}")
+    if array.ndim == 2 and len(array) == 1 and array.shape[1] > 1:
+        raise single_row(array.shape[1])
     series = _scaled(array.astype(np.float64, copy=False).reshape(len(array), -1))
     finite = np.isfinite(series).all(axis=1)
     if finite.sum() < 20:

@@ -9,12 +9,13 @@ import numpy as np
 
 from trajtools.errors import DataError, NoNeighborsError, UnknownNameError
 from trajtools.exponents.following import delay_vectors, sampling
+from trajtools.inputs import takes_states
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.search import evenly, nearest
 from trajtools.neighbors.states import States, prepare
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.types import Floats, Ints, StatesLike
+from trajtools.types import Floats, Ints, StatesLike, TimeStepLike
 
 # Neighbours per dimension of small and large neighbourhoods, and the number of sampled states.
 SMALL, LARGE = 6, 24
@@ -194,16 +195,18 @@ def kaplan_yorke(values: Floats, last: float = float("nan")) -> float:
     return float(j + sums[j - 1] / abs(known[j]))
 
 
+@takes_states("x")
 def lyapunov_spectrum(
     x: StatesLike,
     *,
     metric: str = "l2",
+    scale: str | None = None,
     neighbors: NearestK | None = None,
     theiler: int | None = None,
     horizon: int = 1,
     dim: int | None = None,
     delay: int = 1,
-    dt: float | None = None,
+    dt: TimeStepLike = None,
     k: int | None = None,
     level: float = 0.95,
 ) -> LyapunovSpectrum:
@@ -215,6 +218,8 @@ def lyapunov_spectrum(
         States, or an embedding of a series (`trajtools.embedding.embed`).
     metric : str
         ``"l1"``, ``"l2"`` or ``"linf"``, for the neighbour search.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     neighbors : NearestK or None
         Number of neighbours per map, at least 2 d; None: 2 (d + 1).
     theiler : int or None, in samples
@@ -224,8 +229,9 @@ def lyapunov_spectrum(
         Time span of one map; above 1 for finely sampled flows.
     dim, delay : int or None, int, in samples
         Embed a series: delay vectors of dimension `dim`; None: `x` already has states.
-    dt : float or None, in the time unit
-        Time between two samples; None: that of the trajectory, 1 for arrays.
+    dt : float, duration, array_like or None
+        Time between two samples: a number, a duration (``"1h"``, `numpy.timedelta64`, `pandas.Timedelta`), or the times
+        of all samples. None: that of the trajectory or of the clock of a table, else 1.
     k : int or None
         Number of exponents; None: d.
     level : float

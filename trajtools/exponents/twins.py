@@ -13,17 +13,19 @@ from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, SelectionError, UnknownNameError
 from trajtools.exponents.applicability import infer_optimizer
 from trajtools.exponents.divergence import Divergence, align_records, clean, count_left_out, left_out_warnings
+from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.statistics import AVERAGES, average_curves, mean_curve
-from trajtools.types import Floats, Ints, TwinsLike
+from trajtools.types import Floats, Ints, TimeStepLike, TwinsLike
 
 
+@takes_states("x", pairs=True, runs=True)
 def twins(
     x: TwinsLike,
     *,
     metric: MetricLike = "l1",
     average: str = "mean-log",
-    dt: float | None = None,
+    dt: TimeStepLike = None,
     window: tuple[int, int] | None = None,
     start: int | Sequence[int] | None = None,
 ) -> Divergence:
@@ -40,8 +42,10 @@ def twins(
         one that stores sketches only ``"l2"``.
     average : str
         ``"mean-log"``, ``"log-mean"`` or ``"rms"``; see Notes.
-    dt : float or None
-        Time between two steps, in any unit; None keeps the unit of the data (one optimiser step for runs).
+    dt : float, duration, array_like or None
+        Time between two steps: a number, a duration (``"1h"``, `numpy.timedelta64`, `pandas.Timedelta`), or the times
+        of all samples of an array. None keeps the unit of the data (one
+        optimiser step for runs).
     window : (int, int) or None
         Use only the states whose step s fulfils ``window[0] <= s < window[1]``.
     start : int, sequence of int or None
@@ -204,7 +208,7 @@ def _assemble(
         metric=metric,
         average=average,
         time=grid * scale_of_time,
-        time_unit=parts[0].time_unit if dt is None else "time",
+        time_unit=parts[0].time_unit if dt is None else getattr(dt, "unit", "time"),
         log_distance=mean_curve(curves[0], curves[1]),
         distances=distances,
         group=group,

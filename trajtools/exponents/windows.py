@@ -16,10 +16,11 @@ from trajtools.exponents.fit_twins import fit_twins
 from trajtools.exponents.lyapunov import lyapunov
 from trajtools.exponents.twins import has_twins, twins
 from trajtools.exponents.verdict import FEWEST_EFOLDS
+from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result, to_plain
 from trajtools.statistics import average_curves, choose_spans, mean_curve
-from trajtools.types import Floats, Ints, RNGLike, StatesLike, TwinsLike
+from trajtools.types import Floats, Ints, RNGLike, StatesLike, TimeStepLike, TwinsLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,6 +153,7 @@ class Windows(Result):
         return plots.windows(self, ax=ax)
 
 
+@takes_states("x", pairs=True, runs=True, matrices=True)
 def lyapunov_windows(
     x: TwinsLike | StatesLike | Divergence,
     *,
@@ -159,7 +161,8 @@ def lyapunov_windows(
     step: int | None = None,
     method: str = "auto",
     metric: MetricLike | None = None,
-    dt: float | None = None,
+    scale: str | None = None,
+    dt: TimeStepLike = None,
     level: float = 0.95,
     rng: RNGLike = None,
     **options: Any,
@@ -178,8 +181,11 @@ def lyapunov_windows(
         As in `trajtools.lyapunov`.
     metric : str, callable, Metric or None
         Distance between states; None: the default of the method.
-    dt : float or None
-        Time between two steps; None keeps the unit of the data.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
+    dt : float, duration, array_like or None
+        Time between two steps: a number, a duration (``"1h"``, `numpy.timedelta64`, `pandas.Timedelta`), or the times
+        of all samples of an array. None keeps the unit of the data.
     level : float
         Confidence level of the intervals.
     rng : int, numpy.random.Generator or None

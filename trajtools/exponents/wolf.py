@@ -33,9 +33,10 @@ from trajtools.exponents.published_curves import (
     mittra_cloud,
 )
 from trajtools.exponents.published_fits import PRODUCTION
+from trajtools.inputs import takes_states
 from trajtools.neighbors.rules import NearestK, WithinRadius
 from trajtools.neighbors.search import count_left_out
-from trajtools.types import Floats, Ints, Pair, StatesLike
+from trajtools.types import Floats, Ints, Pair, StatesLike, TimeStepLike
 
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
@@ -53,16 +54,18 @@ TURN = 0.1
 MEMBERS = 32
 
 
+@takes_states("x", matrices=True)
 def wolf(
     x: StatesLike | Distances,
     *,
     metric: MetricLike = "l2",
+    scale: str | None = None,
     neighbors: NearestK | None = None,
     theiler: int | None = None,
     horizon: int,
     dim: int | None = None,
     delay: int = 1,
-    dt: float | None = None,
+    dt: TimeStepLike = None,
     limit: float | None = None,
     nodes: int | None = None,
     across: bool = False,
@@ -79,6 +82,8 @@ def wolf(
     metric : str or callable
         ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"``, or ``"graph-l1"``: the sum of the absolute differences of all
         links over N(N-1). Or a function of two blocks of states (t, d) that returns their distances (t,), row by row.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     neighbors : NearestK or None
         Number of nearest states among which a replacement is chosen; None: a fiftieth of all, at most 64. With 1, the
         nearest state is used regardless of its direction.
@@ -89,8 +94,9 @@ def wolf(
         Evolution time: length of a block, after which a pair may be replaced.
     dim, delay : int or None, int, in samples
         Embed a series: delay vectors of dimension `dim`; None: `x` already has states.
-    dt : float or None, in the time unit
-        Time between two samples; None: that of the trajectory, 1 for arrays.
+    dt : float, duration, array_like or None
+        Time between two samples: a number, a duration (``"1h"``, `numpy.timedelta64`, `pandas.Timedelta`), or the times
+        of all samples. None: that of the trajectory or of the clock of a table, else 1.
     limit : float or None, in units of the metric
         A neighbour beyond this distance at the end of a block is replaced. None: a tenth of the median distance between
         two states.
@@ -256,16 +262,18 @@ class _WolfPath:
     retained: Any
 
 
+@takes_states("x", pairs=True, matrices=True)
 def hybrid(
     x: StatesLike | Distances | Pair,
     *,
     metric: MetricLike = "l2",
+    scale: str | None = None,
     neighbors: WithinRadius | NearestK | None = None,
     theiler: int | None = None,
     horizon: int | None = None,
     dim: int | None = None,
     delay: int = 1,
-    dt: float | None = None,
+    dt: TimeStepLike = None,
     average: str = "log-mean",
     limit: float | None = None,
     turn: float = TURN,
@@ -283,6 +291,8 @@ def hybrid(
     metric : str or callable
         ``"l1"``, ``"l2"``, ``"linf"``, ``"precomputed"`` or ``"graph-l1"``; or a function of two blocks of states
         (t, d) that returns their distances (t,), row by row.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     neighbors : WithinRadius, NearestK or None
         Ball from which the members of a new neighbourhood are chosen; None: the 32 nearest states.
     theiler : int or None, in samples
@@ -292,8 +302,9 @@ def hybrid(
         Length of a block, after which a neighbourhood may be replaced. Required except for ``"mittra2024"``.
     dim, delay : int or None, int, in samples
         Embed a series: delay vectors of dimension `dim`; None: `x` already has states.
-    dt : float or None, in the time unit
-        Time between two samples; None: that of the trajectory, 1 for arrays.
+    dt : float, duration, array_like or None
+        Time between two samples: a number, a duration (``"1h"``, `numpy.timedelta64`, `pandas.Timedelta`), or the times
+        of all samples. None: that of the trajectory or of the clock of a table, else 1.
     average : str
         Inside a neighbourhood: ``"log-mean"`` (Kantz), ``"mean-log"`` (Parlitz) or ``"rms"``, as in `trajtools.kantz`.
     limit : float or None, in units of the metric

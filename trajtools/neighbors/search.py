@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trajtools.errors import DataError
+from trajtools.inputs import takes_states
 from trajtools.neighbors.rules import NearestK
 from trajtools.neighbors.states import HIGH_DIMENSION, PRECOMPUTED, States, compact, prepare
 from trajtools.types import Floats, Ints, StatesLike
@@ -93,10 +94,12 @@ class Neighbors:
     theiler_why: str = ""
 
 
+@takes_states("x")
 def find_nearest(
     x: StatesLike | Distances,
     *,
     metric: MetricLike = "l2",
+    scale: str | None = None,
     neighbors: NearestK | None = None,
     theiler: int | None = None,
     horizon: int = 0,
@@ -111,6 +114,8 @@ def find_nearest(
     metric : str or callable
         ``"l1"``, ``"l2"``, ``"linf"`` or ``"precomputed"``; or a function of two blocks of states (t, d) that returns
         their distances (t,), row by row.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     neighbors : NearestK or None
         Number of neighbours; None: one.
     theiler : int or None, in samples

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.types import Floats, Ints
+from trajtools.types import Floats, Ints, StatesLike
 
 E_FOLD = float(np.exp(-1))
 PROJECTED = 32  # dimensions of the random projection of states with more than twice as many
@@ -53,7 +53,8 @@ class Choice(Result):
     warnings: tuple[Reason, ...] = ()
 
 
-def theiler_window(x: ArrayLike, *, method: str = "autocorrelation", max_lag: int | None = None) -> Choice:
+@takes_states("x")
+def theiler_window(x: StatesLike, *, method: str = "autocorrelation", max_lag: int | None = None) -> Choice:
     """Theiler window: the smallest separation in time at which close states count as recurrence.
 
     Parameters
@@ -103,7 +104,7 @@ def theiler_window(x: ArrayLike, *, method: str = "autocorrelation", max_lag: in
     return Choice("theiler", max(1, lag), method, lags, curve, reason, settings, warnings)
 
 
-def as_series(x: ArrayLike, channels: bool = False) -> Floats:
+def as_series(x: Any, channels: bool = False) -> Floats:
     """Convert a series to float64, (N, c)."""
     series = np.asarray(x, dtype=np.float64)
     if series.ndim == 1:

@@ -12,6 +12,7 @@ from trajtools.distances import tiles
 from trajtools.distances.metric import MetricLike
 from trajtools.distances.tiles import Comparison, Tile, compare, compute
 from trajtools.errors import DataError
+from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.types import Bools, Floats, Ints, StatesLike
@@ -104,7 +105,15 @@ class ToOrbit(Result):
         return plots.to_orbit(self, ax=ax)
 
 
-def to_orbit(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l2", executor: Executor | None = None) -> ToOrbit:
+@takes_states("a", "b", single=True)
+def to_orbit(
+    a: StatesLike,
+    b: StatesLike,
+    *,
+    metric: MetricLike = "l2",
+    scale: str | None = None,
+    executor: Executor | None = None,
+) -> ToOrbit:
     r"""Distance of each state of one trajectory to the nearest state of another, and its index.
 
     Parameters
@@ -115,6 +124,8 @@ def to_orbit(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l2", executo
         The orbit.
     metric : str, callable or Metric
         Distance between states, see `METRICS`.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     executor : concurrent.futures.Executor or None
         Computes all distances; None: threads of this process.
 

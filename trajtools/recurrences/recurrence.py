@@ -9,13 +9,14 @@ import numpy as np
 
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError
+from trajtools.inputs import takes_states
 from trajtools.neighbors.rules import RecurrenceRate
 from trajtools.reasons import Reason
 from trajtools.recurrences.lines import Lines
 from trajtools.recurrences.measures import TREND_BORDER, Convention, Recurrence, find_convention, measure
 from trajtools.recurrences.rows import PlotOptions, build_plot, sampling
 from trajtools.recurrences.thresholds import fixed
-from trajtools.types import StatesLike
+from trajtools.types import StatesLike, TimeStepLike
 
 if TYPE_CHECKING:
     from trajtools.distances.metric import MetricLike
@@ -28,6 +29,7 @@ _FIVE_PERCENT = RecurrenceRate(0.05)
 Rule = Any
 
 
+@takes_states("x", "y")
 def recurrence(
     x: StatesLike | Distances,
     *,
@@ -37,6 +39,7 @@ def recurrence(
     theiler: int | None = None,
     convention: str = "standard",
     metric: MetricLike = "l2",
+    scale: str | None = None,
     dim: int = 1,
     delay: int = 1,
     lmin: int = 2,
@@ -45,7 +48,7 @@ def recurrence(
     border: str = "keep",
     semi: bool = False,
     trend_border: int = TREND_BORDER,
-    dt: float | None = None,
+    dt: TimeStepLike = None,
 ) -> Recurrence:
     r"""Quantify the recurrences of one trajectory or between two.
 
@@ -73,6 +76,8 @@ def recurrence(
         ``"l2"``, ``"linf"``, ``"l1"``, or another one of `METRICS`; ``"precomputed"``: x holds distances. In other
         metrics, and for states of over 128 coordinates if the distances need no more memory than the states, all
         distances are computed first, see `pairwise`.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     dim, delay : int
         Embedding of x (and y): dimension and delay in samples; dim=1: no embedding.
     lmin, vmin, wmin : int, in samples
@@ -86,9 +91,10 @@ def recurrence(
         Whether lines with one end at the border count as truncated, else only those with both.
     trend_border : int, in samples
         Number of lags at the corners of the plot excluded from the trend.
-    dt : float or None, in the time unit
-        Time between two samples; None: from the trajectory, 1 for arrays. Only K2 and the times of windows use this
-        unit.
+    dt : float, duration, array_like or None
+        Time between two samples: a number, a duration (``"1h"``, `numpy.timedelta64`, `pandas.Timedelta`), or the times
+        of all samples. None: that of the trajectory or of the clock of a table, else 1.
+        Only K2 and the times of windows use this unit.
 
     Returns
     -------

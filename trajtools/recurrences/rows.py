@@ -57,7 +57,7 @@ def sampling(x: Any, dt: float | None) -> tuple[float, str]:
     if dt is not None:
         if not (np.isfinite(dt) and dt > 0):
             raise DataError(f"dt={dt!r}: the time between two samples must be positive")
-        return float(dt), "time"
+        return float(dt), getattr(dt, "unit", "time")
     step, natural, unit = getattr(x, "step", None), getattr(x, "dt", 1.0), getattr(x, "time_unit", "sample")
     if step is None or len(step) < 2:
         return float(natural), unit

@@ -10,11 +10,12 @@ import numpy as np
 
 from trajtools.distances.metric import Metric, MetricLike, find_metric
 from trajtools.errors import DataError
+from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.stability.pairs import Followed, Pair, follow, gather
 from trajtools.statistics import FEWEST_UNITS, power_evidence, random_generator, resampled_ratio, sign_flip_p
-from trajtools.types import Floats, Ints, RNGLike, StatesLike
+from trajtools.types import Floats, Ints, RNGLike, StatesLike, TimeStepLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -210,14 +211,16 @@ class Trend(Result):
     p_exponential: float
 
 
+@takes_states("reference", "perturbed", pairs=True, runs=True)
 def orbital_stability(
     reference: Run | StatesLike | Sequence[Pair],
     perturbed: Run | StatesLike | Sequence[Run | StatesLike] | None = None,
     *,
     metric: MetricLike = "l1",
+    scale: str | None = None,
     window: tuple[int, int] | None = None,
     start: int | Sequence[int] | None = None,
-    dt: float | None = None,
+    dt: TimeStepLike = None,
     level: float = 0.95,
     rng: RNGLike = None,
 ) -> OrbitalStability:
@@ -233,13 +236,15 @@ def orbital_stability(
         of the same name there, so that the orbit is all of the reference, before and after the restart.
     metric : str, callable or Metric
         Distance between states, see `trajtools.distances.METRICS`.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     window : (int, int) or None
         Steps ``window[0] <= s < window[1]`` of the perturbed trajectories. The orbit is always the whole reference.
     start : int, sequence of int or None
         First step of perturbed arrays in the reference; one number, or one per perturbed trajectory. None: 0, or that
         of the Trajectory.
-    dt : float or None
-        Time of a step, in a unit of choice; None: the unit of the data.
+    dt : float, duration or None
+        Time of a step: a number, or a duration such as ``"1h"``; None: the unit of the data.
     level : float
         Confidence level of the intervals.
     rng : int, numpy.random.Generator or None

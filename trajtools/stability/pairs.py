@@ -701,7 +701,7 @@ def _pair(first: _Source, second: _Source, group: int, dt: float | None) -> Pair
         perturbed_step=second.step,
         group=group,
         dt=first.dt if dt is None else float(dt),
-        time_unit=first.time_unit if dt is None else "time",
+        time_unit=first.time_unit if dt is None else getattr(dt, "unit", "time"),
         dtype=next((narrow for narrow in NARROW if narrow in dtypes), first.dtype),
     )
 

@@ -15,6 +15,7 @@ from trajtools.distances.metric import METRICS, block_floor
 from trajtools.distances.pairwise import Distances
 from trajtools.distances.tiles import stored_format
 from trajtools.errors import DataError, SelectionError, TooLargeError, UnknownNameError
+from trajtools.inputs import takes_states
 from trajtools.networks import Network
 from trajtools.reasons import Reason
 from trajtools.results import Result
@@ -152,6 +153,7 @@ class NodeCorrelation(Result):
     warnings: tuple[Reason, ...] = ()
 
 
+@takes_states("x")
 def autocorrelation(
     x: StatesLike | Distances,
     *,
@@ -740,6 +742,7 @@ def _warnings(series: Series, lagged: Lagged, lags: int) -> tuple[Reason, ...]:
     return tuple(warnings)
 
 
+@takes_states("x", matrices=True)
 def node_correlation(x: StatesLike, *, lag: int = 0, window: tuple[int, int] | None = None) -> NodeCorrelation:
     r"""Correlations of the egonet of every node with that of every other, `lag` states later.
 

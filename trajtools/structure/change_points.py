@@ -12,11 +12,13 @@ from trajtools.distances.equal_times import as_states
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
+from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.statistics import random_generator
 from trajtools.structure.observables import clock_of, walk
 from trajtools.types import Floats, Ints, RealArrayLike, RNGLike, StatesLike
+from trajtools.values import read_array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,6 +113,7 @@ class ChangePoints(Result):
         return plots.change_points(self, ax=ax)
 
 
+@takes_states("x", runs=True)
 def change_points(
     x: Run | StatesLike | Distances,
     *,
@@ -203,7 +206,10 @@ def change_points(
         changes, p_value, required = search.changes(innovations(scores, rho), penalty), float("nan"), float(penalty)
     null = f"stationary Gaussian noise with autocorrelation {rho:.2f} between neighbouring points"
     index = good[changes * width]
-    table = {key: np.asarray(series, dtype=np.float64) for key, series in (metrics or metrics_of_run).items()}
+    table = {
+        key: read_array(series, f"the metric {key!r}").astype(np.float64, copy=False)
+        for key, series in (metrics or metrics_of_run).items()
+    }
     return ChangePoints(
         index=index,
         step=steps[index],

@@ -12,6 +12,7 @@ import numpy as np
 from trajtools.distances.pairwise import Distances
 from trajtools.embedding import theiler_window
 from trajtools.errors import DataError
+from trajtools.inputs import takes_states
 from trajtools.neighbors.search import Strategy, build, evenly
 from trajtools.neighbors.states import HIGH_DIMENSION, METRICS, PRECOMPUTED, States, prepare
 from trajtools.reasons import Reason
@@ -116,11 +117,13 @@ class CorrelationSum(Result):
         return plots.correlation_sum(self, ax=ax)
 
 
+@takes_states("x")
 def correlation_sum(
     x: StatesLike | Distances,
     radii: RealArrayLike | float | None = None,
     *,
     metric: MetricLike = "l2",
+    scale: str | None = None,
     theiler: int | None = None,
 ) -> CorrelationSum:
     r"""Correlation sum: exact number of pairs of states closer than each radius.
@@ -134,6 +137,8 @@ def correlation_sum(
     metric : str or callable
         ``"l1"``, ``"l2"``, ``"linf"`` or ``"precomputed"`` (then `x` is an array of distances); any other name or
         function is computed by `trajtools.pairwise`, as for states of over 20 dimensions. Ignored for Distances.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     theiler : int or None, in samples
         Pairs with ``abs(i - j) < theiler`` are not counted. None: three times the longest correlation time of the
         coordinates, see `theiler_window`; for distances, the lag at which the temporal separation saturates.

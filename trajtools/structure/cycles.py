@@ -13,6 +13,7 @@ from trajtools.distances.metric import Metric, MetricLike, bind_metric, block_fl
 from trajtools.distances.pairwise import Distances, pairwise
 from trajtools.distances.tiles import stored_format
 from trajtools.errors import DataError
+from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.statistics import random_generator
@@ -109,10 +110,12 @@ class Cycles(Result):
         return "\n".join([head, *(f"- {text}" for text in (*self.reasons, *self.warnings))])
 
 
+@takes_states("x")
 def find_cycles(
     x: StatesLike | Distances,
     *,
     metric: MetricLike = "l1",
+    scale: str | None = None,
     lags: int | None = None,
     detrend: str | int | None = None,
     window: tuple[int, int] | None = None,
@@ -127,6 +130,8 @@ def find_cycles(
         States, or their Euclidean distances.
     metric : str, callable or Metric
         Distance of returns, see `trajtools.distances.METRICS`.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     lags : int or None, in states
         Largest lag; None: half of the states. Detectable periods reach a quarter of it.
     detrend : None, "linear", "quadratic", "difference" or int

@@ -11,6 +11,7 @@ import numpy as np
 from trajtools.distances.pairwise import Distances
 from trajtools.embedding import embed, estimate_delay
 from trajtools.errors import DataError
+from trajtools.inputs import takes_states
 from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
 from trajtools.results import Result
@@ -133,11 +134,13 @@ class Dimension(Result):
         return plots.correlation_dimension(self, ax=ax)
 
 
+@takes_states("x")
 def correlation_dimension(
     x: StatesLike | Distances,
     radii: RealArrayLike | float | None = None,
     *,
     metric: MetricLike = "l2",
+    scale: str | None = None,
     theiler: int | None = None,
     dims: int | Sequence[int] | None = None,
     delay: int | None = None,
@@ -154,6 +157,8 @@ def correlation_dimension(
         None: from the data, as in `correlation_sum`, up to a radius with about 30 % of the pairs.
     metric : str or callable
         As in `correlation_sum`.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     theiler : int or None, in samples
         Pairs closer in time are not counted; None: from the data, see `correlation_sum`.
     dims : int, sequence of int or None

@@ -12,6 +12,7 @@ import numpy as np
 from trajtools.distances.equal_times import ONE, as_states, pairs, read_rows
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, MissingDependencyError, UnknownNameError
+from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.types import Bools, Floats, Ints, StatesLike
@@ -108,6 +109,7 @@ class Observables(Result):
         return plots.observables(self, ax=ax)
 
 
+@takes_states("x")
 def observables(
     x: StatesLike, *, metric: MetricLike = "l1", measures: Sequence[str] = (), series: Sequence[str] = ("step_length",)
 ) -> Observables:

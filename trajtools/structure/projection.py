@@ -12,6 +12,7 @@ from trajtools.distances.equal_times import as_states, check_alike
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError
 from trajtools.exponents.divergence import Divergence
+from trajtools.inputs import takes_states
 from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
 from trajtools.results import Result
@@ -150,7 +151,10 @@ def trustworthiness(full: Floats, coordinates: Floats, neighbors: int) -> float:
     return float(1.0 - 2.0 * excess[excess > 0].sum() / (n * neighbors * (2 * n - 3 * neighbors - 1)))
 
 
-def pca(x: Run | StatesLike | Pair | Sequence[StatesLike], *, components: int = 2) -> Projection:
+@takes_states("x", pairs=True, runs=True)
+def pca(
+    x: Run | StatesLike | Pair | Sequence[StatesLike], *, components: int = 2, scale: str | None = None
+) -> Projection:
     r"""Principal components of all states of several trajectories together.
 
     Parameters
@@ -159,6 +163,8 @@ def pca(x: Run | StatesLike | Pair | Sequence[StatesLike], *, components: int = 
         The trajectories; a Run stands for all its members. States need not fit in memory.
     components : int
         Number of coordinates.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
 
     Returns
     -------
@@ -507,8 +513,13 @@ def _is_states(x: Any) -> bool:
     return (hasattr(x, "read") and hasattr(x, "step")) or (isinstance(x, np.ndarray) and x.ndim in (1, 2))
 
 
+@takes_states("x", pairs=True, runs=True)
 def mds(
-    x: Run | StatesLike | Pair | Sequence[StatesLike] | Distances, *, components: int = 1, metric: MetricLike = "rms"
+    x: Run | StatesLike | Pair | Sequence[StatesLike] | Distances,
+    *,
+    components: int = 1,
+    metric: MetricLike = "rms",
+    scale: str | None = None,
 ) -> Projection:
     r"""Classical multidimensional scaling of all states of several trajectories together.
 
@@ -522,6 +533,8 @@ def mds(
         Distance between states. ``"rms"``, :math:`\sqrt{\sum_k (w_k - w'_k)^2 / P}`, and ``"l2"`` are computed by
         columns from states of any size; for others all distances are computed (`trajtools.pairwise`). Ignored for
         Distances.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
 
     Returns
     -------

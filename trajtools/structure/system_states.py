@@ -9,6 +9,7 @@ import numpy as np
 
 from trajtools.distances.pairwise import Distances
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
+from trajtools.inputs import takes_states
 from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
 from trajtools.results import Result
@@ -126,10 +127,12 @@ class SystemStates(Result):
         return plots.system_states(self, ax=ax)
 
 
+@takes_states("x")
 def system_states(
     x: StatesLike | Distances,
     *,
     metric: MetricLike = "l2",
+    scale: str | None = None,
     linkage: str = "average",
     criterion: str = "silhouette",
     count: int | None = None,
@@ -145,6 +148,8 @@ def system_states(
         Distances of the states, or the states.
     metric : str or callable
         Distance between states; ignored for Distances.
+    scale : "std" or None
+        ``"std"`` divides every column by its standard deviation, for columns with units of their own.
     linkage : str
         Linkage of the clusters: ``"average"``, ``"complete"``, ``"single"`` (that of [1]_) or ``"weighted"``.
     criterion : str

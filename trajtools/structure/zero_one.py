@@ -9,6 +9,7 @@ import numpy as np
 
 from trajtools.embedding import estimate_delay
 from trajtools.errors import DataError, UnknownNameError
+from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.statistics import least_absolute_slopes, random_generator
@@ -103,6 +104,7 @@ class ZeroOne(Result):
         return plots.zero_one_test(self, ax=ax)
 
 
+@takes_states("x")
 def zero_one_test(
     x: StatesLike,
     *,

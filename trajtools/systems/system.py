@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from trajtools.errors import DataError
+from trajtools.statistics import random_generator
+from trajtools.types import RNGLike
 
 Rule = Callable[[np.ndarray], np.ndarray]
 
@@ -143,7 +145,7 @@ class System:
             tangents = tangents + h / 6 * (p + 2 * q + 2 * r + s)
         return states, tangents
 
-    def trajectories(self, n: int, T: int, *, rng: np.random.Generator, transient: int = 1000) -> np.ndarray:
+    def trajectories(self, n: int, T: int, *, rng: RNGLike = None, transient: int = 1000) -> np.ndarray:
         """Simulate from random initial states.
 
         Parameters
@@ -152,8 +154,8 @@ class System:
             Number of trajectories.
         T : int, in samples
             Length of each.
-        rng : numpy.random.Generator
-            Generator of the initial states.
+        rng : int, numpy.random.Generator or None
+            Seed or generator (None: the seed 0) of the initial states.
         transient : int, in samples
             Samples discarded before the first one.
 
@@ -162,6 +164,7 @@ class System:
         ndarray (n, T, d), float64
             The trajectories; a diverged one is NaN or inf from there on.
         """
+        rng = random_generator(rng)
         states = self.start(rng, n)
         with np.errstate(all="ignore"):
             for _ in range(transient):
@@ -172,15 +175,15 @@ class System:
                 states = self.advance(states)
         return out
 
-    def trajectory(self, T: int, *, rng: np.random.Generator, transient: int = 1000) -> np.ndarray:
+    def trajectory(self, T: int, *, rng: RNGLike = None, transient: int = 1000) -> np.ndarray:
         """Simulate one trajectory from a random initial state.
 
         Parameters
         ----------
         T : int, in samples
             Length.
-        rng : numpy.random.Generator
-            Generator of the initial state.
+        rng : int, numpy.random.Generator or None
+            Seed or generator (None: the seed 0) of the initial state.
         transient : int, in samples
             Samples discarded before the first one.
 
@@ -198,7 +201,7 @@ class System:
         T: int,
         *,
         epsilon: float,
-        rng: np.random.Generator,
+        rng: RNGLike = None,
         transient: int = 1000,
     ) -> list[tuple[np.ndarray, list[np.ndarray]]]:
         """Simulate references and perturbed copies, for `trajtools.twins`.
@@ -213,8 +216,8 @@ class System:
             Length.
         epsilon : float
             Every entry of a copy is perturbed by Uniform(-epsilon, epsilon).
-        rng : numpy.random.Generator
-            Generator of initial states and perturbations.
+        rng : int, numpy.random.Generator or None
+            Seed or generator (None: the seed 0) of initial states and perturbations.
         transient : int, in samples
             Samples discarded before the perturbation.
 
@@ -223,6 +226,7 @@ class System:
         list of (ndarray (T, d), list of ndarray (T, d))
             A reference and its copies, for every initial condition.
         """
+        rng = random_generator(rng)
         states = self.start(rng, n)
         with np.errstate(all="ignore"):
             for _ in range(transient):
@@ -241,7 +245,7 @@ class System:
         self,
         T: int,
         *,
-        rng: np.random.Generator,
+        rng: RNGLike = None,
         k: int | None = None,
         n: int = 16,
         transient: int = 1000,
@@ -252,8 +256,8 @@ class System:
         ----------
         T : int, in samples
             Number of samples used.
-        rng : numpy.random.Generator
-            Generator of initial states and tangent vectors.
+        rng : int, numpy.random.Generator or None
+            Seed or generator (None: the seed 0) of initial states and tangent vectors.
         k : int, optional
             Number of exponents; all by default.
         n : int
@@ -276,6 +280,7 @@ class System:
         .. [1] G. Benettin et al., Meccanica 15, 9 and 21 (1980), doi:10.1007/BF02128236
         """
         k = self.dimension if k is None else k
+        rng = random_generator(rng)
         states = self.start(rng, n)
         tangents = np.linalg.qr(rng.standard_normal((n, self.dimension, k)))[0]
         sums = np.zeros((n, k))

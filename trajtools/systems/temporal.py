@@ -8,12 +8,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.types import Floats
+from trajtools.statistics import random_generator
+from trajtools.types import Floats, RNGLike
 
 Links = NDArray[np.uint8]
 
 
-def white_networks(nodes: int, T: int, *, density: float = 0.5, rng: np.random.Generator) -> Links:
+def white_networks(nodes: int, T: int, *, density: float = 0.5, rng: RNGLike = None) -> Links:
     """Draw networks without memory: links are independent in time with equal probability.
 
     Parameters
@@ -24,18 +25,19 @@ def white_networks(nodes: int, T: int, *, density: float = 0.5, rng: np.random.G
         Length.
     density : float
         Probability of a link.
-    rng : numpy.random.Generator
-        Generator of the links.
+    rng : int, numpy.random.Generator or None
+        Seed or generator (None: the seed 0) of the links.
 
     Returns
     -------
     ndarray (T, N (N - 1) / 2), uint8
         The autocorrelation is 0 at every lag, with a bias of -1 / (T - 1) when the mean is estimated.
     """
+    rng = random_generator(rng)
     return (rng.random((T, _links(nodes))) < density).astype(np.uint8)
 
 
-def darn(nodes: int, T: int, *, memory: float, order: int = 1, density: float = 0.5, rng: np.random.Generator) -> Links:
+def darn(nodes: int, T: int, *, memory: float, order: int = 1, density: float = 0.5, rng: RNGLike = None) -> Links:
     """Draw networks with memory, DARN(p): a link copies one of its last p states, or is redrawn.
 
     Parameters
@@ -50,8 +52,8 @@ def darn(nodes: int, T: int, *, memory: float, order: int = 1, density: float = 
         Order p: the copied state is uniform over the last p.
     density : float
         Probability of a redrawn link.
-    rng : numpy.random.Generator
-        Generator of the links and their copies.
+    rng : int, numpy.random.Generator or None
+        Seed or generator (None: the seed 0) of the links and their copies.
 
     Returns
     -------
@@ -72,6 +74,7 @@ def darn(nodes: int, T: int, *, memory: float, order: int = 1, density: float = 
     links = _links(nodes)
     # After this many states every link has been redrawn, up to a probability of 1e-12.
     transient = order * (1 if memory == 0 else int(np.ceil(np.log(1e-12) / np.log(memory))) + 1)
+    rng = random_generator(rng)
     past = (rng.random((order, links)) < density).astype(np.uint8)
     out = np.empty((T, links), dtype=np.uint8)
     column = np.arange(links)
@@ -117,7 +120,7 @@ def darn_autocorrelation(memory: float, order: int, lags: int) -> Floats:
 
 
 def periodic_networks(
-    nodes: int, T: int, *, period: int, noise: float = 0.0, density: float = 0.5, rng: np.random.Generator
+    nodes: int, T: int, *, period: int, noise: float = 0.0, density: float = 0.5, rng: RNGLike = None
 ) -> Links:
     """Draw noisy periodic networks: each link is redrawn with some probability.
 
@@ -133,8 +136,8 @@ def periodic_networks(
         Probability q of redrawing a link of a state.
     density : float
         Probability of a link.
-    rng : numpy.random.Generator
-        Generator of the networks and their noise.
+    rng : int, numpy.random.Generator or None
+        Seed or generator (None: the seed 0) of the networks and their noise.
 
     Returns
     -------
@@ -149,6 +152,7 @@ def periodic_networks(
        doi:10.1103/PhysRevResearch.4.L042008
     """
     links = _links(nodes)
+    rng = random_generator(rng)
     pattern = rng.random((period, links)) < density
     repeated = pattern[np.arange(T) % period]
     fresh = rng.random((T, links)) < density

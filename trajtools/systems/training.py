@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trajtools.statistics import random_generator
 from trajtools.systems.system import System
+from trajtools.types import RNGLike
 
 _P1 = "Danovski, Soriano, Lacasa, Front. Complex Syst. 2, 1367957 (2024)"
 
@@ -229,7 +231,7 @@ def softmax_map(gain: float = 10.0, frequencies: Sequence[float] = (1 / 3, 1 / 3
     )
 
 
-def dictionary_orbit(orbit: np.ndarray, nodes: int, bins: int, *, rng: np.random.Generator) -> np.ndarray:
+def dictionary_orbit(orbit: np.ndarray, nodes: int, bins: int, *, rng: RNGLike = None) -> np.ndarray:
     """Encode a scalar orbit in [0, 1] as networks: bin k is graph k of an ordered dictionary.
 
     Parameters
@@ -240,8 +242,8 @@ def dictionary_orbit(orbit: np.ndarray, nodes: int, bins: int, *, rng: np.random
         Nodes of the undirected graphs; the graphs of neighbouring bins differ in one link.
     bins : int
         Length of the dictionary, at most nodes (nodes - 1) / 2 + 1.
-    rng : numpy.random.Generator
-        Generator of the first graph and of the order of its flipped links.
+    rng : int, numpy.random.Generator or None
+        Seed or generator (None: the seed 0) of the first graph and of the order of its flipped links.
 
     Returns
     -------
@@ -259,6 +261,7 @@ def dictionary_orbit(orbit: np.ndarray, nodes: int, bins: int, *, rng: np.random
         raise ValueError(
             f"{nodes} nodes have {links} links, a dictionary of {bins} graphs needs {bins - 1}; use more nodes"
         )
+    rng = random_generator(rng)
     first = rng.integers(0, 2, links, dtype=np.uint8)
     place = np.empty(links, np.int64)
     place[rng.permutation(links)] = np.arange(links)

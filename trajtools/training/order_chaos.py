@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trajtools.errors import DataError, SelectionError
+from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result
 from trajtools.statistics import moving_blocks, random_generator
@@ -324,6 +325,7 @@ class TrunkStability(Result):
     warnings: tuple[Reason, ...] = ()
 
 
+@takes_states("x", runs=True, matrices=True)
 def order_chaos(
     x: Run | StatesLike,
     layer: str | None = None,
@@ -614,6 +616,7 @@ def asymptotic_distance(
     return float(distances[-max(1, steps // 5) :].mean())
 
 
+@takes_states("x", single=True)
 def iterated_trunk(
     trunk: Trunk,
     x: RealArrayLike,
