@@ -211,7 +211,11 @@ class Run:
 
     @property
     def plantings(self) -> dict[str, NDArray[Any]]:
-        """When which member was placed beside its reference again: arrays `step`, `member`, `epsilon`, `seed`."""
+        """When which member was placed anew beside its reference, the first time included.
+
+        Arrays (L,), one row a planting: `step` (the state of this step is the first that shows it), `member`, `epsilon`
+        (as in the members table), `seed`, and `norm`, the Euclidean distance from the reference in that state.
+        """
         n = self.planting_blocks.n
         return {name: self._planting_series(name, n) for name in on_disk.PLANTING_STREAMS}
 
@@ -364,7 +368,7 @@ class Run:
     def _planting_series(self, name: str, n: int) -> NDArray[Any]:
         stream = f"plantings/{name}"
         if not n:
-            return np.zeros(0, "<f8" if name == "epsilon" else "<i8")
+            return np.zeros(0, on_disk.PLANTING_STREAMS[name])
         self._locate(self.planting_blocks, stream)
         return self.planting_blocks.series(stream, None, 0, n).reshape(-1)
 
