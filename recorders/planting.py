@@ -17,23 +17,28 @@ the cohorts then saturate one after the other, and n cohorts give n starts in th
 
 - *Growing*: its highest value since its lowest has risen by at least one e-fold in the last third of its age, or in
   the last 8 steps if that is longer. Growth at a constant rate that has gained 4 e-folds always does.
-- *Saturated*: it has gained at least 4 e-folds, and is not growing. Growth that stops at age a is noticed at about
-  1.5 a, so that the level of saturation is in the record as well. Nothing about the level itself is assumed.
+- *Saturated*: it has gained at least 4 e-folds, is not growing, and lies within ln 50 of the distance that the
+  reference itself covers from one look to the next (a step, up to a thirty-second of the age): two trainings that have
+  nothing to do with each other any more are as far apart as a training moves, or farther. A copy that rests far below
+  after a first burst is not saturated. Growth that stops at age a is noticed at about 1.5 a, so that the level is in
+  the record too.
 - *At the floor*: within ln 50 of the rounding floor, and 2 e-folds below its start; or all of it merged.
-- *Old*: at its limit of age, which then doubles; the first cohort only if it is not growing.
+- *Old*: at its limit of age, which then doubles; the first cohort, 256 steps at first, only if it is not growing.
 
 Nothing is planted before the age of 8 steps. The distance is measured at every step up to the age of 32, then every
-age / 32 steps: at most one pass over the weights of all members a step, and soon none to speak of. It is deterministic.
+age / 32 steps: at most one pass over the weights of all members a step, and soon none to speak of; the weights of the
+reference are copied to the host only where a copy seems to have saturated, or is planted. All is deterministic.
 """
 
 from __future__ import annotations
 
 import operator
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf, isfinite, log
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,7 +47,7 @@ Replant = str | int | None
 YOUNGEST = 8
 EVERY_STEP = 32  # measured at every step up to this age, then every age / 32 steps
 LEAST_GAIN, LEAST_RISE = 4.0, 1.0
-ABOVE_FLOOR, BELOW_START = log(50), 2.0
+ABOVE_FLOOR, BELOW_START, BELOW_STRIDE = log(50), 2.0, log(50)
 FIRST_LIMITS = (256, 64, 32, 16)
 ONLY_LIMIT = 64
 SMALLEST = 5e-324
@@ -148,6 +153,7 @@ class Schedule:
         self.cohorts = _cohorts(tuple(copies), replant)
         self.saturation = float("nan")
         self.is_over = replant is None
+        self._before: Mapping[str, Any] | None = None
 
     def planted(self, step: int, copies: Iterable[int], distances: Sequence[float], floor: float) -> None:
         """Take that copies were planted: `distances` of all copies in order, `floor` the distance rounding makes."""
@@ -160,8 +166,14 @@ class Schedule:
                 cohort.track = Track(start)
                 cohort.track.add(0, start)
 
-    def due(self, step: int, measure: Callable[[], Sequence[float]]) -> tuple[int, ...]:
-        """Copies to plant now; `measure` gives the distances of all copies, and is called only where they count."""
+    def due(
+        self, step: int, measure: Callable[[], Sequence[float]], network: Callable[[], Mapping[str, Any]]
+    ) -> tuple[int, ...]:
+        """Copies to plant now.
+
+        `measure` gives the distances of all copies, `network` the parameters of the reference; both are called only
+        where they count.
+        """
         if self.is_over:
             return ()
         if not isinstance(self._replant, str):
@@ -172,18 +184,20 @@ class Schedule:
             return ()
         distances = measure()
         chosen: list[int] = []
+        stride = _Stride(network, self._before)
         for cohort in sorted(looking, key=lambda one: one.planted):
-            reason = self._reason(cohort, step, distances)
+            reason = self._reason(cohort, step, distances, stride)
             if reason and self._has_room(cohort, step):
                 cohort.limit *= 2 if reason == "old" else 1
                 cohort.planted = step  # the cohorts after it keep their distance
                 chosen += cohort.copies
+        self._before = stride.now
         return tuple(chosen)
 
     def _looking(self, step: int) -> list[Cohort]:
         return [one for one in self.cohorts if step - one.planted >= one.next_look]
 
-    def _reason(self, cohort: Cohort, step: int, distances: Sequence[float]) -> str:
+    def _reason(self, cohort: Cohort, step: int, distances: Sequence[float], stride: _Stride) -> str:
         """Why a cohort is to be planted anew; empty if it is not."""
         age = step - cohort.planted
         cohort.next_look = age + max(1, age // EVERY_STEP)
@@ -196,8 +210,11 @@ class Schedule:
             return "diverged"
         is_growing = track.is_growing(age)
         if not is_growing and track.gain >= LEAST_GAIN:
-            self._saturated(cohort, age)
-            return "saturated"
+            if stride.length is None:
+                cohort.next_look = age + 1
+            elif track.highs[-1] >= log(max(stride.length, SMALLEST)) - BELOW_STRIDE:
+                self._saturated(cohort, age)
+                return "saturated"
         if all(distances[self._place(copy)] == 0 for copy in cohort.copies):
             return "merged"
         if self._replant == "saturation":
@@ -234,6 +251,24 @@ def _cohorts(copies: tuple[int, ...], replant: Replant) -> list[Cohort]:
     first = Cohort(copies[: len(copies) - n], FIRST_LIMITS[0], True)
     rest = zip(copies[len(copies) - n :], FIRST_LIMITS[1:], strict=False)
     return [first, *(Cohort((copy,), limit, False) for copy, limit in rest)]
+
+
+class _Stride:
+    """How far the reference went since the last look; measured when asked for, and not known the first time."""
+
+    def __init__(self, network: Callable[[], Mapping[str, Any]], before: Mapping[str, Any] | None) -> None:
+        self._network, self._before = network, before
+        self.now: Mapping[str, Any] | None = None
+
+    @cached_property
+    def length(self) -> float | None:
+        """Euclidean distance over all parameters; None where there was no look before."""
+        self.now = {name: np.array(array, np.float64) for name, array in self._network().items()}
+        if self._before is None:
+            return None
+        with np.errstate(invalid="ignore", over="ignore"):
+            gaps = [array - self._before[name] for name, array in self.now.items()]
+            return float(np.sqrt(sum(float((gap**2).sum()) for gap in gaps)))
 
 
 class Room(NamedTuple):

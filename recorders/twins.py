@@ -427,7 +427,7 @@ class Twins:
             step = self._updates if recorder is None else recorder.step + 1
         if self._schedule.is_over or not (recorder is None or recorder._takes_plantings(step)):
             return
-        due = self._schedule.due(self._updates, self._distances)
+        due = self._schedule.due(self._updates, self._distances, self._network)
         if not due:
             return
         network = self._network()

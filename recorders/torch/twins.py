@@ -318,7 +318,7 @@ def _copy_rows(optimizer: Any, members: list[int]) -> None:
     for parameter, held in optimizer.state.items():
         for value in held.values():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                value[members] = value[:1]
+                value[members] = value[:1].clone()
 
 
 def _copy_optimizer(source: Any, target: Any) -> None:

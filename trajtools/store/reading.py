@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from glob import glob, has_magic
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -218,6 +219,24 @@ class Run:
         """
         n = self.planting_blocks.n
         return {name: self._planting_series(name, n) for name in on_disk.PLANTING_STREAMS}
+
+    def stretches(self, member: int) -> list[slice]:
+        """Rows of the states between the plantings of a member; across them, it is not one trajectory.
+
+        Parameters
+        ----------
+        member : int
+            Row of the members table.
+
+        Returns
+        -------
+        list of slice
+            Each from the first state that shows a planting to the last one before the next; before the first planting,
+            and for a member without any, from the first state on. Empty stretches are left out.
+        """
+        planted = self.plantings["step"][self.plantings["member"] == member]
+        edges = [0, *np.searchsorted(self.step, np.sort(planted)).tolist(), self.n_states]
+        return [slice(a, b) for a, b in pairwise(edges) if b > a]
 
     @property
     def dtype(self) -> np.dtype[Any]:
