@@ -287,12 +287,15 @@ def restart(
             members.append(replace(twin.member, name=f"{name} copy {k}", reference=reference))
     state = {name: np.stack([one[name] for one in states]) for name in states[0]}
     hparams = {**hparams, "copies": copies, "epsilon": epsilon, "perturbed_at": step}
+    nursery = Nursery(state, members, None)
+    nursery.plant(0)
     with Recorder(
         Path(folder) / f"{restarted_name(rate, step)}.h5",
         state,
         members=members,
         hparams=hparams,
         step=step,
+        plantings=nursery.take(),
         reference=run_name(rate),
         quiet=True,
     ) as recorder:

@@ -26,8 +26,9 @@ the cohorts then saturate one after the other, and n cohorts give n starts in th
 - *Old*: at its limit of age, which then doubles; the first cohort, 256 steps at first, only if it is not growing.
 
 Nothing is planted before the age of 8 steps. The distance is measured at every step up to the age of 32, then every
-age / 32 steps: at most one pass over the weights of all members a step, and soon none to speak of; the weights of the
-reference are copied to the host only where a copy seems to have saturated, or is planted. All is deterministic.
+age / 32 steps: at most one pass over the weights of all members a step (on a CPU 2 to 10 % of the step of twins of a
+perceptron, 3e3 to 1e6 weights, batches of 64), and soon none to speak of. The weights of the reference are copied to
+the host only where a copy seems to have saturated, or is planted. All is deterministic.
 """
 
 from __future__ import annotations

@@ -214,8 +214,8 @@ def floor_of(params: Mapping[str, Any]) -> float:
     """Euclidean distance of two copies of a network that were rounded independently, as `tt.distances` has it."""
     squares = 0.0
     for array in params.values():
-        size = np.abs(np.asarray(array, np.float64))
-        spacing = 2 * roundoff(array) * 2.0 ** np.floor(np.log2(np.where(size > 0, size, 1.0))) * (size > 0)
+        values = np.asarray(array, np.float64)
+        spacing = np.ldexp(roundoff(array), np.frexp(values)[1]) * (values != 0)
         squares += float((spacing**2).sum())
     return (squares / 6) ** 0.5
 

@@ -14,7 +14,7 @@ from torch.func import functional_call, vmap
 from recorders import twins
 from recorders.planting import check_replant
 from recorders.torch.modules import call, devices_of, refuse_sharded, roles, same_noise, scalar, trainable, unwrap
-from recorders.torch.transfer import from_host, to_host
+from recorders.torch.transfer import from_host, squared_gaps, to_host
 from recorders.twins import Perturbation, Twin
 from trajtools.wiring import Member
 
@@ -263,11 +263,11 @@ class Twins(twins.Twins):
 
     def _distances(self) -> np.ndarray:
         """Measure the copies where they are; only one number a copy is transferred."""
-        squares: Any = 0.0
-        for values in self.state.values():
-            gaps = (values[1:] - values[:1]).reshape(len(values) - 1, values[0].numel())
-            wide = torch.float32 if values.device.type == "mps" else torch.float64
-            squares = squares + torch.linalg.vector_norm(gaps, dim=1, dtype=wide).double().square()
+        if self._stacked is not None:
+            rows: list[Any] = [values.detach() for values in self._stacked.values()]
+        else:
+            rows = list(zip(*(trainable(model).values() for model in self.models), strict=True))
+        squares: Any = sum(squared_gaps(members) for members in rows)
         return np.sqrt(squares.cpu().numpy())
 
     def _plant(self, moved: Mapping[int, Mapping[str, np.ndarray]]) -> None:
