@@ -217,7 +217,7 @@ def twins_of(
     """A reference and its copies, trained by torch."""
     twins = Twins(
         Loss(training.loss, start), itself, training.optimizer, epsilon=training.epsilon, members=COPIES, seed=seed,
-        only="all", vectorize=False,
+        only="all", vectorize=False, replant=None,
     )  # fmt: skip
     states = []
     for batch in training.batches(rng, steps):
@@ -319,7 +319,7 @@ def begun(
     size = epsilon / sqrt(sum(p.numel() for p in model.parameters()))
     return Twins(
         model, loss_fn, same, epsilon=size, members=copies, seed=seed, distribution="gaussian", only="all",
-        vectorize=False,
+        vectorize=False, replant=None,
     )  # fmt: skip
 
 

@@ -144,7 +144,7 @@ def old_twins(steps: int, epsilon: float) -> tuple[np.ndarray, tuple[str, ...]]:
     model, x, y = toy()
     twins = Twins(
         model, half_mse, lambda p: torch.optim.SGD(p, lr=RATE), epsilon=epsilon, members=4, seed=0, only="all",
-        vectorize=False,
+        vectorize=False, replant=None,
     )  # fmt: skip
     states = [rows(twins.models)]
     for _ in range(steps):

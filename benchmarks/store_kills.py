@@ -42,8 +42,8 @@ MODES = {
 LONGEST = 500  # states; then a new file
 
 
-def planting(number: int) -> tuple[int, int, float, int]:
-    return 2 * number, number % 3, number / 8, number
+def planting(number: int) -> tuple[int, int, float, int, float]:
+    return 2 * number, number % 3, number / 8, number, number / 4
 
 
 def child(path: str, mode: str, seed: int, pipe: int) -> None:
@@ -168,7 +168,7 @@ def check_val(metrics, n: int) -> None:
 
 def check_plantings(plantings, count: int) -> None:
     rows = [planting(number) for number in range(count)]
-    for name, values in zip(("step", "member", "epsilon", "seed"), zip(*rows, strict=True), strict=False):
+    for name, values in zip(("step", "member", "epsilon", "seed", "norm"), zip(*rows, strict=True), strict=False):
         np.testing.assert_array_equal(plantings[name], values)
 
 

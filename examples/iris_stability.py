@@ -26,7 +26,8 @@ def curve(folder: Path, rate: float, epsilon: float, inits: int, copies: int = 5
     """Record, if it is not there yet, and fit: the papers' procedure and ours."""
     path = folder / f"{run_name(rate)}.h5"
     if not recorded(path):
-        record(folder, rate, inits=inits, copies=copies, steps=STEPS, epsilon=epsilon, seed=0, allow_rounded=True)
+        once = {"epsilon": epsilon, "seed": 0, "allow_rounded": True, "replant": None}  # as the paper does
+        record(folder, rate, inits=inits, copies=copies, steps=STEPS, **once)
     with tt.open(path) as run:
         growth = tt.twins(run, metric="l1")
         return growth.fit(procedure="danovski2024", null=None), growth.fit()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recorders.background import RecordingWarning as RecordingWarning
+    from recorders.planting import Planting as Planting
     from recorders.recorder import AtSteps as AtSteps, LogSpaced as LogSpaced, Recorder as Recorder
     from recorders.storage import Sketch as Sketch
     from recorders.twins import Twin as Twin, TwinList as TwinList, perturb as perturb
@@ -24,9 +25,10 @@ _HOME = {
     "LogSpaced": "recorder",
     "AtSteps": "recorder",
     "RecordingWarning": "background",
+    "Planting": "planting",
 }
 
-__all__ = ["AtSteps", "LogSpaced", "Recorder", "RecordingWarning", "Sketch", "Twin", "TwinList", "perturb"]
+__all__ = ["AtSteps", "LogSpaced", "Planting", "Recorder", "RecordingWarning", "Sketch", "Twin", "TwinList", "perturb"]
 
 if not TYPE_CHECKING:  # to a type checker, names that are not listed above are errors
 

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from recorders.adapter import Pending
+from recorders.planting import Planting
 from recorders.storage import Block, Storage
 from trajtools.errors import RecordingError
 from trajtools.store import RunWriter
@@ -80,6 +81,7 @@ class Tape:
         self._next = current.start  # index of the first state of the next block
         self._free: list[Block] = [storage.new_block(0)] if pace.threaded else []
         self._full: deque[Block] = deque()
+        self._plantings: list[tuple[int, Planting]] = []  # not in the file yet, each with the index of its state
         self._n_blocks = 1 + len(self._free)
         self._waiting_since: float | None = None
         self._beat_at = time.monotonic() + BEAT_SECONDS
@@ -105,15 +107,16 @@ class Tape:
         read: Callable[[Any], list[np.ndarray] | Pending],
         state: Any,
         metrics: Mapping[str, Any] | None = None,
+        plantings: Iterable[Planting] = (),
     ) -> bool:
-        """Capture one state; False where it is not stored."""
+        """Capture one state, and what was planted in it; False where it is not stored."""
         if self.dead and not self.check():
             return False
         if self._asking:
             # A loop that does nothing but record takes the lock again before the thread, woken, can.
             time.sleep(0)
         try:
-            stored = self._append(step, read, state, metrics)
+            stored = self._append(step, read, state, metrics, plantings)
         except _WriterLost:
             return self.check()
         if self._beside.news:
@@ -126,6 +129,7 @@ class Tape:
         read: Callable[[Any], list[np.ndarray] | Pending],
         state: Any,
         metrics: Mapping[str, Any] | None,
+        plantings: Iterable[Planting],
     ) -> bool:
         with self._lock:
             block = self._current
@@ -144,6 +148,7 @@ class Tape:
                 self._storage.put(block, row, arrays)
             block.step[row] = step
             self.meter.states += 1
+            self._plantings += [(block.start + row, planting) for planting in plantings]
             block.count = row + 1
             if metrics:
                 self.note(metrics)
@@ -353,7 +358,10 @@ class Tape:
 
     def _write(self, start: int, payload: dict[str, Any], final: bool = False) -> None:
         count = len(payload["step"])
-        self._writer.write(start, count, final=final, **payload)
+        # What comes in meanwhile belongs to later states, and stands behind these.
+        planted = [planting for at, planting in list(self._plantings) if at < start + count]
+        self._writer.write(start, count, final=final, plantings=planted, **payload)
+        del self._plantings[: len(planted)]
         if self._writer.unstored:
             self._beside.write(self._writer.unstored, payload)
         self._beat_at = time.monotonic() + BEAT_SECONDS

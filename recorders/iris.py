@@ -7,8 +7,9 @@ by Uniform(-epsilon, epsilon), and all of them are the members of one run, one f
 
     python -m recorders.iris iris --rates 0.01,1 --inits 100 --copies 5 --steps 200
 
-With ``--restart 4000`` the copies of a second run, ``eta=<rate> from 4000.h5``, leave their references late, to test
-the stability of what was learned.
+Copies are planted anew beside their references as in `recorders.planting` (``--replant none``: never, as in the paper;
+of several starts, the paper's procedure uses the first). With ``--restart 4000`` the copies of a second run,
+``eta=<rate> from 4000.h5``, leave their references late, to test the stability of what was learned.
 
 Initial conditions, copies and split depend on the seed only, so every learning rate starts from the
 same states.
@@ -27,13 +28,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from recorders.planting import Planting, Replant, Schedule, check_replant, seed_of
 from recorders.recorder import Recorder
-from recorders.twins import Twin, perturb
+from recorders.twins import Twin, floor_of, perturb
 from trajtools.errors import SelectionError, TrajtoolsError
 from trajtools.store import Run
 from trajtools.types import Floats, Ints
@@ -63,6 +67,7 @@ def record(
     seed: int = 0,
     mode: str = "x",
     allow_rounded: bool = False,
+    replant: Replant = "auto",
     progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Train at one learning rate and record it as ``eta=<rate>.h5``.
@@ -87,6 +92,8 @@ def record(
         ``"x"``: the file must not exist; ``"next"``, ``"w"``: as in `Recorder`.
     allow_rounded : bool
         Accept an epsilon that float64 rounds away in more than 1 % of the entries, such as 1e-14.
+    replant : {"auto", "saturation"}, int or None
+        When copies are planted anew, as in `recorders.torch.Twins`.
     progress : callable, optional
         Called with the number of the step before each one.
 
@@ -100,14 +107,103 @@ def record(
     hparams = {
         "learning_rate": rate, "steps": steps, "initial_conditions": inits, "copies": copies, "epsilon": epsilon,
         "seed": seed, "network": "4-10-3, sigmoid, softmax", "data": "Iris, 120 rows train, 30 test, unscaled",
-        "optimizer": "full-batch gradient descent",
+        "optimizer": "full-batch gradient descent", "replant": replant,
     }  # fmt: skip
-    with Recorder(path, state, mode=mode, members=members, hparams=hparams, quiet=True) as recorder:
-        for step, (loss, right) in enumerate(steps_of(state, split(seed), rate, steps)):
+    nursery = Nursery(state, members, replant if epsilon > 0 else None)
+    nursery.plant(0)
+    options: dict[str, Any] = {"mode": mode, "members": members, "hparams": hparams, "quiet": True}
+    with Recorder(path, state, plantings=nursery.take(), **options) as recorder:
+        for step, (loss, right) in enumerate(steps_of(state, split(seed), rate, steps, nursery)):
             if progress is not None:
                 progress(step)
+            recorder.plant(nursery.take())
             recorder.record(state, loss=loss, accuracy=right)
     return recorder.path
+
+
+class Nursery:
+    """Plants the copies of every initial condition anew, each family by a schedule of its own.
+
+    Parameters
+    ----------
+    state : dict of str to ndarray of float64
+        As of `ensemble`; what is planted is written to it.
+    members : list of Member
+        As of `ensemble`.
+    replant : {"auto", "saturation"}, int or None
+        As in `record`.
+    """
+
+    def __init__(self, state: State, members: Sequence[Member], replant: Replant) -> None:
+        self._state, self._members = state, members
+        self._reference = np.array([i if m.reference < 0 else m.reference for i, m in enumerate(members)])
+        families = {
+            i: [k for k, m in enumerate(members) if m.reference == i] for i, m in enumerate(members) if m.reference < 0
+        }
+        self._families = {i: copies for i, copies in families.items() if copies}
+        self._schedules = {i: Schedule(copies, replant) for i, copies in self._families.items()}
+        self._new: list[Planting] = []
+
+    def take(self) -> list[Planting]:
+        """Return what was planted since the last call.
+
+        Returns
+        -------
+        list of Planting
+            For `Recorder.plant`, before the state that shows it is recorded.
+        """
+        new, self._new = self._new, []
+        return new
+
+    def plant(self, step: int) -> None:
+        """Plant what is to be planted in the state of a step; at step 0, note what stands there.
+
+        Parameters
+        ----------
+        step : int
+            Number of updates.
+        """
+        if self._families and (step == 0 or not all(schedule.is_over for schedule in self._schedules.values())):
+            distances = self._distances()
+            for i, copies in self._families.items():
+                apart = distances[copies[0] : copies[-1] + 1].tolist()
+                if step == 0:
+                    self._note(0, i, copies, apart)
+                elif due := self._schedules[i].due(step, partial(list, apart), partial(self._network, i)):
+                    self._replant(step, i, due, apart)
+
+    def _network(self, member: int) -> State:
+        return {name: values[member] for name, values in self._state.items()}
+
+    def _replant(self, step: int, reference: int, due: Sequence[int], apart: list[float]) -> None:
+        start = self._network(reference)
+        if not all(np.isfinite(values).all() for values in start.values()):
+            self._schedules[reference].is_over = True  # a training that has diverged does not come back
+            return
+        first = self._families[reference][0]
+        member = self._members[due[0]]
+        copies = perturb(start, member.epsilon, len(apart), seed_of(member.seed, step), allow_rounded=True)
+        for k in due:
+            for name, values in copies[k - first].items():
+                self._state[name][k] = values
+            gaps = [copies[k - first][name] - start[name] for name in start]
+            apart[k - first] = float(np.sqrt(sum((gap**2).sum() for gap in gaps)))
+        self._note(step, reference, due, apart)
+
+    def _note(self, step: int, reference: int, copies: Sequence[int], apart: list[float]) -> None:
+        floor = floor_of(self._network(reference))
+        self._schedules[reference].planted(step, copies, apart, floor)
+        first = self._families[reference][0]
+        for k in copies:
+            member = self._members[k]
+            self._new.append(Planting(step, k, member.epsilon, seed_of(member.seed, step), apart[k - first]))
+
+    def _distances(self) -> Floats:
+        squares: Any = 0.0
+        for values in self._state.values():
+            gaps = values - values[self._reference]
+            squares = squares + (gaps**2).reshape(len(values), -1).sum(axis=1)
+        return np.asarray(np.sqrt(squares))
 
 
 def run_name(rate: float) -> str:
@@ -191,12 +287,15 @@ def restart(
             members.append(replace(twin.member, name=f"{name} copy {k}", reference=reference))
     state = {name: np.stack([one[name] for one in states]) for name in states[0]}
     hparams = {**hparams, "copies": copies, "epsilon": epsilon, "perturbed_at": step}
+    nursery = Nursery(state, members, None)
+    nursery.plant(0)
     with Recorder(
         Path(folder) / f"{restarted_name(rate, step)}.h5",
         state,
         members=members,
         hparams=hparams,
         step=step,
+        plantings=nursery.take(),
         reference=run_name(rate),
         quiet=True,
     ) as recorder:
@@ -268,7 +367,9 @@ def _copies(start: State, epsilon: float, copies: int, seed: int, allow_rounded:
     return perturb(start, epsilon, copies, seed, allow_rounded=allow_rounded) if copies else []
 
 
-def steps_of(state: State, data: Split, rate: float, steps: int) -> Iterator[tuple[Floats, Floats]]:
+def steps_of(
+    state: State, data: Split, rate: float, steps: int, nursery: Nursery | None = None
+) -> Iterator[tuple[Floats, Floats]]:
     """Train all members in lock-step; `state` is updated in place, after each pair is yielded.
 
     Parameters
@@ -281,6 +382,8 @@ def steps_of(state: State, data: Split, rate: float, steps: int) -> Iterator[tup
         Learning rate of the gradient descent.
     steps : int
         Number of updates.
+    nursery : Nursery, optional
+        What plants copies anew after each update; at first they stand.
 
     Yields
     ------
@@ -303,6 +406,8 @@ def steps_of(state: State, data: Split, rate: float, steps: int) -> Iterator[tup
             for name in state:
                 gradient[name] *= rate
                 state[name] -= gradient[name]
+            if nursery is not None:
+                nursery.plant(step + 1)
 
 
 def split(seed: int) -> Split:
@@ -416,7 +521,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress = Progress(run_name(rate), args.steps, args.quiet)
             record(
                 args.folder, rate, inits=args.inits, copies=args.copies, steps=args.steps,
-                epsilon=args.epsilon, seed=args.seed, progress=progress,
+                epsilon=args.epsilon, seed=args.seed, replant=args.replant, progress=progress,
             )  # fmt: skip
             progress.done(args.inits * (1 + args.copies))
             if args.restart is not None:
@@ -449,6 +554,10 @@ def _parser() -> argparse.ArgumentParser:
         "--restart", type=_count, metavar="STEP",
         help="also train copies perturbed at this step, as the run 'eta=<rate> from <STEP>'",
     )  # fmt: skip
+    parser.add_argument(
+        "--replant", type=_replant, default="auto", metavar="auto|saturation|K|none",
+        help="when copies are planted anew (default %(default)s); K: every K steps",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return parser
 
@@ -458,6 +567,12 @@ def _rates(text: str) -> list[float]:
     if not all(np.isfinite(rates)):
         raise ValueError(text)
     return list(dict.fromkeys(rates))
+
+
+def _replant(text: str) -> Replant:
+    policy: Replant = None if text == "none" else int(text) if text.isdigit() else text
+    check_replant(policy)
+    return policy
 
 
 def _count(text: str) -> int:

@@ -23,6 +23,7 @@ import numpy as np
 from recorders.adapter import Adapter, Pending, Structure
 from recorders.background import Pace, Tape
 from recorders.opening import Forecast, Opening, member_table
+from recorders.planting import Planting
 from recorders.storage import Sketch
 from trajtools.errors import ArchitectureError, RecordingError
 from trajtools.store import digest
@@ -72,6 +73,9 @@ class Recorder(Adapter):
         What the optimiser keeps beside the weights at opening (momenta, second moments, ...; zeros before the first
         step), in the form of `state`; recorded with every state from then on, for ``store="weights"``. Best named after
         the parameters: ``"W1.momentum"``. The weights alone do not say where a training with such buffers goes next.
+    plantings : sequence of Planting, optional
+        How the copies stand beside their references in the state at opening, as `plant` takes it; `Twins` say it by
+        themselves.
     metrics : names, or mapping of name to shape, optional
         Metrics to come, so that the file has room for more than 32 (and 8 per member). Shapes are those of one state:
         () for a number, (M,) or (M, k) per member.
@@ -159,6 +163,7 @@ class Recorder(Adapter):
         metric: str = "l1",
         sketch: Sketch | None = None,
         buffers: Any = None,
+        plantings: Sequence[Planting] = (),
         metrics: Mapping[str, tuple[int, ...]] | Iterable[str] | None = None,
         kinds: Mapping[str, str] | None = None,
         axes: Mapping[str, tuple[int, int]] | None = None,
@@ -227,20 +232,24 @@ class Recorder(Adapter):
         self._finalizer = weakref.finalize(self, Tape.finish, self._tape)
         self._stored, self._before = False, opening.committed
         self._passed = opening.last_step  # states up to here are in the file already
+        self._plantings: list[Planting] = []  # that wait for their state
         try:
-            self._open_with(self._beside(state, buffers), opening, step)
+            self._open_with(self._beside(state, buffers), opening, step, plantings)
         except BaseException:
             Recorder.close(self, status="interrupted")  # an adapter is not whole yet
             raise
 
-    def _open_with(self, state: Any, opening: Opening, step: int | None) -> None:
+    def _open_with(self, state: Any, opening: Opening, step: int | None, plantings: Sequence[Planting]) -> None:
         """Record the state at opening, or find it in the run that goes on."""
         arrays = _waited(self._read(state))
         stored = _waited(self._arrays(state)) if self._store == "distances" else arrays
         now = opening.first_step(step, stored)
         self._steps = Steps(self._every, now, self._passed, arrays)
+        is_known = step is None and now == self._passed  # the state is in the file, and who was planted in it
+        self.plant([] if is_known else [planting._replace(step=now) for planting in plantings])
         if now > self._passed:
-            self._stored = self._tape.append(now, _same, stored)
+            self._stored = self._tape.append(now, _same, stored, None, self._plantings_until(now))
+            self._plantings = []
         else:
             self._stored = now == self._passed and opening.tail_open
 
@@ -309,6 +318,17 @@ class Recorder(Adapter):
         self._take(self._arrays, self._beside(state, buffers), step)
         self._tape.meter.record_seconds += time.perf_counter() - began
 
+    def plant(self, plantings: Iterable[Planting]) -> None:
+        """Say that members were placed anew beside their references; `Twins` do so by themselves.
+
+        Parameters
+        ----------
+        plantings : iterable of Planting
+            Each with the step of the first state that shows it, which is not recorded yet. They are committed with that
+            state, or with the first one after it that is stored.
+        """
+        self._plantings += plantings
+
     def record_block(
         self, states: Any, step: int | Sequence[int] | None = None, *, buffers: Any = None, **metrics: Any
     ) -> None:
@@ -376,10 +396,26 @@ class Recorder(Adapter):
         values: Mapping[str, Any] | None = None,
     ) -> None:
         """A new state: store it if it is wanted."""
-        self._stored = self._steps.wanted(step) and self._tape.append(step, read, state, values)
+        planted = self._plantings_until(step) if self._plantings else ()
+        self._stored = self._steps.wanted(step) and self._tape.append(step, read, state, values, planted)
+        if planted and self._stored:
+            self._plantings = [planting for planting in self._plantings if planting.step > step]
         self._steps.now = step
         if values and not self._stored:
             self._tape.note(values, False)  # nothing to keep, but their names count
+
+    def _plantings_until(self, step: int) -> list[Planting]:
+        """The last planting of each member that waits for this state.
+
+        A resumed run keeps the states that it has: what was planted in one of them is first seen in the next one, at a
+        distance that nobody measured.
+        """
+        due = {planting.member: planting for planting in self._plantings if planting.step <= step}
+        return [p if p.step > self._passed else p._replace(step=step, norm=float("nan")) for p in due.values()]
+
+    def _takes_plantings(self, step: int) -> bool:
+        """Whether copies may be planted in the state of a step: it is stored, and at the even spacing of curves."""
+        return self._tape.dead or (isinstance(self._every, Every) and self._steps.wanted(step))
 
     # ------------------------------------------------------------------------------------------------- what it knows
 

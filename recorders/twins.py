@@ -6,6 +6,7 @@ the same seed makes bit-equal twins in numpy, torch and jax.
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ from typing import Any
 import numpy as np
 
 from recorders.adapter import dtype_name
+from recorders.planting import Planting, Replant, Room, Schedule, seed_of
 from trajtools.errors import PerturbationError, RecordingError
 from trajtools.wiring import FLOATS, Member, describe, listed, select
+
+_log = logging.getLogger("recorders")
 
 DISTRIBUTIONS = ("uniform", "gaussian")
 LARGEST_ROUNDED = 0.01
@@ -50,11 +54,16 @@ class TwinList(list[Twin]):
         The copies.
     rounded_fraction : float
         Fraction of the perturbed entries, pooled over the copies, that rounding left unchanged.
+    perturbation : Perturbation, optional
+        What moved them, to move other copies in the same way.
     """
 
-    def __init__(self, twins: Iterable[Twin], rounded_fraction: float) -> None:
+    def __init__(
+        self, twins: Iterable[Twin], rounded_fraction: float, perturbation: Perturbation | None = None
+    ) -> None:
         super().__init__(twins)
         self.rounded_fraction = rounded_fraction
+        self.perturbation = perturbation
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -70,9 +79,29 @@ class _Count:
     unchanged: int = 0
 
 
+@dataclass(frozen=True)
+class Perturbation:
+    """Sizes and distribution of a perturbation: all but the seed and the network.
+
+    Attributes
+    ----------
+    sizes : dict of str to ndarray of float64
+        Size of every perturbed parameter, a number or an array that broadcasts to it, in the order of the parameters.
+    distribution : str
+        ``"uniform"`` or ``"gaussian"``.
+    """
+
+    sizes: dict[str, np.ndarray]
+    distribution: str
+
+    def moved(self, params: Mapping[str, Any], seed: int, copy: int) -> dict[str, np.ndarray]:
+        """Arrays of a copy of the network, moved by the draws of ``default_rng([seed, copy])``."""
+        return _copy(params, self.sizes, np.random.default_rng([seed, copy]), self.distribution, _Count())
+
+
 def perturb(
     params: Mapping[str, Any],
-    epsilon: float | Mapping[str, Any],
+    epsilon: float | Mapping[str, Any] | None,
     members: int,
     seed: int,
     *,
@@ -87,11 +116,11 @@ def perturb(
     ----------
     params : mapping of str to ndarray
         The reference, real floating-point arrays; it is not changed. Order matters: it is the order of the draws.
-    epsilon : float or mapping of str to float or array
+    epsilon : float, mapping of str to float or array, or None
         Size of the perturbation of an entry, in units of the weights: the half-width of the uniform, the standard
         deviation of the Gaussian distribution. A mapping glob -> size gives each parameter the size of the first glob
         that matches it (an array: per entry, broadcast to the parameter); the others stay as they are. 0 makes exact
-        copies, as a control.
+        copies, as a control. None: from the dtype and the size of the weights, see `default_epsilon`.
     members : int
         Number of copies.
     seed : int
@@ -119,6 +148,8 @@ def perturb(
         If a glob matches no parameter.
     """
     _check(params, members, seed, distribution)
+    if epsilon is None:
+        epsilon, allow_rounded = default_epsilon(params, only, kinds), True
     sizes = _sizes(params, epsilon, only, kinds)
     count = _Count()
     copies = [_copy(params, sizes, np.random.default_rng([seed, i]), distribution, count) for i in range(members)]
@@ -136,7 +167,72 @@ def perturb(
         "rounded_fraction": fraction,
     }
     rows = [Member(f"twin {i}", 0, size, distribution, int(seed)) for i in range(members)]
-    return TwinList([Twin(c, member=m, made=made) for c, m in zip(copies, rows, strict=True)], fraction)
+    made["room"] = room_of(params, copies, sizes)._asdict()
+    twins = [Twin(c, member=m, made=made) for c, m in zip(copies, rows, strict=True)]
+    return TwinList(twins, fraction, Perturbation(sizes, distribution))
+
+
+def default_epsilon(
+    params: Mapping[str, Any], only: str | Sequence[str] = "weights", kinds: Mapping[str, str] | None = None
+) -> float:
+    """Size of a perturbation that rounding does not disturb and that leaves room to grow.
+
+    Parameters
+    ----------
+    params : mapping of str to ndarray
+        The network.
+    only, kinds : as for `perturb`
+        What is perturbed.
+
+    Returns
+    -------
+    float
+        The root mean square s of what is perturbed (1 where all of it is 0) times ``max(1e-8, min(256 u, sqrt(u)))``,
+        u the roundoff of the coarsest dtype among it: 1e-8 s in float64, 1.5e-5 s in float32, rounded to two digits.
+
+    Notes
+    -----
+    Rounding adds about u s to the distance at every step, and the dynamics multiply it as they multiply the
+    perturbation: over the time of an e-fold it adds up to u s times the steps of an e-fold, at most. The factor 256
+    keeps a growth of an e-fold in a hundred steps that of the perturbation. The size of an update is not known before
+    the first one, and does not enter: it bounds the room (see `Twins.room`), not the rounding of the weights.
+    """
+    chosen = [params[name] for name in _chosen(params, only, kinds)]
+    count = sum(array.size for array in chosen)
+    square = sum(float((np.asarray(array, np.float64) ** 2).sum()) for array in chosen)
+    scale = (square / count) ** 0.5 if count else 0.0
+    u = max(roundoff(array) for array in chosen)
+    return float(f"{(scale if np.isfinite(scale) and scale > 0 else 1.0) * max(1e-8, min(256 * u, u**0.5)):.2g}")
+
+
+def roundoff(array: Any) -> float:
+    """Half the distance from 1 to the next number of the dtype of an array."""
+    return {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}[dtype_name(array)]
+
+
+def floor_of(params: Mapping[str, Any]) -> float:
+    """Euclidean distance of two copies of a network that were rounded independently, as `tt.distances` has it."""
+    squares = 0.0
+    for array in params.values():
+        values = np.asarray(array, np.float64)
+        spacing = np.ldexp(roundoff(array), np.frexp(values)[1]) * (values != 0)
+        squares += float((spacing**2).sum())
+    return (squares / 6) ** 0.5
+
+
+def room_of(params: Mapping[str, Any], copies: Sequence[Mapping[str, Any]], sizes: Mapping[str, Any]) -> Room:
+    """Room of a perturbation before anything is known of the training: up to the size of the perturbed weights."""
+
+    def norm(network: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> float:
+        gaps = (np.asarray(network[n], np.float64) - (np.asarray(other[n], np.float64) if other else 0) for n in sizes)
+        return float(np.sqrt(sum(float((gap**2).sum()) for gap in gaps)))
+
+    moved = float(np.mean([norm(copy, params) for copy in copies]))
+    return Room(_e_folds(moved, norm(params)), _e_folds(floor_of(params), moved))
+
+
+def _e_folds(start: float, end: float) -> float:
+    return float(np.log(end / start)) if start > 0 and end > 0 else float("nan")
 
 
 def _summary(epsilon: Any) -> float | str:
@@ -250,11 +346,27 @@ class Twins:
         Entries of the members table; the reference is the first.
     made : dict
         Settings of the perturbation, as the provenance of a run gets them, and the fraction that was rounded away.
+    plantings : list of Planting
+        Every planting so far, the first at step 0 included; steps as the recorder counts them where one follows.
     """
 
-    def __init__(self, members: Sequence[Member], made: Mapping[str, Any], vectorize: bool | str) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        made: Mapping[str, Any],
+        vectorize: bool | str,
+        *,
+        perturbation: Perturbation,
+        replant: Replant,
+    ) -> None:
         self.members = tuple(members)
-        self.made = dict(made)
+        self.made = {**made, "replant": replant}
+        self.plantings: list[Planting] = []
+        self._perturbation = perturbation
+        self._schedule = Schedule(range(1, len(self.members)), replant)
+        if not any(np.any(size > 0) for size in perturbation.sizes.values()):
+            self._schedule.is_over = True  # exact copies are a control
+        self._updates = 0
         self._vectorize = vectorize
         self._plan: tuple[bool, str] | None = (False, "vectorize=False") if vectorize is False else None
         self._plans: dict[Any, tuple[bool, str]] = {}
@@ -272,6 +384,77 @@ class Twins:
     def reason(self) -> str:
         """Why the steps are vectorised or not, in words; empty before the first step."""
         return self._plan[1] if self._plan else ""
+
+    @property
+    def room(self) -> Room:
+        """Room of the newest plantings, in e-folds: up to saturation, and down to rounding."""
+        newest = {row.member: row.norm for row in self.plantings}
+        above, below = self.made["room"]["above"], self.made["room"]["below"]
+        if np.isfinite(self._schedule.saturation):
+            above = _e_folds(float(np.mean(list(newest.values()))), self._schedule.saturation)
+        return Room(above, below)
+
+    def _start(self) -> None:
+        """Enter the first planting, once the members stand."""
+        self._enter_plantings(0, range(1, len(self.members)), self._network())
+        narrow = sorted({dtype_name(array) for array in self._network().values()} - {"float64"})
+        if narrow:
+            room = Room(**self.made["room"])
+            _log.warning(
+                "the twins are %s: %.0f e-folds lie between their perturbation and the size of the weights, %.0f "
+                "between rounding and their perturbation (float64: 18 in each). Growth and decay are measured within "
+                "these; a training that needs more is to be recorded in float64",
+                " and ".join(narrow), room.above, room.below,
+            )  # fmt: skip
+
+    def _network(self) -> dict[str, np.ndarray]:
+        """The parameters of the reference, on the host."""
+        raise NotImplementedError
+
+    def _distances(self) -> np.ndarray:
+        """Euclidean distance of each copy to the reference, (M - 1,) float64."""
+        raise NotImplementedError
+
+    def _plant(self, moved: Mapping[int, Mapping[str, np.ndarray]]) -> None:
+        """Make members anew from the reference: parameters as given, all else of the training copied."""
+        raise NotImplementedError
+
+    def _replant(self, updates: int = 1, step: int | None = None) -> None:
+        """Plant what the schedule wants after updates, before the state is recorded; `step` is the recorder's."""
+        self._updates += updates
+        recorder = self._recorder
+        if step is None:
+            step = self._updates if recorder is None else recorder.step + 1
+        if self._schedule.is_over or not (recorder is None or recorder._takes_plantings(step)):
+            return
+        due = self._schedule.due(self._updates, self._distances, self._network)
+        if not due:
+            return
+        network = self._network()
+        if not all(np.isfinite(np.asarray(array, np.float64)).all() for array in network.values()):
+            self._schedule.is_over = True  # a training that has diverged does not come back
+            return
+        seed = seed_of(self._seed, self._updates)
+        self._plant({copy: self._perturbation.moved(network, seed, copy - 1) for copy in due})
+        self._enter_plantings(step, due, network)
+
+    def _enter_plantings(self, step: int, copies: Iterable[int], network: Mapping[str, np.ndarray]) -> None:
+        distances = self._distances()
+        self._schedule.planted(self._updates, copies, distances, floor_of(network))
+        seed, norms = seed_of(self._seed, self._updates), distances.tolist()
+        rows = [Planting(step, copy, self.members[copy].epsilon, seed, norms[copy - 1]) for copy in copies]
+        self.plantings += rows
+        if self._recorder is not None:
+            self._recorder.plant(rows)
+
+    @property
+    def _seed(self) -> int:
+        return self.members[1].seed
+
+    def _newest_plantings(self) -> list[Planting]:
+        """How the copies stand beside the reference now, for a recorder that opens."""
+        newest = {row.member: row for row in self.plantings}
+        return [row._replace(norm=norm) for row, norm in zip(newest.values(), self._distances().tolist(), strict=True)]
 
     def attach(self, recorder: Any) -> None:
         """Let a recorder follow every step; a recorder opened on the twins does this by itself.

@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 
 STREAMS = ("step", "metrics", "member_metrics", "weights", "sketch", "distances", "optimizer")
-PLANTINGS = ("plantings/step", "plantings/member", "plantings/epsilon", "plantings/seed")
+PLANTINGS = tuple(f"plantings/{name}" for name in ("step", "member", "epsilon", "seed", "norm"))
 TABLES = ("parameters", "members", "nodes", "optimizer_parameters")
 SPARSE = ("metrics", "member_metrics")
 

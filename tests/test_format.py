@@ -53,8 +53,8 @@ def record_tiny(path):
         }
         tiles = block_of(writer.layout, states(0, count, 8, 2))
         writer.write(0, count, step=3 * np.arange(count), tiles=tiles, metrics=metrics)
-    writer.plant(30, 1, 1e-6, 7)
-    writer.plant(45, 1, 2e-6, 8)
+    writer.plant(30, 1, 1e-6, 7, 3e-6)
+    writer.plant(45, 1, 2e-6, 8, 5e-6)
     writer.close(overhead={"seconds": 1.5})
 
 
@@ -246,7 +246,9 @@ def test_the_file_of_version_2_0_reads_as_it_was_written():
             np.testing.assert_array_equal(run.metrics[name], values)
             np.testing.assert_array_equal(content["metrics"][name], values)
         plantings = {name: values.tolist() for name, values in run.plantings.items()}
-    assert plantings == {"step": [30, 45], "member": [1, 1], "epsilon": [1e-6, 2e-6], "seed": [7, 8]}
+    assert plantings == {
+        "step": [30, 45], "member": [1, 1], "epsilon": [1e-6, 2e-6], "seed": [7, 8], "norm": [3e-6, 5e-6],
+    }  # fmt: skip
     assert TINY.stat().st_size < 150_000
 
 

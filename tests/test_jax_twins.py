@@ -206,6 +206,7 @@ def test_distances_in_a_parabola_follow_the_known_law(tmp_path, float64, by):
         epsilon=1e-6,
         members=4,
         seed=0,
+        replant=None,
     )
     with Recorder(tmp_path / "run.h5", twins, quiet=True):
         if by == "scan":

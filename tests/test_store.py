@@ -449,7 +449,7 @@ def test_plantings_come_back(tmp_path, count):
     path = tmp_path / "run.h5"
     writer = small(path)
     put(writer, 0, 10)
-    rows = [(2 * i, i % 3, i / 7, 2**40 + i) for i in range(count)]
+    rows = [(2 * i, i % 3, i / 7, 2**40 + i, i / 3) for i in range(count)]
     for i, row in enumerate(rows):
         if i in (5, 64, 100):  # a resumed run goes on in the same block
             writer.close()
@@ -458,7 +458,7 @@ def test_plantings_come_back(tmp_path, count):
     with Run(path) as run:
         assert len(run.plantings["step"]) == count
     writer.close()
-    expected = dict(zip(("step", "member", "epsilon", "seed"), np.array(rows).T, strict=True))
+    expected = dict(zip(("step", "member", "epsilon", "seed", "norm"), np.array(rows).T, strict=True))
     content = naive_store.read(path)["plantings"]
     with Run(path) as run:
         for name, values in expected.items():

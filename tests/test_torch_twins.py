@@ -196,6 +196,7 @@ def test_distance_on_a_quadratic_loss_shrinks_by_one_minus_eta_h(vectorize):
         members=4,
         seed=0,
         vectorize=vectorize,
+        replant=None,
     )
     start = distances(twins)[1:]
     for t in range(1, 61):

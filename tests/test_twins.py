@@ -40,7 +40,7 @@ def as_run(walks, **more):
     fields = {
         "name": "made", "members": members, "step": np.arange(t), "n_parameters": p, "dtype": states.dtype,
         "stored": "weights", "logical_dtype": str(states.dtype), "time_unit": "step",
-        "states": stored(states), "trajectory": lambda m: states[:, m],
+        "states": stored(states), "trajectory": lambda m: states[:, m], "stretches": lambda m: [slice(0, t)],
     }  # fmt: skip
     return SimpleNamespace(**(fields | more))
 

@@ -103,6 +103,7 @@ class Recorder(framework_free.Recorder):
                 raise RecordingError("twins define their members: omit members=")
             if buffers is not None:
                 raise RecordingError("the optimiser state of twins cannot be recorded: omit buffers=")
+            options["plantings"] = self._twins._newest_plantings()
             self._twins.attach(self)
         self._buffer_layout: Layout | None = None
         try:

@@ -95,6 +95,24 @@ def record_scan(
     (101, (100,))
     >>> folder.cleanup()
     """
+    return scan_blocks(
+        recorder, step, carry, xs, params=params, metrics=metrics, length=length, block=block, between=None
+    )
+
+
+def scan_blocks(
+    recorder: Any,
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    carry: Any,
+    xs: Any,
+    *,
+    params: Callable[[Any], Any] | None,
+    block: int,
+    between: Callable[[Any, int, int], Any] | None,
+    metrics: str | Sequence[str] | None = None,
+    length: int | None = None,
+) -> tuple[Any, Any]:
+    """Scan as `record_scan` does; ``between(carry, updates, step)`` may change the carry after each block."""
     n = _length(xs, length)
     if block < 1:
         raise RecordingError(f"block={block}: it must be the number of steps between two transfers, at least 1")
@@ -116,6 +134,8 @@ def record_scan(
         if pending is not None:
             fetched.append(_write(recorder, pending, metrics))
         pending = newest
+        if between is not None:
+            carry = between(carry, len(slots), first + start + len(slots))
     if pending is not None:
         fetched.append(_write(recorder, pending, metrics))
         recorder._leave(first + n, params(carry))

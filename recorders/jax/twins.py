@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from recorders import twins
-from recorders.jax.scan import record_scan
+from recorders.jax.scan import scan_blocks
 from recorders.jax.trees import Layout, refuse_unreadable
+from recorders.planting import check_replant
 from trajtools.errors import ArchitectureError, PerturbationError, RecordingError
 from trajtools.wiring import Member
 
@@ -33,7 +34,12 @@ class Twins(twins.Twins):
     optimizer : optax.GradientTransformation
         Anything with ``init(params)`` and ``update(gradients, state, params)``.
     epsilon, members, seed, distribution, only, allow_rounded
-        As in `perturb`.
+        As in `perturb`; epsilon from the dtype and the weights if not given.
+    replant : {"auto", "saturation"}, int or None
+        When copies are planted anew beside the reference: its weights plus a fresh perturbation, and all else of the
+        training copied. "auto": those that have saturated, merged or come near the rounding floor, and otherwise at
+        doubling ages, in cohorts, so that a training has several starts. "saturation": all of them, when they have
+        saturated or merged. k: all of them, every k steps. None: never. See Notes.
     has_aux : bool
         See `loss_fn`.
     noise : {"common", "independent"}
@@ -49,6 +55,11 @@ class Twins(twins.Twins):
         Entries of the members table; the reference is the first.
     made : dict
         Settings of the perturbation, for the provenance of a run.
+    plantings : list of Planting
+        Every planting so far, those at step 0 included.
+    room : Room
+        Room of the perturbation, in e-folds: ``above`` up to saturation (before any: up to the size of the weights),
+        ``below`` down to rounding.
     carry : tuple
         (stacked parameters, stacked optimiser state), as in `pure_step`. It may be set.
 
@@ -57,7 +68,17 @@ class Twins(twins.Twins):
     PerturbationError, RecordingError, ArchitectureError
         As in `perturb`.
     ValueError
-        If `noise` or `vectorize` is not one of the values above.
+        If `noise`, `vectorize` or `replant` is not one of the values above.
+
+    Notes
+    -----
+    The reference trains as without twins, to the bit; only copies are planted anew. State s of a recorded run shows
+    what was planted at step s, and `tt.twins` reads every stretch from one planting to the next as one start. While a
+    recorder follows, copies are planted only at steps that it stores, and never with an `every` that is no number
+    (curves of uneven spacing cannot be compared). `recorders.planting` says when copies count as saturated, and why
+    they are planted in cohorts.
+    A planting copies the parameters and optimiser state of the reference. `step` plants after any update, `scan` after
+    whole blocks only, `pure_step` never.
 
     Examples
     --------
@@ -75,12 +96,13 @@ class Twins(twins.Twins):
         loss_fn: Callable[..., Any],
         optimizer: Any,
         *,
-        epsilon: float | Mapping[str, Any],
+        epsilon: float | Mapping[str, Any] | None = None,
         members: int,
         seed: int,
         distribution: str = "uniform",
         only: str | Sequence[str] = "weights",
         allow_rounded: bool = False,
+        replant: str | int | None = "auto",
         has_aux: bool = False,
         noise: str = "common",
         vectorize: bool | str = "auto",
@@ -88,12 +110,17 @@ class Twins(twins.Twins):
         twins.check_vectorize(vectorize)
         if noise not in ("common", "independent"):
             raise ValueError(f'noise={noise!r}: it must be "common" or "independent"')
+        check_replant(replant)
         copies = perturb(
             params, epsilon, members, seed, distribution=distribution, only=only, allow_rounded=allow_rounded
         )
-        super().__init__(members_of(copies.members, 1 + len(copies), noise), copies.made, vectorize)
+        table = members_of(copies.members, 1 + len(copies), noise)
+        assert copies.perturbation is not None
+        super().__init__(table, copies.made, vectorize, perturbation=copies.perturbation, replant=replant)
         self._lockstep = Lockstep(params, loss_fn, optimizer, has_aux, independent=noise == "independent")
         self.carry: tuple[Any, Any] = self._lockstep.start([params, *copies])
+        self._layout = Layout.of(self.carry[0])
+        self._start()
 
     @property
     def state(self) -> Any:
@@ -148,6 +175,7 @@ class Twins(twins.Twins):
         if self._recorder is not None:
             self._recorder.record(**metrics)
         self.carry = carry
+        self._replant()
         if self._recorder is not None:
             self._recorder.advance(self)
         return metrics["loss"]
@@ -160,7 +188,7 @@ class Twins(twins.Twins):
         batches : tuple of pytrees of arrays, each of shape (n, ...)
             Stacked arguments of n calls of `step`.
         block : int
-            Steps between two transfers, see `record_scan`.
+            Steps between two transfers, see `record_scan`; copies are planted anew between two blocks.
 
         Returns
         -------
@@ -182,10 +210,37 @@ class Twins(twins.Twins):
         batches = tuple(batches)
         if all(len(leaf) for leaf in jax.tree_util.tree_leaves(batches)):
             self._plan = self._planned(jax.tree_util.tree_map(lambda leaf: leaf[0], batches), scanned=True)
-        self.carry, ys = record_scan(
-            self._recorder, self.pure_step, self.carry, batches, params=_parameters, block=block
+        self.carry, ys = scan_blocks(
+            self._recorder, self.pure_step, self.carry, batches, params=_parameters, block=block, between=self._between
         )
         return ys["loss"]
+
+    def _between(self, carry: tuple[Any, Any], updates: int, step: int) -> tuple[Any, Any]:
+        """Plant after a block of updates, in the state of a step of the recorder."""
+        self.carry = carry
+        self._replant(updates, step)
+        return self.carry
+
+    def _network(self) -> dict[str, np.ndarray]:
+        """Return the parameters of the reference on the host."""
+        leaves = [leaf[0] for leaf in self._layout.pick(self.carry[0])]
+        return dict(zip(self._layout.names, jax.device_get(leaves), strict=True))
+
+    def _distances(self) -> np.ndarray:
+        """Measure the copies where they are; only one number a copy is transferred."""
+        norms = [np.asarray(one, np.float64) for one in jax.device_get(_norms(self._layout.pick(self.carry[0])))]
+        return np.sqrt(np.sum(np.square(norms), axis=0))
+
+    def _plant(self, moved: Mapping[int, Mapping[str, np.ndarray]]) -> None:
+        """Make members anew from the reference."""
+        at = np.array(list(moved))
+        params, state = self.carry
+        leaves = [
+            leaf.at[at].set(np.stack([arrays[name] for arrays in moved.values()]))
+            for name, leaf in zip(self._layout.names, self._layout.pick(params), strict=True)
+        ]
+        state = jax.tree_util.tree_map(lambda leaf: leaf.at[at].set(leaf[0]), state)
+        self.carry = self._layout.put(params, leaves), state
 
     def pure_step(self, carry: tuple[Any, Any], batch: Any) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
         """One update of all members as a pure function, for `jax.lax.scan` and `record_scan`.
@@ -228,6 +283,20 @@ class Twins(twins.Twins):
         return self._plans[key]
 
 
+@jax.jit
+def _norms(leaves: list[Any]) -> list[Any]:
+    """Distance of the copies in each array, scaled so that squares of float32 do not underflow."""
+
+    def norm(leaf: Any) -> Any:
+        gap = jnp.abs(leaf[1:] - leaf[:1]).reshape(len(leaf) - 1, leaf[0].size)
+        gap = gap.astype(jnp.promote_types(gap.dtype, jnp.float32))
+        top = jnp.max(gap, axis=1, keepdims=True, initial=0.0)
+        scaled = gap / jnp.where(top > 0, top, 1)
+        return top[:, 0] * jnp.sqrt(jnp.sum(scaled**2, axis=1))
+
+    return [norm(leaf) for leaf in leaves]
+
+
 def _parameters(carry: tuple[Any, Any]) -> Any:
     return carry[0]
 
@@ -251,12 +320,21 @@ class TwinList(list[Any]):
         Settings of the perturbation, for the provenance of a run.
     rounded_fraction : float
         Fraction of the perturbed entries, pooled over the copies, that rounding left unchanged.
+    perturbation : Perturbation, optional
+        What moved them.
     """
 
     def __init__(
-        self, trees: Iterable[Any], *, members: Sequence[Member], made: Mapping[str, Any], rounded_fraction: float
+        self,
+        trees: Iterable[Any],
+        *,
+        members: Sequence[Member],
+        made: Mapping[str, Any],
+        rounded_fraction: float,
+        perturbation: twins.Perturbation | None = None,
     ) -> None:
         super().__init__(trees)
+        self.perturbation = perturbation
         self.members = tuple(members)
         self.made = dict(made)
         self.rounded_fraction = rounded_fraction
@@ -264,7 +342,7 @@ class TwinList(list[Any]):
 
 def perturb(
     params: Any,
-    epsilon: float | Mapping[str, Any],
+    epsilon: float | Mapping[str, Any] | None,
     members: int,
     seed: int,
     *,
@@ -278,7 +356,7 @@ def perturb(
     ----------
     params : pytree of arrays
         The reference; not modified. Leaves other than floating-point arrays are shared with the copies.
-    epsilon : float or {glob: float or array}
+    epsilon : float, {glob: float or array} or None
         Size of the perturbation of an entry, see `recorders.perturb`.
     members : int
         Number of copies.
@@ -327,7 +405,13 @@ def perturb(
         layout.put(params, [_like(twin[name], leaf) for name, leaf in zip(layout.names, leaves, strict=True)])
         for twin in copies
     ]
-    return TwinList(made, members=copies.members, made=copies[0].made, rounded_fraction=copies.rounded_fraction)
+    return TwinList(
+        made,
+        members=copies.members,
+        made=copies[0].made,
+        rounded_fraction=copies.rounded_fraction,
+        perturbation=copies.perturbation,
+    )
 
 
 def stack(params: Any, twins: Iterable[Any]) -> Any:

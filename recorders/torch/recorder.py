@@ -136,6 +136,7 @@ class Recorder(framework_free.Recorder):
             self._origin = _provenance(first)
         if isinstance(state, Twins):
             options["members"] = list(state.members)
+            options["plantings"] = state._newest_plantings()
             options["metrics"] = self._with_twin_metrics(len(state), options.get("metrics"))
             self._origin = {**self._origin, "perturbations": [state.made]}
             state.attach(self)

@@ -12,6 +12,9 @@ from torch import Tensor
 from recorders.adapter import Pending
 from trajtools.errors import MissingDependencyError
 
+CACHED = 2**15
+"""Entries of a piece that stays in the cache of a core."""
+
 
 def host_view(tensor: Tensor) -> np.ndarray:
     """View a tensor in host memory as an array, without a copy; bfloat16 as its bits."""
@@ -131,6 +134,24 @@ class HostReader:
         if addresses != self._addresses:
             self._addresses, self._views = addresses, [host_view(leaf) for leaf in leaves]
         return list(self._views)
+
+
+def squared_gaps(members: Sequence[Tensor]) -> Tensor:
+    """Squared Euclidean distance of each later member from the first, (M - 1,) float64 on the device."""
+    first, *others = [member.detach().reshape(-1) for member in members]
+    if first.is_cpu and first.numel() > CACHED:
+        # Whole differences of large arrays would go through memory three times, and cost as much as a pass.
+        pieces = range(0, first.numel(), CACHED)
+        gaps = ((other[at : at + CACHED] - first[at : at + CACHED]).double() for other in others for at in pieces)
+        return torch.stack([torch.dot(gap, gap) for gap in gaps]).reshape(len(others), -1).sum(1)
+    gap = torch.stack(others) - first
+    wide = torch.float32 if gap.device.type == "mps" else torch.float64  # mps has no float64
+    return (
+        torch.linalg.vector_norm(gap, dim=1, dtype=wide)
+        .to("cpu" if gap.device.type == "mps" else gap.device)
+        .double()
+        .square()
+    )
 
 
 def distances(

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from recorders import twins
+from recorders.planting import check_replant
 from recorders.torch.modules import call, devices_of, refuse_sharded, roles, same_noise, scalar, trainable, unwrap
-from recorders.torch.transfer import from_host, to_host
-from recorders.twins import Twin
+from recorders.torch.transfer import from_host, squared_gaps, to_host
+from recorders.twins import Perturbation, Twin
 from trajtools.wiring import Member
 
 LossFunction = Callable[..., Tensor]
@@ -41,7 +42,12 @@ class Twins(twins.Twins):
     optimizer_factory : callable
         ``optimizer_factory(parameters)`` -> torch.optim.Optimizer, called with the parameters of one member.
     epsilon, members, seed, distribution, only, allow_rounded
-        As in `perturb`.
+        As in `perturb`; epsilon from the dtype and the weights if not given.
+    replant : {"auto", "saturation"}, int or None
+        When copies are planted anew beside the reference: its weights plus a fresh perturbation, and all else of the
+        training copied. "auto": those that have saturated, merged or come near the rounding floor, and otherwise at
+        doubling ages, in cohorts, so that a training has several starts. "saturation": all of them, when they have
+        saturated or merged. k: all of them, every k steps. None: never. See Notes.
     scheduler_factory : callable or None
         ``scheduler_factory(optimizer)`` -> scheduler; `schedule` steps it.
     max_norm : float or None
@@ -59,6 +65,11 @@ class Twins(twins.Twins):
         Entries of the members table.
     made : dict
         Settings of the perturbation and the fraction lost to rounding.
+    plantings : list of Planting
+        Every planting so far, those at step 0 included.
+    room : Room
+        Room of the perturbation, in e-folds: ``above`` up to saturation (before any: up to the size of the weights),
+        ``below`` down to rounding.
     optimizers, schedulers : tuple
         One for all members if the optimiser is entrywise (SGD, Adam, ...), else one per member.
 
@@ -74,6 +85,14 @@ class Twins(twins.Twins):
     Common noise: random numbers of a forward pass (dropout) are drawn once, the same for all members; the global
     generators of torch, numpy and random then advance as by one pass.
 
+    The reference trains as without twins, to the bit; only copies are planted anew. State s of a recorded run shows
+    what was planted at step s, and `tt.twins` reads every stretch from one planting to the next as one start. While a
+    recorder follows, copies are planted only at steps that it stores, and never with an `every` that is no number
+    (curves of uneven spacing cannot be compared). `recorders.planting` says when copies count as saturated, and why
+    they are planted in cohorts.
+    A planting copies the parameters, buffers (BatchNorm), state and settings of the optimiser and scheduler of the
+    reference.
+
     Examples
     --------
     >>> model = nn.Linear(4, 3)
@@ -88,30 +107,34 @@ class Twins(twins.Twins):
         loss_fn: LossFunction,
         optimizer_factory: Callable[[Any], Any],
         *,
-        epsilon: float | Mapping[str, Any],
+        epsilon: float | Mapping[str, Any] | None = None,
         members: int,
         seed: int,
         distribution: str = "uniform",
         only: str | Sequence[str] = "weights",
         allow_rounded: bool = False,
+        replant: str | int | None = "auto",
         scheduler_factory: Callable[[Any], Any] | None = None,
         max_norm: float | None = None,
         vectorize: bool | str = "auto",
     ) -> None:
         twins.check_vectorize(vectorize)
         model = unwrap(model)
-        copies = perturb(
+        check_replant(replant)
+        copies, perturbation = _perturbed(
             model, epsilon, members, seed, distribution=distribution, only=only, allow_rounded=allow_rounded
         )
         self.models: tuple[nn.Module, ...] = (deepcopy(model), *copies)
         table = (Member("reference"), *(getattr(copy, MARK).member for copy in copies))
-        super().__init__(table, getattr(copies[0], MARK).made, vectorize)
+        made = getattr(copies[0], MARK).made
+        super().__init__(table, made, vectorize, perturbation=perturbation, replant=replant)
         self._loss_fn = loss_fn
         self._max_norm = max_norm
         self._stacked: dict[str, Tensor] | None = None
         self.optimizers: tuple[Any, ...] = self._make_optimizers(optimizer_factory)
         factory = scheduler_factory
         self.schedulers: tuple[Any, ...] = tuple(map(factory, self.optimizers)) if factory else ()
+        self._start()
 
     def _make_optimizers(self, factory: Callable[[Any], Any]) -> tuple[Any, ...]:
         """Create one optimiser for all members if equivalent, else one per member."""
@@ -174,6 +197,7 @@ class Twins(twins.Twins):
         """
         batch = (x, *targets)
         losses = self._step_apart(batch) if self._stacked is None else self._step_together(self._stacked, batch)
+        self._replant()
         if self._recorder is not None:
             self._recorder.advance(self)
         return losses
@@ -232,6 +256,35 @@ class Twins(twins.Twins):
                 self._plans[key] = (True, f"vectorize=True although {uneven}" if uneven else "vectorised")
         return self._plans[key]
 
+    def _network(self) -> dict[str, np.ndarray]:
+        """Return the parameters of the reference on the host."""
+        parameters = trainable(self.models[0])
+        return dict(zip(parameters, to_host(parameters.values()), strict=True))
+
+    def _distances(self) -> np.ndarray:
+        """Measure the copies where they are; only one number a copy is transferred."""
+        if self._stacked is not None:
+            rows: list[Any] = [values.detach() for values in self._stacked.values()]
+        else:
+            rows = list(zip(*(trainable(model).values() for model in self.models), strict=True))
+        squares: Any = sum(squared_gaps(members) for members in rows)
+        return np.sqrt(squares.cpu().numpy())
+
+    def _plant(self, moved: Mapping[int, Mapping[str, np.ndarray]]) -> None:
+        """Make members anew from the reference."""
+        with torch.no_grad():
+            for i, arrays in moved.items():
+                for name, parameter in trainable(self.models[i]).items():
+                    from_host(arrays[name], parameter)
+                for ours, theirs in zip(self.models[i].buffers(), self.models[0].buffers(), strict=True):
+                    ours.copy_(theirs)
+                if self._stacked is None:
+                    _copy_optimizer(self.optimizers[0], self.optimizers[i])
+                    for scheduler in self.schedulers[i : i + 1]:
+                        scheduler.load_state_dict(deepcopy(self.schedulers[0].state_dict()))
+            if self._stacked is not None:
+                _copy_rows(self.optimizers[0], list(moved))
+
     def schedule(self, *arguments: Any) -> None:
         """Step every scheduler.
 
@@ -260,9 +313,27 @@ def _shape(batch: Any) -> Any:
     return np.shape(batch) if isinstance(batch, np.ndarray) else type(batch)
 
 
+def _copy_rows(optimizer: Any, members: list[int]) -> None:
+    """Give members the optimiser state of the first; what has no member axis (clocks) is common to all."""
+    for parameter, held in optimizer.state.items():
+        for value in held.values():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                value[members] = value[:1].clone()
+
+
+def _copy_optimizer(source: Any, target: Any) -> None:
+    """Copy state and settings between optimisers of equal networks, without the casts of `load_state_dict`."""
+    for ours, theirs in zip(target.param_groups, source.param_groups, strict=True):
+        ours.update({k: deepcopy(v) for k, v in theirs.items() if k not in ("params", "param_names")})
+        for parameter, other in zip(ours["params"], theirs["params"], strict=True):
+            target.state.pop(parameter, None)
+            if other in source.state:
+                target.state[parameter] = deepcopy(source.state[other])
+
+
 def perturb(
     model: nn.Module,
-    epsilon: float | Mapping[str, Any],
+    epsilon: float | Mapping[str, Any] | None,
     members: int,
     seed: int,
     *,
@@ -276,7 +347,7 @@ def perturb(
     ----------
     model : torch.nn.Module
         The reference; not modified. The copies are unwrapped from torch.compile and data parallelism.
-    epsilon : float or {glob: float or array}
+    epsilon : float, {glob: float or array} or None
         Size of the perturbation of an entry, see `recorders.perturb`.
     members : int
         Number of copies.
@@ -305,6 +376,15 @@ def perturb(
     -----
     Frozen parameters and buffers are not perturbed. No torch generator is used.
     """
+    return _perturbed(model, epsilon, members, seed, distribution=distribution, only=only, allow_rounded=allow_rounded)[
+        0
+    ]
+
+
+def _perturbed(
+    model: nn.Module, epsilon: Any, members: int, seed: int, **options: Any
+) -> tuple[list[nn.Module], Perturbation]:
+    """Create perturbed copies, and return what perturbed them."""
     model = unwrap(model)
     refuse_sharded(model)
     perturbed = twins.perturb(
@@ -312,9 +392,7 @@ def perturb(
         epsilon,
         members,
         seed,
-        distribution=distribution,
-        only=only,
-        allow_rounded=allow_rounded,
+        **options,
         # Torch knows the role of each parameter; the framework-free code would guess it from the name.
         kinds={name: role.kind for name, role in roles(model).items()},
     )
@@ -326,7 +404,8 @@ def perturb(
                 from_host(values[name], parameter)
         setattr(twin, MARK, Twin({}, member=values.member, made=values.made))
         copies.append(twin)
-    return copies
+    assert perturbed.perturbation is not None
+    return copies, perturbed.perturbation
 
 
 def stack(models: Sequence[nn.Module]) -> dict[str, Tensor]:

@@ -121,6 +121,7 @@ def describe_run(run: Run) -> dict[str, Any]:
             "members": run.n_members,
             "references": references,
             "twins": run.n_members - references,
+            **_plantings_of(run),
             "parameters": run.n_parameters,
             "stored": run.stored,
             "dtype": str(run.dtype),
@@ -137,6 +138,23 @@ def describe_run(run: Run) -> dict[str, Any]:
         }
     )
     return plain
+
+
+def _plantings_of(run: Run) -> dict[str, int | None]:
+    """Return how often a copy was planted beside its reference, and at how many starts; None where it is damaged."""
+    from trajtools.errors import DamagedError
+
+    try:
+        planted = run.plantings
+    except DamagedError:
+        return {"plantings": None, "starts": None}
+    members = range(run.n_members)
+    starts = {
+        (run.members[member].reference, step)
+        for member, step in zip(planted["member"].tolist(), planted["step"].tolist(), strict=True)
+        if member in members
+    }
+    return {"plantings": len(planted["step"]), "starts": len(starts)}
 
 
 def _step_of(run: Run, state: int) -> int | None:
@@ -165,7 +183,8 @@ def _run_table(run: dict[str, Any]) -> RichTable:
         states += f" (steps {first} to {last})"
     members = f"{run['members']}"
     if run["twins"]:
-        members += f" ({run['references']} references, {run['twins']} perturbed copies)"
+        planted = f", planted {run['plantings']} times, at {run['starts']} starts" if run["plantings"] else ""
+        members += f" ({run['references']} references, {run['twins']} perturbed copies{planted})"
     layers = ", ".join(f"{p['name']} {'x'.join(map(str, p['shape'])) or 'scalar'}" for p in run["layers"][:8])
     if len(run["layers"]) > 8:
         layers += f", and {len(run['layers']) - 8} more"

@@ -306,26 +306,17 @@ def _divergence(run: Run, settings: Settings) -> Divergence:
     """Return the divergence curves of the twins, of all parameters or of the selected ones."""
     import trajtools as tt
 
-    chosen: dict[str, Any] = {
-        "metric": settings.metric or "l1",
-        "average": settings.average or "mean-log",
-        "window": settings.selection.window,
-        "dt": settings.dt,
-    }
     select = settings.selection.select
-    if not select:
-        return tt.twins(run, **chosen)
-    if run.stored != "weights":
+    if select and run.stored != "weights":
         raise DataError(f"run {run.name!r} stores {run.stored} and no weights: no parameters can be selected from it")
-    copies: dict[int, list[int]] = {}
-    for index, member in enumerate(run.members):
-        if member.reference >= 0:
-            copies.setdefault(member.reference, []).append(index)
-    pairs = [
-        (run.trajectory(i).select(*select), [run.trajectory(j).select(*select) for j in perturbed])
-        for i, perturbed in copies.items()
-    ]
-    return tt.twins(pairs, **chosen)
+    return tt.twins(
+        run,
+        metric=settings.metric or "l1",
+        average=settings.average or "mean-log",
+        window=settings.selection.window,
+        dt=settings.dt,
+        select=tuple(select),
+    )
 
 
 def _fit(growth: Divergence, settings: Settings, procedure: str | None) -> Exponent:

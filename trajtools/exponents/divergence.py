@@ -168,6 +168,12 @@ class Divergence(Result):
             warnings=(Reason("floor-unknown", words), *left_out_warnings(counts, len(records))),
         )
 
+    @property
+    def planting(self) -> Ints:
+        """Number of the planting of each unit, shape (U,): units of one initial condition and start share it."""
+        pairs = np.stack([self.group, self.start], axis=1)
+        return np.unique(pairs, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
+
     def curves(self) -> tuple[Floats, Ints, Ints]:
         """Logarithmic curves for fits, averaged by the rule `average`.
 

@@ -69,12 +69,15 @@ def danovski2024(growth: Divergence, *, level: float = 0.95) -> Exponent:
     For each initial condition a line is fitted to :math:`\ln \langle d(t) \rangle` over the copies, on all windows
     that start at 0, 5, ..., 100, have 30, 35, ..., 100 samples and end within the first 200; the one with the largest
     R2 is used. Initial conditions with R2 <= 0.9 or slope <= 0.05 are dropped. The grid is in samples, as published.
+    Of several starts of an initial condition only the first is used, because the paper perturbs once.
 
     References
     ----------
     .. [1] K. Danovski, M. C. Soriano, L. Lacasa, Front. Complex Syst. 2, 1367957 (2024), doi:10.3389/fcpxs.2024.1367957
     """
-    curves, group, _ = average_curves(growth.distances, growth.group, growth.start, "log-mean")
+    # The paper perturbs once: of twins that were planted anew, the first start of each initial condition.
+    first = growth.start == np.array([growth.start[growth.group == one].min() for one in growth.group])
+    curves, group, _ = average_curves(growth.distances[first], growth.group[first], growth.start[first], "log-mean")
     labels = np.unique(group)
     length = min(curves.shape[1], LONGEST)
     windows = [(int(s), int(s + w)) for s in STARTS for w in WIDTHS if s + w <= length]

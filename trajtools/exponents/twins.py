@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,7 +12,14 @@ from trajtools.distances.equal_times import as_states, check_alike, common, read
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, SelectionError, UnknownNameError
 from trajtools.exponents.applicability import infer_optimizer
-from trajtools.exponents.divergence import Divergence, align_records, clean, count_left_out, left_out_warnings
+from trajtools.exponents.divergence import (
+    Divergence,
+    Record,
+    align_records,
+    clean,
+    count_left_out,
+    left_out_warnings,
+)
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.statistics import AVERAGES, average_curves, mean_curve
@@ -28,6 +35,7 @@ def twins(
     dt: TimeStepLike = None,
     window: tuple[int, int] | None = None,
     start: int | Sequence[int] | None = None,
+    select: Sequence[str] = (),
 ) -> Divergence:
     r"""Growth of the distance between a trajectory and its perturbed copies.
 
@@ -51,12 +59,14 @@ def twins(
     start : int, sequence of int or None
         Step of the first state of each pair, for arrays that are segments of longer trajectories; one number, or one
         per pair. None: 0, or the step of the Trajectory.
+    select : sequence of str
+        Globs of parameter names, for runs that store weights: only these are compared.
 
     Returns
     -------
     Divergence
-        One curve per twin, aligned at the step of its perturbation: the first recorded step at which it differs from
-        its reference.
+        One curve per twin and planting, aligned at the step of its perturbation: the first recorded step at which it
+        differs from its reference.
 
     Raises
     ------
@@ -76,6 +86,11 @@ def twins(
     *one* initial condition, as in [3]_; it is larger and dominated by the fastest copy. ``"rms"`` is the same with the
     root mean square. No option averages over initial conditions before the logarithm: the few fastest would dominate
     that mean, which grows with the generalised exponent L(1), larger than the exponent.
+
+    Twins that were planted anew beside their reference give a curve for each stretch from one planting to the next. The
+    copies that were planted at one step are copies of one start (`Divergence.planting`). If some of them were planted
+    again before the others, their shorter curves are left out and counted as ``n_cut_short``: they repeat the beginning
+    of the others, and a mean over them would jump where they end.
 
     A curve ends where a weight becomes NaN or infinite (diverged training), or where the twin merges with its
     reference; both are counted. Distances of zero have no logarithm; they are excluded and counted.
@@ -100,7 +115,7 @@ def twins(
     if dt is not None and not (np.isfinite(dt) and dt > 0):
         raise DataError(f"dt must be a positive number, got {dt}")
     chosen = find_metric(metric)
-    sources = _sources(x)
+    sources = [part for source in _sources(x) for part in (_selected(source, select) if select else [source])]
     offsets = _offsets(start, len(sources))
     parts: list[_TwinDistances] = []
     orbits: dict[int, int] = {}
@@ -160,9 +175,37 @@ def _offsets(start: int | Sequence[int] | None, count: int) -> list[int | None]:
     return [int(s) for s in np.broadcast_to(steps, (count,))]
 
 
+class _SelectedPair(tuple[Any, list[Any]]):
+    """A reference and its copies, out of a run whose twins were planted anew."""
+
+    stretches: list[list[slice]]
+
+
+def _selected(source: Any, select: Sequence[str]) -> list[_SelectedPair]:
+    """Return the references of a run with their copies, some parameters of each."""
+    if not _is_run(source) or source.stored != "weights":
+        raise DataError(
+            "select= takes parameters out of runs that store weights; of other trajectories, select them beforehand: "
+            "Trajectory.select"
+        )
+    copies: dict[int, list[int]] = {}
+    for index, member in enumerate(source.members):
+        if member.reference >= 0:
+            copies.setdefault(member.reference, []).append(index)
+    pairs = []
+    for i, twins_of_i in copies.items():
+        states = [source.trajectory(j).select(*select) for j in (i, *twins_of_i)]
+        pairs.append(_SelectedPair((states[0], states[1:])))
+        pairs[-1].stretches = [source.stretches(j) for j in twins_of_i]
+    return pairs
+
+
 @dataclass(frozen=True, eq=False)
 class _TwinDistances:
-    """Twins of one run or pair, before alignment in time: distance (T, U), floor (T, U), the rest (U,)."""
+    """Twins of one run or pair, before alignment in time: distance (T, U), floor (T, U), the rest (U,).
+
+    `stretches` are the rows of each twin between its plantings; None if they were planted once.
+    """
 
     step: Ints
     distance: Floats
@@ -173,7 +216,39 @@ class _TwinDistances:
     time_unit: str
     settings: dict[str, Any]
     warnings: tuple[Reason, ...] = ()
+    stretches: list[list[slice]] | None = None
     speed: Floats | None = None  # of the reference, (T, U)
+
+    def curves(self) -> Iterator[tuple[int, Record, bool]]:
+        """Yield the curves: the twin, its record, and whether the next planting ended it."""
+        whole = [slice(0, len(self.step))]
+        for u in range(self.distance.shape[1]):
+            rows = whole if self.stretches is None else self.stretches[u]
+            lasting = [part for part in rows if part.stop - part.start > 1] or rows[:1]
+            for part in lasting:
+                record = clean(self.step[part], self.distance[part, u], self.floor[part, u])
+                yield u, record, part.stop < len(self.step)
+
+
+def _within(stretches: list[list[slice]], rows: slice) -> list[list[slice]]:
+    """Return the stretches as rows of a window; one without rows in it has none."""
+    return [
+        [
+            slice(max(part.start, rows.start) - rows.start, min(part.stop, rows.stop) - rows.start)
+            for part in of_twin
+            if part.stop > rows.start and part.start < rows.stop
+        ]
+        for of_twin in stretches
+    ]
+
+
+def _cut_short(starts: Sequence[tuple[int, int]], records: Sequence[Record], is_cut: Sequence[bool]) -> list[bool]:
+    """Say which curves a planting ended before the other copies of the same start."""
+    longest: dict[tuple[int, int], int] = {}
+    for start, record in zip(starts, records, strict=True):
+        longest[start] = max(longest.get(start, 0), len(record.step))
+    each = zip(starts, records, is_cut, strict=True)
+    return [cut and len(record.step) < longest[start] for start, record, cut in each]
 
 
 def _assemble(
@@ -183,11 +258,13 @@ def _assemble(
     if dt is None and len(units) > 1:
         raise DataError(f"the trajectories have different units of time, {sorted(units)}; give dt= to use a common one")
     scale_of_time = parts[0].dt if dt is None else float(dt)
-    rows = [
-        clean(part.step, part.distance[:, u], part.floor[:, u]) for part in parts for u in range(part.distance.shape[1])
-    ]
+    every = [(part, *curve) for part in parts for curve in part.curves()]
+    starts = [(int(part.group[u]), int(record.step[0])) for part, u, record, _ in every]
+    is_short = _cut_short(starts, [record for _, _, record, _ in every], [cut for *_, cut in every])
+    chosen = [one for one, short in zip(every, is_short, strict=True) if not short]
+    rows = [record for _, _, record, _ in chosen]
     grid, distances, floor = align_records(rows)
-    group = np.concatenate([part.group for part in parts])
+    group = np.array([part.group[u] for part, u, _, _ in chosen], dtype=np.int64)
     start = np.array([row.step[0] for row in rows], dtype=np.int64)
     curves = average_curves(distances, group, start, average)
     counts = count_left_out(rows)
@@ -195,6 +272,8 @@ def _assemble(
     settings |= {
         "n_units": len(rows),
         "n_references": len(np.unique(group)),
+        "n_plantings": len(set(zip(group.tolist(), start.tolist(), strict=True))),
+        "n_cut_short": sum(is_short),
         **{f"n_{k}": v for k, v in counts.items()},
     }
     for name in dict.fromkeys(key for part in parts for key in part.settings):
@@ -214,27 +293,24 @@ def _assemble(
         group=group,
         start=start,
         floor=floor,
-        scale=np.concatenate([part.scale for part in parts]),
-        speed=_aligned_speed(parts, start, distances.shape[1]),
+        scale=np.array([part.scale[u] for part, u, _, _ in chosen]),
+        speed=_aligned_speed([(part, u) for part, u, _, _ in chosen], start, distances.shape[1]),
         n_references=len(np.unique(group)),
         settings=settings,
         warnings=tuple(dict.fromkeys([*warnings, *left_out_warnings(counts, len(rows))])),
     )
 
 
-def _aligned_speed(parts: list[_TwinDistances], start: Ints, length: int) -> Floats | None:
+def _aligned_speed(units: list[tuple[_TwinDistances, int]], start: Ints, length: int) -> Floats | None:
     """Speed of the reference of each unit from its perturbation on, (U, K + 1); None if any is unknown."""
-    rows: list[Floats] = []
-    for part in parts:
+    speed = np.full((len(units), length), np.nan)
+    for row, (part, u) in enumerate(units):
         if part.speed is None:
             return None
-        for column in part.speed.T:
-            begin = int(np.searchsorted(part.step, start[len(rows)]))
-            row = np.full(length, np.nan)
-            own = column[begin : begin + length]
-            row[: len(own)] = own
-            rows.append(row)
-    return np.array(rows)
+        begin = int(np.searchsorted(part.step, start[row]))
+        own = part.speed[begin : begin + length, u]
+        speed[row, : len(own)] = own
+    return speed
 
 
 def _one_or_mixed(noises: set[str]) -> str:
@@ -274,6 +350,7 @@ def _pair_distances(source: Any, metric: Any, window: tuple[int, int] | None, of
         float(getattr(reference, "dt", 1.0)),
         str(getattr(reference, "time_unit", "step")),
         {"stored": "weights", "dtype": dtype},
+        stretches=_within(source.stretches, rows) if isinstance(source, _SelectedPair) else None,
         speed=np.repeat(result.speed, count, axis=1),
     )
 
@@ -348,8 +425,9 @@ def _run_distances(run: Any, metric: Any, window: tuple[int, int] | None) -> _Tw
         floor, scale = np.full(distance.shape, np.nan), np.full(len(twin), np.nan)
         warnings.append(warning)
     group = np.unique(_orbits(reference)[twin], return_inverse=True)[1].astype(np.int64)
+    stretches = _within([run.stretches(m) for m in twin.tolist()], rows)
     return _TwinDistances(
-        step[rows], distance, floor, scale, group, 1.0, run.time_unit, settings, tuple(warnings), speed
+        step[rows], distance, floor, scale, group, 1.0, run.time_unit, settings, tuple(warnings), stretches, speed
     )
 
 

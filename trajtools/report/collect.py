@@ -178,10 +178,12 @@ def _facts(run: Any) -> dict[str, str]:
     steps = run.step
     versions = run.provenance.get("versions", {}) if isinstance(run.provenance, dict) else {}
     software = versions.items() if isinstance(versions, dict) else ()
+    planted = run.plantings["step"]
     return {
         "status": str(run.status),
         "states": f"{run.n_states}, steps {steps[0]} to {steps[-1]}" if len(steps) else "none",
-        "networks": f"{references} and {run.n_members - references} perturbed copies",
+        "networks": f"{references} and {run.n_members - references} perturbed copies"
+        + (f", planted {len(planted)} times in all" if len(planted) > run.n_members - references else ""),
         "weights": f"{run.n_parameters}, {run.logical_dtype}",
         "layers": ", ".join(f"{p.name} {'x'.join(map(str, p.shape))}" for p in run.parameters[:12]),
         "stored": str(run.stored),

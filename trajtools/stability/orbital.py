@@ -267,6 +267,8 @@ def orbital_stability(
     Notes
     -----
     Every trajectory starts at the first recorded step (in the window, if any) at which it differs from its reference.
+    Of a copy that was planted anew beside its reference, the longest stretch between two plantings is one trajectory,
+    and the rest is not used.
     Four distances:
 
     - :math:`d(x(t), r(t))`, at equal times: *dynamical* (Lyapunov) stability, as in [1]_;

@@ -599,7 +599,7 @@ def _families(x: Any) -> list[Family]:
                 "(`perturb`), or pass the perturbed trajectories as the second argument"
             )
         return [
-            (x.trajectory(r), [x.trajectory(m) for m, owner in enumerate(owners) if owner == r], str(x.logical_dtype))
+            (x.trajectory(r), [_longest(x, m) for m, owner in enumerate(owners) if owner == r], str(x.logical_dtype))
             for r in roots
         ]
     if isinstance(x, tuple) and len(x) == 2 and isinstance(x[1], (list, tuple)):
@@ -611,6 +611,12 @@ def _families(x: Any) -> list[Family]:
         "perturbed "
         "copies, or a list of pairs (reference, [perturbed, ...])"
     )
+
+
+def _longest(run: Any, member: int) -> Any:
+    """Return a copy from one planting to the next: the longest of these stretches, the first of equal ones."""
+    rows = max(run.stretches(member), key=lambda part: part.stop - part.start, default=slice(0, 0))
+    return run.trajectory(member)[rows]
 
 
 def _is_run(x: Any) -> bool:
@@ -681,7 +687,7 @@ def _restarted(reference: Any, run: Any) -> list[Family]:
                 f"member of that name; it has {', '.join(map(repr, names))}"
             )
         owner = names[name] if name in names else next(iter(names.values()))
-        families.setdefault(owner, []).append(run.trajectory(m))
+        families.setdefault(owner, []).append(_longest(run, m))
     dtypes = (str(reference.logical_dtype), str(run.logical_dtype))
     dtype = next((narrow for narrow in NARROW if narrow in dtypes), dtypes[0])
     return [(reference.trajectory(owner), copies, dtype) for owner, copies in sorted(families.items())]

@@ -35,7 +35,7 @@ from trajtools.wiring import Member
 _SCALES = ("metric", "member_metric", "member")
 _REQUIRED = {
     "": ("step", "metrics", "member_metrics", *_SCALES, "parameters", "members", "plantings", "store"),
-    "plantings": on_disk.PLANTING_STREAMS,
+    "plantings": tuple(on_disk.PLANTING_STREAMS),
     "store": ("cells", "notes", "checksums", "planting_checksums"),
     **{table: tuple(columns.split()) for table, columns in COLUMNS.items()},
 }
@@ -414,9 +414,12 @@ def _mark(run: Survey) -> Iterator[Problem]:
 
 
 def _planted(run: Survey) -> Iterator[Problem]:
-    member = run.plantings["member"]
+    member, step = run.plantings["member"], run.plantings["step"]
     if len(member) and not (member.min() >= 0 and member.max() < run.n_members):
         yield Problem("error", "plantings/member", f"members must be 0 to {run.n_members - 1}")
+    falling = [m for m in np.unique(member).tolist() if (np.diff(step[member == m]) <= 0).any()]
+    if falling:
+        yield Problem("error", "plantings/step", f"the steps of member {falling[0]} must rise")
 
 
 _CHECKS: dict[str, Callable[[Survey], Iterator[Problem]]] = {

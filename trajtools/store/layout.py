@@ -35,7 +35,7 @@ FORMAT, VERSION = "trajtools", (2, 0)
 STORED = ("weights", "sketch", "distances")
 # In the order of their checksums: the small ones first, so that metrics are read without those of the weights.
 STREAMS = ("step", "metrics", "member_metrics", *STORED, "optimizer", "buffers")
-PLANTING_STREAMS = ("step", "member", "epsilon", "seed")
+PLANTING_STREAMS = {"step": "<i8", "member": "<i8", "epsilon": "<f8", "seed": "<i8", "norm": "<f8"}
 TABLES = ("parameters", "members", "nodes", "optimizer_parameters", "buffer_parameters")
 RECORDING, COMPLETE, INTERRUPTED = 0, 1, 2
 FILTERED = (*STORED, "optimizer", "buffers")  # streams that may be compressed
@@ -609,8 +609,8 @@ class RunSpec:
     def axes(self) -> tuple[Axis, Axis]:
         """The streams of the states, and those of the plantings."""
         plantings = [
-            Stream(f"plantings/{name}", PLANTING_ROWS, (), (), np.dtype("<f8" if name == "epsilon" else "<i8"))
-            for name in PLANTING_STREAMS
+            Stream(f"plantings/{name}", PLANTING_ROWS, (), (), np.dtype(dtype))
+            for name, dtype in PLANTING_STREAMS.items()
         ]
         return (
             Axis.make("store/checksums", self.layout.rows, self.streams()),

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from glob import glob, has_magic
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -211,9 +212,31 @@ class Run:
 
     @property
     def plantings(self) -> dict[str, NDArray[Any]]:
-        """When which member was placed beside its reference again: arrays `step`, `member`, `epsilon`, `seed`."""
+        """When which member was placed anew beside its reference, the first time included.
+
+        Arrays (L,), one row a planting: `step` (the state of this step is the first that shows it), `member`, `epsilon`
+        (as in the members table), `seed`, and `norm`, the Euclidean distance from the reference in that state.
+        """
         n = self.planting_blocks.n
         return {name: self._planting_series(name, n) for name in on_disk.PLANTING_STREAMS}
+
+    def stretches(self, member: int) -> list[slice]:
+        """Rows of the states between the plantings of a member; across them, it is not one trajectory.
+
+        Parameters
+        ----------
+        member : int
+            Row of the members table.
+
+        Returns
+        -------
+        list of slice
+            Each from the first state that shows a planting to the last one before the next; before the first planting,
+            and for a member without any, from the first state on. Empty stretches are left out.
+        """
+        planted = self.plantings["step"][self.plantings["member"] == member]
+        edges = [0, *np.searchsorted(self.step, np.sort(planted)).tolist(), self.n_states]
+        return [slice(a, b) for a, b in pairwise(edges) if b > a]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -364,7 +387,7 @@ class Run:
     def _planting_series(self, name: str, n: int) -> NDArray[Any]:
         stream = f"plantings/{name}"
         if not n:
-            return np.zeros(0, "<f8" if name == "epsilon" else "<i8")
+            return np.zeros(0, on_disk.PLANTING_STREAMS[name])
         self._locate(self.planting_blocks, stream)
         return self.planting_blocks.series(stream, None, 0, n).reshape(-1)
 

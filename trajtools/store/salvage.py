@@ -262,8 +262,8 @@ def _plant(run: Survey, writer: RunWriter) -> int:
         count = blocks.rows_of(block)
         first = block * blocks.axis.rows
         columns = [blocks.series(f"plantings/{n}", None, first, first + count) for n in on_disk.PLANTING_STREAMS]
-        for step, member, epsilon, seed in zip(*(c.reshape(-1).tolist() for c in columns), strict=True):
-            writer.plant(step, member, epsilon, seed)
+        for row in zip(*(c.reshape(-1).tolist() for c in columns), strict=True):
+            writer.plant(*row)
         done += count
     return done
 

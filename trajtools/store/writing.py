@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -251,6 +251,7 @@ class RunWriter:
         optimizer_tiles: Array | None = None,
         distances: Array | None = None,
         sketch: Array | None = None,
+        plantings: Sequence[Sequence[float]] = (),
         final: bool = False,
     ) -> None:
         """Write one block, whole or as far as it goes, and commit it.
@@ -267,6 +268,8 @@ class RunWriter:
             The block as `StreamLayout.new_tiles` gives it; rows from `count` on are ignored by readers.
         distances, sketch : ndarray, shapes (count, M), (count, M, k)
             Where these are stored.
+        plantings : sequence of (step, member, epsilon, seed, norm)
+            Which members were placed anew beside their references in these states; committed together with them.
         final : bool
             Nothing follows; a compressed run takes a partial block only then.
 
@@ -298,7 +301,9 @@ class RunWriter:
             # A checksum covers all rows of its chunk: columns of this block that got nothing new are written again.
             self._columns_of_block |= self._columns(metrics or {})
             self._blocks.put(start, count, content, self._columns_of_block)
+            planted = self._put_plantings(plantings)
             self._flush()
+            self._cells.plantings = planted
             self._cells.committed = start + count
             self._put_cells()
         except (OSError, RuntimeError) as error:
@@ -307,25 +312,33 @@ class RunWriter:
         self.committed, self.last_step = start + count, int(steps[-1])
 
     @_one_at_a_time
-    def plant(self, step: int, member: int, epsilon: float, seed: int) -> None:
-        """Note that a member was placed anew beside its reference, `epsilon` away, in the state of a step."""
+    def plant(self, step: int, member: int, epsilon: float, seed: int, norm: float = np.nan) -> None:
+        """Note that a member was placed anew beside its reference, `norm` away, in the state of a step."""
         self._require_open()
-        row = {"step": step, "member": member, "epsilon": epsilon, "seed": seed}
-        at, rows = self._cells.plantings, on_disk.PLANTING_ROWS
-        start = at // rows * rows
         try:
             self.check_owner()
-            for name, value in row.items():
-                self._planted[name][at - start] = value
-            content = {f"plantings/{name}": values for name, values in self._planted.items()}
-            self._plantings.put(start, at + 1 - start, content)
+            planted = self._put_plantings([(step, member, epsilon, seed, norm)])
             self._flush()
-            self._cells.plantings = at + 1
+            self._cells.plantings = planted
             self._put_cells()
         except (OSError, RuntimeError) as error:
             raise self._fail(error) from error
-        if at + 1 - start == rows:
-            self._planted = _planting_rows()
+
+    def _put_plantings(self, plantings: Sequence[Sequence[float]]) -> int:
+        """Write plantings behind those of the file; returns how many there are once the cells say so."""
+        at, rows = self._cells.plantings, on_disk.PLANTING_ROWS
+        while plantings:
+            start = at // rows * rows
+            here, plantings = plantings[: start + rows - at], plantings[start + rows - at :]
+            for i, row in enumerate(here):
+                for name, value in zip(self._planted, row, strict=True):
+                    self._planted[name][at - start + i] = value
+            content = {f"plantings/{name}": values for name, values in self._planted.items()}
+            at += len(here)
+            self._plantings.put(start, at - start, content)
+            if at == start + rows:
+                self._planted = _planting_rows()
+        return at
 
     @_one_at_a_time
     def beat(self) -> None:
@@ -799,10 +812,7 @@ class _BlockWriter:
 
 
 def _planting_rows() -> dict[str, Array]:
-    return {
-        name: np.zeros(on_disk.PLANTING_ROWS, "<f8" if name == "epsilon" else "<i8")
-        for name in on_disk.PLANTING_STREAMS
-    }
+    return {name: np.zeros(on_disk.PLANTING_ROWS, dtype) for name, dtype in on_disk.PLANTING_STREAMS.items()}
 
 
 def _name_bytes(name: str) -> bytes:
@@ -854,8 +864,12 @@ def _require_same(run: Run, spec: RunSpec) -> None:
     if len(run.members) != len(spec.members):
         differences.append(f"{len(run.members)} members in the file, {len(spec.members)} now")
     else:
-        # By repr: a NaN epsilon equals itself here.
-        pairs = [(a, b) for a, b in zip(run.members, spec.members, strict=True) if repr(a) != repr(b)]
+        # The size of a perturbation may follow from weights that have moved on; the plantings have each one's own.
+        pairs = [
+            (a, b)
+            for a, b in zip(run.members, spec.members, strict=True)
+            if replace(a, epsilon=0) != replace(b, epsilon=0)
+        ]
         differences += [f"member {a} in the file is {b} now" for a, b in pairs]
     if run.stored != spec.stored:
         differences.append(f"the file stores {run.stored}, now {spec.stored} are to be stored")

@@ -1,0 +1,217 @@
+"""Twins of torch that are planted anew: the reference as without them, the rest of the training copied."""
+
+import logging
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import trajtools as tt  # noqa: E402
+from recorders.torch import Recorder, Twins  # noqa: E402
+from trajtools.store import validate  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+nn = torch.nn
+ONE = torch.ones(1, 1, dtype=torch.float64)
+
+
+def quartic(eta, *, steps, dtype=torch.float64, recorder=None, width=1, **options):
+    """Gradient descent on w^4 / 4 - w^2 / 2 in each weight: chaotic at eta = 1.8, contracting at eta = .4."""
+    model = nn.Linear(1, width, bias=False).to(dtype)
+    with torch.no_grad():
+        model.weight.copy_(torch.linspace(0.4, 0.5, width)[:, None])
+    twins = Twins(
+        model,
+        lambda y: (y**4 / 4 - y**2 / 2).sum(),
+        lambda parameters: torch.optim.SGD(parameters, lr=eta),
+        **{"members": 4, "seed": 0, **options},
+    )
+    if recorder is None:
+        for _ in range(steps):
+            twins.step(ONE.to(dtype))
+        return twins
+    path, settings = recorder
+    with Recorder(path, twins, quiet=True, **settings):
+        for _ in range(steps):
+            twins.step(ONE.to(dtype))
+    return twins
+
+
+def network(kind="relu"):
+    torch.manual_seed(0)
+    middle = nn.BatchNorm1d(9) if kind == "batchnorm" else nn.ReLU()
+    return nn.Sequential(nn.Linear(6, 9), middle, nn.Linear(9, 3)).double()
+
+
+def batches(steps, size=16):
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(steps, size, 6, generator=generator, dtype=torch.float64)
+    return list(zip(x, torch.randint(0, 3, (steps, size), generator=generator), strict=True))
+
+
+FACTORIES = {
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "amsgrad": lambda p: torch.optim.AdamW(p, lr=0.01, amsgrad=True),
+    "lbfgs": lambda p: torch.optim.LBFGS(p, lr=0.1, max_iter=3),
+}
+
+
+def trained(steps, factory="momentum", kind="relu", **options):
+    twins = Twins(network(kind), nn.CrossEntropyLoss(), FACTORIES[factory], members=3, seed=1, **options)
+    for x, y in batches(steps):
+        twins.step(x, y)
+        twins.schedule()
+    return twins
+
+
+def gaps(run, planted):
+    row = np.searchsorted(run.step, planted["step"])
+    states = run.states[:]
+    return np.linalg.norm(states[row, planted["member"]] - states[row, 0], axis=1)
+
+
+@pytest.mark.parametrize("vectorize", ["auto", False])
+@pytest.mark.parametrize("factory", ["momentum", "adam"])
+def test_the_reference_is_the_same_to_the_bit(vectorize, factory):
+    options = {"factory": factory, "vectorize": vectorize}
+    never, often = trained(40, replant=None, **options), trained(40, replant=7, **options)
+    assert len(never.plantings) == 3
+    assert {row.step for row in often.plantings} == {0, 7, 14, 21, 28, 35}
+    for name, value in never.reference().items():
+        assert torch.equal(value, often.reference()[name])
+    for name, values in never.state.items():
+        assert torch.equal(values[0], often.state[name][0])
+        assert not torch.equal(values[1], often.state[name][1])
+
+
+@pytest.mark.parametrize("vectorize", ["auto", False])
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_a_planting_copies_the_optimiser_and_the_scheduler(factory, vectorize):
+    def halving(optimizer):
+        return torch.optim.lr_scheduler.StepLR(optimizer, step_size=4, gamma=0.5)
+
+    options = {"factory": factory, "vectorize": vectorize, "scheduler_factory": halving}
+    twins = trained(10, replant=10, **options)
+    assert [row.step for row in twins.plantings] == [0] * 3 + [10] * 3
+    first, *others = [optimizer.state_dict() for optimizer in twins.optimizers]
+    if not others:
+        for parameter, held in twins.optimizers[0].state.items():
+            for value in held.values():
+                if torch.is_tensor(value) and value.shape == parameter.shape:
+                    assert torch.equal(value, value[:1].expand_as(value))
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=0, atol=0)
+    assert len({scheduler.last_epoch for scheduler in twins.schedulers}) == 1
+    # As near to the reference as the perturbation, whatever the momentum.
+    later = trained(11, replant=10, **options)
+    apart = torch.stack([(v - v[:1]).abs().flatten(1).max(1).values for v in later.state.values()]).max(0).values
+    assert apart[1:].max() < 100 * later.made["epsilon"]
+
+
+def test_a_planting_copies_the_buffers_of_the_model():
+    twins = trained(12, kind="batchnorm", replant=6)
+    reference, *copies = [dict(model.named_buffers()) for model in twins.models]
+    for copy in copies:
+        for name, value in reference.items():
+            assert torch.equal(value, copy[name])
+    apart = trained(11, kind="batchnorm", replant=6)
+    assert not torch.equal(apart.models[0][1].running_mean, apart.models[1][1].running_mean)
+
+
+@pytest.mark.recorders
+@pytest.mark.parametrize("members", [1, 2, 4, 8])
+def test_a_chaotic_training_gives_several_starts_by_itself(tmp_path, members):
+    twins = quartic(1.8, steps=200, members=members, recorder=(tmp_path / "a.h5", {}))
+    assert not validate(tmp_path / "a.h5")
+    with tt.open(tmp_path / "a.h5") as run:
+        planted = run.plantings
+        for name in planted:
+            np.testing.assert_array_equal(planted[name], [getattr(row, name) for row in twins.plantings])
+        np.testing.assert_allclose(gaps(run, planted), planted["norm"], rtol=1e-6)
+        growth = tt.twins(run, metric="l2")
+        states = run.states[:, 0, 0]
+        replant = run.provenance["perturbations"][0]["replant"]
+    assert replant == "auto"
+    reached = [start for start in np.unique(growth.start) if np.nanmax(growth.distances[growth.start == start]) > 0.01]
+    assert len(reached) >= 3
+    # The rate of each is that of the tangent along the reference, up to a constant of the start: here e-folds.
+    slope = np.log(np.abs(1 - 1.8 * (3 * states**2 - 1)))
+    for start, row in zip(growth.start, growth.distances, strict=True):
+        known = np.flatnonzero((row > 1e-7) & (row < 1e-4))
+        if len(known) < 3 or np.any(np.diff(known) > 1):
+            continue
+        a, b = known[0], known[-1]
+        gained = np.log(row[b] / row[a])
+        assert gained == pytest.approx(slope[start + a : start + b].sum(), abs=0.02)
+
+
+@pytest.mark.recorders
+def test_a_contracting_training_is_planted_near_the_floor(tmp_path):
+    # 1 - 2 eta = .2: -1.6 e-folds a step, 18 - ln 50 of room. One weight would merge to the bit.
+    twins = quartic(0.4, steps=150, width=30, recorder=(tmp_path / "a.h5", {}))
+    for member in range(1, 5):
+        ages = np.diff([row.step for row in twins.plantings if row.member == member])
+        assert ages.min() >= 8
+        assert ages.max() <= 40
+        assert len(ages) >= 3
+
+
+@pytest.mark.recorders
+def test_copies_are_planted_at_recorded_steps_only(tmp_path):
+    twins = quartic(1.8, steps=300, recorder=(tmp_path / "a.h5", {"every": 10}))
+    assert {row.step % 10 for row in twins.plantings} == {0}
+    with tt.open(tmp_path / "a.h5") as run:
+        np.testing.assert_allclose(gaps(run, run.plantings), run.plantings["norm"], rtol=1e-6)
+        growth = tt.twins(run)
+    assert len(np.unique(growth.start)) >= 3
+    from recorders import LogSpaced
+
+    assert {
+        row.step for row in quartic(1.8, steps=200, recorder=(tmp_path / "b.h5", {"every": LogSpaced(10)})).plantings
+    } == {0}
+
+
+@pytest.mark.recorders
+def test_plantings_count_from_the_step_of_the_recorder(tmp_path):
+    quartic(1.8, steps=100, recorder=(tmp_path / "a.h5", {"step": 1000}))
+    with tt.open(tmp_path / "a.h5") as run:
+        assert run.plantings["step"][0] == 1000
+        np.testing.assert_allclose(gaps(run, run.plantings), run.plantings["norm"], rtol=1e-6)
+        assert [row.start for row in run.stretches(1)][:1] == [0]
+
+
+def test_exact_copies_are_never_planted_anew():
+    twins = quartic(1.8, steps=300, epsilon=0.0)
+    assert {row.step for row in twins.plantings} == {0}
+    assert all(torch.equal(v, v[:1].expand_as(v)) for v in twins.state.values())
+
+
+def test_a_reference_that_diverges_ends_the_planting():
+    twins = quartic(30.0, steps=60)
+    assert not np.isfinite(next(iter(twins.reference().values())).numpy()).all()
+    assert max(row.step for row in twins.plantings) < 60
+    assert len(twins.plantings) < 30
+
+
+def test_float32_twins_say_what_room_they_leave(caplog):
+    with caplog.at_level(logging.WARNING, "recorders"):
+        twins = quartic(1.8, steps=150, dtype=torch.float32, width=20)
+    assert len([one for one in caplog.records if "float32" in one.message]) == 1
+    assert twins.made["room"]["above"] > 9
+    assert twins.room.below > np.log(50)
+    assert len({row.step for row in twins.plantings}) >= 3
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "recorders"):
+        wide = quartic(1.8, steps=150, width=20)
+    assert not caplog.records
+    assert min(wide.made["room"].values()) > 17
+    # Once a copy has saturated, the room ends where it saturated.
+    assert wide.room.above != wide.made["room"]["above"]
+
+
+def test_other_policies_are_refused():
+    with pytest.raises(ValueError, match="replant="):
+        quartic(1.8, steps=0, replant="often")
