@@ -334,6 +334,7 @@ def _error(plateau: Plateau, weight: Floats) -> tuple[float, float]:
 
 def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str, tuple[Reason, ...]]:
     unit, duration = growth.time_unit, float(growth.time[-1])
+    untested = Reason("not-tested", "noise can give such a curve too; trajtools.lyapunov tests what made it")
     saturates = growth.method in FOLLOWED_TO_SATURATION
     if saturates and plateau.rise < BOUNDED:
         bounded = Reason.of(
@@ -344,7 +345,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
             time=duration,
             unit=unit,
         )
-        return "regular", (bounded,)
+        return "inconclusive", (bounded, untested)
     curve = growth.log_distance
     if saturates and len(curve) > 1 and curve[1] - curve[0] > JUMP * plateau.rise:
         jump = Reason.of(
@@ -383,8 +384,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
             needed=FEWEST_BLOCKS,
         )
         return "inconclusive", (growth_reason, no_error)
-    text = "noise can give such a curve too; trajtools.lyapunov tests it against surrogates"
-    return "inconclusive", (growth_reason, Reason("not-tested", text))
+    return "inconclusive", (growth_reason, untested)
 
 
 def _span(growth: Divergence, region: str | tuple[float, float]) -> tuple[int, int] | None:
