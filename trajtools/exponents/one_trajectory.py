@@ -54,6 +54,16 @@ LONGEST = 2000  # samples for which pairs that do not separate are followed
 REPLACED = 16  # saturation time over the time that a pair is followed before it may be replaced
 FEWEST_SURROGATES = 99  # (k + 1) / (n + 1) reaches the 1 % level
 OF_PERIODS = ("repeats", "below-rounding-floor", "no-contrast")  # objections that an exact period explains
+NOT_STOCHASTIC = (  # reasons that leave open whether a test would tell the trajectory from noise
+    "no-null",
+    "not-euclidean",
+    "missing-distances",
+    "error-unknown",
+    "hidden-state",
+    "too-few-surrogates",
+    "too-few-states",
+    "repeats",
+)
 ROUGH = 0.7  # second over first differences of a drift with noise; sqrt(2) for a random walk
 MOST_IN_BALL = 16  # neighbours of a state that kantz follows; more in dense regions add no information
 BENT = 0.5  # of the slope: a window whose thirds differ by more has no exponential regime
@@ -470,7 +480,7 @@ def _judge(
 def _stochastic(ready: Prepared, reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
     """Reason of a verdict that a stochastic process could have got too; empty where it could not, or nobody tested."""
     known = set(codes(reasons))
-    if known & {"no-null", "error-unknown", "hidden-state", "too-few-surrogates", "too-few-states", "repeats"}:
+    if known & set(NOT_STOCHASTIC):
         return ()
     if known & {"drift", "not-stationary"}:
         ratio = _roughness(ready.small)

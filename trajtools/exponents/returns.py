@@ -93,10 +93,10 @@ def returning(states: Floats, *, level: float) -> Returning | None:
 
     Notes
     -----
-    Periodic and quasi-periodic motion is almost periodic: there are lags :math:`\tau` after which every state comes back
-    closely, and the displacement :math:`\Delta(t) = x(t + \tau) - x(t)` is nearly the same one lag later. After a
-    long lag a stochastic process is as far away as any other state; if it is not, as a noisy cycle, its displacement is
-    random: :math:`|\Delta(t + \tau) - \Delta(t)| / |\Delta(t)|` is at least :math:`\sqrt 2`. The lag is
+    Periodic and quasi-periodic motion is almost periodic: there are lags :math:`\tau` after which every state comes
+    back closely, and the displacement :math:`\Delta(t) = x(t + \tau) - x(t)` is nearly the same one lag later. After
+    a long lag a stochastic process is as far away as any other state; if it is not, as a noisy cycle, its displacement
+    is random: :math:`|\Delta(t + \tau) - \Delta(t)| / |\Delta(t)|` is at least :math:`\sqrt 2`. The lag is
     chosen in the first part of the record and tested in the rest.
     """
     fine = np.isfinite(states).all(axis=1)
