@@ -19,6 +19,7 @@ BLOCKS = 10
 FEWEST_PAIRS = 30
 MOST_CYCLES = 8  # multiples of a period that are checked for a closed orbit
 CLOSED = 0.25  # of the typical distance, for states that are a period apart
+ACROSS = 0.3  # of the displacement, across the motion, below which it is a shift along a closed orbit
 STEP_SHARE = 0.75  # of the length of a step, for the same; sampling alone gives up to a half
 
 
@@ -121,8 +122,10 @@ def returning(states: Floats, *, level: float) -> Returning | None:
     mean, error = blocks.mean(axis=0), blocks.std(axis=0, ddof=1) / np.sqrt(BLOCKS)
     from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
+    # The displacement changes by this much over one lag, so its growth is not known better.
+    least = float(np.exp(mean[1])) / lag
     bound = mean + float(stdtrit(BLOCKS - 1, 1 - DECISION)) * error
-    half = float(stdtrit(BLOCKS - 1, 0.5 + level / 2)) * float(error[2])
+    half = max(float(stdtrit(BLOCKS - 1, 0.5 + level / 2)) * float(error[2]), least)
     return Returning(
         lag=lag,
         closeness=float(mean[0]),
@@ -131,7 +134,7 @@ def returning(states: Floats, *, level: float) -> Returning | None:
         interval=(float(mean[2]) - half, float(mean[2]) + half),
         closeness_bound=float(bound[0]),
         smoothness_bound=float(bound[1]),
-        rate_bound=float(bound[2]),
+        rate_bound=max(float(bound[2]), float(mean[2]) + least),
         block_rates=blocks[:, 2],
     )
 
@@ -177,19 +180,29 @@ def orbit_period(states: Floats, lag: int, rng: np.random.Generator) -> float | 
     """
     from trajtools.structure.cycles import find_cycles
 
+    motion = (states[2:] - states[:-2])[: len(states) - lag - 2] / 2
+    ahead = (states[lag:] - states[:-lag])[1 : len(motion) + 1]
+    both = np.isfinite(motion).all(axis=1) & np.isfinite(ahead).all(axis=1)
+    motion, ahead = motion[both], ahead[both]
+    offset = float(np.sum(motion * ahead) / max(float(np.sum(motion**2)), 1e-300))
+    across = float(np.sum((ahead - offset * motion) ** 2) / max(float(np.sum(ahead**2)), 1e-300))
+    multiples: tuple[int, ...] = ()
     try:
         cycles = find_cycles(states, metric="l2", rng=rng)
     except DataError:
         return None
-    if cycles.kind == "none":
-        return None
+    if cycles.kind != "none":
+        multiples = (round(lag / cycles.period),)
+    elif across < ACROSS**2:  # a slow cycle, of which too few turns were recorded for its autocorrelation
+        multiples = tuple(range(MOST_CYCLES, 0, -1))
+    periods = [(lag - float(np.clip(offset, -1, 1))) / multiple for multiple in multiples]
+    return next((period for period in periods if _is_closed(states, period)), None)
+
+
+def _is_closed(states: Floats, period: float) -> bool:
+    """Whether the states return after every multiple of a period, but for sampling."""
     fine = states[np.isfinite(states).all(axis=1)]
     typical = float(np.sqrt(2 * fine.var(axis=0).sum()))
-    motion = (states[2:] - states[:-2])[: len(states) - lag - 2] / 2
-    ahead = (states[lag:] - states[:-lag])[1 : len(motion) + 1]
-    both = np.isfinite(motion).all(axis=1) & np.isfinite(ahead).all(axis=1)
-    offset = float(np.sum(motion[both] * ahead[both]) / max(float(np.sum(motion[both] ** 2)), 1e-300))
-    period = (lag - float(np.clip(offset, -1, 1))) / round(lag / cycles.period)
     step = float(np.nanmedian(np.linalg.norm(np.diff(states, axis=0), axis=1)))
     for multiple in range(1, MOST_CYCLES + 1):
         after = round(multiple * period)
@@ -197,8 +210,8 @@ def orbit_period(states: Floats, lag: int, rng: np.random.Generator) -> float | 
             break
         back = float(np.nanmedian(np.linalg.norm(states[after:] - states[:-after], axis=1)))
         if back > min(CLOSED * typical, STEP_SHARE * step):
-            return None
-    return period
+            return False
+    return period >= 2
 
 
 def periodic_reason(period: int, largest: float, bound: float, unit: str) -> Reason:
