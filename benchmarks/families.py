@@ -173,7 +173,14 @@ def double_well(rng: np.random.Generator) -> Any:
 
 def sheared_cycle_observed(rng: np.random.Generator) -> Any:
     """Other shears and noises, seen through three nonlinear functions."""
-    x, y = stuart_landau(rng, rng.choice([-4.0, 1.0, 6.0]), rng.uniform(0.004, 0.04), 4000).T
+    shear = rng.choice([-4.0, 1.0, 6.0])
+
+    def field(s: np.ndarray) -> np.ndarray:
+        x, y, square = s[0], s[1], s[0] ** 2 + s[1] ** 2
+        return np.array([x - 2 * y - square * (x - shear * y), y + 2 * x - square * (y + shear * x)])
+
+    noise = rng.uniform(0.02, 0.2)
+    x, y = euler(field, np.array([1.0, 0]), noise, rng, states=4000, step=0.01, substeps=5).T
     return np.stack([x + 0.3 * y**2, np.tanh(y), x * y], axis=1)
 
 

@@ -12,7 +12,8 @@ from trajtools.reasons import Reason
 from trajtools.statistics import DECISION
 from trajtools.types import Bools, Floats, Ints
 
-SHARES = (0.015, 0.03)  # of the states in one neighbourhood, small and large
+SHARES = (0.015, 0.03)  # of the states in one neighbourhood, small and large, up to `COMMON` states
+COMMON = 5000  # states; of more, the neighbours increase as their square root
 FEWEST = (10, 15)  # neighbours for each of the d + 1 coefficients of a map, at least
 DECORRELATED = 0.5  # autocorrelation over the time span of one map
 DISCARDED = 20  # maps in which the tangent vector turns into the growing direction
@@ -20,7 +21,7 @@ BLOCKS = 10  # of time, for the standard error
 FEWEST_MAPS = 60  # after the discarded ones
 REDRAWN = 3  # times that the errors of the maps are drawn again
 DIMENSION = 6  # leading principal components that the maps act on, at most
-MOST_STATES = 10_000  # among which neighbours are searched
+MOST_STATES = 20_000  # among which neighbours are searched
 MOST_MAPS = 4000
 BATCH = 2_000_000  # neighbour coordinates held at a time
 
@@ -124,7 +125,8 @@ def local_jacobian(states: Floats, *, rng: np.random.Generator) -> LocalJacobian
     candidates = np.arange(0, len(points) - span, stride)
     candidates = candidates[fine[candidates] & fine[candidates + span]]
     candidates = candidates[:MOST_STATES]
-    counts = [max(int(share * len(candidates)), few * (d + 1)) for share, few in zip(SHARES, FEWEST, strict=True)]
+    size = min(len(candidates), np.sqrt(COMMON * len(candidates)))
+    counts = [max(int(share * size), few * (d + 1)) for share, few in zip(SHARES, FEWEST, strict=True)]
     if len(chain) < DISCARDED + FEWEST_MAPS or counts[1] > len(candidates) // 4:
         return None
     values, errors, inflation = [], [], []
