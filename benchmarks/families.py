@@ -294,7 +294,9 @@ def noisy_duffing(rng: np.random.Generator) -> Any:
     """Duffing's oscillator driven in resonance: a noisy cycle of period 1."""
 
     def field(s: np.ndarray) -> np.ndarray:
-        return np.array([s[1], -0.4 * s[1] + s[0] - s[0] ** 3 + 0.2 * s[2], -1.2 * s[3], 1.2 * s[2]])
+        pull = 1 - s[2] ** 2 - s[3] ** 2  # keeps the force on its circle
+        drive = [-1.2 * s[3] + pull * s[2], 1.2 * s[2] + pull * s[3]]
+        return np.array([s[1], -0.4 * s[1] + s[0] - s[0] ** 3 + 0.2 * s[2], *drive])
 
     noise = np.array([0, rng.choice([0.02, 0.1]), 0, 0])
     return euler(field, np.array([1.0, 0, 1, 0]), noise, rng, states=4000, step=0.02, substeps=8)

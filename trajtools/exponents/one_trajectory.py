@@ -12,7 +12,6 @@ from trajtools.distances.pairwise import Distances
 from trajtools.embedding import Choice, embed, estimate_delay, estimate_dimension
 from trajtools.errors import DataError, TooLargeError, UnknownNameError
 from trajtools.exponents.applicability import (
-    REPEATS,
     SUGGEST_TWINS,
     TWINS,
     Optimizer,
@@ -64,6 +63,7 @@ NOT_STOCHASTIC = (  # reasons that leave open whether a test would tell the traj
     "too-few-states",
     "repeats",
 )
+REPEATED = 1e-6  # nearest over typical distance, below which states may repeat but for rounding
 ROUGH = 0.7  # second over first differences of a drift with noise; sqrt(2) for a random walk
 MOST_IN_BALL = 16  # neighbours of a state that kantz follows; more in dense regions add no information
 BENT = 0.5  # of the slope: a window whose thirds differ by more has no exponential regime
@@ -161,7 +161,7 @@ def states_exponent(x: Any, options: Options, *, clock: tuple[float, str], issue
         return failed if ready is None or exact is None else _periodic(failed, ready, exact, clock)
     problems = (*issues, *objections(stats, theiler=ready.theiler))
     exact = None
-    if set(codes(problems)) <= set(OF_PERIODS) and (stats.repeats or stats.at_floor > REPEATS):
+    if set(codes(problems)) <= set(OF_PERIODS) and (stats.repeats or stats.contrast < REPEATED):
         exact = _exact_period(ready, options)
     try:
         growth = divergence_curve(ready, stats, options, clock)
