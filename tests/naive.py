@@ -85,3 +85,32 @@ def knee(curve):
     last = len(curve) - 1
     above = [y - (curve[0] + (curve[last] - curve[0]) * t / last) for t, y in enumerate(curve)]
     return int(np.argmax(above)), max(above)
+
+
+def jacobian_exponent(points, span, count, discarded):
+    """Mean logarithm per sample by which fitted Jacobians, one after another, stretch a vector: state by state."""
+    chain = range(0, len(points) - span, span)
+    vector, logs = np.eye(points.shape[1])[0], []
+    for i in chain:
+        apart = [j for j in range(len(points) - span) if abs(i - j) >= 2 * span]
+        near = sorted(apart, key=lambda j: math.dist(points[i], points[j]))[:count]
+        before = np.array([[1.0, *points[j]] for j in near])
+        after = np.array([points[j + span] for j in near])
+        slopes = np.linalg.lstsq(before, after, rcond=None)[0][1:]
+        vector = slopes.T @ vector
+        size = math.sqrt(sum(v * v for v in vector))
+        logs.append(math.log(size) / span)
+        vector = vector / size
+    return sum(logs[discarded:]) / len(logs[discarded:])
+
+
+def returns(states, lag, first):
+    """Means of ln |D(t)|, ln |D(t + lag) - D(t)| and ln |D(t + lag)| for D(t) = x(t + lag) - x(t), t >= first."""
+    close, second, later = [], [], []
+    for t in range(first, len(states) - 2 * lag):
+        one = [b - a for a, b in zip(states[t], states[t + lag], strict=True)]
+        two = [b - a for a, b in zip(states[t + lag], states[t + 2 * lag], strict=True)]
+        close.append(math.log(math.hypot(*one)))
+        second.append(math.log(math.hypot(*(b - a for a, b in zip(one, two, strict=True)))))
+        later.append(math.log(math.hypot(*two)))
+    return [sum(each) / len(each) for each in (close, second, later)]

@@ -16,6 +16,7 @@ from trajtools.neighbors.theiler import (
     first_below,
     lagged_autocorrelation,
     longest_lag,
+    scaled,
     theiler_window,
 )
 from trajtools.reasons import Reason
@@ -23,6 +24,9 @@ from trajtools.types import Floats, StatesLike
 
 __all__ = ["Choice", "embed", "estimate_delay", "estimate_dimension", "theiler_window"]
 _SIGNIFICANCE = 0.01
+CURVE = 0.45  # of the information at lag 0: a closed curve keeps more at every lag, chaos and noise less
+FEWEST_SAMPLES = 30  # for a dimension, besides those that an embedding loses
+DIMENSIONS = 10  # considered by default
 
 
 @takes_states("x")
@@ -77,6 +81,8 @@ def estimate_delay(x: StatesLike, *, method: str = "mutual-information", max_del
         ``"mutual-information"``: first minimum of the mutual information between the series and its shift
         (Fraser and Swinney 1986; bins of equal frequency), or the first lag where it falls below the 99 % level of
         independent samples, if that is smaller; 1 for a series that decorrelates within one sample, such as a map.
+        On a closed curve (a sine) the information hardly falls, and its minima are ripples of the bins: then the first
+        zero of the autocorrelation, a quarter of a period.
         ``"autocorrelation"``: first lag where the autocorrelation is below 1/e.
     max_delay : int or None, in samples
         Longest delay considered; None: a tenth of the series, at most 1000.
@@ -95,7 +101,7 @@ def estimate_delay(x: StatesLike, *, method: str = "mutual-information", max_del
     """
     if method not in ("mutual-information", "autocorrelation"):
         raise UnknownNameError(f"there is no method {method!r}; there are 'mutual-information' and 'autocorrelation'")
-    series = as_series(x)[:, 0]
+    series = scaled(as_series(x)[:, 0])
     longest = longest_lag(series, max_delay)
     correlation = lagged_autocorrelation(series, longest)
     settings: dict[str, Any] = {"max_delay": longest, "n": len(series)}
@@ -108,6 +114,13 @@ def estimate_delay(x: StatesLike, *, method: str = "mutual-information", max_del
     if correlation[1] < E_FOLD:
         reason = f"the autocorrelation is {correlation[1]:.2f} after one sample: sampled like a map"
         return Choice("delay", 1, method, lags, information, reason, settings)
+    crossing = _first_zero(correlation)
+    if crossing and float(information.min()) > CURVE * float(information[0]):
+        reason = (
+            f"the mutual information stays above {CURVE:g} of its value at lag 0, as on a closed curve: first zero of "
+            f"the autocorrelation, at lag {crossing}"
+        )
+        return Choice("delay", crossing, method, lags, information, reason, settings)
     # Binning makes the curve noisy: a minimum must be the lowest point within a quarter of the correlation time.
     reach = max(1, int(np.argmax(correlation < E_FOLD)) // 4)
     lower = np.array([_is_lowest(information, lag, reach) for lag in range(1, longest)])
@@ -122,6 +135,15 @@ def estimate_delay(x: StatesLike, *, method: str = "mutual-information", max_del
         text = "the mutual information has no minimum up to {lag} samples; the series may drift"
         warnings = (Reason.of("drift", text, lag=longest),)
     return Choice("delay", value, method, lags, information, reason, settings, warnings)
+
+
+def _first_zero(correlation: Floats) -> int:
+    """Lag next to the first zero of the autocorrelation; 0 if there is none."""
+    below = np.flatnonzero(correlation <= 0)
+    if not len(below):
+        return 0
+    lag = int(below[0])
+    return lag - 1 if lag > 1 and correlation[lag - 1] < -correlation[lag] else lag
 
 
 def _mutual_information(series: Floats, longest: int) -> tuple[Floats, float]:
@@ -153,7 +175,13 @@ def _is_lowest(curve: Floats, at: int, reach: int) -> bool:
 
 @takes_states("x")
 def estimate_dimension(
-    x: StatesLike, *, delay: int, method: str = "cao", max_dim: int = 10, theiler: int | None = None, most: int = 5000
+    x: StatesLike,
+    *,
+    delay: int,
+    method: str = "cao",
+    max_dim: int | None = None,
+    theiler: int | None = None,
+    most: int = 5000,
 ) -> Choice:
     r"""Embedding dimension of a series, by Cao's method or false neighbours.
 
@@ -167,8 +195,8 @@ def estimate_dimension(
         ``"cao"``: smallest dimension from which E1 stays above 0.9 (Cao 1997, maximum norm).
         ``"false-neighbors"``: smallest dimension with at most 1 % false neighbours by the first and second criterion
         of Kennel, Brown and Abarbanel (1992), with tolerances 15 and 2.
-    max_dim : int
-        Largest dimension considered.
+    max_dim : int or None
+        Largest dimension considered; None: 10, fewer for a short series.
     theiler : int or None, in samples
         Pairs closer in time are not neighbours; None: from the data, see `theiler_window`.
     most : int
@@ -187,12 +215,15 @@ def estimate_dimension(
     """
     if method not in ("cao", "false-neighbors"):
         raise UnknownNameError(f"there is no method {method!r}; there are 'cao' and 'false-neighbors'")
-    whole = as_series(x)[:, 0]
+    whole = scaled(as_series(x)[:, 0])
     series = whole[:most]
-    if np.isfinite(series).sum() < 50 + max_dim * delay or np.nanmin(series) == np.nanmax(series):
+    finite = int(np.isfinite(series).sum())
+    if max_dim is None:
+        max_dim = int(np.clip((finite - FEWEST_SAMPLES) // max(delay, 1), 1, DIMENSIONS))
+    if finite < FEWEST_SAMPLES + max_dim * delay or np.nanmin(series) == np.nanmax(series):
         raise DataError(
-            f"{len(series)} samples ({int(np.isfinite(series).sum())} finite) are too few for a dimension up to "
-            f"max_dim={max_dim} with delay={delay}: {50 + max_dim * delay} are needed, and not all equal"
+            f"{len(series)} samples ({finite} finite) are too few for a dimension up to max_dim={max_dim} with "
+            f"delay={delay}: {FEWEST_SAMPLES + max_dim * delay} are needed, and not all equal"
         )
     window = theiler_window(series).value if theiler is None else theiler
     dims = np.arange(1, max_dim + 1, dtype=np.float64)

@@ -25,6 +25,7 @@ COMMON_SHARE = 0.5  # smallest mean growth up to a common stop, over the room; e
 KNEE_EXCESS = 2.0  # e-folds above its chord from which a curve counts as bent
 FLOOR_MARGIN = float(np.log(3.0))  # e-folds above the rounding floor for usable points
 N_RESAMPLES = 1999
+SQUARABLE = (1e-120, 1e120)  # magnitudes whose squares can be summed and multiplied without loss
 DECISION = 0.01  # significance level of all decisions
 LARGEST_POWER = 3.0  # of the power laws in the null
 FEWEST_UNITS = 8  # 2^-8 < 1 %: with fewer sign flips no p-value can be below `DECISION`
@@ -39,6 +40,18 @@ def random_generator(rng: RNGLike) -> np.random.Generator:
     if isinstance(rng, bool) or not (rng is None or (isinstance(rng, (int, np.integer)) and rng >= 0)):
         raise DataError(f"rng must be a seed (an integer, at least 0), a numpy.random.Generator or None, got {rng!r}")
     return np.random.default_rng(0 if rng is None else int(rng))
+
+
+def unit_scale(largest: float) -> float:
+    """Power of two that brings numbers up to `largest` near 1 where their squares would over- or underflow; else 1."""
+    if not 0 < largest < np.inf or SQUARABLE[0] < largest < SQUARABLE[1]:
+        return 1.0
+    return float(np.ldexp(1.0, -int(np.clip(np.frexp(largest)[1], -1022, 1022))))
+
+
+def largest_finite(values: Floats) -> float:
+    """Largest finite magnitude; 0 if there is none."""
+    return float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values)))
 
 
 def fit_slope(x: ArrayLike, y: ArrayLike, start: int = 0, stop: int | None = None) -> Fit:

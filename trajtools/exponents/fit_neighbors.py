@@ -29,6 +29,7 @@ FEWEST_EFOLDS = 1.0  # of a fitted window
 
 
 FEWEST_STEPS = 3  # of a fitted window: fewer show no curvature
+UNBENT = 2.0  # e-folds of a window; shorter ones hide how much finite distances bend the curve
 MARGINS = (1.5, 1.0)  # e-folds below saturation where windows end; the second if the first leaves no window
 FLAT_SHARE = 0.1  # largest share of the rise in the last quarter of a saturated curve
 SATURATED = 0.5  # e-folds below the mean of the last quarter where a curve counts as saturated
@@ -57,7 +58,8 @@ def fit_neighbors(
     where s is the standard error from blocks of reference states, the factor 2 accounts for pairs counted from both
     ends, c for the correlation of successive blocks, b is half the range of the slopes in the thirds of the window, u
     the standard deviation of the slopes over windows that are nearly as good, and n the relative error from finite
-    distances (see `Plateau`). The last three do not decrease with the number of references.
+    distances (see `Plateau`), more in a window of less than two e-folds. The last three do not decrease with the number
+    of references.
     """
     if not 0 < level < 1:
         raise DataError(f"level must lie between 0 and 1, got {level}")
@@ -326,14 +328,14 @@ def _error(plateau: Plateau, weight: Floats) -> tuple[float, float]:
             break
         factor += 2 * correlation
     sampled = float(standard_error(plateau.block_slopes[:, None], weight)[0])
-    square = (
-        SHARED * factor * sampled**2 + (plateau.bend / 2) ** 2 + plateau.spread**2 + (plateau.near * plateau.slope) ** 2
-    )
+    near = plateau.near * plateau.slope * max(1.0, UNBENT / max(plateau.gain, FEWEST_EFOLDS))
+    square = SHARED * factor * sampled**2 + (plateau.bend / 2) ** 2 + plateau.spread**2 + near**2
     return float(np.sqrt(square)), factor
 
 
 def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str, tuple[Reason, ...]]:
     unit, duration = growth.time_unit, float(growth.time[-1])
+    untested = Reason("not-tested", "noise can give such a curve too; trajtools.lyapunov tests what made it")
     saturates = growth.method in FOLLOWED_TO_SATURATION
     if saturates and plateau.rise < BOUNDED:
         bounded = Reason.of(
@@ -344,7 +346,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
             time=duration,
             unit=unit,
         )
-        return "regular", (bounded,)
+        return "inconclusive", (bounded, untested)
     curve = growth.log_distance
     if saturates and len(curve) > 1 and curve[1] - curve[0] > JUMP * plateau.rise:
         jump = Reason.of(
@@ -383,8 +385,7 @@ def _judge(growth: Divergence, plateau: Plateau, p_positive: float) -> tuple[str
             needed=FEWEST_BLOCKS,
         )
         return "inconclusive", (growth_reason, no_error)
-    text = "noise can give such a curve too; trajtools.lyapunov tests it against surrogates"
-    return "inconclusive", (growth_reason, Reason("not-tested", text))
+    return "inconclusive", (growth_reason, untested)
 
 
 def _span(growth: Divergence, region: str | tuple[float, float]) -> tuple[int, int] | None:

@@ -25,8 +25,17 @@ from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.exponent import Exponent, unknown_exponent, with_steps
 from trajtools.exponents.fit_neighbors import BOUNDED
 from trajtools.exponents.following import GRAPH_L1, LENGTHS, as_links, check_nodes, normalised, sampling
+from trajtools.exponents.local_jacobian import LocalJacobian, local_jacobian
 from trajtools.exponents.neighbor_methods import kantz, rosenstein
 from trajtools.exponents.nulls import PLAIN, Tested, against_surrogates
+from trajtools.exponents.returns import (
+    Returning,
+    exact_period,
+    orbit_period,
+    periodic_reason,
+    return_reason,
+    returning,
+)
 from trajtools.exponents.verdict import no_null
 from trajtools.exponents.wolf import hybrid, wolf
 from trajtools.inputs import single_row
@@ -43,6 +52,20 @@ METHODS: dict[str, Any] = {"rosenstein": rosenstein, "kantz": kantz, "wolf": wol
 LARGEST = 1e100  # magnitude whose square neither overflows nor underflows
 LONGEST = 2000  # samples for which pairs that do not separate are followed
 REPLACED = 16  # saturation time over the time that a pair is followed before it may be replaced
+FEWEST_SURROGATES = 99  # (k + 1) / (n + 1) reaches the 1 % level
+OF_PERIODS = ("repeats", "below-rounding-floor", "no-contrast")  # objections that an exact period explains
+NOT_STOCHASTIC = (  # reasons that leave open whether a test would tell the trajectory from noise
+    "no-null",
+    "not-euclidean",
+    "missing-distances",
+    "error-unknown",
+    "hidden-state",
+    "too-few-surrogates",
+    "too-few-states",
+    "repeats",
+)
+REPEATED = 1e-6  # nearest over typical distance, below which states may repeat but for rounding
+ROUGH = 0.7  # second over first differences of a drift with noise; sqrt(2) for a random walk
 MOST_IN_BALL = 16  # neighbours of a state that kantz follows; more in dense regions add no information
 BENT = 0.5  # of the slope: a window whose thirds differ by more has no exponential regime
 MOST_DISTANCES = 16_384  # states; 2 GiB of distances, which the estimators read in random order
@@ -125,6 +148,7 @@ class Options:
 
 def states_exponent(x: Any, options: Options, *, clock: tuple[float, str], issues: tuple[Reason, ...] = ()) -> Exponent:
     """Exponent of one trajectory from its recurrences."""
+    ready: Prepared | None = None
     try:
         if isinstance(x, Distances):
             ready = prepare_distances(x, options)
@@ -133,20 +157,107 @@ def states_exponent(x: Any, options: Options, *, clock: tuple[float, str], issue
             ready = prepare_states(x, options)
             stats = probe(ready.small, theiler=ready.theiler, dtype=ready.dtype)
     except DataError as error:
-        return _no_exponent(options, clock, (_not_analysable(error), *issues))
+        exact = None if ready is None or issues else _exact_period(ready, options)
+        failed = _no_exponent(options, clock, (_not_analysable(error), *issues))
+        return failed if ready is None or exact is None else _periodic(failed, ready, exact, clock)
     problems = (*issues, *objections(stats, theiler=ready.theiler))
+    exact = None
+    if set(codes(problems)) <= set(OF_PERIODS) and (stats.repeats or stats.contrast < REPEATED):
+        exact = _exact_period(ready, options)
     try:
         growth = divergence_curve(ready, stats, options, clock)
     except DataError as error:
-        return _no_exponent(
-            options, clock, (*problems, _not_analysable(error)), ready.choices | {"probe": _probe_settings(stats)}
-        )
+        reasons, known = (*problems, _not_analysable(error)), ready.choices | {"probe": _probe_settings(stats)}
+        failed = _no_exponent(options, clock, reasons, known)
+        return failed if exact is None else _periodic(failed, ready, exact, clock)
     fit = growth.fit(options.region, level=options.level, rng=options.rng)
-    verdict, reasons = fit.verdict, fit.reasons
-    tested = Tested()
-    untested = "not-tested" in codes(reasons)
-    promising = untested and not problems and fit.settings["p_zero"] <= DECISION
-    if options.null is not None and (promising or options.null != "auto") and ready.no_null is None:
+    fit = replace(
+        fit,
+        settings={
+            **fit.settings,
+            **ready.choices,
+            "null": None,
+            "no_null": ready.no_null.code if ready.no_null is not None else None,
+            "probe": _probe_settings(stats),
+            "value_of_half_record": _half_record_value(ready, stats, options, clock),
+        },
+    )
+    if exact is not None:
+        return _periodic(fit, ready, exact, clock)
+    back = returning(ready.small, level=options.level) if ready.small.size else None
+    if back is not None:
+        fit = replace(fit, settings=fit.settings | back.to_settings())
+    if back is not None and not problems and (back.regular or back.contracting):
+        return _regular(fit, ready, back, options, clock)
+    return _judged(fit, ready, stats, problems, options)
+
+
+def _exact_period(ready: Prepared, options: Options) -> tuple[int, float] | None:
+    """Period of an orbit that repeats exactly, and the largest difference."""
+    if not ready.small.size:
+        return None
+    stored = ready.dtype if ready.dtype.kind == "f" and ready.small.shape == ready.states.shape else np.dtype("f8")
+    return exact_period(ready.small.astype(stored), random_generator(options.rng))
+
+
+def _periodic(fit: Exponent, ready: Prepared, exact: tuple[int, float], clock: tuple[float, str]) -> Exponent:
+    """Verdict on an orbit that repeats exactly: rounding errors bound its exponent."""
+    period, largest = exact
+    states = ready.small[np.isfinite(ready.small).all(axis=1)]
+    rounding = np.finfo(ready.dtype if ready.dtype.kind == "f" else np.float64).eps * float(np.abs(states).max())
+    efolds = 1.0 + max(float(np.log(largest / rounding)) if largest > 0 else 0.0, 0.0)
+    bound = efolds / (len(states) - period) / clock[0]
+    nan = float("nan")
+    return replace(
+        fit,
+        value=nan,
+        interval=(nan, nan),
+        window=(nan, nan),
+        intercept=nan,
+        values=np.empty(0),
+        window_values=np.empty(0),
+        n_used=0,
+        growth="none",
+        verdict="regular",
+        reasons=(periodic_reason(period, largest, bound, clock[1]),),
+        settings=fit.settings | {"period": float(period), "largest_exponent": bound},
+    )
+
+
+def _regular(fit: Exponent, ready: Prepared, back: Returning, options: Options, clock: tuple[float, str]) -> Exponent:
+    """Verdict on a trajectory that returns, and the rate at which its returns part."""
+    dt, unit = clock
+    period = orbit_period(ready.small, back.lag, random_generator(options.rng))
+    settings = fit.settings | {"period": period, "largest_exponent": back.rate_bound / dt}
+    followed = {"window": (0.0, back.lag * dt), "intercept": float("nan"), "window_values": np.empty(0)}
+    if back.contracting:
+        text = "states {lag} samples apart approach each other: at a rate below {bound:.3g} per {unit} (1 % level)"
+        closer = Reason.of("contracts", text, lag=back.lag, bound=back.rate_bound / dt, unit=unit)
+        return replace(fit, growth="contracting", verdict="regular", reasons=(closer,), settings=settings)
+    return replace(
+        fit,
+        value=back.rate / dt,
+        interval=(back.interval[0] / dt, back.interval[1] / dt),
+        values=back.block_rates / dt,
+        n_used=len(back.block_rates),
+        n_total=len(back.block_rates),
+        growth="none",
+        verdict="regular",
+        reasons=(return_reason(back, period, unit, dt),),
+        settings=settings,
+        **followed,
+    )
+
+
+def _judged(fit: Exponent, ready: Prepared, stats: Probe, problems: tuple[Reason, ...], options: Options) -> Exponent:
+    """Verdict on a trajectory that is not regular: chaotic after every test, else inconclusive."""
+    reasons, tested, jacobian = fit.reasons, Tested(), None
+    measured = codes(reasons) == ("growth", "not-tested")
+    promising = measured and not problems and not _objection(fit)
+    if promising and options.null is not None and ready.no_null is None:
+        jacobian = local_jacobian(ready.small, rng=random_generator(options.rng))
+    grows = jacobian is not None and jacobian.positive
+    if options.null is not None and ready.no_null is None and (grows or options.null != "auto"):
         tested = against_surrogates(
             ready.small if ready.series.shape[1] > 1 else ready.series[:, :1],
             options.null,
@@ -157,25 +268,27 @@ def states_exponent(x: Any, options: Options, *, clock: tuple[float, str], issue
             rng=random_generator(options.rng),
             optimizer=options.optimizer,
         )
-    if untested:
-        verdict, reasons = _judge(fit, stats, tested, options, ready.no_null)
+    verdict = "inconclusive"
+    if measured:
+        verdict, reasons = _judge(fit, stats, options, tested=tested, jacobian=jacobian, missing=ready.no_null)
     if problems:
         verdict, reasons = "inconclusive", (*problems, *reasons)
+    if verdict == "inconclusive":
+        reasons = (*(r for r in reasons if r.code != "not-tested"), *_stochastic(ready, reasons))
     p_values = [p for p in (tested.p_value, fit.settings["p_zero"]) if np.isfinite(p)]
     return replace(
         fit,
         verdict=verdict,
+        growth="exponential" if verdict == "chaotic" else "undecided",
+        persistence="shown" if verdict == "chaotic" else "not tested",
         reasons=reasons,
         null=tested.description,
         p_value=max(p_values) if tested.description and p_values else float("nan"),
         settings={
             **fit.settings,
-            **ready.choices,
             **tested.settings,
+            **(jacobian.to_settings() if jacobian is not None else {}),
             "null": tested.name or None,
-            "no_null": ready.no_null.code if ready.no_null is not None else None,
-            "probe": _probe_settings(stats),
-            "value_of_half_record": _half_record_value(ready, stats, options, clock),
         },
     )
 
@@ -293,34 +406,61 @@ def interpolated(states: Floats, finer: int) -> Floats:
     return np.asarray(CubicSpline(np.arange(len(states)), states)(at))
 
 
-def _judge(
-    fit: Exponent, stats: Probe, tested: Tested, options: Options, missing: Reason | None
-) -> tuple[str, tuple[Reason, ...]]:
-    growth = fit.reasons[0]
+def _objection(fit: Exponent) -> Reason | None:
+    """Reason of the fit alone why its growth is not shown to be exponential; None if there is none."""
     if fit.interval[1] < 0:
-        return "regular", (growth, Reason("contracts", "the whole interval of the exponent lies below zero"))
+        return Reason("contracts", "the whole interval of the exponent lies below zero")
     p_zero = fit.settings["p_zero"]
     if p_zero > DECISION:
         text = "an exponent of zero cannot be excluded at the 1 % level (p = {p:.3g})"
-        return "inconclusive", (growth, Reason.of("zero-not-excluded", text, p=p_zero))
+        return Reason.of("zero-not-excluded", text, p=p_zero)
     if fit.settings["bend"] > BENT * fit.value:
-        bent = Reason.of(
+        return Reason.of(
             "slopes-differ",
             "half the range of the local slopes exceeds {factor:g} of the exponent: there is no exponential regime; "
             "record more states, so that neighbours are closer",
             factor=BENT,
         )
-        return "inconclusive", (growth, bent)
+    return None
+
+
+def _judge(
+    fit: Exponent,
+    stats: Probe,
+    options: Options,
+    *,
+    tested: Tested,
+    jacobian: LocalJacobian | None,
+    missing: Reason | None,
+) -> tuple[str, tuple[Reason, ...]]:
+    """Verdict and reasons where a rate was measured: every test must be passed."""
+    growth, objection = fit.reasons[0], _objection(fit)
+    if objection is not None:
+        return "inconclusive", (growth, objection)
     if options.null is None:
         return "inconclusive", (growth, no_null("auto"))
+    if missing is not None:
+        return "inconclusive", (growth, missing)
+    if jacobian is None:
+        text = "the record is too short to fit Jacobians, which tell growth from noise; record more states"
+        return "inconclusive", (growth, Reason("local-jacobian-unknown", text))
+    if not jacobian.positive:
+        return "inconclusive", (growth, jacobian.reason)
     if not np.isfinite(tested.p_value):
-        return "inconclusive", (
-            growth,
-            missing or Reason("no-surrogate", "no surrogate could be drawn from these data"),
+        return "inconclusive", (growth, Reason("no-surrogate", "no surrogate could be drawn from these data"))
+    numbers = {"p": tested.p_value, "surrogates": options.surrogates}
+    if not tested.p_value <= DECISION and options.surrogates < FEWEST_SURROGATES:
+        text = (
+            "{surrogates} surrogates ({null}) give p-values down to {least:.2g} (here p = {p:.3g}): the 1 % level "
+            "needs surrogates={needed} or more"
         )
+        least = 1 / (options.surrogates + 1)
+        few = Reason.of(
+            "too-few-surrogates", text, null=tested.description, least=least, needed=FEWEST_SURROGATES, **numbers
+        )
+        return "inconclusive", (growth, jacobian.reason, few)
     if not tested.p_value <= DECISION:
         text = "{null} is as predictable (p = {p:.3g}, {surrogates} surrogates)"
-        numbers = {"p": tested.p_value, "surrogates": options.surrogates}
         return "inconclusive", (growth, Reason.of("null-not-rejected", text, null=tested.description, **numbers))
     returns = Reason.of(
         "persistent",
@@ -335,7 +475,34 @@ def _judge(
         null=tested.description,
         p=tested.p_value,
     )
-    return "chaotic", (growth, returns, rejected)
+    return "chaotic", (growth, returns, rejected, jacobian.reason)
+
+
+def _stochastic(ready: Prepared, reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    """Reason of a verdict that a stochastic process could have got too; empty where it could not, or nobody tested."""
+    known = set(codes(reasons))
+    if known & set(NOT_STOCHASTIC):
+        return ()
+    if known & {"drift", "not-stationary"}:
+        ratio = _roughness(ready.small)
+        if not ratio > ROUGH:
+            return ()
+        text = (
+            "its steps are rough: second differences are {ratio:.2g} times the first (1.4 for a random walk), as of a "
+            "stochastic process"
+        )
+        return (Reason.of("stochastic", text, ratio=ratio),)
+    text = "no test tells the trajectory from a stochastic process, such as coloured noise or a noisy cycle"
+    return (Reason("stochastic", text),)
+
+
+def _roughness(states: Floats) -> float:
+    """Median size of the second differences over that of the first."""
+    if len(states) < 3:
+        return float("nan")
+    first, second = np.diff(states, axis=0), np.diff(states, n=2, axis=0)
+    size = float(np.nanmedian(np.linalg.norm(first, axis=1)))
+    return float(np.nanmedian(np.linalg.norm(second, axis=1))) / size if size > 0 else float("nan")
 
 
 def prepare_distances(x: Distances, options: Options) -> Prepared:

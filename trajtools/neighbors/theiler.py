@@ -11,6 +11,7 @@ from trajtools.errors import DataError, UnknownNameError
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result
+from trajtools.statistics import largest_finite, unit_scale
 from trajtools.types import Floats, Ints, StatesLike
 
 E_FOLD = float(np.exp(-1))
@@ -82,7 +83,7 @@ def theiler_window(x: StatesLike, *, method: str = "autocorrelation", max_lag: i
         raise UnknownNameError(
             f"there is no method {method!r}; there are 'autocorrelation' and 'space-time-separation'"
         )
-    states = as_series(x, channels=True)
+    states = scaled(as_series(x, channels=True))
     states = states[:, np.nanmax(states, axis=0) > np.nanmin(states, axis=0)]
     if not states.shape[1]:
         raise DataError("every coordinate is constant, so there is no time scale")
@@ -115,6 +116,12 @@ def as_series(x: Any, channels: bool = False) -> Floats:
     if not len(series):
         raise DataError("the series is empty")
     return series
+
+
+def scaled(series: Floats) -> Floats:
+    """Scale a series whose squares would over- or underflow; time scales and dimensions do not depend on it."""
+    scale = unit_scale(largest_finite(series))
+    return series if scale == 1.0 else series * scale
 
 
 def longest_lag(series: Floats, max_lag: int | None, share: int = 10) -> int:
@@ -153,7 +160,7 @@ def first_below(curve: Floats, level: float, rule: str) -> tuple[int, str, tuple
 
 def lagged_autocorrelation(series: Floats, longest: int) -> Floats:
     """Autocorrelation at lags 0 .. longest, over the finite pairs at each lag."""
-    good = np.isfinite(series)
+    good, series = np.isfinite(series), scaled(series)
     centred = np.where(good, series - series[good].mean(), 0.0)
     size = 1 << (2 * len(series) - 1).bit_length()
 

@@ -9,6 +9,7 @@ import numpy as np
 from trajtools.errors import DataError
 from trajtools.neighbors.rules import RecurrenceRate, ScaledRadius, WithinRadius
 from trajtools.recurrences.lines import pairs_of_lags, rows_at_a_time
+from trajtools.statistics import largest_finite, unit_scale
 from trajtools.types import Bools, Floats
 
 if TYPE_CHECKING:
@@ -79,8 +80,9 @@ def fixed(rule: Any) -> float:
 def spread(pair: Pair) -> float:
     """Standard deviation of the coordinates: root mean square over the channels of both systems."""
     series = (pair.rows.series,) if pair.symmetric else (pair.rows.series, pair.columns.series)
-    finite = [np.where(np.isfinite(s), s, np.nan) for s in series]
-    return float(np.sqrt(np.mean([np.nanvar(s, axis=1) for s in finite])))
+    scale = unit_scale(max(largest_finite(s) for s in series))
+    finite = [np.where(np.isfinite(s), s, np.nan) * scale for s in series]
+    return float(np.sqrt(np.mean([np.nanvar(s, axis=1) for s in finite]))) / scale
 
 
 def nth_distance(pair: Pair, rank: int, theiler: int) -> float:

@@ -19,7 +19,7 @@ from trajtools.inputs import takes_states
 from trajtools.networks import Network
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.statistics import random_generator
+from trajtools.statistics import largest_finite, random_generator, unit_scale
 from trajtools.trajectory import Trajectory
 from trajtools.types import Bools, Floats, Ints, RNGLike, StatesLike
 
@@ -261,7 +261,7 @@ def autocorrelation(
         time_unit=series.time_unit,
         values=values,
         pairs=whole.pairs,
-        variance=float(whole.covariance[0]),
+        variance=float(whole.covariance[0]) / series.scale / series.scale,
         bias=0.0 if correct else -1.0 / (states - 1),
         low=low,
         high=high,
@@ -310,12 +310,17 @@ def series_of(x: Any, window: tuple[int, int] | None) -> Series:
             f"the states are {spacing[0]} to {spacing[-1]} steps apart; a correlation at a lag needs equal spacing: "
             "select a window with equal spacing, or every k-th state"
         )
-    fine = _fine(states, rows)
+    fine, largest = _fine(states, rows)
     if fine.sum() < FEWEST:
         raise DataError(f"{int(fine.sum())} finite states of {len(fine)}; a correlation needs at least {FEWEST}")
     between = float(spacing[0]) if len(spacing) else 1.0
     return Series(
-        states, rows, fine, between * float(getattr(states, "dt", 1.0)), str(getattr(states, "time_unit", "step"))
+        states,
+        rows,
+        fine,
+        between * float(getattr(states, "dt", 1.0)),
+        str(getattr(states, "time_unit", "step")),
+        unit_scale(largest),
     )
 
 
@@ -335,6 +340,8 @@ class Series:
         Time between two states.
     time_unit : str
         Unit of `spacing`.
+    scale : float
+        Power of two that multiplies all values, so that their squares neither overflow nor underflow.
     """
 
     states: Any
@@ -342,6 +349,7 @@ class Series:
     fine: Bools
     spacing: float
     time_unit: str
+    scale: float = 1.0
 
     def __len__(self) -> int:
         return len(self.fine)
@@ -352,7 +360,7 @@ class Series:
         return int(self.states.shape[1])
 
     def variance_of_rounding(self) -> float:
-        """Variance due to rounding of the stored states, summed over the entries; 0 if unknown."""
+        """Variance due to rounding of the stored states, scaled, summed over the entries; 0 if unknown."""
         states, first = self.states, self.rows.start + int(np.argmax(self.fine))
         if isinstance(states, Distances):
             floor = float(np.asarray(states.floor)[first])
@@ -361,17 +369,17 @@ class Series:
             dtype = stored_format(states) if isinstance(states, Trajectory) else str(state.dtype)
             floor = float(block_floor(state[:, None], METRICS["l2"], dtype, state.shape[1])[0, 0])
         # The floor is the root mean square difference of two rounded copies.
-        return floor**2 / 2 if np.isfinite(floor) else 0.0
+        return (floor * self.scale) ** 2 / 2 if np.isfinite(floor) else 0.0
 
     def columns(self, spans: list[Span]) -> Iterator[Floats]:
-        """Yield blocks (T, p) of columns as float64, minus the first finite state."""
+        """Yield blocks (T, p) of columns as float64, scaled, minus the first finite state."""
         first = int(np.argmax(self.fine))
         wide = max(1, BLOCK_BYTES // (8 * max(len(self), 1)))
         for begin, end in spans:
             for start in range(begin, end, wide):
                 block = _columns(self.states, self.rows, start, min(start + wide, end)).astype(np.float64)
                 # Subtract before averaging: weights near 1 that move by 1e-8 keep all digits of their motion.
-                block = np.where(self.fine[:, None], block, 0.0)
+                block = np.where(self.fine[:, None], block, 0.0) * self.scale
                 block -= block[first]
                 block[~self.fine] = 0.0
                 yield block
@@ -384,15 +392,19 @@ def _columns(states: Any, rows: slice, start: int, stop: int) -> NDArray[Any]:
     return np.asarray(read_rows(states, rows.start, rows.stop))[:, start:stop]
 
 
-def _fine(states: Any, rows: slice) -> Bools:
+def _fine(states: Any, rows: slice) -> tuple[Bools, float]:
+    """Which states are finite, and the largest magnitude in them."""
     if isinstance(states, Distances):
-        return ~np.asarray(states.excluded, dtype=bool)[rows]
+        finite = ~np.asarray(states.excluded, dtype=bool)[rows]
+        first = rows.start + int(np.argmax(finite)) if finite.any() else rows.start
+        return finite, largest_finite(np.asarray(states.read(first, first + 1))) if len(finite) else 0.0
     tall = max(1, BLOCK_BYTES // (8 * max(int(states.shape[1]), 1)))
-    finite = [
-        np.isfinite(read_rows(states, start, min(start + tall, rows.stop))).all(axis=1)
-        for start in range(rows.start, rows.stop, tall)
-    ]
-    return np.concatenate(finite) if finite else np.zeros(0, dtype=bool)
+    parts, largest = [np.zeros(0, dtype=bool)], 0.0
+    for start in range(rows.start, rows.stop, tall):
+        block = read_rows(states, start, min(start + tall, rows.stop))
+        parts.append(np.isfinite(block).all(axis=1))
+        largest = max(largest, largest_finite(block[parts[-1]]))
+    return np.concatenate(parts), largest
 
 
 def make_filter(detrend: str | int | None, fine: Bools) -> Filter:
@@ -551,7 +563,7 @@ def from_distances(series: Series, flat: Filter) -> Floats:
             "scalar products of the states. Pass the states, or pairwise(x, metric='l2')"
         )
     check_gram(len(series))
-    square = np.asarray(series.states.read(series.rows.start, series.rows.stop))[:, series.rows] ** 2
+    square = (np.asarray(series.states.read(series.rows.start, series.rows.stop))[:, series.rows] * series.scale) ** 2
     square = np.where(series.fine[:, None] & series.fine, square, 0.0)
     # Every filter removes the mean, so the row and column terms of -d^2 / 2 cancel without missing states; with missing
     # states they must be removed before the filter, which sees zeros in their place.
@@ -731,7 +743,8 @@ def _warnings(series: Series, lagged: Lagged, lags: int) -> tuple[Reason, ...]:
             "the variance, {variance:.3g}, is near that of rounding alone, {rounding:.3g}: the correlation may be that "
             "of rounding errors"
         )
-        numbers = {"variance": lagged.covariance[0], "rounding": series.variance_of_rounding()}
+        sizes = np.array([lagged.covariance[0], series.variance_of_rounding()]) / series.scale / series.scale
+        numbers = {"variance": float(sizes[0]), "rounding": float(sizes[1])}
         warnings.append(Reason.of("below-rounding-floor", text, **numbers))
     if 4 * lags > len(series):
         text = (
@@ -797,7 +810,8 @@ def node_correlation(x: StatesLike, *, lag: int = 0, window: tuple[int, int] | N
     fine = np.asarray(np.isfinite(matrices).all(axis=(1, 2)))
     if fine.sum() < FEWEST:
         raise DataError(f"{int(fine.sum())} finite states of {count}; a correlation needs at least {FEWEST}")
-    shifted = np.where(fine[:, None, None], matrices, 0.0)
+    scale = unit_scale(largest_finite(matrices[fine]))
+    shifted = np.where(fine[:, None, None], matrices, 0.0) * scale
     shifted -= shifted[int(np.argmax(fine))]
     centred = np.where(fine[:, None, None], shifted - shifted[fine].mean(axis=0), 0.0)
     pairs = int(np.sum(fine[: count - lag] & fine[lag:]))
@@ -817,7 +831,7 @@ def node_correlation(x: StatesLike, *, lag: int = 0, window: tuple[int, int] | N
         warnings.append(Reason.of("not-finite", text, excluded=excluded, states=count))
     return NodeCorrelation(
         lag=int(lag),
-        covariance=covariance,
+        covariance=covariance / scale / scale,
         correlation=correlation,
         labels=labels,
         n_states=count,

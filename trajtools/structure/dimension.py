@@ -36,6 +36,10 @@ FEWEST_PAIRS = 30
 BEND = 0.05  # relative difference of the slopes in the lower and upper half of a window
 SHORTEST = float(np.log(4.0))  # width of a window in ln r
 DRAWS = 400
+LAG_RANGES = 32  # of lags, resampled
+SHARED_LAGS = 0.5  # of the variance between them that states have in common, above which it counts
+LAG_ERRORS = (1.0, 0.3, 0.0)  # share of their error that counts in the choice of radii, in turn
+_LAG_ROWS, _LAG_STATES = 128, 16_384
 
 
 # Choices of this toolkit, listed in the settings of every result.
@@ -61,7 +65,8 @@ class Dimension(Result):
     value : float
         Slope of ln C against ln r in the scaling region; NaN without a scaling region.
     interval : (float, float)
-        Confidence interval from resampling blocks of reference states and windows; (NaN, NaN) if unknown.
+        Confidence interval from resampling blocks of reference states, windows and lags, including the bias from the
+        edges of the set; (NaN, NaN) if unknown.
     level : float
         Confidence level of the interval.
     verdict : str
@@ -188,8 +193,10 @@ def correlation_dimension(
     The scaling region is the longest window of radii, at least a factor of 4, with at most a tenth of all pairs inside
     and C(r) known to 10 %, in which the slopes of the two halves agree within 5 %. A goodness of fit is no criterion:
     every correlation sum looks straight to it. The interval comes from resampling blocks of reference states together
-    with the windows inside the region; it does not include bias, such as edge effects. Takens' estimate [2]_ uses all
-    pairs below one radius and needs no fit.
+    with the windows inside the region, and reaches to the slope at radius zero where edges of the set bend the curve,
+    :math:`\ln C = a + D \ln r + b r` (a uniform cube: 2.9 in the region). Where the distance of two states depends on
+    their lag alone, as on a torus, all states have the same close pairs, and only lags count as independent: they are
+    resampled too. Takens' estimate [2]_ uses all pairs below one radius and needs no fit; its interval has neither.
 
     The verdict ``"finite"`` means that the slope is smaller than the dimension of the space and, for a series, that it
     saturates with the embedding dimension. It does not imply determinism: noise with a steep spectrum also has a finite
@@ -219,7 +226,8 @@ def correlation_dimension(
             raise DataError(f"dims={dims!r} and delay={delay!r} apply to a series (T,) only; states are not embedded")
         pairs = find_pairs(x, metric=metric, theiler=theiler)
         sums = sum_of(pairs, radii, _COUNTED)
-        return _assemble([(pairs, sums, find_scaling(sums, level, generator))], level, {})
+        scaling = find_scaling(sums, lag_deviations(pairs, sums, generator), level, generator)
+        return _assemble([(pairs, sums, scaling)], level, {})
     dimensions = _checked_dims(dims)
     lag, settings = _delay(series, delay, dimensions)
     if dims is None:  # default dimensions that leave half of a short series
@@ -230,7 +238,8 @@ def correlation_dimension(
         window = theiler if theiler is not None else (estimates[0][0].theiler if estimates else None)
         pairs = find_pairs(embed(series, dim, lag), metric=metric, theiler=window)
         sums = sum_of(pairs, radii, _COUNTED)
-        estimates.append((pairs, sums, find_scaling(sums, level, generator)))
+        deviations = lag_deviations(pairs, sums, generator)
+        estimates.append((pairs, sums, find_scaling(sums, deviations, level, generator)))
     return _assemble(estimates, level, settings | {"dims": dimensions, "delay": lag})
 
 
@@ -418,6 +427,7 @@ def choices() -> dict[str, Any]:
     return {
         "largest_share_of_pairs": LARGEST_SHARE,
         "largest_relative_error": LARGEST_ERROR,
+        "shared_lags": SHARED_LAGS,
         "fewest_pairs": FEWEST_PAIRS,
         "largest_bend": BEND,
         "shortest_window": SHORTEST,
@@ -425,7 +435,7 @@ def choices() -> dict[str, Any]:
     }
 
 
-def find_scaling(sums: CorrelationSum, level: float, rng: np.random.Generator) -> Scaling:
+def find_scaling(sums: CorrelationSum, deviations: Floats, level: float, rng: np.random.Generator) -> Scaling:
     r"""Find the longest window of radii in which ln C is straight.
 
     Notes
@@ -433,17 +443,23 @@ def find_scaling(sums: CorrelationSum, level: float, rng: np.random.Generator) -
     Resampling the blocks of the first state of a pair moves only one of the two random states: to first order
     (Hoeffding) the deviation of a correlation sum is twice that of the resampled one, hence doubled here. Each draw
     also takes one of the admissible windows at least half as long as the region, so that the interval includes the
-    uncertainty of the window.
+    uncertainty of the window. `deviations` are those of ln C from `lag_deviations`.
     """
     weights = rng.multinomial(len(sums.block_pairs), np.full(len(sums.block_pairs), 1 / len(sums.block_pairs)), DRAWS)
     log_c, resampled = _resampled(sums, weights)
+    resampled = resampled + deviations
     if sums.zero_pairs > LARGEST_SHARE * sums.n_pairs:
         return _points(sums)
-    span, reason = _span(sums)
+    # Few lags leave no radius that is known well: then their error counts less in the choice, and the interval is wide.
+    lag_error = deviations.std(axis=0)
+    for counted in LAG_ERRORS if lag_error.any() else LAG_ERRORS[:1]:
+        span, reason = _span(sums, counted * lag_error)
+        starts, stops = _windows(np.log(sums.radii[span]))
+        if len(starts):
+            break
     if reason is not None:
         return no_scaling(reason)
     x, curves = np.log(sums.radii[span]), np.vstack([log_c[span], resampled[:, span]])
-    starts, stops = _windows(x)
     if not len(starts):
         text = (
             "C(r) is known well enough from r={first:.3g} to {last:.3g} only, less than a factor of 4: too few "
@@ -452,7 +468,11 @@ def find_scaling(sums: CorrelationSum, level: float, rng: np.random.Generator) -
         numbers = {"first": sums.radii[span.start], "last": sums.radii[span.stop - 1]}
         return no_scaling(Reason.of("too-few-states", text, **numbers))
     slopes, _, _ = window_fits(x, curves, starts, stops)
-    straight = np.flatnonzero(_bend(x, curves[:1], starts, stops) <= BEND * np.maximum(np.abs(slopes[0]), BEND))
+    # Shared lags bend the curve by chance: the slopes of the halves may differ by their error.
+    allowed = BEND * np.maximum(np.abs(slopes[0]), BEND)
+    if deviations.any():
+        allowed = np.maximum(allowed, 2 * _bend(x, deviations[:, span], starts, stops).std(axis=0))
+    straight = np.flatnonzero(np.abs(_bend(x, curves[:1], starts, stops)[0]) <= allowed)
     if not len(straight):
         text = "no window of a factor of 4 in r has slopes of its halves within {share:.0%}: no scaling"
         return no_scaling(Reason.of("no-scaling", text, share=BEND))
@@ -465,18 +485,61 @@ def find_scaling(sums: CorrelationSum, level: float, rng: np.random.Generator) -
     ]
     tails = ((1 - level) / 2, (1 + level) / 2)
     drawn_slopes = slopes[1 + np.arange(DRAWS), rng.choice(inside, DRAWS)]
+    plain, edges = _quantiles(drawn_slopes, tails), _quantiles(_slopes_at_zero(x, curves), tails)
     radii = sums.radii[span]
     middle = int((starts[best] + stops[best] - 1) // 2) + span.start
     estimate, estimates = _takens(sums, weights, middle)
     return Scaling(
         float(slopes[0, best]),
-        _quantiles(drawn_slopes, tails),
+        (float(np.fmin(plain[0], edges[0])), float(np.fmax(plain[1], edges[1]))),
         (float(radii[starts[best]]), float(radii[stops[best] - 1])),
         slopes[0, inside],
         estimate,
         _quantiles(estimates, tails),
         float(sums.radii[middle]),
     )
+
+
+def _slopes_at_zero(x: Floats, curves: Floats) -> Floats:
+    """Slopes of the resampled curves at radius zero: an edge lowers ln C in proportion to the radius."""
+    if len(x) < 6:
+        return np.full(len(curves) - 1, np.nan)
+    terms = np.stack([np.ones_like(x), x, np.exp(x - x[-1])], axis=1)
+    weight = 1 / np.maximum(curves[1:].std(axis=0), 1e-12)
+    return np.asarray(np.linalg.lstsq(terms * weight[:, None], (curves[1:] * weight).T, rcond=None)[0][1])
+
+
+def lag_deviations(pairs: Pairs, sums: CorrelationSum, rng: np.random.Generator) -> Floats:
+    """Resampled deviations of ln C (DRAWS, R) from a sample of lags; zero where states do not share close lags.
+
+    Where the distance of two states depends on their lag alone (a rotation), the pairs of one lag are one observation.
+    The number of close pairs in ranges of lags is counted for states far apart; the part of its variance that they
+    have in common is that of the lags.
+    """
+    times = np.flatnonzero(pairs.usable)[:_LAG_STATES]
+    length = int(times[-1] - times[0]) + 1
+    rows = evenly(times, int(np.clip(length // max(pairs.theiler, 1), 2, _LAG_ROWS)))
+    distance = pairs.between(rows, times)
+    lag = np.abs(rows[:, None] - times[None, :])
+    width = len(sums.radii)
+    hits = np.zeros((len(rows), LAG_RANGES, width + 1))
+    for row, (gaps, lags) in enumerate(zip(distance, lag, strict=True)):
+        valid = np.isfinite(gaps) & (lags >= max(pairs.theiler, 1))
+        where = (lags[valid] * LAG_RANGES) // length * (width + 1) + np.searchsorted(sums.radii, gaps[valid])
+        hits[row] = np.bincount(where, minlength=LAG_RANGES * (width + 1)).reshape(LAG_RANGES, width + 1)
+    close, total = np.cumsum(hits, axis=2)[:, :, :width], hits.sum(axis=2)
+    found, all_pairs = close.sum(axis=0), total.sum(axis=0)
+    share = found.sum(axis=0) / all_pairs.sum()
+    square = np.sum(all_pairs**2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        common = np.sum(found**2 - np.sum(close**2, axis=0), axis=0) / (square - np.sum(total**2)) - share**2
+        between = np.sum((found - all_pairs[:, None] * share) ** 2, axis=0) / square
+        fraction = np.where(between > 0, common / between, 0.0)
+        weights = rng.multinomial(LAG_RANGES, np.full(LAG_RANGES, 1 / LAG_RANGES), DRAWS)
+        drawn = (weights @ found) / (weights @ all_pairs)[:, None] / share - 1  # to first order, that of ln C
+    fraction = np.where(fraction > SHARED_LAGS, np.minimum(fraction, 1.0), 0.0)
+    scale = np.sqrt(fraction * length / len(pairs.usable))
+    return np.where(scale > 0, np.nan_to_num(drawn) * scale, 0.0)
 
 
 def _resampled(sums: CorrelationSum, weights: Ints) -> tuple[Floats, Floats]:
@@ -487,14 +550,16 @@ def _resampled(sums: CorrelationSum, weights: Ints) -> tuple[Floats, Floats]:
         return log_c, log_c + 2 * (resampled - log_c)
 
 
-def _span(sums: CorrelationSum) -> tuple[slice, Reason | None]:
+def _span(sums: CorrelationSum, lag_error: Floats) -> tuple[slice, Reason | None]:
     """Radii at which C is small and known accurately."""
     blocks = len(sums.block_pairs)
     excess = sums.block_counts - np.outer(sums.block_pairs, sums.correlation)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = 2 * np.sqrt((excess**2).sum(axis=0) * blocks / (blocks - 1)) / sums.block_counts.sum(axis=0)
     good = np.flatnonzero(
-        (sums.counts >= FEWEST_PAIRS) & (error <= LARGEST_ERROR) & (sums.correlation <= LARGEST_SHARE)
+        (sums.counts >= FEWEST_PAIRS)
+        & (np.hypot(error, lag_error) <= LARGEST_ERROR)
+        & (sums.correlation <= LARGEST_SHARE)
     )
     if len(good):
         return slice(int(good[0]), int(good[-1]) + 1), None
@@ -509,6 +574,8 @@ def _span(sums: CorrelationSum) -> tuple[slice, Reason | None]:
 
 
 def _windows(x: Floats) -> tuple[Ints, Ints]:
+    if not len(x):
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     start, stop = np.meshgrid(np.arange(len(x)), np.arange(len(x)) + 1, indexing="ij")
     wide = (stop - start >= 4) & (x[np.minimum(stop, len(x)) - 1] - x[start] >= SHORTEST * (1 - 1e-9))
     return start[wide], stop[wide]
@@ -547,10 +614,11 @@ def _quantiles(values: Floats, tails: tuple[float, float]) -> tuple[float, float
 
 
 def _bend(x: Floats, curve: Floats, starts: Ints, stops: Ints) -> Floats:
+    """Slopes of the upper half of each window less those of the lower half."""
     middle = (starts + stops) // 2
     lower, _, _ = window_fits(x, curve, starts, middle + 1)
     upper, _, _ = window_fits(x, curve, middle, stops)
-    return np.abs(upper - lower)[0]
+    return np.asarray(upper - lower)
 
 
 Estimate = tuple[Pairs, CorrelationSum, Scaling]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from trajtools.inputs import takes_states
 from trajtools.neighbors.search import evenly
 from trajtools.reasons import Reason
 from trajtools.results import Result
-from trajtools.statistics import average_curves, mean_curve
-from trajtools.types import Floats, Ints, Pair, StatesLike
+from trajtools.statistics import average_curves, largest_finite, mean_curve, unit_scale
+from trajtools.types import Bools, Floats, Ints, Pair, StatesLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -191,14 +191,11 @@ def pca(
 def _project(joint: Joint, method: str, components: int, metric: str = "l2") -> Projection:
     _check_components(components)
     rows = int(joint.starts[-1])
-    gram, usable = np.zeros((rows, rows)), np.ones(rows, dtype=bool)
-    for _, block in joint.columns():
-        good = np.isfinite(block).all(axis=1)
-        usable &= good
-        if good.any():
-            block[good] -= block[good].mean(axis=0)
-        block[~good] = 0.0
-        gram += block @ block.T
+    gram, usable, largest = _products(joint)
+    scale = unit_scale(largest)
+    if scale != 1.0:
+        joint = replace(joint, scale=scale)
+        gram, usable, _ = _products(joint)
     finite = np.flatnonzero(usable)
     if len(finite) < 2:
         raise DataError(f"{len(finite)} of {rows} states are finite; a projection needs two that differ")
@@ -211,7 +208,7 @@ def _project(joint: Joint, method: str, components: int, metric: str = "l2") -> 
     some = values > total * np.finfo(np.float64).eps * len(finite)
     values, vectors = values[some], vectors[:, some]
     sums = _project_directly(joint, finite, vectors, np.sqrt(values))
-    unit = 1.0 if method == "pca" or metric == "l2" else 1.0 / np.sqrt(joint.size)
+    unit = (1.0 if method == "pca" or metric == "l2" else 1.0 / np.sqrt(joint.size)) / joint.scale
     sign = _signs(sums.scores, int(np.count_nonzero(finite < joint.starts[1])))
     scores, apart = sums.scores * sign * unit, sums.apart * unit
     coordinates = np.full((rows, len(values)), np.nan)
@@ -221,12 +218,32 @@ def _project(joint: Joint, method: str, components: int, metric: str = "l2") -> 
         "method": method,
         "metric": metric if method == "mds" else "l2",
         "coordinates": coordinates,
-        "eigenvalues": values * unit**2,
+        "eigenvalues": _squared(values, unit),
         "share": values / total,
         "negative": 0.0,
         "axes": sums.axes * sign[:, None],
     }
-    return _finish(joint, head, np.sqrt(sums.squares), scores[sample], twins=(apart, sums.between, "l1"), unit=unit)
+    sampled = scores[sample] * joint.scale
+    return _finish(
+        joint, head, np.sqrt(sums.squares), sampled, twins=(apart, sums.between / joint.scale, "l1"), unit=unit
+    )
+
+
+def _products(joint: Joint) -> tuple[Floats, Bools, float]:
+    """Products of all states, which of them are finite, and the largest magnitude in those."""
+    rows = int(joint.starts[-1])
+    gram, usable, largest = np.zeros((rows, rows)), np.ones(rows, dtype=bool), 0.0
+    for _, block in joint.columns():
+        good = np.isfinite(block).all(axis=1)
+        usable &= good
+        largest = max(largest, largest_finite(block[good]))
+        if unit_scale(largest) != 1.0:
+            continue  # only the magnitude is needed
+        if good.any():
+            block[good] -= block[good].mean(axis=0)
+        block[~good] = 0.0
+        gram += block @ block.T
+    return gram, usable, largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,6 +262,8 @@ class Joint:
         Steps of each.
     time_unit : str
         Unit of the steps.
+    scale : float
+        Power of two that multiplies the blocks of `columns`, so that their squares neither overflow nor underflow.
     """
 
     members: tuple[Any, ...]
@@ -252,6 +271,7 @@ class Joint:
     reference: Ints
     step: tuple[Ints, ...]
     time_unit: str
+    scale: float = 1.0
 
     @property
     def size(self) -> int:
@@ -268,7 +288,7 @@ class Joint:
         return np.repeat(np.arange(len(self.members)), np.diff(self.starts))
 
     def columns(self) -> Iterator[tuple[slice, Floats]]:
-        """Yield blocks of entries of all states, float64 (N, p)."""
+        """Yield blocks of entries of all states, float64 (N, p), scaled."""
         rows = int(self.starts[-1])
         width = max(1, _BLOCK_BYTES // (8 * max(rows, 1)))
         for first in range(0, self.size, width):
@@ -277,7 +297,13 @@ class Joint:
             for each, start in zip(self.members, self.starts[:-1], strict=True):
                 part = each.read(0, None, span) if hasattr(each, "read") else each[:, span]
                 block[start : start + len(each)] = part
-            yield span, block
+            yield span, block if self.scale == 1.0 else block * self.scale
+
+
+def _squared(values: Floats, unit: float) -> Floats:
+    """Squares in another unit; infinite beyond the largest float."""
+    with np.errstate(over="ignore", under="ignore"):
+        return values * unit * unit
 
 
 def _check_components(components: int) -> None:
@@ -463,7 +489,7 @@ def _warnings(head: dict[str, Any], excluded: int) -> tuple[Reason, ...]:
     if excluded:
         text = "{excluded} states contain NaN or inf and are excluded"
         warnings.append(Reason.of("not-finite", text, excluded=excluded))
-    values = head["eigenvalues"]
+    values = head["share"]  # the eigenvalues can be too large for a float
     for k in range(len(values) - 1):
         if values[k] - values[k + 1] <= _EQUAL * values[k]:
             text = "coordinates {first} and {second} have equal variance: only their plane is determined"
@@ -589,7 +615,8 @@ def _project_distances(distances: Distances, components: int, joint: Joint | Non
             f"{np.count_nonzero(~np.isfinite(matrix)) // 2} pairs of states have no distance in {distances.metric}; "
             "scaling needs all of them"
         )
-    inner = _centred(-0.5 * matrix**2)
+    scale = unit_scale(float(matrix.max()))
+    inner = _centred(-0.5 * (matrix * scale) ** 2)
     everything, vectors = np.linalg.eigh(inner)
     total = float(np.abs(everything).sum())
     values, vectors = everything[::-1][:components], vectors[:, ::-1][:, :components]
@@ -599,19 +626,19 @@ def _project_distances(distances: Distances, components: int, joint: Joint | Non
     joint = joint or Joint((), ("trajectory",), np.array([-1]), (distances.step,), distances.time_unit)
     scores = scores * _signs(scores, int(np.count_nonzero(finite < len(joint.step[0]))))
     coordinates = np.full((len(distances), len(values)), np.nan)
-    coordinates[finite] = scores
+    coordinates[finite] = scores / scale
     sample = evenly(np.arange(len(finite)), CHECKED)
     head = {
         "method": "mds",
         "metric": distances.metric,
         "coordinates": coordinates,
-        "eigenvalues": values,
+        "eigenvalues": _squared(values, 1 / scale),
         "share": values / total,
         "negative": float(-everything[everything < 0].sum()) / total,
         "axes": np.empty((0, 0)),
     }
     twins = (*_copies_in(distances, joint, coordinates), distances.metric)
-    return _finish(joint, head, matrix[np.ix_(sample, sample)], scores[sample], twins=twins, unit=1.0)
+    return _finish(joint, head, matrix[np.ix_(sample, sample)] * scale, scores[sample], twins=twins, unit=1.0)
 
 
 def _copies_in(distances: Distances, joint: Joint, coordinates: Floats) -> tuple[Floats, Floats]:
