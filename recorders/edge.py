@@ -1,10 +1,11 @@
 """Which learning rate to take, and where the edge of chaos is: common part of `find_edge` of torch and JAX.
 
 A framework provides `Copies`: trainings from the same weights on the same batches, at any rate. The first answer is a
-race between rates (`recorders.race`). The second comes from shadows of a float64 replica of each training: copies at a
-small distance that are trained alike and rescaled after every step. Their mean growth is the finite-time exponent of
-the training, as from tangent vectors. Each replica has shadows at two distances, in two directions; an exponent is
-called converged where both agree.
+race between rates (`recorders.race`). The second comes from the growth of tangent vectors through the steps of each
+training, one vector along the training itself and another one along its float64 replica; an exponent is called
+converged where both agree, so that neither rounding nor the direction of the vector decides. Where the step of the
+optimiser has no derivative, two shadows of the float64 replica take their place: copies at two small distances that are
+trained alike and rescaled after every step.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
 
     from trajtools.sweeps.onset import Onset
 
-EPSILONS = (1e-7, 1e-9)  # distances of the float64 shadows, over the norm of the weights
+EPSILONS = (1e-7, 1e-8)  # distances of the float64 shadows, over the norm of the weights
 EXPONENT_STEPS = 64
 BURN = 0.25  # share of these steps for the alignment of shadows
 AGREE = 0.15  # relative difference of converged exponents
 NATS = 0.05  # or their difference over the whole window
 FLOW = 2.0  # growth up to this multiple of what smaller rates show per unit of rate is that of gradient flow
-FAR_BELOW = 100.0  # rates this factor below the recommended one have no exponents, unless the user chose the rates
+FAR_BELOW = 30.0  # rates this factor below the recommended one have no exponents, unless the user chose the rates
+VOTING = ("trains", "slow")  # states of trainings that count
 LEVEL = 0.95
 
 
@@ -43,6 +45,7 @@ class Copies(Protocol):
     """Trainings from the same weights on the same batches."""
 
     gradients: int
+    exponents_from: str
 
     def train(self, rate: float, seed: int, stop: int) -> Floats:
         """Continue the copy at this rate to `stop` steps; all its losses so far, each before its step."""
@@ -56,16 +59,16 @@ class Copies(Protocol):
         """Free the copies at this rate."""
         ...
 
-    def grow(self, rate: float, seed: int, steps: int, epsilons: Sequence[float]) -> Floats:
-        """Growth of shadows of a float64 replica, nats per step, shape (steps, K).
+    def grow(self, rate: float, seed: int, steps: int) -> Floats:
+        """Growth of two tangent vectors or shadows, nats per step, shape (steps, 2).
 
-        Raises `ExponentsUnknown` if there is no such replica.
+        Raises `ExponentsUnknown` where neither can be had.
         """
         ...
 
 
 class ExponentsUnknown(Exception):
-    """The training has no float64 replica, or its state cannot be rescaled."""
+    """The training has neither a known derivative nor a float64 replica."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +101,13 @@ class Edge(Result):
     steps : ndarray of int64, shape (R,)
         Steps of each rate. Losses at different numbers of steps are not comparable.
     exponents : ndarray of float64, shape (R,)
-        Mean growth of the shadows in nats per step, after the first quarter of `exponent_steps`; NaN where not
-        measured.
+        Mean growth of tangent vectors in the weights, nats per step, after the first quarter of the steps in
+        ``settings["exponent_steps"]``; NaN where not measured.
     intervals : ndarray of float64, shape (R, 2)
         95 % confidence intervals, from blocks of time; NaN where unknown.
     converged : ndarray of bool, shape (R,)
-        Whether shadows at two distances and in two directions agree within 15 %, or 0.05 nats over the window.
+        Whether two vectors in different directions, one of them along a float64 replica, agree within 15 %, or within
+        0.05 nats over all steps.
     seeds : tuple of int
         Seeds of the race.
     by_seed : tuple of float
@@ -117,7 +121,7 @@ class Edge(Result):
     curves : ndarray of float64, shape (T, R, S)
         Training loss before each step, per rate and seed; NaN after a rate was dropped.
     growth : ndarray of float64, shape (T, R, S, 2)
-        Growth per step of each shadow; NaN where not measured.
+        Growth per step of each vector; NaN where not measured.
     settings : dict
         All parameters used.
     """
@@ -310,13 +314,13 @@ def search(
     for rate in race.rates:
         copies.release(float(rate))
     cost = copies.gradients
-    growth = np.full((min(steps, EXPONENT_STEPS), len(race.rates), len(seeds), len(EPSILONS)), np.nan)
+    growth = np.full((min(steps, EXPONENT_STEPS), len(race.rates), len(seeds), 2), np.nan)
     unknown: tuple[Reason, ...] = ()
     if exponents:
         try:
             for i in _with_exponents(race, chosen=rates is not None):
                 for s, seed in enumerate(seeds):
-                    growth[:, i, s] = copies.grow(float(race.rates[i]), seed, len(growth), EPSILONS)
+                    growth[:, i, s] = copies.grow(float(race.rates[i]), seed, len(growth))
                     done.report()
         except ExponentsUnknown as error:
             growth[:] = np.nan
@@ -324,7 +328,10 @@ def search(
     done.finish()
     return judge(
         race, growth, seeds=seeds, gradients=cost, exponent_gradients=copies.gradients - cost, unknown=unknown,
-        settings={"steps": steps, "epsilons": EPSILONS, "exponent_steps": len(growth), "burn": BURN, **settings},
+        settings={
+            "steps": steps, "exponents_from": copies.exponents_from if exponents else None,
+            "exponent_steps": len(growth), "burn": BURN, **settings,
+        },
     )  # fmt: skip
 
 
@@ -343,7 +350,7 @@ class _Progress:
     ) -> None:
         self._progress, self._copies = progress, copies
         race = rates * min(steps, 80) + max(0, steps - 80) * 4
-        self._total = seeds * (race + exponents * 10 * min(steps, EXPONENT_STEPS) * (1 + len(EPSILONS)))
+        self._total = seeds * (race + exponents * 10 * min(steps, EXPONENT_STEPS) * 4)
 
     def watch(self, train: Callable[[float, int, int], Floats]) -> Callable[[float, int, int], Floats]:
         """Report after each call."""
@@ -367,7 +374,7 @@ class _Progress:
 
 def _with_exponents(race: Race, *, chosen: bool) -> list[int]:
     """Rates whose exponents are of interest: those that train, and not far below the best."""
-    fine = [i for i, state in enumerate(race.states) if state != "diverged"]
+    fine = [i for i, state in enumerate(race.states) if state in VOTING]
     if chosen or race.winner < 0:
         return fine
     return [i for i in fine if race.rates[i] * FAR_BELOW >= race.rates[race.winner]]
@@ -389,13 +396,13 @@ def judge(
     values, intervals, converged = _exponents(growth, measured)
     onset, onset_interval, about_onset = math.nan, nowhere, unknown
     if measured.any():
-        votes = measured & converged & np.array([state in ("trains", "slow") for state in race.states])
+        votes = measured & converged & np.array([state in VOTING for state in race.states])
         onset, onset_interval, about_onset = _edge_of_chaos(race, growth, votes)
     recommended = float(race.rates[race.winner]) if race.winner >= 0 else math.nan
     relation = _relation(recommended, onset, onset_interval)
     warnings = race.warnings
     if (measured & ~converged).any():
-        text = "{count} of {total} exponents are not converged: shadows at two distances and directions disagree"
+        text = "{count} of {total} exponents are not converged: two directions, or float64, disagree"
         counts = {"count": int((measured & ~converged).sum()), "total": int(measured.sum())}
         warnings = (*warnings, Reason.of("not-converged", text, **counts))
     return Edge(
@@ -517,7 +524,7 @@ def _flow(rates: Floats, growth: Floats, onset: Onset) -> Reason | None:
     if value > FLOW * per_rate * rates[first]:
         return None
     text = (
-        "no onset of chaos: the growth at {rate:.4g} ({value:.3g} a step) is in proportion to that at smaller rates, as "
+        "no onset of chaos: the growth at {rate:.4g} ({value:.3g} a step) is proportional to that at smaller rates, as "
         "of gradient flow that leaves a plateau"
     )
     return Reason.of("gradient-flow", text, rate=rates[first], value=value)

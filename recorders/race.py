@@ -343,7 +343,7 @@ class _Running:
     def _warnings(self, states: tuple[str, ...]) -> tuple[Reason, ...]:
         texts = {
             "diverged": "training diverged at {count} of {rates} rates, from {lowest:.4g} on",
-            "dead": "the network died at {count} of {rates} rates, from {lowest:.4g} on: its gradient is almost all zero",
+            "dead": "the network died at {count} of {rates} rates, from {lowest:.4g} on: most gradients are zero",
             "stuck": "the loss stays at its start or above at {count} of {rates} rates, from {lowest:.4g} on",
             "collapsed": "training lost again what it had learned at {count} of {rates} rates, from {lowest:.4g} on",
         }

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recorders.edge import Batches, Edge, ExponentsUnknown, check_rates, check_seeds, check_steps, search
+from recorders.edge import EPSILONS, Batches, Edge, ExponentsUnknown, check_rates, check_seeds, check_steps, search
+from recorders.jax.tangents import floating
 from recorders.jax.trees import is_weight
 from recorders.jax.twins import Lockstep
 from recorders.shadows import random_direction
 from trajtools.types import Floats, RealArrayLike
+
+NEVER = 1e-18  # a gradient whose square is lost in float32
 
 
 def find_edge(
@@ -94,7 +97,7 @@ class Copies:
         self._optimizer = optimizer
         self._batches = Batches(data, seeds, lambda batch: batch)
         self._lockstep = Lockstep(self._params[seeds[0]], self._loss, optimizer(0.0), False, independent=False)
-        self._update = jax.jit(self._updated)
+        self._update, self._push = jax.jit(self._updated), jax.jit(self._pushed)
         self._start = {
             seed: jax.tree_util.tree_map(jnp.asarray, self._lockstep.trained(tree))
             for seed, tree in self._params.items()
@@ -102,7 +105,8 @@ class Copies:
         self._carries: dict[tuple[float, int], Any] = {}
         self._losses: dict[tuple[float, int], list[float]] = {}
         self._nonzero: dict[tuple[float, int], list[int]] = {}
-        self.gradients = 0
+        self.gradients, self.exponents_from = 0, "tangent vectors"
+        self._has_derivative = True
 
     def train(self, rate: float, seed: int, stop: int) -> Floats:
         """Continue a copy and return all its losses."""
@@ -133,32 +137,71 @@ class Copies:
         for key in [key for key in self._carries if key[0] == rate]:
             del self._carries[key]
 
-    def _updated(self, weights: Any, state: Any, rate: Any, batch: Any) -> tuple[Any, Any, Any, Any]:
-        """One update as a pure function; also the loss before it and the number of nonzero gradients."""
+    def _stepped(self, weights: Any, state: Any, rate: Any, batch: Any) -> tuple[Any, Any, Any, Any]:
+        """One update as a pure function; also the loss before it and the gradient."""
         loss, gradient = jax.value_and_grad(lambda w: self._loss(self._lockstep.whole(w), *batch))(weights)
         updates, state = self._optimizer(rate).update(gradient, state, weights)
         moved = jax.tree_util.tree_map(lambda p, u: jnp.asarray(p + u).astype(p.dtype), weights, updates)
+        return moved, state, loss, gradient
+
+    def _updated(self, weights: Any, state: Any, rate: Any, batch: Any) -> tuple[Any, Any, Any, Any]:
+        """One update; also the loss before it and the number of nonzero gradients."""
+        moved, state, loss, gradient = self._stepped(weights, state, rate, batch)
         return moved, state, loss, sum(jnp.count_nonzero(leaf) for leaf in jax.tree_util.tree_leaves(gradient))
 
-    def grow(self, rate: float, seed: int, steps: int, epsilons: Sequence[float]) -> Floats:
-        """Growth of shadows of a float64 replica, (steps, K)."""
+    def grow(self, rate: float, seed: int, steps: int) -> Floats:
+        """Growth of two tangent vectors or shadows, (steps, 2)."""
+        if self.exponents_from == "tangent vectors":
+            growth = np.stack(
+                [self._follow(rate, seed, steps, double=False), self._replicated(rate, seed, steps)], axis=1
+            )
+            if self._has_derivative:
+                return growth
+            self.exponents_from = "float64 shadows"
+        return self._replicated(rate, seed, steps)
+
+    def _replicated(self, rate: float, seed: int, steps: int) -> Floats:
+        """Growth along the float64 replica."""
         with jax.enable_x64(True):
             try:
-                return self._grow(rate, seed, steps, epsilons)
+                if self.exponents_from == "tangent vectors":
+                    return self._follow(rate, seed, steps, double=True)
+                return self._shadow(rate, seed, steps)
             except (TypeError, ValueError) as error:
-                first = str(error).strip().splitlines()[0][:200] if str(error) else type(error).__name__
-                raise ExponentsUnknown(f"the training does not run in float64 ({first})") from error
+                first_line = str(error).strip().partition("\n")[0][:200]
+                raise ExponentsUnknown(f"the training does not run in float64 ({first_line})") from error
 
-    def _grow(self, rate: float, seed: int, steps: int, epsilons: Sequence[float]) -> Floats:
+    def _follow(self, rate: float, seed: int, steps: int, *, double: bool) -> Floats:
+        """Growth of a tangent vector along the training, or along its float64 replica."""
+        convert = _as_double if double else jnp.asarray
+        weights = jax.tree_util.tree_map(convert, self._start[seed])
+        state = self._optimizer(jnp.asarray(rate)).init(weights)
+        vector = _random_vector(weights, state, int(double))
+        growth, total, before = np.full(steps, np.nan), 0.0, 0.0
+        for t, batch in enumerate(self._batches.upto(steps, seed)):
+            placed = jax.tree_util.tree_map(_as_double, batch) if double else batch
+            weights, state, loss, vector, stretch, share = self._push(weights, state, vector, rate, placed)
+            self.gradients += 3  # of the update, and for the product with the Hessian
+            if np.isfinite(float(loss)) and not np.isfinite(float(stretch)):
+                self._has_derivative = False
+            if not (np.isfinite(float(loss)) and np.isfinite(float(stretch)) and float(share) > 0):
+                break
+            total += float(stretch)
+            gain = total + np.log(float(share))
+            growth[t], before = gain - before, gain
+        return growth
+
+    def _shadow(self, rate: float, seed: int, steps: int) -> Floats:
+        """Growth of two shadows of the float64 replica, at two distances in two directions."""
         start = jax.tree_util.tree_map(_as_double, self._start[seed])
         norm = float(jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree_util.tree_leaves(start))))
-        sizes = [epsilon * norm for epsilon in epsilons]
+        sizes = [epsilon * norm for epsilon in EPSILONS]
         members = [start, *(_displaced(start, size, k) for k, size in enumerate(sizes))]
         carries = [(member, self._optimizer(jnp.asarray(rate)).init(member)) for member in members]
-        growth = np.full((steps, len(epsilons)), np.nan)
+        growth = np.full((steps, len(EPSILONS)), np.nan)
         for t, batch in enumerate(self._batches.upto(steps, seed)):
             doubles = jax.tree_util.tree_map(_as_double, batch)
-            moved = [self._update(*carry, np.float64(rate), doubles) for carry in carries]
+            moved = [self._update(*carry, rate, doubles) for carry in carries]
             self.gradients += len(carries)
             if not all(np.isfinite(float(loss)) for _, _, loss, _ in moved):
                 return growth
@@ -167,9 +210,40 @@ class Copies:
                 carries[1 + k], length = _draw_back(carries[0], carries[1 + k], size)
                 with np.errstate(divide="ignore"):
                     growth[t, k] = np.log(float(length) / size)
-        if any(leaf.dtype == jnp.float32 for leaf in jax.tree_util.tree_leaves(carries[0][0])):
-            raise TypeError("its weights become float32")
         return growth
+
+    def _pushed(self, weights: Any, state: Any, vector: Any, rate: Any, batch: Any) -> tuple[Any, ...]:
+        """One update, and its derivative along a vector of (weights, optimiser state), rescaled to length 1.
+
+        Also returns the logarithm of the stretch, and the share of the weights in the new vector.
+        """
+        at, put = floating((weights, state))
+
+        def step(everything: list[Any]) -> tuple[list[Any], Any]:
+            moved, after, loss, gradient = self._stepped(*put(everything), rate, batch)
+            return floating((moved, after))[0], (moved, after, loss, gradient)
+
+        _, image, (moved, after, loss, gradient) = jax.jvp(step, (at,), (vector,), has_aux=True)
+        gradients = jax.tree_util.tree_leaves(gradient)
+        n = len(gradients)
+        # Adam has no derivative for a weight that never had a gradient (the root of 0); such a weight stays.
+        image[:n] = [
+            jnp.where(jnp.isnan(new) & (jnp.abs(g) < NEVER), old, new)
+            for new, old, g in zip(image[:n], vector[:n], gradients, strict=True)
+        ]
+        squares = [jnp.sum(jnp.square(part)) for part in image]
+        length = jnp.sqrt(sum(squares))
+        share = jnp.sqrt(sum(squares[:n])) / length
+        return moved, after, loss, [part / length for part in image], jnp.log(length), share
+
+
+def _random_vector(weights: Any, state: Any, seed: int) -> list[Any]:
+    """Unit vector in the weights, zero in the optimiser state."""
+    leaves = jax.tree_util.tree_leaves(weights)
+    sizes = [leaf.size for leaf in leaves]
+    cuts = np.split(random_direction(sum(sizes), 0, "forward", seed), np.cumsum(sizes)[:-1])
+    vector = [jnp.asarray(cut.reshape(leaf.shape), leaf.dtype) for cut, leaf in zip(cuts, leaves, strict=True)]
+    return vector + [jnp.zeros_like(part) for part in floating(state)[0]]
 
 
 def _displaced(tree: Any, size: float, k: int) -> Any:

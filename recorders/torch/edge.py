@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from recorders.edge import Batches, Edge, ExponentsUnknown, check_rates, check_seeds, check_steps, search
+from recorders.edge import EPSILONS, Batches, Edge, ExponentsUnknown, check_rates, check_seeds, check_steps, search
 from recorders.shadows import random_direction
 from recorders.torch.modules import call, devices_of, refuse_sharded, same_noise, scalar, trainable, unwrap
+from recorders.torch.tangents import KNOWN, Tangents
 from trajtools.errors import DataError
 from trajtools.types import Floats, RealArrayLike
 
@@ -102,7 +103,7 @@ class Training:
     """One copy of the model with its optimiser, scheduler and state of the generators."""
 
     def __init__(self, copies: Copies, model: nn.Module, rate: float, loss_fn: Callable[..., Tensor]) -> None:
-        self.model, self._loss_fn, self._max_norm = model, loss_fn, copies.max_norm
+        self.model, self.loss_fn, self._max_norm = model, loss_fn, copies.max_norm
         self.optimizer = copies.factory(list(trainable(model).values()), rate)
         self.scheduler = copies.scheduler_factory(self.optimizer) if copies.scheduler_factory else None
         self.noise: Callable[[], None] | None = None
@@ -113,7 +114,7 @@ class Training:
 
         def closure() -> Tensor:
             self.optimizer.zero_grad()
-            loss = scalar(self._loss_fn(call(self.model, batch[0]), *batch[1:]))
+            loss = scalar(self.loss_fn(call(self.model, batch[0]), *batch[1:]))
             loss.backward()
             if self._max_norm is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self._max_norm)
@@ -146,7 +147,7 @@ class Copies:
         seeds: tuple[int, ...],
     ) -> None:
         self.factory, self.scheduler_factory, self.max_norm = factory, scheduler_factory, max_norm
-        self.gradients = 0
+        self.gradients, self.exponents_from = 0, ""
         self._loss_fn = loss_fn
         self._models, self._noise = {}, {}
         for seed in seeds:
@@ -199,31 +200,61 @@ class Copies:
         for key in [key for key in self._trainings if key[0] == rate]:
             del self._trainings[key]
 
-    def grow(self, rate: float, seed: int, steps: int, epsilons: Sequence[float]) -> Floats:
-        """Growth of shadows of a float64 replica, (steps, K)."""
+    def grow(self, rate: float, seed: int, steps: int) -> Floats:
+        """Growth of two tangent vectors or shadows, (steps, 2)."""
+        if self.exponents_from == "":
+            first = Training(self, deepcopy(self._models[seed]), rate, self._loss_fn)
+            known = type(first.optimizer) in KNOWN and self.max_norm is None
+            self.exponents_from = "tangent vectors" if known else "float64 shadows"
+        if self.exponents_from == "tangent vectors":
+            try:
+                return np.stack([self._follow(rate, seed, steps, double) for double in (False, True)], axis=1)
+            except (RuntimeError, TypeError):  # an operation without a second derivative, or without float64
+                self.exponents_from = "float64 shadows"
         try:
-            return self._grow(rate, seed, steps, epsilons)
-        except (RuntimeError, TypeError, ValueError) as error:
-            first = str(error).strip().splitlines()[0][:200] if str(error) else type(error).__name__
-            raise ExponentsUnknown(f"the training does not run in float64 ({first})") from error
+            return self._shadow(rate, seed, steps)
+        except (RuntimeError, TypeError) as error:
+            first_line = str(error).strip().partition("\n")[0][:200]
+            raise ExponentsUnknown(f"the training does not run in float64 ({first_line})") from error
 
-    def _grow(self, rate: float, seed: int, steps: int, epsilons: Sequence[float]) -> Floats:
-        loss_fn = deepcopy(self._loss_fn).double() if isinstance(self._loss_fn, nn.Module) else self._loss_fn
-        models = [deepcopy(self._models[seed]).double() for _ in range(1 + len(epsilons))]
-        weights = list(trainable(models[0]).values())
+    def _replica(self, seed: int, rate: float, *, double: bool) -> Training:
+        """Copy of the training, in float64 or in its own dtype."""
+        model, loss_fn = deepcopy(self._models[seed]), self._loss_fn
+        if double:
+            model = model.double()
+            loss_fn = deepcopy(loss_fn).double() if isinstance(loss_fn, nn.Module) else loss_fn
+        return Training(self, model, rate, loss_fn)
+
+    def _follow(self, rate: float, seed: int, steps: int, double: bool) -> Floats:
+        """Growth of a tangent vector along the training, or along its float64 replica."""
+        copy = self._replica(seed, rate, double=double)
+        vector = Tangents(copy.model, copy.loss_fn, copy.optimizer, vectors="kept", seed=int(double))
+        growth, before = np.full(steps, np.nan), 0.0
+        self._noise[seed]()
+        for t, batch in enumerate(self._batches.upto(steps, seed)):
+            placed = tree_map(_as_double, batch) if double else batch
+            vector.step(*placed)
+            self.gradients += 3  # of the update, and for the product with the Hessian
+            if vector.n_lost or not np.isfinite(copy.step(placed)):
+                break
+            growth[t], before = vector.kept_gain - before, vector.kept_gain
+        return growth
+
+    def _shadow(self, rate: float, seed: int, steps: int) -> Floats:
+        """Growth of two shadows of the float64 replica, at two distances in two directions."""
+        copies = [self._replica(seed, rate, double=True) for _ in range(1 + len(EPSILONS))]
+        weights = list(trainable(copies[0].model).values())
         norm = float(torch.sqrt(sum((w.detach().square().sum() for w in weights), torch.zeros(()))))
-        sizes = [epsilon * norm for epsilon in epsilons]
-        for k, (size, model) in enumerate(zip(sizes, models[1:], strict=True)):
-            _displace(list(trainable(model).values()), size, k)
-        copies = [Training(self, model, rate, loss_fn) for model in models]
-        growth = np.full((steps, len(epsilons)), np.nan)
+        sizes = [epsilon * norm for epsilon in EPSILONS]
+        for k, (size, copy) in enumerate(zip(sizes, copies[1:], strict=True)):
+            _displace(list(trainable(copy.model).values()), size, k)
+        growth = np.full((steps, len(EPSILONS)), np.nan)
         noise = self._noise[seed]
         for t, batch in enumerate(self._batches.upto(steps, seed)):
-            doubles = tree_map(_as_double, batch)
+            placed = tree_map(_as_double, batch)
             for copy in copies:
                 noise()
-                loss = copy.step(doubles)
-                if not np.isfinite(loss):
+                if not np.isfinite(copy.step(placed)):
                     return growth
             with same_noise(self._devices) as rewind:
                 noise = rewind
