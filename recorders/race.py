@@ -3,8 +3,8 @@
 Framework-free: a race only calls ``train(rate, seed, stop)``, which continues a copy and returns its losses so far.
 Copies run in rungs of 10, 20, 40, ... steps. After each rung the score of a rate is the median loss over the last
 quarter of its steps. Until training has left its first plateau, only what diverged, died or rises is dropped: a rate
-that wins on a plateau need not win after it. Afterwards the better half goes on, at least three rates, with the rate
-above the winner, so that the winner stays bracketed.
+that wins on a plateau need not win after it. Afterwards the better half goes on, at least three rates, with the
+neighbours of the winner, so that it stays bracketed, and the best rate for each seed.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class _Running:
             best = min(self.alive, key=self.score)
             if best == self.rates[-1] and best < HIGHEST:
                 rate = best * RATIO
-            elif best == self.rates[0] and best > LOWEST and self.level(best) < STALLED:
+            elif best == self.rates[0] and best > LOWEST and not STALLED <= self.level(best) <= DIVERGED:
                 rate = best / RATIO
             else:
                 return
@@ -171,11 +171,11 @@ class _Running:
         for rate in rates:
             for seed in self.seeds:
                 self.losses[rate, seed] = np.asarray(self.train(rate, seed, rung), dtype=np.float64)
-        if math.isnan(self.first):
-            slowest = np.concatenate([self.losses[self.rates[0], seed] for seed in self.seeds])
-            slowest = slowest[np.isfinite(slowest)]
-            self.first = float(np.median(slowest)) if len(slowest) else math.nan
-            self.noise = float(slowest.std()) if len(slowest) else math.nan
+        begin = np.concatenate([self.losses[self.rates[0], seed][:SHORTEST_RUNG] for seed in self.seeds])
+        at_start = np.array([losses[0] for losses in self.losses.values() if len(losses)])
+        if not (np.isfinite(begin).all() and np.median(begin) <= DIVERGED * np.abs(at_start).max()):
+            begin = at_start
+        self.first, self.noise = float(np.median(begin)), float(begin.std())
         known = [losses[np.isfinite(losses)] for losses in self.losses.values()]
         self.floor = min(0.0, *(float(losses.min()) for losses in known if len(losses)), 0.0)
 
@@ -195,7 +195,9 @@ class _Running:
         for rate in self.alive:
             if math.isfinite(self.score(rate)) and np.median([self.active(rate, s) for s in self.seeds]) < DEAD:
                 self.dead.add(rate)
-        self.alive = [rate for rate in self.alive if rate not in self.dead and self.level(rate) <= DIVERGED]
+        fine = [rate for rate in self.alive if rate not in self.dead]
+        best_of_a_seed = set(self._by_seed(fine))
+        self.alive = [rate for rate in fine if self.level(rate) <= DIVERGED or rate in best_of_a_seed]
 
     def drop(self, rung: int) -> None:
         """Drop the rates that cannot win any more."""
@@ -206,6 +208,8 @@ class _Running:
         else:
             keep = set(ranked[: max(FEWEST, math.ceil(len(ranked) / 2))])
             keep |= set([rate for rate in self.alive if rate > ranked[0]][:1])
+            keep |= set([rate for rate in self.alive if rate < ranked[0]][-1:])
+            keep |= set(self._by_seed(self.alive))
         self.alive = [rate for rate in self.alive if rate in keep]
 
     # -- the outcome
@@ -218,7 +222,7 @@ class _Running:
         voting = [rate for rate in self.alive if states[self.rates.index(rate)] in ("trains", "slow")]
         moved = [rate for rate in voting if self._has_moved(rate)]
         best = min(moved, key=self.score, default=None)
-        by_seed = self._by_seed(moved)
+        by_seed = self._by_seed(self.alive if moved else [])
         longest = max(len(losses) for losses in self.losses.values())
         curves = np.full((longest, len(rates), len(self.seeds)), np.nan)
         for (rate, seed), losses in self.losses.items():
@@ -260,6 +264,7 @@ class _Running:
         return self.first - self.score(rate) > max(0.03 * span, 3 * self.noise / math.sqrt(count))
 
     def _by_seed(self, rates: list[float]) -> tuple[float, ...]:
+        """The best rate for each seed alone."""
         return tuple(
             min(rates, key=lambda rate, seed=seed: late(self.losses[rate, seed]), default=math.nan)  # type: ignore[misc]
             for seed in self.seeds
