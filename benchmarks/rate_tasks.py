@@ -1,4 +1,4 @@
-"""Small trainings for learning rates: nine to develop `find_edge` with, eight held out and written before it.
+"""Small trainings for learning rates: nine to develop `find_edge` with, and two held-out sets.
 
 A task trains in float32 for a fixed budget of steps. Its weights and batches depend on the seed only, so that all rates
 and methods start from the same weights and see the same batches.
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_breast_cancer, load_digits, make_friedman1
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine, make_friedman1, make_moons
 from torch import Tensor, nn
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "examples")]
@@ -157,6 +157,20 @@ class RowReader(nn.Module):
         return self.out(state)
 
 
+class Adder(nn.Module):
+    """LSTM that adds the marked numbers of a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.out = nn.LSTMCell(2, 24), nn.Linear(24, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), 24), x.new_zeros(len(x), 24)
+        for row in x.unbind(1):
+            state = self.cell(row, state)
+        return self.out(state[0])
+
+
 class Residual(nn.Module):
     """Residual network with layer normalisation."""
 
@@ -253,4 +267,38 @@ def tasks(mnist: str | None = None) -> dict[str, Task]:
         Task("held-clinic-tanh-adam", lambda: mlp(30, 32, 16, 2, activation=nn.Tanh), *clinic, CROSS_ENTROPY, "adam",
              ADAM_RATES, 200, 32, **kept),
     ]  # fmt: skip
+    made += fresh(digits, pictures)
     return {task.name: task for task in made}
+
+
+def fresh(digits: tuple[Batch, Batch], pictures: tuple[Batch, Batch]) -> list[Task]:
+    """Second held-out set: written after the race was tried on the first one, and before its last two rules."""
+    features, kinds = load_wine(return_X_y=True)
+    order = np.random.default_rng(5).permutation(len(features))
+    features = (features - features.mean(0)) / features.std(0)
+    wine = halves(features[order], kinds[order].astype(np.int64), 128)
+    x, y = load_diabetes(return_X_y=True)
+    order = np.random.default_rng(6).permutation(len(x))
+    diabetes = halves(x[order] / x.std(), ((y - y.mean()) / y.std())[order, None], 320)
+    moons = halves(*(part.astype(kind) for part, kind in zip(
+        make_moons(1600, noise=0.2, random_state=7), (np.float64, np.int64), strict=True)), 1200)  # fmt: skip
+    steps = np.random.default_rng(8).normal(size=(1700, 12, 2))
+    sums = halves(steps, (steps[..., 0] * (steps[..., 1] > 0)).sum(1, keepdims=True) / 2, 1200)
+    kept = {"held_out": True}
+    plain = lambda: nn.Sequential(  # noqa: E731
+        nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(72, 10)
+    )
+    tanh = {"activation": nn.Tanh}
+    wide_rates = np.geomspace(1e-2, 100, 13)
+    return [
+        Task("held-fresh-wine-sgd", lambda: mlp(13, 24, 3, **tanh), *wine, CROSS_ENTROPY, "sgd", SGD_RATES, 300, 32,
+             **kept),
+        Task("held-fresh-diabetes-adam", lambda: mlp(10, 32, 1), *diabetes, SQUARES, "adam", ADAM_RATES, 300, 32,
+             **kept),
+        Task("held-fresh-conv-momentum", plain, *digits, CROSS_ENTROPY, "momentum", SGD_RATES, 300, 32, **kept),
+        Task("held-fresh-lstm-adamw", Adder, *sums, SQUARES, "adamw", ADAM_RATES, 300, **kept),
+        Task("held-fresh-autoencoder-momentum", lambda: mlp(64, 24, 64, **tanh), *pictures, SQUARES, "momentum",
+             wide_rates, 400, **kept),
+        Task("held-fresh-moons-adam", lambda: mlp(2, 32, 32, 32, 2), *moons, CROSS_ENTROPY, "adam", ADAM_RATES, 300,
+             **kept),
+    ]  # fmt: skip
