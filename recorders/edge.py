@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recorders.race import GRID, RATIO, Race, run_race
+from recorders.race import DIVERGED, GRID, RATIO, STALLED, Race, late, run_race
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
 from trajtools.results import Result
@@ -59,8 +59,8 @@ class Copies(Protocol):
         """Free the copies at this rate."""
         ...
 
-    def grow(self, rate: float, seed: int, steps: int) -> Floats:
-        """Growth of two tangent vectors or shadows, nats per step, shape (steps, 2).
+    def grow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
+        """Growth of two tangent vectors or shadows, nats per step, shape (steps, 2), and the losses (steps,).
 
         Raises `ExponentsUnknown` where neither can be had.
         """
@@ -258,13 +258,12 @@ def check_steps(steps: int) -> int:
 class Batches:
     """The first batches of the data, the same for all rates; taken as they are needed, repeated if there are too few.
 
-    Each seed but the first has an order of its own.
+    Seed 0 has the order of the data, every other seed an order of its own.
     """
 
-    def __init__(self, data: Iterable[Any], seeds: Sequence[int], prepare: Callable[[Any], Any]) -> None:
+    def __init__(self, data: Iterable[Any], prepare: Callable[[Any], Any]) -> None:
         self._source: Iterator[Any] = iter(data)
         self._prepare = prepare
-        self._first = seeds[0]
         self._batches: list[tuple[Any, ...]] = []
         self._ended = False
 
@@ -285,7 +284,7 @@ class Batches:
         while at < n:
             size = min(block, len(self._batches))
             places = np.arange(at, at + size)
-            if seed != self._first:
+            if seed:
                 np.random.default_rng([seed, at]).shuffle(places)
             yield from (int(i) % len(self._batches) for i in places[: n - at])
             at += size
@@ -317,11 +316,13 @@ def search(
     growth = np.full((min(steps, EXPONENT_STEPS), len(race.rates), len(seeds), 2), np.nan)
     unknown: tuple[Reason, ...] = ()
     if exponents:
+        losses = np.full(growth.shape[:3], np.nan)
         try:
             for i in _with_exponents(race, chosen=rates is not None):
                 for s, seed in enumerate(seeds):
-                    growth[:, i, s] = copies.grow(float(race.rates[i]), seed, len(growth))
+                    growth[:, i, s], losses[:, i, s] = copies.grow(float(race.rates[i]), seed, len(growth))
                     done.report()
+                race = _looked_again(race, i, losses[:, i])
         except ExponentsUnknown as error:
             growth[:] = np.nan
             unknown = (Reason("exponents-not-measured", f"no exponents: {error}"),)
@@ -373,11 +374,22 @@ class _Progress:
 
 
 def _with_exponents(race: Race, *, chosen: bool) -> list[int]:
-    """Rates whose exponents are of interest: those that train, and not far below the best."""
-    fine = [i for i, state in enumerate(race.states) if state in VOTING]
-    if chosen or race.winner < 0:
-        return fine
-    return [i for i in fine if race.rates[i] * FAR_BELOW >= race.rates[race.winner]]
+    """Rates whose exponents are of interest: those that train, and not far below the best; all that the user chose."""
+    if chosen:
+        return [i for i, state in enumerate(race.states) if state not in ("diverged", "dead")]
+    fine = [i for i, state in enumerate(race.states) if state in (*VOTING, "stuck")]
+    return [i for i in fine if race.winner < 0 or race.rates[i] * FAR_BELOW >= race.rates[race.winner]]
+
+
+def _looked_again(race: Race, i: int, losses: Floats) -> Race:
+    """Correct the state of a rate that left the race early, from more steps, (T, S)."""
+    level = race.level(float(np.median([late(column) for column in losses.T])))
+    state = race.states[i]
+    if not level <= DIVERGED:
+        state = "diverged"
+    elif state == "stuck" and level <= STALLED:
+        state = "trains"
+    return replace(race, states=(*race.states[:i], state, *race.states[i + 1 :]))
 
 
 def judge(

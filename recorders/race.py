@@ -22,7 +22,9 @@ RATIO = 10 ** (1 / 3)
 GRID = tuple(float(f"{10 ** (i / 3):.6g}") for i in range(-12, 4))  # 1e-4 to 10
 LOWEST, HIGHEST = 1e-8, 1e4  # how far the grid is extended where the best rate is at its end
 SHORTEST_RUNG = 10
-SETTLED = 80  # steps; a shorter race has not left its transients
+SHORTEST_RACE = 20
+DONE = 0.1  # of the first loss
+SETTLED = 80  # steps; a shorter race has not left its transients, unless it is done
 LATE = 0.25  # share of the steps that is scored
 MOVED = 0.7  # of the first loss: training has left its first plateau
 STALLED = 0.9
@@ -32,6 +34,7 @@ COLLAPSED = 0.5  # share of the progress that was lost again
 CLOSE = 1.1  # scores within this factor are as good
 FEWEST = 3
 DEAD = 0.1  # of the nonzero entries of the first gradient
+DEAD_LEVEL = 0.05  # of the first loss
 Train = Callable[[float, int, int], Floats]
 
 
@@ -59,6 +62,8 @@ class Race:
         Steps after which the winner was chosen.
     reasons, doubts, warnings : tuple of Reason
         Why; why not to rely on it; what else is to be known.
+    first, floor : float
+        Loss at the start, and the smallest possible one: 0, or the smallest loss if that is negative.
     """
 
     rates: Floats
@@ -73,6 +78,12 @@ class Race:
     reasons: tuple[Reason, ...]
     doubts: tuple[Reason, ...]
     warnings: tuple[Reason, ...]
+    first: float
+    floor: float
+
+    def level(self, loss: float) -> float:
+        """Loss over that at the start, both above the smallest possible loss."""
+        return (loss - self.floor) / (self.first - self.floor) if self.first > self.floor else math.inf
 
 
 def run_race(
@@ -108,7 +119,7 @@ def run_race(
         horizon = rung
         race.advance(rung)
         race.drop_dead()
-        if not race.alive or (rung >= SETTLED and race.best_level() <= MOVED):
+        if not race.alive or race.is_decided(rung):
             break
         if rung < longest:
             race.drop(rung)
@@ -190,10 +201,24 @@ class _Running:
     def best_level(self) -> float:
         return min((self.level(rate) for rate in self.alive), default=math.inf)
 
+    def is_decided(self, rung: int) -> bool:
+        """Whether the race may end.
+
+        Below a tenth of the first loss longer races compare how well the training data are fitted, not how fast. Rates
+        that are as good are worth one more rung.
+        """
+        level = self.best_level()
+        if rung >= SHORTEST_RACE and level <= DONE:
+            return True
+        ties = sum(self.level(rate) <= CLOSE * level for rate in self.alive)
+        return level <= MOVED and rung >= (SETTLED if ties < 2 else 2 * SETTLED)
+
     def drop_dead(self) -> None:
         """Drop rates whose gradient has vanished in most weights."""
         for rate in self.alive:
-            if math.isfinite(self.score(rate)) and np.median([self.active(rate, s) for s in self.seeds]) < DEAD:
+            # A gradient also vanishes where training has arrived.
+            active = np.median([self.active(rate, seed) for seed in self.seeds])
+            if DEAD_LEVEL < self.level(rate) < math.inf and active < DEAD:
                 self.dead.add(rate)
         fine = [rate for rate in self.alive if rate not in self.dead]
         best_of_a_seed = set(self._by_seed(fine))
@@ -239,7 +264,8 @@ class _Running:
             doubts = self._doubts(winner, moved, states, by_seed, horizon)
         warnings = self._warnings(states)
         return Race(
-            rates, curves, steps, scores, states, winner, careful, by_seed, horizon, reasons, doubts, warnings
+            rates, curves, steps, scores, states, winner, careful, by_seed, horizon, reasons, doubts, warnings,
+            self.first, self.floor,
         )  # fmt: skip
 
     def _state(self, rate: float, best: float | None) -> str:

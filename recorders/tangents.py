@@ -169,8 +169,9 @@ class Tangents:
                 self._fresh.advance(images[:, -self.k :])
             if self._kept_frame is not None:
                 local = self._kept_frame.advance(images[:, : self.k])
-                span = local.max() - local.min()
-                self._condition = max(self._condition, math.exp(min(span, 700.0)))
+                if np.isfinite(local).all():
+                    span = local.max() - local.min()
+                    self._condition = max(self._condition, math.exp(min(span, 700.0)))
         else:
             self.n_lost += 1
             self._kept_frame = self._fresh = None

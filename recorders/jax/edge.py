@@ -50,10 +50,11 @@ def find_edge(
     rates : (float, float), sequence of float, or None
         None: 1e-4 to 10, three per decade, and further where the best rate is at an end. A pair: the ends of a range.
     steps : int
-        Most steps of a copy. The race ends earlier, at 80 steps or more, once the loss has fallen to 0.7 of its start.
+        Most steps of a copy. The race ends earlier: once the loss has fallen to a tenth of its start, or to 0.7 of it
+        after 80 steps (160 if several rates are as good).
     seeds : int or sequence of int
-        Number of seeds, or the seeds. Without a function `params`, they differ in the order of the batches; the first
-        seed has the order of the data.
+        Number of seeds, or the seeds. Without a function `params`, they differ in the order of the batches; seed 0 has
+        the order of the data.
     exponents : bool
         Whether to measure exponents and locate the edge of chaos; False costs nothing for it.
     has_aux : bool
@@ -95,7 +96,7 @@ class Copies:
         self._params = {seed: params(seed) if drawn else params for seed in seeds}
         self._loss = (lambda *arguments: loss_fn(*arguments)[0]) if has_aux else loss_fn
         self._optimizer = optimizer
-        self._batches = Batches(data, seeds, lambda batch: batch)
+        self._batches = Batches(data, lambda batch: batch)
         self._lockstep = Lockstep(self._params[seeds[0]], self._loss, optimizer(0.0), False, independent=False)
         self._update, self._push = jax.jit(self._updated), jax.jit(self._pushed)
         self._start = {
@@ -149,19 +150,18 @@ class Copies:
         moved, state, loss, gradient = self._stepped(weights, state, rate, batch)
         return moved, state, loss, sum(jnp.count_nonzero(leaf) for leaf in jax.tree_util.tree_leaves(gradient))
 
-    def grow(self, rate: float, seed: int, steps: int) -> Floats:
-        """Growth of two tangent vectors or shadows, (steps, 2)."""
+    def grow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
+        """Growth of two tangent vectors or shadows, (steps, 2), and losses."""
         if self.exponents_from == "tangent vectors":
-            growth = np.stack(
-                [self._follow(rate, seed, steps, double=False), self._replicated(rate, seed, steps)], axis=1
-            )
+            growth, losses = self._follow(rate, seed, steps, double=False)
+            replica, _ = self._replicated(rate, seed, steps)
             if self._has_derivative:
-                return growth
+                return np.stack([growth, replica], axis=1), losses
             self.exponents_from = "float64 shadows"
         return self._replicated(rate, seed, steps)
 
-    def _replicated(self, rate: float, seed: int, steps: int) -> Floats:
-        """Growth along the float64 replica."""
+    def _replicated(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
+        """Growth and losses along the float64 replica."""
         with jax.enable_x64(True):
             try:
                 if self.exponents_from == "tangent vectors":
@@ -171,17 +171,18 @@ class Copies:
                 first_line = str(error).strip().partition("\n")[0][:200]
                 raise ExponentsUnknown(f"the training does not run in float64 ({first_line})") from error
 
-    def _follow(self, rate: float, seed: int, steps: int, *, double: bool) -> Floats:
-        """Growth of a tangent vector along the training, or along its float64 replica."""
+    def _follow(self, rate: float, seed: int, steps: int, *, double: bool) -> tuple[Floats, Floats]:
+        """Growth of a tangent vector along the training, or along its float64 replica; and the losses."""
         convert = _as_double if double else jnp.asarray
         weights = jax.tree_util.tree_map(convert, self._start[seed])
         state = self._optimizer(jnp.asarray(rate)).init(weights)
         vector = _random_vector(weights, state, int(double))
-        growth, total, before = np.full(steps, np.nan), 0.0, 0.0
+        growth, losses, total, before = np.full(steps, np.nan), np.full(steps, np.nan), 0.0, 0.0
         for t, batch in enumerate(self._batches.upto(steps, seed)):
             placed = jax.tree_util.tree_map(_as_double, batch) if double else batch
             weights, state, loss, vector, stretch, share = self._push(weights, state, vector, rate, placed)
             self.gradients += 3  # of the update, and for the product with the Hessian
+            losses[t] = float(loss)
             if np.isfinite(float(loss)) and not np.isfinite(float(stretch)):
                 self._has_derivative = False
             if not (np.isfinite(float(loss)) and np.isfinite(float(stretch)) and float(share) > 0):
@@ -189,28 +190,29 @@ class Copies:
             total += float(stretch)
             gain = total + np.log(float(share))
             growth[t], before = gain - before, gain
-        return growth
+        return growth, losses
 
-    def _shadow(self, rate: float, seed: int, steps: int) -> Floats:
-        """Growth of two shadows of the float64 replica, at two distances in two directions."""
+    def _shadow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
+        """Growth of two shadows of the float64 replica, at two distances in two directions; and its losses."""
         start = jax.tree_util.tree_map(_as_double, self._start[seed])
         norm = float(jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree_util.tree_leaves(start))))
         sizes = [epsilon * norm for epsilon in EPSILONS]
         members = [start, *(_displaced(start, size, k) for k, size in enumerate(sizes))]
         carries = [(member, self._optimizer(jnp.asarray(rate)).init(member)) for member in members]
-        growth = np.full((steps, len(EPSILONS)), np.nan)
+        growth, losses = np.full((steps, len(EPSILONS)), np.nan), np.full(steps, np.nan)
         for t, batch in enumerate(self._batches.upto(steps, seed)):
             doubles = jax.tree_util.tree_map(_as_double, batch)
             moved = [self._update(*carry, rate, doubles) for carry in carries]
             self.gradients += len(carries)
+            losses[t] = float(moved[0][2])
             if not all(np.isfinite(float(loss)) for _, _, loss, _ in moved):
-                return growth
+                break
             carries = [(weights, state) for weights, state, _, _ in moved]
             for k, size in enumerate(sizes):
                 carries[1 + k], length = _draw_back(carries[0], carries[1 + k], size)
                 with np.errstate(divide="ignore"):
                     growth[t, k] = np.log(float(length) / size)
-        return growth
+        return growth, losses
 
     def _pushed(self, weights: Any, state: Any, vector: Any, rate: Any, batch: Any) -> tuple[Any, ...]:
         """One update, and its derivative along a vector of (weights, optimiser state), rescaled to length 1.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,11 @@ def find_edge(
     rates : (float, float), sequence of float, or None
         None: 1e-4 to 10, three per decade, and further where the best rate is at an end. A pair: the ends of a range.
     steps : int
-        Most steps of a copy. The race ends earlier, at 80 steps or more, once the loss has fallen to 0.7 of its start.
+        Most steps of a copy. The race ends earlier: once the loss has fallen to a tenth of its start, or to 0.7 of it
+        after 80 steps (160 if several rates are as good).
     seeds : int or sequence of int
         Number of seeds, or the seeds. Without a function `model`, they differ in the order of the batches and in the
-        noise; the first seed has the order of the data and the current state of the generators.
+        noise; seed 0 has the order of the data and, with a module, the current state of the generators.
     exponents : bool
         Whether to measure exponents and locate the edge of chaos; False costs nothing for it.
     scheduler_factory : callable or None
@@ -151,7 +153,7 @@ class Copies:
         self._loss_fn = loss_fn
         self._models, self._noise = {}, {}
         for seed in seeds:
-            if seed != seeds[0] or not isinstance(model, nn.Module):
+            if seed or not isinstance(model, nn.Module):
                 _seed_all(seed)
             made = model if isinstance(model, nn.Module) else model(seed)
             refuse_sharded(made)
@@ -161,7 +163,7 @@ class Copies:
             with same_noise(self._devices) as rewind:
                 self._noise[seed] = rewind
         device = next(iter(weights)).device
-        self._batches = Batches(data, seeds, lambda batch: _placed(batch, device))
+        self._batches = Batches(data, lambda batch: _placed(batch, device))
         self._trainings: dict[tuple[float, int], Training] = {}
         self._losses: dict[tuple[float, int], list[float]] = {}
         self._nonzero: dict[tuple[float, int], list[int]] = {}
@@ -200,15 +202,18 @@ class Copies:
         for key in [key for key in self._trainings if key[0] == rate]:
             del self._trainings[key]
 
-    def grow(self, rate: float, seed: int, steps: int) -> Floats:
-        """Growth of two tangent vectors or shadows, (steps, 2)."""
+    def grow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
+        """Growth of two tangent vectors or shadows, (steps, 2), and losses."""
         if self.exponents_from == "":
             first = Training(self, deepcopy(self._models[seed]), rate, self._loss_fn)
             known = type(first.optimizer) in KNOWN and self.max_norm is None
             self.exponents_from = "tangent vectors" if known else "float64 shadows"
         if self.exponents_from == "tangent vectors":
             try:
-                return np.stack([self._follow(rate, seed, steps, double) for double in (False, True)], axis=1)
+                growth, losses = zip(
+                    *(self._follow(rate, seed, steps, double) for double in (False, True)), strict=True
+                )
+                return np.stack(growth, axis=1), losses[0]
             except (RuntimeError, TypeError):  # an operation without a second derivative, or without float64
                 self.exponents_from = "float64 shadows"
         try:
@@ -225,42 +230,46 @@ class Copies:
             loss_fn = deepcopy(loss_fn).double() if isinstance(loss_fn, nn.Module) else loss_fn
         return Training(self, model, rate, loss_fn)
 
-    def _follow(self, rate: float, seed: int, steps: int, double: bool) -> Floats:
-        """Growth of a tangent vector along the training, or along its float64 replica."""
+    def _follow(self, rate: float, seed: int, steps: int, double: bool) -> tuple[Floats, Floats]:
+        """Growth of a tangent vector along the training, or along its float64 replica; and the losses."""
         copy = self._replica(seed, rate, double=double)
         vector = Tangents(copy.model, copy.loss_fn, copy.optimizer, vectors="kept", seed=int(double))
-        growth, before = np.full(steps, np.nan), 0.0
+        growth, losses, before = np.full(steps, np.nan), np.full(steps, np.nan), 0.0
         self._noise[seed]()
         for t, batch in enumerate(self._batches.upto(steps, seed)):
             placed = tree_map(_as_double, batch) if double else batch
             vector.step(*placed)
             self.gradients += 3  # of the update, and for the product with the Hessian
-            if vector.n_lost or not np.isfinite(copy.step(placed)):
+            losses[t] = copy.step(placed)
+            if vector.n_lost or not np.isfinite(losses[t]) or not np.isfinite(vector.kept_gain):
                 break
             growth[t], before = vector.kept_gain - before, vector.kept_gain
-        return growth
+        return growth, losses
 
-    def _shadow(self, rate: float, seed: int, steps: int) -> Floats:
-        """Growth of two shadows of the float64 replica, at two distances in two directions."""
+    def _shadow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
+        """Growth of two shadows of the float64 replica, at two distances in two directions; and its losses."""
         copies = [self._replica(seed, rate, double=True) for _ in range(1 + len(EPSILONS))]
         weights = list(trainable(copies[0].model).values())
         norm = float(torch.sqrt(sum((w.detach().square().sum() for w in weights), torch.zeros(()))))
         sizes = [epsilon * norm for epsilon in EPSILONS]
         for k, (size, copy) in enumerate(zip(sizes, copies[1:], strict=True)):
             _displace(list(trainable(copy.model).values()), size, k)
-        growth = np.full((steps, len(EPSILONS)), np.nan)
+        growth, losses = np.full((steps, len(EPSILONS)), np.nan), np.full(steps, np.nan)
         noise = self._noise[seed]
         for t, batch in enumerate(self._batches.upto(steps, seed)):
             placed = tree_map(_as_double, batch)
+            at = []
             for copy in copies:
                 noise()
-                if not np.isfinite(copy.step(placed)):
-                    return growth
+                at.append(copy.step(placed))
+            losses[t] = at[0]
+            if not np.isfinite(at).all():
+                break
             with same_noise(self._devices) as rewind:
                 noise = rewind
             self.gradients += len(copies)
             growth[t] = [_draw_back(copies[0], copy, size) for copy, size in zip(copies[1:], sizes, strict=True)]
-        return growth
+        return growth, losses
 
 
 @torch.no_grad()
@@ -334,5 +343,6 @@ def _factory(optimizer: Factory | torch.optim.Optimizer) -> Factory:
             f"the optimiser has {len(optimizer.param_groups)} parameter groups; pass a function "
             "optimizer(parameters, rate) that creates it"
         )
-    settings = {key: value for key, value in optimizer.param_groups[0].items() if key in optimizer.defaults}
+    known = signature(kind).parameters
+    settings = {key: value for key, value in optimizer.param_groups[0].items() if key in known and key != "params"}
     return lambda parameters, rate: kind(parameters, **(settings | {"lr": rate}))
