@@ -219,6 +219,7 @@ CODES: dict[str, str] = {
     "equally-good": "the range over which the loss is about as small",
     "long-training": "the more careful rate for long trainings",
     "plateau": "training has hardly left its first plateau",
+    "short-race": "too few steps to tell rates apart",
     "nothing-moved": "no rate lowered the loss",
     "none-trains": "no rate trains",
     "seeds-disagree": "the best rate depends on the seed",
