@@ -1,124 +1,201 @@
-"""Edge of chaos of a training run and a recommended learning rate: common part of `find_edge` of torch and JAX.
+"""Which learning rate to take, and where the edge of chaos is: common part of `find_edge` of torch and JAX.
 
-Both train copies of the network for a few steps over a range of learning rates, on the same batches. Each copy has
-shadows at a small distance, trained by the same optimiser and rescaled after every step; the mean growth of their
-distance is the exponent of the training at that rate. This module converts growth and losses to an `Edge`;
-`trajtools.sweeps` estimates the onset and is imported only then.
+A framework provides `Copies`: trainings from the same weights on the same batches, at any rate. The first answer is a
+race between rates (`recorders.race`). The second comes from the growth of tangent vectors through the steps of each
+training, one vector along the training itself and another one along its float64 replica; an exponent is called
+converged where both agree, so that neither rounding nor the direction of the vector decides. Where the step of the
+optimiser has no derivative, two shadows of the float64 replica take their place: copies at two small distances that are
+trained alike and rescaled after every step.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from recorders.shadows import ROUNDOFF
+from recorders.race import DIVERGED, GRID, RATIO, STALLED, Race, late, run_race
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
-from trajtools.types import Floats, RealArrayLike
+from trajtools.results import Result
+from trajtools.types import Floats, Ints, RealArrayLike
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from trajtools.sweeps.onset import Onset
 
-BURN = 0.2  # fraction of the steps for the alignment of shadows
-LATE = 0.25  # fraction of the steps, at the end, for late losses
-SAME = 1.1  # losses within this factor of the smallest are equally good
+EPSILONS = (1e-7, 1e-8)  # distances of the float64 shadows, over the norm of the weights
+EXPONENT_STEPS = 64
+BURN = 0.25  # share of these steps for the alignment of shadows
+AGREE = 0.15  # relative difference of converged exponents
+NATS = 0.05  # or their difference over the whole window
+FLOW = 2.0  # growth up to this multiple of what smaller rates show per unit of rate is that of gradient flow
+FAR_BELOW = 30.0  # rates this factor below the recommended one have no exponents, unless the user chose the rates
+VOTING = ("trains", "slow")  # states of trainings that count
 LEVEL = 0.95
 
 
+class Copies(Protocol):
+    """Trainings from the same weights on the same batches."""
+
+    gradients: int
+    exponents_from: str
+
+    def train(self, rate: float, seed: int, stop: int) -> Floats:
+        """Continue the copy at this rate to `stop` steps; all its losses so far, each before its step."""
+        ...
+
+    def active(self, rate: float, seed: int) -> float:
+        """Nonzero entries in the last gradient over those in the first."""
+        ...
+
+    def release(self, rate: float) -> None:
+        """Free the copies at this rate."""
+        ...
+
+    def grow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
+        """Growth of two tangent vectors or shadows, nats per step, shape (steps, 2), and the losses (steps,).
+
+        Raises `ExponentsUnknown` where neither can be had.
+        """
+        ...
+
+
+class ExponentsUnknown(Exception):
+    """The training has neither a known derivative nor a float64 replica."""
+
+
 @dataclass(frozen=True, eq=False)
-class Edge:
+class Edge(Result):
     """Result of `find_edge`.
 
     Attributes
     ----------
-    rates : ndarray of float64, shape (R,)
-        Learning rates, in order.
-    exponents : ndarray of float64, shape (R,)
-        Mean growth of the shadows in nats per step, after the first fifth; NaN if the training diverged before.
-    intervals : ndarray of float64, shape (R, 2)
-        95 % confidence intervals, from blocks of time; NaN where unknown.
-    losses : ndarray of float64, shape (R,)
-        Median training loss over the last quarter of the steps; inf where it diverged.
+    recommended : float
+        Rate with the smallest training loss after `horizon` steps; NaN if no rate lowers the loss.
+    horizon : int
+        Steps after which the rates were compared.
+    recommended_long : float
+        A more careful rate, for trainings that are much longer than `horizon`.
+    doubts : tuple of Reason
+        Why `recommended` is doubtful; empty if it is not.
     onset : float
-        Rate at which the exponent rises above those of the stable rates; NaN without an onset.
+        Rate at which sensitive dependence begins; NaN where no stable onset was found.
     onset_interval : (float, float)
         Its interval, in cells of the grid of rates.
-    found : bool
-        Whether there is a significant onset in the range.
-    recommended : float
-        Recommended rate; NaN if training diverged at every rate.
+    rates : ndarray of float64, shape (R,)
+        Learning rates, in order.
+    states : tuple of str
+        State of the training at each rate: "trains", "slow" (its loss has hardly moved), "stuck" (likewise, above
+        the best rate), "dead" (most of its gradient is zero), "collapsed" (it lost again what it had learned) or
+        "diverged".
+    losses : ndarray of float64, shape (R,)
+        Median training loss over the last quarter of the steps of each rate, median over the seeds; inf where it
+        diverged.
+    steps : ndarray of int64, shape (R,)
+        Steps of each rate. Losses at different numbers of steps are not comparable.
+    exponents : ndarray of float64, shape (R,)
+        Mean growth of tangent vectors in the weights, nats per step, after the first quarter of the steps in
+        ``settings["exponent_steps"]``; NaN where not measured.
+    intervals : ndarray of float64, shape (R, 2)
+        95 % confidence intervals, from blocks of time; NaN where unknown.
+    converged : ndarray of bool, shape (R,)
+        Whether two vectors in different directions, one of them along a float64 replica, agree within 15 %, or within
+        0.05 nats over all steps.
+    seeds : tuple of int
+        Seeds of the race.
+    by_seed : tuple of float
+        The best rate for each seed alone.
     reasons : tuple of Reason
-        Reasons for the onset and the recommendation.
-    gradients : int
-        Number of gradient evaluations (one batch each).
-    growth : ndarray of float64, shape (T, R)
-        Growth per step, mean over the shadows.
-    curves : ndarray of float64, shape (T, R)
-        Training loss per step.
+        Reasons for both answers.
+    warnings : tuple of Reason
+        Caveats.
+    gradients, exponent_gradients : int
+        Gradient evaluations (one batch each) for the race, and for the exponents.
+    curves : ndarray of float64, shape (T, R, S)
+        Training loss before each step, per rate and seed; NaN after a rate was dropped.
+    growth : ndarray of float64, shape (T, R, S, 2)
+        Growth per step of each vector; NaN where not measured.
     settings : dict
         All parameters used.
-    warnings : tuple of Reason
-        Caveats of the result.
     """
 
-    rates: Floats
-    exponents: Floats
-    intervals: Floats
-    losses: Floats
+    recommended: float
+    horizon: int
+    recommended_long: float
+    doubts: tuple[Reason, ...]
     onset: float
     onset_interval: tuple[float, float]
-    found: bool
-    recommended: float
+    rates: Floats
+    states: tuple[str, ...]
+    losses: Floats
+    steps: Ints
+    exponents: Floats
+    intervals: Floats
+    converged: NDArray[np.bool_]
+    seeds: tuple[int, ...]
+    by_seed: tuple[float, ...]
     reasons: tuple[Reason, ...]
+    warnings: tuple[Reason, ...]
     gradients: int
-    growth: Floats
-    curves: Floats
+    exponent_gradients: int
+    curves: Floats = field(repr=False)
+    growth: Floats = field(repr=False)
     settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[Reason, ...] = ()
 
-    def __str__(self) -> str:
-        """Recommendation, reasons and table."""
-        lines = [f"recommended rate {self.recommended:.4g}"]
-        lines += [f"- {reason}" for reason in (*self.reasons, *self.warnings)]
-        lines.append(f"{'rate':>10}  {'exponent':>10}  {'95 % interval':>22}  {'late loss':>10}")
-        for rate, value, (low, high), loss in zip(self.rates, self.exponents, self.intervals, self.losses, strict=True):
-            lines.append(f"{rate:10.4g}  {value:10.4g}  {f'[{low:.3g}, {high:.3g}]':>22}  {loss:10.4g}")
-        return "\n".join(lines)
+    @property
+    def doubtful(self) -> bool:
+        """Whether there are doubts about the recommended rate."""
+        return bool(self.doubts)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as plain data.
+    @property
+    def found(self) -> bool:
+        """Whether there is a stable onset."""
+        return math.isfinite(self.onset)
 
-        Returns
-        -------
-        dict
-            Lists for arrays; NaN and the infinities are None.
-        """
-        from trajtools.results import to_plain
-
-        return {name: to_plain(getattr(self, name)) for name in self.__dataclass_fields__}
-
-    def to_json(self, indent: int | None = None) -> str:
-        """Return the result as a JSON document.
-
-        Parameters
-        ----------
-        indent : int or None
-            Spaces per level.
+    def summary(self) -> str:
+        """Describe both answers in a few lines.
 
         Returns
         -------
         str
-            The document.
+            Text with one statement a line.
         """
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+        if math.isfinite(self.recommended):
+            lines = [f"recommended rate {self.recommended:.3g}, the fastest over {self.horizon} steps"]
+            if self.recommended_long != self.recommended:
+                lines[0] += f"; {self.recommended_long:.3g} for long trainings"
+        else:
+            lines = ["no rate can be recommended"]
+        lines += [f"doubtful: {reason}" for reason in self.doubts if reason not in self.reasons]
+        if self.found:
+            low, high = self.onset_interval
+            lines.append(f"edge of chaos at {self.onset:.3g} [{low:.3g}, {high:.3g}]")
+        elif self.exponent_gradients:
+            lines.append("edge of chaos: not found")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<Edge: {self.summary()}>"
+
+    def __str__(self) -> str:
+        """Both answers, reasons and table."""
+        lines = [self.summary(), *(f"- {reason}" for reason in (*self.reasons, *self.warnings))]
+        lines.append(f"{'rate':>10}  {'state':<9}  {'steps':>5}  {'late loss':>10}  {'exponent':>10}  95 % interval")
+        for i, rate in enumerate(self.rates):
+            row = f"{rate:10.4g}  {self.states[i]:<9}  {self.steps[i]:5d}  {self.losses[i]:10.4g}"
+            if np.isfinite(self.exponents[i]):
+                low, high = self.intervals[i]
+                row += f"  {self.exponents[i]:10.4g}  [{low:.3g}, {high:.3g}]"
+                row += "" if self.converged[i] else " not converged"
+            lines.append(row)
+        return "\n".join(lines)
 
     def plot(self, figure: Figure | None = None) -> Figure:
         """Plot exponents and losses against the rate, with the onset and the recommendation.
@@ -138,164 +215,338 @@ class Edge:
         return plots.edge(self, figure=figure)
 
 
-def check_rates(rates: RealArrayLike, points: int) -> Floats:
-    """Return the learning rates of a range or sequence."""
+# -- input
+
+
+def check_rates(rates: RealArrayLike | None) -> list[float] | None:
+    """Return the learning rates of a range or sequence; None: the race chooses."""
+    if rates is None:
+        return None
     values = np.asarray(rates, dtype=np.float64).ravel()
     if not len(values) or not np.isfinite(values).all() or (values <= 0).any():
         raise DataError(f"rates={rates!r}: learning rates must be positive: pass (lowest, highest), or all of them")
     if len(values) == 2:
-        if points < 3 or values[0] >= values[1]:
-            raise DataError(
-                f"rates={rates!r}, points={points}: a range needs its lower end first and at least 3 points"
-            )
-        return np.geomspace(values[0], values[1], points)
+        low, high = values
+        if low >= high:
+            raise DataError(f"rates={rates!r}: a range needs its lower end first")
+        cells = max(2, round(math.log(high / low) / math.log(RATIO)))
+        return [float(rate) for rate in np.geomspace(low, high, cells + 1)]
     if len(values) < 3:
-        raise DataError(f"rates={rates!r}: an onset needs at least three rates")
-    return np.unique(values)
+        raise DataError(f"rates={rates!r}: a race needs at least three rates, or a range (lowest, highest)")
+    return [float(rate) for rate in np.unique(values)]
 
 
-def check_counts(**counts: int) -> None:
-    """Raise for counts below their minimum."""
-    for name, value in counts.items():
-        least = 10 if name == "steps" else 1
-        if isinstance(value, bool) or int(value) != value or value < least:
-            raise DataError(f"{name}={value!r}: it must be an integer of at least {least}")
+def check_seeds(seeds: int | Iterable[int]) -> tuple[int, ...]:
+    """Return the seeds of a number or list of them."""
+    if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool) and seeds >= 1:
+        return tuple(range(int(seeds)))
+    numbers = () if isinstance(seeds, int | str) or not isinstance(seeds, Iterable) else tuple(seeds)
+    if not numbers or any(isinstance(s, bool) or not isinstance(s, int | np.integer) or s < 0 for s in numbers):
+        raise DataError(f"seeds={seeds!r}: pass their number, or a list of integers of at least 0")
+    if len(set(numbers)) < len(numbers):
+        raise DataError(f"seeds={seeds!r}: a seed occurs twice")
+    return tuple(int(s) for s in numbers)
 
 
-def first_batches(data: Iterable[Any], steps: int) -> list[tuple[Any, ...]]:
-    """Return the first batches, at most one per step, so that every rate uses the same."""
-    batches = [tuple(b) if isinstance(b, list | tuple) else (b,) for b in itertools.islice(iter(data), steps)]
-    if not batches:
-        raise DataError("the data have no batch: pass a loader or a list of tuples, the arguments of one step each")
-    return batches
+def check_steps(steps: int) -> int:
+    """Raise for a race that is too short."""
+    if isinstance(steps, bool) or int(steps) != steps or steps < 10:
+        raise DataError(f"steps={steps!r}: it must be an integer of at least 10")
+    return int(steps)
 
 
-def shadow_distance(epsilon: float | None, norm: float, bytes_per_weight: Iterable[int]) -> float:
-    """Distance of the shadows: epsilon, or sqrt(coarsest roundoff) times the norm of the weights."""
-    coarse = max(ROUNDOFF[size] for size in bytes_per_weight)
-    distance = epsilon if epsilon is not None else float(np.sqrt(coarse)) * norm
-    if not distance > 0:
-        raise DataError(f"epsilon={epsilon}, |weights|={norm:g}: the shadows need a positive distance")
-    return distance
+class Batches:
+    """The first batches of the data, the same for all rates; taken as they are needed, repeated if there are too few.
+
+    Seed 0 has the order of the data, every other seed an order of its own.
+    """
+
+    def __init__(self, data: Iterable[Any], prepare: Callable[[Any], Any]) -> None:
+        self._source: Iterator[Any] = iter(data)
+        self._prepare = prepare
+        self._batches: list[tuple[Any, ...]] = []
+        self._ended = False
+
+    def upto(self, n: int, seed: int) -> list[tuple[Any, ...]]:
+        """Return the first n batches for a seed."""
+        missing = n - len(self._batches)
+        if missing > 0 and not self._ended:
+            more = [self._prepare(_as_tuple(batch)) for batch in itertools.islice(self._source, missing)]
+            self._ended = len(more) < missing
+            self._batches += more
+        if not self._batches:
+            raise DataError("the data have no batch: pass a loader or a list of tuples, the arguments of one step each")
+        return [self._batches[i] for i in self._order(n, seed)]
+
+    def _order(self, n: int, seed: int) -> Iterator[int]:
+        """Positions; a block of steps that was taken once is never drawn anew."""
+        at, block = 0, 10
+        while at < n:
+            size = min(block, len(self._batches))
+            places = np.arange(at, at + size)
+            if seed:
+                np.random.default_rng([seed, at]).shuffle(places)
+            yield from (int(i) % len(self._batches) for i in places[: n - at])
+            at += size
 
 
-def train(
-    step: Callable[[tuple[Any, ...]], tuple[Any, Any]],
-    batches: Sequence[tuple[Any, ...]],
+def _as_tuple(batch: Any) -> tuple[Any, ...]:
+    return tuple(batch) if isinstance(batch, list | tuple) else (batch,)
+
+
+# -- both answers
+
+
+def search(
+    copies: Copies,
     *,
+    rates: list[float] | None,
+    seeds: tuple[int, ...],
     steps: int,
-    n_rates: int,
+    exponents: bool,
     progress: Callable[[int, int], None] | None,
-) -> tuple[Floats, Floats]:
-    """Train the copies; ``step(batch)`` -> losses and growth at every rate. Returns growth and losses, (T, R) each."""
-    growth, losses = np.full((steps, n_rates), np.nan), np.full((steps, n_rates), np.nan)
-    for t, batch in enumerate(itertools.islice(itertools.cycle(batches), steps)):
-        losses[t], growth[t] = step(batch)
-        if progress is not None:
-            progress(t + 1, steps)
-    return growth, losses
+    settings: Mapping[str, Any],
+) -> Edge:
+    """Race, measure exponents if requested, and judge."""
+    done = _Progress(progress, copies, rates=len(rates or GRID), seeds=len(seeds), steps=steps, exponents=exponents)
+    race = run_race(done.watch(copies.train), rates, seeds, steps, active=copies.active, release=copies.release)
+    for rate in race.rates:
+        copies.release(float(rate))
+    cost = copies.gradients
+    growth = np.full((min(steps, EXPONENT_STEPS), len(race.rates), len(seeds), 2), np.nan)
+    unknown: tuple[Reason, ...] = ()
+    if exponents:
+        losses = np.full(growth.shape[:3], np.nan)
+        try:
+            for i in _with_exponents(race, chosen=rates is not None):
+                for s, seed in enumerate(seeds):
+                    growth[:, i, s], losses[:, i, s] = copies.grow(float(race.rates[i]), seed, len(growth))
+                    done.report()
+                race = _looked_again(race, i, losses[:, i])
+        except ExponentsUnknown as error:
+            growth[:] = np.nan
+            unknown = (Reason("exponents-not-measured", f"no exponents: {error}"),)
+    done.finish()
+    return judge(
+        race, growth, seeds=seeds, gradients=cost, exponent_gradients=copies.gradients - cost, unknown=unknown,
+        settings={
+            "steps": steps, "exponents_from": copies.exponents_from if exponents else None,
+            "exponent_steps": len(growth), "burn": BURN, **settings,
+        },
+    )  # fmt: skip
 
 
-def judge(rates: Floats, growth: Floats, losses: Floats, *, gradients: int, settings: dict[str, Any]) -> Edge:
-    """Estimate the onset and recommend a rate."""
-    from trajtools.sweeps.onset import Curve, onset_of
-    from trajtools.sweeps.sweep import mean_growth
+class _Progress:
+    """Report gradients done and expected at most."""
 
-    steps = len(growth)
-    burn = math.ceil(BURN * steps)
-    rng = np.random.default_rng(settings.get("seed", 0))
-    fits = [mean_growth(column[burn:, None], rng, LEVEL) for column in _until_diverged(growth).T]
-    values = np.array([value for value, _ in fits])
-    intervals = np.array([interval for _, interval in fits], dtype=np.float64).reshape(-1, 2)
-    late = late_losses(losses)
-    finite = np.isfinite(values)
-    errors = (intervals[:, 1] - intervals[:, 0]) / 2 / 1.96
-    lowest = np.where(np.isfinite(intervals[:, 0]), intervals[:, 0], values)
-    sensitive = finite & (lowest > 1.0 / max(1, steps - burn))
-    verdicts = tuple("transient" if s else "regular" for s in sensitive[finite])
-    spans = np.full(int(finite.sum()), float(steps - burn))
-    begins = onset_of(Curve(rates[finite], values[finite], errors[finite], spans, verdicts), level=LEVEL, rng=rng)
-    limit = begins.interval[1] if begins.found else math.inf
-    recommended, reasons = recommend(rates, late, limit)
-    n_diverged = int(np.sum(~np.isfinite(late)))
-    diverged = Reason.of("diverged", "training diverged at {lost} of {rates} rates", lost=n_diverged, rates=len(rates))
+    def __init__(
+        self,
+        progress: Callable[[int, int], None] | None,
+        copies: Copies,
+        *,
+        rates: int,
+        seeds: int,
+        steps: int,
+        exponents: bool,
+    ) -> None:
+        self._progress, self._copies = progress, copies
+        race = rates * min(steps, 80) + max(0, steps - 80) * 4
+        self._total = seeds * (race + exponents * 10 * min(steps, EXPONENT_STEPS) * 4)
+
+    def watch(self, train: Callable[[float, int, int], Floats]) -> Callable[[float, int, int], Floats]:
+        """Report after each call."""
+
+        def watched(rate: float, seed: int, stop: int) -> Floats:
+            losses = train(rate, seed, stop)
+            self.report()
+            return losses
+
+        return watched
+
+    def report(self) -> None:
+        if self._progress is not None:
+            self._total = max(self._total, self._copies.gradients + 1)
+            self._progress(self._copies.gradients, self._total)
+
+    def finish(self) -> None:
+        if self._progress is not None:
+            self._progress(self._copies.gradients, self._copies.gradients)
+
+
+def _with_exponents(race: Race, *, chosen: bool) -> list[int]:
+    """Rates whose exponents are of interest: those that train, and not far below the best; all that the user chose."""
+    if chosen:
+        return [i for i, state in enumerate(race.states) if state not in ("diverged", "dead")]
+    fine = [i for i, state in enumerate(race.states) if state in (*VOTING, "stuck")]
+    return [i for i in fine if race.winner < 0 or race.rates[i] * FAR_BELOW >= race.rates[race.winner]]
+
+
+def _looked_again(race: Race, i: int, losses: Floats) -> Race:
+    """Correct the state of a rate that left the race early, from more steps, (T, S)."""
+    level = race.level(float(np.median([late(column) for column in losses.T])))
+    state = race.states[i]
+    if not level <= DIVERGED:
+        state = "diverged"
+    elif state == "stuck" and level <= STALLED:
+        state = "trains"
+    return replace(race, states=(*race.states[:i], state, *race.states[i + 1 :]))
+
+
+def judge(
+    race: Race,
+    growth: Floats,
+    *,
+    seeds: tuple[int, ...],
+    gradients: int,
+    exponent_gradients: int,
+    unknown: tuple[Reason, ...] = (),
+    settings: dict[str, Any],
+) -> Edge:
+    """Both answers from a race and the growth of shadows."""
+    nowhere = (math.nan, math.nan)
+    measured = np.isfinite(growth).any(axis=(0, 2, 3))
+    values, intervals, converged = _exponents(growth, measured)
+    onset, onset_interval, about_onset = math.nan, nowhere, unknown
+    if measured.any():
+        votes = measured & converged & np.array([state in VOTING for state in race.states])
+        onset, onset_interval, about_onset = _edge_of_chaos(race, growth, votes)
+    recommended = float(race.rates[race.winner]) if race.winner >= 0 else math.nan
+    relation = _relation(recommended, onset, onset_interval)
+    warnings = race.warnings
+    if (measured & ~converged).any():
+        text = "{count} of {total} exponents are not converged: two directions, or float64, disagree"
+        counts = {"count": int((measured & ~converged).sum()), "total": int(measured.sum())}
+        warnings = (*warnings, Reason.of("not-converged", text, **counts))
     return Edge(
-        rates=rates,
+        recommended=recommended,
+        horizon=race.horizon,
+        recommended_long=float(race.rates[race.long]) if race.long >= 0 else math.nan,
+        doubts=race.doubts,
+        onset=onset,
+        onset_interval=onset_interval,
+        rates=race.rates,
+        states=race.states,
+        losses=race.scores,
+        steps=race.steps,
         exponents=values,
         intervals=intervals,
-        losses=late,
-        onset=begins.value,
-        onset_interval=begins.interval,
-        found=begins.found,
-        recommended=recommended,
-        reasons=(_onset_reason(begins), *reasons, *_relation(recommended, begins)),
+        converged=converged,
+        seeds=seeds,
+        by_seed=race.by_seed,
+        reasons=(*race.reasons, *about_onset, *relation),
+        warnings=warnings,
         gradients=gradients,
+        exponent_gradients=exponent_gradients,
+        curves=race.curves,
         growth=growth,
-        curves=losses,
-        settings=settings | {"burn": burn, "late": LATE, "onset": begins.settings, "above": begins.above},
-        warnings=(diverged,) if n_diverged else (),
+        settings=settings,
     )
 
 
-def late_losses(losses: Floats) -> Floats:
-    """Median loss of the last steps."""
-    late = losses[-max(1, round(LATE * len(losses))) :]
-    fine = np.isfinite(late).all(axis=0)
-    return np.where(fine, np.median(np.where(fine, late, 0.0), axis=0), np.inf)
+# -- exponents
 
 
-def recommend(rates: Floats, late: Floats, limit: float) -> tuple[float, tuple[Reason, ...]]:
-    """Choose the rate with the smallest late loss; one beyond the onset only if it is clearly better."""
-    fine = np.isfinite(late)
-    if not fine.any():
-        return math.nan, (Reason("diverged", "training diverged at every rate: use lower rates"),)
-    below = fine & (rates <= limit * (1 + 1e-12))
-    best = int(np.argmin(np.where(fine, late, np.inf)))
-    inside = int(np.argmin(np.where(below, late, np.inf))) if below.any() else best
-    if late[inside] <= SAME * late[best]:
-        best = inside
-    text = "after the same number of steps the loss is smallest at {rate:.4g} ({loss:.4g})"
-    reasons = [Reason.of("smallest-loss", text, rate=rates[best], loss=late[best])]
-    if best != inside:
-        text = "up to the onset the smallest loss is {loss:.4g}, at {rate:.4g}"
-        reasons.append(Reason.of("worse-below-onset", text, loss=late[inside], rate=rates[inside]))
-    as_good = np.flatnonzero(fine & (late <= SAME * late[best])) if late[best] > 0 else np.array([best])
-    if len(as_good) > 1:
-        text = "from {low:.4g} to {high:.4g} the loss is within {share:.0%} of that"
-        low, high = rates[as_good[0]], rates[as_good[-1]]
-        reasons.append(Reason.of("equally-good", text, low=low, high=high, share=SAME - 1))
-    if best == len(rates) - 1:
-        reasons.append(Reason("end-of-range", "that is the largest rate of the range: try larger ones"))
-    elif best == 0:
-        reasons.append(Reason("end-of-range", "that is the smallest rate of the range: try smaller ones"))
-    return float(rates[best]), tuple(reasons)
+def _burnt(growth: Floats) -> Floats:
+    return growth[math.ceil(BURN * len(growth)) :]
 
 
-def _until_diverged(growth: Floats) -> Floats:
-    """Growth up to divergence; later values are overflow, not chaos."""
-    diverged = np.cumsum(~np.isfinite(growth), axis=0) > 0
-    return np.where(diverged, np.nan, growth)
+def _exponents(growth: Floats, measured: NDArray[np.bool_]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Exponent, interval and convergence at every rate."""
+    n = growth.shape[1]
+    values, intervals, converged = np.full(n, np.nan), np.full((n, 2), np.nan), np.zeros(n, bool)
+    part = _burnt(growth)
+    for i in np.flatnonzero(measured):
+        at = part[:, i]
+        if not np.isfinite(at).all():
+            continue  # the replica diverged
+        values[i], intervals[i] = float(at.mean()), _interval(at)
+        means = at.mean(axis=0)
+        apart = np.abs(means[:, 0] - means[:, 1])
+        near = np.maximum(AGREE * np.abs(means).max(axis=1), NATS / len(part))
+        converged[i] = bool((apart <= near).all())
+    return values, intervals, converged
 
 
-def _onset_reason(begins: Onset) -> Reason:
-    if not begins.found:
-        return Reason("no-onset", f"no onset of chaos: {begins.reasons[-1]}", begins.reasons[-1].numbers)
-    low, high = begins.interval
-    return Reason.of(
-        "onset",
-        "the onset of chaos is at {onset:.4g} [{low:.4g}, {high:.4g}]: {why}",
-        onset=begins.value,
-        low=low,
-        high=high,
-        why=begins.reasons[0],
+def _interval(growth: Floats) -> Floats:
+    """Interval of the mean growth at one rate, from (T, S, K): the hull over shadows."""
+    from trajtools.sweeps.sweep import mean_growth
+
+    rng = np.random.default_rng(0)
+    hulls = [mean_growth(growth[:, :, k], rng, LEVEL)[1] for k in range(growth.shape[2])]
+    return np.array([min(low for low, _ in hulls), max(high for _, high in hulls)])
+
+
+def _edge_of_chaos(
+    race: Race, growth: Floats, votes: NDArray[np.bool_]
+) -> tuple[float, tuple[float, float], tuple[Reason, ...]]:
+    """Onset of sensitive dependence, where every half, seed and epsilon shows it."""
+    nowhere, part = (math.nan, math.nan), _burnt(growth)
+    if votes.sum() < 2:
+        text = "no onset of chaos: {count} rates that train have a converged exponent; an onset needs two"
+        return math.nan, nowhere, (Reason.of("no-onset", text, count=int(votes.sum())),)
+    rates, part = race.rates[votes], part[:, votes]
+    main = _onset(rates, part)
+    if not main.found:
+        why = main.reasons[-1]
+        diverged = [rate for rate, state in zip(race.rates, race.states, strict=True) if state == "diverged"]
+        text = f"no onset of chaos: {why}"
+        if why.code == "onset-above-range" and diverged:
+            text = "no onset of chaos up to {highest:.4g}; from {lowest:.4g} on training diverges, which is not chaos"
+            return math.nan, nowhere, (Reason.of("no-onset", text, highest=rates[-1], lowest=diverged[0]),)
+        return math.nan, nowhere, (Reason("no-onset", text, why.numbers),)
+    flow = _flow(rates, part, main)
+    if flow is not None:
+        return math.nan, nowhere, (flow,)
+    half = len(part) // 2
+    variants = {"the half of the run": [part[:half], part[half:]]}
+    variants["epsilon"] = [part[..., k : k + 1] for k in range(part.shape[3])]
+    variants["the seed"] = [part[:, :, s : s + 1] for s in range(part.shape[2])]
+    for name, parts in variants.items():
+        places = [_onset(rates, one, main.above) for one in parts]
+        limit = RATIO * (1 + 1e-6)
+        if any(not p.found or not 1 / limit <= p.value / main.value <= limit for p in places):
+            text = "no stable onset of chaos: it depends on {name}"
+            return math.nan, nowhere, (Reason.of("onset-not-stable", text, name=name),)
+    low, high = main.interval
+    text = "sensitive dependence begins at {onset:.4g} [{low:.4g}, {high:.4g}]: {why}"
+    reason = Reason.of("onset", text, onset=main.value, low=low, high=high, why=main.reasons[0])
+    return main.value, main.interval, (reason,)
+
+
+def _onset(rates: Floats, growth: Floats, above: float | str = "auto") -> Onset:
+    """Onset from the growth (T, R, S, K) at some rates."""
+    from trajtools.sweeps.onset import Curve, onset_of
+
+    values = growth.mean(axis=(0, 2, 3))
+    intervals = np.array([_interval(growth[:, i]) for i in range(len(rates))])
+    errors = (intervals[:, 1] - intervals[:, 0]) / 2 / 1.96
+    lowest = np.where(np.isfinite(intervals[:, 0]), intervals[:, 0], values)
+    verdicts = tuple("transient" if low > 1.0 / len(growth) else "regular" for low in lowest)
+    curve = Curve(rates, values, errors, np.full(len(rates), float(len(growth))), verdicts)
+    return onset_of(curve, above=above, level=LEVEL, rng=np.random.default_rng(0))
+
+
+def _flow(rates: Floats, growth: Floats, onset: Onset) -> Reason | None:
+    """Growth in proportion to the rate is that of gradient flow, which leaves a plateau or a saddle at any rate."""
+    below, above = rates < onset.value, rates >= onset.value
+    blocks = np.array_split(growth.mean(axis=(2, 3)), 4)
+    per_rate = max(float((block.mean(axis=0)[below] / rates[below]).max()) for block in blocks)
+    first = int(np.flatnonzero(above)[0])
+    value = float(growth[:, first].mean())
+    if value > FLOW * per_rate * rates[first]:
+        return None
+    text = (
+        "no onset of chaos: the growth at {rate:.4g} ({value:.3g} a step) is proportional to that at smaller rates, as "
+        "of gradient flow that leaves a plateau"
     )
+    return Reason.of("gradient-flow", text, rate=rates[first], value=value)
 
 
-def _relation(recommended: float, begins: Onset) -> tuple[Reason, ...]:
-    if not begins.found or not math.isfinite(recommended):
+def _relation(recommended: float, onset: float, interval: tuple[float, float]) -> tuple[Reason, ...]:
+    if not math.isfinite(onset) or not math.isfinite(recommended):
         return ()
-    low, high = begins.interval
-    ratio = recommended / begins.value
+    low, high = interval
+    ratio = recommended / onset
     if recommended < low:
         text = "training is fastest below the onset, at {ratio:.2g} times it: chaos is not the cause of the speed"
         return (Reason.of("fastest-below-onset", text, ratio=ratio),)

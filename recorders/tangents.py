@@ -160,7 +160,7 @@ class Tangents:
             self._kept_from = at
         if self.vectors != "kept" and self._fresh is None:
             self._fresh, self._began = Frame(self._random(self._n_weights)), at
-            self._gain_before = self._kept_gain()
+            self._gain_before = self.kept_gain
         frames = [frame for frame in (self._kept_frame, self._fresh) if frame is not None]
         images = push(np.hstack([frame.columns for frame in frames]))
         local = np.full(self.k, np.nan)
@@ -169,8 +169,9 @@ class Tangents:
                 self._fresh.advance(images[:, -self.k :])
             if self._kept_frame is not None:
                 local = self._kept_frame.advance(images[:, : self.k])
-                span = local.max() - local.min()
-                self._condition = max(self._condition, math.exp(min(span, 700.0)))
+                if np.isfinite(local).all():
+                    span = local.max() - local.min()
+                    self._condition = max(self._condition, math.exp(min(span, 700.0)))
         else:
             self.n_lost += 1
             self._kept_frame = self._fresh = None
@@ -179,12 +180,13 @@ class Tangents:
             fresh = self._fresh
             # Young vectors may not be sorted yet.
             exponents = np.sort(fresh.of_weights(self._n_weights))[::-1] / self.window
-            kept_gain = self._kept_gain() - self._gain_before
+            kept_gain = self.kept_gain - self._gain_before
             self._windows.append((self._began, exponents, fresh.highest, kept_gain / self.window))
             self._compare(float(exponents[0]) * self.window, kept_gain)
             self._fresh = None
 
-    def _kept_gain(self) -> float:
+    @property
+    def kept_gain(self) -> float:
         """Growth of the leading kept vector so far, in the weights; NaN without kept vectors."""
         if self._kept_frame is None:
             return math.nan

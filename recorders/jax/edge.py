@@ -1,4 +1,4 @@
-"""Find the edge of chaos of a JAX training run, and recommend a learning rate."""
+"""Find the learning rate to take and the edge of chaos of a JAX training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recorders.edge import Edge, check_counts, check_rates, first_batches, judge, shadow_distance, train
+from recorders.edge import EPSILONS, Batches, Edge, ExponentsUnknown, check_rates, check_seeds, check_steps, search
+from recorders.jax.tangents import floating
+from recorders.jax.trees import is_weight
 from recorders.jax.twins import Lockstep
 from recorders.shadows import random_direction
-from trajtools.types import RealArrayLike
+from trajtools.types import Floats, RealArrayLike
+
+NEVER = 1e-18  # a gradient whose square is lost in float32
 
 
 def find_edge(
@@ -21,150 +25,255 @@ def find_edge(
     loss_fn: Callable[..., Any],
     optimizer: Callable[[Any], Any],
     *,
-    rates: RealArrayLike = (1e-3, 10.0),
-    points: int = 12,
-    steps: int = 100,
-    shadows: int = 1,
-    epsilon: float | None = None,
-    seed: int = 0,
+    rates: RealArrayLike | None = None,
+    steps: int = 320,
+    seeds: int | Iterable[int] = 1,
+    exponents: bool = True,
     has_aux: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Edge:
-    """Locate the onset of chaos over learning rates from short training runs, and recommend a rate.
+    """Recommend a learning rate by a race of short trainings, and locate the edge of chaos.
 
     Parameters
     ----------
-    params : pytree
-        The current weights; not modified.
+    params : pytree, or callable
+        The current weights, which are not modified; or ``params(seed)`` -> pytree, for other initial weights for every
+        seed.
     data : iterable of batches
-        Each batch a tuple of arguments of the loss function after the weights. Repeated if shorter than `steps`. All
-        rates use the same batches; a random key in a batch is common to all copies.
+        Each batch a tuple of arguments of the loss function after the weights. Taken as needed, and repeated if there
+        are fewer than `steps`. All rates use the same batches; a random key in a batch is common to all copies.
     loss_fn : callable
         ``loss_fn(params, *batch)`` -> scalar, or with `has_aux` -> (scalar, anything).
     optimizer : callable
         ``optimizer(rate)`` -> optax.GradientTransformation, for a traced rate, such as
-        ``lambda rate: optax.sgd(rate, momentum=0.9)``.
-    rates : (float, float) or sequence of float
-        Ends of a geometric range, or the rates.
-    points : int
-        Number of rates in the range.
+        ``lambda rate: optax.sgd(rate, momentum=0.9)``, with schedules and clipping as in the training.
+    rates : (float, float), sequence of float, or None
+        None: 1e-4 to 10, three per decade, and further where the best rate is at an end. A pair: the ends of a range.
     steps : int
-        Updates at each rate.
-    shadows : int
-        Shadow copies per rate, which measure the exponent; each costs one gradient per step.
-    epsilon : float or None
-        Distance of the shadows, 2-norm over all weights. None: sqrt(roundoff) times the norm of the weights.
-    seed : int
-        Seed of the directions of the shadows.
+        Most steps of a copy. The race ends earlier: once the loss has fallen to a tenth of its start, or to 0.7 of it
+        after 80 steps (160 if several rates are as good).
+    seeds : int or sequence of int
+        Number of seeds, or the seeds. Without a function `params`, they differ in the order of the batches; seed 0 has
+        the order of the data.
+    exponents : bool
+        Whether to measure exponents and locate the edge of chaos; False costs nothing for it.
     has_aux : bool
         See `loss_fn`.
     progress : callable or None
-        ``progress(done, total)`` after each step.
+        ``progress(done, total)`` in gradients; the total is an estimate until the end.
 
     Returns
     -------
     Edge
-        Onset and recommendation with reasons, curves and cost; ``print(edge)``, ``edge.plot()``.
+        Both answers with reasons, doubts, curves and cost; ``print(edge)``, ``edge.plot()``.
 
     Raises
     ------
     DataError
         If there are no batches, or an argument is invalid.
-
-    Notes
-    -----
-    Shadows are rescaled together with the state of the optimiser, so the exponent is that of the full state under
-    momentum or Adam. It is a finite-time exponent of the first `steps` updates from these weights. One vmapped call
-    updates all copies. Each rate costs ``steps * (1 + shadows)`` gradients.
     """
-    check_counts(points=points, steps=steps, shadows=shadows)
-    tried = check_rates(rates, points)
-    batches = first_batches(data, steps)
-    plain = _plain_loss(loss_fn, has_aux)
-    lockstep = Lockstep(params, plain, optimizer(0.0), False, independent=False)
-    start = jax.tree_util.tree_map(jnp.asarray, lockstep.trained(params))
-    size, members = _shadows(start, epsilon, shadows, seed)
-    update = jax.jit(_updater(lockstep, plain, optimizer, size))
-    carry = _carry(members, optimizer, jnp.asarray(tried))
-
-    def step(batch: tuple[Any, ...]) -> tuple[Any, Any]:
-        nonlocal carry
-        carry, loss, grown = update(carry, jnp.asarray(tried), batch)
-        return np.asarray(loss, np.float64), np.asarray(grown, np.float64)
-
-    growth, losses = train(step, batches, steps=steps, n_rates=len(tried), progress=progress)
-    settings = {
-        "steps": steps, "points": len(tried), "shadows": shadows, "epsilon": size, "seed": seed, "vectorized": True,
-        "batches": len(batches),
-    }  # fmt: skip
-    return judge(tried, growth, losses, gradients=steps * len(tried) * (1 + shadows), settings=settings)
+    tried, numbers, most = check_rates(rates), check_seeds(seeds), check_steps(steps)
+    copies = Copies(params, data, loss_fn, optimizer, has_aux=has_aux, seeds=numbers)
+    return search(
+        copies, rates=tried, seeds=numbers, steps=most, exponents=exponents, progress=progress, settings={}
+    )  # fmt: skip
 
 
-def _plain_loss(loss_fn: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
-    if not has_aux:
-        return loss_fn
-    return lambda *arguments: loss_fn(*arguments)[0]
+class Copies:
+    """Trainings from the same weights on the same batches, see `recorders.edge.Copies`."""
+
+    def __init__(
+        self,
+        params: Any,
+        data: Iterable[Any],
+        loss_fn: Callable[..., Any],
+        optimizer: Callable[[Any], Any],
+        *,
+        has_aux: bool,
+        seeds: tuple[int, ...],
+    ) -> None:
+        drawn = callable(params) and not any(is_weight(leaf) for leaf in jax.tree_util.tree_leaves(params))
+        self._params = {seed: params(seed) if drawn else params for seed in seeds}
+        self._loss = (lambda *arguments: loss_fn(*arguments)[0]) if has_aux else loss_fn
+        self._optimizer = optimizer
+        self._batches = Batches(data, lambda batch: batch)
+        self._lockstep = Lockstep(self._params[seeds[0]], self._loss, optimizer(0.0), False, independent=False)
+        self._update, self._push = jax.jit(self._updated), jax.jit(self._pushed)
+        self._start = {
+            seed: jax.tree_util.tree_map(jnp.asarray, self._lockstep.trained(tree))
+            for seed, tree in self._params.items()
+        }
+        self._carries: dict[tuple[float, int], Any] = {}
+        self._losses: dict[tuple[float, int], list[float]] = {}
+        self._nonzero: dict[tuple[float, int], list[int]] = {}
+        self.gradients, self.exponents_from = 0, "tangent vectors"
+        self._has_derivative = True
+
+    def train(self, rate: float, seed: int, stop: int) -> Floats:
+        """Continue a copy and return all its losses."""
+        key = rate, seed
+        losses, counts = self._losses.setdefault(key, []), self._nonzero.setdefault(key, [0, 0])
+        if key not in self._carries:
+            self._carries[key] = self._start[seed], self._optimizer(jnp.asarray(rate)).init(self._start[seed])
+        count: Any = 0
+        for batch in self._batches.upto(stop, seed)[len(losses) :]:
+            if losses and not np.isfinite(losses[-1]):
+                break
+            weights, state, loss, count = self._update(*self._carries[key], rate, batch)
+            self._carries[key] = weights, state
+            losses.append(float(loss))
+            self.gradients += 1
+            if len(losses) == 1:
+                counts[0] = int(count)
+        counts[1] = int(count)
+        return np.array(losses)
+
+    def active(self, rate: float, seed: int) -> float:
+        """Nonzero entries in the last gradient over those in the first."""
+        first, last = self._nonzero[rate, seed]
+        return last / first if first else 1.0
+
+    def release(self, rate: float) -> None:
+        """Free the copies at a rate."""
+        for key in [key for key in self._carries if key[0] == rate]:
+            del self._carries[key]
+
+    def _stepped(self, weights: Any, state: Any, rate: Any, batch: Any) -> tuple[Any, Any, Any, Any]:
+        """One update as a pure function; also the loss before it and the gradient."""
+        loss, gradient = jax.value_and_grad(lambda w: self._loss(self._lockstep.whole(w), *batch))(weights)
+        updates, state = self._optimizer(rate).update(gradient, state, weights)
+        moved = jax.tree_util.tree_map(lambda p, u: jnp.asarray(p + u).astype(p.dtype), weights, updates)
+        return moved, state, loss, gradient
+
+    def _updated(self, weights: Any, state: Any, rate: Any, batch: Any) -> tuple[Any, Any, Any, Any]:
+        """One update; also the loss before it and the number of nonzero gradients."""
+        moved, state, loss, gradient = self._stepped(weights, state, rate, batch)
+        return moved, state, loss, sum(jnp.count_nonzero(leaf) for leaf in jax.tree_util.tree_leaves(gradient))
+
+    def grow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
+        """Growth of two tangent vectors or shadows, (steps, 2), and losses."""
+        if self.exponents_from == "tangent vectors":
+            growth, losses = self._follow(rate, seed, steps, double=False)
+            replica, _ = self._replicated(rate, seed, steps)
+            if self._has_derivative:
+                return np.stack([growth, replica], axis=1), losses
+            self.exponents_from = "float64 shadows"
+        return self._replicated(rate, seed, steps)
+
+    def _replicated(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
+        """Growth and losses along the float64 replica."""
+        with jax.enable_x64(True):
+            try:
+                if self.exponents_from == "tangent vectors":
+                    return self._follow(rate, seed, steps, double=True)
+                return self._shadow(rate, seed, steps)
+            except (TypeError, ValueError) as error:
+                first_line = str(error).strip().partition("\n")[0][:200]
+                raise ExponentsUnknown(f"the training does not run in float64 ({first_line})") from error
+
+    def _follow(self, rate: float, seed: int, steps: int, *, double: bool) -> tuple[Floats, Floats]:
+        """Growth of a tangent vector along the training, or along its float64 replica; and the losses."""
+        convert = _as_double if double else jnp.asarray
+        weights = jax.tree_util.tree_map(convert, self._start[seed])
+        state = self._optimizer(jnp.asarray(rate)).init(weights)
+        vector = _random_vector(weights, state, int(double))
+        growth, losses, total, before = np.full(steps, np.nan), np.full(steps, np.nan), 0.0, 0.0
+        for t, batch in enumerate(self._batches.upto(steps, seed)):
+            placed = jax.tree_util.tree_map(_as_double, batch) if double else batch
+            weights, state, loss, vector, stretch, share = self._push(weights, state, vector, rate, placed)
+            self.gradients += 3  # of the update, and for the product with the Hessian
+            losses[t] = float(loss)
+            if np.isfinite(float(loss)) and not np.isfinite(float(stretch)):
+                self._has_derivative = False
+            if not (np.isfinite(float(loss)) and np.isfinite(float(stretch)) and float(share) > 0):
+                break
+            total += float(stretch)
+            gain = total + np.log(float(share))
+            growth[t], before = gain - before, gain
+        return growth, losses
+
+    def _shadow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
+        """Growth of two shadows of the float64 replica, at two distances in two directions; and its losses."""
+        start = jax.tree_util.tree_map(_as_double, self._start[seed])
+        norm = float(jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree_util.tree_leaves(start))))
+        sizes = [epsilon * norm for epsilon in EPSILONS]
+        members = [start, *(_displaced(start, size, k) for k, size in enumerate(sizes))]
+        carries = [(member, self._optimizer(jnp.asarray(rate)).init(member)) for member in members]
+        growth, losses = np.full((steps, len(EPSILONS)), np.nan), np.full(steps, np.nan)
+        for t, batch in enumerate(self._batches.upto(steps, seed)):
+            doubles = jax.tree_util.tree_map(_as_double, batch)
+            moved = [self._update(*carry, rate, doubles) for carry in carries]
+            self.gradients += len(carries)
+            losses[t] = float(moved[0][2])
+            if not all(np.isfinite(float(loss)) for _, _, loss, _ in moved):
+                break
+            carries = [(weights, state) for weights, state, _, _ in moved]
+            for k, size in enumerate(sizes):
+                carries[1 + k], length = _draw_back(carries[0], carries[1 + k], size)
+                with np.errstate(divide="ignore"):
+                    growth[t, k] = np.log(float(length) / size)
+        return growth, losses
+
+    def _pushed(self, weights: Any, state: Any, vector: Any, rate: Any, batch: Any) -> tuple[Any, ...]:
+        """One update, and its derivative along a vector of (weights, optimiser state), rescaled to length 1.
+
+        Also returns the logarithm of the stretch, and the share of the weights in the new vector.
+        """
+        at, put = floating((weights, state))
+
+        def step(everything: list[Any]) -> tuple[list[Any], Any]:
+            moved, after, loss, gradient = self._stepped(*put(everything), rate, batch)
+            return floating((moved, after))[0], (moved, after, loss, gradient)
+
+        _, image, (moved, after, loss, gradient) = jax.jvp(step, (at,), (vector,), has_aux=True)
+        gradients = jax.tree_util.tree_leaves(gradient)
+        n = len(gradients)
+        # Adam has no derivative for a weight that never had a gradient (the root of 0); such a weight stays.
+        image[:n] = [
+            jnp.where(jnp.isnan(new) & (jnp.abs(g) < NEVER), old, new)
+            for new, old, g in zip(image[:n], vector[:n], gradients, strict=True)
+        ]
+        squares = [jnp.sum(jnp.square(part)) for part in image]
+        length = jnp.sqrt(sum(squares))
+        share = jnp.sqrt(sum(squares[:n])) / length
+        return moved, after, loss, [part / length for part in image], jnp.log(length), share
 
 
-def _shadows(start: Any, epsilon: float | None, shadows: int, seed: int) -> tuple[float, Any]:
-    """Distance of the shadows; reference and shadows with a leading axis (1 + shadows)."""
-    leaves, treedef = jax.tree_util.tree_flatten(start)
-    norm = float(np.sqrt(sum(float(jnp.sum(jnp.square(leaf.astype(jnp.float32)))) for leaf in leaves)))
-    size = shadow_distance(epsilon, norm, (leaf.dtype.itemsize for leaf in leaves))
+def _random_vector(weights: Any, state: Any, seed: int) -> list[Any]:
+    """Unit vector in the weights, zero in the optimiser state."""
+    leaves = jax.tree_util.tree_leaves(weights)
     sizes = [leaf.size for leaf in leaves]
-    columns: list[list[Any]] = [[leaf] for leaf in leaves]
-    for k in range(shadows):
-        cuts = np.split(size * random_direction(sum(sizes), seed, "forward", k), np.cumsum(sizes)[:-1])
-        for column, leaf, cut in zip(columns, leaves, cuts, strict=True):
-            column.append(leaf + jnp.asarray(cut.reshape(leaf.shape)).astype(leaf.dtype))
-    return size, jax.tree_util.tree_unflatten(treedef, [jnp.stack(column) for column in columns])
+    cuts = np.split(random_direction(sum(sizes), 0, "forward", seed), np.cumsum(sizes)[:-1])
+    vector = [jnp.asarray(cut.reshape(leaf.shape), leaf.dtype) for cut, leaf in zip(cuts, leaves, strict=True)]
+    return vector + [jnp.zeros_like(part) for part in floating(state)[0]]
 
 
-def _carry(members: Any, optimizer: Callable[[Any], Any], rates: Any) -> tuple[Any, Any]:
-    """Weights and optimiser states of all copies, shape (R, 1 + shadows, ...)."""
-
-    def at(rate: Any) -> tuple[Any, Any]:
-        return members, jax.vmap(optimizer(rate).init)(members)
-
-    return jax.vmap(at)(rates)
-
-
-def _updater(
-    lockstep: Lockstep, loss_fn: Callable[..., Any], optimizer: Callable[[Any], Any], size: float
-) -> Callable[..., Any]:
-    """Return a pure function that updates all copies and rescales the shadows."""
-
-    def one(member: Any, state: Any, rate: Any, batch: Any) -> Any:
-        loss, gradient = jax.value_and_grad(lambda trained: loss_fn(lockstep.whole(trained), *batch))(member)
-        updates, state = optimizer(rate).update(gradient, state, member)
-        moved = jax.tree_util.tree_map(lambda p, u: jnp.asarray(p + u).astype(p.dtype), member, updates)
-        return moved, state, loss
-
-    def at(members: Any, states: Any, rate: Any, batch: Any) -> Any:
-        members, states, losses = jax.vmap(lambda member, state: one(member, state, rate, batch))(members, states)
-        square = sum(_square(leaf) for leaf in jax.tree_util.tree_leaves(members))
-        length = jnp.sqrt(square)
-        factor = jnp.where(jnp.isfinite(length) & (length > 0), size / length, 1.0)
-        back = lambda leaf: _shrink(leaf, factor)  # noqa: E731
-        rescaled = jax.tree_util.tree_map(back, members), jax.tree_util.tree_map(back, states)
-        return rescaled, losses[0], jnp.mean(jnp.log(length / size))
-
-    def update(carry: Any, rates: Any, batch: Any) -> Any:
-        return jax.vmap(lambda members, states, rate: at(members, states, rate, batch))(*carry, rates)
-
-    return update
+def _displaced(tree: Any, size: float, k: int) -> Any:
+    """Weights moved by a vector of this length in a random direction."""
+    leaves, treedef = jax.tree_util.tree_flatten(tree)
+    sizes = [leaf.size for leaf in leaves]
+    cuts = np.split(size * random_direction(sum(sizes), 0, "forward", k), np.cumsum(sizes)[:-1])
+    moved = [leaf + jnp.asarray(cut.reshape(leaf.shape)) for leaf, cut in zip(leaves, cuts, strict=True)]
+    return jax.tree_util.tree_unflatten(treedef, moved)
 
 
-def _square(leaf: Any) -> Any:
-    """Squared distances of the shadows in one array, shape (shadows,)."""
-    offset = (leaf[1:] - leaf[:1]).astype(jnp.float64 if leaf.dtype == jnp.float64 else jnp.float32)
-    return jnp.sum(jnp.square(offset).reshape(offset.shape[0], -1), axis=1)
+@jax.jit
+def _draw_back(reference: Any, shadow: Any, size: Any) -> tuple[Any, Any]:
+    """Rescale weights and optimiser state of a shadow to its first distance; also return the distance before."""
+    pairs = zip(jax.tree_util.tree_leaves(reference[0]), jax.tree_util.tree_leaves(shadow[0]), strict=True)
+    length = jnp.sqrt(sum(jnp.sum(jnp.square(b - a)) for a, b in pairs))
+    factor = jnp.where(jnp.isfinite(length) & (length > 0), size / length, 1.0)
+
+    def back(one: Any, other: Any) -> Any:
+        if not jnp.issubdtype(jnp.asarray(one).dtype, jnp.floating):
+            return other
+        scaled = one + (other - one) * factor
+        # Mean squares stay so.
+        return jnp.where(jnp.all(one >= 0) & jnp.all(other >= 0), jnp.maximum(scaled, 0), scaled)
+
+    return jax.tree_util.tree_map(back, reference, shadow), length
 
 
-def _shrink(leaf: Any, factor: Any) -> Any:
-    """Scale the offsets of shadows from their reference; non-negative values (mean squares) stay non-negative."""
-    if not jnp.issubdtype(leaf.dtype, jnp.floating):
-        return leaf
-    scaled = leaf[:1] + (leaf[1:] - leaf[:1]) * factor.reshape(-1, *[1] * (leaf.ndim - 1)).astype(leaf.dtype)
-    clamped = jnp.where(jnp.all(leaf >= 0), jnp.maximum(scaled, 0), scaled)
-    return jnp.concatenate([leaf[:1], clamped])
+def _as_double(leaf: Any) -> Any:
+    floating = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jnp.asarray(np.asarray(leaf), jnp.float64) if floating else leaf

@@ -70,7 +70,7 @@ class Tangents(tangents.Tangents):
     ) -> None:
         self._objective = Objective(params, loss_fn)
         self._optimizer = optimizer
-        buffers = _floating(optimizer.init(self._objective.tree(self._objective.weights(params))))[0]
+        buffers = floating(optimizer.init(self._objective.tree(self._objective.weights(params))))[0]
         self._shapes = [*self._objective.shapes, *(buffer.shape for buffer in buffers)]
         self._sizes = [int(np.prod(shape, dtype=np.int64)) for shape in self._shapes]
         n = self._objective.n
@@ -135,13 +135,13 @@ class Tangents(tangents.Tangents):
 
     def _pushed(self, weights: list[Any], state: Any, batch: Any, tangents: list[Any]) -> list[Any]:
         """Multiply the Jacobian of the step by vectors of (weights, buffers), along the leading axis."""
-        buffers, put = _floating(state)
+        buffers, put = floating(state)
         at = [*weights, *buffers]
         n = len(weights)
 
         def step(everything: list[Any]) -> list[Any]:
             moved, after = self.update(everything[:n], put(everything[n:]), batch)
-            return [*moved, *_floating(after)[0]]
+            return [*moved, *floating(after)[0]]
 
         derivative = jax.linearize(step, at)[1]
         along = [t.astype(a.dtype) for t, a in zip(tangents, at, strict=True)]
@@ -231,7 +231,7 @@ def tangent_exponents(
     return follower.result(discard=discard, level=level)
 
 
-def _floating(tree: Any) -> tuple[list[Any], Any]:
+def floating(tree: Any) -> tuple[list[Any], Any]:
     """Return the floating-point arrays of a tree, and a function that replaces them."""
     leaves, treedef = jax.tree_util.tree_flatten(tree)
     at = [i for i, leaf in enumerate(leaves) if is_weight(leaf)]

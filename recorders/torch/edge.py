@@ -1,226 +1,336 @@
-"""Find the edge of chaos of a torch training run, and recommend a learning rate."""
+"""Find the learning rate to take and the edge of chaos of a torch training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
-from recorders.edge import Edge, check_counts, check_rates, first_batches, judge, shadow_distance, train
+from recorders.edge import EPSILONS, Batches, Edge, ExponentsUnknown, check_rates, check_seeds, check_steps, search
 from recorders.shadows import random_direction
-from recorders.torch.modules import devices_of, refuse_sharded, same_noise, trainable, unwrap
-from recorders.torch.twins import ELEMENTWISE, clip, gradients_one_by_one, losses_at_once, stack, why_not_at_once
-from trajtools.errors import ArchitectureError, DataError
-from trajtools.types import RealArrayLike
+from recorders.torch.modules import call, devices_of, refuse_sharded, same_noise, scalar, trainable, unwrap
+from recorders.torch.tangents import KNOWN, Tangents
+from trajtools.errors import DataError
+from trajtools.types import Floats, RealArrayLike
 
 Factory = Callable[[Any, float], torch.optim.Optimizer]
 
 
 def find_edge(
-    model: nn.Module,
+    model: nn.Module | Callable[[int], nn.Module],
     data: Iterable[Any],
     loss_fn: Callable[..., Tensor],
     optimizer: Factory | torch.optim.Optimizer,
     *,
-    rates: RealArrayLike = (1e-3, 10.0),
-    points: int = 12,
-    steps: int = 100,
-    shadows: int = 1,
-    epsilon: float | None = None,
+    rates: RealArrayLike | None = None,
+    steps: int = 320,
+    seeds: int | Iterable[int] = 1,
+    exponents: bool = True,
+    scheduler_factory: Callable[[Any], Any] | None = None,
     max_norm: float | None = None,
-    seed: int = 0,
-    vectorize: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Edge:
-    """Locate the onset of chaos over learning rates from short training runs, and recommend a rate.
+    """Recommend a learning rate by a race of short trainings, and locate the edge of chaos.
 
     Parameters
     ----------
-    model : torch.nn.Module
-        The network with its current weights; not modified.
+    model : torch.nn.Module, or callable
+        The network with its current weights, which is not modified; or ``model(seed)`` -> module, called with the
+        generators seeded, for other initial weights for every seed.
     data : iterable of batches
-        A `DataLoader` or a list; each batch a tuple ``(x, *targets)``. Repeated if shorter than `steps`. All rates use
-        the same batches.
+        A `DataLoader` or a list; each batch a tuple ``(x, *targets)``, or a dict of keywords of the model. Taken as
+        needed, moved to the device of the model, and repeated if there are fewer than `steps`.
     loss_fn : callable
-        ``loss_fn(model(x), *targets)`` -> scalar Tensor.
+        ``loss_fn(model(x), *targets)`` -> scalar Tensor. For dict batches ``loss_fn(model(**batch))``.
     optimizer : callable or torch.optim.Optimizer
         ``optimizer(parameters, rate)`` creates the optimiser; or an optimiser whose type and settings are copied, with
         another rate and without its state.
-    rates : (float, float) or sequence of float
-        Ends of a geometric range, or the rates.
-    points : int
-        Number of rates in the range.
+    rates : (float, float), sequence of float, or None
+        None: 1e-4 to 10, three per decade, and further where the best rate is at an end. A pair: the ends of a range.
     steps : int
-        Updates at each rate.
-    shadows : int
-        Shadow copies per rate, which measure the exponent; each costs one gradient per step.
-    epsilon : float or None
-        Distance of the shadows, 2-norm over all weights. None: sqrt(roundoff) times the norm of the weights.
+        Most steps of a copy. The race ends earlier: once the loss has fallen to a tenth of its start, or to 0.7 of it
+        after 80 steps (160 if several rates are as good).
+    seeds : int or sequence of int
+        Number of seeds, or the seeds. Without a function `model`, they differ in the order of the batches and in the
+        noise; seed 0 has the order of the data and, with a module, the current state of the generators.
+    exponents : bool
+        Whether to measure exponents and locate the edge of chaos; False costs nothing for it.
+    scheduler_factory : callable or None
+        ``scheduler_factory(optimizer)`` -> scheduler, stepped after each update.
     max_norm : float or None
         Clip gradients to this norm, as in the training.
-    seed : int
-        Seed of the directions of the shadows.
-    vectorize : bool or None
-        Compute all copies in one vectorised pass; None: if the model allows it.
     progress : callable or None
-        ``progress(done, total)`` after each step.
+        ``progress(done, total)`` in gradients; the total is an estimate until the end.
 
     Returns
     -------
     Edge
-        Onset and recommendation with reasons, curves and cost; ``print(edge)``, ``edge.plot()``.
+        Both answers with reasons, doubts, curves and cost; ``print(edge)``, ``edge.plot()``.
 
     Raises
     ------
-    ArchitectureError
-        If the model is sharded or has no trainable parameters.
     DataError
         If there are no batches, or an argument is invalid.
+    ArchitectureError
+        If the model is sharded or has no trainable parameters.
 
-    Notes
-    -----
-    Weights, gradients, buffers and mode of the model do not change; the global generators of torch, numpy and Python
-    are restored. A separate generator of the loader advances.
-
-    Shadows are rescaled together with the buffers of the optimiser, so the exponent is that of the full state under
-    momentum or Adam. It is a finite-time exponent of the first `steps` updates from these weights: another
-    initialisation, or late training, can have its edge elsewhere. Each rate costs ``steps * (1 + shadows)`` gradients.
-
-    References
-    ----------
-    .. [1] Jimenez-Gonzalez, Soriano and Lacasa, arXiv:2506.08523 (2025): training is fastest at the onset of chaos.
-       `Edge.reasons` states whether this holds here.
     """
-    check_counts(points=points, steps=steps, shadows=shadows)
-    refuse_sharded(model)
-    model = unwrap(model)
-    trained = trainable(model)
-    tried = check_rates(rates, points)
-    placed: dict[str, Any] = {"shadows": shadows, "epsilon": epsilon, "max_norm": max_norm, "seed": seed}
-    with same_noise(devices_of(trained.values())) as rewind:
-        batches = first_batches(data, steps)
-        rewind()
-        ensemble = Ensemble(model, loss_fn, _factory(optimizer), tried, **placed)
-        ensemble.vectorise(vectorize, batches[0])
-        growth, losses = train(ensemble.step, batches, steps=steps, n_rates=len(tried), progress=progress)
-        rewind()
-    settings = {
-        "steps": steps, "points": len(tried), "shadows": shadows, "epsilon": ensemble.epsilon, "seed": seed,
-        "max_norm": max_norm, "vectorized": ensemble.vectorized, "why_not": ensemble.why_not, "batches": len(batches),
-    }  # fmt: skip
-    cost = steps * len(tried) * (1 + shadows)
-    return judge(tried, growth, losses, gradients=cost, settings=settings)
+    tried, numbers, most = check_rates(rates), check_seeds(seeds), check_steps(steps)
+    with same_noise(_all_devices(model)) as rewind:
+        try:
+            copies = Copies(
+                model,
+                data,
+                loss_fn,
+                _factory(optimizer),
+                scheduler_factory=scheduler_factory,
+                max_norm=max_norm,
+                seeds=numbers,
+            )
+            return search(
+                copies, rates=tried, seeds=numbers, steps=most, exponents=exponents, progress=progress,
+                settings={"max_norm": max_norm, "scheduler": scheduler_factory is not None},
+            )  # fmt: skip
+        finally:
+            rewind()
 
 
-class Ensemble:
-    """References and shadows at every rate, trained in lock-step."""
+class Training:
+    """One copy of the model with its optimiser, scheduler and state of the generators."""
+
+    def __init__(self, copies: Copies, model: nn.Module, rate: float, loss_fn: Callable[..., Tensor]) -> None:
+        self.model, self.loss_fn, self._max_norm = model, loss_fn, copies.max_norm
+        self.optimizer = copies.factory(list(trainable(model).values()), rate)
+        self.scheduler = copies.scheduler_factory(self.optimizer) if copies.scheduler_factory else None
+        self.noise: Callable[[], None] | None = None
+        self.gradients = 0
+
+    def step(self, batch: tuple[Any, ...]) -> float:
+        """Make one update and return the loss before it."""
+
+        def closure() -> Tensor:
+            self.optimizer.zero_grad()
+            loss = scalar(self.loss_fn(call(self.model, batch[0]), *batch[1:]))
+            loss.backward()
+            if self._max_norm is not None:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self._max_norm)
+            self.gradients += 1
+            return loss.detach()
+
+        with torch.enable_grad():
+            loss = float(self.optimizer.step(closure))
+        if self.scheduler is not None:
+            self.scheduler.step()
+        return loss
+
+    def nonzero(self) -> int:
+        """Number of nonzero entries in the gradient."""
+        return sum(int(torch.count_nonzero(p.grad)) for p in trainable(self.model).values() if p.grad is not None)
+
+
+class Copies:
+    """Trainings from the same weights on the same batches, see `recorders.edge.Copies`."""
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Callable[[int], nn.Module],
+        data: Iterable[Any],
         loss_fn: Callable[..., Tensor],
         factory: Factory,
-        rates: Any,
         *,
-        shadows: int,
-        epsilon: float | None,
+        scheduler_factory: Callable[[Any], Any] | None,
         max_norm: float | None,
-        seed: int,
+        seeds: tuple[int, ...],
     ) -> None:
-        self._loss_fn, self._max_norm = loss_fn, max_norm
-        self._size = 1 + shadows
-        self._models = [deepcopy(model) for _ in range(len(rates) * self._size)]
-        self._stacked = stack(self._models)
-        self.epsilon = self._place_shadows(epsilon, shadows, seed)
-        # Rows of the stacked weights are separate leaves in the same storage, with one optimiser per rate.
-        self._parts = [
-            {name: values.data[self._rows(r)].requires_grad_() for name, values in self._stacked.items()}
-            for r in range(len(rates))
-        ]
-        self._optimizers = [factory(list(p.values()), float(rate)) for p, rate in zip(self._parts, rates, strict=True)]
-        odd = type(self._optimizers[0])
-        if odd not in ELEMENTWISE:
-            supported = ", ".join(sorted(kind.__name__ for kind in ELEMENTWISE))
-            raise DataError(f"{odd.__name__} cannot train several copies in one array; find_edge supports {supported}")
-        self.vectorized, self.why_not = False, ""
+        self.factory, self.scheduler_factory, self.max_norm = factory, scheduler_factory, max_norm
+        self.gradients, self.exponents_from = 0, ""
+        self._loss_fn = loss_fn
+        self._models, self._noise = {}, {}
+        for seed in seeds:
+            if seed or not isinstance(model, nn.Module):
+                _seed_all(seed)
+            made = model if isinstance(model, nn.Module) else model(seed)
+            refuse_sharded(made)
+            self._models[seed] = unwrap(made)
+            weights = trainable(self._models[seed]).values()
+            self._devices = devices_of(weights)
+            with same_noise(self._devices) as rewind:
+                self._noise[seed] = rewind
+        device = next(iter(weights)).device
+        self._batches = Batches(data, lambda batch: _placed(batch, device))
+        self._trainings: dict[tuple[float, int], Training] = {}
+        self._losses: dict[tuple[float, int], list[float]] = {}
+        self._nonzero: dict[tuple[float, int], list[int]] = {}
 
-    def _rows(self, r: int) -> slice:
-        return slice(r * self._size, (r + 1) * self._size)
+    def train(self, rate: float, seed: int, stop: int) -> Floats:
+        """Continue a copy and return all its losses."""
+        key = rate, seed
+        losses = self._losses.setdefault(key, [])
+        batches = self._batches.upto(stop, seed)
+        if key not in self._trainings:
+            self._trainings[key] = Training(self, deepcopy(self._models[seed]), rate, self._loss_fn)
+            self._trainings[key].noise = self._noise[seed]
+        training = self._trainings[key]
+        before = training.gradients
+        if training.noise is not None:
+            training.noise()
+        for batch in batches[len(losses) : stop]:
+            if losses and not np.isfinite(losses[-1]):
+                break
+            losses.append(training.step(batch))
+            if len(losses) == 1:
+                self._nonzero[key] = [training.nonzero(), 0]
+        with same_noise(self._devices) as rewind:
+            training.noise = rewind
+        self._nonzero[key][1] = training.nonzero()
+        self.gradients += training.gradients - before
+        return np.array(losses)
 
-    def _place_shadows(self, epsilon: float | None, shadows: int, seed: int) -> float:
-        """Place every shadow at the same distance, in the same directions for every rate."""
-        first = [values.detach()[0] for values in self._stacked.values()]
-        norm = float(torch.sqrt(sum(((w.double() ** 2).sum() for w in first), torch.zeros((), dtype=torch.float64))))
-        size = shadow_distance(epsilon, norm, (w.element_size() for w in first))
-        sizes = [w.numel() for w in first]
-        for k in range(shadows):
-            cuts = torch.as_tensor(size * random_direction(sum(sizes), seed, "forward", k)).split(sizes)
-            for values, cut in zip(self._stacked.values(), cuts, strict=True):
-                values.data[1 + k :: self._size] += cut.reshape(values.shape[1:]).to(values)
-        return size
+    def active(self, rate: float, seed: int) -> float:
+        """Nonzero entries in the last gradient over those in the first."""
+        first, last = self._nonzero[rate, seed]
+        return last / first if first else 1.0
 
-    def vectorise(self, requested: bool | None, batch: Any) -> None:
-        """Choose between one vectorised pass and one pass per copy."""
-        if requested is not False:
-            self.why_not, _ = why_not_at_once(self._models[0], self._loss_fn, self._stacked, batch)
-        self.vectorized = requested is not False and not self.why_not
-        if requested and self.why_not:
-            raise ArchitectureError(f"vectorize=True, but {self.why_not}; use None")
+    def release(self, rate: float) -> None:
+        """Free the copies at a rate."""
+        for key in [key for key in self._trainings if key[0] == rate]:
+            del self._trainings[key]
 
-    def step(self, batch: Any) -> tuple[Any, Any]:
-        """Update all copies once and rescale the shadows."""
-        losses = self._gradients(batch)
-        for r, (part, optimizer) in enumerate(zip(self._parts, self._optimizers, strict=True)):
-            for name, values in part.items():
-                whole = self._stacked[name].grad
-                values.grad = None if whole is None else whole[self._rows(r)]
-            if self._max_norm is not None:
-                clip(part, self._max_norm)
-            optimizer.step()
-        growth = list(map(self._draw_back, self._parts, self._optimizers))
-        return losses.detach().double().cpu().numpy()[:: self._size], np.array(growth)
+    def grow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
+        """Growth of two tangent vectors or shadows, (steps, 2), and losses."""
+        if self.exponents_from == "":
+            first = Training(self, deepcopy(self._models[seed]), rate, self._loss_fn)
+            known = type(first.optimizer) in KNOWN and self.max_norm is None
+            self.exponents_from = "tangent vectors" if known else "float64 shadows"
+        if self.exponents_from == "tangent vectors":
+            try:
+                growth, losses = zip(
+                    *(self._follow(rate, seed, steps, double) for double in (False, True)), strict=True
+                )
+                return np.stack(growth, axis=1), losses[0]
+            except (RuntimeError, TypeError):  # an operation without a second derivative, or without float64
+                self.exponents_from = "float64 shadows"
+        try:
+            return self._shadow(rate, seed, steps)
+        except (RuntimeError, TypeError) as error:
+            first_line = str(error).strip().partition("\n")[0][:200]
+            raise ExponentsUnknown(f"the training does not run in float64 ({first_line})") from error
 
-    def _gradients(self, batch: Any) -> Tensor:
-        if not self.vectorized:
-            return gradients_one_by_one(self._models, self._loss_fn, self._stacked, batch)
-        with torch.enable_grad():
-            losses = losses_at_once(self._models[0], self._loss_fn, self._stacked, batch)
-            gradients = torch.autograd.grad(losses.sum(), list(self._stacked.values()), allow_unused=True)
-        for values, gradient in zip(self._stacked.values(), gradients, strict=True):
-            values.grad = gradient
-        return losses
+    def _replica(self, seed: int, rate: float, *, double: bool) -> Training:
+        """Copy of the training, in float64 or in its own dtype."""
+        model, loss_fn = deepcopy(self._models[seed]), self._loss_fn
+        if double:
+            model = model.double()
+            loss_fn = deepcopy(loss_fn).double() if isinstance(loss_fn, nn.Module) else loss_fn
+        return Training(self, model, rate, loss_fn)
 
-    @torch.no_grad()
-    def _draw_back(self, part: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> float:
-        """Rescale the shadows of one rate to epsilon, in weights and buffers."""
-        square = sum((_offset(v).double().flatten(1) ** 2).sum(dim=1) for v in part.values())
-        length = torch.sqrt(torch.as_tensor(square))
-        growth = float(torch.log(length / self.epsilon).mean())
-        factor = torch.where(length > 0, self.epsilon / length, torch.ones_like(length))
-        if torch.isfinite(factor).all():
-            for values in part.values():
-                _shrink(values.data, factor)
-                for buffer in optimizer.state.get(values, {}).values():
-                    if torch.is_tensor(buffer) and buffer.shape == values.shape:
-                        _shrink(buffer, factor)
-        return growth
+    def _follow(self, rate: float, seed: int, steps: int, double: bool) -> tuple[Floats, Floats]:
+        """Growth of a tangent vector along the training, or along its float64 replica; and the losses."""
+        copy = self._replica(seed, rate, double=double)
+        vector = Tangents(copy.model, copy.loss_fn, copy.optimizer, vectors="kept", seed=int(double))
+        growth, losses, before = np.full(steps, np.nan), np.full(steps, np.nan), 0.0
+        self._noise[seed]()
+        for t, batch in enumerate(self._batches.upto(steps, seed)):
+            placed = tree_map(_as_double, batch) if double else batch
+            vector.step(*placed)
+            self.gradients += 3  # of the update, and for the product with the Hessian
+            losses[t] = copy.step(placed)
+            if vector.n_lost or not np.isfinite(losses[t]) or not np.isfinite(vector.kept_gain):
+                break
+            growth[t], before = vector.kept_gain - before, vector.kept_gain
+        return growth, losses
+
+    def _shadow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
+        """Growth of two shadows of the float64 replica, at two distances in two directions; and its losses."""
+        copies = [self._replica(seed, rate, double=True) for _ in range(1 + len(EPSILONS))]
+        weights = list(trainable(copies[0].model).values())
+        norm = float(torch.sqrt(sum((w.detach().square().sum() for w in weights), torch.zeros(()))))
+        sizes = [epsilon * norm for epsilon in EPSILONS]
+        for k, (size, copy) in enumerate(zip(sizes, copies[1:], strict=True)):
+            _displace(list(trainable(copy.model).values()), size, k)
+        growth, losses = np.full((steps, len(EPSILONS)), np.nan), np.full(steps, np.nan)
+        noise = self._noise[seed]
+        for t, batch in enumerate(self._batches.upto(steps, seed)):
+            placed = tree_map(_as_double, batch)
+            at = []
+            for copy in copies:
+                noise()
+                at.append(copy.step(placed))
+            losses[t] = at[0]
+            if not np.isfinite(at).all():
+                break
+            with same_noise(self._devices) as rewind:
+                noise = rewind
+            self.gradients += len(copies)
+            growth[t] = [_draw_back(copies[0], copy, size) for copy, size in zip(copies[1:], sizes, strict=True)]
+        return growth, losses
 
 
-def _offset(values: Tensor) -> Tensor:
-    return values[1:] - values[:1]
+@torch.no_grad()
+def _displace(weights: list[Tensor], size: float, k: int) -> None:
+    """Move weights by a vector of this length in a random direction."""
+    sizes = [w.numel() for w in weights]
+    cuts = torch.as_tensor(size * random_direction(sum(sizes), 0, "forward", k)).split(sizes)
+    for weight, cut in zip(weights, cuts, strict=True):
+        weight.add_(cut.reshape(weight.shape).to(weight))
 
 
-def _shrink(values: Tensor, factor: Tensor) -> None:
-    """Scale the offsets of shadows from their reference; non-negative values (mean squares) stay non-negative."""
-    shape = (-1, *[1] * (values.ndim - 1))
-    positive = bool((values >= 0).all())
-    values[1:] = values[:1] + _offset(values) * factor.to(values).reshape(shape)
-    if positive:
-        values.clamp_(min=0)
+@torch.no_grad()
+def _draw_back(reference: Training, shadow: Training, size: float) -> float:
+    """Rescale weights, buffers and optimiser state of a shadow to its first distance; return its growth."""
+    pairs = list(zip(trainable(reference.model).values(), trainable(shadow.model).values(), strict=True))
+    length = float(torch.sqrt(sum(((b - a).square().sum() for a, b in pairs), torch.zeros((), dtype=torch.float64))))
+    if not (length > 0 and np.isfinite(length)):
+        return float("nan") if not np.isfinite(length) else float("-inf")
+    rest = list(zip(reference.model.buffers(), shadow.model.buffers(), strict=True))
+    for one, other in pairs:
+        states = reference.optimizer.state.get(one, {}), shadow.optimizer.state.get(other, {})
+        for name, value in states[0].items():
+            if not torch.is_tensor(value) or value.numel() == 1:
+                continue
+            if value.shape != one.shape:
+                raise ExponentsUnknown(
+                    f"the state {name!r} of {type(reference.optimizer).__name__} does not belong to single weights"
+                )
+            rest.append((value, states[1][name]))
+    for one, other in (*pairs, *rest):
+        if one.is_floating_point():
+            positive = bool((one >= 0).all()) and bool((other >= 0).all())
+            other.copy_(one + (other - one) * (size / length))
+            if positive:
+                other.clamp_(min=0)
+    return float(np.log(length / size))
+
+
+def _as_double(value: Any) -> Any:
+    return value.double() if torch.is_tensor(value) and value.is_floating_point() else value
+
+
+def _placed(batch: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:
+    """Batch on a device; mappings such as those of tokenizers as dicts, which are keywords of the model."""
+    plain = tuple(dict(part) if isinstance(part, Mapping) else part for part in batch)
+    return tuple(tree_map(lambda value: value.to(device) if torch.is_tensor(value) else value, part) for part in plain)
+
+
+def _all_devices(model: Any) -> list[torch.device]:
+    if isinstance(model, nn.Module):
+        return devices_of(model.parameters())
+    return [torch.device("cuda")] if torch.cuda.is_available() else []
+
+
+def _seed_all(seed: int) -> None:
+    """Seed the generators that a model or a forward pass may draw from; the caller restores them."""
+    import random
+
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (the user's global generator)
+    random.seed(seed)
 
 
 def _factory(optimizer: Factory | torch.optim.Optimizer) -> Factory:
@@ -233,5 +343,6 @@ def _factory(optimizer: Factory | torch.optim.Optimizer) -> Factory:
             f"the optimiser has {len(optimizer.param_groups)} parameter groups; pass a function "
             "optimizer(parameters, rate) that creates it"
         )
-    settings = {key: value for key, value in optimizer.param_groups[0].items() if key in optimizer.defaults}
+    known = signature(kind).parameters
+    settings = {key: value for key, value in optimizer.param_groups[0].items() if key in known and key != "params"}
     return lambda parameters, rate: kind(parameters, **(settings | {"lr": rate}))

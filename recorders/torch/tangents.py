@@ -253,11 +253,11 @@ class Rule:
 
 def rule(optimizer: Any, group: dict[str, Any], state: dict[str, Any]) -> Rule:
     """Return the update rule of an optimiser for a weight."""
-    made = _KNOWN.get(type(optimizer))
+    made = KNOWN.get(type(optimizer))
     if made is None:
         raise ArchitectureError(
             f"the step of {type(optimizer).__name__} is not known as a differentiable function: tangent "
-            f"exponents support {', '.join(sorted(kind.__name__ for kind in _KNOWN))}. For any other optimiser "
+            f"exponents support {', '.join(sorted(kind.__name__ for kind in KNOWN))}. For any other optimiser "
             "use twins (recorders.torch.Twins), or recorders.jax with its optax counterpart"
         )
     return made(optimizer, group, state)
@@ -346,7 +346,7 @@ def _rmsprop(optimizer: Any, group: dict[str, Any], state: dict[str, Any]) -> Ru
     return Rule(tuple(names), update)
 
 
-_KNOWN: dict[type, Callable[[Any, dict[str, Any], dict[str, Any]], Rule]] = {
+KNOWN: dict[type, Callable[[Any, dict[str, Any], dict[str, Any]], Rule]] = {
     torch.optim.SGD: _sgd,
     torch.optim.Adam: _adam,
     torch.optim.AdamW: _adam,

@@ -290,7 +290,7 @@ def order_chaos(result: OrderChaos, ax: Axes | None = None) -> Axes:
 
 
 def edge(result: Any, figure: Figure | None = None) -> Figure:
-    """Plot exponents (top) and late losses (bottom), with the onset and the recommended rate.
+    """Plot late losses (top) and exponents (bottom) against the rate, with both answers.
 
     Parameters
     ----------
@@ -302,26 +302,37 @@ def edge(result: Any, figure: Figure | None = None) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        The figure, with two axes that share the rate.
+        The figure, with two axes that share the rate. Open circles are exponents that are not converged, open squares
+        losses of trainings that ended before the last rung or do not train.
     """
     figure = new_figure(7, 6) if figure is None else figure
     above, below = figure.subplots(2, 1, sharex=True)
+    finite = np.isfinite(result.losses)
+    last = finite & (result.steps == result.horizon) & np.isin(result.states, ("trains", "slow"))
+    above.plot(result.rates[last], result.losses[last], "s-", color="0.3", label=f"after {result.horizon} steps")
+    rest = finite & ~last
+    above.plot(result.rates[rest], result.losses[rest], "s", color="0.6", markerfacecolor="white", label="earlier")
+    above.set_ylabel("late training loss")
     spread = np.abs(result.intervals - result.exponents[:, None])
-    error = np.where(np.isfinite(spread), spread, 0.0).T
-    above.errorbar(result.rates, result.exponents, error, fmt="o-", color="tab:blue", capsize=2)
-    above.axhline(0, color="0.7", linewidth=0.8)
-    above.set_ylabel("exponent (nats per step)")
-    below.plot(result.rates, np.where(np.isfinite(result.losses), result.losses, np.nan), "o-", color="0.3")
-    below.set_ylabel("late training loss")
-    for which in ("x", "y"):
-        logarithmic(below, which)
+    for part, face in ((result.converged, "tab:blue"), (~result.converged, "white")):
+        shown = part & np.isfinite(result.exponents)
+        error = np.where(np.isfinite(spread), spread, 0.0).T[:, shown]
+        style = {"fmt": "o", "color": "tab:blue", "markerfacecolor": face, "capsize": 2}
+        below.errorbar(result.rates[shown], result.exponents[shown], error, **style)
+    below.axhline(0, color="0.7", linewidth=0.8)
+    below.set_ylabel("exponent (nats per step)")
     below.set_xlabel("learning rate")
+    logarithmic(above, "x")
+    logarithmic(above, "y")
     for ax in (above, below):
-        if result.found:
-            ax.axvspan(*result.onset_interval, color="tab:red", alpha=0.1, linewidth=0)
-            ax.axvline(result.onset, color="tab:red", linewidth=1, label=f"onset {result.onset:.3g}")
         if np.isfinite(result.recommended):
             label = f"recommended {result.recommended:.3g}"
             ax.axvline(result.recommended, color="tab:green", linewidth=1.5, linestyle="--", label=label)
-    legend(below)
+        if np.isfinite(result.recommended_long) and result.recommended_long != result.recommended:
+            label = f"for long trainings {result.recommended_long:.3g}"
+            ax.axvline(result.recommended_long, color="tab:green", linewidth=1, linestyle=":", label=label)
+        if result.found:
+            ax.axvspan(*result.onset_interval, color="tab:red", alpha=0.1, linewidth=0)
+            ax.axvline(result.onset, color="tab:red", linewidth=1, label=f"onset {result.onset:.3g}")
+    legend(above)
     return figure

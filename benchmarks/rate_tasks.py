@@ -1,0 +1,304 @@
+"""Small trainings for learning rates: nine to develop `find_edge` with, and two held-out sets.
+
+A task trains in float32 for a fixed budget of steps. Its weights and batches depend on the seed only, so that all rates
+and methods start from the same weights and see the same batches.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine, make_friedman1, make_moons
+from torch import Tensor, nn
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "examples")]
+
+from datasets import load  # noqa: E402
+
+EVERY = 5  # steps between two evaluations of the test loss
+SEEDS = (0, 1, 2)
+CROSS_ENTROPY, SQUARES = nn.CrossEntropyLoss(), nn.MSELoss()
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training: network, data, loss and optimiser, with the rates of its sweep and a budget of steps."""
+
+    name: str
+    make: Callable[[], nn.Module]
+    train: Batch
+    test: Batch
+    loss: Callable[..., Tensor]
+    optimizer: str
+    rates: np.ndarray
+    budget: int
+    batch_size: int = 64
+    held_out: bool = False
+
+    def network(self, seed: int) -> nn.Module:
+        torch.manual_seed(10 + seed)
+        return self.make()
+
+    def batches(self, n: int, seed: int) -> list[Batch]:
+        rng, rows = np.random.default_rng(77 + seed), []
+        while len(rows) < n:
+            order = rng.permutation(len(self.train[0]))
+            rows += [
+                order[i : i + self.batch_size] for i in range(0, len(order) - self.batch_size + 1, self.batch_size)
+            ]
+        return [(self.train[0][r], self.train[1][r]) for r in rows[:n]]
+
+    def factory(self, parameters: Any, rate: float) -> torch.optim.Optimizer:
+        return OPTIMIZERS[self.optimizer](parameters, rate)
+
+
+OPTIMIZERS: dict[str, Callable[[Any, float], torch.optim.Optimizer]] = {
+    "sgd": lambda p, rate: torch.optim.SGD(p, lr=rate),
+    "momentum": lambda p, rate: torch.optim.SGD(p, lr=rate, momentum=0.9),
+    "nesterov": lambda p, rate: torch.optim.SGD(p, lr=rate, momentum=0.9, nesterov=True),
+    "adam": lambda p, rate: torch.optim.Adam(p, lr=rate),
+    "adamw": lambda p, rate: torch.optim.AdamW(p, lr=rate),
+    "adamw-decay": lambda p, rate: torch.optim.AdamW(p, lr=rate, weight_decay=0.1),
+    "rmsprop": lambda p, rate: torch.optim.RMSprop(p, lr=rate),
+}
+SGD_RATES, ADAM_RATES = np.geomspace(1e-3, 10, 13), np.geomspace(1e-4, 1, 13)
+
+
+def run(task: Task, seed: int, rate: float, make: Callable[..., Any] | None = None) -> tuple[list[float], list[float]]:
+    """Train for the whole budget. Returns training losses per step and test losses every `EVERY` steps."""
+    model = task.network(seed)
+    optimizer = (make or task.factory)(model.parameters(), rate)
+    train, test = [np.inf] * task.budget, [np.inf] * (task.budget // EVERY)
+    for i, (x, y) in enumerate(task.batches(task.budget, seed)):
+        optimizer.zero_grad()
+        loss = task.loss(model(x), y)
+        value = loss.item()
+        if not np.isfinite(value) or value > 1e6:
+            break
+        train[i] = value
+        loss.backward()
+        optimizer.step()
+        if i % EVERY == EVERY - 1:
+            model.eval()
+            with torch.no_grad():
+                value = task.loss(model(task.test[0]), task.test[1]).item()
+            test[i // EVERY] = value if np.isfinite(value) else np.inf
+            model.train()
+    return train, test
+
+
+# -- networks
+
+
+def mlp(*sizes: int, activation: Callable[[], nn.Module] = nn.ReLU, dropout: float = 0.0) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in itertools.pairwise(sizes[:-1]):
+        layers += [nn.Linear(fan_in, fan_out), activation(), *([nn.Dropout(dropout)] if dropout else [])]
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+
+
+def convolutions(first: int, second: int, pool: bool) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Unflatten(1, (1, 8, 8))]
+    layers += [nn.Conv2d(1, first, 3, padding=1), nn.BatchNorm2d(first), nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [nn.Conv2d(first, second, 3, padding=1), nn.BatchNorm2d(second), nn.ReLU()]
+    layers += [nn.AvgPool2d(2)] if pool else []
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(second * (4 if pool else 16), 10))
+
+
+class Block(nn.Module):
+    """Attention and feed-forward block with pre-normalisation."""
+
+    def __init__(self, width: int = 32, heads: int = 4) -> None:
+        super().__init__()
+        self.heads, self.n1, self.n2 = heads, nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.forward_part = nn.Sequential(nn.Linear(width, 64), nn.GELU(), nn.Linear(64, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, width = x.shape
+        qkv = self.qkv(self.n1(x)).reshape(n, length, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        attention = torch.softmax(q @ k.transpose(-1, -2) / (width // self.heads) ** 0.5, -1) @ v
+        x = x + self.out(attention.transpose(1, 2).reshape(n, length, width))
+        return x + self.forward_part(self.n2(x))
+
+
+class Sorter(nn.Module):
+    """Transformer that sorts eight tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.positions = nn.Embedding(8, 32), nn.Parameter(0.1 * torch.randn(8, 32))
+        self.block, self.norm, self.out = Block(), nn.LayerNorm(32), nn.Linear(32, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.norm(self.block(self.embedding(x) + self.positions)))
+
+
+class RowReader(nn.Module):
+    """GRU that reads an 8 x 8 image row by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.out = nn.GRUCell(8, 32), nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), 32)
+        for row in x.reshape(-1, 8, 8).unbind(1):
+            state = self.cell(row, state)
+        return self.out(state)
+
+
+class Adder(nn.Module):
+    """LSTM that adds the marked numbers of a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.out = nn.LSTMCell(2, 24), nn.Linear(24, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), 24), x.new_zeros(len(x), 24)
+        for row in x.unbind(1):
+            state = self.cell(row, state)
+        return self.out(state[0])
+
+
+class Residual(nn.Module):
+    """Residual network with layer normalisation."""
+
+    def __init__(self, width: int = 48, depth: int = 3) -> None:
+        super().__init__()
+        self.first, self.out = nn.Linear(64, width), nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 10))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+            for _ in range(depth)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.out(x)
+
+
+def token_loss(output: Tensor, y: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(output.reshape(-1, output.shape[-1]), y.reshape(-1))
+
+
+# -- data
+
+
+def halves(x: Any, y: Any, cut: int, last: int | None = None) -> tuple[Batch, Batch]:
+    x = torch.as_tensor(np.asarray(x), dtype=torch.int64 if np.asarray(x).dtype.kind == "i" else torch.float32)
+    y = torch.as_tensor(np.asarray(y), dtype=torch.int64 if np.asarray(y).dtype.kind == "i" else torch.float32)
+    return (x[:cut], y[:cut]), (x[cut if last is None else last :], y[cut if last is None else last :])
+
+
+def tasks(mnist: str | None = None) -> dict[str, Task]:
+    """All tasks by name; the one on MNIST needs the folder with its ten thousand test images in IDX form."""
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(images))
+    images, labels = images[order] / 16, labels[order].astype(np.int64)
+    digits, pictures = halves(images, labels, 1297), halves(images, images, 1297)
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(0, 8, (6500, 8))
+    sorting = halves(tokens, np.sort(tokens, axis=1), 6000, 6300)
+    x = rng.uniform(-2, 2, (1700, 4))
+    y = np.sin(2 * x[:, :1]) + x[:, 1:2] * x[:, 2:3] + 0.5 * x[:, 3:] + 0.05 * rng.normal(size=(1700, 1))
+    surface = halves(x, y, 1200)
+    scales = np.geomspace(1, 1e-2, 50)
+    x = rng.normal(size=(3500, 50)) * scales
+    slope = x @ (rng.normal(size=50) / scales)
+    stretched = halves(x, (slope / slope.std() * 4 + rng.logistic(size=3500) > 0).astype(np.int64), 3000)
+    wide_rates = np.geomspace(1e-2, 100, 13)
+
+    def deep() -> nn.Module:
+        return mlp(64, 64, 64, 10)
+
+    made = [
+        Task("mlp-relu-sgd", deep, *digits, CROSS_ENTROPY, "sgd", SGD_RATES, 800),
+        Task("mlp-relu-adam", deep, *digits, CROSS_ENTROPY, "adam", ADAM_RATES, 400),
+        Task("cnn-bn-momentum", lambda: convolutions(8, 16, False), *digits, CROSS_ENTROPY, "momentum", SGD_RATES, 240),
+        Task("logistic-stretched", lambda: nn.Linear(50, 2), *stretched, CROSS_ENTROPY, "sgd", wide_rates, 800),
+        Task("autoencoder-adam", lambda: mlp(64, 32, 8, 32, 64), *pictures, SQUARES, "adam", ADAM_RATES, 600),
+        Task("sorter-adamw", Sorter, *sorting, token_loss, "adamw", ADAM_RATES, 280, 32),
+        Task("regression-tanh-sgd", lambda: mlp(4, 64, 64, 1, activation=nn.Tanh), *surface, SQUARES, "sgd", SGD_RATES,
+             800),
+        Task("deep-relu-momentum", lambda: mlp(64, *[32] * 5, 10), *digits, CROSS_ENTROPY, "momentum", SGD_RATES, 500),
+    ]  # fmt: skip
+    if mnist is not None:
+        data = load(mnist, trained=8000)
+        mnist_halves = (
+            halves(data.train, data.labels, 8000)[0],
+            halves(data.test[:1000], data.test_labels[:1000], 0)[1],
+        )
+        network = lambda: mlp(784, 100, 10, activation=nn.Tanh)  # noqa: E731
+        made.append(Task("mnist-tanh-sgd", network, *mnist_halves, CROSS_ENTROPY, "sgd", SGD_RATES, 800))
+
+    # Held out: chosen and written before the method; nothing may be tuned on them.
+    features, diagnosis = load_breast_cancer(return_X_y=True)
+    order = np.random.default_rng(3).permutation(len(features))
+    features = (features - features.mean(0)) / features.std(0)
+    clinic = halves(features[order], diagnosis[order].astype(np.int64), 400)
+    x, y = make_friedman1(n_samples=1700, n_features=8, noise=0.3, random_state=4)
+    friedman = halves(x * 2 - 1, ((y - y.mean()) / y.std())[:, None], 1200)
+    kept = {"held_out": True}
+    made += [
+        Task("held-mlp-adamw", lambda: mlp(64, 128, 10), *digits, CROSS_ENTROPY, "adamw-decay", ADAM_RATES, 300,
+             **kept),
+        Task("held-conv-adam", lambda: convolutions(6, 12, True), *digits, CROSS_ENTROPY, "adam", ADAM_RATES, 240,
+             **kept),
+        Task("held-friedman-momentum", lambda: mlp(8, 48, 48, 1, activation=nn.Tanh), *friedman, SQUARES, "momentum",
+             SGD_RATES, 500, 32, **kept),
+        Task("held-gru-adam", RowReader, *digits, CROSS_ENTROPY, "adam", ADAM_RATES, 240, **kept),
+        Task("held-logistic-nesterov", lambda: nn.Linear(64, 10), *digits, CROSS_ENTROPY, "nesterov", SGD_RATES, 400,
+             **kept),
+        Task("held-dropout-rmsprop", lambda: mlp(64, 96, 96, 10, dropout=0.3), *digits, CROSS_ENTROPY, "rmsprop",
+             ADAM_RATES, 400, **kept),
+        Task("held-residual-sgd", Residual, *digits, CROSS_ENTROPY, "sgd", SGD_RATES, 400, 32, **kept),
+        Task("held-clinic-tanh-adam", lambda: mlp(30, 32, 16, 2, activation=nn.Tanh), *clinic, CROSS_ENTROPY, "adam",
+             ADAM_RATES, 200, 32, **kept),
+    ]  # fmt: skip
+    made += fresh(digits, pictures)
+    return {task.name: task for task in made}
+
+
+def fresh(digits: tuple[Batch, Batch], pictures: tuple[Batch, Batch]) -> list[Task]:
+    """Second held-out set: written after the race was tried on the first one, and before its last two rules."""
+    features, kinds = load_wine(return_X_y=True)
+    order = np.random.default_rng(5).permutation(len(features))
+    features = (features - features.mean(0)) / features.std(0)
+    wine = halves(features[order], kinds[order].astype(np.int64), 128)
+    x, y = load_diabetes(return_X_y=True)
+    order = np.random.default_rng(6).permutation(len(x))
+    diabetes = halves(x[order] / x.std(), ((y - y.mean()) / y.std())[order, None], 320)
+    moons = halves(*(part.astype(kind) for part, kind in zip(
+        make_moons(1600, noise=0.2, random_state=7), (np.float64, np.int64), strict=True)), 1200)  # fmt: skip
+    steps = np.random.default_rng(8).normal(size=(1700, 12, 2))
+    sums = halves(steps, (steps[..., 0] * (steps[..., 1] > 0)).sum(1, keepdims=True) / 2, 1200)
+    kept = {"held_out": True}
+    plain = lambda: nn.Sequential(  # noqa: E731
+        nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(72, 10)
+    )
+    tanh = {"activation": nn.Tanh}
+    wide_rates = np.geomspace(1e-2, 100, 13)
+    return [
+        Task("held-fresh-wine-sgd", lambda: mlp(13, 24, 3, **tanh), *wine, CROSS_ENTROPY, "sgd", SGD_RATES, 300, 32,
+             **kept),
+        Task("held-fresh-diabetes-adam", lambda: mlp(10, 32, 1), *diabetes, SQUARES, "adam", ADAM_RATES, 300, 32,
+             **kept),
+        Task("held-fresh-conv-momentum", plain, *digits, CROSS_ENTROPY, "momentum", SGD_RATES, 300, 32, **kept),
+        Task("held-fresh-lstm-adamw", Adder, *sums, SQUARES, "adamw", ADAM_RATES, 300, **kept),
+        Task("held-fresh-autoencoder-momentum", lambda: mlp(64, 24, 64, **tanh), *pictures, SQUARES, "momentum",
+             wide_rates, 400, **kept),
+        Task("held-fresh-moons-adam", lambda: mlp(2, 32, 32, 32, 2), *moons, CROSS_ENTROPY, "adam", ADAM_RATES, 300,
+             **kept),
+    ]  # fmt: skip
