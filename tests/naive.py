@@ -114,3 +114,23 @@ def returns(states, lag, first):
         second.append(math.log(math.hypot(*(b - a for a, b in zip(one, two, strict=True)))))
         later.append(math.log(math.hypot(*two)))
     return [sum(each) / len(each) for each in (close, second, later)]
+
+
+def growth_phase(curves, share, upper, least=2.0, stalled=3.0):
+    """Gain over time between the first passages of two levels, summed over curves of ln d; times are indices."""
+    passages = []
+    for values in curves:
+        onset = values[0] + max(least, share * (upper - values[0]))
+        sigma = next((k for k, v in enumerate(values) if v >= onset), None)
+        tau = next((k for k, v in enumerate(values) if v >= upper), None)
+        passages.append((sigma, tau))
+    durations = sorted(tau - sigma for sigma, tau in passages if None not in {sigma, tau} and tau > sigma)
+    longest = stalled * float(np.median(durations))
+    gain = time = 0.0
+    for values, (sigma, tau) in zip(curves, passages, strict=True):
+        if sigma is None:
+            continue
+        end = len(values) - 1 if tau is None else tau
+        end = min(end, int(sigma + longest))
+        gain, time = gain + values[end] - values[sigma], time + end - sigma
+    return gain / time

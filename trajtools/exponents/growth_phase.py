@@ -61,8 +61,15 @@ class Cells:
         return len(self.values)
 
     def __getitem__(self, rows: Ints | Bools) -> Cells:
-        parts = (part[rows] for part in (self.values, self.group, self.start, self.begin, self.end))
-        return Cells(self.time, *parts, self.at_floor)
+        return Cells(
+            self.time,
+            self.values[rows],
+            self.group[rows],
+            self.start[rows],
+            self.begin[rows],
+            self.end[rows],
+            self.at_floor,
+        )
 
     @property
     def known(self) -> Ints:

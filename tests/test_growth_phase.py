@@ -1,0 +1,252 @@
+"""The growth phase of twins between two first passages: its rate, its shape, its starts, and the decay of others."""
+
+import naive
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from planted import from_distances, logistic, logistic_growth, orbit, pairs
+
+from trajtools.exponents.divergence import Divergence
+from trajtools.exponents.twins import twins
+from trajtools.exponents.verdict import Start, judge_persistence
+from trajtools.reasons import codes
+
+T = np.arange(401.0)
+
+
+def curve(rate, *, epsilon=1e-8, wait=0.0, level=1.0, time=T):
+    """Distance that rests for `wait`, then grows at `rate` up to `level`."""
+    return level * np.minimum(1, np.exp(np.log(epsilon) + rate * np.maximum(time - wait, 0)))
+
+
+def starts_of(*grows, votes=None):
+    votes = (True,) * len(grows) if votes is None else votes
+    rows = np.arange(1)
+    return tuple(
+        Start(100 * k, 0.1, (0.05, 0.15), 5.0, v, g, rows) for k, (g, v) in enumerate(zip(grows, votes, strict=True))
+    )
+
+
+# -- the number --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epsilon", [1e-6, 1e-8, 1e-11, 1e-14])
+def test_rate_does_not_depend_on_epsilon_or_on_the_waiting_time(epsilon):
+    growth = Divergence.from_distances(
+        np.array([curve(0.2, epsilon=epsilon, wait=wait) for wait in (0, 20, 40, 60, 80, 100)]).T
+    )
+    exponent = growth.fit()
+    assert_allclose(exponent.value, 0.2, rtol=1e-3)
+    low, middle, high = exponent.waiting
+    assert low < middle < high
+    assert 50 <= middle - (exponent.settings["onset_level"] - np.log(epsilon)) / 0.2 <= 52
+    assert exponent.from_perturbation < 0.9 * exponent.value
+    assert exponent.fraction_growing == 1
+
+
+def test_rate_is_the_ratio_of_sums_of_the_naive_twin():
+    growth = logistic_growth(3, inits=9, copies=2)
+    exponent = growth.fit()
+    curves = np.array([np.log(growth.distances[growth.group == g]).mean(axis=0) for g in range(9)])
+    expected = naive.growth_phase(curves.tolist(), exponent.settings["onset_share"], exponent.settings["upper_level"])
+    assert_allclose(exponent.value, expected, rtol=1e-9)
+
+
+def test_curves_that_never_grow_are_counted_and_do_not_slow_the_rate():
+    d = np.array([curve(0.2, wait=w) for w in range(0, 60, 10)] + [1e-8 * np.ones(len(T))] * 2).T
+    exponent = Divergence.from_distances(d).fit()
+    assert exponent.fraction_growing == 0.75
+    assert_allclose(exponent.value, 0.2, rtol=1e-3)
+
+
+def test_rate_by_time_shows_a_rate_that_changes_along_the_training():
+    log = np.log(1e-12) + np.cumsum(np.where(T < 100, 0.05, 0.2)) - 0.05
+    d = np.exp(-np.logaddexp(0, -log))
+    exponent = Divergence.from_distances(np.array([d * (1 + k / 10) for k in range(6)]).T).fit()
+    rate, stop = exponent.rate_by_time["rate"], exponent.rate_by_time["stop"]
+    known = np.isfinite(rate)
+    assert_allclose(rate[known & (stop <= 100)], 0.05, rtol=1e-6)
+    assert_allclose(rate[known & (exponent.rate_by_time["start"] >= 100)][:2], 0.2, rtol=0.02)
+    assert np.isnan(rate[stop > 250]).all()  # saturated: fewer than three quarters are left
+
+
+def test_per_converts_the_rates_and_keeps_the_waiting_time():
+    growth = Divergence.from_distances(np.array([curve(0.2, wait=w) for w in range(6)]).T)
+    step, epoch = growth.fit(), growth.fit().per("epoch", steps_per_epoch=10)
+    assert_allclose(epoch.from_perturbation, 10 * step.from_perturbation)
+    assert_allclose(epoch.rate_by_time["rate"], 10 * step.rate_by_time["rate"])
+    assert epoch.waiting == step.waiting
+
+
+# -- growth ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("power", [0.5, 1, 2, 4, 8])
+@pytest.mark.parametrize("units", [1, 4, 12])
+def test_a_power_law_is_never_exponential(power, units):
+    for seed in range(6):
+        rng = np.random.default_rng([seed, units])
+        noise = 0.3 * rng.standard_normal((units, len(T)))
+        exponent = Divergence.from_distances((1e-8 * (1 + T) ** power * np.exp(noise)).T).fit()
+        assert exponent.growth != "exponential", exponent.reasons
+
+
+def test_walks_without_drift_are_rarely_exponential():
+    wrong = total = 0
+    for units in (1, 5, 20):
+        for seed in range(20):
+            steps = np.random.default_rng([seed, units]).standard_normal((units, len(T)))
+            walk = np.exp(-18 + np.minimum(steps.cumsum(axis=1), 18))
+            wrong += Divergence.from_distances(walk.T).fit().growth == "exponential"
+            total += 1
+    assert wrong <= 4  # 1 % each: more than 4 of 60 has p < .1 %
+
+
+def test_few_units_are_never_regular():
+    for seed in range(10):
+        for copies in (2, 8):
+            exponent = logistic_growth(seed, inits=1, copies=copies).fit()
+            assert exponent.verdict in ("sensitive", "inconclusive")
+
+
+def test_a_window_of_a_step_or_two_is_inconclusive():
+    jump = np.full((len(T), 3), 1e-2)
+    jump[0] = 1e-9
+    exponent = Divergence.from_distances(jump * np.array([1, 1.1, 0.9])).fit()
+    assert (exponent.growth, exponent.verdict) == ("undecided", "inconclusive")
+    assert "too-fast" in codes(exponent.reasons)
+
+
+def test_a_training_that_runs_away_is_no_chaos():
+    reference = orbit(lambda w: -1.1 * w, 1.0, 300)
+    listed = []
+    for start in (0, 100, 200):
+        twin = reference.copy()
+        twin[start:] = orbit(lambda w: -1.1 * w, reference[start] * (1 + 1e-9), 300 - start)
+        listed.append(twin)
+    exponent = twins((reference, listed)).fit()
+    assert (exponent.growth, exponent.verdict) == ("diverging", "diverging")
+    assert exponent.settings["speed_share"] == pytest.approx(1, abs=0.01)
+    assert exponent.reasons[0].code == "runaway"
+
+
+def test_bounded_chaos_does_not_run_away():
+    exponent = logistic_growth(0).fit()
+    assert abs(exponent.settings["speed_share"]) < 0.2
+    assert exponent.growth == "exponential"
+
+
+# -- decay -------------------------------------------------------------------------------------------------------------
+
+
+def cycle_exponent(r, period):
+    x = 0.3
+    for _ in range(20_000):
+        x = r * x * (1 - x)
+    total = 0.0
+    for _ in range(period):
+        total += np.log(abs(r - 2 * r * x))
+        x = r * x * (1 - x)
+    return total / period
+
+
+@pytest.mark.parametrize(("r", "period"), [(2.9, 1), (3.2, 2), (3.5, 4), (3.55, 8)])
+@pytest.mark.parametrize("units", [1, 8])
+def test_contracting_twins_give_the_rate_down_to_the_rounding_level(r, period, units):
+    def step(x):
+        return r * x * (1 - x)
+
+    truth = cycle_exponent(r, period)
+    rng = np.random.default_rng(units)
+    states = rng.uniform(0.2, 0.8, (units, 1))
+    for _ in range(2000):
+        states = step(states)
+    exponent = twins(pairs(step, states, epsilon=1e-6, copies=3, n=400, rng=rng)).fit()
+    assert exponent.verdict == "regular"
+    assert_allclose(exponent.value, truth, rtol=0.02)
+    assert exponent.interval[0] <= truth <= exponent.interval[1]
+
+
+def test_a_decay_of_several_rates_ends_at_the_slowest():
+    factors = 1 - 0.1 * np.array([0.5, 0.8, 1.0, 3.0, 9.0])
+    rng = np.random.default_rng(0)
+    growth = twins(pairs(lambda x: factors * x, rng.normal(size=(8, 5)), epsilon=1e-6, copies=3, n=250, rng=rng))
+    exponent = growth.fit()
+    assert exponent.growth == "contracting"
+    assert_allclose(exponent.value, np.log(0.95), rtol=0.1)
+
+
+def test_a_curve_that_stays_where_it_began_does_not_grow():
+    rng = np.random.default_rng(0)
+    exponent = Divergence.from_distances(1e-8 * np.exp(0.1 * rng.standard_normal((400, 6)))).fit()
+    assert (exponent.growth, exponent.verdict) == ("none", "regular")
+    assert exponent.interval[0] < 0 < exponent.interval[1]
+
+
+# -- persistence -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("grows", "answer"),
+    [
+        ((True,), "not tested"),
+        ((True, True), "mixed"),
+        ((True, True, True), "shown"),
+        ((True, True, False), "ended"),
+        ((True, False, False), "ended"),
+        ((False, True, True), "mixed"),
+        ((True, False, True, True), "mixed"),
+        ((True,) * 30 + (False,) + (True,) * 30, "mixed"),
+        ((True,) * 15 + (False,) * 15, "ended"),
+    ],
+)
+def test_persistence_follows_from_the_starts_that_vote(grows, answer):
+    persistence, reason = judge_persistence(starts_of(*grows), "step")
+    if answer == "mixed" and len(grows) > 50:
+        assert persistence in ("shown", "mixed")  # one of 61 may fail by chance
+    else:
+        assert persistence == answer, reason
+
+
+def test_starts_that_were_not_followed_long_enough_do_not_vote():
+    persistence, _ = judge_persistence(starts_of(True, True, True, False, votes=(True, True, True, False)), "step")
+    assert persistence == "shown"
+
+
+def planted_at(starts, length, *, rng, epsilon=1e-10):
+    reference = orbit(logistic, 0.3141, length)
+    copies = []
+    for start in starts:
+        twin = reference.copy()
+        twin[start:] = orbit(logistic, reference[start] + epsilon * rng.uniform(0.5, 1), length - start)
+        copies.append(twin)
+    return twins((reference, copies))
+
+
+def test_chaos_from_many_plantings_of_one_training():
+    exponent = planted_at(range(0, 600, 60), 660, rng=np.random.default_rng(1)).fit()
+    assert (exponent.growth, exponent.persistence, exponent.verdict) == ("exponential", "shown", "chaotic")
+    assert exponent.settings["resampled"] == "starts"
+    assert exponent.interval[0] < np.log(2) < exponent.interval[1]
+
+
+def test_a_last_start_that_is_cut_short_changes_nothing():
+    exponent = planted_at([*range(0, 600, 60), 650], 660, rng=np.random.default_rng(1)).fit()
+    assert exponent.verdict == "chaotic"
+    assert exponent.settings["start_votes"][-1] is False
+
+
+def test_starts_whose_rates_differ_are_named():
+    d = [curve(rate, wait=0) for rate in (0.14, 0.19, 0.04)]
+    growth = Divergence.from_distances(np.array(d).T, group=[0, 0, 0], start=[0, 500, 1000])
+    exponent = growth.fit()
+    warning = next(w for w in exponent.warnings if w.code == "starts-differ")
+    assert "0.14" in warning.text
+    assert warning.numbers["lowest"] < 0.05 < 0.18 < warning.numbers["highest"]
+
+
+def test_a_single_curve_has_an_interval_from_blocks_of_time():
+    exponent = from_distances([curve(0.2) * np.exp(0.3 * np.sin(T))]).fit()
+    assert exponent.settings["resampled"] == "blocks of time"
+    assert exponent.interval[0] < 0.2 < exponent.interval[1]
+    assert "one-initial-condition" in codes(exponent.warnings)
