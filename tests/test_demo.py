@@ -57,7 +57,10 @@ def test_forced_demo_is_reproducible_and_prints_a_table(demo):
     head, *rows = text.stdout.splitlines()
     assert head.split()[:2] == ["learning", "rate"]
     assert "papers' procedure" in head
-    assert [row.split()[0] for row in rows] == ["0.01", "1"]
+    assert "waiting" in head
+    assert [row.split()[0] for row in rows[:2]] == ["0.01", "1"]
+    assert "Nearby copies" in rows[0]
+    assert "How to read it:" in rows
 
 
 @pytest.mark.parametrize("rates", ["fast", "-1", "0", "inf", ""])

@@ -13,6 +13,7 @@ from trajtools.cli import lyapunov, options
 from trajtools.cli.runner import (
     Outcome,
     Request,
+    bullets,
     document,
     emit,
     finish,
@@ -40,7 +41,7 @@ PUBLISHED = "danovski2024"
               help="Learning rates.")  # fmt: skip
 @click.option("--inits", type=click.IntRange(min=2), default=75, show_default=True, help="Initial conditions.")
 @click.option("--copies", type=click.IntRange(min=1), default=5, show_default=True, help="Perturbed copies of each.")
-@click.option("--steps", type=click.IntRange(min=10), default=200, show_default=True, help="Steps of gradient descent.")
+@click.option("--steps", type=click.IntRange(min=10), default=300, show_default=True, help="Steps of gradient descent.")
 @click.option("--epsilon", type=float, default=1e-8, show_default=True, help="Size of the perturbation of a weight.")
 @options.seed
 @click.option("--force", is_flag=True, help="Delete what an earlier demo left in the folder.")
@@ -130,7 +131,8 @@ def _recording(folder: Path, sizes: dict[str, str], epsilon: float, seed: int) -
         "start": "weights drawn from N(0, 1), biases 0",
         "training": "full-batch gradient descent on the mean cross-entropy, no momentum: there is no noise, so copies "
         "separate by the dynamics alone",
-        "perturbation": f"uniform in [-{epsilon:g}, {epsilon:g}] on every weight, at step 0; biases unchanged",
+        "perturbation": f"uniform in [-{epsilon:g}, {epsilon:g}] on every weight, at step 0 and whenever a copy has "
+        "saturated or grown old; biases unchanged",
         **sizes,
         "seed": str(seed),
         "files": f"{len(files)} in {folder.name}, {size}: every weight at every step",
@@ -139,16 +141,30 @@ def _recording(folder: Path, sizes: dict[str, str], epsilon: float, seed: int) -
 
 
 def _text(outcomes: list[Outcome]) -> list[Block]:
-    from trajtools.plots._axes import number
+    from trajtools.plots._axes import interval, number, waiting
 
-    rows = []
-    for outcome in outcomes:
-        answer: Analysis = outcome.result
-        cells = lyapunov.row(answer)
-        published = answer.published
-        if published is not None:
-            text = f"{number(published.value)} (s.d. {number(published.spread)}, used {published.used_fraction:.0%})"
-            cells.append(text if published.n_used else "none left")
-        rows.append([answer.run.removeprefix("eta="), *cells[1:]])
-    head = ["learning rate", *lyapunov.columns(outcomes[0].result)[1:], "papers' procedure"]
-    return [table(head, rows, right=(0, 1, 2, 4, 5))]
+    rows, answers = [], [outcome.result for outcome in outcomes]
+    for answer in answers:
+        one, published = answer.exponent, answer.published
+        rows.append([
+            answer.run.removeprefix("eta="),
+            number(one.value),
+            interval(one),
+            waiting(one),
+            one.verdict,
+            one.summary(),
+            "none left" if published is None or not published.n_used
+            else f"{number(published.value)} from {published.used_fraction:.0%}",
+        ])  # fmt: skip
+    first = answers[0].exponent
+    head = [
+        "learning rate", "exponent while growing", f"{first.level:.0%} interval", "waiting (steps)", "verdict",
+        "in words", "papers' procedure",
+    ]  # fmt: skip
+    notes = (
+        "exponent while growing: e-folds per step between the onset of growth and a factor 50 below saturation",
+        "waiting: steps from a perturbation to the onset of growth, median (10 % to 90 %)",
+        f"papers' procedure ({PUBLISHED}): mean slope of the straightest windows of the initial conditions that pass "
+        "its filter, and their share; the others are left out, so it is high and never zero",
+    )
+    return [table(head, rows, right=(0, 1, 2, 3)), bullets("How to read it:", notes)]

@@ -119,11 +119,43 @@ class Exponent(Result):
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
 
     def __str__(self) -> str:
-        """Value, interval and verdict, then one reason or warning per line; `repr` has every field."""
+        """Value, interval and verdict, then the waiting time, then one reason or warning per line."""
         low, high = self.interval
         span = f"[{low:.4g}, {high:.4g}]" if isfinite(low) and isfinite(high) else "unknown"
         head = f"{self.value:.4g} {self.unit}, {self.level:.0%} interval {span}: {self.verdict}"
-        return "\n".join([head, *(f"- {line}" for line in (*self.reasons, *self.warnings))])
+        return "\n".join([head, *(f"- {line}" for line in (*self._waited(), *self.reasons, *self.warnings))])
+
+    def _waited(self) -> list[str]:
+        early, middle, late = self.waiting
+        if not isfinite(middle):
+            return []
+        since = f"{self.from_perturbation:.4g} {self.unit} since the perturbation"
+        return [
+            f"{self.fraction_growing:.0%} of the curves grow, after waiting {middle:.4g} (10 to 90 %: {early:.4g} to "
+            f"{late:.4g}); {since}"
+        ]
+
+    def summary(self) -> str:
+        """Say the verdict in one sentence.
+
+        Returns
+        -------
+        str
+            A sentence in plain English, without numbers other than the time in which distances grow tenfold.
+        """
+        tenfold = np.log(10) / self.value * self.unit_factor if self.value > 0 else float("nan")
+        time = f"tenfold every {tenfold:.3g} {self.curve.time_unit}s" if self.curve is not None else "exponentially"
+        return {
+            "chaotic": f"Nearby copies part {time}, whenever they are perturbed.",
+            "transient": f"Nearby copies parted {time} at first, and later perturbations no longer grow.",
+            "sensitive": f"Nearby copies part {time}; whether they do so at any time of the training is open.",
+            "regular": {
+                "contracting": "Nearby copies come together.",
+                "slower": "Nearby copies part, but no faster than a power of time.",
+            }.get(self.growth, "Nearby copies stay as close as they were."),
+            "diverging": "The training itself runs away, so its copies part as fast as it does.",
+            "inconclusive": "The data do not decide; the reasons say what is missing.",
+        }[self.verdict]
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the result to a dict that JSON can represent, without the fitted curves.

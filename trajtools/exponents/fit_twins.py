@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.exponent import Exponent
@@ -364,7 +365,7 @@ def separate_starts(growth: Divergence, cells: Cells, window: Window | None, lev
         # Perturbations late in a growth phase cover only its end: they belong to it, but are no evidence.
         early = begin + max((until - begin) * EARLY, 1.0)
         rows = np.flatnonzero((cells.start >= begin) & (cells.start < early) & usable)
-        starts.append(_start(cells, window, rows, followed, usual, level=level))
+        starts.append(_start(cells, window, rows, followed, usual, step=per_step, level=level))
         left = left[left >= until]
     return tuple(starts)
 
@@ -380,24 +381,41 @@ def _followed(growth: Divergence, cells: Cells) -> Floats:
     )
 
 
-def _start(cells: Cells, window: Window | None, rows: Ints, followed: Floats, usual: float, *, level: float) -> Start:
+def _start(
+    cells: Cells, window: Window | None, rows: Ints, followed: Floats, usual: float, *, step: float, level: float
+) -> Start:
     """Rate and vote of the cells of one start."""
     nan, begin = float("nan"), int(cells.start[rows].min())
     if window is None:
         return Start(begin, nan, (nan, nan), 0.0, False, False, rows)
     part = cells[rows]
     ratio = ratio_of_sums(part, window.first[rows], window.last[rows], level)
-    reached = window.reached[rows]
-    if np.isfinite(usual):
-        votes = reached | (followed[rows] >= LONG_ENOUGH * usual)
-    else:
-        votes = reached = window.growers[rows]
-    grows = bool(votes.any() and reached[votes].mean() >= 0.5)
+    votes, grows = _vote(
+        window.reached[rows], cells.time[window.last[rows]] / step, followed[rows], LONG_ENOUGH * usual
+    )
+    if not np.isfinite(usual):
+        votes = grows = bool(window.growers[rows].any())
     fitted = window.last[rows] > window.first[rows]
     gain = part.at(window.last[rows]) - part.at(window.first[rows])
     mean = float(gain[fitted].mean()) if fitted.any() else 0.0
     value = ratio.value if fitted.any() else nan
-    return Start(begin, value, ratio.interval, mean, bool(votes.any()), grows, rows)
+    return Start(begin, value, ratio.interval, mean, votes, grows, rows)
+
+
+def _vote(reached: NDArray[np.bool_], passage: Floats, followed: Floats, until: float) -> tuple[bool, bool]:
+    """Whether the cells of a start decide, and whether at least half reach the upper level by a time.
+
+    Notes
+    -----
+    The share is that of Kaplan and Meier (1958): a cell that is cut before it reaches the level counts for as long as
+    it was followed. Cells that reach it early and are cut then would otherwise outvote those that are cut without.
+    """
+    time = np.where(reached, passage, followed)
+    left = 1.0
+    for now in np.unique(time[reached & (time <= until)]):
+        left *= 1 - np.sum(reached & (time == now)) / np.sum(time >= now)
+    grows = bool(left <= 0.5)
+    return grows or bool((~reached & (followed >= until)).any()), grows
 
 
 def _runaway(growth: Divergence, cells: Cells, window: Window | None) -> tuple[float, bool]:

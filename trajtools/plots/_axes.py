@@ -103,6 +103,12 @@ def interval(exponent: Exponent) -> str:
     return f"[{number(low)}, {number(high)}]" if np.isfinite([low, high]).all() else "unknown"
 
 
+def waiting(exponent: Exponent) -> str:
+    """Format the waiting time before growth: median, and 10 % and 90 % quantiles; empty without growth."""
+    low, middle, high = exponent.waiting
+    return f"{middle:g} ({low:.4g}-{high:.4g})" if math.isfinite(middle) else ""
+
+
 def window(exponent: Exponent) -> str:
     """Format the fitted window, as in ``12-58``; empty without a fit."""
     start, stop = exponent.window

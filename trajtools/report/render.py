@@ -84,7 +84,7 @@ def _render(template: str, context: Callable[[Figures], dict[str, Any]]) -> str:
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from trajtools.plots._axes import interval, number, window
+    from trajtools.plots._axes import interval, number, waiting, window
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -93,7 +93,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, interval=interval, window=window, median=_median, percent="{:.0%}".format)
+    environment.filters.update(
+        number=number, interval=interval, waiting=waiting, window=window, median=_median, percent="{:.0%}".format
+    )
     environment.tests["finite"] = math.isfinite
     return environment
 
