@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import numpy as np
+import twin_families
 from families import DEVELOPMENT, HELD_OUT, SEEN, UNUSED, Record, chaotic
 from scipy.special import betaincinv
 
@@ -66,7 +67,21 @@ FAMILIES: dict[str, Family] = {
     for systems, held_out in ((SEEN, False), (UNUSED, True))
     for name, record in chaotic(systems).items()
 }
-"""Name -> family; another module may add its own before `main` runs."""
+FAMILIES |= {
+    name: Family(run, held_out=held_out, stochastic=False)
+    for runs, held_out in ((twin_families.DEVELOPMENT, False), (twin_families.HELD_OUT, True))
+    for name, run in runs.items()
+}
+FAMILIES |= {
+    f"twins: {name}, {units} x {starts}": Family(
+        twin_families.power(make, units, starts), held_out=held_out, alarm=False, stochastic=False
+    )
+    for systems, held_out in ((SEEN, False), (UNUSED, True))
+    for name, (make, _, column) in systems.items()
+    if column is None
+    for units, starts in ((12, 1), (1, 8))
+}
+"""Name -> family. Twins of chaotic systems: references x plantings."""
 
 
 def run_one(name: str, seed: int) -> dict[str, Any]:
