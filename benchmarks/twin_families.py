@@ -176,6 +176,7 @@ DEVELOPMENT = {
     "twins: ballistic": of_curves(ballistic),
     "twins: bump": of_curves(bump),
     "twins: small walk of ln d": of_curves(small_log_walk),
+    "twins: stretched exponential": of_curves(stretched),
     "twins: SGD on a quadratic": of_map(_quadratic, 20, starts=THRICE),
     "twins: noisy period three": of_map(_noisy_period_three, 1, starts=THRICE),
     "twins: runaway": of_map(_runaway, 3, burn=0, starts=THRICE),
@@ -184,7 +185,6 @@ DEVELOPMENT = {
 }
 HELD_OUT = {
     "twins: jump": of_curves(jump),
-    "twins: stretched exponential": of_curves(stretched),
     "twins: logarithm": of_curves(logarithm),
     "twins: autoregression": of_curves(autoregression),
     "twins: sheared cycle, common noise": of_map(_sheared_cycle, 2, starts=THRICE),

@@ -91,6 +91,14 @@ def test_a_power_law_is_never_exponential(power, units):
         assert exponent.growth != "exponential", exponent.reasons
 
 
+@pytest.mark.parametrize("units", [1, 4, 12])
+def test_a_stretched_exponential_is_not_exponential(units):
+    for seed in range(6):
+        rng = np.random.default_rng([seed, units])
+        log = rng.uniform(0.9, 1.1, (units, 1)) * T**0.4 + 0.1 * rng.standard_normal((units, len(T)))
+        assert Divergence.from_distances(1e-8 * np.exp(log.T)).fit().growth != "exponential"
+
+
 def test_walks_without_drift_are_rarely_exponential():
     wrong = total = 0
     for units in (1, 5, 20):

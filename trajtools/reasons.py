@@ -77,6 +77,7 @@ CODES: dict[str, str] = {
     "one-initial-condition": "the interval comes from one initial condition and does not cover others",
     "unused-curves": "some curves have no point in the fitted window",
     "too-fast": "the growth takes fewer steps than a fit needs",
+    "slows-down": "the growth is slower than exponential, and faster than a power law",
     "runaway": "the training itself diverges, or is still escaping from a saddle",
     "starts-differ": "the rates of separate starts differ",
     # tests

@@ -24,6 +24,9 @@ BOUNDED = 1.0  # e-folds: distances that rise by less do not grow
 SHORTEST = 20  # steps of a record, to show the absence of growth
 FEWEST_STEPS = 3  # fitted steps: fewer show no curvature
 SHAPE_STEPS = 10  # of a rise, to prefer a power law to an exponential
+SLOWDOWN = (
+    0.35  # ln of the time of the upper half of the growth over that of the lower: a larger one is no constant rate
+)
 NULLS = {"power-law": "a power law", BASIN: "a quadratic basin under the same optimiser"}
 VERDICTS = {
     ("exponential", "shown"): "chaotic",
@@ -202,6 +205,13 @@ def _with_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reaso
             "growth has more room"
         )
         return slower or ("undecided", (growth, Reason.of("null-fits-as-well", text, null=name, p=p_value)))
+    if shape is not None and shape.p_exponential < DECISION and shape.statistic > SLOWDOWN:
+        text = (
+            "the growth slows down: the upper half of it takes {factor:.2g} times as long as the lower half (p of a "
+            "constant rate = {p:.3g}); it is neither exponential nor {null}"
+        )
+        values = {"factor": float(np.exp(shape.statistic)), "p": shape.p_exponential, "null": name}
+        return "undecided", (growth, Reason.of("slows-down", text, **values))
     return "exponential", (growth, Reason.of("null-rejected", "{null} is rejected (p = {p:.3g})", null=name, p=p_value))
 
 
