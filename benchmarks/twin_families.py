@@ -204,7 +204,7 @@ def power(make: Callable[[], Any], units: int, starts: int, *, epsilon: float = 
     def run(seed: int) -> Exponent:
         system = make()
         rng = np.random.default_rng([units, starts, seed])
-        rate = float(system.exact[0]) if system.exact else _rate(system)
+        rate = float(system.exact[0]) if system.exact else rate_of(system)
         length = int(1.5 * -np.log(epsilon) / rate / system.dt)
         for _ in range(20):  # some starts run away
             reference = system.trajectories(units, length * starts, rng=rng)
@@ -231,7 +231,8 @@ def power(make: Callable[[], Any], units: int, starts: int, *, epsilon: float = 
 _RATES: dict[str, float] = {}
 
 
-def _rate(system: Any) -> float:
+def rate_of(system: Any) -> float:
+    """Largest exponent from the tangent map, roughly: how long twins take."""
     if system.name not in _RATES:
         _RATES[system.name] = float(system.exponents(2000, rng=np.random.default_rng(0), k=1, n=16).values[0])
     return _RATES[system.name]

@@ -26,12 +26,15 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import numpy as np
 from nulls import NULLS, halvorsen, holmes, lozi, saddle_twins
+from twin_families import rate_of
 from unseen import UNSEEN
 
 import trajtools as tt
+from trajtools.exponents.exponent import VERDICTS
 from trajtools.systems import SYSTEMS
 from trajtools.systems.system import System
 
+ALARMS = ("chaotic", "sensitive", "transient")
 TRUTH = -1  # the seed under which the file of results holds the true value of a row
 
 
@@ -80,13 +83,36 @@ CHAOTIC = {
     "cat": Chaotic(UNSEEN["cat"], 5000),
     "tinkerbell": Chaotic(UNSEEN["tinkerbell"], 5000),
     "ricker": Chaotic(UNSEEN["ricker"], 5000),
-    "twins: logistic 3.7": Chaotic(named("logistic", r=3.7), 60, twins=True),
-    "twins: henon": Chaotic(named("henon"), 100, twins=True),
-    "twins: softmax map": Chaotic(named("softmax_map"), 120, twins=True),
-    "twins: holmes": Chaotic(holmes, 80, twins=True),
-    "twins: lorenz": Chaotic(named("lorenz"), 3000, twins=True),
-    "twins: coupled logistic": Chaotic(named("globally_coupled", size=4, coupling=0.2), 80, twins=True),
 }
+TWINS = {
+    "logistic": (named("logistic"), True),
+    "logistic 3.7": (named("logistic", r=3.7), True),
+    "quartic GD, eta 2": (named("quartic_descent"), True),
+    "henon": (named("henon"), True),
+    "ikeda": (named("ikeda"), True),
+    "softmax map, gain 10": (named("softmax_map"), True),
+    "linear network, eta 1.8": (named("linear_network", eta=1.8), True),
+    "lorenz": (named("lorenz"), True),
+    "rossler": (named("rossler"), True),
+    "coupled logistic (4 maps, 0.2)": (named("globally_coupled", size=4, coupling=0.2), False),
+    "coupled quartic GD (2 maps)": (named("quartic_descent", weights=2), False),
+    "lorenz96, 5 sites": (named("lorenz96", size=5), False),
+    "holmes": (holmes, False),
+    "lozi": (lozi, False),
+    "halvorsen": (halvorsen, False),
+    "chen": (UNSEEN["chen"], False),
+    "sprott b": (UNSEEN["sprott_b"], False),
+    "driven pendulum": (UNSEEN["driven_pendulum"], False),
+    "tinkerbell": (UNSEEN["tinkerbell"], False),
+    "ricker": (UNSEEN["ricker"], False),
+    "logistic 2.9": (named("logistic", r=2.9), True),
+    "logistic 3.2": (named("logistic", r=3.2), True),
+    "logistic 3.5": (named("logistic", r=3.5), True),
+    "logistic 3.1": (named("logistic", r=3.1), False),
+    "logistic 3.52": (named("logistic", r=3.52), False),
+    "quartic GD, eta 1.3": (named("quartic_descent", eta=1.3), False),
+}
+CHAOTIC |= {f"twins: {name}": Chaotic(make, 0, twins=True, seen=seen) for name, (make, seen) in TWINS.items()}
 METHODS = ("kantz", "wolf", "hybrid")
 CHAOTIC |= {
     f"{method}: {name}": replace(CHAOTIC[name], seen=True, method=method)
@@ -133,7 +159,12 @@ def record(name: str, rng: np.random.Generator) -> tuple[Any, float]:
     row = CHAOTIC[name]
     system = row.make()
     if row.twins:
-        return system.twins(24, 2, row.length, epsilon=1e-10, rng=rng), system.dt
+        length = 400 if rate_of(system) < 0 else int(1.5 * np.log(1e10) / rate_of(system) / system.dt)
+        for _ in range(20):
+            pairs = system.twins(12, 3, length, epsilon=1e-6 if rate_of(system) < 0 else 1e-10, rng=rng)
+            if all(np.isfinite(reference).all() for reference, _ in pairs):
+                return pairs, system.dt
+        raise RuntimeError(f"{name} always runs away")
     for _ in range(20):  # some starts run away
         x = system.trajectory(row.length, rng=rng, transient=row.transient)
         if np.isfinite(x).all():
@@ -154,6 +185,7 @@ def run_one(name: str, seed: int) -> dict[str, Any]:
         "low": found.interval[0],
         "high": found.interval[1],
         "verdict": found.verdict,
+        "growth": found.growth,
         "reason": str(found.reasons[0]) if found.reasons else "",
         "seconds": time.perf_counter() - began,
     }
@@ -166,7 +198,7 @@ def report(results: list[dict[str, Any]]) -> str:
         if item["seed"] != TRUTH:
             by_row.setdefault(item["row"], []).append(item)
     lines = [
-        "| system | seen | N | true | median | median error | interval covers | interval width | chaotic |",
+        "| system | seen | N | true | median | median error | interval covers | interval width | verdict |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     covered, counted = 0, 0
@@ -179,13 +211,14 @@ def report(results: list[dict[str, Any]]) -> str:
         inside = int(np.sum((low <= true) & (true <= high)))
         told = int(np.isfinite(low).sum())
         covered, counted = covered + inside, counted + told
-        wanted = "transient" if row.twins else "chaotic"
-        hits = sum(i["verdict"] in ("chaotic", wanted) for i in items)
-        or_transient = " (or transient)" if row.twins else ""
+        # Twins of one planting can show exponential growth or contraction, and no persistence.
+        growth = "exponential" if true > 0 else "contracting"
+        hits = sum(i["growth"] == growth if row.twins else i["verdict"] == "chaotic" for i in items)
+        right = f" {growth}" if row.twins else " chaotic"
         lines.append(
             f"| {name} | {'yes' if row.seen else 'no'} | {len(items)} | {true:.4g} | {np.nanmedian(value):.4g} | "
             f"{np.nanmedian(np.abs(value / true - 1)):.1%} | {inside}/{told} | "
-            f"{np.nanmedian((high - low) / 2 / true):.0%} | {hits}/{len(items)}{or_transient} |"
+            f"{np.nanmedian((high - low) / 2 / abs(true)):.0%} | {hits}/{len(items)}{right} |"
         )
     if counted:
         lines += [
@@ -194,17 +227,17 @@ def report(results: list[dict[str, Any]]) -> str:
         ]
     lines += [
         "",
-        "| null | N | chaotic | transient | regular | inconclusive |",
-        "| --- | --- | --- | --- | --- | --- |",
+        f"| null | N | {' | '.join(VERDICTS)} |",
+        "| --- " * (len(VERDICTS) + 2) + "|",
     ]
     wrong, total = 0, 0
     for name in (*NULLS, "saddle twins"):
         verdicts = [i["verdict"] for i in by_row.get(name, [])]
         if not verdicts:
             continue
-        count = [verdicts.count(v) for v in ("chaotic", "transient", "regular", "inconclusive")]
-        if name != "saddle twins":
-            wrong, total = wrong + count[0] + count[1], total + len(verdicts)
+        count = [verdicts.count(v) for v in VERDICTS]
+        if name != "saddle twins":  # its growth is exponential, while it lasts
+            wrong, total = wrong + sum(verdicts.count(v) for v in ALARMS), total + len(verdicts)
         lines.append(f"| {name.replace('_', ' ')} | {len(verdicts)} | {' | '.join(map(str, count))} |")
     if total:
         lines += ["", f"False alarms (without the saddle twins): {wrong} of {total} ({wrong / total:.1%})."]

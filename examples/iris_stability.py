@@ -63,9 +63,15 @@ def main() -> None:
         kept, (low, high) = theirs.values[np.isfinite(theirs.values)], ours.interval
         values.append((theirs.value, float(kept.std()) if len(kept) else np.nan, ours.value, low, high))
         counts = f"{theirs.n_used} of {theirs.n_total}"
-        rows.append([name, theirs.value, counts, ours.value, f"[{low:.3g}, {high:.3g}]", ours.verdict])
+        rows.append([
+            name, theirs.value, counts, ours.value, f"[{low:.3g}, {high:.3g}]", ours.waiting[1], ours.from_perturbation,
+            ours.verdict,
+        ])  # fmt: skip
         say(name)
-    head = ["regime, or epsilon at eta = 1", "papers' procedure", "kept", "ours", "95 %", "verdict"]
+    head = [
+        "regime, or epsilon at eta = 1", "papers' procedure", "kept", "ours, while growing", "95 %", "waiting",
+        "since the perturbation", "verdict",
+    ]  # fmt: skip
     table(head, rows, chosen.out / "iris.md")
     figure = Figure((12, 4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)

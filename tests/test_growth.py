@@ -446,4 +446,4 @@ def test_a_few_steps_of_growth_are_too_few_to_call_it_a_power_law():
         pairs.append((np.zeros((150, 1)), [1e-7 * np.exp(log_d)[:, None]]))
     exponent = twins(pairs).fit(rng=0)
     assert exponent.verdict == "inconclusive"
-    assert exponent.reasons[1].code == "null-fits-as-well"
+    assert "null-fits-as-well" in codes(exponent.reasons)

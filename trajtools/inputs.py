@@ -108,10 +108,10 @@ class _Reader:
             for graph in _graphs(value):
                 self._nodes |= dict.fromkeys(graph.nodes)
 
-    def read(self, x: Any, name: str) -> Any:
+    def read(self, x: Any, name: str, nested: bool = False) -> Any:
         """Read an argument: a leaf, or with `pairs` a pair or list of them."""
         if id(x) not in self._read:
-            self._read[id(x)] = self._branch(x, name)
+            self._read[id(x)] = self._branch(x, name, nested)
         return self._read[id(x)]
 
     def first(self, x: Any) -> Any:
@@ -130,20 +130,20 @@ class _Reader:
         if isinstance(array, np.ndarray) and array.ndim == 2 and 1 < array.shape[1] <= MOST_COLUMNS:
             self.remarks += _unequal_columns(array, self._names.get(id(states), ()))
 
-    def _branch(self, x: Any, name: str) -> Any:
+    def _branch(self, x: Any, name: str, nested: bool) -> Any:
         if self.pairs and isinstance(x, (list, tuple)) and not _is_trajectory(x):
-            branch = [self.read(item, f"{name}[{at}]") for at, item in enumerate(x)]
+            branch = [self.read(item, f"{name}[{at}]", nested=True) for at, item in enumerate(x)]
             return tuple(branch) if isinstance(x, tuple) else branch
-        return self._leaf(x, name)
+        return self._leaf(x, name, nested)
 
-    def _leaf(self, x: Any, name: str) -> Any:
+    def _leaf(self, x: Any, name: str, nested: bool) -> Any:
         if _is_ours(x):
             return self._of_run(x, name) if hasattr(x, "members") and hasattr(x, "trajectory") else x
         if self._nodes and _graphs(x):
             return self._of_graphs(_graphs(x))
         values = read_values(x, name)
         array = values.array
-        self._check_shape(array, name)
+        self._check_shape(array, name, one_state=self.single or nested)
         self.remarks += [reason for reason in values.reasons if reason not in self.remarks]
         if array.ndim == 3 and not self.matrices and array.shape[1] == array.shape[2]:
             return graph_states(array)
@@ -175,10 +175,10 @@ class _Reader:
             return matrices
         return graph_states(matrices, directed=any(graph.is_directed() for graph in graphs))
 
-    def _check_shape(self, array: NDArray[Any], name: str) -> None:
+    def _check_shape(self, array: NDArray[Any], name: str, one_state: bool) -> None:
         if not array.ndim:
             raise DataError(f"{name} is one number, {array.item()!r}; needed states (T, d) or a series (T,)")
-        if array.ndim == 2 and len(array) == 1 and array.shape[1] > 1 and not self.single:
+        if array.ndim == 2 and len(array) == 1 and array.shape[1] > 1 and not one_state:
             raise single_row(array.shape[1], name)
 
 

@@ -61,6 +61,7 @@ CODES: dict[str, str] = {
     "columns-unequal": "some columns dwarf others in the distances between states",
     # growth of twins and of neighbours
     "growth": "how far and how fast the distance grows",
+    "waiting": "how long twins wait before they grow, and how many grow",
     "bounded": "the distance, or the series, stays bounded",
     "contracts": "the exponent is negative in its whole interval",
     "no-exponential-regime": "no exponential growth within the record",

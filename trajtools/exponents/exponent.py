@@ -119,21 +119,11 @@ class Exponent(Result):
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
 
     def __str__(self) -> str:
-        """Value, interval and verdict, then the waiting time, then one reason or warning per line."""
+        """Value, interval and verdict, then one reason or warning per line."""
         low, high = self.interval
         span = f"[{low:.4g}, {high:.4g}]" if isfinite(low) and isfinite(high) else "unknown"
         head = f"{self.value:.4g} {self.unit}, {self.level:.0%} interval {span}: {self.verdict}"
-        return "\n".join([head, *(f"- {line}" for line in (*self._waited(), *self.reasons, *self.warnings))])
-
-    def _waited(self) -> list[str]:
-        early, middle, late = self.waiting
-        if not isfinite(middle):
-            return []
-        since = f"{self.from_perturbation:.4g} {self.unit} since the perturbation"
-        return [
-            f"{self.fraction_growing:.0%} of the curves grow, after waiting {middle:.4g} (10 to 90 %: {early:.4g} to "
-            f"{late:.4g}); {since}"
-        ]
+        return "\n".join([head, *(f"- {line}" for line in (*self.reasons, *self.warnings))])
 
     def summary(self) -> str:
         """Say the verdict in one sentence.

@@ -28,6 +28,7 @@ from trajtools.exponents.growth_phase import (
 )
 from trajtools.exponents.nulls import BASIN, basin_null, twins_optimizer
 from trajtools.exponents.verdict import Start, caveats, in_order, judge
+from trajtools.reasons import Reason
 from trajtools.statistics import SATURATION_MARGIN, Ratio, random_generator, shape_evidence, sign_flip_p
 from trajtools.types import Floats, Ints, RNGLike
 
@@ -489,6 +490,9 @@ def _exponent(fit: TwinFit, judgement: Any, *, region: Any, null: str | None, le
     # A rate of zero and the null must both be rejected: the p-value of their union is the larger one.
     p_value = max(p_shape, fit.ratio.p_positive) if np.isfinite([p_shape, fit.ratio.p_positive]).all() else nan
     waiting, fraction, from_perturbation = _waiting(fit)
+    reasons = judgement.reasons
+    if reasons[0].code == "growth" and np.isfinite(waiting[1]):
+        reasons = (reasons[0], _before_growth(waiting, fraction, from_perturbation, growth.time_unit), *reasons[1:])
     return Exponent(
         value=fit.ratio.value,
         interval=fit.ratio.interval,
@@ -498,7 +502,7 @@ def _exponent(fit: TwinFit, judgement: Any, *, region: Any, null: str | None, le
         n_used=int(np.sum(total_time > 0)),
         n_total=len(np.unique(growth.group)),
         verdict=judgement.verdict,
-        reasons=judgement.reasons,
+        reasons=reasons,
         window=window,
         window_values=_window_values(fit),
         values=values,
@@ -535,6 +539,15 @@ def _waiting(fit: TwinFit) -> tuple[tuple[float, float, float], float, float]:
     last = np.where(started, fit.window.last, np.maximum(cells.end, cells.begin))
     total = ratio_of_sums(cells, cells.begin, last)
     return (float(low), float(middle), float(high)), float(np.mean(fit.window.growers[known])), total.value
+
+
+def _before_growth(waiting: tuple[float, float, float], fraction: float, rate: float, unit: str) -> Reason:
+    early, middle, late = waiting
+    text = (
+        "{share:.0%} of the curves grow, after waiting {middle:.4g} {unit}s (10 to 90 %: {early:.4g} to {late:.4g}); "
+        "since the perturbation the rate is {rate:.4g}"
+    )
+    return Reason.of("waiting", text, share=fraction, middle=middle, early=early, late=late, rate=rate, unit=unit)
 
 
 def _rate_by_time(fit: TwinFit) -> dict[str, Floats]:
