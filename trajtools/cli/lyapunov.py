@@ -205,7 +205,10 @@ def _analyse_table(source: Source, settings: Settings) -> Analysis:
     growth = exponent.curve if exponent.curve is not None else _empty_divergence(exponent, exponent.unit[2:])
     windows = _windows(states, settings) if settings.windows is not None else None
     if settings.per is not None:
-        known = {"steps_per_epoch": settings.steps_per_epoch, "steps_per_sample": settings.steps_per_sample}
+        known: dict[str, Any] = {
+            "steps_per_epoch": settings.steps_per_epoch,
+            "steps_per_sample": settings.steps_per_sample,
+        }
         exponent = exponent.per(settings.per, **known)
         windows = windows.per(settings.per, **known) if windows is not None else None
     values = source.table.values
