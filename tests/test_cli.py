@@ -344,3 +344,42 @@ def test_a_terminal_shows_a_table_and_progress(recorded):
     assert "Analysing runs" in text  # the label of the bar
     assert re.search(r"eta=1 .* transient", text)
     assert "  - a power law or diffusion is rejected" in text
+
+
+def test_errors_name_options_where_the_library_names_arguments(tmp_path):
+    table = tmp_path / "x.csv"
+    x = [0.4]
+    for _ in range(299):
+        x.append(4 * x[-1] * (1 - x[-1]))
+    table.write_text("\n".join(map(repr, x)))
+    said = call("lyapunov", table, "--per", "epoch", code=1).stderr
+    assert "--steps-per-sample" in said
+    assert "steps_per_sample" not in said
+    assert call("lyapunov", table, "--per", "epoch", "--steps-per-sample", 2, "--steps-per-epoch", 10).exit_code == 0
+    said = call("correlation", table, "--lags", 1000, code=1).stderr
+    assert "--lags 1000;" in said
+    assert "lags=" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("give steps_per_epoch=, or more", "give --steps-per-epoch, or more"),
+        ("metric='l2' fits; alpha=0.05; it must", "--metric l2 fits; alpha=0.05; it must"),
+        (
+            'theiler=5: too few, rng=3 (theiler=7), metric="l1".',
+            "--theiler 5: too few, --seed 3 (--theiler 7), --metric l1.",
+        ),
+        ("use pairwise(x, metric='l2') or window(theiler=3)", "use pairwise(x, metric='l2') or window(theiler=3)"),
+        ("run eta=0.5 of my-metric=3 and a.metric=3", "run eta=0.5 of my-metric=3 and a.metric=3"),
+    ],
+)
+def test_arguments_become_options_of_the_command_alone(text, wanted):
+    import click
+
+    from trajtools.cli import sentence
+    from trajtools.errors import DataError
+
+    with click.Context(lyapunov.lyapunov):
+        assert sentence(DataError(text)) == wanted
+    assert sentence(DataError(text)) == text

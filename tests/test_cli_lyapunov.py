@@ -187,7 +187,7 @@ def test_exponents_per_learning_rate_differ_by_window(henon):
 
 def test_a_run_that_does_not_know_the_unit_is_refused(tmp_path):
     path = iris.record(tmp_path, 1.0, inits=3, copies=1, steps=40, seed=0)
-    assert "give steps_per_epoch=" in call("lyapunov", path, "--per", "epoch", code=1).stderr
+    assert "give --steps-per-epoch" in call("lyapunov", path, "--per", "epoch", code=1).stderr
 
 
 # Windows

@@ -303,6 +303,21 @@ def test_a_module_takes_what_was_exported(trained, tmp_path, form):
     assert torch.equal(LOADERS[form](tmp_path / "all" / f"step_3.{form}")["2.weight"], dicts[3]["2.weight"])
 
 
+@pytest.mark.parametrize("form", ["npz", "safetensors", "pt"])
+def test_a_folder_of_state_dicts_keeps_the_order_of_the_layers(tmp_path, form):
+    rng = np.random.default_rng(0)
+    shapes = {"stem.weight": (3, 4), "stem.bias": (3,), "body.weight": (2, 3), "body.bias": (2,), "a.weight": (2, 2)}
+    with Recorder(tmp_path / "one.h5", {n: rng.normal(size=s) for n, s in shapes.items()}, quiet=True) as recorder:
+        recorder.record({name: rng.normal(size=shape) for name, shape in shapes.items()})
+    with tt.open(tmp_path / "one.h5") as run:
+        tt.export(run, tmp_path / "all", format=form)
+        tt.convert(tmp_path / "all", tmp_path / "two.h5")
+        with tt.open(tmp_path / "two.h5") as again:
+            assert [p.name for p in again.parameters] == list(shapes)
+            assert again.nodes == run.nodes
+            np.testing.assert_array_equal(again.states[:], run.states[:])
+
+
 @pytest.mark.parametrize("form", ["safetensors", "pt"])
 def test_state_dicts_go_round_through_a_file_and_back(converted, tmp_path, form):
     pytest.importorskip({"safetensors": "safetensors", "pt": "torch"}[form])

@@ -201,8 +201,17 @@ def open_safetensors(path: Path) -> Iterator[dict[str, Leaf]]:
     """Open a safetensors file: its header is JSON, its tensors are bytes."""
     with reading(path):
         head, begin, size = _safetensors_header(path)
-        leaves = {name: _tensor(path, name, head[name], begin, size) for name in sorted(head, key=natural)}
+        leaves = {name: _tensor(path, name, head[name], begin, size) for name in _order(head)}
     yield leaves
+
+
+def _order(head: dict[str, Any]) -> list[str]:
+    """Names in the order of the file, unless the library sorted them, within each dtype, by name: then by number."""
+    groups: dict[str, list[str]] = {}
+    for name, about in head.items():
+        groups.setdefault(str(about["dtype"]), []).append(name)
+    is_sorted = all(names == sorted(names) for names in groups.values())
+    return sorted(head, key=natural) if is_sorted else list(head)
 
 
 def _safetensors_header(path: Path) -> tuple[dict[str, Any], int, int]:

@@ -7,6 +7,7 @@ inconclusive verdict) or 130 (interrupted). The module of a command is imported 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -100,8 +101,32 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, TrajtoolsError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:
-        text = str(error) or type(error).__name__
+        text = _with_options(str(error) or type(error).__name__)
     return printable(" ".join(text.split()))
+
+
+_ARGUMENT = re.compile(r"""(?<![\w.-])([a-z_]+)=(?:'([^']*)'|"([^"]*)"|([\w.+-]*\w))?""")
+
+
+def _with_options(text: str) -> str:
+    """Write arguments of the library that the command has as options as these: ``dim=3`` is ``--dim 3``."""
+    context = click.get_current_context(silent=True)
+    command = context.command if context else None
+    if isinstance(command, Commands) and context is not None:
+        command = command.get_command(context, context.invoked_subcommand or "")
+    known = {p.name: p.opts[-1] for p in command.params if isinstance(p, click.Option)} if command else {}
+    if "seed" in known:
+        known["rng"] = known["seed"]
+
+    def option(found: re.Match[str]) -> str:
+        before = text[: found.start()]
+        opened = before.rfind("(") if before.count("(") > before.count(")") else -1
+        if found[1] not in known or (opened > 0 and before[opened - 1].isalnum()):  # an argument of a call in Python
+            return found[0]
+        value = next((one for one in found.groups()[1:] if one is not None), None)
+        return known[found[1]] if value is None else f"{known[found[1]]} {value}"
+
+    return _ARGUMENT.sub(option, text)
 
 
 def printable(text: str) -> str:

@@ -68,6 +68,7 @@ class Settings:
     dt: float | None = None
     per: str | None = None
     steps_per_epoch: float | None = None
+    steps_per_sample: float | None = None
     windows: tuple[int, int] | None = None
 
     @property
@@ -123,6 +124,9 @@ class Settings:
 @click.option("--per", type=click.Choice(UNITS), help="Unit of the exponent.")
 @click.option(
     "--steps-per-epoch", type=click.FloatRange(0, min_open=True), help="For --per epoch, if the run does not record it."
+)
+@click.option(
+    "--steps-per-sample", type=click.FloatRange(0, min_open=True), help="For --per, of a table: training steps a row."
 )
 @click.option("--windows", type=options.window_lengths, metavar="W[,S]",
               help="Also in windows of W steps, one every S steps.")  # fmt: skip
@@ -204,8 +208,12 @@ def _analyse_table(source: Source, settings: Settings) -> Analysis:
     growth = exponent.curve if exponent.curve is not None else _empty_divergence(exponent, exponent.unit[2:])
     windows = _windows(states, settings) if settings.windows is not None else None
     if settings.per is not None:
-        exponent = exponent.per(settings.per, steps_per_epoch=settings.steps_per_epoch)
-        windows = windows.per(settings.per, steps_per_epoch=settings.steps_per_epoch) if windows is not None else None
+        known: dict[str, Any] = {
+            "steps_per_epoch": settings.steps_per_epoch,
+            "steps_per_sample": settings.steps_per_sample,
+        }
+        exponent = exponent.per(settings.per, **known)
+        windows = windows.per(settings.per, **known) if windows is not None else None
     values = source.table.values
     _, columns = source.table.columns(settings.selection, source.path)
     exponent = source.remarked(exponent)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from math import ceil, isfinite, nan, prod
+from math import isfinite, nan, prod
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,13 @@ from numpy.typing import NDArray
 
 from trajtools.errors import (
     DataError,
-    FormatError,
-    MissingDependencyError,
     TooLargeError,
     TrajtoolsError,
     UnknownNameError,
-    UnsafeFileError,
 )
 from trajtools.results import to_plain
-from trajtools.store.files import one_line
-from trajtools.store.layout import ZSTD, filters_of
 from trajtools.store.reading import child, text_attribute
+from trajtools.store.strangers import check_held, open_hdf5
 from trajtools.store.writing import RunWriter
 from trajtools.trajectory import Trajectory
 from trajtools.types import Floats, Ints
@@ -38,8 +34,6 @@ from trajtools.wiring import Member, NodeSet, Parameter, describe
 HOLDS = ("weights", "distances")
 GROUPING = ("epsilon", "init", "member", "step")  # all other axes are of the state
 EPSILONS = ("epsilons", "epsilon", "eps")  # attributes that may hold the sizes of the perturbation
-FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf", 32015: "zstd"}
-MAX_CHUNK_BYTES = 2**30  # of one chunk, which is decompressed as a whole
 MAX_DISTANCE_BYTES = 4 * 2**30
 MAX_ATTRIBUTE_BYTES = 2**16
 MAX_ATTRIBUTES = 200
@@ -175,11 +169,11 @@ def read(
     """
     place = Path(path)
     chosen = _declared(axes, holds, layout)
-    with _opened(place) as file:
+    with open_hdf5(place) as file:
         data = _find(file, place, dataset or (chosen.dataset or _only_dataset(file, place)))
         name = str(data.name).strip("/")
         sizes = _sizes(data, chosen, name, place)
-        _check_stored(data, place)
+        check_held(data, place)
         hparams, unread = _attributes(file, data)
         kind = data.dtype
     source = {"file": str(place.absolute()), "dataset": name, "axes": chosen.axes, "holds": chosen.holds}
@@ -259,7 +253,7 @@ def convert(
 
 def examine(path: str) -> int:
     """Touch everything of HDF5 that reading a dataset touches; run in a child process on files of strangers."""
-    with _opened(Path(path)) as file:
+    with open_hdf5(Path(path)) as file:
         return sum(file[name].id.get_num_chunks() for name in _datasets(file) if file[name].chunks is not None)
 
 
@@ -267,7 +261,7 @@ def suggestion(path: str | os.PathLike[str]) -> str:
     """Say how an HDF5 file of another program is read; empty for files that are none, and for our own."""
     place = Path(path)
     try:
-        with _opened(place) as file:
+        with open_hdf5(place) as file:
             if "format" in file.attrs:
                 return ""
             listed = _datasets(file)
@@ -325,7 +319,7 @@ class ForeignStates:
         low, high = (int(index.min()), int(index.max()) + 1) if index.size else (0, 0)
         at = dict(self.at)
         key = tuple(slice(low, high) if axis == "step" else at.get(axis, slice(None)) for axis in self.axes)
-        with _opened(self.path) as file:
+        with open_hdf5(self.path) as file:
             block = np.asarray(_find(file, self.path, self.dataset)[key])
         left = [axis for axis in self.axes if axis not in at]
         block = np.moveaxis(block, left.index("step"), 0)
@@ -376,20 +370,6 @@ def _declared(axes: str | Sequence[str] | None, holds: str | None, layout: str |
 
 
 # The file
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """Open a file for reading; what HDF5 says becomes one sentence."""
-    if not path.is_file():
-        raise DataError(f"{path} {'is not a file' if path.exists() else 'does not exist'}")
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except TrajtoolsError:
-        raise
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, UnicodeError) as error:
-        raise FormatError(f"HDF5 cannot read {path}: {one_line(error)}") from error
 
 
 def _find(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
@@ -443,50 +423,6 @@ def _sizes(data: h5py.Dataset, chosen: _Declared, name: str, path: Path) -> dict
     if empty is not None:
         raise DataError(f"the dataset {name!r} of {path} is empty: its axis {empty!r} has the size 0")
     return sizes
-
-
-def _check_stored(data: h5py.Dataset, path: Path) -> None:
-    """Refuse what the file does not hold, before memory is asked for."""
-    strange = [str(number) for number in filters_of(data) if number not in FILTERS]
-    if strange:
-        raise UnsafeFileError(
-            f"{data.name} of {path} uses the HDF5 filter {', '.join(strange)}; read are {', '.join(FILTERS.values())}: "
-            "write a copy without it (h5repack)"
-        )
-    if ZSTD in filters_of(data):
-        _load_zstandard()
-    wanted, size = data.dtype.itemsize * prod(data.shape), os.path.getsize(path)
-    room = (
-        size
-        if data.chunks is None or not filters_of(data)
-        else data.id.get_num_chunks() * data.dtype.itemsize * prod(data.chunks)
-    )
-    if wanted > max(size, room):
-        raise UnsafeFileError(f"{data.name} of {path} declares {wanted} bytes, but holds far fewer")
-    size = data.dtype.itemsize
-    if data.chunks is None:
-        held, needed = data.id.get_storage_size(), size * prod(data.shape)
-    else:
-        if size * prod(data.chunks) > MAX_CHUNK_BYTES:
-            raise TooLargeError(f"{data.name} of {path} has chunks of {size * prod(data.chunks)} bytes; at most 1 GiB")
-        held = data.id.get_num_chunks()
-        needed = prod(ceil(n / chunk) for n, chunk in zip(data.shape, data.chunks, strict=True))
-    if held < needed:
-        raise FormatError(
-            f"{data.name} of {path} declares the shape {data.shape}, but only {held / needed:.0%} of it was ever "
-            "written; the rest would be read as zeros. Write a copy that holds complete trainings only"
-        )
-
-
-def _load_zstandard() -> None:
-    """Make the Zstandard filter known to HDF5."""
-    if not h5py.h5z.filter_avail(ZSTD):
-        try:
-            import hdf5plugin  # noqa: F401
-        except ImportError:
-            raise MissingDependencyError(
-                "this file needs the Zstandard filter of HDF5, which is not installed; run: pip install hdf5plugin"
-            ) from None
 
 
 def _attributes(*targets: h5py.Group | h5py.Dataset) -> tuple[dict[str, Any], list[str]]:
@@ -602,7 +538,7 @@ def _read_distances(states: ForeignStates, at: list[tuple[str, int]], sizes: Map
         raise TooLargeError(f"the distances of {states.path} are {count * 8 / 2**30:.1f} GiB; at most 4 GiB are read")
     left = [axis for axis in states.axes if axis != "epsilon"]
     key = tuple(dict(at).get(axis, slice(None)) for axis in states.axes)
-    with _opened(states.path) as file:
+    with open_hdf5(states.path) as file:
         block = np.asarray(_find(file, states.path, states.dataset)[key], dtype=np.float64)
     order = [left.index(axis) for axis in ("step", "init", "member") if axis in left]
     return np.ascontiguousarray(block.transpose(order).reshape(sizes["step"], -1))

@@ -1,29 +1,39 @@
-"""HDF5 files of other programs: their arrays by path, each read when it is used.
+"""HDF5 files of other programs: what is refused of them, and their arrays by path, each read when it is used.
 
-No link, external or virtual storage is followed, no filter but HDF5's own is run, and no array is larger than what the
-file holds of it.
+No link, external or virtual storage is followed, no filter but gzip, lzf, Zstandard and HDF5's own is run, and no array
+is larger than what the file holds of it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 
-from trajtools.errors import UnsafeFileError
-from trajtools.store.files import one_sentence
+from trajtools.errors import (
+    DataError,
+    FormatError,
+    MissingDependencyError,
+    TooLargeError,
+    TrajtoolsError,
+    UnsafeFileError,
+)
+from trajtools.store.files import one_line
+from trajtools.store.layout import ZSTD, filters_of
+from trajtools.store.reading import check_storage
 
 MOST_OBJECTS = 1_000_000
-MOST_INFLATED = 1100  # deflate makes nothing smaller than 1 / 1032
+MAX_CHUNK_BYTES = 2**30  # of one chunk, which is decompressed as a whole
 TEXT_BYTES = 2**20
-FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32"}
+FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf", 32015: "zstd"}
 
 
 @dataclass(frozen=True)
@@ -66,13 +76,33 @@ class Contents:
 
 
 @contextmanager
+def open_hdf5(path: Path, content: BinaryIO | None = None) -> Iterator[h5py.File]:
+    """Open a file for reading; `content` stands for the file where it lies inside of another one."""
+    if not path.is_file():
+        raise DataError(f"{path} {'is not a file' if path.exists() else 'does not exist'}")
+    with _one_sentence(path), h5py.File(path if content is None else content, "r") as file:
+        yield file
+
+
+@contextmanager
+def _one_sentence(path: Path) -> Iterator[None]:
+    """Turn what HDF5 says into one sentence."""
+    try:
+        yield
+    except TrajtoolsError:
+        raise
+    except MemoryError as error:
+        raise UnsafeFileError(f"{path} takes more memory than there is; it is damaged") from error
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, UnicodeError) as error:
+        raise FormatError(f"HDF5 cannot read {path}: {one_line(error)}") from error
+
+
+@contextmanager
 def open_contents(path: Path, content: BinaryIO | None = None) -> Iterator[Contents]:
-    """List what a file holds; `content` stands for the file where it lies inside of another one."""
+    """List what a file holds."""
     with ExitStack() as opened:
         contents = Contents({}, {})
-        with one_sentence(path, "read"):
-            file = opened.enter_context(h5py.File(path if content is None else content, "r"))
-            _walk(file, contents, path)
+        _walk(opened.enter_context(open_hdf5(path, content)), contents, path)
         yield contents
 
 
@@ -87,7 +117,6 @@ def is_run(path: Path) -> bool:
 
 def _walk(root: h5py.File, contents: Contents, path: Path) -> None:
     """Visit every group once, by hard links alone."""
-    size = path.stat().st_size
     waiting: list[tuple[str, h5py.Group]] = [("", root)]
     seen: set[int] = set()
     objects = 0
@@ -112,27 +141,59 @@ def _walk(root: h5py.File, contents: Contents, path: Path) -> None:
                 waiting.append((below, child))
             elif isinstance(child, h5py.Dataset) and isinstance(child.dtype, np.dtype) and child.shape is not None:
                 contents.arrays[below] = Array(
-                    below, child.shape, child.dtype, partial(_read, child, size, path), partial(_check, child, size)
+                    below, child.shape, child.dtype, partial(_read, child, path), partial(check_held, child, path)
                 )
 
 
-def _read(dataset: h5py.Dataset, size: int, path: Path) -> np.ndarray:
-    with one_sentence(path, f"read {dataset.name}"):
-        _check(dataset, size)
+def _read(dataset: h5py.Dataset, path: Path) -> np.ndarray:
+    check_held(dataset, path)
+    with _one_sentence(path):
         return np.asarray(dataset[()])
 
 
-def _check(dataset: h5py.Dataset, size: int) -> None:
-    """Refuse an array that does not lie in this file, or not as large as it says."""
-    plist = dataset.id.get_create_plist()
-    if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
-        raise UnsafeFileError(f"{dataset.name} has its data in another file, which is not read")
-    strange = [plist.get_filter(i)[3] for i in range(plist.get_nfilters()) if plist.get_filter(i)[0] not in FILTERS]
+def check_held(data: h5py.Dataset, path: Path) -> None:
+    """Refuse what the file does not hold, before memory is asked for."""
+    check_storage(data)
+    strange = [str(number) for number in filters_of(data) if number not in FILTERS]
     if strange:
-        raise UnsafeFileError(f"{dataset.name} is compressed with {strange[0]!r}; needed gzip or nothing")
-    wanted, there = prod(dataset.shape) * dataset.dtype.itemsize, dataset.id.get_storage_size()
-    if wanted > max(there, 0) * (MOST_INFLATED if plist.get_nfilters() else 1) or there > size:
-        raise UnsafeFileError(f"{dataset.name} declares {wanted} bytes, and the file holds {there} of them")
+        raise UnsafeFileError(
+            f"{data.name} of {path} uses the HDF5 filter {', '.join(strange)}; read are {', '.join(FILTERS.values())}: "
+            "write a copy without it (h5repack)"
+        )
+    if ZSTD in filters_of(data):
+        _load_zstandard()
+    wanted, size = data.dtype.itemsize * prod(data.shape), os.path.getsize(path)
+    room = (
+        size
+        if data.chunks is None or not filters_of(data)
+        else data.id.get_num_chunks() * data.dtype.itemsize * prod(data.chunks)
+    )
+    if wanted > max(size, room):
+        raise UnsafeFileError(f"{data.name} of {path} declares {wanted} bytes, but holds far fewer")
+    size = data.dtype.itemsize
+    if data.chunks is None:
+        held, needed = data.id.get_storage_size(), size * prod(data.shape)
+    else:
+        if size * prod(data.chunks) > MAX_CHUNK_BYTES:
+            raise TooLargeError(f"{data.name} of {path} has chunks of {size * prod(data.chunks)} bytes; at most 1 GiB")
+        held = data.id.get_num_chunks()
+        needed = prod(ceil(n / chunk) for n, chunk in zip(data.shape, data.chunks, strict=True))
+    if held < needed:
+        raise FormatError(
+            f"{data.name} of {path} declares the shape {data.shape}, but only {held / needed:.0%} of it was ever "
+            "written; the rest would be read as zeros. Write a copy that holds complete trainings only"
+        )
+
+
+def _load_zstandard() -> None:
+    """Make the Zstandard filter known to HDF5."""
+    if not h5py.h5z.filter_avail(ZSTD):
+        try:
+            import hdf5plugin  # noqa: F401
+        except ImportError:
+            raise MissingDependencyError(
+                "this file needs the Zstandard filter of HDF5, which is not installed; run: pip install hdf5plugin"
+            ) from None
 
 
 def _texts(group: h5py.Group, name: str) -> list[str] | None:
