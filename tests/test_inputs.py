@@ -187,10 +187,11 @@ def test_tensors_are_arrays_in_every_function(name):
         ([[1.0, 2.0], [3.0]], "differ in shape"),
         (SimpleNamespace(), "holds no numbers"),
         (3.0, "is one number"),
+        (None, "holds no numbers"),
     ],
 )
 def test_what_is_no_states_is_refused_in_one_sentence_in_every_function(name, x, words):
-    if name in ("twins", "orbital_stability") and isinstance(x, (list, float)):
+    if name in ("twins", "orbital_stability") and isinstance(x, (list, float, type(None))):
         words = "twins need|differ in shape|one architecture"
     with pytest.raises(DataError, match=words):
         STATES[name](x)
@@ -577,6 +578,8 @@ def test_flat_tensors_of_each_step_are_a_trajectory():
     for pair in ((flat, [twin]), (flat, twin), [flat, [twin]], [(flat, [twin])], (list(reference), [list(copy)])):
         same(tt.twins(pair).log_distance, wanted)
         same(tt.lyapunov(pair, null=None).curve.log_distance, wanted)
+    dicts = [[{"w": state[:1], "b": state[1:]} for state in states] for states in (reference, copy)]
+    same(tt.twins((dicts[0], [dicts[1]])).log_distance, wanted)
     both = tt.twins([(flat, [twin]), (flat, [twin])])
     assert both.n_references == 1  # the same object is one initial condition
     series = tt.twins((torch.tensor(reference[:, 0]), [torch.tensor(copy[:, 0])]))

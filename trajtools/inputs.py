@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import is_dataclass, replace
 from functools import wraps
-from inspect import signature
+from inspect import Signature, signature
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -66,7 +66,7 @@ def takes_states(
             reader = _Reader(pairs=pairs, runs=runs, matrices=itself, single=single)
             reader.collect_nodes(given[name] for name in names if name in given)
             for name in names:
-                if given.get(name) is not None:
+                if name in given and (given[name] is not None or known[name].default is Signature.empty):
                     given[name] = reader.read(given[name], name)
             if given.get("dt") is not None:
                 given["dt"] = _spacing(given["dt"], given.get(names[0]))
@@ -197,12 +197,14 @@ def _is_ours(x: Any) -> bool:
 
 
 def _is_trajectory(x: Sequence[Any]) -> bool:
-    """Whether a list is one trajectory: numbers, rows of numbers, graphs, or flat arrays of one size, one a step."""
+    """Whether a list is one trajectory: numbers, rows of numbers, graphs, dicts, or flat arrays of one size."""
     if not len(x):
         return False
     if all(_is_number(item) or package(item) == "networkx" for item in x):
         return True
     if isinstance(x, list) and all(isinstance(item, (list, tuple)) and all(map(_is_number, item)) for item in x):
+        return True
+    if isinstance(x, list) and all(isinstance(item, Mapping) for item in x):  # state dicts
         return True
     sizes = {_flat_size(item) for item in x}
     return len(x) >= STEPS and len(sizes) == 1 and sizes != {None}
