@@ -276,6 +276,14 @@ def test_numbers_of_rows_are_no_clock_and_dropped_rows_are_noticed():
         spectrum(series.set_axis(levels))
 
 
+def test_tables_that_begin_at_different_times_have_no_distance_at_equal_times():
+    pd = pytest.importorskip("pandas")
+    table = pd.DataFrame(SHORT, pd.date_range("2001", periods=240, freq="D"))
+    same(tt.distance(table[:100], table[:100] + 1), np.full(100, 2.0))
+    with pytest.raises(DataError, match="a at 2001-01-01, b at 2001-01-21"):
+        tt.distance(table[:100], table[20:120])
+
+
 def test_a_column_of_times_is_the_clock_of_a_table():
     pd = pytest.importorskip("pandas")
     for name, clock, unit in (

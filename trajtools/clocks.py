@@ -90,12 +90,15 @@ class Clock:
         Rows in the order of time; None: as they stand.
     reasons : tuple of Reason
         What was done to the rows.
+    start : str
+        The first stamp.
     """
 
     dt: float
     unit: str
     order: Ints | None = None
     reasons: tuple[Reason, ...] = ()
+    start: str = ""
 
 
 def in_natural_unit(attoseconds: int | Fraction) -> Duration:
@@ -199,7 +202,7 @@ def even_clock(stamps: NDArray[Any], what: str, *, unit: str = "time", remedy: s
     dt = _even_months(rising)
     if dt is None:
         dt = _even_steps(rising, rows, what, unit, remedy)
-    return Clock(float(dt), dt.unit, order, reasons)
+    return Clock(float(dt), dt.unit, order, reasons, _shown(rising[0]))
 
 
 def _rising(stamps: NDArray[Any], what: str) -> tuple[Ints | None, tuple[Reason, ...]]:

@@ -37,7 +37,12 @@ _inside: ContextVar[bool] = ContextVar("inside a function that has looked at its
 
 
 def takes_states(
-    *names: str, pairs: bool = False, runs: bool = False, matrices: bool = False, single: bool = False
+    *names: str,
+    pairs: bool = False,
+    runs: bool = False,
+    matrices: bool = False,
+    single: bool = False,
+    aligned: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Read the arguments `names` of a public function before it sees them.
 
@@ -47,7 +52,8 @@ def takes_states(
     to the data stands in the warnings of the result, or is an `InputWarning` if the result has none.
 
     `pairs`: also (reference, copies) and lists of these; `runs`: the function takes a Run itself; `matrices`: it takes
-    adjacency matrices (T, N, N) itself, for the metric ``"graph-l1"``; `single`: a single state makes sense.
+    adjacency matrices (T, N, N) itself, for the metric ``"graph-l1"``; `single`: a single state makes sense;
+    `aligned`: states of one time are compared, so that clocks must begin together.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -68,6 +74,8 @@ def takes_states(
             for name in names:
                 if name in given and (given[name] is not None or known[name].default is Signature.empty):
                     given[name] = reader.read(given[name], name)
+            if aligned:
+                reader.check_starts()
             if given.get("dt") is not None:
                 given["dt"] = _spacing(given["dt"], given.get(names[0]))
             if scale is not None:
@@ -101,6 +109,7 @@ class _Reader:
         self._nodes: dict[Any, None] = {}
         self._read: dict[int, Any] = {}  # the same object stays the same: twins of one reference are known by it
         self._names: dict[int, tuple[str, ...]] = {}
+        self._starts: dict[str, str] = {}
 
     def collect_nodes(self, values: Any) -> None:
         """List the nodes of all graphs, so that all become matrices of the same nodes."""
@@ -113,6 +122,12 @@ class _Reader:
         if id(x) not in self._read:
             self._read[id(x)] = self._branch(x, name)
         return self._read[id(x)]
+
+    def check_starts(self) -> None:
+        """Refuse tables whose clocks begin at different times."""
+        if len(set(self._starts.values())) > 1:
+            begins = ", ".join(f"{name} at {start}" for name, start in self._starts.items())
+            raise DataError(f"the tables begin at different times, {begins}; cut them to the times that they share")
 
     def first(self, x: Any) -> Any:
         """The first leaf: the reference."""
@@ -149,6 +164,7 @@ class _Reader:
             return graph_states(array)
         out: Any = array
         if values.clock is not None:
+            self._starts[name] = values.clock.start
             out = Trajectory.from_array(array, dt=values.clock.dt, time_unit=values.clock.unit)
         self._names[id(out)] = values.names
         return out
