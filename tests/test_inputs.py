@@ -623,6 +623,13 @@ def test_a_run_of_one_member_is_its_trajectory_and_one_of_several_gets_the_hint(
         function(OneRun(3))
 
 
+def test_a_name_of_a_module_is_named_where_it_is():
+    with pytest.raises(AttributeError, match=r"it is in tt.structure: tt.structure.observables"):
+        tt.observables(OneRun(1))
+    with pytest.raises(AttributeError, match=r"it has .*lyapunov"):
+        tt.nothing()
+
+
 def test_systems_take_a_seed():
     system = tt.systems.henon()
     same(system.trajectory(20, rng=0), system.trajectory(20, rng=np.random.default_rng(0)))
