@@ -162,7 +162,7 @@ def test_a_falling_index_is_sorted_and_uneven_or_repeated_stamps_are_refused_in_
     table = pd.DataFrame(SHORT, pd.date_range("2015", periods=len(SHORT), freq="h"), columns=["x", "y"])
     call = STATES[name]
     if name == "orbital_stability":
-        assert "1 step, one of the perturbed trajectory 1 h" in outcome(call, table[::-1])
+        assert "1 step, one of the perturbed trajectory 1 hour" in outcome(call, table[::-1])
     else:
         check_alike(call, table[::-1], SHORT)
     for wrong, words in ((table.drop(table.index[[3, 50]]), "uneven"), (pd.concat([table, table[:5]]), "repeats")):
@@ -229,13 +229,13 @@ def test_the_index_of_a_series_is_its_clock():
     pd = pytest.importorskip("pandas")
     hourly = pd.Series(H[:, 0], pd.date_range("2015", periods=len(H), freq="h"))
     falling = tt.lyapunov(hourly[::-1], null=None)
-    assert falling.unit == "1/h"
+    assert falling.unit == "1/hour"
     assert "sorted-by-time" in codes(falling.warnings)
     low, high = falling.interval
     assert low < EXPONENT < high
     kept = np.random.default_rng(0).random(len(H)) > 0.07
     kept[:6] = True, True, True, True, False, True
-    with pytest.raises(DataError, match=r"the index of x is uneven: row \d+ .* after 2 h.*asfreq\('1h'\)"):
+    with pytest.raises(DataError, match=r"the index of x is uneven: row \d+ .* after 2 hours.*asfreq\('1h'\)"):
         tt.lyapunov(hourly[kept])
     low, high = tt.lyapunov(hourly[kept].asfreq("h"), null=None).interval
     assert low < EXPONENT < high
@@ -247,8 +247,8 @@ def spectrum(x, **options):
 
 @pytest.mark.parametrize(
     ("freq", "dt", "unit"),
-    [("h", 1, "h"), ("15min", 15, "min"), ("D", 1, "d"), ("36h", 36, "h"), ("MS", 1, "month"), ("ME", 1, "month"),
-     ("YS", 1, "year"), ("250ms", 250, "ms"), ("QS", 3, "month")],
+    [("h", 1, "hour"), ("15min", 15, "minute"), ("D", 1, "day"), ("36h", 36, "hour"), ("MS", 1, "month"),
+     ("ME", 1, "month"),     ("YS", 1, "year"), ("250ms", 250, "millisecond"), ("QS", 3, "month")],
 )  # fmt: skip
 def test_dt_comes_in_the_unit_of_the_index(freq, dt, unit):
     pd = pytest.importorskip("pandas")
@@ -288,10 +288,10 @@ def test_a_column_of_times_is_the_clock_of_a_table():
     pd = pytest.importorskip("pandas")
     for name, clock, unit in (
         ("time", np.arange(240) * 0.5, "time"),
-        ("t [ms]", np.arange(240) * 0.5, "ms"),
+        ("t [ms]", np.arange(240) * 0.5, "millisecond"),
         ("step", np.arange(240) * 10, "step"),
-        ("when", pd.date_range("2001", periods=240, freq="D"), "d"),
-        ("when", pd.date_range("2001", periods=240, freq="D").strftime("%d/%m/%Y"), "d"),
+        ("when", pd.date_range("2001", periods=240, freq="D"), "day"),
+        ("when", pd.date_range("2001", periods=240, freq="D").strftime("%d/%m/%Y"), "day"),
     ):
         growth = spectrum(pd.DataFrame({"x": SHORT[:, 0], name: clock, "y": SHORT[:, 1]}))
         assert growth.time_unit == unit
@@ -318,13 +318,13 @@ def test_the_time_coordinate_of_xarray_is_the_clock():
     table = xr.DataArray(SHORT, dims=("time", "place"), coords={"time": time})
     for x in (table, table.T, table[::-1], table.to_dataset("place").rename({0: "a", 1: "b"})):
         growth = spectrum(x)
-        assert growth.time_unit == "min"
+        assert growth.time_unit == "minute"
         assert growth.time[1] == 15
         same(growth.log_distance, spectrum(SHORT).log_distance)
     with pytest.raises(DataError, match=r"the coordinate 'time' of x is uneven.*resample"):
         spectrum(table.drop_isel(time=[5]))
     seconds = xr.DataArray(SHORT[:, 0], dims="t", coords={"t": ("t", np.arange(240) * 0.1, {"units": "s"})})
-    assert spectrum(seconds).time_unit == "s"
+    assert spectrum(seconds).time_unit == "second"
     assert spectrum(xr.DataArray(SHORT, dims=("row", "place"))).time_unit == "sample"
 
 
@@ -339,7 +339,7 @@ def test_tables_of_polars_are_read():
     polars = pytest.importorskip("polars")
     for table in (polars.DataFrame(COLUMNS), polars.LazyFrame(COLUMNS)):
         growth = spectrum(table)
-        assert growth.time_unit == "h"
+        assert growth.time_unit == "hour"
         same(growth.log_distance, spectrum(SHORT).log_distance)
     holes = polars.DataFrame({"x": [1, None, 3]})
     same(tt.embedding.embed(holes, 1)[:, 0], [1, np.nan, 3])
@@ -359,23 +359,23 @@ def test_tables_of_arrow_and_records_of_numpy_are_read():
         pass
     for table in tables:
         growth = spectrum(table)
-        assert growth.time_unit == "h"
+        assert growth.time_unit == "hour"
         same(growth.log_distance, spectrum(SHORT).log_distance)
 
 
 @pytest.mark.parametrize(
     ("dt", "value", "unit"),
     [
-        ("1h", 1, "h"),
-        ("90 min", 90, "min"),
-        ("120min", 2, "h"),
-        ("0.5s", 500, "ms"),
-        ("2 weeks", 14, "d"),
-        (np.timedelta64(1, "h"), 1, "h"),
+        ("1h", 1, "hour"),
+        ("90 min", 90, "minute"),
+        ("120min", 2, "hour"),
+        ("0.5s", 500, "millisecond"),
+        ("2 weeks", 14, "day"),
+        (np.timedelta64(1, "h"), 1, "hour"),
         (np.timedelta64(3, "M"), 3, "month"),
-        (timedelta(minutes=5), 5, "min"),
+        (timedelta(minutes=5), 5, "minute"),
         (np.arange(240) * 0.25, 0.25, "time"),
-        (np.datetime64("2001") + np.arange(240) * np.timedelta64(2, "D"), 2, "d"),
+        (np.datetime64("2001") + np.arange(240) * np.timedelta64(2, "D"), 2, "day"),
         (0.5, 0.5, "time"),
         (np.float32(0.5), 0.5, "time"),
         (None, 1, "sample"),
@@ -396,9 +396,9 @@ def test_dt_may_be_a_duration_or_the_times_of_all_samples(dt, value, unit):
 def test_a_timedelta_of_pandas_is_a_duration():
     pd = pytest.importorskip("pandas")
     found = duration(pd.Timedelta("1h"))
-    assert (found, found.unit) == (1, "h")
-    assert spectrum(SHORT, dt=pd.date_range("2001", periods=240, freq="h")).time_unit == "h"
-    assert (duration(pd.Timedelta(7, "ns")), duration(pd.Timedelta(7, "ns")).unit) == (7, "ns")
+    assert (found, found.unit) == (1, "hour")
+    assert spectrum(SHORT, dt=pd.date_range("2001", periods=240, freq="h")).time_unit == "hour"
+    assert (duration(pd.Timedelta(7, "ns")), duration(pd.Timedelta(7, "ns")).unit) == (7, "nanosecond")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.clocks import Clock, even_clock, parse_dates, time_name
+from trajtools.clocks import UNIT_OF_SPELLING, Clock, even_clock, parse_dates, time_name
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
 
@@ -436,6 +436,7 @@ def _clock_of_coordinate(coordinate: Any, what: str) -> Clock | None:
     if known is None and stamps.dtype.kind in "iu":
         return None
     unit = str(coordinate.attrs.get("units") or (known[1] if known else "time"))
+    unit = UNIT_OF_SPELLING.get(unit.lower(), unit)
     return even_clock(
         stamps, what, unit=unit, remedy="leave NaN in the gaps, which are taken: x.resample(time='{step}').asfreq()"
     )
