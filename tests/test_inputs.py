@@ -248,7 +248,7 @@ def spectrum(x, **options):
 @pytest.mark.parametrize(
     ("freq", "dt", "unit"),
     [("h", 1, "hour"), ("15min", 15, "minute"), ("D", 1, "day"), ("36h", 36, "hour"), ("MS", 1, "month"),
-     ("ME", 1, "month"),     ("YS", 1, "year"), ("250ms", 250, "millisecond"), ("QS", 3, "month")],
+     ("ME", 1, "month"), ("YS", 1, "year"), ("250ms", 250, "millisecond"), ("QS", 3, "month")],
 )  # fmt: skip
 def test_dt_comes_in_the_unit_of_the_index(freq, dt, unit):
     pd = pytest.importorskip("pandas")

@@ -361,6 +361,13 @@ def _matches(text: str, form: str) -> bool:
 
 
 def _iso_dates(texts: Sequence[str]) -> NDArray[np.datetime64] | None:
+    date = len("2001-01-01")
+    if not any("+" in text[date:] or "-" in text[date:] for text in texts):  # all in one zone, read by numpy at once
+        stripped = [text.strip().replace(" ", "T").replace(",", ".").removesuffix("Z") for text in texts]
+        try:
+            return np.array(stripped, dtype="datetime64[us]")
+        except ValueError:
+            return None
     stamps = np.empty(len(texts), dtype="datetime64[ns]" if any("." in text for text in texts) else "datetime64[us]")
     for row, text in enumerate(texts):
         plain = text.strip().replace(",", ".")
