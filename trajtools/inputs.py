@@ -30,6 +30,7 @@ MOST_COLUMNS = 64  # columns that are compared; more are weights
 SAMPLED = 20_000  # rows from which the spread of columns is estimated
 STEPS = 3  # flat arrays in a list that are one trajectory; two are a reference and its copy
 COORDINATES = (None, "l1", "l2", "linf", "rms")  # metrics in which a column counts by its size
+ENTRYWISE = ("l1", "l2", "linf", "rms", "relative", "cosine", "sign", "precomputed")
 GRAPH_L1 = "graph-l1"
 NODES = "nodes"
 
@@ -43,6 +44,7 @@ def takes_states(
     matrices: bool = False,
     single: bool = False,
     aligned: bool = False,
+    needs: str = "",
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Read the arguments `names` of a public function before it sees them.
 
@@ -53,7 +55,8 @@ def takes_states(
 
     `pairs`: also (reference, copies) and lists of these; `runs`: the function takes a Run itself; `matrices`: it takes
     adjacency matrices (T, N, N) itself, for the metric ``"graph-l1"``; `single`: a single state makes sense;
-    `aligned`: states of one time are compared, so that clocks must begin together.
+    `aligned`: states of one time are compared, so that clocks must begin together; `needs`: what the function needs, at
+    the head of its refusals.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -68,12 +71,14 @@ def takes_states(
             if _inside.get() and scale is None:
                 return function(*args, **kwargs)
             given = {**dict(zip(order, args, strict=False)), **kwargs}
-            itself = matrices and ("metric" not in known or given.get("metric", default) == GRAPH_L1)
-            reader = _Reader(pairs=pairs, runs=runs, matrices=itself, single=single)
+            metric = given.get("metric", default)
+            itself = matrices and ("metric" not in known or metric == GRAPH_L1)
+            networks = _compares_networks(metric) and not itself
+            reader = _Reader(pairs=pairs, runs=runs, networks=networks, matrices=itself, single=single)
             reader.collect_nodes(given[name] for name in names if name in given)
             for name in names:
                 if name in given and (given[name] is not None or known[name].default is Signature.empty):
-                    given[name] = reader.read(given[name], name)
+                    given[name] = reader.look(given[name], name, needs)
             if aligned:
                 reader.check_starts()
             if given.get("dt") is not None:
@@ -84,7 +89,7 @@ def takes_states(
                     if given.get(name) is not None:
                         given[name] = _scaled(given[name], factor, name)
                 given["scale"] = None
-            elif scalable and _by_size(given.get("metric", default)):
+            elif scalable and _by_size(metric):
                 reader.compare_columns(given[names[0]])
             changed = tuple(given[name] for name in order[: len(args)])
             token = _inside.set(True)
@@ -103,8 +108,8 @@ def takes_states(
 class _Reader:
     """Reads the arguments of one call."""
 
-    def __init__(self, *, pairs: bool, runs: bool, matrices: bool, single: bool) -> None:
-        self.pairs, self.runs, self.matrices, self.single = pairs, runs, matrices, single
+    def __init__(self, *, pairs: bool, runs: bool, networks: bool, matrices: bool, single: bool) -> None:
+        self.pairs, self.runs, self.networks, self.matrices, self.single = pairs, runs, networks, matrices, single
         self.remarks: list[Reason] = []
         self._nodes: dict[Any, None] = {}
         self._read: dict[int, Any] = {}  # the same object stays the same: twins of one reference are known by it
@@ -116,6 +121,13 @@ class _Reader:
         for value in values:
             for graph in _graphs(value):
                 self._nodes |= dict.fromkeys(graph.nodes)
+
+    def look(self, x: Any, name: str, needs: str) -> Any:
+        """Read an argument; a refusal begins with what the function needs."""
+        try:
+            return self.read(x, name)
+        except DataError as error:
+            raise (DataError(f"{needs}: {error}") if needs else error) from None
 
     def read(self, x: Any, name: str) -> Any:
         """Read an argument: a leaf, or with `pairs` a pair or list of them."""
@@ -160,7 +172,7 @@ class _Reader:
         array = values.array
         self._check_shape(array, name)
         self.remarks += [reason for reason in values.reasons if reason not in self.remarks]
-        if array.ndim == 3 and not self.matrices and array.shape[1] == array.shape[2]:
+        if array.ndim == 3 and self.networks and array.shape[1] == array.shape[2]:
             return graph_states(array)
         out: Any = array
         if values.clock is not None:
@@ -194,7 +206,8 @@ class _Reader:
     def _check_shape(self, array: NDArray[Any], name: str) -> None:
         if not array.ndim:
             raise DataError(f"{name} is one number, {array.item()!r}; needed states (T, d) or a series (T,)")
-        if array.ndim == 2 and len(array) == 1 and array.shape[1] > 1 and not self.single:
+        inner = name.endswith("]")  # of a pair or list: a copy with one state is short, and no row
+        if array.ndim == 2 and len(array) == 1 and array.shape[1] > 1 and not (self.single or inner):
             raise single_row(array.shape[1], name)
 
 
@@ -311,6 +324,13 @@ def _spacing(dt: Any, x: Any) -> Any:
 
 
 # Columns
+
+
+def _compares_networks(metric: Any) -> bool:
+    """Whether a metric may compare networks, and not the entries of states."""
+    if isinstance(metric, str):
+        return metric not in ENTRYWISE
+    return getattr(metric, "bind", None) is not None
 
 
 def _by_size(metric: Any) -> bool:

@@ -60,8 +60,8 @@ def read_values(x: Any, name: str = "x") -> Values:
         return Values(x)
     if isinstance(x, (str, bytes, PathLike)):
         raise DataError(
-            f"{name} is text, {_short(x)}, and not numbers; open a recorded file with tt.open, read a table with "
-            "pandas.read_csv or numpy.loadtxt"
+            f"{name} is text, {_short(x)}, and not an array of real numbers; open a recorded file with tt.open, read a "
+            "table with pandas.read_csv or numpy.loadtxt"
         )
     home = package(x)
     if home in TABLES:
@@ -187,6 +187,8 @@ def _objects(array: NDArray[Any], name: str) -> NDArray[Any]:
     """Numbers of an array of Python objects; None and pandas.NA are missing."""
     masked = np.ma.getmaskarray(array)
     plain = np.ma.getdata(array)
+    if plain.size and all(value is None for value in plain.flat):
+        raise DataError(f"{name} holds no numbers, only None (shape {plain.shape})")
     out = np.empty(plain.shape)
     for place, value in np.ndenumerate(plain):
         if masked[place] or value is None or type(value).__name__ in ("NAType", "NaTType"):
