@@ -14,7 +14,7 @@ import pytest
 import trajtools as tt
 from trajtools.clocks import Duration, duration, even_clock, parse_dates
 from trajtools.errors import DataError, InputWarning, UnknownNameError
-from trajtools.inputs import graph_states
+from trajtools.inputs import ENTRYWISE, graph_states
 from trajtools.reasons import codes
 
 EXPONENT = 0.41922  # of the Henon map
@@ -540,6 +540,18 @@ def test_graphs_have_the_distances_of_their_matrices():
     assert again / np.linalg.norm(spectra[2] - spectra[3]) == pytest.approx(ratio)
     links = np.abs(matrices[0] - matrices[1]).sum() / (9 * 8)
     assert tt.distance(graphs[0], graphs[1], metric="graph-l1")[0] == pytest.approx(links)
+
+
+def test_metrics_of_networks_are_known_from_those_of_entries():
+    networks = {name for name, metric in tt.distances.METRICS.items() if metric.bind is not None}
+    assert not networks & set(ENTRYWISE)
+    assert set(tt.distances.METRICS) - networks <= set(ENTRYWISE)
+
+
+def test_wrong_calls_are_named_by_python():
+    for wrong in (tt.kantz, lambda: tt.distance(SHORT, SHORT, "l1"), lambda: tt.pairwise(SHORT, nothing=1)):
+        with pytest.raises(TypeError):
+            wrong()
 
 
 def test_graphs_may_be_directed_weighted_and_of_different_nodes():

@@ -68,9 +68,9 @@ def takes_states(
         @wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
             scale: Any = kwargs.get("scale")
-            if _inside.get() and scale is None:
-                return function(*args, **kwargs)
             given = {**dict(zip(order, args, strict=False)), **kwargs}
+            if (_inside.get() and scale is None) or names[0] not in given or len(args) > len(order):
+                return function(*args, **kwargs)  # looked at already, or a wrong call, which Python names
             metric = given.get("metric", default)
             itself = matrices and ("metric" not in known or metric == GRAPH_L1)
             networks = _compares_networks(metric) and not itself
