@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.clocks import Clock, Duration, duration, even_clock
+from trajtools.clocks import Duration, duration, even_clock
 from trajtools.errors import DataError, InputWarning, UnknownNameError
 from trajtools.reasons import Reason
 from trajtools.trajectory import Trajectory
@@ -166,8 +166,8 @@ class _Reader:
     def _leaf(self, x: Any, name: str) -> Any:
         if _is_ours(x):
             return self._of_run(x, name) if hasattr(x, "members") and hasattr(x, "trajectory") else x
-        if self._nodes and _graphs(x):
-            return self._of_graphs(_graphs(x))
+        if graphs := _graphs(x):
+            return self._of_graphs(graphs)
         values = read_values(x, name)
         array = values.array
         self._check_shape(array, name)
@@ -304,8 +304,6 @@ def _directed(x: Trajectory) -> Trajectory:
 
 def _spacing(dt: Any, x: Any) -> Any:
     """`dt` as a number or a `Duration`: also from the times of all samples."""
-    if isinstance(dt, Clock):
-        return Duration(dt.dt, dt.unit)
     is_list = isinstance(dt, (list, tuple)) or np.ndim(dt) == 1
     if not is_list:
         return duration(dt)
