@@ -535,9 +535,18 @@ def test_graphs_have_the_distances_of_their_matrices():
         assert wanted[0, 1] > 0
     spectra = np.sort(np.linalg.eigvalsh(matrices), axis=1)
     found = tt.distance(graphs[0], graphs[1], metric="adjacency-spectrum")[0]
-    ratio = found / np.linalg.norm(spectra[0] - spectra[1])
-    again = tt.distance(graphs[2], graphs[3], metric="adjacency-spectrum")[0]
-    assert again / np.linalg.norm(spectra[2] - spectra[3]) == pytest.approx(ratio)
+    assert found == pytest.approx(np.linalg.norm(spectra[0] - spectra[1]))
+    laplacians = np.array([nx.laplacian_matrix(graph).toarray() for graph in graphs[:2]], dtype=float)
+    apart = np.subtract(*np.linalg.eigvalsh(laplacians))
+    assert tt.distance(graphs[0], graphs[1], metric="laplacian-spectrum")[0] == pytest.approx(np.linalg.norm(apart))
+    for metric in (
+        "adjacency-spectrum",
+        "laplacian-spectrum",
+        "heat-trace",
+        "singular-values",
+        "strength-distribution",
+    ):
+        assert tt.distance(graphs[0], matrices[0][::-1, ::-1], metric=metric)[0] == pytest.approx(0, abs=1e-9)
     links = np.abs(matrices[0] - matrices[1]).sum() / (9 * 8)
     assert tt.distance(graphs[0], graphs[1], metric="graph-l1")[0] == pytest.approx(links)
 
@@ -659,3 +668,19 @@ def test_durations_know_their_unit():
     one = pickle.loads(pickle.dumps(Duration(2.0, "h")))
     assert (one, one.unit) == (2.0, "h")
     assert isinstance(duration(0.5), float)
+
+
+def test_masks_are_gaps_outside_states_too():
+    matrix = np.random.default_rng(0).random((5, 5))
+    matrix = matrix + matrix.T
+    masked = np.ma.array(matrix, mask=False)
+    masked[2], masked[:, 2] = np.ma.masked, np.ma.masked
+    assert tt.Distances.from_array(masked, dt="1h").n_excluded == 1
+    assert tt.Distances.from_array(masked, dt="1h").time_unit == "hour"
+    fit = tt.statistics.fit_slope(np.arange(5.0), np.ma.masked_equal([0, 2, 99, 6, 8], 99))
+    assert fit.slope == pytest.approx(2)
+    series = np.r_[np.zeros(40), np.ones(40)] + np.random.default_rng(0).normal(0, 0.1, 80)
+    loss = np.where(np.arange(80) % 3 > 0, -9999.0, 1.0)
+    found = tt.structure.change_points(series, metrics={"loss": np.ma.masked_equal(loss, -9999.0)})
+    assert len(found.index)
+    np.testing.assert_array_equal(found.around["loss"], np.ones((len(found.index), 2)))
