@@ -241,7 +241,7 @@ def test_text_of_every_dialect_holds_the_same_numbers(tmp_path, name):
     if name in units:
         assert (states.dt, states.time_unit) == (units[name], "time")
     if "date" in name:
-        assert (states.dt, states.time_unit) == ((4, "h") if "time of day" in name else (1, "d"))
+        assert (states.dt, states.time_unit) == ((4, "hour") if "time of day" in name else (1, "day"))
     assert [reason.code for reason in table.warnings] == (["sorted-by-time"] if name == "time falls" else [])
 
 
@@ -299,7 +299,7 @@ def test_archives_of_numpy_hold_columns(tmp_path):
     np.savez(path, states=X, time=DAYS)
     table, states = read_with(path)
     assert table.names == ("states[0]", "states[1]")
-    assert states.time_unit == "d"
+    assert states.time_unit == "day"
     np.savez(path, x=X[:, 0], y=X[:3, 1])
     with pytest.raises(FormatError, match="differ in length"):
         read_table(path)
@@ -321,7 +321,7 @@ def test_parquet_files_hold_columns(tmp_path):
     parquet.write_table(pa.table({"x": X[:, 0], "when": DAYS.astype("datetime64[us]"), "y": X[:, 1]}), path)
     table, states = read_with(path)
     assert table.names == ("x", "y")
-    assert states.time_unit == "d"
+    assert states.time_unit == "day"
     np.testing.assert_array_equal(np.asarray(states), X)
     path.write_bytes(b"PAR1 and nothing")
     with pytest.raises(FormatError, match=r"not a \.parquet file"):

@@ -14,7 +14,7 @@ import pytest
 import trajtools as tt
 from trajtools.clocks import Duration, duration, even_clock, parse_dates
 from trajtools.errors import DataError, InputWarning, UnknownNameError
-from trajtools.inputs import graph_states
+from trajtools.inputs import ENTRYWISE, graph_states
 from trajtools.reasons import codes
 
 EXPONENT = 0.41922  # of the Henon map
@@ -162,7 +162,7 @@ def test_a_falling_index_is_sorted_and_uneven_or_repeated_stamps_are_refused_in_
     table = pd.DataFrame(SHORT, pd.date_range("2015", periods=len(SHORT), freq="h"), columns=["x", "y"])
     call = STATES[name]
     if name == "orbital_stability":
-        assert "1 step, one of the perturbed trajectory 1 h" in outcome(call, table[::-1])
+        assert "1 step, one of the perturbed trajectory 1 hour" in outcome(call, table[::-1])
     else:
         check_alike(call, table[::-1], SHORT)
     for wrong, words in ((table.drop(table.index[[3, 50]]), "uneven"), (pd.concat([table, table[:5]]), "repeats")):
@@ -187,6 +187,7 @@ def test_tensors_are_arrays_in_every_function(name):
         ([[1.0, 2.0], [3.0]], "differ in shape"),
         (SimpleNamespace(), "holds no numbers"),
         (3.0, "is one number"),
+        (None, "holds no numbers"),
     ],
 )
 def test_what_is_no_states_is_refused_in_one_sentence_in_every_function(name, x, words):
@@ -228,13 +229,13 @@ def test_the_index_of_a_series_is_its_clock():
     pd = pytest.importorskip("pandas")
     hourly = pd.Series(H[:, 0], pd.date_range("2015", periods=len(H), freq="h"))
     falling = tt.lyapunov(hourly[::-1], null=None)
-    assert falling.unit == "1/h"
+    assert falling.unit == "1/hour"
     assert "sorted-by-time" in codes(falling.warnings)
     low, high = falling.interval
     assert low < EXPONENT < high
     kept = np.random.default_rng(0).random(len(H)) > 0.07
     kept[:6] = True, True, True, True, False, True
-    with pytest.raises(DataError, match=r"the index of x is uneven: row \d+ .* after 2 h.*asfreq\('1h'\)"):
+    with pytest.raises(DataError, match=r"the index of x is uneven: row \d+ .* after 2 hours.*asfreq\('1h'\)"):
         tt.lyapunov(hourly[kept])
     low, high = tt.lyapunov(hourly[kept].asfreq("h"), null=None).interval
     assert low < EXPONENT < high
@@ -246,8 +247,8 @@ def spectrum(x, **options):
 
 @pytest.mark.parametrize(
     ("freq", "dt", "unit"),
-    [("h", 1, "h"), ("15min", 15, "min"), ("D", 1, "d"), ("36h", 36, "h"), ("MS", 1, "month"), ("ME", 1, "month"),
-     ("YS", 1, "year"), ("250ms", 250, "ms"), ("QS", 3, "month")],
+    [("h", 1, "hour"), ("15min", 15, "minute"), ("D", 1, "day"), ("36h", 36, "hour"), ("MS", 1, "month"),
+     ("ME", 1, "month"), ("YS", 1, "year"), ("250ms", 250, "millisecond"), ("QS", 3, "month")],
 )  # fmt: skip
 def test_dt_comes_in_the_unit_of_the_index(freq, dt, unit):
     pd = pytest.importorskip("pandas")
@@ -275,14 +276,22 @@ def test_numbers_of_rows_are_no_clock_and_dropped_rows_are_noticed():
         spectrum(series.set_axis(levels))
 
 
+def test_tables_that_begin_at_different_times_have_no_distance_at_equal_times():
+    pd = pytest.importorskip("pandas")
+    table = pd.DataFrame(SHORT, pd.date_range("2001", periods=240, freq="D"))
+    same(tt.distance(table[:100], table[:100] + 1), np.full(100, 2.0))
+    with pytest.raises(DataError, match="a at 2001-01-01, b at 2001-01-21"):
+        tt.distance(table[:100], table[20:120])
+
+
 def test_a_column_of_times_is_the_clock_of_a_table():
     pd = pytest.importorskip("pandas")
     for name, clock, unit in (
         ("time", np.arange(240) * 0.5, "time"),
-        ("t [ms]", np.arange(240) * 0.5, "ms"),
+        ("t [ms]", np.arange(240) * 0.5, "millisecond"),
         ("step", np.arange(240) * 10, "step"),
-        ("when", pd.date_range("2001", periods=240, freq="D"), "d"),
-        ("when", pd.date_range("2001", periods=240, freq="D").strftime("%d/%m/%Y"), "d"),
+        ("when", pd.date_range("2001", periods=240, freq="D"), "day"),
+        ("when", pd.date_range("2001", periods=240, freq="D").strftime("%d/%m/%Y"), "day"),
     ):
         growth = spectrum(pd.DataFrame({"x": SHORT[:, 0], name: clock, "y": SHORT[:, 1]}))
         assert growth.time_unit == unit
@@ -309,13 +318,13 @@ def test_the_time_coordinate_of_xarray_is_the_clock():
     table = xr.DataArray(SHORT, dims=("time", "place"), coords={"time": time})
     for x in (table, table.T, table[::-1], table.to_dataset("place").rename({0: "a", 1: "b"})):
         growth = spectrum(x)
-        assert growth.time_unit == "min"
+        assert growth.time_unit == "minute"
         assert growth.time[1] == 15
         same(growth.log_distance, spectrum(SHORT).log_distance)
     with pytest.raises(DataError, match=r"the coordinate 'time' of x is uneven.*resample"):
         spectrum(table.drop_isel(time=[5]))
     seconds = xr.DataArray(SHORT[:, 0], dims="t", coords={"t": ("t", np.arange(240) * 0.1, {"units": "s"})})
-    assert spectrum(seconds).time_unit == "s"
+    assert spectrum(seconds).time_unit == "second"
     assert spectrum(xr.DataArray(SHORT, dims=("row", "place"))).time_unit == "sample"
 
 
@@ -330,7 +339,7 @@ def test_tables_of_polars_are_read():
     polars = pytest.importorskip("polars")
     for table in (polars.DataFrame(COLUMNS), polars.LazyFrame(COLUMNS)):
         growth = spectrum(table)
-        assert growth.time_unit == "h"
+        assert growth.time_unit == "hour"
         same(growth.log_distance, spectrum(SHORT).log_distance)
     holes = polars.DataFrame({"x": [1, None, 3]})
     same(tt.embedding.embed(holes, 1)[:, 0], [1, np.nan, 3])
@@ -350,23 +359,23 @@ def test_tables_of_arrow_and_records_of_numpy_are_read():
         pass
     for table in tables:
         growth = spectrum(table)
-        assert growth.time_unit == "h"
+        assert growth.time_unit == "hour"
         same(growth.log_distance, spectrum(SHORT).log_distance)
 
 
 @pytest.mark.parametrize(
     ("dt", "value", "unit"),
     [
-        ("1h", 1, "h"),
-        ("90 min", 90, "min"),
-        ("120min", 2, "h"),
-        ("0.5s", 500, "ms"),
-        ("2 weeks", 14, "d"),
-        (np.timedelta64(1, "h"), 1, "h"),
+        ("1h", 1, "hour"),
+        ("90 min", 90, "minute"),
+        ("120min", 2, "hour"),
+        ("0.5s", 500, "millisecond"),
+        ("2 weeks", 14, "day"),
+        (np.timedelta64(1, "h"), 1, "hour"),
         (np.timedelta64(3, "M"), 3, "month"),
-        (timedelta(minutes=5), 5, "min"),
+        (timedelta(minutes=5), 5, "minute"),
         (np.arange(240) * 0.25, 0.25, "time"),
-        (np.datetime64("2001") + np.arange(240) * np.timedelta64(2, "D"), 2, "d"),
+        (np.datetime64("2001") + np.arange(240) * np.timedelta64(2, "D"), 2, "day"),
         (0.5, 0.5, "time"),
         (np.float32(0.5), 0.5, "time"),
         (None, 1, "sample"),
@@ -387,9 +396,9 @@ def test_dt_may_be_a_duration_or_the_times_of_all_samples(dt, value, unit):
 def test_a_timedelta_of_pandas_is_a_duration():
     pd = pytest.importorskip("pandas")
     found = duration(pd.Timedelta("1h"))
-    assert (found, found.unit) == (1, "h")
-    assert spectrum(SHORT, dt=pd.date_range("2001", periods=240, freq="h")).time_unit == "h"
-    assert (duration(pd.Timedelta(7, "ns")), duration(pd.Timedelta(7, "ns")).unit) == (7, "ns")
+    assert (found, found.unit) == (1, "hour")
+    assert spectrum(SHORT, dt=pd.date_range("2001", periods=240, freq="h")).time_unit == "hour"
+    assert (duration(pd.Timedelta(7, "ns")), duration(pd.Timedelta(7, "ns")).unit) == (7, "nanosecond")
 
 
 @pytest.mark.parametrize(
@@ -526,11 +535,32 @@ def test_graphs_have_the_distances_of_their_matrices():
         assert wanted[0, 1] > 0
     spectra = np.sort(np.linalg.eigvalsh(matrices), axis=1)
     found = tt.distance(graphs[0], graphs[1], metric="adjacency-spectrum")[0]
-    ratio = found / np.linalg.norm(spectra[0] - spectra[1])
-    again = tt.distance(graphs[2], graphs[3], metric="adjacency-spectrum")[0]
-    assert again / np.linalg.norm(spectra[2] - spectra[3]) == pytest.approx(ratio)
+    assert found == pytest.approx(np.linalg.norm(spectra[0] - spectra[1]))
+    laplacians = np.array([nx.laplacian_matrix(graph).toarray() for graph in graphs[:2]], dtype=float)
+    apart = np.subtract(*np.linalg.eigvalsh(laplacians))
+    assert tt.distance(graphs[0], graphs[1], metric="laplacian-spectrum")[0] == pytest.approx(np.linalg.norm(apart))
+    for metric in (
+        "adjacency-spectrum",
+        "laplacian-spectrum",
+        "heat-trace",
+        "singular-values",
+        "strength-distribution",
+    ):
+        assert tt.distance(graphs[0], matrices[0][::-1, ::-1], metric=metric)[0] == pytest.approx(0, abs=1e-9)
     links = np.abs(matrices[0] - matrices[1]).sum() / (9 * 8)
     assert tt.distance(graphs[0], graphs[1], metric="graph-l1")[0] == pytest.approx(links)
+
+
+def test_metrics_of_networks_are_known_from_those_of_entries():
+    networks = {name for name, metric in tt.distances.METRICS.items() if metric.bind is not None}
+    assert not networks & set(ENTRYWISE)
+    assert set(tt.distances.METRICS) - networks <= set(ENTRYWISE)
+
+
+def test_wrong_calls_are_named_by_python():
+    for wrong in (tt.kantz, lambda: tt.distance(SHORT, SHORT, "l1"), lambda: tt.pairwise(SHORT, nothing=1)):
+        with pytest.raises(TypeError):
+            wrong()
 
 
 def test_graphs_may_be_directed_weighted_and_of_different_nodes():
@@ -577,6 +607,8 @@ def test_flat_tensors_of_each_step_are_a_trajectory():
     for pair in ((flat, [twin]), (flat, twin), [flat, [twin]], [(flat, [twin])], (list(reference), [list(copy)])):
         same(tt.twins(pair).log_distance, wanted)
         same(tt.lyapunov(pair, null=None).curve.log_distance, wanted)
+    dicts = [[{"w": state[:1], "b": state[1:]} for state in states] for states in (reference, copy)]
+    same(tt.twins((dicts[0], [dicts[1]])).log_distance, wanted)
     both = tt.twins([(flat, [twin]), (flat, [twin])])
     assert both.n_references == 1  # the same object is one initial condition
     series = tt.twins((torch.tensor(reference[:, 0]), [torch.tensor(copy[:, 0])]))
@@ -612,6 +644,13 @@ def test_a_run_of_one_member_is_its_trajectory_and_one_of_several_gets_the_hint(
         function(OneRun(3))
 
 
+def test_a_name_of_a_module_is_named_where_it_is():
+    with pytest.raises(AttributeError, match=r"it is in tt.structure: tt.structure.observables"):
+        tt.observables(OneRun(1))
+    with pytest.raises(AttributeError, match=r"it has .*lyapunov"):
+        tt.nothing()
+
+
 def test_systems_take_a_seed():
     system = tt.systems.henon()
     same(system.trajectory(20, rng=0), system.trajectory(20, rng=np.random.default_rng(0)))
@@ -629,3 +668,19 @@ def test_durations_know_their_unit():
     one = pickle.loads(pickle.dumps(Duration(2.0, "h")))
     assert (one, one.unit) == (2.0, "h")
     assert isinstance(duration(0.5), float)
+
+
+def test_masks_are_gaps_outside_states_too():
+    matrix = np.random.default_rng(0).random((5, 5))
+    matrix = matrix + matrix.T
+    masked = np.ma.array(matrix, mask=False)
+    masked[2], masked[:, 2] = np.ma.masked, np.ma.masked
+    assert tt.Distances.from_array(masked, dt="1h").n_excluded == 1
+    assert tt.Distances.from_array(masked, dt="1h").time_unit == "hour"
+    fit = tt.statistics.fit_slope(np.arange(5.0), np.ma.masked_equal([0, 2, 99, 6, 8], 99))
+    assert fit.slope == pytest.approx(2)
+    series = np.r_[np.zeros(40), np.ones(40)] + np.random.default_rng(0).normal(0, 0.1, 80)
+    loss = np.where(np.arange(80) % 3 > 0, -9999.0, 1.0)
+    found = tt.structure.change_points(series, metrics={"loss": np.ma.masked_equal(loss, -9999.0)})
+    assert len(found.index)
+    np.testing.assert_array_equal(found.around["loss"], np.ones((len(found.index), 2)))

@@ -116,13 +116,21 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test holds 
 else:
     from importlib import import_module
 
+    def _place(name: str) -> str:
+        """The module in which a name is, or the names that there are."""
+        if not name.startswith("_"):
+            for module in sorted(_MODULES, key="plots".__eq__):  # figures have the names of what they draw
+                if hasattr(import_module(f"{__name__}.{module}"), name):
+                    return f"it is in tt.{module}: tt.{module}.{name}"
+        return f"it has {', '.join(sorted(__all__))}"
+
     def __getattr__(name: str) -> object:
         if name in _HOME:
             value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
         elif name in _MODULES:
             value = import_module(f"{__name__}.{name}")
         else:
-            raise AttributeError(f"trajtools has no {name!r}; it has {', '.join(sorted(__all__))}")
+            raise AttributeError(f"trajtools has no {name!r}; {_place(name)}")
         globals()[name] = value
         return value
 

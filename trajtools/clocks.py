@@ -18,35 +18,38 @@ from trajtools.types import Ints
 
 # Attoseconds in a unit, so that units of every datetime64 are whole numbers.
 ATTOSECONDS = {
-    "d": 86_400 * 10**18,
-    "h": 3_600 * 10**18,
-    "min": 60 * 10**18,
-    "s": 10**18,
-    "ms": 10**15,
-    "us": 10**12,
-    "ns": 10**9,
-    "ps": 10**6,
-    "fs": 10**3,
-    "as": 1,
+    "day": 86_400 * 10**18,
+    "hour": 3_600 * 10**18,
+    "minute": 60 * 10**18,
+    "second": 10**18,
+    "millisecond": 10**15,
+    "microsecond": 10**12,
+    "nanosecond": 10**9,
+    "picosecond": 10**6,
+    "femtosecond": 10**3,
+    "attosecond": 1,
 }
-NUMPY_UNITS = {"W": 7 * ATTOSECONDS["d"], "D": ATTOSECONDS["d"], "h": ATTOSECONDS["h"], "m": ATTOSECONDS["min"]}
-NUMPY_UNITS |= {unit: ATTOSECONDS[unit] for unit in ("s", "ms", "us", "ns", "ps", "fs", "as")}
-SPELLINGS = {
-    "d": ("d", "day", "days"),
-    "h": ("h", "hr", "hour", "hours"),
-    "min": ("min", "minute", "minutes"),
-    "s": ("s", "sec", "second", "seconds"),
-    "ms": ("ms", "millisecond", "milliseconds"),
-    "us": ("us", "µs", "microsecond", "microseconds"),
-    "ns": ("ns", "nanosecond", "nanoseconds"),
+NUMPY_UNITS = dict(zip(("D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as"), ATTOSECONDS.values(), strict=True))
+NUMPY_UNITS["W"] = 7 * ATTOSECONDS["day"]
+SPELLINGS = {  # the first is that of pandas
+    "day": ("D", "d"),
+    "hour": ("h", "hr"),
+    "minute": ("min",),
+    "second": ("s", "sec"),
+    "millisecond": ("ms",),
+    "microsecond": ("us", "µs"),
+    "nanosecond": ("ns",),
 }
-UNIT_OF_SPELLING = {spelling: unit for unit, spellings in SPELLINGS.items() for spelling in spellings}
+UNIT_OF_SPELLING = {
+    spelling.lower(): unit for unit, short in SPELLINGS.items() for spelling in (*short, unit, f"{unit}s")
+}
 WEEK = ("w", "week", "weeks")
 # Names of columns that hold time; the value is the unit of their numbers.
 TIME_NAMES = {
-    **dict.fromkeys(("t", "time", "times", "timestamp", "timestamps", "date", "dates", "datetime", "year"), "time"),
+    **dict.fromkeys(("t", "time", "times", "timestamp", "timestamps", "date", "dates", "datetime"), "time"),
     **dict.fromkeys(("step", "steps"), "step"),
     "epoch": "epoch",
+    "year": "year",
     "index": "sample",
 }
 JITTER = 0.01  # of a step: stamps that wander less are even
@@ -90,12 +93,15 @@ class Clock:
         Rows in the order of time; None: as they stand.
     reasons : tuple of Reason
         What was done to the rows.
+    start : str
+        The first stamp.
     """
 
     dt: float
     unit: str
     order: Ints | None = None
     reasons: tuple[Reason, ...] = ()
+    start: str = ""
 
 
 def in_natural_unit(attoseconds: int | Fraction) -> Duration:
@@ -103,12 +109,12 @@ def in_natural_unit(attoseconds: int | Fraction) -> Duration:
     for unit, size in ATTOSECONDS.items():
         if attoseconds >= size and Fraction(attoseconds) % size == 0:
             return Duration(float(Fraction(attoseconds) / size), unit)
-    return Duration(float(Fraction(attoseconds) / ATTOSECONDS["s"]), "s")
+    return Duration(float(Fraction(attoseconds) / ATTOSECONDS["second"]), "second")
 
 
 def _in_largest_unit(attoseconds: float) -> Duration:
     """Duration in the largest unit of which it is at least one."""
-    unit = next(unit for unit, size in ATTOSECONDS.items() if attoseconds >= size or unit == "as")
+    unit = next(unit for unit, size in ATTOSECONDS.items() if attoseconds >= size or unit == "attosecond")
     return Duration(attoseconds / ATTOSECONDS[unit], unit)
 
 
@@ -144,10 +150,10 @@ def _duration_of_text(text: str) -> Duration:
     unit = match[2] if match else ""
     if match is None or (unit.lower() not in UNIT_OF_SPELLING and unit.lower() not in WEEK):
         raise DataError(
-            f"dt={text!r} is no duration; write a number and a unit ({', '.join(SPELLINGS)} or w), such as '15min'"
+            f"dt={text!r} is no duration; write a number and a unit (d, h, min, s, ms, us, ns or w), such as '15min'"
         )
     count = Fraction(match[1] or 1)
-    size = 7 * ATTOSECONDS["d"] if unit.lower() in WEEK else ATTOSECONDS[UNIT_OF_SPELLING[unit.lower()]]
+    size = 7 * ATTOSECONDS["day"] if unit.lower() in WEEK else ATTOSECONDS[UNIT_OF_SPELLING[unit.lower()]]
     return in_natural_unit(count * size)
 
 
@@ -199,7 +205,7 @@ def even_clock(stamps: NDArray[Any], what: str, *, unit: str = "time", remedy: s
     dt = _even_months(rising)
     if dt is None:
         dt = _even_steps(rising, rows, what, unit, remedy)
-    return Clock(float(dt), dt.unit, order, reasons)
+    return Clock(float(dt), dt.unit, order, reasons, _shown(rising[0]))
 
 
 def _rising(stamps: NDArray[Any], what: str) -> tuple[Ints | None, tuple[Reason, ...]]:
@@ -256,7 +262,7 @@ def _even_steps(stamps: NDArray[Any], rows: Ints, what: str, unit: str, remedy: 
         at = int(np.argmax(np.abs(gaps - usual) > JITTER * usual))
         before, after = _shown(stamps[at]), _shown(stamps[at + 1])
         size = [str(_length(gap, scale, unit)) for gap in (gaps[at], usual)]
-        step = f"{_length(usual, scale, unit)}".replace(" ", "").replace("d", "D")  # as pandas spells it
+        step = _for_pandas(usual, scale) if scale else ""
         ways = f"{remedy.format(step=step)}; or " if remedy else ""
         raise DataError(
             f"{what} is uneven: row {rows[at + 1]} ({after}) follows row {rows[at]} ({before}) after {size[0]}, most "
@@ -295,7 +301,13 @@ def _length(gap: Any, scale: int, unit: str) -> str:
     if not scale:
         return f"{float(gap):.6g}"
     length = in_natural_unit(Fraction(float(gap)) * scale)
-    return f"{float(length):.6g} {length.unit}"
+    return f"{float(length):.6g} {length.unit}{'s' * (float(length) != 1)}"
+
+
+def _for_pandas(gap: float, scale: int) -> str:
+    """A step as pandas spells it, such as 15min."""
+    length = in_natural_unit(Fraction(gap) * scale)
+    return f"{float(length):g}{SPELLINGS.get(length.unit, (length.unit,))[0]}"
 
 
 def _shown(stamp: Any) -> str:
@@ -349,6 +361,13 @@ def _matches(text: str, form: str) -> bool:
 
 
 def _iso_dates(texts: Sequence[str]) -> NDArray[np.datetime64] | None:
+    date = len("2001-01-01")
+    if not any("+" in text[date:] or "-" in text[date:] for text in texts):  # all in one zone, read by numpy at once
+        stripped = [text.strip().replace(" ", "T").replace(",", ".").removesuffix("Z") for text in texts]
+        try:
+            return np.array(stripped, dtype="datetime64[us]")
+        except ValueError:
+            return None
     stamps = np.empty(len(texts), dtype="datetime64[ns]" if any("." in text for text in texts) else "datetime64[us]")
     for row, text in enumerate(texts):
         plain = text.strip().replace(",", ".")

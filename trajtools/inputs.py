@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import is_dataclass, replace
 from functools import wraps
-from inspect import signature
+from inspect import Signature, signature
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.clocks import Clock, Duration, duration, even_clock
+from trajtools.clocks import Duration, duration, even_clock
 from trajtools.errors import DataError, InputWarning, UnknownNameError
 from trajtools.reasons import Reason
 from trajtools.trajectory import Trajectory
@@ -30,6 +30,7 @@ MOST_COLUMNS = 64  # columns that are compared; more are weights
 SAMPLED = 20_000  # rows from which the spread of columns is estimated
 STEPS = 3  # flat arrays in a list that are one trajectory; two are a reference and its copy
 COORDINATES = (None, "l1", "l2", "linf", "rms")  # metrics in which a column counts by its size
+ENTRYWISE = ("l1", "l2", "linf", "rms", "relative", "cosine", "sign", "precomputed")
 GRAPH_L1 = "graph-l1"
 NODES = "nodes"
 
@@ -37,7 +38,13 @@ _inside: ContextVar[bool] = ContextVar("inside a function that has looked at its
 
 
 def takes_states(
-    *names: str, pairs: bool = False, runs: bool = False, matrices: bool = False, single: bool = False
+    *names: str,
+    pairs: bool = False,
+    runs: bool = False,
+    matrices: bool = False,
+    single: bool = False,
+    aligned: bool = False,
+    needs: str = "",
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Read the arguments `names` of a public function before it sees them.
 
@@ -47,7 +54,9 @@ def takes_states(
     to the data stands in the warnings of the result, or is an `InputWarning` if the result has none.
 
     `pairs`: also (reference, copies) and lists of these; `runs`: the function takes a Run itself; `matrices`: it takes
-    adjacency matrices (T, N, N) itself, for the metric ``"graph-l1"``; `single`: a single state makes sense.
+    adjacency matrices (T, N, N) itself, for the metric ``"graph-l1"``; `single`: a single state makes sense;
+    `aligned`: states of one time are compared, so that clocks must begin together; `needs`: what the function needs, at
+    the head of its refusals.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -59,15 +68,19 @@ def takes_states(
         @wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
             scale: Any = kwargs.get("scale")
-            if _inside.get() and scale is None:
-                return function(*args, **kwargs)
             given = {**dict(zip(order, args, strict=False)), **kwargs}
-            itself = matrices and ("metric" not in known or given.get("metric", default) == GRAPH_L1)
-            reader = _Reader(pairs=pairs, runs=runs, matrices=itself, single=single)
+            if (_inside.get() and scale is None) or names[0] not in given or len(args) > len(order):
+                return function(*args, **kwargs)  # looked at already, or a wrong call, which Python names
+            metric = given.get("metric", default)
+            itself = matrices and ("metric" not in known or metric == GRAPH_L1)
+            networks = _compares_networks(metric) and not itself
+            reader = _Reader(pairs=pairs, runs=runs, networks=networks, matrices=itself, single=single)
             reader.collect_nodes(given[name] for name in names if name in given)
             for name in names:
-                if given.get(name) is not None:
-                    given[name] = reader.read(given[name], name)
+                if name in given and (given[name] is not None or known[name].default is Signature.empty):
+                    given[name] = reader.look(given[name], name, needs)
+            if aligned:
+                reader.check_starts()
             if given.get("dt") is not None:
                 given["dt"] = _spacing(given["dt"], given.get(names[0]))
             if scale is not None:
@@ -76,7 +89,7 @@ def takes_states(
                     if given.get(name) is not None:
                         given[name] = _scaled(given[name], factor, name)
                 given["scale"] = None
-            elif scalable and _by_size(given.get("metric", default)):
+            elif scalable and _by_size(metric):
                 reader.compare_columns(given[names[0]])
             changed = tuple(given[name] for name in order[: len(args)])
             token = _inside.set(True)
@@ -95,12 +108,13 @@ def takes_states(
 class _Reader:
     """Reads the arguments of one call."""
 
-    def __init__(self, *, pairs: bool, runs: bool, matrices: bool, single: bool) -> None:
-        self.pairs, self.runs, self.matrices, self.single = pairs, runs, matrices, single
+    def __init__(self, *, pairs: bool, runs: bool, networks: bool, matrices: bool, single: bool) -> None:
+        self.pairs, self.runs, self.networks, self.matrices, self.single = pairs, runs, networks, matrices, single
         self.remarks: list[Reason] = []
         self._nodes: dict[Any, None] = {}
         self._read: dict[int, Any] = {}  # the same object stays the same: twins of one reference are known by it
         self._names: dict[int, tuple[str, ...]] = {}
+        self._starts: dict[str, str] = {}
 
     def collect_nodes(self, values: Any) -> None:
         """List the nodes of all graphs, so that all become matrices of the same nodes."""
@@ -108,11 +122,24 @@ class _Reader:
             for graph in _graphs(value):
                 self._nodes |= dict.fromkeys(graph.nodes)
 
-    def read(self, x: Any, name: str, nested: bool = False) -> Any:
+    def look(self, x: Any, name: str, needs: str) -> Any:
+        """Read an argument; a refusal begins with what the function needs."""
+        try:
+            return self.read(x, name)
+        except DataError as error:
+            raise (DataError(f"{needs}: {error}") if needs else error) from None
+
+    def read(self, x: Any, name: str) -> Any:
         """Read an argument: a leaf, or with `pairs` a pair or list of them."""
         if id(x) not in self._read:
-            self._read[id(x)] = self._branch(x, name, nested)
+            self._read[id(x)] = self._branch(x, name)
         return self._read[id(x)]
+
+    def check_starts(self) -> None:
+        """Refuse tables whose clocks begin at different times."""
+        if len(set(self._starts.values())) > 1:
+            begins = ", ".join(f"{name} at {start}" for name, start in self._starts.items())
+            raise DataError(f"the tables begin at different times, {begins}; cut them to the times that they share")
 
     def first(self, x: Any) -> Any:
         """The first leaf: the reference."""
@@ -130,25 +157,26 @@ class _Reader:
         if isinstance(array, np.ndarray) and array.ndim == 2 and 1 < array.shape[1] <= MOST_COLUMNS:
             self.remarks += _unequal_columns(array, self._names.get(id(states), ()))
 
-    def _branch(self, x: Any, name: str, nested: bool) -> Any:
+    def _branch(self, x: Any, name: str) -> Any:
         if self.pairs and isinstance(x, (list, tuple)) and not _is_trajectory(x):
-            branch = [self.read(item, f"{name}[{at}]", nested=True) for at, item in enumerate(x)]
+            branch = [self.read(item, f"{name}[{at}]") for at, item in enumerate(x)]
             return tuple(branch) if isinstance(x, tuple) else branch
-        return self._leaf(x, name, nested)
+        return self._leaf(x, name)
 
-    def _leaf(self, x: Any, name: str, nested: bool) -> Any:
+    def _leaf(self, x: Any, name: str) -> Any:
         if _is_ours(x):
             return self._of_run(x, name) if hasattr(x, "members") and hasattr(x, "trajectory") else x
-        if self._nodes and _graphs(x):
-            return self._of_graphs(_graphs(x))
+        if graphs := _graphs(x):
+            return self._of_graphs(graphs)
         values = read_values(x, name)
         array = values.array
-        self._check_shape(array, name, one_state=self.single or nested)
+        self._check_shape(array, name)
         self.remarks += [reason for reason in values.reasons if reason not in self.remarks]
-        if array.ndim == 3 and not self.matrices and array.shape[1] == array.shape[2]:
+        if array.ndim == 3 and self.networks and array.shape[1] == array.shape[2]:
             return graph_states(array)
         out: Any = array
         if values.clock is not None:
+            self._starts[name] = values.clock.start
             out = Trajectory.from_array(array, dt=values.clock.dt, time_unit=values.clock.unit)
         self._names[id(out)] = values.names
         return out
@@ -175,10 +203,11 @@ class _Reader:
             return matrices
         return graph_states(matrices, directed=any(graph.is_directed() for graph in graphs))
 
-    def _check_shape(self, array: NDArray[Any], name: str, one_state: bool) -> None:
+    def _check_shape(self, array: NDArray[Any], name: str) -> None:
         if not array.ndim:
             raise DataError(f"{name} is one number, {array.item()!r}; needed states (T, d) or a series (T,)")
-        if array.ndim == 2 and len(array) == 1 and array.shape[1] > 1 and not one_state:
+        inner = name.endswith("]")  # of a pair or list: a copy with one state is short, and no row
+        if array.ndim == 2 and len(array) == 1 and array.shape[1] > 1 and not (self.single or inner):
             raise single_row(array.shape[1], name)
 
 
@@ -197,12 +226,14 @@ def _is_ours(x: Any) -> bool:
 
 
 def _is_trajectory(x: Sequence[Any]) -> bool:
-    """Whether a list is one trajectory: numbers, rows of numbers, graphs, or flat arrays of one size, one a step."""
+    """Whether a list is one trajectory: numbers, rows of numbers, graphs, dicts, or flat arrays of one size."""
     if not len(x):
         return False
     if all(_is_number(item) or package(item) == "networkx" for item in x):
         return True
     if isinstance(x, list) and all(isinstance(item, (list, tuple)) and all(map(_is_number, item)) for item in x):
+        return True
+    if isinstance(x, list) and all(isinstance(item, Mapping) for item in x):  # state dicts
         return True
     sizes = {_flat_size(item) for item in x}
     return len(x) >= STEPS and len(sizes) == 1 and sizes != {None}
@@ -273,8 +304,6 @@ def _directed(x: Trajectory) -> Trajectory:
 
 def _spacing(dt: Any, x: Any) -> Any:
     """`dt` as a number or a `Duration`: also from the times of all samples."""
-    if isinstance(dt, Clock):
-        return Duration(dt.dt, dt.unit)
     is_list = isinstance(dt, (list, tuple)) or np.ndim(dt) == 1
     if not is_list:
         return duration(dt)
@@ -293,6 +322,13 @@ def _spacing(dt: Any, x: Any) -> Any:
 
 
 # Columns
+
+
+def _compares_networks(metric: Any) -> bool:
+    """Whether a metric may compare networks, and not the entries of states."""
+    if isinstance(metric, str):
+        return metric not in ENTRYWISE
+    return getattr(metric, "bind", None) is not None
 
 
 def _by_size(metric: Any) -> bool:

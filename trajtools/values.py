@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajtools.clocks import Clock, even_clock, parse_dates, time_name
+from trajtools.clocks import UNIT_OF_SPELLING, Clock, even_clock, parse_dates, time_name
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
 
@@ -60,8 +60,8 @@ def read_values(x: Any, name: str = "x") -> Values:
         return Values(x)
     if isinstance(x, (str, bytes, PathLike)):
         raise DataError(
-            f"{name} is text, {_short(x)}, and not numbers; open a recorded file with tt.open, read a table with "
-            "pandas.read_csv or numpy.loadtxt"
+            f"{name} is text, {_short(x)}, and not an array of real numbers; open a recorded file with tt.open, read a "
+            "table with pandas.read_csv or numpy.loadtxt"
         )
     home = package(x)
     if home in TABLES:
@@ -77,7 +77,7 @@ def read_array(x: Any, name: str = "x") -> NDArray[Any]:
         array: NDArray[Any] = x
         return array
     if isinstance(x, Mapping):
-        raise DataError(f"{name} is a dict with {len(x)} entries; needed an array, or one flat array a step")
+        raise DataError(f"{name} is a dict with {len(x)} entries; needed an array, or a list of states, one a step")
     raw = _plain(x, name)
     if isinstance(raw, np.ma.MaskedArray):
         if raw.dtype.kind in "iub":
@@ -89,7 +89,7 @@ def read_array(x: Any, name: str = "x") -> NDArray[Any]:
 def _plain(x: Any, name: str) -> Any:
     """Array of what holds numbers: tensors, sparse matrices, and lists of these."""
     if isinstance(x, np.ndarray):
-        return x
+        return x if isinstance(x, np.ma.MaskedArray) else np.asarray(x)  # np.matrix and others index unlike arrays
     home = package(x)
     if home == "torch":
         return _of_tensor(x)
@@ -97,7 +97,7 @@ def _plain(x: Any, name: str) -> Any:
         return np.asarray(x.get())
     if hasattr(x, "toarray"):  # scipy's sparse matrices
         return np.asarray(x.toarray())
-    if isinstance(x, (list, tuple)) and any(not isinstance(item, (int, float, str)) for item in x):
+    if isinstance(x, (list, tuple)) and any(_has_entries(item) for item in x):
         return _stacked(x, name)
     try:
         return np.asarray(x)
@@ -115,6 +115,10 @@ def _of_tensor(tensor: Any) -> NDArray[Any]:
     return np.asarray(tensor.numpy())
 
 
+def _has_entries(item: Any) -> bool:
+    return not isinstance(item, (int, float, str)) and (hasattr(item, "shape") or hasattr(item, "__len__"))
+
+
 def _stacked(items: Sequence[Any], name: str) -> NDArray[Any]:
     """One array of a list of arrays, tensors, masked arrays or lists, one a state."""
     if all(isinstance(item, (list, tuple)) for item in items) and not _has_arrays(items):
@@ -123,13 +127,19 @@ def _stacked(items: Sequence[Any], name: str) -> NDArray[Any]:
         except ValueError:
             sizes = [len(item) for item in items]
             raise _unequal(sizes, name) from None
-    arrays = [
-        np.asarray(np.nan) if item is None else read_values(item, f"{name}[{at}]").array
-        for at, item in enumerate(items)
-    ]
+    arrays = [_state(item, f"{name}[{at}]") for at, item in enumerate(items)]
     if len({array.shape for array in arrays}) > 1:
         raise _unequal([array.shape for array in arrays], name)
     return np.stack(arrays)
+
+
+def _state(item: Any, name: str) -> NDArray[Any]:
+    """One state: an array, a missing number, or a dict of arrays, one after the other, as state dicts have it."""
+    if item is None:
+        return np.asarray(np.nan)
+    if isinstance(item, Mapping):
+        return np.concatenate([read_array(part, f"{name}[{key!r}]").reshape(-1) for key, part in item.items()])
+    return read_values(item, name).array
 
 
 def _has_arrays(items: Sequence[Any]) -> bool:
@@ -177,6 +187,8 @@ def _objects(array: NDArray[Any], name: str) -> NDArray[Any]:
     """Numbers of an array of Python objects; None and pandas.NA are missing."""
     masked = np.ma.getmaskarray(array)
     plain = np.ma.getdata(array)
+    if plain.size and all(value is None for value in plain.flat):
+        raise DataError(f"{name} holds no numbers, only None (shape {plain.shape})")
     out = np.empty(plain.shape)
     for place, value in np.ndenumerate(plain):
         if masked[place] or value is None or type(value).__name__ in ("NAType", "NaTType"):
@@ -426,6 +438,7 @@ def _clock_of_coordinate(coordinate: Any, what: str) -> Clock | None:
     if known is None and stamps.dtype.kind in "iu":
         return None
     unit = str(coordinate.attrs.get("units") or (known[1] if known else "time"))
+    unit = UNIT_OF_SPELLING.get(unit.lower(), unit)
     return even_clock(
         stamps, what, unit=unit, remedy="leave NaN in the gaps, which are taken: x.resample(time='{step}').asfreq()"
     )

@@ -75,7 +75,9 @@ class Settings:
     def neighbor_options(self) -> list[str]:
         """The given options that twins do not have."""
         values = {"member": self.selection.member, "series": self.selection.series}
-        values |= {name: getattr(self, name) for name in ("neighbors", "theiler", "horizon", "embed", "buffers")}
+        values |= {
+            name: getattr(self, name) for name in ("scale", "neighbors", "theiler", "horizon", "embed", "buffers")
+        }
         return [f"--{name}" for name, value in values.items() if value is not None]
 
     def for_library(self) -> dict[str, Any]:

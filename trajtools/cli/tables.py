@@ -67,8 +67,6 @@ class Dialect:
             if "." in cell:
                 return None
             cell = cell.replace(self.decimal, ".")
-        elif "_" in cell:
-            return None
         try:
             return float(cell)
         except ValueError:
@@ -517,7 +515,7 @@ def _numbers(cells: Sequence[str], dialect: Dialect) -> Any:
 
     if dialect.decimal == "." and not dialect.thousands:
         try:
-            return np.array(cells, dtype=np.float64) if cells and "_" not in "".join(cells[:PROBED]) else None
+            return np.fromiter(map(float, cells), np.float64, len(cells))
         except ValueError:
             pass
     numbers = [dialect.number(cell) for cell in cells]

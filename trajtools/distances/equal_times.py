@@ -86,7 +86,7 @@ class Contributions(Result):
         return plots.contributions(self, ax=ax)
 
 
-@takes_states("a", "b", single=True)
+@takes_states("a", "b", single=True, aligned=True)
 def distance(a: StatesLike, b: StatesLike, *, metric: MetricLike = "l1", scale: str | None = None) -> Floats:
     """Distance d(t) of two trajectories at equal times.
 
@@ -191,7 +191,7 @@ def read_rows(x: Any, start: int, stop: int) -> Any:
     return np.asarray(x.read(start, stop)) if hasattr(x, "read") else x[start:stop]
 
 
-@takes_states("a", "b", single=True)
+@takes_states("a", "b", single=True, aligned=True)
 def contributions(a: Trajectory, b: Trajectory, *, metric: MetricLike = "l1", per: str = "layer") -> Contributions:
     """Distance of two trajectories at equal times, part by part of the network.
 

@@ -337,8 +337,9 @@ def bind_metric(metric: Metric, *sources: Any) -> Metric:
     tables = [(tuple(x.parameters), tuple(x.nodes)) for x in sources if getattr(x, "parameters", ())]
     if not tables:
         raise DataError(
-            f"metric {metric.name!r} compares networks and needs their wiring; an array has none. "
-            "Pass a Trajectory with parameters and nodes (from a run, or Trajectory.from_array(x, parameters=, nodes=))"
+            f"metric {metric.name!r} compares networks and needs their wiring; an array has none. Pass networkx "
+            "graphs, adjacency matrices (N, N) or (T, N, N), or a Trajectory with parameters and nodes (from a run, or "
+            "Trajectory.from_array(x, parameters=, nodes=))"
         )
     if any(table != tables[0] for table in tables):
         raise DataError(f"metric {metric.name!r}: the trajectories are networks of different wiring")

@@ -52,8 +52,9 @@ def lyapunov(
     ----------
     x : Run, pair, list of Runs or pairs; or Trajectory, array_like (T, d) or (T,); or Distances
         Twins, as in `trajtools.twins`; or one trajectory, whose recurrences replace twins. A series is embedded.
-        Also `Distances` of all pairs of states of one trajectory, or adjacency matrices (T, N, N) with
-        ``metric="graph-l1"``.
+        Also `Distances` of all pairs of states of one trajectory, or adjacency matrices (T, N, N) or networkx graphs
+        with ``metric="graph-l1"``. Masked arrays, tensors, and tables with a clock (pandas, polars, xarray) are read as
+        the page on input describes.
     method : str
         ``"twins"``, ``"rosenstein"``, ``"kantz"``, ``"wolf"`` or ``"hybrid"``. ``"auto"``: twins if `x` contains twins,
         else rosenstein, which leaves the most room for growth.

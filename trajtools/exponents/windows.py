@@ -153,7 +153,14 @@ class Windows(Result):
         return plots.windows(self, ax=ax)
 
 
-@takes_states("x", pairs=True, runs=True, matrices=True)
+@takes_states(
+    "x",
+    pairs=True,
+    runs=True,
+    matrices=True,
+    single=True,
+    needs="windows need twins, a Run, a Trajectory, or an array (T,) or (T, d) of real numbers",
+)
 def lyapunov_windows(
     x: TwinsLike | StatesLike | Divergence,
     *,

@@ -211,7 +211,7 @@ class Trend(Result):
     p_exponential: float
 
 
-@takes_states("reference", "perturbed", pairs=True, runs=True)
+@takes_states("reference", "perturbed", pairs=True, runs=True, single=True)
 def orbital_stability(
     reference: Run | StatesLike | Sequence[Pair],
     perturbed: Run | StatesLike | Sequence[Run | StatesLike] | None = None,

@@ -151,7 +151,7 @@ def trustworthiness(full: Floats, coordinates: Floats, neighbors: int) -> float:
     return float(1.0 - 2.0 * excess[excess > 0].sum() / (n * neighbors * (2 * n - 3 * neighbors - 1)))
 
 
-@takes_states("x", pairs=True, runs=True)
+@takes_states("x", pairs=True, runs=True, single=True)
 def pca(
     x: Run | StatesLike | Pair | Sequence[StatesLike], *, components: int = 2, scale: str | None = None
 ) -> Projection:
@@ -539,7 +539,7 @@ def _is_states(x: Any) -> bool:
     return (hasattr(x, "read") and hasattr(x, "step")) or (isinstance(x, np.ndarray) and x.ndim in (1, 2))
 
 
-@takes_states("x", pairs=True, runs=True)
+@takes_states("x", pairs=True, runs=True, single=True)
 def mds(
     x: Run | StatesLike | Pair | Sequence[StatesLike] | Distances,
     *,
