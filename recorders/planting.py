@@ -43,6 +43,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trajtools.types import Floats
+
 POLICIES = ("auto", "saturation")
 Replant = str | int | None
 YOUNGEST = 8
@@ -156,7 +158,7 @@ class Schedule:
         self.is_over = replant is None
         self._before: Mapping[str, Any] | None = None
 
-    def planted(self, step: int, copies: Iterable[int], distances: Sequence[float], floor: float) -> None:
+    def planted(self, step: int, copies: Iterable[int], distances: Sequence[float] | Floats, floor: float) -> None:
         """Take that copies were planted: `distances` of all copies in order, `floor` the distance rounding makes."""
         self._floor = log(max(floor, SMALLEST))
         new = set(copies)
@@ -168,7 +170,7 @@ class Schedule:
                 cohort.track.add(0, start)
 
     def due(
-        self, step: int, measure: Callable[[], Sequence[float]], network: Callable[[], Mapping[str, Any]]
+        self, step: int, measure: Callable[[], Sequence[float] | Floats], network: Callable[[], Mapping[str, Any]]
     ) -> tuple[int, ...]:
         """Copies to plant now.
 
@@ -198,7 +200,7 @@ class Schedule:
     def _looking(self, step: int) -> list[Cohort]:
         return [one for one in self.cohorts if step - one.planted >= one.next_look]
 
-    def _reason(self, cohort: Cohort, step: int, distances: Sequence[float], stride: _Stride) -> str:
+    def _reason(self, cohort: Cohort, step: int, distances: Sequence[float] | Floats, stride: _Stride) -> str:
         """Why a cohort is to be planted anew; empty if it is not."""
         age = step - cohort.planted
         cohort.next_look = age + max(1, age // EVERY_STEP)
@@ -235,7 +237,7 @@ class Schedule:
         newest = max(one.planted for one in self.cohorts)
         return (step - newest) * len(self.cohorts) >= cohort.lifetime
 
-    def _mean(self, cohort: Cohort, distances: Sequence[float]) -> float:
+    def _mean(self, cohort: Cohort, distances: Sequence[float] | Floats) -> float:
         """Mean of ln d; what has merged counts as the floor."""
         floor = max(self._floor, log(SMALLEST))
         logs = [float(np.log(max(distances[self._place(copy)], SMALLEST))) for copy in cohort.copies]

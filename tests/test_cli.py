@@ -197,7 +197,13 @@ def test_selection_of_parameters_changes_what_is_measured(recorded):
     with trajtools.open(recorded / "eta=1.h5") as run:
         pairs = [(run.trajectory(i).select("output.*"), [run.trajectory(i + k).select("output.*") for k in (1, 2)])
                  for i in range(0, 36, 3)]  # fmt: skip
-        wanted = trajtools.twins(pairs)
+        wanted, once = trajtools.twins(run, select=("output.*",)), trajtools.twins(pairs)
+    # Copies are planted anew: until then, a curve is that of the pair.
+    first = wanted.distances[wanted.start == 0]
+    for row in first:
+        known = np.isfinite(row)
+        same = np.abs(once.distances[:, : known.sum()] / row[known] - 1).max(axis=1)
+        assert (same < 1e-12).sum() == 1
     np.testing.assert_allclose(part["curve"]["log_distance"], wanted.log_distance, rtol=1e-12)
     # Only part of the perturbation lies in the output layer.
     assert part["curve"]["log_distance"][0] < whole["curve"]["log_distance"][0]

@@ -56,6 +56,7 @@ def _number(value: Any) -> int | float:
 # A code stands for a statement, not for a kind of result; several kinds of results may share it.
 CODES: dict[str, str] = {
     # growth of twins and of neighbours
+    "little-room": "the perturbation lies too near the size of the weights, or too near rounding, to be followed far",
     "growth": "how far and how fast the distance grows",
     "bounded": "the distance, or the series, stays bounded",
     "contracts": "the exponent is negative in its whole interval",
