@@ -163,9 +163,10 @@ class Nursery:
         step : int
             Number of updates.
         """
-        if self._families and (step == 0 or not all(schedule.is_over for schedule in self._schedules.values())):
+        families = {i: c for i, c in self._families.items() if step == 0 or self._schedules[i].looks(step)}
+        if families:
             distances = self._distances()
-            for i, copies in self._families.items():
+            for i, copies in families.items():
                 apart = distances[copies[0] : copies[-1] + 1].tolist()
                 if step == 0:
                     self._note(0, i, copies, apart)

@@ -137,15 +137,15 @@ def test_a_chaotic_training_gives_several_starts_by_itself(tmp_path, members):
     assert replant == "auto"
     reached = [start for start in np.unique(growth.start) if np.nanmax(growth.distances[growth.start == start]) > 0.01]
     assert len(reached) >= 3
-    # The rate of each is that of the tangent along the reference, up to a constant of the start: here e-folds.
+    # Each grows as the tangent along the reference does; near a turning point the distance is no tangent for once.
     slope = np.log(np.abs(1 - 1.8 * (3 * states**2 - 1)))
+    errors = []
     for start, row in zip(growth.start, growth.distances, strict=True):
-        known = np.flatnonzero((row > 1e-7) & (row < 1e-4))
-        if len(known) < 3 or np.any(np.diff(known) > 1):
-            continue
-        a, b = known[0], known[-1]
-        gained = np.log(row[b] / row[a])
-        assert gained == pytest.approx(slope[start + a : start + b].sum(), abs=0.02)
+        known = np.flatnonzero((row > 1e-8) & (row < 1e-6))
+        if len(known) > 1 and np.all(np.diff(known) == 1):
+            a, b = known[0], known[-1]
+            errors.append(abs(np.log(row[b] / row[a]) - slope[start + a : start + b].sum()))
+    assert np.median(errors) < 0.01
 
 
 @pytest.mark.recorders
