@@ -23,7 +23,10 @@ the cohorts then saturate one after the other, and n cohorts give n starts in th
   after a first burst is not saturated. Growth that stops at age a is noticed at about 1.5 a, so that the level is in
   the record too.
 - *At the floor*: within ln 50 of the rounding floor, and 2 e-folds below its start; or all of it merged.
-- *Old*: at its limit of age, which then doubles; the first cohort, 256 steps at first, only if it is not growing.
+- *Old*: at its limit of age, which then doubles; the first cohort (256 steps at first, 128 where there is one copy) only
+  if it is not growing.
+
+Beside weights that are not finite, or so large that rounding exceeds the perturbation, nothing is planted any more.
 
 Nothing is planted before the age of 8 steps. The distance is measured at every step up to the age of 16, then every
 age / 16 steps: at most one pass over the weights of all members a step (on a CPU 2 to 10 % of the step of twins of a
@@ -52,7 +55,7 @@ EVERY_STEP = 16  # measured at every step up to this age, then every age / 16 st
 LEAST_GAIN, LEAST_RISE = 4.0, 1.0
 ABOVE_FLOOR, BELOW_START, BELOW_STRIDE = log(50), 2.0, log(50)
 FIRST_LIMITS = (256, 64, 32, 16)
-ONLY_LIMIT = 64
+ONLY_LIMIT = 128
 SMALLEST = 5e-324
 
 
