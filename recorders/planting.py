@@ -23,8 +23,8 @@ the cohorts then saturate one after the other, and n cohorts give n starts in th
   after a first burst is not saturated. Growth that stops at age a is noticed at about 1.5 a, so that the level is in
   the record too.
 - *At the floor*: within ln 50 of the rounding floor, and 2 e-folds below its start; or all of it merged.
-- *Old*: at its limit of age, which then doubles; the first cohort (256 steps at first, 128 where there is one copy) only
-  if it is not growing.
+- *Old*: at its limit of age, which then doubles; the first cohort (256 steps at first, 128 where there is one copy)
+  only if it is not growing.
 
 Beside weights that are not finite, or so large that rounding exceeds the perturbation, nothing is planted any more.
 
