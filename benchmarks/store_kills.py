@@ -74,7 +74,9 @@ def child(path: str, mode: str, seed: int, pipe: int) -> None:
             if compressed and not final:
                 count = rows
             say("write", writer.committed, planted)
-            write_late(writer, start, count, final)
+            several = [planting(planted + i) for i in range(rng.choice([0, 0, 1, 5]))]  # committed with the states
+            write_late(writer, start, count, final, several)
+            planted += len(several)
             if not compressed and rng.random() < 0.2:  # the same length again
                 say("rewrite", writer.committed, planted)
                 write_late(writer, start, count, final)
@@ -95,7 +97,7 @@ def child(path: str, mode: str, seed: int, pipe: int) -> None:
         say("closed", writer.committed, planted)
 
 
-def write_late(writer, start: int, count: int, final: bool) -> None:
+def write_late(writer, start: int, count: int, final: bool, plantings=()) -> None:
     """A block; the metric "val" of its newest state comes with the next write, as that of a validation does."""
     values = 1.5 * metrics_of(start, count)["loss"]
     if count < writer.layout.rows and not writer.filtered:
@@ -103,7 +105,7 @@ def write_late(writer, start: int, count: int, final: bool) -> None:
     inner = writer.write
 
     def with_late(first, length, *, metrics, **content):
-        inner(first, length, metrics={"val": values, **metrics}, **content)
+        inner(first, length, metrics={"val": values, **metrics}, plantings=plantings, **content)
 
     writer.write = with_late
     try:

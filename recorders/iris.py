@@ -37,7 +37,7 @@ import numpy as np
 
 from recorders.planting import Planting, Replant, Schedule, check_replant, seed_of
 from recorders.recorder import Recorder
-from recorders.twins import Twin, floor_of, perturb
+from recorders.twins import Twin, floor_of, is_beside, perturb
 from trajtools.errors import SelectionError, TrajtoolsError
 from trajtools.store import Run
 from trajtools.types import Floats, Ints
@@ -163,9 +163,10 @@ class Nursery:
         step : int
             Number of updates.
         """
-        if self._families and (step == 0 or not all(schedule.is_over for schedule in self._schedules.values())):
+        families = {i: c for i, c in self._families.items() if step == 0 or self._schedules[i].looks(step)}
+        if families:
             distances = self._distances()
-            for i, copies in self._families.items():
+            for i, copies in families.items():
                 apart = distances[copies[0] : copies[-1] + 1].tolist()
                 if step == 0:
                     self._note(0, i, copies, apart)
@@ -177,12 +178,12 @@ class Nursery:
 
     def _replant(self, step: int, reference: int, due: Sequence[int], apart: list[float]) -> None:
         start = self._network(reference)
-        if not all(np.isfinite(values).all() for values in start.values()):
-            self._schedules[reference].is_over = True  # a training that has diverged does not come back
-            return
         first = self._families[reference][0]
         member = self._members[due[0]]
         copies = perturb(start, member.epsilon, len(apart), seed_of(member.seed, step), allow_rounded=True)
+        if not all(is_beside(start, copies[k - first]) for k in due):
+            self._schedules[reference].is_over = True  # a training that has diverged does not come back
+            return
         for k in due:
             for name, values in copies[k - first].items():
                 self._state[name][k] = values

@@ -18,15 +18,18 @@ the cohorts then saturate one after the other, and n cohorts give n starts in th
 - *Growing*: its highest value since its lowest has risen by at least one e-fold in the last third of its age, or in
   the last 8 steps if that is longer. Growth at a constant rate that has gained 4 e-folds always does.
 - *Saturated*: it has gained at least 4 e-folds, is not growing, and lies within ln 50 of the distance that the
-  reference itself covers from one look to the next (a step, up to a thirty-second of the age): two trainings that have
+  reference itself covers from one look to the next (a step, up to a sixteenth of the age): two trainings that have
   nothing to do with each other any more are as far apart as a training moves, or farther. A copy that rests far below
   after a first burst is not saturated. Growth that stops at age a is noticed at about 1.5 a, so that the level is in
   the record too.
 - *At the floor*: within ln 50 of the rounding floor, and 2 e-folds below its start; or all of it merged.
-- *Old*: at its limit of age, which then doubles; the first cohort, 256 steps at first, only if it is not growing.
+- *Old*: at its limit of age, which then doubles; the first cohort (256 steps at first, 128 where there is one copy)
+  only if it is not growing.
 
-Nothing is planted before the age of 8 steps. The distance is measured at every step up to the age of 32, then every
-age / 32 steps: at most one pass over the weights of all members a step (on a CPU 2 to 10 % of the step of twins of a
+Beside weights that are not finite, or so large that rounding exceeds the perturbation, nothing is planted any more.
+
+Nothing is planted before the age of 8 steps. The distance is measured at every step up to the age of 16, then every
+age / 16 steps: at most one pass over the weights of all members a step (on a CPU 2 to 10 % of the step of twins of a
 perceptron, 3e3 to 1e6 weights, batches of 64), and soon none to speak of. The weights of the reference are copied to
 the host only where a copy seems to have saturated, or is planted. All is deterministic.
 """
@@ -43,14 +46,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trajtools.types import Floats
+
 POLICIES = ("auto", "saturation")
 Replant = str | int | None
 YOUNGEST = 8
-EVERY_STEP = 32  # measured at every step up to this age, then every age / 32 steps
+EVERY_STEP = 16  # measured at every step up to this age, then every age / 16 steps
 LEAST_GAIN, LEAST_RISE = 4.0, 1.0
 ABOVE_FLOOR, BELOW_START, BELOW_STRIDE = log(50), 2.0, log(50)
 FIRST_LIMITS = (256, 64, 32, 16)
-ONLY_LIMIT = 64
+ONLY_LIMIT = 128
 SMALLEST = 5e-324
 
 
@@ -150,13 +155,13 @@ class Schedule:
     def __init__(self, copies: Sequence[int], replant: Replant) -> None:
         check_replant(replant)
         self._replant = replant
-        self._floor = -inf
+        self._floor = log(SMALLEST)
         self.cohorts = _cohorts(tuple(copies), replant)
         self.saturation = float("nan")
         self.is_over = replant is None
         self._before: Mapping[str, Any] | None = None
 
-    def planted(self, step: int, copies: Iterable[int], distances: Sequence[float], floor: float) -> None:
+    def planted(self, step: int, copies: Iterable[int], distances: Sequence[float] | Floats, floor: float) -> None:
         """Take that copies were planted: `distances` of all copies in order, `floor` the distance rounding makes."""
         self._floor = log(max(floor, SMALLEST))
         new = set(copies)
@@ -164,11 +169,16 @@ class Schedule:
             if new.intersection(cohort.copies):
                 cohort.planted, cohort.next_look, cohort.lifetime = step, 1, 0
                 start = self._mean(cohort, distances)
+                self.is_over |= not isfinite(start)  # weights that are not finite at the start
                 cohort.track = Track(start)
-                cohort.track.add(0, start)
+                cohort.track.add(0, start if isfinite(start) else 0.0)
+
+    def looks(self, step: int) -> bool:
+        """Whether `due` may plant something at this step."""
+        return not self.is_over and (not isinstance(self._replant, str) or bool(self._looking(step)))
 
     def due(
-        self, step: int, measure: Callable[[], Sequence[float]], network: Callable[[], Mapping[str, Any]]
+        self, step: int, measure: Callable[[], Sequence[float] | Floats], network: Callable[[], Mapping[str, Any]]
     ) -> tuple[int, ...]:
         """Copies to plant now.
 
@@ -198,7 +208,7 @@ class Schedule:
     def _looking(self, step: int) -> list[Cohort]:
         return [one for one in self.cohorts if step - one.planted >= one.next_look]
 
-    def _reason(self, cohort: Cohort, step: int, distances: Sequence[float], stride: _Stride) -> str:
+    def _reason(self, cohort: Cohort, step: int, distances: Sequence[float] | Floats, stride: _Stride) -> str:
         """Why a cohort is to be planted anew; empty if it is not."""
         age = step - cohort.planted
         cohort.next_look = age + max(1, age // EVERY_STEP)
@@ -216,7 +226,7 @@ class Schedule:
             elif track.highs[-1] >= log(max(stride.length, SMALLEST)) - BELOW_STRIDE:
                 self._saturated(cohort, age)
                 return "saturated"
-        if all(distances[self._place(copy)] == 0 for copy in cohort.copies):
+        if all(distances[copy - self.cohorts[0].copies[0]] == 0 for copy in cohort.copies):
             return "merged"
         if self._replant == "saturation":
             return ""
@@ -235,14 +245,13 @@ class Schedule:
         newest = max(one.planted for one in self.cohorts)
         return (step - newest) * len(self.cohorts) >= cohort.lifetime
 
-    def _mean(self, cohort: Cohort, distances: Sequence[float]) -> float:
-        """Mean of ln d; what has merged counts as the floor."""
-        floor = max(self._floor, log(SMALLEST))
-        logs = [float(np.log(max(distances[self._place(copy)], SMALLEST))) for copy in cohort.copies]
-        return sum(max(one, floor) for one in logs) / len(logs)
-
-    def _place(self, copy: int) -> int:
-        return copy - self.cohorts[0].copies[0]
+    def _mean(self, cohort: Cohort, distances: Sequence[float] | Floats) -> float:
+        """Mean of ln d; what has merged counts as the floor, and one that is not finite makes all of it so."""
+        floor, first, total = self._floor, self.cohorts[0].copies[0], 0.0
+        for copy in cohort.copies:
+            distance = float(distances[copy - first])
+            total += floor if distance == 0 else max(log(distance), floor) if distance > 0 else distance
+        return total / len(cohort.copies)
 
 
 def _cohorts(copies: tuple[int, ...], replant: Replant) -> list[Cohort]:

@@ -220,6 +220,16 @@ def floor_of(params: Mapping[str, Any]) -> float:
     return (squares / 6) ** 0.5
 
 
+def is_beside(params: Mapping[str, Any], copy: Mapping[str, Any]) -> bool:
+    """Whether a copy lies beside a network: farther than rounding alone, which beside huge weights it does not."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        squares = [
+            (np.asarray(copy[n], np.float64) - np.asarray(array, np.float64)) ** 2 for n, array in params.items()
+        ]
+        floor = floor_of(params)
+        return bool(np.isfinite(floor) and sum(float(square.sum()) for square in squares) ** 0.5 > floor)
+
+
 def room_of(params: Mapping[str, Any], copies: Sequence[Mapping[str, Any]], sizes: Mapping[str, Any]) -> Room:
     """Room of a perturbation before anything is known of the training: up to the size of the perturbed weights."""
 
@@ -431,11 +441,12 @@ class Twins:
         if not due:
             return
         network = self._network()
-        if not all(np.isfinite(np.asarray(array, np.float64)).all() for array in network.values()):
+        seed = seed_of(self._seed, self._updates)
+        moved = {copy: self._perturbation.moved(network, seed, copy - 1) for copy in due}
+        if not all(is_beside(network, copy) for copy in moved.values()):
             self._schedule.is_over = True  # a training that has diverged does not come back
             return
-        seed = seed_of(self._seed, self._updates)
-        self._plant({copy: self._perturbation.moved(network, seed, copy - 1) for copy in due})
+        self._plant(moved)
         self._enter_plantings(step, due, network)
 
     def _enter_plantings(self, step: int, copies: Iterable[int], network: Mapping[str, np.ndarray]) -> None:

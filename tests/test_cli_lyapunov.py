@@ -193,7 +193,9 @@ def test_a_run_that_does_not_know_the_unit_is_refused(tmp_path):
 # Windows
 
 
-def test_windows_stand_below_the_answer_for_the_whole(twins):
+def test_windows_stand_below_the_answer_for_the_whole(tmp_path):
+    # Perturbed once: with fresh twins, nothing hides a late loss of stability.
+    twins = iris.record(tmp_path, 1.0, inits=12, copies=2, steps=150, seed=0, replant=None)
     said = call("lyapunov", twins, "--windows", "50").stdout
     assert "eta=1, window by window" in said
     assert [line.split()[0] for line in said.splitlines() if line.startswith(("0-", "50-", "100-"))] == [

@@ -137,15 +137,15 @@ def test_a_chaotic_training_gives_several_starts_by_itself(tmp_path, members):
     assert replant == "auto"
     reached = [start for start in np.unique(growth.start) if np.nanmax(growth.distances[growth.start == start]) > 0.01]
     assert len(reached) >= 3
-    # The rate of each is that of the tangent along the reference, up to a constant of the start: here e-folds.
+    # Each grows as the tangent along the reference does; near a turning point the distance is no tangent for once.
     slope = np.log(np.abs(1 - 1.8 * (3 * states**2 - 1)))
+    errors = []
     for start, row in zip(growth.start, growth.distances, strict=True):
-        known = np.flatnonzero((row > 1e-7) & (row < 1e-4))
-        if len(known) < 3 or np.any(np.diff(known) > 1):
-            continue
-        a, b = known[0], known[-1]
-        gained = np.log(row[b] / row[a])
-        assert gained == pytest.approx(slope[start + a : start + b].sum(), abs=0.02)
+        known = np.flatnonzero((row > 1e-8) & (row < 1e-6))
+        if len(known) > 1 and np.all(np.diff(known) == 1):
+            a, b = known[0], known[-1]
+            errors.append(abs(np.log(row[b] / row[a]) - slope[start + a : start + b].sum()))
+    assert np.median(errors) < 0.01
 
 
 @pytest.mark.recorders
@@ -215,3 +215,43 @@ def test_float32_twins_say_what_room_they_leave(caplog):
 def test_other_policies_are_refused():
     with pytest.raises(ValueError, match="replant="):
         quartic(1.8, steps=0, replant="often")
+
+
+@pytest.mark.recorders
+def test_a_perturbation_with_little_room_is_a_warning(tmp_path):
+    for name, epsilon in (("large", 1e-3), ("default", None)):
+        quartic(1.8, steps=20, recorder=(tmp_path / f"{name}.h5", {}), epsilon=epsilon)
+    with tt.open(tmp_path / "large.h5") as run:
+        (warning,) = [one for one in tt.twins(run).warnings if one.code == "little-room"]
+        assert warning.numbers["above"] == pytest.approx(np.log(0.4 / 1e-3), abs=1.5)
+        assert "smaller epsilon" in str(warning)
+    with tt.open(tmp_path / "default.h5") as run:
+        assert "little-room" not in [one.code for one in tt.twins(run).warnings]
+
+
+@pytest.mark.recorders
+def test_a_resumed_run_plants_its_copies_beside_the_weights_of_the_checkpoint(tmp_path):
+    path = tmp_path / "a.h5"
+    first = quartic(1.8, steps=70, recorder=(path, {}))
+    model = nn.Linear(1, 1, bias=False).double()
+    model.load_state_dict(first.reference())
+    second = Twins(
+        model,
+        lambda y: (y**4 / 4 - y**2 / 2).sum(),
+        lambda parameters: torch.optim.SGD(parameters, lr=1.8),
+        members=4,
+        seed=0,
+    )
+    assert second.members != first.members  # epsilon follows the weights
+    with Recorder(path, second, quiet=True, resume=True):
+        for _ in range(70):
+            second.step(ONE)
+    assert not validate(path)
+    with tt.open(path) as run:
+        planted = run.plantings
+        n = len(first.plantings)
+        np.testing.assert_array_equal(planted["step"][:n], [row.step for row in first.plantings])
+        # The state of the checkpoint, its copies planted anew, is the one after the last.
+        assert planted["step"][n : n + 4].tolist() == [71] * 4
+        assert planted["epsilon"][n] == second.members[1].epsilon
+        np.testing.assert_allclose(gaps(run, planted), planted["norm"], rtol=1e-6)

@@ -60,6 +60,7 @@ CODES: dict[str, str] = {
     "clock-column": "a column of the table is the clock",
     "columns-unequal": "some columns dwarf others in the distances between states",
     # growth of twins and of neighbours
+    "little-room": "the perturbation lies too near the size of the weights, or too near rounding, to be followed far",
     "growth": "how far and how fast the distance grows",
     "waiting": "how long twins wait before they grow, and how many grow",
     "bounded": "the distance, or the series, stays bounded",

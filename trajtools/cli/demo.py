@@ -131,8 +131,8 @@ def _recording(folder: Path, sizes: dict[str, str], epsilon: float, seed: int) -
         "start": "weights drawn from N(0, 1), biases 0",
         "training": "full-batch gradient descent on the mean cross-entropy, no momentum: there is no noise, so copies "
         "separate by the dynamics alone",
-        "perturbation": f"uniform in [-{epsilon:g}, {epsilon:g}] on every weight, at step 0 and whenever a copy has "
-        "saturated or grown old; biases unchanged",
+        "perturbation": f"uniform in [-{epsilon:g}, {epsilon:g}] on every weight, biases unchanged; at step 0, and "
+        "anew once a copy has saturated (some earlier), so that the training has several starts",
         **sizes,
         "seed": str(seed),
         "files": f"{len(files)} in {folder.name}, {size}: every weight at every step",

@@ -25,6 +25,9 @@ from trajtools.reasons import Reason
 from trajtools.statistics import AVERAGES, average_curves, mean_curve
 from trajtools.types import Floats, Ints, TimeStepLike, TwinsLike
 
+LEAST_ABOVE = 9.0  # 2 e-folds of alignment, 3 of growth, and ln 50 below saturation
+LEAST_BELOW = float(np.log(50))
+
 
 @takes_states("x", pairs=True, runs=True)
 def twins(
@@ -230,6 +233,29 @@ class _TwinDistances:
                 yield u, record, part.stop < len(self.step)
 
 
+def _little_room(run: Any) -> list[Reason]:
+    """Warn of a perturbation that can hardly grow, or that rounding disturbs, where the recorder measured its room."""
+    made = getattr(run, "provenance", {}).get("perturbations") or [{}]
+    room = made[0].get("room") if isinstance(made[0], dict) else None
+    if not isinstance(room, dict):
+        return []
+    above, below = (float(room.get(name) or np.nan) for name in ("above", "below"))
+    if not (above < LEAST_ABOVE or below < LEAST_BELOW):
+        return []
+    return [
+        Reason.of(
+            "little-room",
+            "the perturbation leaves {above:.0f} e-folds up to the size of the weights and {below:.0f} down to "
+            "rounding; to follow it takes {least_above:.0f} and {least_below:.0f}: {way}",
+            above=above,
+            below=below,
+            least_above=LEAST_ABOVE,
+            least_below=LEAST_BELOW,
+            way="take a smaller epsilon" if below > LEAST_BELOW + LEAST_ABOVE - above else "train in float64",
+        )
+    ]
+
+
 def _within(stretches: list[list[slice]], rows: slice) -> list[list[slice]]:
     """Return the stretches as rows of a window; one without rows in it has none."""
     return [
@@ -404,6 +430,7 @@ def _run_distances(run: Any, metric: Any, window: tuple[int, int] | None) -> _Tw
             "common batches show sensitivity"
         )
         warnings.append(Reason("independent-batches", text))
+    warnings += _little_room(run)
     settings = {
         "run": run.name,
         "stored": run.stored,

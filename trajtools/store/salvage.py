@@ -230,7 +230,7 @@ def _copy(run: Survey, whole: NDArray[np.int64], writer: RunWriter) -> None:
     rows = writer.layout.rows
     for start in range(0, len(whole), rows):
         part = whole[start : start + rows]
-        content: dict[str, Array] = {}
+        content: dict[str, Any] = {}
         if run.stored == "weights":
             content["tiles"] = _tiles(writer.layout, run.states.read(part, raw=True))
         elif run.stored == "distances":
