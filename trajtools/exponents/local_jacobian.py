@@ -130,7 +130,7 @@ def local_jacobian(states: Floats, *, rng: np.random.Generator) -> LocalJacobian
     dimensions adds spurious exponents.
     """
     points = _standardised(states)
-    fine = np.isfinite(points).all(axis=1)
+    fine = np.asarray(np.isfinite(points).all(axis=1))
     points = _leading(points, fine)
     span = _span(points, fine)
     d = points.shape[1]
