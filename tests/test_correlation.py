@@ -490,3 +490,23 @@ def test_figures_show_the_band_and_the_period():
     assert "period 8" in ax.get_title()
     assert any("states in random order" in c.get_label() for c in ax.collections)
     assert found.plot().lines
+
+
+@pytest.mark.parametrize("scale", [2.0**532, 2.0**-664])
+def test_correlation_does_not_depend_on_numbers_whose_squares_overflow(scale):
+    x = SYSTEMS["henon"]().trajectory(500, rng=np.random.default_rng(30))
+    one, other = (tt.autocorrelation(y, lags=50) for y in (x, x * scale))
+    np.testing.assert_array_equal(one.values, other.values)
+    assert one.threshold == other.threshold
+    assert tt.structure.find_cycles(np.tile(x[:7], (40, 1)) * scale).period == 7
+    matrices = np.random.default_rng(31).normal(size=(30, 4, 4))
+    nodes = [tt.structure.node_correlation(m).correlation for m in (matrices, matrices * scale)]
+    np.testing.assert_array_equal(*nodes)
+
+
+def test_correlation_of_an_explosion_is_finite():
+    rng, x = np.random.default_rng(32), np.zeros(1000)
+    for t in range(1, 1000):
+        x[t] = 1.88 * x[t - 1] + rng.standard_normal()
+    assert x.max() > 1e200 or x.min() < -1e200
+    assert np.isfinite(tt.autocorrelation(x).values).all()

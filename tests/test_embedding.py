@@ -7,7 +7,7 @@ import trajtools as tt
 from trajtools.embedding import embed, estimate_delay, estimate_dimension, theiler_window
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.reasons import codes
-from trajtools.systems import henon, logistic, lorenz
+from trajtools.systems import henon, logistic, lorenz, van_der_pol
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,40 @@ def test_choices_do_not_depend_on_scale_and_offset(lorenz_x):
     moved = 1e-6 * lorenz_x + 3
     assert estimate_delay(moved).value == estimate_delay(lorenz_x).value
     assert theiler_window(moved).value == theiler_window(lorenz_x).value
+
+
+@pytest.mark.parametrize("scale", [1e160, 1e-200])
+def test_choices_do_not_depend_on_numbers_whose_squares_overflow(scale, lorenz_x):
+    assert estimate_delay(scale * lorenz_x).value == estimate_delay(lorenz_x).value
+    for method in ("autocorrelation", "space-time-separation"):
+        windows = [theiler_window(x, method=method).value for x in (lorenz_x, scale * lorenz_x)]
+        assert windows[0] == windows[1]
+    for method in ("cao", "false-neighbors"):
+        dims = [estimate_dimension(x[:1000], delay=8, method=method, max_dim=4) for x in (lorenz_x, scale * lorenz_x)]
+        np.testing.assert_allclose(dims[0].statistic, dims[1].statistic, rtol=1e-9)
+
+
+@pytest.mark.parametrize("states", [1000, 3000])
+@pytest.mark.parametrize("turn", [0.2, 0.1, 0.05, 2 * np.pi / 50])
+def test_delay_of_a_sine_is_a_quarter_of_its_period(turn, states):
+    quarter = np.pi / 2 / turn
+    assert abs(estimate_delay(np.sin(turn * np.arange(states))).value - quarter) < 0.6
+
+
+def test_delay_of_a_closed_curve_is_a_first_zero_of_its_autocorrelation():
+    x = van_der_pol().trajectory(3000, rng=np.random.default_rng(0), transient=500)[:, 0]
+    choice = estimate_delay(x)
+    assert 12 <= choice.value <= 20
+    assert "closed curve" in choice.reason
+
+
+def test_default_dimensions_shrink_with_the_series():
+    rng = np.random.default_rng(5)
+    assert estimate_dimension(rng.random(54), delay=1).argument.tolist() == list(range(1, 11))
+    assert estimate_dimension(rng.random(54), delay=5).argument.tolist() == [1, 2, 3, 4]
+    assert estimate_dimension(rng.random(36), delay=5).argument.tolist() == [1]
+    with pytest.raises(DataError, match="31 are needed"):
+        estimate_dimension(rng.random(25), delay=1)
 
 
 def test_missing_samples_are_left_out(lorenz_x):

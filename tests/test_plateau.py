@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 from trajtools.errors import DataError, UnknownNameError
 from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.fit_neighbors import find_plateau, saturation, standard_error
+from trajtools.reasons import codes
 
 RATE = 0.2
 
@@ -73,10 +74,17 @@ def test_a_curve_without_saturation_is_fitted_to_its_end():
     assert_allclose(growth.fit().value, RATE, rtol=0.02)
 
 
-def test_neighbours_that_stay_neighbours_are_regular():
+def test_neighbours_that_stay_neighbours_are_bounded_and_not_called_regular_without_a_test():
     found = planted(rate=0.0).fit()
-    assert found.verdict == "regular"
-    assert found.reasons[0].code == "bounded"
+    assert (found.verdict, found.growth) == ("inconclusive", "undecided")
+    assert codes(found.reasons) == ("bounded", "not-tested")
+
+
+def test_short_windows_near_saturation_have_wide_intervals():
+    short, long = (planted(start=start).fit() for start in (-3.2, -8.0))
+    assert short.settings["gain"] < 2 < long.settings["gain"]
+    assert short.interval[0] < RATE < short.interval[1]
+    assert np.diff(short.interval) > 2 * np.diff(long.interval)
 
 
 def test_a_jump_is_no_exponential_regime():

@@ -262,3 +262,14 @@ def test_projections_draw_themselves(tmp_path):
     np.testing.assert_array_equal(curves[0].get_xdata(), plane.of(0)[:, 0])
     assert len(curves) == 8  # a path and a start for each member
     assert line.plot().get_xlabel() == "step"
+
+
+@pytest.mark.parametrize("scale", [2.0**532, 2.0**-664])
+def test_projections_do_not_depend_on_numbers_whose_squares_overflow(scale):
+    x = np.random.default_rng(40).normal(size=(80, 4)).cumsum(axis=0)
+    for project in (tt.structure.pca, tt.structure.mds):
+        one, other = project(x), project(x * scale)
+        np.testing.assert_allclose(other.coordinates / scale, one.coordinates, rtol=1e-9)
+        np.testing.assert_allclose(other.share, one.share, rtol=1e-12)
+        assert other.trustworthiness == one.trustworthiness
+        assert other.warnings == one.warnings

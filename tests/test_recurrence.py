@@ -443,3 +443,12 @@ def test_what_cannot_be_analysed_is_refused_with_a_way_out(x, options, words):
 def test_unknown_names_are_refused_with_those_there_are(option):
     with pytest.raises(UnknownNameError, match=r"is none of|there are"):
         tt.recurrence(np.arange(20.0), threshold=1.0, **option)
+
+
+@pytest.mark.parametrize("scale", [2.0**532, 2.0**-664])
+@pytest.mark.parametrize("by", ["std", "max"])
+def test_scaled_thresholds_do_not_depend_on_numbers_whose_squares_overflow(scale, by):
+    x = np.random.default_rng(50).normal(size=(200, 2))
+    rule = tt.neighbors.ScaledRadius(0.3, by=by)
+    one, other = (tt.recurrence(y, threshold=rule).to_dict()["RR"] for y in (x, x * scale))
+    assert 0 < one == other < 1

@@ -19,6 +19,7 @@ DECORRELATED = 0.5  # autocorrelation over the time span of one map
 DISCARDED = 20  # maps in which the tangent vector turns into the growing direction
 BLOCKS = 10  # of time, for the standard error
 FEWEST_MAPS = 60  # after the discarded ones
+MOST_UNEXPLAINED = 0.5  # largest share of the variance of images that maps may leave
 REDRAWN = 3  # times that the errors of the maps are drawn again
 DIMENSION = 6  # leading principal components that the maps act on, at most
 MOST_STATES = 20_000  # among which neighbours are searched
@@ -38,6 +39,8 @@ class LocalJacobian:
         Their standard errors, from blocks of time.
     inflation : tuple of (float, float)
         Rise of each exponent when errors of the size of the fit's are added to the maps once more.
+    unexplained : tuple of (float, float)
+        Share of the variance of the images that the maps leave unexplained, median.
     neighbors : tuple of (int, int)
         Neighbours of each fit.
     span : int
@@ -53,6 +56,7 @@ class LocalJacobian:
     values: tuple[float, float]
     errors: tuple[float, float]
     inflation: tuple[float, float]
+    unexplained: tuple[float, float]
     neighbors: tuple[int, int]
     span: int
     maps: int
@@ -61,8 +65,12 @@ class LocalJacobian:
 
     @property
     def positive(self) -> bool:
-        """Whether both exponents are above zero at the 1 % level."""
-        return all(value > self.critical * error for value, error in zip(self.values, self.errors, strict=True))
+        """Whether both exponents are above zero at the 1 % level, and above what noise alone adds to an image."""
+        sizes = zip(self.values, self.errors, self.unexplained, strict=True)
+        return all(
+            value > self.critical * error and share < MOST_UNEXPLAINED and value * self.span > -0.5 * np.log1p(-share)
+            for value, error, share in sizes
+        )
 
     @property
     def reason(self) -> Reason:
@@ -70,7 +78,8 @@ class LocalJacobian:
         text = (
             "{maps} Jacobians over {span} samples, each fitted to the {small} or {large} nearest states, stretch a "
             "tangent vector at {first:.3g} (standard error {first_error:.2g}) or {second:.3g} ({second_error:.2g}) per "
-            "sample: " + ("the growth is in the dynamics and not in noise" if self.positive else "growth is not shown")
+            "sample, and leave {share:.1%} of the variance unexplained: "
+            + ("the growth is in the dynamics and not in noise" if self.positive else "growth is not shown")
         )
         return Reason.of(
             "local-jacobian" if self.positive else "local-jacobian-not-positive",
@@ -83,6 +92,7 @@ class LocalJacobian:
             first_error=self.errors[0],
             second=self.values[1],
             second_error=self.errors[1],
+            share=max(self.unexplained),
         )
 
     def to_settings(self) -> dict[str, Any]:
@@ -92,6 +102,7 @@ class LocalJacobian:
                 "values": self.values,
                 "errors": self.errors,
                 "inflation": self.inflation,
+                "unexplained": self.unexplained,
                 "neighbors": self.neighbors,
                 "span": self.span,
                 "maps": self.maps,
@@ -112,11 +123,14 @@ def local_jacobian(states: Floats, *, rng: np.random.Generator) -> LocalJacobian
     all states, and its slopes are multiplied along the record. The errors of the slopes still inflate the product.
     Errors with the covariance of the regression, drawn again and added, show by how much.
 
+    Noise that the maps leave unexplained, a share u of the variance, enlarges an image by :math:`-\ln(1 - u) / 2`. A
+    stretching per map that is not larger, or u above a half, is no evidence.
+
     Only the sign has a meaning. Large neighbourhoods are curved, which biases the value, and an embedding in too many
     dimensions adds spurious exponents.
     """
     points = _standardised(states)
-    fine = np.isfinite(points).all(axis=1)
+    fine = np.asarray(np.isfinite(points).all(axis=1))
     points = _leading(points, fine)
     span = _span(points, fine)
     d = points.shape[1]
@@ -129,12 +143,12 @@ def local_jacobian(states: Floats, *, rng: np.random.Generator) -> LocalJacobian
     counts = [max(int(share * size), few * (d + 1)) for share, few in zip(SHARES, FEWEST, strict=True)]
     if len(chain) < DISCARDED + FEWEST_MAPS or counts[1] > len(candidates) // 4:
         return None
-    values, errors, inflation = [], [], []
+    values, errors, inflation, unexplained = [], [], [], []
     from scipy.special import stdtrit
 
     nearest = _nearest(points, chain, candidates, counts[1], theiler=2 * span)
     for count in counts:
-        maps, covariance = _fit(points, chain, nearest[:, :count], span)
+        maps, covariance, left = _fit(points, chain, nearest[:, :count], span)
         logs = _stretching(maps)
         blocks = np.array([part.mean() for part in np.array_split(logs[DISCARDED:], BLOCKS)]) / span
         redrawn = [_stretching(maps + _errors(covariance, rng))[DISCARDED:].mean() / span for _ in range(REDRAWN)]
@@ -142,10 +156,12 @@ def local_jacobian(states: Floats, *, rng: np.random.Generator) -> LocalJacobian
         values.append(float(blocks.mean()) - max(rise, 0.0))
         errors.append(float(blocks.std(ddof=1) / np.sqrt(BLOCKS)))
         inflation.append(rise)
+        unexplained.append(float(np.median(left)))
     return LocalJacobian(
         values=(values[0], values[1]),
         errors=(errors[0], errors[1]),
         inflation=(inflation[0], inflation[1]),
+        unexplained=(unexplained[0], unexplained[1]),
         neighbors=(counts[0], counts[1]),
         span=span,
         maps=len(chain),
@@ -200,9 +216,13 @@ def _nearest(points: Floats, chain: Ints, candidates: Ints, count: int, *, theil
     return np.take_along_axis(near, order[:, :count], axis=1)
 
 
-def _fit(points: Floats, chain: Ints, near: Ints, span: int) -> tuple[Floats, tuple[Floats, Floats]]:
-    """Slopes (n, d, d) of affine maps, and factors of the covariance of their errors: of the images, of the states."""
+def _fit(points: Floats, chain: Ints, near: Ints, span: int) -> tuple[Floats, tuple[Floats, Floats], Floats]:
+    """Slopes (n, d, d) of affine maps, factors of the covariance of their errors, and unexplained shares (n,).
+
+    The factors are of the covariances of the images and of the states.
+    """
     n, count, d = len(chain), near.shape[1], points.shape[1]
+    left = np.empty(n)
     maps, images, spreads = np.empty((n, d, d)), np.empty((n, d, d)), np.empty((n, d, d))
     batch = max(1, BATCH // (count * d))
     for start in range(0, n, batch):
@@ -215,12 +235,13 @@ def _fit(points: Floats, chain: Ints, near: Ints, span: int) -> tuple[Floats, tu
         inverse = np.where(resolved, 1.0 / np.where(resolved, size, 1.0), 0.0)
         slopes = (axes * inverse[:, None]) @ np.swapaxes(axes, 1, 2) @ (np.swapaxes(before, 1, 2) @ after)
         rest = after - before @ slopes
+        left[part] = np.sum(rest**2, axis=(1, 2)) / np.maximum(np.sum(after**2, axis=(1, 2)), 1e-300)
         noise = np.swapaxes(rest, 1, 2) @ rest / (count - 1 - d)
         power, directions = np.linalg.eigh(noise)
         maps[part] = np.swapaxes(slopes, 1, 2)
         images[part] = directions * np.sqrt(np.maximum(power, 0.0))[:, None]
         spreads[part] = axes * np.sqrt(inverse)[:, None]
-    return maps, (images, spreads)
+    return maps, (images, spreads), left
 
 
 def _errors(covariance: tuple[Floats, Floats], rng: np.random.Generator) -> Floats:

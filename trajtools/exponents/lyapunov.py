@@ -120,9 +120,14 @@ def lyapunov(
 
     Notes
     -----
-    The verdict on one trajectory is ``"chaotic"`` if it is stationary and recurrent, an exponent of zero is excluded at
-    the 1 % level, the local slopes have a plateau, and the surrogates are less predictable (p <= 0.01). The test uses
-    at most 3000 states, the checks at most 20,000, and both a random projection of states with more than 64
+    The verdict on one trajectory is ``"chaotic"`` (growth exponential, persistence shown) if it is stationary and
+    recurrent, an exponent of zero is excluded at the 1 % level, the local slopes have a plateau, Jacobians fitted to
+    two sizes of neighbourhoods grow (see `trajtools.exponents.local_jacobian`; noise alone does not grow there), and
+    the surrogates are less predictable (p <= 0.01). It is ``"regular"`` if the orbit repeats exactly, or returns as
+    periodic and quasi-periodic motion does, at the 1 % level (see `trajtools.exponents.returns`); the period, if
+    there is one, is in ``settings["period"]``, and the upper bound of the exponent in ``settings["largest_exponent"]``.
+    What no test tells from noise is ``"inconclusive"`` with the reason ``stochastic``. The test against surrogates
+    uses at most 3000 states, the checks at most 20,000, and both a random projection of states with more than 64
     dimensions. A flow whose samples lie further apart than its neighbours is interpolated by cubic splines first, and
     Euclidean distances are measured across the motion: a lag along the orbit does not grow by itself, but shear mixes
     it into the growing direction, which would bias exponents of flows by up to a quarter.

@@ -229,7 +229,6 @@ def _regular(fit: Exponent, ready: Prepared, back: Returning, options: Options, 
     dt, unit = clock
     period = orbit_period(ready.small, back.lag, random_generator(options.rng))
     settings = fit.settings | {"period": period, "largest_exponent": back.rate_bound / dt}
-    followed = {"window": (0.0, back.lag * dt), "intercept": float("nan"), "window_values": np.empty(0)}
     if back.contracting:
         text = "states {lag} samples apart approach each other: at a rate below {bound:.3g} per {unit} (1 % level)"
         closer = Reason.of("contracts", text, lag=back.lag, bound=back.rate_bound / dt, unit=unit)
@@ -245,7 +244,9 @@ def _regular(fit: Exponent, ready: Prepared, back: Returning, options: Options, 
         verdict="regular",
         reasons=(return_reason(back, period, unit, dt),),
         settings=settings,
-        **followed,
+        window=(0.0, back.lag * dt),
+        intercept=float("nan"),
+        window_values=np.empty(0),
     )
 
 

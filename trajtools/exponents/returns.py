@@ -100,7 +100,7 @@ def returning(states: Floats, *, level: float) -> Returning | None:
     is random: :math:`|\Delta(t + \tau) - \Delta(t)| / |\Delta(t)|` is at least :math:`\sqrt 2`. The lag is
     chosen in the first part of the record and tested in the rest.
     """
-    fine = np.isfinite(states).all(axis=1)
+    fine = np.asarray(np.isfinite(states).all(axis=1))
     length = len(states)
     first, last = int(length * EARLIEST), int(length * LATEST)
     if last - first < 4:

@@ -819,7 +819,8 @@ def node_correlation(x: StatesLike, *, lag: int = 0, window: tuple[int, int] | N
         raise DataError(f"no two finite states are {lag} apart; choose another lag")
     covariance = np.einsum("tik,tjk->ij", centred[: count - lag], centred[lag:], optimize=True) / pairs
     own = np.einsum("tik,tik->i", centred, centred) / fine.sum()
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        unscaled = covariance / scale / scale  # infinite beyond the largest float
         correlation = np.where((own[:, None] > 0) & (own > 0), covariance / np.sqrt(np.outer(own, own)), np.nan)
     still, excluded = int((own == 0).sum()), int((~fine).sum())
     warnings = []
@@ -831,7 +832,7 @@ def node_correlation(x: StatesLike, *, lag: int = 0, window: tuple[int, int] | N
         warnings.append(Reason.of("not-finite", text, excluded=excluded, states=count))
     return NodeCorrelation(
         lag=int(lag),
-        covariance=covariance / scale / scale,
+        covariance=unscaled,
         correlation=correlation,
         labels=labels,
         n_states=count,

@@ -64,9 +64,9 @@ class Cycles(Result):
         Unit of `time`.
     strength : float
         Autocorrelation at the multiples of the period, median; NaN for ``"none"``.
+    sustained : float
         Mean autocorrelation of the later half of the multiples over that of the earlier half: 1 for a period, towards
-        0 if the phase memory is lost.
-        the memory of the phase is lost.
+        0 if the memory of the phase is lost.
     return_distance : float
         Median distance of a state to the one a period later, over the typical distance of two states.
     reasons : tuple of Reason

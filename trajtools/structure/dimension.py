@@ -537,7 +537,10 @@ def lag_deviations(pairs: Pairs, sums: CorrelationSum, rng: np.random.Generator)
         fraction = np.where(between > 0, common / between, 0.0)
         weights = rng.multinomial(LAG_RANGES, np.full(LAG_RANGES, 1 / LAG_RANGES), DRAWS)
         drawn = (weights @ found) / (weights @ all_pairs)[:, None] / share - 1  # to first order, that of ln C
-    fraction = np.where(fraction > SHARED_LAGS, np.minimum(fraction, 1.0), 0.0)
+    # Decided once for all radii: at a single one, few close pairs share a lag by chance.
+    counted = (found.sum(axis=0) >= FEWEST_PAIRS) & (share <= LARGEST_SHARE)
+    shared = counted.any() and float(np.median(fraction[counted])) > SHARED_LAGS
+    fraction = np.clip(fraction, 0.0, 1.0) if shared else np.zeros(width)
     scale = np.sqrt(fraction * length / len(pairs.usable))
     return np.where(scale > 0, np.nan_to_num(drawn) * scale, 0.0)
 
