@@ -404,7 +404,7 @@ def judge(
 ) -> Edge:
     """Both answers from a race and the growth of shadows."""
     nowhere = (math.nan, math.nan)
-    measured = np.isfinite(growth).any(axis=(0, 2, 3))
+    measured: NDArray[np.bool_] = np.asarray(np.isfinite(growth).any(axis=(0, 2, 3)), dtype=bool)
     values, intervals, converged = _exponents(growth, measured)
     onset, onset_interval, about_onset = math.nan, nowhere, unknown
     if measured.any():

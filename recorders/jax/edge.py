@@ -94,7 +94,7 @@ class Copies:
     ) -> None:
         drawn = callable(params) and not any(is_weight(leaf) for leaf in jax.tree_util.tree_leaves(params))
         self._params = {seed: params(seed) if drawn else params for seed in seeds}
-        self._loss = (lambda *arguments: loss_fn(*arguments)[0]) if has_aux else loss_fn
+        self._loss: Callable[..., Any] = (lambda *arguments: loss_fn(*arguments)[0]) if has_aux else loss_fn
         self._optimizer = optimizer
         self._batches = Batches(data, lambda batch: batch)
         self._lockstep = Lockstep(self._params[seeds[0]], self._loss, optimizer(0.0), False, independent=False)
@@ -140,7 +140,11 @@ class Copies:
 
     def _stepped(self, weights: Any, state: Any, rate: Any, batch: Any) -> tuple[Any, Any, Any, Any]:
         """One update as a pure function; also the loss before it and the gradient."""
-        loss, gradient = jax.value_and_grad(lambda w: self._loss(self._lockstep.whole(w), *batch))(weights)
+
+        def loss_of(trained: Any) -> Any:
+            return self._loss(self._lockstep.whole(trained), *batch)
+
+        loss, gradient = jax.value_and_grad(loss_of)(weights)
         updates, state = self._optimizer(rate).update(gradient, state, weights)
         moved = jax.tree_util.tree_map(lambda p, u: jnp.asarray(p + u).astype(p.dtype), weights, updates)
         return moved, state, loss, gradient
@@ -162,7 +166,7 @@ class Copies:
 
     def _replicated(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
         """Growth and losses along the float64 replica."""
-        with jax.enable_x64(True):
+        with _float64():
             try:
                 if self.exponents_from == "tangent vectors":
                     return self._follow(rate, seed, steps, double=True)
@@ -222,7 +226,8 @@ class Copies:
         at, put = floating((weights, state))
 
         def step(everything: list[Any]) -> tuple[list[Any], Any]:
-            moved, after, loss, gradient = self._stepped(*put(everything), rate, batch)
+            weights, state = put(everything)
+            moved, after, loss, gradient = self._stepped(weights, state, rate, batch)
             return floating((moved, after))[0], (moved, after, loss, gradient)
 
         _, image, (moved, after, loss, gradient) = jax.jvp(step, (at,), (vector,), has_aux=True)
@@ -237,6 +242,16 @@ class Copies:
         length = jnp.sqrt(sum(squares))
         share = jnp.sqrt(sum(squares[:n])) / length
         return moved, after, loss, [part / length for part in image], jnp.log(length), share
+
+
+def _float64() -> Any:
+    """Context in which JAX computes in float64, by the name that this version has for it."""
+    if hasattr(jax, "enable_x64"):
+        context: Any = jax.enable_x64
+        return context(True)
+    from jax.experimental import enable_x64
+
+    return enable_x64()
 
 
 def _random_vector(weights: Any, state: Any, seed: int) -> list[Any]:
