@@ -281,7 +281,7 @@ class _Running:
             return "collapsed"
         if level <= STALLED:
             return "trains"
-        return "stuck" if best is not None and rate > best else "slow"
+        return "stuck" if best is not None and rate > best and self.best_level() <= MOVED else "slow"
 
     def _has_moved(self, rate: float) -> bool:
         """Whether the loss has fallen by more than its noise and 3 %."""
