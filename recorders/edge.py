@@ -382,14 +382,17 @@ def _with_exponents(race: Race, *, chosen: bool) -> list[int]:
 
 
 def _looked_again(race: Race, i: int, losses: Floats) -> Race:
-    """Correct the state of a rate that left the race early, from more steps, (T, S)."""
+    """Correct the state of a rate from more steps than its race had, (T, S)."""
     level = race.level(float(np.median([late(column) for column in losses.T])))
-    state = race.states[i]
+    state, doubts = race.states[i], race.doubts
     if not level <= DIVERGED:
         state = "diverged"
+        if i == race.winner:
+            text = "at {rate:.4g} training diverges within {steps} steps"
+            doubts = (*doubts, Reason.of("near-collapse", text, rate=race.rates[i], steps=len(losses)))
     elif state == "stuck" and level <= STALLED:
         state = "trains"
-    return replace(race, states=(*race.states[:i], state, *race.states[i + 1 :]))
+    return replace(race, states=(*race.states[:i], state, *race.states[i + 1 :]), doubts=doubts)
 
 
 def judge(
@@ -402,7 +405,7 @@ def judge(
     unknown: tuple[Reason, ...] = (),
     settings: dict[str, Any],
 ) -> Edge:
-    """Both answers from a race and the growth of shadows."""
+    """Both answers from a race and the growth of vectors."""
     nowhere = (math.nan, math.nan)
     measured: NDArray[np.bool_] = np.asarray(np.isfinite(growth).any(axis=(0, 2, 3)), dtype=bool)
     values, intervals, converged = _exponents(growth, measured)

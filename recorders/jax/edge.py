@@ -187,13 +187,15 @@ class Copies:
             weights, state, loss, vector, stretch, share = self._push(weights, state, vector, rate, placed)
             self.gradients += 3  # of the update, and for the product with the Hessian
             losses[t] = float(loss)
-            if np.isfinite(float(loss)) and not np.isfinite(float(stretch)):
-                self._has_derivative = False
-            if not (np.isfinite(float(loss)) and np.isfinite(float(stretch)) and float(share) > 0):
+            if not np.isfinite(losses[t]):
                 break
-            total += float(stretch)
-            gain = total + np.log(float(share))
-            growth[t], before = gain - before, gain
+            if not (np.isfinite(float(stretch)) and float(share) > 0):
+                self._has_derivative = self._has_derivative and float(stretch) == -np.inf
+                before = np.nan
+            with np.errstate(divide="ignore", invalid="ignore"):
+                total += float(stretch)
+                gain = total + float(np.log(float(share)))
+            growth[t], before = gain - before, gain if np.isfinite(before) else np.nan
         return growth, losses
 
     def _shadow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:

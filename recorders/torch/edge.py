@@ -241,9 +241,12 @@ class Copies:
             vector.step(*placed)
             self.gradients += 3  # of the update, and for the product with the Hessian
             losses[t] = copy.step(placed)
-            if vector.n_lost or not np.isfinite(losses[t]) or not np.isfinite(vector.kept_gain):
+            if not np.isfinite(losses[t]):
                 break
-            growth[t], before = vector.kept_gain - before, vector.kept_gain
+            gain = vector.kept_gain
+            if vector.n_lost or not np.isfinite(gain):
+                before = np.nan  # as for a step that annihilates the vector
+            growth[t], before = gain - before, gain if np.isfinite(before) else np.nan
         return growth, losses
 
     def _shadow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
