@@ -266,6 +266,9 @@ def main() -> None:
         if any(part.values()):
             print(f"\n{group}: {len({row['task'] for row in part['find_edge']})} tasks x {len(SEEDS)} seeds")
             print("\n".join(table(part)))
+            sure = np.array([row["ratio"] for row in part["find_edge"] if not row["doubtful"]])
+            mean = np.exp(np.log(sure).mean())
+            print(f"find_edge where not doubtful ({len(sure)}): {mean:.2f}, worst {sure.max():.2f}")
 
 
 if __name__ == "__main__":
