@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 VECTORS = 3  # the first along the training, the others along its float64 replica
 EPSILONS = (1e-7, 1e-8, 1e-8)  # distances of the float64 shadows, over the norm of the weights
 EXPONENT_STEPS = 64
-BURN = 0.25  # share of these steps for the alignment of shadows
+BURN = 0.375  # share of these steps for the alignment of the vectors
 AGREE = 0.15  # relative difference of converged exponents
 NATS = 0.05  # or their difference over the whole window
 FLOW = 2.0  # growth up to this multiple of what smaller rates show per unit of rate is that of gradient flow
@@ -103,7 +103,7 @@ class Edge(Result):
     steps : ndarray of int64, shape (R,)
         Steps of each rate. Losses at different numbers of steps are not comparable.
     exponents : ndarray of float64, shape (R,)
-        Mean growth of tangent vectors in the weights, nats per step, after the first quarter of the steps in
+        Mean growth of tangent vectors in the weights, nats per step, after the first 3/8 of the steps in
         ``settings["exponent_steps"]``; NaN where not measured.
     intervals : ndarray of float64, shape (R, 2)
         95 % confidence intervals, from blocks of time; NaN where unknown.
@@ -257,7 +257,7 @@ def check_steps(steps: int) -> int:
     return int(steps)
 
 
-class Batches:
+class CommonBatches:
     """The first batches of the data, the same for all rates; taken as they are needed, repeated if there are too few.
 
     Seed 0 has the order of the data, every other seed an order of its own.

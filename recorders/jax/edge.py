@@ -12,7 +12,7 @@ import numpy as np
 from recorders.edge import (
     EPSILONS,
     VECTORS,
-    Batches,
+    CommonBatches,
     Edge,
     ExponentsUnknown,
     TangentVectors,
@@ -107,7 +107,7 @@ class Copies:
         self._params = {seed: params(seed) if drawn else params for seed in seeds}
         self._loss: Callable[..., Any] = (lambda *arguments: loss_fn(*arguments)[0]) if has_aux else loss_fn
         self._optimizer = optimizer
-        self._batches = Batches(data, lambda batch: batch)
+        self._batches = CommonBatches(data, lambda batch: batch)
         self._lockstep = Lockstep(self._params[seeds[0]], self._loss, optimizer(0.0), False, independent=False)
         self._update, self._push = jax.jit(self._updated), jax.jit(self._pushed)
         self._start = {

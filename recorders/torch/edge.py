@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 from recorders.edge import (
     EPSILONS,
     VECTORS,
-    Batches,
+    CommonBatches,
     Edge,
     ExponentsUnknown,
     TangentVectors,
@@ -174,7 +174,7 @@ class Copies:
             with same_noise(self._devices) as rewind:
                 self._noise[seed] = rewind
         device = next(iter(weights)).device
-        self._batches = Batches(data, lambda batch: _placed(batch, device))
+        self._batches = CommonBatches(data, lambda batch: _placed(batch, device))
         self._trainings: dict[tuple[float, int], Training] = {}
         self._losses: dict[tuple[float, int], list[float]] = {}
         self._nonzero: dict[tuple[float, int], list[int]] = {}
