@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from recorders.edge import CommonBatches, check_rates, check_seeds, judge
+from recorders.edge import CommonBatches, _looked_again, check_rates, check_seeds, judge
 from recorders.race import RATIO, run_race
 from trajtools.errors import DataError
 from trajtools.reasons import codes
@@ -99,6 +99,14 @@ def test_a_result_without_any_answer_can_be_printed_kept_and_drawn():
     assert json.loads(edge.to_json())["recommended"] is None
     assert "no rate can be recommended" in repr(edge)
     edge.plot()
+
+
+def test_a_winner_that_diverges_after_its_race_is_doubtful():
+    race = run_race(lambda rate, seed, stop: np.exp(-rate * np.arange(stop)), [0.1, 0.3, 1.0], (0,), 80)
+    assert race.horizon == 20
+    again = _looked_again(race, race.winner, np.r_[np.ones(40), np.full(24, np.nan)][:, None])
+    assert again.states[race.winner] == "diverged"
+    assert "near-collapse" in codes(again.doubts)
 
 
 def test_an_edge_is_drawn():
@@ -436,11 +444,19 @@ def test_without_a_known_derivative_shadows_are_used(torch, find_edge, kind):
 
 
 @pytest.mark.torch
-def test_what_has_no_exponents_still_races(torch, find_edge):
-    make = lambda p, lr: torch.optim.LBFGS(p, lr=lr, max_iter=2)  # noqa: E731
-    edge = find_edge(
-        mlp(torch), loader(torch), torch.nn.functional.cross_entropy, make, rates=[0.01, 0.1, 1.0], steps=10
-    )
+@pytest.mark.parametrize("kind", ["LBFGS", "casts"])
+def test_what_has_no_exponents_still_races(torch, find_edge, kind):
+    class Casting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = mlp(torch)
+
+        def forward(self, x):
+            return self.net(x.float())
+
+    make = (lambda p, lr: torch.optim.LBFGS(p, lr=lr, max_iter=2)) if kind == "LBFGS" else sgd(torch)
+    model = mlp(torch) if kind == "LBFGS" else Casting()
+    edge = find_edge(model, loader(torch), torch.nn.functional.cross_entropy, make, rates=[0.01, 0.1, 1.0], steps=10)
     assert "exponents-not-measured" in codes(edge.reasons)
     assert np.isnan(edge.exponents).all()
     assert np.isfinite(edge.losses).any()
