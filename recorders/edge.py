@@ -38,7 +38,7 @@ BURN = 0.375  # share of these steps for the alignment of the vectors
 AGREE = 0.15  # relative difference of converged exponents
 NATS = 0.05  # or their difference over the whole window
 FLOW = 2.0  # growth up to this multiple of what smaller rates show per unit of rate is that of gradient flow
-FAR_BELOW = 30.0  # rates this factor below the recommended one have no exponents, unless the user chose the rates
+FAR_BELOW = 10.0  # rates this factor below the recommended one have no exponents, unless the user chose the rates
 VOTING = ("trains", "slow")  # states of trainings that count
 LEVEL = 0.95
 
@@ -379,8 +379,9 @@ def _with_exponents(race: Race, *, chosen: bool) -> list[int]:
     """Rates whose exponents are of interest: those that train, and not far below the best; all that the user chose."""
     if chosen:
         return [i for i, state in enumerate(race.states) if state not in ("diverged", "dead")]
-    fine = [i for i, state in enumerate(race.states) if state in (*VOTING, "stuck")]
-    return [i for i in fine if race.winner < 0 or race.rates[i] * FAR_BELOW >= race.rates[race.winner]]
+    stuck = [i for i, state in enumerate(race.states) if state == "stuck"]
+    fine = sorted([i for i, state in enumerate(race.states) if state in VOTING] + stuck[:2])
+    return [i for i in fine if race.winner < 0 or race.rates[i] * FAR_BELOW >= race.rates[race.winner] * (1 - 1e-6)]
 
 
 def _looked_again(race: Race, i: int, losses: Floats) -> Race:
