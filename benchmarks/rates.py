@@ -8,7 +8,8 @@ The sweep trains 13 rates from three seeds for the whole budget. The target of a
 over the seeds, that a rate reaches at a quarter of the budget. Every recommendation is trained from the same weights on
 the same batches. Its ratio is the time to the target over that of the best rate of the sweep for this seed; a training
 that misses the target counts twice the budget. `share`: gradients of the recommendation over those of the sweep. The
-printed `surprise` counts misses of recommendations that were not called doubtful.
+printed `surprises` are misses of recommendations that were not called doubtful; `last test loss` is that at the end of
+the budget over the smallest of the sweep, geometric mean.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,7 @@ class Sweep:
         at_quarter = np.array([[test[quarter] for test in tests[seed]] for seed in SEEDS])
         self.target = float(np.median(at_quarter, axis=0).min())
         self.best = {seed: min(time_to(self.target, test, task.budget) for test in tests[seed]) for seed in SEEDS}
+        self.last = {seed: min(float(np.min(test[-4:])) for test in tests[seed]) for seed in SEEDS}
         self.gradients = len(SEEDS) * len(task.rates) * task.budget
 
 
@@ -188,49 +191,55 @@ def choices(store: Store, task: Task, seed: int) -> Iterator[tuple[str, Choice]]
 
 
 def measured(store: Store, names: list[Task], with_prodigy: bool) -> dict[str, list[dict[str, Any]]]:
-    """Ratio, miss, share and doubt of every method on every task and seed."""
+    """What became of every recommendation, by method."""
     results: dict[str, list[dict[str, Any]]] = {}
     for task in names:
         sweep = Sweep(store, task)
         for seed in SEEDS:
-
-            def add(name: str, test: np.ndarray, choice: Choice, task: Task = task, seed: int = seed) -> None:
-                took = time_to(sweep.target, test, task.budget)  # noqa: B023
-                row = {
-                    "task": task.name,
-                    "seed": seed,
-                    "ratio": took / sweep.best[seed],  # noqa: B023
-                    "miss": took > task.budget,
-                    "share": choice["gradients"] / sweep.gradients,  # noqa: B023
-                    "final": float(np.min(test[-4:])),
-                    **choice,
-                }
-                results.setdefault(name, []).append(row)
-
+            tried = []
             for name, choice in choices(store, task, seed):
-                if choice["rate"] is not None and np.isfinite(choice["rate"]):
-                    add(name, trained(store, task, seed, choice["rate"])[1], choice)
-                else:
-                    add(name, np.full(task.budget // EVERY, np.inf), choice)
+                fine = choice["rate"] is not None and np.isfinite(choice["rate"])
+                nothing = np.full(task.budget // EVERY, np.inf)
+                tried.append((name, choice, trained(store, task, seed, choice["rate"])[1] if fine else nothing))
             if with_prodigy:
-                row = store.get((task.name, seed, "prodigy"), lambda t=task, s=seed: prodigy(t, s))
-                add("Prodigy", np.array(row["test"], float), {"gradients": 0})
+                row = store.get((task.name, seed, "prodigy"), partial(prodigy, task, seed))
+                tried.append(("Prodigy", {"gradients": 0}, np.array(row["test"], float)))
+            for name, choice, test in tried:
+                results.setdefault(name, []).append(outcome(task, sweep, seed, test) | choice)
+                results[name][-1]["share"] = choice["gradients"] / sweep.gradients
         print(f"{task.name} done", flush=True)
     return results
 
 
+def outcome(task: Task, sweep: Sweep, seed: int, test: np.ndarray) -> dict[str, Any]:
+    """Ratio, miss and last loss of one training."""
+    took = time_to(sweep.target, test, task.budget)
+    last = float(np.min(test[-4:])) / sweep.last[seed]
+    return {
+        "task": task.name, "seed": seed, "ratio": took / sweep.best[seed], "miss": took > task.budget, "last": last,
+    }  # fmt: skip
+
+
+def group_of(name: str) -> str:
+    if not name.startswith("held-"):
+        return "developed"
+    return "second held-out set" if name.startswith("held-fresh-") else "held out"
+
+
 def table(results: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
-    yield "| method | geometric mean | worst | misses | surprises | doubtful | gradients |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    yield "| method | geometric mean | median | worst | misses | surprises | doubtful | gradients | last test loss |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for name, rows in results.items():
         ratios = np.array([row["ratio"] for row in rows])
         misses = sum(row["miss"] for row in rows)
         doubts = [bool(row.get("doubtful")) for row in rows]
         surprises = sum(row["miss"] and not doubt for row, doubt in zip(rows, doubts, strict=True))
         share = np.mean([row["share"] for row in rows])
+        last = np.array([row["last"] for row in rows])
+        last = np.exp(np.log(np.minimum(last, 100.0)).mean())
+        middle = f"{np.exp(np.log(ratios).mean()):.2f} | {np.median(ratios):.2f} | {ratios.max():.1f}"
         yield (
-            f"| {name} | {np.exp(np.log(ratios).mean()):.2f} | {ratios.max():.1f} | {misses} of {len(rows)} | "
-            f"{surprises} | {sum(doubts)} | {share:.1%} |"
+            f"| {name} | {middle} | {misses} of {len(rows)} | {surprises} | {sum(doubts)} | {share:.1%} | {last:.2f} |"
         )
 
 
@@ -252,14 +261,14 @@ def main() -> None:
     if options.rows:
         for row in results["find_edge"]:
             print({key: value for key, value in row.items() if key != "key"})
-    for group in ("developed", "held"):
-        part = {
-            name: [row for row in rows if row["task"].startswith("held") == (group == "held")]
-            for name, rows in results.items()
-        }
+    for group in ("developed", "held out", "second held-out set"):
+        part = {name: [row for row in rows if group_of(row["task"]) == group] for name, rows in results.items()}
         if any(part.values()):
             print(f"\n{group}: {len({row['task'] for row in part['find_edge']})} tasks x {len(SEEDS)} seeds")
             print("\n".join(table(part)))
+            sure = np.array([row["ratio"] for row in part["find_edge"] if not row["doubtful"]])
+            mean = np.exp(np.log(sure).mean())
+            print(f"find_edge where not doubtful ({len(sure)}): {mean:.2f}, worst {sure.max():.2f}")
 
 
 if __name__ == "__main__":

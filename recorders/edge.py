@@ -2,9 +2,9 @@
 
 A framework provides `Copies`: trainings from the same weights on the same batches, at any rate. The first answer is a
 race between rates (`recorders.race`). The second comes from the growth of tangent vectors through the steps of each
-training, one vector along the training itself and another one along its float64 replica; an exponent is called
-converged where both agree, so that neither rounding nor the direction of the vector decides. Where the step of the
-optimiser has no derivative, two shadows of the float64 replica take their place: copies at two small distances that are
+training, one vector along the training itself and two others along its float64 replica; an exponent is called
+converged where all agree, so that neither rounding nor the direction of the vector decides. Where the step of the
+optimiser has no derivative, shadows of the float64 replica take their place: copies at two small distances that are
 trained alike and rescaled after every step.
 """
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recorders.race import DIVERGED, GRID, RATIO, STALLED, Race, late, run_race
+from recorders.shadows import random_direction
 from trajtools.errors import DataError
 from trajtools.reasons import Reason
 from trajtools.results import Result
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
 
     from trajtools.sweeps.onset import Onset
 
-EPSILONS = (1e-7, 1e-8)  # distances of the float64 shadows, over the norm of the weights
+VECTORS = 3  # the first along the training, the others along its float64 replica
+EPSILONS = (1e-7, 1e-8, 1e-8)  # distances of the float64 shadows, over the norm of the weights
 EXPONENT_STEPS = 64
-BURN = 0.25  # share of these steps for the alignment of shadows
+BURN = 0.375  # share of these steps for the alignment of the vectors
 AGREE = 0.15  # relative difference of converged exponents
 NATS = 0.05  # or their difference over the whole window
 FLOW = 2.0  # growth up to this multiple of what smaller rates show per unit of rate is that of gradient flow
-FAR_BELOW = 30.0  # rates this factor below the recommended one have no exponents, unless the user chose the rates
+FAR_BELOW = 10.0  # rates this factor below the recommended one have no exponents, unless the user chose the rates
 VOTING = ("trains", "slow")  # states of trainings that count
 LEVEL = 0.95
 
@@ -60,7 +62,7 @@ class Copies(Protocol):
         ...
 
     def grow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
-        """Growth of two tangent vectors or shadows, nats per step, shape (steps, 2), and the losses (steps,).
+        """Growth of tangent vectors or shadows, nats per step, shape (steps, VECTORS), and the losses (steps,).
 
         Raises `ExponentsUnknown` where neither can be had.
         """
@@ -101,13 +103,13 @@ class Edge(Result):
     steps : ndarray of int64, shape (R,)
         Steps of each rate. Losses at different numbers of steps are not comparable.
     exponents : ndarray of float64, shape (R,)
-        Mean growth of tangent vectors in the weights, nats per step, after the first quarter of the steps in
+        Mean growth of tangent vectors in the weights, nats per step, after the first 3/8 of the steps in
         ``settings["exponent_steps"]``; NaN where not measured.
     intervals : ndarray of float64, shape (R, 2)
         95 % confidence intervals, from blocks of time; NaN where unknown.
     converged : ndarray of bool, shape (R,)
-        Whether two vectors in different directions, one of them along a float64 replica, agree within 15 %, or within
-        0.05 nats over all steps.
+        Whether three vectors in different directions, two of them along a float64 replica, agree within 15 %, or
+        within 0.05 nats over all steps.
     seeds : tuple of int
         Seeds of the race.
     by_seed : tuple of float
@@ -120,7 +122,7 @@ class Edge(Result):
         Gradient evaluations (one batch each) for the race, and for the exponents.
     curves : ndarray of float64, shape (T, R, S)
         Training loss before each step, per rate and seed; NaN after a rate was dropped.
-    growth : ndarray of float64, shape (T, R, S, 2)
+    growth : ndarray of float64, shape (T, R, S, 3)
         Growth per step of each vector; NaN where not measured.
     settings : dict
         All parameters used.
@@ -255,7 +257,7 @@ def check_steps(steps: int) -> int:
     return int(steps)
 
 
-class Batches:
+class CommonBatches:
     """The first batches of the data, the same for all rates; taken as they are needed, repeated if there are too few.
 
     Seed 0 has the order of the data, every other seed an order of its own.
@@ -313,7 +315,7 @@ def search(
     for rate in race.rates:
         copies.release(float(rate))
     cost = copies.gradients
-    growth = np.full((min(steps, EXPONENT_STEPS), len(race.rates), len(seeds), 2), np.nan)
+    growth = np.full((min(steps, EXPONENT_STEPS), len(race.rates), len(seeds), VECTORS), np.nan)
     unknown: tuple[Reason, ...] = ()
     if exponents:
         losses = np.full(growth.shape[:3], np.nan)
@@ -351,7 +353,7 @@ class _Progress:
     ) -> None:
         self._progress, self._copies = progress, copies
         race = rates * min(steps, 80) + max(0, steps - 80) * 4
-        self._total = seeds * (race + exponents * 10 * min(steps, EXPONENT_STEPS) * 4)
+        self._total = seeds * (race + exponents * 10 * min(steps, EXPONENT_STEPS) * 8)
 
     def watch(self, train: Callable[[float, int, int], Floats]) -> Callable[[float, int, int], Floats]:
         """Report after each call."""
@@ -377,19 +379,23 @@ def _with_exponents(race: Race, *, chosen: bool) -> list[int]:
     """Rates whose exponents are of interest: those that train, and not far below the best; all that the user chose."""
     if chosen:
         return [i for i, state in enumerate(race.states) if state not in ("diverged", "dead")]
-    fine = [i for i, state in enumerate(race.states) if state in (*VOTING, "stuck")]
-    return [i for i in fine if race.winner < 0 or race.rates[i] * FAR_BELOW >= race.rates[race.winner]]
+    stuck = [i for i, state in enumerate(race.states) if state == "stuck"]
+    fine = sorted([i for i, state in enumerate(race.states) if state in VOTING] + stuck[:2])
+    return [i for i in fine if race.winner < 0 or race.rates[i] * FAR_BELOW >= race.rates[race.winner] * (1 - 1e-6)]
 
 
 def _looked_again(race: Race, i: int, losses: Floats) -> Race:
-    """Correct the state of a rate that left the race early, from more steps, (T, S)."""
+    """Correct the state of a rate from more steps than its race had, (T, S)."""
     level = race.level(float(np.median([late(column) for column in losses.T])))
-    state = race.states[i]
+    state, doubts = race.states[i], race.doubts
     if not level <= DIVERGED:
         state = "diverged"
+        if i == race.winner:
+            text = "at {rate:.4g} training diverges within {steps} steps"
+            doubts = (*doubts, Reason.of("near-collapse", text, rate=race.rates[i], steps=len(losses)))
     elif state == "stuck" and level <= STALLED:
         state = "trains"
-    return replace(race, states=(*race.states[:i], state, *race.states[i + 1 :]))
+    return replace(race, states=(*race.states[:i], state, *race.states[i + 1 :]), doubts=doubts)
 
 
 def judge(
@@ -402,9 +408,9 @@ def judge(
     unknown: tuple[Reason, ...] = (),
     settings: dict[str, Any],
 ) -> Edge:
-    """Both answers from a race and the growth of shadows."""
+    """Both answers from a race and the growth of vectors."""
     nowhere = (math.nan, math.nan)
-    measured = np.isfinite(growth).any(axis=(0, 2, 3))
+    measured: NDArray[np.bool_] = np.asarray(np.isfinite(growth).any(axis=(0, 2, 3)), dtype=bool)
     values, intervals, converged = _exponents(growth, measured)
     onset, onset_interval, about_onset = math.nan, nowhere, unknown
     if measured.any():
@@ -446,6 +452,27 @@ def judge(
 # -- exponents
 
 
+class TangentVectors:
+    """Independent tangent vectors of (weights, optimiser state) on the host, random in the weights at first."""
+
+    def __init__(self, n_weights: int, n_state: int, draws: Iterable[int]) -> None:
+        self._n = n_weights
+        columns = [random_direction(n_weights, 0, "forward", draw) for draw in draws]
+        self.columns = np.zeros((n_state, len(columns)))
+        self.columns[:n_weights] = np.stack(columns, axis=1)
+        self._gains = np.zeros(len(columns))
+
+    def advance(self, images: Floats) -> Floats:
+        """Replace the vectors by their images, rescaled; return their growth in the weights, NaN once one is lost."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            lengths = np.linalg.norm(images, axis=0)
+            shares = np.linalg.norm(self.columns[: self._n], axis=0)
+            self.columns = images / lengths
+            growth = np.log(lengths * np.linalg.norm(self.columns[: self._n], axis=0) / shares)
+        self._gains += growth
+        return np.where(np.isfinite(self._gains), growth, np.nan)
+
+
 def _burnt(growth: Floats) -> Floats:
     return growth[math.ceil(BURN * len(growth)) :]
 
@@ -461,7 +488,7 @@ def _exponents(growth: Floats, measured: NDArray[np.bool_]) -> tuple[Floats, Flo
             continue  # the replica diverged
         values[i], intervals[i] = float(at.mean()), _interval(at)
         means = at.mean(axis=0)
-        apart = np.abs(means[:, 0] - means[:, 1])
+        apart = np.ptp(means, axis=1)
         near = np.maximum(AGREE * np.abs(means).max(axis=1), NATS / len(part))
         converged[i] = bool((apart <= near).all())
     return values, intervals, converged

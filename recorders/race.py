@@ -182,11 +182,13 @@ class _Running:
         for rate in rates:
             for seed in self.seeds:
                 self.losses[rate, seed] = np.asarray(self.train(rate, seed, rung), dtype=np.float64)
-        begin = np.concatenate([self.losses[self.rates[0], seed][:SHORTEST_RUNG] for seed in self.seeds])
-        at_start = np.array([losses[0] for losses in self.losses.values() if len(losses)])
-        if not (np.isfinite(begin).all() and np.median(begin) <= DIVERGED * np.abs(at_start).max()):
-            begin = at_start
-        self.first, self.noise = float(np.median(begin)), float(begin.std())
+        begin = [self.losses[self.rates[0], seed][:SHORTEST_RUNG] for seed in self.seeds]
+        at_start = float(np.median([losses[0] for losses in self.losses.values() if len(losses)]))
+        together = float(np.median(np.concatenate(begin)))
+        # The slowest rate shows the loss of several batches at the start, unless it trains or diverges.
+        slow = STALLED * abs(at_start) <= together <= DIVERGED * abs(at_start)
+        self.first = together if slow else at_start
+        self.noise = float(np.median([_noise(losses) for losses in begin]))
         known = [losses[np.isfinite(losses)] for losses in self.losses.values()]
         self.floor = min(0.0, *(float(losses.min()) for losses in known if len(losses)), 0.0)
 
@@ -204,11 +206,11 @@ class _Running:
     def is_decided(self, rung: int) -> bool:
         """Whether the race may end.
 
-        Below a tenth of the first loss longer races compare how well the training data are fitted, not how fast. Rates
-        that are as good are worth one more rung.
+        Below a tenth of the first loss longer races compare how well the training data are fitted, not how fast; a loss
+        that can be negative has no such level. Rates that are as good are worth one more rung.
         """
         level = self.best_level()
-        if rung >= SHORTEST_RACE and level <= DONE:
+        if self.floor == 0 and rung >= SHORTEST_RACE and level <= DONE:
             return True
         ties = sum(self.level(rate) <= CLOSE * level for rate in self.alive)
         return level <= MOVED and rung >= (SETTLED if ties < 2 else 2 * SETTLED)
@@ -228,7 +230,7 @@ class _Running:
         """Drop the rates that cannot win any more."""
         ranked = sorted(self.alive, key=self.score)
         if self.best_level() > MOVED and rung < SETTLED:
-            limit = max(RISEN, 1 + 3 * self.noise / (self.first - self.floor))
+            limit = max(RISEN, 1 + 3 * self.noise / max(self.first - self.floor, 1e-300))
             keep = {rate for rate in ranked if self.level(rate) <= limit}
         else:
             keep = set(ranked[: max(FEWEST, math.ceil(len(ranked) / 2))])
@@ -281,7 +283,7 @@ class _Running:
             return "collapsed"
         if level <= STALLED:
             return "trains"
-        return "stuck" if best is not None and rate > best else "slow"
+        return "stuck" if best is not None and rate > best and self.best_level() <= MOVED else "slow"
 
     def _has_moved(self, rate: float) -> bool:
         """Whether the loss has fallen by more than its noise and 3 %."""
@@ -338,6 +340,11 @@ class _Running:
         self, winner: int, moved: list[float], states: tuple[str, ...], by_seed: tuple[float, ...], horizon: int
     ) -> tuple[Reason, ...]:
         best, doubts = self.rates[winner], []
+        if horizon <= SHORTEST_RACE:
+            text = (
+                "the loss fell to a tenth within {steps} steps: too few to tell rates apart, or to see a late collapse"
+            )
+            doubts.append(Reason.of("short-race", text, steps=horizon))
         if self.level(best) > MOVED:
             text = (
                 "after {steps} steps the loss has fallen by {fall:.0%} only: training has hardly left its first plateau"
@@ -383,6 +390,12 @@ class _Running:
             for code, text in texts.items()
             if code in states
         )
+
+
+def _noise(losses: Floats) -> float:
+    """Standard deviation of the noise between batches, from successive differences without their median."""
+    steps = np.diff(losses[np.isfinite(losses)])
+    return float(1.4826 * np.median(np.abs(steps - np.median(steps))) / math.sqrt(2)) if len(steps) else 0.0
 
 
 def _lowest(losses: Floats) -> float:

@@ -105,6 +105,8 @@ class Tangents:
 
     Attributes
     ----------
+    n_weights, n_state : int
+        Numbers in the weights, and in the whole state: weights and buffers.
     k : int
         Number of vectors.
     window : int
@@ -139,7 +141,7 @@ class Tangents:
             )
         if window < 1:
             raise DataError(f"window={window}: a window needs at least one step")
-        self._n_weights, self._n_state, self.k, self.window, self.vectors = n_weights, n_state, k, window, vectors
+        self.n_weights, self.n_state, self.k, self.window, self.vectors = n_weights, n_state, k, window, vectors
         self.of, self._rng = check_extent(of), np.random.default_rng(seed)
         self._settings = {"seed": seed, **settings}
         self._kept_frame: Frame | None = None
@@ -156,11 +158,11 @@ class Tangents:
         """Advance all vectors by one step."""
         at = len(self._local)
         if self.vectors != "fresh" and self._kept_frame is None:
-            self._kept_frame = Frame(self._random(self._n_state if self.k > self._n_weights else self._n_weights))
+            self._kept_frame = Frame(self._random(self.n_state if self.k > self.n_weights else self.n_weights))
             self._kept_from = at
         if self.vectors != "kept" and self._fresh is None:
-            self._fresh, self._began = Frame(self._random(self._n_weights)), at
-            self._gain_before = self.kept_gain
+            self._fresh, self._began = Frame(self._random(self.n_weights)), at
+            self._gain_before = self._kept_gain()
         frames = [frame for frame in (self._kept_frame, self._fresh) if frame is not None]
         images = push(np.hstack([frame.columns for frame in frames]))
         local = np.full(self.k, np.nan)
@@ -179,18 +181,17 @@ class Tangents:
         if self._fresh is not None and len(self._local) - self._began == self.window:
             fresh = self._fresh
             # Young vectors may not be sorted yet.
-            exponents = np.sort(fresh.of_weights(self._n_weights))[::-1] / self.window
-            kept_gain = self.kept_gain - self._gain_before
+            exponents = np.sort(fresh.of_weights(self.n_weights))[::-1] / self.window
+            kept_gain = self._kept_gain() - self._gain_before
             self._windows.append((self._began, exponents, fresh.highest, kept_gain / self.window))
             self._compare(float(exponents[0]) * self.window, kept_gain)
             self._fresh = None
 
-    @property
-    def kept_gain(self) -> float:
+    def _kept_gain(self) -> float:
         """Growth of the leading kept vector so far, in the weights; NaN without kept vectors."""
         if self._kept_frame is None:
             return math.nan
-        length = float(np.linalg.norm(self._kept_frame.columns[: self._n_weights, 0]))
+        length = float(np.linalg.norm(self._kept_frame.columns[: self.n_weights, 0]))
         return float(self._kept_frame.sums[0]) + math.log(length) if length > 0 else math.nan
 
     def _compare(self, fresh: float, kept_gain: float) -> None:
@@ -200,7 +201,7 @@ class Tangents:
 
     def _random(self, extent: int) -> Floats:
         """Draw random vectors in the first `extent` directions of the state."""
-        columns = np.zeros((self._n_state, self.k))
+        columns = np.zeros((self.n_state, self.k))
         columns[:extent] = self._rng.standard_normal((extent, self.k))
         return columns
 
@@ -250,7 +251,7 @@ class Tangents:
         intervals = by_blocks(counted, level)
         order = np.argsort(-values)
         starts, windows, gains, kept_exponents = zip(*self._windows, strict=True) if self._windows else ((), (), (), ())
-        complete = self.k == self._n_state
+        complete = self.k == self.n_state
         return TangentExponents(
             values[order],
             intervals[order],
@@ -267,7 +268,7 @@ class Tangents:
             self.n_lost,
             settings={
                 "k": self.k, "window": self.window, "vectors": self.vectors, "of": self.of, "discard": discard,
-                "n_weights": self._n_weights, "n_state": self._n_state, "n_steps": len(local), **self._settings,
+                "n_weights": self.n_weights, "n_state": self.n_state, "n_steps": len(local), **self._settings,
             },
             warnings=tuple(self._warnings(intervals)),
         )  # fmt: skip

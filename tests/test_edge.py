@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from recorders.edge import Batches, check_rates, check_seeds, judge
+from recorders.edge import CommonBatches, _looked_again, check_rates, check_seeds, judge
 from recorders.race import RATIO, run_race
 from trajtools.errors import DataError
 from trajtools.reasons import codes
@@ -28,7 +28,7 @@ def planted(growth, best=0.5, *, noise=0.0, apart=0.0, loss=None):
 
     race = run_race(train, list(RATES), (0,), 80)
     rng = np.random.default_rng(0)
-    grown = np.broadcast_to(np.asarray(growth, float)[:, None, None], (STEPS, 9, 1, 2)).copy()
+    grown = np.broadcast_to(np.asarray(growth, float)[:, None, None], (STEPS, 9, 1, 3)).copy()
     grown += noise * rng.standard_normal((STEPS, 9, 1, 1))
     grown[..., 1] += apart
     return judge(race, grown, seeds=(0,), gradients=10, exponent_gradients=20, settings={})
@@ -101,6 +101,14 @@ def test_a_result_without_any_answer_can_be_printed_kept_and_drawn():
     edge.plot()
 
 
+def test_a_winner_that_diverges_after_its_race_is_doubtful():
+    race = run_race(lambda rate, seed, stop: np.exp(-rate * np.arange(stop)), [0.1, 0.3, 1.0], (0,), 80)
+    assert race.horizon == 20
+    again = _looked_again(race, race.winner, np.r_[np.ones(40), np.full(24, np.nan)][:, None])
+    assert again.states[race.winner] == "diverged"
+    assert "near-collapse" in codes(again.doubts)
+
+
 def test_an_edge_is_drawn():
     figure = planted(np.where(RATES > 1.5, 0.4, 0.001), noise=0.002).plot()
     assert [ax.get_xscale() for ax in figure.axes] == ["log", "log"]
@@ -133,7 +141,7 @@ def test_batches_are_taken_as_needed_and_repeated():
             taken.append(i)
             yield i
 
-    batches = Batches(source(), lambda batch: batch)
+    batches = CommonBatches(source(), lambda batch: batch)
     assert [b[0] for b in batches.upto(10, 0)] == list(range(10))
     assert len(taken) == 10
     first = [b[0] for b in batches.upto(40, 0)]
@@ -220,7 +228,7 @@ def test_exponents_of_the_quartic_loss_are_the_known_ones(framework):
 
 
 def test_the_onset_of_the_quartic_loss_is_where_its_map_becomes_chaotic(framework):
-    edge = framework.run(0.05, quartic, np.arange(0.7, 1.85, 0.1))
+    edge = framework.run(0.05, quartic, [0.7, 0.9, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8])
     if edge.found:
         assert 1.0 <= edge.onset_interval[0] <= edge.onset_interval[1] <= 1.8
     below = edge.rates < 0.95
@@ -249,7 +257,7 @@ def test_momentum_is_part_of_the_state(framework):
     edge = framework.run(0.7, lambda w: (w**2).sum() / 2, [0.05, 0.1, 0.3], momentum=0.9)
     # Underdamped, whatever the rate. Weights and momentum turn into each other, and weights are what is measured: the
     # sum of the growths is off by a few nats at most.
-    assert edge.exponents == pytest.approx(0.5 * np.log(0.9), abs=4 / 48)
+    assert edge.exponents == pytest.approx(0.5 * np.log(0.9), abs=4 / 40)
 
 
 def _like(w, values):
@@ -314,7 +322,7 @@ def test_nothing_of_the_users_is_changed(torch, find_edge, kind):
     gradients = [p.grad.clone() for p in model.parameters()]
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
     opt = torch.optim.AdamW(model.parameters(), lr=0.1)
-    edge = find_edge(model, data, torch.nn.functional.cross_entropy, opt, rates=(1e-2, 0.1), steps=20, seeds=2)
+    edge = find_edge(model, data, torch.nn.functional.cross_entropy, opt, rates=[0.01, 0.03, 0.1], steps=10, seeds=2)
     assert np.isfinite(edge.exponents).all()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), gradients, strict=True))
@@ -418,8 +426,9 @@ def test_shadows_measure_what_tangent_vectors_do(torch):
     shadows, losses = copies._shadow(0.3, 0, 40)
     again, same = copies._follow(0.3, 0, 40, True)
     assert losses == pytest.approx(same, rel=1e-9)
-    assert shadows.sum(axis=0) == pytest.approx(np.full(2, again.sum()), abs=1.0)  # in three directions
-    assert vectors.shape == shadows.shape == (40, 2)
+    # Shadow k has the direction of vector k.
+    assert shadows[:, 1:].sum(axis=0) == pytest.approx(again.sum(axis=0), abs=1e-3)
+    assert vectors.shape == shadows.shape == (40, 3)
 
 
 @pytest.mark.torch
@@ -435,11 +444,19 @@ def test_without_a_known_derivative_shadows_are_used(torch, find_edge, kind):
 
 
 @pytest.mark.torch
-def test_what_has_no_exponents_still_races(torch, find_edge):
-    make = lambda p, lr: torch.optim.LBFGS(p, lr=lr, max_iter=2)  # noqa: E731
-    edge = find_edge(
-        mlp(torch), loader(torch), torch.nn.functional.cross_entropy, make, rates=[0.01, 0.1, 1.0], steps=10
-    )
+@pytest.mark.parametrize("kind", ["LBFGS", "casts"])
+def test_what_has_no_exponents_still_races(torch, find_edge, kind):
+    class Casting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = mlp(torch)
+
+        def forward(self, x):
+            return self.net(x.float())
+
+    make = (lambda p, lr: torch.optim.LBFGS(p, lr=lr, max_iter=2)) if kind == "LBFGS" else sgd(torch)
+    model = mlp(torch) if kind == "LBFGS" else Casting()
+    edge = find_edge(model, loader(torch), torch.nn.functional.cross_entropy, make, rates=[0.01, 0.1, 1.0], steps=10)
     assert "exponents-not-measured" in codes(edge.reasons)
     assert np.isnan(edge.exponents).all()
     assert np.isfinite(edge.losses).any()
@@ -516,15 +533,15 @@ def tangents(torch, model, data, loss, opt):
 
     vector = Tangents(model, loss, opt, vectors="kept", seed=99)
     for step in range(STEPS):
-        if step == 16:
-            before = vector.kept_gain
+        if step == 24:
+            before = vector._kept_gain()
         x, y = data[step % len(data)]
         x = x.double()
         vector.step(x, y)
         opt.zero_grad()
         loss(model(x), y).backward()
         opt.step()
-    return (vector.kept_gain - before) / (STEPS - 16)
+    return (vector._kept_gain() - before) / (STEPS - 24)
 
 
 @pytest.mark.torch
@@ -539,9 +556,10 @@ def test_converged_exponents_are_those_of_other_tangent_vectors_in_float64(torch
     for i in np.flatnonzero(edge.converged):
         twin = model().double()
         truth = tangents(torch, twin, loader(torch), loss, make(twin.parameters(), edge.rates[i]))
-        assert abs(edge.exponents[i] - truth) <= max(0.35 * abs(truth), 0.2 / 48)
+        assert abs(edge.exponents[i] - truth) <= max(0.35 * abs(truth), 0.2 / 40)
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_batch_normalisation_under_adam_has_one_answer_in_both_precisions(torch, find_edge):
     # Not 'go lower' in one precision and 'go higher' in the other.
@@ -558,7 +576,7 @@ def test_batch_normalisation_under_adam_has_one_answer_in_both_precisions(torch,
     ]
     assert 1 / 3.5 <= edges[0].recommended / edges[1].recommended <= 3.5
     both = edges[0].converged & edges[1].converged
-    assert edges[0].exponents[both] == pytest.approx(edges[1].exponents[both], rel=0.35, abs=0.2 / 48)
+    assert edges[0].exponents[both] == pytest.approx(edges[1].exponents[both], rel=0.35, abs=0.2 / 40)
     if all(edge.found for edge in edges):
         assert 1 / 3.5 <= edges[0].onset / edges[1].onset <= 3.5
 

@@ -97,6 +97,20 @@ def test_a_loss_that_falls_little_is_a_doubt():
     assert "plateau" in codes(race.doubts)
 
 
+def test_a_race_that_is_over_at_once_is_doubtful():
+    race, curves = raced(basin(0.1, speed=1.0))
+    assert race.horizon == 20
+    assert "short-race" in codes(race.doubts)
+    negative, _ = raced(lambda rate, t, seed: basin(0.1, speed=1.0)(rate, t, seed) - 2)
+    assert negative.horizon >= 80
+    assert curves.cost < 16 * 20
+
+
+def test_ties_are_worth_one_more_rung():
+    race, _ = raced(lambda rate, t, seed: 0.5 + 0.5 * np.exp(-t / 10) if 0.05 < rate < 0.5 else np.ones(len(t)))
+    assert race.horizon == 160
+
+
 def test_divergence_at_every_rate_is_said():
     race, _ = raced(lambda rate, t, seed: np.exp(t * 1.0))
     assert codes(race.reasons) == ("diverged",)

@@ -238,7 +238,6 @@ CODES: dict[str, str] = {
     "fastest-at-onset": "training is fastest at the onset",
     "fastest-beyond-onset": "training is fastest beyond the onset",
     "smallest-loss": "where the loss is smallest",
-    "worse-below-onset": "the smallest loss below the onset",
     "equally-good": "the range over which the loss is about as small",
     "long-training": "the more careful rate for long trainings",
     "plateau": "training has hardly left its first plateau",

@@ -9,7 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recorders.edge import EPSILONS, Batches, Edge, ExponentsUnknown, check_rates, check_seeds, check_steps, search
+from recorders.edge import (
+    EPSILONS,
+    VECTORS,
+    CommonBatches,
+    Edge,
+    ExponentsUnknown,
+    TangentVectors,
+    check_rates,
+    check_seeds,
+    check_steps,
+    search,
+)
 from recorders.jax.tangents import floating
 from recorders.jax.trees import is_weight
 from recorders.jax.twins import Lockstep
@@ -94,9 +105,9 @@ class Copies:
     ) -> None:
         drawn = callable(params) and not any(is_weight(leaf) for leaf in jax.tree_util.tree_leaves(params))
         self._params = {seed: params(seed) if drawn else params for seed in seeds}
-        self._loss = (lambda *arguments: loss_fn(*arguments)[0]) if has_aux else loss_fn
+        self._loss: Callable[..., Any] = (lambda *arguments: loss_fn(*arguments)[0]) if has_aux else loss_fn
         self._optimizer = optimizer
-        self._batches = Batches(data, lambda batch: batch)
+        self._batches = CommonBatches(data, lambda batch: batch)
         self._lockstep = Lockstep(self._params[seeds[0]], self._loss, optimizer(0.0), False, independent=False)
         self._update, self._push = jax.jit(self._updated), jax.jit(self._pushed)
         self._start = {
@@ -140,7 +151,11 @@ class Copies:
 
     def _stepped(self, weights: Any, state: Any, rate: Any, batch: Any) -> tuple[Any, Any, Any, Any]:
         """One update as a pure function; also the loss before it and the gradient."""
-        loss, gradient = jax.value_and_grad(lambda w: self._loss(self._lockstep.whole(w), *batch))(weights)
+
+        def loss_of(trained: Any) -> Any:
+            return self._loss(self._lockstep.whole(trained), *batch)
+
+        loss, gradient = jax.value_and_grad(loss_of)(weights)
         updates, state = self._optimizer(rate).update(gradient, state, weights)
         moved = jax.tree_util.tree_map(lambda p, u: jnp.asarray(p + u).astype(p.dtype), weights, updates)
         return moved, state, loss, gradient
@@ -151,18 +166,18 @@ class Copies:
         return moved, state, loss, sum(jnp.count_nonzero(leaf) for leaf in jax.tree_util.tree_leaves(gradient))
 
     def grow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
-        """Growth of two tangent vectors or shadows, (steps, 2), and losses."""
+        """Growth of tangent vectors or shadows, (steps, VECTORS), and losses."""
         if self.exponents_from == "tangent vectors":
             growth, losses = self._follow(rate, seed, steps, double=False)
             replica, _ = self._replicated(rate, seed, steps)
             if self._has_derivative:
-                return np.stack([growth, replica], axis=1), losses
+                return np.hstack([growth, replica]), losses
             self.exponents_from = "float64 shadows"
         return self._replicated(rate, seed, steps)
 
     def _replicated(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
         """Growth and losses along the float64 replica."""
-        with jax.enable_x64(True):
+        with _float64():
             try:
                 if self.exponents_from == "tangent vectors":
                     return self._follow(rate, seed, steps, double=True)
@@ -172,28 +187,32 @@ class Copies:
                 raise ExponentsUnknown(f"the training does not run in float64 ({first_line})") from error
 
     def _follow(self, rate: float, seed: int, steps: int, *, double: bool) -> tuple[Floats, Floats]:
-        """Growth of a tangent vector along the training, or along its float64 replica; and the losses."""
+        """Growth of one tangent vector along the training, or of the others along its replica; and the losses."""
         convert = _as_double if double else jnp.asarray
         weights = jax.tree_util.tree_map(convert, self._start[seed])
         state = self._optimizer(jnp.asarray(rate)).init(weights)
-        vector = _random_vector(weights, state, int(double))
-        growth, losses, total, before = np.full(steps, np.nan), np.full(steps, np.nan), 0.0, 0.0
+        draws = range(1, VECTORS) if double else range(1)
+        at = floating((weights, state))[0]
+        sizes = [leaf.size for leaf in at]
+        vectors = TangentVectors(sum(leaf.size for leaf in jax.tree_util.tree_leaves(weights)), sum(sizes), draws)
+        growth, losses = np.full((steps, len(draws)), np.nan), np.full(steps, np.nan)
         for t, batch in enumerate(self._batches.upto(steps, seed)):
             placed = jax.tree_util.tree_map(_as_double, batch) if double else batch
-            weights, state, loss, vector, stretch, share = self._push(weights, state, vector, rate, placed)
-            self.gradients += 3  # of the update, and for the product with the Hessian
+            cuts = np.split(vectors.columns.T, np.cumsum(sizes)[:-1], axis=1)
+            along = [jnp.asarray(c.reshape(-1, *leaf.shape), leaf.dtype) for c, leaf in zip(cuts, at, strict=True)]
+            weights, state, loss, images = self._push(weights, state, along, rate, placed)
             losses[t] = float(loss)
-            if np.isfinite(float(loss)) and not np.isfinite(float(stretch)):
-                self._has_derivative = False
-            if not (np.isfinite(float(loss)) and np.isfinite(float(stretch)) and float(share) > 0):
+            self.gradients += 2 + len(draws)  # of the step, of its derivative, and a product for each vector
+            if not np.isfinite(losses[t]):
                 break
-            total += float(stretch)
-            gain = total + np.log(float(share))
-            growth[t], before = gain - before, gain
+            flat = [np.asarray(image, np.float64).reshape(len(draws), -1).T for image in jax.device_get(images)]
+            columns = np.concatenate(flat)
+            self._has_derivative = self._has_derivative and bool(np.isfinite(columns).all())
+            growth[t] = vectors.advance(columns)
         return growth, losses
 
     def _shadow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
-        """Growth of two shadows of the float64 replica, at two distances in two directions; and its losses."""
+        """Growth of shadows of the float64 replica, at two distances in different directions; and its losses."""
         start = jax.tree_util.tree_map(_as_double, self._start[seed])
         norm = float(jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree_util.tree_leaves(start))))
         sizes = [epsilon * norm for epsilon in EPSILONS]
@@ -214,38 +233,35 @@ class Copies:
                     growth[t, k] = np.log(float(length) / size)
         return growth, losses
 
-    def _pushed(self, weights: Any, state: Any, vector: Any, rate: Any, batch: Any) -> tuple[Any, ...]:
-        """One update, and its derivative along a vector of (weights, optimiser state), rescaled to length 1.
-
-        Also returns the logarithm of the stretch, and the share of the weights in the new vector.
-        """
+    def _pushed(self, weights: Any, state: Any, vectors: Any, rate: Any, batch: Any) -> tuple[Any, Any, Any, Any]:
+        """One update, the loss before it, and its derivative along vectors of (weights, optimiser state)."""
         at, put = floating((weights, state))
 
-        def step(everything: list[Any]) -> tuple[list[Any], Any]:
-            moved, after, loss, gradient = self._stepped(*put(everything), rate, batch)
-            return floating((moved, after))[0], (moved, after, loss, gradient)
+        def step(everything: list[Any]) -> list[Any]:
+            weights, state = put(everything)
+            moved, after, _, _ = self._stepped(weights, state, rate, batch)
+            return floating((moved, after))[0]
 
-        _, image, (moved, after, loss, gradient) = jax.jvp(step, (at,), (vector,), has_aux=True)
+        images = jax.vmap(lambda vector: jax.jvp(step, (at,), (vector,))[1])(vectors)
+        moved, after, loss, gradient = self._stepped(weights, state, rate, batch)
         gradients = jax.tree_util.tree_leaves(gradient)
         n = len(gradients)
         # Adam has no derivative for a weight that never had a gradient (the root of 0); such a weight stays.
-        image[:n] = [
+        images[:n] = [
             jnp.where(jnp.isnan(new) & (jnp.abs(g) < NEVER), old, new)
-            for new, old, g in zip(image[:n], vector[:n], gradients, strict=True)
+            for new, old, g in zip(images[:n], vectors[:n], gradients, strict=True)
         ]
-        squares = [jnp.sum(jnp.square(part)) for part in image]
-        length = jnp.sqrt(sum(squares))
-        share = jnp.sqrt(sum(squares[:n])) / length
-        return moved, after, loss, [part / length for part in image], jnp.log(length), share
+        return moved, after, loss, images
 
 
-def _random_vector(weights: Any, state: Any, seed: int) -> list[Any]:
-    """Unit vector in the weights, zero in the optimiser state."""
-    leaves = jax.tree_util.tree_leaves(weights)
-    sizes = [leaf.size for leaf in leaves]
-    cuts = np.split(random_direction(sum(sizes), 0, "forward", seed), np.cumsum(sizes)[:-1])
-    vector = [jnp.asarray(cut.reshape(leaf.shape), leaf.dtype) for cut, leaf in zip(cuts, leaves, strict=True)]
-    return vector + [jnp.zeros_like(part) for part in floating(state)[0]]
+def _float64() -> Any:
+    """Context in which JAX computes in float64, by the name that this version has for it."""
+    if hasattr(jax, "enable_x64"):
+        context: Any = jax.enable_x64
+        return context(True)
+    from jax.experimental import enable_x64
+
+    return enable_x64()
 
 
 def _displaced(tree: Any, size: float, k: int) -> Any:

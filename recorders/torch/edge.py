@@ -12,7 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from recorders.edge import EPSILONS, Batches, Edge, ExponentsUnknown, check_rates, check_seeds, check_steps, search
+from recorders.edge import (
+    EPSILONS,
+    VECTORS,
+    CommonBatches,
+    Edge,
+    ExponentsUnknown,
+    TangentVectors,
+    check_rates,
+    check_seeds,
+    check_steps,
+    search,
+)
 from recorders.shadows import random_direction
 from recorders.torch.modules import call, devices_of, refuse_sharded, same_noise, scalar, trainable, unwrap
 from recorders.torch.tangents import KNOWN, Tangents
@@ -163,7 +174,7 @@ class Copies:
             with same_noise(self._devices) as rewind:
                 self._noise[seed] = rewind
         device = next(iter(weights)).device
-        self._batches = Batches(data, lambda batch: _placed(batch, device))
+        self._batches = CommonBatches(data, lambda batch: _placed(batch, device))
         self._trainings: dict[tuple[float, int], Training] = {}
         self._losses: dict[tuple[float, int], list[float]] = {}
         self._nonzero: dict[tuple[float, int], list[int]] = {}
@@ -203,7 +214,7 @@ class Copies:
             del self._trainings[key]
 
     def grow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
-        """Growth of two tangent vectors or shadows, (steps, 2), and losses."""
+        """Growth of tangent vectors or shadows, (steps, VECTORS), and losses."""
         if self.exponents_from == "":
             first = Training(self, deepcopy(self._models[seed]), rate, self._loss_fn)
             known = type(first.optimizer) in KNOWN and self.max_norm is None
@@ -213,7 +224,7 @@ class Copies:
                 growth, losses = zip(
                     *(self._follow(rate, seed, steps, double) for double in (False, True)), strict=True
                 )
-                return np.stack(growth, axis=1), losses[0]
+                return np.hstack(growth), losses[0]
             except (RuntimeError, TypeError):  # an operation without a second derivative, or without float64
                 self.exponents_from = "float64 shadows"
         try:
@@ -231,23 +242,25 @@ class Copies:
         return Training(self, model, rate, loss_fn)
 
     def _follow(self, rate: float, seed: int, steps: int, double: bool) -> tuple[Floats, Floats]:
-        """Growth of a tangent vector along the training, or along its float64 replica; and the losses."""
+        """Growth of one tangent vector along the training, or of the others along its replica; and the losses."""
         copy = self._replica(seed, rate, double=double)
-        vector = Tangents(copy.model, copy.loss_fn, copy.optimizer, vectors="kept", seed=int(double))
-        growth, losses, before = np.full(steps, np.nan), np.full(steps, np.nan), 0.0
+        jacobian = Tangents(copy.model, copy.loss_fn, copy.optimizer, vectors="kept")
+        draws = range(1, VECTORS) if double else range(1)
+        vectors = TangentVectors(jacobian.n_weights, jacobian.n_state, draws)
+        growth, losses = np.full((steps, len(draws)), np.nan), np.full(steps, np.nan)
         self._noise[seed]()
         for t, batch in enumerate(self._batches.upto(steps, seed)):
             placed = tree_map(_as_double, batch) if double else batch
-            vector.step(*placed)
-            self.gradients += 3  # of the update, and for the product with the Hessian
+            images = jacobian.images(vectors.columns, *placed)
             losses[t] = copy.step(placed)
-            if vector.n_lost or not np.isfinite(losses[t]) or not np.isfinite(vector.kept_gain):
+            self.gradients += 2 + len(draws)  # of the step, of its derivative, and a product for each vector
+            if not np.isfinite(losses[t]):
                 break
-            growth[t], before = vector.kept_gain - before, vector.kept_gain
+            growth[t] = vectors.advance(images)
         return growth, losses
 
     def _shadow(self, rate: float, seed: int, steps: int) -> tuple[Floats, Floats]:
-        """Growth of two shadows of the float64 replica, at two distances in two directions; and its losses."""
+        """Growth of shadows of the float64 replica, at two distances in different directions; and its losses."""
         copies = [self._replica(seed, rate, double=True) for _ in range(1 + len(EPSILONS))]
         weights = list(trainable(copies[0].model).values())
         norm = float(torch.sqrt(sum((w.detach().square().sum() for w in weights), torch.zeros(()))))

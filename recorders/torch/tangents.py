@@ -114,6 +114,27 @@ class Tangents(tangents.Tangents):
 
     # -- the Jacobian of a step
 
+    def images(self, columns: Floats, x: Any, *targets: Any) -> Floats:
+        """Multiply the Jacobian of the next step by vectors of the state; the vectors of `step` do not move.
+
+        Parameters
+        ----------
+        columns : ndarray of float64, shape (n_state, m)
+            Vectors of (weights, buffers).
+        x : Tensor, tuple or dict
+            Input of the model.
+        *targets : object
+            Arguments of the loss function after the output.
+
+        Returns
+        -------
+        ndarray of float64, shape (n_state, m)
+            Their images.
+        """
+        with self._objective.noise():
+            slope = Slope(self._objective, (x, *targets))
+        return self._push(slope, columns)
+
     def _rules(self) -> list[Rule]:
         """Update rules of the next step for each weight; weights outside the optimiser stay fixed."""
         state = self._optimizer.state
