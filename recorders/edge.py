@@ -509,7 +509,7 @@ def _edge_of_chaos(
     """Onset of sensitive dependence, where every half, seed and epsilon shows it."""
     nowhere, part = (math.nan, math.nan), _burnt(growth)
     if votes.sum() < 2:
-        text = "no onset of chaos: {count} rates that train have a converged exponent; an onset needs two"
+        text = "no onset of chaos: that needs converged exponents at two rates that train, and there are {count}"
         return math.nan, nowhere, (Reason.of("no-onset", text, count=int(votes.sum())),)
     rates, part = race.rates[votes], part[:, votes]
     main = _onset(rates, part)

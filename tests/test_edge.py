@@ -64,7 +64,7 @@ def test_growth_in_proportion_to_the_rate_is_that_of_gradient_flow():
 def test_an_onset_in_one_half_of_the_run_is_not_stable():
     edge = planted(np.full(9, 0.001))
     growth = edge.growth.copy()
-    growth[40:, RATES > 1.5] = 0.5
+    growth[46:, RATES > 1.5] = 0.5
     race = run_race(lambda rate, seed, stop: np.exp(-0.01 * rate * np.arange(stop)), list(RATES), (0,), 80)
     found = judge(race, growth, seeds=(0,), gradients=1, exponent_gradients=1, settings={})
     assert not found.found
