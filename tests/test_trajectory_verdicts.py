@@ -223,6 +223,25 @@ def test_jacobians_grow_in_chaos_and_not_in_noisy_cycles():
     assert local_jacobian(chaos[:60, None], rng=rng) is None
 
 
+def test_a_map_with_slow_lobes_is_followed_step_by_step():
+    """Holmes' cubic map stays in one half for long, so its autocorrelation decays slowly."""
+    x = np.empty((1500, 2))
+    x[0] = 0.5, 0.4
+    for t in range(1499):
+        x[t + 1] = x[t, 1], -0.2 * x[t, 0] + 2.77 * x[t, 1] - x[t, 1] ** 3
+    found = local_jacobian(x, rng=np.random.default_rng(0))
+    assert found.span == 1
+    assert_allclose(found.values, 0.59, rtol=0.15)
+    assert found.positive
+
+
+def test_growth_that_stops_short_of_saturation_is_too_little(henon):
+    found = tt.lyapunov(henon, horizon=4, null=None)
+    assert found.settings["gain"] < 2
+    assert found.verdict == "inconclusive"
+    assert found.reasons[1].code == "too-little-growth"
+
+
 def softmax_descent(seed, eta=40.0, states=1500):
     """Softmax regression of random labels at a large rate, and the exponent of its tangent map."""
     rng = np.random.default_rng(seed)

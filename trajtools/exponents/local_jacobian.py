@@ -16,6 +16,7 @@ SHARES = (0.015, 0.03)  # of the states in one neighbourhood, small and large, u
 COMMON = 5000  # states; of more, the neighbours increase as their square root
 FEWEST = (10, 15)  # neighbours for each of the d + 1 coefficients of a map, at least
 DECORRELATED = 0.5  # autocorrelation over the time span of one map
+ROUGH = 1.2  # second over first differences above which a record is sampled like a map; 1.4 for a random walk
 DISCARDED = 20  # maps in which the tangent vector turns into the growing direction
 BLOCKS = 10  # of time, for the standard error
 FEWEST_MAPS = 60  # after the discarded ones
@@ -186,12 +187,23 @@ def _leading(points: Floats, fine: Bools) -> Floats:
 
 
 def _span(points: Floats, fine: Bools) -> int:
-    """First lag at which the mean autocorrelation of the coordinates is below `DECORRELATED`."""
+    """1 for maps; else the first lag at which the mean autocorrelation of the coordinates is below `DECORRELATED`."""
+    if roughness(points) > ROUGH:
+        return 1
     whole = np.where(fine[:, None], points, np.nan)
     longest = max(2, len(points) // 10)
     correlation = np.mean([lagged_autocorrelation(column, longest) for column in whole.T], axis=0)
     below = np.flatnonzero(correlation < DECORRELATED)
     return int(below[0]) if len(below) else longest
+
+
+def roughness(states: Floats) -> float:
+    """Median size of the second differences over that of the first; NaN without three states that move."""
+    if len(states) < 3:
+        return float("nan")
+    first, second = np.diff(states, axis=0), np.diff(states, n=2, axis=0)
+    size = float(np.nanmedian(np.linalg.norm(first, axis=1)))
+    return float(np.nanmedian(np.linalg.norm(second, axis=1))) / size if size > 0 else float("nan")
 
 
 def _longest_chain(fine: Bools, span: int) -> Ints:

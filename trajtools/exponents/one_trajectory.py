@@ -23,9 +23,9 @@ from trajtools.exponents.applicability import (
 )
 from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.exponent import Exponent, unknown_exponent, with_steps
-from trajtools.exponents.fit_neighbors import BOUNDED
+from trajtools.exponents.fit_neighbors import BOUNDED, FOLLOWED_TO_SATURATION, UNBENT
 from trajtools.exponents.following import GRAPH_L1, LENGTHS, as_links, check_nodes, normalised, sampling
-from trajtools.exponents.local_jacobian import LocalJacobian, local_jacobian
+from trajtools.exponents.local_jacobian import LocalJacobian, local_jacobian, roughness
 from trajtools.exponents.neighbor_methods import kantz, rosenstein
 from trajtools.exponents.nulls import PLAIN, Tested, against_surrogates
 from trajtools.exponents.returns import (
@@ -415,6 +415,16 @@ def _objection(fit: Exponent) -> Reason | None:
     if p_zero > DECISION:
         text = "an exponent of zero cannot be excluded at the 1 % level (p = {p:.3g})"
         return Reason.of("zero-not-excluded", text, p=p_zero)
+    if (
+        fit.method in FOLLOWED_TO_SATURATION
+        and fit.settings["gain"] < UNBENT
+        and not np.isfinite(fit.settings["saturation_level"])
+    ):
+        text = (
+            "the growth is measured over {gain:.1f} e-folds and does not lead to saturation: an exponential would; "
+            "{needed:g} e-folds are needed; record more states, so that neighbours are closer, or use a longer horizon"
+        )
+        return Reason.of("too-little-growth", text, gain=fit.settings["gain"], needed=UNBENT)
     if fit.settings["bend"] > BENT * fit.value:
         return Reason.of(
             "slopes-differ",
@@ -485,7 +495,7 @@ def _stochastic(ready: Prepared, reasons: tuple[Reason, ...]) -> tuple[Reason, .
     if known & set(NOT_STOCHASTIC):
         return ()
     if known & {"drift", "not-stationary"}:
-        ratio = _roughness(ready.small)
+        ratio = roughness(ready.small)
         if not ratio > ROUGH:
             return ()
         text = (
@@ -495,15 +505,6 @@ def _stochastic(ready: Prepared, reasons: tuple[Reason, ...]) -> tuple[Reason, .
         return (Reason.of("stochastic", text, ratio=ratio),)
     text = "no test tells the trajectory from a stochastic process, such as coloured noise or a noisy cycle"
     return (Reason("stochastic", text),)
-
-
-def _roughness(states: Floats) -> float:
-    """Median size of the second differences over that of the first."""
-    if len(states) < 3:
-        return float("nan")
-    first, second = np.diff(states, axis=0), np.diff(states, n=2, axis=0)
-    size = float(np.nanmedian(np.linalg.norm(first, axis=1)))
-    return float(np.nanmedian(np.linalg.norm(second, axis=1))) / size if size > 0 else float("nan")
 
 
 def prepare_distances(x: Distances, options: Options) -> Prepared:

@@ -17,6 +17,7 @@ CLOSE = 1.0  # e-folds below the typical distance, at least, for a return
 SMOOTH = float(np.log(0.7))  # log of second over first differences; sqrt(2) for diffusion, sqrt(3) for white noise
 BLOCKS = 10
 FEWEST_PAIRS = 30
+MOST_STATES = 20_000  # in which a period is looked for; it is checked in all
 MOST_CYCLES = 8  # multiples of a period that are checked for a closed orbit
 CLOSED = 0.25  # of the typical distance, for states that are a period apart
 ACROSS = 0.3  # of the displacement, across the motion, below which it is a shift along a closed orbit
@@ -163,13 +164,23 @@ def _closest_lag(states: Floats, fine: Bools, first: int, last: int) -> int | No
 
 def exact_period(states: Floats, rng: np.random.Generator) -> tuple[int, float] | None:
     """Period after which every state repeats up to rounding, and the largest difference; None if there is none."""
-    from trajtools.structure.cycles import find_cycles  # loads the distances of networks
+    from trajtools.structure.cycles import EXACT, find_cycles  # loads the distances of networks
 
     try:
-        cycles = find_cycles(states, metric="l2", rng=rng)
+        cycles = find_cycles(states[:MOST_STATES], metric="l2", rng=rng)
     except DataError:
         return None
-    return (round(cycles.period), cycles.reasons[0].numbers["largest"]) if cycles.kind == "exact" else None
+    if cycles.kind != "exact":
+        return None
+    period, largest = round(cycles.period), float(cycles.reasons[0].numbers["largest"])
+    if len(states) > MOST_STATES:
+        fine = states[np.isfinite(states).all(axis=1)].astype(np.float64)
+        typical = float(np.sqrt(2 * fine.var(axis=0).sum()))
+        later = float(np.nanmax(np.linalg.norm(states[period:] - states[:-period], axis=1)))
+        if later > max(EXACT * typical, 10 * largest):
+            return None
+        largest = max(largest, later)
+    return period, largest
 
 
 def orbit_period(states: Floats, lag: int, rng: np.random.Generator) -> float | None:
@@ -188,7 +199,7 @@ def orbit_period(states: Floats, lag: int, rng: np.random.Generator) -> float | 
     across = float(np.sum((ahead - offset * motion) ** 2) / max(float(np.sum(ahead**2)), 1e-300))
     multiples: tuple[int, ...] = ()
     try:
-        cycles = find_cycles(states, metric="l2", rng=rng)
+        cycles = find_cycles(states[:MOST_STATES], metric="l2", rng=rng)
     except DataError:
         return None
     if cycles.kind != "none":
