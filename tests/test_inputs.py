@@ -552,9 +552,10 @@ def test_graphs_have_the_distances_of_their_matrices():
 
 
 def test_metrics_of_networks_are_known_from_those_of_entries():
-    networks = {name for name, metric in tt.distances.METRICS.items() if metric.bind is not None}
+    ours = {name: metric for name, metric in tt.distances.METRICS.items() if metric.description}  # not of other tests
+    networks = {name for name, metric in ours.items() if metric.bind is not None}
     assert not networks & set(ENTRYWISE)
-    assert set(tt.distances.METRICS) - networks <= set(ENTRYWISE)
+    assert set(ours) - networks <= set(ENTRYWISE)
 
 
 def test_wrong_calls_are_named_by_python():
