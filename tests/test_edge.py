@@ -55,6 +55,13 @@ def test_no_onset_is_said():
     assert "no-onset" in codes(edge.reasons)
 
 
+def test_rates_without_a_converged_exponent_are_named_where_no_onset_is_found():
+    edge = planted(np.full(9, 0.001), noise=0.0005, apart=np.where(RATES > 1.5, 0.3, 0.0)[:, None])
+    reason = next(reason for reason in edge.reasons if reason.code == "no-onset")
+    assert reason.numbers["highest"] == RATES[RATES <= 1.5].max()
+    assert (reason.numbers["first"], reason.numbers["last"]) == (RATES[RATES > 1.5].min(), RATES.max())
+
+
 def test_growth_in_proportion_to_the_rate_is_that_of_gradient_flow():
     edge = planted(0.03 * RATES, noise=0.0005)
     assert not edge.found
