@@ -477,6 +477,12 @@ def test_clear_words_for_bad_input(torch, find_edge):
     with pytest.raises(DataError, match="steps=3"):
         find_edge(mlp(torch), loader(torch), loss, sgd(torch), steps=3)
     two = [{"params": [torch.nn.Parameter(torch.ones(1))]}, {"params": [torch.nn.Parameter(torch.ones(1))]}]
+    with pytest.raises(DataError, match=r"optimizer\(parameters, rate\)"):
+        find_edge(mlp(torch), loader(torch), loss, lambda params: torch.optim.SGD(params, lr=0.1))
+    with pytest.raises(DataError, match="lambda seed"):
+        find_edge(lambda: mlp(torch), loader(torch), loss, sgd(torch))
+    with pytest.raises(DataError, match="data must be batches"):
+        find_edge(mlp(torch), loss, loader(torch), sgd(torch))
     with pytest.raises(DataError, match="parameter groups"):
         find_edge(mlp(torch), loader(torch), loss, torch.optim.SGD(two, lr=0.1))
 
