@@ -515,12 +515,9 @@ def _edge_of_chaos(
     main = _onset(rates, part)
     if not main.found:
         why = main.reasons[-1]
-        diverged = [rate for rate, state in zip(race.rates, race.states, strict=True) if state == "diverged"]
-        text = f"no onset of chaos: {why}"
-        if why.code == "onset-above-range" and diverged:
-            text = "no onset of chaos up to {highest:.4g}; from {lowest:.4g} on training diverges, which is not chaos"
-            return math.nan, nowhere, (Reason.of("no-onset", text, highest=rates[-1], lowest=diverged[0]),)
-        return math.nan, nowhere, (Reason("no-onset", text, why.numbers),)
+        if why.code == "onset-above-range" and rates[-1] < race.rates[-1]:
+            return math.nan, nowhere, (_no_onset_up_to(race, float(rates[-1])),)
+        return math.nan, nowhere, (Reason("no-onset", f"no onset of chaos: {why}", why.numbers),)
     flow = _flow(rates, part, main)
     if flow is not None:
         return math.nan, nowhere, (flow,)
@@ -538,6 +535,22 @@ def _edge_of_chaos(
     text = "sensitive dependence begins at {onset:.4g} [{low:.4g}, {high:.4g}]: {why}"
     reason = Reason.of("onset", text, onset=main.value, low=low, high=high, why=main.reasons[0])
     return main.value, main.interval, (reason,)
+
+
+def _no_onset_up_to(race: Race, highest: float) -> Reason:
+    """Say why larger rates show no onset: those that train have no converged exponent, the others do not vote."""
+    beyond = [(rate, state) for rate, state in zip(race.rates, race.states, strict=True) if rate > highest]
+    text = "no onset of chaos up to {highest:.4g}"
+    trained = [rate for rate, state in beyond if state in VOTING]
+    if trained:
+        text += "; the exponents at {first:.4g} to {last:.4g} are not converged, so there it is unknown"
+    diverged = [rate for rate, state in beyond if state == "diverged"]
+    if diverged:
+        text += "; from {lowest:.4g} on training diverges, which is not chaos"
+    elif not trained:
+        text += ", the largest rate that trains"
+    ends = {"first": trained[0], "last": trained[-1]} if trained else {}
+    return Reason.of("no-onset", text, highest=highest, **ends, **({"lowest": diverged[0]} if diverged else {}))
 
 
 def _onset(rates: Floats, growth: Floats, above: float | str = "auto") -> Onset:

@@ -413,7 +413,7 @@ class Twins:
             _log.warning(
                 "the twins are %s: %.0f e-folds lie between their perturbation and the size of the weights, %.0f "
                 "between rounding and their perturbation (float64: 18 in each). Growth and decay are measured within "
-                "these; a training that needs more is to be recorded in float64",
+                "these; train in float64 where more is needed",
                 " and ".join(narrow), room.above, room.below,
             )  # fmt: skip
 

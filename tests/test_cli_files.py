@@ -30,6 +30,7 @@ def bad_files(folder):
         ("folder", "holds no .h5 or .hdf5 file"),
         ("*.hdf5", "no file matches"),
         ("text.h5", "not an HDF5 file"),
+        ("text.h5", "read tables"),
         ("empty.h5", "empty"),
         ("other.h5", "trajtools"),
     ],

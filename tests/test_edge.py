@@ -55,6 +55,13 @@ def test_no_onset_is_said():
     assert "no-onset" in codes(edge.reasons)
 
 
+def test_rates_without_a_converged_exponent_are_named_where_no_onset_is_found():
+    edge = planted(np.full(9, 0.001), noise=0.0005, apart=np.where(RATES > 1.5, 0.3, 0.0)[:, None])
+    reason = next(reason for reason in edge.reasons if reason.code == "no-onset")
+    assert reason.numbers["highest"] == RATES[RATES <= 1.5].max()
+    assert (reason.numbers["first"], reason.numbers["last"]) == (RATES[RATES > 1.5].min(), RATES.max())
+
+
 def test_growth_in_proportion_to_the_rate_is_that_of_gradient_flow():
     edge = planted(0.03 * RATES, noise=0.0005)
     assert not edge.found
@@ -470,6 +477,12 @@ def test_clear_words_for_bad_input(torch, find_edge):
     with pytest.raises(DataError, match="steps=3"):
         find_edge(mlp(torch), loader(torch), loss, sgd(torch), steps=3)
     two = [{"params": [torch.nn.Parameter(torch.ones(1))]}, {"params": [torch.nn.Parameter(torch.ones(1))]}]
+    with pytest.raises(DataError, match=r"optimizer\(parameters, rate\)"):
+        find_edge(mlp(torch), loader(torch), loss, lambda params: torch.optim.SGD(params, lr=0.1))
+    with pytest.raises(DataError, match="lambda seed"):
+        find_edge(lambda: mlp(torch), loader(torch), loss, sgd(torch))
+    with pytest.raises(DataError, match="data must be batches"):
+        find_edge(mlp(torch), loss, loader(torch), sgd(torch))
     with pytest.raises(DataError, match="parameter groups"):
         find_edge(mlp(torch), loader(torch), loss, torch.optim.SGD(two, lr=0.1))
 

@@ -253,6 +253,17 @@ def test_starts_whose_rates_differ_are_named():
     assert_allclose([warning.numbers["lowest"], warning.numbers["highest"]], [0.04, 0.19], rtol=1e-6)
 
 
+def test_starts_after_the_growth_ended_are_not_compared_with_those_of_the_value():
+    fast, slow = [curve(rate) for rate in np.linspace(0.45, 0.55, 6)], np.minimum(1e-8 * np.exp(0.1 * T), 1e-3)
+    growth = Divergence.from_distances(
+        np.array([*fast, slow, slow]).T, group=[*range(6), 0, 1], start=[0] * 6 + [500] * 2
+    )
+    exponent = growth.fit()
+    assert (exponent.persistence, exponent.settings["start_grows"]) == ("ended", [True, False])
+    assert_allclose(exponent.value, 0.5, rtol=0.01)
+    assert "starts-differ" not in codes(exponent.warnings)
+
+
 def test_a_single_curve_has_an_interval_from_blocks_of_time():
     exponent = from_distances([curve(0.2) * np.exp(0.3 * np.sin(T))]).fit()
     assert exponent.settings["resampled"] == "blocks of time"

@@ -117,6 +117,7 @@ def test_exact_cycles_are_regular_with_their_period_and_a_bound(name):
     assert found.settings["period"] == found.reasons[0].numbers["period"] == period
     assert 0 < found.settings["largest_exponent"] < 0.01
     assert np.isnan(found.value)
+    assert "copies" not in found.summary()
 
 
 @pytest.mark.parametrize(
@@ -181,6 +182,7 @@ def test_chaos_passes_every_test_and_says_so_in_two_fields(henon):
     found = tt.lyapunov(henon)
     assert (found.verdict, found.growth, found.persistence) == ("chaotic", "exponential", "shown")
     assert codes(found.reasons) == ("growth", "persistent", "null-rejected", "local-jacobian")
+    assert "copies" not in found.summary()
     jacobian = found.settings["local_jacobian"]
     assert jacobian["positive"]
     assert found.reasons[-1].numbers["first"] == jacobian["values"][0]

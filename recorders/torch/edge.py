@@ -93,6 +93,7 @@ def find_edge(
 
     """
     tried, numbers, most = check_rates(rates), check_seeds(seeds), check_steps(steps)
+    _check(model, data, loss_fn, optimizer)
     with same_noise(_all_devices(model)) as rewind:
         try:
             copies = Copies(
@@ -344,6 +345,32 @@ def _seed_all(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (the user's global generator)
     random.seed(seed)
+
+
+def _check(model: Any, data: Any, loss_fn: Any, optimizer: Any) -> None:
+    """Refuse arguments in another order, and functions of other arguments."""
+    if not isinstance(model, nn.Module) and not _takes(model, 1):
+        raise DataError("model must be a module, or a function model(seed) that creates one: lambda seed: Net()")
+    if not isinstance(data, Iterable):
+        raise DataError(f"data must be batches, a DataLoader or a list, got {type(data).__name__}")
+    if not callable(loss_fn):
+        raise DataError(f"loss_fn must be a function loss_fn(model(x), *targets), got {type(loss_fn).__name__}")
+    if not isinstance(optimizer, torch.optim.Optimizer) and not _takes(optimizer, 2):
+        raise DataError(
+            "optimizer must be an optimiser or a function optimizer(parameters, rate), since every rate is tried: "
+            "lambda params, lr: torch.optim.SGD(params, lr=lr)"
+        )
+
+
+def _takes(function: Any, count: int) -> bool:
+    """Whether a function can be called with so many arguments, as far as is known."""
+    try:
+        signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # no signature
+        return callable(function)
+    return True
 
 
 def _factory(optimizer: Factory | torch.optim.Optimizer) -> Factory:

@@ -184,7 +184,8 @@ def _run_table(run: dict[str, Any]) -> RichTable:
     members = f"{run['members']}"
     if run["twins"]:
         planted = f", planted {run['plantings']} times, at {run['starts']} starts" if run["plantings"] else ""
-        members += f" ({run['references']} references, {run['twins']} perturbed copies{planted})"
+        noun = "reference" if run["references"] == 1 else "references"
+        members += f" ({run['references']} {noun}, {run['twins']} perturbed copies{planted})"
     layers = ", ".join(f"{p['name']} {'x'.join(map(str, p['shape'])) or 'scalar'}" for p in run["layers"][:8])
     if len(run["layers"]) > 8:
         layers += f", and {len(run['layers']) - 8} more"

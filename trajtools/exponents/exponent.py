@@ -135,15 +135,20 @@ class Exponent(Result):
         """
         tenfold = np.log(10) / self.value * self.unit_factor if self.value > 0 else float("nan")
         time = f"tenfold every {tenfold:.3g} {self.curve.time_unit}s" if self.curve is not None else "exponentially"
+        if self.method != "twins":  # one trajectory: there are neighbouring states, and no copies
+            return {
+                "chaotic": f"The distance between neighbouring states grows {time}, all along the record.",
+                "regular": "The trajectory returns to where it was, and neighbouring states stay close.",
+            }.get(self.verdict, "The data do not decide; the reasons say what is missing.")
         return {
-            "chaotic": f"Nearby copies part {time}, whenever they are perturbed.",
-            "transient": f"Nearby copies parted {time} at first, and later perturbations no longer grow.",
-            "sensitive": f"Nearby copies part {time}; whether they do so at any time of the training is open.",
+            "chaotic": f"The distance to nearby copies grows {time}, whenever they are perturbed.",
+            "transient": f"The distance to nearby copies grew {time} at first; later perturbations no longer grow.",
+            "sensitive": f"The distance to nearby copies grows {time}; whether later perturbations grow, too, is open.",
             "regular": {
                 "contracting": "Nearby copies come together.",
-                "slower": "Nearby copies part, but no faster than a power of time.",
+                "slower": "The distance to nearby copies grows, but no faster than a power of time.",
             }.get(self.growth, "Nearby copies stay as close as they were."),
-            "diverging": "The training itself runs away, so its copies part as fast as it does.",
+            "diverging": "The training itself runs away, so its copies separate as fast as it does.",
             "inconclusive": "The data do not decide; the reasons say what is missing.",
         }[self.verdict]
 

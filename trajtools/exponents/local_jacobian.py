@@ -77,7 +77,7 @@ class LocalJacobian:
     def reason(self) -> Reason:
         """The numbers in one sentence."""
         text = (
-            "{maps} Jacobians over {span} samples, each fitted to the {small} or {large} nearest states, stretch a "
+            "{maps} Jacobians over {span} {samples}, each fitted to the {small} or {large} nearest states, stretch a "
             "tangent vector at {first:.3g} (standard error {first_error:.2g}) or {second:.3g} ({second_error:.2g}) per "
             "sample, and leave {share:.1%} of the variance unexplained: "
             + ("the growth is in the dynamics and not in noise" if self.positive else "growth is not shown")
@@ -87,6 +87,7 @@ class LocalJacobian:
             text,
             maps=self.maps,
             span=self.span,
+            samples="sample" if self.span == 1 else "samples",
             small=self.neighbors[0],
             large=self.neighbors[1],
             first=self.values[0],

@@ -661,7 +661,7 @@ def _no_exponent(
     options: Options, clock: tuple[float, str], reasons: tuple[Reason, ...], settings: dict[str, Any] | None = None
 ) -> Exponent:
     if not set(codes(reasons)) & set(SUGGEST_TWINS):
-        reasons = (*reasons, Reason("use-twins", f"or {TWINS}"))
+        reasons = (*reasons, Reason("use-twins", f"for a training, {TWINS}"))
     metric = options.metric if isinstance(options.metric, str) else options.metric.name
     known = {"method": options.method, "metric": metric, **(settings or {})}
     return unknown_exponent(options.method, f"1/{clock[1]}", options.level, reasons, known)

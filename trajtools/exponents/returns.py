@@ -228,8 +228,8 @@ def _is_closed(states: Floats, period: float) -> bool:
 def periodic_reason(period: int, largest: float, bound: float, unit: str) -> Reason:
     """Reason of the verdict on a trajectory that repeats exactly."""
     text = (
-        "every state equals the one {period} samples earlier to within {largest:.2g}: the orbit is periodic. Rounding "
-        "errors would have grown by now at a rate above {bound:.2g} per {unit}"
+        "every state equals the one {period} samples earlier to within {largest:.2g}: the orbit is periodic. The "
+        "exponent is below {bound:.2g} per {unit}: at a larger one, rounding errors would have ended the cycle by now"
     )
     return Reason.of("periodic", text, period=period, largest=largest, bound=bound, unit=unit)
 

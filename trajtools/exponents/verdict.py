@@ -193,18 +193,24 @@ def _with_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reaso
     # A walk that is measured between its own passages looks twice as significant (reflection principle).
     alpha = DECISION / 2 if fit.unit == "blocks of time" else DECISION
     if fit.ratio.p_positive >= alpha:
-        text = "a rate of zero cannot be excluded (p = {p:.3g}, from {clusters} {unit}); train more initial conditions"
-        values = {"p": fit.ratio.p_positive, "clusters": fit.ratio.clusters, "unit": fit.unit}
+        text = (
+            "a rate of zero cannot be excluded (p = {p:.3g} from {clusters} {unit}, and {level:g} is needed); train "
+            "more initial conditions"
+        )
+        values = {"p": fit.ratio.p_positive, "clusters": fit.ratio.clusters, "unit": fit.unit, "level": alpha}
         return "undecided", (growth, Reason.of("zero-not-excluded", text, **values))
     p_power = shape.p_power_law if shape is not None else float("nan")
     p_value = p_power if null == "power-law" else max(p_power, fit.p_null)
     if not p_value < DECISION:
         slower = _slower(fit, null)
         text = (
-            "{null} is not excluded (p = {p:.3g}); use more initial conditions or a smaller epsilon, so that the "
-            "growth has more room"
+            "{null} is not excluded (p = {p:.3g}, and {level:g} is needed); use a smaller epsilon, so that the growth "
+            "has more room, more initial conditions, or more starts (a longer training)"
         )
-        return slower or ("undecided", (growth, Reason.of("null-fits-as-well", text, null=name, p=p_value)))
+        return slower or (
+            "undecided",
+            (growth, Reason.of("null-fits-as-well", text, null=name, p=p_value, level=DECISION)),
+        )
     if shape is not None and shape.p_exponential < DECISION and shape.statistic > SLOWDOWN:
         text = (
             "the growth slows down: the upper half of it takes {factor:.2g} times as long as the lower half (p of a "
@@ -378,26 +384,34 @@ def caveats(fit: TwinFit) -> tuple[Reason, ...]:
             "`rate_by_time`"
         )
         warnings.append(Reason("rate-not-constant", text))
-    differ = _rates_differ(fit.starts)
+    # Starts after the growth ended are not part of the value.
+    differ = _rates_differ(tuple(s for s in fit.starts if np.isin(s.cells, fit.fitted).any()))
     if differ is not None:
         warnings.append(differ)
     if fit.unit == "blocks of time":
         text = (
-            "there are {curves} independent curves: the interval comes from blocks of time and does not cover other "
+            "the fit has {curves} independent {noun}: the interval comes from blocks of time and does not cover other "
             "initial conditions"
         )
-        warnings.append(Reason.of("one-initial-condition", text, curves=len(fit.fitted)))
+        warnings.append(Reason.of("one-initial-condition", text, curves=len(fit.fitted), noun=_curves(fit.fitted)))
     if fit.unit == "" and len(fitted := fit.fitted):
-        text = "there are {curves} independent curves and the record is too short: the interval is unknown"
-        warnings.append(Reason.of("interval-unknown", text, curves=len(fitted)))
+        text = "the fit has {curves} independent {noun}, and the record is too short: the interval is unknown"
+        warnings.append(Reason.of("interval-unknown", text, curves=len(fitted), noun=_curves(fitted)))
     if fit.cells.at_floor:
         text = "{points} points at or below three times the rounding floor were not fitted"
         warnings.append(Reason.of("below-rounding-floor", text, points=fit.cells.at_floor))
     unused = len(fit.cells) - len(fit.fitted)
     if unused:
-        text = "{unused} of {curves} curves have no points to fit"
+        text = (
+            "{unused} of {curves} curves (one for each initial condition and start) are not part of the fit: they do "
+            "not grow, are too short, or begin after the growth has ended"
+        )
         warnings.append(Reason.of("unused-curves", text, unused=unused, curves=len(fit.cells)))
     return tuple(warnings)
+
+
+def _curves(fitted: Ints) -> str:
+    return "curve" if len(fitted) == 1 else "curves"
 
 
 def _rates_differ(starts: tuple[Start, ...]) -> Reason | None:

@@ -63,7 +63,11 @@ def _draw_curves(ax: Axes, growth: Divergence, most: int | None) -> None:
     curves = growth.orbit_curves()
     most = len(curves) if most is None else min(most, len(curves))
     rows = np.unique(np.linspace(0, len(curves) - 1, most).round().astype(int))
-    total = f"{growth.n_references} initial conditions" if growth.method == "twins" else f"{len(curves)} blocks"
+    total = f"{len(curves)} blocks"
+    if growth.method == "twins":
+        total = f"{growth.n_references} initial condition{'' if growth.n_references == 1 else 's'}"
+        if len(curves) > growth.n_references:  # several starts
+            total = f"{len(curves)} curves from {total}"
     label = total if len(rows) == len(curves) else f"{len(rows)} of {total}"
     for place, row in enumerate(rows):
         ax.plot(growth.time, np.exp(curves[row]), color="0.55", linewidth=0.5, alpha=0.5,

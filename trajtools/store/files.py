@@ -322,7 +322,10 @@ def check_head(file: RawFile) -> bool:
     if not head:
         raise FormatError(f"{file.path} is empty; needed a trajtools file")
     if not head.startswith(SIGNATURE):
-        raise FormatError(f"{file.path} is not an HDF5 file; needed a file that a trajtools recorder wrote")
+        raise FormatError(
+            f"{file.path} is not an HDF5 file; needed a file that a trajtools recorder wrote. Commands such as "
+            "`trajtools lyapunov` read tables, `trajtools convert` reads checkpoints"
+        )
     if len(head) < SUPERBLOCK_BYTES or head[8:11] != b"\x03\x08\x08" or any(head[12:20]):
         raise FormatError(
             f"{file.path} is an HDF5 file, but not a trajtools one; `trajtools convert` reads other layouts"
