@@ -32,7 +32,7 @@ def exponent(growth, value=0.3, *, verdict="transient", reasons=GROWS, warnings=
         n_used=growth.n_references, n_total=growth.n_references, verdict=verdict, reasons=reasons,
         window=(10.0, 40.0) if fitted else (np.nan, np.nan), window_values=np.array([value]),
         values=np.full(growth.n_references, value), intercept=float(np.log(1e-8)), method="twins", unit="1/step",
-        settings=settings, warnings=warnings, curve=growth,
+        settings=settings, warnings=warnings, curve=growth, waiting=(5.0, 10.0, 20.0),
     )  # fmt: skip
 
 

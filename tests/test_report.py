@@ -91,7 +91,7 @@ def test_demo_page_is_well_formed_and_says_all_results(demo):
     text = " ".join(page.text)
     assert page.tags.count("article") == 4
     assert [value for name, value in page.attributes if name == "role"] == ["img"] * 4
-    for words in ("regular", "inconclusive", "transient", "chaotic", "0.300", "[0.280, 0.330]", "unknown", "10-40",
+    for words in ("regular", "inconclusive", "transient", "chaotic", "0.300", "[0.280, 0.330]", "unknown", "10 (5-20)",
                   "Because it grows.", "4-10-3", "0.330", "100%", "95% interval", "6 of 6"):  # fmt: skip
         assert words in text, words
     assert "nothing" not in re.findall(r"<dt>(.*?)</dt>", demo)

@@ -107,7 +107,6 @@ CODES: dict[str, str] = {
     "use-twins": "twins (perturbed copies) give an exponent where neighbours do not",
     "too-few-states": "the record has too few states",
     "too-few-steps": "the record, or the fit, covers too few steps",
-    "too-few-points": "the curves have too few points",
     "record-too-short": "the record is shorter than the method needs",
     "drift": "the trajectory drifts and does not return",
     "not-stationary": "mean or spread of the states changes along the record",
