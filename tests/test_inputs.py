@@ -298,10 +298,24 @@ def test_a_column_of_times_is_the_clock_of_a_table():
         assert growth.time_unit == unit
         assert "clock-column" in codes(growth.warnings)
         same(growth.log_distance, spectrum(SHORT).log_distance)
-    with pytest.raises(DataError, match="'city' holds text"):
-        spectrum(pd.DataFrame({"x": SHORT[:, 0], "city": ["Oslo"] * 240}))
+    with pytest.raises(DataError, match=r"'city' holds text .* such as x\[\['x'\]\]"):
+        spectrum(pd.DataFrame({"city": ["Oslo"] * 240, "x": SHORT[:, 0]}))
     with pytest.warns(InputWarning, match="the column 'time' is the clock"):
         tt.embedding.embed(pd.DataFrame({"x": SHORT[:, 0], "time": np.arange(240)}), 2)
+
+
+def test_rows_out_of_the_order_of_their_numbers_are_sorted():
+    pd = pytest.importorskip("pandas")
+    even, whole = pd.DataFrame(SHORT), spectrum(SHORT)
+    for table in (even[::-1], even.sort_values(0), even.set_axis(range(0, 480, 2))[::-1]):
+        growth = spectrum(table)
+        assert "sorted-by-time" in codes(growth.warnings)
+        assert growth.time_unit == whole.time_unit
+        same(growth.time, whole.time)
+        same(growth.log_distance, whole.log_distance)
+    assert not spectrum(pd.concat([even[:120], even[:120]])).warnings  # numbers that repeat are names
+    with pytest.raises(DataError, match="reset_index"):
+        spectrum(even.sort_values(0)[:200])
 
 
 def test_missing_numbers_of_pandas_are_nan():

@@ -232,9 +232,11 @@ def _table(columns: Mapping[str, Any], name: str, clock: Clock | None = None) ->
     if wrong:
         first = states[wrong[0]]
         holds = "times" if first.dtype.kind in "mM" else f"text ({_short(str(first[0]))})" if len(first) else "text"
+        right = [label for label in states if label not in wrong][:2]
+        such = f", such as {name}[[{', '.join(map(repr, right))}]]" if right else ""
         raise DataError(
             f"{name}: {'column' if len(wrong) == 1 else 'columns'} {_listed(wrong)}: {wrong[0]!r} holds {holds} and no "
-            f"numbers; select the columns of the state, such as {name}[[{', '.join(map(repr, list(states)[:2]))}]]"
+            f"numbers; select the columns of the state{such}"
         )
     if not states:
         raise DataError(f"{name} has no column of numbers; its columns are {_listed(list(columns))}")
@@ -343,11 +345,9 @@ def _pandas_numbers(x: Any, name: str) -> NDArray[Any]:
 
 
 def _clock_of_index(index: Any, name: str) -> Clock | None:
-    """Clock of an index of pandas; an even index of integers only numbers the rows."""
+    """Clock of an index of pandas; integers only number the rows, which are sorted by them if they differ."""
     what = f"the index of {name}"
     kind = type(index).__name__
-    if kind == "RangeIndex":
-        return None
     if kind == "MultiIndex":
         raise DataError(
             f"{what} has {index.nlevels} levels: {name} holds several series; select one, such as {name}.xs(key)"
@@ -361,13 +361,14 @@ def _clock_of_index(index: Any, name: str) -> Clock | None:
     if stamps.dtype.kind == "f":
         return even_clock(stamps, what)
     if stamps.dtype.kind in "iu":
-        gaps = np.diff(stamps)
-        if len(gaps) and np.all(gaps > 0) and not np.all(gaps == gaps[0]):
+        gaps = np.diff(np.sort(stamps))
+        if len(gaps) and np.all(gaps > 0) and not np.array_equal(np.diff(stamps), np.full(len(gaps), gaps[0])):
             remedy = (
                 f"leave NaN for rows that were dropped: {name}.reindex(range(first, last + 1)); or, if the index "
                 f"only numbers the rows, {name}.reset_index(drop=True)"
             )
-            return even_clock(stamps, what, unit="sample", remedy=remedy)
+            clock = even_clock(stamps, what, unit="sample", remedy=remedy)
+            return None if clock is None else replace(clock, dt=1.0)
         return None
     texts = [value for value in stamps.tolist() if isinstance(value, str)]
     dates = parse_dates(texts) if len(texts) == len(stamps) else None
