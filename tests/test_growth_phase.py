@@ -191,6 +191,18 @@ def test_a_curve_that_stays_where_it_began_does_not_grow():
     assert exponent.interval[0] < 0 < exponent.interval[1]
 
 
+@pytest.mark.parametrize(
+    ("late", "units", "verdict"), [(2, 30, "inconclusive"), (2, 10, "inconclusive"), (1, 100, "regular")]
+)
+def test_a_few_curves_that_grow_late_are_seen(late, units, verdict):
+    rng = np.random.default_rng(0)
+    log = np.log(1e-8) + 0.05 * rng.standard_normal((units, len(T)))
+    log[:late, 300:] += np.linspace(0, 9, 101)
+    exponent = Divergence.from_distances(np.exp(log).T).fit()
+    assert exponent.verdict == verdict, exponent.reasons
+    assert ("few-curves-grow" in codes(exponent.reasons)) == (verdict == "regular")
+
+
 # -- persistence -------------------------------------------------------------------------------------------------------
 
 

@@ -534,11 +534,11 @@ def _waiting(fit: TwinFit) -> tuple[tuple[float, float, float], float, float]:
         return (nan, nan, nan), 0.0 if len(known) else nan, fit.whole.value
     started = fit.window.last > fit.window.first
     if not started.any():
-        return (nan, nan, nan), float(np.mean(fit.window.growers[known])), fit.whole.value
+        return (nan, nan, nan), 0.0, fit.whole.value
     low, middle, high = np.quantile(cells.time[fit.window.first[started]], [0.1, 0.5, 0.9])
     last = np.where(started, fit.window.last, np.maximum(cells.end, cells.begin))
     total = ratio_of_sums(cells, cells.begin, last)
-    return (float(low), float(middle), float(high)), float(np.mean(fit.window.growers[known])), total.value
+    return (float(low), float(middle), float(high)), float(np.mean(started[known])), total.value
 
 
 def _before_growth(waiting: tuple[float, float, float], fraction: float, rate: float, unit: str) -> Reason:

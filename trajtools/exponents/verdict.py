@@ -81,6 +81,11 @@ class Judgement:
 def judge(fit: TwinFit, null: str | None) -> Judgement:
     """Judge growth and persistence."""
     growth, reasons = _growth(fit, null)
+    if growth == "undecided" and fit.window is not None and reasons[0].code == "growth":
+        # How the growth is spread over the training can be known where its shape is not.
+        persistence, reason = judge_persistence(fit.starts, fit.growth.time_unit)
+        more = (reason,) if persistence != "not tested" else ()
+        return Judgement(growth, persistence, "inconclusive", (*reasons, *more))
     if growth != "exponential":
         verdict = "regular" if growth in REGULAR else "diverging" if growth == "diverging" else "inconclusive"
         return Judgement(growth, "not tested", verdict, reasons)
@@ -261,16 +266,33 @@ def _without_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Re
             "a smaller epsilon"
         )
         return "undecided", (bounded, Reason.of("no-room", text, room=room))
-    highest = fit.whole.interval[1] * time
-    if rise < BOUNDED or highest < BOUNDED:
-        if np.isfinite(highest):
-            text = "over {time:g} {unit}s the upper bound of the growth is {highest:.2g} e-folds: there is none"
-            none = Reason.of("no-exponential-regime", text, time=time, unit=unit, highest=highest, room=room)
-        else:
-            none = Reason("no-exponential-regime", "there is no growth in the recorded time", {"room": room})
-        return "none", (bounded, none)
+    largest, highest = float(np.max(fit.rises)), _upper_bound(fit) * time
+    if largest < BOUNDED:
+        text = "no curve rises by {limit:g} e-fold: there is no growth in the recorded time"
+        return "none", (bounded, Reason.of("no-exponential-regime", text, limit=BOUNDED, room=room))
+    if highest < BOUNDED:
+        text = (
+            "over {time:g} {unit}s the growth is at most {highest:.2g} e-folds (upper bound of the mean at the 1 % level): "
+            "there is none"
+        )
+        values = {"time": time, "unit": unit, "highest": highest, "room": room}
+        none = Reason.of("no-exponential-regime", text, **values)
+        growing = int(np.sum(fit.rises >= FEWEST_EFOLDS))
+        text = "{growing} of {curves} curves rise by {needed:g} e-folds or more, and the others stay"
+        few = Reason.of("few-curves-grow", text, growing=growing, curves=len(rows), needed=FEWEST_EFOLDS)
+        return "none", (bounded, none, *((few,) if growing else ()))
     slower = _slower(fit, null) if null is not None else None
     return slower or ("undecided", (_too_little(fit, rise, length, time),))
+
+
+def _upper_bound(fit: TwinFit) -> float:
+    """One-sided upper bound of the rate over the whole record, at the 1 % level; NaN where the error is unknown."""
+    from scipy.special import stdtrit
+
+    whole = fit.whole
+    if not np.isfinite(whole.error):
+        return float("nan")
+    return whole.value + float(stdtrit(whole.clusters - 1, 1 - DECISION)) * whole.error
 
 
 def _of_region(fit: TwinFit, null: str | None) -> tuple[str, tuple[Reason, ...]]:
