@@ -147,6 +147,7 @@ class Recorder(framework_free.Recorder):
             if isinstance(state, Twins):
                 state.attach(None)
             raise
+        self._writes = self._count_writes(self._state) if optimizer is None else {}
         self._hook_up(optimizer)
 
     # -- reading a state, for recorders.recorder
@@ -196,6 +197,16 @@ class Recorder(framework_free.Recorder):
         references = [member.reference for member in member_table(mappings, self._members)[0]]
         return distances(mappings, self.names, references, self.metric)
 
+    def _count_writes(self, state: Any) -> dict[int, int]:
+        """Number of writes to each tensor so far, by its place in memory; torch counts them."""
+        leaves = [leaf for mapping in self._named(state) for leaf in mapping.values() if not leaf.is_inference()]
+        return {leaf.data_ptr(): leaf._version for leaf in leaves if leaf.numel()}
+
+    def _is_untouched(self, state: Any) -> bool:
+        """Whether no tensor of the opening was written since; copies say nothing."""
+        now = self._count_writes(state.state if isinstance(state, Beside) else state)
+        return all(now.get(place, count) == count for place, count in self._writes.items())
+
     def _busy_cores(self) -> int:
         """Number of cores used by the training."""
         leaves = [leaf for mapping in self._named(self._state) for leaf in mapping.values()]
@@ -210,6 +221,16 @@ class Recorder(framework_free.Recorder):
         elif optimizer is not None:
             hook = torch.compiler.disable(self._after_step)
             self._handles.append(self._optimizers[-1].register_step_post_hook(hook))
+
+    def _unhook(self) -> None:
+        """Remove the hooks; a trainer that counts its own steps calls `_updated` instead."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _updated(self, step: int) -> None:
+        """Store the state after the update that a trainer counts as this step."""
+        self.advance(self._state, step=step)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Store the state after a step; the signature is that of torch."""
@@ -296,9 +317,7 @@ class Recorder(framework_free.Recorder):
             If `record` was called repeatedly but the optimiser never stepped.
         """
         watched = bool(self._handles)
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._unhook()
         if isinstance(self._state, Twins):
             self._state.attach(None)
         super().close(*args, **kwargs)
