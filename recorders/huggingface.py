@@ -7,6 +7,7 @@ import sys
 import weakref
 from collections.abc import Callable, Mapping
 from functools import wraps
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from recorders.opening import explain_taken
@@ -77,7 +78,9 @@ class RecorderHooks:
         losses, self._losses = self._losses, []
         if self.recorder is None:
             return
-        metrics = {"loss": sum(losses)} if losses else {}  # the Trainer has divided each by their number
+        metrics: dict[str, Any] = (
+            {"loss": sum(losses)} if losses else {}
+        )  # the Trainer has divided each by their number
         if optimizer is not None:
             metrics["learning_rate"] = float(optimizer.param_groups[0]["lr"])
         self.recorder.record(**metrics)
@@ -91,7 +94,7 @@ class RecorderHooks:
         self, args: Any, state: Any, control: Any, metrics: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> None:
         """Record what was measured of the newest state."""
-        numbers = {
+        numbers: dict[str, Any] = {
             name: float(value)
             for name, value in (metrics or {}).items()
             if isinstance(value, int | float) and name != "epoch" and not name.endswith(DURATIONS)
@@ -159,12 +162,12 @@ def _calling_trainer() -> Any:
     """Return the Trainer that calls this callback, which it does not pass."""
     from transformers import Trainer
 
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, Trainer):
             return caller
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
 
 

@@ -93,6 +93,8 @@ class Opening:
     committed: int = 0
     last_step: int = -1
     first_step: int = 0  # of the state at opening
+    is_known: bool = False  # that state is in the file
+    replanted: bool = False  # copies were made again beside their references
     tail_open: bool = False
 
     def __post_init__(self) -> None:
@@ -268,11 +270,14 @@ class Opening:
         last = int(steps[-1])
         if step is None:
             at = next((at for at in self._candidates(run, here) if _equal(self._stored_at(run, at), here)), None)
+            self.is_known = at is not None
             self.first_step = last + 1 if at is None else int(steps[at])
             keep = run.n_states if at is None else at + 1
         else:
             keep = int(np.searchsorted(steps, step, "right"))
-            if keep and steps[keep - 1] == step and not _equal(self._stored_at(run, keep - 1), here):
+            there = self._stored_at(run, keep - 1) if keep and steps[keep - 1] == step else here
+            self.is_known = there is not here and _equal(there, here)
+            if not _equal(*([array[self._compared] for array in arrays] for arrays in (there, here))):
                 raise RecordingError(
                     f"this training is at step {step}, and {self.path} holds another state for that step, so the "
                     "training does not continue the run. Resume from a checkpoint of the recorded training, or record "
@@ -291,6 +296,11 @@ class Opening:
                 self.path, self.first_step, steps[keep], last,
             )  # fmt: skip
         return keep
+
+    @property
+    def _compared(self) -> list[int]:
+        """Members that a training which goes on has in common with the file."""
+        return [i for i, member in enumerate(self.members) if member.reference < 0 or not self.replanted]
 
     def _candidates(self, run: Run, here: list[np.ndarray]) -> Iterator[int]:
         """Indices of stored states that may be this one, the newest first."""

@@ -206,6 +206,7 @@ class Recorder(Adapter):
             durable=durable,
             buffers=self._buffers,
         )
+        opening.replanted = bool(plantings)
         opening.describe(kinds, axes, wiring)
         self.forecast: Forecast = opening.forecast(self._every.count(expected_steps))
         if not quiet:
@@ -249,9 +250,9 @@ class Recorder(Adapter):
         arrays = _waited(self._read(state))
         now = opening.first_step
         self._steps = Steps(self._every, now, arrays)
-        is_known = now == self._passed  # the state is in the file, and who was planted in it
-        self.plant([] if is_known else [planting._replace(step=now) for planting in plantings])
-        if is_known:
+        # A state that is in the file says who was planted in it.
+        self.plant([] if opening.is_known else [planting._replace(step=now) for planting in plantings])
+        if now == self._passed:
             self._stored = opening.tail_open
         elif step is None or not opening.committed or self._steps.wanted(now):
             stored = _waited(self._arrays(state)) if self._store == "distances" else arrays

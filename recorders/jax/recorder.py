@@ -161,9 +161,10 @@ class Recorder(framework_free.Recorder):
         return jax.device_get(list(leaves))
 
     def _is_untouched(self, state: Any) -> bool:
-        """Whether a state consists of the newest arrays; the states of scans and taps do not tell."""
+        """Whether a state shares an array with the newest one; the states of scans and taps do not tell."""
         state = state.state if isinstance(state, Beside) else state
-        return self._entering or isinstance(state, OnHost) or self._is_newest(state)
+        newest = {id(array()) for array in self._newest}
+        return self._entering or isinstance(state, OnHost) or any(id(leaf) in newest for leaf in _arrays(state))
 
     def _is_newest(self, state: Any) -> bool:
         """Whether the arrays are those of the newest state, by identity."""
@@ -187,8 +188,9 @@ class Recorder(framework_free.Recorder):
         Parameters
         ----------
         state : as at opening, optional
-            The next state. A first state that consists of the arrays at opening is that state, so loops may record
-            before or after the update. New arrays are an update, even one that changes nothing (warm-up from 0).
+            The next state. The first one that equals the state at opening, bit for bit, and shares arrays with it, is
+            that state, so loops may record before or after the update. All arrays new are an update, even one that
+            changes nothing (warm-up from 0).
         step : int, optional
             Its step; default: one more than the last. The step of the newest state adds metrics only.
         buffers : as at opening, optional
