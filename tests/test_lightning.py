@@ -13,6 +13,7 @@ lightning = pytest.importorskip("lightning")
 from torch_training import batches, flat, network  # noqa: E402
 
 import trajtools as tt  # noqa: E402
+from recorders import RecordingWarning  # noqa: E402
 from recorders.lightning import RecorderCallback  # noqa: E402
 from trajtools.errors import RecordingError  # noqa: E402
 
@@ -208,6 +209,28 @@ def test_a_training_that_does_not_continue_the_run_is_refused(tmp_path):
     with pytest.raises(RecordingError, match=r"begins again at step 0.*mode='next'"):
         fit(Classifier(), resumed, steps=8)
     assert contents(tmp_path / "run.h5")[1] == list(range(6))
+
+
+def test_a_backbone_that_is_unfrozen_does_not_end_the_fit(tmp_path):
+    class Finetuned(Classifier):
+        def __init__(self):
+            super().__init__()
+            self.backbone, self.head = nn.Linear(6, 6), nn.Linear(3, 3)
+
+        def training_step(self, batch, i):
+            scores = self.head(self.net(self.backbone(batch[0])))
+            return nn.functional.cross_entropy(scores, batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1)
+
+    finetuning = lightning.pytorch.callbacks.BackboneFinetuning(unfreeze_backbone_at_epoch=1, verbose=False)
+    with pytest.warns(RecordingWarning, match=r"not recorded.*'backbone\.bias'"):
+        trainer = fit(Finetuned(), finetuning, RecorderCallback(tmp_path / "run.h5"), steps=6, loader_steps=3)
+    assert trainer.global_step == 6
+    _, steps, metrics, _ = contents(tmp_path / "run.h5")
+    assert steps == list(range(7))
+    assert np.isfinite(metrics["learning_rate_1"][4])
 
 
 def test_a_second_fit_takes_the_next_name_or_overwrites(tmp_path):
