@@ -119,6 +119,10 @@ class Adapter:
         """Distances measured where the state lives; None: they are computed on the host."""
         return None
 
+    def _is_untouched(self, state: Any) -> bool:
+        """Whether the state may be that at opening: False where its arrays were written or made anew since."""
+        return True
+
     def _busy_cores(self) -> int:
         """How many cores the training keeps busy."""
         return 1

@@ -20,7 +20,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -88,7 +88,8 @@ class Tape:
         self.dead = False  # closed, failed or forked: `check` says which
         self._error: BaseException | None = None
         self._strict = strict
-        self._reported = self._closed = self._stop = self._abandoned = False
+        self._reported = self._closed = self._stop = self._stopped = self._abandoned = False
+        self._remarks: list[str] = []
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._turn = threading.Condition(self._lock)  # the training loop waits here for a free block
@@ -183,9 +184,28 @@ class Tape:
         if self._error is not None:
             self._report(f"the recorder could not write and has stopped: {self._error}")
             return False
+        if self._stopped and not self._closed:
+            return False
         if self._closed:
             raise RecordingError("this recorder is closed; record inside its `with` block, or open it with resume=True")
         return True
+
+    def remark(self, text: str, outcome: str) -> None:
+        """Say in the file and in a warning what is not recorded; raise if strict."""
+        if self._strict:
+            raise RecordingError(text)
+        self._remarks.append(text)
+        with suppress(RecordingError, ValueError):  # the file was lost, which is reported, or its notes are full
+            self._writer.note(remarks=self._remarks)
+        warn(f"{text}. {outcome}")
+
+    def stop(self, why: str, error: Exception) -> None:
+        """Record no further state, because the network has changed; raise if strict."""
+        if self._strict:
+            raise error
+        if not self._stopped:
+            self._stopped = self.dead = True
+            self.remark(why, "The training goes on without being recorded.")
 
     def _report(self, text: str) -> None:
         if self._strict:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from trajtools.errors import ArchitectureError, RecordingError, SelectionError
 from trajtools.store import Run, RunWriter, StreamLayout
 from trajtools.store.origin import origin
 from trajtools.wiring import Member, NodeSet, Parameter, describe, listed
+
+_log = logging.getLogger("recorders")
 
 STORES = ("weights", "distances", "sketch")
 MODES = ("x", "next", "w")
@@ -88,6 +92,9 @@ class Opening:
     nodes: tuple[NodeSet, ...] = ()
     committed: int = 0
     last_step: int = -1
+    first_step: int = 0  # of the state at opening
+    is_known: bool = False  # that state is in the file
+    replanted: bool = False  # copies were made again beside their references
     tail_open: bool = False
 
     def __post_init__(self) -> None:
@@ -157,8 +164,13 @@ class Opening:
         framework: Mapping[str, Any],
         reference: str | None,
         mappings: Sequence[Mapping[str, Any]],
+        step: int | None,
+        read: Callable[[], list[np.ndarray]],
     ) -> Tape:
-        """Create the run, or find it, and give the tape that fills it."""
+        """Create the run, or find it, and give the tape that fills it; `read` gives what is stored of the state."""
+        self.first_step = 0 if step is None else operator.index(step)
+        if self.first_step < 0:
+            raise RecordingError(f"step={step}: steps count updates from 0")
         table = MetricTable(self.structure.n_members, metrics)
         storage = self._new_storage()  # refuses what cannot be measured before the path is claimed
         origin = {**provenance(settings, user_provenance), **framework}
@@ -166,7 +178,7 @@ class Opening:
         if perturbations:
             origin["perturbations"] = perturbations
         if self.resume and Path(self.path).exists():
-            writer = self._resumed(origin)
+            writer = self._resumed(origin, step, read)
         else:
             writer = self._created(hparams, origin, reference, table)
         try:
@@ -218,12 +230,16 @@ class Opening:
         MetricsBeside(writer.path).path.unlink(missing_ok=True)  # of a run that is gone
         return writer
 
-    def _resumed(self, origin: dict[str, Any]) -> RunWriter:
+    def _resumed(self, origin: dict[str, Any], step: int | None, read: Callable[[], list[np.ndarray]]) -> RunWriter:
         if not self.named:  # members were not named now: take those in the file
             with Run(self.path) as run:
                 if len(run.members) == len(self.members):
                     self.members = run.members
-        return RunWriter.resume(self.path, provenance=origin, **self._common())
+
+        def keep(run: Run) -> int:
+            return self._states_to_keep(run, step, read(), origin)
+
+        return RunWriter.resume(self.path, provenance=origin, keep=keep, **self._common())
 
     def _block_to_go_on(
         self, writer: RunWriter, table: MetricTable, storage: Storage, pace: Pace
@@ -246,24 +262,64 @@ class Opening:
                     block.stored[name][: tail.count] = array
         return table, pace, block
 
-    def first_step(self, step: int | None, arrays: list[np.ndarray]) -> int:
-        """Step of the state at opening; see the notes of `Recorder`."""
-        if step is not None and operator.index(step) < 0:
-            raise RecordingError(f"step={step}: steps count updates from 0")
-        if step is not None:
-            return operator.index(step)
-        if not self.committed:
+    def _states_to_keep(self, run: Run, step: int | None, arrays: list[np.ndarray], origin: dict[str, Any]) -> int:
+        """Find the place of the state at opening in a run that goes on; see the notes of `Recorder`."""
+        if not run.n_states:
             return 0
-        here = self._as_stored(arrays)
-        newest = slice(self.committed - 1, self.committed)
-        with Run(self.path) as run:
-            if self.stored == "weights":
-                streams = (run.states, run.optimizer)
-                there = [stream.read(newest, raw=True)[0] for stream in streams if stream is not None]
-            else:
-                there = [np.asarray(getattr(run, self.stored)[self.committed - 1])]
-        same = all(a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in zip(there, here, strict=True))
-        return self.last_step if same else self.last_step + 1
+        steps, here = run.step, self._as_stored(arrays)
+        last = int(steps[-1])
+        if step is None:
+            at = next((at for at in self._candidates(run, here) if _equal(self._stored_at(run, at), here)), None)
+            self.is_known = at is not None
+            self.first_step = last + 1 if at is None else int(steps[at])
+            keep = run.n_states if at is None else at + 1
+        else:
+            keep = int(np.searchsorted(steps, step, "right"))
+            there = self._stored_at(run, keep - 1) if keep and steps[keep - 1] == step else here
+            self.is_known = there is not here and _equal(there, here)
+            if not _equal(*([array[self._compared] for array in arrays] for arrays in (there, here))):
+                raise RecordingError(
+                    f"this training is at step {step}, and {self.path} holds another state for that step, so the "
+                    "training does not continue the run. Resume from a checkpoint of the recorded training, or record "
+                    "to a new file: mode='next' takes the next free name, mode='w' overwrites"
+                )
+        if self.first_step < last and self.first_step <= steps[0]:
+            raise RecordingError(
+                f"{self.path} holds steps up to {last}, and this training begins again at step {self.first_step}. Load "
+                "a checkpoint before the recorder opens, or record to a new file: mode='next' takes the next free "
+                "name, mode='w' overwrites"
+            )
+        if keep < run.n_states:
+            origin["dropped_steps"] = [int(steps[keep]), last]
+            _log.warning(
+                "%s: the training went back to step %d; steps %d to %d are dropped and recorded again",
+                self.path, self.first_step, steps[keep], last,
+            )  # fmt: skip
+        return keep
+
+    @property
+    def _compared(self) -> list[int]:
+        """Members that a training which goes on has in common with the file."""
+        return [i for i, member in enumerate(self.members) if member.reference < 0 or not self.replanted]
+
+    def _candidates(self, run: Run, here: list[np.ndarray]) -> Iterator[int]:
+        """Indices of stored states that may be this one, the newest first."""
+        if self.stored != "weights":
+            yield from reversed(range(run.n_states))
+            return
+        first = here[0][:, :64]  # tells most states apart, and is read from one chunk
+        rows = run.axis.rows
+        for start in reversed(range(0, run.n_states, rows)):
+            rectangle = slice(start, min(start + rows, run.n_states))
+            block = run.states.read(rectangle, columns=slice(0, first.shape[1]), raw=True)
+            yield from (start + i for i in reversed(range(len(block))) if block[i].tobytes() == first.tobytes())
+
+    def _stored_at(self, run: Run, at: int) -> list[np.ndarray]:
+        """One state, and the buffers beside it, in the file."""
+        if self.stored != "weights":
+            return [np.asarray(getattr(run, self.stored)[at])]
+        streams = (run.states, run.optimizer)
+        return [stream.read(slice(at, at + 1), raw=True)[0] for stream in streams if stream is not None]
 
     def _as_stored(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         """One state, and the buffers beside it, as the file holds them."""
@@ -276,6 +332,10 @@ class Opening:
         return [layout.take(probe.stored[name], 1)[0] for name, layout in layouts if layout is not None]
 
 
+def _equal(there: Sequence[np.ndarray], here: Sequence[np.ndarray]) -> bool:
+    return all(a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in zip(there, here, strict=True))
+
+
 def _perturbations(mappings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """How the twins of a state were made, each `perturb` once."""
     settings: list[dict[str, Any]] = []
@@ -284,6 +344,18 @@ def _perturbations(mappings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
         if one and one not in settings:
             settings.append(one)
     return settings
+
+
+@contextmanager
+def explain_taken(call: str, callback: str) -> Iterator[None]:
+    """Say how a callback goes on where its file exists already."""
+    try:
+        yield
+    except FileExistsError as error:
+        raise FileExistsError(
+            f"{error} A callback takes these options, too: {callback}(path, mode='next'). A second {call} with the "
+            "same callback, or a notebook cell that is run again, needs one of them"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -100,14 +100,15 @@ class Recorder(Adapter):
     expected_steps : int, optional
         Length of the training, for the forecast.
     step : int, optional
-        Step of the state at opening, 0 if not given (for resumed runs see Notes).
+        Step of the state at opening, 0 if not given (for resumed runs see Notes). Trainers know it.
     quiet : bool
         Do not log the forecast.
 
     Raises
     ------
     RecordingError
-        If an argument or an array cannot be recorded, or the disk is too small for a run of known length.
+        If an argument or an array cannot be recorded, the disk is too small for a run of known length, or the training
+        does not continue the run that is resumed.
     ArchitectureError
         If members differ, or the run that goes on has another architecture.
     SelectionError
@@ -123,9 +124,11 @@ class Recorder(Adapter):
     not stored. A metric may come at any time; where it is not given it is NaN, and its first value fixes its shape.
     Metrics for which the file has no room are one `RecordingWarning`, and go to ``<path>.metrics.jsonl`` beside it.
 
-    A resumed run goes on from the last committed step L. The state at opening is taken for step L if what the file
-    would hold of it equals what the file holds, bit for bit; else it is stored as L + 1. With ``step=`` it is that
-    step: states up to L, which a training that went back to a checkpoint computes again, are passed over.
+    A resumed run goes on from its last step L, or from an earlier one that the training went back to: from `step`, or
+    without it from the newest stored state that equals the state at opening, bit for bit; where none does, that state
+    is stored as L + 1. The states after the one that the training goes on from are dropped from the file, because the
+    training computes these steps again, perhaps on other batches; the log and the provenance say which. A training
+    that is at a step of the file in another state, or begins again at step 0, is refused, and the file stays as it is.
 
     A recorder that is never closed is closed when it is collected or at exit; its run is then marked as interrupted.
 
@@ -203,6 +206,7 @@ class Recorder(Adapter):
             durable=durable,
             buffers=self._buffers,
         )
+        opening.replanted = bool(plantings)
         opening.describe(kinds, axes, wiring)
         self.forecast: Forecast = opening.forecast(self._every.count(expected_steps))
         if not quiet:
@@ -227,6 +231,8 @@ class Recorder(Adapter):
             framework=self._origin,
             reference=reference,
             mappings=mappings,
+            step=step,
+            read=lambda: self._at_opening(state, buffers),
         )
         self.path = Path(opening.path)
         self._finalizer = weakref.finalize(self, Tape.finish, self._tape)
@@ -242,16 +248,20 @@ class Recorder(Adapter):
     def _open_with(self, state: Any, opening: Opening, step: int | None, plantings: Sequence[Planting]) -> None:
         """Record the state at opening, or find it in the run that goes on."""
         arrays = _waited(self._read(state))
-        stored = _waited(self._arrays(state)) if self._store == "distances" else arrays
-        now = opening.first_step(step, stored)
-        self._steps = Steps(self._every, now, self._passed, arrays)
-        is_known = step is None and now == self._passed  # the state is in the file, and who was planted in it
-        self.plant([] if is_known else [planting._replace(step=now) for planting in plantings])
-        if now > self._passed:
+        now = opening.first_step
+        self._steps = Steps(self._every, now, arrays)
+        # A state that is in the file says who was planted in it.
+        self.plant([] if opening.is_known else [planting._replace(step=now) for planting in plantings])
+        if now == self._passed:
+            self._stored = opening.tail_open
+        elif step is None or not opening.committed or self._steps.wanted(now):
+            stored = _waited(self._arrays(state)) if self._store == "distances" else arrays
             self._stored = self._tape.append(now, _same, stored, None, self._plantings_until(now))
             self._plantings = []
-        else:
-            self._stored = now == self._passed and opening.tail_open
+
+    def _at_opening(self, state: Any, buffers: Any) -> list[np.ndarray]:
+        """What is stored of the state at opening."""
+        return _waited(self._arrays(self._beside(state, buffers)))
 
     # --------------------------------------------------------------------------------------------- what the user calls
 
@@ -262,7 +272,8 @@ class Recorder(Adapter):
         ----------
         state : as at opening, optional
             The next state. The first one that equals the state at opening, bit for bit, is that state, so that loops
-            may record before or after the update.
+            may record before or after the update. An update that changes nothing (a warm-up from 0) counts where it
+            can be seen: torch counts writes, JAX makes new arrays. In other loops, call `advance` after an update.
         step : int, optional
             Its step; one more than the last if not given. The step of the newest state adds metrics only.
         buffers : as at opening, optional
@@ -378,7 +389,9 @@ class Recorder(Adapter):
         if step is not None:
             at = steps.check(step)
         else:
-            at = steps.now if steps.fresh and steps.is_opening(_waited(self._read(state))) else steps.now + 1
+            is_opening = steps.fresh and self._is_untouched(state) and steps.is_opening(_waited(self._read(state)))
+            steps.fresh = False
+            at = steps.now if is_opening else steps.now + 1
         if at == steps.now:
             self._note(values)
         else:
@@ -638,14 +651,14 @@ def policy_settings(every: Policy) -> dict[str, Any]:
 class Steps:
     """Counts the updates of a training."""
 
-    def __init__(self, every: Policy, now: int, passed: int, opening: Sequence[np.ndarray]) -> None:
+    def __init__(self, every: Policy, now: int, opening: Sequence[np.ndarray]) -> None:
         self.now = now
         self.fresh = True  # no state has come since opening
-        self._every, self._passed, self._opening = every, passed, digest(opening)
+        self._every, self._opening = every, digest(opening)
 
     def wanted(self, step: int) -> bool:
         """Whether the state of this step is stored."""
-        return step > self._passed and self._every(step)
+        return self._every(step)
 
     def is_opening(self, arrays: Sequence[np.ndarray]) -> bool:
         """Whether this state, the first since opening, is the one at opening, bit for bit."""

@@ -13,7 +13,7 @@ import pytest
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp  # noqa: E402
-from jax_training import WHOLE, batches, exact, flat, mlp, quiet_environment, read, sgd, tables  # noqa: E402
+from jax_training import WHOLE, batches, exact, flat, loss_of, mlp, quiet_environment, read, sgd, tables  # noqa: E402
 
 import trajtools as tt  # noqa: E402
 from recorders.jax import Recorder, record_scan  # noqa: E402
@@ -61,6 +61,27 @@ def test_recording_after_the_update_gives_the_same_states(path):
     assert steps == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(found[:, 0], [1.0, 2.0, 4.0, 7.0, 11.0])
     np.testing.assert_array_equal(metrics["loss"], [np.nan, 2.0, 4.0, 6.0, 8.0])
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_an_update_that_changes_nothing_counts(path, before):
+    optax = pytest.importorskip("optax")
+    params = mlp()
+    optimizer = optax.sgd(optax.linear_schedule(0.0, 0.1, 2))
+    state, expected = optimizer.init(params), [flat(params)]
+    with Recorder(path, params) as rec:
+        for x, y in zip(*batches(4), strict=True):
+            if before:
+                rec.record(params)
+            updates, state = optimizer.update(jax.grad(loss_of)(params, x, y), state)
+            params = optax.apply_updates(params, updates)
+            expected.append(flat(params))
+            if not before:
+                rec.record(params)
+    stored, step, _ = read(path)
+    assert step == list(range(4 if before else 5))
+    assert (np.sort(stored, axis=1) == np.sort(expected[: len(step)], axis=1)).all()
+    np.testing.assert_array_equal(stored[0], stored[1])
 
 
 def test_training_is_bit_identical_with_and_without_a_recorder(path):

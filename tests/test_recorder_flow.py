@@ -478,19 +478,64 @@ def test_another_state_at_resumption_is_one_step_later(tmp_path, store):
         assert run.step.tolist() == [0, 1]
 
 
-def test_steps_that_are_in_the_file_are_passed_over(tmp_path):
-    states = [{name: array + i for name, array in network().items()} for i in range(10)]
+@pytest.mark.parametrize("store", ["weights", "sketch"])
+@pytest.mark.parametrize("compress", [None, "gzip"])
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("checkpoint", [3, 64, 100, 150])
+def test_a_training_that_went_back_is_recorded_from_there(tmp_path, checkpoint, named, compress, store):
+    def state(i, by):
+        return {name: (array + i * by).astype(array.dtype) for name, array in network().items()}
+
+    states = [state(i, 1) for i in range(151)]
+    with Recorder(tmp_path / "a.h5", states[0], compress=compress, store=store) as rec:
+        for one in states[1:]:
+            rec.record(one, loss=1.0)
+    again = [*states[: checkpoint + 1], *(state(i, 2) for i in range(checkpoint + 1, 200))]  # on other batches
+    step = checkpoint if named else None
+    path = tmp_path / "a.h5"
+    with Recorder(path, again[checkpoint], resume=True, step=step, compress=compress, store=store) as rec:
+        assert rec.step == checkpoint
+        for one in again[checkpoint + 1 :]:
+            rec.record(one, loss=2.0)
+        assert rec.n_recorded == 200
+    with Recorder(tmp_path / "b.h5", again[0], store=store) as rec:
+        for one in again[1:]:
+            rec.record(one)
+    with tt.open(path) as run, tt.open(tmp_path / "b.h5") as once:
+        assert run.step.tolist() == list(range(200))
+        content, expected = (one.states if store == "weights" else one.sketch for one in (run, once))
+        assert_array_equal(content[:], expected[:])
+        assert run.metrics["loss"].tolist()[1:] == [1.0] * checkpoint + [2.0] * (199 - checkpoint)
+        dropped = run.notes["resumed"][0].get("dropped_steps")
+        assert dropped == (None if checkpoint == 150 else [checkpoint + 1, 150])
+    assert tt.validate(path) == []
+
+
+@pytest.mark.parametrize("step", [0, None])
+def test_a_training_that_begins_again_is_refused_and_the_file_stays(tmp_path, step):
+    states = [{name: array + i for name, array in network().items()} for i in range(4)]
     with Recorder(tmp_path / "a.h5", states[0]) as rec:
-        for state in states[1:6]:
-            rec.record(state, loss=1.0)
-    with Recorder(tmp_path / "a.h5", states[3], resume=True, step=3) as rec:  # back to a checkpoint
-        for state in states[4:]:
-            rec.record(state, loss=2.0)
-        assert rec.step == 9
-        assert rec.n_recorded == 10
+        for one in states[1:]:
+            rec.record(one)
+    before = (tmp_path / "a.h5").read_bytes()
+    with pytest.raises(RecordingError, match=r"begins again at step 0.*mode='next'"):
+        Recorder(tmp_path / "a.h5", states[0], resume=True, step=step)
+    with pytest.raises(RecordingError, match="another state for that step"):
+        Recorder(tmp_path / "a.h5", states[1], resume=True, step=2)
+    assert (tmp_path / "a.h5").read_bytes() == before
+
+
+def test_a_resumed_run_keeps_to_its_policy(tmp_path):
+    states = [{name: array + i for name, array in network().items()} for i in range(40)]
+    with Recorder(tmp_path / "a.h5", states[0], every=10) as rec:
+        for one in states[1:28]:
+            rec.record(one)
+    with Recorder(tmp_path / "a.h5", states[15], every=10, resume=True, step=15) as rec:
+        for one in states[16:]:
+            rec.record(one)
     with tt.open(tmp_path / "a.h5") as run:
-        assert run.step.tolist() == list(range(10))
-        assert run.metrics["loss"].tolist()[1:] == [1.0] * 5 + [2.0] * 4
+        assert run.step.tolist() == [0, 10, 20, 30]
+        assert_array_equal(run.states[3, 0, 0], states[30][next(iter(states[30]))].ravel()[0])
 
 
 def test_resuming_what_is_not_there_begins_it(tmp_path):

@@ -318,3 +318,26 @@ def test_policies_and_selections_are_those_of_every_recorder(tmp_path):
     assert step == [0, 4, 8, 12]
     np.testing.assert_array_equal(stored, states[::4, :54])
     assert np.isfinite(metrics["loss"][:3]).all()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_an_update_that_changes_nothing_counts(tmp_path, before):
+    model = network()
+    optimizer = OPTIMISERS["sgd"](model.parameters())
+    warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(step, 2) / 2)
+    expected = [flat(model)]
+    with opened(tmp_path, model) as recorder:
+        for x, y in batches(4):
+            if before:
+                recorder.record(model)
+            optimizer.zero_grad()
+            backward(model, x, y)
+            optimizer.step()
+            warm_up.step()
+            expected.append(flat(model))
+            if not before:
+                recorder.record(model)
+    stored, step, _ = read(tmp_path)
+    assert step == list(range(4 if before else 5))
+    np.testing.assert_array_equal(stored, expected[: len(step)])
+    np.testing.assert_array_equal(stored[0], stored[1])

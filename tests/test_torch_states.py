@@ -1,5 +1,7 @@
 """What of a torch module is its state, how it is described, and who the members are."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -8,9 +10,10 @@ torch = pytest.importorskip("torch")
 from torch_training import OPTIMISERS, backward, batches, flat, network, opened, read  # noqa: E402
 
 import trajtools as tt  # noqa: E402
+from recorders import RecordingWarning  # noqa: E402
 from recorders.torch import perturb  # noqa: E402
 from recorders.torch.transfer import distances  # noqa: E402
-from trajtools.errors import ArchitectureError  # noqa: E402
+from trajtools.errors import ArchitectureError, RecordingError  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.recorders]
 
@@ -69,17 +72,67 @@ def test_tied_weights_are_stored_once_and_frozen_ones_not_at_all(tmp_path):
         assert run.provenance["torch"]["frozen"] == ["frozen.weight", "frozen.bias"]
 
 
-def test_a_parameter_frozen_later_stays_and_one_unfrozen_later_is_refused(tmp_path):
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_parameter_frozen_later_stays_and_one_unfrozen_later_is_left_out(tmp_path, strict):
     model = network()
     model[3].requires_grad_(False)
-    with opened(tmp_path, model) as recorder:
+    with opened(tmp_path, model, strict=strict) as recorder:
         model[0].bias.requires_grad_(False)
         recorder.record()
         recorder.record()
         assert recorder.n_recorded == 2
         model[3].bias.requires_grad_(True)
-        with pytest.raises(ArchitectureError, match=r"3\.bias.*trainable now"):
+        if strict:
+            with pytest.raises(RecordingError, match=r"3\.bias.*trainable now"):
+                recorder.record()
+            return
+        with pytest.warns(RecordingWarning, match=r"3\.bias.*trainable now"):
             recorder.record()
+        recorder.record()
+    with tt.open(tmp_path / "run.h5") as run:
+        assert run.n_states == 4
+        assert "'3.bias'" in run.notes["remarks"][0]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_network_that_changes_ends_the_recording_and_not_the_training(tmp_path, strict):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with opened(tmp_path, model, optimizer=optimizer, strict=strict) as recorder:
+        optimizer.step()
+        torch.nn.utils.prune.random_unstructured(model[0], "weight", 0.5)
+        optimizer.add_param_group({"params": [model[0].weight_orig.detach().clone().requires_grad_()], "lr": 0.5})
+        if strict:
+            with pytest.raises(ArchitectureError, match=r"lacks '0\.weight'"):
+                optimizer.step()
+            return
+        with pytest.warns(RecordingWarning, match=r"lacks '0\.weight'.*without being recorded"):
+            optimizer.step()
+        for _ in range(3):
+            recorder.record(loss=1.0)
+            optimizer.step()
+    with tt.open(tmp_path / "run.h5") as run:
+        assert run.n_states == 2
+        assert "lacks '0.weight'" in run.notes["remarks"][0]
+
+
+@pytest.mark.parametrize("buffers", [False, True])
+def test_new_groups_and_late_metrics_are_recorded(tmp_path, buffers):
+    model = network()
+    optimizer = torch.optim.Adam(model[0].parameters(), lr=0.1)
+    with opened(tmp_path, model, optimizer=optimizer, buffers=buffers) as recorder:
+        for step in range(4):
+            if step == 2:
+                optimizer.add_param_group({"params": model[3].parameters(), "lr": 0.5})
+            model(torch.ones(2, 6)).sum().backward()
+            expected = pytest.warns(RecordingWarning, match="exp_avg") if buffers and step == 2 else nullcontext()
+            recorder.record(loss=1.0, **({"val_loss": 2.0} if step == 3 else {}))
+            with expected:
+                optimizer.step()
+    states, _, metrics = read(tmp_path)
+    np.testing.assert_array_equal(states[-1], flat(model))
+    np.testing.assert_array_equal(metrics["val_loss"], [np.nan] * 3 + [2.0, np.nan])
+    np.testing.assert_array_equal(metrics["learning_rate_1"], [np.nan] * 2 + [0.5] * 2 + [np.nan])
 
 
 def test_a_replaced_layer_is_seen(tmp_path):

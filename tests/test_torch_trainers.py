@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_training import OPTIMISERS, backward, batches, flat, network, read  # noqa: E402
-
 import trajtools as tt  # noqa: E402
 from trajtools.errors import MissingDependencyError  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.recorders]
 
-nn = torch.nn
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -117,91 +113,6 @@ def test_sharded_and_distributed_parameters_are_refused_with_the_way_out(tmp_pat
     assert "DTensor" in second
     assert "full_tensor()" in second
     assert not (tmp_path / "run.h5").exists()
-
-
-@pytest.fixture
-def fake_frameworks(monkeypatch):
-    def package(name, **contents):
-        module = types.ModuleType(name)
-        module.__dict__.update(contents)
-        monkeypatch.setitem(sys.modules, name, module)
-
-    class Callback:
-        """Of Lightning."""
-
-    class TrainerCallback:
-        """Of transformers."""
-
-    package("lightning")
-    package("lightning.pytorch")
-    package("lightning.pytorch.callbacks", Callback=Callback)
-    package("transformers", TrainerCallback=TrainerCallback)
-    for name in ("recorders.lightning", "recorders.huggingface"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return types.SimpleNamespace(Callback=Callback, TrainerCallback=TrainerCallback)
-
-
-def test_a_lightning_fit_is_recorded_with_the_mean_loss_of_its_micro_batches(tmp_path, fake_frameworks):
-    from recorders.lightning import RecorderCallback
-
-    model = network()
-    model[2].p = 0.0
-    optimizer = OPTIMISERS["adam"](model.parameters())
-    trainer = types.SimpleNamespace(optimizers=[optimizer])
-    callback = RecorderCallback(tmp_path / "run.h5", name="fit", quiet=True)
-    assert isinstance(callback, fake_frameworks.Callback)
-    callback.on_train_start(trainer, model)
-    expected, losses = [flat(model)], []
-    for i, (x, y) in enumerate(batches(6)):
-        loss = nn.functional.cross_entropy(model(x), y) / 2
-        callback.on_before_backward(trainer, model, loss)
-        loss.backward()
-        losses.append(loss.item())
-        if i % 2:
-            callback.on_before_optimizer_step(trainer, model, optimizer)
-            optimizer.step()
-            optimizer.zero_grad()
-            expected.append(flat(model))
-    callback.on_train_end(trainer, model)
-    stored, _, metrics = read(tmp_path)
-    np.testing.assert_array_equal(stored, expected)
-    np.testing.assert_allclose(metrics["loss"], [*np.reshape(losses, (3, 2)).sum(1), np.nan], rtol=1e-6)
-    with tt.open(tmp_path / "run.h5") as run:
-        assert run.name == "fit"
-
-
-def test_a_lightning_fit_that_fails_leaves_an_interrupted_run(tmp_path, fake_frameworks):
-    from recorders.lightning import RecorderCallback
-
-    model = network()
-    trainer = types.SimpleNamespace(optimizers=[OPTIMISERS["sgd"](model.parameters())])
-    callback = RecorderCallback(tmp_path / "run.h5", quiet=True)
-    callback.on_train_start(trainer, model)
-    trainer.optimizers[0].step()
-    callback.on_exception(trainer, model, KeyboardInterrupt())
-    with tt.open(tmp_path / "run.h5") as run:
-        assert run.status == "interrupted"
-        assert run.n_states == 2
-
-
-def test_a_training_of_transformers_is_recorded(tmp_path, fake_frameworks):
-    from recorders.huggingface import RecorderCallback
-
-    model = network()
-    callback = RecorderCallback(tmp_path / "run.h5", quiet=True)
-    assert isinstance(callback, fake_frameworks.TrainerCallback)
-    callback.on_train_begin(None, None, None, model=model)
-    optimizer = OPTIMISERS["adamw"](model.parameters())
-    for i, (x, y) in enumerate(batches(3)):
-        backward(model, x, y)
-        optimizer.step()
-        callback.on_log(None, None, None, logs={"loss": float(i), "learning_rate": 0.01, "epoch": 0.1})
-    callback.on_log(None, None, None, logs={"train_runtime": 1.0})
-    callback.on_train_end(None, None, None)
-    stored, step, metrics = read(tmp_path)
-    assert step == [0, 1, 2, 3]
-    np.testing.assert_array_equal(stored[-1], flat(model))
-    np.testing.assert_array_equal(metrics["loss"], [np.nan, 0, 1, 2])
 
 
 @pytest.mark.parametrize("name", ["lightning", "huggingface"])

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from recorders import recorder as framework_free
+from recorders.adapter import Beside
 from recorders.jax.trees import Layout, is_weight, refuse_unreadable
 from recorders.jax.twins import TwinList, Twins, members_of
 from recorders.twins import Twin
@@ -81,7 +82,7 @@ class Recorder(framework_free.Recorder):
         **options: Any,
     ) -> None:
         self._programs: dict[Any, Any] = {}
-        self._tapped = False
+        self._tapped = self._entering = False
         self._scanned: tuple[int, bytes] | None = None
         self._newest: list[Any] = []
         self._twins = state if isinstance(state, Twins) else None
@@ -159,6 +160,17 @@ class Recorder(framework_free.Recorder):
         refuse_unreadable(names[: len(leaves)], leaves)
         return jax.device_get(list(leaves))
 
+    def _is_untouched(self, state: Any) -> bool:
+        """Whether a state shares an array with the newest one; the states of scans and taps do not tell."""
+        state = state.state if isinstance(state, Beside) else state
+        newest = {id(array()) for array in self._newest}
+        return self._entering or isinstance(state, OnHost) or any(id(leaf) in newest for leaf in _arrays(state))
+
+    def _is_newest(self, state: Any) -> bool:
+        """Whether the arrays are those of the newest state, by identity."""
+        arrays = _arrays(state)
+        return len(arrays) == len(self._newest) and all(a is b() for a, b in zip(arrays, self._newest, strict=True))
+
     def _busy_cores(self) -> int:
         """On the CPU, XLA's threads keep all cores busy."""
         return (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
@@ -176,8 +188,9 @@ class Recorder(framework_free.Recorder):
         Parameters
         ----------
         state : as at opening, optional
-            The next state. The first state that equals the one at opening, bit for bit, is identified with it, so loops
-            may record before or after the update.
+            The next state. The first one that equals the state at opening, bit for bit, and shares arrays with it, is
+            that state, so loops may record before or after the update. All arrays new are an update, even one that
+            changes nothing (warm-up from 0).
         step : int, optional
             Its step; default: one more than the last. The step of the newest state adds metrics only.
         buffers : as at opening, optional
@@ -264,11 +277,14 @@ class Recorder(framework_free.Recorder):
     def _enter(self, state: Any) -> int:
         """Return the step of the first state of a scan; record it if it is not the newest one."""
         self.record()  # raises pending errors
-        arrays = _arrays(state)
-        if len(arrays) == len(self._newest) and all(a is b() for a, b in zip(arrays, self._newest, strict=True)):
+        if self._is_newest(state):
             return self.step
         if (self.step, digest(self._host(self._leaves(state)))) != self._scanned:
-            self.record(state)  # identifies the state at opening
+            self._entering = True
+            try:
+                self.record(state)  # identifies the state at opening
+            finally:
+                self._entering = False
         return self.step
 
     def _leave(self, step: int, state: Any) -> None:

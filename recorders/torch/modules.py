@@ -168,14 +168,16 @@ class Walk:
         """Return the parameters of the state."""
         if self._has_changed():
             self._scan()
-        for name, parameter in self._outside.items():
-            if parameter.requires_grad:
-                raise ArchitectureError(
-                    f"parameter {name!r} was frozen when the recorder opened and is trainable now: it would move "
-                    "without being recorded. Open the recorder while everything that will ever train has "
-                    "requires_grad=True, and freeze afterwards"
-                )
         return self._named
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether a parameter of the state is gone."""
+        return len(self._named) < len(self._names)
+
+    def unfrozen(self) -> list[str]:
+        """Return the names of parameters that train now and are not in the state."""
+        return [name for name, parameter in self._outside.items() if parameter.requires_grad]
 
     def _has_changed(self) -> bool:
         """Whether a layer or a parameter was replaced, added or removed."""

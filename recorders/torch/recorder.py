@@ -21,6 +21,7 @@ from recorders.torch.transfer import HostReader, distances
 from recorders.torch.twins import MARK, Twins
 from recorders.twins import Twin
 from trajtools.errors import ArchitectureError, RecordingError
+from trajtools.wiring import listed
 
 CLOCKS = frozenset(("step", "mu_product", "eta", "mu"))
 """Scalar buffers that count or schedule steps; `eta` and `mu` belong to ASGD, `mu_product` to NAdam."""
@@ -85,8 +86,9 @@ class Recorder(framework_free.Recorder):
     -----
     The state is the set of parameters with ``requires_grad`` when the recorder opens, tied weights once; frozen
     parameters and aliases are listed in the provenance. A parameter frozen later stays in the state. A parameter
-    unfrozen later would change unrecorded, so the next state raises an error: unfreeze everything before opening the
-    recorder.
+    unfrozen later is not recorded, and one that is pruned or removed ends the recording: each is one
+    `RecordingWarning` and a remark in the notes of the file, or with ``strict=True`` an error. Unfreeze everything
+    before opening the recorder.
 
     An update is a completed call of ``optimizer.step``: accumulated micro-batches count once, steps skipped by a
     GradScaler not at all, LBFGS once for all its inner iterates. A copied optimiser (``copy.deepcopy``) loses the hook:
@@ -116,6 +118,7 @@ class Recorder(framework_free.Recorder):
     ) -> None:
         del every_rank  # handled by __new__
         self._handles: list[Any] = []
+        self._left_out: set[str] = set()
         self._updates = self._calls = 0
         self._by_hook = optimizer is not None or isinstance(state, Twins)
         self._owners: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()
@@ -147,6 +150,7 @@ class Recorder(framework_free.Recorder):
             if isinstance(state, Twins):
                 state.attach(None)
             raise
+        self._writes = self._count_writes(self._state) if optimizer is None else {}
         self._hook_up(optimizer)
 
     # -- reading a state, for recorders.recorder
@@ -160,7 +164,26 @@ class Recorder(framework_free.Recorder):
         models = [unwrap(model) for model in ([state] if isinstance(state, nn.Module) else state)]
         if len(models) != len(self._walks) or any(m is not w.model for m, w in zip(models, self._walks, strict=True)):
             self._walks = [Walk(model) for model in _simplest(models)]
-        return [_with_member(walk.named(), walk.model) for walk in self._walks]
+        mappings = [_with_member(walk.named(), walk.model) for walk in self._walks]
+        self._look_for_unfrozen()
+        return mappings
+
+    def _look_for_unfrozen(self) -> None:
+        """Warn once of parameters that train and are not recorded."""
+        if any(walk.is_incomplete for walk in self._walks):
+            return  # the network has changed, which is refused
+        self._leave_out(
+            {name for walk in self._walks for name in walk.unfrozen()},
+            "frozen or absent when the recorder opened, and trainable now. To record everything, open the recorder "
+            "while all that will ever train has requires_grad=True, and freeze afterwards",
+        )
+
+    def _leave_out(self, names: set[str], why: str) -> None:
+        """Warn once of arrays that are not recorded."""
+        news = sorted(names - self._left_out)
+        if news:
+            self._left_out |= names
+            self._tape.remark(f"not recorded: {listed(news)}, {why}", "The training goes on, and all else is recorded.")
 
     def _host(self, leaves: Sequence[Tensor]) -> list[np.ndarray] | Pending:
         """Return host arrays of the leaves, or a pending transfer."""
@@ -174,8 +197,14 @@ class Recorder(framework_free.Recorder):
             )
         names = self._structure.names
         if isinstance(self._state, Twins):
-            return [twin_buffers(self._held, self._state, names)]
-        return [self._held.named(leaves, names) for leaves in self._named(self._state)]
+            found = [twin_buffers(self._held, self._state, names)]
+        else:
+            found = [self._held.named(leaves, names) for leaves in self._named(self._state)]
+        if self._buffers is None:
+            return list(found)
+        known = set(self._buffers.all_names)
+        self._leave_out(set().union(*found) - known, "buffers that the optimiser did not have when the recorder opened")
+        return [{name: value for name, value in one.items() if name in known} for one in found]
 
     def _beside(self, state: Any, buffers: Any) -> Any:
         """Return the state with the buffers of the optimisers."""
@@ -196,6 +225,16 @@ class Recorder(framework_free.Recorder):
         references = [member.reference for member in member_table(mappings, self._members)[0]]
         return distances(mappings, self.names, references, self.metric)
 
+    def _count_writes(self, state: Any) -> dict[int, int]:
+        """Number of writes to each tensor so far, by its place in memory; torch counts them."""
+        leaves = [leaf for mapping in self._named(state) for leaf in mapping.values() if not leaf.is_inference()]
+        return {leaf.data_ptr(): leaf._version for leaf in leaves if leaf.numel()}
+
+    def _is_untouched(self, state: Any) -> bool:
+        """Whether no tensor of the opening was written since; copies say nothing."""
+        now = self._count_writes(state.state if isinstance(state, Beside) else state)
+        return all(now.get(place, count) == count for place, count in self._writes.items())
+
     def _busy_cores(self) -> int:
         """Number of cores used by the training."""
         leaves = [leaf for mapping in self._named(self._state) for leaf in mapping.values()]
@@ -211,12 +250,29 @@ class Recorder(framework_free.Recorder):
             hook = torch.compiler.disable(self._after_step)
             self._handles.append(self._optimizers[-1].register_step_post_hook(hook))
 
+    def _unhook(self) -> None:
+        """Remove the hooks; a trainer that counts its own steps calls `_updated` instead."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _updated(self, step: int) -> None:
+        """Store the state after the update that a trainer counts as this step."""
+        self._advance(step)
+
+    def _advance(self, step: int | None = None) -> None:
+        """Store the state after an update; a network that has changed ends the recording, not the training."""
+        try:
+            self.advance(self._state, step=step)
+        except ArchitectureError as error:
+            self._tape.stop(str(error), error)
+
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Store the state after a step; the signature is that of torch."""
         if skipped(optimizer):
             return
         self._updates += 1
-        self.advance(self._state)
+        self._advance()
 
     def _after_any(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Store the state after a step of any optimiser that trains it."""
@@ -296,9 +352,7 @@ class Recorder(framework_free.Recorder):
             If `record` was called repeatedly but the optimiser never stepped.
         """
         watched = bool(self._handles)
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._unhook()
         if isinstance(self._state, Twins):
             self._state.attach(None)
         super().close(*args, **kwargs)

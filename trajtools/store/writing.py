@@ -216,9 +216,12 @@ class RunWriter:
         durable: bool = False,
         provenance: Mapping[str, Any] | None = None,
         force: bool = False,
+        keep: Callable[[Run], int] | None = None,
     ) -> RunWriter:
         """Continue a run whose writer closed it or died; every committed state stays.
 
+        `keep` says how many of the run's states stay, where a training goes on from an earlier one; those after them
+        are dropped, with what was planted in them.
         `force` is for file systems without locks, where a writer on another machine cannot be seen.
         """
         spec = RunSpec(
@@ -236,7 +239,7 @@ class RunWriter:
             _require_same(run, spec)
             if any(on_disk.ZSTD in stream.filters for stream in run.axis.streams.values()):
                 zstandard_module()
-        writer._open(None, resumed=provenance or {}, force=force)
+        writer._open(None, resumed=provenance or {}, force=force, keep=keep)
         return writer
 
     @_one_at_a_time
@@ -405,7 +408,12 @@ class RunWriter:
     # ---------------------------------------------------------------------------------------------------- opening
 
     def _open(
-        self, position: _Position | None, *, resumed: Mapping[str, Any] | None = None, force: bool = False
+        self,
+        position: _Position | None,
+        *,
+        resumed: Mapping[str, Any] | None = None,
+        force: bool = False,
+        keep: Callable[[Run], int] | None = None,
     ) -> None:
         """Lock the file and open it for appending, at the start or where the last writer ended (None)."""
         self._raw = RawFile(self.path, write=True)
@@ -419,6 +427,8 @@ class RunWriter:
             if not locked:
                 self._warn_no_locks(force)
             seal(self._raw)
+            if keep is not None:
+                self._drop(keep)
             if position is None:
                 with Run(self.path) as run:
                     self._read_back(run)
@@ -457,6 +467,18 @@ class RunWriter:
         self._cells.generation += 1
         self._cells.status, self._cells.process = on_disk.RECORDING, self._pid
         self._put_cells()
+
+    def _drop(self, keep: Callable[[Run], int]) -> None:
+        """Drop the states after the first ones that are kept; the cells alone say what belongs to the run."""
+        with Run(self.path) as run:
+            n_kept, cells, place = keep(run), replace(run.cells), run.places["store/cells"]
+            if n_kept >= run.n_states:
+                return
+            last = run.step[n_kept - 1] if n_kept else -1
+            cells.plantings = int(np.count_nonzero(run.plantings["step"] <= last))
+        cells.committed = n_kept
+        cells.generation += 1
+        self._raw.write(place, cells.pack())
 
     def _open_hdf5(self, locked: bool) -> WritableHDF5:
         try:
