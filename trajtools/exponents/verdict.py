@@ -272,7 +272,7 @@ def _without_growth_phase(fit: TwinFit, null: str | None) -> tuple[str, tuple[Re
         return "none", (bounded, Reason.of("no-exponential-regime", text, limit=BOUNDED, room=room))
     if highest < BOUNDED:
         text = (
-            "over {time:g} {unit}s the growth is at most {highest:.2g} e-folds (upper bound of the mean at the 1 % level): "
+            "over {time:g} {unit}s the mean growth is at most {highest:.2g} e-folds (upper bound at the 1 % level): "
             "there is none"
         )
         values = {"time": time, "unit": unit, "highest": highest, "room": room}
