@@ -290,10 +290,13 @@ class Opening:
                 "name, mode='w' overwrites"
             )
         if keep < run.n_states:
+            branch = _copy_beside(self.path, last)
             origin["dropped_steps"] = [int(steps[keep]), last]
+            origin["dropped_to"] = branch.name
             _log.warning(
-                "%s: the training went back to step %d; steps %d to %d are dropped and recorded again",
-                self.path, self.first_step, steps[keep], last,
+                "%s: the training went back to step %d; steps %d to %d are recorded again, and the run as it was is kept "
+                "in %s",
+                self.path, self.first_step, steps[keep], last, branch.name,
             )  # fmt: skip
         return keep
 
@@ -394,3 +397,17 @@ class Forecast:
 def provenance(settings: Mapping[str, Any], user: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Provenance of a run, as its file holds it."""
     return {**origin(), "recorder": dict(settings), **({"user": dict(user)} if user else {})}
+
+
+def _copy_beside(path: Path, last: int) -> Path:
+    """Copy a run that is about to be cut to the next free name, so that nothing committed is lost."""
+    count = 1
+    while True:
+        branch = path.with_name(f"{path.stem}.until-{last}{'' if count == 1 else f'-{count}'}{path.suffix}")
+        try:
+            with path.open("rb") as source, branch.open("xb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+        except FileExistsError:
+            count += 1
+        else:
+            return branch

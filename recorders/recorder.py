@@ -126,8 +126,9 @@ class Recorder(Adapter):
 
     A resumed run goes on from its last step L, or from an earlier one that the training went back to: from `step`, or
     without it from the newest stored state that equals the state at opening, bit for bit; where none does, that state
-    is stored as L + 1. The states after the one that the training goes on from are dropped from the file, because the
-    training computes these steps again, perhaps on other batches; the log and the provenance say which. A training
+    is stored as L + 1. The states after the one that the training goes on from leave the file, because the training
+    computes these steps again, perhaps on other batches; the run as it was is copied beside it, to
+    ``<name>.until-<last step>.h5``, and the log and the provenance say so. A training
     that is at a step of the file in another state, or begins again at step 0, is refused, and the file stays as it is.
 
     A recorder that is never closed is closed when it is collected or at exit; its run is then marked as interrupted.

@@ -509,6 +509,12 @@ def test_a_training_that_went_back_is_recorded_from_there(tmp_path, checkpoint, 
         dropped = run.notes["resumed"][0].get("dropped_steps")
         assert dropped == (None if checkpoint == 150 else [checkpoint + 1, 150])
     assert tt.validate(path) == []
+    if checkpoint < 150:  # the run as it was is a file of its own
+        with tt.open(tmp_path / run.notes["resumed"][0]["dropped_to"]) as branch:
+            assert branch.step.tolist() == list(range(151))
+            content = branch.states if store == "weights" else branch.sketch
+            assert branch.metrics["loss"].tolist()[1:] == [1.0] * 150
+            assert len(content[:]) == 151
 
 
 @pytest.mark.parametrize("step", [0, None])
