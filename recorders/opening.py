@@ -290,12 +290,11 @@ class Opening:
                 "name, mode='w' overwrites"
             )
         if keep < run.n_states:
-            branch = _copy_beside(self.path, last)
+            branch = _copy_beside(Path(self.path), last)
             origin["dropped_steps"] = [int(steps[keep]), last]
             origin["dropped_to"] = branch.name
             _log.warning(
-                "%s: the training went back to step %d; steps %d to %d are recorded again, and the run as it was is kept "
-                "in %s",
+                "%s: the training went back to step %d; steps %d to %d are recorded again, and %s keeps the former run",
                 self.path, self.first_step, steps[keep], last, branch.name,
             )  # fmt: skip
         return keep

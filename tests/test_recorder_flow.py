@@ -493,7 +493,7 @@ def test_a_training_that_went_back_is_recorded_from_there(tmp_path, checkpoint, 
     again = [*states[: checkpoint + 1], *(state(i, 2) for i in range(checkpoint + 1, 200))]  # on other batches
     step = checkpoint if named else None
     path = tmp_path / "a.h5"
-    with Recorder(path, again[checkpoint], resume=True, step=step, compress=compress, store=store) as rec:
+    with Recorder(str(path), again[checkpoint], resume=True, step=step, compress=compress, store=store) as rec:
         assert rec.step == checkpoint
         for one in again[checkpoint + 1 :]:
             rec.record(one, loss=2.0)
