@@ -187,8 +187,8 @@ def default_epsilon(
     Returns
     -------
     float
-        The root mean square s of what is perturbed (1 where all of it is 0) times ``max(1e-8, min(256 u, sqrt(u)))``,
-        u the roundoff of the coarsest dtype among it: 1e-8 s in float64, 1.5e-5 s in float32, rounded to two digits.
+        The root mean square s of what is perturbed (1 where all of it is 0) times ``max(1e-11, min(256 u, sqrt(u)))``,
+        u the roundoff of the coarsest dtype among it: 1e-11 s in float64, 1.5e-5 s in float32, rounded to two digits.
 
     Notes
     -----
@@ -202,7 +202,7 @@ def default_epsilon(
     square = sum(float((np.asarray(array, np.float64) ** 2).sum()) for array in chosen)
     scale = (square / count) ** 0.5 if count else 0.0
     u = max(roundoff(array) for array in chosen)
-    return float(f"{(scale if np.isfinite(scale) and scale > 0 else 1.0) * max(1e-8, min(256 * u, u**0.5)):.2g}")
+    return float(f"{(scale if np.isfinite(scale) and scale > 0 else 1.0) * max(1e-11, min(256 * u, u**0.5)):.2g}")
 
 
 def roundoff(array: Any) -> float:
@@ -412,7 +412,7 @@ class Twins:
             room = Room(**self.made["room"])
             _log.warning(
                 "the twins are %s: %.0f e-folds lie between their perturbation and the size of the weights, %.0f "
-                "between rounding and their perturbation (float64: 18 in each). Growth and decay are measured within "
+                "between rounding and their perturbation (float64: 25 and 11). Growth and decay are measured within "
                 "these; train in float64 where more is needed",
                 " and ".join(narrow), room.above, room.below,
             )  # fmt: skip

@@ -150,7 +150,7 @@ def test_a_chaotic_training_gives_several_starts_by_itself(tmp_path, members):
 
 @pytest.mark.recorders
 def test_a_contracting_training_is_planted_near_the_floor(tmp_path):
-    # 1 - 2 eta = .2: -1.6 e-folds a step, 18 - ln 50 of room. One weight would merge to the bit.
+    # 1 - 2 eta = .2: -1.6 e-folds a step, 11 - ln 50 of room. One weight would merge to the bit.
     twins = quartic(0.4, steps=150, width=30, recorder=(tmp_path / "a.h5", {}))
     for member in range(1, 5):
         ages = np.diff([row.step for row in twins.plantings if row.member == member])
@@ -207,7 +207,8 @@ def test_float32_twins_say_what_room_they_leave(caplog):
     with caplog.at_level(logging.WARNING, "recorders"):
         wide = quartic(1.8, steps=150, width=20)
     assert not caplog.records
-    assert min(wide.made["room"].values()) > 17
+    assert wide.made["room"]["above"] > 24
+    assert wide.made["room"]["below"] > 10
     # Once a copy has saturated, the room ends where it saturated.
     assert wide.room.above != wide.made["room"]["above"]
 
