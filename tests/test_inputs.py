@@ -425,7 +425,7 @@ def test_a_timedelta_of_pandas_is_a_duration():
         ("0h", "positive"),
         (np.arange(7), "7 times for 240 samples"),
         (np.cumsum(np.arange(240.0)), "uneven|repeats"),
-        (np.timedelta64(1), "no length"),
+        (np.timedelta64("NaT", "h"), "no length"),
         ({}, "the time between two samples"),
     ],
 )

@@ -237,7 +237,7 @@ def _even_months(stamps: NDArray[Any]) -> Duration | None:
     if gaps[0] < 1 or not np.all(gaps == gaps[0]):
         return None
     within = stamps - months
-    to_end = (months + 1) - stamps
+    to_end = (months + np.timedelta64(1, "M")) - stamps
     if np.all(within == within[0]) or np.all(to_end == to_end[0]):
         return _in_months(int(gaps[0]))
     return None
