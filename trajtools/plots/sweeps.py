@@ -120,7 +120,7 @@ def phase_diagram(result: PhaseDiagram, names: tuple[str, str] | None = None, ax
         (("inconclusive", "not converged", "mixed"), "o", "inconclusive or mixed"),
         (("diverging", "diverged", "dead"), "x", "diverged or dead"),
     ):
-        rows, columns = np.nonzero([[v in words for v in row] for row in result.verdict])
+        rows, columns = np.argwhere([[v in words for v in row] for row in result.verdict]).reshape(-1, 2).T
         if len(rows):
             ax.plot(x[columns], y[rows], marker, ms=3, mfc="w", mec="0.2", mew=0.5, label=label, linestyle="")
     finite = np.isfinite(result.boundary)
