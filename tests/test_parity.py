@@ -67,18 +67,20 @@ def written(folder, dtype, **options):
     """One trajectory through each of the three recorders."""
     paths = {name: folder / f"{name}.h5" for name in ("numpy", "torch", "jax")}
     first = arrays(0, dtype)
-    model = as_module(first)
+    model, tree = as_module(first), as_tree(first)
     with (
         recorders.Recorder(paths["numpy"], first, quiet=True, **options) as by_numpy,
         recorders.torch.Recorder(paths["torch"], model, quiet=True, **options) as by_torch,
-        recorders.jax.Recorder(paths["jax"], as_tree(first), quiet=True, **options) as by_jax,
+        recorders.jax.Recorder(paths["jax"], tree, quiet=True, **options) as by_jax,
     ):
         for t in range(STATES):
             state = arrays(t, dtype)
-            load(model, state)
+            if t:  # what is written before the first call counts as an update, even if it changes nothing
+                load(model, state)
+                tree = as_tree(state)
             by_numpy.record(state, loss=t / 7, accuracy=np.nan)
             by_torch.record(model, loss=torch.tensor(t / 7, dtype=torch.float64), accuracy=float("nan"))
-            by_jax.record(as_tree(state), loss=t / 7, accuracy=jax.numpy.nan)
+            by_jax.record(tree, loss=t / 7, accuracy=jax.numpy.nan)
     return paths
 
 
