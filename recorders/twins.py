@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -347,7 +348,7 @@ def _refuse_rounded(params: Mapping[str, Any], sizes: Mapping[str, np.ndarray], 
     )
 
 
-class Twins:
+class Twins(ABC):
     """What the twins of torch and JAX share: their members, the choice of a vectorised step, and who records them.
 
     Attributes
@@ -417,17 +418,17 @@ class Twins:
                 " and ".join(narrow), room.above, room.below,
             )  # fmt: skip
 
+    @abstractmethod
     def _network(self) -> dict[str, np.ndarray]:
         """The parameters of the reference, on the host."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _distances(self) -> np.ndarray:
         """Euclidean distance of each copy to the reference, (M - 1,) float64."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _plant(self, moved: Mapping[int, Mapping[str, np.ndarray]]) -> None:
         """Make members anew from the reference: parameters as given, all else of the training copied."""
-        raise NotImplementedError
 
     def _replant(self, updates: int = 1, step: int | None = None) -> None:
         """Plant what the schedule wants after updates, before the state is recorded; `step` is the recorder's."""

@@ -184,6 +184,15 @@ def test_a_decay_of_several_rates_ends_at_the_slowest():
     assert_allclose(exponent.value, np.log(0.95), rtol=0.1)
 
 
+def test_a_decay_that_is_no_exponential_says_so():
+    power = Divergence.from_distances(np.array([1e-3 * c * (1 + T) ** -1.5 for c in range(1, 7)]).T).fit()
+    assert power.verdict == "regular"
+    assert "rate-not-constant" in codes(power.warnings)
+    plain = Divergence.from_distances(np.array([1e-3 * c * np.exp(-0.05 * T) for c in range(1, 7)]).T).fit()
+    assert_allclose(plain.value, -0.05, rtol=1e-6)
+    assert "rate-not-constant" not in codes(plain.warnings)
+
+
 def test_a_curve_that_stays_where_it_began_does_not_grow():
     rng = np.random.default_rng(0)
     exponent = Divergence.from_distances(1e-8 * np.exp(0.1 * rng.standard_normal((400, 6)))).fit()

@@ -168,7 +168,7 @@ def _real(array: NDArray[Any], name: str) -> NDArray[Any]:
         return array.astype(np.float64) if array.dtype.itemsize > 8 else array
     if kind in "iub":
         return array
-    if "float" in str(array.dtype) and kind == "V":  # bfloat16 and float8 of ml_dtypes
+    if kind == "V" and array.dtype.names is None and array.dtype.type is not np.void:  # bfloat16, float8 of ml_dtypes
         return array.astype(np.float32)
     words = {
         "c": "complex ones; give real and imaginary part as two columns, np.c_[x.real, x.imag]",

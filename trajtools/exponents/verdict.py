@@ -406,6 +406,12 @@ def caveats(fit: TwinFit) -> tuple[Reason, ...]:
             "`rate_by_time`"
         )
         warnings.append(Reason("rate-not-constant", text))
+    if fit.decay is not None and fit.decay.shape > SLOWDOWN:
+        text = (
+            "the decay slows down: its lower half takes {factor:.2g} times as long as its upper half, so the value is "
+            "a mean over different rates; a power of time decays like that, too"
+        )
+        warnings.append(Reason.of("rate-not-constant", text, factor=float(np.exp(fit.decay.shape))))
     # Starts after the growth ended are not part of the value.
     differ = _rates_differ(tuple(s for s in fit.starts if np.isin(s.cells, fit.fitted).any()))
     if differ is not None:
