@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -306,13 +306,6 @@ def finite_rows(states: Any) -> NDArray[np.bool_]:
     """Whether every weight of each state (n, P) is finite."""
     finite: NDArray[np.bool_] = np.isfinite(states).all(axis=1)
     return finite
-
-
-def subsets(size: int, width: int, most: int) -> Iterator[slice]:
-    """Cut `size` rows of `width` entries into slices of at most `most` entries, at least one row each."""
-    rows = max(1, most // max(1, width))
-    for start in range(0, size, rows):
-        yield slice(start, min(start + rows, size))
 
 
 @dataclass(frozen=True)

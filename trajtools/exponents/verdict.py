@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trajtools.exponents.growth_phase import FEWEST_EFOLDS
 from trajtools.exponents.nulls import BASIN
 from trajtools.reasons import Reason
 from trajtools.statistics import DECISION
@@ -16,7 +17,6 @@ from trajtools.types import Floats, Ints
 if TYPE_CHECKING:
     from trajtools.exponents.fit_twins import TwinFit
 
-FEWEST_EFOLDS = 3.0  # of fitted growth, for exponential growth
 STARTS = 3  # separate times of perturbation that vote, for persistence
 MISS = 0.01  # probability that a start that votes fails to grow by chance
 CHANCE = 0.05  # smallest probability of so many failures by chance, for persistence

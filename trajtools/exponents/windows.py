@@ -13,9 +13,9 @@ from trajtools.errors import DataError
 from trajtools.exponents.divergence import Divergence
 from trajtools.exponents.exponent import Exponent, unknown_exponent
 from trajtools.exponents.fit_twins import fit_twins
+from trajtools.exponents.growth_phase import FEWEST_EFOLDS
 from trajtools.exponents.lyapunov import lyapunov
 from trajtools.exponents.twins import has_twins, twins
-from trajtools.exponents.verdict import FEWEST_EFOLDS
 from trajtools.inputs import takes_states
 from trajtools.reasons import Reason
 from trajtools.results import Result, to_plain

@@ -27,7 +27,6 @@ METRICS = ("l1", "l2", "linf", "rms", DISTANCES)
 _CODES = {"l1": 1, "l2": 2, "linf": 3, "rms": 2, DISTANCES: 5}
 
 
-_EUCLIDEAN = ("l2", "rms")
 _L1, _L2, _L2_SCALED, PRECOMPUTED = 1, 2, 4, 5
 
 

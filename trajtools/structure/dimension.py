@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from trajtools.distances.metric import MetricLike
 
-DIMENSION_VERDICTS = ("finite", "space-filling", "inconclusive")
-
 
 # Choices of this toolkit, listed in the settings of every result.
 LARGEST_SHARE = 0.1  # of all pairs may be inside the largest radius: edge effects set in beyond

@@ -18,7 +18,6 @@ from trajtools.types import Floats, RNGLike, StatesLike
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ZERO_ONE_VERDICTS = ("irregular", "regular", "inconclusive")
 METHODS = ("correlation", "regression")
 
 
