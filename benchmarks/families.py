@@ -3,9 +3,8 @@
 `DEVELOPMENT` were looked at while the tests of one trajectory were made. `HELD_OUT` were written down before, and not
 run before the code was frozen. A first frozen version was wrong on three of ten records of `sheared_cycle_observed` and
 one of `filtered_telegraph`: both moved to `DEVELOPMENT`, and the last four of `HELD_OUT` were added before the second
-version ran. That version lost Holmes' map, which moved to `SEEN`. `FRESH` were written for the version after that, before
-any of them was run. Every record is one trajectory; parameters are drawn
-from the seed.
+version ran. That version lost Holmes' map, which moved to `SEEN`. `FRESH` were written for the version after that,
+before any of them was run. Every record is one trajectory; parameters are drawn from the seed.
 """
 
 from __future__ import annotations
