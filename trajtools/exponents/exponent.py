@@ -123,7 +123,17 @@ class Exponent(Result):
         low, high = self.interval
         span = f"[{low:.4g}, {high:.4g}]" if isfinite(low) and isfinite(high) else "unknown"
         head = f"{self.value:.4g} {self.unit}, {self.level:.0%} interval {span}: {self.verdict}"
+        if isfinite(self.bound):
+            period = self.settings.get("period")
+            head = f"below {self.bound:.2g} {self.unit}: {self.verdict}" + (f", period {period:.6g}" if period else "")
         return "\n".join([head, *(f"- {line}" for line in (*self.reasons, *self.warnings))])
+
+    @property
+    def bound(self) -> float:
+        """Upper bound, in `unit`, of an exponent whose value is unknown: of an orbit that repeats exactly; else NaN."""
+        if np.isfinite(self.value):
+            return float("nan")
+        return float(self.settings.get("largest_exponent", float("nan"))) * self.unit_factor
 
     def summary(self) -> str:
         """Say the verdict in one sentence.
@@ -135,6 +145,8 @@ class Exponent(Result):
         """
         tenfold = np.log(10) / self.value * self.unit_factor if self.value > 0 else float("nan")
         time = f"tenfold every {tenfold:.3g} {self.curve.time_unit}s" if self.curve is not None else "exponentially"
+        if "at_rest" in self.settings:
+            return "The trajectory stands still."
         if self.method != "twins":  # one trajectory: there are neighbouring states, and no copies
             return {
                 "chaotic": f"The distance between neighbouring states grows {time}, all along the record.",

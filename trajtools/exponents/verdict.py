@@ -417,7 +417,7 @@ def caveats(fit: TwinFit) -> tuple[Reason, ...]:
     differ = _rates_differ(tuple(s for s in fit.starts if np.isin(s.cells, fit.fitted).any()))
     if differ is not None:
         warnings.append(differ)
-    warnings += _not_converged(fit)
+    warnings += [*_not_converged(fit), *_resting(fit)]
     if fit.unit == "blocks of time":
         text = (
             "the fit has {curves} independent {noun}: the interval comes from blocks of time and does not cover other "
@@ -438,6 +438,22 @@ def caveats(fit: TwinFit) -> tuple[Reason, ...]:
         )
         warnings.append(Reason.of("unused-curves", text, unused=unused, curves=len(fit.cells)))
     return tuple(warnings)
+
+
+def _resting(fit: TwinFit) -> list[Reason]:
+    """Warn of references that do not move in the second half of their record: nothing of their training is left."""
+    speed = fit.growth.speed
+    if speed is None:
+        return []
+    known = [row[np.isfinite(row)] for row in speed]
+    resting = sum(len(row) >= SHORTEST and not row[len(row) // 2 :].any() for row in known)
+    if not resting:
+        return []
+    text = (
+        "the references of {resting} of {curves} curves stand still in the second half of their record: the training "
+        "has converged, or its gradients are zero (dead units, a saturated loss, a rate of 0)"
+    )
+    return [Reason.of("at-rest", text, resting=resting, curves=len(speed))]
 
 
 def _not_converged(fit: TwinFit) -> list[Reason]:
