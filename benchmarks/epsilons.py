@@ -71,11 +71,11 @@ def iris(folder: Path, rate: float, epsilons: list[float], inits: int, steps: in
     return tt.open(path)
 
 
-TASKS: dict[str, tuple[Callable[..., Any], list[float], int]] = {
-    "digits": (digits, [1.5, 2.0, 3.0], 300),
-    "iris": (iris, [0.5, 1.0, 2.0], 300),
+TASKS: dict[str, tuple[Callable[..., Any], list[float], int, int]] = {
+    "digits": (digits, [1.7, 2.0, 3.0], 300, 5),
+    "iris": (iris, [0.5, 1.0, 2.0], 300, 20),
 }
-"""Name -> training, rates, steps."""
+"""Name -> training, rates, steps, and steps of a window."""
 
 
 def windows(growth: Any, exponent: Exponent, width: int) -> list[tuple[int, int, list[str]]]:
@@ -108,9 +108,9 @@ def main() -> None:
     parser.add_argument("--epsilons", type=float, nargs="*", default=[1e-6, 1e-8, 1e-11, 1e-14])
     parser.add_argument("--inits", type=int, default=12)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--width", type=int, default=10, help="steps of a window")
+    parser.add_argument("--width", type=int, help="steps of a window")
     arguments = parser.parse_args()
-    train, rates, steps = TASKS[arguments.task]
+    train, rates, steps, width = TASKS[arguments.task]
     epsilons = sorted(arguments.epsilons)
     names = [f"{epsilon:g}" for epsilon in epsilons]
     print(f"| rate | steps | {' | '.join(names)} |\n{'| --- ' * (len(names) + 2)}|")
@@ -120,7 +120,7 @@ def main() -> None:
             runs = train(Path(folder), rate, epsilons, arguments.inits, arguments.steps or steps)
             growth = tt.twins(runs)
             exponent = growth.fit()
-        for begin, end, cells in windows(growth, exponent, arguments.width):
+        for begin, end, cells in windows(growth, exponent, arguments.width or width):
             print(f"| {rate:g} | {begin} to {end} | {' | '.join(cells)} |")
         for k, one in enumerate(exponent.settings["rates_by_size"]):
             (small, large), (low, high) = one["rates"], one["difference"]

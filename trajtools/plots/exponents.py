@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trajtools.exponents.divergence import Divergence
     from trajtools.exponents.exponent import Exponent
     from trajtools.exponents.windows import Windows
+    from trajtools.types import Floats
 
 
 def divergence(
@@ -45,7 +46,8 @@ def divergence(
         ax = new_figure(7, 4.6).add_subplot()
     twins = growth.method == "twins"
     _draw_curves(ax, growth, max_curves)
-    ax.plot(growth.time, np.exp(growth.log_distance), color="tab:blue", linewidth=2.5, label="mean")
+    mean, label = _mean(growth) if twins else (growth.log_distance, "mean")
+    ax.plot(growth.time, np.exp(mean), color="tab:blue", linewidth=2.5, label=label)
     floor = growth.floor_curve()
     if np.isfinite(floor).any():
         ax.plot(growth.time, np.exp(floor), color="0.3", linewidth=1, linestyle=":", label="rounding floor")
@@ -57,6 +59,20 @@ def divergence(
     ax.set_ylabel(literal(f"distance {'to the reference' if twins else 'of neighbours'} ({growth.metric})"))
     ax.legend(loc="lower right", fontsize="small")
     return ax
+
+
+def _mean(growth: Divergence) -> tuple[Floats, str]:
+    """Mean over the half of the curves that last longest, while all of them last: one that ends would make it jump."""
+    curves = growth.orbit_curves()
+    known = np.isfinite(curves)
+    last = np.where(known.any(axis=1), curves.shape[1] - 1 - np.argmax(known[:, ::-1], axis=1), -1)
+    until = int(np.median(last))
+    kept = last >= until
+    if last.min() == last.max() or until < 1:
+        return growth.log_distance, "mean"
+    mean = np.full(curves.shape[1], np.nan)
+    mean[: until + 1] = curves[kept, : until + 1].mean(axis=0)
+    return mean, f"mean of the {int(kept.sum())} longest curves"
 
 
 def _draw_curves(ax: Axes, growth: Divergence, most: int | None) -> None:
