@@ -579,7 +579,7 @@ class Run:
 
     def _check_shapes(self) -> None:
         members, entries = self.n_members, self.n_parameters
-        wanted: dict[str, tuple[int | None, ...]] = {
+        expected: dict[str, tuple[int | None, ...]] = {
             "step": (),
             "metrics": (None,),
             "member_metrics": (None, members),
@@ -590,7 +590,7 @@ class Run:
             "buffers": (members, None),
         }
         for name, stream in self.axis.streams.items():
-            shape = wanted[name]
+            shape = expected[name]
             if len(stream.shape) != len(shape) or any(
                 b not in (None, a) for a, b in zip(stream.shape, shape, strict=True)
             ):
