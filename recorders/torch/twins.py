@@ -94,7 +94,8 @@ class Twins(ModuleTwins):
     optimizer_factory : callable
         ``optimizer_factory(parameters)`` -> torch.optim.Optimizer, called with the parameters of one member.
     epsilon, members, seed, distribution, only, allow_rounded
-        As in `perturb`; epsilon from the dtype and the weights if not given.
+        As in `perturb`; epsilon from the dtype and the weights if not given. A list, ``epsilon=[1e-8, 1e-11]``: the
+        copies take its sizes in turn, and `tt.twins` tests whether their rates agree.
     replant : {"auto", "saturation"}, int or None
         When copies are planted anew beside the reference: its weights plus a fresh perturbation, and all else of the
         training copied. "auto": those that have saturated, merged or come near the rounding floor, and otherwise at
@@ -159,7 +160,7 @@ class Twins(ModuleTwins):
         loss_fn: LossFunction,
         optimizer_factory: Callable[[Any], Any],
         *,
-        epsilon: float | Mapping[str, Any] | None = None,
+        epsilon: float | Sequence[float] | Mapping[str, Any] | None = None,
         members: int,
         seed: int,
         distribution: str = "uniform",
@@ -353,7 +354,7 @@ def copy_optimizer(source: Any, target: Any) -> None:
 
 def perturb(
     model: nn.Module,
-    epsilon: float | Mapping[str, Any] | None,
+    epsilon: float | Sequence[float] | Mapping[str, Any] | None,
     members: int,
     seed: int,
     *,
@@ -367,7 +368,7 @@ def perturb(
     ----------
     model : torch.nn.Module
         The reference; not modified. The copies are unwrapped from torch.compile and data parallelism.
-    epsilon : float, {glob: float or array} or None
+    epsilon : float, list of float, {glob: float or array} or None
         Size of the perturbation of an entry, see `recorders.perturb`.
     members : int
         Number of copies.
