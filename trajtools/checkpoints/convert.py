@@ -21,9 +21,11 @@ from trajtools.checkpoints.folders import Checkpoint, checkpoints_in, kind_of, o
 from trajtools.checkpoints.steps import Order, in_order
 from trajtools.checkpoints.weights import Weights, renaming, weights_of
 from trajtools.errors import ArchitectureError, DataError, RecordingError, SelectionError
+from trajtools.results import Shown
 from trajtools.store import RunWriter, StreamLayout, digest, foreign, promote, publish, widen
 from trajtools.store.origin import origin
 from trajtools.wiring import FLOATS, Member, describe, is_selected, listed, select
+from trajtools.wording import counted
 
 Progress = Callable[[int, int], None]
 Leaves = dict[str, Leaf]
@@ -32,8 +34,8 @@ METRICS = "metrics/"
 RESERVED = ("self", "state", "step", "buffers")  # other arguments of `Recorder.record`
 
 
-@dataclass(frozen=True)
-class Conversion:
+@dataclass(frozen=True, repr=False)
+class Conversion(Shown):
     """What was converted.
 
     Attributes
@@ -62,6 +64,17 @@ class Conversion:
     entry: str = ""
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def _sentence(self) -> str:
+        files = ", ".join(map(str, self.paths[:3])) + (", ..." if len(self.paths) > 3 else "")
+        if not self.names:
+            return f"written to {files}."
+        span = f", steps {self.steps[0]} to {self.steps[-1]}" if self.steps else ""
+        several = f"{counted(len(self.names), 'checkpoint')}{span}"
+        return f"{several}, written to {files}; the step is {self.rule} ({self.example})."
+
+    def _remarks(self) -> tuple[str, ...]:
+        return (*self.notes, *(f"left out: {name}" for name in self.left_out))
 
 
 def convert(
