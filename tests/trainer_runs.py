@@ -1,4 +1,4 @@
-"""One small training under Lightning and under the Trainer of transformers, with the same calls; and how its file reads.
+"""A small training in Lightning and in the Trainer of transformers, with the same calls; and how its file reads.
 
 `LIGHTNING` and `HUGGINGFACE` have the same functions: ``model()``, ``train(folder, *callbacks, net=, steps=, ...)`` and
 the callbacks ``Snapshots`` (what should be recorded) and ``Failing`` (an exception when the step is reached).
@@ -22,7 +22,7 @@ nn = torch.nn
 README = Path(__file__).parents[1] / "README.md"
 # Of the trainers and of torch, on what they find here.
 QUIET = [pytest.mark.filterwarnings(f"ignore:.*:{kind}") for kind in ("DeprecationWarning", "FutureWarning")]
-QUIET += [pytest.mark.filterwarnings(f"ignore::UserWarning:{module}") for module in ("lightning", "torch", "accelerate")]
+QUIET += [pytest.mark.filterwarnings(f"ignore::UserWarning:{m}") for m in ("lightning", "torch", "accelerate")]
 
 
 def contents(path):
