@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from recorders.adapter import dtype_name
+from recorders.live import Growth
 from recorders.planting import Planting, Replant, Room, Schedule, seed_of
 from trajtools.errors import PerturbationError, RecordingError
 from trajtools.wiring import FLOATS, Member, describe, listed, select
@@ -406,6 +407,8 @@ class Twins(ABC):
         if not any(np.any(size > 0) for sizes in perturbation.sizes for size in sizes.values()):
             self._schedule.is_over = True  # exact copies are a control
         self._updates = 0
+        self._growth = Growth()
+        self._gaps: np.ndarray | None = None  # distances after the newest update
         self._vectorize = vectorize
         self._plan: tuple[bool, str] | None = (False, "vectorize=False") if vectorize is False else None
         self._plans: dict[Any, tuple[bool, str]] = {}
@@ -433,11 +436,23 @@ class Twins(ABC):
             above = _e_folds(float(np.mean(list(newest.values()))), self._schedule.saturation)
         return Room(above, below)
 
+    @property
+    def live(self) -> dict[str, float]:
+        """Numbers of the copies now, see `recorders.live.Growth`; a look costs one pass over the weights."""
+        return self._growth.numbers(self._updates, self._measure())
+
+    def _measure(self) -> np.ndarray:
+        """Distances of the copies now, measured once an update."""
+        if self._gaps is None:
+            self._gaps = self._distances()
+            self._growth.note(self._updates, self._gaps)
+        return self._gaps
+
     def _start(self) -> None:
         """Enter the first planting, once the members stand."""
         self._enter_plantings(0, range(1, len(self.members)), self._network())
         narrow = sorted({dtype_name(array) for array in self._network().values()} - {"float64"})
-        if narrow:
+        if narrow and not self._schedule.is_over:
             room = Room(**self.made["room"])
             _log.warning(
                 "the twins are %s: %.0f e-folds lie between their perturbation and the size of the weights, %.0f "
@@ -461,12 +476,13 @@ class Twins(ABC):
     def _replant(self, updates: int = 1, step: int | None = None) -> None:
         """Plant what the schedule wants after updates, before the state is recorded; `step` is the recorder's."""
         self._updates += updates
+        self._gaps = None
         recorder = self._recorder
         if step is None:
             step = self._updates if recorder is None else recorder.step + 1
         if self._schedule.is_over or not (recorder is None or recorder._takes_plantings(step)):
             return
-        due = self._schedule.due(self._updates, self._distances, self._network)
+        due = self._schedule.due(self._updates, self._measure, self._network)
         if not due:
             return
         network = self._network()
@@ -475,12 +491,15 @@ class Twins(ABC):
         if not all(is_beside(network, copy) for copy in moved.values()):
             self._schedule.is_over = True  # a training that has diverged does not come back
             return
+        self._measure()  # where the stretches end
         self._plant(moved)
         self._enter_plantings(step, due, network)
 
     def _enter_plantings(self, step: int, copies: Iterable[int], network: Mapping[str, np.ndarray]) -> None:
-        distances = self._distances()
+        copies, distances = tuple(copies), self._distances()
         self._schedule.planted(self._updates, copies, distances, floor_of(network))
+        self._growth.planted(self._updates, copies, distances)
+        self._gaps = distances
         seed, norms = seed_of(self._seed, self._updates), distances.tolist()
         rows = [Planting(step, copy, self.members[copy].epsilon, seed, norms[copy - 1]) for copy in copies]
         self.plantings += rows

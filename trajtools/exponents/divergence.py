@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -14,9 +14,10 @@ from trajtools.exponents.fit_neighbors import METHODS as NEIGHBOR_METHODS, fit_n
 from trajtools.exponents.fit_twins import fit_twins
 from trajtools.exponents.published_fits import fit_published
 from trajtools.reasons import Reason
-from trajtools.results import Result
+from trajtools.results import AxisNames, Result
 from trajtools.statistics import AVERAGES, average_curves, mean_curve
 from trajtools.types import Floats, Ints, RealArrayLike, RNGLike
+from trajtools.wording import counted, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,6 +80,23 @@ class Divergence(Result):
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[Reason, ...] = ()
     speed: Floats | None = None
+    _dims: ClassVar[AxisNames] = {
+        "distances": ("curve", "time"),
+        "floor": ("curve", "time"),
+        "group": ("curve",),
+        "start": ("curve",),
+        "scale": ("curve",),
+        "log_distance": ("time",),
+    }
+
+    def _sentence(self) -> str:
+        e_folds = (
+            float(np.nanmax(self.log_distance) - self.log_distance[0]) if np.isfinite(self.log_distance).any() else 0
+        )
+        growth = f"{e_folds:.3g} e-folds between its start and its largest value"
+        curves = counted(len(self.distances), "curve") + f" from {counted(self.n_references, 'initial condition')}"
+        over = f"over {spoken(float(self.time[-1]))} {self.time_unit}s" if len(self.time) else "without a time"
+        return f"{curves} ({self.method}, {self.metric}), {over}; the mean gains {growth}. .fit() gives the exponent."
 
     @classmethod
     def from_distances(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trajtools.distances.equal_times import as_states, check_alike, common, read_rows, to_references
+from trajtools.distances.equal_times import as_states, check_alike, chunk_of, common, read_rows, to_references
 from trajtools.distances.metric import MetricLike, bind_metric, find_metric
 from trajtools.errors import DataError, SelectionError, UnknownNameError
 from trajtools.exponents.applicability import infer_optimizer
@@ -399,12 +399,18 @@ class _Copies:
         first = self.members[0]
         return np.asarray(first.step) if hasattr(first, "step") else np.arange(len(first), dtype=np.int64)
 
-    def read(self, rows: Any, members: Any = None, columns: Any = None) -> Any:
-        """Return the states of some members, (t, m, p)."""
-        blocks = [read_rows(self.members[m], rows.start, rows.stop)[:, columns] for m in members]
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """States and entries of a chunk of the files."""
+        chunks = [chunk_of(member) for member in self.members]
+        return max(rows for rows, _ in chunks), max(columns for _, columns in chunks)
+
+    def by_member(self, rows: slice, members: Any, columns: slice) -> Any:
+        """Return the states of some members, (m, t, p)."""
+        blocks = [read_rows(self.members[m], rows.start, rows.stop, columns) for m in members]
         if len({block.dtype for block in blocks}) > 1:
             blocks = [common(block, np.empty((0, 0)))[0] for block in blocks]
-        return np.stack(blocks, axis=1)
+        return np.stack(blocks)
 
 
 def _rows(step: Ints, window: tuple[int, int] | None) -> slice:
