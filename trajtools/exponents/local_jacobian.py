@@ -88,8 +88,8 @@ class LocalJacobian:
     def noise_reason(self) -> Reason:
         """Say that noise flattens the slopes."""
         text = (
-            "the states hold noise: maps of {few} neighbours leave {small:.2g} of the variance unexplained, those of {many} "
-            "{large:.2g}, and curvature alone would leave much less to the smaller; noise flattens the slopes, so the "
+            "the states hold noise: maps of {few} neighbours leave {small:.2g} of the variance unexplained, those of "
+            "{many} {large:.2g}, and curvature alone would leave much less to the smaller; noise flattens the slopes, so the "
             "value is too low (by about a tenth at 1 % of the spread), which the interval does not cover"
         )
         (few, many), (small, large) = self.neighbors, self.unexplained
