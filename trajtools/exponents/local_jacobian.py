@@ -89,8 +89,8 @@ class LocalJacobian:
         """Say that noise flattens the slopes."""
         text = (
             "the states hold noise: maps of {few} neighbours leave {small:.2g} of the variance unexplained, those of "
-            "{many} {large:.2g}, and curvature alone would leave much less to the smaller; noise flattens the slopes, so the "
-            "value is too low (by about a tenth at 1 % of the spread), which the interval does not cover"
+            "{many} {large:.2g}, and curvature alone would leave much less to the smaller; noise flattens the slopes, "
+            "so the value is too low (a tenth at 1 % of the spread), which the interval does not cover"
         )
         (few, many), (small, large) = self.neighbors, self.unexplained
         return Reason.of("measurement-noise", text, few=few, many=many, small=small, large=large)
