@@ -202,3 +202,26 @@ def test_the_program_of_the_readme_runs(tmp_path, trainer, monkeypatch):
     exec(compile(program, str(README), "exec"), names)
     (path,) = tmp_path.glob("*.h5")
     assert contents(path)[1] == list(range(7))
+
+
+def test_numbers_of_twins_stand_in_the_file_of_tensorboard(tmp_path, trainer):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    twins = trainer.TwinsCallback(tmp_path / "run.h5", probe=lambda *_: {"h_max_batch": 3.0}, probe_every=4)
+    options = {"report_to": ["tensorboard"]}
+    if trainer.name == "lightning":
+        options = {"logger": trainer.module.pytorch.loggers.TensorBoardLogger(tmp_path)}
+    trainer.train(tmp_path, twins, steps=8, log_every=4, **options)
+    folders = {path.parent for path in tmp_path.rglob("events.out.tfevents.*")}
+    events = EventAccumulator(str(min(folders, key=lambda path: len(path.parts))))
+    events.Reload()
+    prefix = "train/" if trainer.name == "huggingface" else ""
+    shown = {name: events.Scalars(f"{prefix}{name}") for name in ("twin_distance", "twin_exponent", "h_max_batch")}
+    assert all([event.step for event in each] == [4, 8] for each in shown.values())
+    with tt.open(tmp_path / "run.h5") as run:
+        states = run.states[:].astype(float)
+    for event in shown["twin_distance"]:
+        gaps = np.linalg.norm(states[event.step, 1:] - states[event.step, 0], axis=1)
+        assert event.value == pytest.approx(np.exp(np.log(gaps).mean()), rel=1e-4)
+    assert [event.value for event in shown["h_max_batch"]] == [3.0, 3.0]
