@@ -185,11 +185,13 @@ def _accuracy(analysis: Analysis) -> str:
 
 
 def _sweep_table(sweep: Sweep) -> dict[str, Any]:
+    from trajtools.sweeps.answer import label
     from trajtools.sweeps.sweep import header, rows
 
     comparison = sweep.coincidence()
     reasons = dict.fromkeys((*comparison.onset.reasons, *comparison.fastest.reasons, *comparison.reasons))
     return {
+        "x_label": label(sweep.x_name),
         "sweep_header": header(sweep),
         "sweep_rows": rows(sweep),
         "sweep_verdict": comparison.verdict,
