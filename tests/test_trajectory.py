@@ -220,7 +220,10 @@ def test_blocks_joined_are_the_selection(rows: tuple[int, int, int], max_bytes: 
 
 def test_blocks_are_whole_chunks_where_they_can_be() -> None:
     x = Trajectory.from_array(np.zeros((1000, 4)))
+    assert [where.start for where, _ in x.blocks(max_bytes=32 * 150)] == list(range(0, 1000, 150))
+    x.source.chunk = 64, 4
     assert [where.start for where, _ in x.blocks(max_bytes=32 * 150)] == list(range(0, 1000, 128))
+    assert [where.start for where, _ in x.blocks(max_bytes=32 * 50)] == list(range(0, 1000, 50))
 
 
 def test_a_pickled_trajectory_is_the_same_view() -> None:

@@ -26,7 +26,7 @@ MAX_ARRAY_BYTES = 4 * 2**30
 """Largest trajectory that `numpy.asarray` converts."""
 
 
-CHUNK_ROWS = 64  # rows of a chunk in most files; blocks of whole chunks read each chunk once
+BLOCK_BYTES = 16 * 2**20  # memory of this size is used again by the next block; more is new, and slower
 
 
 class Trajectory(Shown):
@@ -375,9 +375,9 @@ class Trajectory(Shown):
         states : ndarray, shape (t, P)
             Possibly a read-only view.
         """
-        rows = max(1, max_bytes // max(1, self._width * self.dtype.itemsize))
-        if rows > CHUNK_ROWS:
-            rows -= rows % CHUNK_ROWS
+        size = max(1, self._width * self.dtype.itemsize)
+        rows, tall = min(max_bytes, BLOCK_BYTES) // size, getattr(self._source, "chunk", (1, 1))[0]
+        rows = max(1, rows - rows % tall, min(tall, max_bytes // size))
         for start in range(0, len(self), rows):
             stop = min(start + rows, len(self))
             yield slice(start, stop), self.read(start, stop)

@@ -22,6 +22,8 @@ from trajtools.wording import counted, spoken
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+APART = float(np.log(10))  # e-folds between perturbations of different sizes, at least
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Divergence(Result):
@@ -192,6 +194,15 @@ class Divergence(Result):
         pairs = np.stack([self.group, self.start], axis=1)
         return np.unique(pairs, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
 
+    @property
+    def size(self) -> Ints:
+        """Class of the first distance of each unit, shape (U,), 0 the smallest: copies of one epsilon share it.
+
+        First distances belong to different classes where a gap between them, of a factor 10 at least, is wider than
+        both classes.
+        """
+        return size_classes(self.distances[:, 0] if self.distances.shape[1] else np.zeros(len(self.group)))
+
     def curves(self) -> tuple[Floats, Ints, Ints]:
         """Logarithmic curves for fits, averaged by the rule `average`.
 
@@ -301,6 +312,23 @@ class Divergence(Result):
         from trajtools import plots
 
         return plots.divergence(self, ax=ax)
+
+
+def size_classes(first: Floats) -> Ints:
+    """Class of each first distance; see `Divergence.size`."""
+    positive = np.isfinite(first) & (first > 0)
+    logs = np.sort(np.log(first[positive]))
+    if not len(logs):
+        return np.zeros(len(first), dtype=np.int64)
+    gaps = np.diff(logs)
+    edges = np.flatnonzero(gaps >= APART)
+    parts = np.split(logs, edges + 1)
+    spread = [part[-1] - part[0] for part in parts]
+    wide = [k for k, edge in enumerate(edges) if gaps[edge] > max(spread[k], spread[k + 1])]
+    if len(wide) < len(edges):  # draws in few dimensions scatter as widely
+        return np.zeros(len(first), dtype=np.int64)
+    middle = [(logs[edge] + logs[edge + 1]) / 2 for edge in edges]
+    return np.searchsorted(middle, np.log(np.where(positive, first, np.exp(logs[0])))).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,6 +112,7 @@ class Run(Shown):
             kind = "a folder; open_runs() opens the runs in it" if self.path.is_dir() else "not a regular file"
             raise FormatError(f"{self.path} is {kind}; needed a trajtools file")
         self._raw = RawFile(self.path)
+        self._planted: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None
         self.places: dict[str, int] = {}
         self.is_cut = False
         try:
@@ -325,8 +326,12 @@ class Run(Shown):
             Each from the first state that shows a planting to the last one before the next; before the first planting,
             and for a member without any, from the first state on. Empty stretches are left out.
         """
-        planted = self.plantings["step"][self.plantings["member"] == member]
-        edges = [0, *np.searchsorted(self.step, np.sort(planted)).tolist(), self.n_states]
+        if self._planted is None:  # asked member by member
+            n = self.planting_blocks.n
+            planted, members = (self._planting_series(name, n) for name in ("step", "member"))
+            self._planted = self.step, planted, members
+        steps, planted, members = self._planted
+        edges = [0, *np.searchsorted(steps, np.sort(planted[members == member])).tolist(), self.n_states]
         return [slice(a, b) for a, b in pairwise(edges) if b > a]
 
     @property
@@ -453,7 +458,7 @@ class Run(Shown):
         values = self.blocks.series(name, column, start, stop)
         return values.reshape(-1) if name == "step" else values
 
-    def rectangle(self, name: str, rows: Any, members: Any, columns: Any) -> NDArray[Any]:
+    def rectangle(self, name: str, rows: Any, members: Any, columns: Any, *, by_member: bool = False) -> NDArray[Any]:
         """Read states of a (T, M, P) stream, as stored.
 
         Parameters
@@ -462,10 +467,12 @@ class Run(Shown):
             ``"weights"``, ``"sketch"`` or ``"optimizer"``.
         rows, members, columns : slice or ndarray of int64
             Which states, members and entries.
+        by_member : bool
+            Put the members first: whole chunks are then read without a copy.
 
         Returns
         -------
-        ndarray, shape (rows, members, columns)
+        ndarray, shape (rows, members, columns) or (members, rows, columns)
 
         Raises
         ------
@@ -473,7 +480,7 @@ class Run(Shown):
             If a chunk does not match its checksum.
         """
         self._locate(self.blocks, name)
-        return self.blocks.rectangle(name, rows, members, columns)
+        return self.blocks.rectangle(name, rows, members, columns, by_member=by_member)
 
     def _planting_series(self, name: str, n: int) -> NDArray[Any]:
         stream = f"plantings/{name}"
@@ -552,6 +559,7 @@ class Run(Shown):
                     FormatError(f"{self.path} is damaged: its tables or attributes do not match their checksum")
                 )
             self.stored_names = {name: _read_names(file, self._raw, name) for name in ("metric", "member_metric")}
+            self._planted = None
             self.blocks = Blocks(self._raw, self.axis, self.n_states)
             self.planting_blocks = Blocks(self._raw, self.planting_axis, self.cells.plantings)
             if self.blocks.n_blocks <= _EAGER_BLOCKS:  # everybody asks for the steps, and few for nothing else
@@ -670,7 +678,7 @@ class Run(Shown):
 
     def _check_shapes(self) -> None:
         members, entries = self.n_members, self.n_parameters
-        wanted: dict[str, tuple[int | None, ...]] = {
+        expected: dict[str, tuple[int | None, ...]] = {
             "step": (),
             "metrics": (None,),
             "member_metrics": (None, members),
@@ -681,7 +689,7 @@ class Run(Shown):
             "buffers": (members, None),
         }
         for name, stream in self.axis.streams.items():
-            shape = wanted[name]
+            shape = expected[name]
             if len(stream.shape) != len(shape) or any(
                 b not in (None, a) for a, b in zip(stream.shape, shape, strict=True)
             ):
@@ -838,6 +846,28 @@ class StoredArray:
         result = self._run.rectangle(self._name, *chosen)
         return on_disk.widen(result) if self._widened and not raw else result
 
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """States and entries of one chunk of the file: rectangles along its edges are read once."""
+        stream = self._run.axis.streams[self._name]
+        return stream.rows, stream.chunk[1]
+
+    def by_member(self, rows: Selection, members: Selection, columns: Selection) -> NDArray[Any]:
+        """Read a rectangle with the members first.
+
+        Parameters
+        ----------
+        rows, members, columns : slice or sequence of int
+            Which states, members and entries.
+
+        Returns
+        -------
+        ndarray, shape (members, rows, columns)
+        """
+        chosen = [indices(k, n) for k, n in zip((rows, members, columns), self.shape, strict=True)]
+        result = self._run.rectangle(self._name, *chosen, by_member=True)
+        return on_disk.widen(result) if self._widened else result
+
 
 def _positions(key: Any, length: int) -> NDArray[np.int64]:
     array = np.atleast_1d(np.asarray(key))
@@ -865,13 +895,15 @@ class StoredStates:
         (T, P).
     dtype : numpy.dtype
         Of what `read` gives.
+    chunk : tuple of int
+        States and entries of one chunk of the file.
     """
 
     def __init__(self, run: Run, member: int, stream: str = "weights") -> None:
         self.path, self.member, self.stream = run.path, member, stream
         self._array = StoredArray(run, stream)
         self.shape: tuple[int, int] = (self._array.shape[0], self._array.shape[2])
-        self.dtype = self._array.dtype
+        self.dtype, self.chunk = self._array.dtype, self._array.chunk
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_reopen, (self.path, self.member, self.stream, self.shape[0]))
