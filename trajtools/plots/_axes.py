@@ -33,6 +33,7 @@ VERDICT_COLORS = {
 VERDICT_MARKERS = {
     "chaotic": "^", "transient": "v", "sensitive": "D", "regular": "o", "diverging": "X", "inconclusive": "s",
 }  # fmt: skip
+LETTER = 0.52  # mean width of a letter over the size of its font
 COLUMN = 3.5  # inches, width of a column of a paper
 style: dict[str, Any] = {
     "figure.dpi": 150,
@@ -133,12 +134,22 @@ def legend(ax: Axes, **options: Any) -> None:
         ax.legend(fontsize="small", **options)
 
 
-def legend_above(ax: Axes, ncols: int = 2) -> None:
-    """Add a legend above the axes, where it hides no data; the title moves above it."""
-    if ax.get_legend_handles_labels()[0]:
+def legend_above(ax: Axes) -> None:
+    """Add a legend above the axes, where it hides no data, in as many columns as fit; the title moves above it."""
+    labels = ax.get_legend_handles_labels()[1]
+    if labels:
+        size = 0.83 * _font_size()
+        width = ax.get_position().width * ax.get_figure(root=True).get_size_inches()[0] * 72
+        ncols = max(1, min(3, len(labels), int(width / (LETTER * size * max(map(len, labels)) + 3.2 * size))))
         legend(ax, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=ncols, frameon=False, borderaxespad=0.2,
                handlelength=1.6, columnspacing=1.2)  # fmt: skip
         entitle(ax, ax.get_title())
+
+
+def _font_size() -> float:
+    import matplotlib
+
+    return float(matplotlib.rcParams["font.size"])
 
 
 def entitle(ax: Axes, text: str) -> None:

@@ -58,7 +58,7 @@ def divergence(
         The axes of the plot; ``.figure.savefig(...)`` writes the figure.
     """
     if ax is None:
-        ax = new_figure(COLUMN, 3.1).add_subplot()
+        ax = new_figure(COLUMN, 3.3).add_subplot()
     twins = growth.method == "twins"
     _draw_curves(ax, growth, max_curves)
     ax.plot(growth.time, np.exp(growth.log_distance), color="0.15", linewidth=1.5, label="mean of all curves")
@@ -82,11 +82,8 @@ def _draw_curves(ax: Axes, growth: Divergence, most: int | None) -> None:
     curves = growth.orbit_curves()
     most = len(curves) if most is None else min(most, len(curves))
     rows = np.unique(np.linspace(0, len(curves) - 1, most).round().astype(int))
-    total = f"{len(curves)} blocks"
-    if growth.method == "twins":
-        total = f"{growth.n_references} initial condition{'' if growth.n_references == 1 else 's'}"
-        if len(curves) > growth.n_references:  # several starts
-            total = f"{len(curves)} curves from {total}"
+    plural = "" if len(curves) == 1 else "s"
+    total = f"{len(curves)} {'curve' if growth.method == 'twins' else 'block'}{plural}"
     label = total if len(rows) == len(curves) else f"{len(rows)} of {total}"
     for place, row in enumerate(rows):
         ax.plot(growth.time, np.exp(curves[row]), color="0.55", linewidth=0.5, alpha=0.5,
@@ -103,7 +100,7 @@ def _draw_fit(ax: Axes, exponent: Exponent, most: int | None) -> None:
     if len(stretches):
         shown = np.unique(np.linspace(0, len(stretches) - 1, min(len(stretches), most or len(stretches))).round())
         for place, (start, low, stop, high) in enumerate(stretches[shown.astype(int)]):
-            label = None if place else "fitted stretch of each curve"
+            label = None if place else "fitted stretches"
             ax.plot([start, stop], np.exp([low, high]), color=BLUE, linewidth=0.8, alpha=0.6, label=label)
     else:
         ax.axvspan(*time, color=BLUE, alpha=0.12, linewidth=0, label="fitted window")
@@ -111,7 +108,7 @@ def _draw_fit(ax: Axes, exponent: Exponent, most: int | None) -> None:
     if wedge is not None:
         ends, low, high = wedge
         ax.fill_between(ends, np.exp(low), np.exp(high), color=RED, alpha=0.15, linewidth=0)
-    label = f"{number(exponent.value)} {exponent.unit} {interval(exponent)}"
+    label = f"{number(exponent.value)} {interval(exponent)} {exponent.unit}"
     ax.plot(time, np.exp(log_distance), color=RED, linestyle="--", linewidth=2, label=literal(label))
     level = exponent.settings.get("saturation_level")
     if isinstance(level, float | int) and np.isfinite(level):
@@ -125,7 +122,7 @@ def _draw_null(ax: Axes, exponent: Exponent, *, with_record: bool) -> None:
     low, high, color = np.exp(band["low"]), np.exp(band["high"]), GREEN
     ax.fill_between(band["time"], low, high, color=color, alpha=0.2, linewidth=0, label="null, middle 90%")
     if with_record:  # for twins this is the mean, already drawn
-        ax.plot(band["time"], np.exp(band["record"]), color=color, linewidth=1, label="curve that was tested")
+        ax.plot(band["time"], np.exp(band["record"]), color=color, linewidth=1, label="tested curve")
 
 
 @styled
@@ -193,8 +190,10 @@ def draw_windows(result: Windows, ax: Axes | None = None) -> Axes:
         label = None if verdict in named else verdict
         ax.plot(span, [result.value[w]] * 2, color=color, linewidth=3 if result.fresh[w] else 1.5, label=label)
         named.add(verdict)
-    for step in result.perturbed:
-        ax.axvline(step, color="0.3", linewidth=0.5, linestyle=":")
+    if len(result.perturbed):
+        bottom = ax.get_xaxis_transform()
+        ax.plot(result.perturbed, np.full(len(result.perturbed), 0.02), "|", color="0.3", transform=bottom,
+                markersize=5, markeredgewidth=0.6, label="perturbations")  # fmt: skip
     if np.isfinite(result.max_gain):
         low, high = result.max_gain_between
         ax.set_title(f"largest gain: {number(result.max_gain)} e-folds, steps {low} to {high}")

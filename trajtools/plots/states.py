@@ -135,7 +135,7 @@ def stability(result: OrbitalStability, ax: Axes | None = None) -> Axes:
     """
     below = None
     if ax is None:
-        figure = new_figure(COLUMN, 3.6)
+        figure = new_figure(COLUMN, 4.0)
         ax, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     _draw_orbit_distances(ax, result)
     if below is not None:
@@ -150,7 +150,7 @@ def stability(result: OrbitalStability, ax: Axes | None = None) -> Axes:
 def _draw_orbit_distances(ax: Axes, result: OrbitalStability) -> None:
     curves = (
         ("at equal times", result.distance, BLUE),
-        ("to the orbit, flow direction removed", result.transverse, RED),
+        ("to the orbit", result.transverse, RED),
     )
     for label, rows, color in curves:
         positive = np.where(rows > 0, rows, np.nan)
@@ -159,12 +159,15 @@ def _draw_orbit_distances(ax: Axes, result: OrbitalStability) -> None:
         ax.plot(result.time, _geometric_mean(positive), color=color, linewidth=2.2, label=label)
     for label, rows, style in (
         ("rounding floor", result.floor, ":"),
-        ("resolution of the orbit", result.resolution, "--"),
+        ("resolution", result.resolution, "--"),
     ):
         mean = _geometric_mean(np.where(rows > 0, rows, np.nan))
         if np.isfinite(mean).any():
             ax.plot(result.time, mean, color="0.4", linewidth=0.9, linestyle=style, label=label)
     ax.set_yscale("log")
+    lowest = min((float(rows[rows > 0].min()) for _, rows, _ in curves if (rows > 0).any()), default=0.0)
+    if lowest > 0:  # far below the curves, the rounding floor would leave them little room
+        ax.set_ylim(bottom=lowest / 30)
     ax.set_ylabel(literal(f"distance ({result.metric})"))
     ax.set_title(result.verdict, fontsize="medium")
     legend_above(ax)  # loc="best" is slow with many lines

@@ -125,7 +125,7 @@ def recurrence_windows(
     for name in names:
         ax.plot(result.time, result[name], marker=".", label=name)
     ax.set_xlabel(literal(f"time ({result.time_unit})"))
-    ax.set_ylabel(f"in windows of {result.size} states")
+    ax.set_ylabel(f"measure in windows of {result.size} states")
     legend_above(ax)
     return ax
 
@@ -225,8 +225,11 @@ def correlation_dimension(result: Dimension, ax: Axes | None = None) -> Axes:
     else:
         ax.plot([], [], " ", label=f"{result.verdict}: no scaling region")
     ax.set_xscale("log")
+    slopes = np.concatenate([sums.local_slope[np.isfinite(sums.local_slope)] for sums in result.correlation_sums])
     top = max([result.space or 1, *result.dims.tolist()]) + 0.5
-    ax.set_ylim(0, top if np.isnan(result.value) else max(top, result.value * 1.3))
+    if np.isnan(result.value):  # all that there is to be seen are the slopes
+        top = max(top, 1.1 * float(slopes.max(initial=0.0)))
+    ax.set_ylim(min(0.0, float(slopes.min(initial=0.0))), max(top, np.nan_to_num(result.value) * 1.3))
     ax.set_xlabel(literal(f"radius r ({result.correlation_sums[-1].metric})"))
     ax.set_ylabel("d ln C / d ln r")
     legend_above(ax)

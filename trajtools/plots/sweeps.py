@@ -14,7 +14,6 @@ from trajtools.plots._axes import (
     VERDICT_COLORS,
     VERDICT_MARKERS,
     in_words,
-    legend,
     legend_above,
     literal,
     logarithmic,
@@ -77,7 +76,7 @@ def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None =
             color=color,
             mfc=face,
             elinewidth=0.8,
-            markersize=4,
+            markersize=3,
             label=verdict,
         )
     above.axhline(0, color="0.7", linewidth=0.8)
@@ -92,7 +91,7 @@ def sweep(result: Sweep, threshold: float | None = None, figure: Figure | None =
         logarithmic(below, "x")
     below.set_xlabel(literal(in_words(result.x_name)))
     for ax in (above, below):
-        legend_above(ax, ncols=3)
+        legend_above(ax)
     return figure
 
 
@@ -103,7 +102,7 @@ def _draw_times(ax: Axes, result: Sweep, threshold: float | None) -> None:
             ax.plot(x, np.where(np.isfinite(times), times, np.nan), style, label=label)
     fastest = result.fastest(accuracy)
     if np.isfinite(fastest.value) and fastest.time > 0:
-        ax.plot([fastest.value], [fastest.time], "*", color="k", markersize=12, label=f"fastest at {fastest.value:.3g}")
+        ax.plot([fastest.value], [fastest.time], "*", color="k", markersize=8, label=f"fastest at {fastest.value:.3g}")
         logarithmic(ax, "y")
     ax.set_ylabel(literal(f"{result.time_unit}s to accuracy {accuracy:g}"))
 
@@ -333,7 +332,7 @@ def edge(result: Any, figure: Figure | None = None) -> Figure:
         The figure, with two axes that share the rate. Open circles are exponents that are not converged, open squares
         losses of trainings that ended before the last rung or do not train.
     """
-    figure = new_figure(COLUMN, 3.4) if figure is None else figure
+    figure = new_figure(COLUMN, 4.2) if figure is None else figure
     above, below = figure.subplots(2, 1, sharex=True)
     finite = np.isfinite(result.losses)
     last = finite & (result.steps == result.horizon) & np.isin(result.states, ("trains", "slow"))
@@ -348,7 +347,7 @@ def edge(result: Any, figure: Figure | None = None) -> Figure:
         style = {"fmt": "o", "color": BLUE, "markerfacecolor": face, "capsize": 2}
         below.errorbar(result.rates[shown], result.exponents[shown], error, **style)
     below.axhline(0, color="0.7", linewidth=0.8)
-    below.set_ylabel("exponent (nats per step)")
+    below.set_ylabel("exponent (1/step)")
     below.set_xlabel("learning rate")
     logarithmic(above, "x")
     logarithmic(above, "y")
@@ -362,5 +361,5 @@ def edge(result: Any, figure: Figure | None = None) -> Figure:
         if result.found:
             ax.axvspan(*result.onset_interval, color=RED, alpha=0.1, linewidth=0)
             ax.axvline(result.onset, color=RED, linewidth=1, label=f"onset {result.onset:.3g}")
-    legend(above)
+    legend_above(above)
     return figure
