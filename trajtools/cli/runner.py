@@ -478,15 +478,15 @@ def _plain(result: Any) -> Any:
 
 def _draw_panels(outcomes: list[Outcome], draw: Callable[[Any, Any], Any], path: Path) -> None:
     """Draw one panel for each run."""
-    from trajtools.plots._axes import literal, new_figure
+    from trajtools.plots._axes import COLUMN, entitle, literal, new_figure
 
     columns = min(2, len(outcomes))
     rows = -(-len(outcomes) // columns)
-    figure = new_figure(7 * columns, 4.6 * rows)
+    figure = new_figure(COLUMN * columns, 3.1 * rows)
     for place, (label, outcome) in enumerate(zip(labels(outcomes), outcomes, strict=True), 1):
         ax = figure.add_subplot(rows, columns, place)
         draw(outcome.result, ax)
-        ax.set_title(literal(label), fontsize="small")
+        entitle(ax, literal(label))
     save_figure(figure, path)
 
 
