@@ -229,8 +229,8 @@ def _by_tree(x: Trajectory, y: Trajectory, metric: Metric) -> tuple[Nearest, Boo
     from trajtools._kernels._jit import in_parts
 
     path, orbit = (np.ascontiguousarray(each.read(), dtype=np.float64) for each in (x, y))
-    usable: Bools = np.isfinite(path).all(axis=1)
-    finite: Bools = np.isfinite(orbit).all(axis=1)
+    usable: Bools = np.logical_and.reduce(np.isfinite(path), axis=1)
+    finite: Bools = np.logical_and.reduce(np.isfinite(orbit), axis=1)
     largest = max(
         np.abs(each, where=fine[:, None], out=np.zeros_like(each)).max()
         for each, fine in ((path, usable), (orbit, finite))
