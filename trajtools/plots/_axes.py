@@ -182,8 +182,10 @@ def number(value: float) -> str:
 
 
 def interval(exponent: Exponent) -> str:
-    """Format the confidence interval, as in ``[0.25, 0.30]``; "unknown" without one."""
+    """Format the confidence interval, as in ``[0.25, 0.30]``; of a periodic orbit its bound, else "unknown"."""
     low, high = exponent.interval
+    if math.isfinite(exponent.bound):
+        return f"below {number(exponent.bound)}"
     return f"[{number(low)}, {number(high)}]" if np.isfinite([low, high]).all() else "unknown"
 
 
