@@ -1,4 +1,4 @@
-"""Draw the picture of the README: `python docs/figures/picture.py` trains, records and writes iris.png beside this file."""
+"""Train, record and draw the picture of the README: `python docs/figures/picture.py` writes iris.png beside this file."""
 
 import tempfile
 from pathlib import Path

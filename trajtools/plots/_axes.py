@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,11 +29,20 @@ _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Create a figure (size in inches) independent of the user's backend."""
+    """Create a figure (size in inches); in a notebook one that is shown below the cell, as figures of pyplot are."""
+    if _in_notebook():
+        from matplotlib import pyplot
+
+        return pyplot.figure(figsize=(width, height), layout="constrained")
     from matplotlib.figure import Figure
 
     # Not pyplot, which needs a window system and keeps every figure alive.
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
 
 
 def save_figure(figure: Figure, target: Any, **options: Any) -> None:
