@@ -1,6 +1,6 @@
 """Execute the notebooks of the site: `python docs/notebooks.py [--check] [FILE...]`.
 
-Without FILE, all of them. Each runs in an empty folder. The outputs replace those in the file; with --check, the notebook
+Without FILE, all of them. Each runs in an empty folder. The outputs replace those in the file; with --check, a notebook
 only has to run. What would differ from one machine to the next (times, versions, paths) is not kept.
 """
 

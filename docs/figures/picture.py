@@ -1,4 +1,4 @@
-"""Train, record and draw the picture of the README: `python docs/figures/picture.py` writes iris.png beside this file."""
+"""Draw the picture of the README: `python docs/figures/picture.py` trains, records and writes iris.png beside it."""
 
 import tempfile
 from pathlib import Path
